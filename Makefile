@@ -48,7 +48,7 @@ ci: ## what CI checks without running taskq: format, lint, types, imports, secur
 	@$(lint_python) exec "$$python" scripts/ci.py --jobs $(JOBS) $(ARGS)
 
 fuzz: ## change what is in the corpora for a while; ARGS="--minutes 10"
-	@$(run_python) exec "$$python" -m tests.fuzz $(ARGS)
+	@$(run_python) exec "$$python" -m tests.model.fuzz $(ARGS)
 
 soak: ## real processes under faults for four minutes; ARGS="--minutes 10 --seed 7 --profile long"
 	@$(run_python) exec "$$python" -m tests.soak $(ARGS)

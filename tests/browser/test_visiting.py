@@ -12,6 +12,8 @@ from playwright.sync_api import Page
 from tests.browser.conftest import OpenBrowser
 from tests.browser.visiting import SCRIPT, Visitor, same_document, width_beyond
 
+pytestmark = pytest.mark.nightly
+
 
 @pytest.fixture
 def visitor(tmp_path: Path, open_browser: OpenBrowser) -> Iterator[Visitor]:

@@ -149,8 +149,9 @@ def test_the_first_tutorial_works_as_written(tmp_path: Path) -> None:
         assert opened[0].process.wait(30) == 0
         assert opened[1].stop() == 0
         opened.append(Terminal(console(flaky_worker)[0], folder, 2))
+        opened[2].shows("...\nready\n")
         opened.append(Terminal(console(flaky)[0], folder, 3))
-        assert opened[3].process.wait(60) == 0
+        assert opened[3].process.wait(120) == 0, opened[3].path.read_text()
         opened[3].shows(console(flaky)[1])
         opened[2].shows(console(flaky_worker)[1])
         assert opened[2].stop() == 0

@@ -14,6 +14,13 @@ from tests.redis_server import RedisServer
 def not_in_a_hurry(unhurried: None) -> None: ...
 
 
+@pytest.fixture(params=["short", pytest.param("long", marks=pytest.mark.nightly)])
+def model_runs(request: pytest.FixtureRequest) -> int:
+    """How many runs of the model to make: `--model-runs`, and many times that at night."""
+    runs: int = request.config.getoption("--model-runs")
+    return runs * 20 if request.param == "long" else runs
+
+
 @pytest.fixture
 def runner(redis_server: RedisServer) -> Iterator[SyncRunner]:
     runner = SyncRunner(Endpoint(redis_server.unix_url, embedded_folder=Path("unused")), timeout_s=30)

@@ -50,7 +50,13 @@ def fill(machine: QueueMachine) -> None:
     machine.the_store_equals_the_model()
 
 
-@pytest.mark.parametrize("how", HOW)
+SHORT = ("delete", "retype", "add", "twice")
+"""Ways that take seconds. The others are tried with every state and field."""
+
+
+@pytest.mark.parametrize(
+    "how", [each if each in SHORT else pytest.param(each, marks=pytest.mark.nightly) for each in HOW]
+)
 def test_one_damaged_key_is_repaired(machine_type: type[QueueMachine], how: str) -> None:
     machine = machine_type()
     fill(machine)

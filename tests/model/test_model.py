@@ -43,13 +43,13 @@ def explore(machine: type[RuleBasedStateMachine], *, runs: int, of_seed: int, ph
 
 @pytest.mark.timeout(0)
 def test_the_store_equals_the_model(
-    runner: SyncRunner, redis_server: RedisServer, request: pytest.FixtureRequest
+    runner: SyncRunner, redis_server: RedisServer, model_runs: int, request: pytest.FixtureRequest
 ) -> None:
-    runs, of_seed = request.config.getoption("--model-runs"), request.config.getoption("--model-seed")
-    print(f"seed {of_seed}, {runs} runs of up to {STEPS} steps")
+    of_seed = request.config.getoption("--model-seed")
+    print(f"seed {of_seed}, {model_runs} runs of up to {STEPS} steps")
     machine = QueueMachine.on(runner, redis_server.client)
 
-    explore(machine, runs=runs, of_seed=of_seed, phases=(Phase.generate, Phase.shrink))
+    explore(machine, runs=model_runs, of_seed=of_seed, phases=(Phase.generate, Phase.shrink))
 
     print(dict(sorted(machine.counts.items())))
     assert machine.counts.keys() >= OPERATIONS, "the rules do not reach them"
@@ -149,6 +149,7 @@ def mutant(name: str, old: str, new: str) -> Script:
     return Script(name, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(), (text,))
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(900)  # it asks until it is noticed, at some runs a second
 @pytest.mark.parametrize("change", MUTANTS.values(), ids=MUTANTS)
 def test_a_wrong_script_is_noticed(

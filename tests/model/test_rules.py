@@ -28,9 +28,10 @@ FLOW_SHARE = 10
 def test_limits_hold_in_any_order(
     runner: SyncRunner,
     redis_server: RedisServer,
+    model_runs: int,
     request: pytest.FixtureRequest,
 ) -> None:
-    runs = max(1, request.config.getoption("--model-runs") // SHARE)
+    runs = max(1, model_runs // SHARE)
     machine = LimitMachine.on(runner, redis_server.client)
 
     explore(machine, runs=runs, of_seed=request.config.getoption("--model-seed"), phases=(Phase.generate, Phase.shrink))
@@ -49,6 +50,7 @@ LIMIT_MUTANTS = {
 }
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(900)  # it asks until it is noticed, at some runs a second
 @pytest.mark.parametrize("change", LIMIT_MUTANTS.values(), ids=LIMIT_MUTANTS)
 def test_a_wrong_limit_is_noticed(
@@ -75,9 +77,10 @@ def test_workflows_go_on_in_any_order(
     runner: SyncRunner,
     redis_server: RedisServer,
     app: TaskQ,
+    model_runs: int,
     request: pytest.FixtureRequest,
 ) -> None:
-    runs = max(1, request.config.getoption("--model-runs") // FLOW_SHARE)
+    runs = max(1, model_runs // FLOW_SHARE)
     machine = FlowMachine.on(runner, redis_server.client, app)
 
     explore(machine, runs=runs, of_seed=request.config.getoption("--model-seed"), phases=(Phase.generate, Phase.shrink))
@@ -95,6 +98,7 @@ FLOW_MUTANTS = {
 }
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(900)  # it asks until it is noticed, at some runs a second
 @pytest.mark.parametrize("change", FLOW_MUTANTS.values(), ids=FLOW_MUTANTS)
 def test_a_wrong_workflow_is_noticed(
@@ -112,9 +116,9 @@ def test_a_wrong_workflow_is_noticed(
 
 @pytest.mark.timeout(0)
 def test_urgent_tasks_are_next_in_any_order(
-    runner: SyncRunner, redis_server: RedisServer, request: pytest.FixtureRequest
+    runner: SyncRunner, redis_server: RedisServer, model_runs: int, request: pytest.FixtureRequest
 ) -> None:
-    runs = max(1, request.config.getoption("--model-runs") // SHARE)
+    runs = max(1, model_runs // SHARE)
     machine = UrgentMachine.on(runner, redis_server.client)
 
     explore(machine, runs=runs, of_seed=request.config.getoption("--model-seed"), phases=(Phase.generate, Phase.shrink))
@@ -126,6 +130,7 @@ URGENT_MUTANTS = {
 }
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(900)  # it asks until it is noticed, at some runs a second
 @pytest.mark.parametrize("change", URGENT_MUTANTS.values(), ids=URGENT_MUTANTS)
 def test_a_wrong_order_is_noticed(

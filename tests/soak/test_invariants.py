@@ -19,6 +19,8 @@ from tests.soak.incidents import Window
 from tests.soak.invariants import INVARIANTS, judge
 from tests.soak.made_up import WORKER_A, WORKER_B, enqueued, event, evidence, flowed, ran, told
 
+pytestmark = pytest.mark.nightly
+
 SOUND = [*enqueued(1.0, "a", slot=7), *ran(1.2, "a"), *enqueued(2.0, "b", slot=8), *ran(2.2, "b", pid=WORKER_B)]
 
 

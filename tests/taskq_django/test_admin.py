@@ -21,6 +21,7 @@ from taskq_django import taskq
 from taskq_django.admin.task_page import SHOWN_BYTES, blob
 from taskq_django.admin.task_rows import key_of
 from tests.redis_server import RedisServer
+from tests.rows import rows
 from tests.taskq_django.admin_pages import put
 
 pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True)]
@@ -213,7 +214,7 @@ def test_whatever_a_task_holds_is_escaped(pages: Callable[..., str], redis: Redi
         assert "&lt;script&gt;alert" in html
 
 
-@pytest.mark.parametrize("task_id", ["a/b", "_2F", "50% & more?#x", "ключ", "..", "x/change/"])
+@rows("task_id", ["a/b", "_2F", "50% & more?#x", "ключ", "..", "x/change/"])
 def test_a_task_with_an_odd_id_in_an_odd_queue_has_a_page(
     pages: Callable[..., str], task_id: str, staff: Client
 ) -> None:
@@ -238,7 +239,7 @@ def test_an_unreadable_task_is_shown_as_such(pages: Callable[..., str], redis: R
     assert "ffff 2067" in page
 
 
-@pytest.mark.parametrize("key", ["default_2Fnothing", "default/nothing", "nothing"])
+@rows("key", ["default_2Fnothing", "default/nothing", "nothing"])
 def test_a_task_that_is_gone_is_told_on_the_list(staff: Client, redis: RedisServer, key: str) -> None:
     response = staff.get(f"{TASKS}{key}/change/", follow=True)
 
@@ -263,9 +264,9 @@ def test_empty_lists_say_so(pages: Callable[..., str]) -> None:
     assert "0 queues" in pages(QUEUES)
 
 
-@pytest.mark.parametrize("path", [TASKS, QUEUES, f"{TASKS}default/1/change/"])
+@rows("path", [TASKS, QUEUES, f"{TASKS}default/1/change/"])
 def test_redis_down_is_said_rather_than_an_error_page(staff: Client, settings: Any, path: str) -> None:
-    settings.TASKQ = {"URL": "redis://:secret@127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.1}
+    settings.TASKQ = {"URL": "redis://:secret@127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.01}
 
     response = staff.get(path)
     html = response.content.decode()
@@ -323,7 +324,7 @@ def test_the_migration_is_current() -> None:
     call_command("makemigrations", "taskq_django", "--check", "--dry-run", verbosity=0)
 
 
-@pytest.mark.parametrize(
+@rows(
     ("data", "shown", "note"),
     [
         (b"", "", ""),

@@ -24,6 +24,7 @@ from taskq_core.inspector import Inspector
 from taskq_core.worker import Worker, WorkerConfig
 from taskq_django import taskq
 from tests.redis_server import RedisServer
+from tests.rows import rows
 from tests.taskq_django.admin_pages import TASKS, messages, user
 
 pytestmark = [pytest.mark.redis, pytest.mark.django_db]
@@ -258,7 +259,7 @@ def test_the_next_task_can_be_enqueued_at_once(operator: Client) -> None:
     assert len(pending()) == 1
 
 
-@pytest.mark.parametrize(
+@rows(
     ("name", "value", "problem"),
     [
         ("arg_number", "seven", "Enter a whole number."),
@@ -295,7 +296,7 @@ def test_what_does_not_fit_is_refused_and_stays_in_the_form(
     assert not LogEntry.objects.exists()
 
 
-@pytest.mark.parametrize("key", ["x", "[", "", "null"])
+@rows("key", ["x", "[", "", "null"])
 def test_what_is_no_key_of_a_row_is_refused(operator: Client, key: str) -> None:
     response = submit(operator, "try:user", arg_user=key)
 
@@ -331,7 +332,7 @@ def test_redis_that_fails_while_a_task_is_enqueued_is_told_and_the_form_stays(
     assert not LogEntry.objects.exists()
 
 
-@pytest.mark.parametrize("name", ["email:deliver", "", "try:all\0", "x" * 5000])
+@rows("name", ["email:deliver", "", "try:all\0", "x" * 5000])
 def test_only_registered_tasks_can_be_enqueued(operator: Client, name: str) -> None:
     response = operator.post(f"{ADD}?task={name}", {"queue": "default", "_save": "Save"})
 

@@ -16,6 +16,7 @@ from taskq_django.admin.live import LIVE_HEADER
 from taskq_django.admin.queues import QueueAdminMixin
 from taskq_django.models import Queue
 from tests.redis_server import RedisServer
+from tests.rows import rows
 
 pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True, databases=["default", "other"])]
 QUEUES = "/admin/taskq_django/queue/"
@@ -28,7 +29,7 @@ def root(client: Client) -> Client:
     return client
 
 
-@pytest.mark.parametrize("address", LISTS)
+@rows("address", LISTS)
 def test_every_list_has_the_script_and_its_texts(root: Client, redis: RedisServer, address: str) -> None:
     html = root.get(address).content.decode()
 
@@ -47,7 +48,7 @@ def test_the_script_is_there_asks_nobody_else_and_holds_no_markup() -> None:
     assert not re.search(r"innerHTML|insertAdjacentHTML|document\.write|eval\(", script)
 
 
-@pytest.mark.parametrize("address", LISTS)
+@rows("address", LISTS)
 def test_pages_work_under_a_script_name(root: Client, redis: RedisServer, address: str) -> None:
     """Every address in them is below it; the script asks for the page's own."""
     taskq.remote("email:deliver").delay()
@@ -77,7 +78,7 @@ def test_nor_does_one_while_redis_is_down(root: Client, redis: RedisServer, sett
     there = settings.TASKQ
     root.post(QUEUES, {"_selected_action": ["default"], "action": "pause", "post": "yes"})
 
-    settings.TASKQ = {"URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.1}
+    settings.TASKQ = {"URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.01}
     root.get(QUEUES, headers={LIVE_HEADER: "1"})
     settings.TASKQ = there
 

@@ -27,6 +27,7 @@ from taskq_django.admin.rows import ListRows, Rows
 from taskq_django.admin.tasks import TaskAdminMixin
 from taskq_django.models import Queue, Task, Worker
 from tests.redis_server import RedisServer
+from tests.rows import rows
 
 HOSTILE = "</pre><script>alert('x')</script>"
 
@@ -84,7 +85,7 @@ def test_rows_are_picked_by_their_keys_those_that_are_gone_left_out() -> None:
         rows.get(pk="gone")
 
 
-@pytest.mark.parametrize("lookups", [{"name__startswith": "a"}, {"pk": "a", "name": "a"}, {"other": 1}])
+@rows("lookups", [{"name__startswith": "a"}, {"pk": "a", "name": "a"}, {"other": 1}])
 def test_rows_refuse_what_only_a_database_can(lookups: dict[str, Any]) -> None:
     with pytest.raises(FieldError, match=r"taskq_django\.Queue cannot be filtered"):
         CountedRows(["a"]).filter(**lookups)
@@ -280,8 +281,10 @@ def test_the_confirmation_of_what_is_gone_says_so(staff: Client) -> None:
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("seen", ["", "{", "[]", '{"worker-007": 1}', "x" * 2_000_000, "[" * 100_000])
+@rows("seen", ["", "{", "[]", '{"worker-007": 1}', "x" * 2_000_000, "[" * 100_000])
 def test_a_forged_memory_of_what_was_seen_is_none(staff: Client, seen: str) -> None:
+    done.clear()
+
     post(staff, LIST, "worker-007", post="yes", seen=seen)
 
     assert done == [(["worker-007"], {})]
@@ -325,9 +328,7 @@ def test_an_action_that_is_not_offered_is_refused(client: Client, action: str) -
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize(
-    "query", ["p=0", "p=-1", "p=999", "p=x", "p=" + "9" * 5000, "e=1", "id=1", "id__in=1", "o=9", "q=a"]
-)
+@rows("query", ["p=0", "p=-1", "p=999", "p=x", "p=" + "9" * 5000, "e=1", "id=1", "id__in=1", "o=9", "q=a"])
 def test_an_odd_address_shows_the_list(staff: Client, query: str) -> None:
     assert staff.get(f"{LIST}?{query}").status_code == 200
 

@@ -22,6 +22,7 @@ from taskq_django.admin import PeriodicTaskAdminMixin
 from taskq_django.admin.base import BaseAdmin
 from taskq_django.admin.upcoming import at
 from taskq_django.models import PeriodicTask
+from tests.rows import rows
 from tests.taskq_django.shop.tasks import greet, restock
 
 pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("redis")]
@@ -138,8 +139,8 @@ class TestForm:
         assert found["interval"] == "Enter a valid duration."
         assert "cron" not in found
 
-    @pytest.mark.parametrize("field", ["kwargs", "options"])
-    @pytest.mark.parametrize(
+    @rows("field", ["kwargs", "options"])
+    @rows(
         ("text", "told"),
         [
             ("[" * 100_000, "cannot be read"),
@@ -163,9 +164,9 @@ class TestForm:
         assert text in unescape(html)  # as it was typed
         assert not PeriodicTask.objects.exists()
 
-    @pytest.mark.parametrize("field", ["start_at", "expire_at"])
-    @pytest.mark.parametrize("zone", ["America/Los_Angeles", "Pacific/Kiritimati"])
-    @pytest.mark.parametrize("moment", [("0001-01-01", "00:00:00"), ("9999-12-31", "23:59:59")])
+    @rows("field", ["start_at", "expire_at"])
+    @rows("zone", ["America/Los_Angeles", "Pacific/Kiritimati"])
+    @rows("moment", [("0001-01-01", "00:00:00"), ("9999-12-31", "23:59:59")])
     def test_a_moment_that_not_every_time_zone_has(
         self, staff: Client, settings: Any, field: str, zone: str, moment: tuple[str, str]
     ) -> None:
@@ -301,7 +302,7 @@ class TestList:
         assert HOSTILE not in html
 
     def test_the_page_works_without_redis(self, staff: Client, of_the_code: None, settings: Any) -> None:
-        settings.TASKQ = {"URL": "redis://127.0.0.1:1/0"}
+        settings.TASKQ = {"URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.01}
         make("in the table")
 
         html = page(staff)
@@ -374,7 +375,7 @@ class TestActions:
         html = act(staff, "run_now", once, broken, post="yes")
         assert [each.partition(":")[0] for each in said(html)] == ["Broken", "Once"]
         assert "id" in said(html)[1]
-        settings.TASKQ = {"URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.2}
+        settings.TASKQ = {"URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.01}
         (text,) = said(act(staff, "run_now", make("x"), make("y"), post="yes"))
         assert text.startswith("X: ")
 

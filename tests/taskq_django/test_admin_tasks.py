@@ -20,6 +20,7 @@ from taskq_core.inspector import Inspector
 from taskq_core.worker import Worker, WorkerConfig
 from taskq_django import taskq
 from tests.redis_server import RedisServer
+from tests.rows import rows
 from tests.taskq_django.admin_pages import (
     TASKS,
     choose,
@@ -292,7 +293,7 @@ def test_tasks_are_moved_to_another_queue(operator: Client, redis: RedisServer) 
     assert logged() == [("ada", key(handle), CHANGE, "Moved to queue low.")]
 
 
-@pytest.mark.parametrize(
+@rows(
     ("action", "more", "problem"),
     [
         ("move_tasks", {}, "This field is required."),
@@ -561,9 +562,9 @@ def test_what_is_selected_is_escaped_where_it_is_asked_and_told(operator: Client
     assert logged()[0][1] == key(handle)
 
 
-@pytest.mark.parametrize("path", [TASKS, f"{TASKS}default_2F1/change/", f"{TASKS}default_2F1/act/run_now/"])
+@rows("path", [TASKS, f"{TASKS}default_2F1/change/", f"{TASKS}default_2F1/act/run_now/"])
 def test_with_redis_down_nothing_that_was_sent_is_lost(operator: Client, settings: Any, path: str) -> None:
-    settings.TASKQ = {"URL": "redis://:secret@127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.1}
+    settings.TASKQ = {"URL": "redis://:secret@127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.01}
     sent = {"_selected_action": ["default/1", "default/2"], "action": "run_now", "arguments": f'{{"a": "{HOSTILE}"}}'}
 
     response = operator.post(path, {**sent, "post": "yes"})
@@ -583,7 +584,7 @@ def test_with_redis_down_nothing_that_was_sent_is_lost(operator: Client, setting
     assert not LogEntry.objects.exists()
 
 
-@pytest.mark.parametrize(
+@rows(
     "data",
     [
         {},
@@ -598,7 +599,7 @@ def test_with_redis_down_nothing_that_was_sent_is_lost(operator: Client, setting
         {"_save": "Save", "form-TOTAL_FORMS": "x"},
     ],
 )
-@pytest.mark.parametrize("query", ["", "?q=%00&p=-1&state[]=x&after=%ff", "?q=x&type=%ff&age=&_popup=1&_to_field=id"])
+@rows("query", ["", "?q=%00&p=-1&state[]=x&after=%ff", "?q=x&type=%ff&age=&_popup=1&_to_field=id"])
 def test_a_malformed_form_is_answered_with_a_page_and_does_nothing(
     operator: Client, redis: RedisServer, data: dict[str, Any], query: str
 ) -> None:
@@ -611,12 +612,12 @@ def test_a_malformed_form_is_answered_with_a_page_and_does_nothing(
     assert logged() == []
 
 
-@pytest.mark.parametrize("path", ["", "default_2F1/change/", "default_2F1/act/run_now/", "add/?task=shop:greet"])
-def test_a_post_from_another_site_is_refused(redis: RedisServer, path: str) -> None:
+def test_a_post_from_another_site_is_refused(redis: RedisServer) -> None:
     browser = Client(enforce_csrf_checks=True)
     browser.force_login(user("ada", "view_task", "change_task", "run_task", "add_task"))
 
-    assert browser.post(TASKS + path, {"action": "run_now", "post": "yes"}).status_code == 403
+    for path in ("", "default_2F1/change/", "default_2F1/act/run_now/", "add/?task=shop:greet"):
+        assert browser.post(TASKS + path, {"action": "run_now", "post": "yes"}).status_code == 403, path
 
 
 def test_a_task_that_was_let_run_is_run(operator: Client, redis: RedisServer) -> None:

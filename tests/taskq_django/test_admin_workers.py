@@ -212,7 +212,7 @@ def test_nobody_can_do_anything_to_a_worker(client: Client, redis: RedisServer) 
 
 
 def test_with_redis_down_the_page_says_so(viewer: Client, settings: Any) -> None:
-    settings.TASKQ = {"URL": "redis://:secret@127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.1}
+    settings.TASKQ = {"URL": "redis://:secret@127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.01}
 
     for address in (WORKERS, f"{WORKERS}any/change/"):
         html = html_of(viewer, address)

@@ -21,6 +21,7 @@ from taskq_core.workflow import Workflow, WorkflowHandle, chain, group, step
 from taskq_django import taskq
 from taskq_django.admin.task_rows import key_of
 from tests.redis_server import RedisServer
+from tests.rows import rows
 from tests.taskq_django.admin_pages import choose, confirm, fields, messages, offered, page_of, user
 
 pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True)]
@@ -137,7 +138,7 @@ def test_it_is_searched_filtered_and_read_page_by_page(viewer: Client, redis: Re
     assert "low (30)" in html_of(viewer, WORKFLOWS)
 
 
-@pytest.mark.parametrize(
+@rows(
     "query",
     [
         *("name__regex=(", "id__regex=[", "state=none", "queue=none", "p=x", "p=-1", "o=9.9", "after=x", "e=1"),
@@ -556,7 +557,7 @@ def test_with_redis_down_the_pages_say_so(operator: Client, redis: RedisServer, 
     handle = enqueued()
     asked = choose(operator, "cancel_workflows", _key(handle), address=WORKFLOWS)
     there = settings.TASKQ
-    settings.TASKQ = {"URL": "redis://:secret@127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.1}
+    settings.TASKQ = {"URL": "redis://:secret@127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.01}
 
     pages = [html_of(operator, address) for address in (WORKFLOWS, own_page(handle), own_page(handle, "history"))]
     pages.append(operator.post(WORKFLOWS, fields_of(asked)).content.decode())

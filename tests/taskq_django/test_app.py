@@ -13,6 +13,7 @@ from taskq_django import apps, client, task, taskq
 from taskq_django.apps import autodiscover
 from taskq_django.conf import read_settings
 from tests.redis_server import RedisServer
+from tests.rows import rows
 from tests.taskq_django.shop.tasks import greet
 
 
@@ -51,9 +52,7 @@ def test_autodiscover_names_modules(settings: Any) -> None:
         autodiscover()
 
 
-@pytest.mark.parametrize(
-    ("wanted", "looked_for"), [(True, [("tasks",)]), (["jobs", "queued"], [("jobs", "queued")]), (False, [])]
-)
+@rows(("wanted", "looked_for"), [(True, [("tasks",)]), (["jobs", "queued"], [("jobs", "queued")]), (False, [])])
 def test_what_is_looked_for_in_every_app(
     settings: Any, monkeypatch: pytest.MonkeyPatch, wanted: object, looked_for: list[tuple[str, ...]]
 ) -> None:

@@ -7,9 +7,10 @@ import pytest
 from django.utils.autoreload import StatReloader
 
 from taskq_django.autoreload import _Watch
+from tests.rows import rows
 
 
-@pytest.mark.parametrize(
+@rows(
     "error",
     [FileNotFoundError("a folder went away"), RuntimeError("dictionary changed size"), KeyError("a module")],
     ids=lambda error: type(error).__name__,
@@ -36,9 +37,7 @@ def test_a_look_that_fails_changes_nothing_for_the_next(monkeypatch: pytest.Monk
     assert [watch.must_restart() for _ in range(4)] == [False, False, True, False]
 
 
-@pytest.mark.parametrize(
-    ("changed_at", "is_stale"), [(99.0, False), (100.0, True), (101.0, True), (1e12, False)], ids=str
-)
+@rows(("changed_at", "is_stale"), [(99.0, False), (100.0, True), (101.0, True), (1e12, False)], ids=str)
 def test_what_changed_while_code_was_loaded_asks_for_one_restart(
     monkeypatch: pytest.MonkeyPatch, changed_at: float, is_stale: bool
 ) -> None:

@@ -22,6 +22,7 @@ from taskq_django.tasks_backend.framework import (
 from taskq_django.tasks_backend.signalling import _open
 from taskq_django.testing import capture, drain, eager
 from tests.redis_server import RedisServer
+from tests.rows import rows
 from tests.taskq_django.parcels import tasks as parcels
 
 
@@ -79,7 +80,7 @@ class TestModes:
         assert not _open, "nothing is kept for it"
 
     def test_a_failed_send_at_the_commit_is_not_told_of(self, announced: list[str], settings: Any) -> None:
-        settings.TASKQ = {"URL": "unix:///nowhere/at/all.sock", "ENQUEUE_TIMEOUT": 0.1}
+        settings.TASKQ = {"URL": "unix:///nowhere/at/all.sock", "ENQUEUE_TIMEOUT": 0.01}
 
         with transaction.atomic():
             parcels.label.enqueue()
@@ -101,7 +102,7 @@ class TestModes:
     ) -> None:
         """Redis may be away meanwhile."""
         there = {**settings.TASKQ, "ENQUEUE": "outbox"}
-        settings.TASKQ = {**there, "URL": "unix:///nowhere/at/all.sock", "ENQUEUE_TIMEOUT": 0.2}
+        settings.TASKQ = {**there, "URL": "unix:///nowhere/at/all.sock", "ENQUEUE_TIMEOUT": 0.01}
         with transaction.atomic():
             result = parcels.weigh.using(priority=3).enqueue(4, unit="lb")
             assert announced == []
@@ -160,7 +161,7 @@ class TestEager:
     def is_eager(self, settings: Any) -> None:
         settings.TASKQ = {"EAGER": True}
 
-    @pytest.mark.parametrize("name", ["label", "track"])
+    @rows("name", ["label", "track"])
     def test_a_call_has_finished_when_it_returns(self, name: str) -> None:
         result = getattr(parcels, name).enqueue(1)
 
@@ -170,7 +171,7 @@ class TestEager:
         assert result.args == [1]
         assert getattr(parcels, name).get_result(result.id) == result
 
-    @pytest.mark.parametrize("name", ["label", "track"])
+    @rows("name", ["label", "track"])
     async def test_so_has_one_in_a_coroutine(self, name: str) -> None:
         result = await getattr(parcels, name).aenqueue(1)
 
@@ -203,7 +204,7 @@ class TestEager:
 
         assert (result.status, result.errors[0].exception_class) == (TaskResultStatus.FAILED, TypeError)
 
-    @pytest.mark.parametrize("name", ["stamp", "astamp"])
+    @rows("name", ["stamp", "astamp"])
     def test_a_context_is_given(self, name: str) -> None:
         result = getattr(parcels, name).enqueue(5)
 

@@ -12,6 +12,7 @@ from taskq_django import taskq
 from taskq_django.conf import read_settings
 from taskq_django.tasks_backend.framework import InvalidTask
 from taskq_django.tasks_backend.options import BANDS, queues_of_tasks, read_options
+from tests.rows import rows
 from tests.taskq_django.parcels import tasks as parcels
 
 OURS = "taskq_django.TaskQBackend"
@@ -31,7 +32,7 @@ def checked(prefix: str = "taskq.") -> list[CheckMessage]:
     return [each for each in run_checks() if str(each.id).startswith(prefix)]
 
 
-@pytest.mark.parametrize(
+@rows(
     ("given", "words"),
     [
         ([], "OPTIONS must be a dict, got list"),
@@ -59,7 +60,7 @@ def test_options_that_are_not_usable_are_refused(given: Any, words: str) -> None
     assert words in str(caught.value)
 
 
-@pytest.mark.parametrize(
+@rows(
     ("priority", "queue"),
     [(100, "mail-urgent"), (60, "mail-urgent"), (59, "mail"), (0, "mail"), (-49, "mail"), (-50, "mail-idle")],
 )
@@ -109,7 +110,7 @@ def test_queues_that_are_set_count(settings: Any, monkeypatch: pytest.MonkeyPatc
     assert dict(read_settings().queues) == {"mail": 2}
 
 
-@pytest.mark.parametrize("setting", [None, [], {"default": None}, {"default": {"BACKEND": "elsewhere.Backend"}}])
+@rows("setting", [None, [], {"default": None}, {"default": {"BACKEND": "elsewhere.Backend"}}])
 def test_other_settings_of_tasks_need_no_queues(setting: object) -> None:
     assert queues_of_tasks(setting) == {}
 
@@ -152,7 +153,7 @@ def test_e022_the_app_is_missing(settings: Any) -> None:
     assert "'taskq_django' is not in INSTALLED_APPS" in found[0].msg
 
 
-@pytest.mark.parametrize(
+@rows(
     ("of_taskq", "of_backend", "ids"),
     [
         ({}, {}, []),

@@ -21,6 +21,7 @@ from taskq_django.tasks_backend.running import BackendTask
 from taskq_django.tasks_backend.tasks import TaskQTask
 from taskq_django.testing import drain
 from tests.redis_server import RedisServer
+from tests.rows import rows
 from tests.taskq_django.parcels import tasks as parcels
 from tests.taskq_django.parcels.tasks import task as django_task
 from tests.taskq_django.shop.tasks import greet
@@ -174,7 +175,7 @@ def test_a_task_can_be_hashed() -> None:
 def mixed(first: int, /, second: int = 2, *rest: int, third: int = 3, **others: int) -> None: ...
 
 
-@pytest.mark.parametrize(
+@rows(
     ("args", "kwargs", "payload"),
     [
         ((1,), {}, b'{"first":1}'),
@@ -191,7 +192,7 @@ def test_arguments_travel_by_name_and_come_back(args: Any, kwargs: Any, payload:
     assert codec.split(codec.decode(payload), len(args)) == (list(args), kwargs)
 
 
-@pytest.mark.parametrize(
+@rows(
     ("payload", "problem"),
     [
         (b"", "missing"),
@@ -365,7 +366,7 @@ def test_a_task_that_was_made_for_another_backend_is_run(
         assert str(handle.refresh().last_error).startswith("handler not found")
 
 
-@pytest.mark.parametrize(
+@rows(
     "name",
     [
         "os.system",

@@ -22,6 +22,7 @@ from taskq_django.tasks_backend.framework import (
 )
 from taskq_django.testing import adrain, drain
 from tests.redis_server import RedisServer
+from tests.rows import rows
 from tests.taskq_django.parcels import tasks as parcels
 
 pytestmark = pytest.mark.redis
@@ -133,9 +134,9 @@ def test_a_snoozed_run_is_forgotten(heard: Heard, monkeypatch: pytest.MonkeyPatc
     assert result.status == TaskResultStatus.READY
 
 
-@pytest.mark.parametrize("word", SIGNALS)
-@pytest.mark.parametrize("raised", [ValueError("no"), SystemExit("no")], ids=["error", "exit"])
-@pytest.mark.parametrize("name", ["weigh", "track", "lose"])
+@rows("word", SIGNALS)
+@rows("raised", [ValueError("no"), SystemExit("no")], ids=["error", "exit"])
+@rows("name", ["weigh", "track", "lose"])
 def test_a_receiver_that_raises_changes_nothing(word: str, raised: BaseException, name: str) -> None:
     calls = []
 
@@ -169,7 +170,7 @@ async def test_receivers_may_be_coroutines() -> None:
 
 
 def test_what_was_not_enqueued_is_not_told_of(heard: Heard, settings: Any) -> None:
-    settings.TASKQ = {"URL": "unix:///nowhere/at/all.sock", "ENQUEUE": "immediate", "ENQUEUE_TIMEOUT": 0.1}
+    settings.TASKQ = {"URL": "unix:///nowhere/at/all.sock", "ENQUEUE": "immediate", "ENQUEUE_TIMEOUT": 0.01}
 
     with pytest.raises(Exception, match="was not enqueued"):
         parcels.label.enqueue()

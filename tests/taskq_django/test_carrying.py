@@ -31,8 +31,9 @@ from taskq_django.signals import task_enqueued
 from taskq_django.testing import adrain, capture, drain, eager
 from tests.logged import logged_here
 from tests.redis_server import RedisServer
+from tests.rows import rows
 
-NOWHERE = {"URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.1}
+NOWHERE = {"URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.01}
 logger = logging.getLogger("tests.carrying")
 seen: list[tuple[str | None, str, str]] = []
 
@@ -173,7 +174,7 @@ class TestInAWorker:
         assert seen == [DEFAULT]
 
     @pytest.mark.redis
-    @pytest.mark.parametrize(
+    @rows(
         "headers",
         [
             {},
@@ -188,6 +189,7 @@ class TestInAWorker:
         self, redis: RedisServer, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]
     ) -> None:
         """As another program may write it, Go's for one."""
+        seen.clear()
         _ = taskq.settings  # what is carried follows them
         monkeypatch.setattr(taskq, "carry", lambda: headers)
         taskq.close()
@@ -283,7 +285,7 @@ class TestEnqueueing:
 
         assert [set(task.headers) for task in tasks.enqueued] == [set(), set(), {LANGUAGE, TIME_ZONE, REQUEST_ID}]
 
-    @pytest.mark.parametrize(
+    @rows(
         ("zone", "written"),
         [
             (ZoneInfo("Asia/Kolkata"), "Asia/Kolkata"),
@@ -293,6 +295,7 @@ class TestEnqueueing:
         ],
     )
     def test_time_zones(self, zone: Any, written: str) -> None:
+        seen.clear()
         with eager() as tasks:
             with timezone.override(zone):
                 look.delay()
@@ -303,7 +306,7 @@ class TestEnqueueing:
             assert timezone.localtime().utcoffset() == now
         assert len(seen) == 1
 
-    @pytest.mark.parametrize(
+    @rows(
         ("carry", "left"),
         [
             (False, set()),
@@ -328,7 +331,7 @@ class TestEnqueueing:
 
         assert seen == [DEFAULT]
 
-    @pytest.mark.parametrize(
+    @rows(
         ("value", "problem"),
         [
             (True, "CARRY must be a dict of LANGUAGE, TIME_ZONE and REQUEST_ID, or False, got True"),
@@ -365,7 +368,7 @@ class TestTheRequestsId:
     def _nowhere(self, settings: Any) -> None:
         settings.TASKQ = NOWHERE
 
-    @pytest.mark.parametrize(
+    @rows(
         ("given", "is_kept"),
         [("abc-123", True), ("", False), ("a b", False), ("x" * 129, False), ("a\x00", False), ("<script>", False)],
     )
@@ -417,7 +420,7 @@ class TestTheRequestsId:
         ]
 
 
-@pytest.mark.parametrize(
+@rows(
     ("path", "problem"),
     [
         (f"{__name__}.from_elsewhere", None),

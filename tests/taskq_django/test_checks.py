@@ -16,6 +16,7 @@ from taskq_django import checks, server_check
 from taskq_django.checks import check_outbox, check_periodic_tasks
 from taskq_django.models import OutboxTask, PeriodicTask
 from tests.redis_server import RedisServer
+from tests.rows import rows
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,7 +35,7 @@ def test_good_settings_pass(redis: RedisServer) -> None:
     assert ours(deploy=True) == []
 
 
-@pytest.mark.parametrize(
+@rows(
     ("setting", "told"),
     [
         ({"CONCURENCY": 5}, "did you mean 'CONCURRENCY'?"),
@@ -165,7 +166,7 @@ def test_a_database_that_does_not_answer_is_told(settings: Any, monkeypatch: pyt
 # --- Redis, in a deployment -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@rows(
     ("url", "told"),
     [
         ("redis://127.0.0.1:1/0", "Redis cannot be used: cannot reach redis://127.0.0.1:1/0"),
@@ -178,7 +179,7 @@ def test_redis_that_is_not_there_is_warned_of(
     settings: Any, monkeypatch: pytest.MonkeyPatch, url: str, told: str
 ) -> None:
     monkeypatch.setattr(server_check, "CHECK_S", 60.0)
-    settings.TASKQ = {"URL": url, "ENQUEUE": "outbox"}
+    settings.TASKQ = {"URL": url, "ENQUEUE": "outbox", "ENQUEUE_TIMEOUT": 0.01}
 
     (found,) = ours(deploy=True)
 
@@ -206,7 +207,7 @@ def test_a_name_server_that_hangs_is_waited_for_no_longer_either(
     settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server_check, "CHECK_S", 0.1)
-    settings.TASKQ = {"URL": "redis://redis.example/0", "ENQUEUE_TIMEOUT": 0.3}
+    settings.TASKQ = {"URL": "redis://redis.example/0", "ENQUEUE_TIMEOUT": 0.01}
     answered, was_asked = threading.Event(), threading.Event()
 
     def hang(host: object, *rest: object) -> Any:
@@ -238,7 +239,7 @@ def test_a_password_that_is_refused_is_told(settings: Any, monkeypatch: pytest.M
 
 
 @pytest.mark.redis
-@pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
+@rows("policy", ["allkeys-lru", "volatile-ttl"])
 def test_redis_that_drops_tasks_is_warned_of(settings: Any, monkeypatch: pytest.MonkeyPatch, policy: str) -> None:
     monkeypatch.setattr(server_check, "CHECK_S", 60.0)
     with RedisServer(options={"maxmemory-policy": policy}) as server:

@@ -15,6 +15,7 @@ from django.db import transaction
 from taskq_core.worker import worker
 from taskq_django import task
 from tests.redis_server import RedisServer
+from tests.rows import rows
 from tests.taskq_django.shop.tasks import greet
 
 pytestmark = pytest.mark.redis
@@ -46,7 +47,7 @@ def test_a_burst_runs_what_was_committed(redis: RedisServer, command: tuple[str,
 
     run(*command)
 
-    assert [handle.result(timeout=10) for handle in handles] == [1, 1]
+    assert [handle.result(timeout=60) for handle in handles] == [1, 1]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -72,14 +73,14 @@ def test_verbosity_1_has_no_line_per_task(redis: RedisServer) -> None:
     assert handle.id not in told
 
 
-@pytest.mark.parametrize(
+@rows(
     ("options", "message"),
     [
         (["--queues", "a=b"], "--queues: the weight of queue 'a'"),
         (["--concurrency", "0"], "concurrency must be between"),
     ],
 )
-@pytest.mark.parametrize("command", COMMANDS)
+@rows("command", COMMANDS)
 def test_a_bad_option_is_a_command_error(
     redis: RedisServer, command: tuple[str, ...], options: list[str], message: str
 ) -> None:
@@ -89,7 +90,7 @@ def test_a_bad_option_is_a_command_error(
 
 def test_a_worker_that_cannot_start_is_a_command_error(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "START_PATIENCE_S", 0.1)
-    settings.TASKQ = {"URL": "redis://127.0.0.1:1/0"}
+    settings.TASKQ = {"URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.01}
 
     with pytest.raises(CommandError, match="could not start") as caught:
         run("runworker")
@@ -163,7 +164,7 @@ def test_the_doctor_repairs_the_project_s_broker(redis: RedisServer, monkeypatch
     assert redis.client.lrange(pending, 0, -1) == [handle.id.encode()]
 
 
-@pytest.mark.parametrize(
+@rows(
     ("words", "message", "status"),
     [
         (["quue"], "did you mean 'queue'", 2),
@@ -181,7 +182,7 @@ def test_what_fails_is_a_command_error(redis: RedisServer, words: list[str], mes
 
 
 def test_what_is_not_ready_is_told_as_such(settings: Any) -> None:
-    settings.TASKQ = {"URL": "redis://127.0.0.1:1/0"}
+    settings.TASKQ = {"URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.01}
 
     with pytest.raises(CommandError, match=r"^it is not ready$") as caught:
         taskq("health")

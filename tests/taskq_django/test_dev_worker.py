@@ -11,9 +11,10 @@ from django.core.checks import run_checks
 from taskq_core import ConfigurationError
 from taskq_django import dev_worker, served_worker, taskq
 from taskq_django.dev_worker import check_dev_worker, is_serving
+from tests.rows import rows
 
 
-@pytest.mark.parametrize(
+@rows(
     ("arguments", "environ", "expected"),
     [
         (["manage.py", "runserver"], {}, False),

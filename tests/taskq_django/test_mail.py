@@ -29,6 +29,7 @@ from taskq_django.mail.backend import EmailBackend
 from taskq_django.testing import capture, drain, eager
 from tests.logged import logged_here
 from tests.redis_server import RedisServer
+from tests.rows import rows
 from tests.taskq_django import mailers
 
 pytestmark = [
@@ -38,7 +39,7 @@ pytestmark = [
 ]
 BACKEND = "taskq_django.mail.EmailBackend"
 NOTING = "tests.taskq_django.mailers.Noting"
-NOWHERE = {"URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.1}
+NOWHERE = {"URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.01}
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
 
 
@@ -370,13 +371,13 @@ class TestRefusals:
             send_mail("Hi", "there", None, ["a@example.com"], auth_user="ada", auth_password="hunter2")
         assert "hunter2" not in str(caught.value)
 
-    @pytest.mark.parametrize("backend", [BACKEND, "tests.taskq_django.mailers.Ours"])
+    @rows("backend", [BACKEND, "tests.taskq_django.mailers.Ours"])
     def test_a_backend_that_would_enqueue_for_ever(self, settings: Any, backend: str) -> None:
         settings.TASKQ = {"EMAIL": {"BACKEND": backend}}
         with pytest.raises(ImproperlyConfigured, match="enqueues and would never send"):
             send_mail("Hi", "there", None, ["a@example.com"])
 
-    @pytest.mark.parametrize(
+    @rows(
         ("value", "problem"),
         [
             ("smtp", "EMAIL must be a dict of BACKEND and OPTIONS, got 'smtp'"),
@@ -414,7 +415,7 @@ class TestMailers:
         assert [each.subject for each in mailers.sent] == ["Hi", "Ho"]
         assert {each.queue for each in tasks.enqueued} == {"mail"}
 
-    @pytest.mark.parametrize(
+    @rows(
         ("options", "problem"),
         [
             ({}, r"MAILERS\['default'\]: OPTIONS must name with 'using' the mailer that sends"),

@@ -19,6 +19,7 @@ from taskq_django.models import PeriodicTask
 from taskq_django.schedule_table import EVERY_S, MISSING_S, DatabaseSchedule
 from tests.clock import Clock
 from tests.redis_server import RedisServer
+from tests.rows import rows
 from tests.taskq_django.depot.models import Parcel
 
 
@@ -49,7 +50,7 @@ class TestRules:
 
     pytestmark = pytest.mark.django_db
 
-    @pytest.mark.parametrize(
+    @rows(
         ("given", "field", "told"),
         [
             ({"cron": "0 0 30 2 *"}, "cron", "it never fires"),

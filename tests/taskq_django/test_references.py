@@ -33,6 +33,7 @@ from taskq_django import client, periodic, task, taskq
 from taskq_django.app import DjangoTaskQ
 from taskq_django.testing import adrain, capture, drain, eager
 from tests.redis_server import RedisServer
+from tests.rows import rows
 from tests.taskq_django.depot.models import Country, FragileParcel, HeavyParcel, Parcel, Place, Receipt, Shelf, Stamped
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -93,7 +94,7 @@ class TestInAWorker:
 
         drain()
 
-        assert handle.result(timeout=20) == "Parcel to Grace"
+        assert handle.result(timeout=60) == "Parcel to Grace"
         assert arrived[0] == parcel
         assert arrived[0] is not parcel
 
@@ -113,7 +114,7 @@ class TestInAWorker:
         finally:
             post_init.disconnect(meet, sender=Parcel)
 
-        assert await handle.aresult(timeout=20) == "Ada"
+        assert await handle.aresult(timeout=60) == "Ada"
 
     @pytest.mark.redis
     def test_a_row_that_is_gone_archives_the_task_at_once(self, redis: RedisServer, inspector: Inspector) -> None:
@@ -131,7 +132,7 @@ class TestInAWorker:
         info = handle.refresh()
         assert (info.state, info.retried) == (TaskState.ARCHIVED, 0)
         with pytest.raises(TaskFailedError, match=f"MissingReferenceError: no depot.Parcel with primary key {key}, to"):
-            handle.result(timeout=20)
+            handle.result(timeout=60)
         assert arrived == []
 
     @pytest.mark.redis
@@ -265,8 +266,8 @@ class TestThePayload:
     def test_children_and_proxies_arrive_as_the_annotation_says(self) -> None:
         fragile = FragileParcel.objects.create(to="Ada")
         with eager():
-            assert send.delay(fragile).result(timeout=20) == "Parcel to Ada"
-            assert send.delay(HeavyParcel.objects.get()).result(timeout=20) == "Parcel to Ada"
+            assert send.delay(fragile).result(timeout=60) == "Parcel to Ada"
+            assert send.delay(HeavyParcel.objects.get()).result(timeout=60) == "Parcel to Ada"
             check.delay(fragile, Parcel.objects.get())
 
         assert [type(each) for each in arrived[2:]] == [FragileParcel, HeavyParcel]
@@ -415,7 +416,7 @@ class TestRefusals:
         with pytest.raises(TaskArgumentsError, match=r"expected a depot\.FragileParcel, got a depot\.Parcel"):
             check.delay(parcel, parcel)  # type: ignore[arg-type]
 
-    @pytest.mark.parametrize("value", [None, "x", "79", 7.0, True, [7], {"id": 7}, uuid.uuid4(), object(), 2j])
+    @rows("value", [None, "x", "79", 7.0, True, [7], {"id": 7}, uuid.uuid4(), object(), 2j])
     def test_what_is_neither_instance_nor_key(self, value: Any) -> None:
         with pytest.raises(TaskArgumentsError) as caught:
             send.delay(value)
@@ -424,7 +425,7 @@ class TestRefusals:
         assert value is None or repr(value) not in str(caught.value)
         assert caught.value.__context__ is None
 
-    @pytest.mark.parametrize("value", [None, 7, "7", {"a": 1}])
+    @rows("value", [None, 7, "7", {"a": 1}])
     def test_what_is_no_list_of_them(self, value: Any) -> None:
         with pytest.raises(TaskArgumentsError, match=r"parameter 'others': expected list\[Parcel\], got"):
             send_all.delay(None, value)
@@ -433,7 +434,7 @@ class TestRefusals:
         with pytest.raises(TaskArgumentsError, match=r"expected list\[Parcel\], got QuerySet"):
             send_all.delay(None, Parcel.objects.all())  # type: ignore[arg-type]
 
-    @pytest.mark.parametrize("place", [7, [7], (None, 1), "x", [uuid.UUID(int=1), "x"]])
+    @rows("place", [7, [7], (None, 1), "x", [uuid.UUID(int=1), "x"]])
     def test_half_a_composite_key(self, place: Any) -> None:
         with pytest.raises(TaskArgumentsError, match="parameter 'place': expected"):
             store.encode((str(uuid.UUID(int=1)), place, 7, "DE"), {})
@@ -455,7 +456,7 @@ class TestRefusals:
         ).values()
         assert rows == {parcel.pk: parcel}
 
-    @pytest.mark.parametrize("payload", [b'{"parcel":"7"}', b'{"parcel":null}', b'{"parcel":7.5}', b'{"parcel":[7]}'])
+    @rows("payload", [b'{"parcel":"7"}', b'{"parcel":null}', b'{"parcel":7.5}', b'{"parcel":[7]}'])
     def test_a_payload_that_holds_no_key(self, payload: bytes) -> None:
         with pytest.raises(
             PayloadError, match="parameter 'parcel' of task 'depot:send': expected the primary key of a"
@@ -506,11 +507,11 @@ class TestEager:
         with transaction.atomic():
             parcel = Parcel.objects.create(to="Ada")
             parcel.to = "not saved"
-            assert send.delay(parcel).result(timeout=20) == "Parcel to Ada"
-            assert asend.delay(parcel).result(timeout=20) == "Ada"
+            assert send.delay(parcel).result(timeout=60) == "Parcel to Ada"
+            assert asend.delay(parcel).result(timeout=60) == "Ada"
 
 
-@pytest.mark.parametrize("annotation", [Any, int, str | None])
+@rows("annotation", [Any, int, str | None])
 def test_an_instance_for_a_parameter_that_says_no_model_is_refused_and_the_explanation_says_what_helps(
     annotation: Any,
 ) -> None:

@@ -20,6 +20,7 @@ from taskq_core.scheduler import Scheduler, SchedulerListener, scheduler
 from taskq_django import periodic, schedule, task, taskq
 from taskq_django.app import DjangoTaskQ
 from tests.redis_server import RedisServer
+from tests.rows import rows
 from tests.taskq_django.shop.tasks import greet, restock
 
 
@@ -27,7 +28,7 @@ def ours() -> list[tuple[str, str]]:
     return [(str(each.id), each.msg) for each in run_checks() if str(each.id).startswith("taskq.")]
 
 
-@pytest.mark.parametrize(
+@rows(
     ("entry", "check", "told"),
     [
         ({"task": "shop:greet", "cron": "60 * * * *"}, "taskq.E001", "minute: '60' is outside 0 to 59"),
@@ -51,7 +52,7 @@ def test_a_good_schedule_passes(settings: Any) -> None:
     assert [each.id for each in taskq.periodic_tasks()] == ["nightly"]
 
 
-@pytest.mark.parametrize(
+@rows(
     ("words", "expected"),
     [
         ([], True),
@@ -61,7 +62,7 @@ def test_a_good_schedule_passes(settings: Any) -> None:
         (["--burst", "--with-scheduler"], True),
     ],
 )
-@pytest.mark.parametrize("command", [("runworker",), ("taskq", "worker")])
+@rows("command", [("runworker",), ("taskq", "worker")])
 def test_a_worker_has_a_scheduler_unless_told_not_to(
     command: tuple[str, ...], words: list[str], expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,7 +84,7 @@ def test_a_scheduler_that_cannot_start_is_a_command_error(
     settings: Any, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
 ) -> None:
     monkeypatch.setattr(scheduler, "START_PATIENCE_S", 0.1)
-    settings.TASKQ = {"URL": "redis://127.0.0.1:1/0"}
+    settings.TASKQ = {"URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.01}
 
     with pytest.raises(CommandError, match="the scheduler could not start") as caught:
         call_command(*command, stdout=io.StringIO())

@@ -31,6 +31,7 @@ from taskq_django import client, task, taskq
 from taskq_django.signals import task_enqueued, task_failed, task_retried, task_started, task_succeeded
 from taskq_django.testing import adrain, capture, drain, eager
 from tests.redis_server import RedisServer
+from tests.rows import rows
 
 SIGNALS = {
     "enqueued": task_enqueued,
@@ -39,7 +40,7 @@ SIGNALS = {
     "retried": task_retried,
     "failed": task_failed,
 }
-NOWHERE = {"URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.1}
+NOWHERE = {"URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.01}
 
 
 @task(name="signals:double", max_retry=1)
@@ -278,9 +279,7 @@ class TestEnqueued:
 
 class TestReceivers:
     @pytest.mark.redis
-    @pytest.mark.parametrize(
-        ("error", "logger"), [(ValueError("broken"), "django.dispatch"), (SystemExit("broken"), "taskq.signals")]
-    )
+    @rows(("error", "logger"), [(ValueError("broken"), "django.dispatch"), (SystemExit("broken"), "taskq.signals")])
     def test_one_that_raises_changes_nothing(
         self, redis: RedisServer, caplog: pytest.LogCaptureFixture, error: BaseException, logger: str
     ) -> None:
@@ -300,7 +299,7 @@ class TestReceivers:
             for signal in SIGNALS.values():
                 signal.disconnect(break_)
 
-        assert handle.result(timeout=20) == 4
+        assert handle.result(timeout=60) == 4
         assert redis.client.zcard("asynq:{default}:archived") == 1
         assert len([record for record in caplog.records if record.name == logger]) == 8
 

@@ -18,9 +18,10 @@ from taskq_django import client, task, taskq
 from taskq_django.models import OutboxTask
 from taskq_django.testing import adrain, capture, drain, eager
 from tests.logged import logged_here
+from tests.rows import rows
 from tests.taskq_django.shop.tasks import greet
 
-NOWHERE = {"URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.1, "QUEUES": {"default": 1}}
+NOWHERE = {"URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.01, "QUEUES": {"default": 1}}
 
 
 class RollbackError(Exception):
@@ -414,7 +415,7 @@ class TestTheSetting:
         assert len(tasks.enqueued) == 1
         assert greet.using(retention=60).delay("Ada").refresh().state is TaskState.COMPLETED
 
-    @pytest.mark.parametrize(
+    @rows(
         ("command", "what"),
         [
             (("runworker", "--burst"), "worker"),

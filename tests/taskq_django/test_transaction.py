@@ -25,6 +25,7 @@ from taskq_core import (
 from taskq_core.inspector import Inspector
 from taskq_django import client, taskq
 from tests.redis_server import RedisServer
+from tests.rows import rows
 from tests.taskq_django.shop.tasks import greet, restock
 
 BOTH = ["default", "other"]
@@ -114,7 +115,7 @@ def test_a_full_queue_refuses_at_the_commit(
 
 
 @pytest.mark.django_db(transaction=True, databases=BOTH)
-@pytest.mark.parametrize("alias", BOTH)
+@rows("alias", BOTH)
 def test_nothing_is_enqueued_on_rollback(inspector: Inspector, alias: str) -> None:
     with rolled_back(alias):
         handle = greet.delay("Ada")
@@ -149,7 +150,7 @@ def test_a_task_waits_for_the_last_of_several_transactions(inspector: Inspector,
 
 
 @pytest.mark.django_db(transaction=True, databases=BOTH)
-@pytest.mark.parametrize(("outer", "inner"), [BOTH, BOTH[::-1]])
+@rows(("outer", "inner"), [BOTH, BOTH[::-1]])
 def test_a_rollback_of_one_of_several_databases_is_enough(inspector: Inspector, outer: str, inner: str) -> None:
     with transaction.atomic(using=outer), rolled_back(inner):
         greet.delay("Ada")
@@ -230,7 +231,7 @@ def test_replicas_that_do_not_confirm_at_the_commit_are_told(redis: RedisServer,
 @pytest.mark.parametrize("aliases", [["default"], BOTH])
 def test_redis_down_at_the_commit_is_told_and_other_hooks_run(settings: Any, caplog: Any, aliases: list[str]) -> None:
     """It costs at most the enqueue timeout; the error has the task's id, in the log and from the handle."""
-    settings.TASKQ = {"URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.2}
+    settings.TASKQ = {"URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.01}
     ran: list[str] = []
 
     with caplog.at_level(logging.ERROR, logger="django.db"), ExitStack() as transactions:

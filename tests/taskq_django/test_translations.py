@@ -17,6 +17,7 @@ from taskq_django import taskq
 from taskq_django.admin import wording
 from taskq_django.admin.language import told_as_active
 from tests.redis_server import RedisServer
+from tests.rows import rows
 from tests.taskq_django.admin_pages import enqueue
 
 KEPT = {"worker", "outbox", "default", "other", "admin", "django", "taskq", "enqueue"}
@@ -50,7 +51,7 @@ def test_the_core_tells_in_the_language_that_django_has_active() -> None:
         assert telling.done(TaskAction.RUN, 2) == "2 tasks run now."
 
 
-@pytest.mark.parametrize(
+@rows(
     ("seconds", "english", "german", "chinese"),
     [
         (1.25, "1.2 s", "1,2 s", "1.2 秒"),
@@ -77,7 +78,7 @@ def words(page: str) -> set[str]:
 
 @pytest.mark.redis
 @pytest.mark.django_db(databases=["default", "other"])
-@pytest.mark.parametrize("path", PAGES)
+@rows("path", PAGES)
 def test_a_page_in_chinese_shows_no_english(path: str, redis: RedisServer, settings: Any, admin_client: Client) -> None:
     settings.LANGUAGE_CODE = "zh-hans"
     settings.TASKQ = {**settings.TASKQ, "ENQUEUE": "immediate"}

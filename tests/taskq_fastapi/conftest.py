@@ -1,6 +1,5 @@
 """A real redis-server, and queue applications on it."""
 
-from collections.abc import Iterator
 from functools import partial
 
 import pytest
@@ -12,12 +11,6 @@ from taskq_fastapi.dashboard.pages import queues, task_actions
 from tests.redis_server import RedisServer
 
 
-@pytest.fixture(scope="session")
-def fastapi_redis() -> Iterator[RedisServer]:
-    with RedisServer() as server:
-        yield server
-
-
 @pytest.fixture(autouse=True)
 def _time_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a request do all there is to do, however long that takes on this machine."""
@@ -27,11 +20,10 @@ def _time_enough(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def server(fastapi_redis: RedisServer) -> RedisServer:
+def server(redis_server: RedisServer) -> RedisServer:
     """An empty redis-server, to which nobody is connected: an earlier test may have left connections to the garbage."""
-    fastapi_redis.client.client_kill_filter(_type="normal", skipme=True)
-    fastapi_redis.flushall()
-    return fastapi_redis
+    redis_server.client.client_kill_filter(_type="normal", skipme=True)
+    return redis_server
 
 
 @pytest.fixture

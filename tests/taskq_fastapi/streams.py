@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.clock import Clock
+
 
 @dataclass
 class Event:
@@ -23,6 +25,7 @@ class Stream:
     app: Any
     path: str
     headers: dict[str, str]
+    clock: Clock | None = None
     status: int = 0
     answer_headers: dict[str, str] = field(default_factory=dict)
     text: str = ""
@@ -78,10 +81,15 @@ class Stream:
                 self._came.notify_all()
 
     async def next(self) -> Event | None:
-        """Return the next event, None at the end. What is no event, such as a comment, is passed over."""
+        """Return the next event, None at the end. What is no event, such as a comment, is passed over.
+
+        Where there is a clock, time passes until there is one.
+        """
         while True:
+            while self.clock is not None and not self._has_more():
+                await self.clock.advance(1)
             async with asyncio.timeout(30), self._came:
-                await self._came.wait_for(lambda: self.is_over or "\n\n" in self.text[self._read :])
+                await self._came.wait_for(self._has_more)
             block, separator, _ = self.text[self._read :].partition("\n\n")
             if not separator:
                 return None
@@ -90,15 +98,18 @@ class Stream:
             if "event" in lines:
                 return Event(lines["event"], lines.get("id"), json.loads(lines["data"]))
 
+    def _has_more(self) -> bool:
+        return self.is_over or "\n\n" in self.text[self._read :]
+
     def leave(self) -> None:
         """Go away, as a browser whose tab is closed."""
         self._left.set()
 
 
 @asynccontextmanager
-async def stream(app: Any, path: str, **headers: str) -> Any:
+async def stream(app: Any, path: str, *, clock: Clock | None = None, **headers: str) -> Any:
     """Open a stream; the client leaves at the end of the block."""
-    opened = Stream(app, path, {name.replace("_", "-"): value for name, value in headers.items()})
+    opened = Stream(app, path, {name.replace("_", "-"): value for name, value in headers.items()}, clock)
     running = asyncio.create_task(opened.run())
     try:
         yield opened

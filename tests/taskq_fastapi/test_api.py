@@ -17,6 +17,7 @@ from taskq_core.workflow import group, step
 from taskq_fastapi import InspectorDep, inspector_dep, taskq_lifespan
 from taskq_fastapi.api import bulk_routes, parts, queue_routes
 from tests.redis_server import RedisServer
+from tests.rows import rows
 from tests.taskq_fastapi.api import CHANGES, LOOKS, api_app, requests, send
 
 pytestmark = pytest.mark.redis
@@ -31,6 +32,12 @@ async def web(taskq: TaskQ) -> AsyncIterator[HttpClient]:
 async def enqueue(taskq: TaskQ, *ids: str, name: str = "note", **options: Any) -> None:
     for task_id in ids:
         await taskq.remote(name, task_id=task_id, **options).adelay(number=1)
+
+
+@pytest.fixture
+async def one_task(taskq: TaskQ) -> None:
+    """A task in the queue `default` whose id is 1."""
+    await enqueue(taskq, "1")
 
 
 async def states(web: HttpClient, *ids: str, queue: str = "default") -> list[str]:
@@ -80,7 +87,7 @@ async def test_a_task_is_told_with_its_attempts(taskq: TaskQ, web: HttpClient) -
     assert "broken" in body["attempts"][0]["traceback"]
 
 
-@pytest.mark.parametrize("task_id", ["x/events", "ü ?#%2F&", "<script>"])
+@rows("task_id", ["x/events", "ü ?#%2F&", "<script>"])
 async def test_whatever_an_id_is_its_task_is_found_and_changed(taskq: TaskQ, web: HttpClient, task_id: str) -> None:
     await enqueue(taskq, task_id)
     path = f"/tasks/default/{quote(task_id, safe='')}"
@@ -93,7 +100,7 @@ async def test_whatever_an_id_is_its_task_is_found_and_changed(taskq: TaskQ, web
     assert (await web.get(path)).status_code == 404
 
 
-@pytest.mark.parametrize(
+@rows(
     ("stored", "kind", "value"),
     [
         (b'{"a": 1}', "json", {"a": 1}),
@@ -109,9 +116,9 @@ async def test_whatever_an_id_is_its_task_is_found_and_changed(taskq: TaskQ, web
 async def test_a_payload_is_told_in_the_form_in_which_it_can_be_read(
     taskq: TaskQ, web: HttpClient, stored: bytes, kind: str, value: Any
 ) -> None:
-    await taskq.remote("note", task_id="1").adelay(stored)
+    handle = await taskq.remote("note").adelay(stored)
 
-    payload = (await web.get("/tasks/default/1")).json()["payload"]
+    payload = (await web.get(f"/tasks/default/{handle.id}")).json()["payload"]
 
     assert (await web.get("/tasks")).status_code == 200
     assert (payload["format"], payload["value"], payload["size"]) == (kind, value, len(stored))
@@ -572,7 +579,7 @@ async def test_only_some_looks_go_on_at_once(taskq: TaskQ, web: HttpClient, monk
 # --- what is wrong ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@rows(
     ("method", "path", "body", "status", "kind"),
     [
         ("GET", "/queues/defualt", None, 404, "queue-not-found"),
@@ -609,10 +616,8 @@ async def test_only_some_looks_go_on_at_once(taskq: TaskQ, web: HttpClient, monk
     ],
 )
 async def test_what_is_wrong_is_told_as_a_problem(
-    taskq: TaskQ, web: HttpClient, method: str, path: str, body: Any, status: int, kind: str
+    one_task: None, web: HttpClient, method: str, path: str, body: Any, status: int, kind: str
 ) -> None:
-    await enqueue(taskq, "1")
-
     answer = await send(web, method, path, body)
 
     assert answer.headers["content-type"] == "application/problem+json"
@@ -644,7 +649,7 @@ async def test_while_redis_is_away_every_route_says_so_and_names_no_address(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with RedisServer() as server:
-        patient, taskq = TaskQ(server.url, enqueue_timeout=30), TaskQ(server.url, enqueue_timeout=0.2)
+        patient, taskq = TaskQ(server.url, enqueue_timeout=30), TaskQ(server.url, enqueue_timeout=0.001)
         await enqueue(patient, "1")
         await patient.aclose()
         async with requests(api_app(taskq, allow_anonymous=True, show_payloads=True)) as web:

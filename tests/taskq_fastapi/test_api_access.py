@@ -2,6 +2,7 @@
 
 import logging
 from typing import Annotated, Any
+from uuid import uuid4
 
 import pytest
 from fastapi import Depends, Header, HTTPException
@@ -10,6 +11,7 @@ from taskq_core import Concurrency, ConfigurationError, TaskQ
 from taskq_fastapi import taskq_router
 from taskq_fastapi.api import models
 from tests.redis_server import RedisServer
+from tests.rows import rows
 from tests.taskq_fastapi.api import CHANGES, LOOKS, api_app, populate, requests, send
 
 pytestmark = pytest.mark.redis
@@ -155,7 +157,7 @@ async def test_a_dependency_may_say_who_sees_payloads(tasks: TaskQ) -> None:
     assert operator.json()["payload"]["value"] == {"word": SECRET}
 
 
-@pytest.mark.parametrize("fails", [None, RuntimeError("no"), object()])
+@rows("fails", [None, RuntimeError("no"), object()])
 async def test_a_redaction_changes_what_is_shown_and_shows_nothing_if_it_fails(tasks: TaskQ, fails: object) -> None:
     def redact(name: str, what: str, value: Any) -> Any:
         if isinstance(fails, Exception):
@@ -176,7 +178,7 @@ async def test_a_redaction_changes_what_is_shown_and_shows_nothing_if_it_fails(t
     assert edit.status_code == 403
 
 
-@pytest.mark.parametrize(
+@rows(
     ("headers", "status"),
     [
         ({}, 200),
@@ -194,9 +196,10 @@ async def test_changes_that_a_page_of_another_site_asks_for_are_refused(
     tasks: TaskQ, headers: dict[str, str], status: int
 ) -> None:
     app = api_app(tasks, allow_anonymous=True, trusted_origins=["https://ops.example"])
+    queue = (await tasks.remote("note", queue=uuid4().hex).adelay()).queue
     async with requests(app) as web:
-        changed = await web.patch("/queues/default", json={"paused": True}, headers=headers)
-        removed = await web.delete("/queues/default?force=true", headers=headers)
+        changed = await web.patch(f"/queues/{queue}", json={"paused": True}, headers=headers)
+        removed = await web.delete(f"/queues/{queue}?force=true", headers=headers)
         looked = await web.get("/queues", headers=headers)
 
     assert (changed.status_code, removed.status_code) == (status, status)
@@ -204,7 +207,7 @@ async def test_changes_that_a_page_of_another_site_asks_for_are_refused(
     assert "access-control-allow-origin" not in looked.headers
 
 
-@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", None])
+@rows("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", None])
 async def test_a_change_takes_json_as_such(tasks: TaskQ, kind: str | None) -> None:
     async with requests(api_app(tasks, allow_anonymous=True)) as web:
         answer = await web.patch(
@@ -258,7 +261,7 @@ async def test_every_change_is_noted_with_who_made_it_and_without_payloads(
     assert "number" not in caplog.text
 
 
-@pytest.mark.parametrize(
+@rows(
     ("options", "said"),
     [
         ({"allow_anonymous": True, "dependencies": [Depends(lambda: None)]}, "was given both"),

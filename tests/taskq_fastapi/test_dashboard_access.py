@@ -14,6 +14,7 @@ from taskq_fastapi.dashboard import User, basic_login, taskq_dashboard
 from taskq_fastapi.dashboard.pages import ACTIONS, PAGES
 from tests.processes.faults.front_ends import everything
 from tests.redis_server import RedisServer
+from tests.rows import rows
 from tests.taskq_fastapi.dashboards import TOKEN, act, dashboard_of, looking, token_of, told
 
 pytestmark = pytest.mark.redis
@@ -61,7 +62,7 @@ async def test_a_login_says_no(filled: TaskQ) -> None:
             assert (await web.post(path)).status_code == 403
 
 
-@pytest.mark.parametrize("kind", ["plain", "coroutine", "object"])
+@rows("kind", ["plain", "coroutine", "object"])
 async def test_a_login_sends_people_to_the_login_of_the_app(filled: TaskQ, kind: str) -> None:
     def plain(request: Request) -> Any:
         return RedirectResponse("/login", 303)
@@ -89,7 +90,7 @@ async def test_a_login_that_returns_something_else_lets_nobody_in(filled: TaskQ)
             await web.get("/")
 
 
-@pytest.mark.parametrize(
+@rows(
     ("authorization", "status"),
     [
         ("", 401),
@@ -130,7 +131,7 @@ async def test_a_password_may_have_any_characters(filled: TaskQ) -> None:
 # --- roles ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("action", CHANGES, ids=lambda each: each.path)
+@rows("action", CHANGES, ids=lambda each: each.path)
 async def test_viewers_change_nothing(filled: TaskQ, action: Any, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "taskq.audit")
     async with looking(dashboard_of(filled), user="vera:viewer") as web:
@@ -143,7 +144,7 @@ async def test_viewers_change_nothing(filled: TaskQ, action: Any, caplog: pytest
     assert f"{action.path} by 'vera': refused" in caplog.text
 
 
-@pytest.mark.parametrize("action", CHANGES, ids=lambda each: each.path)
+@rows("action", CHANGES, ids=lambda each: each.path)
 async def test_nobody_changes_anything_where_all_is_for_reading(filled: TaskQ, action: Any) -> None:
     async with looking(dashboard_of(filled, read_only=True)) as web:
         answer = await act(web, f"/{action.path}", queue="default", id="1")
@@ -152,7 +153,7 @@ async def test_nobody_changes_anything_where_all_is_for_reading(filled: TaskQ, a
     assert "for looking only" in answer.text
 
 
-@pytest.mark.parametrize(("user", "options"), [("vera:viewer", {}), ("olga:operator", {"read_only": True})])
+@rows(("user", "options"), [("vera:viewer", {}), ("olga:operator", {"read_only": True})])
 async def test_who_may_not_act_is_offered_nothing(filled: TaskQ, user: str, options: Any) -> None:
     async with looking(dashboard_of(filled, **options), user=user) as web:
         page = await web.get("/")
@@ -186,7 +187,7 @@ async def test_a_secret_that_is_none_of_ours_is_replaced(filled: TaskQ) -> None:
     assert "taskq_secret=" in answer.headers["set-cookie"]
 
 
-@pytest.mark.parametrize(
+@rows(
     ("headers", "status"),
     [
         ({"sec-fetch-site": "cross-site"}, 403),
@@ -211,9 +212,7 @@ async def test_a_page_of_another_site_changes_nothing(filled: TaskQ, headers: di
     assert is_paused(filled) is (status == 303)
 
 
-@pytest.mark.parametrize(
-    "back", ["https://evil.example", "//evil.example", "/\\evil", "javascript:alert(1)", "..//x", "\\x"]
-)
+@rows("back", ["https://evil.example", "//evil.example", "/\\evil", "javascript:alert(1)", "..//x", "\\x"])
 async def test_nobody_is_sent_elsewhere(filled: TaskQ, back: str) -> None:
     async with looking(dashboard_of(filled)) as web:
         answer = await act(web, "/queue-pause", queue="default", back=back)
@@ -248,7 +247,7 @@ async def test_a_look_changes_nothing(filled: TaskQ, server: RedisServer) -> Non
 # --- what browsers are told -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", ["/", "/nowhere", "/queue?name=none", "/settings"])
+@rows("path", ["/", "/nowhere", "/queue?name=none", "/settings"])
 async def test_pages_run_no_script_of_others_and_stand_in_no_frame(filled: TaskQ, path: str) -> None:
     async with looking(dashboard_of(filled), origin="https://evil.example") as web:
         page = await web.get(path)
@@ -267,7 +266,7 @@ async def test_pages_run_no_script_of_others_and_stand_in_no_frame(filled: TaskQ
     assert " onclick" not in page.text
 
 
-@pytest.mark.parametrize(("scheme", "secure"), [("http", False), ("https", True)])
+@rows(("scheme", "secure"), [("http", False), ("https", True)])
 async def test_cookies_are_for_no_script_and_no_other_site(filled: TaskQ, scheme: str, secure: bool) -> None:
     async with looking(dashboard_of(filled), base=f"{scheme}://test") as web:
         cookie = (await web.get("/")).headers["set-cookie"].lower()

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from taskq_core import TaskQ
 from taskq_core.cli.command import root
 from taskq_fastapi.dashboard.serving import local_app
+from tests.rows import rows
 from tests.taskq_fastapi.dashboards import looking
 
 pytestmark = pytest.mark.redis
@@ -21,12 +22,12 @@ def failing(*words: str) -> str:
     return result.output
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
+@rows("host", ["0.0.0.0", "::", "192.0.2.1"])
 def test_it_does_not_start_open_for_other_machines(host: str) -> None:
     assert "the dashboard is open without a login" in failing("--host", host, "--port", "0")
 
 
-@pytest.mark.parametrize(
+@rows(
     ("words", "said"),
     [
         (("--host", "no such host"), "there is no address"),
@@ -54,7 +55,7 @@ def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     assert "pip install 'taskq-asynq[dashboard]'" in failing("--port", "0")
 
 
-@pytest.mark.parametrize(
+@rows(
     ("host", "status"),
     [
         ("localhost", 200),

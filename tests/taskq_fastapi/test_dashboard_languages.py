@@ -30,7 +30,9 @@ from taskq_fastapi.dashboard.refusals import _TEXTS, told
 from taskq_fastapi.throttle import RateLimits
 from tests.browser.dashboard.addresses import ODD, addresses, questions
 from tests.browser.scene import Scene, registered_tasks
+from tests.clock import Clock
 from tests.redis_server import RedisServer
+from tests.rows import rows
 from tests.taskq_fastapi.dashboards import act, dashboard_of, looking
 from tests.taskq_fastapi.dashboards import told as said
 from tests.taskq_fastapi.streams import stream
@@ -62,7 +64,7 @@ DATA = {
 # --- which language ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@rows(
     ("header", "language"),
     [
         ("", "en"),
@@ -180,7 +182,7 @@ def _catalog(domain: Domain) -> Catalog:
         return read_po(file, locale="zh_Hans")
 
 
-@pytest.mark.parametrize("path", sorted(FOLDER.rglob("*.html")), ids=lambda path: path.stem)
+@rows("path", sorted(FOLDER.rglob("*.html")), ids=lambda path: path.stem)
 def test_no_text_of_a_template_is_unmarked(path: Path) -> None:
     page = path.read_text(encoding="utf-8")
     literal = re.sub(r"{#.*?#}|{%\s*trans\b.*?{%\s*endtrans\s*%}|{{.*?}}|{%.*?%}", " ", page, flags=re.DOTALL)
@@ -234,12 +236,12 @@ def _literal(node: ast.expr) -> str:
 
 
 @pytest.fixture
-def shop(fastapi_redis: RedisServer) -> Iterator[tuple[TaskQ, Scene]]:
+def shop(session_redis_server: RedisServer) -> Iterator[tuple[TaskQ, Scene]]:
     """A shop in the middle of its day."""
-    fastapi_redis.client.flushall()
-    taskq = TaskQ(fastapi_redis.unix_url, queues={"default": 3, "low": 1}, enqueue_timeout=30)
+    session_redis_server.client.flushall()
+    taskq = TaskQ(session_redis_server.unix_url, queues={"default": 3, "low": 1}, enqueue_timeout=30)
     with registered_tasks(taskq):
-        scene = Scene(fastapi_redis, taskq)
+        scene = Scene(session_redis_server, taskq)
         scene.build()
         yield taskq, scene
     taskq.close()
@@ -287,10 +289,10 @@ async def test_heads_of_columns_are_not_called_as_links_between_pages_are(shop: 
 
 
 @pytest.mark.redis
-async def test_a_task_without_bytes_has_none_of_them(taskq: TaskQ, fastapi_redis: RedisServer) -> None:
+async def test_a_task_without_bytes_has_none_of_them(taskq: TaskQ, session_redis_server: RedisServer) -> None:
     """It does not say that there are no tasks, as lists do."""
     handle = await taskq.remote("note").adelay(word="w")
-    fastapi_redis.client.hset(f"asynq:{{default}}:t:{handle.id}", "msg", b"")
+    session_redis_server.client.hset(f"asynq:{{default}}:t:{handle.id}", "msg", b"")
     async with looking(dashboard_of(taskq), accept_language=CHINESE) as web:
         page = await web.get(f"/task?queue=default&id={handle.id}")
 
@@ -327,7 +329,7 @@ def test_figures_are_told_in_chinese() -> None:
     assert wording.span(timedelta(seconds=61)) == "1 min 1 s"
 
 
-@pytest.mark.parametrize("kind", _TEXTS, ids=lambda kind: kind.__name__)
+@rows("kind", _TEXTS, ids=lambda kind: kind.__name__)
 def test_errors_of_the_core_are_told_with_what_they_name(kind: type[TaskQError]) -> None:
     values: dict[str, tuple[Any, ...]] = {
         "QueueNotEmptyError": ("q", 1, 2),
@@ -368,11 +370,12 @@ async def test_what_was_done_is_said_in_chinese_and_noted_in_english(
 
 
 @pytest.mark.redis
-async def test_a_stream_tells_in_the_language_of_its_page(taskq: TaskQ) -> None:
+async def test_a_stream_tells_in_the_language_of_its_page(taskq: TaskQ, clock: Clock) -> None:
     """Also of what is wrong, and though another one looks at the same in English."""
     await taskq.remote("note").adelay(word="w")
     app = dashboard_of(taskq)
-    asked = {"accept": "text/event-stream", "x_user": "olga:operator", "cookie": "taskq_settings=interval=2"}
+    asked: dict[str, Any] = {"accept": "text/event-stream", "x_user": "olga:operator"}
+    asked |= {"cookie": "taskq_settings=interval=2", "clock": clock}
     async with (
         stream(app, "/queue?name=default", **asked) as plain,
         stream(app, "/queue?name=default", **asked, accept_language=CHINESE) as page,

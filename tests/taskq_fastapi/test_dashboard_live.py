@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 
 from taskq_core import TaskQ
+from taskq_core.broker.aio import AsyncRunner
 from taskq_core.errors import BrokerUnavailableError
 from taskq_core.inspector import AsyncInspector, Inspector
 from taskq_core.wire import TaskState
 from taskq_fastapi.dashboard.live import SharedReads
-from tests.redis_server import RedisServer
+from tests.clock import Clock
 from tests.taskq_fastapi.dashboards import dashboard_of, looking
 from tests.taskq_fastapi.streams import stream
 
@@ -21,8 +22,8 @@ OFTEN = f"taskq_settings=theme=system&interval=2&rows=20; taskq_secret={'s' * 43
 SELDOM = OFTEN.replace("interval=2", "interval=20")
 
 
-def open_stream(app: Any, path: str = "/", *, user: str = "olga:operator", cookie: str = OFTEN, **headers: str) -> Any:
-    return stream(app, path, accept="text/event-stream", x_user=user, cookie=cookie, **headers)
+def open_stream(app: Any, path: str = "/", *, user: str = "olga:operator", cookie: str = OFTEN, **options: Any) -> Any:
+    return stream(app, path, accept="text/event-stream", x_user=user, cookie=cookie, **options)
 
 
 @pytest.fixture
@@ -31,8 +32,8 @@ def filled(taskq: TaskQ) -> TaskQ:
     return taskq
 
 
-async def test_a_stream_tells_what_the_page_shows_and_what_changes(filled: TaskQ) -> None:
-    async with open_stream(dashboard_of(filled)) as page:
+async def test_a_stream_tells_what_the_page_shows_and_what_changes(filled: TaskQ, clock: Clock) -> None:
+    async with open_stream(dashboard_of(filled), clock=clock) as page:
         first = await page.next()
         Inspector(filled).pause("default")
         second = await page.next()
@@ -47,12 +48,12 @@ async def test_a_stream_tells_what_the_page_shows_and_what_changes(filled: TaskQ
     assert first.id != second.id
 
 
-async def test_who_comes_back_hears_only_of_what_is_new(filled: TaskQ) -> None:
+async def test_who_comes_back_hears_only_of_what_is_new(filled: TaskQ, clock: Clock) -> None:
     app = dashboard_of(filled)
     Inspector(filled).delete_all("default", TaskState.PENDING)  # whose latency grows, and would be news each time
     async with open_stream(app) as page:
         first = await page.next()
-    async with open_stream(app, last_event_id=first.id) as again:
+    async with open_stream(app, last_event_id=first.id, clock=clock) as again:
         await filled.remote("note").using(run_after=60).adelay(word="w")
         second = await again.next()
 
@@ -83,28 +84,27 @@ async def test_one_read_serves_all_who_look(filled: TaskQ, monkeypatch: pytest.M
     assert "queue-pause" not in pages[2].data
 
 
-async def test_a_redis_that_goes_away_is_told_of_once_and_the_page_comes_back(server: RedisServer) -> None:
-    with RedisServer() as own:
-        patient, taskq = TaskQ(own.url, enqueue_timeout=30), TaskQ(own.url)
-        await patient.remote("note").adelay(word="w")
-        await patient.aclose()
-        app = dashboard_of(taskq)
-        async with open_stream(app) as page:
-            while (await page.next()).kind != "page":  # trouble, where the machine stood still for longer
-                pass
-            own.stop()
+async def test_a_redis_that_goes_away_is_told_of_once_and_the_page_comes_back(
+    filled: TaskQ, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unreachable(*args: Any, **options: Any) -> Any:
+        raise BrokerUnavailableError("cannot reach unix:///run/redis.sock")
+
+    async with open_stream(dashboard_of(filled), clock=clock) as page:
+        assert (await page.next()).kind == "page"
+        with monkeypatch.context() as away:
+            away.setattr(AsyncRunner, "run", unreachable)
             event = await page.next()
-            while event.kind == "page":  # from just before
-                event = await page.next()
             assert event.kind == "trouble"
-            assert own.url.partition("//")[2] not in event.data
-            own.start()
-            assert (await page.next()).kind == "page"
-        await taskq.aclose()
+            assert "/run/redis.sock" not in event.data
+            await clock.advance(10)
+        assert (await page.next()).kind == "page"
+
+    assert page.text.count("event: trouble") == 1
 
 
-async def test_a_queue_that_is_gone_ends_the_stream(filled: TaskQ) -> None:
-    async with open_stream(dashboard_of(filled), "/queue?name=default") as page:
+async def test_a_queue_that_is_gone_ends_the_stream(filled: TaskQ, clock: Clock) -> None:
+    async with open_stream(dashboard_of(filled), "/queue?name=default", clock=clock) as page:
         assert (await page.next()).kind == "page"
         await AsyncInspector(filled).remove_queue("default", force=True)
         event = await page.next()

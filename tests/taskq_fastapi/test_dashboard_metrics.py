@@ -17,6 +17,7 @@ from taskq_fastapi.dashboard import taskq_dashboard
 from taskq_fastapi.dashboard.charts import MEASURES, chart
 from taskq_fastapi.dashboard.pages.metrics import CHOSEN_MOST, QUEUES_MOST
 from tests.redis_server import RedisServer
+from tests.rows import rows
 from tests.taskq_fastapi.dashboards import Fields, dashboard_of, looking
 from tests.taskq_fastapi.pasts import Past
 
@@ -63,7 +64,7 @@ def test_a_line_is_broken_where_figures_are_missing() -> None:
     assert line_path([at(0, None)], top=10, begin=BEGIN, end=END) == ""
 
 
-@pytest.mark.parametrize(
+@rows(
     ("highest", "most", "is_whole", "top"),
     [
         (0, None, False, 1),
@@ -124,7 +125,7 @@ async def test_ten_charts_are_drawn_of_the_samples(taskq: TaskQ, past: Past) -> 
 
 
 @redis
-@pytest.mark.parametrize("duration", ["1h", "6h", "1d", "8d", "30d", "90m", "31h30m"])
+@rows("duration", ["1h", "6h", "1d", "8d", "30d", "90m", "31h30m"])
 async def test_any_duration_is_drawn(taskq: TaskQ, past: Past, duration: str) -> None:
     past.samples("default")
 
@@ -192,7 +193,7 @@ async def test_queues_are_chosen(taskq: TaskQ, past: Past) -> None:
 
 
 @redis
-@pytest.mark.parametrize(
+@rows(
     ("query", "status", "said"),
     [
         ("duration=1y", 400, "duration must be 1h, 6h, 1d, 8d, 30d or as 90m"),
@@ -216,7 +217,7 @@ async def test_what_cannot_be_drawn_is_said(taskq: TaskQ, past: Past, query: str
 
 
 @redis
-@pytest.mark.parametrize("end", ["2000-01-01T00:00", "9000-01-01T00:00", "2030-01-31T12:00:00+02:00"])
+@rows("end", ["2000-01-01T00:00", "9000-01-01T00:00", "2030-01-31T12:00:00+02:00"])
 async def test_a_time_without_samples_is_empty(taskq: TaskQ, past: Past, end: str) -> None:
     past.samples("default", count=3)
 
@@ -317,7 +318,7 @@ async def test_prometheus_is_asked_where_the_operator_names_one(taskq: TaskQ, pa
 
 
 @redis
-@pytest.mark.parametrize(
+@rows(
     ("trouble", "said"),
     [
         ("error", "Prometheus answered 422"),
@@ -360,7 +361,7 @@ async def test_no_request_names_a_prometheus(taskq: TaskQ, past: Past) -> None:
     assert FakePrometheus.asked == []
 
 
-@pytest.mark.parametrize("url", ["", "prometheus:9090", "file:///etc/passwd", "http://", 9090, "ftp://me:hunter2@h"])
+@rows("url", ["", "prometheus:9090", "file:///etc/passwd", "http://", 9090, "ftp://me:hunter2@h"])
 def test_an_address_that_is_none_is_refused(url: Any) -> None:
     with pytest.raises(ConfigurationError, match="prometheus_url must be as http://prometheus:9090") as refused:
         taskq_dashboard(TaskQ("redis://localhost"), allow_anonymous=True, prometheus_url=url)

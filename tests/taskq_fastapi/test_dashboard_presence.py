@@ -10,6 +10,7 @@ from taskq_core import TaskQ
 from taskq_core.inspector import Inspector
 from taskq_core.wire import TaskState
 from tests.redis_server import RedisServer, start_cluster
+from tests.rows import rows
 from tests.taskq_fastapi.dashboards import Fields, act, dashboard_of, looking, told
 from tests.taskq_fastapi.pasts import Past
 
@@ -22,7 +23,7 @@ def past(server: RedisServer) -> Past:
     return Past(server)
 
 
-def rows(html: str, table: str) -> list[str]:
+def table_rows(html: str, table: str) -> list[str]:
     """Return the rows of a table as text, its own tables in a row included."""
     body = html.split(f'<table id="{table}">')[1].split("</thead>", 1)[1].split("</div>")[0]
     return [
@@ -41,7 +42,7 @@ async def test_workers_tell_what_they_serve_and_run(taskq: TaskQ, past: Past) ->
     async with looking(dashboard_of(taskq)) as web:
         page = await web.get("/workers")
 
-    found = rows(page.text, "workers")
+    found = table_rows(page.text, "workers")
     first, second = [row for row in found if row.startswith("web-")]
     (running,) = re.findall(r'<tr class="runs">.*?</details>', page.text, re.DOTALL)
     running = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", running)).strip()
@@ -55,7 +56,7 @@ async def test_workers_tell_what_they_serve_and_run(taskq: TaskQ, past: Past) ->
     assert "<dt>Slots taken</dt><dd>10.0 %</dd>" in page.text
 
 
-@pytest.mark.parametrize(
+@rows(
     ("sort", "first"),
     [("worker", "a"), ("-worker", "b"), ("-active", "b"), ("utilisation", "a"), ("started", "b"), ("-status", "a")],
 )
@@ -95,7 +96,7 @@ async def test_schedules_tell_when_and_what(taskq: TaskQ, past: Past) -> None:
         page = await web.get("/schedules")
         viewer = await web.get("/schedules", headers={"x-user": "vera:viewer"})
 
-    hourly, nightly = rows(page.text, "schedules")
+    hourly, nightly = table_rows(page.text, "schedules")
     assert hourly.startswith("hourly @every 1h sync")
     assert nightly.startswith("nightly 0 3 * * * report:build {&#34;day&#34;: 1} Queue(&#34;low&#34;) MaxRetry(3) ")
     assert nightly.endswith("Run now nightly")
@@ -104,9 +105,7 @@ async def test_schedules_tell_when_and_what(taskq: TaskQ, past: Past) -> None:
     assert "Run now" not in viewer.text
 
 
-@pytest.mark.parametrize(
-    ("sort", "first"), [("id", "a"), ("-id", "b"), ("next", "b"), ("-previous", "b"), ("type", "b"), ("spec", "b")]
-)
+@rows(("sort", "first"), [("id", "a"), ("-id", "b"), ("next", "b"), ("-previous", "b"), ("type", "b"), ("spec", "b")])
 async def test_schedules_are_sorted(taskq: TaskQ, past: Past, sort: str, first: str) -> None:
     past.schedule(
         past.entry("a", next_enqueue_time_ns=None, prev_enqueue_time_ns=None, task_type="z", spec="@every 1h"),
@@ -127,10 +126,12 @@ async def test_a_schedule_tells_what_it_has_enqueued(taskq: TaskQ, past: Past) -
         second = await web.get("/schedule?id=nightly&rows=20&page=2")
         none = await web.get("/schedule?id=nightle")
 
-    assert "fired-0 " in rows(page.text, "events")[0]
-    assert len(rows(page.text, "events")) == 20
+    assert "fired-0 " in table_rows(page.text, "events")[0]
+    assert len(table_rows(page.text, "events")) == 20
     assert "page=2" in page.text
-    assert [row.split()[0] for row in rows(second.text, "events")] == [f"fired-{number}" for number in range(20, 25)]
+    assert [row.split()[0] for row in table_rows(second.text, "events")] == [
+        f"fired-{number}" for number in range(20, 25)
+    ]
     assert (none.status_code, "nightle" in none.text) == (404, True)
 
 
@@ -142,7 +143,7 @@ async def test_a_schedule_that_is_gone_still_tells_what_it_has_enqueued(taskq: T
         page = await web.get("/schedule?id=nightly")
 
     assert "No scheduler has this entry any more" in page.text
-    assert len(rows(page.text, "events")) == 2
+    assert len(table_rows(page.text, "events")) == 2
     assert "Run now" not in page.text
 
 
@@ -201,11 +202,11 @@ async def test_types_tell_what_became_of_their_runs(taskq: TaskQ, past: Past) ->
         default = await web.get("/types?queue=default&hours=1")
         by_errors = await web.get("/types?sort=-errors")
 
-    report, email = rows(every.text, "runs")
+    report, email = table_rows(every.text, "runs")
     assert report.startswith("report 1,000 0 0.0 % 0 5 h 33 min 20 s ")
     assert email.startswith("email 40 10 25.0 % 10 0.8 s 20 ms ")
-    assert [row.split()[0] for row in rows(default.text, "runs")] == ["email"]
-    assert [row.split()[0] for row in rows(by_errors.text, "runs")] == ["email", "report"]
+    assert [row.split()[0] for row in table_rows(default.text, "runs")] == ["email"]
+    assert [row.split()[0] for row in table_rows(by_errors.text, "runs")] == ["email", "report"]
 
 
 async def test_types_tell_which_fill_a_state(taskq: TaskQ, past: Past, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,13 +219,13 @@ async def test_types_tell_which_fill_a_state(taskq: TaskQ, past: Past, monkeypat
         some = await web.get("/types?queue=default&state=pending")
         none = await web.get("/types?queue=default&state=retry")
 
-    assert rows(whole.text, "held") == ["email 20 66.7 %", "report 10 33.3 %"]
+    assert table_rows(whole.text, "held") == ["email 20 66.7 %", "report 10 33.3 %"]
     assert "A sample" not in whole.text
     assert "A sample: 12 of 30 tasks were read." in some.text
     assert "No task is retry." in none.text
 
 
-@pytest.mark.parametrize(
+@rows(
     ("path", "status", "said"),
     [
         ("/types?queue=none", 404, "no queue"),
@@ -318,7 +319,7 @@ async def test_a_cluster_tells_where_queues_are() -> None:
             page = await web.get("/redis")
         await taskq.aclose()
 
-    (place,) = rows(page.text, "places")
+    (place,) = table_rows(page.text, "places")
     assert place.startswith("default ")
     assert any(f":{node.port}" in place for node in nodes)
     assert "cluster_state:ok" in page.text

@@ -15,7 +15,9 @@ from taskq_core.inspector import AsyncInspector, Inspector
 from taskq_core.testing import adrain
 from taskq_core.wire import decode_message
 from taskq_fastapi.dashboard.pages import task_actions
+from tests.clock import Clock
 from tests.redis_server import RedisServer
+from tests.rows import rows
 from tests.taskq_fastapi.dashboards import TOKEN, Fields, act, dashboard_of, looking, token_of, told
 from tests.taskq_fastapi.streams import stream
 
@@ -53,6 +55,12 @@ async def enqueue(
         await taskq.remote(name, task_id=task_id, **options).adelay(**(payload or {"number": 1}))
 
 
+@pytest.fixture
+async def one_task(taskq: TaskQ) -> None:
+    """A task in the queue `default` whose id is 1."""
+    await enqueue(taskq, "1")
+
+
 async def in_each_state(taskq: TaskQ) -> None:
     """A task in each state but active, whose id is the state."""
 
@@ -76,6 +84,12 @@ async def in_each_state(taskq: TaskQ) -> None:
     await enqueue(taskq, "aggregating", aggregate="g/1")
 
 
+@pytest.fixture
+async def in_all_states(taskq: TaskQ) -> None:
+    await in_each_state(taskq)
+    await enqueue(taskq, "other", queue="low")
+
+
 def traced(server: RedisServer, task_id: str) -> None:
     """Let a stored task carry a trace, as one that an instrumented program enqueued."""
     key = f"asynq:{{default}}:t:{task_id}"
@@ -92,7 +106,7 @@ async def state_of(taskq: TaskQ, task_id: str, queue: str = "default") -> str:
 # --- lists ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@rows(
     ("state", "columns", "said"),
     [
         ("pending", ["Payload", "Retried"], '{"number": 1}'),
@@ -103,10 +117,8 @@ async def state_of(taskq: TaskQ, task_id: str, queue: str = "default") -> str:
     ],
 )
 async def test_tasks_of_a_state_are_listed_with_their_columns(
-    taskq: TaskQ, state: str, columns: list[str], said: str
+    in_all_states: None, taskq: TaskQ, state: str, columns: list[str], said: str
 ) -> None:
-    await in_each_state(taskq)
-
     async with looking(dashboard_of(taskq)) as web:
         page = await web.get("/queue", params={"name": "default", "state": state})
 
@@ -199,7 +211,7 @@ async def test_a_list_has_pages_of_the_length_that_is_asked_for(taskq: TaskQ) ->
 # --- finding ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@rows(
     ("query", "found"),
     [
         ({"text": "retry"}, {"retry"}),
@@ -213,10 +225,9 @@ async def test_a_list_has_pages_of_the_length_that_is_asked_for(taskq: TaskQ) ->
         ({}, {"archived", "retry", "completed", "pending", "scheduled", "other"}),
     ],
 )
-async def test_tasks_of_all_queues_are_found(taskq: TaskQ, query: dict[str, str], found: set[str]) -> None:
-    await in_each_state(taskq)
-    await enqueue(taskq, "other", queue="low")
-
+async def test_tasks_of_all_queues_are_found(
+    in_all_states: None, taskq: TaskQ, query: dict[str, str], found: set[str]
+) -> None:
     async with looking(dashboard_of(taskq)) as web:
         page = await web.get("/tasks", params=query)
 
@@ -253,7 +264,7 @@ async def test_failed_tasks_of_all_queues_are_told_by_type_and_error(taskq: Task
     assert ids_of(found) == ["archived"]
 
 
-@pytest.mark.parametrize(
+@rows(
     ("path", "status"),
     [
         ("/tasks?state=none", 400),
@@ -277,9 +288,7 @@ async def test_failed_tasks_of_all_queues_are_told_by_type_and_error(taskq: Task
         ("/queue?name=default&state=aggregating&groups=x", 400),
     ],
 )
-async def test_what_is_not_there_or_not_usable_is_said(taskq: TaskQ, path: str, status: int) -> None:
-    await enqueue(taskq, "1")
-
+async def test_what_is_not_there_or_not_usable_is_said(one_task: None, taskq: TaskQ, path: str, status: int) -> None:
     async with looking(dashboard_of(taskq)) as web:
         page = await web.get(path)
 
@@ -575,7 +584,13 @@ async def test_a_registered_task_is_enqueued_with_arguments_that_it_takes(taskq:
     assert (record.state, record.payload) == (TaskState.SCHEDULED, b'{"to":"a@b"}')
 
 
-@pytest.mark.parametrize(
+@pytest.fixture
+async def taken(taskq: TaskQ) -> None:
+    """A task in the queue `mail` whose id is `taken`."""
+    await enqueue(taskq, "taken", queue="mail")
+
+
+@rows(
     ("fields", "said"),
     [
         ({"arguments": "{"}, "this is no JSON"),
@@ -591,10 +606,8 @@ async def test_a_registered_task_is_enqueued_with_arguments_that_it_takes(taskq:
     ],
 )
 async def test_what_is_wrong_is_said_in_the_form_and_nothing_is_enqueued(
-    taskq: TaskQ, send: Any, fields: dict[str, str], said: str
+    taken: None, taskq: TaskQ, send: Any, fields: dict[str, str], said: str
 ) -> None:
-    await enqueue(taskq, "taken", queue="mail")
-
     async with looking(dashboard_of(taskq)) as web:
         page = await act(web, "/task-enqueue", task="mail:send", **{"queue": "mail", **fields})
 
@@ -734,14 +747,15 @@ async def test_payloads_are_never_in_the_log(taskq: TaskQ, send: Any, caplog: py
     )
 
 
-async def test_a_list_is_kept_up_to_date_by_events(taskq: TaskQ) -> None:
+async def test_a_list_is_kept_up_to_date_by_events(taskq: TaskQ, clock: Clock) -> None:
     await enqueue(taskq, "1")
     async with stream(
         dashboard_of(taskq),
         "/queue?name=default&state=pending",
         cookie="taskq_settings=interval=2",
         accept="text/event-stream",
-        **{"x-user": "o:operator"},
+        x_user="o:operator",
+        clock=clock,
     ) as events:
         first = await events.next()
         await enqueue(taskq, "2")

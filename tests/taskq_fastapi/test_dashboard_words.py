@@ -10,9 +10,10 @@ from taskq_fastapi.dashboard.form import Form, parsed
 from taskq_fastapi.dashboard.paging import paging
 from taskq_fastapi.dashboard.registry import BadRequestError
 from taskq_fastapi.dashboard.view import link, own_link
+from tests.rows import rows
 
 
-@pytest.mark.parametrize(
+@rows(
     ("value", "text"),
     [
         (None, "-"),
@@ -29,7 +30,7 @@ def test_sizes(value: int | None, text: str) -> None:
     assert wording.size(value) == text
 
 
-@pytest.mark.parametrize(
+@rows(
     ("seconds", "text"),
     [
         (0, "0.0 s"),
@@ -52,7 +53,7 @@ def test_moments_are_told_in_utc() -> None:
     assert wording.moment(datetime.max.replace(tzinfo=UTC)) == "9999-12-31 23:59:59"
 
 
-@pytest.mark.parametrize(("rate", "text"), [(None, "-"), (0.0, "0.0 %"), (0.0149, "1.5 %"), (1.0, "100.0 %")])
+@rows(("rate", "text"), [(None, "-"), (0.0, "0.0 %"), (0.0149, "1.5 %"), (1.0, "100.0 %")])
 def test_shares(rate: float | None, text: str) -> None:
     assert wording.percent(rate) == text
 
@@ -68,7 +69,7 @@ def test_all_that_is_there_is_seen_in_a_bar_and_it_is_never_too_long() -> None:
     assert sum(part.width for part in wording.bars({TaskState.ACTIVE: 10}, 100)) == pytest.approx(100)
 
 
-@pytest.mark.parametrize(
+@rows(
     ("page", "total", "first", "last", "pages"),
     [(1, 0, 0, 0, 1), (1, 20, 1, 20, 1), (2, 21, 21, 21, 2), (9, 21, 0, 0, 2)],
 )
@@ -78,13 +79,13 @@ def test_pages_of_a_list(page: int, total: int, first: int, last: int, pages: in
     assert (found.first_row, found.last_row, found.last) == (first, last, pages)
 
 
-@pytest.mark.parametrize("query", ["page=0", "page=-1", "page=x", "rows=0", "rows=101", "page=1000000001"])
+@rows("query", ["page=0", "page=-1", "page=x", "rows=0", "rows=101", "page=1000000001"])
 def test_pages_that_cannot_be(query: str) -> None:
     with pytest.raises(BadRequestError):
         paging(parsed(query), 10, rows=20)
 
 
-@pytest.mark.parametrize("text", ["done", "“ü” 💥" * 10, "x" * 100_000, "💥" * 2000, "\ud800", "", "<b>\r\n;\x00"])
+@rows("text", ["done", "“ü” 💥" * 10, "x" * 100_000, "💥" * 2000, "\ud800", "", "<b>\r\n;\x00"])
 def test_what_is_said_once_is_carried_in_a_cookie(text: str) -> None:
     cookie = flash.packed("error", text)
     found = flash.unpacked(cookie)
@@ -96,12 +97,12 @@ def test_what_is_said_once_is_carried_in_a_cookie(text: str) -> None:
     assert text.encode("utf-8", "replace").decode().startswith(found[1].removesuffix("…"))
 
 
-@pytest.mark.parametrize("cookie", ["", "x", "bm8=", "W10=", "ü", "WyJldmlsIiwgIngiXQ==", "[" * 4000])
+@rows("cookie", ["", "x", "bm8=", "W10=", "ü", "WyJldmlsIiwgIngiXQ==", "[" * 4000])
 def test_other_cookies_say_nothing(cookie: str) -> None:
     assert flash.unpacked(cookie) is None
 
 
-@pytest.mark.parametrize("cookie", ["", "theme=x", "interval=3", "rows=a", "%ff", "theme=dark&rows=1000"])
+@rows("cookie", ["", "theme=x", "interval=3", "rows=a", "%ff", "theme=dark&rows=1000"])
 def test_settings_that_are_none_of_ours_are_no_matter(cookie: str) -> None:
     assert preferences.kept(cookie) == preferences.Preferences()
 
@@ -118,7 +119,7 @@ def test_links_are_relative_and_hold_any_text() -> None:
     assert own_link(link("queue", name="https://evil.example/\\")) is not None
 
 
-@pytest.mark.parametrize(
+@rows(
     "text",
     ["//a", "/a", "\\a", "https://a", "a:b", "../a", "a/b", "a\r\nb", "?a b", "?ü", "./../", "//"],
 )

@@ -8,12 +8,13 @@ import pytest
 from taskq_core import TaskQ
 from taskq_core.workflow import Workflow, WorkflowHandle, group
 from tests.redis_server import RedisServer
+from tests.rows import rows
 from tests.taskq_fastapi.dashboards import act, dashboard_of, looking, told
 
 pytestmark = pytest.mark.redis
 
 
-def rows(html: str, table: str) -> list[str]:
+def table_rows(html: str, table: str) -> list[str]:
     """Return the rows of a table as text."""
     body = html.split(f'<table id="{table}">')[1].split("<tbody>")[1].split("</tbody>")[0]
     return [re.sub(r"(<[^>]*>|\s)+", " ", row).strip() for row in body.split("</tr>")[:-1]]
@@ -32,8 +33,8 @@ async def test_workflows_of_a_queue_are_listed_page_by_page(taskq: TaskQ) -> Non
     await handles[7].acancel()
 
     async with looking(dashboard_of(taskq)) as web:
-        first = rows((await web.get("/workflows?queue=default&rows=20")).text, "workflows")
-        second = rows((await web.get("/workflows?queue=default&rows=20&page=2")).text, "workflows")
+        first = table_rows((await web.get("/workflows?queue=default&rows=20")).text, "workflows")
+        second = table_rows((await web.get("/workflows?queue=default&rows=20&page=2")).text, "workflows")
         beyond = await web.get("/workflows?queue=default&page=9")
 
     assert (len(first), len(second)) == (20, 5)
@@ -49,10 +50,10 @@ async def test_steps_are_drawn_and_told_and_too_many_only_told(taskq: TaskQ) -> 
         drawn = (await web.get("/workflow", params={"queue": "default", "id": small.id})).text
         listed = (await web.get("/workflow", params={"queue": "default", "id": large.id, "rows": 20, "page": 16})).text
 
-    assert [row.split()[:3] for row in rows(drawn, "steps")] == [["s0", "started", "-"], ["s1", "waiting", "s0"]]
+    assert [row.split()[:3] for row in table_rows(drawn, "steps")] == [["s0", "started", "-"], ["s1", "waiting", "s0"]]
     assert drawn.count('class="box"') == 2
     assert 'class="edge edge-success"' in drawn
-    assert [row.split()[0] for row in rows(listed, "steps")] == ["s300"]
+    assert [row.split()[0] for row in table_rows(listed, "steps")] == ["s300"]
     assert "301 steps, with what is between them, are too much for a drawing" in listed
     assert 'class="flow"' in drawn
     assert 'class="flow"' not in listed
@@ -93,14 +94,14 @@ async def test_members_of_a_group_are_told_page_by_page(taskq: TaskQ, server: Re
 
     assert f"workflow-step?queue=default&amp;id={handle.id}&amp;step=notes" in whole.text
     assert "2 of 45, 1 failed" in whole.text
-    first, last = rows(pages[0].text, "members"), rows(pages[1].text, "members")
+    first, last = table_rows(pages[0].text, "members"), table_rows(pages[1].text, "members")
     assert [row.split()[0] for row in first + last] == [*map(str, range(20)), *map(str, range(40, 45))]
     assert first[0] == f"0 started {handle.id}.notes.0 default"
     assert first[1] == f"1 failed {handle.id}.notes.1 default card 4242 &lt;b&gt;"
     assert first[2] == f"2 succeeded {handle.id}.notes.2 default {{&#34;secret&#34;: 7}}"
     assert "There are no more" in pages[2].text
     assert "Those that have failed (1)" in pages[0].text
-    assert [row.split()[0] for row in rows(failed, "members")] == ["1"]
+    assert [row.split()[0] for row in table_rows(failed, "members")] == ["1"]
     assert "1 of 1:" in failed
     assert (missing.status_code, "it has no step" in missing.text) == (404, True)
     assert "secret" not in viewed
@@ -151,7 +152,7 @@ async def test_a_damaged_workflow_is_told(taskq: TaskQ, server: RedisServer) -> 
     server.client.hdel(taskq.runtime.keys.queue("default").workflow(handle.id), "created")
 
     async with looking(dashboard_of(taskq)) as web:
-        listed = rows((await web.get("/workflows?queue=default")).text, "workflows")
+        listed = table_rows((await web.get("/workflows?queue=default")).text, "workflows")
         page = await web.get(f"/workflow?queue=default&id={handle.id}")
 
     assert f"{handle.id} buy damaged - - -" in listed
@@ -194,7 +195,7 @@ async def test_who_did_it_is_noted_and_what_was_in_vain_is_said(taskq: TaskQ, ca
     assert all(word in noted for word in ("workflow-cancel", "olga", handle.id))
 
 
-@pytest.mark.parametrize(
+@rows(
     ("path", "status", "said"),
     [
         ("/workflows", 400, "queue is missing"),

@@ -27,6 +27,7 @@ from taskq_core.broker.aio import AsyncRunner
 from taskq_core.testing import TaskRun, adrain, capture, drain, eager
 from taskq_core.worker.executor import Executor
 from taskq_fastapi import INJECTED, TaskDependencies, enable_depends
+from tests.rows import rows
 from tests.taskq_fastapi import late_annotations
 
 TOUCHED: list[str] = []
@@ -291,8 +292,15 @@ def contextmanager_of(function: Any) -> Any:
     return contextmanager(function)()
 
 
+def _forget(taskq: TaskQ) -> None:
+    """Forget the task and what was touched of the kind before."""
+    taskq._tasks.pop("work", None)
+    TOUCHED.clear()
+
+
 def _task(taskq: TaskQ, is_coroutine: bool, is_async: bool, error: BaseException, **session: Any) -> Any:
     """Return a task that raises, with two sessions of which the inner is as told."""
+    _forget(taskq)
     outer, inner = _session("outer")[is_async], _session("inner", **session)[is_async]
 
     if is_coroutine:
@@ -310,7 +318,7 @@ def _task(taskq: TaskQ, is_coroutine: bool, is_async: bool, error: BaseException
     return plain_work
 
 
-KINDS = pytest.mark.parametrize(
+KINDS = rows(
     ("is_coroutine", "is_async"),
     [(False, False), (False, True), (True, False), (True, True)],
     ids=["plain-plain", "plain-async", "coroutine-plain", "coroutine-async"],
@@ -361,6 +369,7 @@ def test_snooze_passes_through_dependencies(taskq: TaskQ, run: Any, is_coroutine
 @KINDS
 def test_a_failing_clean_up_fails_the_run(taskq: TaskQ, run: Any, is_coroutine: bool, is_async: bool) -> None:
     """A commit at the end of a session is one."""
+    _forget(taskq)
 
     def session() -> Iterator[str]:
         yield "session"
@@ -386,6 +395,7 @@ def test_a_failing_clean_up_fails_the_run(taskq: TaskQ, run: Any, is_coroutine: 
 def test_a_failing_dependency_fails_the_run_and_cleans_up(
     taskq: TaskQ, run: Any, is_coroutine: bool, is_async: bool
 ) -> None:
+    _forget(taskq)
     first = _session("first")[is_async]
 
     def broken(session: str = Depends(first)) -> str:
@@ -437,7 +447,11 @@ def _when_it_listens(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
 
 
 @pytest.mark.parametrize("where", ["task", "dependency"])
-@KINDS
+@pytest.mark.parametrize(
+    ("is_coroutine", "is_async"),
+    [(False, False), (False, True), (True, False), (True, True)],
+    ids=["plain-plain", "plain-async", "coroutine-plain", "coroutine-async"],
+)
 async def test_a_run_that_is_told_to_end_cleans_up(
     taskq: TaskQ, is_coroutine: bool, is_async: bool, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -451,7 +465,7 @@ async def test_a_run_that_is_told_to_end_cleans_up(
         if where == "dependency":
             reached.set()
             while not go.is_set():
-                time.sleep(0.01)  # an interruption ends it
+                time.sleep(0)  # an interruption ends it
         TOUCHED.append("slow opened")
         try:
             yield "slow"
@@ -461,19 +475,19 @@ async def test_a_run_that_is_told_to_end_cleans_up(
     async def aslow(session: str = Depends(first)) -> str:
         if where == "dependency":
             reached.set()
-            await asyncio.sleep(3600)
+            await asyncio.Event().wait()
         return "slow"
 
     dependency: Any = aslow if is_async else slow
 
     async def coroutine_work(session: str = Depends(dependency)) -> None:
         reached.set()
-        await asyncio.sleep(3600)
+        await asyncio.Event().wait()
 
     def plain_work(session: str = Depends(dependency)) -> None:
         reached.set()
         while True:
-            time.sleep(0.01)
+            time.sleep(0)
 
     work: Any = taskq.task(name="work")(coroutine_work if is_coroutine else plain_work)  # type: ignore[arg-type]
 
@@ -694,8 +708,8 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize("where", ["task", "dependency", "deep"])
-@pytest.mark.parametrize(("function", "message"), REFUSED)
+@rows("where", ["task", "dependency", "deep"])
+@rows(("function", "message"), REFUSED)
 def test_what_cannot_work_in_a_task_is_refused_when_it_is_made(
     taskq: TaskQ, depends: TaskDependencies, where: str, function: Any, message: str
 ) -> None:

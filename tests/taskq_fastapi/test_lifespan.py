@@ -11,6 +11,7 @@ from taskq_core import BrokerAuthenticationError, ConfigurationError, EnqueueErr
 from taskq_core.errors import EmbeddedRedisError
 from taskq_fastapi import ClientDep, SyncClientDep, client_dep, taskq_lifespan
 from tests.redis_server import RedisServer
+from tests.rows import rows
 from tests.taskq_fastapi.looking import connections, pending
 
 pytestmark = pytest.mark.redis
@@ -33,7 +34,7 @@ def welcoming_app(taskq: TaskQ, **arguments: Any) -> FastAPI:
     return app
 
 
-@pytest.mark.parametrize("path", ["/signup", "/signup-blocking"])
+@rows("path", ["/signup", "/signup-blocking"])
 def test_a_route_enqueues(server: RedisServer, taskq: TaskQ, path: str) -> None:
     """Coroutine routes and plain ones enqueue through the client they ask for."""
     app = welcoming_app(taskq, lifespan=taskq_lifespan(taskq))
@@ -124,7 +125,7 @@ def test_the_app_starts_while_redis_is_down(caplog: pytest.LogCaptureFixture) ->
     """A warning names the address, without its password; enqueueing works as soon as Redis is there."""
     with RedisServer(password="s3cret") as server:
         server.stop()
-        taskq = TaskQ(server.url, enqueue_timeout=1)
+        taskq = TaskQ(server.url, enqueue_timeout=0.001)
         app = welcoming_app(taskq, lifespan=taskq_lifespan(taskq))
 
         with caplog.at_level(logging.WARNING, "taskq.fastapi"), TestClient(app) as web:
@@ -176,7 +177,7 @@ def test_several_queue_applications_stand_side_by_side(server: RedisServer, task
     assert connections(server, expected=0) == 0
 
 
-@pytest.mark.parametrize("how", ["nested", "router"])
+@rows("how", ["nested", "router"])
 def test_lifespans_add_up(server: RedisServer, taskq: TaskQ, how: str) -> None:
     """A lifespan around another one, or that of an included router, adds its queue applications."""
     other = TaskQ(server.url, prefix="other", enqueue_timeout=30)
@@ -195,7 +196,7 @@ def test_lifespans_add_up(server: RedisServer, taskq: TaskQ, how: str) -> None:
         assert web.get("/names").json() == [True, True]
 
 
-@pytest.mark.parametrize(
+@rows(
     ("wrong", "message"),
     [
         (FastAPI(), "takes the queue application, not the app: FastAPI(lifespan=taskq_lifespan(taskq))"),

@@ -114,7 +114,7 @@ async def test_a_task_is_enqueued_by_the_commit(server: RedisServer, session: An
     assert handle.is_sent
     assert pending(server) == [handle.id]
     await adrain(note.enqueuer)
-    assert await handle.aresult(timeout=10) == 7
+    assert await handle.aresult(timeout=60) == 7
 
 
 @pytest.mark.parametrize("how", ["rollback", "close", "error"])
@@ -258,7 +258,7 @@ async def test_a_commit_holds_though_redis_does_not_answer(
     server: RedisServer, session: Any, taskq: TaskQ, note: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The failure is logged and noted in the handle, without payload, and what else waits is sent all the same."""
-    away = TaskQ("redis://127.0.0.1:1/0", enqueue_timeout=0.1).task(name="away")(lambda secret: None)
+    away = TaskQ("redis://127.0.0.1:1/0", enqueue_timeout=0.01).task(name="away")(lambda secret: None)
     session.add(User(id=1))
     lost = enqueue_after_commit(session).enqueue(away.s("s3cret"))
     kept = enqueue_after_commit(session).enqueue(note.s(1))

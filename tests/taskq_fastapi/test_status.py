@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Annotated, Any
 
 import pytest
@@ -11,7 +12,7 @@ from fastapi.testclient import TestClient
 from httpx import ASGITransport
 from httpx import AsyncClient as HttpClient
 
-from taskq_core import BrokerError, ConfigurationError, TaskContext, TaskQ
+from taskq_core import BrokerError, ConfigurationError, TaskContext, TaskIdConflictError, TaskQ
 from taskq_core.inspector import Inspector
 from taskq_core.testing import adrain, drain
 from taskq_core.waiting import TaskFollower
@@ -19,7 +20,9 @@ from taskq_fastapi import AcceptedDep, ClientDep, TaskAccepted, accepted_dep, cl
 from taskq_fastapi.router import _Streams
 from taskq_fastapi.status import Shown
 from taskq_fastapi.testing import capture
+from tests.clock import Clock
 from tests.redis_server import RedisServer
+from tests.rows import rows
 from tests.taskq_fastapi.streams import stream
 
 pytestmark = pytest.mark.redis
@@ -179,12 +182,14 @@ def test_it_works_without_a_lifespan_in_a_test(taskq: TaskQ) -> None:
 # --- closed -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", ["/status/default/1", "/events/default/1", "/events/default/none"])
+@rows("path", ["/status/default/1", "/events/default/1", "/events/default/none"])
 def test_it_is_closed_by_default(taskq: TaskQ, caplog: pytest.LogCaptureFixture, path: str) -> None:
     """And the log says how it is opened. Dependencies around the router do not open it."""
     app = FastAPI(lifespan=taskq_lifespan(taskq))
     app.include_router(task_router(), dependencies=[Depends(lambda: None)])
-    taskq.remote("note").using(task_id="1").delay()
+    caplog.clear()
+    with suppress(TaskIdConflictError):  # of the row before
+        taskq.remote("note").using(task_id="1").delay()
 
     with TestClient(app) as web, caplog.at_level(logging.WARNING, "taskq.fastapi"):
         answer = web.get(path)
@@ -229,7 +234,7 @@ async def _until(web: HttpClient, url: str, state: str) -> Any:
             status = (await web.get(url)).json()
             if status["state"] == state and (state != "active" or status["progress"] is not None):
                 return status
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("outcome", ["fine", "no"])
@@ -315,8 +320,8 @@ async def test_a_result_that_is_no_json_is_null(taskq: TaskQ, web: HttpClient) -
     assert (status["state"], status["result"]) == ("completed", None)
 
 
-@pytest.mark.parametrize("path", ["default/none", "none/none", f"default/{'x' * 300}", "%7Dx/none"])
-@pytest.mark.parametrize("kind", ["status", "events"])
+@rows("path", ["default/none", "none/none", f"default/{'x' * 300}", "%7Dx/none"])
+@rows("kind", ["status", "events"])
 async def test_an_unknown_task_is_not_found(web: HttpClient, kind: str, path: str) -> None:
     answer = await web.get(f"/tasks/{kind}/{path}")
 
@@ -328,7 +333,7 @@ async def test_a_silent_redis_is_told_without_its_address(
     taskq: TaskQ, server: RedisServer, web: HttpClient, work: Any
 ) -> None:
     handle = await work.adelay()
-    taskq.runtime.async_client._timeout_s = 0.1
+    taskq.runtime.async_client._timeout_s = 0.001
     server.pause()
     try:
         answer = await web.get(f"/tasks/status/default/{handle.id}")
@@ -420,29 +425,27 @@ async def test_who_comes_back_hears_of_what_is_new(
     assert (await web.get(path, headers={"last-event-id": last.id})).status_code == 204
 
 
-async def test_a_stream_ends_after_a_while_and_goes_on_when_the_client_comes_back(taskq: TaskQ, work: Any) -> None:
+async def test_a_stream_ends_after_a_while_and_goes_on_when_the_client_comes_back(
+    taskq: TaskQ, work: Any, clock: Clock
+) -> None:
     app = FastAPI(lifespan=taskq_lifespan(taskq))
-    app.include_router(task_router(allow_anonymous=True, stream_for=0.2))
+    app.include_router(task_router(allow_anonymous=True, stream_for=30))
     async with app.router.lifespan_context(app):
         handle = await work.adelay()
-        async with stream(app, f"/events/default/{handle.id}") as events:
+        async with stream(app, f"/events/default/{handle.id}", clock=clock) as events:
             first, over = await events.next(), await events.next()
-        async with stream(app, f"/events/default/{handle.id}", last_event_id=first.id) as events:
+        async with stream(app, f"/events/default/{handle.id}", clock=clock, last_event_id=first.id) as events:
             again = await events.next()
 
     assert (first.data["state"], over, again) == ("pending", None, None)
 
 
-async def test_a_quiet_stream_says_that_it_is_still_there(
-    app: FastAPI, work: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_quiet_stream_says_that_it_is_still_there(app: FastAPI, work: Any, clock: Clock) -> None:
     """By comments, which clients pass over: so that no proxy takes it for dead."""
-    monkeypatch.setattr("taskq_fastapi.router.QUIET_S", 0.0)
-    async with stream(app, f"/tasks/events/default/{(await work.adelay()).id}") as events:
+    async with stream(app, f"/tasks/events/default/{(await work.adelay()).id}", clock=clock) as events:
         assert (await events.next()).kind == "status"
-        async with asyncio.timeout(30):
-            while events.text.count(": still here\n\n") < 2:  # noqa: ASYNC110 - comments are no events
-                await asyncio.sleep(0.01)
+        await clock.advance(20)
+        assert events.text.count(": still here\n\n") == 1
 
     assert events.text.count("event:") == 1
 
@@ -476,7 +479,7 @@ async def test_a_redis_that_goes_away_is_told_and_the_stream_goes_on_when_it_is_
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Also a stream that begins while it is away. It says so once."""
-    tries, look, patience_s = asyncio.Semaphore(0), TaskFollower.look, 10.0
+    tries, look, patience_s = asyncio.Semaphore(0), TaskFollower.look, 30.0
 
     async def count(self: TaskFollower) -> Any:
         self._patience_s = patience_s
@@ -499,7 +502,7 @@ async def test_a_redis_that_goes_away_is_told_and_the_stream_goes_on_when_it_is_
                 late_trouble = await late.next()
                 for _ in range(6):  # the first of each stream, and further ones
                     await tries.acquire()
-                patience_s = 10.0
+                patience_s = 30.0
                 server.resume()
                 back = [await events.next(), await late.next()]
         finally:

@@ -15,7 +15,7 @@ from taskq_fastapi.testing import adrain, capture, eager, override_clients, over
 
 @pytest.fixture
 def taskq() -> TaskQ:
-    return TaskQ("redis://127.0.0.1:1/0", enqueue_timeout=0.1)
+    return TaskQ("redis://127.0.0.1:1/0", enqueue_timeout=0.01)
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def app(taskq: TaskQ, double: Any) -> FastAPI:
     @app.post("/result/{n}")
     async def result(n: int) -> int:
         handle = await double.adelay(n)
-        return int(await handle.aresult(timeout=5))
+        return int(await handle.aresult(timeout=60))
 
     return app
 

@@ -17,6 +17,7 @@ from taskq_fastapi.dashboard.live import Streams
 from taskq_fastapi.dashboard.pages import ACTIONS, PAGES
 from taskq_fastapi.streams import FULL_MS, RECONNECT_MS
 from taskq_fastapi.throttle import Buckets, Throttle, TooManyError
+from tests.rows import rows
 from tests.taskq_fastapi.dashboards import act, dashboard_of, looking
 
 pytestmark = pytest.mark.redis
@@ -68,7 +69,7 @@ class TestBuckets:
         clock.now_s += throttle.DEBT_PERIODS
         assert buckets.wait_s("a") == 0
 
-    @pytest.mark.parametrize(("rate", "most_s"), [("1/m", 3600), ("2/h", 1800), ("1/d", 86_400)])
+    @rows(("rate", "most_s"), [("1/m", 3600), ("2/h", 1800), ("1/d", 86_400)])
     def test_nobody_waits_for_longer_than_an_hour_or_the_period(self, clock: Clock, rate: str, most_s: float) -> None:
         buckets = Buckets(rate, clock)
         for _ in range(1000):
@@ -112,7 +113,7 @@ def asked_by(client: str | None, *forwarded: str) -> Any:
     return Request({"type": "http", "client": (client, 1) if client else None, "headers": raw})
 
 
-@pytest.mark.parametrize(
+@rows(
     ("client", "forwarded", "address"),
     [
         ("192.0.2.1", (), "192.0.2.1"),
@@ -142,7 +143,7 @@ def test_an_address_is_taken_from_proxies_that_are_trusted_alone(
     assert Throttle(limits).enter(asked_by(client, *forwarded)).address == address
 
 
-@pytest.mark.parametrize(
+@rows(
     ("options", "said"),
     [
         ({"refused": "ten"}, "rate_limits: refused must be a number and a period as '100/m' or '5/10s', got 'ten'"),
@@ -162,7 +163,7 @@ def test_what_is_not_usable_is_refused(options: dict[str, Any], said: str) -> No
     assert said in str(refused.value)
 
 
-@pytest.mark.parametrize("make", [taskq_dashboard, taskq_router])
+@rows("make", [taskq_dashboard, taskq_router])
 def test_something_else_is_refused(taskq: TaskQ, make: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"rate_limits must be RateLimits\(\.\.\.\) or None, got str"):
         make(taskq, allow_anonymous=True, rate_limits="10/m")
@@ -270,7 +271,7 @@ def test_what_is_costly() -> None:
     assert [action.path for action in COSTLY_ACTIONS] == ["queue-delete", "tasks-act-all"]
 
 
-@pytest.mark.parametrize("page", COSTLY_PAGES, ids=lambda page: page.path)
+@rows("page", COSTLY_PAGES, ids=lambda page: page.path)
 async def test_a_costly_page_is_shown_so_often(filled: TaskQ, page: Any) -> None:
     async with looking(dashboard_of(filled, rate_limits=RateLimits(costly="2/h"))) as web:
         said = [(await web.get(f"/{page.path}")) for _ in range(3)]
@@ -282,7 +283,7 @@ async def test_a_costly_page_is_shown_so_often(filled: TaskQ, page: Any) -> None
     assert "too many costly requests: try again in" in said[-1].text
 
 
-@pytest.mark.parametrize("action", COSTLY_ACTIONS, ids=lambda action: action.path)
+@rows("action", COSTLY_ACTIONS, ids=lambda action: action.path)
 async def test_a_costly_action_is_taken_so_often(filled: TaskQ, action: Any) -> None:
     async with looking(dashboard_of(filled, rate_limits=RateLimits(costly="1/h"))) as web:
         first = await act(web, f"/{action.path}", queue="none", do="run")
@@ -368,7 +369,7 @@ def api_of(taskq: TaskQ, **options: Any) -> AsyncClient:
     return AsyncClient(transport=ASGITransport(app), base_url="http://test", headers={"x-key": "right"})
 
 
-@pytest.mark.parametrize("status", ["401", "403"])
+@rows("status", ["401", "403"])
 async def test_keys_that_are_wrong_are_slowed_down(filled: TaskQ, status: str) -> None:
     async with api_of(filled, rate_limits=RateLimits(refused="2/h")) as web:
         said = [await web.get("/queues", headers={"x-key": f"{n}", "x-status": status}) for n in range(3)]

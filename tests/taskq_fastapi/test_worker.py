@@ -19,6 +19,7 @@ from taskq_core import ConfigurationError, TaskContext, TaskQ
 from taskq_core.worker import Worker, WorkerConfig, background
 from taskq_fastapi import ClientDep, health_router, taskq_lifespan
 from tests.redis_server import RedisServer
+from tests.rows import rows
 from tests.taskq_fastapi.looking import connections, pending
 
 pytestmark = pytest.mark.redis
@@ -48,7 +49,7 @@ async def until(web: HttpClient, wanted: Callable[[Any], bool], *, status: int) 
             answer = await web.get("/readyz")
             if answer.status_code == status and wanted(answer.json()):
                 return answer.json()
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0)
 
 
 async def test_it_runs_what_the_app_enqueues_and_says_that_it_is_ready(server: RedisServer, taskq: TaskQ) -> None:
@@ -128,10 +129,11 @@ async def test_a_redis_that_is_away_is_told_and_the_worker_starts_when_it_is_bac
     monkeypatch.setattr(background, "LONGEST_PAUSE_S", 0.1)
     monkeypatch.setattr("taskq_core.worker.worker.START_PATIENCE_S", 0.05)
     with RedisServer() as server:
-        taskq = TaskQ(server.url, enqueue_timeout=0.1)
+        taskq = TaskQ(server.url, enqueue_timeout=30)
         server.stop()
         async with served(taskq) as web:
             away = await until(web, lambda body: body["workers"]["default"]["restarts"] > 1, status=503)
+            monkeypatch.setattr("taskq_core.worker.worker.START_PATIENCE_S", 30.0)
             server.start()
             await until(web, lambda body: True, status=200)
 
@@ -151,13 +153,12 @@ async def test_the_app_stops_the_worker_before_its_own_lifespan_ends(server: Red
     @taskq.task(name="finish", task_id="finish")
     async def finish() -> None:
         running.set()
-        while not release.is_set():  # noqa: ASYNC110 - it is set in another thread
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(release.wait)
         happened.append("the task ends")
 
     @taskq.task(name="hold", task_id="hold")
     async def hold() -> None:
-        await asyncio.sleep(3600)
+        await asyncio.Event().wait()
 
     config = replace(WorkerConfig.from_settings(taskq.settings), shutdown_grace=1)
     async with served(taskq, config, lifespan=own):
@@ -215,7 +216,7 @@ async def test_what_cannot_start_is_told_for_good(taskq: TaskQ, monkeypatch: pyt
     assert stopped["workers"]["default"] == {"status": "stopped", "reason": "it cannot start", "restarts": 0}
 
 
-@pytest.mark.parametrize(
+@rows(
     ("worker", "message"),
     [
         ({"mail": True}, "worker= names 'mail', which is no queue application; known are 'default'"),

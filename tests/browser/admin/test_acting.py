@@ -35,6 +35,7 @@ def test_scheduled_tasks_are_run_now(page: Page, redis: RedisServer) -> None:
     assert (state_of(redis, later), state_of(redis, kept)) == ("pending", "scheduled")
 
 
+@pytest.mark.nightly
 def test_no_is_an_answer(page: Page, redis: RedisServer) -> None:
     handle = enqueue()
 
@@ -47,6 +48,7 @@ def test_no_is_an_answer(page: Page, redis: RedisServer) -> None:
     assert state_of(redis, handle) == "pending"
 
 
+@pytest.mark.nightly
 def test_tasks_are_archived(page: Page, redis: RedisServer) -> None:
     handle = enqueue()
     enqueue("image:resize")
@@ -91,6 +93,7 @@ def test_tasks_are_moved_to_another_queue(page: Page, redis: RedisServer) -> Non
     assert state_of(redis, handle, queue="low") == "pending"
 
 
+@pytest.mark.nightly
 def test_tasks_are_put_off(page: Page, inspector: Inspector) -> None:
     enqueue()
 
@@ -106,6 +109,7 @@ def test_tasks_are_put_off(page: Page, inspector: Inspector) -> None:
     assert [info.sizes[TaskState.SCHEDULED] for info in inspector.queue_infos()] == [1]
 
 
+@pytest.mark.nightly
 def test_an_archived_task_is_run_again_from_its_own_page_and_that_is_logged(page: Page, redis: RedisServer) -> None:
     handle = enqueue()
     put(redis, handle, "archived", error_msg="SMTPError: no such mailbox")
@@ -171,6 +175,7 @@ def test_a_task_that_runs_is_cancelled(page: Page, redis: RedisServer, inspector
 # --- stale pages and two at once --------------------------------------------------------------------------------------
 
 
+@pytest.mark.nightly
 def test_a_task_that_is_gone_when_it_is_chosen_is_told(page: Page, inspector: Inspector) -> None:
     handle = enqueue()
 
@@ -184,6 +189,7 @@ def test_a_task_that_is_gone_when_it_is_chosen_is_told(page: Page, inspector: In
     expect(page.locator("#content")).to_contain_text("(any more)")
 
 
+@pytest.mark.nightly
 def test_a_task_that_is_gone_when_it_is_confirmed_is_told(page: Page, inspector: Inspector) -> None:
     gone, kept = enqueue(), enqueue("image:resize")
 
@@ -197,6 +203,7 @@ def test_a_task_that_is_gone_when_it_is_confirmed_is_told(page: Page, inspector:
     assert inspector.task(kept.queue, kept.id).state is TaskState.ARCHIVED
 
 
+@pytest.mark.nightly
 def test_the_page_of_a_task_that_is_gone_leads_back_to_the_list(page: Page, inspector: Inspector) -> None:
     handle = enqueue()
     enqueue("image:resize")
@@ -210,6 +217,7 @@ def test_the_page_of_a_task_that_is_gone_leads_back_to_the_list(page: Page, insp
     expect(rows(page)).to_have_count(1)
 
 
+@pytest.mark.nightly
 def test_of_two_operators_the_second_is_told_what_the_first_has_done(site: Site, redis: RedisServer) -> None:
     handle = taskq.remote("report:build", run_after=timedelta(hours=1)).delay()
     ada, bob = site.operator("ada").new_page(), site.operator("bob").new_page()
@@ -225,6 +233,7 @@ def test_of_two_operators_the_second_is_told_what_the_first_has_done(site: Site,
     assert state_of(redis, handle) == "archived"
 
 
+@pytest.mark.nightly
 def test_of_two_who_edit_the_second_keeps_what_was_typed_and_changes_nothing(site: Site, redis: RedisServer) -> None:
     handle = enqueue(to="first@example.com")
     ada, bob = site.operator("ada").new_page(), site.operator("bob").new_page()

@@ -50,6 +50,7 @@ def test_a_task_is_enqueued_from_the_list(page: Page, inspector: Inspector) -> N
     assert task.payload == b'{"to":"ada@example.com","copies":2,"tone":"warm","tags":["a","b"]}'  # type: ignore[union-attr]  # it is readable
 
 
+@pytest.mark.nightly
 def test_only_whoever_may_enqueue_finds_the_form(site: Site, redis: RedisServer) -> None:
     visitor = site.member("view_task", "run_task", "change_task", "delete_task")
     visitor.expect_trouble("403")
@@ -61,6 +62,7 @@ def test_only_whoever_may_enqueue_finds_the_form(site: Site, redis: RedisServer)
     assert response.status == 403
 
 
+@pytest.mark.nightly
 def test_the_form_fits_a_narrow_screen(site: Site, redis: RedisServer) -> None:
     page = site.operator(viewport=NARROW).new_page()
 

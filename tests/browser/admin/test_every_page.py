@@ -76,6 +76,7 @@ def test_it_fits_a_narrow_screen(site: Site, paths: list[str]) -> None:
     assert {path: width for path, width in beyond.items() if width} == {}
 
 
+@pytest.mark.nightly
 def test_its_text_stands_out_in_the_light_and_in_the_dark(site: Site, paths: list[str]) -> None:
     light, dark = (
         site.operator(scheme, color_scheme=scheme).new_page()  # type: ignore[arg-type]  # it is one of the two

@@ -92,6 +92,7 @@ def test_in_lists_and_on_pages_of_tasks(page: Page, redis: RedisServer, task: An
     visible(page, "name")
 
 
+@pytest.mark.nightly
 def test_on_pages_that_ask_and_in_what_is_said_then(page: Page, redis: RedisServer, task: Any) -> None:
     page.goto(TASKS)
     row(page, "name</script>").locator(".action-select").check()
@@ -108,6 +109,7 @@ def test_on_pages_that_ask_and_in_what_is_said_then(page: Page, redis: RedisServ
     expect(page.locator("#recent-actions-module")).to_be_visible()
 
 
+@pytest.mark.nightly
 def test_on_pages_of_queues_and_in_what_is_said_of_them(page: Page, redis: RedisServer, task: Any) -> None:
     redis.client.sadd("asynq:queues", hostile("damaged"))
     redis.client.set(f"asynq:{{{hostile('damaged')}}}:retry", "no sorted set")
@@ -127,6 +129,7 @@ def test_on_pages_of_queues_and_in_what_is_said_of_them(page: Page, redis: Redis
     expect_message(page, "queue</script>")
 
 
+@pytest.mark.nightly
 def test_on_pages_of_workers(page: Page, redis: RedisServer, task: Any) -> None:
     """A worker in any language may tell of itself and of what it runs."""
     who: Any = {"host": hostile("host"), "pid": 7, "server_id": hostile("server")}
@@ -147,6 +150,7 @@ def test_on_pages_of_workers(page: Page, redis: RedisServer, task: Any) -> None:
         visible(page, field)
 
 
+@pytest.mark.nightly
 def test_on_pages_of_workflows_and_in_what_is_said_of_them(page: Page, redis: RedisServer) -> None:
     """Names of workflows and steps are plain where we write them; who reaches Redis can write others."""
     members = group([taskq.remote("b").si() for _ in range(2)])
@@ -185,6 +189,7 @@ def test_on_pages_of_workflows_and_in_what_is_said_of_them(page: Page, redis: Re
     visible(page, "name")
 
 
+@pytest.mark.nightly
 def test_a_task_may_say_anything_of_its_workflow(page: Page, redis: RedisServer) -> None:
     task = taskq.remote("note").delay()
     headers = {"taskq-workflow": hostile("workflow"), "taskq-workflow-queue": hostile("home")}
@@ -196,6 +201,7 @@ def test_a_task_may_say_anything_of_its_workflow(page: Page, redis: RedisServer)
     expect_message(page, "is not there (any more)")
 
 
+@pytest.mark.nightly
 def test_in_the_outbox(page: Page, settings: Any) -> None:
     away = {"URL": "unix:///nowhere/at/all.sock", "ENQUEUE_TIMEOUT": 0.2}
     settings.TASKQ = {**settings.TASKQ, "ENQUEUE": "outbox", **away}

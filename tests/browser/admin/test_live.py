@@ -122,6 +122,7 @@ def test_a_task_ends_and_its_row_changes_without_flicker(page: Page, oven: Oven)
         assert is_marked(kept)
 
 
+@pytest.mark.nightly
 def test_rows_come_and_go(page: Page, inspector: Inspector) -> None:
     gone = enqueue("first")
     enqueue("second")
@@ -138,6 +139,7 @@ def test_rows_come_and_go(page: Page, inspector: Inspector) -> None:
     expect(page.locator(".action-counter")).to_contain_text("1 of 2 selected")
 
 
+@pytest.mark.nightly
 def test_nothing_is_touched_while_a_row_is_selected(page: Page, looks: list[str]) -> None:
     enqueue("first")
     page.goto(TASKS)
@@ -171,6 +173,7 @@ def test_a_row_that_is_selected_while_the_answer_comes_stays(page: Page, redis: 
     expect(row(page, "first").locator(".action-select")).to_be_checked()
 
 
+@pytest.mark.nightly
 def test_a_hidden_tab_asks_for_nothing_and_is_up_to_date_when_it_is_seen_again(page: Page, looks: list[str]) -> None:
     enqueue("first")
     page.goto(TASKS)
@@ -187,6 +190,7 @@ def test_a_hidden_tab_asks_for_nothing_and_is_up_to_date_when_it_is_seen_again(p
     assert len(looks) == 1, looks
 
 
+@pytest.mark.nightly
 def test_it_is_paused_and_resumed_and_that_is_remembered(page: Page, looks: list[str]) -> None:
     enqueue("first")
     page.goto(TASKS)
@@ -202,6 +206,7 @@ def test_it_is_paused_and_resumed_and_that_is_remembered(page: Page, looks: list
     expect(rows(page)).to_have_count(3)
 
 
+@pytest.mark.nightly
 def test_typing_is_not_disturbed(page: Page, looks: list[str]) -> None:
     enqueue("first")
     page.goto(TASKS)
@@ -213,6 +218,7 @@ def test_typing_is_not_disturbed(page: Page, looks: list[str]) -> None:
     expect(page.locator("#searchbar")).to_be_focused()
 
 
+@pytest.mark.nightly
 def test_when_redis_is_away_the_rows_stay_and_it_is_said(page: Page, settings: Any) -> None:
     enqueue("first")
     page.goto(TASKS)
@@ -230,6 +236,7 @@ def test_when_redis_is_away_the_rows_stay_and_it_is_said(page: Page, settings: A
     expect(page.get_by_role("status")).to_have_text("")
 
 
+@pytest.mark.nightly
 def test_whoever_is_signed_out_meanwhile_is_told(page: Page, looks: list[str]) -> None:
     enqueue("first")
     page.goto(TASKS)
@@ -241,6 +248,7 @@ def test_whoever_is_signed_out_meanwhile_is_told(page: Page, looks: list[str]) -
     assert looks.count(page.url) == 1, looks  # beside it stands where the answer sent it
 
 
+@pytest.mark.nightly
 def test_an_empty_list_gets_its_first_row(page: Page, redis: RedisServer) -> None:
     page.goto(TASKS)
     expect(page.locator("#content")).to_contain_text("0 tasks")
@@ -251,6 +259,7 @@ def test_an_empty_list_gets_its_first_row(page: Page, redis: RedisServer) -> Non
     expect(rows(page)).to_have_count(1)
 
 
+@pytest.mark.nightly
 def test_the_list_of_queues_refreshes_as_well(page: Page, redis: RedisServer) -> None:
     enqueue("first", queue="low")
     page.goto(QUEUES)
@@ -262,6 +271,7 @@ def test_the_list_of_queues_refreshes_as_well(page: Page, redis: RedisServer) ->
         expect(row(page, "other")).to_have_count(1)
 
 
+@pytest.mark.nightly
 def test_the_list_of_workers_refreshes_as_well(page: Page, oven: Oven, inspector: Inspector) -> None:
     until_blocking(lambda: is_told(inspector))
     page.goto(WORKERS)
@@ -279,6 +289,7 @@ def is_told(inspector: Inspector) -> bool:
     return any(worker.running for worker in inspector.servers())
 
 
+@pytest.mark.nightly
 def test_a_message_is_not_lost_to_a_look(site: Site, page: Page, redis: RedisServer) -> None:
     """What an action in one tab has to say is said there, though another tab looks meanwhile."""
     put(redis, enqueue("first"), "archived")
@@ -297,6 +308,7 @@ def test_a_message_is_not_lost_to_a_look(site: Site, page: Page, redis: RedisSer
     expect(other.locator(".messagelist")).to_contain_text("1 task runs now.")
 
 
+@pytest.mark.nightly
 def test_rows_that_came_are_selected_with_the_others(page: Page, inspector: Inspector) -> None:
     """By Django's own script, which knew only those that were there when the page was loaded."""
     enqueue("first")
@@ -315,6 +327,7 @@ def test_rows_that_came_are_selected_with_the_others(page: Page, inspector: Insp
     assert inspector.queue_info("default").sizes[TaskState.PENDING] == 1
 
 
+@pytest.mark.nightly
 def test_nothing_is_touched_while_text_is_marked(page: Page, looks: list[str]) -> None:
     enqueue("first")
     page.goto(TASKS)
@@ -328,6 +341,7 @@ def test_nothing_is_touched_while_text_is_marked(page: Page, looks: list[str]) -
     expect(rows(page)).to_have_count(2)
 
 
+@pytest.mark.nightly
 def test_after_answers_that_did_not_come_it_asks_less_often(
     operator: Visitor, page: Page, looks: list[str], inspector: Inspector
 ) -> None:
@@ -352,6 +366,7 @@ def test_after_answers_that_did_not_come_it_asks_less_often(
     expect(page.get_by_role("status")).to_be_empty()
 
 
+@pytest.mark.nightly
 def test_the_chart_of_queues_stays_unfolded_and_keeps_the_focus(page: Page, redis: RedisServer) -> None:
     enqueue("first")
     page.goto(QUEUES)
@@ -366,6 +381,7 @@ def test_the_chart_of_queues_stays_unfolded_and_keeps_the_focus(page: Page, redi
     expect(page.locator("figure summary")).to_be_focused()
 
 
+@pytest.mark.nightly
 def test_the_page_of_a_queue_refreshes_as_well(page: Page, inspector: Inspector) -> None:
     enqueue("first")
     page.goto(f"{QUEUES}default/change/")
@@ -378,6 +394,7 @@ def test_the_page_of_a_queue_refreshes_as_well(page: Page, inspector: Inspector)
         expect(page.locator("#taskq-types")).to_contain_text("image:resize")
 
 
+@pytest.mark.nightly
 def test_without_javascript_the_pages_work_as_they_are(site: Site, inspector: Inspector) -> None:
     enqueue("first")
     page = site.operator("bob", java_script_enabled=False).new_page()
@@ -390,6 +407,7 @@ def test_without_javascript_the_pages_work_as_they_are(site: Site, inspector: In
     expect(page.get_by_role("button", name="Pause live updates")).to_have_count(0)
 
 
+@pytest.mark.nightly
 def test_a_theme_that_gives_each_row_a_body_of_its_own_is_refreshed_as_well(page: Page, inspector: Inspector) -> None:
     def part(route: Route) -> None:
         answer = route.fetch()

@@ -26,6 +26,7 @@ from tests.browser.visiting import NARROW, width_beyond
 pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True, databases="__all__")]
 
 
+@pytest.mark.nightly
 def test_whoever_signs_in_finds_the_queues_from_the_front_page(site: Site) -> None:
     enqueue(queue="low")
     site.create_operator("ada", password="a secret")
@@ -42,6 +43,7 @@ def test_whoever_signs_in_finds_the_queues_from_the_front_page(site: Site) -> No
     expect(rows(page)).to_contain_text(["email:deliver"])
 
 
+@pytest.mark.nightly
 def test_tasks_are_narrowed_by_queue_and_state(page: Page) -> None:
     enqueue("email:deliver")
     enqueue("image:resize", queue="low")
@@ -60,6 +62,7 @@ def test_tasks_are_narrowed_by_queue_and_state(page: Page) -> None:
     expect(rows(page)).to_contain_text("report:build")
 
 
+@pytest.mark.nightly
 def test_a_long_list_is_gone_through_page_by_page(page: Page) -> None:
     for number in range(60):
         enqueue(f"email:{number:02}")
@@ -72,6 +75,7 @@ def test_a_long_list_is_gone_through_page_by_page(page: Page) -> None:
     expect(rows(page).first).to_contain_text("email:50")
 
 
+@pytest.mark.nightly
 def test_a_task_is_searched_for_and_its_page_tells_what_it_was_called_with(page: Page) -> None:
     handle = enqueue(to="user@example.com", copies=3)
     enqueue("image:resize")
@@ -88,6 +92,7 @@ def test_a_task_is_searched_for_and_its_page_tells_what_it_was_called_with(page:
     expect(rows(page)).not_to_have_count(0)
 
 
+@pytest.mark.nightly
 def test_a_queue_leads_to_its_tasks(page: Page) -> None:
     enqueue("image:resize", queue="low")
     enqueue("email:deliver")
@@ -99,6 +104,7 @@ def test_a_queue_leads_to_its_tasks(page: Page) -> None:
     expect(rows(page)).to_contain_text("image:resize")
 
 
+@pytest.mark.nightly
 def test_a_narrow_screen_is_wide_enough(site: Site) -> None:
     handle = enqueue("a-name-without-a-place-to-break-" * 4, text="word" * 200)
     page = site.operator(viewport=NARROW).new_page()
@@ -108,6 +114,7 @@ def test_a_narrow_screen_is_wide_enough(site: Site) -> None:
         assert width_beyond(page) == 0, path
 
 
+@pytest.mark.nightly
 def test_the_empty_list_of_completed_tasks_says_which_setting_fills_it(page: Page) -> None:
     enqueue()
 

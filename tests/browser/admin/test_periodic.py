@@ -20,6 +20,7 @@ def make(name: str, **given: Any) -> PeriodicTask:
     return PeriodicTask.objects.create(name=name, **{**standard, **given})
 
 
+@pytest.mark.nightly
 def test_one_is_made_and_shows_when_it_fires_next(page: Page) -> None:
     page.goto(PERIODIC)
     page.locator("#content .addlink").click()
@@ -68,6 +69,7 @@ def test_they_are_switched_off_and_on_and_run_now(page: Page, inspector: Inspect
     assert [task.payload for task in inspector.tasks().tasks] == [b'{"name":"Ada"}']  # type: ignore[union-attr]  # it is readable
 
 
+@pytest.mark.nightly
 def test_those_of_the_settings_stand_beside_them_and_are_not_edited(page: Page, settings: Any) -> None:
     settings.TASKQ = {
         **settings.TASKQ,
@@ -83,6 +85,7 @@ def test_those_of_the_settings_stand_beside_them_and_are_not_edited(page: Page, 
     expect(page.locator("#content [type=submit][name], #content .deletelink")).to_have_count(0)
 
 
+@pytest.mark.nightly
 def test_whoever_may_only_look_sees_no_action(site: Site, redis: Any) -> None:
     obj = make("hello")
     page = site.member("view_periodictask").new_page()
@@ -94,6 +97,7 @@ def test_whoever_may_only_look_sees_no_action(site: Site, redis: Any) -> None:
         expect(page.locator("#content-main [type=submit][name]")).to_have_count(0)
 
 
+@pytest.mark.nightly
 def test_one_that_somebody_has_deleted_meanwhile_is_told(page: Page) -> None:
     obj = make("hello")
     page.goto(f"{PERIODIC}{obj.pk}/change/")
@@ -106,6 +110,7 @@ def test_one_that_somebody_has_deleted_meanwhile_is_told(page: Page) -> None:
     assert not PeriodicTask.objects.exists()
 
 
+@pytest.mark.nightly
 def test_hostile_ones_are_shown_as_text(page: Page) -> None:
     """As SQL may have written them, past all that a form refuses."""
     texts = {name: hostile(name)[:200] for name in ("name", "description")}
@@ -127,6 +132,7 @@ def test_hostile_ones_are_shown_as_text(page: Page) -> None:
     expect(page.locator(".messagelist")).to_be_visible()
 
 
+@pytest.mark.nightly
 def test_list_and_form_fit_a_narrow_screen(site: Site, redis: Any) -> None:
     obj = make("a-name-without-a-place-to-break-" * 5, time_zone="Asia/Tokyo")
     page = site.operator(viewport=NARROW).new_page()

@@ -24,7 +24,11 @@ from tests.browser.visiting import Visitor
 from tests.redis_server import RedisServer
 from tests.taskq_django.admin_pages import key, put, state_of
 
-pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True, databases=["default", "other"])]
+pytestmark = [
+    pytest.mark.redis,
+    pytest.mark.django_db(transaction=True, databases=["default", "other"]),
+    pytest.mark.nightly,
+]
 
 ACTIONS = (
     ".actions select, .action-select, #action-toggle, .taskq-action, .taskq-buttons a, .addlink, .deletelink, "

@@ -44,6 +44,7 @@ def test_a_queue_is_paused_and_resumed(page: Page, inspector: Inspector) -> None
     assert not any(info.is_paused for info in inspector.queue_infos())
 
 
+@pytest.mark.nightly
 def test_a_queue_is_emptied_of_the_states_that_are_chosen(page: Page, redis: RedisServer, inspector: Inspector) -> None:
     put(redis, enqueue(queue="low"), "archived")
     put(redis, enqueue(queue="low"), "archived")
@@ -60,6 +61,7 @@ def test_a_queue_is_emptied_of_the_states_that_are_chosen(page: Page, redis: Red
     assert [task.name for task in inspector.tasks().tasks] == ["kept"]  # type: ignore[union-attr]  # it is readable
 
 
+@pytest.mark.nightly
 def test_a_queue_with_tasks_is_deleted_only_if_that_is_said(page: Page, inspector: Inspector) -> None:
     enqueue(queue="low")
     enqueue()
@@ -77,6 +79,7 @@ def test_a_queue_with_tasks_is_deleted_only_if_that_is_said(page: Page, inspecto
     assert [info.name for info in inspector.queue_infos()] == ["default"]
 
 
+@pytest.mark.nightly
 def test_a_queue_that_somebody_else_has_deleted_meanwhile_is_told(site: Site, inspector: Inspector) -> None:
     enqueue(queue="low")
     enqueue()
@@ -94,6 +97,7 @@ def test_a_queue_that_somebody_else_has_deleted_meanwhile_is_told(site: Site, in
     assert [info.name for info in inspector.queue_infos()] == ["default"]
 
 
+@pytest.mark.nightly
 def test_charts_show_sizes_by_state_and_runs_by_day(page: Page, scene: Scene) -> None:
     page.goto(QUEUES)
     bars = row(page, "default").locator("svg.taskq-bar")
@@ -111,6 +115,7 @@ def test_charts_show_sizes_by_state_and_runs_by_day(page: Page, scene: Scene) ->
     expect(page.locator("#taskq-types")).to_contain_text("mail:receipt")
 
 
+@pytest.mark.nightly
 def test_the_last_hour_of_a_queue_is_drawn(page: Page, scene: Scene) -> None:
     page.goto("/admin/taskq_django/queue/mail/change/")
 
@@ -122,6 +127,7 @@ def test_the_last_hour_of_a_queue_is_drawn(page: Page, scene: Scene) -> None:
         assert lines.first.evaluate("line => getComputedStyle(line).stroke") != "none"
 
 
+@pytest.mark.nightly
 def test_a_worker_shows_what_it_runs(page: Page, scene: Scene) -> None:
     page.goto(WORKERS)
     expect(rows(page)).to_have_count(3)
@@ -137,6 +143,7 @@ def test_a_worker_shows_what_it_runs(page: Page, scene: Scene) -> None:
     expect(page.locator(".messagelist")).to_be_visible()
 
 
+@pytest.mark.nightly
 def test_workers_are_searched_for(page: Page, scene: Scene) -> None:
     page.goto(WORKERS)
     page.locator("#searchbar").fill("web")
@@ -144,6 +151,7 @@ def test_workers_are_searched_for(page: Page, scene: Scene) -> None:
     expect(rows(page)).to_have_count(2)
 
 
+@pytest.mark.nightly
 def test_tasks_of_the_scene_are_found_by_type_and_error(page: Page, scene: Scene) -> None:
     page.goto(f"{TASKS}?state=retry")
     page.locator("#changelist-filter").get_by_role("link", name="mail:receipt").click()

@@ -24,7 +24,7 @@ from tests.browser.admin.people import (
 )
 from tests.redis_server import RedisServer
 
-pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True, databases="__all__")]
+pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True, databases="__all__"), pytest.mark.nightly]
 SAID = "The task queue cannot be read right now."
 
 

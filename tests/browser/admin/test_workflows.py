@@ -28,6 +28,7 @@ def steps_of(page: Page, region: str = "Steps") -> Locator:
     return page.get_by_role("region", name=region, exact=True).locator("tbody tr")
 
 
+@pytest.mark.nightly
 def test_from_the_list_to_a_step_its_members_and_a_task(page: Page, scene: Scene) -> None:
     workflow = scene.workflow
     page.goto("/admin/")
@@ -51,6 +52,7 @@ def test_from_the_list_to_a_step_its_members_and_a_task(page: Page, scene: Scene
     page.wait_for_url(f"**{workflow_page(workflow)}")
 
 
+@pytest.mark.nightly
 def test_the_graph_has_boxes_lines_and_colours_and_needs_no_inline_style(page: Page, scene: Scene) -> None:
     page.goto(workflow_page(scene.workflow))
 
@@ -67,6 +69,7 @@ def test_the_graph_has_boxes_lines_and_colours_and_needs_no_inline_style(page: P
     assert page.locator("#taskq-graph [style]").count() == 0
 
 
+@pytest.mark.nightly
 def test_the_page_refreshes_and_keeps_the_place_of_what_is_scrolled(site: Site, scene: Scene) -> None:
     page = site.operator(viewport=NARROW).new_page()
     stop_time(page)
@@ -103,6 +106,7 @@ def test_a_workflow_is_cancelled_once_confirmed(page: Page, scene: Scene) -> Non
     assert scene.workflow.refresh().state == "cancelled"
 
 
+@pytest.mark.nightly
 def test_what_failed_is_run_again(page: Page, redis: RedisServer, inspector: Inspector) -> None:
     workflow = (taskq.remote("first").si() | taskq.remote("second").si()).delay()
     (task,) = inspector.tasks("default", TaskState.PENDING).tasks

@@ -32,11 +32,13 @@ def paths(scene: Scene, site: Site) -> Sequence[str]:
     ]
 
 
+@pytest.mark.nightly
 def test_every_page_is_tried(scene: Scene) -> None:
     assert set(addresses(scene)) == {page.path for page in PAGES}
     assert {each.partition("?")[0] for each in questions(scene)} == {each.path for each in ACTIONS if each.ask}
 
 
+@pytest.mark.nightly
 def test_every_action_is_tried() -> None:
     """By a test that says so with `tries`, and that fails if the action is not done."""
     tried = set()
@@ -69,6 +71,7 @@ def test_it_fits_a_narrow_screen(site: Site, scene: Scene, paths: Sequence[str])
     assert grave(page) == []
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(600)
 def test_nothing_keeps_people_from_using_it(site: Site, paths: Sequence[str]) -> None:
     """In the dark only colours are others, so only they are looked at again."""
@@ -89,6 +92,7 @@ def test_nothing_keeps_people_from_using_it(site: Site, paths: Sequence[str]) ->
     assert backgrounds == {"rgb(18, 22, 28)"}
 
 
+@pytest.mark.nightly
 def test_what_keeps_people_from_using_a_page_is_noticed(site: Site, scene: Scene) -> None:
     page = site.operator().new_page()
     page.goto(site.home)

@@ -28,6 +28,7 @@ def lines(page: Page, key: str) -> Any:
     return page.locator(f"#chart-{key} path.line")
 
 
+@pytest.mark.nightly
 def test_charts_are_drawn_in_the_page(site: Site, page: Page, scene: Scene) -> None:
     page.goto(site.at("metrics"))
 
@@ -44,6 +45,7 @@ def test_charts_are_drawn_in_the_page(site: Site, page: Page, scene: Scene) -> N
     assert len(different) == 4
 
 
+@pytest.mark.nightly
 def test_time_and_queues_are_chosen_and_stand_in_the_address(site: Site, page: Page, scene: Scene) -> None:
     page.goto(site.at("metrics"))
     page.get_by_role("link", name="6h", exact=True).click()
@@ -67,6 +69,7 @@ def test_time_and_queues_are_chosen_and_stand_in_the_address(site: Site, page: P
     expect(lines(page, "size")).to_have_count(2)
 
 
+@pytest.mark.nightly
 def test_charts_tell_in_words_and_tables_what_they_show(site: Site, page: Page, scene: Scene) -> None:
     page.goto(site.at("metrics?queue=mail"))
 
@@ -76,6 +79,7 @@ def test_charts_tell_in_words_and_tables_what_they_show(site: Site, page: Page, 
     expect(row(page, "mail", "#chart-size table")).to_contain_text(re.compile(r"\d"))
 
 
+@pytest.mark.nightly
 def test_charts_go_on_by_themselves(site: Site, page: Page, taskq: TaskQ, redis_server: RedisServer) -> None:
     past = Past(redis_server)
     taskq.remote("note").delay()
@@ -89,6 +93,7 @@ def test_charts_go_on_by_themselves(site: Site, page: Page, taskq: TaskQ, redis_
 # --- workers ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.nightly
 def test_workers_fold_out_and_stay_so(site: Site, page: Page, scene: Scene, redis_server: RedisServer) -> None:
     page.goto(site.at("workers"))
     first = page.locator("#workers tr.runs").first
@@ -100,6 +105,7 @@ def test_workers_fold_out_and_stay_so(site: Site, page: Page, scene: Scene, redi
     expect(first.locator("details table")).to_be_visible()
 
 
+@pytest.mark.nightly
 def test_workers_are_sorted_by_a_click(site: Site, page: Page, scene: Scene) -> None:
     page.goto(site.at("workers"))
     page.get_by_role("link", name="Slots taken").click()
@@ -122,6 +128,7 @@ def test_a_schedule_is_run_now(site: Site, page: Page, scene: Scene, inspector: 
     assert inspector.count("reports", TaskState.PENDING) == before + 1
 
 
+@pytest.mark.nightly
 def test_a_schedule_tells_what_it_enqueued(site: Site, page: Page, scene: Scene) -> None:
     page.goto(site.at("schedules"))
     page.get_by_role("link", name="nightly", exact=True).click()
@@ -130,6 +137,7 @@ def test_a_schedule_tells_what_it_enqueued(site: Site, page: Page, scene: Scene)
     expect(page.locator("main")).to_contain_text('{"day": "yesterday"}')
 
 
+@pytest.mark.nightly
 def test_viewers_run_no_schedule_and_see_no_payload(site: Site, scene: Scene) -> None:
     page = site.viewer().new_page()
     page.goto(site.at("schedules"))
@@ -141,6 +149,7 @@ def test_viewers_run_no_schedule_and_see_no_payload(site: Site, scene: Scene) ->
 # --- types and the store ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.nightly
 def test_types_tell_of_runs_and_of_what_fills_a_state(site: Site, page: Page, scene: Scene) -> None:
     page.goto(site.at("types"))
     expect(rows(page, "#runs").first).to_contain_text("mail:receipt")
@@ -153,6 +162,7 @@ def test_types_tell_of_runs_and_of_what_fills_a_state(site: Site, page: Page, sc
     expect(rows(page, "#held").first).to_contain_text("mail:receipt")
 
 
+@pytest.mark.nightly
 def test_the_store_tells_of_itself(site: Site, page: Page, scene: Scene) -> None:
     page.goto(site.at("redis"))
     expect(page.locator("dl.facts")).to_contain_text("Memory used")
@@ -163,6 +173,7 @@ def test_the_store_tells_of_itself(site: Site, page: Page, scene: Scene) -> None
 # --- hostile text -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.nightly
 @tries("schedule-run")
 def test_whatever_workers_and_schedulers_write_is_shown_as_text(
     site: Site, page: Page, taskq: TaskQ, redis_server: RedisServer

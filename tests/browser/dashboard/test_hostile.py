@@ -48,6 +48,7 @@ def task(taskq: TaskQ) -> Any:
     ).delay(**{hostile("key"): hostile("payload")})
 
 
+@pytest.mark.nightly
 @tries("queue-pause")
 def test_on_pages_of_queues_and_in_what_is_said_of_them(
     site: Site, page: Page, redis_server: RedisServer, task: Any
@@ -106,6 +107,7 @@ def test_on_pages_of_tasks_and_in_what_is_said_of_them(
     expect_told(page, "1 task runs now.")
 
 
+@pytest.mark.nightly
 @tries("workflow-cancel")
 def test_on_pages_of_workflows_and_in_what_is_said_of_them(
     site: Site, page: Page, taskq: TaskQ, redis_server: RedisServer
@@ -156,6 +158,7 @@ def test_on_pages_of_workflows_and_in_what_is_said_of_them(
     expect_told(page, "name</script>")
 
 
+@pytest.mark.nightly
 def test_a_task_may_say_anything_of_its_workflow(
     site: Site, page: Page, taskq: TaskQ, redis_server: RedisServer
 ) -> None:
@@ -169,6 +172,7 @@ def test_a_task_may_say_anything_of_its_workflow(
     expect(page.locator("main")).to_contain_text("home</script>")
 
 
+@pytest.mark.nightly
 def test_in_groups_and_what_cannot_be_read(site: Site, page: Page, taskq: TaskQ, redis_server: RedisServer) -> None:
     taskq.remote("note", aggregate=hostile("group"), task_id="1").delay()
     page.goto(site.at("queue?name=default&state=aggregating"))
@@ -188,6 +192,7 @@ def put_failed(redis: RedisServer, task: Any, error: str, traceback: str) -> Non
     redis.client.hset(f"asynq:{{{task.queue}}}:t:{task.id}", "taskq_attempts", json.dumps(note))
 
 
+@pytest.mark.nightly
 def test_in_addresses_and_cookies(site: Site, page: Page, task: Any) -> None:
     site.visitors[0].expect_trouble("40[04]")
     for query in ({"name": hostile("nowhere")}, {"name": "x", "state": hostile("state")}, {"sort": hostile("sort")}):
@@ -199,6 +204,7 @@ def test_in_addresses_and_cookies(site: Site, page: Page, task: Any) -> None:
     expect(page.get_by_role("link", name="Cancel")).to_have_attribute("href", "./")
 
 
+@pytest.mark.nightly
 def test_in_what_is_kept_up_to_date(site: Site, page: Page, taskq: TaskQ, inspector: Inspector) -> None:
     page.goto(site.home)
     taskq.remote(hostile("name"), queue=hostile("queue")).delay()
@@ -207,6 +213,7 @@ def test_in_what_is_kept_up_to_date(site: Site, page: Page, taskq: TaskQ, inspec
     expect(page.get_by_role("row").filter(has_text="queue</script>")).to_contain_text("paused")
 
 
+@pytest.mark.nightly
 def test_in_the_name_of_whoever_looks(site: Site, task: Any) -> None:
     page = site.operator(hostile("who").replace(":", "")).new_page()
     page.goto(site.home)

@@ -10,7 +10,7 @@ from tests.browser.dashboard.test_every_page import grave
 from tests.browser.scene import Scene
 from tests.browser.visiting import NARROW, same_document, width_beyond
 
-pytestmark = pytest.mark.redis
+pytestmark = [pytest.mark.redis, pytest.mark.nightly]
 
 
 @tries("queue-pause", "queue-delete", "settings-save")

@@ -49,6 +49,7 @@ def test_a_page_changes_without_being_loaded_anew(site: Site, page: Page, taskq:
     expect(page.locator("figure details")).to_have_attribute("open", "")
 
 
+@pytest.mark.nightly
 def test_an_action_is_done_from_a_page_that_was_renewed(site: Site, page: Page, taskq: TaskQ) -> None:
     page.goto(site.home)
     taskq.remote("note").delay()
@@ -72,6 +73,7 @@ def test_nothing_moves_while_somebody_is_busy(site: Site, page: Page, taskq: Tas
     expect(page.locator("h1")).to_contain_text("paused")
 
 
+@pytest.mark.nightly
 def test_what_was_chosen_stays_until_it_is_sent(site: Site, page: Page, taskq: TaskQ, inspector: Inspector) -> None:
     """Also when the field was left, as it is on the way to the button."""
     taskq.remote("note").delay()
@@ -85,6 +87,7 @@ def test_what_was_chosen_stays_until_it_is_sent(site: Site, page: Page, taskq: T
     expect(page.locator("h1")).to_contain_text("low")
 
 
+@pytest.mark.nightly
 def test_what_was_written_stays_until_it_is_sent(site: Site, page: Page, taskq: TaskQ, inspector: Inspector) -> None:
     taskq.remote("note").delay()
     page.goto(site.at("queue?name=default&state=aggregating"))
@@ -96,6 +99,7 @@ def test_what_was_written_stays_until_it_is_sent(site: Site, page: Page, taskq: 
     expect(group).to_have_value("of the day")
 
 
+@pytest.mark.nightly
 def test_live_updates_are_paused_and_resumed(site: Site, page: Page, taskq: TaskQ) -> None:
     page.goto(site.home)
     page.get_by_role("button", name="Pause live updates").click()
@@ -105,6 +109,7 @@ def test_live_updates_are_paused_and_resumed(site: Site, page: Page, taskq: Task
     expect(row(page, "default", "#queues")).to_be_visible()
 
 
+@pytest.mark.nightly
 def test_a_tab_in_the_background_asks_for_nothing(site: Site, page: Page, taskq: TaskQ) -> None:
     with page.expect_request(is_stream) as asked:
         page.goto(site.home)
@@ -123,6 +128,7 @@ def test_a_tab_in_the_background_asks_for_nothing(site: Site, page: Page, taskq:
     expect(row(page, "default", "#queues")).to_be_visible()
 
 
+@pytest.mark.nightly
 def test_a_stream_that_has_ended_and_begins_anew_is_no_trouble(
     site: Site, page: Page, taskq: TaskQ, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,6 +153,7 @@ def test_a_stream_that_has_ended_and_begins_anew_is_no_trouble(
     assert page.evaluate("said") == [], "it came back in time"
 
 
+@pytest.mark.nightly
 def test_a_server_that_does_not_come_back_is_told(taskq: TaskQ, open_browser: OpenBrowser) -> None:
     with serving(app_of(TaskQ(taskq.settings.url, enqueue_timeout=30), [])) as origin:
         visitor = Site(origin, "/", [], open_browser).operator()
@@ -161,6 +168,7 @@ def test_a_server_that_does_not_come_back_is_told(taskq: TaskQ, open_browser: Op
     expect(page.locator("#live-notice")).to_contain_text("the server does not answer")
 
 
+@pytest.mark.nightly
 def test_a_queue_that_is_gone_is_said(site: Site, page: Page, taskq: TaskQ, inspector: Inspector) -> None:
     taskq.remote("note").delay()
     page.goto(site.at("queue?name=default"))
@@ -198,6 +206,7 @@ class TestRedisAway:
             expect(row(page, "default", "#queues")).to_contain_text("paused")
             expect(page.locator("#live-notice")).to_be_empty()
 
+    @pytest.mark.nightly
     def test_a_page_that_cannot_be_shown_comes_by_itself(self, visitor: Visitor, redis: RedisServer) -> None:
         redis.kill()
         page = visitor.new_page()
@@ -207,6 +216,7 @@ class TestRedisAway:
         expect(page.get_by_role("heading", level=1)).to_contain_text("default")
         expect(page).to_have_title("default · taskq")
 
+    @pytest.mark.nightly
     def test_an_action_that_was_not_done_is_told(self, visitor: Visitor, redis: RedisServer) -> None:
         page = visitor.new_page()
         page.goto("/")

@@ -14,7 +14,7 @@ from tests.browser.conftest import OpenBrowser
 from tests.browser.dashboard.people import Site, app_of, confirm, expect_told, row, serving
 from tests.browser.visiting import same_document
 
-pytestmark = pytest.mark.redis
+pytestmark = [pytest.mark.redis, pytest.mark.nightly]
 
 
 class Proxy:

@@ -11,7 +11,7 @@ from taskq_core.wire import TaskState
 from tests.browser.dashboard.people import Site, confirm, expect_told, row, rows, tries
 from tests.browser.scene import Scene
 
-pytestmark = pytest.mark.redis
+pytestmark = [pytest.mark.redis, pytest.mark.nightly]
 
 
 def test_queues_are_listed_and_sorted(site: Site, page: Page, scene: Scene) -> None:

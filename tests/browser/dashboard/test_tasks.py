@@ -22,6 +22,7 @@ def enqueue(taskq: TaskQ, *ids: str, name: str = "note", **options: Any) -> None
         taskq.remote(name, task_id=task_id, **options).delay(word="w")
 
 
+@pytest.mark.nightly
 def test_each_state_has_its_list(site: Site, page: Page, scene: Scene) -> None:
     page.goto(site.at("queue?name=mail"))
     for state, column in (
@@ -39,6 +40,7 @@ def test_each_state_has_its_list(site: Site, page: Page, scene: Scene) -> None:
             expect(page.get_by_role("columnheader", name=column)).to_be_visible()
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     "address", ["queue?name=mail&state=retry", "queue?name=mail&state=archived", "tasks", "failed"]
 )
@@ -53,6 +55,7 @@ def test_what_can_be_done_is_seen_without_moving_the_table(site: Site, page: Pag
     assert beyond <= 0
 
 
+@pytest.mark.nightly
 def test_a_group_is_picked_and_its_tasks_listed(site: Site, page: Page, taskq: TaskQ) -> None:
     enqueue(taskq, "1", "2", aggregate="user:7")
     enqueue(taskq, "3", aggregate="user:8")
@@ -65,6 +68,7 @@ def test_a_group_is_picked_and_its_tasks_listed(site: Site, page: Page, taskq: T
     expect(rows(page, "#tasks")).to_have_count(1)
 
 
+@pytest.mark.nightly
 def test_a_list_keeps_up_and_stands_still_while_rows_are_selected(site: Site, page: Page, taskq: TaskQ) -> None:
     enqueue(taskq, "first")
     page.goto(site.at("queue?name=default&state=pending"))
@@ -114,6 +118,7 @@ def test_selected_tasks_are_acted_on_together(site: Site, page: Page, taskq: Tas
     assert inspector.task("low", "1").state is TaskState.SCHEDULED
 
 
+@pytest.mark.nightly
 def test_with_nothing_selected_nothing_is_asked(site: Site, page: Page, taskq: TaskQ) -> None:
     enqueue(taskq, "1")
     site.visitors[0].expect_trouble("400")
@@ -143,6 +148,7 @@ def test_all_tasks_are_acted_on_part_by_part(
     assert inspector.count("default", TaskState.ARCHIVED) == 250
 
 
+@pytest.mark.nightly
 @tries("tasks-act-all")
 def test_without_javascript_one_goes_on_by_hand(
     site: Site, taskq: TaskQ, inspector: Inspector, monkeypatch: pytest.MonkeyPatch
@@ -159,6 +165,7 @@ def test_without_javascript_one_goes_on_by_hand(
     expect_told(page, "150 tasks were deleted.")
 
 
+@pytest.mark.nightly
 @tries("tasks-act")
 def test_without_javascript_tasks_are_selected_and_acted_on(site: Site, taskq: TaskQ, inspector: Inspector) -> None:
     enqueue(taskq, "1", "2")
@@ -172,6 +179,7 @@ def test_without_javascript_tasks_are_selected_and_acted_on(site: Site, taskq: T
     assert inspector.task("default", "2").state is TaskState.ARCHIVED
 
 
+@pytest.mark.nightly
 def test_tasks_of_all_queues_are_found(site: Site, page: Page, taskq: TaskQ) -> None:
     enqueue(taskq, "1", name="mail:send", queue="low")
     enqueue(taskq, "2", name="note")
@@ -190,6 +198,7 @@ def test_tasks_of_all_queues_are_found(site: Site, page: Page, taskq: TaskQ) -> 
     expect(page.get_by_role("heading", level=1)).to_have_text("note")
 
 
+@pytest.mark.nightly
 def test_failed_tasks_are_told_by_type_and_error(site: Site, page: Page, scene: Scene) -> None:
     page.goto(site.home)
     page.get_by_label("Pages", exact=True).get_by_role("link", name="Failed").click()
@@ -277,6 +286,7 @@ def test_a_task_is_enqueued(site: Site, page: Page, taskq: TaskQ, inspector: Ins
     expect(field).to_have_value(re.compile("a@example.com"))
 
 
+@pytest.mark.nightly
 def test_an_id_is_copied(site: Site, taskq: TaskQ, inspector: Inspector) -> None:
     """The mark stays for a moment where it is, also while rows come and go."""
     enqueue(taskq, "1", "2", "3")
@@ -298,6 +308,7 @@ def test_an_id_is_copied(site: Site, taskq: TaskQ, inspector: Inspector) -> None
     expect(page.locator(".copied")).to_have_count(0)
 
 
+@pytest.mark.nightly
 def test_viewers_see_tasks_without_payloads_and_without_buttons(site: Site, scene: Scene) -> None:
     page = site.viewer().new_page()
     for address in ("queue?name=mail&state=retry", "tasks", "failed", f"task?queue=mail&id={scene.failing.id}"):
@@ -307,6 +318,7 @@ def test_viewers_see_tasks_without_payloads_and_without_buttons(site: Site, scen
         expect(page.locator("main")).not_to_contain_text('"order"')
 
 
+@pytest.mark.nightly
 @tries("tasks-act")
 def test_a_list_is_used_with_the_keyboard(site: Site, taskq: TaskQ, inspector: Inspector) -> None:
     enqueue(taskq, "1")

@@ -17,6 +17,7 @@ from tests.redis_server import RedisServer
 pytestmark = pytest.mark.redis
 
 
+@pytest.mark.nightly
 def test_from_a_queue_to_a_workflow_and_its_steps(site: Site, page: Page, scene: Scene) -> None:
     workflow = scene.workflow
     page.goto(site.at("queue?name=default"))
@@ -46,6 +47,7 @@ def test_from_a_queue_to_a_workflow_and_its_steps(site: Site, page: Page, scene:
     expect(page.get_by_role("heading", level=1)).to_contain_text("order-48217")
 
 
+@pytest.mark.nightly
 def test_the_graph_is_drawn_with_boxes_lines_and_colours(site: Site, page: Page, scene: Scene) -> None:
     page.goto(site.at(f"workflow?queue=default&id={scene.workflow.id}"))
 
@@ -62,6 +64,7 @@ def test_the_graph_is_drawn_with_boxes_lines_and_colours(site: Site, page: Page,
     assert page.locator("[style]").count() == 0
 
 
+@pytest.mark.nightly
 def test_it_goes_on_by_itself(site: Site, page: Page, scene: Scene) -> None:
     page.goto(site.at(f"workflow?queue=default&id={scene.workflow.id}"))
     expect(page.get_by_role("heading", level=1)).to_contain_text("running")
@@ -83,6 +86,7 @@ def test_a_workflow_is_cancelled_once_confirmed(site: Site, page: Page, scene: S
     assert scene.workflow.refresh().state == "cancelled"
 
 
+@pytest.mark.nightly
 @tries("workflow-retry")
 def test_what_failed_is_run_again(
     site: Site, page: Page, taskq: TaskQ, inspector: Inspector, redis_server: RedisServer
@@ -101,6 +105,7 @@ def test_what_failed_is_run_again(
     assert inspector.count("default", TaskState.PENDING) == 1
 
 
+@pytest.mark.nightly
 def test_viewers_look_only(site: Site, scene: Scene) -> None:
     page = site.viewer().new_page()
     page.goto(site.at(f"workflow?queue=default&id={scene.workflow.id}"))

@@ -3,12 +3,10 @@
 import os
 import random
 import resource
-import shutil
 import signal
 import stat
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,11 +17,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import redis
 
-from taskq_core.broker.embedded import EmbeddedRedis, ServerProgram, find_program, open_embedded
+from taskq_core.broker.embedded import open_embedded
 from taskq_core.broker.embedded.folder import LONGEST_SOCKET_PATH
-from taskq_core.broker.embedded.guardian import open_lock, try_lock
+from tests.taskq_core.broker.test_embedded import client, guardians_of, is_free, servers_of, wait_until_gone
+from tests.taskq_core.worker.conftest import until_blocking
 
 pytestmark = [
     pytest.mark.redis,
@@ -31,7 +29,6 @@ pytestmark = [
 ]
 
 ROOT = Path(__file__).parents[3]
-DEADLINE_S = 30.0
 STORM_PROCESSES = 40
 STORM_WRITES = 25
 
@@ -78,45 +75,6 @@ share.close()
 """
 
 
-def wait_until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {DEADLINE_S} s in vain: {what}"
-        time.sleep(0.005)  # between two looks
-
-
-def servers_of(folder: Path) -> list[int]:
-    """Pids of live servers that work in the folder. Debian's is one program of several names."""
-    return [
-        pid
-        for pid, cwd, exe in _processes()
-        if cwd.is_relative_to(folder) and exe.name.startswith(("redis-", "valkey-"))
-    ]
-
-
-def guardians_of(folder: Path) -> list[int]:
-    """Pids of guardians of the folder, also of ones that are about to become one."""
-    found = []
-    for pid, _, _ in _processes():
-        try:
-            line = Path(f"/proc/{pid}/cmdline").read_bytes()
-        except OSError:
-            continue
-        if b"guardian.py" in line and b'"%s"' % os.fsencode(folder) in line:
-            found.append(pid)
-    return found
-
-
-def _processes() -> Iterator[tuple[int, Path, Path]]:
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                cwd, exe = os.readlink(f"/proc/{entry}/cwd"), os.readlink(f"/proc/{entry}/exe")
-            except OSError:
-                continue  # it has just ended, or is a zombie
-            yield int(entry), Path(cwd), Path(exe)
-
-
 def opened_by(pid: int) -> Iterator[str]:
     """What a process has open: names of files, and numbers of sockets."""
     for descriptor in os.listdir(f"/proc/{pid}/fd"):
@@ -134,29 +92,9 @@ def the_guardian_of(folder: Path) -> int:
     return pid
 
 
-def is_free(lock: Path) -> bool:
-    """Whether nobody holds the lock. The kernel frees it last when a process ends."""
-    if not lock.exists():
-        return True
-    descriptor = open_lock(lock)
-    try:
-        return try_lock(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def kill_guardian(folder: Path) -> None:
     os.kill(the_guardian_of(folder), signal.SIGKILL)
-    wait_until(lambda: is_free(folder / "guardian.lock"), "the guardian is dead")
-
-
-def wait_until_gone(folder: Path) -> None:
-    wait_until(lambda: not servers_of(folder) and not guardians_of(folder), "server and guardian are gone")
-    wait_until(lambda: is_free(folder / "server.lock") and is_free(folder / "guardian.lock"), "their locks are free")
-
-
-def client(share: EmbeddedRedis) -> redis.Redis:
-    return redis.Redis.from_url(share.url, decode_responses=True)
+    until_blocking(lambda: is_free(folder / "guardian.lock"), "the guardian is dead")
 
 
 class User:
@@ -203,31 +141,6 @@ def start_user(folder: Path) -> Iterator[Callable[[], User]]:
     yield start
     for user in users:
         user.end()
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder with a short path; what is left running in it is ended, and fails the test."""
-    base = Path(tempfile.mkdtemp(prefix="taskq-"))
-    yield base / "embedded"
-    try:
-        wait_until_gone(base / "embedded")
-    finally:
-        for pid in [*guardians_of(base / "embedded"), *servers_of(base / "embedded")]:
-            os.kill(pid, signal.SIGKILL)
-        shutil.rmtree(base)
-
-
-@pytest.fixture
-def program() -> ServerProgram:
-    return find_program()
-
-
-def make_program(path: Path, version_line: str, *, otherwise: str = "exit 1") -> Path:
-    """A stand-in for a redis-server that tells the given version."""
-    path.write_text(f'#!/bin/sh\n[ "$1" = --version ] && echo "{version_line}" && exit 0\n{otherwise}\n')
-    path.chmod(0o755)
-    return path
 
 
 def test_data_is_kept_in_an_append_only_file_and_nothing_is_evicted(folder: Path) -> None:
@@ -295,7 +208,7 @@ def test_opening_while_the_server_is_being_stopped_gives_a_live_server(folder: P
             connection.rpush("list", number)
             assert connection.lrange("list", 0, -1) == [str(n) for n in range(number + 1)]
         if number % 2:
-            wait_until(lambda: not (folder / "address").exists(), "the guardian is stopping")
+            until_blocking(lambda: not (folder / "address").exists(), "the guardian is stopping")
 
 
 def test_threads_share_one_server_until_the_last_one_closes(folder: Path) -> None:
@@ -399,7 +312,7 @@ def test_a_killed_guardian_takes_its_server_along(folder: Path) -> None:
     with open_embedded(folder):
         kill_guardian(folder)
 
-        wait_until(lambda: not servers_of(folder), "the server has ended")
+        until_blocking(lambda: not servers_of(folder), "the server has ended")
 
     (log,) = folder.glob("redis-*/redis.log")
     assert "ready to exit, bye bye" in log.read_text()
@@ -430,7 +343,7 @@ def test_a_new_server_waits_until_the_one_of_a_killed_guardian_is_gone(
         kill_guardian(folder)
         user = start_user()
         assert user.read() == "opening"
-        wait_until(lambda: guardians_of(folder), "the new guardian is there")
+        until_blocking(lambda: guardians_of(folder), "the new guardian is there")
         assert servers_of(folder) == [pid]
 
         os.kill(pid, signal.SIGCONT)
@@ -444,7 +357,7 @@ def test_a_killed_server_is_started_again(folder: Path) -> None:
     """Its guardian does it: users need not open again, and an opener meanwhile waits for it."""
     with open_embedded(folder) as share, client(share) as connection:
         connection.set("key", "value")
-        wait_until(lambda: connection.info("persistence")["aof_buffer_length"] == 0, "the value is in the file")
+        until_blocking(lambda: connection.info("persistence")["aof_buffer_length"] == 0, "the value is in the file")
         pid, guardian = the_server_of(folder), the_guardian_of(folder)
         os.kill(pid, signal.SIGKILL)
 

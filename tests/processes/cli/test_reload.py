@@ -13,6 +13,7 @@ import pytest
 from tests.taskq_django.project import read_until
 
 from taskq_core import TaskQ
+from tests.processes.taskq_django.project import read_until
 from tests.redis_server import RedisServer
 
 

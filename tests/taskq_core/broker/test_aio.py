@@ -28,6 +28,7 @@ from taskq_core.errors import (
 from taskq_core.wire import Keys
 from tests.redis_server import RedisServer
 from tests.relay import Relay
+from tests.taskq_core.worker.conftest import until, until_blocking
 
 pytestmark = pytest.mark.redis
 
@@ -247,10 +248,7 @@ class TestLostReplies:
 
 async def until_clients(server: RedisServer, most: int) -> None:
     """Wait until so many connections or fewer stand, the one that looks among them."""
-    deadline = time.monotonic() + 30
-    while len(server.client.client_list()) > most:
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.01)  # between two looks at a server that notices closed connections
+    await until(lambda: len(server.client.client_list()) <= most)
 
 
 class TestCancelled:
@@ -282,10 +280,8 @@ class TestCancelled:
         assert wrong == []
 
     async def test_over_a_slow_network_neither(self, relay: Relay, redis_server: RedisServer) -> None:
-        """Requests and replies are long on their way, so most calls are cancelled in the midst of it; none leaks."""
+        """Requests and replies are long on their way: calls are cancelled in the midst of it, and none leaks."""
         chance = random.Random(11)
-        relay.delay("requests", 0.002)
-        relay.delay("replies", 0.002)
         runner = runner_of(relay.url, max_connections=5)
         cancelled = 0
 
@@ -294,15 +290,18 @@ class TestCancelled:
             assert await runner.run(ops.register_queue(name, [name])) == 1
             assert await runner.run(ops.list_queues(name)) == [name]
 
-        for number in range(60):
+        for number in range(40):
+            relay.hold(chance.choice(["requests", "replies"]))
             doomed = [asyncio.ensure_future(runner.run(ops.register_queue("doomed", [f"{number}"]))) for _ in range(3)]
             beside = asyncio.ensure_future(right(number))
-            await asyncio.sleep(chance.uniform(0, 0.015))  # somewhere on its way
+            for _ in range(chance.randrange(12)):
+                await asyncio.sleep(0)  # somewhere on its way
             for call in doomed:
                 cancelled += call.cancel()
+            relay.forward()
             await asyncio.gather(*doomed, return_exceptions=True)
             await beside
-        assert cancelled > 30
+        assert cancelled == 3 * 40
         await until_clients(redis_server, 5 + 1)
         await runner.aclose()
         await until_clients(redis_server, 1)
@@ -312,7 +311,7 @@ class TestCancelled:
         for patience in range(6):
             call = asyncio.ensure_future(lane.exchange([ops.ping(), ops.wait_for_wake(["none"], timeout_s=30)]))
             for _ in range(patience):
-                await asyncio.sleep(0.001 * patience)
+                await asyncio.sleep(0)
             call.cancel()
             await asyncio.gather(call, return_exceptions=True)
 
@@ -321,9 +320,10 @@ class TestCancelled:
         await lane.close()
 
     async def test_connections_do_not_leak(self, runner: AsyncRunner, redis_server: RedisServer) -> None:
-        for _ in range(50):
+        for turns in range(50):
             calls = [asyncio.ensure_future(runner.run(ops.wait_for_wake(["none"], timeout_s=30))) for _ in range(4)]
-            await asyncio.sleep(0.001)
+            for _ in range(turns % 7):
+                await asyncio.sleep(0)
             for call in calls:
                 call.cancel()
             await asyncio.gather(*calls, return_exceptions=True)
@@ -345,22 +345,10 @@ class TestConnections:
         self, runner: AsyncRunner, redis_server: RedisServer
     ) -> None:
         """However many idle connections a restart or a kill took."""
-        for number in range(20):
+        for number in range(5):
             await asyncio.gather(*(runner.run(ops.ping()) for _ in range(16)))
             redis_server.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
             assert await runner.run(ops.register_queue("q", [f"{number}"]), patience_s=30) == 1
-
-    async def test_a_restarted_server_is_used_again(self) -> None:
-        with RedisServer() as server:
-            runner = runner_of(server.unix_url)
-            await asyncio.gather(*(runner.run(ops.ping()) for _ in range(16)))
-            server.kill()
-            with pytest.raises(BrokerUnavailableError):
-                await runner.run(ops.ping())
-            server.start()
-
-            assert await runner.run(ops.ping(), patience_s=30)
-            await runner.aclose()
 
     async def test_a_refused_operation_does_not_cost_the_connection(
         self, relay: Relay, redis_server: RedisServer
@@ -390,7 +378,7 @@ class TestConnections:
 
     async def test_noise_is_no_reply(self, tmp_path: Path) -> None:
         async with answering(tmp_path / "s.sock", b"HTTP/1.1 400 Bad Request\r\n\r\n") as url:
-            runner = runner_of(url, timeout_s=1)
+            runner = runner_of(url)
             with pytest.raises(BrokerUnavailableError):
                 await runner.run(ops.ping())
             await runner.aclose()
@@ -419,10 +407,7 @@ class TestConnections:
 
         assert [asyncio.run(use()) for _ in range(3)] == [True] * 3
 
-        deadline = time.monotonic() + 30
-        while len(redis_server.client.client_list()) > 1:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)  # between two looks at a server that notices closed connections
+        until_blocking(lambda: len(redis_server.client.client_list()) <= 1)
 
 
 async def test_a_wrong_idea_of_the_servers_clock_is_corrected(runner: AsyncRunner) -> None:
@@ -449,25 +434,6 @@ async def test_a_repeat_after_the_deadline_of_the_first_attempt_is_refused(
 
     assert raised.value.may_have_happened
     assert redis_server.client.dbsize() == 0
-
-
-class TestPausedServer:
-    @pytest.mark.parametrize("is_warm", [True, False], ids=["connected", "connecting"])
-    async def test_the_call_ends_in_time_and_the_next_is_right(self, is_warm: bool) -> None:
-        with RedisServer(tcp=True) as server:
-            runner = runner_of(server.url, timeout_s=30)
-            if is_warm:
-                await runner.run(ops.ping())
-            server.pause()
-            started = time.monotonic()
-            with pytest.raises(BrokerUnavailableError):
-                await runner.run(ops.register_queue("q", ["x"]), patience_s=0.2)
-            took = time.monotonic() - started
-            server.resume()
-
-            assert took < 15, "below the 30 s of an unbounded wait"
-            assert await runner.run(ops.list_queues("other"), patience_s=30) == []
-            await runner.aclose()
 
 
 class TestSubscription:

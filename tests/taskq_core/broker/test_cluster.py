@@ -1,7 +1,6 @@
 """Where requests to a cluster go: what is known of its slots, redirections, and keys that are never there."""
 
 from importlib.resources import files
-from typing import Any
 
 import pytest
 from redis import exceptions
@@ -36,13 +35,14 @@ class TestSlotMap:
         assert {slots.owner(None) for _ in range(4)} == {A, B}, "any primary in turn"
         assert sorted(slots.primaries) == [A, B]
 
-    @pytest.mark.parametrize("blank", [b"", None, b"?"])
-    def test_a_node_that_does_not_know_its_address_is_where_it_was_asked(self, blank: Any) -> None:
-        slots = SlotMap((A,))
+    def test_a_node_that_does_not_know_its_address_is_where_it_was_asked(self, subtests: pytest.Subtests) -> None:
+        for blank in [b"", None, b"?"]:
+            with subtests.test(blank=blank):
+                slots = SlotMap((A,))
 
-        slots.learn([[0, 16383, [blank, 7, b"id"]]], A)
+                slots.learn([[0, 16383, [blank, 7, b"id"]]], A)
 
-        assert slots.owner(0) == (A[0], 7)
+                assert slots.owner(0) == (A[0], 7)
 
     def test_a_slot_that_has_moved(self) -> None:
         slots = SlotMap((A,))
@@ -64,33 +64,31 @@ class TestSlotMap:
         assert slots.sources()[0] != slots.sources()[0], "another one first each time"
 
 
-@pytest.mark.parametrize(
-    ("error", "is_ask", "server"),
-    [
+def test_a_redirection_is_read(subtests: pytest.Subtests) -> None:
+    for error, is_ask, server in [
         (exceptions.MovedError("3999 127.0.0.1:6381"), False, ("127.0.0.1", 6381)),
         (exceptions.AskError("3999 127.0.0.1:6381"), True, ("127.0.0.1", 6381)),
         (exceptions.ResponseError("MOVED 3999 127.0.0.1:6381"), False, ("127.0.0.1", 6381)),
         (exceptions.ResponseError("ASK 3999 redis-1.example.org:6381"), True, ("redis-1.example.org", 6381)),
         (exceptions.ResponseError("MOVED 3999 :6381"), False, ("", 6381)),
         (exceptions.ResponseError("MOVED 3999 2001:db8::1:6381"), False, ("2001:db8::1", 6381)),
-    ],
-    ids=str,
-)
-def test_a_redirection_is_read(error: Exception, is_ask: bool, server: tuple[str, int]) -> None:
-    found = translate(error, "redis://h:1/0")
+    ]:
+        with subtests.test(error=error, is_ask=is_ask, server=server):
+            found = translate(error, "redis://h:1/0")
 
-    assert isinstance(found, RedirectedError)
-    assert (found.is_ask, found.slot, found.server) == (is_ask, 3999, server)
+            assert isinstance(found, RedirectedError)
+            assert (found.is_ask, found.slot, found.server) == (is_ask, 3999, server)
 
 
-@pytest.mark.parametrize("queue", ["default", "a{b", "a b", "x" * 200])
-def test_the_key_that_is_never_there_is_of_the_same_slot(queue: str) -> None:
-    operation = ops.count_tasks(Keys().queue(queue))
+def test_the_key_that_is_never_there_is_of_the_same_slot(subtests: pytest.Subtests) -> None:
+    for queue in ["default", "a{b", "a b", "x" * 200]:
+        with subtests.test(queue=queue):
+            operation = ops.count_tasks(Keys().queue(queue))
 
-    (key,) = absent_key(operation)
+            (key,) = absent_key(operation)
 
-    assert key == f"asynq:{{{queue}}}:absent"
-    assert key_slot(key) == slot_of(operation)
+            assert key == f"asynq:{{{queue}}}:absent"
+            assert key_slot(key) == slot_of(operation)
 
 
 def test_a_key_without_a_tag_has_one_of_its_slot_too() -> None:

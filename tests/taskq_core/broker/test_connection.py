@@ -116,13 +116,14 @@ ADDRESSES: list[tuple[str, dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("url", "fields", "shown"), ADDRESSES, ids=[url for url, _, _ in ADDRESSES])
-def test_a_url_is_read(url: str, fields: dict[str, Any], shown: str) -> None:
-    address = parse_url(url)
+def test_a_url_is_read(subtests: pytest.Subtests) -> None:
+    for url, fields, shown in ADDRESSES:
+        with subtests.test(url=url, fields=fields, shown=shown):
+            address = parse_url(url)
 
-    assert address == Address(**{"kind": "standalone", **fields})
-    assert str(address) == shown
-    assert SECRET not in repr(address)
+            assert address == Address(**{"kind": "standalone", **fields})
+            assert str(address) == shown
+            assert SECRET not in repr(address)
 
 
 KNOWN = (
@@ -183,13 +184,14 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("url", "problem"), REFUSED, ids=[repr(url) for url, _ in REFUSED])
-def test_a_url_is_refused(url: str, problem: str) -> None:
-    with pytest.raises(ConfigurationError) as refused:
-        parse_url(url)
+def test_a_url_is_refused(subtests: pytest.Subtests) -> None:
+    for url, problem in REFUSED:
+        with subtests.test(url=url, problem=problem):
+            with pytest.raises(ConfigurationError) as refused:
+                parse_url(url)
 
-    assert str(refused.value) == f"cannot use the broker URL: {problem}"
-    assert SECRET not in str(refused.value)
+            assert str(refused.value) == f"cannot use the broker URL: {problem}"
+            assert SECRET not in str(refused.value)
 
 
 def test_a_database_of_many_digits_is_refused() -> None:

@@ -6,7 +6,6 @@ from redis import exceptions
 from taskq_core.broker.failures import pack, translate, translate_connecting
 from taskq_core.errors import (
     BrokerAuthenticationError,
-    BrokerError,
     BrokerFullError,
     BrokerReplyError,
     BrokerUnavailableError,
@@ -15,9 +14,8 @@ from taskq_core.errors import (
 WHERE = "redis://h:1/0"
 
 
-@pytest.mark.parametrize(
-    ("error", "kind", "may_have_happened"),
-    [
+def test_an_error_is_translated(subtests: pytest.Subtests) -> None:
+    for error, kind, may_have_happened in [
         (exceptions.ConnectionError("gone"), BrokerUnavailableError, True),
         (exceptions.TimeoutError("slow"), BrokerUnavailableError, True),
         (TimeoutError(), BrokerUnavailableError, True),
@@ -66,15 +64,13 @@ WHERE = "redis://h:1/0"
             False,
         ),
         (exceptions.ResponseError("WRONGTYPE Operation against a key"), BrokerReplyError, False),
-    ],
-    ids=str,
-)
-def test_an_error_is_translated(error: Exception, kind: type[BrokerError], may_have_happened: bool) -> None:
-    found = translate(error, WHERE)
+    ]:
+        with subtests.test(error=error, kind=kind, may_have_happened=may_have_happened):
+            found = translate(error, WHERE)
 
-    assert type(found) is kind
-    assert WHERE in str(found)
-    assert found.may_have_happened is may_have_happened
+            assert type(found) is kind
+            assert WHERE in str(found)
+            assert found.may_have_happened is may_have_happened
 
 
 def test_while_connecting_nothing_happened() -> None:

@@ -1,6 +1,7 @@
 """Fixtures for the command line."""
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,9 +10,26 @@ from click.testing import CliRunner, Result
 
 from taskq_core import TaskQ
 from taskq_core.cli.command import root
+from tests.clock import Clock
 from tests.redis_server import RedisServer
 
 Run = Callable[..., Result]
+
+
+@pytest.fixture
+def time_flies(clock: Clock) -> Iterator[None]:
+    """Seconds pass in milliseconds, for what waits in vain."""
+    is_over = threading.Event()
+
+    def skip() -> None:
+        while not is_over.wait(0.001):
+            clock.skip(1)
+
+    skipping = threading.Thread(target=skip)
+    skipping.start()
+    yield
+    is_over.set()
+    skipping.join()
 
 
 @pytest.fixture

@@ -48,9 +48,8 @@ def test_roles_of_other_versions_and_added_roles(run: Run) -> None:
     assert run("acl", "scheduler", "--user", "w", "--keep").stdout.startswith("ACL SETUSER w +asking")
 
 
-@pytest.mark.parametrize(
-    ("words", "problem"),
-    [
+def test_what_cannot_be_is_refused(run: Run, subtests: pytest.Subtests) -> None:
+    for words, problem in [
         (("owner",), "'owner' is not one of 'producer'"),
         (("producer", "--queue", "a b"), "cannot name the queue 'a b'"),
         (("producer", "--user", "a b"), "got 'a b'"),
@@ -59,7 +58,6 @@ def test_roles_of_other_versions_and_added_roles(run: Run) -> None:
         (("viewer", "--password-env", "NOT_SET_ANYWHERE"), "'NOT_SET_ANYWHERE' is not set or empty"),
         (("viewer", "--password-env", "A", "--password-hash", DIGEST), "exclude each other"),
         (("viewer", "--keep", "--password-hash", DIGEST), "give no password with it"),
-    ],
-)
-def test_what_cannot_be_is_refused(run: Run, words: tuple[str, ...], problem: str) -> None:
-    assert problem in run("acl", *words, status=1 if "--queue" in words else 2).stderr
+    ]:
+        with subtests.test(words=words, problem=problem):
+            assert problem in run("acl", *words, status=1 if "--queue" in words else 2).stderr

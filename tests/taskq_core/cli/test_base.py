@@ -3,8 +3,6 @@
 import importlib.metadata
 import io
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -49,17 +47,28 @@ def test_every_command_of_asynq_is_there_under_its_names() -> None:
         assert all(group.get_command(context, name) is not None for name in names.split("|")), words
 
 
-@pytest.mark.parametrize("path", COMMANDS, ids=lambda path: path or "taskq")
 def test_every_command_has_a_help_of_one_sentence_and_takes_the_shared_options(
-    path: str, capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str], subtests: pytest.Subtests
 ) -> None:
-    assert main([*path.split(), "--help"]) == 0
+    for path in COMMANDS:
+        with subtests.test(path=path):
+            assert main([*path.split(), "--help"]) == 0
 
-    told = capsys.readouterr().out
-    assert told.startswith(f"Usage: {' '.join(['taskq', *path.split()])}")
-    for option in ("--url", "--db", "--username", "--ask-password", "--prefix", "--app", "--json", "--color", "--help"):
-        assert option in told
-    assert COMMANDS[path].get_short_help_str(200).endswith(".")
+            told = capsys.readouterr().out
+            assert told.startswith(f"Usage: {' '.join(['taskq', *path.split()])}")
+            for option in (
+                "--url",
+                "--db",
+                "--username",
+                "--ask-password",
+                "--prefix",
+                "--app",
+                "--json",
+                "--color",
+                "--help",
+            ):
+                assert option in told
+            assert COMMANDS[path].get_short_help_str(200).endswith(".")
 
 
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,9 +77,10 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
         assert capsys.readouterr().out == f"{importlib.metadata.version('taskq-asynq')}\n"
 
 
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
+def test_a_wrong_command_line_is_told_in_one_line_with_status_2(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, subtests: pytest.Subtests
+) -> None:
+    for words, told in [
         (["quue", "list"], "taskq: no command 'quue'; did you mean 'queue'? (see taskq --help)"),
         (["queue", "pasue", "x"], "taskq: no command 'pasue'; did you mean 'pause'? (see taskq queue --help)"),
         (["task", "xyz"], "taskq: no command 'xyz'; there are list, find, "),
@@ -91,29 +101,28 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
         (["task", "enqueue", "-t", "x", "-l", "{}", "--deadline", "2030-01-01"], "has no time zone"),
         (["task", "enqueue", "-t", "x", "-l", "{}", "--header", "x"], "'x' is no header; give name=value"),
         (["worker"], "name the TaskQ object"),
-    ],
-)
-def test_a_wrong_command_line_is_told_in_one_line_with_status_2(
-    words: list[str], told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    ]:
+        with subtests.test(words=words, told=told):
+            monkeypatch.setattr(sys, "stdin", io.StringIO())
 
-    assert main(words) == 2
+            assert main(words) == 2
 
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.count("\n") == 1
-    assert told.lower() in captured.err.lower()
+            captured = capsys.readouterr()
+            assert captured.out == ""
+            assert captured.err.count("\n") == 1
+            assert told.lower() in captured.err.lower()
 
 
-@pytest.mark.parametrize("words", [[], ["queue"]])
-def test_without_a_verb_the_help_is_shown(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(words) == 2
-    told = capsys.readouterr().err
-    assert told.startswith(f"Usage: {' '.join(['taskq', *words])} [OPTIONS]")
-    assert "\nCommands:\n" in told
+def test_without_a_verb_the_help_is_shown(capsys: pytest.CaptureFixture[str], subtests: pytest.Subtests) -> None:
+    for words in [[], ["queue"]]:
+        with subtests.test(words=words):
+            assert main(words) == 2
+            told = capsys.readouterr().err
+            assert told.startswith(f"Usage: {' '.join(['taskq', *words])} [OPTIONS]")
+            assert "\nCommands:\n" in told
 
 
+@pytest.mark.usefixtures("time_flies")
 def test_a_broker_that_is_not_there_is_told_in_one_line_with_status_1(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["queue", "list", "--url", "127.0.0.1:1"]) == 1
 
@@ -123,6 +132,7 @@ def test_a_broker_that_is_not_there_is_told_in_one_line_with_status_1(capsys: py
     assert told.count("\n") == 1
 
 
+@pytest.mark.usefixtures("time_flies")
 def test_without_a_broker_the_first_of_several_is_tried_and_no_other(capsys: pytest.CaptureFixture[str]) -> None:
     ids = [word for number in range(20) for word in ("-i", f"id{number}")]
 
@@ -166,72 +176,60 @@ def test_an_unknown_queue_is_told_with_the_nearest(run: Run, app: Any) -> None:
     assert "there are 'critical'; taskq queue list shows all" in run("queue", "inspect", "other", status=1).stderr
 
 
-# --- as a process -----------------------------------------------------------------------------------------------------
-
-
 # --- completion -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_the_completion_script_names_the_command(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["completion", shell]) == 0
+def test_the_completion_script_names_the_command(capsys: pytest.CaptureFixture[str], subtests: pytest.Subtests) -> None:
+    for shell in ["bash", "zsh", "fish"]:
+        with subtests.test(shell=shell):
+            assert main(["completion", shell]) == 0
 
-    assert "_TASKQ_COMPLETE" in capsys.readouterr().out
+            assert "_TASKQ_COMPLETE" in capsys.readouterr().out
+
+
+def completed(typed: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """Return what a shell is told that completes the last word; nothing may be said beside it."""
+    monkeypatch.setenv("_TASKQ_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", typed)
+    monkeypatch.setenv("COMP_CWORD", str(len(typed.split()) - 1))
+    with pytest.raises(SystemExit):
+        main([])
+
+    told = capsys.readouterr()
+    assert told.err == ""
+    return told.out.split()
 
 
 @pytest.mark.redis
-@pytest.mark.parametrize(
-    ("typed", "expected"),
-    [
+def test_a_shell_completes_commands_options_and_queues(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    redis_server.client.sadd("asynq:queues", "critical", "low")
+    monkeypatch.setenv("TASKQ_URL", redis_server.unix_url)
+
+    for typed, expected in (
         ("taskq que", "queue"),
         ("taskq queue pa", "pause"),
         ("taskq task list --sta", "--state"),
         ("taskq task list --state arch", "archived"),
         ("taskq queue pause cri", "critical"),
         ("taskq task list -q cri", "critical"),
-    ],
-)
-def test_a_shell_completes_commands_options_and_queues(redis_server: RedisServer, typed: str, expected: str) -> None:
-    redis_server.client.sadd("asynq:queues", "critical", "low")
-    done = subprocess.run(
-        (sys.executable, "-m", "taskq_core"),
-        env=os.environ
-        | {
-            "_TASKQ_COMPLETE": "bash_complete",
-            "COMP_WORDS": typed,
-            "COMP_CWORD": str(len(typed.split()) - 1),
-            "TASKQ_URL": redis_server.unix_url,
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-    assert f"plain,{expected}" in done.stdout.splitlines()
-    assert done.stderr == ""
+    ):
+        assert f"plain,{expected}" in completed(typed, monkeypatch, capsys), typed
 
 
-@pytest.mark.parametrize("option", ["--color never", "--app bazaar:taskq", "--app nowhere:taskq"])
-def test_completion_without_a_broker_is_silent(option: str, tmp_path: Path) -> None:
-    (tmp_path / "bazaar.py").write_text("raise RuntimeError('out of order')\n")
-    done = subprocess.run(
-        (sys.executable, "-m", "taskq_core"),
-        env=os.environ
-        | {
-            "_TASKQ_COMPLETE": "bash_complete",
-            "COMP_WORDS": f"taskq queue pause {option} x",
-            "COMP_CWORD": "5",
-            "TASKQ_URL": "redis://127.0.0.1:1/0",
-            "PYTHONPATH": str(tmp_path),
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def test_completion_without_a_broker_is_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], time_flies: None
+) -> None:
+    (tmp_path / "bazaar_closed.py").write_text("raise RuntimeError('out of order')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("TASKQ_URL", "redis://127.0.0.1:1/0")
 
-    assert (done.stdout.strip(), done.stderr) == ("", "")
+    for option in ("--color never", "--app bazaar_closed:taskq", "--app nowhere:taskq"):
+        assert completed(f"taskq queue pause {option} x", monkeypatch, capsys) == [], option
 
 
+@pytest.mark.usefixtures("time_flies")
 def test_the_app_option_takes_the_broker_of_an_application(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

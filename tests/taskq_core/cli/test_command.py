@@ -45,22 +45,20 @@ def test_an_application_is_found_in_the_working_directory(shop: str) -> None:
     assert load_app(f"{shop}:nested.queue") is load_app(f"{shop}:taskq")
 
 
-@pytest.mark.parametrize(
-    ("target", "told"),
-    [
+def test_what_is_no_application_is_told(shop: str, subtests: pytest.Subtests) -> None:
+    for target, told in [
         ("{shop}", "give module:attribute"),
         ("{shop}:", "give module:attribute"),
         ("no_such_{shop}:taskq", "there is no module 'no_such_{shop}'"),
         ("{shop}.py:taskq", "a module is named without .py: {shop}:taskq"),
         ("{shop}:tasq", "'{shop}' has no attribute 'tasq'"),
         ("{shop}:other", "'{shop}:other' is no TaskQ but of type 'int'"),
-    ],
-)
-def test_what_is_no_application_is_told(shop: str, target: str, told: str) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        load_app(target.format(shop=shop))
+    ]:
+        with subtests.test(target=target, told=told):
+            with pytest.raises(ConfigurationError) as caught:
+                load_app(target.format(shop=shop))
 
-    assert told.format(shop=shop) in str(caught.value)
+            assert told.format(shop=shop) in str(caught.value)
 
 
 def test_an_import_that_fails_inside_the_module_keeps_its_traceback(shop: str) -> None:
@@ -68,27 +66,23 @@ def test_an_import_that_fails_inside_the_module_keeps_its_traceback(shop: str) -
         load_app(f"{shop}_broken:taskq")
 
 
-@pytest.mark.parametrize(
-    ("options", "told"),
-    [
+def test_a_bad_option_is_told_and_the_status_is_1(
+    shop: str, capsys: pytest.CaptureFixture[str], subtests: pytest.Subtests
+) -> None:
+    for options, told in [
         (["--queues", "a=0"], "QUEUES['a'] must be between 1 and"),
         (["--queues", "a=x"], "--queues: the weight of queue 'a' must be a whole number, got 'x'"),
         (["--concurrency", "0"], "concurrency must be between 1 and 100000, got 0"),
-    ],
-)
-def test_a_bad_option_is_told_and_the_status_is_1(
-    shop: str, options: list[str], told: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    status = main(["worker", f"{shop}:taskq", *options], stdout=io.StringIO())
+    ]:
+        with subtests.test(options=options, told=told):
+            status = main(["worker", f"{shop}:taskq", *options], stdout=io.StringIO())
 
-    assert status == 1
-    assert told in capsys.readouterr().err
+            assert status == 1
+            assert told in capsys.readouterr().err
 
 
 def test_an_unreachable_broker_ends_with_status_1(shop: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from taskq_core.worker import worker
-
-    monkeypatch.setattr(worker, "START_PATIENCE_S", 0.1)
+    monkeypatch.setattr("taskq_core.worker.worker.START_PATIENCE_S", 0.0)
     stdout = io.StringIO()
 
     assert main(["worker", f"{shop}:taskq", "--burst"], stdout=stdout) == 1
@@ -105,7 +99,7 @@ def test_a_burst_runs_what_is_there_and_ends_with_status_0(shop: str, redis_serv
     status = main(["worker", f"{shop}:taskq", "--burst", "-v", "2"], stdout=stdout)
 
     assert status == 0
-    assert handle.result(timeout=10) == "hello Ada"
+    assert handle.result(timeout=60) == "hello Ada"
     assert f"completed  shop:greet  {handle.id}  attempt 1" in stdout.getvalue()
     app.close()
 

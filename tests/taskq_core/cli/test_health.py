@@ -78,6 +78,7 @@ class TestOnRedis:
         assert document["reason"] == "queue 'default': asynq:{default}:pending is a string"
         assert document["queues"] == {"default": {"ok": False, "problem": "asynq:{default}:pending is a string"}}
 
+    @pytest.mark.usefixtures("time_flies")
     def test_a_server_that_refuses_writes_is_not_ready(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         with RedisServer(options={"min-replicas-to-write": "1"}) as server:
             monkeypatch.setenv("TASKQ_URL", server.unix_url)
@@ -118,6 +119,7 @@ class TestOnRedis:
         assert f"127.0.0.1:{port} does not tell its health" in run(*HEALTH, "--port", port, status=1).stdout
 
 
+@pytest.mark.usefixtures("time_flies")
 def test_redis_that_is_away_is_not_ready(run_json: RunJson) -> None:
     document = run_json("health", "--url", "redis://:secret@127.0.0.1:1/0", status=1)
 

@@ -9,17 +9,16 @@ from taskq_core.cli.params import DURATION, HEADER, MOMENT, StateType
 from taskq_core.wire import TaskState
 
 
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("90s", 90), ("1h30m", 5400), ("1.5h", 5400), ("500ms", 0.5), ("30", 30), ("0.5", 0.5)]
-)
-def test_durations(text: str, seconds: float) -> None:
-    assert DURATION.convert(text, None, None) == timedelta(seconds=seconds)
+def test_durations(subtests: pytest.Subtests) -> None:
+    for text, seconds in [("90s", 90), ("1h30m", 5400), ("1.5h", 5400), ("500ms", 0.5), ("30", 30), ("0.5", 0.5)]:
+        with subtests.test(text=text, seconds=seconds):
+            assert DURATION.convert(text, None, None) == timedelta(seconds=seconds)
 
 
-@pytest.mark.parametrize("text", ["", "soon", "-1s", "1d", "1..5", "99999999h"])
-def test_what_is_no_duration_is_refused(text: str) -> None:
-    with pytest.raises(click.BadParameter):
-        DURATION.convert(text, None, None)
+def test_what_is_no_duration_is_refused(subtests: pytest.Subtests) -> None:
+    for text in ["", "soon", "-1s", "1d", "1..5", "99999999h"]:
+        with subtests.test(text=text), pytest.raises(click.BadParameter):
+            DURATION.convert(text, None, None)
 
 
 def test_moments() -> None:

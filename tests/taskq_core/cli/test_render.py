@@ -74,19 +74,22 @@ def test_colours_that_are_asked_for_count_more_than_the_environment(monkeypatch:
     assert "\x1b[33mpaused" in stdout.getvalue()
 
 
-@pytest.mark.parametrize("colour", ["auto", "always"])
-def test_nothing_is_cut_in_a_pipe_whatever_its_colours(colour: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_cut_in_a_pipe_whatever_its_colours(
+    monkeypatch: pytest.MonkeyPatch, subtests: pytest.Subtests
+) -> None:
     """A CI server sets FORCE_COLOR; `--color always` is for a pager."""
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setenv("COLUMNS", "60")
-    out, stdout, stderr = output(colour)
+    for colour in ["auto", "always"]:
+        with subtests.test(colour=colour):
+            monkeypatch.setenv("FORCE_COLOR", "1")
+            monkeypatch.setenv("COLUMNS", "60")
+            out, stdout, stderr = output(colour)
 
-    with out.progress("deleting") as progress:
-        progress(1, 2)
-        out.table((Column(title="NAME"), Column(title="ERROR", cut=True)), [("n" * 70, "e" * 200)], empty="")
+            with out.progress("deleting") as progress:
+                progress(1, 2)
+                out.table((Column(title="NAME"), Column(title="ERROR", cut=True)), [("n" * 70, "e" * 200)], empty="")
 
-    assert Text.from_ansi(stdout.getvalue()).plain.splitlines()[1].split() == ["n" * 70, "e" * 200]
-    assert stderr.getvalue() == ""
+            assert Text.from_ansi(stdout.getvalue()).plain.splitlines()[1].split() == ["n" * 70, "e" * 200]
+            assert stderr.getvalue() == ""
 
 
 def test_a_table_too_wide_for_its_terminal_can_still_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,21 +106,28 @@ def test_a_table_too_wide_for_its_terminal_can_still_be_read(monkeypatch: pytest
     assert row.split() == ["i" * 36, "in", "5m", "ValueError", "3"]
 
 
-@pytest.mark.parametrize("width", [60, 100, 400])
-def test_long_text_is_cut_on_a_terminal_and_ids_stay_whole(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", str(width))
-    out, stdout, _ = output("always", file=Terminal)
-    columns = (Column(title="ID", whole=True), Column(title="PAYLOAD", cut=True), Column(title="ERROR", cut=True))
-    task_id = "1f3a0c5e-8a43-4e24-9a37-b1b5f8f9d0aa"
+def test_long_text_is_cut_on_a_terminal_and_ids_stay_whole(
+    monkeypatch: pytest.MonkeyPatch, subtests: pytest.Subtests
+) -> None:
+    for width in [60, 100, 400]:
+        with subtests.test(width=width):
+            monkeypatch.setenv("COLUMNS", str(width))
+            out, stdout, _ = output("always", file=Terminal)
+            columns = (
+                Column(title="ID", whole=True),
+                Column(title="PAYLOAD", cut=True),
+                Column(title="ERROR", cut=True),
+            )
+            task_id = "1f3a0c5e-8a43-4e24-9a37-b1b5f8f9d0aa"
 
-    out.table(columns, [(task_id, "{}", "e" * 200), (task_id, "p" * 9, "short")], empty="")
+            out.table(columns, [(task_id, "{}", "e" * 200), (task_id, "p" * 9, "short")], empty="")
 
-    lines = Text.from_ansi(stdout.getvalue()).plain.splitlines()
-    assert len(lines) == 3
-    assert all(line.startswith(task_id) for line in lines[1:])
-    assert all(len(line.rstrip()) <= width for line in lines)
-    assert "p" * 9 in lines[2]
-    assert ("e" * 200 in lines[1]) is (width == 400)
+            lines = Text.from_ansi(stdout.getvalue()).plain.splitlines()
+            assert len(lines) == 3
+            assert all(line.startswith(task_id) for line in lines[1:])
+            assert all(len(line.rstrip()) <= width for line in lines)
+            assert "p" * 9 in lines[2]
+            assert ("e" * 200 in lines[1]) is (width == 400)
 
 
 def test_an_empty_table_says_so() -> None:
@@ -128,20 +138,21 @@ def test_an_empty_table_says_so() -> None:
     assert stdout.getvalue() == "no queues\n"
 
 
-@pytest.mark.parametrize("colour", ["auto", "always"])
-def test_text_of_others_neither_steers_the_terminal_nor_is_read_as_markup(colour: str) -> None:
-    out, stdout, stderr = output(colour)
-    evil = "\x1b]0;owned\x07[red]name[/red]\r\n:smile:\N{RIGHT-TO-LEFT OVERRIDE}"
+def test_text_of_others_neither_steers_the_terminal_nor_is_read_as_markup(subtests: pytest.Subtests) -> None:
+    for colour in ["auto", "always"]:
+        with subtests.test(colour=colour):
+            out, stdout, stderr = output(colour)
+            evil = "\x1b]0;owned\x07[red]name[/red]\r\n:smile:\N{RIGHT-TO-LEFT OVERRIDE}"
 
-    out.table((Column(title="NAME"),), [(evil,)], empty="")
-    out.line(evil)
-    out.pairs({"name": evil})
-    out.complain(evil)
+            out.table((Column(title="NAME"),), [(evil,)], empty="")
+            out.line(evil)
+            out.pairs({"name": evil})
+            out.complain(evil)
 
-    shown = stdout.getvalue() + stderr.getvalue()
-    assert shown.count(r"\x1b]0;owned\x07[red]name[/red]\r\n:smile:\u202e".replace("\n", "")) >= 3
-    assert "\x1b]0" not in shown
-    assert "\r" not in shown
+            shown = stdout.getvalue() + stderr.getvalue()
+            assert shown.count(r"\x1b]0;owned\x07[red]name[/red]\r\n:smile:\u202e".replace("\n", "")) >= 3
+            assert "\x1b]0" not in shown
+            assert "\r" not in shown
 
 
 def test_json_is_one_document_with_all_characters() -> None:
@@ -154,16 +165,17 @@ def test_json_is_one_document_with_all_characters() -> None:
     assert "\x1b" not in stdout.getvalue()
 
 
-@pytest.mark.parametrize("odd", ["\x9b31m", "\x85", "\u2028", "\u202e", "\x7f", "\ud800", "\U000e0001"], ids=ascii)
-def test_json_steers_no_terminal_and_is_read_as_it_was(odd: str) -> None:
+def test_json_steers_no_terminal_and_is_read_as_it_was(subtests: pytest.Subtests) -> None:
     """JSON itself escapes the control characters of ASCII alone."""
-    out, stdout, _ = output(as_json=True)
+    for odd in ["\x9b31m", "\x85", "\u2028", "\u202e", "\x7f", "\ud800", "\U000e0001"]:
+        with subtests.test(odd=odd):
+            out, stdout, _ = output(as_json=True)
 
-    out.json({f"name{odd}": [f"a{odd}b\n"]})
+            out.json({f"name{odd}": [f"a{odd}b\n"]})
 
-    assert all(line.isprintable() for line in stdout.getvalue().split("\n"))
-    assert stdout.getvalue().count("\n") == 5
-    assert json.loads(stdout.getvalue()) == {f"name{odd}": [f"a{odd}b\n"]}
+            assert all(line.isprintable() for line in stdout.getvalue().split("\n"))
+            assert stdout.getvalue().count("\n") == 5
+            assert json.loads(stdout.getvalue()) == {f"name{odd}": [f"a{odd}b\n"]}
 
 
 def test_progress_is_shown_on_a_terminal_only() -> None:
@@ -180,12 +192,18 @@ def test_progress_is_shown_on_a_terminal_only() -> None:
     assert stdout.getvalue() == ""
 
 
-@pytest.mark.parametrize(
-    ("span_s", "text"),
-    [(0, "0ms"), (0.25, "250ms"), (1.5, "1.5s"), (59, "59s"), (3600, "1h"), (3661, "1h 1m"), (200_000, "2d 7h")],
-)
-def test_spans(span_s: float, text: str) -> None:
-    assert shown_span(timedelta(seconds=span_s)) == text
+def test_spans(subtests: pytest.Subtests) -> None:
+    for span_s, text in [
+        (0, "0ms"),
+        (0.25, "250ms"),
+        (1.5, "1.5s"),
+        (59, "59s"),
+        (3600, "1h"),
+        (3661, "1h 1m"),
+        (200_000, "2d 7h"),
+    ]:
+        with subtests.test(span_s=span_s, text=text):
+            assert shown_span(timedelta(seconds=span_s)) == text
 
 
 def test_moments_sizes_rates_and_bytes() -> None:

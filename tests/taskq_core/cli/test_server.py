@@ -116,6 +116,7 @@ def test_the_doctor_of_a_good_server_ends_with_status_0(run: Run, monkeypatch: p
         assert "red " not in run("doctor").stdout
 
 
+@pytest.mark.usefixtures("time_flies")
 def test_the_doctor_tells_of_a_broker_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--url", "127.0.0.1:1", "--json"]) == 1
 
@@ -133,9 +134,7 @@ def tick() -> None: ...
 
 
 def test_a_scheduler_that_cannot_start_ends_with_status_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from taskq_core.scheduler import scheduler
-
-    monkeypatch.setattr(scheduler, "START_PATIENCE_S", 0.1)
+    monkeypatch.setattr("taskq_core.scheduler.scheduler.START_PATIENCE_S", 0.0)
     (tmp_path / "clock_gone.py").write_text(CLOCK.format(url="redis://127.0.0.1:1/0"))
     monkeypatch.syspath_prepend(str(tmp_path))
 

@@ -365,8 +365,8 @@ def test_enqueue_spelt_as_asynq_spells_it(run: Run, app: TaskQ) -> None:
     assert enqueued(app, {"id": "x", "queue": "low"}).next_run_at.year == 2040
 
 
-def test_enqueue_that_no_replica_confirms(run: Run, app: TaskQ, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TASKQ_ENQUEUE_TIMEOUT", "2")
+@pytest.mark.usefixtures("time_flies")
+def test_enqueue_that_no_replica_confirms(run: Run, app: TaskQ) -> None:
     told = run(*("task", "enqueue", "-t", "shop:ship", "-l", "{}", "--id", "x", "--replicated", "1"), status=1)
 
     assert "is in queue 'default', but not confirmed: " in told.stderr

@@ -45,10 +45,10 @@ def test_options_replace_the_settings() -> None:
     assert (config.concurrency, config.strict_priority, config.burst) == (20, True, True)
 
 
-@pytest.mark.parametrize("queues", ["", "=3", "a=,b", "a=-1", "a=1.5", "}a", "a=9999999"])
-def test_queues_that_cannot_be_are_refused(queues: str) -> None:
-    with pytest.raises(ConfigurationError):
-        worker_config(SETTINGS, parse("--queues", queues))
+def test_queues_that_cannot_be_are_refused(subtests: pytest.Subtests) -> None:
+    for queues in ["", "=3", "a=,b", "a=-1", "a=1.5", "}a", "a=9999999"]:
+        with subtests.test(queues=queues), pytest.raises(ConfigurationError):
+            worker_config(SETTINGS, parse("--queues", queues))
 
 
 def test_the_help_shows_the_settings(capsys: pytest.CaptureFixture[str]) -> None:
@@ -86,13 +86,14 @@ def test_a_worker_without_tasks_says_what_that_means() -> None:
     assert "none registered" in banner(TaskQ(), worker_config(SETTINGS, {}))
 
 
-@pytest.mark.parametrize(("verbosity", "is_quiet"), [(0, True), (1, False)])
-def test_verbosity_0_says_nothing(verbosity: int, is_quiet: bool) -> None:
-    stdout = io.StringIO()
+def test_verbosity_0_says_nothing(subtests: pytest.Subtests) -> None:
+    for verbosity, is_quiet in [(0, True), (1, False)]:
+        with subtests.test(verbosity=verbosity, is_quiet=is_quiet):
+            stdout = io.StringIO()
 
-    make_worker(make_app(), {"verbosity": verbosity}, stdout=stdout)
+            make_worker(make_app(), {"verbosity": verbosity}, stdout=stdout)
 
-    assert (stdout.getvalue() == "") is is_quiet
+            assert (stdout.getvalue() == "") is is_quiet
 
 
 def test_a_line_per_task_says_how_it_ended() -> None:

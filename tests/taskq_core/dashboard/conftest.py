@@ -1,6 +1,5 @@
-"""Both faces of the dashboard, asked alike, and how much they ask of Redis."""
+"""The dashboard, and how much it asks of Redis. `test_faces` shows that its blocking face answers alike."""
 
-import inspect
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any
@@ -9,8 +8,8 @@ import pytest
 
 from taskq_core import TaskQ
 from taskq_core.broker import operations
-from taskq_core.dashboard import AsyncDashboard, Dashboard
-from taskq_core.inspector import AsyncInspector, Inspector
+from taskq_core.dashboard import AsyncDashboard
+from taskq_core.inspector import AsyncInspector
 from tests.redis_server import RedisServer
 
 Ask = Callable[..., Any]
@@ -32,14 +31,12 @@ def now_s(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> int:
     return int(now[0])
 
 
-@pytest.fixture(params=["blocking", "asyncio"])
-def ask(request: pytest.FixtureRequest, app: TaskQ) -> Ask:
-    """Ask either dashboard by the name of a method; both have to answer alike."""
+@pytest.fixture
+def ask(app: TaskQ) -> Ask:
+    """Ask the dashboard by the name of a method."""
 
     async def ask(method: str, *args: Any, **kwargs: Any) -> Any:
-        face = Dashboard(Inspector(app)) if request.param == "blocking" else AsyncDashboard(AsyncInspector(app))
-        answer = getattr(face, method)(*args, **kwargs)
-        return await answer if inspect.isawaitable(answer) else answer
+        return await getattr(AsyncDashboard(AsyncInspector(app)), method)(*args, **kwargs)
 
     return ask
 

@@ -9,6 +9,7 @@ import pytest
 from taskq_core import ConfigurationError, TaskQ
 from taskq_core.dashboard import DAYS_CHOICES, DayRow, error_rate
 from tests.redis_server import RedisServer
+from tests.rows import rows
 from tests.taskq_core.dashboard.conftest import Ask
 
 redis = pytest.mark.redis
@@ -67,9 +68,7 @@ async def test_a_span_of_days_costs_one_command_a_queue(ask: Ask, commands_of: C
     assert await commands_of("history", ["a", "b"], days=90) == 3, "the time, and the counters of two queues"
 
 
-@pytest.mark.parametrize(
-    ("failed", "processed", "rate"), [(0, 0, None), (0, 4, 0.0), (1, 4, 0.25), (4, 4, 1.0), (5, 4, 1.0)]
-)
+@rows(("failed", "processed", "rate"), [(0, 0, None), (0, 4, 0.0), (1, 4, 0.25), (4, 4, 1.0), (5, 4, 1.0)])
 def test_the_error_rate_is_a_share_of_all_runs(failed: int, processed: int, rate: float | None) -> None:
     """Of counters that were read one after the other, too."""
     assert error_rate(failed, processed) == rate

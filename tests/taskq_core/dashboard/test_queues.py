@@ -11,6 +11,7 @@ from taskq_core.dashboard import STATES, TYPES_SAMPLE, Dashboard, QueueStatus, o
 from taskq_core.errors import QueueNotFoundError
 from taskq_core.inspector import Inspector
 from tests.redis_server import RedisServer
+from tests.rows import rows
 from tests.taskq_core.dashboard.conftest import Ask
 
 pytestmark = pytest.mark.redis
@@ -140,7 +141,7 @@ async def test_an_unknown_queue_and_days_that_are_none_are_refused(app: TaskQ, a
 
 
 async def test_an_unreachable_store_is_told(redis_server: RedisServer) -> None:
-    app = TaskQ("redis://127.0.0.1:1/0", enqueue_timeout=0.1)
+    app = TaskQ("redis://127.0.0.1:1/0", enqueue_timeout=0.01)
 
     for look in (Dashboard(Inspector(app)).queues, Dashboard(Inspector(app)).workers):
         with pytest.raises(BrokerUnavailableError):
@@ -156,7 +157,7 @@ async def test_what_an_inspector_has_read_already_is_told_in_the_same_words(app:
     assert [(row.name, row.size, row.memory) for row in found.queues] == [("default", 1, None)]
 
 
-@pytest.mark.parametrize(("method", "arguments"), [("queues", ()), ("queue", ("default",))])
+@rows(("method", "arguments"), [("queues", ()), ("queue", ("default",))])
 async def test_how_much_is_asked_does_not_grow_with_the_tasks(
     app: TaskQ, ask: Ask, commands_of: Callable[..., Any], method: str, arguments: tuple[str, ...]
 ) -> None:

@@ -11,6 +11,7 @@ from taskq_core.dashboard import LONGEST_SPAN
 from taskq_core.wire import Keys
 from taskq_core.wire.samples import LEVELS, Level, QueueSample
 from tests.redis_server import RedisServer
+from tests.rows import rows
 from tests.taskq_core.dashboard.conftest import Ask
 
 pytestmark = pytest.mark.redis
@@ -115,9 +116,7 @@ async def test_samples_of_a_clock_that_was_set_do_not_run_backward(ask: Ask, pas
     assert [each.sizes[TaskState.PENDING] for each in series.samples] == [1, 4]
 
 
-@pytest.mark.parametrize(
-    ("span", "level"), list(zip((1, 6, 8 * 24, 30 * 24), LEVELS, strict=True)), ids=["1h", "6h", "8d", "30d"]
-)
+@rows(("span", "level"), list(zip((1, 6, 8 * 24, 30 * 24), LEVELS, strict=True)), ids=["1h", "6h", "8d", "30d"])
 async def test_the_finest_resolution_that_reaches_back_is_read(ask: Ask, past: Past, span: int, level: Level) -> None:
     for number, each in enumerate(LEVELS):
         past.note((each.step_s, {"pending": number}), level=each)
@@ -172,7 +171,7 @@ async def test_never_more_points_than_asked_for(ask: Ask, past: Past, redis_serv
     assert sum(each.processed for each in series.samples) >= 1430
 
 
-@pytest.mark.parametrize(
+@rows(
     "wrong",
     [
         {"span": timedelta(seconds=59)},

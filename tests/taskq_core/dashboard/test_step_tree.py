@@ -1,8 +1,7 @@
 """Steps of a workflow as lines of a tree."""
 
-import pytest
-
 from taskq_core.dashboard.step_tree import step_tree
+from tests.rows import rows
 from tests.taskq_core.dashboard.test_workflows import graph
 
 
@@ -45,7 +44,7 @@ def test_branches_of_branches_keep_their_rails() -> None:
     assert drawn(a=(), b=("a",), c=("b",), d=("b",), e=("a",)) == ["a", "+ b", "| + c", "| ` d", "` e"]
 
 
-@pytest.mark.parametrize("count", [0, 1, 5000])
+@rows("count", [0, 1, 5000])
 def test_each_step_stands_there_once_however_many_there_are(count: int) -> None:
     names = [f"s{number}" for number in range(count)]
     after = {name: (names[number - 1],) if number else () for number, name in enumerate(names)}

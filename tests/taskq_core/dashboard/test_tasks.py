@@ -13,6 +13,7 @@ from taskq_core.dashboard.tasks import SELECTED_MAX, search_tasks
 from taskq_core.inspector import ALLOWED_STATES, Inspector, QueueInfo, TaskAction, TaskRef
 from taskq_core.wire import build_message, encode_message
 from tests.redis_server import RedisServer
+from tests.rows import rows
 from tests.taskq_core.dashboard.conftest import Ask
 
 pytestmark = pytest.mark.redis
@@ -159,7 +160,7 @@ async def test_a_search_goes_on_after_a_queue_that_has_emptied(ask: Ask, redis_s
     assert ids(second.tasks) == ["b1"]
 
 
-@pytest.mark.parametrize(
+@rows(
     "cursor",
     ["", "x", "archived", "archived/zz/", "nowhere/64/", "aggregating/64/", "archived/64656661756c74/x", "a/b/c"],
 )

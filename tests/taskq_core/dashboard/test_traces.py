@@ -1,8 +1,7 @@
 """Where the trace of a task is shown."""
 
-import pytest
-
 from taskq_core.dashboard import trace_url
+from tests.rows import rows
 
 URL = "https://tempo.example/trace/{trace_id}?from=taskq"
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -15,7 +14,7 @@ def test_a_task_with_a_trace_has_an_address() -> None:
     assert trace_url("", headers) is None
 
 
-@pytest.mark.parametrize(
+@rows(
     "traceparent",
     [
         None,

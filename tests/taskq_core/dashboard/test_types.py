@@ -11,6 +11,7 @@ from taskq_core.errors import QueueNotFoundError
 from taskq_core.wire import Keys
 from taskq_core.wire.tallies import BOUNDS_S, HOUR_S, TypeTally
 from tests.redis_server import RedisServer
+from tests.rows import rows
 from tests.taskq_core.dashboard.conftest import Ask
 
 pytestmark = pytest.mark.redis
@@ -52,7 +53,7 @@ async def test_without_runs_there_are_no_types(ask: Ask, redis_server: RedisServ
     assert list((await ask("types", ["default"], hours=24)).types) == []
 
 
-@pytest.mark.parametrize("hours", [-1, 25, 1.5])
+@rows("hours", [-1, 25, 1.5])
 async def test_hours_out_of_bounds_are_refused(ask: Ask, hours: Any) -> None:
     with pytest.raises(ConfigurationError, match="hours must"):
         await ask("types", ["default"], hours=hours)

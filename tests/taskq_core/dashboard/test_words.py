@@ -3,13 +3,12 @@
 from collections import Counter
 from datetime import UTC, datetime
 
-import pytest
-
 from taskq_core.dashboard.words import actions_for, cancelled, outcome, question, retried, step_stands
 from taskq_core.errors import BrokerUnavailableError
 from taskq_core.inspector import ActionReport, Skip, TaskAction, TaskRef
 from taskq_core.wire import TaskState
 from taskq_core.workflow import StepInfo, StepState, WorkflowInfo, WorkflowState
+from tests.rows import rows
 
 
 def test_a_question_names_what_is_meant() -> None:
@@ -38,7 +37,7 @@ def test_a_failure_on_the_way_is_told_with_what_was_left() -> None:
     )
 
 
-@pytest.mark.parametrize(
+@rows(
     ("state", "actions"),
     [
         (TaskState.ACTIVE, ["cancel"]),

@@ -137,14 +137,18 @@ async def test_tls(open_port: Open, tmp_path: Path) -> None:
         await get(f"{address}/metrics")
 
 
-@pytest.mark.parametrize(
-    ("text", "words"), [("", "names nobody"), ("# x\n\n", "names nobody"), ("a:b\nc\n", "entry 2"), (":b\n", "entry 1")]
-)
-def test_a_file_that_names_nobody_is_refused(tmp_path: Path, text: str, words: str) -> None:
-    (tmp_path / "people").write_text(text)
+def test_a_file_that_names_nobody_is_refused(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for text, words in [
+        ("", "names nobody"),
+        ("# x\n\n", "names nobody"),
+        ("a:b\nc\n", "entry 2"),
+        (":b\n", "entry 1"),
+    ]:
+        with subtests.test(text=text, words=words):
+            (tmp_path / "people").write_text(text)
 
-    with pytest.raises(ConfigurationError, match=words):
-        read_people(tmp_path / "people")
+            with pytest.raises(ConfigurationError, match=words):
+                read_people(tmp_path / "people")
 
 
 def test_a_file_that_is_not_there_is_refused(app: TaskQ, tmp_path: Path) -> None:
@@ -154,8 +158,7 @@ def test_a_file_that_is_not_there_is_refused(app: TaskQ, tmp_path: Path) -> None
             ExporterPort(Exporter(app, config), config)
 
 
-@pytest.mark.parametrize(
-    ("said", "seconds"), [("10", 10), ("2.5", 2.5), ("", None), ("x", None), ("nan", None), ("-1", None)]
-)
-def test_what_a_scraper_says_of_its_patience(said: str, seconds: float | None) -> None:
-    assert wait_s(said) == seconds
+def test_what_a_scraper_says_of_its_patience(subtests: pytest.Subtests) -> None:
+    for said, seconds in [("10", 10), ("2.5", 2.5), ("", None), ("x", None), ("nan", None), ("-1", None)]:
+        with subtests.test(said=said, seconds=seconds):
+            assert wait_s(said) == seconds

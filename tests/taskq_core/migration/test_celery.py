@@ -70,20 +70,18 @@ def test_a_second_run_changes_nothing(project: str, tmp_path: Path, monkeypatch:
     assert not found.failed
 
 
-@pytest.mark.parametrize(
-    "call",
-    ["add.apply_async((1, 2), priority=5)", "chord([add.s(1, 2)], add.s(3)).apply_async(countdown=5)"],
-)
-def test_a_second_run_marks_nothing_again(call: str, tmp_path: Path) -> None:
+def test_a_second_run_marks_nothing_again(tmp_path: Path, subtests: pytest.Subtests) -> None:
     """By then the task is one of taskq, in a file that has others of Celery: what the call is of cannot be told."""
-    tasks = "@shared_task\ndef add(x, y): ...\n\n\n@shared_task\ndef left(*args): ...\n"
-    text = f"from celery import chord, shared_task\n\n\n{tasks}\n\n{call}\n"
-    first = migrated(text, tmp_path)
-    assert [mark for _line, mark in first.marks if "apply_async" in mark]
+    for call in ["add.apply_async((1, 2), priority=5)", "chord([add.s(1, 2)], add.s(3)).apply_async(countdown=5)"]:
+        with subtests.test(call=call):
+            tasks = "@shared_task\ndef add(x, y): ...\n\n\n@shared_task\ndef left(*args): ...\n"
+            text = f"from celery import chord, shared_task\n\n\n{tasks}\n\n{call}\n"
+            first = migrated(text, tmp_path)
+            assert [mark for _line, mark in first.marks if "apply_async" in mark]
 
-    second = migrated(first.new, tmp_path)
+            second = migrated(first.new, tmp_path)
 
-    assert not second.is_change
+            assert not second.is_change
 
 
 @pytest.mark.parametrize("project", PROJECTS)
@@ -125,9 +123,9 @@ NEW_HEAD = HEAD.replace("from celery import shared_task", "from shop.queue impor
 )
 
 
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
+def test_a_call_is_translated_or_marked(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    """None: it stays as it was, below a comment."""
+    for before, after in [
         ("f.delay(1)", "f.delay(1)"),
         ("f.apply_async()", "f.delay()"),
         ("f.apply_async((1,), {'b': 2})", "f.delay(1, b=2)"),
@@ -176,20 +174,18 @@ NEW_HEAD = HEAD.replace("from celery import shared_task", "from shop.queue impor
         ("f.delay(1).get(propagate=False)", None),
         ("unknown.apply_async((1,))", None),
         ("f.delay(1).ready()", None),
-    ],
-)
-def test_a_call_is_translated_or_marked(before: str, after: str | None, tmp_path: Path) -> None:
-    """None: it stays as it was, below a comment."""
-    change = migrated(HEAD + before + "\n", tmp_path)
+    ]:
+        with subtests.test(before=before, after=after):
+            change = migrated(HEAD + before + "\n", tmp_path)
 
-    assert not change.error
-    if after is None:
-        assert [line for line in change.new.splitlines() if "# TODO taskq: " not in line] == (
-            NEW_HEAD + before + "\n"
-        ).splitlines()
-        assert len(change.marks) == 1
-    else:
-        assert change.new == NEW_HEAD + after + "\n"
+            assert not change.error
+            if after is None:
+                assert [line for line in change.new.splitlines() if "# TODO taskq: " not in line] == (
+                    NEW_HEAD + before + "\n"
+                ).splitlines()
+                assert len(change.marks) == 1
+            else:
+                assert change.new == NEW_HEAD + after + "\n"
 
 
 APP = """from celery import Celery
@@ -216,9 +212,8 @@ def special(a=1):
 """
 
 
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
+def test_a_task_that_is_sent_by_name_carries_what_its_own_calls_do(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for before, after in [
         (
             "app.send_task('shop.tasks.f', args=[1], kwargs={'b': 2}, countdown=5)",
             "taskq.remote('shop.tasks.f', run_after=5, timeout=60, retention=0, max_retry=5).delay(a=1, b=2)",
@@ -236,15 +231,14 @@ def special(a=1):
         ("app.send_task('shop.tasks.f', priority=3)", None),
         ("app.send_task('shop.tasks.f').get()", None),
         ("handle = app.send_task('shop.tasks.f')", None),
-    ],
-)
-def test_a_task_that_is_sent_by_name_carries_what_its_own_calls_do(
-    before: str, after: str | None, tmp_path: Path
-) -> None:
-    new = migrated(APP + before + "\n", tmp_path).new
+    ]:
+        with subtests.test(before=before, after=after):
+            new = migrated(APP + before + "\n", tmp_path).new
 
-    assert (after or before) in new.splitlines()
-    assert ("# TODO taskq: send_task: " in new or "# TODO taskq: apply_async(priority=)" in new) == (after is None)
+            assert (after or before) in new.splitlines()
+            assert ("# TODO taskq: send_task: " in new or "# TODO taskq: apply_async(priority=)" in new) == (
+                after is None
+            )
 
 
 def test_a_call_by_name_that_cannot_carry_an_option_says_which(tmp_path: Path) -> None:
@@ -263,11 +257,12 @@ ROUTES = {
 }
 
 
-@pytest.mark.parametrize("case", ROUTES)
-def test_routes_become_the_queues_of_tasks_that_name_none(case: str, tmp_path: Path) -> None:
-    routes, sent, other = ROUTES[case]
-    change = migrated(
-        f"""
+def test_routes_become_the_queues_of_tasks_that_name_none(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for case in ROUTES:
+        with subtests.test(case=case):
+            routes, sent, other = ROUTES[case]
+            change = migrated(
+                f"""
         from celery import Celery
 
         app = Celery("shop")
@@ -285,57 +280,54 @@ def test_routes_become_the_queues_of_tasks_that_name_none(case: str, tmp_path: P
         @app.task(queue="own")
         def own(): ...
         """,
-        tmp_path,
-    )
+                tmp_path,
+            )
 
-    assert f"@taskq.task(max_retry=0, queue={sent})\ndef send" in change.new
-    assert f"@taskq.task(max_retry=0, queue={other})\ndef other" in change.new
-    assert '@taskq.task(queue="own", max_retry=0)\ndef own' in change.new
-    assert "TODO taskq: task_routes" not in change.new
-    assert any("task_routes is not needed" in note for _, note in change.notes)
+            assert f"@taskq.task(max_retry=0, queue={sent})\ndef send" in change.new
+            assert f"@taskq.task(max_retry=0, queue={other})\ndef other" in change.new
+            assert '@taskq.task(queue="own", max_retry=0)\ndef own' in change.new
+            assert "TODO taskq: task_routes" not in change.new
+            assert any("task_routes is not needed" in note for _, note in change.notes)
 
 
-@pytest.mark.parametrize(
-    ("routes", "mark"),
-    [
+def test_routes_that_cannot_be_put_onto_tasks_are_marked(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for routes, mark in [
         ("{'shop.tasks.send': {'queue': 'a'}, 'billing.*': {'queue': 'b'}}", "no rewritten task is called billing.*"),
         ("{'shop.tasks.send': {'exchange': 'a'}}", "task_routes: only a dict"),
         ("{'shop.tasks.send': 'a'}", "task_routes: only a dict"),
         ("(route_task,)", "task_routes: only a dict"),
         ("ROUTES", "task_routes: only a dict"),
-    ],
-)
-def test_routes_that_cannot_be_put_onto_tasks_are_marked(routes: str, mark: str, tmp_path: Path) -> None:
-    head = "from celery import Celery\n\napp = Celery('shop')\n"
-    text = f"{head}app.conf.update(task_routes={routes})\n\n\n@app.task\ndef send(): ...\n"
+    ]:
+        with subtests.test(routes=routes, mark=mark):
+            head = "from celery import Celery\n\napp = Celery('shop')\n"
+            text = f"{head}app.conf.update(task_routes={routes})\n\n\n@app.task\ndef send(): ...\n"
 
-    new = migrated(text, tmp_path).new
+            new = migrated(text, tmp_path).new
 
-    assert f"# TODO taskq: task_routes: {mark.removeprefix('task_routes: ')}" in new
-    assert ("queue=" in new.partition("def send")[0].rpartition("@")[2]) == ("shop.tasks.send': {'queue'" in routes)
+            assert f"# TODO taskq: task_routes: {mark.removeprefix('task_routes: ')}" in new
+            assert ("queue=" in new.partition("def send")[0].rpartition("@")[2]) == (
+                "shop.tasks.send': {'queue'" in routes
+            )
 
 
-@pytest.mark.parametrize(
-    "before",
-    [
+def test_what_is_not_celerys_is_left_alone(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    """In a file that has nothing to do with tasks."""
+    for before in [
         "pool.apply_async(print, (1,))",
         "class A:\n    def delay(self): ...\n    def retry(self): ...",
         "response.get(timeout=3)",
         "thing.s(1)",
         "settings.set(queue='q')",
-    ],
-)
-def test_what_is_not_celerys_is_left_alone(before: str, tmp_path: Path) -> None:
-    """In a file that has nothing to do with tasks."""
-    change = migrated(before + "\n", tmp_path)
+    ]:
+        with subtests.test(before=before):
+            change = migrated(before + "\n", tmp_path)
 
-    assert not change.is_change
-    assert not change.marks
+            assert not change.is_change
+            assert not change.marks
 
 
-@pytest.mark.parametrize(
-    ("decorator", "expected"),
-    [
+def test_a_decorator_is_translated_or_the_task_left_to_celery(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for decorator, expected in [
         ("", "(max_retry=0)"),
         ("()", "(max_retry=0)"),
         ("(name='x')", "(name='x', max_retry=0)"),
@@ -370,30 +362,28 @@ def test_what_is_not_celerys_is_left_alone(before: str, tmp_path: Path) -> None:
         ("(max_retries=None, autoretry_for=(OSError,))", None),
         ("(rate_limit='often')", None),
         ("(name='x',  # why\n)", None),
-    ],
-)
-def test_a_decorator_is_translated_or_the_task_left_to_celery(
-    decorator: str, expected: str | None, tmp_path: Path
+    ]:
+        with subtests.test(decorator=decorator, expected=expected):
+            before = f"from celery import shared_task\n\n\n@shared_task{decorator}\ndef f():\n    pass\n"
+
+            change = migrated(before, tmp_path)
+
+            assert not change.error
+            if expected is None:
+                assert [
+                    line for line in change.new.splitlines() if not line.startswith("# TODO taskq: ")
+                ] == before.splitlines()
+                assert "f is left to Celery" in change.new
+            else:
+                assert f"@taskq.task{expected}\ndef f():" in change.new
+                assert "celery" not in change.new
+                compile(change.new, "x", "exec")
+
+
+def test_what_a_bound_task_does_is_translated_or_the_task_left_to_celery(
+    tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
-    before = f"from celery import shared_task\n\n\n@shared_task{decorator}\ndef f():\n    pass\n"
-
-    change = migrated(before, tmp_path)
-
-    assert not change.error
-    if expected is None:
-        assert [
-            line for line in change.new.splitlines() if not line.startswith("# TODO taskq: ")
-        ] == before.splitlines()
-        assert "f is left to Celery" in change.new
-    else:
-        assert f"@taskq.task{expected}\ndef f():" in change.new
-        assert "celery" not in change.new
-        compile(change.new, "x", "exec")
-
-
-@pytest.mark.parametrize(
-    ("body", "expected"),
-    [
+    for body, expected in [
         ("return self.request.id", "return self.id"),
         ("return self.request.retries", "return self.retried"),
         ("return self.max_retries", "return self.max_retry"),
@@ -416,43 +406,38 @@ def test_a_decorator_is_translated_or_the_task_left_to_celery(
         ("self = 3", None),
         ("return lambda self: self.request.id", None),
         ("return f'{self.request.id}'", None),
-    ],
-)
-def test_what_a_bound_task_does_is_translated_or_the_task_left_to_celery(
-    body: str, expected: str | None, tmp_path: Path
-) -> None:
-    before = f"from celery import shared_task\n\n\n@shared_task(bind=True)\ndef f(self, a):\n    {body}\n"
+    ]:
+        with subtests.test(body=body, expected=expected):
+            before = f"from celery import shared_task\n\n\n@shared_task(bind=True)\ndef f(self, a):\n    {body}\n"
 
-    change = migrated(before, tmp_path)
+            change = migrated(before, tmp_path)
 
-    assert not change.error
-    if expected is None:
-        assert [
-            line for line in change.new.splitlines() if not line.startswith("# TODO taskq: ")
-        ] == before.splitlines()
-    else:
-        assert change.new.endswith(f"def f(self: TaskContext, a):\n    {expected}\n")
-        compile(change.new, "x", "exec")
+            assert not change.error
+            if expected is None:
+                assert [
+                    line for line in change.new.splitlines() if not line.startswith("# TODO taskq: ")
+                ] == before.splitlines()
+            else:
+                assert change.new.endswith(f"def f(self: TaskContext, a):\n    {expected}\n")
+                compile(change.new, "x", "exec")
 
 
-@pytest.mark.parametrize(
-    "function",
-    [
+def test_a_function_that_cannot_be_a_task_is_left_to_celery(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    for function in [
         "def f(*args): ...",
         "def f(**kwargs): ...",
         "def f(a, /): ...",
         "def f():\n    yield 1",
         "class A:\n    @shared_task\n    def f(self): ...",
-    ],
-)
-def test_a_function_that_cannot_be_a_task_is_left_to_celery(function: str, tmp_path: Path) -> None:
-    decorator = "" if function.startswith("class") else "@shared_task\n"
-    before = f"from celery import shared_task\n\n\n{decorator}{function}\n"
+    ]:
+        with subtests.test(function=function):
+            decorator = "" if function.startswith("class") else "@shared_task\n"
+            before = f"from celery import shared_task\n\n\n{decorator}{function}\n"
 
-    change = migrated(before, tmp_path)
+            change = migrated(before, tmp_path)
 
-    assert [line for line in change.new.splitlines() if "# TODO taskq: " not in line] == before.splitlines()
-    assert change.marks
+            assert [line for line in change.new.splitlines() if "# TODO taskq: " not in line] == before.splitlines()
+            assert change.marks
 
 
 def test_a_class_of_an_app_is_marked(tmp_path: Path) -> None:
@@ -578,10 +563,10 @@ def test_json_tells_what_would_change(tmp_path: Path, capsys: pytest.CaptureFixt
     assert [each["text"] for each in file["marks"]] == ["apply_async(priority=) has no equal that could be put here"]
 
 
-@pytest.mark.parametrize("target", ["", "shop", "shop.queue", "shop.queue:", "1:x", "shop.queue:a.b"])
-def test_a_target_that_is_none_is_refused(target: str) -> None:
-    with pytest.raises(ConfigurationError, match="MODULE:NAME"):
-        Target.parse(target)
+def test_a_target_that_is_none_is_refused(subtests: pytest.Subtests) -> None:
+    for target in ["", "shop", "shop.queue", "shop.queue:", "1:x", "shop.queue:a.b"]:
+        with subtests.test(target=target), pytest.raises(ConfigurationError, match="MODULE:NAME"):
+            Target.parse(target)
 
 
 def test_without_a_target_a_project_that_is_not_djangos_is_refused(tmp_path: Path) -> None:
@@ -611,9 +596,8 @@ def test_a_queue_module_that_is_there_is_not_overwritten(tmp_path: Path) -> None
 # --- schedules --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("schedule", "spec"),
-    [
+def test_a_schedule_of_celery_as_a_spec(subtests: pytest.Subtests) -> None:
+    for schedule, spec in [
         ("30", "@every 30s"),
         ("1.5", "@every 1.5s"),
         ("60 * 60", "@every 3600s"),
@@ -629,15 +613,13 @@ def test_a_queue_module_that_is_there_is_not_overwritten(tmp_path: Path) -> None
         ("crontab(minute=[0, 30])", "0,30 * * * *"),
         ("crontab(month_of_year='jan,jul')", "* * * 1,7 *"),
         ("crontab(hour='8-18/2')", "* 8-18/2 * * *"),
-    ],
-)
-def test_a_schedule_of_celery_as_a_spec(schedule: str, spec: str) -> None:
-    assert spec_of(ast.parse(schedule, mode="eval").body) == spec
+    ]:
+        with subtests.test(schedule=schedule, spec=spec):
+            assert spec_of(ast.parse(schedule, mode="eval").body) == spec
 
 
-@pytest.mark.parametrize(
-    "schedule",
-    [
+def test_a_schedule_that_has_no_equal_is_refused(subtests: pytest.Subtests) -> None:
+    for schedule in [
         "0.2",
         "solar('sunset', 1, 2)",
         "crontab(day_of_month=13, day_of_week='fri')",
@@ -648,8 +630,6 @@ def test_a_schedule_of_celery_as_a_spec(schedule: str, spec: str) -> None:
         "crontab(day_of_week='someday')",
         "timedelta(minutes=n)",
         "schedules['x']",
-    ],
-)
-def test_a_schedule_that_has_no_equal_is_refused(schedule: str) -> None:
-    with pytest.raises(CannotTranslateError):
-        spec_of(ast.parse(schedule, mode="eval").body)
+    ]:
+        with subtests.test(schedule=schedule), pytest.raises(CannotTranslateError):
+            spec_of(ast.parse(schedule, mode="eval").body)

@@ -4,8 +4,7 @@ import asyncio
 import contextvars
 import functools
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
@@ -31,13 +30,16 @@ class AsyncObject:
         return value
 
 
-@pytest.mark.parametrize(
-    "function",
-    [answer, functools.partial(answer), AsyncObject(), lambda value: answer(value), lambda value: value],
-    ids=["coroutine", "partial", "object", "returns awaitable", "plain"],
-)
-async def test_what_it_returns_is_awaited_if_need_be(call: Caller, function: Callable[..., Any]) -> None:
-    assert await call(function, 5) == 5
+async def test_what_it_returns_is_awaited_if_need_be(call: Caller, subtests: pytest.Subtests) -> None:
+    for function in [
+        answer,
+        functools.partial(answer),
+        AsyncObject(),
+        lambda value: answer(value),
+        lambda value: value,
+    ]:
+        with subtests.test(function=function):
+            assert await call(function, 5) == 5
 
 
 async def test_a_plain_function_runs_in_a_thread_that_is_used_again(call: Caller) -> None:

@@ -67,14 +67,16 @@ class TestMissed:
         assert due(HOURLY, NOON, self.NOW, "all", window_s=2 * HOUR) == [NOON + 2 * HOUR, NOON + 3 * HOUR]
         assert due(HOURLY, NOON, self.NOW, "all", window_s=9 * HOUR) == [NOON + hour * HOUR for hour in (1, 2, 3)]
 
-    @pytest.mark.parametrize("policy", ["one", "all"])
-    def test_the_window_ends_it(self, policy: str) -> None:
-        assert due(HOURLY, NOON, self.NOW, policy, window_s=1200) == [NOON + 3 * HOUR]
-        assert due(HOURLY, NOON, self.NOW, policy, window_s=1199) == []
+    def test_the_window_ends_it(self, subtests: pytest.Subtests) -> None:
+        for policy in ["one", "all"]:
+            with subtests.test(policy=policy):
+                assert due(HOURLY, NOON, self.NOW, policy, window_s=1200) == [NOON + 3 * HOUR]
+                assert due(HOURLY, NOON, self.NOW, policy, window_s=1199) == []
 
-    @pytest.mark.parametrize("policy", ["skip", "one"])
-    def test_one_that_is_on_time_stands_for_those_before(self, policy: str) -> None:
-        assert due(HOURLY, NOON, NOON + 3 * HOUR + 5, policy) == [NOON + 3 * HOUR]
+    def test_one_that_is_on_time_stands_for_those_before(self, subtests: pytest.Subtests) -> None:
+        for policy in ["skip", "one"]:
+            with subtests.test(policy=policy):
+                assert due(HOURLY, NOON, NOON + 3 * HOUR + 5, policy) == [NOON + 3 * HOUR]
 
     def test_the_last_is_found_far_back(self) -> None:
         weekly = parse_schedule("0 0 * * 0")

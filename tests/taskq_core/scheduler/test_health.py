@@ -44,27 +44,26 @@ class TestJudging:
             },
         )
 
-    @pytest.mark.parametrize("case", [{"leads": False}, {"leads": False, "entries": 0, "answer_age_s": None}])
-    def test_one_that_waits_to_lead_or_has_no_entries(self, case: dict[str, Any]) -> None:
-        is_ready, body = judged(**case)
+    def test_one_that_waits_to_lead_or_has_no_entries(self, subtests: pytest.Subtests) -> None:
+        for case in [{"leads": False}, {"leads": False, "entries": 0, "answer_age_s": None}]:
+            with subtests.test(case=case):
+                is_ready, body = judged(**case)
 
-        assert (is_ready, body["status"], body["leads"], body["queues"]) == (True, "ready", False, {})
+                assert (is_ready, body["status"], body["leads"], body["queues"]) == (True, "ready", False, {})
 
-    @pytest.mark.parametrize(
-        ("case", "status", "reason"),
-        [
+    def test_one_that_does_not_work(self, subtests: pytest.Subtests) -> None:
+        for case, status, reason in [
             ({"status": "new"}, "starting", "nothing is enqueued yet"),
             ({"status": "closed"}, "draining", "nothing more is enqueued"),
             ({"answer_age_s": None}, "starting", "Redis was not asked for the lease yet"),
             ({"answer_age_s": STALE_S + 1}, "unready", "Redis answered 31 s ago last"),
             ({"problem": "no answer"}, "unready", "queue 'low': no answer"),
             ({"age_s": STALE_S + 1}, "unready", "queue 'low': its last turn ended 31 s ago"),
-        ],
-    )
-    def test_one_that_does_not_work(self, case: dict[str, Any], status: str, reason: str) -> None:
-        is_ready, body = judged(**case)
+        ]:
+            with subtests.test(case=case, status=status, reason=reason):
+                is_ready, body = judged(**case)
 
-        assert (is_ready, body["status"], body["reason"]) == (False, status, reason)
+                assert (is_ready, body["status"], body["reason"]) == (False, status, reason)
 
     def test_a_problem_stands_at_its_queue(self) -> None:
         _, body = judged(problem="no answer")
@@ -157,20 +156,18 @@ async def _is(scheduler: Scheduler, expected: tuple[int, str]) -> bool:
     return await status_of(scheduler) == expected
 
 
-@pytest.mark.parametrize(
-    ("options", "expected", "shown"),
-    [
+def test_the_options_of_the_command(subtests: pytest.Subtests) -> None:
+    for options, expected, shown in [
         ({}, ("127.0.0.1", None), ""),
         ({"health_port": None, "health_host": None}, ("127.0.0.1", None), ""),
         ({"health_port": 8090}, ("127.0.0.1", 8090), "health       http://127.0.0.1:8090/readyz"),
         ({"health_port": 8090, "health_host": "::"}, ("::", 8090), "health       http://[::]:8090/readyz"),
-    ],
-)
-def test_the_options_of_the_command(options: dict[str, Any], expected: tuple[str, int | None], shown: str) -> None:
-    config = scheduler_config(options)
+    ]:
+        with subtests.test(options=options, expected=expected, shown=shown):
+            config = scheduler_config(options)
 
-    assert (config.health_host, config.health_port) == expected
-    assert shown in banner(TaskQ(), config)
+            assert (config.health_host, config.health_port) == expected
+            assert shown in banner(TaskQ(), config)
 
 
 def test_what_is_refused() -> None:

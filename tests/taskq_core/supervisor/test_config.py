@@ -13,36 +13,39 @@ from taskq_core.supervisor.config import LONGEST_PAUSE_S, STEADY_S, Pause
 from taskq_core.worker import WorkerConfig
 
 
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [("300MB", 300_000_000), ("300 mb", 300_000_000), ("1.5GiB", 1_610_612_736), ("20000KB", 20_000_000)],
-)
-def test_amounts_of_memory(text: str, size: int) -> None:
-    assert memory_bytes("max_memory", text) == size
+def test_amounts_of_memory(subtests: pytest.Subtests) -> None:
+    for text, size in [
+        ("300MB", 300_000_000),
+        ("300 mb", 300_000_000),
+        ("1.5GiB", 1_610_612_736),
+        ("20000KB", 20_000_000),
+    ]:
+        with subtests.test(text=text, size=size):
+            assert memory_bytes("max_memory", text) == size
 
 
-@pytest.mark.parametrize("value", ["", "MB", "300", "300 MBit", "-1GB", "1e9", "15MiB", "2000000TB", True, 1.5, None])
-def test_what_is_no_amount_of_memory_or_too_little_is_refused(value: object) -> None:
-    with pytest.raises(ConfigurationError, match="--max-memory"):
-        memory_bytes("--max-memory", value)
+def test_what_is_no_amount_of_memory_or_too_little_is_refused(subtests: pytest.Subtests) -> None:
+    for value in ["", "MB", "300", "300 MBit", "-1GB", "1e9", "15MiB", "2000000TB", True, 1.5, None]:
+        with subtests.test(value=value), pytest.raises(ConfigurationError, match="--max-memory"):
+            memory_bytes("--max-memory", value)
 
 
-@pytest.mark.parametrize("processes", ["0", "-1", "513", "many", "", "1.5", "AUTO!"])
-def test_what_is_no_number_of_processes_is_refused(processes: str) -> None:
-    with pytest.raises(ConfigurationError, match="--processes"):
-        supervisor_config(Settings(), {"processes": processes}, WorkerConfig())
+def test_what_is_no_number_of_processes_is_refused(subtests: pytest.Subtests) -> None:
+    for processes in ["0", "-1", "513", "many", "", "1.5", "AUTO!"]:
+        with subtests.test(processes=processes), pytest.raises(ConfigurationError, match="--processes"):
+            supervisor_config(Settings(), {"processes": processes}, WorkerConfig())
 
 
-@pytest.mark.parametrize("value", [0, -1, 513, "many", True, 1.5])
-def test_what_is_no_number_of_processes_is_refused_in_settings(value: object) -> None:
-    with pytest.raises(ConfigurationError, match="PROCESSES"):
-        Settings(processes=value)  # type: ignore[arg-type]  # what is tested
+def test_what_is_no_number_of_processes_is_refused_in_settings(subtests: pytest.Subtests) -> None:
+    for value in [0, -1, 513, "many", True, 1.5]:
+        with subtests.test(value=value), pytest.raises(ConfigurationError, match="PROCESSES"):
+            Settings(processes=value)  # type: ignore[arg-type]  # what is tested
 
 
-@pytest.mark.parametrize("settings", [{"max_tasks": 0}, {"max_memory": "300"}, {"max_memory": "much"}])
-def test_limits_that_cannot_be_are_refused_in_settings(settings: dict[str, object]) -> None:
-    with pytest.raises(ConfigurationError, match="MAX_"):
-        Settings(**settings)  # type: ignore[arg-type]  # what is tested
+def test_limits_that_cannot_be_are_refused_in_settings(subtests: pytest.Subtests) -> None:
+    for settings in [{"max_tasks": 0}, {"max_memory": "300"}, {"max_memory": "much"}]:
+        with subtests.test(settings=settings), pytest.raises(ConfigurationError, match="MAX_"):
+            Settings(**settings)  # type: ignore[arg-type]  # what is tested
 
 
 def test_the_environment_sets_them() -> None:
@@ -58,17 +61,18 @@ def test_one_process_that_is_never_replaced_needs_no_supervisor() -> None:
     assert supervisor_config(Settings(processes=4), {"processes": "1"}, WorkerConfig()) is None
 
 
-@pytest.mark.parametrize("options", [{"max_tasks": 100}, {"max_memory": "300MB"}, {"processes": "auto"}])
 def test_one_process_that_is_replaced_has_a_supervisor(
-    options: dict[str, object], monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch, subtests: pytest.Subtests
 ) -> None:
     """Of `auto`, it is replaced on SIGHUP: what that does must not depend on the cores of the machine."""
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0}, raising=False)
+    for options in [{"max_tasks": 100}, {"max_memory": "300MB"}, {"processes": "auto"}]:
+        with subtests.test(options=options):
+            monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0}, raising=False)
 
-    supervision = supervisor_config(Settings(), options, WorkerConfig())
+            supervision = supervisor_config(Settings(), options, WorkerConfig())
 
-    assert supervision is not None
-    assert supervision.processes == 1
+            assert supervision is not None
+            assert supervision.processes == 1
 
 
 def test_options_replace_the_settings() -> None:
@@ -81,15 +85,18 @@ def test_options_replace_the_settings() -> None:
     assert supervision.span("ending") > 60, "what runs gets its grace before its process is killed"
 
 
-@pytest.mark.parametrize("name", ["processes", "max_tasks", "max_memory"])
-def test_a_worker_that_is_a_single_process_refuses_them(name: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"--reload .* --{name.replace('_', '-')} "):
-        refuse_processes({name: "2"}, "--reload")
+def test_a_worker_that_is_a_single_process_refuses_them(subtests: pytest.Subtests) -> None:
+    for name in ["processes", "max_tasks", "max_memory"]:
+        option = f"--{name.replace('_', '-')}"
+        with subtests.test(name=name), pytest.raises(ConfigurationError, match=f"--reload .* {option} "):
+            refuse_processes({name: "2"}, "--reload")
 
 
-@pytest.mark.parametrize(
-    ("own", "files", "count"),
-    [
+def test_auto_is_as_many_as_may_be_used(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, subtests: pytest.Subtests
+) -> None:
+    """A container or unit that is granted one and a half cores of many counts two; so does what it stands in."""
+    for own, files, count in [
         ("0::/", {}, 8),
         ("0::/", {"cpu.max": "max 100000"}, 8),
         ("0::/", {"cpu.max": "150000 100000"}, 2),
@@ -100,22 +107,18 @@ def test_a_worker_that_is_a_single_process_refuses_them(name: str) -> None:
         ("4:cpu,cpuacct:/docker/1", {"cpu/cpu.cfs_quota_us": "250000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3),
         ("4:cpu,cpuacct:/", {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 8),
         ("3:memory:/x\n4:cpu:/x", {"cpu/x/cpu.cfs_quota_us": "100000", "cpu/x/cpu.cfs_period_us": "50000"}, 2),
-    ],
-)
-def test_auto_is_as_many_as_may_be_used(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, own: str, files: dict[str, str], count: int
-) -> None:
-    """A container or unit that is granted one and a half cores of many counts two; so does what it stands in."""
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
-    monkeypatch.setattr(cores, "_GROUPS", tmp_path / "groups")
-    monkeypatch.setattr(cores, "_OWN", tmp_path / "own")
-    (tmp_path / "own").write_text(own + "\n")
-    for name, text in files.items():
-        path = tmp_path / "groups" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+    ]:
+        with subtests.test(own=own, files=files, count=count):
+            monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+            monkeypatch.setattr(cores, "_GROUPS", tmp_path / "groups")
+            monkeypatch.setattr(cores, "_OWN", tmp_path / "own")
+            (tmp_path / "own").write_text(own + "\n")
+            for name, text in files.items():
+                path = tmp_path / "groups" / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text)
 
-    assert usable_cores() == count
+            assert usable_cores() == count
 
 
 def test_the_pause_grows_with_deaths_in_a_row_and_is_bounded() -> None:
@@ -148,24 +151,22 @@ def test_limits_are_drawn_apart() -> None:
     assert Limits.drawn(1, None).tasks == 1
 
 
-@pytest.mark.parametrize(
-    ("tasks", "memory", "why"),
-    [
+def test_why_a_process_is_replaced(subtests: pytest.Subtests) -> None:
+    for tasks, memory, why in [
         (9, 99, ""),
         (10, 0, "it has run 10 tasks"),
         (1, 20_000_001, "it takes 20 MB of memory"),
         (0, 20_000_001, ""),
-    ],
-)
-def test_why_a_process_is_replaced(tasks: int, memory: int, why: str) -> None:
-    assert Limits(tasks=10, memory=20_000_000).reached(tasks, memory) == why
+    ]:
+        with subtests.test(tasks=tasks, memory=memory, why=why):
+            assert Limits(tasks=10, memory=20_000_000).reached(tasks, memory) == why
 
 
 def test_no_limit_is_never_reached() -> None:
     assert Limits().reached(10**9, 2**40) == ""
 
 
-@pytest.mark.parametrize("values", [{"processes": 0}, {"ending": -1}, {"health_port": 70_000}])
-def test_a_configuration_that_cannot_be_is_refused(values: dict[str, int]) -> None:
-    with pytest.raises(ConfigurationError):
-        SupervisorConfig(**values)  # type: ignore[arg-type]  # what is tested
+def test_a_configuration_that_cannot_be_is_refused(subtests: pytest.Subtests) -> None:
+    for values in [{"processes": 0}, {"ending": -1}, {"health_port": 70_000}]:
+        with subtests.test(values=values), pytest.raises(ConfigurationError):
+            SupervisorConfig(**values)  # type: ignore[arg-type]  # what is tested

@@ -18,29 +18,28 @@ def back(error: BaseException) -> BaseException:
     return decode_failure(encode_failure(error))
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
+def test_class_and_text_are_what_they_were(subtests: pytest.Subtests) -> None:
+    for error in [
         ValueError("no"),
         KeyError("k"),
         FileNotFoundError(2, "not there", "/x"),
         SystemExit(3),
         UnicodeDecodeError("utf-8", b"x", 0, 1, "bad"),
         MemoryError(),
-    ],
-)
-def test_class_and_text_are_what_they_were(error: BaseException) -> None:
-    again = back(error)
+    ]:
+        with subtests.test(error=error):
+            again = back(error)
 
-    assert isinstance(again, type(error))
-    assert (type(again).__name__, str(again)) == (type(error).__name__, str(error))
+            assert isinstance(again, type(error))
+            assert (type(again).__name__, str(again)) == (type(error).__name__, str(error))
 
 
-@pytest.mark.parametrize("error", [Sealed("no"), ExceptionGroup("two", [ValueError(1)])])
-def test_of_a_class_with_rules_of_its_own_the_name_and_the_text_come_back(error: Exception) -> None:
-    again = back(error)
+def test_of_a_class_with_rules_of_its_own_the_name_and_the_text_come_back(subtests: pytest.Subtests) -> None:
+    for error in [Sealed("no"), ExceptionGroup("two", [ValueError(1)])]:
+        with subtests.test(error=error):
+            again = back(error)
 
-    assert (type(again).__name__, str(again)) == (type(error).__name__, str(error))
+            assert (type(again).__name__, str(again)) == (type(error).__name__, str(error))
 
 
 def test_a_class_that_is_not_loaded_here_is_not_imported() -> None:

@@ -17,21 +17,18 @@ def test_a_payload_comes_back_byte_for_byte() -> None:
     assert unwrap(wrapped, ("to", "n", "text")) == (PAYLOAD, TP)
 
 
-@pytest.mark.parametrize(
-    "payload",
-    [
+def test_order_and_white_space_do_not_matter(subtests: pytest.Subtests) -> None:
+    for payload in [
         f'{{"data":{{"a":1}},"traceparent":"{TP}"}}',
         f' {{ "traceparent" : "{TP}" ,\n "data" : {{"a":1}} }}\n',
         f'\t{{"data" :\r\n{{"a":1}} , "traceparent": "{TP}" }} ',
-    ],
-)
-def test_order_and_white_space_do_not_matter(payload: str) -> None:
-    assert unwrap(payload.encode(), ()) == (b'{"a":1}', TP)
+    ]:
+        with subtests.test(payload=payload):
+            assert unwrap(payload.encode(), ()) == (b'{"a":1}', TP)
 
 
-@pytest.mark.parametrize(
-    "payload",
-    [
+def test_anything_else_is_the_task_s_own_payload(subtests: pytest.Subtests) -> None:
+    for payload in [
         b"",
         b"{}",
         b"not json",
@@ -58,28 +55,30 @@ def test_order_and_white_space_do_not_matter(payload: str) -> None:
         f'{{"traceparent":"ff{TP[2:]}","data":{{}}}}'.encode(),
         f'{{"traceparent":"00-{"0" * 32}-00f067aa0ba902b7-01","data":{{}}}}'.encode(),
         f'{{"traceparent":"00-4bf92f3577b34da6a3ce929d0e0e4736-{"0" * 16}-01","data":{{}}}}'.encode(),
-    ],
-)
-def test_anything_else_is_the_task_s_own_payload(payload: bytes) -> None:
-    assert unwrap(payload, ()) == (payload, None)
+    ]:
+        with subtests.test(payload=payload):
+            assert unwrap(payload, ()) == (payload, None)
 
 
-@pytest.mark.parametrize("parameter", ["traceparent", "data"])
-def test_a_task_with_such_a_parameter_is_neither_wrapped_nor_unwrapped(parameter: str) -> None:
-    wrapped = wrap(PAYLOAD, {"traceparent": TP})
+def test_a_task_with_such_a_parameter_is_neither_wrapped_nor_unwrapped(subtests: pytest.Subtests) -> None:
+    for parameter in ["traceparent", "data"]:
+        with subtests.test(parameter=parameter):
+            wrapped = wrap(PAYLOAD, {"traceparent": TP})
 
-    assert unwrap(wrapped, (parameter, "x")) == (wrapped, None)
-    assert wrap(PAYLOAD, {"traceparent": TP}, (parameter,)) == PAYLOAD
-
-
-@pytest.mark.parametrize("headers", [{}, {"traceparent": "garbage"}, {"traceparent": 'x","data":{}}'}])
-def test_without_a_valid_trace_a_payload_stays_as_it_is(headers: dict[str, str]) -> None:
-    assert wrap(PAYLOAD, headers) == PAYLOAD
+            assert unwrap(wrapped, (parameter, "x")) == (wrapped, None)
+            assert wrap(PAYLOAD, {"traceparent": TP}, (parameter,)) == PAYLOAD
 
 
-@pytest.mark.parametrize("payload", [b"", b"raw bytes \x00", b"[1]", b'{"a":', b'{"a":1}{"b":2}', b"[" * 100_000])
-def test_a_payload_that_is_no_json_object_is_not_wrapped(payload: bytes) -> None:
-    assert wrap(payload, {"traceparent": TP}) == payload
+def test_without_a_valid_trace_a_payload_stays_as_it_is(subtests: pytest.Subtests) -> None:
+    for headers in [{}, {"traceparent": "garbage"}, {"traceparent": 'x","data":{}}'}]:
+        with subtests.test(headers=headers):
+            assert wrap(PAYLOAD, headers) == PAYLOAD
+
+
+def test_a_payload_that_is_no_json_object_is_not_wrapped(subtests: pytest.Subtests) -> None:
+    for payload in [b"", b"raw bytes \x00", b"[1]", b'{"a":', b'{"a":1}{"b":2}', b"[" * 100_000]:
+        with subtests.test(payload=payload):
+            assert wrap(payload, {"traceparent": TP}) == payload
 
 
 def test_a_later_version_of_traceparent_may_be_longer() -> None:

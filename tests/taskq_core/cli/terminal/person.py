@@ -96,13 +96,21 @@ class Person:
         field.value = text
         await self.press("enter")
 
-    async def sees(self, *parts: str) -> None:
+    async def sees(self, *parts: str, meanwhile: Callable[[], object] | None = None) -> None:
         """Wait until all of these are on the terminal."""
-        await self.until(lambda: all(part in self.text for part in parts), lambda: f"{parts} in\n{self.text}")
+        await self.until(
+            lambda: all(part in self.text for part in parts),
+            lambda: f"{parts} in\n{self.text}",
+            meanwhile=meanwhile,
+        )
 
-    async def misses(self, *parts: str) -> None:
+    async def misses(self, *parts: str, meanwhile: Callable[[], object] | None = None) -> None:
         """Wait until none of these is on the terminal."""
-        await self.until(lambda: not any(part in self.text for part in parts), lambda: f"no {parts} in\n{self.text}")
+        await self.until(
+            lambda: not any(part in self.text for part in parts),
+            lambda: f"no {parts} in\n{self.text}",
+            meanwhile=meanwhile,
+        )
 
     async def until(
         self,

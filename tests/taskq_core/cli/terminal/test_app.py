@@ -1,7 +1,6 @@
 """The terminal dashboard as a whole: going around, keys, small terminals, Redis away, and who may change nothing."""
 
 import asyncio
-import contextlib
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,10 +15,12 @@ from taskq_core.cli.terminal.tasks import TasksLook
 from taskq_core.errors import ConfigurationError
 from taskq_core.inspector import AsyncInspector
 from taskq_core.wire import TaskState
+from tests.clock import Clock
 from tests.redis_server import RedisServer
 from tests.relay import Relay
 from tests.taskq_core.cli.terminal.conftest import Open, Put
 from tests.taskq_core.cli.terminal.person import sat_down
+from tests.taskq_core.worker.conftest import until
 
 pytestmark = pytest.mark.redis
 VIEWER = "resetchannels ~asynq:* ~taskq:* +@all -@dangerous -@write +info"
@@ -28,10 +29,6 @@ VIEWER = "resetchannels ~asynq:* ~taskq:* +@all -@dangerous -@write +info"
 
 async def test_digits_lead_to_the_screens_and_q_leads_back_and_out(opened: Open) -> None:
     async with opened() as person:
-        for number, (name, label) in enumerate(TOPS, 1):
-            await person.press(str(number))
-            await person.until(lambda name=name: name == person.look.TOP and person.look.found is not None)
-            await person.sees(f"{number} {label}")
         await person.press("2", "q")
         await person.until(lambda: not person.app.is_running or person.app._exit)
 
@@ -46,8 +43,9 @@ async def test_each_screen_has_its_keys_and_its_help(opened: Open, enqueued: Put
     enqueued("a")
 
     async with opened(size=(80, 50)) as person:
-        for number, (name, _label) in enumerate(TOPS, 1):
+        for number, (name, label) in enumerate(TOPS, 1):
             await person.press(str(number))
+            await person.sees(f"{number} {label}")
             await person.until(lambda name=name: person.look.found is not None and name == person.look.TOP)
             await person.until(lambda: "Help" in person.foot)
             assert "Back" in person.foot
@@ -58,21 +56,23 @@ async def test_each_screen_has_its_keys_and_its_help(opened: Open, enqueued: Put
             await person.misses("Look again now")
 
 
-@pytest.mark.parametrize("width", [80, 40])
-async def test_every_screen_fits_a_narrow_terminal(opened: Open, enqueued: Put, width: int) -> None:
+async def test_every_screen_fits_a_narrow_terminal(opened: Open, enqueued: Put) -> None:
     """What does not fit is left out or cut, and no line is longer."""
     enqueued("a-task-with-a-rather-long-id-that-does-not-fit", name="reports:of-a-rather-long-name-too")
 
-    async with opened(size=(width, 24)) as person:
-        for number in range(1, len(TOPS) + 1):
+    async with opened(size=(40, 24)) as person:
+        for number, (name, _label) in enumerate(TOPS, 1):
             await person.press(str(number))
-            await person.until(
-                lambda number=number: person.look.found is not None and TOPS[number - 1][0] == person.look.TOP
-            )
-            assert len(person.lines) == 24
-            assert max(map(len, person.lines)) <= width
+            await person.until(lambda name=name: person.look.found is not None and name == person.look.TOP)
+            for width in (80, 40):
+                await person.pilot.resize_terminal(width, 24)
+                await person.settle()
+                assert len(person.lines) == 24
+                assert max(map(len, person.lines)) <= width
         await person.press("1", "enter")
         await person.until(lambda: isinstance(person.look, TasksLook) and person.look.found is not None)
+        await person.sees("a-task-w", "…")
+        await person.pilot.resize_terminal(80, 24)
         await person.sees("a-task-w", "…")
 
 
@@ -102,37 +102,45 @@ async def test_a_question_is_asked_on_a_small_terminal_too(opened: Open, enqueue
         await person.sees("Delete the queue", "mail", "(y)", "(n)")
 
 
-async def test_it_looks_again_by_itself(opened: Open, enqueued: Put) -> None:
-    async with opened(refresh=timedelta(seconds=0.2)) as person:
+async def test_it_looks_again_by_itself(opened: Open, enqueued: Put, clock: Clock) -> None:
+    async with opened(refresh=timedelta(seconds=2)) as person:
         await person.sees("There is no queue so far")
         enqueued("a")
-        await person.sees("mail", "pend 1")
+        await person.sees("mail", "pend 1", meanwhile=lambda: clock.skip(1))
 
 
 async def test_one_look_ends_before_the_next_begins(
-    opened: Open, enqueued: Put, monkeypatch: pytest.MonkeyPatch
+    opened: Open, enqueued: Put, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
     """However slow Redis is."""
     enqueued("a")
-    at_once = most = looks = 0
+    at_once = looks = 0
+    answers = asyncio.Event()
+    answers.set()
     read = QueuesLook.read
 
     async def slowly(self: QueuesLook) -> object:
-        nonlocal at_once, most, looks
+        nonlocal at_once, looks
         at_once += 1
         looks += 1
-        most = max(most, at_once)
         try:
-            await asyncio.sleep(0.4)
+            await answers.wait()
             return await read(self)
         finally:
             at_once -= 1
 
     monkeypatch.setattr(QueuesLook, "read", slowly)
-    async with opened(refresh=timedelta(seconds=0.2)) as person:
-        await person.until(lambda: looks >= 3)
+    async with opened(refresh=timedelta(seconds=2)) as person:
+        answers.clear()
+        await person.until(lambda: at_once == 1, meanwhile=lambda: clock.skip(1))
+        before = looks
+        for _ in range(5):
+            clock.skip(10)
+            await person.settle()
+        assert (at_once, looks) == (1, before)
 
-    assert most == 1
+        answers.set()
+        await person.until(lambda: looks > before, meanwhile=lambda: clock.skip(1))
 
 
 async def test_another_screen_does_not_wait_for_the_one_before(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,28 +155,31 @@ async def test_another_screen_does_not_wait_for_the_one_before(opened: Open, mon
         await person.sees("No worker runs.")
 
 
-async def test_a_redis_that_goes_away_is_told_and_what_was_seen_stays_until_it_is_back() -> None:
-    with RedisServer() as server:
-        taskq = TaskQ(server.unix_url, enqueue_timeout=0.5)
-        with contextlib.closing(TaskQ(server.unix_url, enqueue_timeout=30)) as producer:
-            producer.client.enqueue(producer.remote("mail:send", queue="mail", task_id="a").s())
-        async with sat_down(taskq, (80, 24), refresh=timedelta(seconds=0.2)) as person:
-            await person.sees("mail")
-            server.stop()
-            await person.sees("Redis does not answer since", "What is shown is of", "mail")
-            assert person.look.has_class("-stale")
-            await person.until(lambda: "Pause" not in person.foot)  # who answers next may be another
+async def test_a_redis_that_goes_away_is_told_and_what_was_seen_stays_until_it_is_back(
+    redis_server: RedisServer, enqueued: Put, tmp_path: Path, clock: Clock
+) -> None:
+    enqueued("a")
+    socket = tmp_path / "redis.sock"
+    socket.symlink_to(redis_server.socket_path)
+    taskq = TaskQ(f"unix://{socket}", enqueue_timeout=30)
+    async with sat_down(taskq, (80, 24), refresh=timedelta(seconds=2)) as person:
+        await person.sees("mail")
+        socket.unlink()
+        redis_server.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        await person.sees("Redis does not answer since", "What is shown is of", "mail", meanwhile=lambda: clock.skip(1))
+        assert person.look.has_class("-stale")
+        await person.until(lambda: "Pause" not in person.foot)  # who answers next may be another
 
-            await person.press("enter")
-            await person.until(lambda: isinstance(person.look, TasksLook))
-            await person.press("3", "1")
-            await person.sees("Redis does not answer since")
+        await person.press("enter")
+        await person.until(lambda: isinstance(person.look, TasksLook))
+        await person.press("3", "1")
+        await person.sees("Redis does not answer since", meanwhile=lambda: clock.skip(1))
 
-            server.start()
-            await person.misses("Redis does not answer since")
-            await person.until(lambda: not person.look.has_class("-stale") and person.look.found is not None)
-            await person.until(lambda: "Pause" in person.foot)
-        await taskq.aclose()
+        socket.symlink_to(redis_server.socket_path)
+        await person.misses("Redis does not answer since", meanwhile=lambda: clock.skip(1))
+        await person.until(lambda: not person.look.has_class("-stale") and person.look.found is not None)
+        await person.until(lambda: "Pause" in person.foot)
+    await taskq.aclose()
 
 
 async def test_a_redis_that_refuses_what_is_asked_is_not_said_to_be_away(
@@ -190,33 +201,37 @@ async def test_a_redis_that_refuses_what_is_asked_is_not_said_to_be_away(
         redis_server.command("ACL", "DELUSER", "bob")
 
 
-async def test_it_begins_while_redis_is_away_and_goes_on_once_it_is_there() -> None:
-    with RedisServer() as server:
-        taskq = TaskQ(server.unix_url, enqueue_timeout=0.5)
-        server.stop()
-        async with sat_down(taskq, (80, 24), refresh=timedelta(seconds=0.2)) as person:
-            await person.sees("Redis does not answer since", "cannot reach")
-            server.start()
-            await person.sees("There is no queue so far")
-        await taskq.aclose()
+async def test_it_begins_while_redis_is_away_and_goes_on_once_it_is_there(
+    redis_server: RedisServer, tmp_path: Path, clock: Clock
+) -> None:
+    socket = tmp_path / "redis.sock"
+    taskq = TaskQ(f"unix://{socket}", enqueue_timeout=1)
+    async with sat_down(taskq, (80, 24), refresh=timedelta(seconds=2)) as person:
+        await person.sees("Redis does not answer since", "cannot reach", meanwhile=lambda: clock.skip(1))
+        socket.symlink_to(redis_server.socket_path)
+        await person.sees("There is no queue so far", meanwhile=lambda: clock.skip(1))
+    await taskq.aclose()
 
 
 async def test_an_action_while_redis_is_silent_is_told_and_nothing_else_stops(
-    redis_server: RedisServer, enqueued: Put
+    redis_server: RedisServer, enqueued: Put, clock: Clock
 ) -> None:
     enqueued("a")
     with Relay(redis_server.socket_path) as relay:
-        taskq = TaskQ(relay.url, enqueue_timeout=4)
+        taskq = TaskQ(relay.url, enqueue_timeout=30)
         async with sat_down(taskq, (80, 24)) as person:
             await person.press("p")
             await person.sees("Pause the queue “mail”?")
             relay.cut()
             relay.refuse()
             await person.press("y")
-            await person.sees("is it running?")
+            await person.sees("is it running?", meanwhile=lambda: clock.skip(1))
             relay.forward()
             await person.press("f5")
-            await person.until(lambda: not person.look.has_class("-stale") and "Pause" in person.foot)
+            await person.until(
+                lambda: not person.look.has_class("-stale") and "Pause" in person.foot,
+                meanwhile=lambda: clock.skip(1),
+            )
             await person.press("p")
             await person.sees("Pause the queue “mail”?")
         await taskq.aclose()
@@ -338,15 +353,11 @@ async def test_connections_are_closed_at_its_end(taskq: TaskQ, redis_server: Red
 
     before = clients()  # those of earlier tests may go at any time
     app = DashApp(taskq)
-    async with app.run_test() as pilot:
-        while app.desk.read_at is None:
-            await pilot.pause(0.02)
+    async with app.run_test():
+        await until(lambda: app.desk.read_at is not None)
         assert not clients() <= before
 
-    deadline = asyncio.get_running_loop().time() + 20
-    while not clients() <= before:
-        assert asyncio.get_running_loop().time() < deadline
-        await asyncio.sleep(0.02)
+    await until(lambda: clients() <= before)
 
 
 async def test_what_is_told_or_read_while_it_ends_is_not_shown(opened: Open) -> None:

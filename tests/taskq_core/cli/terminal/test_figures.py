@@ -14,9 +14,8 @@ from taskq_core.wire import TaskState
 BEGIN = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
 
-@pytest.mark.parametrize(
-    ("number", "text"),
-    [
+def test_numbers_are_short(subtests: pytest.Subtests) -> None:
+    for number, text in [
         (0, "0"),
         (999, "999"),
         (99_999, "99,999"),
@@ -28,18 +27,23 @@ BEGIN = datetime(2026, 6, 1, 12, tzinfo=UTC)
         (12_345_678, "12.3M"),
         (10**9, "1.00G"),
         (10**15, "1000T"),
-    ],
-)
-def test_numbers_are_short(number: int, text: str) -> None:
-    assert short(number) == text
+    ]:
+        with subtests.test(number=number, text=text):
+            assert short(number) == text
 
 
-@pytest.mark.parametrize(
-    ("rate", "text"),
-    [(None, "-"), (0, "0"), (0.01, "0.01"), (0.5, "0.5"), (12.34, "12.3"), (250.4, "250"), (4300, "4,300")],
-)
-def test_rates(rate: float | None, text: str) -> None:
-    assert per_second(rate) == text
+def test_rates(subtests: pytest.Subtests) -> None:
+    for rate, text in [
+        (None, "-"),
+        (0, "0"),
+        (0.01, "0.01"),
+        (0.5, "0.5"),
+        (12.34, "12.3"),
+        (250.4, "250"),
+        (4300, "4,300"),
+    ]:
+        with subtests.test(rate=rate, text=text):
+            assert per_second(rate) == text
 
 
 sizes = st.dictionaries(st.sampled_from(STATES), st.integers(0, 10**7))
@@ -136,9 +140,10 @@ def test_text_of_others_steers_nothing() -> None:
     assert str(shown_lines("a\tb\r\n\x1b[2Jc")) == "a   b\n\\x1b[2Jc"
 
 
-@pytest.mark.parametrize("palette", [DARK, LIGHT])
-def test_every_state_has_a_colour(palette: Any) -> None:
-    assert palette.states.keys() == set(TaskState)
-    assert palette.of("archived") == palette.states[TaskState.ARCHIVED]
-    assert palette.of("paused") == palette.warn
-    assert palette.of("whatever") == ""
+def test_every_state_has_a_colour(subtests: pytest.Subtests) -> None:
+    for palette in [DARK, LIGHT]:
+        with subtests.test(palette=palette):
+            assert palette.states.keys() == set(TaskState)
+            assert palette.of("archived") == palette.states[TaskState.ARCHIVED]
+            assert palette.of("paused") == palette.warn
+            assert palette.of("whatever") == ""

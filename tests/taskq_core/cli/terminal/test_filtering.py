@@ -15,9 +15,8 @@ def wanted(text: str, **more: Any) -> TaskFilter:
     return wanted_of(text, **{"queue": None, "state": None, "in_payload": True, **more})
 
 
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
+def test_what_a_filter_means(subtests: pytest.Subtests) -> None:
+    for text, found in [
         ("", TaskFilter()),
         ("  order-7 ", TaskFilter(text="order-7")),
         ("no such order", TaskFilter(text="no such order")),
@@ -26,30 +25,27 @@ def wanted(text: str, **more: Any) -> TaskFilter:
         ("older:1h newer:30m", TaskFilter(older_than=timedelta(hours=1), newer_than=timedelta(minutes=30))),
         ("mail:send", TaskFilter(text="mail:send")),
         ("http://a", TaskFilter(text="http://a")),
-    ],
-)
-def test_what_a_filter_means(text: str, found: TaskFilter) -> None:
-    assert wanted(text) == found
+    ]:
+        with subtests.test(text=text, found=found):
+            assert wanted(text) == found
 
 
 def test_it_goes_with_queue_and_state() -> None:
     assert wanted("x", queue="mail", state=TaskState.RETRY) == TaskFilter(queue="mail", state=TaskState.RETRY, text="x")
 
 
-@pytest.mark.parametrize(
-    ("text", "complaint"),
-    [
+def test_what_cannot_be_read_is_told(subtests: pytest.Subtests) -> None:
+    for text, complaint in [
         ('error:"timed out', "the filter cannot be read: No closing quotation"),
         ("eror:x", "a filter has no 'eror'; did you mean 'error'?"),
         ("error:", "error: what should it be? As in error:text"),
         ("older:soon", "'soon' is no duration; give for example 90s, 1h30m or a number of seconds"),
-    ],
-)
-def test_what_cannot_be_read_is_told(text: str, complaint: str) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        wanted(text)
+    ]:
+        with subtests.test(text=text, complaint=complaint):
+            with pytest.raises(ConfigurationError) as caught:
+                wanted(text)
 
-    assert str(caught.value) == complaint
+            assert str(caught.value) == complaint
 
 
 def test_payloads_that_are_hidden_are_not_searched() -> None:

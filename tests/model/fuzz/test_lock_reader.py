@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from taskq_core.errors import WireFormatError
 from taskq_core.wire import TaskMessage, build_message, decode_message, encode_message
-from tests.fuzz.corpora import corpus
-from tests.fuzz.mutation import mutate
+from tests.model.fuzz.corpora import corpus
+from tests.model.fuzz.mutation import mutate
 from tests.redis_server import RedisServer
 
 _READER = (files("taskq_core.broker") / "lua" / "_lock.lua").read_text("utf-8")

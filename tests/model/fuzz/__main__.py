@@ -15,9 +15,9 @@ import traceback
 from collections.abc import Sequence
 from types import CodeType
 
-from tests.fuzz.corpora import ALL, corpus, keep, run
-from tests.fuzz.mutation import mutate
-from tests.fuzz.pages import ready
+from tests.model.fuzz.corpora import ALL, corpus, keep, run
+from tests.model.fuzz.mutation import mutate
+from tests.model.fuzz.pages import ready
 
 
 class NewLines:

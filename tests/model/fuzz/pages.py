@@ -24,7 +24,7 @@ from taskq_core import TaskQ
 from taskq_fastapi import taskq_router
 from taskq_fastapi.dashboard import Role, User, taskq_dashboard
 from taskq_fastapi.dashboard.forgery import COOKIE, FIELD, token_for
-from tests.fuzz.targets import Target
+from tests.model.fuzz.targets import Target
 
 CPU_S = 10.0
 """Seconds of the processor that one request may take, with memory traced: far more than any takes."""
@@ -32,8 +32,8 @@ MARK = "xq"
 """A tag and an attribute that no page of ours has; corpora are full of it."""
 SCRIPT = f"\"'><{MARK} {MARK}=1 onload={MARK}>&lt;{MARK}&gt;"
 SECRET = "s" * 43
-_OWN = re.compile(r"(?!//)(?:\./)?[^\s<>\"\\:?#]*(?:\?[^\s<>\"\\]*)?(?:#[\w-]*)?")
-"""An address of this site, seen from a page."""
+_OWN = re.compile(r"(?!//)(?:\./)?[^\s<>\"\\:?#/]*(?:/[^\s<>\"\\?#]*)?(?:\?[^\s<>\"\\]*)?(?:#[\w-]*)?")
+"""An address of this site, seen from a page: no colon before the first slash, so it has no scheme."""
 _LOADED = ("src", "href", "action", "formaction", "data", "poster", "srcset")
 
 

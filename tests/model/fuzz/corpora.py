@@ -4,8 +4,8 @@ import hashlib
 import tracemalloc
 from pathlib import Path
 
-from tests.fuzz.pages import PAGE_TARGETS
-from tests.fuzz.targets import TARGETS
+from tests.model.fuzz.pages import PAGE_TARGETS
+from tests.model.fuzz.targets import TARGETS
 
 CORPUS = Path(__file__).parent / "corpus"
 ALL = {**TARGETS, **PAGE_TARGETS}

@@ -65,20 +65,23 @@ def zones() -> dict[tuple[int, ...], str]:
     return found
 
 
-@pytest.mark.parametrize("spec", SPECS)
-def test_every_change_in_every_zone(spec: str) -> None:
+@pytest.mark.timeout(1800)  # at night
+@pytest.mark.parametrize("share", [20, pytest.param(1, marks=pytest.mark.nightly)])
+def test_every_change_in_every_zone(share: int) -> None:
+    """At night in all zones, else in one of twenty."""
     checked = 0
-    for (_, *moments), name in zones().items():
-        zone, schedule = ZoneInfo(name), parse_schedule(spec, zone=name)
-        for moment_s in (*moments, *FIXED_MOMENTS):
-            start_s, end_s = moment_s - AROUND_S, moment_s + AROUND_S
-            minutes = range(start_s // 60 * 60 + 60, end_s + 1, 60)
-            expected = [each for each in minutes if SPECS[spec](datetime.fromtimestamp(each, zone))]
+    for spec, fires in SPECS.items():
+        for (_, *moments), name in list(zones().items())[::share]:
+            zone, schedule = ZoneInfo(name), parse_schedule(spec, zone=name)
+            for moment_s in (*moments, *FIXED_MOMENTS):
+                start_s, end_s = moment_s - AROUND_S, moment_s + AROUND_S
+                minutes = range(start_s // 60 * 60 + 60, end_s + 1, 60)
+                expected = [each for each in minutes if fires(datetime.fromtimestamp(each, zone))]
 
-            found, at_s = [], start_s
-            while (at_s := schedule.next_after(at_s) or end_s + 1) <= end_s:
-                found.append(at_s)
+                found, at_s = [], start_s
+                while (at_s := schedule.next_after(at_s) or end_s + 1) <= end_s:
+                    found.append(at_s)
 
-            assert found == expected, f"{spec} in {name} near {datetime.fromtimestamp(moment_s, UTC)}"
-            checked += 1
-    assert checked > 1000
+                assert found == expected, f"{spec} in {name} near {datetime.fromtimestamp(moment_s, UTC)}"
+                checked += 1
+    assert checked > 300
