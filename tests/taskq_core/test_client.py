@@ -510,7 +510,7 @@ class TestAsyncClient:
 
     async def test_nothing_warns_when_a_cancelled_call_fails(self) -> None:
         """The error of a task nobody waits for any more is not "never retrieved"."""
-        taskq = TaskQ("redis://127.0.0.1:1/0", enqueue_timeout=0.05)
+        taskq = TaskQ("redis://127.0.0.1:1/0", enqueue_timeout=0.01)
         complaints: list[Any] = []
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
         call = asyncio.ensure_future(taskq.remote("t").adelay())
