@@ -99,7 +99,7 @@ class Person:
     async def sees(self, *parts: str, meanwhile: Callable[[], object] | None = None) -> None:
         """Wait until all of these are on the terminal."""
         await self.until(
-            lambda: all(part in self.text for part in parts),
+            lambda: self._shows(*parts) == len(parts),
             lambda: f"{parts} in\n{self.text}",
             meanwhile=meanwhile,
         )
@@ -107,7 +107,7 @@ class Person:
     async def misses(self, *parts: str, meanwhile: Callable[[], object] | None = None) -> None:
         """Wait until none of these is on the terminal."""
         await self.until(
-            lambda: not any(part in self.text for part in parts),
+            lambda: self._shows(*parts) == 0,
             lambda: f"no {parts} in\n{self.text}",
             meanwhile=meanwhile,
         )
@@ -129,20 +129,30 @@ class Person:
             await asyncio.sleep(_LOOK_S)
             await self.settle()
 
+    def _shows(self, *parts: str) -> int:
+        """Return how many of these are on the terminal, which takes a while to read."""
+        text = self.text
+        return sum(part in text for part in parts)
+
     async def rests(self) -> None:
         """Wait until nothing is read from Redis: a screen that is shown may be read a second time behind the first."""
         await self.until(lambda: self.app._reading is None and not self.app.desk.wake.is_set())
 
     async def settle(self, _delay: float | None = None) -> None:
-        """Wait until the dashboard has nothing left to do but to wait for Redis, without a pause."""
+        """Wait until the dashboard has nothing left to do but to wait for Redis."""
         loop: Any = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(0)
             if loop._ready:
                 continue
-            if self.app._exit or not self.app.screen_stack or not _must_draw(screen := self.app.screen):
+            if self.app._exit or not self.app.screen_stack:
                 return
-            screen._on_timer_update()  # now, instead of at the next sixtieth of a second
+            if not self.app.animator._complete_event.is_set():
+                await asyncio.sleep(_LOOK_S)  # it scrolls, in a sixtieth of a second
+            elif not _must_draw(screen := self.app.screen):
+                return
+            else:
+                screen._on_timer_update()  # now, instead of at the next sixtieth of a second
 
 
 def _must_draw(screen: Screen[Any]) -> bool:
