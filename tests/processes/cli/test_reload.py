@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.taskq_django.project import read_until
 
 from taskq_core import TaskQ
 from tests.processes.taskq_django.project import read_until
