@@ -15,6 +15,8 @@ SUITE = ("tests/conformance", "tests/taskq_core", "tests/taskq_django", "tests/t
 LEAST_TIMEOUT_S = 30
 """A machine that is busy may need as long for anything."""
 TIMEOUTS = ("timeout", "within")
+OPTIONS = ("aggregator", "django_task", "take", "using", "TaskOptions")
+"""Calls whose timeout is an option of a task: nothing waits for it here."""
 
 
 def constant(node: ast.expr | None) -> float | None:
@@ -28,8 +30,9 @@ def waits(call: ast.Call) -> Iterator[str]:
     """Yield what is wrong with a call. A timeout of zero is fine: it does not wait."""
     name = ast.unparse(call.func)
     first = call.args[0] if call.args else None
-    timeouts = [each.value for each in call.keywords if each.arg in TIMEOUTS]
-    if name == "time.sleep":
+    is_option = name.rpartition(".")[2] in OPTIONS
+    timeouts = [each.value for each in call.keywords if each.arg in TIMEOUTS and not is_option]
+    if name == "time.sleep" and constant(first) != 0:
         yield "sleeps"
     if name == "asyncio.sleep" and (constant(first) or 0) > 0:
         yield "sleeps"

@@ -178,8 +178,8 @@ class Clock:
         patch.setattr(Operation, "command", self._at_this_time(Operation.command))
         patch.setattr(Operation, "command_with_text", self._at_this_time(Operation.command_with_text))
         patch.setattr(Lane, "_exchange", self._counted(Lane._exchange))
-        patch.setattr(AsyncRunner, "run", self._counted(AsyncRunner.run))
-        patch.setattr(SyncRunner, "run", self._counted_call(SyncRunner.run))
+        patch.setattr(AsyncRunner, "_attempt", self._counted(AsyncRunner._attempt))
+        patch.setattr(SyncRunner, "_attempt", self._counted_call(SyncRunner._attempt))
 
     def _at_this_time(self, write: Callable[..., Any]) -> Callable[..., Any]:
         def written(*args: Any) -> tuple[Any, ...]:

@@ -192,7 +192,7 @@ class TestSecrets:
     )
     async def test_of_a_url(self, url: str, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.DEBUG)
-        taskq = TaskQ(url, enqueue_timeout=0.05)
+        taskq = TaskQ(url, enqueue_timeout=0.01)
         task = taskq.remote("t")
         errors: list[BaseException] = []
 
@@ -210,7 +210,7 @@ class TestSecrets:
 
     def test_of_a_client_taken_over(self) -> None:
         client = redis.Redis(host="127.0.0.1", port=1, password=CANARY)
-        taskq = TaskQ(client, enqueue_timeout=0.05)
+        taskq = TaskQ(client, enqueue_timeout=0.01)
 
         with pytest.raises(EnqueueError) as caught:
             taskq.remote("t").delay()

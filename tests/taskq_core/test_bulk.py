@@ -266,7 +266,7 @@ class TestRefusals:
 
 class TestFailures:
     async def test_nobody_listens(self, is_async: bool) -> None:
-        app = Application(TaskQ("redis://127.0.0.1:1/0", enqueue_timeout=0.2), is_async=is_async)
+        app = Application(TaskQ("redis://127.0.0.1:1/0", enqueue_timeout=0.01), is_async=is_async)
         task = app.taskq.remote("t")
 
         with pytest.raises(BulkEnqueueError) as caught:
@@ -389,7 +389,7 @@ class TestTransactions:
         assert [error.task_id for error in result.errors] == ["b"]
 
     async def test_handles_tell_that_sending_failed(self, is_async: bool) -> None:
-        app = Application(TaskQ("redis://127.0.0.1:1/0", enqueue_timeout=0.05), is_async=is_async)
+        app = Application(TaskQ("redis://127.0.0.1:1/0", enqueue_timeout=0.01), is_async=is_async)
         hook = self.Hook()
         app.taskq.configure(app.taskq.settings, transaction=hook)
         result = await app.send([app.taskq.remote("t").s()])

@@ -294,12 +294,12 @@ async def server() -> AsyncIterator[RedisServer]:
 class TestEnqueues:
     async def test_applications_do_not(self, server: RedisServer, is_async: bool) -> None:
         """Each has an endpoint of its own, which may be another."""
-        app = Application("redis://127.0.0.1:1/0", is_async=is_async)
-        other = Application(server.url, is_async=is_async)
+        app = Application("redis://127.0.0.1:1/0", is_async=is_async, enqueue_timeout=0.01)
+        other = Application(server.url, is_async=is_async, enqueue_timeout=30)
         for _ in range(3):
             await app.fail()
 
-        assert (await other.begin()).is_sent
+        assert (await other.send()).is_sent
         await app.taskq.aclose()
         await other.taskq.aclose()
 
@@ -312,7 +312,7 @@ class TestEnqueues:
         assert {type(error.__cause__) for error in errors} == {BrokerUnavailableError}
 
     async def test_a_bulk_enqueue_stops_at_once(self, is_async: bool) -> None:
-        app = Application("redis://127.0.0.1:1/0", is_async=is_async)
+        app = Application("redis://127.0.0.1:1/0", is_async=is_async, enqueue_timeout=0.01)
         for _ in range(2):
             await app.fail()
 

@@ -25,6 +25,7 @@ from taskq_core import (
 from taskq_core.client.sync import AFTER_FAILURE_S
 from taskq_core.errors import BrokerFullError
 from taskq_core.wire import TaskMessage, decode_message
+from tests.clock import Clock
 from tests.redis_server import RedisServer
 from tests.relay import Relay
 from tests.rows import rows
@@ -218,12 +219,16 @@ class TestRefusals:
 
 
 class TestUnreachable:
-    async def test_nobody_listens(self, is_async: bool) -> None:
-        """Certainly not written, so no `EnqueueUnknownError`; with the id."""
-        app = Application(TaskQ("redis://127.0.0.1:1/0", enqueue_timeout=0.2), is_async=is_async)
+    async def test_nobody_listens(self, is_async: bool, clock: Clock) -> None:
+        """Certainly not written, so no `EnqueueUnknownError`; with the id; after the enqueue timeout."""
+        app = Application(TaskQ("redis://127.0.0.1:1/0", enqueue_timeout=60), is_async=is_async)
+        sending = asyncio.ensure_future(app.send(app.taskq.remote("t").using(task_id="id-1").s()))
+        await clock.advance(50)
+        assert not sending.done()
+        await clock.advance(15)
 
         with pytest.raises(EnqueueError) as caught:
-            await app.send(app.taskq.remote("t").using(task_id="id-1").s())
+            await sending
         await app.taskq.aclose()
 
         assert type(caught.value) is EnqueueError
@@ -505,7 +510,7 @@ class TestAsyncClient:
 
     async def test_nothing_warns_when_a_cancelled_call_fails(self) -> None:
         """The error of a task nobody waits for any more is not "never retrieved"."""
-        taskq = TaskQ("redis://127.0.0.1:1/0", enqueue_timeout=0.05)
+        taskq = TaskQ("redis://127.0.0.1:1/0", enqueue_timeout=0.01)
         complaints: list[Any] = []
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
         call = asyncio.ensure_future(taskq.remote("t").adelay())

@@ -325,7 +325,7 @@ def test_a_wrong_password_and_a_server_that_is_gone_are_findings(good: RedisServ
     with pytest.raises(BrokerAuthenticationError) as refused:
         examine(TaskQ(f"redis://ada:wrong@127.0.0.1:{good.port}/0"))
     with pytest.raises(BrokerUnavailableError) as gone:
-        examine(TaskQ("redis://127.0.0.1:1/0", enqueue_timeout=0.2))
+        examine(TaskQ("redis://127.0.0.1:1/0", enqueue_timeout=0.01))
 
     assert "TASKQ_URL" in unreachable(refused.value).advice
     assert "wrong" not in unreachable(refused.value).message

@@ -3,10 +3,9 @@
 import asyncio
 import socket
 
-import pytest
-
 from taskq_core import port
 from taskq_core.port import Answer, Port, Request, names_this_machine, text
+from tests.clock import Clock
 from tests.rows import rows
 from tests.taskq_core.worker.conftest import until
 
@@ -37,19 +36,19 @@ def test_other_names(host: str) -> None:
     assert not names_this_machine(host)
 
 
-async def test_a_client_that_does_not_read_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_client_that_does_not_read_is_left(clock: Clock) -> None:
     """What it has not taken in time is dropped, and holds up neither the connection nor the end of the server."""
 
     async def answer(request: Request) -> Answer:
         return Answer(body=BODY, content_type="text/plain")
 
-    monkeypatch.setattr(port, "REQUEST_S", 0.2)
     server = Port(answer, "127.0.0.1", 0, refuse=lambda status, words: text(words, status))
     await server.start()
     with socket.create_connection(("127.0.0.1", server.port)) as client:
         client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        for is_there in (True, False):
-            await until(lambda is_there=is_there: bool(server._clients) is is_there, f"is there: {is_there}")
+        await until(lambda: server._clients, "it is connected")
+        await clock.advance(2 * port.REQUEST_S + 1)  # for the request, and for the answer
+        await until(lambda: not server._clients, "it was dropped")
         took = await asyncio.to_thread(read_all, client)
     await server.close()
 

@@ -245,7 +245,7 @@ def test_what_is_refused(app: TaskQ, redis_server: RedisServer, make: Callable[[
 
 
 def test_no_redis(tmp_path: Any) -> None:
-    places = Semaphore(TaskQ(f"unix://{tmp_path}/none.sock", enqueue_timeout=0.05), "api", 1)
+    places = Semaphore(TaskQ(f"unix://{tmp_path}/none.sock", enqueue_timeout=0.01), "api", 1)
 
     with pytest.raises(BrokerUnavailableError), places.hold(holder="a", deadline=60):
         pass

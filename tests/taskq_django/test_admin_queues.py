@@ -1,7 +1,6 @@
 """The pages of queues in the admin: what they tell, and what can be done there."""
 
 import re
-import time
 from datetime import UTC, datetime, timedelta
 from html import unescape
 from typing import Any
@@ -90,11 +89,10 @@ def rows_of(html: str) -> dict[str, dict[str, str]]:
 
 @pytest.fixture
 def in_one_day(redis: RedisServer) -> None:
-    """Begin where the day does not end for half a minute, so that what is counted is today's still when looked at."""
+    """Skip the last half a minute of a day: what is counted has to be today's still when it is looked at."""
     now: Any = redis.client.time()
-    left_s = 86_400 - now[0] % 86_400
-    if left_s <= 30:
-        time.sleep(left_s)
+    if 86_400 - now[0] % 86_400 <= 30:
+        pytest.skip("the day is about to end")
 
 
 def count_on(redis: RedisServer, queue: str, *, back: int = 0, processed: int, failed: int) -> None:

@@ -13,9 +13,10 @@ from taskq_core import TaskQ
 from taskq_core.broker.operations import dequeue
 from taskq_core.wire import QueueKeys
 from taskq_core.worker import fetcher
+from tests.processes.worker.disturbing import disturbed
 from tests.redis_server import RedisServer
 from tests.relay import Direction, Relay
-from tests.taskq_core.worker.conftest import PATIENCE_S, Ends, Runner, disturbed, hears_cancels, state_of, stored, until
+from tests.taskq_core.worker.conftest import PATIENCE_S, Ends, Runner, hears_cancels, state_of, stored, until
 
 BOTH: tuple[Direction, ...] = ("requests", "replies")
 

@@ -10,9 +10,10 @@ import pytest
 
 from taskq_core import BrokerFullError, EnqueueError, TaskFailedError, TaskQ
 from taskq_core.wire import QueueKeys
+from tests.processes.worker.disturbing import disturbed
 from tests.redis_server import RedisServer
 from tests.relay import Relay
-from tests.taskq_core.worker.conftest import PATIENCE_S, Runner, disturbed, until
+from tests.taskq_core.worker.conftest import PATIENCE_S, Runner, until
 
 
 @pytest.fixture

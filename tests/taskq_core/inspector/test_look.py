@@ -356,7 +356,7 @@ async def test_a_damaged_queue_hides_no_other(app: TaskQ, ask: Ask, redis_server
 
 
 async def test_an_unreachable_store_is_told() -> None:
-    app = TaskQ("redis://127.0.0.1:1/0", enqueue_timeout=0.1)
+    app = TaskQ("redis://127.0.0.1:1/0", enqueue_timeout=0.01)
 
     with pytest.raises(BrokerUnavailableError, match="cannot reach"):
         Inspector(app).queues()

@@ -9,6 +9,6 @@ from taskq_core import TaskQ
 
 @pytest.fixture
 def taskq() -> Iterator[TaskQ]:
-    app = TaskQ("redis://127.0.0.1:1/0", enqueue_timeout=0.1, queues={"default": 1, "critical": 6})
+    app = TaskQ("redis://127.0.0.1:1/0", enqueue_timeout=0.01, queues={"default": 1, "critical": 6})
     yield app
     app.close()

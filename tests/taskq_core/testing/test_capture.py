@@ -130,7 +130,7 @@ class TestWhereTasksGo:
         assert len(tasks.enqueued) == 1
 
     def test_two_applications_keep_apart(self, taskq: TaskQ) -> None:
-        other = TaskQ("redis://127.0.0.1:1/0", enqueue_timeout=0.1)
+        other = TaskQ("redis://127.0.0.1:1/0", enqueue_timeout=0.01)
 
         with capture(taskq) as tasks, pytest.raises(EnqueueError):
             other.remote("note").delay()

@@ -1,7 +1,6 @@
 """Run workers in tests: on the test's own event loop, or as processes of their own."""
 
 import asyncio
-import contextlib
 import inspect
 import json
 import os
@@ -69,30 +68,10 @@ def until_blocking(condition: Callable[[], Any], what: str = "the condition", *,
     return value
 
 
-@contextlib.asynccontextmanager
-async def disturbed(disturb: Callable[[], object], pause_s: float) -> AsyncIterator[Callable[[], bool]]:
-    """Disturb again and again, from a thread, while the block runs; yield what tells whether that was often enough."""
-    done, times = False, 0
-
-    def again() -> None:
-        nonlocal times
-        while not done:
-            disturb()
-            times += 1
-            time.sleep(pause_s)  # so that the server gets to do something else, too
-
-    disturbing = asyncio.create_task(asyncio.to_thread(again))
-    try:
-        yield lambda: times >= 5 or disturbing.done()
-    finally:
-        done = True
-        await disturbing
-
-
 def spin(release: threading.Event | None = None) -> None:
     """Run in a thread until the event is set, or until a worker interrupts the thread."""
     while release is None or not release.is_set():
-        time.sleep(0.001)
+        time.sleep(0)
 
 
 class Ends(WorkerListener):
