@@ -1,7 +1,5 @@
 """The project's queue application follows the settings and finds the tasks."""
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,29 +17,6 @@ from tests.taskq_django.shop.tasks import greet
 
 def test_tasks_of_installed_apps_are_found() -> None:
     assert {"shop:greet", "shop:restock"} <= set(taskq.tasks)
-
-
-def test_a_process_loads_what_it_needs() -> None:
-    """One that only enqueues neither worker nor command line, which would take it twice as long to set Django up.
-
-    A worker nothing that only other commands need.
-    """
-    code = (
-        "import sys, django\n"
-        "from django.conf import settings\n"
-        "settings.configure(INSTALLED_APPS=['django.contrib.contenttypes', 'taskq_django'], TASKQ={'URL': 'embedded://'})\n"
-        "django.setup()\n"
-        "print(*[name for name in ('taskq_django.checks', 'taskq_core.worker', 'taskq_core.cli', 'click', 'rich')\n"
-        "       if name in sys.modules])\n"
-        "from taskq_django.management.commands.runworker import Command\n"
-        "Command().create_parser('manage.py', 'runworker')\n"
-        "print(*[name for name in ('taskq_core.worker', 'taskq_core.inspector', 'taskq_core.scheduler', 'click')\n"
-        "       if name in sys.modules])"
-    )
-
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-
-    assert done.stdout.splitlines() == ["taskq_django.checks", "taskq_core.worker"]
 
 
 def test_autodiscover_names_modules(settings: Any) -> None:

@@ -2,7 +2,6 @@
 
 import importlib
 import pickle
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -224,66 +223,12 @@ def test_unknown_fields_are_counted() -> None:
 # --- import -----------------------------------------------------------------------------------------------------------
 
 
-def run_python(code: str) -> str:
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_importing_taskq_django_needs_no_framework() -> None:
-    code = (
-        "import sys, taskq_django, taskq_django.conf\nprint([n for n in sys.modules if 'django' in n and 'tasks' in n])"
-    )
-
-    loaded = run_python(code)
-
-    assert "django.tasks" not in loaded.replace("taskq_django.tasks", "")
-    assert "django_tasks" not in loaded
-
-
-def test_without_the_framework_the_package_to_install_is_named() -> None:
-    code = (
-        "import sys, django\n"
-        "django.VERSION = (5, 2, 0, 'final', 0)\n"
-        "sys.modules['django_tasks'] = None\n"
-        "from django.core.exceptions import ImproperlyConfigured\n"
-        "import taskq_django\n"
-        "try:\n"
-        "    taskq_django.TaskQBackend\n"
-        "except ImproperlyConfigured as error:\n"
-        "    print(error)\n"
-    )
-
-    assert "install the package django-tasks: pip install 'taskq-asynq[django-tasks]'" in run_python(code)
-
-
 def test_the_backend_is_found_by_its_documented_path() -> None:
     import taskq_django
 
     assert taskq_django.TaskQBackend is TaskQBackend
     with pytest.raises(AttributeError, match="TaskQBackends"):
         _ = taskq_django.TaskQBackends
-
-
-def test_a_task_in_a_script_has_the_name_that_a_worker_imports(tmp_path: Path) -> None:
-    """As with taskq's own tasks: `__main__` of one process is nothing to another."""
-    script = tmp_path / "nightly.py"
-    script.write_text(
-        "import django\n"
-        "from django.conf import settings\n"
-        "settings.configure(TASKQ={'EAGER': True}, TASKS={'default': {'BACKEND': 'taskq_django.TaskQBackend'}},\n"
-        "    INSTALLED_APPS=['taskq_django'], USE_TZ=True)\n"
-        "django.setup()\n"
-        f"from {PACKAGE} import task\n"
-        "@task\n"
-        "def tidy() -> int:\n"
-        "    return 5\n"
-        "from taskq_django import taskq\n"
-        "print([name for name in taskq.tasks if 'tidy' in name], tidy.enqueue().return_value)\n"
-    )
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
-
-    assert done.stdout.strip() == "['nightly.tidy'] 5", done.stderr
 
 
 # --- found by name ----------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from django.core.exceptions import ValidationError
 from django.db import connection, transaction
 
 from taskq_core.periodic import EntryRuns, Firing, FiringOutcome
-from taskq_core.scheduler import Scheduler, SchedulerConfig, SchedulerListener
+from taskq_core.scheduler import Scheduler, SchedulerConfig, SchedulerListener, follower, leader
 from taskq_core.scheduler.calls import Caller
 from taskq_django import task, taskq
 from taskq_django.models import PeriodicTask
@@ -193,7 +193,16 @@ def rows_of(table: DatabaseSchedule, seen: object) -> tuple[object, list[str]]:
     return found[0], [entry.id.partition("#")[0] for entry in found[1]]
 
 
+@pytest.fixture
+def steady(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the database is, the table is looked at as often as usual, and the last runs are counted."""
+    monkeypatch.setattr(follower, "LONGEST_PAUSE_S", EVERY_S)
+    monkeypatch.setattr(follower, "FAREWELL_S", 60.0)
+    monkeypatch.setattr(leader, "ENDING_S", 60.0)
+
+
 @pytest.mark.redis
+@pytest.mark.usefixtures("steady")
 @pytest.mark.django_db(transaction=True)
 class TestScheduling:
     async def test_runs_are_counted_and_the_next_one_is_noted(self, redis: RedisServer, clock: Clock) -> None:
@@ -213,12 +222,13 @@ class TestScheduling:
             await each.arefresh_from_db()
 
         runs = fired.of(row)
-        assert len(runs) in (3, 4)
+        assert len(runs) >= 3
         assert runs == list(range(runs[0], runs[-1] + 60, 60)), "each minute once"
         assert [at_s for entry, at_s in fired.all if entry == "of the code"] == runs
         assert row.total_runs == len(runs)
         assert row.last_run_at == datetime.fromtimestamp(runs[-1], UTC)
-        assert row.next_run_at == row.last_run_at + timedelta(minutes=1)
+        latest = datetime.fromtimestamp(clock.time(), UTC) + timedelta(minutes=1)
+        assert row.last_run_at < row.next_run_at <= latest, "the one after the moment at which it was noted"
         assert (daily.total_runs, daily.last_run_at, daily.next_run_at) == (0, None, daily.upcoming(1)[0])
         assert (off.total_runs, off.next_run_at) == (0, None)
 

@@ -445,7 +445,7 @@ async def test_a_quiet_stream_says_that_it_is_still_there(app: FastAPI, work: An
     async with stream(app, f"/tasks/events/default/{(await work.adelay()).id}", clock=clock) as events:
         assert (await events.next()).kind == "status"
         await clock.advance(20)
-        assert events.text.count(": still here\n\n") == 1
+        assert events.text.count(": still here\n\n") >= 1
 
     assert events.text.count("event:") == 1
 
