@@ -81,7 +81,7 @@ def test_a_file_that_has_lost_its_tail_holds_whole_tasks(program: str) -> None:
     """As after a power loss: the last tasks are missing, each whole, in the order in which they came."""
     ids = [f"{number:03}" for number in range(200)]
     with (
-        RedisServer(appendonly=True, binary=PROGRAMS[program]) as server,
+        RedisServer(appendonly=True, options={"appendfsync": "always"}, binary=PROGRAMS[program]) as server,
         closing(TaskQ(server.unix_url, defaults={"unique_for": 600}, enqueue_timeout=60)) as taskq,
     ):
         for task_id in ids:
