@@ -397,6 +397,19 @@ def test_what_changed_since_the_look_is_left_alone(bench: Bench) -> None:
     assert bench.raw.ttl(bench.queue.leader("forwarder")) > 60  # type: ignore[operator]  # the blocking client
 
 
+def test_a_lock_whose_task_came_back_since_the_look_is_left_alone(bench: Bench) -> None:
+    key, task = held_lock(bench), bench.other.task("bystander")
+    stored = bench.raw.dump(task)
+    bench.raw.delete(task)
+    facts = bench.look()
+    assert key in {each.subject for each in plan(facts)}
+
+    bench.raw.restore(task, 0, stored)
+    bench.repair(facts)
+
+    assert bench.raw.get(key) == b"bystander"
+
+
 def test_a_worker_that_runs_nothing_is_no_stale_presence(bench: Bench) -> None:
     """It has no key of running tasks, and is listed with it all the same."""
     info = ServerInfo(host="box", pid=7, server_id="s1", concurrency=1, queues={"default": 1}).encode()

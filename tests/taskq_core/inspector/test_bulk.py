@@ -137,6 +137,23 @@ async def test_a_task_that_has_left_is_left_alone(ask: Ask, enqueue: Enqueue, re
     assert [key.decode().split(":t:")[1] for key in redis_server.client.keys(PREFIX + "t:*")] == [ids[-1]]
 
 
+async def test_a_task_that_has_come_to_another_state_is_left_alone(
+    ask: Ask, enqueue: Enqueue, redis_server: RedisServer
+) -> None:
+    """It could be deleted there as well, but nobody has asked for that."""
+    ids = [enqueue().id for _ in range(CHUNK + 1)]
+
+    def put_off(done: int, total: int) -> None:
+        """Somebody puts the last one off, as soon as the first part is done."""
+        if redis_server.client.lrem(PREFIX + "pending", 0, ids[-1]):
+            redis_server.client.zadd(PREFIX + "scheduled", {ids[-1]: 4_000_000_000})
+            redis_server.client.hset(PREFIX + f"t:{ids[-1]}", "state", "scheduled")
+
+    assert await ask("delete_all", "default", TaskState.PENDING, progress=put_off) == CHUNK
+
+    assert sizes(redis_server) == {"scheduled": 1}
+
+
 async def test_a_state_that_is_no_text_is_left_alone(ask: Ask, redis_server: RedisServer) -> None:
     """Damage of one task ends nothing for the others."""
     fill(redis_server, "archived", 3)

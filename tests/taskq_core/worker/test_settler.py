@@ -215,3 +215,29 @@ def test_what_is_sent_again_frees_no_slot_before_it_is_settled(queue: QueueKeys,
     settler.settled(again, SettleCode.SETTLED * len(again.runs))
     assert released == runs
     assert settler.count == 0
+
+
+@pytest.mark.parametrize(("ended_s_ago", "is_sent_again"), [(5, True), (25, False)])
+def test_a_settlement_without_answer_is_sent_again_until_others_may_take_the_task(
+    queue: QueueKeys, ended_s_ago: float, is_sent_again: bool
+) -> None:
+    """Others act on a lease that has ended only after the grace, here 15 seconds."""
+    released: list[Run] = []
+    settler = Settler(
+        "w",
+        SYSTEM_CLOCK,
+        redis_time=time.time,
+        lease_margin_s=15,
+        metrics=WorkerMetrics(),
+        listener=WorkerListener(),
+        released=released.extend,
+    )
+    run = Run(queue, "t", TaskMessage(type="t", id="t"), SYSTEM_CLOCK.monotonic() - ended_s_ago)
+    run.started = SYSTEM_CLOCK.monotonic()
+    settler.add(run)
+    (batch,) = settler.take()
+
+    settler.unanswered(batch)
+
+    assert settler.count == int(is_sent_again)
+    assert released == ([] if is_sent_again else [run])
