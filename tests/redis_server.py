@@ -27,6 +27,7 @@ from redis.retry import Retry
 from taskq_core.broker.scripts import load
 
 _READY_TIMEOUT_S = 30.0
+_monotonic, _sleep = time.monotonic, time.sleep  # a server starts in real time, whatever the clock of a test says
 _PORTS = range(20_000, 32_768)  # below what Linux hands out for outgoing connections
 _CLUSTER_BUS = 10_000
 _PORTS_WITH_BUS = range(_PORTS.start, _PORTS.stop - _CLUSTER_BUS)
@@ -228,16 +229,16 @@ class RedisServer:
 
     def fail_over(self) -> None:
         """Tell this Sentinel to make a replica the primary, as soon as it finds one fit for it."""
-        deadline = time.monotonic() + _READY_TIMEOUT_S
+        deadline = _monotonic() + _READY_TIMEOUT_S
         while True:
             try:
                 self.command("SENTINEL", "FAILOVER", self.MASTER_NAME)
             except redis.ResponseError as refused:
-                if "NOGOODSLAVE" not in str(refused) or time.monotonic() > deadline:
+                if "NOGOODSLAVE" not in str(refused) or _monotonic() > deadline:
                     raise
             else:
                 return
-            time.sleep(0.05)  # between two questions
+            _sleep(0.05)  # between two questions
 
     def wait_for_primary(self, seconds: float) -> None:
         """Tell this Sentinel how long the primary may say nothing until it is taken for gone."""
@@ -357,12 +358,12 @@ class RedisServer:
 
     def _wait_until_ready(self, is_loading: bool) -> bool:
         assert self._process is not None
-        deadline = time.monotonic() + _READY_TIMEOUT_S
+        deadline = _monotonic() + _READY_TIMEOUT_S
         probe = redis.Redis(  # a client of its own: others try again by themselves while it loads
             unix_socket_path=str(self.socket_path), password=self.password, retry=Retry(NoBackoff(), 0)
         )
         with closing(probe):
-            while time.monotonic() < deadline:
+            while _monotonic() < deadline:
                 if self._process.poll() is not None:
                     return False
                 try:
@@ -371,9 +372,9 @@ class RedisServer:
                 except redis.BusyLoadingError:
                     if is_loading:
                         return True
-                    time.sleep(0.01)  # between two looks at a server that is loading
+                    _sleep(0.01)  # between two looks at a server that is loading
                 except redis.RedisError:
-                    time.sleep(0.01)  # between two looks at a server that is starting
+                    _sleep(0.01)  # between two looks at a server that is starting
         return False
 
     def _end(self, how: signal.Signals) -> None:
@@ -420,10 +421,10 @@ def start_cluster(nodes: int = 3, *, replicas: int = 0, **arguments: Any) -> Ite
             server.command("CLUSTER", "ADDSLOTS", *slots)
             if index:
                 server.command("CLUSTER", "MEET", "127.0.0.1", servers[0].port)
-        deadline = time.monotonic() + _READY_TIMEOUT_S
+        deadline = _monotonic() + _READY_TIMEOUT_S
         while not all(_cluster_is_whole(server, nodes) for server in servers):
-            assert time.monotonic() < deadline, "the cluster did not form"
-            time.sleep(0.02)  # between two looks
+            assert _monotonic() < deadline, "the cluster did not form"
+            _sleep(0.02)  # between two looks
         for _ in range(nodes * replicas):
             replica = RedisServer(cluster=True, **arguments)
             servers.append(replica)
@@ -444,13 +445,13 @@ def _replicate(replica: RedisServer, master: RedisServer, deadline: float) -> No
         try:
             replica.command("CLUSTER", "REPLICATE", name)
         except redis.ResponseError:  # it has not heard of the other yet
-            assert time.monotonic() < deadline, "the nodes do not meet"
-            time.sleep(0.02)
+            assert _monotonic() < deadline, "the nodes do not meet"
+            _sleep(0.02)
         else:
             break
     while replica.client.info("replication")["master_link_status"] != "up":
-        assert time.monotonic() < deadline, "the replica gets no copy"
-        time.sleep(0.02)  # between two looks
+        assert _monotonic() < deadline, "the replica gets no copy"
+        _sleep(0.02)  # between two looks
 
 
 def _cluster_is_whole(server: RedisServer, nodes: int) -> bool:

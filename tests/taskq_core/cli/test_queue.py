@@ -92,15 +92,15 @@ def test_history(run: Run, run_json: RunJson, filled: TaskQ) -> None:
 
 
 @pytest.fixture
-def sampled(filled: TaskQ, redis_server: RedisServer) -> int:
+def sampled(filled: TaskQ, redis_server: RedisServer, clock: Clock) -> int:
     """Samples of a minute and a tally of this hour; return the second they end at."""
-    now: Any = redis_server.client.time()
+    now = int(clock.time())
     queue = Keys().queue("low")
     noted: Any = redis_server.client.keys("taskq:{low}:*")  # by its worker
     redis_server.client.delete(*noted)
     for number in range(6):
         sample = QueueSample(
-            at_s=now[0] - 60 + 10 * number,
+            at_s=now - 60 + 10 * number,
             processed=100 * number,
             failed=number,
             pending=7,
@@ -112,8 +112,8 @@ def sampled(filled: TaskQ, redis_server: RedisServer) -> int:
         redis_server.client.lpush(queue.samples(10), sample.encode())
     tally = TypeTally.empty()
     tally.processed, tally.failed, tally.total_ms, tally.buckets[6] = 8, 2, 640, 8
-    redis_server.client.hset(queue.tally(now[0] // 3600), "email:deliver", tally.encode())
-    return int(now[0])
+    redis_server.client.hset(queue.tally(now // 3600), "email:deliver", tally.encode())
+    return now
 
 
 def test_history_as_samples(run: Run, run_json: RunJson, sampled: int) -> None:

@@ -68,10 +68,10 @@ def until_blocking(condition: Callable[[], Any], what: str = "the condition", *,
     return value
 
 
-def spin(release: threading.Event | None = None) -> None:
+def until_released(release: threading.Event | None = None) -> None:
     """Run in a thread until the event is set, or until a worker interrupts the thread."""
     while release is None or not release.is_set():
-        time.sleep(0)
+        time.sleep(0.001)
 
 
 class Ends(WorkerListener):

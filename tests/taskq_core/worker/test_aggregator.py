@@ -27,7 +27,7 @@ from taskq_core.worker.aggregator import AT_ONCE, Aggregator
 from taskq_core.worker.combining import FunctionCaller
 from tests.clock import Clock
 from tests.redis_server import RedisServer
-from tests.taskq_core.worker.conftest import Ends, Runner, spin, state_of, stored, texts, until
+from tests.taskq_core.worker.conftest import Ends, Runner, state_of, stored, texts, until, until_released
 
 T = TypeVar("T")
 NOW_S = 2_000_000_000
@@ -509,7 +509,7 @@ class TestFailures:
         def plain(group: str, tasks: list[GroupedTask]) -> Any:
             begun.set()
             try:
-                spin()
+                until_released()
             finally:
                 stopped.set()
 
@@ -545,7 +545,7 @@ class TestFailures:
             begun.set()
             while len(told) < 3:
                 try:
-                    spin()
+                    until_released()
                 except TaskInterrupted as error:
                     told.append(error)
 
@@ -887,7 +887,7 @@ class TestWorker:
 
         def plain(group: str, tasks: list[GroupedTask]) -> Signature[Any]:
             begun.set()
-            spin(stopped)
+            until_released(stopped)
             return digest.s()
 
         async def coroutine(group: str, tasks: list[GroupedTask]) -> Signature[Any]:

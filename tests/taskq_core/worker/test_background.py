@@ -12,7 +12,7 @@ from taskq_core.wire import TaskState
 from taskq_core.worker import Worker, WorkerConfig, background
 from taskq_core.worker.background import BackgroundWorker, Pause
 from tests.redis_server import RedisServer
-from tests.taskq_core.worker.conftest import spin, until_blocking
+from tests.taskq_core.worker.conftest import until_blocking, until_released
 
 pytestmark = pytest.mark.redis
 
@@ -50,7 +50,7 @@ def test_a_running_task_gets_the_grace_and_is_then_given_back(app: TaskQ) -> Non
     @app.task(name="background:hold")
     def hold() -> None:
         runs.set()
-        spin(release)  # an interruption ends it
+        until_released(release)  # an interruption ends it
 
     worker = BackgroundWorker(make(app, shutdown_grace=0.1))
     worker.start()

@@ -26,11 +26,11 @@ from tests.taskq_core.worker.conftest import (
     Runner,
     hears_cancels,
     push_raw,
-    spin,
     state_of,
     stored,
     until,
     until_blocking,
+    until_released,
 )
 
 
@@ -51,7 +51,7 @@ async def test_a_run_ends_at_its_limit(app: TaskQ, start: Runner, clock: Clock, 
     @app.task(name="slow2", max_retry=0)
     def plain() -> None:
         try:
-            spin()
+            until_released()
         except TaskInterrupted:
             cleaned.append("plain")
             raise
@@ -138,7 +138,7 @@ async def test_a_cancelled_run_is_archived_and_not_retried(
 
     @app.task(max_retry=5)
     def plain() -> None:
-        spin()
+        until_released()
 
     worker = await start()
     handle = await (coroutine if kind == "coroutine" else plain).adelay()
@@ -280,7 +280,7 @@ async def test_a_plain_function_that_swallows_an_interrupt_is_told_again(
     def stubborn() -> None:
         for number in range(2):
             try:
-                spin()
+                until_released()
             except TaskInterrupted:
                 swallowed.append(number)
 
@@ -355,7 +355,7 @@ async def test_a_plain_function_told_to_end_before_its_thread_has_it_never_start
     @app.task(max_retry=0)
     def work() -> None:
         runs.append(1)
-        spin()
+        until_released()
 
     worker = await start(concurrency=1)
     submit = worker._executor._threads.submit

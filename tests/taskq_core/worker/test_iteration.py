@@ -19,10 +19,10 @@ from tests.taskq_core.worker.conftest import (
     PATIENCE_S,
     Runner,
     hears_cancels,
-    spin,
     state_of,
     stored,
     until,
+    until_released,
 )
 
 PLAIN = "iterate"
@@ -52,7 +52,7 @@ async def test_an_item_longer_than_the_grace_is_repeated_once_a_stop(app: TaskQ,
     def plain(context: TaskContext) -> str:
         for number in context.iterate(range(4)):
             seen[PLAIN].append((context.attempt, number))
-            spin(release)
+            until_released(release)
         return "done"
 
     @app.task(name=COROUTINE)
@@ -102,7 +102,7 @@ async def test_cancelling_ends_the_loop_and_keeps_the_cursor(
         for number in context.iterate(range(10_000)):
             seen.append(number)
             if number == 20:
-                spin()
+                until_released()
 
     @app.task(name=COROUTINE)
     async def coroutine(context: TaskContext) -> None:

@@ -28,7 +28,7 @@ from taskq_core.wire import QueueKeys
 from taskq_core.worker import reporter
 from tests.clock import Clock
 from tests.redis_server import RedisServer
-from tests.taskq_core.worker.conftest import PATIENCE_S, Ends, Runner, hears_cancels, spin, state_of, until
+from tests.taskq_core.worker.conftest import PATIENCE_S, Ends, Runner, hears_cancels, state_of, until, until_released
 
 
 class Told:
@@ -168,7 +168,7 @@ async def test_a_timeout_is_told_of(app: TaskQ, start: Runner, told: Told, clock
 
     @app.task(timeout=30, max_retry=0)
     def plain() -> None:
-        spin()
+        until_released()
 
     worker = await start()
     handles = [await coroutine.adelay(), await plain.adelay()]
@@ -447,7 +447,7 @@ async def test_a_handler_that_hangs_is_told_to_end(
 
     def hang(error: BaseException, context: TaskContext) -> None:
         begun.append(context.id)
-        spin()
+        until_released()
 
     async def hang_async(error: BaseException, context: TaskContext) -> None:
         begun.append(context.id)

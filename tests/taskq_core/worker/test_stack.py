@@ -10,7 +10,7 @@ import pytest
 from taskq_core import Retry, SkipRetry, TaskQ
 from taskq_core.worker.stack import without_words
 from tests.clock import Clock
-from tests.taskq_core.worker.conftest import Ends, Runner, spin, until
+from tests.taskq_core.worker.conftest import Ends, Runner, until, until_released
 
 SECRET = "a@b.example"
 """Stands for an argument that got into the words of an exception."""
@@ -58,7 +58,7 @@ async def fails_in_a_group() -> None:
 
 
 def overruns() -> None:
-    spin()
+    until_released()
 
 
 async def aoverruns() -> None:

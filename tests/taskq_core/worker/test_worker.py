@@ -26,10 +26,10 @@ from tests.taskq_core.worker.conftest import (
     STEADY,
     Ends,
     Runner,
-    spin,
     state_of,
     texts,
     until,
+    until_released,
 )
 
 # --- configuration ----------------------------------------------------------------------------------------------------
@@ -176,7 +176,7 @@ async def test_what_outlives_the_grace_goes_back_to_the_head(
     def plain() -> None:
         try:
             begun.append("plain")
-            spin()
+            until_released()
         except TaskInterrupted:
             told.append("plain")
             raise
