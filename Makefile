@@ -50,7 +50,7 @@ ci: ## what CI checks without running taskq: format, lint, types, imports, secur
 fuzz: ## change what is in the corpora for a while; ARGS="--minutes 10"
 	@$(run_python) exec "$$python" -m tests.model.fuzz $(ARGS)
 
-soak: ## real processes under faults for four minutes; ARGS="--minutes 10 --seed 7 --profile long"
+soak: ## real processes under faults for three minutes; ARGS="--minutes 10 --seed 7 --profile long"
 	@$(run_python) exec "$$python" -m tests.soak $(ARGS)
 
 soak-mutants: ## break the queue in thirteen ways (minutes): the soak must notice each

@@ -76,7 +76,7 @@ LONG_FAULTS = (*CI_FAULTS, 2, 7, 8, 12, 14, 27, 36, 43)
 PROFILES: dict[str, Profile] = {
     profile.name: profile
     for profile in (
-        Profile(name="ci", minutes=3.0, faults=CI_FAULTS),
+        Profile(name="ci", minutes=3.4, faults=CI_FAULTS),
         Profile(
             name="long",
             minutes=60.0,
