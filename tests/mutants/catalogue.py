@@ -690,7 +690,7 @@ SCHEDULER_SUPERVISOR_AND_SETTINGS = (
         file="taskq_core/supervisor/supervisor.py",
         old="            self._in_background(self._returns.give_back(child, patience_s=patience_s))\n",
         new="            del patience_s\n",
-        tests=(f"{_CORE}/supervisor/test_supervisor.py",),
+        tests=("tests/processes/supervisor/test_supervisor.py",),
     ),
     Mutant(
         name="a misspelled setting is ignored",
