@@ -136,7 +136,7 @@ def run_tests(tree: Path, arguments: Sequence[str]) -> str:
         return "SURVIVED"
     if failed := FAILED_TEST.search(done.stdout):
         return f"killed by {failed[1]}"
-    return f"BROKEN\n{done.stdout[-2000:]}"
+    return f"BROKEN: pytest exited with {done.returncode}\n{done.stdout[-2000:]}"
 
 
 if __name__ == "__main__":
