@@ -248,7 +248,7 @@ def test_a_redis_that_is_killed_and_frozen_loses_and_doubles_no_firing() -> None
 @pytest.mark.redis
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-@pytest.mark.skipif("SOAK" not in os.environ, reason="takes over two minutes; set SOAK=1")
+@pytest.mark.nightly  # over two minutes
 def test_two_minutes_as_configured_by_default(redis_server: RedisServer, swarm: Callable[..., Swarm]) -> None:
     """A leader that dies or freezes is replaced within 15 seconds."""
     taker = Taker(redis_server)
