@@ -21,19 +21,19 @@ help: ## show this list
 demo: ## a Django site, a FastAPI app and a worker on a private Redis; one trace per request
 	@$(run_python) exec "$$python" -m example_project.demo $(ARGS)
 
-test: ## what each change runs (5 minutes): no process is killed, nothing waits for time to pass
+test: ## what each change runs (4 minutes on two cores); the suites below take real processes and real time
 	@$(run_python) exec "$$python" -m pytest -n $(JOBS) --durations 10 $(ARGS)
 
 processes: ## real processes that are killed, stopped, deployed and restarted
 	@$(run_python) exec "$$python" -m pytest -n 4 tests/processes $(ARGS)
 
-topologies: ## Sentinel, Cluster, TLS, replicas, users of Redis with few rights
-	@$(run_python) exec "$$python" -m pytest -n $(JOBS) tests/topologies $(ARGS)
+topologies: ## Sentinel, Cluster, TLS, replicas, users of Redis with few rights; every script on the other servers here
+	@$(run_python) exec "$$python" -m pytest -n $(JOBS) tests/topologies tests/conformance --stores others $(ARGS)
 
 browser: ## the admin and the dashboard in a real Chromium
 	@$(run_python) exec "$$python" -m pytest -n $(JOBS) tests/browser $(ARGS)
 
-docs: ## what the documentation, the tutorials and the files of deploy/ say is true
+docs: ## whether the documentation, the tutorials and the files of deploy/ are right
 	@$(lint_python) exec "$$python" -m pytest -n $(JOBS) tests/docs $(ARGS)
 
 test-all: test processes topologies browser model docs soak ## everything above, and the model and the soak

@@ -21,7 +21,9 @@ settings.load_profile("taskq")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("taskq")
-    group.addoption("--stores", choices=("bundled", "all"), default="bundled", help="servers of tests/conformance")
+    group.addoption(
+        "--stores", choices=("bundled", "others", "all"), default="bundled", help="servers of tests/conformance"
+    )
     group.addoption("--model-runs", type=int, default=150, help="runs of the model (tests/model)")
     group.addoption("--model-seed", type=int, default=1, help="seed of the runs of the model")
 

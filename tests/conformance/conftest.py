@@ -1,6 +1,7 @@
 """One `broker` for each store of the run, started once a test process.
 
-`make test` takes the Redis that comes with the tests; `--stores all` adds every server on this machine and a cluster.
+`make test` takes the Redis that comes with the tests; `--stores others` takes every other server on this machine and a
+cluster.
 Which runner sends an operation makes no difference to a script: `tests/taskq_core/broker` tests both.
 """
 
@@ -39,11 +40,12 @@ def opened() -> Iterator[_Opened]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    names = list(stores()) if metafunc.config.getoption("--stores") == "all" else [bundled()]
+    chosen = metafunc.config.getoption("--stores")
+    names = [name for name in stores() if chosen in ("all", "bundled" if name == bundled() else "others")]
     servers = [name for name in names if name != "cluster"]
-    for fixture, chosen in (("broker", names), ("one_server", servers)):
+    for fixture, params in (("broker", names), ("one_server", servers)):
         if fixture in metafunc.fixturenames:
-            metafunc.parametrize(fixture, chosen, indirect=True, ids=chosen if len(names) > 1 else [""])
+            metafunc.parametrize(fixture, params, indirect=True)
 
 
 @pytest.fixture

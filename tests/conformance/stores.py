@@ -88,6 +88,7 @@ def cluster_store() -> Iterator[Store]:
         raw.close()
 
 
+@cache
 def bundled() -> str:
     """The name of the server that the tests bring along."""
     program = inspect_program(bundled_redis_server())
