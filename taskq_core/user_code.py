@@ -23,7 +23,7 @@ UNREADABLE = "(its text cannot be read)"
 def text_of(value: object) -> str:
     """Return `str(value)`. Never raises: if `__str__` fails, return `UNREADABLE`."""
     try:
-        return "".join((str(value),))  # an exact `str`: `__str__` may return a subclass with code of its own
+        return "".join((str(value),))  # an exact `str`: `__str__` may return a subclass whose methods fail
     except BaseException:
         return UNREADABLE
 

@@ -99,8 +99,7 @@ class Lane:
                 commands.insert(0, ASKING)
             replies = (await self._send(commands, block_until - loop.time(), spin_s))[-len(operations) :]
             for index, operation in enumerate(operations):
-                has_deadline = operation.deadline_at is not None and not operation.in_doubt
-                must_correct = has_deadline and is_late(replies[index])
+                must_correct = is_late(replies[index]) and operation.takes_deadline
                 if must_correct:
                     self._endpoint.forget_time()
                     await self._set_deadlines((operation,), until)
@@ -122,7 +121,7 @@ class Lane:
     async def _set_deadlines(self, operations: Sequence[Operation[Any]], until: float) -> None:
         """Set the deadlines of operations that have one. The server's clock is read first if it is not known."""
         for operation in operations:
-            if operation.deadline_at is None or operation.in_doubt:
+            if not operation.takes_deadline:
                 continue
             sent_at = time.monotonic()
             deadline_ms = self._endpoint.deadline_ms(sent_at)

@@ -90,7 +90,7 @@ class SyncRunner:
         except BrokerUnavailableError:
             return Pending(self, operation, None)  # finish() tries again, for as long as its caller has patience
         try:
-            if operation.deadline_at is not None and not operation.in_doubt:
+            if operation.takes_deadline:
                 self._set_deadline(connection, operation, until)
             self._send(connection, pack(operation.command()), until)
         except (*CLIENT_ERRORS, BrokerError):
@@ -152,12 +152,12 @@ class SyncRunner:
         connection = sent_on or self._take(until)
         try:
             if sent_on is None:
-                if operation.deadline_at is not None and not operation.in_doubt:
+                if operation.takes_deadline:
                     self._set_deadline(connection, operation, until)
                 reply = self._exchange(connection, operation.command(*more_keys), until, operation.block_s, is_asking)
             else:
                 reply = self._read(connection, until + operation.block_s)
-            must_correct = is_late(reply) and operation.deadline_at is not None and not operation.in_doubt
+            must_correct = is_late(reply) and operation.takes_deadline
             if must_correct:
                 self.endpoint.forget_time()
                 self._set_deadline(connection, operation, until)

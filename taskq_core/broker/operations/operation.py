@@ -73,6 +73,11 @@ class Operation(Generic[T]):
     deadline_at: int | None = None
     in_doubt: bool = False
 
+    @property
+    def takes_deadline(self) -> bool:
+        """Whether the runner sets the deadline before the next attempt."""
+        return self.deadline_at is not None and not self.in_doubt
+
     def command(self, *more_keys: str) -> tuple[Argument, ...]:
         """The words to send; a script declares further keys as well."""
         if self.script is None:

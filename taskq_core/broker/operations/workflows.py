@@ -44,7 +44,7 @@ def create_workflow(
         lane: Numbers the calls, by which a late duplicate is recognized, also when the workflow has ended and is gone.
         roots: Nodes that wait for nobody, or None if more parts follow.
         confirm: Who must have it before its caller is told.
-        now_ns: As ever.
+        now_ns: Replaces Redis's time in tests.
 
     Reads as False if its first parts are gone.
     """

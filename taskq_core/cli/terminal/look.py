@@ -152,7 +152,7 @@ class Look(Screen[None], Generic[T]):
 
     @property
     def has_parts(self) -> bool:
-        """Whether its parts are there still: when the dashboard ends, they go one by one, before the screen does."""
+        """Whether the widgets of this screen still exist. A dashboard that closes removes them before the screen."""
         return self.app.is_running and bool(self.query("#where"))
 
     def tell_state(self) -> None:
