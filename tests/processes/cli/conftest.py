@@ -1,5 +1,5 @@
 """Fixtures of tests/taskq_core/cli."""
 
-from tests.taskq_core.cli.conftest import app
+from tests.taskq_core.cli.conftest import app, shop
 
-__all__ = ["app"]
+__all__ = ["app", "shop"]

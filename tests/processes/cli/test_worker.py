@@ -9,36 +9,9 @@ import pytest
 
 from taskq_core import TaskQ
 from tests.redis_server import RedisServer
+from tests.taskq_core.cli.conftest import SHOP
 
 ROOT = Path(__file__).parents[3]
-
-
-SHOP = """
-import logging
-from types import SimpleNamespace
-from taskq_core import TaskQ
-taskq = TaskQ("{url}")
-nested = SimpleNamespace(queue=taskq)
-other = 3
-@taskq.task(name="shop:greet", retention=600)
-def greet(name: str) -> str:
-    logging.getLogger("shop").debug("somebody is greeted")
-    return f"hello {{name}}"
-@taskq.task(name="shop:broken", retry_delay=3600)
-def broken():
-    raise ValueError("no such shop")
-"""
-
-
-@pytest.fixture
-def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
-    """A module with a queue application in the working directory, under a name of its own."""
-    name = f"shop_{abs(hash(request.node.nodeid))}"
-    (tmp_path / f"{name}.py").write_text(SHOP.format(url="redis://127.0.0.1:1/0"))
-    (tmp_path / f"{name}_broken.py").write_text("import not_installed_anywhere")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    return name
 
 
 @pytest.mark.redis

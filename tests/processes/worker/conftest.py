@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from taskq_core import TaskQ
-from tests.taskq_core.worker.conftest import SHRUNK, Runner, app, exchanges, queue, start_process
+from tests.taskq_core.worker.conftest import SHRUNK, Runner, app, exchanges, queue, read, start_process
 
-__all__ = ["app", "exchanges", "queue", "start", "start_process"]
+__all__ = ["app", "exchanges", "queue", "read", "start", "start_process"]
 
 SHORT: dict[str, Any] = {**SHRUNK, "lease": 10}
 """Times of a worker on the test's loop, which stands still when the machine is busy: its lease is longer than others'.

@@ -7,39 +7,12 @@ import pytest
 from taskq_core import TaskQ
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.wire import QueueKeys
-from taskq_core.worker import Worker, health
+from taskq_core.worker import health
 from taskq_core.worker.health import Health, Pulse
 from tests.probing import get
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import Runner, until
-
-
-class FakeTime:
-    now = 1000.0
-
-    def time(self) -> float:
-        return self.now
-
-    def monotonic(self) -> float:
-        return self.now
-
-
-GOOD = {
-    "status": "active",
-    "running": 1,
-    "concurrency": 10,
-    "dequeue_age_s": 1.0,
-    "is_failing": False,
-    "can_take": True,
-}
-
-
-async def ready(worker: Worker) -> bool:
-    return (await get(worker.health_port, "/readyz"))[0] == 200
-
-
-async def not_ready(worker: Worker) -> bool:
-    return not await ready(worker)
+from tests.taskq_core.worker.test_health import GOOD, FakeTime, not_ready, ready
 
 
 class TestChecking:

@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,21 @@ from tests.clock import Clock
 from tests.redis_server import RedisServer
 
 Run = Callable[..., Result]
+SHOP = """
+import logging
+from types import SimpleNamespace
+from taskq_core import TaskQ
+taskq = TaskQ("{url}")
+nested = SimpleNamespace(queue=taskq)
+other = 3
+@taskq.task(name="shop:greet", retention=600)
+def greet(name: str) -> str:
+    logging.getLogger("shop").debug("somebody is greeted")
+    return f"hello {{name}}"
+@taskq.task(name="shop:broken", retry_delay=3600)
+def broken():
+    raise ValueError("no such shop")
+"""
 
 
 @pytest.fixture
@@ -60,3 +76,14 @@ def run(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Run:
 def run_json(run: Run) -> Callable[..., Any]:
     """As `run`, with `--json`; returns the document."""
     return lambda *words, status=0: json.loads(run(*words, "--json", status=status).stdout)
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    """A module with a queue application in the working directory, under a name of its own."""
+    name = f"shop_{abs(hash(request.node.nodeid))}"
+    (tmp_path / f"{name}.py").write_text(SHOP.format(url="redis://127.0.0.1:1/0"))
+    (tmp_path / f"{name}_broken.py").write_text("import not_installed_anywhere")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return name

@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry import metrics
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from taskq_core import TaskContext, TaskQ
 from taskq_core.broker.lanes import Lane
@@ -330,3 +333,25 @@ def exchanges(monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[str, Any]]]:
 
     monkeypatch.setattr(Lane, "exchange", note)
     return seen
+
+
+Read = Callable[[str], dict[tuple[str, ...], float]]
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> Read:
+    """Returns the values of a gauge by the values of its labels."""
+    reader = InMemoryMetricReader()
+    monkeypatch.setattr(metrics._internal, "_METER_PROVIDER", MeterProvider([reader], shutdown_on_exit=False))
+
+    def read(name: str) -> dict[tuple[str, ...], float]:
+        data = reader.get_metrics_data()
+        found: dict[tuple[str, ...], float] = {}
+        for resource in data.resource_metrics if data else []:
+            for metric in (metric for scope in resource.scope_metrics for metric in scope.metrics):
+                if metric.name == name:
+                    points: list[Any] = list(metric.data.data_points)
+                    found |= {tuple(str(each) for each in point.attributes.values()): point.value for point in points}
+        return found
+
+    return read
