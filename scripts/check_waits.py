@@ -2,7 +2,7 @@
 
 It looks for `time.sleep(...)`, for `asyncio.sleep(n)` with a positive constant, and for timeouts below 30 seconds: they
 make a test slow, or let it fail on a busy machine. Use the fixture `clock` instead, or move the test to
-`tests/processes`. Functions named `until` may poll: they return as soon as their condition holds.
+`tests/processes`. Functions whose name starts with `until` may poll: they return as soon as their condition holds.
 """
 
 import ast
