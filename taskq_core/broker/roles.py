@@ -30,7 +30,10 @@ ACTING = (
     f"{LOOKING} del expire hdel hincrby hset hsetnx hstrlen linsert lpos lpush lrem persist pexpire pttl rename rpop "
     "rpush sadd set setbit srem type unlink zadd zpopmin zrem zscan"
 )
-WORKING = f"{ACTING} blmove blpop expireat getex hexists hlen incrby ltrim zmscore zrangestore zremrangebyrank"
+WORKING = (
+    f"{ACTING} blmove blpop expireat getex hexists hlen incrby ltrim zmscore zrangestore zremrangebyrank "
+    "zremrangebyscore"
+)
 
 
 class Role(StrEnum):
@@ -244,7 +247,7 @@ def _scheduling(names: _Names) -> Iterator[Grant]:
     yield Grant("get set", names.own("tick:*"))
     yield Grant("del expire hdel hget hset type", names.each("runs"))
     yield Grant("del get set", [keys.scheduler_leader("*")])
-    yield Grant("del expire lpush zadd zrem", [f"{keys.schedulers}*"], "%W~")
+    yield Grant("del expire lpush zadd zrem zremrangebyscore", [f"{keys.schedulers}*"], "%W~")
     yield Grant("del expire persist zadd zremrangebyrank", [keys.scheduler_history("*")], "%W~")
 
 

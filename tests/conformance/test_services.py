@@ -366,7 +366,7 @@ class TestPresence:
         assert 0 < broker.raw.ttl(server) <= 10
 
     def test_a_look_at_who_is_alive_changes_nothing(self, broker: Broker) -> None:
-        """Who ended an hour before somebody announces itself is taken out then, some at a time."""
+        """Who ended an hour before somebody announces itself is taken out then."""
         index = broker.keys.servers
         broker.raw.zadd(index, {f"gone{number}": NOW_S - 4000 for number in range(150)} | {"late": NOW_S - 100})
         before = broker.dump()
@@ -375,8 +375,6 @@ class TestPresence:
         assert broker.dump() == before
         broker.run(ops.index_presence(index, "here", expiry_s=NOW_S + 10))
 
-        assert broker.raw.zcard(index) == 52
-        broker.run(ops.index_presence(index, "here", expiry_s=NOW_S + 20))
         assert sorted(broker.raw.zrange(index, 0, -1)) == [b"here", b"late"]
         assert broker.run(ops.list_alive(index, skip=0, count=9, now_ns=NOW_S * SECOND)) == ["here"]
 

@@ -25,7 +25,7 @@ LARGE = 230
 Fate = Literal["done", "failed", "skipped"]
 
 
-@app.task(name="begin", retry_delay=1)
+@app.task(name="begin")
 def begin(slot: int, failures: int = 0) -> int:
     """Have nothing before it."""
     program.note("step", slot=slot, got=None)
@@ -71,14 +71,14 @@ async def join(left: Any, right: Any, slot: int) -> int:
     return slot
 
 
-@app.task(name="broken", max_retry=1, retry_delay=1)
+@app.task(name="broken", max_retry=1)
 def broken(got: Any, slot: int) -> int:
     """Fail for good."""
     program.note("step", slot=slot, got=got)
     raise ExpectedFailureError("on purpose")
 
 
-@app.task(name="grow", retry_delay=1)
+@app.task(name="grow")
 def grow(slot: int, more: list[int]) -> int:
     """Add members to its own group."""
     program.note("step", slot=slot, got=None)

@@ -33,7 +33,8 @@ UNIQUE_S = 600
 app = TaskQ(
     os.environ.get("SOAK_URL", "redis://localhost:1"),
     queues=QUEUES,
-    defaults={"max_retry": 10, "replicated": bool(os.environ.get("SOAK_REPLICATED"))},
+    # A task that is lost twice in a row waits no longer than a failed one: the end of a run is waited for.
+    defaults={"max_retry": 10, "retry_delay": 1, "replicated": bool(os.environ.get("SOAK_REPLICATED"))},
 )
 
 _numbers = itertools.count(1)
@@ -167,7 +168,7 @@ def kept(slot: int, secret: str = "") -> int:
     return slot
 
 
-@app.task(name="flaky", retry_delay=1)
+@app.task(name="flaky")
 async def flaky(slot: int, failures: int, secret: str = "") -> None:
     """Fail in its first attempts."""
     if current_task().attempt <= failures:
@@ -181,7 +182,7 @@ async def letter(task_id: str) -> None:
     note("letter", of=task_id)
 
 
-@app.task(name="stumbling", retry_delay=1)
+@app.task(name="stumbling")
 async def stumbling(slot: int, seconds: float) -> None:
     """Fail at once in the first attempt, and take a while in the next."""
     if current_task().attempt == 1:
@@ -190,7 +191,7 @@ async def stumbling(slot: int, seconds: float) -> None:
     effects.put(slot)
 
 
-@app.task(name="hopeless", max_retry=1, retry_delay=1, dead_letter=letter)
+@app.task(name="hopeless", max_retry=1, dead_letter=letter)
 def hopeless(slot: int, secret: str = "") -> None:
     raise ExpectedFailureError("on purpose")
 

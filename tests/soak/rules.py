@@ -63,7 +63,7 @@ def rated_by(slot: int, who: str) -> None:
     program.effects.put(slot)
 
 
-@app.task(name="strict", concurrency=_places("strict"), rate_limit=_bucket("strict"), retry_delay=1)
+@app.task(name="strict", concurrency=_places("strict"), rate_limit=_bucket("strict"))
 def strict(slot: int, who: str, failures: int = 0, cost: int = 1) -> None:
     """Several limits at once, and a failure that has to give all of them back."""
     note_taken()
@@ -73,7 +73,7 @@ def strict(slot: int, who: str, failures: int = 0, cost: int = 1) -> None:
     program.effects.put(slot)
 
 
-@app.task(name="ordered", sequence=TaskSequence("who"), retry_delay=1)
+@app.task(name="ordered", sequence=TaskSequence("who"))
 async def ordered(slot: int, who: str, failures: int = 0) -> None:
     """In order; one that fails holds the others up until it has succeeded."""
     if current_task().attempt <= failures:
@@ -86,7 +86,6 @@ async def ordered(slot: int, who: str, failures: int = 0) -> None:
     name="skipping",
     sequence=TaskSequence("who", on_failure="skip"),
     max_retry=1,
-    retry_delay=1,
     dead_letter=program.letter,
 )
 def skipping(slot: int | None, who: str) -> None:

@@ -451,6 +451,7 @@ BY_A_WORKER = {
     "expireat",
     "zrangestore",
     "zremrangebyrank",
+    "zremrangebyscore",
     "blpop",
     "ping",
 }
@@ -484,7 +485,8 @@ async def run_scheduler(app: TaskQ, server: RedisServer) -> None:
     scheduler = Scheduler(app)
     running = asyncio.create_task(scheduler.arun())
     deadline = time.monotonic() + 30
-    while not server.client.llen("asynq:{default}:pending"):
+    # Tools see its entries, and it has enqueued.
+    while not (server.client.exists("asynq:schedulers") and server.client.llen("asynq:{default}:pending")):
         assert time.monotonic() < deadline
         await asyncio.sleep(0.02)
     scheduler.stop()
