@@ -9,24 +9,29 @@ import threading
 import weakref
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from taskq_core.bridge import Bridge
 from taskq_core.broker.connection import Endpoint
 from taskq_core.client import AsyncClient, Client
+from taskq_core.client.finding import find_task
 from taskq_core.commits import TransactionHook
-from taskq_core.errors import ConfigurationError
+from taskq_core.errors import ConfigurationError, TaskNotFoundError
 from taskq_core.observer import Observer
 from taskq_core.options import check_defaults
 from taskq_core.outbox import Outbox, OutboxTable
 from taskq_core.periodic import PeriodicTask, Timetable
+from taskq_core.records import TaskInfo
 from taskq_core.registry import Registry
 from taskq_core.result import TaskHandle
 from taskq_core.runtime import Runtime, Store
 from taskq_core.schedule_setting import schedule_lines, scheduled_entries
 from taskq_core.settings import EnqueueMode, Settings, unknown, values_from_environ
+from taskq_core.steps import Steps, afollow, follow
 from taskq_core.task import Signature
+from taskq_core.wire import validate_queue_name, validate_task_id
 from taskq_core.workflow import WorkflowHandle
 from taskq_core.workflow.canvas import Part
 
@@ -143,8 +148,12 @@ class TaskQ(Registry):
     @property
     def outbox_tables(self) -> Sequence[OutboxTable]:
         """The tables that workers relay, none unless tasks are enqueued through them."""
-        outbox = self.outbox if self.settings.enqueue is EnqueueMode.OUTBOX else None
+        outbox = self._used_outbox
         return () if outbox is None else outbox.tables()
+
+    @property
+    def _used_outbox(self) -> Outbox | None:
+        return self.outbox if self.settings.enqueue is EnqueueMode.OUTBOX else None
 
     @property
     def task_defaults(self) -> Mapping[str, Any]:
@@ -216,6 +225,72 @@ class TaskQ(Registry):
     async def aenqueue(self, call: Signature[R]) -> TaskHandle[R]:
         """Enqueue a call from a coroutine. As `async_client.enqueue`."""
         return await self.runtime.async_client.enqueue(call)
+
+    def get(self, task_id: str, *, queue: str | None = None) -> TaskHandle[Any]:
+        """Find a task by its id, blocking, and return its handle: state, progress, error, times and result.
+
+        One request asks the queues of the settings and of registered tasks, and a second one reads the task. All other
+        queues are asked only if none of these has it. On a cluster, each queue is one request. If you choose ids
+        yourself and several queues have the same id, the first queue of the settings counts. The handle stays with the
+        queue in which the task was found.
+
+        Args:
+            task_id: Id of the task.
+            queue: Look in this queue only.
+
+        Raises:
+            TaskNotFoundError: No queue has the task: it has ended without being kept, or was deleted, or never was.
+            BrokerError: Redis refused or was not reached.
+            WireFormatError: The task cannot be read.
+        """
+        send = partial(self.runtime.runner.run, patience_s=self.runtime.timeout_s)
+        info, outbox = follow(self._find(task_id, queue), send), self._used_outbox
+        if info is None and outbox is not None:
+            waiting = outbox.find(task_id)
+            if waiting is not None:
+                return self._handle(waiting, is_late=True)
+            info = follow(self._find(task_id, queue), send)  # it may have left the outbox between the two looks
+        if info is None:
+            raise TaskNotFoundError(queue or "", task_id)
+        return self._handle(info)
+
+    async def aget(self, task_id: str, *, queue: str | None = None) -> TaskHandle[Any]:
+        """Find a task by its id and return its handle. As `get`, for coroutines."""
+        send = partial(self.runtime.async_runner.run, patience_s=self.runtime.timeout_s)
+        info, outbox = await afollow(self._find(task_id, queue), send), self._used_outbox
+        if info is None and outbox is not None:
+            waiting = await outbox.afind(task_id)
+            if waiting is not None:
+                return self._handle(waiting, is_late=True)
+            info = await afollow(self._find(task_id, queue), send)
+        if info is None:
+            raise TaskNotFoundError(queue or "", task_id)
+        return self._handle(info)
+
+    def _find(self, task_id: str, queue: str | None) -> Steps[TaskInfo | None]:
+        try:
+            validate_task_id(task_id)
+        except ConfigurationError:
+            raise TaskNotFoundError(queue or "", task_id) from None  # as part of an address it may be anything
+        if queue is not None:
+            validate_queue_name(queue)
+        runtime = self.runtime
+        likely = (*runtime.settings.queues, *(task.options.queue for task in self.tasks.values()))
+        return find_task(runtime.keys, likely, task_id, queue=queue, is_cluster=runtime.endpoint.is_cluster)
+
+    def _handle(self, info: TaskInfo, *, is_late: bool = False) -> TaskHandle[Any]:
+        task = self.find_task(info.name)
+        handle = TaskHandle[Any](
+            self.client,
+            id=info.id,
+            queue=info.queue,
+            name=info.name,
+            is_kept=bool(info.retention) or info.is_final,
+            result_type=Any if task is None else task.result_type,
+            first_state=info.state,
+        )
+        handle.info, handle.is_late = info, is_late
+        return handle
 
     def enqueue_workflow(self, workflow: Part) -> WorkflowHandle:
         """Enqueue a workflow, blocking, and return its handle. Raises as `Canvas.delay`."""

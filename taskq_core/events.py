@@ -19,8 +19,6 @@ from taskq_core.records import TaskInfo, task_info
 from taskq_core.settings import Duration, seconds
 from taskq_core.wire import TaskState
 
-FINAL = (TaskState.COMPLETED, TaskState.ARCHIVED)
-"""States in which nothing changes any more by itself."""
 FIRST_LOOK_S = 0.05
 """Seconds until a follower looks again after a change of state; doubled each time."""
 LAST_LOOK_S = 1.0
@@ -54,7 +52,7 @@ class TaskEvent:
     @property
     def is_final(self) -> bool:
         """Whether it has ended: nothing changes any more by itself."""
-        return self.task is None or self.task.state in FINAL
+        return self.task is None or self.task.is_final
 
 
 def event_of(stored: StoredTask | None) -> TaskEvent:

@@ -10,6 +10,9 @@ from taskq_core.oversized import OversizedResult, read_oversized
 from taskq_core.progress import Progress, read_progress
 from taskq_core.wire import TaskState, decode_message, read_expiry, read_priority
 
+FINAL = (TaskState.COMPLETED, TaskState.ARCHIVED)
+"""States in which nothing changes any more by itself."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskInfo:
@@ -72,6 +75,21 @@ class TaskInfo:
     waits_for_limit: bool = False
     limit: str = ""
     oversized_result: OversizedResult | None = None
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it has ended: nothing changes any more by itself."""
+        return self.state in FINAL
+
+    @property
+    def ended_at(self) -> datetime | None:
+        """When it succeeded or was archived, None before."""
+        return self.completed_at or self.archived_at
+
+    @property
+    def last_started_at(self) -> datetime | None:
+        """When its current run began, or else the last run that is noted; None if unknown, as in listings."""
+        return self.started_at or (self.attempts[-1].started_at if self.attempts else None)
 
     @property
     def priority(self) -> int:

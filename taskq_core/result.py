@@ -6,6 +6,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from taskq_core.errors import TaskNotSentError
 from taskq_core.events import TaskEvents
+from taskq_core.progress import Progress
 from taskq_core.records import TaskInfo
 from taskq_core.settings import Duration
 from taskq_core.wire import TaskState
@@ -141,6 +142,31 @@ class TaskHandle(Generic[R_co]):
     def is_sent(self) -> bool:
         """False while the task waits for the surrounding transaction to commit, or if sending it then failed."""
         return not self._is_deferred and self._failure is None
+
+    @property
+    def state(self) -> TaskState:
+        """State at the last `refresh`; before the first one the state in which the task is enqueued."""
+        return self.first_state if self.info is None else self.info.state
+
+    @property
+    def progress(self) -> Progress | None:
+        """Progress last reported by the task, as of the last `refresh`; None if it reported nothing."""
+        return None if self.info is None else self.info.progress
+
+    @property
+    def error(self) -> str:
+        """Error of the last failed run, as of the last `refresh`; "" for none."""
+        return "" if self.info is None else self.info.last_error
+
+    @property
+    def started_at(self) -> datetime | None:
+        """When the current or last run began, as of the last `refresh`; None if unknown."""
+        return None if self.info is None else self.info.last_started_at
+
+    @property
+    def ended_at(self) -> datetime | None:
+        """When the task succeeded or was archived, as of the last `refresh`; None before."""
+        return None if self.info is None else self.info.ended_at
 
     def mark_deferred(self) -> None:
         """Note that the task is sent when the surrounding transaction commits. For clients."""

@@ -51,6 +51,8 @@ class Runtime:
     ) -> None:
         timeout_s = float(settings.enqueue_timeout)  # type: ignore[arg-type]  # Settings has turned it into seconds
         self.settings = settings
+        self.timeout_s = timeout_s
+        """Most seconds that an enqueue or a look at a task may take."""
         self.endpoint = Endpoint(settings.url, embedded_folder=embedded_folder)
         self.keys = Keys(settings.prefix)
         trace = settings.trace

@@ -197,19 +197,22 @@ class DatabaseOutbox:
         """As `keep`, in the thread of the blocking code around this coroutine, whose transaction it is."""
         await sync_to_async(self.keep, thread_sensitive=True)(rows, committed)
 
+    def find(self, task_id: str) -> TaskInfo | None:
+        """Return a task that waits in an outbox, or None. The rows are looked through: there is no index of ids."""
+        for alias in outbox_aliases():
+            row = OutboxTask.objects.using(alias).filter(task_id=task_id, is_workflow=False).first()
+            if row is not None:
+                state = TaskState.PENDING if row.start_at_s is row.start_in_ms is None else TaskState.SCHEDULED
+                return task_info(StoredTask(task_id, state, bytes(row.message), b"", row.start_at_s))
+        return None
+
+    async def afind(self, task_id: str) -> TaskInfo | None:
+        """As `find`, from a coroutine."""
+        return await sync_to_async(self.find, thread_sensitive=True)(task_id)
+
     def tables(self) -> list[DatabaseTable]:
         """Return the table of each database that has one, for threads that look after no connections themselves."""
         return [RelayedTable(alias) for alias in outbox_aliases()]
-
-
-def find_waiting(task_id: str) -> TaskInfo | None:
-    """Return a task that waits in an outbox, or None. The rows are looked through: there is no index of ids."""
-    for alias in outbox_aliases():
-        row = OutboxTask.objects.using(alias).filter(task_id=task_id, is_workflow=False).first()
-        if row is not None:
-            state = TaskState.PENDING if row.start_at_s is row.start_in_ms is None else TaskState.SCHEDULED
-            return task_info(StoredTask(task_id, state, bytes(row.message), b"", row.start_at_s))
-    return None
 
 
 def outbox_aliases() -> list[str]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from taskq_core.broker.operations import NewTask
+from taskq_core.records import TaskInfo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +94,14 @@ class Outbox(Protocol):
 
     async def akeep(self, rows: Sequence[OutboxRow], committed: Callable[[OutboxTable], None]) -> None:
         """As `keep`, from a coroutine. `committed` is called in blocking code."""
+        ...
+
+    def find(self, task_id: str) -> TaskInfo | None:
+        """Return a task that waits in one of the tables, None if none has it."""
+        ...
+
+    async def afind(self, task_id: str) -> TaskInfo | None:
+        """As `find`, from a coroutine."""
         ...
 
     def tables(self) -> Sequence[OutboxTable]:

@@ -1,20 +1,18 @@
 """`TaskQBackend`: the backend of Django's task framework that enqueues to taskq and reads results from Redis."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from asgiref.sync import sync_to_async
 from django.core.checks import CheckMessage
 from django.utils import timezone
 
 from taskq_core import ConfigurationError, Signature, TaskDefinitionError, TaskHandle, TaskInfo, TaskNotFoundError
 from taskq_core.functions import qualified_name
-from taskq_core.inspector import AsyncInspector, Inspector
+from taskq_core.ids import new_task_id
 from taskq_core.options import task_options
-from taskq_core.settings import EnqueueMode
 from taskq_core.wire import validate_queue_name
 from taskq_django.app import taskq
 from taskq_django.tasks_backend import checks
@@ -27,8 +25,8 @@ from taskq_django.tasks_backend.framework import (
     TaskResultDoesNotExist,
 )
 from taskq_django.tasks_backend.options import BackendOptions, read_options
-from taskq_django.tasks_backend.results import likely_first, new_result, new_result_id, put, read_result
-from taskq_django.tasks_backend.running import BackendTask, handle_of
+from taskq_django.tasks_backend.results import new_result, put, read_result
+from taskq_django.tasks_backend.running import BackendTask
 from taskq_django.tasks_backend.signalling import Announcement
 from taskq_django.tasks_backend.tasks import TaskQTask, options_of
 
@@ -164,7 +162,7 @@ class TaskQBackend(BaseTaskBackend):
         self.validate_task(task)
         registered = self._register(task)
         queue = self.queue_for(task)
-        result = new_result(task, new_result_id(queue), list(args), dict(kwargs))
+        result = new_result(task, new_task_id(), list(args), dict(kwargs))
         facts = Facts.of_call(task, result.args)
         options = options_of(task)
         options["headers"] = {**registered.options.headers, **options.get("headers", {}), HEADER: facts.header()}
@@ -196,72 +194,30 @@ class TaskQBackend(BaseTaskBackend):
             TaskResultDoesNotExist: No task of the framework has this id: it is not kept any more, or waits for the
                 commit of a transaction.
         """
-        likely = self._queues(result_id)
-        info = _look(likely, result_id) or _look(_others(likely), result_id)
-        return self._in_outbox(result_id) if info is None else self._read(info)
+        try:
+            return self._read(taskq.get(result_id).info)
+        except TaskNotFoundError:
+            raise TaskResultDoesNotExist(result_id) from None
 
     async def aget_result(self, result_id: str) -> AnyResult:
         """Return what became of a call, without a thread. As `get_result`."""
-        likely = self._queues(result_id)
-        info = await _alook(likely, result_id) or await _alook(await _aothers(likely), result_id)
-        if info is None:
-            return await sync_to_async(self._in_outbox, thread_sensitive=True)(result_id)
-        return self._read(info)
+        try:
+            return self._read((await taskq.aget(result_id)).info)
+        except TaskNotFoundError:
+            raise TaskResultDoesNotExist(result_id) from None
 
-    def _queues(self, result_id: str) -> list[str]:
-        """Return the queues of the settings, in which a task is unless an operator moved it, the likeliest first."""
-        if not isinstance(result_id, str) or not result_id:
-            raise TaskResultDoesNotExist(result_id)
-        own = [queue for name in sorted(self.queues) for queue in self.own_options.queues(name)]
-        return likely_first([*own, *taskq.settings.queues], result_id)
-
-    def _read(self, info: TaskInfo) -> AnyResult:
+    def _read(self, info: TaskInfo | None) -> AnyResult:
+        assert info is not None  # as a task that was found just now has
         task = taskq.find_task(info.name)
         if not isinstance(task, BackendTask):
             raise TaskResultDoesNotExist(info.id)
         return read_result(task.task, task.json_codec, info)
-
-    def _in_outbox(self, result_id: str) -> AnyResult:
-        """Return the result of a task that waits in the database for a worker to send it."""
-        if taskq.settings.enqueue is EnqueueMode.OUTBOX:
-            from taskq_django.outbox import find_waiting  # its model can only be imported once the apps are loaded
-
-            info = find_waiting(result_id)
-            if info is not None:
-                return self._read(info)
-        raise TaskResultDoesNotExist(result_id)
 
     # --- checks -------------------------------------------------------------------------------------------------------
 
     def check(self, **kwargs: Any) -> list[CheckMessage]:
         """Return what is wrong with the backend's settings."""
         return checks.check_backend(self)
-
-
-def _look(queues: Iterable[str], task_id: str) -> TaskInfo | None:
-    """Return the task of an id from the first of the queues that has it."""
-    for queue in queues:
-        with suppress(TaskNotFoundError):
-            return handle_of(queue, task_id, "").refresh()
-    return None
-
-
-async def _alook(queues: Iterable[str], task_id: str) -> TaskInfo | None:
-    """As `_look`, from a coroutine."""
-    for queue in queues:
-        with suppress(TaskNotFoundError):
-            return await handle_of(queue, task_id, "").arefresh()
-    return None
-
-
-def _others(queues: Iterable[str]) -> list[str]:
-    """Return the queues that Redis knows besides."""
-    return sorted(set(Inspector(taskq).queues()) - set(queues))
-
-
-async def _aothers(queues: Iterable[str]) -> list[str]:
-    """As `_others`, from a coroutine."""
-    return sorted(set(await AsyncInspector(taskq).queues()) - set(queues))
 
 
 def _start(task: AnyTask) -> datetime | timedelta | None:

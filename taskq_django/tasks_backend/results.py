@@ -1,10 +1,8 @@
 """From a task as it stands in Redis to a `TaskResult` of the framework."""
 
-import hashlib
 import json
 import sys
-import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -64,21 +62,6 @@ class StoredTaskError(TaskError):
         if not isinstance(found, type) or not issubclass(found, BaseException):
             raise ValueError(f"{self.exception_class_path!r} is not an exception class")
         return found
-
-
-def new_result_id(queue: str) -> str:
-    """Return an id that says in which queue its task is to be looked for first: 41 characters."""
-    return f"{uuid.uuid4().hex}-{_mark(queue)}"
-
-
-def _mark(queue: str) -> str:
-    return hashlib.blake2b(queue.encode(), digest_size=4).hexdigest()
-
-
-def likely_first(queues: Iterable[str], result_id: str) -> list[str]:
-    """Return queues, each once, that which the id names first."""
-    mark = result_id.rpartition("-")[2]
-    return sorted(dict.fromkeys(queues), key=lambda queue: _mark(queue) != mark)
 
 
 class BackendResult(AnyResult):

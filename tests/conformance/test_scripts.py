@@ -120,6 +120,7 @@ EVERY: dict[str, Callable[[QueueKeys], Operation[Any]]] = {
     "survey": lambda q: ops.survey("asynq:*"),
     "sample": lambda q: ops.sample(q, {LEVELS[0]: QueueSample(at_s=9)}),
     "tally": lambda q: ops.tally(q, 1, {"a": TypeTally.empty()}, owner="w1", call=1),
+    "locate": lambda q: ops.locate([q], "a"),
     "tend": lambda q: ops.tend(q.absent, [ops.Tending(ops.Remedy.UNLOCK, q.unique_prefix + "a", q.task("a"), "a")]),
 }
 

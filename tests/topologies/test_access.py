@@ -16,7 +16,15 @@ from typing import Any
 import pytest
 import trustme
 
-from taskq_core import BrokerUnavailableError, EnqueueError, EnqueueUnknownError, TaskQ, TaskQError, TaskState
+from taskq_core import (
+    BrokerUnavailableError,
+    EnqueueError,
+    EnqueueUnknownError,
+    TaskNotFoundError,
+    TaskQ,
+    TaskQError,
+    TaskState,
+)
 from taskq_core.broker import operations
 from taskq_core.broker.roles import EVERY_QUEUE, RedisVersion, Role, rules
 from taskq_core.broker.scripts import all_scripts, load
@@ -40,7 +48,7 @@ ANY = {"ACL", "ASKING", "CLIENT", "CLUSTER", "CONFIG", "INFO", "PING", "SCRIPT",
 OUTSIDE = {"rights", "beat", "announce", "record"}
 """Scripts that are tried here on keys of other names, and the one that tries all rights."""
 
-ENQUEUES = ("enqueue", "look", "revoke")
+ENQUEUES = ("enqueue", "locate", "look", "revoke")
 STARTS_WORKFLOWS = ("create", "members", "close", "look", "cancel", "revoke")
 OF_A_PRODUCER = (*ENQUEUES, *(f"flow_{name}" for name in STARTS_WORKFLOWS))
 """Scripts of those who enqueue tasks and workflows, wait for their results and cancel them."""
@@ -258,6 +266,7 @@ class TestRights:
         await task.using(aggregate="g").adelay()
         await app.async_client.enqueue_many([task.s(), task.s()])
         assert (await handle.arefresh()).state.value == "pending"
+        assert (await app.aget(handle.id)).state.value == "pending"
         with pytest.raises(TimeoutError):
             await handle.aresult(timeout=0.1)
         with pytest.raises(TimeoutError):
@@ -266,6 +275,20 @@ class TestRights:
 
         assert denied(server) == set()
         await app.aclose()
+
+    async def test_who_only_enqueues_finds_tasks_of_its_own_queues_by_their_ids(self, server: RedisServer) -> None:
+        """It may neither list the queues nor read the others that the settings name."""
+        url = url_of(server, "producer", queues=["default"])
+        admin = TaskQ(server.unix_url, enqueue_timeout=60)
+        app = TaskQ(url, queues={"low": 1, "default": 1}, enqueue_timeout=60)
+        sent = {queue: await admin.remote("t", queue=queue).adelay() for queue in ("default", "low", "hidden")}
+
+        assert (await app.aget(sent["default"].id)).queue == "default"
+        for queue in ("low", "hidden"):
+            with pytest.raises(TaskNotFoundError):
+                await app.aget(sent[queue].id)
+        await app.aclose()
+        await admin.aclose()
 
     async def test_who_only_enqueues_workflows(self, server: RedisServer) -> None:
         """Of steps in several queues, and of a group that is stored part by part."""

@@ -1,10 +1,11 @@
 """What people are shown of a cluster: on the command line, and by the exporter."""
 
+import asyncio
 import json
 
 import pytest
 
-from taskq_core import TaskQ
+from taskq_core import TaskNotFoundError, TaskQ
 from taskq_core.cli import main
 from tests.redis_server import start_cluster
 from tests.taskq_core.exporter.test_exporter import fresh, present, scrape
@@ -33,6 +34,20 @@ def test_list_on_a_cluster_shows_slot_and_nodes(
     assert found["queue"] == "default"
     assert found["slot"] == int(table[1].split()[1])
     assert found["nodes"][0] in {f"127.0.0.1:{node.port}" for node in nodes}
+
+
+async def test_a_task_is_found_by_its_id_on_a_cluster() -> None:
+    """Its queues are on several nodes, which no single request can ask."""
+    with start_cluster(3) as nodes:
+        url, queues = f"redis+cluster://127.0.0.1:{nodes[0].port}", {f"q{number}": 1 for number in range(6)}
+        app = TaskQ(url, queues=queues, enqueue_timeout=30)
+        for queue in ("q0", "q5", "of-another"):
+            sent = await app.remote("plain", queue=queue).adelay()
+            found = await app.aget(sent.id), await asyncio.to_thread(app.get, sent.id)
+            assert [handle.queue for handle in found] == [queue] * 2
+        with pytest.raises(TaskNotFoundError):
+            await app.aget("none")
+        await app.aclose()
 
 
 async def test_queues_on_all_nodes_of_a_cluster_are_told() -> None:

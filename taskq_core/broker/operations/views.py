@@ -107,6 +107,18 @@ def look(
     return Operation("look", load("look"), (queue.task(task_id),), args, read)
 
 
+def locate(queues: Sequence[QueueKeys], task_id: str) -> Operation[list[str]]:
+    """Ask which of some queues, at most 500, have a task. Reads as their names. Not for a cluster.
+
+    A queue whose keys the user may not read counts as one without the task, unless that holds for all.
+    """
+
+    def read(reply: Any) -> list[str]:
+        return [queue.name for queue, exists in zip(queues, reply, strict=True) if exists]
+
+    return Operation("locate", load("locate"), (), tuple(queue.task(task_id) for queue in queues), read)
+
+
 def revoke(queue: QueueKeys, task_id: str) -> Operation[TaskState | None]:
     """Delete a task that waits (pending, scheduled, retry, aggregating). Reads as the state it was in."""
     keys = (queue.task(task_id), queue.pending, queue.scheduled, queue.retry, queue.groups)

@@ -1,0 +1,49 @@
+"""Find a task by its id alone, as steps without input and output (`taskq_core.steps`)."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from taskq_core.broker import operations
+from taskq_core.errors import BrokerAuthenticationError
+from taskq_core.records import TaskInfo, task_info
+from taskq_core.steps import Steps, ask
+from taskq_core.wire import Keys
+
+QUEUES_AT_ONCE = 500
+"""Most queues that one request asks for a task."""
+
+
+def find_task(
+    keys: Keys, likely: Iterable[str], task_id: str, *, queue: str | None, is_cluster: bool
+) -> Steps[TaskInfo | None]:
+    """Return the task of an id from the first queue that has it, None if no queue has it.
+
+    The likely queues are asked first, then all that Redis knows. These include the likely ones: meanwhile, the task may
+    have been moved into one of them. With `queue`, no other is asked.
+    """
+    if queue is not None:
+        return (yield from _find_in(keys, (queue,), task_id, is_cluster=is_cluster))
+    likely = tuple(dict.fromkeys(likely))
+    found = yield from _find_in(keys, likely, task_id, is_cluster=is_cluster)
+    if found is not None:
+        return found
+    try:
+        known = yield from ask(operations.list_queues(keys.queues))
+        return (yield from _find_in(keys, tuple(dict.fromkeys((*likely, *known))), task_id, is_cluster=is_cluster))
+    except BrokerAuthenticationError:
+        return None  # a producer may not list queues, or not read all of them
+
+
+def _find_in(keys: Keys, names: Sequence[str], task_id: str, *, is_cluster: bool) -> Steps[TaskInfo | None]:
+    if len(names) > 1 and not is_cluster:
+        queues = [keys.queue(name) for name in names]
+        names = []
+        for start in range(0, len(queues), QUEUES_AT_ONCE):
+            names += yield from ask(operations.locate(queues[start : start + QUEUES_AT_ONCE], task_id))
+    for name in names:
+        stored = yield from ask(operations.look(keys.queue(name), task_id))
+        if stored is not None:
+            info = task_info(stored)
+            is_itself = info.queue == name and info.id == task_id  # a message may name others
+            return info if is_itself else replace(info, queue=name, id=task_id)
+    return None
