@@ -15,20 +15,22 @@ while all the same, so that a server that stops need not wait for it, and the cl
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, HTTPException, Path, Response
 from starlette.responses import StreamingResponse
 
 from taskq_core import AsyncClient, BrokerError, ConfigurationError, TaskInfo
+from taskq_core.dashboard.status import status_of
 from taskq_core.errors import WireFormatError
 from taskq_core.settings import Duration, seconds
 from taskq_core.waiting import TaskFollower
 from taskq_fastapi.applications import DEFAULT_NAME
 from taskq_fastapi.closed import guards
 from taskq_fastapi.dependencies import client_dep
-from taskq_fastapi.status import Shown, TaskStatus, events_route, status_of, status_of_none, status_route, tag_of
+from taskq_fastapi.status import TaskStatus, events_route, status_of_none, status_route, tag_of
 from taskq_fastapi.streams import FULL_MS, QUIET_S, RECONNECT_MS
 
 logger = logging.getLogger("taskq.fastapi")
@@ -40,6 +42,8 @@ _NOT_FOUND = "there is no such task: it has ended without being kept, or was del
 _AWAY = "the queue does not answer"
 _DAMAGED = "the task cannot be read"
 
+Shown = Callable[[TaskInfo], dict[str, Any]]
+"""Returns the fields of the status of a task that the router shows."""
 QueueParam = Annotated[str, Path(description="The queue that the task is in.", examples=["default"])]
 TaskIdParam = Annotated[str, Path(description="Id of the task.")]
 
@@ -72,7 +76,7 @@ def task_router(
         ConfigurationError: A time is not usable, or dependencies are given though everybody may ask.
     """
     let_in = guards("task_router", dependencies, allow_anonymous=allow_anonymous, open_for=_OPEN_FOR)
-    shown = Shown(results=show_results, errors=show_errors)
+    shown = partial(status_of, show_results=show_results, show_errors=show_errors)
     streams = _Streams(
         shown,
         poll_s=seconds("poll_every", poll_every, allow_zero=False),
@@ -100,7 +104,7 @@ def task_router(
                 raise HTTPException(503, _words(error), headers={"Retry-After": "1"}) from None
         if info is None:
             raise HTTPException(404, _NOT_FOUND)
-        status = status_of(info, shown)
+        status = TaskStatus(**shown(info))
         response.headers["Cache-Control"] = "no-store"
         if not status.is_final:
             response.headers["Retry-After"] = "1"
@@ -155,14 +159,14 @@ def _words(error: Exception) -> str:
 
 
 def _told(info: TaskInfo | None, queue: str, task_id: str, shown: Shown) -> TaskStatus:
-    return status_of_none(queue, task_id) if info is None else status_of(info, shown)
+    return status_of_none(queue, task_id) if info is None else TaskStatus(**shown(info))
 
 
 class _Streams:
     """The streams of one router.
 
     Args:
-        shown: What of a task is shown.
+        shown: Returns what of a task is shown.
         poll_s: Longest time between two looks.
         life_s: Time after which a stream ends.
         most: Streams at a time.

@@ -14,19 +14,17 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
-import msgspec
 from fastapi import Depends, Request, Response
 from pydantic import BaseModel, Field
 from starlette.routing import NoMatchFound
 
-from taskq_core import OversizedResult, Progress, TaskHandle, TaskInfo, TaskState
+from taskq_core import OversizedResult, TaskHandle, TaskState
 from taskq_fastapi.applications import DEFAULT_NAME
 
 GONE: Literal["gone"] = "gone"
 """What stands for the state of a task that is not there any more."""
 DEFERRED: Literal["deferred"] = "deferred"
 """What stands for the state of a task that is sent when a transaction commits."""
-_FINAL = (TaskState.COMPLETED, TaskState.ARCHIVED)
 
 
 class TaskAccepted(BaseModel):
@@ -73,6 +71,7 @@ class TaskStatus(BaseModel):
     max_attempts: int = Field(default=0, description="Runs after which it is given up.", examples=[26])
     next_run_at: datetime | None = Field(default=None, description="When it starts, or is tried again.")
     waits_for_limit: bool = Field(default=False, description="Whether it starts as soon as its limits let it.")
+    started_at: datetime | None = Field(default=None, description="When its current or last run began.")
     ended_at: datetime | None = None
     progress: TaskProgress | None = Field(
         default=None, description="How far it is, as it told; null if it told nothing."
@@ -86,55 +85,6 @@ class TaskStatus(BaseModel):
     error: str | None = Field(default=None, description="What its last run failed with, where the app tells that.")
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """What of a task is shown.
-
-    Attributes:
-        results: What it returned, and how far it tells that it is.
-        errors: What it failed with.
-    """
-
-    results: bool
-    errors: bool
-
-
-def status_of(info: TaskInfo, shown: Shown) -> TaskStatus:
-    """Return how a task stands."""
-    is_completed = info.state is TaskState.COMPLETED
-    return TaskStatus(
-        id=info.id,
-        queue=info.queue,
-        name=info.name,
-        state=info.state,
-        is_final=info.state in _FINAL,
-        attempt=_begun(info),
-        max_attempts=info.max_retry + 1,
-        next_run_at=info.next_run_at,
-        waits_for_limit=info.waits_for_limit,
-        ended_at=info.completed_at or info.archived_at,
-        progress=_progress(info.progress) if shown.results else None,
-        result=_json(info.result) if shown.results and is_completed else None,
-        result_error=str(info.oversized_result) if shown.results and is_completed and info.oversized_result else None,
-        error=info.last_error or None if shown.errors else None,
-    )
-
-
-def _progress(told: Progress | None) -> TaskProgress | None:
-    if told is None:
-        return None
-    return TaskProgress(done=told.done, total=told.total, message=told.message, at=told.at)
-
-
-def _begun(info: TaskInfo) -> int:
-    """Return how many runs were begun. A task may be archived without one, by people."""
-    if info.state is not TaskState.ARCHIVED:
-        return info.retried + (info.state in (TaskState.ACTIVE, TaskState.COMPLETED))
-    if info.attempts:
-        return max(info.retried, info.attempts[-1].number)
-    return info.retried + (info.last_failed_at is not None)  # Go notes no attempts
-
-
 def status_of_none(queue: str, task_id: str) -> TaskStatus:
     """Return what is told of a task that is not there any more."""
     return TaskStatus(id=task_id, queue=queue, state=GONE, is_final=True)
@@ -143,14 +93,6 @@ def status_of_none(queue: str, task_id: str) -> TaskStatus:
 def tag_of(status: TaskStatus) -> str:
     """Return a short text that is equal for equal states."""
     return hashlib.blake2b(status.model_dump_json().encode(), digest_size=9).hexdigest()
-
-
-def _json(data: bytes) -> Any:
-    """Return the value of JSON, None for none and for what is no JSON, which a task in Go may have written."""
-    try:
-        return msgspec.json.decode(data) if data else None
-    except msgspec.DecodeError:
-        return None
 
 
 def status_route(name: str) -> str:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from functools import partial
 from typing import Annotated, Any
 
 import pytest
@@ -13,12 +14,12 @@ from httpx import ASGITransport
 from httpx import AsyncClient as HttpClient
 
 from taskq_core import BrokerError, ConfigurationError, TaskContext, TaskIdConflictError, TaskQ
+from taskq_core.dashboard.status import status_of
 from taskq_core.inspector import Inspector
 from taskq_core.testing import adrain, drain
 from taskq_core.waiting import TaskFollower
 from taskq_fastapi import AcceptedDep, ClientDep, TaskAccepted, accepted_dep, client_dep, task_router, taskq_lifespan
 from taskq_fastapi.router import _Streams
-from taskq_fastapi.status import Shown
 from taskq_fastapi.testing import capture
 from tests.clock import Clock
 from tests.redis_server import RedisServer
@@ -540,7 +541,7 @@ async def test_a_client_that_leaves_leaves_nothing_behind(taskq: TaskQ, app: Fas
 async def test_one_stream_too_many_ends_at_once_though_it_was_let_in(taskq: TaskQ, work: Any) -> None:
     """Another has begun since it was answered: its client comes back later."""
     handle = await work.adelay()
-    streams = _Streams(Shown(results=True, errors=True), poll_s=1, life_s=30, most=1)
+    streams = _Streams(partial(status_of, show_results=True, show_errors=True), poll_s=1, life_s=30, most=1)
     first, second = (streams.events(taskq.async_client, handle.queue, handle.id, None) for _ in range(2))
 
     begun = await anext(first)

@@ -1,0 +1,68 @@
+// Keeps what {% task_progress %} has drawn up to date: asks for the status of the task until the task has ended.
+// Each answer is also sent to the page as the event `taskq:status`, with the status as `event.detail`.
+(() => {
+  "use strict";
+
+  const FIRST_MS = 1000;
+  const LONGEST_MS = 10000; // while nothing changes
+
+  function draw(box, status) {
+    const bar = box.querySelector("progress");
+    const progress = status.progress;
+    if (progress && progress.total) {
+      bar.max = progress.total;
+      bar.value = progress.done;
+    } else if (!status.is_final) {
+      bar.removeAttribute("value"); // how far it is, is not known
+    }
+    if (status.is_final) {
+      bar.value = status.state === "completed" ? bar.max : bar.value;
+    }
+    box.querySelector("[role=status]").textContent = status.text;
+    box.dataset.taskqState = status.state;
+    box.dispatchEvent(new CustomEvent("taskq:status", { bubbles: true, detail: status }));
+  }
+
+  // Returns the status, null while the server cannot tell it, undefined if it never will.
+  async function ask(url) {
+    let answer;
+    try {
+      answer = await fetch(url, { headers: { Accept: "application/json" } });
+    } catch {
+      return null;
+    }
+    if (answer.status >= 500 || answer.status === 429) {
+      return null;
+    }
+    const status = await answer.json().catch(() => undefined); // a login page, for one
+    return status && status.state ? status : undefined;
+  }
+
+  async function follow(box) {
+    let last = "";
+    let pause = FIRST_MS;
+    for (;;) {
+      const status = await ask(box.dataset.taskqStatus);
+      if (status === undefined || !box.isConnected) {
+        return;
+      }
+      const text = JSON.stringify(status);
+      pause = status && text !== last ? FIRST_MS : Math.min(1.5 * pause, LONGEST_MS);
+      if (status && text !== last) {
+        last = text;
+        draw(box, status);
+      }
+      if (status && status.is_final) {
+        return;
+      }
+      await new Promise((resolve) => setTimeout(resolve, pause));
+    }
+  }
+
+  for (const box of document.querySelectorAll("[data-taskq-status]")) {
+    if (!box.taskqFollowed) {
+      box.taskqFollowed = true; // the script is loaded once for each tag
+      follow(box);
+    }
+  }
+})();

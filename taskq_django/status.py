@@ -1,0 +1,84 @@
+"""The status of one task as JSON, for the page of the person who waits for it.
+
+::
+
+    path("exports/<str:task_id>/status", task_status_view(allow=may_see), name="export-status")
+
+The template tag `{% task_progress "export-status" task_id %}` draws a progress bar that asks this view.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.utils.translation import gettext_lazy as _
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
+
+from taskq_core import BrokerError, TaskInfo, TaskNotFoundError, TaskState
+from taskq_core.dashboard.status import status_of
+from taskq_core.errors import WireFormatError
+from taskq_django.app import taskq
+
+logger = logging.getLogger("taskq.django")
+
+_TEXTS: Mapping[TaskState, Any] = {
+    TaskState.SCHEDULED: _("Waiting"),
+    TaskState.PENDING: _("Waiting"),
+    TaskState.AGGREGATING: _("Waiting"),
+    TaskState.RETRY: _("Waiting for the next attempt"),
+    TaskState.ACTIVE: _("Running"),
+    TaskState.COMPLETED: _("Done"),
+    TaskState.ARCHIVED: _("Failed"),
+}
+
+
+def task_status_view(
+    *,
+    allow: Callable[[HttpRequest, TaskInfo], bool] | None = None,
+    show_results: bool = True,
+    show_errors: bool = False,
+) -> Callable[..., HttpResponse]:
+    """Return a view that tells how the task `task_id` of its address stands. It never shows the payload.
+
+    It answers 404 for a task that is not there and for one that the request may not see, so nobody learns which ids
+    exist; 503 while Redis does not answer.
+
+    Args:
+        allow: Says whether a request may see a task. Without it, the view answers 403.
+        show_results: Tell what the task returned, and its progress.
+        show_errors: Tell the error of its last failed run. The text is the exception's, which may not be for everybody.
+    """
+
+    @never_cache
+    @require_safe
+    def task_status(request: HttpRequest, task_id: str) -> HttpResponse:
+        if allow is None:
+            logger.warning(
+                "task_status_view answers 403: give it allow=..., a function of the request and the task (a TaskInfo) "
+                "that returns whether the request may see the task"
+            )
+            return JsonResponse({"detail": "this is closed; the log of the server says how to open it"}, status=403)
+        try:
+            info = taskq.get(task_id).info
+        except TaskNotFoundError:
+            info = None
+        except (BrokerError, WireFormatError) as error:
+            logger.warning("the status of task %s cannot be read: %s", task_id, error)
+            return JsonResponse({"detail": "the queue does not answer"}, status=503, headers={"Retry-After": "2"})
+        if info is None or not allow(request, info):
+            gone = {"id": task_id, "state": "gone", "is_final": True, "text": str(_("Not available any more"))}
+            return JsonResponse(gone, status=404)
+        status = status_of(info, show_results=show_results, show_errors=show_errors)
+        status["text"] = _text(info, show_progress=show_results)
+        return JsonResponse(status)
+
+    return task_status
+
+
+def _text(info: TaskInfo, *, show_progress: bool) -> str:
+    """Return the state in words for the page, or what a running task says of itself."""
+    if show_progress and info.state is TaskState.ACTIVE and info.progress is not None and info.progress.message:
+        return info.progress.message
+    return str(_TEXTS[info.state])

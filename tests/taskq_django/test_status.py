@@ -1,0 +1,133 @@
+"""The status of a task for a page of a site: the view, and the tag that draws what asks it."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.http import HttpRequest, HttpResponse
+from django.template import Context, Template
+from django.test import RequestFactory
+from django.urls import path
+from django.utils.translation import override
+
+from taskq_core import TaskContext, TaskInfo
+from taskq_core.testing import drain
+from taskq_django import task, taskq
+from taskq_django.status import task_status_view
+from tests.redis_server import RedisServer
+from tests.taskq_django.shop.tasks import greet
+
+pytestmark = pytest.mark.redis
+View = Callable[..., HttpResponse]
+
+urlpatterns = [path("exports/<str:task_id>/status", task_status_view(), name="export-status")]
+
+
+def is_owner(request: HttpRequest, task: TaskInfo) -> bool:
+    return task.headers.get("owner") == request.headers.get("X-User")
+
+
+@pytest.fixture
+def ask(redis: RedisServer, rf: RequestFactory) -> Callable[..., tuple[HttpResponse, Any]]:
+    def ask(view: View, task_id: str, user: str = "ann") -> tuple[HttpResponse, Any]:
+        answer = view(rf.get("/", headers={"X-User": user}), task_id=task_id)
+        return answer, json.loads(answer.content)
+
+    return ask
+
+
+def test_its_owner_sees_how_a_task_stands_and_never_its_payload(ask: Any) -> None:
+    view = task_status_view(allow=is_owner)
+    handle = greet.using(headers={"owner": "ann"}, queue="low").delay("canary")
+    before, waiting = ask(view, handle.id)
+    drain(taskq)
+    _, done = ask(view, handle.id)
+
+    assert before.status_code == 200
+    assert "no-store" in before["Cache-Control"]
+    assert (waiting["state"], waiting["is_final"], waiting["text"]) == ("pending", False, "Waiting")
+    assert "canary" not in json.dumps(waiting)
+    assert (done["state"], done["is_final"], done["text"]) == ("completed", True, "Done")
+    assert done["result"] == "hello canary"
+    assert None not in (done["started_at"], done["ended_at"])
+
+
+def test_a_task_of_another_is_as_one_that_is_not_there(ask: Any) -> None:
+    view = task_status_view(allow=is_owner)
+    handle = greet.using(headers={"owner": "ann"}).delay("a")
+
+    refused, told = ask(view, handle.id, user="bob")
+    unknown, told_of_none = ask(view, "none")
+
+    assert [refused.status_code, unknown.status_code] == [404, 404]
+    assert told == told_of_none | {"id": handle.id}
+    assert (told["state"], told["is_final"]) == ("gone", True)
+
+
+def test_it_is_closed_until_somebody_decides(ask: Any, caplog: pytest.LogCaptureFixture) -> None:
+    handle = greet.delay("a")
+
+    answer, told = ask(task_status_view(), handle.id)
+
+    assert (answer.status_code, told) == (403, {"detail": "this is closed; the log of the server says how to open it"})
+    assert "give it allow=" in caplog.text
+
+
+def test_results_progress_and_errors_are_shown_as_configured(ask: Any) -> None:
+    @task(retention=60, max_retry=0)
+    def export(context: TaskContext, fails: bool) -> str:
+        context.progress(1, 4, "page 1")
+        if fails:
+            raise ValueError("secret")
+        return "/orders.csv"
+
+    handles = [export.delay(fails) for fails in (False, True)]
+    drain(taskq, raises=False)
+
+    def told(**options: bool) -> list[Any]:
+        view = task_status_view(allow=lambda request, task: True, **options)
+        found = [ask(view, handle.id)[1] for handle in handles]
+        return [(each["result"], each["progress"] and each["progress"]["done"], each["error"]) for each in found]
+
+    assert told() == [("/orders.csv", 1, None), (None, 1, None)]
+    assert told(show_results=False, show_errors=True) == [(None, None, None), (None, None, "ValueError: secret")]
+
+
+def test_a_task_that_waits_in_the_outbox_is_there(ask: Any, settings: Any, db: None) -> None:
+    settings.TASKQ = {**settings.TASKQ, "ENQUEUE": "outbox"}
+    handle = greet.delay("a")  # the transaction of the test is not committed
+
+    _, told = ask(task_status_view(allow=lambda request, task: True), handle.id)
+
+    assert (told["id"], told["state"]) == (handle.id, "pending")
+
+
+def test_a_redis_that_is_away_is_told_without_its_address(
+    rf: RequestFactory, settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.TASKQ = {"URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.01}
+
+    answer = task_status_view(allow=is_owner)(rf.get("/"), task_id="1")
+
+    assert (answer.status_code, answer["Retry-After"]) == (503, "2")
+    assert json.loads(answer.content) == {"detail": "the queue does not answer"}
+
+
+def test_the_text_is_in_the_language_of_the_page(ask: Any) -> None:
+    handle = greet.delay("a")
+
+    with override("zh-hans"):
+        _, told = ask(task_status_view(allow=lambda request, task: True), handle.id)
+
+    assert told["text"] == "等待中"
+
+
+@pytest.mark.urls(__name__)
+def test_the_tag_draws_a_bar_that_asks_the_view(redis: RedisServer) -> None:
+    """And asks Redis for nothing itself: the view decides who may see the task."""
+    page = Template('{% load taskq %}{% task_progress "export-status" task_id %}').render(Context({"task_id": "a b"}))
+
+    assert 'data-taskq-status="/exports/a%20b/status"' in page
+    assert "<progress" in page
+    assert 'src="/static/taskq_django/task_progress.js" defer' in page
