@@ -1,26 +1,31 @@
-"""Wait for what happens to tasks from coroutines: one subscription per queue and event loop, shared by all who wait.
+"""Wait for what happens to tasks from coroutines, which share connections and what they read.
+
+All coroutines of an event loop that wait for tasks of a queue share one subscription, and all that follow the same task
+share each reading of it: Redis gets no more requests from 200 followers than from one.
 
 A task that ends, or changes, says so on its queue's channel only if somebody asked (`operations.look`). Go workers
-say nothing, so whoever waits also looks again after a while; a lost subscription therefore only delays.
+say nothing, so a follower also looks again after a while; a lost subscription therefore only delays.
 """
 
 import asyncio
 import contextlib
 import weakref
-from collections.abc import AsyncIterator
-from typing import Self
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, Self
 
 from taskq_core.broker import operations
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import StoredTask
-from taskq_core.errors import BrokerError
+from taskq_core.errors import BrokerError, BrokerUnavailableError
 from taskq_core.events import FIRST_LOOK_S, LAST_LOOK_S
 from taskq_core.records import TaskInfo, task_info
 from taskq_core.wire import QueueKeys
 
+Reading = asyncio.Task[StoredTask | None]
+
 
 class EndHub:
-    """Tells coroutines when tasks end."""
+    """Tells coroutines when tasks change or end."""
 
     def __init__(self, runner: AsyncRunner) -> None:
         self._runner = runner
@@ -34,6 +39,15 @@ class EndHub:
 
         That is the case once the subscription stands, so whoever waits for the event looks at the task then.
         """
+        async with self.follow(channel_name, task_id) as (_, event):
+            yield event
+
+    @contextlib.asynccontextmanager
+    async def follow(self, channel_name: str, task_id: str) -> "AsyncIterator[tuple[SharedReadings, asyncio.Event]]":
+        """Give the readings of a task that its followers share, and an event as `listen` does.
+
+        The event is also set when another follower has read something new.
+        """
         channels = self._channels.setdefault(asyncio.get_running_loop(), {})
         channel = channels.get(channel_name)
         if channel is None:
@@ -41,17 +55,65 @@ class EndHub:
         event = asyncio.Event()
         if channel.is_open:
             event.set()
-        channel.waiters.setdefault(task_id, set()).add(event)
+        readings = channel.tasks.setdefault(task_id, SharedReadings())
+        readings.events.add(event)
         try:
-            yield event
+            yield readings, event
         finally:
-            waiters = channel.waiters[task_id]
-            waiters.discard(event)
-            if not waiters:
-                del channel.waiters[task_id]
-            if not channel.waiters and channels.get(channel_name) is channel:
+            readings.events.discard(event)
+            if not readings.events:
+                readings.close()
+                del channel.tasks[task_id]
+            if not channel.tasks and channels.get(channel_name) is channel:
                 del channels[channel_name]
                 await channel.close()
+
+
+class SharedReadings:
+    """What the followers of one task on an event loop read, numbered from 1 in the order in which readings begin.
+
+    A follower takes over a reading of another one if that began after its own last reading, and after the last message
+    about the task.
+    """
+
+    def __init__(self) -> None:
+        self.events: set[asyncio.Event] = set()
+        self.number = 0
+        """Number of the latest reading."""
+        self._outdated = 0
+        self._reading: Reading | None = None
+        self._last: StoredTask | None = None
+
+    def is_outdated(self, number: int) -> bool:
+        """Whether a message has come since a reading began."""
+        return number <= self._outdated
+
+    def note_change(self) -> None:
+        """Wake the followers: what was read or is being read may be old."""
+        self._outdated = self.number
+        for event in self.events:
+            event.set()
+
+    def take(self, after: int, read: Callable[[], Coroutine[Any, Any, StoredTask | None]]) -> tuple[Reading, bool]:
+        """Return a reading that began after that of a number, and whether it began now."""
+        if self._reading is not None and self.number > max(after, self._outdated):
+            return self._reading, False
+        self.number += 1
+        self._reading = asyncio.get_running_loop().create_task(read())
+        self._reading.add_done_callback(self._note_end)
+        return self._reading, True
+
+    def _note_end(self, reading: Reading) -> None:
+        if reading.cancelled() or reading.exception() is not None or reading.result() == self._last:
+            return
+        self._last = reading.result()
+        for event in self.events:
+            event.set()
+
+    def close(self) -> None:
+        """Drop the reading that nobody waits for any more."""
+        if self._reading is not None:
+            self._reading.cancel()
 
 
 class TaskFollower:
@@ -64,7 +126,8 @@ class TaskFollower:
         self._task_id = task_id
         self._patience_s = patience_s
         self._stack = contextlib.AsyncExitStack()
-        self._told: asyncio.Event | None = None
+        self._shared: tuple[SharedReadings, asyncio.Event] | None = None
+        self._number = 0
 
     async def read(self, patience_s: float) -> StoredTask | None:
         """Read the task as it stands in Redis, None if there is no such task, or no more.
@@ -72,8 +135,22 @@ class TaskFollower:
         Raises:
             BrokerError: Redis does not answer.
         """
-        # Asking to be told is a write, which a single look does without.
-        look = operations.look(self._queue, self._task_id, tell_changes=self._told is not None)
+        if self._shared is None:
+            return await self._look(patience_s, tell_changes=False)  # which writes nothing
+        readings, told = self._shared
+        reading, is_own = readings.take(self._number, lambda: self._look(patience_s, tell_changes=True))
+        number = self._number = readings.number
+        try:
+            async with asyncio.timeout(None if is_own else patience_s):
+                return await asyncio.shield(reading)
+        except TimeoutError:
+            raise BrokerUnavailableError.unchanged(f"no answer within {patience_s:g} s") from None
+        finally:
+            if not readings.is_outdated(number):
+                told.clear()
+
+    async def _look(self, patience_s: float, *, tell_changes: bool) -> StoredTask | None:
+        look = operations.look(self._queue, self._task_id, tell_changes=tell_changes)
         return await self._runner.run(look, patience_s=patience_s)
 
     async def look(self) -> TaskInfo | None:
@@ -87,13 +164,12 @@ class TaskFollower:
 
     async def wait(self, timeout_s: float) -> None:
         """Wait until it is time to look again: so many seconds, fewer when the task is said to have changed."""
-        if self._told is None:
-            listening = self._hub.listen(self._queue.done, self._task_id)
-            self._told = await self._stack.enter_async_context(listening)
+        if self._shared is None:
+            self._shared = await self._stack.enter_async_context(self._hub.follow(self._queue.done, self._task_id))
+            self._number = self._shared[0].number  # older ones may be older than what this follower has read
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                await self._told.wait()
-        self._told.clear()
+                await self._shared[1].wait()
 
     async def close(self) -> None:
         """Stop listening."""
@@ -110,7 +186,7 @@ class _Channel:
     def __init__(self, runner: AsyncRunner, name: str) -> None:
         self._runner = runner
         self._name = name
-        self.waiters: dict[str, set[asyncio.Event]] = {}
+        self.tasks: dict[str, SharedReadings] = {}
         self.is_open = False
         self._task = asyncio.get_running_loop().create_task(self._listen(), name=f"taskq end hub {name}")
 
@@ -120,23 +196,20 @@ class _Channel:
             try:
                 subscription = await self._runner.subscribe(self._name)
                 self.is_open = True
-                self._set_all()  # what was published before is missed
+                for each in self.tasks.values():
+                    each.note_change()  # what was published before is missed
                 pause_s = FIRST_LOOK_S
                 try:
                     while True:
-                        for event in self.waiters.get(await subscription.next(), ()):
-                            event.set()
+                        readings = self.tasks.get(await subscription.next())
+                        if readings is not None:
+                            readings.note_change()
                 finally:
                     self.is_open = False
                     await subscription.close()
             except BrokerError:
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, LAST_LOOK_S)
-
-    def _set_all(self) -> None:
-        for events in self.waiters.values():
-            for event in events:
-                event.set()
 
     async def close(self) -> None:
         self._task.cancel()

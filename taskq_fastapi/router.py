@@ -125,20 +125,20 @@ def task_router(
         last_event_id: Annotated[str | None, Header(max_length=100)] = None,
     ) -> Response:
         """Stream how a task stands until it has ended."""
-        async with _followed(client, queue, task_id) as follower:
-            try:
-                status = _told(await follower.look(), queue, task_id, shown)
-            except (BrokerError, WireFormatError):
-                pass  # the stream tells of it, and goes on when Redis is back
-            else:
-                if status.is_final and last_event_id == tag_of(status):
-                    return Response(status_code=204)
-                if status.name is None and last_event_id is None:
-                    raise HTTPException(404, _NOT_FOUND)
+        follower, status = _followed(client, queue, task_id), None
+        try:
+            status = _told(await follower.look(), queue, task_id, shown)
+        except (BrokerError, WireFormatError):
+            pass  # the stream tells of it, and goes on when Redis is back
+        else:
+            if status.is_final and last_event_id == tag_of(status):
+                return Response(status_code=204)
+            if status.name is None and last_event_id is None:
+                raise HTTPException(404, _NOT_FOUND)
         if not streams.has_room:
             raise HTTPException(503, "too many streams are open", headers={"Retry-After": "10"})
         return StreamingResponse(
-            streams.events(client, queue, task_id, last_event_id),
+            streams.events(follower, queue, task_id, last_event_id, status),
             media_type="text/event-stream",
             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
         )
@@ -184,21 +184,25 @@ class _Streams:
         """Whether another stream may begin."""
         return self._count < self._most
 
-    async def events(self, client: AsyncClient, queue: str, task_id: str, seen: str | None) -> AsyncIterator[str]:
-        """Yield the events of a task that a client has not seen."""
+    async def events(
+        self, follower: TaskFollower, queue: str, task_id: str, seen: str | None, first: TaskStatus | None
+    ) -> AsyncIterator[str]:
+        """Yield the events of a task that a client has not seen. `first` is the status that was read just now."""
         if not self.has_room:  # others have begun since it was answered
             yield f"retry: {FULL_MS}\n\n"
             return
         self._count += 1
         try:
-            async with client.follow(queue, task_id) as follower:
+            async with follower:
                 yield f"retry: {RECONNECT_MS}\n\n"
-                async for event in self._follow(follower, queue, task_id, seen):
+                async for event in self._follow(follower, queue, task_id, seen, first):
                     yield event
         finally:
             self._count -= 1
 
-    async def _follow(self, follower: TaskFollower, queue: str, task_id: str, seen: str | None) -> AsyncIterator[str]:
+    async def _follow(
+        self, follower: TaskFollower, queue: str, task_id: str, seen: str | None, first: TaskStatus | None
+    ) -> AsyncIterator[str]:
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + self._life_s
         quiet_until = loop.time() + QUIET_S
@@ -207,7 +211,8 @@ class _Streams:
         while loop.time() < ends_at:
             event = None
             try:
-                status = _told(await follower.look(), queue, task_id, self._shown)
+                status = first or _told(await follower.look(), queue, task_id, self._shown)
+                first = None
             except (BrokerError, WireFormatError) as error:
                 if not is_away:
                     logger.warning("a stream of a task is held up: %s", error)

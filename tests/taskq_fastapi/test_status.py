@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import Annotated, Any
 
@@ -538,11 +538,45 @@ async def test_a_client_that_leaves_leaves_nothing_behind(taskq: TaskQ, app: Fas
         assert not taskq.runtime.async_client._hub._channels.get(asyncio.get_running_loop())
 
 
+async def test_200_streams_of_a_task_cost_redis_no_more_than_one(
+    taskq: TaskQ, server: RedisServer, work: Any, gate: asyncio.Event, clock: Clock
+) -> None:
+    """They share a subscription and each reading of the task."""
+    app = FastAPI(lifespan=taskq_lifespan(taskq))
+    app.include_router(task_router(allow_anonymous=True, stream_for=300, poll_every=1))
+    handle = await work.adelay()
+    async with app.router.lifespan_context(app), AsyncExitStack() as stack:
+        path = f"/events/default/{handle.id}"
+        streams = [await stack.enter_async_context(stream(app, path)) for _ in range(200)]
+        firsts = [await each.next() for each in streams]
+        await clock.settle()
+        server.client.config_resetstat()
+        await clock.advance(10)
+        looks: Any = server.client.info("commandstats")["cmdstat_evalsha"]
+        subscriptions = server.client.client_list(_type="pubsub")
+        gate.set()
+        draining = asyncio.create_task(adrain(taskq))
+        lasts = []
+        for each in streams:
+            while (event := await each.next()).kind != "end":
+                pass
+            lasts.append(event)
+        await draining
+
+    assert {each.data["state"] for each in firsts} == {"pending"}
+    assert {each.data["result"] for each in lasts} == {"fine"}
+    assert looks["calls"] <= 20, "one stream looks once a second"
+    assert len(subscriptions) == 1
+
+
 async def test_one_stream_too_many_ends_at_once_though_it_was_let_in(taskq: TaskQ, work: Any) -> None:
     """Another has begun since it was answered: its client comes back later."""
     handle = await work.adelay()
     streams = _Streams(partial(status_of, show_results=True, show_errors=True), poll_s=1, life_s=30, most=1)
-    first, second = (streams.events(taskq.async_client, handle.queue, handle.id, None) for _ in range(2))
+    follow = taskq.async_client.follow
+    first, second = (
+        streams.events(follow(handle.queue, handle.id), handle.queue, handle.id, None, None) for _ in range(2)
+    )
 
     begun = await anext(first)
     refused = [event async for event in second]
