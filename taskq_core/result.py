@@ -1,8 +1,9 @@
 """The handle of an enqueued task: its id, its state and the wait for its outcome."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from taskq_core.errors import TaskNotSentError
 from taskq_core.events import TaskEvents
@@ -79,6 +80,19 @@ class HandleSource(AsyncHandleSource, Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSummary:
+    """A task as of its handle. Its state is `deferred` while it waits for a transaction to commit."""
+
+    id: str
+    queue: str
+    name: str
+    state: TaskState | Literal["deferred"]
+    progress: Progress | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+
 class TaskHandle(Generic[R_co]):
     """One enqueued task.
 
@@ -138,6 +152,20 @@ class TaskHandle(Generic[R_co]):
     def __repr__(self) -> str:
         return f"TaskHandle(id={self.id!r}, name={self.name!r}, queue={self.queue!r})"
 
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        """Let a route of FastAPI return a handle: it is sent as a `TaskSummary`, without arguments, result and error.
+
+        The schema is made without Pydantic's own functions, which the core does not import.
+        """
+        summary = handler.generate_schema(TaskSummary)
+        return {
+            "type": "function-wrap",
+            "function": {"type": "no-info", "function": _checked},
+            "schema": summary,
+            "serialization": {"type": "function-plain", "function": _summarize, "return_schema": summary},
+        }
+
     @property
     def is_sent(self) -> bool:
         """False while the task waits for the surrounding transaction to commit, or if sending it then failed."""
@@ -185,9 +213,12 @@ class TaskHandle(Generic[R_co]):
         self.id = task_id
         self.existing = True
 
-    def _check_sent(self) -> None:
+    def _check_not_failed(self) -> None:
         if self._failure is not None:
             raise TaskNotSentError(self.queue, self.id, f"sending it after the commit failed: {self._failure}")
+
+    def _check_sent(self) -> None:
+        self._check_not_failed()
         if self._is_deferred:
             raise TaskNotSentError(
                 self.queue, self.id, "it is sent when the surrounding transaction commits; ask after the commit"
@@ -336,3 +367,22 @@ class TaskHandle(Generic[R_co]):
         """Move the task to another queue. As `move`, for coroutines."""
         self._check_sent()
         await self._source.amove_task(self, to_queue)
+
+
+def _checked(value: Any, _: Any) -> TaskHandle[Any]:
+    if not isinstance(value, TaskHandle):
+        raise ValueError(f"expected a TaskHandle, got {type(value).__name__}")
+    value._check_not_failed()
+    return value
+
+
+def _summarize(handle: TaskHandle[Any]) -> TaskSummary:
+    return TaskSummary(
+        id=handle.id,
+        queue=handle.queue,
+        name=handle.name,
+        state=handle.state if handle.is_sent else "deferred",
+        progress=handle.progress,
+        started_at=handle.started_at,
+        ended_at=handle.ended_at,
+    )

@@ -1,0 +1,81 @@
+"""A route returns the handle of a task: what is sent, and what OpenAPI says of it."""
+
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from taskq_core import TaskContext, TaskHandle, TaskNotSentError, TaskQ
+from taskq_core.testing import drain
+from taskq_fastapi import ClientDep
+from taskq_fastapi.testing import capture
+
+taskq = TaskQ("redis://nowhere.invalid", defaults={"retention": 60})
+
+
+@taskq.task(name="double")
+def double(context: TaskContext, number: int) -> int:
+    context.progress(1, 2, "half")
+    return 2 * number
+
+
+def app_of(**options: Any) -> FastAPI:
+    app = FastAPI(**options)
+
+    @app.post("/double/{number}", status_code=202)
+    async def enqueue(number: int, client: ClientDep) -> TaskHandle[int]:
+        return await client.enqueue(double.s(number))
+
+    @app.get("/tasks/{task_id}", response_model_exclude_none=True)
+    async def look(task_id: str) -> TaskHandle[Any]:
+        return await taskq.aget(task_id)
+
+    @app.post("/later/{number}")
+    async def later(number: int, failed: bool = False) -> TaskHandle[int]:
+        handle = await double.adelay(number)
+        handle.mark_deferred()
+        if failed:
+            handle.mark_sent(ConnectionError("away"))
+        return handle
+
+    return app
+
+
+def test_a_returned_handle_is_sent_without_arguments_and_result() -> None:
+    app = app_of()
+    with capture(app, taskq):
+        web = TestClient(app)
+        accepted = web.post("/double/4321")
+        drain(taskq)
+        ended = web.get(f"/tasks/{accepted.json()['id']}").json()
+
+    told = accepted.json()
+    assert accepted.status_code == 202
+    assert told == {"id": told["id"], "queue": "default", "name": "double", "state": "pending"} | dict.fromkeys(
+        ("progress", "started_at", "ended_at")
+    )
+    assert (ended["state"], ended["progress"]["message"]) == ("completed", "half")
+    assert {"started_at", "ended_at"} < ended.keys()
+    assert not {"4321", "8642"} & {str(each) for each in (*told.values(), *ended.values())}
+
+
+def test_a_task_that_is_not_sent_yet_says_so_and_one_that_failed_is_an_error() -> None:
+    app = app_of()
+    with capture(app, taskq):
+        web = TestClient(app)
+
+        assert web.post("/later/1").json()["state"] == "deferred"
+        with pytest.raises(TaskNotSentError, match="away"):
+            web.post("/later/1", params={"failed": True})
+
+
+@pytest.mark.parametrize("separate", [True, False])
+def test_the_schema_describes_it(separate: bool) -> None:
+    schema = app_of(separate_input_output_schemas=separate).openapi()
+
+    answer = schema["paths"]["/double/{number}"]["post"]["responses"]["202"]["content"]["application/json"]["schema"]
+    summary = schema["components"]["schemas"]["TaskSummary"]
+    assert answer == {"$ref": "#/components/schemas/TaskSummary"}
+    assert summary["required"] == ["id", "queue", "name", "state"]
+    assert "deferred" in summary["description"]
