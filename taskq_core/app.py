@@ -229,10 +229,10 @@ class TaskQ(Registry):
     def get(self, task_id: str, *, queue: str | None = None) -> TaskHandle[Any]:
         """Find a task by its id, blocking, and return its handle: state, progress, error, times and result.
 
-        One request asks the queues of the settings and of registered tasks, and a second one reads the task. All other
-        queues are asked only if none of these has it. On a cluster, each queue is one request. If you choose ids
-        yourself and several queues have the same id, the first queue of the settings counts. The handle stays with the
-        queue in which the task was found.
+        One request searches the queues of the settings and of registered tasks, and a second one reads the task. The
+        other queues are searched only if these do not have it. On a cluster, each queue is one request. If you choose
+        ids yourself and several queues have the same id, the first queue of the settings counts. The handle stays with
+        the queue in which the task was found.
 
         Args:
             task_id: Id of the task.

@@ -183,7 +183,7 @@ class TaskHandle(Generic[R_co]):
 
     @property
     def error(self) -> str:
-        """Error of the last failed run, as of the last `refresh`; "" for none."""
+        """Error of the last failed run, as of the last `refresh`; "" before a run has failed."""
         return "" if self.info is None else self.info.last_error
 
     @property

@@ -1,4 +1,4 @@
-"""Wait for what happens to tasks from coroutines, which share connections and what they read.
+"""Wait in coroutines for changes of tasks. The coroutines share connections and readings.
 
 All coroutines of an event loop that wait for tasks of a queue share one subscription, and all that follow the same task
 share each reading of it: Redis gets no more requests from 200 followers than from one.
@@ -70,10 +70,10 @@ class EndHub:
 
 
 class SharedReadings:
-    """What the followers of one task on an event loop read, numbered from 1 in the order in which readings begin.
+    """Readings of one task, shared by its followers on an event loop and numbered from 1 in the order they begin.
 
-    A follower takes over a reading of another one if that began after its own last reading, and after the last message
-    about the task.
+    A follower takes over a reading that another follower began, if it began after the follower's own last reading and
+    after the last message about the task.
     """
 
     def __init__(self) -> None:
@@ -89,7 +89,7 @@ class SharedReadings:
         return number <= self._outdated
 
     def note_change(self) -> None:
-        """Wake the followers: what was read or is being read may be old."""
+        """Wake the followers. Readings that began before may be old."""
         self._outdated = self.number
         for event in self.events:
             event.set()
@@ -111,7 +111,7 @@ class SharedReadings:
             event.set()
 
     def close(self) -> None:
-        """Drop the reading that nobody waits for any more."""
+        """Cancel the current reading, because the last follower has left."""
         if self._reading is not None:
             self._reading.cancel()
 
@@ -197,7 +197,7 @@ class _Channel:
                 subscription = await self._runner.subscribe(self._name)
                 self.is_open = True
                 for each in self.tasks.values():
-                    each.note_change()  # what was published before is missed
+                    each.note_change()  # earlier messages were missed
                 pause_s = FIRST_LOOK_S
                 try:
                     while True:

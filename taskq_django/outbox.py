@@ -198,7 +198,7 @@ class DatabaseOutbox:
         await sync_to_async(self.keep, thread_sensitive=True)(rows, committed)
 
     def find(self, task_id: str) -> TaskInfo | None:
-        """Return a task that waits in an outbox, or None. The rows are looked through: there is no index of ids."""
+        """Return a task that waits in an outbox, or None. The query scans the table, which has no index of ids."""
         for alias in outbox_aliases():
             row = OutboxTask.objects.using(alias).filter(task_id=task_id, is_workflow=False).first()
             if row is not None:

@@ -40,15 +40,15 @@ def task_status_view(
     show_results: bool = True,
     show_errors: bool = False,
 ) -> Callable[..., HttpResponse]:
-    """Return a view that tells how the task `task_id` of its address stands. It never shows the payload.
+    """Return a view that answers with the status of the task `task_id` of its address. It never shows the payload.
 
-    It answers 404 for a task that is not there and for one that the request may not see, so nobody learns which ids
-    exist; 503 while Redis does not answer.
+    It answers 404 if the task does not exist, and also if the request may not see it, so that ids cannot be probed. It
+    answers 503 while Redis does not answer.
 
     Args:
         allow: Says whether a request may see a task. Without it, the view answers 403.
-        show_results: Tell what the task returned, and its progress.
-        show_errors: Tell the error of its last failed run. The text is the exception's, which may not be for everybody.
+        show_results: Include the result of the task, and its progress.
+        show_errors: Include the error of its last failed run. The text of an exception may hold private data.
     """
 
     @never_cache

@@ -129,7 +129,7 @@ def task_router(
         try:
             status = _told(await follower.look(), queue, task_id, shown)
         except (BrokerError, WireFormatError):
-            pass  # the stream tells of it, and goes on when Redis is back
+            pass  # the stream sends the trouble, and continues when Redis is back
         else:
             if status.is_final and last_event_id == tag_of(status):
                 return Response(status_code=204)

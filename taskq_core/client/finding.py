@@ -16,10 +16,10 @@ QUEUES_AT_ONCE = 500
 def find_task(
     keys: Keys, likely: Iterable[str], task_id: str, *, queue: str | None, is_cluster: bool
 ) -> Steps[TaskInfo | None]:
-    """Return the task of an id from the first queue that has it, None if no queue has it.
+    """Return a task from the first queue that has its id, None if no queue has it.
 
-    The likely queues are asked first, then all that Redis knows. These include the likely ones: meanwhile, the task may
-    have been moved into one of them. With `queue`, no other is asked.
+    The likely queues are searched first, then all queues that Redis knows. The likely ones are searched again, because
+    the task may have been moved into one of them after the first search. With `queue`, only that queue is searched.
     """
     if queue is not None:
         return (yield from _find_in(keys, (queue,), task_id, is_cluster=is_cluster))
