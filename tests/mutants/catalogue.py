@@ -923,9 +923,9 @@ FASTAPI = (
     ),
     Mutant(
         name="a status page tells the result of a task although results are hidden",
-        file="taskq_fastapi/status.py",
-        old="result=_json(info.result) if shown.results and is_completed else None",
-        new="result=_json(info.result) if is_completed else None",
+        file="taskq_core/dashboard/status.py",
+        old="has_result = show_results and info.state",
+        new="has_result = info.state",
         tests=(f"{_OF_FASTAPI}/test_status.py",),
     ),
 )
