@@ -65,6 +65,9 @@ class Task(Record):
     attempts: list[Attempt] = Field(default_factory=list, description="The last; empty in lists.")
     worker: Text = Field(default="", description="Token of the worker that runs it; empty in lists.")
     started_at: datetime | None = Field(default=None, description="null in lists.")
+    last_started_at: datetime | None = Field(default=None, description="Start of its last run; null in lists.")
+    ended_at: datetime | None = None
+    is_final: bool = Field(default=False, description="Whether it has ended: nothing changes any more by itself.")
     progress: TaskProgress | None = Field(default=None, description="How far it is, as it told; null in lists.")
     priority: int = Field(default=0, description="The higher it is, the sooner it is taken among pending ones.")
 
@@ -107,6 +110,9 @@ def task_of(record: TaskRecord, shown: Shown, *, is_listed: bool) -> Task:
         **plain,
         priority=record.priority,
         start_by=record.start_by,
+        last_started_at=record.last_started_at,
+        ended_at=record.ended_at,
+        is_final=record.is_final,
         payload=Octets(**shown.octets(name, "payload", record.payload, most=most)),
         result=Octets(**shown.octets(name, "result", record.result, most=most)),
         headers=shown.headers(name, {text(key): text(value) for key, value in record.headers.items()}),
