@@ -1,19 +1,26 @@
-"""`taskq migrate`: move the code of another task queue to taskq."""
+"""`taskq migrate`: rewrite the code of another task queue for taskq."""
 
+import importlib
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from taskq_core.cli.base import FAILED, Command, Group
 from taskq_core.cli.render import Output
 from taskq_core.cli.session import Session
-from taskq_core.migration import Change, Migration, Target, migrate_celery
+from taskq_core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from taskq_core.migrate import Change, Migration
+
+_MISSING = "taskq migrate needs a package that is not installed: pip install 'taskq-asynq[migrate]'"
 
 
 @click.group("migrate", cls=Group)
 def migrate() -> None:
-    """Move the code of another task queue to taskq."""
+    """Rewrite the code of another task queue for taskq."""
 
 
 @migrate.command(
@@ -22,31 +29,36 @@ def migrate() -> None:
     epilog="""\
 examples:
   %(prog)s shop/
-      show what would change in a Django project
+      show the changes for a Django project
   %(prog)s shop/ --to shop.queue:taskq
-      the same where shop/queue.py has the TaskQ
+      the same for another project, whose TaskQ is, or will be, in shop/queue.py
   %(prog)s shop/ --write
-      change it
+      change the files
 
-What is not understood stays as it is, below a comment that begins with "TODO taskq".
+Code that cannot be rewritten stays as it is, below a comment that begins with "TODO taskq". The command lists these
+places.
 """,
 )
 @click.option(
     "--to",
     "target",
     metavar="TARGET",
-    help="where tasks find their queue: django, or MODULE:NAME of a TaskQ (default: django, if a file imports it)",
+    help="where the queue is: django, or MODULE:NAME of a TaskQ (default: django if a file imports Django)",
 )
-@click.option("--write", is_flag=True, help="change the files; without it the difference is shown")
+@click.option("--write", is_flag=True, help="change the files; without it the command shows the difference")
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.pass_obj
 def celery(session: Session, target: str | None, write: bool, paths: tuple[Path, ...]) -> int:
     """Rewrite Celery's tasks, calls, workflows, schedule and settings for taskq.
 
-    Give all folders of the project at once, so that calls find their tasks. Nothing is run or imported. The status is 1
-    if a file could not be read or rewritten; the others are done.
+    Name all folders of the project in one call, so that the command knows which task each call runs. It does not run or
+    import your code. The exit status is 1 if a file could not be read or rewritten; the other files are still done.
     """
-    found = migrate_celery(paths, None if target is None else Target.parse(target))
+    try:
+        room = importlib.import_module("taskq_core.migrate")
+    except ImportError as error:
+        raise ConfigurationError(_MISSING) from error
+    found: Migration = room.migrate_celery(paths, None if target is None else room.Target.parse(target))
     if write:
         for change in found.changed:
             try:
@@ -60,7 +72,7 @@ def celery(session: Session, target: str | None, write: bool, paths: tuple[Path,
     return FAILED if found.failed else 0
 
 
-def _document(found: Migration, *, is_written: bool) -> dict[str, object]:
+def _document(found: "Migration", *, is_written: bool) -> dict[str, object]:
     return {
         "files": [
             {
@@ -78,22 +90,24 @@ def _document(found: Migration, *, is_written: bool) -> dict[str, object]:
     }
 
 
-def _show(out: Output, found: Migration, *, is_written: bool) -> None:
+def _show(out: Output, found: "Migration", *, is_written: bool) -> None:
     for change in found.changed:
         if not is_written:
             for line in change.diff().splitlines():
                 out.line(line, style={"+": "green", "-": "red", "@": "cyan"}.get(line[:1], ""))
     for change in found.changes:
-        _tell(out, change)
+        _report(out, change)
     changed, marks = len(found.changed), sum(len(change.marks) for change in found.changes)
     verb = "changed" if is_written else "would change"
-    out.note(f"{changed} of {len(found.changes)} files {verb}; {marks} places are marked for you to look at")
+    out.note(
+        f'{changed} of {len(found.changes)} files {verb}; {marks} places are marked "TODO taskq" for you to finish'
+    )
     if changed and not is_written:
-        out.note("nothing was written; --write does it")
+        out.note("nothing was written; --write changes the files")
     sys.stdout.flush()
 
 
-def _tell(out: Output, change: Change) -> None:
+def _report(out: Output, change: "Change") -> None:
     name = change.path.as_posix()
     for line, text in sorted(change.notes):
         for part in f"{name}:{line}: {text}".splitlines():

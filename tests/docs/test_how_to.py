@@ -15,8 +15,8 @@ import django
 import pytest
 
 from taskq_core import TaskQ
-from taskq_core.migration import Target, migrate_celery
-from taskq_core.migration.source import MARK
+from taskq_core.migrate import Target, migrate_celery
+from taskq_core.migrate.source import MARK
 from taskq_core.settings import Settings
 from taskq_core.worker import Worker, WorkerConfig
 from tests.docs.pages import ROOT, blocks, environment, files_of, matches, run_python, write_files

@@ -1,12 +1,11 @@
 import os
 
-# TODO taskq: Celery is still Celery's: the settings and the TaskQ take the place of the app
+# TODO taskq: Celery is still Celery's: the settings and the TaskQ replace the app
 from celery import Celery
 from celery.schedules import crontab
 
 app = Celery("pipeline", broker=os.environ["PIPELINE_REDIS"], backend="rpc://")
 app.conf.update(task_acks_late=True, result_expires=600, worker_concurrency=2)
-# TODO taskq: task_queues has no equal that could be put here
 app.conf.task_queues = None
 app.conf.beat_schedule = {
     "count": {"task": "pipeline.work.count", "schedule": crontab(minute="0,30", hour="*/2"), "args": ["a b"]},

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from multiprocessing.pool import ThreadPool
-
-from pipeline.queue import taskq
 from taskq_core import Retry, TaskContext, chain as then, exponential
-
+from pipeline.queue import taskq
 
 task = "a name that is taken"
 

@@ -4,11 +4,11 @@ import smtplib
 from functools import partial
 
 from celery import shared_task
+# TODO taskq: SoftTimeLimitExceeded is still Celery's: a plain function gets TaskInterrupted at its timeout, a coroutine is cancelled
+from celery.exceptions import SoftTimeLimitExceeded
 import logging
 from taskq_core import Retry, TaskContext, chain, chord, exponential, group
 from taskq_django import task
-# TODO taskq: SoftTimeLimitExceeded is still Celery's: a plain function gets TaskInterrupted when its time is over, a coroutine is cancelled
-from celery.exceptions import SoftTimeLimitExceeded
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def fetch(address):
     return len(address)
 
 
-@task(queue="reports", timeout=60, rate_limit="10/m", max_retry=0)
+@task(queue="reports", rate_limit="10/m", timeout=60, executor="process", max_retry=0)
 def build_report(kind, year=2000):
     return f"{kind} {year}"
 
@@ -57,13 +57,13 @@ def measure(self: TaskContext, count):
     return count
 
 
-# TODO taskq: special is left to Celery: self.request has id, retries, headers and task only
+# TODO taskq: special is left to Celery: its option base=object has no equivalent
 @shared_task(bind=True, base=object)
 def special(self):
     return self.request.hostname
 
 
-# TODO taskq: careful is left to Celery: it uses SoftTimeLimitExceeded, which has no equal that could be put here
+# TODO taskq: careful is left to Celery: it uses SoftTimeLimitExceeded, which has no equivalent
 @shared_task
 def careful():
     try:
@@ -78,9 +78,9 @@ def deliver(to, subject):
 
 
 def later(address):
-    # TODO taskq: .apply_async has no equal that could be put here
+    # TODO taskq: .apply_async has no equivalent
     tidy = partial(fetch.apply_async, countdown=5)
-    # TODO taskq: apply_async of what is not known to be a task
+    # TODO taskq: apply_async of an object that is not known to be a task
     tidy.apply_async(args=[address])
     # TODO taskq: a task that stays Celery's cannot be part of a workflow of taskq
     return chain(special.s(), add_up.s())

@@ -1,11 +1,13 @@
 """Celery's schedules as the specs of taskq's periodic tasks.
 
-Cron lines here read as Go's do: five fields, names of three letters, weekdays 0 to 6, and a day that matches either
-the day of the month or that of the week where both are limited. Celery asks for both, so such a line is refused.
+A cron line that limits both the day of the month and the day of the week fires when either matches. Celery fires when
+both match, so such a crontab is refused.
 """
 
 import ast
 import re
+
+from taskq_core.migrate.source import CannotTranslateError
 
 _FIELDS = ("minute", "hour", "day_of_month", "month_of_year", "day_of_week")
 _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
@@ -13,16 +15,20 @@ _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct",
 _UNITS = {"weeks": 604_800, "days": 86_400, "hours": 3600, "minutes": 60, "seconds": 1, "milliseconds": 0.001}
 
 
-class CannotTranslateError(Exception):
-    """It has no equal here; the text says why."""
-
-
-def seconds_of(node: ast.expr) -> float | None:
+def seconds_of(text: str) -> float | None:
     """Return the seconds of a number or of `timedelta(...)` with numbers, None for anything else."""
+    return _seconds(_parsed(text))
+
+
+def _parsed(text: str) -> ast.expr:
+    return ast.parse(f"({text}\n)", mode="eval").body
+
+
+def _seconds(node: ast.expr) -> float | None:
     if isinstance(node, ast.Constant) and isinstance(node.value, int | float) and not isinstance(node.value, bool):
         return float(node.value)
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
-        left, right = seconds_of(node.left), seconds_of(node.right)
+        left, right = _seconds(node.left), _seconds(node.right)
         return None if left is None or right is None else left * right
     if isinstance(node, ast.Call) and _name(node.func) == "timedelta":
         total = 0.0
@@ -30,7 +36,7 @@ def seconds_of(node: ast.expr) -> float | None:
         if len(node.args) > len(given):
             return None
         for unit, value in [*given, *((each.arg, each.value) for each in node.keywords)]:
-            number = seconds_of(value)
+            number = _seconds(value)
             if unit not in _UNITS or number is None:
                 return None
             total += number * _UNITS[unit]
@@ -38,18 +44,19 @@ def seconds_of(node: ast.expr) -> float | None:
     return None
 
 
-def spec_of(node: ast.expr) -> str:
+def spec_of(text: str) -> str:
     """Return the spec of a schedule: seconds, `timedelta`, `schedule(...)` or `crontab(...)`.
 
     Raises:
         CannotTranslateError: It has none.
     """
+    node = _parsed(text)
     if isinstance(node, ast.Call) and _name(node.func) == "schedule":
         wanted = [*node.args[:1], *(each.value for each in node.keywords if each.arg == "run_every")]
         if len(wanted) != 1 or len(node.args) + len(node.keywords) != 1:
             raise CannotTranslateError("only schedule(run_every) is known")
         node = wanted[0]
-    every = seconds_of(node)
+    every = _seconds(node)
     if every is not None:
         if every < 1:
             raise CannotTranslateError("an interval has to be a second or more")
@@ -67,12 +74,13 @@ def _cron(call: ast.Call) -> str:
     for name, value in [*zip(order, call.args, strict=False), *((each.arg, each.value) for each in call.keywords)]:
         if name not in fields:
             raise CannotTranslateError(
-                f"crontab({name or '**'}=) has no equal here; give the entry a time zone with tz"
+                f"crontab({name or '**'}=) has no equivalent; give the entry a time zone with tz"
             )
         fields[name] = _field(name, value)
     if fields["day_of_month"] != "*" and fields["day_of_week"] != "*":
         raise CannotTranslateError(
-            "the day of the month and that of the week are both limited: Celery asks for both, a cron line for either"
+            "it limits the day of the month and the day of the week, "
+            "and Celery fires when both match, a cron line when one does"
         )
     return " ".join(fields[name] for name in _FIELDS)
 

@@ -1,0 +1,285 @@
+"""Celery's calls as calls of taskq, where the object is known to be a task, a signature, a canvas or a result."""
+
+import keyword
+from collections.abc import Iterator
+
+import libcst as cst
+
+from taskq_core.migrate.source import (
+    CANVAS,
+    DELAYS,
+    CannotTranslateError,
+    File,
+    code,
+    comments,
+    constant,
+    elements,
+    entries,
+    literal,
+)
+
+_RUN_OPTIONS = {
+    "countdown": "run_after",
+    "eta": "run_after",
+    "queue": "queue",
+    "expires": "expires",
+    "task_id": "task_id",
+    "headers": "headers",
+    "time_limit": "timeout",
+    "soft_time_limit": "timeout",
+}
+"""Options of `apply_async` and `set`, and the options of taskq that mean the same."""
+_NEEDLESS = ("retry", "retry_policy")
+_REFUSED = {
+    "subtask": "bind arguments with .s() and .si()",
+    "signature": "bind arguments with .s() and .si()",
+    "chunks": "it is one task in Celery; task.map() here is a group with one task for each item",
+    "map": "it is one task in Celery; task.map() here is a group with one task for each item",
+    "starmap": "it is one task in Celery; task.map() here is a group with one task for each item",
+    "apply": "call the function itself, or use taskq_core.testing",
+}
+
+
+class Calls:
+    """Rewrites the calls of one file."""
+
+    def __init__(self, file: File) -> None:
+        self._file = file
+
+    def rewrite(self, old: cst.Call, new: cst.Call, app: str) -> cst.BaseExpression:
+        """Return a call of taskq for a call of Celery.
+
+        Args:
+            old: The call in the file as it was read.
+            new: The same, with the calls inside it rewritten.
+            app: The name of the `TaskQ` in the file.
+
+        Raises:
+            CannotTranslateError: It has no equivalent.
+        """
+        made = self._rewrite(old, new, app)
+        if made is not new and comments(made) < comments(new):
+            raise CannotTranslateError(f"there is a comment inside {code(old.func).strip()}(...)")
+        return made
+
+    def _rewrite(self, old: cst.Call, new: cst.Call, app: str) -> cst.BaseExpression:
+        if not isinstance(old.func, cst.Attribute):
+            return self._call_of_canvas(old, new)
+        verb, of = old.func.attr.value, self._file.meaning(old.func.value)
+        kind = of.kind if of is not None else ""
+        if verb in DELAYS and kind in ("task", "signature", "canvas"):
+            return new if verb == "delay" else self._delay(old, new, verb, kind)
+        if verb == "apply_async" and kind != "left" and self._may_be_task(old):
+            raise CannotTranslateError("apply_async of an object that is not known to be a task")
+        if verb == "set" and kind == "signature":
+            return _method(new, "using", self._options(_named(new)))
+        if verb == "get" and kind == "handle":
+            return self._get(old, new)
+        if verb in _REFUSED and (kind == "task" or (kind, verb) == ("signature", "apply")):
+            raise CannotTranslateError(f"{verb}: {_REFUSED[verb]}")
+        if verb == "send_task" and self._file.is_app(old.func.value):
+            return self._send_task(old, new, app)
+        return new
+
+    # --- delay and apply_async ----------------------------------------------------------------------------------------
+
+    def _delay(self, old: cst.Call, new: cst.Call, verb: str, kind: str) -> cst.BaseExpression:
+        if verb == "delay_on_commit":
+            return new.with_changes(func=_attribute(new).with_changes(attr=cst.Name("delay")))
+        given = _bound(new, ("args", "kwargs", "task_id"), verb)
+        links = {str(name): given.pop(name) for name in ("link", "link_error") if name in given}
+        arguments = [*_positional(given.pop("args", None)), *_by_name(given.pop("kwargs", None))]
+        if kind != "task" and arguments:
+            raise CannotTranslateError("apply_async: give a signature its arguments with .s()")
+        if "eta" in given:
+            self._file.note(old, "run_after takes aware datetimes")
+        options = self._options(given)
+        if kind == "canvas" and options:
+            raise CannotTranslateError("apply_async: a workflow takes no options; give them to its steps with using()")
+        if any(isinstance(each, cst.FunctionDef) and each.asynchronous for each in self._file.parents(old)):
+            self._file.note(old, ".delay() blocks the event loop; await .adelay()")
+        made: cst.BaseExpression = _attribute(new).value
+        if links and kind == "task":
+            made, arguments = _called(made, "s", arguments), []
+        if options:
+            made = _called(made, "using", options)
+        for name, callbacks in self._callbacks(old, kind, links, options):
+            made = _called(made, name, callbacks)
+        function = _attribute(new).with_changes(value=made, attr=cst.Name("delay"))
+        return new.with_changes(
+            func=function, args=_arguments(arguments), whitespace_before_args=cst.SimpleWhitespace("")
+        )
+
+    def _callbacks(
+        self, old: cst.Call, kind: str, links: dict[str, cst.BaseExpression], options: list[str]
+    ) -> Iterator[tuple[str, list[str]]]:
+        """Yield what replaces `link` and `link_error`: the call becomes a workflow of one step with callbacks."""
+        if links and kind == "canvas":
+            raise CannotTranslateError("link: give a workflow its callbacks with on_success() and on_error()")
+        if links and not isinstance(self._file.parent(old), cst.Expr):
+            raise CannotTranslateError("link: the call would return the handle of a workflow; see on_success()")
+        if links and any(each.startswith("task_id=") for each in options):
+            raise CannotTranslateError("link: a step of a workflow has no task_id of its own; see on_success()")
+        for name, value in links.items():
+            before = next(each.value for each in old.args if each.keyword and each.keyword.value == name)
+            signatures, texts = elements(before) or [before], elements(value) or [value]
+            meanings = [self._file.meaning(each) for each in signatures]
+            if not all(each is not None and each.kind == "signature" for each in meanings):
+                raise CannotTranslateError(f"{name}: its calls are not known to be signatures of tasks")
+            if name == "link_error" and not all(map(_is_immutable, signatures)):
+                raise CannotTranslateError(
+                    "link_error: Celery passes the request, the error and the traceback, on_error() a StepFailure"
+                )
+            yield "on_success" if name == "link" else "on_error", [code(each) for each in texts]
+
+    def _options(self, given: dict[str, cst.BaseExpression]) -> list[str]:
+        found: dict[str, str] = {}
+        for key, value in given.items():
+            if key == "ignore_result" and constant(value) is not ...:
+                found |= {"retention": "retention=0"} if constant(value) else {}
+            elif key not in _RUN_OPTIONS and key not in _NEEDLESS:
+                raise CannotTranslateError(f"apply_async({key}=) has no equivalent")
+            elif key not in _NEEDLESS and constant(value) is not None:
+                name = _RUN_OPTIONS[key]
+                if name in found and name != "timeout":
+                    raise CannotTranslateError("apply_async: countdown and eta together")
+                found[name] = f"{name}={code(value)}"
+        return list(found.values())
+
+    def _may_be_task(self, call: cst.Call) -> bool:
+        """Whether an unknown `apply_async` may be a task's. A pool's takes a function as its first argument."""
+        if call.args and not call.args[0].keyword and not isinstance(call.args[0].value, cst.List | cst.Tuple):
+            return bool(call.args[0].star)
+        origins = self._file.imports().values()
+        return any(each.startswith("celery") or self._file.project.at(each) for each in origins)
+
+    # --- results, workflows and calls by name -------------------------------------------------------------------------
+
+    def _get(self, old: cst.Call, new: cst.Call) -> cst.BaseExpression:
+        given = _bound(new, ("timeout",), "get")
+        given.pop("disable_sync_subtasks", None)
+        if given.keys() - {"timeout"}:
+            raise CannotTranslateError("get: handle.result(timeout=) takes nothing else")
+        return _method(new, "result", [f"{name}={code(value)}" for name, value in given.items()])
+
+    def _call_of_canvas(self, old: cst.Call, new: cst.Call) -> cst.BaseExpression:
+        of = self._file.meaning(old.func)
+        if of is None or of.kind != "canvas":
+            return new
+        inner, header = old.func, new.func
+        is_chord = isinstance(inner, cst.Call) and self._file.celery(inner.func) in ("chord", "canvas.chord")
+        if is_chord and isinstance(header, cst.Call) and len(header.args) == 1 and not header.args[0].keyword:
+            if len(new.args) != 1 or new.args[0].keyword or new.args[0].star:
+                raise CannotTranslateError("a chord takes its callback and nothing else")
+            first = code(header.args[0].value)
+            if isinstance(header.args[0].value, cst.GeneratorExp) and not first.startswith("("):
+                first = f"({first})"
+            chord = header.with_changes(args=_arguments([first, code(new.args[0].value)]))
+            return new.with_changes(func=cst.Attribute(chord, cst.Name("delay")), args=[])
+        if old.args:
+            raise CannotTranslateError("a workflow is enqueued by .delay(), which takes no arguments")
+        return new.with_changes(func=cst.Attribute(header, cst.Name("delay")))
+
+    def _send_task(self, old: cst.Call, new: cst.Call, app: str) -> cst.BaseExpression:
+        """Send a task of the project by its name, with the options that its own calls carry."""
+        given = _bound(new, ("name", "args", "kwargs"), "send_task")
+        name = constant(given.pop("name", None))
+        above = self._file.parent(old)
+        if not isinstance(above, cst.Expr) and not (isinstance(above, cst.Attribute) and above.attr.value == "id"):
+            raise CannotTranslateError("send_task: its result is used for more than the id")
+        if not isinstance(name, str):
+            raise CannotTranslateError("send_task: the name of its task is not written out")
+        task = self._file.project.named(name)
+        if task is None or task.left:
+            raise CannotTranslateError(
+                "send_task: no rewritten task has this name; taskq.remote(name).delay(...) sends it"
+            )
+        if task.obstacle:
+            raise CannotTranslateError(
+                f"send_task: a call by name would not carry the {task.obstacle} of {name}; import it and call it"
+            )
+        positional = [*_positional(given.pop("args", None))]
+        if len(positional) > len(task.parameters or ()) or any(each.startswith("*") for each in positional):
+            raise CannotTranslateError("send_task: its arguments have to be given by name")
+        arguments = [f"{parameter}={text}" for parameter, text in zip(task.parameters or (), positional, strict=False)]
+        arguments += _by_name(given.pop("kwargs", None))
+        options = self._options(given)
+        named = {each.partition("=")[0] for each in options}
+        queue = task.queue or constant(task.options.get("queue"))
+        more = [f"queue={literal(queue)}"] if isinstance(queue, str) else []
+        options += [each for each in (*more, *task.sent) if each.partition("=")[0] not in named]
+        remote = cst.parse_expression(f"{app}.remote({', '.join([literal(name), *options])})")
+        return new.with_changes(func=cst.Attribute(remote, cst.Name("delay")), args=_arguments(arguments))
+
+
+def is_canvas(origin: str) -> bool:
+    """Whether a name stands for `chain`, `group` or `chord` of Celery."""
+    module, _, name = origin.rpartition(".")
+    return module in ("celery", "celery.canvas") and name in CANVAS
+
+
+def _attribute(call: cst.Call) -> cst.Attribute:
+    return cst.ensure_type(call.func, cst.Attribute)
+
+
+def _arguments(texts: list[str]) -> list[cst.Arg]:
+    made = cst.parse_expression(f"_({', '.join(texts)})")
+    return list(cst.ensure_type(made, cst.Call).args)
+
+
+def _called(value: cst.BaseExpression, name: str, arguments: list[str]) -> cst.Call:
+    return cst.Call(cst.Attribute(value, cst.Name(name)), _arguments(arguments))
+
+
+def _method(call: cst.Call, name: str, arguments: list[str]) -> cst.Call:
+    """Return a call of another method, with other arguments."""
+    return call.with_changes(
+        func=_attribute(call).with_changes(attr=cst.Name(name)),
+        args=_arguments(arguments),
+        whitespace_before_args=cst.SimpleWhitespace(""),
+    )
+
+
+def _named(call: cst.Call) -> dict[str, cst.BaseExpression]:
+    return _bound(call, (), cst.ensure_type(call.func, cst.Attribute).attr.value)
+
+
+def _bound(call: cst.Call, order: tuple[str, ...], verb: str) -> dict[str, cst.BaseExpression]:
+    """Return the arguments of a call by name.
+
+    Raises:
+        CannotTranslateError: There are more, or some that are not written out.
+    """
+    positional = [each for each in call.args if not each.keyword]
+    if len(positional) > len(order) or any(each.star for each in positional):
+        raise CannotTranslateError(f"{verb}: its arguments are not written out")
+    given = dict(zip(order, (each.value for each in positional), strict=False))
+    return given | {each.keyword.value: each.value for each in call.args if each.keyword}
+
+
+def _positional(value: cst.BaseExpression | None) -> list[str]:
+    if value is None or constant(value) is None:
+        return []
+    written = elements(value)
+    return [f"*{code(value)}"] if written is None else [code(each) for each in written]
+
+
+def _by_name(value: cst.BaseExpression | None) -> list[str]:
+    if value is None or constant(value) is None:
+        return []
+    written = entries(value)
+    names = [name for name, _ in written or ()]
+    if written is None or not all(isinstance(each, str) and each.isidentifier() for each in names):
+        return [f"**{code(value)}"]
+    if any(map(keyword.iskeyword, names)) or len(set(names)) < len(names):
+        return [f"**{code(value)}"]
+    return [f"{name}={code(each)}" for name, each in written]
+
+
+def _is_immutable(node: cst.BaseExpression) -> bool:
+    """Whether a signature takes no further arguments: one of `si`, with options or without."""
+    while isinstance(node, cst.Call) and isinstance(node.func, cst.Attribute):
+        if node.func.attr.value == "si":
+            return True
+        node = node.func.value
+    return False

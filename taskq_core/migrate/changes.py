@@ -1,0 +1,384 @@
+"""What a migration does to files: find them, rewrite them together, show the difference, write.
+
+A file is written only if the result is valid Python. It keeps its encoding and its line ends, and is replaced in one
+step, so that a reader sees the old or the new text.
+"""
+
+import ast
+import contextlib
+import difflib
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import libcst as cst
+
+from taskq_core.errors import ConfigurationError
+from taskq_core.migrate.rewriting import Rewriter
+from taskq_core.migrate.settings import (
+    Configured,
+    Setting,
+    Settings,
+    app_settings,
+    django_settings,
+    is_spent,
+    periodic_calls,
+    queue_module,
+    route_tasks,
+    take_periodic_call,
+)
+from taskq_core.migrate.source import (
+    MARK,
+    CannotTranslateError,
+    File,
+    Node,
+    Project,
+    assignments,
+    constant,
+    elements,
+    find_apps,
+    find_tasks,
+    literal,
+    top_level,
+)
+from taskq_core.migrate.tasks import check, untyped_dates
+from taskq_core.migrate.usage import note_usage
+
+_SKIPPED = {"node_modules", "site-packages", "__pycache__", "build", "dist"}
+_MAY_MATTER = re.compile(
+    rb"celery|delay|apply_async|send_task|broker_url|add_periodic_task|\.task\b|\.si?\(|INSTALLED_APPS", re.IGNORECASE
+)
+"""What a file has that uses tasks. Other files are not parsed."""
+_APPS = {
+    "django_celery_beat": "enter its periodic tasks in the admin of taskq, then remove it",
+    "django_celery_results": "results are stored with their tasks in Redis; remove it with its tables",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Where tasks find their queue: Django's adapter, or a `TaskQ` of a module.
+
+    Attributes:
+        module: The module to import from: `taskq_django`, or the module of the `TaskQ`.
+        name: The name of the `TaskQ` in it, "" for Django.
+    """
+
+    module: str = "taskq_django"
+    name: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> "Target":
+        """Return the target that `django` or `module:name` names.
+
+        Raises:
+            ConfigurationError: It is neither.
+        """
+        if text == "django":
+            return cls()
+        module, colon, name = text.partition(":")
+        if not colon or not name.isidentifier() or not all(part.isidentifier() for part in module.split(".")):
+            raise ConfigurationError(f"a target must be django or MODULE:NAME, as shop.queue:taskq, got {text!r}")
+        return cls(module=module, name=name)
+
+
+@dataclass(slots=True, kw_only=True)
+class Change:
+    """The change of one file.
+
+    Attributes:
+        path: The file.
+        old: Its text; "" if it is new.
+        new: Its text afterwards.
+        notes: Facts to look at, as (line of the old text, sentence); the code works without.
+        error: Why it was left alone, "" if it was not.
+    """
+
+    path: Path
+    old: str = ""
+    new: str = ""
+    notes: list[tuple[int, str]] = field(default_factory=list)
+    error: str = ""
+    encoding: str = "utf-8"
+
+    @property
+    def is_change(self) -> bool:
+        """Whether the text changes."""
+        return self.new != self.old
+
+    @property
+    def marks(self) -> list[tuple[int, str]]:
+        """The comments in the new text that say what was not translated, as (line, text)."""
+        lines = enumerate(self.new.splitlines(), 1)
+        return [(number, line.strip().removeprefix(MARK)) for number, line in lines if line.lstrip().startswith(MARK)]
+
+    def diff(self) -> str:
+        """Return the difference as a patch, "" if there is none."""
+        name = self.path.as_posix()
+        before = "/dev/null" if not self.old and self.new else name
+        lines = difflib.unified_diff(
+            self.old.splitlines(keepends=True), self.new.splitlines(keepends=True), before, name
+        )
+        return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
+
+    def write(self) -> None:
+        """Replace the old text by the new one.
+
+        Raises:
+            OSError: It cannot be written; the old text is still there.
+        """
+        place = self.path.resolve()
+        place.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding=self.encoding, newline="") as file:
+                file.write(self.new)
+            os.chmod(name, place.stat().st_mode & 0o777 if place.exists() else 0o644)
+            os.replace(name, place)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(name)
+            raise
+
+
+@dataclass(slots=True, kw_only=True)
+class Migration:
+    """The changes of all files that were read."""
+
+    changes: list[Change]
+
+    @property
+    def changed(self) -> list[Change]:
+        """The files whose text changes."""
+        return [each for each in self.changes if each.is_change]
+
+    @property
+    def failed(self) -> list[Change]:
+        """The files that could not be read or rewritten."""
+        return [each for each in self.changes if each.error]
+
+
+def find_files(paths: Iterable[Path]) -> Iterator[Path]:
+    """Yield the Python files of folders, each once; environments, hidden folders and links are left out.
+
+    Raises:
+        ConfigurationError: A path does not exist.
+    """
+    seen: set[Path] = set()
+    for path in paths:
+        if path.is_dir():
+            found = sorted(_walk(path))
+        elif path.is_file():
+            found = [path]
+        else:
+            raise ConfigurationError(f"there is no file or folder {str(path)!r}")
+        for each in found:
+            if each.resolve() not in seen:
+                seen.add(each.resolve())
+                yield each
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for root, folders, files in os.walk(folder):
+        folders[:] = [
+            each
+            for each in folders
+            if not each.startswith(".") and each not in _SKIPPED and not (Path(root, each) / "pyvenv.cfg").exists()
+        ]
+        yield from (Path(root, each) for each in files if each.endswith(".py") and not Path(root, each).is_symlink())
+
+
+def migrate_celery(paths: Sequence[Path], target: Target | None = None) -> Migration:
+    """Return the changes of Celery's code in files and folders. Nothing is written.
+
+    Args:
+        paths: Files, and folders that are searched for `*.py`. A call is understood if its task is in one of them.
+        target: Where tasks find their queue. None: Django's adapter if one of the files imports Django.
+
+    Raises:
+        ConfigurationError: A path does not exist, or the target is needed and not given.
+    """
+    project, changes, files = Project(), [Change(path=path) for path in find_files(paths)], {}
+    is_django = False
+    for change in changes:
+        try:
+            data = change.path.read_bytes()
+            is_django = is_django or re.search(rb"^\s*(from|import) django\b", data, re.MULTILINE) is not None
+            if _MAY_MATTER.search(data) is None:
+                continue
+            files[change.path] = file = File(change.path, data, project)
+            change.encoding = file.tree.encoding
+            change.old = change.new = data.decode(change.encoding)
+        except (cst.ParserSyntaxError, SyntaxError, ValueError, RecursionError, OSError) as error:
+            change.error = f"it cannot be read: {error}"
+    if target is None:
+        if not is_django:
+            raise ConfigurationError("no file imports Django, so say where the TaskQ is: --to MODULE:NAME")
+        target = Target()
+    queue_path = None if not target.name else _queue_path(paths[0], target)
+    plan = _Plan(
+        list(files.values()),
+        project,
+        is_django=not target.name,
+        is_quiet=queue_path is not None and queue_path.exists(),
+    )
+    plan.read()
+    for change in changes:
+        if change.path in files:
+            _rewrite(change, files[change.path], plan, target)
+    if queue_path is not None and plan.settings.configured:
+        changes.append(_queue_file(queue_path, target, plan.settings.configured))
+    return Migration(changes=changes)
+
+
+class _Plan:
+    """What the files say together, and what is to be done in each."""
+
+    def __init__(self, files: list[File], project: Project, *, is_django: bool, is_quiet: bool) -> None:
+        self.files, self.project, self.is_django = files, project, is_django
+        self.settings = Settings(project, is_django=is_django, is_quiet=is_quiet)
+        self.is_strict = False
+        self.done: set[Node] = set()
+        self.below: dict[Node, str] = {}
+        self.installed: Node | None = None
+
+    def read(self) -> None:
+        """Read all files: tasks and apps, then settings, then calls."""
+        for find in (find_apps, find_tasks):
+            for file in self.files:
+                find(file)
+        of_files = {file: django_settings(file) for file in self.files} if self.is_django else {}
+        of_app = [each for file in self.files for each in app_settings(file, self.files)]
+        every = [*of_app, *(each for found in of_files.values() for each in found)]
+        self.is_strict = any(each.name == "task_time_limit" and constant(each.value) is not None for each in every)
+        route_tasks(every, self.project)
+        self._check_tasks()
+        for file in self.files:
+            note_usage(file, self.settings)
+        if any(each.name == "result_expires" for each in every) or "retention" in self.settings.configured.defaults:
+            for task in self.project.tasks:
+                task.is_read = False  # the default retention covers it
+        for task in self.project.tasks:
+            queue = constant(task.options.get("queue"))
+            if isinstance(queue, str) and not task.left:
+                self.settings.add_queues([literal(queue)])
+            for name in untyped_dates(task) if not task.left else ():
+                task.file.mark(task.node, f"annotate {name}: it seems to be a date or a decimal, which arrives as text")
+        if not self.is_django:
+            self._take(self.settings, of_app)
+            return
+        main = self._main_file(of_files) if every or self.project.tasks else None
+        if main is None:
+            for each in of_app:
+                each.file.mark(each.node, f"{each.name} belongs into the setting TASKQ")
+            return
+        self._configure_django(main, of_files, of_app)
+
+    def _check_tasks(self) -> None:
+        for task in self.project.tasks:
+            try:
+                check(task)
+            except CannotTranslateError as error:
+                task.left = str(error)
+
+    def _take(self, settings: Settings, found: list[Setting]) -> None:
+        for each in found:
+            settings.take(each)
+        for file in self.files if settings is self.settings else ():
+            for function, calls in periodic_calls(file):
+                for call in calls:
+                    try:
+                        take_periodic_call(file, call, settings)
+                        self.done.add(call)
+                    except CannotTranslateError as error:
+                        file.mark(call, str(error))
+                if is_spent(function, self.done):
+                    self.done.add(function)
+
+    # --- Django -------------------------------------------------------------------------------------------------------
+
+    def _main_file(self, of_files: dict[File, list[Setting]]) -> File | None:
+        """Return the settings file that gets what other files say: the one with `INSTALLED_APPS`."""
+        for file in self.files:
+            names = {name for _, name, _ in assignments(file)}
+            if "INSTALLED_APPS" in names and "TASKQ" not in names:
+                return file
+        return next((file for file, found in of_files.items() if found), None)
+
+    def _configure_django(self, main: File, of_files: dict[File, list[Setting]], of_app: list[Setting]) -> None:
+        self._install(main)
+        for file, found in of_files.items():
+            settings = self.settings if file is main else Settings(self.project, is_django=True)
+            self._take(settings, [*found, *(of_app if file is main else ())])
+            configured = settings.configured
+            if file is main and any("@every" not in each["cron"] for each in configured.schedule.values()):
+                configured.values.setdefault("time_zone", '"UTC"')  # Celery's default; taskq takes Django's TIME_ZONE
+            if configured:
+                is_of_other = any(
+                    isinstance(statement, cst.ImportFrom) and isinstance(statement.names, cst.ImportStar)
+                    for _, statement in top_level(file)
+                )
+                base = ["    **TASKQ,"] if file is not main and is_of_other else []
+                text = "\n".join(["TASKQ = {", *base, *configured.lines(upper=True), "}", ""])
+                place = (
+                    found[-1].node
+                    if found
+                    else next(line for line, name, _ in assignments(file) if name == "INSTALLED_APPS")
+                )
+                self.below[place] = text
+
+    def _install(self, main: File) -> None:
+        for line, name, value in assignments(main):
+            if name != "INSTALLED_APPS":
+                continue
+            apps = [constant(each) for each in elements(value) or ()]
+            for app in apps:
+                if app in _APPS:
+                    main.mark(line, f"{app}: {_APPS[app]}")
+            if not apps:
+                main.mark(line, "add taskq_django to INSTALLED_APPS")
+            elif "taskq_django" not in apps:
+                self.installed = value
+
+
+def _rewrite(change: Change, file: File, plan: _Plan, target: Target) -> None:
+    rewriter = Rewriter(
+        file,
+        module=target.module,
+        app=target.name,
+        is_strict=plan.is_strict,
+        done=plan.done,
+        below=plan.below,
+        installed=plan.installed,
+    )
+    try:
+        tree = rewriter.result()
+        ast.parse(tree.code)
+        tree.code.encode(change.encoding)
+        change.new = tree.code
+    except (SyntaxError, ValueError) as error:
+        change.error = f"it was left as it is: {error}"
+    change.notes = file.notes
+
+
+def _queue_path(path: Path, target: Target) -> Path:
+    """Return the file of the module of the `TaskQ`, in the folder that has its first package."""
+    base = path if path.is_dir() else path.parent
+    parts = target.module.split(".")
+    if base.name == parts[0] and not (base / parts[0]).is_dir():
+        base = base.parent
+    return base.joinpath(*parts).with_suffix(".py")
+
+
+def _queue_file(path: Path, target: Target, configured: Configured) -> Change:
+    change = Change(path=path)
+    text = queue_module(configured, target.name)
+    if path.exists():
+        change.old = change.new = path.read_text(encoding="utf-8")
+        change.notes.append((1, "it exists already; Celery's settings would be:\n" + text))
+    else:
+        change.new = text
+    return change

@@ -1,0 +1,262 @@
+"""Rewrite one file, when all files have been read."""
+
+from collections.abc import Collection, Mapping
+
+import libcst as cst
+from libcst.codemod import CodemodContext
+from libcst.codemod.visitors import AddImportsVisitor, RemoveImportsVisitor
+
+from taskq_core.migrate.calls import Calls, is_canvas
+from taskq_core.migrate.source import DELAYS, MARK, CannotTranslateError, File, Node, code, task_decorator
+from taskq_core.migrate.tasks import rewrite_function, task_options
+
+_HANDLE_HINTS = dict.fromkeys(
+    ("ready", "successful", "failed", "status", "state", "result", "info", "traceback", "date_done"),
+    "ask handle.refresh() for state, result and last_error",
+) | {
+    "forget": "a result is deleted when its retention ends",
+    "revoke": "handle.cancel() also ends a running task",
+    "children": "a workflow has handle.graph()",
+    "parent": "a workflow has handle.graph()",
+}
+_OF_TASKS = (
+    *("apply_async", "apply", "subtask", "signature", "chunks", "run", "request", "retry", "update_state", "app"),
+    *("max_retries", "default_retry_delay", "AsyncResult", "backend", "rate_limit", "ignore_result"),
+    *("apply_async_on_commit", "delay_on_commit"),
+)
+"""What tasks of Celery have and tasks of taskq do not."""
+_IMPORT_HINTS = {
+    "AsyncResult": "keep the handle that enqueueing returns, or ask taskq_core.inspector.Inspector",
+    "Celery": "the settings and the TaskQ replace the app",
+    "Task": "a task is a function; middleware or a worker_lifespan replaces a base class",
+    "SoftTimeLimitExceeded": "a plain function gets TaskInterrupted at its timeout, a coroutine is cancelled",
+    "MaxRetriesExceededError": "a task without attempts left is archived; see on_archived",
+    "Retry": "raise taskq_core.Retry",
+    "Reject": "raise taskq_core.SkipRetry or taskq_core.Discard",
+    "signature": "bind arguments with .s() and .si()",
+    "current_task": "taskq_core.current_task() is a function",
+    "current_app": "import the TaskQ",
+    "task_failure": "on_archived is called for tasks without attempts left, on_error for each run that fails",
+    "task_retry": "on_error is called for each run that fails",
+    **dict.fromkeys(("task_prerun", "task_postrun", "task_success"), "middleware wraps runs"),
+    **dict.fromkeys(("before_task_publish", "after_task_publish"), "middleware sees calls as they are enqueued"),
+    **dict.fromkeys(
+        ("worker_init", "worker_process_init", "worker_ready", "worker_shutdown", "worker_process_shutdown"),
+        "a worker_lifespan opens what a worker needs, and closes it",
+    ),
+    **dict.fromkeys(("setup_logging", "after_setup_logger"), "logging is left to the project"),
+}
+_SIGNAL_HINT = "see on_error, on_archived, worker_lifespan and, in Django, taskq_django.signals"
+
+
+class Rewriter(cst.CSTTransformer):
+    """Rewrites one file.
+
+    Args:
+        file: The file.
+        module: The module that tasks are imported from.
+        app: The name of the `TaskQ` in it, "" for Django's adapter.
+        is_strict: Whether the settings limit the time of all tasks.
+        done: Calls of `add_periodic_task` that are in `SCHEDULE` now, and functions that made no other calls.
+        below: New statements, by the one that they are written below.
+        installed: The value of `INSTALLED_APPS` that gets the adapter's app.
+    """
+
+    def __init__(
+        self,
+        file: File,
+        *,
+        module: str,
+        app: str,
+        is_strict: bool,
+        done: Collection[Node],
+        below: Mapping[Node, str],
+        installed: Node | None,
+    ) -> None:
+        super().__init__()
+        self._file, self._module, self._app, self._is_strict = file, module, app, is_strict
+        self._calls = Calls(file)
+        self._context = CodemodContext(full_module_name=file.module, full_package_name=file.package)
+        self._imports, self._bound = file.imports(), file.bound()
+        self._done, self._below, self._installed = done, below, installed
+        self._pending: list[list[str]] = []
+
+    def result(self) -> cst.Module:
+        """Return the rewritten file."""
+        tree = self._file.tree.visit(self)
+        if tree.deep_equals(self._file.tree):
+            return tree.visit(_MarkImports())
+        for name, origin in self._imports.items():
+            module, _, what = origin.rpartition(".")
+            if origin.startswith("celery.") or self._file.project.is_app(origin):
+                RemoveImportsVisitor.remove_unused_import(self._context, module, what, None if name == what else name)
+        tree = AddImportsVisitor(self._context).transform_module(tree)
+        tree = RemoveImportsVisitor(self._context).transform_module(tree)
+        return tree.visit(_MarkImports())
+
+    def _want(self, name: str, module: str = "taskq_core") -> str:
+        """Have a name imported, and return it, or another name where the file uses this one for something else."""
+        if module == "" or self._imports.get(name) == name == module:
+            return f"{module}.{name}"
+        is_free = self._imports.get(name) == f"{module}.{name}" or name not in self._bound
+        alias = None if is_free else f"taskq_{name}"
+        AddImportsVisitor.add_needed_import(self._context, module, name, alias)
+        return alias or name
+
+    def _want_app(self) -> str:
+        return self._want(self._app or "taskq", self._module)
+
+    # --- statements and their marks -----------------------------------------------------------------------------------
+
+    def on_visit(self, node: Node) -> bool:
+        """Collect the marks of a statement."""
+        if hasattr(node, "leading_lines"):
+            self._pending.append(list(self._file.marks.get(node, ())))
+        return super().on_visit(node)
+
+    def on_leave(self, original_node: Node, updated_node: Node) -> Node | cst.RemovalSentinel:  # type: ignore[override]  # it also returns sentinels
+        """Write the marks of a statement above it."""
+        new = super().on_leave(original_node, updated_node)
+        if not hasattr(original_node, "leading_lines"):
+            return new  # type: ignore[return-value]  # no node is flattened here
+        marks = self._pending.pop()
+        if isinstance(original_node, cst.Decorator) and self._pending:
+            self._pending[-1] += marks
+        elif isinstance(new, cst.CSTNode) and marks:
+            old = [line.comment.value for line in new.leading_lines if line.comment]  # type: ignore[attr-defined]  # a statement
+            if not any(line.startswith(MARK) for line in old):  # by an earlier run, which also changed what names mean
+                lines = [cst.EmptyLine(comment=cst.Comment(MARK + each)) for each in dict.fromkeys(marks)]
+                new = new.with_changes(leading_lines=[*new.leading_lines, *lines])  # type: ignore[attr-defined]  # the same
+        if original_node in self._below and isinstance(new, cst.BaseStatement):
+            added = cst.parse_statement(self._below[original_node])
+            return cst.FlattenSentinel([new, added.with_changes(leading_lines=[cst.EmptyLine(indent=False)])])  # type: ignore[return-value]  # a statement of the module
+        return new  # type: ignore[return-value]  # a statement
+
+    def _mark(self, text: str) -> None:
+        self._pending[-1].append(text)
+
+    def leave_SimpleStatementLine(
+        self, original_node: cst.SimpleStatementLine, updated_node: cst.SimpleStatementLine
+    ) -> cst.BaseStatement | cst.RemovalSentinel:
+        if any(isinstance(each, cst.Expr) and each.value in self._done for each in original_node.body):
+            return cst.RemoveFromParent()
+        return updated_node
+
+    # --- tasks --------------------------------------------------------------------------------------------------------
+
+    def leave_FunctionDef(
+        self, original_node: cst.FunctionDef, updated_node: cst.FunctionDef
+    ) -> cst.BaseStatement | cst.RemovalSentinel:
+        task = next((each for each in self._file.project.tasks if each.node is original_node), None)
+        if task is None:
+            return cst.RemoveFromParent() if original_node in self._done else updated_node
+        if task.left:
+            self._mark(f"{original_node.name.value} is left to Celery: {task.left}")
+            return updated_node
+        options = task_options(task, self._want, is_strict=self._is_strict)
+        maker = f"{self._want_app()}.task" if self._app else self._want("task", self._module)
+        made = cst.parse_expression(maker + (f"({', '.join(options)})" if options else ""))
+        old = task_decorator(self._file, original_node)
+        decorators = [
+            new.with_changes(decorator=made) if before.decorator is old else new
+            for before, new in zip(original_node.decorators, updated_node.decorators, strict=True)
+        ]
+        return rewrite_function(task, updated_node.with_changes(decorators=decorators), self._want)
+
+    def visit_ClassDef(self, node: cst.ClassDef) -> None:
+        for base in (each.value for each in node.bases):
+            is_of_app = isinstance(base, cst.Attribute) and base.attr.value == "Task" and self._file.is_app(base.value)
+            if is_of_app or self._file.celery(base) in ("Task", "app.task.Task"):
+                self._mark("a task is a function; middleware or a worker_lifespan replaces a class")
+
+    # --- expressions --------------------------------------------------------------------------------------------------
+
+    def leave_Call(self, original_node: cst.Call, updated_node: cst.Call) -> cst.BaseExpression:
+        if self._file.dotted(original_node.func) == "celery.utils.log.get_task_logger":
+            if "logging" in self._bound and self._imports.get("logging") != "logging":
+                return updated_node
+            AddImportsVisitor.add_needed_import(self._context, "logging")
+            return updated_node.with_changes(func=cst.parse_expression("logging.getLogger"))
+        try:
+            made = self._calls.rewrite(original_node, updated_node, self._app or "taskq")
+        except CannotTranslateError as error:
+            self._mark(str(error))
+            return updated_node
+        if (
+            isinstance(original_node.func, cst.Attribute)
+            and original_node.func.attr.value == "send_task"
+            and made is not updated_node
+        ):
+            self._want_app()
+        return made
+
+    def visit_Attribute(self, node: cst.Attribute) -> None:
+        of = self._file.meaning(node.value)
+        kind, name = of.kind if of is not None else "", node.attr.value
+        above = self._file.parent(node)
+        is_called = isinstance(above, cst.Call) and above.func is node
+        if kind == "handle" and name in _HANDLE_HINTS:
+            self._mark(f".{name}: {_HANDLE_HINTS[name]}")
+        elif kind == "task" and name in _OF_TASKS and not (is_called and name in (*DELAYS, *_OF_TASKS[:5])):
+            self._mark(f".{name} has no equivalent")
+        elif kind in ("signature", "canvas") and name in ("link", "link_error"):
+            self._mark(f".{name} changes a signature; on_success() and on_error() return a copy")
+        elif kind == "left" and name in ("s", "si", "signature", "subtask"):
+            self._mark("a task that stays Celery's cannot be part of a workflow of taskq")
+
+    def leave_List(self, original_node: cst.List, updated_node: cst.List) -> cst.BaseExpression:
+        return self._install(original_node, updated_node)
+
+    def leave_Tuple(self, original_node: cst.Tuple, updated_node: cst.Tuple) -> cst.BaseExpression:
+        return self._install(original_node, updated_node)
+
+    def _install(self, old: cst.List | cst.Tuple, new: cst.List | cst.Tuple) -> cst.List | cst.Tuple:
+        """Put `taskq_django` at the end of `INSTALLED_APPS`."""
+        if old is not self._installed:
+            return new
+        *others, last = new.elements
+        added = last.with_changes(value=cst.SimpleString('"taskq_django"'))
+        comma = others[-1].comma if others else cst.Comma(whitespace_after=cst.SimpleWhitespace(" "))
+        return new.with_changes(elements=[*others, last.with_changes(comma=comma), added])
+
+    # --- imports ------------------------------------------------------------------------------------------------------
+
+    def leave_ImportFrom(
+        self, original_node: cst.ImportFrom, updated_node: cst.ImportFrom
+    ) -> cst.BaseSmallStatement | cst.RemovalSentinel:
+        """Import chain, group and chord from taskq, under the names that the file uses."""
+        if updated_node.module is None or isinstance(updated_node.names, cst.ImportStar) or updated_node.relative:
+            return updated_node
+        module = code(updated_node.module)
+        left = []
+        for each in updated_node.names:
+            if is_canvas(f"{module}.{each.evaluated_name}") and each.evaluated_name not in self._bound:
+                AddImportsVisitor.add_needed_import(
+                    self._context, "taskq_core", each.evaluated_name, each.evaluated_alias
+                )
+            else:
+                left.append(each)
+        if not left:
+            return cst.RemoveFromParent()
+        left[-1] = left[-1].with_changes(comma=updated_node.names[-1].comma)
+        return updated_node.with_changes(names=left) if len(left) < len(updated_node.names) else updated_node
+
+
+class _MarkImports(cst.CSTTransformer):
+    """Writes marks above imports of Celery that are still there and have another name in taskq."""
+
+    def leave_SimpleStatementLine(
+        self, original_node: cst.SimpleStatementLine, updated_node: cst.SimpleStatementLine
+    ) -> cst.SimpleStatementLine:
+        lines = list(updated_node.leading_lines)
+        old = [line.comment.value for line in lines if line.comment]
+        for statement in original_node.body:
+            if not isinstance(statement, cst.ImportFrom) or isinstance(statement.names, cst.ImportStar):
+                continue
+            module = code(statement.module) if statement.module is not None and not statement.relative else ""
+            for name in (each.evaluated_name for each in statement.names):
+                hint = _IMPORT_HINTS.get(name, _SIGNAL_HINT if module == "celery.signals" else "")
+                text = f"{MARK}{name} is still Celery's: {hint}"
+                if module.partition(".")[0] == "celery" and hint and text not in old:
+                    lines.append(cst.EmptyLine(comment=cst.Comment(text)))
+        return updated_node.with_changes(leading_lines=lines)

@@ -1,0 +1,454 @@
+"""Celery's settings, routes and periodic tasks as the settings of taskq.
+
+Values are carried over as they are written, so what comes from the environment still does.
+"""
+
+import re
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+import libcst as cst
+from libcst import matchers as m
+
+from taskq_core.migrate.schedules import seconds_of, spec_of
+from taskq_core.migrate.source import (
+    CannotTranslateError,
+    File,
+    Node,
+    Project,
+    Task,
+    assignments,
+    code,
+    constant,
+    elements,
+    ends_with,
+    entries,
+    keywords,
+    literal,
+    makes_app,
+    top_level,
+)
+from taskq_core.migrate.tasks import RESULT_KEPT_S
+
+_OTHER_NAMES = {
+    "broker": "broker_url",
+    "backend": "result_backend",
+    "celerybeat_schedule": "beat_schedule",
+    "celery_timezone": "timezone",
+    "routes": "task_routes",
+    "queues": "task_queues",
+    "always_eager": "task_always_eager",
+    "eager_propagates_exceptions": "task_eager_propagates",
+    "celeryd_concurrency": "worker_concurrency",
+    "celeryd_task_time_limit": "task_time_limit",
+    "celeryd_task_soft_time_limit": "task_soft_time_limit",
+    "default_queue": "task_default_queue",
+    "task_result_expires": "result_expires",
+    "include": "imports",
+}
+"""Arguments of `Celery(...)` and names from before Celery 4, and today's names of these settings."""
+_NEEDLESS = {
+    "accept_content": "payloads are JSON",
+    "task_serializer": "payloads are JSON",
+    "result_serializer": "payloads are JSON",
+    "enable_utc": "times are aware",
+    "result_backend": "a result is stored with its task, for the task's `retention`",
+    "task_acks_late": "a task is settled when it has ended",
+    "task_reject_on_worker_lost": "a task of a lost worker runs again",
+    "task_acks_on_failure_or_timeout": "a failed task is settled",
+    "task_track_started": "running tasks are always `active`",
+    "task_send_sent_event": "there are no events to enable",
+    "worker_send_task_events": "there are no events to enable",
+    "worker_prefetch_multiplier": "a worker takes tasks for free slots only",
+    "broker_connection_retry": "a worker always reconnects",
+    "broker_connection_retry_on_startup": "a worker always reconnects",
+    "broker_connection_max_retries": "a worker always reconnects",
+    "task_create_missing_queues": "a queue exists from its first task on",
+    "task_store_errors_even_if_ignored": "the error is stored with the archived task",
+    "task_ignore_result": "results are stored only with `retention`",
+    "worker_hijack_root_logger": "logging is left to the project",
+    "worker_pool": "plain functions run in threads, coroutines on the event loop",
+    "beat_scheduler": "schedulers are part of taskq",
+    "imports": "name the modules of tasks when you start the worker; in Django tasks.py of each app is found",
+}
+_PLAIN = {
+    "broker_url": "url",
+    "timezone": "time_zone",
+    "worker_concurrency": "concurrency",
+    "task_always_eager": "eager",
+    "task_eager_propagates": "eager_propagates",
+}
+_DEFAULTS = {"task_default_queue": "queue", "result_expires": "retention", "task_soft_time_limit": "timeout"}
+
+
+@dataclass(slots=True, kw_only=True)
+class Setting:
+    """A setting of Celery as a file writes it, `name` being today's name in Celery.
+
+    `is_settings_file` says that its value may use names of the file that the new settings are in.
+    """
+
+    name: str
+    value: cst.BaseExpression
+    file: File
+    node: Node
+    is_settings_file: bool = False
+
+
+@dataclass(slots=True)
+class Configured:
+    """Settings of taskq as pieces of code, by their name in lower case."""
+
+    values: dict[str, str] = field(default_factory=dict)
+    defaults: dict[str, str] = field(default_factory=dict)
+    schedule: dict[str, dict[str, str]] = field(default_factory=dict)
+    queues: list[str] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.values or self.defaults or self.schedule or self.queues)
+
+    def lines(self, *, upper: bool) -> Iterator[str]:
+        """Yield the lines of a dict with names in upper case, or of keyword arguments."""
+        queues = list(dict.fromkeys([self.defaults.get("queue", '"default"'), *self.queues]))
+        values = dict(self.values)
+        if queues != ['"default"']:
+            values["queues"] = f"[{', '.join(queues)}]"
+        if self.defaults:
+            values["defaults"] = "{" + ", ".join(f'"{name}": {text}' for name, text in self.defaults.items()) + "}"
+        for name, value in values.items():
+            yield f'    "{name.upper()}": {value},' if upper else f"    {name}={value},"
+        if self.schedule:
+            yield '    "SCHEDULE": {' if upper else "    schedule={"
+            for entry, options in self.schedule.items():
+                inner = ", ".join(f'"{key}": {text}' for key, text in options.items())
+                yield f"        {literal(entry)}: {{{inner}}},"
+            yield "    },"
+
+
+def queue_module(configured: Configured, name: str) -> str:
+    """Return a module that makes a `TaskQ` of settings."""
+    lines = list(configured.lines(upper=False))
+    head = ["import os", ""] if any("os." in line for line in lines) else []
+    return "\n".join([*head, "from taskq_core import TaskQ", "", f"{name} = TaskQ(", *lines, ")", ""])
+
+
+# --- what files say ---------------------------------------------------------------------------------------------------
+
+
+def django_settings(file: File) -> list[Setting]:
+    """Return the settings of Celery in a settings file of Django, none if it has a `TASKQ` already."""
+    found = []
+    for line, name, value in assignments(file):
+        if name == "TASKQ":
+            return []
+        if name.startswith("CELERY"):
+            known = name.lower() if name.startswith("CELERYBEAT") else name.lower().removeprefix("celery_")
+            known = _OTHER_NAMES.get(known, known)
+            found.append(Setting(name=known, value=value, file=file, node=line, is_settings_file=True))
+    return found
+
+
+def app_settings(file: File, files: Iterable[File]) -> Iterator[Setting]:
+    """Yield the settings of a Celery app: those it is made with, `app.conf`, and a module of settings."""
+    conf = m.Attribute(attr=m.Name("conf"))
+    statement: Any  # its shape is what `matches` says
+    for line, statement in top_level(file):
+        value: Any = getattr(statement, "value", statement)
+        given: dict[str, cst.BaseExpression] = {}
+        if makes_app(file, value):
+            given = {name: each for name, each in keywords(value).items() if name in ("broker", "backend", "include")}
+        elif m.matches(statement, m.Assign(targets=[m.AssignTarget(m.Attribute(conf))])):
+            target = statement.targets[0].target
+            given = {target.attr.value: value} if file.is_app(target.value.value) else {}
+        elif m.matches(value, m.Call(m.Attribute(conf, m.Name("update")))) and file.is_app(value.func.value.value):
+            given = keywords(value)
+        elif m.matches(value, m.Call(m.Attribute(attr=m.Name("config_from_object")))) and file.is_app(value.func.value):
+            yield from _settings_module(value, files)
+        for name, each in given.items():
+            yield Setting(name=_OTHER_NAMES.get(name, name or "update()"), value=each, file=file, node=line)
+
+
+def _settings_module(call: cst.Call, files: Iterable[File]) -> Iterator[Setting]:
+    """Yield the settings of the module that `config_from_object` names."""
+    module = constant(call.args[0].value) if call.args else None
+    for other in files if isinstance(module, str) else ():
+        for line, name, value in assignments(other) if ends_with(other.module, str(module)) else ():
+            yield Setting(name=_OTHER_NAMES.get(name, name), value=value, file=other, node=line)
+
+
+def route_tasks(settings: Iterable[Setting], project: Project) -> None:
+    """Give tasks the queue that `task_routes` names for them."""
+    found = [each for each in settings if each.name == "task_routes"]
+    routes = (_routes(found[0].value) if len(found) == 1 else None) or {}
+    for task in project.tasks:
+        exact = next((name for name in task.names if name in routes), None)
+        patterns = (each for each in routes if "*" in each and any(fnmatchcase(name, each) for name in task.names))
+        route = exact or next(patterns, None)
+        task.queue = routes[route] if route else None
+
+
+def _routes(value: cst.BaseExpression) -> dict[str, str] | None:
+    """Return queues by the name or pattern of tasks, None if a route says anything else."""
+    found: dict[str, str] = {}
+    for name, route in entries(value) or [(..., value)]:
+        said = dict(entries(route) or ())
+        queue = constant(said.get("queue"))
+        if not isinstance(name, str) or said.keys() != {"queue"} or not isinstance(queue, str):
+            return None
+        found[name] = queue
+    return found
+
+
+# --- translating ------------------------------------------------------------------------------------------------------
+
+
+class Settings:
+    """Collects settings of taskq.
+
+    Args:
+        project: The tasks and apps.
+        is_django: Whether they go to Django's setting `TASKQ`.
+        is_quiet: Whether they are written already, so that what has no equivalent is noted and not marked.
+    """
+
+    def __init__(self, project: Project, *, is_django: bool, is_quiet: bool = False) -> None:
+        self.configured = Configured()
+        self._is_quiet = is_quiet
+        self._project = project
+        self._is_django = is_django
+
+    def take(self, setting: Setting) -> None:
+        """Take a setting over; mark it if it has no equivalent, note it if taskq needs none."""
+        try:
+            self._take(setting)
+        except CannotTranslateError as error:
+            (setting.file.note if self._is_quiet else setting.file.mark)(setting.node, str(error))
+
+    def _take(self, setting: Setting) -> None:
+        name, value = setting.name, setting.value
+        if constant(value) is None:
+            return
+        if name in _NEEDLESS:
+            if name.endswith(("serializer", "content")) and "pickle" in code(value):
+                raise CannotTranslateError(f"{name}: payloads are JSON, pickle is not read")
+            setting.file.note(setting.node, f"{name} is not needed: {_NEEDLESS[name]}")
+        elif name == "beat_schedule":
+            self._take_schedule(setting)
+        elif name == "task_routes":
+            self._take_routes(setting)
+        elif name == "task_queues":
+            self._take_queues(setting)
+        elif name == "task_time_limit":  # each task gets executor="process", which is what kills at the limit
+            self.configured.defaults.setdefault("timeout", self._text(setting, value))
+        elif name in _PLAIN:
+            text = self._text(setting, value)
+            address = constant(value)
+            if name == "broker_url" and isinstance(address, str) and not address.startswith(("redis", "unix")):
+                raise CannotTranslateError("broker_url: taskq needs Redis or Valkey")
+            if name.startswith("task_") and not self._is_django:
+                raise CannotTranslateError(f"{name}: tests use taskq_core.testing")
+            self.configured.values[_PLAIN[name]] = text
+        elif name in _DEFAULTS:
+            self.configured.defaults[_DEFAULTS[name]] = self._text(setting, value)
+        else:
+            raise CannotTranslateError(f"{name} has no equivalent")
+
+    def _text(self, setting: Setting, value: cst.BaseExpression) -> str:
+        """Return a value as code, durations in seconds.
+
+        Raises:
+            CannotTranslateError: It uses names of another file.
+        """
+        names = {code(each) for each in m.findall(value, m.Name()) if setting.file.dotted(each)}
+        if not setting.is_settings_file and (names - {"os", "True", "False", "None"}):
+            raise CannotTranslateError(f"{setting.name}: its value is not written out")
+        seconds = seconds_of(code(value))
+        return code(value) if seconds is None else f"{seconds:g}"
+
+    def _take_routes(self, setting: Setting) -> None:
+        routes = _routes(setting.value)
+        if routes is None:
+            raise CannotTranslateError(
+                'task_routes: only a dict of names or patterns to {"queue": "..."} can be turned into options of tasks'
+            )
+        names = [name for task in self._project.tasks if not task.left for name in task.names]
+        others = [route for route in routes if not any(fnmatchcase(name, route) for name in names)]
+        self.add_queues(literal(queue) for queue in routes.values())
+        if others:
+            raise CannotTranslateError(f"task_routes: no rewritten task has the name {', '.join(others)}")
+        setting.file.note(setting.node, "task_routes is not needed: each task has the option queue")
+
+    def _take_queues(self, setting: Setting) -> None:
+        names = [name for name, _ in entries(setting.value) or ()]
+        for each in elements(setting.value) or ():
+            first = each.args[0].value if isinstance(each, cst.Call) and each.args else each
+            names.append(constant(first))
+        if not names or not all(isinstance(name, str) for name in names):
+            raise CannotTranslateError("task_queues: name the queues in QUEUES")
+        self.add_queues(literal(name) for name in names)
+
+    def add_queues(self, queues: Iterable[str]) -> None:
+        """Add queues that workers have to serve, as code."""
+        self.configured.queues = list(dict.fromkeys([*self.configured.queues, *queues]))
+
+    def keep_all_results(self) -> None:
+        """Have results kept as long as Celery does."""
+        self.configured.defaults.setdefault("retention", str(RESULT_KEPT_S))
+
+    # --- periodic tasks -----------------------------------------------------------------------------------------------
+
+    def _take_schedule(self, setting: Setting) -> None:
+        written = entries(setting.value)
+        if written is None:
+            raise CannotTranslateError("beat_schedule is not written out")
+        problems = []
+        for name, entry in written:
+            try:
+                if not isinstance(name, str):
+                    raise CannotTranslateError("its name is not written out")
+                self.configured.schedule[name] = self._entry(setting, dict(entries(entry) or ()))
+            except CannotTranslateError as error:
+                problems.append(f"beat entry {name!r} was left out: {error}")
+        if problems:
+            raise CannotTranslateError("; ".join(problems))
+
+    def _entry(self, setting: Setting, given: dict[str, cst.BaseExpression]) -> dict[str, str]:
+        unknown = given.keys() - {"task", "schedule", "args", "kwargs", "options", "relative", "enabled"}
+        name, schedule = constant(given.get("task")), given.get("schedule")
+        if unknown or schedule is None or not isinstance(name, str):
+            raise CannotTranslateError(
+                f"it has {sorted(unknown)}" if unknown else "its task or schedule is not written out"
+            )
+        return self.entry(
+            setting, name, schedule, given.get("args"), given.get("kwargs"), entries(given.get("options", cst.Dict([])))
+        )
+
+    def entry(
+        self,
+        setting: Setting,
+        name: str,
+        schedule: cst.BaseExpression,
+        args: cst.BaseExpression | None,
+        kwargs: cst.BaseExpression | None,
+        options: list[tuple[str, cst.BaseExpression]] | None,
+    ) -> dict[str, str]:
+        """Return an entry of `SCHEDULE`.
+
+        Raises:
+            CannotTranslateError: It has no equivalent.
+        """
+        task = self._project.named(name)
+        if task is not None and task.left:
+            raise CannotTranslateError("its task stays Celery's")
+        found = {"task": literal(name), "cron": literal(spec_of(code(schedule)))}
+        pieces = self._arguments(setting, task, args, kwargs)
+        if pieces:
+            found["kwargs"] = "{" + ", ".join(pieces) + "}"
+        if options is None:
+            raise CannotTranslateError("its options are not written out")
+        for option, value in options:
+            if option not in ("queue", "expires"):
+                raise CannotTranslateError(f"its option {option!r} has no equivalent")
+            found[option] = self._text(setting, value)
+            if option == "queue":
+                self.add_queues([found[option]])
+        return found
+
+    def _arguments(
+        self, setting: Setting, task: Task | None, args: cst.BaseExpression | None, kwargs: cst.BaseExpression | None
+    ) -> list[str]:
+        positional = elements(args) if args is not None else []
+        named = entries(kwargs) if kwargs is not None else []
+        if positional is None or named is None:
+            raise CannotTranslateError("its arguments are not written out")
+        parameters = (task.parameters if task is not None else None) or ()
+        if len(positional) > len(parameters):
+            raise CannotTranslateError("its arguments have to be kwargs, and the names of the parameters are not known")
+        pairs = [*zip(parameters, positional, strict=False), *named]
+        return [f"{literal(str(name))}: {self._argument(setting, value)}" for name, value in pairs]
+
+    def _argument(self, setting: Setting, value: cst.BaseExpression) -> str:
+        self._text(setting, value)
+        return code(value)
+
+
+def periodic_calls(file: File) -> Iterator[tuple[cst.FunctionDef, list[cst.Call]]]:
+    """Yield functions that a signal of the app runs, each with its calls of `add_periodic_task`."""
+    for node in file.tree.body:
+        signals = [code(each.decorator) for each in node.decorators] if isinstance(node, cst.FunctionDef) else []
+        if any(re.search(r"\.on_after_(configure|finalize)\.connect\b", each) for each in signals):
+            made = m.findall(node, m.Call(func=m.Attribute(attr=m.Name("add_periodic_task"))))
+            yield cst.ensure_type(node, cst.FunctionDef), [cst.ensure_type(each, cst.Call) for each in made]
+
+
+def is_spent(function: cst.FunctionDef, done: Collection[Node]) -> bool:
+    """Whether a function does nothing but imports when these calls are gone."""
+    statements = [
+        each
+        for line in function.body.body
+        for each in (line.body if isinstance(line, cst.SimpleStatementLine) else (line,))
+    ]
+    return all(
+        isinstance(each, cst.Import | cst.ImportFrom | cst.Pass) or (isinstance(each, cst.Expr) and each.value in done)
+        for each in statements
+    )
+
+
+def take_periodic_call(file: File, call: cst.Call, settings: Settings) -> None:
+    """Put a call of `add_periodic_task` into `SCHEDULE`.
+
+    Raises:
+        CannotTranslateError: It is not a statement of the function itself, or has no equivalent.
+    """
+    statement = file.parent(call)
+    if not (
+        isinstance(statement, cst.Expr)
+        and isinstance(file.parent(file.parent(file.parent(statement))), cst.FunctionDef)
+    ):
+        raise CannotTranslateError(
+            "add_periodic_task: it is called in a condition or loop; name each entry in SCHEDULE"
+        )
+    given = dict(
+        zip(
+            ("schedule", "sig", "args", "kwargs", "name"),
+            (each.value for each in call.args if not each.keyword),
+            strict=False,
+        )
+    )
+    given |= keywords(cst.Call(func=call.func, args=[each for each in call.args if each.keyword or each.star]))
+    signature, schedule = given.pop("sig", None), given.pop("schedule", None)
+    args, kwargs, name = given.pop("args", None), given.pop("kwargs", None), constant(given.pop("name", None))
+    meaning = file.meaning(signature) if signature is not None else None
+    if schedule is None or meaning is None or meaning.kind not in ("task", "signature") or len(meaning.tasks) != 1:
+        raise CannotTranslateError("add_periodic_task: its task is not known")
+    (task,) = meaning.tasks
+    options = [(key, value) for key, value in given.items()]
+    while (
+        isinstance(signature, cst.Call)
+        and isinstance(signature.func, cst.Attribute)
+        and signature.func.attr.value == "set"
+    ):
+        options += keywords(signature).items()
+        signature = signature.func.value
+    if isinstance(signature, cst.Call):
+        if any(each.star for each in signature.args) or args is not None or kwargs is not None:
+            raise CannotTranslateError("add_periodic_task: its arguments are not written out")
+        args = cst.List([cst.Element(each.value) for each in signature.args if not each.keyword])
+        kwargs = cst.Dict(
+            [
+                cst.DictElement(cst.SimpleString(literal(each.keyword.value)), each.value)
+                for each in signature.args
+                if each.keyword
+            ]
+        )
+    setting = Setting(name="add_periodic_task", value=schedule, file=file, node=statement)
+    entry = settings.entry(setting, task.name, schedule, args, kwargs, options)
+    settings.configured.schedule[name if isinstance(name, str) else _entry_name(task, settings)] = entry
+
+
+def _entry_name(task: Task, settings: Settings) -> str:
+    base = task.node.name.value
+    number = sum(entry.split(" ")[0] == base for entry in settings.configured.schedule)
+    return f"{base} {number + 1}" if number else base

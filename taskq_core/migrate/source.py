@@ -1,0 +1,426 @@
+"""One Python file of a Celery project: its syntax tree, and what the names and expressions in it mean.
+
+All files are read before the first is rewritten, so that a call in one file is known to call a task of another. A file
+does not say where its imports begin, so names are compared by their ends: `src/shop/tasks.py` has `shop.tasks.send`.
+"""
+
+import ast
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import libcst as cst
+from libcst import matchers as m
+from libcst.helpers.module import ModuleNameAndPackage
+from libcst.metadata import (
+    Assignment,
+    FullyQualifiedNameProvider,
+    ImportAssignment,
+    MetadataWrapper,
+    ParentNodeProvider,
+    PositionProvider,
+    ScopeProvider,
+)
+
+MARK = "# TODO taskq: "
+"""The start of each comment that says what was not translated."""
+CANVAS = ("chain", "group", "chord")
+_APP_MODULES = ("celery", "celery_app", "celeryapp")
+_TASK_DECORATORS = ("celery.shared_task", "celery.app.shared_task", "celery.task")
+Function = cst.FunctionDef
+Node = cst.CSTNode
+
+
+class CannotTranslateError(Exception):
+    """The code has no equivalent; the text says why."""
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Task:
+    """A task of the project.
+
+    Attributes:
+        place: The dotted name of its function.
+        name: Its name in Celery.
+        options: The arguments of its decorator.
+        parameters: Names of its parameters without `self`, None if it takes `*args` or positional-only arguments.
+        left: Why it stays a task of Celery, "" if it is rewritten.
+        queue: The queue that `task_routes` gives it.
+        is_read: Whether the project reads its result.
+        types: Types for parameters without annotation, from the arguments that calls give them.
+        sent: The options that a call by name has to carry.
+        obstacle: An option that a call by name cannot carry, "" if there is none.
+    """
+
+    place: str
+    name: str
+    file: "File"
+    node: Function
+    decorator: cst.BaseExpression
+    options: Mapping[str, cst.BaseExpression]
+    parameters: tuple[str, ...] | None
+    left: str = ""
+    queue: str | None = None
+    is_read: bool = False
+    types: dict[str, set[str]] = field(default_factory=dict)
+    sent: list[str] = field(default_factory=list)
+    obstacle: str = ""
+
+    @property
+    def names(self) -> list[str]:
+        """The names that Celery may know it by: without `name=`, the one of its place, which may begin later."""
+        if "name" in self.options:
+            return [self.name]
+        parts = self.place.split(".")
+        return [".".join(parts[number:]) for number in range(len(parts) - 1)]
+
+
+class Project:
+    """The tasks and apps of all files."""
+
+    def __init__(self) -> None:
+        self.apps: set[str] = set()
+        self.tasks: list[Task] = []
+        self._by_end: dict[str, list[Task]] = {}
+
+    def add(self, task: Task) -> None:
+        """Remember a task."""
+        self.tasks.append(task)
+        self._by_end.setdefault(task.place.rpartition(".")[2], []).append(task)
+
+    def at(self, dotted: str) -> Task | None:
+        """Return the task whose function has this dotted name."""
+        found = self._by_end.get(dotted.rpartition(".")[2], ())
+        return next((task for task in found if ends_with(task.place, dotted)), None)
+
+    def named(self, name: str) -> Task | None:
+        """Return the task that Celery knows by this name."""
+        return next((task for task in self.tasks if name in task.names), None)
+
+    def is_app(self, dotted: str) -> bool:
+        """Whether a dotted name is a Celery app: one of the files, or one that a module named `celery` has."""
+        parts = dotted.split(".")
+        return any(ends_with(app, dotted) for app in self.apps) or (
+            len(parts) > 2 and parts[-2] in _APP_MODULES and parts[-1] in ("app", "celery_app", "celery")
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What an expression is: `task`, `left` (a task that stays Celery's), `signature`, `canvas` or `handle`."""
+
+    kind: str
+    tasks: tuple[Task, ...] = ()
+
+
+class File:
+    """One file.
+
+    Args:
+        path: Where it is.
+        data: Its bytes.
+        project: The tasks and apps of all files.
+
+    Attributes:
+        tree: The syntax tree.
+        module: Its dotted name, from the root of its path.
+        package: The dotted name of its package.
+        marks: Comments to write above statements.
+        notes: Facts to look at, as (line, sentence).
+
+    Raises:
+        cst.ParserSyntaxError: It is not Python.
+    """
+
+    def __init__(self, path: Path, data: bytes, project: Project) -> None:
+        self.path, self.project = path, project
+        self.tree = cst.parse_module(data)
+        parts = [part for part in path.with_suffix("").parts if part != path.anchor]
+        is_package = parts[-1] == "__init__"
+        self.module = ".".join(parts[:-1] if is_package else parts)
+        self.package = package = self.module if is_package else self.module.rpartition(".")[0]
+        wrapper = MetadataWrapper(
+            self.tree,
+            unsafe_skip_copy=True,
+            cache={FullyQualifiedNameProvider: ModuleNameAndPackage(self.module, package)},
+        )
+        found: Any = wrapper.resolve_many(
+            (FullyQualifiedNameProvider, ScopeProvider, ParentNodeProvider, PositionProvider)
+        )
+        self._names, self._scopes = found[FullyQualifiedNameProvider], found[ScopeProvider]
+        self._parents, self._positions = found[ParentNodeProvider], found[PositionProvider]
+        self.marks: dict[Node, list[str]] = {}
+        self.notes: list[tuple[int, str]] = []
+
+    def mark(self, node: Node, text: str) -> None:
+        """Have a comment written above the statement that a node is in."""
+        while not hasattr(node, "leading_lines") or isinstance(node, cst.Decorator):
+            node = self._parents[node]
+        self.marks.setdefault(node, []).append(text)
+
+    def note(self, node: Node, text: str) -> None:
+        """Report a fact to look at, without a comment."""
+        self.notes.append((self._positions[node].start.line, text))
+
+    def parent(self, node: Node) -> Node:
+        """Return the node around a node."""
+        above: Node = self._parents[node]
+        return above
+
+    def parents(self, node: Node) -> Iterator[Node]:
+        """Yield the nodes around a node, the nearest first."""
+        while (above := self._parents.get(node)) is not None:
+            yield above
+            node = above
+
+    # --- names --------------------------------------------------------------------------------------------------------
+
+    def dotted(self, node: Node) -> str | None:
+        """Return the dotted name that an expression stands for, None if it has none or several."""
+        found = self._names.get(node, ())
+        names = found() if callable(found) else found
+        return next(iter(names)).name if len(names) == 1 else None
+
+    def celery(self, node: Node) -> str | None:
+        """Return what an expression is in Celery, such as `shared_task` or `schedules.crontab`."""
+        dotted = self.dotted(node) or ""
+        return dotted.removeprefix("celery.") if dotted.startswith("celery.") else None
+
+    def is_app(self, node: Node) -> bool:
+        """Whether an expression is a Celery app."""
+        dotted = self.dotted(node)
+        return dotted is not None and self.project.is_app(dotted)
+
+    def imports(self) -> dict[str, str]:
+        """Return the dotted name that each imported name stands for."""
+        found = {}
+        for scope in {scope for scope in self._scopes.values() if scope is not None}:
+            for each in scope.assignments:
+                if isinstance(each, ImportAssignment):
+                    for origin in each.get_qualified_names_for(each.name):
+                        rest = origin.name.lstrip(".")
+                        level = len(origin.name) - len(rest)
+                        base = self.package.split(".")[: len(self.package.split(".")) - level + 1] if level else []
+                        found[each.name] = ".".join([*base, rest])
+        return found
+
+    def bound(self) -> set[str]:
+        """Return the names that the file binds, without those that it imports from Celery."""
+        imported = self.imports()
+        return {
+            each.name
+            for scope in {scope for scope in self._scopes.values() if scope is not None}
+            for each in scope.assignments
+            if isinstance(each, Assignment)
+            and not (isinstance(each, ImportAssignment) and imported.get(each.name, "").startswith("celery."))
+        }
+
+    def value_of(self, node: cst.BaseExpression) -> cst.BaseExpression:
+        """Return the value of a name that is assigned exactly once, any other expression as it is."""
+        seen: set[Node] = set()
+        while isinstance(node, cst.Name) and node not in seen:
+            seen.add(node)
+            scope = self._scopes.get(node)
+            found = list(scope[node.value]) if scope is not None else []
+            target = self._parents.get(getattr(found[0], "node", None)) if len(found) == 1 else None
+            assign = self._parents.get(target) if isinstance(target, cst.AssignTarget) else None
+            if not isinstance(assign, cst.Assign):
+                break
+            node = assign.value
+        return node
+
+    # --- expressions --------------------------------------------------------------------------------------------------
+
+    def meaning(self, node: cst.BaseExpression) -> Meaning | None:
+        """Return what an expression is, None if it has nothing to do with tasks."""
+        dotted = self.dotted(node) if isinstance(node, cst.Name | cst.Attribute) else None
+        task = self.project.at(dotted) if dotted else None
+        if task is not None:
+            return Meaning("left" if task.left else "task", (task,))
+        node = self.value_of(node)
+        if isinstance(node, cst.BinaryOperation) and isinstance(node.operator, cst.BitOr):
+            sides = [self.meaning(node.left), self.meaning(node.right)]
+            found = [each for each in sides if each is not None and each.kind in ("signature", "canvas")]
+            return Meaning("canvas", _tasks(found)) if found else None
+        return self._meaning_of_call(node) if isinstance(node, cst.Call) else None
+
+    def _meaning_of_call(self, call: cst.Call) -> Meaning | None:
+        made = self.celery(call.func) if isinstance(call.func, cst.Name | cst.Attribute) else None
+        if made is not None and made.removeprefix("canvas.") in CANVAS:
+            return Meaning("canvas", _tasks(self._signatures(call)))
+        if isinstance(call.func, cst.Attribute):
+            verb, of = call.func.attr.value, self.meaning(call.func.value)
+            if of is None:
+                return None
+            if verb in ("s", "si") and of.kind in ("task", "signature"):
+                return Meaning("signature", of.tasks)
+            if verb in ("set", "using") and of.kind in ("signature", "task"):
+                return of
+            if verb in DELAYS and of.kind in ("task", "signature", "canvas"):
+                return Meaning("handle", of.tasks)
+            return None
+        of = self.meaning(call.func)
+        return Meaning("handle", of.tasks) if of is not None and of.kind == "canvas" else None
+
+    def _signatures(self, call: cst.Call) -> Iterator[Meaning]:
+        for each in m.findall(call, m.Call(func=m.Attribute(attr=m.Name("s") | m.Name("si")))):
+            found = self.meaning(cst.ensure_type(each, cst.Call))
+            if found is not None:
+                yield found
+
+    def type_of(self, node: cst.BaseExpression) -> str | None:
+        """Return `datetime.datetime`, `uuid.UUID` and the like for an expression that clearly makes one."""
+        node = self.value_of(node)
+        if isinstance(node, cst.BinaryOperation):
+            return self.type_of(node.left)
+        if not isinstance(node, cst.Call):
+            return None
+        made = self.dotted(node.func)
+        if made is None and isinstance(node.func, cst.Attribute) and isinstance(node.func.value, cst.Call):
+            of = self.type_of(node.func.value)
+            if of == "datetime.datetime" and node.func.attr.value in ("date", "replace", "astimezone"):
+                return "datetime.date" if node.func.attr.value == "date" else of
+        return next((kind for kind, makers in _MAKERS.items() if made in (kind, *makers)), None)
+
+
+DELAYS = ("delay", "apply_async", "delay_on_commit", "apply_async_on_commit")
+_MAKERS = {
+    "datetime.datetime": (
+        *(f"datetime.datetime.{name}" for name in ("now", "utcnow", "today", "combine", "strptime", "fromisoformat")),
+        "django.utils.timezone.now",
+        "django.utils.timezone.make_aware",
+    ),
+    "datetime.date": ("datetime.date.today", "datetime.date.fromisoformat", "django.utils.timezone.localdate"),
+    "uuid.UUID": ("uuid.uuid1", "uuid.uuid4", "uuid.uuid5"),
+    "decimal.Decimal": (),
+}
+"""Types that JSON does not have, and the functions that make their values."""
+
+
+def ends_with(whole: str, end: str) -> bool:
+    """Whether a dotted name ends with another one."""
+    return whole == end or whole.endswith("." + end)
+
+
+def code(node: Node) -> str:
+    """Return the text of a node."""
+    return cst.Module([]).code_for_node(node)
+
+
+def constant(node: Node | None) -> Any:  # any literal
+    """Return the value of a literal, `Ellipsis` if it is not one."""
+    try:
+        return ... if node is None else ast.literal_eval(code(node).strip())
+    except (ValueError, SyntaxError, TypeError):
+        return ...
+
+
+def keywords(call: cst.Call) -> dict[str, cst.BaseExpression]:
+    """Return the named arguments of a call; `**` under that name."""
+    return {each.keyword.value if each.keyword else each.star or "": each.value for each in call.args}
+
+
+def entries(node: cst.BaseExpression | None) -> list[tuple[Any, cst.BaseExpression]] | None:
+    """Return keys and values of a dict that is written out, None for anything else."""
+    if not isinstance(node, cst.Dict) or not all(isinstance(each, cst.DictElement) for each in node.elements):
+        return None
+    return [(constant(each.key), each.value) for each in node.elements if isinstance(each, cst.DictElement)]
+
+
+def elements(node: cst.BaseExpression | None) -> list[cst.BaseExpression] | None:
+    """Return the values of a list or tuple that is written out, None for anything else."""
+    if not isinstance(node, cst.List | cst.Tuple) or any(
+        isinstance(each, cst.StarredElement) for each in node.elements
+    ):
+        return None
+    return [each.value for each in node.elements]
+
+
+def comments(node: Node) -> int:
+    """Return how many comments a node has."""
+    return len(m.findall(node, m.Comment()))
+
+
+def literal(text: str) -> str:
+    """Return a text as code."""
+    return repr(text) if '"' in text or "\\" in text else f'"{text}"'
+
+
+def _tasks(found: Iterable[Meaning]) -> tuple[Task, ...]:
+    return tuple(dict.fromkeys(task for each in found for task in each.tasks))
+
+
+def _imported_as(path: Path) -> str:
+    """Return the name by which a file is imported: it begins with the first folder that has an `__init__.py`."""
+    parts = [] if path.stem == "__init__" else [path.stem]
+    folder = path.resolve().parent
+    while (folder / "__init__.py").exists():
+        parts.insert(0, folder.name)
+        folder = folder.parent
+    return ".".join(parts)
+
+
+# --- tasks and apps ---------------------------------------------------------------------------------------------------
+
+
+def top_level(file: File) -> Iterator[tuple[cst.BaseStatement, cst.BaseSmallStatement]]:
+    """Yield the simple statements of a module, each with its line."""
+    for line in file.tree.body:
+        if isinstance(line, cst.SimpleStatementLine):
+            for statement in line.body:
+                yield line, statement
+
+
+def assignments(file: File) -> Iterator[tuple[cst.BaseStatement, str, cst.BaseExpression]]:
+    """Yield the names that a module assigns, each with its line and its value."""
+    for line, statement in top_level(file):
+        for each in statement.targets if isinstance(statement, cst.Assign) else ():
+            if isinstance(statement, cst.Assign) and isinstance(each.target, cst.Name):
+                yield line, each.target.value, statement.value
+
+
+def makes_app(file: File, value: cst.BaseExpression | None) -> bool:
+    """Whether a value is a new Celery app."""
+    return isinstance(value, cst.Call) and file.celery(value.func) in ("Celery", "app.Celery")
+
+
+def find_apps(file: File) -> None:
+    """Remember the Celery apps of a file."""
+    file.project.apps |= {f"{file.module}.{name}" for _, name, value in assignments(file) if makes_app(file, value)}
+
+
+def task_decorator(file: File, node: Function) -> cst.BaseExpression | None:
+    """Return the decorator that makes a function a task of Celery."""
+    for each in node.decorators:
+        made = each.decorator.func if isinstance(each.decorator, cst.Call) else each.decorator
+        is_of_app = isinstance(made, cst.Attribute) and made.attr.value == "task" and file.is_app(made.value)
+        if is_of_app or file.dotted(made) in _TASK_DECORATORS:
+            return each.decorator
+    return None
+
+
+def find_tasks(file: File) -> None:
+    """Remember the tasks of a file."""
+    for node in (cst.ensure_type(each, cst.FunctionDef) for each in m.findall(file.tree, m.FunctionDef())):
+        decorator = task_decorator(file, node)
+        if decorator is None:
+            continue
+        options = keywords(decorator) if isinstance(decorator, cst.Call) else {}
+        place = f"{file.module}.{node.name.value}"
+        name = constant(options.get("name"))
+        parameters = [each.name.value for each in node.params.params]
+        is_plain = not (
+            isinstance(node.params.star_arg, cst.Param) or node.params.star_kwarg or node.params.posonly_params
+        )
+        file.project.add(
+            Task(
+                place=place,
+                name=name if isinstance(name, str) else f"{_imported_as(file.path)}.{node.name.value}",
+                file=file,
+                node=node,
+                decorator=decorator,
+                options=options,
+                parameters=tuple(parameters[1 if "bind" in options else 0 :]) if is_plain else None,
+            )
+        )

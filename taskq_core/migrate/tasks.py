@@ -1,0 +1,337 @@
+"""A Celery task as a task of taskq: the options of its decorator, and what its body does with `self`.
+
+Celery retries a task that asks for it or names the errors; taskq retries every failure unless an option says otherwise.
+So each rewritten task says what Celery did: never retry, retry for these errors, or retry when asked.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import cast
+
+import libcst as cst
+from libcst import matchers as m
+
+from taskq_core.migrate.source import (
+    CANVAS,
+    CannotTranslateError,
+    Function,
+    Node,
+    Task,
+    code,
+    constant,
+    elements,
+    entries,
+    keywords,
+    literal,
+)
+
+Want = Callable[..., str]
+"""Has a name imported, and returns its name in the file."""
+
+_SAME = {"name": "name", "queue": "queue", "expires": "expires", "dont_autoretry_for": "no_retry_on"}
+_NEEDLESS = (
+    *("bind", "acks_late", "ignore_result", "reject_on_worker_lost", "acks_on_failure_or_timeout", "track_started"),
+    *("store_errors_even_if_ignored", "trail", "send_events", "pydantic", "throws", "shared"),
+)
+_RETRYING = (
+    *("autoretry_for", "max_retries", "default_retry_delay", "retry_backoff", "retry_backoff_max", "retry_jitter"),
+    "retry_kwargs",
+)
+_CARRIED = ("max_retry", "timeout", "expires", "retention")
+_OF_RUNS = ("name", "queue", "retry_on", "no_retry_on", "retry_delay", "executor")
+"""Options that the worker looks up with the task, and those that do not matter for a call by name."""
+_ATTRIBUTES = {"max_retries": "max_retry", "name": "name"}
+_REQUEST = {"id": "id", "retries": "retried", "headers": "headers", "task": "name", "called_directly": "local"}
+_DATE_METHODS = ("isoformat", "strftime", "astimezone", "timestamp", "quantize", "weekday", "toordinal", "tzinfo")
+RESULT_KEPT_S = 86_400
+"""How long Celery keeps results unless a setting says otherwise."""
+
+
+# --- the decorator ----------------------------------------------------------------------------------------------------
+
+
+def check(task: Task) -> None:
+    """Raise CannotTranslateError if a task has to stay Celery's."""
+    node, file = task.node, task.file
+    if not isinstance(next(file.parents(node)), cst.Module) and any(
+        isinstance(each, cst.FunctionDef | cst.ClassDef) for each in file.parents(node)
+    ):
+        raise CannotTranslateError("a task is a function of a module")
+    if task.parameters is None:
+        raise CannotTranslateError("a task names its parameters, so that a payload can be checked: no * and **")
+    if m.findall(node.body, m.Yield()):
+        raise CannotTranslateError("it is a generator, which would never run")
+    if m.findall(task.decorator, m.Comment()):
+        raise CannotTranslateError("there is a comment in its decorator")
+    for used in m.findall(node.body, m.Name()):
+        made = file.celery(used)
+        if made is not None and made.removeprefix("canvas.") not in CANVAS:
+            raise CannotTranslateError(f"it uses {code(used)}, which has no equivalent")
+    wanted = task_options(task, lambda name, *_: name)
+    for option in wanted:
+        name, _, value = option.partition("=")
+        if name in _CARRIED and re.fullmatch(r"[0-9_.]+", value):
+            task.sent.append(option)
+        elif name not in _OF_RUNS:
+            task.obstacle = name
+    rewrite_function(task, node, lambda name, *_: name)
+
+
+def task_options(task: Task, want: Want, *, is_strict: bool = False) -> list[str]:
+    """Return the arguments of the new decorator.
+
+    Args:
+        task: The task.
+        want: Has a name imported.
+        is_strict: Whether the settings limit the time of all tasks, as `task_time_limit` does.
+
+    Raises:
+        CannotTranslateError: An option has no equivalent.
+    """
+    given = task.options
+    if isinstance(task.decorator, cst.Call) and len(given) != len(task.decorator.args):
+        raise CannotTranslateError("the arguments of its decorator are not written out")
+    found = []
+    for name, value in given.items():
+        if name in _SAME:
+            if constant(value) is not None:
+                found.append(f"{_SAME[name]}={code(value)}")
+        elif name == "ignore_result" and constant(value) is True:
+            found.append("retention=0")
+        elif name == "rate_limit":
+            found.append(f"rate_limit={_rate(value)}")
+        elif name in ("time_limit", "soft_time_limit", "serializer", *_RETRYING, *_NEEDLESS):
+            if name == "serializer" and constant(value) != "json":
+                raise CannotTranslateError(f"its option serializer={code(value)}: payloads are JSON")
+        else:
+            raise CannotTranslateError(f"its option {name or '*'}={code(value)} has no equivalent")
+    return [*found, *_time_limits(task, is_strict=is_strict), *_retrying(task, want), *_found_out(task)]
+
+
+def _time_limits(task: Task, *, is_strict: bool) -> Iterator[str]:
+    """Yield the timeout. A hard limit kills, which only a task in a process of its own can do."""
+    hard, soft = task.options.get("time_limit"), task.options.get("soft_time_limit")
+    limit = soft if soft is not None and constant(soft) is not None else hard
+    if limit is not None and constant(limit) is not None:
+        yield f"timeout={code(limit)}"
+    if (is_strict or (hard is not None and constant(hard) is not None)) and not task.node.asynchronous:
+        yield 'executor="process"'
+
+
+def _found_out(task: Task) -> Iterator[str]:
+    """Yield options from elsewhere: the queue of `task_routes`, and retention where a result is read."""
+    if task.queue is not None and "queue" not in task.options:
+        yield f"queue={literal(task.queue)}"
+    if task.is_read and constant(task.options.get("ignore_result")) is not True:
+        yield f"retention={RESULT_KEPT_S}"
+
+
+def _rate(value: Node) -> str:
+    rate = constant(value)
+    if re.fullmatch(r"[1-9][0-9]*(/[smh])?", str(rate)):
+        return f'"{rate}"' if "/" in str(rate) else f'"{rate}/s"'
+    raise CannotTranslateError("its rate_limit is not a number of tasks per s, m or h")
+
+
+def _retrying(task: Task, want: Want) -> list[str]:
+    given = _with_retry_kwargs(task.options)
+    automatic = given.get("autoretry_for")
+    if elements(automatic) == []:
+        automatic = None
+    if automatic is None and not _asks_for_retries(task):
+        # It fails at once. With acks_late another worker takes it over from a worker that was lost.
+        return ["no_retry_on=Exception" if constant(given.get("acks_late")) is True else "max_retry=0"]
+    most = given.get("max_retries")
+    if most is not None and constant(most) is None:
+        raise CannotTranslateError("it is retried forever; say how often with max_retry")
+    found = [f"max_retry={code(most)}" if most is not None else "max_retry=3"]
+    if automatic is None:
+        found.append("no_retry_on=Exception")  # it is retried when it raises Retry, and for no other error
+    elif not (isinstance(automatic, cst.Tuple) and [code(each) for each in elements(automatic) or ()] == ["Exception"]):
+        found.append(f"retry_on={code(automatic)}")
+    return [*found, f"retry_delay={_delay(given, want)}"]
+
+
+def _asks_for_retries(task: Task) -> bool:
+    me = self_of(task)
+    return bool(me and m.findall(task.node, m.Call(func=m.Attribute(value=m.Name(me), attr=m.Name("retry")))))
+
+
+def _with_retry_kwargs(options: Mapping[str, cst.BaseExpression]) -> dict[str, cst.BaseExpression]:
+    given = dict(options)
+    more = given.pop("retry_kwargs", None)
+    if more is None:
+        return given
+    for name, value in entries(more) or [(None, more)]:
+        if name == "max_retries":
+            given["max_retries"] = value
+        elif name == "countdown":
+            given["default_retry_delay"] = value
+            given.pop("retry_backoff", None)
+        else:
+            raise CannotTranslateError("its retry_kwargs have more than max_retries and countdown, or are not a dict")
+    return given
+
+
+def _delay(given: Mapping[str, cst.BaseExpression], want: Want) -> str:
+    backoff, limit, jitter = (given.get(name) for name in ("retry_backoff", "retry_backoff_max", "retry_jitter"))
+    if backoff is None or not constant(backoff):
+        return code(given["default_retry_delay"]) if "default_retry_delay" in given else "180"
+    first = "1" if constant(backoff) is True else code(backoff)
+    more = f", jitter={code(jitter)}" if jitter is not None else ""
+    return f"{want('exponential')}({first}, limit={code(limit) if limit is not None else '600'}{more})"
+
+
+# --- the function -----------------------------------------------------------------------------------------------------
+
+
+def self_of(task: Task) -> str:
+    """Return the name of the parameter that is the task itself, "" where it is not bound."""
+    bind = constant(task.options.get("bind")) if "bind" in task.options else False
+    if bind is ...:
+        raise CannotTranslateError("bind is not written out")
+    if bind and not task.node.params.params:
+        raise CannotTranslateError("it is bound and has no parameter")
+    return task.node.params.params[0].name.value if bind else ""
+
+
+def rewrite_function(task: Task, node: Function, want: Want) -> Function:
+    """Return a task's function with its parameters annotated and its use of `self` translated.
+
+    Raises:
+        CannotTranslateError: It does something with `self` that has no equivalent.
+    """
+    me = self_of(task)
+    given = [
+        cst.Annotation(cst.parse_expression(want("TaskContext")))
+        if me and each is node.params.params[0]
+        else _annotation(task, each, want)
+        for each in node.params.params
+    ]
+    parameters = [_annotated(each, new) for each, new in zip(node.params.params, given, strict=True)]
+    by_name = [_annotated(each, _annotation(task, each, want)) for each in node.params.kwonly_params]
+    body = node.body
+    if me:
+        rewriter = _Body(me, want)
+        body = cast("cst.BaseSuite", body.visit(rewriter))
+        if rewriter.causes:
+            raise CannotTranslateError("retry is inside an expression")
+    return node.with_changes(params=node.params.with_changes(params=parameters, kwonly_params=by_name), body=body)
+
+
+def _annotation(task: Task, parameter: cst.Param, want: Want) -> cst.Annotation | None:
+    """Return the annotation of a parameter; one that it has not got comes from the arguments of calls."""
+    types = task.types.get(parameter.name.value, ())
+    if parameter.annotation is not None or len(types) != 1:
+        return parameter.annotation
+    module, _, kind = next(iter(types)).partition(".")
+    is_optional = parameter.default is not None and constant(parameter.default) is None
+    return cst.Annotation(cst.parse_expression(want(kind, module) + (" | None" if is_optional else "")))
+
+
+def _annotated(parameter: cst.Param, annotation: cst.Annotation | None) -> cst.Param:
+    if annotation is parameter.annotation:
+        return parameter
+    equal = cst.AssignEqual() if parameter.default is not None else cst.MaybeSentinel.DEFAULT
+    return parameter.with_changes(annotation=annotation, equal=equal)
+
+
+def untyped_dates(task: Task) -> list[str]:
+    """Return parameters without annotation that seem to be dates or decimals, and whose type no call shows."""
+    return [
+        each.name.value
+        for each in (*task.node.params.params, *task.node.params.kwonly_params)
+        if each.annotation is None
+        and len(task.types.get(each.name.value, ())) != 1
+        and (
+            task.types.get(each.name.value)
+            or any(
+                m.findall(task.node.body, m.Attribute(value=m.Name(each.name.value), attr=m.Name(name)))
+                for name in _DATE_METHODS
+            )
+        )
+    ]
+
+
+class _Body(cst.CSTTransformer):
+    """Translates what a bound task does with `self`."""
+
+    def __init__(self, me: str, want: Want) -> None:
+        super().__init__()
+        self._me, self._want = me, want
+        self._called: set[Node] = set()
+        self.causes: dict[Node, cst.BaseExpression | None] = {}
+
+    def visit_Param(self, node: cst.Param) -> None:
+        if node.name.value == self._me:
+            raise CannotTranslateError(f"{self._me} means something else inside")
+
+    def visit_Name(self, node: cst.Name) -> None:
+        if node.value == self._me:
+            raise CannotTranslateError(f"it passes {self._me} on, which is another object here")
+
+    def visit_Call(self, node: cst.Call) -> None:
+        if m.matches(node.func, m.Attribute(value=m.Name(self._me), attr=m.Name("retry") | m.Name("update_state"))):
+            self._called.add(node.func)
+
+    def visit_Attribute(self, node: cst.Attribute) -> bool:
+        """Refuse what has no equivalent, and visit only other objects than `self`."""
+        name = node.attr.value
+        if m.matches(node.value, m.Attribute(value=m.Name(self._me), attr=m.Name("request"))):
+            if name not in _REQUEST:
+                raise CannotTranslateError(f"{self._me}.request has id, retries, headers and task only")
+            return False
+        if m.matches(node.value, m.Name(self._me)):
+            if name not in _ATTRIBUTES and node not in self._called:
+                raise CannotTranslateError(f"{self._me}.{name} has no equivalent")
+            return False
+        return True
+
+    def leave_Attribute(self, original_node: cst.Attribute, updated_node: cst.Attribute) -> cst.BaseExpression:
+        name = original_node.attr.value
+        if m.matches(original_node.value, m.Attribute(value=m.Name(self._me), attr=m.Name("request"))):
+            return updated_node.with_changes(value=cst.Name(self._me), attr=cst.Name(_REQUEST[name]))
+        if m.matches(original_node.value, m.Name(self._me)):
+            return updated_node.with_changes(attr=cst.Name(_ATTRIBUTES.get(name, name)))
+        return updated_node
+
+    def leave_Call(self, original_node: cst.Call, updated_node: cst.Call) -> cst.BaseExpression:
+        if original_node.func not in self._called:
+            return updated_node
+        if cst.ensure_type(original_node.func, cst.Attribute).attr.value == "update_state":
+            return self._progress(updated_node)
+        given = keywords(updated_node)
+        if given.keys() - {"exc", "countdown"}:
+            raise CannotTranslateError("retry: only countdown and exc are known; max_retries belongs to the task")
+        delay = given.get("countdown")
+        after = f"after={code(delay)}" if delay is not None and constant(delay) is not None else ""
+        made = cst.parse_expression(f"{self._want('Retry')}({after})")
+        cause = given.get("exc")
+        self.causes[made] = None if cause is None or constant(cause) is None else cause
+        return made
+
+    def leave_Raise(self, original_node: cst.Raise, updated_node: cst.Raise) -> cst.Raise:
+        if updated_node.exc not in self.causes:
+            return updated_node
+        cause = self.causes.pop(updated_node.exc)
+        return updated_node if updated_node.cause is not None else _raise(updated_node.exc, cause)
+
+    def leave_Expr(self, original_node: cst.Expr, updated_node: cst.Expr) -> cst.BaseSmallStatement:
+        made = updated_node.value
+        return _raise(made, self.causes.pop(made)) if made in self.causes else updated_node
+
+    def leave_Return(self, original_node: cst.Return, updated_node: cst.Return) -> cst.BaseSmallStatement:
+        made = updated_node.value
+        return _raise(made, self.causes.pop(made)) if made in self.causes else updated_node
+
+    def _progress(self, call: cst.Call) -> cst.BaseExpression:
+        given = keywords(call)
+        values = dict(entries(given.get("meta")) or ())
+        if given.keys() - {"state", "meta"} or values.keys() - {"status"} != {"current", "total"}:
+            raise CannotTranslateError("update_state: progress(done, total, message) reports how far a task is")
+        texts = [code(values[name]) for name in ("current", "total", "status") if name in values]
+        return cst.parse_expression(f"{self._me}.progress({', '.join(texts)})")
+
+
+def _raise(made: cst.BaseExpression, cause: cst.BaseExpression | None) -> cst.Raise:
+    return cst.Raise(exc=made, cause=cst.From(item=cause) if cause is not None else None)

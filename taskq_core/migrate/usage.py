@@ -1,0 +1,59 @@
+"""What calls show about tasks: results that are read, types of arguments, and queues."""
+
+import libcst as cst
+from libcst import matchers as m
+
+from taskq_core.migrate.settings import Settings
+from taskq_core.migrate.source import DELAYS, File, Task, constant, elements, entries, keywords, literal
+
+_READS = ("get", "join", "collect", "ready", "successful", "failed", "status", "state", "result", "info", "wait")
+
+
+def note_usage(file: File, settings: Settings) -> None:
+    """Remember what a file shows about the tasks that it calls."""
+    for node in m.findall(file.tree, m.Call() | m.Attribute()):
+        if isinstance(node, cst.Attribute):
+            of = file.meaning(node.value) if node.attr.value in _READS else None
+            for task in of.tasks if of is not None and of.kind == "handle" else ():
+                task.is_read = True
+        if not isinstance(node, cst.Call):
+            continue
+        if (file.celery(node.func) or "").rpartition(".")[2] in ("AsyncResult", "GroupResult") or (
+            isinstance(node.func, cst.Attribute)
+            and node.func.attr.value == "AsyncResult"
+            and (file.is_app(node.func.value) or file.meaning(node.func.value) is not None)
+        ):
+            settings.keep_all_results()
+        if isinstance(node.func, cst.Attribute):
+            _note_call(file, node, node.func, settings)
+
+
+def _note_call(file: File, call: cst.Call, function: cst.Attribute, settings: Settings) -> None:
+    of, verb = file.meaning(function.value), function.attr.value
+    is_sent = verb == "send_task" and file.is_app(function.value)
+    if of is None and not is_sent:
+        return
+    if verb in (*DELAYS, "set", "send_task"):
+        queue = constant(keywords(call).get("queue"))
+        if isinstance(queue, str):
+            settings.add_queues([literal(queue)])
+    if of is None or of.kind != "task" or len(of.tasks) != 1:
+        return
+    if verb in ("delay", "delay_on_commit", "s", "si"):
+        positional = [each.value for each in call.args if not each.keyword and not each.star]
+        note_types(file, of.tasks[0], positional, keywords(call))
+    elif verb in DELAYS:
+        given = dict(zip(("args", "kwargs"), (each.value for each in call.args if not each.keyword), strict=False))
+        given |= keywords(call)
+        named = {name: value for name, value in entries(given.get("kwargs")) or () if isinstance(name, str)}
+        note_types(file, of.tasks[0], elements(given.get("args")) or [], named)
+
+
+def note_types(
+    file: File, task: Task, positional: list[cst.BaseExpression], named: dict[str, cst.BaseExpression]
+) -> None:
+    """Remember the types of arguments that JSON does not have."""
+    for name, value in [*zip(task.parameters or (), positional, strict=False), *named.items()]:
+        kind = file.type_of(value)
+        if kind is not None:
+            task.types.setdefault(name, set()).add(kind)
