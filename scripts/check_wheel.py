@@ -50,6 +50,7 @@ IMPORTS = {
     "otel": "opentelemetry.sdk, opentelemetry.exporter.otlp.proto.http, taskq_core.telemetry.configure",
     "embedded": "taskq_core.broker.embedded",
     "exporter": "taskq_core.cli.exporter, prometheus_client",
+    "migrate": "taskq_core.migrate",
     "testing": "taskq_core.testing, fakeredis",
 }
 """What is imported where only the core, or one extra, is installed."""
