@@ -150,7 +150,7 @@ class Calls:
         """Whether an unknown `apply_async` may be a task's. A pool's takes a function as its first argument."""
         if call.args and not call.args[0].keyword and not isinstance(call.args[0].value, cst.List | cst.Tuple):
             return bool(call.args[0].star)
-        origins = self._file.imports().values()
+        origins = self._file.imports.values()
         return any(each.startswith("celery") or self._file.project.at(each) for each in origins)
 
     # --- results, workflows and calls by name -------------------------------------------------------------------------
@@ -198,10 +198,12 @@ class Calls:
             raise CannotTranslateError(
                 f"send_task: a call by name would not carry the {task.obstacle} of {name}; import it and call it"
             )
+        if task.parameters is None:
+            raise CannotTranslateError("send_task: its task takes * or **; import it and call it")
         positional = [*_positional(given.pop("args", None))]
-        if len(positional) > len(task.parameters or ()) or any(each.startswith("*") for each in positional):
+        if len(positional) > len(task.parameters) or any(each.startswith("*") for each in positional):
             raise CannotTranslateError("send_task: its arguments have to be given by name")
-        arguments = [f"{parameter}={text}" for parameter, text in zip(task.parameters or (), positional, strict=False)]
+        arguments = [f"{parameter}={text}" for parameter, text in zip(task.parameters, positional, strict=False)]
         arguments += _by_name(given.pop("kwargs", None))
         options = self._options(given)
         named = {each.partition("=")[0] for each in options}

@@ -48,10 +48,9 @@ from taskq_core.migrate.tasks import check, untyped_dates
 from taskq_core.migrate.usage import note_usage
 
 _SKIPPED = {"node_modules", "site-packages", "__pycache__", "build", "dist"}
-_MAY_MATTER = re.compile(
-    rb"celery|delay|apply_async|send_task|broker_url|add_periodic_task|\.task\b|\.si?\(|INSTALLED_APPS", re.IGNORECASE
-)
-"""What a file has that uses tasks. Other files are not parsed."""
+_MAKES_TASKS = re.compile(rb"celery|add_periodic_task|\.task\b|broker_url|INSTALLED_APPS", re.IGNORECASE)
+"""What a file has that makes tasks or settings. Of the others, only those are parsed that name a task."""
+_IMPORTS_DJANGO = re.compile(rb"^\s*(from|import) django\b", re.MULTILINE)
 _APPS = {
     "django_celery_beat": "enter its periodic tasks in the admin of taskq, then remove it",
     "django_celery_results": "results are stored with their tasks in Redis; remove it with its tables",
@@ -201,19 +200,17 @@ def migrate_celery(paths: Sequence[Path], target: Target | None = None) -> Migra
     Raises:
         ConfigurationError: A path does not exist, or the target is needed and not given.
     """
-    project, changes, files = Project(), [Change(path=path) for path in find_files(paths)], {}
-    is_django = False
-    for change in changes:
-        try:
-            data = change.path.read_bytes()
-            is_django = is_django or re.search(rb"^\s*(from|import) django\b", data, re.MULTILINE) is not None
-            if _MAY_MATTER.search(data) is None:
-                continue
-            files[change.path] = file = File(change.path, data, project)
-            change.encoding = file.tree.encoding
-            change.old = change.new = data.decode(change.encoding)
-        except (cst.ParserSyntaxError, SyntaxError, ValueError, RecursionError, OSError) as error:
-            change.error = f"it cannot be read: {error}"
+    project, changes = Project(), [Change(path=path) for path in find_files(paths)]
+    texts = {change.path: _read(change) for change in changes}
+    is_django = any(_IMPORTS_DJANGO.search(data) for data in texts.values())
+    files: dict[Path, File] = {}
+    _parse((each for each in changes if _MAKES_TASKS.search(texts[each.path])), texts, files, project)
+    for look in (find_apps, find_tasks):
+        for file in files.values():
+            look(file)
+    tasks = re.compile("|".join({rf"\b{task.node.name.value}\b" for task in project.tasks}).encode() or rb"(?!)")
+    others = (each for each in changes if each.path not in files and not each.error)
+    _parse((each for each in others if tasks.search(texts[each.path])), texts, files, project)
     if target is None:
         if not is_django:
             raise ConfigurationError("no file imports Django, so say where the TaskQ is: --to MODULE:NAME")
@@ -234,6 +231,24 @@ def migrate_celery(paths: Sequence[Path], target: Target | None = None) -> Migra
     return Migration(changes=changes)
 
 
+def _read(change: Change) -> bytes:
+    try:
+        return change.path.read_bytes()
+    except OSError as error:
+        change.error = f"it cannot be read: {error}"
+        return b""
+
+
+def _parse(changes: Iterable[Change], texts: dict[Path, bytes], files: dict[Path, File], project: Project) -> None:
+    for change in changes:
+        try:
+            files[change.path] = file = File(change.path, texts[change.path], project)
+            change.encoding = file.tree.encoding
+            change.old = change.new = texts[change.path].decode(change.encoding)
+        except (cst.ParserSyntaxError, SyntaxError, ValueError, RecursionError) as error:
+            change.error = f"it cannot be read: {error}"
+
+
 class _Plan:
     """What the files say together, and what is to be done in each."""
 
@@ -246,10 +261,7 @@ class _Plan:
         self.installed: Node | None = None
 
     def read(self) -> None:
-        """Read all files: tasks and apps, then settings, then calls."""
-        for find in (find_apps, find_tasks):
-            for file in self.files:
-                find(file)
+        """Read all files: settings, then tasks, then calls."""
         of_files = {file: django_settings(file) for file in self.files} if self.is_django else {}
         of_app = [each for file in self.files for each in app_settings(file, self.files)]
         every = [*of_app, *(each for found in of_files.values() for each in found)]

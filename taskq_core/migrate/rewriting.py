@@ -26,7 +26,7 @@ _OF_TASKS = (
 )
 """What tasks of Celery have and tasks of taskq do not."""
 _IMPORT_HINTS = {
-    "AsyncResult": "keep the handle that enqueueing returns, or ask taskq_core.inspector.Inspector",
+    "AsyncResult": "taskq.get(task_id) returns the handle of a task, with its state, result and error",
     "Celery": "the settings and the TaskQ replace the app",
     "Task": "a task is a function; middleware or a worker_lifespan replaces a base class",
     "SoftTimeLimitExceeded": "a plain function gets TaskInterrupted at its timeout, a coroutine is cancelled",
@@ -77,7 +77,7 @@ class Rewriter(cst.CSTTransformer):
         self._file, self._module, self._app, self._is_strict = file, module, app, is_strict
         self._calls = Calls(file)
         self._context = CodemodContext(full_module_name=file.module, full_package_name=file.package)
-        self._imports, self._bound = file.imports(), file.bound()
+        self._imports, self._bound = file.imports, file.bound()
         self._done, self._below, self._installed = done, below, installed
         self._pending: list[list[str]] = []
 

@@ -28,6 +28,7 @@ from taskq_core.migrate.source import (
     keywords,
     literal,
     makes_app,
+    nodes,
     top_level,
 )
 from taskq_core.migrate.tasks import RESULT_KEPT_S
@@ -261,7 +262,7 @@ class Settings:
         Raises:
             CannotTranslateError: It uses names of another file.
         """
-        names = {code(each) for each in m.findall(value, m.Name()) if setting.file.dotted(each)}
+        names = {each.value for each in nodes(value, cst.Name) if setting.file.dotted(each)}
         if not setting.is_settings_file and (names - {"os", "True", "False", "None"}):
             raise CannotTranslateError(f"{setting.name}: its value is not written out")
         seconds = seconds_of(code(value))
@@ -379,8 +380,8 @@ def periodic_calls(file: File) -> Iterator[tuple[cst.FunctionDef, list[cst.Call]
     for node in file.tree.body:
         signals = [code(each.decorator) for each in node.decorators] if isinstance(node, cst.FunctionDef) else []
         if any(re.search(r"\.on_after_(configure|finalize)\.connect\b", each) for each in signals):
-            made = m.findall(node, m.Call(func=m.Attribute(attr=m.Name("add_periodic_task"))))
-            yield cst.ensure_type(node, cst.FunctionDef), [cst.ensure_type(each, cst.Call) for each in made]
+            made = [each for each in nodes(node, cst.Call) if code(each.func).endswith(".add_periodic_task")]
+            yield cst.ensure_type(node, cst.FunctionDef), made
 
 
 def is_spent(function: cst.FunctionDef, done: Collection[Node]) -> bool:

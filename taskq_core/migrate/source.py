@@ -7,11 +7,11 @@ does not say where its imports begin, so names are compared by their ends: `src/
 import ast
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import libcst as cst
-from libcst import matchers as m
 from libcst.helpers.module import ModuleNameAndPackage
 from libcst.metadata import (
     Assignment,
@@ -30,6 +30,7 @@ _APP_MODULES = ("celery", "celery_app", "celeryapp")
 _TASK_DECORATORS = ("celery.shared_task", "celery.app.shared_task", "celery.task")
 Function = cst.FunctionDef
 Node = cst.CSTNode
+N = TypeVar("N", bound=cst.CSTNode)
 
 
 class CannotTranslateError(Exception):
@@ -192,8 +193,9 @@ class File:
         dotted = self.dotted(node)
         return dotted is not None and self.project.is_app(dotted)
 
+    @cached_property
     def imports(self) -> dict[str, str]:
-        """Return the dotted name that each imported name stands for."""
+        """The dotted name that each imported name stands for."""
         found = {}
         for scope in {scope for scope in self._scopes.values() if scope is not None}:
             for each in scope.assignments:
@@ -207,7 +209,7 @@ class File:
 
     def bound(self) -> set[str]:
         """Return the names that the file binds, without those that it imports from Celery."""
-        imported = self.imports()
+        imported = self.imports
         return {
             each.name
             for scope in {scope for scope in self._scopes.values() if scope is not None}
@@ -264,10 +266,11 @@ class File:
         return Meaning("handle", of.tasks) if of is not None and of.kind == "canvas" else None
 
     def _signatures(self, call: cst.Call) -> Iterator[Meaning]:
-        for each in m.findall(call, m.Call(func=m.Attribute(attr=m.Name("s") | m.Name("si")))):
-            found = self.meaning(cst.ensure_type(each, cst.Call))
-            if found is not None:
-                yield found
+        for each in nodes(call, cst.Call):
+            if isinstance(each.func, cst.Attribute) and each.func.attr.value in ("s", "si"):
+                found = self.meaning(each)
+                if found is not None:
+                    yield found
 
     def type_of(self, node: cst.BaseExpression) -> str | None:
         """Return `datetime.datetime`, `uuid.UUID` and the like for an expression that clearly makes one."""
@@ -339,7 +342,15 @@ def elements(node: cst.BaseExpression | None) -> list[cst.BaseExpression] | None
 
 def comments(node: Node) -> int:
     """Return how many comments a node has."""
-    return len(m.findall(node, m.Comment()))
+    return sum(1 for _ in nodes(node, cst.Comment))
+
+
+def nodes(node: Node, kind: type[N]) -> Iterator[N]:
+    """Yield the nodes of one kind in a node, in their order."""
+    if isinstance(node, kind):
+        yield node
+    for child in node.children:
+        yield from nodes(child, kind)
 
 
 def literal(text: str) -> str:
@@ -402,7 +413,7 @@ def task_decorator(file: File, node: Function) -> cst.BaseExpression | None:
 
 def find_tasks(file: File) -> None:
     """Remember the tasks of a file."""
-    for node in (cst.ensure_type(each, cst.FunctionDef) for each in m.findall(file.tree, m.FunctionDef())):
+    for node in nodes(file.tree, cst.FunctionDef):
         decorator = task_decorator(file, node)
         if decorator is None:
             continue

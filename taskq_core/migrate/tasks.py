@@ -18,11 +18,13 @@ from taskq_core.migrate.source import (
     Node,
     Task,
     code,
+    comments,
     constant,
     elements,
     entries,
     keywords,
     literal,
+    nodes,
 )
 
 Want = Callable[..., str]
@@ -57,13 +59,13 @@ def check(task: Task) -> None:
         isinstance(each, cst.FunctionDef | cst.ClassDef) for each in file.parents(node)
     ):
         raise CannotTranslateError("a task is a function of a module")
-    if task.parameters is None:
-        raise CannotTranslateError("a task names its parameters, so that a payload can be checked: no * and **")
-    if m.findall(node.body, m.Yield()):
+    if node.params.posonly_params:
+        raise CannotTranslateError("arguments travel by name, so no parameter may be positional-only")
+    if any(True for _ in nodes(node.body, cst.Yield)):
         raise CannotTranslateError("it is a generator, which would never run")
-    if m.findall(task.decorator, m.Comment()):
+    if comments(task.decorator):
         raise CannotTranslateError("there is a comment in its decorator")
-    for used in m.findall(node.body, m.Name()):
+    for used in nodes(node.body, cst.Name):
         made = file.celery(used)
         if made is not None and made.removeprefix("canvas.") not in CANVAS:
             raise CannotTranslateError(f"it uses {code(used)}, which has no equivalent")
@@ -154,7 +156,7 @@ def _retrying(task: Task, want: Want) -> list[str]:
 
 def _asks_for_retries(task: Task) -> bool:
     me = self_of(task)
-    return bool(me and m.findall(task.node, m.Call(func=m.Attribute(value=m.Name(me), attr=m.Name("retry")))))
+    return bool(me) and any(code(each.func) == f"{me}.retry" for each in nodes(task.node, cst.Call))
 
 
 def _with_retry_kwargs(options: Mapping[str, cst.BaseExpression]) -> dict[str, cst.BaseExpression]:
@@ -246,8 +248,8 @@ def untyped_dates(task: Task) -> list[str]:
         and (
             task.types.get(each.name.value)
             or any(
-                m.findall(task.node.body, m.Attribute(value=m.Name(each.name.value), attr=m.Name(name)))
-                for name in _DATE_METHODS
+                m.matches(used.value, m.Name(each.name.value)) and used.attr.value in _DATE_METHODS
+                for used in nodes(task.node.body, cst.Attribute)
             )
         )
     ]

@@ -1,23 +1,20 @@
 """What calls show about tasks: results that are read, types of arguments, and queues."""
 
 import libcst as cst
-from libcst import matchers as m
 
 from taskq_core.migrate.settings import Settings
-from taskq_core.migrate.source import DELAYS, File, Task, constant, elements, entries, keywords, literal
+from taskq_core.migrate.source import DELAYS, File, Task, constant, elements, entries, keywords, literal, nodes
 
 _READS = ("get", "join", "collect", "ready", "successful", "failed", "status", "state", "result", "info", "wait")
 
 
 def note_usage(file: File, settings: Settings) -> None:
     """Remember what a file shows about the tasks that it calls."""
-    for node in m.findall(file.tree, m.Call() | m.Attribute()):
-        if isinstance(node, cst.Attribute):
-            of = file.meaning(node.value) if node.attr.value in _READS else None
-            for task in of.tasks if of is not None and of.kind == "handle" else ():
-                task.is_read = True
-        if not isinstance(node, cst.Call):
-            continue
+    for attribute in nodes(file.tree, cst.Attribute):
+        of = file.meaning(attribute.value) if attribute.attr.value in _READS else None
+        for task in of.tasks if of is not None and of.kind == "handle" else ():
+            task.is_read = True
+    for node in nodes(file.tree, cst.Call):
         if (file.celery(node.func) or "").rpartition(".")[2] in ("AsyncResult", "GroupResult") or (
             isinstance(node.func, cst.Attribute)
             and node.func.attr.value == "AsyncResult"
