@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import libcst as cst
-from libcst.helpers.module import ModuleNameAndPackage
 from libcst.metadata import (
     Assignment,
-    FullyQualifiedNameProvider,
     ImportAssignment,
     MetadataWrapper,
     ParentNodeProvider,
     PositionProvider,
+    QualifiedNameProvider,
+    QualifiedNameSource,
     ScopeProvider,
 )
 
@@ -140,17 +140,11 @@ class File:
         parts = [part for part in path.with_suffix("").parts if part != path.anchor]
         is_package = parts[-1] == "__init__"
         self.module = ".".join(parts[:-1] if is_package else parts)
-        self.package = package = self.module if is_package else self.module.rpartition(".")[0]
-        wrapper = MetadataWrapper(
-            self.tree,
-            unsafe_skip_copy=True,
-            cache={FullyQualifiedNameProvider: ModuleNameAndPackage(self.module, package)},
-        )
-        found: Any = wrapper.resolve_many(
-            (FullyQualifiedNameProvider, ScopeProvider, ParentNodeProvider, PositionProvider)
-        )
-        self._names, self._scopes = found[FullyQualifiedNameProvider], found[ScopeProvider]
-        self._parents, self._positions = found[ParentNodeProvider], found[PositionProvider]
+        self.package = self.module if is_package else self.module.rpartition(".")[0]
+        self._wrapper = MetadataWrapper(self.tree, unsafe_skip_copy=True)
+        found: Any = self._wrapper.resolve_many((QualifiedNameProvider, ScopeProvider, ParentNodeProvider))
+        self._names, self._scopes = found[QualifiedNameProvider], found[ScopeProvider]
+        self._parents = found[ParentNodeProvider]
         self.marks: dict[Node, list[str]] = {}
         self.notes: list[tuple[int, str]] = []
 
@@ -162,7 +156,7 @@ class File:
 
     def note(self, node: Node, text: str) -> None:
         """Report a fact to look at, without a comment."""
-        self.notes.append((self._positions[node].start.line, text))
+        self.notes.append((self._wrapper.resolve(PositionProvider)[node].start.line, text))
 
     def parent(self, node: Node) -> Node:
         """Return the node around a node."""
@@ -181,7 +175,17 @@ class File:
         """Return the dotted name that an expression stands for, None if it has none or several."""
         found = self._names.get(node, ())
         names = found() if callable(found) else found
-        return next(iter(names)).name if len(names) == 1 else None
+        if len(names) != 1:
+            return None
+        (name,) = names
+        return f"{self.module}.{name.name}" if name.source is QualifiedNameSource.LOCAL else self._absolute(name.name)
+
+    def _absolute(self, name: str) -> str:
+        """Return the name of an import without leading dots."""
+        rest = name.lstrip(".")
+        level = len(name) - len(rest)
+        package = self.package.split(".")
+        return ".".join([*package[: len(package) - level + 1], rest]) if level else name
 
     def celery(self, node: Node) -> str | None:
         """Return what an expression is in Celery, such as `shared_task` or `schedules.crontab`."""
@@ -201,10 +205,7 @@ class File:
             for each in scope.assignments:
                 if isinstance(each, ImportAssignment):
                     for origin in each.get_qualified_names_for(each.name):
-                        rest = origin.name.lstrip(".")
-                        level = len(origin.name) - len(rest)
-                        base = self.package.split(".")[: len(self.package.split(".")) - level + 1] if level else []
-                        found[each.name] = ".".join([*base, rest])
+                        found[each.name] = self._absolute(origin.name)
         return found
 
     def bound(self) -> set[str]:
