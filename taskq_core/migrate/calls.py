@@ -215,7 +215,7 @@ class Calls:
 
 
 def is_canvas(origin: str) -> bool:
-    """Whether a name stands for `chain`, `group` or `chord` of Celery."""
+    """Whether a name is `chain`, `group` or `chord` of Celery."""
     module, _, name = origin.rpartition(".")
     return module in ("celery", "celery.canvas") and name in CANVAS
 

@@ -1,4 +1,4 @@
-"""What a migration does to files: find them, rewrite them together, show the difference, write.
+"""Find the files of a project, rewrite them together, show the difference, write.
 
 A file is written only if the result is valid Python. It keeps its encoding and its line ends, and is replaced in one
 step, so that a reader sees the old or the new text.
@@ -49,7 +49,7 @@ from taskq_core.migrate.usage import note_usage
 
 _SKIPPED = {"node_modules", "site-packages", "__pycache__", "build", "dist"}
 _MAKES_TASKS = re.compile(rb"celery|add_periodic_task|\.task\b|broker_url|INSTALLED_APPS", re.IGNORECASE)
-"""What a file has that makes tasks or settings. Of the others, only those are parsed that name a task."""
+"""Text of files that make tasks or settings. Other files are parsed only if they name a task."""
 _IMPORTS_DJANGO = re.compile(rb"^\s*(from|import) django\b", re.MULTILINE)
 _APPS = {
     "django_celery_beat": "enter its periodic tasks in the admin of taskq, then remove it",
@@ -115,7 +115,7 @@ class Change:
         return [(number, line.strip().removeprefix(MARK)) for number, line in lines if line.lstrip().startswith(MARK)]
 
     def diff(self) -> str:
-        """Return the difference as a patch, "" if there is none."""
+        """Return the difference as a patch, "" if nothing changed."""
         name = self.path.as_posix()
         before = "/dev/null" if not self.old and self.new else name
         lines = difflib.unified_diff(
@@ -250,7 +250,7 @@ def _parse(changes: Iterable[Change], texts: dict[Path, bytes], files: dict[Path
 
 
 class _Plan:
-    """What the files say together, and what is to be done in each."""
+    """Collects the facts of all files, and the edits of each."""
 
     def __init__(self, files: list[File], project: Project, *, is_django: bool, is_quiet: bool) -> None:
         self.files, self.project, self.is_django = files, project, is_django

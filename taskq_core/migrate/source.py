@@ -1,4 +1,4 @@
-"""One Python file of a Celery project: its syntax tree, and what the names and expressions in it mean.
+"""One Python file of a Celery project: its syntax tree, and the meaning of its names and expressions.
 
 All files are read before the first is rewritten, so that a call in one file is known to call a task of another. A file
 does not say where its imports begin, so names are compared by their ends: `src/shop/tasks.py` has `shop.tasks.send`.
@@ -172,7 +172,7 @@ class File:
     # --- names --------------------------------------------------------------------------------------------------------
 
     def dotted(self, node: Node) -> str | None:
-        """Return the dotted name that an expression stands for, None if it has none or several."""
+        """Return the dotted name of an expression, None if it has none or several."""
         found = self._names.get(node, ())
         names = found() if callable(found) else found
         if len(names) != 1:

@@ -1,4 +1,4 @@
-"""What calls show about tasks: results that are read, types of arguments, and queues."""
+"""Collect facts about tasks from their calls: results that are read, types of arguments, and queues."""
 
 import libcst as cst
 
@@ -9,7 +9,7 @@ _READS = ("get", "join", "collect", "ready", "successful", "failed", "status", "
 
 
 def note_usage(file: File, settings: Settings) -> None:
-    """Remember what a file shows about the tasks that it calls."""
+    """Remember facts about the tasks that a file calls."""
     for attribute in nodes(file.tree, cst.Attribute):
         of = file.meaning(attribute.value) if attribute.attr.value in _READS else None
         for task in of.tasks if of is not None and of.kind == "handle" else ():
