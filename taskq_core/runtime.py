@@ -15,6 +15,7 @@ from taskq_core.middleware import MiddlewareStack
 from taskq_core.observer import Observer
 from taskq_core.outbox import Delivery, Outbox, OutboxSender
 from taskq_core.preparer import Preparer
+from taskq_core.redaction import Redaction
 from taskq_core.settings import Settings
 from taskq_core.telemetry import Tracing
 from taskq_core.wire import Keys
@@ -56,10 +57,11 @@ class Runtime:
         self.endpoint = Endpoint(settings.url, embedded_folder=embedded_folder)
         self.keys = Keys(settings.prefix)
         trace = settings.trace
+        self.redaction = Redaction(settings.log.messages)
         self.tracing = Tracing(
             relation=trace.relation,
             baggage=trace.baggage,
-            exception_messages=trace.exception_messages,
+            redaction=self.redaction,
             server=self.endpoint.server,
             opt_in=trace.opt_in,
         )

@@ -14,7 +14,7 @@ from typing import Any
 from django.apps import apps
 
 from taskq_core import Settings
-from taskq_core.cli.running import Narrator, queues_text
+from taskq_core.cli.running import Narrator, queues_text, set_up_log
 from taskq_core.worker import Worker, WorkerConfig
 from taskq_core.worker.background import BackgroundWorker
 from taskq_django.app import taskq
@@ -36,16 +36,17 @@ def start(settings: Settings) -> BackgroundWorker:
 
 
 def make_worker() -> Worker:
-    """Return a worker as the settings say, which tells on standard output what it does."""
+    """Return a worker as the settings say, which logs each task that ends."""
     settings = taskq.settings
     _ = taskq.runtime  # tasks that are not usable are told once, and not tried again
     config = WorkerConfig.from_settings(settings, with_scheduler=True)
     config = replace(config, shutdown_grace=_grace_s(settings), interrupt_grace=TOLD_TO_END_S)
-    return Worker(taskq, config, listener=_Narrator(sys.stdout, per_task=True))
+    set_up_log(1, "taskq")
+    return Worker(taskq, config, listener=_Narrator(sys.stdout))
 
 
 class _Narrator(Narrator):
-    """Says on one line that there is a worker, and writes a line per task."""
+    """Says on one line that there is a worker."""
 
     def started(self, worker: Worker) -> None:
         """Say that tasks are taken from now on."""

@@ -1,4 +1,4 @@
-"""Run a worker for a command line: its options, its banner and its line per task.
+"""Run a worker for a command line: its options, its banner and its log.
 
 Shared by `taskq worker` and Django's `manage.py runworker`: both make their options from `OPTIONS`, one for click, one
 for argparse, and call `run`. Only the first needs click, which stays out of here. What a worker does is the business of
@@ -14,9 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from taskq_core.app import TaskQ
 from taskq_core.cli.processes import processes_text, recycling, supervisor_config
-from taskq_core.cli.text import clean
-from taskq_core.context import TaskContext
-from taskq_core.logs import LineFormatter
+from taskq_core.logs import FIELDS, LineFormatter, task_fields
 from taskq_core.settings import Settings, parse_queues, seconds
 from taskq_core.supervisor import Limits, Member, Supervisor, SupervisorConfig
 from taskq_core.supervisor.channel import VARIABLE
@@ -238,29 +236,18 @@ def banner(
 
 
 class Narrator(WorkerListener):
-    """Writes when the worker is ready and, if wanted, one line per task.
+    """Writes when the worker is ready.
 
     Args:
         stdout: Where to write.
-        per_task: Whether to write a line when a task has ended.
-        is_alone: Whether it says that it is ready; of several processes their supervisor does.
     """
 
-    def __init__(self, stdout: Output, *, per_task: bool, is_alone: bool = True) -> None:
+    def __init__(self, stdout: Output) -> None:
         self._stdout = stdout
-        self.per_task = per_task
-        self._is_alone = is_alone
 
     def started(self, worker: Worker) -> None:
         """Say that tasks are taken from now on."""
-        if self._is_alone:
-            self.write("ready")
-
-    def task_ended(self, context: TaskContext, outcome: str, duration_s: float, error: BaseException | None) -> None:
-        """Say how a task ended: outcome, name, id, attempt, time, and what it raised. Arguments are not shown."""
-        problem = "" if error is None else f"  {type(error).__name__}: {_first_line(error)}"
-        line = f"{outcome:<9}  {context.name}  {context.id}  attempt {context.attempt}  {duration_s * 1000:.0f} ms"
-        self.write(clean(line + problem))
+        self.write("ready")
 
     def write(self, line: str) -> None:
         """Write a line, if somebody is there to read it."""
@@ -271,14 +258,13 @@ class Narrator(WorkerListener):
             pass  # whoever read it is gone, or a character cannot be shown; no reason to stop working
 
 
-def make_worker(app: TaskQ, options: Mapping[str, Any], *, stdout: Output, per_task: bool = False) -> Worker:
+def make_worker(app: TaskQ, options: Mapping[str, Any], *, stdout: Output) -> Worker:
     """Return a worker as the options say, its banner written.
 
     Args:
         app: Queue application whose tasks it runs.
         options: Parsed command line: queues, concurrency, strict, burst, verbosity.
-        stdout: Where banner and task lines go; nothing does at verbosity 0.
-        per_task: Write a line per task whatever the verbosity, unless that is 0.
+        stdout: Where the banner goes; nothing does at verbosity 0.
 
     Raises:
         ConfigurationError: A value is not usable.
@@ -289,7 +275,7 @@ def make_worker(app: TaskQ, options: Mapping[str, Any], *, stdout: Output, per_t
         return Worker(app, config)
     stdout.write(banner(app, config, all_tasks=verbosity >= 2) + "\n")
     stdout.flush()
-    return Worker(app, config, listener=Narrator(stdout, per_task=per_task or verbosity >= 2))
+    return Worker(app, config, listener=Narrator(stdout))
 
 
 def run(
@@ -298,7 +284,6 @@ def run(
     *,
     stdout: Output,
     command: Callable[[], Sequence[str]],
-    per_task: bool = False,
 ) -> int:
     """Run a worker until it is told to stop, and return the exit status.
 
@@ -319,28 +304,17 @@ def run(
     config = worker_config(app.settings, options)
     if member is not None:
         limits = recycling(app.settings, options)
-        worker = _make_member(app, config, options, stdout=stdout, per_task=per_task)
+        worker = Worker(app, replace(config, health_port=None))  # the supervisor serves health for all
         return member.run(worker, Limits.drawn(limits.tasks, limits.memory))
     supervision = supervisor_config(app.settings, options, config, has_lifespans=bool(app.lifespans))
     if supervision is None:
-        return make_worker(app, options, stdout=stdout, per_task=per_task).run()
-    narrator = Narrator(stdout, per_task=False)
+        return make_worker(app, options, stdout=stdout).run()
+    narrator = Narrator(stdout)
     verbosity = int(options.get("verbosity", 1))
     supervisor = Supervisor(app, supervision, command(), say=narrator.write if verbosity else _say_nothing)
     if verbosity:
         narrator.write(banner(app, config, supervision, all_tasks=verbosity >= 2))
     return supervisor.run()
-
-
-def _make_member(
-    app: TaskQ, config: WorkerConfig, options: Mapping[str, Any], *, stdout: Output, per_task: bool
-) -> Worker:
-    """Return the worker of one of several processes: their supervisor tells of their health, and what runs."""
-    config = replace(config, health_port=None)
-    verbosity = int(options.get("verbosity", 1))
-    if verbosity == 0:
-        return Worker(app, config)
-    return Worker(app, config, listener=Narrator(stdout, per_task=per_task or verbosity >= 2, is_alone=False))
 
 
 def _say_nothing(line: str) -> None:
@@ -358,14 +332,31 @@ def health_url(config: "WorkerConfig | SchedulerConfig") -> str:
     return f"http://{host}:{config.health_port}/readyz"
 
 
-def _first_line(error: BaseException) -> str:
-    lines = str(error).splitlines()
-    return lines[0][:200] if lines else ""
+class WorkerFormatter(LineFormatter):
+    """Adds name and id of the task to lines of its code, and to what the worker says of it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """Return the line."""
+        line = super().formatMessage(record)
+        fields = task_fields() | {name: vars(record).get(name) for name in FIELDS if vars(record).get(name)}
+        task_id = fields["task_id"]
+        if not task_id or task_id in line:
+            return line
+        return f"{line} [{fields['task_name'] or 'task'} {task_id}]"
 
 
-def set_up_log(verbosity: int) -> None:
-    """Write the log to standard error: errors only at verbosity 0, all details at 3; one of several says its pid."""
+def set_up_log(verbosity: int, logger: str = "") -> None:
+    """Write the log to standard error, unless the program has said where it goes.
+
+    Args:
+        verbosity: 0 logs errors only, 3 all details.
+        logger: Name of the logger that gets the handler; "" is the root.
+    """
+    target = logging.getLogger(logger)
+    if target.hasHandlers() or logging.getLogger("taskq").handlers:
+        return
+    process = "[%(process)d] " if VARIABLE in os.environ else ""  # one of several
     handler = logging.StreamHandler()
-    process = "[%(process)d] " if VARIABLE in os.environ else ""
-    handler.setFormatter(LineFormatter(f"%(asctime)s {process}%(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=LOG_LEVELS[verbosity], handlers=[handler])
+    handler.setFormatter(WorkerFormatter(f"%(asctime)s {process}%(levelname)s %(name)s: %(message)s"))
+    target.addHandler(handler)
+    target.setLevel(LOG_LEVELS[verbosity])

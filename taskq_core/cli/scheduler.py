@@ -110,7 +110,9 @@ def run(app: TaskQ, options: Mapping[str, Any], *, verbosity: int, stdout: Outpu
 
 @click.command("scheduler", cls=Command, epilog=EPILOG, help=DESCRIPTION, short_help=DESCRIPTION)
 @click.argument("app", metavar="MODULE:ATTRIBUTE", required=False)
-@verbosity_option("firing")
+@verbosity_option(
+    "0 logs errors only, 1 also what is run (default), 2 also one line for each firing, 3 also the log's details"
+)
 @click.pass_obj
 def scheduler_command(session: Session, /, app: str | None, verbosity: int, **options: Any) -> int:
     """Run a scheduler."""

@@ -55,26 +55,28 @@ def make_command(
 
 
 def verbosity_option(what: str) -> Callable[[Any], Any]:
-    """Return the decorator that adds `--verbosity`; `what` is what 2 tells one line of."""
+    """Return the decorator that adds `--verbosity`; `what` is its help."""
     return click.option(
         "-v",
         "--verbosity",
         type=click.IntRange(0, 3),
         default=1,
         metavar="0-3",
-        help=f"0 says nothing, 1 what is run (default), 2 also one line per {what}, 3 also the log's details",
+        help=what,
     )
 
 
 @click.argument("app", metavar="MODULE:ATTRIBUTE", required=False)
 @click.option("--reload", is_flag=True, help=RELOAD_HELP)
-@verbosity_option("task")
+@verbosity_option(
+    "0 logs errors only, 1 also each task that ends (default), 2 also lists all tasks at the start, 3 also details"
+)
 @click.pass_obj
 def _work(session: Session, /, app: str | None, reload: bool, verbosity: int, **options: Any) -> int:
     options["verbosity"] = verbosity
 
     def make() -> Worker:
-        return running.make_worker(session.app, options, stdout=session.stdout or sys.stdout, per_task=True)
+        return running.make_worker(session.app, options, stdout=session.stdout or sys.stdout)
 
     if reload:
         refuse_processes(options, "--reload")

@@ -1,5 +1,6 @@
 """Checked configuration: one frozen record, read once at the edge and passed down, and the checks it is made of."""
 
+from taskq_core.settings.log import LogSettings
 from taskq_core.settings.records import (
     TRACE_ID,
     ArchiveLimits,
@@ -45,6 +46,7 @@ __all__ = [
     "Duration",
     "EmailSettings",
     "EnqueueMode",
+    "LogSettings",
     "OptIn",
     "QueueLimit",
     "Relation",

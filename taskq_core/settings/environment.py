@@ -10,7 +10,18 @@ from taskq_core.settings.values import parse_queues, read_processes, read_whole,
 
 _FLAGS = {**dict.fromkeys(("1", "true", "yes", "on"), True), **dict.fromkeys(("0", "false", "no", "off"), False)}
 _FLAG_KEYS = ("STRICT_PRIORITY", "EAGER", "EAGER_PROPAGATES", "DEV_WORKER", "AUTODISCOVER")
-_JSON_KEYS = ("QUEUES", "LIMITS", "CIRCUIT_BREAKER", "DEFAULTS", "SCHEDULE", "CARRY", "EMAIL", "ARCHIVE", "TRACE")
+_JSON_KEYS = (
+    "QUEUES",
+    "LIMITS",
+    "CIRCUIT_BREAKER",
+    "DEFAULTS",
+    "SCHEDULE",
+    "CARRY",
+    "EMAIL",
+    "ARCHIVE",
+    "LOG",
+    "TRACE",
+)
 _SERVICE_LINK = re.compile(r"(PORT|SERVICE_HOST|SERVICE_PORT)(_|$)")
 """What Kubernetes sets for a service named `taskq`: nobody's settings."""
 

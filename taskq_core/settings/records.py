@@ -15,8 +15,10 @@ from urllib.parse import urlsplit
 from taskq_core.cron import time_zone
 from taskq_core.errors import ConfigurationError
 from taskq_core.settings.environment import read_environ
+from taskq_core.settings.log import LogSettings, read_log
 from taskq_core.settings.values import (
     Duration,
+    by_field,
     check_flag,
     check_processes,
     check_queues,
@@ -83,8 +85,6 @@ class TraceSettings:
     """Write payloads as `{"traceparent": ..., "data": {...}}`: Asynq peers older than 0.26 have no headers."""
     url: str = ""
     """Address of a trace for people, `http` or `https`, in which `{trace_id}` stands for its id. "": no links."""
-    exception_messages: bool = True
-    """Whether spans hold the messages of exceptions, which may hold data. Their types and stacks are always there."""
     opt_in: Collection[OptIn] = ()
     """What is told in addition: `receive` and `settle` (spans of a worker's exchanges with Redis), `body_size`."""
 
@@ -92,7 +92,6 @@ class TraceSettings:
         object.__setattr__(self, "relation", member(Relation, "TRACE['RELATION']", self.relation))
         check_flag("TRACE['BAGGAGE']", self.baggage)
         check_flag("TRACE['ENVELOPE']", self.envelope)
-        check_flag("TRACE['EXCEPTION_MESSAGES']", self.exception_messages)
         object.__setattr__(self, "opt_in", members(OptIn, "TRACE['OPT_IN']", self.opt_in))
         _check_trace_url(self.url)
 
@@ -201,7 +200,7 @@ def _limit(name: object, value: Any) -> QueueLimit:
         return value
     if not isinstance(value, Mapping):
         value = {"MAX_PENDING": value}
-    given = _by_field(QueueLimit, where, value)
+    given = by_field(QueueLimit, where, value)
     if not given.keys() & {"max_pending", "concurrency", "worker_concurrency"}:
         raise ConfigurationError(f"{where} must have MAX_PENDING, CONCURRENCY or WORKER_CONCURRENCY, got {value!r}")
     try:
@@ -243,7 +242,7 @@ def _circuit(value: Any) -> CircuitSettings:
         raise ConfigurationError(
             f"CIRCUIT_BREAKER must be a dict of FAILURES, FIRST_PAUSE and MAX_PAUSE, or False, got {value!r}"
         )
-    return CircuitSettings(**_by_field(CircuitSettings, "CIRCUIT_BREAKER", value))
+    return CircuitSettings(**by_field(CircuitSettings, "CIRCUIT_BREAKER", value))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -273,7 +272,7 @@ def _carry(value: Any) -> CarrySettings:
         return CarrySettings(language=False, time_zone=False, request_id=False)
     if not isinstance(value, Mapping):
         raise ConfigurationError(f"CARRY must be a dict of LANGUAGE, TIME_ZONE and REQUEST_ID, or False, got {value!r}")
-    return CarrySettings(**_by_field(CarrySettings, "CARRY", value))
+    return CarrySettings(**by_field(CarrySettings, "CARRY", value))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -298,7 +297,7 @@ def _email(value: Any) -> EmailSettings:
         return value
     if not isinstance(value, Mapping):
         raise ConfigurationError(f"EMAIL must be a dict of BACKEND and OPTIONS, got {value!r}")
-    return EmailSettings(**_by_field(EmailSettings, "EMAIL", value))
+    return EmailSettings(**by_field(EmailSettings, "EMAIL", value))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -361,6 +360,8 @@ class Settings:
     """How many archived tasks are kept, and for how long."""
     trace: TraceSettings = field(default_factory=TraceSettings)
     """How traces are carried."""
+    log: LogSettings = field(default_factory=LogSettings)
+    """What logs and spans say of failed runs."""
 
     def __post_init__(self) -> None:
         if isinstance(self.url, str) and not self.url.strip():
@@ -395,6 +396,7 @@ class Settings:
         set_(self, "email", _email(self.email))
         set_(self, "archive", _archive(self.archive))
         set_(self, "trace", _trace(self.trace))
+        set_(self, "log", read_log(self.log))
         set_(self, "autodiscover", _modules(self.autodiscover))
 
     @classmethod
@@ -404,16 +406,7 @@ class Settings:
         Raises:
             ConfigurationError: A key is unknown (the nearest known one is named) or a value is not usable.
         """
-        return cls(**{**_by_field(cls, "TASKQ", mapping), **values_from_environ(environ or {})})
-
-
-def _by_field(cls: Any, where: str, mapping: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values by the name of their field, from upper-case keys."""
-    known = {each.name.upper(): each.name for each in fields(cls)}
-    for key in mapping:
-        if key not in known:
-            raise unknown(f"setting in {where}", str(key), known)
-    return {known[key]: value for key, value in mapping.items()}
+        return cls(**{**by_field(cls, "TASKQ", mapping), **values_from_environ(environ or {})})
 
 
 _TRACE_KEYS = tuple(each.name.upper() for each in fields(TraceSettings))
@@ -424,7 +417,7 @@ def _trace(value: Any) -> TraceSettings:
         return value
     if not isinstance(value, Mapping):
         raise ConfigurationError(f"TRACE must be a dict of {', '.join(_TRACE_KEYS)}, got {value!r}")
-    return TraceSettings(**_by_field(TraceSettings, "TRACE", value))
+    return TraceSettings(**by_field(TraceSettings, "TRACE", value))
 
 
 def _check_trace_url(url: Any) -> None:
@@ -452,7 +445,7 @@ def _archive(value: Any) -> ArchiveSettings:
         return value
     if not isinstance(value, Mapping):
         raise ConfigurationError(f"ARCHIVE must be a dict of MAX_TASKS, MAX_AGE and QUEUES, got {value!r}")
-    return ArchiveSettings(**_by_field(ArchiveSettings, "ARCHIVE", value))
+    return ArchiveSettings(**by_field(ArchiveSettings, "ARCHIVE", value))
 
 
 def _check_zone(name: Any) -> None:

@@ -6,9 +6,10 @@ A refusal names what it is about, the value, and what was expected.
 import math
 import re
 from collections.abc import Collection, Mapping
+from dataclasses import fields
 from datetime import timedelta
 from enum import StrEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from taskq_core.errors import ConfigurationError
 from taskq_core.wire import validate_queue_name
@@ -50,6 +51,19 @@ def unknown(what: str, name: str, known: Collection[str]) -> ConfigurationError:
     all_known = f"known are {', '.join(sorted(known))}" if known else "there are none yet"
     hint = f"did you mean {near[0]!r}?" if near else all_known
     return ConfigurationError(f"unknown {what} {name!r}; {hint}")
+
+
+def by_field(cls: Any, where: str, mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values by the name of their field in a dataclass, from upper-case keys.
+
+    Raises:
+        ConfigurationError: A key is unknown.
+    """
+    known = {each.name.upper(): each.name for each in fields(cls)}
+    for key in mapping:
+        if key not in known:
+            raise unknown(f"setting in {where}", str(key), known)
+    return {known[key]: value for key, value in mapping.items()}
 
 
 def parse_queues(text: str, *, where: str = "QUEUES") -> dict[str, int]:

@@ -5,7 +5,7 @@ promises:
 
 - Without an SDK nothing of this runs, and an SDK configured later is noticed by the next task.
 - The attributes known at the start are given at the start, so that samplers see them.
-- No payload, argument or result is ever put into a span. Exceptions are, shortened; their messages can be left out.
+- No payload, argument or result is ever put into a span. Exceptions are, shortened, as the setting `LOG` shows them.
 - What is surely not sampled, since what it belongs to is not, costs no span: its context is passed on.
 - A fault in a span processor, sampler or propagator is logged once and costs the span, never the task.
 
@@ -26,6 +26,7 @@ from opentelemetry.trace import Link, NoOpTracer, Span, SpanKind, Tracer, Tracer
 from opentelemetry.util.types import AttributeValue
 
 from taskq_core.errors import ConfigurationError
+from taskq_core.redaction import Redaction
 from taskq_core.settings import OptIn, Relation, member, members
 from taskq_core.telemetry import names, propagation
 from taskq_core.telemetry.exceptions import note_error
@@ -60,8 +61,7 @@ class Tracing:
         relation: "parent" continues the request's trace in the task, "link" starts a new trace that points to it,
             "none" starts one that does not.
         baggage: False neither sends baggage along with a task nor reads it from one.
-        exception_messages: False leaves messages of exceptions out of spans, because they may hold data. Type and
-            stack stay.
+        redaction: Decides what spans show of exceptions.
         url: Where a trace can be looked at: an http(s) address with `{trace_id}` in it.
         server: Host and port of Redis, or the path of its socket and 0.
         opt_in: What is told in addition.
@@ -76,7 +76,7 @@ class Tracing:
         *,
         relation: Relation | str = Relation.PARENT,
         baggage: bool = True,
-        exception_messages: bool = True,
+        redaction: Redaction | None = None,
         url: str | None = None,
         server: tuple[str, int] | None = None,
         opt_in: Collection[OptIn | str] = (),
@@ -85,7 +85,7 @@ class Tracing:
         self._relation = member(Relation, "relation", relation)
         self._url = _checked_url(url)
         self.baggage = baggage
-        self._exception_messages = exception_messages
+        self._redaction = redaction or Redaction()
         self.server = server
         self.opt_in = members(OptIn, "opt_in", opt_in)
         self.tells_body_size = OptIn.BODY_SIZE in self.opt_in
@@ -348,7 +348,7 @@ class Tracing:
             if state_after is not None:
                 span.set_attribute(names.TASK_STATE_AFTER, str(state_after))
             if error is not None or error_type is not None:
-                note_error(span, error, error_type, messages=self._exception_messages)
+                note_error(span, error and self._redaction.shown(error), error_type)
             span.end()
         except Exception as exc:
             self.complain(exc)

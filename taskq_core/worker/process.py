@@ -16,7 +16,6 @@ from typing import Any, Protocol, TypeVar
 
 from taskq_core.blocking import DaemonThreads
 from taskq_core.user_code import unlisted
-from taskq_core.worker.stack import without_words
 
 logger = logging.getLogger("taskq.worker")
 
@@ -94,7 +93,7 @@ def complete(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T
             if loop.is_closed() or (isinstance(error, KeyboardInterrupt) and _is_interrupted_by_user()):
                 raise
             did = "stopped the event loop" if isinstance(error, RuntimeError) else f"raised {type(error).__name__}"
-            logger.error("code of a task %s; the worker goes on", did, exc_info=without_words(error))
+            logger.error("code of a task %s; the worker goes on", did, exc_info=error)
 
 
 def _is_interrupted_by_user() -> bool:

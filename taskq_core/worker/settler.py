@@ -21,34 +21,23 @@ from taskq_core.broker.operations import (
     Outcome as Ended,
 )
 from taskq_core.broker.operations import settle as settle_operation
-from taskq_core.carrying import REQUEST_ID
 from taskq_core.clock import Clock
 from taskq_core.errors import Discard, Retry, Snooze, TaskPaused, UnknownTaskError
 from taskq_core.settings import ArchiveSettings
-from taskq_core.telemetry import Outcome, WorkerMetrics, current_ids, type_name
+from taskq_core.telemetry import Outcome, WorkerMetrics, type_name
 from taskq_core.user_code import readable
 from taskq_core.wire import QueueKeys
 from taskq_core.worker.listener import WorkerListener
 from taskq_core.worker.outcome import YOUNG_S, lease_lost, settle, state_after, word
 from taskq_core.worker.refusals import RefusalLog
 from taskq_core.worker.run import Ending, Run
-from taskq_core.worker.stack import without_words
+from taskq_core.worker.run_log import RunLog
 
 logger = logging.getLogger("taskq.worker")
 
 _COMPLETED = Outcome.COMPLETED.value  # a call of two functions, if asked each time
 PLAIN_DONE = Settlement("", Ended.DONE, run=0)
 """The settlement of every run that just succeeded, and was not sent before: nothing to store, no lock to free."""
-
-
-_SAID = {
-    Outcome.RETRIED: "will be retried",
-    Outcome.SNOOZED: "will be retried without using an attempt",
-    Outcome.ARCHIVED: "is archived",
-    Outcome.EXPIRED: "is over: it expired",
-    Outcome.DISCARDED: "is dropped: it was cancelled",
-}
-"""What the log says of a run that failed."""
 
 
 @dataclass(slots=True)
@@ -80,6 +69,7 @@ class Settler:
         lease_margin_s: Seconds after the end of a lease during which nobody else can take the task.
         metrics: Counts outcomes.
         listener: Told of each end, if it wants to be.
+        log: Logs each end.
         released: Called with the runs whose slot is free now.
         archive: How much of each queue's archive is kept.
         report: Called with each run that failed, and with each that `wants` asks for, once its outcome is decided; None
@@ -100,6 +90,7 @@ class Settler:
         lease_margin_s: float,
         metrics: WorkerMetrics,
         listener: WorkerListener,
+        log: RunLog,
         released: Callable[[Sequence[Run]], None],
         archive: ArchiveSettings | None = None,
         report: Callable[[Run], None] | None = None,
@@ -117,6 +108,7 @@ class Settler:
         self._lease_margin_s = lease_margin_s
         self._metrics = metrics
         self._listener = listener if listener.per_task else None
+        self._log = log
         self._released = released
         self._archive = archive or ArchiveSettings()
         self._report = report
@@ -139,7 +131,7 @@ class Settler:
             if is_plain and not self._wants(_COMPLETED):
                 run.settlement = PLAIN_DONE
                 run.outcome = Outcome.COMPLETED
-                if run.span is not None or self._metrics.is_active or self._listener is not None:
+                if run.span is not None or self._metrics.is_active or self._listener is not None or self._log.is_active:
                     self._tell(run, Outcome.COMPLETED, "deleted", duration_s)
                 self._keep(run)
                 return
@@ -247,27 +239,7 @@ class Settler:
                 type_name(error) if is_failure and error is not None else None,
                 context=None if run.span is None else run.span.context,
             )
-        said = _SAID.get(outcome) if run.failure is not None else None
-        if said is not None:
-            trace_id, span_id = ("", "") if run.span is None else current_ids(run.span.context)
-            logger.log(
-                logging.ERROR if outcome is Outcome.ARCHIVED else logging.WARNING,
-                "task %s failed after %.3f s and %s: %s",
-                run.name,
-                duration_s,
-                said,
-                type(error).__name__,
-                exc_info=without_words(error),
-                extra={
-                    "queue": run.queue.name,
-                    "task_id": run.task_id,
-                    "task_name": run.name,
-                    "attempt": run.message.retried + 1,
-                    "request_id": run.message.headers.get(REQUEST_ID, ""),
-                    "trace_id": trace_id,
-                    "span_id": span_id,
-                },
-            )
+        self._log.ended(run, outcome, duration_s)
         if self._listener is not None and run.context is not None:
             self._listener.task_ended(run.context, outcome.value, duration_s, error)
 

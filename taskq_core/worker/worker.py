@@ -68,6 +68,7 @@ from taskq_core.worker.recoverer import Recoverer, delay_after_loss, loss_counts
 from taskq_core.worker.reporter import ErrorReporter
 from taskq_core.worker.rights import check_rights
 from taskq_core.worker.run import Ending, Run
+from taskq_core.worker.run_log import RunLog, runs_text
 from taskq_core.worker.sampler import Fleet, Sampler, Sampling
 from taskq_core.worker.settler import Settler
 from taskq_core.worker.starts import Starts
@@ -86,6 +87,8 @@ START_PATIENCE_S = 5.0
 """Seconds a worker waits for Redis to answer when it starts."""
 CALLED_OFF_S = 0.5
 """Seconds for which a worker that ends waits before all else for what it has asked for to be called off."""
+WAITING_LOG_S = 5.0
+"""Seconds between two log lines of a worker that stops, about what it waits for."""
 ENDING_S = 2.0
 """Seconds that each part gets to end when the worker does."""
 
@@ -307,6 +310,8 @@ class Worker:
         try:
             await self._work()
         finally:
+            if self.app.lifespans:
+                logger.info("stopping: closing the worker's lifespan")
             try:
                 await self._lifespan.close(max(self.config.span("shutdown_grace"), ENDING_S), self._aborting)
             except Exception:
@@ -328,7 +333,6 @@ class Worker:
             await self._register_queues()
             self._listener.started(self)
             await self._stopping.wait()
-            logger.info("stopping; %d tasks run", self.running_count)
             await self._drain()
         except asyncio.CancelledError:  # who runs this worker in a loop of its own wants it to end now
             self._aborting.set()
@@ -344,6 +348,7 @@ class Worker:
             finally:
                 self._fetcher.flush_logs()
                 self._keepalive.leave()  # else its thread would show for ever a worker that is gone
+                logger.info("stopped: %d tasks ended here", self.ended_count)
 
     def _build(self) -> None:
         runtime, config = self.app.runtime, self.config
@@ -378,6 +383,7 @@ class Worker:
             lease_margin_s=grace_s,
             metrics=self.metrics,
             listener=self._listener,
+            log=RunLog(runtime.redaction, self.app.settings.log.retry_level),
             released=self._released,
             archive=self.app.settings.archive,
             report=self._reporter.report,
@@ -846,7 +852,7 @@ class Worker:
         await self._fetcher.wait_until_sure(CALLED_OFF_S)
         for aggregator in self._aggregators:
             aggregator.is_stopping = True
-        await self._wait_for_end(self.config.span("shutdown_grace"), self._aborting)
+        await self._wait_for_tasks(self.config.span("shutdown_grace"))
         for run in list(self._executor.running.values()):
             self._executor.end(run, Ending.SHUTDOWN)
         interrupt_grace_s = self.config.span("interrupt_grace")
@@ -867,6 +873,26 @@ class Worker:
             self._settler.requeue(run)
         self._fetcher.notify()
         await self._wait_for_end(ENDING_S, None)
+
+    async def _wait_for_tasks(self, seconds: float) -> None:
+        """Wait for running tasks until the time is over or the worker aborts, and log what it waits for."""
+        assert self._loop is not None
+        until = self._loop.time() + seconds
+        while not self._aborting.is_set() and not self._is_quiet and (left_s := until - self._loop.time()) > 0:
+            if runs := self.runs:
+                logger.info(
+                    "stopping: waiting up to %.0fs for %d running tasks: %s",
+                    left_s,
+                    len(runs),
+                    runs_text(runs, self._clock.monotonic()),
+                )
+            await self._wait_for_end(min(left_s, WAITING_LOG_S), self._aborting)
+        if runs := self.runs:
+            logger.warning(
+                "stopping: %d tasks still run and go back to their queue: %s",
+                len(runs),
+                runs_text(runs, self._clock.monotonic()),
+            )
 
     async def _wait_for_end(self, seconds: float, event: asyncio.Event | None) -> None:
         """Wait until nothing runs and all is settled, the time is over, or the event is set."""

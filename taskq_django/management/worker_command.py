@@ -66,9 +66,10 @@ def run_worker(options: Mapping[str, Any], stdout: running.Output) -> None:
         options = {**options, "with_scheduler": not options.get("burst")}
     try:
         taskq.refuse_eager("a worker")
+        running.set_up_log(int(options.get("verbosity", 1)))
         if options["autoreload"]:
             refuse_processes(options, "--autoreload")
-            status = run_with_autoreload(lambda: running.make_worker(taskq, options, stdout=stdout, per_task=True))
+            status = run_with_autoreload(lambda: running.make_worker(taskq, options, stdout=stdout))
         else:
             status = running.run(taskq, options, stdout=stdout, command=get_child_arguments)
     except TaskQError as error:

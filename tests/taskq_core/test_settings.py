@@ -199,9 +199,14 @@ class TestFromMapping:
             ),
             (
                 {"TRACE": "link"},
-                "TRACE must be a dict of RELATION, BAGGAGE, ENVELOPE, URL, EXCEPTION_MESSAGES, OPT_IN, got 'link'",
+                "TRACE must be a dict of RELATION, BAGGAGE, ENVELOPE, URL, OPT_IN, got 'link'",
             ),
-            ({"TRACE": {"EXCEPTION_MESSAGES": 1}}, "TRACE['EXCEPTION_MESSAGES'] must be True or False, got 1"),
+            ({"LOG": "json"}, "LOG must be a dict of EXCEPTION_MESSAGES and RETRY_LEVEL, got 'json'"),
+            (
+                {"LOG": {"EXCEPTION_MESSAGES": 1}},
+                "LOG['EXCEPTION_MESSAGES'] must be True, False, a function or its path, got 1",
+            ),
+            ({"LOG": {"RETRY_LEVEL": "LOUD"}}, "LOG['RETRY_LEVEL'] must be one of INFO, WARNING, ERROR, got 'LOUD'"),
             (
                 {"TRACE": {"OPT_IN": "settle"}},
                 "TRACE['OPT_IN'] must be a list of 'receive', 'settle', 'body_size', got 'settle'",

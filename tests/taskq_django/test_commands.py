@@ -51,25 +51,20 @@ def test_a_burst_runs_what_was_committed(redis: RedisServer, command: tuple[str,
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_banner_and_a_line_per_task_at_verbosity_2(redis: RedisServer, command: tuple[str, ...]) -> None:
+def test_the_banner_says_what_runs_and_the_log_what_ended(
+    redis: RedisServer, command: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
     handle = greet.delay("Ada")
 
-    told = run(*command, "-v", "2", "--queues", "default=2,low", "--concurrency", "3", "--strict")
+    with caplog.at_level("INFO", "taskq.worker"):
+        told = run(*command, "--queues", "default=2,low", "--concurrency", "3", "--strict")
 
     assert f"unix://{redis.socket_path}" in told
     assert "default=2,low=1 (strictly in this order)" in told
     assert "concurrency  3" in told
     assert "shop:restock" in told
     assert f"pid          {os.getpid()}" in told
-    assert f"completed  shop:greet  {handle.id}" in told
-
-
-def test_verbosity_1_has_no_line_per_task(redis: RedisServer) -> None:
-    handle = greet.delay("Ada")
-
-    told = run("runworker")
-
-    assert "taskq worker" in told
+    assert f"task completed: name=shop:greet id={handle.id} attempt=1/" in caplog.text
     assert handle.id not in told
 
 

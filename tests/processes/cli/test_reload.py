@@ -80,7 +80,7 @@ def test_a_worker_starts_anew_after_running_tasks_have_finished(tmp_path: Path, 
         write(module, f"import later\n{text.replace('first', 'second')}", when=2)
         flag.touch()
         said = read_until(process, "The worker ended with status 1. It starts again when code changes.")
-        assert f"completed  shop:first  {handle.id}  attempt 1" in said
+        assert f"task completed: name=shop:first id={handle.id} attempt=1/" in said
         assert "later" in said
         write(tmp_path / "later.py")
         assert "shop:second" in read_until(process, "ready\n")

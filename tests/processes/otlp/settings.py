@@ -16,6 +16,7 @@ TASKQ = {
     "URL": os.environ["TASKQ_URL"],
     "QUEUES": {"default": 1, "grouped": 1},
     "LIMITS": {"full": {"MAX_PENDING": 1}},
-    "TRACE": {"EXCEPTION_MESSAGES": False, "OPT_IN": ["settle", "receive"]},
+    "TRACE": {"OPT_IN": ["settle", "receive"]},
+    "LOG": {"EXCEPTION_MESSAGES": False},
     "SCHEDULE": {"new-year": {"task": "depot:pack", "cron": "0 3 1 1 *", "kwargs": {"secret": "x"}}},
 }

@@ -165,7 +165,7 @@ class TestAutoreload:
             project.write_tasks("second", version=1)
             flag.touch()
             said = read_until(process, "ready\n")
-            assert f"completed  kiosk:first  {handle.id}  attempt 1" in said
+            assert f"task completed: name=kiosk:first id={handle.id} attempt=1/" in said
             assert "kiosk:second" in said
 
             process.terminate()

@@ -90,9 +90,9 @@ class TestAsAProcess:
             handle = begin(process, flag)
 
             with changing(project, "second"):
-                read_until(process, "stopping; 1 tasks run")
+                read_until(process, "for 1 running tasks")
             flag.touch()
-            read_until(process, f"completed  kiosk:first  {handle.id}  attempt 1")
+            read_until(process, f"task completed: name=kiosk:first id={handle.id} attempt=1/")
             read_until(process, RUNNING)
 
             assert worker_pid(inspector) not in (first, process.pid)

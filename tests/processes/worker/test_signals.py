@@ -67,7 +67,7 @@ def test_a_signal_stops_gracefully(
     handle = enqueue(app, "wait", name="a", until="go")
     until_blocking(lambda: marks(redis_server, "a"))
     process.signal(number)
-    until_blocking(lambda: "stopping; 1 tasks run" in process.said)
+    until_blocking(lambda: "for 1 running tasks" in process.said)
     redis_server.client.set("go", 1)
 
     assert process.wait() == 0

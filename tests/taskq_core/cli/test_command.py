@@ -65,17 +65,20 @@ def test_an_unreachable_broker_ends_with_status_1(shop: str, monkeypatch: pytest
 
 
 @pytest.mark.redis
-def test_a_burst_runs_what_is_there_and_ends_with_status_0(shop: str, redis_server: RedisServer) -> None:
+def test_a_burst_runs_what_is_there_and_ends_with_status_0(
+    shop: str, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
     (Path.cwd() / f"{shop}.py").write_text(SHOP.format(url=redis_server.unix_url))
     app = TaskQ(redis_server.unix_url, enqueue_timeout=30)  # the command closes the one that it loads
     handle = app.remote("shop:greet", retention=600).delay(name="Ada")
     stdout = io.StringIO()
 
-    status = main(["worker", f"{shop}:taskq", "--burst", "-v", "2"], stdout=stdout)
+    with caplog.at_level("INFO", "taskq.worker"):
+        status = main(["worker", f"{shop}:taskq", "--burst"], stdout=stdout)
 
     assert status == 0
     assert handle.result(timeout=60) == "hello Ada"
-    assert f"completed  shop:greet  {handle.id}  attempt 1" in stdout.getvalue()
+    assert f"task completed: name=shop:greet id={handle.id} attempt=1/" in caplog.text
     app.close()
 
 

@@ -1,12 +1,14 @@
-"""Options, banner and task lines of the worker command."""
+"""Options, banner and log of the worker command."""
 
 import argparse
 import io
+import logging
 
 import pytest
 
 from taskq_core import ConfigurationError, Settings, TaskContext, TaskQ
-from taskq_core.cli.running import Narrator, add_arguments, banner, make_worker, worker_config
+from taskq_core.cli.running import Narrator, WorkerFormatter, add_arguments, banner, make_worker, worker_config
+from taskq_core.context import current
 
 SETTINGS = Settings(queues={"critical": 6, "low": 1}, concurrency=4)
 
@@ -96,19 +98,26 @@ def test_verbosity_0_says_nothing(subtests: pytest.Subtests) -> None:
             assert (stdout.getvalue() == "") is is_quiet
 
 
-def test_a_line_per_task_says_how_it_ended() -> None:
-    stdout = io.StringIO()
-    context = TaskContext(id="7", name="shop:greet", queue="low", retried=2)
+def test_each_line_of_the_log_names_the_task_it_belongs_to() -> None:
+    stream = io.StringIO()
+    logger = logging.getLogger("tests.worker_formatter")
+    logger.addHandler(handler := logging.StreamHandler(stream))
+    logger.setLevel(logging.INFO)
+    handler.setFormatter(WorkerFormatter("%(levelname)s %(message)s"))
+    token = current.set(TaskContext(id="7", name="shop:greet", queue="low"))
 
-    narrator = Narrator(stdout, per_task=True)
-    narrator.task_ended(context, "done", 0.0123, None)
-    narrator.task_ended(context, "retry", 1.5, ValueError("no such name\nand more"))
-    narrator.task_ended(context, "retry", 1.5, ValueError("\x1b]0;owned\x07"))
+    logger.info("code of a task")
+    logger.info("name=shop:greet id=7")
+    current.reset(token)
+    logger.info("the worker on a task", extra={"task_id": "8"})
+    logger.info("the worker\x1b[31m")
+    logger.removeHandler(handler)
 
-    assert stdout.getvalue().splitlines() == [
-        "done       shop:greet  7  attempt 3  12 ms",
-        "retry      shop:greet  7  attempt 3  1500 ms  ValueError: no such name",
-        r"retry      shop:greet  7  attempt 3  1500 ms  ValueError: \x1b]0;owned\x07",
+    assert stream.getvalue().splitlines() == [
+        "INFO code of a task [shop:greet 7]",
+        "INFO name=shop:greet id=7",
+        "INFO the worker on a task [task 8]",
+        r"INFO the worker\x1b[31m",
     ]
 
 
@@ -116,4 +125,4 @@ def test_output_that_cannot_be_written_does_not_stop_the_work() -> None:
     stdout = io.StringIO()
     stdout.close()
 
-    Narrator(stdout, per_task=True).task_ended(TaskContext(id="7", name="a", queue="b"), "done", 0, None)
+    Narrator(stdout).write("ready")

@@ -154,7 +154,7 @@ async def test_an_error_that_does_not_count_is_told_of(
     assert told.contexts == [(handle.id, 1, "snoozed")]
     (record,) = [each for each in caplog.records if each.levelname == "WARNING"]
     assert re.fullmatch(
-        r"task .*task failed after [0-9.]+ s and will be retried without using an attempt: ConnectionError",
+        r"task failed, without using an attempt: name=.* attempt=1/4 error=ConnectionError .* next_retry=.*s",
         record.getMessage(),
     )
 

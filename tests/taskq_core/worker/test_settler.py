@@ -11,10 +11,12 @@ import pytest
 from taskq_core import Snooze, TaskQ, current_task
 from taskq_core.broker.operations import SettleCode
 from taskq_core.clock import SYSTEM_CLOCK
+from taskq_core.redaction import Redaction
 from taskq_core.telemetry import WorkerMetrics
 from taskq_core.wire import QueueKeys, TaskMessage
 from taskq_core.worker import WorkerListener, fetcher
 from taskq_core.worker.run import Run
+from taskq_core.worker.run_log import RunLog
 from taskq_core.worker.settler import Settler
 from tests.redis_server import RedisServer
 from tests.relay import Relay
@@ -198,6 +200,7 @@ def test_what_is_sent_again_frees_no_slot_before_it_is_settled(queue: QueueKeys,
         lease_margin_s=0,
         metrics=WorkerMetrics(),
         listener=WorkerListener(),
+        log=RunLog(Redaction(), "WARNING"),
         released=released.extend,
     )
     runs = [Run(queue, f"t{number}", TaskMessage(type="t", id=f"t{number}"), math.inf) for number in range(3)]
@@ -230,6 +233,7 @@ def test_a_settlement_without_answer_is_sent_again_until_others_may_take_the_tas
         lease_margin_s=15,
         metrics=WorkerMetrics(),
         listener=WorkerListener(),
+        log=RunLog(Redaction(), "WARNING"),
         released=released.extend,
     )
     run = Run(queue, "t", TaskMessage(type="t", id="t"), SYSTEM_CLOCK.monotonic() - ended_s_ago)

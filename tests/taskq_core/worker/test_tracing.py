@@ -88,8 +88,8 @@ async def test_a_task_says_how_its_runs_relate_to_its_enqueue(
 
 @pytest.fixture
 def telling(redis_server: RedisServer) -> TaskQ:
-    opt_in = {"OPT_IN": ["receive", "settle", "body_size"], "EXCEPTION_MESSAGES": False}
-    return TaskQ(redis_server.url, trace=opt_in, enqueue_timeout=PATIENCE_S)
+    opt_in = {"OPT_IN": ["receive", "settle", "body_size"]}
+    return TaskQ(redis_server.url, trace=opt_in, log={"EXCEPTION_MESSAGES": False}, enqueue_timeout=PATIENCE_S)
 
 
 async def test_exchanges_with_redis_are_told_on_request(telling: TaskQ, start: Runner, named: Named) -> None:

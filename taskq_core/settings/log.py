@@ -1,0 +1,63 @@
+"""What the log of workers says of failed runs: the setting `LOG`."""
+
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from taskq_core.errors import ConfigurationError
+from taskq_core.settings.values import by_field
+
+RETRY_LEVELS = ("INFO", "WARNING", "ERROR")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogSettings:
+    """What logs and spans say of failed runs."""
+
+    exception_messages: bool | str | Callable[[str], str] = True
+    """Whether logs and spans hold the messages of exceptions, which may hold data. A function, or its path, receives
+    each message and returns the text to show instead. Types and stacks are always shown."""
+    retry_level: str = "WARNING"
+    """Level at which a failed run is logged that will be retried: `INFO`, `WARNING` or `ERROR`. The last failure of a
+    task is always an `ERROR`."""
+
+    def __post_init__(self) -> None:
+        messages = self.exception_messages
+        is_path = isinstance(messages, str) and "." in messages
+        if not (isinstance(messages, bool) or is_path or callable(messages)):
+            raise ConfigurationError(
+                f"LOG['EXCEPTION_MESSAGES'] must be True, False, a function or its path, got {messages!r}"
+            )
+        if self.retry_level not in RETRY_LEVELS:
+            raise ConfigurationError(
+                f"LOG['RETRY_LEVEL'] must be one of {', '.join(RETRY_LEVELS)}, got {self.retry_level!r}"
+            )
+
+    @property
+    def messages(self) -> bool | Callable[[str], str]:
+        """`exception_messages`, with the function in place of its path.
+
+        Raises:
+            ConfigurationError: The path leads to no function.
+        """
+        value = self.exception_messages
+        if not isinstance(value, str):
+            return value
+        try:
+            found: Any = pkgutil.resolve_name(value)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ConfigurationError(f"LOG['EXCEPTION_MESSAGES']: {value!r} cannot be imported: {error}") from error
+        if not callable(found):
+            raise ConfigurationError(f"LOG['EXCEPTION_MESSAGES']: {value!r} must be a function, got {found!r}")
+        scrub: Callable[[str], str] = found
+        return scrub
+
+
+def read_log(value: Any) -> LogSettings:
+    """Return the record of what stands in the settings as `LOG`: the record itself, or a dict of its keys."""
+    if isinstance(value, LogSettings):
+        return value
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(f"LOG must be a dict of EXCEPTION_MESSAGES and RETRY_LEVEL, got {value!r}")
+    return LogSettings(**by_field(LogSettings, "LOG", value))

@@ -1,0 +1,114 @@
+"""Log how each run ended: one line on `taskq.worker`, with the facts as fields of the record."""
+
+import logging
+from collections.abc import Sequence
+
+from taskq_core.attempts import users_frames
+from taskq_core.carrying import REQUEST_ID
+from taskq_core.errors import TaskQError, UnknownTaskError
+from taskq_core.redaction import Redaction
+from taskq_core.telemetry import Outcome, current_ids
+from taskq_core.user_code import describe
+from taskq_core.worker.run import Run
+
+logger = logging.getLogger("taskq.worker")
+
+_LONGEST = 200
+"""Characters of an exception's text in the line. The traceback below has all of it."""
+_RUNS_SHOWN = 5
+_CAUSES_MAX = 10
+_ENDS = {
+    Outcome.EXPIRED: "task expired",
+    Outcome.DISCARDED: "task discarded",
+    Outcome.REQUEUED: "task put back",
+    Outcome.SNOOZED: "task snoozed",
+}
+
+
+class RunLog:
+    """Logs ends of runs.
+
+    Success is INFO; a failure that will be retried is a WARNING, or what `LOG["RETRY_LEVEL"]` says; the last failure of
+    a task is an ERROR. Failures have their exception as `exc_info`.
+
+    Args:
+        redaction: Decides what is shown of exceptions.
+        retry_level: Name of the level of a failure that will be retried.
+    """
+
+    def __init__(self, redaction: Redaction, retry_level: str) -> None:
+        self._redaction = redaction
+        self._retry_level = logging.getLevelNamesMapping()[retry_level]
+
+    @property
+    def is_active(self) -> bool:
+        """Whether success is logged."""
+        return logger.isEnabledFor(logging.INFO)
+
+    def ended(self, run: Run, outcome: Outcome, duration_s: float) -> None:
+        """Log the end of a run, once its outcome is decided."""
+        if outcome is Outcome.LOST:  # logged where it is noticed
+            return
+        message, error = run.message, run.failure
+        level, what = logging.INFO, _ENDS.get(outcome, "task completed")
+        if error is not None:
+            level, what = self._level(outcome), _ENDS.get(outcome, "task failed")
+            if outcome is Outcome.SNOOZED:
+                what = "task failed, without using an attempt"
+        elif isinstance(run.error, UnknownTaskError):  # `RefusalLog` logs it, once a minute for each type
+            return
+        if not logger.isEnabledFor(level):
+            return
+        facts = {"name": run.name, "id": run.task_id, "attempt": f"{message.retried + 1}/{message.retry + 1}"}
+        exc_info = None
+        if error is not None:
+            _leave_out_frames(error)
+            shown = self._redaction.shown(error)
+            facts["error"] = describe(shown).partition("\n")[0][:_LONGEST]
+            exc_info = shown
+        facts["duration"] = f"{duration_s:.3f}s"
+        if outcome in (Outcome.RETRIED, Outcome.SNOOZED) and run.settlement is not None:
+            facts["next_run" if error is None else "next_retry"] = f"{run.settlement.delay_ms / 1000:g}s"
+        elif outcome is Outcome.ARCHIVED:
+            facts["state"] = "archived"
+        trace_id, span_id = ("", "") if run.span is None else current_ids(run.span.context)
+        logger.log(
+            level,
+            f"{what}: {' '.join(f'{name}=%s' for name in facts)}",  # noqa: G004 - the names are ours
+            *facts.values(),
+            exc_info=exc_info,
+            extra={
+                "queue": run.queue.name,
+                "task_id": run.task_id,
+                "task_name": run.name,
+                "attempt": message.retried + 1,
+                "duration_s": duration_s,
+                "request_id": message.headers.get(REQUEST_ID, ""),
+                "trace_id": trace_id,
+                "span_id": span_id,
+            },
+        )
+
+    def _level(self, outcome: Outcome) -> int:
+        if outcome is Outcome.ARCHIVED:
+            return logging.ERROR
+        return self._retry_level if outcome in (Outcome.RETRIED, Outcome.SNOOZED) else logging.WARNING
+
+
+def _leave_out_frames(error: BaseException) -> None:
+    """Remove the worker's frames above the user's code from tracebacks of an exception and its causes."""
+    each: BaseException | None = error
+    for _ in range(_CAUSES_MAX):
+        if each is None:
+            break
+        stack = users_frames(each.__traceback__)
+        if stack is not None or isinstance(each, TaskQError):  # else it is a fault of the worker: keep all
+            each.__traceback__ = stack
+        each = each.__cause__ or each.__context__
+
+
+def runs_text(runs: Sequence[Run], now: float) -> str:
+    """Return names, ids and ages of the first runs, at a monotonic second."""
+    shown = [f"{run.name} (id={run.task_id}, running for {now - run.started:.0f}s)" for run in runs[:_RUNS_SHOWN]]
+    more = len(runs) - len(shown)
+    return ", ".join([*shown, f"and {more} more"] if more else shown)
