@@ -20,8 +20,8 @@ with contextlib.suppress(ImportError):  # Windows, where there is no supervisor
 
 from taskq_core.supervisor import channel
 from taskq_core.supervisor.channel import Channel
-from taskq_core.supervisor.config import Limits
-from taskq_core.telemetry import flush
+from taskq_core.supervisor.config import MEMBER_SHARE, Limits
+from taskq_core.telemetry import flush_at_end
 from taskq_core.worker import Worker
 from taskq_core.worker.process import run_as_process
 from taskq_core.worker.run import Run
@@ -32,8 +32,6 @@ REPORT_EVERY_S = 1.0
 """Seconds between two reports."""
 LOOKED_AT_S = 3.0
 """Seconds after which a worker that takes tasks counts as working though it is not well: its predecessor may not be."""
-FLUSH_S = 5.0
-"""Most seconds for telemetry to be sent before the process ends."""
 CLOSING_S = 1.0
 """Most seconds to wait for a supervisor that does not read, to tell it that the process ends."""
 _LOOK_EVERY_S = 0.05
@@ -84,7 +82,7 @@ class Member:
             return run_as_process(worker, has_supervisor=True)
         finally:
             self._channel.tell(channel.CLOSING, within_s=CLOSING_S)
-            flush(FLUSH_S)
+            flush_at_end(MEMBER_SHARE)
             self._is_over.set()
             faulthandler.cancel_dump_traceback_later()
 

@@ -33,10 +33,10 @@ from taskq_core.errors import ConfigurationError
 from taskq_core.health import HealthServer, open_health_server
 from taskq_core.supervisor import channel, orphans
 from taskq_core.supervisor.child import Child, Stage, ending_of
-from taskq_core.supervisor.config import HAND_BACK_S, START_TRIES, TICK_S, SupervisorConfig
+from taskq_core.supervisor.config import HAND_BACK_S, MEMBER_SHARE, START_TRIES, TICK_S, SupervisorConfig
 from taskq_core.supervisor.place import Place
 from taskq_core.supervisor.returns import Returns
-from taskq_core.telemetry import launched
+from taskq_core.telemetry import flush_at_end, launched
 from taskq_core.worker.process import has_terminal
 
 logger = logging.getLogger("taskq.supervisor")
@@ -95,7 +95,10 @@ class Supervisor:
         Returns:
             0 when it was stopped, or the work was done in burst mode; 1 when no process has ever come up.
         """
-        return asyncio.run(self._live())
+        try:
+            return asyncio.run(self._live())
+        finally:
+            flush_at_end(1 - MEMBER_SHARE)
 
     async def _live(self) -> int:
         self._loop = asyncio.get_running_loop()

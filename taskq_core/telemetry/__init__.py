@@ -9,7 +9,7 @@ programs that have none, and imports it when it is called; else only `histograms
 from taskq_core.settings import OptIn, Relation
 from taskq_core.telemetry import names
 from taskq_core.telemetry.client_metrics import ClientMetrics
-from taskq_core.telemetry.configure import TelemetryHandle, configure, flush
+from taskq_core.telemetry.configure import TelemetryHandle, configure, flush, flush_at_end
 from taskq_core.telemetry.current import current_ids
 from taskq_core.telemetry.envelope import trace_id, unwrap, wrap
 from taskq_core.telemetry.exceptions import type_name
@@ -44,6 +44,7 @@ __all__ = [
     "extract",
     "fit",
     "flush",
+    "flush_at_end",
     "gauges",
     "inject",
     "launched",

@@ -15,7 +15,7 @@ intervals, resource attributes) keeps its meaning; this module chooses the expor
 
 The environment wins over arguments: code names the service, whoever runs it may rename it. Export runs in the SDK's
 own threads with bounded queues, which start anew in a forked child; a collector that is slow, silent or gone never
-holds up a task, and holds up the end of the process by at most `FLUSH_TIMEOUT_S`.
+holds up a task, and holds up the end of the process by at most `flush_timeout_s`.
 """
 
 import atexit
@@ -29,7 +29,7 @@ from functools import partial
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry import metrics, trace
+from opentelemetry import _logs, metrics, trace
 
 from taskq_core.errors import ConfigurationError
 from taskq_core.telemetry.providers import global_meter_provider, global_tracer_provider, is_sdk
@@ -39,8 +39,8 @@ if TYPE_CHECKING:  # the SDK is an optional dependency
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
 
-FLUSH_TIMEOUT_S = 5.0
-"""Longest that flushing takes unless the caller says otherwise, at the end of the process too."""
+FLUSH_MAX_S = 10.0
+"""Most seconds that flushing takes by default, at the end of a process too."""
 
 _PROTOCOLS = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
 _INSTALL = "install it with: pip install 'taskq-asynq[otel]'"
@@ -65,15 +65,16 @@ class TelemetryHandle:
         self._lock = threading.Lock()
         self._is_shut_down = False
 
-    def force_flush(self, timeout_s: float = FLUSH_TIMEOUT_S) -> bool:
+    def force_flush(self, timeout_s: float | None = None) -> bool:
         """Send what is waiting to be sent.
 
         Args:
-            timeout_s: Longest to wait, in seconds. Sending goes on behind it.
+            timeout_s: Longest to wait, in seconds; None: `flush_timeout_s`. Sending goes on behind it.
 
         Returns:
             False if it was not finished in time or failed.
         """
+        timeout_s = flush_timeout_s() if timeout_s is None else timeout_s
         timeout_ms = int(timeout_s * 1000)
         calls: list[Callable[[], object]] = []
         if self.tracer_provider is not None:
@@ -84,17 +85,18 @@ class TelemetryHandle:
             calls.append(lambda: meters.force_flush(timeout_ms))
         return _run_bounded(calls, timeout_s)
 
-    def shutdown(self, timeout_s: float = FLUSH_TIMEOUT_S) -> bool:
+    def shutdown(self, timeout_s: float | None = None) -> bool:
         """Send what is waiting and stop exporting for good.
 
         The end of the process does it by itself; further calls do nothing.
 
         Args:
-            timeout_s: Longest to wait, in seconds.
+            timeout_s: Longest to wait, in seconds; None: `flush_timeout_s`.
 
         Returns:
             False if it was not finished in time or failed.
         """
+        timeout_s = flush_timeout_s() if timeout_s is None else timeout_s
         with self._lock:
             if self._is_shut_down:
                 return True
@@ -133,19 +135,59 @@ def configure(service_name: str | None = None, service_version: str | None = Non
         return _handle
 
 
-def flush(timeout_s: float = FLUSH_TIMEOUT_S) -> bool:
-    """Send what the providers in force have to send, whoever has set them up, before this process ends.
+def flush_timeout_s() -> float:
+    """Return the most seconds for which the end of a process waits for a collector.
+
+    It is `OTEL_EXPORTER_OTLP_TIMEOUT`, in seconds as the exporters of Python read it, and at most `FLUSH_MAX_S`.
+    """
+    try:
+        timeout_s = float(os.environ.get("OTEL_EXPORTER_OTLP_TIMEOUT", ""))
+    except ValueError:
+        return FLUSH_MAX_S
+    return min(timeout_s, FLUSH_MAX_S) if timeout_s > 0 else FLUSH_MAX_S
+
+
+def flush(timeout_s: float | None = None) -> bool:
+    """Send spans, metrics and log records of the providers in force before this process ends.
 
     Args:
-        timeout_s: Longest to wait, in seconds. Sending goes on behind it.
+        timeout_s: Longest to wait, in seconds; None: `flush_timeout_s`. Sending goes on behind it.
 
     Returns:
         False if it was not finished in time or failed.
     """
-    timeout_ms = int(timeout_s * 1000)
-    providers = [each for each in (global_tracer_provider(), global_meter_provider()) if is_sdk(each)]
-    flushes = [getattr(each, "force_flush", None) for each in providers]
-    return _run_bounded([partial(each, timeout_ms) for each in flushes if each is not None], timeout_s)
+    timeout_s = flush_timeout_s() if timeout_s is None else timeout_s
+    flushes = [getattr(each, "force_flush", None) for each in _providers()]
+    return _run_bounded([partial(each, int(timeout_s * 1000)) for each in flushes if each is not None], timeout_s)
+
+
+def flush_at_end(share: float = 1.0) -> None:
+    """Flush at the end of a process. If the collector does not answer in time, do not wait for it again at exit.
+
+    A provider that OpenTelemetry's launcher has set up waits at exit for as long as its exporter repeats, one provider
+    after the other.
+
+    Args:
+        share: Part of `flush_timeout_s` that this process may use, where several end one after the other.
+    """
+    providers = _providers()
+    if not providers:
+        return
+    timeout_s = flush_timeout_s() * share
+    _logger.info("sending telemetry, for up to %gs", timeout_s)
+    if flush(timeout_s):
+        return
+    _logger.warning("telemetry was not sent within %gs and is dropped", timeout_s)
+    for each in providers:
+        atexit.unregister(each.shutdown)
+    if _handle is not None:
+        atexit.unregister(_handle.shutdown)
+
+
+def _providers() -> list[Any]:
+    """Return the providers of an SDK that are in force for traces, metrics and logs."""
+    found = (global_tracer_provider(), global_meter_provider(), _logs.get_logger_provider())
+    return [each for each in found if is_sdk(each)]
 
 
 def _set_up(service_name: str | None, service_version: str | None) -> TelemetryHandle:

@@ -107,5 +107,5 @@ def global_meter_provider() -> metrics.MeterProvider | None:
 def is_sdk(provider: object) -> bool:
     """Whether a provider is a real one; those that the API brings itself (proxy, no-op) and None record nothing."""
     return provider is not None and not type(provider).__module__.startswith(
-        ("opentelemetry.trace", "opentelemetry.metrics")
+        ("opentelemetry.trace", "opentelemetry.metrics", "opentelemetry._logs")
     )

@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Protocol, TypeVar
 
 from taskq_core.blocking import DaemonThreads
+from taskq_core.telemetry import flush_at_end
 from taskq_core.user_code import unlisted
 
 logger = logging.getLogger("taskq.worker")
@@ -75,6 +76,8 @@ def run_as_process(worker: Runnable, *, has_supervisor: bool = False) -> int:
     finally:
         _close(loop)
         threads.wait(CLOSING_S)
+        if not has_supervisor:
+            flush_at_end()
 
 
 def complete(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:

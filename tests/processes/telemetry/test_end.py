@@ -1,0 +1,67 @@
+"""The end of a worker whose collector does not answer."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from taskq_core import TaskQ
+from tests.redis_server import RedisServer
+from tests.taskq_core.telemetry.test_configure import Receiver
+
+ROOT = Path(__file__).parents[3]
+SHOP = """
+from taskq_core import TaskQ
+
+taskq = TaskQ({url!r})
+
+
+@taskq.task(name="shop:greet")
+def greet() -> None: ...
+"""
+
+
+@pytest.mark.redis
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_silent_collector_delays_the_end_of_a_worker_by_no_more_than_its_timeout(
+    redis_server: RedisServer, receiver: Receiver, tmp_path: Path, processes: int
+) -> None:
+    """Set up by OpenTelemetry's launcher, whose exporters would wait for a minute."""
+    receiver.release.clear()
+    (tmp_path / "shop.py").write_text(SHOP.format(url=redis_server.unix_url))
+    launcher = shutil.which("opentelemetry-instrument", path=str(Path(sys.executable).parent))
+    assert launcher is not None
+    told = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url,
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "2",
+        "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT": "60",
+        "OTEL_EXPORTER_OTLP_METRICS_TIMEOUT": "60",
+        "OTEL_BSP_EXPORT_TIMEOUT": "60000",
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}",
+    }
+    command = [launcher, sys.executable, "-m", "taskq_core", "worker", "shop:taskq", "--processes", str(processes)]
+    app = TaskQ(redis_server.unix_url, enqueue_timeout=30)
+    with (tmp_path / "log").open("w") as log:
+        worker = subprocess.Popen(command, cwd=tmp_path, env=os.environ | told, stderr=log, stdout=log)
+    try:
+        for _ in range(4):
+            app.remote("shop:greet", retention=600).delay().result(timeout=60)
+        worker.send_signal(signal.SIGINT)
+        begun = time.monotonic()
+        status = worker.wait(timeout=50)
+        took_s = time.monotonic() - begun
+    finally:
+        worker.kill()
+        worker.wait()
+        app.close()
+
+    said = (tmp_path / "log").read_text()
+    assert status == 0
+    assert took_s < 12, said  # 2 s for telemetry, the rest for a busy machine
+    assert "telemetry was not sent within" in said
