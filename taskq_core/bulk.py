@@ -1,7 +1,8 @@
 """Bulk enqueue without input or output: gather calls into batches, and note what became of them.
 
 A batch is what one script call stores: tasks of one queue, at most `BATCH_MAX` of about `BATCH_BYTES`, confirmed
-together if they have to be. It has one span `send`, and each of its tasks a span `create` that the task carries.
+together if they have to be. It has one span `send`, and each of its tasks a span `create` that the task carries; such a
+batch has at most `LINKED_MAX` tasks.
 Payloads are let go as soon as their batch was sent.
 """
 
@@ -21,6 +22,9 @@ from taskq_core.result import TaskHandle
 from taskq_core.task import BaseTask, Signature
 from taskq_core.telemetry import BatchSpan, type_name
 from taskq_core.wire import QueueKeys
+
+LINKED_MAX = 128
+"""Most tasks of a batch with a span each. The span of the batch links to them, and an SDK keeps 128 links."""
 
 
 class Batch:
@@ -89,7 +93,8 @@ class Batch:
     @property
     def is_full(self) -> bool:
         """True if no further task should be added."""
-        return len(self.tasks) >= BATCH_MAX or self.bytes >= BATCH_BYTES
+        most = LINKED_MAX if self._has_spans else BATCH_MAX
+        return len(self.tasks) >= most or self.bytes >= BATCH_BYTES
 
     def count(self) -> Iterable[tuple[str, int]]:
         """Return the names of its tasks, each with how often it occurs."""

@@ -64,6 +64,7 @@ class Runtime:
             redaction=self.redaction,
             server=self.endpoint.server,
             opt_in=trace.opt_in,
+            create_spans=trace.create_spans,
         )
         self.runner = SyncRunner(self.endpoint)
         self.async_runner = AsyncRunner(self.endpoint)

@@ -1,4 +1,4 @@
-"""What the log of workers says of failed runs: the setting `LOG`."""
+"""The setting `LOG`: how failed runs appear in logs and spans."""
 
 import pkgutil
 from collections.abc import Callable, Mapping
@@ -55,7 +55,7 @@ class LogSettings:
 
 
 def read_log(value: Any) -> LogSettings:
-    """Return the record of what stands in the settings as `LOG`: the record itself, or a dict of its keys."""
+    """Return the record for a value of the setting `LOG`: a record, or a dict of its keys."""
     if isinstance(value, LogSettings):
         return value
     if not isinstance(value, Mapping):

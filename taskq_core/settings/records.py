@@ -88,10 +88,14 @@ class TraceSettings:
     opt_in: Collection[OptIn] = ()
     """What is told in addition: `receive` and `settle` (spans of a worker's exchanges with Redis), `body_size`."""
 
+    create_spans: bool = True
+    """Whether each task of a bulk enqueue has a span `create`. Without, its run continues the span of the batch."""
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "relation", member(Relation, "TRACE['RELATION']", self.relation))
         check_flag("TRACE['BAGGAGE']", self.baggage)
         check_flag("TRACE['ENVELOPE']", self.envelope)
+        check_flag("TRACE['CREATE_SPANS']", self.create_spans)
         object.__setattr__(self, "opt_in", members(OptIn, "TRACE['OPT_IN']", self.opt_in))
         _check_trace_url(self.url)
 

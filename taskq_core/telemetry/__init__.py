@@ -18,7 +18,7 @@ from taskq_core.telemetry.launcher import launched
 from taskq_core.telemetry.metrics import NOT_PROCESSED, Outcome
 from taskq_core.telemetry.propagation import Carrier, extract, fit, inject
 from taskq_core.telemetry.spans import BatchSpan, ConsumerSpan, ProducerSpan
-from taskq_core.telemetry.tracing import FIRST_RUN, LINKS, LINKS_MAX, Tracing
+from taskq_core.telemetry.tracing import FIRST_RUN, LINKS, LINKS_MAX, NO_RUN, RUN, Tracing
 from taskq_core.telemetry.worker_metrics import WorkerMetrics
 
 __all__ = [
@@ -26,6 +26,8 @@ __all__ = [
     "LINKS",
     "LINKS_MAX",
     "NOT_PROCESSED",
+    "NO_RUN",
+    "RUN",
     "BatchSpan",
     "Carrier",
     "ClientMetrics",

@@ -101,7 +101,7 @@ class ClientMetrics:
 
 def _client_series(queue: str, task_type: str, error_type: str | None, server: Labels) -> _ClientSeries:
     message: Labels = {
-        names.SYSTEM: names.SYSTEM_ASYNQ,
+        **names.system(),
         names.OPERATION_NAME: names.SEND,
         names.OPERATION_TYPE: names.SEND,
         names.QUEUE: queue,

@@ -88,7 +88,7 @@ class Meters:
             return False
         self.meter = None
         if provider is not None and is_sdk(provider):
-            meter = provider.get_meter(INSTRUMENTATION_NAME, instrumentation_version(), names.SCHEMA_URL)
+            meter = provider.get_meter(INSTRUMENTATION_NAME, instrumentation_version(), names.schema_url())
             self.meter = None if isinstance(meter, NoOpMeter) else meter
         self._provider = provider
         return True

@@ -1,17 +1,18 @@
 """Names of spans' attributes and of metrics: OpenTelemetry's messaging conventions and taskq's own.
 
-The `messaging.*`, `server.*` and `error.*` names follow the semantic conventions 1.44.0. They are written down here
-because the Python package that lists them marks its messaging part as unstable, and a rename there must not break a
-running worker. Names that begin with `asynq.` are taskq's own.
+The names follow the semantic conventions 1.45.0, and without an opt-in the one name that 1.45.0 renamed follows 1.44.0.
+They are written here because the Python package that lists them marks its messaging part as unstable, and a rename
+there must not break a running worker. Taskq's own attributes begin with `messaging.asynq.`, its metrics with `asynq.`.
 """
 
+import os
 from typing import Final
 
-SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.44.0"
-"""The version of the conventions, told to the SDK along with every span and metric."""
-
-SYSTEM: Final = "messaging.system"
-SYSTEM_ASYNQ: Final = "asynq"
+_SCHEMA_URL_OLD: Final = "https://opentelemetry.io/schemas/1.44.0"
+_SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.45.0"
+_SYSTEM_OLD: Final = "messaging.system"
+_SYSTEM: Final = "messaging.system.name"
+_ASYNQ: Final = "asynq"
 OPERATION_NAME: Final = "messaging.operation.name"
 OPERATION_TYPE: Final = "messaging.operation.type"
 CREATE: Final = "create"
@@ -28,22 +29,22 @@ SERVER_ADDRESS: Final = "server.address"
 SERVER_PORT: Final = "server.port"
 ERROR_TYPE: Final = "error.type"
 
-TASK_TYPE: Final = "asynq.task.type"
-TASK_RETRIED: Final = "asynq.task.retried"
-TASK_MAX_RETRY: Final = "asynq.task.max_retry"
-TASK_STATE_AFTER: Final = "asynq.task.state_after"
-TASK_OUTCOME: Final = "asynq.task.outcome"
-REPAIR_KIND: Final = "asynq.repair.kind"
-CRON_SPEC: Final = "cron.spec"
-ENTRY_ID: Final = "asynq.periodic.entry"
+TASK_TYPE: Final = "messaging.asynq.task.type"
+TASK_RETRIED: Final = "messaging.asynq.task.retried"
+TASK_MAX_RETRY: Final = "messaging.asynq.task.max_retry"
+TASK_STATE_AFTER: Final = "messaging.asynq.task.state_after"
+TASK_OUTCOME: Final = "messaging.asynq.task.outcome"
+REPAIR_KIND: Final = "messaging.asynq.repair.kind"
+CRON_SPEC: Final = "messaging.asynq.periodic.spec"
+ENTRY_ID: Final = "messaging.asynq.periodic.entry"
 
 EXCEPTION_EVENT: Final = "exception"
 EXCEPTION_TYPE: Final = "exception.type"
 EXCEPTION_MESSAGE: Final = "exception.message"
 EXCEPTION_STACKTRACE: Final = "exception.stacktrace"
 
-QUEUE_STATE: Final = "asynq.queue.state"
-OUTBOX_DATABASE: Final = "asynq.outbox.database"
+QUEUE_STATE: Final = "messaging.asynq.queue.state"
+OUTBOX_DATABASE: Final = "messaging.asynq.outbox.database"
 
 TASKS_ENQUEUED: Final = "asynq.tasks.enqueued"
 TASKS_PROCESSED: Final = "asynq.tasks.processed"
@@ -70,6 +71,26 @@ CLIENT_SENT: Final = "messaging.client.sent.messages"
 CLIENT_CONSUMED: Final = "messaging.client.consumed.messages"
 CLIENT_OPERATION_DURATION: Final = "messaging.client.operation.duration"
 PROCESS_DURATION: Final = "messaging.process.duration"
+
+
+def system() -> dict[str, str]:
+    """Return the attributes that name the messaging system, as `OTEL_SEMCONV_STABILITY_OPT_IN` selects them.
+
+    `messaging` selects the new name, `messaging/dup` both, nothing the old name.
+    """
+    opt_in = _opt_in()
+    if "messaging/dup" in opt_in:
+        return {_SYSTEM_OLD: _ASYNQ, _SYSTEM: _ASYNQ}
+    return {_SYSTEM if "messaging" in opt_in else _SYSTEM_OLD: _ASYNQ}
+
+
+def schema_url() -> str:
+    """Return the version of the conventions that the selected names follow."""
+    return _SCHEMA_URL if _opt_in() & {"messaging", "messaging/dup"} else _SCHEMA_URL_OLD
+
+
+def _opt_in() -> set[str]:
+    return {each.strip() for each in os.environ.get("OTEL_SEMCONV_STABILITY_OPT_IN", "").split(",")}
 
 
 def of_server(server: tuple[str, int] | None) -> dict[str, str | int]:

@@ -169,7 +169,7 @@ class BatchSpan:
     @property
     def has_spans(self) -> bool:
         """Whether each of its tasks has a span, and so headers, of its own."""
-        return self._span is not None
+        return self._span is not None and self._tracing.creates_spans
 
     def carrier(self) -> propagation.Carrier:
         """Return what all its tasks carry where they have no spans of their own; empty if there is nothing to carry."""

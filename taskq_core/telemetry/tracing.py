@@ -52,6 +52,10 @@ LINKS = "taskq-links"
 """Header of a task whose run links to others: the `traceparent` of each, with commas between them."""
 LINKS_MAX = 32
 """Most of them."""
+RUN = "taskq-run"
+"""Header of a step of a workflow that has ended: the `traceparent` of its run, to which the next steps link."""
+NO_RUN = f"00-{'0' * 32}-{'0' * 16}-00"
+"""Placeholder in `LINKS` for a run that is not known yet. It is not valid, so nothing links to it."""
 
 
 class Tracing:
@@ -65,6 +69,7 @@ class Tracing:
         url: Where a trace can be looked at: an http(s) address with `{trace_id}` in it.
         server: Host and port of Redis, or the path of its socket and 0.
         opt_in: What is told in addition.
+        create_spans: Whether each task of a bulk enqueue has a span `create`.
         tracer_provider: Takes this one instead of the global one.
 
     Raises:
@@ -80,6 +85,7 @@ class Tracing:
         url: str | None = None,
         server: tuple[str, int] | None = None,
         opt_in: Collection[OptIn | str] = (),
+        create_spans: bool = True,
         tracer_provider: TracerProvider | None = None,
     ) -> None:
         self._relation = member(Relation, "relation", relation)
@@ -88,6 +94,7 @@ class Tracing:
         self._redaction = redaction or Redaction()
         self.server = server
         self.opt_in = members(OptIn, "opt_in", opt_in)
+        self.creates_spans = create_spans
         self.tells_body_size = OptIn.BODY_SIZE in self.opt_in
         self._fixed_provider = tracer_provider
         # One attribute, so that another thread never sees the tracer of one provider beside another provider.
@@ -171,18 +178,22 @@ class Tracing:
         """Start the span `send <queue>` of a bulk enqueue, as a child of the span that is current.
 
         It is a client's span: the producers are the spans `create <queue>`, one a task, which the runs continue.
+        Without those it is the producer itself.
         """
+        kind = SpanKind.CLIENT if self.creates_spans else SpanKind.PRODUCER
         parent = context_api.get_current()
         tracer = self.tracer()
         if tracer is None or self._drops(parent):
             return BatchSpan(self, queue, None, parent)
         try:
-            span = tracer.start_span(f"send {queue}", parent, SpanKind.CLIENT, self.attributes(names.SEND, queue, None))
+            span = tracer.start_span(f"send {queue}", parent, kind, self.attributes(names.SEND, queue, None))
         except Exception as exc:
             self.complain(exc)
             return BatchSpan(self, queue, None, parent)
         if not span.is_recording():  # a root that its sampler left out: what is sent belongs to no trace that is kept
             return BatchSpan(self, queue, None, trace.set_span_in_context(span, parent))
+        if not self.creates_spans:
+            parent = trace.set_span_in_context(span, parent)
         return BatchSpan(self, queue, span, parent)
 
     def start_consumer(
@@ -225,9 +236,9 @@ class Tracing:
                 if self._current[2].drops(sender):
                     return ConsumerSpan(self, None, parent, is_malformed=is_malformed)
             elif sender.is_valid:
-                if relation is Relation.LINK:
-                    links.append(Link(sender))
                 parent = trace.set_span_in_context(trace.INVALID_SPAN, parent)
+            if sender.is_valid and relation is not Relation.NONE:
+                links.append(Link(sender))  # beside the parent too, as the conventions ask
             first = headers.get(FIRST_RUN)
             if first is not None:
                 links += self.links(({propagation.TRACEPARENT: first},))
@@ -315,7 +326,7 @@ class Tracing:
         known = self._known.get((operation, queue, task_type))
         if known is None:
             known = {
-                names.SYSTEM: names.SYSTEM_ASYNQ,
+                **names.system(),
                 names.OPERATION_NAME: operation,
                 names.OPERATION_TYPE: operation,
                 names.QUEUE: queue,
@@ -370,7 +381,7 @@ class Tracing:
 def _tracer_of(provider: TracerProvider | None) -> Tracer | None:
     if provider is None or not is_sdk(provider):
         return None
-    tracer = provider.get_tracer(INSTRUMENTATION_NAME, instrumentation_version(), names.SCHEMA_URL)
+    tracer = provider.get_tracer(INSTRUMENTATION_NAME, instrumentation_version(), names.schema_url())
     return None if isinstance(tracer, NoOpTracer) else tracer  # an SDK switched off by OTEL_SDK_DISABLED
 
 

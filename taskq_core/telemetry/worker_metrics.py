@@ -269,7 +269,7 @@ def _worker_series(
 ) -> _WorkerSeries:
     task: Labels = {names.QUEUE: queue, names.TASK_TYPE: task_type}
     message: Labels = {
-        names.SYSTEM: names.SYSTEM_ASYNQ,
+        **names.system(),
         names.OPERATION_NAME: names.PROCESS,
         names.QUEUE: queue,
         **server,

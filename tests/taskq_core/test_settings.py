@@ -199,7 +199,7 @@ class TestFromMapping:
             ),
             (
                 {"TRACE": "link"},
-                "TRACE must be a dict of RELATION, BAGGAGE, ENVELOPE, URL, OPT_IN, got 'link'",
+                "TRACE must be a dict of RELATION, BAGGAGE, ENVELOPE, URL, OPT_IN, CREATE_SPANS, got 'link'",
             ),
             ({"LOG": "json"}, "LOG must be a dict of EXCEPTION_MESSAGES and RETRY_LEVEL, got 'json'"),
             (

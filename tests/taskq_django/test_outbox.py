@@ -365,8 +365,14 @@ def test_the_worker_that_relays_tells_them_whoever_exports_metrics(settings: Any
         worker.stop()
         thread.join()
 
-    rows = {each["asynq.outbox.database"]: each["asynq.outbox.rows"] for each in seen if "asynq.outbox.rows" in each}
-    ages = {each["asynq.outbox.database"]: each["asynq.outbox.age"] for each in seen if "asynq.outbox.age" in each}
+    rows = {
+        each["messaging.asynq.outbox.database"]: each["asynq.outbox.rows"]
+        for each in seen
+        if "asynq.outbox.rows" in each
+    }
+    ages = {
+        each["messaging.asynq.outbox.database"]: each["asynq.outbox.age"] for each in seen if "asynq.outbox.age" in each
+    }
     assert rows == {"default": 2, "other": 0}
     assert ages["default"] >= 0
     assert ages["other"] == 0

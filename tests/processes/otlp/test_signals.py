@@ -47,7 +47,7 @@ def test_a_request_of_django_goes_on_in_the_worker(depot: Depot) -> None:
         "messaging.system": "asynq",
         "messaging.destination.name": "default",
         "messaging.message.id": send.attributes["messaging.message.id"],
-        "asynq.task.type": "depot:pack",
+        "messaging.asynq.task.type": "depot:pack",
         **address,
     }
     for span, operation in ((send, "send"), (process, "process")):
@@ -57,7 +57,11 @@ def test_a_request_of_django_goes_on_in_the_worker(depot: Depot) -> None:
         facts.pop("server.port", None)
         expected = {**shared, "messaging.operation.name": operation, "messaging.operation.type": operation}
         if operation == "process":
-            expected |= {"asynq.task.retried": 0, "asynq.task.max_retry": 25, "asynq.task.state_after": "deleted"}
+            expected |= {
+                "messaging.asynq.task.retried": 0,
+                "messaging.asynq.task.max_retry": 25,
+                "messaging.asynq.task.state_after": "deleted",
+            }
         assert facts == expected
 
 
@@ -75,10 +79,10 @@ def test_a_retry_stays_in_the_trace_and_links_to_the_first_run(depot: Depot) -> 
 
     send = one(spans, "send default")
     runs = [span for span in spans if span.name == "process default"]
-    first, second = sorted(runs, key=lambda span: int(span.attributes["asynq.task.retried"]))
+    first, second = sorted(runs, key=lambda span: int(span.attributes["messaging.asynq.task.retried"]))
     assert (first.parent_id, second.parent_id) == (send.span_id, send.span_id)
-    assert [span.attributes["asynq.task.state_after"] for span in (first, second)] == ["retry", "deleted"]
-    assert (first.links, second.links) == ((), (first.span_id,))
+    assert [span.attributes["messaging.asynq.task.state_after"] for span in (first, second)] == ["retry", "deleted"]
+    assert (set(first.links), set(second.links)) == ({send.span_id}, {send.span_id, first.span_id})
     assert not first.is_error  # the task asked for it
 
 
@@ -88,7 +92,7 @@ def test_a_failure_is_told_without_its_words(depot: Depot) -> None:
     process = one(spans, "process default")
     assert process.is_error
     assert process.attributes["error.type"] == "ValueError"
-    assert process.attributes["asynq.task.state_after"] == "archived"
+    assert process.attributes["messaging.asynq.task.state_after"] == "archived"
     (event,) = process.events
     assert (event["name"], event["exception.type"]) == ("exception", "ValueError")
     assert "depot/tasks.py" in event["exception.stacktrace"]
@@ -113,7 +117,7 @@ def test_a_task_that_enqueues_another_one(depot: Depot) -> None:
     spans = depot.trace(depot.ask("nested"), *["process default"] * 2, *["send default"] * 2)
 
     outer, inner = (
-        one([s for s in spans if s.attributes.get("asynq.task.type") == f"depot:{name}"], "process default")
+        one([s for s in spans if s.attributes.get("messaging.asynq.task.type") == f"depot:{name}"], "process default")
         for name in ("nested", "pack")
     )
     send = one([s for s in spans if s.span_id == inner.parent_id], "send default", "worker")
@@ -130,7 +134,9 @@ def test_a_task_that_only_links_has_a_trace_of_its_own(depot: Depot) -> None:
     send = one(depot.trace(depot.ask("apart"), "send default"), "send default")
 
     def found() -> list[Span]:
-        return [span for span in depot.receiver.spans if span.attributes.get("asynq.task.type") == "depot:apart"]
+        return [
+            span for span in depot.receiver.spans if span.attributes.get("messaging.asynq.task.type") == "depot:apart"
+        ]
 
     spans = depot.receiver.until(lambda: len(found()) == 2 and found(), "it ran")
     process = one(spans, "process default")
@@ -142,8 +148,8 @@ def test_a_task_made_of_a_group_links_to_all_of_them(depot: Depot) -> None:
     trace_id = depot.ask("group")
     spans = depot.trace(trace_id, *["send grouped"] * 4, "process grouped")
 
-    members = [span for span in spans if span.attributes.get("asynq.task.type") == "depot:parcel"]
-    send = one([s for s in spans if s.attributes.get("asynq.task.type") == "depot:pallet"], "send grouped")
+    members = [span for span in spans if span.attributes.get("messaging.asynq.task.type") == "depot:parcel"]
+    send = one([s for s in spans if s.attributes.get("messaging.asynq.task.type") == "depot:pallet"], "send grouped")
     assert set(send.links) == {span.span_id for span in members}
     assert one(spans, "process grouped").parent_id == send.span_id
 
@@ -153,12 +159,15 @@ def test_a_workflow_is_one_trace_whose_joins_link_to_what_they_wait_for(depot: D
 
     runs = [span for span in spans if span.kind == "consumer"]
     by_task = {
-        name: [run for run in runs if run.attributes["asynq.task.type"] == f"depot:{name}"]
+        name: [run for run in runs if run.attributes["messaging.asynq.task.type"] == f"depot:{name}"]
         for name in ("apack", "weigh", "load")
     }
     assert [len(found) for found in by_task.values()] == [2, 2, 1]
     (joined,) = by_task["load"]
-    assert set(joined.links) == {run.parent_id for run in by_task["weigh"]}  # under which they ran
+    sends = {run.parent_id for run in by_task["weigh"]}  # under which they ran
+    assert {*sends, joined.parent_id} <= set(joined.links)
+    assert set(joined.links) <= {*sends, joined.parent_id, *[run.span_id for run in by_task["weigh"]]}
+    assert {span.name for span in spans if span.span_id == joined.parent_id} == {"send grouped"}
 
 
 def test_a_periodic_task_is_registered_with_its_schedule(depot: Depot) -> None:
@@ -167,7 +176,7 @@ def test_a_periodic_task_is_registered_with_its_schedule(depot: Depot) -> None:
     )
 
     assert {span.service for span in found} == {"worker"}
-    assert found[0].attributes["cron.spec"] == "0 3 1 1 *"
+    assert found[0].attributes["messaging.asynq.periodic.spec"] == "0 3 1 1 *"
 
 
 def test_exchanges_with_redis_are_told_as_asked_for(depot: Depot) -> None:
@@ -195,13 +204,18 @@ METRICS: list[tuple[str, str, str, dict[str, str]]] = [
     ("messaging.client.operation.duration", "site", "s", {"messaging.operation.name": "send"}),
     ("messaging.client.consumed.messages", "worker", "{message}", {"messaging.operation.name": "process"}),
     ("messaging.process.duration", "worker", "s", {"messaging.operation.name": "process"}),
-    ("asynq.tasks.enqueued", "site", "{task}", {"asynq.task.type": "depot:pack"}),
-    ("asynq.tasks.processed", "worker", "{task}", {"asynq.task.type": "depot:pack"}),
-    ("asynq.tasks.failed", "worker", "{task}", {"asynq.task.type": "depot:broken", "error.type": "ValueError"}),
-    ("asynq.tasks.retried", "worker", "{task}", {"asynq.task.type": "depot:flaky"}),
-    ("asynq.task.processing_time", "worker", "s", {"asynq.task.type": "depot:pack"}),
-    ("asynq.task.wait_time", "worker", "s", {"asynq.task.type": "depot:pack"}),
-    ("asynq.queue.size", "worker", "{task}", {"asynq.queue.state": "pending"}),
+    ("asynq.tasks.enqueued", "site", "{task}", {"messaging.asynq.task.type": "depot:pack"}),
+    ("asynq.tasks.processed", "worker", "{task}", {"messaging.asynq.task.type": "depot:pack"}),
+    (
+        "asynq.tasks.failed",
+        "worker",
+        "{task}",
+        {"messaging.asynq.task.type": "depot:broken", "error.type": "ValueError"},
+    ),
+    ("asynq.tasks.retried", "worker", "{task}", {"messaging.asynq.task.type": "depot:flaky"}),
+    ("asynq.task.processing_time", "worker", "s", {"messaging.asynq.task.type": "depot:pack"}),
+    ("asynq.task.wait_time", "worker", "s", {"messaging.asynq.task.type": "depot:pack"}),
+    ("asynq.queue.size", "worker", "{task}", {"messaging.asynq.queue.state": "pending"}),
     ("asynq.queue.latency", "worker", "s", {}),
     ("asynq.queue.paused", "worker", "{queue}", {}),
     ("asynq.worker.slots", "worker", "{slot}", {}),
@@ -231,7 +245,7 @@ def test_durations_point_to_traces(depot: Depot) -> None:
     depot.trace(trace_id, "process default")
 
     def told() -> bool:
-        points = depot.metric("asynq.task.processing_time", "worker", {"asynq.task.type": "depot:pack"})
+        points = depot.metric("asynq.task.processing_time", "worker", {"messaging.asynq.task.type": "depot:pack"})
         return any(point.exemplars for point in points)
 
     depot.receiver.until(told, "an example is told")
@@ -242,10 +256,11 @@ def test_no_signal_tells_what_tasks_are_given_return_or_raise(depot: Depot) -> N
         last = {"group": "process grouped", "flow": "process grouped", "apart": "send default"}.get(what)
         depot.trace(depot.ask(what), last or "process default")
     failed = depot.receiver.until(
-        lambda: [body for body in depot.receiver.logged if body.startswith("task depot:broken failed")], "it is logged"
+        lambda: [body for body in depot.receiver.logged if body.startswith("task failed: name=depot:broken ")], "it is logged"
     )
 
-    assert failed[0].endswith("is archived: ValueError")
+    assert " error=ValueError duration=" in failed[0]
+    assert failed[0].endswith(" state=archived")
     assert depot.receiver.spans
     assert depot.receiver.points
     assert not [data for data in depot.receiver.raw if SECRET.encode() in data]

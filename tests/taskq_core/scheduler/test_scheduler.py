@@ -838,7 +838,7 @@ async def test_each_firing_begins_a_trace_of_its_own(
     sent = [span for span in exporter.get_finished_spans() if span.name == "send default"]
     assert len({span.context.trace_id for span in sent}) == 3
     assert all(span.parent is None for span in sent)
-    assert dict(register.attributes or {})["cron.spec"] == "@every 1h"
+    assert dict(register.attributes or {})["messaging.asynq.periodic.spec"] == "@every 1h"
     assert [[link.context.span_id for link in span.links] for span in sent] == [[register.context.span_id]] * 3
     assert {message.headers["traceparent"].split("-")[1] for message in looker.pending()} == {
         f"{span.context.trace_id:032x}" for span in sent

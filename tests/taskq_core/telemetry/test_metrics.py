@@ -120,8 +120,8 @@ class TestWorker:
             worker.stuck("low", name)
 
         assert points(reader)["asynq.tasks.stuck"] == [
-            ({"messaging.destination.name": "low", "asynq.task.type": "email"}, 1),
-            ({"messaging.destination.name": "_other", "asynq.task.type": "_other"}, 2),
+            ({"messaging.destination.name": "low", "messaging.asynq.task.type": "email"}, 1),
+            ({"messaging.destination.name": "_other", "messaging.asynq.task.type": "_other"}, 2),
         ]
 
     def test_labels(self, meter_provider: MeterProvider, reader: InMemoryMetricReader) -> None:
@@ -130,8 +130,8 @@ class TestWorker:
 
         worker.flush()
 
-        task = {"messaging.destination.name": "low", "asynq.task.type": "email", "error.type": "ValueError"}
-        run = {**task, "asynq.task.outcome": "retried"}
+        task = {"messaging.destination.name": "low", "messaging.asynq.task.type": "email", "error.type": "ValueError"}
+        run = {**task, "messaging.asynq.task.outcome": "retried"}
         message = {
             "messaging.system": "asynq",
             "messaging.operation.name": "process",
@@ -190,7 +190,7 @@ class TestWorker:
         worker.flush()
 
         failed = points(reader)["asynq.tasks.failed"]
-        other = {"messaging.destination.name": "_other", "asynq.task.type": "_other", "error.type": "_other"}
+        other = {"messaging.destination.name": "_other", "messaging.asynq.task.type": "_other", "error.type": "_other"}
         assert len(failed) == 11
         assert (other, 90) in failed
 
@@ -244,7 +244,7 @@ class TestWorker:
         worker.ignored_fields("low", "email", 2)
         worker.ignored_fields("low", "email", 1)
 
-        task = {"messaging.destination.name": "low", "asynq.task.type": "email"}
+        task = {"messaging.destination.name": "low", "messaging.asynq.task.type": "email"}
         assert points(reader) == {"asynq.tasks.ignored_fields": [(task, 3)]}
 
     @pytest.mark.usefixtures("clean_globals")
@@ -284,7 +284,7 @@ class TestClient:
         client.sent("low", "email", 200, duration_s=0.01)
         client.sent("low", "email")
 
-        task = {"messaging.destination.name": "low", "asynq.task.type": "email"}
+        task = {"messaging.destination.name": "low", "messaging.asynq.task.type": "email"}
         message = {
             "messaging.system": "asynq",
             "messaging.operation.name": "send",
@@ -316,7 +316,7 @@ class TestClient:
 
         enqueued = points(reader)["asynq.tasks.enqueued"]
         assert len(enqueued) == 11
-        assert ({"messaging.destination.name": "_other", "asynq.task.type": "_other"}, 90) in enqueued
+        assert ({"messaging.destination.name": "_other", "messaging.asynq.task.type": "_other"}, 90) in enqueued
 
     @pytest.mark.usefixtures("clean_globals")
     def test_an_sdk_configured_later_is_noticed_at_once(

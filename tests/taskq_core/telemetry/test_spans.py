@@ -68,6 +68,7 @@ class TestOneTrace:
             parent.context.span_id for parent in (request, send, process)
         ]
         assert {span.context.trace_id for span in exporter.get_finished_spans()} == {request.context.trace_id}
+        assert [link.context.span_id for link in process.links] == [send.context.span_id]
         assert (send.kind, process.kind) == (SpanKind.PRODUCER, SpanKind.CONSUMER)
 
     def test_a_link_starts_a_trace_that_points_to_the_request(
@@ -104,7 +105,7 @@ class TestOneTrace:
 
         linked, child = exporter.get_finished_spans()
         assert (len(linked.links), linked.parent) == (1, None)
-        assert (len(child.links), format(child.context.trace_id, "032x")) == (0, TRACE_ID)
+        assert (len(child.links), format(child.context.trace_id, "032x")) == (1, TRACE_ID)
 
     @pytest.mark.parametrize("relation", ["parent", "link", "none"])
     def test_a_message_without_a_trace_starts_one_whatever_is_current_in_the_worker(
@@ -144,6 +145,34 @@ class TestOneTrace:
         assert send.parent == trace.get_current_span(parent).get_span_context()
 
 
+class TestConventions:
+    @pytest.mark.parametrize(
+        ("opt_in", "names", "version"),
+        [
+            ("", {"messaging.system"}, "1.44.0"),
+            ("http,messaging", {"messaging.system.name"}, "1.45.0"),
+            ("messaging, messaging/dup", {"messaging.system", "messaging.system.name"}, "1.45.0"),
+        ],
+    )
+    def test_the_environment_selects_old_names_new_ones_or_both(
+        self,
+        provider: TracerProvider,
+        exporter: InMemorySpanExporter,
+        monkeypatch: pytest.MonkeyPatch,
+        opt_in: str,
+        names: set[str],
+        version: str,
+    ) -> None:
+        monkeypatch.setenv("OTEL_SEMCONV_STABILITY_OPT_IN", opt_in)
+
+        enqueue(Tracing(tracer_provider=provider))
+
+        send = only(exporter, "send low")
+        assert {name for name, value in (send.attributes or {}).items() if value == "asynq"} == names
+        assert send.instrumentation_scope is not None
+        assert send.instrumentation_scope.schema_url == f"https://opentelemetry.io/schemas/{version}"
+
+
 class TestBatches:
     def test_each_task_has_a_span_of_its_own_that_it_carries_and_the_send_links_to_all(
         self, provider: TracerProvider, exporter: InMemorySpanExporter
@@ -179,10 +208,21 @@ class TestBatches:
             "messaging.destination.name": "low",
             "messaging.message.id": "id-1",
             "messaging.client.id": CLIENT_ID,
-            "asynq.task.type": "email:deliver",
+            "messaging.asynq.task.type": "email:deliver",
             "server.address": "redis.local",
             "server.port": 6380,
         }
+
+    def test_without_create_spans_all_continue_the_send(
+        self, provider: TracerProvider, exporter: InMemorySpanExporter
+    ) -> None:
+        batch = Tracing(tracer_provider=provider, create_spans=False).start_batch("low")
+        carried = batch.carrier().headers["traceparent"].split("-")[2]
+        batch.end(count=2)
+
+        assert not batch.has_spans
+        (send,) = exporter.get_finished_spans()
+        assert (carried, send.kind) == (format(send.context.span_id, "016x"), SpanKind.PRODUCER)
 
     def test_one_that_failed(self, provider: TracerProvider, exporter: InMemorySpanExporter) -> None:
         batch = Tracing(tracer_provider=provider).start_batch("low")
@@ -227,7 +267,8 @@ class TestAttempts:
 
         again = exporter.get_finished_spans()[-1]
         assert once_more.span is not None
-        assert [link.context.span_id for link in again.links] == [once_more.span.get_span_context().span_id]
+        _, first_run = again.links  # beside the link to the enqueue
+        assert first_run.context.span_id == once_more.span.get_span_context().span_id
         assert format(again.context.trace_id, "032x") == TRACE_ID
 
     @pytest.mark.parametrize("hostile", ["", "00", "x" * 9000, f"00-{'0' * 32}-{'0' * 16}-01", "\x00\r\n"])
@@ -300,9 +341,9 @@ class TestRegistering:
             "messaging.operation.name": "register",
             "messaging.destination.name": "low",
             "messaging.client.id": CLIENT_ID,
-            "asynq.task.type": "report",
-            "asynq.periodic.entry": "nightly",
-            "cron.spec": "0 3 * * *",
+            "messaging.asynq.task.type": "report",
+            "messaging.asynq.periodic.entry": "nightly",
+            "messaging.asynq.periodic.spec": "0 3 * * *",
         }
 
 
@@ -319,7 +360,7 @@ class TestAttributes:
             "messaging.destination.name": "low",
             "messaging.message.id": "id-1",
             "messaging.client.id": CLIENT_ID,
-            "asynq.task.type": "email:deliver",
+            "messaging.asynq.task.type": "email:deliver",
             "server.address": "redis.local",
             "server.port": 6380,
         }
@@ -357,10 +398,10 @@ class TestAttributes:
             "messaging.destination.name": "low",
             "messaging.message.id": "id-1",
             "messaging.client.id": CLIENT_ID,
-            "asynq.task.type": "email:deliver",
-            "asynq.task.retried": 2,
-            "asynq.task.max_retry": 25,
-            "asynq.task.state_after": "completed",
+            "messaging.asynq.task.type": "email:deliver",
+            "messaging.asynq.task.retried": 2,
+            "messaging.asynq.task.max_retry": 25,
+            "messaging.asynq.task.state_after": "completed",
         }
         assert span.status.status_code is StatusCode.UNSET
 
@@ -380,8 +421,8 @@ class TestAttributes:
         tracing.start_producer("low", "email:deliver", "id-1").end()
         consume(tracing, {}).end("completed")
 
-        assert [facts["asynq.task.type"] for facts in seen] == ["email:deliver", "email:deliver"]
-        assert seen[1]["asynq.task.retried"] == 2
+        assert [facts["messaging.asynq.task.type"] for facts in seen] == ["email:deliver", "email:deliver"]
+        assert seen[1]["messaging.asynq.task.retried"] == 2
 
 
 class TestFailures:
@@ -405,7 +446,7 @@ class TestFailures:
         span = only(exporter, "process low")
         assert span.status.status_code is StatusCode.ERROR
         assert (span.attributes or {})["error.type"] == "taskq_core.errors.ConfigurationError"
-        assert (span.attributes or {})["asynq.task.state_after"] == "retry"
+        assert (span.attributes or {})["messaging.asynq.task.state_after"] == "retry"
 
     def test_a_failure_that_is_no_exception(self, provider: TracerProvider, exporter: InMemorySpanExporter) -> None:
         consume(Tracing(tracer_provider=provider), {}).end("active", error_type="lease_lost")
@@ -471,7 +512,7 @@ class TestFailures:
         span.end("completed")
         span.end("retry", ValueError("late"))
 
-        assert (only(exporter, "process low").attributes or {})["asynq.task.state_after"] == "completed"
+        assert (only(exporter, "process low").attributes or {})["messaging.asynq.task.state_after"] == "completed"
         assert logged_here(caplog) == []
 
 

@@ -256,7 +256,7 @@ async def test_unknown_payload_fields_are_ignored_and_counted(
         each for each in data.resource_metrics[0].scope_metrics[0].metrics if each.name == "asynq.tasks.ignored_fields"
     ]
     (point,) = metric.data.data_points
-    labels = {"messaging.destination.name": "default", "asynq.task.type": "add"}
+    labels = {"messaging.destination.name": "default", "messaging.asynq.task.type": "add"}
     assert (dict(point.attributes or {}), point.value) == (labels, 2)  # type: ignore[union-attr]  # of a counter
 
 

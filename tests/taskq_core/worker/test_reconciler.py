@@ -136,7 +136,7 @@ class TestService:
         assert (metric.name, getattr(point, "value", None), dict(point.attributes or {})) == (
             "asynq.repairs",
             3,
-            {"messaging.destination.name": "default", "asynq.repair.kind": "not_listed"},
+            {"messaging.destination.name": "default", "messaging.asynq.repair.kind": "not_listed"},
         )
 
 
