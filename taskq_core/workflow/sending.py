@@ -28,7 +28,7 @@ from taskq_core.outbox import OutboxRow
 from taskq_core.plan import Plan
 from taskq_core.preparer import PAYLOAD_MAX, Preparer
 from taskq_core.task import BaseTask, RemoteTask, Signature, Task
-from taskq_core.telemetry import LINKS, LINKS_MAX, Carrier, ProducerSpan
+from taskq_core.telemetry import LINKS, LINKS_MAX, NO_RUN, Carrier, ProducerSpan
 from taskq_core.wire import QueueKeys
 from taskq_core.workflow.canvas import Again
 from taskq_core.workflow.graph import FAILED, Failure, Graph, Node, Result
@@ -269,28 +269,21 @@ class Outgoing:
         return [*pieces, _piece(b"L", b"}" if is_named else b"]")]
 
     def _trace(self) -> None:
-        """Give a span of their own to the steps and groups that the run of a later step links to."""
+        """Give each step and group its own span `send`, which its run continues."""
         tracing, graph = self._preparer.tracing, self.graph
-        if not tracing.is_active:
+        if not tracing.is_active or len(graph.nodes) == 1:
             return
-        for number in sorted({each for node in graph.nodes for each in self._joined(node)}):
-            node = graph.nodes[number]
+        for number, node in enumerate(graph.nodes):
             queue = self.home if node.call is None else node.call.task.plan(self._preparer.keys).queue
             name = node.name if node.call is None else node.call.task.name
             span = tracing.start_producer(queue.name, name, self.task_id(node), context=self.span.context)
             self._carriers[number] = span.carrier()
             span.end()
 
-    def _joined(self, node: Node) -> list[int]:
-        """Return what a node joins: its parents where they are several, or a group."""
-        if len(node.parents) > 1 or any(self.graph.nodes[each].is_group for each in node.parents):
-            return list(node.parents)
-        return []
-
     def _plan(self, node: Node, task: BaseTask[Any]) -> tuple[Plan, bool, bytes]:
         """Return the plan of a task as a step, whether it is kept after success, and its headers, made once."""
-        joined = [self._carriers[each] for each in self._joined(node) if each in self._carriers]
-        key = (id(task), node.number if joined or node.number in self._carriers else -1)
+        parents = [self._carriers[each] for each in node.parents if each in self._carriers]
+        key = (id(task), node.number if node.number in self._carriers else -1)
         known = self._plans.get(key)
         if known is None:
             options = task.options
@@ -302,8 +295,10 @@ class Outgoing:
             if plan.confirm is not None:
                 self.confirm = _stronger(self.confirm, plan.confirm)
             own = {WORKFLOW: self.id, WORKFLOW_QUEUE: self.home.name}
-            if joined:
-                own[LINKS] = ",".join(each.headers.get("traceparent", "") for each in joined[:LINKS_MAX])
+            if parents:
+                is_join = len(parents) > 1 or any(self.graph.nodes[each].is_group for each in node.parents)
+                sends = [each.headers.get("traceparent", "") for each in parents] if is_join else []
+                own[LINKS] = ",".join([NO_RUN, *sends][:LINKS_MAX])  # the script that starts the step knows the run
             carrier = self._carriers.get(node.number) or self.span.carrier()
             headers = self._preparer.headers(plan, carrier, self._carried, own).encoded
             self.queues[plan.queue.name] = plan.queue

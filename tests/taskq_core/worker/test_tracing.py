@@ -90,6 +90,32 @@ async def test_a_task_says_how_its_runs_relate_to_its_enqueue(
     assert [link.context.span_id for link in process.links] == [send.context.span_id]
 
 
+@pytest.mark.parametrize("queue_name", ["default", "other"])
+async def test_the_next_step_of_a_chain_has_a_send_of_its_own_and_links_to_the_run_that_enqueued_it(
+    app: TaskQ, start: Runner, named: Named, queue_name: str
+) -> None:
+    """In the queue of the first step, whose script starts the next one, and in another, where a dispatcher does."""
+
+    @app.task(name="first")
+    async def first() -> int:
+        return 1
+
+    @app.task(name="second", queue=queue_name)
+    async def second(n: int) -> None: ...
+
+    await start(queues={"default": 1, "other": 1})
+    await (first.s() | second.s()).adelay()
+    await until(lambda: len({*named("process default"), *named(f"process {queue_name}")}) == 2, "both ran")
+
+    before, run = named("process default")[0], named(f"process {queue_name}")[-1]
+    assert before.parent is not None
+    assert run.parent is not None
+    (send,) = [each for each in named(f"send {queue_name}") if each.context.span_id == run.parent.span_id]
+    assert _of(send)["messaging.asynq.task.type"] == "second"
+    assert before.parent.span_id != send.context.span_id
+    assert [link.context.span_id for link in run.links] == [send.context.span_id, before.context.span_id]
+
+
 @pytest.fixture
 def telling(redis_server: RedisServer) -> TaskQ:
     opt_in = {"OPT_IN": ["receive", "settle", "body_size"]}
