@@ -618,8 +618,8 @@ WORKER = (
     Mutant(
         name="a worker that stops gives its tasks no time to finish",
         file=f"{_WORKER}/worker.py",
-        old='self._wait_for_end(self.config.span("shutdown_grace"), self._aborting)',
-        new="self._wait_for_end(0.0, self._aborting)",
+        old='self._wait_for_tasks(self.config.span("shutdown_grace"))',
+        new="self._wait_for_tasks(0.0)",
         tests=(f"{_OF_WORKER}/test_worker.py",),
     ),
     Mutant(
@@ -694,7 +694,7 @@ SCHEDULER_SUPERVISOR_AND_SETTINGS = (
     ),
     Mutant(
         name="a misspelled setting is ignored",
-        file="taskq_core/settings/records.py",
+        file="taskq_core/settings/values.py",
         old=(
             '            raise unknown(f"setting in {where}", str(key), known)\n'
             "    return {known[key]: value for key, value in mapping.items()}\n"
@@ -819,9 +819,9 @@ CLIENT_AND_WIRE = (
     ),
     Mutant(
         name="a span holds the message of an exception although messages are left out",
-        file="taskq_core/telemetry/exceptions.py",
-        old="        if messages:\n",
-        new="        if True:\n",
+        file="taskq_core/telemetry/tracing.py",
+        old="error and self._redaction.shown(error)",
+        new="error",
         tests=(f"{_CORE}/telemetry/test_spans.py",),
     ),
 )
