@@ -256,7 +256,8 @@ def test_no_signal_tells_what_tasks_are_given_return_or_raise(depot: Depot) -> N
         last = {"group": "process grouped", "flow": "process grouped", "apart": "send default"}.get(what)
         depot.trace(depot.ask(what), last or "process default")
     failed = depot.receiver.until(
-        lambda: [body for body in depot.receiver.logged if body.startswith("task failed: name=depot:broken ")], "it is logged"
+        lambda: [body for body in depot.receiver.logged if body.startswith("task failed: name=depot:broken ")],
+        "it is logged",
     )
 
     assert " error=ValueError duration=" in failed[0]
