@@ -52,7 +52,7 @@ async def test_a_task_that_expired_is_archived_and_does_not_run(
     assert isinstance(raised.value, TaskFailedError)
     assert [type(error) for error in told] == [TaskExpiredError]
     assert ends.of(late.id) == ["expired"]
-    assert "it expired" in caplog.text
+    assert f"task expired: name={work.name} id={late.id}" in caplog.text
     info = Inspector(app).task("default", late.id)
     assert info.start_by == LONG_AGO
     assert info.last_error.startswith("the task expired: it was not started by 2020-01-01")
