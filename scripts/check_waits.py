@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-SUITE = ("tests/conformance", "tests/taskq_core", "tests/taskq_django", "tests/taskq_fastapi")
+SUITE = ("tests/conformance", "tests/taskq_core", "tests/taskq_django", "tests/taskq_fastapi", "tests/taskq_sqlalchemy")
 LEAST_TIMEOUT_S = 30
 """A machine that is busy may need as long for anything."""
 TIMEOUTS = ("timeout", "within")

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("taskq_core", "taskq_django", "taskq_fastapi")
+PACKAGES = ("taskq_core", "taskq_django", "taskq_fastapi", "taskq_sqlalchemy")
 EXTRAS = "django,fastapi,dashboard,dash,sqlalchemy,otel,embedded,exporter"
 KEPT = {".py", ".pyi", ".lua", ".proto", ".html", ".css", ".tcss", ".js", ".svg", ".txt", ".po", ".mo", ".typed"}
 """Endings of files that belong into the wheel."""
@@ -46,7 +46,7 @@ IMPORTS = {
     "fastapi": "taskq_fastapi, taskq_fastapi.api",
     "dashboard": "taskq_fastapi.dashboard, taskq_fastapi.dashboard.serving, uvicorn",
     "dash": "taskq_core.cli.terminal.app",
-    "sqlalchemy": "taskq_fastapi.sqlalchemy",
+    "sqlalchemy": "taskq_sqlalchemy",
     "otel": "opentelemetry.sdk, opentelemetry.exporter.otlp.proto.http, taskq_core.telemetry.configure",
     "embedded": "taskq_core.broker.embedded",
     "exporter": "taskq_core.cli.exporter, prometheus_client",
@@ -54,8 +54,6 @@ IMPORTS = {
     "testing": "taskq_core.testing, fakeredis",
 }
 """What is imported where only the core, or one extra, is installed."""
-NEEDS = {"sqlalchemy": "fastapi,sqlalchemy"}
-"""Extras that go with another."""
 
 
 def main() -> int:
@@ -144,10 +142,9 @@ def import_with(extra: str, wheel: Path, folder: Path) -> None:
     """Install the wheel with one extra into an environment of its own and import what that is for."""
     venv.EnvBuilder(with_pip=False).create(folder)
     python = folder / "bin" / "python"
-    wanted = NEEDS.get(extra, extra)
     call(
         *(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--only-binary", ":all:"),
-        f"{wheel}[{wanted}]" if wanted else wheel,
+        f"{wheel}[{extra}]" if extra else wheel,
     )
     call(python, "-W", "error::ImportWarning", "-c", f"import {IMPORTS[extra]}", cwd=folder)
 

@@ -87,7 +87,7 @@ def fastapi() -> None:
     from sqlalchemy.orm import Session
 
     from taskq_fastapi import ClientDep, enable_depends, task_router, taskq_lifespan
-    from taskq_fastapi.sqlalchemy import enqueue_after_commit
+    from taskq_sqlalchemy import enqueue_after_commit
 
     taskq = TaskQ()
     app = FastAPI(lifespan=taskq_lifespan(taskq))

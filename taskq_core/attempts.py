@@ -18,7 +18,7 @@ _HEAD = 2048
 _MOST_STACKS = 256
 _stacks: dict[tuple[tuple[CodeType, str, int], ...], str] = {}
 """Text of stacks, by where each of their frames stands."""
-_OURS = ("taskq_core.", "taskq_django.", "taskq_fastapi.")
+_OURS = ("taskq_core.", "taskq_django.", "taskq_fastapi.", "taskq_sqlalchemy.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

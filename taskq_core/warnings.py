@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from taskq_core.errors import code_of
 
 _ROOT = Path(__file__).parents[1]
-_OURS = tuple(str(_ROOT / package) for package in ("taskq_core", "taskq_django", "taskq_fastapi"))
+_OURS = tuple(str(_ROOT / package) for package in ("taskq_core", "taskq_django", "taskq_fastapi", "taskq_sqlalchemy"))
 
 
 class TaskQWarning(UserWarning):

@@ -19,7 +19,8 @@ from sqlalchemy.pool import QueuePool
 from taskq_core import ConfigurationError, Signature, TaskArgumentsError, TaskNotSentError, TaskQ
 from taskq_core.middleware import Middleware
 from taskq_core.testing import adrain, capture
-from taskq_fastapi.sqlalchemy import _Hook, enqueue_after_commit
+from taskq_sqlalchemy import enqueue_after_commit
+from taskq_sqlalchemy.commits import _Hook
 from tests.redis_server import RedisServer
 from tests.taskq_fastapi.looking import pending
 
@@ -263,7 +264,7 @@ async def test_a_commit_holds_though_redis_does_not_answer(
     lost = enqueue_after_commit(session).enqueue(away.s("s3cret"))
     kept = enqueue_after_commit(session).enqueue(note.s(1))
 
-    with caplog.at_level(logging.ERROR, "taskq.fastapi"):
+    with caplog.at_level(logging.ERROR, "taskq.sqlalchemy"):
         await done(session.commit())
 
     assert (await done(session.execute(select(User)))).scalars().one().id == 1
@@ -379,7 +380,7 @@ def test_a_session_that_goes_without_a_commit_is_told(
 
     gc.collect()  # what other tests have left has its say before
     caplog.clear()
-    with caplog.at_level(logging.WARNING, "taskq.fastapi"):
+    with caplog.at_level(logging.WARNING, "taskq.sqlalchemy"):
         forget()
         gc.collect()
 

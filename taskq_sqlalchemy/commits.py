@@ -33,7 +33,7 @@ from taskq_core.commits import Countdown
 
 R = TypeVar("R")
 
-logger = logging.getLogger("taskq.fastapi")
+logger = logging.getLogger("taskq.sqlalchemy")
 
 _KEY = "taskq_after_commit"
 

@@ -1,0 +1,20 @@
+"""A real redis-server, and a queue application on it."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from taskq_core import TaskQ
+from tests.redis_server import RedisServer
+
+
+@pytest.fixture
+def server(redis_server: RedisServer) -> Iterator[RedisServer]:
+    """A server to which nothing is connected any more when the test has ended."""
+    yield redis_server
+    redis_server.client.client_kill_filter(_type="normal", skipme=True)
+
+
+@pytest.fixture
+def taskq(server: RedisServer) -> TaskQ:
+    return TaskQ(server.url, enqueue_timeout=30)
