@@ -7,7 +7,6 @@ whose transaction is open. All times are the database's own, so that the clocks 
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.db import DEFAULT_DB_ALIAS, connections, router, transaction
@@ -16,8 +15,7 @@ from django.db.models.aggregates import Count
 from django.db.models.functions import Now
 
 from taskq_core import ConfigurationError, TaskInfo, TaskState
-from taskq_core.broker.operations import Confirmation, NewTask, StoredTask
-from taskq_core.limits import limit_of
+from taskq_core.broker.operations import StoredTask
 from taskq_core.outbox import OutboxFigures, OutboxRow, OutboxTable
 from taskq_core.records import task_info
 from taskq_django.middleware import on_healthy_connections
@@ -47,26 +45,7 @@ class DatabaseTable:
         """Write rows in the transaction that is open, or in one of their own."""
         largest = max((len(row.task.message) for row in rows), default=0) or 1
         self._rows.bulk_create(
-            [
-                OutboxTask(
-                    receipt=row.receipt,
-                    queue=row.queue,
-                    name=row.name,
-                    task_id=row.task.task_id,
-                    message=row.task.message,
-                    size=len(row.task.message),
-                    start_at_s=row.task.start_at_s,
-                    start_in_ms=row.task.start_in_ms,
-                    unique_key=row.task.unique_key,
-                    unique_s=row.task.unique_s,
-                    unique_rule=row.task.unique_rule,
-                    group=row.task.group,
-                    replicas=None if row.task.confirm is None else row.task.confirm.replicas,
-                    fsynced=row.task.confirm is not None and row.task.confirm.fsynced,
-                    is_workflow=row.is_workflow,
-                )
-                for row in rows
-            ],
+            [OutboxTask(**row.columns()) for row in rows],
             batch_size=max(1, min(WRITTEN_AT_ONCE, WRITTEN_BYTES // largest)),
         )
 
@@ -91,7 +70,7 @@ class DatabaseTable:
             return []
         age = ExpressionWrapper(Now() - F("created_at"), output_field=DurationField())
         mine = self._rows.filter(pk__in=chosen, claim=claim).annotate(age=age).order_by("pk")
-        return [_row(each) for each in mine]
+        return [OutboxRow.from_columns(each, each.age.total_seconds()) for each in mine]
 
     def delete(self, claim: str, receipts: Sequence[str]) -> int:
         """Delete rows of a claim, and return how many."""
@@ -148,28 +127,6 @@ def _fitting(rows: "QuerySet[OutboxTask]", most: int, most_bytes: int) -> list[i
         if total >= most_bytes:
             break
     return chosen
-
-
-def _row(stored: Any) -> OutboxRow:
-    return OutboxRow(
-        receipt=stored.receipt,
-        queue=stored.queue,
-        name=stored.name,
-        task=NewTask(
-            stored.task_id,
-            bytes(stored.message),
-            stored.start_at_s,
-            stored.start_in_ms,
-            stored.unique_key,
-            stored.unique_s,
-            stored.group,
-            "" if stored.is_workflow else limit_of(bytes(stored.message)),
-            None if stored.replicas is None else Confirmation(stored.replicas, stored.fsynced),
-            unique_rule=stored.unique_rule,
-        ),
-        age_s=max(0.0, stored.age.total_seconds()),
-        is_workflow=stored.is_workflow,
-    )
 
 
 class DatabaseOutbox:

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, Self
 
-from taskq_core.broker.operations import NewTask
+from taskq_core.broker.operations import Confirmation, NewTask
+from taskq_core.limits import limit_of
 from taskq_core.records import TaskInfo
 
 
@@ -28,6 +29,57 @@ class OutboxRow:
     task: NewTask
     age_s: float = 0.0
     is_workflow: bool = False
+
+    def columns(self) -> dict[str, Any]:
+        """Return the values that a table stores, by the names that its columns have in every adapter."""
+        task = self.task
+        return {
+            "receipt": self.receipt,
+            "queue": self.queue,
+            "name": self.name,
+            "task_id": task.task_id,
+            "message": task.message,
+            "size": len(task.message),
+            "start_at_s": task.start_at_s,
+            "start_in_ms": task.start_in_ms,
+            "unique_key": task.unique_key,
+            "unique_s": task.unique_s,
+            "unique_rule": task.unique_rule,
+            "group": task.group,
+            "replicas": None if task.confirm is None else task.confirm.replicas,
+            "fsynced": task.confirm is not None and task.confirm.fsynced,
+            "is_workflow": self.is_workflow,
+        }
+
+    @classmethod
+    def from_columns(cls, stored: Any, age_s: float) -> Self:
+        """Build a row from an object whose attributes are the columns.
+
+        Args:
+            stored: A row as the database's library returns it.
+            age_s: Seconds since the row was written, by the database's clock. Less than 0 counts as 0.
+        """
+        message = bytes(stored.message)
+        task = NewTask(
+            stored.task_id,
+            message,
+            stored.start_at_s,
+            stored.start_in_ms,
+            stored.unique_key,
+            stored.unique_s,
+            stored.group,
+            "" if stored.is_workflow else limit_of(message),
+            None if stored.replicas is None else Confirmation(stored.replicas, stored.fsynced),
+            unique_rule=stored.unique_rule,
+        )
+        return cls(
+            receipt=stored.receipt,
+            queue=stored.queue,
+            name=stored.name,
+            task=task,
+            age_s=max(0.0, age_s),
+            is_workflow=stored.is_workflow,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
