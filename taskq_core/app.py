@@ -52,6 +52,8 @@ class TaskQ(Registry):
         url: Where Redis is, or a redis-py client. `settings.url` otherwise.
         settings: A `Settings` record; single settings may be given by name instead or on top.
         embedded_folder: Folder of the private server's data for `embedded://` without a path.
+        outbox: Where tasks are written before Redis gets them, for example `taskq_sqlalchemy.SQLAlchemyOutbox`. It is
+            used unless `enqueue` says otherwise.
         **values: Single settings in lower case, for example `prefix=`, `queues=`, `concurrency=`, `defaults=`.
 
     Raises:
@@ -71,20 +73,23 @@ class TaskQ(Registry):
         *,
         settings: Settings | None = None,
         embedded_folder: Path | str = ".taskq",
+        outbox: Outbox | None = None,
         **values: Any,
     ) -> None:
         if url is not None:
             values["url"] = url
+        if outbox is not None:
+            values.setdefault("enqueue", EnqueueMode.OUTBOX)
         known = [each.name for each in fields(Settings)]
         for name in values:
             if name not in known:
-                raise unknown("setting", name, [*known, "settings", "embedded_folder"])
+                raise unknown("setting", name, [*known, "settings", "embedded_folder", "outbox"])
         super().__init__()
         self._embedded_folder = Path(embedded_folder)
         self._runtime: Runtime | None = None
         self._lock = threading.RLock()
         self._hook: TransactionHook | None = None
-        self._outbox: Outbox | None = None
+        self._outbox = outbox
         self._diverted: Store | None = None
         self.bridge = Bridge()
         self._settings = Settings(**values) if settings is None else replace(settings, **values)
@@ -135,7 +140,10 @@ class TaskQ(Registry):
     def _check(self, settings: Settings) -> None:
         Endpoint(settings.url, embedded_folder=self._embedded_folder)  # connects to nothing
         if settings.enqueue is EnqueueMode.OUTBOX and self.outbox is None:
-            raise ConfigurationError("ENQUEUE = 'outbox' needs a database to write tasks to; taskq_django brings one")
+            raise ConfigurationError(
+                "ENQUEUE is 'outbox', and there is no database to write tasks to: pass "
+                "TaskQ(outbox=taskq_sqlalchemy.SQLAlchemyOutbox(...)), or use taskq_django, which has one"
+            )
         check_defaults(settings.defaults)
         check_defaults(settings.email.options, where="EMAIL['OPTIONS']")
         schedule_lines(settings.schedule, zone=settings.time_zone)
@@ -331,6 +339,8 @@ class TaskQ(Registry):
             runtime, self._runtime = self._runtime, None
         if runtime is not None:
             runtime.close()
+        if self._outbox is not None:
+            self._outbox.close()
 
     async def aclose(self) -> None:
         """Close the connections of this event loop and of blocking code. The next use opens new ones."""

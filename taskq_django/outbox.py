@@ -171,6 +171,9 @@ class DatabaseOutbox:
         """Return the table of each database that has one, for threads that look after no connections themselves."""
         return [RelayedTable(alias) for alias in outbox_aliases()]
 
+    def close(self) -> None:
+        """Do nothing: the connections are Django's."""
+
 
 def outbox_aliases() -> list[str]:
     """Return the databases that have an outbox, by the router."""

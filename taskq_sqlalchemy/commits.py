@@ -1,26 +1,19 @@
 """Enqueue tasks when SQLAlchemy's transaction has committed, and not at all if it is rolled back.
 
-::
-
-    async def sign_up(session: AsyncSession, client: ClientDep) -> None:
-        session.add(user := User(...))
-        await session.flush()
-        enqueue_after_commit(session).enqueue(welcome.s(user.id))
-        await session.commit()  # now it is enqueued, and a worker finds the user
-
 A task belongs to the innermost transaction that is open: what is enqueued inside a savepoint is dropped with it, and
-with all around it. In a session that has not begun anything yet it belongs to the next commit: SQLAlchemy tells nobody
-of a rollback that had nothing to end. A call is checked at once; only the sending waits, and `commit` returns when it
-is done. What goes wrong then is logged and noted in the handle: the data is committed all the same. Between the commit
-and the sending a process may die, and the task is lost; who cannot have that needs an outbox.
+with all around it. In a session that has not begun anything yet it belongs to the next commit: SQLAlchemy does not
+report a rollback that had nothing to end. A call is checked at once. Only the sending waits, and `commit` returns when
+it is done. What goes wrong then is logged and noted in the handle: the data is committed all the same.
 
-For sessions of either kind, and the registries `scoped_session` and `async_scoped_session`.
+With an outbox the task is a row in the transaction as well, and a worker sends what `commit` did not. Without one, a
+process that dies between the commit and the sending loses the task.
 """
 
 import asyncio
 import logging
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 from sqlalchemy import event
@@ -28,8 +21,11 @@ from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.util import await_only
 from sqlalchemy.util.concurrency import in_greenlet
 
-from taskq_core import BulkResult, Client, ConfigurationError, EnqueueError, Signature, TaskHandle, TaskQ
+from taskq_core import BulkResult, ConfigurationError, EnqueueError, Signature, TaskHandle, TaskQ, WorkflowHandle
 from taskq_core.commits import Countdown
+from taskq_core.settings import EnqueueMode
+from taskq_core.workflow.canvas import Canvas, Part
+from taskq_sqlalchemy.outbox import SQLAlchemyOutbox
 
 R = TypeVar("R")
 
@@ -43,6 +39,7 @@ class AfterCommit:
 
     def __init__(self, sessions: tuple[Session, ...]) -> None:
         self._sessions = sessions
+        self._hook = _Hook(sessions)
 
     def enqueue(self, call: Signature[R]) -> TaskHandle[R]:
         """Enqueue one call when the sessions have committed.
@@ -54,29 +51,67 @@ class AfterCommit:
 
         Raises:
             TaskArgumentsError, PayloadTooLargeError: The call does not fit.
+            ConfigurationError: The queue application has an outbox, and there are several sessions.
         """
-        return _client_of(call).defer(call, _Hook(self._sessions))
+        app = _app_of_call(call)
+        joined = self._joined(app)
+        if joined is None:
+            return app.client.defer(call, self._hook)
+        with joined:
+            return app.client.enqueue(call)
 
     def enqueue_many(self, calls: Iterable[Signature[Any]]) -> BulkResult:
         """Enqueue any number of calls of one queue application when the sessions have committed, or none of them.
 
         Raises:
             TaskArgumentsError, PayloadTooLargeError: A call does not fit.
-            ConfigurationError: There is no call, or they are of several queue applications.
+            ConfigurationError: The calls are empty or belong to several queue applications, or the application has an
+                outbox and there are several sessions.
         """
         calls = list(calls)
-        clients = {id(client): client for client in map(_client_of, calls)}
-        if len(clients) != 1:
-            raise ConfigurationError(f"enqueue_many takes calls of one queue application, got {len(clients)}")
-        (client,) = clients.values()
-        return client.defer_many(calls, _Hook(self._sessions))
+        apps = set(map(_app_of_call, calls))
+        if len(apps) != 1:
+            raise ConfigurationError(f"enqueue_many takes calls of one queue application, got {len(apps)}")
+        (app,) = apps
+        joined = self._joined(app)
+        if joined is None:
+            return app.client.defer_many(calls, self._hook)
+        with joined:
+            return app.client.enqueue_many(calls)
+
+    def enqueue_workflow(self, workflow: Part) -> WorkflowHandle:
+        """Enqueue a workflow when the sessions have committed.
+
+        Raises:
+            WorkflowDefinitionError, PayloadTooLargeError: It cannot be.
+            ConfigurationError: The queue application has an outbox, and there are several sessions.
+        """
+        if not isinstance(workflow, Signature | Canvas):
+            raise ConfigurationError(f"enqueue_workflow takes a chain, group or step, got {type(workflow).__name__}")
+        app = _app_of(workflow)
+        joined = self._joined(app)
+        if joined is None:
+            return app.runtime.workflows.enqueue(workflow, self._hook)
+        with joined:
+            return app.enqueue_workflow(workflow)
+
+    def _joined(self, app: TaskQ) -> AbstractContextManager[None] | None:
+        """Return the block in which the application's outbox writes to the session, None if it has no such outbox."""
+        outbox = app.outbox if app.settings.enqueue is EnqueueMode.OUTBOX else None
+        if not isinstance(outbox, SQLAlchemyOutbox):
+            return None
+        if len(self._sessions) > 1:
+            raise ConfigurationError(
+                f"a row of the outbox is written in the transaction of one session, got {len(self._sessions)} sessions"
+            )
+        return outbox.joined(self._sessions[0], self._hook)
 
 
 def enqueue_after_commit(*sessions: Any) -> AfterCommit:
     """Return what enqueues when a session has committed; of several, after the last, and not if one is rolled back.
 
     Args:
-        *sessions: `Session`, `AsyncSession`, or a registry of either.
+        *sessions: `Session`, `AsyncSession`, or a registry of either. One, if the queue application has an outbox.
 
     Raises:
         ConfigurationError: There is none, or something is no session.
@@ -98,11 +133,18 @@ def _plain_session(session: Any) -> Session:
     return found
 
 
-def _client_of(call: Signature[Any]) -> Client:
-    app = call.task.enqueuer if isinstance(call, Signature) else None
+def _app_of_call(call: object) -> TaskQ:
+    if not isinstance(call, Signature):
+        hint = "; use enqueue_workflow" if isinstance(call, Canvas) else ""
+        raise ConfigurationError(f"a call is made by task.s(...), got {type(call).__name__}{hint}")
+    return _app_of(call)
+
+
+def _app_of(part: Part) -> TaskQ:
+    app = part.task.enqueuer if isinstance(part, Signature) else part.enqueuer
     if not isinstance(app, TaskQ):
-        raise ConfigurationError(f"a call is made by task.s(...), got {type(call).__name__}")
-    return app.client
+        raise ConfigurationError(f"enqueue_after_commit takes calls of a TaskQ, got those of {type(app).__name__}")
+    return app
 
 
 class _Sending:
@@ -160,6 +202,7 @@ class _Waiting:
 
     def __init__(self) -> None:
         self._sendings: dict[int | None, list[_Sending]] = {}
+        self._committed: list[_Sending] = []
 
     @property
     def count(self) -> int:
@@ -177,19 +220,26 @@ class _Waiting:
             if waiting:
                 self._sendings.setdefault(_key(savepoint.parent), []).extend(waiting)
             return
-        ready = [*self._sendings.pop(None, ()), *self._sendings.pop(_key(session.get_transaction()), ())]
+        root = _key(session.get_transaction())
+        self._committed += [*self._sendings.pop(None, ()), *self._sendings.pop(root, ())]
+
+    def ended(self, session: Session, transaction: SessionTransaction) -> None:
+        """A transaction has ended: drop what still waits for it, and send what it committed.
+
+        Only now is its connection back in the pool, from which the outbox takes one: if each commit held one and
+        waited for another, many at once would wait for each other.
+        """
+        self._sendings.pop(_key(transaction), None)
+        if transaction.parent is not None:
+            return
+        self._sendings.pop(None, None)
+        ready, self._committed = self._committed, []
         if not ready:
             return
         if in_greenlet():
             await_only(asyncio.to_thread(_tell_committed, ready))  # all in one call, which no cancellation cuts short
         else:
             _tell_committed(ready)
-
-    def ended(self, session: Session, transaction: SessionTransaction) -> None:
-        """A transaction has ended: what still waits for it is dropped."""
-        self._sendings.pop(_key(transaction), None)
-        if transaction.parent is None:
-            self._sendings.pop(None, None)
 
 
 def _key(transaction: SessionTransaction | None) -> int | None:

@@ -192,6 +192,8 @@ class OutboxSender:
             pass  # told when it opened
         except BrokerError as error:
             whole.failure = error
+        except Exception:  # the database failed: the rows are committed all the same, and a worker sends them
+            logger.exception("tasks wait in the outbox of database %r", table.name)
         if whole.failure is not None:
             count = "1 task waits" if len(waiting) == 1 else f"{len(waiting)} tasks wait"
             logger.warning("%s in the outbox of database %r: %s", count, table.name, whole.failure)

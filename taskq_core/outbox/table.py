@@ -159,3 +159,7 @@ class Outbox(Protocol):
     def tables(self) -> Sequence[OutboxTable]:
         """Return the table of each database that has one."""
         ...
+
+    def close(self) -> None:
+        """Close connections that the outbox opened for itself. The next use opens new ones."""
+        ...

@@ -6,7 +6,7 @@ What is asked and in which order is written once, as generators of operations (`
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import chain, islice
 from typing import Any
@@ -84,8 +84,10 @@ class WorkflowClient:
 
     # --- enqueue ------------------------------------------------------------------------------------------------------
 
-    def enqueue(self, workflow: Part) -> WorkflowHandle:
+    def enqueue(self, workflow: Part, hook: TransactionHook | None = None) -> WorkflowHandle:
         """Enqueue a workflow, blocking, and return its handle. Members of large groups are streamed.
+
+        `hook` postpones the sending instead of the application's own hook. For adapters.
 
         Raises:
             WorkflowDefinitionError, PayloadTooLargeError: It cannot be; nothing was written, unless it is for a member
@@ -107,7 +109,8 @@ class WorkflowClient:
                 self._outbox.send_workflow(outgoing.rows(), lambda is_sent: handle.mark_sent(is_late=not is_sent))
             return handle
         early: list[list[tuple[Any, int, list[bytes]]]] = []
-        if self._defer(lambda: self._send_deferred(outgoing, handle, early[0])):
+        hook = hook or self._hook
+        if hook is not None and hook.defer(lambda: self._send_deferred(outgoing, handle, early[0])):
             early.append(list(self._batches(outgoing)))
             handle.mark_deferred()
             return handle
@@ -133,19 +136,13 @@ class WorkflowClient:
                 )
             return handle
         early: list[list[tuple[Any, int, list[bytes]]]] = []
-        if await self._adefer(lambda: self._send_deferred(outgoing, handle, early[0])):
+        hook = self._hook
+        if hook is not None and await hook.adefer(lambda: self._send_deferred(outgoing, handle, early[0])):
             early.append([batch async for batch in self._abatches(outgoing)])
             handle.mark_deferred()
             return handle
         await self._asend(outgoing, handle)
         return handle
-
-    def _defer(self, send: Callable[[], None]) -> bool:
-        """Let `send` be called after the commit of the surrounding transaction; False if none is open."""
-        return self._hook is not None and self._hook.defer(send)
-
-    async def _adefer(self, send: Callable[[], None]) -> bool:
-        return self._hook is not None and await self._hook.adefer(send)
 
     def _prepare(self, graph: Graph) -> tuple[Outgoing, WorkflowHandle]:
         workflow_id = new_task_id()

@@ -504,6 +504,44 @@ TASKQ = {"URL": "redis://127.0.0.1:1/0"}
         assert said in done.stdout
 
 
+@pytest.mark.redis
+def test_the_app_of_the_page_on_the_outbox_with_sqlalchemy_runs(tmp_path: Path, redis_server: RedisServer) -> None:
+    """While Redis is away an order is stored with its task, a refused one has none, and a worker sends what waits."""
+    page = ROOT / "docs/how-to/use-the-outbox-with-sqlalchemy.md"
+    write_files(page, tmp_path)
+    look = next(each.text for each in blocks(page) if "outbox_tables" in each.text)
+    post = """
+        from fastapi.testclient import TestClient
+        from shop.main import app
+
+        with TestClient(app) as client:
+            print(client.post("/orders", params={"email": "ada@example.com"}).status_code)
+            print(client.post("/orders").status_code)
+        """
+
+    away = run_python(tmp_path, post, TASKQ_URL="unix:///nowhere/at/all.sock", TASKQ_ENQUEUE_TIMEOUT="0.1")
+    waiting = run_python(tmp_path, look)
+    there = run_python(tmp_path, post, TASKQ_URL=redis_server.unix_url)
+    worker = subprocess.run(
+        ("taskq", "worker", "shop.queue:taskq", "--burst"),
+        cwd=tmp_path,
+        env=environment(tmp_path, TASKQ_URL=redis_server.unix_url),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+    assert away.split() == there.split() == ["202", "422"]
+    name, count, age = waiting.rsplit(maxsplit=2)
+    assert (name, count) == (str(tmp_path / "shop.db"), "1")
+    assert float(age) >= 0
+    assert worker.returncode == 0, worker.stderr
+    orders = [f"order {number} is confirmed to ada@example.com" for number in (1, 2)]
+    assert sorted(line for line in worker.stdout.splitlines() if line.startswith("order")) == orders
+    assert run_python(tmp_path, look).split()[1:] == ["0", "None"]
+
+
 CONTINUED = ("how-to/build-workflows.md", "how-to/limit-tasks.md")
 
 

@@ -16,11 +16,10 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_ses
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session, sessionmaker
 from sqlalchemy.pool import QueuePool
 
-from taskq_core import ConfigurationError, Signature, TaskArgumentsError, TaskNotSentError, TaskQ
+from taskq_core import ConfigurationError, Signature, TaskArgumentsError, TaskNotSentError, TaskQ, chain
 from taskq_core.middleware import Middleware
 from taskq_core.testing import adrain, capture
-from taskq_sqlalchemy import enqueue_after_commit
-from taskq_sqlalchemy.commits import _Hook
+from taskq_sqlalchemy.commits import _Hook, enqueue_after_commit
 from tests.redis_server import RedisServer
 from tests.taskq_fastapi.looking import pending
 
@@ -237,6 +236,25 @@ async def test_a_call_that_does_not_fit_is_refused_at_once(session: Any, note: A
         enqueue_after_commit(session).enqueue(note.s("seven"))
     with pytest.raises(ConfigurationError, match=r"a call is made by task.s\(...\), got int"):
         enqueue_after_commit(session).enqueue(7)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="got Chain; use enqueue_workflow"):
+        enqueue_after_commit(session).enqueue(chain(note.si(1), note.si(2)))  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="takes a chain, group or step, got int"):
+        enqueue_after_commit(session).enqueue_workflow(7)  # type: ignore[arg-type]
+
+
+async def test_a_workflow_is_enqueued_by_the_commit(server: RedisServer, session: Any, note: Any) -> None:
+    kept = enqueue_after_commit(session).enqueue_workflow(chain(note.si(1), note.si(2)))
+    assert not kept.is_sent
+    assert pending(server) == []
+    await done(session.commit())
+    assert (await kept.arefresh()).total == 2
+
+    enqueue_after_commit(session).enqueue_workflow(chain(note.si(3)))
+    session.add(User(id=1))
+    await done(session.flush())
+    await done(session.rollback())
+    await done(session.commit())
+    assert len(pending(server)) == 1
 
 
 async def test_middleware_looks_at_the_call_when_it_is_made(session: Any, taskq: TaskQ, note: Any) -> None:

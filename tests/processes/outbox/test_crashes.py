@@ -1,7 +1,7 @@
-"""A process that uses the outbox is killed, or sleeps, at each step: no task is lost, none is sent without its data.
+"""A process that uses an outbox is killed, or sleeps, at each step: no task is lost, none is sent without its data.
 
-Each step is tried on SQLite and, where there is one, on PostgreSQL. What is compared afterwards: the user's data, the
-rows, Redis, and what the tasks did.
+Each step is tried with each adapter, on SQLite and, where there is one, on PostgreSQL. What is compared afterwards: the
+user's data, the rows, Redis, and what the tasks did.
 """
 
 import json
@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +27,45 @@ POINTS = ("row written", "committed", "claimed", "sent", "row deleted", "receipt
 AWAY: dict[str, Any] = {"redis": "unix:///nowhere/at/all.sock", "patience_s": 0.1}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Adapter:
+    """What the processes are given, and what the adapter's tables are called."""
+
+    plan: dict[str, Any]
+    orders: str
+    rows: str
+    end_claims: str
+
+
+DJANGO = Adapter(
+    plan={"adapter": "django_shop"},
+    orders="auth_group",
+    rows="taskq_django_outboxtask",
+    end_claims="claimed_until = '2020-01-01 00:00:00'",
+)
+SQLALCHEMY = Adapter(
+    plan={"adapter": "sqlalchemy_shop", "is_async": False},
+    orders="orders",
+    rows="taskq_outbox",
+    end_claims="claimed_until_s = 0",
+)
+SQLALCHEMY_ASYNC = replace(SQLALCHEMY, plan={"adapter": "sqlalchemy_shop", "is_async": True})
+
+
 class Shop:
     """A database with a few processes around it."""
 
-    def __init__(self, database: dict[str, Any], redis: RedisServer, folder: Path) -> None:
+    def __init__(self, adapter: Adapter, database: dict[str, Any], redis: RedisServer, folder: Path) -> None:
+        self.adapter = adapter
         self.database = database
         self.redis = redis
         self.effects = folder / "effects"
         self.call("migrate")
 
     def start(self, action: str, **plan: Any) -> "subprocess.Popen[str]":
-        plan = {"database": self.database, "redis": self.redis.unix_url, "effects": str(self.effects), **plan}
-        command = [sys.executable, "-m", "tests.processes.taskq_django.outbox_program", action, json.dumps(plan)]
+        where = {"database": self.database, "redis": self.redis.unix_url, "effects": str(self.effects)}
+        plan = {**self.adapter.plan, **where, **plan}
+        command = [sys.executable, "-m", "tests.processes.outbox.program", action, json.dumps(plan)]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def call(self, action: str, *, status: int = 0, **plan: Any) -> str:
@@ -62,13 +90,13 @@ class Shop:
 
     def end_claims(self) -> None:
         """Let the time pass for which rows are claimed."""
-        self.query("UPDATE taskq_django_outboxtask SET claimed_until = '2020-01-01 00:00:00'")
+        self.query(f"UPDATE {self.adapter.rows} SET {self.adapter.end_claims}")
 
     def orders(self) -> list[str]:
-        return sorted(name for (name,) in self.query("SELECT name FROM auth_group"))
+        return sorted(name for (name,) in self.query(f"SELECT name FROM {self.adapter.orders}"))
 
     def rows(self) -> int:
-        return int(self.query("SELECT count(*) FROM taskq_django_outboxtask")[0][0])
+        return int(self.query(f"SELECT count(*) FROM {self.adapter.rows}")[0][0])
 
     def shipped(self) -> list[str]:
         return sorted(self.effects.read_text().split()) if self.effects.exists() else []
@@ -77,18 +105,22 @@ class Shop:
         return int(self.redis.client.zcard("taskq:{default}:delivered"))
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+def in_file(folder: Path) -> dict[str, Any]:
+    """Return Django's settings of a database of SQLite."""
+    name = str(folder / "shop.sqlite3")
+    return {"ENGINE": "django.db.backends.sqlite3", "NAME": name, "OPTIONS": {"timeout": 20}}
+
+
+@pytest.fixture(
+    params=[(DJANGO, "sqlite"), (DJANGO, "postgresql"), (SQLALCHEMY, "sqlite"), (SQLALCHEMY_ASYNC, "postgresql")],
+    ids=["django-sqlite", "django-postgresql", "sqlalchemy-sqlite", "sqlalchemy-async-postgresql"],
+)
 def shop(request: pytest.FixtureRequest, redis_server: RedisServer, tmp_path: Path) -> Shop:
-    if request.param == "sqlite":
-        database = {
-            "ENGINE": "django.db.backends.sqlite3",
-            "NAME": str(tmp_path / "shop.sqlite3"),
-            "OPTIONS": {"timeout": 20},
-        }
-    else:
-        server: PostgresServer = request.getfixturevalue("postgres_server")
-        database = server.create(f"shop_{os.getpid()}_{time.monotonic_ns()}")
-    return Shop(database, redis_server, tmp_path)
+    adapter, kind = request.param
+    if kind == "sqlite":
+        return Shop(adapter, in_file(tmp_path), redis_server, tmp_path)
+    server: PostgresServer = request.getfixturevalue("postgres_server")
+    return Shop(adapter, server.create(f"shop_{os.getpid()}_{time.monotonic_ns()}"), redis_server, tmp_path)
 
 
 @pytest.mark.parametrize("point", POINTS)
@@ -124,12 +156,10 @@ def test_a_relay_that_is_killed(shop: Shop, point: str) -> None:
     assert shop.redis.client.keys("asynq:{default}:t:*") == []
 
 
-@pytest.fixture
-def file_shop(redis_server: RedisServer, tmp_path: Path) -> Shop:
+@pytest.fixture(params=[DJANGO, SQLALCHEMY], ids=["django", "sqlalchemy"])
+def file_shop(request: pytest.FixtureRequest, redis_server: RedisServer, tmp_path: Path) -> Shop:
     """On SQLite alone: what the database does is the same for rows of any kind."""
-    name = str(tmp_path / "shop.sqlite3")
-    database = {"ENGINE": "django.db.backends.sqlite3", "NAME": name, "OPTIONS": {"timeout": 20}}
-    return Shop(database, redis_server, tmp_path)
+    return Shop(request.param, in_file(tmp_path), redis_server, tmp_path)
 
 
 @pytest.mark.parametrize(

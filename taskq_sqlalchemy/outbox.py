@@ -1,0 +1,224 @@
+"""The outbox in a database of SQLAlchemy: its table, and how rows get into it and out of it.
+
+`taskq_core.outbox` has the rules. A row is added to the session whose transaction it belongs to, so SQLAlchemy drops
+it with that transaction or savepoint. All other statements run in short transactions on the outbox's engine.
+All times are the database's, so the clocks of web servers do not matter.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    URL,
+    BigInteger,
+    Boolean,
+    Double,
+    Engine,
+    Integer,
+    LargeBinary,
+    SmallInteger,
+    String,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy.sql.functions import FunctionElement
+
+from taskq_core import ConfigurationError
+from taskq_core.commits import TransactionHook
+from taskq_core.outbox import OutboxFigures, OutboxRow, OutboxTable
+from taskq_sqlalchemy.database import AsyncDatabase, Database
+
+DIALECTS = ("postgresql", "sqlite")
+
+
+class UnixNow(FunctionElement[float]):
+    """The database's clock, in seconds since 1970."""
+
+    type = Double()
+    inherit_cache = True
+
+
+@compiles(UnixNow, "postgresql")
+def _now_of_postgresql(element: UnixNow, compiler: Any, **_: Any) -> str:
+    return "date_part('epoch', statement_timestamp())"
+
+
+@compiles(UnixNow, "sqlite")
+def _now_of_sqlite(element: UnixNow, compiler: Any, **_: Any) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+class OutboxTaskMixin:
+    """The columns of the outbox. Derive a model from it, so that Alembic finds the table beside your own.
+
+    Example:
+        `class OutboxTask(OutboxTaskMixin, Base): pass`
+    """
+
+    __tablename__ = "taskq_outbox"
+
+    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
+    receipt: Mapped[str] = mapped_column(String(32), unique=True)
+    queue: Mapped[str] = mapped_column(String(256))
+    name: Mapped[str] = mapped_column(String(256))
+    task_id: Mapped[str] = mapped_column(String(256))
+    message: Mapped[bytes] = mapped_column(LargeBinary)
+    size: Mapped[int] = mapped_column(Integer)
+    start_at_s: Mapped[int | None] = mapped_column(BigInteger)
+    start_in_ms: Mapped[int | None] = mapped_column(BigInteger)
+    unique_key: Mapped[str] = mapped_column(String(1024))
+    unique_s: Mapped[int] = mapped_column(BigInteger)
+    unique_rule: Mapped[str] = mapped_column(String(1024))
+    group: Mapped[str] = mapped_column(String(256))
+    replicas: Mapped[int | None] = mapped_column(SmallInteger)
+    fsynced: Mapped[bool] = mapped_column(Boolean)
+    is_workflow: Mapped[bool] = mapped_column(Boolean)
+    created_s: Mapped[float] = mapped_column(Double, default=UnixNow())
+    claim: Mapped[str] = mapped_column(String(32), default="")
+    claimed_until_s: Mapped[float | None] = mapped_column(Double)
+
+
+class SQLAlchemyTable:
+    """The core's `OutboxTable` for one model."""
+
+    def __init__(self, database: Database | AsyncDatabase, model: type[Any], name: str) -> None:
+        self.name = name
+        self._database = database
+        self._table = model.__table__
+        self._columns = model.__table__.c
+
+    def write(self, rows: Sequence[OutboxRow]) -> None:
+        """Write rows in a new transaction."""
+        values = [row.columns() for row in rows]
+        self._database.run(lambda connection: connection.execute(insert(self._table), values))
+
+    def claim(
+        self, claim: str, *, most: int, most_bytes: int, seconds: float, receipts: Sequence[str] | None = None
+    ) -> list[OutboxRow]:
+        """Claim rows. PostgreSQL skips rows that another sender is claiming; SQLite has one writer at a time."""
+        c = self._columns
+        free = select(c.id, c.size).where(or_(c.claimed_until_s.is_(None), c.claimed_until_s < UnixNow()))
+        if receipts is not None:
+            free = free.where(c.receipt.in_(receipts[:most]))
+        locked = free.order_by(c.id).limit(most).with_for_update(skip_locked=True).cte("locked")
+        size_before = func.sum(locked.c.size).over(order_by=locked.c.id) - locked.c.size
+        sized = select(locked.c.id, size_before.label("size_before")).subquery()
+        fitting = select(sized.c.id).where(sized.c.size_before < most_bytes)
+        # One statement: a transaction of SQLite that reads before it writes fails if another one writes in between.
+        statement = (
+            update(self._table)
+            .where(c.id.in_(fitting))
+            .values(claim=claim, claimed_until_s=UnixNow() + seconds)
+            .returning(*c, (UnixNow() - c.created_s).label("age_s"))
+        )
+        claimed = self._database.run(lambda connection: connection.execute(statement).all())
+        return [OutboxRow.from_columns(row, row.age_s) for row in sorted(claimed, key=lambda row: int(row.id))]
+
+    def delete(self, claim: str, receipts: Sequence[str]) -> int:
+        """Delete rows of a claim, and return how many."""
+        statement = delete(self._table).where(self._columns.receipt.in_(receipts), self._columns.claim == claim)
+        return self._database.run(lambda connection: connection.execute(statement).rowcount)
+
+    def release(self, claim: str, receipts: Sequence[str], *, seconds: float) -> None:
+        """Give up the claim on rows; they can be claimed again after so many seconds."""
+        until = UnixNow() + seconds if seconds > 0 else None
+        of_claim = self._columns.receipt.in_(receipts), self._columns.claim == claim
+        statement = update(self._table).where(*of_claim).values(claim="", claimed_until_s=until)
+        self._database.run(lambda connection: connection.execute(statement))
+
+    def figures(self) -> OutboxFigures:
+        """Count what waits."""
+        statement = select(func.count(), UnixNow() - func.min(self._columns.created_s)).select_from(self._table)
+        waiting, oldest_s = self._database.run(lambda connection: connection.execute(statement).one())
+        return OutboxFigures(waiting=waiting, oldest_s=None if oldest_s is None else max(0.0, oldest_s))
+
+
+class SQLAlchemyOutbox:
+    """Writes tasks to a table of your database, in the transaction of your session. Pass it to `TaskQ(outbox=...)`.
+
+    Args:
+        engine: An `Engine` or `AsyncEngine` of the database that your sessions write to, on PostgreSQL or SQLite.
+            The connections of an `AsyncEngine` belong to your event loop, so the outbox opens a second pool.
+        model: Your model, derived from `OutboxTaskMixin`.
+
+    Raises:
+        ConfigurationError: The database is neither PostgreSQL nor SQLite, or the model does not derive from
+            `OutboxTaskMixin`.
+    """
+
+    def __init__(self, engine: Engine | AsyncEngine, model: type[Any]) -> None:
+        if not isinstance(engine, Engine | AsyncEngine):
+            raise ConfigurationError(f"SQLAlchemyOutbox takes an Engine or AsyncEngine, got {type(engine).__name__}")
+        if engine.dialect.name not in DIALECTS:
+            raise ConfigurationError(f"the outbox works on {' and '.join(DIALECTS)}, got {engine.dialect.name!r}")
+        if not (isinstance(model, type) and issubclass(model, OutboxTaskMixin) and hasattr(model, "__table__")):
+            raise ConfigurationError(
+                f"SQLAlchemyOutbox takes a model, `class OutboxTask(OutboxTaskMixin, Base)`, got {model!r}"
+            )
+        self._model = model
+        self._database = AsyncDatabase(engine) if isinstance(engine, AsyncEngine) else Database(engine)
+        self._table = SQLAlchemyTable(self._database, model, _name_of(engine.url))
+        self._joined: ContextVar[tuple[Session, TransactionHook] | None] = ContextVar("taskq_session", default=None)
+
+    @contextmanager
+    def joined(self, session: Session, hook: TransactionHook) -> Iterator[None]:
+        """Write what is enqueued in this block in the transaction of a session; `hook` hears of its commit."""
+        token = self._joined.set((session, hook))
+        try:
+            yield
+        finally:
+            self._joined.reset(token)
+
+    def in_transaction(self) -> bool:
+        """Whether rows go to a session, whose commit is to come."""
+        return self._joined.get() is not None
+
+    async def ain_transaction(self) -> bool:
+        """As `in_transaction`."""
+        return self.in_transaction()
+
+    def keep(self, rows: Sequence[OutboxRow], committed: Callable[[OutboxTable], None]) -> None:
+        """Add rows to the session, or write them at once; call `committed` after the commit."""
+        joined = self._joined.get()
+        if joined is None:
+            self._table.write(rows)
+            committed(self._table)
+            return
+        session, hook = joined
+        session.add_all(self._model(**row.columns()) for row in rows)
+        hook.defer(partial(committed, self._table))
+
+    async def akeep(self, rows: Sequence[OutboxRow], committed: Callable[[OutboxTable], None]) -> None:
+        """As `keep`, in a thread if it writes now."""
+        if self.in_transaction():
+            self.keep(rows, committed)
+        else:
+            await asyncio.to_thread(self.keep, rows, committed)
+
+    def tables(self) -> list[SQLAlchemyTable]:
+        """Return the one table, for the relay of workers."""
+        return [self._table]
+
+    def close(self) -> None:
+        """Close connections that the outbox opened for itself. The next use opens new ones."""
+        self._database.close()
+
+
+def _name_of(url: URL) -> str:
+    """Return a name for logs, metrics and the lease of the relay: databases that share a Redis need different ones."""
+    if url.get_backend_name() == "sqlite":
+        return str(Path(url.database or "memory").absolute())
+    host = url.host or str(url.query.get("host", "localhost"))
+    return f"{host}:{url.port}/{url.database}" if url.port else f"{host}/{url.database}"

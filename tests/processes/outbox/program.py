@@ -1,0 +1,112 @@
+"""A process that uses an outbox and stops, or is gone, at a named point: `python -m ... ACTION JSON`.
+
+The JSON says which adapter, database and Redis, where the side effects are noted, and the point with the signal to send
+there.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from taskq_core.outbox import Delivery, delivery
+from taskq_core.worker import Worker, WorkerConfig
+from taskq_core.workflow import group, sending
+
+ACTION, PLAN = sys.argv[1], json.loads(sys.argv[2])
+
+POINTS = ("row written", "committed", "claimed", "sent", "row deleted", "receipt given back")
+
+
+def main() -> None:
+    shop = import_module(f"tests.processes.outbox.{PLAN['adapter']}").Shop(PLAN)
+    delivery.CLAIM_S = delivery.SEND_S = PLAN.get("claim_s", 60.0)
+    if PLAN.get("is_fence_off"):
+        fenced = delivery.operations.deliver
+
+        def unfenced(*words: Any, claim_ends_ms: int, **options: Any) -> Any:
+            return fenced(*words, claim_ends_ms=1 << 52, **options)
+
+        delivery.operations.deliver = unfenced  # type: ignore[assignment]  # it takes the same arguments
+    set_point(shop, PLAN.get("point"), PLAN.get("signal", 9))
+    ACTIONS[ACTION](shop)
+
+
+def set_point(shop: Any, point: str | None, number: int) -> None:
+    """Let this process send itself a signal as soon as it has come to a point."""
+
+    def after(owner: Any, name: str) -> None:
+        inner = getattr(owner, name)
+
+        def wrapped(*words: Any, **options: Any) -> Any:
+            result = inner(*words, **options)
+            os.kill(os.getpid(), number)
+            return result
+
+        setattr(owner, name, wrapped)
+
+    table = type(shop.table)
+    match point:
+        case "row written":
+            after(*shop.writes_row)
+        case "committed":
+            outbox = type(shop.app.outbox)
+            inner = outbox.keep
+
+            def keep(self: Any, rows: Any, committed: Callable[[Any], None]) -> None:
+                inner(self, rows, lambda table: os.kill(os.getpid(), number))
+
+            outbox.keep = keep
+        case "claimed":
+            after(table, "claim")
+        case "sent":
+            after(Delivery, "_send")
+        case "row deleted":
+            after(table, "delete")
+        case "receipt given back":
+            after(Delivery, "_finish")
+
+
+def define(shop: Any) -> Any:
+    @shop.app.task(name="shop:ship")
+    def ship(order: str) -> None:
+        with Path(PLAN["effects"]).open("a") as effects:
+            effects.write(order + "\n")
+
+    return ship
+
+
+def migrate(shop: Any) -> None:
+    shop.migrate()
+
+
+def place(shop: Any) -> None:
+    """Store orders and enqueue their tasks, in one transaction each: of one task, or a workflow in several rows."""
+    sending.BATCH_MAX = 5  # parts of 25 entries
+    ship = define(shop)
+    for order in PLAN["orders"]:
+        if members := PLAN.get("members"):
+            members = group(ship.si(f"{order}.{number}") for number in range(members))
+            shop.place(order, workflow=members | ship.si(order))
+        else:
+            shop.place(order, call=ship.s(order))
+
+
+def relay(shop: Any) -> None:
+    """Send once what waits."""
+    shop.app.runtime.delivery.deliver(shop.table)
+
+
+def work(shop: Any) -> None:
+    """Relay and run until nothing is left."""
+    define(shop)
+    raise SystemExit(Worker(shop.app, WorkerConfig(queues={"default": 1}, burst=True, leader_lease=0.2)).run())
+
+
+ACTIONS: dict[str, Callable[[Any], None]] = {"migrate": migrate, "place": place, "relay": relay, "work": work}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""What only SQLAlchemy's outbox has. `tests/taskq_core/test_outbox.py` has what every outbox does."""
+
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata, produce_migrations, render_python_code
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine, text
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import QueuePool
+
+from taskq_core import ConfigurationError, TaskQ, chain
+from taskq_sqlalchemy import OutboxTaskMixin, SQLAlchemyOutbox, enqueue_after_commit
+from tests.outboxes import Base, OutboxTask
+from tests.redis_server import RedisServer
+from tests.taskq_fastapi.looking import pending
+
+pytestmark = pytest.mark.redis
+AWAY = "unix:///nowhere/at/all.sock"
+
+
+@pytest.fixture
+async def outbox(tmp_path: Path) -> AsyncIterator[SQLAlchemyOutbox]:
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/shop.db")
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    outbox = SQLAlchemyOutbox(engine, OutboxTask)
+    yield outbox
+    outbox.close()
+    await engine.dispose()
+
+
+def note_of(taskq: TaskQ) -> Any:
+    @taskq.task(name="note")
+    async def note(n: int) -> None: ...
+
+    return note
+
+
+async def test_coroutines_write_rows_of_their_own_without_a_session(
+    server: RedisServer, outbox: SQLAlchemyOutbox
+) -> None:
+    """And send them at once if Redis answers."""
+    taskq = TaskQ(AWAY, enqueue_timeout=0.01, outbox=outbox)
+    note = note_of(taskq)
+    handle = await note.adelay(1)
+    await taskq.async_client.enqueue_many(note.s(n) for n in (2, 3))
+    await chain(note.si(4), note.si(5)).adelay()
+    (table,) = outbox.tables()
+
+    assert table.figures().waiting == 4
+    assert handle.is_late
+    assert (await note_of(TaskQ(server.url, outbox=outbox)).adelay(6)).is_sent
+    assert (table.figures().waiting, len(pending(server))) == (4, 1)
+
+
+async def test_a_plain_engine_serves_asynchronous_sessions(server: RedisServer, tmp_path: Path) -> None:
+    """A commit gives its connection back before the outbox takes one, so that a pool of one is enough."""
+    plain = create_engine(f"sqlite:///{tmp_path}/shop.db", poolclass=QueuePool, pool_size=1, max_overflow=0)
+    Base.metadata.create_all(plain)
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/shop.db")
+    note = note_of(TaskQ(server.url, outbox=SQLAlchemyOutbox(plain, OutboxTask)))
+
+    with Session(plain) as session, session.begin():
+        session.execute(text("select 1"))
+        first = enqueue_after_commit(session).enqueue(note.s(1))
+    async with AsyncSession(engine) as asynchronous, asynchronous.begin():
+        second = enqueue_after_commit(asynchronous).enqueue(note.s(2))
+
+    assert sorted(pending(server)) == sorted([first.id, second.id])
+    plain.dispose()
+    await engine.dispose()
+
+
+async def test_closing_the_application_closes_the_pool_of_the_outbox(
+    server: RedisServer, outbox: SQLAlchemyOutbox
+) -> None:
+    """So that a test can drop its database. The next use opens another one."""
+    taskq = TaskQ(server.url, outbox=outbox)
+    note = note_of(taskq)
+
+    for _ in range(2):
+        await note.adelay(1)
+        assert "taskq-outbox" in {thread.name for thread in threading.enumerate()}
+        await taskq.aclose()
+        for thread in threading.enumerate():
+            if thread.name == "taskq-outbox":
+                thread.join(30)
+        assert "taskq-outbox" not in {thread.name for thread in threading.enumerate()}
+    assert len(pending(server)) == 2
+
+
+async def test_the_setting_can_turn_an_outbox_off(server: RedisServer, outbox: SQLAlchemyOutbox) -> None:
+    """Tasks are sent to Redis again, and no worker relays rows."""
+    taskq = TaskQ.from_env({"TASKQ_URL": AWAY, "TASKQ_ENQUEUE": "on_commit"}, outbox=outbox)
+
+    assert taskq.outbox_tables == ()
+    assert TaskQ(AWAY, outbox=outbox).outbox_tables == outbox.tables()
+
+
+async def test_several_sessions_are_refused(outbox: SQLAlchemyOutbox) -> None:
+    note = note_of(TaskQ(AWAY, outbox=outbox))
+    both = enqueue_after_commit(Session(), Session())
+
+    with pytest.raises(ConfigurationError, match="in the transaction of one session, got 2 sessions"):
+        both.enqueue(note.s(1))
+
+
+def test_what_is_no_engine_and_what_is_no_model_is_refused() -> None:
+    engine = create_engine("sqlite://")
+    mysql = create_engine("sqlite://")
+    mysql.dialect.name = "mysql"
+
+    for words, message in (
+        ((engine, Base), "takes a model, `class OutboxTask"),
+        ((engine, OutboxTaskMixin), "takes a model, `class OutboxTask"),
+        (("sqlite://", OutboxTask), "takes an Engine or AsyncEngine, got str"),
+        ((mysql, OutboxTask), "works on postgresql and sqlite, got 'mysql'"),
+    ):
+        with pytest.raises(ConfigurationError, match=message):
+            SQLAlchemyOutbox(*words)  # type: ignore[arg-type]
+
+
+def test_alembic_makes_the_table_and_finds_nothing_to_change_then(tmp_path: Path) -> None:
+    """Its script needs nothing of taskq, so that old migrations run with any version of it."""
+    engine = create_engine(f"sqlite:///{tmp_path}/shop.db")
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection)
+        operations = produce_migrations(context, Base.metadata).upgrade_ops
+        assert operations is not None
+        script = render_python_code(operations)
+        Base.metadata.create_all(connection)
+
+        assert "op.create_table('taskq_outbox'" in script
+        assert "taskq_sqlalchemy" not in script
+        assert compare_metadata(context, Base.metadata) == []
+    engine.dispose()
