@@ -161,7 +161,7 @@ class _Sending:
         try:
             self._send()
         except EnqueueError as error:
-            logger.error("after the commit: %s", error)
+            logger.error("a task was not enqueued after the commit, and is lost; an outbox would keep it: %s", error)
         except Exception:
             logger.exception("after the commit a task was not enqueued")
 
