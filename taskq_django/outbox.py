@@ -14,10 +14,8 @@ from django.db.models import DurationField, ExpressionWrapper, F, Min, Q, QueryS
 from django.db.models.aggregates import Count
 from django.db.models.functions import Now
 
-from taskq_core import ConfigurationError, TaskInfo, TaskState
-from taskq_core.broker.operations import StoredTask
+from taskq_core import ConfigurationError, TaskInfo
 from taskq_core.outbox import OutboxFigures, OutboxRow, OutboxTable
-from taskq_core.records import task_info
 from taskq_django.middleware import on_healthy_connections
 from taskq_django.models import OutboxTask
 from taskq_django.transaction import after_commit, open_transactions
@@ -159,8 +157,7 @@ class DatabaseOutbox:
         for alias in outbox_aliases():
             row = OutboxTask.objects.using(alias).filter(task_id=task_id, is_workflow=False).first()
             if row is not None:
-                state = TaskState.PENDING if row.start_at_s is row.start_in_ms is None else TaskState.SCHEDULED
-                return task_info(StoredTask(task_id, state, bytes(row.message), b"", row.start_at_s))
+                return OutboxRow.from_columns(row, 0.0).info()
         return None
 
     async def afind(self, task_id: str) -> TaskInfo | None:

@@ -35,7 +35,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Mapped, Session, mapped_column
 from sqlalchemy.sql.functions import FunctionElement
 
-from taskq_core import ConfigurationError
+from taskq_core import ConfigurationError, TaskInfo
 from taskq_core.commits import TransactionHook
 from taskq_core.outbox import OutboxFigures, OutboxRow, OutboxTable
 from taskq_sqlalchemy.database import AsyncDatabase, Database
@@ -138,6 +138,12 @@ class SQLAlchemyTable:
         statement = update(self._table).where(*of_claim).values(claim="", claimed_until_s=until)
         self._database.run(lambda connection: connection.execute(statement))
 
+    def find(self, task_id: str) -> TaskInfo | None:
+        """Return a task that waits, or None. The query scans the table, which has no index of ids."""
+        statement = select(*self._columns).where(self._columns.task_id == task_id, ~self._columns.is_workflow).limit(1)
+        row = self._database.run(lambda connection: connection.execute(statement).first())
+        return None if row is None else OutboxRow.from_columns(row, 0.0).info()
+
     def figures(self) -> OutboxFigures:
         """Count what waits."""
         statement = select(func.count(), UnixNow() - func.min(self._columns.created_s)).select_from(self._table)
@@ -206,6 +212,14 @@ class SQLAlchemyOutbox:
             self.keep(rows, committed)
         else:
             await asyncio.to_thread(self.keep, rows, committed)
+
+    def find(self, task_id: str) -> TaskInfo | None:
+        """Return a task whose row is committed and waits, or None."""
+        return self._table.find(task_id)
+
+    async def afind(self, task_id: str) -> TaskInfo | None:
+        """As `find`, in a thread."""
+        return await asyncio.to_thread(self.find, task_id)
 
     def tables(self) -> list[SQLAlchemyTable]:
         """Return the one table, for the relay of workers."""

@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
-from taskq_core.broker.operations import Confirmation, NewTask
+from taskq_core.broker.operations import Confirmation, NewTask, StoredTask
 from taskq_core.limits import limit_of
-from taskq_core.records import TaskInfo
+from taskq_core.records import TaskInfo, task_info
+from taskq_core.wire import TaskState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +81,12 @@ class OutboxRow:
             age_s=max(0.0, age_s),
             is_workflow=stored.is_workflow,
         )
+
+    def info(self) -> TaskInfo:
+        """Return the task as it will be in Redis."""
+        task = self.task
+        state = TaskState.PENDING if task.start_at_s is task.start_in_ms is None else TaskState.SCHEDULED
+        return task_info(StoredTask(task.task_id, state, task.message, b"", task.start_at_s))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

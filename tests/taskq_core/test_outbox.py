@@ -135,6 +135,19 @@ def test_a_worker_sends_what_waits_and_its_result_can_be_awaited(outbox: OutboxU
     worker.join()
 
 
+def test_a_task_that_waits_is_found_by_its_id(outbox: OutboxUnderTest) -> None:
+    with outbox.redis_away():
+        soon = outbox.greet.delay("Ada")
+        later = outbox.greet.using(run_after=60).delay("Grace")
+        outbox.enqueue_workflow(chain(outbox.greet.si("Edsger")))
+
+    found = [info for handle in (soon, later) if (info := outbox.app.get(handle.id).info)]
+
+    assert [(info.name, info.state) for info in found] == [("shop:greet", "pending"), ("shop:greet", "scheduled")]
+    assert outbox.app.outbox is not None
+    assert outbox.app.outbox.find("another") is None
+
+
 def test_a_start_after_a_time_counts_from_the_enqueue(outbox: OutboxUnderTest) -> None:
     with outbox.redis_away():
         outbox.greet.using(run_after=0.05).delay("soon")
