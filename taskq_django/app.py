@@ -5,13 +5,12 @@ tasks stay. Nothing connects before the first enqueue.
 """
 
 import threading
-from collections.abc import AsyncIterable, Iterable, Mapping
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
 from django.apps import apps
-from django.conf import settings as django_settings
 
 from taskq_core import (
     BulkResult,
@@ -35,7 +34,6 @@ from taskq_django.conf import read_settings
 from taskq_django.middleware import DatabaseMiddleware, on_healthy_connections
 from taskq_django.references import ModelReferences
 from taskq_django.sending import SignalMiddleware, SignalObserver
-from taskq_django.tasks_backend.options import queues_of_tasks
 from taskq_django.test_cases import are_committed, take_for_committed
 from taskq_django.transaction import CommitHook, ImmediateHook, count_waiting
 
@@ -55,11 +53,16 @@ class DjangoTaskQ(TaskQ):
     """Instances of models travel as their primary keys."""
     process_set_up = "taskq_django.task_process:set_up"
     unknown_task_hint = "if it is a task of this project, add its module to TASKQ['AUTODISCOVER']"
-    observer = SignalObserver()
+    observer: SignalObserver
     """Sends the signals."""
+    outbox: Outbox | None = None
+    """The outbox in the project's databases. `apps.ready` sets it, once the models are loaded."""
+    find_elsewhere: Callable[[str], Task[Any, Any] | None] | None = None
+    """Finds a task of `django.tasks` that was made for another backend. `apps.ready` sets it."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.observer = SignalObserver(self.tasks)
         self._is_current = False
         self._sought: set[str] = set()
         self._eager: Store | None = None
@@ -69,15 +72,8 @@ class DjangoTaskQ(TaskQ):
         self._reading = threading.RLock()
         self.middleware.append(DatabaseMiddleware())
         self.middleware.append(CarryMiddleware(lambda: self.settings.carry))
-        self.middleware.append(SignalMiddleware())
+        self.middleware.append(SignalMiddleware(self.tasks))
         self.timetable.guard = on_healthy_connections
-
-    @property
-    def outbox(self) -> Outbox:
-        """The outbox in the project's databases."""
-        from taskq_django.outbox import DatabaseOutbox  # its model can only be imported once the apps are loaded
-
-        return DatabaseOutbox()
 
     def reload(self) -> None:
         """Read the settings anew at the next use."""
@@ -179,10 +175,8 @@ class DjangoTaskQ(TaskQ):
         setting `AUTODISCOVER` names. No name imports a module.
         """
         task = super().find_task(name)
-        if task is None and name not in self._sought and queues_of_tasks(getattr(django_settings, "TASKS", None)):
-            from taskq_django.tasks_backend.finding import find_by_name  # only here: it needs Django's framework
-
-            task = find_by_name(name)
+        if task is None and name not in self._sought and self.find_elsewhere is not None:
+            task = self.find_elsewhere(name)
             if task is None and len(self._sought) < MOST_SOUGHT:
                 self._sought.add(name)
         return task

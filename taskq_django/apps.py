@@ -1,17 +1,14 @@
 """The Django app: finds tasks and follows settings that change."""
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import Any
 
-from django.apps import AppConfig, apps
+from django.apps import AppConfig
+from django.conf import settings
 from django.core import checks
 from django.core.signals import setting_changed
-from django.utils.module_loading import autodiscover_modules
 from django.utils.translation import gettext_lazy as _
 
-from taskq_core import ConfigurationError
 from taskq_django.app import taskq
 from taskq_django.carrying import check_carry
 from taskq_django.checks import (
@@ -25,7 +22,9 @@ from taskq_django.checks import (
     check_settings,
 )
 from taskq_django.dev_worker import start_with_server
+from taskq_django.discovery import autodiscover
 from taskq_django.iteration import let_tasks_iterate
+from taskq_django.tasks_backend.options import queues_of_tasks
 from taskq_django.test_cases import watch
 
 _SETTINGS = ("TASKQ", "BASE_DIR", "TASKS")
@@ -52,9 +51,27 @@ class TaskQConfig(AppConfig):
         checks.register(check_carry)
         checks.register(import_module("taskq_django.mail.checks").check_mail)  # not above: it needs the settings
         let_tasks_iterate()
+        connect_outbox()
+        connect_django_tasks()
         autodiscover()
         follow_periodic_tasks()
         start_with_server()
+
+
+def connect_outbox() -> None:
+    """Let tasks be stored in the project's databases."""
+    from taskq_django.outbox import DatabaseOutbox  # models can only be imported once the apps are loaded
+
+    taskq.outbox = DatabaseOutbox()
+
+
+def connect_django_tasks() -> None:
+    """Let workers find tasks that were made for another backend, if the setting `TASKS` names ours."""
+    taskq.find_elsewhere = None
+    if queues_of_tasks(getattr(settings, "TASKS", None)):
+        from taskq_django.tasks_backend.finding import find_by_name  # needs the framework, which Django 5.2 lacks
+
+        taskq.find_elsewhere = find_by_name
 
 
 def follow_periodic_tasks() -> None:
@@ -65,38 +82,8 @@ def follow_periodic_tasks() -> None:
         taskq.timetable.tables.append(DatabaseSchedule())
 
 
-def autodiscover() -> None:
-    """Import modules with tasks, as the setting `AUTODISCOVER` says.
-
-    True imports the module `tasks` of every installed app, a list of names the modules of these names; a name with a
-    dot is imported as it stands.
-    """
-    names = _wanted_names()
-    if not names:
-        return
-    autodiscover_modules(*(name for name in names if "." not in name))
-    for name in names:
-        if "." in name:
-            import_module(name)
-
-
-def discovered_modules() -> list[ModuleType]:
-    """Return the modules that `autodiscover` has imported."""
-    paths: list[str] = []
-    for name in _wanted_names():
-        paths += [name] if "." in name else [f"{app.name}.{name}" for app in apps.get_app_configs()]
-    return [module for path in paths if (module := sys.modules.get(path)) is not None]
-
-
-def _wanted_names() -> tuple[str, ...]:
-    try:
-        wanted = taskq.settings.autodiscover
-    except ConfigurationError:
-        return ()  # a system check reports it; raising here would keep the check from running
-    return wanted if isinstance(wanted, tuple) else ("tasks",) * wanted
-
-
 def _follow_settings(*, setting: str, **_: Any) -> None:
     if setting in _SETTINGS:
         watch()  # tests alone change settings; `EAGER` may be among the new ones, and is read inside a block for once
+        connect_django_tasks()
         taskq.reload()

@@ -1,12 +1,12 @@
 """Send the signals: what the core tells (`Observer`) and what happens around a run, given to those who listen."""
 
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, cast
 
 from django.dispatch import Signal
 
-from taskq_core import RawTask, RemoteTask, TaskContext, TaskHandle
+from taskq_core import RawTask, RemoteTask, Task, TaskContext, TaskHandle
 from taskq_core.context import current
 from taskq_core.middleware import Middleware
 from taskq_core.observer import Observer
@@ -22,6 +22,9 @@ _ENDED: dict[str, Signal] = {
 }
 
 
+Tasks = Mapping[str, Task[Any, Any]]
+
+
 class SignalObserver(Observer):
     """Sends `task_enqueued` and the signals about the ends of runs, if anybody listens.
 
@@ -29,7 +32,8 @@ class SignalObserver(Observer):
         others: Told of what they want to know as well.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tasks: Tasks) -> None:
+        self._tasks = tasks
         self.others: list[Observer] = []
 
     def wants_enqueued(self) -> bool:
@@ -47,7 +51,7 @@ class SignalObserver(Observer):
             other.tell_enqueued(handles)
         if task_enqueued.receivers:
             for handle in handles:
-                _send(task_enqueued, RemoteTask, _about(handle))
+                _send(task_enqueued, self._tasks.get(handle.name, RemoteTask), _about(handle))
 
     async def aenqueued(self, handles: Sequence[TaskHandle[Any]]) -> None:
         """As `enqueued`, from a coroutine."""
@@ -55,7 +59,7 @@ class SignalObserver(Observer):
             await other.atell_enqueued(handles)
         if task_enqueued.receivers:
             for handle in handles:
-                await _asend(task_enqueued, RemoteTask, _about(handle))
+                await _asend(task_enqueued, self._tasks.get(handle.name, RemoteTask), _about(handle))
 
     def wants_ended(self, outcome: str) -> bool:
         """Whether anybody listens to the signal about this outcome."""
@@ -77,16 +81,19 @@ class SignalObserver(Observer):
         if signal is None or not signal.receivers:
             return
         more = {"result": result} if signal is task_succeeded else {"error": error}
-        _send(signal, RawTask, {**_about_run(context), **more})
+        _send(signal, self._tasks.get(context.name, RawTask), {**_about_run(context), **more})
 
 
 class SignalMiddleware(Middleware):
     """Sends `task_started`, if anybody listens."""
 
+    def __init__(self, tasks: Tasks) -> None:
+        self._tasks = tasks
+
     def around(self, context: TaskContext, call: Callable[[], object]) -> object:
         """Send it, and run a plain function."""
         if task_started.receivers and current.get() is context:  # else it is an aggregator, which is no task
-            _send(task_started, RawTask, _about_run(context))
+            _send(task_started, self._tasks.get(context.name, RawTask), _about_run(context))
         return call()
 
     def aaround(self, context: TaskContext, call: Callable[[], Awaitable[object]]) -> Coroutine[Any, Any, object]:
@@ -97,7 +104,7 @@ class SignalMiddleware(Middleware):
 
     async def _acall(self, context: TaskContext, call: Callable[[], Awaitable[object]]) -> object:
         if current.get() is context:  # else it is an aggregator, which is no task
-            await _asend(task_started, RawTask, _about_run(context))
+            await _asend(task_started, self._tasks.get(context.name, RawTask), _about_run(context))
         return await call()
 
 
@@ -109,22 +116,16 @@ def _about_run(context: TaskContext) -> dict[str, Any]:
     return {"task_id": context.id, "name": context.name, "queue": context.queue, "context": context}
 
 
-def _sender(name: str, otherwise: type) -> Any:
-    from taskq_django.app import taskq  # which imports this module
-
-    return taskq.tasks.get(name, otherwise)
-
-
-def _send(signal: Signal, otherwise: type, about: dict[str, Any]) -> None:
+def _send(signal: Signal, sender: object, about: dict[str, Any]) -> None:
     """Send to all receivers; Django logs what they raise."""
     try:
-        signal.send_robust(_sender(about["name"], otherwise), **about)
+        signal.send_robust(sender, **about)
     except SystemExit:
         logger.exception("a receiver of a signal about task %s raised SystemExit", about["name"])
 
 
-async def _asend(signal: Signal, otherwise: type, about: dict[str, Any]) -> None:
+async def _asend(signal: Signal, sender: object, about: dict[str, Any]) -> None:
     try:
-        await signal.asend_robust(_sender(about["name"], otherwise), **about)
+        await signal.asend_robust(sender, **about)
     except SystemExit:
         logger.exception("a receiver of a signal about task %s raised SystemExit", about["name"])

@@ -7,7 +7,7 @@
 - `taskq.W023` a task has a priority whose queue no worker serves
 """
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from django.apps import apps
 from django.core.checks import CheckMessage, Error, Warning  # noqa: A004 - Django's names for them
@@ -17,12 +17,9 @@ from taskq_core.settings import seconds
 from taskq_django.app import taskq
 from taskq_django.tasks_backend.options import DEFAULTS
 
-if TYPE_CHECKING:
-    from taskq_django.tasks_backend.backend import TaskQBackend
 
-
-def check_backend(backend: "TaskQBackend") -> list[CheckMessage]:
-    """Return what is wrong with a backend's settings."""
+def check_backend(backend: Any) -> list[CheckMessage]:
+    """Return what is wrong with the settings of a `TaskQBackend`, which imports this module."""
     where = f"TASKS[{backend.alias!r}]"
     found: list[CheckMessage] = []
     if not apps.is_installed("taskq_django"):

@@ -10,8 +10,9 @@ from contextlib import suppress
 from django.core.exceptions import ImproperlyConfigured
 
 from taskq_django.app import taskq
-from taskq_django.apps import discovered_modules
+from taskq_django.discovery import discovered_modules
 from taskq_django.tasks_backend import framework
+from taskq_django.tasks_backend.backend import TaskQBackend
 from taskq_django.tasks_backend.framework import AnyTask
 from taskq_django.tasks_backend.running import BackendTask
 
@@ -29,8 +30,6 @@ def find_by_name(name: str) -> BackendTask | None:
 
 def _make_known(task: AnyTask) -> None:
     """Register a task that was made for another backend, by making a copy for the first of ours."""
-    from taskq_django.tasks_backend.backend import TaskQBackend  # which finds tasks by name, too
-
     backends = framework.backends()
     for alias in backends:
         with suppress(ImproperlyConfigured):  # another's mistake, of which a system check tells

@@ -8,7 +8,7 @@ import inspect
 import logging
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from taskq_core import Discard, PayloadError, Snooze, Task, TaskContext, TaskHandle, TaskInfo, TaskQError
 from taskq_core.attempts import class_path, origin_of, traceback_text
@@ -31,9 +31,6 @@ from taskq_django.tasks_backend.options import DEFAULTS
 from taskq_django.tasks_backend.results import UNKNOWN_WORKER, StoredTaskError, called, new_result, put, set_status
 from taskq_django.tasks_backend.signalling import Announcer, announcement_of, atell, tell, tell_of_failure
 from taskq_django.tasks_backend.tasks import options_of
-
-if TYPE_CHECKING:
-    from taskq_django.tasks_backend.backend import TaskQBackend
 
 logger = logging.getLogger("taskq.django")
 
@@ -72,9 +69,9 @@ class BackendTask(Task[..., Any]):
         return cast("JsonArgumentsCodec", self.codec)
 
     @property
-    def backend(self) -> "TaskQBackend":
+    def backend(self) -> Any:
         """The backend of the task as it was defined."""
-        return cast("TaskQBackend", self.task.get_backend())
+        return self.task.get_backend()
 
     @property
     def options(self) -> TaskOptions:

@@ -7,7 +7,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from taskq_core.language import gettext
-from taskq_fastapi.dashboard.registry import BadRequestError
+from taskq_fastapi.dashboard.errors import BadRequestError
 
 FIELDS_MAX = 20_000
 TYPE = "application/x-www-form-urlencoded"

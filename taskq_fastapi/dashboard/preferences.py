@@ -6,8 +6,8 @@ A cookie keeps it.
 from dataclasses import dataclass
 
 from taskq_core.language import pmarked
+from taskq_fastapi.dashboard.errors import BadRequestError, unknown_choice
 from taskq_fastapi.dashboard.form import Form, parsed
-from taskq_fastapi.dashboard.registry import BadRequestError, unknown_choice
 
 COOKIE = "taskq_settings"
 THEMES = ("system", pmarked("colours", "light"), pmarked("colours", "dark"))

@@ -5,38 +5,16 @@ are relative, and the dashboard works under any path and behind any proxy withou
 be any text, whatever a proxy makes of `%2F` and dots.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from starlette.responses import Response
 
-from taskq_core.errors import TaskQError
-from taskq_core.language import gettext
-
-if TYPE_CHECKING:
-    from taskq_fastapi.dashboard.form import Form
-    from taskq_fastapi.dashboard.view import Shown, View
-
+from taskq_fastapi.dashboard.form import Form
+from taskq_fastapi.dashboard.view import Shown, View
 
 ASK = "ask"
 """Name of a field of a form whose action only asks: what is meant may be too much for an address."""
-
-
-class BadRequestError(TaskQError, ValueError):
-    """A request says something that is not usable; the text says what, and is shown."""
-
-
-class NotFoundError(TaskQError, LookupError):
-    """What an address means is not there; the text says what, and is shown."""
-
-
-def unknown_choice(name: str, choices: Iterable[object], got: object) -> BadRequestError:
-    """Return the error of a request that names none of the choices there are."""
-    listed = ", ".join(map(str, choices))
-    return BadRequestError(
-        gettext("%(name)s must be one of %(choices)s, got %(got)r", name=name, choices=listed, got=str(got)[:50])
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +32,7 @@ class Page:
     """
 
     path: str
-    show: Callable[["View"], Awaitable["Shown | Response"]]
+    show: Callable[[View], Awaitable[Shown | Response]]
     label: str | None = None
     is_live: bool = True
     needs_operator: bool = False
@@ -114,8 +92,8 @@ class Action:
     """
 
     path: str
-    perform: Callable[["View", "Form"], Awaitable["Done | Shown"]]
-    ask: Callable[["View", "Form"], Awaitable[Question]] | None = None
+    perform: Callable[[View, Form], Awaitable[Done | Shown]]
+    ask: Callable[[View, Form], Awaitable[Question]] | None = None
     audited: Sequence[str] = ()
     for_viewers: bool = False
     body_max: int = 1024 * 1024

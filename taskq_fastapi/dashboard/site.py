@@ -20,16 +20,16 @@ from taskq_fastapi.api.origin import is_from_elsewhere
 from taskq_fastapi.closed import refusal
 from taskq_fastapi.dashboard import flash, forgery, pages, preferences
 from taskq_fastapi.dashboard.assets import FOLDER, Assets
-from taskq_fastapi.dashboard.cancelling import Cancelling
+from taskq_fastapi.dashboard.errors import BadRequestError, NotFoundError
 from taskq_fastapi.dashboard.form import Form, posted
 from taskq_fastapi.dashboard.languages import catalogue, language_of
-from taskq_fastapi.dashboard.live import SharedReads, Streams
+from taskq_fastapi.dashboard.live import Streams
 from taskq_fastapi.dashboard.people import Login, Role, User, ask_login
 from taskq_fastapi.dashboard.prometheus import Prometheus
 from taskq_fastapi.dashboard.refusals import told, told_of_too_many
-from taskq_fastapi.dashboard.registry import ASK, Action, BadRequestError, Done, NotFoundError, Page
+from taskq_fastapi.dashboard.registry import ASK, Action, Done, Page
 from taskq_fastapi.dashboard.rendering import Rendering
-from taskq_fastapi.dashboard.view import Shown, View, own_link
+from taskq_fastapi.dashboard.view import Services, Shown, View, own_link
 from taskq_fastapi.throttle import TooManyError, visit_of
 
 logger = logging.getLogger("taskq.fastapi")
@@ -95,16 +95,17 @@ class Site:
     """
 
     def __init__(self, taskq: TaskQ, options: Options) -> None:
-        self.taskq = taskq
         self.options = options
-        self.read_only = options.read_only
-        self.viewers_see_payloads = options.viewers_see_payloads
-        self.redact = options.redact
-        self.prometheus = options.prometheus
-        self.inspector = AsyncInspector(taskq)
-        self.dashboard = AsyncDashboard(self.inspector)
-        self.reads = SharedReads()
-        self.cancelling = Cancelling()
+        inspector = AsyncInspector(taskq)
+        self.services = Services(
+            taskq=taskq,
+            inspector=inspector,
+            dashboard=AsyncDashboard(inspector),
+            read_only=options.read_only,
+            viewers_see_payloads=options.viewers_see_payloads,
+            redact=options.redact,
+            prometheus=options.prometheus,
+        )
         self._streams = Streams()
         self._assets = Assets()
         self._pages = {page.path: page for page in pages.PAGES}
@@ -136,7 +137,7 @@ class Site:
         if asset is not None and request.method in ("GET", "HEAD"):
             return secured(asset.response(request))
         try:
-            view = View(self, request, path, user)
+            view = View(self.services, request, path, user)
         except BadRequestError:
             return secured(PlainTextResponse(gettext("the address cannot be read"), 400))
         return secured(await self._answer(view))
@@ -215,7 +216,7 @@ class Site:
             return PlainTextResponse(gettext("too many look already from here"), 429, headers={"Retry-After": "10"})
 
         async def render() -> str:
-            again = View(self, view.request, view.path, view.user, is_stream=True)
+            again = View(self.services, view.request, view.path, view.user, is_stream=True)
             with told_in(catalogue(view.language)):  # a stream is sent when its request is answered
                 shown = await page.show(again)
                 if isinstance(shown, Response):
@@ -269,7 +270,7 @@ class Site:
         except TaskQError as error:
             done = Done(text=told(error), level="error")
         finally:
-            self.reads.clear()
+            self.services.reads.clear()
         if isinstance(done, Shown):
             return self._shown(view, done, is_live=False)
         to = back if done.back is None else done.back
@@ -286,7 +287,7 @@ class Site:
             return
         audit_logger.warning("%s by %r: refused, for they may only look", action.path, view.user.name)
         reason = gettext("only operators may do this")
-        if self.read_only:
+        if self.options.read_only:
             reason = gettext("this dashboard is for looking only")
         raise HTTPException(403, reason)
 

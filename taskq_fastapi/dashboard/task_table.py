@@ -12,7 +12,7 @@ from taskq_core.language import gettext, marked, pmarked
 from taskq_core.records import TaskInfo
 from taskq_core.wire import TaskState
 from taskq_fastapi.dashboard.blobs import Blob, listed, listed_result
-from taskq_fastapi.dashboard.registry import BadRequestError
+from taskq_fastapi.dashboard.errors import BadRequestError
 from taskq_fastapi.dashboard.view import View
 
 RUNNING = pmarked("task activity", "Running")
@@ -177,7 +177,7 @@ def status_of(view: View, task: TaskRecord, now: datetime) -> str:
     """Return what an active task does."""
     if is_orphaned(task, now):
         return ORPHANED
-    return CANCELING if view.site.cancelling.has(task.queue, task.id) else RUNNING
+    return CANCELING if view.services.cancelling.has(task.queue, task.id) else RUNNING
 
 
 def error_line(view: View, task: TaskInfo) -> str:

@@ -2,24 +2,26 @@
 
 import re
 from collections.abc import Awaitable, Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 from starlette.requests import Request
 
+from taskq_core import TaskQ
 from taskq_core.dashboard import AsyncDashboard
 from taskq_core.inspector import AsyncInspector
+from taskq_fastapi.api.access import Redact
 from taskq_fastapi.api.access import Shown as ShownOfTasks
 from taskq_fastapi.dashboard import flash, forgery, preferences
+from taskq_fastapi.dashboard.cancelling import Cancelling
 from taskq_fastapi.dashboard.form import Form, parsed
 from taskq_fastapi.dashboard.languages import language_of
+from taskq_fastapi.dashboard.live import SharedReads
 from taskq_fastapi.dashboard.paging import Paging, paging
 from taskq_fastapi.dashboard.people import Role, User
-
-if TYPE_CHECKING:
-    from taskq_fastapi.dashboard.site import Site
+from taskq_fastapi.dashboard.prometheus import Prometheus
 
 T = TypeVar("T")
 
@@ -60,11 +62,38 @@ class Shown:
     status: int = 200
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """What all requests to one dashboard share.
+
+    Attributes:
+        taskq: The queue application.
+        inspector: Reads and changes queues and tasks.
+        dashboard: Reads what pages show.
+        read_only: Whether nobody may change anything.
+        viewers_see_payloads: Whether viewers see payloads, results and tracebacks.
+        redact: Changes payloads, results and tracebacks before they are shown.
+        prometheus: Source of the charts; None for the samples of workers.
+        reads: Results that requests share.
+        cancelling: Tasks whose cancellation was requested here.
+    """
+
+    taskq: TaskQ
+    inspector: AsyncInspector
+    dashboard: AsyncDashboard
+    read_only: bool
+    viewers_see_payloads: bool
+    redact: Redact | None
+    prometheus: Prometheus | None
+    reads: SharedReads = field(default_factory=SharedReads)
+    cancelling: Cancelling = field(default_factory=Cancelling)
+
+
 class View:
     """One request of somebody who may look.
 
     Args:
-        site: The dashboard.
+        services: What all requests to the dashboard share.
         request: The request.
         path: Which page or action it is for, "" for the home page.
         user: Who looks.
@@ -76,8 +105,8 @@ class View:
         language: In which language.
     """
 
-    def __init__(self, site: "Site", request: Request, path: str, user: User, *, is_stream: bool = False) -> None:
-        self.site = site
+    def __init__(self, services: Services, request: Request, path: str, user: User, *, is_stream: bool = False) -> None:
+        self.services = services
         self.request = request
         self.path = path
         self.user = user
@@ -98,12 +127,12 @@ class View:
     @property
     def dashboard(self) -> AsyncDashboard:
         """What an operator looks at."""
-        return self.site.dashboard
+        return self.services.dashboard
 
     @property
     def inspector(self) -> AsyncInspector:
         """Looks at the store and changes it."""
-        return self.site.inspector
+        return self.services.inspector
 
     async def shared(self, key: Hashable, read: Callable[[], Awaitable[T]]) -> T:
         """Return what is read from Redis, once for all who keep looking at the same.
@@ -113,24 +142,24 @@ class View:
             read: Reads it.
         """
         age_s = 0.9 * self.preferences.interval if self.is_stream else 0.0
-        return await self.site.reads.get(key, read, age_s=age_s)
+        return await self.services.reads.get(key, read, age_s=age_s)
 
     # --- who may what -------------------------------------------------------------------------------------------------
 
     @property
     def may_change(self) -> bool:
         """Whether they may change something."""
-        return self.user.role is Role.OPERATOR and not self.site.read_only
+        return self.user.role is Role.OPERATOR and not self.services.read_only
 
     @property
     def sees_payloads(self) -> bool:
         """Whether they may see payloads, results and tracebacks."""
-        return self.user.role is Role.OPERATOR or self.site.viewers_see_payloads
+        return self.user.role is Role.OPERATOR or self.services.viewers_see_payloads
 
     @property
     def shown(self) -> ShownOfTasks:
         """What of a task they are shown: `shown.octets(...)` and `shown.value(...)` hide and redact."""
-        return ShownOfTasks(payloads=self.sees_payloads, redact=self.site.redact)
+        return ShownOfTasks(payloads=self.sees_payloads, redact=self.services.redact)
 
     @cached_property
     def token(self) -> str:

@@ -7,9 +7,9 @@ import pytest
 from django.test import override_settings
 
 from taskq_core import ConfigurationError
-from taskq_django import apps, client, task, taskq
-from taskq_django.apps import autodiscover
+from taskq_django import client, discovery, task, taskq
 from taskq_django.conf import read_settings
+from taskq_django.discovery import autodiscover
 from tests.redis_server import RedisServer
 from tests.rows import rows
 from tests.taskq_django.shop.tasks import greet
@@ -33,7 +33,7 @@ def test_what_is_looked_for_in_every_app(
 ) -> None:
     """False looks for nothing."""
     calls: list[tuple[str, ...]] = []
-    monkeypatch.setattr(apps, "autodiscover_modules", lambda *names: calls.append(names))
+    monkeypatch.setattr(discovery, "autodiscover_modules", lambda *names: calls.append(names))
     settings.TASKQ = {"AUTODISCOVER": wanted}
 
     autodiscover()

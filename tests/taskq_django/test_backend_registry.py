@@ -13,7 +13,7 @@ from taskq_core import PayloadError, TaskArgumentsError, TaskDefinitionError
 from taskq_core.schedule_setting import schedule_lines, scheduled_entries
 from taskq_django import TaskQBackend, taskq
 from taskq_django import task as taskq_task
-from taskq_django.apps import autodiscover
+from taskq_django.discovery import autodiscover
 from taskq_django.tasks_backend.codec import JsonArgumentsCodec
 from taskq_django.tasks_backend.framework import PACKAGE, InvalidTask, TaskResultStatus
 from taskq_django.tasks_backend.running import BackendTask

@@ -6,9 +6,9 @@ import pytest
 
 from taskq_core.wire import TaskState
 from taskq_fastapi.dashboard import flash, preferences, wording
+from taskq_fastapi.dashboard.errors import BadRequestError
 from taskq_fastapi.dashboard.form import Form, parsed
 from taskq_fastapi.dashboard.paging import paging
-from taskq_fastapi.dashboard.registry import BadRequestError
 from taskq_fastapi.dashboard.view import link, own_link
 from tests.rows import rows
 

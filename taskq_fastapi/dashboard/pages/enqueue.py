@@ -21,9 +21,10 @@ from taskq_core.errors import (
 from taskq_core.language import gettext, marked
 from taskq_core.records import TaskInfo
 from taskq_core.telemetry import unwrap
+from taskq_fastapi.dashboard.errors import BadRequestError, NotFoundError
 from taskq_fastapi.dashboard.form import Form
 from taskq_fastapi.dashboard.refusals import told
-from taskq_fastapi.dashboard.registry import Action, BadRequestError, Done, NotFoundError, Page
+from taskq_fastapi.dashboard.registry import Action, Done, Page
 from taskq_fastapi.dashboard.view import Shown, View, link
 
 logger = logging.getLogger("taskq.fastapi")
@@ -48,7 +49,7 @@ def _blank(task: AnyTask) -> str:
 
 def _named(view: View, form: Form) -> AnyTask:
     name = form.need("task")
-    task = view.site.taskq.tasks.get(name)
+    task = view.services.taskq.tasks.get(name)
     if task is None:
         raise NotFoundError(gettext("no task %(name)r is registered here", name=name[:80]))
     return task
@@ -59,7 +60,7 @@ async def show(view: View) -> Shown:
     if not view.may_change:
         raise HTTPException(403, gettext("this dashboard is for looking only"))
     if not view.query.get("task"):
-        tasks = [view.site.taskq.tasks[name] for name in sorted(view.site.taskq.tasks)]
+        tasks = [view.services.taskq.tasks[name] for name in sorted(view.services.taskq.tasks)]
         offered = [(each.name, signature_of(each), summary_of(each)) for each in tasks]
         return view.page("enqueue_choice.html", title=gettext("Enqueue"), offered=offered)
     task = _named(view, view.query)
@@ -85,7 +86,7 @@ async def _form(
     view: View, task: AnyTask, fields: dict[str, str], *, wrong: _WrongFieldError | None = None, status: int = 200
 ) -> Shown:
     names: Sequence[str] = sorted(
-        {*(await view.inspector.queues()), *view.site.taskq.settings.queues, task.options.queue}
+        {*(await view.inspector.queues()), *view.services.taskq.settings.queues, task.options.queue}
     )
     return view.page(
         "enqueue.html",
@@ -107,7 +108,7 @@ async def enqueue(view: View, form: Form) -> Done | Shown:
     try:
         options = _options(form)
         call = _call(task, form.get("arguments"), options)
-        handle = await view.site.taskq.aenqueue(call)
+        handle = await view.services.taskq.aenqueue(call)
     except _WrongFieldError as error:
         wrong = error
     except PayloadError as error:

@@ -12,8 +12,9 @@ from taskq_core.errors import WireFormatError
 from taskq_core.language import gettext, marked
 from taskq_core.wire import parse_duration, timedelta_of_ns
 from taskq_fastapi.dashboard.charts import MEASURES, Chart, chart
+from taskq_fastapi.dashboard.errors import BadRequestError, NotFoundError
 from taskq_fastapi.dashboard.prometheus import Prometheus, PrometheusError
-from taskq_fastapi.dashboard.registry import BadRequestError, NotFoundError, Page
+from taskq_fastapi.dashboard.registry import Page
 from taskq_fastapi.dashboard.view import Shown, View
 
 logger = logging.getLogger("taskq.fastapi")
@@ -111,7 +112,7 @@ async def show(view: View) -> Shown:
     there = await view.shared("queue names", view.inspector.queues)
     chosen = asked_queues(view, there)
     names = tuple(chosen or there[:QUEUES_MOST])
-    prometheus = view.site.prometheus
+    prometheus = view.services.prometheus
     is_asked = prometheus is not None and view.query.get("source", "prometheus") == "prometheus"
     begin, end, charts, trouble = await _charts(view, names, span, prometheus if is_asked else None)
     return view.page(
@@ -146,7 +147,7 @@ async def _charts(
     if names:
         # Who keeps looking gets what has come since the last step, not the same again every few seconds.
         age_s = span.length.total_seconds() / POINTS / 2 if view.is_stream else 0.0
-        series = await view.site.reads.get(("samples", names, span), read, age_s=age_s)
+        series = await view.services.reads.get(("samples", names, span), read, age_s=age_s)
     trouble = ""
     end = span.until or (series[0].end if series else datetime.now(UTC))
     step = series[0].step if series else timedelta(seconds=10)

@@ -4,7 +4,8 @@ from functools import partial
 
 from taskq_core.dashboard import DAYS_CHOICES, STATES
 from taskq_core.wire import TaskState
-from taskq_fastapi.dashboard.registry import Page, unknown_choice
+from taskq_fastapi.dashboard.errors import unknown_choice
+from taskq_fastapi.dashboard.registry import Page
 from taskq_fastapi.dashboard.task_lists import of_queue
 from taskq_fastapi.dashboard.view import Shown, View
 

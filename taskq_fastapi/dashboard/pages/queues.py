@@ -8,8 +8,9 @@ from typing import Any
 from taskq_core.dashboard import DAYS_CHOICES, QueueRow, QueueStatus
 from taskq_core.language import gettext, marked
 from taskq_fastapi.api.parts import time_left
+from taskq_fastapi.dashboard.errors import unknown_choice
 from taskq_fastapi.dashboard.form import Form
-from taskq_fastapi.dashboard.registry import Action, Done, Page, Question, unknown_choice
+from taskq_fastapi.dashboard.registry import Action, Done, Page, Question
 from taskq_fastapi.dashboard.view import Shown, View, link, own_link
 
 _ORDER = (QueueStatus.DAMAGED, QueueStatus.PAUSED, QueueStatus.RUNNING)

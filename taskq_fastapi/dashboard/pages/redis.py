@@ -17,14 +17,16 @@ async def show(view: View) -> Shown:
     """Show what the store says of itself, and what is wrong with it."""
     row = await view.shared("store", view.dashboard.store)
     look = partial(asyncio.to_thread, _findings, view)
-    findings = await view.site.reads.get(("findings", view.language), look, age_s=FINDINGS_S if view.is_stream else 0.0)
+    findings = await view.services.reads.get(
+        ("findings", view.language), look, age_s=FINDINGS_S if view.is_stream else 0.0
+    )
     info = row.info if view.user.role is Role.OPERATOR else {}  # it names paths, addresses and hosts of the server
     return view.page("redis.html", title=row.kind or "Redis", row=row, info=info, findings=findings)
 
 
 def _findings(view: View) -> list[Finding]:
     """Return what doctor finds of the servers, without trying what would be a write."""
-    return [each for each in diagnose_nodes(read_nodes(view.site.taskq)) if each.level is not Level.GREEN]
+    return [each for each in diagnose_nodes(read_nodes(view.services.taskq)) if each.level is not Level.GREEN]
 
 
 PAGE = Page(path="redis", label=marked("Redis"), show=show)

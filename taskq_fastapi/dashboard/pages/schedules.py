@@ -10,8 +10,9 @@ from taskq_core.errors import EntryNotFoundError
 from taskq_core.inspector import PeriodicEntryInfo
 from taskq_core.inspector.entry_call import entry_call
 from taskq_core.language import gettext, marked
+from taskq_fastapi.dashboard.errors import unknown_choice
 from taskq_fastapi.dashboard.form import Form
-from taskq_fastapi.dashboard.registry import Action, Done, Page, Question, unknown_choice
+from taskq_fastapi.dashboard.registry import Action, Done, Page, Question
 from taskq_fastapi.dashboard.view import Shown, View
 
 _NEVER = datetime.max.replace(tzinfo=UTC)
@@ -90,7 +91,7 @@ async def ask_run(view: View, form: Form) -> Question:
 async def run(view: View, form: Form) -> Done:
     """Enqueue what an entry enqueues."""
     entry = await _entry(view, form)
-    handle = await view.site.taskq.async_client.enqueue(entry_call(view.site.taskq, entry))
+    handle = await view.services.taskq.async_client.enqueue(entry_call(view.services.taskq, entry))
     view.audited |= {"task_id": handle.id, "queue": handle.queue}
     return Done(text=gettext("Task %(id)s was enqueued to “%(queue)s”.", id=handle.id, queue=handle.queue))
 

@@ -26,8 +26,9 @@ from taskq_core.records import TaskInfo
 from taskq_core.telemetry import trace_id
 from taskq_core.wire import TaskState
 from taskq_fastapi.dashboard.blobs import whole, whole_result
+from taskq_fastapi.dashboard.errors import BadRequestError
 from taskq_fastapi.dashboard.form import Form
-from taskq_fastapi.dashboard.registry import Action, BadRequestError, Done, Page
+from taskq_fastapi.dashboard.registry import Action, Done, Page
 from taskq_fastapi.dashboard.task_table import mark_of, status_of
 from taskq_fastapi.dashboard.view import Shown, View, link
 from taskq_fastapi.dashboard.wording import span
@@ -76,7 +77,7 @@ async def show(view: View) -> Shown:
         return view.page("task_unreadable.html", title=task_id, message=message, is_hidden=not may_see, **common)
     shown, name = view.shown, task.name
     headers = shown.headers(name, task.headers)
-    known = view.site.taskq.tasks.get(name)
+    known = view.services.taskq.tasks.get(name)
     traced = trace_headers(task, () if known is None else known.codec.parameters)
     return view.page(
         "task.html",
@@ -90,7 +91,7 @@ async def show(view: View) -> Shown:
         headers=sorted(headers.items()) if isinstance(headers, dict) else [("", str(headers))],
         workflow=workflow_of(task),
         trace=trace_id(traced),
-        trace_link=trace_url(view.site.taskq.settings.trace.url, traced),
+        trace_link=trace_url(view.services.taskq.settings.trace.url, traced),
         is_editable=is_editable(task) and view.shown.may_ask_payloads,
         is_known=known is not None,
         **common,
@@ -141,7 +142,7 @@ def _form(view: View, task: TaskInfo, text: str, seen: str, *, problem: str = ""
         text=text,
         seen=seen,
         problem=problem,
-        is_known=task.name in view.site.taskq.tasks,
+        is_known=task.name in view.services.taskq.tasks,
     )
 
 
@@ -152,7 +153,7 @@ async def edit(view: View, form: Form) -> Done | Shown:
     problem = gettext("The payload is another by now, and nothing was saved: open the page anew to see it.")
     if seen == digest(task.payload):
         try:
-            payload = edited_payload(task, text, view.site.taskq.tasks.get(task.name))
+            payload = edited_payload(task, text, view.services.taskq.tasks.get(task.name))
             await view.inspector.update_payload(task.queue, task.id, payload, expected=task.payload)
         except PayloadError as error:
             problem = f"{error.parameter}: {error.problem}" if error.parameter else error.problem

@@ -10,8 +10,9 @@ from taskq_core.inspector import ALLOWED_STATES, ActionReport, Matching, Skip, T
 from taskq_core.language import gettext, pgettext
 from taskq_core.wire import TaskState
 from taskq_fastapi.api.parts import time_left
+from taskq_fastapi.dashboard.errors import BadRequestError, unknown_choice
 from taskq_fastapi.dashboard.form import Form
-from taskq_fastapi.dashboard.registry import Action, BadRequestError, Done, Question, unknown_choice
+from taskq_fastapi.dashboard.registry import Action, Done, Question
 from taskq_fastapi.dashboard.task_table import ref_of
 from taskq_fastapi.dashboard.task_words import in_utc
 from taskq_fastapi.dashboard.view import Shown, View, link, own_link
@@ -61,7 +62,7 @@ def options_of(action: TaskAction, form: Form) -> dict[str, Any]:
 async def _question(view: View, action: TaskAction, text: str) -> Question:
     context: dict[str, object] = {}
     if action is TaskAction.MOVE:
-        context["queues"] = sorted({*(await view.inspector.queues()), *view.site.taskq.settings.queues})
+        context["queues"] = sorted({*(await view.inspector.queues()), *view.services.taskq.settings.queues})
     return Question(
         text=text,
         button=gettext(BUTTONS[action]),
@@ -102,7 +103,7 @@ async def act_on_selected(view: View, form: Form) -> Done:
     _note(view, report)
     if action is TaskAction.CANCEL:
         for each in report.done:
-            view.site.cancelling.add(each.queue, each.id)
+            view.services.cancelling.add(each.queue, each.id)
     level, text = outcome(action, report)
     back = None
     if action in (TaskAction.DELETE, TaskAction.MOVE) and len(refs) == 1 and report.done:
@@ -194,7 +195,7 @@ async def act_on_all(view: View, form: Form) -> Done | Shown:
     _note(view, part.report)
     if action is TaskAction.CANCEL:
         for each in part.report.done:
-            view.site.cancelling.add(each.queue, each.id)
+            view.services.cancelling.add(each.queue, each.id)
     count = form.number("done", 0, low=0, high=10**15) + len(part.report.done)
     scanned = form.number("scanned", 0, low=0, high=10**15) + part.scanned
     reasons = _skipped_so_far(form) + part.report.skipped

@@ -12,7 +12,8 @@ from taskq_core.inspector import LISTED_STATES, QueueInfo, total_of
 from taskq_core.language import gettext, marked
 from taskq_core.records import TaskInfo
 from taskq_core.wire import TaskState
-from taskq_fastapi.dashboard.registry import BadRequestError, Page, unknown_choice
+from taskq_fastapi.dashboard.errors import BadRequestError, unknown_choice
+from taskq_fastapi.dashboard.registry import Page
 from taskq_fastapi.dashboard.task_lists import listing
 from taskq_fastapi.dashboard.task_table import error_line
 from taskq_fastapi.dashboard.view import Shown, View

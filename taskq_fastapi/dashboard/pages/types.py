@@ -9,7 +9,8 @@ from taskq_core.dashboard import TypeRuns
 from taskq_core.inspector import LISTED_STATES
 from taskq_core.language import gettext, marked
 from taskq_core.wire import TaskState
-from taskq_fastapi.dashboard.registry import NotFoundError, Page, unknown_choice
+from taskq_fastapi.dashboard.errors import NotFoundError, unknown_choice
+from taskq_fastapi.dashboard.registry import Page
 from taskq_fastapi.dashboard.view import Shown, View
 
 HOURS = (1, 6, 24)

@@ -6,7 +6,8 @@ from typing import Any
 
 from taskq_core.dashboard import WorkerRow
 from taskq_core.language import gettext, marked
-from taskq_fastapi.dashboard.registry import Page, unknown_choice
+from taskq_fastapi.dashboard.errors import unknown_choice
+from taskq_fastapi.dashboard.registry import Page
 from taskq_fastapi.dashboard.view import Shown, View
 
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)

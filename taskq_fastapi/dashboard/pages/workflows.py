@@ -130,7 +130,7 @@ async def cancel(view: View, form: Form) -> Done:
     """Cancel a workflow."""
     detail = await _detail(view, form)
     info = detail.graph.info
-    is_done = await view.site.taskq.workflow(info.id, info.queue).acancel()
+    is_done = await view.services.taskq.workflow(info.id, info.queue).acancel()
     return Done(text=cancelled(info, is_done=is_done), level="success" if is_done else "warning")
 
 
@@ -147,7 +147,7 @@ async def retry(view: View, form: Form) -> Done:
     """Run what failed again."""
     detail = await _detail(view, form)
     info = detail.graph.info
-    count = await view.site.taskq.workflow(info.id, info.queue).aretry()
+    count = await view.services.taskq.workflow(info.id, info.queue).aretry()
     view.audited["count"] = count
     return Done(text=retried(info, count), level="success" if count else "warning")
 

@@ -1,0 +1,42 @@
+"""Import the modules with tasks that the setting `AUTODISCOVER` names."""
+
+import sys
+from importlib import import_module
+from types import ModuleType
+
+from django.apps import apps
+from django.utils.module_loading import autodiscover_modules
+
+from taskq_core import ConfigurationError
+from taskq_django.app import taskq
+
+
+def autodiscover() -> None:
+    """Import modules with tasks, as the setting `AUTODISCOVER` says.
+
+    True imports the module `tasks` of every installed app, a list of names the modules of these names; a name with a
+    dot is imported as it stands.
+    """
+    names = _wanted_names()
+    if not names:
+        return
+    autodiscover_modules(*(name for name in names if "." not in name))
+    for name in names:
+        if "." in name:
+            import_module(name)
+
+
+def discovered_modules() -> list[ModuleType]:
+    """Return the modules that `autodiscover` has imported."""
+    paths: list[str] = []
+    for name in _wanted_names():
+        paths += [name] if "." in name else [f"{app.name}.{name}" for app in apps.get_app_configs()]
+    return [module for path in paths if (module := sys.modules.get(path)) is not None]
+
+
+def _wanted_names() -> tuple[str, ...]:
+    try:
+        wanted = taskq.settings.autodiscover
+    except ConfigurationError:
+        return ()  # a system check reports it; raising here would keep the check from running
+    return wanted if isinstance(wanted, tuple) else ("tasks",) * wanted
