@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 
 from opentelemetry.context import Context
 from opentelemetry.metrics import Counter, Histogram, Meter, MeterProvider
+from opentelemetry.trace import INVALID_SPAN_CONTEXT, NonRecordingSpan, set_span_in_context
 
 from taskq_core.telemetry import names
-from taskq_core.telemetry.histograms import Recorder, can_add
 from taskq_core.telemetry.metrics import DURATION_BUCKETS_S, MAX_SERIES, NOT_PROCESSED, OTHER, Labels, Meters, Outcome
 
+_NO_TRACE = set_span_in_context(NonRecordingSpan(INVALID_SPAN_CONTEXT), Context())
+"""Passed with values that are no examples. Without it the SDK would take the trace that is current."""
 _EXAMPLES_S = 1.0
 """Seconds for which a run is shown as an example of how long runs take, unless a longer one comes."""
 
@@ -48,8 +50,6 @@ class _WorkerSeries:
     """Runs since the last `flush`."""
     durations_s: list[float] = field(default_factory=list)
     """How long those of them took that were not shown as examples."""
-    recorders: tuple[Recorder, ...] = field(default=())
-    """What takes durations; nothing before the first of a provider."""
     examples: dict[int, float] = field(default_factory=dict)
     """The longest run that was shown as an example in each bucket."""
     examples_until: float = field(default=0.0)
@@ -59,7 +59,6 @@ class _WorkerSeries:
 @dataclass(slots=True, kw_only=True)
 class _Waits:
     labels: Labels
-    recorder: Recorder | None = field(default=None)
     waits_s: list[float] = field(default_factory=list)
 
 
@@ -193,27 +192,22 @@ class WorkerMetrics:
                 series.examples_until = now + _EXAMPLES_S
             if instruments is not None:
                 _add(instruments, series, count)
-                if durations_s:
-                    _record(instruments, series, durations_s)
+                for duration_s in durations_s:
+                    instruments.processing_time.record(duration_s, series.run, _NO_TRACE)
+                    instruments.process_duration.record(duration_s, series.message, _NO_TRACE)
         while waited:
             waits = waited.pop()
             waits_s, waits.waits_s = waits.waits_s, []
             if instruments is not None:
-                if waits.recorder is None:
-                    waits.recorder = Recorder(instruments.wait_time, waits.labels)
-                waits.recorder.record_many(waits_s)
+                for wait_s in waits_s:
+                    instruments.wait_time.record(wait_s, waits.labels, _NO_TRACE)
 
     def _refresh(self) -> None:
         if self._meters.has_changed():
             meter = self._meters.meter
             self._instruments = None if meter is None else _worker_instruments(meter)
-            for series in self._series.values():
-                series.recorders = ()
-            for waits in self._waited.values():
-                waits.recorder = None
             self.is_active = self._instruments is not None
             if self._instruments is not None:
-                can_add(self._instruments.wait_time)  # tried now rather than with the first task
                 self._tell_zeros(self._instruments)
 
     def _tell_zeros(self, instruments: _WorkerInstruments) -> None:
@@ -242,16 +236,6 @@ class WorkerMetrics:
                 return known
         waits = self._waited[key] = _Waits(labels={names.QUEUE: key[0], names.TASK_TYPE: key[1]})
         return waits
-
-
-def _record(instruments: _WorkerInstruments, series: _WorkerSeries, durations_s: list[float]) -> None:
-    if not series.recorders:
-        series.recorders = (
-            Recorder(instruments.processing_time, series.run),
-            Recorder(instruments.process_duration, series.message),
-        )
-    for recorder in series.recorders:
-        recorder.record_many(durations_s)
 
 
 def _add(instruments: _WorkerInstruments, series: _WorkerSeries, count: int) -> None:
