@@ -145,7 +145,7 @@ class TaskQ(Registry):
                 "TaskQ(outbox=taskq_sqlalchemy.SQLAlchemyOutbox(...)), or use taskq_django, which has one"
             )
         check_defaults(settings.defaults)
-        check_defaults(settings.email.options, where="EMAIL['OPTIONS']")
+        check_defaults(settings.email.options, where="EMAIL['OPTIONS']", for_calls=True)
         schedule_lines(settings.schedule, zone=settings.time_zone)
 
     @property

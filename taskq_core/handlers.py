@@ -15,16 +15,15 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypedDict, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from taskq_core.codec import decode_payload
 from taskq_core.context import TaskContext
 from taskq_core.errors import TaskDefinitionError, UnknownTaskError
 from taskq_core.functions import context_parameter, function_name, is_coroutine_function, parameters
 from taskq_core.injection import refuse_markers
-from taskq_core.options import TaskOptions, task_options
-from taskq_core.retry import RetryDelay
-from taskq_core.settings import Relation, unknown
+from taskq_core.options import HandlerOptionsDict, TaskOptions, task_options
+from taskq_core.settings import unknown
 from taskq_core.task import BaseTask
 from taskq_core.wire import TaskMessage, validate_task_type
 
@@ -64,17 +63,6 @@ class RawTask:
             PayloadError: It does not fit. Where the handler lets it pass, the task is archived without retry.
         """
         return cast("T", decode_payload(self.payload, type_, task=self.type))
-
-
-class HandlerOptionsDict(TypedDict, total=False):
-    """Keyword options of `@taskq.handler(...)`: those that count where a task runs. All others stand in its message."""
-
-    retry_delay: RetryDelay
-    retry_on: type[BaseException] | tuple[type[BaseException], ...]
-    no_retry_on: type[BaseException] | tuple[type[BaseException], ...]
-    is_failure: Callable[[BaseException], bool] | None
-    trace: Relation | str | None
-    max_result_bytes: int
 
 
 _OPTIONS = tuple(HandlerOptionsDict.__annotations__)

@@ -81,19 +81,13 @@ class DeadLetterTask(Protocol):
         ...
 
 
-class TaskOptionsDict(TypedDict, total=False):
-    """Keyword options of `@taskq.task(...)` and `.using(...)`."""
+class CallOptionsDict(TypedDict, total=False):
+    """Keyword options of `.using(...)`, of steps, schedules and remote tasks: those that the message carries."""
 
     queue: str
     priority: int
     retry_priority: int | None
     max_retry: int
-    retry_delay: RetryDelay
-    retry_on: type[BaseException] | tuple[type[BaseException], ...]
-    no_retry_on: type[BaseException] | tuple[type[BaseException], ...]
-    is_failure: Callable[[BaseException], bool] | None
-    trace: Relation | str | None
-    on_missing: OnMissing | str
     timeout: Duration | None
     deadline: datetime | None
     run_after: Duration | datetime | None
@@ -101,7 +95,6 @@ class TaskOptionsDict(TypedDict, total=False):
     on_expiry: OnExpiry | str
     dead_letter: "DeadLetterTask | str | None"
     retention: Duration
-    max_result_bytes: int
     task_id: str | None
     unique_for: Duration
     unique: Unique | None
@@ -112,6 +105,23 @@ class TaskOptionsDict(TypedDict, total=False):
     headers: Mapping[str, str]
     replicated: bool | int
     fsynced: bool
+
+
+class HandlerOptionsDict(TypedDict, total=False):
+    """Keyword options of `@taskq.handler(...)`: those that a worker reads from its own code."""
+
+    retry_delay: RetryDelay
+    retry_on: type[BaseException] | tuple[type[BaseException], ...]
+    no_retry_on: type[BaseException] | tuple[type[BaseException], ...]
+    is_failure: Callable[[BaseException], bool] | None
+    trace: Relation | str | None
+    max_result_bytes: int
+
+
+class TaskOptionsDict(CallOptionsDict, HandlerOptionsDict, total=False):
+    """Keyword options of `@taskq.task(...)`."""
+
+    on_missing: OnMissing | str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -329,6 +339,8 @@ class TaskOptions:
 
 
 _NAMES = tuple(each.name for each in fields(TaskOptions))
+CALL_OPTIONS = frozenset(CallOptionsDict.__annotations__)
+"""Options that the message carries. Workers read the others from the registered task."""
 
 
 def task_options(given: Mapping[str, Any], *, base: TaskOptions | None = None) -> TaskOptions:
@@ -343,14 +355,39 @@ def task_options(given: Mapping[str, Any], *, base: TaskOptions | None = None) -
     return replace(base or TaskOptions(), **given)
 
 
-def check_defaults(given: Mapping[str, Any], *, where: str = "DEFAULTS") -> None:
+def check_call_options(given: Mapping[str, Any]) -> None:
+    """Refuse options that a call cannot set, because workers read them from the registered task.
+
+    Raises:
+        ConfigurationError: There is such an option, an option is unknown, or its value is not usable.
+    """
+    for name in given:
+        if name in _NAMES and name not in CALL_OPTIONS:
+            raise ConfigurationError(
+                f"{name}={given[name]!r:.100} cannot be set for a single call: no message carries it, workers read it "
+                "from the registered task; set it in the decorator of the task, or in DEFAULTS for all tasks"
+            )
+    task_options(given)
+
+
+def call_options(options: TaskOptions) -> dict[str, Any]:
+    """Return the options that the message carries, by name."""
+    return {name: getattr(options, name) for name in _NAMES if name in CALL_OPTIONS}
+
+
+def check_defaults(given: Mapping[str, Any], *, where: str = "DEFAULTS", for_calls: bool = False) -> None:
     """Refuse options that cannot be those of every task: the setting `DEFAULTS`, or another that `where` names.
+
+    Args:
+        given: Options.
+        where: The setting.
+        for_calls: The setting holds options of calls; workers do not read it.
 
     Raises:
         ConfigurationError: One is unknown, its value is not usable, or no two tasks can have the same.
     """
     try:
-        task_options(given)
+        (check_call_options if for_calls else task_options)(given)
     except ConfigurationError as error:
         raise ConfigurationError(f"{where}: {error}") from None
     if given.get("task_id") is not None:

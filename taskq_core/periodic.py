@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Unpack
 from taskq_core.cron import Bounded, Cron, Schedule, parse_schedule
 from taskq_core.errors import ConfigurationError
 from taskq_core.functions import is_coroutine_function
-from taskq_core.options import TaskOptionsDict, task_options
+from taskq_core.options import CallOptionsDict, task_options
 from taskq_core.settings import Duration, seconds
 from taskq_core.task import BaseTask, Signature
 from taskq_core.wire import Option, OptionKind, format_option, validate_entry_id
@@ -100,7 +100,7 @@ class PeriodicTask:
         expire: datetime | None = None,
         is_paused: bool = False,
         run_key: str = "",
-        **options: Unpack[TaskOptionsDict],
+        **options: Unpack[CallOptionsDict],
     ) -> None:
         if isinstance(call, BaseTask):
             call = Signature(call, (), {})

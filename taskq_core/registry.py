@@ -26,7 +26,6 @@ from taskq_core.handlers import (
     ErrorHandler,
     H,
     Handler,
-    HandlerOptionsDict,
     Handlers,
     check_pattern,
     refuse_other,
@@ -34,7 +33,7 @@ from taskq_core.handlers import (
 from taskq_core.injection import Injector, refuse_markers
 from taskq_core.lifespan import L, LifespanFunction, check_lifespan
 from taskq_core.middleware import Middleware, MiddlewareStack
-from taskq_core.options import TaskExecutor, TaskOptionsDict
+from taskq_core.options import CallOptionsDict, HandlerOptionsDict, TaskExecutor, TaskOptionsDict
 from taskq_core.periodic import (
     DEFAULT_WINDOW_S,
     PROVIDER_EVERY_S,
@@ -211,7 +210,7 @@ class Registry(Enqueuer):
 
         return AggregatorDecorator(self.aggregators, build)
 
-    def remote(self, name: str, **options: Unpack[TaskOptionsDict]) -> RemoteTask:
+    def remote(self, name: str, **options: Unpack[CallOptionsDict]) -> RemoteTask:
         """Name a task whose code is not here, for example one that a Go service runs."""
         return RemoteTask(name, options, self)
 
@@ -225,7 +224,7 @@ class Registry(Enqueuer):
         tz: "str | ZoneInfo | None" = None,
         catch_up: CatchUp | str = CatchUp.ONE,
         window: Duration = DEFAULT_WINDOW_S,
-        **options: Unpack[TaskOptionsDict],
+        **options: Unpack[CallOptionsDict],
     ) -> Callable[[T], T]:
         """Let the task below be enqueued again and again, without arguments. Stands above `@taskq.task`.
 
@@ -262,7 +261,7 @@ class Registry(Enqueuer):
         tz: "str | ZoneInfo | None" = None,
         catch_up: CatchUp | str = CatchUp.ONE,
         window: Duration = DEFAULT_WINDOW_S,
-        **options: Unpack[TaskOptionsDict],
+        **options: Unpack[CallOptionsDict],
     ) -> PeriodicTask:
         """Let a call be enqueued again and again: a task, or `task.s(...)` with arguments. As `periodic`.
 

@@ -14,14 +14,12 @@ import msgspec
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
 from taskq_core.cron import Every, parse_schedule, time_zone
 from taskq_core.errors import ConfigurationError, PayloadError, TaskArgumentsError, TaskQError
-from taskq_core.options import task_options
+from taskq_core.options import check_call_options, task_options
 from taskq_core.periodic import DEFAULT_WINDOW_S, CatchUp, PeriodicTask, check_bounds
 from taskq_core.settings import seconds, unknown
 from taskq_core.task import BaseTask, Signature, Task
 from taskq_core.wire import validate_entry_id, validate_task_type
 
-CODE_OPTIONS = ("retry_delay", "retry_on", "no_retry_on", "is_failure", "trace")
-"""Options that a worker reads from the task's code. No message carries them, so no row can change them."""
 LONGEST_INTERVAL = timedelta(days=36_500)
 """Longest interval of a row."""
 
@@ -202,12 +200,9 @@ def _task_of(
 def _options_of(row: ScheduleRow) -> dict[str, Any]:
     if not isinstance(row.options, Mapping):
         raise ConfigurationError('the options must be a JSON object, such as {"max_retry": 3}')
-    for name in row.options:
-        if name in CODE_OPTIONS:
-            raise ConfigurationError(f"{name} is a matter of the task's code, and no task carries it to the worker")
     if row.queue and "queue" in row.options:
         raise ConfigurationError("the queue stands in a field of its own already")
-    task_options(row.options)
+    check_call_options(row.options)
     return {**row.options, "queue": row.queue} if row.queue else dict(row.options)
 
 

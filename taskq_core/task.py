@@ -20,7 +20,7 @@ from taskq_core.fetching import afetching, fetching
 from taskq_core.functions import context_parameter, parameters, qualified_name, result_type
 from taskq_core.injection import Injection
 from taskq_core.limits import Limits
-from taskq_core.options import TaskOptions, TaskOptionsDict, task_options
+from taskq_core.options import CallOptionsDict, TaskOptions, check_call_options, task_options
 from taskq_core.plan import Plan
 from taskq_core.result import TaskHandle
 from taskq_core.settings import unknown
@@ -140,12 +140,14 @@ class BaseTask(Generic[R_co]):
                 raise ConfigurationError(f"task {self.name!r}: {error}") from None
             self._limits(checked)
 
-    def using(self, **options: Unpack[TaskOptionsDict]) -> Self:
+    def using(self, **options: Unpack[CallOptionsDict]) -> Self:
         """Return a copy with other options.
 
         Raises:
-            ConfigurationError: An option is unknown or its value is not usable.
+            ConfigurationError: An option is unknown, its value is not usable, or workers read it from the registered
+                task, so that a copy cannot change it.
         """
+        check_call_options(options)
         copy: Self = object.__new__(type(self))
         copy.__dict__.update(self.__dict__)
         copy._given = {**self._given, **options}
@@ -242,7 +244,7 @@ class Signature(Generic[R_co]):
 
         return chain(self).on_complete(*calls)
 
-    def using(self, **options: Unpack[TaskOptionsDict]) -> "Signature[R_co]":
+    def using(self, **options: Unpack[CallOptionsDict]) -> "Signature[R_co]":
         """Return a copy whose task has other options."""
         return self._copy(self.task.using(**options), self.args, self.kwargs)
 
@@ -324,6 +326,11 @@ class Task(BaseTask[R], Generic[P, R]):
         self.body = self.function
         if references is not None and self.codec.has_references:
             self.body = (afetching if self.is_coroutine else fetching)(self, references)
+        elif "on_missing" in self._given:
+            raise ConfigurationError(
+                f"task {self.name!r}: on_missing has no effect: no parameter is annotated with a class whose values "
+                "travel as keys, such as a Django model"
+            )
         self._check_limits()  # again: now its parameters are known
         self.result_type = result_type(function)
         self.__name__ = self.__qualname__ = self.name  # of a partial or a callable object, which have none
@@ -428,6 +435,10 @@ class RemoteTask(BaseTask[Any]):
     """
 
     result_type = Any
+
+    def _check_options(self) -> None:
+        check_call_options(self._given)
+        super()._check_options()
 
     def __repr__(self) -> str:
         return f"<remote task {self.name!r}>"

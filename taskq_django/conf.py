@@ -38,7 +38,7 @@ def read_settings() -> Settings:
         if needed:
             settings = replace(settings, queues={"default": 3, **needed})
     check_defaults(settings.defaults)
-    check_defaults(settings.email.options, where="EMAIL['OPTIONS']")
+    check_defaults(settings.email.options, where="EMAIL['OPTIONS']", for_calls=True)
     schedule_lines(settings.schedule, zone=settings.time_zone)
     if settings.url == "embedded://":
         folder = Path(getattr(django_settings, "BASE_DIR", "")).absolute() / EMBEDDED_FOLDER

@@ -5,7 +5,6 @@ function's signature and the task's own options hold unless the command line say
 """
 
 from collections.abc import Mapping
-from dataclasses import fields
 from datetime import datetime, timedelta
 from typing import Any, BinaryIO
 
@@ -16,7 +15,7 @@ from taskq_core.cli.base import Command
 from taskq_core.cli.params import DURATION, HEADER, MOMENT, QUEUE
 from taskq_core.cli.payload import payload_of, payload_options
 from taskq_core.cli.session import Session
-from taskq_core.options import REPLICAS_MAX, TaskOptions
+from taskq_core.options import REPLICAS_MAX, call_options
 
 
 @click.command("enqueue", cls=Command)
@@ -78,6 +77,5 @@ def _over_own(app: TaskQ, name: str, payload: bytes, given: Mapping[str, Any]) -
     if known is None:
         return given
     known.codec.decode(payload)
-    own = {field.name: getattr(known.options, field.name) for field in fields(TaskOptions)}
     headers = {**known.options.headers, **given.get("headers", {})}
-    return {**own, **given, "headers": headers}
+    return {**call_options(known.options), **given, "headers": headers}

@@ -1,13 +1,12 @@
 """From a periodic entry that a scheduler shows to the call that it enqueues, so that it can be made now."""
 
-from dataclasses import fields
 from datetime import timedelta
 from typing import Any
 
 from taskq_core.app import TaskQ
 from taskq_core.errors import WireFormatError
 from taskq_core.inspector.records import PeriodicEntryInfo
-from taskq_core.options import TaskOptions
+from taskq_core.options import call_options
 from taskq_core.task import Signature
 from taskq_core.wire import Option, OptionKind, parse_option
 from taskq_core.wire.durations import NS_PER_S
@@ -55,7 +54,7 @@ def entry_call(app: TaskQ, entry: PeriodicEntryInfo) -> Signature[Any]:
     known = app.tasks.get(entry.name)
     own: dict[str, Any] = {}
     if known is not None:
-        own = {field.name: getattr(known.options, field.name) for field in fields(TaskOptions)}
+        own = call_options(known.options)
     if headers:
         options["headers"] = {**own.get("headers", {}), **headers}
     return app.remote(entry.name, **{**own, **options}).s(entry.payload)

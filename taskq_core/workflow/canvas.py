@@ -13,7 +13,7 @@ from typing import Any, Self, TypedDict, Unpack
 
 from taskq_core.codec import Later
 from taskq_core.errors import TaskArgumentsError, WorkflowDefinitionError
-from taskq_core.options import TaskOptionsDict
+from taskq_core.options import CallOptionsDict
 from taskq_core.settings import Duration, member, seconds
 from taskq_core.task import RemoteTask, Signature
 from taskq_core.wire import validate_queue_name
@@ -274,7 +274,7 @@ def step(
     name: str | None = None,
     into: str | None = None,
     on_failure: OnFailure | str = OnFailure.STOP,
-    **options: Unpack[TaskOptionsDict],
+    **options: Unpack[CallOptionsDict],
 ) -> Single:
     """Return a call as a step of a workflow.
 

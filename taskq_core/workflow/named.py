@@ -6,7 +6,7 @@ from typing import Any, Self, Unpack
 
 from taskq_core.codec import Later
 from taskq_core.errors import WorkflowDefinitionError
-from taskq_core.options import TaskOptionsDict
+from taskq_core.options import CallOptionsDict
 from taskq_core.settings import Duration, seconds
 from taskq_core.task import Signature
 from taskq_core.wire import validate_queue_name
@@ -82,7 +82,7 @@ class Workflow(Canvas):
         on_success: Signature[Any] | Sequence[Signature[Any]] = (),
         on_error: Signature[Any] | Sequence[Signature[Any]] = (),
         on_complete: Signature[Any] | Sequence[Signature[Any]] = (),
-        **options: Unpack[TaskOptionsDict],
+        **options: Unpack[CallOptionsDict],
     ) -> Self:
         """Add a step, and return the workflow.
 

@@ -12,7 +12,7 @@ from django.utils import timezone
 from taskq_core import ConfigurationError, Signature, TaskDefinitionError, TaskHandle, TaskInfo, TaskNotFoundError
 from taskq_core.functions import qualified_name
 from taskq_core.ids import new_task_id
-from taskq_core.options import task_options
+from taskq_core.options import CALL_OPTIONS, task_options
 from taskq_core.wire import validate_queue_name
 from taskq_django.app import taskq
 from taskq_django.tasks_backend import checks
@@ -164,7 +164,7 @@ class TaskQBackend(BaseTaskBackend):
         queue = self.queue_for(task)
         result = new_result(task, new_task_id(), list(args), dict(kwargs))
         facts = Facts.of_call(task, result.args)
-        options = options_of(task)
+        options = {name: value for name, value in options_of(task).items() if name in CALL_OPTIONS}
         options["headers"] = {**registered.options.headers, **options.get("headers", {}), HEADER: facts.header()}
         call = Signature(
             registered.using(**options, queue=queue, run_after=_start(task), task_id=result.id),

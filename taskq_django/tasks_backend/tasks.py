@@ -5,10 +5,11 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Self
 
-from taskq_core import Unique
+from taskq_core import ConfigurationError, Unique
+from taskq_core.options import check_call_options
 from taskq_core.retry import RetryDelay
 from taskq_core.settings import Duration
-from taskq_django.tasks_backend.framework import AnyTask
+from taskq_django.tasks_backend.framework import AnyTask, InvalidTask
 from taskq_django.tasks_backend.options import TASK_OPTIONS
 
 _Errors = type[BaseException] | tuple[type[BaseException], ...]
@@ -55,12 +56,17 @@ class TaskQTask(AnyTask):
             queue_name: Queue, one of the backend's `QUEUES`.
             run_after: Not before this moment, or this time after each enqueue.
             backend: Alias in `TASKS`. Another backend than this one knows none of taskq's options.
-            **options: Task options of taskq: max_retry, retry_delay, timeout, retention, ...
+            **options: Task options of taskq: max_retry, timeout, retention, ... Those that workers read from
+                the registered task, such as retry_delay, belong in `@task(...)` or in the backend's `OPTIONS`.
 
         Raises:
             InvalidTask: The backend refuses it.
             TypeError: An option is unknown.
         """
+        try:
+            check_call_options({name: options[name] for name in TASK_OPTIONS if options.get(name) is not None})
+        except ConfigurationError as error:
+            raise InvalidTask(str(error)) from error
         given = {"priority": priority, "queue_name": queue_name, "run_after": run_after, "backend": backend, **options}
         return replace(self, **{name: value for name, value in given.items() if value is not None})
 

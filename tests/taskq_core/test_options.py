@@ -6,12 +6,32 @@ from typing import Any
 
 import pytest
 
-from taskq_core import Concurrency, ConfigurationError, RateLimit, TaskOptions, TaskQ, TaskSequence, Unique, exponential
-from taskq_core.options import OnMissing, task_options
+from taskq_core import (
+    Concurrency,
+    ConfigurationError,
+    RateLimit,
+    TaskOptions,
+    TaskQ,
+    TaskSequence,
+    Unique,
+    Workflow,
+    exponential,
+)
+from taskq_core.options import task_options
 from taskq_core.retry import asynq_default
 from taskq_core.wire import Expiry
+from taskq_core.workflow import step
 from tests.rows import rows
 
+WORKER_OPTIONS: dict[str, Any] = {
+    "retry_delay": exponential(),
+    "retry_on": OSError,
+    "no_retry_on": ValueError,
+    "is_failure": bool,
+    "trace": "link",
+    "on_missing": "discard",
+    "max_result_bytes": 10,
+}
 BERLIN = timezone(timedelta(hours=1))
 
 
@@ -195,7 +215,7 @@ class TestUsing:
         assert copy.function is task.function
         assert taskq.tasks["t"] is task
 
-    def test_every_option_can_be_used(self, fake_redis: Any) -> None:
+    def test_every_option_that_the_message_carries_can_be_used(self, fake_redis: Any) -> None:
         taskq = TaskQ(fake_redis)
         moment = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -204,12 +224,6 @@ class TestUsing:
             "priority": 3,
             "retry_priority": 4,
             "max_retry": 1,
-            "retry_delay": exponential(),
-            "retry_on": OSError,
-            "no_retry_on": ValueError,
-            "is_failure": bool,
-            "trace": "link",
-            "on_missing": "discard",
             "timeout": 1,
             "deadline": moment,
             "run_after": 5,
@@ -217,7 +231,6 @@ class TestUsing:
             "expires": 8,
             "on_expiry": "discard",
             "retention": 6,
-            "max_result_bytes": 10,
             "task_id": "id",
             "unique_for": 7,
             "headers": {"a": "b"},
@@ -232,17 +245,42 @@ class TestUsing:
         options = taskq.remote("t").using(**given).options
         unique = Unique(args=["a"])
 
-        assert given.keys() | {"unique"} == {field.name for field in fields(TaskOptions)}
+        assert given.keys() | {"unique"} | WORKER_OPTIONS.keys() == {field.name for field in fields(TaskOptions)}
         assert taskq.remote("t").using(**{**given, "unique_for": 0, "unique": unique}).options.unique is unique
         assert (options.queue, options.max_retry, options.timeout_s, options.deadline) == ("q", 1, 1, moment)
         assert (options.run_after, options.retention_s, options.task_id, options.unique_s) == (5.0, 6, "id", 7)
         assert (dict(options.headers), options.aggregate) == ({"a": "b"}, "g")
         assert (options.replicated, options.fsynced) == (2, True)
         assert options.limits == (TaskSequence("user"), Concurrency(3), RateLimit("5/s"))
-        assert options.on_missing is OnMissing.DISCARD
         assert options.bands == (3, 4)
         assert options.dead_letter_address == ("default", "dead")
         assert options.expiry == Expiry(8, True, True)
+
+    @rows("name", list(WORKER_OPTIONS))
+    def test_a_call_cannot_set_what_workers_read_from_their_code(self, name: str, fake_redis: Any) -> None:
+        taskq = TaskQ(fake_redis)
+        given: dict[str, Any] = {name: WORKER_OPTIONS[name]}
+        schedule = {"daily": {"task": "t", "spec": "@daily", **given}}
+        task = taskq.task(name="t")(lambda: None)
+
+        for refused in (
+            lambda: task.using(**given),
+            lambda: task.s().using(**given),
+            lambda: step(task.s(), **given),
+            lambda: Workflow().step("a", task.s(), **given),
+            lambda: taskq.remote("t", **given),
+            lambda: taskq.remote("t").using(**given),
+            lambda: taskq.schedule("@daily", task, **given),
+            lambda: TaskQ(fake_redis, schedule=schedule),
+            lambda: TaskQ(fake_redis, email={"OPTIONS": given}),
+        ):
+            with pytest.raises(ConfigurationError, match=f"{name}=.* workers read it from the registered task"):
+                refused()
+        TaskQ(fake_redis, defaults=given)
+
+    def test_on_missing_needs_a_parameter_that_travels_as_its_key(self, fake_redis: Any) -> None:
+        with pytest.raises(ConfigurationError, match="task 't': on_missing has no effect: no parameter"):
+            TaskQ(fake_redis).task(name="t", on_missing="discard")(lambda: None)
 
     def test_a_wrong_option_is_refused_at_once(self, fake_redis: Any) -> None:
         task = TaskQ(fake_redis).remote("t")

@@ -146,7 +146,7 @@ class TestEntry:
             retention=timedelta(hours=24),
             aggregate="g",
             headers={"k": "v"},
-            retry_delay=5,
+            priority=5,
         )
 
         assert entry.option_strings == (

@@ -151,6 +151,8 @@ def test_the_decorator_takes_the_options_of_taskq() -> None:
     options = taskq.tasks[f"{HERE}.sort_out"].options
     assert (options.max_retry, options.retry_on, options.timeout) == (3, (ValueError,), 20)
     assert task.using(timeout=5).timeout == 5
+    with pytest.raises(InvalidTask, match=r"retry_on=.* workers read it from the registered task"):
+        task.using(retry_on=KeyError)
     with pytest.raises(TypeError, match="max_rety"):
         django_task(max_rety=3)(pack)
     with pytest.raises(InvalidTask, match="max_retry"):

@@ -103,7 +103,7 @@ def test_a_failure_is_told_with_its_error(name: str, heard: Heard) -> None:
 
 
 def test_a_task_that_is_run_again_has_not_finished(heard: Heard) -> None:
-    parcels.deliver.using(max_retry=5, retry_delay=0).enqueue(2)
+    parcels.deliver.using(max_retry=5).enqueue(2)
     drain(raises=False, advance=60)
 
     words = ["enqueued", "started", "started", "finished"]
@@ -198,7 +198,7 @@ def test_a_context_that_cannot_read_the_past_still_counts(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Redis may fail just then: the run goes on with the number of its attempt."""
-    result = parcels.deliver.using(max_retry=5, retry_delay=0).enqueue(2)
+    result = parcels.deliver.using(max_retry=5).enqueue(2)
 
     def blind(*_: Any) -> Any:
         from taskq_core import BrokerUnavailableError

@@ -37,14 +37,17 @@ def mistyped() -> None: ...
 
 
 task.using(run_after=5, task_id="x").using(run_after=datetime.now(UTC))
-task.using(retry_delay=[1, 5.5, timedelta(minutes=1)])
-task.using(retry_delay=lambda retried, error: 5 * retried)
+taskq.task(retry_delay=[1, 5.5, timedelta(minutes=1)])
+taskq.task(retry_delay=lambda retried, error: 5 * retried)
 task.using(replicated=2)
 task.using(replicated="all")  # error
 task.using(run_at=5)  # error
 task.using(run_after="5")  # error
 task.using(headers={"a": 1})  # error
-task.using(retry_on="OSError")  # error
+taskq.task(retry_on="OSError")  # error
+task.using(retry_on=OSError)  # error
+task.s().using(trace="link")  # error
+taskq.remote("t", retry_delay=5)  # error
 task.s().using(quue="x")  # error
 
 

@@ -328,7 +328,7 @@ def test_callbacks_of_a_step(tasks: Captured) -> None:
 def test_a_later_success_goes_on_where_the_workflow_failed(tasks: Captured) -> None:
     """An operator runs the archived task again, or it was archived by mistake."""
     seen.append("attempt")  # two more are needed
-    workflow = (fail_twice.s(4).using(max_retry=0, no_retry_on=Retry) | double.s()).on_error(tell.s())
+    workflow = (fail_twice.s(4).using(max_retry=0) | double.s()).on_error(tell.s())
     handle = workflow.delay()
     tasks.run(raises=False)
     assert handle.refresh().state is WorkflowState.FAILED
@@ -454,7 +454,7 @@ def test_only_members_of_a_group_add_to_it(tasks: Captured, how: str) -> None:
 def test_added_members_in_another_queue_and_failed_ones(tasks: Captured) -> None:
     @app.task(name="grow", max_retry=0)
     def grow() -> int:
-        app.extend_group([elsewhere(double.s(1)), fail_twice.s(7).using(max_retry=0, no_retry_on=Retry)])
+        app.extend_group([elsewhere(double.s(1)), fail_twice.s(7).using(max_retry=0)])
         return 0
 
     seen.append("attempt")
@@ -591,7 +591,7 @@ def test_what_has_ended_is_not_cancelled(tasks: Captured) -> None:
 @pytest.mark.parametrize("queue", ["default", "other"])
 def test_a_workflow_is_retried_from_the_step_that_failed(tasks: Captured, queue: str) -> None:
     seen.append("attempt")
-    bad = fail_twice.s().using(max_retry=0, no_retry_on=Retry, queue=queue)
+    bad = fail_twice.s().using(max_retry=0, queue=queue)
     handle = (add.s(1, 3) | bad | double.s() | double.s()).on_error(tell.s()).delay()
     tasks.run(raises=False)
     assert states(handle)["double-2"] is StepState.SKIPPED
@@ -608,7 +608,7 @@ def test_a_workflow_is_retried_from_the_step_that_failed(tasks: Captured, queue:
 def test_a_retry_of_a_task_that_is_gone(tasks: Captured) -> None:
     """Its archived task was deleted: it is enqueued anew from what the workflow keeps."""
     seen.append("attempt")
-    handle = (add.s(4) | fail_twice.s().using(max_retry=0, no_retry_on=Retry) | double.s()).delay()
+    handle = (add.s(4) | fail_twice.s().using(max_retry=0) | double.s()).delay()
     tasks.run(raises=False)
     Inspector(app).delete_task("default", f"{handle.id}.fail_twice")
 
@@ -621,7 +621,7 @@ def test_a_retry_of_a_task_that_is_gone(tasks: Captured) -> None:
 @pytest.mark.parametrize("queue", ["default", "other"])
 def test_members_that_failed_are_retried(tasks: Captured, queue: str) -> None:
     seen.append("attempt")
-    bad = fail_twice.s(4).using(max_retry=0, no_retry_on=Retry, queue=queue)
+    bad = fail_twice.s(4).using(max_retry=0, queue=queue)
     handle = chord([double.s(1), bad, double.s(3)], total.s()).delay()
     tasks.run(raises=False)
     assert handle.refresh().state is WorkflowState.FAILED
