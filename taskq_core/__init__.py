@@ -69,11 +69,12 @@ from taskq_core.oversized import OversizedResult
 from taskq_core.periodic import CatchUp, PeriodicTask, ScheduleHook
 from taskq_core.progress import Progress
 from taskq_core.records import TaskInfo
+from taskq_core.remote import RemoteTask
 from taskq_core.result import TaskHandle
 from taskq_core.retry import exponential
 from taskq_core.settings import CircuitSettings, QueueLimit, Settings, WhenFull
 from taskq_core.sources import csv_rows
-from taskq_core.task import CoroutineTask, RemoteTask, Signature, Task
+from taskq_core.task import CoroutineTask, PartialSignature, Signature, Task
 from taskq_core.uniqueness import OnConflict, Unique, UniqueStates
 from taskq_core.warnings import (
     BlockingEnqueueWarning,
@@ -119,6 +120,7 @@ __all__ = [
     "OnConflict",
     "OnFailure",
     "OversizedResult",
+    "PartialSignature",
     "PayloadError",
     "PayloadSizeWarning",
     "PayloadTooLargeError",

@@ -43,8 +43,9 @@ from taskq_core.periodic import (
     ScheduleHook,
     Timetable,
 )
+from taskq_core.remote import RemoteTask
 from taskq_core.settings import Duration, member
-from taskq_core.task import BaseTask, CoroutineTask, Enqueuer, RemoteTask, Signature, Task
+from taskq_core.task import BaseTask, CoroutineTask, Enqueuer, Signature, Task
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo

@@ -1,21 +1,18 @@
 """A task: a function with its name, options and signature.
 
 `Task` is what `@taskq.task` leaves in place of the function. Calling it runs the function here; `.delay` and `.adelay`
-enqueue it; `.using` returns a copy with other options; `.s` binds arguments for later. `RemoteTask` names a task whose
-code lives elsewhere.
+enqueue it; `.using` returns a copy with other options; `.s` binds arguments for later.
 """
 
 import asyncio
 import functools
 import inspect
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, Self, TypeVar, Unpack, cast
-
-import msgspec
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar, Unpack, cast, overload
 
 from taskq_core.codec import ArgumentsCodec, References
 from taskq_core.context import TaskContext, current
-from taskq_core.errors import ConfigurationError, TaskArgumentsError, WorkflowDefinitionError
+from taskq_core.errors import ConfigurationError
 from taskq_core.fetching import afetching, fetching
 from taskq_core.functions import context_parameter, parameters, qualified_name, result_type
 from taskq_core.injection import Injection
@@ -29,11 +26,16 @@ from taskq_core.wire import Keys, validate_task_type
 
 if TYPE_CHECKING:
     from taskq_core.workflow import Chain, Group, WorkflowHandle
-    from taskq_core.workflow.canvas import Part
+    from taskq_core.workflow.canvas import Part, PartialCanvas
 
 P = ParamSpec("P")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
+Q = ParamSpec("Q")
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+D = TypeVar("D")
 
 
 class Enqueuer(Protocol):
@@ -186,8 +188,12 @@ class BaseTask(Generic[R_co]):
         raise NotImplementedError
 
 
-class Signature(Generic[R_co]):
-    """A task with its arguments, to be enqueued later."""
+class PartialSignature(Generic[R_co]):
+    """A task with some of its arguments: a step of a workflow, to which results give the others.
+
+    `Task.s` always returns a `Signature`. Type checkers see this class where required arguments are missing, so that
+    they refuse to enqueue it by itself.
+    """
 
     __slots__ = ("args", "is_immutable", "kwargs", "task")
 
@@ -207,44 +213,34 @@ class Signature(Generic[R_co]):
     def __repr__(self) -> str:
         return f"<signature of {self.task.name!r}>"
 
-    def _copy(self, task: BaseTask[R_co], args: tuple[object, ...], kwargs: Mapping[str, object]) -> "Signature[R_co]":
-        return Signature(task, args, kwargs, is_immutable=self.is_immutable)
+    def _copy(self, task: BaseTask[R_co], args: tuple[object, ...], kwargs: Mapping[str, object]) -> Self:
+        return type(self)(task, args, kwargs, is_immutable=self.is_immutable)
 
-    def s(self, *args: object, **kwargs: object) -> "Signature[R_co]":
-        """Return a copy with further arguments: positional ones go before those given so far, as a result would.
-
-        Raises:
-            WorkflowDefinitionError: It takes no further arguments: it was made by `si`.
-        """
-        if self.is_immutable:
-            raise WorkflowDefinitionError(self.task.name, "takes no further arguments: it was made by si()")
-        return self._copy(self.task, (*args, *self.args), {**self.kwargs, **kwargs})
-
-    def __or__(self, other: "Part") -> "Chain":
+    def __or__(self, other: "Part") -> "PartialCanvas":
         """Return the chain of this and what comes after it, which gets its result as first argument."""
         from taskq_core.workflow import chain
 
         return chain(self, other)
 
-    def on_success(self, *calls: "Part") -> "Chain":
+    def on_success(self, *calls: "Part") -> "PartialCanvas":
         """Return a workflow of this step and what runs after its success, each with its result as first argument."""
         from taskq_core.workflow import chain
 
         return chain(self).on_success(*calls)
 
-    def on_error(self, *calls: "Part") -> "Chain":
+    def on_error(self, *calls: "Part") -> "PartialCanvas":
         """Return a workflow of this step and what runs if it fails, each with a `StepFailure` as first argument."""
         from taskq_core.workflow import chain
 
         return chain(self).on_error(*calls)
 
-    def on_complete(self, *calls: "Part") -> "Chain":
+    def on_complete(self, *calls: "Part") -> "PartialCanvas":
         """Return a workflow of this step and what runs once it has ended, each with its result or None."""
         from taskq_core.workflow import chain
 
         return chain(self).on_complete(*calls)
 
-    def using(self, **options: Unpack[CallOptionsDict]) -> "Signature[R_co]":
+    def using(self, **options: Unpack[CallOptionsDict]) -> Self:
         """Return a copy whose task has other options."""
         return self._copy(self.task.using(**options), self.args, self.kwargs)
 
@@ -257,21 +253,35 @@ class Signature(Generic[R_co]):
         """
         return self.task.bind(self.args, self.kwargs)
 
-    def with_arguments(self, **arguments: object) -> "Signature[R_co]":
+    def with_arguments(self, **arguments: object) -> Self:
         """Return a copy with these arguments in place of those of the same name.
 
         Raises:
             TaskArgumentsError: The arguments so far do not fit, or a remote task was given bytes.
         """
-        return self._copy(self.task, (), {**self.arguments, **arguments})
+        given = self.arguments if self.args else self.kwargs
+        return self._copy(self.task, (), {**given, **arguments})
 
-    def with_headers(self, headers: Mapping[str, str]) -> "Signature[R_co]":
+    def with_headers(self, headers: Mapping[str, str]) -> Self:
         """Return a copy with these headers over those of its task.
 
         Raises:
             ConfigurationError: A header cannot be used.
         """
         return self._copy(self.task.with_headers(headers), self.args, self.kwargs)
+
+
+class Signature(PartialSignature[R_co]):
+    """A task with its arguments, to be enqueued later."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+        # As above, but what comes out has all its arguments.
+        def __or__(self, other: Part) -> Chain: ...
+        def on_success(self, *calls: Part) -> Chain: ...  # noqa: D102 - as above
+        def on_error(self, *calls: Part) -> Chain: ...  # noqa: D102 - as above
+        def on_complete(self, *calls: Part) -> Chain: ...  # noqa: D102 - as above
 
     def delay(self) -> TaskHandle[R_co]:
         """Enqueue it, blocking. Raises as `Task.delay`."""
@@ -374,10 +384,18 @@ class Task(BaseTask[R], Generic[P, R]):
         """Return the arguments of a call by name. Raises as `BaseTask.bind`."""
         return self.codec.bind(args, kwargs)
 
-    def s(self, *args: Any, **kwargs: Any) -> Signature[R]:
+    @overload
+    def s(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R]: ...
+    @overload
+    def s(self) -> PartialSignature[R]: ...  # type: ignore[overload-cannot-match]  # it can, if arguments are required
+    @overload
+    def s(self: Callable[Concatenate[Any, Q], Any], *args: Q.args, **kwargs: Q.kwargs) -> PartialSignature[R]: ...
+    @overload
+    def s(self: Callable[Concatenate[Any, Any, Q], Any], *args: Q.args, **kwargs: Q.kwargs) -> PartialSignature[R]: ...
+    def s(self, *args: Any, **kwargs: Any) -> Any:
         """Bind arguments, to be enqueued later; as a step of a workflow it gets the result before it as well.
 
-        So they may lack some, and are checked when the call is enqueued or becomes part of a workflow.
+        So the first ones may be missing. They are checked when the call is enqueued or becomes part of a workflow.
         """
         return Signature(self, args, kwargs)
 
@@ -385,20 +403,30 @@ class Task(BaseTask[R], Generic[P, R]):
         """Bind all arguments, to be enqueued later; as a step of a workflow it gets no result."""
         return Signature(self, args, kwargs, is_immutable=True)
 
-    def map(self, arguments: Iterable[Any]) -> "Group":
+    def map(self: Callable[[A], Any], arguments: Iterable[A]) -> "Group":
         """Return the group of one call for each element of an iterable, which is its first argument.
 
         It is read once, while the group is enqueued.
         """
         from taskq_core.workflow import group
 
-        return group(Signature(self, (each,), {}) for each in arguments)
+        task: Task[Any, Any] = cast("Any", self)
+        mapped: Group = group(Signature(task, (each,), {}) for each in arguments)
+        return mapped
 
-    def starmap(self, arguments: Iterable[Iterable[Any]]) -> "Group":
-        """Return the group of one call for each element of an iterable, which is the list of its arguments."""
+    @overload
+    def starmap(self: Callable[[A, B], Any], arguments: Iterable[tuple[A, B]]) -> "Group": ...
+    @overload
+    def starmap(self: Callable[[A, B, C], Any], arguments: Iterable[tuple[A, B, C]]) -> "Group": ...
+    @overload
+    def starmap(self: Callable[[A, B, C, D], Any], arguments: Iterable[tuple[A, B, C, D]]) -> "Group": ...
+    def starmap(self: Any, arguments: Iterable[Iterable[Any]]) -> "Group":
+        """Return the group of one call for each element of an iterable, which is the tuple of its arguments."""
         from taskq_core.workflow import group
 
-        return group(Signature(self, tuple(each), {}) for each in arguments)
+        task: Task[Any, Any] = self
+        mapped: Group = group(Signature(task, tuple(each), {}) for each in arguments)
+        return mapped
 
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> TaskHandle[R]:
         """Enqueue a call and return its handle. Blocks for one round trip to Redis; in a coroutine use `adelay`.
@@ -426,60 +454,6 @@ class CoroutineTask(Task[P, R]):
     ) -> Coroutine[Any, Any, R]:
         """Return the coroutine, to be awaited here."""
         return cast("Coroutine[Any, Any, R]", super().__call__(*args, **kwargs))
-
-
-class RemoteTask(BaseTask[Any]):
-    """A task whose code is not here: written in Go, or in another Python project.
-
-    The payload is the JSON object of the keyword arguments, or the bytes given as the only positional argument.
-    """
-
-    result_type = Any
-
-    def _check_options(self) -> None:
-        check_call_options(self._given)
-        super()._check_options()
-
-    def __repr__(self) -> str:
-        return f"<remote task {self.name!r}>"
-
-    def encode(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> bytes:
-        """Return the payload of a call."""
-        if args:
-            if len(args) > 1 or kwargs or not isinstance(args[0], bytes):
-                raise TaskArgumentsError(self.name, "", "takes keyword arguments, or payload bytes alone")
-            return args[0]
-        try:
-            return msgspec.json.encode(kwargs)
-        except (TypeError, ValueError, RecursionError, OverflowError):
-            raise TaskArgumentsError(self.name, "", "the arguments cannot be written as JSON") from None
-
-    def bind(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> Mapping[str, object]:
-        """Return the keyword arguments of a call. Raises as `BaseTask.bind`."""
-        if args:
-            raise TaskArgumentsError(self.name, "", "payload bytes have no arguments by name")
-        return kwargs
-
-    def s(self, *args: bytes, **kwargs: object) -> Signature[Any]:
-        """Bind arguments, to be enqueued later.
-
-        As a step of a workflow it gets the result before it as its payload if it has no arguments, and otherwise by
-        the name that `step(into=...)` says.
-        """
-        return Signature(self, args, kwargs)
-
-    def si(self, *args: bytes, **kwargs: object) -> Signature[Any]:
-        """Bind all arguments, to be enqueued later; as a step of a workflow it gets no result."""
-        return Signature(self, args, kwargs, is_immutable=True)
-
-    def delay(self, *args: bytes, **kwargs: object) -> TaskHandle[Any]:
-        """Enqueue a call and return its handle. Raises as `Task.delay`."""
-        _warn_if_blocking(self.name)
-        return self._enqueuer.enqueue(self.s(*args, **kwargs))
-
-    async def adelay(self, *args: bytes, **kwargs: object) -> TaskHandle[Any]:
-        """Enqueue a call from a coroutine and return its handle."""
-        return await self._enqueuer.aenqueue(self.s(*args, **kwargs))
 
 
 def _local_context(task: Task[Any, Any]) -> TaskContext:

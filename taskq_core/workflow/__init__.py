@@ -5,7 +5,19 @@
 script that settles them (`_flow` in `broker/lua`).
 """
 
-from taskq_core.workflow.canvas import Canvas, Chain, Group, OnFailure, Single, StepFailure, chain, chord, group, step
+from taskq_core.workflow.canvas import (
+    Canvas,
+    Chain,
+    Group,
+    OnFailure,
+    PartialCanvas,
+    Single,
+    StepFailure,
+    chain,
+    chord,
+    group,
+    step,
+)
 from taskq_core.workflow.handle import WorkflowHandle
 from taskq_core.workflow.named import After, Workflow, after
 from taskq_core.workflow.records import StepInfo, StepState, WorkflowGraph, WorkflowInfo, WorkflowState
@@ -16,6 +28,7 @@ __all__ = [
     "Chain",
     "Group",
     "OnFailure",
+    "PartialCanvas",
     "Single",
     "StepFailure",
     "StepInfo",

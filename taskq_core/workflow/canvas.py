@@ -9,13 +9,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import islice
-from typing import Any, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack, overload
 
 from taskq_core.codec import Later
 from taskq_core.errors import TaskArgumentsError, WorkflowDefinitionError
 from taskq_core.options import CallOptionsDict
+from taskq_core.remote import RemoteTask
 from taskq_core.settings import Duration, member, seconds
-from taskq_core.task import RemoteTask, Signature
+from taskq_core.task import PartialSignature, Signature
 from taskq_core.wire import validate_queue_name
 from taskq_core.workflow.handle import WorkflowHandle
 
@@ -96,8 +97,12 @@ class About:
     keep_s: float = KEPT_S
 
 
-class Canvas:
-    """A workflow, or a part of one. Nobody changes it: methods return copies."""
+class PartialCanvas:
+    """A part of a workflow, to which the result before it may give arguments. It never changes: methods return copies.
+
+    `chain`, `group` and `step` always return a `Canvas`. Type checkers see this class where required arguments are
+    missing, so that they refuse to enqueue it by itself.
+    """
 
     __slots__ = ("about", "callbacks")
 
@@ -121,15 +126,15 @@ class Canvas:
         copy.callbacks = replace(self.callbacks, **{kind: (*getattr(self.callbacks, kind), *calls)})
         return copy
 
-    def on_success(self, *calls: Any) -> Self:
+    def on_success(self, *calls: "Part") -> Self:
         """Return a copy after whose success these run, each with its result as first argument."""
         return self._with("success", calls)
 
-    def on_error(self, *calls: Any) -> Self:
+    def on_error(self, *calls: "Part") -> Self:
         """Return a copy with what runs once if a step of it fails, each with a `StepFailure` as first argument."""
         return self._with("error", calls)
 
-    def on_complete(self, *calls: Any) -> Self:
+    def on_complete(self, *calls: "Part") -> Self:
         """Return a copy with what runs once it has ended in whatever way, each with its result or None.
 
         A call that takes no argument more gets none.
@@ -154,7 +159,7 @@ class Canvas:
         copy.about = replace(self.about, keep_s=seconds("kept", duration))
         return copy
 
-    def __or__(self, other: Any) -> "Chain":
+    def __or__(self, other: "Part") -> "PartialCanvas":
         """Return the chain of this and what comes after it."""
         return chain(self, other)
 
@@ -166,6 +171,16 @@ class Canvas:
             WorkflowDefinitionError: There is no step to tell it.
         """
         raise NotImplementedError
+
+
+class Canvas(PartialCanvas):
+    """A workflow."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+
+        def __or__(self, other: "Part") -> "Chain": ...  # as above, but what comes out has all its arguments
 
     def delay(self) -> WorkflowHandle:
         """Enqueue it, blocking, and return its handle.
@@ -254,8 +269,10 @@ class Again:
         yield from self._rest
 
 
-Part = Signature[Any] | Canvas
+Part = PartialSignature[Any] | PartialCanvas
 """What a workflow is put together of."""
+Whole = Signature[Any] | Canvas
+"""A part that has all its arguments, as far as type checkers see."""
 
 
 def _enqueuer(part: Any) -> Any:
@@ -268,14 +285,24 @@ def _check_part(what: str, part: object) -> None:
         raise WorkflowDefinitionError("", f"{what} must be a signature, chain, group or step, got {part!r:.200}{hint}")
 
 
+class _StepOptionsDict(CallOptionsDict, total=False):
+    name: str | None
+    into: str | None
+    on_failure: OnFailure | str
+
+
+@overload
+def step(call: Signature[Any], **options: Unpack[_StepOptionsDict]) -> Single: ...
+@overload
+def step(call: PartialSignature[Any], **options: Unpack[_StepOptionsDict]) -> PartialCanvas: ...
 def step(
-    call: Signature[Any],
+    call: PartialSignature[Any],
     *,
     name: str | None = None,
     into: str | None = None,
     on_failure: OnFailure | str = OnFailure.STOP,
     **options: Unpack[CallOptionsDict],
-) -> Single:
+) -> Any:
     """Return a call as a step of a workflow.
 
     Args:
@@ -301,7 +328,13 @@ def step(
     return single
 
 
-def chain(*parts: Any, on_failure: OnFailure | str = OnFailure.STOP) -> Chain:
+@overload
+def chain(parts: Iterable[Part], /, *, on_failure: OnFailure | str = OnFailure.STOP) -> Chain: ...
+@overload
+def chain(first: Whole, /, *parts: Part, on_failure: OnFailure | str = OnFailure.STOP) -> Chain: ...
+@overload
+def chain(*parts: Part, on_failure: OnFailure | str = OnFailure.STOP) -> PartialCanvas: ...
+def chain(*parts: Any, on_failure: OnFailure | str = OnFailure.STOP) -> Any:
     """Return the workflow of parts that run one after the other, each with the result before it as first argument.
 
     After a group comes the list of its results. A part starts once the success of the one before it is settled.
@@ -331,7 +364,20 @@ def chain(*parts: Any, on_failure: OnFailure | str = OnFailure.STOP) -> Chain:
     return Chain(tuple(flat), how)
 
 
-def group(*members: Any, name: str | None = None, on_failure: OnFailure | str = OnFailure.STOP) -> Group:
+class _GroupOptionsDict(TypedDict, total=False):
+    name: str | None
+    on_failure: OnFailure | str
+
+
+@overload
+def group(members: Iterable[Whole], /, **options: Unpack[_GroupOptionsDict]) -> Group: ...
+@overload
+def group(*members: Whole, **options: Unpack[_GroupOptionsDict]) -> Group: ...
+@overload
+def group(members: Iterable[Part], /, **options: Unpack[_GroupOptionsDict]) -> PartialCanvas: ...
+@overload
+def group(*members: Part, **options: Unpack[_GroupOptionsDict]) -> PartialCanvas: ...
+def group(*members: Any, name: str | None = None, on_failure: OnFailure | str = OnFailure.STOP) -> Any:
     """Return the workflow of parts that run side by side.
 
     Its result is the list of theirs, in order. It has succeeded once all have.
@@ -357,7 +403,15 @@ def group(*members: Any, name: str | None = None, on_failure: OnFailure | str = 
     return Group(given, name, policy(on_failure))
 
 
-def chord(members: Group | Iterable[Any], callback: Any, *, on_failure: OnFailure | str = OnFailure.STOP) -> Chain:
+@overload
+def chord(
+    members: Group | Iterable[Whole], callback: Part, *, on_failure: OnFailure | str = OnFailure.STOP
+) -> Chain: ...
+@overload
+def chord(
+    members: PartialCanvas | Iterable[Part], callback: Part, *, on_failure: OnFailure | str = OnFailure.STOP
+) -> PartialCanvas: ...
+def chord(members: Any, callback: Part, *, on_failure: OnFailure | str = OnFailure.STOP) -> Any:
     """Return the chain of a group and what runs once all its members have ended, with the list of their results.
 
     Args:
@@ -396,7 +450,7 @@ def check_takes(part: Any, count: int) -> None:
             check_takes(each, count)
 
 
-def check_call(label: str, call: Signature[Any], positional: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+def check_call(label: str, call: PartialSignature[Any], positional: tuple[Any, ...], named: Mapping[str, Any]) -> None:
     """Refuse a call that does not fit with these arguments before its own and by name.
 
     Raises:

@@ -7,7 +7,7 @@ from typing import Any
 
 from taskq_core.codec import Later
 from taskq_core.errors import WorkflowDefinitionError
-from taskq_core.task import Signature
+from taskq_core.task import PartialSignature, Signature
 from taskq_core.workflow.canvas import About, Callbacks, Chain, Group, OnFailure, Part, Single, check_call, check_takes
 from taskq_core.workflow.named import NamedStep, Workflow, given_by
 
@@ -104,7 +104,7 @@ def build(workflow: Part) -> Graph:
         WorkflowDefinitionError: It cannot be: unknown steps, cycles, too many nodes, a name twice, arguments that do
             not fit. The step is named.
     """
-    builder = _Builder(About() if isinstance(workflow, Signature) else workflow.about)
+    builder = _Builder(About() if isinstance(workflow, PartialSignature) else workflow.about)
     graph = builder.graph
     if isinstance(workflow, Workflow):
         builder.add_workflow(workflow)

@@ -2,15 +2,26 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self, Unpack
+from typing import Any, Self, TypeAlias, Unpack, cast, overload
 
 from taskq_core.codec import Later
 from taskq_core.errors import WorkflowDefinitionError
 from taskq_core.options import CallOptionsDict
 from taskq_core.settings import Duration, seconds
-from taskq_core.task import Signature
+from taskq_core.task import PartialSignature, Signature
 from taskq_core.wire import validate_queue_name
-from taskq_core.workflow.canvas import KEPT_S, About, Canvas, OnFailure, Single, check_call, check_name, policy, step
+from taskq_core.workflow.canvas import (
+    KEPT_S,
+    About,
+    Canvas,
+    OnFailure,
+    Part,
+    Single,
+    check_call,
+    check_name,
+    policy,
+    step,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +63,20 @@ def after(step: str, *, into: str | None = None, on_failure: OnFailure | str | N
     )
 
 
+_Edges: TypeAlias = str | After | Sequence[str | After] | Mapping[str, str | None]
+
+
+class _CallbacksDict(CallOptionsDict, total=False):
+    on_failure: OnFailure | str
+    on_success: Part | Sequence[Part]
+    on_error: Part | Sequence[Part]
+    on_complete: Part | Sequence[Part]
+
+
+class _StepOptionsDict(_CallbacksDict, total=False):
+    after: _Edges
+
+
 class Workflow(Canvas):
     """Steps by name, each after any number of others: fan-out, fan-in, any depth.
 
@@ -72,16 +97,22 @@ class Workflow(Canvas):
         )
         self.steps: dict[str, NamedStep] = {}
 
+    @overload
+    def step(self, name: str, call: Signature[Any], **options: Unpack[_StepOptionsDict]) -> Self: ...
+    @overload
+    def step(
+        self, name: str, call: PartialSignature[Any], *, after: _Edges, **options: Unpack[_CallbacksDict]
+    ) -> Self: ...
     def step(
         self,
         name: str,
-        call: Signature[Any],
+        call: PartialSignature[Any],
         *,
-        after: str | After | Sequence[str | After] | Mapping[str, str | None] = (),
+        after: _Edges = (),
         on_failure: OnFailure | str = OnFailure.STOP,
-        on_success: Signature[Any] | Sequence[Signature[Any]] = (),
-        on_error: Signature[Any] | Sequence[Signature[Any]] = (),
-        on_complete: Signature[Any] | Sequence[Signature[Any]] = (),
+        on_success: Part | Sequence[Part] = (),
+        on_error: Part | Sequence[Part] = (),
+        on_complete: Part | Sequence[Part] = (),
         **options: Unpack[CallOptionsDict],
     ) -> Self:
         """Add a step, and return the workflow.
@@ -104,9 +135,9 @@ class Workflow(Canvas):
         """
         if name in self.steps:
             raise WorkflowDefinitionError(name, "there is a step with this name already")
-        single = step(call, name=name, on_failure=on_failure, **options)
+        single = cast("Single", step(call, name=name, on_failure=on_failure, **options))
         for kind, calls in (("success", on_success), ("error", on_error), ("complete", on_complete)):
-            single = single._with(kind, (calls,) if isinstance(calls, Signature) else tuple(calls))
+            single = single._with(kind, tuple(calls) if isinstance(calls, Sequence) else (calls,))
         edges = _edges(name, after)
         seen = [each.step for each in edges]
         for each in seen:

@@ -27,7 +27,8 @@ from taskq_core.options import TaskOptions
 from taskq_core.outbox import OutboxRow
 from taskq_core.plan import Plan
 from taskq_core.preparer import PAYLOAD_MAX, Preparer
-from taskq_core.task import BaseTask, RemoteTask, Signature, Task
+from taskq_core.remote import RemoteTask
+from taskq_core.task import BaseTask, Signature, Task
 from taskq_core.telemetry import LINKS, LINKS_MAX, NO_RUN, Carrier, ProducerSpan
 from taskq_core.wire import QueueKeys
 from taskq_core.workflow.canvas import Again
