@@ -196,6 +196,11 @@ class TaskHandle(Generic[R_co]):
         """When the task succeeded or was archived, as of the last `refresh`; None before."""
         return None if self.info is None else self.info.ended_at
 
+    @property
+    def send_error(self) -> BaseException | None:
+        """Why sending it after the commit failed; None if it did not."""
+        return self._failure
+
     def mark_deferred(self) -> None:
         """Note that the task is sent when the surrounding transaction commits. For clients."""
         self._is_deferred = True

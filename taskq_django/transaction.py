@@ -17,8 +17,14 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from taskq_core.commits import Countdown
+from taskq_core.errors import BrokerError, BrokerReplicationError, QueueFullError, TaskQError
 from taskq_core.warnings import EnqueueInTransactionWarning, warn_caller
 from taskq_django.test_cases import AfterCommit, are_committed, is_held_only_by_test_case
+
+_LOST = (
+    'The transaction has committed and nobody sends the task again. TASKQ = {"ENQUEUE": "outbox"} makes it a row of '
+    "transaction, which a worker sends when Redis takes it."
+)
 
 
 class CommitHook:
@@ -83,8 +89,16 @@ class _Countdown(AfterCommit):
         self._send = send
 
     def __call__(self) -> None:
-        if self._countdown.is_last():
+        if not self._countdown.is_last():
+            return
+        try:
             self._send()
+        except TaskQError as error:
+            cause = error.__cause__
+            is_stored = isinstance(cause, BrokerReplicationError)
+            if isinstance(error, QueueFullError) or (isinstance(cause, BrokerError) and not is_stored):
+                error.add_note(_LOST)
+            raise
 
 
 def after_commit(waiting_for: Sequence[BaseDatabaseWrapper], send: Callable[[], None], *, robust: bool = True) -> None:

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
-from fastapi import Depends, Request, Response
+from fastapi import Depends, HTTPException, Request, Response
 from pydantic import BaseModel, Field
 from starlette.routing import NoMatchFound
 
@@ -112,9 +112,15 @@ class AcceptedDependency:
     name: str
 
     async def __call__(self, request: Request, response: Response) -> Callable[[TaskHandle[Any]], TaskAccepted]:
-        """Return a function that also sets the header `Location`; called by FastAPI."""
+        """Return a function that also sets the header `Location`; called by FastAPI.
+
+        It raises `HTTPException` with 503 for a task whose sending after the commit failed.
+        """
 
         def accepted(handle: TaskHandle[Any]) -> TaskAccepted:
+            if handle.send_error is not None:
+                detail = f"task {handle.name!r} was not enqueued after the commit"
+                raise HTTPException(503, detail, headers={"Retry-After": "1"}) from handle.send_error
             answer = TaskAccepted(
                 id=handle.id,
                 queue=handle.queue,

@@ -114,6 +114,23 @@ def test_a_full_queue_refuses_at_the_commit(
         second.refresh()
 
 
+@pytest.mark.django_db(transaction=True)
+def test_an_enqueue_that_fails_at_the_commit_offers_the_outbox(settings: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """One task, many, and a workflow: each is lost, and the log says how not to lose the next."""
+    settings.TASKQ = {**settings.TASKQ, "URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.01}
+
+    with caplog.at_level(logging.ERROR, "django.db.backends.base"), transaction.atomic():
+        handle = greet.delay("Ada")
+        client.enqueue_many([greet.s("Ada")])
+        (greet.s("Ada") | greet.si("Grace")).delay()
+
+    assert isinstance(handle.send_error, EnqueueError)
+    notes = [record.exc_info[1].__notes__ for record in caplog.records if record.exc_info and record.exc_info[1]]
+    assert len(notes) == 3
+    assert all('TASKQ = {"ENQUEUE": "outbox"}' in note[-1] for note in notes)
+    assert 'TASKQ = {"ENQUEUE": "outbox"}' in caplog.text
+
+
 @pytest.mark.django_db(transaction=True, databases=BOTH)
 @rows("alias", BOTH)
 def test_nothing_is_enqueued_on_rollback(inspector: Inspector, alias: str) -> None:

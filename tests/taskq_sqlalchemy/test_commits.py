@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import HTTPException, Request, Response
 from sqlalchemy import Integer, create_engine, event, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker, create_async_engine
@@ -19,6 +20,7 @@ from sqlalchemy.pool import QueuePool
 from taskq_core import ConfigurationError, Signature, TaskArgumentsError, TaskNotSentError, TaskQ, chain
 from taskq_core.middleware import Middleware
 from taskq_core.testing import adrain, capture
+from taskq_fastapi import accepted_dep
 from taskq_sqlalchemy.commits import _Hook, enqueue_after_commit
 from tests.redis_server import RedisServer
 from tests.taskq_fastapi.looking import pending
@@ -289,6 +291,9 @@ async def test_a_commit_holds_though_redis_does_not_answer(
     assert pending(server) == [kept.id]
     with pytest.raises(TaskNotSentError, match="sending it after the commit failed"):
         lost.result()
+    with pytest.raises(HTTPException, match="503: task 'away' was not enqueued after the commit") as refused:
+        (await accepted_dep()(Request({"type": "http"}), Response()))(lost)
+    assert refused.value.__cause__ is lost.send_error
     (message,) = caplog.messages
     assert message.startswith("a task was not enqueued after the commit, and is lost; an outbox would keep it: ")
     assert "s3cret" not in caplog.text
