@@ -184,6 +184,7 @@ class TaskQ(Registry):
                         outbox=self.outbox if self._settings.enqueue is EnqueueMode.OUTBOX else None,
                         observer=self.observer,
                         carry=self.carry,
+                        app=self,
                     )
                     if self._diverted is not None:
                         runtime.use(self._diverted)

@@ -125,7 +125,7 @@ class BatchFiller:
     def add(self, call: Signature[Any]) -> Batch | None:
         """Add a call and return its batch if that is full now."""
         preparer = self._preparer
-        plan = task_of(call).plan(preparer.keys)
+        plan = preparer.plan(task_of(call))
         queue = plan.queue
         kind: object = queue.name if plan.confirm is None else (queue.name, plan.confirm)
         batch = self._open.get(kind)

@@ -151,6 +151,7 @@ class Preparer:
         envelope: Write payloads with their trace inside, for peers without headers.
         middleware: Looks at calls before they come here. Clients ask it: some of it must be awaited.
         carry: Returns what a task carries to its run from where it is enqueued.
+        app: The queue application; tasks of another are refused. None: they are not.
     """
 
     def __init__(
@@ -161,8 +162,10 @@ class Preparer:
         envelope: bool,
         middleware: MiddlewareStack | None = None,
         carry: Callable[[], Mapping[str, str]] | None = None,
+        app: object = None,
     ) -> None:
         self.keys = keys
+        self._app = app
         self.middleware = MiddlewareStack() if middleware is None else middleware
         self.metrics = ClientMetrics(server=tracing.server)
         self.tracing = tracing
@@ -171,6 +174,14 @@ class Preparer:
         self.carried: Callable[[], Mapping[str, str]] = carry or dict
         """Returns the headers of what tasks carry that are enqueued here and now."""
         self._registered: dict[str, float] = {}
+
+    def plan(self, task: BaseTask[Any]) -> Plan:
+        """Return what is equal for all calls of a task.
+
+        Raises:
+            ConfigurationError: The task belongs to another queue application.
+        """
+        return task.plan(self.keys, self._app)
 
     def prepare(
         self, call: Signature[R], source: Any, *, task_id: str | None = None, links: Sequence[Any] = ()
@@ -185,10 +196,11 @@ class Preparer:
 
         Raises:
             TaskArgumentsError, PayloadTooLargeError: The call does not fit.
+            ConfigurationError: Its task belongs to another queue application.
             TypeError: It is no call.
         """
         task = task_of(call)
-        plan = task.plan(self.keys)
+        plan = self.plan(task)
         payload = self._payload(call)
         task_id = plan.task_id or task_id or new_task_id()
         span = self.tracing.start_producer(plan.queue.name, task.name, task_id, body_size=len(payload), links=links)
@@ -281,7 +293,7 @@ class Preparer:
 
     def handle(self, task: BaseTask[R], task_id: str, source: Any) -> TaskHandle[R]:
         """Return the handle of a task."""
-        return _handle(task, task.plan(self.keys), task_id, source)
+        return _handle(task, self.plan(task), task_id, source)
 
     def unregistered(self, queue: QueueKeys) -> Operation[int] | None:
         """Return the operation that notes a queue as known, if that was not done lately."""

@@ -49,6 +49,7 @@ class Runtime:
         outbox: Outbox | None = None,
         observer: Observer | None = None,
         carry: Callable[[], Mapping[str, str]] | None = None,
+        app: object = None,
     ) -> None:
         timeout_s = float(settings.enqueue_timeout)  # type: ignore[arg-type]  # Settings has turned it into seconds
         self.settings = settings
@@ -74,6 +75,7 @@ class Runtime:
             envelope=trace.envelope,
             middleware=middleware,
             carry=carry,
+            app=app,
         )
         self.preparer = preparer
         admission = Admission(settings.limits, timeout_s=timeout_s)

@@ -4,7 +4,6 @@
 enqueue it; `.using` returns a copy with other options; `.s` binds arguments for later.
 """
 
-import asyncio
 import functools
 import inspect
 from collections.abc import Callable, Coroutine, Iterable, Mapping
@@ -21,7 +20,7 @@ from taskq_core.options import CallOptionsDict, TaskOptions, check_call_options,
 from taskq_core.plan import Plan
 from taskq_core.result import TaskHandle
 from taskq_core.settings import unknown
-from taskq_core.warnings import BlockingEnqueueWarning, warn_caller
+from taskq_core.warnings import warn_if_blocking
 from taskq_core.wire import Keys, validate_task_type
 
 if TYPE_CHECKING:
@@ -104,10 +103,23 @@ class BaseTask(Generic[R_co]):
     def _check_unique(self, options: TaskOptions) -> None:
         """Refuse arguments that make a task unique and that it does not have."""
 
-    def plan(self, keys: Keys) -> Plan:
-        """Return what is equal for all calls, computed once. For clients."""
+    def plan(self, keys: Keys, app: object = None) -> Plan:
+        """Return what is equal for all calls, computed once. For clients.
+
+        Args:
+            keys: Key names of the client's queue application. No other has the same object.
+            app: The queue application itself; None: it is not compared.
+
+        Raises:
+            ConfigurationError: The task belongs to another queue application.
+        """
         plan = self._plan
         if plan is None or plan.keys is not keys:
+            if app is not None and app is not self._enqueuer:
+                raise ConfigurationError(
+                    f"task {self.name!r} belongs to another TaskQ than this client; enqueue it with its own .delay() "
+                    "or .adelay(), with the client of its TaskQ, or by name with taskq.remote(...) of this one"
+                )
             plan = self._plan = Plan(self.name, self.options, keys, self.limits)
         return plan
 
@@ -285,7 +297,7 @@ class Signature(PartialSignature[R_co]):
 
     def delay(self) -> TaskHandle[R_co]:
         """Enqueue it, blocking. Raises as `Task.delay`."""
-        _warn_if_blocking(self.task.name)
+        warn_if_blocking(f"{self.task.name}.delay()", ".adelay()")
         return self.task._enqueuer.enqueue(self)
 
     async def adelay(self) -> TaskHandle[R_co]:
@@ -436,7 +448,7 @@ class Task(BaseTask[R], Generic[P, R]):
             DuplicateTaskError, TaskIdConflictError: The lock or the id is taken.
             EnqueueError: Redis refused or was not reached; `EnqueueUnknownError` when it may have been written.
         """
-        _warn_if_blocking(self.name)
+        warn_if_blocking(f"{self.name}.delay()", ".adelay()")
         return self._enqueuer.enqueue(Signature(self, args, kwargs))
 
     async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> TaskHandle[R]:
@@ -463,16 +475,3 @@ def _local_context(task: Task[Any, Any]) -> TaskContext:
     return TaskContext(
         id="local", name=task.name, queue=task.options.queue, max_retry=task.options.max_retry, local=True
     )
-
-
-_warned = False
-
-
-def _warn_if_blocking(name: str) -> None:
-    global _warned
-    if asyncio._get_running_loop() is not None and not _warned:
-        _warned = True
-        warn_caller(
-            f"{name}.delay() blocks the running event loop for a round trip to Redis; await .adelay() instead",
-            BlockingEnqueueWarning,
-        )

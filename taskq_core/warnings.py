@@ -3,6 +3,7 @@
 Each class has a `code`, as errors have; `taskq explain CODE` tells of its causes and their cures.
 """
 
+import asyncio
 import sys
 import warnings
 from pathlib import Path
@@ -54,6 +55,20 @@ def warn_caller(message: str, category: type[TaskQWarning]) -> None:
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_OURS):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, category, stacklevel=level)
+
+
+_warned_of_blocking = False
+
+
+def warn_if_blocking(call: str, instead: str) -> None:
+    """Warn, once in a process, of a blocking call on a running event loop."""
+    global _warned_of_blocking
+    if asyncio._get_running_loop() is not None and not _warned_of_blocking:
+        _warned_of_blocking = True
+        warn_caller(
+            f"{call} blocks the running event loop for a round trip to Redis; await {instead} instead",
+            BlockingEnqueueWarning,
+        )
 
 
 def warn_deprecated(what: str, *, removed_in: str, instead: str) -> None:

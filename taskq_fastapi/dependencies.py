@@ -11,9 +11,10 @@ from typing import Annotated
 from fastapi import Depends
 from fastapi.requests import HTTPConnection
 
-from taskq_core import AsyncClient, Client
+from taskq_core import AsyncClient, Client, ConfigurationError
 from taskq_core.inspector import AsyncInspector
 from taskq_fastapi.applications import DEFAULT_NAME, find
+from taskq_fastapi.needs import is_given_to_plain, name_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,17 @@ class AsyncClientDependency:
     name: str
 
     async def __call__(self, connection: HTTPConnection) -> AsyncClient:
-        """Find it in the request; called by FastAPI."""
+        """Find it in the request; called by FastAPI.
+
+        Raises:
+            ConfigurationError: The route is a plain function, whose calls of the client would never be awaited.
+        """
+        endpoint = connection.scope.get("endpoint")
+        if endpoint is not None and is_given_to_plain(self, endpoint):
+            raise ConfigurationError(
+                f"{name_of(endpoint)} is a `def` route and takes the AsyncClient, whose coroutines it cannot await; "
+                "make it `async def`, or take SyncClientDep"
+            )
         return find(connection, self.name).async_client
 
 

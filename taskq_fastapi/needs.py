@@ -10,7 +10,7 @@ import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
-from functools import partial
+from functools import lru_cache, partial
 from typing import Annotated, Any, Union
 
 from fastapi import Body, Cookie, Depends, File, Form, Header, Path, Query, Response, Security
@@ -95,6 +95,22 @@ def name_of(function: Any) -> str:
     while isinstance(function, partial):
         function = function.func
     return getattr(function, "__qualname__", None) or type(function).__qualname__
+
+
+@lru_cache(maxsize=1024)
+def is_given_to_plain(dependency: object, function: Callable[..., Any]) -> bool:
+    """Return whether a plain function, such as a `def` route, takes the value of a dependency itself."""
+    if _kind(function).is_async:
+        return False
+    try:
+        markers = [
+            marker
+            for each in inspect.signature(function).parameters.values()
+            for marker in (each.default, _depends_of(_resolved(each, function, "")))
+        ]
+    except (ValueError, TypeError, TaskDefinitionError):
+        return False
+    return any(isinstance(each, _DEPENDS) and each.dependency == dependency for each in markers)
 
 
 def _plan(what: str, function: Callable[..., Any], *, is_task: bool) -> Plan:

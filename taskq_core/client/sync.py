@@ -36,6 +36,7 @@ from taskq_core.settings import Duration, seconds
 from taskq_core.steps import Steps, follow
 from taskq_core.task import Signature
 from taskq_core.waiting import TaskFollower
+from taskq_core.warnings import warn_if_blocking
 from taskq_core.wire import QueueKeys
 
 R = TypeVar("R")
@@ -119,10 +120,12 @@ class Client:
             TaskArgumentsError, PayloadTooLargeError: The call does not fit; nothing was written.
             DuplicateTaskError, TaskIdConflictError: The lock or the id is taken.
             QueueFullError: The queue is as full as the setting `LIMITS` allows, also after waiting where it says so.
+            ConfigurationError: The task belongs to another queue application.
             EnqueueError: Redis refused or was not reached within the enqueue timeout, or the circuit breaker is open
                 (its cause says which); `EnqueueUnknownError` when the task may have been written all the same,
                 `NotReplicatedError` when it was, but its replicas have not confirmed it.
         """
+        warn_if_blocking("Client.enqueue()", "AsyncClient.enqueue() (in FastAPI: ClientDep)")
         middleware = self._preparer.middleware
         if middleware.sees_calls:
             call = middleware.outgoing(call)
@@ -258,6 +261,7 @@ class Client:
             TaskArgumentsError, PayloadTooLargeError: A call does not fit.
             BulkEnqueueError: Redis refused or was not reached; it says how many were enqueued before.
         """
+        warn_if_blocking("Client.enqueue_many()", "AsyncClient.enqueue_many() (in FastAPI: ClientDep)")
         middleware = self._preparer.middleware
         if middleware.sees_calls:
             calls = map(middleware.outgoing, calls)

@@ -138,7 +138,7 @@ class EntryBook:
     def _build(self, task: PeriodicTask) -> Entry:
         schedule = task.schedule(self._zone)
         when = hashlib.sha256(f"{schedule.text}\n{task.call.task.name}".encode()).hexdigest()[:8]
-        entry = Entry(task, schedule, task.call.task.plan(self._keys).queue, f"{task.id}:{when}")
+        entry = Entry(task, schedule, self._keys.queue(task.call.task.options.queue), f"{task.id}:{when}")
         entry.origin = self._registered(entry)
         return entry
 

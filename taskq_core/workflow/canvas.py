@@ -17,6 +17,7 @@ from taskq_core.options import CallOptionsDict
 from taskq_core.remote import RemoteTask
 from taskq_core.settings import Duration, member, seconds
 from taskq_core.task import PartialSignature, Signature
+from taskq_core.warnings import warn_if_blocking
 from taskq_core.wire import validate_queue_name
 from taskq_core.workflow.handle import WorkflowHandle
 
@@ -190,6 +191,7 @@ class Canvas(PartialCanvas):
                 of a generator behind its first batch of 200: then the group fails, and members before it run.
             EnqueueError: Redis refused or was not reached; `EnqueueUnknownError` when it may have begun.
         """
+        warn_if_blocking(".delay() of a workflow", ".adelay()")
         handle: WorkflowHandle = self.enqueuer.enqueue_workflow(self)
         return handle
 

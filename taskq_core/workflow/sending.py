@@ -130,7 +130,7 @@ class Outgoing:
         number = node.number
         if node.call is not None:
             entries.append(("", f"m{number}", self.pack(node, node.call, self.task_id(node))))
-            return node.call.task.name, node.call.task.plan(self._preparer.keys).queue.name
+            return node.call.task.name, self._preparer.plan(node.call.task).queue.name
         members = node.members or ()
         entries.append(("", f"n:{node.name}", number))
         is_stream = not node.parents and not (isinstance(members, Sequence) and len(members) <= MEMBERS_AT_ONCE)
@@ -275,7 +275,7 @@ class Outgoing:
         if not tracing.is_active or len(graph.nodes) == 1:
             return
         for number, node in enumerate(graph.nodes):
-            queue = self.home if node.call is None else node.call.task.plan(self._preparer.keys).queue
+            queue = self.home if node.call is None else self._preparer.plan(node.call.task).queue
             name = node.name if node.call is None else node.call.task.name
             span = tracing.start_producer(queue.name, name, self.task_id(node), context=self.span.context)
             self._carriers[number] = span.carrier()
@@ -290,9 +290,9 @@ class Outgoing:
             options = task.options
             _check_options(node, options)
             is_kept = options.retention_s > 0
-            plan = task.plan(self._preparer.keys)
+            plan = self._preparer.plan(task)
             if not is_kept:
-                plan = task.using(retention=STEP_KEPT_S).plan(self._preparer.keys)
+                plan = self._preparer.plan(task.using(retention=STEP_KEPT_S))
             if plan.confirm is not None:
                 self.confirm = _stronger(self.confirm, plan.confirm)
             own = {WORKFLOW: self.id, WORKFLOW_QUEUE: self.home.name}
@@ -423,7 +423,7 @@ def home_of(graph: Graph, keys: Any) -> QueueKeys:
         calls = [call for node in graph.nodes if (call := first_call(node)) is not None]
         here = [call for call in calls if not isinstance(call.task, RemoteTask)]
         for call in (here or calls)[:1]:
-            name = call.task.plan(keys).queue.name
+            name = call.task.options.queue
     queue: QueueKeys = keys.queue(name or "default")
     return queue
 

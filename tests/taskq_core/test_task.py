@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-import taskq_core.task
+import taskq_core.warnings
 from taskq_core import (
     ConfigurationError,
     CoroutineTask,
@@ -369,7 +369,7 @@ class TestCalls:
 class TestBlockingWarning:
     @pytest.fixture(autouse=True)
     def fresh(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(taskq_core.task, "_warned", False)
+        monkeypatch.setattr(taskq_core.warnings, "_warned_of_blocking", False)
 
     async def test_delay_on_a_running_loop_warns_once_and_names_adelay(self, taskq: TaskQ) -> None:
         """The warning points at the caller's line."""

@@ -1,14 +1,16 @@
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 import pytest
-from fastapi import Depends, FastAPI, WebSocket
+from fastapi import APIRouter, Depends, FastAPI, WebSocket
 from fastapi.testclient import TestClient
 from httpx import ASGITransport
 from httpx import AsyncClient as HttpClient
 
-from taskq_core import AsyncClient, Client, ConfigurationError, TaskQ
+import taskq_core.warnings
+from taskq_core import AsyncClient, BlockingEnqueueWarning, Client, ConfigurationError, TaskQ, group
 from taskq_fastapi import ClientDep, SyncClientDep, client_dep, sync_client_dep, taskq_lifespan
 from tests.redis_server import RedisServer
 from tests.taskq_fastapi.looking import pending
@@ -30,15 +32,15 @@ def test_named_clients_belong_to_their_queue_application(server: RedisServer, ta
     """Each name gives the clients of the queue application that the lifespan was given under it."""
     mail = TaskQ(server.url, prefix="mail", enqueue_timeout=30)
     app = FastAPI(lifespan=taskq_lifespan({"default": taskq, "mail": mail}))
-    note = taskq.remote("note")
+    note, mail_note = taskq.remote("note"), mail.remote("note")
 
     @app.post("/notes")
     async def create(client: ClientDep, mail_client: MailClient) -> list[str]:
-        return [(await each.enqueue(note.s())).id for each in (client, mail_client)]
+        return [(await client.enqueue(note.s())).id, (await mail_client.enqueue(mail_note.s())).id]
 
     @app.post("/notes-blocking")
     def create_blocking(client: SyncClientDep, mail_client: MailSyncClient) -> list[str]:
-        return [each.enqueue(note.s()).id for each in (client, mail_client)]
+        return [client.enqueue(note.s()).id, mail_client.enqueue(mail_note.s()).id]
 
     with TestClient(app) as web:
         for path in ("/notes", "/notes-blocking"):
@@ -95,7 +97,7 @@ def test_a_mounted_app_with_a_lifespan_of_its_own_uses_that(server: RedisServer,
     outer = FastAPI(lifespan=taskq_lifespan(taskq, lifespan=lifespan))
     outer.mount("/inner", inner)
     add_routes(outer, taskq)
-    add_routes(inner, taskq)
+    add_routes(inner, mail)
 
     with TestClient(outer) as web:
         inner_id = web.post("/inner/notes").json()
@@ -110,7 +112,7 @@ def test_two_apps_in_one_process_keep_apart(server: RedisServer, taskq: TaskQ) -
     other = TaskQ(server.url, prefix="other", enqueue_timeout=30)
     first, second = FastAPI(lifespan=taskq_lifespan(taskq)), FastAPI(lifespan=taskq_lifespan(other))
     add_routes(first, taskq)
-    add_routes(second, taskq)
+    add_routes(second, other)
 
     with TestClient(first) as first_web, TestClient(second) as second_web:
         first_id, second_id = first_web.post("/notes").json(), second_web.post("/notes").json()
@@ -132,6 +134,75 @@ async def test_a_lifespan_run_by_hand_is_enough(server: RedisServer, taskq: Task
         task_id = (await web.post("/notes")).json()
 
     assert pending(server) == [task_id]
+
+
+@pytest.mark.redis
+def test_a_plain_route_cannot_take_the_client_of_coroutines(server: RedisServer, taskq: TaskQ) -> None:
+    """Its calls would never be awaited: the request would succeed and enqueue nothing. A service may hold it."""
+    app = FastAPI(lifespan=taskq_lifespan(taskq))
+    router = APIRouter()
+    note = taskq.remote("note")
+
+    def service(client: ClientDep) -> AsyncClient:
+        return client
+
+    @router.post("/plain")
+    def create_plainly(client: ClientDep) -> None:
+        client.enqueue(note.s())  # type: ignore[unused-coroutine]  # the mistake
+
+    @router.post("/service")
+    async def create(client: Annotated[AsyncClient, Depends(service)]) -> str:
+        return (await client.enqueue(note.s())).id
+
+    app.include_router(router)
+
+    with TestClient(app) as web:
+        with pytest.raises(ConfigurationError, match=r"create_plainly is a `def` route .* take SyncClientDep"):
+            web.post("/plain")
+        task_id = web.post("/service").json()
+
+    assert pending(server) == [task_id]
+
+
+@pytest.mark.redis
+@pytest.mark.parametrize("many", [False, True])
+def test_the_blocking_client_in_a_coroutine_warns_as_delay_does(
+    server: RedisServer, taskq: TaskQ, monkeypatch: pytest.MonkeyPatch, many: bool
+) -> None:
+    monkeypatch.setattr(taskq_core.warnings, "_warned_of_blocking", False)
+    app = FastAPI(lifespan=taskq_lifespan(taskq))
+    note = taskq.remote("note")
+
+    @app.post("/notes")
+    async def create(client: SyncClientDep) -> None:
+        if many:
+            client.enqueue_many([note.s()])
+        else:
+            client.enqueue(note.s())
+
+    with TestClient(app) as web, pytest.warns(BlockingEnqueueWarning, match="ClientDep") as said:
+        assert web.post("/notes").status_code == 200
+
+    assert said[0].filename == __file__
+    assert len(pending(server)) == 1
+
+
+@pytest.mark.redis
+def test_a_client_refuses_the_task_of_another_queue_application(server: RedisServer, taskq: TaskQ) -> None:
+    """It would go to the wrong queue, where nobody knows it."""
+    foreign, note = TaskQ(server.url, prefix="other").remote("note"), taskq.remote("note")
+
+    for refused in (
+        lambda: taskq.client.enqueue(foreign.s()),
+        lambda: taskq.client.enqueue_many([note.s(), foreign.s()]),
+        lambda: asyncio.run(taskq.async_client.enqueue(foreign.s())),
+        lambda: (note.s() | foreign.s()).delay(),
+        lambda: group([note.s(), foreign.s()]).delay(),
+    ):
+        with pytest.raises(ConfigurationError, match="task 'note' belongs to another TaskQ than this client"):
+            refused()
+
+    assert pending(server) == pending(server, prefix="other") == []
 
 
 class Double:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page
 
-import taskq_core.task
+import taskq_core.warnings
 from taskq_core.inspector import Inspector
 from taskq_django import taskq
 from tests.browser.admin.people import Site
@@ -20,7 +20,7 @@ def _database_beside_playwright() -> Iterator[None]:
     """Let the database be used in this thread, which counts as one with an event loop because of Playwright."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
-        patch.setattr(taskq_core.task, "_warned", True)  # of `delay` in such a thread
+        patch.setattr(taskq_core.warnings, "_warned_of_blocking", True)  # of `delay` in such a thread
         yield
 
 

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 from playwright.sync_api import Page
 
-import taskq_core.task
+import taskq_core.warnings
 from taskq_core import TaskQ
 from taskq_core.inspector import Inspector
 from taskq_fastapi.api.parts import time_left
@@ -22,7 +22,7 @@ from tests.redis_server import RedisServer
 def _enqueueing_beside_playwright() -> Iterator[None]:
     """Let tasks be enqueued in this thread, which counts as one with an event loop because of Playwright."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(taskq_core.task, "_warned", True)
+        patch.setattr(taskq_core.warnings, "_warned_of_blocking", True)
         yield
 
 

@@ -8,7 +8,7 @@ import pytest
 from textual._compositor import Compositor
 from textual._context import visible_screen_stack
 
-import taskq_core.task
+import taskq_core.warnings
 from taskq_core import TaskHandle, TaskQ
 from tests.redis_server import RedisServer
 from tests.taskq_core.cli.terminal.person import Person, sat_down
@@ -21,7 +21,7 @@ Put = Callable[..., TaskHandle[Any]]
 def _enqueueing_beside_a_loop() -> Iterator[None]:
     """Let tasks be enqueued in this thread, which has an event loop."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(taskq_core.task, "_warned", True)
+        patch.setattr(taskq_core.warnings, "_warned_of_blocking", True)
         yield
 
 
