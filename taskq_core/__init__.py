@@ -77,6 +77,7 @@ from taskq_core.sources import csv_rows
 from taskq_core.task import CoroutineTask, PartialSignature, Signature, Task
 from taskq_core.uniqueness import OnConflict, Unique, UniqueStates
 from taskq_core.warnings import (
+    ArgumentTypeWarning,
     BlockingEnqueueWarning,
     EnqueueInTransactionWarning,
     PayloadSizeWarning,
@@ -88,6 +89,7 @@ from taskq_core.wire import TaskState
 from taskq_core.workflow import Workflow, WorkflowHandle, chain, chord, group
 
 __all__ = [
+    "ArgumentTypeWarning",
     "AsyncClient",
     "BlockingEnqueueWarning",
     "BrokerAuthenticationError",

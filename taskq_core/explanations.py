@@ -61,8 +61,8 @@ SECTIONS: Sequence[Section] = (
                 "task-definition",
                 "TaskDefinitionError",
                 "A function cannot become a task; a `ConfigurationError` and a `TypeError`.",
-                "Its signature has `*args` or a parameter without a JSON form, its name is taken by another function, "
-                "or the name is not usable.",
+                "Its signature has a positional-only parameter or one without a JSON form, its name is taken by "
+                "another function, or the name is not usable.",
                 "Give the parameters types that JSON can carry, or give one of two functions another `name=`. The "
                 "message names the function and the parameter.",
             ),
@@ -521,12 +521,19 @@ SECTIONS: Sequence[Section] = (
                 "Store the data elsewhere and give its address.",
             ),
             Explanation(
+                "argument-type",
+                "ArgumentTypeWarning",
+                "An argument arrives as another type, such as a date as text; once for each task.",
+                "Its parameter has no annotation, or `Any`, so the worker cannot tell the type from the JSON value.",
+                "Annotate the parameter, as in `day: date`, or pass a JSON value and convert it in the task.",
+            ),
+            Explanation(
                 "blocking-enqueue",
                 "BlockingEnqueueWarning",
-                "`.delay()` blocks a running event loop for a round trip to Redis; once per process; also a "
+                "A blocking enqueue holds a running event loop for a round trip to Redis; once per process; also a "
                 "`RuntimeWarning`.",
-                "A coroutine calls `delay` or `enqueue` of the blocking client.",
-                "Await `.adelay()` instead.",
+                "A coroutine calls `delay`, or `enqueue` or `enqueue_many` of the blocking client.",
+                "Await `.adelay()`, or the methods of `AsyncClient`: in FastAPI take `ClientDep`.",
             ),
             Explanation(
                 "deprecation",

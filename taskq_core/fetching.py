@@ -24,11 +24,6 @@ class Fetched(Protocol):
         ...
 
     @property
-    def function(self) -> Callable[..., Any]:
-        """Its function."""
-        ...
-
-    @property
     def codec(self) -> ArgumentsCodec:
         """Its codec."""
         ...
@@ -39,22 +34,24 @@ class Fetched(Protocol):
         ...
 
 
-def fetching(task: Fetched, references: References) -> Callable[..., Any]:
+def fetching(task: Fetched, function: Callable[..., Any], references: References) -> Callable[..., Any]:
     """Return the body of a plain function: it is called with decoded arguments."""
 
     def body(*given: object, **decoded: object) -> object:
         found = references.fetch(task.codec.wanted(decoded))
-        return task.function(*given, **_arguments(task, decoded, found))
+        return function(*given, **_arguments(task, decoded, found))
 
     return body
 
 
-def afetching(task: Fetched, references: References) -> Callable[..., Coroutine[Any, Any, Any]]:
+def afetching(
+    task: Fetched, function: Callable[..., Any], references: References
+) -> Callable[..., Coroutine[Any, Any, Any]]:
     """Return the body of a coroutine function. As `fetching`."""
 
     async def body(*given: object, **decoded: object) -> object:
         found = await references.afetch(task.codec.wanted(decoded))
-        return await task.function(*given, **_arguments(task, decoded, found))
+        return await function(*given, **_arguments(task, decoded, found))
 
     return body
 

@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,20 @@ def check_process_function(what: str, function: Any, *, is_injected: bool) -> No
         raise TaskDefinitionError(
             f"{what}: dependencies are opened in the worker's own process; executor='process' gets none"
         )
+
+
+def check_injected(what: str, function: Any, injected: Collection[str]) -> None:
+    """Refuse a parameter to be filled in whose place `*args` would take.
+
+    Raises:
+        TaskDefinitionError: There is one.
+    """
+    given = parameters(what, function)
+    if not any(each.kind is each.VAR_POSITIONAL for each in given):
+        return
+    for each in given:
+        if each.name in injected and each.kind is each.POSITIONAL_OR_KEYWORD:
+            raise TaskDefinitionError(f"{what}, parameter {each.name!r}: what Depends gives must come after *args")
 
 
 def is_coroutine_function(function: Any) -> bool:

@@ -19,7 +19,13 @@ from taskq_core.codec import References
 from taskq_core.context import TaskContext
 from taskq_core.dead_letters import ArchiveHandler
 from taskq_core.errors import TaskDefinitionError
-from taskq_core.functions import check_function, check_process_function, function_name, is_coroutine_function
+from taskq_core.functions import (
+    check_function,
+    check_injected,
+    check_process_function,
+    function_name,
+    is_coroutine_function,
+)
 from taskq_core.handlers import (
     Definitions,
     E,
@@ -463,6 +469,8 @@ class TaskDecorator:
         what = f"task {function_name(function) if self._name is None else self._name!r}"
         injector = self._app.injector
         injection = None if injector is None else injector.inject(what, function)
+        if injection is not None:
+            check_injected(what, function, injection.names)
         if injector is None:
             refuse_markers(what, function, "call taskq_fastapi.enable_depends(taskq) before its tasks are made")
         runs_in_process = self._executor is TaskExecutor.PROCESS

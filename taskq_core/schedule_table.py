@@ -176,9 +176,9 @@ def fit(task: BaseTask[Any], kwargs: Any) -> Mapping[str, object]:
 
 
 def _read(task: "Task[..., Any]", kwargs: Mapping[str, object]) -> Mapping[str, object]:
-    task.bind((), kwargs)  # a name that is missing or unknown
+    bound = task.bind((), kwargs)  # a name that is missing or unknown
     try:
-        read = task.codec.decode(msgspec.json.encode(kwargs))
+        _, read = task.codec.split(task.codec.decode(msgspec.json.encode(bound)))
     except PayloadError as error:
         raise TaskArgumentsError(task.name, error.parameter, error.problem) from None
     task.encode((), read)

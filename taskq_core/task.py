@@ -195,6 +195,10 @@ class BaseTask(Generic[R_co]):
         """
         raise NotImplementedError
 
+    def split(self, arguments: Mapping[str, object]) -> tuple[list[object], dict[str, object]]:
+        """Return arguments by name, as `bind` returns them, as a call takes them."""
+        return [], dict(arguments)
+
     def encode(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> bytes:
         """Return the payload of a call. For clients."""
         raise NotImplementedError
@@ -271,8 +275,10 @@ class PartialSignature(Generic[R_co]):
         Raises:
             TaskArgumentsError: The arguments so far do not fit, or a remote task was given bytes.
         """
-        given = self.arguments if self.args else self.kwargs
-        return self._copy(self.task, (), {**given, **arguments})
+        if not self.args:
+            return self._copy(self.task, (), {**self.kwargs, **arguments})
+        args, kwargs = self.task.split({**self.arguments, **arguments})
+        return self._copy(self.task, tuple(args), kwargs)
 
     def with_headers(self, headers: Mapping[str, str]) -> Self:
         """Return a copy with these headers over those of its task.
@@ -346,8 +352,10 @@ class Task(BaseTask[R], Generic[P, R]):
         self.codec = self._make_codec(function, strict, injected, references)
         self._check_unique(task_options(self._given))
         self.body = self.function
+        if self.codec.is_variadic:
+            self.body = functools.partial(self.codec.call, self.function)
         if references is not None and self.codec.has_references:
-            self.body = (afetching if self.is_coroutine else fetching)(self, references)
+            self.body = (afetching if self.is_coroutine else fetching)(self, self.body, references)
         elif "on_missing" in self._given:
             raise ConfigurationError(
                 f"task {self.name!r}: on_missing has no effect: no parameter is annotated with a class whose values "
@@ -395,6 +403,10 @@ class Task(BaseTask[R], Generic[P, R]):
     def bind(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> Mapping[str, object]:
         """Return the arguments of a call by name. Raises as `BaseTask.bind`."""
         return self.codec.bind(args, kwargs)
+
+    def split(self, arguments: Mapping[str, object]) -> tuple[list[object], dict[str, object]]:
+        """Return arguments by name as a call takes them."""
+        return self.codec.split(arguments)
 
     @overload
     def s(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R]: ...

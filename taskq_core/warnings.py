@@ -31,6 +31,10 @@ class PayloadSizeWarning(TaskQWarning):
     """A payload is large; Redis keeps it in memory until the task is gone."""
 
 
+class ArgumentTypeWarning(TaskQWarning):
+    """An argument arrives as another type than it was given, since its parameter has no annotation."""
+
+
 class BlockingEnqueueWarning(TaskQWarning, RuntimeWarning):
     """A blocking enqueue holds a running event loop for a round trip to Redis."""
 

@@ -23,7 +23,7 @@ from taskq_django.test_cases import AfterCommit, are_committed, is_held_only_by_
 
 _LOST = (
     'The transaction has committed and nobody sends the task again. TASKQ = {"ENQUEUE": "outbox"} makes it a row of '
-    "transaction, which a worker sends when Redis takes it."
+    "the transaction, which a worker sends when Redis takes it."
 )
 
 

@@ -5,8 +5,9 @@ finds the value to fit after all (a tuple for a list). The signature is read in 
 `values`, and the words of every refusal come from `wording`.
 """
 
+import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -19,6 +20,7 @@ from taskq_core.codec.signature import Parameter, payload_struct, read_signature
 from taskq_core.codec.values import build, check_value, encode_ordered, encode_plain, read_fields
 from taskq_core.codec.wording import RefusedError, describe, describe_unreadable, split_path
 from taskq_core.errors import MissingReferenceError, PayloadError, TaskArgumentsError
+from taskq_core.warnings import ArgumentTypeWarning, warn_caller
 
 
 class Later:
@@ -48,10 +50,13 @@ class ArgumentsCodec:
         parameters: The names that may stand in a payload, in the order of the signature.
         known: What is known of each of them, by name.
         has_references: Whether arguments have to be fetched before the function can be called.
+        is_variadic: Whether the function takes `*args` or `**kwargs`: a list or an object under that name. `split`
+            returns what to call it with.
+        rest, named_rest: The names of `*args` and `**kwargs`, or None.
 
     Raises:
-        TaskDefinitionError: The signature has positional-only parameters, `*args` or `**kwargs`, or an annotation that
-            cannot be resolved or has no JSON form.
+        TaskDefinitionError: The signature has positional-only parameters, or an annotation that cannot be resolved or
+            has no JSON form.
     """
 
     def __init__(
@@ -69,8 +74,10 @@ class ArgumentsCodec:
         self._referring = tuple(each.name for each in self._known.values() if each.holds_references)
         self.has_references = bool(self._referring)
         self.parameters: tuple[str, ...] = tuple(self._known)
+        self._read_kinds()
         self._optional = tuple(each.name for each in self._known.values() if not each.required)
         exact, lenient = (payload_struct(name, self._known, forbid) for forbid in (True, False))
+        self._has_warned = False
         self._struct: Any = exact
         self._decode_exact = msgspec.json.Decoder(exact, dec_hook=build).decode
         self._decode_lenient = msgspec.json.Decoder(lenient, dec_hook=build).decode
@@ -86,8 +93,8 @@ class ArgumentsCodec:
             TaskArgumentsError: An argument is missing, unknown, given twice, of the wrong type or without a JSON form.
         """
         # msgspec binds, encodes and compares in C: about half a microsecond. All explaining waits for the slow road.
-        if self._referring:
-            return self._encode_referring(args, kwargs)
+        if self._referring or self.is_variadic:
+            return self._encode_with_care(args, kwargs)
         try:
             bound = self._struct(*args, **kwargs)
             payload = encode_ordered(bound)
@@ -105,16 +112,38 @@ class ArgumentsCodec:
         parts: list[bytes | Later] = []
         written = b"{"
         for position, (name, value) in enumerate(self.bind(args, kwargs).items(), start=1):
-            written += (b"," if parts or len(written) > 1 else b"") + encode_plain(name) + b":"
-            if isinstance(value, Later):
-                parts += (written, value)
-                written = b""
-            else:
-                written += self._encode_one(name, value, _position(position, args))
+            written += (b"" if not parts and written == b"{" else b",") + encode_plain(name) + b":"
+            for piece in self._pieces(name, value, _position(position, args)):
+                if isinstance(piece, Later):
+                    parts += (written, piece)
+                    written = b""
+                else:
+                    written += piece
         return [*parts, written + b"}"]
 
-    def _encode_one(self, name: str, value: object, position: str) -> bytes:
-        """Return one argument as JSON."""
+    def _pieces(self, name: str, value: Any, position: str) -> Iterator[bytes | Later]:
+        """Yield one argument as JSON; of `*args` and `**kwargs` each may be `Later`."""
+        members: list[tuple[bytes, Any, Any]]
+        if name == self.rest:
+            members = [(b"", each, [each]) for each in value]
+        elif name == self.named_rest:
+            members = [(encode_plain(key) + b":", each, {key: each}) for key, each in value.items()]
+        else:
+            yield value if isinstance(value, Later) else encode_ordered(self._plain(name, value, position))
+            return
+        opening, closing = (b"[", b"]") if name == self.rest else (b"{", b"}")
+        yield opening
+        for number, (key, each, alone) in enumerate(members):
+            yield b"," if number else b""
+            if isinstance(each, Later):
+                yield key
+                yield each
+            else:
+                yield encode_ordered(self._plain(name, alone, position))[1:-1]
+        yield closing
+
+    def _plain(self, name: str, value: object, position: str) -> object:
+        """Return one argument as plain JSON values."""
         plain, problem = value, ""
         try:
             if name in self._referring:
@@ -122,24 +151,17 @@ class ArgumentsCodec:
         except RefusedError as exc:
             problem = str(exc)
         if not problem:
-            plain, problem = check_value(self._known[name].annotation, self._known[name].decode, plain)
+            plain, problem, loss = check_value(self._known[name].annotation, self._known[name].decode, plain)
+            if loss and not self._has_warned:
+                self._has_warned = True
+                warn_caller(
+                    f"task {self.name!r}, parameter {name!r}: {loss}, because no annotation says what it is; "
+                    "annotate the parameter, or pass a JSON value",
+                    ArgumentTypeWarning,
+                )
         if problem:  # raised out here, so that no value travels along as the error's context
             raise TaskArgumentsError(self.name, name, f"{problem}{position}")
-        return encode_ordered(plain)
-
-    def _encode_referring(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> bytes:
-        """Bind arguments and put references in the place of what travels as its key, then check them."""
-        values = self.bind(args, kwargs)
-        for position, name in enumerate(values, start=1):
-            if name in self._referring:
-                problem = ""
-                try:
-                    values[name] = refer(self._known[name].annotation, values[name])
-                except RefusedError as exc:
-                    problem = str(exc)
-                if problem:  # raised out here, so that no value travels along as the error's context
-                    raise TaskArgumentsError(self.name, name, f"{problem}{_position(position, args)}")
-        return self._encode_with_care(tuple(values.values())[: len(args)], dict(list(values.items())[len(args) :]))
+        return plain
 
     def decode(self, payload: bytes) -> dict[str, object]:
         """Return the keyword arguments for the call; parameters missing in the payload keep their defaults.
@@ -236,22 +258,49 @@ class ArgumentsCodec:
         return name[1], describe(exc, self._known[name[1]].annotation, at[name.end() :])
 
     def _encode_with_care(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> bytes:
+        """Bind arguments and check each; what travels as its key becomes a reference."""
         values = self.bind(args, kwargs)
-        plain = {}
-        for position, (name, value) in enumerate(values.items(), start=1):
-            plain[name], problem = check_value(self._known[name].annotation, self._known[name].decode, value)
-            if problem:
-                raise TaskArgumentsError(self.name, name, f"{problem}{_position(position, args)}")
+        plain = {
+            name: self._plain(name, value, _position(position, args))
+            for position, (name, value) in enumerate(values.items(), start=1)
+        }
         return encode_ordered(self._struct(**plain))
 
-    def split(self, arguments: Mapping[str, Any], positional: int) -> tuple[list[Any], dict[str, Any]]:
-        """Return arguments by name as a call takes them: all by name, unless a codec knows functions that need others.
+    def _read_kinds(self) -> None:
+        """Note which parameters are given by position, and which are `*args` and `**kwargs`."""
+
+        def named(kind: Any) -> list[str]:
+            return [each.name for each in self.known.values() if each.kind is kind]
+
+        kinds = inspect.Parameter
+        self._only_positional = len(named(kinds.POSITIONAL_ONLY))
+        self._positional = named(kinds.POSITIONAL_ONLY) + named(kinds.POSITIONAL_OR_KEYWORD)
+        self.rest = next(iter(named(kinds.VAR_POSITIONAL)), None)
+        self.named_rest = next(iter(named(kinds.VAR_KEYWORD)), None)
+        self.is_variadic = self.rest is not None or self.named_rest is not None
+
+    def split(self, arguments: Mapping[str, Any], positional: int = 0) -> tuple[list[Any], dict[str, Any]]:
+        """Return arguments by name as a call takes them: by name, and by position where that is needed.
 
         Args:
-            arguments: Arguments by the names of `parameters`.
-            positional: How many were given by position, where that has to be kept.
+            arguments: Arguments by the names of `parameters`; others go to `**kwargs`.
+            positional: How many are to be given by position at least.
         """
-        return [], dict(arguments)
+        rest: Sequence[Any] = arguments.get(self.rest, ()) if self.rest else ()
+        count = max(positional, self._only_positional, len(self._positional) if rest else 0)
+        args: list[Any] = []
+        for name in self._positional[:count]:
+            if name not in arguments:
+                break
+            args.append(arguments[name])
+        taken = {*self._positional[: len(args)], self.rest, self.named_rest}
+        named = {name: value for name, value in arguments.items() if name not in taken}
+        return [*args, *rest], named | (arguments.get(self.named_rest, {}) if self.named_rest else {})
+
+    def call(self, function: Callable[..., Any], /, *given: object, **decoded: object) -> Any:
+        """Call a function that takes `*args` or `**kwargs` with decoded arguments, behind those given."""
+        args, kwargs = self.split(decoded)
+        return function(*given, *args, **kwargs)
 
     def bind(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> dict[str, object]:
         """Return the arguments by name, bound as Python does; parameters left out keep their defaults.
@@ -259,25 +308,34 @@ class ArgumentsCodec:
         Raises:
             TaskArgumentsError: One is missing, unknown or given twice, in Python's words.
         """
-        positional = [each for each in self._known.values() if not each.keyword_only]
-        if len(args) > len(positional):
-            least, most = sum(each.required for each in positional), len(positional)
+        if len(args) > len(self._positional) and self.rest is None:
+            least, most = sum(self._known[each].required for each in self._positional), len(self._positional)
             takes = f"{most}" if least == most else f"from {least} to {most}"
             plural = "argument" if most == 1 else "arguments"
             given = f"{len(args)} {'was' if len(args) == 1 else 'were'} given"
             raise TaskArgumentsError(self.name, "", f"takes {takes} positional {plural} but {given}")
-        values = {each.name: value for each, value in zip(positional, args, strict=False)}
+        values: dict[str, Any] = dict(zip(self._positional, args, strict=False))
+        if self.rest is not None and len(args) > len(self._positional):
+            values[self.rest] = list(args[len(self._positional) :])
+        further: dict[str, object] = {}
         for name, value in kwargs.items():
-            if name in values:
+            if name not in self._known or name in (self.rest, self.named_rest):
+                if self.named_rest is None or name in self._injected or not isinstance(name, str):
+                    raise TaskArgumentsError(self.name, "", self._describe_unexpected(name))
+                further[name] = value
+            elif name in values:
                 raise TaskArgumentsError(self.name, name, f"got multiple values for argument {name!r}")
-            if name not in self._known:
-                raise TaskArgumentsError(self.name, "", self._describe_unexpected(name))
-            values[name] = value
+            else:
+                values[name] = value
+        if self.named_rest is not None and further:
+            values[self.named_rest] = further
         for kind, keyword_only in (("positional", False), ("keyword-only", True)):
             missing = [
                 each.name
                 for each in self._known.values()
-                if each.required and each.keyword_only is keyword_only and values.get(each.name, UNSET) is UNSET
+                if each.required
+                and (each.kind is inspect.Parameter.KEYWORD_ONLY) is keyword_only
+                and values.get(each.name, UNSET) is UNSET
             ]
             if missing:
                 plural = "argument" if len(missing) == 1 else "arguments"

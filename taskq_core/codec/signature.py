@@ -1,7 +1,7 @@
 """Read the signature of a task: its parameters, their types and the record a payload is.
 
-Refuses at definition what a payload by name cannot carry: positional-only and variadic parameters, annotations without
-a JSON form, names that cannot be resolved.
+`*args` is a list and `**kwargs` an object under their own name. What a payload by name cannot carry is refused at
+definition: positional-only parameters, annotations without a JSON form, names that cannot be resolved.
 """
 
 import inspect
@@ -28,7 +28,7 @@ class Parameter:
     name: str
     annotation: Any
     required: bool
-    keyword_only: bool
+    kind: inspect._ParameterKind
     decode: Callable[[bytes], object]
     holds_references: bool
 
@@ -51,7 +51,12 @@ def read_signature(
             continue
         _refuse_kind(each, task)
         hint = resolve_annotation(each, function, f"task {task!r}")
-        if each.default is None:
+        if each.kind is each.VAR_POSITIONAL:
+            hint = types.GenericAlias(list, (hint,))
+        elif each.kind is each.VAR_KEYWORD:
+            is_unpacked = typing.get_origin(hint) is typing.Unpack  # of a TypedDict
+            hint = typing.get_args(hint)[0] if is_unpacked else types.GenericAlias(dict, (str, hint))
+        elif each.default is None:
             hint = typing.Optional[hint]  # noqa: UP045 - `|` fails on annotations that are no types
         where = f"task {task!r}, parameter {each.name!r}"
         if references is not None:
@@ -63,8 +68,8 @@ def read_signature(
         known[each.name] = Parameter(
             name=each.name,
             annotation=hint,
-            required=each.default is each.empty,
-            keyword_only=each.kind is each.KEYWORD_ONLY,
+            required=each.default is each.empty and each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD),
+            kind=each.kind,
             decode=decode,
             holds_references=references is not None and holds_references(hint),
         )
@@ -72,16 +77,10 @@ def read_signature(
 
 
 def _refuse_kind(parameter: inspect.Parameter, task: str) -> None:
-    name, start = parameter.name, f"task {task!r}, parameter"
-    if parameter.kind is parameter.VAR_POSITIONAL:
-        raise TaskDefinitionError(f"{start} '*{name}': a payload names every argument; take one list instead")
-    if parameter.kind is parameter.VAR_KEYWORD:
-        # An unknown field could be a misspelling or come from a newer producer: a task that takes all cannot tell.
-        raise TaskDefinitionError(f"{start} '**{name}': a payload names every argument; take one dict instead")
     if parameter.kind is parameter.POSITIONAL_ONLY:
         raise TaskDefinitionError(
-            f"{start} {name!r}: a payload passes arguments by name, this one is positional-only; "
-            "remove the '/' from the signature"
+            f"task {task!r}, parameter {parameter.name!r}: a payload passes arguments by name, this one is "
+            "positional-only; remove the '/' from the signature"
         )
 
 
@@ -169,14 +168,14 @@ def payload_struct(task: str, known: Mapping[str, Parameter], forbid: bool) -> t
     """Build the record of the payload. Its constructor binds as the signature does; UNSET fields are never written."""
     # A class named "_" does not mangle the names of parameters that start with two underscores.
     bases: tuple[type[msgspec.Struct], ...] = (msgspec.Struct,)
-    for keyword_only in (True, False):
+    for is_named in (True, False):
         fields = [
             (each.name, each.annotation) if each.required else (each.name, each.annotation, UNSET)
             for each in known.values()
-            if each.keyword_only is keyword_only
+            if (each.kind is not inspect.Parameter.POSITIONAL_OR_KEYWORD) is is_named
         ]
         try:
-            struct = msgspec.defstruct("_", fields, bases=bases, kw_only=keyword_only, forbid_unknown_fields=forbid)
+            struct = msgspec.defstruct("_", fields, bases=bases, kw_only=is_named, forbid_unknown_fields=forbid)
         except Exception as exc:
             raise TaskDefinitionError(f"task {task!r}: the parameters cannot form a payload: {exc}") from None
         bases = (struct,)

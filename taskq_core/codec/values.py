@@ -5,7 +5,7 @@ the checks msgspec leaves out: NaN would become null, and text would be taken fo
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from enum import Enum
 from typing import Any
@@ -79,25 +79,26 @@ def to_plain(value: object) -> object:
     return msgspec.to_builtins(value, str_keys=True, enc_hook=dump)
 
 
-def check_value(hint: Any, decode: Callable[[bytes], object], value: object) -> tuple[object, str]:
-    """Return the value as plain JSON values, and what is wrong with it, if anything."""
+def check_value(hint: Any, decode: Callable[[bytes], object], value: object) -> tuple[object, str, str]:
+    """Return the value as plain JSON values, what is wrong with it, and which type it loses; "" for neither."""
     try:
         plain = to_plain(_order_sets(value))
         if holds_non_finite(plain):
-            return None, "NaN and infinity have no JSON form"
+            return None, "NaN and infinity have no JSON form", ""
         written = encode_ordered(plain)
     except Exception as exc:
-        return None, describe_unwritable(exc, value)
+        return None, describe_unwritable(exc, value), ""
     try:
         msgspec.convert(value, hint, dec_hook=_take)
         read = decode(written)
     except msgspec.ValidationError as exc:
-        return None, describe(exc, hint, split_path(str(exc))[1] or "", type(value))
+        return None, describe(exc, hint, split_path(str(exc))[1] or "", type(value)), ""
     except RecursionError:
-        return None, TOO_DEEP
+        return None, TOO_DEEP, ""
     except Exception as exc:
-        return None, f"{type(value).__qualname__} cannot be read back ({type(exc).__name__})"
-    return plain, _compare(value, read, "")
+        return None, f"{type(value).__qualname__} cannot be read back ({type(exc).__name__})", ""
+    problem, loss = _compare(value, read, "")
+    return plain, problem, loss
 
 
 def _order_sets(value: object) -> object:
@@ -120,17 +121,29 @@ def holds_non_finite(plain: object) -> bool:
     return isinstance(plain, dict) and any(map(holds_non_finite, plain.values()))
 
 
-def _compare(value: object, read: object, at: str) -> str:
-    """Say where text or a number would arrive as something else; msgspec itself takes text for a UUID."""
+def _compare(value: object, read: object, at: str) -> tuple[str, str]:
+    """Return what is wrong with a value that was read back, and which type it loses; "" for neither.
+
+    Text or a number must not arrive as something else: msgspec itself takes text for a UUID. Something else loses its
+    type if it arrives as text, a number or a dict.
+    """
+    pairs: Iterable[tuple[object, object, str]] = ()
     if isinstance(value, list | tuple) and isinstance(read, list | tuple) and len(value) == len(read):
-        pairs = [(each, other, f"{at}[{index}]") for index, (each, other) in enumerate(zip(value, read, strict=True))]
+        pairs = ((each, other, f"{at}[{index}]") for index, (each, other) in enumerate(zip(value, read, strict=True)))
     elif isinstance(value, dict) and isinstance(read, dict) and value.keys() == read.keys():
-        pairs = [(each, read[key], f"{at}[...]") for key, each in value.items()]
-    elif isinstance(value, str | int | float) and not isinstance(read, _ARRIVES_AS[_family(value)]):
-        return f"expected {type(read).__qualname__}, got {type(value).__qualname__}{place(at)}"
-    else:
-        return ""
-    return next(filter(None, (_compare(*pair) for pair in pairs)), "")
+        pairs = ((each, read[key], f"{at}[...]") for key, each in value.items())
+    elif isinstance(value, str | int | float):
+        if not isinstance(read, _ARRIVES_AS[_family(value)]):
+            return f"expected {type(read).__qualname__}, got {type(value).__qualname__}{place(at)}", ""
+    elif isinstance(read, str | int | float | dict) and not isinstance(value, Mapping | Reference):
+        return "", f"a {type(value).__qualname__}{place(at)} arrives as {type(read).__qualname__}"
+    loss = ""
+    for pair in pairs:
+        problem, lost = _compare(*pair)
+        if problem:
+            return problem, ""
+        loss = loss or lost
+    return "", loss
 
 
 _ARRIVES_AS: dict[type, tuple[type, ...]] = {str: (str,), int: (int, float, Decimal), float: (float,)}

@@ -177,7 +177,9 @@ class Call:
 
     def _named(self, task: Task[Any, Any], args: Sequence[object]) -> dict[str, object]:
         parameters = inspect.signature(task.function).parameters
-        names = [name for name in task.codec.parameters if parameters[name].kind is not inspect.Parameter.KEYWORD_ONLY]
+        names = [
+            name for name in task.codec.parameters if parameters[name].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+        ]
         if len(args) > len(names):
             problem = f"takes {len(names)} positional arguments but {len(args)} were given"
             raise TaskArgumentsError(task.name, "", problem)

@@ -164,7 +164,8 @@ class DeadLetters:
         options: Any = {"queue": queue, "task_id": letter_id(task), "dead_letter": None}
         known = self._app.find_task(name)
         if isinstance(known, Task):
-            taken = {each: value for each, value in arguments.items() if each in known.codec.parameters}
+            takes_all = known.codec.named_rest is not None
+            taken = {name: value for name, value in arguments.items() if takes_all or name in known.codec.parameters}
             return Signature(known.using(**options), (), taken)
         return self._app.remote(name, **options).s(**arguments)
 

@@ -125,7 +125,7 @@ class EnqueueForm(forms.Form):
                 options[name] = self.cleaned_data[name]
         if self.cleaned_data["task_id"]:
             options["task_id"] = self.cleaned_data["task_id"]
-        args, kwargs = self._task.codec.split(self.cleaned_data["arguments"], 0)
+        args, kwargs = self._task.codec.split(self.cleaned_data["arguments"])
         return self._task.using(**options).s(*args, **kwargs)
 
 

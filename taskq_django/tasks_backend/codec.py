@@ -7,7 +7,7 @@ schedule, the command line and Go can enqueue it; `*args` is a list and `**kwarg
 
 import inspect
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from taskq_core import PayloadError, TaskArgumentsError
@@ -30,7 +30,7 @@ def _parameter(parameter: inspect.Parameter) -> Parameter:
         name=parameter.name,
         annotation=variadic.get(parameter.kind, annotation),
         required=parameter.default is parameter.empty and parameter.kind not in _VARIADIC,
-        keyword_only=parameter.kind is parameter.KEYWORD_ONLY,
+        kind=parameter.kind,
         decode=json.loads,
         holds_references=False,
     )
@@ -53,12 +53,7 @@ class JsonArgumentsCodec(ArgumentsCodec):
         self.parameters = tuple(each.name for each in parameters)
         self.known = {each.name: _parameter(each) for each in parameters}
         self._signature = inspect.Signature(parameters)
-        self._positional = [
-            each.name for each in parameters if each.kind not in (*_VARIADIC, inspect.Parameter.KEYWORD_ONLY)
-        ]
-        self._only_positional = sum(each.kind is each.POSITIONAL_ONLY for each in parameters)
-        self._rest = next((each.name for each in parameters if each.kind is each.VAR_POSITIONAL), None)
-        self._named_rest = next((each.name for each in parameters if each.kind is each.VAR_KEYWORD), None)
+        self._read_kinds()
         self._needed = tuple(
             each.name for each in parameters if each.default is each.empty and each.kind not in _VARIADIC
         )
@@ -114,10 +109,10 @@ class JsonArgumentsCodec(ArgumentsCodec):
         for name in self._needed:
             if name not in arguments:
                 raise PayloadError(self.name, name, "missing")
-        if not isinstance(arguments.get(self._rest or "", []), list):
-            raise PayloadError(self.name, self._rest or "", "expected a list")
-        if not isinstance(arguments.get(self._named_rest or "", {}), dict):
-            raise PayloadError(self.name, self._named_rest or "", "expected an object")
+        if not isinstance(arguments.get(self.rest or "", []), list):
+            raise PayloadError(self.name, self.rest or "", "expected a list")
+        if not isinstance(arguments.get(self.named_rest or "", {}), dict):
+            raise PayloadError(self.name, self.named_rest or "", "expected an object")
         unknown = [name for name in arguments if name not in self.parameters]
         if unknown and self.strict:
             raise PayloadError(self.name, "", f"unknown field {unknown[0][:80]!r}")
@@ -131,20 +126,3 @@ class JsonArgumentsCodec(ArgumentsCodec):
         except ValueError:  # a UnicodeDecodeError is one
             return {}, "not valid JSON"
         return (found, "") if isinstance(found, dict) else ({}, "expected a JSON object")
-
-    def split(self, arguments: Mapping[str, Any], positional: int) -> tuple[list[Any], dict[str, Any]]:
-        """Return arguments by name as a call has them: `positional` of them by position, as far as that works."""
-        rest: Sequence[Any] = arguments.get(self._rest, ()) if self._rest else ()
-        count = max(positional, self._only_positional, len(self._positional) if rest else 0)
-        args: list[Any] = []
-        for name in self._positional[:count]:
-            if name not in arguments:
-                break
-            args.append(arguments[name])
-        taken = set(self._positional[: len(args)])
-        named = {
-            name: value
-            for name, value in arguments.items()
-            if name not in taken and name not in (self._rest, self._named_rest)
-        }
-        return [*args, *rest], named | (arguments.get(self._named_rest, {}) if self._named_rest else {})

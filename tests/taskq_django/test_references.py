@@ -29,7 +29,7 @@ from taskq_core.explanations import find_explanation
 from taskq_core.inspector import Inspector
 from taskq_core.testing import Captured
 from taskq_core.testing import capture as core_capture
-from taskq_django import client, periodic, task, taskq
+from taskq_django import async_client, periodic, task, taskq
 from taskq_django.app import DjangoTaskQ
 from taskq_django.testing import adrain, capture, drain, eager
 from tests.redis_server import RedisServer
@@ -336,7 +336,7 @@ class TestThePayload:
 
         with capture() as tasks:
             await send.adelay(parcel)
-            client.enqueue_many([send.s(parcel), asend.s(parcel)])
+            await async_client.enqueue_many([send.s(parcel), asend.s(parcel)])
             await tasks.arun()
 
         assert arrived == [parcel] * 3

@@ -162,9 +162,10 @@ def _call(task: AnyTask, text: str, options: dict[str, Any]) -> Any:
     payload = compact_json(text.encode("utf-8", "replace"), task.name)
     given = msgspec.json.decode(payload)
     if isinstance(given, dict):
-        task.codec.bind((), given)  # refuses names that it does not have, which a stored payload may hold
-    arguments = task.codec.decode(payload)
-    args, kwargs = task.codec.split(arguments, 0)
+        args, kwargs = task.codec.split(given)
+        bound = task.codec.bind(tuple(args), kwargs)  # refuses names that it does not have, which a stored one may hold
+        payload = msgspec.json.encode(bound)
+    args, kwargs = task.codec.split(task.codec.decode(payload))
     try:
         return task.using(**options).s(*args, **kwargs)
     except ConfigurationError as error:

@@ -45,6 +45,37 @@ async def test_a_coroutine_runs_on_the_workers_loop(app: TaskQ, start: Runner) -
     assert threads == [threading.current_thread()]
 
 
+@pytest.mark.parametrize("kind", ["plain", "coroutine", "context"])
+async def test_a_function_with_variadic_parameters_gets_what_the_call_gave(
+    app: TaskQ, start: Runner, kind: str
+) -> None:
+    """Also as a step, whose result before it is one of them."""
+
+    @app.task(name="plain", retention=60)
+    def plain(first: object, *rest: object, by: str = "", **extra: object) -> object:
+        return [first, rest, by, extra]
+
+    @app.task(name="coroutine", retention=60)
+    async def coroutine(first: object, *rest: object, by: str = "", **extra: object) -> object:
+        return [first, rest, by, extra]
+
+    @app.task(name="context", retention=60)
+    def context(run: TaskContext, *rest: object, **extra: object) -> object:
+        first, *others = rest
+        return [first, others, extra.pop("by"), extra] if run.name == "context" else []
+
+    task: Any = {"plain": plain, "coroutine": coroutine, "context": context}[kind]
+    await start()
+
+    alone = await task.adelay(1, 2, 3, by="me", x={"y": [4]})
+    step = await (coroutine.s(1) | task.s(2, 3, by="me", x=1)).adelay()
+    changed = await task.s(1, 2, by="me").with_arguments(x=3).adelay()
+
+    assert await alone.aresult(timeout=60) == [1, [2, 3], "me", {"x": {"y": [4]}}]
+    assert await step.aresult(timeout=60) == [[1, [], "", {}], [2, 3], "me", {"x": 1}]
+    assert await changed.aresult(timeout=60) == [1, [2], "me", {"x": 3}]
+
+
 async def test_a_plain_function_runs_in_a_thread(app: TaskQ, start: Runner) -> None:
     """It never blocks the loop."""
     threads = []
