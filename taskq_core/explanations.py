@@ -524,7 +524,7 @@ SECTIONS: Sequence[Section] = (
                 "argument-type",
                 "ArgumentTypeWarning",
                 "An argument arrives as another type, such as a date as text; once for each task.",
-                "Its parameter has no annotation, or `Any`, so the worker cannot tell the type from the JSON value.",
+                "Its parameter has no annotation, or `Any`, and the JSON value does not show its type.",
                 "Annotate the parameter, as in `day: date`, or pass a JSON value and convert it in the task.",
             ),
             Explanation(

@@ -82,7 +82,7 @@ class DeadLetterTask(Protocol):
 
 
 class CallOptionsDict(TypedDict, total=False):
-    """Keyword options of `.using(...)`, of steps, schedules and remote tasks: those that the message carries."""
+    """Keyword options of `.using(...)`, steps, schedules and remote tasks. The message carries them."""
 
     queue: str
     priority: int
@@ -108,7 +108,7 @@ class CallOptionsDict(TypedDict, total=False):
 
 
 class HandlerOptionsDict(TypedDict, total=False):
-    """Keyword options of `@taskq.handler(...)`: those that a worker reads from its own code."""
+    """Keyword options of `@taskq.handler(...)`. A worker reads them from its own code."""
 
     retry_delay: RetryDelay
     retry_on: type[BaseException] | tuple[type[BaseException], ...]
@@ -235,6 +235,11 @@ class TaskOptions:
             validate_task_type(self.dead_letter)
         elif self.dead_letter is not None and not isinstance(getattr(self.dead_letter, "name", None), str):
             raise ConfigurationError(f"dead_letter must be a task, or the name of one, got {self.dead_letter!r}")
+        elif ignored := sorted(getattr(self.dead_letter, "changed", frozenset()) - {"queue"}):
+            raise ConfigurationError(
+                f"dead_letter={self.dead_letter!r} with {ignored[0]}: the message carries its name and queue only; set "
+                f"{ignored[0]} in the decorator of that task"
+            )
         set_(self, "retention", seconds("retention", self.retention))
         check_whole("max_result_bytes", self.max_result_bytes, least=1, most=LARGEST_RESULT)
         if self.task_id is not None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Unpack
 from taskq_core.cron import Bounded, Cron, Schedule, parse_schedule
 from taskq_core.errors import ConfigurationError
 from taskq_core.functions import is_coroutine_function
-from taskq_core.options import CallOptionsDict, task_options
+from taskq_core.options import CallOptionsDict, check_call_options, task_options
 from taskq_core.settings import Duration, seconds
 from taskq_core.task import BaseTask, Signature
 from taskq_core.wire import Option, OptionKind, format_option, validate_entry_id
@@ -112,6 +112,7 @@ class PeriodicTask:
         self.start, self.expire = check_bounds(start, expire)
         self.is_paused = is_paused
         self.run_key = run_key
+        check_entry_options(options)
         self.options: Mapping[str, Any] = dict(options)
         self.call = call.using(**options) if options else call
         self.schedule("UTC")  # refused here, where the mistake is
@@ -201,6 +202,21 @@ def check_bounds(start: datetime | None, expire: datetime | None) -> tuple[datet
 
 def _second(moment: datetime | None) -> int | None:
     return None if moment is None else math.ceil(moment.timestamp())
+
+
+def check_entry_options(given: Mapping[str, Any]) -> None:
+    """Refuse task options that a periodic task cannot have.
+
+    Raises:
+        ConfigurationError: An option is unknown, its value is not usable, or it would have no effect.
+    """
+    check_call_options(given)
+    for name in ("replicated", "fsynced"):
+        if given.get(name):
+            raise ConfigurationError(
+                f"{name}={given[name]!r} has no effect in a schedule: a scheduler does not wait for the "
+                "confirmation; it enqueues a firing again that Redis has lost"
+            )
 
 
 def checked_policy(catch_up: object, window: object) -> tuple[CatchUp, float]:

@@ -21,6 +21,7 @@ class RemoteTask(BaseTask[Any]):
 
     def _check_options(self) -> None:
         check_call_options(self._given)
+        self.changed = frozenset(self._given)
         super()._check_options()
 
     def __repr__(self) -> str:

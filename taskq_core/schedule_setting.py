@@ -6,8 +6,8 @@ from typing import Any
 
 from taskq_core.cron import parse_schedule
 from taskq_core.errors import ConfigurationError
-from taskq_core.options import TaskOptions, check_call_options
-from taskq_core.periodic import DEFAULT_WINDOW_S, CatchUp, PeriodicTask, checked_policy
+from taskq_core.options import TaskOptions
+from taskq_core.periodic import DEFAULT_WINDOW_S, CatchUp, PeriodicTask, check_entry_options, checked_policy
 from taskq_core.settings import unknown
 from taskq_core.task import BaseTask, Signature
 from taskq_core.wire import validate_entry_id
@@ -69,7 +69,7 @@ def _read_line(entry_id: Any, given: Any, zone: str) -> ScheduleLine:
             raise ConfigurationError(f"{key!r} must be a dict of names to values")
     options = {**options, **{key: given[key] for key in _OPTION_KEYS if key in given}}
     parse_schedule(specs[0], zone=tz or zone)
-    check_call_options(options)
+    check_entry_options(options)
     policy, window_s = checked_policy(given.get("catch_up", CatchUp.ONE), given.get("window", DEFAULT_WINDOW_S))
     return ScheduleLine(
         id=validate_entry_id(entry_id),

@@ -14,8 +14,8 @@ import msgspec
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
 from taskq_core.cron import Every, parse_schedule, time_zone
 from taskq_core.errors import ConfigurationError, PayloadError, TaskArgumentsError, TaskQError
-from taskq_core.options import check_call_options, task_options
-from taskq_core.periodic import DEFAULT_WINDOW_S, CatchUp, PeriodicTask, check_bounds
+from taskq_core.options import task_options
+from taskq_core.periodic import DEFAULT_WINDOW_S, CatchUp, PeriodicTask, check_bounds, check_entry_options
 from taskq_core.settings import seconds, unknown
 from taskq_core.task import BaseTask, Signature, Task
 from taskq_core.wire import validate_entry_id, validate_task_type
@@ -202,7 +202,7 @@ def _options_of(row: ScheduleRow) -> dict[str, Any]:
         raise ConfigurationError('the options must be a JSON object, such as {"max_retry": 3}')
     if row.queue and "queue" in row.options:
         raise ConfigurationError("the queue stands in a field of its own already")
-    check_call_options(row.options)
+    check_entry_options(row.options)
     return {**row.options, "queue": row.queue} if row.queue else dict(row.options)
 
 

@@ -71,7 +71,11 @@ _LIMITS = ("rate_limit", "concurrency", "sequence")
 
 
 class BaseTask(Generic[R_co]):
-    """What a task with code and a remote one share."""
+    """What a task with code and a remote one share.
+
+    Attributes:
+        changed: Options that this copy has otherwise than the registered task.
+    """
 
     name: str
     result_type: Any
@@ -79,6 +83,7 @@ class BaseTask(Generic[R_co]):
     def __init__(self, name: str, options: Mapping[str, Any], enqueuer: Enqueuer) -> None:
         self.name = validate_task_type(name)
         self._given = dict(options)
+        self.changed: frozenset[str] = frozenset()
         self._enqueuer = enqueuer
         self._plan: Plan | None = None
         self._options: tuple[Mapping[str, Any], TaskOptions] | None = None
@@ -165,6 +170,7 @@ class BaseTask(Generic[R_co]):
         copy: Self = object.__new__(type(self))
         copy.__dict__.update(self.__dict__)
         copy._given = {**self._given, **options}
+        copy.changed = self.changed | options.keys()
         copy._plan = None
         copy._options = None
         copy._with_headers = None

@@ -1,7 +1,7 @@
 """Read the signature of a task: its parameters, their types and the record a payload is.
 
-`*args` is a list and `**kwargs` an object under their own name. What a payload by name cannot carry is refused at
-definition: positional-only parameters, annotations without a JSON form, names that cannot be resolved.
+`*args` is a list and `**kwargs` an object under their own name. A definition is refused if a payload by name
+cannot carry it: positional-only parameters, annotations without a JSON form, names that cannot be resolved.
 """
 
 import inspect

@@ -278,6 +278,15 @@ class TestUsing:
                 refused()
         TaskQ(fake_redis, defaults=given)
 
+    def test_a_dead_letter_task_can_only_have_another_queue(self, fake_redis: Any) -> None:
+        taskq = TaskQ(fake_redis)
+        report = taskq.task(name="report", max_retry=3)(lambda: None)
+
+        assert TaskOptions(dead_letter=report.using(queue="low")).dead_letter_address == ("low", "report")
+        for given in (report.using(max_retry=1), taskq.remote("report", max_retry=1)):
+            with pytest.raises(ConfigurationError, match="with max_retry: the message carries its name and queue only"):
+                TaskOptions(dead_letter=given)
+
     def test_on_missing_needs_a_parameter_that_travels_as_its_key(self, fake_redis: Any) -> None:
         with pytest.raises(ConfigurationError, match="task 't': on_missing has no effect: no parameter"):
             TaskQ(fake_redis).task(name="t", on_missing="discard")(lambda: None)
