@@ -1,7 +1,7 @@
 """Put workflows together: chains, groups and chords of signatures.
 
-Nothing here is sent. What is wrong is refused where it is put together if it can be seen there: names, and whether a
-task takes the result before it. `graph.build` sees the rest, before anything is written.
+Nothing is sent here. Wrong names and results that a task does not take are refused at once; `graph.build` checks the
+rest before anything is written.
 """
 
 import re
@@ -29,7 +29,7 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*", re.ASCII)
 
 
 class OnFailure(StrEnum):
-    """What becomes of those that come after a step when it fails for good."""
+    """What happens to later steps when a step fails after its last retry."""
 
     STOP = "stop"
     """They are skipped, and the workflow has failed."""
@@ -38,7 +38,7 @@ class OnFailure(StrEnum):
 
 
 class StepFailure(TypedDict):
-    """What `on_error` is told of a step that failed for good: its first argument."""
+    """The first argument of `on_error`: a step that failed after its last retry."""
 
     workflow: str
     """Id of the workflow."""
@@ -53,10 +53,10 @@ class StepFailure(TypedDict):
 
 
 def policy(value: OnFailure | str) -> OnFailure:
-    """Return what a value of `on_failure` stands for.
+    """Return a value of `on_failure` as its enum member.
 
     Raises:
-        ConfigurationError: It stands for nothing.
+        ConfigurationError: It is no such value.
     """
     return OnFailure(member(OnFailure, "on_failure", value))
 
@@ -85,7 +85,7 @@ class Callbacks:
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What is said of a workflow as a whole.
+    """Name, home and lifetime of a workflow.
 
     Attributes:
         name: Its name, for people.
@@ -169,7 +169,7 @@ class PartialCanvas:
         """The queue application of its steps.
 
         Raises:
-            WorkflowDefinitionError: There is no step to tell it.
+            WorkflowDefinitionError: It has no step.
         """
         raise NotImplementedError
 
@@ -260,7 +260,7 @@ class Group(Canvas):
 
 
 class Again:
-    """A generator of which the first were read; those stand in `first`."""
+    """A generator whose first elements were read into `first`."""
 
     def __init__(self, first: list[Any], rest: Iterator[Any]) -> None:
         self.first = first
@@ -272,7 +272,7 @@ class Again:
 
 
 Part = PartialSignature[Any] | PartialCanvas
-"""What a workflow is put together of."""
+"""A part of a workflow."""
 Whole = Signature[Any] | Canvas
 """A part that has all its arguments, as far as type checkers see."""
 
@@ -308,10 +308,10 @@ def step(
     """Return a call as a step of a workflow.
 
     Args:
-        call: What runs.
-        name: Its name, unique in the workflow; else one is made from that of the task.
-        into: Parameter that takes the result before it; else it is the first argument.
-        on_failure: What becomes of those that come after it when it fails for good.
+        call: The task and its arguments.
+        name: Its name, unique in the workflow. None: made from the name of the task.
+        into: Parameter that takes the result before it. None: the first one.
+        on_failure: What happens to later steps when it fails after its last retry.
         options: Options of its task.
 
     Raises:
@@ -339,14 +339,14 @@ def chain(*parts: Part, on_failure: OnFailure | str = OnFailure.STOP) -> Partial
 def chain(*parts: Any, on_failure: OnFailure | str = OnFailure.STOP) -> Any:
     """Return the workflow of parts that run one after the other, each with the result before it as first argument.
 
-    After a group comes the list of its results. A part starts once the success of the one before it is settled.
+    The result of a group is the list of its results. A part starts when the one before it has succeeded.
 
     Args:
         parts: Signatures, steps, groups and chains; or one iterable of them.
         on_failure: `stop`: what comes after a failure is skipped. `continue`: it runs, with None for the result.
 
     Raises:
-        WorkflowDefinitionError: There is none, or one does not take the result before it.
+        WorkflowDefinitionError: There are no parts, or one does not take the result before it.
     """
     if len(parts) == 1 and not isinstance(parts[0], Signature | Canvas) and isinstance(parts[0], Iterable):
         parts = tuple(parts[0])
@@ -382,7 +382,7 @@ def group(*members: Part, **options: Unpack[_GroupOptionsDict]) -> PartialCanvas
 def group(*members: Any, name: str | None = None, on_failure: OnFailure | str = OnFailure.STOP) -> Any:
     """Return the workflow of parts that run side by side.
 
-    Its result is the list of theirs, in order. It has succeeded once all have.
+    Its result is the list of their results, in order. It succeeds when all members have succeeded.
 
     Args:
         members: Signatures, steps, groups and chains; or one iterable of them, which is read once, while they are
