@@ -773,3 +773,17 @@ def test_only_a_queue_application_is_enabled_and_only_once(taskq: TaskQ) -> None
     other.injector = object()  # type: ignore[assignment]
     with pytest.raises(ConfigurationError, match="are given values by object"):
         enable_depends(other)
+
+
+def test_a_dependency_stands_behind_further_positional_arguments(taskq: TaskQ, depends: TaskDependencies) -> None:
+    """They would take its place."""
+
+    def give() -> dict[str, int]:
+        return {}
+
+    def wrong(given: Annotated[dict[str, int], Depends(give)], *rest: int) -> None: ...
+    def right(*rest: int, given: Annotated[dict[str, int], Depends(give)]) -> None: ...
+
+    with pytest.raises(TaskDefinitionError, match=r"parameter 'given': what Depends gives must come after \*args"):
+        taskq.task(name="wrong")(wrong)
+    assert taskq.task(name="right")(right).codec.parameters == ("rest",)
