@@ -200,7 +200,7 @@ class Preparer:
             TypeError: It is no call.
         """
         task = task_of(call)
-        plan = self.plan(task)
+        plan = task.plan(self.keys, self._app)
         payload = self._payload(call)
         task_id = plan.task_id or task_id or new_task_id()
         span = self.tracing.start_producer(plan.queue.name, task.name, task_id, body_size=len(payload), links=links)

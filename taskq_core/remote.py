@@ -9,6 +9,7 @@ from taskq_core.errors import TaskArgumentsError
 from taskq_core.options import check_call_options
 from taskq_core.result import TaskHandle
 from taskq_core.task import BaseTask, Signature
+from taskq_core.warnings import warn_if_blocking
 
 
 class RemoteTask(BaseTask[Any]):
@@ -58,8 +59,9 @@ class RemoteTask(BaseTask[Any]):
 
     def delay(self, *args: bytes, **kwargs: object) -> TaskHandle[Any]:
         """Enqueue a call and return its handle. Raises as `Task.delay`."""
-        return self.s(*args, **kwargs).delay()
+        warn_if_blocking(f"{self.name}.delay()", ".adelay()")
+        return self._enqueuer.enqueue(Signature(self, args, kwargs))
 
     async def adelay(self, *args: bytes, **kwargs: object) -> TaskHandle[Any]:
         """Enqueue a call from a coroutine and return its handle."""
-        return await self.s(*args, **kwargs).adelay()
+        return await self._enqueuer.aenqueue(Signature(self, args, kwargs))
