@@ -18,7 +18,7 @@ from taskq_core import (
     group,
 )
 from taskq_core.workflow import Chain, Group, StepFailure, step
-from taskq_fastapi.sqlalchemy import enqueue_after_commit
+from taskq_sqlalchemy import enqueue_after_commit
 
 taskq = TaskQ()
 
