@@ -24,7 +24,7 @@ from sqlalchemy.util.concurrency import in_greenlet
 from taskq_core import BulkResult, ConfigurationError, EnqueueError, Signature, TaskHandle, TaskQ, WorkflowHandle
 from taskq_core.commits import Countdown
 from taskq_core.settings import EnqueueMode
-from taskq_core.workflow.canvas import Canvas, Part
+from taskq_core.workflow.canvas import Canvas, Whole
 from taskq_sqlalchemy.outbox import SQLAlchemyOutbox
 
 R = TypeVar("R")
@@ -79,7 +79,7 @@ class AfterCommit:
         with joined:
             return app.client.enqueue_many(calls)
 
-    def enqueue_workflow(self, workflow: Part) -> WorkflowHandle:
+    def enqueue_workflow(self, workflow: Whole) -> WorkflowHandle:
         """Enqueue a workflow when the sessions have committed.
 
         Raises:
@@ -140,7 +140,7 @@ def _app_of_call(call: object) -> TaskQ:
     return _app_of(call)
 
 
-def _app_of(part: Part) -> TaskQ:
+def _app_of(part: Whole) -> TaskQ:
     app = part.task.enqueuer if isinstance(part, Signature) else part.enqueuer
     if not isinstance(app, TaskQ):
         raise ConfigurationError(f"enqueue_after_commit takes calls of a TaskQ, got those of {type(app).__name__}")
