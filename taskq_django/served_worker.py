@@ -39,7 +39,7 @@ def make_worker() -> Worker:
     """Return a worker as the settings say, which logs each task that ends."""
     settings = taskq.settings
     _ = taskq.runtime  # tasks that are not usable are told once, and not tried again
-    config = WorkerConfig.from_settings(settings, with_scheduler=True)
+    config = WorkerConfig.from_settings(settings)
     config = replace(config, shutdown_grace=_grace_s(settings), interrupt_grace=TOLD_TO_END_S)
     set_up_log(1, "taskq")
     return Worker(taskq, config, listener=_Narrator(sys.stdout))

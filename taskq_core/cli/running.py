@@ -217,7 +217,7 @@ def banner(
         f"  queues       {queues}",
         *processes_text(config, supervision),
         f"  pid          {os.getpid()}",
-        *(["  scheduler    runs as well"] if config.with_scheduler else []),
+        *([] if config.with_scheduler else ["  scheduler    off: this worker enqueues no periodic tasks"]),
         *([f"  health       {health_url(config)}"] if config.health_port else []),
         f"  tasks        {len(app.tasks) or 'none registered: every task will be put off, then archived'}",
     ]

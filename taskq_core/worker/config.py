@@ -55,8 +55,9 @@ class WorkerConfig:
     """Longest wait for a wake token, in seconds; then the queues are tried all the same."""
     task_processes: bool = True
     """Run tasks with `executor="process"` in processes of their own. False: in threads, as in `taskq_core.testing`."""
-    with_scheduler: bool = False
-    """Enqueue periodic tasks as well, as a scheduler does."""
+    with_scheduler: bool | None = None
+    """Run a scheduler, which enqueues periodic tasks, in this worker. None: yes, except in burst mode. Any number of
+    schedulers may run at the same time; each firing is enqueued once."""
     health_host: str = "127.0.0.1"
     """Address at which its health is told over HTTP."""
     health_port: int | None = None
@@ -65,6 +66,8 @@ class WorkerConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "queues", MappingProxyType(check_queues(self.queues)))
         check_whole("concurrency", self.concurrency, least=1, most=100_000)
+        if self.with_scheduler is None:
+            object.__setattr__(self, "with_scheduler", not self.burst)
         for name in ("shutdown_grace", "interrupt_grace", "unknown_task_timeout", "lease_grace"):
             object.__setattr__(self, name, seconds(name, getattr(self, name)))
         for name in (

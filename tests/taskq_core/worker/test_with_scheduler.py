@@ -22,7 +22,7 @@ async def test_it_enqueues_and_runs_periodic_tasks(
     async def beat() -> None:
         ran.append(1)
 
-    worker = await start(with_scheduler=True)
+    worker = await start()
     await clock.advance(20)
     await until(lambda: len(ran) >= 2)
     raw: Any = redis_server.client
@@ -49,7 +49,7 @@ async def test_its_health_tells_of_the_scheduler(app: TaskQ, start: Runner, redi
     assert "WRONGTYPE" in scheduler["queues"]["bad"]["problem"]
 
 
-async def test_without_being_asked_it_does_not(
+async def test_it_does_not_if_its_scheduler_is_turned_off(
     app: TaskQ, start: Runner, redis_server: RedisServer, clock: Clock
 ) -> None:
     @app.periodic("* * * * * *")
@@ -60,7 +60,7 @@ async def test_without_being_asked_it_does_not(
     async def other() -> str:
         return "ran"
 
-    await start()
+    await start(with_scheduler=False)
     handle = await other.using(run_after=20).adelay()
     await clock.advance(22)
     assert await handle.aresult(PATIENCE_S) == "ran"
@@ -74,7 +74,7 @@ async def test_entries_that_are_not_usable_stop_its_start(
 ) -> None:
     app = TaskQ(redis_server.url, schedule={"nightly": {"task": "gone", "spec": "@daily"}})
 
-    assert await Worker(app, WorkerConfig(with_scheduler=True)).arun() == 1
+    assert await Worker(app, WorkerConfig()).arun() == 1
 
     assert "the worker cannot start: SCHEDULE['nightly']: unknown task 'gone'" in caplog.text
     await app.aclose()
