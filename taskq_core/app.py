@@ -4,6 +4,8 @@ Nothing connects before the first use. `configure` replaces the settings of an a
 which is what a framework's test settings need.
 """
 
+import contextlib
+import importlib
 import os
 import threading
 import weakref
@@ -18,7 +20,7 @@ from taskq_core.broker.connection import Endpoint
 from taskq_core.client import AsyncClient, Client
 from taskq_core.client.finding import find_task
 from taskq_core.commits import TransactionHook
-from taskq_core.errors import ConfigurationError, TaskNotFoundError
+from taskq_core.errors import ConfigurationError, TaskNotFoundError, TaskQError
 from taskq_core.observer import Observer
 from taskq_core.options import check_defaults
 from taskq_core.outbox import Outbox, OutboxTable
@@ -28,9 +30,10 @@ from taskq_core.registry import Registry
 from taskq_core.result import TaskHandle
 from taskq_core.runtime import Runtime, Store
 from taskq_core.schedule_setting import schedule_lines, scheduled_entries
-from taskq_core.settings import EnqueueMode, Settings, unknown, values_from_environ
+from taskq_core.settings import EnqueueMode, Settings, nearest_hint, unknown, values_from_environ
 from taskq_core.steps import Steps, afollow, follow
-from taskq_core.task import Signature
+from taskq_core.task import BaseTask, Signature, Task
+from taskq_core.warnings import QueueUnservedWarning, warn_caller
 from taskq_core.wire import validate_queue_name, validate_task_id
 from taskq_core.workflow import WorkflowHandle
 from taskq_core.workflow.canvas import Part
@@ -136,6 +139,43 @@ class TaskQ(Registry):
             self._hook = transaction
         if runtime is not None:
             runtime.close()
+
+    def import_tasks(self) -> None:
+        """Import the modules of the setting `INCLUDE`. For workers and commands."""
+        for name in self.settings.include:
+            importlib.import_module(name)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a worker has anything to do: tasks, handlers, periodic tasks or an outbox."""
+        timetable = self.timetable
+        periodic = timetable.entries or timetable.providers or self.settings.schedule
+        return bool(self.tasks or self.handlers or periodic or self.outbox_tables)
+
+    def check_queue(self, name: str, queue: str) -> None:
+        """Warn if the settings name queues, and not the one to which a task goes. For tasks."""
+        queues = self.settings.queues
+        if queue not in queues and self.settings.has_own_queues:
+            warn_caller(
+                f"task {name!r} goes to queue {queue!r}, which is not in QUEUES ({', '.join(queues)}), "
+                f"so workers do not serve it by default{nearest_hint(queue, queues)}",
+                QueueUnservedWarning,
+            )
+
+    def task_queues(self) -> dict[str, list[str]]:
+        """Return the names of the tasks that go to each queue, by queue, without remote tasks.
+
+        Periodic tasks count as well, unless the setting `SCHEDULE` is not usable.
+        """
+        tasks: list[BaseTask[Any]] = list(self.tasks.values())
+        with contextlib.suppress(TaskQError):
+            tasks += [each.call.task for each in self.periodic_tasks()]
+        found: dict[str, list[str]] = {}
+        for task in tasks:
+            names = found.setdefault(task.options.queue, [])
+            if isinstance(task, Task) and task.name not in names:
+                names.append(task.name)
+        return {queue: names for queue, names in found.items() if names}
 
     def _check(self, settings: Settings) -> None:
         Endpoint(settings.url, embedded_folder=self._embedded_folder)  # connects to nothing

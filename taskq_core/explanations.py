@@ -574,10 +574,22 @@ SECTIONS: Sequence[Section] = (
             ),
             Explanation(
                 "queue-unserved",
+                "QueueUnservedWarning",
+                "No worker serves the queue to which a task goes, so the task waits until one does. Enqueueing warns "
+                "if `QUEUES` is set and does not name the queue. A worker logs a warning if no running worker serves "
+                "it.",
+                "The queue is missing in `QUEUES` or `--queues`, or its name is misspelled in the task or in "
+                "`using(queue=...)`.",
+                "Correct the name, or add the queue to `QUEUES`. If workers with `--queues` serve it and it should not "
+                "be in `QUEUES`, filter this warning.",
+            ),
+            Explanation(
+                "no-scheduler",
                 "",
-                "A worker knows a task whose queue neither it nor any other worker serves.",
-                "The queue is missing in `QUEUES` or `--queues`, or misspelt in the task.",
-                "Serve the queue, or correct its name.",
+                "The application has periodic tasks, and no scheduler runs anywhere, so none of them is enqueued.",
+                "All workers run with `--no-scheduler`, and there is no `taskq scheduler`.",
+                "Start a worker without `--no-scheduler`, or `taskq scheduler`. Any number of them may run: each "
+                "firing is enqueued once.",
             ),
             Explanation(
                 "clock-skew",

@@ -176,6 +176,10 @@ class Handlers:
         refuse_other(known, handler, "the place for unknown types")
         self.not_found = handler
 
+    def __bool__(self) -> bool:
+        """Whether the application has a handler."""
+        return bool(self._by_pattern) or self.not_found is not self._default
+
     def find(self, name: str) -> Handler:
         """Return the handler of a type that is no registered task."""
         known = self._by_pattern.get(name)

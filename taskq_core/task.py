@@ -58,6 +58,9 @@ class Enqueuer(Protocol):
         """Enqueue from a coroutine."""
         ...
 
+    def check_queue(self, name: str, queue: str) -> None:
+        """Warn if the settings name queues, and not the one to which a task goes."""
+
     def enqueue_workflow(self, workflow: Any) -> "WorkflowHandle":
         """Enqueue a workflow, blocking."""
         ...
@@ -126,6 +129,8 @@ class BaseTask(Generic[R_co]):
                     "or .adelay(), with the client of its TaskQ, or by name with taskq.remote(...) of this one"
                 )
             plan = self._plan = Plan(self.name, self.options, keys, self.limits)
+            if isinstance(self, Task):  # other programs serve the queues of remote tasks
+                self._enqueuer.check_queue(self.name, plan.queue.name)
         return plan
 
     @property

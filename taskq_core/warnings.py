@@ -49,6 +49,10 @@ class EnqueueInTransactionWarning(TaskQWarning):
     """A task was sent before the transaction around its enqueue has committed: a worker may not find its rows yet."""
 
 
+class QueueUnservedWarning(TaskQWarning):
+    """A task was enqueued to a queue that the setting `QUEUES` does not name."""
+
+
 class WorkflowUnservedWarning(TaskQWarning):
     """A workflow of remote tasks only was enqueued, and no taskq worker serves its home queue to advance it."""
 

@@ -18,6 +18,7 @@ from taskq_django.checks import (
     check_names,
     check_outbox,
     check_periodic_tasks,
+    check_queues,
     check_schedule,
     check_settings,
 )
@@ -42,6 +43,7 @@ class TaskQConfig(AppConfig):
         checks.register(check_settings)
         checks.register(check_schedule)
         checks.register(check_names)
+        checks.register(check_queues)
         checks.register(check_dev_worker)
         checks.register(check_commands)
         checks.register(check_deployment, deploy=True)

@@ -17,6 +17,7 @@
 - `taskq.W008` Redis drops tasks when its memory is full (`check --deploy`)
 - `taskq.W009` a database did not say what it has (`check --database`)
 - `taskq.W010` migrations are not applied (`check --database`)
+- `taskq.W011` a task goes to a queue that is not in `QUEUES`
 """
 
 import sys
@@ -34,7 +35,7 @@ from django.db.migrations.recorder import MigrationRecorder
 
 from taskq_core import ConfigurationError, TaskQError
 from taskq_core.broker.connection import parse_url
-from taskq_core.settings import EnqueueMode
+from taskq_core.settings import EnqueueMode, nearest_hint
 from taskq_django import dev_worker
 from taskq_django.app import taskq
 from taskq_django.conf import read_settings
@@ -85,6 +86,31 @@ def check_names(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[
         )
         for problem in dict.fromkeys(map(str, taskq.conflicts))
     ]
+
+
+def check_queues(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Warn of tasks whose queue is not in `QUEUES`, so that workers do not serve it by default."""
+    try:
+        settings = taskq.settings
+    except ConfigurationError:
+        return []  # E001 or E002 tells of it
+    queues = settings.queues
+    return [
+        Warning(
+            f"Queue {queue!r} is not in TASKQ['QUEUES'], and {_listed(names)} there: workers do not serve it by default"
+            f"{nearest_hint(queue, queues) or '.'}",
+            hint="Correct the queue's name in the task, or add it to TASKQ['QUEUES']. If workers with --queues serve "
+            "it, add 'taskq.W011' to SILENCED_SYSTEM_CHECKS.",
+            id="taskq.W011",
+        )
+        for queue, names in taskq.task_queues().items()
+        if queue not in queues and not settings.eager
+    ]
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"task {names[0]!r}{more} {'go' if more else 'goes'}"
 
 
 def check_dev_worker(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:

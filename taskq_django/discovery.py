@@ -1,6 +1,7 @@
 """Import the modules with tasks that the setting `AUTODISCOVER` names."""
 
 import sys
+from contextlib import suppress
 from importlib import import_module
 from types import ModuleType
 
@@ -15,8 +16,10 @@ def autodiscover() -> None:
     """Import modules with tasks, as the setting `AUTODISCOVER` says.
 
     True imports the module `tasks` of every installed app, a list of names the modules of these names; a name with a
-    dot is imported as it stands.
+    dot is imported as it stands. Modules of the setting `INCLUDE` are imported as well.
     """
+    with suppress(ConfigurationError):  # a system check reports it
+        taskq.import_tasks()
     names = _wanted_names()
     if not names:
         return
@@ -28,7 +31,7 @@ def autodiscover() -> None:
 
 def discovered_modules() -> list[ModuleType]:
     """Return the modules that `autodiscover` has imported."""
-    paths: list[str] = []
+    paths = list(taskq.settings.include)
     for name in _wanted_names():
         paths += [name] if "." in name else [f"{app.name}.{name}" for app in apps.get_app_configs()]
     return [module for path in paths if (module := sys.modules.get(path)) is not None]

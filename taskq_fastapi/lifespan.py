@@ -49,6 +49,8 @@ def taskq_lifespan(
             say; a `WorkerConfig`: as it says; by name where there are several queue applications.
         lifespan: The app's own lifespan. It runs inside; the state it yields reaches requests as without taskq.
 
+    The modules of the setting `INCLUDE` are imported at the start.
+
     Raises:
         ConfigurationError: `taskq` is neither a `TaskQ` nor a mapping of names to them, or `worker` names no such.
 
@@ -62,6 +64,7 @@ def taskq_lifespan(
     async def opened(app: AppT) -> AsyncIterator[Mapping[str, Any]]:
         async with AsyncExitStack() as stack:
             for each in dict.fromkeys(taskqs.values()):
+                each.import_tasks()
                 stack.push_async_callback(each.aclose)
                 await _open(each)
             workers = {name: _background(taskqs[name], config) for name, config in configs.items()}
@@ -114,6 +117,10 @@ def _config(taskq: TaskQ, config: WorkerConfig | None) -> WorkerConfig:
 
 
 def _background(taskq: TaskQ, config: WorkerConfig | None) -> BackgroundWorker:
+    if not taskq.has_work:
+        _logger.warning(
+            "no tasks are registered, so the worker has nothing to run; name their modules in TaskQ(include=[...])"
+        )
     return BackgroundWorker(lambda: Worker(taskq, _config(taskq, config)))
 
 

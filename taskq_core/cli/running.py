@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from taskq_core.app import TaskQ
 from taskq_core.cli.processes import processes_text, recycling, supervisor_config
+from taskq_core.errors import ConfigurationError
 from taskq_core.logs import FIELDS, LineFormatter, task_fields
 from taskq_core.settings import Settings, parse_queues, seconds
 from taskq_core.supervisor import Limits, Member, Supervisor, SupervisorConfig
@@ -186,6 +187,24 @@ def add_arguments(
             parser.add_argument(option.flag, action="store_true", help=shown)
 
 
+def check_tasks(app: TaskQ, hint: str = "") -> None:
+    """Check that a worker has something to do.
+
+    Args:
+        app: The queue application.
+        hint: How to name the modules with tasks; that of `taskq worker` if left out.
+
+    Raises:
+        ConfigurationError: The application has no tasks, no handlers, no periodic tasks and no outbox.
+    """
+    if not app.has_work:
+        hint = hint or (
+            'name the modules that define them: TaskQ(include=["shop.tasks"]), the setting INCLUDE, or '
+            "taskq worker shop.queue:taskq shop.tasks"
+        )
+        raise ConfigurationError(f"no tasks are registered, so this worker has nothing to run; {hint}")
+
+
 def worker_config(settings: Settings, options: Mapping[str, Any]) -> WorkerConfig:
     """Return the worker's configuration: what the command line says over the settings.
 
@@ -219,7 +238,7 @@ def banner(
         f"  pid          {os.getpid()}",
         *([] if config.with_scheduler else ["  scheduler    off: this worker enqueues no periodic tasks"]),
         *([f"  health       {health_url(config)}"] if config.health_port else []),
-        f"  tasks        {len(app.tasks) or 'none registered: every task will be put off, then archived'}",
+        f"  tasks        {len(app.tasks)}",
     ]
     shown = sorted(app.tasks) if all_tasks else sorted(app.tasks)[:_TASKS_SHOWN]
     width = max(map(len, shown), default=0)

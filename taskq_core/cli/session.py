@@ -7,8 +7,9 @@ one `--app` names; else one made of the `TASKQ_...` variables. `--url` and its c
 import importlib
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
@@ -50,6 +51,8 @@ class Session:
         self.verbosity = verbosity
         self.given: dict[str, Any] = {}
         """Shared options that were given, by name; what stands behind the command wins."""
+        self.modules: Sequence[str] = ()
+        """Modules that are imported once the application is, for their tasks."""
         self._app: TaskQ | None = None
         self._inspector: Inspector | None = None
         self._output: Output | None = None
@@ -131,6 +134,9 @@ class Session:
             app = TaskQ.from_env({k: v for k, v in os.environ.items() if not (url and k == "TASKQ_URL")})
         if changes:
             app.configure(connected(app.settings, changes))
+        app.import_tasks()
+        for name in self.modules:
+            load_module(name)
         return app
 
 
@@ -212,22 +218,35 @@ def load_object(target: str, what: str) -> object:
     module_name, colon, attribute = target.partition(":")
     if not colon or not module_name or not attribute:
         raise ConfigurationError(f"{target!r} does not name {what}; give module:attribute")
-    folder = os.getcwd()
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    try:
-        found: object = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise  # the module is there and imports something that is not
-        hint = f"; a module is named without .py: {module_name.removesuffix('.py')}:{attribute}"
-        raise ConfigurationError(
-            f"there is no module {error.name!r} in {folder} or on Python's path"
-            + (hint if module_name.endswith(".py") else "")
-        ) from None
+    found: object = load_module(module_name, attribute)
     for name in attribute.split("."):
         try:
             found = getattr(found, name)
         except AttributeError:
             raise ConfigurationError(f"{module_name!r} has no attribute {attribute!r}") from None
     return found
+
+
+def load_module(name: str, attribute: str = "") -> ModuleType:
+    """Import a module, which is looked for in the working directory first.
+
+    Args:
+        name: Its dotted name.
+        attribute: What is wanted from it, for the error.
+
+    Raises:
+        ConfigurationError: There is no such module.
+    """
+    folder = os.getcwd()
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise  # the module is there and imports something that is not
+        hint = f"; a module is named without .py: {name.removesuffix('.py')}" + (f":{attribute}" if attribute else "")
+        raise ConfigurationError(
+            f"there is no module {error.name!r} in {folder} or on Python's path"
+            + (hint if name.endswith(".py") else "")
+        ) from None

@@ -66,28 +66,33 @@ def verbosity_option(what: str) -> Callable[[Any], Any]:
     )
 
 
-@click.argument("app", metavar="MODULE:ATTRIBUTE", required=False)
+@click.argument("targets", metavar="MODULE:ATTRIBUTE [MODULE]...", nargs=-1)
 @click.option("--reload", is_flag=True, help=RELOAD_HELP)
 @verbosity_option(
     "0 logs errors only, 1 also each task that ends (default), 2 also lists all tasks at the start, 3 also details"
 )
 @click.pass_obj
-def _work(session: Session, /, app: str | None, reload: bool, verbosity: int, **options: Any) -> int:
+def _work(session: Session, /, targets: tuple[str, ...], reload: bool, verbosity: int, **options: Any) -> int:
     options["verbosity"] = verbosity
+    target = targets[0] if targets and ("app" not in session.given or ":" in targets[0]) else None
+    session.modules = targets[0 if target is None else 1 :]
 
     def make() -> Worker:
+        running.check_tasks(session.app)
         return running.make_worker(session.app, options, stdout=session.stdout or sys.stdout)
 
     if reload:
         refuse_processes(options, "--reload")
-        session.name_app(app)  # and loads it in the child only: its code may be in the middle of an edit
+        session.name_app(target)  # and loads it in the child only: its code may be in the middle of an edit
         running.set_up_log(verbosity)
         return run_with_autoreload(make, _reloading())
-    target = session.named_app(app)
+    app = session.named_app(target)
+    try:
+        running.check_tasks(app)
+    except ConfigurationError as error:
+        raise click.UsageError(str(error), click.get_current_context()) from None
     running.set_up_log(verbosity)
-    return running.run(
-        target, options, stdout=session.stdout or sys.stdout, command=partial(_command_of_several, session)
-    )
+    return running.run(app, options, stdout=session.stdout or sys.stdout, command=partial(_command_of_several, session))
 
 
 def _command_of_several(session: Session) -> list[str]:
@@ -114,4 +119,4 @@ def _reloading() -> Reloading:
 
 
 worker_command = make_command(_work, description=running.DESCRIPTION, epilog=running.epilog("shop.queue:taskq "))
-"""`taskq worker`. The argument is the `TaskQ` object, for example `shop.queue:taskq`."""
+"""`taskq worker`. The first argument names the `TaskQ` object, for example `shop.queue:taskq`; modules follow."""

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from taskq_core.doctor.keys import Census
 from taskq_core.reconcile import Finding
@@ -77,6 +77,7 @@ class QueueFacts:
     Attributes:
         name: Its name.
         pending: Tasks ready to run; None where they cannot be counted.
+        later: Tasks that are scheduled, wait for a retry, or wait in a group.
         is_paused: True while workers take nothing.
         is_served: True if a running worker, of any language, serves it.
         quarantined: Tasks put aside because they cannot be read.
@@ -97,6 +98,7 @@ class QueueFacts:
     quarantined: int
     is_half_removed: bool
     damage: Damage | None
+    later: int = 0
     quarantined_ids: Sequence[str] = ()
     unlimited: Sequence[str] = ()
     limited: int = 0
@@ -116,6 +118,8 @@ class Facts:
         queues: The queues.
         is_complete: False if some keys or queues could not be looked at.
         census: What a look at all keys found; None if there was none.
+        unserved_tasks: Tasks of the application by queue, for the queues that no running worker serves.
+        unscheduled: Periodic tasks of the application, by id, if no running scheduler has any of them.
     """
 
     nodes: Sequence[NodeFacts]
@@ -124,3 +128,5 @@ class Facts:
     queues: Sequence[QueueFacts]
     is_complete: bool = True
     census: Census | None = None
+    unserved_tasks: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    unscheduled: Sequence[str] = ()

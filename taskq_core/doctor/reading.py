@@ -6,7 +6,7 @@ be reached at all, or refuses the password, ends the reading.
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from typing import TypeVar
 
@@ -17,7 +17,13 @@ from taskq_core.broker.sync import SyncRunner
 from taskq_core.clock import SYSTEM_CLOCK, Clock
 from taskq_core.doctor.facts import Damage, Facts, NodeFacts, QueueFacts, Refusal, WrongType
 from taskq_core.doctor.keys import Census, KeyDamage, KeyKind, Surveyor
-from taskq_core.errors import BrokerAuthenticationError, BrokerFullError, BrokerReplyError, BrokerUnavailableError
+from taskq_core.errors import (
+    BrokerAuthenticationError,
+    BrokerFullError,
+    BrokerReplyError,
+    BrokerUnavailableError,
+    TaskQError,
+)
 from taskq_core.inspector import Inspector, WorkerProcess
 from taskq_core.options import task_options
 from taskq_core.reconcile import FindingKind, reconcile, run
@@ -32,6 +38,7 @@ CONFIG = ("appendfsync", "min-replicas-to-write", "save")
 _LOOKS = 3
 """Times the clock is asked; the quickest answer says most."""
 _PAGE = 500
+_LATER = (TaskState.SCHEDULED, TaskState.RETRY, TaskState.AGGREGATING)
 _NAMED = 100
 """Most quarantined tasks that are named."""
 _ADDRESS = re.compile(r"^\S+ refused the user or password: ")
@@ -74,6 +81,7 @@ class _Reader:
         self._inspector = Inspector(app)
         self._patience_s = seconds("ENQUEUE_TIMEOUT", app.settings.enqueue_timeout)
         self._clock = clock
+        self._app = app
         defaults = task_options(app.settings.defaults)
         options = (defaults, *[task.options for task in app.tasks.values()])
         self._wanted_replicas = max(int(each.replicated) for each in options)
@@ -115,7 +123,21 @@ class _Reader:
             queues=queues,
             is_complete=self._is_complete,
             census=census,
+            unserved_tasks={
+                queue: names
+                for queue, names in self._app.task_queues().items()
+                if served is not None and queue not in served
+            },
+            unscheduled=self._unscheduled(),
         )
+
+    def _unscheduled(self) -> list[str]:
+        """Return the ids of the application's periodic tasks if no running scheduler has any of them."""
+        with suppress(TaskQError):  # SCHEDULE is not usable, which workers refuse, or this user may not ask
+            ids = [entry.id for entry in self._app.periodic_tasks()]
+            if ids and {entry.id for entry in self._inspector.scheduler_entries()}.isdisjoint(ids):
+                return ids
+        return []
 
     def _look(self, operation: Operation[T]) -> T | None:
         found = _allowed(self._runner, operation)
@@ -279,6 +301,7 @@ class _Reader:
         facts = QueueFacts(
             name=name,
             pending=None if counts is None else counts.sizes[TaskState.PENDING],
+            later=0 if counts is None else sum(counts.sizes[state] for state in _LATER),
             is_paused=counts is not None and counts.is_paused,
             is_served=served is None or name in served,
             quarantined=quarantined or 0,

@@ -83,12 +83,12 @@ def check_types(facts: Facts) -> Findings:
 
 
 def check_served(facts: Facts) -> Findings:
-    """Tasks that are ready have somebody to run them."""
-    is_fine = facts.is_complete
+    """A running worker serves every queue in which tasks wait, or to which tasks of the application go."""
+    unserved = dict(facts.unserved_tasks)
+    is_fine = facts.is_complete and not unserved
     for queue in facts.queues:
-        if not queue.pending:
-            continue
-        if queue.is_paused:
+        waiting = (queue.pending or 0) + queue.later
+        if queue.is_paused and queue.pending:
             is_fine = False
             yield Finding(
                 check="served",
@@ -97,17 +97,32 @@ def check_served(facts: Facts) -> Findings:
                 message=f"waiting in a paused queue: {queue.pending}",
                 advice=f"taskq queue resume {shlex.quote(queue.name)}",
             )
-        elif not queue.is_served:
+        elif waiting and not queue.is_served:
             is_fine = False
-            yield Finding(
-                check="served",
-                level=Level.YELLOW,
-                subject=queue.name,
-                message=f"waiting, while no running worker serves this queue: {queue.pending}",
-                advice=f"start a worker with --queues {shlex.quote(queue.name)}, or add it to QUEUES",
-            )
+            unserved.pop(queue.name, None)
+            yield _unserved(queue.name, f"waiting, while no running worker serves this queue: {waiting}")
+    for name, tasks in sorted(unserved.items()):
+        more = f" and {len(tasks) - 1} more" if len(tasks) > 1 else ""
+        yield _unserved(name, f"no running worker serves this queue, to which task {tasks[0]!r}{more} goes")
     if is_fine:
         yield Finding(check="served", level=Level.GREEN, message="every queue with waiting tasks is served")
+
+
+def _unserved(queue: str, message: str) -> Finding:
+    advice = f"start a worker with --queues {shlex.quote(queue)}, or add the queue to QUEUES"
+    return Finding(check="served", level=Level.YELLOW, subject=queue, message=message, advice=advice)
+
+
+def check_scheduler(facts: Facts) -> Findings:
+    """A scheduler runs if the application has periodic tasks."""
+    if facts.unscheduled:
+        shown = ", ".join(facts.unscheduled[:5]) + (", ..." if len(facts.unscheduled) > 5 else "")
+        yield Finding(
+            check="scheduler",
+            level=Level.YELLOW,
+            message=f"no running scheduler has the periodic tasks of this application: {shown}",
+            advice="start a worker without --no-scheduler, or taskq scheduler",
+        )
 
 
 def check_limits(facts: Facts) -> Findings:
@@ -246,6 +261,7 @@ RULES: tuple[Callable[[Facts], Findings], ...] = (
     check_rights,
     check_types,
     check_served,
+    check_scheduler,
     check_limits,
     check_workflows,
     check_quarantine,

@@ -79,6 +79,7 @@ class Scheduler:
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.app = app
+        app.import_tasks()
         self.config = config or SchedulerConfig()
         self.id = str(uuid.uuid4())
         self.host = socket.gethostname() or "unknown-host"

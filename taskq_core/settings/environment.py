@@ -63,6 +63,8 @@ def _parse(variable: str, key: str, text: str) -> Any:
         return _FLAGS[text.lower()]
     if key in ("CONCURRENCY", "MAX_TASKS"):
         return read_whole(variable, text)
+    if key == "INCLUDE":
+        return [name.strip() for name in text.split(",") if name.strip()]
     if key == "PROCESSES":
         return read_processes(variable, text)
     if key in ("SHUTDOWN_GRACE", "ENQUEUE_TIMEOUT", "UNKNOWN_TASK_TIMEOUT"):

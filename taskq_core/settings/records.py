@@ -5,7 +5,7 @@ dict and in the environment, lower case in Python. A refusal names the key, its 
 in the URL is never shown.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from types import MappingProxyType
@@ -20,6 +20,7 @@ from taskq_core.settings.values import (
     Duration,
     by_field,
     check_flag,
+    check_modules,
     check_processes,
     check_queues,
     check_whole,
@@ -304,6 +305,10 @@ def _email(value: Any) -> EmailSettings:
     return EmailSettings(**by_field(EmailSettings, "EMAIL", value))
 
 
+DEFAULT_QUEUES: Mapping[str, int] = MappingProxyType({"default": 1})
+"""The queues that a worker serves where nobody says otherwise."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Configuration of one queue application."""
@@ -312,7 +317,7 @@ class Settings:
     """Where Redis is: a URL (redis, rediss, unix, redis+sentinel, redis+cluster, embedded) or a redis-py client."""
     prefix: str = "asynq"
     """First part of every key. Go Asynq knows only `asynq`."""
-    queues: Mapping[str, int] = field(default_factory=lambda: {"default": 1})
+    queues: Mapping[str, int] = field(default_factory=lambda: DEFAULT_QUEUES)
     """Queues a worker serves, with their weights (1 or more)."""
     strict_priority: bool = False
     """Serve a queue only while those of larger weight are empty."""
@@ -349,6 +354,8 @@ class Settings:
     """Django: with `eager`, raise what a task fails with where it is enqueued, or at the commit that sends it."""
     dev_worker: bool = False
     """Django: `manage.py runserver` runs a worker in its process; refused without `DEBUG`."""
+    include: Sequence[str] = ()
+    """Modules with tasks, for example `("shop.tasks",)`. Workers, schedulers and the command import them."""
     autodiscover: bool | tuple[str, ...] = True
     """Django: import the `tasks` module of every installed app (True), none (False), or modules of these names."""
     schedule: Mapping[str, Any] = field(default_factory=dict)
@@ -372,7 +379,8 @@ class Settings:
             raise ConfigurationError("URL must not be blank; for example redis://localhost:6379/0")
         validate_prefix(self.prefix)
         set_ = object.__setattr__
-        set_(self, "queues", MappingProxyType(check_queues(self.queues)))
+        if self.queues is not DEFAULT_QUEUES:
+            set_(self, "queues", MappingProxyType(check_queues(self.queues)))
         check_flag("STRICT_PRIORITY", self.strict_priority)
         check_whole("CONCURRENCY", self.concurrency, least=1, most=100_000)
         check_processes("PROCESSES", self.processes)
@@ -401,7 +409,13 @@ class Settings:
         set_(self, "archive", _archive(self.archive))
         set_(self, "trace", _trace(self.trace))
         set_(self, "log", read_log(self.log))
+        set_(self, "include", check_modules("INCLUDE", self.include))
         set_(self, "autodiscover", _modules(self.autodiscover))
+
+    @property
+    def has_own_queues(self) -> bool:
+        """Whether `queues` was set, rather than left at its default."""
+        return self.queues is not DEFAULT_QUEUES
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any], *, environ: Mapping[str, str] | None = None) -> "Settings":

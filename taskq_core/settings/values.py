@@ -66,6 +66,27 @@ def by_field(cls: Any, where: str, mapping: Mapping[str, Any]) -> dict[str, Any]
     return {known[key]: value for key, value in mapping.items()}
 
 
+def nearest_hint(name: str, known: Collection[str]) -> str:
+    """Return "; did you mean 'default'?" for the known name that is spelled most alike, "" if none is."""
+    import difflib  # not above, see `unknown`
+
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def check_modules(name: str, value: object) -> tuple[str, ...]:
+    """Return names of modules, checked.
+
+    Raises:
+        ConfigurationError: It is not a list of dotted names.
+    """
+    if not isinstance(value, list | tuple) or not all(
+        isinstance(each, str) and all(part.isidentifier() for part in each.split(".")) for each in value
+    ):
+        raise ConfigurationError(f"{name} must be a list of module names such as 'shop.tasks', got {value!r}")
+    return tuple(value)
+
+
 def parse_queues(text: str, *, where: str = "QUEUES") -> dict[str, int]:
     """Read queues as on a command line: `critical=6,default=3,low` (no weight means 1)."""
     queues: dict[str, int] = {}

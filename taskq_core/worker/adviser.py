@@ -4,14 +4,15 @@
 """
 
 import logging
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Collection
 
+from taskq_core.app import TaskQ
 from taskq_core.broker.aio import AsyncRunner
-from taskq_core.broker.operations import server_info
+from taskq_core.broker.operations import list_alive, server_info
 from taskq_core.clock import SKEW_VISIBLE_S, Clock, RedisClock
 from taskq_core.errors import BrokerAuthenticationError, BrokerReplyError
-from taskq_core.task import Task
+from taskq_core.settings import nearest_hint
+from taskq_core.worker.config import WorkerConfig
 from taskq_core.worker.sampler import Fleet
 
 logger = logging.getLogger("taskq.worker")
@@ -23,44 +24,50 @@ AGAIN_S = 3600.0
 
 
 class Adviser:
-    """Looks at Redis and at the other workers.
+    """Looks at Redis, at the other workers and at the schedulers.
 
     Args:
+        app: The queue application.
+        config: How the worker runs.
         runner: Sends operations.
         clock: This machine's time.
         redis_clock: Redis's time, as the worker knows it.
-        fleet: The workers there are.
-        served: Queues of this worker.
-        tasks: Tasks this worker knows.
+        fleet: The running workers.
     """
 
     def __init__(
         self,
+        app: TaskQ,
+        config: WorkerConfig,
         runner: AsyncRunner,
         clock: Clock,
         redis_clock: RedisClock,
         fleet: Fleet,
-        *,
-        served: Iterable[str],
-        tasks: Iterable[Task[Any, Any]],
     ) -> None:
+        self._app = app
+        self._config = config
         self._runner = runner
         self._clock = clock
         self._redis_clock = redis_clock
         self._fleet = fleet
-        self._served = frozenset(served)
-        self._tasks = list(tasks)
         self._told: set[str] = set()
         self._has_looked = False
 
     async def work(self) -> float:
-        """Look once; after the first time also whether each task's queue is served."""
+        """Look once, and return the seconds until the next look.
+
+        The first look reports queues that neither this worker nor the setting `QUEUES` names. Later looks, when workers
+        and schedulers that were started together are all there, report every queue that no worker serves, and periodic
+        tasks without a scheduler.
+        """
         await self._check_eviction()
         self._check_clock()
         if not self._has_looked:
             self._has_looked = True
+            await self._check_queues({*self._config.queues, *self._app.settings.queues})
             return SETTLED_S
-        await self._check_queues()
+        await self._check_queues(self._config.queues)
+        await self._check_schedulers()
         return AGAIN_S
 
     async def _check_eviction(self) -> None:
@@ -83,18 +90,30 @@ class Adviser:
             direction = "ahead of" if ahead_s > 0 else "behind"
             self._tell("clock-skew", "", f"this machine's clock is {abs(ahead_s):.1f} s {direction} that of Redis")
 
-    async def _check_queues(self) -> None:
-        elsewhere: dict[str, list[str]] = {}
-        for task in self._tasks:
-            if task.options.queue not in self._served:
-                elsewhere.setdefault(task.options.queue, []).append(task.name)
-        for queue, names in elsewhere.items():
-            _busy, slots = await self._fleet.of(queue)
-            if slots == 0:
-                more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-                self._tell(
-                    "queue-unserved", queue, f"no worker serves queue {queue!r}, to which task {names[0]!r}{more} goes"
-                )
+    async def _check_queues(self, served: Collection[str]) -> None:
+        for queue, names in self._app.task_queues().items():
+            if queue in served or (await self._fleet.of(queue))[1]:
+                continue
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            hint = nearest_hint(queue, served)
+            self._tell(
+                "queue-unserved",
+                queue,
+                f"no worker serves queue {queue!r}, to which task {names[0]!r}{more} goes{hint}",
+            )
+
+    async def _check_schedulers(self) -> None:
+        app = self._app
+        count = len(app.timetable.entries) + len(app.settings.schedule)
+        if self._config.with_scheduler or not count:
+            return
+        if not await self._runner.run(list_alive(app.runtime.keys.schedulers, skip=0, count=1)):
+            self._tell(
+                "no-scheduler",
+                "",
+                f"no scheduler runs, so none of the {count} periodic tasks is enqueued; start a worker without "
+                "--no-scheduler, or taskq scheduler",
+            )
 
     def _tell(self, code: str, subject: str, text: str) -> None:
         if f"{code} {subject}" not in self._told:

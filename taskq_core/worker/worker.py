@@ -120,6 +120,7 @@ class Worker:
         when_idle: "Callable[[Worker], Awaitable[bool]] | None" = None,
     ) -> None:
         self.app = app
+        app.import_tasks()
         self.config = config or WorkerConfig.from_settings(app.settings)
         self.id = str(uuid.uuid4())
         self.host = socket.gethostname() or "unknown-host"
@@ -639,14 +640,7 @@ class Worker:
             )
             self._relays.append(relay)
             services.append(("relay", relay.work))
-        adviser = Adviser(
-            runner,
-            clock,
-            self._redis_clock,
-            fleet,
-            served=self._queue_names,
-            tasks=self.app.tasks.values(),
-        )
+        adviser = Adviser(self.app, config, runner, clock, self._redis_clock, fleet)
         services.append(("adviser", adviser.work))
         services.append(("gauges", self._gauges.work))
         if self._scheduler is not None:

@@ -28,6 +28,12 @@ class HelpFormatter(DjangoHelpFormatter, argparse.RawDescriptionHelpFormatter):
 _AUTORELOAD_HELP = "start anew when code changes, after running tasks have finished; for development"
 
 
+_NO_TASKS_HINT = (
+    "put them into tasks.py of an app in INSTALLED_APPS, or name their modules in TASKQ['INCLUDE'], for example "
+    "['shop.jobs']"
+)
+
+
 def add_worker_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the worker's options; the help shows what the settings say."""
     running.add_arguments(parser, _settings())
@@ -62,8 +68,10 @@ def run_worker(options: Mapping[str, Any], stdout: running.Output) -> None:
         CommandError: An option is not usable, `EAGER` is set, or the worker could not start or gave up.
         SystemExit: Under autoreload, when its process has to be replaced or ends.
     """
-    if options.get("with_scheduler") is None:
-        options = {**options, "with_scheduler": not options.get("burst")}
+    try:
+        running.check_tasks(taskq, _NO_TASKS_HINT)
+    except ConfigurationError as error:
+        raise CommandError(str(error), returncode=2) from None
     try:
         taskq.refuse_eager("a worker")
         running.set_up_log(int(options.get("verbosity", 1)))

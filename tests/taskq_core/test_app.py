@@ -4,7 +4,9 @@ import asyncio
 import gc
 import logging
 import pickle
+import sys
 import traceback
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,11 +16,13 @@ from taskq_core import (
     BrokerAuthenticationError,
     ConfigurationError,
     EnqueueError,
+    QueueUnservedWarning,
     Settings,
     TaskContext,
     TaskQ,
 )
 from taskq_core.middleware import Middleware
+from taskq_core.worker import Worker
 from tests.redis_server import RedisServer
 from tests.rows import rows
 from tests.taskq_core.worker.conftest import until_blocking
@@ -255,3 +259,52 @@ class TestSecrets:
             good = TaskQ(server.url, enqueue_timeout=30)
             assert (await good.remote("t").adelay()).is_sent
             await good.aclose()
+
+
+class TestQueues:
+    """A task in a queue that no worker serves waits for ever, so enqueueing it warns."""
+
+    def test_a_queue_that_is_not_in_the_settings_warns_with_the_nearest_name(self, redis_server: RedisServer) -> None:
+        taskq = TaskQ(redis_server.url, queues={"critical": 6, "default": 3})
+        charge = taskq.task(name="shop.charge", queue="critical")(lambda: None)
+        charge.delay()
+
+        with pytest.warns(QueueUnservedWarning) as said:
+            charge.using(queue="critcal").delay()
+
+        (warning,) = said
+        assert str(warning.message) == (
+            "task 'shop.charge' goes to queue 'critcal', which is not in QUEUES (critical, default), "
+            "so workers do not serve it by default; did you mean 'critical'?"
+        )
+        assert warning.filename == __file__
+        taskq.close()
+
+    def test_without_queues_in_the_settings_and_for_remote_tasks_it_does_not(self, redis_server: RedisServer) -> None:
+        plain, own = TaskQ(redis_server.url), TaskQ(redis_server.url, queues=["default"])
+        plain.task(name="mail", queue="mail")(lambda: None).delay()
+        own.remote("go:mail", queue="go").delay(b"")
+        plain.close()
+        own.close()
+
+
+class TestInclude:
+    @rows("value", ["shop.tasks", [""], ["shop/tasks.py"], ["shop."], [1], {"shop": 1}])
+    def test_what_names_no_modules_is_refused(self, value: Any) -> None:
+        with pytest.raises(ConfigurationError, match="INCLUDE must be a list of module names"):
+            TaskQ(include=value)
+
+    def test_the_environment_names_them_with_commas(self) -> None:
+        taskq = TaskQ.from_env({"TASKQ_INCLUDE": "shop.tasks, shop.reports"})
+
+        assert taskq.settings.include == ("shop.tasks", "shop.reports")
+
+    def test_a_worker_imports_them(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "included_tasks.py").write_text("imported = True\n")
+        monkeypatch.syspath_prepend(tmp_path)
+        taskq = TaskQ(include=["included_tasks"])
+        assert "included_tasks" not in sys.modules
+
+        Worker(taskq)
+
+        assert sys.modules.pop("included_tasks").imported

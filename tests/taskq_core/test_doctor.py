@@ -80,7 +80,7 @@ def good(good_server: RedisServer) -> RedisServer:
 
 def test_a_server_as_it_should_be_is_all_green(good: RedisServer) -> None:
     app = TaskQ(good.unix_url)
-    app.remote("shop:greet").delay(name="Ada")
+    app.task(name="shop:greet")(lambda name: None).delay(name="Ada")
     Worker(app, WorkerConfig(burst=True)).run()
 
     findings = examine(TaskQ(good.unix_url))
@@ -303,7 +303,7 @@ def test_the_rights_that_the_page_gives_are_enough(good: RedisServer) -> None:
     assert handle.result(timeout=30) == 3
     findings = examine(app)
     assert one(findings, "rights").level is Level.GREEN
-    assert [finding.check for finding in findings if finding.level is not Level.GREEN] == ["version"]
+    assert [finding.check for finding in findings if finding.level is not Level.GREEN] == ["version", "served"]
     assert one(examine(as_ada(good, *rules.split(), "+info", "+config|get")), "persistence").level is Level.GREEN
 
 
@@ -445,6 +445,22 @@ def test_a_queue_that_a_running_worker_serves_is_green(good: RedisServer) -> Non
     app.runtime.runner.run(operations.index_presence(keys.servers, keys.server("h", 1, "s"), expiry_s=4_000_000_000))
 
     assert one(examine(app), "served").level is Level.GREEN
+
+
+def test_queues_that_no_worker_serves_and_periodic_tasks_without_a_scheduler(good: RedisServer) -> None:
+    app = TaskQ(good.url)
+    mail = app.task(name="mail", queue="mail")(lambda: None)
+    app.task(name="report", queue="reports")(lambda: None)
+    app.schedule("@hourly", mail, id="hourly mail")
+    mail.using(run_after=3600).delay()
+
+    findings = examine(app)
+
+    later, never = of(findings, "served")
+    assert (later.subject, later.message) == ("mail", "waiting, while no running worker serves this queue: 1")
+    assert never.message == "no running worker serves this queue, to which task 'report' goes"
+    assert "--queues reports" in never.advice
+    assert one(findings, "scheduler").message.endswith("periodic tasks of this application: hourly mail")
 
 
 def test_a_task_that_was_put_aside_is_yellow(good: RedisServer) -> None:

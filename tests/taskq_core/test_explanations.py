@@ -15,7 +15,7 @@ from tests.rows import rows
 ROOT = Path(__file__).parents[2]
 CODES = (ROOT / "tests/golden/codes.txt").read_text(encoding="utf-8").split()
 """Codes that were released: more may come, none may go."""
-LOGGED = {"loop-blocked", "queue-unserved", "clock-skew", "eviction"}
+LOGGED = {"loop-blocked", "no-scheduler", "clock-skew", "eviction"}
 """Codes of warnings that stand in the log only."""
 
 

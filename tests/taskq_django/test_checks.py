@@ -12,7 +12,7 @@ from django.core.checks import CheckMessage, run_checks
 from django.db import OperationalError, connection
 from django.db.migrations.recorder import MigrationRecorder
 
-from taskq_django import checks, server_check
+from taskq_django import checks, server_check, taskq
 from taskq_django.checks import check_outbox, check_periodic_tasks
 from taskq_django.models import OutboxTask, PeriodicTask
 from tests.redis_server import RedisServer
@@ -30,9 +30,31 @@ def ids(*, deploy: bool = False) -> list[str]:
     return [str(message.id) for message in ours(deploy=deploy)]
 
 
+@pytest.fixture(autouse=True)
+def _no_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the tasks of the test project, whose queues the settings of most tests do not name."""
+    monkeypatch.setattr(taskq, "_tasks", {})
+
+
 @pytest.mark.redis
 def test_good_settings_pass(redis: RedisServer) -> None:
     assert ours(deploy=True) == []
+
+
+def test_a_task_whose_queue_is_not_in_the_settings_is_warned_of(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(taskq, "_tasks", {})
+    settings.TASKQ = {"QUEUES": ["critical", "default"]}
+    for name in ("charge", "refund"):
+        taskq.task(name=name, queue="critcal")(lambda: None)
+    taskq.task(name="other")(lambda: None)
+
+    (found,) = [each for each in ours() if each.id == "taskq.W011"]
+
+    assert found.msg == (
+        "Queue 'critcal' is not in TASKQ['QUEUES'], and task 'charge' and 1 more go there: workers do not serve it by "
+        "default; did you mean 'critical'?"
+    )
+    assert "add it to TASKQ['QUEUES']" in str(found.hint)
 
 
 @rows(

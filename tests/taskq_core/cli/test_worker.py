@@ -3,12 +3,16 @@
 import argparse
 import io
 import logging
+import sys
+from pathlib import Path
 
 import pytest
 
 from taskq_core import ConfigurationError, Settings, TaskContext, TaskQ
+from taskq_core.cli import main, running
 from taskq_core.cli.running import Narrator, WorkerFormatter, add_arguments, banner, make_worker, worker_config
 from taskq_core.context import current
+from tests.rows import rows
 
 SETTINGS = Settings(queues={"critical": 6, "low": 1}, concurrency=4)
 
@@ -84,8 +88,49 @@ def test_the_banner_of_many_tasks_is_cut() -> None:
     assert "shop:wait" in banner(app, config, all_tasks=True)
 
 
-def test_a_worker_without_tasks_says_what_that_means() -> None:
-    assert "none registered" in banner(TaskQ(), worker_config(SETTINGS, {}))
+def test_a_worker_without_a_scheduler_says_so() -> None:
+    assert "scheduler" not in banner(make_app(), worker_config(SETTINGS, {}))
+    assert "scheduler    off" in banner(make_app(), worker_config(SETTINGS, {"with_scheduler": False}))
+
+
+def test_a_worker_without_tasks_is_refused_and_told_how_to_name_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "lonely_queue.py").write_text("from taskq_core import TaskQ\ntaskq = TaskQ()\n")
+    monkeypatch.chdir(tmp_path)
+
+    assert main(["worker", "lonely_queue:taskq"]) == 2
+
+    told = capsys.readouterr().err
+    assert "no tasks are registered" in told
+    assert 'TaskQ(include=["shop.tasks"])' in told
+    assert "taskq worker shop.queue:taskq shop.tasks" in told
+
+
+@rows(
+    ("include", "words"),
+    [
+        ("", ["named_queue:taskq", "named_tasks"]),
+        ("", ["--app", "named_queue:taskq", "worker", "named_tasks"]),
+        ("include=['named_tasks']", ["named_queue:taskq"]),
+    ],
+)
+def test_modules_with_tasks_are_named_by_arguments_or_by_the_application(
+    include: str, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "named_queue.py").write_text(f"from taskq_core import TaskQ\ntaskq = TaskQ({include})\n")
+    (tmp_path / "named_tasks.py").write_text("from named_queue import taskq\ntaskq.task(name='named')(lambda: None)\n")
+    monkeypatch.chdir(tmp_path)
+    seen: list[str] = []
+    monkeypatch.setattr(running, "run", lambda app, *_, **__: seen.extend(app.tasks) or 0)
+
+    try:
+        assert main(words if "worker" in words else ["worker", *words]) == 0
+    finally:
+        for name in ("named_queue", "named_tasks"):
+            sys.modules.pop(name, None)
+
+    assert seen == ["named"]
 
 
 def test_verbosity_0_says_nothing(subtests: pytest.Subtests) -> None:

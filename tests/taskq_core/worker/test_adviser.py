@@ -1,13 +1,16 @@
 """A worker warns of what makes tasks wait or get lost though nothing has failed."""
 
 import logging
+from dataclasses import replace
 
 import pytest
 
 from taskq_core import TaskQ
 from taskq_core.broker.aio import AsyncRunner
+from taskq_core.broker.operations import list_alive
 from taskq_core.clock import SYSTEM_CLOCK, Clock, RedisClock
 from taskq_core.worker.adviser import AGAIN_S, SETTLED_S, Adviser
+from taskq_core.worker.config import WorkerConfig
 from taskq_core.worker.sampler import Fleet
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import Runner, until
@@ -30,10 +33,12 @@ def told(caplog: pytest.LogCaptureFixture, code: str) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.getMessage().endswith(f"[{code}]")]
 
 
-def adviser_of(app: TaskQ, runner: AsyncRunner, clock: Clock = SYSTEM_CLOCK) -> Adviser:
+def adviser_of(
+    app: TaskQ, runner: AsyncRunner, clock: Clock = SYSTEM_CLOCK, *, config: WorkerConfig | None = None
+) -> Adviser:
     fleet = Fleet(app.runtime.keys, runner, SYSTEM_CLOCK)
     redis_clock = RedisClock(SYSTEM_CLOCK)
-    return Adviser(runner, clock, redis_clock, fleet, served=["default"], tasks=app.tasks.values())
+    return Adviser(app, config or WorkerConfig(), runner, clock, redis_clock, fleet)
 
 
 async def test_a_worker_warns_of_a_redis_that_drops_keys(
@@ -49,11 +54,14 @@ async def test_a_worker_warns_of_a_redis_that_drops_keys(
     assert "maxmemory-policy is allkeys-lru" in told(caplog, "eviction")[0]
 
 
-async def test_a_queue_that_nobody_serves_is_told_of_once_workers_are_there(
+async def test_a_worker_warns_of_queues_that_no_worker_serves(
     app: TaskQ, start: Runner, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """At once if `QUEUES` does not name them, and of all once workers that were started together are there."""
+    app.configure(replace(app.settings, queues={"default": 1, "lonely": 1, "critical": 1}))
     for name in ("first", "second"):
         app.task(name=name, queue="lonely")(lambda: None)
+    app.task(name="fifth", queue="critcal")(lambda: None)
     app.task(name="third", queue="shared")(lambda: None)
     app.task(name="fourth")(lambda: None)
     await start(queues={"shared": 1})
@@ -62,13 +70,38 @@ async def test_a_queue_that_nobody_serves_is_told_of_once_workers_are_there(
     adviser = adviser_of(app, runner)
 
     assert await adviser.work() == SETTLED_S
-    assert told(caplog, "queue-unserved") == []
+    misspelled = "no worker serves queue 'critcal', to which task 'fifth' goes; did you mean 'critical'? "
+    misspelled += "[queue-unserved]"
+    assert set(told(caplog, "queue-unserved")) == {misspelled}
     assert await adviser.work() == AGAIN_S
     assert await adviser.work() == AGAIN_S
     await runner.aclose()
 
     text = "no worker serves queue 'lonely', to which task 'first' and 1 more goes [queue-unserved]"
-    assert told(caplog, "queue-unserved") == [text]
+    assert set(told(caplog, "queue-unserved")) == {misspelled, text}
+
+
+async def test_periodic_tasks_without_a_scheduler_anywhere_are_told_of(
+    app: TaskQ, start: Runner, caplog: pytest.LogCaptureFixture
+) -> None:
+    beat = app.task(name="beat")(lambda: None)
+    app.schedule("@hourly", beat, id="beat")
+    runner = AsyncRunner(app.runtime.endpoint)
+    adviser = adviser_of(app, runner, config=WorkerConfig(with_scheduler=False))
+
+    await adviser.work()
+    assert told(caplog, "no-scheduler") == []
+    await adviser.work()
+    assert len(told(caplog, "no-scheduler")) == 1
+    assert "none of the 1 periodic tasks is enqueued" in told(caplog, "no-scheduler")[0]
+
+    await start()
+    await until(lambda: runner.run(list_alive(app.runtime.keys.schedulers, skip=0, count=1)), "the scheduler is known")
+    other = adviser_of(app, runner, config=WorkerConfig(with_scheduler=False))
+    await other.work()
+    await other.work()
+    await runner.aclose()
+    assert len(told(caplog, "no-scheduler")) == 1
 
 
 async def _serves(app: TaskQ, runner: AsyncRunner, queue: str) -> bool:
