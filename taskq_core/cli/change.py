@@ -17,7 +17,7 @@ from taskq_core.records import TaskInfo
 @queue_option
 @ids_option
 @click.option("--at", type=MOMENT, help="not before this moment")
-@click.option("--in", "after", type=DURATION, help="not before this time from now")
+@click.option("after", "--after", "--in", type=DURATION, help="not before this time from now")
 @click.pass_obj
 def retry(session: Session, queue: str, ids: tuple[str, ...], at: datetime | None, after: timedelta | None) -> int:
     """Let tasks wait until another time; archived ones too.
@@ -25,7 +25,7 @@ def retry(session: Session, queue: str, ids: tuple[str, ...], at: datetime | Non
     Times are RFC 3339 (2030-01-31T12:00:00Z), durations as 90s or 1h30m. `task run` lets them run now.
     """
     if (at is None) is (after is None):
-        raise click.UsageError("give either --at or --in", click.get_current_context())
+        raise click.UsageError("give either --at or --after", click.get_current_context())
 
     def wait(task_id: str) -> str:
         session.inspector.retry_task(queue, task_id, at=at, after=after)
@@ -38,8 +38,8 @@ def retry(session: Session, queue: str, ids: tuple[str, ...], at: datetime | Non
 @queue_option
 @ids_option
 @payload_options
-@click.option("--at", type=MOMENT, help="let them wait until this moment, in the same step")
-@click.option("--in", "after", type=DURATION, help="let them wait for this time from now, in the same step")
+@click.option("--at", type=MOMENT, help="run not before this moment")
+@click.option("after", "--after", "--in", type=DURATION, help="run not before this time from now")
 @click.pass_obj
 def update(
     session: Session,
@@ -52,7 +52,7 @@ def update(
 ) -> int:
     """Give tasks that wait, or are archived, another payload; their unique locks follow."""
     if at is not None and after is not None:
-        raise click.UsageError("give either --at or --in", click.get_current_context())
+        raise click.UsageError("give either --at or --after", click.get_current_context())
     content = payload_of(payload, payload_file)
 
     def change(task_id: str) -> str:

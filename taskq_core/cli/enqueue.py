@@ -19,9 +19,8 @@ from taskq_core.options import REPLICAS_MAX, call_options
 
 
 @click.command("enqueue", cls=Command)
-@click.option(
-    "name", "-t", "--type-name", "--type_name", "--name", required=True, metavar="NAME", help="name of the task"
-)
+@click.argument("positional_name", metavar="[NAME]", required=False)
+@click.option("name", "-t", "--name", "--type-name", "--type_name", metavar="NAME", help="name of the task")
 @payload_options
 @click.option("headers", "-H", "--header", type=HEADER, multiple=True, help="text that travels along; may be repeated")
 @click.option("-q", "--queue", type=QUEUE, help="queue (default: default)")
@@ -30,8 +29,10 @@ from taskq_core.options import REPLICAS_MAX, call_options
 @click.option("--timeout", type=DURATION, help="longest run (default: 30 minutes)")
 @click.option("--deadline", type=MOMENT, help="latest moment to run")
 @click.option("unique_for", "--unique", type=DURATION, help="refuse an equal task for this long")
-@click.option("process_at", "--process-at", "--process_at", type=MOMENT, help="not before this moment")
-@click.option("process_in", "--process-in", "--process_in", type=DURATION, help="not before this time from now")
+@click.option("process_at", "--at", "--process-at", "--process_at", type=MOMENT, help="not before this moment")
+@click.option(
+    "process_in", "--after", "--process-in", "--process_in", type=DURATION, help="not before this time from now"
+)
 @click.option("--retention", type=DURATION, help="how long it is kept after success (default: not)")
 @click.option("--replicated", type=click.IntRange(0, REPLICAS_MAX), metavar="N", help="replicas that must confirm it")
 @click.option("aggregate", "-g", "--group", metavar="NAME", help="group in which it waits to be aggregated")
@@ -39,7 +40,8 @@ from taskq_core.options import REPLICAS_MAX, call_options
 def enqueue(
     session: Session,
     /,
-    name: str,
+    positional_name: str | None,
+    name: str | None,
     payload: str | None,
     payload_file: BinaryIO | None,
     headers: tuple[tuple[str, str], ...],
@@ -51,9 +53,12 @@ def enqueue(
 
     Times are RFC 3339 (2030-01-31T12:00:00Z), durations as 90s or 1h30m.
     """
+    if (name is None) is (positional_name is None):
+        raise click.UsageError("give the name of one task", click.get_current_context())
+    name = name or positional_name or ""
     content = payload_of(payload, payload_file)
     if process_at is not None and process_in is not None:
-        raise click.UsageError("give either --process-at or --process-in", click.get_current_context())
+        raise click.UsageError("give either --at or --after", click.get_current_context())
     given = {key: value for key, value in options.items() if value is not None}
     if given.get("unique_for") == timedelta(0):
         raise click.UsageError("--unique takes at least one second", click.get_current_context())

@@ -1,8 +1,9 @@
 """`taskq task`: list, find, inspect, cancel, run, move, archive and delete tasks one by one. Others: `change`."""
 
+import functools
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -17,16 +18,29 @@ from taskq_core.inspector import FoundTasks, UnreadableTask
 from taskq_core.records import TaskInfo
 from taskq_core.wire import TaskState
 
+T = TypeVar("T")
+
 task = Group("task", help="Look at tasks and change what becomes of them.")
 
 PAYLOAD_SHOWN = 120
 """Characters of a payload or result in a table; `task inspect` shows all."""
 
 queue_option = click.option("-q", "--queue", required=True, type=QUEUE, help="queue of the task")
-ids_option = click.option(
-    "ids", "-i", "--id", required=True, multiple=True, metavar="ID", help="its id; may be repeated"
-)
 group_option = click.option("-g", "--group", metavar="NAME", help="group, where the state is aggregating")
+
+
+def ids_option(function: Callable[..., T]) -> Callable[..., T]:
+    """Add the parameter `ids`: ids of tasks, given as arguments or with `--id`."""
+
+    @functools.wraps(function)
+    def with_ids(*args: Any, ids: tuple[str, ...], more_ids: tuple[str, ...], **kwargs: Any) -> T:
+        if not (ids or more_ids):
+            raise click.UsageError("name at least one task by its id", _context())
+        return function(*args, ids=(*ids, *more_ids), **kwargs)
+
+    option = click.option("more_ids", "-i", "--id", multiple=True, metavar="ID", help="id of a task; may be repeated")
+    return click.argument("ids", metavar="[ID]...", nargs=-1)(option(with_ids))
+
 
 Cell = Callable[[TaskInfo, datetime], str]
 _EXTRA: dict[TaskState, Sequence[tuple[Column, Cell]]] = {
@@ -278,7 +292,7 @@ def _described(task: TaskInfo | UnreadableTask, now: datetime) -> dict[str, str]
 
 
 @task.command("cancel")
-@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@ids_option
 @click.option("--retry", is_flag=True, help="run them again, like those that fail (default: they are archived)")
 @click.option("--discard", is_flag=True, help="drop them")
 @click.pass_obj

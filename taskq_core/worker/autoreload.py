@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from types import FrameType
 from typing import Any, NoReturn, Protocol
 
 from taskq_core.clock import SYSTEM_CLOCK
+from taskq_core.errors import TaskQError
 from taskq_core.worker.worker import Worker
 
 RELOAD = 3
@@ -89,7 +91,13 @@ def run_with_autoreload(make_worker: Callable[[], Worker], reloading: Reloading)
 
 def _run_child(make_worker: Callable[[], Worker], reloading: Reloading) -> NoReturn:
     watch = reloading.watch(float(os.environ[LOADED_SINCE]))
-    worker = make_worker()
+    try:
+        worker = make_worker()
+    except TaskQError:
+        raise  # is shown in one line
+    except Exception as error:
+        sys.stderr.write(project_traceback(error, Path.cwd()))
+        sys.exit(1)
     has_changed, has_ended = threading.Event(), threading.Event()
 
     def look() -> None:
@@ -105,6 +113,18 @@ def _run_child(make_worker: Callable[[], Worker], reloading: Reloading) -> NoRet
     if has_changed.is_set():
         sys.exit(RELOAD)
     sys.exit(NOT_STARTED if status else 0)
+
+
+def project_traceback(error: Exception, folder: Path) -> str:
+    """Return the traceback of an error from the first frame in a project's folder on.
+
+    The frames before are those of the command and of Python's import system. An error that has no frame in the folder,
+    such as a `SyntaxError`, names its place itself.
+    """
+    stack = error.__traceback__
+    while stack is not None and not Path(stack.tb_frame.f_code.co_filename).is_relative_to(folder):
+        stack = stack.tb_next
+    return "".join(traceback.format_exception(type(error), error, stack))
 
 
 def _supervise(reloading: Reloading) -> int:

@@ -1,11 +1,13 @@
 """`taskq worker --reload`: what counts as a change."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
-from taskq_core.worker.autoreload import FolderWatch
+from taskq_core.cli.session import load_module
+from taskq_core.worker.autoreload import FolderWatch, project_traceback
 
 
 def write(path: Path, text: str = "", *, when: float | None = None) -> None:
@@ -53,3 +55,27 @@ class TestFolderWatch:
         watch = FolderWatch(tmp_path, loaded_since=99)
 
         assert [watch.must_restart(), watch.must_restart()] == [True, False]
+
+
+def test_a_mistake_in_the_code_is_shown_from_the_projects_own_lines_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "outer_module.py").write_text("import inner_module\n")
+    (tmp_path / "inner_module.py").write_text("prize = 1 / 0\n")
+    (tmp_path / "half_module.py").write_text("def (\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+
+    with pytest.raises(ZeroDivisionError) as divided:
+        load_module("outer_module")
+    with pytest.raises(SyntaxError) as half:
+        load_module("half_module")
+
+    lines = project_traceback(divided.value, tmp_path).splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert [line.strip() for line in lines if line.startswith("  File ")] == [
+        f'File "{tmp_path}/outer_module.py", line 1, in <module>',
+        f'File "{tmp_path}/inner_module.py", line 1, in <module>',
+    ]
+    assert lines[-1] == "ZeroDivisionError: division by zero"
+    assert project_traceback(half.value, tmp_path).startswith(f'  File "{tmp_path}/half_module.py", line 1\n')

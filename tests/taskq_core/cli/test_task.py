@@ -252,7 +252,7 @@ def test_move(run: Run, app: TaskQ, every: dict[str, str]) -> None:
 
 def test_retry_lets_tasks_wait_until_another_time(run: Run, app: TaskQ, every: dict[str, str]) -> None:
     run("task", "retry", "-q", "default", "-i", every["scheduled"], "--at", "2040-01-01T00:00:00Z")
-    run("task", "retry", "-q", "default", "-i", every["archived"], "-i", every["pending"], "--in", "1h")
+    run("task", "retry", "-q", "default", "-i", every["archived"], "-i", every["pending"], "--after", "1h")
     none = run("task", "retry", "-q", "default", "-i", "nobody", "--in", "1h", status=1)
     both = run("task", "retry", "-q", "default", "-i", "x", "--in", "1h", "--at", "2040-01-01T00:00:00Z", status=2)
 
@@ -260,7 +260,7 @@ def test_retry_lets_tasks_wait_until_another_time(run: Run, app: TaskQ, every: d
     assert (task.state.value, task.next_run_at.year) == ("scheduled", 2040)
     assert (state(app, every["archived"]), state(app, every["pending"])) == ("retry", "scheduled")
     assert "no task 'nobody'" in none.stderr
-    assert "give either --at or --in" in both.stderr
+    assert "give either --at or --after" in both.stderr
 
 
 def test_update_gives_a_task_another_payload(run: Run, run_json: RunJson, app: TaskQ, every: dict[str, str]) -> None:
@@ -453,3 +453,20 @@ def test_a_task_that_waits_for_a_limit_says_so(run: Run, run_json: RunJson, app:
     assert not re.search(r"\b9999\b", listed + shown)
     [document] = run_json("task", "inspect", "-q", "default", "-i", waits)["tasks"]
     assert (document["waits_for_limit"], document["limit"], document["next_run_at"]) == (True, "shop:ship", None)
+
+
+def test_tasks_are_named_by_arguments_or_by_options(run: Run, app: TaskQ) -> None:
+    """Ids by arguments or `--id`, the task to enqueue by an argument or `--name`, a delay by `--after`."""
+    run("task", "enqueue", "shop:ship", "-l", "{}", "--id", "one", "--after", "10m")
+    run("task", "enqueue", "--name", "shop:ship", "-l", "{}", "--id", "two", "--at", "2040-01-01T00:00:00Z")
+    nothing = run("task", "enqueue", "--id", "three", status=2)
+    twice = run("task", "enqueue", "shop:ship", "--name", "shop:ship", status=2)
+
+    assert run("task", "run", "-q", "default", "one").stdout == "one is pending\n"
+    assert (
+        run("task", "retry", "-q", "default", "one", "--id", "two", "--after", "1h").stdout == "one waits\ntwo waits\n"
+    )
+    assert "only a task that runs can be cancelled" in run("task", "cancel", "--id", "one", status=1).stderr
+    assert "name at least one task by its id" in run("task", "inspect", "-q", "default", status=2).stderr
+    assert "give the name of one task" in nothing.stderr
+    assert "give the name of one task" in twice.stderr
