@@ -55,6 +55,7 @@ def queue(info: QueueInfo) -> Document:
         "size": info.size,
         "groups": info.groups,
         "paused": info.is_paused,
+        "served": info.is_served,
         "latency_s": span_s(info.latency),
         "states": {state.value: size for state, size in info.sizes.items()},
         "processed": info.processed,

@@ -33,6 +33,7 @@ STYLES = {
     "completed": "green",
     "aggregating": "magenta",
     "paused": "yellow",
+    "no worker": "yellow",
     "stopped": "yellow",
     "damaged": "red",
     "red": "bold red",

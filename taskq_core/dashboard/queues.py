@@ -10,6 +10,7 @@ from taskq_core.broker import operations
 from taskq_core.dashboard.history import DayRow, error_rate, read_history
 from taskq_core.errors import BrokerAuthenticationError, BrokerReplyError
 from taskq_core.inspector import LISTED_STATES, QueueInfo, UnreadableTask
+from taskq_core.inspector.alive import with_workers
 from taskq_core.inspector.known import known_queue
 from taskq_core.inspector.look import queue_infos, read_task, whole_or_damaged
 from taskq_core.steps import Steps, ask
@@ -34,7 +35,9 @@ class QueueStatus(StrEnum):
     """What an operator has to know of a queue first."""
 
     RUNNING = "running"
-    """Workers take its tasks, if any serve it."""
+    """Workers take its tasks."""
+    NO_WORKER = "no worker"
+    """No running worker serves it, so its tasks wait."""
     PAUSED = "paused"
     """Workers take nothing."""
     DAMAGED = "damaged"
@@ -47,7 +50,7 @@ class QueueRow:
 
     Attributes:
         name: Name of the queue.
-        status: Whether it runs, is paused, or cannot be counted.
+        status: Whether it runs, has no worker, is paused, or cannot be counted.
         sizes: Tasks by state, in the order of `STATES`.
         groups: Groups with tasks in them.
         latency: How long the next task to run has been pending; None if none is, or if it does not say.
@@ -163,7 +166,8 @@ class QueueDetail:
 
 def queue_row(info: QueueInfo, memory: int | None = None) -> QueueRow:
     """Return what an operator looks at of a queue that an inspector has read."""
-    standing = QueueStatus.PAUSED if info.is_paused else QueueStatus.RUNNING
+    served = QueueStatus.RUNNING if info.is_served else QueueStatus.NO_WORKER
+    standing = QueueStatus.PAUSED if info.is_paused else served
     return QueueRow(
         name=info.name,
         status=QueueStatus.DAMAGED if info.problem else standing,
@@ -186,7 +190,7 @@ def overview(infos: Iterable[QueueInfo]) -> QueuesOverview:
 
 
 def read_queues(keys: Keys) -> Steps[QueuesOverview]:
-    """Return all queues with their memory. Two calls a queue, however many tasks there are."""
+    """Return all queues with their memory. Three calls a queue, however many tasks there are."""
     rows = []
     for info in (yield from queue_infos(keys)):
         memory = yield from _memory(keys, info)
@@ -195,14 +199,14 @@ def read_queues(keys: Keys) -> Steps[QueuesOverview]:
 
 
 def read_queue(keys: Keys, name: str, *, days: int) -> Steps[QueueDetail]:
-    """Return one queue in full. One call a listed state and five more, however many tasks there are.
+    """Return one queue in full. One call a listed state and six more, however many tasks there are.
 
     Raises:
         QueueNotFoundError: No queue has this name.
         ConfigurationError: The number of days is out of bounds.
     """
     yield from known_queue(keys, name)
-    info = yield from whole_or_damaged(keys, name)
+    (info,) = yield from with_workers(keys, [(yield from whole_or_damaged(keys, name))])
     row = queue_row(info, (yield from _memory(keys, info)))
     past = yield from read_history(keys, (name,), days=days, today=info.as_of.date())
     counts: dict[str, dict[TaskState, int]] = {}

@@ -77,6 +77,7 @@ WORKFLOW_STATES = (
 """States of workflows, and of their steps and members."""
 QUEUE_STATUS = (
     pmarked("queue status", "running"),
+    pmarked("queue status", "no worker"),
     pmarked("queue status", "paused"),
     pmarked("queue status", "damaged"),
 )

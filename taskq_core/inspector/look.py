@@ -8,6 +8,7 @@ from types import MappingProxyType
 from taskq_core.broker import operations
 from taskq_core.broker.operations import Page, QueueCounts, StoredTask
 from taskq_core.errors import BrokerReplyError, ConfigurationError, TaskNotFoundError, WireFormatError
+from taskq_core.inspector.alive import with_workers
 from taskq_core.inspector.known import check_group, check_text, known_queue, known_state
 from taskq_core.inspector.records import (
     LISTED_STATES,
@@ -32,7 +33,8 @@ _MEMORY_SAMPLES = 20
 def queue_info(keys: Keys, name: str) -> Steps[QueueInfo]:
     """Return how a known queue stands."""
     queue = yield from known_queue(keys, name)
-    return _queue_info(name, (yield from ask(operations.count_tasks(queue))))
+    info = _queue_info(name, (yield from ask(operations.count_tasks(queue))))
+    return (yield from with_workers(keys, [info]))[0]
 
 
 def queue_infos(keys: Keys) -> Steps[list[QueueInfo]]:
@@ -41,7 +43,7 @@ def queue_infos(keys: Keys) -> Steps[list[QueueInfo]]:
     for name in (yield from ask(operations.list_queues(keys.queues))):
         info = yield from whole_or_damaged(keys, name)
         infos.append(info)
-    return infos
+    return (yield from with_workers(keys, infos))
 
 
 def whole_or_damaged(keys: Keys, name: str) -> Steps[QueueInfo]:

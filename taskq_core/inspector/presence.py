@@ -13,6 +13,7 @@ from taskq_core.errors import (
     TaskStateError,
     WireFormatError,
 )
+from taskq_core.inspector.alive import alive, server_infos
 from taskq_core.inspector.known import check_text, hint, known_queue
 from taskq_core.inspector.look import check_page
 from taskq_core.inspector.records import PeriodicEntryInfo, RunningTask, SchedulerEvent, WorkerProcess
@@ -30,16 +31,14 @@ from taskq_core.wire import (
 from taskq_core.wire.slots import key_slot as slot_of
 
 _STEP = 500
-_OVERLAP = 50
-"""Members read again with the next page: so many may have moved to the end meanwhile, and none is missed."""
 _LAST = datetime.max.replace(tzinfo=UTC)
 
 
 def servers(keys: Keys) -> Steps[list[WorkerProcess]]:
     """Return the workers that are alive, by host and process id. What cannot be read is left out."""
-    infos = yield from _server_infos(keys)
+    infos = yield from server_infos(keys)
     running: dict[str, list[RunningTask]] = {info.server_id: [] for info in infos}
-    for key in (yield from _alive(keys.workers)):
+    for key in (yield from alive(keys.workers)):
         for data in (yield from ask(operations.read_running(key))):
             try:
                 task = WorkerInfo.decode(data)
@@ -48,28 +47,6 @@ def servers(keys: Keys) -> Steps[list[WorkerProcess]]:
             if task.server_id in running:
                 running[task.server_id].append(_running(task))
     return sorted((_process(info, running[info.server_id]) for info in infos), key=lambda each: (each.host, each.pid))
-
-
-def _server_infos(keys: Keys) -> Steps[list[ServerInfo]]:
-    infos: list[ServerInfo] = []
-    for key in (yield from _alive(keys.servers)):
-        data = yield from ask(operations.read_server(key))
-        try:
-            infos += [ServerInfo.decode(data)] if data else []
-        except WireFormatError:
-            continue
-    return infos
-
-
-def _alive(index: str) -> Steps[list[str]]:
-    members: dict[str, None] = {}  # each once, in order: a heartbeat between two pages moves one to the end
-    skip = 0
-    while True:
-        page = yield from ask(operations.list_alive(index, skip=skip, count=_STEP))
-        members |= dict.fromkeys(page)
-        if len(page) < _STEP:
-            return operations.keys_of_index(index, members)
-        skip += _STEP - _OVERLAP
 
 
 def _moment(ns: int | None) -> datetime | None:
@@ -106,7 +83,7 @@ def _process(info: ServerInfo, running: list[RunningTask]) -> WorkerProcess:
 def scheduler_entries(keys: Keys) -> Steps[list[PeriodicEntryInfo]]:
     """Return the entries of all schedulers that are alive, by id, each once. What cannot be read is left out."""
     entries: dict[str, PeriodicEntryInfo] = {}
-    for key in (yield from _alive(keys.schedulers)):
+    for key in (yield from alive(keys.schedulers)):
         skip = 0
         while True:
             page = yield from ask(operations.read_entries(key, skip=skip, count=_STEP))
@@ -170,7 +147,7 @@ def cancel_task(keys: Keys, task_id: str, *, retry: bool = False, keep: bool | N
     if heard == 0:
         return 0
     try:
-        infos = yield from _server_infos(keys)
+        infos = yield from server_infos(keys)
     except BrokerAuthenticationError:  # this user may not ask
         return heard
     # Redis counts the subscribers of all its databases.

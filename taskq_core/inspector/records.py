@@ -35,6 +35,7 @@ class QueueInfo:
         groups: Groups with tasks in them.
         limited: Of the scheduled tasks, those that wait for a limit.
         is_paused: True while workers take nothing.
+        is_served: False if no running worker serves it. True where that was not asked or is not known.
         processed: Tasks that ran, over the queue's life; those that failed included.
         failed: Runs that failed, over the queue's life.
         processed_today: As `processed`, since midnight UTC.
@@ -50,6 +51,7 @@ class QueueInfo:
     groups: int = 0
     limited: int = 0
     is_paused: bool
+    is_served: bool = True
     processed: int
     failed: int
     processed_today: int

@@ -21,6 +21,7 @@ from taskq_django.admin.wording import Links, nowrap, number, per_cent, size, sp
 DAYS_VAR = "days"
 STATUS_NAMES: dict[QueueStatus, Any] = {
     QueueStatus.RUNNING: pgettext_lazy("queue status", "running"),
+    QueueStatus.NO_WORKER: pgettext_lazy("queue status", "no worker"),
     QueueStatus.PAUSED: pgettext_lazy("queue status", "paused"),
     QueueStatus.DAMAGED: pgettext_lazy("queue status", "damaged"),
 }
@@ -39,7 +40,8 @@ class QueueColumns:
         name = STATUS_NAMES[record.status]
         if record.status is QueueStatus.RUNNING:
             return str(name)
-        return format_html('<strong class="taskq-{}" title="{}">{}</strong>', record.status.value, record.problem, name)
+        kind = record.status.value.replace(" ", "-")
+        return format_html('<strong class="taskq-{}" title="{}">{}</strong>', kind, record.problem, name)
 
     @admin.display(description=_("tasks by state"), ordering="size")
     def tasks(self, queue: Any) -> SafeString:

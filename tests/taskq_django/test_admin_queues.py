@@ -119,7 +119,7 @@ def test_the_list_tells_how_each_queue_stands(viewer: Client, redis: RedisServer
 
     default, low = rows["default"], rows["low"]
     assert default["tasks"] == "5 3 pending 1 aggregating 1 scheduled"
-    assert (default["status"], low["status"]) == ("running", "paused")
+    assert (default["status"], low["status"]) == ("no worker", "paused")
     assert (default["processed_today"], default["failed_today"], default["error_rate"]) == ("1,200", "30", "2.5 %")
     assert low["error_rate"] == "-"
     assert re.fullmatch(r"\d+\.\d s", default["latency"])
@@ -214,7 +214,7 @@ def test_the_list_is_searched_and_put_in_order(viewer: Client, redis: RedisServe
     assert list(rows_of(html_of(viewer, QUEUES, q="ALPHA"))) == ["alpha", "alphabet"]
     assert list(rows_of(html_of(viewer, QUEUES, o="-2"))) == ["beta", "alphabet", "alpha"]
     assert list(rows_of(html_of(viewer, QUEUES, o="2"))) == ["alpha", "alphabet", "beta"]
-    assert next(iter(rows_of(html_of(viewer, QUEUES, o="1")))) == "beta", "paused comes before running"
+    assert next(iter(rows_of(html_of(viewer, QUEUES, o="-1")))) == "beta", "no worker comes before paused"
     assert "0 queues" in html_of(viewer, QUEUES, q="nothing")
 
 
@@ -224,7 +224,7 @@ def test_many_queues_are_filtered_by_status(viewer: Client, redis: RedisServer) 
     redis.client.set("asynq:{q03}:paused", 1)
 
     assert list(rows_of(html_of(viewer, QUEUES, status="paused"))) == ["q03"]
-    assert len(rows_of(html_of(viewer, QUEUES, status="running"))) == 10
+    assert len(rows_of(html_of(viewer, QUEUES, status="no worker"))) == 10
     assert "paused (1)" in html_of(viewer, QUEUES)
 
 
@@ -236,7 +236,7 @@ def test_a_damaged_queue_says_so(viewer: Client, redis: RedisServer) -> None:
     rows = rows_of(html_of(viewer, QUEUES))
     page = html_of(viewer, page_of("odd"))
 
-    assert (rows["low"]["status"], rows["odd"]["status"]) == ("running", "damaged")
+    assert (rows["low"]["status"], rows["odd"]["status"]) == ("no worker", "damaged")
     assert "WRONGTYPE" in page
 
 

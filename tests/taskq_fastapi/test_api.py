@@ -54,8 +54,8 @@ async def test_queues_are_told_with_their_sums(taskq: TaskQ, web: HttpClient) ->
     body = (await web.get("/queues")).json()
 
     assert [(row["name"], row["size"], row["status"]) for row in body["queues"]] == [
-        ("default", 2, "running"),
-        ("low", 1, "running"),
+        ("default", 2, "no worker"),
+        ("low", 1, "no worker"),
     ]
     assert (body["size"], body["sizes"]["scheduled"]) == (3, 1)
 
@@ -305,7 +305,7 @@ async def test_a_queue_is_paused_resumed_and_removed(taskq: TaskQ, web: HttpClie
     gone = await web.get("/queues/a/b")
 
     assert [answer.json()["status"] for answer in paused] == ["paused", "paused"]
-    assert resumed.json()["status"] == "running"
+    assert resumed.json()["status"] == "no worker"
     assert (refused.status_code, refused.json()["type"]) == (409, "urn:taskq:problem:queue-not-empty")
     assert removed.json() == {"deleted": 1, "next": None}
     assert gone.status_code == 404

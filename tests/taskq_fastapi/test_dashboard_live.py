@@ -43,7 +43,7 @@ async def test_a_stream_tells_what_the_page_shows_and_what_changes(filled: TaskQ
     assert page.answer_headers["content-type"].startswith("text/event-stream")
     assert page.answer_headers["cache-control"] == "no-store"
     assert (first.kind, second.kind) == ("page", "page")
-    assert "status-running" in first.data
+    assert "status-no-worker" in first.data
     assert "<html" not in first.data
     assert first.id != second.id
 

@@ -67,6 +67,7 @@ _TONES = {
     "cancelled": "warn",
     "cancelling": "warn",
     "paused": "warn",
+    "no worker": "warn",
     "stopped": "warn",
     "failed": "bad",
     "damaged": "bad",

@@ -26,7 +26,7 @@ SERIES_MOST = 100
 """Most queues whose past is read: one call each."""
 _COLUMNS = (
     Column(title="Queue", least=8, most=24),
-    Column(title="Status", least=7, drop=1),
+    Column(title="Status", least=9, drop=1),
     Column(title="By state", width=24, least=16, grows=True),
     Column(title="Tasks", right=True),
     Column(title="Wait", right=True, drop=3),
@@ -35,7 +35,7 @@ _COLUMNS = (
     Column(title="Failed", right=True, drop=4),
     Column(title="Memory", right=True, drop=5),
 )
-_ORDER = (QueueStatus.DAMAGED, QueueStatus.PAUSED, QueueStatus.RUNNING)
+_ORDER = (QueueStatus.DAMAGED, QueueStatus.NO_WORKER, QueueStatus.PAUSED, QueueStatus.RUNNING)
 SORTS: Mapping[str, Callable[[QueueRow], Any]] = {
     "name": lambda row: row.name,
     "tasks": lambda row: -row.size,

@@ -19,7 +19,9 @@ class QueueRow(Record):
     """One queue as it stands."""
 
     name: Text = Field(examples=["default"])
-    status: QueueStatus = Field(description="damaged: it cannot be counted, and its numbers are 0.")
+    status: QueueStatus = Field(
+        description="no worker: nothing runs its tasks. damaged: it cannot be counted; its numbers are 0."
+    )
     is_paused: bool
     size: int = Field(description="Tasks in all states together.", examples=[51])
     sizes: Sizes

@@ -13,7 +13,7 @@ from taskq_fastapi.dashboard.form import Form
 from taskq_fastapi.dashboard.registry import Action, Done, Page, Question
 from taskq_fastapi.dashboard.view import Shown, View, link, own_link
 
-_ORDER = (QueueStatus.DAMAGED, QueueStatus.PAUSED, QueueStatus.RUNNING)
+_ORDER = (QueueStatus.DAMAGED, QueueStatus.NO_WORKER, QueueStatus.PAUSED, QueueStatus.RUNNING)
 SORTS: dict[str, Callable[[QueueRow], Any]] = {
     "queue": lambda row: row.name,
     "state": lambda row: _ORDER.index(row.status),

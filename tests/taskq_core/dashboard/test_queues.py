@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from taskq_core import BrokerUnavailableError, ConfigurationError, TaskQ, TaskState
+from taskq_core.broker import operations
 from taskq_core.dashboard import STATES, TYPES_SAMPLE, Dashboard, QueueStatus, overview
 from taskq_core.errors import QueueNotFoundError
 from taskq_core.inspector import Inspector
+from taskq_core.wire import ServerInfo
 from tests.redis_server import RedisServer
 from tests.rows import rows
 from tests.taskq_core.dashboard.conftest import Ask
@@ -47,12 +49,34 @@ async def test_a_queue_says_how_it_stands(app: TaskQ, ask: Ask, redis_server: Re
         TaskState.SCHEDULED: 1,
     }
     assert (default.size, default.groups) == (5, 1)
-    assert (default.status, low.status) == (QueueStatus.RUNNING, QueueStatus.PAUSED)
+    assert (default.status, low.status) == (QueueStatus.NO_WORKER, QueueStatus.PAUSED)
     assert (default.is_paused, low.is_paused) == (False, True)
     assert timedelta(0) <= default.latency < timedelta(minutes=1)
     assert default.memory > low.memory > 0
     assert (default.processed_today, default.failed_today, default.error_rate) == (8, 2, 0.25)
     assert low.error_rate is None, "nothing ran"
+
+
+async def test_a_queue_is_running_while_a_worker_of_any_language_serves_it(
+    app: TaskQ, ask: Ask, redis_server: RedisServer
+) -> None:
+    for queue in ("go", "nobody", "python"):
+        enqueue(app, queue)
+    keys, runner = app.runtime.keys, app.runtime.runner
+    info = ServerInfo(host="h", pid=1, server_id="s", concurrency=1, queues={"go": 1}).encode()
+    redis_server.client.set(keys.server("h", 1, "s"), info, ex=30)
+    runner.run(operations.index_presence(keys.servers, keys.server("h", 1, "s"), expiry_s=4_000_000_000))
+    runner.run(operations.lead(keys.queue("python"), operations.LOOKOUT, owner="w", leader_ms=60_000))
+
+    found = await ask("queues")
+
+    assert {row.name: row.status.value for row in found.queues} == {
+        "go": "running",
+        "nobody": "no worker",
+        "python": "running",
+    }
+    assert (await ask("queue", "nobody")).queue.status is QueueStatus.NO_WORKER
+    assert (await ask("queue", "go")).queue.status is QueueStatus.RUNNING
 
 
 async def test_the_sums_are_over_all_queues(app: TaskQ, ask: Ask, redis_server: RedisServer) -> None:
@@ -83,7 +107,7 @@ async def test_a_damaged_queue_hides_no_other(app: TaskQ, ask: Ask, redis_server
     low, odd = (await ask("queues")).queues
     detail = await ask("queue", "odd")
 
-    assert (low.status, low.size) == (QueueStatus.RUNNING, 1)
+    assert (low.status, low.size) == (QueueStatus.NO_WORKER, 1)
     assert (odd.status, odd.size, odd.memory) == (QueueStatus.DAMAGED, 0, None)
     assert "WRONGTYPE" in odd.problem
     assert (detail.queue.status, list(detail.types)) == (QueueStatus.DAMAGED, [])

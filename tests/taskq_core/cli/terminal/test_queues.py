@@ -73,7 +73,7 @@ async def test_one_that_cannot_be_counted_hides_no_other(
 
     async with opened() as person:
         assert row(person, "images")[1] == "damaged"
-        assert row(person, "mail")[1] == "running"
+        assert row(person, "mail")[1] == "no worker"
 
 
 async def test_they_are_sorted_in_several_ways(opened: Open, enqueued: Put) -> None:

@@ -1,0 +1,55 @@
+"""Which workers and schedulers are alive, and which queues the workers serve."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from taskq_core.broker import operations
+from taskq_core.errors import BrokerAuthenticationError, BrokerReplyError, WireFormatError
+from taskq_core.inspector.records import QueueInfo
+from taskq_core.steps import Steps, ask
+from taskq_core.wire import Keys, ServerInfo
+
+_STEP = 500
+_OVERLAP = 50
+"""Members read again with the next page: so many may have moved to the end meanwhile, and none is missed."""
+
+
+def alive(index: str) -> Steps[list[str]]:
+    """Return the keys that an index lists and that have not expired."""
+    members: dict[str, None] = {}  # each once, in order: a heartbeat between two pages moves one to the end
+    skip = 0
+    while True:
+        page = yield from ask(operations.list_alive(index, skip=skip, count=_STEP))
+        members |= dict.fromkeys(page)
+        if len(page) < _STEP:
+            return operations.keys_of_index(index, members)
+        skip += _STEP - _OVERLAP
+
+
+def server_infos(keys: Keys) -> Steps[list[ServerInfo]]:
+    """Return what the running workers, of any language, report. Reports that cannot be read are left out."""
+    infos: list[ServerInfo] = []
+    for key in (yield from alive(keys.servers)):
+        data = yield from ask(operations.read_server(key))
+        try:
+            infos += [ServerInfo.decode(data)] if data else []
+        except WireFormatError:
+            continue
+    return infos
+
+
+def with_workers(keys: Keys, infos: Sequence[QueueInfo]) -> Steps[list[QueueInfo]]:
+    """Return queues with `is_served` filled in.
+
+    One call a queue. The workers are read only if a queue has no taskq worker, because Go's may serve it.
+    """
+    try:
+        lonely = set()
+        for info in infos:
+            if not (yield from ask(operations.has_worker(keys.queue(info.name)))):
+                lonely.add(info.name)
+        if lonely:
+            lonely -= {name for server in (yield from server_infos(keys)) for name in server.queues}
+    except (BrokerAuthenticationError, BrokerReplyError):
+        lonely = set()  # this user may not ask
+    return [replace(info, is_served=info.name not in lonely) for info in infos]
