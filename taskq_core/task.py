@@ -112,11 +112,11 @@ class BaseTask(Generic[R_co]):
         """Refuse arguments that make a task unique and that it does not have."""
 
     def plan(self, keys: Keys, app: object = None) -> Plan:
-        """Return what is equal for all calls, computed once. For clients.
+        """Return what is equal for all calls, computed once. Warn of a queue not in the settings. For clients.
 
         Args:
             keys: Key names of the client's queue application. No other has the same object.
-            app: The queue application itself; None: it is not compared.
+            app: The queue application itself; None: it is not compared, and nothing is warned of.
 
         Raises:
             ConfigurationError: The task belongs to another queue application.
@@ -129,7 +129,7 @@ class BaseTask(Generic[R_co]):
                     "or .adelay(), with the client of its TaskQ, or by name with taskq.remote(...) of this one"
                 )
             plan = self._plan = Plan(self.name, self.options, keys, self.limits)
-            if isinstance(self, Task):  # other programs serve the queues of remote tasks
+            if app is not None and isinstance(self, Task):  # other programs serve the queues of remote tasks
                 self._enqueuer.check_queue(self.name, plan.queue.name)
         return plan
 

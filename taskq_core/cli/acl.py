@@ -37,7 +37,7 @@ examples:
 @click.option(
     "--with-lists",
     is_flag=True,
-    help="allow a producer or scheduler to use priorities, and a producer to cancel running steps of workflows; "
+    help="let a producer or scheduler use priorities, and a producer cancel running workflow steps; "
     "it can list, take and reorder pending tasks then",
 )
 @click.option(
@@ -46,9 +46,9 @@ examples:
     type=click.Choice([each.value for each in RedisVersion]),
     default=RedisVersion.V7_2.value,
     show_default=True,
-    help="oldest version of the servers; 6.2 restricts less",
+    help="oldest Redis version among the servers; 6.2 restricts less",
 )
-@click.option("--keep", is_flag=True, help="add the role to the rights and passwords that the user has")
+@click.option("--keep", is_flag=True, help="add the role to the user's existing rights and passwords")
 @click.pass_obj
 def acl(
     session: Session,
@@ -61,7 +61,7 @@ def acl(
     version: str,
     keep: bool,
 ) -> None:
-    """Print the ACL SETUSER line that gives a user of Redis the rights of ROLE, for redis-cli or a file of users.
+    """Print the ACL SETUSER line that gives a Redis user the rights of ROLE.
 
     Nothing is sent to Redis. Prefix and number of the database are those of the settings. A password is never printed.
     """

@@ -50,11 +50,11 @@ def _keep(context: click.Context, option: click.Parameter, value: Any) -> None:
 def output_options() -> list[SharedOption]:
     """Return the shared options that say how to write."""
     return [
-        SharedOption(["--json"], is_flag=True, help="write JSON"),
+        SharedOption(["--json"], is_flag=True, help="print JSON"),
         SharedOption(
             ["--color"],
             type=click.Choice(["auto", "always", "never"]),
-            help="colours: on a terminal (auto, the default), always or never",
+            help="colors: on a terminal (auto, the default), always or never",
         ),
     ]
 
@@ -65,18 +65,20 @@ def connection_options() -> list[SharedOption]:
         SharedOption(
             ["url", "-u", "--url", "--uri"],
             metavar="URL",
-            help="the broker: a URL, or host:port (default: TASKQ_URL, else redis://localhost:6379/0)",
+            help="Redis URL or host:port (default: TASKQ_URL, else redis://localhost:6379/0)",
         ),
-        SharedOption(["db", "-n", "--db"], type=click.IntRange(0), metavar="N", help="number of the database"),
-        SharedOption(["username", "-U", "--username"], metavar="NAME", help="user of the broker"),
+        SharedOption(["db", "-n", "--db"], type=click.IntRange(0), metavar="N", help="database number"),
+        SharedOption(["username", "-U", "--username"], metavar="NAME", help="Redis user"),
         SharedOption(
             ["--ask-password"],
             is_flag=True,
-            help="ask for the password, or read it from standard input; TASKQ_URL may hold it as well",
+            help="prompt for the Redis password, or read it from standard input",
         ),
-        SharedOption(["--prefix"], metavar="TEXT", help="first part of every key (default: TASKQ_PREFIX, else asynq)"),
+        SharedOption(["--prefix"], metavar="TEXT", help="prefix of every key (default: TASKQ_PREFIX, else asynq)"),
         SharedOption(
-            ["--app"], metavar="MODULE:ATTRIBUTE", help="take broker and tasks from this TaskQ, as shop.queue:taskq"
+            ["--app"],
+            metavar="MODULE:ATTRIBUTE",
+            help="use the settings and tasks of this TaskQ, for example shop.queue:taskq",
         ),
     ]
 
@@ -373,4 +375,4 @@ def _refuse(text: str) -> NoReturn:
     raise click.UsageError(text, click.get_current_context(silent=True))
 
 
-yes_option = click.option("-y", "--yes", is_flag=True, help="do not ask")
+yes_option = click.option("-y", "--yes", is_flag=True, help="do not ask for confirmation")

@@ -52,7 +52,7 @@ def _for_all(
 @group_option
 @click.pass_obj
 def run_all(session: Session, queue: str, state: TaskState, group: str | None) -> None:
-    """Put all tasks of a state at the end of their queue now."""
+    """Run all tasks of a state now: put them at the end of their queue."""
     _named(queue, state, group)
     _for_all(session, "run", "pending now", queue, state, group)
 
@@ -64,7 +64,7 @@ def run_all(session: Session, queue: str, state: TaskState, group: str | None) -
 @yes_option
 @click.pass_obj
 def archive_all(session: Session, queue: str, state: TaskState, group: str | None, yes: bool) -> None:
-    """Put all tasks of a state into the archive, which keeps a limited number."""
+    """Archive all tasks of a state. The archive keeps a limited number."""
     confirm(f"Archive {_named(queue, state, group)}?", yes=yes)
     _for_all(session, "archive", "archived", queue, state, group)
 
@@ -85,9 +85,9 @@ def delete_all(session: Session, queue: str, state: TaskState, group: str | None
 @queue_option
 @_state_option(_DELETE)
 @group_option
-@click.option("--to", required=True, type=QUEUE, metavar="QUEUE", help="queue to move them to")
+@click.option("--to", required=True, type=QUEUE, metavar="QUEUE", help="target queue")
 @click.pass_obj
 def move_all(session: Session, queue: str, state: TaskState, group: str | None, to: str) -> None:
-    """Move all tasks of a state to another queue; those not wanted there stay."""
+    """Move all tasks of a state to another queue; tasks that it refuses stay."""
     _named(queue, state, group)
     _for_all(session, "move", f"in {to} now", queue, state, group, (to,))

@@ -16,13 +16,13 @@ from taskq_core.records import TaskInfo
 @click.command("retry", cls=Command)
 @queue_option
 @ids_option
-@click.option("--at", type=MOMENT, help="not before this moment")
-@click.option("after", "--after", "--in", type=DURATION, help="not before this time from now")
+@click.option("--at", type=MOMENT, help="run not before this time")
+@click.option("after", "--after", "--in", type=DURATION, help="run not before this time from now")
 @click.pass_obj
 def retry(session: Session, queue: str, ids: tuple[str, ...], at: datetime | None, after: timedelta | None) -> int:
-    """Let tasks wait until another time; archived ones too.
+    """Retry tasks at a later time, also archived ones.
 
-    Times are RFC 3339 (2030-01-31T12:00:00Z), durations as 90s or 1h30m. `task run` lets them run now.
+    Times are RFC 3339 (2030-01-31T12:00:00Z), durations as 90s or 1h30m. `task run` runs them now.
     """
     if (at is None) is (after is None):
         raise click.UsageError("give either --at or --after", click.get_current_context())
@@ -38,7 +38,7 @@ def retry(session: Session, queue: str, ids: tuple[str, ...], at: datetime | Non
 @queue_option
 @ids_option
 @payload_options
-@click.option("--at", type=MOMENT, help="run not before this moment")
+@click.option("--at", type=MOMENT, help="run not before this time")
 @click.option("after", "--after", "--in", type=DURATION, help="run not before this time from now")
 @click.pass_obj
 def update(
@@ -50,7 +50,7 @@ def update(
     at: datetime | None,
     after: timedelta | None,
 ) -> int:
-    """Give tasks that wait, or are archived, another payload; their unique locks follow."""
+    """Replace the payload of waiting or archived tasks. Their unique locks follow."""
     if at is not None and after is not None:
         raise click.UsageError("give either --at or --after", click.get_current_context())
     content = payload_of(payload, payload_file)

@@ -29,7 +29,7 @@ examples:
 
 exit status:
   0  done
-  1  failed; the reason is on standard error (of several things, the others were done)
+  1  failed; standard error says why. Of several items, the others were done
   2  the command line is wrong
 """
 
@@ -85,7 +85,7 @@ def make_root(services: Mapping[str, click.Command | tuple[str, ...]], *, is_hos
     """
     return Root(
         "taskq",
-        help="Work with a task queue on Redis.",
+        help="Run workers, and manage queues and tasks.",
         epilog=EPILOG,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
         no_args_is_help=True,

@@ -20,7 +20,7 @@ examples:
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    """Write a shell's script that completes commands, options and names of queues."""
+    """Print the shell completion script."""
     kind = get_completion_class(shell)
     assert kind is not None  # one of the three that click has
     root = context.find_root()

@@ -9,13 +9,13 @@ from taskq_core.cli.session import Session
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
 from taskq_core.inspector import SchedulerEvent
 
-cron = Group("cron", help="Look at periodic tasks.")
+cron = Group("cron", help="List periodic tasks and their history.")
 
 
 @cron.command("list", aliases=("ls",))
 @click.pass_obj
 def list_entries(session: Session) -> None:
-    """List the entries of running schedulers: what, when next, when last."""
+    """List the periodic tasks of running schedulers, with their next and last run."""
     out = session.output
     entries = session.inspector.scheduler_entries()
     if out.as_json:
@@ -49,12 +49,12 @@ def list_entries(session: Session) -> None:
 
 
 @cron.command("history")
-@click.option("--page", type=click.IntRange(1), default=1, show_default=True, help="number of the page")
-@click.option("--size", type=click.IntRange(1, 1000), default=30, show_default=True, help="lines on a page")
+@click.option("--page", type=click.IntRange(1), default=1, show_default=True, help="page number")
+@click.option("--size", type=click.IntRange(1, 1000), default=30, show_default=True, help="lines per page")
 @click.argument("entries", metavar="ENTRY...", nargs=-1, required=True)
 @click.pass_obj
 def show_history(session: Session, entries: tuple[str, ...], page: int, size: int) -> None:
-    """Show when entries were enqueued, the latest first."""
+    """Show when periodic tasks were enqueued, the latest first."""
     out = session.output
     found: dict[str, list[SchedulerEvent]] = {
         entry: list(session.inspector.scheduler_events(entry, page=page, page_size=size)) for entry in entries

@@ -31,22 +31,22 @@ examples:
 """,
 )
 @click.option(
-    "--refresh", default="2", show_default=True, type=DURATION, metavar="SECONDS", help="time between two looks"
+    "--refresh", default="2", show_default=True, type=DURATION, metavar="SECONDS", help="time between updates"
 )
-@click.option("--read-only", is_flag=True, help="change nothing")
-@click.option("--hide-payloads", is_flag=True, help="show no payloads, results and tracebacks, and search none")
+@click.option("--read-only", is_flag=True, help="allow no changes")
+@click.option("--hide-payloads", is_flag=True, help="hide payloads, results and tracebacks, and do not search them")
 @click.option(
     "--theme",
     type=click.Choice(["auto", "dark", "light"]),
     default="auto",
     show_default=True,
-    help="colours for a dark or a light background; auto takes what the terminal says in COLORFGBG, else dark",
+    help="colors for a dark or light background; auto reads COLORFGBG, else dark",
 )
 @click.pass_obj
 def dash(
     session: Session, refresh: timedelta, read_only: bool, hide_payloads: bool, theme: Literal["auto", "dark", "light"]
 ) -> None:
-    """Show queues, tasks, workers, schedules and workflows in this terminal, live, and act on them."""
+    """Show a live dashboard in this terminal."""
     if session.output.as_json:
         raise click.UsageError("taskq dash writes no JSON; taskq stats --json does", click.get_current_context())
     program = _program()

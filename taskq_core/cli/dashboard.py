@@ -29,21 +29,28 @@ examples:
       for other machines, with a login
 """,
 )
-@click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="address to listen at")
-@click.option("--port", default=8080, show_default=True, type=click.IntRange(0, 65535), metavar="N", help="port")
-@click.option("--read-only", is_flag=True, help="change nothing")
+@click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="address to listen on")
+@click.option(
+    "--port",
+    default=8080,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    metavar="N",
+    help="port to listen on; 0 takes a free one",
+)
+@click.option("--read-only", is_flag=True, help="allow no changes")
 @click.option(
     "--login",
     metavar="MODULE:FUNCTION",
     help="who sends a request, as taskq_dashboard(login=...) takes it; without it the dashboard is open, for this "
     "machine only",
 )
-@click.option("--prometheus-url", metavar="URL", help="Prometheus that scrapes Asynq's metrics, for the charts")
+@click.option("--prometheus-url", metavar="URL", help="Prometheus server with Asynq's metrics, for the charts")
 @click.pass_obj
 def dashboard(
     session: Session, host: str, port: int, read_only: bool, login: str | None, prometheus_url: str | None
 ) -> None:
-    """Serve the web dashboard until it is stopped."""
+    """Serve the web dashboard until stopped."""
     serve = _server()
     hook = None if login is None else _loaded(login)
     serve(

@@ -29,24 +29,24 @@ from taskq_core.errors import BrokerAuthenticationError, BrokerUnavailableError
     epilog="""\
 levels:
   red     tasks can be lost, or nothing works
-  yellow  it works, and will hurt one day
-  green   the check found nothing
+  yellow  it works now, but needs attention
+  green   the check found no problem
 
 exit status:
-  0  nothing is red, and with --fix all that was to be repaired is
+  0  nothing is red, and with --fix everything was repaired
   1  something is red, or could not be repaired
 """,
 )
-@click.option("--quick", is_flag=True, help="leave out the look at every task and key for what contradicts the rest")
-@click.option("--fix", is_flag=True, help="repair what is damaged, after showing what and asking")
-@click.option("--dry-run", is_flag=True, help="with --fix: only show what would be repaired")
+@click.option("--quick", is_flag=True, help="skip the check of every task and key")
+@click.option("--fix", is_flag=True, help="repair damage, after listing it and asking")
+@click.option("--dry-run", is_flag=True, help="with --fix: only list what would be repaired")
 @yes_option
 @click.pass_obj
 def doctor(session: Session, quick: bool, fix: bool, dry_run: bool, yes: bool) -> int:
-    """Look for what is wrong, and say what to do about it.
+    """Find problems, and say what to do about each.
 
-    Checked are: the server's version, persistence, eviction policy, memory, clock and replicas; the rights of the user;
-    keys of a wrong type; queues that nobody serves, or that are half removed; tasks that were put aside or are damaged;
+    It checks the Redis version, persistence, eviction policy, memory, clock, replicas and user rights; keys of a wrong
+    type; queues that no worker serves, or that are half removed; periodic tasks without a scheduler; damaged tasks; and
     keys that were left over. Nothing is changed without --fix.
     """
     if dry_run and not fix:

@@ -22,19 +22,23 @@ from taskq_core.options import REPLICAS_MAX, call_options
 @click.argument("positional_name", metavar="[NAME]", required=False)
 @click.option("name", "-t", "--name", "--type-name", "--type_name", metavar="NAME", help="name of the task")
 @payload_options
-@click.option("headers", "-H", "--header", type=HEADER, multiple=True, help="text that travels along; may be repeated")
+@click.option("headers", "-H", "--header", type=HEADER, multiple=True, help="header of the task; may be repeated")
 @click.option("-q", "--queue", type=QUEUE, help="queue (default: default)")
-@click.option("task_id", "-i", "--id", metavar="ID", help="id, unique in its queue (default: a random one)")
-@click.option("max_retry", "--retry", type=click.IntRange(0), metavar="N", help="most retries (default: 25)")
-@click.option("--timeout", type=DURATION, help="longest run (default: 30 minutes)")
-@click.option("--deadline", type=MOMENT, help="latest moment to run")
-@click.option("unique_for", "--unique", type=DURATION, help="refuse an equal task for this long")
-@click.option("process_at", "--at", "--process-at", "--process_at", type=MOMENT, help="not before this moment")
+@click.option("task_id", "-i", "--id", metavar="ID", help="task id, unique in its queue (default: a random one)")
 @click.option(
-    "process_in", "--after", "--process-in", "--process_in", type=DURATION, help="not before this time from now"
+    "max_retry", "--retry", type=click.IntRange(0), metavar="N", help="maximum number of retries (default: 25)"
 )
-@click.option("--retention", type=DURATION, help="how long it is kept after success (default: not)")
-@click.option("--replicated", type=click.IntRange(0, REPLICAS_MAX), metavar="N", help="replicas that must confirm it")
+@click.option("--timeout", type=DURATION, help="maximum run time (default: 30 minutes)")
+@click.option("--deadline", type=MOMENT, help="time after which it may not run any more")
+@click.option("unique_for", "--unique", type=DURATION, help="refuse an equal task during this time")
+@click.option("process_at", "--at", "--process-at", "--process_at", type=MOMENT, help="run not before this time")
+@click.option(
+    "process_in", "--after", "--process-in", "--process_in", type=DURATION, help="run not before this time from now"
+)
+@click.option("--retention", type=DURATION, help="how long to keep it after success (default: not at all)")
+@click.option(
+    "--replicated", type=click.IntRange(0, REPLICAS_MAX), metavar="N", help="number of replicas that must confirm it"
+)
 @click.option("aggregate", "-g", "--group", metavar="NAME", help="group in which it waits to be aggregated")
 @click.pass_obj
 def enqueue(

@@ -20,9 +20,9 @@ examples:
 @click.argument("code", required=False)
 @click.pass_obj
 def explain(session: Session, code: str | None) -> None:
-    """Tell what an error or warning means, why it comes and what helps.
+    """Explain an error or warning: meaning, causes and what to do.
 
-    CODE stands in brackets behind a message; the name of a class is taken as well. Without one, all are listed.
+    CODE is the word in brackets at the end of a message, or the name of an error class. Without it, all are listed.
     """
     if code is None:
         _list(session)

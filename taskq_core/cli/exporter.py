@@ -34,22 +34,39 @@ exit status:
   1  it could not start; the message says why
 """,
 )
-@click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="address to listen at")
-@click.option("--port", default=9876, show_default=True, type=click.IntRange(0, 65535), metavar="N", help="port")
-@click.option("--timeout", default=5.0, type=DURATION, help="longest that Redis may take (default: 5s)")
+@click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="address to listen on")
 @click.option(
-    "--max-queues", default=200, show_default=True, type=click.IntRange(1), metavar="N", help="queues told apart"
+    "--port",
+    default=9876,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    metavar="N",
+    help="port to listen on; 0 takes a free one",
+)
+@click.option("--timeout", default=5.0, type=DURATION, help="maximum time for reading Redis (default: 5s)")
+@click.option(
+    "--max-queues",
+    default=200,
+    show_default=True,
+    type=click.IntRange(1),
+    metavar="N",
+    help="maximum number of queues with metrics of their own",
 )
 @click.option(
-    "--max-types", default=200, show_default=True, type=click.IntRange(0), metavar="N", help="task types told apart"
+    "--max-types",
+    default=200,
+    show_default=True,
+    type=click.IntRange(0),
+    metavar="N",
+    help="maximum number of task types with metrics of their own",
 )
-@click.option("--auth-file", type=_FILE, metavar="FILE", help="who may scrape: a line name:password each")
-@click.option("--tls-cert", type=_FILE, metavar="FILE", help="certificate to speak TLS with (PEM)")
-@click.option("--tls-key", type=_FILE, metavar="FILE", help="key of the certificate (PEM)")
-@click.option("--open", "is_open", is_flag=True, help="let everybody in who reaches the port, from other machines too")
+@click.option("--auth-file", type=_FILE, metavar="FILE", help="users who may scrape: a line name:password for each")
+@click.option("--tls-cert", type=_FILE, metavar="FILE", help="TLS certificate (PEM)")
+@click.option("--tls-key", type=_FILE, metavar="FILE", help="TLS key (PEM)")
+@click.option("--open", "is_open", is_flag=True, help="allow scraping without a login, also from other machines")
 @click.pass_obj
 def exporter(session: Session, /, **options: Any) -> None:
-    """Serve the metrics of all queues to Prometheus until it is stopped."""
+    """Serve Prometheus metrics of all queues until stopped."""
     room = _room()
     config = room.ExporterConfig(**options)
     set_up_log(1)

@@ -8,14 +8,14 @@ from taskq_core.cli.params import QUEUE
 from taskq_core.cli.render import Column
 from taskq_core.cli.session import Session
 
-group = Group("group", help="Look at groups of tasks that wait to be aggregated.")
+group = Group("group", help="List groups of tasks that wait to be aggregated.")
 
 
 @group.command("list", aliases=("ls",))
-@click.option("-q", "--queue", required=True, type=QUEUE, help="queue to look at")
+@click.option("-q", "--queue", required=True, type=QUEUE, help="queue of the groups")
 @click.pass_obj
 def list_groups(session: Session, queue: str) -> None:
-    """List the groups of a queue and how many tasks wait in each."""
+    """List the groups of a queue, with their sizes."""
     out = session.output
     groups = session.inspector.groups(queue)
     if out.as_json:

@@ -29,27 +29,27 @@ exit status:
   1  not ready; the answer says why
 """,
 )
-@click.option("--worker", is_flag=True, help="ask also for a worker of this machine that takes tasks")
+@click.option("--worker", is_flag=True, help="also require a running worker on this machine")
 @click.option(
     "--port",
     type=click.IntRange(1, 65_535),
     metavar="PORT",
-    help="ask the worker or scheduler that tells its health at this port, instead of Redis",
+    help="ask the worker or scheduler with this --health-port, instead of Redis",
 )
-@click.option("--host", metavar="ADDRESS", help="address of that port (default: 127.0.0.1)")
+@click.option("--host", metavar="ADDRESS", help="address for --port (default: 127.0.0.1)")
 @click.option(
     "--timeout",
     type=click.FloatRange(0, 3600, min_open=True),
     default=TIMEOUT_S,
     metavar="SECONDS",
-    help=f"most seconds it may take (default: {TIMEOUT_S:g})",
+    help=f"maximum time in seconds (default: {TIMEOUT_S:g})",
 )
 @click.pass_obj
 def health(session: Session, worker: bool, port: int | None, host: str | None, timeout: float) -> int:
-    """Say whether it can work now, within a few seconds, and end with 0 or 1.
+    """Check whether the queues work now. The exit status is 0 or 1.
 
-    A script runs on each queue of the settings, which needs the queue's keys to be of their types and Redis to take
-    writes. Nothing is changed.
+    It runs a script on each queue of the settings, which fails if keys have a wrong type or Redis refuses writes.
+    Nothing is changed.
     """
     if port is not None and worker:
         raise click.UsageError("--port asks a process and --worker asks Redis; give one", click.get_current_context())

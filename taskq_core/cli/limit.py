@@ -8,7 +8,7 @@ from taskq_core.cli.params import QUEUE
 from taskq_core.cli.render import Column
 from taskq_core.cli.session import Session
 
-limit = Group("limit", help="Look at limits of tasks, and change them while tasks wait.")
+limit = Group("limit", help="List the limits of tasks, and change them at run time.")
 _queue = click.option("-q", "--queue", required=True, type=QUEUE, help="queue of the limit")
 
 
@@ -16,7 +16,7 @@ _queue = click.option("-q", "--queue", required=True, type=QUEUE, help="queue of
 @_queue
 @click.pass_obj
 def list_limits(session: Session, queue: str) -> None:
-    """List the limits of a queue, and how many tasks hold a place and wait."""
+    """List the limits of a queue, with running and waiting tasks."""
     out = session.output
     found = session.inspector.limits(queue)
     if out.as_json:
@@ -48,12 +48,12 @@ def list_limits(session: Session, queue: str) -> None:
 
 @limit.command("set")
 @_queue
-@click.option("--rate", help="so many starts in a period, as 100/m")
-@click.option("--concurrency", type=int, help="so many at once")
+@click.option("--rate", help="starts per period, for example 100/m")
+@click.option("--concurrency", type=int, help="tasks at the same time")
 @click.argument("name")
 @click.pass_obj
 def set_limit(session: Session, queue: str, name: str, rate: str | None, concurrency: int | None) -> None:
-    """Set a limit over what the code says, for all workers at once."""
+    """Override a limit of the code, for all workers at once."""
     session.inspector.set_limit(queue, name, rate=rate, concurrency=concurrency)
     session.output.line(f"limit {name} of {queue} is {rate or concurrency} from now on")
 
@@ -63,7 +63,7 @@ def set_limit(session: Session, queue: str, name: str, rate: str | None, concurr
 @click.argument("name")
 @click.pass_obj
 def clear_limit(session: Session, queue: str, name: str) -> None:
-    """Let a limit be again what the code says."""
+    """Remove the override of a limit."""
     was_set = session.inspector.clear_limit(queue, name)
     said = "is what the code says again" if was_set else "was not set to anything"
     session.output.line(f"limit {name} of {queue} {said}")

@@ -43,9 +43,9 @@ places.
     "--to",
     "target",
     metavar="TARGET",
-    help="where the queue is: django, or MODULE:NAME of a TaskQ (default: django if a file imports Django)",
+    help="target: django, or MODULE:NAME of a TaskQ (default: django, if a file imports it)",
 )
-@click.option("--write", is_flag=True, help="change the files; without it the command shows the difference")
+@click.option("--write", is_flag=True, help="change the files (default: show the difference)")
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.pass_obj
 def celery(session: Session, target: str | None, write: bool, paths: tuple[Path, ...]) -> int:

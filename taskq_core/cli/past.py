@@ -19,12 +19,14 @@ _names = click.argument("queues", metavar="QUEUE...", nargs=-1, required=True, t
 
 
 @click.command("history", cls=Command)
-@click.option("-x", "--days", type=click.IntRange(1, 90), help="how many days back  [default: 10]")
-@click.option("--last", type=DURATION, help="as samples of the last 1h, 24h, ... (a minute to 31 days) instead of days")
+@click.option("-x", "--days", type=click.IntRange(1, 90), help="number of days  [default: 10]")
+@click.option(
+    "--last", type=DURATION, help="show samples of this period instead of days, for example 1h (a minute to 31 days)"
+)
 @_names
 @click.pass_obj
 def show_history(session: Session, queues: tuple[str, ...], days: int | None, last: timedelta | None) -> None:
-    """Show how many tasks ran and failed on each day (UTC), or how queues stood in the last hours."""
+    """Show how many tasks ran and failed per day (UTC), or samples of the last hours."""
     if last is None:
         _show_days(session, queues, days or 10)
     elif days is not None:
@@ -126,11 +128,11 @@ def shown_per_s(rate: float | None) -> str:
 
 
 @click.command("types", cls=Command)
-@click.option("--hours", type=click.IntRange(0, 24), default=24, show_default=True, help="full hours back")
+@click.option("--hours", type=click.IntRange(0, 24), default=24, show_default=True, help="number of full hours")
 @_names
 @click.pass_obj
 def show_types(session: Session, queues: tuple[str, ...], hours: int) -> None:
-    """Show what became of the runs of queues by task type, and how long they took.
+    """Show outcomes and durations by task type.
 
     Several queues are told together. Workers count, and hand their numbers in every ten seconds; Go's do not count.
     """

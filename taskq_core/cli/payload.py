@@ -11,9 +11,7 @@ def payload_options(function: Callable[..., Any]) -> Callable[..., Any]:
     of_file = click.option(
         "--payload-file", type=click.File("rb"), metavar="PATH", help="file with the payload; - is standard input"
     )
-    return click.option("-l", "--payload", metavar="TEXT", help="its payload; JSON for tasks of taskq")(
-        of_file(function)
-    )
+    return click.option("-l", "--payload", metavar="TEXT", help="payload; JSON for tasks of taskq")(of_file(function))
 
 
 def payload_of(text: str | None, file: BinaryIO | None) -> bytes:

@@ -9,14 +9,14 @@ from taskq_core.cli.render import Column, Output, shown_rate, shown_size, shown_
 from taskq_core.cli.session import Session
 from taskq_core.dashboard import QueueRow, queue_row
 
-queue = Group("queue", help="Look at queues, pause and remove them.")
+queue = Group("queue", help="List, inspect, pause and remove queues.")
 _names = click.argument("queues", metavar="QUEUE...", nargs=-1, required=True, type=QUEUE)
 
 
 @queue.command("list", aliases=("ls",))
 @click.pass_obj
 def list_queues(session: Session) -> None:
-    """List the queues; on a cluster with their slot and nodes."""
+    """List the queues; on a cluster with slot and nodes."""
     out, inspector = session.output, session.inspector
     names = inspector.queues()
     places = []
@@ -43,7 +43,7 @@ NO_QUEUES = "no queues; the first enqueue makes one"
 @_names
 @click.pass_obj
 def inspect_queues(session: Session, queues: tuple[str, ...]) -> None:
-    """Show size, states, latency, memory and today's runs of queues."""
+    """Show state, size, latency, memory and today's runs of queues."""
     out = session.output
     found = [(session.inspector.queue_info(name), session.inspector.memory_usage(name)) for name in queues]
     if out.as_json:
@@ -76,7 +76,7 @@ def _show(out: Output, row: QueueRow) -> None:
 @_names
 @click.pass_obj
 def pause_queues(session: Session, queues: tuple[str, ...]) -> int:
-    """Let no worker take tasks from queues; running ones finish."""
+    """Pause queues: workers take no more tasks; running tasks finish."""
 
     def pause(name: str) -> str:
         session.inspector.pause(name)
@@ -89,7 +89,7 @@ def pause_queues(session: Session, queues: tuple[str, ...]) -> int:
 @_names
 @click.pass_obj
 def resume_queues(session: Session, queues: tuple[str, ...]) -> int:
-    """Let workers take tasks from queues again."""
+    """Resume paused queues."""
 
     def resume(name: str) -> str:
         session.inspector.resume(name)
@@ -99,12 +99,12 @@ def resume_queues(session: Session, queues: tuple[str, ...]) -> int:
 
 
 @queue.command("remove", aliases=("rm", "delete"))
-@click.option("-f", "--force", is_flag=True, help="also with tasks in it, which are deleted; not while one runs")
+@click.option("-f", "--force", is_flag=True, help="delete its tasks as well; refused while one runs")
 @yes_option
 @_names
 @click.pass_obj
 def remove_queues(session: Session, queues: tuple[str, ...], force: bool, yes: bool) -> int:
-    """Remove queues and all that belongs to them."""
+    """Remove queues and all their data."""
     what = f"queue{'s' if len(queues) > 1 else ''} {', '.join(queues)}"
     confirm(f"Remove {what}{' and delete all tasks in it' if force else ''}?", yes=yes)
 

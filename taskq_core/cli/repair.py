@@ -16,11 +16,11 @@ _names = click.argument("queues", metavar="QUEUE...", nargs=-1, required=True, t
 
 
 @click.command("reconcile", cls=Command)
-@click.option("--repair", is_flag=True, help="repair what is found")
+@click.option("--repair", is_flag=True, help="repair the damage")
 @_names
 @click.pass_obj
 def reconcile(session: Session, queues: tuple[str, ...], repair: bool) -> int:
-    """Look for damage in queues, task by task; with --repair, repair it.
+    """Find damaged tasks in queues; with --repair, repair them.
 
     What looks damaged is looked at again after five seconds. The status is 1 if damage stays.
     """
@@ -61,7 +61,7 @@ def _show(out: Output, report: ReconcileReport) -> None:
 @_names
 @click.pass_obj
 def finish_moves(session: Session, queues: tuple[str, ...]) -> int:
-    """Carry on moves out of queues that were cut off."""
+    """Finish interrupted moves of tasks out of queues."""
 
     def finish(name: str) -> Answer:
         count = session.inspector.finish_moves(name)

@@ -1,8 +1,7 @@
 """Run a worker for a command line: its options, its banner and its log.
 
-Shared by `taskq worker` and Django's `manage.py runworker`: both make their options from `OPTIONS`, one for click, one
-for argparse, and call `run`. Only the first needs click, which stays out of here. What a worker does is the business of
-`taskq_core.worker`.
+`taskq worker` and Django's `manage.py runworker` share this module: both make their options from `OPTIONS` and call
+`run`. Only the first uses click, so this module does not import it. The worker itself is in `taskq_core.worker`.
 """
 
 import importlib.metadata
@@ -26,7 +25,7 @@ if TYPE_CHECKING:  # `taskq worker` has its command line from click, and few wor
 
     from taskq_core.scheduler import SchedulerConfig
 
-DESCRIPTION = "Take tasks from the queues and run them until told to stop."
+DESCRIPTION = "Run tasks from the queues until stopped."
 LOG_LEVELS = (logging.ERROR, logging.INFO, logging.INFO, logging.DEBUG)
 """What the log tells, by verbosity."""
 _TASKS_SHOWN = 20
@@ -45,46 +44,54 @@ class Output(Protocol):
 
 
 def epilog(target: str = "") -> str:
-    """Return the part of the help below the options. `target` is what has to stand after the command's name."""
+    """Return the help below the options. `target` comes after the command's name in the examples."""
+    modules = (
+        f"""
+  %(prog)s {target}shop.tasks shop.reports
+      import these modules for their tasks
+"""
+        if target
+        else ""
+    )
     return f"""\
 examples:
   %(prog)s {target}
-      serve the queues of the settings
+      serve the queues of the settings{modules.rstrip()}
   %(prog)s {target}--queues critical=6,default=3,low=1 --concurrency 20
-      20 tasks at a time; of ten tasks six are critical ones while all queues are full
+      run 20 tasks at a time; while all queues are full, six of ten come from critical
   %(prog)s {target}--queues critical=2,default=1 --strict
-      take from default only while critical is empty
+      serve default only while critical is empty
   %(prog)s {target}--processes auto --max-memory 300MB
-      a process for each core, and a fresh one in place of each that has grown
+      run one process per core, and replace each that uses more memory
   %(prog)s {target}--burst
-      run what is there and exit, for example in a cron job or a test
+      run the tasks in the queues and exit, for example in a cron job or a test
 
 signals:
-  SIGTERM, SIGINT (Ctrl-C)   take no new task, let running ones finish for SHUTDOWN_GRACE seconds, put the rest back at
-                             the head of their queue without using an attempt, exit
-  the same once more         put running tasks back and exit at once
-  SIGTSTP                    take no new task, let running ones finish, stay (before a deploy)
-  SIGHUP                     with --processes: replace the processes one after the other, with code read anew; each
-                             takes over before the one before it finishes. With one process, or when the terminal is
-                             closed: as SIGTERM. Ignored under nohup
+  SIGTERM, SIGINT (Ctrl-C)   stop taking tasks, give running ones SHUTDOWN_GRACE seconds to finish, put the rest back
+                             at the head of their queue without using an attempt, and exit
+  a second one               put running tasks back and exit at once
+  SIGTSTP                    stop taking tasks, let running ones finish, and stay (before a deploy)
+  SIGHUP                     with --processes: replace the processes one after the other, with the new code and without
+                             a gap. With one process, or when the terminal closes: as SIGTERM. Ignored under nohup
 
 exit status:
-  0  it stopped when told to, or the queues were empty (--burst)
-  1  it could not start or had to give up; the message or the log says why. With --processes: none ever came up
+  0  it was stopped, or the queues were empty (--burst)
+  1  it could not start or had to give up; the message or the log says why
+  2  the command line is wrong, or no tasks are registered
 """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerOption:
-    """One option of the worker, from which both argparse's and click's are made.
+    """One option of the worker, for argparse and for click.
 
     Attributes:
-        flag: What is typed. Its text behind the dashes, with underscores, is the name of the value.
-        help: What it does, as the rest of a sentence.
-        metavar: What stands for the value; "" makes it a switch without one.
+        flag: The flag, for example `--max-tasks`. The name of the value is the same with underscores.
+        help: What the option does.
+        metavar: Placeholder for the value in the help; "" makes it a switch.
         kind: Type of the value: text or a whole number.
-        off: A second flag that turns a switch off; without either the value is None.
-        default: What holds without the option, in words, from the settings; None when that goes without saying.
+        off: A second flag that turns a switch off. Without either flag the value is None.
+        default: Returns the default from the settings, for the help; None if `help` says enough.
     """
 
     flag: str
@@ -100,10 +107,10 @@ class WorkerOption:
         return self.flag.lstrip("-").replace("-", "_")
 
     def full_help(self, settings: Settings | None) -> str:
-        """The help, with what holds without the option; its value if the settings are known."""
+        """Return the help with the default, whose value is shown if the settings are known."""
         if self.default is None:
             return self.help
-        shown = "as in the settings" if settings is None else self.default(settings)
+        shown = "from the settings" if settings is None else self.default(settings)
         return f"{self.help} (default: {shown})"
 
 
@@ -111,56 +118,56 @@ OPTIONS = (
     WorkerOption(
         flag="--queues",
         metavar="NAME[=WEIGHT],...",
-        help="queues to serve; of two full queues, one with twice the weight is served twice as often",
+        help="queues to serve; a queue with twice the weight is served twice as often",
         default=lambda settings: queues_text(settings.queues),
     ),
     WorkerOption(
         flag="--concurrency",
         metavar="N",
         kind=int,
-        help="tasks to run at the same time",
+        help="number of tasks that run at the same time",
         default=lambda settings: settings.concurrency,
     ),
     WorkerOption(
         flag="--processes",
         metavar="N|auto",
-        help="processes, each with so many tasks at the same time; auto: as many as there are cores",
+        help="number of worker processes, each with --concurrency tasks; auto: one per core",
         default=lambda settings: settings.processes,
     ),
     WorkerOption(
         flag="--max-tasks",
         metavar="N",
         kind=int,
-        help="replace a process after about so many tasks; its successor works before it ends",
+        help="replace a process after about this many tasks, without a gap",
         default=lambda settings: "never" if settings.max_tasks is None else settings.max_tasks,
     ),
     WorkerOption(
         flag="--max-memory",
         metavar="SIZE",
-        help="replace a process that takes more memory than about this, for example 300MB",
+        help="replace a process that uses more memory than about this, for example 300MB",
         default=lambda settings: "never" if settings.max_memory is None else f"{settings.max_memory} bytes",
     ),
     WorkerOption(
         flag="--strict",
-        help="serve a queue only while those of larger weight are empty",
+        help="serve a queue only while all queues of larger weight are empty",
         default=lambda settings: "on" if settings.strict_priority else "off",
     ),
-    WorkerOption(flag="--burst", help="exit when no task is pending, due, limited by a rate or running"),
+    WorkerOption(flag="--burst", help="exit when no task is pending, due, rate-limited or running"),
     WorkerOption(
         flag="--with-scheduler",
         off="--no-scheduler",
-        help="enqueue periodic tasks as well; Django's runworker does so unless told not to, but for --burst",
+        help="run a scheduler, which enqueues periodic tasks (default: yes, except with --burst)",
     ),
     WorkerOption(
         flag="--health-port",
         metavar="PORT",
         kind=int,
-        help="tell over HTTP whether it lives and works, at /livez and /readyz of this port",
+        help="serve health checks over HTTP on this port, at /livez and /readyz",
     ),
     WorkerOption(
         flag="--health-host",
         metavar="ADDRESS",
-        help="address to tell it at; 0.0.0.0 for all of this machine (default: 127.0.0.1)",
+        help="address for --health-port; 0.0.0.0 for all interfaces (default: 127.0.0.1)",
     ),
 )
 """The worker's options, the same for `taskq worker` and Django's commands."""
@@ -181,7 +188,7 @@ def add_arguments(
         elif option.off:
             parser.add_argument(option.flag, action="store_true", default=None, help=shown)
             parser.add_argument(
-                option.off, action="store_false", dest=option.name, default=None, help=f"not {option.flag}"
+                option.off, action="store_false", dest=option.name, default=None, help=f"turn off {option.flag}"
             )
         else:
             parser.add_argument(option.flag, action="store_true", help=shown)

@@ -20,19 +20,20 @@ from taskq_core.cli.worker import click_options, verbosity_option
 from taskq_core.periodic import Firing, FiringOutcome
 from taskq_core.scheduler import SchedulerConfig, SchedulerListener, run_scheduler
 
-DESCRIPTION = "Enqueue periodic tasks when they are due, until told to stop."
+DESCRIPTION = "Enqueue periodic tasks when they are due, until stopped."
 EPILOG = """\
 examples:
   %(prog)s shop.queue:taskq
-      enqueue what @taskq.periodic, taskq.schedule and the setting SCHEDULE say
+      enqueue the tasks of @taskq.periodic, taskq.schedule and the setting SCHEDULE
 
-Any number of schedulers may run: one leads, the others wait to take over, and each firing is enqueued once.
+Every worker runs a scheduler as well. Any number may run at the same time: one leads, the others stand by, and each
+firing is enqueued once.
 
 signals:
   SIGTERM, SIGINT (Ctrl-C)   stop; another scheduler takes over within seconds
 
 exit status:
-  0  it stopped when told to
+  0  it was stopped
   1  it could not start; the message or the log says why
 """
 

@@ -9,13 +9,13 @@ from taskq_core.cli.session import Session
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
 from taskq_core.dashboard import WorkerRow, worker_row
 
-server = Group("server", help="Look at the workers that run now.")
+server = Group("server", help="List running workers.")
 
 
 @server.command("list", aliases=("ls",))
 @click.pass_obj
 def list_servers(session: Session) -> None:
-    """List the workers: where, how busy, which queues, since when."""
+    """List the running workers with their queues and load."""
     out = session.output
     servers = session.inspector.servers()
     if out.as_json:

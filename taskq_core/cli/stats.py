@@ -19,7 +19,7 @@ from taskq_core.inspector import QueueInfo
 @click.command("stats", cls=Command)
 @click.pass_obj
 def stats(session: Session) -> int:
-    """Show all queues at a glance: tasks by state, today's runs, Redis."""
+    """Show all queues: tasks by state, today's runs, and Redis."""
     out = session.output
     infos = session.inspector.queue_infos()
     found = overview(infos)

@@ -20,13 +20,13 @@ from taskq_core.wire import TaskState
 
 T = TypeVar("T")
 
-task = Group("task", help="Look at tasks and change what becomes of them.")
+task = Group("task", help="List, inspect, retry, cancel and delete tasks.")
 
 PAYLOAD_SHOWN = 120
 """Characters of a payload or result in a table; `task inspect` shows all."""
 
 queue_option = click.option("-q", "--queue", required=True, type=QUEUE, help="queue of the task")
-group_option = click.option("-g", "--group", metavar="NAME", help="group, where the state is aggregating")
+group_option = click.option("-g", "--group", metavar="NAME", help="group; only with state aggregating")
 
 
 def ids_option(function: Callable[..., T]) -> Callable[..., T]:
@@ -88,17 +88,19 @@ def _lease(task: TaskInfo, now: datetime) -> str:
 
 @task.command("list", aliases=("ls",))
 @click.option("-q", "--queue", type=QUEUE, help="queue of the tasks (default: all)")
-@click.option("-s", "--state", type=StateType(list(TaskState)), help="their state (default: all but aggregating)")
+@click.option(
+    "-s", "--state", type=StateType(list(TaskState)), help="state of the tasks (default: all except aggregating)"
+)
 @group_option
-@click.option("--page", type=click.IntRange(1), default=1, show_default=True, help="number of the page")
-@click.option("--size", type=click.IntRange(1, 1000), default=30, show_default=True, help="tasks on a page")
+@click.option("--page", type=click.IntRange(1), default=1, show_default=True, help="page number")
+@click.option("--size", type=click.IntRange(1, 1000), default=30, show_default=True, help="tasks per page")
 @click.pass_obj
 def list_tasks(
     session: Session, queue: str | None, state: TaskState | None, group: str | None, page: int, size: int
 ) -> None:
-    """List tasks, in the order in which they are next.
+    """List tasks, the next one first.
 
-    Tasks that wait in a group are listed with --state aggregating, --queue and --group.
+    To list the tasks of a group, give --state aggregating, --queue and --group.
     """
     _check_group(queue, state, group)
     out = session.output
@@ -157,18 +159,24 @@ def _show_tasks(
 
 @task.command("find")
 @queue_option
-@click.option("-s", "--state", required=True, type=StateType(list(TaskState)), help="their state")
+@click.option("-s", "--state", required=True, type=StateType(list(TaskState)), help="state of the tasks")
 @group_option
 @click.option("--name", metavar="TEXT", help="part of the task's name")
-@click.option("--error", metavar="TEXT", help="part of the last failure's text")
+@click.option("--error", metavar="TEXT", help="part of the last error")
 @click.option("--payload", metavar="TEXT", help="part of the payload")
-@click.option("--older", type=DURATION, help="its time is longer ago than this")
-@click.option("--newer", type=DURATION, help="its time is not longer ago than this")
-@click.option("--limit", type=click.IntRange(1, 1000), default=30, show_default=True, help="most tasks to show")
+@click.option("--older", type=DURATION, help="older than this, by the time of the state")
+@click.option("--newer", type=DURATION, help="at most this old, by the time of the state")
 @click.option(
-    "--scan", type=click.IntRange(1, 1_000_000), default=10_000, show_default=True, help="most tasks to look at"
+    "--limit", type=click.IntRange(1, 1000), default=30, show_default=True, help="maximum number of tasks to show"
 )
-@click.option("--cursor", metavar="TEXT", help="go on where an answer before ended")
+@click.option(
+    "--scan",
+    type=click.IntRange(1, 1_000_000),
+    default=10_000,
+    show_default=True,
+    help="maximum number of tasks to read",
+)
+@click.option("--cursor", metavar="TEXT", help="continue a previous search")
 @click.pass_obj
 def find_tasks(
     session: Session,
@@ -180,9 +188,9 @@ def find_tasks(
     newer: timedelta | None,
     **wanted: Any,
 ) -> None:
-    """Find tasks of a state by what they hold; all that is given has to fit.
+    """Search the tasks of a state. A task must match every option.
 
-    At most --scan tasks are looked at. Where that was not all of them, the answer ends with a cursor to go on with.
+    At most --scan tasks are read. If there are more, the output ends with a cursor to continue with.
     """
     _check_group(queue, state, group)
     out = session.output
@@ -225,7 +233,7 @@ def _find(
 @ids_option
 @click.pass_obj
 def inspect_tasks(session: Session, queue: str, ids: tuple[str, ...]) -> None:
-    """Show all that is known about a task, its payload and result too."""
+    """Show everything about tasks, including payload and result."""
     out = session.output
     found = [session.inspector.task(queue, each) for each in ids]
     if out.as_json:
@@ -293,13 +301,13 @@ def _described(task: TaskInfo | UnreadableTask, now: datetime) -> dict[str, str]
 
 @task.command("cancel")
 @ids_option
-@click.option("--retry", is_flag=True, help="run them again, like those that fail (default: they are archived)")
-@click.option("--discard", is_flag=True, help="drop them")
+@click.option("--retry", is_flag=True, help="retry them as if they had failed (default: archive them)")
+@click.option("--discard", is_flag=True, help="delete them")
 @click.pass_obj
 def cancel_tasks(session: Session, ids: tuple[str, ...], retry: bool, discard: bool) -> int:
     """Ask the workers to cancel running tasks.
 
-    A signal is sent to all of them; the one that runs the task cancels it. A task that does not run is refused.
+    Every worker receives the request, and the one that runs the task cancels it. Tasks that do not run are refused.
     """
     if retry and discard:
         raise click.UsageError("give either --retry or --discard", click.get_current_context())
@@ -316,7 +324,7 @@ def cancel_tasks(session: Session, ids: tuple[str, ...], retry: bool, discard: b
 @ids_option
 @click.pass_obj
 def run_tasks(session: Session, queue: str, ids: tuple[str, ...]) -> int:
-    """Put tasks that wait, were archived or are kept at the end of their queue now."""
+    """Run waiting, archived or completed tasks now: put them at the end of their queue."""
 
     def run(task_id: str) -> str:
         session.inspector.run_task(queue, task_id)
@@ -328,10 +336,10 @@ def run_tasks(session: Session, queue: str, ids: tuple[str, ...]) -> int:
 @task.command("move")
 @queue_option
 @ids_option
-@click.option("--to", required=True, type=QUEUE, metavar="QUEUE", help="queue to move them to")
+@click.option("--to", required=True, type=QUEUE, metavar="QUEUE", help="target queue")
 @click.pass_obj
 def move_tasks(session: Session, queue: str, ids: tuple[str, ...], to: str) -> int:
-    """Move tasks that do not run just now to another queue."""
+    """Move tasks to another queue, except running ones."""
 
     def move(task_id: str) -> str:
         session.inspector.move_task(queue, task_id, to)
@@ -345,7 +353,7 @@ def move_tasks(session: Session, queue: str, ids: tuple[str, ...], to: str) -> i
 @ids_option
 @click.pass_obj
 def archive_tasks(session: Session, queue: str, ids: tuple[str, ...]) -> int:
-    """Put tasks that wait into the archive."""
+    """Archive waiting tasks."""
 
     def archive(task_id: str) -> str:
         session.inspector.archive_task(queue, task_id)
@@ -360,7 +368,7 @@ def archive_tasks(session: Session, queue: str, ids: tuple[str, ...]) -> int:
 @yes_option
 @click.pass_obj
 def delete_tasks(session: Session, queue: str, ids: tuple[str, ...], yes: bool) -> int:
-    """Delete tasks that do not run just now."""
+    """Delete tasks, except running ones."""
     confirm(f"Delete {len(ids)} task{'s' if len(ids) > 1 else ''} of queue {queue}?", yes=yes)
 
     def delete(task_id: str) -> str:

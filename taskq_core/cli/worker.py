@@ -17,7 +17,7 @@ from taskq_core.settings import Settings
 from taskq_core.worker import Worker
 from taskq_core.worker.autoreload import FolderWatch, Reloading, run_with_autoreload
 
-RELOAD_HELP = "start anew when code below this folder changes, after running tasks have finished; for development"
+RELOAD_HELP = "restart when Python code below this folder changes, after running tasks have finished; for development"
 
 
 def click_options(
@@ -48,7 +48,7 @@ def make_command(
         settings: The settings, where they are known already; the help shows their values.
     """
     command = click.command(
-        "worker", cls=Command, help=description, short_help="Run tasks until told to stop.", epilog=epilog
+        "worker", cls=Command, help=description, short_help="Run tasks until stopped.", epilog=epilog
     )(work)
     command.params += click_options(settings)
     return command

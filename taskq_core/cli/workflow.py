@@ -10,19 +10,17 @@ from taskq_core.cli.session import Session
 from taskq_core.dashboard import MEMBERS_MAX, WORKFLOWS_MAX, Dashboard, WorkflowRow
 from taskq_core.workflow import WorkflowState
 
-workflow = Group("workflow", help="Look at workflows, cancel them, and run what failed again.")
+workflow = Group("workflow", help="List, inspect, cancel and retry workflows.")
 _queue = click.option("-q", "--queue", required=True, type=QUEUE, help="home queue of the workflow")
 
 
 @workflow.command("list", aliases=("ls",))
-@click.option("--page", type=click.IntRange(1), default=1, show_default=True, help="number of the page")
-@click.option(
-    "--size", type=click.IntRange(1, WORKFLOWS_MAX), default=30, show_default=True, help="workflows on a page"
-)
+@click.option("--page", type=click.IntRange(1), default=1, show_default=True, help="page number")
+@click.option("--size", type=click.IntRange(1, WORKFLOWS_MAX), default=30, show_default=True, help="workflows per page")
 @click.argument("queue", type=QUEUE)
 @click.pass_obj
 def list_workflows(session: Session, queue: str, page: int, size: int) -> None:
-    """List workflows whose home is QUEUE: those that run, then those that ended, each the newest first."""
+    """List the workflows of the home queue QUEUE: running ones first, then ended ones, the newest first."""
     out = session.output
     found = Dashboard(session.inspector).workflows(queue, skip=(page - 1) * size, count=size)
     if out.as_json:
@@ -67,12 +65,12 @@ def _progress(row: WorkflowRow) -> str:
     "form",
     type=click.Choice(["text", "mermaid", "json"]),
     default="text",
-    help="lines of text (the default), a flowchart of Mermaid, or JSON as with --json",
+    help="text (the default), a Mermaid flowchart, or JSON as with --json",
 )
 @click.argument("workflow_id", metavar="ID")
 @click.pass_obj
 def show_workflow(session: Session, queue: str, workflow_id: str, form: str) -> None:
-    """Show the workflow ID: how it stands, its steps, and what they come after."""
+    """Show the state and the steps of the workflow ID."""
     out = session.output
     graph = Dashboard(session.inspector).workflow(queue, workflow_id).graph
     if out.as_json or form == "json":
@@ -98,14 +96,14 @@ def show_workflow(session: Session, queue: str, workflow_id: str, form: str) -> 
 
 @workflow.command("step")
 @_queue
-@click.option("--page", type=click.IntRange(1), default=1, show_default=True, help="number of the page")
-@click.option("--size", type=click.IntRange(1, MEMBERS_MAX), default=30, show_default=True, help="members on a page")
-@click.option("--failed", is_flag=True, help="members that have failed alone; some, if there are more than --size")
+@click.option("--page", type=click.IntRange(1), default=1, show_default=True, help="page number")
+@click.option("--size", type=click.IntRange(1, MEMBERS_MAX), default=30, show_default=True, help="members per page")
+@click.option("--failed", is_flag=True, help="only failed members; if there are more than --size, some of them")
 @click.argument("workflow_id", metavar="ID")
 @click.argument("name", metavar="STEP")
 @click.pass_obj
 def show_step(session: Session, queue: str, workflow_id: str, name: str, page: int, size: int, failed: bool) -> None:
-    """Show the step STEP of the workflow ID: what it returned, or the members of a group with how each stands."""
+    """Show the step STEP of the workflow ID: its result, or the members of a group."""
     out = session.output
     found = Dashboard(session.inspector).workflow_step(
         queue, workflow_id, name, skip=(page - 1) * size, count=size, only_failed=failed
@@ -155,7 +153,7 @@ def _cut(data: bytes, size: int) -> str:
 @click.argument("workflow_ids", metavar="ID...", nargs=-1, required=True)
 @click.pass_obj
 def cancel_workflows(session: Session, queue: str, workflow_ids: tuple[str, ...], yes: bool) -> int:
-    """Cancel the workflow ID: no further step starts, those that wait are dropped, those that run are told."""
+    """Cancel workflows: no further step starts, waiting steps are dropped, running steps are cancelled."""
     confirm(f"Cancel {_named(workflow_ids)} of {queue}?", yes=yes)
 
     def act(workflow_id: str) -> Answer:
@@ -171,7 +169,7 @@ def cancel_workflows(session: Session, queue: str, workflow_ids: tuple[str, ...]
 @click.argument("workflow_ids", metavar="ID...", nargs=-1, required=True)
 @click.pass_obj
 def retry_workflows(session: Session, queue: str, workflow_ids: tuple[str, ...]) -> int:
-    """Run the steps of the workflow ID that failed again, and then what was skipped for their sake."""
+    """Retry the failed steps of workflows, and then the steps that were skipped because of them."""
 
     def act(workflow_id: str) -> Answer:
         count = session.app.workflow(workflow_id, queue).retry()

@@ -15,7 +15,7 @@ from taskq_core.cli.session import Session
 from taskq_core.cli.worker import click_options
 from taskq_django.app import taskq
 
-DESCRIPTION = f"{scheduler.DESCRIPTION} A worker started with runworker does it as well."
+DESCRIPTION = f"{scheduler.DESCRIPTION} Each worker of runworker does so as well."
 
 
 def add_scheduler_arguments(parser: argparse.ArgumentParser) -> None:

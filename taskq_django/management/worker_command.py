@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
     from taskq_core.cli.session import Session
 
-DESCRIPTION = f"{running.DESCRIPTION} Tasks are those in the tasks.py of the installed apps."
+DESCRIPTION = f"{running.DESCRIPTION} The tasks are in tasks.py of each app, and in the modules of TASKQ['INCLUDE']."
 
 
 class HelpFormatter(DjangoHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Django's order of options, with the line breaks of the examples kept."""
 
 
-_AUTORELOAD_HELP = "start anew when code changes, after running tasks have finished; for development"
+_AUTORELOAD_HELP = "restart when code changes, after running tasks have finished; for development"
 
 
 _NO_TASKS_HINT = (

@@ -74,7 +74,7 @@ def _root() -> Root:
 class Command(BaseCommand):
     """Work with the task queue."""
 
-    help = "Work with the task queue: look at it, change it, run it."
+    help = "Run workers, and manage queues and tasks."
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
         """Let click read what is not Django's."""
@@ -113,5 +113,5 @@ class Command(BaseCommand):
                 raise SystemExit(FAILED) from None
             raise CommandError(text) from None
         if isinstance(status, int) and status:
-            problem = "it is not ready" if list(words[:1]) == ["health"] else "not all of it could be done"
+            problem = "the queues do not work now" if list(words[:1]) == ["health"] else "some items failed; see above"
             raise CommandError(problem if status == FAILED else "", returncode=status)
