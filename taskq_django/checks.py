@@ -91,9 +91,9 @@ def check_names(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[
 def check_queues(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """Warn of tasks whose queue is not in `QUEUES`, so that workers do not serve it by default."""
     try:
-        settings = taskq.settings
+        settings, tasks = taskq.settings, taskq.task_queues()
     except ConfigurationError:
-        return []  # E001 or E002 tells of it
+        return []  # another check tells of it
     queues = settings.queues
     return [
         Warning(
@@ -103,7 +103,7 @@ def check_queues(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list
             "it, add 'taskq.W011' to SILENCED_SYSTEM_CHECKS.",
             id="taskq.W011",
         )
-        for queue, names in taskq.task_queues().items()
+        for queue, names in tasks.items()
         if queue not in queues and not settings.eager
     ]
 

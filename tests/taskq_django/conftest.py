@@ -19,6 +19,12 @@ def json_support(django_db_setup: None, django_db_blocker: Any) -> None:
             assert each.features.supports_json_field
 
 
+@pytest.fixture(autouse=True)
+def no_queues_of_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the queues of the test project's tasks from system checks: tests replace `TASKQ`, and with it `QUEUES`."""
+    monkeypatch.setattr(taskq, "task_queues", dict)
+
+
 @pytest.fixture
 def redis(redis_server: RedisServer, settings: Any) -> Iterator[RedisServer]:
     """An empty Redis, which `TASKQ` names. It is there, so it is waited for as long as a busy machine takes."""

@@ -358,6 +358,7 @@ def test_the_class_of_a_stored_error_imports_no_module(redis: RedisServer, scrip
 
 
 @pytest.mark.redis
+@pytest.mark.filterwarnings("ignore::taskq_core.QueueUnservedWarning")
 async def test_any_queue_may_be_named_and_is_looked_into(redis: RedisServer, settings: Any) -> None:
     settings.TASKS = {"default": {"BACKEND": "taskq_django.TaskQBackend", "QUEUES": []}}
     result = await parcels.label.using(queue_name="of-this-customer").aenqueue(1)

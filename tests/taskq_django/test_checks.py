@@ -30,18 +30,13 @@ def ids(*, deploy: bool = False) -> list[str]:
     return [str(message.id) for message in ours(deploy=deploy)]
 
 
-@pytest.fixture(autouse=True)
-def _no_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out the tasks of the test project, whose queues the settings of most tests do not name."""
-    monkeypatch.setattr(taskq, "_tasks", {})
-
-
 @pytest.mark.redis
 def test_good_settings_pass(redis: RedisServer) -> None:
     assert ours(deploy=True) == []
 
 
 def test_a_task_whose_queue_is_not_in_the_settings_is_warned_of(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(taskq, "task_queues")  # the one of conftest.py
     monkeypatch.setattr(taskq, "_tasks", {})
     settings.TASKQ = {"QUEUES": ["critical", "default"]}
     for name in ("charge", "refund"):

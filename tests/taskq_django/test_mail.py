@@ -239,6 +239,7 @@ class TestEnqueueing:
             "data": "JVBERi0xLjQA/w==",
         }
 
+    @pytest.mark.filterwarnings("ignore::taskq_core.QueueUnservedWarning")
     def test_options_of_the_task(self, settings: Any) -> None:
         """Those of the settings, and over them those of the connection."""
         settings.TASKQ = {**NOWHERE, "EMAIL": {"BACKEND": NOTING, "OPTIONS": {"queue": "mail", "max_retry": 3}}}
@@ -402,6 +403,7 @@ class TestRefusals:
 
 @pytest.mark.skipif(not hasattr(mail, "mailers"), reason="MAILERS came with Django 6.1")
 class TestMailers:
+    @pytest.mark.filterwarnings("ignore::taskq_core.QueueUnservedWarning")
     def test_a_mailer_enqueues_for_another(self) -> None:
         configured = {
             "default": {"BACKEND": BACKEND, "OPTIONS": {"using": "real", "queue": "mail"}},

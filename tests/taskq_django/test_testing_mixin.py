@@ -35,6 +35,7 @@ class TestInTestCase(TaskQTestMixin, TestCase):
         assert (run.id, run.outcome) == (enqueued.id, "completed")
         assert Group.objects.get().name == "b"
 
+    @pytest.mark.filterwarnings("ignore::taskq_core.QueueUnservedWarning")
     def test_time_passes_on_demand_in_all_queues(self) -> None:
         cascade.delay("Ada")
 

@@ -1,11 +1,13 @@
 """A worker in the process of an app: it works, it is told of at `/readyz`, and one that dies is followed by another."""
 
 import asyncio
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +18,7 @@ from httpx import ASGITransport
 from httpx import AsyncClient as HttpClient
 
 from taskq_core import ConfigurationError, TaskContext, TaskQ
+from taskq_core.inspector import AsyncInspector
 from taskq_core.worker import Worker, WorkerConfig, background
 from taskq_fastapi import ClientDep, health_router, taskq_lifespan
 from tests.redis_server import RedisServer
@@ -50,6 +53,33 @@ async def until(web: HttpClient, wanted: Callable[[Any], bool], *, status: int) 
             if answer.status_code == status and wanted(answer.json()):
                 return answer.json()
             await asyncio.sleep(0)
+
+
+async def test_it_runs_a_scheduler_for_the_periodic_tasks_of_included_modules(
+    server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "hourly_tasks.py").write_text(
+        "from taskq_core.app import applications\n"
+        "(taskq,) = (each for each in applications() if each.settings.include == ('hourly_tasks',))\n"
+        "taskq.schedule('@hourly', taskq.task(name='hourly')(lambda: None), id='hourly')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    taskq = TaskQ(server.url, include=["hourly_tasks"])
+
+    async with served(taskq):
+        assert set(taskq.tasks) == {"hourly"}
+        inspector = AsyncInspector(taskq)
+        async with asyncio.timeout(30):
+            while [entry.id for entry in await inspector.scheduler_entries()] != ["hourly"]:
+                pass
+    sys.modules.pop("hourly_tasks")
+
+
+async def test_one_without_tasks_is_warned_of(taskq: TaskQ, caplog: pytest.LogCaptureFixture) -> None:
+    async with served(taskq):
+        pass
+
+    assert "no tasks are registered" in caplog.text
 
 
 async def test_it_runs_what_the_app_enqueues_and_says_that_it_is_ready(server: RedisServer, taskq: TaskQ) -> None:
