@@ -32,18 +32,25 @@ _MEMORY_SAMPLES = 20
 
 def queue_info(keys: Keys, name: str) -> Steps[QueueInfo]:
     """Return how a known queue stands."""
-    queue = yield from known_queue(keys, name)
-    info = _queue_info(name, (yield from ask(operations.count_tasks(queue))))
-    return (yield from with_workers(keys, [info]))[0]
+    (info,) = yield from with_workers(keys, (yield from _counted(keys, name)))
+    return info
 
 
 def queue_infos(keys: Keys) -> Steps[list[QueueInfo]]:
     """Return how every queue stands; one that is damaged hides no other."""
+    return (yield from with_workers(keys, (yield from _counted(keys))))
+
+
+def _counted(keys: Keys, name: str | None = None) -> Steps[list[QueueInfo]]:
+    """Return the queue of a name, or all queues, without asking whether workers serve them."""
+    if name is not None:
+        queue = yield from known_queue(keys, name)
+        return [_queue_info(name, (yield from ask(operations.count_tasks(queue))))]
     infos = []
     for name in (yield from ask(operations.list_queues(keys.queues))):
         info = yield from whole_or_damaged(keys, name)
         infos.append(info)
-    return (yield from with_workers(keys, infos))
+    return infos
 
 
 def whole_or_damaged(keys: Keys, name: str) -> Steps[QueueInfo]:
@@ -253,7 +260,7 @@ def tasks(
         raise ConfigurationError("state 'aggregating' needs queue and group: tasks in groups are listed by group")
     if name is not None and state is not None:
         return (yield from listing.of_state(name, state, group))
-    infos = (yield from queue_infos(keys)) if name is None else [(yield from queue_info(keys, name))]
+    infos = yield from _counted(keys, name)
     return (yield from listing.of_queues(infos, state))
 
 

@@ -73,7 +73,7 @@ def tick() -> None: ...
 """
 
 
-@pytest.mark.parametrize("command", [("scheduler",), ("worker", "--with-scheduler")], ids=["scheduler", "worker"])
+@pytest.mark.parametrize("command", [("scheduler",), ("worker",)], ids=["scheduler", "worker"])
 def test_hooks_and_providers_that_hang_do_not_hold_up_the_end(
     tmp_path: Path, redis_server: RedisServer, command: tuple[str, ...]
 ) -> None:

@@ -238,7 +238,7 @@ def test_a_worker_does_it_all_and_what_is_due_by_itself(studio: Studio) -> None:
     finally:
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(60) == 0, log.read_text()
-    assert "scheduler    runs as well" in log.read_text()
+    assert "scheduler    off" not in log.read_text()
     backups = {path.name for path in (studio.folder / "backups").glob("studio-*.sqlite3")}
     assert backups
     assert backups <= {f"studio-{day:%Y-%m-%d}.sqlite3" for day in (began, datetime.now(UTC))}, "one a day"

@@ -131,6 +131,7 @@ def test_a_value_that_the_parameter_cannot_have_is_refused(tasks: Captured, send
         tasks.assert_not_enqueued(send, to=3)
 
 
+@pytest.mark.filterwarnings("ignore::taskq_core.QueueUnservedWarning")
 def test_it_says_what_was_enqueued(tasks: Captured, send: Any) -> None:
     send.delay("a@b.c")
     send.using(run_after=60, queue="low").delay("d@e.f", subject="Two")

@@ -186,6 +186,7 @@ async def _enqueue(client: Any, note: Any) -> None:
 
 
 class TestRecords:
+    @pytest.mark.filterwarnings("ignore::taskq_core.QueueUnservedWarning")
     def test_a_record_tells_what_was_asked_for(self, taskq: TaskQ) -> None:
         @taskq.task(name="report", queue="low", max_retry=2, timeout=90, retention=60, headers={"tenant": "a"})
         def report(day: datetime, title: str = "none") -> None: ...
@@ -333,6 +334,7 @@ class TestRun:
             with pytest.raises(RuntimeError, match="20 runs"):
                 tasks.run()
 
+    @pytest.mark.filterwarnings("ignore::taskq_core.QueueUnservedWarning")
     def test_queues_go_by_their_weight(self, taskq: TaskQ, ran: list[Any]) -> None:
         note = taskq.task(name="note")(lambda n: ran.append(n))
 
