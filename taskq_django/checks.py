@@ -93,7 +93,7 @@ def check_queues(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list
     try:
         settings, tasks = taskq.settings, taskq.task_queues()
     except ConfigurationError:
-        return []  # another check tells of it
+        return []  # another check reports it
     queues = settings.queues
     return [
         Warning(

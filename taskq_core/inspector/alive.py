@@ -11,7 +11,7 @@ from taskq_core.wire import Keys, ServerInfo
 
 _STEP = 500
 _OVERLAP = 50
-"""Members read again with the next page: so many may have moved to the end meanwhile, and none is missed."""
+"""Members that are read again with the next page, because a heartbeat between two pages moves members to the end."""
 
 
 def alive(index: str) -> Steps[list[str]]:

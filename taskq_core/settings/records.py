@@ -306,7 +306,7 @@ def _email(value: Any) -> EmailSettings:
 
 
 DEFAULT_QUEUES: Mapping[str, int] = MappingProxyType({"default": 1})
-"""The queues that a worker serves where nobody says otherwise."""
+"""The queues that a worker serves by default."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
