@@ -4,9 +4,11 @@
 `run`. Only the first uses click, so this module does not import it. The worker itself is in `taskq_core.worker`.
 """
 
+import contextlib
 import importlib.metadata
 import logging
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,12 +20,15 @@ from taskq_core.logs import FIELDS, LineFormatter, task_fields
 from taskq_core.settings import Settings, parse_queues, seconds
 from taskq_core.supervisor import Limits, Member, Supervisor, SupervisorConfig
 from taskq_core.supervisor.channel import VARIABLE
+from taskq_core.telemetry import flush
 from taskq_core.worker import Worker, WorkerConfig, WorkerListener
 
 if TYPE_CHECKING:  # `taskq worker` has its command line from click, and few workers have a scheduler
     import argparse
 
     from taskq_core.scheduler import SchedulerConfig
+
+logger = logging.getLogger("taskq.worker")
 
 DESCRIPTION = "Run tasks from the queues until stopped."
 LOG_LEVELS = (logging.ERROR, logging.INFO, logging.INFO, logging.DEBUG)
@@ -334,13 +339,28 @@ def run(
         return member.run(worker, Limits.drawn(limits.tasks, limits.memory))
     supervision = supervisor_config(app.settings, options, config, has_lifespans=bool(app.lifespans))
     if supervision is None:
-        return make_worker(app, options, stdout=stdout).run()
+        worker = make_worker(app, options, stdout=stdout)
+        worker.on_worn_out = None if sys.platform == "win32" else worker.retire
+        status = worker.run()
+        if worker.has_retired:
+            _replace_process(command())
+        return status
     narrator = Narrator(stdout)
     verbosity = int(options.get("verbosity", 1))
     supervisor = Supervisor(app, supervision, command(), say=narrator.write if verbosity else _say_nothing)
     if verbosity:
         narrator.write(banner(app, config, supervision, all_tasks=verbosity >= 2))
     return supervisor.run()
+
+
+def _replace_process(command: Sequence[str]) -> None:
+    """Start this process anew under the same pid. Threads of functions that did not end are gone then."""
+    logger.warning("this process is replaced: too many of its functions did not end when their time was over")
+    flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # the pipe is closed, or there is no stream
+            stream.flush()
+    os.execv(command[0], list(command))  # noqa: S606 - our own command line
 
 
 def _say_nothing(line: str) -> None:

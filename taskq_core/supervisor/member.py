@@ -5,7 +5,6 @@ every second. A process of which nothing is heard any more has an interpreter th
 that never lets go of its lock; the supervisor ends it. If that one is gone too, a watchdog in C does.
 """
 
-import asyncio
 import contextlib
 import faulthandler
 import logging
@@ -24,7 +23,6 @@ from taskq_core.supervisor.config import MEMBER_SHARE, Limits
 from taskq_core.telemetry import flush_at_end
 from taskq_core.worker import Worker
 from taskq_core.worker.process import run_as_process
-from taskq_core.worker.run import Run
 
 logger = logging.getLogger("taskq.supervisor")
 
@@ -35,7 +33,7 @@ LOOKED_AT_S = 3.0
 CLOSING_S = 1.0
 """Most seconds to wait for a supervisor that does not read, to tell it that the process ends."""
 _LOOK_EVERY_S = 0.05
-"""Seconds between two looks whether the worker has started, or whether its last task has ended."""
+"""Seconds between two looks whether the worker has started."""
 _WATCHDOG_MARGIN_S = 15.0
 """Seconds by which the watchdog is later than a supervisor that lives."""
 _STATM = Path("/proc/self/statm")
@@ -68,7 +66,7 @@ class Member:
             limits: When it asks to be replaced.
         """
         worker.is_watched = worker.has_supervisor = True
-        worker.on_stuck = self._stuck
+        worker.on_worn_out = self._worn_out
         self._channel.tell(
             channel.HELLO,
             token=worker.token,
@@ -97,29 +95,16 @@ class Member:
             elif word == channel.PAUSE:
                 worker.on_loop(worker.pause)
             elif word == channel.RETIRE:
-                worker.on_loop(lambda: asyncio.ensure_future(self._retire(worker)))
+                worker.retire()
         if not self._is_over.is_set():
             logger.error("the supervisor is gone; this process stops")
             worker.stop()
 
-    async def _retire(self, worker: Worker) -> None:
-        """End once all that runs has ended, but for what cannot be ended: that counts as timed out."""
-        worker.pause()
-        while any(not run.is_stuck for run in worker.runs):  # noqa: ASYNC110 - only while this process is replaced
-            await asyncio.sleep(_LOOK_EVERY_S)
-        if worker.runs:
-            worker.abort()
-        else:
-            worker.stop()
-
     # --- told to the supervisor ---------------------------------------------------------------------------------------
 
-    def _stuck(self, run: Run) -> None:
-        """Ask for a successor: the slot of a function that does not end is free again only with this process.
-
-        Its other slots are used until then.
-        """
-        self._wish = f"task {run.name} ({run.task_id}) did not end when its time was over"
+    def _worn_out(self) -> None:
+        """Ask for a successor: functions that do not end are gone only with this process. It works until then."""
+        self._wish = "too many of its functions did not end when their time was over"
 
     def _tell(self, worker: Worker, limits: Limits) -> None:
         pause_s = _LOOK_EVERY_S

@@ -1,8 +1,9 @@
 """Run tasks: open the span, decode the arguments, call the function, end it in time.
 
 Coroutines run on the loop, plain functions in threads, or in processes where their tasks say so. A function that must
-end (its time is over, it was cancelled, its lease is lost, the worker stops) is told so; its outcome is written, and
-its slot used again, only once it has really ended. One timer serves all deadlines.
+end (its time is over, it was cancelled, its lease is lost, the worker stops) is interrupted. One that has not ended
+`STUCK_S` later is abandoned: its run is settled and its slot is free, while the function goes on. At most as many
+functions are abandoned at a time as there are slots; a further one keeps its slot. One timer serves all deadlines.
 """
 
 import asyncio
@@ -33,7 +34,7 @@ logger = logging.getLogger("taskq.worker")
 LATEST_S = 253_402_300_799
 """Last Unix second a calendar holds, in the year 9999."""
 STUCK_S = 10.0
-"""Seconds after which a function that was told to end and goes on is reported."""
+"""Seconds after its interruption until a function that goes on is abandoned."""
 
 
 class Executor:
@@ -46,14 +47,14 @@ class Executor:
         tracing: Opens consumer spans.
         clock: Source of monotonic time.
         worker: Token of the worker.
-        concurrency: Most threads.
+        concurrency: Most threads in use, and most abandoned functions.
         redis_time: Returns Unix seconds by Redis's clock.
         ended: Called for each run whose function has ended.
         notes_of: Returns what takes the notes of a run, when its function makes the first.
         fields_ignored: Called with queue, name and count when fields of a payload are ignored.
         trace_malformed: Called with the queue of a message whose trace cannot be read.
         listener: Told of each run, if it wants to be.
-        stuck: Called for each run that was told to end and goes on, the first time this is noticed.
+        stuck: Called once for each run that goes on after its interruption, abandoned or not.
         state: What runs find as the state of their context.
         processes: Runs tasks that want a process of their own; None: they run in threads, as in tests.
     """
@@ -94,11 +95,14 @@ class Executor:
         self._state = state
         self._processes = processes
         self._loop = asyncio.get_running_loop()
+        self._most_abandoned = concurrency
         self._threads = TaskThreads(concurrency, call=self._call, ended=self._finish)
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
         self.running: dict[tuple[str, str], Run] = {}
         """Runs by queue and id, until their settlement is known."""
+        self.abandoned = 0
+        """Functions that go on though their runs are settled."""
         self.ignored_fields = 0
         """Unknown payload fields that were ignored."""
 
@@ -283,7 +287,47 @@ class Executor:
 
     def _finish(self, run: Run) -> None:
         run.coroutine = run.thread = None
+        if run.is_abandoned:
+            self.abandoned -= 1
+            logger.info("a function of task %s that was abandoned has ended", run.name, extra=_ids(run))
+        else:
+            self._report_end(run)
+
+    @property
+    def is_worn_out(self) -> bool:
+        """Whether no further function can be abandoned, so that the process should be replaced."""
+        return self.abandoned >= self._most_abandoned
+
+    def _abandon(self, run: Run) -> bool:
+        """Settle a run whose function goes on. False if its slot has to wait for the end of the function.
+
+        A worker that stops gives such a run back itself, and a process that runs a task is killed.
+        """
+        assert run.task is not None
+        if self.is_worn_out or run.ending is Ending.SHUTDOWN:
+            return False
+        stack = ""
+        if run.thread is not None:
+            stack = run.thread.stack()
+            if not self._threads.abandon(run):
+                return False
+        elif not run.task.is_coroutine:
+            return False
+        run.is_abandoned = True
+        self.abandoned += 1
+        logger.warning(
+            "task %s goes on %g s after it was told to end (%s): its run is settled and its slot is free, but its "
+            "function may still change things; %d of at most %d functions are abandoned%s",
+            run.name,
+            STUCK_S,
+            _ending(run),
+            self.abandoned,
+            self._most_abandoned,
+            f", this one at\n{stack}" if stack else "",
+            extra=_ids(run),
+        )
         self._report_end(run)
+        return True
 
     def end(self, run: Run, ending: Ending, *, again: bool = False) -> None:
         """Tell a run's function to end. What it was told first counts, but a lost lease counts always.
@@ -332,16 +376,19 @@ class Executor:
             if run.ending is None:
                 self.end(run, Ending.TIMEOUT)
             else:
-                logger.warning(
-                    "task %s was told to end (%s) and still runs; its slot stays taken",
-                    run.message.type,
-                    run.ending.value,
-                    extra={"queue": run.queue.name, "task_id": run.task_id},
-                )
+                self.end(run, run.ending, again=True)  # it may have swallowed the first
+                is_abandoned = self._abandon(run)
                 if not run.is_stuck:
                     run.is_stuck = True
                     self._report_stuck(run)
-                self.end(run, run.ending, again=True)  # it may have swallowed the first
+                if is_abandoned:
+                    continue
+                logger.warning(
+                    "task %s was told to end (%s) and still runs; its slot stays taken",
+                    run.name,
+                    _ending(run),
+                    extra=_ids(run),
+                )
             run.ends_by = now + STUCK_S
             upcoming = min(upcoming, run.ends_by)
         if upcoming < self._timer_at:
@@ -354,3 +401,12 @@ class Executor:
             self._timer.cancel()
         if self._processes is not None:
             await self._processes.close()
+
+
+def _ending(run: Run) -> str:
+    assert run.ending is not None
+    return run.ending.value
+
+
+def _ids(run: Run) -> dict[str, str]:
+    return {"queue": run.queue.name, "task_id": run.task_id}

@@ -84,6 +84,7 @@ class Run:
         error: What the function raised.
         failure: What error handlers are told, None if it did not fail. Set together with the settlement.
         is_reported: True while error handlers are being told.
+        is_abandoned: True once it was settled while its function goes on.
         is_stuck: True once it was noticed that the function goes on though it was told to end.
         is_over: True once it is settled, or lost for good, while error handlers are being told.
         notes: What the function notes, such as its cursor; None while it does not. Kept by who runs it.
@@ -99,6 +100,7 @@ class Run:
         "ends_by",
         "error",
         "failure",
+        "is_abandoned",
         "is_interrupted",
         "is_over",
         "is_reported",
@@ -162,7 +164,7 @@ class Run:
         self.failure: BaseException | None = None
         self.is_reported = False
         self.is_over = False
-        self.is_stuck = False
+        self.is_stuck = self.is_abandoned = False
         self.notes: RunCursor | None = None
         self.wish = CancelWish.ARCHIVE
 

@@ -8,16 +8,21 @@ each.
 A function that must end gets `TaskInterrupted` raised into it, which Python delivers between two bytecodes: not
 inside a C call, so it is best effort. The exception can only hit the task it is meant for: it is raised under a lock
 that the end of the task takes as well, and the end clears one that was not delivered yet.
+
+A thread cannot be killed. One whose function does not end can be abandoned: it leaves the pool, another thread takes
+its place, and it ends with its function.
 """
 
 import asyncio
 import contextvars
 import ctypes
 import logging
+import sys
 import threading
 import traceback
 from collections import deque
 from collections.abc import Callable
+from itertools import takewhile
 from time import monotonic, sleep
 
 from taskq_core.errors import TaskInterrupted
@@ -39,6 +44,9 @@ RELIEF_S = 0.001
 """Seconds after which functions that wait behind others get threads of their own."""
 START_AGAIN_S = 0.5
 """Seconds until a thread that the system refused is asked for again."""
+
+STACK_LINES = 8
+"""Innermost calls of an abandoned thread that the log shows."""
 
 
 class TaskThreads:
@@ -121,6 +129,14 @@ class TaskThreads:
         thread: _TaskThread | None = run.thread
         return thread is not None and thread.interrupt(run, again=again)
 
+    def abandon(self, run: Run) -> bool:
+        """Replace the thread of a function by another one. False if the function has just ended."""
+        thread: _TaskThread | None = run.thread
+        if thread is None or not thread.abandon(run):
+            return False
+        self._threads.remove(thread)
+        return True
+
     def close(self) -> None:
         """Let idle threads end. Busy ones end with their function, or with the process."""
         self.is_closed = True
@@ -181,6 +197,7 @@ class _TaskThread(threading.Thread):
         self._gate = threading.Lock()
         self._gate.acquire()
         self._current: Run | None = None
+        self._is_abandoned = False
 
     def run(self) -> None:
         while True:
@@ -189,6 +206,8 @@ class _TaskThread(threading.Thread):
                 return
             self._perform(run)
             self._threads_._finished(run)
+            if self._is_abandoned:
+                return
             del run  # an idle thread keeps nothing of its last task alive
 
     def sleep(self) -> None:
@@ -205,6 +224,20 @@ class _TaskThread(threading.Thread):
             assert self.ident is not None
             _raise_in_thread(self.ident, TaskInterrupted)
             return True
+
+    def abandon(self, run: Run) -> bool:
+        with self._lock:
+            self._is_abandoned = self._current is run
+            return self._is_abandoned
+
+    def stack(self) -> str:
+        """Return where its function is, as lines of a traceback."""
+        frame = None if self.ident is None else sys._current_frames().get(self.ident)
+        if frame is None:
+            return ""
+        frames = takewhile(lambda each: each[0].f_globals is not globals(), traceback.walk_stack(frame))
+        stack = traceback.StackSummary.extract(frames, limit=STACK_LINES)
+        return "".join(reversed(stack.format())).rstrip()
 
     def _perform(self, run: Run) -> None:
         try:

@@ -89,6 +89,8 @@ CALLED_OFF_S = 0.5
 """Seconds for which a worker that ends waits before all else for what it has asked for to be called off."""
 WAITING_LOG_S = 5.0
 """Seconds between two log lines of a worker that stops, about what it waits for."""
+RETIRE_LOOK_S = 0.05
+"""Seconds between two looks whether the last task of a worker that retires has ended."""
 ENDING_S = 2.0
 """Seconds that each part gets to end when the worker does."""
 
@@ -140,8 +142,10 @@ class Worker:
         """Whether the parent process takes back its tasks when it dies."""
         self.is_watched = False
         """Whether somebody asks for its report, so that it looks after its health without telling it over HTTP."""
-        self.on_stuck: Callable[[Run], None] | None = None
-        """Told of each run that was told to end and goes on, once."""
+        self.on_worn_out: Callable[[], None] | None = None
+        """Called when as many functions as it has slots go on after their end: its process should be replaced."""
+        self.has_retired = False
+        """Whether it stopped by itself, for its process to be replaced."""
         self.ended_count = 0
         """Tasks that have ended here, whatever became of them."""
 
@@ -167,12 +171,32 @@ class Worker:
 
     def stop(self) -> None:
         """Stop gracefully, from any thread."""
+        self.has_retired = False
         self.on_loop(self._stopping.set)
 
     def abort(self) -> None:
         """Stop without waiting for running tasks, from any thread."""
+        self.has_retired = False
         self.on_loop(self._stopping.set)
         self.on_loop(self._aborting.set)
+
+    def retire(self) -> None:
+        """Take no new tasks, and stop once running ones have ended, from any thread.
+
+        It waits for no function that outlives its end: that one counts as timed out, or cancelled.
+        """
+        self.on_loop(lambda: self._background(self._retire()))
+
+    async def _retire(self) -> None:
+        self.pause()
+        await asyncio.sleep(RETIRE_LOOK_S)  # a dequeue on its way may bring tasks
+        while not self.is_stopping and any(run.is_abandoned or not run.is_stuck for run in self.runs):  # noqa: ASYNC110 - several things
+            await asyncio.sleep(RETIRE_LOOK_S)
+        if not self.is_stopping:
+            self.has_retired = True
+            self._stopping.set()
+            if self.runs:
+                self._aborting.set()
 
     def pause(self) -> None:
         """Take no new tasks from now on; running ones go on. From the event loop."""
@@ -729,7 +753,7 @@ class Worker:
     # --- runs ---------------------------------------------------------------------------------------------------------
 
     def _ended(self, run: Run) -> None:
-        if run.notes is not None and self._notes.of(run).hold_back():
+        if run.notes is not None and not run.is_abandoned and self._notes.of(run).hold_back():
             return
         self._settler.add(run)
         self._fetcher.notify()
@@ -740,8 +764,15 @@ class Worker:
 
     def _stuck(self, run: Run) -> None:
         self.metrics.stuck(run.queue.name, run.name)
-        if self.on_stuck is not None:
-            self.on_stuck(run)
+        if not self._executor.is_worn_out:
+            return
+        if self.on_worn_out is not None:
+            self.on_worn_out()
+        else:
+            logger.error(
+                "%d functions go on after their end; any further one keeps its slot. Restart this process",
+                self._executor.abandoned,
+            )
 
     def _released(self, runs: Sequence[Run]) -> None:
         running = self._executor.running

@@ -194,7 +194,7 @@ def blocked_loop(stage: Stage, fault: PlannedFault) -> Iterator[float]:
 
 
 def stuck_in_c(stage: Stage, fault: PlannedFault) -> Iterator[float]:
-    """12: a plain function sits in one call past its timeout. It keeps its slot; nobody else notices."""
+    """12: a plain function sits in one call past its timeout. Nobody else notices."""
     stuck = program.stubborn.using(timeout=1, max_retry=0).s(stage.slot(), fault.lasts_s)
     stage.enqueue(stuck, failures=1, hopeless=True)
     yield fault.lasts_s

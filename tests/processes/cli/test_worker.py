@@ -43,6 +43,44 @@ def test_the_log_goes_to_standard_error_from_the_level_asked_for(
     assert (done.stdout == "") is (verbosity == "0")
 
 
+@pytest.mark.redis
+def test_a_process_whose_functions_do_not_end_replaces_itself(shop: str, redis_server: RedisServer) -> None:
+    """Under the same pid, so that whatever started it sees one process; the threads are gone then."""
+    (Path.cwd() / f"{shop}.py").write_text(
+        f"""
+import time
+from taskq_core import TaskQ
+from taskq_core.worker import executor
+
+executor.STUCK_S = 0.2
+taskq = TaskQ({redis_server.unix_url!r})
+
+
+@taskq.task(timeout=1, max_retry=0)
+def hang():
+    time.sleep(3600)
+"""
+    )
+    app = TaskQ(redis_server.unix_url, enqueue_timeout=30)
+    app.remote(f"{shop}.hang", timeout=1, max_retry=0).delay()
+    app.close()
+
+    done = subprocess.run(
+        (sys.executable, "-m", "taskq_core", "worker", f"{shop}:taskq", "--burst", "--concurrency", "1"),
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+
+    pids = [line.split()[-1] for line in done.stdout.splitlines() if line.strip().startswith("pid")]
+    assert len(pids) == 2
+    assert len(set(pids)) == 1
+    assert "this process is replaced" in done.stderr
+    assert redis_server.client.zcard("asynq:{default}:archived") == 1
+
+
 def test_a_worker_loads_nothing_that_only_tools_need() -> None:
     """What it starts without it neither waits for nor keeps in memory; a process of its own has loaded nothing else."""
     program = """

@@ -200,7 +200,8 @@ async def test_forged_cancel_messages_are_ignored(app: TaskQ, start: Runner, red
     assert ends.of(other.id) == ["archived"]
 
 
-async def test_a_coroutine_that_swallows_cancellation_keeps_its_slot(
+@pytest.mark.parametrize("kind", ["coroutine", "plain"])
+async def test_a_function_that_goes_on_after_its_timeout_gives_up_its_slot(
     app: TaskQ,
     start: Runner,
     redis_server: RedisServer,
@@ -208,40 +209,82 @@ async def test_a_coroutine_that_swallows_cancellation_keeps_its_slot(
     clock: Clock,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
+    kind: str,
 ) -> None:
-    """No other task takes its slot while it runs; it is told again, reported and counted; its end frees the slot."""
-    swallowed: list[int] = []
+    """Its run fails, the next task runs beside it, and what it returns in the end changes nothing."""
     stuck: list[tuple[str, str]] = []
-    release = asyncio.Event()
+    releases, ended = (asyncio.Event(), threading.Event()), threading.Event()
 
     @app.task(timeout=30, max_retry=0)
-    async def deaf() -> None:
-        while not release.is_set():
+    async def coroutine() -> str:
+        while not releases[0].is_set():
             with contextlib.suppress(asyncio.CancelledError):
-                await release.wait()
-            swallowed.append(1)
+                await releases[0].wait()
+        ended.set()
+        return "late"
+
+    @app.task(timeout=30, max_retry=0)
+    def plain() -> str:
+        with contextlib.suppress(TaskInterrupted):
+            releases[1].wait(60)  # one call into C
+        ended.set()
+        return "late"
 
     @app.task
-    async def other() -> str:
+    def other() -> str:
         return "ran"
 
     worker = await start(concurrency=1)
     monkeypatch.setattr(worker.metrics, "stuck", lambda *labels: stuck.append(labels))
+    deaf = coroutine if kind == "coroutine" else plain
     handle = await deaf.adelay()
     await until(lambda: worker.running_count == 1)
     waiting = await other.adelay()
-    await clock.advance(30 + 2 * executor.STUCK_S + 1)
-    await clock.advance(executor.STUCK_S)  # each look is a little later than it was due
-    assert len(swallowed) >= 3
-
-    assert state_of(redis_server, queue, waiting.id) == "pending"
+    await clock.advance(30 + executor.STUCK_S / 2)
     assert state_of(redis_server, queue, handle.id) == "active"
-    assert "still runs; its slot stays taken" in caplog.text
-    assert stuck == [("default", deaf.name)]
-    release.set()
+    assert state_of(redis_server, queue, waiting.id) == "pending"
+    await clock.advance(executor.STUCK_S / 2 + 1)
+
     assert await waiting.aresult(PATIENCE_S) == "ran"
     with pytest.raises(TaskFailedError, match="context deadline exceeded"):
         await handle.aresult(PATIENCE_S)
+    assert not ended.is_set()
+    assert stuck == [("default", deaf.name)]
+    assert f"task {deaf.name} goes on 10 s after it was told to end (context deadline exceeded)" in caplog.text
+    assert kind == "coroutine" or "releases[1].wait(60)" in caplog.text, "the log says where it is"
+    for release in releases:
+        release.set()
+    await until(lambda: worker._executor.abandoned == 0)
+    assert stored(redis_server, queue, handle.id).error_msg == "context deadline exceeded"
+    assert worker._fetcher.free == 1
+
+
+async def test_a_worker_abandons_as_many_functions_as_it_has_slots_and_asks_to_be_replaced(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, clock: Clock
+) -> None:
+    """A further one keeps its slot; the worker stops when told to, and waits for none of them."""
+    asked: list[int] = []
+    release = threading.Event()
+
+    @app.task(timeout=30, max_retry=0)
+    def deaf() -> None:
+        release.wait(60)
+
+    worker = await start(concurrency=2)
+    worker.on_worn_out = lambda: asked.append(worker._executor.abandoned)
+    handles = [await deaf.adelay() for _ in range(3)]
+    await until(lambda: worker.running_count == 2)
+    await clock.advance(2 * (31 + executor.STUCK_S))
+    await until(lambda: worker.running_count == 1)
+
+    assert asked[0] == 2
+    assert [state_of(redis_server, queue, handle.id) for handle in handles].count("archived") == 2
+    worker.retire()
+    await clock.advance(5)
+    assert await start.ending(worker) == 0
+    assert worker.has_retired
+    assert [state_of(redis_server, queue, handle.id) for handle in handles].count("archived") == 3
+    release.set()
 
 
 async def test_a_cancelled_run_that_goes_on_is_reported_long_before_its_time_is_over(
@@ -294,36 +337,6 @@ async def test_a_plain_function_that_swallows_an_interrupt_is_told_again(
     with pytest.raises(TaskFailedError, match="context deadline exceeded"):
         await handle.aresult(PATIENCE_S)
     assert swallowed == [0, 1]
-
-
-async def test_a_thread_in_a_c_call_keeps_its_slot(
-    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, clock: Clock
-) -> None:
-    """It cannot be interrupted there; its outcome is written when it has really ended."""
-    release = threading.Event()
-
-    @app.task(timeout=30, max_retry=0)
-    def deaf() -> None:
-        release.wait(60)  # one C call
-
-    @app.task
-    def other() -> str:
-        return "ran"
-
-    worker = await start(concurrency=1)
-    handle = await deaf.adelay()
-    await until(lambda: worker.running_count == 1)
-    run = next(iter(worker._executor.running.values()))
-    waiting = await other.adelay()
-    await clock.advance(31)
-    assert run.ending is not None
-
-    assert state_of(redis_server, queue, waiting.id) == "pending"
-    assert state_of(redis_server, queue, handle.id) == "active"
-    release.set()
-    assert await waiting.aresult(PATIENCE_S) == "ran"
-    with pytest.raises(TaskFailedError, match="context deadline exceeded"):
-        await handle.aresult(PATIENCE_S)
 
 
 async def test_a_coroutine_cancelled_before_its_first_step_ends(app: TaskQ, start: Runner) -> None:
