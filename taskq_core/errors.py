@@ -33,6 +33,7 @@
     |   `-- QueueNotEmptyError       it holds tasks, or tasks that run
     |-- TaskNotFoundError
     |-- EntryNotFoundError           no periodic entry has this id
+    |-- WorkerNotFoundError          no worker that is alive has this name
     |-- TaskStateError               the state of a task does not allow what was asked
     |   `-- TaskActiveError          it runs
     |-- NoCurrentTaskError           current_task() was called outside a task (also a LookupError)
@@ -506,6 +507,22 @@ class EntryNotFoundError(TaskQError):
 
     def __str__(self) -> str:
         return f"no periodic entry {self.entry_id!r}{self.hint and '; '}{self.hint}"
+
+
+class WorkerNotFoundError(TaskQError):
+    """No worker that is alive has this name.
+
+    Attributes:
+        worker: The id, host, or host and process id.
+        hint: Which workers there are, or the nearest of them, as the rest of a sentence.
+    """
+
+    def __init__(self, worker: str, hint: str = "") -> None:
+        super().__init__(worker, hint)
+        self.worker, self.hint = worker, hint
+
+    def __str__(self) -> str:
+        return f"no worker {self.worker!r}{self.hint and '; '}{self.hint}"
 
 
 class TaskStateError(TaskQError):

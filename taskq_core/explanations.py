@@ -291,6 +291,13 @@ SECTIONS: Sequence[Section] = (
                 "Look at the nearest id, which the message tells; start a scheduler.",
             ),
             Explanation(
+                "worker-not-found",
+                "WorkerNotFoundError",
+                "No worker of this name is alive.",
+                "It has stopped, its last heartbeat is too old, or the name is misspelt.",
+                "`taskq server list` shows the workers; name one by `<host>:<pid>`, by its host or by its id.",
+            ),
+            Explanation(
                 "task-state",
                 "TaskStateError",
                 "The state of a task does not allow what was asked; carries `state` and `reason`.",

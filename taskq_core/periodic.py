@@ -173,7 +173,7 @@ class PeriodicTask:
     @property
     def option_strings(self) -> tuple[str, ...]:
         """The options given with the entry, as Asynq writes them. What Asynq has no word for is left out."""
-        return _option_strings(self.options)
+        return option_strings(self.options)
 
 
 def _zone_name(tz: Any) -> str | None:
@@ -232,7 +232,8 @@ def checked_policy(catch_up: object, window: object) -> tuple[CatchUp, float]:
     return policy, seconds("window", window)
 
 
-def _option_strings(given: Mapping[str, Any]) -> tuple[str, ...]:
+def option_strings(given: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return options as Asynq writes them. What Asynq has no word for is left out."""
     checked = task_options(given)
     found: list[Option] = []
 

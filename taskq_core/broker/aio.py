@@ -6,7 +6,7 @@ It keeps idle lanes per event loop, and lends one to each call.
 import asyncio
 import random
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, TypeVar
 
 from taskq_core.broker.connection import ANSWER_TIMEOUT_S, CONNECT_TIMEOUT_S, Endpoint
@@ -156,9 +156,9 @@ class AsyncRunner:
             await self._close_idle(self._pools.pop(loop, None))
             await asyncio.sleep(0)  # a transport closes its socket in the loop's next turn
 
-    async def subscribe(self, channel: str) -> "Subscription":
-        """Listen on a channel, on a connection of its own."""
-        subscription = Subscription(self.endpoint, channel)
+    async def subscribe(self, *channels: str) -> "Subscription":
+        """Listen on channels, on a connection of its own."""
+        subscription = Subscription(self.endpoint, channels)
         await subscription.open()
         return subscription
 
@@ -174,11 +174,11 @@ class AsyncRunner:
 
 
 class Subscription:
-    """Messages published on one channel."""
+    """Messages published on some channels."""
 
-    def __init__(self, endpoint: Endpoint, channel: str) -> None:
+    def __init__(self, endpoint: Endpoint, channels: Sequence[str]) -> None:
         self._endpoint = endpoint
-        self._channel = channel
+        self._channels = channels
         self._connection: Any = None
 
     async def open(self) -> None:
@@ -189,8 +189,9 @@ class Subscription:
             async with asyncio.timeout(CONNECT_TIMEOUT_S + ANSWER_TIMEOUT_S):
                 connection = await self._endpoint.async_connection()
                 await connection.connect()
-                await connection.send_packed_command([pack(("SUBSCRIBE", self._channel))], check_health=False)
-                await connection.read_response()
+                await connection.send_packed_command([pack(("SUBSCRIBE", *self._channels))], check_health=False)
+                for _ in self._channels:
+                    await connection.read_response()
                 if cancellations() > told:  # swallowed on Python 3.11 by `asyncio.wait_for`, which redis-py uses
                     raise asyncio.CancelledError
         except BaseException as error:
@@ -203,6 +204,10 @@ class Subscription:
 
     async def next(self) -> str:
         """Wait for the next message. A cancelled wait closes the connection."""
+        return (await self.next_of_any())[1]
+
+    async def next_of_any(self) -> tuple[str, str]:
+        """Wait as `next`. Return the channel and the message."""
         try:
             reply = await self._connection.read_response()
         except CLIENT_ERRORS as error:
@@ -211,7 +216,7 @@ class Subscription:
         except BaseException:
             await self.close()
             raise
-        return bytes(reply[2]).decode("utf-8", "replace")
+        return bytes(reply[1]).decode("utf-8", "replace"), bytes(reply[2]).decode("utf-8", "replace")
 
     async def close(self) -> None:
         """Stop listening."""

@@ -105,7 +105,7 @@ class _Names:
         """Keys that all queues share and that say which queues, workers and schedulers there are."""
         keys = self.keys
         history = keys.scheduler_history("*")
-        return [keys.queues, f"{keys.servers}*", f"{keys.workers}*", f"{keys.schedulers}*", history]
+        return [keys.queues, f"{keys.servers}*", f"{keys.workers}*", f"{keys.schedulers}*", keys.schedules, history]
 
     @property
     def notices(self) -> list[str]:
@@ -193,11 +193,12 @@ def _grants(role: Role, names: _Names, with_lists: bool) -> Iterator[Grant]:
             yield Grant(ACTING, names.everything)
             yield Grant(LOOKING, names.fleet, "%R~")
             yield Grant("sadd srem", [names.keys.queues], "%W~")
-            yield Grant("publish subscribe", channels=[*names.notices, names.keys.cancel])
+            yield Grant("hdel hset", [names.keys.schedules], "%W~")
+            yield Grant("publish subscribe", channels=[*names.notices, names.keys.cancel, names.keys.control])
         case Role.WORKER:
             leaders = [names.keys.scheduler_leader("*"), names.keys.outbox_leader("*"), names.keys.semaphore("*")]
             yield Grant(WORKING, [*names.everything, *names.fleet, *leaders])
-            yield Grant("publish subscribe", channels=[*names.notices, names.keys.cancel])
+            yield Grant("publish subscribe", channels=[*names.notices, names.keys.cancel, names.keys.control])
 
 
 def _enqueueing(names: _Names, with_lists: bool) -> Iterator[Grant]:
@@ -245,6 +246,7 @@ def _scheduling(names: _Names) -> Iterator[Grant]:
     """Yield the rights on what a scheduler writes besides tasks: marks of entries, its lead, its entries for tools."""
     keys = names.keys
     yield Grant("get set", names.own("tick:*"))
+    yield Grant("hgetall", [keys.schedules], "%R~")
     yield Grant("del expire hdel hget hset type", names.each("runs"))
     yield Grant("del get set", [keys.scheduler_leader("*")])
     yield Grant("del expire lpush zadd zrem zremrangebyscore", [f"{keys.schedulers}*"], "%W~")

@@ -25,6 +25,7 @@ from taskq_core.errors import (
     QueueNotFoundError,
     TaskNotFoundError,
     TaskQError,
+    WorkerNotFoundError,
 )
 
 FAILED = 1
@@ -307,6 +308,7 @@ _HINTS: Mapping[type[TaskQError], str] = {
     QueueNotFoundError: "taskq queue list shows all",
     TaskNotFoundError: "taskq task list shows those there are",
     EntryNotFoundError: "taskq cron list shows those of running schedulers",
+    WorkerNotFoundError: "taskq server list shows those that run",
 }
 
 Answer = tuple[str, Mapping[str, Any]]

@@ -285,6 +285,8 @@ def entry(info: PeriodicEntryInfo) -> Document:
         "options": list(info.options),
         "next_run_at": moment(info.next_run_at),
         "previous_run_at": moment(info.previous_run_at),
+        "is_paused": info.is_paused,
+        "is_removable": info.is_removable,
     }
 
 

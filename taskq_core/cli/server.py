@@ -1,15 +1,19 @@
-"""`taskq server`: the workers that run now, of any language."""
+"""`taskq server`: the workers that run now, of any language, and requests to them."""
+
+from collections.abc import Callable
+from typing import Any
 
 import click
 
 from taskq_core.cli import documents
-from taskq_core.cli.base import Group
+from taskq_core.cli.base import Group, confirm, yes_option
 from taskq_core.cli.render import Column, shown_distance
 from taskq_core.cli.session import Session
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
 from taskq_core.dashboard import WorkerRow, worker_row
+from taskq_core.worker_control import WorkerAction
 
-server = Group("server", help="List running workers.")
+server = Group("server", help="List, quiet, resume, scale and stop running workers.")
 
 
 @server.command("list", aliases=("ls",))
@@ -49,3 +53,63 @@ def list_servers(session: Session) -> None:
 def _queues(worker: WorkerRow) -> str:
     text = ",".join(f"{queue.name}={queue.weight}" for queue in worker.queues)
     return f"{text} (strict)" if worker.strict_priority else text
+
+
+def _workers(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add which workers a command is for."""
+    names = click.argument("workers", metavar="[HOST:PID|HOST|ID]...", nargs=-1)
+    return names(click.option("every", "--all", is_flag=True, help="all workers")(command))
+
+
+def _ask(
+    session: Session, workers: tuple[str, ...], action: WorkerAction, *, every: bool, concurrency: int | None = None
+) -> int:
+    if every is bool(workers):
+        raise click.UsageError("name workers, as taskq server list shows them, or give --all")
+    asked = session.inspector.control_workers(action, None if every else workers, concurrency=concurrency)
+    places = [f"{each.host}:{each.pid}" for each in asked]
+    if session.output.as_json:
+        session.output.json({"action": action.value, "workers": [documents.server(each) for each in asked]})
+    elif places:
+        session.output.line(f"asked to {action.value}: {', '.join(places)}; taskq server list shows it in 5 seconds")
+    else:
+        session.output.line("no worker listens")
+    return 0 if places else 1
+
+
+@server.command("quiet")
+@_workers
+@click.pass_obj
+def quiet(session: Session, workers: tuple[str, ...], every: bool) -> int:
+    """Let workers take no new tasks. What they run goes on."""
+    return _ask(session, workers, WorkerAction.QUIET, every=every)
+
+
+@server.command("resume")
+@_workers
+@click.pass_obj
+def resume(session: Session, workers: tuple[str, ...], every: bool) -> int:
+    """Let quieted workers take tasks again."""
+    return _ask(session, workers, WorkerAction.RESUME, every=every)
+
+
+@server.command("scale")
+@click.option("-c", "--concurrency", type=click.IntRange(1), required=True, help="tasks at a time, for each process")
+@_workers
+@click.pass_obj
+def scale(session: Session, workers: tuple[str, ...], every: bool, concurrency: int) -> int:
+    """Let workers run another number of tasks at a time, until they are started again."""
+    return _ask(session, workers, WorkerAction.SCALE, every=every, concurrency=concurrency)
+
+
+@server.command("stop")
+@yes_option
+@_workers
+@click.pass_obj
+def stop(session: Session, workers: tuple[str, ...], every: bool, yes: bool) -> int:
+    """Stop workers gracefully, as SIGTERM does.
+
+    A process of several stops all of its worker. What runs a worker as a service, such as systemd, may start it again.
+    """
+    confirm(f"Stop {'all workers' if every else ', '.join(workers)}?", yes=yes)
+    return _ask(session, workers, WorkerAction.STOP, every=every)

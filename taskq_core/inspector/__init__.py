@@ -1,9 +1,8 @@
 """Look at queues and tasks and act on them: `Inspector` for blocking code, `AsyncInspector` for coroutines.
 
 A task that cannot be decoded is shown as such rather than hidden or raised, since somebody has to find it. What is
-asked and how the answers read is written once, in `look`, `search`, `change`, `bulk`, `matching`, `move`, `removal` and
-`presence`; the two classes only follow these steps. Whatever touches many tasks does so in small script calls, so that
-none of them holds up Redis.
+asked and how the answers read is written once, in the other modules of this room; the two classes only follow these
+steps. Whatever touches many tasks does so in small script calls, so that none of them holds up Redis.
 """
 
 from taskq_core.inspector.aio import AsyncInspector
@@ -28,6 +27,7 @@ from taskq_core.inspector.records import (
 from taskq_core.inspector.removal import QueueRemoval
 from taskq_core.inspector.selection import ALLOWED_STATES, ActionReport, Skip, TaskAction, TaskRef
 from taskq_core.inspector.sync import Inspector
+from taskq_core.worker_control import WorkerAction
 
 __all__ = [
     "ALLOWED_STATES",
@@ -53,6 +53,7 @@ __all__ = [
     "TaskPage",
     "TaskRef",
     "UnreadableTask",
+    "WorkerAction",
     "WorkerProcess",
     "total_of",
 ]

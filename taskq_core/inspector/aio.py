@@ -1,6 +1,6 @@
 """The inspector for coroutines."""
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -8,7 +8,19 @@ from typing import Any
 from taskq_core.app import TaskQ
 from taskq_core.broker import operations
 from taskq_core.broker.operations import Action, Operation
-from taskq_core.inspector import bulk, change, limits, look, move, presence, removal, search, selection
+from taskq_core.inspector import (
+    bulk,
+    change,
+    control,
+    limits,
+    look,
+    move,
+    presence,
+    removal,
+    schedules,
+    search,
+    selection,
+)
 from taskq_core.inspector.known import known_queue
 from taskq_core.inspector.limits import LimitInfo
 from taskq_core.inspector.matching import Matching, MatchingReport, act_on_matching, always
@@ -27,11 +39,14 @@ from taskq_core.inspector.records import (
 from taskq_core.inspector.removal import QueueRemoval
 from taskq_core.inspector.selection import ActionReport, TaskAction, TaskRef
 from taskq_core.limits import RateLimit
+from taskq_core.periodic import PeriodicTask
 from taskq_core.reconcile import ReconcileReport, arun, reconcile
 from taskq_core.records import TaskInfo
+from taskq_core.runtime_schedules import encode_schedule
 from taskq_core.settings import ArchiveSettings, Duration, seconds
 from taskq_core.steps import Progress, Steps, T, afollow, ask
 from taskq_core.wire import Keys, TaskState
+from taskq_core.worker_control import WorkerAction, WorkerRequest
 
 
 class AsyncInspector:
@@ -361,11 +376,36 @@ class AsyncInspector:
 
     async def scheduler_entries(self) -> list[PeriodicEntryInfo]:
         """Return the periodic entries of all schedulers that are alive, by id."""
-        return await self._follow(presence.scheduler_entries(self._keys))
+        return await self._follow(schedules.scheduler_entries(self._keys))
 
     async def scheduler_events(self, entry_id: str, page: int = 1, page_size: int = 30) -> list[SchedulerEvent]:
         """Return past enqueues of a periodic entry, the newest first. As `Inspector.scheduler_events`."""
-        return await self._follow(presence.scheduler_events(self._keys, entry_id, page=page, page_size=page_size))
+        return await self._follow(schedules.scheduler_events(self._keys, entry_id, page=page, page_size=page_size))
+
+    async def add_schedule(self, entry: PeriodicTask, *, replace: bool = False) -> None:
+        """Add a schedule while schedulers run. As `Inspector.add_schedule`."""
+        await self._follow(
+            schedules.add_schedule(self._keys, entry.id, encode_schedule(self._app, entry), replaces=replace)
+        )
+
+    async def remove_schedule(self, entry_id: str) -> None:
+        """Remove a schedule that was added by `add_schedule`. As `Inspector.remove_schedule`."""
+        await self._follow(schedules.remove_schedule(self._keys, entry_id))
+
+    async def pause_schedule(self, entry_id: str) -> bool:
+        """Let a schedule enqueue nothing until it is resumed. As `Inspector.pause_schedule`."""
+        return await self._follow(schedules.pause_schedule(self._keys, entry_id))
+
+    async def resume_schedule(self, entry_id: str) -> bool:
+        """Let a schedule go on that `pause_schedule` paused. As `Inspector.resume_schedule`."""
+        return await self._follow(schedules.resume_schedule(self._keys, entry_id))
+
+    async def control_workers(
+        self, action: WorkerAction | str, workers: Sequence[str] | None = None, *, concurrency: int | None = None
+    ) -> list[WorkerProcess]:
+        """Ask running workers to quiet, resume, scale or stop. As `Inspector.control_workers`."""
+        request = WorkerRequest(action, concurrency)
+        return await self._follow(control.control_workers(self._keys, workers, request))
 
     async def key_slot(self, queue: str) -> int:
         """Return which slot of a cluster, 0 to 16383, holds a queue of this name, whether or not it exists."""

@@ -1,4 +1,4 @@
-"""Who is there: workers with what they run, schedulers with their entries, the store itself."""
+"""Who is there: workers with what they run, and the store itself."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -8,20 +8,16 @@ from taskq_core.broker import operations
 from taskq_core.changing import wish_of
 from taskq_core.errors import (
     BrokerAuthenticationError,
-    EntryNotFoundError,
     TaskNotFoundError,
     TaskStateError,
     WireFormatError,
 )
 from taskq_core.inspector.alive import alive, server_infos
-from taskq_core.inspector.known import check_text, hint, known_queue
-from taskq_core.inspector.look import check_page
-from taskq_core.inspector.records import PeriodicEntryInfo, RunningTask, SchedulerEvent, WorkerProcess
+from taskq_core.inspector.known import check_text, known_queue
+from taskq_core.inspector.records import RunningTask, WorkerProcess
 from taskq_core.steps import Steps, ask
 from taskq_core.wire import (
     Keys,
-    SchedulerEnqueueEvent,
-    SchedulerEntry,
     ServerInfo,
     TaskState,
     WorkerInfo,
@@ -49,7 +45,8 @@ def servers(keys: Keys) -> Steps[list[WorkerProcess]]:
     return sorted((_process(info, running[info.server_id]) for info in infos), key=lambda each: (each.host, each.pid))
 
 
-def _moment(ns: int | None) -> datetime | None:
+def moment_of(ns: int | None) -> datetime | None:
+    """Return a time that a peer wrote, None if it is none."""
     try:
         return None if ns is None else datetime_of_ns(ns)
     except WireFormatError:
@@ -61,8 +58,8 @@ def _running(task: WorkerInfo) -> RunningTask:
         task_id=task.task_id,
         name=task.task_type,
         queue=task.queue,
-        started_at=_moment(task.start_time_ns),
-        deadline=_moment(task.deadline_ns),
+        started_at=moment_of(task.start_time_ns),
+        deadline=moment_of(task.deadline_ns),
     )
 
 
@@ -71,60 +68,13 @@ def _process(info: ServerInfo, running: list[RunningTask]) -> WorkerProcess:
         id=info.server_id,
         host=info.host,
         pid=info.pid,
-        started_at=_moment(info.start_time_ns),
+        started_at=moment_of(info.start_time_ns),
         status=info.status,
         queues=MappingProxyType(dict(info.queues)),
         strict_priority=info.strict_priority,
         concurrency=info.concurrency,
         running=tuple(sorted(running, key=lambda each: (each.started_at or _LAST, each.task_id))),
     )
-
-
-def scheduler_entries(keys: Keys) -> Steps[list[PeriodicEntryInfo]]:
-    """Return the entries of all schedulers that are alive, by id, each once. What cannot be read is left out."""
-    entries: dict[str, PeriodicEntryInfo] = {}
-    for key in (yield from alive(keys.schedulers)):
-        skip = 0
-        while True:
-            page = yield from ask(operations.read_entries(key, skip=skip, count=_STEP))
-            for data in page:
-                try:
-                    entry = SchedulerEntry.decode(data)
-                except WireFormatError:
-                    continue
-                entries[entry.id] = PeriodicEntryInfo(
-                    id=entry.id,
-                    spec=entry.spec,
-                    name=entry.task_type,
-                    payload=entry.task_payload,
-                    options=tuple(entry.enqueue_options),
-                    next_run_at=_moment(entry.next_enqueue_time_ns),
-                    previous_run_at=_moment(entry.prev_enqueue_time_ns),
-                )
-            skip += len(page)
-            if len(page) < _STEP:
-                break
-    return [entries[each] for each in sorted(entries)]
-
-
-def scheduler_events(keys: Keys, entry_id: str, *, page: int, page_size: int) -> Steps[list[SchedulerEvent]]:
-    """Return past enqueues of an entry, the newest first."""
-    check_text("entry_id", entry_id)
-    check_page(page, page_size)
-    history = keys.scheduler_history(entry_id)
-    found = yield from ask(operations.read_events(history, skip=(page - 1) * page_size, count=page_size))
-    if not found and not (yield from ask(operations.count_members(history))):
-        there = [entry.id for entry in (yield from scheduler_entries(keys))]
-        if entry_id not in there:
-            raise EntryNotFoundError(entry_id, hint(entry_id, there))
-    events = []
-    for data in found:
-        try:
-            event = SchedulerEnqueueEvent.decode(data)
-        except WireFormatError:
-            continue
-        events.append(SchedulerEvent(task_id=event.task_id, enqueued_at=_moment(event.enqueue_time_ns)))
-    return events
 
 
 def cancel_task(keys: Keys, task_id: str, *, retry: bool = False, keep: bool | None = None) -> Steps[int]:

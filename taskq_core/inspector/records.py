@@ -217,7 +217,7 @@ class WorkerProcess:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeriodicEntryInfo:
-    """A periodic entry of a scheduler that runs.
+    """A periodic entry of a scheduler that runs, or one that was added at run time.
 
     Attributes:
         id: Id of the entry.
@@ -227,6 +227,8 @@ class PeriodicEntryInfo:
         options: Its options as Asynq spells them, for example `Queue("low")`.
         next_run_at: When it is due next, None for never again.
         previous_run_at: When it was enqueued last, None for not yet.
+        is_paused: Whether it was paused at run time.
+        is_removable: Whether it was added at run time, so that it can be removed.
     """
 
     id: str
@@ -236,6 +238,8 @@ class PeriodicEntryInfo:
     options: Sequence[str]
     next_run_at: datetime | None
     previous_run_at: datetime | None
+    is_paused: bool = False
+    is_removable: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """The inspector for blocking code."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -8,7 +8,19 @@ from typing import Any
 from taskq_core.app import TaskQ
 from taskq_core.broker import operations
 from taskq_core.broker.operations import Action, Operation
-from taskq_core.inspector import bulk, change, limits, look, move, presence, removal, search, selection
+from taskq_core.inspector import (
+    bulk,
+    change,
+    control,
+    limits,
+    look,
+    move,
+    presence,
+    removal,
+    schedules,
+    search,
+    selection,
+)
 from taskq_core.inspector.known import known_queue
 from taskq_core.inspector.limits import LimitInfo
 from taskq_core.inspector.matching import Matching, MatchingReport, act_on_matching, always
@@ -27,11 +39,14 @@ from taskq_core.inspector.records import (
 from taskq_core.inspector.removal import QueueRemoval
 from taskq_core.inspector.selection import ActionReport, TaskAction, TaskRef
 from taskq_core.limits import RateLimit
+from taskq_core.periodic import PeriodicTask
 from taskq_core.reconcile import ReconcileReport, reconcile, run
 from taskq_core.records import TaskInfo
+from taskq_core.runtime_schedules import encode_schedule
 from taskq_core.settings import ArchiveSettings, Duration, seconds
 from taskq_core.steps import Progress, Steps, T, ask, follow
 from taskq_core.wire import Keys, TaskState
+from taskq_core.worker_control import WorkerAction, WorkerRequest
 
 
 class Inspector:
@@ -684,7 +699,7 @@ class Inspector:
 
     def scheduler_entries(self) -> list[PeriodicEntryInfo]:
         """Return the periodic entries of all schedulers that are alive, by id."""
-        return self._follow(presence.scheduler_entries(self._keys))
+        return self._follow(schedules.scheduler_entries(self._keys))
 
     def scheduler_events(self, entry_id: str, page: int = 1, page_size: int = 30) -> list[SchedulerEvent]:
         """Return past enqueues of a periodic entry, the newest first. At most the last 1000 are kept.
@@ -698,7 +713,67 @@ class Inspector:
             EntryNotFoundError: No scheduler that is alive has this entry, and none has enqueued for it.
             ConfigurationError: Page or page size is out of bounds.
         """
-        return self._follow(presence.scheduler_events(self._keys, entry_id, page=page, page_size=page_size))
+        return self._follow(schedules.scheduler_events(self._keys, entry_id, page=page, page_size=page_size))
+
+    def add_schedule(self, entry: PeriodicTask, *, replace: bool = False) -> None:
+        """Add a schedule while schedulers run. They take it up within two seconds; it stays until it is removed.
+
+        Args:
+            entry: The schedule. Its options are text, numbers and durations.
+            replace: Whether it may change a schedule that was added before under the same id.
+
+        Raises:
+            ConfigurationError: The id is taken, an option cannot be stored, or 1000 schedules were added already.
+        """
+        data = encode_schedule(self._app, entry)
+        self._follow(schedules.add_schedule(self._keys, entry.id, data, replaces=replace))
+
+    def remove_schedule(self, entry_id: str) -> None:
+        """Remove a schedule that was added by `add_schedule`.
+
+        Raises:
+            EntryNotFoundError: There is no such schedule.
+            ConfigurationError: It is declared in code or in a table.
+        """
+        self._follow(schedules.remove_schedule(self._keys, entry_id))
+
+    def pause_schedule(self, entry_id: str) -> bool:
+        """Let a schedule enqueue nothing until it is resumed, wherever it is declared. False if it was paused already.
+
+        Raises:
+            EntryNotFoundError: There is no such schedule.
+        """
+        return self._follow(schedules.pause_schedule(self._keys, entry_id))
+
+    def resume_schedule(self, entry_id: str) -> bool:
+        """Let a schedule go on that `pause_schedule` paused, without what it missed. False if it was not paused.
+
+        Raises:
+            EntryNotFoundError: There is no such schedule.
+        """
+        return self._follow(schedules.resume_schedule(self._keys, entry_id))
+
+    def control_workers(
+        self, action: WorkerAction | str, workers: Sequence[str] | None = None, *, concurrency: int | None = None
+    ) -> list[WorkerProcess]:
+        """Ask running workers to take no new tasks, to take tasks again, to change their concurrency, or to stop.
+
+        A worker that is not connected at this moment misses the request. Go's workers ignore it.
+
+        Args:
+            action: `quiet`, `resume`, `scale` or `stop`.
+            workers: Which: ids, hosts, or `<host>:<pid>`. None: all.
+            concurrency: Tasks that each of them runs at a time, for `scale`.
+
+        Returns:
+            The workers that the request was sent to, as they were before; none if nobody listens.
+
+        Raises:
+            WorkerNotFoundError: One of the names is no worker that is alive.
+            ConfigurationError: The action or the concurrency is not usable.
+        """
+        request = WorkerRequest(action, concurrency)
+        return self._follow(control.control_workers(self._keys, workers, request))
 
     def key_slot(self, queue: str) -> int:
         """Return which slot of a cluster, 0 to 16383, holds a queue of this name, whether or not it exists.

@@ -32,6 +32,13 @@ class Entry:
     """When it has to be looked at, Unix s: its next firing. None: never."""
     origin: Sequence[Any] = ()
     """What traces of its tasks link to: where it was taken up."""
+    is_held: bool = False
+    """Whether it was paused at run time."""
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether it enqueues nothing."""
+        return self.is_held or self.task.is_paused
 
     def move(self, mark: Mark) -> None:
         """Take note of how far it has come."""
@@ -46,7 +53,7 @@ class Entry:
             self.schedule,
             self.mark.at_s,
             now_s,
-            catch_up=CatchUp.SKIP if self.task.is_paused else self.task.catch_up,
+            catch_up=CatchUp.SKIP if self.is_paused else self.task.catch_up,
             window_s=self.task.window_s,
             limit=limit,
         )
@@ -57,7 +64,7 @@ class Entry:
     def describe(self, now_s: int) -> SchedulerEntry:
         """Return what tools are shown."""
         mark = self.mark
-        upcoming_s = None if mark is None else next_firing(self.schedule, mark.at_s, now_s)
+        upcoming_s = None if mark is None or self.is_paused else next_firing(self.schedule, mark.at_s, now_s)
         return SchedulerEntry(
             id=self.task.id,
             spec=self.schedule.text,
@@ -85,6 +92,7 @@ class EntryBook:
         self._zone = zone
         self._registered = registered
         self._sources: dict[int, Mapping[str, PeriodicTask]] = {}
+        self._held: frozenset[str] = frozenset()
         self.entries: dict[str, Entry] = {}
         self.by_queue: dict[QueueKeys, list[Entry]] = {}
         """The entries by the queue of their tasks."""
@@ -107,6 +115,12 @@ class EntryBook:
             task.schedule(self._zone)
         self._sources[source] = given
         self._merge()
+
+    def hold(self, ids: frozenset[str]) -> None:
+        """Pause these entries, and let all others go on."""
+        self._held = ids
+        for each in self.entries.values():
+            each.is_held = each.task.id in ids
 
     def _merge(self) -> None:
         wanted: dict[str, PeriodicTask] = {}
@@ -139,6 +153,7 @@ class EntryBook:
         schedule = task.schedule(self._zone)
         when = hashlib.sha256(f"{schedule.text}\n{task.call.task.name}".encode()).hexdigest()[:8]
         entry = Entry(task, schedule, self._keys.queue(task.call.task.options.queue), f"{task.id}:{when}")
+        entry.is_held = task.id in self._held
         entry.origin = self._registered(entry)
         return entry
 

@@ -8,6 +8,7 @@ It reads the entries of the application, asks providers for more, and runs these
 | announcer | shows the entries to tools                                                    |
 | poller    | one per provider: asks it for entries                                         |
 | follower  | one per table: takes up its entries, and tells it what they have enqueued     |
+| runtime   | takes up entries that were added or paused at run time                        |
 
 Any number of schedulers may run; see `leader` for who acts and `ticker` for why each firing is enqueued once.
 """
@@ -40,6 +41,7 @@ from taskq_core.scheduler.history import History
 from taskq_core.scheduler.leader import Leader
 from taskq_core.scheduler.listener import SchedulerListener
 from taskq_core.scheduler.poller import Poller
+from taskq_core.scheduler.runtime import RuntimeFollower
 from taskq_core.scheduler.ticker import Ticker
 from taskq_core.service import serve
 from taskq_core.settings import Settings
@@ -230,6 +232,8 @@ class Scheduler:
             Follower(table, book, keys, runner, self._clock, source=number, leads=lambda: self._leader.leads)
             for number, table in enumerate(self.app.timetable.tables, OWN_ENTRIES + 1 + len(self._pollers))
         ]
+        source = OWN_ENTRIES + 1 + len(self._pollers) + len(self._followers)
+        self._runtime = RuntimeFollower(self.app, book, runner, source=source)
         self._ready_by = self._clock.monotonic() + PROVIDERS_S
         self._status = "active"
 
@@ -240,6 +244,7 @@ class Scheduler:
             ("announcer", self._announcer.work),
             *(("provider", poller.work) for poller in self._pollers),
             *(("table of periodic tasks", follower.work) for follower in self._followers),
+            ("runtime schedules", self._runtime.work),
         ]
 
     async def close(self) -> None:
@@ -279,8 +284,8 @@ class Scheduler:
         return len(self._book.entries)
 
     async def _lead(self) -> float:
-        were_asked = [each.was_asked for each in self._pollers] + [each.was_asked for each in self._followers]
-        if not all(were_asked) and self._clock.monotonic() < self._ready_by:
+        sources: list[Poller | Follower | RuntimeFollower] = [*self._pollers, *self._followers, self._runtime]
+        if not all(each.was_asked for each in sources) and self._clock.monotonic() < self._ready_by:
             return 0.02
         try:
             self._read_entries()

@@ -65,6 +65,7 @@ class _Candidate:
     tick: Tick
     prepared: Prepared[Any] | None
     error: Exception | None = None
+    is_paused: bool = False
 
 
 _Settled = tuple[_Candidate, FiringOutcome, Exception | None]
@@ -217,8 +218,8 @@ class Ticker:
         tick = Tick(entry.key, before_s, at_s, None, entry.task.run_key)
         task_id = call.task.options.task_id or tick_task_id(entry.task.id, call.task.name, at_s)
         firing = Firing(entry=entry.task, at=utc_datetime(at_s), task_id=task_id)
-        if entry.task.is_paused:
-            return _Candidate(entry, firing, tick, None)
+        if entry.is_paused:
+            return _Candidate(entry, firing, tick, None, is_paused=True)
         await self._tell(self._app.timetable.told_before, firing)
         try:
             if self._preparer.middleware.sees_calls:
@@ -262,7 +263,7 @@ class Ticker:
             failed = [
                 (each, FiringOutcome.FAILED, each.prepared.failure(cause) if each.prepared else each.error)
                 for each in batch
-                if not each.entry.task.is_paused
+                if not each.is_paused
             ]
             self._note(failed, started)
             await self._tell_after(failed)
@@ -272,7 +273,7 @@ class Ticker:
         for each, code in zip(batch, answer.codes, strict=True):
             if code == TickCode.SUPERSEDED:
                 each.entry.mark = None  # to be read anew
-            elif code != TickCode.EARLY and each.entry.task.is_paused:
+            elif code != TickCode.EARLY and each.is_paused:
                 self._pass_over(each)
             elif code != TickCode.EARLY:
                 settled.append(self._settle(each, code))

@@ -9,6 +9,8 @@ A process says                            a supervisor says
   report   how it is, every second, and     pause    take no new tasks, as SIGTSTP
            why it wants a successor         retire   a successor works: finish what runs, then end
   closing  it ends now
+  leave    an operator asked it to stop:
+           all processes are to stop
 """
 
 import json
@@ -24,7 +26,7 @@ VARIABLE = "_TASKQ_SUPERVISED"
 LONGEST_LINE = 1 << 20
 """Most bytes of one line."""
 
-HELLO, READY, REPORT, CLOSING = "hello", "ready", "report", "closing"
+HELLO, READY, REPORT, CLOSING, LEAVE = "hello", "ready", "report", "closing", "leave"
 STOP, ABORT, PAUSE, RETIRE = "stop", "abort", "pause", "retire"
 
 

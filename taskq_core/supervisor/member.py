@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 with contextlib.suppress(ImportError):  # Windows, where there is no supervisor
@@ -67,6 +68,7 @@ class Member:
         """
         worker.is_watched = worker.has_supervisor = True
         worker.on_worn_out = self._worn_out
+        worker.on_stop_asked = partial(self._channel.tell, channel.LEAVE)
         self._channel.tell(
             channel.HELLO,
             token=worker.token,

@@ -351,7 +351,11 @@ class Supervisor:
                 self._wants_successor(child, str(facts["wish"]))
             self._mind_memory(child)
             return
-        if word == channel.HELLO:
+        if word == channel.LEAVE:
+            if not self._is_stopping:
+                logger.info("stopping, as an operator has asked process %d (pid %d)", child.place, child.pid)
+                self.stop()
+        elif word == channel.HELLO:
             child.who = facts
             if child.stage is Stage.LOADING:
                 child.stage = Stage.STARTING

@@ -237,7 +237,18 @@ class Keys:
         ConfigurationError: The prefix is not usable.
     """
 
-    __slots__ = ("_queues", "cancel", "prefix", "queues", "schedulers", "servers", "workers")
+    __slots__ = (
+        "_own",
+        "_queues",
+        "cancel",
+        "control",
+        "prefix",
+        "queues",
+        "schedulers",
+        "schedules",
+        "servers",
+        "workers",
+    )
 
     def __init__(self, prefix: str = DEFAULT_PREFIX) -> None:
         self.prefix = validate_prefix(prefix)
@@ -246,6 +257,9 @@ class Keys:
         self.workers = f"{prefix}:workers"  # sorted set: workers keys by expiry
         self.schedulers = f"{prefix}:schedulers"  # sorted set: scheduler keys by expiry
         self.cancel = f"{prefix}:cancel"  # channel: ids of tasks to cancel
+        self._own = own = "taskq" if prefix == DEFAULT_PREFIX else f"{prefix}:taskq"
+        self.schedules = f"{own}:schedules"  # hash: schedules added, and paused, at run time, see `runtime_schedules`
+        self.control = f"{own}:control"  # channel: requests to workers, see `taskq_core.worker.control`
         self._queues: dict[str, QueueKeys] = {}
 
     def __repr__(self) -> str:
@@ -284,13 +298,11 @@ class Keys:
 
     def scheduler_leader(self, entries: str) -> str:
         """String, expiring: which scheduler acts for a set of entries, which is named by its digest."""
-        own = "taskq" if self.prefix == DEFAULT_PREFIX else f"{self.prefix}:taskq"
-        return f"{own}:scheduler:leader:{entries}"
+        return f"{self._own}:scheduler:leader:{entries}"
 
     def outbox_leader(self, table: str) -> str:
         """String, expiring: which worker relays the rows of an outbox table."""
-        own = "taskq" if self.prefix == DEFAULT_PREFIX else f"{self.prefix}:taskq"
-        return f"{own}:outbox:leader:{table}"
+        return f"{self._own}:outbox:leader:{table}"
 
     def semaphore(self, scope: str) -> str:
         """Sorted set: who holds a place of a semaphore, by the Unix second until which it is held."""

@@ -394,6 +394,11 @@ class Executor:
         if upcoming < self._timer_at:
             self._arm(upcoming)
 
+    def resize(self, concurrency: int) -> None:
+        """Use at most so many threads, and abandon at most so many functions. Threads beyond stay, without work."""
+        self._most_abandoned = concurrency
+        self._threads.resize(concurrency)
+
     async def close(self) -> None:
         """Let threads and processes end and stop the timer."""
         self._threads.close()

@@ -116,6 +116,7 @@ class Fetcher:
         self._is_probing = False
         self._probing: set[Turn] = set()  # those that ask while no other is to
         self._concurrency = concurrency
+        self._lane_turns: list[Turn] = []
         self._in_turns = 0  # slots asked for, and outcomes carried, by turns on their way
         self._covered = 0  # slots asked for that the outcomes carried by the same turn give back before
         self._usual_answer_s = math.inf
@@ -159,6 +160,14 @@ class Fetcher:
         """Give slots back."""
         self.free += slots
         self.notify()
+
+    def resize(self, slots: int) -> None:
+        """Have another number of slots. Where fewer are left than tasks run, `free` is negative until these end."""
+        self.free += slots - self._concurrency
+        self._concurrency = slots
+        for turn in self._lane_turns:
+            turn.share = min(-(-slots // len(self._lane_turns)), BATCH_MAX)
+        self.wake()
 
     def flush_logs(self) -> None:
         """Log what was counted and not logged yet."""
@@ -223,6 +232,7 @@ class Fetcher:
             share: Most tasks to take in one turn.
         """
         turn = Turn(lane, f"-{number}", share)
+        self._lane_turns.append(turn)
         has_failed = False
         while True:
             try:

@@ -1,33 +1,32 @@
-"""Listen for cancel messages and cancel the runs they name.
+"""Listen for messages of operators and clients: tasks to cancel, and requests to this worker.
 
-A message is a bare task id, from anybody who can publish. One that names nothing that runs here costs a look into a
-dict per queue.
+A cancel message is a bare task id, from anybody who can publish. One that names nothing that runs here costs a look
+into a dict per queue. Requests come on a channel of their own: who may cancel tasks may not stop workers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from taskq_core.broker.aio import AsyncRunner
 
 
 class Subscriber:
-    """Listens on the cancel channel.
+    """Listens on channels, on one connection.
 
     Args:
         runner: Opens the subscription.
-        channel: Name of the channel.
-        cancel: Called with each task id.
+        handlers: Called with each message, by channel.
     """
 
-    def __init__(self, runner: AsyncRunner, channel: str, cancel: Callable[[str], object]) -> None:
+    def __init__(self, runner: AsyncRunner, handlers: Mapping[str, Callable[[str], object]]) -> None:
         self._runner = runner
-        self._channel = channel
-        self._cancel = cancel
+        self._handlers = handlers
 
     async def work(self) -> float:
         """Listen until the connection ends, which raises."""
-        subscription = await self._runner.subscribe(self._channel)
+        subscription = await self._runner.subscribe(*self._handlers)
         try:
             while True:
-                self._cancel(await subscription.next())
+                channel, message = await subscription.next_of_any()
+                self._handlers[channel](message)
         finally:
             await subscription.close()

@@ -82,6 +82,10 @@ class TaskThreads:
         else:
             self._wake_one()
 
+    def resize(self, size: int) -> None:
+        """Start at most so many threads from now on. On the event loop."""
+        self._size = size
+
     def _wake_one(self) -> None:
         try:
             thread = self._idle.pop()

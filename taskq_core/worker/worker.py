@@ -19,6 +19,7 @@ import socket
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -76,6 +77,7 @@ from taskq_core.worker.subscriber import Subscriber
 from taskq_core.worker.takeover import Takeover
 from taskq_core.worker.tally import Tally
 from taskq_core.worker.waker import Waker, Watcher
+from taskq_core.worker_control import WorkerAction, request_for
 
 if TYPE_CHECKING:
     from taskq_core.scheduler import Scheduler
@@ -144,6 +146,8 @@ class Worker:
         """Whether somebody asks for its report, so that it looks after its health without telling it over HTTP."""
         self.on_worn_out: Callable[[], None] | None = None
         """Called when as many functions as it has slots go on after their end: its process should be replaced."""
+        self.on_stop_asked: Callable[[], None] = self.stop
+        """Called when an operator asks it to stop."""
         self.has_retired = False
         """Whether it stopped by itself, for its process to be replaced."""
         self.ended_count = 0
@@ -204,6 +208,40 @@ class Worker:
             logger.info("no new tasks are taken")
             self.status = "stopped"
             self._stop_fetching()
+
+    def resume(self) -> None:
+        """Take tasks again after `pause`. From the event loop."""
+        if self.status == "stopped" and not self.is_stopping:
+            logger.info("tasks are taken again")
+            self.status = "active"
+            self._fetcher.is_fetching = True
+            self._fetcher.wake()
+
+    def scale(self, concurrency: int) -> None:
+        """Run another number of tasks at a time. Running ones go on. From the event loop.
+
+        Raises:
+            ConfigurationError: The number is not usable.
+        """
+        self.config = replace(self.config, concurrency=concurrency)
+        self._executor.resize(concurrency)
+        self._fetcher.resize(concurrency)
+        logger.info("%d tasks run at a time from now on", concurrency)
+
+    def _control(self, message: str) -> None:
+        """Do what an operator asks of this worker."""
+        request = request_for(self.id, message)
+        if request is None or self.status not in ("active", "stopped"):
+            return
+        logger.info("asked by an operator to %s", request.action)
+        if request.action == WorkerAction.QUIET:
+            self.pause()
+        elif request.action == WorkerAction.RESUME:
+            self.resume()
+        elif request.concurrency is not None:
+            self.scale(request.concurrency)
+        else:
+            self.on_stop_asked()
 
     def _stop_fetching(self) -> None:
         self._fetcher.is_fetching = False
@@ -524,7 +562,10 @@ class Worker:
         config, clock, runner, token = self.config, self._clock, self._runner, self._token
         leader_s = config.span("leader_lease")
         services: list[tuple[str, Callable[[], Awaitable[float]]]] = [
-            ("subscriber", Subscriber(runner, self._keys.cancel, self._cancel).work)
+            (
+                "subscriber",
+                Subscriber(runner, {self._keys.cancel: self._cancel, self._keys.control: self._control}).work,
+            )
         ]
         if runner.endpoint.has_sentinels:
             services.append(("follower", self._follow_primary))

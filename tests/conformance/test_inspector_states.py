@@ -22,7 +22,7 @@ from taskq_core.errors import (
     TaskQError,
     TaskStateError,
 )
-from taskq_core.inspector import bulk, change, look, move, presence, removal, search
+from taskq_core.inspector import bulk, change, look, move, presence, removal, schedules, search
 from taskq_core.settings import ArchiveLimits
 from taskq_core.steps import Steps, ask
 from taskq_core.wire import TaskState, build_message, decode_message, encode_message
@@ -138,8 +138,8 @@ def steps_of(broker: Broker, scenario: dict[str, Any]) -> Steps[Any]:
         "groups": lambda: look.groups(keys, queue),
         "queue_history": lambda: look.history(keys, queue, given["days"]),
         "list_servers": lambda: presence.servers(keys),
-        "list_scheduler_entries": lambda: presence.scheduler_entries(keys),
-        "list_scheduler_events": lambda: presence.scheduler_events(
+        "list_scheduler_entries": lambda: schedules.scheduler_entries(keys),
+        "list_scheduler_events": lambda: schedules.scheduler_events(
             keys, given["entry_id"], page=given["page"], page_size=given["page_size"]
         ),
     }
@@ -286,7 +286,7 @@ def test_options_of_entries_are_gos_own_words(one_server: Broker) -> None:
     scenario = by_name("scheduler_entries_list")
     load(one_server, scenario["before"])
 
-    entries = follow(one_server, presence.scheduler_entries(one_server.keys), scenario["now_ns"])
+    entries = follow(one_server, schedules.scheduler_entries(one_server.keys), scenario["now_ns"])
 
     assert [entry.options for entry in entries] == [
         ('Queue("low")', "MaxRetry(3)"),

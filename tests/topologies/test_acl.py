@@ -11,7 +11,8 @@ import pytest
 import redis
 from redis.exceptions import NoPermissionError
 
-from taskq_core import EnqueueError, TaskQ, TaskState
+from taskq_core import EnqueueError, PeriodicTask, TaskQ, TaskState
+from taskq_core.broker import operations
 from taskq_core.broker.roles import Role
 from taskq_core.cli.command import main
 from taskq_core.dashboard import Dashboard
@@ -134,6 +135,11 @@ def operate(app: TaskQ, server: RedisServer) -> None:
     inspector.set_limit(Q, "t", rate="5/s")
     inspector.pause(Q)
     inspector.resume(Q)
+    inspector.add_schedule(PeriodicTask("@daily", task, id="daily"))
+    inspector.pause_schedule("daily")
+    inspector.remove_schedule("daily")
+    assert inspector.control_workers("quiet") == []
+    app.runtime.runner.run(operations.send_control(app.runtime.keys.control, b"{}"))
     inspector.reconcile(Q, repair=True)
     assert app.workflow(begun_by_another(server)).cancel()
     inspector.remove_queue("other", force=True)
@@ -298,6 +304,8 @@ def test_a_producer_lists_deletes_pauses_and_works_not(server: RedisServer) -> N
             lambda: inspector.remove_queue(Q, force=True),
             lambda: inspector.pause(Q),
             lambda: inspector.resume(Q),
+            lambda: inspector.pause_schedule("e"),
+            lambda: app.runtime.runner.run(operations.send_control(app.runtime.keys.control, b"{}")),
         ):
             with pytest.raises(BrokerAuthenticationError):
                 attack()

@@ -131,6 +131,7 @@ from taskq_core.broker.operations.outbox import (
     resign_outbox,
 )
 from taskq_core.broker.operations.presence import (
+    delete_schedule,
     forget_peer,
     keys_of_index,
     list_alive,
@@ -139,10 +140,13 @@ from taskq_core.broker.operations.presence import (
     read_entries,
     read_events,
     read_running,
+    read_schedules,
     read_server,
     read_servers,
     read_shards,
+    send_control,
     server_info,
+    write_schedule,
 )
 from taskq_core.broker.operations.rehearsal import bring_forward, list_waiting, waiting_key
 from taskq_core.broker.operations.repair import (
@@ -442,6 +446,7 @@ __all__ = [
     "create_workflow",
     "declare_limits",
     "delete_history",
+    "delete_schedule",
     "deliver",
     "deliver_workflow",
     "dequeue",
@@ -523,6 +528,7 @@ __all__ = [
     "read_results",
     "read_running",
     "read_samples",
+    "read_schedules",
     "read_server",
     "read_servers",
     "read_shards",
@@ -553,6 +559,7 @@ __all__ = [
     "rouse",
     "sample",
     "scan_tasks",
+    "send_control",
     "server_info",
     "set_aside",
     "set_limit",
@@ -587,4 +594,5 @@ __all__ = [
     "whoami",
     "withdraw_entries",
     "write_result",
+    "write_schedule",
 ]

@@ -76,6 +76,31 @@ def read_events(history_key: str, *, skip: int, count: int) -> Operation[list[by
     return Operation("read_events", None, (history_key,), command, list)
 
 
+def read_schedules(schedules_key: str) -> Operation[dict[str, bytes]]:
+    """Read the schedules that were added or paused at run time. Reads as the fields of the hash."""
+
+    def read(reply: Any) -> dict[str, bytes]:
+        words = iter(reply)
+        return {field.decode("utf-8", "replace"): value for field, value in zip(words, words, strict=True)}
+
+    return Operation("read_schedules", None, (schedules_key,), ("HGETALL", schedules_key), read)
+
+
+def write_schedule(schedules_key: str, field: str, value: bytes) -> Operation[int]:
+    """Add, change or pause a schedule."""
+    return Operation("write_schedule", None, (schedules_key,), ("HSET", schedules_key, field, value), integer)
+
+
+def delete_schedule(schedules_key: str, *fields: str) -> Operation[int]:
+    """Remove or resume a schedule."""
+    return Operation("delete_schedule", None, (schedules_key,), ("HDEL", schedules_key, *fields), integer)
+
+
+def send_control(channel: str, request: bytes) -> Operation[int]:
+    """Send a request to workers. Reads as the number of subscribers, of all databases."""
+    return Operation("send_control", None, (channel,), ("PUBLISH", channel, request), integer)
+
+
 def _read_info(reply: Any) -> Mapping[str, str | int]:
     found: dict[str, str | int] = {}
     for line in text(reply).splitlines():

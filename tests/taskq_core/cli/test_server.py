@@ -49,6 +49,59 @@ def test_no_servers_and_no_entries(run: Run) -> None:
     assert "no periodic entries" in run("cron", "list").stdout
 
 
+def test_workers_are_asked_to_quiet_resume_scale_and_stop(run: Run, run_json: RunJson, worker: TaskQ) -> None:
+    """By any of their names; what nobody hears, and a name that none has, fails."""
+    assert run("server", "quiet", "box:7", status=1).stdout == "no worker listens\n"
+    heard = worker.runtime.runner.subscribe("taskq:control")
+    try:
+        said = run("server", "quiet", "box:7").stdout
+        run("server", "resume", "box")
+        run_json("server", "scale", "--all", "--concurrency", "3")
+        run("server", "stop", "--yes", "s1")
+        sent = [json.loads(heard.next(30) or "") for _ in range(4)]
+    finally:
+        heard.close()
+
+    assert said.startswith("asked to quiet: box:7")
+    assert [each["workers"] for each in sent] == [["s1"]] * 4
+    assert [each["action"] for each in sent] == ["quiet", "resume", "scale", "stop"]
+    assert sent[2]["concurrency"] == 3
+    assert "no worker 'bux:7'; did you mean 'box:7'?" in run("server", "quiet", "bux:7", status=1).stderr
+    assert "name workers" in run("server", "quiet", status=2).stderr
+
+
+def test_schedules_are_added_paused_resumed_and_removed(run: Run, run_json: RunJson) -> None:
+    run(
+        "cron",
+        "add",
+        "sales",
+        "--spec",
+        "@daily",
+        "--task",
+        "report",
+        "-l",
+        '{"days": 7}',
+        "-q",
+        "low",
+        "--timeout",
+        "1m",
+    )
+    (entry,) = run_json("cron", "list")["entries"]
+    assert (entry["id"], entry["spec"], entry["name"], entry["payload"]) == ("sales", "@daily", "report", '{"days":7}')
+    assert entry["options"] == ['Queue("low")', "Timeout(1m0s)"]
+
+    assert run("cron", "pause", "sales").stdout == "sales is paused\n"
+    assert "paused" in run("cron", "list").stdout
+    assert run("cron", "resume", "sales").stdout == "sales goes on\n"
+    assert "already" in run("cron", "add", "sales", "-s", "@hourly", "-t", "report", status=1).stderr
+    run("cron", "add", "sales", "-s", "@hourly", "-t", "report", "--replace")
+    assert run_json("cron", "list")["entries"][0]["spec"] == "@hourly"
+    assert run("cron", "remove", "--yes", "sales").stdout == "sales is removed\n"
+    assert run_json("cron", "list")["entries"] == []
+    assert "no periodic entry 'sales'" in run("cron", "pause", "sales", status=1).stderr
+    assert "--payload takes JSON" in run("cron", "add", "x", "-s", "@daily", "-t", "x", "-l", "{", status=2).stderr
+
+
 @pytest.fixture
 def scheduler(app: TaskQ, redis_server: RedisServer) -> TaskQ:
     """A scheduler of Go with two entries, as it tells of itself."""

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from taskq_core import TaskQ, TaskState
-from taskq_core.inspector import AsyncInspector, Inspector, TaskAction, aio, sync
+from taskq_core import PeriodicTask, TaskQ, TaskState
+from taskq_core.inspector import AsyncInspector, Inspector, TaskAction, WorkerAction, aio, sync
 from taskq_core.seen import Seen
 from taskq_core.steps import ask
 from tests.redis_server import RedisServer
@@ -22,6 +22,7 @@ GIVEN: dict[str, Any] = {
     "concurrency": 3,
     "cursor": "cursor",
     "days": 3,
+    "entry": PeriodicTask("@daily", TaskQ().remote("task")),
     "entry_id": "entry",
     "error": "error",
     "expected": b"old",
@@ -43,12 +44,14 @@ GIVEN: dict[str, Any] = {
     "rate": "5/m",
     "read": lambda keys: ask(keys),
     "repair": True,
+    "replace": True,
     "retry": True,
     "scan": 50,
     "state": TaskState.RETRY,
     "task_id": "id",
     "tasks": [],
     "to_queue": "low",
+    "workers": ["worker"],
 }
 """A value for each parameter by its name; none is the default."""
 
@@ -101,6 +104,8 @@ async def test_both_take_the_same_steps_with_the_same_arguments_and_return_the_a
     for name in METHODS:
         parameters = list(inspect.signature(getattr(Inspector, name)).parameters.values())[1:]
         given = {each.name: GIVEN[each.name] for each in parameters}
+        if name == "control_workers":
+            given["action"] = WorkerAction.SCALE
         assert all(given[each.name] != each.default for each in parameters), name
 
         taken.clear()

@@ -1,0 +1,33 @@
+"""Requests to workers: take no new tasks, take tasks again, run more or fewer at a time, stop."""
+
+from collections.abc import Sequence
+
+from taskq_core.broker import operations
+from taskq_core.errors import ConfigurationError, WorkerNotFoundError
+from taskq_core.inspector.known import hint
+from taskq_core.inspector.presence import servers
+from taskq_core.inspector.records import WorkerProcess
+from taskq_core.steps import Steps, ask
+from taskq_core.wire import Keys
+from taskq_core.worker_control import WorkerRequest
+
+
+def control_workers(keys: Keys, workers: Sequence[str] | None, request: WorkerRequest) -> Steps[list[WorkerProcess]]:
+    """Send a request to workers, and return those it was sent to; none if nobody listens."""
+    if isinstance(workers, str):
+        raise ConfigurationError(f"workers is a list of names, got {workers!r}; write [{workers!r}]")
+    alive = yield from servers(keys)
+    chosen = alive if workers is None else [each for name in workers for each in _named(name, alive)]
+    chosen = list({each.id: each for each in chosen}.values())
+    if not chosen:
+        return []
+    heard = yield from ask(operations.send_control(keys.control, request.encode([each.id for each in chosen])))
+    return chosen if heard else []
+
+
+def _named(name: str, alive: Sequence[WorkerProcess]) -> list[WorkerProcess]:
+    """Return the worker of an id or of `<host>:<pid>`, or all workers of a host."""
+    found = [each for each in alive if name in (each.id, f"{each.host}:{each.pid}", each.host)]
+    if not found:
+        raise WorkerNotFoundError(name, hint(name, [f"{each.host}:{each.pid}" for each in alive]))
+    return found

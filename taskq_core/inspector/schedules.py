@@ -1,0 +1,139 @@
+"""Schedules: which there are, and those that are added, paused, resumed and removed while schedulers run."""
+
+from dataclasses import replace
+
+from taskq_core.broker import operations
+from taskq_core.errors import ConfigurationError, EntryNotFoundError, TaskQError, WireFormatError
+from taskq_core.inspector.alive import alive
+from taskq_core.inspector.known import check_text, hint
+from taskq_core.inspector.look import check_page
+from taskq_core.inspector.presence import moment_of
+from taskq_core.inspector.records import PeriodicEntryInfo, SchedulerEvent
+from taskq_core.runtime_schedules import (
+    ADDED_MAX,
+    RuntimeSchedules,
+    entry_field,
+    paused_field,
+    read_stored,
+)
+from taskq_core.steps import Steps, ask
+from taskq_core.wire import Keys, SchedulerEnqueueEvent, SchedulerEntry
+
+_STEP = 500
+
+
+def scheduler_entries(keys: Keys) -> Steps[list[PeriodicEntryInfo]]:
+    """Return the entries of all schedulers that are alive, and those that were added at run time, by id, each once.
+
+    What cannot be read is left out.
+    """
+    runtime = RuntimeSchedules.of((yield from ask(operations.read_schedules(keys.schedules))))
+    entries = {each.id: each for entry_id, data in runtime.added.items() for each in _stored(entry_id, data)}
+    for key in (yield from alive(keys.schedulers)):
+        skip = 0
+        while True:
+            page = yield from ask(operations.read_entries(key, skip=skip, count=_STEP))
+            for data in page:
+                try:
+                    entry = SchedulerEntry.decode(data)
+                except WireFormatError:
+                    continue
+                entries[entry.id] = PeriodicEntryInfo(
+                    id=entry.id,
+                    spec=entry.spec,
+                    name=entry.task_type,
+                    payload=entry.task_payload,
+                    options=tuple(entry.enqueue_options),
+                    next_run_at=moment_of(entry.next_enqueue_time_ns),
+                    previous_run_at=moment_of(entry.prev_enqueue_time_ns),
+                    is_removable=entry.id in runtime.added,
+                )
+            skip += len(page)
+            if len(page) < _STEP:
+                break
+    for entry_id in runtime.paused & entries.keys():
+        entries[entry_id] = replace(entries[entry_id], is_paused=True, next_run_at=None)
+    return [entries[each] for each in sorted(entries)]
+
+
+def _stored(entry_id: str, data: bytes) -> list[PeriodicEntryInfo]:
+    try:
+        spec, name, payload, options = read_stored(data)
+    except (TaskQError, ValueError):
+        return []
+    return [
+        PeriodicEntryInfo(
+            id=entry_id,
+            spec=spec,
+            name=name,
+            payload=payload,
+            options=options,
+            next_run_at=None,
+            previous_run_at=None,
+            is_removable=True,
+        )
+    ]
+
+
+def scheduler_events(keys: Keys, entry_id: str, *, page: int, page_size: int) -> Steps[list[SchedulerEvent]]:
+    """Return past enqueues of an entry, the newest first."""
+    check_text("entry_id", entry_id)
+    check_page(page, page_size)
+    history = keys.scheduler_history(entry_id)
+    found = yield from ask(operations.read_events(history, skip=(page - 1) * page_size, count=page_size))
+    if not found and not (yield from ask(operations.count_members(history))):
+        there = [entry.id for entry in (yield from scheduler_entries(keys))]
+        if entry_id not in there:
+            raise EntryNotFoundError(entry_id, hint(entry_id, there))
+    events = []
+    for data in found:
+        try:
+            event = SchedulerEnqueueEvent.decode(data)
+        except WireFormatError:
+            continue
+        events.append(SchedulerEvent(task_id=event.task_id, enqueued_at=moment_of(event.enqueue_time_ns)))
+    return events
+
+
+def add_schedule(keys: Keys, entry_id: str, data: bytes, *, replaces: bool) -> Steps[None]:
+    """Add a schedule, or change one that was added."""
+    known = yield from scheduler_entries(keys)
+    there = next((each for each in known if each.id == entry_id), None)
+    if there is not None and not (replaces and there.is_removable):
+        how = "pass replace=True to change it" if there.is_removable else "it is declared in code or in a table"
+        raise ConfigurationError(f"there is a schedule {entry_id!r} already; {how}, or choose another id")
+    if there is None and sum(each.is_removable for each in known) >= ADDED_MAX:
+        raise ConfigurationError(f"at most {ADDED_MAX} schedules can be added at run time; use a table for more")
+    yield from ask(operations.write_schedule(keys.schedules, entry_field(entry_id), data))
+
+
+def remove_schedule(keys: Keys, entry_id: str) -> Steps[None]:
+    """Remove a schedule that was added at run time."""
+    entry = yield from _known(keys, entry_id)
+    if not entry.is_removable:
+        raise ConfigurationError(
+            f"schedule {entry_id!r} is declared in code or in a table; remove it there, or pause it"
+        )
+    yield from ask(operations.delete_schedule(keys.schedules, entry_field(entry_id), paused_field(entry_id)))
+
+
+def pause_schedule(keys: Keys, entry_id: str) -> Steps[bool]:
+    """Let a schedule enqueue nothing. Return False if it was paused already."""
+    yield from _known(keys, entry_id)
+    return bool((yield from ask(operations.write_schedule(keys.schedules, paused_field(entry_id), b"1"))))
+
+
+def resume_schedule(keys: Keys, entry_id: str) -> Steps[bool]:
+    """Let a paused schedule go on. Return False if it was not paused at run time."""
+    was_paused = yield from ask(operations.delete_schedule(keys.schedules, paused_field(entry_id)))
+    if not was_paused:
+        yield from _known(keys, entry_id)
+    return bool(was_paused)
+
+
+def _known(keys: Keys, entry_id: str) -> Steps[PeriodicEntryInfo]:
+    entries = yield from scheduler_entries(keys)
+    for entry in entries:
+        if entry.id == entry_id:
+            return entry
+    raise EntryNotFoundError(entry_id, hint(entry_id, [each.id for each in entries]))

@@ -1,0 +1,67 @@
+"""What operators ask of running workers, and how it reads on the channel `taskq:control`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import msgspec
+
+from taskq_core.errors import ConfigurationError
+from taskq_core.settings import check_whole, member
+
+CONCURRENCY_MAX = 100_000
+
+
+class WorkerAction(StrEnum):
+    """What a worker is asked to do."""
+
+    QUIET = "quiet"
+    """Take no new tasks. Running ones go on."""
+    RESUME = "resume"
+    """Take tasks again."""
+    SCALE = "scale"
+    """Run another number of tasks at a time."""
+    STOP = "stop"
+    """Stop gracefully, as on SIGTERM."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRequest:
+    """One request.
+
+    Attributes:
+        action: What to do.
+        concurrency: Tasks to run at a time, for `SCALE` only.
+
+    Raises:
+        ConfigurationError: A value is not usable.
+    """
+
+    action: WorkerAction | str
+    concurrency: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "action", member(WorkerAction, "action", self.action))
+        if self.action is WorkerAction.SCALE:
+            check_whole("concurrency", self.concurrency, least=1, most=CONCURRENCY_MAX)
+        elif self.concurrency is not None:
+            raise ConfigurationError(f"only 'scale' takes a concurrency, {str(self.action)!r} got {self.concurrency}")
+
+    def encode(self, workers: Sequence[str]) -> bytes:
+        """Return the message to workers with these ids."""
+        return msgspec.json.encode({"workers": workers, "action": self.action, "concurrency": self.concurrency})
+
+
+class _Message(msgspec.Struct):
+    workers: list[str]
+    action: str
+    concurrency: int | None = None
+
+
+def request_for(worker: str, message: str) -> WorkerRequest | None:
+    """Return the request of a message to a worker. None if it is for others, or cannot be read."""
+    try:
+        read = msgspec.json.decode(message, type=_Message)
+        return WorkerRequest(read.action, read.concurrency) if worker in read.workers else None
+    except (msgspec.MsgspecError, ValueError):
+        return None

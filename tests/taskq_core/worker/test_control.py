@@ -1,0 +1,118 @@
+"""What operators ask of running workers."""
+
+import asyncio
+
+import pytest
+
+from taskq_core import ConfigurationError, TaskQ
+from taskq_core.errors import WorkerNotFoundError
+from taskq_core.inspector import AsyncInspector
+from tests.redis_server import RedisServer
+from tests.taskq_core.worker.conftest import PATIENCE_S, Runner, hears_cancels, until
+
+
+@pytest.fixture
+async def inspector(app: TaskQ) -> AsyncInspector:
+    return AsyncInspector(app)
+
+
+async def test_a_worker_is_quieted_and_resumed(
+    app: TaskQ, start: Runner, redis_server: RedisServer, inspector: AsyncInspector
+) -> None:
+    """A running task goes on; what waits runs once the worker is resumed."""
+    release = asyncio.Event()
+
+    @app.task
+    async def hold() -> str:
+        await release.wait()
+        return "done"
+
+    @app.task
+    def quick() -> str:
+        return "ran"
+
+    worker = await start(concurrency=2)
+    running = await hold.adelay()
+    await until(lambda: worker.running_count == 1 and hears_cancels(redis_server))
+
+    (asked,) = await inspector.control_workers("quiet", [worker.id])
+    assert asked.id == worker.id
+    await until(lambda: worker.status == "stopped")
+    waiting = await quick.adelay()
+    release.set()
+    assert await running.aresult(PATIENCE_S) == "done"
+    assert redis_server.client.llen("asynq:{default}:pending") == 1
+
+    await inspector.control_workers("resume", [f"{asked.host}:{asked.pid}"])
+    assert await waiting.aresult(PATIENCE_S) == "ran"
+    assert worker.status == "active"
+
+
+async def test_a_worker_runs_another_number_of_tasks_at_a_time(
+    app: TaskQ, start: Runner, redis_server: RedisServer, inspector: AsyncInspector
+) -> None:
+    """More at once, in threads too; fewer once enough of those that run have ended."""
+    most = 0
+    release = asyncio.Event()
+
+    @app.task
+    async def hold() -> None:
+        nonlocal most
+        most = max(most, worker.running_count)
+        await release.wait()
+
+    worker = await start(concurrency=1)
+    for _ in range(12):
+        await hold.adelay()
+    await until(lambda: worker.running_count == 1 and hears_cancels(redis_server))
+    await inspector.control_workers("scale", concurrency=8)
+    await until(lambda: worker.running_count == 8)
+    assert worker.describe().concurrency == 8
+
+    await inspector.control_workers("scale", concurrency=2)
+    await until(lambda: worker.describe().concurrency == 2)
+    most = 0
+    release.set()
+    await until(lambda: worker.ended_count == 12)
+    assert most <= 8
+    release.clear()
+    for _ in range(4):
+        await hold.adelay()
+    await until(lambda: worker.running_count == 2)
+    assert worker._fetcher.free == 0
+    release.set()
+    await until(lambda: worker.ended_count == 16)
+
+
+async def test_a_worker_that_is_asked_to_stop_ends_gracefully_and_no_other(
+    app: TaskQ, start: Runner, redis_server: RedisServer, inspector: AsyncInspector
+) -> None:
+    @app.task
+    async def work() -> str:
+        await asyncio.sleep(0)
+        return "done"
+
+    first, second = await start(), await start()
+    await until(lambda: redis_server.client.pubsub_numsub("taskq:control")[0][1] == 2)
+    for _ in range(3):
+        redis_server.client.publish("taskq:control", b'{"workers":"x"}')
+        redis_server.client.publish("taskq:control", b"\xff")
+
+    await inspector.control_workers("stop", [first.id])
+
+    assert await start.ending(first) == 0
+    assert await (await work.adelay()).aresult(PATIENCE_S) == "done"
+    assert second.status == "active"
+
+
+async def test_requests_that_make_no_sense_are_refused(start: Runner, inspector: AsyncInspector) -> None:
+    await start()
+
+    with pytest.raises(WorkerNotFoundError, match="no worker 'web-1:7'"):
+        await inspector.control_workers("stop", ["web-1:7"])
+    with pytest.raises(ConfigurationError, match="action must be 'quiet', 'resume', 'scale' or 'stop', got 'halt'"):
+        await inspector.control_workers("halt")
+    with pytest.raises(ConfigurationError, match="concurrency must be between 1 and 100000, got 0"):
+        await inspector.control_workers("scale", concurrency=0)
+    with pytest.raises(ConfigurationError, match="'stop' got 3"):
+        await inspector.control_workers("stop", concurrency=3)
