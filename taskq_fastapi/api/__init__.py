@@ -24,6 +24,7 @@ from taskq_fastapi.api.origin import check_trusted
 from taskq_fastapi.api.parts import Parts
 from taskq_fastapi.api.problems import Problem, add_refusals, problem_route
 from taskq_fastapi.api.queue_routes import add_queue_routes
+from taskq_fastapi.api.schedule_routes import add_schedule_routes
 from taskq_fastapi.api.task_routes import add_task_routes
 from taskq_fastapi.api.worker_routes import add_worker_routes
 from taskq_fastapi.api.workflow_routes import add_workflow_routes
@@ -87,6 +88,7 @@ def taskq_router(
     add_task_routes(router, made_of)
     add_queue_routes(router, made_of)
     add_worker_routes(router, made_of)
+    add_schedule_routes(router, taskq, made_of)
     add_limit_routes(router, made_of)
     add_workflow_routes(router, taskq, made_of)
     add_refusals(router)

@@ -29,6 +29,7 @@ from taskq_core.errors import (
     TaskNotFoundError,
     TaskStateError,
     WireFormatError,
+    WorkerNotFoundError,
     WorkflowDamagedError,
     WorkflowNotFoundError,
 )
@@ -89,6 +90,7 @@ _KINDS: Sequence[tuple[type[TaskQError], int, str, str]] = (
     (TaskNotFoundError, 404, "task-not-found", "There is no such task"),
     (WorkflowNotFoundError, 404, "workflow-not-found", "There is no such workflow, or it is kept no longer"),
     (EntryNotFoundError, 404, "schedule-not-found", "There is no such periodic entry"),
+    (WorkerNotFoundError, 404, "worker-not-found", "There is no such worker"),
     (TaskActiveError, 409, "task-active", "The task runs"),
     (TaskStateError, 409, "task-state", "The state of the task does not allow it"),
     (QueueNotEmptyError, 409, "queue-not-empty", "The queue is not empty"),

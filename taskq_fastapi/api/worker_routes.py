@@ -1,47 +1,52 @@
-"""Routes about workers, schedulers and the store."""
+"""Routes about workers and the store."""
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path
+from fastapi import APIRouter, Depends
+from pydantic import BaseModel, ConfigDict, Field
 
+from taskq_core.inspector import WorkerAction
 from taskq_fastapi.api import models
-from taskq_fastapi.api.access import Shown
-from taskq_fastapi.api.parts import PageQuery, PageSizeQuery, Parts, QueueQuery
+from taskq_fastapi.api.access import Audit
+from taskq_fastapi.api.parts import Parts, QueueQuery
 from taskq_fastapi.api.problems import Problem, kinds, responses
 
 
+class WorkerRequest(BaseModel):
+    """What workers are asked to do."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"action": "quiet", "workers": ["web-1:4211"]}]}
+    )
+
+    action: WorkerAction
+    workers: list[str] | None = Field(
+        default=None, max_length=1000, description="Ids, hosts, or `<host>:<pid>`. Left out: all workers."
+    )
+    concurrency: int | None = Field(
+        default=None, strict=True, ge=1, le=100_000, description="Tasks at a time, for `scale`."
+    )
+
+
 def add_worker_routes(router: APIRouter, parts: Parts) -> None:
-    """Add the routes about workers, schedulers and the store."""
+    """Add the routes about workers and the store."""
     inspector, dashboard = parts.inspector, parts.dashboard
-    ShownDep = Annotated[Shown, Depends(parts.access.shown)]  # noqa: N806
+    AuditDep = Annotated[Audit, Depends(parts.access.change)]  # noqa: N806
 
     @router.get("/workers", tags=["workers"], responses=responses())
     async def workers() -> models.WorkersOverview:
         """List the worker processes that live, Go's too, and what they run, as of their last heartbeats."""
         return models.WorkersOverview.model_validate(await dashboard.workers())
 
-    @router.get("/schedules", tags=["schedules"], responses=responses())
-    async def schedules(shown: ShownDep, page: PageQuery = 1, page_size: PageSizeQuery = 30) -> models.Schedules:
-        """List the periodic entries of all schedulers that are alive, by id."""
-        found = await inspector.scheduler_entries()
-        start = (page - 1) * page_size
-        return models.Schedules(
-            schedules=[models.schedule_of(entry, shown) for entry in found[start : start + page_size]],
-            total=len(found),
-            page=page,
-            page_size=page_size,
-        )
+    @router.post("/workers/actions", tags=["workers"], responses=responses(400, 404, 413, 415))
+    async def control_workers(body: WorkerRequest, audit: AuditDep) -> models.WorkersAsked:
+        """Ask workers to take no new tasks, to take tasks again, to change their concurrency, or to stop.
 
-    @router.get("/schedules/{entry_id:taskq_any}/events", tags=["schedules"], responses=responses(404))
-    async def schedule_events(
-        entry_id: Annotated[str, Path(description="Id of the entry.", examples=["nightly"])],
-        page: PageQuery = 1,
-        page_size: PageSizeQuery = 30,
-    ) -> models.SchedulerEvents:
-        """List past enqueues of a periodic entry, the newest first. At most the last 1000 are kept."""
-        found = await inspector.scheduler_events(entry_id, page=page, page_size=page_size)
-        events = [models.SchedulerEvent.model_validate(event) for event in found]
-        return models.SchedulerEvents(events=events, page=page, page_size=page_size)
+        A worker that is not connected to Redis at this moment misses the request; those of Go ignore it.
+        """
+        with audit.action(f"{body.action}_workers", workers=body.workers, concurrency=body.concurrency):
+            asked = await inspector.control_workers(body.action, body.workers, concurrency=body.concurrency)
+        return models.WorkersAsked(workers=[each.id for each in asked])
 
     @router.get("/redis", tags=["redis"], responses=responses(), dependencies=[Depends(parts.access.inside)])
     async def redis_info() -> dict[str, str | int]:

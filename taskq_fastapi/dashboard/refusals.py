@@ -16,6 +16,7 @@ from taskq_core.errors import (
     TaskNotFoundError,
     TaskQError,
     TaskStateError,
+    WorkerNotFoundError,
     WorkflowNotFoundError,
 )
 from taskq_core.language import gettext, marked, pgettext
@@ -31,6 +32,7 @@ _TEXTS: dict[type[TaskQError], str] = {
     TaskNotFoundError: marked("no task “%(task_id)s”; one that has succeeded is kept only with a retention"),
     TaskStateError: marked("task “%(task_id)s” of queue “%(queue)s” is %(state)s, which does not allow it"),
     EntryNotFoundError: marked("no periodic entry “%(entry_id)s”"),
+    WorkerNotFoundError: marked("no worker “%(worker)s”"),
     WorkflowNotFoundError: marked("no workflow “%(workflow_id)s” in queue “%(queue)s”, or no such step in it"),
     DuplicateTaskError: marked("“%(task)s” was not enqueued: task “%(existing_id)s” holds its unique lock"),
     TaskIdConflictError: marked("“%(task)s” was not enqueued: id “%(task_id)s” is taken in queue “%(queue)s”"),

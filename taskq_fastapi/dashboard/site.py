@@ -12,7 +12,13 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from taskq_core import BrokerError, ConfigurationError, TaskQ, TaskQError
 from taskq_core.dashboard import AsyncDashboard
-from taskq_core.errors import EntryNotFoundError, QueueNotFoundError, TaskNotFoundError, WorkflowNotFoundError
+from taskq_core.errors import (
+    EntryNotFoundError,
+    QueueNotFoundError,
+    TaskNotFoundError,
+    WorkerNotFoundError,
+    WorkflowNotFoundError,
+)
 from taskq_core.inspector import AsyncInspector
 from taskq_core.language import gettext, pgettext, pmarked, told_in
 from taskq_fastapi.api.access import Audit, Redact, audit_logger
@@ -58,7 +64,14 @@ STATUS = (
     pmarked("HTTP status", "Internal Server Error"),
 )
 """What pages of errors are called in English."""
-_NOT_FOUND = (NotFoundError, QueueNotFoundError, TaskNotFoundError, EntryNotFoundError, WorkflowNotFoundError)
+_NOT_FOUND = (
+    NotFoundError,
+    QueueNotFoundError,
+    TaskNotFoundError,
+    EntryNotFoundError,
+    WorkerNotFoundError,
+    WorkflowNotFoundError,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

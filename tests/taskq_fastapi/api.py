@@ -103,6 +103,10 @@ CHANGES: tuple[tuple[str, str, Any], ...] = (
     ("POST", "/reconcile", {"queue": "default"}),
     ("POST", "/limits", {"queue": "default", "name": "note", "rate": "5/s"}),
     ("DELETE", "/limits?queue=default&name=note", None),
+    ("POST", "/schedules", {"id": "new", "spec": "@daily", "task": "note", "remote": True}),
+    ("POST", "/schedules/actions", {"action": "pause", "id": "nightly"}),
+    ("DELETE", "/schedules?id=new", None),
+    ("POST", "/workers/actions", {"action": "quiet", "workers": ["s"]}),
     ("DELETE", "/queues/default?force=true", None),
 )
 

@@ -1,6 +1,7 @@
 """What the JSON API tells and does, for single tasks, for many, and when something is wrong."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Annotated, Any
@@ -18,7 +19,7 @@ from taskq_fastapi import InspectorDep, inspector_dep, taskq_lifespan
 from taskq_fastapi.api import bulk_routes, parts, queue_routes
 from tests.redis_server import RedisServer
 from tests.rows import rows
-from tests.taskq_fastapi.api import CHANGES, LOOKS, api_app, requests, send
+from tests.taskq_fastapi.api import CHANGES, LOOKS, api_app, populate, requests, send
 
 pytestmark = pytest.mark.redis
 
@@ -263,6 +264,55 @@ async def test_a_payload_is_changed_and_put_off_in_one_step(taskq: TaskQ, web: H
 
     assert (done.json()["state"], done.json()["payload"]["value"]) == ("scheduled", {"number": 2})
     assert refused.status_code == 422
+
+
+async def test_a_schedule_is_added_paused_resumed_and_removed(taskq: TaskQ, web: HttpClient) -> None:
+    new = {
+        "id": "sales",
+        "spec": "@daily",
+        "task": "report",
+        "remote": True,
+        "kwargs": {"a": 1},
+        "options": {"queue": "q"},
+    }
+
+    added = (await send(web, "POST", "/schedules", new)).json()
+    again = await send(web, "POST", "/schedules", new)
+    wrong = await send(web, "POST", "/schedules", {**new, "spec": "never", "replace": True})
+    paused = (await send(web, "POST", "/schedules/actions", {"action": "pause", "id": "sales"})).json()
+    listed = (await web.get("/schedules")).json()["schedules"]
+    resumed = (await send(web, "POST", "/schedules/actions", {"action": "resume", "id": "sales"})).json()
+    removed = await web.delete("/schedules?id=sales")
+    gone = await web.delete("/schedules?id=sales")
+
+    assert (added["spec"], added["name"], added["payload"]["value"], added["options"]) == (
+        "@daily",
+        "report",
+        {"a": 1},
+        ['Queue("q")'],
+    )
+    assert (again.status_code, wrong.status_code) == (422, 422)
+    assert [each["is_paused"] for each in (added, paused, *listed, resumed)] == [False, True, True, False]
+    assert (removed.json(), gone.status_code) == ({"id": "sales"}, 404)
+
+
+async def test_workers_are_asked_by_name(taskq: TaskQ, web: HttpClient, server: RedisServer) -> None:
+    await asyncio.to_thread(populate, taskq, server)
+    listener = server.client.pubsub()
+    listener.subscribe("taskq:control")
+    listener.get_message(timeout=10)
+
+    asked = await send(web, "POST", "/workers/actions", {"action": "scale", "workers": ["h:1"], "concurrency": 3})
+    unknown = await send(web, "POST", "/workers/actions", {"action": "stop", "workers": ["x"]})
+    wrong = await send(web, "POST", "/workers/actions", {"action": "scale"})
+    message = await asyncio.to_thread(listener.get_message, timeout=10)
+    listener.close()
+
+    assert asked.json() == {"workers": ["s"]}
+    assert message is not None
+    assert json.loads(message["data"]) == {"workers": ["s"], "action": "scale", "concurrency": 3}
+    assert (unknown.status_code, unknown.json()["type"].rsplit(":", 1)[-1]) == (404, "worker-not-found")
+    assert wrong.status_code == 422
 
 
 async def test_a_limit_is_set_told_and_cleared(taskq: TaskQ, web: HttpClient) -> None:

@@ -69,6 +69,11 @@ ROUTES = {
     "servers": "GET /workers",
     "scheduler_entries": "GET /schedules",
     "scheduler_events": "GET /schedules/{entry_id}/events",
+    "add_schedule": "POST /schedules",
+    "remove_schedule": "DELETE /schedules",
+    "pause_schedule": "POST /schedules/actions",
+    "resume_schedule": "POST /schedules/actions",
+    "control_workers": "POST /workers/actions",
     "key_slot": "GET /redis/place",
     "cluster_nodes": "GET /redis/place",
     "redis_info": "GET /redis",
@@ -238,6 +243,8 @@ def _name_what_is_there(case: Any) -> None:
         case.body = {"action": "delete", **(chosen if case.body.get("filter") is None else _filter(case.body))}
     if case.operation.label == f"POST {PREFIX}/limits":
         case.body = {"queue": "default", "name": "note", "concurrency": 5}
+    if case.operation.label == f"POST {PREFIX}/workers/actions":
+        case.body = {"action": "quiet"}
     if case.method == "DELETE":
         case.query["force"] = True
 

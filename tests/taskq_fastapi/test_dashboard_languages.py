@@ -50,6 +50,8 @@ DATA = {
     "queue?name=none": "none",
     "queue?name=mail&state=none": "active aggregating archived completed none pending retry scheduled state",
     "schedule": "nightly",
+    "schedule-add": "berlin europe every",
+    "schedule-remove": "nightly",
     "schedule-run": "nightly sales",
     "task": "receipt smtplib smtprecipientsrefused",
     "task-edit": "receipt",

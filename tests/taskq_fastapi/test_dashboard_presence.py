@@ -1,5 +1,7 @@
 """The dashboard's pages of workers, schedules, task types and the store."""
 
+import asyncio
+import json
 import logging
 import re
 from typing import Any
@@ -99,7 +101,7 @@ async def test_schedules_tell_when_and_what(taskq: TaskQ, past: Past) -> None:
     hourly, nightly = table_rows(page.text, "schedules")
     assert hourly.startswith("hourly @every 1h sync")
     assert nightly.startswith("nightly 0 3 * * * report:build {&#34;day&#34;: 1} Queue(&#34;low&#34;) MaxRetry(3) ")
-    assert nightly.endswith("Run now nightly")
+    assert nightly.endswith("Run now nightly Pause nightly")
     assert "day" not in viewer.text
     assert "9 B, hidden" in viewer.text
     assert "Run now" not in viewer.text
@@ -167,6 +169,57 @@ async def test_a_schedule_is_run_now(taskq: TaskQ, past: Past, caplog: pytest.Lo
     assert task.id in noted
     assert "olga" in noted
     assert "day" not in noted.replace("today", "")
+
+
+async def test_a_schedule_is_paused_resumed_added_and_removed(taskq: TaskQ, past: Past) -> None:
+    past.schedule(past.entry())
+    new = {"id": "sales", "task": "report", "spec": "@daily", "kwargs": '{"a": 1}', "queue": "low", "tz": ""}
+
+    async with looking(dashboard_of(taskq)) as web:
+        await act(web, "/schedule-pause", id="nightly", back="schedules")
+        paused = await web.get("/schedules")
+        await act(web, "/schedule-resume", id="nightly", back="schedules")
+        resumed = await web.get("/schedules")
+        form = await web.get("/schedule-add")
+        await act(web, "/schedule-add", **new, back="schedules")
+        added = await web.get("/schedules")
+        await act(web, "/schedule-add", **{**new, "kwargs": "{"}, back="schedules")
+        wrong = told(await web.get("/schedules"))
+        await act(web, "/schedule-remove", id="sales", back="schedules")
+        removed = await web.get("/schedules")
+
+    assert told(paused) == "Schedule “nightly” is paused."
+    (row,) = table_rows(paused.text, "schedules")
+    assert "paused" in row
+    assert "schedule-resume" in paused.text
+    assert "paused" not in table_rows(resumed.text, "schedules")[0]
+    assert "When, such as" in form.text
+    assert [row.split()[0] for row in table_rows(added.text, "schedules")] == ["nightly", "sales"]
+    assert wrong.startswith("The arguments are no JSON")
+    assert len(table_rows(removed.text, "schedules")) == 1
+
+
+async def test_a_worker_is_asked_to_quiet_scale_and_stop(taskq: TaskQ, past: Past) -> None:
+    past.worker("web-1", 7, {"default": 1})
+    heard = past.raw.pubsub()
+    heard.subscribe("taskq:control")
+    heard.get_message(timeout=10)
+
+    async with looking(dashboard_of(taskq)) as web:
+        question = await web.get("/worker-scale?worker=id-7")
+        for path, fields in (("quiet", {}), ("scale", {"concurrency": "3"}), ("resume", {}), ("stop", {})):
+            await act(web, f"/worker-{path}", worker="id-7", **fields, back="workers")
+        said = told(await web.get("/workers"))
+        await act(web, "/worker-quiet", worker="none", back="workers")
+        unknown = told(await web.get("/workers"))
+    sent = [json.loads((await asyncio.to_thread(heard.get_message, timeout=10))["data"]) for _ in range(4)]
+    heard.close()
+
+    assert "Tasks at a time" in question.text
+    assert [each["action"] for each in sent] == ["quiet", "scale", "resume", "stop"]
+    assert sent[1]["concurrency"] == 3
+    assert said == "The worker was asked. The list shows it within five seconds."
+    assert "no worker" in unknown
 
 
 async def test_a_schedule_is_run_by_operators_with_a_form_only(taskq: TaskQ, past: Past) -> None:

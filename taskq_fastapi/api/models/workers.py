@@ -54,7 +54,7 @@ class WorkersOverview(Record):
 
 
 class Schedule(BaseModel):
-    """A periodic entry of a scheduler that runs."""
+    """A periodic entry of a scheduler that runs, or one that was added at run time."""
 
     id: Text = Field(examples=["nightly"])
     spec: Text = Field(examples=["0 3 * * *"])
@@ -63,6 +63,20 @@ class Schedule(BaseModel):
     options: list[Text] = Field(description="As Asynq spells them.", examples=[['Queue("low")']])
     next_run_at: datetime | None
     previous_run_at: datetime | None
+    is_paused: bool = Field(description="Whether it was paused at run time.")
+    is_removable: bool = Field(description="Whether it was added at run time.")
+
+
+class ScheduleRemoved(BaseModel):
+    """A schedule that was removed."""
+
+    id: Text
+
+
+class WorkersAsked(BaseModel):
+    """The workers that a request was sent to; none if nobody listens."""
+
+    workers: list[Text] = Field(description="Their ids.")
 
 
 class Schedules(BaseModel):
@@ -99,4 +113,6 @@ def schedule_of(entry: PeriodicEntryInfo, shown: Shown) -> Schedule:
         options=list(entry.options),
         next_run_at=entry.next_run_at,
         previous_run_at=entry.previous_run_at,
+        is_paused=entry.is_paused,
+        is_removable=entry.is_removable,
     )

@@ -54,6 +54,7 @@ ACTIONS: tuple[Action, ...] = (
     *task.ACTIONS,
     *enqueue.ACTIONS,
     *schedules.ACTIONS,
+    *workers.ACTIONS,
     *workflows.ACTIONS,
     settings.SAVE,
 )

@@ -1,5 +1,6 @@
-"""Periodic entries: what schedulers enqueue when, what they enqueued, and enqueueing one now."""
+"""Schedules: what is enqueued when, what was, enqueueing one now; they are paused, resumed, added and removed."""
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -10,10 +11,11 @@ from taskq_core.errors import EntryNotFoundError
 from taskq_core.inspector import PeriodicEntryInfo
 from taskq_core.inspector.entry_call import entry_call
 from taskq_core.language import gettext, marked
-from taskq_fastapi.dashboard.errors import unknown_choice
+from taskq_core.runtime_schedules import named_schedule
+from taskq_fastapi.dashboard.errors import BadRequestError, unknown_choice
 from taskq_fastapi.dashboard.form import Form
 from taskq_fastapi.dashboard.registry import Action, Done, Page, Question
-from taskq_fastapi.dashboard.view import Shown, View
+from taskq_fastapi.dashboard.view import Shown, View, link
 
 _NEVER = datetime.max.replace(tzinfo=UTC)
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
@@ -96,6 +98,71 @@ async def run(view: View, form: Form) -> Done:
     return Done(text=gettext("Task %(id)s was enqueued to “%(queue)s”.", id=handle.id, queue=handle.queue))
 
 
+async def pause(view: View, form: Form) -> Done:
+    """Let a schedule enqueue nothing."""
+    entry_id = form.need("id")
+    await view.inspector.pause_schedule(entry_id)
+    return Done(text=gettext("Schedule “%(id)s” is paused.", id=entry_id))
+
+
+async def resume(view: View, form: Form) -> Done:
+    """Let a schedule go on."""
+    entry_id = form.need("id")
+    await view.inspector.resume_schedule(entry_id)
+    return Done(text=gettext("Schedule “%(id)s” goes on.", id=entry_id))
+
+
+async def ask_add(view: View, form: Form) -> Question:
+    """Ask for a schedule to add."""
+    return Question(
+        text=gettext("Add a schedule. It is kept in Redis until it is removed."),
+        button=gettext("Add schedule"),
+        template="question_schedule.html",
+        context={"tasks": sorted(view.services.taskq.tasks)},
+    )
+
+
+async def add(view: View, form: Form) -> Done:
+    """Add a schedule."""
+    try:
+        kwargs = json.loads(form.get("kwargs") or "{}")
+    except ValueError as error:
+        raise BadRequestError(gettext("The arguments are no JSON: %(problem)s", problem=str(error))) from None
+    entry = named_schedule(
+        view.services.taskq,
+        form.need("id"),
+        form.need("spec"),
+        form.need("task"),
+        kwargs=kwargs,
+        tz=form.get("tz") or None,
+        options={"queue": form.get("queue")} if form.get("queue") else {},
+    )
+    await view.inspector.add_schedule(entry)
+    return Done(text=gettext("Schedule “%(id)s” was added. Schedulers take it up within seconds.", id=entry.id))
+
+
+async def ask_remove(view: View, form: Form) -> Question:
+    """Ask before a schedule is removed."""
+    return Question(
+        text=gettext("Remove the schedule “%(id)s”?", id=form.need("id")),
+        button=gettext("Remove"),
+        is_destructive=True,
+    )
+
+
+async def remove(view: View, form: Form) -> Done:
+    """Remove a schedule that was added at run time."""
+    entry_id = form.need("id")
+    await view.inspector.remove_schedule(entry_id)
+    return Done(text=gettext("Schedule “%(id)s” was removed.", id=entry_id), back=link("schedules"))
+
+
 PAGE = Page(path="schedules", label=marked("Schedules"), show=show)
 ENTRY = Page(path="schedule", show=show_entry)
-ACTIONS = (Action(path="schedule-run", perform=run, ask=ask_run, audited=("id",)),)
+ACTIONS = (
+    Action(path="schedule-run", perform=run, ask=ask_run, audited=("id",)),
+    Action(path="schedule-pause", perform=pause, audited=("id",)),
+    Action(path="schedule-resume", perform=resume, audited=("id",)),
+    Action(path="schedule-add", perform=add, ask=ask_add, audited=("id", "task", "spec", "tz", "queue")),
+    Action(path="schedule-remove", perform=remove, ask=ask_remove, audited=("id",)),
+)

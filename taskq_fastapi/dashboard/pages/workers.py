@@ -1,4 +1,4 @@
-"""Worker processes: which live, what they serve, what they run, and how busy they are."""
+"""Worker processes: which live, what they serve, what they run, how busy they are; requests to them."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -6,8 +6,10 @@ from typing import Any
 
 from taskq_core.dashboard import WorkerRow
 from taskq_core.language import gettext, marked
+from taskq_core.worker_control import CONCURRENCY_MAX, WorkerAction
 from taskq_fastapi.dashboard.errors import unknown_choice
-from taskq_fastapi.dashboard.registry import Page
+from taskq_fastapi.dashboard.form import Form
+from taskq_fastapi.dashboard.registry import Action, Done, Page, Question
 from taskq_fastapi.dashboard.view import Shown, View
 
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
@@ -49,6 +51,61 @@ async def show(view: View) -> Shown:
     )
 
 
+async def _ask_worker(view: View, form: Form, action: WorkerAction, concurrency: int | None = None) -> Done:
+    asked = await view.inspector.control_workers(action, [form.need("worker")], concurrency=concurrency)
+    if not asked:
+        return Done(text=gettext("The worker does not listen: it is one of Go, or not connected."), level="error")
+    return Done(text=gettext("The worker was asked. The list shows it within five seconds."))
+
+
+async def quiet(view: View, form: Form) -> Done:
+    """Let a worker take no new tasks."""
+    return await _ask_worker(view, form, WorkerAction.QUIET)
+
+
+async def resume(view: View, form: Form) -> Done:
+    """Let a worker take tasks again."""
+    return await _ask_worker(view, form, WorkerAction.RESUME)
+
+
+async def ask_scale(view: View, form: Form) -> Question:
+    """Ask how many tasks a worker is to run at a time."""
+    return Question(
+        text=gettext("How many tasks is this worker to run at a time, until it is started again?"),
+        button=gettext("Scale"),
+        template="question_scale.html",
+    )
+
+
+async def scale(view: View, form: Form) -> Done:
+    """Let a worker run another number of tasks at a time."""
+    form.need("concurrency")
+    concurrency = form.number("concurrency", 1, low=1, high=CONCURRENCY_MAX)
+    return await _ask_worker(view, form, WorkerAction.SCALE, concurrency)
+
+
+async def ask_stop(view: View, form: Form) -> Question:
+    """Ask before a worker is stopped."""
+    return Question(
+        text=gettext(
+            "Stop this worker? Running tasks get time to finish. With several processes, all of them are stopped."
+        ),
+        button=gettext("Stop"),
+        is_destructive=True,
+    )
+
+
+async def stop(view: View, form: Form) -> Done:
+    """Stop a worker gracefully."""
+    return await _ask_worker(view, form, WorkerAction.STOP)
+
+
 RUNNING_SHOWN = 100
 """Most tasks of a worker that are listed."""
 PAGE = Page(path="workers", label=marked("Workers"), show=show)
+ACTIONS = (
+    Action(path="worker-quiet", perform=quiet, audited=("worker",)),
+    Action(path="worker-resume", perform=resume, audited=("worker",)),
+    Action(path="worker-scale", perform=scale, ask=ask_scale, audited=("worker", "concurrency")),
+    Action(path="worker-stop", perform=stop, ask=ask_stop, audited=("worker",)),
+)

@@ -1,0 +1,114 @@
+"""Routes about schedules: look at them, and change them while schedulers run."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Path, Query
+from pydantic import BaseModel, ConfigDict, Field
+
+from taskq_core import TaskQ
+from taskq_core.errors import EntryNotFoundError
+from taskq_core.runtime_schedules import named_schedule
+from taskq_fastapi.api import models
+from taskq_fastapi.api.access import Audit, Shown
+from taskq_fastapi.api.parts import PageQuery, PageSizeQuery, Parts
+from taskq_fastapi.api.problems import responses
+
+
+class NewSchedule(BaseModel):
+    """A schedule to add."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"id": "sales", "spec": "0 8 * * *", "task": "report", "tz": "Europe/Berlin"}]},
+    )
+
+    id: str = Field(description="Id of the schedule.", examples=["sales"])
+    spec: str = Field(description="A cron line, `@hourly`, or `@every 90s`.", examples=["0 8 * * *"])
+    task: str = Field(description="Name of the task.", examples=["report"])
+    kwargs: dict[str, Any] = Field(default_factory=dict, description="Arguments by name.", examples=[{"kind": "sales"}])
+    tz: str | None = Field(default=None, description="Time zone of the cron line.", examples=["Europe/Berlin"])
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="Task options, `catch_up` and `window`.", examples=[{"queue": "low"}]
+    )
+    remote: bool = Field(default=False, description="Whether the code of the task is in another program.")
+    replace: bool = Field(default=False, description="Whether it may change a schedule that was added before.")
+
+
+class ScheduleChange(BaseModel):
+    """Which schedule to pause or to resume."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"action": "pause", "id": "nightly"}]})
+
+    action: Literal["pause", "resume"]
+    id: str = Field(description="Id of the schedule.", examples=["nightly"])
+
+
+def add_schedule_routes(router: APIRouter, taskq: TaskQ, parts: Parts) -> None:
+    """Add the routes about schedules."""
+    inspector = parts.inspector
+    ShownDep = Annotated[Shown, Depends(parts.access.shown)]  # noqa: N806
+    AuditDep = Annotated[Audit, Depends(parts.access.change)]  # noqa: N806
+
+    @router.get("/schedules", tags=["schedules"], responses=responses())
+    async def schedules(shown: ShownDep, page: PageQuery = 1, page_size: PageSizeQuery = 30) -> models.Schedules:
+        """List the periodic entries of all schedulers that are alive, and those that were added, by id."""
+        found = await inspector.scheduler_entries()
+        start = (page - 1) * page_size
+        return models.Schedules(
+            schedules=[models.schedule_of(entry, shown) for entry in found[start : start + page_size]],
+            total=len(found),
+            page=page,
+            page_size=page_size,
+        )
+
+    @router.get("/schedules/{entry_id:taskq_any}/events", tags=["schedules"], responses=responses(404))
+    async def schedule_events(
+        entry_id: Annotated[str, Path(description="Id of the entry.", examples=["nightly"])],
+        page: PageQuery = 1,
+        page_size: PageSizeQuery = 30,
+    ) -> models.SchedulerEvents:
+        """List past enqueues of a periodic entry, the newest first. At most the last 1000 are kept."""
+        found = await inspector.scheduler_events(entry_id, page=page, page_size=page_size)
+        events = [models.SchedulerEvent.model_validate(event) for event in found]
+        return models.SchedulerEvents(events=events, page=page, page_size=page_size)
+
+    @router.post("/schedules", tags=["schedules"], responses=responses(400, 413, 415))
+    async def add_schedule(body: NewSchedule, audit: AuditDep, shown: ShownDep) -> models.Schedule:
+        """Add a schedule. Running schedulers take it up within two seconds; it is kept in Redis until it is removed."""
+        with audit.action("add_schedule", id=body.id, task=body.task, spec=body.spec):
+            entry = named_schedule(
+                taskq,
+                body.id,
+                body.spec,
+                body.task,
+                kwargs=body.kwargs,
+                tz=body.tz,
+                remote=body.remote,
+                options=body.options,
+            )
+            await inspector.add_schedule(entry, replace=body.replace)
+        return await one(body.id, shown)
+
+    @router.post("/schedules/actions", tags=["schedules"], responses=responses(400, 404, 413, 415))
+    async def change_schedule(body: ScheduleChange, audit: AuditDep, shown: ShownDep) -> models.Schedule:
+        """Pause a schedule, wherever it is declared, or let it go on. Schedulers of Go take no notice."""
+        with audit.action(f"{body.action}_schedule", id=body.id):
+            change = inspector.pause_schedule if body.action == "pause" else inspector.resume_schedule
+            await change(body.id)
+        return await one(body.id, shown)
+
+    @router.delete("/schedules", tags=["schedules"], responses=responses(400, 404, 413, 415))
+    async def remove_schedule(
+        id: Annotated[str, Query(description="Id of the schedule.", examples=["sales"])],  # noqa: A002 - as in answers
+        audit: AuditDep,
+    ) -> models.ScheduleRemoved:
+        """Remove a schedule that was added at run time."""
+        with audit.action("remove_schedule", id=id):
+            await inspector.remove_schedule(id)
+        return models.ScheduleRemoved(id=id)
+
+    async def one(entry_id: str, shown: Shown) -> models.Schedule:
+        for entry in await inspector.scheduler_entries():
+            if entry.id == entry_id:
+                return models.schedule_of(entry, shown)
+        raise EntryNotFoundError(entry_id)  # removed meanwhile
