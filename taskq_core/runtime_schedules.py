@@ -83,6 +83,11 @@ def paused_field(entry_id: str) -> str:
     return _PAUSED + entry_id
 
 
+def declares(app: "TaskQ", entry_id: str) -> bool:
+    """Return whether an application has a schedule of this id in its code or settings, with or without a scheduler."""
+    return entry_id in app.timetable.entries or entry_id in app.settings.schedule
+
+
 def encode_schedule(app: "TaskQ", entry: PeriodicTask) -> bytes:
     """Return a schedule as it is stored.
 

@@ -100,6 +100,7 @@ class Worker(models.Model):
         managed = False
         base_manager_name = "objects"
         default_permissions = ("view",)
+        permissions = (("control_worker", _("Can quiet, resume, scale and stop workers")),)
         verbose_name = _("worker")
         verbose_name_plural = _("workers")
 
@@ -210,6 +211,8 @@ class PeriodicTask(models.Model):
 
     code_entry: Any = None
     """The entry of the code that this stands for in the admin, where it is no row."""
+    is_added = False
+    """Whether that entry was added at run time."""
     unreadable: frozenset[str] = frozenset()
     """Fields for which a form has been given what it could not read, so that nothing more is to be said of them."""
 

@@ -42,7 +42,7 @@ from taskq_core.limits import RateLimit
 from taskq_core.periodic import PeriodicTask
 from taskq_core.reconcile import ReconcileReport, arun, reconcile
 from taskq_core.records import TaskInfo
-from taskq_core.runtime_schedules import encode_schedule
+from taskq_core.runtime_schedules import declares, encode_schedule
 from taskq_core.settings import ArchiveSettings, Duration, seconds
 from taskq_core.steps import Progress, Steps, T, afollow, ask
 from taskq_core.wire import Keys, TaskState
@@ -394,7 +394,9 @@ class AsyncInspector:
 
     async def pause_schedule(self, entry_id: str) -> bool:
         """Let a schedule enqueue nothing until it is resumed. As `Inspector.pause_schedule`."""
-        return await self._follow(schedules.pause_schedule(self._keys, entry_id))
+        return await self._follow(
+            schedules.pause_schedule(self._keys, entry_id, is_declared=declares(self._app, entry_id))
+        )
 
     async def resume_schedule(self, entry_id: str) -> bool:
         """Let a schedule go on that `pause_schedule` paused. As `Inspector.resume_schedule`."""

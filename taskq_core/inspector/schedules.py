@@ -117,9 +117,10 @@ def remove_schedule(keys: Keys, entry_id: str) -> Steps[None]:
     yield from ask(operations.delete_schedule(keys.schedules, entry_field(entry_id), paused_field(entry_id)))
 
 
-def pause_schedule(keys: Keys, entry_id: str) -> Steps[bool]:
+def pause_schedule(keys: Keys, entry_id: str, *, is_declared: bool) -> Steps[bool]:
     """Let a schedule enqueue nothing. Return False if it was paused already."""
-    yield from _known(keys, entry_id)
+    if not is_declared:
+        yield from _known(keys, entry_id)
     return bool((yield from ask(operations.write_schedule(keys.schedules, paused_field(entry_id), b"1"))))
 
 

@@ -42,7 +42,7 @@ from taskq_core.limits import RateLimit
 from taskq_core.periodic import PeriodicTask
 from taskq_core.reconcile import ReconcileReport, reconcile, run
 from taskq_core.records import TaskInfo
-from taskq_core.runtime_schedules import encode_schedule
+from taskq_core.runtime_schedules import declares, encode_schedule
 from taskq_core.settings import ArchiveSettings, Duration, seconds
 from taskq_core.steps import Progress, Steps, T, ask, follow
 from taskq_core.wire import Keys, TaskState
@@ -743,7 +743,8 @@ class Inspector:
         Raises:
             EntryNotFoundError: There is no such schedule.
         """
-        return self._follow(schedules.pause_schedule(self._keys, entry_id))
+        is_declared = declares(self._app, entry_id)
+        return self._follow(schedules.pause_schedule(self._keys, entry_id, is_declared=is_declared))
 
     def resume_schedule(self, entry_id: str) -> bool:
         """Let a schedule go on that `pause_schedule` paused, without what it missed. False if it was not paused.

@@ -1,4 +1,4 @@
-"""Periodic tasks of the code and of the settings, as rows that are shown beside those of the table.
+"""Periodic tasks of the code, of the settings and added at run time, as rows shown beside those of the table.
 
 They are instances that are never saved, under keys that no row of the table has.
 """
@@ -13,7 +13,11 @@ from django.http import HttpRequest
 
 from taskq_core import BrokerError, ConfigurationError, TaskQError
 from taskq_core import PeriodicTask as Entry
+from taskq_core.broker import operations
 from taskq_core.inspector import Inspector, PeriodicEntryInfo
+from taskq_core.inspector.entry_call import entry_call
+from taskq_core.runtime_schedules import RuntimeSchedules
+from taskq_core.steps import ask
 from taskq_django.app import taskq
 from taskq_django.models import PeriodicTask
 
@@ -23,19 +27,35 @@ SOURCE_VAR = "source"
 
 
 def code_rows() -> list[PeriodicTask]:
-    """Return a row for each periodic task of the code and the settings, by name; none while they are not usable.
+    """Return a row for each periodic task of the code and the settings, and for each that was added at run time.
+
+    They are sorted by name. There are none of the code while those are not usable.
 
     When they were and will be enqueued is asked of the schedulers that run, in one look at Redis.
     """
     try:
         entries = taskq.periodic_tasks()
     except TaskQError:
-        return []  # the system check taskq.E003 tells of it
-    shown = _shown_by_schedulers() if entries else {}
-    return sorted((_row(entry, shown.get(entry.id)) for entry in entries), key=lambda each: each.name)
+        entries = []  # the system check taskq.E003 tells of it
+    shown, paused = _shown_by_schedulers(), _paused()
+    declared = {entry.id for entry in entries}
+    rows = [_row(entry, shown.get(entry.id), is_paused=entry.id in paused) for entry in entries]
+    rows += [row for each in shown.values() if each.is_removable and each.id not in declared for row in _added(each)]
+    return sorted(rows, key=lambda each: each.name)
 
 
-def _row(entry: Entry, shown: PeriodicEntryInfo | None) -> PeriodicTask:
+def _added(shown: PeriodicEntryInfo) -> list[PeriodicTask]:
+    """Return a row for a periodic task that was added at run time; none if it cannot be used here."""
+    try:
+        entry = Entry(shown.spec, entry_call(taskq, shown), id=shown.id)
+    except (TaskQError, ValueError, TypeError):
+        return []
+    row = _row(entry, shown, is_paused=shown.is_paused)
+    row.is_added = True
+    return [row]
+
+
+def _row(entry: Entry, shown: PeriodicEntryInfo | None, *, is_paused: bool) -> PeriodicTask:
     call = entry.call
     row = PeriodicTask(
         pk=f"{CODE_KEY}{entry.id}",
@@ -53,6 +73,7 @@ def _row(entry: Entry, shown: PeriodicEntryInfo | None) -> PeriodicTask:
         expire_at=entry.expire,
         last_run_at=None if shown is None else shown.previous_run_at,
         next_run_at=None if shown is None else shown.next_run_at,
+        enabled=not is_paused,
     )
     row.code_entry = entry
     return row
@@ -71,6 +92,15 @@ def _shown_by_schedulers() -> Mapping[str, PeriodicEntryInfo]:
         return {each.id: each for each in Inspector(taskq).scheduler_entries()}
     except (BrokerError, ConfigurationError):
         return {}
+
+
+def _paused() -> frozenset[str]:
+    """Return the ids of periodic tasks that are paused, also while no scheduler runs; none while Redis is away."""
+    try:
+        found = Inspector(taskq).follow(lambda keys: ask(operations.read_schedules(keys.schedules)))
+    except (BrokerError, ConfigurationError):
+        return frozenset()
+    return RuntimeSchedules.of(found).paused
 
 
 class Listed(list[Any]):

@@ -13,16 +13,19 @@ from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.utils import unquote
 from django.contrib.auth import get_permission_codename
+from django.core.exceptions import PermissionDenied
 from django.db import DatabaseError, router, transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import URLPattern, path
 from django.utils.html import format_html
-from django.utils.safestring import mark_safe
+from django.utils.safestring import SafeString, mark_safe
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext, ngettext_lazy, override
 
 from taskq_core import BrokerUnavailableError, EnqueueError, TaskQError
+from taskq_core.inspector import Inspector
 from taskq_django.admin.actions import confirmed_action
 from taskq_django.admin.base import BaseAdmin, TableAdminMixin, is_row_key
 from taskq_django.admin.code_entries import CODE_KEY, SOURCE_VAR, PeriodicTaskList, code_rows
@@ -70,12 +73,12 @@ class PeriodicTaskAdminMixin(FrameMixin, TableAdminMixin):
         (gettext_lazy("Runs"), {"fields": ("last_run", "runs")}),
     )
     code_fieldsets: Any = (
-        (None, {"fields": ("name", "source")}),
+        (None, {"fields": ("name", "source", "switch")}),
         (gettext_lazy("Task"), {"fields": ("task", "kwargs", "queue", "given_options")}),
         (gettext_lazy("Schedule"), {"fields": ("schedule", "next_runs", "last_run")}),
         (gettext_lazy("Missed firings"), {"fields": ("catch_up", "catch_up_window")}),
     )
-    readonly_fields = ("next_runs", "last_run", "runs", "schedule", "source", "given_options")
+    readonly_fields = ("next_runs", "last_run", "runs", "schedule", "source", "switch", "given_options")
 
     # --- rows ---------------------------------------------------------------------------------------------------------
 
@@ -122,7 +125,9 @@ class PeriodicTaskAdminMixin(FrameMixin, TableAdminMixin):
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         """Return the parts of the form; of a new one those that can be filled in."""
         if obj is not None and obj.code_entry is not None:
-            return self.code_fieldsets
+            if self.has_change_permission(request):
+                return self.code_fieldsets
+            return ((None, {"fields": ("name", "source")}), *self.code_fieldsets[1:])
         fieldsets = super().get_fieldsets(request, obj)
         if obj is not None:
             return fieldsets
@@ -150,7 +155,19 @@ class PeriodicTaskAdminMixin(FrameMixin, TableAdminMixin):
     @admin.display(description=gettext_lazy("from"))
     def source(self, obj: PeriodicTask) -> str:
         """Return where it stands."""
-        return _("database") if obj.code_entry is None else _("code or settings")
+        if obj.code_entry is None:
+            return _("database")
+        return _("added at run time") if obj.is_added else _("code or settings")
+
+    @admin.display(description=gettext_lazy("enabled"))
+    def switch(self, obj: PeriodicTask) -> SafeString:
+        """Return whether a periodic task of the code is paused, with a button that changes it."""
+        return format_html(
+            '{} <button type="submit" class="button" formaction="{}" formmethod="post" formnovalidate>{}</button>',
+            _("yes") if obj.enabled else _("no, it is paused"),
+            self._address("switch", str(obj.pk)),
+            _("Pause") if obj.enabled else _("Resume"),
+        )
 
     @admin.display(description=gettext_lazy("last run"), ordering="last_run_at")
     def last_run(self, obj: PeriodicTask) -> str:
@@ -247,6 +264,35 @@ class PeriodicTaskAdminMixin(FrameMixin, TableAdminMixin):
             self.message_user(request, text % {"count": count}, messages.SUCCESS)
 
     # --- views --------------------------------------------------------------------------------------------------------
+
+    def get_urls(self) -> list[URLPattern]:
+        """Return Django's pages, and one that pauses or resumes a periodic task of the code."""
+        name = f"{self.opts.app_label}_{self.opts.model_name}_switch"
+        return [
+            path("<path:object_id>/switch/", self.admin_site.admin_view(self.switch_view), name=name),
+            *super().get_urls(),
+        ]
+
+    def switch_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Pause a periodic task of the code for all schedulers, or let it go on."""
+        if request.method != "POST" or not self.has_change_permission(request):
+            raise PermissionDenied
+        obj = self.get_object(request, unquote(object_id))
+        if obj is None or obj.code_entry is None:
+            return HttpResponseRedirect(self._address("changelist"))
+        inspector = Inspector(taskq)
+        try:
+            if obj.enabled:
+                inspector.pause_schedule(obj.name)
+                text = _("The periodic task is paused.")
+            else:
+                inspector.resume_schedule(obj.name)
+                text = _("The periodic task goes on.")
+        except TaskQError as error:
+            self.message_user(request, str(error), messages.ERROR)
+        else:
+            self.message_user(request, text, messages.SUCCESS)
+        return HttpResponseRedirect(self._address("change", str(obj.pk)))
 
     @transaction.non_atomic_requests  # what "run now" enqueues is sent, or not, while this can still be said
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:

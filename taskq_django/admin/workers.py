@@ -18,6 +18,7 @@ from taskq_django.admin.base import BaseAdmin, RedisAdminMixin
 from taskq_django.admin.sorting import SortedRows
 from taskq_django.admin.task_page import moment, when
 from taskq_django.admin.wording import FEW, WORKER_STATUSES, Links, per_cent, span
+from taskq_django.admin.worker_actions import ACTIONS, WorkerActionsMixin
 from taskq_django.app import taskq
 from taskq_django.models import Worker
 
@@ -65,11 +66,12 @@ def _names(worker: WorkerRow) -> list[str]:
     return [queue.name for queue in worker.queues]
 
 
-class WorkerAdminMixin(RedisAdminMixin):
-    """The pages of workers, to be put over a `ModelAdmin`. Nothing can be done to a worker here."""
+class WorkerAdminMixin(WorkerActionsMixin, RedisAdminMixin):
+    """The pages of workers, to be put over a `ModelAdmin`."""
 
     list_display = ("host", "pid", "status", "uptime", "busy", "queues", "running")
     list_filter = (WorkerStatusFilter, WorkerQueueFilter)
+    actions = ACTIONS
     search_fields = ("host",)  # what is searched is said by get_search_results; this shows the form
     search_help_text = _("Part of the host, or a process id.")
     fieldsets = (

@@ -16,6 +16,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
+from taskq_core import PeriodicTask as Entry
 from taskq_core.inspector import Inspector
 from taskq_django import schedule, taskq
 from taskq_django.admin import PeriodicTaskAdminMixin
@@ -226,6 +227,25 @@ class TestForm:
 
 class TestList:
     @pytest.mark.usefixtures("of_the_code")
+    def test_one_of_the_code_is_paused_and_resumed(self, staff: Client) -> None:
+        """Also while no scheduler runs; one that was added at run time stands beside it."""
+        Inspector(taskq).add_schedule(Entry("@daily", greet.s("Bob"), id="added"))
+        address = "code_3Anightly/"
+
+        before = page(staff, address + "change/")
+        paused = staff.post(f"{LIST}{address}switch/", follow=True).content.decode()
+        listed = page(staff, enabled__exact="0")
+        resumed = staff.post(f"{LIST}{address}switch/", follow=True).content.decode()
+
+        assert 'formaction="/admin/taskq_django/periodictask/code_3Anightly/switch/"' in before
+        assert said(paused) == ["The periodic task is paused."]
+        assert "no, it is paused" in paused
+        assert names(listed) == ["nightly"]
+        assert said(resumed) == ["The periodic task goes on."]
+        assert names(page(staff)) == ["added", "nightly", "poll"]
+        assert "added at run time" in page(staff, "code_3Aadded/change/")
+
+    @pytest.mark.usefixtures("of_the_code")
     def test_those_of_the_code_stand_beside_those_of_the_table(self, staff: Client) -> None:
         """They follow filters and search, and cannot be chosen for an action."""
         make("in the table")
@@ -278,7 +298,8 @@ class TestList:
         settings.TIME_ZONE = "UTC"
         assert "not known: no scheduler tells of it" in page(staff, "code_3Apoll/change/")
         first = datetime(2090, 1, 1, tzinfo=UTC)
-        shown = {"poll": type("Info", (), {"next_run_at": first, "previous_run_at": first - timedelta(seconds=90)})}
+        moments = {"next_run_at": first, "previous_run_at": first - timedelta(seconds=90)}
+        shown = {"poll": type("Info", (), {**moments, "is_removable": False})}
         monkeypatch.setattr("taskq_django.admin.code_entries._shown_by_schedulers", lambda: shown)
 
         html = page(staff, "code_3Apoll/change/")
@@ -410,6 +431,8 @@ class TestPermissions:
             act(browser, action, row, post="yes")
         assert PeriodicTask.objects.get().enabled
         assert pending() == []
+        assert "switch/" not in page(browser, "code_3Anightly/change/")
+        assert browser.post(f"{LIST}code_3Anightly/switch/").status_code == 403
 
     def test_who_may_run_may_not_change(self, login: Callable[..., Client]) -> None:
         browser, row = login("view", "run"), make()

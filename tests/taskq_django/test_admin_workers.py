@@ -1,11 +1,13 @@
 """The pages of workers in the admin."""
 
+import json
 import re
 from collections.abc import Mapping
 from html import unescape
 from typing import Any
 
 import pytest
+from django.contrib.admin.models import LogEntry
 from django.contrib.admin.utils import quote
 from django.contrib.auth.models import Permission, User
 from django.test import Client
@@ -200,13 +202,10 @@ def test_a_worker_that_is_gone_is_told_on_the_list(viewer: Client, redis: RedisS
     assert "Worker “gone” is not there (any more)." in unescape(response.content.decode())
 
 
-def test_nobody_can_do_anything_to_a_worker(client: Client, redis: RedisServer) -> None:
+def test_nobody_can_add_change_or_delete_a_worker(client: Client, redis: RedisServer) -> None:
     worker = appear(redis)
     client.force_login(User.objects.create_superuser("root"))
 
-    html = html_of(client, WORKERS) + html_of(client, f"{WORKERS}{quote(worker)}/change/")
-
-    assert 'name="action"' not in html
     for path in ("add/", f"{quote(worker)}/delete/", f"{quote(worker)}/change/", ""):
         assert client.post(f"{WORKERS}{path}", {"action": "delete_selected", "post": "yes"}).status_code == 403
 
@@ -222,3 +221,38 @@ def test_with_redis_down_the_page_says_so(viewer: Client, settings: Any) -> None
 
 def test_who_may_not_look_sees_nothing(client: Client, redis: RedisServer) -> None:
     assert sign_in(client, "view_task").get(WORKERS).status_code == 403
+
+
+def test_workers_are_asked_by_those_who_may(client: Client, redis: RedisServer) -> None:
+    """The list and the log of the admin say so; nobody else is offered it."""
+    worker = appear(redis)
+    heard = redis.client.pubsub()
+    heard.subscribe("taskq:control")
+    heard.get_message(timeout=10)
+    operator = sign_in(client, "view_worker", "control_worker")
+    chosen = {"action": "scale", "_selected_action": [worker], "select_across": "0", "index": "0"}
+
+    question = operator.post(WORKERS, chosen).content.decode()
+    wrong = operator.post(WORKERS, {**chosen, "post": "yes", "concurrency": "0"}).content.decode()
+    done = operator.post(WORKERS, {**chosen, "post": "yes", "concurrency": "3"}, follow=True).content.decode()
+    operator.post(WORKERS, {**chosen, "action": "quiet", "post": "yes"})
+    sent = [json.loads(heard.get_message(timeout=10)["data"]) for _ in range(2)]
+    heard.close()
+    unheard = operator.post(WORKERS, {**chosen, "action": "stop", "post": "yes"}, follow=True).content.decode()
+
+    assert "Change how many tasks 1 worker runs at a time" in question
+    assert "greater than or equal to 1" in wrong
+    assert "1 worker was asked." in done
+    assert [(each["action"], each["workers"], each["concurrency"]) for each in sent] == [
+        ("scale", [worker], 3),
+        ("quiet", [worker], None),
+    ]
+    assert "No worker listens." in unheard
+    assert LogEntry.objects.filter(object_id=worker).count() == 2
+
+
+def test_who_may_only_view_workers_asks_them_nothing(viewer: Client, redis: RedisServer) -> None:
+    worker = appear(redis)
+
+    assert 'name="action"' not in html_of(viewer, WORKERS)
+    assert viewer.post(WORKERS, {"action": "stop", "_selected_action": [worker], "post": "yes"}).status_code == 403
