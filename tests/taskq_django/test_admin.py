@@ -301,7 +301,15 @@ def test_migrate_creates_permissions_and_the_outbox() -> None:
 
     assert {codename for codename in codenames if not codename.endswith("periodictask")} == {
         *("add_task", "change_task", "delete_outboxtask", "delete_queue", "delete_task", "pause_queue", "run_task"),
-        *("view_outboxtask", "view_queue", "view_task", "view_worker", "view_workflow", "run_workflow", "control_worker"),
+        *(
+            "view_outboxtask",
+            "view_queue",
+            "view_task",
+            "view_worker",
+            "view_workflow",
+            "run_workflow",
+            "control_worker",
+        ),
     }
     tables = [name for name in connection.introspection.table_names() if name.startswith("taskq")]
     assert set(tables) == {"taskq_django_outboxtask", "taskq_django_periodictask"}

@@ -40,11 +40,12 @@ class SchedulesLook(Look[Sequence[PeriodicEntryInfo]]):
 
     TOP = "schedules"
     ABOUT = (
-        "What the schedulers that run enqueue when, those of other languages too; what is due next stands first. Which "
-        "entries there are is said in code, in settings or in the admin's table, so none is paused from here."
+        "What the schedulers that run enqueue when, those of other languages too; what is due next stands first. A "
+        "paused entry enqueues nothing until it is resumed; schedulers of Go take no notice."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("r", "change_run", "Run now", tooltip="Enqueue what the entry enqueues, now")
+        Binding("r", "change_run", "Run now", tooltip="Enqueue what the entry enqueues, now"),
+        Binding("p", "change_pause", "Pause or resume", tooltip="Let the entry enqueue nothing, or go on"),
     ]
 
     def body(self) -> ComposeResult:
@@ -77,7 +78,7 @@ class SchedulesLook(Look[Sequence[PeriodicEntryInfo]]):
             shown(entry.id, "bold"),
             shown(entry.spec),
             shown(entry.name),
-            shown(shown_distance(entry.next_run_at, now)),
+            shown("paused") if entry.is_paused else shown(shown_distance(entry.next_run_at, now)),
             shown(shown_distance(entry.previous_run_at, now)),
             self.quiet(", ".join(entry.options)),
             self.quiet(_payload(self.desk, entry)),
@@ -100,6 +101,12 @@ class SchedulesLook(Look[Sequence[PeriodicEntryInfo]]):
         entry = self.chosen
         if entry is not None:
             self.change(run_now(self, entry))
+
+    def action_change_pause(self) -> None:
+        """Pause the entry that is chosen, or let it go on."""
+        entry = self.chosen
+        if entry is not None:
+            self.change(pause_or_resume(self, entry))
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +220,16 @@ async def run_now(look: Look[Any], entry: PeriodicEntryInfo) -> None:
     if await look.ask(Question(text=fire_question(entry), button="Run now")):
         handle = await look.desk.taskq.async_client.enqueue(entry_call(look.desk.taskq, entry))
         look.say(f"Task {handle.id} was enqueued to “{handle.queue}”.")
+
+
+async def pause_or_resume(look: Look[Any], entry: PeriodicEntryInfo) -> None:
+    """Pause an entry, or let it go on."""
+    if entry.is_paused:
+        await look.desk.inspector.resume_schedule(entry.id)
+        look.say(f"“{entry.id}” goes on.")
+    else:
+        await look.desk.inspector.pause_schedule(entry.id)
+        look.say(f"“{entry.id}” is paused.")
 
 
 def _payload(desk: Desk, entry: PeriodicEntryInfo) -> str:

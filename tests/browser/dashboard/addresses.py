@@ -39,7 +39,8 @@ def questions(scene: Scene) -> Sequence[str]:
     failing = f"retry/mail/{scene.failing.id}"
     return [
         "queue-delete?queue=mail",
-        "schedule-run?id=nightly",
+        *("schedule-run?id=nightly", "schedule-add", "schedule-remove?id=nightly"),
+        *("worker-scale?worker=none", "worker-stop?worker=none"),
         *(f"workflow-{action}?queue=default&id={scene.workflow.id}" for action in ("cancel", "retry")),
         *(f"tasks-act?do={action}&task={failing}" for action in ("run", "retry", "move", "delete")),
         "tasks-act-all?do=move&state=archived",

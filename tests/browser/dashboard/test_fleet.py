@@ -128,6 +128,47 @@ def test_a_schedule_is_run_now(site: Site, page: Page, scene: Scene, inspector: 
     assert inspector.count("reports", TaskState.PENDING) == before + 1
 
 
+@tries("schedule-pause", "schedule-resume", "schedule-add", "schedule-remove")
+def test_a_schedule_is_paused_resumed_added_and_removed(site: Site, page: Page, scene: Scene) -> None:
+    page.goto(site.at("schedules"))
+    page.get_by_role("button", name="Pause nightly").click()
+    expect_told(page, "Schedule “nightly” is paused.")
+    page.get_by_role("button", name="Resume nightly").click()
+    expect_told(page, "Schedule “nightly” goes on.")
+    page.get_by_role("button", name="Add schedule").click()
+    dialog = page.get_by_role("dialog")
+    given = {"Id of": "sales", "Task": "reports:sales", "When": "@daily", "Arguments": '{"day": "today"}'}
+    for label, value in given.items():
+        dialog.get_by_label(label).fill(value)
+    confirm(page, "Add schedule")
+    expect_told(page, "Schedule “sales” was added.")
+    page.get_by_role("link", name="sales", exact=True).click()
+    page.get_by_role("button", name="Remove sales").click()
+    confirm(page, "Remove")
+    expect_told(page, "Schedule “sales” was removed.")
+
+
+@tries("worker-quiet", "worker-resume", "worker-scale", "worker-stop")
+def test_workers_are_asked(site: Site, page: Page, taskq: TaskQ, redis_server: RedisServer) -> None:
+    past = Past(redis_server)
+    past.worker("box", 7, {"default": 1})
+    past.worker("box", 8, {"default": 1}, status="stopped")
+    subscription = taskq.runtime.runner.subscribe("taskq:control")
+    page.goto(site.at("workers"))
+    page.get_by_role("button", name=re.compile("^Quiet")).first.click()
+    expect_told(page, "The worker was asked.")
+    page.get_by_role("button", name=re.compile("^Scale")).first.click()
+    page.get_by_role("dialog").get_by_label("Tasks at a time").fill("3")
+    confirm(page, "Scale")
+    expect_told(page, "The worker was asked.")
+    page.get_by_role("button", name=re.compile("^Stop")).first.click()
+    confirm(page, "Stop")
+    expect_told(page, "The worker was asked.")
+    page.get_by_role("button", name=re.compile("^Resume")).first.click()
+    expect_told(page, "The worker was asked.")
+    subscription.close()
+
+
 @pytest.mark.nightly
 def test_a_schedule_tells_what_it_enqueued(site: Site, page: Page, scene: Scene) -> None:
     page.goto(site.at("schedules"))

@@ -80,6 +80,21 @@ async def test_schedules_stand_there_with_what_is_due_next_in_front(opened: Open
 
 
 @pytest.mark.usefixtures("scene")
+async def test_a_schedule_is_paused_and_resumed(opened: Open, taskq: TaskQ) -> None:
+    inspector = AsyncInspector(taskq)
+
+    async with opened() as person:
+        await at(person, "4", SchedulesLook)
+        await person.press("p")
+        await person.sees("“hooks” is paused.")
+        assert [each.id for each in await inspector.scheduler_entries() if each.is_paused] == ["hooks"]
+        await person.press("p")
+        await person.sees("“hooks” goes on.")
+
+    assert not any(each.is_paused for each in await inspector.scheduler_entries())
+
+
+@pytest.mark.usefixtures("scene")
 async def test_a_schedule_is_run_now_once_that_is_confirmed(opened: Open, taskq: TaskQ) -> None:
     inspector = AsyncInspector(taskq)
 
