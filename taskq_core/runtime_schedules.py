@@ -46,7 +46,7 @@ class _Stored(msgspec.Struct, omit_defaults=True):
 
 @dataclass(frozen=True, slots=True)
 class RuntimeSchedules:
-    """What the hash holds.
+    """Content of the hash.
 
     Attributes:
         added: The schedules that were added, as JSON by id.
@@ -89,7 +89,7 @@ def declares(app: "TaskQ", entry_id: str) -> bool:
 
 
 def encode_schedule(app: "TaskQ", entry: PeriodicTask) -> bytes:
-    """Return a schedule as it is stored.
+    """Return the stored form of a schedule.
 
     Raises:
         ConfigurationError: Some of its options cannot be stored, or its time zone is unknown.

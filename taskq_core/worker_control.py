@@ -1,4 +1,4 @@
-"""What operators ask of running workers, and how it reads on the channel `taskq:control`."""
+"""Requests of operators to running workers, and their messages on the channel `taskq:control`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ CONCURRENCY_MAX = 100_000
 
 
 class WorkerAction(StrEnum):
-    """What a worker is asked to do."""
+    """An action that an operator asks of a worker."""
 
     QUIET = "quiet"
     """Take no new tasks. Running ones go on."""

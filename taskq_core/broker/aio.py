@@ -157,7 +157,7 @@ class AsyncRunner:
             await asyncio.sleep(0)  # a transport closes its socket in the loop's next turn
 
     async def subscribe(self, *channels: str) -> "Subscription":
-        """Listen on channels, on a connection of its own."""
+        """Listen on channels, on a separate connection."""
         subscription = Subscription(self.endpoint, channels)
         await subscription.open()
         return subscription

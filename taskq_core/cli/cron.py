@@ -100,7 +100,7 @@ def pause(session: Session, entries: tuple[str, ...]) -> int:
 @_entries
 @click.pass_obj
 def resume(session: Session, entries: tuple[str, ...]) -> int:
-    """Let paused schedules go on. What they missed is not caught up."""
+    """Let paused schedules go on. Missed firings are not caught up."""
 
     def act(entry_id: str) -> str:
         was_paused = session.inspector.resume_schedule(entry_id)
@@ -161,7 +161,7 @@ def add(
 @_entries
 @click.pass_obj
 def remove(session: Session, entries: tuple[str, ...], yes: bool) -> int:
-    """Remove schedules that were added at run time. What is declared in code can only be paused."""
+    """Remove schedules that were added at run time. Schedules of the code can only be paused."""
     confirm(f"Remove schedule{'s' if len(entries) > 1 else ''} {', '.join(entries)}?", yes=yes)
 
     def act(entry_id: str) -> str:

@@ -81,7 +81,7 @@ def _ask(
 @_workers
 @click.pass_obj
 def quiet(session: Session, workers: tuple[str, ...], every: bool) -> int:
-    """Let workers take no new tasks. What they run goes on."""
+    """Let workers take no new tasks. Running tasks go on."""
     return _ask(session, workers, WorkerAction.QUIET, every=every)
 
 

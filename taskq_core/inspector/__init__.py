@@ -2,7 +2,7 @@
 
 A task that cannot be decoded is shown as such rather than hidden or raised, since somebody has to find it. What is
 asked and how the answers read is written once, in the other modules of this room; the two classes only follow these
-steps. Whatever touches many tasks does so in small script calls, so that none of them holds up Redis.
+steps. Work on many tasks is done in small script calls, which keep Redis responsive.
 """
 
 from taskq_core.inspector.aio import AsyncInspector

@@ -13,7 +13,7 @@ from taskq_core.worker_control import WorkerRequest
 
 
 def control_workers(keys: Keys, workers: Sequence[str] | None, request: WorkerRequest) -> Steps[list[WorkerProcess]]:
-    """Send a request to workers, and return those it was sent to; none if nobody listens."""
+    """Send a request to workers. Return its recipients, an empty list if no worker listens."""
     if isinstance(workers, str):
         raise ConfigurationError(f"workers is a list of names, got {workers!r}; write [{workers!r}]")
     alive = yield from servers(keys)

@@ -46,7 +46,7 @@ def servers(keys: Keys) -> Steps[list[WorkerProcess]]:
 
 
 def moment_of(ns: int | None) -> datetime | None:
-    """Return a time that a peer wrote, None if it is none."""
+    """Return a time that a peer wrote, None if it is not readable."""
     try:
         return None if ns is None else datetime_of_ns(ns)
     except WireFormatError:

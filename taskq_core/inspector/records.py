@@ -217,7 +217,7 @@ class WorkerProcess:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeriodicEntryInfo:
-    """A periodic entry of a scheduler that runs, or one that was added at run time.
+    """A periodic entry of a running scheduler, or a schedule that was added at run time.
 
     Attributes:
         id: Id of the entry.

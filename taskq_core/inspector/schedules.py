@@ -1,4 +1,4 @@
-"""Schedules: which there are, and those that are added, paused, resumed and removed while schedulers run."""
+"""List, add, pause, resume and remove schedules while schedulers run."""
 
 from dataclasses import replace
 
@@ -23,9 +23,9 @@ _STEP = 500
 
 
 def scheduler_entries(keys: Keys) -> Steps[list[PeriodicEntryInfo]]:
-    """Return the entries of all schedulers that are alive, and those that were added at run time, by id, each once.
+    """Return the entries of all live schedulers and the added schedules, by id, each once.
 
-    What cannot be read is left out.
+    Unreadable entries are left out.
     """
     runtime = RuntimeSchedules.of((yield from ask(operations.read_schedules(keys.schedules))))
     entries = {each.id: each for entry_id, data in runtime.added.items() for each in _stored(entry_id, data)}
@@ -96,7 +96,7 @@ def scheduler_events(keys: Keys, entry_id: str, *, page: int, page_size: int) ->
 
 
 def add_schedule(keys: Keys, entry_id: str, data: bytes, *, replaces: bool) -> Steps[None]:
-    """Add a schedule, or change one that was added."""
+    """Add a schedule, or change an added schedule."""
     known = yield from scheduler_entries(keys)
     there = next((each for each in known if each.id == entry_id), None)
     if there is not None and not (replaces and there.is_removable):

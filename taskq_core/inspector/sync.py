@@ -732,7 +732,7 @@ class Inspector:
         """Remove a schedule that was added by `add_schedule`.
 
         Raises:
-            EntryNotFoundError: There is no such schedule.
+            EntryNotFoundError: The schedule does not exist.
             ConfigurationError: It is declared in code or in a table.
         """
         self._follow(schedules.remove_schedule(self._keys, entry_id))
@@ -741,7 +741,7 @@ class Inspector:
         """Let a schedule enqueue nothing until it is resumed, wherever it is declared. False if it was paused already.
 
         Raises:
-            EntryNotFoundError: There is no such schedule.
+            EntryNotFoundError: The schedule does not exist.
         """
         is_declared = declares(self._app, entry_id)
         return self._follow(schedules.pause_schedule(self._keys, entry_id, is_declared=is_declared))
@@ -750,7 +750,7 @@ class Inspector:
         """Let a schedule go on that `pause_schedule` paused, without what it missed. False if it was not paused.
 
         Raises:
-            EntryNotFoundError: There is no such schedule.
+            EntryNotFoundError: The schedule does not exist.
         """
         return self._follow(schedules.resume_schedule(self._keys, entry_id))
 
@@ -767,10 +767,10 @@ class Inspector:
             concurrency: Tasks that each of them runs at a time, for `scale`.
 
         Returns:
-            The workers that the request was sent to, as they were before; none if nobody listens.
+            The recipients, as they were before. An empty list if no worker listens.
 
         Raises:
-            WorkerNotFoundError: One of the names is no worker that is alive.
+            WorkerNotFoundError: No live worker has one of the names.
             ConfigurationError: The action or the concurrency is not usable.
         """
         request = WorkerRequest(action, concurrency)

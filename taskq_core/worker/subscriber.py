@@ -1,7 +1,7 @@
 """Listen for messages of operators and clients: tasks to cancel, and requests to this worker.
 
-A cancel message is a bare task id, from anybody who can publish. One that names nothing that runs here costs a look
-into a dict per queue. Requests come on a channel of their own: who may cancel tasks may not stop workers.
+A cancel message is a bare task id from any client that can publish. An id that does not run here costs a look into a
+dict per queue. Requests use a separate channel, because the right to cancel tasks is not the right to stop workers.
 """
 
 from collections.abc import Callable, Mapping

@@ -29,14 +29,14 @@ SOURCE_VAR = "source"
 def code_rows() -> list[PeriodicTask]:
     """Return a row for each periodic task of the code and the settings, and for each that was added at run time.
 
-    They are sorted by name. There are none of the code while those are not usable.
+    They are sorted by name. While those of the code are unusable, they are left out.
 
     When they were and will be enqueued is asked of the schedulers that run, in one look at Redis.
     """
     try:
         entries = taskq.periodic_tasks()
     except TaskQError:
-        entries = []  # the system check taskq.E003 tells of it
+        entries = []  # the system check taskq.E003 reports it
     shown, paused = _shown_by_schedulers(), _paused()
     declared = {entry.id for entry in entries}
     rows = [_row(entry, shown.get(entry.id), is_paused=entry.id in paused) for entry in entries]

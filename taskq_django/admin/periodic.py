@@ -266,7 +266,7 @@ class PeriodicTaskAdminMixin(FrameMixin, TableAdminMixin):
     # --- views --------------------------------------------------------------------------------------------------------
 
     def get_urls(self) -> list[URLPattern]:
-        """Return Django's pages, and one that pauses or resumes a periodic task of the code."""
+        """Return Django's pages, and the address to pause or resume a periodic task of the code."""
         name = f"{self.opts.app_label}_{self.opts.model_name}_switch"
         return [
             path("<path:object_id>/switch/", self.admin_site.admin_view(self.switch_view), name=name),

@@ -51,7 +51,7 @@ def add_schedule_routes(router: APIRouter, taskq: TaskQ, parts: Parts) -> None:
 
     @router.get("/schedules", tags=["schedules"], responses=responses())
     async def schedules(shown: ShownDep, page: PageQuery = 1, page_size: PageSizeQuery = 30) -> models.Schedules:
-        """List the periodic entries of all schedulers that are alive, and those that were added, by id."""
+        """List the periodic entries of all live schedulers and the added schedules, by id."""
         found = await inspector.scheduler_entries()
         start = (page - 1) * page_size
         return models.Schedules(
@@ -111,4 +111,4 @@ def add_schedule_routes(router: APIRouter, taskq: TaskQ, parts: Parts) -> None:
         for entry in await inspector.scheduler_entries():
             if entry.id == entry_id:
                 return models.schedule_of(entry, shown)
-        raise EntryNotFoundError(entry_id)  # removed meanwhile
+        raise EntryNotFoundError(entry_id)  # it was just removed

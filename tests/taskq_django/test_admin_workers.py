@@ -228,7 +228,7 @@ def test_workers_are_asked_by_those_who_may(client: Client, redis: RedisServer) 
     worker = appear(redis)
     heard = redis.client.pubsub()
     heard.subscribe("taskq:control")
-    heard.get_message(timeout=10)
+    heard.get_message(timeout=30)
     operator = sign_in(client, "view_worker", "control_worker")
     chosen = {"action": "scale", "_selected_action": [worker], "select_across": "0", "index": "0"}
 
@@ -236,7 +236,7 @@ def test_workers_are_asked_by_those_who_may(client: Client, redis: RedisServer) 
     wrong = operator.post(WORKERS, {**chosen, "post": "yes", "concurrency": "0"}).content.decode()
     done = operator.post(WORKERS, {**chosen, "post": "yes", "concurrency": "3"}, follow=True).content.decode()
     operator.post(WORKERS, {**chosen, "action": "quiet", "post": "yes"})
-    sent = [json.loads(heard.get_message(timeout=10)["data"]) for _ in range(2)]
+    sent = [json.loads(heard.get_message(timeout=30)["data"]) for _ in range(2)]
     heard.close()
     unheard = operator.post(WORKERS, {**chosen, "action": "stop", "post": "yes"}, follow=True).content.decode()
 

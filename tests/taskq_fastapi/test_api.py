@@ -300,12 +300,12 @@ async def test_workers_are_asked_by_name(taskq: TaskQ, web: HttpClient, server: 
     await asyncio.to_thread(populate, taskq, server)
     listener = server.client.pubsub()
     listener.subscribe("taskq:control")
-    listener.get_message(timeout=10)
+    listener.get_message(timeout=30)
 
     asked = await send(web, "POST", "/workers/actions", {"action": "scale", "workers": ["h:1"], "concurrency": 3})
     unknown = await send(web, "POST", "/workers/actions", {"action": "stop", "workers": ["x"]})
     wrong = await send(web, "POST", "/workers/actions", {"action": "scale"})
-    message = await asyncio.to_thread(listener.get_message, timeout=10)
+    message = await asyncio.to_thread(listener.get_message, timeout=30)
     listener.close()
 
     assert asked.json() == {"workers": ["s"]}

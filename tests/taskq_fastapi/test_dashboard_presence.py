@@ -203,7 +203,7 @@ async def test_a_worker_is_asked_to_quiet_scale_and_stop(taskq: TaskQ, past: Pas
     past.worker("web-1", 7, {"default": 1})
     heard = past.raw.pubsub()
     heard.subscribe("taskq:control")
-    heard.get_message(timeout=10)
+    heard.get_message(timeout=30)
 
     async with looking(dashboard_of(taskq)) as web:
         question = await web.get("/worker-scale?worker=id-7")
@@ -212,7 +212,7 @@ async def test_a_worker_is_asked_to_quiet_scale_and_stop(taskq: TaskQ, past: Pas
         said = told(await web.get("/workers"))
         await act(web, "/worker-quiet", worker="none", back="workers")
         unknown = told(await web.get("/workers"))
-    sent = [json.loads((await asyncio.to_thread(heard.get_message, timeout=10))["data"]) for _ in range(4)]
+    sent = [json.loads((await asyncio.to_thread(heard.get_message, timeout=30))["data"]) for _ in range(4)]
     heard.close()
 
     assert "Tasks at a time" in question.text

@@ -54,7 +54,7 @@ class WorkersOverview(Record):
 
 
 class Schedule(BaseModel):
-    """A periodic entry of a scheduler that runs, or one that was added at run time."""
+    """A periodic entry of a running scheduler, or a schedule that was added at run time."""
 
     id: Text = Field(examples=["nightly"])
     spec: Text = Field(examples=["0 3 * * *"])
@@ -74,7 +74,7 @@ class ScheduleRemoved(BaseModel):
 
 
 class WorkersAsked(BaseModel):
-    """The workers that a request was sent to; none if nobody listens."""
+    """The recipients of a request. Empty if no worker listens."""
 
     workers: list[Text] = Field(description="Their ids.")
 

@@ -1,4 +1,4 @@
-"""Schedules: what is enqueued when, what was, enqueueing one now; they are paused, resumed, added and removed."""
+"""Show schedules and their past; run, pause, resume, add and remove them."""
 
 import json
 from collections.abc import Callable
