@@ -292,6 +292,8 @@ class PeriodicTaskAdminMixin(FrameMixin, TableAdminMixin):
             self.message_user(request, str(error), messages.ERROR)
         else:
             self.message_user(request, text, messages.SUCCESS)
+            with override(None):  # as above
+                self.log_change(request, obj, _("Paused.") if obj.enabled else _("Resumed."))
         return HttpResponseRedirect(self._address("change", str(obj.pk)))
 
     @transaction.non_atomic_requests  # what "run now" enqueues is sent, or not, while this can still be said

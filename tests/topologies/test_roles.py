@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from taskq_core import EnqueueError, TaskQ, TaskQError, TaskState
+from taskq_core import EnqueueError, PeriodicTask, TaskQ, TaskQError, TaskState
 from taskq_core.broker.operations import Operation
 from taskq_core.broker.scripts import load
 from taskq_core.broker.sync import SyncRunner
@@ -90,6 +90,11 @@ ACTS: dict[str, Callable[[Inspector, str], Any]] = {
     "archive_all": lambda i, t: i.archive_all(Q, TaskState.SCHEDULED),
     "delete_all": lambda i, t: i.delete_all(Q, TaskState.SCHEDULED),
     "move_all": lambda i, t: i.move_all(Q, TaskState.SCHEDULED, "other"),
+    "pause_schedule": lambda i, t: i.pause_schedule("nightly"),
+    "resume_schedule": lambda i, t: i.resume_schedule("nightly"),
+    "add_schedule": lambda i, t: i.add_schedule(PeriodicTask("@daily", TaskQ().remote("t"), id="more")),
+    "remove_schedule": lambda i, t: i.remove_schedule("added"),
+    "control_workers": lambda i, t: i.control_workers("quiet"),
 }
 """What an inspector does, by its method; `t` is the id of a scheduled task."""
 ELSEWHERE = {
@@ -148,6 +153,7 @@ def fill(server: RedisServer) -> tuple[str, str]:
     workflow = begun_by_another(server)
     with closing(TaskQ(server.unix_url, defaults={"retention": 60}, enqueue_timeout=60)) as app:
         populate(app, server)
+        Inspector(app).add_schedule(PeriodicTask("@daily", app.remote("t"), id="added"))
     return scheduled, workflow
 
 
