@@ -64,7 +64,7 @@ class RunLog:
         if error is not None:
             _leave_out_frames(error)
             shown = self._redaction.shown(error)
-            facts["error"] = describe(shown).partition("\n")[0][:_LONGEST]
+            facts["error"] = describe(shown).partition("\n")[0][:_LONGEST].encode(errors="replace").decode()
             exc_info = shown
         facts["duration"] = f"{duration_s:.3f}s"
         if outcome in (Outcome.RETRIED, Outcome.SNOOZED) and run.settlement is not None:
