@@ -34,7 +34,7 @@ from taskq_django.conf import read_settings
 from taskq_django.middleware import DatabaseMiddleware, on_healthy_connections
 from taskq_django.references import ModelReferences
 from taskq_django.sending import SignalMiddleware, SignalObserver
-from taskq_django.test_cases import are_committed, take_for_committed
+from taskq_django.test_cases import are_committed, are_tests_running, take_for_committed
 from taskq_django.transaction import CommitHook, ImmediateHook, count_waiting
 
 R = TypeVar("R")
@@ -215,10 +215,18 @@ class DjangoTaskQ(TaskQ):
 
         Raises:
             TaskDefinitionError: Two tasks have one name.
+            ConfigurationError: A test would use the Redis of the settings, and these do not allow it.
         """
         if self.conflicts:
             raise self.conflicts[0]
         self._follow_settings()
+        if self._diverted is None and not self._settings.redis_in_tests and are_tests_running():
+            raise ConfigurationError(
+                "a test would use the Redis of TASKQ['URL']. Keep its tasks in memory: put "
+                "taskq_django.testing.TaskQTestMixin before the test case, as in class MyTest(TaskQTestMixin, "
+                "TransactionTestCase), use capture() or eager() of taskq_django.testing, or the pytest fixture "
+                "taskq_capture. If this Redis is for tests only, set TASKQ['REDIS_IN_TESTS'] = True"
+            )
         return super().runtime
 
 

@@ -6,6 +6,7 @@ that block, or never if it is rolled back: as in production, where the outermost
 """
 
 import logging
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,12 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.transaction import Atomic, get_connection
 
 logger = logging.getLogger("taskq.django")
+
+
+def are_tests_running() -> bool:
+    """Return whether Django's test runner, or pytest-django, has prepared this process for tests."""
+    state = getattr(sys.modules.get("django.test.utils"), "_TestState", None)  # where Django itself notes it
+    return hasattr(state, "saved_data")
 
 
 class AfterCommit:

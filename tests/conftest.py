@@ -3,6 +3,7 @@
 Every pytest-xdist worker is a process of its own and has its own server, so tests may flush it.
 """
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,8 @@ from hypothesis import HealthCheck, settings
 from taskq_core.broker import aio, connection, lanes, sync
 from tests.clock import Clock
 from tests.redis_server import RedisServer
+
+os.environ.setdefault("TASKQ_REDIS_IN_TESTS", "true")  # the Redis of these tests is theirs, also for Django
 
 # How long an example takes is no matter of what is tested: on a busy machine any of them may stand still for a second.
 settings.register_profile("taskq", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -9,7 +9,7 @@ from taskq_core.errors import ConfigurationError
 from taskq_core.settings.values import parse_queues, read_processes, read_whole, unknown
 
 _FLAGS = {**dict.fromkeys(("1", "true", "yes", "on"), True), **dict.fromkeys(("0", "false", "no", "off"), False)}
-_FLAG_KEYS = ("STRICT_PRIORITY", "EAGER", "EAGER_PROPAGATES", "DEV_WORKER", "AUTODISCOVER")
+_FLAG_KEYS = ("STRICT_PRIORITY", "EAGER", "EAGER_PROPAGATES", "REDIS_IN_TESTS", "DEV_WORKER", "AUTODISCOVER")
 _JSON_KEYS = (
     "QUEUES",
     "LIMITS",

@@ -352,6 +352,8 @@ class Settings:
     """Django: run each task at once, in the process that enqueues it and without Redis; for tests and development."""
     eager_propagates: bool = False
     """Django: with `eager`, raise what a task fails with where it is enqueued, or at the commit that sends it."""
+    redis_in_tests: bool = False
+    """Django: tests may use the Redis of `url`. Otherwise they are refused unless a store in memory takes its place."""
     dev_worker: bool = False
     """Django: `manage.py runserver` runs a worker in its process; refused without `DEBUG`."""
     include: Sequence[str] = ()
@@ -396,6 +398,7 @@ class Settings:
         set_(self, "enqueue", member(EnqueueMode, "ENQUEUE", self.enqueue))
         check_flag("EAGER", self.eager)
         check_flag("EAGER_PROPAGATES", self.eager_propagates)
+        check_flag("REDIS_IN_TESTS", self.redis_in_tests)
         check_flag("DEV_WORKER", self.dev_worker)
         if not isinstance(self.defaults, Mapping):
             raise ConfigurationError(f"DEFAULTS must be a dict of task options, got {type(self.defaults).__name__}")

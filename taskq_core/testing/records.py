@@ -253,11 +253,13 @@ def failures(runs: Iterable[TaskRun]) -> list[Exception]:
 
 
 def raise_failures(runs: Iterable[TaskRun]) -> None:
-    """Raise what tasks failed with, if any did.
-
-    Raises:
-        ExceptionGroup: With one error per task whose last run failed.
-    """
+    """Raise the exception of the first task whose last run failed. Notes on it name the task and the other failures."""
     errors = failures(runs)
-    if errors:
-        raise ExceptionGroup(f"{len(errors)} task{'s' if len(errors) > 1 else ''} failed", errors)
+    if not errors:
+        return
+    first, *others = errors
+    for error in others:
+        note = f"also failed: {error!r} {error.__notes__[-1]}"
+        if note not in first.__notes__:
+            first.add_note(note)
+    raise first

@@ -84,7 +84,7 @@ class TaskQTestMixin(_Base):
             The runs, in order.
 
         Raises:
-            ExceptionGroup: The last run of a task failed; it has one error for each such task.
+            Exception: What the first task failed with, if the last run of any failed.
         """
         if _has_own_data():
             return self.tasks.run(advance=advance, raises=raises)

@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import os
 from contextlib import suppress
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -176,7 +178,7 @@ class TestEagerInTestCase(TestCase):
         assert Group.objects.get().name == "c"
 
     def test_a_failure_ends_the_block_although_django_logs_what_hooks_raise(self) -> None:
-        with pytest.raises(ExceptionGroup, match="1 task failed"), eager():
+        with pytest.raises(ValueError, match="no"), eager():
             self._commit(fail)
 
     def test_error_handlers_leave_the_connections_of_the_test_alone(self) -> None:
@@ -442,3 +444,21 @@ class TestTheSetting:
 def _closed() -> Any:
     yield
     taskq.close()
+
+
+class TestWithoutABlock(TransactionTestCase):
+    """A test that captures nothing must not reach the Redis of the settings."""
+
+    @override_settings(TASKQ={"URL": "redis://127.0.0.1:1/0", "REDIS_IN_TESTS": False})
+    def test_the_redis_of_the_settings_is_refused(self) -> None:
+        with (
+            patch.dict(os.environ),
+            self.assertRaisesMessage(ConfigurationError, "class MyTest(TaskQTestMixin, TransactionTestCase)"),
+            transaction.atomic(),
+        ):
+            del os.environ["TASKQ_REDIS_IN_TESTS"]
+            greet.delay("Ada")
+
+        with capture() as tasks:
+            greet.delay("Ada")
+        tasks.assert_enqueued(greet)

@@ -45,7 +45,7 @@ class TestInTestCase(TaskQTestMixin, TestCase):
     def test_a_failure_fails_the_test(self) -> None:
         fail.delay()
 
-        with pytest.raises(ExceptionGroup, match="1 task failed"):
+        with pytest.raises(ValueError, match="no"):
             self.drain()
         fail.delay()
         assert [run.outcome for run in self.drain(raises=False)] == ["archived"]

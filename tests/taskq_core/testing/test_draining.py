@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 
-from taskq_core import BrokerUnavailableError, Signature, TaskFailedError, TaskQ, TaskState, current_task
+from taskq_core import (
+    BrokerUnavailableError,
+    Signature,
+    TaskFailedError,
+    TaskQ,
+    TaskState,
+    UnknownTaskError,
+    current_task,
+)
 from taskq_core.aggregation import GroupedTask
 from taskq_core.inspector import Inspector
 from taskq_core.testing import adrain, capture, drain
@@ -103,10 +111,9 @@ def test_failures_are_raised(app: TaskQ) -> None:
 
     handle = fail.delay()
 
-    with pytest.raises(ExceptionGroup, match="1 task failed") as caught:
+    with pytest.raises(ValueError, match="no"):
         drain(app)
 
-    assert repr(caught.value.exceptions) == "(ValueError('no'),)"
     with pytest.raises(TaskFailedError, match="no"):
         handle.result()
 
@@ -180,7 +187,7 @@ def test_an_unknown_task_is_a_failure(app: TaskQ) -> None:
     """No other worker comes, so it does not go back."""
     app.remote("go:task").delay()
 
-    with pytest.raises(ExceptionGroup, match="1 task failed"):
+    with pytest.raises(UnknownTaskError):
         drain(app)
 
     assert Inspector(app).queue_info("default").sizes[TaskState.ARCHIVED] == 1
