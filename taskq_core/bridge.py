@@ -40,3 +40,6 @@ class Bridge:
     async def arun(self, function: Callable[[], T]) -> T:
         """Run a blocking function from a coroutine."""
         return await asyncio.to_thread(function)
+
+    def close_idle(self) -> None:
+        """Close what runs have left open for later ones, such as database connections. A worker calls it at its end."""

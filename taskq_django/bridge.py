@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from asgiref.sync import async_to_sync, sync_to_async
 
 from taskq_core.bridge import Bridge
+from taskq_django.middleware import close_idle_connections
 
 T = TypeVar("T")
 
@@ -26,6 +27,10 @@ class DjangoBridge(Bridge):
             return await coroutine
 
         return async_to_sync(awaited)()
+
+    def close_idle(self) -> None:
+        """Close the database connections that tasks have left open."""
+        close_idle_connections()
 
     async def arun(self, function: Callable[[], T]) -> T:
         """Run a blocking function in the thread of the blocking code around this coroutine."""

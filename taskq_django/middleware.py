@@ -1,23 +1,28 @@
 """Database connections of tasks.
 
-A plain function uses the connections of the thread that runs it: before and after each task, those past `CONN_MAX_AGE`
-or broken are closed, as around a request. When a timeout ended it, its connections are thrown away, because nobody
-knows in the middle of which exchange they were.
+A plain function uses the connections of the thread that runs it. Before and after each task, connections past
+`CONN_MAX_AGE`, and those that have had an error and no longer work, are closed, as around a request. After a timeout
+all connections of the thread are closed, because a query may be half done.
 
 Each coroutine has a thread of its own for its ORM calls (asgiref's `ThreadSensitiveContext`), so that coroutines do not
-queue up for one connection. Its connections are closed at its end: a worker needs as many as its concurrency. A query
-that hangs does not hold up the end of a worker, which gives its task back: the thread ends with the process.
+wait for each other's queries. A thread whose connections `CONN_MAX_AGE` keeps open serves later coroutines; any other
+ends with its coroutine. A worker needs at most as many connections as its concurrency.
+
+When a worker ends it closes what tasks have left open. A query that hangs does not delay that: its thread ends with the
+process.
 """
 
 import asyncio
 import contextlib
 import functools
+import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor, Future
 from typing import Any, ParamSpec, TypeVar, cast
 
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
-from django.db import close_old_connections, connections, reset_queries
+from django.db import Error, close_old_connections, connections, reset_queries
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 from taskq_core.blocking import DaemonThreads
 from taskq_core.context import TaskContext
@@ -42,11 +47,10 @@ class DatabaseMiddleware(Middleware):
         """Run a plain function on its thread's own connections."""
         try:
             try:
-                reset_queries()
-                close_old_connections()
+                _enter_thread()
                 return call()
             finally:
-                close_old_connections()
+                _leave_thread()
         except BaseException as error:
             if was_interrupted(error) and not isinstance(error, TaskPaused):  # it pauses between two exchanges
                 discard_connections()
@@ -59,18 +63,63 @@ class DatabaseMiddleware(Middleware):
             SyncToAsync.context_to_thread_executor[own] = thread
             try:
                 return await call()
+            except BaseException as error:
+                thread.is_kept = isinstance(error, TaskPaused) or not was_interrupted(error)
+                raise
             finally:
                 if thread.is_used:
-                    await _finish(sync_to_async(connections.close_all, thread_sensitive=True)())
+                    await _finish(sync_to_async(thread.leave, thread_sensitive=True)())
                 SyncToAsync.context_to_thread_executor.pop(own, None)  # asgiref would wait for its end
                 thread.shutdown(wait=False)
 
 
+_lock = threading.Lock()
+_idle_connections: set[BaseDatabaseWrapper] = set()
+"""Connections that are open in threads which run no task."""
+_idle_threads: list[DaemonThreads] = []
+"""Threads of coroutines that have ended, with open connections."""
+
+
+def _enter_thread() -> None:
+    """Prepare the connections of this thread for a task."""
+    with _lock:
+        _idle_connections.difference_update(connections.all(initialized_only=True))
+    reset_queries()
+    close_old_connections()
+
+
+def _leave_thread() -> bool:
+    """Close what is not to be kept, and return whether a connection of this thread stays open."""
+    close_old_connections()
+    left = [each for each in connections.all(initialized_only=True) if each.connection is not None]
+    with _lock:
+        _idle_connections.update(left)
+    return bool(left)
+
+
+def close_idle_connections() -> None:
+    """Close the connections that tasks have left open in threads of workers. Those in use stay as they are."""
+    with _lock:  # a task that begins meanwhile waits, and opens its connection again
+        for connection in _idle_connections:
+            connection.inc_thread_sharing()
+            with contextlib.suppress(Error):  # it was broken already
+                connection.close()
+            connection.dec_thread_sharing()
+        _idle_connections.clear()
+        while _idle_threads:
+            _idle_threads.pop().shutdown()
+
+
 class _OwnThread(Executor):
-    """The thread of one coroutine's blocking calls, started at the first of them."""
+    """The thread of one coroutine's blocking calls, taken or started at the first of them.
+
+    Attributes:
+        is_kept: Whether its connections may serve another coroutine.
+    """
 
     def __init__(self) -> None:
         self._threads: DaemonThreads | None = None
+        self.is_kept = True
 
     @property
     def is_used(self) -> bool:
@@ -80,13 +129,28 @@ class _OwnThread(Executor):
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Call a function after those before it."""
         if self._threads is None:
-            self._threads = DaemonThreads(1)
+            with _lock:
+                self._threads = _idle_threads.pop() if _idle_threads else DaemonThreads(1)
+            self._threads.submit(_enter_thread)
         return self._threads.submit(fn, *args, **kwargs)
 
+    def leave(self) -> None:
+        """Close the connections that are not to be kept. The last call of the coroutine."""
+        is_kept, self.is_kept = self.is_kept, False
+        if not is_kept or any(each.in_atomic_block for each in connections.all(initialized_only=True)):
+            connections.close_all()
+        self.is_kept = _leave_thread()
+
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no more calls. The thread ends behind the last."""
-        if self._threads is not None:
-            self._threads.shutdown(wait, cancel_futures=cancel_futures)
+        """Keep the thread for another coroutine, or end it."""
+        threads, self._threads = self._threads, None
+        if threads is None:
+            return
+        if self.is_kept:
+            with _lock:
+                _idle_threads.append(threads)
+        else:
+            threads.shutdown(wait, cancel_futures=cancel_futures)
 
 
 _NO_TASK = TaskContext(id="local", name="", queue="", max_retry=0, local=True)
@@ -123,6 +187,8 @@ def was_interrupted(error: BaseException | None) -> bool:
 
 def discard_connections() -> None:
     """Drop this thread's connections without another word to the database; the next use opens new ones."""
+    with _lock:
+        _idle_connections.difference_update(connections.all(initialized_only=True))
     for connection in connections.all(initialized_only=True):
         with contextlib.suppress(Exception):
             connection.close()

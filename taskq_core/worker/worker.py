@@ -380,6 +380,7 @@ class Worker:
             except Exception:
                 logger.exception("the worker's lifespan failed")
                 status = 1
+            await asyncio.to_thread(self.app.bridge.close_idle)
         return status
 
     async def _work(self) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -14,10 +14,11 @@ from django.db import DatabaseError, connection, connections, transaction
 from django.db.backends.sqlite3.base import DatabaseWrapper
 from django.db.models.signals import post_init
 
-from taskq_core import ScheduleHook, TaskContext
+from taskq_core import ScheduleHook, TaskContext, testing
 from taskq_core.errors import TaskInterrupted
 from taskq_django.app import DjangoTaskQ
-from taskq_django.middleware import DatabaseMiddleware, was_interrupted
+from taskq_django.bridge import DjangoBridge
+from taskq_django.middleware import DatabaseMiddleware, close_idle_connections, was_interrupted
 
 pytestmark = pytest.mark.django_db(transaction=True)
 CONTEXT = TaskContext(id="1", name="shop:greet", queue="default")
@@ -56,6 +57,15 @@ def in_thread(function: Any) -> Any:
     return outcome[0]
 
 
+def is_usable(wrapper: Any) -> bool:
+    """Ask the database, as the backends of other databases than SQLite do."""
+    try:
+        wrapper.connection.execute("SELECT 1")
+    except sqlite3.Error:
+        return False
+    return True
+
+
 async def test_eight_orm_coroutines_overlap() -> None:
     """All eight are in the middle of a query at the same time: the barrier lets nobody pass before."""
     await Group.objects.acreate(name="staff")
@@ -82,6 +92,72 @@ async def test_a_coroutines_connections_are_closed_at_its_end() -> None:
     await DatabaseMiddleware().aaround(CONTEXT, read)
 
     assert seen[0].connection is None
+
+
+class TestCoroutinesWithConnMaxAge:
+    @pytest.fixture(autouse=True)
+    def _max_age(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        monkeypatch.setitem(connections.settings["default"], "CONN_MAX_AGE", None)
+        yield
+        close_idle_connections()
+
+    async def use(self, *, error: BaseException | None = None) -> Any:
+        """Run a coroutine that uses the database, and return its connection."""
+        seen: list[Any] = []
+
+        async def read() -> None:
+            await Group.objects.acount()
+            seen.append(await sync_to_async(lambda: connections["default"])())
+            if error is not None:
+                raise error
+
+        with suppress(type(error) if error is not None else ()):
+            await DatabaseMiddleware().aaround(CONTEXT, read)
+        return seen[0]
+
+    async def test_the_next_coroutine_has_the_same_connection(self) -> None:
+        first = await self.use(error=ValueError())
+
+        assert first.connection is not None
+        assert await self.use() is first
+
+    async def test_after_a_cancellation_it_has_another(self) -> None:
+        first = await self.use(error=asyncio.CancelledError())
+
+        assert first.connection is None
+        assert await self.use() is not first
+
+    async def test_the_end_of_a_worker_closes_it(self) -> None:
+        first = await self.use()
+
+        await asyncio.to_thread(DjangoBridge().close_idle)
+
+        assert first.connection is None
+        assert await self.use() is not first
+
+
+@pytest.mark.parametrize("is_coroutine", [False, True])
+def test_drain_leaves_no_connection_open(monkeypatch: pytest.MonkeyPatch, is_coroutine: bool) -> None:
+    """Or the database of the tests could not be dropped."""
+    monkeypatch.setitem(connections.settings["default"], "CONN_MAX_AGE", None)
+    seen: list[Any] = []
+
+    def count() -> None:
+        Group.objects.count()
+        seen.append((connections["default"], connections["default"].connection is not None))
+
+    async def acount() -> None:
+        await sync_to_async(count)()
+
+    application = DjangoTaskQ()
+    used = application.task(name="count")(acount if is_coroutine else count)
+    with testing.capture(application):
+        used.delay()
+        testing.drain(application, queues=["default"])
+
+    ((wrapper, was_open),) = seen
+    assert was_open
+    assert wrapper.connection is None
 
 
 async def test_a_cancelled_coroutine_waits_for_its_query_and_closes() -> None:
@@ -156,16 +232,8 @@ def test_a_plain_tasks_connection_lives_as_long_as_conn_max_age(
 
 def test_a_connection_that_was_cut_is_replaced_for_the_next_task(monkeypatch: pytest.MonkeyPatch) -> None:
     """As by a database that was restarted: one task meets it, and the next of its thread has another connection."""
-
-    def is_usable(wrapper: Any) -> bool:
-        try:
-            wrapper.connection.execute("SELECT 1")
-        except sqlite3.Error:
-            return False
-        return True
-
     monkeypatch.setitem(connections.settings["default"], "CONN_MAX_AGE", None)
-    monkeypatch.setattr(DatabaseWrapper, "is_usable", is_usable)  # that of SQLite asks nobody, others' do
+    monkeypatch.setattr(DatabaseWrapper, "is_usable", is_usable)
 
     def task() -> int:
         found = Group.objects.count()
@@ -178,6 +246,28 @@ def test_a_connection_that_was_cut_is_replaced_for_the_next_task(monkeypatch: py
         return DatabaseMiddleware().around(CONTEXT, Group.objects.count)
 
     assert in_thread(run) == 0
+
+
+@pytest.mark.parametrize(("is_checked", "outcomes"), [(False, ["DatabaseError", 0]), (True, [0, 0])])
+def test_a_connection_that_broke_between_tasks_fails_one_unless_it_is_checked(
+    monkeypatch: pytest.MonkeyPatch, is_checked: bool, outcomes: list[Any]
+) -> None:
+    monkeypatch.setitem(connections.settings["default"], "CONN_MAX_AGE", None)
+    monkeypatch.setitem(connections.settings["default"], "CONN_HEALTH_CHECKS", is_checked)
+    monkeypatch.setattr(DatabaseWrapper, "is_usable", is_usable)
+
+    def run() -> Any:
+        DatabaseMiddleware().around(CONTEXT, Group.objects.count)
+        connections["default"].connection.close()
+        return [outcome() for _ in range(2)]
+
+    def outcome() -> Any:
+        try:
+            return DatabaseMiddleware().around(CONTEXT, Group.objects.count)
+        except DatabaseError:
+            return "DatabaseError"
+
+    assert in_thread(run) == outcomes
 
 
 @pytest.mark.parametrize("is_atomic", [False, True])

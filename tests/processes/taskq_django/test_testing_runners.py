@@ -94,6 +94,31 @@ class TestWaiting:
         taskq_capture.assert_enqueued(work)
 """
 )
+DRAIN = (
+    HEAD
+    + """
+from django.test import TransactionTestCase
+from taskq_django import task
+from taskq_django.models import OutboxTask
+from taskq_django.testing import TaskQTestMixin
+
+@task(name="count")
+def count() -> None:
+    OutboxTask.objects.count()
+
+@task(name="acount")
+async def acount() -> None:
+    await OutboxTask.objects.acount()
+
+class Case(TaskQTestMixin, TransactionTestCase):
+    def check(self, task):
+        task.delay()
+        self.assertEqual([run.outcome for run in self.drain()], ["completed"])
+
+    def test_function(self): self.check(count)
+    def test_coroutine(self): self.check(acount)
+"""
+)
 INI = """
 [pytest]
 DJANGO_SETTINGS_MODULE = kiosk_settings
@@ -131,6 +156,15 @@ def test_on_postgres(project: Project, postgres_server: PostgresServer, enqueue:
     database = postgres_server.create(f"kiosk_{enqueue}")
     project.configure(f'TASKQ["ENQUEUE"] = {enqueue!r}\nDATABASES["default"] = {database!r}\n')
     in_two_processes(project)
+
+
+def test_drain_leaves_the_database_free_to_be_dropped(project: Project, postgres_server: PostgresServer) -> None:
+    """Both with a worker's thread and with a coroutine's, whose connections `CONN_MAX_AGE` keeps open."""
+    database = {**postgres_server.create("kiosk_drain"), "CONN_MAX_AGE": 600}
+    project.configure(f'DATABASES["default"] = {database!r}\n')
+    (project.folder / "kiosk" / "tests.py").write_text(DRAIN)
+
+    assert "Ran 2 tests" in run(project, "manage.py", "test", "--noinput")
 
 
 def in_two_processes(project: Project) -> None:
