@@ -350,6 +350,19 @@ def _refuse_impossible(*, days: str, months: str, days_of_week: str) -> None:
         raise ValueError(f"it never fires: day of month {days} does not come in month {months}")
 
 
+def with_zone(spec: str, zone: str = "UTC") -> str:
+    """Return a spec for people, with the time zone of a cron line behind it: `0 9 * * * (Europe/Berlin)`.
+
+    Args:
+        spec: A spec, which need not be usable.
+        zone: IANA name of the time zone of a cron line that names none.
+    """
+    if spec.startswith(_PREFIXES):
+        named, _, spec = spec.partition("=")[2].partition(" ")
+        zone = zone if named == "Local" else named
+    return spec if spec.startswith("@every ") else f"{spec.strip()} ({zone})"
+
+
 def time_zone(name: str) -> tzinfo:
     """Return the time zone of an IANA name. `UTC` needs no time zone data.
 

@@ -28,7 +28,7 @@ from taskq_django.iteration import let_tasks_iterate
 from taskq_django.tasks_backend.options import queues_of_tasks
 from taskq_django.test_cases import watch
 
-_SETTINGS = ("TASKQ", "BASE_DIR", "TASKS")
+_SETTINGS = ("TASKQ", "BASE_DIR", "TASKS", "TIME_ZONE")
 
 
 class TaskQConfig(AppConfig):

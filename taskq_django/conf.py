@@ -2,7 +2,7 @@
 
 The environment (`TASKQ_<KEY>`) overrides the dict. `embedded://` without a path keeps its data in `.taskq` below
 `BASE_DIR`, so that it does not depend on where a command was started. Where `QUEUES` is not set, workers serve the
-queues that the setting `TASKS` needs.
+queues that the setting `TASKS` needs. Where `TIME_ZONE` is not set, Django's `TIME_ZONE` is the zone of cron lines.
 """
 
 import os
@@ -37,6 +37,8 @@ def read_settings() -> Settings:
         needed = queues_of_tasks(getattr(django_settings, "TASKS", None))
         if needed:
             settings = replace(settings, queues={"default": 3, **needed})
+    if "TIME_ZONE" not in mapping and "TASKQ_TIME_ZONE" not in os.environ:
+        settings = replace(settings, time_zone=django_settings.TIME_ZONE or "UTC")
     check_defaults(settings.defaults)
     check_defaults(settings.email.options, where="EMAIL['OPTIONS']", for_calls=True)
     schedule_lines(settings.schedule, zone=settings.time_zone)

@@ -31,7 +31,7 @@ def list_entries(session: Session) -> None:
     out.table(
         (
             Column(title="ENTRY", whole=True),
-            Column(title="SPEC"),
+            Column(title="SCHEDULE"),
             Column(title="TASK"),
             Column(title="PAYLOAD", cut=True),
             Column(title="OPTIONS"),
@@ -41,7 +41,7 @@ def list_entries(session: Session) -> None:
         [
             (
                 each.id,
-                each.spec,
+                each.schedule,
                 each.name,
                 shown_bytes(each.payload, most=80),
                 ", ".join(each.options) or "-",

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 
+from taskq_core.cron import with_zone
 from taskq_core.records import TaskInfo
 from taskq_core.wire import TaskState
 
@@ -221,7 +222,8 @@ class PeriodicEntryInfo:
 
     Attributes:
         id: Id of the entry.
-        spec: When it is due: a cron line, or `@every` and a duration.
+        spec: When it is due: a cron line, or `@every` and a duration. A line of another time zone than UTC begins
+            `CRON_TZ=`.
         name: Name of the task.
         payload: Payload bytes of the task.
         options: Its options as Asynq spells them, for example `Queue("low")`.
@@ -240,6 +242,11 @@ class PeriodicEntryInfo:
     previous_run_at: datetime | None
     is_paused: bool = False
     is_removable: bool = False
+
+    @property
+    def schedule(self) -> str:
+        """When it is due, for people: the time zone of a cron line follows it, as in `0 9 * * * (Europe/Berlin)`."""
+        return with_zone(self.spec)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

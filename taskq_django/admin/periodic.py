@@ -26,6 +26,7 @@ from django.utils.translation import gettext_lazy, ngettext, ngettext_lazy, over
 
 from taskq_core import BrokerUnavailableError, EnqueueError, TaskQError
 from taskq_core.inspector import Inspector
+from taskq_core.cron import with_zone
 from taskq_django.admin.actions import confirmed_action
 from taskq_django.admin.base import BaseAdmin, TableAdminMixin, is_row_key
 from taskq_django.admin.code_entries import CODE_KEY, SOURCE_VAR, PeriodicTaskList, code_rows
@@ -149,8 +150,9 @@ class PeriodicTaskAdminMixin(FrameMixin, TableAdminMixin):
     @admin.display(description=gettext_lazy("schedule"))
     def schedule(self, obj: PeriodicTask) -> str:
         """Return when it fires, in a line."""
-        spec = obj.cron or _("every %(span)s") % {"span": obj.interval}
-        return f"{spec} ({obj.time_zone})" if obj.time_zone else spec
+        if not obj.cron:
+            return _("every %(span)s") % {"span": obj.interval}
+        return with_zone(obj.cron, obj.time_zone or taskq.settings.time_zone)
 
     @admin.display(description=gettext_lazy("from"))
     def source(self, obj: PeriodicTask) -> str:

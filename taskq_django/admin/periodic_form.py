@@ -77,7 +77,9 @@ class PeriodicTaskForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's o
             "interval": _(
                 "Instead of a cron line: “90” are seconds, “1:30:00” one and a half hours, “7 00:00:00” a week."
             ),
-            "time_zone": _("Of the cron line, such as Europe/Berlin. Empty: TIME_ZONE of the setting TASKQ."),
+            "time_zone": _(
+                "Of the cron line, such as Europe/Berlin. Empty: TIME_ZONE of the setting TASKQ, or else of Django."
+            ),
             "start_at": _("Nothing is enqueued before. An interval is counted from here, or from when this was made."),
             "expire_at": _("Nothing is enqueued from here on."),
             "queue": _("Empty: the queue of the task."),

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taskq_core.cron import Bounded, Cron, Every, Schedule, parse_schedule
+from taskq_core.cron import Bounded, Cron, Every, Schedule, parse_schedule, with_zone
 from taskq_core.errors import ConfigurationError
 from tests.rows import rows
 
@@ -149,6 +149,19 @@ def test_the_text_names_the_zone_so_that_go_reads_the_same(spec: str, zone: str,
 
     assert schedule.text == text
     assert parse_schedule(text).next_after(START_S) == schedule.next_after(START_S)
+
+
+@rows(
+    ("spec", "shown"),
+    [
+        ("0 9 * * *", "0 9 * * * (Asia/Tokyo)"),
+        ("CRON_TZ=Europe/Berlin 0 9 * * *", "0 9 * * * (Europe/Berlin)"),
+        ("TZ=Local @daily", "@daily (Asia/Tokyo)"),
+        ("@every 90s", "@every 90s"),
+    ],
+)
+def test_people_see_the_zone_behind_the_line(spec: str, shown: str) -> None:
+    assert with_zone(spec, "Asia/Tokyo") == shown
 
 
 def test_a_day_that_a_zone_left_out_has_no_firing() -> None:

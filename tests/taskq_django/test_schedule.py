@@ -3,7 +3,9 @@
 import asyncio
 import io
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.contrib.auth.models import Group
@@ -50,6 +52,20 @@ def test_a_good_schedule_passes(settings: Any) -> None:
 
     assert ours() == []
     assert [each.id for each in taskq.periodic_tasks()] == ["nightly"]
+
+
+@rows(
+    ("ours", "zone"),
+    [({}, "Europe/Berlin"), ({"TIME_ZONE": "Asia/Tokyo"}, "Asia/Tokyo"), ({"TIME_ZONE": "UTC"}, "UTC")],
+)
+def test_cron_lines_use_the_time_zone_of_the_project(settings: Any, ours: dict[str, Any], zone: str) -> None:
+    settings.TIME_ZONE = "Europe/Berlin"
+    settings.TASKQ = ours
+    entry = PeriodicTask("0 9 * * *", greet.s("Ada"))
+
+    (first,) = entry.upcoming(datetime(2026, 1, 1, tzinfo=UTC), 1, zone=taskq.settings.time_zone)
+
+    assert first.astimezone(ZoneInfo(zone)).hour == 9
 
 
 @rows(

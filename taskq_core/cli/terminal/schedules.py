@@ -76,7 +76,7 @@ class SchedulesLook(Look[Sequence[PeriodicEntryInfo]]):
         now = self.desk.now()
         return [
             shown(entry.id, "bold"),
-            shown(entry.spec),
+            shown(entry.schedule),
             shown(entry.name),
             shown("paused") if entry.is_paused else shown(shown_distance(entry.next_run_at, now)),
             shown(shown_distance(entry.previous_run_at, now)),
@@ -168,7 +168,7 @@ class ScheduleLook(Look[Found]):
             return shown("No scheduler that runs has this entry any more.", self.desk.palette.warn)
         now = self.desk.now()
         pairs = {
-            "schedule": entry.spec,
+            "schedule": entry.schedule,
             "type": entry.name,
             "next": shown_moment(entry.next_run_at, now=now),
             "last": shown_moment(entry.previous_run_at, now=now),

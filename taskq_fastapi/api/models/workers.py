@@ -57,7 +57,11 @@ class Schedule(BaseModel):
     """A periodic entry of a running scheduler, or a schedule that was added at run time."""
 
     id: Text = Field(examples=["nightly"])
-    spec: Text = Field(examples=["0 3 * * *"])
+    spec: Text = Field(examples=["CRON_TZ=Europe/Berlin 0 3 * * *"])
+    schedule: Text = Field(
+        description="When it is due, for people: a cron line with its time zone.",
+        examples=["0 3 * * * (Europe/Berlin)"],
+    )
     name: Text = Field(examples=["report:nightly"])
     payload: Octets
     options: list[Text] = Field(description="As Asynq spells them.", examples=[['Queue("low")']])
@@ -108,6 +112,7 @@ def schedule_of(entry: PeriodicEntryInfo, shown: Shown) -> Schedule:
     return Schedule(
         id=entry.id,
         spec=entry.spec,
+        schedule=entry.schedule,
         name=entry.name,
         payload=Octets(**shown.octets(entry.name, "payload", entry.payload, most=LISTED_BYTES)),
         options=list(entry.options),

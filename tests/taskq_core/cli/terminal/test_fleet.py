@@ -76,7 +76,7 @@ async def test_schedules_stand_there_with_what_is_due_next_in_front(opened: Open
         await at(person, "4", SchedulesLook)
 
         assert [cells[0] for cells in person.cells] == ["hooks", "thumbnails", "nightly"]
-        await person.sees("@every 5m", "hooks:deliver", "MaxRetry(3)", "3 schedules")
+        await person.sees("@every 5m", "hooks:deliver", 'Queue("hooks")', "0 3 * * * (UTC)", "3 schedules")
 
 
 @pytest.mark.usefixtures("scene")
