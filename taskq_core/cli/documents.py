@@ -231,6 +231,8 @@ def step(found: StepDetail) -> Document:
         "state": about.state.value,
         "ended_at": moment(about.ended_at),
         "error": about.error,
+        "retried": about.retried,
+        "max_retry": about.max_retry,
         **octets("result", found.result),
         "result_size": found.result_size,
         "total": about.members,
@@ -243,6 +245,8 @@ def step(found: StepDetail) -> Document:
                 "queue": each.queue,
                 "state": each.state.value,
                 "error": each.error,
+                "retried": each.retried,
+                "max_retry": each.max_retry,
                 **octets("result", each.result),
                 "result_size": each.result_size,
             }
@@ -280,6 +284,7 @@ def entry(info: PeriodicEntryInfo) -> Document:
     return {
         "id": info.id,
         "spec": info.spec,
+        "schedule": info.schedule,
         "name": info.name,
         **octets("payload", info.payload),
         "options": list(info.options),

@@ -8,6 +8,7 @@ from taskq_core.cli.params import QUEUE
 from taskq_core.cli.render import Column, shown_bytes
 from taskq_core.cli.session import Session
 from taskq_core.dashboard import MEMBERS_MAX, WORKFLOWS_MAX, Dashboard, WorkflowRow
+from taskq_core.dashboard.telling import step_state
 from taskq_core.workflow import WorkflowState
 
 workflow = Group("workflow", help="List, inspect, cancel and retry workflows.")
@@ -112,7 +113,7 @@ def show_step(session: Session, queue: str, workflow_id: str, name: str, page: i
     if out.as_json:
         out.json({**documents.step(found), "page": page, "page_size": size})
         return
-    lines = {"step": step.name, "workflow": found.workflow_id, "task": step.task or "-", "state": step.state.value}
+    lines = {"step": step.name, "workflow": found.workflow_id, "task": step.task or "-", "state": step_state(step)}
     if step.members is None:
         lines |= {"queue": step.queue, "task id": step.task_id}
     else:
@@ -130,7 +131,7 @@ def show_step(session: Session, queue: str, workflow_id: str, name: str, page: i
         Column(title="ERROR OR RESULT", cut=True),
     )
     cells = [
-        (str(each.number), each.state.value, each.task_id, each.queue, each.error or shown_bytes(each.result, most=200))
+        (str(each.number), step_state(each), each.task_id, each.queue, each.error or shown_bytes(each.result, most=200))
         for each in found.members
     ]
     pages = -(-step.members // size)

@@ -8,9 +8,11 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
 
+from taskq_core.dashboard.workflows import MemberRow
 from taskq_core.inspector import Skip, TaskAction
-from taskq_core.language import gettext, ngettext, nmarked, pgettext
+from taskq_core.language import gettext, ngettext, nmarked, pgettext, pmarked
 from taskq_core.oversized import OversizedResult
+from taskq_core.workflow import StepInfo
 
 Skipped = Counter[tuple[Skip, str]]
 """How many tasks were skipped, by the reason and, where it matters, the state."""
@@ -44,6 +46,22 @@ _REASONS = {
     Skip.UNREADABLE: nmarked("%(count)s cannot be read", "%(count)s cannot be read"),
     Skip.UNHEARD: nmarked("no worker was there for %(count)s", "no worker was there for %(count)s"),
 }
+STEP_STATES = (
+    pmarked("workflow state", "waiting"),
+    pmarked("workflow state", "started"),
+    pmarked("workflow state", "succeeded"),
+    pmarked("workflow state", "failed"),
+    pmarked("workflow state", "skipped"),
+    pmarked("workflow state", "cancelled"),
+)
+"""States of steps of workflows and of members of groups."""
+
+
+def step_state(step: StepInfo | MemberRow) -> str:
+    """Return the state of a step or of a member of a group; of one whose task has failed how often it was retried."""
+    if step.retried:
+        return gettext("retrying %(done)s/%(most)s", done=step.retried, most=step.max_retry)
+    return pgettext("workflow state", step.state.value)
 
 
 def not_stored(result: OversizedResult) -> str:

@@ -3,11 +3,11 @@
 Texts are told in the language of the moment (`taskq_core.language`).
 """
 
-from taskq_core.dashboard.telling import done, skipped
+from taskq_core.dashboard.telling import done, skipped, step_state
 from taskq_core.dashboard.times import TaskTime, TimeKind
 from taskq_core.dashboard.workflows import WorkflowDetail
 from taskq_core.inspector import ALLOWED_STATES, ActionReport, PeriodicEntryInfo, TaskAction
-from taskq_core.language import gettext, marked, ngettext, nmarked, pgettext, pmarked
+from taskq_core.language import gettext, marked, ngettext, nmarked, pmarked
 from taskq_core.wire import TaskState
 from taskq_core.workflow import StepInfo, WorkflowInfo
 
@@ -70,11 +70,8 @@ WORKFLOW_STATES = (
     pmarked("workflow state", "failed"),
     pmarked("workflow state", "cancelled"),
     pmarked("workflow state", "damaged"),
-    pmarked("workflow state", "waiting"),
-    pmarked("workflow state", "started"),
-    pmarked("workflow state", "skipped"),
 )
-"""States of workflows, and of their steps and members."""
+"""States of workflows; those of steps and members are in `telling`."""
 QUEUE_STATUS = (
     pmarked("queue status", "running"),
     pmarked("queue status", "no worker"),
@@ -126,7 +123,7 @@ def actions_for(state: TaskState) -> list[tuple[TaskAction, str]]:
 
 def step_stands(step: StepInfo) -> str:
     """Return how a step of a workflow stands, and of a group how many members have ended."""
-    state = pgettext("workflow state", step.state.value)
+    state = step_state(step)
     if step.members is None:
         return state
     failed = gettext(", %(count)s failed", count=f"{step.failed:,}") if step.failed else ""

@@ -1,7 +1,7 @@
 """One workflow: its steps laid out as a drawing, and one of its steps with what it returned, or its members."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from taskq_core.broker import operations
 from taskq_core.broker.operations import StoredMember, StoredStep
@@ -12,7 +12,7 @@ from taskq_core.records import TaskInfo
 from taskq_core.settings import check_whole
 from taskq_core.steps import Steps, ask
 from taskq_core.wire import Keys, QueueKeys
-from taskq_core.workflow.reading import ask_graph, ask_step
+from taskq_core.workflow.reading import LOOKED_UP_MAX, ask_attempts, ask_graph, ask_step
 from taskq_core.workflow.records import StepInfo, StepState, WorkflowGraph, WorkflowState
 from taskq_core.workflow.sending import WORKFLOW, WORKFLOW_QUEUE
 
@@ -56,9 +56,12 @@ class MemberRow:
         task_id: Id of its task, which is there as long as any task.
         queue: Queue of its task.
         state: How it stands; `StepState.STARTED` also while it is on its way to another queue.
-        error: Text of its failure, or why its result was not stored, cut to 200 bytes; "" for none.
+        error: Text of its failure, of the last one while it is retried, or why its result was not stored; the first and
+            the third are cut to 200 bytes. "" for none.
         result: What it returned as JSON, cut to `MEMBER_RESULT_BYTES`; b"" for nothing.
         result_size: How many bytes that has.
+        retried: While it is started, how often its task has failed so far.
+        max_retry: If it was retried, how often it may be.
     """
 
     number: int
@@ -68,6 +71,8 @@ class MemberRow:
     error: str
     result: bytes
     result_size: int
+    retried: int = 0
+    max_retry: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,22 +113,22 @@ def has_task(step: StepInfo | MemberRow) -> bool:
 
 def read_workflow(keys: Keys, name: str, workflow_id: str) -> Steps[WorkflowDetail]:
     """Return one workflow with its steps and their drawing."""
-    queue = yield from known_queue(keys, name)
-    graph: WorkflowGraph = yield from ask_graph(queue, workflow_id)
+    yield from known_queue(keys, name)
+    graph: WorkflowGraph = yield from ask_graph(keys, name, workflow_id)
     return WorkflowDetail(graph=graph, drawing=drawing_of(graph))
 
 
 def read_step(
     keys: Keys, name: str, workflow_id: str, step: str, *, skip: int, count: int, only_failed: bool
 ) -> Steps[StepDetail]:
-    """Return one step of a workflow, and of a group the members of one page. Four calls, however many there are."""
+    """Return one step of a workflow, and of a group the members of one page."""
     check_whole("skip", skip, least=0, most=10**12)
     if only_failed and skip:
         raise ConfigurationError(f"skip must be 0 where failed members alone are wanted, got {skip}")
     if not 1 <= count <= MEMBERS_MAX:
         raise ConfigurationError(f"count must be from 1 to {MEMBERS_MAX}, got {count}")
     queue = yield from known_queue(keys, name)
-    called, state, number, found = yield from ask_step(queue, workflow_id, step)
+    called, state, number, found = yield from ask_step(keys, name, workflow_id, step)
     if found is None:
         raise WorkflowNotFoundError(name, workflow_id, f"it has no step {step!r:.200}")
     most = STEP_RESULT_BYTES if found.members is None else MEMBER_RESULT_BYTES
@@ -133,6 +138,10 @@ def read_step(
     if stored is None:
         raise WorkflowNotFoundError(name, workflow_id, "there is no such workflow, or it is kept no longer")
     members = [_member(queue, workflow_id, found, each) for each in stored.members]
+    started = [number for number, each in enumerate(members) if each.state is StepState.STARTED]
+    for number in started[:LOOKED_UP_MAX]:
+        each = members[number]
+        members[number] = replace(each, **(yield from ask_attempts(keys, each.queue, each.task_id)))
     return StepDetail(
         queue=name,
         workflow_id=workflow_id,

@@ -329,11 +329,11 @@ class WorkflowClient:
 
     def read(self, handle: WorkflowHandle) -> WorkflowGraph:
         """Read the workflow."""
-        return self._ask(handle, ask_graph(self._preparer.keys.queue(handle.queue), handle.id))
+        return self._ask(handle, ask_graph(self._preparer.keys, handle.queue, handle.id))
 
     async def aread(self, handle: WorkflowHandle) -> WorkflowGraph:
         """Read the workflow."""
-        return await self._aask(handle, ask_graph(self._preparer.keys.queue(handle.queue), handle.id))
+        return await self._aask(handle, ask_graph(self._preparer.keys, handle.queue, handle.id))
 
     def wait(self, handle: WorkflowHandle, timeout: Duration | None) -> Any:
         """Block until the workflow has ended and return its result."""

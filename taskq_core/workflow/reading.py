@@ -4,6 +4,7 @@ Each of these is a generator: it yields operations, is sent their answers, and r
 blocking and the asyncio client share them.
 """
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -13,6 +14,7 @@ from taskq_core.broker.operations import (
     FIELDS_MAX,
     cancel,
     cancel_workflow,
+    look,
     look_at_workflow,
     read_results,
     read_step,
@@ -23,6 +25,7 @@ from taskq_core.clock import utc_datetime
 from taskq_core.codec import decode_result
 from taskq_core.errors import (
     ResultTooLargeError,
+    WireFormatError,
     WorkflowCancelledError,
     WorkflowDamagedError,
     WorkflowFailedError,
@@ -30,7 +33,7 @@ from taskq_core.errors import (
 )
 from taskq_core.oversized import OversizedResult, read_oversized
 from taskq_core.steps import Steps
-from taskq_core.wire import Keys, QueueKeys
+from taskq_core.wire import Keys, QueueKeys, decode_message
 from taskq_core.workflow.graph import FAILED, STOP
 from taskq_core.workflow.records import StepInfo, StepState, WorkflowGraph, WorkflowInfo, WorkflowState, counted
 
@@ -195,8 +198,27 @@ _KINDS = ("s", "z", "e", "gt", "gd", "gf")
 """Fields of each node that tell how it stands."""
 
 
-def ask_graph(queue: QueueKeys, workflow_id: str) -> Steps[WorkflowGraph]:
-    """Read a workflow with all its steps."""
+LOOKED_UP_MAX = 100
+"""Most started steps whose tasks are looked at to tell whether they are retried."""
+
+
+def ask_attempts(keys: Keys, task_queue: str, task_id: str) -> Steps[dict[str, Any]]:
+    """Return `retried`, `max_retry` and `error` of a started step whose task has failed; nothing of any other."""
+    stored = yield look(keys.queue(task_queue), task_id)
+    if stored is None:
+        return {}
+    try:
+        message = decode_message(stored.message)
+    except WireFormatError:
+        return {}
+    if not message.retried:
+        return {}
+    return {"retried": message.retried, "max_retry": message.retry, "error": message.error_msg}
+
+
+def ask_graph(keys: Keys, home: str, workflow_id: str) -> Steps[WorkflowGraph]:
+    """Read a workflow with all its steps; of the first `LOOKED_UP_MAX` started ones also how often they have failed."""
+    queue = keys.queue(home)
     facts = yield from ask_fields(queue, workflow_id, ["state", "name", "created", "ended", "spec"])
     state, name, created, ended, spec = facts
     stored = Stored(queue, workflow_id)
@@ -204,11 +226,15 @@ def ask_graph(queue: QueueKeys, workflow_id: str) -> Steps[WorkflowGraph]:
     fields = [f"{kind}{number}" for number in range(len(nodes)) for kind in _KINDS]
     values = yield from ask_fields(queue, workflow_id, fields)
     width = len(_KINDS)
-    steps = tuple(
+    steps = [
         _step(stored, workflow_id, nodes, number, values[number * width : (number + 1) * width], state)
         for number in range(len(nodes))
-    )
-    total_steps, counts = counted(steps)
+    ]
+    started = [number for number, step in enumerate(steps) if step.state is StepState.STARTED and step.task_id]
+    for number in started[:LOOKED_UP_MAX]:
+        step = steps[number]
+        steps[number] = replace(step, **(yield from ask_attempts(keys, step.queue, step.task_id)))
+    total_steps, counts = counted(tuple(steps))
     info = WorkflowInfo(
         id=workflow_id,
         queue=queue.name,
@@ -219,11 +245,14 @@ def ask_graph(queue: QueueKeys, workflow_id: str) -> Steps[WorkflowGraph]:
         total=total_steps,
         counts=counts,
     )
-    return WorkflowGraph(info=info, steps=steps)
+    return WorkflowGraph(info=info, steps=tuple(steps))
 
 
-def ask_step(queue: QueueKeys, workflow_id: str, name: str) -> Steps[tuple[str, WorkflowState, int, StepInfo | None]]:
+def ask_step(
+    keys: Keys, home: str, workflow_id: str, name: str
+) -> Steps[tuple[str, WorkflowState, int, StepInfo | None]]:
     """Read one step of a workflow: name and state of that, the number of the step and the step, or None for none."""
+    queue = keys.queue(home)
     state, called, spec = yield from ask_fields(queue, workflow_id, ["state", "name", "spec"])
     stored = Stored(queue, workflow_id)
     nodes = stored.spec(spec).nodes
@@ -231,7 +260,10 @@ def ask_step(queue: QueueKeys, workflow_id: str, name: str) -> Steps[tuple[str, 
     for number, node in enumerate(nodes):
         if node[0] == name:
             values = yield from ask_fields(queue, workflow_id, [f"{kind}{number}" for kind in _KINDS])
-            return title, stands, number, _step(stored, workflow_id, nodes, number, values, state)
+            step = _step(stored, workflow_id, nodes, number, values, state)
+            if step.state is StepState.STARTED and step.task_id:
+                step = replace(step, **(yield from ask_attempts(keys, step.queue, step.task_id)))
+            return title, stands, number, step
     return title, stands, -1, None
 
 

@@ -77,8 +77,10 @@ class StepInfo:
         after: Names of the steps it comes after, and when it runs: "success", "failure", or "end" for either.
         is_callback: True for what runs after a part of the workflow.
         ended_at: When it ended, None while it has not.
-        error: Text of its failure; for a group, of its first failure. For a step that succeeded, why its result was
-            not stored. "" if neither applies.
+        error: Text of its failure; for a group, of its first failure. For a step that is retried, its last error. For a
+            step that succeeded, why its result was not stored. "" if none applies.
+        retried: For a started step, how often its task has failed so far.
+        max_retry: For a step that was retried, how often it may be.
         members: Members of a group, None for a step.
         succeeded: Members that have succeeded.
         failed: Members that have failed for good.
@@ -96,6 +98,13 @@ class StepInfo:
     members: int | None = None
     succeeded: int = 0
     failed: int = 0
+    retried: int = 0
+    max_retry: int = 0
+
+    @property
+    def status(self) -> str:
+        """Its state in a word; "retrying 2/25" for a started step whose task has failed twice."""
+        return f"retrying {self.retried}/{self.max_retry}" if self.retried else self.state.value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +144,8 @@ class WorkflowGraph:
                     "members": step.members,
                     "succeeded": step.succeeded,
                     "failed": step.failed,
+                    "retried": step.retried,
+                    "max_retry": step.max_retry,
                 }
                 for step in self.steps
             ],
@@ -145,7 +156,7 @@ class WorkflowGraph:
         numbers = {step.name: number for number, step in enumerate(self.steps)}
         lines = ["flowchart TD"]
         for number, step in enumerate(self.steps):
-            label = f"{step.name}: {step.state}"
+            label = f"{step.name}: {step.status}"
             if step.members is not None:
                 label += f" {step.succeeded + step.failed}/{step.members}"
             lines.append(f'    n{number}["{label}"]:::{step.state}')
@@ -160,7 +171,7 @@ class WorkflowGraph:
         width = max((len(step.name) for step in self.steps), default=0)
         lines = []
         for step in self.steps:
-            line = f"{step.name:<{width}}  {step.state.value:<9}"
+            line = f"{step.name:<{width}}  {step.status:<9}"
             if step.members is not None:
                 line += f"  {step.succeeded + step.failed}/{step.members}"
             if step.after:

@@ -16,7 +16,8 @@ from django.utils.translation import gettext as _
 from django.utils.translation import pgettext_lazy
 
 from taskq_core import OversizedResult
-from taskq_core.dashboard import telling
+from taskq_core.dashboard import MemberRow, telling
+from taskq_core.workflow import StepInfo
 from taskq_django.admin.language import told_as_active
 from taskq_django.admin.task_rows import key_of
 from taskq_django.models import Queue, Task, Workflow
@@ -58,6 +59,12 @@ def span(value: timedelta | None) -> str:
         return ""
     with told_as_active():
         return telling.span(value, _one_digit)
+
+
+def step_state(step: StepInfo | MemberRow) -> str:
+    """Return the state of a step of a workflow, or of a member of a group."""
+    with told_as_active():
+        return telling.step_state(step)
 
 
 def not_stored(result: OversizedResult) -> str:

@@ -167,7 +167,7 @@ class WorkflowColumns(MixinBase):
         rows = [
             (
                 number(each.number),
-                words.step_state(each.state),
+                words.step_state(each),
                 _task(workflow, each, each.queue, each.task_id),
                 workflow.links.queue(each.queue),
                 *((_outcome(each),) if sees_tasks else ()),
@@ -235,7 +235,7 @@ def _step_link(asked: Mapping[str, str], name: str) -> SafeString:
 
 
 def _state(step: StepInfo) -> SafeString:
-    state = words.step_state(step.state)
+    state = words.step_state(step)
     if step.members is None:
         return state
     bar = words.progress(step.succeeded + step.failed, step.members, step.failed, label=_now("Members that have ended"))

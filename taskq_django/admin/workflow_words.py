@@ -8,9 +8,10 @@ from django.utils.safestring import SafeString, mark_safe
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext, pgettext_lazy
 
-from taskq_core.dashboard import WorkflowDetail, graph_svg
+from taskq_core.dashboard import MemberRow, WorkflowDetail, graph_svg
 from taskq_core.workflow import StepInfo, StepState, WorkflowState
 from taskq_django.admin.wording import number
+from taskq_django.admin.wording import step_state as step_words
 
 WORKFLOW_STATES: Mapping[WorkflowState, Any] = {
     WorkflowState.RUNNING: pgettext_lazy("workflow state", "running"),
@@ -18,14 +19,6 @@ WORKFLOW_STATES: Mapping[WorkflowState, Any] = {
     WorkflowState.FAILED: pgettext_lazy("workflow state", "failed"),
     WorkflowState.CANCELLED: pgettext_lazy("workflow state", "cancelled"),
     WorkflowState.DAMAGED: pgettext_lazy("workflow state", "damaged"),
-}
-STEP_STATES: Mapping[StepState, Any] = {
-    StepState.WAITING: pgettext_lazy("workflow state", "waiting"),
-    StepState.STARTED: pgettext_lazy("workflow state", "started"),
-    StepState.SUCCEEDED: pgettext_lazy("workflow state", "succeeded"),
-    StepState.FAILED: pgettext_lazy("workflow state", "failed"),
-    StepState.SKIPPED: pgettext_lazy("workflow state", "skipped"),
-    StepState.CANCELLED: pgettext_lazy("workflow state", "cancelled"),
 }
 _COLOURS = {WorkflowState.RUNNING: StepState.STARTED, WorkflowState.DAMAGED: StepState.FAILED}
 _PREFIX = "taskq-"
@@ -40,9 +33,9 @@ def workflow_state(state: WorkflowState) -> SafeString:
     )
 
 
-def step_state(state: StepState) -> SafeString:
-    """Return how a step stands, with its colour."""
-    return format_html('<span class="nowrap">{} {}</span>', _mark(state), STEP_STATES[state])
+def step_state(step: StepInfo | MemberRow) -> SafeString:
+    """Return how a step or a member of a group stands, with its colour."""
+    return format_html('<span class="nowrap">{} {}</span>', _mark(step.state), step_words(step))
 
 
 def _mark(state: str) -> SafeString:
@@ -95,7 +88,7 @@ def drawing(detail: WorkflowDetail, shown: str) -> SafeString:
     }
 
     def words(step: StepInfo) -> str:
-        return f"{STEP_STATES[step.state]} {members(step)}".strip()
+        return f"{step_words(step)} {members(step)}".strip()
 
     svg = graph_svg(detail.drawing, about=about, words=words, prefix=_PREFIX, shown=shown)
     legend = _("A full line is followed on success, a dashed one in either case, a dotted one on failure.")

@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from taskq_core.dashboard import STATES
+from taskq_core.dashboard.telling import step_state
 from taskq_core.language import gettext, ngettext, pgettext
 from taskq_fastapi.dashboard import wording
 from taskq_fastapi.dashboard.assets import Assets
@@ -51,6 +52,7 @@ class Rendering:
             bars=wording.bars,
             roughly=roughly,
             word=_word,
+            step_state=step_state,
         )
         self._environment.globals["ui"] = self._environment.get_template("ui.html").module
 

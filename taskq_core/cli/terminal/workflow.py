@@ -16,6 +16,7 @@ from taskq_core.cli.terminal.places import StepPlace, TaskPlace
 from taskq_core.cli.terminal.table import Column, Records, Row, page_keys
 from taskq_core.dashboard import MemberRow, StepDetail, WorkflowDetail, has_task
 from taskq_core.dashboard.step_tree import StepLine, step_tree
+from taskq_core.dashboard.telling import step_state
 from taskq_core.dashboard.words import cancel_question, cancelled, retried, retry_question, step_stands
 from taskq_core.workflow import StepInfo, WorkflowInfo, WorkflowState
 
@@ -256,7 +257,7 @@ class StepLook(Look[StepDetail]):
             told = self.quiet("hidden" if member.result else "")
         return [
             shown(str(member.number)),
-            self.styled(member.state.value),
+            shown(step_state(member), self.desk.palette.of(member.state.value)),
             shown(member.task_id, "bold"),
             shown(member.queue),
             told,

@@ -76,10 +76,15 @@ class WorkflowStep(Record):
     )
     is_callback: bool = Field(description="Whether it runs after a part of the workflow.")
     ended_at: datetime | None
-    error: Any = Field(description='Its failure, of a group that of its first; "" for none.', examples=["timed out"])
+    error: Any = Field(
+        description='Its failure, of a group that of its first, of a retried step the last; "" for none.',
+        examples=["timed out"],
+    )
     members: int | None = Field(description="Members of a group, null for a step.")
     succeeded: int = Field(description="Members that have succeeded.")
     failed: int = Field(description="Members that have failed for good.")
+    retried: int = Field(description="Of a started step, how often its task has failed so far.", examples=[2])
+    max_retry: int = Field(description="Of a step that was retried, how often it may be.", examples=[25])
 
 
 class Workflow(BaseModel):
@@ -99,6 +104,8 @@ class Member(BaseModel):
     error: Any = Field(description='The beginning of its failure; "" for none.', examples=["timed out"])
     result: Octets = Field(description="What it returned, if that is short.")
     result_size: int = Field(description="Bytes of what it returned.", examples=[0])
+    retried: int = Field(description="While it is started, how often its task has failed so far.", examples=[2])
+    max_retry: int = Field(description="If it was retried, how often it may be.", examples=[25])
 
 
 class StepDetail(BaseModel):
@@ -143,6 +150,8 @@ def step_of(found: dashboard.StepDetail, shown: Shown) -> StepDetail:
             error=shown.value(name, "error", text(each.error)),
             result=_result(of_members, name, each.result, each.result_size),
             result_size=each.result_size,
+            retried=each.retried,
+            max_retry=each.max_retry,
         )
         for each in found.members
     ]

@@ -18,6 +18,7 @@ from taskq_core import (
     WorkflowTimeoutError,
 )
 from taskq_core.broker import operations as ops
+from taskq_core.dashboard import Dashboard
 from taskq_core.errors import QueueNotEmptyError
 from taskq_core.inspector import Inspector
 from taskq_core.testing import Captured, capture, eager
@@ -367,6 +368,33 @@ def test_a_graph_as_text_chart_and_json(tasks: Captured) -> None:
     ]
     assert "    n0 --> n1\n" in graph.to_mermaid()
     assert [each["state"] for each in graph.to_dict()["steps"]] == ["started", "waiting", "waiting"]
+
+
+def test_a_step_that_fails_says_how_often_and_why(tasks: Captured) -> None:
+    handle = (fail_twice.s(1) | double.s()).delay()
+
+    tasks.run(advance=31, raises=False)
+    first = handle.graph().steps[0]
+    assert (first.state, first.status, first.error) == (
+        StepState.STARTED,
+        "retrying 2/3",
+        "the task asked to be retried",
+    )
+    assert handle.graph().to_text().splitlines()[0] == "fail_twice  retrying 2/3  (the task asked to be retried)"
+
+    tasks.run(advance=60)
+    assert [step.status for step in handle.graph().steps] == ["succeeded", "succeeded"]
+
+
+def test_a_member_that_fails_says_how_often_and_why(tasks: Captured) -> None:
+    handle = group(fail_twice.s(1), add.using(run_after=60).s(1)).delay()
+
+    tasks.run(raises=False)
+    found = Dashboard(Inspector(app)).workflow_step(handle.queue, handle.id, handle.graph().steps[0].name)
+    assert [(each.retried, each.max_retry, each.error) for each in found.members] == [
+        (1, 3, "the task asked to be retried"),
+        (0, 0, ""),
+    ]
 
 
 def test_options_of_a_step(tasks: Captured) -> None:
