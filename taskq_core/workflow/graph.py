@@ -65,6 +65,12 @@ class Node:
         return self.call is None
 
 
+NAMED_STEPS = 3
+"""Most steps that stand for the name of a workflow that was given none."""
+NAME_CHARS = 200
+"""Most characters of such a name."""
+
+
 @dataclass(slots=True)
 class Graph:
     """A workflow as nodes and edges.
@@ -80,6 +86,16 @@ class Graph:
     nodes: list[Node] = field(default_factory=list)
     exits: Any = None
     result_type: Any = Any
+
+    @property
+    def name(self) -> str:
+        """The name that it was given, or else those of its first steps, as in `fetch → resize → notify`."""
+        if self.about.name:
+            return self.about.name
+        steps = [node.name for node in self.nodes if not node.is_callback]
+        more = len(steps) - NAMED_STEPS
+        text = " → ".join(steps[:NAMED_STEPS]) + (f" → … ({more} more)" if more > 0 else "")
+        return text if len(text) <= NAME_CHARS else f"{text[: NAME_CHARS - 1]}…"
 
     def children(self) -> list[list[tuple[int, str]]]:
         """Return for each node those that wait for it, with when they run."""

@@ -41,7 +41,7 @@ class WorkflowInfo:
     Attributes:
         id: Its id.
         queue: Its home queue.
-        name: Its name, "" for none.
+        name: The name that it was given, or else those of its first steps, as in `fetch → resize → notify`.
         state: How it stands.
         created_at: When it began, aware UTC.
         ended_at: When it ended, None while it runs.

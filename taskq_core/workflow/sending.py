@@ -113,7 +113,7 @@ class Outgoing:
             ("", "state", "building"),
             ("", "queue", self.home.name),
             ("", "prefix", self.home.prefix),
-            ("", "name", graph.about.name or ""),
+            ("", "name", graph.name),
             ("", "kept_s", int(graph.about.keep_s)),
             ("", "open", len(graph.nodes)),
             ("", "nodes", len(graph.nodes)),

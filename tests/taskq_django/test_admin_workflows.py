@@ -107,7 +107,7 @@ def test_the_list_tells_how_each_stands(viewer: Client, redis: RedisServer) -> N
 
     running, ended = rows_of(html_of(viewer, WORKFLOWS))
 
-    assert (running["title"], running["state"], running["home"]) == (second.id, "running", "low")
+    assert (running["title"], running["state"], running["home"]) == (f"g {second.id[:11]}…", "running", "low")
     assert (running["progress"], running["ended"]) == ("3 of 4, 1 failed", "-")
     assert ended["title"] == f"buy {first.id[:11]}…"
     assert (ended["state"], ended["progress"], ended["home"]) == ("cancelled", "3 of 3", "default")
@@ -166,7 +166,7 @@ def test_a_search_that_has_not_read_all_can_be_carried_on(
     html, found = html_of(viewer, WORKFLOWS, q="w"), []
     while True:
         found += named(html)
-        more = re.search(r'<a href="(\?[^"]*after=[^"]*)">Search on</a>', html)
+        more = re.search(r'<a href="(\?[^"]*after=[^"]*)">Continue</a>', html)
         if more is None:
             break
         html = html_of(viewer, WORKFLOWS + unescape(more[1]))

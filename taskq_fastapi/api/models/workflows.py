@@ -16,7 +16,7 @@ class WorkflowRow(Record):
 
     queue: Text = Field(description="Its home.", examples=["default"])
     id: Text = Field(examples=[ID])
-    name: Text = Field(description='"" for none.', examples=["onboarding"])
+    name: Text = Field(description="The one it was given, or those of its first steps.", examples=["onboarding"])
     state: WorkflowState = Field(description="damaged: what Redis keeps of it cannot be read.")
     created_at: datetime | None = Field(description="Null of a damaged one.")
     ended_at: datetime | None = Field(description="Null while it runs.")
@@ -54,7 +54,7 @@ class WorkflowInfo(Record):
 
     id: Text = Field(examples=[ID])
     queue: Text = Field(description="Its home.", examples=["default"])
-    name: Text = Field(description='"" for none.', examples=["onboarding"])
+    name: Text = Field(description="The one it was given, or those of its first steps.", examples=["onboarding"])
     state: WorkflowState
     created_at: datetime
     ended_at: datetime | None = Field(description="Null while it runs.")
@@ -113,7 +113,9 @@ class StepDetail(BaseModel):
 
     queue: Text = Field(description="Home of the workflow.", examples=["default"])
     workflow_id: Text = Field(examples=[ID])
-    workflow_name: Text = Field(description='"" for none.', examples=["onboarding"])
+    workflow_name: Text = Field(
+        description="The one it was given, or those of its first steps.", examples=["onboarding"]
+    )
     workflow_state: WorkflowState
     step: WorkflowStep
     result: Octets = Field(description="What a step that is no group returned, if that is not too long.")

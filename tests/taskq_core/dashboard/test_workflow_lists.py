@@ -75,7 +75,7 @@ async def test_a_row_tells_how_far_it_is(ask: Ask, app: TaskQ, good: Any, bad: A
         "failed": ("failed", 4, 4, 2),
         "excused": ("succeeded", 2, 2, 0),
         "skipped": ("failed", 5, 5, 1),
-        "": ("cancelled", 2, 2, 0),
+        "elsewhere → good-group": ("cancelled", 2, 2, 0),
     }
     assert {row.queue for row in page.rows} == {"default"}
     for row in page.rows:  # the same as its graph tells
