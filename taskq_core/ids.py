@@ -48,6 +48,11 @@ def _uuids(digits: str, count: int) -> list[str]:
     return ids
 
 
+def worker_token(worker_id: str) -> str:
+    """Return the token by which tasks and leases name the worker with this id."""
+    return worker_id.replace("-", "")[:16]
+
+
 def new_token() -> str:
     """Return 16 random hex characters: the name of a connection, a worker or a lease holder."""
     return os.urandom(8).hex()

@@ -264,6 +264,8 @@ def server(process: WorkerProcess) -> Document:
         "status": process.status,
         "started_at": moment(process.started_at),
         "concurrency": process.concurrency,
+        "processed": process.processed,
+        "failed": process.failed,
         "queues": dict(process.queues),
         "strict_priority": process.strict_priority,
         "running": [

@@ -66,6 +66,8 @@ class WorkerRow:
         queues: The queues it serves, the heaviest first.
         strict_priority: Whether it serves a queue only while those of larger weight are empty.
         running: The tasks it runs, longest first.
+        processed: Runs since it started, None if it does not say, as Go's workers.
+        failed: Those of them that failed.
     """
 
     id: str
@@ -78,6 +80,8 @@ class WorkerRow:
     queues: Sequence[QueueWeight]
     strict_priority: bool
     running: Sequence[RunningRow]
+    processed: int | None = None
+    failed: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +120,8 @@ def worker_row(process: WorkerProcess, now: datetime) -> WorkerRow:
         queues=_weights(process),
         strict_priority=process.strict_priority,
         running=tuple(_running(task, now) for task in process.running),
+        processed=process.processed,
+        failed=process.failed,
     )
 
 

@@ -73,6 +73,8 @@ def _process(info: ServerInfo, running: list[RunningTask]) -> WorkerProcess:
         queues=MappingProxyType(dict(info.queues)),
         strict_priority=info.strict_priority,
         concurrency=info.concurrency,
+        processed=info.processed,
+        failed=info.failed,
         running=tuple(sorted(running, key=lambda each: (each.started_at or _LAST, each.task_id))),
     )
 

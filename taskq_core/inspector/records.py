@@ -203,6 +203,8 @@ class WorkerProcess:
         strict_priority: Whether it serves a queue only while those of larger weight are empty.
         concurrency: Most tasks it runs at the same time.
         running: The tasks it runs, longest first.
+        processed: Runs since it started, None if it does not say, as Go's workers.
+        failed: Those of them that failed.
     """
 
     id: str
@@ -214,6 +216,8 @@ class WorkerProcess:
     strict_priority: bool
     concurrency: int
     running: Sequence[RunningTask]
+    processed: int | None = None
+    failed: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

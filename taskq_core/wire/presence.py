@@ -43,6 +43,10 @@ class ServerInfo:
     """Unix nanoseconds."""
     active_worker_count: int = 0
     """Tasks running now."""
+    processed: int | None = None
+    """Runs since its start; None if it does not say, as Go's servers."""
+    failed: int | None = None
+    """Those of them that failed."""
 
     def encode(self) -> bytes:
         """Return the bytes to store.
@@ -61,6 +65,8 @@ class ServerInfo:
             status=self.status,
             start_time=to_timestamp(self.start_time_ns),
             active_worker_count=self.active_worker_count,
+            taskq_processed=self.processed,
+            taskq_failed=self.failed,
         )
 
     @classmethod
@@ -81,6 +87,8 @@ class ServerInfo:
             status=stored.status,
             start_time_ns=_time_of(stored, "start_time"),
             active_worker_count=stored.active_worker_count,
+            processed=stored.taskq_processed if stored.HasField("taskq_processed") else None,
+            failed=stored.taskq_failed if stored.HasField("taskq_failed") else None,
         )
 
 

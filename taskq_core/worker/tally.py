@@ -41,6 +41,10 @@ class Tally:
         self._counted: dict[QueueKeys, dict[str, TypeTally]] = {}
         self._sent: dict[QueueKeys, tuple[int, int, dict[str, TypeTally]]] = {}
         self._calls = 0
+        self.processed = 0
+        """Runs since the worker started."""
+        self.failed = 0
+        """Those of them that failed."""
 
     def add(self, queue: QueueKeys, runs: Sequence[Run]) -> None:
         """Count runs of a queue that are settled."""
@@ -54,10 +58,13 @@ class Tally:
             counted = types.get(run.name) or self._new(types, run.name)
             if outcome is not Outcome.COMPLETED:
                 is_archived = outcome is Outcome.ARCHIVED
-                counted.failed += is_archived or outcome is Outcome.RETRIED  # as the queue's own counter has it
+                is_failure = is_archived or outcome is Outcome.RETRIED  # as the queue's own counter has it
+                counted.failed += is_failure
+                self.failed += is_failure
                 counted.archived += is_archived
             duration_s = run.duration_s
             counted.processed += 1
+            self.processed += 1
             counted.buckets[bisect_left(BOUNDS_S, duration_s)] += 1
             counted.total_ms += duration_s * 1000
 

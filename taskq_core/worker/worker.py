@@ -33,6 +33,7 @@ from taskq_core.broker.sync import SyncRunner
 from taskq_core.clock import SYSTEM_CLOCK, Clock, RedisClock
 from taskq_core.errors import BrokerError, TaskQError
 from taskq_core.health import HealthServer, open_health_server
+from taskq_core.ids import worker_token
 from taskq_core.lifespan import Lifespan
 from taskq_core.reconcile import FindingKind
 from taskq_core.service import serve
@@ -132,7 +133,7 @@ class Worker:
         self._listener = GuardedListener(listener or WorkerListener())
         self._clock = clock
         self._when_idle = when_idle
-        self._token = self.id.replace("-", "")[:16]
+        self._token = worker_token(self.id)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = asyncio.Event()
         self._aborting = asyncio.Event()
@@ -790,6 +791,8 @@ class Worker:
             status=self.status,
             start_time_ns=self._started_ns,
             active_worker_count=len(self._executor.running),
+            processed=self._tally.processed,
+            failed=self._tally.failed,
         )
 
     # --- runs ---------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from taskq_core.inspector import Inspector
 from taskq_django.admin.base import BaseAdmin, RedisAdminMixin
 from taskq_django.admin.sorting import SortedRows
 from taskq_django.admin.task_page import moment, when
-from taskq_django.admin.wording import FEW, WORKER_STATUSES, Links, per_cent, span
+from taskq_django.admin.wording import FEW, WORKER_STATUSES, Links, number, per_cent, span
 from taskq_django.admin.worker_actions import ACTIONS, WorkerActionsMixin
 from taskq_django.app import taskq
 from taskq_django.models import Worker
@@ -69,16 +69,19 @@ def _names(worker: WorkerRow) -> list[str]:
 class WorkerAdminMixin(WorkerActionsMixin, RedisAdminMixin):
     """The pages of workers, to be put over a `ModelAdmin`."""
 
-    list_display = ("host", "pid", "status", "uptime", "busy", "queues", "running")
+    list_display = ("host", "pid", "status", "uptime", "busy", "processed", "failed", "queues", "running")
     list_filter = (WorkerStatusFilter, WorkerQueueFilter)
     actions = ACTIONS
     search_fields = ("host",)  # what is searched is said by get_search_results; this shows the form
     search_help_text = _("Part of the host, or a process id.")
     fieldsets = (
         (None, {"fields": ("host", "pid", "id", "status", "started_at", "uptime")}),
-        (_("Work"), {"fields": ("busy", "all_queues", "all_running")}),
+        (_("Work"), {"fields": ("busy", "processed", "failed", "all_queues", "all_running")}),
     )
-    readonly_fields = (*("host", "pid", "id", "status", "started_at", "uptime", "busy", "all_queues", "all_running"),)
+    readonly_fields = (
+        *("host", "pid", "id", "status", "started_at", "uptime", "busy", "processed", "failed"),
+        *("all_queues", "all_running"),
+    )
 
     # --- rows ---------------------------------------------------------------------------------------------------------
 
@@ -148,6 +151,16 @@ class WorkerAdminMixin(WorkerActionsMixin, RedisAdminMixin):
         """How many tasks it runs, of how many at most."""
         record = worker.record
         return _now("%(running)d of %(most)d") % {"running": len(record.running), "most": record.concurrency}
+
+    @admin.display(description=_("processed"), ordering="processed", empty_value="-")
+    def processed(self, worker: Any) -> str:
+        """How many tasks it has run since it started."""
+        return "" if worker.record.processed is None else number(worker.record.processed)
+
+    @admin.display(description=_("failed"), ordering="failed", empty_value="-")
+    def failed(self, worker: Any) -> str:
+        """How many of these runs failed."""
+        return "" if worker.record.failed is None else number(worker.record.failed)
 
     @admin.display(description=_("queues"), empty_value="-")
     def queues(self, worker: Any) -> SafeString | str:

@@ -929,6 +929,8 @@ async def test_a_worker_shows_itself_as_gos_server_does(redis_server: RedisServe
     assert found.start_time.seconds > 0
     for info in (found, ours := asynq_pb2.ServerInfo(**wanted)):
         info.ClearField("start_time")
+        info.ClearField("taskq_processed")  # which Go's tools skip
+        info.ClearField("taskq_failed")
         info.pid = 0
     assert found == ours
     assert not [key for key in theirs_of(client) if b"servers" in key or b"workers" in key]
