@@ -5,6 +5,7 @@ that succeeded of a task that is kept. The field holds the last of them, about 1
 """
 
 import json
+import re
 import traceback
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -55,6 +56,25 @@ def record_attempt(
         noted |= {"error": class_path(error), "traceback": traceback_text(error)}
     text = json.dumps(noted, separators=(",", ":"), ensure_ascii=False)
     return text.encode("utf-8", "backslashreplace")  # a surrogate alone becomes JSON's own escape
+
+
+_HEAD_OF_LINE = re.compile(
+    rb'\{"attempt":(?P<attempt>\d{1,9}),"worker":"(?P<worker>[^"\\]*)"(,"started":(?P<started>\d{1,15}))?,"ended":(?P<ended>\d{1,15})'
+)
+
+
+def read_last_attempt(beginning: bytes) -> Attempt | None:
+    """Return the attempt whose line begins like this, without its error; None for none."""
+    found = _HEAD_OF_LINE.match(beginning)
+    if found is None:
+        return None
+    started = found["started"]
+    return Attempt(
+        number=int(found["attempt"]),
+        worker=found["worker"].decode("utf-8", "replace"),
+        started_at=_moment(int(started)) if started else None,
+        ended_at=_moment(int(found["ended"])),
+    )
 
 
 def read_attempts(lines: bytes) -> tuple[Attempt, ...]:

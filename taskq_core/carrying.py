@@ -8,6 +8,7 @@ from collections.abc import Mapping, MutableMapping
 from contextvars import ContextVar
 
 from taskq_core.telemetry.propagation import USER_HEADERS_LIMIT, headers_size
+from taskq_core.wire import ENQUEUED
 
 REQUEST_ID, LANGUAGE, TIME_ZONE = "taskq-request-id", "taskq-language", "taskq-timezone"
 LONGEST = 200
@@ -18,9 +19,9 @@ request_id: ContextVar[str] = ContextVar("taskq_request_id", default="")
 
 
 def carry(headers: MutableMapping[str, str], carried: Mapping[str, str]) -> None:
-    """Add what is carried to a task's own headers, as far as there is room beside them."""
+    """Add what is carried to a task's own headers, as far as there is room beside them; for the short time, always."""
     for name, value in carried.items():
-        if headers_size(headers) + headers_size({name: value}) <= USER_HEADERS_LIMIT:
+        if name == ENQUEUED or headers_size(headers) + headers_size({name: value}) <= USER_HEADERS_LIMIT:
             headers[name] = value
 
 

@@ -3,12 +3,12 @@
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from taskq_core.attempts import Attempt, read_attempts
+from taskq_core.attempts import Attempt, read_attempts, read_last_attempt
 from taskq_core.broker.operations import WAITING_SCORE_S, StoredTask
 from taskq_core.limits import unescaped
 from taskq_core.oversized import OversizedResult, read_oversized
 from taskq_core.progress import Progress, read_progress
-from taskq_core.wire import TaskState, decode_message, read_expiry, read_priority
+from taskq_core.wire import TaskState, decode_message, read_enqueued_ms, read_expiry, read_priority
 
 FINAL = (TaskState.COMPLETED, TaskState.ARCHIVED)
 """States in which nothing changes any more by itself."""
@@ -41,9 +41,12 @@ class TaskInfo:
         result: Result bytes, b"" for none.
         oversized_result: Size and limit of a result that was not stored because it was too large; None otherwise.
         attempts: Its last attempts that failed, and the one that succeeded; see `Attempt`. Empty in listings.
-        worker: Token of the worker that runs it, "" for none. Empty in listings.
-        started_at: When that worker got it, None if unknown. None in listings.
-        progress: How far it is, as it told last, or was at its end; None if it told nothing. None in listings.
+        last_attempt: The last of them, in listings without its error; None if none is noted.
+        enqueued_at: When it was enqueued; None if that is not known. Django's clients note it, and of any pending task
+            listings tell since when it is pending.
+        worker: Token of the worker that runs it, "" for none.
+        started_at: When that worker got it, None if unknown.
+        progress: How far it is, as it told last, or was at its end; None if it told nothing.
         waits_for_limit: Whether it is scheduled for no time, but starts as soon as its limits let it.
         limit: Name of the limit that it waits for, "" for none. Empty in listings.
     """
@@ -69,6 +72,8 @@ class TaskInfo:
     expires_at: datetime | None
     result: bytes = field(repr=False)
     attempts: tuple[Attempt, ...] = ()
+    last_attempt: Attempt | None = None
+    enqueued_at: datetime | None = None
     worker: str = ""
     started_at: datetime | None = None
     progress: Progress | None = None
@@ -124,6 +129,10 @@ def task_info(stored: StoredTask) -> TaskInfo:
     state = stored.state
     assert state is not None
     when = _moment(stored.score)
+    attempts = read_attempts(stored.attempts)
+    enqueued_ms = read_enqueued_ms(message.headers)
+    if enqueued_ms is None:
+        enqueued_ms = stored.pending_ms
     waits_for_limit = state is TaskState.SCHEDULED and stored.score == WAITING_SCORE_S and stored.line != ""
     return TaskInfo(
         id=message.id or stored.task_id,
@@ -147,7 +156,9 @@ def task_info(stored: StoredTask) -> TaskInfo:
         expires_at=when if state is TaskState.COMPLETED else None,
         result=stored.result,
         oversized_result=None if stored.result else read_oversized(stored.oversized),
-        attempts=read_attempts(stored.attempts),
+        attempts=attempts,
+        last_attempt=attempts[-1] if attempts else read_last_attempt(stored.last_attempt),
+        enqueued_at=None if enqueued_ms is None else datetime.fromtimestamp(enqueued_ms / 1000, tz=UTC),
         worker=stored.owner,
         progress=read_progress(stored.progress),
         started_at=None if stored.started_ms is None else datetime.fromtimestamp(stored.started_ms / 1000, tz=UTC),

@@ -26,8 +26,10 @@ from django.utils.translation import trans_real
 
 from taskq_core import ConfigurationError, TaskContext
 from taskq_core.carrying import LANGUAGE, REQUEST_ID, TIME_ZONE, readable, request_id
+from taskq_core.clock import SYSTEM_CLOCK
 from taskq_core.middleware import Middleware
 from taskq_core.settings import CarrySettings
+from taskq_core.wire import ENQUEUED
 from taskq_django.conf import read_settings
 
 logger = logging.getLogger("taskq.carrying")
@@ -90,6 +92,7 @@ def check_carry(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[
 def carried(settings: CarrySettings) -> dict[str, str]:
     """Return the headers that a task enqueued here carries."""
     found: dict[str, str] = {}
+    now = {ENQUEUED: now_ms()} if settings.enqueued_at else found
     if settings.language and _language.may_be():
         language = translation.get_language()
         if language and language != django_settings.LANGUAGE_CODE:
@@ -100,7 +103,12 @@ def carried(settings: CarrySettings) -> dict[str, str]:
             found[TIME_ZONE] = readable(_zone_name(zone))
     if settings.request_id and (known := _known_request_id(settings.request_id)):
         found[REQUEST_ID] = known
-    return {name: value for name, value in found.items() if value} if found else found
+    return now | {name: value for name, value in found.items() if value} if found else now
+
+
+def now_ms() -> str:
+    """Return the Unix milliseconds of now as text."""
+    return f"{SYSTEM_CLOCK.time() * 1000:.0f}"
 
 
 def _known_request_id(source: bool | str) -> str:

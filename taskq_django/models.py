@@ -4,8 +4,9 @@ No table stands behind `Queue`, `Task`, `Worker` and `Workflow`: their data is i
 lists them and so that `migrate` creates the permissions to view them and to act on them.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 from django.core.exceptions import ValidationError
@@ -58,12 +59,14 @@ class Task(models.Model):
 
     Attributes:
         record: What stands in Redis, as the inspector tells it; None if that was not asked.
+        workers: Host and process id of workers that are alive, by the tokens by which tasks name them.
     """
 
     id = models.CharField(_("id"), max_length=256, primary_key=True)
 
     objects = NoRows()
     record: Any = None
+    workers: Mapping[str, str] = MappingProxyType({})
 
     class Meta:  # noqa: D106 - Django's own form
         managed = False

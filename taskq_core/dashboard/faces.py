@@ -221,7 +221,13 @@ class Dashboard:
         return self._inspector.follow(read_store)
 
     def tasks(
-        self, infos: Sequence[QueueInfo], wanted: TaskFilter, *, skip: int = 0, count: int = 50
+        self,
+        infos: Sequence[QueueInfo],
+        wanted: TaskFilter,
+        *,
+        skip: int = 0,
+        count: int = 50,
+        is_newest_first: bool = False,
     ) -> Sequence[TaskRecord]:
         """Return tasks by queue and state, those of `LISTED_STATES` one state after another.
 
@@ -230,11 +236,15 @@ class Dashboard:
             wanted: Which tasks; nothing that has to be looked for inside them.
             skip: How many to leave out.
             count: Most tasks to return, up to 1000.
+            is_newest_first: Within a state, the newest first instead of those next to run; those that wait for a time
+                stay in the order of that.
 
         Raises:
             ConfigurationError: The filter looks inside tasks, or a number is out of bounds.
         """
-        return self._inspector.follow(partial(read_tasks, infos=infos, wanted=wanted, skip=skip, count=count))
+        return self._inspector.follow(
+            partial(read_tasks, infos=infos, wanted=wanted, skip=skip, count=count, is_newest_first=is_newest_first)
+        )
 
     def search_tasks(
         self,
@@ -368,10 +378,18 @@ class AsyncDashboard:
         return await self._inspector.follow(read_store)
 
     async def tasks(
-        self, infos: Sequence[QueueInfo], wanted: TaskFilter, *, skip: int = 0, count: int = 50
+        self,
+        infos: Sequence[QueueInfo],
+        wanted: TaskFilter,
+        *,
+        skip: int = 0,
+        count: int = 50,
+        is_newest_first: bool = False,
     ) -> Sequence[TaskRecord]:
         """Return tasks by queue and state. As `Dashboard.tasks`."""
-        return await self._inspector.follow(partial(read_tasks, infos=infos, wanted=wanted, skip=skip, count=count))
+        return await self._inspector.follow(
+            partial(read_tasks, infos=infos, wanted=wanted, skip=skip, count=count, is_newest_first=is_newest_first)
+        )
 
     async def search_tasks(
         self,

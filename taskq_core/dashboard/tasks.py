@@ -131,7 +131,7 @@ class TaskSelection:
 
 
 def read_tasks(
-    keys: Keys, *, infos: Sequence[QueueInfo], wanted: TaskFilter, skip: int, count: int
+    keys: Keys, *, infos: Sequence[QueueInfo], wanted: TaskFilter, skip: int, count: int, is_newest_first: bool = False
 ) -> Steps[Sequence[TaskRecord]]:
     """Read the tasks of one page by queue and state; nothing may be asked of their inside."""
     if wanted.looks_inside:
@@ -139,7 +139,7 @@ def read_tasks(
     check_whole("skip", skip, least=0, most=10**12)
     if count < 1:
         return ()
-    listing = Listing(keys, page=1, page_size=min(count, PAGE_SIZE_MAX), skip=skip)
+    listing = Listing(keys, page=1, page_size=min(count, PAGE_SIZE_MAX), skip=skip, is_newest_first=is_newest_first)
     return (yield from listing.of_queues(wanted.of(infos), wanted.state)).tasks
 
 

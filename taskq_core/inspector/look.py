@@ -191,11 +191,21 @@ def read_task(queue: str, stored: StoredTask) -> TaskInfo | UnreadableTask:
     return UnreadableTask(id=stored.task_id, queue=queue, state=stored.state, problem=problem, message=stored.message)
 
 
-def _read(queue: QueueKeys, state: TaskState, *, skip: int, count: int, group: str | None = None) -> Steps[Page]:
+def _read(
+    queue: QueueKeys,
+    state: TaskState,
+    *,
+    skip: int,
+    count: int,
+    group: str | None = None,
+    is_reversed: bool = False,
+) -> Steps[Page]:
     """Read a page, in as many calls as its bytes need."""
     tasks: list[StoredTask] = []
     while True:
-        step = operations.list_tasks(queue, state, skip=skip + len(tasks), count=count - len(tasks), group=group)
+        step = operations.list_tasks(
+            queue, state, skip=skip + len(tasks), count=count - len(tasks), group=group, is_reversed=is_reversed
+        )
         answer = yield from ask(step)
         tasks += answer.tasks
         if not answer.tasks or len(tasks) == count or skip + len(tasks) >= answer.size:
@@ -203,13 +213,20 @@ def _read(queue: QueueKeys, state: TaskState, *, skip: int, count: int, group: s
 
 
 class Listing:
-    """A page that may stretch over several queues and states: state by state, and queue by queue within one."""
+    """A page that may stretch over several queues and states: state by state, and queue by queue within one.
 
-    def __init__(self, keys: Keys, *, page: int, page_size: int, skip: int | None = None) -> None:
+    With `is_newest_first`, tasks that wait for a time come first by that time, and all others by when they came into
+    their state, the newest first.
+    """
+
+    def __init__(
+        self, keys: Keys, *, page: int, page_size: int, skip: int | None = None, is_newest_first: bool = False
+    ) -> None:
         check_page(page, page_size)
         self._keys = keys
         self._page = page
         self._page_size = page_size
+        self._is_newest_first = is_newest_first
         self._skip = (page - 1) * page_size if skip is None else skip
 
     def of_state(self, name: str, state: TaskState, group: str | None) -> Steps[TaskPage]:
@@ -226,7 +243,9 @@ class Listing:
         total = total_of(infos, state)
         answers = []
         for name, each, skip, count in self._parts(infos, state) if total else ():
-            answers.append((name, (yield from _read(self._keys.queue(name), each, skip=skip, count=count))))
+            is_reversed = self._is_newest_first and each not in (TaskState.SCHEDULED, TaskState.RETRY)
+            queue = self._keys.queue(name)
+            answers.append((name, (yield from _read(queue, each, skip=skip, count=count, is_reversed=is_reversed))))
         return self._of(answers, total)
 
     def _parts(self, infos: Sequence[QueueInfo], state: TaskState | None) -> list[tuple[str, TaskState, int, int]]:

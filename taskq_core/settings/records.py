@@ -258,12 +258,15 @@ class CarrySettings:
     """Django: the active language, where it is not the default."""
     time_zone: bool = True
     """Django: the current time zone, where it is not the default."""
+    enqueued_at: bool = True
+    """Django: when it was enqueued, for people who look at it."""
     request_id: bool | str = True
     """Django: the id of the request. Text is the path of a function that returns it, called without arguments."""
 
     def __post_init__(self) -> None:
         check_flag("CARRY['LANGUAGE']", self.language)
         check_flag("CARRY['TIME_ZONE']", self.time_zone)
+        check_flag("CARRY['ENQUEUED_AT']", self.enqueued_at)
         if not isinstance(self.request_id, bool) and not (isinstance(self.request_id, str) and "." in self.request_id):
             raise ConfigurationError(
                 f"CARRY['REQUEST_ID'] must be True, False or the path of a function, got {self.request_id!r}"
@@ -274,9 +277,11 @@ def _carry(value: Any) -> CarrySettings:
     if isinstance(value, CarrySettings):
         return value
     if value is False:
-        return CarrySettings(language=False, time_zone=False, request_id=False)
+        return CarrySettings(language=False, time_zone=False, enqueued_at=False, request_id=False)
     if not isinstance(value, Mapping):
-        raise ConfigurationError(f"CARRY must be a dict of LANGUAGE, TIME_ZONE and REQUEST_ID, or False, got {value!r}")
+        raise ConfigurationError(
+            f"CARRY must be a dict of LANGUAGE, TIME_ZONE, ENQUEUED_AT and REQUEST_ID, or False, got {value!r}"
+        )
     return CarrySettings(**by_field(CarrySettings, "CARRY", value))
 
 

@@ -7,12 +7,14 @@ Asynq's two rules of chance (retry delay, queue order). Nothing here talks to Re
 from taskq_core.wire.asynq_pb2 import TaskMessage
 from taskq_core.wire.control import (
     DEAD_LETTER,
+    ENQUEUED,
     EXPIRES,
     HIGHEST_BAND,
     PRIORITY,
     Expiry,
     expiry_mark,
     priority_mark,
+    read_enqueued_ms,
     read_expiry,
     read_priority,
 )
@@ -55,6 +57,7 @@ from taskq_core.wire.states import TaskState
 __all__ = [
     "DEAD_LETTER",
     "DEFAULT_QUEUE",
+    "ENQUEUED",
     "EXPIRES",
     "HIGHEST_BAND",
     "MAX_NAME_BYTES",
@@ -87,6 +90,7 @@ __all__ = [
     "parse_duration",
     "parse_option",
     "priority_mark",
+    "read_enqueued_ms",
     "read_expiry",
     "read_priority",
     "retried_message",

@@ -18,6 +18,8 @@ PRIORITY: Final = "taskq-priority"
 """Header: the band of a task and that of its retries, `<0 to 9>:<0 to 9>`."""
 DEAD_LETTER: Final = "taskq-dead-letter"
 """Header: JSON of queue and name of a task that is enqueued when this one is archived."""
+ENQUEUED: Final = "taskq-enqueued"
+"""Header: when a task was enqueued, Unix ms. For people who look at it; it has no effect on the run."""
 HIGHEST_BAND: Final = 9
 
 _PATTERN = re.compile(r"(\+?)(\d{1,11})( discard)?\Z")
@@ -60,6 +62,12 @@ def expiry_mark(expiry: Expiry, *, timeout_s: int, waited_s: float = 0.0) -> str
         return ""
     left_ms = max(0, math.ceil((expiry.value_s - waited_s) * 1000))
     return f"x{left_ms},{timeout_s},{'d' if expiry.is_discarded else ''};"
+
+
+def read_enqueued_ms(headers: Mapping[str, str]) -> int | None:
+    """Return when a task was enqueued, Unix ms; None where that is not known."""
+    value = headers.get(ENQUEUED, "")
+    return int(value) if value.isascii() and value.isdigit() and len(value) <= 14 else None
 
 
 def read_priority(headers: Mapping[str, str]) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from django.contrib.admin.filters import SimpleListFilter
 from django.contrib.admin.views.main import ALL_VAR, PAGE_VAR, ChangeList
 from django.http import HttpRequest
 from django.utils.html import format_html
+from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
 if TYPE_CHECKING:
@@ -48,7 +49,11 @@ class RedisChangeList(BaseChangeList):
         note, cursor = self.queryset.note, self.queryset.next_cursor
         if cursor is not None:
             address = self.get_query_string({CURSOR_VAR: cursor}, remove=[PAGE_VAR])
-            note = format_html('{} <a href="{}">{}</a>', note, address, _("Search on"))
+            bar: SafeString | str = ""
+            if self.queryset.searched is not None:
+                bar = format_html('<progress value="{}" max="{}"></progress> ', *self.queryset.searched)
+            follows = SafeString("" if self.multi_page else " data-taskq-search")  # search.js, where no row is left out
+            note = format_html('<span{}>{}{} <a href="{}">{}</a></span>', follows, bar, note, address, _("Continue"))
         if note:
             self.search_help_text = note
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 else:
     MixinBase = object
 
+SEARCH = Script("taskq_django/search.js", defer=True)
 LIVE_HEADER = "X-TaskQ-Live"
 """Sent by the script: this page is for nobody to read as a whole."""
 
@@ -38,7 +39,7 @@ class LiveMixin(MixinBase):
         """The files of the pages, with the script and its texts."""
         css: dict[str, Sequence[str]] = {"all": ["taskq_django/admin.css", "taskq_django/charts.css"]}
         if not self.live_seconds:
-            return super().media + Media(css=css)
+            return super().media + Media(css=css, js=[SEARCH])  # type: ignore[list-item]  # as below
         script = Script(
             "taskq_django/live.js",
             **{
@@ -51,7 +52,7 @@ class LiveMixin(MixinBase):
                 "data-ended": _("No longer updated: this page is gone, or you are logged out."),
             },
         )
-        return super().media + Media(css=css, js=[script])  # type: ignore[list-item]  # the stubs know text only
+        return super().media + Media(css=css, js=[script, SEARCH])  # type: ignore[list-item]  # the stubs know text only
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """Show the list."""

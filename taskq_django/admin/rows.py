@@ -47,6 +47,11 @@ class Rows(ABC):
         """Where a search that has not read everything goes on: a link on the list."""
         return None
 
+    @property
+    def searched(self) -> tuple[int, int] | None:
+        """How many rows were searched so far, and of how many; None if nobody counts them."""
+        return None
+
     # --- where they come from -----------------------------------------------------------------------------------------
 
     @abstractmethod

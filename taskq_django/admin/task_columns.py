@@ -1,4 +1,4 @@
-"""The columns of the list of tasks, which fit the state that the list is narrowed to. Arguments are in none of them."""
+"""The columns of the list of tasks, which fit the state that the list is narrowed to."""
 
 from typing import Any
 
@@ -14,19 +14,35 @@ from taskq_core import TaskState
 from taskq_core.inspector import UnreadableTask
 from taskq_django.admin.base import MixinBase
 from taskq_django.admin.task_filters import STATE_NAMES, asked_state
-from taskq_django.admin.task_page import retries, when
+from taskq_django.admin.task_order import attempts_made, duration, started_at, token_of
+from taskq_django.admin.task_page import when
+from taskq_django.admin.wording import nowrap, per_cent, span
 from taskq_django.models import Task
 
 ERROR_CHARS = 100
 """Most characters of an error that the list shows."""
+ARGUMENTS_CHARS = 60
+"""Most characters of arguments that the list shows; the page of a task has them all."""
 COLUMNS: dict[TaskState | None, tuple[str, ...]] = {
-    None: ("short_id", "name", "queue", "state", "time", "retries"),
-    TaskState.ACTIVE: ("short_id", "name", "queue", "lease_ends", "retries"),
-    TaskState.PENDING: ("short_id", "name", "queue", "retries"),
-    TaskState.SCHEDULED: ("short_id", "name", "queue", "starts", "retries"),
-    TaskState.RETRY: ("short_id", "name", "queue", "next_attempt", "retries", "failed"),
-    TaskState.ARCHIVED: ("short_id", "name", "queue", "archived", "retries", "failed"),
-    TaskState.COMPLETED: ("short_id", "name", "queue", "completed", "deleted_after", "retries"),
+    None: ("short_id", "name", "call", "queue", "state", "enqueued", "started", "duration", "run_by", "attempt_count"),
+    TaskState.ACTIVE: (
+        *("short_id", "name", "call", "queue", "progress_bar", "enqueued", "started", "duration", "run_by"),
+        "attempt_count",
+    ),
+    TaskState.PENDING: ("short_id", "name", "call", "queue", "enqueued", "attempt_count"),
+    TaskState.SCHEDULED: ("short_id", "name", "call", "queue", "enqueued", "starts", "attempt_count"),
+    TaskState.RETRY: (
+        *("short_id", "name", "call", "queue", "enqueued", "failed", "next_attempt", "duration", "run_by"),
+        "attempt_count",
+    ),
+    TaskState.ARCHIVED: (
+        *("short_id", "name", "call", "queue", "archived", "enqueued", "started", "duration", "run_by"),
+        "attempt_count",
+    ),
+    TaskState.COMPLETED: (
+        *("short_id", "name", "call", "queue", "completed", "enqueued", "started", "duration", "run_by"),
+        "attempt_count",
+    ),
 }
 """Columns by state; None for all states together."""
 
@@ -41,12 +57,12 @@ class TaskColumns(MixinBase):
         """Return the columns that fit the state."""
         return self.list_display or self.columns[asked_state(request)]
 
-    @admin.display(description=_("id"))
+    @admin.display(description=_("id"), ordering="id")
     def short_id(self, task: Task) -> SafeString:
         """The start of the id; the whole of it behind it."""
-        return format_html('<span title="{}">{}</span>', task.record.id, Truncator(task.record.id).chars(12))
+        return format_html('<span title="{}">{}</span>', task.record.id, Truncator(task.record.id).chars(9))
 
-    @admin.display(description=_("name"))
+    @admin.display(description=_("name"), ordering="name")
     def name(self, task: Task) -> SafeString | str:
         """The name, with the first line of the last error."""
         record = task.record
@@ -59,67 +75,94 @@ class TaskColumns(MixinBase):
         line = Truncator(error).chars(ERROR_CHARS)
         return format_html('{}<div class="quiet taskq-error">{}</div>', name, line)
 
-    @admin.display(description=_("queue"))
+    @admin.display(description=_("queue"), ordering="queue")
     def queue(self, task: Task) -> str:
         """Its queue."""
         return str(task.record.queue)
 
-    @admin.display(description=_("state"))
-    def state(self, task: Task) -> str:
-        """Its state."""
-        return str(STATE_NAMES[task.record.state])
+    @admin.display(description=_("state"), ordering="state")
+    def state(self, task: Task) -> SafeString | str:
+        """Its state, and when one that waits for a time starts."""
+        name, ahead = STATE_NAMES[task.record.state], self.starts(task)
+        return format_html('{}<div class="quiet">{}</div>', name, ahead) if ahead else str(name)
 
-    @admin.display(description=_("time"), empty_value="-")
-    def time(self, task: Task) -> SafeString | str:
-        """The time its state tells of."""
+    @admin.display(description=_("arguments"), empty_value="-")
+    def call(self, task: Task) -> SafeString | str:
+        """The beginning of what it is called with."""
+        record = task.record
+        if isinstance(record, UnreadableTask) or not record.payload:
+            return ""
+        text = record.payload[: 4 * ARGUMENTS_CHARS + 1].decode("utf-8", "replace")
+        return format_html('<code class="taskq-arguments">{}</code>', Truncator(text).chars(ARGUMENTS_CHARS))
+
+    @admin.display(description=_("enqueued"), ordering="enqueued", empty_value="-")
+    def enqueued(self, task: Task) -> SafeString | str:
+        """When it was enqueued."""
+        return _when(task, "enqueued_at")
+
+    @admin.display(description=pgettext_lazy("time", "started"), ordering="started", empty_value="-")
+    def started(self, task: Task) -> SafeString | str:
+        """When its run, or its last one, began."""
+        return "" if isinstance(task.record, UnreadableTask) else when(started_at(task.record))
+
+    @admin.display(description=_("duration"), ordering="duration", empty_value="-")
+    def duration(self, task: Task) -> SafeString | str:
+        """How long it has been running, or how long its last run took."""
+        return "" if isinstance(task.record, UnreadableTask) else nowrap(span(duration(task.record)))
+
+    @admin.display(description=_("worker"), ordering="worker", empty_value="-")
+    def run_by(self, task: Task) -> SafeString | str:
+        """Host and process id of the worker that runs it or ran it last; its token if it has ended."""
+        token = "" if isinstance(task.record, UnreadableTask) else token_of(task.record)
+        if not token:
+            return ""
+        return format_html('<span class="nowrap" title="{}">{}</span>', token, task.workers.get(token, token[:8]))
+
+    @admin.display(description=_("progress"), empty_value="-")
+    def progress_bar(self, task: Task) -> SafeString | str:
+        """How far it is, as it told last."""
+        progress = getattr(task.record, "progress", None)
+        if progress is None:
+            return ""
+        if progress.fraction is None:
+            return str(progress)
+        bar = '<progress value="{}" max="1" title="{}"></progress> <span class="nowrap">{}</span>'
+        return format_html(bar, f"{progress.fraction:.3f}", str(progress), per_cent(progress.fraction))
+
+    @admin.display(description=_("attempts"), ordering="attempts", empty_value="-")
+    def attempt_count(self, task: Task) -> SafeString | str:
+        """How many attempts it has had, of how many."""
         record = task.record
         if isinstance(record, UnreadableTask):
             return ""
-        if record.waits_for_limit:
-            return str(_("waits for a limit"))
-        return when(record.next_run_at or record.completed_at or record.archived_at)
+        return nowrap(f"{attempts_made(record)}/{record.max_retry + 1}")
 
-    @admin.display(description=_("retries"), empty_value="-")
-    def retries(self, task: Task) -> str:
-        """How often it was retried."""
-        return "" if isinstance(task.record, UnreadableTask) else retries(task.record)
-
-    @admin.display(description=pgettext_lazy("time", "starts"), empty_value="-")
+    @admin.display(description=pgettext_lazy("time", "starts"), ordering="next_run", empty_value="-")
     def starts(self, task: Task) -> SafeString | str:
         """When it starts."""
         if getattr(task.record, "waits_for_limit", False):  # one that cannot be read tells nothing
             return str(_("waits for a limit"))
         return _when(task, "next_run_at")
 
-    @admin.display(description=_("next attempt"), empty_value="-")
+    @admin.display(description=_("next attempt"), ordering="next_run", empty_value="-")
     def next_attempt(self, task: Task) -> SafeString | str:
         """When it is tried again."""
         return _when(task, "next_run_at")
 
-    @admin.display(description=_("lease ends"), empty_value="-")
-    def lease_ends(self, task: Task) -> SafeString | str:
-        """When it counts as lost, unless its worker extends the lease."""
-        return _when(task, "lease_expires_at")
-
-    @admin.display(description=pgettext_lazy("time", "failed"), empty_value="-")
+    @admin.display(description=pgettext_lazy("time", "failed"), ordering="failed", empty_value="-")
     def failed(self, task: Task) -> SafeString | str:
         """When it failed last."""
         return _when(task, "last_failed_at")
 
-    @admin.display(description=pgettext_lazy("time", "archived"), empty_value="-")
+    @admin.display(description=pgettext_lazy("time", "archived"), ordering="ended", empty_value="-")
     def archived(self, task: Task) -> SafeString | str:
         """When it was archived."""
         return _when(task, "archived_at")
 
-    @admin.display(description=pgettext_lazy("time", "completed"), empty_value="-")
+    @admin.display(description=pgettext_lazy("time", "completed"), ordering="ended", empty_value="-")
     def completed(self, task: Task) -> SafeString | str:
         """When it succeeded."""
         return _when(task, "completed_at")
-
-    @admin.display(description=pgettext_lazy("time", "deleted"), empty_value="-")
-    def deleted_after(self, task: Task) -> SafeString | str:
-        """When it will be deleted."""
-        return _when(task, "expires_at")
 
 
 def _when(task: Task, name: str) -> SafeString | str:

@@ -71,7 +71,7 @@ def shown_ids(html: str) -> list[str]:
 
 
 def columns(html: str) -> list[str]:
-    return re.findall(r'<th scope="col" class="column-([^"]*)"', html)
+    return re.findall(r'<th scope="col" class="(?:sortable )?column-(\w+)[^"]*"', html)
 
 
 def offered(html: str) -> list[str]:

@@ -110,8 +110,9 @@ def test_a_long_list_has_pages_that_keep_the_filters(pages: Callable[..., str]) 
 
     first, last = pages(TASKS, queue="low"), pages(TASKS, queue="low", p=3)
 
-    assert shown_ids(first) == [handle.id for handle in handles[:50]]
-    assert shown_ids(last) == [handle.id for handle in handles[100:]]
+    newest_first = [handle.id for handle in reversed(handles)]
+    assert shown_ids(first) == newest_first[:50]
+    assert shown_ids(last) == newest_first[100:]
     assert 'href="?p=2&amp;queue=low"' in first
     assert "120 tasks" in first
     assert shown_ids(pages(TASKS, queue="low", p=999)) == shown_ids(last)
@@ -127,14 +128,15 @@ def test_a_task_is_found_by_its_whole_id(pages: Callable[..., str]) -> None:
     assert "None of 2 tasks fits" in pages(TASKS, q="nothing like it")
 
 
-def test_arguments_are_on_the_tasks_own_page_only(pages: Callable[..., str]) -> None:
-    handle = enqueue(to="user@example.com", count=3)
+def test_arguments_are_on_the_tasks_own_page_and_their_beginning_in_lists(pages: Callable[..., str]) -> None:
+    handle = enqueue(to="user@example.com", count=3, text="x" * 100)
 
     html = pages(detail(handle))
 
-    assert "user@example.com" not in pages(TASKS)
-    assert "user@example.com" not in pages(TASKS, q=handle.id)
-    assert "{\n  &quot;to&quot;: &quot;user@example.com&quot;,\n  &quot;count&quot;: 3\n}" in html
+    for listed in (pages(TASKS), pages(TASKS, q=handle.id)):
+        assert "{&quot;to&quot;:&quot;user@example.com&quot;,&quot;count&quot;:3," in listed
+        assert "x" * 60 not in listed
+    assert "{\n  &quot;to&quot;: &quot;user@example.com&quot;,\n  &quot;count&quot;: 3,\n" in html
 
 
 def test_a_tasks_page_says_what_is_known(pages: Callable[..., str], redis: RedisServer) -> None:
@@ -168,7 +170,7 @@ def test_a_task_that_failed_at_its_only_attempt_was_never_retried(
     listed, page = pages(TASKS), pages(detail(handle))
 
     assert '<td class="field-state">archived</td>' in listed
-    assert '<td class="field-retries">0 of 0</td>' in listed
+    assert '<td class="field-attempt_count"><span class="nowrap">1/1</span></td>' in listed
     assert re.search(r"Retries:</label>.*?0 of 0", page, re.DOTALL)
 
 
@@ -232,7 +234,7 @@ def test_an_unreadable_task_is_shown_as_such(pages: Callable[..., str], redis: R
 
     listed, page = pages(TASKS), pages(detail(broken))
 
-    assert shown_ids(listed) == [broken.id, gone.id]
+    assert sorted(shown_ids(listed)) == sorted([broken.id, gone.id])
     assert "its data is gone" in listed
     assert "unreadable" in listed
     assert "Problem" in page

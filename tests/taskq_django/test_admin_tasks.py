@@ -88,7 +88,7 @@ def test_tasks_are_filtered_by_type_and_age(pages: Callable[..., str], redis: Re
 
     assert shown_ids(pages(TASKS, type="email:digest")) == [other.id]
     assert shown_ids(pages(TASKS, age="1h")) == [new.id]
-    assert shown_ids(pages(TASKS, age="1d")) == [old.id, new.id]
+    assert shown_ids(pages(TASKS, age="1d")) == [new.id, old.id]
     assert shown_ids(pages(TASKS, age="over-1h", type="email:deliver")) == [old.id]
     assert shown_ids(pages(TASKS, age="over-7d")) == [other.id]
     assert len(shown_ids(pages(TASKS, age="no such age", type=""))) == 3
@@ -112,8 +112,8 @@ def test_tasks_are_searched_by_id_payload_and_error(pages: Callable[..., str], r
 
     assert sorted(shown_ids(html)) == sorted([by_payload.id, by_error.id, by_id.id])
     assert shown_ids(pages(TASKS, q="grace", queue="low")) == [by_error.id]
-    assert shown_ids(pages(TASKS, q="grace", state="pending", type="email:deliver")) == [by_id.id, by_payload.id]
-    assert "grace@example.com" not in html
+    assert set(shown_ids(pages(TASKS, q="grace", state="pending", type="email:deliver"))) == {by_id.id, by_payload.id}
+    assert "grace@example.com" in html
 
 
 def test_a_search_says_how_far_it_got_and_goes_on(pages: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,12 +121,12 @@ def test_a_search_says_how_far_it_got_and_goes_on(pages: Callable[..., str], mon
     monkeypatch.setattr("taskq_core.dashboard.faces.Dashboard.search_tasks", _search_of_ten)
 
     first = pages(TASKS, q="number", state="pending")
-    (address,) = re.findall(r'<a href="([^"]*)">Search on</a>', first)
+    (address,) = re.findall(r'<a href="([^"]*)">Continue</a>', first)
     second = pages(TASKS + unescape(address))
 
     assert len(shown_ids(first)) == len(shown_ids(second)) == 10
-    assert "10 of 30 tasks were read" in first
-    assert "10 more of 30 tasks were read" in second
+    assert "10 of 30 tasks were searched" in first
+    assert "20 of 30 tasks were searched" in second
     assert {*shown_ids(first), *shown_ids(second)} <= {handle.id for handle in handles}
     assert not {*shown_ids(first)} & {*shown_ids(second)}
     # another filter, and another search, begin at the start
@@ -146,16 +146,19 @@ def test_a_search_from_a_place_that_is_none_begins_at_the_start(pages: Callable[
     assert shown_ids(pages(TASKS, q="grace", after=after)) == [handle.id]
 
 
+_FIRST, _RUN = ("short_id", "name", "call"), ("started", "duration", "run_by", "attempt_count")
+
+
 @pytest.mark.parametrize(
     ("state", "expected"),
     [
-        ("", ["short_id", "name", "queue", "state", "time", "retries"]),
-        ("active", ["short_id", "name", "queue", "lease_ends", "retries"]),
-        ("pending", ["short_id", "name", "queue", "retries"]),
-        ("scheduled", ["short_id", "name", "queue", "starts", "retries"]),
-        ("retry", ["short_id", "name", "queue", "next_attempt", "retries", "failed"]),
-        ("archived", ["short_id", "name", "queue", "archived", "retries", "failed"]),
-        ("completed", ["short_id", "name", "queue", "completed", "deleted_after", "retries"]),
+        ("", [*_FIRST, "queue", "state", "enqueued", *_RUN]),
+        ("active", [*_FIRST, "queue", "progress_bar", "enqueued", *_RUN]),
+        ("pending", [*_FIRST, "queue", "enqueued", "attempt_count"]),
+        ("scheduled", [*_FIRST, "queue", "enqueued", "starts", "attempt_count"]),
+        ("retry", [*_FIRST, "queue", "enqueued", "failed", "next_attempt", *_RUN[1:]]),
+        ("archived", [*_FIRST, "queue", "archived", "enqueued", *_RUN]),
+        ("completed", [*_FIRST, "queue", "completed", "enqueued", *_RUN]),
     ],
 )
 def test_the_columns_fit_the_state(
@@ -226,14 +229,15 @@ def test_a_page_asks_no_more_of_redis_however_many_tasks_there_are(
     one = page_of(handles[7])
     pages(TASKS)
     pages(one)
-    few = [cost(), cost(state="pending"), cost(p="2")]
+    one_list = {"queue": "default", "state": "pending"}  # others are read whole to sort them
+    few = [cost(**one_list), cost(**one_list, p="2")]
     before = commands()
     pages(one)
     few_for_one = commands() - before
 
     taskq.client.enqueue_many(remote.s(number=number) for number in range(2000))
 
-    assert [cost(), cost(state="pending"), cost(p="2")] == few
+    assert [cost(**one_list), cost(**one_list, p="2")] == few
     before = commands()
     pages(one)
     assert commands() - before == few_for_one

@@ -1,12 +1,13 @@
 """Language, time zone and request id of who enqueues a task are those of its run, and stand in its log."""
 
 import asyncio
+import dataclasses
 import logging
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import Context
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 from datetime import timezone as fixed
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -18,17 +19,20 @@ from django.http import HttpRequest, HttpResponse
 from django.test import AsyncRequestFactory, RequestFactory
 from django.utils import timezone, translation
 
-from taskq_core import ConfigurationError, TaskContext, TaskFilter, current_task
+from taskq_core import ConfigurationError, TaskContext, TaskFilter, TaskInfo, TaskState, current_task
 from taskq_core.carrying import LANGUAGE, REQUEST_ID, TIME_ZONE, request_id
 from taskq_core.context import current
 from taskq_core.inspector import Inspector
 from taskq_core.scheduler import Scheduler
+from taskq_core.wire import ENQUEUED
 from taskq_core.worker.executor import Executor
 from taskq_core.worker.run import Run
 from taskq_django import client, schedule, task, taskq
+from taskq_django.carrying import carried
 from taskq_django.request_id import RequestIdMiddleware, get_request_id
 from taskq_django.signals import task_enqueued
 from taskq_django.testing import adrain, capture, drain, eager
+from tests.clock import Clock
 from tests.logged import logged_here
 from tests.redis_server import RedisServer
 from tests.rows import rows
@@ -39,10 +43,15 @@ seen: list[tuple[str | None, str, str]] = []
 
 
 @pytest.fixture(autouse=True)
-def _forgotten() -> Iterator[None]:
+def _forgotten(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Forget what was seen, and leave out the times at which tasks were enqueued: every task carries one."""
     seen.clear()
+    monkeypatch.setattr(
+        "taskq_django.app.carried", lambda settings: carried(dataclasses.replace(settings, enqueued_at=False))
+    )
+    taskq.reload()
     yield
-    taskq.close()
+    taskq.reload()
 
 
 def surroundings() -> tuple[str | None, str, str]:
@@ -334,7 +343,7 @@ class TestEnqueueing:
     @rows(
         ("value", "problem"),
         [
-            (True, "CARRY must be a dict of LANGUAGE, TIME_ZONE and REQUEST_ID, or False, got True"),
+            (True, "CARRY must be a dict of LANGUAGE, TIME_ZONE, ENQUEUED_AT and REQUEST_ID, or False, got True"),
             ({"LANGUAGE": "de"}, "CARRY['LANGUAGE'] must be True or False, got 'de'"),
             ({"REQUEST_ID": "guid"}, "CARRY['REQUEST_ID'] must be True, False or the path of a function, got 'guid'"),
             ({"TIMEZONE": True}, "unknown setting in CARRY 'TIMEZONE'; did you mean 'TIME_ZONE'?"),
@@ -514,3 +523,27 @@ def test_a_go_worker_finds_them_as_headers(redis: RedisServer, inspector: Inspec
 
     info: Any = inspector.task("default", handle.id)
     assert info.headers["taskq-request-id"] == "r-1"
+
+
+@pytest.mark.usefixtures("redis")
+def test_people_can_see_when_a_task_was_enqueued_also_after_its_run(
+    settings: Any, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taskq_django.app.carried", carried)
+    taskq.reload()
+    enqueued = datetime.now(UTC)
+    handle = look.using(retention=60, run_after=30).delay()
+
+    clock.skip(31)
+    drain()
+
+    info = Inspector(taskq).task(handle.queue, handle.id)
+    assert isinstance(info, TaskInfo)
+    assert info.state is TaskState.COMPLETED
+    assert info.enqueued_at is not None
+    assert abs(info.enqueued_at - enqueued) < timedelta(seconds=5)
+
+    settings.TASKQ = {**settings.TASKQ, "CARRY": {"ENQUEUED_AT": False}}
+    with capture() as tasks:
+        look.delay()
+    assert ENQUEUED not in tasks.enqueued[0].headers

@@ -8,22 +8,27 @@
   ARGV[4]  string  prefix of task keys
   ARGV[5]  string  key of the lease set for active tasks, else ''
   ARGV[6]  int     bytes of messages and results after which no further task is read
+  ARGV[7]  string  '1' to start at the other end
 
-  returns  size, then per task: id, message ('' none), result ('' none), score ('' none), size and limit of a result that
-           was not stored ('' none)
+  returns  size, then per task: id, message, result, score, size and limit of a result that was not stored, its worker's
+           fence, when it was handed to it (Unix ms), its progress, when it became pending (Unix ns), and the beginning of
+           the record of its last attempt (each '' where there is none)
 ]]
 local first, count = tonumber(ARGV[2]), math.min(tonumber(ARGV[3]), 1000)
+local is_reversed = ARGV[7] == '1'
 local ids, scores, size = {}, {}, 0
 if ARGV[1] == 'list' then
   size = redis.call('LLEN', KEYS[1])
-  local page = redis.call('LRANGE', KEYS[1], -first - count, -first - 1)
-  for i = #page, 1, -1 do
-    ids[#ids + 1] = page[i]
-    scores[#scores + 1] = ARGV[5] ~= '' and redis.call('ZSCORE', ARGV[5], page[i]) or ''
+  local page = is_reversed and redis.call('LRANGE', KEYS[1], first, first + count - 1)
+    or redis.call('LRANGE', KEYS[1], -first - count, -first - 1)
+  for i = 1, #page do
+    local id = page[is_reversed and i or #page + 1 - i]
+    ids[#ids + 1] = id
+    scores[#scores + 1] = ARGV[5] ~= '' and redis.call('ZSCORE', ARGV[5], id) or ''
   end
 else
   size = redis.call('ZCARD', KEYS[1])
-  local page = redis.call('ZRANGE', KEYS[1], first, first + count - 1, 'WITHSCORES')
+  local page = redis.call(is_reversed and 'ZREVRANGE' or 'ZRANGE', KEYS[1], first, first + count - 1, 'WITHSCORES')
   for i = 1, #page, 2 do
     ids[#ids + 1] = page[i]
     scores[#scores + 1] = page[i + 1]
@@ -31,13 +36,20 @@ else
 end
 local reply, bytes = { size }, 0
 for i, id in ipairs(ids) do
-  local fields = redis.pcall('HMGET', ARGV[4] .. id, 'msg', 'result', 'taskq_oversized')
+  local fields = redis.pcall(
+    'HMGET', ARGV[4] .. id, 'msg', 'result', 'taskq_oversized', 'taskq_owner', 'taskq_started', 'taskq_progress',
+    'pending_since', 'taskq_attempts'
+  )
   local message, result = fields[1] or '', fields[2] or ''
   reply[#reply + 1] = id
   reply[#reply + 1] = message
   reply[#reply + 1] = result
   reply[#reply + 1] = scores[i] or ''
-  reply[#reply + 1] = fields[3] or ''
+  for field = 3, 7 do
+    reply[#reply + 1] = fields[field] or ''
+  end
+  local attempts = fields[8] or ''
+  reply[#reply + 1] = string.sub(string.match(attempts, '^.*\n(.*)') or attempts, 1, 200)
   bytes = bytes + #message + #result
   if bytes >= tonumber(ARGV[6]) then
     break

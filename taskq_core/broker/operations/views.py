@@ -30,10 +30,12 @@ class StoredTask:
         message: TaskMessage bytes, b"" where there is none.
         result: Result bytes, b"" for none.
         score: Unix s in the set of its state: lease expiry, start, next attempt, time archived, end of retention.
-        owner: Token of the worker that has it, "" for none. Listings leave it out, and what follows.
+        owner: Token of the worker that has it, "" for none. Scans leave it out, and what follows.
         started_ms: Unix ms at which that worker got it, None if unknown.
-        attempts: What is noted of its attempts, a line each.
+        attempts: What is noted of its attempts, a line each. Listings leave it out.
         progress: How far it is, as it told.
+        pending_ms: Unix ms at which it became pending, None if unknown. Listings alone have it, and what follows.
+        last_attempt: The beginning of the line of its last attempt.
         unique_rule: Rule of its unique lock, "" for none or Asynq's.
         oversized: Size and limit of a result that was not stored, b"" for none. Listings have it.
         line: The limit in whose line it waits, as kind:name:key, "" for none; None where a listing does not tell.
@@ -51,6 +53,8 @@ class StoredTask:
     unique_rule: str = ""
     line: str | None = None
     oversized: bytes = b""
+    pending_ms: int | None = None
+    last_attempt: bytes = b""
 
 
 def key_of(queue: QueueKeys, state: TaskState, group: str | None = None) -> str:
@@ -131,6 +135,29 @@ def revoke(queue: QueueKeys, task_id: str) -> Operation[TaskState | None]:
     )
 
 
+LISTED_WORDS = 10
+"""Parts of the answer that each task of a listing has."""
+
+
+def _listed(
+    state: TaskState,
+    task_id: bytes,
+    message: bytes,
+    result: bytes,
+    score: bytes,
+    oversized: bytes,
+    *more: bytes,
+) -> StoredTask:
+    fence, started, progress, since, attempt = more
+    stored = StoredTask(task_id.decode("utf-8", "replace"), state, message, result, _score(score), oversized=oversized)
+    owner = owner_of(fence, score) if state is TaskState.ACTIVE else ""
+    if owner:
+        stored.owner, stored.started_ms = owner, int(started) if started.isdigit() else None
+    stored.last_attempt, stored.progress = attempt, progress
+    stored.pending_ms = int(since) // 1_000_000 if since.isdigit() and state is TaskState.PENDING else None
+    return stored
+
+
 @dataclass(slots=True)
 class Page:
     """A page of tasks in one state, and how many there are."""
@@ -147,8 +174,11 @@ def list_tasks(
     count: int,
     group: str | None = None,
     max_bytes: int = BATCH_BYTES,
+    is_reversed: bool = False,
 ) -> Operation[Page]:
-    """Read a page of tasks. First comes what is next to run or was started first; `count` is at most 1000.
+    """Read a page of tasks. First comes what is next to run or was started first, or last if `is_reversed`.
+
+    `count` is at most 1000.
 
     Tasks that wait in a group are listed by group, the one that waits longest first. Once `max_bytes` of them are read,
     the page ends.
@@ -156,17 +186,11 @@ def list_tasks(
 
     def read(reply: Any) -> Page:
         words = iter(reply[1:])
-        return Page(
-            int(reply[0]),
-            [
-                StoredTask(task_id.decode("utf-8", "replace"), state, message, result, _score(score), oversized=size)
-                for task_id, message, result, score, size in zip(words, words, words, words, words, strict=True)
-            ],
-        )
+        return Page(int(reply[0]), [_listed(state, *each) for each in zip(*[words] * LISTED_WORDS, strict=True)])
 
     key = key_of(queue, state, group)
     lease = queue.lease if state is TaskState.ACTIVE else ""
-    args = ("list" if is_list(state) else "zset", skip, count, queue.task_prefix, lease, max_bytes)
+    args = ("list" if is_list(state) else "zset", skip, count, queue.task_prefix, lease, max_bytes, int(is_reversed))
     return Operation("list_tasks", load("list"), (key,), args, read)
 
 

@@ -1,0 +1,40 @@
+/* Continues a search that has not read everything, request by request, and adds the rows it finds to the list. */
+"use strict";
+{
+  const most = 1000; // rows; then the link is left, to be followed by hand
+
+  async function fetchPage(address) {
+    try {
+      const response = await fetch(address, { cache: "no-store", redirect: "manual" });
+      return response.ok ? new DOMParser().parseFromString(await response.text(), "text/html") : null;
+    } catch {
+      return null; // the link is left
+    }
+  }
+
+  async function search() {
+    let link = document.querySelector("[data-taskq-search] a");
+    while (link !== null) {
+      const fresh = await fetchPage(link.href);
+      const help = fresh?.getElementById("searchbar_helptext");
+      if (!help || fresh.querySelector(".paginator a") !== null) {
+        return; // no answer, or more rows than one page has: the link is left
+      }
+      const found = fresh.querySelectorAll("#result_list > tbody > tr");
+      const body = document.querySelector("#result_list > tbody");
+      if (found.length > 0 && body === null) {
+        location.replace(link.href); // the first rows: with them come the head of the table and the actions
+        return;
+      }
+      body?.append(...Array.from(found, (row) => document.adoptNode(row)));
+      document.body.classList.toggle("taskq-searched", body !== null);
+      document.getElementById("searchbar_helptext").replaceWith(document.adoptNode(help));
+      link = document.querySelector("[data-taskq-search] a");
+      if (body !== null && body.rows.length >= most) {
+        return;
+      }
+    }
+  }
+
+  search();
+}
