@@ -152,7 +152,7 @@ class Captured:
             The runs, in order.
 
         Raises:
-            Exception: What the first task failed with, if the last run of any failed.
+            Exception: The last run of a task failed. It is the exception of the first such task.
         """
         first = len(self.runs)
         with closing(self._due(advance)) as due:
@@ -430,7 +430,7 @@ def eager(
         state: As for `capture`.
 
     Raises:
-        Exception: What the first task in the block failed with, if the last run of any failed.
+        Exception: The last run of a task in the block failed. It is the exception of the first such task.
         ConfigurationError: fakeredis is not installed; the extra `testing` brings it. Or `propagates` is asked for with
             an outbox, whose sender deals with what goes wrong.
     """

@@ -66,7 +66,7 @@ def drain(
         The runs, in the order of their ends.
 
     Raises:
-        Exception: What the first task failed with, if the last run of any failed.
+        Exception: The last run of a task failed. It is the exception of the first such task.
         TimeoutError: It took longer; what still ran was given back to its queue.
         BrokerError: The store does not answer.
         RuntimeError: An event loop runs in this thread; await `adrain` there.

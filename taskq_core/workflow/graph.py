@@ -66,7 +66,7 @@ class Node:
 
 
 NAMED_STEPS = 3
-"""Most steps that stand for the name of a workflow that was given none."""
+"""Most step names in the name of a workflow that was given none."""
 NAME_CHARS = 200
 """Most characters of such a name."""
 

@@ -199,7 +199,7 @@ _KINDS = ("s", "z", "e", "gt", "gd", "gf")
 
 
 LOOKED_UP_MAX = 100
-"""Most started steps whose tasks are looked at to tell whether they are retried."""
+"""Most started steps whose tasks are read to see whether they are retried."""
 
 
 def ask_attempts(keys: Keys, task_queue: str, task_id: str) -> Steps[dict[str, Any]]:

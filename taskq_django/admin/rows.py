@@ -49,7 +49,7 @@ class Rows(ABC):
 
     @property
     def searched(self) -> tuple[int, int] | None:
-        """How many rows were searched so far, and of how many; None if nobody counts them."""
+        """How many rows were searched so far, and of how many; None if they are not counted."""
         return None
 
     # --- where they come from -----------------------------------------------------------------------------------------

@@ -82,7 +82,7 @@ class TaskColumns(MixinBase):
 
     @admin.display(description=_("state"), ordering="state")
     def state(self, task: Task) -> SafeString | str:
-        """Its state, and when one that waits for a time starts."""
+        """Its state, with the next start of a scheduled task or a retry."""
         name, ahead = STATE_NAMES[task.record.state], self.starts(task)
         return format_html('{}<div class="quiet">{}</div>', name, ahead) if ahead else str(name)
 
@@ -120,7 +120,7 @@ class TaskColumns(MixinBase):
 
     @admin.display(description=_("progress"), empty_value="-")
     def progress_bar(self, task: Task) -> SafeString | str:
-        """How far it is, as it told last."""
+        """The progress that the task reported last."""
         progress = getattr(task.record, "progress", None)
         if progress is None:
             return ""

@@ -1,4 +1,4 @@
-"""What the columns of the list of tasks show of a task, and sort by."""
+"""Values of the columns in the list of tasks, and sorting by them."""
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
@@ -35,7 +35,7 @@ def token_of(task: TaskInfo) -> str:
 
 
 def attempts_made(task: TaskInfo) -> int:
-    """Return how many attempts it has had, the one that runs included."""
+    """Return the number of attempts so far, a running one included."""
     if task.state in _ENDED and task.last_attempt is not None:
         return task.last_attempt.number
     return task.retried + (task.state in (*_ENDED, TaskState.ACTIVE))
@@ -63,7 +63,7 @@ SORTS: dict[str, Callable[[TaskInfo], Any]] = {
     "ended": lambda task: task.completed_at or task.archived_at,
     "deleted": lambda task: task.expires_at,
 }
-"""What a column sorts by, under the name that its `ordering` gives."""
+"""Sort keys by the `ordering` of a column."""
 
 
 def in_order(tasks: Iterable[TaskRecord], order: Sequence[str]) -> list[TaskRecord]:

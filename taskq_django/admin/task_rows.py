@@ -49,8 +49,8 @@ class TaskRows(Rows):
     Args:
         count_queues: Returns how the queues stand, read once a request.
         wanted: Which tasks.
-        cursor: Where a search goes on, as `next_cursor` told, None at the start.
-        searches: What was searched or sorted for these rows already; shared by all that are made of them.
+        cursor: Where a search continues, from `next_cursor`; None at the start.
+        searches: Searches and sorted lists of this request, shared by all rows derived from these.
         order: Columns to sort by, as `task_order` names them, `-` for descending. Empty: the newest first.
     """
 

@@ -40,7 +40,7 @@ def eager(
         as_committed: As `capture`.
 
     Raises:
-        Exception: What the first task in the block failed with, if the last run of any failed.
+        Exception: The last run of a task in the block failed. It is the exception of the first such task.
         ConfigurationError: fakeredis is not installed; the extra `testing` brings it.
     """
     run = testing.eager(taskq, retries=retries, raises=raises, propagates=propagates)

@@ -84,7 +84,7 @@ class TaskQTestMixin(_Base):
             The runs, in order.
 
         Raises:
-            Exception: What the first task failed with, if the last run of any failed.
+            Exception: The last run of a task failed. It is the exception of the first such task.
         """
         if _has_own_data():
             return self.tasks.run(advance=advance, raises=raises)
