@@ -125,7 +125,7 @@ def test_a_task_ends_and_its_row_changes_without_flicker(page: Page, oven: Oven)
 @pytest.mark.nightly
 def test_rows_come_and_go(page: Page, inspector: Inspector) -> None:
     gone = enqueue("first")
-    enqueue("second")
+    enqueue("task:second")
     page.goto(TASKS)
     expect(rows(page)).to_have_count(2)
 
@@ -133,7 +133,7 @@ def test_rows_come_and_go(page: Page, inspector: Inspector) -> None:
         inspector.delete_task(gone.queue, gone.id)
         enqueue("third")
         look(page)
-        expect(rows(page)).to_contain_text(["second", "third"])
+        expect(rows(page)).to_contain_text(["third", "task:second"])
     expect(page.locator(".paginator")).to_contain_text("2 tasks")
     row(page, "third").locator(".action-select").check()
     expect(page.locator(".action-counter")).to_contain_text("1 of 2 selected")
@@ -144,7 +144,7 @@ def test_nothing_is_touched_while_a_row_is_selected(page: Page, looks: list[str]
     enqueue("first")
     page.goto(TASKS)
     row(page, "first").locator(".action-select").check()
-    enqueue("second")
+    enqueue("task:second")
 
     page.clock.run_for(10 * EVERY_MS)
     assert looks == []
@@ -159,7 +159,7 @@ def test_nothing_is_touched_while_a_row_is_selected(page: Page, looks: list[str]
 def test_a_row_that_is_selected_while_the_answer_comes_stays(page: Page, redis: RedisServer) -> None:
     enqueue("first")
     page.goto(TASKS)
-    enqueue("second")
+    enqueue("task:second")
     page.route("**/task/", lambda route: route.fulfill(body="no list"))
     look(page)
     expect(page.get_by_role("status")).to_contain_text("Not up to date")
@@ -181,7 +181,7 @@ def test_a_hidden_tab_asks_for_nothing_and_is_up_to_date_when_it_is_seen_again(p
         "document.dispatchEvent(new Event('visibilitychange')) }"
     )
     page.evaluate(hide, True)
-    enqueue("second")
+    enqueue("task:second")
     page.clock.run_for(10 * EVERY_MS)
     assert looks == []
 
@@ -195,7 +195,7 @@ def test_it_is_paused_and_resumed_and_that_is_remembered(page: Page, looks: list
     enqueue("first")
     page.goto(TASKS)
     page.get_by_role("button", name="Pause live updates").click()
-    enqueue("second")
+    enqueue("task:second")
     page.clock.run_for(10 * EVERY_MS)
     page.reload()
     page.clock.run_for(10 * EVERY_MS)
@@ -230,7 +230,7 @@ def test_when_redis_is_away_the_rows_stay_and_it_is_said(page: Page, settings: A
     expect(rows(page)).to_have_count(1)
 
     settings.TASKQ = there
-    enqueue("second")
+    enqueue("task:second")
     look(page, 2 * EVERY_MS)  # after a failure it takes its time
     expect(rows(page)).to_have_count(2)
     expect(page.get_by_role("status")).to_have_text("")
@@ -266,7 +266,7 @@ def test_the_list_of_queues_refreshes_as_well(page: Page, redis: RedisServer) ->
     expect(row(page, "low")).to_have_count(1)
 
     with same_document(page):
-        enqueue("second", queue="other")
+        enqueue("task:second", queue="other")
         look(page)
         expect(row(page, "other")).to_have_count(1)
 
@@ -313,17 +313,17 @@ def test_rows_that_came_are_selected_with_the_others(page: Page, inspector: Insp
     """By Django's own script, which knew only those that were there when the page was loaded."""
     enqueue("first")
     page.goto(TASKS)
-    enqueue("second")
+    enqueue("task:second")
     look(page)
     expect(rows(page)).to_have_count(2)
 
     page.locator("#action-toggle").check()
     expect(page.locator(".action-counter")).to_have_text("2 of 2 selected")
     page.locator("#action-toggle").uncheck()
-    choose(page, "Archive", "second")
+    choose(page, "Archive", "task:second")
     confirm(page, "Archive")
 
-    expect(row(page, "second")).to_contain_text("archived")
+    expect(row(page, "task:second")).to_contain_text("archived")
     assert inspector.queue_info("default").sizes[TaskState.PENDING] == 1
 
 
@@ -332,7 +332,7 @@ def test_nothing_is_touched_while_text_is_marked(page: Page, looks: list[str]) -
     enqueue("first")
     page.goto(TASKS)
     page.evaluate("document.getSelection().selectAllChildren(document.querySelector('#result_list'))")
-    enqueue("second")
+    enqueue("task:second")
     page.clock.run_for(10 * EVERY_MS)
     assert looks == []
 
@@ -416,7 +416,7 @@ def test_a_theme_that_gives_each_row_a_body_of_its_own_is_refreshed_as_well(page
         route.fulfill(response=answer, body=head + rows + rest)
 
     enqueue("first")
-    enqueue("second", queue="low")
+    enqueue("task:second", queue="low")
     page.route(f"**{QUEUES}", part)
     page.goto(QUEUES)
     expect(page.locator("#result_list > tbody")).to_have_count(2)
