@@ -100,7 +100,9 @@ async def test_schedules_tell_when_and_what(taskq: TaskQ, past: Past) -> None:
 
     hourly, nightly = table_rows(page.text, "schedules")
     assert hourly.startswith("hourly @every 1h sync")
-    assert nightly.startswith("nightly 0 3 * * * (UTC) report:build {&#34;day&#34;: 1} Queue(&#34;low&#34;) MaxRetry(3) ")
+    assert nightly.startswith(
+        "nightly 0 3 * * * (UTC) report:build {&#34;day&#34;: 1} Queue(&#34;low&#34;) MaxRetry(3) "
+    )
     assert nightly.endswith("Run now nightly Pause nightly")
     assert "day" not in viewer.text
     assert "9 B, hidden" in viewer.text
