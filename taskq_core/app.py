@@ -65,6 +65,8 @@ class TaskQ(Registry):
 
     carry: Callable[[], Mapping[str, str]] | None = None
     """Returns the headers of what a task carries to its run from where it is enqueued. For adapters."""
+    built_in: frozenset[str] = frozenset()
+    """Names of tasks that an adapter registers by itself. They do not count as work of the application."""
     observer: Observer = Observer()
     """Told of tasks that were enqueued and of runs that ended. For adapters, which set it before the first enqueue."""
     process_set_up: str = ""
@@ -150,7 +152,7 @@ class TaskQ(Registry):
         """Whether a worker has anything to do: tasks, handlers, periodic tasks or an outbox."""
         timetable = self.timetable
         periodic = timetable.entries or timetable.providers or self.settings.schedule
-        return bool(self.tasks or self.handlers or periodic or self.outbox_tables)
+        return bool(self.tasks.keys() - self.built_in or self.handlers or periodic or self.outbox_tables)
 
     def check_queue(self, name: str, queue: str) -> None:
         """Warn if the settings name queues, and not the one to which a task goes. For tasks."""

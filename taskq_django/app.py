@@ -53,6 +53,7 @@ class DjangoTaskQ(TaskQ):
     """Instances of models travel as their primary keys."""
     process_set_up = "taskq_django.task_process:set_up"
     unknown_task_hint = "if it is a task of this project, add its module to TASKQ['AUTODISCOVER']"
+    built_in = frozenset({"taskq:send-mail"})
     observer: SignalObserver
     """Sends the signals."""
     outbox: Outbox | None = None

@@ -27,7 +27,7 @@ def check_mail(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[C
         settings = taskq.settings
     except ConfigurationError:
         return []  # E001 tells of it
-    for where, kind, options in _mailers():
+    for where, kind, options in mailers():
         try:
             mailer = kind(**options)
         except (ImproperlyConfigured, ConfigurationError, TypeError) as error:
@@ -47,7 +47,7 @@ def check_mail(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[C
     return found
 
 
-def _mailers() -> Iterator[tuple[str, type[EmailBackend], dict[str, Any]]]:
+def mailers() -> Iterator[tuple[str, type[EmailBackend], dict[str, Any]]]:
     """Yield the mailers that are ours: where they stand, their class and what it is made with."""
     configured = getattr(django_settings, "MAILERS", None) if hasattr(django_mail, "mailers") else None
     if configured is None:

@@ -12,6 +12,7 @@ from taskq_core.cli import running
 from taskq_core.cli.processes import refuse_processes
 from taskq_django.app import taskq
 from taskq_django.autoreload import run_with_autoreload
+from taskq_django.mail.checks import mailers
 
 if TYPE_CHECKING:
     import click
@@ -69,7 +70,8 @@ def run_worker(options: Mapping[str, Any], stdout: running.Output) -> None:
         SystemExit: Under autoreload, when its process has to be replaced or ends.
     """
     try:
-        running.check_tasks(taskq, _NO_TASKS_HINT)
+        if not any(mailers()):
+            running.check_tasks(taskq, _NO_TASKS_HINT)
     except ConfigurationError as error:
         raise CommandError(str(error), returncode=2) from None
     try:

@@ -14,6 +14,7 @@ from django.db import transaction
 
 from taskq_core.worker import worker
 from taskq_django import task
+from taskq_django.app import taskq as project
 from tests.redis_server import RedisServer
 from tests.rows import rows
 from tests.taskq_django.shop.tasks import greet
@@ -221,3 +222,20 @@ def test_the_help_of_the_whole_command(capsys: pytest.CaptureFixture[str]) -> No
 
 
 # --- as a process -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_project_without_tasks_of_its_own_is_told_where_to_put_them(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    """The task that sends mail does not count, unless a mailer of the project enqueues."""
+    monkeypatch.setattr(project, "_tasks", {"taskq:send-mail": project.tasks["taskq:send-mail"]})
+    for registered in ("entries", "providers"):
+        monkeypatch.setattr(project.timetable, registered, [])
+
+    with pytest.raises(CommandError, match=r"no tasks are registered.*tasks\.py") as caught:
+        run(*command)
+    assert caught.value.returncode == 2
+
+    monkeypatch.setattr("taskq_django.management.worker_command.mailers", lambda: [("EMAIL_BACKEND", object, {})])
+    run(*command)
