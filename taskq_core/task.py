@@ -152,11 +152,11 @@ class BaseTask(Generic[R_co]):
 
     def _check_options(self) -> None:
         """Refuse options where the mistake is, rather than at the first call."""
-        self._check_limits()
+        self._check_limits(self._given)
         self._check_unique(task_options(self._given))
 
-    def _check_limits(self) -> None:
-        limits = {name: self._given[name] for name in _LIMITS if name in self._given}
+    def _check_limits(self, given: Mapping[str, Any]) -> None:
+        limits = {name: given[name] for name in _LIMITS if name in given}
         if limits:
             try:
                 checked = task_options(limits)
@@ -171,6 +171,7 @@ class BaseTask(Generic[R_co]):
             ConfigurationError: An option is unknown, its value is not usable, or workers read it from the registered
                 task, so that a copy cannot change it.
         """
+        self._check_limits(options)
         check_call_options(options)
         copy: Self = object.__new__(type(self))
         copy.__dict__.update(self.__dict__)
@@ -372,7 +373,7 @@ class Task(BaseTask[R], Generic[P, R]):
                 f"task {self.name!r}: on_missing has no effect: no parameter is annotated with a class whose values "
                 "travel as keys, such as a Django model"
             )
-        self._check_limits()  # again: now its parameters are known
+        self._check_limits(self._given)  # again: now its parameters are known
         self.result_type = result_type(function)
         self.__name__ = self.__qualname__ = self.name  # of a partial or a callable object, which have none
         functools.update_wrapper(self, function, updated=())

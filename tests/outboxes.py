@@ -114,6 +114,7 @@ class DjangoOutbox(OutboxUnderTest):
                 queues={"default": 3, "low": 1},
                 enqueue_timeout=30,
                 enqueue=EnqueueMode.OUTBOX,
+                redis_in_tests=True,
             )
         )
 

@@ -32,24 +32,26 @@ _MEMORY_SAMPLES = 20
 
 def queue_info(keys: Keys, name: str) -> Steps[QueueInfo]:
     """Return how a known queue stands."""
-    (info,) = yield from with_workers(keys, (yield from _counted(keys, name)))
+    (info,) = yield from with_workers(keys, [(yield from _counted(keys, name))])
     return info
 
 
 def queue_infos(keys: Keys) -> Steps[list[QueueInfo]]:
     """Return how every queue stands; one that is damaged hides no other."""
-    return (yield from with_workers(keys, (yield from _counted(keys))))
+    return (yield from with_workers(keys, (yield from _all_counted(keys))))
 
 
-def _counted(keys: Keys, name: str | None = None) -> Steps[list[QueueInfo]]:
-    """Return the queue of a name, or all queues, without asking whether workers serve them."""
-    if name is not None:
-        queue = yield from known_queue(keys, name)
-        return [_queue_info(name, (yield from ask(operations.count_tasks(queue))))]
+def _counted(keys: Keys, name: str) -> Steps[QueueInfo]:
+    """Return a queue, without asking whether workers serve it."""
+    queue = yield from known_queue(keys, name)
+    return _queue_info(name, (yield from ask(operations.count_tasks(queue))))
+
+
+def _all_counted(keys: Keys) -> Steps[list[QueueInfo]]:
+    """Return all queues, without asking whether workers serve them."""
     infos = []
     for name in (yield from ask(operations.list_queues(keys.queues))):
-        info = yield from whole_or_damaged(keys, name)
-        infos.append(info)
+        infos.append((yield from whole_or_damaged(keys, name)))  # noqa: PERF401 - a comprehension cannot yield
     return infos
 
 
@@ -279,7 +281,7 @@ def tasks(
         raise ConfigurationError("state 'aggregating' needs queue and group: tasks in groups are listed by group")
     if name is not None and state is not None:
         return (yield from listing.of_state(name, state, group))
-    infos = yield from _counted(keys, name)
+    infos = (yield from _all_counted(keys)) if name is None else [(yield from _counted(keys, name))]
     return (yield from listing.of_queues(infos, state))
 
 

@@ -25,6 +25,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from taskq_core.app import TaskQ
+from taskq_core.blocking import DaemonThreads
 from taskq_core.broker import operations
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.connection import ANSWER_TIMEOUT_S
@@ -381,8 +382,16 @@ class Worker:
             except Exception:
                 logger.exception("the worker's lifespan failed")
                 status = 1
-            await asyncio.to_thread(self.app.bridge.close_idle)
+            await self._close_idle()
         return status
+
+    async def _close_idle(self) -> None:
+        """Close what runs left open, such as database connections. The threads of the loop may all hang."""
+        threads = DaemonThreads(1)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ENDING_S):
+                await asyncio.get_running_loop().run_in_executor(threads, self.app.bridge.close_idle)
+        threads.shutdown(wait=False)
 
     async def _work(self) -> None:
         self._started_ns = int(self._clock.time() * 1e9)

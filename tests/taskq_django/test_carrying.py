@@ -490,7 +490,7 @@ class TestTheLog:
         with self.written("taskq.worker") as lines:
             drain(raises=False)
 
-        failed = [line for line in lines if "carrying:look failed" in line]
+        failed = [line for line in lines if "task failed: name=carrying:look" in line]
         assert [line.partition("|")[2].splitlines()[0] for line in failed] == [f"carrying:look|{handle.id}|default|r-1"]
 
     def test_records_of_a_request_and_of_neither(self) -> None:

@@ -436,9 +436,9 @@ def _when_it_listens(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
     """Return what is set once a worker hears whom to cancel: it may run tasks before."""
     listens, subscribe = asyncio.Event(), AsyncRunner.subscribe
 
-    async def note(self: AsyncRunner, channel: str) -> Any:
-        subscription = await subscribe(self, channel)
-        if channel == "asynq:cancel":
+    async def note(self: AsyncRunner, *channels: str) -> Any:
+        subscription = await subscribe(self, *channels)
+        if "asynq:cancel" in channels:
             listens.set()
         return subscription
 

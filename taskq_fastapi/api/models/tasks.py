@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from taskq_core import Progress, TaskInfo, TaskState
+from taskq_core.attempts import Attempt as StoredAttempt
 from taskq_core.dashboard import TaskRecord
 from taskq_core.inspector import ActionReport, Skip, UnreadableTask
 from taskq_fastapi.api.access import LISTED_BYTES, Shown
@@ -62,7 +63,9 @@ class Task(Record):
     oversized_result: OversizedResult | None = Field(
         default=None, description="Why there is no result: it was too large to be stored."
     )
+    enqueued_at: datetime | None = Field(default=None, description="null if its client did not note it.")
     attempts: list[Attempt] = Field(default_factory=list, description="The last; empty in lists.")
+    last_attempt: Attempt | None = Field(default=None, description="In lists without its error.")
     worker: Text = Field(default="", description="Token of the worker that runs it; empty in lists.")
     started_at: datetime | None = Field(default=None, description="null in lists.")
     last_started_at: datetime | None = Field(default=None, description="Start of its last run; null in lists.")
@@ -104,7 +107,7 @@ def task_of(record: TaskRecord, shown: Shown, *, is_listed: bool) -> Task:
     plain = {
         field: getattr(record, field)
         for field in TaskInfo.__dataclass_fields__
-        if field not in ("payload", "result", "headers", "last_error", "attempts", "progress")
+        if field not in ("payload", "result", "headers", "last_error", "attempts", "last_attempt", "progress")
     }
     return Task(
         **plain,
@@ -117,18 +120,20 @@ def task_of(record: TaskRecord, shown: Shown, *, is_listed: bool) -> Task:
         result=Octets(**shown.octets(name, "result", record.result, most=most)),
         headers=shown.headers(name, {text(key): text(value) for key, value in record.headers.items()}),
         last_error=shown.value(name, "error", text(record.last_error)),
-        attempts=[
-            Attempt(
-                number=each.number,
-                worker=each.worker,
-                started_at=each.started_at,
-                ended_at=each.ended_at,
-                error=each.error,
-                traceback=shown.value(name, "traceback", text(each.traceback)) if shown.payloads else None,
-            )
-            for each in record.attempts
-        ],
+        attempts=[_attempt(name, each, shown) for each in record.attempts],
+        last_attempt=None if record.last_attempt is None else _attempt(name, record.last_attempt, shown),
         progress=None if record.progress is None else _progress(name, record.progress, shown),
+    )
+
+
+def _attempt(name: str, attempt: StoredAttempt, shown: Shown) -> Attempt:
+    return Attempt(
+        number=attempt.number,
+        worker=attempt.worker,
+        started_at=attempt.started_at,
+        ended_at=attempt.ended_at,
+        error=attempt.error,
+        traceback=shown.value(name, "traceback", text(attempt.traceback)) if shown.payloads else None,
     )
 
 

@@ -42,6 +42,8 @@ class WorkerRow(Record):
     queues: list[QueueWeight]
     strict_priority: bool
     running: list[RunningRow] = Field(description="Longest first.")
+    processed: int | None = Field(description="Runs since it started. Workers in Go do not publish this.")
+    failed: int | None = Field(description="Failed runs among them.")
 
 
 class WorkersOverview(Record):

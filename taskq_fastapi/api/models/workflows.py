@@ -71,6 +71,7 @@ class WorkflowStep(Record):
     queue: Text = Field(description='Queue of its task, "" for a group.', examples=["default"])
     task_id: Text = Field(description='Id of its task, "" for a group.', examples=[f"{ID}.resize"])
     state: StepState
+    status: Text = Field(description="Its state, or how often it was retried.", examples=["retrying 2/25"])
     after: dict[Text, Literal["success", "failure", "end"]] = Field(
         description="The steps it comes after, and when it runs.", examples=[{"fetch": "success"}]
     )

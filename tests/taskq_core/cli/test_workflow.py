@@ -51,7 +51,7 @@ def test_list(run: Run, run_json: RunJson, app: TaskQ, handle: WorkflowHandle) -
     heads, first, second = run("workflow", "list", "default").stdout.splitlines()
 
     assert heads.split() == ["ID", "NAME", "STATE", "STEPS", "CREATED", "ENDED"]
-    assert first.split()[:3] == [later.id, "-", "running"]
+    assert first.split()[:5] == [later.id, "load", "→", "ship", "running"]
     assert second.split()[:3] == [handle.id, "buy", "failed"]
     found = run_json("workflow", "ls", "default", "--size", "1", "--page", "2")
     assert [each["id"] for each in found["workflows"]] == [handle.id]
