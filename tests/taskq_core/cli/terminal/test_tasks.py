@@ -141,13 +141,12 @@ async def test_a_filter_finds_tasks_and_goes_on_where_it_stopped(opened: Open, e
         assert all(int(each[1:]) % 2 == 0 for each in first)
 
         await person.press("n")
-        await person.until(lambda: ids(person) != first)
-        assert not set(first) & set(ids(person))
+        await person.until(lambda: bool(ids(person)) and not set(first) & set(ids(person)))
         await person.press("p")
-        await person.until(lambda: ids(person) == first)
+        await person.until(lambda: ids(person)[: len(first)] == first)  # more, once the table is laid out
 
         await person.press("escape")
-        await person.until(lambda: look.text == "" and len(ids(person)) == len(first))
+        await person.until(lambda: look.text == "" and len(ids(person)) >= len(first))
         await person.sees("page 1 of")
 
 
