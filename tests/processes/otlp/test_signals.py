@@ -176,7 +176,7 @@ def test_a_periodic_task_is_registered_with_its_schedule(depot: Depot) -> None:
     )
 
     assert {span.service for span in found} == {"worker"}
-    assert found[0].attributes["messaging.asynq.periodic.spec"] == "0 3 1 1 *"
+    assert found[0].attributes["messaging.asynq.periodic.spec"] == "CRON_TZ=America/Chicago 0 3 1 1 *"
 
 
 def test_exchanges_with_redis_are_told_as_asked_for(depot: Depot) -> None:
