@@ -13,8 +13,8 @@ import hiredis
 from taskq_core.broker import operations
 from taskq_core.broker.failures import pack
 from taskq_core.broker.operations import NewTask, ReceiptLane
-from taskq_core.ids import new_task_id
 from taskq_core.wire import Keys, MessageTemplate, encode_headers
+from taskq_core.wire.ids import new_task_id
 
 QUEUE = Keys().queue("default")
 

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from taskq_core.explanations import SECTIONS, Explanation
+from taskq_core.cli.explanations import SECTIONS, Explanation
 
 PAGE = Path(__file__).parents[1] / "docs/reference/errors.md"
 BEGIN, END = "<!-- explanations: begin -->", "<!-- explanations: end -->"
@@ -40,7 +40,7 @@ def main() -> int:
     if options.write:
         PAGE.write_text(new, encoding="utf-8")
     elif new != old:
-        print(f"{PAGE} is behind taskq_core/explanations.py: run this with --write")
+        print(f"{PAGE} is behind taskq_core/cli/explanations.py: run this with --write")
         return 1
     return 0
 

@@ -20,7 +20,6 @@ ROOT = Path(__file__).resolve().parent.parent
 FILE = ROOT / "tests" / "golden" / "public_api.json"
 ROOMS = {
     "taskq_core": None,
-    "taskq_core.middleware": ("Middleware",),
     "taskq_core.testing": None,
     "taskq_core.workflow": None,
 }

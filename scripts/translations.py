@@ -70,7 +70,8 @@ class Domain:
 
 _DJANGOS = Marks("django.utils.translation", _PARTS | {f"{name}_lazy": parts for name, parts in _PARTS.items()})
 _OURS = Marks(
-    "taskq_core.language", _PARTS | {name.replace("gettext", "marked"): parts for name, parts in _PARTS.items()}
+    "taskq_core.settings.language",
+    _PARTS | {name.replace("gettext", "marked"): parts for name, parts in _PARTS.items()},
 )
 ADMIN = Domain(
     name="django",

@@ -1,11 +1,10 @@
 """taskq: a task queue on Redis in the layout of Go Asynq, with OpenTelemetry built in."""
 
-from taskq_core.aggregation import GroupedTask
 from taskq_core.app import TaskQ
-from taskq_core.bulk import BulkResult
-from taskq_core.circuit import CircuitState
 from taskq_core.client import AsyncClient, Client
-from taskq_core.context import TaskContext, current_task
+from taskq_core.client.bulk import BulkResult
+from taskq_core.client.circuit import CircuitState
+from taskq_core.codec.oversized import OversizedResult
 from taskq_core.errors import (
     BrokerAuthenticationError,
     BrokerError,
@@ -60,22 +59,25 @@ from taskq_core.errors import (
     WorkflowNotSentError,
     WorkflowTimeoutError,
 )
-from taskq_core.events import TaskEvent
-from taskq_core.handlers import RawTask
-from taskq_core.limits import Concurrency, OnFailure, RateLimit, RateWindow, TaskSequence
-from taskq_core.logs import JsonFormatter, LineFormatter, TaskFilter, add_task_fields
-from taskq_core.options import TaskOptions
-from taskq_core.oversized import OversizedResult
-from taskq_core.periodic import CatchUp, PeriodicTask, ScheduleHook
-from taskq_core.progress import Progress
-from taskq_core.records import TaskInfo
-from taskq_core.remote import RemoteTask
-from taskq_core.result import TaskHandle
-from taskq_core.retry import exponential
+from taskq_core.execution.context import TaskContext, current_task
+from taskq_core.execution.logs import JsonFormatter, LineFormatter, TaskFilter, add_task_fields
+from taskq_core.execution.progress import Progress
+from taskq_core.execution.sources import csv_rows
+from taskq_core.handles.events import TaskEvent
+from taskq_core.handles.handle import TaskHandle
+from taskq_core.handles.records import TaskInfo
 from taskq_core.settings import CircuitSettings, QueueLimit, Settings, WhenFull
-from taskq_core.sources import csv_rows
-from taskq_core.task import CoroutineTask, PartialSignature, Signature, Task
-from taskq_core.uniqueness import OnConflict, Unique, UniqueStates
+from taskq_core.tasks.aggregation import GroupedTask
+from taskq_core.tasks.canvas import PartialSignature, Signature
+from taskq_core.tasks.handlers import RawTask
+from taskq_core.tasks.limits import Concurrency, OnFailure, RateLimit, RateWindow, TaskSequence
+from taskq_core.tasks.middleware import Middleware
+from taskq_core.tasks.options import TaskOptions
+from taskq_core.tasks.periodic import CatchUp, PeriodicTask, ScheduleHook
+from taskq_core.tasks.remote import RemoteTask
+from taskq_core.tasks.retry import exponential
+from taskq_core.tasks.task import CoroutineTask, Task
+from taskq_core.tasks.uniqueness import OnConflict, Unique, UniqueStates
 from taskq_core.warnings import (
     ArgumentTypeWarning,
     BlockingEnqueueWarning,
@@ -117,6 +119,7 @@ __all__ = [
     "JsonFormatter",
     "LeaseLostError",
     "LineFormatter",
+    "Middleware",
     "MissingReferenceError",
     "NoCurrentTaskError",
     "NotReplicatedError",

@@ -15,28 +15,29 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from taskq_core.bridge import Bridge
 from taskq_core.broker.connection import Endpoint
+from taskq_core.broker.steps import Steps, afollow, follow
 from taskq_core.client import AsyncClient, Client
+from taskq_core.client.commits import TransactionHook
 from taskq_core.client.finding import find_task
-from taskq_core.commits import TransactionHook
+from taskq_core.client.outbox import Outbox, OutboxTable
 from taskq_core.errors import ConfigurationError, TaskNotFoundError, TaskQError
-from taskq_core.observer import Observer
-from taskq_core.options import check_defaults
-from taskq_core.outbox import Outbox, OutboxTable
-from taskq_core.periodic import PeriodicTask, Timetable
-from taskq_core.records import TaskInfo
-from taskq_core.registry import Registry
-from taskq_core.result import TaskHandle
+from taskq_core.handles.handle import TaskHandle
+from taskq_core.handles.records import TaskInfo
 from taskq_core.runtime import Runtime, Store
-from taskq_core.schedule_setting import schedule_lines, scheduled_entries
+from taskq_core.service.bridge import Bridge
 from taskq_core.settings import EnqueueMode, Settings, nearest_hint, unknown, values_from_environ
-from taskq_core.steps import Steps, afollow, follow
-from taskq_core.task import BaseTask, Signature, Task
+from taskq_core.tasks.base import BaseTask
+from taskq_core.tasks.canvas import Part, Signature
+from taskq_core.tasks.observer import Observer
+from taskq_core.tasks.options import check_defaults
+from taskq_core.tasks.periodic import PeriodicTask, Timetable
+from taskq_core.tasks.registry import Registry
+from taskq_core.tasks.schedule_setting import schedule_lines, scheduled_entries
+from taskq_core.tasks.task import Task
 from taskq_core.warnings import QueueUnservedWarning, warn_caller
 from taskq_core.wire import validate_queue_name, validate_task_id
 from taskq_core.workflow import WorkflowHandle
-from taskq_core.workflow.canvas import Part
 
 R = TypeVar("R")
 

@@ -4,20 +4,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from taskq_core.admission import Admission
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.connection import Endpoint
 from taskq_core.broker.sync import SyncRunner
-from taskq_core.circuit import Circuit
 from taskq_core.client import AsyncClient, Client
-from taskq_core.commits import TransactionHook
-from taskq_core.middleware import MiddlewareStack
-from taskq_core.observer import Observer
-from taskq_core.outbox import Delivery, Outbox, OutboxSender
-from taskq_core.preparer import Preparer
-from taskq_core.redaction import Redaction
+from taskq_core.client.admission import Admission
+from taskq_core.client.circuit import Circuit
+from taskq_core.client.commits import TransactionHook
+from taskq_core.client.outbox import Delivery, Outbox, OutboxSender
+from taskq_core.client.preparer import Preparer
 from taskq_core.settings import Settings
+from taskq_core.tasks.middleware import MiddlewareStack
+from taskq_core.tasks.observer import Observer
 from taskq_core.telemetry import Tracing
+from taskq_core.telemetry.redaction import Redaction
 from taskq_core.wire import Keys
 from taskq_core.workflow.client import WorkflowClient
 

@@ -16,8 +16,8 @@ from types import TracebackType
 from taskq_core.app import TaskQ
 from taskq_core.broker import operations
 from taskq_core.broker.operations import Operation
-from taskq_core.context import current
 from taskq_core.errors import BrokerError, ConfigurationError, SemaphoreFullError
+from taskq_core.execution.context import current
 from taskq_core.settings import Duration, check_whole, seconds
 from taskq_core.wire import validate_scope, validate_task_id
 

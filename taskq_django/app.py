@@ -22,12 +22,12 @@ from taskq_core import (
     TaskHandle,
     TaskQ,
 )
-from taskq_core.commits import TransactionHook
-from taskq_core.handlers import E, ErrorHandler, origin
-from taskq_core.outbox import Outbox
+from taskq_core.client.commits import TransactionHook
+from taskq_core.client.outbox import Outbox
 from taskq_core.runtime import Runtime, Store
 from taskq_core.settings import EnqueueMode
-from taskq_core.task import Task
+from taskq_core.tasks.handlers import E, ErrorHandler, origin
+from taskq_core.tasks.task import Task
 from taskq_django.bridge import DjangoBridge
 from taskq_django.carrying import CarryMiddleware, carried
 from taskq_django.conf import read_settings

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from asgiref.sync import async_to_sync, sync_to_async
 
-from taskq_core.bridge import Bridge
+from taskq_core.service.bridge import Bridge
 from taskq_django.middleware import close_idle_connections
 
 T = TypeVar("T")

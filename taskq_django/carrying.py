@@ -25,10 +25,10 @@ from django.utils.module_loading import import_string
 from django.utils.translation import trans_real
 
 from taskq_core import ConfigurationError, TaskContext
-from taskq_core.carrying import LANGUAGE, REQUEST_ID, TIME_ZONE, readable, request_id
 from taskq_core.clock import SYSTEM_CLOCK
-from taskq_core.middleware import Middleware
+from taskq_core.execution.propagation import LANGUAGE, REQUEST_ID, TIME_ZONE, readable, request_id
 from taskq_core.settings import CarrySettings
+from taskq_core.tasks.middleware import Middleware
 from taskq_core.wire import ENQUEUED
 from taskq_django.conf import read_settings
 

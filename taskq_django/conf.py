@@ -14,8 +14,8 @@ from urllib.parse import quote
 from django.conf import settings as django_settings
 
 from taskq_core import ConfigurationError, Settings
-from taskq_core.options import check_defaults
-from taskq_core.schedule_setting import schedule_lines
+from taskq_core.tasks.options import check_defaults
+from taskq_core.tasks.schedule_setting import schedule_lines
 from taskq_django.tasks_backend.options import queues_of_tasks
 
 EMBEDDED_FOLDER = ".taskq"

@@ -15,7 +15,7 @@ from django.db.models.query import ModelIterable
 
 from taskq_core.codec import RefusedError
 from taskq_core.errors import IterationError
-from taskq_core.sources import Source, adapters
+from taskq_core.execution.sources import Source, adapters
 from taskq_django.references import ModelKind
 
 CHUNK = 200

@@ -24,11 +24,11 @@ from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
 from django.db import Error, close_old_connections, connections, reset_queries
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from taskq_core.blocking import DaemonThreads
-from taskq_core.context import TaskContext
 from taskq_core.errors import TaskInterrupted, TaskPaused
-from taskq_core.functions import is_coroutine_function
-from taskq_core.middleware import Middleware
+from taskq_core.execution.context import TaskContext
+from taskq_core.service.blocking import DaemonThreads
+from taskq_core.tasks.functions import is_coroutine_function
+from taskq_core.tasks.middleware import Middleware
 
 P = ParamSpec("P")
 T = TypeVar("T")

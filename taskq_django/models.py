@@ -17,8 +17,8 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
-from taskq_core.periodic import CatchUp
-from taskq_core.schedule_table import ScheduleRow, entry_of, problems
+from taskq_core.tasks.periodic import CatchUp
+from taskq_core.tasks.schedule_table import ScheduleRow, entry_of, problems
 from taskq_django.app import taskq
 
 
@@ -183,7 +183,7 @@ class CatchUpChoices(models.TextChoices):
 class PeriodicTask(models.Model):
     """A task that is enqueued again and again, edited while schedulers run.
 
-    What its fields may say are the core's rules (`taskq_core.schedule_table`); `full_clean` applies them. Schedulers
+    The core's rules (`taskq_core.tasks.schedule_table`) check its fields; `full_clean` applies them. Schedulers
     see a change within seconds, however it was made. `last_run_at`, `next_run_at` and `total_runs` are theirs: `save`
     leaves them as they are unless they are named in `update_fields`.
     """

@@ -1,4 +1,4 @@
-"""The outbox in Django's databases: rows written in the user's transaction. Its rules are `taskq_core.outbox`'s.
+"""The outbox in Django's databases: rows written in the user's transaction. Its rules are `taskq_core.client.outbox`'s.
 
 Every database that the router lets `OutboxTask` migrate to has a table, and a task's row is written to the database
 whose transaction is open. All times are the database's own, so that the clocks of web servers do not matter.
@@ -15,7 +15,7 @@ from django.db.models.aggregates import Count
 from django.db.models.functions import Now
 
 from taskq_core import ConfigurationError, TaskInfo
-from taskq_core.outbox import OutboxFigures, OutboxRow, OutboxTable
+from taskq_core.client.outbox import OutboxFigures, OutboxRow, OutboxTable
 from taskq_django.middleware import on_healthy_connections
 from taskq_django.models import OutboxTask
 from taskq_django.transaction import after_commit, open_transactions

@@ -11,7 +11,7 @@ from typing import Any
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.http import HttpRequest, HttpResponseBase
 
-from taskq_core.carrying import request_id
+from taskq_core.execution.propagation import request_id
 
 HEADER = "X-Request-ID"
 _USABLE = re.compile(r"[\w.:@/+=-]{1,128}", re.ASCII)

@@ -1,4 +1,4 @@
-"""The table of periodic tasks, for schedulers. The rules of its rows are `taskq_core.schedule_table`'s.
+"""The table of periodic tasks, for schedulers. The rules of its rows are `taskq_core.tasks.schedule_table`'s.
 
 Each look reads what all rows say in one query and compares it with the last time: so it sees whatever was changed,
 added or deleted, by whomever, and needs neither a clock nor the help of who writes. What schedulers write themselves is
@@ -20,7 +20,7 @@ from django.utils import timezone
 
 from taskq_core import PeriodicTask as Entry
 from taskq_core import TaskQError
-from taskq_core.periodic import EntryRuns
+from taskq_core.tasks.periodic import EntryRuns
 from taskq_django.middleware import on_healthy_connections
 from taskq_django.models import PeriodicTask
 

@@ -7,9 +7,9 @@ from typing import Any, cast
 from django.dispatch import Signal
 
 from taskq_core import RawTask, RemoteTask, Task, TaskContext, TaskHandle
-from taskq_core.context import current
-from taskq_core.middleware import Middleware
-from taskq_core.observer import Observer
+from taskq_core.execution.context import current
+from taskq_core.tasks.middleware import Middleware
+from taskq_core.tasks.observer import Observer
 from taskq_django.signals import task_enqueued, task_failed, task_retried, task_started, task_succeeded
 
 logger = logging.getLogger("taskq.signals")

@@ -17,8 +17,8 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
 from taskq_core import BrokerError, TaskInfo, TaskNotFoundError, TaskState
-from taskq_core.dashboard.status import status_of
 from taskq_core.errors import WireFormatError
+from taskq_core.views.status import status_of
 from taskq_django.app import taskq
 
 logger = logging.getLogger("taskq.django")

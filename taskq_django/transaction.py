@@ -16,7 +16,7 @@ from asgiref.sync import sync_to_async
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from taskq_core.commits import Countdown
+from taskq_core.client.commits import Countdown
 from taskq_core.errors import BrokerError, BrokerReplicationError, QueueFullError, TaskQError
 from taskq_core.warnings import EnqueueInTransactionWarning, warn_caller
 from taskq_django.test_cases import AfterCommit, are_committed, is_held_only_by_test_case

@@ -21,9 +21,9 @@ from collections.abc import Callable
 from typing import Any
 
 from taskq_core import ConfigurationError, TaskContext, TaskDefinitionError, TaskQ
-from taskq_core.context import current
-from taskq_core.functions import function_name, is_coroutine_function
-from taskq_core.injection import Injection
+from taskq_core.execution.context import current
+from taskq_core.tasks.functions import function_name, is_coroutine_function
+from taskq_core.tasks.injection import Injection
 from taskq_fastapi.needs import Kind, Plan, is_placeholder, name_of, plan_of_dependency, plan_of_task
 from taskq_fastapi.resolving import Resolver, hosted, in_thread, on_loop
 

@@ -23,10 +23,10 @@ from fastapi import APIRouter, Depends, Header, HTTPException, Path, Response
 from starlette.responses import StreamingResponse
 
 from taskq_core import AsyncClient, BrokerError, ConfigurationError, TaskInfo
-from taskq_core.dashboard.status import status_of
 from taskq_core.errors import WireFormatError
+from taskq_core.handles.subscription import TaskFollower
 from taskq_core.settings import Duration, seconds
-from taskq_core.waiting import TaskFollower
+from taskq_core.views.status import status_of
 from taskq_fastapi.applications import DEFAULT_NAME
 from taskq_fastapi.closed import guards
 from taskq_fastapi.dependencies import client_dep

@@ -19,8 +19,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from taskq_core import ConfigurationError
-from taskq_core.limits import parse_rate
 from taskq_core.settings import check_whole
+from taskq_core.tasks.limits import parse_rate
 
 audit_logger = logging.getLogger("taskq.audit")
 

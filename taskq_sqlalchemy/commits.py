@@ -22,9 +22,9 @@ from sqlalchemy.util import await_only
 from sqlalchemy.util.concurrency import in_greenlet
 
 from taskq_core import BulkResult, ConfigurationError, EnqueueError, Signature, TaskHandle, TaskQ, WorkflowHandle
-from taskq_core.commits import Countdown
+from taskq_core.client.commits import Countdown
 from taskq_core.settings import EnqueueMode
-from taskq_core.workflow.canvas import Canvas, Whole
+from taskq_core.tasks.canvas import Canvas, Whole
 from taskq_sqlalchemy.outbox import SQLAlchemyOutbox
 
 R = TypeVar("R")

@@ -1,7 +1,7 @@
 """The outbox in a database of SQLAlchemy: its table, and how rows get into it and out of it.
 
-`taskq_core.outbox` has the rules. A row is added to the session whose transaction it belongs to, so SQLAlchemy drops
-it with that transaction or savepoint. All other statements run in short transactions on the outbox's engine.
+`taskq_core.client.outbox` has the rules. A row is added to the session whose transaction it belongs to, so SQLAlchemy
+drops it with that transaction or savepoint. All other statements run in short transactions on the outbox's engine.
 All times are the database's, so the clocks of web servers do not matter.
 """
 
@@ -36,8 +36,8 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from sqlalchemy.sql.functions import FunctionElement
 
 from taskq_core import ConfigurationError, TaskInfo
-from taskq_core.commits import TransactionHook
-from taskq_core.outbox import OutboxFigures, OutboxRow, OutboxTable
+from taskq_core.client.commits import TransactionHook
+from taskq_core.client.outbox import OutboxFigures, OutboxRow, OutboxTable
 from taskq_sqlalchemy.database import AsyncDatabase, Database
 
 DIALECTS = ("postgresql", "sqlite")

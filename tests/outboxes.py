@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Session
 
 from taskq_core import BulkResult, Settings, Signature, TaskHandle, TaskQ, WorkflowHandle
-from taskq_core.outbox import Delivered, OutboxTable
+from taskq_core.client.outbox import Delivered, OutboxTable
 from taskq_core.settings import EnqueueMode
 from taskq_sqlalchemy import OutboxTaskMixin, SQLAlchemyOutbox, enqueue_after_commit
 from tests.redis_server import RedisServer

@@ -20,7 +20,7 @@ from taskq_core.errors import (
     BrokerReplicationError,
     BrokerUnavailableError,
 )
-from taskq_core.user_code import cancellations
+from taskq_core.service.user_code import cancellations
 
 T = TypeVar("T")
 

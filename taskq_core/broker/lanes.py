@@ -28,7 +28,7 @@ from taskq_core.broker.operations import Argument, Operation
 from taskq_core.broker.replication import HOW_MANY, Shortfall, forget_command, is_due, shortfall, wait_command
 from taskq_core.broker.stream import ReplyStream
 from taskq_core.errors import BrokerAuthenticationError, BrokerError, BrokerUnavailableError
-from taskq_core.user_code import cancellations
+from taskq_core.service.user_code import cancellations
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ from taskq_core.cli.params import DURATION, MOMENT
 from taskq_core.cli.payload import payload_of, payload_options
 from taskq_core.cli.session import Session
 from taskq_core.cli.task import ids_option, queue_option
-from taskq_core.records import TaskInfo
+from taskq_core.handles.records import TaskInfo
 
 
 @click.command("retry", cls=Command)

@@ -11,8 +11,9 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from taskq_core.attempts import Attempt
-from taskq_core.dashboard import QueueSeries, Sample, StepDetail, TypesOverview, WorkflowRow
+from taskq_core.execution.progress import Progress
+from taskq_core.handles.attempts import Attempt
+from taskq_core.handles.records import TaskInfo
 from taskq_core.inspector import (
     DailyStats,
     GroupInfo,
@@ -23,9 +24,8 @@ from taskq_core.inspector import (
     UnreadableTask,
     WorkerProcess,
 )
-from taskq_core.progress import Progress
-from taskq_core.reconcile import ReconcileReport
-from taskq_core.records import TaskInfo
+from taskq_core.inspector.reconcile import ReconcileReport
+from taskq_core.views import QueueSeries, Sample, StepDetail, TypesOverview, WorkflowRow
 
 Document = dict[str, Any]
 

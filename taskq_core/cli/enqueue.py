@@ -15,7 +15,7 @@ from taskq_core.cli.base import Command
 from taskq_core.cli.params import DURATION, HEADER, MOMENT, QUEUE
 from taskq_core.cli.payload import payload_of, payload_options
 from taskq_core.cli.session import Session
-from taskq_core.options import REPLICAS_MAX, call_options
+from taskq_core.tasks.options import REPLICAS_MAX, call_options
 
 
 @click.command("enqueue", cls=Command)

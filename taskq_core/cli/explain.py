@@ -5,8 +5,8 @@ from typing import Any
 import click
 
 from taskq_core.cli.base import Command
+from taskq_core.cli.explanations import SECTIONS, Explanation, find_explanation, nearest_codes, plain
 from taskq_core.cli.session import Session
-from taskq_core.explanations import SECTIONS, Explanation, find_explanation, nearest_codes, plain
 
 EPILOG = """\
 examples:

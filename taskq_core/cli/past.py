@@ -10,8 +10,8 @@ from taskq_core.cli.base import Command
 from taskq_core.cli.params import DURATION, QUEUE
 from taskq_core.cli.render import Column, Output, shown_rate, shown_size, shown_span
 from taskq_core.cli.session import Session
-from taskq_core.dashboard import Dashboard, QueueSeries, error_rate
 from taskq_core.inspector import DailyStats
+from taskq_core.views import Dashboard, QueueSeries, error_rate
 
 LINES = 60
 """Most samples of a queue that are shown."""

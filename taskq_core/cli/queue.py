@@ -7,7 +7,7 @@ from taskq_core.cli.base import Group, confirm, for_each, yes_option
 from taskq_core.cli.params import QUEUE
 from taskq_core.cli.render import Column, Output, shown_rate, shown_size, shown_span
 from taskq_core.cli.session import Session
-from taskq_core.dashboard import QueueRow, queue_row
+from taskq_core.views import QueueRow, queue_row
 
 queue = Group("queue", help="List, inspect, pause and remove queues.")
 _names = click.argument("queues", metavar="QUEUE...", nargs=-1, required=True, type=QUEUE)

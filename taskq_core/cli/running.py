@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from taskq_core.app import TaskQ
 from taskq_core.cli.processes import processes_text, recycling, supervisor_config
 from taskq_core.errors import ConfigurationError
-from taskq_core.logs import FIELDS, LineFormatter, task_fields
+from taskq_core.execution.logs import FIELDS, LineFormatter, task_fields
 from taskq_core.settings import Settings, parse_queues, seconds
 from taskq_core.supervisor import Limits, Member, Supervisor, SupervisorConfig
 from taskq_core.supervisor.channel import VARIABLE

@@ -17,8 +17,8 @@ from taskq_core.cli.running import HEALTH_OPTIONS, Output, health_url, set_up_lo
 from taskq_core.cli.session import Session
 from taskq_core.cli.text import clean
 from taskq_core.cli.worker import click_options, verbosity_option
-from taskq_core.periodic import Firing, FiringOutcome
 from taskq_core.scheduler import SchedulerConfig, SchedulerListener, run_scheduler
+from taskq_core.tasks.periodic import Firing, FiringOutcome
 
 DESCRIPTION = "Enqueue periodic tasks when they are due, until stopped."
 EPILOG = """\

@@ -11,9 +11,9 @@ from taskq_core.cli.past import shown_per_s
 from taskq_core.cli.queue import NO_QUEUES
 from taskq_core.cli.render import Column, Output, shown_rate, shown_size, shown_span
 from taskq_core.cli.session import Session
-from taskq_core.dashboard import Dashboard, QueuesOverview, overview
 from taskq_core.errors import BrokerAuthenticationError
 from taskq_core.inspector import QueueInfo
+from taskq_core.views import Dashboard, QueuesOverview, overview
 
 
 @click.command("stats", cls=Command)

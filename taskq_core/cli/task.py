@@ -7,15 +7,15 @@ from typing import Any, TypeVar
 
 import click
 
-from taskq_core.attempts import Attempt
 from taskq_core.cli import documents
 from taskq_core.cli.base import Answer, Group, confirm, for_each, yes_option
 from taskq_core.cli.params import DURATION, QUEUE, StateType
 from taskq_core.cli.render import Column, Output, shown_bytes, shown_distance, shown_moment, shown_span
 from taskq_core.cli.session import Session
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
+from taskq_core.handles.attempts import Attempt
+from taskq_core.handles.records import TaskInfo
 from taskq_core.inspector import FoundTasks, UnreadableTask
-from taskq_core.records import TaskInfo
 from taskq_core.wire import TaskState
 
 T = TypeVar("T")

@@ -10,35 +10,35 @@ from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
 
-from taskq_core import changing
-from taskq_core.admission import Admission, Wait, admitted
 from taskq_core.broker import operations
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import Admitted, NewTask, Operation
-from taskq_core.bulk import Batch, BatchFiller, BulkResult, Landing, batches, so_far
-from taskq_core.circuit import Circuit, CircuitState
+from taskq_core.broker.steps import Steps, afollow
+from taskq_core.client import changing
+from taskq_core.client.admission import Admission, Wait, admitted
+from taskq_core.client.bulk import Batch, BatchFiller, BulkResult, Landing, batches, so_far
+from taskq_core.client.circuit import Circuit, CircuitState
+from taskq_core.client.commits import TransactionHook
+from taskq_core.client.merging import Merger
+from taskq_core.client.outbox import OutboxSender
+from taskq_core.client.preparer import Prepared, Preparer
+from taskq_core.client.receipts import Lanes
 from taskq_core.client.sync import Client
-from taskq_core.commits import TransactionHook
 from taskq_core.errors import (
     BrokerError,
     BulkEnqueueError,
     EnqueueError,
     QueueFullError,
 )
-from taskq_core.events import FIRST_LOOK_S, LAST_LOOK_S
-from taskq_core.lanes import Lanes
-from taskq_core.merging import Merger
-from taskq_core.middleware import MiddlewareStack
-from taskq_core.observer import Observer
-from taskq_core.outbox import OutboxSender
-from taskq_core.outcomes import NOT_YET, check_kept, found, outcome_of, timed_out
-from taskq_core.preparer import Prepared, Preparer
-from taskq_core.records import TaskInfo
-from taskq_core.result import TaskHandle
+from taskq_core.handles.events import FIRST_LOOK_S, LAST_LOOK_S
+from taskq_core.handles.handle import TaskHandle
+from taskq_core.handles.outcomes import NOT_YET, check_kept, found, outcome_of, timed_out
+from taskq_core.handles.records import TaskInfo
+from taskq_core.handles.subscription import EndHub, TaskFollower
 from taskq_core.settings import Duration, seconds
-from taskq_core.steps import Steps, afollow
-from taskq_core.task import Signature
-from taskq_core.waiting import EndHub, TaskFollower
+from taskq_core.tasks.canvas import Signature
+from taskq_core.tasks.middleware import MiddlewareStack
+from taskq_core.tasks.observer import Observer
 from taskq_core.wire import QueueKeys, validate_queue_name, validate_task_id
 
 R = TypeVar("R")

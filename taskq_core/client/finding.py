@@ -1,12 +1,12 @@
-"""Find a task by its id alone, as steps without input and output (`taskq_core.steps`)."""
+"""Find a task by its id alone, as steps without input and output (`taskq_core.broker.steps`)."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from taskq_core.broker import operations
+from taskq_core.broker.steps import Steps, ask
 from taskq_core.errors import BrokerAuthenticationError
-from taskq_core.records import TaskInfo, task_info
-from taskq_core.steps import Steps, ask
+from taskq_core.handles.records import TaskInfo, task_info
 from taskq_core.wire import Keys
 
 QUEUES_AT_ONCE = 500

@@ -8,14 +8,18 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from taskq_core import changing
-from taskq_core.admission import Admission, Wait, admitted
 from taskq_core.broker import operations
 from taskq_core.broker.operations import Admitted, NewTask, Operation
+from taskq_core.broker.steps import Steps, follow
 from taskq_core.broker.sync import Pending, SyncRunner
-from taskq_core.bulk import Batch, BulkResult, Landing, batches, so_far
-from taskq_core.circuit import Call, Circuit, CircuitState
-from taskq_core.commits import TransactionHook
+from taskq_core.client import changing
+from taskq_core.client.admission import Admission, Wait, admitted
+from taskq_core.client.bulk import Batch, BulkResult, Landing, batches, so_far
+from taskq_core.client.circuit import Call, Circuit, CircuitState
+from taskq_core.client.commits import TransactionHook
+from taskq_core.client.outbox import OutboxSender
+from taskq_core.client.preparer import Prepared, Preparer
+from taskq_core.client.receipts import Lanes
 from taskq_core.errors import (
     BrokerError,
     BrokerReplicationError,
@@ -24,18 +28,14 @@ from taskq_core.errors import (
     EnqueueError,
     QueueFullError,
 )
-from taskq_core.events import FIRST_LOOK_S, LAST_LOOK_S, TaskEvents
-from taskq_core.lanes import Lanes
-from taskq_core.observer import Observer
-from taskq_core.outbox import OutboxSender
-from taskq_core.outcomes import NOT_YET, BlockingFollower, Ear, check_kept, found, outcome_of, timed_out
-from taskq_core.preparer import Prepared, Preparer
-from taskq_core.records import TaskInfo
-from taskq_core.result import AsyncHandleSource, TaskHandle
+from taskq_core.handles.events import FIRST_LOOK_S, LAST_LOOK_S, TaskEvents
+from taskq_core.handles.handle import AsyncHandleSource, TaskHandle
+from taskq_core.handles.outcomes import NOT_YET, BlockingFollower, Ear, check_kept, found, outcome_of, timed_out
+from taskq_core.handles.records import TaskInfo
+from taskq_core.handles.subscription import TaskFollower
 from taskq_core.settings import Duration, seconds
-from taskq_core.steps import Steps, follow
-from taskq_core.task import Signature
-from taskq_core.waiting import TaskFollower
+from taskq_core.tasks.canvas import Signature
+from taskq_core.tasks.observer import Observer
 from taskq_core.warnings import warn_if_blocking
 from taskq_core.wire import QueueKeys
 

@@ -24,7 +24,8 @@ class Finding:
         message: What was found, as a sentence.
         advice: What to do, "" where nothing is to be done.
 
-    Of servers both are told in the language of the moment (`taskq_core.language`), for the web dashboard shows them.
+    Findings about servers are in the current language (`taskq_core.settings.language`), because the web dashboard
+    shows them.
     """
 
     check: str

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from taskq_core.clock import SKEW_VISIBLE_S
 from taskq_core.doctor.facts import NodeFacts
 from taskq_core.doctor.findings import Finding, Findings, Level
-from taskq_core.language import gettext, ngettext, pmarked
+from taskq_core.settings.language import gettext, ngettext, pmarked
 
 OLDEST_REDIS = (6, 2)
 OLDEST_VALKEY = (7, 2)

@@ -13,6 +13,7 @@ from typing import TypeVar
 from taskq_core.app import TaskQ
 from taskq_core.broker import operations
 from taskq_core.broker.operations import Operation
+from taskq_core.broker.steps import Steps, ask, follow
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.clock import SYSTEM_CLOCK, Clock
 from taskq_core.doctor.facts import Damage, Facts, NodeFacts, QueueFacts, Refusal, WrongType
@@ -25,10 +26,9 @@ from taskq_core.errors import (
     TaskQError,
 )
 from taskq_core.inspector import Inspector, WorkerProcess
-from taskq_core.options import task_options
-from taskq_core.reconcile import FindingKind, reconcile, run
+from taskq_core.inspector.reconcile import FindingKind, reconcile, run
 from taskq_core.settings import seconds
-from taskq_core.steps import Steps, ask, follow
+from taskq_core.tasks.options import task_options
 from taskq_core.wire import DEFAULT_QUEUE, QueueKeys, TaskState
 
 T = TypeVar("T")

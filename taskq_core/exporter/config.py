@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from taskq_core.errors import ConfigurationError
-from taskq_core.port import is_loopback
+from taskq_core.service.port import is_loopback
 from taskq_core.settings import Duration, check_whole, seconds
 
 LIMIT_MOST = 10_000

@@ -16,12 +16,12 @@ from prometheus_client.registry import Collector
 
 from taskq_core.app import TaskQ
 from taskq_core.broker.operations import Operation
+from taskq_core.broker.steps import Steps, T, afollow
 from taskq_core.clock import SYSTEM_CLOCK, Clock
 from taskq_core.errors import BrokerAuthenticationError, BrokerError, BrokerUnavailableError
 from taskq_core.exporter.config import ExporterConfig
 from taskq_core.exporter.reading import QueueReading, Reading, read_fleet, read_names, read_queue, read_workers
 from taskq_core.exporter.series import Series, build_info
-from taskq_core.steps import Steps, T, afollow
 from taskq_core.wire import Keys
 from taskq_core.wire.slots import key_slot
 

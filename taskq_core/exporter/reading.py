@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from taskq_core.broker import operations
+from taskq_core.broker.steps import Steps, ask
 from taskq_core.errors import BrokerAuthenticationError, BrokerReplyError, WireFormatError
 from taskq_core.inspector import QueueInfo
 from taskq_core.inspector.look import whole_or_damaged
 from taskq_core.inspector.records import GROUPS_COUNTED
-from taskq_core.steps import Steps, ask
 from taskq_core.wire import Keys, ServerInfo, TaskState
 from taskq_core.wire.tallies import TypeTally
 

@@ -20,7 +20,7 @@ from taskq_core.app import TaskQ
 from taskq_core.errors import ConfigurationError
 from taskq_core.exporter.config import ExporterConfig
 from taskq_core.exporter.exporter import Exporter
-from taskq_core.port import Answer, Port, Request, names_this_machine, text
+from taskq_core.service.port import Answer, Port, Request, names_this_machine, text
 
 logger = logging.getLogger("taskq.exporter")
 

@@ -8,6 +8,8 @@ from typing import Any
 from taskq_core.app import TaskQ
 from taskq_core.broker import operations
 from taskq_core.broker.operations import Action, Operation
+from taskq_core.broker.steps import Progress, Steps, T, afollow, ask
+from taskq_core.handles.records import TaskInfo
 from taskq_core.inspector import (
     bulk,
     change,
@@ -24,6 +26,7 @@ from taskq_core.inspector import (
 from taskq_core.inspector.known import known_queue
 from taskq_core.inspector.limits import LimitInfo
 from taskq_core.inspector.matching import Matching, MatchingReport, act_on_matching, always
+from taskq_core.inspector.reconcile import ReconcileReport, arun, reconcile
 from taskq_core.inspector.records import (
     DailyStats,
     FoundTasks,
@@ -37,16 +40,13 @@ from taskq_core.inspector.records import (
     WorkerProcess,
 )
 from taskq_core.inspector.removal import QueueRemoval
+from taskq_core.inspector.runtime_schedules import declares, encode_schedule
 from taskq_core.inspector.selection import ActionReport, TaskAction, TaskRef
-from taskq_core.limits import RateLimit
-from taskq_core.periodic import PeriodicTask
-from taskq_core.reconcile import ReconcileReport, arun, reconcile
-from taskq_core.records import TaskInfo
-from taskq_core.runtime_schedules import declares, encode_schedule
+from taskq_core.inspector.worker_control import WorkerAction, WorkerRequest
 from taskq_core.settings import ArchiveSettings, Duration, seconds
-from taskq_core.steps import Progress, Steps, T, afollow, ask
+from taskq_core.tasks.limits import RateLimit
+from taskq_core.tasks.periodic import PeriodicTask
 from taskq_core.wire import Keys, TaskState
-from taskq_core.worker_control import WorkerAction, WorkerRequest
 
 
 class AsyncInspector:

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from taskq_core.broker import operations
+from taskq_core.broker.steps import Steps, ask
 from taskq_core.errors import BrokerAuthenticationError, BrokerReplyError, WireFormatError
 from taskq_core.inspector.records import QueueInfo
-from taskq_core.steps import Steps, ask
 from taskq_core.wire import Keys, ServerInfo
 
 _STEP = 500

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 from taskq_core.broker import operations
 from taskq_core.broker.operations import OK, Action
+from taskq_core.broker.steps import Progress, Steps, ask
 from taskq_core.errors import ConfigurationError
 from taskq_core.inspector.known import check_group, known_queue, known_state
 from taskq_core.inspector.search import all_ids
 from taskq_core.settings import ArchiveLimits
-from taskq_core.steps import Progress, Steps, ask
 from taskq_core.wire import Keys, TaskState
 
 CHUNK = 100

@@ -7,10 +7,11 @@ half-way, with `may_have_happened` says that it is not known.
 
 from datetime import datetime
 
-from taskq_core import changing
 from taskq_core.broker import operations
 from taskq_core.broker.operations import OK, Action, Refusal
-from taskq_core.changing import check_payload, refusal, start_of, with_payload
+from taskq_core.broker.steps import Steps, ask
+from taskq_core.client import changing
+from taskq_core.client.changing import check_payload, refusal, start_of, with_payload
 from taskq_core.errors import (
     DuplicateTaskError,
     QueueNotPausedError,
@@ -20,7 +21,6 @@ from taskq_core.errors import (
 from taskq_core.inspector.known import check_text, known_queue
 from taskq_core.inspector.look import find
 from taskq_core.settings import ArchiveLimits, Duration
-from taskq_core.steps import Steps, ask
 from taskq_core.wire import Keys, QueueKeys, decode_message, encode_message
 
 _ATTEMPTS = 5

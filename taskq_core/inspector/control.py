@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 from taskq_core.broker import operations
+from taskq_core.broker.steps import Steps, ask
 from taskq_core.errors import ConfigurationError, WorkerNotFoundError
 from taskq_core.inspector.known import hint
 from taskq_core.inspector.presence import servers
 from taskq_core.inspector.records import WorkerProcess
-from taskq_core.steps import Steps, ask
+from taskq_core.inspector.worker_control import WorkerRequest
 from taskq_core.wire import Keys
-from taskq_core.worker_control import WorkerRequest
 
 
 def control_workers(keys: Keys, workers: Sequence[str] | None, request: WorkerRequest) -> Steps[list[WorkerProcess]]:

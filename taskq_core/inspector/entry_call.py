@@ -6,8 +6,8 @@ from typing import Any
 from taskq_core.app import TaskQ
 from taskq_core.errors import WireFormatError
 from taskq_core.inspector.records import PeriodicEntryInfo
-from taskq_core.options import call_options
-from taskq_core.task import Signature
+from taskq_core.tasks.canvas import Signature
+from taskq_core.tasks.options import call_options
 from taskq_core.wire import Option, OptionKind, parse_option
 from taskq_core.wire.durations import NS_PER_S
 from taskq_core.wire.quoting import unquote

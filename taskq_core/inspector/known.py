@@ -4,8 +4,8 @@ import difflib
 from collections.abc import Iterable
 
 from taskq_core.broker import operations
+from taskq_core.broker.steps import Steps, ask
 from taskq_core.errors import ConfigurationError, QueueNotFoundError
-from taskq_core.steps import Steps, ask
 from taskq_core.wire import Keys, QueueKeys, TaskState
 
 _NAMED = 5

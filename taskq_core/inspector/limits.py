@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 
 from taskq_core.broker import operations
+from taskq_core.broker.steps import Steps, ask
 from taskq_core.errors import ConfigurationError
 from taskq_core.inspector.known import check_text, known_queue
-from taskq_core.limits import Concurrency, RateLimit, as_rate_limit, escaped, shown_spec, unescaped
-from taskq_core.steps import Steps, ask
+from taskq_core.tasks.limits import Concurrency, RateLimit, as_rate_limit, shown_spec
 from taskq_core.wire import Keys, QueueKeys
+from taskq_core.wire.quoting import escape_limit_name, unescape_limit_name
 
 _KINDS = {"s": "sequence", "c": "concurrency", "r": "rate"}
 
@@ -52,7 +53,7 @@ def limits(keys: Keys, name: str) -> Steps[list[LimitInfo]]:
     return [
         LimitInfo(
             kind=_KINDS.get(each[0], each[0]),
-            name=unescaped(each[2:]),
+            name=unescape_limit_name(each[2:]),
             declared=shown_spec(numbers.get(f"d:{each}", "")),
             changed=shown_spec(numbers.get(f"o:{each}", "")),
             slots=len(sizes),
@@ -100,7 +101,7 @@ def _set(queue: QueueKeys, kind: str, limit: str, spec: str) -> Steps[bool]:
     for checks in (False, True):
         cursor = "0"
         while True:
-            step = operations.set_limit(queue, f"{kind}:{escaped(limit)}", spec, checks=checks, cursor=cursor)
+            step = operations.set_limit(queue, f"{kind}:{escape_limit_name(limit)}", spec, checks=checks, cursor=cursor)
             cursor, found = yield from ask(step)
             before = before or (found if found != spec else "")
             if cursor == "0":

@@ -7,7 +7,9 @@ from types import MappingProxyType
 
 from taskq_core.broker import operations
 from taskq_core.broker.operations import Page, QueueCounts, StoredTask
+from taskq_core.broker.steps import Steps, ask
 from taskq_core.errors import BrokerReplyError, ConfigurationError, TaskNotFoundError, WireFormatError
+from taskq_core.handles.records import TaskInfo, task_info
 from taskq_core.inspector.alive import with_workers
 from taskq_core.inspector.known import check_group, check_text, known_queue, known_state
 from taskq_core.inspector.records import (
@@ -20,9 +22,7 @@ from taskq_core.inspector.records import (
     TaskPage,
     UnreadableTask,
 )
-from taskq_core.records import TaskInfo, task_info
 from taskq_core.settings import check_whole
-from taskq_core.steps import Steps, ask
 from taskq_core.wire import Keys, QueueKeys, TaskState
 
 HISTORY_DAYS = 90

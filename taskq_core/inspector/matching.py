@@ -9,17 +9,17 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from taskq_core.broker import operations
-from taskq_core.changing import start_of
+from taskq_core.broker.steps import Steps, ask
+from taskq_core.client.changing import start_of
 from taskq_core.clock import utc_datetime
 from taskq_core.errors import BrokerError, ConfigurationError
+from taskq_core.handles.records import TaskInfo
 from taskq_core.inspector.bulk import CHUNK, check_state
 from taskq_core.inspector.known import check_group, check_text, known_queue, known_state
 from taskq_core.inspector.records import UnreadableTask
 from taskq_core.inspector.search import Wanted, moment, scan_state
 from taskq_core.inspector.selection import ALLOWED_STATES, ActionReport, TaskAction, TaskRef, act_on
-from taskq_core.records import TaskInfo
 from taskq_core.settings import ArchiveSettings, Duration
-from taskq_core.steps import Steps, ask
 from taskq_core.wire import Keys, TaskState
 
 _SCAN = 1_000

@@ -1,13 +1,13 @@
-"""Move tasks to another queue: one, all of a state, or what was left on its way. How: `taskq_core.moving`."""
+"""Move tasks to another queue: one, all of a state, or what was left on its way. How: `taskq_core.client.moving`."""
 
 from taskq_core.broker.operations import ArrivalCode
-from taskq_core.changing import move_one
+from taskq_core.broker.steps import Progress, Steps
+from taskq_core.client.changing import move_one
+from taskq_core.client.moving import finish, move
 from taskq_core.errors import ConfigurationError
 from taskq_core.inspector.bulk import CHUNK, MOVABLE, check_state
 from taskq_core.inspector.known import check_group, check_text, known_queue, known_state
 from taskq_core.inspector.search import all_ids
-from taskq_core.moving import finish, move
-from taskq_core.steps import Progress, Steps
 from taskq_core.wire import Keys, QueueKeys, TaskState, validate_queue_name
 
 

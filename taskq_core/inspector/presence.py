@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 
 from taskq_core.broker import operations
-from taskq_core.changing import wish_of
+from taskq_core.broker.steps import Steps, ask
+from taskq_core.client.changing import wish_of
 from taskq_core.errors import (
     BrokerAuthenticationError,
     TaskNotFoundError,
@@ -15,7 +16,6 @@ from taskq_core.errors import (
 from taskq_core.inspector.alive import alive, server_infos
 from taskq_core.inspector.known import check_text, known_queue
 from taskq_core.inspector.records import RunningTask, WorkerProcess
-from taskq_core.steps import Steps, ask
 from taskq_core.wire import (
     Keys,
     ServerInfo,

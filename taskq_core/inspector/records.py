@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 
-from taskq_core.cron import with_zone
-from taskq_core.records import TaskInfo
+from taskq_core.handles.records import TaskInfo
 from taskq_core.wire import TaskState
+from taskq_core.wire.cron import with_zone
 
 PAGE_SIZE_MAX = 1000
 """Most tasks on a page."""

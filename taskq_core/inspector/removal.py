@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from taskq_core.broker import operations
+from taskq_core.broker.steps import Progress, Steps, ask
 from taskq_core.errors import ConfigurationError, QueueNotEmptyError
 from taskq_core.inspector.known import check_text, known_queue
 from taskq_core.inspector.matching import always
-from taskq_core.steps import Progress, Steps, ask
 from taskq_core.wire import Keys, QueueKeys, TaskState
 
 _CLOSE, _DISCARD, _PURGE, _PURGE_OWN = "close", "discard", "purge", "purge-own"

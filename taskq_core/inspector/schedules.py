@@ -3,20 +3,20 @@
 from dataclasses import replace
 
 from taskq_core.broker import operations
+from taskq_core.broker.steps import Steps, ask
 from taskq_core.errors import ConfigurationError, EntryNotFoundError, TaskQError, WireFormatError
 from taskq_core.inspector.alive import alive
 from taskq_core.inspector.known import check_text, hint
 from taskq_core.inspector.look import check_page
 from taskq_core.inspector.presence import moment_of
 from taskq_core.inspector.records import PeriodicEntryInfo, SchedulerEvent
-from taskq_core.runtime_schedules import (
+from taskq_core.inspector.runtime_schedules import (
     ADDED_MAX,
     RuntimeSchedules,
     entry_field,
     paused_field,
     read_stored,
 )
-from taskq_core.steps import Steps, ask
 from taskq_core.wire import Keys, SchedulerEnqueueEvent, SchedulerEntry
 
 _STEP = 500

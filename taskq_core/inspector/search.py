@@ -13,13 +13,13 @@ from datetime import datetime
 
 from taskq_core.broker import operations
 from taskq_core.broker.operations import ScanPlace
+from taskq_core.broker.steps import Steps, ask
 from taskq_core.errors import ConfigurationError
+from taskq_core.handles.records import TaskInfo
 from taskq_core.inspector.known import check_group, check_text, known_queue, known_state
 from taskq_core.inspector.look import read_task
 from taskq_core.inspector.records import FoundTasks, UnreadableTask
-from taskq_core.records import TaskInfo
 from taskq_core.settings import Duration, check_whole, seconds
-from taskq_core.steps import Steps, ask
 from taskq_core.wire import Keys, QueueKeys, TaskState
 
 SCAN_STEP = 100

@@ -13,13 +13,13 @@ from enum import StrEnum
 
 from taskq_core.broker import operations
 from taskq_core.broker.operations import OK, Action, ArrivalCode, Refusal
-from taskq_core.changing import start_of
+from taskq_core.broker.steps import Steps, ask
+from taskq_core.client.changing import start_of
+from taskq_core.client.moving import move
 from taskq_core.errors import BrokerError, ConfigurationError, WireFormatError
 from taskq_core.inspector.bulk import CHUNK, MOVABLE, STATES
 from taskq_core.inspector.known import check_text
-from taskq_core.moving import move
 from taskq_core.settings import ArchiveSettings, Duration
-from taskq_core.steps import Steps, ask
 from taskq_core.wire import Keys, TaskState, validate_queue_name
 
 

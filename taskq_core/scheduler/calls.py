@@ -14,8 +14,8 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
-from taskq_core.functions import is_coroutine_function
-from taskq_core.user_code import as_exception, contained
+from taskq_core.service.user_code import as_exception, contained
+from taskq_core.tasks.functions import is_coroutine_function
 
 
 class HangError(TimeoutError):

@@ -1,7 +1,7 @@
 """Which firings of an entry to enqueue now: the catch-up policy. Pure."""
 
-from taskq_core.cron import Schedule
-from taskq_core.periodic import CatchUp
+from taskq_core.tasks.periodic import CatchUp
+from taskq_core.wire.cron import Schedule
 
 ON_TIME_S = 60
 """Seconds after which a firing counts as missed. A change of leader and a failover of Redis take less."""

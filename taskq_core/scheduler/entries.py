@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from taskq_core.broker.operations import Mark
-from taskq_core.cron import Schedule
-from taskq_core.periodic import CatchUp, PeriodicTask
 from taskq_core.scheduler.due import due_firings, next_firing
+from taskq_core.tasks.periodic import CatchUp, PeriodicTask
 from taskq_core.wire import Keys, QueueKeys, SchedulerEntry
+from taskq_core.wire.cron import Schedule
 from taskq_core.wire.durations import NS_PER_S
 
 logger = logging.getLogger("taskq.scheduler")

@@ -16,9 +16,9 @@ from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import RUNS_MAX, Ran
 from taskq_core.clock import Clock, utc_datetime
 from taskq_core.errors import BrokerError
-from taskq_core.periodic import EntryRuns, Firing, FiringOutcome, PeriodicTask, ScheduleTable
 from taskq_core.scheduler.calls import Caller
 from taskq_core.scheduler.entries import EntryBook
+from taskq_core.tasks.periodic import EntryRuns, Firing, FiringOutcome, PeriodicTask, ScheduleTable
 from taskq_core.wire import Keys, QueueKeys
 
 logger = logging.getLogger("taskq.scheduler")

@@ -11,8 +11,8 @@ from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import Operation
 from taskq_core.clock import Clock
 from taskq_core.errors import BrokerError, BrokerUnavailableError
-from taskq_core.periodic import Firing
 from taskq_core.scheduler.entries import EntryBook
+from taskq_core.tasks.periodic import Firing
 from taskq_core.wire import Keys, SchedulerEnqueueEvent
 from taskq_core.wire.durations import NS_PER_S
 

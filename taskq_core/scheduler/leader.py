@@ -17,13 +17,13 @@ from functools import partial
 from taskq_core.broker import operations
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.clock import Clock
-from taskq_core.ids import new_token
 from taskq_core.scheduler.entries import EntryBook
 from taskq_core.scheduler.health import TurnState
 from taskq_core.scheduler.history import History
 from taskq_core.scheduler.ticker import Ticker
-from taskq_core.service import jittered, serve
+from taskq_core.service.loop import jittered, serve
 from taskq_core.wire import Keys, QueueKeys
+from taskq_core.wire.ids import new_token
 
 logger = logging.getLogger("taskq.scheduler")
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from taskq_core.periodic import Firing, FiringOutcome
+from taskq_core.tasks.periodic import Firing, FiringOutcome
 
 
 class SchedulerListener:

@@ -5,9 +5,9 @@ import logging
 from typing import Any
 
 from taskq_core.errors import ConfigurationError
-from taskq_core.periodic import PeriodicTask, Provider
 from taskq_core.scheduler.calls import Caller
 from taskq_core.scheduler.entries import EntryBook
+from taskq_core.tasks.periodic import PeriodicTask, Provider
 
 logger = logging.getLogger("taskq.scheduler")
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from taskq_core.app import TaskQ
 from taskq_core.broker import operations
 from taskq_core.broker.aio import AsyncRunner
-from taskq_core.runtime_schedules import RuntimeSchedules
+from taskq_core.inspector.runtime_schedules import RuntimeSchedules
 from taskq_core.scheduler.entries import EntryBook
 
 EVERY_S = 2.0

@@ -29,8 +29,6 @@ from taskq_core.broker import operations
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.clock import SYSTEM_CLOCK, Clock, RedisClock
 from taskq_core.errors import BrokerError, TaskQError
-from taskq_core.health import HealthServer, open_health_server
-from taskq_core.periodic import Firing, FiringOutcome
 from taskq_core.scheduler.announcer import Announcer
 from taskq_core.scheduler.calls import Caller
 from taskq_core.scheduler.config import SchedulerConfig
@@ -43,8 +41,10 @@ from taskq_core.scheduler.listener import SchedulerListener
 from taskq_core.scheduler.poller import Poller
 from taskq_core.scheduler.runtime import RuntimeFollower
 from taskq_core.scheduler.ticker import Ticker
-from taskq_core.service import serve
+from taskq_core.service.health import HealthServer, open_health_server
+from taskq_core.service.loop import serve
 from taskq_core.settings import Settings
+from taskq_core.tasks.periodic import Firing, FiringOutcome
 from taskq_core.telemetry import Reading, gauges, names
 from taskq_core.wire import QueueKeys
 

@@ -25,17 +25,17 @@ from taskq_core.app import TaskQ
 from taskq_core.broker import operations
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import ADOPT_MAX, BATCH_BYTES, TICK_MAX, Mark, ReceiptLane, Tick, TickCode
+from taskq_core.client.preparer import Prepared
 from taskq_core.clock import Clock, RedisClock, utc_datetime
 from taskq_core.errors import BrokerError, ConfigurationError, EnqueueError
-from taskq_core.ids import new_token
-from taskq_core.periodic import Firing, FiringOutcome, HookFunction
-from taskq_core.preparer import Prepared
 from taskq_core.scheduler.calls import Caller, HangError
 from taskq_core.scheduler.entries import Entry, EntryBook
 from taskq_core.scheduler.health import TurnState
 from taskq_core.scheduler.history import History
-from taskq_core.task import Signature
+from taskq_core.tasks.canvas import Signature
+from taskq_core.tasks.periodic import Firing, FiringOutcome, HookFunction
 from taskq_core.wire import QueueKeys
+from taskq_core.wire.ids import new_token
 
 logger = logging.getLogger("taskq.scheduler")
 

@@ -12,7 +12,6 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
-from taskq_core.cron import time_zone
 from taskq_core.errors import ConfigurationError
 from taskq_core.settings.environment import read_environ
 from taskq_core.settings.log import LogSettings, read_log
@@ -31,6 +30,7 @@ from taskq_core.settings.values import (
     unknown,
 )
 from taskq_core.wire import validate_prefix, validate_queue_name
+from taskq_core.wire.cron import time_zone
 
 TRACE_ID = "{trace_id}"
 """What stands in `TRACE["URL"]` for the id of a trace."""
@@ -345,7 +345,7 @@ class Settings:
     """Options of every task that does not set its own, as in `@taskq.task(...)`."""
     enqueue: EnqueueMode = EnqueueMode.ON_COMMIT
     """`on_commit`: a task enqueued in an open transaction is sent when it commits. `immediate`: at once. `outbox`: it
-    is written in that transaction, and sent from there; see `taskq_core.outbox`."""
+    is written in that transaction, and sent from there; see `taskq_core.client.outbox`."""
     enqueue_timeout: Duration = 2.0
     """Most seconds an enqueue may take when Redis does not answer."""
     limits: Mapping[str, Any] = field(default_factory=dict)

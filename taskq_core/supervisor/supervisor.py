@@ -30,7 +30,7 @@ from typing import Any
 
 from taskq_core.app import TaskQ
 from taskq_core.errors import ConfigurationError
-from taskq_core.health import HealthServer, open_health_server
+from taskq_core.service.health import HealthServer, open_health_server
 from taskq_core.supervisor import channel, orphans
 from taskq_core.supervisor.child import Child, Stage, ending_of
 from taskq_core.supervisor.config import HAND_BACK_S, MEMBER_SHARE, START_TRIES, TICK_S, SupervisorConfig

@@ -4,8 +4,8 @@ import traceback
 
 from opentelemetry.trace import Span, Status, StatusCode
 
+from taskq_core.service.user_code import text_of
 from taskq_core.telemetry import names
-from taskq_core.user_code import text_of
 
 MESSAGE_LIMIT = 4 * 1024
 """Characters of an exception's message that go into a span; more is cut."""

@@ -2,7 +2,7 @@
 
 from contextvars import Token
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from opentelemetry import context as context_api
 from opentelemetry import trace
@@ -11,9 +11,7 @@ from opentelemetry.trace import Link, Span, SpanKind
 
 from taskq_core.errors import Discard, Retry, Snooze
 from taskq_core.telemetry import names, propagation
-
-if TYPE_CHECKING:
-    from taskq_core.telemetry.tracing import Tracing
+from taskq_core.telemetry.recording import Recording
 
 _STEERS = (Retry, Snooze, Discard)
 """What a task raises to steer the queue, which is no failure."""
@@ -27,10 +25,10 @@ class ProducerSpan:
     rolled back.
     """
 
-    __slots__ = ("_carrier", "_context", "_span", "_token", "_tracing")
+    __slots__ = ("_carrier", "_context", "_recording", "_span", "_token")
 
-    def __init__(self, tracing: "Tracing", span: Span | None = None, context: Context | None = None) -> None:
-        self._tracing, self._span, self._context = tracing, span, context
+    def __init__(self, recording: Recording, span: Span | None = None, context: Context | None = None) -> None:
+        self._recording, self._span, self._context = recording, span, context
         self._carrier: propagation.Carrier | None = None
         self._token: Token[Context] | None = None
 
@@ -57,9 +55,9 @@ class ProducerSpan:
     def carrier(self) -> propagation.Carrier:
         """Return what `inject` writes; empty if there is nothing to carry."""
         if self._span is None:
-            return propagation.carrier_of(self._context, baggage=self._tracing.baggage)
+            return propagation.carrier_of(self._context, baggage=self._recording.baggage)
         if self._carrier is None:
-            self._carrier = propagation.carrier_of(self._context, baggage=self._tracing.baggage)
+            self._carrier = propagation.carrier_of(self._context, baggage=self._recording.baggage)
         return self._carrier
 
     def end(self, error: BaseException | None = None) -> None:
@@ -70,7 +68,7 @@ class ProducerSpan:
         """
         span = self._span
         if span is not None and span.is_recording():
-            self._tracing.finish(span, error, None)
+            self._recording.finish(span, error, None)
 
     def __enter__(self) -> Self:
         if self._span is not None and self._context is not None:
@@ -91,17 +89,17 @@ class ConsumerSpan:
     thread. `end` may come later and from elsewhere, when the outcome is known.
     """
 
-    __slots__ = ("_context", "_span", "_tracing", "is_malformed")
+    __slots__ = ("_context", "_recording", "_span", "is_malformed")
 
     def __init__(
         self,
-        tracing: "Tracing",
+        recording: Recording,
         span: Span | None = None,
         context: Context | None = None,
         *,
         is_malformed: bool = False,
     ) -> None:
-        self._tracing, self._span, self._context = tracing, span, context
+        self._recording, self._span, self._context = recording, span, context
         self.is_malformed = is_malformed
         """Whether the message names a trace that cannot be read."""
 
@@ -150,7 +148,7 @@ class ConsumerSpan:
             return
         if error is not None and isinstance(error, _STEERS):
             error = None
-        self._tracing.finish(span, error, error_type, state_after)
+        self._recording.finish(span, error, error_type, state_after)
 
 
 class BatchSpan:
@@ -159,33 +157,33 @@ class BatchSpan:
     Without an SDK, and where the request is not sampled, an object that passes the request's trace on.
     """
 
-    __slots__ = ("_created", "_parent", "_queue", "_shared", "_span", "_tracing")
+    __slots__ = ("_created", "_parent", "_queue", "_recording", "_shared", "_span")
 
-    def __init__(self, tracing: "Tracing", queue: str, span: Span | None, parent: Context) -> None:
-        self._tracing, self._queue, self._span, self._parent = tracing, queue, span, parent
+    def __init__(self, recording: Recording, queue: str, span: Span | None, parent: Context) -> None:
+        self._recording, self._queue, self._span, self._parent = recording, queue, span, parent
         self._created: list[Link] = []
         self._shared: propagation.Carrier | None = None
 
     @property
     def has_spans(self) -> bool:
         """Whether each of its tasks has a span, and so headers, of its own."""
-        return self._span is not None and self._tracing.creates_spans
+        return self._span is not None and self._recording.creates_spans
 
     def carrier(self) -> propagation.Carrier:
         """Return what all its tasks carry where they have no spans of their own; empty if there is nothing to carry."""
         if self._shared is None:
-            self._shared = propagation.carrier_of(self._parent, baggage=self._tracing.baggage)
+            self._shared = propagation.carrier_of(self._parent, baggage=self._recording.baggage)
         return self._shared
 
     def create(self, task_type: str, task_id: str, body_size: int) -> propagation.Carrier:
         """Write the span `create <queue>` of one task, and return what the task carries of it."""
-        tracing = self._tracing
-        tracer = tracing.tracer()
+        recording = self._recording
+        tracer = recording.tracer()
         if tracer is None or self._span is None:
             return self.carrier()
-        attributes = tracing.attributes(names.CREATE, self._queue, task_type)
+        attributes = recording.attributes(names.CREATE, self._queue, task_type)
         attributes[names.TASK_ID] = task_id
-        if tracing.tells_body_size:
+        if recording.tells_body_size:
             attributes[names.BODY_SIZE] = body_size
         try:
             span = tracer.start_span(f"create {self._queue}", self._parent, SpanKind.PRODUCER, attributes)
@@ -194,7 +192,7 @@ class BatchSpan:
             self._created.append(Link(context, {names.TASK_ID: task_id}))
             return propagation.carrier_like(self.carrier(), trace.set_span_in_context(span, self._parent), context)
         except Exception as exc:
-            tracing.complain(exc)
+            recording.complain(exc)
             return self.carrier()
 
     def end(self, error: BaseException | None = None, *, count: int = 0) -> None:
@@ -207,13 +205,13 @@ class BatchSpan:
         span, self._span = self._span, None
         if span is None:
             return
-        tracing = self._tracing
+        recording = self._recording
         if count:
-            tracing.note(span, names.BATCH_COUNT, count)
+            recording.note(span, names.BATCH_COUNT, count)
         try:
             for link in self._created:
                 span.add_link(link.context, link.attributes)
         except Exception as exc:
-            tracing.complain(exc)
+            recording.complain(exc)
         self._created = []
-        tracing.finish(span, error, None)
+        recording.finish(span, error, None)

@@ -13,39 +13,23 @@ How a trace travels in headers is the business of `propagation`; when a span sta
 worker.
 """
 
-import logging
-import os
-import socket
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from opentelemetry import context as context_api
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.trace import Link, NoOpTracer, Span, SpanKind, Tracer, TracerProvider
-from opentelemetry.util.types import AttributeValue
+from opentelemetry.trace import Link, SpanKind, Tracer, TracerProvider
 
 from taskq_core.errors import ConfigurationError
-from taskq_core.redaction import Redaction
 from taskq_core.settings import OptIn, Relation, member, members
 from taskq_core.telemetry import names, propagation
-from taskq_core.telemetry.exceptions import note_error
-from taskq_core.telemetry.providers import (
-    INSTRUMENTATION_NAME,
-    instrumentation_version,
-    is_sdk,
-    switch,
-)
-from taskq_core.telemetry.sampling import Sampling
+from taskq_core.telemetry.recording import Recording
+from taskq_core.telemetry.redaction import Redaction
 from taskq_core.telemetry.spans import BatchSpan, ConsumerSpan, ProducerSpan
 
 FIRST_RUN = "taskq-first-run"
 """Header of a task that runs again: the `traceparent` of its first run, to which later ones link."""
-_KNOWN_MAX = 1024
-_pid = os.getpid()
-"""Of this process: to ask for it each time costs a system call a span."""
-
-_logger = logging.getLogger(__name__)
 
 
 LINKS = "taskq-links"
@@ -58,7 +42,7 @@ NO_RUN = f"00-{'0' * 32}-{'0' * 16}-00"
 """Placeholder in `LINKS` for a run that is not known yet. It is not valid, so nothing links to it."""
 
 
-class Tracing:
+class Tracing(Recording):
     """Starts the spans of one queue application.
 
     Args:
@@ -88,21 +72,17 @@ class Tracing:
         create_spans: bool = True,
         tracer_provider: TracerProvider | None = None,
     ) -> None:
+        super().__init__(
+            baggage=baggage,
+            redaction=redaction or Redaction(),
+            server=server,
+            opt_in=members(OptIn, "opt_in", opt_in),
+            create_spans=create_spans,
+            tracer_provider=tracer_provider,
+        )
         self._relation = member(Relation, "relation", relation)
         self._url = _checked_url(url)
-        self.baggage = baggage
-        self._redaction = redaction or Redaction()
-        self.server = server
-        self.opt_in = members(OptIn, "opt_in", opt_in)
-        self.creates_spans = create_spans
-        self.tells_body_size = OptIn.BODY_SIZE in self.opt_in
-        self._fixed_provider = tracer_provider
-        # One attribute, so that another thread never sees the tracer of one provider beside another provider.
-        self._current: tuple[TracerProvider | None, Tracer | None, Sampling] = (None, None, Sampling(None))
         self._no_producer, self._no_consumer = ProducerSpan(self), ConsumerSpan(self)
-        self._known: dict[tuple[str, str, str | None], dict[str, AttributeValue]] = {}
-        self._known_by = 0
-        self._complained = False
 
     @property
     def is_active(self) -> bool:
@@ -233,7 +213,7 @@ class Tracing:
             links: list[Link] = []
             relation = relation or self._relation
             if relation is Relation.PARENT:
-                if self._current[2].drops(sender):
+                if self.drops(sender):
                     return ConsumerSpan(self, None, parent, is_malformed=is_malformed)
             elif sender.is_valid:
                 parent = trace.set_span_in_context(trace.INVALID_SPAN, parent)
@@ -318,83 +298,12 @@ class Tracing:
             return
         self.finish(span, error, None)
 
-    def attributes(self, operation: str, queue: str, task_type: str | None) -> dict[str, AttributeValue]:
-        """Return what all spans of one operation, queue and task have in common, for the caller to add to."""
-        pid = _pid
-        if pid != self._known_by:  # a child has another id
-            self._known, self._known_by = {}, pid
-        known = self._known.get((operation, queue, task_type))
-        if known is None:
-            known = {
-                **names.system(),
-                names.OPERATION_NAME: operation,
-                names.OPERATION_TYPE: operation,
-                names.QUEUE: queue,
-                names.CLIENT_ID: f"{socket.gethostname()}:{pid}",
-            }
-            known |= names.of_server(self.server)
-            if task_type is not None:
-                known[names.TASK_TYPE] = task_type
-            if len(self._known) < _KNOWN_MAX:
-                self._known[(operation, queue, task_type)] = known
-        return known.copy()
-
     def _drops(self, parent: Context) -> bool:
         """Whether what belongs to this context is surely not sampled."""
-        return self._current[2].drops(trace.get_current_span(parent).get_span_context())
-
-    def tracer(self) -> Tracer | None:
-        """Return the SDK's tracer; None without an SDK."""
-        provider = self._fixed_provider or switch.tracer_provider()
-        current = self._current
-        if provider is not current[0]:
-            current = self._current = (provider, _tracer_of(provider), Sampling(provider))
-        return current[1]
-
-    def finish(
-        self, span: Span, error: BaseException | None, error_type: str | None, state_after: str | None = None
-    ) -> None:
-        """End a span, with what went wrong. Never raises."""
-        try:
-            if state_after is not None:
-                span.set_attribute(names.TASK_STATE_AFTER, str(state_after))
-            if error is not None or error_type is not None:
-                note_error(span, error and self._redaction.shown(error), error_type)
-            span.end()
-        except Exception as exc:
-            self.complain(exc)
-
-    def note(self, span: Span, name: str, value: AttributeValue) -> None:
-        """Set an attribute. Never raises."""
-        try:
-            span.set_attribute(name, value)
-        except Exception as exc:
-            self.complain(exc)
-
-    def complain(self, error: Exception) -> None:
-        """Log a fault of OpenTelemetry, once."""
-        if not self._complained:
-            self._complained = True
-            _logger.warning("OpenTelemetry failed; tasks go on without the span (logged once)", exc_info=error)
-
-
-def _tracer_of(provider: TracerProvider | None) -> Tracer | None:
-    if provider is None or not is_sdk(provider):
-        return None
-    tracer = provider.get_tracer(INSTRUMENTATION_NAME, instrumentation_version(), names.schema_url())
-    return None if isinstance(tracer, NoOpTracer) else tracer  # an SDK switched off by OTEL_SDK_DISABLED
+        return self.drops(trace.get_current_span(parent).get_span_context())
 
 
 def _checked_url(url: str | None) -> str | None:
     if url is not None and not (url.startswith(("http://", "https://")) and "{trace_id}" in url):
         raise ConfigurationError(f"url of traces must be an http(s) address with '{{trace_id}}' in it, got {url!r}")
     return url
-
-
-def _note_pid() -> None:
-    global _pid
-    _pid = os.getpid()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_note_pid)

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from taskq_core.app import TaskQ
 from taskq_core.broker import operations
-from taskq_core.context import TaskContext
+from taskq_core.execution.context import TaskContext
 from taskq_core.settings import Duration, seconds
 from taskq_core.testing.passing import PassingTime
 from taskq_core.testing.records import TaskRun, raise_failures

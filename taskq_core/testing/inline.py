@@ -19,18 +19,18 @@ from taskq_core.app import TaskQ
 from taskq_core.broker import operations
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
-from taskq_core.context import TaskContext, current
+from taskq_core.codec.oversized import OversizedResult
 from taskq_core.errors import TaskPaused, WireFormatError
-from taskq_core.handlers import ErrorHandler, Handler
-from taskq_core.ids import new_token
-from taskq_core.options import DEFAULT_TIMEOUT_S
-from taskq_core.oversized import OversizedResult
-from taskq_core.progress import encode_progress
-from taskq_core.task import Task
+from taskq_core.execution.context import TaskContext, current
+from taskq_core.execution.progress import encode_progress
+from taskq_core.service.user_code import readable
+from taskq_core.tasks.handlers import ErrorHandler, Handler
+from taskq_core.tasks.options import DEFAULT_TIMEOUT_S
+from taskq_core.tasks.task import Task
 from taskq_core.telemetry import unwrap
 from taskq_core.testing.records import TaskRun
-from taskq_core.user_code import readable
 from taskq_core.wire import QueueKeys, decode_message
+from taskq_core.wire.ids import new_token
 from taskq_core.worker.notes import written_fields
 from taskq_core.worker.outcome import settle, state_after, warn_oversized, word
 from taskq_core.worker.run import Run

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from taskq_core.errors import ConfigurationError
-from taskq_core.iteration import Interruption, interrupting
+from taskq_core.execution.iteration import Interruption, interrupting
 
 
 @contextmanager

@@ -8,10 +8,10 @@ Unique locks and deadlines stay where they are.
 import math
 from collections.abc import Iterator, Sequence
 
-from taskq_core.aggregation import Aggregators
 from taskq_core.broker import operations
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.settings import MAX_SECONDS
+from taskq_core.tasks.aggregation import Aggregators
 from taskq_core.wire import QueueKeys, TaskState
 
 PAGE = 1_000

@@ -11,7 +11,9 @@ import msgspec
 
 from taskq_core.broker.operations import NewTask
 from taskq_core.errors import PayloadError, TaskArgumentsError
-from taskq_core.task import BaseTask, Signature, Task
+from taskq_core.tasks.base import BaseTask
+from taskq_core.tasks.canvas import Signature
+from taskq_core.tasks.task import Task
 from taskq_core.telemetry import unwrap
 from taskq_core.wire import TaskMessage, decode_message
 

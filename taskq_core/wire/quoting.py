@@ -99,3 +99,13 @@ def _encoded(character: str) -> bytes:
         return character.encode()
     except UnicodeEncodeError:
         raise WireFormatError("the text is not valid UTF-8") from None
+
+
+def escape_limit_name(name: str) -> str:
+    """Return the name of a limit as it stands in a slot: without a colon."""
+    return name.replace("%", "%25").replace(":", "%3A").replace(" ", "%20")
+
+
+def unescape_limit_name(name: str) -> str:
+    """Return the name of a limit from a slot."""
+    return name.replace("%20", " ").replace("%3A", ":").replace("%25", "%")

@@ -24,7 +24,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from taskq_core.aggregation import Aggregation, Aggregators, GroupedTask
 from taskq_core.app import TaskQ
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import (
@@ -44,13 +43,14 @@ from taskq_core.broker.operations import (
     resign,
     sweep,
 )
+from taskq_core.client.preparer import Prepared
 from taskq_core.clock import Clock
 from taskq_core.errors import BrokerError, Discard, EnqueueError, WireFormatError
-from taskq_core.ids import new_task_id
-from taskq_core.preparer import Prepared
-from taskq_core.service import jittered
-from taskq_core.task import Signature
+from taskq_core.service.loop import jittered
+from taskq_core.tasks.aggregation import Aggregation, Aggregators, GroupedTask
+from taskq_core.tasks.canvas import Signature
 from taskq_core.wire import QueueKeys, decode_message
+from taskq_core.wire.ids import new_task_id
 from taskq_core.worker.combining import FunctionCaller
 from taskq_core.worker.counted_log import CountedLog
 from taskq_core.worker.lookout import Lookout, Topic

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from taskq_core.clock import Clock
 from taskq_core.errors import TaskInterrupted
-from taskq_core.user_code import as_exception, contained
+from taskq_core.service.user_code import as_exception, contained
 from taskq_core.wire import QueueKeys, TaskMessage
 from taskq_core.worker.run import Ending, Run
 from taskq_core.worker.threads import TaskThreads

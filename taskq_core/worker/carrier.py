@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import read_due, register_queue
-from taskq_core.service import jittered
+from taskq_core.service.loop import jittered
 from taskq_core.wire import Keys, QueueKeys
 from taskq_core.worker.lookout import Lookout, Topic
 from taskq_core.workflow.carrying import Carrying, Sweep, carry

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from taskq_core.aggregation import Aggregation, GroupedTask
 from taskq_core.app import TaskQ
 from taskq_core.clock import Clock
-from taskq_core.context import TaskContext
-from taskq_core.result import TaskHandle
-from taskq_core.task import Signature
+from taskq_core.execution.context import TaskContext
+from taskq_core.handles.handle import TaskHandle
+from taskq_core.tasks.aggregation import Aggregation, GroupedTask
+from taskq_core.tasks.canvas import Signature
 from taskq_core.wire import QueueKeys
 from taskq_core.worker.calls import FunctionThreads, call_coroutine
 

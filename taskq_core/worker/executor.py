@@ -16,13 +16,13 @@ from functools import partial
 from typing import Any
 
 from taskq_core.clock import Clock, utc_datetime
-from taskq_core.context import Notes, TaskContext, current
-from taskq_core.expiry import check_expiry
-from taskq_core.handlers import Handler, Handlers
-from taskq_core.middleware import Middleware, MiddlewareStack
-from taskq_core.task import Task
+from taskq_core.execution.context import Notes, TaskContext, current
+from taskq_core.handles.expiry import check_expiry
+from taskq_core.service.user_code import readable
+from taskq_core.tasks.handlers import Handler, Handlers
+from taskq_core.tasks.middleware import Middleware, MiddlewareStack
+from taskq_core.tasks.task import Task
 from taskq_core.telemetry import Tracing, unwrap
-from taskq_core.user_code import readable
 from taskq_core.wire import TaskMessage
 from taskq_core.worker.listener import WorkerListener
 from taskq_core.worker.processes import TaskProcesses

@@ -24,7 +24,7 @@ from taskq_core.broker.lanes import Lane
 from taskq_core.broker.operations import BATCH_MAX, Dequeued, Operation, dequeue
 from taskq_core.clock import Clock, RedisClock
 from taskq_core.errors import BrokerError, BrokerReplyError, WireFormatError
-from taskq_core.limits import HEADER
+from taskq_core.tasks.limits import HEADER
 from taskq_core.telemetry import WorkerMetrics
 from taskq_core.wire import EXPIRES, Keys, QueueKeys, QueueOrder, decode_message
 from taskq_core.worker.counted_log import CountedLog

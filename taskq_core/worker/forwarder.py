@@ -11,7 +11,7 @@ import logging
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import forward
 from taskq_core.clock import Clock, RedisClock
-from taskq_core.service import jittered
+from taskq_core.service.loop import jittered
 from taskq_core.wire import QueueKeys
 from taskq_core.worker.counted_log import CountedLog
 from taskq_core.worker.lookout import AFTER_S, Lookout

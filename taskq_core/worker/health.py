@@ -14,7 +14,7 @@ from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import Probed, probe
 from taskq_core.clock import Clock
 from taskq_core.errors import BrokerError
-from taskq_core.health import Judge
+from taskq_core.service.health import Judge
 from taskq_core.wire import QueueKeys
 
 CHECK_EVERY_S = 15.0

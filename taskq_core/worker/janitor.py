@@ -6,7 +6,7 @@ less often.
 
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import ARCHIVE, clean, clean_workflows
-from taskq_core.service import jittered
+from taskq_core.service.loop import jittered
 from taskq_core.settings import ArchiveLimits
 from taskq_core.wire import QueueKeys
 from taskq_core.worker.lookout import Lookout, Topic

@@ -17,11 +17,12 @@ from taskq_core.app import TaskQ
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import Letters, count_keys, end_letter, look, take_letters
 from taskq_core.clock import Clock
-from taskq_core.dead_letters import ArchiveHandler, letter_arguments, letter_id, read_dead_letter
 from taskq_core.errors import BrokerError, TaskIdConflictError, WireFormatError
-from taskq_core.records import TaskInfo, task_info
-from taskq_core.service import jittered
-from taskq_core.task import Signature, Task
+from taskq_core.handles.records import TaskInfo, task_info
+from taskq_core.service.loop import jittered
+from taskq_core.tasks.canvas import Signature
+from taskq_core.tasks.dead_letters import ArchiveHandler, letter_arguments, letter_id, read_dead_letter
+from taskq_core.tasks.task import Task
 from taskq_core.wire import DEAD_LETTER, QueueKeys, TaskMessage, TaskState
 from taskq_core.worker.calls import FunctionThreads, call_coroutine
 from taskq_core.worker.lookout import Lookout, Topic

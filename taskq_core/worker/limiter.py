@@ -14,7 +14,7 @@ from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.lanes import Lane
 from taskq_core.broker.operations import ADMIT_MAX, AdmittedNow, admit, check_limits, has_limits, wait_for_limits
 from taskq_core.clock import Clock
-from taskq_core.service import jittered
+from taskq_core.service.loop import jittered
 from taskq_core.wire import QueueKeys
 from taskq_core.worker.lookout import Lookout, Topic
 

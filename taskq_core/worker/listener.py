@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from taskq_core.context import TaskContext
+from taskq_core.execution.context import TaskContext
 
 logger = logging.getLogger("taskq.worker")
 

@@ -36,7 +36,7 @@ from taskq_core.broker.operations import (
 )
 from taskq_core.clock import Clock, RedisClock
 from taskq_core.errors import BrokerError, BrokerReplyError
-from taskq_core.service import jittered
+from taskq_core.service.loop import jittered
 from taskq_core.wire import QueueKeys
 
 SERVICE = LOOKOUT

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from types import CodeType, FrameType
 
 from taskq_core.clock import Clock
-from taskq_core.task import Task
+from taskq_core.tasks.task import Task
 from taskq_core.worker.run import Run
 
 logger = logging.getLogger("taskq.worker")

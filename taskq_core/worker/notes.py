@@ -23,9 +23,9 @@ from taskq_core.broker.operations import (
     read_cursor,
 )
 from taskq_core.clock import Clock
+from taskq_core.codec.oversized import OversizedResult
 from taskq_core.errors import BrokerError, BrokerUnavailableError, TaskInterrupted
-from taskq_core.oversized import OversizedResult
-from taskq_core.progress import encode_progress
+from taskq_core.execution.progress import encode_progress
 from taskq_core.worker.outcome import warn_oversized
 from taskq_core.worker.run import Run
 

@@ -8,9 +8,9 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from taskq_core.attempts import record_attempt
 from taskq_core.broker.operations import CancelWish, Outcome, Settlement
 from taskq_core.codec import encode_result_within
+from taskq_core.codec.oversized import OversizedResult
 from taskq_core.errors import (
     Discard,
     LeaseLostError,
@@ -25,13 +25,13 @@ from taskq_core.errors import (
     TaskPaused,
     UnknownTaskError,
 )
-from taskq_core.expiry import is_discarded_when_expired
-from taskq_core.oversized import OversizedResult
-from taskq_core.retry import asynq_default, delay_after, delay_s, is_delay
+from taskq_core.handles.attempts import record_attempt
+from taskq_core.handles.expiry import is_discarded_when_expired
+from taskq_core.service.user_code import describe, readable, text_of
 from taskq_core.settings import Duration
+from taskq_core.tasks.retry import asynq_default, delay_after, delay_s, is_delay
 from taskq_core.telemetry import FIRST_RUN, RUN
 from taskq_core.telemetry import Outcome as Word
-from taskq_core.user_code import describe, readable, text_of
 from taskq_core.wire import (
     TaskMessage,
     archived_message,

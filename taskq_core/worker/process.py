@@ -14,9 +14,9 @@ import threading
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Protocol, TypeVar
 
-from taskq_core.blocking import DaemonThreads
+from taskq_core.service.blocking import DaemonThreads
+from taskq_core.service.user_code import unlisted
 from taskq_core.telemetry import flush_at_end
-from taskq_core.user_code import unlisted
 
 logger = logging.getLogger("taskq.worker")
 

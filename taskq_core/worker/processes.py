@@ -23,14 +23,14 @@ import msgspec
 
 from taskq_core.app import TaskQ
 from taskq_core.broker.connection import Address
-from taskq_core.context import Notes
+from taskq_core.codec.oversized import OversizedResult, read_oversized
 from taskq_core.errors import TaskProcessError
-from taskq_core.oversized import OversizedResult, read_oversized
-from taskq_core.task_process import frames, signals
-from taskq_core.task_process.failures import decode_failure
+from taskq_core.execution.context import Notes
 from taskq_core.telemetry import launched
 from taskq_core.wire import encode_message
 from taskq_core.worker.run import Run
+from taskq_core.worker.task_process import frames, signals
+from taskq_core.worker.task_process.failures import decode_failure
 
 logger = logging.getLogger("taskq.worker")
 
@@ -298,7 +298,7 @@ class _Process:
         ours, theirs = socket.socketpair()
         with theirs:
             descriptors = [theirs.fileno()] if name is None else [theirs.fileno(), name.fileno()]
-            module = ["-m", "taskq_core.task_process", str(os.getpid()), *map(str, descriptors)]
+            module = ["-m", "taskq_core.worker.task_process", str(os.getpid()), *map(str, descriptors)]
             flags = [f"-W{each}" for each in sys.warnoptions]
             try:
                 with signals.held_back():

@@ -11,14 +11,14 @@ import math
 from collections.abc import Callable
 
 from taskq_core.app import TaskQ
-from taskq_core.attempts import record_attempt
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import ARCHIVE, ExpiredTask, Recovery, Verdict, count_keys, list_expired, recover
-from taskq_core.context import TaskContext
 from taskq_core.errors import LeaseLostError, WireFormatError
-from taskq_core.retry import delay_after
-from taskq_core.service import jittered
+from taskq_core.execution.context import TaskContext
+from taskq_core.handles.attempts import record_attempt
+from taskq_core.service.loop import jittered
 from taskq_core.settings import ArchiveLimits
+from taskq_core.tasks.retry import delay_after
 from taskq_core.wire import QueueKeys, TaskMessage, archived_message, decode_message, retried_message
 from taskq_core.worker.outcome import counts_as_failure
 from taskq_core.worker.run import Ending

@@ -1,7 +1,7 @@
 """Send what waits in an outbox: what its own process did not send at the commit, because it died or Redis was away.
 
 One worker acts for a table, by a lease; another takes over within seconds. The lease only spares the database: two
-relays at once neither lose a task nor send it twice, see `taskq_core.outbox`.
+relays at once neither lose a task nor send it twice, see `taskq_core.client.outbox`.
 """
 
 import math
@@ -9,10 +9,10 @@ from collections.abc import Callable
 
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import lead_outbox, resign_outbox
+from taskq_core.client.outbox import Delivered, Delivery, OutboxFigures, OutboxTable
 from taskq_core.clock import SYSTEM_CLOCK, Clock
-from taskq_core.outbox import Delivered, Delivery, OutboxFigures, OutboxTable
 from taskq_core.scheduler.calls import Caller
-from taskq_core.service import jittered
+from taskq_core.service.loop import jittered
 from taskq_core.wire import Keys
 
 COUNT_EVERY_S = 30.0

@@ -16,10 +16,10 @@ from functools import partial
 from typing import Any
 
 from taskq_core.clock import Clock
-from taskq_core.context import TaskContext, current
-from taskq_core.handlers import ErrorHandler
-from taskq_core.observer import Observer
-from taskq_core.user_code import abandon, unlisted
+from taskq_core.execution.context import TaskContext, current
+from taskq_core.service.user_code import abandon, unlisted
+from taskq_core.tasks.handlers import ErrorHandler
+from taskq_core.tasks.observer import Observer
 from taskq_core.worker.calls import FunctionThreads, call_coroutine
 from taskq_core.worker.run import Run
 

@@ -10,10 +10,10 @@ from enum import Enum
 from typing import Any, Protocol
 
 from taskq_core.broker.operations import CancelWish, Settlement
-from taskq_core.context import TaskContext, current
-from taskq_core.handlers import Handler
-from taskq_core.options import DEFAULT_TIMEOUT_S
-from taskq_core.task import Task
+from taskq_core.execution.context import TaskContext, current
+from taskq_core.tasks.handlers import Handler
+from taskq_core.tasks.options import DEFAULT_TIMEOUT_S
+from taskq_core.tasks.task import Task
 from taskq_core.telemetry import ConsumerSpan, Outcome
 from taskq_core.wire import QueueKeys, TaskMessage
 

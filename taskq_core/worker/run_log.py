@@ -3,12 +3,12 @@
 import logging
 from collections.abc import Sequence
 
-from taskq_core.attempts import users_frames
-from taskq_core.carrying import REQUEST_ID
 from taskq_core.errors import TaskQError, UnknownTaskError
-from taskq_core.redaction import Redaction
+from taskq_core.execution.propagation import REQUEST_ID
+from taskq_core.handles.attempts import users_frames
+from taskq_core.service.user_code import describe
 from taskq_core.telemetry import Outcome, current_ids
-from taskq_core.user_code import describe
+from taskq_core.telemetry.redaction import Redaction
 from taskq_core.worker.run import Run
 
 logger = logging.getLogger("taskq.worker")

@@ -23,7 +23,7 @@ from taskq_core.broker.operations import (
 )
 from taskq_core.clock import Clock, RedisClock
 from taskq_core.errors import BrokerAuthenticationError, BrokerReplyError, WireFormatError
-from taskq_core.service import jittered
+from taskq_core.service.loop import jittered
 from taskq_core.wire import Keys, QueueKeys, ServerInfo, TaskState
 from taskq_core.wire.samples import LEVELS, REST_S, SAMPLE_S, Level, QueueSample
 from taskq_core.worker.lookout import Lookout

@@ -23,9 +23,9 @@ from taskq_core.broker.operations import (
 from taskq_core.broker.operations import settle as settle_operation
 from taskq_core.clock import Clock
 from taskq_core.errors import Discard, Retry, Snooze, TaskPaused, UnknownTaskError
+from taskq_core.service.user_code import readable
 from taskq_core.settings import ArchiveSettings
 from taskq_core.telemetry import Outcome, WorkerMetrics, type_name
-from taskq_core.user_code import readable
 from taskq_core.wire import QueueKeys
 from taskq_core.worker.listener import WorkerListener
 from taskq_core.worker.outcome import YOUNG_S, lease_lost, settle, state_after, word

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import tally
-from taskq_core.service import jittered
+from taskq_core.service.loop import jittered
 from taskq_core.telemetry import NOT_PROCESSED, Outcome
 from taskq_core.wire import QueueKeys
 from taskq_core.wire.tallies import BOUNDS_S, HOUR_S, OTHER_TYPES, TYPES_MOST, TypeTally

@@ -26,7 +26,7 @@ from itertools import takewhile
 from time import monotonic, sleep
 
 from taskq_core.errors import TaskInterrupted
-from taskq_core.user_code import readable
+from taskq_core.service.user_code import readable
 from taskq_core.worker.run import Run
 
 logger = logging.getLogger("taskq.worker")

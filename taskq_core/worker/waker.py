@@ -15,7 +15,7 @@ from taskq_core.broker.lanes import Lane
 from taskq_core.broker.operations import REQUEST_LIFETIME_S, Roused, ping, rouse, wait_for_wake, watch_pending
 from taskq_core.clock import Clock
 from taskq_core.errors import BrokerError
-from taskq_core.service import jittered
+from taskq_core.service.loop import jittered
 from taskq_core.wire import QueueKeys
 from taskq_core.worker.fetcher import Fetcher, Turn
 from taskq_core.worker.lookout import Lookout

@@ -25,7 +25,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from taskq_core.app import TaskQ
-from taskq_core.blocking import DaemonThreads
 from taskq_core.broker import operations
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.connection import ANSWER_TIMEOUT_S
@@ -33,14 +32,16 @@ from taskq_core.broker.lanes import Lane
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.clock import SYSTEM_CLOCK, Clock, RedisClock
 from taskq_core.errors import BrokerError, TaskQError
-from taskq_core.health import HealthServer, open_health_server
-from taskq_core.ids import worker_token
-from taskq_core.lifespan import Lifespan
-from taskq_core.reconcile import FindingKind
-from taskq_core.service import serve
+from taskq_core.execution.lifespan import Lifespan
+from taskq_core.inspector.reconcile import FindingKind
+from taskq_core.inspector.worker_control import WorkerAction, request_for
+from taskq_core.service.blocking import DaemonThreads
+from taskq_core.service.health import HealthServer, open_health_server
+from taskq_core.service.loop import serve
+from taskq_core.service.user_code import abandon, unlisted
 from taskq_core.telemetry import WorkerMetrics, gauges
-from taskq_core.user_code import abandon, unlisted
 from taskq_core.wire import QueueKeys, QueueOrder, ServerInfo, TaskMessage
+from taskq_core.wire.ids import worker_token
 from taskq_core.worker.adviser import Adviser
 from taskq_core.worker.aggregator import AT_ONCE, Aggregator
 from taskq_core.worker.burst import Burst
@@ -79,7 +80,6 @@ from taskq_core.worker.subscriber import Subscriber
 from taskq_core.worker.takeover import Takeover
 from taskq_core.worker.tally import Tally
 from taskq_core.worker.waker import Waker, Watcher
-from taskq_core.worker_control import WorkerAction, request_for
 
 if TYPE_CHECKING:
     from taskq_core.scheduler import Scheduler

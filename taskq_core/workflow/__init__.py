@@ -5,22 +5,11 @@
 script that settles them (`_flow` in `broker/lua`).
 """
 
-from taskq_core.workflow.canvas import (
-    Canvas,
-    Chain,
-    Group,
-    OnFailure,
-    PartialCanvas,
-    Single,
-    StepFailure,
-    chain,
-    chord,
-    group,
-    step,
-)
-from taskq_core.workflow.handle import WorkflowHandle
-from taskq_core.workflow.named import After, Workflow, after
-from taskq_core.workflow.records import StepInfo, StepState, WorkflowGraph, WorkflowInfo, WorkflowState
+from taskq_core.handles.workflow import WorkflowHandle
+from taskq_core.handles.workflow_records import StepInfo, StepState, WorkflowGraph, WorkflowInfo, WorkflowState
+from taskq_core.tasks.canvas import Canvas, Chain, Group, PartialCanvas, Single, chain, chord, group, step
+from taskq_core.tasks.named import After, Workflow, after
+from taskq_core.tasks.step_options import OnFailure, StepFailure
 
 __all__ = [
     "After",

@@ -12,9 +12,11 @@ from itertools import chain, islice
 from typing import Any
 
 from taskq_core.broker.operations import BATCH_BYTES, BATCH_MAX
+from taskq_core.broker.steps import Steps, T, afollow, follow
 from taskq_core.client import AsyncClient, Client
-from taskq_core.commits import TransactionHook
-from taskq_core.context import current_task
+from taskq_core.client.commits import TransactionHook
+from taskq_core.client.outbox import OutboxSender
+from taskq_core.client.preparer import Preparer
 from taskq_core.errors import (
     BrokerAuthenticationError,
     BrokerError,
@@ -25,21 +27,19 @@ from taskq_core.errors import (
     WorkflowNotSentError,
     WorkflowTimeoutError,
 )
-from taskq_core.events import FIRST_LOOK_S, LAST_LOOK_S
-from taskq_core.ids import new_task_id
-from taskq_core.outbox import OutboxSender
-from taskq_core.outcomes import Ear
-from taskq_core.preparer import Preparer
+from taskq_core.execution.context import current_task
+from taskq_core.handles.events import FIRST_LOOK_S, LAST_LOOK_S
+from taskq_core.handles.outcomes import Ear
+from taskq_core.handles.workflow import WorkflowHandle
+from taskq_core.handles.workflow_records import WorkflowGraph
 from taskq_core.settings import Duration, seconds
-from taskq_core.steps import Steps, T, afollow, follow
-from taskq_core.task import Signature
+from taskq_core.tasks.canvas import Part, Signature
+from taskq_core.tasks.step_options import About
 from taskq_core.telemetry import ProducerSpan
 from taskq_core.wire import validate_queue_name, validate_task_id
-from taskq_core.workflow.canvas import About, Part
+from taskq_core.wire.ids import new_task_id
 from taskq_core.workflow.graph import Graph, build
-from taskq_core.workflow.handle import WorkflowHandle
 from taskq_core.workflow.reading import NOT_YET, ask_cancel, ask_graph, ask_result, ask_retry
-from taskq_core.workflow.records import WorkflowGraph
 from taskq_core.workflow.sending import WORKFLOW, WORKFLOW_QUEUE, Growing, Outgoing, home_of
 from taskq_core.workflow.unserved import WorkerCheck
 

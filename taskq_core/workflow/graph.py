@@ -7,9 +7,9 @@ from typing import Any
 
 from taskq_core.codec import Later
 from taskq_core.errors import WorkflowDefinitionError
-from taskq_core.task import PartialSignature, Signature
-from taskq_core.workflow.canvas import About, Callbacks, Chain, Group, OnFailure, Part, Single, check_call, check_takes
-from taskq_core.workflow.named import NamedStep, Workflow, given_by
+from taskq_core.tasks.canvas import Chain, Group, Part, PartialSignature, Signature, Single, check_takes
+from taskq_core.tasks.named import NamedStep, Workflow, given_by
+from taskq_core.tasks.step_options import About, Callbacks, OnFailure, check_call
 
 NODES_MAX = 10_000
 """Most nodes of a workflow: steps, and groups of any number of signatures."""

@@ -21,8 +21,10 @@ from taskq_core.broker.operations import (
     retry_steps,
     revoke_steps,
 )
+from taskq_core.broker.steps import Steps
 from taskq_core.clock import utc_datetime
 from taskq_core.codec import decode_result
+from taskq_core.codec.oversized import OversizedResult, read_oversized
 from taskq_core.errors import (
     ResultTooLargeError,
     WireFormatError,
@@ -31,11 +33,9 @@ from taskq_core.errors import (
     WorkflowFailedError,
     WorkflowNotFoundError,
 )
-from taskq_core.oversized import OversizedResult, read_oversized
-from taskq_core.steps import Steps
+from taskq_core.handles.workflow_records import StepInfo, StepState, WorkflowGraph, WorkflowInfo, WorkflowState, counted
 from taskq_core.wire import Keys, QueueKeys, decode_message
 from taskq_core.workflow.graph import FAILED, STOP
-from taskq_core.workflow.records import StepInfo, StepState, WorkflowGraph, WorkflowInfo, WorkflowState, counted
 
 NOT_YET = object()
 """What `ask_result` returns of a workflow that has not ended."""

@@ -19,19 +19,20 @@ from taskq_core.broker.operations import (
     create_workflow,
     grow_group,
 )
+from taskq_core.client.outbox import OutboxRow
+from taskq_core.client.preparer import PAYLOAD_MAX, Preparer
 from taskq_core.codec import Later
-from taskq_core.context import TaskContext
 from taskq_core.errors import PayloadTooLargeError, TaskArgumentsError, WorkflowDefinitionError, WorkflowError
-from taskq_core.ids import new_token
-from taskq_core.options import TaskOptions
-from taskq_core.outbox import OutboxRow
-from taskq_core.plan import Plan
-from taskq_core.preparer import PAYLOAD_MAX, Preparer
-from taskq_core.remote import RemoteTask
-from taskq_core.task import BaseTask, Signature, Task
+from taskq_core.execution.context import TaskContext
+from taskq_core.tasks.base import BaseTask
+from taskq_core.tasks.canvas import Again, Signature
+from taskq_core.tasks.options import TaskOptions
+from taskq_core.tasks.plan import Plan
+from taskq_core.tasks.remote import RemoteTask
+from taskq_core.tasks.task import Task
 from taskq_core.telemetry import LINKS, LINKS_MAX, NO_RUN, Carrier, ProducerSpan
 from taskq_core.wire import QueueKeys
-from taskq_core.workflow.canvas import Again
+from taskq_core.wire.ids import new_token
 from taskq_core.workflow.graph import FAILED, Failure, Graph, Node, Result
 
 STEP_KEPT_S = 86_400

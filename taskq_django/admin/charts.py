@@ -15,7 +15,7 @@ from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 
 from taskq_core import TaskState
-from taskq_core.dashboard import STATES, DayRow
+from taskq_core.views import STATES, DayRow
 from taskq_django.admin.task_filters import STATE_NAMES
 from taskq_django.admin.wording import number, per_cent
 

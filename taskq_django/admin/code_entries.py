@@ -14,10 +14,10 @@ from django.http import HttpRequest
 from taskq_core import BrokerError, ConfigurationError, TaskQError
 from taskq_core import PeriodicTask as Entry
 from taskq_core.broker import operations
+from taskq_core.broker.steps import ask
 from taskq_core.inspector import Inspector, PeriodicEntryInfo
 from taskq_core.inspector.entry_call import entry_call
-from taskq_core.runtime_schedules import RuntimeSchedules
-from taskq_core.steps import ask
+from taskq_core.inspector.runtime_schedules import RuntimeSchedules
 from taskq_django.app import taskq
 from taskq_django.models import PeriodicTask
 

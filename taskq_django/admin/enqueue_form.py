@@ -25,7 +25,7 @@ from django.utils.translation import gettext_lazy
 
 from taskq_core import ConfigurationError, PayloadError, Signature
 from taskq_core.codec import Parameter, decode_payload
-from taskq_core.task import Task
+from taskq_core.tasks.task import Task
 from taskq_core.wire import validate_task_id
 
 ARGUMENT = "arg_"

@@ -13,8 +13,8 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
 from taskq_core import BrokerError, ConfigurationError, TaskArgumentsError, TaskQError
-from taskq_core.dashboard import signature_of, summary_of
-from taskq_core.task import Task as TaskFunction
+from taskq_core.tasks.task import Task as TaskFunction
+from taskq_core.views import signature_of, summary_of
 from taskq_django.admin.enqueue_form import ARGUMENT, EnqueueForm
 from taskq_django.admin.task_actions import TaskActions
 from taskq_django.admin.task_rows import key_of

@@ -5,7 +5,7 @@ from gettext import NullTranslations
 
 from django.utils import translation
 
-from taskq_core.language import told_in
+from taskq_core.settings.language import told_in
 
 
 class _Active(NullTranslations):

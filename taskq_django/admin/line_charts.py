@@ -9,7 +9,7 @@ from django.utils.safestring import SafeString
 from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
 
-from taskq_core.dashboard import QueueSeries, Sample, line_path, scale_top
+from taskq_core.views import QueueSeries, Sample, line_path, scale_top
 from taskq_django.admin.wording import span
 
 RECENT = timedelta(hours=1)

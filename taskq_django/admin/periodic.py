@@ -25,8 +25,8 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext, ngettext_lazy, override
 
 from taskq_core import BrokerUnavailableError, EnqueueError, TaskQError
-from taskq_core.cron import with_zone
 from taskq_core.inspector import Inspector
+from taskq_core.wire.cron import with_zone
 from taskq_django.admin.actions import confirmed_action
 from taskq_django.admin.base import BaseAdmin, TableAdminMixin, is_row_key
 from taskq_django.admin.code_entries import CODE_KEY, SOURCE_VAR, PeriodicTaskList, code_rows

@@ -13,7 +13,6 @@ from django.utils.translation import gettext_lazy, ngettext, override
 
 from taskq_core import BrokerError, TaskState
 from taskq_core.clock import SYSTEM_CLOCK
-from taskq_core.dashboard import STATES
 from taskq_core.errors import (
     BrokerReplyError,
     QueueNotEmptyError,
@@ -23,6 +22,7 @@ from taskq_core.errors import (
     QueueStateError,
 )
 from taskq_core.inspector import Inspector
+from taskq_core.views import STATES
 from taskq_django.admin.rows import PickedRows, Rows
 from taskq_django.admin.task_filters import STATE_NAMES
 from taskq_django.admin.wording import number

@@ -11,8 +11,8 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext, pgettext_lazy
 
 from taskq_core import TaskState
-from taskq_core.dashboard import DAYS_CHOICES, STATES, QueueDetail, QueueStatus
 from taskq_core.inspector import LISTED_STATES
+from taskq_core.views import DAYS_CHOICES, STATES, QueueDetail, QueueStatus
 from taskq_django.admin.charts import history_chart, state_bar, swatch
 from taskq_django.admin.line_charts import recent_charts
 from taskq_django.admin.task_filters import STATE_NAMES

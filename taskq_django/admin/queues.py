@@ -14,9 +14,9 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext, ngettext_lazy
 
 from taskq_core import BrokerError, ConfigurationError, TaskState
-from taskq_core.dashboard import DAYS_CHOICES, Dashboard, QueuesOverview, QueueStatus
 from taskq_core.errors import QueueNotFoundError
 from taskq_core.inspector import Inspector
+from taskq_core.views import DAYS_CHOICES, Dashboard, QueuesOverview, QueueStatus
 from taskq_django.admin.actions import confirmed_action
 from taskq_django.admin.base import BaseAdmin, RedisAdminMixin
 from taskq_django.admin.charts import history_chart

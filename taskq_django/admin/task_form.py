@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from taskq_core import PayloadError, TaskInfo
-from taskq_core.dashboard import digest, edited_payload, is_editable
+from taskq_core.views import digest, edited_payload, is_editable
 from taskq_django.admin.task_page import blob
 from taskq_django.app import taskq
 from taskq_django.models import Task

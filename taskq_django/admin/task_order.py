@@ -6,8 +6,8 @@ from typing import Any
 
 from taskq_core import TaskInfo, TaskState
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
-from taskq_core.dashboard import TaskRecord
 from taskq_core.inspector import LISTED_STATES
+from taskq_core.views import TaskRecord
 
 _ENDED = (TaskState.ARCHIVED, TaskState.COMPLETED)
 

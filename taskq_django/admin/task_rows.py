@@ -11,10 +11,10 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from taskq_core import ConfigurationError, TaskInfo, TaskNotFoundError, TaskState
-from taskq_core.dashboard import Dashboard, TaskFilter, TaskRecord, TaskSearch, TaskSelection, selection_of
 from taskq_core.errors import QueueNotFoundError
-from taskq_core.ids import worker_token
 from taskq_core.inspector import PAGE_SIZE_MAX, Inspector, QueueInfo, total_of
+from taskq_core.views import Dashboard, TaskFilter, TaskRecord, TaskSearch, TaskSelection, selection_of
+from taskq_core.wire.ids import worker_token
 from taskq_django.admin.rows import Rows
 from taskq_django.admin.task_order import SORTS, in_order, token_of
 from taskq_django.app import taskq

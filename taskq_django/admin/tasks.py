@@ -10,8 +10,8 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext_lazy
 
 from taskq_core import TaskQError
-from taskq_core.dashboard import is_editable
 from taskq_core.inspector import Inspector, QueueInfo, UnreadableTask
+from taskq_core.views import is_editable
 from taskq_django.admin.base import BaseAdmin
 from taskq_django.admin.change_list import CURSOR_VAR
 from taskq_django.admin.enqueue_page import EnqueuePage

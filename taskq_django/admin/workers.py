@@ -12,8 +12,8 @@ from django.utils.translation import gettext as _now
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext, pgettext_lazy
 
-from taskq_core.dashboard import Dashboard, QueueWeight, RunningRow, WorkerRow, WorkersOverview
 from taskq_core.inspector import Inspector
+from taskq_core.views import Dashboard, QueueWeight, RunningRow, WorkerRow, WorkersOverview
 from taskq_django.admin.base import BaseAdmin, RedisAdminMixin
 from taskq_django.admin.sorting import SortedRows
 from taskq_django.admin.task_page import moment, when

@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _now
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import pgettext_lazy
 
-from taskq_core.dashboard import MemberRow, StepDetail, has_task
+from taskq_core.views import MemberRow, StepDetail, has_task
 from taskq_core.workflow import StepInfo, WorkflowState
 from taskq_django.admin import workflow_words as words
 from taskq_django.admin.base import MixinBase

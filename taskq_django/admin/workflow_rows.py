@@ -7,7 +7,9 @@ from typing import Any
 from django.utils.translation import gettext as _
 
 from taskq_core import ConfigurationError
-from taskq_core.dashboard import (
+from taskq_core.errors import BrokerReplyError, QueueNotFoundError, WorkflowDamagedError, WorkflowNotFoundError
+from taskq_core.inspector import Inspector
+from taskq_core.views import (
     WORKFLOW_SCAN_MAX,
     WORKFLOWS_MAX,
     Dashboard,
@@ -17,8 +19,6 @@ from taskq_core.dashboard import (
     WorkflowRow,
     WorkflowSearch,
 )
-from taskq_core.errors import BrokerReplyError, QueueNotFoundError, WorkflowDamagedError, WorkflowNotFoundError
-from taskq_core.inspector import Inspector
 from taskq_core.workflow import WorkflowState
 from taskq_django.admin.rows import Rows
 from taskq_django.admin.task_rows import key_of, parts_of

@@ -8,7 +8,7 @@ from django.utils.safestring import SafeString, mark_safe
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext, pgettext_lazy
 
-from taskq_core.dashboard import MemberRow, WorkflowDetail, graph_svg
+from taskq_core.views import MemberRow, WorkflowDetail, graph_svg
 from taskq_core.workflow import StepInfo, StepState, WorkflowState
 from taskq_django.admin.wording import number
 from taskq_django.admin.wording import step_state as step_words

@@ -9,8 +9,8 @@ from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
 from taskq_core import WorkflowError
-from taskq_core.dashboard import MEMBERS_MAX, Dashboard, WorkflowCounts
 from taskq_core.inspector import Inspector
+from taskq_core.views import MEMBERS_MAX, Dashboard, WorkflowCounts
 from taskq_django.admin.base import BaseAdmin
 from taskq_django.admin.change_list import CURSOR_VAR
 from taskq_django.admin.wording import Links

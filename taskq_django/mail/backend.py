@@ -13,7 +13,7 @@ from django.core.mail.backends.base import BaseEmailBackend
 from django.utils.module_loading import import_string
 
 from taskq_core import EnqueueError, PayloadTooLargeError, Signature, SkipRetry
-from taskq_core.preparer import PAYLOAD_MAX
+from taskq_core.client.preparer import PAYLOAD_MAX
 from taskq_django.app import taskq
 from taskq_django.mail.record import Mail, to_message, to_record
 

@@ -10,8 +10,8 @@ from types import MappingProxyType
 from typing import Any
 
 from taskq_core import ConfigurationError
-from taskq_core.options import TaskOptionsDict, task_options
 from taskq_core.settings import unknown
+from taskq_core.tasks.options import TaskOptionsDict, task_options
 from taskq_core.wire import validate_queue_name
 
 PATHS = ("taskq_django.TaskQBackend", "taskq_django.tasks_backend.backend.TaskQBackend")

@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 from taskq_core import Discard, PayloadError, Snooze, Task, TaskContext, TaskHandle, TaskInfo, TaskQError
-from taskq_core.attempts import class_path, origin_of, traceback_text
 from taskq_core.codec import References
-from taskq_core.options import TaskOptions, task_options
+from taskq_core.handles.attempts import class_path, origin_of, traceback_text
+from taskq_core.tasks.options import TaskOptions, task_options
 from taskq_core.telemetry import Outcome
 from taskq_django.app import taskq
 from taskq_django.tasks_backend import framework

@@ -11,7 +11,7 @@ from asgiref.sync import sync_to_async
 from django.dispatch import Signal
 
 from taskq_core import TaskHandle
-from taskq_core.observer import Observer
+from taskq_core.tasks.observer import Observer
 from taskq_django.tasks_backend.framework import AnyResult, task_enqueued
 
 logger = logging.getLogger("taskq.django")

@@ -6,9 +6,9 @@ from datetime import datetime, timedelta
 from typing import Any, Self
 
 from taskq_core import ConfigurationError, Unique
-from taskq_core.options import check_call_options
-from taskq_core.retry import RetryDelay
 from taskq_core.settings import Duration
+from taskq_core.tasks.options import check_call_options
+from taskq_core.tasks.retry import RetryDelay
 from taskq_django.tasks_backend.framework import AnyTask, InvalidTask
 from taskq_django.tasks_backend.options import TASK_OPTIONS
 

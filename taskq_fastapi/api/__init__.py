@@ -4,7 +4,7 @@
 
     app.include_router(taskq_router(taskq, dependencies=[Depends(operator)]), prefix="/taskq")
 
-What it answers is what `taskq_core.dashboard` and the inspector tell, as typed models; errors are problem documents
+What it answers is what `taskq_core.views` and the inspector tell, as typed models; errors are problem documents
 (RFC 9457). It is closed unless it is told who may ask, shows no payloads unless it is told to, and notes every change
 in the logger `taskq.audit`.
 """
@@ -15,8 +15,8 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request
 
 from taskq_core import ConfigurationError, TaskQ
-from taskq_core.dashboard import AsyncDashboard
 from taskq_core.inspector import AsyncInspector
+from taskq_core.views import AsyncDashboard
 from taskq_fastapi.api.access import Allowed, Redact, Who, access
 from taskq_fastapi.api.bulk_routes import add_bulk_routes
 from taskq_fastapi.api.limit_routes import add_limit_routes

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from fastapi import Depends, HTTPException, Request
 
 from taskq_core import ConfigurationError
-from taskq_core.limits import HEADER as LIMITS
+from taskq_core.tasks.limits import HEADER as LIMITS
 
 logger = logging.getLogger("taskq.fastapi")
 audit_logger = logging.getLogger("taskq.audit")

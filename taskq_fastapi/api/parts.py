@@ -8,8 +8,8 @@ from typing import Annotated
 from fastapi import Path, Query
 from starlette.convertors import Convertor, register_url_convertor
 
-from taskq_core.dashboard import AsyncDashboard
 from taskq_core.inspector import PAGE_SIZE_MAX, AsyncInspector
+from taskq_core.views import AsyncDashboard
 from taskq_fastapi.api.access import Access
 
 BULK_S = 1.0

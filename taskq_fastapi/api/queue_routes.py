@@ -9,9 +9,9 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from taskq_core.clock import utc_datetime
-from taskq_core.dashboard import LONGEST_SPAN
 from taskq_core.errors import QueueNotPausedError, QueuePausedError
 from taskq_core.inspector import PAGE_SIZE_MAX
+from taskq_core.views import LONGEST_SPAN
 from taskq_core.wire import TaskState
 from taskq_fastapi.api import models
 from taskq_fastapi.api.access import Audit

@@ -14,9 +14,9 @@ from fastapi import HTTPException
 
 from taskq_core import BrokerError, ConfigurationError
 from taskq_core.broker import operations
+from taskq_core.broker.steps import ask
 from taskq_core.inspector import AsyncInspector
 from taskq_core.inspector.known import known_queue
-from taskq_core.steps import ask
 from taskq_fastapi.api import models
 from taskq_fastapi.api.access import Audit
 

@@ -9,9 +9,9 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
 from taskq_core import ConfigurationError
-from taskq_core.dashboard import TaskFilter
 from taskq_core.errors import TaskStateError
 from taskq_core.inspector import TaskAction, TaskPage, UnreadableTask
+from taskq_core.views import TaskFilter
 from taskq_core.wire import TaskState
 from taskq_fastapi.api import models
 from taskq_fastapi.api.access import Audit, Shown

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Path, Query
 from pydantic import BaseModel, ConfigDict
 
 from taskq_core import TaskQ
-from taskq_core.dashboard import MEMBERS_MAX, WorkflowDetail, WorkflowFilter
+from taskq_core.views import MEMBERS_MAX, WorkflowDetail, WorkflowFilter
 from taskq_core.workflow import WorkflowState
 from taskq_fastapi.api import models
 from taskq_fastapi.api.access import Audit, Shown

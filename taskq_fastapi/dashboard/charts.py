@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from taskq_core.dashboard import Points, Sample, line_path, scale_top
-from taskq_core.language import gettext, marked
+from taskq_core.settings.language import gettext, marked
+from taskq_core.views import Points, Sample, line_path, scale_top
 from taskq_core.wire import TaskState
 from taskq_fastapi.dashboard import wording
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from taskq_core.errors import TaskQError
-from taskq_core.language import gettext
+from taskq_core.settings.language import gettext
 
 
 class BadRequestError(TaskQError, ValueError):

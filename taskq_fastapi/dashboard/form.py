@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from taskq_core.language import gettext
+from taskq_core.settings.language import gettext
 from taskq_fastapi.dashboard.errors import BadRequestError
 
 FIELDS_MAX = 20_000

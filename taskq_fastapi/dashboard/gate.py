@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from taskq_core.language import told_in
+from taskq_core.settings.language import told_in
 from taskq_fastapi.dashboard.languages import catalogue, language_of
 from taskq_fastapi.dashboard.refusals import told_of_too_many
 from taskq_fastapi.dashboard.site import secured

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from taskq_core.errors import BrokerError, TaskQError
-from taskq_core.language import marked, told_in
+from taskq_core.settings.language import marked, told_in
 from taskq_fastapi.dashboard.languages import catalogue
 from taskq_fastapi.dashboard.refusals import told
 from taskq_fastapi.streams import FULL_MS, QUIET_S, RECONNECT_MS

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from taskq_core import ConfigurationError
-from taskq_core.language import gettext, pmarked
+from taskq_core.settings.language import gettext, pmarked
 
 
 class Role(StrEnum):

@@ -5,7 +5,7 @@ A cookie keeps it.
 
 from dataclasses import dataclass
 
-from taskq_core.language import pmarked
+from taskq_core.settings.language import pmarked
 from taskq_fastapi.dashboard.errors import BadRequestError, unknown_choice
 from taskq_fastapi.dashboard.form import Form, parsed
 

@@ -17,8 +17,8 @@ from urllib.parse import unquote, urlencode, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from taskq_core import ConfigurationError, TaskQError
-from taskq_core.dashboard import Points
-from taskq_core.language import gettext, marked
+from taskq_core.settings.language import gettext, marked
+from taskq_core.views import Points
 from taskq_fastapi.dashboard.charts import Measure
 
 TIMEOUT_S = 5.0

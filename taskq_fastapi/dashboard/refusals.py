@@ -19,7 +19,7 @@ from taskq_core.errors import (
     WorkerNotFoundError,
     WorkflowNotFoundError,
 )
-from taskq_core.language import gettext, marked, pgettext
+from taskq_core.settings.language import gettext, marked, pgettext
 from taskq_fastapi.throttle import TooManyError
 
 _TEXTS: dict[type[TaskQError], str] = {

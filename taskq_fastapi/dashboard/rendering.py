@@ -10,9 +10,9 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from taskq_core.dashboard import STATES
-from taskq_core.dashboard.telling import step_state
-from taskq_core.language import gettext, ngettext, pgettext
+from taskq_core.settings.language import gettext, ngettext, pgettext
+from taskq_core.views import STATES
+from taskq_core.views.telling import step_state
 from taskq_fastapi.dashboard import wording
 from taskq_fastapi.dashboard.assets import Assets
 from taskq_fastapi.dashboard.task_words import roughly

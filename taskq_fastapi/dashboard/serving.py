@@ -16,8 +16,8 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from taskq_core import ConfigurationError, TaskQ
-from taskq_core.language import gettext, told_in
-from taskq_core.port import is_loopback, names_this_machine
+from taskq_core.service.port import is_loopback, names_this_machine
+from taskq_core.settings.language import gettext, told_in
 from taskq_fastapi.dashboard import Login, taskq_dashboard
 from taskq_fastapi.dashboard.languages import catalogue, language_of
 from taskq_fastapi.lifespan import taskq_lifespan

@@ -11,7 +11,6 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from taskq_core import BrokerError, ConfigurationError, TaskQ, TaskQError
-from taskq_core.dashboard import AsyncDashboard
 from taskq_core.errors import (
     EntryNotFoundError,
     QueueNotFoundError,
@@ -20,7 +19,8 @@ from taskq_core.errors import (
     WorkflowNotFoundError,
 )
 from taskq_core.inspector import AsyncInspector
-from taskq_core.language import gettext, pgettext, pmarked, told_in
+from taskq_core.settings.language import gettext, pgettext, pmarked, told_in
+from taskq_core.views import AsyncDashboard
 from taskq_fastapi.api.access import Audit, Redact, audit_logger
 from taskq_fastapi.api.origin import is_from_elsewhere
 from taskq_fastapi.closed import refusal

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import quote, unquote
 
-from taskq_core.dashboard import RunningRow, TaskRecord, WorkersOverview, is_orphaned
-from taskq_core.dashboard.words import actions_for
+from taskq_core.handles.records import TaskInfo
 from taskq_core.inspector import TaskAction, TaskRef, UnreadableTask
-from taskq_core.language import gettext, marked, pmarked
-from taskq_core.records import TaskInfo
+from taskq_core.settings.language import gettext, marked, pmarked
+from taskq_core.views import RunningRow, TaskRecord, WorkersOverview, is_orphaned
+from taskq_core.views.words import actions_for
 from taskq_core.wire import TaskState
 from taskq_fastapi.dashboard.blobs import Blob, listed, listed_result
 from taskq_fastapi.dashboard.errors import BadRequestError

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
-from taskq_core.language import gettext, marked
+from taskq_core.settings.language import gettext, marked
 
 _UNITS = (
     (86_400, marked("%(count)s d")),

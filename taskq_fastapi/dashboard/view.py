@@ -10,8 +10,8 @@ from urllib.parse import urlencode
 from starlette.requests import Request
 
 from taskq_core import TaskQ
-from taskq_core.dashboard import AsyncDashboard
 from taskq_core.inspector import AsyncInspector
+from taskq_core.views import AsyncDashboard
 from taskq_fastapi.api.access import Redact
 from taskq_fastapi.api.access import Shown as ShownOfTasks
 from taskq_fastapi.dashboard import flash, forgery, preferences

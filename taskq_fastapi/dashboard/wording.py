@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from taskq_core.dashboard import telling
-from taskq_core.language import gettext
+from taskq_core.settings.language import gettext
+from taskq_core.views import telling
 from taskq_core.wire import TaskState
 
 NONE = "-"

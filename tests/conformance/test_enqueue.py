@@ -13,8 +13,8 @@ from taskq_core import ConfigurationError, TaskQ
 from taskq_core.broker import operations as ops
 from taskq_core.broker.operations import NewTask, Outcome, ReceiptLane
 from taskq_core.errors import BrokerReplyError, BrokerUnavailableError
-from taskq_core.ids import new_token
 from taskq_core.wire import Keys, TaskState, parse_duration
+from taskq_core.wire.ids import new_token
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
 from tests.rows import rows
 

@@ -13,6 +13,7 @@ import pytest
 
 from taskq_core.broker import operations as ops
 from taskq_core.broker.operations import Action
+from taskq_core.broker.steps import Steps, ask
 from taskq_core.errors import (
     ConfigurationError,
     QueueNotEmptyError,
@@ -24,7 +25,6 @@ from taskq_core.errors import (
 )
 from taskq_core.inspector import bulk, change, look, move, presence, removal, schedules, search
 from taskq_core.settings import ArchiveLimits
-from taskq_core.steps import Steps, ask
 from taskq_core.wire import TaskState, build_message, decode_message, encode_message
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
 from tests.conformance.test_states import by_name, check_expiry, compare, expected, load, of, theirs

@@ -5,7 +5,7 @@ import pytest
 from taskq_core.broker import operations as ops
 from taskq_core.broker.operations import NewTask, ReceiptLane, WorkflowPart
 from taskq_core.errors import BrokerReplyError
-from taskq_core.ids import new_token
+from taskq_core.wire.ids import new_token
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
 from tests.rows import rows
 

@@ -20,7 +20,7 @@ import pytest
 from taskq_core.app import TaskQ
 from taskq_core.broker import operations as ops
 from taskq_core.broker.operations import CombineCode, EnqueueCode, GroupCheck, NewTask, Outcome, Settlement, Verdict
-from taskq_core.bulk import BulkResult
+from taskq_core.client.bulk import BulkResult
 from taskq_core.errors import ConfigurationError, DuplicateTaskError, TaskIdConflictError, WireFormatError
 from taskq_core.wire import (
     OptionKind,

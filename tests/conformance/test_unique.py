@@ -9,7 +9,7 @@ from taskq_core.broker import operations as ops
 from taskq_core.broker.operations import Action, NewTask, Outcome, Settlement
 from taskq_core.errors import ConfigurationError
 from taskq_core.inspector import change, move, removal
-from taskq_core.reconcile import FindingKind, reconcile, run
+from taskq_core.inspector.reconcile import FindingKind, reconcile, run
 from taskq_core.wire import (
     Expiry,
     TaskState,

@@ -7,9 +7,9 @@ import pytest
 
 from taskq_core import ResultTooLargeError, TaskQ, WorkflowFailedError, chain, chord, group
 from taskq_core.broker import operations as ops
-from taskq_core.dashboard import Dashboard
 from taskq_core.inspector import Inspector
 from taskq_core.testing import adrain
+from taskq_core.views import Dashboard
 from taskq_core.wire import TaskState
 from taskq_core.workflow import StepFailure, StepState, Workflow
 from tests.conformance.stores import NOW_NS, Broker

@@ -8,9 +8,9 @@ from contextlib import suppress
 
 from taskq_core.broker import operations as ops
 from taskq_core.broker.operations import OK, Action, Outcome, ReceiptLane, Recovery, Verdict
+from taskq_core.broker.steps import Steps
+from taskq_core.client.moving import finish, move
 from taskq_core.errors import BrokerReplyError
-from taskq_core.moving import finish, move
-from taskq_core.steps import Steps
 from tests.model.scenes import GRACE_S, LEADER_MS, LEASE_S, SCENES, Scene
 
 Actor = Callable[[Scene, str], Iterator[None]]

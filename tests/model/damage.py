@@ -11,9 +11,9 @@ from hypothesis.stateful import rule
 
 from taskq_core.broker import operations as ops
 from taskq_core.broker.operations import Operation
-from taskq_core.moving import finish
-from taskq_core.reconcile import ReconcileReport, reconcile, run
-from taskq_core.steps import follow
+from taskq_core.broker.steps import follow
+from taskq_core.client.moving import finish
+from taskq_core.inspector.reconcile import ReconcileReport, reconcile, run
 from tests.model.asking import GRACE_S, LEADER_S, QUEUES, STATES, Asking, ids
 from tests.model.world import Value, observe, read, text
 

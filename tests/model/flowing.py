@@ -16,10 +16,10 @@ from taskq_core.broker import operations as ops
 from taskq_core.broker.operations import Operation, Outcome, Settlement, ToCarry
 from taskq_core.broker.scripts import Script
 from taskq_core.broker.sync import SyncRunner
+from taskq_core.handles.workflow_records import StepState, WorkflowState
 from taskq_core.settings import ArchiveLimits
 from taskq_core.wire import Keys, QueueKeys
 from taskq_core.workflow.carrying import Sweep, carry
-from taskq_core.workflow.records import StepState, WorkflowState
 
 T = TypeVar("T")
 

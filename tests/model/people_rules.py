@@ -7,7 +7,7 @@ from hypothesis.stateful import precondition, rule
 
 from taskq_core.broker import operations as ops
 from taskq_core.broker.operations import Action
-from taskq_core.moving import _addressed
+from taskq_core.client.moving import _addressed
 from taskq_core.wire import TaskState
 from tests.model.asking import (
     ARCHIVE,

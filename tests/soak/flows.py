@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from taskq_core import Concurrency, Workflow, chain, chord, current_task, group
-from taskq_core.task import Signature
+from taskq_core.tasks.canvas import Signature
 from taskq_core.workflow import StepFailure
 from tests.soak import program
 from tests.soak.limits import LIMITS, Places

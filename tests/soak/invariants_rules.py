@@ -4,7 +4,7 @@ import itertools
 import math
 from collections import defaultdict
 
-from taskq_core.expiry import EXPIRED_TEXT
+from taskq_core.handles.expiry import EXPIRED_TEXT
 from tests.soak.evidence import Evidence, Verdict
 from tests.soak.ledger import Task
 from tests.soak.limits import LETTERED, WALKS

@@ -4,7 +4,7 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
-from taskq_core.task import Signature
+from taskq_core.tasks.canvas import Signature
 from tests.soak import program, rules
 from tests.soak.flows import SHORT_S, Shape, Shapes
 

@@ -6,8 +6,8 @@ from contextlib import suppress
 
 from taskq_core import Concurrency, RateLimit, TaskContext, TaskSequence, Unique, current_task
 from taskq_core.errors import TaskQError
+from taskq_core.handles.records import TaskInfo
 from taskq_core.inspector import Inspector
-from taskq_core.records import TaskInfo
 from tests.soak import program
 from tests.soak.limits import LIMITS, Bucket, Places, Window
 from tests.soak.program import KEPT_S, ExpectedFailureError, app

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from taskq_core.periodic import Firing, FiringOutcome
 from taskq_core.scheduler import SchedulerConfig, SchedulerListener, run_scheduler
+from taskq_core.tasks.periodic import Firing, FiringOutcome
 from tests.soak.ledger import Ledger
 from tests.soak.program import app, open_books
 

@@ -30,7 +30,7 @@ from taskq_core.errors import (
     EnqueueUnknownError,
     NotReplicatedError,
 )
-from taskq_core.task import Signature
+from taskq_core.tasks.canvas import Signature
 from taskq_core.wire import QueueKeys
 from tests.relay import HeldRequest, Relay
 from tests.soak.ledger import Ledger, read

@@ -21,7 +21,7 @@ from taskq_core import (
     TaskContext,
     TaskQ,
 )
-from taskq_core.middleware import Middleware
+from taskq_core.tasks.middleware import Middleware
 from taskq_core.worker import Worker
 from tests.redis_server import RedisServer
 from tests.rows import rows

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from taskq_core import PayloadError, TaskArgumentsError, TaskDefinitionError
-from taskq_core.schedule_setting import schedule_lines, scheduled_entries
+from taskq_core.tasks.schedule_setting import schedule_lines, scheduled_entries
 from taskq_django import TaskQBackend, taskq
 from taskq_django import task as taskq_task
 from taskq_django.discovery import autodiscover

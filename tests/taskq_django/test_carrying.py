@@ -20,8 +20,8 @@ from django.test import AsyncRequestFactory, RequestFactory
 from django.utils import timezone, translation
 
 from taskq_core import ConfigurationError, TaskContext, TaskFilter, TaskInfo, TaskState, current_task
-from taskq_core.carrying import LANGUAGE, REQUEST_ID, TIME_ZONE, request_id
-from taskq_core.context import current
+from taskq_core.execution.context import current
+from taskq_core.execution.propagation import LANGUAGE, REQUEST_ID, TIME_ZONE, request_id
 from taskq_core.inspector import Inspector
 from taskq_core.scheduler import Scheduler
 from taskq_core.wire import ENQUEUED

@@ -1,11 +1,11 @@
-"""What an enqueue from Django costs in calls of functions. As `tests/taskq_core/test_costs.py`."""
+"""What an enqueue from Django costs in calls of functions. As `tests/taskq_core/client/test_costs.py`."""
 
 import pytest
 from django.db import connections
 
 from taskq_django import taskq
 from tests.redis_server import RedisServer
-from tests.taskq_core.test_costs import ROUNDS, Calls
+from tests.taskq_core.client.test_costs import ROUNDS, Calls
 
 
 @pytest.mark.redis

@@ -11,7 +11,7 @@ from django.db import connections, models
 from django.test.utils import CaptureQueriesContext
 
 from taskq_core import IterationError, TaskContext
-from taskq_core.sources import source_of
+from taskq_core.execution.sources import source_of
 from taskq_core.testing import Captured, capture, interrupt_after
 from taskq_django import task, taskq
 from taskq_django.iteration import CHUNK

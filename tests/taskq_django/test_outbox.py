@@ -1,6 +1,6 @@
 """What only Django's outbox has: several databases, the thread of the transaction, test cases.
 
-`tests/taskq_core/test_outbox.py` has what every outbox does.
+`tests/taskq_core/client/test_outbox.py` has what every outbox does.
 """
 
 import asyncio

@@ -11,9 +11,9 @@ from asgiref.sync import sync_to_async
 from django.core.exceptions import ValidationError
 from django.db import connection, transaction
 
-from taskq_core.periodic import EntryRuns, Firing, FiringOutcome
 from taskq_core.scheduler import Scheduler, SchedulerConfig, SchedulerListener, follower, leader
 from taskq_core.scheduler.calls import Caller
+from taskq_core.tasks.periodic import EntryRuns, Firing, FiringOutcome
 from taskq_django import task, taskq
 from taskq_django.models import PeriodicTask
 from taskq_django.schedule_table import EVERY_S, MISSING_S, DatabaseSchedule

@@ -25,7 +25,7 @@ from taskq_core import (
     TaskQ,
     TaskState,
 )
-from taskq_core.explanations import find_explanation
+from taskq_core.cli.explanations import find_explanation
 from taskq_core.inspector import Inspector
 from taskq_core.testing import Captured
 from taskq_core.testing import capture as core_capture

@@ -16,9 +16,9 @@ from django.db import connection
 
 from taskq_core import ConfigurationError, PeriodicTask, Signature
 from taskq_core.cli import running
-from taskq_core.middleware import Middleware
-from taskq_core.periodic import Firing, FiringOutcome
 from taskq_core.scheduler import Scheduler, SchedulerListener, scheduler
+from taskq_core.tasks.middleware import Middleware
+from taskq_core.tasks.periodic import Firing, FiringOutcome
 from taskq_django import periodic, schedule, task, taskq
 from taskq_django.app import DjangoTaskQ
 from tests.redis_server import RedisServer

@@ -11,8 +11,8 @@ from django.test import Client
 from django.utils.translation import override
 
 from scripts.translations import ADMIN, LANGUAGES, problems, texts
-from taskq_core.dashboard import telling
 from taskq_core.inspector import Skip, TaskAction
+from taskq_core.views import telling
 from taskq_django import taskq
 from taskq_django.admin import wording
 from taskq_django.admin.language import told_as_active

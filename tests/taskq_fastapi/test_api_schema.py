@@ -14,12 +14,13 @@ from pydantic import BaseModel
 from schemathesis.generation.modes import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from taskq_core import TaskInfo, TaskQ, dashboard
+from taskq_core import TaskInfo, TaskQ
 from taskq_core import inspector as inspection
-from taskq_core.attempts import Attempt
-from taskq_core.dashboard import AsyncDashboard
+from taskq_core import views as dashboard
+from taskq_core.handles.attempts import Attempt
 from taskq_core.inspector import AsyncInspector
-from taskq_core.reconcile import Finding, ReconcileReport
+from taskq_core.inspector.reconcile import Finding, ReconcileReport
+from taskq_core.views import AsyncDashboard
 from taskq_core.workflow import StepInfo, WorkflowGraph, WorkflowInfo
 from taskq_fastapi.api import models
 from tests.redis_server import RedisServer

@@ -15,13 +15,13 @@ from jinja2 import nodes
 
 from scripts.translations import ADMIN, DASHBOARD, JINJA, LANGUAGES, Domain, problems, texts
 from taskq_core import TaskQ
-from taskq_core.dashboard import QueueStatus
-from taskq_core.dashboard.telling import STEP_STATES
-from taskq_core.dashboard.words import QUEUE_STATUS, TASK_STATES, WORKFLOW_STATES
 from taskq_core.doctor.node_rules import NODE_CHECKS, NODE_RULES
 from taskq_core.errors import TaskQError
 from taskq_core.inspector import AsyncInspector
-from taskq_core.language import told_in
+from taskq_core.settings.language import told_in
+from taskq_core.views import QueueStatus
+from taskq_core.views.telling import STEP_STATES
+from taskq_core.views.words import QUEUE_STATUS, TASK_STATES, WORKFLOW_STATES
 from taskq_core.wire import TaskState
 from taskq_core.workflow import StepState, WorkflowState
 from taskq_fastapi.dashboard import Role, wording

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from taskq_core import ConfigurationError, TaskQ
-from taskq_core.dashboard import line_path, scale_top
+from taskq_core.views import line_path, scale_top
 from taskq_fastapi.dashboard import taskq_dashboard
 from taskq_fastapi.dashboard.charts import MEASURES, chart
 from taskq_fastapi.dashboard.pages.metrics import CHOSEN_MOST, QUEUES_MOST

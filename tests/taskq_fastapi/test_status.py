@@ -14,10 +14,10 @@ from httpx import ASGITransport
 from httpx import AsyncClient as HttpClient
 
 from taskq_core import BrokerError, ConfigurationError, TaskContext, TaskIdConflictError, TaskQ
-from taskq_core.dashboard.status import status_of
+from taskq_core.handles.subscription import TaskFollower
 from taskq_core.inspector import Inspector
 from taskq_core.testing import adrain, drain
-from taskq_core.waiting import TaskFollower
+from taskq_core.views.status import status_of
 from taskq_fastapi import AcceptedDep, ClientDep, TaskAccepted, accepted_dep, client_dep, task_router, taskq_lifespan
 from taskq_fastapi.router import _Streams
 from taskq_fastapi.testing import capture

@@ -18,7 +18,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scop
 from sqlalchemy.pool import QueuePool
 
 from taskq_core import ConfigurationError, Signature, TaskArgumentsError, TaskNotSentError, TaskQ, chain
-from taskq_core.middleware import Middleware
+from taskq_core.tasks.middleware import Middleware
 from taskq_core.testing import adrain, capture
 from taskq_fastapi import accepted_dep
 from taskq_sqlalchemy.commits import _Hook, enqueue_after_commit

@@ -1,4 +1,4 @@
-"""What only SQLAlchemy's outbox has. `tests/taskq_core/test_outbox.py` has what every outbox does."""
+"""What only SQLAlchemy's outbox has. `tests/taskq_core/client/test_outbox.py` has what every outbox does."""
 
 import threading
 from collections.abc import AsyncIterator

@@ -29,10 +29,10 @@ from taskq_core.broker import operations
 from taskq_core.broker.roles import EVERY_QUEUE, RedisVersion, Role, rules
 from taskq_core.broker.scripts import all_scripts, load
 from taskq_core.broker.sync import SyncRunner
-from taskq_core.dashboard import Dashboard
 from taskq_core.errors import BrokerAuthenticationError
 from taskq_core.inspector import Inspector
 from taskq_core.scheduler import Scheduler
+from taskq_core.views import Dashboard
 from taskq_core.worker import Worker, WorkerConfig
 from taskq_core.workflow import WorkflowState, chain, group
 from tests.conformance.stores import redis_programs
@@ -57,11 +57,11 @@ CORE = files("taskq_core")
 LOOKS = [
     *(
         file
-        for room in ("inspector", "dashboard", "exporter")
+        for room in ("inspector", "views", "exporter")
         for file in (CORE / room).iterdir()
         if file.name.endswith(".py")
     ),
-    *(CORE / name for name in ("changing.py", "moving.py", "reconcile.py", "workflow/reading.py")),
+    *(CORE / name for name in ("client/changing.py", "client/moving.py", "workflow/reading.py")),
 ]
 """Modules of those who look and act."""
 

@@ -15,10 +15,10 @@ from taskq_core import EnqueueError, PeriodicTask, TaskQ, TaskState
 from taskq_core.broker import operations
 from taskq_core.broker.roles import Role
 from taskq_core.cli.command import main
-from taskq_core.dashboard import Dashboard
 from taskq_core.errors import BrokerAuthenticationError
 from taskq_core.exporter import Exporter
 from taskq_core.inspector import Inspector
+from taskq_core.views import Dashboard
 from taskq_core.worker import Worker, WorkerConfig
 from taskq_core.workflow import WorkflowState, chain, group
 from tests.processes.faults.front_ends import everything

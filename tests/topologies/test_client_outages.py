@@ -23,11 +23,11 @@ from taskq_core import (
 from taskq_core.broker.operations import BATCH_MAX
 from tests.redis_server import RedisServer
 from tests.relay import Relay
-from tests.taskq_core import test_back_pressure, test_bulk, test_circuit
-from tests.taskq_core.test_back_pressure import blocks, script_calls
-from tests.taskq_core.test_bulk import pending
-from tests.taskq_core.test_client import Application, _send
-from tests.taskq_core.test_late_enqueues import one, refuse_a_repeat
+from tests.taskq_core.client import test_back_pressure, test_bulk, test_circuit
+from tests.taskq_core.client.test_back_pressure import blocks, script_calls
+from tests.taskq_core.client.test_bulk import pending
+from tests.taskq_core.client.test_client import Application, _send
+from tests.taskq_core.client.test_late_enqueues import one, refuse_a_repeat
 from tests.taskq_core.worker.conftest import until
 
 pytestmark = pytest.mark.redis

@@ -6,8 +6,8 @@ import pytest
 
 from taskq_core import BrokerUnavailableError, TaskQ
 from tests.redis_server import RedisServer
-from tests.taskq_core import test_result
-from tests.taskq_core.test_events import ACTIVE, COMPLETED, PENDING, Application, told
+from tests.taskq_core.handles import test_handle as test_result
+from tests.taskq_core.handles.test_events import ACTIVE, COMPLETED, PENDING, Application, told
 
 pytestmark = pytest.mark.redis
 

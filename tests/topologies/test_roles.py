@@ -13,10 +13,10 @@ from taskq_core import EnqueueError, PeriodicTask, TaskQ, TaskQError, TaskState
 from taskq_core.broker.operations import Operation
 from taskq_core.broker.scripts import load
 from taskq_core.broker.sync import SyncRunner
-from taskq_core.dashboard import AsyncDashboard, Dashboard, TaskFilter, WorkflowFilter
 from taskq_core.errors import BrokerAuthenticationError
 from taskq_core.exporter import Exporter
 from taskq_core.inspector import AsyncInspector, Inspector
+from taskq_core.views import AsyncDashboard, Dashboard, TaskFilter, WorkflowFilter
 from taskq_core.worker import Worker, WorkerConfig
 from tests.conformance.stores import redis_programs
 from tests.processes.faults.front_ends import everything

@@ -10,11 +10,11 @@ from typing import Literal
 from taskq_core.app import TaskQ
 from taskq_core.cli.terminal.figures import DARK, LIGHT, Paces, Palette
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
-from taskq_core.dashboard import AsyncDashboard
-from taskq_core.dashboard.access import read_refusal
 from taskq_core.errors import BrokerError, BrokerUnavailableError, ConfigurationError
 from taskq_core.inspector import AsyncInspector
-from taskq_core.limits import HEADER as LIMITS
+from taskq_core.tasks.limits import HEADER as LIMITS
+from taskq_core.views import AsyncDashboard
+from taskq_core.views.access import read_refusal
 
 Theme = Literal["dark", "light"]
 REFRESH_LEAST_S, REFRESH_MOST_S = 0.2, 3600.0

@@ -6,9 +6,9 @@ from typing import Any
 from taskq_core.cli.base import failure_text
 from taskq_core.cli.terminal.dialogs import Edit, Question
 from taskq_core.cli.terminal.look import Look
-from taskq_core.dashboard import as_text, edited_payload
 from taskq_core.errors import PayloadError, TaskQError
-from taskq_core.records import TaskInfo
+from taskq_core.handles.records import TaskInfo
+from taskq_core.views import as_text, edited_payload
 
 
 async def edit_payload(look: Look[Any], task: TaskInfo) -> None:

@@ -9,7 +9,7 @@ from rich.style import Style
 from rich.text import Text
 
 from taskq_core.cli.text import clean
-from taskq_core.dashboard import QueueRow, QueueSeries
+from taskq_core.views import QueueRow, QueueSeries
 from taskq_core.wire import TaskState
 
 _HEIGHTS = "▁▂▃▄▅▆▇█"

@@ -17,7 +17,7 @@ from taskq_core.cli.terminal.places import TasksPlace
 from taskq_core.cli.terminal.table import Column, Records, Row
 from taskq_core.errors import BrokerReplyError, ConfigurationError, QueueNotFoundError
 from taskq_core.inspector import LimitInfo
-from taskq_core.limits import Concurrency, RateLimit
+from taskq_core.tasks.limits import Concurrency, RateLimit
 from taskq_core.wire import TaskState
 
 _QUEUE = Column(title="Queue", least=6, most=20)

@@ -16,8 +16,8 @@ from taskq_core.cli.terminal.figures import bar, per_second, short, shown, spark
 from taskq_core.cli.terminal.look import Look
 from taskq_core.cli.terminal.places import LimitsPlace, TasksPlace
 from taskq_core.cli.terminal.table import Column, Records, Row
-from taskq_core.dashboard import STATES, QueueRow, QueueSeries, QueuesOverview, QueueStatus
 from taskq_core.inspector.records import GROUPS_COUNTED
+from taskq_core.views import STATES, QueueRow, QueueSeries, QueuesOverview, QueueStatus
 from taskq_core.wire import TaskState
 
 SPAN = timedelta(minutes=20)

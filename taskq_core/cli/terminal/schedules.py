@@ -17,10 +17,10 @@ from taskq_core.cli.terminal.figures import shown
 from taskq_core.cli.terminal.look import Look
 from taskq_core.cli.terminal.places import SchedulePlace, TaskPlace
 from taskq_core.cli.terminal.table import Column, Records, Row, page_keys
-from taskq_core.dashboard import TaskFilter
-from taskq_core.dashboard.words import fire_question
 from taskq_core.inspector import PeriodicEntryInfo, SchedulerEvent
 from taskq_core.inspector.entry_call import entry_call
+from taskq_core.views import TaskFilter
+from taskq_core.views.words import fire_question
 
 _NEVER = datetime.max.replace(tzinfo=UTC)
 _ENTRIES = (

@@ -15,8 +15,8 @@ from taskq_core.cli.render import shown_moment, shown_size, shown_span
 from taskq_core.cli.terminal.desk import Desk
 from taskq_core.cli.terminal.figures import gauge, shown
 from taskq_core.cli.terminal.frames import TextLook
-from taskq_core.dashboard import StoreRow
 from taskq_core.doctor import Finding, Level, diagnose_nodes, read_nodes
+from taskq_core.views import StoreRow
 
 FINDINGS_S = 60.0
 """How long what is wrong with the server is not looked for anew."""

@@ -22,14 +22,6 @@ from taskq_core.cli.terminal.look import Item
 from taskq_core.cli.terminal.places import TaskPlace, TasksPlace
 from taskq_core.cli.terminal.queues import pause_or_resume
 from taskq_core.cli.terminal.table import STATE_KEYS, Column, Records, Row, page_keys
-from taskq_core.dashboard import (
-    STATES,
-    TaskFilter,
-    TaskRecord,
-    TaskSearch,
-    WorkersOverview,
-    queue_row,
-)
 from taskq_core.inspector import (
     ALLOWED_STATES,
     LISTED_STATES,
@@ -40,6 +32,14 @@ from taskq_core.inspector import (
     total_of,
 )
 from taskq_core.inspector.records import GROUPS_COUNTED
+from taskq_core.views import (
+    STATES,
+    TaskFilter,
+    TaskRecord,
+    TaskSearch,
+    WorkersOverview,
+    queue_row,
+)
 from taskq_core.wire import TaskState
 
 SCAN = 5_000

@@ -11,7 +11,7 @@ from taskq_core.cli.render import shown_rate, shown_span
 from taskq_core.cli.terminal.figures import short, shown
 from taskq_core.cli.terminal.look import Look
 from taskq_core.cli.terminal.table import Column, Records, Row
-from taskq_core.dashboard import TypeRuns, TypesOverview
+from taskq_core.views import TypeRuns, TypesOverview
 
 HOURS = (1, 6, 24)
 """Hours before the one that has begun, over which runs are told."""

@@ -13,8 +13,8 @@ from taskq_core.cli.terminal.figures import shown
 from taskq_core.cli.terminal.look import Look
 from taskq_core.cli.terminal.places import TaskPlace
 from taskq_core.cli.terminal.table import Column, Records, Row
-from taskq_core.dashboard import RunningRow, WorkerRow, WorkersOverview
 from taskq_core.inspector import TaskAction, TaskRef
+from taskq_core.views import RunningRow, WorkerRow, WorkersOverview
 from taskq_core.wire import TaskState
 
 RUNNING_MOST = 500

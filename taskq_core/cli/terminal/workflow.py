@@ -14,10 +14,10 @@ from taskq_core.cli.terminal.figures import page_words, shown, shown_lines
 from taskq_core.cli.terminal.look import Look
 from taskq_core.cli.terminal.places import StepPlace, TaskPlace
 from taskq_core.cli.terminal.table import Column, Records, Row, page_keys
-from taskq_core.dashboard import MemberRow, StepDetail, WorkflowDetail, has_task
-from taskq_core.dashboard.step_tree import StepLine, step_tree
-from taskq_core.dashboard.telling import step_state
-from taskq_core.dashboard.words import cancel_question, cancelled, retried, retry_question, step_stands
+from taskq_core.views import MemberRow, StepDetail, WorkflowDetail, has_task
+from taskq_core.views.step_tree import StepLine, step_tree
+from taskq_core.views.telling import step_state
+from taskq_core.views.words import cancel_question, cancelled, retried, retry_question, step_stands
 from taskq_core.workflow import StepInfo, WorkflowInfo, WorkflowState
 
 _STEPS = (

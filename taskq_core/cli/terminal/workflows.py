@@ -18,7 +18,7 @@ from taskq_core.cli.terminal.look import Item
 from taskq_core.cli.terminal.places import WorkflowPlace
 from taskq_core.cli.terminal.table import STATE_KEYS, Column, Records, Row, page_keys
 from taskq_core.cli.terminal.workflow import cancel, retry
-from taskq_core.dashboard import WORKFLOW_SCAN_MAX, WorkflowFilter, WorkflowRow
+from taskq_core.views import WORKFLOW_SCAN_MAX, WorkflowFilter, WorkflowRow
 from taskq_core.workflow import WorkflowState
 
 _STATES = (None, *WorkflowState)

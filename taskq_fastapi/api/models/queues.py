@@ -6,8 +6,8 @@ from typing import Annotated
 from pydantic import BaseModel, Field
 
 from taskq_core import TaskState
-from taskq_core.dashboard import QueueStatus
-from taskq_core.reconcile import FindingKind
+from taskq_core.inspector.reconcile import FindingKind
+from taskq_core.views import QueueStatus
 from taskq_fastapi.api.models.values import Record, Seconds, Text
 
 _SIZES = {"active": 2, "pending": 40, "aggregating": 0, "scheduled": 3, "retry": 1, "archived": 5, "completed": 0}

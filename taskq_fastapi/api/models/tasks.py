@@ -6,9 +6,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from taskq_core import Progress, TaskInfo, TaskState
-from taskq_core.attempts import Attempt as StoredAttempt
-from taskq_core.dashboard import TaskRecord
+from taskq_core.handles.attempts import Attempt as StoredAttempt
 from taskq_core.inspector import ActionReport, Skip, UnreadableTask
+from taskq_core.views import TaskRecord
 from taskq_fastapi.api.access import LISTED_BYTES, Shown
 from taskq_fastapi.api.models.values import ID, Octets, Record, Seconds, Text, text
 from taskq_fastapi.status import TaskProgress

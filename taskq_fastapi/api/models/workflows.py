@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from taskq_core import dashboard
+from taskq_core import views as dashboard
 from taskq_core.workflow import StepInfo, StepState, WorkflowGraph, WorkflowState
 from taskq_fastapi.api.access import Shown
 from taskq_fastapi.api.models.values import ID, Octets, Record, Text, text

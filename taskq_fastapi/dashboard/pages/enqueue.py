@@ -9,7 +9,6 @@ import msgspec
 from starlette.exceptions import HTTPException
 
 from taskq_core import ConfigurationError, EnqueueError, Task, TaskArgumentsError, TaskQError
-from taskq_core.dashboard import as_text, compact_json, signature_of, summary_of
 from taskq_core.errors import (
     BrokerError,
     DuplicateTaskError,
@@ -18,9 +17,10 @@ from taskq_core.errors import (
     QueueFullError,
     TaskIdConflictError,
 )
-from taskq_core.language import gettext, marked
-from taskq_core.records import TaskInfo
+from taskq_core.handles.records import TaskInfo
+from taskq_core.settings.language import gettext, marked
 from taskq_core.telemetry import unwrap
+from taskq_core.views import as_text, compact_json, signature_of, summary_of
 from taskq_fastapi.dashboard.errors import BadRequestError, NotFoundError
 from taskq_fastapi.dashboard.form import Form
 from taskq_fastapi.dashboard.refusals import told

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-from taskq_core.dashboard import LONGEST_SPAN, Points, QueueSeries
 from taskq_core.errors import WireFormatError
-from taskq_core.language import gettext, marked
+from taskq_core.settings.language import gettext, marked
+from taskq_core.views import LONGEST_SPAN, Points, QueueSeries
 from taskq_core.wire import parse_duration, timedelta_of_ns
 from taskq_fastapi.dashboard.charts import MEASURES, Chart, chart
 from taskq_fastapi.dashboard.errors import BadRequestError, NotFoundError

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from taskq_core.dashboard import DAYS_CHOICES, STATES
+from taskq_core.views import DAYS_CHOICES, STATES
 from taskq_core.wire import TaskState
 from taskq_fastapi.dashboard.errors import unknown_choice
 from taskq_fastapi.dashboard.registry import Page

@@ -5,8 +5,8 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from taskq_core.dashboard import DAYS_CHOICES, QueueRow, QueueStatus
-from taskq_core.language import gettext, marked
+from taskq_core.settings.language import gettext, marked
+from taskq_core.views import DAYS_CHOICES, QueueRow, QueueStatus
 from taskq_fastapi.api.parts import time_left
 from taskq_fastapi.dashboard.errors import unknown_choice
 from taskq_fastapi.dashboard.form import Form

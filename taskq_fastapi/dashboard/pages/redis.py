@@ -4,7 +4,7 @@ import asyncio
 from functools import partial
 
 from taskq_core.doctor import Finding, Level, diagnose_nodes, read_nodes
-from taskq_core.language import marked
+from taskq_core.settings.language import marked
 from taskq_fastapi.dashboard.people import Role
 from taskq_fastapi.dashboard.registry import Page
 from taskq_fastapi.dashboard.view import Shown, View

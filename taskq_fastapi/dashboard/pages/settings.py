@@ -1,6 +1,6 @@
 """What somebody chooses for themselves: colours, language, how often pages are renewed, rows on a page."""
 
-from taskq_core.language import gettext, marked, told_in
+from taskq_core.settings.language import gettext, marked, told_in
 from taskq_fastapi.dashboard import preferences
 from taskq_fastapi.dashboard.form import Form
 from taskq_fastapi.dashboard.languages import catalogue, language_by

@@ -4,9 +4,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from taskq_core.attempts import Attempt
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
-from taskq_core.dashboard import (
+from taskq_core.errors import PayloadError, TaskStateError
+from taskq_core.handles.attempts import Attempt
+from taskq_core.handles.records import TaskInfo
+from taskq_core.inspector import TaskAction, UnreadableTask
+from taskq_core.settings.language import gettext
+from taskq_core.telemetry import trace_id
+from taskq_core.views import (
     TaskRecord,
     as_text,
     digest,
@@ -18,12 +23,7 @@ from taskq_core.dashboard import (
     trace_url,
     workflow_of,
 )
-from taskq_core.dashboard.words import actions_for, time_of
-from taskq_core.errors import PayloadError, TaskStateError
-from taskq_core.inspector import TaskAction, UnreadableTask
-from taskq_core.language import gettext
-from taskq_core.records import TaskInfo
-from taskq_core.telemetry import trace_id
+from taskq_core.views.words import actions_for, time_of
 from taskq_core.wire import TaskState
 from taskq_fastapi.dashboard.blobs import whole, whole_result
 from taskq_fastapi.dashboard.errors import BadRequestError

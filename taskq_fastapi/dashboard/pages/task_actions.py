@@ -4,10 +4,10 @@ from collections import Counter
 from datetime import timedelta
 from typing import Any
 
-from taskq_core.dashboard.telling import Skipped, done, skipped
-from taskq_core.dashboard.words import BUTTONS, outcome, question
 from taskq_core.inspector import ALLOWED_STATES, ActionReport, Matching, Skip, TaskAction, TaskRef
-from taskq_core.language import gettext, pgettext
+from taskq_core.settings.language import gettext, pgettext
+from taskq_core.views.telling import Skipped, done, skipped
+from taskq_core.views.words import BUTTONS, outcome, question
 from taskq_core.wire import TaskState
 from taskq_fastapi.api.parts import time_left
 from taskq_fastapi.dashboard.errors import BadRequestError, unknown_choice

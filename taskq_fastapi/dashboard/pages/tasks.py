@@ -7,10 +7,10 @@ from datetime import timedelta
 from functools import partial
 
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
-from taskq_core.dashboard import TaskFilter, TaskRecord
+from taskq_core.handles.records import TaskInfo
 from taskq_core.inspector import LISTED_STATES, QueueInfo, total_of
-from taskq_core.language import gettext, marked
-from taskq_core.records import TaskInfo
+from taskq_core.settings.language import gettext, marked
+from taskq_core.views import TaskFilter, TaskRecord
 from taskq_core.wire import TaskState
 from taskq_fastapi.dashboard.errors import BadRequestError, unknown_choice
 from taskq_fastapi.dashboard.registry import Page

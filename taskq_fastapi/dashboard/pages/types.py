@@ -5,9 +5,9 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from taskq_core.dashboard import TypeRuns
 from taskq_core.inspector import LISTED_STATES
-from taskq_core.language import gettext, marked
+from taskq_core.settings.language import gettext, marked
+from taskq_core.views import TypeRuns
 from taskq_core.wire import TaskState
 from taskq_fastapi.dashboard.errors import NotFoundError, unknown_choice
 from taskq_fastapi.dashboard.registry import Page

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from taskq_core.dashboard import WorkerRow
-from taskq_core.language import gettext, marked
-from taskq_core.worker_control import CONCURRENCY_MAX, WorkerAction
+from taskq_core.inspector.worker_control import CONCURRENCY_MAX, WorkerAction
+from taskq_core.settings.language import gettext, marked
+from taskq_core.views import WorkerRow
 from taskq_fastapi.dashboard.errors import unknown_choice
 from taskq_fastapi.dashboard.form import Form
 from taskq_fastapi.dashboard.registry import Action, Done, Page, Question

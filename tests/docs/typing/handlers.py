@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypedDict, assert_type
 
 from taskq_core import RawTask, Signature, TaskContext, TaskQ
-from taskq_core.middleware import Middleware
+from taskq_core.tasks.middleware import Middleware
 
 taskq = TaskQ()
 

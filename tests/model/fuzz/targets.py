@@ -15,7 +15,6 @@ from uuid import UUID
 
 from taskq_core.broker.connection import parse_url
 from taskq_core.codec import ArgumentsCodec, decode_payload, decode_result, encode_result
-from taskq_core.cron import parse_schedule
 from taskq_core.errors import (
     ConfigurationError,
     PayloadError,
@@ -50,6 +49,7 @@ from taskq_core.wire import (
     validate_task_id,
     validate_task_type,
 )
+from taskq_core.wire.cron import parse_schedule
 from taskq_core.wire.quoting import quote, unquote
 from taskq_core.wire.slots import key_slot
 

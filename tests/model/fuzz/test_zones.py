@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
 
-from taskq_core.cron import parse_schedule
+from taskq_core.wire.cron import parse_schedule
 
 FIRST_S = int(datetime(2024, 1, 1, tzinfo=UTC).timestamp())
 LAST_S = int(datetime(2034, 1, 1, tzinfo=UTC).timestamp())

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from taskq_core import TaskQ
-from taskq_core import ids as task_ids
-from taskq_core.circuit import CircuitState
-from taskq_core.ids import new_task_id
+from taskq_core.client.circuit import CircuitState
+from taskq_core.wire import ids as task_ids
+from taskq_core.wire.ids import new_task_id
 from tests.redis_server import RedisServer
-from tests.taskq_core.test_circuit import Bench
+from tests.taskq_core.client.test_circuit import Bench
 from tests.taskq_core.test_sharing import ids
 
 pytestmark = [

@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from taskq_core.outbox import Delivery, delivery
+from taskq_core.client.outbox import Delivery, delivery
 from taskq_core.worker import Worker, WorkerConfig
 from taskq_core.workflow import group, sending
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from taskq_core import DuplicateTaskError, TaskNotFoundError, TaskQ, TaskState
-from taskq_core.dashboard import AsyncDashboard
+from taskq_core.handles.records import TaskInfo
 from taskq_core.inspector import AsyncInspector, Inspector
-from taskq_core.records import TaskInfo
+from taskq_core.views import AsyncDashboard
 from taskq_core.wire import decode_message, encode_message
 from tests.processes.releases.dump import Dump, as_bytes, comparable, dump, load
 from tests.processes.releases.scenario import FAR, application, play

@@ -13,9 +13,9 @@ import pytest
 from asgiref.sync import sync_to_async
 
 from taskq_core import DuplicateTaskError, TaskQ, TaskState, Unique
-from taskq_core.dashboard import AsyncDashboard
+from taskq_core.handles.records import TaskInfo
 from taskq_core.inspector import AsyncInspector, Inspector
-from taskq_core.records import TaskInfo
+from taskq_core.views import AsyncDashboard
 from taskq_core.worker import Worker, WorkerConfig
 from taskq_core.workflow import WorkflowState
 from taskq_django import taskq

@@ -9,8 +9,8 @@ from typing import Any
 import redis
 
 from taskq_core import TaskQ
-from taskq_core.periodic import Firing, FiringOutcome
 from taskq_core.scheduler import SchedulerConfig, SchedulerListener, run_scheduler, ticker
+from taskq_core.tasks.periodic import Firing, FiringOutcome
 
 
 class Told(SchedulerListener):

@@ -15,9 +15,9 @@ import django
 import redis
 from django.conf import settings
 
-from taskq_core.periodic import Firing, FiringOutcome
 from taskq_core.scheduler import SchedulerConfig, SchedulerListener, follower, leader, run_scheduler
 from taskq_core.scheduler.follower import Follower
+from taskq_core.tasks.periodic import Firing, FiringOutcome
 
 POINTS = ("enqueued and not counted", "counted and not taken away")
 

@@ -13,8 +13,8 @@ import pytest
 from django.core.management import call_command
 from django.db import DEFAULT_DB_ALIAS, OperationalError, connection, connections
 
-from taskq_core.periodic import Firing, FiringOutcome
 from taskq_core.scheduler import Scheduler, SchedulerConfig, SchedulerListener, follower, leader
+from taskq_core.tasks.periodic import Firing, FiringOutcome
 from taskq_django import taskq
 from taskq_django.models import PeriodicTask
 from taskq_django.schedule_table import DatabaseSchedule

@@ -16,7 +16,7 @@ from opentelemetry import trace
 
 from taskq_core import Discard, Retry, SkipRetry, Snooze, TaskContext, TaskQ, current_task
 from taskq_core.errors import TaskInterrupted
-from taskq_core.middleware import Middleware
+from taskq_core.tasks.middleware import Middleware
 
 app = TaskQ("redis://localhost:1", defaults={"retention": 600, "max_retry": 0}, enqueue_timeout=60)
 logger = logging.getLogger("shop")

@@ -21,9 +21,9 @@ from taskq_core import (
     TaskProcessError,
     TaskQ,
 )
-from taskq_core.task_process import frames
 from taskq_core.wire import QueueKeys
 from taskq_core.worker import Worker, WorkerConfig, processes
+from taskq_core.worker.task_process import frames
 from tests.processes.worker import process_tasks as tasks
 from tests.processes.worker import slow_tasks
 from tests.redis_server import RedisServer

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from taskq_core.explanations import EXPLANATIONS
+from taskq_core.cli.explanations import EXPLANATIONS
 from tests.taskq_core.cli.conftest import Run
 
 RunJson = Callable[..., Any]

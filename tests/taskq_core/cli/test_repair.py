@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from taskq_core import TaskQ, TaskState, reconcile
+from taskq_core import TaskQ, TaskState
 from taskq_core.broker import operations as ops
-from taskq_core.inspector import Inspector
+from taskq_core.inspector import Inspector, reconcile
 from tests.redis_server import RedisServer
 from tests.taskq_core.cli.conftest import Run
 

@@ -11,7 +11,7 @@ import pytest
 from taskq_core import ConfigurationError, Settings, TaskContext, TaskQ
 from taskq_core.cli import main, running
 from taskq_core.cli.running import Narrator, WorkerFormatter, add_arguments, banner, make_worker, worker_config
-from taskq_core.context import current
+from taskq_core.execution.context import current
 from tests.rows import rows
 
 SETTINGS = Settings(queues={"critical": 6, "low": 1}, concurrency=4)

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from taskq_core import PeriodicTask, TaskQ, TaskState
+from taskq_core.broker.steps import ask
 from taskq_core.inspector import AsyncInspector, Inspector, TaskAction, WorkerAction, aio, sync
-from taskq_core.seen import Seen
-from taskq_core.steps import ask
+from taskq_core.inspector.seen import Seen
 from tests.redis_server import RedisServer
 
 METHODS = [name for name, _ in inspect.getmembers(Inspector, inspect.isfunction) if not name.startswith("_")]

@@ -7,11 +7,11 @@ import pytest
 
 from taskq_core import ConfigurationError, TaskQ, TaskState
 from taskq_core.broker.operations import Operation
+from taskq_core.broker.steps import follow
 from taskq_core.errors import BrokerUnavailableError, QueueNotFoundError
 from taskq_core.inspector import Inspector, Matching, MatchingReport, TaskAction
 from taskq_core.inspector.matching import act_on_matching, always
 from taskq_core.settings import ArchiveSettings
-from taskq_core.steps import follow
 from tests.redis_server import RedisServer
 from tests.rows import rows
 from tests.taskq_core.inspector.conftest import Ask, Enqueue

@@ -15,11 +15,11 @@ from taskq_core import (
     TaskInfo,
     TaskQ,
     TaskState,
-    moving,
 )
 from taskq_core.broker import operations as ops
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.sync import SyncRunner
+from taskq_core.client import moving
 from taskq_core.errors import BrokerAuthenticationError, BrokerError, TaskStateError, WireFormatError
 from taskq_core.inspector import AsyncInspector, Inspector
 from taskq_core.wire import decode_message, encode_message

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from taskq_core import TaskQ
-from taskq_core.periodic import Firing, FiringOutcome, PeriodicTask
 from taskq_core.scheduler import Scheduler, SchedulerConfig, SchedulerListener
 from taskq_core.scheduler.entries import EntryBook
+from taskq_core.tasks.periodic import Firing, FiringOutcome, PeriodicTask
 from taskq_core.wire import SchedulerEnqueueEvent, SchedulerEntry, TaskMessage, decode_message
 from tests.clock import Clock
 from tests.redis_server import RedisServer

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taskq_core.cron import Bounded, Schedule, parse_schedule
-from taskq_core.periodic import CatchUp
 from taskq_core.scheduler.due import ON_TIME_S, due_firings, next_firing
+from taskq_core.tasks.periodic import CatchUp
+from taskq_core.wire.cron import Bounded, Schedule, parse_schedule
 
 HOURLY = parse_schedule("@hourly")
 EVERY_SECOND = parse_schedule("* * * * * *")

@@ -10,8 +10,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from taskq_core import TaskQ
-from taskq_core.periodic import EntryRuns, FiringOutcome, PeriodicTask
 from taskq_core.scheduler import Scheduler, SchedulerConfig
+from taskq_core.tasks.periodic import EntryRuns, FiringOutcome, PeriodicTask
 from tests.clock import Clock
 from tests.redis_server import RedisServer
 from tests.taskq_core.scheduler.conftest import HOUR, PATIENCE_S, Fired, Looker, Runner, until

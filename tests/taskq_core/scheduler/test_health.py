@@ -8,9 +8,9 @@ import pytest
 
 from taskq_core import ConfigurationError, TaskQ
 from taskq_core.cli.scheduler import banner, scheduler_config
-from taskq_core.health import HealthServer
 from taskq_core.scheduler import Scheduler, SchedulerConfig
 from taskq_core.scheduler.health import STALE_S, SchedulerHealth, SchedulerState, TurnState
+from taskq_core.service.health import HealthServer
 from tests.clock import Clock
 from tests.probing import get
 from tests.redis_server import RedisServer

@@ -16,11 +16,11 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from taskq_core import PeriodicTask, ScheduleHook, TaskQ
 from taskq_core.errors import ConfigurationError
-from taskq_core.middleware import Middleware
-from taskq_core.periodic import Firing, FiringOutcome
 from taskq_core.scheduler import Scheduler, SchedulerConfig, SchedulerListener
 from taskq_core.scheduler.ticker import tick_task_id
-from taskq_core.task import Signature
+from taskq_core.tasks.canvas import Signature
+from taskq_core.tasks.middleware import Middleware
+from taskq_core.tasks.periodic import Firing, FiringOutcome
 from taskq_core.wire import SchedulerEntry
 from tests.clock import Clock
 from tests.logged import logged_here

@@ -19,9 +19,9 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Decision, Pa
 from opentelemetry.trace import NoOpTracerProvider, SpanKind, StatusCode
 
 from taskq_core.errors import ConfigurationError, Discard, Retry, SkipRetry, Snooze, TaskControl
-from taskq_core.redaction import Redaction
 from taskq_core.telemetry import FIRST_RUN, ConsumerSpan, Relation, Tracing, extract
 from taskq_core.telemetry.propagation import HEADERS_LIMIT
+from taskq_core.telemetry.redaction import Redaction
 from tests.logged import logged_here
 
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"

@@ -28,7 +28,7 @@ from taskq_core import (
     current_task,
 )
 from taskq_core.inspector import Inspector
-from taskq_core.middleware import Middleware
+from taskq_core.tasks.middleware import Middleware
 from taskq_core.testing import EnqueuedTask, capture
 
 

@@ -16,8 +16,8 @@ from taskq_core import (
     UnknownTaskError,
     current_task,
 )
-from taskq_core.aggregation import GroupedTask
 from taskq_core.inspector import Inspector
+from taskq_core.tasks.aggregation import GroupedTask
 from taskq_core.testing import adrain, capture, drain
 from tests.redis_server import RedisServer
 

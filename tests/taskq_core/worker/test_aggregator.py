@@ -14,13 +14,13 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from taskq_core import Discard, Signature, TaskContext, TaskQ
-from taskq_core.aggregation import GroupedTask
 from taskq_core.broker import operations as ops
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import NewTask, Operation
 from taskq_core.clock import SYSTEM_CLOCK
 from taskq_core.errors import BrokerUnavailableError, TaskInterrupted
-from taskq_core.middleware import Middleware
+from taskq_core.tasks.aggregation import GroupedTask
+from taskq_core.tasks.middleware import Middleware
 from taskq_core.wire import QueueKeys, build_message, encode_message
 from taskq_core.worker import calls
 from taskq_core.worker.aggregator import AT_ONCE, Aggregator

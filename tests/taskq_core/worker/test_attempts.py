@@ -4,8 +4,8 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 from taskq_core import Retry, Snooze, TaskQ, TaskState, current_task
+from taskq_core.handles.records import TaskInfo
 from taskq_core.inspector import AsyncInspector
-from taskq_core.records import TaskInfo
 from tests.clock import Clock
 from tests.taskq_core.worker.conftest import Ends, Runner, until
 

@@ -18,7 +18,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from taskq_core import TaskContext, TaskFailedError, TaskQ, TaskState, current_task
 from taskq_core.errors import UnknownTaskError
 from taskq_core.inspector import AsyncInspector
-from taskq_core.middleware import Middleware
+from taskq_core.tasks.middleware import Middleware
 from taskq_core.wire import QueueKeys, build_message
 from taskq_core.worker import threads
 from tests.clock import Clock

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from taskq_core import LeaseLostError, TaskContext, TaskQ
-from taskq_core.attempts import read_attempts
 from taskq_core.broker import operations
 from taskq_core.broker.aio import AsyncRunner
+from taskq_core.handles.attempts import read_attempts
 from taskq_core.wire import QueueKeys, TaskMessage
 from taskq_core.worker.hand_back import hand_back, list_overrun
 from taskq_core.worker.recoverer import LOST_TEXT, delay_after_loss

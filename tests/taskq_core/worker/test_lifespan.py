@@ -207,7 +207,7 @@ async def test_a_lifespan_that_goes_on_when_it_is_cancelled_is_left_behind(
     app: TaskQ, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, while_it: str
 ) -> None:
     """A worker that is told to end at once does not wait for it."""
-    monkeypatch.setattr("taskq_core.lifespan.CANCELLED_S", 0.01)
+    monkeypatch.setattr("taskq_core.execution.lifespan.CANCELLED_S", 0.01)
     is_there, go = asyncio.Event(), asyncio.Event()
 
     async def stubborn() -> None:

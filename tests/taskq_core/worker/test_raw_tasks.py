@@ -18,7 +18,7 @@ from taskq_core import (
     UnknownTaskError,
     current_task,
 )
-from taskq_core.middleware import Middleware
+from taskq_core.tasks.middleware import Middleware
 from taskq_core.wire import QueueKeys, build_message
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import PATIENCE_S, Ends, Runner, push_raw, state_of, stored, until

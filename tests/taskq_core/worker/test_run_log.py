@@ -13,8 +13,8 @@ from sentry_sdk.envelope import Envelope
 from sentry_sdk.transport import Transport
 
 from taskq_core import Retry, SkipRetry, TaskQ
-from taskq_core.redaction import Redaction
 from taskq_core.settings import LogSettings
+from taskq_core.telemetry.redaction import Redaction
 from taskq_core.testing import capture, drain
 from tests.clock import Clock
 from tests.taskq_core.worker.conftest import Ends, Runner, until, until_released

@@ -11,8 +11,8 @@ import pytest
 from taskq_core import Snooze, TaskQ, current_task
 from taskq_core.broker.operations import SettleCode
 from taskq_core.clock import SYSTEM_CLOCK
-from taskq_core.redaction import Redaction
 from taskq_core.telemetry import WorkerMetrics
+from taskq_core.telemetry.redaction import Redaction
 from taskq_core.wire import QueueKeys, TaskMessage
 from taskq_core.worker import WorkerListener, fetcher
 from taskq_core.worker.run import Run

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from taskq_core import Snooze, TaskContext, TaskQ
-from taskq_core.middleware import Middleware
-from taskq_core.task import Signature
+from taskq_core.tasks.canvas import Signature
+from taskq_core.tasks.middleware import Middleware
 from taskq_core.wire import QueueKeys, TaskState
 from taskq_core.worker import Worker, WorkerConfig
 from taskq_core.worker.background import BackgroundWorker

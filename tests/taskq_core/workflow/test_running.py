@@ -18,10 +18,10 @@ from taskq_core import (
     WorkflowTimeoutError,
 )
 from taskq_core.broker import operations as ops
-from taskq_core.dashboard import Dashboard
 from taskq_core.errors import QueueNotEmptyError
 from taskq_core.inspector import Inspector
 from taskq_core.testing import Captured, capture, eager
+from taskq_core.views import Dashboard
 from taskq_core.workflow import StepFailure, StepState, Workflow, WorkflowState, after, chain, chord, group, step
 
 app = TaskQ("redis://127.0.0.1:1/0", queues={"default": 1, "other": 1})

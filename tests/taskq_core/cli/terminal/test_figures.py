@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskq_core.cli.terminal.figures import DARK, LIGHT, Paces, bar, per_second, short, shown, shown_lines, sparkline
-from taskq_core.dashboard import STATES, QueueRow, QueueSeries, QueueStatus, Sample
+from taskq_core.views import STATES, QueueRow, QueueSeries, QueueStatus, Sample
 from taskq_core.wire import TaskState
 
 BEGIN = datetime(2026, 6, 1, 12, tzinfo=UTC)

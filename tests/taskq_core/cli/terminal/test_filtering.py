@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from taskq_core.cli.terminal.filtering import duration_of, wanted_of
-from taskq_core.dashboard import TaskFilter
 from taskq_core.errors import ConfigurationError
+from taskq_core.views import TaskFilter
 from taskq_core.wire import TaskState
 
 

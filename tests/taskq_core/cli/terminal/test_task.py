@@ -12,8 +12,8 @@ from textual.widgets import TextArea
 from taskq_core import TaskHandle, TaskQ
 from taskq_core.cli.terminal.places import TaskPlace, TasksPlace
 from taskq_core.cli.terminal.task import LINES_MOST, SHOWN_BYTES, TaskLook
+from taskq_core.handles.records import TaskInfo
 from taskq_core.inspector import AsyncInspector
-from taskq_core.records import TaskInfo
 from taskq_core.wire import TaskState
 from tests.redis_server import RedisServer
 from tests.taskq_core.cli.terminal.conftest import Open, Put

@@ -1,0 +1,155 @@
+"""Bring tasks to another queue, in the state they are in.
+
+The two queues stand on different slots of a cluster, so no script reaches both. A task moves in three steps:
+
+1. It sets out: it leaves the structures of its queue, so nobody runs it there any more, and its hash notes where to.
+2. It arrives: the other queue stores it, with a receipt under the name of the move.
+3. It is deleted where it came from.
+
+Whatever breaks off in between, the task is in one queue to be run, never in none and never in both: until it has
+arrived its hash stays, named in `taskq:{Q}:moving`, and the receipt keeps a second arrival from storing it again, also
+when it has run and gone by then. Doing the move again, or `finish`, carries it on under its first name; the reconciler
+of a worker does so for moves that were cut off.
+
+A task that is not wanted at the other queue, because its id is taken there or its unique lock held, is put back where
+it stood; so is one that has just set out when the other queue takes none, if it is certain that it has not arrived. The
+unique lock moves along with the time it has left.
+"""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import replace
+
+from taskq_core.broker import operations
+from taskq_core.broker.operations import MOVE_S, OK, ArrivalCode, Departure
+from taskq_core.broker.steps import Steps, ask
+from taskq_core.errors import BrokerError, BrokerUnavailableError, WireFormatError
+from taskq_core.wire import Keys, QueueKeys, TaskMessage, TaskState, decode_message, encode_message
+
+_CHUNK = 100
+_LISTED = 1000
+_LEFT_BEHIND = (
+    b"taskq_moving",
+    b"taskq_wait",
+    b"taskq_owner",
+    b"taskq_started",
+    b"taskq_begun",
+    b"taskq_permit",
+    b"taskq_line",
+)
+_CONFIRMED_S = 2 * MOVE_S
+"""Seconds a receipt outlives the end of its move: no caller can still be on the way to step 2."""
+
+Code = str | WireFormatError
+"""An `ArrivalCode`, or why a task could not be addressed to the other queue."""
+
+
+def move(
+    keys: Keys, queue: QueueKeys, target: QueueKeys, ids: Sequence[str], *, state: TaskState | None
+) -> Steps[list[tuple[Departure, Code | None]]]:
+    """Move at most `BATCH_MAX` tasks; return how each set out, and how it arrived if it did set out."""
+    token = _new_token()
+    ends: list[tuple[Departure, Code | None]] = []
+    while ids:
+        step = operations.move_out(queue, ids, token=token, target=target.name, state=state)
+        departures = yield from ask(step)
+        on_the_way = [each for each in departures.tasks if each.answer == OK]
+        codes = yield from _arrive(keys, queue, target, on_the_way, token, departures.now_s)
+        ends += [(each, codes.get(each.task_id)) for each in departures.tasks]
+        ids = ids[len(departures.tasks) :]
+    return ends
+
+
+def finish(keys: Keys, queue: QueueKeys, *, idle_s: int = 0) -> Steps[int]:
+    """Carry on moves that nobody has carried on for so many seconds; return how many tasks arrived."""
+    now_s = (yield from ask(operations.move_out(queue, (), token="", target=""))).now_s
+    ids: list[str] = []
+    while True:
+        step = operations.list_moving(queue, before_s=now_s - idle_s, skip=len(ids), count=_LISTED)
+        page = yield from ask(step)
+        ids += page
+        if len(page) < _LISTED:
+            break
+    moved = 0
+    while ids:
+        token = _new_token()
+        departures = yield from ask(operations.move_out(queue, ids[:_CHUNK], token=token, target=""))
+        ids = ids[len(departures.tasks) :]
+        by_target: dict[str, list[Departure]] = {}
+        for departure in departures.tasks:
+            if departure.answer == OK:
+                by_target.setdefault(departure.target, []).append(departure)
+        for to, tasks in by_target.items():
+            codes = yield from _arrive(keys, queue, keys.queue(to), tasks, token, departures.now_s)
+            moved += list(codes.values()).count(ArrivalCode.ARRIVED)
+    return moved
+
+
+def _new_token() -> str:
+    return secrets.token_hex(8)
+
+
+def _arrive(
+    keys: Keys, queue: QueueKeys, target: QueueKeys, tasks: Sequence[Departure], token: str, now_s: int
+) -> Steps[dict[str, Code]]:
+    """Steps 2 and 3 for tasks that have set out at `now_s`, or were carried on then."""
+    ready: list[tuple[Departure, str]] = []
+    codes: dict[str, Code] = {}
+    for task in tasks:
+        try:
+            ready.append(_addressed(task, queue, target))
+        except WireFormatError as error:
+            codes[task.task_id] = error
+    if ready:
+        is_sent = False
+        try:
+            yield from ask(operations.register_queue(keys.queues, (target.name,)))
+            yield from _note_steps(keys, target, [task for task, _ in ready])
+            is_sent = True
+            arrived = yield from ask(operations.move_in(target, ready, until_s=now_s + MOVE_S))
+        except BrokerError as error:
+            back = [task for task in tasks if task.move == token]  # others may have arrived with an earlier caller
+            if back and not (is_sent and error.may_have_happened):
+                yield from ask(operations.move_end(queue, token=token, gone=(), back=back))
+            raise
+        if arrived is None:
+            raise BrokerUnavailableError(f"moving tasks to {target.name!r} took too long; do it again to carry it on")
+        codes |= {task.task_id: code for (task, _), code in zip(ready, arrived, strict=True)}
+    gone = [task for task in tasks if codes[task.task_id] == ArrivalCode.ARRIVED]
+    back = [task for task in tasks if codes[task.task_id] != ArrivalCode.ARRIVED]
+    if tasks:
+        yield from ask(operations.move_end(queue, token=token, gone=gone, back=back))
+    if gone:
+        yield from ask(operations.release_receipts(target, gone, until_s=now_s + _CONFIRMED_S))
+    return codes
+
+
+def _note_steps(keys: Keys, target: QueueKeys, tasks: Sequence[Departure]) -> Steps[None]:
+    """Let the homes of workflows know where steps of theirs are from now on; perhaps only Go looks there."""
+    by_home: dict[QueueKeys, set[str]] = {}
+    for task in tasks:
+        key = task.fields.get(b"taskq_step", b"").decode("utf-8", "surrogateescape").split(" ", 3)[3:]
+        home = keys.home_of(key[0]) if key else None
+        if home is not None and home.name != target.name:
+            by_home.setdefault(home, set()).add(key[0])
+    for home, workflow_keys in by_home.items():
+        for workflow_id in (yield from ask(operations.note_moved(home, sorted(workflow_keys), target=target.name))):
+            yield from ask(operations.revoke_steps(target, workflow_id))
+
+
+def _addressed(task: Departure, queue: QueueKeys, target: QueueKeys) -> tuple[Departure, str]:
+    """Return a task as it stands in the other queue, and the unique lock it takes along, "" for none."""
+    message = decode_message(task.fields[b"msg"])
+    changed = TaskMessage()
+    changed.CopyFrom(message)
+    changed.queue = target.name
+    fields = {name: value for name, value in task.fields.items() if name not in _LEFT_BEHIND}
+    lock = ""
+    if queue.is_lock(message.unique_key):
+        lock = target.unique_prefix + message.unique_key.removeprefix(queue.unique_prefix)
+        fields[b"unique_key"] = lock.encode()
+    else:
+        fields.pop(b"unique_key", None)  # it is a lock of this queue, or forged
+    changed.unique_key = lock
+    fields[b"msg"] = encode_message(changed)
+    return replace(task, fields=fields), lock if task.lock_ms is not None else ""

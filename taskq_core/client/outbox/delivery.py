@@ -1,0 +1,242 @@
+"""Move rows from a table to Redis: one claim at a time."""
+
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from taskq_core.broker import operations
+from taskq_core.broker.operations import (
+    BATCH_BYTES,
+    BATCH_MAX,
+    HELD,
+    Confirmation,
+    DeliveryCode,
+    EnqueueCode,
+    NewTask,
+    each_code,
+)
+from taskq_core.broker.sync import SyncRunner
+from taskq_core.client.admission import Admission
+from taskq_core.client.outbox.table import OutboxRow, OutboxTable
+from taskq_core.client.receipts import Lanes
+from taskq_core.errors import BrokerError, BrokerUnavailableError
+from taskq_core.wire import (
+    EXPIRES,
+    PRIORITY,
+    Keys,
+    QueueKeys,
+    decode_message,
+    expiry_mark,
+    priority_mark,
+    read_expiry,
+    read_priority,
+)
+from taskq_core.wire.ids import new_token
+
+logger = logging.getLogger("taskq.outbox")
+
+CLAIM_S = 60.0
+"""Seconds for which claimed rows are their claimant's, by the database's clock."""
+SEND_S = 30.0
+"""Seconds from the beginning of a claim within which Redis stores its rows, by Redis's clock."""
+CLAIM_MAX = BATCH_MAX
+"""Most rows of one claim."""
+CLAIM_BYTES = 4 * BATCH_BYTES
+"""Bytes of messages after which a claim takes no further row."""
+PUT_OFF_S = 5.0
+"""Seconds for which rows are left alone whose queue refused them."""
+_CONTROLS = re.compile(f"{EXPIRES}|{PRIORITY}".encode())
+PATIENCE_S = 2.0
+"""Most seconds one call to Redis may take."""
+
+
+@dataclass(slots=True)
+class Delivered:
+    """What one delivery did.
+
+    Attributes:
+        claimed: Rows it claimed.
+        stored: Receipts of rows whose tasks stand in Redis, stored by it or before.
+        refused: `EnqueueCode` by receipt of rows whose id or unique lock was taken: their tasks are dropped, with a
+            warning.
+        existing: Id of the task that stands for a stored one, because it was there before, by receipt.
+        failure: What Redis said last where it refused or did not answer, if it did.
+    """
+
+    claimed: int
+    stored: list[str]
+    refused: dict[str, EnqueueCode]
+    existing: dict[str, str] = field(default_factory=dict)
+    failure: BrokerError | None = None
+
+
+class Delivery:
+    """Moves rows to Redis. Any number may do so at once, in any process."""
+
+    def __init__(self, keys: Keys, runner: SyncRunner, admission: Admission, *, patience_s: float = PATIENCE_S) -> None:
+        self._keys = keys
+        self._runner = runner
+        self._admission = admission
+        self._patience_s = patience_s
+        self._lanes = Lanes()
+
+    def send_through(self, runner: SyncRunner) -> None:
+        """Send through another runner from now on."""
+        self._runner = runner
+
+    def deliver(self, table: OutboxTable, receipts: Sequence[str] | None = None) -> Delivered:
+        """Move one claim of rows: these, or whichever wait. What Redis refuses stays for later.
+
+        Raises:
+            BrokerUnavailableError: Redis did not tell the time, so nothing was claimed.
+        """
+        began_s = self._runner.run(operations.read_time(), patience_s=self._patience_s)
+        claim = new_token()
+        rows = table.claim(claim, most=CLAIM_MAX, most_bytes=CLAIM_BYTES, seconds=CLAIM_S, receipts=receipts)
+        delivered = Delivered(len(rows), [], {})
+        ends_ms = int((began_s + SEND_S) * 1000)
+        left: list[str] = []
+        put_off: list[str] = []
+        is_away = False
+        for queue, batch in _batches(rows):
+            if is_away:
+                left += [row.receipt for row in batch]
+                continue
+            try:
+                codes = self._send(queue, batch, ends_ms)
+            except BrokerError as error:
+                delivered.failure = error
+                is_away = isinstance(error, BrokerUnavailableError)
+                if error.may_have_happened:
+                    pass  # they stay claimed: until the claim ends Redis may still carry it out
+                elif is_away:
+                    left += [row.receipt for row in batch]
+                else:
+                    put_off += [row.receipt for row in batch]  # a queue that refuses must not hold up the others
+            else:
+                put_off += self._note(batch, codes, delivered)
+        self._finish(table, claim, rows, delivered)
+        if left:
+            table.release(claim, left, seconds=0.0)
+        if put_off:
+            table.release(claim, put_off, seconds=PUT_OFF_S)
+        return delivered
+
+    def _send(self, queue: str, batch: Sequence[OutboxRow], ends_ms: int) -> str:
+        try:
+            self._runner.run(operations.register_queue(self._keys.queues, (queue,)), patience_s=self._patience_s)
+        except BrokerError as error:
+            error.may_have_happened = False  # the rows themselves were not sent
+            raise
+        keys = self._keys.queue(queue)
+        lane = self._lanes.take()
+        if batch[0].is_workflow:
+            (row,) = batch
+            task = row.task
+            operation = operations.deliver_workflow(
+                keys, row.receipt, task.task_id, task.message, lane, claim_ends_ms=ends_ms, confirm=task.confirm
+            )
+        else:
+            rows = [(row.receipt, _due(row, keys)) for row in batch]
+            most = self._admission.max_pending(queue)
+            operation = operations.deliver(keys, rows, lane, claim_ends_ms=ends_ms, max_pending=most)
+        codes = self._runner.run(operation, patience_s=self._patience_s)
+        self._lanes.give_back(lane)
+        return codes
+
+    def _note(self, batch: Sequence[OutboxRow], codes: str, delivered: Delivered) -> list[str]:
+        """Note what became of rows; return the receipts of those for which there is no room yet."""
+        put_off = []
+        for row, (code, holder) in zip(batch, each_code(codes), strict=True):
+            if code in (DeliveryCode.STORED, DeliveryCode.STORED_BEFORE):
+                delivered.stored.append(row.receipt)
+            elif code in HELD:
+                delivered.stored.append(row.receipt)
+                delivered.existing[row.receipt] = holder
+            elif code == DeliveryCode.FULL:
+                put_off.append(row.receipt)
+            elif code != DeliveryCode.TOO_LATE:  # those are another sender's by now
+                is_locked = code == DeliveryCode.DUPLICATE
+                delivered.refused[row.receipt] = EnqueueCode.DUPLICATE if is_locked else EnqueueCode.ID_CONFLICT
+                taken = "its unique lock" if is_locked else "its id"
+                logger.warning(
+                    "task %s from the outbox was dropped: another task has %s",
+                    row.name,
+                    taken,
+                    extra={"queue": row.queue, "task_id": row.task.task_id},
+                )
+        return put_off
+
+    def _finish(self, table: OutboxTable, claim: str, rows: Sequence[OutboxRow], delivered: Delivered) -> None:
+        """Delete the rows that are dealt with, then give back their receipts."""
+        over = {*delivered.stored, *delivered.refused}
+        if not over:
+            return
+        if table.delete(claim, [row.receipt for row in rows if row.receipt in over]) < len(over):
+            return  # another sender has claimed some since, and needs their receipts; they expire after 30 days
+        stored = set(delivered.stored)
+        by_queue: dict[str, list[str]] = {}
+        for row in rows:
+            if row.receipt in stored:
+                by_queue.setdefault(row.queue, []).append(row.receipt)
+        try:
+            for queue, receipts in by_queue.items():
+                forget = operations.forget_deliveries(self._keys.queue(queue), receipts)
+                self._runner.run(forget, patience_s=self._patience_s)
+        except BrokerError as error:
+            logger.info("receipts of %d tasks stay for 30 days: %s", len(stored), error)
+
+
+def _due(row: OutboxRow, queue: QueueKeys) -> NewTask:
+    """Return the task with its start, and by when it has to be, counted from now: the row has waited."""
+    task = row.task
+    if task.unique_key and not queue.is_lock(task.unique_key):  # the prefix was changed, or the row was not ours
+        logger.warning(
+            "task %s from the outbox is stored without its unique lock: %r is not a lock of its queue",
+            row.name,
+            task.unique_key,
+            extra={"queue": row.queue, "task_id": task.task_id},
+        )
+        task = replace(task, unique_key="")
+    if _CONTROLS.search(task.message):
+        task = replace(task, marks=_marks(row))
+    if task.start_in_ms is None:
+        return task
+    left_ms = task.start_in_ms - int(row.age_s * 1000)
+    return replace(task, start_in_ms=left_ms if left_ms > 0 else None)
+
+
+def _marks(row: OutboxRow) -> str:
+    """Return the marks of a row's task, by its headers: a table keeps the message alone."""
+    task = row.task
+    message = decode_message(task.message)
+    marks = priority_mark(*read_priority(message.headers))
+    expiry = read_expiry(message.headers)
+    if expiry is None:
+        return marks
+    later_s = 0.0 if task.start_in_ms is None else task.start_in_ms / 1000
+    waited_s = 0.0 if task.start_at_s is not None else max(0.0, row.age_s - later_s)
+    return marks + expiry_mark(expiry, timeout_s=0 if message.deadline else message.timeout, waited_s=waited_s)
+
+
+def _batches(rows: Sequence[OutboxRow]) -> Iterator[tuple[str, list[OutboxRow]]]:
+    """Gather tasks by queue and by who confirms them, in their order, into calls of a bounded size.
+
+    Parts of workflows go one by one.
+    """
+    alike: dict[tuple[str, Confirmation | None, str], list[OutboxRow]] = {}
+    for row in rows:
+        alone = row.receipt if row.is_workflow else ""
+        alike.setdefault((row.queue, row.task.confirm, alone), []).append(row)
+    for (queue, _, _), waiting in alike.items():
+        batch: list[OutboxRow] = []
+        size = 0
+        for row in waiting:
+            batch.append(row)
+            size += len(row.task.message)
+            if len(batch) >= BATCH_MAX or size >= BATCH_BYTES:
+                yield queue, batch
+                batch, size = [], 0
+        if batch:
+            yield queue, batch

@@ -1,0 +1,205 @@
+"""Enqueue through an outbox: write rows, and move them to Redis as soon as they are committed.
+
+Moving them at once is an attempt only. When Redis does not take them, or the process dies, the relay of a worker does
+it, so nothing is raised for it: once the rows are committed the tasks are enqueued.
+"""
+
+import logging
+import time
+from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+from typing import Any
+
+from taskq_core.broker.operations import Admitted, Codes, EnqueueCode
+from taskq_core.broker.sync import SyncRunner
+from taskq_core.client.bulk import Batch, BulkResult
+from taskq_core.client.circuit import Circuit
+from taskq_core.client.outbox.delivery import Delivered, Delivery
+from taskq_core.client.outbox.table import Outbox, OutboxRow, OutboxTable
+from taskq_core.client.preparer import Prepared, Preparer, refusal
+from taskq_core.errors import BrokerError, CircuitOpenError
+from taskq_core.tasks.observer import Observer
+from taskq_core.wire.ids import new_token
+
+logger = logging.getLogger("taskq.outbox")
+
+
+class OutboxSender:
+    """Enqueues what clients prepared. Safe to share between threads.
+
+    Args:
+        outbox: Where rows are written.
+        delivery: Moves them.
+        circuit: Knows whether Redis answered lately; while it did not, no attempt is made.
+        preparer: Closes spans and counts.
+        observer: Told of tasks whose rows are committed.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        delivery: Delivery,
+        circuit: Circuit,
+        preparer: Preparer,
+        observer: Observer | None = None,
+    ) -> None:
+        self._observer = observer or Observer()
+        self._outbox = outbox
+        self._delivery = delivery
+        self._circuit = circuit
+        self._preparer = preparer
+
+    def send_through(self, runner: SyncRunner) -> None:
+        """Send through another runner from now on."""
+        self._delivery.send_through(runner)
+
+    # --- one task -----------------------------------------------------------------------------------------------------
+
+    def send(self, prepared: Prepared[Any]) -> None:
+        """Write the row of a task. Raises what the database raises."""
+        rows, committed, started = self._begin(prepared)
+        try:
+            self._outbox.keep(rows, committed)
+        except BaseException as error:
+            prepared.span.end(error)
+            raise
+        self._preparer.note_sent(prepared, None, started)
+
+    async def asend(self, prepared: Prepared[Any]) -> None:
+        """As `send`, from a coroutine."""
+        rows, committed, started = self._begin(prepared)
+        try:
+            await self._outbox.akeep(rows, committed)
+        except BaseException as error:
+            prepared.span.end(error)
+            raise
+        self._preparer.note_sent(prepared, None, started)
+
+    def _begin(self, prepared: Prepared[Any]) -> tuple[list[OutboxRow], Callable[[OutboxTable], None], float]:
+        handle = prepared.handle
+        handle.mark_deferred()
+        row = OutboxRow(receipt=new_token(), queue=handle.queue, name=handle.name, task=prepared.task)
+
+        def committed(table: OutboxTable) -> None:
+            delivered = self._attempt(table, [row.receipt])
+            if row.receipt in delivered.refused:
+                handle.mark_sent(refusal(delivered.refused[row.receipt], handle.name, handle.queue, handle.id))
+            else:
+                if row.receipt in delivered.existing:
+                    handle.mark_existing(delivered.existing[row.receipt])
+                handle.mark_sent(is_late=row.receipt not in delivered.stored)
+                if self._observer.wants_enqueued():
+                    self._observer.tell_enqueued((handle,))
+
+        return [row], committed, time.monotonic()
+
+    # --- many ---------------------------------------------------------------------------------------------------------
+
+    def send_many(self, batches: Iterable[Batch], result: BulkResult) -> None:
+        """Write the rows of batches and note them: all at once in a transaction, else each as it comes."""
+        is_deferred = self._outbox.in_transaction()
+        for part in [list(batches)] if is_deferred else ([batch] for batch in batches):
+            rows, committed = self._begin_many(part, result, is_deferred)
+            self._outbox.keep(rows, committed)
+            self._note(part)
+
+    async def asend_many(self, batches: AsyncIterable[Batch], result: BulkResult) -> None:
+        """As `send_many`, from a coroutine."""
+        is_deferred = await self._outbox.ain_transaction()
+        if is_deferred:
+            await self._asend_part([batch async for batch in batches], result, is_deferred)
+            return
+        async for batch in batches:
+            await self._asend_part([batch], result, is_deferred)
+
+    async def _asend_part(self, part: Sequence[Batch], result: BulkResult, is_deferred: bool) -> None:
+        rows, committed = self._begin_many(part, result, is_deferred)
+        await self._outbox.akeep(rows, committed)
+        self._note(part)
+
+    def _begin_many(
+        self, batches: Sequence[Batch], result: BulkResult, is_deferred: bool
+    ) -> tuple[list[OutboxRow], Callable[[OutboxTable], None]]:
+        by_batch = [
+            [
+                OutboxRow(receipt=new_token(), queue=batch.queue.name, name=source.name, task=task)
+                for source, task in zip(batch.sources, batch.tasks, strict=True)
+            ]
+            for batch in batches
+        ]
+        rows = [row for each in by_batch for row in each]
+
+        def committed(table: OutboxTable) -> None:
+            early = result.begin() if is_deferred else None
+            delivered = self._attempt(table, [row.receipt for row in rows])
+            told = len(result)
+            for batch, its_rows in zip(batches, by_batch, strict=True):
+                codes = "".join(_code(row.receipt, delivered) for row in its_rows)
+                there = [delivered.existing[row.receipt] for row in its_rows if row.receipt in delivered.existing]
+                result.add(batch, Admitted(Codes(codes, there) if there else codes))
+            if early is not None:
+                early.settle(result, None)
+            if self._observer.wants_enqueued():
+                self._observer.tell_enqueued(result[told:])
+
+        if is_deferred:
+            result.defer(batches)
+        return rows, committed
+
+    def _note(self, batches: Sequence[Batch]) -> None:
+        for batch in batches:
+            batch.span.end()
+            for name, count in batch.count():
+                self._preparer.metrics.sent(batch.queue.name, name, count)
+
+    # --- workflows ----------------------------------------------------------------------------------------------------
+
+    def send_workflow(self, rows: Sequence[OutboxRow], sent: Callable[[bool], None]) -> None:
+        """Write the rows of a workflow; `sent` is told once they are committed whether all of them stand in Redis."""
+        self._outbox.keep(rows, self._committed(rows, sent))
+
+    async def asend_workflow(self, rows: Sequence[OutboxRow], sent: Callable[[bool], None]) -> None:
+        """As `send_workflow`, from a coroutine."""
+        await self._outbox.akeep(rows, self._committed(rows, sent))
+
+    def _committed(self, rows: Sequence[OutboxRow], sent: Callable[[bool], None]) -> Callable[[OutboxTable], None]:
+        receipts = [row.receipt for row in rows]
+
+        def committed(table: OutboxTable) -> None:
+            sent(set(receipts) <= set(self._attempt(table, receipts).stored))
+
+        return committed
+
+    # --- after the commit ---------------------------------------------------------------------------------------------
+
+    def _attempt(self, table: OutboxTable, receipts: Sequence[str]) -> Delivered:
+        """Move rows at once, as far as Redis takes them now."""
+        whole = Delivered(0, [], {})
+        waiting = list(receipts)
+        try:
+            while waiting:
+                with self._circuit.call():
+                    delivered = self._delivery.deliver(table, waiting)
+                whole.stored += delivered.stored
+                whole.refused |= delivered.refused
+                whole.existing |= delivered.existing
+                over = {*delivered.stored, *delivered.refused}
+                left = [each for each in waiting if each not in over]
+                if delivered.failure is not None or len(left) == len(waiting):
+                    whole.failure = delivered.failure
+                    break
+                waiting = left
+        except CircuitOpenError:
+            pass  # told when it opened
+        except BrokerError as error:
+            whole.failure = error
+        except Exception:  # the database failed: the rows are committed all the same, and a worker sends them
+            logger.exception("tasks wait in the outbox of database %r", table.name)
+        if whole.failure is not None:
+            count = "1 task waits" if len(waiting) == 1 else f"{len(waiting)} tasks wait"
+            logger.warning("%s in the outbox of database %r: %s", count, table.name, whole.failure)
+        return whole
+
+
+def _code(receipt: str, delivered: Delivered) -> str:
+    """Return what became of a row, as the code of an enqueue."""
+    return EnqueueCode.EXISTING if receipt in delivered.existing else delivered.refused.get(receipt, EnqueueCode.STORED)

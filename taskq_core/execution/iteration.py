@@ -1,0 +1,450 @@
+"""Iterate inside a task so that another run goes on where this one stopped: `context.iterate` and `checkpoint`.
+
+::
+
+    for order in context.iterate(orders):       between two items the worker may be stopping:
+        ...                                     TaskPaused ends the run, the task goes back to its queue,
+                                                and its next run begins with the next item
+
+Each loop of a task has a cursor: where the items stand that its body has gone through. All cursors of a task are one
+JSON object, in a field of the task that only the worker that has it can write. They go there with the end of the run,
+in the same script; while it runs they are also written in the background, or after every so many items where that is
+asked for. A worker that is killed loses what was done since the last of these writes.
+
+A loop inside a loop has a cursor, too, which is dropped when the outer one takes its next item.
+"""
+
+import math
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator
+from contextlib import aclosing, contextmanager
+from contextvars import ContextVar
+from typing import Any, Generic, Protocol, Self, TypeVar
+
+import msgspec
+
+from taskq_core.codec import encode_result
+from taskq_core.errors import ConfigurationError, IterationError, ResultValueError, TaskPaused
+from taskq_core.execution.sources import Source, abatches, batches
+from taskq_core.settings import Duration, seconds
+
+T = TypeVar("T")
+
+MOST_BYTES = 16_384
+"""Most bytes that all cursors of a task take together."""
+_NO_CURSOR = "a cursor is a value with a JSON form: "
+_CHECKPOINT = "checkpoint"
+"""Name of the cursor that `checkpoint` stores; no loop is called so."""
+
+
+class Keeper(Protocol):
+    """Keeps cursors and progress of one run, and says when it has to end: the worker that runs it."""
+
+    @property
+    def is_stopping(self) -> bool:
+        """True once the run should end at the next place where it can go on."""
+        ...
+
+    @property
+    def is_beside_loop(self) -> bool:
+        """True on an event loop, where nothing may block."""
+        ...
+
+    def check(self) -> None:
+        """Raise `TaskInterrupted` if the run was told to end."""
+        ...
+
+    def read_cursor(self) -> bytes:
+        """Return what is stored, b"" for nothing; waits for Redis."""
+        ...
+
+    async def aread_cursor(self) -> bytes:
+        """As `read_cursor`, for coroutines."""
+        ...
+
+    def keep(self, cursor: bytes) -> None:
+        """Keep cursors for the end of the run, and store them soon. Never waits."""
+        ...
+
+    def store(self, cursor: bytes) -> None:
+        """Store cursors, and return once they are; raises `TaskInterrupted` if the task is another worker's."""
+        ...
+
+    async def astore(self, cursor: bytes) -> None:
+        """As `store`, for coroutines."""
+        ...
+
+    def tell(self, done: int, total: int | None) -> None:
+        """Tell the progress of the outermost loop, unless the function tells its own. Never waits."""
+        ...
+
+
+class _Nobody:
+    """Keeps nothing: the function was called directly."""
+
+    is_stopping = False
+    is_beside_loop = False
+
+    def check(self) -> None:
+        """Nothing ends such a run."""
+
+    def read_cursor(self) -> bytes:
+        return b""
+
+    async def aread_cursor(self) -> bytes:
+        return b""
+
+    def keep(self, cursor: bytes) -> None:
+        """Keep nothing."""
+
+    def store(self, cursor: bytes) -> None:
+        """Store nothing."""
+
+    async def astore(self, cursor: bytes) -> None:
+        """Store nothing."""
+
+    def tell(self, done: int, total: int | None) -> None:
+        """Nobody asks."""
+
+
+NOBODY = _Nobody()
+"""Keeps the cursors of functions that are called directly."""
+
+
+class Interruption:
+    """Stops runs after so many items, in tests; see `taskq_core.testing.interrupt_after`."""
+
+    def __init__(self, items: int, times: float) -> None:
+        self.items = items
+        self.left = times
+        self.count = 0
+
+    def is_due(self, handed: int) -> bool:
+        """Whether a run that was handed so many items stops now."""
+        if handed < self.items or self.left <= 0:
+            return False
+        self.left -= 1
+        self.count += 1
+        return True
+
+
+_interruption: Interruption | None = None
+
+
+@contextmanager
+def interrupting(interruption: Interruption) -> Iterator[Interruption]:
+    """Let an interruption stop all runs of this process for the time of a block."""
+    global _interruption
+    before, _interruption = _interruption, interruption
+    try:
+        yield interruption
+    finally:
+        _interruption = before
+
+
+class _Place:
+    """Where one loop is: the cursor behind what its body has gone through, how much that is, whether it has ended."""
+
+    __slots__ = ("children", "cursor", "done", "has_ended", "key")
+
+    def __init__(self, key: str, stored: Any) -> None:
+        self.key = key
+        self.cursor: Any = None
+        self.done = 0
+        self.has_ended = False
+        if stored is not None:
+            self.cursor, self.done, self.has_ended = stored
+        self.children = 0
+
+
+class Loops:
+    """All loops of one run.
+
+    Args:
+        keeper: Keeps their cursors.
+    """
+
+    def __init__(self, keeper: Keeper) -> None:
+        self.keeper = keeper
+        self._stored: dict[str, Any] | None = None
+        self._top = _Place("", None)
+        self.handed = 0
+        """Items, or checkpoints, that this run has got through."""
+
+    def load(self) -> None:
+        """Read what an earlier run has stored, once."""
+        if self._stored is None:
+            self._stored = _decode(self.keeper.read_cursor())
+
+    async def aload(self) -> None:
+        """As `load`, for coroutines."""
+        if self._stored is None:
+            self._stored = _decode(await self.keeper.aread_cursor())
+
+    @property
+    def checkpoint(self) -> Any:
+        """What `checkpoint` has stored last, None for nothing."""
+        assert self._stored is not None
+        return self._stored.get(_CHECKPOINT)
+
+    def set_checkpoint(self, cursor: object) -> None:
+        """Keep the cursor of `checkpoint`, and end the run here if it has to."""
+        if self._stored is None:  # the cursors of loops stand beside it
+            if self.keeper.is_beside_loop:
+                raise IterationError("a coroutine asks with `await context.acursor()` before its first checkpoint")
+            self.load()
+        try:
+            plain = msgspec.json.decode(encode_result(cursor))  # what the next run gets, so that this one gets no other
+        except ResultValueError as error:
+            raise IterationError(_NO_CURSOR + str(error).removeprefix("result: ")) from None
+        self.keeper.keep(self._with(_CHECKPOINT, plain))
+        self.handed += 1
+        self.stop_if_due()
+
+    def stop_if_due(self, until: float = math.inf) -> None:
+        """Raise what ends the run between two items, if it has to end."""
+        keeper = self.keeper
+        keeper.check()
+        if keeper.is_stopping or (_interruption is not None and _interruption.is_due(self.handed)):
+            raise TaskPaused
+        if self.handed and time.monotonic() >= until:
+            raise TaskPaused(is_stopping=False)
+
+    def enter(self, name: str | None) -> _Place:
+        """Return where a loop that begins now was left, by its name or else its number."""
+        inside = _inside.get()
+        around = self._top if inside is None or inside[0] is not self else inside[1]
+        if name is None:
+            name = str(around.children)
+            around.children += 1
+        key = f"{around.key}/{name}"
+        assert self._stored is not None
+        return _Place(key, self._stored.get(key))
+
+    def advance(self, place: _Place, cursor: object, count: int) -> bytes:
+        """Note that the body of a loop has gone through so many items, and return all cursors."""
+        self.handed += 1
+        self._forget_inside(place)
+        place.cursor, place.done = cursor, place.done + count
+        return self._with(place.key, (cursor, place.done, False))
+
+    def end(self, place: _Place) -> bytes:
+        """Note that a loop is at its end, and return all cursors."""
+        self._forget_inside(place)
+        place.has_ended = True
+        return self._with(place.key, (None, place.done, True))
+
+    def _forget_inside(self, place: _Place) -> None:
+        if place.children:
+            place.children = 0
+        stored = self._stored
+        assert stored is not None
+        if len(stored) > 1:
+            inside = f"{place.key}/"
+            for key in [each for each in stored if each.startswith(inside)]:
+                del stored[key]
+
+    def _with(self, key: str, value: object) -> bytes:
+        stored = self._stored
+        assert stored is not None
+        before = dict(stored)
+        stored[key] = value
+        problem = ""
+        try:
+            data = encode_result(stored)
+        except ResultValueError as error:
+            problem = _NO_CURSOR + str(error).removeprefix("result: ")
+        else:
+            if len(data) > MOST_BYTES:
+                problem = f"the cursors of a task are at most {MOST_BYTES} bytes of JSON together, got {len(data)}"
+        if problem:
+            self._stored = before
+            raise IterationError(problem)
+        return data
+
+
+_inside: ContextVar[tuple[Loops, _Place] | None] = ContextVar("taskq_inside_loop", default=None)
+"""The loop whose body this code is in."""
+
+
+def _decode(data: bytes) -> dict[str, Any]:
+    if not data:
+        return {}
+    try:
+        stored = msgspec.json.decode(data)
+        if not isinstance(stored, dict) or not all(
+            key == _CHECKPOINT
+            or (isinstance(value, list) and len(value) == 3 and type(value[1]) is int and type(value[2]) is bool)
+            for key, value in stored.items()
+        ):
+            raise ValueError
+    except ValueError:
+        raise IterationError("the stored cursors of this task cannot be read") from None
+    return stored
+
+
+class Iteration(Generic[T]):
+    """A loop that another run goes on with; made by `context.iterate`.
+
+    A plain function goes through it with `for`, a coroutine with `async for`.
+    """
+
+    def __init__(
+        self,
+        loops: Loops,
+        source: Source,
+        *,
+        name: str | None = None,
+        batch_size: int | None = None,
+        every: int | None = None,
+        for_at_most: Duration | None = None,
+        total: int | None = None,
+    ) -> None:
+        if name is not None and (not isinstance(name, str) or not name or "/" in name):
+            raise ConfigurationError(f"name of an iteration must be text without '/', got {name!r:.80}")
+        for what, number in (("batch_size", batch_size), ("every", every)):
+            if number is not None and (type(number) is not int or number < 1):
+                raise ConfigurationError(f"{what} of an iteration must be at least 1, got {number!r:.80}")
+        if total is not None and (type(total) is not int or total < 0):
+            raise ConfigurationError(f"total of an iteration must be a whole number, got {total!r:.80}")
+        self._loops = loops
+        self._source = source
+        self._name = name
+        self._batch_size = batch_size
+        self._every = every
+        self._most_s = None if for_at_most is None else seconds("for_at_most", for_at_most, allow_zero=False)
+        self._total = source.total if total is None else total
+
+    def __iter__(self) -> Iterator[T]:
+        loops = self._loops
+        keeper = loops.keeper
+        if keeper.is_beside_loop:
+            raise IterationError("a coroutine iterates with `async for item in context.iterate(...)`")
+        loops.load()
+        walk = _Walk(loops)
+        self._begin(walk)
+        if walk.place.has_ended:
+            return
+        pairs = self._source.pairs(walk.place.cursor)
+        if self._batch_size is not None:
+            pairs = batches(pairs, self._batch_size)
+        try:
+            while True:
+                loops.stop_if_due(walk.until)
+                try:
+                    item, cursor = next(pairs)
+                except StopIteration:
+                    break
+                walk.enter()
+                yield item
+                walk.leave()
+                data, has_to_be_stored = self._passed(walk, cursor, item)
+                if has_to_be_stored:
+                    keeper.store(data)
+                else:
+                    keeper.keep(data)
+        finally:
+            walk.leave()
+        keeper.keep(loops.end(walk.place))
+
+    def __aiter__(self) -> AsyncIterator[T]:
+        walk = _Walk(self._loops)
+        return _Open(self._aitems(walk), walk)
+
+    async def _aitems(self, walk: "_Walk") -> AsyncGenerator[T, None]:
+        loops = self._loops
+        keeper = loops.keeper
+        await loops.aload()
+        self._begin(walk)
+        if walk.place.has_ended:
+            return
+        pairs = self._source.apairs(walk.place.cursor)
+        if self._batch_size is not None:
+            pairs = abatches(pairs, self._batch_size)
+        async with aclosing(pairs):
+            try:
+                while True:
+                    loops.stop_if_due(walk.until)
+                    try:
+                        item, cursor = await anext(pairs)
+                    except StopAsyncIteration:
+                        break
+                    walk.enter()
+                    yield item
+                    walk.leave()
+                    data, has_to_be_stored = self._passed(walk, cursor, item)
+                    if has_to_be_stored:
+                        await keeper.astore(data)
+                    else:
+                        keeper.keep(data)
+            finally:
+                walk.leave()
+        keeper.keep(loops.end(walk.place))
+
+    def _begin(self, walk: "_Walk") -> None:
+        walk.begin(self._name, self._most_s)
+        if walk.is_outermost and not walk.place.has_ended:
+            self._loops.keeper.tell(walk.place.done, self._total)
+
+    def _passed(self, walk: "_Walk", cursor: object, item: Any) -> tuple[bytes, bool]:
+        """Note that the body has gone through an item. Return all cursors, and whether they have to be stored now."""
+        count = 1 if self._batch_size is None else len(item)
+        data = self._loops.advance(walk.place, cursor, count)
+        if walk.is_outermost:
+            self._loops.keeper.tell(walk.place.done, self._total)
+        walk.unstored += count
+        if self._every is None or walk.unstored < self._every:
+            return data, False
+        walk.unstored = 0
+        return data, True
+
+
+class _Walk:
+    """One loop in one run."""
+
+    __slots__ = ("_around", "_entry", "_loops", "is_outermost", "place", "unstored", "until")
+
+    place: _Place
+    until: float
+
+    def __init__(self, loops: Loops) -> None:
+        self._loops = loops
+        self._around = _inside.get()
+        self._entry: tuple[Loops, _Place] | None = None
+        self.is_outermost = self._around is None or self._around[0] is not loops
+        self.unstored = 0
+
+    def begin(self, name: str | None, most_s: float | None) -> None:
+        """Find where it was left, once what an earlier run has stored is there."""
+        self.until = math.inf if most_s is None else time.monotonic() + most_s
+        self.place = self._loops.enter(name)
+        self._entry = (self._loops, self.place)
+
+    def enter(self) -> None:
+        """The body begins: loops that begin now are inside this one."""
+        _inside.set(self._entry)
+
+    def leave(self) -> None:
+        """The body is at its end."""
+        if self._entry is not None and _inside.get() is self._entry:
+            _inside.set(self._around)
+
+
+class _Open(Generic[T]):
+    """The loop of a coroutine.
+
+    One that is left early ends here, when nobody holds it any more: its generator ends later, in a task of its own.
+    """
+
+    def __init__(self, items: AsyncGenerator[T, None], walk: _Walk) -> None:
+        self._items = items
+        self._walk = walk
+
+    def __aiter__(self) -> Self:
+        return self
+
+    def __anext__(self) -> Awaitable[T]:
+        return self._items.__anext__()
+
+    def __del__(self) -> None:
+        self._walk.leave()

@@ -1,0 +1,146 @@
+"""What a worker opens before its first task and closes after its last: functions that yield once.
+
+They live in one asyncio task from start to end, because what they open, such as a task group, may not be closed in
+another one.
+"""
+
+import asyncio
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack
+from contextlib import asynccontextmanager as make_async
+from contextlib import contextmanager as make_plain
+from typing import Any, TypeVar
+
+from taskq_core.errors import ConfigurationError, TaskDefinitionError
+from taskq_core.service.user_code import abandon, contained, unlisted
+
+LifespanFunction = Callable[[], Any]
+"""Yields once, or returns a context manager; plain or asynchronous."""
+L = TypeVar("L", bound=LifespanFunction)
+
+
+def check_lifespan(function: Any) -> None:
+    """Refuse what is no lifespan function.
+
+    Raises:
+        TaskDefinitionError: It cannot be called without arguments.
+    """
+    if not callable(function):
+        raise TaskDefinitionError(f"a worker's lifespan must be a function that yields once, got {function!r}")
+    try:
+        inspect.signature(function).bind()
+    except (TypeError, ValueError) as error:
+        raise TaskDefinitionError(f"a worker's lifespan takes no arguments, which {function!r} does: {error}") from None
+
+
+CANCELLED_S = 2.0
+"""Seconds in which a lifespan that is cancelled has to end."""
+
+
+class Lifespan:
+    """Runs lifespan functions, the first of them outermost.
+
+    Attributes:
+        state: What they yielded.
+    """
+
+    def __init__(self, functions: Sequence[LifespanFunction]) -> None:
+        self._functions = tuple(functions)
+        self._ending = asyncio.Event()
+        self._opened: asyncio.Future[None] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self.state: dict[str, Any] = {}
+
+    async def open(self, stopping: asyncio.Event) -> bool:
+        """Run them up to their yield.
+
+        Args:
+            stopping: Ends the wait. It is set if they end by themselves later on.
+
+        Returns:
+            False if it was told to stop meanwhile; then nothing is open any more.
+
+        Raises:
+            Exception: What one of them raised. What was open is closed.
+            TimeoutError: It was told to stop meanwhile, and they did not end.
+        """
+        if not self._functions:
+            return True
+        loop = asyncio.get_running_loop()
+        self._opened = loop.create_future()
+        self._task = unlisted(loop.create_task(contained(self._live), name="taskq lifespan"))
+        told = loop.create_task(stopping.wait())
+        try:
+            await asyncio.wait((self._task, self._opened, told), return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            abandon(self._task)
+            raise
+        finally:
+            told.cancel()
+        if self._task.done():
+            self._task.result()
+        if self._opened.done():
+            self._task.add_done_callback(lambda _: stopping.set())  # too early, if that is news to anybody
+            return True
+        await self._cancel(self._task)
+        return False
+
+    async def _live(self) -> None:
+        assert self._opened is not None
+        async with AsyncExitStack() as stack:
+            for function in self._functions:
+                yielded = await _enter(function, stack)
+                if yielded is not None and not isinstance(yielded, Mapping):
+                    raise ConfigurationError(
+                        f"a worker's lifespan yields a mapping or nothing, and {function!r} yielded "
+                        f"{type(yielded).__name__}"
+                    )
+                self.state.update(yielded or {})
+            self._opened.set_result(None)
+            await self._ending.wait()
+
+    async def close(self, timeout_s: float, aborting: asyncio.Event) -> None:
+        """Run them to their end, which is cancelled after the time given, or once `aborting` is set.
+
+        Raises:
+            TimeoutError: They did not end in time.
+            Exception: What one of them raised.
+        """
+        if self._task is None:
+            return
+        self._ending.set()
+        told = asyncio.create_task(aborting.wait())
+        try:
+            await asyncio.wait((self._task, told), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            told.cancel()
+        if not self._task.done():
+            await self._cancel(self._task)
+            raise TimeoutError(f"it did not end within {timeout_s:g} s, or before it was to end at once")
+        self._task.result()
+
+    async def _cancel(self, task: asyncio.Task[None]) -> None:
+        """Cancel it; one that goes on all the same is left behind rather than waited for."""
+        abandon(task)
+        await asyncio.wait((task,), timeout=CANCELLED_S)
+        if not task.done():
+            raise TimeoutError(f"it has not ended {CANCELLED_S:g} s after it was cancelled")
+
+
+async def _enter(function: LifespanFunction, stack: AsyncExitStack) -> Any:
+    manager: Any
+    if inspect.isasyncgenfunction(function):
+        manager = make_async(function)()
+    elif inspect.isgeneratorfunction(function):
+        manager = make_plain(function)()
+    else:
+        manager = function()
+    if isinstance(manager, AbstractAsyncContextManager):
+        return await stack.enter_async_context(manager)
+    if isinstance(manager, AbstractContextManager):
+        return stack.enter_context(manager)
+    raise ConfigurationError(
+        f"a worker's lifespan yields once or returns a context manager, and {function!r} returned "
+        f"{type(manager).__name__}"
+    )

@@ -1,0 +1,136 @@
+"""Log records that say what they belong to: a filter, a structlog processor, and formatters of one line a record.
+
+None of it writes what a task is called with.
+"""
+
+import json
+import logging
+from collections.abc import Mapping, MutableMapping
+from datetime import UTC, datetime
+from typing import Any
+
+from taskq_core.execution.context import current
+from taskq_core.execution.propagation import REQUEST_ID, request_id
+from taskq_core.telemetry import current_ids
+
+FIELDS = ("task_id", "task_name", "queue", "attempt", "request_id", "trace_id", "span_id")
+"""What a record says of the task, the request and the trace it belongs to."""
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+def task_fields() -> dict[str, Any]:
+    """Return what is known of the task, the request and the trace that this code belongs to; None for what is not."""
+    context = current.get()
+    trace_id, span_id = current_ids()
+    fields: dict[str, Any] = dict.fromkeys(FIELDS)
+    if context is not None:
+        fields |= {
+            "task_id": context.id,
+            "task_name": context.name,
+            "queue": context.queue,
+            "attempt": context.attempt,
+            "request_id": context.headers.get(REQUEST_ID),
+        }
+    fields["request_id"] = request_id.get() or fields["request_id"]
+    fields["trace_id"], fields["span_id"] = trace_id or None, span_id or None
+    return fields
+
+
+class TaskFilter(logging.Filter):
+    """Gives each log record the `FIELDS`: task id, name and queue, attempt, request, trace. It stands at a handler.
+
+    A record that has one of them already keeps it, as those of the worker itself do.
+
+    Args:
+        name: As with every `logging.Filter`.
+        default: What a record gets that belongs to no task, to no request or to no trace.
+    """
+
+    def __init__(self, name: str = "", *, default: Any = "-") -> None:
+        super().__init__(name)
+        self._default = default
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Add the attributes."""
+        values = vars(record)
+        for name, value in task_fields().items():
+            values.setdefault(name, value or self._default)
+        return bool(super().filter(record))
+
+
+def add_task_fields(logger: object, method_name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Add the `FIELDS` that are known to an event: a processor for structlog.
+
+    Example:
+        `structlog.configure(processors=[add_task_fields, ..., structlog.processors.JSONRenderer()])`.
+    """
+    for name, value in task_fields().items():
+        if value is not None:
+            event.setdefault(name, value)
+    return event
+
+
+class JsonFormatter(logging.Formatter):
+    """Writes each record as one line of JSON, whatever it holds.
+
+    Its names: `time` (RFC 3339, UTC), `level`, `logger`, `message`, the `FIELDS` that are known, what was given as
+    `extra`, and `exception` and `stack` as text. An extra that has no JSON form is written as its text.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        given = {name: value for name, value in vars(record).items() if name not in _STANDARD and name not in line}
+        known = {name: value for name, value in task_fields().items() if value is not None and name not in given}
+        line |= known | {name: value for name, value in given.items() if value not in ("", "-", None)}
+        if record.exc_info and not record.exc_text:
+            record.exc_text = self.formatException(record.exc_info)
+        if record.exc_text:
+            line["exception"] = record.exc_text
+        if record.stack_info:
+            line["stack"] = self.formatStack(record.stack_info)
+        return _json(line)
+
+
+def _json(line: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(line, default=_text, allow_nan=False)
+    except (ValueError, TypeError, RecursionError):  # NaN, an odd key, something that holds itself
+        return json.dumps(
+            {name: value if isinstance(value, str | int) else _text(value) for name, value in line.items()}
+        )
+
+
+def _text(value: object) -> str:
+    try:
+        return str(value)
+    except Exception:  # a broken __str__ must not lose the record
+        return f"({type(value).__qualname__}, whose text cannot be read)"
+
+
+class LineFormatter(logging.Formatter):
+    """Writes the message of a record on one line: what would break or colour it is escaped.
+
+    A traceback follows, its lines indented: the text of an exception, which may hold anything, begins no record.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, and those of a traceback."""
+        first, *more = super().format(record).split("\n")
+        return "\n".join([first, *[f"  {_plain(line)}" for line in more]])
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """Return the line."""
+        return _plain(super().formatMessage(record))
+
+
+def _plain(line: str) -> str:
+    """Return a line with what would break or colour it spelled out."""
+    if line.isprintable():
+        return line
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in line)

@@ -1,0 +1,393 @@
+"""The handle of an enqueued task: its id, its state and the wait for its outcome."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+from taskq_core.errors import TaskNotSentError
+from taskq_core.execution.progress import Progress
+from taskq_core.handles.events import TaskEvents
+from taskq_core.handles.records import TaskInfo
+from taskq_core.settings import Duration
+from taskq_core.wire import TaskState
+
+R_co = TypeVar("R_co", covariant=True)
+
+
+class SupportsCall(Protocol):
+    """A task with its arguments, as `task.s(...)` makes it."""
+
+    @property
+    def arguments(self) -> Mapping[str, object]:
+        """The arguments by name."""
+        ...
+
+
+class AsyncHandleSource(Protocol):
+    """What a handle asks in coroutines."""
+
+    async def await_result(self, handle: "TaskHandle[Any]", timeout: Duration | None) -> Any:
+        """Wait until the task has ended and return what it returned."""
+        ...
+
+    async def afetch_info(self, handle: "TaskHandle[Any]") -> TaskInfo:
+        """Read the task."""
+        ...
+
+    async def acancel_task(self, handle: "TaskHandle[Any]", *, retry: bool, keep: bool | None) -> bool:
+        """Cancel the task."""
+        ...
+
+    async def areschedule_task(
+        self, handle: "TaskHandle[Any]", *, at: datetime | None, after: Duration | None, call: Any
+    ) -> None:
+        """Let the task wait until another time."""
+        ...
+
+    async def amove_task(self, handle: "TaskHandle[Any]", to_queue: str) -> None:
+        """Move the task to another queue."""
+        ...
+
+
+class HandleSource(AsyncHandleSource, Protocol):
+    """What a handle asks: the client that made it."""
+
+    def wait_for_result(self, handle: "TaskHandle[Any]", timeout: Duration | None) -> Any:
+        """Block until the task has ended and return what it returned."""
+        ...
+
+    def fetch_info(self, handle: "TaskHandle[Any]") -> TaskInfo:
+        """Read the task."""
+        ...
+
+    def follow_task(self, handle: "TaskHandle[Any]", after: str | None, timeout: Duration | None) -> TaskEvents:
+        """Return what happens to the task from now on."""
+        ...
+
+    def cancel_task(self, handle: "TaskHandle[Any]", *, retry: bool, keep: bool | None) -> bool:
+        """Cancel the task."""
+        ...
+
+    def reschedule_task(
+        self, handle: "TaskHandle[Any]", *, at: datetime | None, after: Duration | None, call: Any
+    ) -> None:
+        """Let the task wait until another time."""
+        ...
+
+    def move_task(self, handle: "TaskHandle[Any]", to_queue: str) -> None:
+        """Move the task to another queue."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSummary:
+    """A task as of its handle. Its state is `deferred` while it waits for a transaction to commit."""
+
+    id: str
+    queue: str
+    name: str
+    state: TaskState | Literal["deferred"]
+    progress: Progress | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+
+class TaskHandle(Generic[R_co]):
+    """One enqueued task.
+
+    Attributes:
+        id: Id of the task, chosen before it was sent.
+        queue: Queue it was sent to.
+        name: Name of the task.
+        existing: True if the task was there before, and the call that made this handle added none (`Unique`). Known
+            once the task was sent.
+        info: The task as it stood at the last `refresh`, or None.
+        first_state: State it is enqueued in: pending, scheduled where its start is put off, or aggregating.
+        is_late: True while the task may still wait in an outbox although its transaction has committed.
+        note: What an adapter wants kept for as long as the task may still be sent; taskq itself does not look at it.
+    """
+
+    __slots__ = (
+        "_failure",
+        "_is_deferred",
+        "_source",
+        "existing",
+        "first_state",
+        "id",
+        "info",
+        "is_kept",
+        "is_late",
+        "name",
+        "note",
+        "queue",
+        "result_type",
+    )
+
+    def __init__(
+        self,
+        source: HandleSource,
+        *,
+        id: str,  # noqa: A002 - the attribute's name
+        queue: str,
+        name: str,
+        is_kept: bool,
+        result_type: Any = Any,
+        first_state: TaskState = TaskState.PENDING,
+    ) -> None:
+        self._source = source
+        self.id = id
+        self.queue = queue
+        self.name = name
+        self.is_kept = is_kept
+        self.result_type = result_type
+        self.first_state = first_state
+        self.existing = False
+        self.info: TaskInfo | None = None
+        self.is_late = False
+        self.note: Any = None
+        self._is_deferred = False
+        self._failure: BaseException | None = None
+
+    def __repr__(self) -> str:
+        return f"TaskHandle(id={self.id!r}, name={self.name!r}, queue={self.queue!r})"
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        """Let a route of FastAPI return a handle: it is sent as a `TaskSummary`, without arguments, result and error.
+
+        The schema is made without Pydantic's own functions, which the core does not import.
+        """
+        summary = handler.generate_schema(TaskSummary)
+        return {
+            "type": "function-wrap",
+            "function": {"type": "no-info", "function": _checked},
+            "schema": summary,
+            "serialization": {"type": "function-plain", "function": _summarize, "return_schema": summary},
+        }
+
+    @property
+    def is_sent(self) -> bool:
+        """False while the task waits for the surrounding transaction to commit, or if sending it then failed."""
+        return not self._is_deferred and self._failure is None
+
+    @property
+    def state(self) -> TaskState:
+        """State at the last `refresh`; before the first one the state in which the task is enqueued."""
+        return self.first_state if self.info is None else self.info.state
+
+    @property
+    def progress(self) -> Progress | None:
+        """Progress last reported by the task, as of the last `refresh`; None if it reported nothing."""
+        return None if self.info is None else self.info.progress
+
+    @property
+    def error(self) -> str:
+        """Error of the last failed run, as of the last `refresh`; "" before a run has failed."""
+        return "" if self.info is None else self.info.last_error
+
+    @property
+    def started_at(self) -> datetime | None:
+        """When the current or last run began, as of the last `refresh`; None if unknown."""
+        return None if self.info is None else self.info.last_started_at
+
+    @property
+    def ended_at(self) -> datetime | None:
+        """When the task succeeded or was archived, as of the last `refresh`; None before."""
+        return None if self.info is None else self.info.ended_at
+
+    @property
+    def send_error(self) -> BaseException | None:
+        """Why sending it after the commit failed; None if it did not."""
+        return self._failure
+
+    def mark_deferred(self) -> None:
+        """Note that the task is sent when the surrounding transaction commits. For clients."""
+        self._is_deferred = True
+
+    def mark_sent(self, failure: BaseException | None = None, *, is_late: bool = False) -> None:
+        """Note that the task was sent, or why it was not; `is_late`: a worker sends it from the outbox. For clients."""
+        self._is_deferred = False
+        self._failure = failure
+        if failure is not None:
+            self.note = None
+        self.is_late = is_late
+
+    def mark_existing(self, task_id: str) -> None:
+        """Note that another task is there in the stead of this one: the handle is that one's from here on."""
+        self.id = task_id
+        self.existing = True
+
+    def _check_not_failed(self) -> None:
+        if self._failure is not None:
+            raise TaskNotSentError(self.queue, self.id, f"sending it after the commit failed: {self._failure}")
+
+    def _check_sent(self) -> None:
+        self._check_not_failed()
+        if self._is_deferred:
+            raise TaskNotSentError(
+                self.queue, self.id, "it is sent when the surrounding transaction commits; ask after the commit"
+            )
+
+    def result(self, timeout: Duration | None = None) -> R_co:
+        """Block until the task has ended and return what it returned.
+
+        Args:
+            timeout: Most seconds to wait; None waits without end.
+
+        Raises:
+            ResultNotKeptError: The task keeps no result: its `retention` is 0.
+            ResultTimeoutError: It did not end in time; it goes on all the same.
+            ResultTooLargeError: It succeeded, but its result is over the limit `max_result_bytes` and was not stored.
+            TaskFailedError: It was archived after its last failure.
+            TaskNotFoundError: It was deleted, or its retention is over.
+            TaskNotSentError: The surrounding transaction has not committed yet.
+        """
+        self._check_sent()
+        result: R_co = self._source.wait_for_result(self, timeout)
+        return result
+
+    async def aresult(self, timeout: Duration | None = None) -> R_co:
+        """Wait until the task has ended and return what it returned. As `result`, for coroutines."""
+        self._check_sent()
+        result: R_co = await self._source.await_result(self, timeout)
+        return result
+
+    def refresh(self) -> TaskInfo:
+        """Read the task and return it; also kept as `info`.
+
+        Raises:
+            TaskNotFoundError: It has ended without being kept, or was deleted.
+            TaskNotSentError: The surrounding transaction has not committed yet.
+        """
+        self._check_sent()
+        self.info = self._source.fetch_info(self)
+        return self.info
+
+    async def arefresh(self) -> TaskInfo:
+        """Read the task and return it; also kept as `info`. As `refresh`, for coroutines."""
+        self._check_sent()
+        self.info = await self._source.afetch_info(self)
+        return self.info
+
+    def events(self, *, after: str | None = None, timeout: Duration | None = None) -> TaskEvents:
+        """Return what happens to the task from now on, for `for` and for `async for`: its states and its progress.
+
+        The first event says how it stands now, the last how it has ended. One that has ended without being kept is
+        gone, and so is one that never was. While Redis does not answer, the loop waits for it. Leaving the loop closes
+        what it listens on.
+
+        Args:
+            after: Id of an event that was seen before: the first event is then the first that says something else, and
+                there is none if that was the last.
+            timeout: Most seconds that the loop takes in all, two more if Redis does not answer at the end; None waits
+                without end.
+
+        Raises:
+            TaskNotSentError: The surrounding transaction has not committed yet.
+            ResultTimeoutError: In the loop: the task did not end in time; it goes on all the same.
+            BrokerUnavailableError: In the loop: the time is over, and Redis does not answer.
+        """
+        self._check_sent()
+        return self._source.follow_task(self, after, timeout)
+
+    def cancel(self, *, retry: bool = False, keep: bool | None = None) -> bool:
+        """Delete the task if it waits, or ask the worker that runs it to cancel it.
+
+        A task that runs is archived when its function has ended, whatever that returned or raised; but one that raises
+        `SkipRetry` then is archived with its reason, and one that raises `Discard` is dropped. It works on whichever
+        worker runs the task.
+
+        Args:
+            retry: Run it again, like one that failed: an attempt is used, and the retry delay waited for. One without
+                attempts left is archived. A task that waits is left as it is.
+            keep: True archives the task whether it waits or runs, False leaves nothing of it; None deletes a waiting
+                one and archives a running one.
+
+        Returns:
+            True if it was deleted or archived, or a worker was asked; False if it has ended already, or waits and is to
+            be retried.
+
+        Raises:
+            TaskNotSentError: The surrounding transaction has not committed yet.
+            ConfigurationError: `keep` is given together with `retry`.
+        """
+        self._check_sent()
+        return self._source.cancel_task(self, retry=retry, keep=keep)
+
+    async def acancel(self, *, retry: bool = False, keep: bool | None = None) -> bool:
+        """Delete the task if it waits, or ask its worker to cancel it. As `cancel`, for coroutines."""
+        self._check_sent()
+        return await self._source.acancel_task(self, retry=retry, keep=keep)
+
+    def reschedule(
+        self, *, at: datetime | None = None, after: Duration | None = None, call: SupportsCall | None = None
+    ) -> None:
+        """Let the task wait until another time, with other arguments if a call is given. It keeps its id.
+
+        Both happen in one step: no worker takes the task in between. A pending task, or one in a group, becomes
+        scheduled; an archived one waits for a retry. Its unique lock goes over to the new arguments and keeps its time.
+
+        Args:
+            at: When it may run, with a time zone. Rounded up to whole seconds.
+            after: How long from now, instead of `at`.
+            call: `task.s(...)` of the same task, whose arguments replace those it has.
+
+        Raises:
+            TaskNotFoundError: It has ended without being kept, or was deleted.
+            TaskStateError: It has succeeded. `TaskActiveError` if it runs.
+            DuplicateTaskError: Another task holds the unique lock of the new arguments.
+            TaskArgumentsError: The arguments do not fit.
+            TaskNotSentError: The surrounding transaction has not committed yet.
+            ConfigurationError: Not just one of `at` and `after` is given, or the call is of another task.
+        """
+        self._check_sent()
+        self._source.reschedule_task(self, at=at, after=after, call=call)
+
+    async def areschedule(
+        self, *, at: datetime | None = None, after: Duration | None = None, call: SupportsCall | None = None
+    ) -> None:
+        """Let the task wait until another time. As `reschedule`, for coroutines."""
+        self._check_sent()
+        await self._source.areschedule_task(self, at=at, after=after, call=call)
+
+    def move(self, to_queue: str) -> None:
+        """Move the task, unless it runs, to another queue, where it is in the same state. `queue` is that one then.
+
+        If this is cut off, the task is in one queue to be run, never in none and never in both; see
+        `Inspector.move_task`.
+
+        Raises:
+            TaskNotFoundError: It has ended without being kept, or was deleted.
+            TaskIdConflictError: The other queue has a task of this id. It stays in its queue.
+            DuplicateTaskError: Its unique lock is held there by another task. It stays in its queue.
+            TaskStateError: It is on its way to yet another queue. `TaskActiveError` if it runs.
+            TaskNotSentError: The surrounding transaction has not committed yet.
+            ConfigurationError: The name of the other queue is not usable, or is the same.
+        """
+        self._check_sent()
+        self._source.move_task(self, to_queue)
+
+    async def amove(self, to_queue: str) -> None:
+        """Move the task to another queue. As `move`, for coroutines."""
+        self._check_sent()
+        await self._source.amove_task(self, to_queue)
+
+
+def _checked(value: Any, _: Any) -> TaskHandle[Any]:
+    if not isinstance(value, TaskHandle):
+        raise ValueError(f"expected a TaskHandle, got {type(value).__name__}")
+    value._check_not_failed()
+    return value
+
+
+def _summarize(handle: TaskHandle[Any]) -> TaskSummary:
+    return TaskSummary(
+        id=handle.id,
+        queue=handle.queue,
+        name=handle.name,
+        state=handle.state if handle.is_sent else "deferred",
+        progress=handle.progress,
+        started_at=handle.started_at,
+        ended_at=handle.ended_at,
+    )

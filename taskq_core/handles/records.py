@@ -1,0 +1,167 @@
+"""A task as people look at it: one record, whoever asks."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from taskq_core.broker.operations import WAITING_SCORE_S, StoredTask
+from taskq_core.codec.oversized import OversizedResult, read_oversized
+from taskq_core.execution.progress import Progress, read_progress
+from taskq_core.handles.attempts import Attempt, read_attempts, read_last_attempt
+from taskq_core.wire import TaskState, decode_message, read_enqueued_ms, read_expiry, read_priority
+from taskq_core.wire.quoting import unescape_limit_name
+
+FINAL = (TaskState.COMPLETED, TaskState.ARCHIVED)
+"""States in which nothing changes any more by itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskInfo:
+    """One task as it stands in Redis.
+
+    Attributes:
+        id: Id of the task.
+        name: Name of the task (its type on the wire).
+        queue: Queue it is in.
+        state: Where it stands.
+        payload: Payload bytes.
+        headers: Text that travels with it.
+        max_retry: Most retries.
+        retried: Failures counted so far.
+        last_error: Text of the last failure, "" for none.
+        last_failed_at: When that was.
+        timeout: Longest run, None for no limit.
+        deadline: Latest moment to run, None for no limit.
+        retention: How long it is kept after success.
+        group: Group it waits in, "" for none.
+        next_run_at: Start of a scheduled task or next attempt of a retry; None while it waits for a limit.
+        lease_expires_at: When an active task counts as lost unless its worker extends the lease.
+        completed_at: When it succeeded.
+        archived_at: When it was archived.
+        expires_at: When a completed task is deleted.
+        result: Result bytes, b"" for none.
+        oversized_result: Size and limit of a result that was not stored because it was too large; None otherwise.
+        attempts: Its last attempts that failed, and the one that succeeded; see `Attempt`. Empty in listings.
+        last_attempt: The last of them, in listings without its error; None if none is noted.
+        enqueued_at: When it was enqueued; None if that is not known. Django's clients note it, and of any pending task
+            listings tell since when it is pending.
+        worker: Token of the worker that runs it, "" for none.
+        started_at: When that worker got it, None if unknown.
+        progress: How far it is, as it told last, or was at its end; None if it told nothing.
+        waits_for_limit: Whether it is scheduled for no time, but starts as soon as its limits let it.
+        limit: Name of the limit that it waits for, "" for none. Empty in listings.
+    """
+
+    id: str
+    name: str
+    queue: str
+    state: TaskState
+    payload: bytes = field(repr=False)
+    headers: dict[str, str]
+    max_retry: int
+    retried: int
+    last_error: str
+    last_failed_at: datetime | None
+    timeout: timedelta | None
+    deadline: datetime | None
+    retention: timedelta
+    group: str
+    next_run_at: datetime | None
+    lease_expires_at: datetime | None
+    completed_at: datetime | None
+    archived_at: datetime | None
+    expires_at: datetime | None
+    result: bytes = field(repr=False)
+    attempts: tuple[Attempt, ...] = ()
+    last_attempt: Attempt | None = None
+    enqueued_at: datetime | None = None
+    worker: str = ""
+    started_at: datetime | None = None
+    progress: Progress | None = None
+    waits_for_limit: bool = False
+    limit: str = ""
+    oversized_result: OversizedResult | None = None
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it has ended: nothing changes any more by itself."""
+        return self.state in FINAL
+
+    @property
+    def ended_at(self) -> datetime | None:
+        """When it succeeded or was archived, None before."""
+        return self.completed_at or self.archived_at
+
+    @property
+    def last_started_at(self) -> datetime | None:
+        """When its current run began, or else the last run that is noted; None if unknown, as in listings."""
+        return self.started_at or (self.attempts[-1].started_at if self.attempts else None)
+
+    @property
+    def priority(self) -> int:
+        """Its band inside its queue, 0 to 9."""
+        return read_priority(self.headers)[0]
+
+    @property
+    def start_by(self) -> datetime | None:
+        """By when it has to be started, or it expires; None for whenever."""
+        expiry = read_expiry(self.headers)
+        return None if expiry is None or expiry.is_relative else _moment(expiry.value_s)
+
+
+def _moment(unix_s: int | None) -> datetime | None:
+    try:
+        return datetime.fromtimestamp(unix_s, tz=UTC) if unix_s else None
+    except (ValueError, OverflowError, OSError):
+        return None  # a foreign producer may have written a time no calendar holds
+
+
+def _span(value: int) -> timedelta:
+    return timedelta(seconds=min(max(value, 0), 86_399_999_999_999))
+
+
+def task_info(stored: StoredTask) -> TaskInfo:
+    """Return the record of a task read from Redis.
+
+    Raises:
+        WireFormatError: Its message cannot be read.
+    """
+    message = decode_message(stored.message)
+    state = stored.state
+    assert state is not None
+    when = _moment(stored.score)
+    attempts = read_attempts(stored.attempts)
+    enqueued_ms = read_enqueued_ms(message.headers)
+    if enqueued_ms is None:
+        enqueued_ms = stored.pending_ms
+    waits_for_limit = state is TaskState.SCHEDULED and stored.score == WAITING_SCORE_S and stored.line != ""
+    return TaskInfo(
+        id=message.id or stored.task_id,
+        name=message.type,
+        queue=message.queue,
+        state=state,
+        payload=message.payload,
+        headers=dict(message.headers),
+        max_retry=message.retry,
+        retried=message.retried,
+        last_error=message.error_msg,
+        last_failed_at=_moment(message.last_failed_at),
+        timeout=_span(message.timeout) if message.timeout else None,
+        deadline=_moment(message.deadline),
+        retention=_span(message.retention),
+        group=message.group_key,
+        next_run_at=when if state in (TaskState.SCHEDULED, TaskState.RETRY) and not waits_for_limit else None,
+        lease_expires_at=when if state is TaskState.ACTIVE else None,
+        completed_at=_moment(message.completed_at),
+        archived_at=when if state is TaskState.ARCHIVED else None,
+        expires_at=when if state is TaskState.COMPLETED else None,
+        result=stored.result,
+        oversized_result=None if stored.result else read_oversized(stored.oversized),
+        attempts=attempts,
+        last_attempt=attempts[-1] if attempts else read_last_attempt(stored.last_attempt),
+        enqueued_at=None if enqueued_ms is None else datetime.fromtimestamp(enqueued_ms / 1000, tz=UTC),
+        worker=stored.owner,
+        progress=read_progress(stored.progress),
+        started_at=None if stored.started_ms is None else datetime.fromtimestamp(stored.started_ms / 1000, tz=UTC),
+        waits_for_limit=waits_for_limit,
+        limit=unescape_limit_name(stored.line.partition(":")[2].partition(":")[0]) if stored.line else "",
+    )

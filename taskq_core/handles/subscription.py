@@ -1,0 +1,216 @@
+"""Wait in coroutines for changes of tasks. The coroutines share connections and readings.
+
+All coroutines of an event loop that wait for tasks of a queue share one subscription, and all that follow the same task
+share each reading of it: Redis gets no more requests from 200 followers than from one.
+
+A task that ends, or changes, says so on its queue's channel only if somebody asked (`operations.look`). Go workers
+say nothing, so a follower also looks again after a while; a lost subscription therefore only delays.
+"""
+
+import asyncio
+import contextlib
+import weakref
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, Self
+
+from taskq_core.broker import operations
+from taskq_core.broker.aio import AsyncRunner
+from taskq_core.broker.operations import StoredTask
+from taskq_core.errors import BrokerError, BrokerUnavailableError
+from taskq_core.handles.events import FIRST_LOOK_S, LAST_LOOK_S
+from taskq_core.handles.records import TaskInfo, task_info
+from taskq_core.wire import QueueKeys
+
+Reading = asyncio.Task[StoredTask | None]
+
+
+class EndHub:
+    """Tells coroutines when tasks change or end."""
+
+    def __init__(self, runner: AsyncRunner) -> None:
+        self._runner = runner
+        self._channels: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, _Channel]] = (
+            weakref.WeakKeyDictionary()
+        )
+
+    @contextlib.asynccontextmanager
+    async def listen(self, channel_name: str, task_id: str) -> AsyncIterator[asyncio.Event]:
+        """Give an event that is set when the task is said to have changed, and whenever messages may have been missed.
+
+        That is the case once the subscription stands, so whoever waits for the event looks at the task then.
+        """
+        async with self.follow(channel_name, task_id) as (_, event):
+            yield event
+
+    @contextlib.asynccontextmanager
+    async def follow(self, channel_name: str, task_id: str) -> "AsyncIterator[tuple[SharedReadings, asyncio.Event]]":
+        """Give the readings of a task that its followers share, and an event as `listen` does.
+
+        The event is also set when another follower has read something new.
+        """
+        channels = self._channels.setdefault(asyncio.get_running_loop(), {})
+        channel = channels.get(channel_name)
+        if channel is None:
+            channel = channels[channel_name] = _Channel(self._runner, channel_name)
+        event = asyncio.Event()
+        if channel.is_open:
+            event.set()
+        readings = channel.tasks.setdefault(task_id, SharedReadings())
+        readings.events.add(event)
+        try:
+            yield readings, event
+        finally:
+            readings.events.discard(event)
+            if not readings.events:
+                readings.close()
+                del channel.tasks[task_id]
+            if not channel.tasks and channels.get(channel_name) is channel:
+                del channels[channel_name]
+                await channel.close()
+
+
+class SharedReadings:
+    """Readings of one task, shared by its followers on an event loop and numbered from 1 in the order they begin.
+
+    A follower takes over a reading that another follower began, if it began after the follower's own last reading and
+    after the last message about the task.
+    """
+
+    def __init__(self) -> None:
+        self.events: set[asyncio.Event] = set()
+        self.number = 0
+        """Number of the latest reading."""
+        self._outdated = 0
+        self._reading: Reading | None = None
+        self._last: StoredTask | None = None
+
+    def is_outdated(self, number: int) -> bool:
+        """Whether a message has come since a reading began."""
+        return number <= self._outdated
+
+    def note_change(self) -> None:
+        """Wake the followers. Readings that began before may be old."""
+        self._outdated = self.number
+        for event in self.events:
+            event.set()
+
+    def take(self, after: int, read: Callable[[], Coroutine[Any, Any, StoredTask | None]]) -> tuple[Reading, bool]:
+        """Return a reading that began after that of a number, and whether it began now."""
+        if self._reading is not None and self.number > max(after, self._outdated):
+            return self._reading, False
+        self.number += 1
+        self._reading = asyncio.get_running_loop().create_task(read())
+        self._reading.add_done_callback(self._note_end)
+        return self._reading, True
+
+    def _note_end(self, reading: Reading) -> None:
+        if reading.cancelled() or reading.exception() is not None or reading.result() == self._last:
+            return
+        self._last = reading.result()
+        for event in self.events:
+            event.set()
+
+    def close(self) -> None:
+        """Cancel the current reading, because the last follower has left."""
+        if self._reading is not None:
+            self._reading.cancel()
+
+
+class TaskFollower:
+    """One task, looked at again and again. Made by `AsyncClient.follow`."""
+
+    def __init__(self, runner: AsyncRunner, hub: EndHub, queue: QueueKeys, task_id: str, *, patience_s: float) -> None:
+        self._runner = runner
+        self._hub = hub
+        self._queue = queue
+        self._task_id = task_id
+        self._patience_s = patience_s
+        self._stack = contextlib.AsyncExitStack()
+        self._shared: tuple[SharedReadings, asyncio.Event] | None = None
+        self._number = 0
+
+    async def read(self, patience_s: float) -> StoredTask | None:
+        """Read the task as it stands in Redis, None if there is no such task, or no more.
+
+        Raises:
+            BrokerError: Redis does not answer.
+        """
+        if self._shared is None:
+            return await self._look(patience_s, tell_changes=False)  # which writes nothing
+        readings, told = self._shared
+        reading, is_own = readings.take(self._number, lambda: self._look(patience_s, tell_changes=True))
+        number = self._number = readings.number
+        try:
+            async with asyncio.timeout(None if is_own else patience_s):
+                return await asyncio.shield(reading)
+        except TimeoutError:
+            raise BrokerUnavailableError.unchanged(f"no answer within {patience_s:g} s") from None
+        finally:
+            if not readings.is_outdated(number):
+                told.clear()
+
+    async def _look(self, patience_s: float, *, tell_changes: bool) -> StoredTask | None:
+        look = operations.look(self._queue, self._task_id, tell_changes=tell_changes)
+        return await self._runner.run(look, patience_s=patience_s)
+
+    async def look(self) -> TaskInfo | None:
+        """Read the task, None if there is no such task, or no more.
+
+        Raises:
+            BrokerError: Redis does not answer.
+        """
+        stored = await self.read(self._patience_s)
+        return None if stored is None else task_info(stored)
+
+    async def wait(self, timeout_s: float) -> None:
+        """Wait until it is time to look again: so many seconds, fewer when the task is said to have changed."""
+        if self._shared is None:
+            self._shared = await self._stack.enter_async_context(self._hub.follow(self._queue.done, self._task_id))
+            self._number = self._shared[0].number  # older ones may be older than what this follower has read
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._shared[1].wait()
+
+    async def close(self) -> None:
+        """Stop listening."""
+        await self._stack.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+
+class _Channel:
+    def __init__(self, runner: AsyncRunner, name: str) -> None:
+        self._runner = runner
+        self._name = name
+        self.tasks: dict[str, SharedReadings] = {}
+        self.is_open = False
+        self._task = asyncio.get_running_loop().create_task(self._listen(), name=f"taskq end hub {name}")
+
+    async def _listen(self) -> None:
+        pause_s = FIRST_LOOK_S
+        while True:
+            try:
+                subscription = await self._runner.subscribe(self._name)
+                self.is_open = True
+                for each in self.tasks.values():
+                    each.note_change()  # earlier messages were missed
+                pause_s = FIRST_LOOK_S
+                try:
+                    while True:
+                        readings = self.tasks.get(await subscription.next())
+                        if readings is not None:
+                            readings.note_change()
+                finally:
+                    self.is_open = False
+                    await subscription.close()
+            except BrokerError:
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, LAST_LOOK_S)
+
+    async def close(self) -> None:
+        self._task.cancel()
+        await asyncio.wait((self._task,))

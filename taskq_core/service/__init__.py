@@ -1,0 +1,1 @@
+"""What long-running processes share: service loops, health ports, bridges between threads and coroutines."""

@@ -1,0 +1,84 @@
+"""Tell over HTTP whether a process lives and whether it works: `/livez` and `/readyz`.
+
+`/livez` answers as long as the event loop turns. What `/readyz` says is judged by whoever is asked: `worker.health`,
+`scheduler.health`.
+"""
+
+import json
+import logging
+from http import HTTPStatus
+from typing import Any, Protocol
+
+from taskq_core.errors import ConfigurationError
+from taskq_core.service.port import Answer, Port, Request
+from taskq_core.settings import check_whole
+
+logger = logging.getLogger("taskq.health")
+
+
+class Judge(Protocol):
+    """Says how a process is."""
+
+    def report(self) -> tuple[bool, dict[str, Any]]:
+        """Return whether it is ready, and the body that says so."""
+        ...
+
+
+def check_health_address(host: object, port: object) -> None:
+    """Check where health is to be told.
+
+    Raises:
+        ConfigurationError: The host is blank, or the port is neither None nor a number from 0 to 65535.
+    """
+    if port is not None:
+        check_whole("health_port", port, least=0, most=65_535)
+    if not isinstance(host, str) or not host.strip():
+        raise ConfigurationError(f"health_host must be an address, got {host!r}")
+
+
+async def open_health_server(what: str, health: Judge, host: str, port: int | None) -> "HealthServer | None":
+    """Begin to tell how a process is; None without a port.
+
+    Raises:
+        OSError: The address cannot be used. That was logged.
+    """
+    if port is None:
+        return None
+    server = HealthServer(health, host, port)
+    try:
+        await server.start()
+    except (OSError, UnicodeError) as error:
+        logger.error("the %s cannot start: its health cannot be told at %s:%d: %s", what, host, port, error)
+        raise OSError(str(error)) from error
+    logger.info("health is told at http://%s:%d/livez and /readyz", host, server.port)
+    return server
+
+
+class HealthServer(Port):
+    """Serves the health of a process over HTTP.
+
+    Args:
+        health: What is served.
+        host: Address to listen on.
+        port: Port to listen on, 0 for any free one.
+    """
+
+    def __init__(self, health: Judge, host: str, port: int) -> None:
+        super().__init__(self._tell, host, port, refuse=_refusal)
+        self._health = health
+
+    async def _tell(self, request: Request) -> Answer:
+        if request.path == "/livez":
+            return _document(HTTPStatus.OK, {"status": "alive"})
+        if request.path == "/readyz":
+            is_ready, body = self._health.report()
+            return _document(HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE, body)
+        return _refusal(HTTPStatus.NOT_FOUND, "there are /livez and /readyz")
+
+
+def _document(status: HTTPStatus, body: dict[str, Any]) -> Answer:
+    return Answer(body=json.dumps(body).encode() + b"\n", content_type="application/json", status=status)
+
+
+def _refusal(status: HTTPStatus, words: str) -> Answer:
+    return _document(status, {"error": words})

@@ -1,0 +1,197 @@
+"""What a task with code and a remote task share."""
+
+from collections.abc import Mapping
+from typing import Any, Generic, Protocol, Self, TypeVar, Unpack, cast
+
+from taskq_core.codec import References
+from taskq_core.errors import ConfigurationError
+from taskq_core.handles.handle import TaskHandle
+from taskq_core.handles.workflow import WorkflowHandle
+from taskq_core.tasks.limits import Limits
+from taskq_core.tasks.options import CallOptionsDict, TaskOptions, check_call_options, task_options
+from taskq_core.tasks.plan import Plan
+from taskq_core.wire import Keys, validate_task_type
+
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Enqueuer(Protocol):
+    """What a task needs of the queue application it belongs to."""
+
+    @property
+    def references(self) -> References | None:
+        """Classes whose values travel as their keys, None where there are none."""
+        ...
+
+    @property
+    def task_defaults(self) -> Mapping[str, Any]:
+        """Options of every task that does not set its own."""
+        ...
+
+    def enqueue(self, call: Any) -> TaskHandle[Any]:
+        """Enqueue, blocking."""
+        ...
+
+    async def aenqueue(self, call: Any) -> TaskHandle[Any]:
+        """Enqueue from a coroutine."""
+        ...
+
+    def check_queue(self, name: str, queue: str) -> None:
+        """Warn if the settings name queues, and not the one to which a task goes."""
+
+    def enqueue_workflow(self, workflow: Any) -> WorkflowHandle:
+        """Enqueue a workflow, blocking."""
+        ...
+
+    async def aenqueue_workflow(self, workflow: Any) -> WorkflowHandle:
+        """Enqueue a workflow from a coroutine."""
+        ...
+
+
+_LIMITS = ("rate_limit", "concurrency", "sequence")
+
+
+class BaseTask(Generic[R_co]):
+    """What a task with code and a remote one share.
+
+    Attributes:
+        changed: Options that this copy has otherwise than the registered task.
+    """
+
+    name: str
+    result_type: Any
+    is_remote = False
+    """Whether its code is in another program."""
+
+    def __init__(self, name: str, options: Mapping[str, Any], enqueuer: Enqueuer) -> None:
+        self.name = validate_task_type(name)
+        self._given = dict(options)
+        self.changed: frozenset[str] = frozenset()
+        self._enqueuer = enqueuer
+        self._plan: Plan | None = None
+        self._options: tuple[Mapping[str, Any], TaskOptions] | None = None
+        self._with_headers: tuple[Mapping[str, str], BaseTask[Any]] | None = None
+        self._check_options()
+
+    @property
+    def enqueuer(self) -> Enqueuer:
+        """The queue application it belongs to. For adapters."""
+        return self._enqueuer
+
+    @property
+    def options(self) -> TaskOptions:
+        """This task's options, over the defaults of its queue application."""
+        defaults = self._enqueuer.task_defaults
+        if self._options is None or self._options[0] is not defaults:
+            options = task_options({**defaults, **self._given})
+            self._check_unique(options)
+            self._options = (defaults, options)
+        return self._options[1]
+
+    def _check_unique(self, options: TaskOptions) -> None:
+        """Refuse arguments that make a task unique and that it does not have."""
+
+    def plan(self, keys: Keys, app: object = None) -> Plan:
+        """Return what is equal for all calls, computed once. Warn of a queue not in the settings. For clients.
+
+        Args:
+            keys: Key names of the client's queue application. No other has the same object.
+            app: The queue application itself; None: it is not compared, and nothing is warned of.
+
+        Raises:
+            ConfigurationError: The task belongs to another queue application.
+        """
+        plan = self._plan
+        if plan is None or plan.keys is not keys:
+            if app is not None and app is not self._enqueuer:
+                raise ConfigurationError(
+                    f"task {self.name!r} belongs to another TaskQ than this client; enqueue it with its own .delay() "
+                    "or .adelay(), with the client of its TaskQ, or by name with taskq.remote(...) of this one"
+                )
+            plan = self._plan = Plan(self.name, self.options, keys, self.limits)
+            if app is not None and not self.is_remote:  # other programs serve the queues of remote tasks
+                self._enqueuer.check_queue(self.name, plan.queue.name)
+        return plan
+
+    @property
+    def limits(self) -> Limits | None:
+        """Its limits, bound to its parameters; None if it has none. For clients and workers."""
+        return self._limits(self.options)
+
+    def _limits(self, options: TaskOptions) -> Limits | None:
+        if not options.limits:
+            return None
+        try:
+            return Limits(self.name, options.limits, self._parameter_defaults())
+        except ConfigurationError as error:
+            raise ConfigurationError(f"task {self.name!r}: {error}") from None
+
+    def _parameter_defaults(self) -> Mapping[str, Any] | None:
+        """Return the defaults of its parameters by name, `inspect.Parameter.empty` for none; None if not known."""
+        return None
+
+    def _check_options(self) -> None:
+        """Refuse options where the mistake is, rather than at the first call."""
+        self._check_limits(self._given)
+        self._check_unique(task_options(self._given))
+
+    def _check_limits(self, given: Mapping[str, Any]) -> None:
+        limits = {name: given[name] for name in _LIMITS if name in given}
+        if limits:
+            try:
+                checked = task_options(limits)
+            except ConfigurationError as error:
+                raise ConfigurationError(f"task {self.name!r}: {error}") from None
+            self._limits(checked)
+
+    def using(self, **options: Unpack[CallOptionsDict]) -> Self:
+        """Return a copy with other options.
+
+        Raises:
+            ConfigurationError: An option is unknown, its value is not usable, or workers read it from the registered
+                task, so that a copy cannot change it.
+        """
+        self._check_limits(options)
+        check_call_options(options)
+        copy: Self = object.__new__(type(self))
+        copy.__dict__.update(self.__dict__)
+        copy._given = {**self._given, **options}
+        copy.changed = self.changed | options.keys()
+        copy._plan = None
+        copy._options = None
+        copy._with_headers = None
+        copy._check_options()
+        return copy
+
+    def with_headers(self, headers: Mapping[str, str]) -> Self:
+        """Return a copy with these headers over its own.
+
+        Calls that follow each other with equal headers get the same copy.
+
+        Raises:
+            ConfigurationError: A header cannot be used.
+        """
+        merged = {**self.options.headers, **headers}
+        known = self._with_headers
+        if known is not None and known[0] == merged:
+            return cast("Self", known[1])
+        copy = self.using(headers=merged)
+        self._with_headers = (merged, copy)
+        return copy
+
+    def bind(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> Mapping[str, object]:
+        """Return the arguments of a call by name.
+
+        Raises:
+            TaskArgumentsError: They do not fit.
+        """
+        raise NotImplementedError
+
+    def split(self, arguments: Mapping[str, object]) -> tuple[list[object], dict[str, object]]:
+        """Return arguments by name, as `bind` returns them, as a call takes them."""
+        return [], dict(arguments)
+
+    def encode(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> bytes:
+        """Return the payload of a call. For clients."""
+        raise NotImplementedError

@@ -1,0 +1,333 @@
+"""Functions that a worker calls where no task is registered: for raw messages, for unknown types, and for errors.
+
+A handler runs all types that begin with its pattern. What runs a type is found like this::
+
+    1. the task of this name              @taskq.task(name="email:welcome")
+    2. the handler of exactly this name   @taskq.handler("email:welcome")
+    3. the handler of the longest pattern that the type begins with        @taskq.handler("email:")
+    4. the handler for unknown types      @taskq.not_found; by default it raises `UnknownTaskError`
+
+A handler receives the message as it is: no arguments are bound, and the payload need not be JSON.
+"""
+
+import builtins
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar, cast
+
+from taskq_core.codec import decode_payload
+from taskq_core.errors import TaskDefinitionError, UnknownTaskError
+from taskq_core.execution.context import TaskContext
+from taskq_core.settings import unknown
+from taskq_core.tasks.base import BaseTask
+from taskq_core.tasks.functions import context_parameter, function_name, is_coroutine_function, parameters
+from taskq_core.tasks.injection import refuse_markers
+from taskq_core.tasks.options import HandlerOptionsDict, TaskOptions, task_options
+from taskq_core.wire import TaskMessage, validate_task_type
+
+T = TypeVar("T")
+H = TypeVar("H", bound="Callable[[RawTask], Any] | Callable[[TaskContext, RawTask], Any]")
+"""A handler's function."""
+E = TypeVar("E", bound="Callable[[BaseException, TaskContext], Any]")
+"""An error handler's function."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawTask:
+    """A task as a handler receives it.
+
+    Attributes:
+        id: Id of the task.
+        type: Its type, the name under which it was enqueued.
+        queue: Queue it came from.
+        payload: Payload bytes; out of their envelope, where a peer without headers put its trace around them.
+        headers: Text that travelled with it.
+        retried: Failures counted so far.
+        max_retry: Most retries.
+    """
+
+    id: str
+    type: str
+    queue: str
+    payload: bytes = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
+    retried: int
+    max_retry: int
+
+    def decode(self, type_: builtins.type[T]) -> T:
+        """Read the JSON of the payload as a type: a dataclass, a `TypedDict`, a Struct, a Pydantic model, `dict`.
+
+        Raises:
+            PayloadError: It does not fit. Where the handler lets it pass, the task is archived without retry.
+        """
+        return cast("T", decode_payload(self.payload, type_, task=self.type))
+
+
+_OPTIONS = tuple(HandlerOptionsDict.__annotations__)
+
+
+class HasDefaults(Protocol):
+    """What a handler needs of its queue application."""
+
+    @property
+    def task_defaults(self) -> Mapping[str, Any]:
+        """Options of every task and handler that does not set its own."""
+        ...
+
+
+class Handler:
+    """A function that runs raw messages.
+
+    Attributes:
+        name: Its pattern; "" for the one that runs unknown types.
+        function: The function itself.
+        body: What a worker calls: the function.
+        is_coroutine: True for a coroutine function.
+        takes_context: True if its first parameter receives the `TaskContext`.
+
+    Raises:
+        TaskDefinitionError: The function cannot be a handler.
+        ConfigurationError: An option is unknown or its value is not usable.
+    """
+
+    runs_in_process = False
+    """Handlers run in the worker's own process."""
+
+    def __init__(
+        self, name: str, function: Callable[..., Any], owner: HasDefaults, options: Mapping[str, Any] | None = None
+    ) -> None:
+        what = f"the handler of {name!r}" if name else "the handler of unknown types"
+        check_callable(what, function)
+        self.name = name
+        self.function = self.body = function
+        self.is_coroutine = is_coroutine_function(function)
+        self.takes_context = context_parameter(what, function) is not None
+        self._message = _message_parameter(what, function, self.takes_context)
+        self._given = dict(options or {})
+        self._owner = owner
+        self._options: tuple[Mapping[str, Any], TaskOptions] | None = None
+        for option in self._given:
+            if option not in _OPTIONS:
+                raise unknown("option of a handler", option, _OPTIONS)
+        task_options(self._given)
+
+    def __repr__(self) -> str:
+        return f"<handler {self.name!r}>" if self.name else "<handler of unknown types>"
+
+    @property
+    def options(self) -> TaskOptions:
+        """Its options over the defaults of the queue application."""
+        defaults = self._owner.task_defaults
+        if self._options is None or self._options[0] is not defaults:
+            self._options = (defaults, task_options({**defaults, **self._given}))
+        return self._options[1]
+
+    def arguments(self, message: TaskMessage, payload: bytes, queue: str) -> dict[str, object]:
+        """Return the arguments that its function is called with."""
+        raw = RawTask(
+            id=message.id,
+            type=message.type,
+            queue=queue,
+            payload=payload,
+            headers=dict(message.headers),
+            retried=message.retried,
+            max_retry=message.retry,
+        )
+        return {self._message: raw}
+
+
+class Handlers:
+    """The handlers of a queue application, by pattern.
+
+    Args:
+        owner: Its `task_defaults` are the options of handlers that do not set their own.
+        unknown_hint: Advice in the error of an unknown type.
+    """
+
+    def __init__(self, owner: HasDefaults, *, unknown_hint: str = "") -> None:
+        self._by_pattern: dict[str, Handler] = {}
+        self._lengths: tuple[int, ...] = ()
+        self._unknown_hint = unknown_hint
+        self.not_found = self._default = Handler("", self._raise_unknown, owner)
+
+    def get(self, pattern: str) -> Handler | None:
+        """Return the handler of exactly this pattern."""
+        return self._by_pattern.get(pattern)
+
+    def add(self, handler: Handler) -> None:
+        """Add a handler.
+
+        Raises:
+            TaskDefinitionError: Another function has its pattern.
+        """
+        refuse_other(self._by_pattern.get(handler.name), handler, f"the pattern {handler.name!r}")
+        self._by_pattern[handler.name] = handler
+        self._lengths = tuple(sorted({len(pattern) for pattern in self._by_pattern}, reverse=True))
+
+    def set_not_found(self, handler: Handler) -> None:
+        """Let a handler run what is unknown.
+
+        Raises:
+            TaskDefinitionError: Another function does that already.
+        """
+        known = None if self.not_found is self._default else self.not_found
+        refuse_other(known, handler, "the place for unknown types")
+        self.not_found = handler
+
+    def __bool__(self) -> bool:
+        """Whether the application has a handler."""
+        return bool(self._by_pattern) or self.not_found is not self._default
+
+    def find(self, name: str) -> Handler:
+        """Return the handler of a type that is no registered task."""
+        known = self._by_pattern.get(name)
+        if known is not None:
+            return known
+        for length in self._lengths:
+            known = self._by_pattern.get(name[:length])
+            if known is not None:
+                return known
+        return self.not_found
+
+    async def _raise_unknown(self, message: RawTask) -> None:
+        raise UnknownTaskError(message.type, self._unknown_hint)
+
+
+class ErrorHandler:
+    """A function that is told of errors.
+
+    Attributes:
+        name: Where it was written, for logs.
+        function: The function itself.
+        guarded: What a worker calls: the function, or what `guard` has made of it. Inside the code that enqueued the
+            task, as tests may have it, the function is called itself.
+        is_coroutine: True for a coroutine function.
+
+    Raises:
+        TaskDefinitionError: The function cannot take an error and a context.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], *, guard: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None
+    ) -> None:
+        check_callable("an error handler", function)
+        try:
+            inspect.signature(function).bind(None, None)
+        except (TypeError, ValueError) as error:
+            raise TaskDefinitionError(
+                f"an error handler takes the error and the task's context, which {function!r} does not: {error}"
+            ) from None
+        self.name = function_name(function)
+        self.function = function
+        self.guarded = function if guard is None else guard(function)
+        self.is_coroutine = is_coroutine_function(function)
+
+
+def check_pattern(pattern: object) -> str:
+    """Return the pattern of a handler if it can be used.
+
+    Raises:
+        TaskDefinitionError: It is no text, blank, or no beginning of a type.
+    """
+    if not isinstance(pattern, str):
+        raise TaskDefinitionError(
+            f'a handler takes the pattern of its types, as in @taskq.handler("email:"), got {pattern!r}'
+        )
+    try:
+        return validate_task_type(pattern)
+    except ValueError as error:
+        raise TaskDefinitionError(f"pattern of a handler: {error}") from None
+
+
+def check_callable(what: str, function: object) -> None:
+    """Refuse what is no function that a worker can call.
+
+    Raises:
+        TaskDefinitionError: It is no function, is a generator, or is a task.
+    """
+    if isinstance(function, BaseTask):
+        raise TaskDefinitionError(f"{what} must be a function of its own, got {function!r}")
+    if not callable(function) or inspect.isclass(function):
+        raise TaskDefinitionError(f"{what} must be a function, got {function!r}")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TaskDefinitionError(f"{what} must be no generator, which would never run, got {function!r}")
+    refuse_markers(what, function, "only a task is given dependencies")
+
+
+def origin(runner: Any) -> str:
+    """Return where the function of a task or handler was written, as `module.qualname`."""
+    function = runner.function
+    return f"{function.__module__}.{getattr(function, '__qualname__', repr(function))}"
+
+
+def place(runner: Any) -> str:
+    """Return where the function of a task or handler stands, as `file:line`; "" where that cannot be told."""
+    function = runner.function
+    while isinstance(function, functools.partial):
+        function = function.func
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return "" if code is None else f"{code.co_filename}:{code.co_firstlineno}"
+
+
+def refuse_other(
+    known: Any, new: Any, what: str, *, remedy: str = "another", is_redefined: Callable[[], bool] = lambda: False
+) -> None:
+    """Refuse to replace a task or handler by one of another function; a module that is loaded again may.
+
+    Args:
+        known: What has the name, None if nothing does.
+        new: What wants it.
+        what: The name, for the error.
+        remedy: What the new one needs instead.
+        is_redefined: Asked where both functions have the same module and name: whether they are different all the same.
+
+    Raises:
+        TaskDefinitionError: The functions differ. It names both, and where they stand.
+    """
+    if known is None or (origin(known) == origin(new) and not is_redefined()):
+        return
+    places = " and ".join(filter(None, (place(known), place(new))))
+    seen = f"; see {places}" if places else ""
+    raise TaskDefinitionError(f"{what} is taken by {origin(known)}; {origin(new)} needs {remedy}{seen}")
+
+
+class Definitions:
+    """Remembers in which loading of its module each name was given, to tell a second definition from a second loading.
+
+    Both bring a function of the same module and name. A module that is loaded again has another `__spec__`; where there
+    is none, in a script or a notebook, and inside functions, defining something again is no mistake.
+    """
+
+    def __init__(self) -> None:
+        self._by_name: dict[str, object] = {}
+
+    def note(self, name: str, function: Any) -> None:
+        """Remember a definition."""
+        self._by_name[name] = _loading(function)
+
+    def is_redefined(self, name: str, function: Any) -> bool:
+        """Whether a name is given again by the same loading of a module."""
+        loading = _loading(function)
+        return loading is not None and self._by_name.get(name) is loading
+
+
+def _loading(function: Any) -> object:
+    named = inspect.unwrap(function)
+    if "<" in getattr(named, "__qualname__", "<"):
+        return None
+    return getattr(named, "__globals__", {}).get("__spec__")
+
+
+def _message_parameter(what: str, function: Callable[..., Any], takes_context: bool) -> str:
+    rest = parameters(what, function)[takes_context:]
+    if not rest or rest[0].kind is not rest[0].POSITIONAL_OR_KEYWORD:
+        raise TaskDefinitionError(
+            f"{what} takes the message as its parameter, a RawTask, behind the TaskContext if it takes one"
+        )
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    more = [each.name for each in rest[1:] if each.default is each.empty and each.kind not in variadic]
+    if more:
+        raise TaskDefinitionError(f"{what} takes the message alone, got the further parameter {more[0]!r}")
+    return rest[0].name

@@ -1,0 +1,169 @@
+"""Workflows of steps by name, each after any number of others."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self, TypeAlias, Unpack, cast, overload
+
+from taskq_core.codec import Later
+from taskq_core.errors import WorkflowDefinitionError
+from taskq_core.settings import Duration, seconds
+from taskq_core.tasks.canvas import Canvas, Part, PartialSignature, Signature, Single, step
+from taskq_core.tasks.options import CallOptionsDict
+from taskq_core.tasks.step_options import KEPT_S, About, OnFailure, check_call, check_name, policy
+from taskq_core.wire import validate_queue_name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class After:
+    """One step that another comes after.
+
+    Attributes:
+        step: Its name.
+        into: Parameter that takes its result; None: the next argument by position; "": none takes it.
+        on_failure: What becomes of the later one when this fails for good; None: what the earlier step says.
+    """
+
+    step: str
+    into: str | None = None
+    on_failure: OnFailure | None = None
+
+
+@dataclass(slots=True)
+class NamedStep:
+    """A step of a `Workflow`."""
+
+    name: str
+    part: Single
+    after: tuple[After, ...]
+
+
+def after(step: str, *, into: str | None = None, on_failure: OnFailure | str | None = None) -> After:
+    """Return an edge of a `Workflow`: what a step comes after, which parameter takes the result, what a failure does.
+
+    Args:
+        step: Name of the earlier step.
+        into: Parameter that takes its result; None: the next argument by position; "": none takes it.
+        on_failure: `stop` or `continue`; None: what the earlier step says.
+    """
+    return After(
+        step=check_name("name of a step", step),
+        into=into,
+        on_failure=None if on_failure is None else policy(on_failure),
+    )
+
+
+_Edges: TypeAlias = str | After | Sequence[str | After] | Mapping[str, str | None]
+
+
+class _CallbacksDict(CallOptionsDict, total=False):
+    on_failure: OnFailure | str
+    on_success: Part | Sequence[Part]
+    on_error: Part | Sequence[Part]
+    on_complete: Part | Sequence[Part]
+
+
+class _StepOptionsDict(_CallbacksDict, total=False):
+    after: _Edges
+
+
+class Workflow(Canvas):
+    """Steps by name, each after any number of others: fan-out, fan-in, any depth.
+
+    Args:
+        name: Name of the workflow, for people.
+        queue: Its home queue; None: that of its first step.
+        kept: How long it is kept after its end.
+    """
+
+    __slots__ = ("steps",)
+
+    def __init__(self, name: str | None = None, *, queue: str | None = None, kept: Duration = KEPT_S) -> None:
+        super().__init__()
+        self.about = About(
+            None if name is None else check_name("name of a workflow", name),
+            None if queue is None else validate_queue_name(queue),
+            seconds("kept", kept),
+        )
+        self.steps: dict[str, NamedStep] = {}
+
+    @overload
+    def step(self, name: str, call: Signature[Any], **options: Unpack[_StepOptionsDict]) -> Self: ...
+    @overload
+    def step(
+        self, name: str, call: PartialSignature[Any], *, after: _Edges, **options: Unpack[_CallbacksDict]
+    ) -> Self: ...
+    def step(
+        self,
+        name: str,
+        call: PartialSignature[Any],
+        *,
+        after: _Edges = (),
+        on_failure: OnFailure | str = OnFailure.STOP,
+        on_success: Part | Sequence[Part] = (),
+        on_error: Part | Sequence[Part] = (),
+        on_complete: Part | Sequence[Part] = (),
+        **options: Unpack[CallOptionsDict],
+    ) -> Self:
+        """Add a step, and return the workflow.
+
+        Args:
+            name: Its name.
+            call: What runs.
+            after: What it comes after: names or `after(...)`, whose results are its first arguments in this order; or
+                a mapping of names to the parameters that take their results, None for none. Steps that come later may
+                be named.
+            on_failure: What becomes of those that come after it when it fails for good, unless they say otherwise.
+            on_success: What runs after its success, as for a chain.
+            on_error: What runs if it fails for good.
+            on_complete: What runs once it has ended.
+            options: Options of its task.
+
+        Raises:
+            WorkflowDefinitionError: The name is taken or cannot be one, or the task does not take these results.
+            ConfigurationError: An option is unknown or not usable.
+        """
+        if name in self.steps:
+            raise WorkflowDefinitionError(name, "there is a step with this name already")
+        single = cast("Single", step(call, name=name, on_failure=on_failure, **options))
+        for kind, calls in (("success", on_success), ("error", on_error), ("complete", on_complete)):
+            single = single._with(kind, tuple(calls) if isinstance(calls, Sequence) else (calls,))
+        edges = _edges(name, after)
+        seen = [each.step for each in edges]
+        for each in seen:
+            if seen.count(each) > 1:
+                raise WorkflowDefinitionError(name, f"comes after {each!r} twice")
+        positional, named = given_by(edges, lambda edge: Later(edge.step))
+        if call.is_immutable:
+            wanted = next((edge for edge in edges if edge.into), None)
+            if wanted is not None:
+                raise WorkflowDefinitionError(name, f"takes no result into {wanted.into!r}: it was made by si()")
+        else:
+            check_call(name, call, positional, named)
+        self.steps[name] = NamedStep(name, single, edges)
+        return self
+
+    @property
+    def enqueuer(self) -> Any:
+        """The queue application of the first step."""
+        if not self.steps:
+            raise WorkflowDefinitionError("", "has no steps")
+        return next(iter(self.steps.values())).part.enqueuer
+
+
+def _edges(name: str, given: Any) -> tuple[After, ...]:
+    if isinstance(given, str | After):
+        given = (given,)
+    if isinstance(given, Mapping):
+        return tuple(after(each, into="" if into is None else into) for each, into in given.items())
+    edges = []
+    for each in given:
+        if not isinstance(each, str | After):
+            raise WorkflowDefinitionError(name, f"after= takes names of steps, got {each!r:.200}")
+        edges.append(after(each) if isinstance(each, str) else each)
+    return tuple(edges)
+
+
+def given_by(edges: Iterable[After], result: Callable[[After], Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments that edges give, by position and by name."""
+    positional = tuple(result(edge) for edge in edges if edge.into is None)
+    return positional, {edge.into: result(edge) for edge in edges if edge.into}

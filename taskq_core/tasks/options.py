@@ -1,0 +1,463 @@
+"""The options a task can have: what each means, its unit and default, and how it is checked."""
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any, Protocol, TypedDict
+
+from taskq_core.codec.oversized import LARGEST_RESULT, RESULT_MAX
+from taskq_core.errors import ConfigurationError
+from taskq_core.settings import Duration, Relation, check_whole, member, seconds, unknown
+from taskq_core.tasks.limits import (
+    Concurrency,
+    Key,
+    Limit,
+    RateLimit,
+    TaskSequence,
+    as_concurrency,
+    as_rate_limit,
+    as_sequence,
+)
+from taskq_core.tasks.retry import RetryDelay, as_policy
+from taskq_core.tasks.uniqueness import Unique
+from taskq_core.telemetry.propagation import check_headers
+from taskq_core.wire import (
+    DEFAULT_QUEUE,
+    HIGHEST_BAND,
+    Expiry,
+    validate_group_name,
+    validate_queue_name,
+    validate_task_id,
+    validate_task_type,
+)
+
+DEFAULT_MAX_RETRY = 25
+"""As Asynq."""
+DEFAULT_TIMEOUT_S = 1800
+"""Seconds; as Asynq, where a task has neither timeout nor deadline."""
+REPLICAS_MAX = 100
+"""Most replicas that can be asked to confirm an enqueue."""
+_LATEST = 253_402_300_799  # the last second of the year 9999
+
+
+class TaskExecutor(StrEnum):
+    """Where a worker runs the plain function of a task."""
+
+    THREAD = "thread"
+    """In a thread of the worker."""
+    PROCESS = "process"
+    """In a process of its own: it has an interpreter lock of its own, and can be ended whatever it does."""
+
+
+class OnMissing(StrEnum):
+    """What becomes of a run whose arguments refer to what is gone."""
+
+    FAIL = "fail"
+    DISCARD = "discard"
+
+
+class OnExpiry(StrEnum):
+    """What becomes of a task that was not started in time."""
+
+    ARCHIVE = "archive"
+    DISCARD = "discard"
+
+
+class DeadLetterTask(Protocol):
+    """A task, as far as `dead_letter` looks at it."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def options(self) -> "TaskOptions":
+        """Its options."""
+        ...
+
+
+class CallOptionsDict(TypedDict, total=False):
+    """Keyword options of `.using(...)`, steps, schedules and remote tasks. The message carries them."""
+
+    queue: str
+    priority: int
+    retry_priority: int | None
+    max_retry: int
+    timeout: Duration | None
+    deadline: datetime | None
+    run_after: Duration | datetime | None
+    expires: Duration | datetime | None
+    on_expiry: OnExpiry | str
+    dead_letter: "DeadLetterTask | str | None"
+    retention: Duration
+    task_id: str | None
+    unique_for: Duration
+    unique: Unique | None
+    aggregate: str | None
+    rate_limit: RateLimit | str | None
+    concurrency: Concurrency | int | tuple[Concurrency | int, ...] | None
+    sequence: TaskSequence | Key
+    headers: Mapping[str, str]
+    replicated: bool | int
+    fsynced: bool
+
+
+class HandlerOptionsDict(TypedDict, total=False):
+    """Keyword options of `@taskq.handler(...)`. A worker reads them from its own code."""
+
+    retry_delay: RetryDelay
+    retry_on: type[BaseException] | tuple[type[BaseException], ...]
+    no_retry_on: type[BaseException] | tuple[type[BaseException], ...]
+    is_failure: Callable[[BaseException], bool] | None
+    trace: Relation | str | None
+    max_result_bytes: int
+
+
+class TaskOptionsDict(CallOptionsDict, HandlerOptionsDict, total=False):
+    """Keyword options of `@taskq.task(...)`."""
+
+    on_missing: OnMissing | str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskOptions:
+    """Options of one task, checked."""
+
+    queue: str = "default"
+    """Queue it goes to."""
+    priority: int = 0
+    """Band inside its queue, 0 to 9: it is taken before those of lower bands that wait."""
+    retry_priority: int | None = None
+    """Band of its retries. None: that of `priority`."""
+    max_retry: int = DEFAULT_MAX_RETRY
+    """Most retries after the first run. 0 means it runs once."""
+    retry_delay: RetryDelay = None
+    """Time until the next attempt: None (Asynq's default), a duration, a list, `exponential(...)` or a function."""
+    retry_on: tuple[type[BaseException], ...] = ()
+    """Only these exception classes are retried; any other archives the task. Empty: all are."""
+    no_retry_on: tuple[type[BaseException], ...] = ()
+    """These exception classes archive the task at once."""
+    is_failure: Callable[[BaseException], bool] | None = None
+    """Whether an error counts. False: the task is retried without using an attempt, and no counter of failures moves.
+    None: every error counts."""
+    trace: Relation | str | None = None
+    """How the trace of a run relates to that of its enqueue: `parent`, `link` or `none`. None: as the setting `TRACE`
+    says."""
+    on_missing: OnMissing | str = OnMissing.FAIL
+    """What becomes of a run whose arguments refer to what is gone, such as a deleted row: `fail` archives the task at
+    once with `MissingReferenceError`, `discard` drops it."""
+    timeout: Duration | None = None
+    """Longest run, more than 0. None: 30 minutes, or no limit but the deadline where one is set. A plain function that
+    does not end 10 seconds later goes on beside the next task; one with `executor="process"` is killed."""
+    deadline: datetime | None = None
+    """Latest moment to run, aware."""
+    run_after: Duration | datetime | None = None
+    """Not before this time from now, or this moment (aware). Past or 0 means now."""
+    expires: Duration | datetime | None = None
+    """It is not started later than this after its enqueue or its `run_after`, or after this moment (aware); retries
+    too. None: whenever."""
+    on_expiry: OnExpiry | str = OnExpiry.ARCHIVE
+    """What becomes of a task that was not started in time: `archive` or `discard`."""
+    dead_letter: "DeadLetterTask | str | None" = None
+    """Task, or its name, that is enqueued when this one is archived by a worker. A name goes to the queue `default`."""
+    retention: Duration = 0
+    """How long the task and its result are kept after success. 0 deletes it at once."""
+    max_result_bytes: int = RESULT_MAX
+    """Most bytes of its result as JSON, 1 to 536,870,912 (512 MiB). A larger result is not stored, and asking for it
+    raises `ResultTooLargeError`; the run succeeds all the same. Workers use the value of the registered task."""
+    task_id: str | None = None
+    """Id of the task, unique in its queue. None: a random UUID."""
+    unique_for: Duration = 0
+    """While another task with the same queue, name and arguments was enqueued within this time and has not succeeded,
+    enqueueing is refused. 0: never refused. At least one second otherwise. The lock is Asynq's."""
+    unique: Unique | None = None
+    """What makes two tasks equal, in which states of the first, and what becomes of the second. Not together with
+    `unique_for`, which is the short form for the most common case. None: tasks may be equal. Added in 0.1."""
+    aggregate: str | None = None
+    """Group of its queue that it waits in until the group is turned into one task. None or "": it runs by itself."""
+    rate_limit: RateLimit | str | None = None
+    """How often it may start, for all workers of its queue together: "100/m" or a `RateLimit`. None: at any time."""
+    concurrency: Concurrency | int | tuple[Concurrency | int, ...] | None = None
+    """How many of it may run at once, for all workers of its queue together: a number, a `Concurrency` (for each value
+    of a key), or some of them. None: any number."""
+    sequence: TaskSequence | Key = None
+    """One at a time for each value of this key, in order: a parameter's name, a function of parameters, or a
+    `TaskSequence`. None: in any order."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Text that travels with the task, at most 7 KiB of names and values together. Names beginning `taskq-`,
+    `traceparent`, `tracestate` and `baggage` are taken."""
+    replicated: bool | int = False
+    """How many replicas of Redis must have the task before its enqueue succeeds, 0 to 100; True: one."""
+    fsynced: bool = False
+    """Whether the task must be on disk before its enqueue succeeds: in the append-only file of Redis, and of so many
+    replicas as `replicated` asks for. Needs Redis 7.2 with `appendonly yes`."""
+
+    def __post_init__(self) -> None:
+        set_ = object.__setattr__
+        validate_queue_name(self.queue)
+        if not isinstance(self.max_retry, int) or isinstance(self.max_retry, bool):
+            raise ConfigurationError(f"max_retry must be a whole number, got {self.max_retry!r}")
+        if not 0 <= self.max_retry < 2**31:
+            raise ConfigurationError(f"max_retry must be between 0 and {2**31 - 1}, got {self.max_retry}")
+        for name in ("priority", "retry_priority"):
+            band = getattr(self, name)
+            if isinstance(band, bool) or not (isinstance(band, int) or (band is None and name != "priority")):
+                raise ConfigurationError(f"{name} must be a whole number, got {band!r}")
+            if band is not None and not 0 <= band <= HIGHEST_BAND:
+                hint = "; what is less urgent than the rest belongs in a queue of its own" if band < 0 else ""
+                raise ConfigurationError(f"{name} must be between 0 and {HIGHEST_BAND}, got {band}{hint}")
+        as_policy(self.retry_delay)
+        set_(self, "retry_on", _classes("retry_on", self.retry_on))
+        set_(self, "no_retry_on", _classes("no_retry_on", self.no_retry_on))
+        if self.is_failure is not None:
+            _check_judge("is_failure", self.is_failure)
+        if self.trace is not None:
+            set_(self, "trace", member(Relation, "trace", self.trace))
+        set_(self, "on_missing", member(OnMissing, "on_missing", self.on_missing))
+        if self.timeout is not None:
+            set_(self, "timeout", seconds("timeout", self.timeout, allow_zero=False))
+        if self.deadline is not None:
+            _aware("deadline", self.deadline)
+        if isinstance(self.run_after, datetime):
+            _aware("run_after", self.run_after)
+        elif self.run_after is not None:
+            set_(self, "run_after", _signed_seconds("run_after", self.run_after))
+        if isinstance(self.expires, datetime):
+            _aware("expires", self.expires)
+        elif self.expires is not None:
+            set_(self, "expires", seconds("expires", self.expires, allow_zero=False))
+        set_(self, "on_expiry", member(OnExpiry, "on_expiry", self.on_expiry))
+        if isinstance(self.dead_letter, str):
+            validate_task_type(self.dead_letter)
+        elif self.dead_letter is not None and not isinstance(getattr(self.dead_letter, "name", None), str):
+            raise ConfigurationError(f"dead_letter must be a task, or the name of one, got {self.dead_letter!r}")
+        elif ignored := sorted(getattr(self.dead_letter, "changed", frozenset()) - {"queue"}):
+            raise ConfigurationError(
+                f"dead_letter={self.dead_letter!r} with {ignored[0]}: the message carries its name and queue only; set "
+                f"{ignored[0]} in the decorator of that task"
+            )
+        set_(self, "retention", seconds("retention", self.retention))
+        check_whole("max_result_bytes", self.max_result_bytes, least=1, most=LARGEST_RESULT)
+        if self.task_id is not None:
+            validate_task_id(self.task_id)
+        unique_s = seconds("unique_for", self.unique_for)
+        if 0 < unique_s < 1:
+            raise ConfigurationError(f"unique_for must be at least one second, got {self.unique_for!r}")
+        set_(self, "unique_for", unique_s)
+        if self.unique is not None:
+            if not isinstance(self.unique, Unique):
+                raise ConfigurationError(f"unique must be Unique(...) or None, got {self.unique!r}")
+            if unique_s:
+                raise ConfigurationError(
+                    "unique and unique_for exclude each other; unique_for=0 or unique=None takes one of them away"
+                )
+        set_(self, "aggregate", validate_group_name(self.aggregate) if self.aggregate else None)
+        set_(self, "rate_limit", as_rate_limit(self.rate_limit))
+        set_(self, "concurrency", as_concurrency(self.concurrency))
+        set_(self, "sequence", as_sequence(self.sequence))
+        set_(self, "headers", MappingProxyType(_check_headers(self.headers)))
+        if not isinstance(self.replicated, int):
+            raise ConfigurationError(f"replicated must be True, False or a number of replicas, got {self.replicated!r}")
+        if not 0 <= self.replicated <= REPLICAS_MAX:
+            raise ConfigurationError(f"replicated must be between 0 and {REPLICAS_MAX} replicas, got {self.replicated}")
+        set_(self, "replicated", int(self.replicated))
+        if not isinstance(self.fsynced, bool):
+            raise ConfigurationError(f"fsynced must be True or False, got {self.fsynced!r}")
+
+    @property
+    def policy(self) -> Callable[..., Duration]:
+        """The retry policy made of `retry_delay`; `retry.delay_after` calls it."""
+        return as_policy(self.retry_delay)
+
+    @property
+    def relation(self) -> Relation | None:
+        """The option `trace`."""
+        return None if self.trace is None else Relation(self.trace)
+
+    @property
+    def limits(self) -> tuple[Limit, ...]:
+        """The limits it has, in no order."""
+        found: list[Any] = [self.sequence, *as_concurrency(self.concurrency), self.rate_limit]
+        return tuple(each for each in found if each is not None)
+
+    @property
+    def timeout_s(self) -> int:
+        """Whole seconds for the message, rounded up so that a short limit is not lost; 0 if a deadline alone counts."""
+        timeout_s = 0 if self.timeout is None else _round_up(seconds("timeout", self.timeout))
+        return timeout_s or (0 if self.deadline_s else DEFAULT_TIMEOUT_S)
+
+    @property
+    def deadline_s(self) -> int:
+        """Unix second for the message, 0 for none."""
+        return int(self.deadline.timestamp()) if self.deadline is not None else 0
+
+    @property
+    def bands(self) -> tuple[int, int]:
+        """Its band and that of its retries."""
+        return self.priority, self.priority if self.retry_priority is None else self.retry_priority
+
+    @property
+    def dead_letter_address(self) -> tuple[str, str] | None:
+        """Queue and name of the task that is enqueued when it is archived."""
+        if self.dead_letter is None:
+            return None
+        if isinstance(self.dead_letter, str):
+            return DEFAULT_QUEUE, self.dead_letter
+        return self.dead_letter.options.queue, self.dead_letter.name
+
+    @property
+    def expiry(self) -> Expiry | None:
+        """By when it has to be started, rounded up to whole seconds."""
+        if self.expires is None:
+            return None
+        is_discarded = self.on_expiry is OnExpiry.DISCARD
+        if isinstance(self.expires, datetime):
+            return Expiry(math.ceil(self.expires.timestamp()), is_discarded=is_discarded)
+        return Expiry(_round_up(seconds("expires", self.expires)), True, is_discarded)
+
+    @property
+    def stored_deadline_s(self) -> int:
+        """As `deadline_s`; of a task that expires at a moment without a deadline, a whole `timeout` after that moment.
+
+        Go's workers, which know no expiry, run it no later than that, and no run that began in time is cut short.
+        """
+        expiry = self.expiry
+        if self.deadline_s or not self.timeout_s or expiry is None or expiry.is_relative:
+            return self.deadline_s
+        return expiry.value_s + self.timeout_s
+
+    @property
+    def retention_s(self) -> int:
+        """Whole seconds for the message, rounded up so that a short retention is not lost."""
+        return _round_up(seconds("retention", self.retention))
+
+    @property
+    def unique_s(self) -> int:
+        """Whole seconds of the unique lock, 0 for none, or for one that has no time."""
+        if self.unique is not None:
+            return self.unique.period_s
+        return int(seconds("unique_for", self.unique_for))
+
+
+_NAMES = tuple(each.name for each in fields(TaskOptions))
+CALL_OPTIONS = frozenset(CallOptionsDict.__annotations__)
+"""Options that the message carries. Workers read the others from the registered task."""
+
+
+def task_options(given: Mapping[str, Any], *, base: TaskOptions | None = None) -> TaskOptions:
+    """Return checked options: those given over those of `base`.
+
+    Raises:
+        ConfigurationError: An option is unknown (the nearest known one is named) or its value is not usable.
+    """
+    for name in given:
+        if name not in _NAMES:
+            raise unknown("task option", name, _NAMES)
+    return replace(base or TaskOptions(), **given)
+
+
+def check_call_options(given: Mapping[str, Any]) -> None:
+    """Refuse options that a call cannot set, because workers read them from the registered task.
+
+    Raises:
+        ConfigurationError: There is such an option, an option is unknown, or its value is not usable.
+    """
+    for name in given:
+        if name in _NAMES and name not in CALL_OPTIONS:
+            raise ConfigurationError(
+                f"{name}={given[name]!r:.100} cannot be set for a single call: no message carries it, workers read it "
+                "from the registered task; set it in the decorator of the task, or in DEFAULTS for all tasks"
+            )
+    task_options(given)
+
+
+def call_options(options: TaskOptions) -> dict[str, Any]:
+    """Return the options that the message carries, by name."""
+    return {name: getattr(options, name) for name in _NAMES if name in CALL_OPTIONS}
+
+
+def check_defaults(given: Mapping[str, Any], *, where: str = "DEFAULTS", for_calls: bool = False) -> None:
+    """Refuse options that cannot be those of every task: the setting `DEFAULTS`, or another that `where` names.
+
+    Args:
+        given: Options.
+        where: The setting.
+        for_calls: The setting holds options of calls; workers do not read it.
+
+    Raises:
+        ConfigurationError: One is unknown, its value is not usable, or no two tasks can have the same.
+    """
+    try:
+        (check_call_options if for_calls else task_options)(given)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{where}: {error}") from None
+    if given.get("task_id") is not None:
+        raise ConfigurationError(f"{where}: task_id cannot be the same for all tasks")
+
+
+def _round_up(value_s: float) -> int:
+    return -int(-value_s // 1)
+
+
+def _signed_seconds(name: str, value: Any) -> float:
+    """A negative delay means now."""
+    if isinstance(value, timedelta) and value < timedelta(0):
+        return 0.0
+    if isinstance(value, int | float) and not isinstance(value, bool) and value < 0 and value != float("-inf"):
+        return 0.0
+    return seconds(name, value)
+
+
+def _aware(name: str, moment: object) -> None:
+    if not isinstance(moment, datetime):
+        raise ConfigurationError(f"{name} must be an aware datetime, got {moment!r}")
+    if moment.utcoffset() is None:
+        raise ConfigurationError(f"{name} must be an aware datetime (with a time zone), got the naive {moment!r}")
+    if not 0 <= moment.timestamp() <= _LATEST:
+        raise ConfigurationError(f"{name} must be between 1970 and 9999, got {moment!r}")
+
+
+def _classes(name: str, value: Any) -> tuple[type[BaseException], ...]:
+    classes = value if isinstance(value, tuple | list) else (value,)
+    for each in classes:
+        if not inspect.isclass(each) or not issubclass(each, BaseException):
+            raise ConfigurationError(f"{name} must be an exception class or a tuple of them, got {each!r}")
+    return tuple(classes)
+
+
+def _check_judge(name: str, judge: object) -> None:
+    """Refuse what is no plain function of an error."""
+    if not callable(judge) or inspect.iscoroutinefunction(judge):
+        raise ConfigurationError(f"{name} must be a plain function of the error, got {judge!r}")
+    try:
+        signature = inspect.signature(judge)
+    except (ValueError, TypeError):  # some built-in functions tell nothing of themselves
+        return
+    try:
+        signature.bind(None)
+    except TypeError:
+        raise ConfigurationError(f"{name} must take the error alone, got {judge!r} with {signature}") from None
+
+
+_RESERVED = ("traceparent", "tracestate", "baggage")
+
+
+def _check_headers(headers: Any) -> dict[str, str]:
+    if not isinstance(headers, Mapping):
+        raise ConfigurationError(f"headers must map text to text, got {type(headers).__name__}")
+    for name, value in headers.items():
+        if not isinstance(name, str) or not isinstance(value, str) or not name:
+            raise ConfigurationError(f"headers must map text to text, got {type(value).__name__} for {name!r}")
+        if name.startswith("taskq-") or name in _RESERVED:
+            raise ConfigurationError(f"header {name!r} is written by taskq itself; choose another name")
+        try:
+            (name + value).encode()
+        except UnicodeEncodeError:
+            raise ConfigurationError(f"header {name!r} holds a lone surrogate, which UTF-8 cannot express") from None
+    check_headers(headers)
+    return dict(headers)

@@ -1,0 +1,107 @@
+"""What all calls of a task have in common under one key prefix, worked out once and used by every enqueue."""
+
+import json
+import math
+from collections.abc import Mapping
+from datetime import datetime
+from typing import cast
+
+from taskq_core.broker.operations import Confirmation
+from taskq_core.tasks.limits import Limits
+from taskq_core.tasks.options import TaskOptions
+from taskq_core.wire import (
+    DEAD_LETTER,
+    EXPIRES,
+    PRIORITY,
+    Keys,
+    MessageTemplate,
+    QueueKeys,
+    TaskState,
+    encode_headers,
+    expiry_mark,
+    priority_mark,
+)
+
+
+class Headers:
+    """Headers of a task, as texts and as they stand in its message. Nobody changes them."""
+
+    __slots__ = ("encoded", "texts")
+
+    def __init__(self, texts: Mapping[str, str]) -> None:
+        self.texts = texts
+        self.encoded = encode_headers(texts)
+
+
+class Plan:
+    """What is equal for all calls of one task under one key prefix, computed once."""
+
+    __slots__ = (
+        "confirm",
+        "first_state",
+        "group",
+        "headers",
+        "is_kept",
+        "keys",
+        "limits",
+        "marks",
+        "options",
+        "queue",
+        "start_at_s",
+        "start_in_ms",
+        "task_id",
+        "template",
+        "unique",
+        "unique_rule",
+        "unique_s",
+    )
+
+    def __init__(self, name: str, options: TaskOptions, keys: Keys, limits: Limits | None = None) -> None:
+        self.keys = keys
+        self.limits = limits
+        self.options = options
+        self.queue: QueueKeys = keys.queue(options.queue)
+        self.template = MessageTemplate(
+            name,
+            options.queue,
+            retry=options.max_retry,
+            timeout=options.timeout_s,
+            deadline=options.stored_deadline_s,
+            retention=options.retention_s,
+            group_key=options.aggregate or "",
+        )
+        self.marks, own_headers = _controls(options)
+        self.headers = Headers({**options.headers, **own_headers} if own_headers else options.headers)
+        self.unique = options.unique
+        self.unique_rule = "" if options.unique is None else options.unique.rule
+        self.unique_s = options.unique_s
+        self.group = options.aggregate or ""
+        self.task_id = options.task_id
+        self.confirm: Confirmation | None = None
+        if options.replicated or options.fsynced:
+            self.confirm = Confirmation(options.replicated, options.fsynced)
+        self.is_kept = options.retention_s > 0
+        self.start_at_s: int | None = None
+        self.start_in_ms: int | None = None
+        if isinstance(options.run_after, datetime):
+            self.start_at_s = math.ceil(options.run_after.timestamp())
+        elif options.run_after:
+            self.start_in_ms = math.ceil(cast("float", options.run_after) * 1000)
+        self.first_state = TaskState.AGGREGATING if self.group else TaskState.PENDING
+        if self.start_at_s is not None or self.start_in_ms is not None:
+            self.first_state = TaskState.SCHEDULED
+
+
+def _controls(options: TaskOptions) -> tuple[str, dict[str, str]]:
+    """Return what a task says of itself beyond Asynq's fields: the marks for scripts, and its headers."""
+    marks, headers = "", {}
+    if (expiry := options.expiry) is not None:
+        headers[EXPIRES] = str(expiry)
+        marks += expiry_mark(expiry, timeout_s=0 if options.deadline_s else options.timeout_s)
+    bands = options.bands
+    if any(bands):
+        headers[PRIORITY] = f"{bands[0]}:{bands[1]}"
+        marks += priority_mark(*bands)
+    if (address := options.dead_letter_address) is not None:
+        headers[DEAD_LETTER] = json.dumps(address)
+    return marks, headers

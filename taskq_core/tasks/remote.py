@@ -1,0 +1,69 @@
+"""A task whose code is elsewhere: in a Go service, or in another Python project."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from taskq_core.errors import TaskArgumentsError
+from taskq_core.handles.handle import TaskHandle
+from taskq_core.tasks.base import BaseTask
+from taskq_core.tasks.canvas import Signature
+from taskq_core.tasks.options import check_call_options
+from taskq_core.warnings import warn_if_blocking
+
+
+class RemoteTask(BaseTask[Any]):
+    """A task whose code is not here: written in Go, or in another Python project.
+
+    The payload is the JSON object of the keyword arguments, or the bytes given as the only positional argument.
+    """
+
+    result_type = Any
+    is_remote = True
+
+    def _check_options(self) -> None:
+        check_call_options(self._given)
+        self.changed = frozenset(self._given)
+        super()._check_options()
+
+    def __repr__(self) -> str:
+        return f"<remote task {self.name!r}>"
+
+    def encode(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> bytes:
+        """Return the payload of a call."""
+        if args:
+            if len(args) > 1 or kwargs or not isinstance(args[0], bytes):
+                raise TaskArgumentsError(self.name, "", "takes keyword arguments, or payload bytes alone")
+            return args[0]
+        try:
+            return msgspec.json.encode(kwargs)
+        except (TypeError, ValueError, RecursionError, OverflowError):
+            raise TaskArgumentsError(self.name, "", "the arguments cannot be written as JSON") from None
+
+    def bind(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> Mapping[str, object]:
+        """Return the keyword arguments of a call. Raises as `BaseTask.bind`."""
+        if args:
+            raise TaskArgumentsError(self.name, "", "payload bytes have no arguments by name")
+        return kwargs
+
+    def s(self, *args: bytes, **kwargs: object) -> Signature[Any]:
+        """Bind arguments, to be enqueued later.
+
+        As a step of a workflow it gets the result before it as its payload if it has no arguments, and otherwise by
+        the name that `step(into=...)` says.
+        """
+        return Signature(self, args, kwargs)
+
+    def si(self, *args: bytes, **kwargs: object) -> Signature[Any]:
+        """Bind all arguments, to be enqueued later; as a step of a workflow it gets no result."""
+        return Signature(self, args, kwargs, is_immutable=True)
+
+    def delay(self, *args: bytes, **kwargs: object) -> TaskHandle[Any]:
+        """Enqueue a call and return its handle. Raises as `Task.delay`."""
+        warn_if_blocking(f"{self.name}.delay()", ".adelay()")
+        return self._enqueuer.enqueue(Signature(self, args, kwargs))
+
+    async def adelay(self, *args: bytes, **kwargs: object) -> TaskHandle[Any]:
+        """Enqueue a call from a coroutine and return its handle."""
+        return await self._enqueuer.aenqueue(Signature(self, args, kwargs))

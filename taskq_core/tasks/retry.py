@@ -1,0 +1,153 @@
+"""How long to wait before a task's next attempt.
+
+A policy answers: seconds to wait, given how often the task has failed before and the error, and if it wants the
+task's context too. What a task's `retry_delay` option may be: None (Asynq's default), a duration (constant), a list of
+durations (one per attempt, the last repeats), `exponential(...)`, or a function.
+"""
+
+import inspect
+import logging
+import math
+import random
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+from taskq_core.errors import ConfigurationError
+from taskq_core.execution.context import TaskContext
+from taskq_core.service.user_code import readable
+from taskq_core.settings import Duration, seconds
+from taskq_core.wire import default_retry_delay
+
+RetryPolicy: TypeAlias = Callable[[int, BaseException], Duration]
+"""Function of (failures before this one, the error) that returns the time until the next attempt."""
+
+ContextRetryPolicy: TypeAlias = Callable[[int, BaseException, TaskContext], Duration]
+"""A policy that takes the context of the failed run as well."""
+
+RetryDelay: TypeAlias = Duration | Sequence[Duration] | RetryPolicy | ContextRetryPolicy | None
+
+logger = logging.getLogger("taskq.worker")
+
+LONGEST_DELAY_S = 3_000_000_000.0
+"""Seconds; about a century. A longer delay is cut to it."""
+_rng = random.SystemRandom()
+
+
+def asynq_default(retried: int, error: BaseException) -> float:
+    """Return Asynq's own delay: `n**4 + 15 + rand{0..29} * (n + 1)` seconds for n failures before this one."""
+    return default_retry_delay(retried, _rng).total_seconds()
+
+
+def exponential(
+    first: Duration = 1.0, *, factor: float = 2.0, limit: Duration = 3600.0, jitter: bool = True
+) -> RetryPolicy:
+    """Return a policy that multiplies the delay at each failure.
+
+    Args:
+        first: Delay after the first failure.
+        factor: What each further delay is multiplied by. At least 1.
+        limit: Longest delay.
+        jitter: Draw each delay between half of it and the whole, so that tasks that failed together come back apart.
+    """
+    first_s = seconds("first", first, allow_zero=False)
+    limit_s = seconds("limit", limit, allow_zero=False)
+    if not isinstance(factor, int | float) or not 1 <= factor <= 1000:
+        raise ConfigurationError(f"factor must be between 1 and 1000, got {factor!r}")
+
+    def policy(retried: int, error: BaseException) -> float:
+        # 64 doublings exceed every limit; the cap keeps the power finite.
+        delay = min(first_s * factor ** min(retried, 64), limit_s)
+        return delay * _rng.uniform(0.5, 1.0) if jitter else delay
+
+    return policy
+
+
+def as_policy(delay: RetryDelay) -> Callable[..., Duration]:
+    """Return the policy made of a `retry_delay` option; `delay_after` calls it.
+
+    Raises:
+        ConfigurationError: It is none of the accepted forms.
+    """
+    if delay is None:
+        return asynq_default
+    if callable(delay):
+        _takes_context(delay)  # refuses a function of other arguments here, rather than at the first failure
+        return delay
+    if isinstance(delay, int | float | timedelta):
+        constant = seconds("retry_delay", delay)
+        return lambda retried, error: constant
+    if isinstance(delay, Sequence) and not isinstance(delay, str | bytes) and delay:
+        steps = [seconds(f"retry_delay[{index}]", step) for index, step in enumerate(delay)]
+        return lambda retried, error: steps[min(retried, len(steps) - 1)]
+    raise ConfigurationError(
+        f"retry_delay must be seconds, a timedelta, a list of them, exponential(...) or a function, got {delay!r}"
+    )
+
+
+def delay_after(policy: Callable[..., Duration], retried: int, error: BaseException, context: TaskContext) -> float:
+    """Return the seconds that a task waits after an attempt, by its policy.
+
+    Every attempt is treated alike: it failed, its process died, or its worker was lost. If the policy raises, or does
+    not return a delay, this is logged and Asynq's default applies.
+    """
+    try:
+        delay = policy(retried, error, context) if _takes_context(policy) else policy(retried, error)
+        if not is_delay(delay):
+            raise TypeError(f"retry_delay must return seconds or a timedelta, got {type(delay).__name__}")
+        return delay_s(delay)
+    except BaseException as problem:
+        logger.error(
+            "the retry_delay of task %s failed; Asynq's default is used",
+            context.name,
+            exc_info=readable(problem),
+            extra={"queue": context.queue, "task_id": context.id},
+        )
+        return asynq_default(retried, error)
+
+
+def is_delay(value: object) -> bool:
+    """Return whether a value is seconds or a timedelta. A negative one means now."""
+    if isinstance(value, timedelta):
+        return True
+    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
+
+
+def delay_s(delay: Duration) -> float:
+    """Return a delay in seconds, from 0 to `LONGEST_DELAY_S`."""
+    value = delay.total_seconds() if isinstance(delay, timedelta) else delay
+    return min(max(value, 0.0), LONGEST_DELAY_S)
+
+
+def _takes_context(policy: Callable[..., Any]) -> bool:
+    try:
+        return _takes_three(policy)
+    except TypeError:  # a callable without a hash
+        return _takes_three.__wrapped__(policy)
+
+
+@lru_cache(maxsize=1024)
+def _takes_three(policy: Callable[..., Any]) -> bool:
+    """Whether a function must be given three arguments, or names the third one `context`."""
+    if inspect.iscoroutinefunction(policy):
+        raise ConfigurationError(f"retry_delay must be a plain function, got the coroutine function {policy!r}")
+    try:
+        signature = inspect.signature(policy)
+    except (ValueError, TypeError):  # some built-in functions tell nothing of themselves
+        return False
+    two, three = (_fits(signature, count) for count in (2, 3))
+    if not two and not three:
+        raise ConfigurationError(
+            "a retry_delay function takes (earlier failures, error) or (earlier failures, error, context), "
+            f"got {policy!r} with {signature}"
+        )
+    return three and (not two or list(signature.parameters)[2:3] == ["context"])
+
+
+def _fits(signature: inspect.Signature, count: int) -> bool:
+    try:
+        signature.bind(*(None,) * count)
+    except TypeError:
+        return False
+    return True

@@ -1,0 +1,116 @@
+"""Periodic tasks in the setting `SCHEDULE`: what a line may say, and the entry it makes."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from taskq_core.errors import ConfigurationError
+from taskq_core.settings import unknown
+from taskq_core.tasks.base import BaseTask
+from taskq_core.tasks.canvas import Signature
+from taskq_core.tasks.options import TaskOptions
+from taskq_core.tasks.periodic import DEFAULT_WINDOW_S, CatchUp, PeriodicTask, check_entry_options, checked_policy
+from taskq_core.wire import validate_entry_id
+from taskq_core.wire.cron import parse_schedule
+
+_LINE_KEYS = ("task", "spec", "cron", "kwargs", "tz", "catch_up", "window", "options", "remote")
+_OPTION_KEYS = tuple(each.name for each in fields(TaskOptions))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduleLine:
+    """One entry of the setting `SCHEDULE`, checked but for its task."""
+
+    id: str
+    task: str
+    spec: str
+    kwargs: Mapping[str, Any]
+    tz: str | None
+    catch_up: CatchUp
+    window_s: float
+    options: Mapping[str, Any]
+    is_remote: bool
+    """The code of the task is elsewhere, so that nobody misses it here."""
+
+
+def schedule_lines(schedule: Mapping[str, Any], *, zone: str) -> list[ScheduleLine]:
+    """Read the setting `SCHEDULE`: a dict of entry ids to dicts.
+
+    Raises:
+        ConfigurationError: An entry is not usable. The message names it.
+    """
+    lines = []
+    for entry_id, given in schedule.items():
+        try:
+            lines.append(_read_line(entry_id, given, zone))
+        except ConfigurationError as error:
+            raise ConfigurationError(f"SCHEDULE[{entry_id!r}]: {error}") from None
+    return lines
+
+
+def _read_line(entry_id: Any, given: Any, zone: str) -> ScheduleLine:
+    if not isinstance(given, Mapping):
+        raise ConfigurationError(f"must be a dict with 'task' and 'spec', got {type(given).__name__}")
+    for key in given:
+        if key not in _LINE_KEYS and key not in _OPTION_KEYS:
+            raise unknown("key", str(key), (*_LINE_KEYS, *_OPTION_KEYS))
+    specs = [given[key] for key in ("spec", "cron") if key in given]
+    if len(specs) != 1:
+        raise ConfigurationError("give either 'spec' or 'cron', the same under two names")
+    name, tz, remote = given.get("task"), given.get("tz"), given.get("remote", False)
+    if not isinstance(name, str) or not name:
+        raise ConfigurationError(f"'task' must be the name of a task, got {name!r}")
+    if tz is not None and not isinstance(tz, str):
+        raise ConfigurationError(f"'tz' must be the name of a time zone, got {tz!r}")
+    if not isinstance(remote, bool):
+        raise ConfigurationError(f"'remote' must be True or False, got {remote!r}")
+    kwargs, options = given.get("kwargs", {}), given.get("options", {})
+    for key, value in (("kwargs", kwargs), ("options", options)):
+        if not isinstance(value, Mapping) or not all(isinstance(each, str) for each in value):
+            raise ConfigurationError(f"{key!r} must be a dict of names to values")
+    options = {**options, **{key: given[key] for key in _OPTION_KEYS if key in given}}
+    parse_schedule(specs[0], zone=tz or zone)
+    check_entry_options(options)
+    policy, window_s = checked_policy(given.get("catch_up", CatchUp.ONE), given.get("window", DEFAULT_WINDOW_S))
+    return ScheduleLine(
+        id=validate_entry_id(entry_id),
+        task=name,
+        spec=specs[0],
+        kwargs=dict(kwargs),
+        tz=tz,
+        catch_up=policy,
+        window_s=window_s,
+        options=dict(options),
+        is_remote=remote,
+    )
+
+
+def scheduled_entries(
+    lines: Iterable[ScheduleLine], tasks: Mapping[str, BaseTask[Any]], remote: Callable[[str], BaseTask[Any]]
+) -> list[PeriodicTask]:
+    """Return the entries of the setting `SCHEDULE`.
+
+    Raises:
+        ConfigurationError: A task is not registered. The message names its nearest neighbour.
+        TaskArgumentsError: The arguments do not fit a task.
+    """
+    entries = []
+    for line in lines:
+        task = tasks.get(line.task)
+        if task is None:
+            if not line.is_remote:
+                error = unknown("task", line.task, tasks.keys())
+                raise ConfigurationError(f"SCHEDULE[{line.id!r}]: {error}; a task of another program needs remote=True")
+            task = remote(line.task)
+        entries.append(
+            PeriodicTask(
+                line.spec,
+                Signature(task, (), line.kwargs),
+                id=line.id,
+                tz=line.tz,
+                catch_up=line.catch_up,
+                window=line.window_s,
+                **line.options,
+            )
+        )
+    return entries

@@ -1,0 +1,205 @@
+"""A task: a function with its name, options and signature.
+
+`Task` is what `@taskq.task` leaves in place of the function. Calling it runs the function here; `.delay` and `.adelay`
+enqueue it; `.using` returns a copy with other options; `.s` binds arguments for later.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
+
+from taskq_core.codec import ArgumentsCodec, References
+from taskq_core.errors import ConfigurationError
+from taskq_core.execution.context import TaskContext, current
+from taskq_core.handles.handle import TaskHandle
+from taskq_core.settings import unknown
+from taskq_core.tasks.base import BaseTask, Enqueuer
+from taskq_core.tasks.canvas import Group, PartialSignature, Signature, group
+from taskq_core.tasks.fetching import afetching, fetching
+from taskq_core.tasks.functions import context_parameter, parameters, qualified_name, result_type
+from taskq_core.tasks.injection import Injection
+from taskq_core.tasks.options import TaskOptions, task_options
+from taskq_core.warnings import warn_if_blocking
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Q = ParamSpec("Q")
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+D = TypeVar("D")
+
+
+class Task(BaseTask[R], Generic[P, R]):
+    """A function that can be enqueued.
+
+    Attributes:
+        name: Name of the task, its type on the wire.
+        function: The function itself.
+        body: What a worker calls with decoded arguments: the function, or what fetches arguments for it first.
+        codec: Turns its arguments into payload bytes and back.
+        is_coroutine: True for a coroutine function.
+        takes_context: True if its first parameter receives the `TaskContext`.
+        runs_in_process: True if workers run it in a process of its own.
+        options: Options over the defaults of the queue application.
+    """
+
+    is_coroutine = False
+    interface = "taskq"
+    """The interface it was made by, for adapters that have several."""
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        name: str | None,
+        strict: bool,
+        options: Mapping[str, Any],
+        enqueuer: Enqueuer,
+        injection: Injection | None = None,
+        runs_in_process: bool = False,
+    ) -> None:
+        super().__init__(qualified_name(function) if name is None else name, options, enqueuer)
+        injected_name = context_parameter(f"task {self.name!r}", function)
+        self.function = function if injection is None else injection.function
+        self.runs_in_process = runs_in_process
+        self.takes_context = injected_name is not None
+        injected = frozenset({injected_name}) if injected_name else frozenset[str]()
+        if injection is not None:
+            injected |= injection.names
+        references = enqueuer.references
+        self.codec = self._make_codec(function, strict, injected, references)
+        self._check_unique(task_options(self._given))
+        self.body = self.function
+        if self.codec.is_variadic:
+            self.body = functools.partial(self.codec.call, self.function)
+        if references is not None and self.codec.has_references:
+            self.body = (afetching if self.is_coroutine else fetching)(self, self.body, references)
+        elif "on_missing" in self._given:
+            raise ConfigurationError(
+                f"task {self.name!r}: on_missing has no effect: no parameter is annotated with a class whose values "
+                "travel as keys, such as a Django model"
+            )
+        self._check_limits(self._given)  # again: now its parameters are known
+        self.result_type = result_type(function)
+        self.__name__ = self.__qualname__ = self.name  # of a partial or a callable object, which have none
+        functools.update_wrapper(self, function, updated=())
+
+    def _make_codec(
+        self, function: Callable[..., Any], strict: bool, injected: frozenset[str], references: References | None
+    ) -> ArgumentsCodec:
+        """Return what reads and writes the arguments. For adapters whose tasks have rules of their own."""
+        return ArgumentsCodec(function, name=self.name, strict=strict, injected=injected, references=references)
+
+    def _check_unique(self, options: TaskOptions) -> None:
+        if "codec" not in self.__dict__:
+            return  # looked at once its parameters are known
+        for name in () if options.unique is None else options.unique.args or ():
+            if name not in self.codec.known:
+                raise unknown(f"parameter of task {self.name!r} in unique args", name, self.codec.parameters)
+
+    def _parameter_defaults(self) -> Mapping[str, Any] | None:
+        if "codec" not in self.__dict__:
+            return None  # looked at again once it is there
+        known = {each.name: each.default for each in parameters(f"task {self.name!r}", self.function)}
+        return {name: known.get(name, inspect.Parameter.empty) for name in self.codec.parameters}
+
+    def __repr__(self) -> str:
+        return f"<task {self.name!r}>"
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the function here and now."""
+        if self.takes_context:
+            result: R = self.function(_local_context(self), *args, **kwargs)
+        else:
+            result = self.function(*args, **kwargs)
+        return result
+
+    def encode(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> bytes:
+        """Return the payload of a call."""
+        return self.codec.encode(args, kwargs)
+
+    def bind(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> Mapping[str, object]:
+        """Return the arguments of a call by name. Raises as `BaseTask.bind`."""
+        return self.codec.bind(args, kwargs)
+
+    def split(self, arguments: Mapping[str, object]) -> tuple[list[object], dict[str, object]]:
+        """Return arguments by name as a call takes them."""
+        return self.codec.split(arguments)
+
+    @overload
+    def s(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R]: ...
+    @overload
+    def s(self) -> PartialSignature[R]: ...  # type: ignore[overload-cannot-match]  # it can, if arguments are required
+    @overload
+    def s(self: Callable[Concatenate[Any, Q], Any], *args: Q.args, **kwargs: Q.kwargs) -> PartialSignature[R]: ...
+    @overload
+    def s(self: Callable[Concatenate[Any, Any, Q], Any], *args: Q.args, **kwargs: Q.kwargs) -> PartialSignature[R]: ...
+    def s(self, *args: Any, **kwargs: Any) -> Any:
+        """Bind arguments, to be enqueued later; as a step of a workflow it gets the result before it as well.
+
+        So the first ones may be missing. They are checked when the call is enqueued or becomes part of a workflow.
+        """
+        return Signature(self, args, kwargs)
+
+    def si(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
+        """Bind all arguments, to be enqueued later; as a step of a workflow it gets no result."""
+        return Signature(self, args, kwargs, is_immutable=True)
+
+    def map(self: Callable[[A], Any], arguments: Iterable[A]) -> Group:
+        """Return the group of one call for each element of an iterable, which is its first argument.
+
+        It is read once, while the group is enqueued.
+        """
+        task: Task[Any, Any] = cast("Any", self)
+        mapped: Group = group(Signature(task, (each,), {}) for each in arguments)
+        return mapped
+
+    @overload
+    def starmap(self: Callable[[A, B], Any], arguments: Iterable[tuple[A, B]]) -> Group: ...
+    @overload
+    def starmap(self: Callable[[A, B, C], Any], arguments: Iterable[tuple[A, B, C]]) -> Group: ...
+    @overload
+    def starmap(self: Callable[[A, B, C, D], Any], arguments: Iterable[tuple[A, B, C, D]]) -> Group: ...
+    def starmap(self: Any, arguments: Iterable[Iterable[Any]]) -> Group:
+        """Return the group of one call for each element of an iterable, which is the tuple of its arguments."""
+        task: Task[Any, Any] = self
+        mapped: Group = group(Signature(task, tuple(each), {}) for each in arguments)
+        return mapped
+
+    def delay(self, *args: P.args, **kwargs: P.kwargs) -> TaskHandle[R]:
+        """Enqueue a call and return its handle. Blocks for one round trip to Redis; in a coroutine use `adelay`.
+
+        Raises:
+            TaskArgumentsError: The arguments do not fit; nothing was written.
+            DuplicateTaskError, TaskIdConflictError: The lock or the id is taken.
+            EnqueueError: Redis refused or was not reached; `EnqueueUnknownError` when it may have been written.
+        """
+        warn_if_blocking(f"{self.name}.delay()", ".adelay()")
+        return self._enqueuer.enqueue(Signature(self, args, kwargs))
+
+    async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> TaskHandle[R]:
+        """Enqueue a call from a coroutine and return its handle. Raises as `delay`."""
+        return await self._enqueuer.aenqueue(Signature(self, args, kwargs))
+
+
+class CoroutineTask(Task[P, R]):
+    """A coroutine function that can be enqueued."""
+
+    is_coroutine = True
+
+    def __call__(  # type: ignore[override]  # calling a coroutine function returns a coroutine
+        self, *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, R]:
+        """Return the coroutine, to be awaited here."""
+        return cast("Coroutine[Any, Any, R]", super().__call__(*args, **kwargs))
+
+
+def _local_context(task: Task[Any, Any]) -> TaskContext:
+    running = current.get()
+    if running is not None:
+        return running
+    return TaskContext(
+        id="local", name=task.name, queue=task.options.queue, max_retry=task.options.max_retry, local=True
+    )

@@ -1,0 +1,60 @@
+"""Exceptions as logs and spans show them: whole, or with other messages, as the setting `LOG` says.
+
+Whoever repairs a task needs type, message and stack, so all of them are shown by default. Messages may hold data, such
+as arguments of the task: a `Redaction` leaves them out, or passes each through a function of the user.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from taskq_core.service.user_code import namesake, text_of
+
+_DEEPEST = 10
+"""Causes of causes, and exceptions in groups of groups, that are followed."""
+_FAILED = "(no message: the function in LOG['EXCEPTION_MESSAGES'] failed)"
+
+
+class Redaction:
+    """Decides what is shown of an exception.
+
+    Args:
+        messages: True shows messages, False leaves them out, a function returns what is shown instead of each.
+    """
+
+    def __init__(self, messages: bool | Callable[[str], str] = True) -> None:
+        self._messages = messages
+
+    def shown(self, error: BaseException) -> BaseException:
+        """Return the exception itself, or one with the same names, frames and causes, and other messages."""
+        return error if self._messages is True else self._stand_in(error, _DEEPEST, {})
+
+    def _stand_in(self, error: BaseException, deepest: int, made: dict[int, BaseException]) -> BaseException:
+        known = made.get(id(error))  # mostly a cause, which is the context as well
+        if known is not None:
+            return known
+        kind: Any = type(error)  # mypy denies that exception classes are hashable
+        stand_in: BaseException
+        if isinstance(error, BaseExceptionGroup) and deepest:
+            members: list[Any] = [self._stand_in(each, deepest - 1, made) for each in error.exceptions[:_DEEPEST]]
+            stand_in = namesake(kind, ExceptionGroup)(self._message(error.message), members)
+        else:
+            message = self._message(text_of(error))
+            stand_in = namesake(kind, Exception)(*[message] if message else [])
+        made[id(error)] = stand_in
+        stand_in.__traceback__ = error.__traceback__
+        if deepest:
+            if error.__context__ is not None:
+                stand_in.__context__ = self._stand_in(error.__context__, deepest - 1, made)
+            if error.__cause__ is not None:
+                stand_in.__cause__ = self._stand_in(error.__cause__, deepest - 1, made)
+        stand_in.__suppress_context__ = error.__suppress_context__
+        return stand_in
+
+    def _message(self, text: str) -> str:
+        if not callable(self._messages):
+            return ""
+        try:
+            message = self._messages(text)
+            return message if isinstance(message, str) else _FAILED
+        except Exception:  # the message must not be shown, and the outcome of the task must not be lost
+            return _FAILED

@@ -1,0 +1,132 @@
+"""What an operator looks at, as plain records: the admin, a web dashboard, the command and metrics show the same.
+
+Rules that are not Redis's but the onlooker's stand here, once: the order of states, which share of runs failed, how
+long a worker has lived, which queue it prefers. Nothing here changes anything; that is the inspector's.
+"""
+
+from taskq_core.views.faces import AsyncDashboard, Dashboard
+from taskq_core.views.graph_svg import graph_svg
+from taskq_core.views.graphs import BOX_HEIGHT, BOX_WIDTH, GraphDrawing, StepBox, StepEdge
+from taskq_core.views.history import DAYS_CHOICES, DayRow, error_rate
+from taskq_core.views.lines import Points, line_path, scale_top
+from taskq_core.views.offered import signature_of, summary_of
+from taskq_core.views.payloads import (
+    EDITABLE_STATES,
+    EDITED_BYTES,
+    as_text,
+    compact_json,
+    digest,
+    edited_payload,
+    is_editable,
+)
+from taskq_core.views.queues import (
+    STATES,
+    TYPES_SAMPLE,
+    QueueDetail,
+    QueueRow,
+    QueuesOverview,
+    QueueStatus,
+    TypeRow,
+    overview,
+    queue_row,
+)
+from taskq_core.views.samples import LONGEST_SPAN, QueueSeries, Sample
+from taskq_core.views.store import QueuePlace, StoreRow
+from taskq_core.views.tasks import (
+    SCAN_MAX,
+    SELECTED_MAX,
+    TaskFilter,
+    TaskRecord,
+    TaskSearch,
+    TaskSelection,
+    is_orphaned,
+    selection_of,
+)
+from taskq_core.views.times import TaskTime, TimeKind, times_of
+from taskq_core.views.traces import trace_headers, trace_url
+from taskq_core.views.types import StateTypes, TypeRuns, TypesOverview
+from taskq_core.views.workers import QueueWeight, RunningRow, WorkerRow, WorkersOverview, worker_row
+from taskq_core.views.workflow_lists import (
+    WORKFLOW_SCAN_MAX,
+    WORKFLOWS_MAX,
+    WorkflowCounts,
+    WorkflowFilter,
+    WorkflowRow,
+    WorkflowSearch,
+    WorkflowsPage,
+)
+from taskq_core.views.workflows import MEMBERS_MAX, MemberRow, StepDetail, WorkflowDetail, has_task, workflow_of
+
+__all__ = [
+    "BOX_HEIGHT",
+    "BOX_WIDTH",
+    "DAYS_CHOICES",
+    "EDITABLE_STATES",
+    "EDITED_BYTES",
+    "LONGEST_SPAN",
+    "MEMBERS_MAX",
+    "SCAN_MAX",
+    "SELECTED_MAX",
+    "STATES",
+    "TYPES_SAMPLE",
+    "WORKFLOWS_MAX",
+    "WORKFLOW_SCAN_MAX",
+    "AsyncDashboard",
+    "Dashboard",
+    "DayRow",
+    "GraphDrawing",
+    "MemberRow",
+    "Points",
+    "QueueDetail",
+    "QueuePlace",
+    "QueueRow",
+    "QueueSeries",
+    "QueueStatus",
+    "QueueWeight",
+    "QueuesOverview",
+    "RunningRow",
+    "Sample",
+    "StateTypes",
+    "StepBox",
+    "StepDetail",
+    "StepEdge",
+    "StoreRow",
+    "TaskFilter",
+    "TaskRecord",
+    "TaskSearch",
+    "TaskSelection",
+    "TaskTime",
+    "TimeKind",
+    "TypeRow",
+    "TypeRuns",
+    "TypesOverview",
+    "WorkerRow",
+    "WorkersOverview",
+    "WorkflowCounts",
+    "WorkflowDetail",
+    "WorkflowFilter",
+    "WorkflowRow",
+    "WorkflowSearch",
+    "WorkflowsPage",
+    "as_text",
+    "compact_json",
+    "digest",
+    "edited_payload",
+    "error_rate",
+    "graph_svg",
+    "has_task",
+    "is_editable",
+    "is_orphaned",
+    "line_path",
+    "overview",
+    "queue_row",
+    "scale_top",
+    "selection_of",
+    "signature_of",
+    "summary_of",
+    "times_of",
+    "trace_headers",
+    "trace_url",
+    "worker_row",
+    "workflow_of",
+]

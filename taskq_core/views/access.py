@@ -1,0 +1,26 @@
+"""Whether an operator may change anything, so that nobody is offered what Redis would refuse."""
+
+from taskq_core.broker import operations
+from taskq_core.broker.steps import Steps, ask
+from taskq_core.errors import BrokerAuthenticationError, BrokerUnavailableError
+from taskq_core.wire import DEFAULT_QUEUE, Keys
+
+NO_RIGHTS = "this Redis user may not write"
+REPLICA = "this Redis is a replica, which takes no writes"
+
+
+def read_refusal(keys: Keys) -> Steps[str]:
+    """Return why nothing can be changed, "" if it can: a key that never exists is deleted, which changes nothing.
+
+    Raises:
+        BrokerError: Redis does not answer, or refuses for another reason.
+    """
+    try:
+        yield from ask(operations.try_write(keys.queue(DEFAULT_QUEUE).absent))
+    except BrokerAuthenticationError:
+        return NO_RIGHTS
+    except BrokerUnavailableError as error:
+        if "read only replica" in str(error):
+            return REPLICA
+        raise
+    return ""

@@ -1,0 +1,82 @@
+"""What queues did day by day, and what share of it failed."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+from taskq_core.broker import operations
+from taskq_core.broker.steps import Steps, ask
+from taskq_core.clock import utc_datetime
+from taskq_core.errors import BrokerReplyError
+from taskq_core.inspector.look import HISTORY_DAYS
+from taskq_core.settings import check_whole
+from taskq_core.wire import Keys
+
+DAYS_CHOICES = (7, 30, HISTORY_DAYS)
+"""Spans, in days, that a chart of the past offers. Counters are kept for the longest."""
+
+
+def error_rate(failed: int, processed: int) -> float | None:
+    """Return the share of runs that failed, 0 to 1; None where nothing ran.
+
+    `processed` counts the failed ones in. Two counters are read one after the other, so the share is cut at 1.
+    """
+    return min(1.0, failed / processed) if processed > 0 else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DayRow:
+    """What one queue, or several together, did on one day.
+
+    Attributes:
+        day: The UTC day.
+        processed: Tasks that ran; those that failed included.
+        failed: Runs that failed.
+    """
+
+    day: date
+    processed: int
+    failed: int
+
+    @property
+    def succeeded(self) -> int:
+        """Tasks that ran and did not fail."""
+        return max(0, self.processed - self.failed)
+
+    @property
+    def error_rate(self) -> float | None:
+        """The share of runs that failed, 0 to 1; None where nothing ran."""
+        return error_rate(self.failed, self.processed)
+
+
+def read_history(
+    keys: Keys, names: Iterable[str], *, days: int, today: date | None = None
+) -> Steps[tuple[DayRow, ...]]:
+    """Return what queues did together on the last days, the oldest first and today last.
+
+    A queue whose counters cannot be read adds nothing. One call a queue, however many tasks there are or were.
+
+    Args:
+        keys: Names of the keys.
+        names: Names of the queues. One that is gone adds nothing.
+        days: How many days, 1 to 90; counters are kept no longer.
+        today: The UTC day of Redis's clock; None asks for it.
+
+    Raises:
+        ConfigurationError: The number of days is out of bounds.
+    """
+    check_whole("days", days, least=1, most=HISTORY_DAYS)
+    if today is None:
+        today = utc_datetime((yield from ask(operations.read_time()))).date()
+    dates = [today - timedelta(days=back) for back in reversed(range(days))]
+    totals = [(0, 0)] * days
+    for name in names:
+        try:
+            numbers: Sequence[tuple[int, int]] = yield from ask(operations.count_days(keys.queue(name), dates))
+        except BrokerReplyError:
+            continue
+        totals = [(ran + more, bad + more_bad) for (ran, bad), (more, more_bad) in zip(totals, numbers, strict=True)]
+    return tuple(
+        DayRow(day=day, processed=processed, failed=failed)
+        for day, (processed, failed) in zip(dates, totals, strict=True)
+    )

@@ -1,0 +1,92 @@
+"""Payloads as an operator reads and edits them."""
+
+import hashlib
+from typing import Any
+
+import msgspec
+
+from taskq_core.errors import PayloadError
+from taskq_core.handles.records import TaskInfo
+from taskq_core.tasks.task import Task
+from taskq_core.telemetry import unwrap
+from taskq_core.views.tasks import TaskRecord
+from taskq_core.wire import TaskState
+
+EDITED_BYTES = 64 * 1024
+"""Most bytes of a payload that is edited."""
+LAID_OUT_BYTES = 256 * 1024
+"""Most bytes that JSON is laid out to. What is nested deeply grows by the square of its depth, to a thousand times."""
+EDITABLE_STATES = (
+    *(TaskState.PENDING, TaskState.SCHEDULED, TaskState.RETRY, TaskState.AGGREGATING, TaskState.ARCHIVED),
+)
+"""States in which a payload can be changed."""
+
+
+def is_editable(task: TaskRecord) -> bool:
+    """Return whether the payload of a task can be edited: it waits, and its payload is text and not too long."""
+    if not isinstance(task, TaskInfo) or task.state not in EDITABLE_STATES or len(task.payload) > EDITED_BYTES:
+        return False
+    try:
+        return "\0" not in task.payload.decode()
+    except UnicodeDecodeError:
+        return False
+
+
+def as_text(payload: bytes) -> str:
+    """Return an editable payload as it is edited: JSON is laid out, unless that makes it too long; other text stays."""
+    try:
+        text = msgspec.json.format(payload, indent=2)
+        return (text if len(text) <= LAID_OUT_BYTES else payload).decode()
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return payload.decode("utf-8", "replace")
+
+
+def digest(payload: bytes) -> str:
+    """Return what stands for a payload in a form: what is saved is compared with what was shown."""
+    return hashlib.sha256(payload).hexdigest()
+
+
+def edited_payload(task: TaskInfo, text: str, known: Task[Any, Any] | None) -> bytes:
+    """Return the payload that edited text stands for.
+
+    Args:
+        task: The task as it is.
+        text: What somebody has typed.
+        known: The task that is registered under its name, None for none.
+
+    Raises:
+        PayloadError: It does not fit the task, or is no JSON though the payload was.
+    """
+    text = text.replace("\r\n", "\n")
+    if text == as_text(task.payload):
+        return task.payload
+    payload = text.encode("utf-8", "replace")
+    if known is None and not _is_json(task.payload):
+        return payload  # another program's, in a form of its own
+    payload = compact_json(payload, task.name)
+    if known is not None:
+        inner, _traceparent = unwrap(payload, known.codec.parameters)
+        known.codec.decode(inner)
+    return payload
+
+
+def compact_json(data: bytes, task: str) -> bytes:
+    """Return JSON without spaces between its parts; numbers keep their digits.
+
+    Raises:
+        PayloadError: It is no JSON.
+    """
+    try:
+        data = msgspec.json.format(data, indent=-1)
+        msgspec.json.decode(data, type=msgspec.Raw)  # which takes numbers of any size
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise PayloadError(task, "", f"this is no JSON: {error}") from None
+    return data
+
+
+def _is_json(payload: bytes) -> bool:
+    try:
+        msgspec.json.decode(payload, type=msgspec.Raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return True

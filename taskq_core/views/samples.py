@@ -1,0 +1,234 @@
+"""How queues stood as time went by: what charts of throughput and latency are drawn from."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from types import MappingProxyType
+
+from taskq_core.broker import operations
+from taskq_core.broker.steps import Steps, ask
+from taskq_core.clock import utc_datetime
+from taskq_core.errors import BrokerReplyError, ConfigurationError
+from taskq_core.settings import check_whole
+from taskq_core.views.history import error_rate
+from taskq_core.views.lines import Points
+from taskq_core.wire import Keys, TaskState
+from taskq_core.wire.samples import LEVELS, REST_S, SAMPLE_S, Level, QueueSample
+
+LONGEST_SPAN = timedelta(seconds=LEVELS[-1].span_s)
+"""How far back samples are kept."""
+POINTS = 360
+"""Most points of a series, where nobody says otherwise."""
+_POINTS_MOST = 2000
+_GAP_STEPS = 3
+_AT_REST = (
+    *("active", "pending", "aggregating", "scheduled", "retry", "archived", "completed"),
+    *("processed", "failed", "is_paused"),
+)
+"""What is the same in two samples between which nothing happened."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """How a queue stood at one moment, and what it did since the sample before.
+
+    Attributes:
+        at: When, by Redis's clock.
+        since: How long before that the sample before was taken; None for the first that there is.
+        is_after_gap: True if it is so long after the one before that samples are missing between them.
+        sizes: Tasks by state, in the order of `STATES`.
+        latency: The longest that the next task to run had been pending in this time; None if none was.
+        memory: About how many bytes the queue took in Redis; None if that is not known.
+        is_paused: True while workers took nothing.
+        processed: Tasks that ran in this time; those that failed included.
+        failed: Runs that failed in this time.
+        busy: Tasks that ran on the workers which serve the queue, of whichever queue; the mean of several samples.
+        slots: Most tasks that these workers run at the same time; the mean of several samples.
+    """
+
+    at: datetime
+    since: timedelta | None
+    is_after_gap: bool
+    sizes: Mapping[TaskState, int]
+    latency: timedelta | None
+    memory: int | None
+    is_paused: bool
+    processed: int
+    failed: int
+    busy: float
+    slots: float
+
+    @property
+    def size(self) -> int:
+        """Tasks in all states together."""
+        return sum(self.sizes.values())
+
+    @property
+    def processed_per_s(self) -> float | None:
+        """Tasks that ran per second; None for the first sample."""
+        return self.processed / self.since.total_seconds() if self.since else None
+
+    @property
+    def failed_per_s(self) -> float | None:
+        """Runs that failed per second; None for the first sample."""
+        return self.failed / self.since.total_seconds() if self.since else None
+
+    @property
+    def error_rate(self) -> float | None:
+        """The share of runs that failed, 0 to 1; None where nothing ran."""
+        return error_rate(self.failed, self.processed)
+
+    @property
+    def utilisation(self) -> float | None:
+        """The share of the workers' slots that were taken, 0 to 1; None where no worker served the queue."""
+        return min(1.0, self.busy / self.slots) if self.slots else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueSeries:
+    """Samples of one queue.
+
+    Attributes:
+        name: Name of the queue.
+        step: Time from one sample to the next, where none is missing.
+        begin: Where the span begins that was asked for.
+        end: Where it ends.
+        samples: The samples in it, the oldest first. None where no worker served the queue.
+    """
+
+    name: str
+    step: timedelta
+    begin: datetime
+    end: datetime
+    samples: Sequence[Sample]
+
+    def points(self, of: Callable[[Sample], float | None]) -> Points:
+        """Return what the samples say of one figure. Where some are missing between two, the line is broken."""
+        found: list[tuple[datetime, float | None]] = []
+        for sample in self.samples:
+            if sample.is_after_gap:
+                found.append((sample.at, None))
+            found.append((sample.at, of(sample)))
+        return found
+
+
+def read_samples(
+    keys: Keys, names: Iterable[str], *, span: timedelta, until: datetime | None = None, points: int = POINTS
+) -> Steps[tuple[QueueSeries, ...]]:
+    """Return how queues stood in a span of time. One call a queue and one more, however many tasks there are.
+
+    The finest resolution that still reaches back to the begin is read. A queue whose samples cannot be read, or that
+    has none, has an empty series.
+
+    Args:
+        keys: Names of the keys.
+        names: Names of the queues.
+        span: How long, from a minute to `LONGEST_SPAN`.
+        until: Where the span ends; None for now.
+        points: Most samples of each queue, 10 to 2000; where there are more, neighbours are told together.
+
+    Raises:
+        ConfigurationError: The span, its end or the number of points is out of bounds.
+    """
+    if not timedelta(minutes=1) <= span <= LONGEST_SPAN:
+        raise ConfigurationError(f"span must be a minute to {LONGEST_SPAN.days} days, got {span}")
+    check_whole("points", points, least=10, most=_POINTS_MOST)
+    now = utc_datetime((yield from ask(operations.read_time())))
+    end = now if until is None else until
+    if end.tzinfo is None:
+        raise ConfigurationError("until must have a time zone, got a naive datetime")
+    try:
+        begin = end - span
+    except OverflowError:
+        raise ConfigurationError(f"until must be a moment of the last {LONGEST_SPAN.days} days, got {end}") from None
+    age_s = (now - begin).total_seconds()
+    level = next((each for each in LEVELS if each.span_s >= age_s), LEVELS[-1])
+    count = max(1, min(level.most, int(age_s / level.step_s) + 3))
+    merged = max(1, -(-int(span.total_seconds()) // (level.step_s * points)))
+    step = timedelta(seconds=level.step_s * merged)
+    series = []
+    for name in names:
+        try:
+            stored = yield from ask(operations.read_samples(keys.queue(name), level, count=count))
+        except BrokerReplyError:
+            stored = []  # of another type; doctor tells of it
+        samples = [each for each in _samples(stored, level) if begin <= each.at <= end]
+        series.append(QueueSeries(name=name, step=step, begin=begin, end=end, samples=_merged(samples, step, merged)))
+    return tuple(series)
+
+
+def _samples(stored: Sequence[QueueSample], level: Level) -> list[Sample]:
+    found = []
+    before: QueueSample | None = None
+    for each in stored:
+        if before is not None and each.at_s <= before.at_s:
+            continue  # what came in while Redis's clock was being set
+        found.append(_sample(each, before, level))
+        before = each
+    return found
+
+
+def _sample(each: QueueSample, before: QueueSample | None, level: Level) -> Sample:
+    between_s = None if before is None else each.at_s - before.at_s
+    sizes = {
+        TaskState.ACTIVE: each.active,
+        TaskState.PENDING: each.pending,
+        TaskState.AGGREGATING: each.aggregating,
+        TaskState.SCHEDULED: each.scheduled,
+        TaskState.RETRY: each.retry,
+        TaskState.ARCHIVED: each.archived,
+        TaskState.COMPLETED: each.completed,
+    }
+    return Sample(
+        at=utc_datetime(each.at_s),
+        since=None if between_s is None else timedelta(seconds=between_s),
+        is_after_gap=between_s is not None and between_s > _longest_step(each, before, level),
+        sizes=MappingProxyType(sizes),
+        latency=None if each.latency_ms is None else timedelta(milliseconds=each.latency_ms),
+        memory=None if each.memory_kib is None else each.memory_kib * 1024,
+        is_paused=bool(each.is_paused),
+        processed=0 if before is None else _grown(before.processed, each.processed),
+        failed=0 if before is None else _grown(before.failed, each.failed),
+        busy=each.busy,
+        slots=each.slots,
+    )
+
+
+def _longest_step(each: QueueSample, before: QueueSample | None, level: Level) -> int:
+    """Return most seconds between two samples of which none is missing. Of a queue at rest there are fewer."""
+    longest = _GAP_STEPS * level.step_s
+    is_at_rest = before is not None and all(getattr(before, name) == getattr(each, name) for name in _AT_REST)
+    return max(longest, REST_S + 2 * SAMPLE_S) if is_at_rest else longest
+
+
+def _grown(before: int, after: int) -> int:
+    """By how much a counter has grown. One that is smaller began anew: Redis was emptied, or the queue removed."""
+    return after - before if after >= before else after
+
+
+def _merged(samples: Sequence[Sample], step: timedelta, count: int) -> Sequence[Sample]:
+    """Tell neighbours together: what stands as the last of them has it, what happened as their sum."""
+    if count == 1:
+        return tuple(samples)
+    groups: dict[int, list[Sample]] = {}
+    for each in samples:
+        groups.setdefault(int(each.at.timestamp() // step.total_seconds()), []).append(each)
+    return tuple(_together(group) for group in groups.values())
+
+
+def _together(group: Sequence[Sample]) -> Sample:
+    last = group[-1]
+    spans = [each.since for each in group if each.since is not None]
+    return Sample(
+        at=last.at,
+        since=sum(spans, timedelta()) if spans else None,
+        is_after_gap=any(each.is_after_gap for each in group),
+        sizes=last.sizes,
+        latency=max((each.latency for each in group if each.latency is not None), default=None),
+        memory=last.memory,
+        is_paused=last.is_paused,
+        processed=sum(each.processed for each in group),
+        failed=sum(each.failed for each in group),
+        busy=sum(each.busy for each in group) / len(group),
+        slots=sum(each.slots for each in group) / len(group),
+    )

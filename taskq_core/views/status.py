@@ -1,0 +1,55 @@
+"""The status of one task for the people who wait for it: state, progress, times and outcome, never the payload."""
+
+from dataclasses import asdict
+from typing import Any
+
+import msgspec
+
+from taskq_core.handles.records import TaskInfo
+from taskq_core.wire import TaskState
+
+
+def status_of(info: TaskInfo, *, show_results: bool, show_errors: bool) -> dict[str, Any]:
+    """Return the status of a task, to be sent as JSON.
+
+    Args:
+        info: The task.
+        show_results: Include its progress, and its result once it is completed.
+        show_errors: Include the text of its last error.
+    """
+    has_result = show_results and info.state is TaskState.COMPLETED
+    progress = info.progress if show_results else None
+    return {
+        "id": info.id,
+        "queue": info.queue,
+        "name": info.name,
+        "state": info.state.value,
+        "is_final": info.is_final,
+        "attempt": _begun(info),
+        "max_attempts": info.max_retry + 1,
+        "next_run_at": info.next_run_at,
+        "waits_for_limit": info.waits_for_limit,
+        "started_at": info.last_started_at,
+        "ended_at": info.ended_at,
+        "progress": None if progress is None else asdict(progress),
+        "result": _json(info.result) if has_result else None,
+        "result_error": str(info.oversized_result) if has_result and info.oversized_result else None,
+        "error": info.last_error or None if show_errors else None,
+    }
+
+
+def _begun(info: TaskInfo) -> int:
+    """Return the number of runs that were begun. A person may archive a task without one."""
+    if info.state is not TaskState.ARCHIVED:
+        return info.retried + (info.state in (TaskState.ACTIVE, TaskState.COMPLETED))
+    if info.attempts:
+        return max(info.retried, info.attempts[-1].number)
+    return info.retried + (info.last_failed_at is not None)  # Go notes no attempts
+
+
+def _json(data: bytes) -> Any:
+    """Return the value of JSON, None for no bytes and for what is not JSON, which a task in Go may have written."""
+    try:
+        return msgspec.json.decode(data) if data else None
+    except msgspec.DecodeError:
+        return None

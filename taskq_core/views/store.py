@@ -1,0 +1,144 @@
+"""The store itself: its version, memory and clients, who we are to it, and where queues stand in a cluster."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+from taskq_core.broker import operations
+from taskq_core.broker.operations import Operation
+from taskq_core.broker.steps import Steps, ask
+from taskq_core.clock import utc_datetime
+from taskq_core.errors import BrokerAuthenticationError, BrokerReplyError
+from taskq_core.inspector.presence import key_slot
+from taskq_core.wire import Keys
+
+T = TypeVar("T")
+
+PLACES_MOST = 100
+"""Most queues whose place in a cluster is told."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueuePlace:
+    """Where a queue stands in a cluster.
+
+    Attributes:
+        name: Name of the queue.
+        slot: Its slot.
+        nodes: host:port of the nodes that hold it, the primary first.
+    """
+
+    name: str
+    slot: int
+    nodes: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreRow:
+    """What a store says of itself; of a cluster, one of its nodes. What it does not tell is None.
+
+    Attributes:
+        kind: `Redis`, `Valkey`, or "" where it does not tell.
+        version: Its version, "" where it does not tell.
+        uptime: How long it runs.
+        memory: Bytes that it uses.
+        memory_peak: The most that it has used.
+        memory_limit: The most that it may use, None for no limit.
+        fragmentation: Memory that it takes from the system as a multiple of what it uses.
+        clients: Connections to it.
+        replicas: Replicas that are connected to it.
+        saved_at: When it was last saved as a whole.
+        changes_since_save: Changes since then.
+        user: Name of the ACL user of this connection.
+        info: All that it says (`INFO`), by name.
+        is_cluster: Whether it is a node of a cluster.
+        cluster: What a node says of the cluster, by name.
+        places: Where queues stand in the cluster, at most `PLACES_MOST`.
+    """
+
+    kind: str
+    version: str
+    uptime: timedelta | None
+    memory: int | None
+    memory_peak: int | None
+    memory_limit: int | None
+    fragmentation: float | None
+    clients: int | None
+    replicas: int | None
+    saved_at: datetime | None
+    changes_since_save: int | None
+    user: str | None
+    info: Mapping[str, str | int]
+    is_cluster: bool
+    cluster: Mapping[str, str]
+    places: Sequence[QueuePlace]
+
+
+def read_store(keys: Keys) -> Steps[StoreRow]:
+    """Return what the store says of itself. Three calls; of a cluster, one more a queue, of at most `PLACES_MOST`.
+
+    What this user may not ask is left out.
+    """
+    info: Mapping[str, str | int] = (yield from _told(operations.server_info())) or {}
+    user = yield from _told(operations.whoami())
+    is_cluster = info.get("cluster_enabled") == 1
+    cluster: Mapping[str, str] = {}
+    places: list[QueuePlace] = []
+    if is_cluster:
+        cluster = (yield from _told(operations.cluster_info())) or {}
+        for name in (yield from ask(operations.list_queues(keys.queues)))[:PLACES_MOST]:
+            slot = key_slot(keys, name)
+            nodes = (yield from _told(operations.list_nodes(slot))) or []
+            places.append(QueuePlace(name=name, slot=slot, nodes=nodes))
+    return _row(info, user, cluster, places, is_cluster=is_cluster)
+
+
+def _told(operation: Operation[T]) -> Steps[T | None]:
+    """Return what a server answers, None where this user may not ask."""
+    try:
+        return (yield from ask(operation))
+    except (BrokerAuthenticationError, BrokerReplyError):
+        return None
+
+
+def _row(
+    info: Mapping[str, str | int],
+    user: str | None,
+    cluster: Mapping[str, str],
+    places: Sequence[QueuePlace],
+    *,
+    is_cluster: bool,
+) -> StoreRow:
+    def number(name: str) -> int | None:
+        value = info.get(name)
+        return value if isinstance(value, int) else None
+
+    uptime_s, saved_s = number("uptime_in_seconds"), number("rdb_last_save_time")
+    version = info.get("valkey_version") or info.get("redis_version")
+    kind = "Valkey" if "valkey_version" in info else "Redis"
+    return StoreRow(
+        kind=kind if version else "",
+        version=str(version or ""),
+        uptime=None if uptime_s is None else timedelta(seconds=uptime_s),
+        memory=number("used_memory"),
+        memory_peak=number("used_memory_peak"),
+        memory_limit=number("maxmemory") or None,
+        fragmentation=_decimal(info.get("mem_fragmentation_ratio")),
+        clients=number("connected_clients"),
+        replicas=number("connected_slaves"),
+        saved_at=None if saved_s is None else utc_datetime(saved_s),
+        changes_since_save=number("rdb_changes_since_last_save"),
+        user=user,
+        info=info,
+        is_cluster=is_cluster,
+        cluster=cluster,
+        places=tuple(places),
+    )
+
+
+def _decimal(value: str | int | None) -> float | None:
+    try:
+        return None if value is None else float(value)
+    except ValueError:
+        return None

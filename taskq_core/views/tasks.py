@@ -1,0 +1,295 @@
+"""Tasks as an operator lists, searches and selects them.
+
+A list that goes by queue and state reads the tasks of one page. What looks inside tasks (their type, a text, their age)
+reads them, at most `SCAN_MAX` a call, says how far it got, and can be carried on from there.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from taskq_core.broker import operations
+from taskq_core.broker.operations import ScanPlace
+from taskq_core.broker.steps import Steps, ask
+from taskq_core.errors import ConfigurationError
+from taskq_core.handles.records import TaskInfo
+from taskq_core.inspector import LISTED_STATES, PAGE_SIZE_MAX, QueueInfo, TaskRef, UnreadableTask, total_of
+from taskq_core.inspector.look import Listing, read_task
+from taskq_core.inspector.search import scan_state
+from taskq_core.settings import check_whole
+from taskq_core.wire import Keys, TaskState
+
+SCAN_MAX = 10_000
+"""Most tasks that one search reads."""
+SCAN_BYTES = 64 * 1024 * 1024
+"""Bytes of tasks after which a search reads no more."""
+SELECTED_MAX = 10_000
+"""Most tasks that are selected at once."""
+_ID_BYTES = 256
+_IDS_STEP = 1_000
+
+TaskRecord = TaskInfo | UnreadableTask
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskFilter:
+    """Which tasks are wanted. All that is given has to fit; None and "" do not matter.
+
+    Attributes:
+        queue: Their queue.
+        state: Their state. Tasks in groups are in none of these lists.
+        name: Their type, whole.
+        name_part: Part of their type.
+        error: Part of the last error.
+        payload: Part of the payload.
+        text: Part of the id, the payload or the last error.
+        older_than: The time their state tells of is longer ago than this. A task without one, as an active one, fits no
+            age.
+        newer_than: It is not longer ago than this, or still to come.
+        in_payload: Whether `text` is looked for in payloads too. Who may not see payloads must not search them either.
+    """
+
+    queue: str | None = None
+    state: TaskState | None = None
+    name: str | None = None
+    name_part: str = ""
+    error: str = ""
+    payload: str = ""
+    text: str = ""
+    older_than: timedelta | None = None
+    newer_than: timedelta | None = None
+    in_payload: bool = True
+
+    @property
+    def looks_inside(self) -> bool:
+        """Whether tasks have to be read to know which are wanted."""
+        texts = (self.text, self.name_part, self.error, self.payload)
+        return any(texts) or any(each is not None for each in (self.name, self.older_than, self.newer_than))
+
+    def of(self, infos: Iterable[QueueInfo]) -> list[QueueInfo]:
+        """Return the queues to look at."""
+        return [info for info in infos if self.queue in (None, info.name)]
+
+    def fits(self, task: TaskRecord, at_s: int | None, now_s: float) -> bool:
+        """Return whether a task is wanted, whatever its queue and state; `at_s` is what its state tells of."""
+        if self.older_than is not None and (at_s is None or at_s >= now_s - self.older_than.total_seconds()):
+            return False
+        if self.newer_than is not None and (at_s is None or at_s < now_s - self.newer_than.total_seconds()):
+            return False
+        if isinstance(task, UnreadableTask):
+            in_message = self.in_payload and _bytes(self.text) in task.message
+            asks_more = self.name is not None or self.name_part or self.error or self.payload
+            return not asks_more and (self.text in task.id or in_message)
+        if self.name is not None and task.name != self.name:
+            return False
+        if self.name_part not in task.name or self.error not in task.last_error:
+            return False
+        if self.payload and _bytes(self.payload) not in task.payload:
+            return False
+        if self.text in task.id or self.text in task.last_error:
+            return True
+        return self.in_payload and _bytes(self.text) in task.payload
+
+
+def is_orphaned(task: TaskRecord, now: datetime) -> bool:
+    """Return whether an active task has no worker any more: its lease has ended. The recoverer takes it back soon."""
+    if not isinstance(task, TaskInfo) or task.state is not TaskState.ACTIVE:
+        return False
+    return task.lease_expires_at is None or task.lease_expires_at < now
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSearch:
+    """What a search found.
+
+    Attributes:
+        tasks: Those that fit, in the order of `LISTED_STATES` and of the queues.
+        scanned: How many were read for them.
+        total: How many there are in these queues and states.
+        cursor: Where to go on, None if all were read.
+    """
+
+    tasks: Sequence[TaskRecord]
+    scanned: int
+    total: int
+    cursor: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSelection:
+    """Tasks that were selected for an action.
+
+    Attributes:
+        tasks: Those whose state allows it, as they were seen; at most `SELECTED_MAX`.
+        refused: How many others fit, by their state, which does not allow it.
+        is_complete: False if more tasks may fit than were gone through.
+    """
+
+    tasks: Sequence[TaskRef]
+    refused: dict[TaskState, int] = field(default_factory=dict)
+    is_complete: bool = True
+
+
+def read_tasks(
+    keys: Keys, *, infos: Sequence[QueueInfo], wanted: TaskFilter, skip: int, count: int, is_newest_first: bool = False
+) -> Steps[Sequence[TaskRecord]]:
+    """Read the tasks of one page by queue and state; nothing may be asked of their inside."""
+    if wanted.looks_inside:
+        raise ConfigurationError("a list goes by queue and state; search_tasks looks inside tasks")
+    check_whole("skip", skip, least=0, most=10**12)
+    if count < 1:
+        return ()
+    listing = Listing(keys, page=1, page_size=min(count, PAGE_SIZE_MAX), skip=skip, is_newest_first=is_newest_first)
+    return (yield from listing.of_queues(wanted.of(infos), wanted.state)).tasks
+
+
+def search_tasks(
+    keys: Keys,
+    *,
+    infos: Sequence[QueueInfo],
+    wanted: TaskFilter,
+    cursor: str | None = None,
+    scan: int = SCAN_MAX,
+    limit: int = SCAN_MAX,
+    max_bytes: int = SCAN_BYTES,
+) -> Steps[TaskSearch]:
+    """Read tasks for those that fit. A text that is the whole id of tasks finds just these, and reads no others."""
+    check_whole("scan", scan, least=1, most=SCAN_MAX)
+    check_whole("limit", limit, least=1, most=SCAN_MAX)
+    chosen = wanted.of(infos)
+    total = total_of(chosen, wanted.state)
+    if cursor is None and wanted.text and len(_bytes(wanted.text)) <= _ID_BYTES:
+        exact = yield from _by_id(keys, chosen, wanted)
+        if exact:
+            return TaskSearch(tasks=exact, scanned=len(exact), total=total, cursor=None)
+    found: list[TaskRecord] = []
+    scanned, left_bytes = 0, max_bytes
+    parts = list(_parts(chosen, wanted.state))
+    first, place = _place(parts, cursor)
+    for number, (state, info) in enumerate(parts[first:], start=first):
+        now_s = info.as_of.timestamp()
+
+        def fits(task: TaskRecord, at_s: int | None, now_s: float = now_s) -> bool:
+            return wanted.fits(task, at_s, now_s)
+
+        queue = keys.queue(info.name)
+        part = yield from scan_state(
+            queue,
+            state,
+            fits,
+            group=None,
+            limit=limit - len(found),
+            scan=scan - scanned,
+            cursor=place,
+            max_bytes=left_bytes,
+        )
+        place = None
+        left_bytes -= part.read_bytes
+        found += part.tasks
+        scanned += part.scanned
+        if part.cursor is not None:
+            return TaskSearch(tasks=found, scanned=scanned, total=total, cursor=_cursor(state, info, part.cursor))
+        if (scanned >= scan or len(found) >= limit or left_bytes <= 0) and number + 1 < len(parts):
+            after = _cursor(*parts[number + 1], "")
+            return TaskSearch(tasks=found, scanned=scanned, total=total, cursor=after)
+    return TaskSearch(tasks=found, scanned=scanned, total=total, cursor=None)
+
+
+def select_tasks(
+    keys: Keys, *, infos: Sequence[QueueInfo], wanted: TaskFilter, states: Sequence[TaskState]
+) -> Steps[TaskSelection]:
+    """Select all tasks that fit and are in one of these states, at most `SELECTED_MAX`."""
+    tasks: list[TaskRef] = []
+    refused: dict[TaskState, int] = {}
+    if wanted.looks_inside:
+        return selection_of((yield from search_tasks(keys, infos=infos, wanted=wanted)), states)
+    for state, info in _parts(wanted.of(infos), wanted.state):
+        if state not in states:
+            refused[state] = refused.get(state, 0) + info.sizes[state]
+            continue
+        room = SELECTED_MAX - len(tasks)
+        if not room:
+            return TaskSelection(tasks=tasks, refused=refused, is_complete=False)
+        left_out = max(0, info.sizes[state] - room)
+        tasks += yield from _ids(keys, info, state, skip=left_out, room=room)
+        if left_out:
+            return TaskSelection(tasks=tasks, refused=refused, is_complete=False)
+    return TaskSelection(tasks=tasks, refused=refused)
+
+
+def _ids(keys: Keys, info: QueueInfo, state: TaskState, *, skip: int, room: int) -> Steps[list[TaskRef]]:
+    """Read ids of a queue and state. Of a list those that are next to run, in this order: Redis finds them at once."""
+    is_list = operations.is_list(state)
+    ids: list[str] = []
+    place = ScanPlace(skip if is_list else 0)
+    while len(ids) < room:
+        count = min(_IDS_STEP, room - len(ids))
+        step = operations.scan_tasks(keys.queue(info.name), state, place, count=count, ids_only=True)
+        page = yield from ask(step)
+        ids += page.ids
+        if page.is_end or not page.ids:
+            break
+        place = page.places[-1]
+    if is_list:
+        ids.reverse()
+    return [TaskRef(info.name, task_id, state) for task_id in ids]
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")  # what a command line took for no text comes back as it was
+
+
+def selection_of(search: TaskSearch, states: Sequence[TaskState]) -> TaskSelection:
+    """Select those of the tasks a search found that are in one of these states, those next to run in front."""
+    tasks = [TaskRef(task.queue, task.id, task.state) for task in reversed(search.tasks) if task.state in states]
+    refused: dict[TaskState, int] = {}
+    for task in search.tasks:
+        if task.state not in states:
+            refused[task.state] = refused.get(task.state, 0) + 1
+    return TaskSelection(tasks=tasks, refused=refused, is_complete=search.cursor is None)
+
+
+def _parts(infos: Sequence[QueueInfo], state: TaskState | None) -> Iterator[tuple[TaskState, QueueInfo]]:
+    """The queues and states with tasks in them, in the order in which they are listed."""
+    for each in LISTED_STATES if state is None else (state,):
+        yield from ((each, info) for info in infos if info.sizes[each])
+
+
+def _by_id(keys: Keys, infos: Sequence[QueueInfo], wanted: TaskFilter) -> Steps[list[TaskRecord]]:
+    found: list[TaskRecord] = []
+    ageless = replace(wanted, older_than=None, newer_than=None)  # who names a task means it, whatever its age
+    for info in infos:
+        stored = yield from ask(operations.look(keys.queue(info.name), wanted.text))
+        if stored is None or stored.state is TaskState.AGGREGATING:
+            continue
+        task = read_task(info.name, stored)
+        if wanted.state in (None, task.state) and ageless.fits(task, None, 0):
+            found.append(task)
+    return found
+
+
+def _cursor(state: TaskState, info: QueueInfo, place: str) -> str:
+    return f"{state}/{info.name.encode().hex()}/{place}"
+
+
+def _place(parts: Sequence[tuple[TaskState, QueueInfo]], cursor: str | None) -> tuple[int, str | None]:
+    """Return the part to go on with and the place in it; a part that has emptied meanwhile gives way to the next."""
+    if cursor is None:
+        return 0, None
+    wrong = ConfigurationError(f"cursor must come from a search of tasks, got {cursor[:80]!r}")
+    word, _, rest = cursor.partition("/")
+    name, slash, place = rest.partition("/")
+    try:
+        state, queue = TaskState(word), bytes.fromhex(name).decode()
+        order = LISTED_STATES.index(state)
+    except ValueError:
+        raise wrong from None
+    if not slash:
+        raise wrong
+    for number, (each, info) in enumerate(parts):
+        at = (LISTED_STATES.index(each), info.name)
+        if at == (order, queue):
+            return number, place or None
+        if at > (order, queue):
+            return number, None
+    return len(parts), None

@@ -1,0 +1,110 @@
+"""What the admin says in the same words as the web dashboard and the terminal: what was done to tasks, and how long.
+
+Texts are in the current language (`taskq_core.settings.language`). Those of this module are in the catalogs of both
+dashboards; keep texts that only one of them shows out of it.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from datetime import timedelta
+
+from taskq_core.codec.oversized import OversizedResult
+from taskq_core.inspector import Skip, TaskAction
+from taskq_core.settings.language import gettext, ngettext, nmarked, pgettext, pmarked
+from taskq_core.views.workflows import MemberRow
+from taskq_core.workflow import StepInfo
+
+Skipped = Counter[tuple[Skip, str]]
+"""How many tasks were skipped, by the reason and, where it matters, the state."""
+
+_DONE = {
+    TaskAction.RUN: nmarked("%(count)s task runs now.", "%(count)s tasks run now."),
+    TaskAction.RETRY: nmarked("%(count)s task was put off.", "%(count)s tasks were put off."),
+    TaskAction.ARCHIVE: nmarked("%(count)s task was archived.", "%(count)s tasks were archived."),
+    TaskAction.DELETE: nmarked("%(count)s task was deleted.", "%(count)s tasks were deleted."),
+    TaskAction.CANCEL: nmarked(
+        "The worker of %(count)s task was asked to cancel it.",
+        "The workers of %(count)s tasks were asked to cancel them.",
+    ),
+    TaskAction.MOVE: nmarked("%(count)s task was moved.", "%(count)s tasks were moved."),
+}
+_REASONS = {
+    Skip.GONE: nmarked("%(count)s is not there (any more)", "%(count)s are not there (any more)"),
+    Skip.CHANGED: nmarked("%(count)s is %(state)s by now", "%(count)s are %(state)s by now"),
+    Skip.STATE: nmarked(
+        "%(count)s is %(state)s, which does not allow it", "%(count)s are %(state)s, which does not allow it"
+    ),
+    Skip.LOST: nmarked("%(count)s is damaged", "%(count)s are damaged"),
+    Skip.MOVING: nmarked("%(count)s is on its way to another queue", "%(count)s are on their way to another queue"),
+    Skip.ID_TAKEN: nmarked(
+        "the id of %(count)s is taken in the other queue", "the ids of %(count)s are taken in the other queue"
+    ),
+    Skip.LOCK_TAKEN: nmarked(
+        "another task holds the unique lock of %(count)s there", "other tasks hold the unique locks of %(count)s there"
+    ),
+    Skip.SAME_QUEUE: nmarked("%(count)s is in that queue already", "%(count)s are in that queue already"),
+    Skip.UNREADABLE: nmarked("%(count)s cannot be read", "%(count)s cannot be read"),
+    Skip.UNHEARD: nmarked("no worker was there for %(count)s", "no worker was there for %(count)s"),
+}
+STEP_STATES = (
+    pmarked("workflow state", "waiting"),
+    pmarked("workflow state", "started"),
+    pmarked("workflow state", "succeeded"),
+    pmarked("workflow state", "failed"),
+    pmarked("workflow state", "skipped"),
+    pmarked("workflow state", "cancelled"),
+)
+"""States of steps of workflows and of members of groups."""
+
+
+def step_state(step: StepInfo | MemberRow) -> str:
+    """Return the state of a step or of a member of a group; of one whose task has failed how often it was retried."""
+    if step.retried:
+        return gettext("retrying %(done)s/%(most)s", done=step.retried, most=step.max_retry)
+    return pgettext("workflow state", step.state.value)
+
+
+def not_stored(result: OversizedResult) -> str:
+    """Return why a result is not there: it was too large to be stored."""
+    return gettext(
+        "Not stored: the result has %(size)s bytes, and the limit is %(limit)s (task option max_result_bytes).",
+        size=f"{result.size:,}",
+        limit=f"{result.limit:,}",
+    )
+
+
+def done(action: TaskAction, count: int) -> str:
+    """Return what is said once something was done to tasks."""
+    return ngettext(*_DONE[action], count, count=f"{count:,}")
+
+
+def skipped(reasons: Skipped) -> str:
+    """Return in words how many were skipped and why, "" for none."""
+    texts = [
+        ngettext(*_REASONS[reason], count, count=f"{count:,}", state=pgettext("task state", state) if state else "")
+        for (reason, state), count in sorted(reasons.items())
+    ]
+    return gettext("Skipped: %(reasons)s.", reasons=gettext("; ").join(texts)) if texts else ""
+
+
+def span(value: timedelta, with_tenths: Callable[[float], str] = "{:.1f}".format) -> str:
+    """Return a span in its two largest units, below ten seconds with tenths.
+
+    Args:
+        value: The span; a negative one has a sign before its first number.
+        with_tenths: Writes a number with one digit behind its point, as people of the language do.
+    """
+    seconds = value.total_seconds()
+    if abs(seconds) < 10:
+        return gettext("%(seconds)s s", seconds=with_tenths(seconds))
+    sign = "-" if seconds < 0 else ""
+    minutes, left = divmod(int(abs(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return gettext("%(days)s d %(hours)s h", days=f"{sign}{days}", hours=hours)
+    if hours:
+        return gettext("%(hours)s h %(minutes)s min", hours=f"{sign}{hours}", minutes=minutes)
+    if minutes:
+        return gettext("%(minutes)s min %(seconds)s s", minutes=f"{sign}{minutes}", seconds=left)
+    return gettext("%(seconds)s s", seconds=f"{sign}{left}")

@@ -1,0 +1,261 @@
+"""Workflows as an operator lists and searches them, each with how far it is.
+
+A list that goes by queue, and by whether workflows run, reads those of one page. What looks at workflows (their name,
+how they ended) reads them, at most `WORKFLOW_SCAN_MAX` a call, says how far it got, and can be carried on from there.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from taskq_core.broker import operations
+from taskq_core.broker.operations import StoredWorkflow, StoredWorkflows
+from taskq_core.broker.steps import Steps, ask
+from taskq_core.errors import ConfigurationError, WorkflowDamagedError
+from taskq_core.handles.workflow_records import WorkflowState
+from taskq_core.inspector.known import known_queue
+from taskq_core.settings import check_whole
+from taskq_core.wire import Keys, QueueKeys
+from taskq_core.workflow.reading import Stored
+
+WORKFLOWS_MAX = 1_000
+"""Most workflows of one page."""
+WORKFLOW_SCAN_MAX = 2_000
+"""Most workflows that one search reads."""
+_STEP = 200
+_RUNNING, _ENDED = "r", "e"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkflowRow:
+    """A workflow in a list.
+
+    Attributes:
+        queue: Its home queue.
+        id: Its id.
+        name: The name that it was given, or else those of its first steps, as in `fetch → resize → notify`.
+        state: How it stands.
+        created_at: When it began, aware UTC; None of a damaged one.
+        ended_at: When it ended, None while it runs.
+        steps: Its steps, each member of a group as one; of more than 100 groups each group as one.
+        steps_ended: How many of them have ended, in whatever way.
+        steps_failed: How many have failed. Those after which it goes on as if nothing had happened are left out.
+    """
+
+    queue: str
+    id: str
+    name: str
+    state: WorkflowState
+    created_at: datetime | None
+    ended_at: datetime | None
+    steps: int = 0
+    steps_ended: int = 0
+    steps_failed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkflowsPage:
+    """Part of the workflows whose home a queue is.
+
+    Attributes:
+        queue: Name of the queue.
+        rows: Those that run first, then those that have ended; of both the newest first.
+        running: How many run.
+        ended: How many have ended and are kept.
+    """
+
+    queue: str
+    rows: Sequence[WorkflowRow]
+    running: int
+    ended: int
+
+    @property
+    def total(self) -> int:
+        """How many there are."""
+        return self.running + self.ended
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkflowCounts:
+    """How many workflows have a queue as their home.
+
+    Attributes:
+        queue: Name of the queue.
+        running: How many run.
+        ended: How many have ended and are kept.
+    """
+
+    queue: str
+    running: int
+    ended: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkflowFilter:
+    """Which workflows are wanted. All that is given has to fit; None and "" do not matter.
+
+    Attributes:
+        queue: Their home queue.
+        state: How they stand.
+        text: Part of their id or name, whether in capitals or not.
+    """
+
+    queue: str | None = None
+    state: WorkflowState | None = None
+    text: str = ""
+
+    @property
+    def looks_inside(self) -> bool:
+        """Whether workflows have to be read to know which are wanted."""
+        return bool(self.text) or self.state not in (None, WorkflowState.RUNNING)
+
+    def of(self, counts: Iterable[WorkflowCounts]) -> list[WorkflowCounts]:
+        """Return the queues to look at."""
+        return [each for each in counts if self.queue in (None, each.queue)]
+
+    def size(self, counts: Iterable[WorkflowCounts]) -> int:
+        """Return how many there are in the lists to look at."""
+        return sum(size for _, _, size in _parts(self.of(counts), self.state))
+
+    def fits(self, row: WorkflowRow) -> bool:
+        """Return whether a workflow is wanted, whatever its queue."""
+        if self.state not in (None, row.state):
+            return False
+        text = self.text.casefold()
+        return text in row.id.casefold() or text in row.name.casefold()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkflowSearch:
+    """What a search found.
+
+    Attributes:
+        rows: Those that fit; those that run first.
+        scanned: How many were read for them.
+        total: How many there are in these queues.
+        cursor: Where to go on, None if all were read.
+    """
+
+    rows: Sequence[WorkflowRow]
+    scanned: int
+    total: int
+    cursor: str | None
+
+
+def read_workflows(keys: Keys, name: str, *, skip: int, count: int) -> Steps[WorkflowsPage]:
+    """Return part of a queue's workflows. Two calls, however many there are."""
+    check_whole("skip", skip, least=0, most=10**12)
+    check_whole("count", count, least=1, most=WORKFLOWS_MAX)
+    queue = yield from known_queue(keys, name)
+    found = yield from ask(operations.list_workflows(queue, skip=skip, count=count))
+    return WorkflowsPage(queue=name, rows=_rows(queue, found), running=found.running, ended=found.ended)
+
+
+def count_workflows(keys: Keys, *, names: Sequence[str]) -> Steps[Sequence[WorkflowCounts]]:
+    """Return how many workflows have each of these queues as their home, by name. A call for each queue."""
+    counts = []
+    for name in sorted(names):
+        found = yield from ask(operations.list_workflows(keys.queue(name), skip=0, count=0))
+        counts.append(WorkflowCounts(queue=name, running=found.running, ended=found.ended))
+    return counts
+
+
+def list_workflows(
+    keys: Keys, *, counts: Sequence[WorkflowCounts], wanted: WorkflowFilter, skip: int, count: int
+) -> Steps[Sequence[WorkflowRow]]:
+    """Read the workflows of one page; nothing may be asked of their inside. A call for each queue that they are in."""
+    if wanted.looks_inside:
+        raise ConfigurationError("a list goes by queue and whether workflows run; search_workflows looks at them")
+    check_whole("skip", skip, least=0, most=10**12)
+    check_whole("count", count, least=1, most=WORKFLOWS_MAX)
+    rows: list[WorkflowRow] = []
+    for which, name, size in _parts(wanted.of(counts), wanted.state):
+        if skip < size and len(rows) < count:
+            queue = keys.queue(name)
+            left = min(count - len(rows), size - skip)
+            found = yield from ask(operations.list_workflows(queue, which=which, skip=skip, count=left))
+            rows += _rows(queue, found)
+        skip = max(0, skip - size)
+    return rows
+
+
+def search_workflows(
+    keys: Keys,
+    *,
+    counts: Sequence[WorkflowCounts],
+    wanted: WorkflowFilter,
+    cursor: str | None = None,
+    scan: int = WORKFLOW_SCAN_MAX,
+) -> Steps[WorkflowSearch]:
+    """Read workflows for those that fit, at most `scan`, and a few hundred with each call."""
+    check_whole("scan", scan, least=1, most=WORKFLOW_SCAN_MAX)
+    parts = list(_parts(wanted.of(counts), wanted.state))
+    total = sum(size for _, _, size in parts)
+    rows: list[WorkflowRow] = []
+    scanned = 0
+    number, skip = _place(parts, cursor)
+    while number < len(parts):
+        which, name, size = parts[number]
+        if scanned >= scan:
+            return WorkflowSearch(rows=rows, scanned=scanned, total=total, cursor=f"{which}:{skip}:{name}")
+        count = min(_STEP, scan - scanned, size - skip)
+        queue = keys.queue(name)
+        found = yield from ask(operations.list_workflows(queue, which=which, skip=skip, count=count))
+        rows += [row for row in _rows(queue, found) if wanted.fits(row)]
+        scanned += count
+        skip += count
+        if skip >= size:
+            number, skip = number + 1, 0
+    return WorkflowSearch(rows=rows, scanned=scanned, total=total, cursor=None)
+
+
+def _parts(counts: Iterable[WorkflowCounts], state: WorkflowState | None) -> Iterator[tuple[str, str, int]]:
+    """Yield the lists to look at that are not empty: which, of which queue, and how many are in it."""
+    counts = list(counts)
+    if state in (None, WorkflowState.RUNNING, WorkflowState.DAMAGED):
+        yield from ((_RUNNING, each.queue, each.running) for each in counts if each.running)
+    if state is not WorkflowState.RUNNING:
+        yield from ((_ENDED, each.queue, each.ended) for each in counts if each.ended)
+
+
+def _place(parts: Sequence[tuple[str, str, int]], cursor: str | None) -> tuple[int, int]:
+    """Return in which list a search goes on, and how many of it are left out."""
+    if cursor is None:
+        return 0, 0
+    which, _, rest = cursor.partition(":")
+    skip, _, name = rest.partition(":")
+    if which not in (_RUNNING, _ENDED) or not (skip.isascii() and skip.isdecimal() and len(skip) <= 12):
+        raise ConfigurationError(f"{cursor!r:.200} is no cursor of a search for workflows")
+    asked = (which == _ENDED, name)
+    for number, (each, queue, size) in enumerate(parts):
+        here = (each == _ENDED, queue)
+        if here == asked and int(skip) < size:
+            return number, int(skip)
+        if here > asked:  # that one is empty by now, or was read to its end
+            return number, 0
+    return len(parts), 0
+
+
+def _rows(queue: QueueKeys, found: StoredWorkflows) -> list[WorkflowRow]:
+    return [_row(queue, each) for each in found.rows]
+
+
+def _row(queue: QueueKeys, found: StoredWorkflow) -> WorkflowRow:
+    stored = Stored(queue, found.id)
+    name = found.name.decode("utf-8", "replace")
+    try:
+        return WorkflowRow(
+            queue=queue.name,
+            id=found.id,
+            name=name,
+            state=stored.state(found.state),
+            created_at=stored.time("created", found.created),
+            ended_at=stored.time("ended", found.ended) if found.ended else None,
+            steps=found.steps,
+            steps_ended=found.steps_ended,
+            steps_failed=found.steps_failed,
+        )
+    except WorkflowDamagedError:
+        return WorkflowRow(
+            queue=queue.name, id=found.id, name=name, state=WorkflowState.DAMAGED, created_at=None, ended_at=None
+        )

@@ -1,0 +1,174 @@
+"""One workflow: its steps laid out as a drawing, and one of its steps with what it returned, or its members."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from taskq_core.broker import operations
+from taskq_core.broker.operations import StoredMember, StoredStep
+from taskq_core.broker.steps import Steps, ask
+from taskq_core.errors import ConfigurationError, WorkflowNotFoundError
+from taskq_core.handles.records import TaskInfo
+from taskq_core.handles.workflow_records import StepInfo, StepState, WorkflowGraph, WorkflowState
+from taskq_core.inspector.known import known_queue
+from taskq_core.settings import check_whole
+from taskq_core.views.graphs import GraphDrawing, drawing_of
+from taskq_core.wire import Keys, QueueKeys
+from taskq_core.workflow.reading import LOOKED_UP_MAX, ask_attempts, ask_graph, ask_step
+from taskq_core.workflow.sending import WORKFLOW, WORKFLOW_QUEUE
+
+MEMBERS_MAX = 500
+"""Most members of a group that are read at once."""
+STEP_RESULT_BYTES = 64 * 1024
+"""Most bytes of what a step returned that are read."""
+MEMBER_RESULT_BYTES = 4 * 1024
+"""Most bytes of what a member of a group returned that are read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkflowDetail:
+    """One workflow.
+
+    Attributes:
+        graph: How it stands, with its steps.
+        drawing: Its steps laid out; None where they are more than a drawing can show.
+    """
+
+    graph: WorkflowGraph
+    drawing: GraphDrawing | None
+
+    @property
+    def failures(self) -> int:
+        """How many steps have failed, members of groups each as one: what a retry runs again."""
+        return sum(step.failed if step.members is not None else step.state == "failed" for step in self.graph.steps)
+
+    @property
+    def can_be_retried(self) -> bool:
+        """Whether a retry runs anything again."""
+        return self.failures > 0 and self.graph.info.state in (WorkflowState.RUNNING, WorkflowState.FAILED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberRow:
+    """A member of a group.
+
+    Attributes:
+        number: Which it is, from 0.
+        task_id: Id of its task, which is there as long as any task.
+        queue: Queue of its task.
+        state: How it stands; `StepState.STARTED` also while it is on its way to another queue.
+        error: Text of its failure, of the last one while it is retried, or why its result was not stored; the first and
+            the third are cut to 200 bytes. "" for none.
+        result: What it returned as JSON, cut to `MEMBER_RESULT_BYTES`; b"" for nothing.
+        result_size: How many bytes that has.
+        retried: While it is started, how often its task has failed so far.
+        max_retry: If it was retried, how often it may be.
+    """
+
+    number: int
+    task_id: str
+    queue: str
+    state: StepState
+    error: str
+    result: bytes
+    result_size: int
+    retried: int = 0
+    max_retry: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepDetail:
+    """A step of a workflow, or a group with some of its members.
+
+    Attributes:
+        queue: Home queue of the workflow.
+        workflow_id: Its id.
+        workflow_name: Its name, "" for none.
+        workflow_state: How it stands.
+        step: The step.
+        result: What a step that is no group returned as JSON, cut to `STEP_RESULT_BYTES`; b"" for nothing.
+        result_size: How many bytes that has.
+        members: Members of a group, in their order; those that were asked for.
+    """
+
+    queue: str
+    workflow_id: str
+    workflow_name: str
+    workflow_state: WorkflowState
+    step: StepInfo
+    result: bytes
+    result_size: int
+    members: Sequence[MemberRow]
+
+
+def workflow_of(task: TaskInfo) -> tuple[str, str] | None:
+    """Return the home queue and the id of the workflow that a task is a step of; None if it is none."""
+    queue, workflow_id = task.headers.get(WORKFLOW_QUEUE), task.headers.get(WORKFLOW)
+    return (queue, workflow_id) if queue and workflow_id else None
+
+
+def has_task(step: StepInfo | MemberRow) -> bool:
+    """Return whether the task of a step was enqueued, so that a link to it makes sense; it may be deleted by now."""
+    return bool(step.task_id and step.state not in (StepState.WAITING, StepState.SKIPPED))
+
+
+def read_workflow(keys: Keys, name: str, workflow_id: str) -> Steps[WorkflowDetail]:
+    """Return one workflow with its steps and their drawing."""
+    yield from known_queue(keys, name)
+    graph: WorkflowGraph = yield from ask_graph(keys, name, workflow_id)
+    return WorkflowDetail(graph=graph, drawing=drawing_of(graph))
+
+
+def read_step(
+    keys: Keys, name: str, workflow_id: str, step: str, *, skip: int, count: int, only_failed: bool
+) -> Steps[StepDetail]:
+    """Return one step of a workflow, and of a group the members of one page."""
+    check_whole("skip", skip, least=0, most=10**12)
+    if only_failed and skip:
+        raise ConfigurationError(f"skip must be 0 where failed members alone are wanted, got {skip}")
+    if not 1 <= count <= MEMBERS_MAX:
+        raise ConfigurationError(f"count must be from 1 to {MEMBERS_MAX}, got {count}")
+    queue = yield from known_queue(keys, name)
+    called, state, number, found = yield from ask_step(keys, name, workflow_id, step)
+    if found is None:
+        raise WorkflowNotFoundError(name, workflow_id, f"it has no step {step!r:.200}")
+    most = STEP_RESULT_BYTES if found.members is None else MEMBER_RESULT_BYTES
+    stored: StoredStep | None = yield from ask(
+        operations.read_step(queue, workflow_id, number, first=skip, count=count, most=most, only_failed=only_failed)
+    )
+    if stored is None:
+        raise WorkflowNotFoundError(name, workflow_id, "there is no such workflow, or it is kept no longer")
+    members = [_member(queue, workflow_id, found, each) for each in stored.members]
+    started = [number for number, each in enumerate(members) if each.state is StepState.STARTED]
+    for number in started[:LOOKED_UP_MAX]:
+        each = members[number]
+        members[number] = replace(each, **(yield from ask_attempts(keys, each.queue, each.task_id)))
+    return StepDetail(
+        queue=name,
+        workflow_id=workflow_id,
+        workflow_name=called,
+        workflow_state=state,
+        step=found,
+        result=stored.result,
+        result_size=stored.size,
+        members=members,
+    )
+
+
+def _member(queue: QueueKeys, workflow_id: str, group: StepInfo, stored: StoredMember) -> MemberRow:
+    if stored.end:
+        state = StepState.FAILED if stored.end == b"f" else StepState.SUCCEEDED
+    elif group.state in (StepState.SUCCEEDED, StepState.FAILED):  # it ends as this is read
+        state = StepState.STARTED
+    elif group.state is StepState.STARTED and stored.queue == queue.name:  # others are enqueued before it
+        state = StepState.WAITING
+    else:
+        state = group.state
+    return MemberRow(
+        number=stored.number,
+        task_id=stored.task_id or f"{workflow_id}.{group.name}.{stored.number}",
+        queue=stored.queue or queue.name,
+        state=state,
+        error=stored.failure.decode("utf-8", "replace"),
+        result=stored.result,
+        result_size=stored.size,
+    )

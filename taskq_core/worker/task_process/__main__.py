@@ -1,0 +1,340 @@
+"""A process that runs tasks for a worker, one at a time, on its main thread. Started by the worker, with a socket.
+
+It ends when the worker does: the socket ends, and on Linux the system ends it as well, also inside a call into C. The
+worker tells it over the socket to end what runs: `TaskInterrupted` is raised in the function, and what then goes on is
+killed. Signals that ask it to end are not heeded: who stops a whole unit, or a terminal, sends them to every process of
+it, while what runs has its grace.
+"""
+
+import contextlib
+import ctypes
+import importlib
+import json
+import logging
+import os
+import queue
+import runpy
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from types import FrameType
+from typing import Any
+
+from taskq_core.app import TaskQ, applications
+from taskq_core.broker.connection import Address
+from taskq_core.clock import utc_datetime
+from taskq_core.codec import encode_result_within
+from taskq_core.codec.oversized import OversizedResult
+from taskq_core.errors import IterationError, TaskInterrupted, UnknownTaskError
+from taskq_core.execution.context import TaskContext, current
+from taskq_core.execution.logs import LineFormatter
+from taskq_core.tasks.task import Task
+from taskq_core.telemetry import unwrap
+from taskq_core.wire import TaskMessage, decode_message
+from taskq_core.worker.task_process import frames, signals
+from taskq_core.worker.task_process.failures import encode_failure
+
+logger = logging.getLogger("taskq.worker")
+
+PROGRESS_EVERY_S = 0.2
+"""Seconds between two tellings of progress; the last is told when the task has ended."""
+MAIN = "__mp_main__"
+"""Name under which a script is loaded whose functions are tasks. As `multiprocessing` calls it, so that what asks
+whether it is the program itself finds that it is not."""
+_SET_DEATH_SIGNAL = 1  # prctl(PR_SET_PDEATHSIG, ...)
+
+_NO_ITERATION = (
+    "a task with executor='process' cannot be gone on with by another run: iterate, checkpoint and cursor do not work "
+    "in a process of its own"
+)
+
+
+class TaskProcess:
+    """This process.
+
+    Args:
+        connection: To the worker.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._inbox: queue.SimpleQueue[tuple[bytes, bytes] | None] = queue.SimpleQueue()
+        self._sending = threading.Lock()
+        self._is_running = self._is_told = False
+        self._boot: dict[str, Any] = {}
+        self._has_loaded_script = False
+
+    def serve(self) -> None:
+        """Run tasks until the worker is gone or wants no more."""
+        threading.Thread(target=self._read, name="taskq-task-process", daemon=True).start()
+        boot = self._inbox.get()
+        if boot is None:
+            return
+        self._boot = json.loads(boot[1])
+        _set_up(self._boot)
+        self.send(frames.READY)
+        while (frame := self._inbox.get()) is not None:
+            if frame[0] == frames.LOAD:
+                self.send(*self._guarded(partial(self._load, frame[1].decode())))
+                continue
+            message = self._inbox.get()
+            if message is None:
+                return
+            self._run(json.loads(frame[1]), message[1])
+
+    def send(self, kind: bytes, data: bytes = b"") -> None:
+        """Send a frame; a worker that is gone gets none."""
+        with self._sending, contextlib.suppress(OSError):
+            self._connection.sendall(frames.encode(kind, data))
+
+    def on_signal(self, number: int, frame: FrameType | None) -> None:
+        """End what runs, if it was the worker that asked for it."""
+        if not self._is_told:
+            return
+        self._is_told = False
+        if not self._is_running:
+            raise SystemExit(0)
+        raise TaskInterrupted
+
+    def _interrupt(self) -> None:
+        """Let the main thread end what it runs; a signal ends what it waits for in the system as well."""
+        self._is_told = True
+        main = threading.main_thread().ident
+        assert main is not None
+        signals.interrupt(main)
+
+    def _read(self) -> None:
+        found = frames.Frames()
+        while True:
+            try:
+                data = self._connection.recv(65_536)
+            except OSError:
+                data = b""
+            if not data:
+                break
+            for kind, content in found.feed(data):
+                if kind == frames.INTERRUPT:
+                    self._interrupt()
+                else:
+                    self._inbox.put((kind, content))
+        if self._is_running:  # nobody takes its outcome
+            os._exit(1)
+        self._inbox.put(None)
+
+    # --- a task -------------------------------------------------------------------------------------------------------
+
+    def _run(self, facts: Mapping[str, Any], data: bytes) -> None:
+        self.send(frames.STARTED)
+        notes = _Notes(self, facts["number"], facts["name"])
+        kind, answer = self._guarded(partial(self._call, facts, data, notes))
+        notes.close()
+        self.send(kind, answer)
+
+    def _guarded(self, work: Callable[[], tuple[bytes, bytes]]) -> tuple[bytes, bytes]:
+        """Do what may fail and what the worker may have ended; return the frame that tells how it went."""
+        try:
+            try:
+                self._is_running = True
+                return work()
+            finally:
+                self._is_running = False
+        except BaseException as error:
+            return frames.FAILURE, encode_failure(error)
+
+    def _call(self, facts: Mapping[str, Any], data: bytes, notes: "_Notes") -> tuple[bytes, bytes]:
+        message = decode_message(data)
+        app, task = self._find(facts["module"], facts["name"])
+        payload, _ = unwrap(message.payload, task.codec.parameters)
+        kwargs = task.codec.decode(payload)
+        notes.max_result_bytes = task.options.max_result_bytes
+        context = _context(facts, message, notes)
+        call: Any = partial(task.body, context, **kwargs) if task.takes_context else partial(task.body, **kwargs)
+        if app.middleware.wraps_runs:
+            for middleware in reversed(app.middleware.of_run(facts["queue"], task.name, facts["name"])):
+                call = partial(middleware.around, context, call)
+        headers: Mapping[str, str] = message.headers
+        if facts["traceparent"] is not None:  # the span of this run, which the worker has opened
+            headers = {**headers, "traceparent": facts["traceparent"]}
+        token = current.set(context)
+        try:
+            with app.runtime.tracing.continued(headers):
+                result = call()
+        finally:
+            current.reset(token)
+        if not message.retention or result is None:
+            return frames.RESULT, b""
+        answer = encode_result_within(result, task.options.max_result_bytes)
+        return (frames.OVERSIZED, answer.stored) if isinstance(answer, OversizedResult) else (frames.RESULT, answer)
+
+    def _find(self, module: str, name: str) -> tuple[TaskQ, Task[Any, Any]]:
+        found = [(app, task) for app in applications() if (task := app.find_task(name)) is not None]
+        found.sort(key=lambda each: each[1].function.__module__ != module)
+        for app, task in found:
+            if task.runs_in_process:
+                _connect(app, self._boot["broker"])
+                return app, task
+        raise UnknownTaskError(name)
+
+    def _load(self, module: str) -> tuple[bytes, bytes]:
+        if module != "__main__":
+            importlib.import_module(module)
+        elif self._boot["main_module"]:
+            importlib.import_module(self._boot["main_module"])
+        elif not self._has_loaded_script:
+            runpy.run_path(self._boot["main_path"], run_name=MAIN)
+            self._has_loaded_script = True
+        return frames.READY, b""
+
+
+class _Notes:
+    """Takes what a running task tells: told to the worker, which stores it. There is nothing to go on from.
+
+    A thread that a function leaves behind may tell something when its task has ended and the next one runs: that is
+    dropped here. What a forked process that it leaves behind tells is dropped by the worker, by the run's number.
+
+    Args:
+        process: This process.
+        number: Number of the run in this process.
+        name: Name of the task.
+    """
+
+    is_stopping = False
+    is_beside_loop = False
+
+    def __init__(self, process: TaskProcess, number: int, name: str) -> None:
+        self._process = process
+        self._number = number
+        self._name = name
+        self.max_result_bytes = 0  # set when the task is found
+        self._lock = threading.Lock()
+        self._progress: bytes | None = None
+        self._next_at = 0.0
+        self._is_over = self._has_complained = False
+
+    def write_result(self, data: bytes | OversizedResult) -> None:
+        if isinstance(data, OversizedResult):
+            kind, content = frames.WRITTEN_OVERSIZED, data.stored
+        else:
+            kind, content = frames.WRITTEN, data
+        with self._lock:
+            if not self._is_over:
+                self._process.send(kind, frames.numbered(self._number, content))
+                return
+        self._complain()
+
+    def tell_progress(self, progress: bytes) -> None:
+        with self._lock:
+            if not self._is_over:
+                self._progress = progress
+                if time.monotonic() >= self._next_at:
+                    self._next_at = time.monotonic() + PROGRESS_EVERY_S
+                    self._tell_progress()
+                return
+        self._complain()
+
+    def close(self) -> None:
+        """Tell what was not told yet, and take no more."""
+        with self._lock:
+            self._tell_progress()
+            self._is_over = True
+
+    def _tell_progress(self) -> None:
+        if self._progress is not None:
+            self._process.send(frames.PROGRESS, frames.numbered(self._number, self._progress))
+            self._progress = None
+
+    def _complain(self) -> None:
+        if not self._has_complained:
+            self._has_complained = True
+            logger.warning("task %s has ended, but a thread of its goes on; what that tells is dropped", self._name)
+
+    def check(self) -> None:
+        """It is ended by a signal."""
+
+    def read_cursor(self) -> bytes:
+        raise IterationError(_NO_ITERATION)
+
+    async def aread_cursor(self) -> bytes:
+        raise IterationError(_NO_ITERATION)
+
+    def keep(self, cursor: bytes) -> None:
+        raise IterationError(_NO_ITERATION)
+
+    def store(self, cursor: bytes) -> None:
+        raise IterationError(_NO_ITERATION)
+
+    async def astore(self, cursor: bytes) -> None:
+        raise IterationError(_NO_ITERATION)
+
+    def tell(self, done: int, total: int | None) -> None:
+        """No loop gets as far as that."""
+
+
+def _context(facts: Mapping[str, Any], message: TaskMessage, notes: _Notes) -> TaskContext:
+    return TaskContext(
+        id=message.id,
+        name=facts["name"],
+        queue=facts["queue"],
+        retried=message.retried,
+        max_retry=message.retry,
+        deadline=utc_datetime(facts["deadline_s"]),
+        headers=dict(message.headers),
+        worker=facts["worker"],
+        _open_notes=lambda: notes,
+    )
+
+
+def _connect(app: TaskQ, broker: Mapping[str, Any]) -> None:
+    """Let an application use the broker that the worker uses, whatever its code says."""
+    if not broker:
+        return
+    url: Any = Address(**_hashable(broker["address"])) if "address" in broker else broker["url"]
+    settings = app.settings
+    if (settings.url, settings.prefix) != (url, broker["prefix"]):
+        app.configure(replace(settings, url=url, prefix=broker["prefix"]))
+
+
+def _hashable(address: Mapping[str, Any]) -> dict[str, Any]:
+    return {**address, "hosts": tuple((str(host), int(port)) for host, port in address["hosts"])}
+
+
+def _set_up(boot: Mapping[str, Any]) -> None:
+    sys.path[:] = boot["path"]
+    if boot["set_up"]:
+        module, _, name = boot["set_up"].partition(":")
+        getattr(importlib.import_module(module), name)()
+    if not logging.getLogger().handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(LineFormatter("%(asctime)s [%(process)d] %(levelname)s %(name)s: %(message)s"))
+        logging.basicConfig(level=boot["log_level"], handlers=[handler])
+
+
+def _die_with(parent: int) -> None:
+    """Let the system end this process with the worker that has started it, where it can."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it had ended before that
+        os._exit(1)
+
+
+def main() -> None:
+    """Serve the worker that has started this process."""
+    parent, descriptor, *names = map(int, sys.argv[1:])
+    _die_with(parent)
+    connection = socket.socket(fileno=descriptor)
+    connection.setblocking(True)
+    for each in (descriptor, *names):  # the name of the worker is held by this process, not by what a task starts
+        os.set_inheritable(each, False)
+    process = TaskProcess(connection)
+    signals.handle(process.on_signal)
+    process.serve()
+
+
+if __name__ == "__main__":
+    main()

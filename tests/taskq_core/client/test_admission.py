@@ -1,0 +1,90 @@
+"""How long a call waits for room in a full queue. That it waits at all is tested in test_back_pressure.py."""
+
+import pytest
+
+from taskq_core.client.admission import FIRST_PAUSE_S, LAST_PAUSE_S, Admission, Wait
+from taskq_core.settings import QueueLimit, WhenFull
+
+
+class Time:
+    """Monotonic time that stands still unless a pause is made."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def pauses(self, wait: Wait) -> list[float]:
+        """Make all pauses of a wait and return them."""
+        made = []
+        while (pause_s := wait.pause_s()) is not None:
+            made.append(pause_s)
+            self.now += pause_s
+        return made
+
+
+def waiting(longest_s: float, time: Time, *, jitter: float = 1.0) -> Wait:
+    return Wait(longest_s, monotonic=time, jitter=lambda: jitter)
+
+
+def test_pauses_double_up_to_the_last_and_end_with_the_time() -> None:
+    time = Time()
+
+    pauses = time.pauses(waiting(3.0, time))
+
+    assert pauses[:6] == [FIRST_PAUSE_S * 2**n for n in range(5)] + [LAST_PAUSE_S]
+    assert sum(pauses) == pytest.approx(3.0)
+
+
+def test_pauses_differ_by_chance() -> None:
+    """Those who wait do not all try at once; no pause is longer than it would be without."""
+    time = Time()
+    half = time.pauses(waiting(0.03, time, jitter=0.5))
+
+    assert half[0] == FIRST_PAUSE_S / 2
+    assert {Wait(1.0).pause_s() for _ in range(20)} != {FIRST_PAUSE_S}
+    assert all(FIRST_PAUSE_S / 2 <= (Wait(1.0).pause_s() or 0) <= FIRST_PAUSE_S for _ in range(100))
+
+
+def test_the_time_counts_from_the_first_refusal() -> None:
+    time = Time()
+    wait = waiting(1.0, time)
+    time.now += 50
+
+    assert wait.pause_s() is not None
+
+
+def test_each_batch_may_wait_anew_until_one_has_waited_in_vain() -> None:
+    time = Time()
+    wait = waiting(1.0, time)
+    wait.pause_s()
+    time.now += 0.9
+
+    wait.renew()
+    assert len(time.pauses(wait)) > 1
+
+    assert wait.is_over
+    wait.renew()
+    assert wait.pause_s() is None
+
+
+def test_a_queue_without_a_limit_and_one_that_rejects_do_not_wait() -> None:
+    admission = Admission({"rejects": QueueLimit(max_pending=5)}, timeout_s=2.0)
+
+    assert (admission.max_pending("rejects"), admission.max_pending("other")) == (5, None)
+    assert admission.wait("rejects").pause_s() is None
+    assert admission.wait("other").pause_s() is None
+
+
+def test_a_queue_that_blocks_waits_as_long_as_it_says_or_as_for_redis() -> None:
+    limits = {
+        "own": QueueLimit(max_pending=5, when_full=WhenFull.BLOCK, block_timeout=9),
+        "usual": QueueLimit(max_pending=5, when_full=WhenFull.BLOCK),
+    }
+    admission = Admission(limits, timeout_s=2.0)
+
+    assert admission.wait("own")._longest_s == 9.0
+    assert admission.wait("usual")._longest_s == 2.0
+    assert admission.wait("own", most_s=2.0)._longest_s == 2.0
+    assert admission.wait("own", most_s=0.0).pause_s() is None

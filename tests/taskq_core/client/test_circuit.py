@@ -1,0 +1,339 @@
+"""The circuit breaker of the clients: its states with a clock of the test, and what enqueues see of a real server."""
+
+import asyncio
+import contextlib
+import logging
+import pickle
+import threading
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+from taskq_core import (
+    BrokerUnavailableError,
+    BulkEnqueueError,
+    CircuitOpenError,
+    CircuitState,
+    ConfigurationError,
+    EnqueueError,
+    TaskQ,
+)
+from taskq_core.client.circuit import TRY_LOST_S, Circuit
+from taskq_core.errors import BrokerFullError
+from taskq_core.settings import CircuitSettings
+from taskq_core.telemetry import ClientMetrics
+from tests.logged import logged_here
+from tests.redis_server import RedisServer
+
+SILENCE = BrokerUnavailableError("no answer from redis://h/0: timeout")
+
+
+class Bench:
+    """A circuit whose time the test moves, without chance in its pauses."""
+
+    def __init__(self, *, jitter: float = 1.0, **settings: Any) -> None:
+        self.now = 100.0
+        self.opened = 0
+        made = CircuitSettings(**{"failures": 3, "first_pause": 1, "max_pause": 4, **settings})
+        self.circuit = Circuit(
+            made, address="redis://h/0", opened=self.open, monotonic=lambda: self.now, jitter=lambda: jitter
+        )
+
+    def open(self) -> None:
+        self.opened += 1
+
+    def fail(self, times: int = 1, error: BaseException = SILENCE) -> None:
+        for _ in range(times):
+            with pytest.raises(type(error)), self.circuit.call():
+                raise error
+
+    def succeed(self) -> None:
+        with self.circuit.call():
+            pass
+
+    def refused(self) -> CircuitOpenError:
+        with pytest.raises(CircuitOpenError) as caught:
+            self.circuit.call()
+        return caught.value
+
+
+class TestStates:
+    def test_it_stays_closed_until_so_many_have_failed_in_a_row(self) -> None:
+        """Each of those raises what it met itself; a success in between starts the count again."""
+        bench = Bench()
+        bench.fail(2)
+        bench.succeed()
+        bench.fail(2)
+        assert bench.circuit.state is CircuitState.CLOSED
+
+        bench.fail()
+
+        assert bench.circuit.state is CircuitState.OPEN
+        assert bench.opened == 1
+
+    def test_the_error_says_when_it_is_tried_again_and_why_it_is_not_now(self) -> None:
+        bench = Bench()
+        bench.fail(3)
+        bench.now += 0.25
+
+        error = bench.refused()
+
+        assert isinstance(error, BrokerUnavailableError)
+        assert not error.may_have_happened
+        assert (error.address, error.failures, error.retry_in_s) == ("redis://h/0", 3, 0.75)
+        assert str(error) == (
+            "redis://h/0 failed 3 times in a row and is asked again in 0.8 s; "
+            "the last time: no answer from redis://h/0: timeout"
+        )
+        assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+    def test_one_tries_when_the_pause_is_over_while_the_others_still_fail(self) -> None:
+        bench = Bench()
+        bench.fail(3)
+        bench.now += 1
+
+        trial = bench.circuit.call()
+
+        assert bench.circuit.state is CircuitState.HALF_OPEN
+        bench.refused()
+        trial.end(None)
+        assert bench.circuit.state is CircuitState.CLOSED
+        bench.fail(2)
+        assert bench.circuit.state is CircuitState.CLOSED  # the count has started again, as has the pause
+        bench.fail()
+        assert bench.refused().retry_in_s == 1
+
+    def test_each_try_that_fails_doubles_the_pause_up_to_the_longest(self) -> None:
+        bench = Bench()
+        bench.fail(3)
+
+        pauses = []
+        for _ in range(4):
+            pauses.append(bench.refused().retry_in_s)
+            bench.now += pauses[-1]
+            bench.fail()
+
+        assert pauses == [1, 2, 4, 4]
+        assert bench.opened == 1  # it has been open all the time
+
+    def test_pauses_differ_by_chance(self) -> None:
+        """So that many processes do not try at once."""
+        bench = Bench(jitter=0.5)
+        bench.fail(3)
+
+        assert bench.refused().retry_in_s == 0.5
+
+    @pytest.mark.parametrize("error", [BrokerFullError("full"), None], ids=["refusal", "success"])
+    def test_any_answer_closes_it(self, error: BaseException | None) -> None:
+        """A server that refuses is there, and has an error of its own to tell."""
+        bench = Bench()
+        bench.fail(3)
+        bench.now += 1
+
+        bench.circuit.call().end(error)
+
+        assert bench.circuit.state is CircuitState.CLOSED
+
+    def test_what_was_sent_before_it_opened_does_not_make_the_pause_longer(self) -> None:
+        """Fifty threads that waited at the same time have failed once, not fifty times."""
+        bench = Bench()
+        early = [bench.circuit.call() for _ in range(10)]
+        for each in early[:9]:
+            each.end(SILENCE)
+        assert bench.refused().retry_in_s == 1
+
+        bench.now += 1
+        trial = bench.circuit.call()
+        early[9].end(SILENCE)
+
+        assert bench.circuit.state is CircuitState.HALF_OPEN
+        trial.end(SILENCE)
+        assert bench.refused().retry_in_s == 2
+
+    def test_a_late_success_of_an_early_call_closes_it(self) -> None:
+        bench = Bench()
+        early = bench.circuit.call()
+        bench.fail(3)
+
+        early.end(None)
+
+        assert bench.circuit.state is CircuitState.CLOSED
+
+    def test_a_try_that_was_given_up_lets_another_try(self) -> None:
+        """A cancelled coroutine, or Ctrl-C, tells nothing of the server."""
+        bench = Bench()
+        bench.fail(3)
+        bench.now += 1
+
+        bench.fail(error=asyncio.CancelledError())
+
+        assert bench.circuit.state is CircuitState.OPEN
+        bench.succeed()
+        assert bench.circuit.state is CircuitState.CLOSED
+
+    def test_a_try_that_never_ends_is_lost_after_a_while(self) -> None:
+        bench = Bench()
+        bench.fail(3)
+        bench.now += 1
+        bench.circuit.call()
+
+        bench.now += TRY_LOST_S - 0.1
+        bench.refused()
+        bench.now += 0.1
+
+        bench.succeed()
+
+    def test_one_that_is_switched_off_never_opens(self) -> None:
+        bench = Bench(failures=0)
+
+        bench.fail(100)
+
+        assert bench.circuit.state is CircuitState.CLOSED
+
+    def test_opening_and_closing_is_logged_once_each(self, caplog: pytest.LogCaptureFixture) -> None:
+        bench = Bench()
+        with caplog.at_level(logging.INFO, logger="taskq.client"):
+            bench.fail(3)
+            bench.now += 1
+            bench.fail()
+            bench.now += 2
+            bench.succeed()
+            bench.succeed()
+
+        assert [(record.levelname, record.getMessage()) for record in logged_here(caplog)] == [
+            (
+                "WARNING",
+                "redis://h/0 failed 3 times in a row: enqueues fail at once, and one tries again in 1.0 s; "
+                "the last time: no answer from redis://h/0: timeout",
+            ),
+            ("INFO", "redis://h/0 answers again: enqueueing goes on"),
+        ]
+
+    def test_openings_are_counted_by_a_metric(self) -> None:
+        reader = InMemoryMetricReader()
+        metrics = ClientMetrics(meter_provider=MeterProvider([reader], shutdown_on_exit=False))
+        circuit = Circuit(CircuitSettings(failures=1), address="redis://h/0", opened=metrics.circuit_opened)
+
+        circuit.call().end(SILENCE)
+
+        data = reader.get_metrics_data()
+        assert data is not None
+        (metric,) = [each for each in data.resource_metrics[0].scope_metrics[0].metrics if each.data.data_points]
+        assert (metric.name, metric.data.data_points[0].value) == ("asynq.client.circuit_opened", 1)  # type: ignore[union-attr]  # a counter
+
+    def test_threads_let_one_try(self) -> None:
+        bench = Bench()
+        bench.fail(3)
+        bench.now += 1
+        start, tried = threading.Barrier(8), []
+
+        def call() -> None:
+            start.wait()
+            with contextlib.suppress(CircuitOpenError):
+                tried.append(bench.circuit.call())
+
+        threads = [threading.Thread(target=call) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+        assert len(tried) == 1
+
+
+@pytest.fixture(params=["Client", "AsyncClient"])
+def is_async(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param == "AsyncClient")
+
+
+class Application:
+    def __init__(self, url: str, *, is_async: bool, **settings: Any) -> None:
+        quick = {"enqueue_timeout": 0.5, "circuit_breaker": {"FAILURES": 2, "FIRST_PAUSE": 60, "MAX_PAUSE": 60}}
+        self.taskq = TaskQ(url, **{**quick, **settings})
+        self.is_async = is_async
+
+    async def begin(self) -> Any:
+        """Enqueue a first one, which succeeds. A machine that stands still may cost an attempt its short time."""
+        for _ in range(20):
+            with contextlib.suppress(EnqueueError):
+                return await self.send()
+        return await self.send()
+
+    async def send(self) -> Any:
+        call = self.taskq.remote("t").s()
+        if self.is_async:
+            return await self.taskq.async_client.enqueue(call)
+        return await asyncio.to_thread(self.taskq.client.enqueue, call)
+
+    async def send_many(self, count: int) -> Any:
+        calls = [self.taskq.remote("t").s() for _ in range(count)]
+        if self.is_async:
+            return await self.taskq.async_client.enqueue_many(calls)
+        return await asyncio.to_thread(self.taskq.client.enqueue_many, calls)
+
+    async def fail(self) -> EnqueueError:
+        with pytest.raises(EnqueueError) as caught:
+            await self.send()
+        return caught.value
+
+    @property
+    def state(self) -> CircuitState:
+        return self.taskq.async_client.circuit_state if self.is_async else self.taskq.client.circuit_state
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[RedisServer]:
+    with RedisServer() as started:
+        yield started
+
+
+@pytest.mark.redis
+class TestEnqueues:
+    async def test_applications_do_not(self, server: RedisServer, is_async: bool) -> None:
+        """Each has an endpoint of its own, which may be another."""
+        app = Application("redis://127.0.0.1:1/0", is_async=is_async, enqueue_timeout=0.01)
+        other = Application(server.url, is_async=is_async, enqueue_timeout=30)
+        for _ in range(3):
+            await app.fail()
+
+        assert (await other.send()).is_sent
+        await app.taskq.aclose()
+        await other.taskq.aclose()
+
+    async def test_one_that_is_switched_off(self, is_async: bool) -> None:
+        app = Application("redis://127.0.0.1:1/0", is_async=is_async, circuit_breaker=False, enqueue_timeout=0.01)
+
+        errors = [await app.fail() for _ in range(10)]
+        await app.taskq.aclose()
+
+        assert {type(error.__cause__) for error in errors} == {BrokerUnavailableError}
+
+    async def test_a_bulk_enqueue_stops_at_once(self, is_async: bool) -> None:
+        app = Application("redis://127.0.0.1:1/0", is_async=is_async, enqueue_timeout=0.01)
+        for _ in range(2):
+            await app.fail()
+
+        with pytest.raises(BulkEnqueueError) as caught:
+            await app.send_many(3)
+        await app.taskq.aclose()
+
+        assert isinstance(caught.value.__cause__, CircuitOpenError)
+        assert (caught.value.enqueued, caught.value.may_have_happened) == (0, False)
+
+    async def test_a_redis_that_refuses_does_not_open_it(self, is_async: bool) -> None:
+        """It answers each enqueue with what is wrong."""
+        with RedisServer(options={"maxmemory-policy": "noeviction"}) as server:
+            server.command("CONFIG", "SET", "maxmemory", "1")
+            app = Application(server.url, is_async=is_async, enqueue_timeout=30)
+            errors = [await app.fail() for _ in range(5)]
+            await app.taskq.aclose()
+
+        assert {type(error.__cause__) for error in errors} == {BrokerFullError}
+
+
+def test_a_setting_that_is_not_usable_is_refused_before_anything_connects() -> None:
+    with pytest.raises(ConfigurationError, match="did you mean 'FAILURES'"):
+        TaskQ(circuit_breaker={"FAILURE": 3})

@@ -1,0 +1,451 @@
+"""A task is written in the transaction of the data it belongs to, and sent from there: the outbox of every adapter."""
+
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskq_core import (
+    ConfigurationError,
+    DuplicateTaskError,
+    Settings,
+    TaskIdConflictError,
+    TaskNotSentError,
+    TaskQ,
+    TaskState,
+    Unique,
+    WorkflowDefinitionError,
+    WorkflowNotSentError,
+    WorkflowTimeoutError,
+    chain,
+    group,
+)
+from taskq_core.broker.sync import SyncRunner
+from taskq_core.client.outbox import Delivery
+from taskq_core.client.outbox.delivery import SEND_S
+from taskq_core.errors import BrokerAuthenticationError, BrokerUnavailableError
+from taskq_core.inspector import Inspector
+from taskq_core.settings import EnqueueMode
+from taskq_core.worker import Worker, WorkerConfig
+from tests.outboxes import AsyncSQLAlchemyUnderTest, DjangoOutbox, OutboxUnderTest, SQLAlchemyUnderTest
+from tests.redis_server import RedisServer
+
+pytestmark = pytest.mark.redis
+
+DJANGO = pytest.param("django", marks=pytest.mark.django_db(transaction=True, databases=["default", "other"]))
+
+
+@pytest.fixture(params=[DJANGO, "sqlalchemy", "sqlalchemy async"])
+def outbox(request: pytest.FixtureRequest, redis_server: RedisServer, tmp_path: Path) -> Iterator[OutboxUnderTest]:
+    if request.param == "django":
+        found = DjangoOutbox(redis_server)
+        yield found
+        found.app.reload()
+        return
+    kind = SQLAlchemyUnderTest if request.param == "sqlalchemy" else AsyncSQLAlchemyUnderTest
+    made = kind(redis_server, tmp_path)
+    yield made
+    made.close()
+
+
+def names(outbox: OutboxUnderTest) -> list[str]:
+    return sorted(task.name for task in Inspector(outbox.app).tasks().tasks)  # type: ignore[union-attr]  # all are readable here
+
+
+def claims_left(outbox: OutboxUnderTest) -> list[float]:
+    """Return for how many seconds rows are claimed."""
+    return [left for (left,) in outbox.execute("SELECT {left} FROM {table} WHERE {claimed_until} IS NOT NULL")]
+
+
+def test_outside_a_transaction_a_task_is_sent_at_once(outbox: OutboxUnderTest) -> None:
+    handle = outbox.greet.delay("Ada")
+
+    assert handle.is_sent
+    assert names(outbox) == ["shop:greet"]
+    assert outbox.waiting() == []
+
+
+def test_a_row_is_written_in_the_transaction_and_sent_at_the_commit(outbox: OutboxUnderTest) -> None:
+    with outbox.transaction():
+        handle = outbox.enqueue(outbox.greet.s("Ada"))
+
+        assert outbox.waiting() == ["shop:greet"]
+        assert names(outbox) == []
+        with pytest.raises(TaskNotSentError, match="ask after the commit"):
+            handle.refresh()
+
+    assert outbox.waiting() == []
+    assert names(outbox) == ["shop:greet"]
+    assert handle.refresh().id == handle.id
+
+
+def test_a_rollback_takes_the_row_with_it(outbox: OutboxUnderTest) -> None:
+    with outbox.rolled_back():
+        outbox.enqueue(outbox.greet.s("Ada"))
+        outbox.enqueue_many(outbox.greet.s(name) for name in ("Edsger", "Barbara"))
+        outbox.enqueue_workflow(chain(outbox.greet.si("Grace")))
+
+    assert outbox.waiting() == []
+    assert names(outbox) == []
+
+
+def test_a_savepoint_takes_only_its_own(outbox: OutboxUnderTest) -> None:
+    with outbox.transaction():
+        outbox.enqueue(outbox.restock.s("kept"))
+        with outbox.rolled_back():
+            outbox.enqueue(outbox.greet.s("Ada"))
+        with outbox.transaction():
+            outbox.enqueue(outbox.restock.s("kept as well"))
+
+    assert names(outbox) == ["shop:restock"] * 2
+    assert outbox.waiting() == []
+
+
+def test_while_redis_is_away_commits_succeed_and_rows_wait(outbox: OutboxUnderTest) -> None:
+    with outbox.redis_away():
+        with outbox.transaction():
+            handle = outbox.enqueue(outbox.greet.s("Ada"))
+            many = outbox.enqueue_many(outbox.restock.s(sku) for sku in ("a", "b"))
+
+        assert handle.is_sent
+        assert len(many) == 2
+        assert outbox.waiting() == ["shop:greet", "shop:restock", "shop:restock"]
+
+    assert len(outbox.relay().stored) == 3
+
+    assert outbox.waiting() == []
+    assert names(outbox) == ["shop:greet", "shop:restock", "shop:restock"]
+
+
+def test_a_worker_sends_what_waits_and_its_result_can_be_awaited(outbox: OutboxUnderTest) -> None:
+    with outbox.redis_away():
+        handle = outbox.greet.using(retention=60).delay("Ada")
+    handle._source = outbox.app.client  # the handle belongs to a client of other settings
+    with pytest.raises(TaskNotSentError, match="waits in the outbox for a worker"):
+        handle.refresh()
+    worker = threading.Thread(target=Worker(outbox.app, WorkerConfig(queues={"default": 1}, burst=True)).run)
+
+    worker.start()
+
+    assert handle.result(timeout=60) == "hello Ada"
+    worker.join()
+
+
+def test_a_task_that_waits_is_found_by_its_id(outbox: OutboxUnderTest) -> None:
+    with outbox.redis_away():
+        soon = outbox.greet.delay("Ada")
+        later = outbox.greet.using(run_after=60).delay("Grace")
+        outbox.enqueue_workflow(chain(outbox.greet.si("Edsger")))
+
+    found = [info for handle in (soon, later) if (info := outbox.app.get(handle.id).info)]
+
+    assert [(info.name, info.state) for info in found] == [("shop:greet", "pending"), ("shop:greet", "scheduled")]
+    assert outbox.app.outbox is not None
+    assert outbox.app.outbox.find("another") is None
+
+
+def test_a_start_after_a_time_counts_from_the_enqueue(outbox: OutboxUnderTest) -> None:
+    with outbox.redis_away():
+        outbox.greet.using(run_after=0.05).delay("soon")
+        outbox.greet.using(run_after=3600).delay("later")
+    outbox.execute("UPDATE {table} SET {created} = {past}")  # as if Redis had been away for years
+
+    outbox.relay()
+
+    assert sorted(task.state for task in Inspector(outbox.app).tasks().tasks) == ["pending", "pending"]
+
+
+def test_what_is_refused_is_told_and_dropped(outbox: OutboxUnderTest, caplog: pytest.LogCaptureFixture) -> None:
+    first = outbox.greet.using(task_id="one").delay("Ada")
+    second = outbox.greet.using(task_id="one").delay("Ada")
+    locked = outbox.greet.using(unique_for=60).delay("Grace")
+    twin = outbox.greet.using(unique_for=60).delay("Grace")
+
+    assert first.refresh()
+    assert locked.refresh()
+    for handle, error in ((second, TaskIdConflictError), (twin, DuplicateTaskError)):
+        with pytest.raises(TaskNotSentError) as caught:
+            handle.refresh()
+        assert isinstance(handle._failure, error), caught
+    assert outbox.waiting() == []
+    assert "from the outbox was dropped: another task has its id" in caplog.text
+    assert "from the outbox was dropped: another task has its unique lock" in caplog.text
+    assert "Ada" not in caplog.text
+
+
+def test_a_full_queue_keeps_its_rows_waiting_and_holds_up_no_other(outbox: OutboxUnderTest) -> None:
+    outbox.configure(lambda settings: replace(settings, limits={"default": {"MAX_PENDING": 1}}))
+    for name in ("Ada", "Grace"):
+        outbox.greet.delay(name)
+    outbox.restock.delay("a")
+
+    assert names(outbox) == ["shop:greet", "shop:restock"]
+    assert outbox.waiting() == ["shop:greet"]
+
+    Inspector(outbox.app).delete_all("default", TaskState.PENDING)
+    outbox.end_claims()  # the time for which it was put off is over
+    outbox.relay()
+
+    assert outbox.waiting() == []
+
+
+def test_many_rows_go_in_batches_in_their_order(outbox: OutboxUnderTest, redis_server: RedisServer) -> None:
+    with outbox.redis_away(), outbox.transaction():
+        many = outbox.enqueue_many(outbox.restock.s(str(number)) for number in range(450))
+
+    counts = []
+    while count := outbox.relay().claimed:
+        counts.append(count)
+
+    assert counts == [200, 200, 50]
+    pending = redis_server.client.lrange("asynq:{low}:pending", 0, -1)
+    assert [each.decode() for each in reversed(pending)] == list(many.ids)
+
+
+def test_a_claim_holds_no_more_bytes_than_it_may(outbox: OutboxUnderTest) -> None:
+    with outbox.redis_away():
+        for _ in range(6):
+            outbox.greet.delay("x" * 1_000_000)
+
+    first = outbox.table.claim("one", most=100, most_bytes=3_500_000, seconds=60)
+    rest = outbox.table.claim("two", most=100, most_bytes=3_500_000, seconds=60)
+
+    assert [len(first), len(rest)] == [4, 2]
+
+
+def test_claimed_rows_are_left_alone_until_the_claim_ends(outbox: OutboxUnderTest) -> None:
+    with outbox.redis_away():
+        outbox.greet.delay("Ada")
+    table = outbox.table
+    (row,) = table.claim("one", most=10, most_bytes=100, seconds=60)
+
+    assert table.claim("two", most=10, most_bytes=100, seconds=60) == []
+    assert table.delete("two", [row.receipt]) == 0  # not its own
+    assert outbox.waiting() == ["shop:greet"]
+
+    table.release("one", [row.receipt], seconds=60)
+    assert table.claim("two", most=10, most_bytes=100, seconds=60) == []
+    outbox.end_claims()
+    assert len(table.claim("two", most=10, most_bytes=100, seconds=-1, receipts=[row.receipt])) == 1
+    assert len(table.claim("three", most=10, most_bytes=100, seconds=60)) == 1, "a claim that has ended is free"
+
+
+def test_a_sender_that_lost_its_claim_leaves_the_receipt_to_the_next(
+    outbox: OutboxUnderTest, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was suspended before it deleted the row. Without the receipt, the next sender would store the task again."""
+    with outbox.redis_away():
+        outbox.greet.delay("Ada")
+    table = type(outbox.table)
+
+    def slow(table: Any, claim: str, receipts: Sequence[str]) -> int:
+        outbox.execute("UPDATE {table} SET claim = 'next'")
+        return int(delete(table, claim, receipts))
+
+    with monkeypatch.context() as patch:
+        delete = table.delete
+        patch.setattr(table, "delete", slow)
+        outbox.relay()
+    redis_server.client.delete(*redis_server.client.keys("asynq:{default}:t:*"), "asynq:{default}:pending")  # it ran
+    outbox.end_claims()
+
+    assert len(outbox.relay().stored) == 1
+    assert outbox.waiting() == []
+    assert redis_server.client.llen("asynq:{default}:pending") == 0
+
+
+def test_figures_tell_how_many_wait_and_how_long(outbox: OutboxUnderTest) -> None:
+    figures = outbox.table.figures()
+    assert (figures.waiting, figures.oldest_s) == (0, None)
+    with outbox.redis_away():
+        outbox.greet.delay("Ada")
+        outbox.greet.delay("Grace")
+    outbox.execute("UPDATE {table} SET {created} = {past} WHERE id = (SELECT min(id) FROM {table})")
+
+    figures = outbox.table.figures()
+
+    assert figures.waiting == 2
+    assert figures.oldest_s is not None
+    assert figures.oldest_s > 86_400
+
+
+def test_without_a_database_the_mode_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"no database to write tasks to: pass TaskQ\(outbox="):
+        TaskQ(settings=Settings(enqueue="outbox"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", [BrokerUnavailableError, BrokerAuthenticationError])
+def test_a_message_that_may_have_arrived_stays_claimed(
+    outbox: OutboxUnderTest,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    kind: type[BrokerUnavailableError | BrokerAuthenticationError],
+) -> None:
+    """Otherwise a second sender could be done with the row before the first call arrives after all."""
+
+    def lost(*words: Any) -> str:
+        error = kind("no answer")
+        error.may_have_happened = True
+        raise error
+
+    monkeypatch.setattr(Delivery, "_send", lost)
+    with caplog.at_level(logging.WARNING):
+        outbox.greet.delay("Ada")
+    monkeypatch.undo()
+
+    (left,) = claims_left(outbox)
+    assert left > SEND_S
+    assert f"1 task waits in the outbox of database {outbox.table.name!r}: no answer" in caplog.text
+
+
+@pytest.mark.parametrize("kind", [BrokerUnavailableError, BrokerAuthenticationError])
+def test_a_queue_that_was_not_registered_for_certain_sends_its_rows_later(
+    outbox: OutboxUnderTest,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: type[BrokerUnavailableError | BrokerAuthenticationError],
+) -> None:
+    """The rows themselves were not sent, so nothing keeps another sender from them."""
+    send = SyncRunner.run
+
+    def refuse(runner: SyncRunner, operation: Any, **more: Any) -> Any:
+        if operation.name != "register_queue":
+            return send(runner, operation, **more)
+        error = kind("no answer")
+        error.may_have_happened = True
+        raise error
+
+    monkeypatch.setattr(SyncRunner, "run", refuse)
+    outbox.greet.delay("Ada")
+    monkeypatch.undo()
+
+    assert outbox.waiting() == ["shop:greet"]
+    assert all(left < SEND_S for left in claims_left(outbox))
+
+
+def test_a_database_that_fails_after_the_commit_leaves_the_task_to_a_worker(
+    outbox: OutboxUnderTest, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The row is committed, so the caller must not take the task for lost."""
+
+    def fail(*words: Any, **more: Any) -> Any:
+        raise OSError("the database went away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(outbox.table), "claim", fail)
+        alone = outbox.greet.delay("Ada")
+        with outbox.transaction():
+            inside = outbox.enqueue(outbox.greet.s("Grace"))
+
+    assert (alone.is_late, inside.is_late) == (True, True)
+    assert caplog.text.count("tasks wait in the outbox of database") == 2
+    assert len(outbox.relay().stored) == 2
+
+
+def test_a_row_stays_until_replicas_have_its_task(
+    outbox: OutboxUnderTest, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taskq_core.broker.sync.ANSWER_S", 30.0)  # replicas are waited for once, and not for long
+    monkeypatch.setattr("taskq_core.broker.sync.wait_command", lambda wanted, _: ("WAIT", wanted.replicas, 1))
+    handle = outbox.greet.using(replicated=True).delay("Ada")
+
+    assert outbox.waiting() == ["shop:greet"], "this Redis has no replica"
+    assert handle.is_sent
+    outbox.execute("UPDATE {table} SET {claimed_until} = NULL, replicas = 0")  # as if one had come to it
+
+    assert len(outbox.relay().stored) == 1
+
+    assert outbox.waiting() == []
+    assert redis_server.client.llen("asynq:{default}:pending") == 1, "stored by the first try, and by no other"
+
+
+def test_a_workflow_is_a_row_and_sent_after_the_commit(outbox: OutboxUnderTest) -> None:
+    greet = outbox.greet
+    with outbox.transaction():
+        handle = outbox.enqueue_workflow(chain(greet.si("Ada"), greet.si("Grace")).named("greetings"))
+        assert (names(outbox), outbox.waiting(), handle.is_sent) == ([], ["greetings"], False)
+        with pytest.raises(WorkflowNotSentError, match="when the surrounding transaction commits"):
+            handle.refresh()
+
+    assert (names(outbox), outbox.waiting(), handle.is_sent) == (["shop:greet"], [], True)
+    assert handle.refresh().total == 2
+    assert chain(greet.si("at once")).delay().refresh().total == 1
+
+
+def test_a_workflow_waits_for_redis_with_all_its_members(outbox: OutboxUnderTest) -> None:
+    """Out of a generator, of any number: in rows of a bounded size, which are stored in whatever order."""
+    greet = outbox.greet
+
+    with outbox.redis_away(), outbox.transaction():
+        handle = outbox.enqueue_workflow(group(greet.si(str(number)) for number in range(2_100)) | greet.si("Ada"))
+    handle._source = outbox.app.runtime.workflows  # the handle belongs to a client of other settings
+    assert handle.is_sent
+    assert handle.is_late
+    assert outbox.waiting() == ["workflow"] * 3
+    with pytest.raises(WorkflowNotSentError, match="waits in the outbox"):
+        handle.refresh()
+    with pytest.raises(WorkflowTimeoutError):
+        handle.result(timeout=0)
+
+    outbox.end_claims()
+    *_, (last,) = outbox.execute("SELECT receipt FROM {table} ORDER BY id")
+    assert len(outbox.relay([last]).stored) == 1
+    with pytest.raises(WorkflowNotSentError):
+        handle.refresh()
+    assert len(outbox.relay().stored) == 2
+
+    assert outbox.waiting() == []
+    assert (handle.refresh().total, handle.is_late) == (2_101, False)
+
+
+def test_a_workflow_that_cannot_be_made_leaves_no_row(outbox: OutboxUnderTest) -> None:
+    def members() -> Iterator[Any]:
+        yield from (outbox.greet.si(str(number)) for number in range(300))
+        yield "no call"
+
+    with outbox.transaction(), pytest.raises(WorkflowDefinitionError, match="member 300"):
+        outbox.enqueue_workflow(group(members()) | outbox.greet.si("Ada"))
+
+    assert (names(outbox), outbox.waiting()) == ([], [])
+
+
+@pytest.mark.parametrize("mode", [EnqueueMode.ON_COMMIT, EnqueueMode.OUTBOX])
+@pytest.mark.parametrize("on_conflict", ["return_existing", "replace"])
+def test_a_task_that_was_there_before_answers_after_the_commit(
+    outbox: OutboxUnderTest, mode: EnqueueMode, on_conflict: str
+) -> None:
+    """Each handle is that of the task that stands for its call, one by one and in bulk."""
+    outbox.configure(lambda settings: replace(settings, enqueue=mode))
+    task = outbox.greet.using(unique=Unique(on_conflict=on_conflict), run_after=60)
+    with outbox.transaction():
+        first = outbox.enqueue(task.s("Ada"))
+        second = outbox.enqueue(task.s("Ada"))
+        many = outbox.enqueue_many([task.s("Ada"), task.s("Grace"), task.s("Grace")])
+        early = many[0]
+        assert not second.existing
+
+    assert [handle.existing for handle in (first, second, early, *many)] == [False, True, True, True, False, True]
+    assert {first.id, second.id, early.id, many[0].id} == {first.id}
+    assert many[1].id == many[2].id
+    assert second.refresh().id == first.id
+    assert names(outbox) == ["shop:greet"] * 2
+    assert outbox.waiting() == []
+
+
+def test_a_row_keeps_what_it_does_about_another(outbox: OutboxUnderTest) -> None:
+    """Delivered later, by a worker: the latest arguments win, and the row is gone."""
+    task = outbox.greet.using(unique=Unique(args=[], on_conflict="replace"), run_after=60)
+    first = task.delay("Ada")
+    with outbox.redis_away():
+        task.delay("Grace")
+    assert outbox.waiting() == ["shop:greet"]
+    outbox.end_claims()
+
+    delivered = outbox.relay()
+
+    assert outbox.waiting() == []
+    assert list(delivered.existing.values()) == [first.id]
+    assert b"Grace" in Inspector(outbox.app).task("default", first.id).payload

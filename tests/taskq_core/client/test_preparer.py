@@ -1,0 +1,196 @@
+"""What is sent, seen without any Redis: trace headers, spans and metrics of single and of bulk enqueues."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from opentelemetry import baggage, trace
+from opentelemetry.context import attach, detach
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from taskq_core import EnqueueError, Signature, TaskQ
+from taskq_core.broker.operations import Admitted, NewTask
+from taskq_core.client.admission import Wait
+from taskq_core.client.bulk import BulkResult, Landing, batches
+from taskq_core.client.preparer import Preparer
+from taskq_core.telemetry import ClientMetrics, Tracing
+from taskq_core.wire import Keys, TaskMessage, decode_message
+
+
+class Recording:
+    """A preparer whose spans and metrics are kept."""
+
+    def __init__(self, *, envelope: bool = False) -> None:
+        self.exporter = InMemorySpanExporter()
+        provider = TracerProvider(shutdown_on_exit=False)
+        provider.add_span_processor(SimpleSpanProcessor(self.exporter))
+        self.tracer = provider.get_tracer("test")
+        self.reader = InMemoryMetricReader()
+        self.preparer = Preparer(
+            Keys(), Tracing(tracer_provider=provider, server=("redis.example", 6379)), envelope=envelope
+        )
+        self.preparer.metrics = ClientMetrics(meter_provider=MeterProvider([self.reader], shutdown_on_exit=False))
+
+    def spans(self) -> list[Any]:
+        return [span for span in self.exporter.get_finished_spans() if span.kind is trace.SpanKind.PRODUCER]
+
+    def counts(self, name: str) -> dict[tuple[Any, ...], Any]:
+        data = self.reader.get_metrics_data()
+        assert data is not None
+        (metric,) = [each for each in data.resource_metrics[0].scope_metrics[0].metrics if each.name == name]
+        return {
+            tuple(sorted(map(str, point.attributes.values()))): getattr(point, "value", None) or point.count
+            for point in metric.data.data_points
+        }
+
+
+@pytest.fixture
+def recording() -> Recording:
+    return Recording()
+
+
+@pytest.fixture
+def call() -> Signature[Any]:
+    return TaskQ().remote("t", headers={"tenant": "blue"}).s(a=1)
+
+
+def read(task: NewTask) -> TaskMessage:
+    return decode_message(task.message)
+
+
+def test_a_single_enqueue_has_a_span_whose_trace_travels(recording: Recording, call: Signature[Any]) -> None:
+    with recording.tracer.start_as_current_span("http") as http:
+        prepared = recording.preparer.prepare(call, None)
+        recording.preparer.note_sent(prepared, None, 0.0)
+
+    (span,) = recording.spans()
+    headers = dict(read(prepared.task).headers)
+    assert span.name == "send default"
+    assert span.parent.span_id == http.get_span_context().span_id
+    assert span.attributes["messaging.message.id"] == prepared.handle.id
+    assert (span.attributes["server.address"], span.attributes["server.port"]) == ("redis.example", 6379)
+    assert headers["tenant"] == "blue"
+    assert headers["traceparent"].split("-")[1:3] == [
+        f"{span.context.trace_id:032x}",
+        f"{span.context.span_id:016x}",
+    ]
+    assert list(recording.counts("asynq.tasks.enqueued").values()) == [1]
+
+
+def test_a_failure_ends_the_span_with_its_error(recording: Recording, call: Signature[Any]) -> None:
+    prepared = recording.preparer.prepare(call, None)
+
+    recording.preparer.note_sent(prepared, EnqueueError("t", "default", prepared.handle.id, "no"), 0.0)
+
+    (span,) = recording.spans()
+    assert span.status.status_code is trace.StatusCode.ERROR
+    (labels,) = recording.counts("messaging.client.sent.messages")
+    assert "taskq_core.errors.EnqueueError" in labels
+
+
+def test_a_batch_has_one_span_and_each_task_one_that_it_carries(recording: Recording, call: Signature[Any]) -> None:
+    """With or without headers of their own."""
+    plain = TaskQ().remote("u").s()
+    other = TaskQ().remote("u", queue="other").s()
+    with recording.tracer.start_as_current_span("http") as http:
+        found = list(batches(recording.preparer, [call, plain, call, other]))
+        for batch in found:
+            landing = Landing(recording.preparer, batch, BulkResult(lambda task, task_id: None))  # type: ignore[arg-type, return-value]  # no handle is asked for
+            landing.settle(Admitted("1" * len(batch.tasks)), Wait(0), 0.1)
+
+    sends = {span.name: span for span in recording.exporter.get_finished_spans() if span.name.startswith("send")}
+    created = {span.attributes["messaging.message.id"]: span for span in recording.spans()}
+    assert set(sends) == {"send default", "send other"}
+    for batch in found:
+        send = sends[f"send {batch.queue.name}"]
+        assert send.parent is not None
+        assert send.parent.span_id == http.get_span_context().span_id
+        assert dict(send.attributes or {})["messaging.batch.message_count"] == len(batch.tasks)
+        for task in batch.tasks:
+            span = created[task.task_id]
+            assert span.name == f"create {batch.queue.name}"
+            assert span.parent.span_id == http.get_span_context().span_id
+            assert read(task).headers["traceparent"].split("-")[2] == f"{span.context.span_id:016x}"
+    assert [dict(read(task).headers).get("tenant") for task in found[0].tasks] == ["blue", None, "blue"]
+    assert sorted(recording.counts("asynq.tasks.enqueued").values()) == [1, 1, 2]
+    assert sum(recording.counts("messaging.client.operation.duration").values()) == 2
+
+
+def test_baggage_that_does_not_fit_is_counted() -> None:
+    """For each task that has a trace of its own; what fits is there, and nothing is counted where all of it fits."""
+    recording = Recording()
+    task = TaskQ().remote("t", queue="low")
+    recording.preparer.prepare(task.s(), None)
+    context = baggage.set_baggage("small", "1")
+    for number in range(3):
+        context = baggage.set_baggage(f"large-{number}", "x" * 3500, context)
+    token = attach(context)
+    try:
+        one = recording.preparer.prepare(task.s(), None)
+        (many,) = batches(recording.preparer, [task.s() for _ in range(5)])
+    finally:
+        detach(token)
+
+    for new in (one.task, *many.tasks):
+        names = [member.partition("=")[0] for member in read(new).headers["baggage"].split(",")]
+        assert names == ["small", "large-0", "large-1"]
+    assert recording.counts("asynq.client.baggage_cut") == {("low",): 6}
+
+
+def test_the_envelope_holds_the_payload_and_the_trace(call: Signature[Any]) -> None:
+    """The unique lock is that of the payload alone, so the trace does not make every task unique."""
+    recording = Recording(envelope=True)
+    unique = call.using(unique_for=60)
+
+    with recording.tracer.start_as_current_span("http"):
+        one, two = (recording.preparer.prepare(unique, None) for _ in range(2))
+
+    assert read(one.task).payload.startswith(b'{"traceparent":"00-')
+    assert read(one.task).payload.endswith(b'"data":{"a":1}}')
+    assert one.task.unique_key == two.task.unique_key
+
+
+@pytest.mark.parametrize("name", ["data", "traceparent"])
+def test_no_envelope_around_what_a_worker_would_not_open(name: str) -> None:
+    """A task with such a parameter could not tell an envelope from its own payload."""
+    recording = Recording(envelope=True)
+    functions: dict[str, Any] = {}
+    exec(f"def task({name}: str) -> None: ...", functions)
+    task = TaskQ().task(name="t")(functions["task"])
+
+    with recording.tracer.start_as_current_span("http"):
+        one = recording.preparer.prepare(task.s("x"), None)
+        (many,) = batches(recording.preparer, [task.s("x")])
+
+    assert read(one.task).payload == read(many.tasks[0]).payload == f'{{"{name}":"x"}}'.encode()
+    assert read(one.task).headers["traceparent"]
+
+
+def test_a_call_that_does_not_fit_starts_no_span(recording: Recording) -> None:
+    taskq = TaskQ()
+
+    @taskq.task(name="t")
+    def task(a: int) -> None: ...
+
+    with pytest.raises(TypeError):
+        recording.preparer.prepare(task.s("x"), None)  # type: ignore[arg-type]  # the point of the test
+
+    assert recording.spans() == []
+
+
+@pytest.mark.parametrize("made", [lambda call: call.task, lambda call: call.task.name, lambda call: [call]])
+def test_what_is_no_call_is_named(
+    recording: Recording, call: Signature[Any], made: Callable[[Signature[Any]], Any]
+) -> None:
+    """A task without `s()`, its name, a list: one alone, and one of many."""
+    wrong = made(call)
+    message = rf"a call, as task\.s\(\.\.\.\) makes it, got {type(wrong).__name__}$"
+
+    with pytest.raises(TypeError, match=message):
+        recording.preparer.prepare(wrong, None)
+    with pytest.raises(TypeError, match=message):
+        list(batches(recording.preparer, [call, wrong]))

@@ -1,0 +1,629 @@
+"""`taskq doctor --fix`: each damaged state is made on a real server, planned, repaired and gone; all else stays."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskq_core import EnqueueError, TaskQ
+from taskq_core.broker import operations as ops
+from taskq_core.broker.connection import Endpoint
+from taskq_core.doctor import Facts, Repair, Repairer, diagnose, for_a_person, plan, read_facts
+from taskq_core.doctor.keys import KeyKind
+from taskq_core.wire import QueueKeys, ServerInfo
+from taskq_core.wire.samples import QueueSample
+from taskq_core.wire.tallies import TypeTally
+from taskq_core.worker import Worker, WorkerConfig
+from tests.conformance.stores import Broker, Store
+from tests.conformance.test_reconcile import DAMAGES, HEALTHY, Damage, fill, put, states
+from tests.redis_server import RedisServer
+from tests.rows import rows
+
+pytestmark = pytest.mark.redis
+RECEIPT = b":rcpt:"
+
+
+class Bench:
+    """A queue with a task in every state, another one beside it, and a doctor that loses no time between its looks."""
+
+    def __init__(self, server: RedisServer) -> None:
+        self.app = TaskQ(server.unix_url, enqueue_timeout=30)
+        self.raw = server.client
+        store = Store(name="real", endpoint=Endpoint(server.unix_url, embedded_folder=Path("unused")), raw=self.raw)
+        self.broker = Broker(store, self.app.runtime.runner.run)
+        self.keys = self.app.runtime.keys
+        self.queue: QueueKeys = self.keys.queue("default")
+        self.other: QueueKeys = self.keys.queue("other")
+        self.flushall()
+
+    def flushall(self) -> None:
+        """Leave what a bench has at first."""
+        self.broker.flushall()
+        fill(self.broker)
+        self.app.runtime.runner.run(ops.register_queue(self.keys.queues, ("default", "other")))
+        self.app.remote("t:b", queue="other", task_id="bystander", unique_for=600).delay()
+
+    def dump(self, *, but: tuple[bytes, ...] = (RECEIPT,)) -> dict[bytes, bytes | None]:
+        """All keys byte for byte, but for some."""
+        return {key: self.raw.dump(key) for key in self.raw.scan_iter() if not any(each in key for each in but)}
+
+    def others(self) -> dict[bytes, bytes | None]:
+        """What belongs to the queue beside."""
+        return {key: value for key, value in self.dump().items() if b"{other}" in key}
+
+    def look(self, app: TaskQ | None = None) -> Facts:
+        return read_facts(app or self.app)
+
+    def repair(self, facts: Facts | None = None, app: TaskQ | None = None) -> list[Repair]:
+        app = app or self.app
+        return Repairer(app, facts or self.look(app), look_again_s=0).work()
+
+
+@pytest.fixture
+def bench(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    monkeypatch.setattr("taskq_core.inspector.reconcile.LOOK_AGAIN_S", 0)
+    for wait in ("try_wait", "try_watch"):  # they block for a moment, to try a right
+        monkeypatch.setattr(ops, wait, lambda key: ops.ping())
+    bench = Bench(redis_server)
+    yield bench
+    bench.app.close()
+
+
+def kinds(repairs: list[Repair]) -> dict[str, str]:
+    """What is wrong, by what it is about."""
+    return {each.subject: str(each.kind) for each in repairs}
+
+
+def test_a_healthy_broker_needs_no_repair(bench: Bench) -> None:
+    facts = bench.look()
+
+    assert (plan(facts), for_a_person(facts)) == ([], [])
+    assert bench.repair(facts) == []
+
+
+# --- tasks ------------------------------------------------------------------------------------------------------------
+
+
+OF_EACH_KIND = {damage.found[next(iter(damage.found))]: (name, damage) for name, damage in reversed(DAMAGES.items())}
+"""One damage of each kind: that all of them are repaired shows `tests/conformance/test_reconcile.py`."""
+
+
+@rows("damage", [damage for _, damage in OF_EACH_KIND.values()], ids=[name for name, _ in OF_EACH_KIND.values()])
+def test_damaged_tasks(bench: Bench, damage: Damage) -> None:
+    """Looking changes nothing; one repair is enough; tasks that were not damaged stand as before."""
+    damage.do(bench.broker)
+    before, others = bench.dump(), bench.others()
+
+    facts = bench.look()
+    assert bench.dump() == before
+    repairs = bench.repair(facts)
+
+    planned = {subject: kind for subject, kind in kinds(plan(facts)).items() if not subject.startswith("asynq:")}
+    assert planned.items() >= damage.found.items()
+    assert {each.subject for each in repairs if each.is_done} >= damage.found.keys()
+    assert [each for each in repairs if not each.is_done] == []
+    assert states(bench.broker) == damage.after
+    assert plan(bench.look()) == []
+    assert bench.others() == others
+
+
+STRUCTURES = [
+    key.removeprefix("asynq:{q}:").removeprefix("taskq:{q}:") for key in ops.structures(QueueKeys("asynq", "q"))
+]
+
+
+@rows("name", [name for name in STRUCTURES if name != "paused"])
+def test_a_structure_of_another_type(bench: Bench, name: str) -> None:
+    """It is moved aside as it is, what belongs there is built again, and a person is told where it is."""
+    own = name in ("wake", "quarantine", "combined", "moving", "moved")
+    key = (bench.queue.own_prefix if own else bench.queue.prefix) + name
+    bench.raw.delete(key)
+    bench.raw.hset(key, "not", "ours")
+    others = bench.others()
+
+    facts = bench.look()
+    repairs = bench.repair(facts)
+
+    assert kinds(plan(facts))[key] == "wrong_type"
+    assert [each for each in repairs if not each.is_done] == []
+    assert states(bench.broker) == HEALTHY
+    after = bench.look()
+    assert plan(after) == []
+    (left,) = for_a_person(after)
+    assert (left.kind, left.queue) == ("moved_aside", "default")
+    assert bench.raw.hgetall(left.subject) == {b"not": b"ours"}
+    assert bench.others() == others
+
+
+def test_more_damage_than_one_pass_tells(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The repair goes on as long as a pass finds more."""
+    monkeypatch.setattr("taskq_core.inspector.reconcile.FINDINGS_MAX", 20)
+    bench.app.client.enqueue_many(bench.app.remote("t:a").s(n=n) for n in range(300))
+    bench.raw.delete(bench.queue.pending)
+
+    repairs = bench.repair()
+
+    assert len([each for each in repairs if each.is_done]) == 302
+    assert bench.raw.llen(bench.queue.pending) == 302
+    assert plan(bench.look()) == []
+
+
+def test_a_task_that_cannot_be_read_is_kept_for_a_person(bench: Bench) -> None:
+    bench.raw.hset(bench.queue.task("pending"), "msg", b"\xff\xff")
+
+    bench.repair()
+
+    (left,) = for_a_person(bench.look())
+    assert (left.queue, left.kind, left.subject) == ("default", "quarantined", "pending")
+    assert bench.raw.hget(bench.queue.quarantined("pending"), "msg") == b"\xff\xff"
+
+
+# --- single keys ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyCase:
+    """What somebody does to a healthy broker, and what must be found and hold after the repair."""
+
+    do: Callable[[Bench], object]
+    kind: KeyKind
+    after: Callable[[Bench], object]
+    also: tuple[KeyKind, ...] = ()
+
+
+def lock(bench: Bench, name: str = "x") -> str:
+    return bench.queue.unique_prefix + "t:a:" + name
+
+
+def expires(key: Callable[[Bench], str], most_s: int) -> Callable[[Bench], bool]:
+    return lambda bench: 0 < bench.raw.ttl(key(bench)) <= most_s  # type: ignore[operator]  # the blocking client
+
+
+def stays(key: Callable[[Bench], str]) -> Callable[[Bench], bool]:
+    return lambda bench: bench.raw.ttl(key(bench)) == -1
+
+
+def is_gone(key: Callable[[Bench], str]) -> Callable[[Bench], bool]:
+    return lambda bench: not bench.raw.exists(key(bench))
+
+
+def endless(key: Callable[[Bench], str], most_s: int, *, value: str = "1") -> KeyCase:
+    return KeyCase(do=lambda bench: bench.raw.set(key(bench), value), kind=KeyKind.ENDLESS, after=expires(key, most_s))
+
+
+def expiring(key: Callable[[Bench], str]) -> KeyCase:
+    return KeyCase(do=lambda bench: bench.raw.expire(key(bench), 1000), kind=KeyKind.EXPIRING, after=stays(key))
+
+
+def misplaced(key: Callable[[Bench], str]) -> KeyCase:
+    def do(bench: Bench) -> None:
+        bench.raw.delete(key(bench))
+        bench.raw.hset(key(bench), "not", "ours")
+
+    def is_aside(bench: Bench) -> bool:
+        (place,) = bench.raw.scan_iter("*strange:*")
+        return bench.raw.hgetall(place) == {b"not": b"ours"} and bench.raw.type(key(bench)) != b"hash"
+
+    return KeyCase(do=do, kind=KeyKind.MISPLACED, after=is_aside)
+
+
+def held_lock(bench: Bench) -> str:
+    (key,) = bench.raw.scan_iter(bench.other.unique_prefix + "*")
+    return key.decode()
+
+
+def quarantine_hash(bench: Bench) -> None:
+    bench.raw.hset(bench.queue.quarantined("odd"), "msg", "x")
+
+
+def unlisted_set(bench: Bench) -> None:
+    bench.raw.zadd(bench.queue.combined_set("s1"), {"gone": 1})
+
+
+def presence(bench: Bench, kind: str) -> str:
+    return f"asynq:{kind}:{{box:7:s1}}"
+
+
+def today(bench: Bench) -> str:
+    return bench.queue.daily_processed(time.time())
+
+
+KEYS: dict[str, KeyCase] = {
+    "a queue is not listed": KeyCase(
+        do=lambda bench: bench.raw.srem("asynq:queues", "default"),
+        kind=KeyKind.UNREGISTERED_QUEUE,
+        after=lambda bench: bench.raw.smembers("asynq:queues") == {b"default", b"other"},
+    ),
+    "the names of queues were deleted": KeyCase(
+        do=lambda bench: bench.raw.delete("asynq:queues"),
+        kind=KeyKind.UNREGISTERED_QUEUE,
+        after=lambda bench: bench.raw.smembers("asynq:queues") == {b"default", b"other"},
+    ),
+    "the names of queues are of another type": replace(
+        misplaced(lambda bench: "asynq:queues"), also=(KeyKind.UNREGISTERED_QUEUE,)
+    ),
+    "a lock whose task is gone": KeyCase(
+        do=lambda bench: bench.raw.set(lock(bench), "ghost", ex=600),
+        kind=KeyKind.LEAKED_LOCK,
+        after=is_gone(lock),
+    ),
+    "a lock whose task is gone, and that never ends": KeyCase(
+        do=lambda bench: bench.raw.set(lock(bench), "ghost"), kind=KeyKind.LEAKED_LOCK, after=is_gone(lock)
+    ),
+    "a held lock that never ends": KeyCase(
+        do=lambda bench: bench.raw.set(lock(bench), "pending"), kind=KeyKind.ENDLESS, after=expires(lock, 86_400)
+    ),
+    "a leader that never ends": endless(lambda bench: bench.queue.leader("forwarder"), 60),
+    "a leader of another type": misplaced(lambda bench: bench.queue.leader("forwarder")),
+    "a scheduler's leader that never ends": endless(lambda bench: bench.keys.scheduler_leader("d"), 60),
+    "a receipt that never ends": endless(lambda bench: bench.queue.receipt("c"), 120, value="1:1"),
+    "a receipt of another type": misplaced(lambda bench: bench.queue.receipt("c")),
+    "a call that never ends": endless(lambda bench: bench.queue.call("w"), 3600),
+    "a mark that never ends": endless(lambda bench: bench.queue.tick("e"), 7_776_000, value="5:"),
+    "a mark of another type": misplaced(lambda bench: bench.queue.tick("e")),
+    "a digest that never ends": endless(lambda bench: bench.queue.unconfirmed("t"), 3600),
+    "what a look has found that never ends": endless(lambda bench: bench.queue.look("l"), 600),
+    "samples that never end": KeyCase(
+        do=lambda bench: bench.raw.lpush(bench.queue.samples(60), QueueSample(at_s=5).encode()),
+        kind=KeyKind.ENDLESS,
+        after=expires(lambda bench: bench.queue.samples(60), 90_000),
+    ),
+    "samples of another type": misplaced(lambda bench: bench.queue.samples(10)),
+    "a tally that never ends": KeyCase(
+        do=lambda bench: bench.raw.hset(bench.queue.tally(500_000), "a", TypeTally.empty().encode()),
+        kind=KeyKind.ENDLESS,
+        after=expires(lambda bench: bench.queue.tally(500_000), 93_600),
+    ),
+    "totals that never end": KeyCase(
+        do=lambda bench: bench.raw.hset(bench.queue.totals, "a", f"5|{TypeTally.empty().encode()}"),
+        kind=KeyKind.ENDLESS,
+        after=expires(lambda bench: bench.queue.totals, 7_776_000),
+    ),
+    "a history of another type": misplaced(lambda bench: bench.keys.scheduler_history("e")),
+    "a semaphore of another type": misplaced(lambda bench: bench.keys.semaphore("printers")),
+    "a counter that is no number": KeyCase(
+        do=lambda bench: bench.raw.set(bench.queue.processed, "many"),
+        kind=KeyKind.NO_NUMBER,
+        after=lambda bench: not bench.raw.exists(bench.queue.processed),
+    ),
+    "a counter of today that is no number": KeyCase(
+        do=lambda bench: bench.raw.set(today(bench), "many", ex=60), kind=KeyKind.NO_NUMBER, after=is_gone(today)
+    ),
+    "a counter of today of another type": misplaced(today),
+    "a counter of a day that never ends": endless(lambda bench: bench.queue.daily_failed(0), 7_776_000),
+    "a task that would expire": expiring(lambda bench: bench.queue.task("pending")),
+    "a list that would expire": expiring(lambda bench: bench.queue.pending),
+    "a set that would expire": expiring(lambda bench: bench.queue.scheduled),
+    "a group that would expire": expiring(lambda bench: bench.queue.group("g")),
+    "names of queues that would expire": expiring(lambda bench: "asynq:queues"),
+    **{
+        f"{kind}: listed and gone": KeyCase(
+            do=lambda bench, kind=kind: bench.raw.zadd(f"asynq:{kind}", {presence(bench, kind): 4_000_000_000}),  # type: ignore[misc]  # a default
+            kind=KeyKind.STALE_PRESENCE,
+            after=lambda bench, kind=kind: bench.raw.zcard(f"asynq:{kind}") == 0,  # type: ignore[misc]  # a default
+        )
+        for kind in ("servers", "workers", "schedulers")
+    },
+    "presence that never ends": endless(lambda bench: presence(bench, "servers"), 60),
+    "presence of another type": misplaced(lambda bench: presence(bench, "servers")),
+    "the index of workers of another type": misplaced(lambda bench: "asynq:servers"),
+    "listed as set aside and gone": KeyCase(
+        do=lambda bench: bench.raw.zadd(bench.queue.quarantine, {"odd": 5}),
+        kind=KeyKind.NOT_QUARANTINED,
+        after=is_gone(lambda bench: bench.queue.quarantine),
+    ),
+    "set aside and not listed": KeyCase(
+        do=quarantine_hash,
+        kind=KeyKind.QUARANTINE_NOT_LISTED,
+        after=lambda bench: bench.raw.zrange(bench.queue.quarantine, 0, -1) == [b"odd"],
+    ),
+    "a combined set that nobody would delete": KeyCase(
+        do=unlisted_set,
+        kind=KeyKind.COMBINED_NOT_LISTED,
+        after=lambda bench: bench.raw.zrange(bench.queue.combined, 0, -1) == [b"s1"],
+    ),
+}
+
+
+@rows("case", KEYS.values(), ids=KEYS)
+def test_single_keys(bench: Bench, case: KeyCase) -> None:
+    case.do(bench)
+    before, others = bench.dump(), bench.others()
+
+    facts = bench.look()
+    assert {each.kind for each in plan(facts) if each.kind in list(KeyKind)} == {case.kind, *case.also}
+    assert {each.check for each in diagnose(facts) if each.subject in ("", "default") and each.check == "keys"}
+    assert bench.dump() == before
+    repairs = bench.repair(facts)
+
+    assert case.kind in {each.kind for each in repairs if each.is_done}
+    assert [each for each in repairs if not each.is_done] == []
+    assert case.after(bench)
+    assert plan(bench.look()) == []
+    assert states(bench.broker) == HEALTHY
+    assert bench.others() == others
+
+
+def test_a_lock_of_another_type_is_told_once(bench: Bench) -> None:
+    """It is the business of those who look at tasks, workers among them."""
+    bench.raw.hset(lock(bench), "not", "ours")
+
+    facts = bench.look()
+    bench.repair(facts)
+
+    assert [str(each.kind) for each in plan(facts)] == ["wrong_type"]
+    assert not bench.raw.exists(lock(bench))
+
+
+def test_a_lock_of_a_living_task_is_left_alone(bench: Bench) -> None:
+    key, before = held_lock(bench), bench.others()
+
+    bench.raw.persist(key)
+    bench.repair()
+
+    assert bench.raw.get(key) == b"bystander"
+    assert 0 < bench.raw.ttl(key) <= 86_400  # type: ignore[operator]  # the blocking client
+    assert bench.others() == before
+    with pytest.raises(EnqueueError):
+        bench.app.remote("t:b", queue="other", unique_for=600).delay()
+
+
+def test_what_changed_since_the_look_is_left_alone(bench: Bench) -> None:
+    """Each repair looks again itself: a lock that was taken meanwhile, a leader that renewed its lease, ..."""
+    bench.raw.set(lock(bench), "ghost", ex=600)
+    bench.raw.set(bench.queue.leader("forwarder"), "w1")
+    bench.raw.set(bench.queue.processed, "many")
+    bench.raw.hset(bench.queue.tick("e"), "not", "ours")
+    bench.raw.zadd("asynq:servers", {presence(bench, "servers"): 4_000_000_000})
+    quarantine_hash(bench)
+    facts = bench.look()
+    assert len(plan(facts)) == 6
+
+    bench.raw.set(lock(bench), "pending", ex=600)
+    bench.raw.set(bench.queue.leader("forwarder"), "w1", ex=500)
+    bench.raw.set(bench.queue.processed, "7")
+    bench.raw.delete(bench.queue.tick("e"))
+    bench.raw.set(presence(bench, "servers"), "here", ex=500)
+    bench.raw.delete(bench.queue.quarantined("odd"))
+    before = bench.dump()
+    repairs = bench.repair(facts)
+
+    assert repairs == []
+    assert bench.dump() == before
+    assert bench.raw.ttl(bench.queue.leader("forwarder")) > 60  # type: ignore[operator]  # the blocking client
+
+
+def test_a_lock_whose_task_came_back_since_the_look_is_left_alone(bench: Bench) -> None:
+    key, task = held_lock(bench), bench.other.task("bystander")
+    stored = bench.raw.dump(task)
+    bench.raw.delete(task)
+    facts = bench.look()
+    assert key in {each.subject for each in plan(facts)}
+
+    bench.raw.restore(task, 0, stored)
+    bench.repair(facts)
+
+    assert bench.raw.get(key) == b"bystander"
+
+
+def test_a_worker_that_runs_nothing_is_no_stale_presence(bench: Bench) -> None:
+    """It has no key of running tasks, and is listed with it all the same."""
+    info = ServerInfo(host="box", pid=7, server_id="s1", concurrency=1, queues={"default": 1}).encode()
+    server, workers = bench.keys.server("box", 7, "s1"), bench.keys.workers_of("box", 7, "s1")
+    bench.broker.run(ops.beat(server, workers, ttl_s=60, server_info=info, workers={}))
+    for index, key in ((bench.keys.servers, server), (bench.keys.workers, workers)):
+        bench.broker.run(ops.index_presence(index, key, expiry_s=4_000_000_000))
+
+    assert plan(bench.look()) == []
+
+
+def test_a_busy_broker_has_nothing_to_repair(redis_server: RedisServer) -> None:
+    """Locks come and go, groups become tasks, workers start and stop: none of it is damage."""
+    app = TaskQ(redis_server.unix_url, enqueue_timeout=30)
+
+    @app.task(name="quick", retention=0)
+    def quick(n: int) -> None: ...
+
+    @app.aggregator("g", grace=1, max_size=5)
+    def combine(group: str, tasks: list[Any]) -> Any:
+        return quick.s(len(tasks))
+
+    worker = Worker(app, WorkerConfig(aggregate_every=0.05))
+    running = threading.Thread(target=worker.run)
+    stop = threading.Event()
+
+    def produce() -> None:
+        n = 0
+        while not stop.is_set():
+            quick.using(unique_for=60).delay(n)
+            quick.using(aggregate="g").delay(n)
+            quick.using(run_after=0.5).delay(n)
+            n += 1
+
+    producing = threading.Thread(target=produce)
+    running.start()
+    producing.start()
+    try:
+        looks = [plan(read_facts(app)) for _ in range(5)]
+    finally:
+        stop.set()
+        producing.join()
+        worker.stop()
+        running.join()
+        app.close()
+
+    assert looks == [[]] * 5
+
+
+# --- what was cut off -------------------------------------------------------------------------------------------------
+
+
+def test_a_move_that_was_cut_off_is_carried_on(bench: Bench) -> None:
+    long_ago_ns = time.time_ns() - 3600 * 10**9
+    bench.broker.run(ops.move_out(bench.queue, ["pending"], token="a1", target="other", now_ns=long_ago_ns))
+
+    facts = bench.look()
+    repairs = bench.repair(facts)
+
+    assert [(each.queue, each.kind) for each in plan(facts)] == [("default", "move_cut_off")]
+    assert [each.kind for each in repairs if each.is_done] == ["move_cut_off"]
+    assert b"pending" in bench.raw.lrange(bench.other.pending, 0, -1)
+    assert not bench.raw.exists(bench.queue.task("pending"))
+    assert plan(bench.look()) == []
+
+
+def test_a_move_of_which_nobody_knows_the_end_is_told(bench: Bench) -> None:
+    """Its task is kept where it is: it may be in the other queue already."""
+    long_ago_ns = time.time_ns() - 3600 * 10**9
+    bench.broker.run(ops.move_out(bench.queue, ["pending"], token="a1", target="other", now_ns=long_ago_ns))
+    bench.raw.hset(bench.queue.task("pending"), "taskq_moving", "nonsense")
+
+    (repair,) = bench.repair()
+
+    assert (repair.kind, repair.is_done) == ("move_cut_off", False)
+    assert "of 1 it is not known any more where they go" in repair.detail
+    assert bench.raw.exists(bench.queue.task("pending"))
+
+
+def test_a_move_that_goes_on_is_left_to_whoever_moves(bench: Bench) -> None:
+    bench.broker.run(ops.move_out(bench.queue, ["pending"], token="a1", target="other"))
+
+    assert plan(bench.look()) == []
+
+
+def test_a_removal_that_was_cut_off_is_ended(bench: Bench) -> None:
+    """Its tasks are those that somebody has removed by force; what was enqueued since then is kept."""
+    others = bench.others()
+    bench.raw.delete(bench.queue.active, bench.queue.lease, bench.queue.task("active"))
+    bench.broker.run(ops.close_queue(bench.queue, force=True))
+    put(bench.broker, "new")
+
+    facts = bench.look()
+    repairs = bench.repair(facts)
+
+    assert [(each.queue, each.kind) for each in plan(facts)] == [("default", "removal_cut_off")]
+    assert [each.is_done for each in repairs] == [True]
+    assert states(bench.broker) == {"new": "pending"}
+    assert bench.others() == others
+    assert plan(bench.look()) == []
+
+
+# --- what needs a person ----------------------------------------------------------------------------------------------
+
+
+def test_whatever_pauses_a_queue_is_left(bench: Bench) -> None:
+    bench.raw.hset(bench.queue.paused, "not", "ours")
+
+    facts = bench.look()
+    bench.repair(facts)
+
+    assert plan(facts) == []
+    assert [(each.subject, each.kind) for each in for_a_person(facts)] == [(bench.queue.paused, "wrong_type")]
+    assert bench.raw.hgetall(bench.queue.paused) == {b"not": b"ours"}
+    bench.broker.run(ops.resume(bench.queue))  # as the advice says
+    assert for_a_person(bench.look()) == []
+
+
+def test_a_name_that_no_queue_can_have_is_told(bench: Bench) -> None:
+    bench.raw.sadd("asynq:queues", "} bad")
+
+    (left,) = for_a_person(bench.look())
+
+    assert (left.queue, left.kind) == ("} bad", "unusable_name")
+
+
+def test_what_a_user_may_not_repair_is_told_and_the_rest_repaired(redis_server: RedisServer, bench: Bench) -> None:
+    bench.raw.delete(bench.queue.pending)
+    bench.raw.set(lock(bench), "ghost", ex=600)
+    bench.raw.expire(bench.queue.scheduled, 1000)
+    rules = ("~asynq:*", "~taskq:*", "&*", "+@all", "-persist")
+    redis_server.command("ACL", "SETUSER", "ada", "reset", "on", ">pw", *rules)
+    app = TaskQ(redis_server.unix_url.replace("unix://", "unix://ada:pw@"), enqueue_timeout=30)
+
+    repairs = bench.repair(app=app)
+    app.close()
+    redis_server.command("ACL", "DELUSER", "ada")
+
+    (failed,) = [each for each in repairs if not each.is_done]
+    assert (failed.subject, "persist" in failed.detail) == (bench.queue.scheduled, True)
+    assert states(bench.broker) == HEALTHY
+    assert not bench.raw.exists(lock(bench))
+
+
+# --- other stores -----------------------------------------------------------------------------------------------------
+
+
+def test_another_prefix(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what belongs to the application is looked at."""
+    monkeypatch.setattr("taskq_core.inspector.reconcile.LOOK_AGAIN_S", 0)
+    app, other = (TaskQ(redis_server.unix_url, prefix=each, enqueue_timeout=30) for each in ("shop", "asynq"))
+    for each in (app, other):
+        each.remote("t").delay()
+        queue = each.runtime.keys.queue("default")
+        redis_server.client.set(queue.unique_prefix + "x", "ghost", ex=600)
+        redis_server.client.set(queue.leader("forwarder"), "w")
+
+    repairs = Repairer(app, read_facts(app), look_again_s=0).work()
+
+    assert {each.subject for each in repairs} == {"shop:{default}:unique:x", "shop:taskq:{default}:leader:forwarder"}
+    assert len(plan(read_facts(other))) == 2
+    app.close()
+    other.close()
+
+
+def test_odd_names(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names that mean something in a pattern, and one whose keys begin as another queue's."""
+    monkeypatch.setattr("taskq_core.inspector.reconcile.LOOK_AGAIN_S", 0)
+    app = TaskQ(redis_server.unix_url, prefix="a*[b]?", enqueue_timeout=30)
+    for name in ("x*[y]", "d}:t:e"):
+        app.remote("t", queue=name).delay()
+        redis_server.client.set(app.runtime.keys.queue(name).unique_prefix + "x", "ghost", ex=600)
+
+    facts = read_facts(app)
+    Repairer(app, facts, look_again_s=0).work()
+
+    assert [(each.queue, str(each.kind)) for each in plan(facts)] == [("x*[y]", "leaked_lock")]
+    assert redis_server.client.exists(app.runtime.keys.queue("d}:t:e").unique_prefix + "x")
+    app.close()
+
+
+def test_a_full_store_is_repaired(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over its memory limit too: every script begins with a write that Redis never refuses."""
+    monkeypatch.setattr("taskq_core.inspector.reconcile.LOOK_AGAIN_S", 0)
+    with RedisServer(options={"maxmemory-policy": "noeviction"}) as server:
+        bench = Bench(server)
+        bench.raw.delete(bench.queue.pending)
+        bench.raw.set(lock(bench), "ghost", ex=600)
+        quarantine_hash(bench)
+        unlisted_set(bench)
+        server.command("CONFIG", "SET", "maxmemory", "1")
+
+        repairs = bench.repair()
+        bench.app.close()
+
+        assert [each for each in repairs if not each.is_done] == []
+        assert states(bench.broker) == HEALTHY
+        assert bench.raw.zrange(bench.queue.quarantine, 0, -1) == [b"odd"]
+
+
+def test_a_script_looks_at_a_bounded_number_of_keys(bench: Bench) -> None:
+    """However many there are, a call looks at about as many as it is told."""
+    bench.raw.mset({f"taskq:{{default}}:rcpt:{number}": "1:1" for number in range(5_000)})
+
+    found = bench.broker.run(ops.survey("taskq:*", count=100))
+
+    assert found.cursor != "0"
+    assert len(found.keys) < 1000
+
+
+def test_many_damaged_keys_are_repaired_in_batches(bench: Bench) -> None:
+    bench.raw.mset({lock(bench, str(number)): "ghost" for number in range(1_000)})
+
+    repairs = bench.repair()
+
+    assert len([each for each in repairs if each.is_done]) == 1_000
+    assert plan(bench.look()) == []

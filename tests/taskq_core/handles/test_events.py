@@ -1,0 +1,443 @@
+"""`handle.events()`: what happens to a task, to its end, whatever happens to messages and to Redis.
+
+A worker's side is played by the operations themselves, as our workers send them, or by writing as Go's workers do.
+"""
+
+import asyncio
+import itertools
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+
+from taskq_core import ConfigurationError, ResultTimeoutError, TaskContext, TaskEvent, TaskHandle, TaskQ, TaskState
+from taskq_core.broker import operations
+from taskq_core.broker.operations import Outcome, Settlement
+from taskq_core.execution.progress import encode_progress
+from taskq_core.handles import events
+from taskq_core.testing import adrain, capture
+from taskq_core.wire import completed_message, decode_message
+from tests.clock import Clock
+from tests.redis_server import RedisServer
+from tests.rows import rows
+from tests.taskq_core.worker.conftest import until
+
+PENDING, ACTIVE, RETRY, COMPLETED = TaskState.PENDING, TaskState.ACTIVE, TaskState.RETRY, TaskState.COMPLETED
+
+
+def told(event: TaskEvent) -> Any:
+    """State and amount done of an event."""
+    return event.state, None if event.progress is None else event.progress.done
+
+
+class Heard:
+    """Follows a task in the background, blocking or not, and keeps what it hears."""
+
+    def __init__(self, handle: TaskHandle[Any], *, is_async: bool, **options: Any) -> None:
+        self._handle = handle
+        self._options = options
+        self.events: list[TaskEvent] = []
+        self.task = asyncio.ensure_future(self._afollow() if is_async else asyncio.to_thread(self._follow))
+
+    def _follow(self) -> None:
+        for event in self._handle.events(**self._options):
+            self.events.append(event)
+
+    async def _afollow(self) -> None:
+        async for event in self._handle.events(**self._options):
+            self.events.append(event)
+
+    async def until(self, condition: Callable[["Heard"], object]) -> None:
+        await until(lambda: condition(self), "an event was told")
+
+    async def until_told(self, *expected: Any) -> None:
+        await self.until(lambda heard: told(heard.events[-1]) == expected if heard.events else False)
+
+    async def to_the_end(self) -> list[Any]:
+        await self.task
+        return [told(event) for event in self.events]
+
+
+class Application:
+    """A `TaskQ`, and a worker's operations on it."""
+
+    def __init__(self, taskq: TaskQ, server: RedisServer, *, is_async: bool) -> None:
+        self.taskq = taskq
+        self.server = server
+        self.is_async = is_async
+        self.keys = taskq.runtime.keys.queue("default")
+        self.task = taskq.remote("t", retention=60)
+        self.runs: dict[str, int] = {}  # the run of each task that was handed out
+
+    def follow(self, handle: TaskHandle[Any], **options: Any) -> Heard:
+        return Heard(handle, is_async=self.is_async, **options)
+
+    async def followed(self, handle: TaskHandle[Any], **options: Any) -> Heard:
+        """A follower that listens."""
+        heard = self.follow(handle, **options)
+        await heard.until(lambda _: self.server.client.hget(self.keys.task(handle.id), "taskq_wait") == b"2")
+        return heard
+
+    def run(self, operation: Any) -> Any:
+        return self.taskq.runtime.runner.run(operation, patience_s=30)
+
+    def dequeue(self) -> dict[str, bytes]:
+        call = time.monotonic_ns()
+        found = self.run(operations.dequeue(self.keys, owner="w", call=call, limit=200, lease_s=30))
+        self.runs.update((task_id, call) for task_id, _ in found.tasks)
+        return dict(found.tasks)
+
+    def progress(self, task_id: str, done: int) -> None:
+        fields = {operations.PROGRESS_FIELD: encode_progress(done, 10)}
+        assert self.run(operations.note(self.keys, task_id, fields, owner="w", run=self.runs[task_id]))
+
+    def settle(self, task_id: str, outcome: Outcome, message: bytes = b"", **facts: Any) -> None:
+        settlement = Settlement(task_id, outcome, self.runs[task_id], message, **facts)
+        assert self.run(operations.settle(self.keys, [settlement], owner="w")) == "1"
+
+    def complete(self, task_id: str, message: bytes) -> None:
+        done = completed_message(decode_message(message), completed_at_s=1)
+        self.settle(task_id, Outcome.COMPLETE, done, seconds=60, result=b"5")
+
+    def listeners(self) -> int:
+        return len(self.server.client.client_list(_type="pubsub"))
+
+
+@pytest.fixture(params=["blocking", "coroutine"])
+def is_async(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param == "coroutine")
+
+
+@pytest.fixture
+async def app(redis_server: RedisServer, is_async: bool) -> AsyncIterator[Application]:
+    taskq = TaskQ(redis_server.url, enqueue_timeout=30)
+    yield Application(taskq, redis_server, is_async=is_async)
+    await taskq.aclose()
+    await asyncio.to_thread(taskq.close)
+
+
+@pytest.fixture
+def no_polling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever follows looks again only when told."""
+    monkeypatch.setattr(events, "FIRST_LOOK_S", 1000.0)
+    monkeypatch.setattr(events, "LAST_LOOK_S", 1000.0)
+
+
+@pytest.fixture
+def only_polling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever follows looks again soon."""
+    monkeypatch.setattr(events, "LAST_LOOK_S", 0.05)
+
+
+pytestmark = pytest.mark.redis
+
+
+# --- what is told -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("no_polling")
+async def test_states_and_progress_are_told_to_the_end_without_polling(app: Application) -> None:
+    handle = await app.task.adelay()
+    heard = await app.followed(handle)
+
+    message = app.dequeue()[handle.id]
+    await heard.until_told(ACTIVE, None)
+    for done in (1, 2):
+        app.progress(handle.id, done)
+        await heard.until_told(ACTIVE, done)
+    app.settle(handle.id, Outcome.RETRY_UNCOUNTED, message)
+    await heard.until_told(RETRY, 2)
+    app.run(operations.act(app.keys, operations.Action.RUN, [handle.id]))  # says nothing: what comes next does
+    message = app.dequeue()[handle.id]
+    await heard.until_told(ACTIVE, 2)
+    app.settle(handle.id, Outcome.REQUEUE)
+    await heard.until_told(PENDING, 2)
+    message = app.dequeue()[handle.id]
+    await heard.until_told(ACTIVE, 2)
+    app.complete(handle.id, message)
+
+    assert (await heard.to_the_end())[-1] == (COMPLETED, 2)
+    last = heard.events[-1]
+    assert last.is_final
+    assert last.task is not None
+    assert last.task.result == b"5"
+    assert not any(event.is_final for event in heard.events[:-1])
+    ids = [event.id for event in heard.events]  # started twice within a millisecond, it says the same twice
+    assert all(one != other for one, other in itertools.pairwise(ids))
+
+
+@pytest.mark.usefixtures("no_polling")
+@pytest.mark.parametrize("outcome", [Outcome.DONE, Outcome.ARCHIVE])
+async def test_a_task_that_is_dropped_or_archived_ends_it_too(app: Application, outcome: Outcome) -> None:
+    handle = await app.task.adelay()
+    heard = await app.followed(handle)
+    message = app.dequeue()[handle.id]
+
+    app.settle(handle.id, outcome, message)
+
+    end = (TaskState.ARCHIVED, None) if outcome is Outcome.ARCHIVE else (None, None)
+    assert (await heard.to_the_end())[-1] == end
+    assert heard.events[-1].is_final
+
+
+@pytest.mark.usefixtures("no_polling")
+async def test_a_task_that_is_taken_back_from_a_dead_worker_is_told(app: Application) -> None:
+    handle = await app.task.adelay()
+    heard = await app.followed(handle)
+    message = app.dequeue()[handle.id]
+    await heard.until_told(ACTIVE, None)
+    app.server.client.zadd(app.keys.lease, {handle.id: 1})
+    (listed,) = app.run(operations.list_expired(app.keys, grace_s=30)).tasks
+
+    back = [operations.Recovery(listed, operations.Verdict.RETRY, message)]
+    assert app.run(operations.recover(app.keys, back, grace_s=30)) == "1"
+
+    await heard.until_told(RETRY, None)
+    await handle.acancel()
+    assert (await heard.to_the_end())[-1] == (None, None)
+
+
+@pytest.mark.usefixtures("only_polling")
+async def test_what_nobody_tells_is_found_by_looking(app: Application) -> None:
+    """Go's workers change a task without a word."""
+    handle = await app.task.adelay()
+    heard = await app.followed(handle)
+    client, key = app.server.client, app.keys.task(handle.id)
+
+    client.hset(key, "state", "active")
+    await heard.until_told(ACTIVE, None)
+    client.hset(key, "state", "completed")
+
+    assert await heard.to_the_end() == [(PENDING, None), (ACTIVE, None), (COMPLETED, None)]
+
+
+async def test_a_heartbeat_is_no_event(app: Application) -> None:
+    """Nor is anything else that is written to a task and says nothing about it."""
+    handle = await app.task.adelay()
+    app.dequeue()
+    stored = app.run(operations.look(app.keys, handle.id))
+    app.run(operations.extend_leases(app.keys, [(handle.id, app.runs[handle.id])], owner="w", lease_s=90))
+    app.run(operations.note(app.keys, handle.id, {operations.CURSOR_FIELD: b"{}"}, owner="w", run=app.runs[handle.id]))
+
+    again = app.run(operations.look(app.keys, handle.id, tell_changes=True))
+
+    assert again.score != stored.score
+    assert events.event_of(again).id == events.event_of(stored).id
+
+
+async def test_a_task_that_has_ended_or_is_gone_has_one_event(app: Application) -> None:
+    handle = await app.task.adelay()
+    for task_id, message in app.dequeue().items():
+        app.complete(task_id, message)
+
+    assert await app.follow(handle).to_the_end() == [(COMPLETED, None)]
+    assert app.server.client.hget(app.keys.task(handle.id), "taskq_wait") is None, "a single look writes nothing"
+
+    app.server.client.delete(app.keys.task(handle.id))
+    assert await app.follow(handle).to_the_end() == [(None, None)]
+
+
+async def test_a_task_that_waits_in_an_outbox_is_not_gone(app: Application) -> None:
+    handle = await app.task.using(task_id="late").adelay()
+    app.server.client.delete(app.keys.task("late"))
+    app.server.client.delete(app.keys.pending)
+    handle.is_late = True
+    heard = app.follow(handle)
+    await asyncio.sleep(0)
+
+    await app.task.using(task_id="late").adelay()
+    await heard.until_told(PENDING, None)
+    await handle.acancel()
+
+    assert await heard.to_the_end() == [(PENDING, None), (None, None)]
+
+
+# --- coming back ------------------------------------------------------------------------------------------------------
+
+
+async def test_who_comes_back_hears_what_is_new(app: Application) -> None:
+    handle = await app.task.adelay()
+    heard = await app.followed(handle)
+    await heard.until_told(PENDING, None)
+    seen = heard.events[-1].id
+    heard.task.cancel()
+    again = await app.followed(handle, after=seen)
+    assert again.events == []
+
+    for task_id, message in app.dequeue().items():
+        app.complete(task_id, message)
+
+    assert (await again.to_the_end())[-1] == (COMPLETED, None)
+    assert await app.follow(handle, after=again.events[-1].id).to_the_end() == [], "it has seen the end"
+    assert await app.follow(handle, after=seen).to_the_end() == [(COMPLETED, None)]
+    assert await app.follow(handle, after="no event at all").to_the_end() == [(COMPLETED, None)]
+
+
+# --- messages that are lost, and a Redis that is away -----------------------------------------------------------------
+
+
+async def test_no_end_is_missed_by_many_followers(app: Application) -> None:
+    """However what is looked at, listened to and published falls together."""
+    handles = list(await app.taskq.async_client.enqueue_many(app.task.s() for _ in range(60)))
+    followers = [app.follow(handle, timeout=60) for handle in handles[: 60 if app.is_async else 12]]
+
+    for task_id, message in app.dequeue().items():
+        app.complete(task_id, message)
+        await asyncio.sleep(0)
+
+    for follower in followers:
+        assert (await follower.to_the_end())[-1] == (COMPLETED, None)
+
+
+@pytest.mark.usefixtures("only_polling")
+async def test_subscriptions_that_are_cut_lose_no_end(app: Application) -> None:
+    handle = await app.task.adelay()
+    heard = await app.followed(handle)
+    message = app.dequeue()[handle.id]
+
+    for done in range(1, 4):
+        app.server.client.client_kill_filter(_type="pubsub")
+        app.progress(handle.id, done)
+        await heard.until_told(ACTIVE, done)
+    app.server.client.client_kill_filter(_type="pubsub")
+    app.complete(handle.id, message)
+
+    assert (await heard.to_the_end())[-1] == (COMPLETED, 3)
+
+
+async def test_a_task_that_does_not_end_in_time(app: Application, clock: Clock) -> None:
+    """However little of the time is left for the last look."""
+    handle = await app.task.adelay()
+    with pytest.raises(ResultTimeoutError, match=r"it has not ended within 0 s"):
+        await app.follow(handle, timeout=0).to_the_end()
+
+    heard = await app.followed(handle, timeout=60)
+    await clock.advance(55)
+    assert not heard.task.done()
+    await clock.advance(10)
+    with pytest.raises(ResultTimeoutError, match=r"it has not ended within 60 s"):
+        await heard.to_the_end()
+
+
+@rows("timeout", [-1, "soon", float("nan")])
+def test_a_time_that_is_none_is_refused_at_once(redis_server: RedisServer, timeout: Any) -> None:
+    handle = TaskQ(redis_server.url, enqueue_timeout=30).remote("t").delay()
+
+    with pytest.raises(ConfigurationError, match="timeout must be"):
+        handle.events(timeout=timeout)
+
+
+# --- what it costs ----------------------------------------------------------------------------------------------------
+
+
+async def test_leaving_early_leaves_no_connection(app: Application) -> None:
+    before = app.listeners()
+    handle = await app.task.adelay()
+    assert handle.id in app.dequeue()
+    app.progress(handle.id, 1)
+
+    def leave() -> None:
+        for number, _ in enumerate(handle.events()):
+            app.progress(handle.id, number + 2)
+            if number == 1:
+                break
+
+    async def aleave() -> None:
+        number = 0
+        async for _ in handle.events():
+            app.progress(handle.id, number + 2)
+            if number == 1:
+                break
+            number += 1
+
+    for _ in range(3):
+        await (aleave() if app.is_async else asyncio.to_thread(leave))
+    seen: list[TaskEvent] = []
+
+    async def follow_on() -> None:
+        async for event in handle.events(after="cancelled meanwhile"):
+            seen.append(event)  # noqa: PERF401 - also what came before it was cancelled
+
+    following = asyncio.create_task(follow_on())
+    await until(lambda: seen, "it follows")
+    following.cancel()
+    await asyncio.wait((following,))
+
+    await until(lambda: app.listeners() <= before, "the server has noticed that connections were closed")
+
+
+async def test_tasks_that_nobody_follows_publish_nothing(redis_server: RedisServer) -> None:
+    """Through a whole life with progress, retries and an end, in a real worker."""
+    taskq = TaskQ(redis_server.url, defaults={"retention": 60, "max_retry": 2, "retry_delay": 0}, enqueue_timeout=30)
+
+    @taskq.task(name="go")
+    async def go(context: TaskContext) -> None:
+        async for _ in context.iterate(range(3), every=1):
+            context.progress(1)
+        if context.attempt == 1:
+            raise ValueError
+
+    heard = redis_server.client.pubsub()
+    heard.psubscribe("*")
+    assert heard.get_message(timeout=60)
+    for _ in range(5):
+        await go.adelay()
+    await adrain(taskq, advance=60, raises=False)
+
+    redis_server.client.publish("end", "of it")
+    message = heard.get_message(timeout=60)
+    while message["data"] == b"":  # a worker that starts tries whether it may
+        message = heard.get_message(timeout=60)
+    assert message["channel"] == b"end", message
+    heard.close()
+    await taskq.aclose()
+    await asyncio.to_thread(taskq.close)
+
+
+async def test_a_real_worker_is_followed_from_the_first_to_the_last_item(app: Application) -> None:
+    steps: list[threading.Event] = [threading.Event() for _ in range(3)]
+
+    @app.taskq.task(name="go", retention=60)
+    def go(context: TaskContext) -> None:
+        for number in context.iterate(range(3)):
+            steps[number].wait(60)
+
+    handle = await go.adelay()
+    heard = await app.followed(handle)
+    draining = asyncio.create_task(adrain(app.taskq))
+    await heard.until_told(ACTIVE, 0)
+    steps[0].set()
+    await heard.until_told(ACTIVE, 1)
+    for step in steps:
+        step.set()
+    await draining
+
+    assert (await heard.to_the_end())[-1] == (COMPLETED, 3)
+
+
+# --- other stores -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def captured() -> Iterator[Any]:
+    taskq = TaskQ("redis://nobody:1", defaults={"retention": 60})
+    with capture(taskq) as tasks:
+        yield taskq, tasks
+
+
+async def test_it_works_in_a_capture(captured: Any) -> None:
+    taskq, tasks = captured
+
+    @taskq.task(name="go")
+    async def go(context: TaskContext) -> None:
+        context.progress(1, 2)
+
+    handle = await go.adelay()
+    assert told(await anext(aiter(handle.events()))) == (PENDING, None)
+    assert told(next(iter(handle.events()))) == (PENDING, None)
+    await tasks.arun()
+
+    assert [told(event) async for event in handle.events()] == [(COMPLETED, 1)]
+    assert [told(event) for event in handle.events()] == [(COMPLETED, 1)]

@@ -1,0 +1,91 @@
+"""The record of a task: what the message and its place in Redis say, in Python's types."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from taskq_core import TaskState
+from taskq_core.broker.operations import StoredTask
+from taskq_core.errors import WireFormatError
+from taskq_core.handles.records import task_info
+from taskq_core.wire import TaskMessage
+from tests.rows import rows
+
+WHEN = 1_900_000_000
+MOMENT = datetime.fromtimestamp(WHEN, tz=UTC)
+
+
+def stored(state: TaskState, *, score: int | None = None, result: bytes = b"", **fields: Any) -> StoredTask:
+    message = TaskMessage(**{"type": "t", "id": "id-1", "queue": "q", "payload": b"canary", **fields})
+    return StoredTask("id-1", state, message.SerializeToString(), result, score)
+
+
+def test_every_field_of_the_message() -> None:
+    info = task_info(
+        stored(
+            TaskState.COMPLETED,
+            score=WHEN,
+            result=b"5",
+            retry=3,
+            retried=2,
+            error_msg="it broke",
+            last_failed_at=WHEN,
+            timeout=60,
+            deadline=WHEN,
+            retention=120,
+            group_key="g",
+            completed_at=WHEN,
+            headers={"a": "b"},
+        )
+    )
+
+    assert (info.id, info.name, info.queue, info.state) == ("id-1", "t", "q", TaskState.COMPLETED)
+    assert (info.payload, info.result, info.headers) == (b"canary", b"5", {"a": "b"})
+    assert (info.max_retry, info.retried, info.last_error, info.last_failed_at) == (3, 2, "it broke", MOMENT)
+    assert (info.timeout, info.deadline, info.retention) == (timedelta(minutes=1), MOMENT, timedelta(minutes=2))
+    assert (info.group, info.completed_at, info.expires_at) == ("g", MOMENT, MOMENT)
+
+
+def test_nothing_set_is_none() -> None:
+    info = task_info(stored(TaskState.PENDING))
+
+    assert (info.timeout, info.deadline, info.retention) == (None, None, timedelta(0))
+    assert (info.last_failed_at, info.completed_at, info.group, info.last_error) == (None, None, "", "")
+
+
+@rows(
+    ("state", "attribute"),
+    [
+        (TaskState.SCHEDULED, "next_run_at"),
+        (TaskState.RETRY, "next_run_at"),
+        (TaskState.ACTIVE, "lease_expires_at"),
+        (TaskState.ARCHIVED, "archived_at"),
+        (TaskState.COMPLETED, "expires_at"),
+    ],
+)
+def test_what_the_score_means_depends_on_the_state(state: TaskState, attribute: str) -> None:
+    info = task_info(stored(state, score=WHEN))
+
+    names = ("next_run_at", "lease_expires_at", "archived_at", "expires_at")
+    assert {name: getattr(info, name) for name in names} == dict.fromkeys(names) | {attribute: MOMENT}
+
+
+def test_times_that_no_calendar_holds_are_left_out() -> None:
+    """A foreign producer may have written anything."""
+    info = task_info(
+        stored(TaskState.SCHEDULED, score=10**15, deadline=2**62, last_failed_at=-(2**62), timeout=2**62, retention=-5)
+    )
+
+    assert (info.next_run_at, info.deadline, info.last_failed_at) == (None, None, None)
+    assert info.timeout == timedelta(seconds=86_399_999_999_999)
+    assert info.retention == timedelta(0)
+
+
+def test_payload_and_result_are_not_shown() -> None:
+    assert "canary" not in repr(task_info(stored(TaskState.COMPLETED, result=b"canary")))
+
+
+def test_a_message_that_cannot_be_read_is_refused() -> None:
+    with pytest.raises(WireFormatError):
+        task_info(StoredTask("id", TaskState.PENDING, b"\xff\xff", b"", None))

@@ -1,0 +1,117 @@
+"""The server of a health port: what it answers, and what it survives."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from taskq_core.service import port
+from taskq_core.service.health import HealthServer
+from tests.clock import Clock
+from tests.probing import exchange, get
+from tests.rows import rows
+from tests.taskq_core.worker.conftest import until
+
+
+class Well:
+    def report(self) -> tuple[bool, dict[str, Any]]:
+        return True, {"status": "ready"}
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[HealthServer]:
+    server = HealthServer(Well(), "127.0.0.1", 0)
+    await server.start()
+    yield server
+    await server.close()
+
+
+async def test_answers(server: HealthServer) -> None:
+    assert await get(server.port, "/livez") == (200, {"status": "alive"})
+    assert (await get(server.port, "/readyz?verbose"))[0] == 200
+    assert await get(server.port, "/") == (404, {"error": "there are /livez and /readyz"})
+
+
+@pytest.mark.parametrize(("path", "status"), [("/readyz", b"200 OK"), ("/", b"404 Not Found")])
+async def test_head_has_no_body(server: HealthServer, path: str, status: bytes) -> None:
+    answer = await exchange(server.port, f"HEAD {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+
+    assert answer.startswith(b"HTTP/1.1 " + status + b"\r\n")
+    assert answer.endswith(b"\r\n\r\n")
+
+
+async def test_other_methods_are_refused(server: HealthServer) -> None:
+    answer = await exchange(server.port, b"POST /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+
+    assert answer.startswith(b"HTTP/1.1 405 Method Not Allowed\r\n")
+    assert b"\r\nAllow: GET, HEAD\r\n" in answer
+
+
+@rows(
+    ("data", "status"),
+    [
+        (b"\x16\x03\x01\x02\x00\r\n\r\n", b"400"),
+        (b"GET /livez\r\n\r\n", b"400"),
+        (b"GET  /livez HTTP/1.1\r\n\r\n", b"400"),
+        (b"PRI * HTTP/2.0\r\n\r\n", b"400"),
+        (b"\r\n\r\n", b"400"),
+        (b"GET /livez HTTP/1.0\r\n\r\n", b"200"),
+    ],
+)
+async def test_odd_requests(server: HealthServer, data: bytes, status: bytes) -> None:
+    answer = await exchange(server.port, data)
+
+    assert answer.split()[1] == status
+    assert (await get(server.port, "/livez"))[0] == 200
+
+
+async def test_a_large_request_is_refused(server: HealthServer) -> None:
+    answer = await exchange(server.port, b"GET /livez HTTP/1.1\r\nX: " + b"x" * 100_000)
+
+    assert answer == b"" or answer.split()[1] == b"431"
+    assert (await get(server.port, "/livez"))[0] == 200
+
+
+async def test_slow_clients_are_dropped(clock: Clock, server: HealthServer) -> None:
+    """They end after a while, and hold nobody up meanwhile."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(b"GET /livez HT")
+    await until(lambda: server._clients, "it is connected")
+    assert (await get(server.port, "/livez"))[0] == 200
+
+    await clock.advance(port.REQUEST_S + 1)
+
+    assert await reader.read() == b""
+    writer.close()
+
+
+async def test_a_client_that_goes_away(server: HealthServer) -> None:
+    for data in (b"", b"GET /li"):
+        _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(data)
+        writer.close()
+
+    assert (await get(server.port, "/livez"))[0] == 200
+
+
+async def test_connections_are_limited(server: HealthServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(port, "CONNECTIONS_MAX", 2)
+    held = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(2)]
+    await until(lambda: len(server._clients) == 2, "both are open")
+
+    assert await exchange(server.port, b"GET /livez HTTP/1.1\r\n\r\n") == b""
+    for _, writer in held:
+        writer.close()
+    await until(lambda: not server._clients, "both are closed")
+    assert (await get(server.port, "/livez"))[0] == 200
+
+
+async def test_what_is_open_ends_with_the_server(server: HealthServer) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    await until(lambda: server._clients, "it is open")
+
+    await server.close()
+
+    assert await reader.read() == b""
+    writer.close()

@@ -1,0 +1,111 @@
+"""A service goes on, whatever one pass of it meets."""
+
+import asyncio
+import contextlib
+import logging
+
+import pytest
+
+from taskq_core.errors import BrokerUnavailableError
+from taskq_core.service import loop as service
+from taskq_core.service.loop import serve
+from tests.clock import Clock
+from tests.logged import logged_here
+
+
+@pytest.fixture(autouse=True)
+def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "LONGEST_PAUSE_S", 0.0)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ValueError("broken"), "watcher failed; trying again"),
+        (BrokerUnavailableError("no answer"), "watcher: no answer; trying again"),
+        (asyncio.CancelledError(), "watcher failed; trying again"),  # of something it waited for
+    ],
+)
+async def test_it_goes_on_after_what_a_pass_raises(
+    error: BaseException, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    passes = 0
+    went_on = asyncio.Event()
+
+    async def work() -> float:
+        nonlocal passes
+        passes += 1
+        if passes == 1:
+            raise error
+        went_on.set()
+        return 0.0
+
+    running = asyncio.create_task(serve("watcher", work))
+    await asyncio.wait((running, asyncio.create_task(went_on.wait())), return_when=asyncio.FIRST_COMPLETED, timeout=60)
+
+    assert went_on.is_set()
+    assert told in caplog.text
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_it_ends_when_it_is_cancelled(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    began = asyncio.Event()
+
+    async def work() -> float:
+        began.set()
+        await asyncio.Event().wait()
+        return 0.0
+
+    running = asyncio.create_task(serve("watcher", work))
+    await began.wait()
+    running.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert logged_here(caplog) == []
+
+
+async def test_it_ends_when_it_is_told_to_though_what_it_waited_for_swallowed_that() -> None:
+    waiting = asyncio.Event()
+
+    async def work() -> float:
+        waiting.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return 0.0
+
+    running = asyncio.create_task(serve("watcher", work))
+    await waiting.wait()
+
+    running.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(running, 60)
+
+
+async def test_it_goes_on_though_there_is_no_memory_to_tell_of_a_failure(
+    monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    went_on = asyncio.Event()
+    passes = 0
+
+    def no_memory(*words: object) -> None:
+        raise MemoryError
+
+    async def work() -> float:
+        nonlocal passes
+        passes += 1
+        if passes == 1:
+            raise ValueError
+        went_on.set()
+        return 3600.0
+
+    monkeypatch.setattr(service.logger, "exception", no_memory)
+    running = asyncio.create_task(serve("watcher", work))
+
+    await clock.advance(2)
+
+    assert went_on.is_set()
+    running.cancel()

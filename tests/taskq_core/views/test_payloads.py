@@ -1,0 +1,17 @@
+"""Payloads as they are shown: laid out, as long as that makes them no monsters."""
+
+import json
+
+from taskq_core.views.payloads import LAID_OUT_BYTES, as_text
+
+
+def test_json_is_laid_out() -> None:
+    assert as_text(b'{"a":[1,2]}') == json.dumps({"a": [1, 2]}, indent=2)
+
+
+def test_what_is_nested_deeply_stays_as_it_is() -> None:
+    """Laid out it would take hundreds of times its size."""
+    payload = b"[" * 400 + b"1," * 32_000 + b"1" + b"]" * 400
+
+    assert as_text(payload) == payload.decode()
+    assert len(payload) < LAID_OUT_BYTES

@@ -1,0 +1,262 @@
+"""Tasks, as an operator lists, searches and selects them."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+import pytest
+
+from taskq_core import ConfigurationError, TaskQ, TaskState
+from taskq_core.inspector import ALLOWED_STATES, Inspector, QueueInfo, TaskAction, TaskRef
+from taskq_core.views import TaskFilter
+from taskq_core.views.tasks import SELECTED_MAX, search_tasks
+from taskq_core.wire import build_message, encode_message
+from tests.redis_server import RedisServer
+from tests.rows import rows
+from tests.taskq_core.views.conftest import Ask
+
+pytestmark = pytest.mark.redis
+
+
+@pytest.fixture
+def infos(app: TaskQ) -> Callable[[], list[QueueInfo]]:
+    """How the queues stand now."""
+    return Inspector(app).queue_infos
+
+
+def store(
+    redis_server: RedisServer,
+    *task_ids: str,
+    queue: str = "default",
+    state: str = "archived",
+    score: int = 1_600_000_000,
+    **fields: Any,
+) -> None:
+    """Store tasks of one state, as any producer and worker leave them."""
+    pipeline = redis_server.client.pipeline()
+    prefix = f"asynq:{{{queue}}}:"
+    for task_id in task_ids:
+        message = build_message(id=task_id, queue=queue, **{"type": "t", "payload": b"", **fields})
+        pipeline.hset(f"{prefix}t:{task_id}", mapping={"msg": encode_message(message), "state": state})
+        if state in ("pending", "active"):
+            pipeline.rpush(prefix + state, task_id)
+        else:
+            pipeline.zadd(prefix + state, {task_id: score})
+    pipeline.sadd("asynq:queues", queue)
+    pipeline.execute()
+
+
+def ids(tasks: Any) -> list[str]:
+    return [task.id for task in tasks]
+
+
+async def test_a_list_goes_by_queue_and_state(ask: Ask, redis_server: RedisServer, infos: Any) -> None:
+    store(redis_server, "a", "b")
+    store(redis_server, "c", queue="low")
+    store(redis_server, "d", state="pending", queue="low")
+
+    async def listed(skip: int = 0, count: int = 10, **wanted: Any) -> list[str]:
+        return ids(await ask("tasks", infos(), TaskFilter(**wanted), skip=skip, count=count))
+
+    assert await listed() == ["d", "a", "b", "c"]
+    assert await listed(skip=1, count=2) == ["a", "b"]
+    assert await listed(queue="low") == ["d", "c"]
+    assert await listed(state=TaskState.ARCHIVED, queue="default") == ["a", "b"]
+    assert await listed(queue="none such") == await listed(count=0) == await listed(skip=9) == []
+    with pytest.raises(ConfigurationError, match="looks inside"):
+        await listed(text="a")
+
+
+async def test_a_search_looks_at_id_payload_error_type_and_age(ask: Ask, redis_server: RedisServer, infos: Any) -> None:
+    now: Any = redis_server.client.time()
+    store(redis_server, "order-1", type="shop:ship", payload=b'{"to": "a@b.c"}', score=now[0] - 7200)
+    store(redis_server, "order-2", type="shop:ship", error_msg="SMTP timed out", score=now[0] - 60)
+    store(redis_server, "x-3", type="shop:pay", queue="low", payload=b"\xff timed")
+    store(redis_server, "x-4", state="active")
+
+    async def found(**wanted: Any) -> list[str]:
+        search = await ask("search_tasks", infos(), TaskFilter(**wanted))
+        assert (search.total, search.cursor) == (4 if not wanted.get("queue") else 3, None)
+        return ids(search.tasks)
+
+    assert await found(text="order-") == ["order-1", "order-2"]
+    assert await found(text="a@b.c") == ["order-1"]
+    assert await found(text="timed") == ["order-2", "x-3"]
+    assert await found(name="shop:pay") == ["x-3"]
+    assert await found(name="shop:") == []
+    assert await found(text="timed", name="shop:ship") == ["order-2"]
+    assert await found(newer_than=timedelta(hours=1)) == ["order-2"]
+    assert await found(older_than=timedelta(hours=1), queue="default") == ["order-1"]
+
+
+async def test_a_whole_id_finds_its_tasks_and_reads_no_other(ask: Ask, redis_server: RedisServer, infos: Any) -> None:
+    store(redis_server, *(f"order-1{number}" for number in range(200)))
+    store(redis_server, "order-1")
+    store(redis_server, "order-1", queue="low", state="retry")
+
+    search = await ask("search_tasks", infos(), TaskFilter(text="order-1"))
+    in_low = await ask("search_tasks", infos(), TaskFilter(text="order-1", queue="low", older_than=timedelta(1)))
+    waiting = await ask("search_tasks", infos(), TaskFilter(text="order-1", state=TaskState.SCHEDULED))
+
+    assert [(task.queue, task.id) for task in search.tasks] == [("default", "order-1"), ("low", "order-1")]
+    assert search.scanned == 2
+    assert ids(in_low.tasks) == ["order-1"]
+    assert ids(waiting.tasks) == []
+
+
+async def test_a_search_says_how_far_it_got_and_is_carried_on(ask: Ask, redis_server: RedisServer, infos: Any) -> None:
+    store(redis_server, *(f"a{number:03}" for number in range(150)), state="pending")
+    store(redis_server, *(f"b{number:03}" for number in range(150)), queue="low")
+    store(redis_server, *(f"c{number:03}" for number in range(50)), queue="low", state="completed")
+    wanted, seen, steps, cursor = TaskFilter(text="0"), [], 0, None
+
+    while True:
+        search = await ask("search_tasks", infos(), wanted, scan=40, cursor=cursor)
+        assert search.scanned <= 40
+        assert search.total == 350
+        seen += ids(search.tasks)
+        steps, cursor = steps + 1, search.cursor
+        if cursor is None:
+            break
+
+    assert len(seen) == len(set(seen))
+    assert sorted(seen) == sorted(
+        f"{letter}{number:03}"
+        for letter, count in (("a", 150), ("b", 150), ("c", 50))
+        for number in range(count)
+        if "0" in f"{number:03}"
+    )
+    assert steps == 9
+
+
+async def test_a_search_of_large_tasks_ends_after_so_many_bytes(
+    ask: Ask, app: TaskQ, redis_server: RedisServer, infos: Any
+) -> None:
+    """So that ten thousand large ones do not fill the memory of a web server."""
+    store(redis_server, *(f"{number:03}" for number in range(40)), payload=b"x" * 100_000)
+    store(redis_server, "a", queue="low")
+    counted = infos()
+
+    first = Inspector(app).follow(
+        partial(search_tasks, infos=counted, wanted=TaskFilter(text="x"), max_bytes=2_000_000)
+    )
+    rest = Inspector(app).follow(partial(search_tasks, infos=counted, wanted=TaskFilter(text="x"), cursor=first.cursor))
+
+    assert 20 <= first.scanned < 40
+    assert first.scanned + rest.scanned == 41
+    assert rest.cursor is None
+
+
+async def test_a_search_goes_on_after_a_queue_that_has_emptied(ask: Ask, redis_server: RedisServer, infos: Any) -> None:
+    store(redis_server, "a1", "a2")
+    store(redis_server, "b1", queue="low")
+    first = await ask("search_tasks", infos(), TaskFilter(text="1"), scan=1)
+
+    redis_server.client.delete("asynq:{default}:archived")
+    second = await ask("search_tasks", infos(), TaskFilter(text="1"), cursor=first.cursor)
+
+    assert ids(first.tasks) == ["a1"]
+    assert ids(second.tasks) == ["b1"]
+
+
+@rows(
+    "cursor",
+    ["", "x", "archived", "archived/zz/", "nowhere/64/", "aggregating/64/", "archived/64656661756c74/x", "a/b/c"],
+)
+async def test_a_foreign_cursor_is_refused(ask: Ask, redis_server: RedisServer, infos: Any, cursor: str) -> None:
+    store(redis_server, "a1")
+
+    with pytest.raises(ConfigurationError, match="cursor must come from a search"):
+        await ask("search_tasks", infos(), TaskFilter(text="nothing"), cursor=cursor)
+
+
+async def test_a_task_that_cannot_be_read_is_found_by_its_id_and_bytes(
+    ask: Ask, redis_server: RedisServer, infos: Any
+) -> None:
+    store(redis_server, "broken")
+    redis_server.client.hset("asynq:{default}:t:broken", "msg", b"\xff\xffgarbage")
+
+    for text in ("broken", "rok", "garb"):
+        assert ids((await ask("search_tasks", infos(), TaskFilter(text=text))).tasks) == ["broken"]
+    assert ids((await ask("search_tasks", infos(), TaskFilter(text="garb", name="t"))).tasks) == []
+
+
+async def test_a_task_whose_message_names_another_is_itself(ask: Ask, redis_server: RedisServer, infos: Any) -> None:
+    """Or who deletes it would delete the other."""
+    store(redis_server, "other", queue="low")
+    store(redis_server, "liar", payload=b"lie")
+    message = build_message(id="other", queue="low", type="t", payload=b"lie")
+    redis_server.client.hset("asynq:{default}:t:liar", "msg", encode_message(message))
+
+    listed = await ask("tasks", infos(), TaskFilter(queue="default"))
+    searched = await ask("search_tasks", infos(), TaskFilter(text="lie"))
+    selected = await ask("select_tasks", infos(), TaskFilter(text="lie"), states=[TaskState.ARCHIVED])
+
+    assert [(task.queue, task.id) for task in (*listed, *searched.tasks)] == [("default", "liar")] * 2
+    assert selected.tasks == [TaskRef("default", "liar", TaskState.ARCHIVED)]
+
+
+async def test_all_that_match_are_selected_with_the_state_they_are_in(
+    ask: Ask, redis_server: RedisServer, infos: Any
+) -> None:
+    store(redis_server, "a", "b", type="shop:ship")
+    store(redis_server, "c", queue="low", state="retry")
+    store(redis_server, "d", state="active", type="shop:ship")
+
+    async def select(action: TaskAction, **wanted: Any) -> Any:
+        return await ask("select_tasks", infos(), TaskFilter(**wanted), states=ALLOWED_STATES[action])
+
+    all_of_them = await select(TaskAction.RUN)
+    shipped = await select(TaskAction.DELETE, name="shop:ship")
+    running = await select(TaskAction.CANCEL)
+
+    archived = [TaskRef("default", each, TaskState.ARCHIVED) for each in "ab"]
+    assert all_of_them.tasks == [TaskRef("low", "c", TaskState.RETRY), *archived]
+    assert all_of_them.refused == {TaskState.ACTIVE: 1}
+    assert all_of_them.is_complete
+    assert sorted(shipped.tasks, key=lambda task: task.id) == archived
+    assert shipped.refused == {TaskState.ACTIVE: 1}
+    assert [task.id for task in running.tasks] == ["d"]
+    assert running.refused == {TaskState.RETRY: 1, TaskState.ARCHIVED: 2}
+
+
+async def test_no_more_are_selected_at_once_than_bounds_allow(ask: Ask, redis_server: RedisServer, infos: Any) -> None:
+    for start in range(0, SELECTED_MAX + 1, 1000):
+        store(redis_server, *(f"{number:06}" for number in range(start, min(start + 1000, SELECTED_MAX + 1))))
+
+    selection = await ask("select_tasks", infos(), TaskFilter(), states=[TaskState.ARCHIVED])
+
+    assert len({task.id for task in selection.tasks}) == SELECTED_MAX
+    assert not selection.is_complete
+
+
+async def test_of_tasks_that_are_pending_those_next_to_run_are_selected(
+    ask: Ask, redis_server: RedisServer, infos: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taskq_core.views.tasks.SELECTED_MAX", 3)
+    store(redis_server, *"abcde", state="pending")  # the one at the end is next
+
+    selection = await ask("select_tasks", infos(), TaskFilter(), states=[TaskState.PENDING])
+    found = await ask("select_tasks", infos(), TaskFilter(name="t"), states=[TaskState.PENDING])
+
+    assert [task.id for task in selection.tasks] == ["e", "d", "c"]
+    assert not selection.is_complete
+    assert [task.id for task in found.tasks] == ["e", "d", "c", "b", "a"]
+
+
+async def test_a_page_and_a_search_ask_no_more_of_redis_however_many_tasks_there_are(
+    redis_server: RedisServer, commands_of: Any, infos: Any
+) -> None:
+    async def costs() -> tuple[int, int]:
+        counted = infos()
+        page = await commands_of("tasks", counted, TaskFilter(), skip=20, count=20)
+        return page, await commands_of("search_tasks", counted, TaskFilter(text="nothing"), scan=100)
+
+    store(redis_server, *(f"{number:06}" for number in range(110)))
+    await costs()  # connects, and brings the scripts along
+    few = await costs()
+    store(redis_server, *(f"{number:06}" for number in range(110, 3000)))
+    many = await costs()
+
+    assert few == many

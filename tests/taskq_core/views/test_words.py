@@ -1,0 +1,74 @@
+"""What is said of tasks and workflows, in the singular and the plural."""
+
+from collections import Counter
+from datetime import UTC, datetime
+
+from taskq_core.errors import BrokerUnavailableError
+from taskq_core.inspector import ActionReport, Skip, TaskAction, TaskRef
+from taskq_core.views.words import actions_for, cancelled, outcome, question, retried, step_stands
+from taskq_core.wire import TaskState
+from taskq_core.workflow import StepInfo, StepState, WorkflowInfo, WorkflowState
+from tests.rows import rows
+
+
+def test_a_question_names_what_is_meant() -> None:
+    assert question(TaskAction.DELETE, "3 tasks", 3) == "Delete 3 tasks? They will not run any more."
+    assert question(TaskAction.CANCEL, "the task “a”", 1) == "Ask the worker of the task “a” to cancel it?"
+
+
+def test_what_was_done_and_skipped_is_told_with_the_reasons() -> None:
+    report = ActionReport(
+        done=[TaskRef("mail", "a"), TaskRef("mail", "b")],
+        skipped=Counter({(Skip.CHANGED, "active"): 1, (Skip.GONE, ""): 2}),
+    )
+
+    level, text = outcome(TaskAction.RUN, report)
+
+    assert level == "warning"
+    assert text == "2 tasks run now. Skipped: 1 is active by now; 2 are not there (any more)."
+
+
+def test_a_failure_on_the_way_is_told_with_what_was_left() -> None:
+    report = ActionReport(failure=BrokerUnavailableError("away"), untouched=1200)
+
+    assert outcome(TaskAction.ARCHIVE, report) == (
+        "error",
+        "Redis failed on the way, and 1,200 were not gone through.",
+    )
+
+
+@rows(
+    ("state", "actions"),
+    [
+        (TaskState.ACTIVE, ["cancel"]),
+        (TaskState.PENDING, ["retry", "archive", "move", "delete"]),
+        (TaskState.ARCHIVED, ["run", "retry", "move", "delete"]),
+    ],
+)
+def test_what_can_be_done_depends_on_the_state(state: TaskState, actions: list[str]) -> None:
+    assert [str(action) for action, _ in actions_for(state)] == actions
+
+
+def test_a_group_tells_how_many_members_have_ended() -> None:
+    facts = {"name": "g", "task": "t", "queue": "", "task_id": "", "after": {}, "is_callback": False}
+    step = StepInfo(**facts, ended_at=None, error="", state=StepState.STARTED, members=1200, succeeded=7, failed=1)  # type: ignore[arg-type]
+
+    assert step_stands(step) == "started 8/1,200, 1 failed"
+
+
+def test_what_became_of_a_workflow() -> None:
+    info = WorkflowInfo(
+        id="w1",
+        queue="mail",
+        name="order",
+        state=WorkflowState.FAILED,
+        created_at=datetime.now(UTC),
+        ended_at=None,
+        total=3,
+        counts={},
+    )
+
+    assert cancelled(info, is_done=False) == "The workflow “order” (w1) had ended already."
+    assert retried(info, 1) == "Of the workflow “order” (w1) 1 step runs again."
+    assert retried(info, 2) == "Of the workflow “order” (w1) 2 steps run again."
+    assert retried(info, 0) == "Nothing of the workflow “order” (w1) is there to run again."

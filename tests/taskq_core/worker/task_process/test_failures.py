@@ -1,0 +1,152 @@
+"""What a function raised in another process, as it comes back."""
+
+import pytest
+
+from taskq_core import Discard, Retry, SkipRetry, Snooze
+from taskq_core.handles.attempts import traceback_text
+from taskq_core.worker.task_process.failures import decode_failure, encode_failure
+
+
+class Sealed(Exception):  # noqa: N818 - it is no error of this project
+    """Refuses to have subclasses."""
+
+    def __init_subclass__(cls) -> None:
+        raise TypeError("sealed")
+
+
+def back(error: BaseException) -> BaseException:
+    return decode_failure(encode_failure(error))
+
+
+def test_class_and_text_are_what_they_were(subtests: pytest.Subtests) -> None:
+    for error in [
+        ValueError("no"),
+        KeyError("k"),
+        FileNotFoundError(2, "not there", "/x"),
+        SystemExit(3),
+        UnicodeDecodeError("utf-8", b"x", 0, 1, "bad"),
+        MemoryError(),
+    ]:
+        with subtests.test(error=error):
+            again = back(error)
+
+            assert isinstance(again, type(error))
+            assert (type(again).__name__, str(again)) == (type(error).__name__, str(error))
+
+
+def test_of_a_class_with_rules_of_its_own_the_name_and_the_text_come_back(subtests: pytest.Subtests) -> None:
+    for error in [Sealed("no"), ExceptionGroup("two", [ValueError(1)])]:
+        with subtests.test(error=error):
+            again = back(error)
+
+            assert (type(again).__name__, str(again)) == (type(error).__name__, str(error))
+
+
+def test_a_class_that_is_not_loaded_here_is_not_imported() -> None:
+    local = type("OddError", (Exception,), {"__module__": "no.such.module"})
+
+    again = back(local("a text"))
+
+    assert (type(again).__module__, type(again).__name__, str(again)) == ("no.such.module", "OddError", "a text")
+
+
+class ManyError(ExceptionGroup[Exception]):
+    """A group of a class of its own."""
+
+
+def test_a_group_comes_back_as_one() -> None:
+    """With its members, in groups too; its class is told apart, and its traceback is told once."""
+    inner = ManyError("inner", [KeyError("k"), OSError(2, "gone")])
+    try:
+        raise ExceptionGroup("outer", [ValueError("v"), inner])
+    except ExceptionGroup as error:
+        again = back(error)
+
+    assert isinstance(again, ExceptionGroup)
+    assert (again.message, str(again)) == ("outer", "outer (2 sub-exceptions)")
+    assert [type(each).__name__ for each in again.exceptions] == ["ValueError", "ManyError"]
+    assert isinstance(again.exceptions[1], ManyError)
+    assert str(again.exceptions[1].exceptions[1]) == "[Errno 2] gone"
+    lost, rest = again.split(OSError)
+    assert lost is not None
+    assert rest is not None
+    assert traceback_text(again).count("In its own process") == 1
+
+
+def test_a_group_that_ends_its_process_comes_back_as_one() -> None:
+    again = back(BaseExceptionGroup("two", [SystemExit(3), ValueError("v")]))
+
+    assert isinstance(again, BaseExceptionGroup)
+    assert [type(each).__name__ for each in again.exceptions] == ["SystemExit", "ValueError"]
+
+
+def test_of_a_large_group_some_members_come_along() -> None:
+    again = back(ExceptionGroup("many", [ValueError(str(number)) for number in range(1000)]))
+
+    assert isinstance(again, ExceptionGroup)
+    assert 1 < len(again.exceptions) < 100
+    assert str(again) == "many (1000 sub-exceptions)"
+
+
+def test_its_traceback_is_a_note() -> None:
+    try:
+        raise ValueError("here")
+    except ValueError as error:
+        again = back(error)
+
+    assert 'raise ValueError("here")' in again.__notes__[0]
+
+
+def test_causes_come_along_so_far() -> None:
+    error: Exception = ValueError("0")
+    for number in range(1, 9):
+        above = ValueError(str(number))
+        above.__cause__ = error
+        error = above
+
+    texts: list[str] = []
+    again: BaseException | None = back(error)
+    while again is not None:
+        texts.append(str(again))
+        again = again.__cause__
+
+    assert texts == ["8", "7", "6", "5"]
+
+
+def test_what_led_to_it_is_shown_as_it_would_be_there() -> None:
+    """What an author hides with `from None` may be a secret. It steers all the same, as behind a `Retry`."""
+
+    def raised(how: str) -> Exception:
+        try:
+            try:
+                raise KeyError("secret")
+            except KeyError as error:
+                if how == "from it":
+                    raise ValueError("no") from error
+                if how == "from None":
+                    raise ValueError("no") from None
+                raise ValueError("no")  # noqa: B904 - its context is what this is about
+        except ValueError as error:
+            return error
+
+    for how in ("from it", "from None", "by itself"):
+        error, again = raised(how), back(raised(how))
+        assert (str(again.__cause__), again.__suppress_context__) == (str(error.__cause__), error.__suppress_context__)
+        assert ("secret" in traceback_text(again)) == ("secret" in traceback_text(error)) == (how != "from None")
+        assert isinstance(again.__cause__ or again.__context__, KeyError), how
+
+
+def test_what_steers_the_queue_steers_it_still() -> None:
+    again = [back(each) for each in (Retry(), Retry(after=5), Snooze(7.5), SkipRetry("enough"), Discard())]
+
+    assert [type(each) for each in again] == [Retry, Retry, Snooze, SkipRetry, Discard]
+    assert [getattr(each, "after", None) for each in again] == [None, 5, 7.5, None, None]
+    assert getattr(again[3], "reason", "") == "enough"
+
+
+def test_an_error_that_cannot_be_read_is_told_all_the_same() -> None:
+    class BrokenError(ValueError):
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    assert str(back(BrokenError())) == "(its text cannot be read)"
