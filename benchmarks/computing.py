@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from taskq_core import TaskQ
-from taskq_core.broker.operations import count_tasks
+from taskq_core.broker.operations.views import count_tasks
 
 taskq = TaskQ.from_env()
 

@@ -12,8 +12,8 @@ import uvloop
 
 from benchmarks.raw import QUEUE, batches
 from benchmarks.scenarios import app, calls
-from taskq_core.broker import operations
-from taskq_core.broker.operations import ReceiptLane
+from taskq_core.broker.operations import new_tasks
+from taskq_core.broker.operations.new_tasks import ReceiptLane
 
 Figures = dict[str, float]
 SLICES = 10
@@ -23,7 +23,7 @@ SLICES = 10
 def _bare_calls(count: int) -> list[tuple[Any, ...]]:
     """Return the words behind EVALSHA of so many enqueues, each with an id and a message of its own."""
     lane = ReceiptLane("bare")
-    return [operations.enqueue(QUEUE, tasks, lane).command()[1:] for tasks in batches(count, 1)]
+    return [new_tasks.enqueue(QUEUE, tasks, lane).command()[1:] for tasks in batches(count, 1)]
 
 
 def beside_bare(url: str, *, count: int) -> Figures:

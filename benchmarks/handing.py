@@ -15,8 +15,8 @@ import redis.asyncio
 import uvloop
 
 from benchmarks.raw import QUEUE, Pipe, batches
-from taskq_core.broker import operations
-from taskq_core.broker.operations import ReceiptLane
+from taskq_core.broker.operations import new_tasks, runs, services
+from taskq_core.broker.operations.new_tasks import ReceiptLane
 
 Figures = dict[str, float]
 LIST = "handed"
@@ -67,7 +67,7 @@ def scripts_latency(url: str, *, per_s: int, seconds: int) -> Figures:
     with _taker("script_taker", url, str(count)) as process:
         pipe = Pipe(url)
         lane = ReceiptLane("raw")
-        sends = [operations.enqueue(QUEUE, tasks, lane) for tasks in calls]
+        sends = [new_tasks.enqueue(QUEUE, tasks, lane) for tasks in calls]
         pipe.load(sends[0])
         sent_ns: dict[str, int] = {}
         started = time.perf_counter()
@@ -105,13 +105,13 @@ def _figures(delays: list[float], count: int) -> Figures:
 def script_taker(url: str, count: str) -> None:
     """The other process of `scripts_latency`: prints a line when it waits, and in the end when it took each task."""
     pipe = Pipe(url)
-    ask = operations.dequeue(QUEUE, owner="raw", call=0, limit=2, lease_s=30)
+    ask = runs.dequeue(QUEUE, owner="raw", call=0, limit=2, lease_s=30)
     pipe.load(ask)
-    wait = operations.wait_for_wake([QUEUE.wake], timeout_s=10.0)
+    wait = services.wait_for_wake([QUEUE.wake], timeout_s=10.0)
     taken_ns: dict[str, int] = {}
     print("ready", flush=True)
     while len(taken_ns) < int(count):
-        ask = operations.dequeue(QUEUE, owner="raw", call=len(taken_ns) + 1, limit=2, lease_s=30)
+        ask = runs.dequeue(QUEUE, owner="raw", call=len(taken_ns) + 1, limit=2, lease_s=30)
         pipe.send(wait)
         pipe.send(ask)
         if pipe.receive() is None:

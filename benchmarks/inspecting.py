@@ -13,7 +13,7 @@ from typing import Any
 import redis
 
 from taskq_core import TaskQ, TaskState
-from taskq_core.broker.operations import Operation
+from taskq_core.broker.operations.operation import Operation
 from taskq_core.inspector import Inspector
 from taskq_core.wire import build_message, encode_message
 

@@ -10,9 +10,10 @@ from urllib.parse import urlsplit
 
 import hiredis
 
-from taskq_core.broker import operations
 from taskq_core.broker.failures import pack
-from taskq_core.broker.operations import NewTask, ReceiptLane
+from taskq_core.broker.operations import new_tasks, runs
+from taskq_core.broker.operations import operation as operation_ops
+from taskq_core.broker.operations.new_tasks import NewTask, ReceiptLane
 from taskq_core.wire import Keys, MessageTemplate, encode_headers
 from taskq_core.wire.ids import new_task_id
 
@@ -32,11 +33,11 @@ class Pipe:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._reader = hiredis.Reader()
 
-    def send(self, operation: operations.Operation[Any]) -> None:
+    def send(self, operation: operation_ops.Operation[Any]) -> None:
         """Write a command."""
         self._socket.sendall(pack(operation.command()))
 
-    def load(self, operation: operations.Operation[Any]) -> None:
+    def load(self, operation: operation_ops.Operation[Any]) -> None:
         """Let the server know the script."""
         assert operation.script is not None
         self._socket.sendall(pack(("SCRIPT", "LOAD", operation.script.text)))
@@ -65,7 +66,7 @@ def raw_enqueue(url: str, *, count: int, batch: int) -> dict[str, float]:
     """Enqueue prepared messages, two calls on the way at any time."""
     pipe = Pipe(url)
     lane = ReceiptLane("raw")
-    calls = [operations.enqueue(QUEUE, tasks, lane) for tasks in batches(count, batch)]
+    calls = [new_tasks.enqueue(QUEUE, tasks, lane) for tasks in batches(count, batch)]
     pipe.load(calls[0])
     started = time.perf_counter()
     pipe.send(calls[0])
@@ -86,17 +87,17 @@ def raw_drain(url: str, *, count: int, concurrency: int) -> dict[str, float]:
     owner = "raw"
     calls = [0, 0]
 
-    def ask(number: int, done: list[operations.TaskRun]) -> None:
+    def ask(number: int, done: list[runs.TaskRun]) -> None:
         pipe, name = lanes[number]
         calls[number] += 1
-        asked = operations.dequeue(QUEUE, owner=owner, lane=name, call=calls[number], limit=share, lease_s=30)
-        pipe.send(operations.settle_and_dequeue(done, asked) if done else asked)
+        asked = runs.dequeue(QUEUE, owner=owner, lane=name, call=calls[number], limit=share, lease_s=30)
+        pipe.send(runs.settle_and_dequeue(done, asked) if done else asked)
 
-    first = operations.dequeue(QUEUE, owner=owner, call=0, limit=1, lease_s=30)
+    first = runs.dequeue(QUEUE, owner=owner, call=0, limit=1, lease_s=30)
     lanes[0][0].load(first)
-    lanes[0][0].load(operations.settle_and_dequeue([("none", 1)], first))
+    lanes[0][0].load(runs.settle_and_dequeue([("none", 1)], first))
     started = time.perf_counter()
-    handed: list[list[operations.TaskRun]] = [[], []]
+    handed: list[list[runs.TaskRun]] = [[], []]
     ask(0, [])
     ask(1, [])
     finished, turn, empty = 0, 0, 0

@@ -224,7 +224,7 @@ def _flush_spans() -> None:
 
 
 def _count(taskq: TaskQ) -> Any:
-    from taskq_core.broker.operations import count_tasks
+    from taskq_core.broker.operations.views import count_tasks
 
     return count_tasks(taskq.runtime.keys.queue("default"))
 
@@ -372,7 +372,7 @@ def idle(url: str, *, seconds: int) -> Figures:
 
     taskq = app(url)
     runner = taskq.runtime.runner
-    from taskq_core.broker.operations import Operation
+    from taskq_core.broker.operations.operation import Operation
 
     def counted(name: str) -> int:
         text = runner.run(Operation("info", None, (), ("INFO", "stats"), bytes.decode))

@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 from taskq_core import TaskQ, WorkflowHandle, chain, chord, group
-from taskq_core.broker.operations import look_at_workflow
+from taskq_core.broker.operations.workflows import look_at_workflow
 from taskq_core.tasks.canvas import Canvas
 from taskq_core.worker import Worker, WorkerConfig
 

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from taskq_core import TaskQ  # noqa: E402 - found above
-from taskq_core.broker import operations  # noqa: E402
+from taskq_core.broker.operations import runs  # noqa: E402
 from taskq_core.worker import Worker, WorkerConfig  # noqa: E402
 from tests.redis_server import RedisServer  # noqa: E402
 
@@ -81,7 +81,7 @@ async def _active(taskq: TaskQ, data: str, count: int) -> None:
     queue, left, call = taskq.runtime.keys.queue("default"), count, 0
     while left > 0:
         call += 1
-        take = operations.dequeue(queue, owner="0123456789abcdef", call=call, limit=min(left, 100), lease_s=3600)
+        take = runs.dequeue(queue, owner="0123456789abcdef", call=call, limit=min(left, 100), lease_s=3600)
         left -= len((await taskq.runtime.async_runner.run(take)).tasks)
 
 

@@ -14,8 +14,8 @@ from datetime import datetime, timedelta
 from types import TracebackType
 
 from taskq_core.app import TaskQ
-from taskq_core.broker import operations
-from taskq_core.broker.operations import Operation
+from taskq_core.broker.operations import semaphores
+from taskq_core.broker.operations.operation import Operation
 from taskq_core.errors import BrokerError, ConfigurationError, SemaphoreFullError
 from taskq_core.execution.context import current
 from taskq_core.settings import Duration, check_whole, seconds
@@ -149,10 +149,10 @@ class Semaphore:
             until_s = math.ceil(deadline.timestamp())
         else:
             for_ms = math.ceil(seconds("deadline", deadline, allow_zero=False) * 1000)
-        return operations.acquire(self._key, limit=self.limit, holder=holder, until_s=until_s, for_ms=for_ms)
+        return semaphores.acquire(self._key, limit=self.limit, holder=holder, until_s=until_s, for_ms=for_ms)
 
     def _release(self, holder: str) -> Operation[bool]:
-        return operations.release(self._key, holder=holder)
+        return semaphores.release(self._key, holder=holder)
 
 
 class Hold:

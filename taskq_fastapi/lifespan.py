@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 from starlette.types import Lifespan
 
 from taskq_core import BrokerAuthenticationError, BrokerError, ConfigurationError, TaskQ
-from taskq_core.broker.operations import ping
+from taskq_core.broker.operations.views import ping
 from taskq_core.errors import EmbeddedRedisError
 from taskq_core.worker import Worker, WorkerConfig
 from taskq_core.worker.background import BackgroundWorker

@@ -21,8 +21,9 @@ import redis
 
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.lanes import Lane
-from taskq_core.broker.operations import Operation, read_time
 from taskq_core.broker.operations import operation as operations
+from taskq_core.broker.operations.diagnosis import read_time
+from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.clock import SystemClock
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from taskq_core.broker.connection import ANSWER_TIMEOUT_S, CONNECT_TIMEOUT_S, Endpoint
 from taskq_core.broker.failures import CLIENT_ERRORS, LateError, pack, translate
 from taskq_core.broker.lanes import ClusterLane, Lane
-from taskq_core.broker.operations import Operation
+from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.replication import ANSWER_S
 from taskq_core.broker.tracking import TrackingLane
 from taskq_core.errors import (

@@ -15,7 +15,7 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from taskq_core.broker.operations import Operation
+from taskq_core.broker.operations.operation import Operation
 from taskq_core.wire.slots import SLOTS, key_slot
 
 Server = tuple[str, int]

@@ -8,7 +8,7 @@ import hiredis
 import redis
 from redis import exceptions
 
-from taskq_core.broker.operations import Argument
+from taskq_core.broker.operations.operation import Argument
 from taskq_core.errors import (
     BrokerAuthenticationError,
     BrokerError,

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 from redis.exceptions import ResponseError
 
-from taskq_core.broker import operations as ops
 from taskq_core.broker.cluster import ASKING, REDIRECTIONS_MAX, Server, absent_key, slot_of
 from taskq_core.broker.connection import ANSWER_TIMEOUT_S, CONNECT_TIMEOUT_S, Endpoint
 from taskq_core.broker.failures import (
@@ -24,7 +23,9 @@ from taskq_core.broker.failures import (
     translate,
     translate_connecting,
 )
-from taskq_core.broker.operations import Argument, Operation
+from taskq_core.broker.operations import operation as operation_ops
+from taskq_core.broker.operations import presence
+from taskq_core.broker.operations.operation import Argument, Operation
 from taskq_core.broker.replication import HOW_MANY, Shortfall, forget_command, is_due, shortfall, wait_command
 from taskq_core.broker.stream import ReplyStream
 from taskq_core.errors import BrokerAuthenticationError, BrokerError, BrokerUnavailableError
@@ -133,7 +134,7 @@ class Lane:
                     raise translate_connecting(error, self._endpoint.address) from error  # nothing else was sent
                 if isinstance(reply, Exception):
                     raise reply
-                self._endpoint.learn_time(ops.time_ms(reply), sent_at)
+                self._endpoint.learn_time(operation_ops.time_ms(reply), sent_at)
                 deadline_ms = self._endpoint.deadline_ms(sent_at)
             operation.args[operation.deadline_at] = deadline_ms  # type: ignore[index]  # a list, as it has one
 
@@ -354,7 +355,7 @@ class ClusterLane(Lane):
             if share_s <= 0:
                 break
             try:
-                shards = await self._lane(server).run(ops.read_shards(), timeout_s=share_s)
+                shards = await self._lane(server).run(presence.read_shards(), timeout_s=share_s)
             except BrokerAuthenticationError:
                 raise
             except BrokerError as error:

@@ -8,7 +8,9 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from taskq_core.broker.operations import Admitted, Argument, Confirmation, DeliveryCode, EnqueueCode, Operation
+from taskq_core.broker.operations.new_tasks import Admitted, EnqueueCode
+from taskq_core.broker.operations.operation import Argument, Confirmation, Operation
+from taskq_core.broker.operations.outbox import DeliveryCode
 from taskq_core.errors import BrokerReplicationError
 
 ANSWER_S = 0.5

@@ -7,7 +7,7 @@ follow it, so every rule is written once. A refusal or a failure of the store is
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any, TypeVar
 
-from taskq_core.broker.operations import Operation
+from taskq_core.broker.operations.operation import Operation
 from taskq_core.errors import BrokerError
 
 S = TypeVar("S")

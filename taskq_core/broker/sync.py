@@ -15,7 +15,6 @@ from typing import Any, Generic, TypeVar
 
 from redis.exceptions import ResponseError
 
-from taskq_core.broker import operations
 from taskq_core.broker.cluster import ASKING, REDIRECTIONS_MAX, Server, absent_key, slot_of
 from taskq_core.broker.connection import ANSWER_TIMEOUT_S, CONNECT_TIMEOUT_S, Endpoint
 from taskq_core.broker.failures import (
@@ -28,7 +27,8 @@ from taskq_core.broker.failures import (
     translate,
     translate_connecting,
 )
-from taskq_core.broker.operations import Argument, Operation, time_ms
+from taskq_core.broker.operations import presence
+from taskq_core.broker.operations.operation import Argument, Operation, time_ms
 from taskq_core.broker.replication import ANSWER_S, HOW_MANY, Shortfall, forget_command, is_due, shortfall, wait_command
 from taskq_core.broker.sockets import SocketStream
 from taskq_core.errors import (
@@ -340,7 +340,7 @@ class SyncRunner:
             if share_s <= 0:
                 break
             try:
-                shards = self._node(server)._attempt(operations.read_shards(), now + share_s)
+                shards = self._node(server)._attempt(presence.read_shards(), now + share_s)
             except BrokerAuthenticationError:
                 raise
             except BrokerError as error:

@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from taskq_core.broker import operations
-from taskq_core.broker.operations import Admitted, NewTask, Operation, ReceiptLane
+from taskq_core.broker.operations import new_tasks
+from taskq_core.broker.operations.new_tasks import Admitted, NewTask, ReceiptLane
+from taskq_core.broker.operations.operation import Operation
 from taskq_core.settings import QueueLimit, WhenFull, seconds
 from taskq_core.wire import QueueKeys
 
@@ -87,8 +88,8 @@ class Admission:
         """Return the operation that stores tasks, within the limit of their queue if it has one; see `admitted`."""
         most = self.max_pending(queue.name)
         if most is None:
-            return operations.enqueue(queue, tasks, lane)
-        return operations.enqueue_limited(queue, tasks, lane, max_pending=most)
+            return new_tasks.enqueue(queue, tasks, lane)
+        return new_tasks.enqueue_limited(queue, tasks, lane, max_pending=most)
 
     def wait(self, queue: str, *, most_s: float | None = None) -> Wait:
         """Return the time that a call may wait for room in a queue, at most `most_s`."""

@@ -10,9 +10,10 @@ from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
 
-from taskq_core.broker import operations
 from taskq_core.broker.aio import AsyncRunner
-from taskq_core.broker.operations import Admitted, NewTask, Operation
+from taskq_core.broker.operations import views
+from taskq_core.broker.operations.new_tasks import Admitted, NewTask
+from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.steps import Steps, afollow
 from taskq_core.client import changing
 from taskq_core.client.admission import Admission, Wait, admitted
@@ -267,7 +268,7 @@ class AsyncClient:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout_s
         queue = self._preparer.keys.queue(handle.queue)
-        look = operations.look(queue, handle.id, tell_end=True)
+        look = views.look(queue, handle.id, tell_end=True)
         outcome = outcome_of(handle, await self._runner.run(look, patience_s=self._timeout_s))
         if outcome is not NOT_YET:
             return outcome
@@ -287,7 +288,7 @@ class AsyncClient:
     async def afetch_info(self, handle: TaskHandle[Any]) -> TaskInfo:
         """Read the task."""
         queue = self._preparer.keys.queue(handle.queue)
-        return found(handle, await self._runner.run(operations.look(queue, handle.id), patience_s=self._timeout_s))
+        return found(handle, await self._runner.run(views.look(queue, handle.id), patience_s=self._timeout_s))
 
     def follow(self, queue: str, task_id: str) -> TaskFollower:
         """Return what looks at one task again and again and hears of its end, for `async with`.

@@ -11,7 +11,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, overload
 
-from taskq_core.broker.operations import BATCH_BYTES, BATCH_MAX, HELD, Admitted, Codes, EnqueueCode, NewTask
+from taskq_core.broker.operations.new_tasks import HELD, Admitted, Codes, EnqueueCode, NewTask
+from taskq_core.broker.operations.operation import BATCH_BYTES, BATCH_MAX
 from taskq_core.client.admission import Wait
 from taskq_core.client.preparer import Preparer, refusal, task_of
 from taskq_core.client.stored_ids import KeptTasks

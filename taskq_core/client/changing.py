@@ -7,8 +7,10 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from taskq_core.broker import operations
-from taskq_core.broker.operations import OK, Action, ArrivalCode, CancelWish, Refusal, StoredTask
+from taskq_core.broker.operations import actions, services, views
+from taskq_core.broker.operations.actions import OK, Action, ArrivalCode, Refusal
+from taskq_core.broker.operations.services import CancelWish
+from taskq_core.broker.operations.views import StoredTask
 from taskq_core.broker.steps import Steps, ask
 from taskq_core.client.moving import move
 from taskq_core.errors import (
@@ -108,19 +110,19 @@ def reschedule(
     """
     start_at_s, start_in_ms = start_of(at, after, what="another time")
     if payload is None:
-        answer = yield from ask(operations.reschedule(queue, task_id, start_at_s=start_at_s, start_in_ms=start_in_ms))
+        answer = yield from ask(actions.reschedule(queue, task_id, start_at_s=start_at_s, start_in_ms=start_in_ms))
         if answer != OK:
             raise refusal(queue.name, task_id, answer, doing="rescheduled")
         return
     check_payload(payload)
     for _ in range(_ATTEMPTS):
-        stored: StoredTask | None = yield from ask(operations.look(queue, task_id))
+        stored: StoredTask | None = yield from ask(views.look(queue, task_id))
         if stored is None:
             raise TaskNotFoundError(queue.name, task_id)
         message = decode_message(stored.message)
         check(message)
         changed = with_payload(queue, message, payload, stored.unique_rule)
-        operation = operations.reschedule(
+        operation = actions.reschedule(
             queue,
             task_id,
             start_at_s=start_at_s,
@@ -168,16 +170,16 @@ def cancel(keys: Keys, queue: QueueKeys, task_id: str, *, retry: bool, keep: boo
     wish = wish_of(retry=retry, keep=keep)
     if not retry:
         if keep:
-            (answer,) = yield from ask(operations.act(queue, Action.CANCEL, (task_id,), archive=_UNTRIMMED))
+            (answer,) = yield from ask(actions.act(queue, Action.CANCEL, (task_id,), archive=_UNTRIMMED))
             if answer in (OK, Refusal.NOT_FOUND) or answer != TaskState.ACTIVE:
                 return answer == OK
         else:
-            state = yield from ask(operations.revoke(queue, task_id))
+            state = yield from ask(views.revoke(queue, task_id))
             if state is not TaskState.ACTIVE:
                 return state in CANCELLABLE
-    if (yield from ask(operations.ask_cancel(queue, task_id, wish))) != TaskState.ACTIVE:
+    if (yield from ask(services.ask_cancel(queue, task_id, wish))) != TaskState.ACTIVE:
         return False
-    yield from ask(operations.cancel(keys.cancel, task_id))
+    yield from ask(services.cancel(keys.cancel, task_id))
     return True
 
 

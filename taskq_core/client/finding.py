@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from taskq_core.broker import operations
+from taskq_core.broker.operations import views
 from taskq_core.broker.steps import Steps, ask
 from taskq_core.errors import BrokerAuthenticationError
 from taskq_core.handles.records import TaskInfo, task_info
@@ -28,7 +28,7 @@ def find_task(
     if found is not None:
         return found
     try:
-        known = yield from ask(operations.list_queues(keys.queues))
+        known = yield from ask(views.list_queues(keys.queues))
         return (yield from _find_in(keys, tuple(dict.fromkeys((*likely, *known))), task_id, is_cluster=is_cluster))
     except BrokerAuthenticationError:
         return None  # a producer may not list queues, or not read all of them
@@ -39,9 +39,9 @@ def _find_in(keys: Keys, names: Sequence[str], task_id: str, *, is_cluster: bool
         queues = [keys.queue(name) for name in names]
         names = []
         for start in range(0, len(queues), QUEUES_AT_ONCE):
-            names += yield from ask(operations.locate(queues[start : start + QUEUES_AT_ONCE], task_id))
+            names += yield from ask(views.locate(queues[start : start + QUEUES_AT_ONCE], task_id))
     for name in names:
-        stored = yield from ask(operations.look(keys.queue(name), task_id))
+        stored = yield from ask(views.look(keys.queue(name), task_id))
         if stored is not None:
             info = task_info(stored)
             is_itself = info.queue == name and info.id == task_id  # a message may name others

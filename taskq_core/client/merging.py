@@ -6,7 +6,8 @@ import time
 from collections.abc import Coroutine, Sequence
 from typing import Any, Protocol
 
-from taskq_core.broker.operations import BATCH_BYTES, BATCH_MAX, Admitted, NewTask
+from taskq_core.broker.operations.new_tasks import Admitted, NewTask
+from taskq_core.broker.operations.operation import BATCH_BYTES, BATCH_MAX
 from taskq_core.client.preparer import Prepared, failures
 from taskq_core.errors import BrokerError, EnqueueError, QueueFullError
 from taskq_core.wire import QueueKeys

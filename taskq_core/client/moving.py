@@ -20,8 +20,8 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import replace
 
-from taskq_core.broker import operations
-from taskq_core.broker.operations import MOVE_S, OK, ArrivalCode, Departure
+from taskq_core.broker.operations import actions, carrying, new_tasks, workflows
+from taskq_core.broker.operations.actions import MOVE_S, OK, ArrivalCode, Departure
 from taskq_core.broker.steps import Steps, ask
 from taskq_core.errors import BrokerError, BrokerUnavailableError, WireFormatError
 from taskq_core.wire import Keys, QueueKeys, TaskMessage, TaskState, decode_message, encode_message
@@ -51,7 +51,7 @@ def move(
     token = _new_token()
     ends: list[tuple[Departure, Code | None]] = []
     while ids:
-        step = operations.move_out(queue, ids, token=token, target=target.name, state=state)
+        step = actions.move_out(queue, ids, token=token, target=target.name, state=state)
         departures = yield from ask(step)
         on_the_way = [each for each in departures.tasks if each.answer == OK]
         codes = yield from _arrive(keys, queue, target, on_the_way, token, departures.now_s)
@@ -62,10 +62,10 @@ def move(
 
 def finish(keys: Keys, queue: QueueKeys, *, idle_s: int = 0) -> Steps[int]:
     """Carry on moves that nobody has carried on for so many seconds; return how many tasks arrived."""
-    now_s = (yield from ask(operations.move_out(queue, (), token="", target=""))).now_s
+    now_s = (yield from ask(actions.move_out(queue, (), token="", target=""))).now_s
     ids: list[str] = []
     while True:
-        step = operations.list_moving(queue, before_s=now_s - idle_s, skip=len(ids), count=_LISTED)
+        step = actions.list_moving(queue, before_s=now_s - idle_s, skip=len(ids), count=_LISTED)
         page = yield from ask(step)
         ids += page
         if len(page) < _LISTED:
@@ -73,7 +73,7 @@ def finish(keys: Keys, queue: QueueKeys, *, idle_s: int = 0) -> Steps[int]:
     moved = 0
     while ids:
         token = _new_token()
-        departures = yield from ask(operations.move_out(queue, ids[:_CHUNK], token=token, target=""))
+        departures = yield from ask(actions.move_out(queue, ids[:_CHUNK], token=token, target=""))
         ids = ids[len(departures.tasks) :]
         by_target: dict[str, list[Departure]] = {}
         for departure in departures.tasks:
@@ -103,14 +103,14 @@ def _arrive(
     if ready:
         is_sent = False
         try:
-            yield from ask(operations.register_queue(keys.queues, (target.name,)))
+            yield from ask(new_tasks.register_queue(keys.queues, (target.name,)))
             yield from _note_steps(keys, target, [task for task, _ in ready])
             is_sent = True
-            arrived = yield from ask(operations.move_in(target, ready, until_s=now_s + MOVE_S))
+            arrived = yield from ask(actions.move_in(target, ready, until_s=now_s + MOVE_S))
         except BrokerError as error:
             back = [task for task in tasks if task.move == token]  # others may have arrived with an earlier caller
             if back and not (is_sent and error.may_have_happened):
-                yield from ask(operations.move_end(queue, token=token, gone=(), back=back))
+                yield from ask(actions.move_end(queue, token=token, gone=(), back=back))
             raise
         if arrived is None:
             raise BrokerUnavailableError(f"moving tasks to {target.name!r} took too long; do it again to carry it on")
@@ -118,9 +118,9 @@ def _arrive(
     gone = [task for task in tasks if codes[task.task_id] == ArrivalCode.ARRIVED]
     back = [task for task in tasks if codes[task.task_id] != ArrivalCode.ARRIVED]
     if tasks:
-        yield from ask(operations.move_end(queue, token=token, gone=gone, back=back))
+        yield from ask(actions.move_end(queue, token=token, gone=gone, back=back))
     if gone:
-        yield from ask(operations.release_receipts(target, gone, until_s=now_s + _CONFIRMED_S))
+        yield from ask(actions.release_receipts(target, gone, until_s=now_s + _CONFIRMED_S))
     return codes
 
 
@@ -133,8 +133,8 @@ def _note_steps(keys: Keys, target: QueueKeys, tasks: Sequence[Departure]) -> St
         if home is not None and home.name != target.name:
             by_home.setdefault(home, set()).add(key[0])
     for home, workflow_keys in by_home.items():
-        for workflow_id in (yield from ask(operations.note_moved(home, sorted(workflow_keys), target=target.name))):
-            yield from ask(operations.revoke_steps(target, workflow_id))
+        for workflow_id in (yield from ask(carrying.note_moved(home, sorted(workflow_keys), target=target.name))):
+            yield from ask(workflows.revoke_steps(target, workflow_id))
 
 
 def _addressed(task: Departure, queue: QueueKeys, target: QueueKeys) -> tuple[Departure, str]:

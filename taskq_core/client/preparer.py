@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
-from taskq_core.broker import operations
-from taskq_core.broker.operations import HELD, Admitted, EnqueueCode, NewTask, Operation
+from taskq_core.broker.operations import new_tasks
+from taskq_core.broker.operations.new_tasks import HELD, Admitted, EnqueueCode, NewTask
+from taskq_core.broker.operations.operation import Operation
 from taskq_core.errors import (
     BrokerError,
     BrokerReplicationError,
@@ -302,7 +303,7 @@ class Preparer:
         now = time.monotonic()
         if now - self._registered.get(queue.name, -math.inf) < REGISTER_EVERY_S:
             return None
-        return operations.register_queue(self.keys.queues, (queue.name,))
+        return new_tasks.register_queue(self.keys.queues, (queue.name,))
 
     def forget_registered(self) -> None:
         """Forget which queues were registered: they may not be in the store that is used from now on."""

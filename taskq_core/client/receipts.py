@@ -4,7 +4,7 @@ import os
 import weakref
 from collections import deque
 
-from taskq_core.broker.operations import ReceiptLane
+from taskq_core.broker.operations.new_tasks import ReceiptLane
 from taskq_core.wire.ids import new_token
 
 

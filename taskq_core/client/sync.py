@@ -8,8 +8,9 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from taskq_core.broker import operations
-from taskq_core.broker.operations import Admitted, NewTask, Operation
+from taskq_core.broker.operations import views
+from taskq_core.broker.operations.new_tasks import Admitted, NewTask
+from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.steps import Steps, follow
 from taskq_core.broker.sync import Pending, SyncRunner
 from taskq_core.client import changing
@@ -381,7 +382,7 @@ class Client:
         timeout_s = math.inf if timeout is None else seconds("timeout", timeout)
         deadline = time.monotonic() + timeout_s
         queue = self._preparer.keys.queue(handle.queue)
-        look = operations.look(queue, handle.id, tell_end=True)
+        look = views.look(queue, handle.id, tell_end=True)
         outcome = outcome_of(handle, self._runner.run(look, patience_s=self._timeout_s))
         if outcome is not NOT_YET:
             return outcome
@@ -407,7 +408,7 @@ class Client:
     def fetch_info(self, handle: TaskHandle[Any]) -> TaskInfo:
         """Read the task."""
         queue = self._preparer.keys.queue(handle.queue)
-        return found(handle, self._runner.run(operations.look(queue, handle.id), patience_s=self._timeout_s))
+        return found(handle, self._runner.run(views.look(queue, handle.id), patience_s=self._timeout_s))
 
     async def afetch_info(self, handle: TaskHandle[Any]) -> TaskInfo:
         """Read the task."""

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from taskq_core.broker import operations
-from taskq_core.broker.operations import Remedy, SurveyedKey, Tending
+from taskq_core.broker.operations import upkeep
+from taskq_core.broker.operations.upkeep import Remedy, SurveyedKey, Tending
 from taskq_core.wire import Keys, QueueKeys
 from taskq_core.wire.samples import LEVELS
 from taskq_core.wire.tallies import HOUR_S, HOURS_KEPT, TOTALS_KEPT_S
@@ -178,7 +178,7 @@ class Surveyor:
         prefixes = {self._prefix, self._own_prefix}
         return [escaped(each) + "*" for each in prefixes if not any(each != o and each.startswith(o) for o in prefixes)]
 
-    def note(self, found: operations.Surveyed) -> None:
+    def note(self, found: upkeep.Surveyed) -> None:
         """Judge some keys."""
         for head in found.heads:
             name = self._queue_of(head + "t:")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from taskq_core.app import TaskQ
-from taskq_core.broker.operations import probe
+from taskq_core.broker.operations.repair import probe
 from taskq_core.doctor.bounded import within
 from taskq_core.errors import TaskQError
 from taskq_core.inspector import Inspector

@@ -11,8 +11,9 @@ from dataclasses import replace
 from typing import TypeVar
 
 from taskq_core.app import TaskQ
-from taskq_core.broker import operations
-from taskq_core.broker.operations import Operation
+from taskq_core.broker.operations import actions, diagnosis, limits, presence, services, upkeep, views
+from taskq_core.broker.operations import repair as repair_ops
+from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.steps import Steps, ask, follow
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.clock import SYSTEM_CLOCK, Clock
@@ -149,7 +150,7 @@ class _Reader:
     def _meet(self, runner: SyncRunner) -> None:
         # Not PING, which a server that cannot write to its disk refuses.
         try:
-            runner.run(operations.read_time(), patience_s=self._patience_s)
+            runner.run(diagnosis.read_time(), patience_s=self._patience_s)
         except BrokerAuthenticationError as error:
             if "permission" not in str(error):  # a user who may do little has given the right password
                 raise
@@ -157,12 +158,12 @@ class _Reader:
     def _node(self, runner: SyncRunner) -> NodeFacts:
         config: dict[str, str] | None = {}
         for name in CONFIG:
-            found = _allowed(runner, operations.read_config(name))
+            found = _allowed(runner, diagnosis.read_config(name))
             config = None if config is None or found is None else config | found
         skew_s, error_s = self._skew(runner)
         return NodeFacts(
             address=runner.endpoint.address,
-            info=_allowed(runner, operations.server_info()),
+            info=_allowed(runner, presence.server_info()),
             config=config,
             skew_s=skew_s,
             skew_error_s=error_s,
@@ -173,7 +174,7 @@ class _Reader:
         best = (0.0, float("inf"))
         for _ in range(_LOOKS):
             asked, before = self._clock.time(), self._clock.monotonic()
-            theirs = _allowed(runner, operations.read_time())
+            theirs = _allowed(runner, diagnosis.read_time())
             if theirs is None:
                 return None, 0.0
             half = (self._clock.monotonic() - before) / 2
@@ -188,9 +189,9 @@ class _Reader:
         for runner in self._runner.nodes()[:1]:
             with closing(runner):
                 for action, operation in (
-                    ("EVAL", operations.try_eval()),
-                    ("EVALSHA", operations.try_evalsha()),
-                    ("SCRIPT|EXISTS", operations.try_script()),
+                    ("EVAL", diagnosis.try_eval()),
+                    ("EVALSHA", diagnosis.try_evalsha()),
+                    ("SCRIPT|EXISTS", diagnosis.try_script()),
                 ):
                     self._try(refused, action, operation, runner=runner)
         if "'eval'" in refused.get("EVALSHA", ""):
@@ -200,11 +201,11 @@ class _Reader:
         # Each pattern on its own, so that the one that is missing is named.
         for pattern, key in ((_pattern(queue.prefix, queue.name), f"{queue.prefix}absent"), (own, queue.absent)):
             if can_run_scripts:
-                answers = self._try(refused, "EVALSHA", operations.try_commands(key, queue.done), keys=pattern) or {}
+                answers = self._try(refused, "EVALSHA", diagnosis.try_commands(key, queue.done), keys=pattern) or {}
                 for command, answer in answers.items():
                     refused.setdefault(_action(command, answer, keys=pattern, channels=own), answer)
-        self._try(refused, "BLPOP", operations.try_wait(queue.absent), keys=own)
-        self._try(refused, "BLMOVE", operations.try_watch(queue.absent), keys=own)
+        self._try(refused, "BLPOP", diagnosis.try_wait(queue.absent), keys=own)
+        self._try(refused, "BLMOVE", diagnosis.try_watch(queue.absent), keys=own)
         for channel in (self._keys.cancel, queue.done):
             self._try_listening(refused, channel, _pattern(channel, queue.name))
         return [Refusal(action=action, answer=answer) for action, answer in refused.items()]
@@ -250,13 +251,13 @@ class _Reader:
             (keys.workers, "zset"),
             (keys.schedulers, "zset"),
         ):
-            found = self._look(operations.read_type(key))
+            found = self._look(diagnosis.read_type(key))
             if found not in (None, "none", expected):
                 yield WrongType(key=key, found=str(found))
 
     def _strange(self, queue: QueueKeys) -> list[WrongType]:
         try:
-            probed = self._look(operations.probe(queue))
+            probed = self._look(repair_ops.probe(queue))
         except BrokerUnavailableError as error:
             if error.may_have_happened:
                 raise
@@ -272,7 +273,7 @@ class _Reader:
         if any(wrong.key == self._keys.queues for wrong in wrong_types):
             self._is_complete = False
             return []
-        return self._look(operations.list_queues(self._keys.queues)) or []
+        return self._look(views.list_queues(self._keys.queues)) or []
 
     def _served(self) -> dict[str, list[WorkerProcess]] | None:
         """Return the running workers by queue; None where this user may not."""
@@ -290,14 +291,14 @@ class _Reader:
         """Return how a queue stands, and how many tasks it has; None where they cannot be counted."""
         keys = self._keys.queue(name)
         try:
-            counts = self._look(operations.count_tasks(keys))
-            quarantined = self._look(operations.count_members(keys.quarantine))
-            workflows = self._look(operations.count_members(keys.workflows_running))
+            counts = self._look(views.count_tasks(keys))
+            quarantined = self._look(diagnosis.count_members(keys.quarantine))
+            workflows = self._look(diagnosis.count_members(keys.workflows_running))
         except BrokerReplyError:  # a key of the wrong type, which is told apart
             self._is_complete = False
             counts, quarantined, workflows = None, 0, 0
         keepers = self._keepers(keys)
-        is_half_removed = self._look(operations.is_half_removed(keys))
+        is_half_removed = self._look(actions.is_half_removed(keys))
         facts = QueueFacts(
             name=name,
             pending=None if counts is None else counts.sizes[TaskState.PENDING],
@@ -312,13 +313,13 @@ class _Reader:
             limited=0 if counts is None else counts.limited,
             has_keeper=keepers is None or bool(keepers),
             workflows=workflows or 0,
-            has_taskq_worker=self._look(operations.has_worker(keys)) is not False,
+            has_taskq_worker=self._look(services.has_worker(keys)) is not False,
         )
         return facts, None if counts is None else sum(counts.sizes.values())
 
     def _keepers(self, queue: QueueKeys) -> set[str] | None:
         """Return the workers that keep the limits of a queue; None if it has none, or this user may not ask."""
-        keepers = self._look(operations.list_keepers(queue)) if self._look(operations.has_limits(queue)) else None
+        keepers = self._look(limits.list_keepers(queue)) if self._look(limits.has_limits(queue)) else None
         return None if keepers is None else set(keepers)
 
     def _unlimited(self, keepers: set[str] | None, servers: Sequence[WorkerProcess]) -> list[str]:
@@ -359,7 +360,7 @@ class _Reader:
                 for pattern in surveyor.patterns:
                     cursor = ""
                     while cursor != "0":
-                        found = _allowed(runner, operations.survey(pattern, cursor=cursor or "0"))
+                        found = _allowed(runner, upkeep.survey(pattern, cursor=cursor or "0"))
                         if found is None:
                             self._is_complete = False
                             return None
@@ -381,7 +382,7 @@ class _Reader:
                 shown = (
                     member.replace(self._keys.workers, self._keys.servers, 1) if index == self._keys.workers else member
                 )
-                if self._look(operations.is_there(shown)) is False:
+                if self._look(upkeep.is_there(shown)) is False:
                     yield KeyDamage(
                         kind=KeyKind.STALE_PRESENCE,
                         queue="",
@@ -392,17 +393,17 @@ class _Reader:
 
     def _members(self, index: str, skip: int) -> list[str]:
         try:
-            return self._look(operations.read_index(index, skip=skip, count=_PAGE)) or []
+            return self._look(upkeep.read_index(index, skip=skip, count=_PAGE)) or []
         except BrokerReplyError:  # a key of the wrong type, which is told apart
             return []
 
 
 def count_moving(queue: QueueKeys) -> Steps[int]:
     """Count the tasks on their way to another queue that nobody carries on."""
-    now_s = (yield from ask(operations.move_out(queue, (), token="", target=""))).now_s
+    now_s = (yield from ask(actions.move_out(queue, (), token="", target=""))).now_s
     count = 0
     while True:
-        step = operations.list_moving(queue, before_s=now_s - operations.MOVE_S, skip=count, count=_PAGE)
+        step = actions.list_moving(queue, before_s=now_s - actions.MOVE_S, skip=count, count=_PAGE)
         page = yield from ask(step)
         count += len(page)
         if len(page) < _PAGE:

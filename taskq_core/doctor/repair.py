@@ -13,8 +13,9 @@ from functools import partial
 from itertools import groupby
 
 from taskq_core.app import TaskQ
-from taskq_core.broker import operations
-from taskq_core.broker.operations import MOVE_S, TEND_MAX
+from taskq_core.broker.operations import actions, new_tasks, services, upkeep
+from taskq_core.broker.operations.actions import MOVE_S
+from taskq_core.broker.operations.upkeep import TEND_MAX
 from taskq_core.broker.steps import follow
 from taskq_core.client.moving import finish
 from taskq_core.clock import SYSTEM_CLOCK, Clock
@@ -189,7 +190,7 @@ class Repairer:
         scripted = [each for each in damage if each.remedy is not None]
         for start in range(0, len(scripted), TEND_MAX):
             batch = scripted[start : start + TEND_MAX]
-            step = operations.tend(absent_beside(batch[0], self._keys), [each.remedy for each in batch if each.remedy])
+            step = upkeep.tend(absent_beside(batch[0], self._keys), [each.remedy for each in batch if each.remedy])
             self._note(batch, partial(self._runner.run, step))
         for each in damage:
             if each.remedy is None:
@@ -197,14 +198,14 @@ class Repairer:
 
     def _tend_one(self, damage: KeyDamage) -> list[bool]:
         if damage.kind is KeyKind.UNREGISTERED_QUEUE:
-            return [self._runner.run(operations.register_queue(self._keys.queues, (damage.queue,))) == 1]
+            return [self._runner.run(new_tasks.register_queue(self._keys.queues, (damage.queue,))) == 1]
         if damage.kind is KeyKind.EXPIRING:
-            return [self._runner.run(operations.persist(damage.key)) == 1]
+            return [self._runner.run(upkeep.persist(damage.key)) == 1]
         assert damage.kind is KeyKind.STALE_PRESENCE
         shown = damage.key.replace(self._keys.workers, self._keys.servers, 1)
-        if self._runner.run(operations.is_there(shown)):
+        if self._runner.run(upkeep.is_there(shown)):
             return [False]
-        return [self._runner.run(operations.unindex_presence(damage.index, damage.key)) == 1]
+        return [self._runner.run(services.unindex_presence(damage.index, damage.key)) == 1]
 
     def _note(self, damage: Sequence[KeyDamage], tend: Callable[[], Sequence[bool]]) -> None:
         try:
@@ -253,7 +254,7 @@ class Repairer:
     def _finish_removal(self, queue: QueueKeys) -> None:
         deleted, is_empty = 0, False
         while not is_empty:
-            some, is_empty = self._runner.run(operations.discard(queue))
+            some, is_empty = self._runner.run(actions.discard(queue))
             deleted += some
         detail = f"{deleted} tasks were deleted"
         self.repairs.append(Repair(queue=queue.name, kind=REMOVAL_CUT_OFF, subject="", detail=detail, is_done=True))

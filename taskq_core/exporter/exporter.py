@@ -15,7 +15,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from taskq_core.app import TaskQ
-from taskq_core.broker.operations import Operation
+from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.steps import Steps, T, afollow
 from taskq_core.clock import SYSTEM_CLOCK, Clock
 from taskq_core.errors import BrokerAuthenticationError, BrokerError, BrokerUnavailableError

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from taskq_core.broker import operations
+from taskq_core.broker.operations import presence, views
+from taskq_core.broker.operations import samples as sample_ops
 from taskq_core.broker.steps import Steps, ask
 from taskq_core.errors import BrokerAuthenticationError, BrokerReplyError, WireFormatError
 from taskq_core.inspector import QueueInfo
@@ -71,7 +72,7 @@ class Reading:
 
 def read_names(keys: Keys) -> Steps[list[str]]:
     """Return the names of all queues, sorted."""
-    return (yield from ask(operations.list_queues(keys.queues)))
+    return (yield from ask(views.list_queues(keys.queues)))
 
 
 def read_queue(keys: Keys, name: str) -> Steps[QueueReading]:
@@ -87,13 +88,13 @@ def read_queue(keys: Keys, name: str) -> Steps[QueueReading]:
     if not info.problem:
         # A store without MEMORY USAGE, or a user who may not ask: all else is known.
         try:
-            memory = yield from ask(operations.estimate_memory(keys.queue(name), samples=_MEMORY_SAMPLES))
+            memory = yield from ask(views.estimate_memory(keys.queue(name), samples=_MEMORY_SAMPLES))
         except BrokerReplyError:
             pass
         except BrokerAuthenticationError as error:
             refused["memory"] = str(error)
         try:
-            types = yield from ask(operations.read_totals(keys.queue(name)))
+            types = yield from ask(sample_ops.read_totals(keys.queue(name)))
         except BrokerReplyError:
             pass  # of another type; doctor tells of it
         except BrokerAuthenticationError as error:
@@ -103,14 +104,14 @@ def read_queue(keys: Keys, name: str) -> Steps[QueueReading]:
 
 def read_fleet(keys: Keys) -> Steps[tuple[Sequence[str], int]]:
     """Return the keys of the workers that live, and how many schedulers do."""
-    servers = yield from ask(operations.list_alive(keys.servers, skip=0, count=WORKERS_MOST))
-    schedulers = yield from ask(operations.list_alive(keys.schedulers, skip=0, count=WORKERS_MOST))
-    return operations.keys_of_index(keys.servers, servers), len(schedulers)
+    servers = yield from ask(presence.list_alive(keys.servers, skip=0, count=WORKERS_MOST))
+    schedulers = yield from ask(presence.list_alive(keys.schedulers, skip=0, count=WORKERS_MOST))
+    return presence.keys_of_index(keys.servers, servers), len(schedulers)
 
 
 def read_workers(keys: Keys, names: Sequence[str]) -> Steps[list[WorkerReading]]:
     """Return workers by their keys, in a cluster those of one slot. One that cannot be read is left out."""
-    return list(_workers((yield from ask(operations.read_servers(names)))))
+    return list(_workers((yield from ask(presence.read_servers(names)))))
 
 
 def _workers(told: Iterable[bytes | None]) -> Iterable[WorkerReading]:

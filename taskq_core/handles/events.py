@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from taskq_core.broker.operations import StoredTask
+from taskq_core.broker.operations.views import StoredTask
 from taskq_core.errors import BrokerError, BrokerUnavailableError, ResultTimeoutError
 from taskq_core.execution.progress import Progress
 from taskq_core.handles.records import TaskInfo, task_info

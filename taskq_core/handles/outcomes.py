@@ -3,8 +3,8 @@
 import time
 from typing import Any
 
-from taskq_core.broker import operations
-from taskq_core.broker.operations import StoredTask
+from taskq_core.broker.operations import views
+from taskq_core.broker.operations.views import StoredTask
 from taskq_core.broker.sync import SyncRunner, SyncSubscription
 from taskq_core.codec import decode_result
 from taskq_core.codec.oversized import read_oversized
@@ -86,7 +86,7 @@ class BlockingFollower:
 
     def read(self, patience_s: float) -> StoredTask | None:
         """Read the task as it stands in Redis, None if there is no such task, or no more."""
-        look = operations.look(self._queue, self._task_id, tell_changes=self._ear is not None)
+        look = views.look(self._queue, self._task_id, tell_changes=self._ear is not None)
         return self._runner.run(look, patience_s=patience_s)
 
     def wait(self, timeout_s: float) -> None:

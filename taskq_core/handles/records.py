@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from taskq_core.broker.operations import WAITING_SCORE_S, StoredTask
+from taskq_core.broker.operations.limits import WAITING_SCORE_S
+from taskq_core.broker.operations.views import StoredTask
 from taskq_core.codec.oversized import OversizedResult, read_oversized
 from taskq_core.execution.progress import Progress, read_progress
 from taskq_core.handles.attempts import Attempt, read_attempts, read_last_attempt

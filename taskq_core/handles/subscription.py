@@ -3,7 +3,7 @@
 All coroutines of an event loop that wait for tasks of a queue share one subscription, and all that follow the same task
 share each reading of it: Redis gets no more requests from 200 followers than from one.
 
-A task that ends, or changes, says so on its queue's channel only if somebody asked (`operations.look`). Go workers
+A task that ends, or changes, says so on its queue's channel only if somebody asked (`views.look`). Go workers
 say nothing, so a follower also looks again after a while; a lost subscription therefore only delays.
 """
 
@@ -13,9 +13,9 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, Self
 
-from taskq_core.broker import operations
 from taskq_core.broker.aio import AsyncRunner
-from taskq_core.broker.operations import StoredTask
+from taskq_core.broker.operations import views
+from taskq_core.broker.operations.views import StoredTask
 from taskq_core.errors import BrokerError, BrokerUnavailableError
 from taskq_core.handles.events import FIRST_LOOK_S, LAST_LOOK_S
 from taskq_core.handles.records import TaskInfo, task_info
@@ -150,7 +150,7 @@ class TaskFollower:
                 told.clear()
 
     async def _look(self, patience_s: float, *, tell_changes: bool) -> StoredTask | None:
-        look = operations.look(self._queue, self._task_id, tell_changes=tell_changes)
+        look = views.look(self._queue, self._task_id, tell_changes=tell_changes)
         return await self._runner.run(look, patience_s=patience_s)
 
     async def look(self) -> TaskInfo | None:

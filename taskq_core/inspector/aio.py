@@ -6,8 +6,9 @@ from functools import partial
 from typing import Any
 
 from taskq_core.app import TaskQ
-from taskq_core.broker import operations
-from taskq_core.broker.operations import Action, Operation
+from taskq_core.broker.operations import views
+from taskq_core.broker.operations.actions import Action
+from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.steps import Progress, Steps, T, afollow, ask
 from taskq_core.handles.records import TaskInfo
 from taskq_core.inspector import (
@@ -87,7 +88,7 @@ class AsyncInspector:
 
     async def queues(self) -> list[str]:
         """Return the names of all queues that were ever enqueued to, sorted."""
-        return await self._follow(ask(operations.list_queues(self._keys.queues)))
+        return await self._follow(ask(views.list_queues(self._keys.queues)))
 
     async def queue_info(self, name: str) -> QueueInfo:
         """Return how a queue stands. As `Inspector.queue_info`."""

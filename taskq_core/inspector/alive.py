@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from taskq_core.broker import operations
+from taskq_core.broker.operations import presence, services
 from taskq_core.broker.steps import Steps, ask
 from taskq_core.errors import BrokerAuthenticationError, BrokerReplyError, WireFormatError
 from taskq_core.inspector.records import QueueInfo
@@ -19,10 +19,10 @@ def alive(index: str) -> Steps[list[str]]:
     members: dict[str, None] = {}  # each once, in order: a heartbeat between two pages moves one to the end
     skip = 0
     while True:
-        page = yield from ask(operations.list_alive(index, skip=skip, count=_STEP))
+        page = yield from ask(presence.list_alive(index, skip=skip, count=_STEP))
         members |= dict.fromkeys(page)
         if len(page) < _STEP:
-            return operations.keys_of_index(index, members)
+            return presence.keys_of_index(index, members)
         skip += _STEP - _OVERLAP
 
 
@@ -30,7 +30,7 @@ def server_infos(keys: Keys) -> Steps[list[ServerInfo]]:
     """Return what the running workers, of any language, report. Reports that cannot be read are left out."""
     infos: list[ServerInfo] = []
     for key in (yield from alive(keys.servers)):
-        data = yield from ask(operations.read_server(key))
+        data = yield from ask(presence.read_server(key))
         try:
             infos += [ServerInfo.decode(data)] if data else []
         except WireFormatError:
@@ -46,7 +46,7 @@ def with_workers(keys: Keys, infos: Sequence[QueueInfo]) -> Steps[list[QueueInfo
     try:
         lonely = set()
         for info in infos:
-            if not (yield from ask(operations.has_worker(keys.queue(info.name)))):
+            if not (yield from ask(services.has_worker(keys.queue(info.name)))):
                 lonely.add(info.name)
         if lonely:
             lonely -= {name for server in (yield from server_infos(keys)) for name in server.queues}

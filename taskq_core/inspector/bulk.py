@@ -7,8 +7,8 @@ handles at most `CHUNK` tasks, whatever the number of all of them. The ids are h
 
 from collections.abc import Sequence
 
-from taskq_core.broker import operations
-from taskq_core.broker.operations import OK, Action
+from taskq_core.broker.operations import actions
+from taskq_core.broker.operations.actions import OK, Action
 from taskq_core.broker.steps import Progress, Steps, ask
 from taskq_core.errors import ConfigurationError
 from taskq_core.inspector.known import check_group, known_queue, known_state
@@ -56,7 +56,7 @@ def act_on_all(
     done = 0
     for start in range(0, len(ids), CHUNK):
         chunk = ids[start : start + CHUNK]
-        answers = yield from ask(operations.act(queue, action, chunk, state=state, archive=archive))
+        answers = yield from ask(actions.act(queue, action, chunk, state=state, archive=archive))
         done += answers.count(OK)
         if progress is not None:
             progress(start + len(chunk), len(ids))

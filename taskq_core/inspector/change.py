@@ -7,8 +7,8 @@ half-way, with `may_have_happened` says that it is not known.
 
 from datetime import datetime
 
-from taskq_core.broker import operations
-from taskq_core.broker.operations import OK, Action, Refusal
+from taskq_core.broker.operations import actions
+from taskq_core.broker.operations.actions import OK, Action, Refusal
 from taskq_core.broker.steps import Steps, ask
 from taskq_core.client import changing
 from taskq_core.client.changing import check_payload, refusal, start_of, with_payload
@@ -40,7 +40,7 @@ def act(
     """Run, archive, delete or put off one task."""
     check_text("task_id", task_id)
     queue = yield from known_queue(keys, name)
-    operation = operations.act(
+    operation = actions.act(
         queue,
         action,
         (task_id,),
@@ -84,7 +84,7 @@ def update_payload(
         if expected is not None and message.payload != expected:
             raise TaskStateError(name, task_id, str(stored.state), "its payload is another by now")
         changed = with_payload(queue, message, payload, stored.unique_rule)
-        operation = operations.rewrite(
+        operation = actions.rewrite(
             queue,
             task_id,
             old=stored.message,
@@ -114,12 +114,12 @@ def reschedule(
 def pause(keys: Keys, name: str) -> Steps[None]:
     """Keep workers from taking tasks of a queue."""
     queue: QueueKeys = yield from known_queue(keys, name)
-    if not (yield from ask(operations.pause(queue))):
+    if not (yield from ask(actions.pause(queue))):
         raise QueuePausedError(name)
 
 
 def resume(keys: Keys, name: str) -> Steps[None]:
     """Let workers take tasks of a queue again."""
     queue: QueueKeys = yield from known_queue(keys, name)
-    if not (yield from ask(operations.resume(queue))):
+    if not (yield from ask(actions.resume(queue))):
         raise QueueNotPausedError(name)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from taskq_core.broker import operations
+from taskq_core.broker.operations import presence
 from taskq_core.broker.steps import Steps, ask
 from taskq_core.errors import ConfigurationError, WorkerNotFoundError
 from taskq_core.inspector.known import hint
@@ -21,7 +21,7 @@ def control_workers(keys: Keys, workers: Sequence[str] | None, request: WorkerRe
     chosen = list({each.id: each for each in chosen}.values())
     if not chosen:
         return []
-    heard = yield from ask(operations.send_control(keys.control, request.encode([each.id for each in chosen])))
+    heard = yield from ask(presence.send_control(keys.control, request.encode([each.id for each in chosen])))
     return chosen if heard else []
 
 

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable
 
-from taskq_core.broker import operations
+from taskq_core.broker.operations import views
 from taskq_core.broker.steps import Steps, ask
 from taskq_core.errors import ConfigurationError, QueueNotFoundError
 from taskq_core.wire import Keys, QueueKeys, TaskState
@@ -15,8 +15,8 @@ _NAMED = 5
 def known_queue(keys: Keys, name: str) -> Steps[QueueKeys]:
     """Return the keys of a queue that is known."""
     check_text("queue", name)
-    if not (yield from ask(operations.knows_queue(keys.queues, name))):
-        raise QueueNotFoundError(name, hint(name, (yield from ask(operations.list_queues(keys.queues)))))
+    if not (yield from ask(views.knows_queue(keys.queues, name))):
+        raise QueueNotFoundError(name, hint(name, (yield from ask(views.list_queues(keys.queues)))))
     return keys.queue(name)
 
 

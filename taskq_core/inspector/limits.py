@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from taskq_core.broker import operations
+from taskq_core.broker.operations import limits as limit_ops
 from taskq_core.broker.steps import Steps, ask
 from taskq_core.errors import ConfigurationError
 from taskq_core.inspector.known import check_text, known_queue
@@ -39,11 +39,11 @@ class LimitInfo:
 def limits(keys: Keys, name: str) -> Steps[list[LimitInfo]]:
     """Return the limits of a queue, sorted by kind and name."""
     queue = yield from known_queue(keys, name)
-    numbers = yield from ask(operations.read_limits(queue))
+    numbers = yield from ask(limit_ops.read_limits(queue))
     slots: dict[str, tuple[int, int]] = {}
     cursor = "0"
     while True:
-        cursor, page = yield from ask(operations.list_limits(queue, cursor))
+        cursor, page = yield from ask(limit_ops.list_limits(queue, cursor))
         slots |= page
         if cursor == "0":
             break
@@ -101,7 +101,7 @@ def _set(queue: QueueKeys, kind: str, limit: str, spec: str) -> Steps[bool]:
     for checks in (False, True):
         cursor = "0"
         while True:
-            step = operations.set_limit(queue, f"{kind}:{escape_limit_name(limit)}", spec, checks=checks, cursor=cursor)
+            step = limit_ops.set_limit(queue, f"{kind}:{escape_limit_name(limit)}", spec, checks=checks, cursor=cursor)
             cursor, found = yield from ask(step)
             before = before or (found if found != spec else "")
             if cursor == "0":

@@ -5,8 +5,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 
-from taskq_core.broker import operations
-from taskq_core.broker.operations import Page, QueueCounts, StoredTask
+from taskq_core.broker.operations import diagnosis, views
+from taskq_core.broker.operations.views import Page, QueueCounts, StoredTask
 from taskq_core.broker.steps import Steps, ask
 from taskq_core.errors import BrokerReplyError, ConfigurationError, TaskNotFoundError, WireFormatError
 from taskq_core.handles.records import TaskInfo, task_info
@@ -44,13 +44,13 @@ def queue_infos(keys: Keys) -> Steps[list[QueueInfo]]:
 def _counted(keys: Keys, name: str) -> Steps[QueueInfo]:
     """Return a queue, without asking whether workers serve it."""
     queue = yield from known_queue(keys, name)
-    return _queue_info(name, (yield from ask(operations.count_tasks(queue))))
+    return _queue_info(name, (yield from ask(views.count_tasks(queue))))
 
 
 def _all_counted(keys: Keys) -> Steps[list[QueueInfo]]:
     """Return all queues, without asking whether workers serve them."""
     infos = []
-    for name in (yield from ask(operations.list_queues(keys.queues))):
+    for name in (yield from ask(views.list_queues(keys.queues))):
         infos.append((yield from whole_or_damaged(keys, name)))  # noqa: PERF401 - a comprehension cannot yield
     return infos
 
@@ -59,9 +59,9 @@ def whole_or_damaged(keys: Keys, name: str) -> Steps[QueueInfo]:
     """Return how a queue stands; one that cannot be counted says so in `problem`. Whether it is known is not asked."""
     problem = ""
     try:
-        counts = yield from ask(operations.count_tasks(keys.queue(name)))
+        counts = yield from ask(views.count_tasks(keys.queue(name)))
     except BrokerReplyError as error:
-        now_s = yield from ask(operations.read_time())
+        now_s = yield from ask(diagnosis.read_time())
         counts, problem = _nothing(now_s), str(error)
     return _queue_info(name, counts, problem)
 
@@ -102,10 +102,10 @@ def history(keys: Keys, name: str, days: int) -> Steps[list[DailyStats]]:
     """Return what a queue did on the last days, today (UTC, by Redis's clock) first."""
     check_whole("days", days, least=1, most=HISTORY_DAYS)
     queue = yield from known_queue(keys, name)
-    counts = yield from ask(operations.count_tasks(queue))
+    counts = yield from ask(views.count_tasks(queue))
     today = datetime.fromtimestamp(counts.now_ns // 1_000_000_000, tz=UTC).date()
     dates = [today - timedelta(days=number) for number in range(days)]
-    numbers = yield from ask(operations.count_days(queue, dates))
+    numbers = yield from ask(views.count_days(queue, dates))
     return [
         DailyStats(day=day, processed=processed, failed=failed)
         for day, (processed, failed) in zip(dates, numbers, strict=True)
@@ -115,7 +115,7 @@ def history(keys: Keys, name: str, days: int) -> Steps[list[DailyStats]]:
 def memory_usage(keys: Keys, name: str) -> Steps[int]:
     """Estimate the bytes of a queue's tasks."""
     queue = yield from known_queue(keys, name)
-    return (yield from ask(operations.estimate_memory(queue, samples=_MEMORY_SAMPLES)))
+    return (yield from ask(views.estimate_memory(queue, samples=_MEMORY_SAMPLES)))
 
 
 def groups(keys: Keys, name: str) -> Steps[list[GroupInfo]]:
@@ -124,7 +124,7 @@ def groups(keys: Keys, name: str) -> Steps[list[GroupInfo]]:
     sizes: dict[str, int] = {}
     cursor = "0"
     while True:
-        cursor, page = yield from ask(operations.count_groups(queue, cursor))
+        cursor, page = yield from ask(views.count_groups(queue, cursor))
         sizes |= page
         if cursor == "0":
             return [GroupInfo(name=each, size=size) for each, size in sorted(sizes.items())]
@@ -135,10 +135,10 @@ def groups_page(keys: Keys, name: str, *, limit: int, cursor: str | None) -> Ste
     check_whole("limit", limit, least=1, most=PAGE_SIZE_MAX)
     at = "0" if cursor is None else _scan_cursor(cursor)
     queue = yield from known_queue(keys, name)
-    total = yield from ask(operations.count_group_names(queue))
+    total = yield from ask(views.count_group_names(queue))
     sizes: dict[str, int] = {}
     while True:
-        at, page = yield from ask(operations.count_groups(queue, at, count=limit))
+        at, page = yield from ask(views.count_groups(queue, at, count=limit))
         sizes |= page
         if at == "0" or len(sizes) >= limit:
             found = tuple(GroupInfo(name=each, size=size) for each, size in sorted(sizes.items()))
@@ -157,7 +157,7 @@ def count(keys: Keys, name: str, state: TaskState, group: str | None) -> Steps[i
     state = known_state(state)
     check_group(state, group)
     queue = yield from known_queue(keys, name)
-    return (yield from ask(operations.count_state(queue, state, group=group)))
+    return (yield from ask(views.count_state(queue, state, group=group)))
 
 
 def task(keys: Keys, name: str, task_id: str) -> Steps[TaskInfo | UnreadableTask]:
@@ -169,7 +169,7 @@ def find(keys: Keys, name: str, task_id: str) -> Steps[StoredTask]:
     """Return one task as it is stored."""
     check_text("queue", name)
     check_text("task_id", task_id)
-    stored = yield from ask(operations.look(keys.queue(name), task_id))
+    stored = yield from ask(views.look(keys.queue(name), task_id))
     if stored is None:
         yield from known_queue(keys, name)
         raise TaskNotFoundError(name, task_id)
@@ -205,7 +205,7 @@ def _read(
     """Read a page, in as many calls as its bytes need."""
     tasks: list[StoredTask] = []
     while True:
-        step = operations.list_tasks(
+        step = views.list_tasks(
             queue, state, skip=skip + len(tasks), count=count - len(tasks), group=group, is_reversed=is_reversed
         )
         answer = yield from ask(step)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from taskq_core.broker import operations
+from taskq_core.broker.operations import diagnosis, views
 from taskq_core.broker.steps import Steps, ask
 from taskq_core.client.changing import start_of
 from taskq_core.clock import utc_datetime
@@ -119,7 +119,7 @@ def act_on_matching(
         report=(yield from act_on(keys, (), action, archive=archive, at=at, after=after, to_queue=to_queue))
     )
     if cursor is None:
-        now_s = yield from ask(operations.read_time())
+        now_s = yield from ask(diagnosis.read_time())
         place = _Place(began_s=int(now_s), at_s=None, queue="", inner=None)
         if action is TaskAction.RETRY:
             at_s, in_ms = start_of(at, after)
@@ -163,7 +163,7 @@ def act_on_matching(
             if found.cursor is None:
                 break
             place.inner = found.cursor
-            if operations.is_list(state) and action is not TaskAction.CANCEL:
+            if views.is_list(state) and action is not TaskAction.CANCEL:
                 place.inner = str(max(0, int(found.cursor) - len(part.done)))  # those behind them have moved up
             if not has_time():
                 done.next = str(place)
@@ -179,7 +179,7 @@ def _names(keys: Keys, matching: Matching, to_queue: str | None) -> Steps[list[s
     if matching.queue is not None:
         yield from known_queue(keys, matching.queue)
         return [matching.queue]
-    return sorted(name for name in (yield from ask(operations.list_queues(keys.queues))) if name != to_queue)
+    return sorted(name for name in (yield from ask(views.list_queues(keys.queues))) if name != to_queue)
 
 
 def _is_due(task: TaskInfo | UnreadableTask, began_s: int, start: datetime | None) -> bool:

@@ -1,6 +1,6 @@
 """Move tasks to another queue: one, all of a state, or what was left on its way. How: `taskq_core.client.moving`."""
 
-from taskq_core.broker.operations import ArrivalCode
+from taskq_core.broker.operations.actions import ArrivalCode
 from taskq_core.broker.steps import Progress, Steps
 from taskq_core.client.changing import move_one
 from taskq_core.client.moving import finish, move

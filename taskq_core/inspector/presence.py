@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
 
-from taskq_core.broker import operations
+from taskq_core.broker.operations import presence, services, views
 from taskq_core.broker.steps import Steps, ask
 from taskq_core.client.changing import wish_of
 from taskq_core.errors import (
@@ -35,7 +35,7 @@ def servers(keys: Keys) -> Steps[list[WorkerProcess]]:
     infos = yield from server_infos(keys)
     running: dict[str, list[RunningTask]] = {info.server_id: [] for info in infos}
     for key in (yield from alive(keys.workers)):
-        for data in (yield from ask(operations.read_running(key))):
+        for data in (yield from ask(presence.read_running(key))):
             try:
                 task = WorkerInfo.decode(data)
             except WireFormatError:
@@ -84,8 +84,8 @@ def cancel_task(keys: Keys, task_id: str, *, retry: bool = False, keep: bool | N
     check_text("task_id", task_id)
     wish = wish_of(retry=retry, keep=keep)
     states = {}
-    for name in (yield from ask(operations.list_queues(keys.queues))):
-        state = yield from ask(operations.read_state(keys.queue(name), task_id))
+    for name in (yield from ask(views.list_queues(keys.queues))):
+        state = yield from ask(views.read_state(keys.queue(name), task_id))
         if state is not None:
             states[name] = state
     if TaskState.ACTIVE not in states.values():
@@ -94,8 +94,8 @@ def cancel_task(keys: Keys, task_id: str, *, retry: bool = False, keep: bool | N
         raise TaskNotFoundError("", task_id)
     running = {name for name, state in states.items() if state == TaskState.ACTIVE}
     for name in running:
-        yield from ask(operations.ask_cancel(keys.queue(name), task_id, wish))
-    heard = yield from ask(operations.cancel(keys.cancel, task_id))
+        yield from ask(services.ask_cancel(keys.queue(name), task_id, wish))
+    heard = yield from ask(services.cancel(keys.cancel, task_id))
     if heard == 0:
         return 0
     try:
@@ -111,7 +111,7 @@ def cluster_nodes(keys: Keys, name: str, *, is_cluster: bool) -> Steps[list[str]
     yield from known_queue(keys, name)
     if not is_cluster:
         return []
-    return (yield from ask(operations.list_nodes(key_slot(keys, name))))
+    return (yield from ask(presence.list_nodes(key_slot(keys, name))))
 
 
 def key_slot(keys: Keys, name: str) -> int:
@@ -122,4 +122,4 @@ def key_slot(keys: Keys, name: str) -> int:
 
 def redis_info() -> Steps[Mapping[str, str | int]]:
     """Return what the store says of itself."""
-    return (yield from ask(operations.server_info()))
+    return (yield from ask(presence.server_info()))

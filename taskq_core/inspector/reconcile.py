@@ -19,8 +19,10 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from taskq_core.broker import operations
-from taskq_core.broker.operations import CheckedTask, Mended, Operation, Place, Probed, Suspect
+from taskq_core.broker.operations import aggregation
+from taskq_core.broker.operations import repair as repair_ops
+from taskq_core.broker.operations.operation import Operation
+from taskq_core.broker.operations.repair import CheckedTask, Mended, Place, Probed, Suspect
 from taskq_core.broker.steps import afollow, follow
 from taskq_core.errors import BrokerError, BrokerReplyError, WireFormatError
 from taskq_core.inspector.seen import Seen
@@ -169,7 +171,7 @@ class _Pass:
             return self._report(is_complete=False)  # what was repaired is told, whatever comes after it
 
     def _go_over(self) -> Steps[ReconcileReport]:
-        probed: Probed = yield operations.probe(self._queue)
+        probed: Probed = yield repair_ops.probe(self._queue)
         if probed.strange:
             probed = yield from self._restore_structures(probed)
             if probed.strange.keys() - self._harmless:
@@ -207,10 +209,10 @@ class _Pass:
         again = probed
         if self._repair:
             yield Pause(self._look_again_s)
-            kinds = operations.structures(self._queue)
+            kinds = repair_ops.structures(self._queue)
             strange = {key: kinds[key] for key in probed.strange if key != self._queue.paused}  # any type pauses
-            moved = yield operations.set_aside(self._queue, strange, at_ns=probed.now_ns)
-            again = yield operations.probe(self._queue)
+            moved = yield repair_ops.set_aside(self._queue, strange, at_ns=probed.now_ns)
+            again = yield repair_ops.probe(self._queue)
         for key, kind in {**{key: probed.strange[key] for key in moved}, **again.strange}.items():
             self._tell_strange(_strange("", f"{_shown(key)} is a {kind}"), moved.get(key))
         return again
@@ -224,9 +226,9 @@ class _Pass:
         keys = list(self._strange) if self._repair else []
         moved: dict[str, str] = {}
         while keys:
-            batch, keys = keys[: operations.MEND_MAX], keys[operations.MEND_MAX :]
+            batch, keys = keys[: repair_ops.MEND_MAX], keys[repair_ops.MEND_MAX :]
             kinds = {key: self._strange[key][0] for key in batch}
-            moved |= yield operations.set_aside(self._queue, kinds, at_ns=began_ns)
+            moved |= yield repair_ops.set_aside(self._queue, kinds, at_ns=began_ns)
         for key, (_, finding) in self._strange.items():
             self._tell_strange(finding, moved.get(key))
 
@@ -240,8 +242,8 @@ class _Pass:
     def _relist(self) -> Steps[None]:
         keys = list(self._orphans)
         while keys:
-            batch, keys = keys[: operations.MEND_MAX], keys[operations.MEND_MAX :]
-            missing = yield operations.relist(self._queue, batch, repair=self._repair)
+            batch, keys = keys[: repair_ops.MEND_MAX], keys[repair_ops.MEND_MAX :]
+            missing = yield repair_ops.relist(self._queue, batch, repair=self._repair)
             for key in (key for key, is_missing in zip(batch, missing, strict=True) if is_missing):
                 detail = f"{_shown(key)} is not among the aggregation sets"
                 kind = FindingKind.SET_NOT_LISTED
@@ -253,10 +255,10 @@ class _Pass:
         """Free locks and give them back; after the close looks, by which damaged tasks are gone or at home."""
         waiting = [*((key, True) for key in self._unheld), *((key, False) for key in self._unlocked)]
         while waiting:
-            batch, waiting = waiting[: operations.MEND_MAX], waiting[operations.MEND_MAX :]
+            batch, waiting = waiting[: repair_ops.MEND_MAX], waiting[repair_ops.MEND_MAX :]
             locks = [key for key, is_lock in batch if is_lock]
             tasks = [key for key, is_lock in batch if not is_lock]
-            wrong = yield operations.relock(self._queue, locks, tasks, repair=self._repair)
+            wrong = yield repair_ops.relock(self._queue, locks, tasks, repair=self._repair)
             for (key, is_lock), other in zip(batch, wrong, strict=True):
                 if not other:
                     continue
@@ -272,7 +274,7 @@ class _Pass:
     def _suspect(self, task_ids: Iterable[str], group: str = "") -> Steps[None]:
         for task_id in task_ids:
             self._suspects.setdefault(task_id, Suspect(task_id, group=group))
-        if len(self._suspects) >= operations.MEND_MAX:
+        if len(self._suspects) >= repair_ops.MEND_MAX:
             yield from self._look()
 
     def _lists(self) -> Steps[None]:
@@ -280,13 +282,13 @@ class _Pass:
             last: str | None = None
             cursor = "0"
             while not self._is_full:
-                page = yield operations.check_listed(
+                page = yield repair_ops.check_listed(
                     self._queue,
                     self._queue.prefix + state.value,
                     kind,
                     state,
                     cursor=cursor,
-                    count=operations.CHECK_MAX,
+                    count=repair_ops.CHECK_MAX,
                 )
                 ids = page.ids
                 goes_on = last is None or last in ids
@@ -305,7 +307,7 @@ class _Pass:
         cursor = "0"
         while not self._is_full:
             try:
-                page = yield operations.check_listed(self._queue, key, kind, state, group=group, cursor=cursor)
+                page = yield repair_ops.check_listed(self._queue, key, kind, state, group=group, cursor=cursor)
             except BrokerReplyError as error:
                 self._note_strange(key, "zset", "", f"{_shown(key)} cannot be read as a set of tasks: {error}")
                 return
@@ -323,7 +325,7 @@ class _Pass:
     def _groups(self) -> Steps[None]:
         cursor = 0
         while not self._is_full:
-            cursor, names = yield operations.list_groups(self._queue, cursor)
+            cursor, names = yield aggregation.list_groups(self._queue, cursor)
             for name in names:
                 yield from self._pages(self._queue.group(name), "zset", TaskState.AGGREGATING, name)
             if not cursor:
@@ -332,7 +334,7 @@ class _Pass:
     def _aggregation_sets(self) -> Steps[None]:
         skip = 0
         while not self._is_full:
-            keys = yield operations.list_aggregation_sets(self._queue, skip=skip)
+            keys = yield repair_ops.list_aggregation_sets(self._queue, skip=skip)
             for key in keys:
                 if key.startswith(self._queue.group_prefix):
                     group = key.removeprefix(self._queue.group_prefix).rpartition(":")[0]
@@ -344,7 +346,7 @@ class _Pass:
     def _tasks(self, began_ns: int) -> Steps[None]:
         cursor = "0"
         while not self._is_full:
-            page = yield operations.check_stored(self._queue, cursor=cursor)
+            page = yield repair_ops.check_stored(self._queue, cursor=cursor)
             for key in page.locks:
                 if "}:" not in key.removeprefix(self._queue.prefix):  # else perhaps of another queue, as below
                     self._note_strange(key, "string", "", f"{_shown(key)} is no string")
@@ -402,8 +404,8 @@ class _Pass:
     def _close_look(self, suspects: Iterable[Suspect], tell: Callable[[Suspect, Mended], None]) -> Steps[None]:
         waiting = list(suspects)
         while waiting:
-            batch, waiting = waiting[: operations.MEND_MAX], waiting[operations.MEND_MAX :]
-            answers = list(zip(batch, (yield operations.mend(self._queue, batch)), strict=True))
+            batch, waiting = waiting[: repair_ops.MEND_MAX], waiting[repair_ops.MEND_MAX :]
+            answers = list(zip(batch, (yield repair_ops.mend(self._queue, batch)), strict=True))
             for suspect, mended in answers:
                 if mended.was_looked_at:
                     tell(suspect, mended)

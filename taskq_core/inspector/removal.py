@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from taskq_core.broker import operations
+from taskq_core.broker.operations import actions, new_tasks, views
 from taskq_core.broker.steps import Progress, Steps, ask
 from taskq_core.errors import ConfigurationError, QueueNotEmptyError
 from taskq_core.inspector.known import check_text, known_queue
@@ -56,13 +56,13 @@ def remove_queue_part(
     while phase in (_CLOSE, _DISCARD):
         is_closed, expected = True, deleted
         if phase == _CLOSE:
-            closed = yield from ask(operations.close_queue(queue, force=force))
+            closed = yield from ask(actions.close_queue(queue, force=force))
             if not (closed.is_closed or closed.is_interrupted):
                 raise QueueNotEmptyError(name, closed.active, closed.counting)
             is_closed, expected = closed.is_closed, deleted + closed.total
         is_empty = False
         while not is_empty:
-            some, is_empty = yield from ask(operations.discard(queue))
+            some, is_empty = yield from ask(actions.discard(queue))
             deleted += some
             if progress is not None and some:
                 progress(deleted, max(deleted, expected))
@@ -72,16 +72,16 @@ def remove_queue_part(
     is_purged, following = yield from _purge(queue, phase, at, has_time)
     if not is_purged:
         return QueueRemoval(deleted=deleted, next=following)
-    yield from ask(operations.forget_queue(keys.queues, name))
-    if (yield from ask(operations.count_tasks(queue))).sizes != dict.fromkeys(TaskState, 0):
-        yield from ask(operations.register_queue(keys.queues, (name,)))  # somebody enqueued at the very end
+    yield from ask(actions.forget_queue(keys.queues, name))
+    if (yield from ask(views.count_tasks(queue))).sizes != dict.fromkeys(TaskState, 0):
+        yield from ask(new_tasks.register_queue(keys.queues, (name,)))  # somebody enqueued at the very end
     return QueueRemoval(deleted=deleted, next=None)
 
 
 def _purge(queue: QueueKeys, phase: str, at: str, has_time: Callable[[], bool]) -> Steps[tuple[bool, str | None]]:
     """Delete what else is left; return whether all is deleted, and if not where to go on, None for nowhere."""
     while True:
-        page = yield from ask(operations.purge(queue, at, own=phase == _PURGE_OWN))
+        page = yield from ask(actions.purge(queue, at, own=phase == _PURGE_OWN))
         if page is None:
             return False, None  # tasks were enqueued meanwhile: they are a new queue of this name
         at = page

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from taskq_core.broker import operations
+from taskq_core.broker.operations import diagnosis, presence
 from taskq_core.broker.steps import Steps, ask
 from taskq_core.errors import ConfigurationError, EntryNotFoundError, TaskQError, WireFormatError
 from taskq_core.inspector.alive import alive
@@ -27,12 +27,12 @@ def scheduler_entries(keys: Keys) -> Steps[list[PeriodicEntryInfo]]:
 
     Unreadable entries are left out.
     """
-    runtime = RuntimeSchedules.of((yield from ask(operations.read_schedules(keys.schedules))))
+    runtime = RuntimeSchedules.of((yield from ask(presence.read_schedules(keys.schedules))))
     entries = {each.id: each for entry_id, data in runtime.added.items() for each in _stored(entry_id, data)}
     for key in (yield from alive(keys.schedulers)):
         skip = 0
         while True:
-            page = yield from ask(operations.read_entries(key, skip=skip, count=_STEP))
+            page = yield from ask(presence.read_entries(key, skip=skip, count=_STEP))
             for data in page:
                 try:
                     entry = SchedulerEntry.decode(data)
@@ -80,8 +80,8 @@ def scheduler_events(keys: Keys, entry_id: str, *, page: int, page_size: int) ->
     check_text("entry_id", entry_id)
     check_page(page, page_size)
     history = keys.scheduler_history(entry_id)
-    found = yield from ask(operations.read_events(history, skip=(page - 1) * page_size, count=page_size))
-    if not found and not (yield from ask(operations.count_members(history))):
+    found = yield from ask(presence.read_events(history, skip=(page - 1) * page_size, count=page_size))
+    if not found and not (yield from ask(diagnosis.count_members(history))):
         there = [entry.id for entry in (yield from scheduler_entries(keys))]
         if entry_id not in there:
             raise EntryNotFoundError(entry_id, hint(entry_id, there))
@@ -104,7 +104,7 @@ def add_schedule(keys: Keys, entry_id: str, data: bytes, *, replaces: bool) -> S
         raise ConfigurationError(f"there is a schedule {entry_id!r} already; {how}, or choose another id")
     if there is None and sum(each.is_removable for each in known) >= ADDED_MAX:
         raise ConfigurationError(f"at most {ADDED_MAX} schedules can be added at run time; use a table for more")
-    yield from ask(operations.write_schedule(keys.schedules, entry_field(entry_id), data))
+    yield from ask(presence.write_schedule(keys.schedules, entry_field(entry_id), data))
 
 
 def remove_schedule(keys: Keys, entry_id: str) -> Steps[None]:
@@ -114,19 +114,19 @@ def remove_schedule(keys: Keys, entry_id: str) -> Steps[None]:
         raise ConfigurationError(
             f"schedule {entry_id!r} is declared in code or in a table; remove it there, or pause it"
         )
-    yield from ask(operations.delete_schedule(keys.schedules, entry_field(entry_id), paused_field(entry_id)))
+    yield from ask(presence.delete_schedule(keys.schedules, entry_field(entry_id), paused_field(entry_id)))
 
 
 def pause_schedule(keys: Keys, entry_id: str, *, is_declared: bool) -> Steps[bool]:
     """Let a schedule enqueue nothing. Return False if it was paused already."""
     if not is_declared:
         yield from _known(keys, entry_id)
-    return bool((yield from ask(operations.write_schedule(keys.schedules, paused_field(entry_id), b"1"))))
+    return bool((yield from ask(presence.write_schedule(keys.schedules, paused_field(entry_id), b"1"))))
 
 
 def resume_schedule(keys: Keys, entry_id: str) -> Steps[bool]:
     """Let a paused schedule go on. Return False if it was not paused at run time."""
-    was_paused = yield from ask(operations.delete_schedule(keys.schedules, paused_field(entry_id)))
+    was_paused = yield from ask(presence.delete_schedule(keys.schedules, paused_field(entry_id)))
     if not was_paused:
         yield from _known(keys, entry_id)
     return bool(was_paused)

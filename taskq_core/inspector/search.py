@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from taskq_core.broker import operations
-from taskq_core.broker.operations import ScanPlace
+from taskq_core.broker.operations import views
+from taskq_core.broker.operations.views import ScanPlace
 from taskq_core.broker.steps import Steps, ask
 from taskq_core.errors import ConfigurationError
 from taskq_core.handles.records import TaskInfo
@@ -103,7 +103,7 @@ def find_tasks(
     queue = yield from known_queue(keys, queue_name)
     now_s = 0.0
     if older_than is not None or newer_than is not None:
-        now_s = (yield from ask(operations.count_tasks(queue))).now_ns / 1e9
+        now_s = (yield from ask(views.count_tasks(queue))).now_ns / 1e9
     wanted = Wanted(
         name=name,
         error=error,
@@ -130,7 +130,7 @@ def scan_state(
     found: list[TaskInfo | UnreadableTask] = []
     scanned, read_bytes = 0, 0
     while True:
-        step = operations.scan_tasks(queue, state, place, count=min(SCAN_STEP, scan - scanned), group=group)
+        step = views.scan_tasks(queue, state, place, count=min(SCAN_STEP, scan - scanned), group=group)
         answer = yield from ask(step)
         for number, stored in enumerate(answer.tasks):
             place, scanned = answer.places[number], scanned + 1
@@ -155,7 +155,7 @@ def _found(
 ) -> FoundTasks:
     cursor = None
     if place is not None:
-        cursor = f"{place.skip}" if operations.is_list(state) else f"{place.score}:{place.task_id}"
+        cursor = f"{place.skip}" if views.is_list(state) else f"{place.score}:{place.task_id}"
     return FoundTasks(tasks=tuple(tasks), scanned=scanned, total=total, cursor=cursor, read_bytes=read_bytes)
 
 
@@ -163,7 +163,7 @@ def _place(state: TaskState, cursor: str | None) -> ScanPlace:
     if cursor is None:
         return ScanPlace()
     wrong = ConfigurationError(f"cursor must come from a search of tasks that are {state}, got {cursor[:80]!r}")
-    if operations.is_list(state):
+    if views.is_list(state):
         if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 16):
             raise wrong
         return ScanPlace(int(cursor))
@@ -200,9 +200,9 @@ def all_ids(queue: QueueKeys, state: TaskState, group: str | None) -> Steps[list
     """
     ids: list[str] = []
     place = ScanPlace()
-    listed = operations.is_list(state)
+    listed = views.is_list(state)
     while True:
-        step = operations.scan_tasks(queue, state, place, count=_IDS_STEP, group=group, ids_only=True)
+        step = views.scan_tasks(queue, state, place, count=_IDS_STEP, group=group, ids_only=True)
         page = yield from ask(step)
         fresh = page.ids
         if listed and ids and ids[-1] in fresh:

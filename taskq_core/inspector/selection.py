@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from taskq_core.broker import operations
-from taskq_core.broker.operations import OK, Action, ArrivalCode, Refusal
+from taskq_core.broker.operations import actions, services, views
+from taskq_core.broker.operations.actions import OK, Action, ArrivalCode, Refusal
 from taskq_core.broker.steps import Steps, ask
 from taskq_core.client.changing import start_of
 from taskq_core.client.moving import move
@@ -166,7 +166,7 @@ def act_on(
                     assert to_queue is not None
                     yield from _move(keys, chunk, to_queue, report)
                 else:
-                    operation = operations.act(
+                    operation = actions.act(
                         queue,
                         _ACTIONS[action],
                         [task.id for task in chunk],
@@ -195,10 +195,10 @@ def _grouped(tasks: Iterable[TaskRef]) -> dict[tuple[str, TaskState | None], lis
 
 def _cancel(keys: Keys, tasks: Sequence[TaskRef], report: ActionReport) -> Steps[None]:
     for task in tasks:
-        state = yield from ask(operations.read_state(keys.queue(task.queue), task.id))
+        state = yield from ask(views.read_state(keys.queue(task.queue), task.id))
         if state != TaskState.ACTIVE:
             report.note(task, Refusal.NOT_FOUND if state is None else state)
-        elif (yield from ask(operations.cancel(keys.cancel, task.id))):
+        elif (yield from ask(services.cancel(keys.cancel, task.id))):
             report.note(task, OK)
         else:
             report.skip(Skip.UNHEARD)

@@ -6,8 +6,9 @@ from functools import partial
 from typing import Any
 
 from taskq_core.app import TaskQ
-from taskq_core.broker import operations
-from taskq_core.broker.operations import Action, Operation
+from taskq_core.broker.operations import views
+from taskq_core.broker.operations.actions import Action
+from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.steps import Progress, Steps, T, ask, follow
 from taskq_core.handles.records import TaskInfo
 from taskq_core.inspector import (
@@ -89,7 +90,7 @@ class Inspector:
 
     def queues(self) -> list[str]:
         """Return the names of all queues that were ever enqueued to, sorted."""
-        return self._follow(ask(operations.list_queues(self._keys.queues)))
+        return self._follow(ask(views.list_queues(self._keys.queues)))
 
     def queue_info(self, name: str) -> QueueInfo:
         """Return how a queue stands.

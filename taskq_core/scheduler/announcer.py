@@ -4,9 +4,9 @@ import math
 import os
 from collections.abc import Callable
 
-from taskq_core.broker import operations
 from taskq_core.broker.aio import AsyncRunner
-from taskq_core.broker.operations import ENTRIES_SHOWN
+from taskq_core.broker.operations import schedules, services
+from taskq_core.broker.operations.schedules import ENTRIES_SHOWN
 from taskq_core.clock import Clock, RedisClock
 from taskq_core.scheduler.entries import EntryBook
 from taskq_core.wire import Keys
@@ -69,13 +69,13 @@ class Announcer:
         shown = [each for each in self._book.entries.values() if not each.task.is_paused][:ENTRIES_SHOWN]
         entries = [each.describe(now_s).encode() for each in shown]
         self._shown = digest  # from here on there may be something to delete
-        await self._runner.run(operations.index_presence(self._keys.schedulers, self._key, expiry_s=now_s + ttl_s))
-        await self._runner.run(operations.announce(self._key, entries, ttl_s=ttl_s))
+        await self._runner.run(services.index_presence(self._keys.schedulers, self._key, expiry_s=now_s + ttl_s))
+        await self._runner.run(schedules.announce(self._key, entries, ttl_s=ttl_s))
         self._written_at = self._clock.monotonic()
 
     async def withdraw(self) -> None:
         """Delete the entries, if some are written."""
         if self._shown:
-            await self._runner.run(operations.unindex_presence(self._keys.schedulers, self._key))
-            await self._runner.run(operations.withdraw_entries(self._key))
+            await self._runner.run(services.unindex_presence(self._keys.schedulers, self._key))
+            await self._runner.run(schedules.withdraw_entries(self._key))
             self._shown = ""

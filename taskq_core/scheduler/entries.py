@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from taskq_core.broker.operations import Mark
+from taskq_core.broker.operations.schedules import Mark
 from taskq_core.scheduler.due import due_firings, next_firing
 from taskq_core.tasks.periodic import CatchUp, PeriodicTask
 from taskq_core.wire import Keys, QueueKeys, SchedulerEntry

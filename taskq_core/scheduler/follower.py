@@ -11,9 +11,9 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 
-from taskq_core.broker import operations
 from taskq_core.broker.aio import AsyncRunner
-from taskq_core.broker.operations import RUNS_MAX, Ran
+from taskq_core.broker.operations import schedules
+from taskq_core.broker.operations.schedules import RUNS_MAX, Ran
 from taskq_core.clock import Clock, utc_datetime
 from taskq_core.errors import BrokerError
 from taskq_core.scheduler.calls import Caller
@@ -135,10 +135,10 @@ class Follower:
         try:
             for queue in list(queues):
                 for batch in batches:
-                    while ran := await self._runner.run(operations.take_runs(queue, batch)):
+                    while ran := await self._runner.run(schedules.take_runs(queue, batch)):
                         if not await self._record(ran):
                             return
-                        await self._runner.run(operations.told_runs(queue, ran))
+                        await self._runner.run(schedules.told_runs(queue, ran))
                 queues.discard(queue)
         finally:
             self._untold |= queues

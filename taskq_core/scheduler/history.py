@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from taskq_core.broker import operations
 from taskq_core.broker.aio import AsyncRunner
-from taskq_core.broker.operations import Operation
+from taskq_core.broker.operations import schedules
+from taskq_core.broker.operations.operation import Operation
 from taskq_core.clock import Clock
 from taskq_core.errors import BrokerError, BrokerUnavailableError
 from taskq_core.scheduler.entries import EntryBook
@@ -46,7 +46,7 @@ class History:
     async def record(self, enqueued: Iterable[Firing], now_ns: int) -> None:
         """Note firings that were enqueued, at a time of Redis's."""
         sent = [
-            operations.record_firing(
+            schedules.record_firing(
                 self._keys.scheduler_history(firing.entry.id),
                 SchedulerEnqueueEvent(task_id=firing.task_id, enqueue_time_ns=now_ns).encode(),
                 at_s=now_ns // NS_PER_S,
@@ -62,7 +62,7 @@ class History:
         if now - self._kept_at >= REFRESH_S:
             self._kept_at = now
             sent = [
-                operations.keep_history(self._keys.scheduler_history(entry_id), kept_s=KEPT_S)
+                schedules.keep_history(self._keys.scheduler_history(entry_id), kept_s=KEPT_S)
                 for entry_id in self._book.entries
             ]
             await self._send(sent, "keeping histories")
@@ -70,7 +70,7 @@ class History:
     async def forget_removed(self) -> None:
         """Delete the histories of entries that went since the last call."""
         removed = [self._keys.scheduler_history(task.id) for task in self._book.take_removed()]
-        await self._send([operations.delete_history(key) for key in removed], "deleting histories")
+        await self._send([schedules.delete_history(key) for key in removed], "deleting histories")
 
     async def _send(self, sent: Sequence[Operation[Any]], what: str) -> None:
         for start in range(0, len(sent), AT_ONCE):

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from taskq_core.app import TaskQ
-from taskq_core.broker import operations
 from taskq_core.broker.aio import AsyncRunner
+from taskq_core.broker.operations import presence
 from taskq_core.inspector.runtime_schedules import RuntimeSchedules
 from taskq_core.scheduler.entries import EntryBook
 
@@ -34,7 +34,7 @@ class RuntimeFollower:
     async def work(self) -> float:
         """Read once; return the seconds until the next time."""
         try:
-            found = await self._runner.run(operations.read_schedules(self._app.runtime.keys.schedules))
+            found = await self._runner.run(presence.read_schedules(self._app.runtime.keys.schedules))
             if found != self._seen:
                 schedules = RuntimeSchedules.of(found)
                 self._book.hold(schedules.paused)

@@ -25,8 +25,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from taskq_core.app import TaskQ
-from taskq_core.broker import operations
 from taskq_core.broker.aio import AsyncRunner
+from taskq_core.broker.operations import views
 from taskq_core.clock import SYSTEM_CLOCK, Clock, RedisClock
 from taskq_core.errors import BrokerError, TaskQError
 from taskq_core.scheduler.announcer import Announcer
@@ -149,7 +149,7 @@ class Scheduler:
         try:
             try:
                 await asyncio.to_thread(runtime.endpoint.open)
-                await runner.run(operations.ping(), patience_s=START_PATIENCE_S)
+                await runner.run(views.ping(), patience_s=START_PATIENCE_S)
                 self.open(runner)
                 gauges.add(self.readings)
             except TaskQError as error:

@@ -22,9 +22,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from taskq_core.app import TaskQ
-from taskq_core.broker import operations
 from taskq_core.broker.aio import AsyncRunner
-from taskq_core.broker.operations import ADOPT_MAX, BATCH_BYTES, TICK_MAX, Mark, ReceiptLane, Tick, TickCode
+from taskq_core.broker.operations import schedules
+from taskq_core.broker.operations.new_tasks import ReceiptLane
+from taskq_core.broker.operations.operation import BATCH_BYTES
+from taskq_core.broker.operations.schedules import ADOPT_MAX, TICK_MAX, Mark, Tick, TickCode
 from taskq_core.client.preparer import Prepared
 from taskq_core.clock import Clock, RedisClock, utc_datetime
 from taskq_core.errors import BrokerError, ConfigurationError, EnqueueError
@@ -172,7 +174,7 @@ class Ticker:
         wanted = entries if is_stale else [each for each in entries if each.mark is None]
         for start in range(0, len(wanted), ADOPT_MAX):
             batch = wanted[start : start + ADOPT_MAX]
-            answer = await self._runner.run(operations.adopt(self._queue, [each.key for each in batch]))
+            answer = await self._runner.run(schedules.adopt(self._queue, [each.key for each in batch]))
             self._learn(answer.now_ns)
             for entry, mark in zip(batch, answer.marks, strict=True):
                 entry.move(mark)
@@ -254,7 +256,7 @@ class Ticker:
 
     async def _send(self, batch: Sequence[_Candidate]) -> None:
         started = time.monotonic()
-        operation = operations.tick(self._queue, [each.tick for each in batch], self._receipts)
+        operation = schedules.tick(self._queue, [each.tick for each in batch], self._receipts)
         try:
             await self._register()
             answer = await self._runner.run(operation, patience_s=PATIENCE_S)

@@ -8,8 +8,8 @@ import logging
 import time
 
 from taskq_core.app import TaskQ
-from taskq_core.broker import operations
 from taskq_core.broker.aio import AsyncRunner
+from taskq_core.broker.operations import services
 from taskq_core.errors import BrokerError
 from taskq_core.supervisor.child import Child
 from taskq_core.wire import QueueKeys
@@ -93,9 +93,9 @@ class Returns:
         runner, _ = await self._runner_and_queues(child)
         keys, who = self._app.runtime.keys, (str(child.who["host"]), child.pid, str(child.who["server_id"]))
         server, workers = keys.server(*who), keys.workers_of(*who)
-        await runner.run(operations.unindex_presence(keys.servers, server))
-        await runner.run(operations.unindex_presence(keys.workers, workers))
-        await runner.run(operations.clear_presence(server, workers))
+        await runner.run(services.unindex_presence(keys.servers, server))
+        await runner.run(services.unindex_presence(keys.workers, workers))
+        await runner.run(services.clear_presence(server, workers))
 
     async def close(self) -> None:
         """Close the connections."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import cast
 
-from taskq_core.broker.operations import Confirmation
+from taskq_core.broker.operations.operation import Confirmation
 from taskq_core.tasks.limits import Limits
 from taskq_core.tasks.options import TaskOptions
 from taskq_core.wire import (

@@ -13,9 +13,10 @@ from dataclasses import replace
 from typing import Any
 
 from taskq_core.app import TaskQ
-from taskq_core.broker import operations
 from taskq_core.broker.memory import memory_endpoint
-from taskq_core.broker.operations import NewTask
+from taskq_core.broker.operations import runs as run_ops
+from taskq_core.broker.operations import views
+from taskq_core.broker.operations.new_tasks import NewTask
 from taskq_core.errors import BrokerReplyError, ConfigurationError
 from taskq_core.runtime import Store
 from taskq_core.settings import Duration, EnqueueMode, seconds
@@ -200,7 +201,7 @@ class Captured:
         """Queues in the order a strict worker serves them, then those that it does not."""
         keys = self._app.runtime.keys
         weights = self._app.settings.queues
-        names = self._store.runner.run(operations.list_queues(keys.queues))
+        names = self._store.runner.run(views.list_queues(keys.queues))
         return [keys.queue(name) for name in sorted(names, key=lambda name: (-weights.get(name, 0), name))]
 
     # --- for the store ------------------------------------------------------------------------------------------------
@@ -336,7 +337,7 @@ class Eager(Captured):
             if run is None:
                 return
             yield run
-            if run.settlement is None or run.settlement.outcome is not operations.Outcome.REQUEUE:
+            if run.settlement is None or run.settlement.outcome is not run_ops.Outcome.REQUEUE:
                 left -= 1
 
 

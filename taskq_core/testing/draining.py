@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Iterable
 
 from taskq_core.app import TaskQ
-from taskq_core.broker import operations
+from taskq_core.broker.operations import views
 from taskq_core.execution.context import TaskContext
 from taskq_core.settings import Duration, seconds
 from taskq_core.testing.passing import PassingTime
@@ -88,7 +88,7 @@ async def adrain(
     served = app.settings.queues if queues is None else dict.fromkeys(queues, 1)
     runtime = app.runtime
     await asyncio.to_thread(runtime.endpoint.open)
-    await runtime.async_runner.run(operations.ping())
+    await runtime.async_runner.run(views.ping())
     keys = [runtime.keys.queue(name) for name in served]
     most_s = 0.0 if advance is None else seconds("advance", advance)
     passing = PassingTime(runtime.runner, keys, most_s, aggregators=app.aggregators)

@@ -16,7 +16,10 @@ from functools import partial
 from typing import Any
 
 from taskq_core.app import TaskQ
-from taskq_core.broker import operations
+from taskq_core.broker.operations import carrying as carrying_ops
+from taskq_core.broker.operations import limits as limit_ops
+from taskq_core.broker.operations import new_tasks, operation, rehearsal, services
+from taskq_core.broker.operations import runs as run_ops
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
 from taskq_core.codec.oversized import OversizedResult
@@ -87,9 +90,9 @@ class InlineWorker:
             return self._taken.pop(key)
 
     def _forward(self, queue: QueueKeys) -> None:
-        while self._runner.run(operations.forward(queue, owner=self._owner, leader_ms=1)).moved >= 100:
+        while self._runner.run(services.forward(queue, owner=self._owner, leader_ms=1)).moved >= 100:
             pass
-        self._runner.run(operations.admit(queue, owner=self._owner, leader_ms=1))  # what its rate allows by now
+        self._runner.run(limit_ops.admit(queue, owner=self._owner, leader_ms=1))  # what its rate allows by now
 
     def carry(self, queues: Iterable[QueueKeys]) -> None:
         """Carry what workflows have to carry between queues, until nothing is left."""
@@ -97,8 +100,8 @@ class InlineWorker:
         todo = {queue.name for queue in queues}
         while todo:
             queue = keys.queue(todo.pop())
-            due = self._runner.run(operations.read_due(queue, owner="", leader_ms=1))
-            carrying = carry(keys, queue, due, lambda other: operations.register_queue(keys.queues, (other.name,)))
+            due = self._runner.run(carrying_ops.read_due(queue, owner="", leader_ms=1))
+            carrying = carry(keys, queue, due, lambda other: new_tasks.register_queue(keys.queues, (other.name,)))
             answer: Any = None
             try:
                 while True:
@@ -110,29 +113,29 @@ class InlineWorker:
 
     def pending_steps(self, queue: QueueKeys) -> list[str]:
         """Return ids of tasks of a queue that are steps of workflows and were started."""
-        steps = self._runner.run(operations.list_waiting(queue.steps, 0, -1))
+        steps = self._runner.run(rehearsal.list_waiting(queue.steps, 0, -1))
         return [step.split(" ")[2] for step, _ in steps]
 
     def _dequeue(self, queue: QueueKeys) -> list[Run]:
         self._calls += 1
         answer = self._runner.run(
-            operations.dequeue(queue, owner=self._owner, call=self._calls, limit=operations.BATCH_MAX, lease_s=LEASE_S)
+            run_ops.dequeue(queue, owner=self._owner, call=self._calls, limit=operation.BATCH_MAX, lease_s=LEASE_S)
         )
         runs = []
         for task_id, data in answer.tasks:
             try:
                 runs.append(Run(queue, task_id, decode_message(data), math.inf, number=self._calls))
             except WireFormatError:
-                self._runner.run(operations.quarantine(queue, task_id, owner=self._owner, run=self._calls))
+                self._runner.run(run_ops.quarantine(queue, task_id, owner=self._owner, run=self._calls))
         return runs
 
     def give_back(self, runs: Iterable[Run]) -> None:
         """Put tasks back to the head of their queues, the first of them first."""
         for run in reversed(list(runs)):
-            settlement = operations.Settlement(
-                run.task_id, operations.Outcome.REQUEUE, run.number, unique_key=run.message.unique_key
+            settlement = run_ops.Settlement(
+                run.task_id, run_ops.Outcome.REQUEUE, run.number, unique_key=run.message.unique_key
             )
-            self._runner.run(operations.settle(run.queue, [settlement], owner=self._owner))
+            self._runner.run(run_ops.settle(run.queue, [settlement], owner=self._owner))
 
     # --- run ----------------------------------------------------------------------------------------------------------
 
@@ -275,7 +278,7 @@ class InlineWorker:
             worker=self._owner,
         )
         archive = self._app.settings.archive.limits(run.queue.name)
-        self._runner.run(operations.settle(run.queue, [settlement], owner=self._owner, archive=archive))
+        self._runner.run(run_ops.settle(run.queue, [settlement], owner=self._owner, archive=archive))
         if run.span is not None:
             run.span.end(state_after(settlement), None if isinstance(run.error, TaskPaused) else run.error)
         assert run.context is not None
@@ -315,37 +318,37 @@ class _InlineNotes:
         if isinstance(data, OversizedResult):
             warn_oversized(run, data)
             fields = written_fields(data)
-            self._runner.run(operations.note(run.queue, run.task_id, fields, owner=self._owner, run=run.number))
+            self._runner.run(run_ops.note(run.queue, run.task_id, fields, owner=self._owner, run=run.number))
         else:
-            self._runner.run(operations.write_result(run.queue, run.task_id, data, owner=self._owner, run=run.number))
+            self._runner.run(run_ops.write_result(run.queue, run.task_id, data, owner=self._owner, run=run.number))
 
     def tell_progress(self, progress: bytes) -> None:
         self._tells_by_itself = True
-        self._note(operations.PROGRESS_FIELD, progress)
+        self._note(run_ops.PROGRESS_FIELD, progress)
 
     def tell(self, done: int, total: int | None) -> None:
         if not self._tells_by_itself:
-            self._note(operations.PROGRESS_FIELD, encode_progress(done, total))
+            self._note(run_ops.PROGRESS_FIELD, encode_progress(done, total))
 
     def keep(self, cursor: bytes) -> None:
         self.cursor = cursor
 
     def store(self, cursor: bytes) -> None:
         self.cursor = cursor
-        self._note(operations.CURSOR_FIELD, cursor)
+        self._note(run_ops.CURSOR_FIELD, cursor)
 
     async def astore(self, cursor: bytes) -> None:
         self.store(cursor)
 
     def read_cursor(self) -> bytes:
-        return self._runner.run(operations.read_cursor(self._run.queue, self._run.task_id))
+        return self._runner.run(run_ops.read_cursor(self._run.queue, self._run.task_id))
 
     async def aread_cursor(self) -> bytes:
         return self.read_cursor()
 
     def _note(self, field: str, data: bytes) -> None:
         run = self._run
-        self._runner.run(operations.note(run.queue, run.task_id, {field: data}, owner=self._owner, run=run.number))
+        self._runner.run(run_ops.note(run.queue, run.task_id, {field: data}, owner=self._owner, run=run.number))
 
 
 @contextlib.contextmanager

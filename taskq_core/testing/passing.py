@@ -8,7 +8,8 @@ Unique locks and deadlines stay where they are.
 import math
 from collections.abc import Iterator, Sequence
 
-from taskq_core.broker import operations
+from taskq_core.broker.operations import aggregation as aggregation_ops
+from taskq_core.broker.operations import rehearsal, views
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.settings import MAX_SECONDS
 from taskq_core.tasks.aggregation import Aggregators
@@ -53,15 +54,15 @@ class PassingTime:
 
     def _waits_s(self, queue: QueueKeys) -> Iterator[int]:
         """Yield whole seconds until something of a queue is due: at least those of what comes first."""
-        now_s = math.floor(self._runner.run(operations.count_tasks(queue)).now_ns / 1e9)
+        now_s = math.floor(self._runner.run(views.count_tasks(queue)).now_ns / 1e9)
         for state in STATES:
-            for _, start_s in self._list(operations.waiting_key(queue, state), 0, 0):
+            for _, start_s in self._list(rehearsal.waiting_key(queue, state), 0, 0):
                 yield start_s - now_s
         for group in self._groups(queue):
             aggregation = None if self._aggregators is None else self._aggregators.find(queue.name, group)
             if aggregation is None:
                 continue
-            key = operations.waiting_key(queue, TaskState.AGGREGATING, group)
+            key = rehearsal.waiting_key(queue, TaskState.AGGREGATING, group)
             for _, newest_s in self._list(key, -1, -1):
                 yield newest_s + aggregation.grace_s - now_s
             if aggregation.max_delay_s:
@@ -71,7 +72,7 @@ class PassingTime:
     def _groups(self, queue: QueueKeys) -> Iterator[str]:
         cursor = 0
         while True:
-            cursor, names = self._runner.run(operations.list_groups(queue, cursor))
+            cursor, names = self._runner.run(aggregation_ops.list_groups(queue, cursor))
             yield from names
             if not cursor:
                 return
@@ -82,22 +83,22 @@ class PassingTime:
         self._left_s = max(0, self._left_s - by_s)
         for queue in self._queues:
             for state in STATES:
-                self._bring_forward(operations.waiting_key(queue, state), by_s)
+                self._bring_forward(rehearsal.waiting_key(queue, state), by_s)
             for group in set(self._groups(queue)):
-                self._bring_forward(operations.waiting_key(queue, TaskState.AGGREGATING, group), by_s)
+                self._bring_forward(rehearsal.waiting_key(queue, TaskState.AGGREGATING, group), by_s)
 
     def _bring_forward(self, key: str, by_s: int) -> None:
         first = 0
         while page := self._list(key, first, first + PAGE - 1):
             for task_id, _ in page:
-                self._runner.run(operations.bring_forward(key, task_id, by_s=by_s))
+                self._runner.run(rehearsal.bring_forward(key, task_id, by_s=by_s))
             first += len(page)
 
     def _list(self, key: str, first: int, last: int) -> list[tuple[str, int]]:
-        return self._runner.run(operations.list_waiting(key, first, last))
+        return self._runner.run(rehearsal.list_waiting(key, first, last))
 
 
 def start_now(runner: SyncRunner, queue: QueueKeys, task_id: str) -> None:
     """Make a task that waits for its start or its next attempt due."""
     for state in STATES:
-        runner.run(operations.bring_forward(operations.waiting_key(queue, state), task_id, by_s=MAX_SECONDS))
+        runner.run(rehearsal.bring_forward(rehearsal.waiting_key(queue, state), task_id, by_s=MAX_SECONDS))

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from taskq_core.broker.operations import NewTask
+from taskq_core.broker.operations.new_tasks import NewTask
 from taskq_core.errors import PayloadError, TaskArgumentsError
 from taskq_core.tasks.base import BaseTask
 from taskq_core.tasks.canvas import Signature

@@ -5,7 +5,8 @@ from typing import Any, TypeVar
 
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.connection import Endpoint
-from taskq_core.broker.operations import Admitted, EnqueueCode, NewTask, Operation, each_code
+from taskq_core.broker.operations.new_tasks import Admitted, EnqueueCode, NewTask, each_code
+from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.errors import BrokerUnavailableError
 from taskq_core.runtime import Store

@@ -1,6 +1,6 @@
 """Whether an operator may change anything, so that nobody is offered what Redis would refuse."""
 
-from taskq_core.broker import operations
+from taskq_core.broker.operations import diagnosis
 from taskq_core.broker.steps import Steps, ask
 from taskq_core.errors import BrokerAuthenticationError, BrokerUnavailableError
 from taskq_core.wire import DEFAULT_QUEUE, Keys
@@ -16,7 +16,7 @@ def read_refusal(keys: Keys) -> Steps[str]:
         BrokerError: Redis does not answer, or refuses for another reason.
     """
     try:
-        yield from ask(operations.try_write(keys.queue(DEFAULT_QUEUE).absent))
+        yield from ask(diagnosis.try_write(keys.queue(DEFAULT_QUEUE).absent))
     except BrokerAuthenticationError:
         return NO_RIGHTS
     except BrokerUnavailableError as error:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-from taskq_core.broker import operations
+from taskq_core.broker.operations import diagnosis, views
 from taskq_core.broker.steps import Steps, ask
 from taskq_core.clock import utc_datetime
 from taskq_core.errors import BrokerReplyError
@@ -67,12 +67,12 @@ def read_history(
     """
     check_whole("days", days, least=1, most=HISTORY_DAYS)
     if today is None:
-        today = utc_datetime((yield from ask(operations.read_time()))).date()
+        today = utc_datetime((yield from ask(diagnosis.read_time()))).date()
     dates = [today - timedelta(days=back) for back in reversed(range(days))]
     totals = [(0, 0)] * days
     for name in names:
         try:
-            numbers: Sequence[tuple[int, int]] = yield from ask(operations.count_days(keys.queue(name), dates))
+            numbers: Sequence[tuple[int, int]] = yield from ask(views.count_days(keys.queue(name), dates))
         except BrokerReplyError:
             continue
         totals = [(ran + more, bad + more_bad) for (ran, bad), (more, more_bad) in zip(totals, numbers, strict=True)]

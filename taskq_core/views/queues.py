@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
 
-from taskq_core.broker import operations
+from taskq_core.broker.operations import views
 from taskq_core.broker.steps import Steps, ask
 from taskq_core.errors import BrokerAuthenticationError, BrokerReplyError
 from taskq_core.inspector import LISTED_STATES, QueueInfo, UnreadableTask
@@ -214,7 +214,7 @@ def read_queue(keys: Keys, name: str, *, days: int) -> Steps[QueueDetail]:
     for state in LISTED_STATES:
         if not info.sizes[state]:
             continue
-        page = yield from ask(operations.list_tasks(keys.queue(name), state, skip=0, count=TYPES_SAMPLE))
+        page = yield from ask(views.list_tasks(keys.queue(name), state, skip=0, count=TYPES_SAMPLE))
         looked_at += len(page.tasks)
         for stored in page.tasks:
             task = read_task(name, stored)
@@ -230,6 +230,6 @@ def _memory(keys: Keys, info: QueueInfo) -> Steps[int | None]:
     if info.problem:
         return None
     try:
-        return (yield from ask(operations.estimate_memory(keys.queue(info.name), samples=_MEMORY_SAMPLES)))
+        return (yield from ask(views.estimate_memory(keys.queue(info.name), samples=_MEMORY_SAMPLES)))
     except (BrokerReplyError, BrokerAuthenticationError):
         return None  # a store without MEMORY USAGE, or a user who may not ask; all else is known

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
 
-from taskq_core.broker import operations
+from taskq_core.broker.operations import diagnosis
+from taskq_core.broker.operations import samples as sample_ops
 from taskq_core.broker.steps import Steps, ask
 from taskq_core.clock import utc_datetime
 from taskq_core.errors import BrokerReplyError, ConfigurationError
@@ -133,7 +134,7 @@ def read_samples(
     if not timedelta(minutes=1) <= span <= LONGEST_SPAN:
         raise ConfigurationError(f"span must be a minute to {LONGEST_SPAN.days} days, got {span}")
     check_whole("points", points, least=10, most=_POINTS_MOST)
-    now = utc_datetime((yield from ask(operations.read_time())))
+    now = utc_datetime((yield from ask(diagnosis.read_time())))
     end = now if until is None else until
     if end.tzinfo is None:
         raise ConfigurationError("until must have a time zone, got a naive datetime")
@@ -149,7 +150,7 @@ def read_samples(
     series = []
     for name in names:
         try:
-            stored = yield from ask(operations.read_samples(keys.queue(name), level, count=count))
+            stored = yield from ask(sample_ops.read_samples(keys.queue(name), level, count=count))
         except BrokerReplyError:
             stored = []  # of another type; doctor tells of it
         samples = [each for each in _samples(stored, level) if begin <= each.at <= end]

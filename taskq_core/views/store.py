@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
 
-from taskq_core.broker import operations
-from taskq_core.broker.operations import Operation
+from taskq_core.broker.operations import diagnosis, presence, views
+from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.steps import Steps, ask
 from taskq_core.clock import utc_datetime
 from taskq_core.errors import BrokerAuthenticationError, BrokerReplyError
@@ -80,16 +80,16 @@ def read_store(keys: Keys) -> Steps[StoreRow]:
 
     What this user may not ask is left out.
     """
-    info: Mapping[str, str | int] = (yield from _told(operations.server_info())) or {}
-    user = yield from _told(operations.whoami())
+    info: Mapping[str, str | int] = (yield from _told(presence.server_info())) or {}
+    user = yield from _told(diagnosis.whoami())
     is_cluster = info.get("cluster_enabled") == 1
     cluster: Mapping[str, str] = {}
     places: list[QueuePlace] = []
     if is_cluster:
-        cluster = (yield from _told(operations.cluster_info())) or {}
-        for name in (yield from ask(operations.list_queues(keys.queues)))[:PLACES_MOST]:
+        cluster = (yield from _told(diagnosis.cluster_info())) or {}
+        for name in (yield from ask(views.list_queues(keys.queues)))[:PLACES_MOST]:
             slot = key_slot(keys, name)
-            nodes = (yield from _told(operations.list_nodes(slot))) or []
+            nodes = (yield from _told(presence.list_nodes(slot))) or []
             places.append(QueuePlace(name=name, slot=slot, nodes=nodes))
     return _row(info, user, cluster, places, is_cluster=is_cluster)
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from taskq_core.broker import operations
-from taskq_core.broker.operations import ScanPlace
+from taskq_core.broker.operations import views
+from taskq_core.broker.operations.views import ScanPlace
 from taskq_core.broker.steps import Steps, ask
 from taskq_core.errors import ConfigurationError
 from taskq_core.handles.records import TaskInfo
@@ -219,12 +219,12 @@ def select_tasks(
 
 def _ids(keys: Keys, info: QueueInfo, state: TaskState, *, skip: int, room: int) -> Steps[list[TaskRef]]:
     """Read ids of a queue and state. Of a list those that are next to run, in this order: Redis finds them at once."""
-    is_list = operations.is_list(state)
+    is_list = views.is_list(state)
     ids: list[str] = []
     place = ScanPlace(skip if is_list else 0)
     while len(ids) < room:
         count = min(_IDS_STEP, room - len(ids))
-        step = operations.scan_tasks(keys.queue(info.name), state, place, count=count, ids_only=True)
+        step = views.scan_tasks(keys.queue(info.name), state, place, count=count, ids_only=True)
         page = yield from ask(step)
         ids += page.ids
         if page.is_end or not page.ids:
@@ -259,7 +259,7 @@ def _by_id(keys: Keys, infos: Sequence[QueueInfo], wanted: TaskFilter) -> Steps[
     found: list[TaskRecord] = []
     ageless = replace(wanted, older_than=None, newer_than=None)  # who names a task means it, whatever its age
     for info in infos:
-        stored = yield from ask(operations.look(keys.queue(info.name), wanted.text))
+        stored = yield from ask(views.look(keys.queue(info.name), wanted.text))
         if stored is None or stored.state is TaskState.AGGREGATING:
             continue
         task = read_task(info.name, stored)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
 
-from taskq_core.broker import operations
-from taskq_core.broker.operations import ScanPlace
+from taskq_core.broker.operations import diagnosis, samples, views
+from taskq_core.broker.operations.views import ScanPlace
 from taskq_core.broker.steps import Steps, ask
 from taskq_core.clock import utc_datetime
 from taskq_core.errors import BrokerReplyError, ConfigurationError
@@ -85,13 +85,13 @@ def read_types(keys: Keys, names: Iterable[str], *, hours: int) -> Steps[TypesOv
         ConfigurationError: The number of hours is out of bounds, 0 to 24.
     """
     check_whole("hours", hours, least=0, most=HOURS_MOST)
-    now_s = yield from ask(operations.read_time())
+    now_s = yield from ask(diagnosis.read_time())
     this_hour = int(now_s) // HOUR_S
     sums: dict[str, TypeTally] = {}
     for name in names:
         for hour in range(this_hour - hours, this_hour + 1):
             try:
-                found = yield from ask(operations.read_tally(keys.queue(name), hour))
+                found = yield from ask(samples.read_tally(keys.queue(name), hour))
             except BrokerReplyError:
                 continue  # of another type; doctor tells of it
             for each, tally in found.items():
@@ -157,7 +157,7 @@ def read_state_types(keys: Keys, name: str, state: TaskState, *, scan: int = STA
     place = ScanPlace()
     while looked_at < scan:
         step = min(_SCAN_STEP, scan - looked_at)
-        page = yield from ask(operations.scan_tasks(keys.queue(name), state, place, count=step))
+        page = yield from ask(views.scan_tasks(keys.queue(name), state, place, count=step))
         total = page.size
         for stored in page.tasks:
             task = read_task(name, stored)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from taskq_core.broker import operations
+from taskq_core.broker.operations import diagnosis
 from taskq_core.broker.steps import Steps, ask
 from taskq_core.clock import utc_datetime
 from taskq_core.inspector import RunningTask, WorkerProcess
@@ -155,5 +155,5 @@ def _since(moment: datetime | None, now: datetime) -> timedelta | None:
 def read_workers(keys: Keys) -> Steps[WorkersOverview]:
     """Return the workers that live. Two calls a worker and three more, however many tasks there are."""
     processes = yield from servers(keys)
-    now = utc_datetime((yield from ask(operations.read_time())))
+    now = utc_datetime((yield from ask(diagnosis.read_time())))
     return WorkersOverview(workers=tuple(worker_row(each, now) for each in processes), as_of=now)

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from taskq_core.broker import operations
-from taskq_core.broker.operations import StoredWorkflow, StoredWorkflows
+from taskq_core.broker.operations import workflows
+from taskq_core.broker.operations.workflows import StoredWorkflow, StoredWorkflows
 from taskq_core.broker.steps import Steps, ask
 from taskq_core.errors import ConfigurationError, WorkflowDamagedError
 from taskq_core.handles.workflow_records import WorkflowState
@@ -147,7 +147,7 @@ def read_workflows(keys: Keys, name: str, *, skip: int, count: int) -> Steps[Wor
     check_whole("skip", skip, least=0, most=10**12)
     check_whole("count", count, least=1, most=WORKFLOWS_MAX)
     queue = yield from known_queue(keys, name)
-    found = yield from ask(operations.list_workflows(queue, skip=skip, count=count))
+    found = yield from ask(workflows.list_workflows(queue, skip=skip, count=count))
     return WorkflowsPage(queue=name, rows=_rows(queue, found), running=found.running, ended=found.ended)
 
 
@@ -155,7 +155,7 @@ def count_workflows(keys: Keys, *, names: Sequence[str]) -> Steps[Sequence[Workf
     """Return how many workflows have each of these queues as their home, by name. A call for each queue."""
     counts = []
     for name in sorted(names):
-        found = yield from ask(operations.list_workflows(keys.queue(name), skip=0, count=0))
+        found = yield from ask(workflows.list_workflows(keys.queue(name), skip=0, count=0))
         counts.append(WorkflowCounts(queue=name, running=found.running, ended=found.ended))
     return counts
 
@@ -173,7 +173,7 @@ def list_workflows(
         if skip < size and len(rows) < count:
             queue = keys.queue(name)
             left = min(count - len(rows), size - skip)
-            found = yield from ask(operations.list_workflows(queue, which=which, skip=skip, count=left))
+            found = yield from ask(workflows.list_workflows(queue, which=which, skip=skip, count=left))
             rows += _rows(queue, found)
         skip = max(0, skip - size)
     return rows
@@ -200,7 +200,7 @@ def search_workflows(
             return WorkflowSearch(rows=rows, scanned=scanned, total=total, cursor=f"{which}:{skip}:{name}")
         count = min(_STEP, scan - scanned, size - skip)
         queue = keys.queue(name)
-        found = yield from ask(operations.list_workflows(queue, which=which, skip=skip, count=count))
+        found = yield from ask(workflows.list_workflows(queue, which=which, skip=skip, count=count))
         rows += [row for row in _rows(queue, found) if wanted.fits(row)]
         scanned += count
         skip += count

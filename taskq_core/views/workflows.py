@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from taskq_core.broker import operations
-from taskq_core.broker.operations import StoredMember, StoredStep
+from taskq_core.broker.operations import workflows
+from taskq_core.broker.operations.workflows import StoredMember, StoredStep
 from taskq_core.broker.steps import Steps, ask
 from taskq_core.errors import ConfigurationError, WorkflowNotFoundError
 from taskq_core.handles.records import TaskInfo
@@ -133,7 +133,7 @@ def read_step(
         raise WorkflowNotFoundError(name, workflow_id, f"it has no step {step!r:.200}")
     most = STEP_RESULT_BYTES if found.members is None else MEMBER_RESULT_BYTES
     stored: StoredStep | None = yield from ask(
-        operations.read_step(queue, workflow_id, number, first=skip, count=count, most=most, only_failed=only_failed)
+        workflows.read_step(queue, workflow_id, number, first=skip, count=count, most=most, only_failed=only_failed)
     )
     if stored is None:
         raise WorkflowNotFoundError(name, workflow_id, "there is no such workflow, or it is kept no longer")

@@ -8,7 +8,7 @@ from collections.abc import Collection
 
 from taskq_core.app import TaskQ
 from taskq_core.broker.aio import AsyncRunner
-from taskq_core.broker.operations import list_alive, server_info
+from taskq_core.broker.operations.presence import list_alive, server_info
 from taskq_core.clock import SKEW_VISIBLE_S, Clock, RedisClock
 from taskq_core.errors import BrokerAuthenticationError, BrokerReplyError
 from taskq_core.settings import nearest_hint

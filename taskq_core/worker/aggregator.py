@@ -26,23 +26,22 @@ from typing import Any
 
 from taskq_core.app import TaskQ
 from taskq_core.broker.aio import AsyncRunner
-from taskq_core.broker.operations import (
-    BATCH_MAX,
+from taskq_core.broker.operations.aggregation import (
     GATHER_MAX,
     CombineCode,
     GatherCode,
     GroupCheck,
     combine,
-    count_keys,
     expel,
     gather,
     give_back,
     list_groups,
     read_members,
     reclaim,
-    resign,
     sweep,
 )
+from taskq_core.broker.operations.operation import BATCH_MAX
+from taskq_core.broker.operations.services import count_keys, resign
 from taskq_core.client.preparer import Prepared
 from taskq_core.clock import Clock
 from taskq_core.errors import BrokerError, Discard, EnqueueError, WireFormatError

@@ -2,8 +2,8 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from taskq_core.broker import operations
 from taskq_core.broker.aio import AsyncRunner
+from taskq_core.broker.operations import limits, views
 from taskq_core.clock import RedisClock
 from taskq_core.wire import QueueKeys, TaskState
 from taskq_core.worker.fetcher import Fetcher
@@ -79,11 +79,11 @@ class Burst:
         """
         for queue in self._queues:
             for state in (TaskState.SCHEDULED, TaskState.RETRY):  # first: what is forwarded meanwhile is pending then
-                page = await self._runner.run(operations.list_tasks(queue, state, skip=0, count=1))
+                page = await self._runner.run(views.list_tasks(queue, state, skip=0, count=1))
                 if any(task.score is not None and task.score <= self._redis_clock.time() for task in page.tasks):
                     return True
-            is_moving = await self._runner.run(operations.limits_move(queue))
-            counts = await self._runner.run(operations.count_tasks(queue))
+            is_moving = await self._runner.run(limits.limits_move(queue))
+            counts = await self._runner.run(views.count_tasks(queue))
             if (is_moving or counts.sizes[TaskState.PENDING]) and not counts.is_paused:
                 return True
         return False

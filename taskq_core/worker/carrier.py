@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from taskq_core.broker.aio import AsyncRunner
-from taskq_core.broker.operations import read_due, register_queue
+from taskq_core.broker.operations.carrying import read_due
+from taskq_core.broker.operations.new_tasks import register_queue
 from taskq_core.service.loop import jittered
 from taskq_core.wire import Keys, QueueKeys
 from taskq_core.worker.lookout import Lookout, Topic

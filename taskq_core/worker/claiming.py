@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 
 from taskq_core.app import TaskQ
-from taskq_core.broker import operations
 from taskq_core.broker.aio import AsyncRunner
-from taskq_core.broker.operations import ClaimCode
+from taskq_core.broker.operations import limits as limit_ops
+from taskq_core.broker.operations.limits import ClaimCode
 from taskq_core.clock import Clock
 from taskq_core.errors import PayloadError, TaskArgumentsError
 from taskq_core.telemetry import unwrap
@@ -92,7 +92,7 @@ class Claims:
             if limit is None:
                 code = ClaimCode.RUN
             else:
-                step = operations.claim(run.queue, run.task_id, limit, owner=self._owner, run=run.number)
+                step = limit_ops.claim(run.queue, run.task_id, limit, owner=self._owner, run=run.number)
                 code = await self._runner.run(step, patience_s=max(0.0, run.lease_until - self._clock.monotonic()))
         finally:
             self._claiming[run.queue.name] -= 1

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from taskq_core.broker.operations import LONGEST_LEASE_S
+from taskq_core.broker.operations.repair import LONGEST_LEASE_S
 from taskq_core.errors import ConfigurationError
 from taskq_core.service.health import check_health_address
 from taskq_core.settings import Duration, Settings, check_queues, check_whole, seconds

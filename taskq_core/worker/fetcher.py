@@ -21,7 +21,8 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 from taskq_core.broker.lanes import Lane
-from taskq_core.broker.operations import BATCH_MAX, Dequeued, Operation, dequeue
+from taskq_core.broker.operations.operation import BATCH_MAX, Operation
+from taskq_core.broker.operations.runs import Dequeued, dequeue
 from taskq_core.clock import Clock, RedisClock
 from taskq_core.errors import BrokerError, BrokerReplyError, WireFormatError
 from taskq_core.tasks.limits import HEADER

@@ -9,7 +9,7 @@ import contextlib
 import logging
 
 from taskq_core.broker.aio import AsyncRunner
-from taskq_core.broker.operations import forward
+from taskq_core.broker.operations.services import forward
 from taskq_core.clock import Clock, RedisClock
 from taskq_core.service.loop import jittered
 from taskq_core.wire import QueueKeys

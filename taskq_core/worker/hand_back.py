@@ -15,7 +15,7 @@ from functools import partial
 
 from taskq_core.app import TaskQ
 from taskq_core.broker.aio import AsyncRunner
-from taskq_core.broker.operations import Expired, ExpiredTask, Recovery, list_held, recover
+from taskq_core.broker.operations.services import Expired, ExpiredTask, Recovery, list_held, recover
 from taskq_core.errors import WireFormatError
 from taskq_core.settings import ArchiveLimits
 from taskq_core.wire import QueueKeys, decode_message

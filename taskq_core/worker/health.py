@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from taskq_core.broker.aio import AsyncRunner
-from taskq_core.broker.operations import Probed, probe
+from taskq_core.broker.operations.repair import Probed, probe
 from taskq_core.clock import Clock
 from taskq_core.errors import BrokerError
 from taskq_core.service.health import Judge

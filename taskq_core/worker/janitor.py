@@ -5,7 +5,9 @@ less often.
 """
 
 from taskq_core.broker.aio import AsyncRunner
-from taskq_core.broker.operations import ARCHIVE, clean, clean_workflows
+from taskq_core.broker.operations.operation import ARCHIVE
+from taskq_core.broker.operations.services import clean
+from taskq_core.broker.operations.workflows import clean_workflows
 from taskq_core.service.loop import jittered
 from taskq_core.settings import ArchiveLimits
 from taskq_core.wire import QueueKeys

@@ -9,7 +9,8 @@ half as often.
 from collections.abc import Sequence
 from typing import Any
 
-from taskq_core.broker.operations import BATCH_MAX, Dequeued, Operation, SettleCode, settle_and_dequeue
+from taskq_core.broker.operations.operation import BATCH_MAX, Operation
+from taskq_core.broker.operations.runs import Dequeued, SettleCode, settle_and_dequeue
 from taskq_core.errors import BrokerError
 from taskq_core.wire import QueueKeys
 from taskq_core.worker.settler import SettleBatch

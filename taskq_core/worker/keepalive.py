@@ -12,7 +12,8 @@ import math
 import threading
 from collections.abc import Callable, Iterable
 
-from taskq_core.broker import operations
+from taskq_core.broker.operations import runs as run_ops
+from taskq_core.broker.operations import services
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.clock import Clock, RedisClock
 from taskq_core.errors import BrokerError
@@ -155,17 +156,17 @@ class Keepalive:
         workers = self._keys.workers_of(info.host, info.pid, info.server_id)
         shown = info.encode(), {run.task_id: self._worker_info(info, run) for run in runs}
         is_kept = not runs and shown == self._shown
-        if not is_kept or not self._runner.run(operations.keep_presence(server, ttl_s=self._presence_s)):
+        if not is_kept or not self._runner.run(services.keep_presence(server, ttl_s=self._presence_s)):
             if is_kept:
                 self._index_at = -math.inf  # Redis has lost it, and perhaps the indexes with it
             self._runner.run(
-                operations.beat(server, workers, ttl_s=self._presence_s, server_info=shown[0], workers=shown[1])
+                services.beat(server, workers, ttl_s=self._presence_s, server_info=shown[0], workers=shown[1])
             )
             self._shown = shown
         if (now := self._clock.monotonic()) >= self._index_at:  # last: over maxmemory the index is refused
             expiry_s = int(self._redis_clock.time()) + self._presence_s + self._indexed_s
-            self._runner.run(operations.index_presence(self._keys.servers, server, expiry_s=expiry_s))
-            self._runner.run(operations.index_presence(self._keys.workers, workers, expiry_s=expiry_s))
+            self._runner.run(services.index_presence(self._keys.servers, server, expiry_s=expiry_s))
+            self._runner.run(services.index_presence(self._keys.workers, workers, expiry_s=expiry_s))
             self._index_at = now + self._indexed_s - self._every_s / 2
 
     def _worker_info(self, server: ServerInfo, run: Run) -> bytes:
@@ -217,7 +218,7 @@ class Keepalive:
             tasks = [(run.task_id, run.number) for run in batch]
             sent_at = self._clock.monotonic()
             answer = self._runner.run(
-                operations.extend_leases(queue, tasks, owner=self._owner, lease_s=self._lease_s, lock_s=self._lock_s)
+                run_ops.extend_leases(queue, tasks, owner=self._owner, lease_s=self._lease_s, lock_s=self._lock_s)
             )
             lost = []
             for run, kept in zip(batch, answer.kept, strict=True):
@@ -253,6 +254,6 @@ class Keepalive:
         info = self._describe()
         server = self._keys.server(info.host, info.pid, info.server_id)
         workers = self._keys.workers_of(info.host, info.pid, info.server_id)
-        self._runner.run(operations.unindex_presence(self._keys.servers, server))
-        self._runner.run(operations.unindex_presence(self._keys.workers, workers))
-        self._runner.run(operations.clear_presence(server, workers))
+        self._runner.run(services.unindex_presence(self._keys.servers, server))
+        self._runner.run(services.unindex_presence(self._keys.workers, workers))
+        self._runner.run(services.clear_presence(server, workers))

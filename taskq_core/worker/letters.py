@@ -15,7 +15,9 @@ from typing import Any
 
 from taskq_core.app import TaskQ
 from taskq_core.broker.aio import AsyncRunner
-from taskq_core.broker.operations import Letters, count_keys, end_letter, look, take_letters
+from taskq_core.broker.operations.letters import Letters, end_letter, take_letters
+from taskq_core.broker.operations.services import count_keys
+from taskq_core.broker.operations.views import look
 from taskq_core.clock import Clock
 from taskq_core.errors import BrokerError, TaskIdConflictError, WireFormatError
 from taskq_core.handles.records import TaskInfo, task_info

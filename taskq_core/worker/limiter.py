@@ -12,7 +12,7 @@ import logging
 
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.lanes import Lane
-from taskq_core.broker.operations import ADMIT_MAX, AdmittedNow, admit, check_limits, has_limits, wait_for_limits
+from taskq_core.broker.operations.limits import ADMIT_MAX, AdmittedNow, admit, check_limits, has_limits, wait_for_limits
 from taskq_core.clock import Clock
 from taskq_core.service.loop import jittered
 from taskq_core.wire import QueueKeys

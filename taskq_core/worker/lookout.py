@@ -23,17 +23,9 @@ from enum import Enum
 from typing import Any
 
 from taskq_core.broker.aio import AsyncRunner
-from taskq_core.broker.operations import (
-    LOOKOUT,
-    Operation,
-    count_keys,
-    first_score,
-    lead,
-    lead_left,
-    read_time,
-    renew_lead,
-    resign,
-)
+from taskq_core.broker.operations.diagnosis import read_time
+from taskq_core.broker.operations.operation import Operation
+from taskq_core.broker.operations.services import LOOKOUT, count_keys, first_score, lead, lead_left, renew_lead, resign
 from taskq_core.clock import Clock, RedisClock
 from taskq_core.errors import BrokerError, BrokerReplyError
 from taskq_core.service.loop import jittered

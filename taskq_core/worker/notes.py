@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
 from taskq_core.broker.aio import AsyncRunner
-from taskq_core.broker.operations import (
+from taskq_core.broker.operations.runs import (
     CURSOR_FIELD,
     OVERSIZED_FIELD,
     PROGRESS_FIELD,

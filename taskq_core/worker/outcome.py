@@ -8,7 +8,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from taskq_core.broker.operations import CancelWish, Outcome, Settlement
+from taskq_core.broker.operations.runs import Outcome, Settlement
+from taskq_core.broker.operations.services import CancelWish
 from taskq_core.codec import encode_result_within
 from taskq_core.codec.oversized import OversizedResult
 from taskq_core.errors import (

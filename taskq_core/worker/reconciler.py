@@ -16,7 +16,9 @@ from collections.abc import Callable
 from typing import Any
 
 from taskq_core.broker.aio import AsyncRunner
-from taskq_core.broker.operations import MOVE_S, Operation, lead
+from taskq_core.broker.operations.actions import MOVE_S
+from taskq_core.broker.operations.operation import Operation
+from taskq_core.broker.operations.services import lead
 from taskq_core.broker.steps import afollow
 from taskq_core.client.moving import finish
 from taskq_core.clock import SYSTEM_CLOCK, Clock

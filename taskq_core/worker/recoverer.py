@@ -12,7 +12,8 @@ from collections.abc import Callable
 
 from taskq_core.app import TaskQ
 from taskq_core.broker.aio import AsyncRunner
-from taskq_core.broker.operations import ARCHIVE, ExpiredTask, Recovery, Verdict, count_keys, list_expired, recover
+from taskq_core.broker.operations.operation import ARCHIVE
+from taskq_core.broker.operations.services import ExpiredTask, Recovery, Verdict, count_keys, list_expired, recover
 from taskq_core.errors import LeaseLostError, WireFormatError
 from taskq_core.execution.context import TaskContext
 from taskq_core.handles.attempts import record_attempt

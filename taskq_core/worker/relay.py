@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 
 from taskq_core.broker.aio import AsyncRunner
-from taskq_core.broker.operations import lead_outbox, resign_outbox
+from taskq_core.broker.operations.outbox import lead_outbox, resign_outbox
 from taskq_core.client.outbox import Delivered, Delivery, OutboxFigures, OutboxTable
 from taskq_core.clock import SYSTEM_CLOCK, Clock
 from taskq_core.scheduler.calls import Caller

@@ -7,8 +7,8 @@ must not start at all.
 
 from collections.abc import Sequence
 
-from taskq_core.broker import operations
 from taskq_core.broker.aio import AsyncRunner
+from taskq_core.broker.operations import diagnosis
 from taskq_core.errors import BrokerAuthenticationError, BrokerError
 from taskq_core.wire import QueueKeys
 
@@ -22,7 +22,7 @@ async def check_rights(runner: AsyncRunner, queues: Sequence[QueueKeys]) -> None
     for queue in queues:
         for key in (f"{queue.prefix}absent", queue.absent):
             try:
-                refused = await runner.run(operations.try_commands(key, queue.done))
+                refused = await runner.run(diagnosis.try_commands(key, queue.done))
             except BrokerAuthenticationError:
                 raise
             except BrokerError:

@@ -9,7 +9,8 @@ from collections.abc import Coroutine
 from enum import Enum
 from typing import Any, Protocol
 
-from taskq_core.broker.operations import CancelWish, Settlement
+from taskq_core.broker.operations.runs import Settlement
+from taskq_core.broker.operations.services import CancelWish
 from taskq_core.execution.context import TaskContext, current
 from taskq_core.tasks.handlers import Handler
 from taskq_core.tasks.options import DEFAULT_TIMEOUT_S

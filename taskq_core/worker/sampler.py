@@ -12,15 +12,9 @@ import math
 from collections.abc import Callable, Mapping
 
 from taskq_core.broker.aio import AsyncRunner
-from taskq_core.broker.operations import (
-    count_tasks,
-    estimate_memory,
-    keys_of_index,
-    knows_queue,
-    list_alive,
-    read_server,
-    sample,
-)
+from taskq_core.broker.operations.presence import keys_of_index, list_alive, read_server
+from taskq_core.broker.operations.samples import sample
+from taskq_core.broker.operations.views import count_tasks, estimate_memory, knows_queue
 from taskq_core.clock import Clock, RedisClock
 from taskq_core.errors import BrokerAuthenticationError, BrokerReplyError, WireFormatError
 from taskq_core.service.loop import jittered

@@ -9,18 +9,10 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from taskq_core.broker.operations import (
-    BATCH_BYTES,
-    BATCH_MAX,
-    Operation,
-    SettleCode,
-    Settlement,
-    settle_done,
-)
-from taskq_core.broker.operations import (
-    Outcome as Ended,
-)
-from taskq_core.broker.operations import settle as settle_operation
+from taskq_core.broker.operations.operation import BATCH_BYTES, BATCH_MAX, Operation
+from taskq_core.broker.operations.runs import Outcome as Ended
+from taskq_core.broker.operations.runs import SettleCode, Settlement, settle_done
+from taskq_core.broker.operations.runs import settle as settle_operation
 from taskq_core.clock import Clock
 from taskq_core.errors import Discard, Retry, Snooze, TaskPaused, UnknownTaskError
 from taskq_core.service.user_code import readable

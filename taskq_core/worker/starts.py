@@ -9,7 +9,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from taskq_core.broker.aio import AsyncRunner
-from taskq_core.broker.operations import BATCH_MAX, mark_starts
+from taskq_core.broker.operations.operation import BATCH_MAX
+from taskq_core.broker.operations.runs import mark_starts
 from taskq_core.clock import Clock
 from taskq_core.wire import QueueKeys
 from taskq_core.worker.run import Run

@@ -14,8 +14,8 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from taskq_core.broker import operations
 from taskq_core.broker.aio import AsyncRunner
+from taskq_core.broker.operations import presence, services
 from taskq_core.clock import Clock
 from taskq_core.wire import QueueKeys
 from taskq_core.worker.hand_back import hand_back
@@ -88,7 +88,7 @@ class Takeover:
 
     async def _look(self) -> float:
         others = await self._runner.run(
-            operations.list_peers(self._queue, self._place, self._token, self._record, kept_s=self._kept_s)
+            presence.list_peers(self._queue, self._place, self._token, self._record, kept_s=self._kept_s)
         )
         for known in (self._dead_since, self._taken_at):
             for token in known.keys() - others.keys():
@@ -117,11 +117,11 @@ class Takeover:
                 worker.process.pid,
             )
         for service in LEADERSHIPS:
-            await self._runner.run(operations.resign(self._queue, service, owner=token))
+            await self._runner.run(services.resign(self._queue, service, owner=token))
         taken_at = self._taken_at.setdefault(token, self._clock.monotonic())
         if self._clock.monotonic() - taken_at >= SECOND_LOOK_S:
-            await self._runner.run(operations.forget_peer(self._queue, self._place, token))
+            await self._runner.run(presence.forget_peer(self._queue, self._place, token))
 
     async def leave(self) -> None:
         """Delete the record of this process: the worker has given back what it held."""
-        await self._runner.run(operations.forget_peer(self._queue, self._place, self._token))
+        await self._runner.run(presence.forget_peer(self._queue, self._place, self._token))

@@ -10,7 +10,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 
 from taskq_core.broker.aio import AsyncRunner
-from taskq_core.broker.operations import tally
+from taskq_core.broker.operations.samples import tally
 from taskq_core.service.loop import jittered
 from taskq_core.telemetry import NOT_PROCESSED, Outcome
 from taskq_core.wire import QueueKeys

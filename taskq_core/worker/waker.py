@@ -12,7 +12,9 @@ from typing import Any
 
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.lanes import Lane
-from taskq_core.broker.operations import REQUEST_LIFETIME_S, Roused, ping, rouse, wait_for_wake, watch_pending
+from taskq_core.broker.operations.operation import REQUEST_LIFETIME_S
+from taskq_core.broker.operations.services import Roused, rouse, wait_for_wake, watch_pending
+from taskq_core.broker.operations.views import ping
 from taskq_core.clock import Clock
 from taskq_core.errors import BrokerError
 from taskq_core.service.loop import jittered

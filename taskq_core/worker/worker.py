@@ -25,10 +25,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from taskq_core.app import TaskQ
-from taskq_core.broker import operations
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.connection import ANSWER_TIMEOUT_S
 from taskq_core.broker.lanes import Lane
+from taskq_core.broker.operations import limits, new_tasks, views
+from taskq_core.broker.operations import runs as run_ops
+from taskq_core.broker.operations import services as service_ops
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.clock import SYSTEM_CLOCK, Clock, RedisClock
 from taskq_core.errors import BrokerError, TaskQError
@@ -348,7 +350,7 @@ class Worker:
         runtime = self.app.runtime
         try:
             await asyncio.to_thread(runtime.endpoint.open)
-            await self._runner.run(operations.ping(), patience_s=START_PATIENCE_S)
+            await self._runner.run(views.ping(), patience_s=START_PATIENCE_S)
             await check_rights(self._runner, self._queues)
             if self._scheduler is not None:
                 self._scheduler.open(self._runner)
@@ -783,10 +785,10 @@ class Worker:
 
     async def _register_queues(self) -> None:
         with contextlib.suppress(BrokerError):  # clients register queues too; this only shows empty ones to tools
-            await self._runner.run(operations.register_queue(self._keys.queues, self._queue_names))
+            await self._runner.run(new_tasks.register_queue(self._keys.queues, self._queue_names))
             if specs := self._claims.specs:
                 for queue in self._queues:
-                    await self._runner.run(operations.declare_limits(queue, specs))
+                    await self._runner.run(limits.declare_limits(queue, specs))
 
     def describe(self) -> ServerInfo:
         """Return what the worker is now, as tools read it."""
@@ -872,7 +874,7 @@ class Worker:
     async def _cancel_run(self, run: Run) -> None:
         """Cancel a run once it is known what is to become of its task; without an answer it is archived."""
         try:
-            run.wish = await self._runner.run(operations.read_cancel(run.queue, run.task_id))
+            run.wish = await self._runner.run(service_ops.read_cancel(run.queue, run.task_id))
         finally:
             self._cancelling.discard(run.key)
             self._executor.end(run, Ending.CANCELLED)
@@ -897,7 +899,7 @@ class Worker:
 
         async def set_aside() -> None:
             try:
-                await self._runner.run(operations.quarantine(queue, task_id, owner=self._token, run=run))
+                await self._runner.run(run_ops.quarantine(queue, task_id, owner=self._token, run=run))
             finally:
                 self._fetcher.release(1)  # if it failed, the lease ends and the recoverer sets it aside
 
@@ -1006,9 +1008,9 @@ class Worker:
                 await self._tally.hand_in()
         with contextlib.suppress(BrokerError):
             for queue in self._queues:
-                await self._runner.run(operations.rouse(queue))  # a token this worker took on its way out
+                await self._runner.run(service_ops.rouse(queue))  # a token this worker took on its way out
                 for service in ("forwarder", "limiter", "carrier"):
-                    await self._runner.run(operations.resign(queue, service, owner=self._token))
+                    await self._runner.run(service_ops.resign(queue, service, owner=self._token))
             for takeover in self._takeovers.values():
                 await takeover.leave()
             for lookout in self._lookouts.values():

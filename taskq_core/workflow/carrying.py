@@ -9,8 +9,9 @@ from collections import defaultdict
 from collections.abc import Callable, Generator
 from typing import Any
 
-from taskq_core.broker import operations
-from taskq_core.broker.operations import PUT_S, SWEEP_MAX, Argument, Operation, ToCarry
+from taskq_core.broker.operations import carrying, workflows
+from taskq_core.broker.operations.carrying import PUT_S, SWEEP_MAX, ToCarry
+from taskq_core.broker.operations.operation import Argument, Operation
 from taskq_core.wire import Keys, QueueKeys
 
 logger = logging.getLogger("taskq.workflow")
@@ -35,7 +36,7 @@ def carry(keys: Keys, queue: QueueKeys, due: ToCarry, register: Callable[[QueueK
     more |= yield from _carry_notes(keys, queue, due)
     more |= yield from _carry_steps(keys, queue, due, register)
     for workflow_id in due.abandoned:
-        closed = yield operations.close_groups(queue, workflow_id, problem=ABANDONED, if_abandoned=True)
+        closed = yield workflows.close_groups(queue, workflow_id, problem=ABANDONED, if_abandoned=True)
         if closed:
             logger.error(
                 "%s: the groups of workflow %s are incomplete and fail",
@@ -58,9 +59,9 @@ def _carry_notes(keys: Keys, queue: QueueKeys, due: ToCarry) -> Carrying:
             for field, value in notes:
                 node, _, key_bytes = field.partition(b" ")
                 ends.append((key_bytes, node, value))
-            if (yield operations.tell_ends(home, ends)):
+            if (yield carrying.tell_ends(home, ends)):
                 more.add(home.name)
-        yield operations.forget_notes(queue, notes)
+        yield carrying.forget_notes(queue, notes)
     return more
 
 
@@ -70,16 +71,16 @@ def _carry_steps(
     left = due.out
     if not left:
         return set()
-    now_s, steps = yield operations.fetch_steps(queue, left)
-    by_queue: dict[str, list[operations.StepToSend]] = defaultdict(list)
+    now_s, steps = yield carrying.fetch_steps(queue, left)
+    by_queue: dict[str, list[carrying.StepToSend]] = defaultdict(list)
     for step in steps:
         by_queue[step.queue].append(step)
     for name, to_send in by_queue.items():
         target = keys.queue(name)
         yield register(target)
-        if (yield operations.put_steps(target, to_send, until_s=now_s + PUT_S)):
-            yield operations.steps_sent(queue, to_send)
-    return {queue.name} if len(left) >= operations.CARRY_MAX or any(each[:1] == b"r" for each in left) else set()
+        if (yield carrying.put_steps(target, to_send, until_s=now_s + PUT_S)):
+            yield carrying.steps_sent(queue, to_send)
+    return {queue.name} if len(left) >= carrying.CARRY_MAX or any(each[:1] == b"r" for each in left) else set()
 
 
 class Sweep:
@@ -94,7 +95,7 @@ class Sweep:
         starts = {0, self._at}
         for first in sorted(starts):
             if first < due.steps:
-                looked, found, has_to_carry = yield operations.sweep_steps(queue, first=first)
+                looked, found, has_to_carry = yield carrying.sweep_steps(queue, first=first)
                 more = more or has_to_carry
                 if first == self._at:
                     self._at = first + looked - found if looked >= SWEEP_MAX else 0

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from itertools import chain, islice
 from typing import Any
 
-from taskq_core.broker.operations import BATCH_BYTES, BATCH_MAX
+from taskq_core.broker.operations.operation import BATCH_BYTES, BATCH_MAX
 from taskq_core.broker.steps import Steps, T, afollow, follow
 from taskq_core.client import AsyncClient, Client
 from taskq_core.client.commits import TransactionHook

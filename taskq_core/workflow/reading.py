@@ -10,11 +10,11 @@ from typing import Any
 
 import msgspec
 
-from taskq_core.broker.operations import (
+from taskq_core.broker.operations.services import cancel
+from taskq_core.broker.operations.views import look
+from taskq_core.broker.operations.workflows import (
     FIELDS_MAX,
-    cancel,
     cancel_workflow,
-    look,
     look_at_workflow,
     read_results,
     read_step,

@@ -5,20 +5,9 @@ from typing import Any
 
 import msgspec
 
-from taskq_core.broker.operations import (
-    BATCH_BYTES,
-    BATCH_MAX,
-    Argument,
-    Confirmation,
-    NewTask,
-    Operation,
-    ReceiptLane,
-    WorkflowPart,
-    add_members,
-    close_groups,
-    create_workflow,
-    grow_group,
-)
+from taskq_core.broker.operations.new_tasks import NewTask, ReceiptLane
+from taskq_core.broker.operations.operation import BATCH_BYTES, BATCH_MAX, Argument, Confirmation, Operation
+from taskq_core.broker.operations.workflows import WorkflowPart, add_members, close_groups, create_workflow, grow_group
 from taskq_core.client.outbox import OutboxRow
 from taskq_core.client.preparer import PAYLOAD_MAX, Preparer
 from taskq_core.codec import Later

@@ -6,7 +6,8 @@ a minute for each home queue, so that this costs one command then and nothing ot
 
 import time
 
-from taskq_core.broker.operations import Operation, has_worker
+from taskq_core.broker.operations.operation import Operation
+from taskq_core.broker.operations.services import has_worker
 from taskq_core.tasks.remote import RemoteTask
 from taskq_core.warnings import WorkflowUnservedWarning, warn_caller
 from taskq_core.workflow.sending import Outgoing, first_call

@@ -13,7 +13,7 @@ from django.http import HttpRequest
 
 from taskq_core import BrokerError, ConfigurationError, TaskQError
 from taskq_core import PeriodicTask as Entry
-from taskq_core.broker import operations
+from taskq_core.broker.operations import presence
 from taskq_core.broker.steps import ask
 from taskq_core.inspector import Inspector, PeriodicEntryInfo
 from taskq_core.inspector.entry_call import entry_call
@@ -97,7 +97,7 @@ def _shown_by_schedulers() -> Mapping[str, PeriodicEntryInfo]:
 def _paused() -> frozenset[str]:
     """Return the ids of periodic tasks that are paused, also while no scheduler runs; none while Redis is away."""
     try:
-        found = Inspector(taskq).follow(lambda keys: ask(operations.read_schedules(keys.schedules)))
+        found = Inspector(taskq).follow(lambda keys: ask(presence.read_schedules(keys.schedules)))
     except (BrokerError, ConfigurationError):
         return frozenset()
     return RuntimeSchedules.of(found).paused

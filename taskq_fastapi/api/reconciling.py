@@ -13,7 +13,7 @@ import secrets
 from fastapi import HTTPException
 
 from taskq_core import BrokerError, ConfigurationError
-from taskq_core.broker import operations
+from taskq_core.broker.operations import repair as repair_ops
 from taskq_core.broker.steps import ask
 from taskq_core.inspector import AsyncInspector
 from taskq_core.inspector.known import known_queue
@@ -76,7 +76,7 @@ class Looks:
         loop = asyncio.get_running_loop()
         end = loop.time() + for_s
         while True:
-            noted = await self._inspector.follow(lambda keys: ask(operations.read_look(keys.queue(queue), look_id)))
+            noted = await self._inspector.follow(lambda keys: ask(repair_ops.read_look(keys.queue(queue), look_id)))
             state = None if noted is None else models.Reconciliation.model_validate_json(noted)
             if loop.time() >= end or (state is not None and state.next is None):
                 break
@@ -114,7 +114,7 @@ class Looks:
     async def _note(self, look_id: str, state: models.Reconciliation, kept_s: int) -> None:
         told = state.model_dump_json()
         await self._inspector.follow(
-            lambda keys: ask(operations.note_look(keys.queue(state.queue), look_id, told, kept_s=kept_s))
+            lambda keys: ask(repair_ops.note_look(keys.queue(state.queue), look_id, told, kept_s=kept_s))
         )
 
     async def _try_to_note(self, look_id: str, state: models.Reconciliation, kept_s: int) -> None:

@@ -14,10 +14,11 @@ from typing import Any, Protocol, TypeVar
 import redis
 import redis.cluster
 
-from taskq_core.broker import operations
 from taskq_core.broker.connection import Endpoint
 from taskq_core.broker.embedded.binary import _candidates, inspect_program
-from taskq_core.broker.operations import Operation
+from taskq_core.broker.operations import new_tasks
+from taskq_core.broker.operations import runs as run_ops
+from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.errors import EmbeddedRedisError
 from taskq_core.wire import Keys, QueueKeys
@@ -116,7 +117,7 @@ class Broker:
         self.run = run
         self.keys = Keys()
         self.queue = self.keys.queue("default")
-        self._lane = operations.ReceiptLane("lane")
+        self._lane = new_tasks.ReceiptLane("lane")
         self.runs: dict[str, int] = {}  # the last run of each task that was handed out
 
     def flushall(self) -> None:
@@ -126,8 +127,8 @@ class Broker:
 
     def enqueue(self, *ids: str, queue: QueueKeys | None = None, now_ns: int = NOW_NS, **options: Any) -> str:
         """Enqueue tasks whose message is their id, and return the codes."""
-        tasks = [operations.NewTask(task_id, _bytes(task_id), **options) for task_id in ids]
-        return self.run(operations.enqueue(queue or self.queue, tasks, self._lane, now_ns=now_ns))
+        tasks = [new_tasks.NewTask(task_id, _bytes(task_id), **options) for task_id in ids]
+        return self.run(new_tasks.enqueue(queue or self.queue, tasks, self._lane, now_ns=now_ns))
 
     def dequeue(
         self,
@@ -141,7 +142,7 @@ class Broker:
     ) -> list[str]:
         """Dequeue and return the ids."""
         taken = self.run(
-            operations.dequeue(
+            run_ops.dequeue(
                 more.pop("queue", self.queue),
                 owner=owner,
                 call=call,
@@ -155,14 +156,14 @@ class Broker:
         return [task_id for task_id, _ in taken.tasks]
 
     def settle(
-        self, outcome: operations.Outcome, *ids: str, owner: str = "w1", now_ns: int = NOW_NS, **options: Any
+        self, outcome: run_ops.Outcome, *ids: str, owner: str = "w1", now_ns: int = NOW_NS, **options: Any
     ) -> str:
         """Settle tasks in one way, each in its last run, and return the codes."""
         runs = self.runs
         ends = [
-            operations.Settlement(task_id, outcome, runs.get(task_id, 1), _bytes(task_id), **options) for task_id in ids
+            run_ops.Settlement(task_id, outcome, runs.get(task_id, 1), _bytes(task_id), **options) for task_id in ids
         ]
-        return self.run(operations.settle(self.queue, ends, owner=owner, now_ns=now_ns))
+        return self.run(run_ops.settle(self.queue, ends, owner=owner, now_ns=now_ns))
 
     def pending(self, queue: QueueKeys | None = None) -> list[str]:
         """Ids of pending tasks, next to run first."""

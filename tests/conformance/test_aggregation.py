@@ -2,8 +2,10 @@
 
 import pytest
 
-from taskq_core.broker import operations as ops
-from taskq_core.broker.operations import CombineCode, GroupCheck, NewTask, Outcome
+from taskq_core.broker.operations import aggregation, new_tasks, services, views
+from taskq_core.broker.operations.aggregation import CombineCode, GroupCheck
+from taskq_core.broker.operations.new_tasks import NewTask
+from taskq_core.broker.operations.runs import Outcome
 from taskq_core.wire import TaskState, build_message, encode_message
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
 from tests.rows import rows
@@ -27,7 +29,7 @@ def gather(
     max_size: int = 0,
 ) -> str:
     check = GroupCheck(group, set_id, 120, grace_s, max_delay_s, max_size)
-    return broker.run(ops.gather(broker.queue, [check], limit=limit, now_ns=NOW_NS + at_s * SECOND))
+    return broker.run(aggregation.gather(broker.queue, [check], limit=limit, now_ns=NOW_NS + at_s * SECOND))
 
 
 def take(broker: Broker, *ids: str, group: str = "g", set_id: str = "s") -> None:
@@ -40,13 +42,13 @@ def combine(
     broker: Broker, size: int, task: NewTask | None, *, group: str = "g", set_id: str = "s", at_s: int = 0
 ) -> CombineCode:
     now_ns = NOW_NS + at_s * SECOND
-    return broker.run(ops.combine(broker.queue, group, set_id, size, task, now_ns=now_ns))
+    return broker.run(aggregation.combine(broker.queue, group, set_id, size, task, now_ns=now_ns))
 
 
-def reclaim(broker: Broker, *, at_s: int = 121, owner: str = "w1", **options: int) -> ops.Reclaimed:
+def reclaim(broker: Broker, *, at_s: int = 121, owner: str = "w1", **options: int) -> aggregation.Reclaimed:
     now_ns = NOW_NS + at_s * SECOND
     return broker.run(
-        ops.reclaim(broker.queue, "aggregator", owner=owner, leader_ms=60_000, now_ns=now_ns, **options)  # type: ignore[arg-type]
+        aggregation.reclaim(broker.queue, "aggregator", owner=owner, leader_ms=60_000, now_ns=now_ns, **options)  # type: ignore[arg-type]
     )
 
 
@@ -83,7 +85,7 @@ class TestJoin:
             NewTask("grouped", b"m", group="g"),
         ]
 
-        codes = broker.run(ops.enqueue(broker.queue, tasks, ops.ReceiptLane("t"), now_ns=NOW_NS))
+        codes = broker.run(new_tasks.enqueue(broker.queue, tasks, new_tasks.ReceiptLane("t"), now_ns=NOW_NS))
 
         assert codes == "11110"
         assert broker.pending() == ["plain"]
@@ -95,7 +97,7 @@ class TestJoin:
         join(broker, "a", start_at_s=NOW_S + 5)
         assert members(broker) == []
 
-        broker.run(ops.forward(broker.queue, owner="w1", leader_ms=1000, now_ns=NOW_NS + 5 * SECOND))
+        broker.run(services.forward(broker.queue, owner="w1", leader_ms=1000, now_ns=NOW_NS + 5 * SECOND))
 
         assert broker.raw.zscore(broker.queue.group("g"), "a") == NOW_S + 5
         assert broker.raw.smembers(broker.queue.groups) == {b"g"}
@@ -115,12 +117,14 @@ class TestJoin:
         lock = broker.queue.unique("t", b"")
         join(broker, "a", unique_key=lock, unique_s=60)
 
-        assert broker.run(ops.revoke(broker.queue, "a")) is TaskState.AGGREGATING
+        assert broker.run(views.revoke(broker.queue, "a")) is TaskState.AGGREGATING
 
         assert left(broker) == set()
 
     def test_a_repeat_stores_nothing_twice(self, broker: Broker) -> None:
-        operation = ops.enqueue(broker.queue, [NewTask("a", b"m", group="g")], ops.ReceiptLane("t"), now_ns=NOW_NS)
+        operation = new_tasks.enqueue(
+            broker.queue, [NewTask("a", b"m", group="g")], new_tasks.ReceiptLane("t"), now_ns=NOW_NS
+        )
         assert broker.run(operation) == "1"
         broker.raw.zrem(broker.queue.group("g"), "a")
 
@@ -182,7 +186,7 @@ class TestGather:
         join(broker, "young", group="young")
         checks = [GroupCheck(name, "s", 120, 60) for name in ("g1", "young", "g2", "g3", "none")]
 
-        codes = broker.run(ops.gather(broker.queue, checks, limit=2, now_ns=NOW_NS))
+        codes = broker.run(aggregation.gather(broker.queue, checks, limit=2, now_ns=NOW_NS))
 
         assert codes == "10120"
 
@@ -198,7 +202,7 @@ class TestGather:
         join(broker, "a", at_s=-100)
         checks = [GroupCheck(name, "s", 120, 60) for name in ("odd", "g")]
 
-        assert broker.run(ops.gather(broker.queue, checks, limit=9, now_ns=NOW_NS)) == "x1"
+        assert broker.run(aggregation.gather(broker.queue, checks, limit=9, now_ns=NOW_NS)) == "x1"
 
     def test_names_are_listed_in_pages(self, broker: Broker) -> None:
         names = {f"user:{number}" for number in range(1000)}
@@ -207,7 +211,7 @@ class TestGather:
         found: set[str] = set()
         cursor, largest = 0, 0
         while True:
-            cursor, page = broker.run(ops.list_groups(broker.queue, cursor))
+            cursor, page = broker.run(aggregation.list_groups(broker.queue, cursor))
             found.update(page)
             largest = max(largest, len(page))
             if cursor == 0:
@@ -223,7 +227,9 @@ class TestRead:
             join(broker, f"id-{4 - number}", at_s=number - 100)
         gather(broker)
 
-        pages = [broker.run(ops.read_members(broker.queue, "g", "s", skip=skip, count=2)) for skip in (0, 2, 4, 5)]
+        pages = [
+            broker.run(aggregation.read_members(broker.queue, "g", "s", skip=skip, count=2)) for skip in (0, 2, 4, 5)
+        ]
 
         assert pages == [
             [("id-4", b"id-4"), ("id-3", b"id-3")],
@@ -234,11 +240,11 @@ class TestRead:
 
     def test_a_page_is_bounded_by_bytes_and_holds_at_least_one(self, broker: Broker) -> None:
         tasks = [NewTask(name, b"m" * 1000, group="g") for name in ("a", "b", "c")]
-        broker.run(ops.enqueue(broker.queue, tasks, ops.ReceiptLane("t"), now_ns=NOW_NS))
+        broker.run(new_tasks.enqueue(broker.queue, tasks, new_tasks.ReceiptLane("t"), now_ns=NOW_NS))
         gather(broker, at_s=60)
 
         def page(max_bytes: int) -> list[str]:
-            found = broker.run(ops.read_members(broker.queue, "g", "s", skip=0, max_bytes=max_bytes))
+            found = broker.run(aggregation.read_members(broker.queue, "g", "s", skip=0, max_bytes=max_bytes))
             return [task_id for task_id, _ in found or ()]
 
         assert (page(1), page(1001), page(10**6)) == (["a"], ["a", "b"], ["a", "b", "c"])
@@ -248,7 +254,7 @@ class TestRead:
         broker.raw.delete(broker.queue.task("a"), broker.queue.task("c"))
         broker.raw.set(broker.queue.task("c"), "no hash")
 
-        found = broker.run(ops.read_members(broker.queue, "g", "s", skip=0))
+        found = broker.run(aggregation.read_members(broker.queue, "g", "s", skip=0))
 
         assert found == [("a", b""), ("b", b"b"), ("c", b"")]
 
@@ -256,13 +262,13 @@ class TestRead:
         take(broker, "a")
         reclaim(broker)
 
-        assert broker.run(ops.read_members(broker.queue, "g", "s", skip=0)) is None
+        assert broker.run(aggregation.read_members(broker.queue, "g", "s", skip=0)) is None
 
     def test_the_unreadable_are_set_aside(self, broker: Broker) -> None:
         take(broker, "a", "bad", "gone")
         broker.raw.delete(broker.queue.task("gone"))
 
-        count = broker.run(ops.expel(broker.queue, "g", "s", ["bad", "gone", "stranger"], now_ns=NOW_NS))
+        count = broker.run(aggregation.expel(broker.queue, "g", "s", ["bad", "gone", "stranger"], now_ns=NOW_NS))
 
         assert count == 1
         assert set_members(broker) == ["a"]
@@ -273,7 +279,7 @@ class TestRead:
     def test_a_set_without_readable_members_is_gone(self, broker: Broker) -> None:
         take(broker, "bad")
 
-        broker.run(ops.expel(broker.queue, "g", "s", ["bad"], now_ns=NOW_NS))
+        broker.run(aggregation.expel(broker.queue, "g", "s", ["bad"], now_ns=NOW_NS))
 
         assert not broker.raw.exists(broker.queue.aggregation_sets)
 
@@ -353,9 +359,9 @@ class TestCombine:
         """Pages read around a move hold one member twice and miss another, though their number is right."""
         take(broker, "a", "b", "c")
         join(broker, "new", at_s=1)
-        first = broker.run(ops.read_members(broker.queue, "g", "s", skip=0, count=1))
+        first = broker.run(aggregation.read_members(broker.queue, "g", "s", skip=0, count=1))
         reclaim(broker, at_s=120, members=1)
-        second = broker.run(ops.read_members(broker.queue, "g", "s", skip=1))
+        second = broker.run(aggregation.read_members(broker.queue, "g", "s", skip=1))
         assert (first, second, set_members(broker)) == ([("a", b"a")], [("c", b"c")], ["b", "c"])
 
         assert combine(broker, 2, NewTask("one", b"m"), at_s=120) is CombineCode.GONE
@@ -378,7 +384,7 @@ class TestCombine:
 
         found = reclaim(broker)
         assert (found.sets, found.moved, found.to_sweep) == (0, 0, 1)
-        answers = [broker.run(ops.sweep(broker.queue)) for _ in range(3)]
+        answers = [broker.run(aggregation.sweep(broker.queue)) for _ in range(3)]
 
         assert answers == [(100, 1), (50, 0), (0, 0)]
         assert broker.pending() == ["one"]
@@ -387,7 +393,7 @@ class TestCombine:
 
     def test_a_crash_before_it_gives_the_members_back(self, broker: Broker) -> None:
         take(broker, "a", "b")
-        broker.run(ops.read_members(broker.queue, "g", "s", skip=0))
+        broker.run(aggregation.read_members(broker.queue, "g", "s", skip=0))
 
         assert reclaim(broker, at_s=119).sets == 0
         assert reclaim(broker, at_s=120).sets == 1
@@ -397,12 +403,12 @@ class TestCombine:
 
     def test_large_messages_are_deleted_in_several_calls(self, broker: Broker) -> None:
         tasks = [NewTask(f"id-{number}", b"m" * 400_000, group="g") for number in range(5)]
-        broker.run(ops.enqueue(broker.queue, tasks, ops.ReceiptLane("t"), now_ns=NOW_NS))
+        broker.run(new_tasks.enqueue(broker.queue, tasks, new_tasks.ReceiptLane("t"), now_ns=NOW_NS))
         gather(broker, at_s=60)
 
         assert combine(broker, 5, None) is CombineCode.STORED
 
-        assert broker.run(ops.sweep(broker.queue)) == (2, 0), "the first three took a megabyte"
+        assert broker.run(aggregation.sweep(broker.queue)) == (2, 0), "the first three took a megabyte"
 
 
 class TestLocks:
@@ -434,7 +440,11 @@ class TestLocks:
             group_key="g",
             headers={"k": "v"},
         )
-        broker.run(ops.enqueue(broker.queue, [NewTask("a", encode_message(message), group="g")], ops.ReceiptLane("t")))
+        broker.run(
+            new_tasks.enqueue(
+                broker.queue, [NewTask("a", encode_message(message), group="g")], new_tasks.ReceiptLane("t")
+            )
+        )
         broker.raw.zadd(broker.queue.group("g"), {"a": NOW_S - 100})
         broker.raw.set(lock, "a")
         gather(broker)
@@ -459,7 +469,11 @@ class TestLocks:
         ],
     )
     def test_bytes_that_are_no_message_name_no_lock(self, broker: Broker, message: bytes) -> None:
-        broker.run(ops.enqueue(broker.queue, [NewTask("a", message, group="g")], ops.ReceiptLane("t"), now_ns=NOW_NS))
+        broker.run(
+            new_tasks.enqueue(
+                broker.queue, [NewTask("a", message, group="g")], new_tasks.ReceiptLane("t"), now_ns=NOW_NS
+            )
+        )
         gather(broker, at_s=60)
 
         assert combine(broker, 1, None) is CombineCode.STORED
@@ -468,7 +482,7 @@ class TestLocks:
 
     def test_who_waits_for_a_member_is_told(self, one_server: Broker) -> None:
         take(one_server, "a")
-        one_server.run(ops.look(one_server.queue, "a", tell_end=True))
+        one_server.run(views.look(one_server.queue, "a", tell_end=True))
         listening = one_server.raw.pubsub(ignore_subscribe_messages=True)
         listening.subscribe(one_server.queue.done)
         while listening.get_message(timeout=30) is not None:
@@ -498,7 +512,7 @@ class TestSweep:
         broker.raw.zadd(broker.queue.combined, {"odd": 1, "gone": 2})
         broker.raw.set(broker.queue.combined_set("odd"), "strange")
 
-        assert [broker.run(ops.sweep(broker.queue)) for _ in range(2)] == [(0, 1), (0, 0)]
+        assert [broker.run(aggregation.sweep(broker.queue)) for _ in range(2)] == [(0, 1), (0, 0)]
 
         assert broker.raw.get(broker.queue.combined_set("odd")) == b"strange"
 
@@ -508,7 +522,7 @@ class TestReclaim:
         take(broker, "a", "b")
         assert not broker.raw.exists(broker.queue.groups)
 
-        assert reclaim(broker) == ops.Reclaimed(True, 1, 0, 0, 0, 0)
+        assert reclaim(broker) == aggregation.Reclaimed(True, 1, 0, 0, 0, 0)
 
         assert broker.raw.zrange(broker.queue.group("g"), 0, -1, withscores=True) == [
             (b"a", NOW_S - 100),
@@ -530,8 +544,8 @@ class TestReclaim:
     def test_only_what_is_over_goes_back(self, broker: Broker) -> None:
         take(broker, "a", group="g1")
         take(broker, "b", group="g2")
-        broker.run(ops.give_back(broker.queue, "g2", "s"))
-        broker.run(ops.give_back(broker.queue, "g3", "never made"))
+        broker.run(aggregation.give_back(broker.queue, "g2", "s"))
+        broker.run(aggregation.give_back(broker.queue, "g3", "never made"))
 
         assert reclaim(broker, at_s=0).sets == 1
 
@@ -548,7 +562,7 @@ class TestReclaim:
         take(broker, "a")
         assert reclaim(broker, at_s=0).leads
 
-        assert reclaim(broker, owner="w2") == ops.Reclaimed(False, 0, 0, 0, 0, 0)
+        assert reclaim(broker, owner="w2") == aggregation.Reclaimed(False, 0, 0, 0, 0, 0)
         assert reclaim(broker).sets == 1
 
     def test_entries_that_name_no_set_are_dropped(self, broker: Broker) -> None:
@@ -557,7 +571,7 @@ class TestReclaim:
         entries = ["", "nonsense", queue.group("g"), queue.aggregation_set("odd", "s"), queue.aggregation_set("g", "s")]
         broker.raw.zadd(queue.aggregation_sets, dict.fromkeys(entries, 1))
 
-        assert reclaim(broker) == ops.Reclaimed(True, 0, 0, 5, 0, 0)
+        assert reclaim(broker) == aggregation.Reclaimed(True, 0, 0, 5, 0, 0)
 
         assert broker.raw.get(queue.aggregation_set("odd", "s")) == b"strange"
 
@@ -566,7 +580,7 @@ class TestReclaim:
             take(broker, name, group=name)
         broker.raw.set(broker.queue.group("odd"), "strange")
 
-        assert reclaim(broker) == ops.Reclaimed(True, 1, 0, 0, 1, 0)
+        assert reclaim(broker) == aggregation.Reclaimed(True, 1, 0, 0, 1, 0)
         assert reclaim(broker).put_off == 0
         broker.raw.delete(broker.queue.group("odd"))
 

@@ -6,8 +6,11 @@ Redis answers nobody else meanwhile. How long the calls take is measured by `pyt
 from collections.abc import Callable
 from typing import Any
 
-from taskq_core.broker import operations as ops
-from taskq_core.broker.operations import NewTask, Operation, Outcome, ReceiptLane, Settlement, Verdict
+from taskq_core.broker.operations import actions, new_tasks, repair, runs, services, views
+from taskq_core.broker.operations.new_tasks import NewTask, ReceiptLane
+from taskq_core.broker.operations.operation import Operation
+from taskq_core.broker.operations.runs import Outcome, Settlement
+from taskq_core.broker.operations.services import Verdict
 from taskq_core.settings import ArchiveLimits
 from taskq_core.wire import Keys, QueueKeys, TaskState
 from tests.redis_server import RedisServer
@@ -18,53 +21,58 @@ KEPT = ArchiveLimits(max_tasks=10, kept_s=3_000_000_000)
 
 Build = Callable[[QueueKeys], Operation[Any]]
 BUILDS: dict[str, Build] = {
-    "enqueue": lambda q: ops.enqueue(q, [NewTask(f"new-{number}", b"m") for number in range(200)], ReceiptLane("t")),
-    "dequeue": lambda q: ops.dequeue(q, owner="w2", call=1, limit=200, lease_s=30),
-    "settle and dequeue": lambda q: ops.settle_and_dequeue(
-        [(each, 1) for each in ids(TaskState.ACTIVE, 200)[::-1]],
-        ops.dequeue(q, owner="w1", call=1, limit=200, lease_s=30),
+    "enqueue": lambda q: new_tasks.enqueue(
+        q, [NewTask(f"new-{number}", b"m") for number in range(200)], ReceiptLane("t")
     ),
-    "extend": lambda q: ops.extend_leases(
+    "dequeue": lambda q: runs.dequeue(q, owner="w2", call=1, limit=200, lease_s=30),
+    "settle and dequeue": lambda q: runs.settle_and_dequeue(
+        [(each, 1) for each in ids(TaskState.ACTIVE, 200)[::-1]],
+        runs.dequeue(q, owner="w1", call=1, limit=200, lease_s=30),
+    ),
+    "extend": lambda q: runs.extend_leases(
         q, [(each, 1) for each in ids(TaskState.ACTIVE, 200)], owner="w1", lease_s=30
     ),
-    "settle": lambda q: ops.settle(
+    "settle": lambda q: runs.settle(
         q,
         [Settlement(task_id, Outcome.ARCHIVE, 1, b"m") for task_id in ids(TaskState.ACTIVE, 200)],
         owner="w1",
         archive=KEPT,
     ),
-    "mark starts": lambda q: ops.mark_starts(q, [(each, 1) for each in ids(TaskState.ACTIVE, 200)], owner="w1"),
-    "expired": lambda q: ops.list_expired(q, grace_s=30),
-    "recover": lambda q: ops.recover(
+    "mark starts": lambda q: runs.mark_starts(q, [(each, 1) for each in ids(TaskState.ACTIVE, 200)], owner="w1"),
+    "expired": lambda q: services.list_expired(q, grace_s=30),
+    "recover": lambda q: services.recover(
         q,
-        [ops.Recovery(ops.ExpiredTask(task_id, "1000", b"m"), Verdict.ARCHIVE, b"m") for task_id in expired(100)],
+        [
+            services.Recovery(services.ExpiredTask(task_id, "1000", b"m"), Verdict.ARCHIVE, b"m")
+            for task_id in expired(100)
+        ],
         grace_s=30,
         archive=KEPT,
     ),
-    "forward": lambda q: ops.forward(q, owner="w1", leader_ms=1000),
-    "clean what is too much": lambda q: ops.clean(q, archive=KEPT),
-    "clean what is too old": lambda q: ops.clean(q, archive=ArchiveLimits(max_tasks=10_000)),
-    "info": lambda q: ops.count_tasks(q),
-    "probe": lambda q: ops.probe(q),
-    "usage": lambda q: ops.estimate_memory(q),
-    "check_stored": lambda q: ops.check_stored(q),
-    "check_pending": lambda q: ops.check_listed(q, q.pending, "list", TaskState.PENDING),
-    "check_archived": lambda q: ops.check_listed(q, q.archived, "zset", TaskState.ARCHIVED),
-    "discard": lambda q: ops.discard(q),
+    "forward": lambda q: services.forward(q, owner="w1", leader_ms=1000),
+    "clean what is too much": lambda q: services.clean(q, archive=KEPT),
+    "clean what is too old": lambda q: services.clean(q, archive=ArchiveLimits(max_tasks=10_000)),
+    "info": lambda q: views.count_tasks(q),
+    "probe": lambda q: repair.probe(q),
+    "usage": lambda q: views.estimate_memory(q),
+    "check_stored": lambda q: repair.check_stored(q),
+    "check_pending": lambda q: repair.check_listed(q, q.pending, "list", TaskState.PENDING),
+    "check_archived": lambda q: repair.check_listed(q, q.archived, "zset", TaskState.ARCHIVED),
+    "discard": lambda q: actions.discard(q),
     **{
-        f"list {state}": lambda q, state=state: ops.list_tasks(q, state, skip=400, count=30)  # type: ignore[misc]
+        f"list {state}": lambda q, state=state: views.list_tasks(q, state, skip=400, count=30)  # type: ignore[misc]
         for state in (TaskState.PENDING, TaskState.ACTIVE, TaskState.ARCHIVED, TaskState.SCHEDULED)
     },
     **{
-        f"scan {state}": lambda q, state=state: ops.scan_tasks(q, state, ops.ScanPlace(), count=100)  # type: ignore[misc]
+        f"scan {state}": lambda q, state=state: views.scan_tasks(q, state, views.ScanPlace(), count=100)  # type: ignore[misc]
         for state in (TaskState.PENDING, TaskState.ACTIVE, TaskState.ARCHIVED, TaskState.SCHEDULED)
     },
     **{
-        f"{action} {state}": lambda q, action=action, state=state: ops.act(q, action, ids(state, 200))  # type: ignore[misc]
+        f"{action} {state}": lambda q, action=action, state=state: actions.act(q, action, ids(state, 200))  # type: ignore[misc]
         for action, state in (
-            (ops.Action.RUN, TaskState.ARCHIVED),
-            (ops.Action.ARCHIVE, TaskState.PENDING),
-            (ops.Action.DELETE, TaskState.SCHEDULED),
+            (actions.Action.RUN, TaskState.ARCHIVED),
+            (actions.Action.ARCHIVE, TaskState.PENDING),
+            (actions.Action.DELETE, TaskState.SCHEDULED),
         )
     },
 }

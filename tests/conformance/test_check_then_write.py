@@ -6,8 +6,21 @@ from typing import Any
 
 import pytest
 
-from taskq_core.broker import operations as ops
-from taskq_core.broker.operations import NewTask, Operation, Outcome, ReceiptLane, Recovery, Settlement, Verdict
+from taskq_core.broker.operations import (
+    actions,
+    aggregation,
+    new_tasks,
+    operation,
+    outbox,
+    runs,
+    schedules,
+    services,
+    views,
+)
+from taskq_core.broker.operations.new_tasks import NewTask, ReceiptLane
+from taskq_core.broker.operations.operation import Operation
+from taskq_core.broker.operations.runs import Outcome, Settlement
+from taskq_core.broker.operations.services import Recovery, Verdict
 from taskq_core.errors import BrokerReplyError
 from taskq_core.wire import QueueKeys, TaskState
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
@@ -25,7 +38,7 @@ def prepare(broker: Broker) -> None:
     broker.dequeue()
     broker.settle(Outcome.RETRY, "due-retry", delay_ms=1)
     broker.settle(Outcome.ARCHIVE, "old")
-    broker.raw.zadd(queue.archived, {"old": NOW_S - ops.ARCHIVE.kept_s})
+    broker.raw.zadd(queue.archived, {"old": NOW_S - operation.ARCHIVE.kept_s})
     broker.settle(Outcome.COMPLETE, "ended", seconds=1)
     broker.enqueue("due", start_at_s=NOW_S + 1)
     broker.enqueue("member", start_at_s=NOW_S + 1)
@@ -34,12 +47,12 @@ def prepare(broker: Broker) -> None:
     broker.raw.sadd(queue.groups, "other")
     broker.enqueue("p1", "p2")
     broker.raw.set(LOCK, "done")
-    broker.run(ops.lead(queue, "forwarder", owner="w1", leader_ms=60_000))
+    broker.run(services.lead(queue, "forwarder", owner="w1", leader_ms=60_000))
     for group, state in (("ripe", "waits"), ("set", "taken"), ("stale", "late"), ("swept", "swept")):
         broker.enqueue(state, group=group, now_ns=NOW_NS - 100_000_000_000)
     for group, set_id in (("set", "s"), ("stale", "late"), ("swept", "old")):
-        check = ops.GroupCheck(group, set_id, 30 if group == "stale" else 900, 60)
-        broker.run(ops.gather(queue, [check], limit=1, now_ns=NOW_NS))
+        check = aggregation.GroupCheck(group, set_id, 30 if group == "stale" else 900, 60)
+        broker.run(aggregation.gather(queue, [check], limit=1, now_ns=NOW_NS))
     broker.enqueue("newcomer", group="stale", now_ns=NOW_NS)
     broker.raw.rename(queue.aggregation_set("swept", "old"), queue.combined_set("old"))
     broker.raw.zadd(queue.combined, {"old": NOW_S})
@@ -56,7 +69,7 @@ def recoveries(queue: QueueKeys) -> list[Recovery]:
         "bad": Verdict.QUARANTINE,
     }
     return [
-        Recovery(ops.ExpiredTask(name, str(NOW_S + 30), name.encode()), verdict, b"new", 1000)
+        Recovery(services.ExpiredTask(name, str(NOW_S + 30), name.encode()), verdict, b"new", 1000)
         for name, verdict in verdicts.items()
     ]
 
@@ -75,9 +88,9 @@ def settlements() -> list[Settlement]:
     ]
 
 
-def departure(task_id: str, state: str) -> ops.Departure:
+def departure(task_id: str, state: str) -> actions.Departure:
     fields = {b"msg": task_id.encode(), b"state": state.encode()}
-    return ops.Departure(task_id, ops.OK, "1", "default", str(NOW_S), lock_ms=5000, fields=fields)
+    return actions.Departure(task_id, actions.OK, "1", "default", str(NOW_S), lock_ms=5000, fields=fields)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,12 +104,14 @@ class Case:
 
 CASES = {
     "enqueue": Case(
-        build=lambda q: ops.enqueue(q, [NewTask("n1", b"m"), NewTask("n2", b"m")], ReceiptLane("t"), now_ns=NOW_NS),
+        build=lambda q: new_tasks.enqueue(
+            q, [NewTask("n1", b"m"), NewTask("n2", b"m")], ReceiptLane("t"), now_ns=NOW_NS
+        ),
         refuse="pending wake",
         tolerate="task(n1) receipt(t)",
     ),
     "deliver": Case(
-        build=lambda q: ops.deliver(
+        build=lambda q: outbox.deliver(
             q,
             [
                 ("r1", NewTask("n1", b"m")),
@@ -111,7 +126,7 @@ CASES = {
         tolerate="task(n1) receipt(t)",
     ),
     "enqueue_scheduled": Case(
-        build=lambda q: ops.enqueue(
+        build=lambda q: new_tasks.enqueue(
             q,
             [NewTask("n1", b"m"), NewTask("n2", b"m", start_at_s=NOW_S + 9, unique_key=q.unique("t", b""), unique_s=5)],
             ReceiptLane("t"),
@@ -121,110 +136,112 @@ CASES = {
         tolerate="task(n1) lock receipt(t)",
     ),
     "dequeue": Case(
-        build=lambda q: ops.dequeue(q, owner="w2", call=1, limit=1, lease_s=30, now_ns=NOW_NS),
+        build=lambda q: runs.dequeue(q, owner="w2", call=1, limit=1, lease_s=30, now_ns=NOW_NS),
         refuse="pending active lease wake",
         tolerate="paused task(p1) call(w2)",
     ),
     "settle_and_dequeue": Case(
-        build=lambda q: ops.settle_and_dequeue(
-            [("done", 1)], ops.dequeue(q, owner="w1", call=9, limit=1, lease_s=30, now_ns=NOW_NS)
+        build=lambda q: runs.settle_and_dequeue(
+            [("done", 1)], runs.dequeue(q, owner="w1", call=9, limit=1, lease_s=30, now_ns=NOW_NS)
         ),
         refuse="pending active lease wake",
         tolerate="paused task(done) task(p1) call(w1) processed daily_processed",
     ),
     "settle_done": Case(
-        build=lambda q: ops.settle(
+        build=lambda q: runs.settle(
             q, [Settlement(name, Outcome.DONE, run=1) for name in ("done", "retry")], owner="w1", now_ns=NOW_NS
         ),
         refuse="active lease",
         tolerate="task(done) processed daily_processed",
     ),
     "settle": Case(
-        build=lambda q: ops.settle(q, settlements(), owner="w1", now_ns=NOW_NS),
+        build=lambda q: runs.settle(q, settlements(), owner="w1", now_ns=NOW_NS),
         refuse="active lease pending completed retry archived wake",
         tolerate="task(done) task(old) processed failed daily_processed daily_failed held_lock",
     ),
     "extend_leases": Case(
-        build=lambda q: ops.extend_leases(q, [("done", 1), ("retry", 1)], owner="w1", lease_s=90, now_ns=NOW_NS),
+        build=lambda q: runs.extend_leases(q, [("done", 1), ("retry", 1)], owner="w1", lease_s=90, now_ns=NOW_NS),
         refuse="lease",
         tolerate="task(done)",
     ),
     "mark_starts": Case(
-        build=lambda q: ops.mark_starts(q, [("done", 1), ("retry", 1)], owner="w1", now_ns=NOW_NS),
+        build=lambda q: runs.mark_starts(q, [("done", 1), ("retry", 1)], owner="w1", now_ns=NOW_NS),
         refuse="lease",
         tolerate="task(done)",
     ),
     "write_result": Case(
-        build=lambda q: ops.write_result(q, "done", b"r", owner="w1", run=1), refuse="lease", tolerate="task(done)"
+        build=lambda q: runs.write_result(q, "done", b"r", owner="w1", run=1), refuse="lease", tolerate="task(done)"
     ),
     "note": Case(
-        build=lambda q: ops.note(q, "done", {ops.CURSOR_FIELD: b"{}"}, owner="w1", run=1),
+        build=lambda q: runs.note(q, "done", {runs.CURSOR_FIELD: b"{}"}, owner="w1", run=1),
         refuse="lease",
         tolerate="task(done)",
     ),
     "quarantine": Case(
-        build=lambda q: ops.quarantine(q, "bad", owner="w1", run=1, now_ns=NOW_NS),
+        build=lambda q: runs.quarantine(q, "bad", owner="w1", run=1, now_ns=NOW_NS),
         refuse="active lease quarantine",
         tolerate="task(bad) quarantined(bad)",
     ),
     "forward": Case(
-        build=lambda q: ops.forward(q, owner="w1", leader_ms=90_000, now_ns=LATER),
+        build=lambda q: services.forward(q, owner="w1", leader_ms=90_000, now_ns=LATER),
         refuse="scheduled retry pending groups wake",
         tolerate="task(due) task(member) group(g) leader(forwarder)",
     ),
     "enqueue_grouped": Case(
-        build=lambda q: ops.enqueue(
+        build=lambda q: new_tasks.enqueue(
             q, [NewTask("n1", b"m"), NewTask("n2", b"m", group="g9")], ReceiptLane("t"), now_ns=NOW_NS
         ),
         refuse="pending scheduled wake groups group(g9)",
         tolerate="task(n1) receipt(t)",
     ),
     "gather": Case(
-        build=lambda q: ops.gather(q, [ops.GroupCheck("ripe", "s", 900, 60)], limit=1, now_ns=NOW_NS),
+        build=lambda q: aggregation.gather(q, [aggregation.GroupCheck("ripe", "s", 900, 60)], limit=1, now_ns=NOW_NS),
         refuse="groups aggregation_sets",
         tolerate="task(waits)",
     ),
     "read_members": Case(
-        build=lambda q: ops.read_members(q, "set", "s", skip=0),
+        build=lambda q: aggregation.read_members(q, "set", "s", skip=0),
         refuse="aggregation_sets set(set)",
         tolerate="task(taken)",
     ),
     "combine": Case(
-        build=lambda q: ops.combine(q, "set", "s", 1, NewTask("one", b"m", group="g9"), now_ns=NOW_NS),
+        build=lambda q: aggregation.combine(q, "set", "s", 1, NewTask("one", b"m", group="g9"), now_ns=NOW_NS),
         refuse="aggregation_sets set(set) combined combined_set(s) pending scheduled groups group(g9) wake",
         tolerate="task(one) task(taken) receipt(s)",
     ),
-    "sweep": Case(build=ops.sweep, refuse="combined", tolerate="task(swept)"),
+    "sweep": Case(build=aggregation.sweep, refuse="combined", tolerate="task(swept)"),
     "reclaim": Case(
-        build=lambda q: ops.reclaim(q, "forwarder", owner="w1", leader_ms=90_000, now_ns=LATER),
+        build=lambda q: aggregation.reclaim(q, "forwarder", owner="w1", leader_ms=90_000, now_ns=LATER),
         refuse="aggregation_sets groups combined",
         tolerate="task(late) leader(forwarder)",
     ),
     "expel": Case(
-        build=lambda q: ops.expel(q, "set", "s", ["taken"], now_ns=NOW_NS),
+        build=lambda q: aggregation.expel(q, "set", "s", ["taken"], now_ns=NOW_NS),
         refuse="set(set) quarantine",
         tolerate="task(taken) quarantined(taken)",
     ),
     "list_expired": Case(
-        build=lambda q: ops.list_expired(q, grace_s=30, now_ns=LATER), refuse="lease", tolerate="task(done)"
+        build=lambda q: services.list_expired(q, grace_s=30, now_ns=LATER), refuse="lease", tolerate="task(done)"
     ),
-    "list_held": Case(build=lambda q: ops.list_held(q, owner="w1"), refuse="lease", tolerate="task(done)"),
+    "list_held": Case(build=lambda q: services.list_held(q, owner="w1"), refuse="lease", tolerate="task(done)"),
     "recover": Case(
-        build=lambda q: ops.recover(q, recoveries(q), grace_s=30, now_ns=LATER),
+        build=lambda q: services.recover(q, recoveries(q), grace_s=30, now_ns=LATER),
         refuse="active lease retry archived quarantine",
         tolerate="task(retry) task(old) processed failed daily_processed daily_failed quarantined(bad)",
     ),
     "clean": Case(
-        build=lambda q: ops.clean(q, now_ns=LATER), refuse="completed archived", tolerate="task(old) task(ended)"
+        build=lambda q: services.clean(q, now_ns=LATER), refuse="completed archived", tolerate="task(old) task(ended)"
     ),
-    "adopt": Case(build=lambda q: ops.adopt(q, ["new", "known", "ahead"], now_ns=NOW_NS), tolerate="tick(known)"),
+    "adopt": Case(build=lambda q: schedules.adopt(q, ["new", "known", "ahead"], now_ns=NOW_NS), tolerate="tick(known)"),
     "tick": Case(
-        build=lambda q: ops.tick(
+        build=lambda q: schedules.tick(
             q,
             [
-                ops.Tick("known", NOW_S - 10, NOW_S - 5, NewTask("n1", b"m", start_at_s=NOW_S + 9)),
-                ops.Tick("known", NOW_S - 5, NOW_S, NewTask("n2", b"m", unique_key=q.unique("t", b""), unique_s=5)),
-                ops.Tick("other", NOW_S - 10, NOW_S, NewTask("n3", b"m", group="g9")),
+                schedules.Tick("known", NOW_S - 10, NOW_S - 5, NewTask("n1", b"m", start_at_s=NOW_S + 9)),
+                schedules.Tick(
+                    "known", NOW_S - 5, NOW_S, NewTask("n2", b"m", unique_key=q.unique("t", b""), unique_s=5)
+                ),
+                schedules.Tick("other", NOW_S - 10, NOW_S, NewTask("n3", b"m", group="g9")),
             ],
             ReceiptLane("t"),
             now_ns=NOW_NS,
@@ -233,53 +250,59 @@ CASES = {
         tolerate="task(n1) lock tick(known) tick(other) receipt(t)",
     ),
     "run_tasks": Case(
-        build=lambda q: ops.act(q, ops.Action.RUN, ["due", "due-retry", "old", "ended", "grouped"], now_ns=NOW_NS),
+        build=lambda q: actions.act(
+            q, actions.Action.RUN, ["due", "due-retry", "old", "ended", "grouped"], now_ns=NOW_NS
+        ),
         refuse="pending scheduled retry archived groups wake",
         tolerate="task(due) task(grouped)",
     ),
     "archive_tasks": Case(
-        build=lambda q: ops.act(q, ops.Action.ARCHIVE, ["due", "ended", "grouped", "p1"], now_ns=NOW_NS),
+        build=lambda q: actions.act(q, actions.Action.ARCHIVE, ["due", "ended", "grouped", "p1"], now_ns=NOW_NS),
         refuse="pending scheduled retry archived groups wake",
         tolerate="task(due) task(old)",
     ),
     "delete_tasks": Case(
-        build=lambda q: ops.act(q, ops.Action.DELETE, ["due", "old", "ended", "grouped", "p1"], now_ns=NOW_NS),
+        build=lambda q: actions.act(q, actions.Action.DELETE, ["due", "old", "ended", "grouped", "p1"], now_ns=NOW_NS),
         refuse="pending scheduled retry archived groups wake",
         tolerate="task(due) held_lock",
     ),
     "wait_tasks": Case(
-        build=lambda q: ops.act(
-            q, ops.Action.WAIT, ["due", "due-retry", "old", "ended", "grouped", "p1"], start_in_ms=9000, now_ns=NOW_NS
+        build=lambda q: actions.act(
+            q,
+            actions.Action.WAIT,
+            ["due", "due-retry", "old", "ended", "grouped", "p1"],
+            start_in_ms=9000,
+            now_ns=NOW_NS,
         ),
         refuse="pending scheduled retry archived groups wake",
         tolerate="task(due) task(p1)",
     ),
     "rewrite": Case(
-        build=lambda q: ops.rewrite(q, "p1", old=b"p1", new=b"new", old_lock=LOCK, new_lock=q.unique("t", b"")),
+        build=lambda q: actions.rewrite(q, "p1", old=b"p1", new=b"new", old_lock=LOCK, new_lock=q.unique("t", b"")),
         tolerate="task(p1) held_lock lock",
     ),
-    "pause": Case(build=lambda q: ops.pause(q, now_ns=NOW_NS), tolerate="paused"),
+    "pause": Case(build=lambda q: actions.pause(q, now_ns=NOW_NS), tolerate="paused"),
     "close_queue": Case(
-        build=lambda q: ops.close_queue(q, force=True),
+        build=lambda q: actions.close_queue(q, force=True),
         refuse="active pending scheduled retry archived completed groups group(other) aggregation_sets quarantine "
         "moving",
     ),
     "discard": Case(
-        build=lambda q: ops.discard(q),
+        build=lambda q: actions.discard(q),
         refuse="removed(pending) removed(scheduled) removed(retry) removed(archived) removed(completed) "
         "removed(groups) removed(aggregation_sets) removed(quarantine) removed(moving)",
         tolerate="task(doomed)",
     ),
-    "purge": Case(build=lambda q: ops.purge(q, "0", own=False)),
+    "purge": Case(build=lambda q: actions.purge(q, "0", own=False)),
     "move_out": Case(
-        build=lambda q: ops.move_out(
+        build=lambda q: actions.move_out(
             q, ["due", "old", "ended", "grouped", "p1", "leaving"], token="2", target="elsewhere", now_ns=NOW_NS
         ),
         refuse="groups moving",
         tolerate="task(due) task(leaving) held_lock",
     ),
     "move_in": Case(
-        build=lambda q: ops.move_in(
+        build=lambda q: actions.move_in(
             q,
             [(departure("n1", "pending"), q.unique("t", b"")), (departure("n2", "scheduled"), "")],
             until_s=NOW_S,
@@ -289,34 +312,36 @@ CASES = {
         tolerate="task(n1) lock",
     ),
     "move_end": Case(
-        build=lambda q: ops.move_end(q, token="1", gone=[], back=[departure("leaving", "pending")], now_ns=NOW_NS),
+        build=lambda q: actions.move_end(q, token="1", gone=[], back=[departure("leaving", "pending")], now_ns=NOW_NS),
         refuse="pending scheduled retry archived completed groups wake moving",
         tolerate="task(leaving)",
     ),
     "scan_tasks": Case(
-        build=lambda q: ops.scan_tasks(q, TaskState.RETRY, ops.ScanPlace(0, "1", "x"), count=9),
+        build=lambda q: views.scan_tasks(q, TaskState.RETRY, views.ScanPlace(0, "1", "x"), count=9),
         refuse="retry",
         tolerate="task(due-retry)",
     ),
-    "count_groups": Case(build=lambda q: ops.count_groups(q, "0"), refuse="groups", tolerate="group(other)"),
-    "lead": Case(build=lambda q: ops.lead(q, "forwarder", owner="w1", leader_ms=90_000), tolerate="leader(forwarder)"),
-    "resign": Case(build=lambda q: ops.resign(q, "forwarder", owner="w1"), tolerate="leader(forwarder)"),
-    "rouse": Case(build=ops.rouse, refuse="pending wake"),
-    "look": Case(build=lambda q: ops.look(q, "done", tell_end=True), refuse="task(done)"),
-    "revoke_pending": Case(build=lambda q: ops.revoke(q, "p1"), refuse="pending task(p1)", tolerate="held_lock"),
-    "revoke_scheduled": Case(build=lambda q: ops.revoke(q, "due"), refuse="scheduled"),
-    "revoke_retry": Case(build=lambda q: ops.revoke(q, "due-retry"), refuse="retry"),
-    "revoke_member": Case(build=lambda q: ops.revoke(q, "grouped"), refuse="groups group(g2)"),
+    "count_groups": Case(build=lambda q: views.count_groups(q, "0"), refuse="groups", tolerate="group(other)"),
+    "lead": Case(
+        build=lambda q: services.lead(q, "forwarder", owner="w1", leader_ms=90_000), tolerate="leader(forwarder)"
+    ),
+    "resign": Case(build=lambda q: services.resign(q, "forwarder", owner="w1"), tolerate="leader(forwarder)"),
+    "rouse": Case(build=services.rouse, refuse="pending wake"),
+    "look": Case(build=lambda q: views.look(q, "done", tell_end=True), refuse="task(done)"),
+    "revoke_pending": Case(build=lambda q: views.revoke(q, "p1"), refuse="pending task(p1)", tolerate="held_lock"),
+    "revoke_scheduled": Case(build=lambda q: views.revoke(q, "due"), refuse="scheduled"),
+    "revoke_retry": Case(build=lambda q: views.revoke(q, "due-retry"), refuse="retry"),
+    "revoke_member": Case(build=lambda q: views.revoke(q, "grouped"), refuse="groups group(g2)"),
     "list_pending": Case(
-        build=lambda q: ops.list_tasks(q, TaskState.PENDING, skip=0, count=9), refuse="pending", tolerate="task(p1)"
+        build=lambda q: views.list_tasks(q, TaskState.PENDING, skip=0, count=9), refuse="pending", tolerate="task(p1)"
     ),
     "list_active": Case(
-        build=lambda q: ops.list_tasks(q, TaskState.ACTIVE, skip=0, count=9),
+        build=lambda q: views.list_tasks(q, TaskState.ACTIVE, skip=0, count=9),
         refuse="active lease",
         tolerate="task(done)",
     ),
     "count_tasks": Case(
-        build=lambda q: ops.count_tasks(q, now_ns=NOW_NS),
+        build=lambda q: views.count_tasks(q, now_ns=NOW_NS),
         refuse="pending active scheduled retry archived completed groups",
         tolerate="paused task(p1) group(other) processed failed daily_processed",
     ),
@@ -363,7 +388,7 @@ def ready(broker: Broker) -> None:
     broker.raw.sadd(queue.groups, "g2")
     broker.raw.hset(queue.task("p1"), "unique_key", LOCK)
     broker.enqueue("leaving", "doomed")
-    broker.run(ops.move_out(queue, ["leaving"], token="1", target="elsewhere", now_ns=NOW_NS))
+    broker.run(actions.move_out(queue, ["leaving"], token="1", target="elsewhere", now_ns=NOW_NS))
     broker.raw.lrem(queue.pending, 0, "doomed")
     broker.raw.rpush(queue.removed("pending"), "doomed")
 

@@ -8,9 +8,10 @@ import pytest
 
 from benchmarks.raw import raw_drain, raw_enqueue
 from taskq_core import TaskQ
-from taskq_core.broker import operations as ops
 from taskq_core.broker.connection import Endpoint
-from taskq_core.broker.operations import Operation, Outcome, Settlement
+from taskq_core.broker.operations import runs
+from taskq_core.broker.operations.operation import Operation
+from taskq_core.broker.operations.runs import Outcome, Settlement
 from taskq_core.broker.sync import SyncRunner
 from tests.redis_server import RedisServer
 
@@ -62,7 +63,7 @@ class TestRuns:
     def run(self, taskq: TaskQ, redis_server: RedisServer) -> Iterator[Callable[[Operation[Any]], Any]]:
         runner = SyncRunner(Endpoint(redis_server.unix_url, embedded_folder=Path("unused")), timeout_s=30)
         keys = taskq.runtime.keys.queue("default")
-        for script in (ops.dequeue(keys, owner="w", call=0, limit=1, lease_s=30), ops.settle(keys, [], owner="w")):
+        for script in (runs.dequeue(keys, owner="w", call=0, limit=1, lease_s=30), runs.settle(keys, [], owner="w")):
             runner.run(script)
         taskq.client.enqueue_many([taskq.remote("note").s() for _ in range(2 * TASKS)])
         yield runner.run
@@ -70,7 +71,7 @@ class TestRuns:
 
     def test_dequeue(self, taskq: TaskQ, redis_server: RedisServer, run: Callable[[Operation[Any]], Any]) -> None:
         keys = taskq.runtime.keys.queue("default")
-        counts = commands_of(redis_server, lambda: run(ops.dequeue(keys, owner="w", call=1, limit=TASKS, lease_s=30)))
+        counts = commands_of(redis_server, lambda: run(runs.dequeue(keys, owner="w", call=1, limit=TASKS, lease_s=30)))
 
         of_each = ("hlen", "hget", "hset", "hdel")
         assert {name: counts.pop(name) for name in of_each} == dict.fromkeys(of_each, TASKS)
@@ -85,16 +86,16 @@ class TestRuns:
         """As idle workers ask now and then."""
         keys = taskq.runtime.keys.queue("other")
 
-        counts = commands_of(redis_server, lambda: run(ops.dequeue(keys, owner="w", call=1, limit=TASKS, lease_s=30)))
+        counts = commands_of(redis_server, lambda: run(runs.dequeue(keys, owner="w", call=1, limit=TASKS, lease_s=30)))
 
         assert counts == dict.fromkeys(("evalsha", "time", "get", "llen"), 1)
 
     def test_done(self, taskq: TaskQ, redis_server: RedisServer, run: Callable[[Operation[Any]], Any]) -> None:
         """Tasks of one turn stand together, and leave in one command; so are they deleted."""
         keys = taskq.runtime.keys.queue("default")
-        first = run(ops.dequeue(keys, owner="w", call=1, limit=TASKS, lease_s=30))
-        run(ops.dequeue(keys, owner="w", call=2, limit=TASKS, lease_s=30))
-        done = ops.settle_done(keys, [(each, 1) for each in [task_id for task_id, _ in first.tasks]], owner="w")
+        first = run(runs.dequeue(keys, owner="w", call=1, limit=TASKS, lease_s=30))
+        run(runs.dequeue(keys, owner="w", call=2, limit=TASKS, lease_s=30))
+        done = runs.settle_done(keys, [(each, 1) for each in [task_id for task_id, _ in first.tasks]], owner="w")
 
         assert commands_of(redis_server, lambda: run(done)) == {
             **dict.fromkeys(("evalsha", "time", "zmscore", "lrange", "ltrim", "del", "zrem", "expireat"), 1),
@@ -107,9 +108,9 @@ class TestRuns:
     ) -> None:
         """A turn of a worker of quick tasks."""
         keys = taskq.runtime.keys.queue("default")
-        first = run(ops.dequeue(keys, owner="w", call=1, limit=TASKS, lease_s=30))
-        asked = ops.dequeue(keys, owner="w", call=2, limit=TASKS, lease_s=30)
-        turn = ops.settle_and_dequeue([(each, 1) for each in [task_id for task_id, _ in first.tasks]], asked)
+        first = run(runs.dequeue(keys, owner="w", call=1, limit=TASKS, lease_s=30))
+        asked = runs.dequeue(keys, owner="w", call=2, limit=TASKS, lease_s=30)
+        turn = runs.settle_and_dequeue([(each, 1) for each in [task_id for task_id, _ in first.tasks]], asked)
         redis_server.client.script_load(turn.script.text if turn.script else "")
 
         assert commands_of(redis_server, lambda: run(turn)) == {
@@ -126,13 +127,13 @@ class TestRuns:
         self, taskq: TaskQ, redis_server: RedisServer, run: Callable[[Operation[Any]], Any]
     ) -> None:
         keys = taskq.runtime.keys.queue("default")
-        taken = run(ops.dequeue(keys, owner="w", call=1, limit=TASKS, lease_s=30))
+        taken = run(runs.dequeue(keys, owner="w", call=1, limit=TASKS, lease_s=30))
         kept = [
             Settlement(task_id, Outcome.COMPLETE, 1, message, seconds=60, result=b"1", record=b"{}")
             for task_id, message in taken.tasks
         ]
 
-        counts = commands_of(redis_server, lambda: run(ops.settle(keys, kept, owner="w")))
+        counts = commands_of(redis_server, lambda: run(runs.settle(keys, kept, owner="w")))
 
         assert {name: round(count / TASKS) for name, count in counts.items() if count >= TASKS} == {
             **dict.fromkeys(("hlen", "hget", "zadd", "hset", "hdel"), 1),

@@ -13,10 +13,11 @@ import redis.asyncio
 import redis.cluster
 import redis.sentinel
 
-from taskq_core.broker import operations as ops
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.connection import Endpoint
-from taskq_core.broker.operations import NewTask, Outcome, ReceiptLane, Settlement
+from taskq_core.broker.operations import new_tasks, runs, services, views
+from taskq_core.broker.operations.new_tasks import NewTask, ReceiptLane
+from taskq_core.broker.operations.runs import Outcome, Settlement
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.errors import BrokerAuthenticationError, BrokerUnavailableError, ConfigurationError
 from taskq_core.wire import Keys
@@ -51,22 +52,22 @@ async def coroutines(source: Any, **options: Any) -> AsyncIterator[AsyncRunner]:
 
 def life(queue: Any = QUEUE) -> Iterator[tuple[Any, Any]]:
     """The operations of one task's life, and what each answers."""
-    yield ops.register_queue("asynq:queues", ["default"]), 1
-    yield ops.enqueue(queue, [NewTask("a", b"\x00\xff")], ReceiptLane("t")), "1"
-    yield ops.wait_for_wake([queue.wake], timeout_s=30), queue.wake
-    yield ops.dequeue(queue, owner="w1", call=1, limit=9, lease_s=30), [("a", b"\x00\xff")]
-    yield ops.settle(queue, [Settlement("a", Outcome.DONE, run=1)], owner="w1"), "1"
-    yield ops.wait_for_wake([queue.wake], timeout_s=0.01), None
-    yield ops.watch_pending(queue, timeout_s=0.01), False
-    yield ops.cancel("asynq:cancel", "a"), 0
-    yield ops.ping(), True
+    yield new_tasks.register_queue("asynq:queues", ["default"]), 1
+    yield new_tasks.enqueue(queue, [NewTask("a", b"\x00\xff")], ReceiptLane("t")), "1"
+    yield services.wait_for_wake([queue.wake], timeout_s=30), queue.wake
+    yield runs.dequeue(queue, owner="w1", call=1, limit=9, lease_s=30), [("a", b"\x00\xff")]
+    yield runs.settle(queue, [Settlement("a", Outcome.DONE, run=1)], owner="w1"), "1"
+    yield services.wait_for_wake([queue.wake], timeout_s=0.01), None
+    yield services.watch_pending(queue, timeout_s=0.01), False
+    yield services.cancel("asynq:cancel", "a"), 0
+    yield views.ping(), True
 
 
 def lead_a_life(source: Any) -> None:
     """Lead a task through its life over a blocking runner, then over lanes."""
 
     def simple(answer: Any) -> Any:
-        return answer.tasks if isinstance(answer, ops.Dequeued) else answer
+        return answer.tasks if isinstance(answer, runs.Dequeued) else answer
 
     with blocking(source) as runner:
         assert [(simple(runner.run(operation)), wanted) for operation, wanted in life()] == [
@@ -76,7 +77,7 @@ def lead_a_life(source: Any) -> None:
     async def again() -> None:
         queue = Keys("second").queue("default")
         async with coroutines(source) as runner:
-            await runner.run(ops.register_queue("asynq:queues", ["default"]))
+            await runner.run(new_tasks.register_queue("asynq:queues", ["default"]))
             answers = [(simple(await runner.run(operation)), wanted) for operation, wanted in [*life(queue)][1:]]
             assert answers == [(wanted, wanted) for _, wanted in answers]
 
@@ -117,7 +118,7 @@ class TestStandalone:
         lead_a_life(url)
 
         with blocking(url) as runner:
-            runner.run(ops.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptLane("u")))
+            runner.run(new_tasks.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptLane("u")))
         assert secured.client.keys("*}:t:*") == []
         with redis.Redis(port=secured.port, password=PASSWORD, db=7) as client:
             assert client.keys("*}:t:*") == [b"asynq:{default}:t:a"]
@@ -126,10 +127,10 @@ class TestStandalone:
     async def test_a_wrong_password_is_said_and_never_shown(self, address: str, secret: str) -> None:
         url = f"redis://{secret}{address}/0"
         with blocking(url) as runner, pytest.raises(BrokerAuthenticationError) as refused:
-            runner.run(ops.ping(), patience_s=30)
+            runner.run(views.ping(), patience_s=30)
         async with coroutines(url) as lanes:
             with pytest.raises(BrokerAuthenticationError) as arefused:
-                await lanes.run(ops.ping(), patience_s=30)
+                await lanes.run(views.ping(), patience_s=30)
 
         for error in (refused.value, arefused.value):
             assert f"{address}/0 refused the user or password: " in str(error)
@@ -138,21 +139,21 @@ class TestStandalone:
     def test_a_user_who_may_not_write(self, address: str) -> None:
         with blocking(f"redis://reader:reader@{address}/0") as runner:
             for operation in (
-                ops.register_queue("asynq:queues", ["default"]),
-                ops.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptLane("u")),
+                new_tasks.register_queue("asynq:queues", ["default"]),
+                new_tasks.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptLane("u")),
             ):
                 with pytest.raises(BrokerAuthenticationError, match="refused the user or password"):
                     runner.run(operation)
-            assert runner.run(ops.count_tasks(QUEUE)).processed == 0
+            assert runner.run(views.count_tasks(QUEUE)).processed == 0
 
     async def test_nobody_listens(self) -> None:
         with RedisServer(tcp=True) as server:
             url = server.url
         with blocking(url) as runner, pytest.raises(BrokerUnavailableError, match=r"^cannot reach redis://") as refused:
-            runner.run(ops.ping())
+            runner.run(views.ping())
         async with coroutines(url) as lanes:
             with pytest.raises(BrokerUnavailableError, match=r"^cannot reach redis://") as arefused:
-                await lanes.run(ops.ping())
+                await lanes.run(views.ping())
 
         assert not refused.value.may_have_happened
         assert not arefused.value.may_have_happened
@@ -162,7 +163,7 @@ class TestStandalone:
             blocking("redis://no-such-host.invalid") as runner,
             pytest.raises(BrokerUnavailableError, match="cannot reach"),
         ):
-            runner.run(ops.ping())
+            runner.run(views.ping())
 
 
 class TestUnixSocket:
@@ -178,7 +179,7 @@ class TestUnixSocket:
             blocking(f"unix://{tmp_path}/none.sock") as runner,
             pytest.raises(BrokerUnavailableError, match="cannot reach"),
         ):
-            runner.run(ops.ping())
+            runner.run(views.ping())
 
 
 class TestTakenOver:
@@ -226,7 +227,7 @@ class TestTakenOver:
         client = redis.Redis(unix_socket_path=str(redis_server.socket_path), max_connections=1)
         known = {each["id"] for each in redis_server.client.client_list()}  # those of earlier tests may end later
         with blocking(client) as runner:
-            assert runner.run(ops.ping())
+            assert runner.run(views.ping())
             assert client.ping()
             new = {each["id"] for each in redis_server.client.client_list()} - known
             assert len(new) == 2, "the client's, the runner's"

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from taskq_core import ConfigurationError, TaskQ
-from taskq_core.broker import operations as ops
-from taskq_core.broker.operations import NewTask, Outcome, ReceiptLane
+from taskq_core.broker.operations import new_tasks, runs, services, views
+from taskq_core.broker.operations import operation as operation_ops
+from taskq_core.broker.operations.new_tasks import NewTask, ReceiptLane
+from taskq_core.broker.operations.runs import Outcome
 from taskq_core.errors import BrokerReplyError, BrokerUnavailableError
 from taskq_core.wire import Keys, TaskState, parse_duration
 from taskq_core.wire.ids import new_token
@@ -48,7 +50,7 @@ def test_ids_are_per_queue(broker: Broker) -> None:
 
 
 def test_the_largest_batch_is_stored_whole(broker: Broker) -> None:
-    ids = [f"id-{number}" for number in range(ops.BATCH_MAX + 50)]
+    ids = [f"id-{number}" for number in range(operation_ops.BATCH_MAX + 50)]
 
     assert broker.enqueue(*ids) == "1" * len(ids)
 
@@ -57,9 +59,9 @@ def test_the_largest_batch_is_stored_whole(broker: Broker) -> None:
 
 def test_a_large_message_arrives_whole(broker: Broker) -> None:
     message = bytes(range(256)) * 1024
-    broker.run(ops.enqueue(broker.queue, [NewTask("big", message)], ReceiptLane("t"), now_ns=NOW_NS))
+    broker.run(new_tasks.enqueue(broker.queue, [NewTask("big", message)], ReceiptLane("t"), now_ns=NOW_NS))
 
-    taken = broker.run(ops.dequeue(broker.queue, owner="w1", call=1, limit=1, lease_s=30, now_ns=NOW_NS))
+    taken = broker.run(runs.dequeue(broker.queue, owner="w1", call=1, limit=1, lease_s=30, now_ns=NOW_NS))
 
     assert taken.tasks == [("big", message)]
 
@@ -67,7 +69,7 @@ def test_a_large_message_arrives_whole(broker: Broker) -> None:
 class TestReceipts:
     def test_a_repeat_stores_nothing_twice_and_answers_as_the_first(self, broker: Broker) -> None:
         broker.enqueue("taken")
-        operation = ops.enqueue(broker.queue, [NewTask("a", b"m"), NewTask("taken", b"m")], ReceiptLane("t"))
+        operation = new_tasks.enqueue(broker.queue, [NewTask("a", b"m"), NewTask("taken", b"m")], ReceiptLane("t"))
         first = broker.run(operation)
         before = broker.dump()
 
@@ -77,7 +79,7 @@ class TestReceipts:
         assert broker.dump() == before
 
     def test_a_repeat_is_known_when_the_task_has_finished_meanwhile(self, broker: Broker) -> None:
-        operation = ops.enqueue(broker.queue, [NewTask("a", b"m")], ReceiptLane("t"), now_ns=NOW_NS)
+        operation = new_tasks.enqueue(broker.queue, [NewTask("a", b"m")], ReceiptLane("t"), now_ns=NOW_NS)
         broker.run(operation)
         broker.dequeue()
         broker.settle(Outcome.DONE, "a")
@@ -90,24 +92,24 @@ class TestReceipts:
     def test_the_next_call_of_a_lane_is_no_repeat(self, broker: Broker) -> None:
         lane = ReceiptLane("t")
 
-        codes = [broker.run(ops.enqueue(broker.queue, [NewTask(name, b"m")], lane)) for name in ("a", "b", "b")]
+        codes = [broker.run(new_tasks.enqueue(broker.queue, [NewTask(name, b"m")], lane)) for name in ("a", "b", "b")]
 
         assert codes == ["1", "1", "0"]
 
     def test_lanes_with_equal_numbers_do_not_mix(self, broker: Broker) -> None:
         for token, name in (("t1", "a"), ("t2", "b")):
-            assert broker.run(ops.enqueue(broker.queue, [NewTask(name, b"m")], ReceiptLane(token))) == "1"
+            assert broker.run(new_tasks.enqueue(broker.queue, [NewTask(name, b"m")], ReceiptLane(token))) == "1"
 
         assert broker.pending() == ["a", "b"]
 
     def test_a_call_that_arrives_after_a_later_one_is_refused(self, broker: Broker) -> None:
         """The network held it until its repeat was answered, its task had run, and its caller made another call."""
         lane = ReceiptLane("t")
-        held = ops.enqueue(broker.queue, [NewTask("a", b"m")], lane, now_ns=NOW_NS)
+        held = new_tasks.enqueue(broker.queue, [NewTask("a", b"m")], lane, now_ns=NOW_NS)
         broker.run(held)
         broker.dequeue()
         broker.settle(Outcome.DONE, "a")
-        broker.run(ops.enqueue(broker.queue, [NewTask("b", b"m")], lane, now_ns=NOW_NS))
+        broker.run(new_tasks.enqueue(broker.queue, [NewTask("b", b"m")], lane, now_ns=NOW_NS))
         before = broker.dump()
 
         with pytest.raises(BrokerReplyError, match="call 1 came after call 2"):
@@ -118,7 +120,7 @@ class TestReceipts:
     @pytest.mark.parametrize("left_ms", [-1, 110_001])
     def test_a_call_after_its_deadline_is_refused(self, broker: Broker, left_ms: int) -> None:
         """And so is one whose deadline is further away than a client sets it: its idea of the time is wrong."""
-        held = ops.enqueue(broker.queue, [NewTask("a", b"m")], ReceiptLane("t"), now_ns=NOW_NS)
+        held = new_tasks.enqueue(broker.queue, [NewTask("a", b"m")], ReceiptLane("t"), now_ns=NOW_NS)
         held.args = [*held.args[:2], NOW_NS // 1_000_000 + left_ms, *held.args[3:]]
 
         with pytest.raises(BrokerUnavailableError, match="deadline by its clock has passed"):
@@ -127,9 +129,9 @@ class TestReceipts:
         assert broker.dump() == {}
 
     def test_a_receipt_expires(self, broker: Broker) -> None:
-        broker.run(ops.enqueue(broker.queue, [NewTask("a", b"m")], ReceiptLane("t")))
+        broker.run(new_tasks.enqueue(broker.queue, [NewTask("a", b"m")], ReceiptLane("t")))
 
-        assert 0 < broker.raw.ttl(broker.queue.receipt("t")) <= ops.RECEIPT_KEPT_S
+        assert 0 < broker.raw.ttl(broker.queue.receipt("t")) <= operation_ops.RECEIPT_KEPT_S
 
 
 class TestStart:
@@ -249,7 +251,7 @@ class TestWake:
 
     def test_the_token_is_passed_on_while_tasks_remain(self, broker: Broker) -> None:
         broker.enqueue("a", "b")
-        waiting = ops.wait_for_wake([broker.queue.wake], timeout_s=0.01)
+        waiting = services.wait_for_wake([broker.queue.wake], timeout_s=0.01)
         assert broker.run(waiting) == broker.queue.wake
 
         broker.dequeue(limit=1)
@@ -259,11 +261,11 @@ class TestWake:
         assert broker.run(waiting) is None
 
     def test_rouse_puts_a_token_for_tasks_of_producers_that_put_none(self, broker: Broker) -> None:
-        assert broker.run(ops.rouse(broker.queue)) is ops.Roused.NOTHING
+        assert broker.run(services.rouse(broker.queue)) is services.Roused.NOTHING
         broker.raw.lpush(broker.queue.pending, "from-go")
 
-        assert broker.run(ops.rouse(broker.queue)) is ops.Roused.PUT
-        assert broker.run(ops.rouse(broker.queue)) is ops.Roused.LIES
+        assert broker.run(services.rouse(broker.queue)) is services.Roused.PUT
+        assert broker.run(services.rouse(broker.queue)) is services.Roused.LIES
 
         assert broker.raw.llen(broker.queue.wake) == 1
 
@@ -271,27 +273,27 @@ class TestWake:
         broker.raw.lpush(broker.queue.pending, "from-go")
         broker.raw.set(broker.queue.paused, "1")
 
-        assert broker.run(ops.rouse(broker.queue)) is ops.Roused.HELD
+        assert broker.run(services.rouse(broker.queue)) is services.Roused.HELD
         assert broker.raw.llen(broker.queue.wake) == 0
 
         broker.raw.delete(broker.queue.paused)
-        assert broker.run(ops.rouse(broker.queue)) is ops.Roused.PUT
+        assert broker.run(services.rouse(broker.queue)) is services.Roused.PUT
 
     def test_rouse_wakes_nobody_while_as_many_are_active_as_may_be(self, broker: Broker) -> None:
         """What people have set over that number counts, as where tasks are handed out."""
         broker.raw.lpush(broker.queue.pending, "from-go")
         broker.raw.lpush(broker.queue.active, "a", "b")
 
-        assert broker.run(ops.rouse(broker.queue, max_active=2)) is ops.Roused.HELD
+        assert broker.run(services.rouse(broker.queue, max_active=2)) is services.Roused.HELD
         broker.raw.hset(broker.queue.limits, "o:c:", 1)
-        assert broker.run(ops.rouse(broker.queue, max_active=3)) is ops.Roused.HELD
+        assert broker.run(services.rouse(broker.queue, max_active=3)) is services.Roused.HELD
         assert broker.raw.llen(broker.queue.wake) == 0
 
         broker.raw.hset(broker.queue.limits, "o:c:", 3)
-        assert broker.run(ops.rouse(broker.queue, max_active=2)) is ops.Roused.PUT
+        assert broker.run(services.rouse(broker.queue, max_active=2)) is services.Roused.PUT
 
     def test_watching_changes_nothing(self, broker: Broker) -> None:
-        watching = ops.watch_pending(broker.queue, timeout_s=0.01)
+        watching = services.watch_pending(broker.queue, timeout_s=0.01)
         assert broker.run(watching) is False
         broker.enqueue("a", "b", "c")
         before = broker.dump()
@@ -309,7 +311,7 @@ class TestRevoke:
         lock = broker.queue.unique("t", b"")
         broker.enqueue("a", unique_key=lock, unique_s=60, **options)
 
-        assert broker.run(ops.revoke(broker.queue, "a")) is TaskState(state)
+        assert broker.run(views.revoke(broker.queue, "a")) is TaskState(state)
 
         assert {key for key in broker.dump() if not key.startswith(b"taskq:")} == set()
 
@@ -318,7 +320,7 @@ class TestRevoke:
         broker.enqueue("a", unique_key=lock, unique_s=60)
         broker.raw.set(lock, "other")
 
-        broker.run(ops.revoke(broker.queue, "a"))
+        broker.run(views.revoke(broker.queue, "a"))
 
         assert broker.raw.get(lock) == b"other"
 
@@ -327,8 +329,8 @@ class TestRevoke:
         broker.dequeue()
         before = broker.dump()
 
-        assert broker.run(ops.revoke(broker.queue, "a")) is TaskState.ACTIVE
-        assert broker.run(ops.revoke(broker.queue, "nobody")) is None
+        assert broker.run(views.revoke(broker.queue, "a")) is TaskState.ACTIVE
+        assert broker.run(views.revoke(broker.queue, "nobody")) is None
 
         assert broker.dump() == before
 
@@ -337,7 +339,7 @@ class TestRevoke:
         broker.dequeue()
         broker.settle(Outcome.RETRY, "a", delay_ms=1000)
 
-        assert broker.run(ops.revoke(broker.queue, "a")) is TaskState.RETRY
+        assert broker.run(views.revoke(broker.queue, "a")) is TaskState.RETRY
 
         assert broker.raw.zcard(broker.queue.retry) == 0
         assert broker.fields("a") == {}
@@ -349,9 +351,9 @@ class TestRevoke:
             broker.raw.zadd(queue.group("g"), {name: NOW_S})
         broker.raw.sadd(queue.groups, "g")
 
-        assert broker.run(ops.revoke(queue, "a")) is TaskState.AGGREGATING
+        assert broker.run(views.revoke(queue, "a")) is TaskState.AGGREGATING
         assert broker.raw.smembers(queue.groups) == {b"g"}
-        assert broker.run(ops.revoke(queue, "b")) is TaskState.AGGREGATING
+        assert broker.run(views.revoke(queue, "b")) is TaskState.AGGREGATING
 
         assert broker.raw.smembers(queue.groups) == set()
 
@@ -362,7 +364,7 @@ class TestRevoke:
         broker.raw.zadd(queue.aggregation_set("g", "s"), {"a": NOW_S})
         before = broker.dump()
 
-        assert broker.run(ops.revoke(queue, "a")) is None
+        assert broker.run(views.revoke(queue, "a")) is None
 
         assert broker.dump() == before
 
@@ -370,9 +372,11 @@ class TestRevoke:
 class TestLimit:
     """At most so many pending tasks, where an enqueue says so."""
 
-    def enqueue(self, broker: Broker, *tasks: NewTask, most: int, lane: ReceiptLane | None = None) -> ops.Admitted:
+    def enqueue(
+        self, broker: Broker, *tasks: NewTask, most: int, lane: ReceiptLane | None = None
+    ) -> new_tasks.Admitted:
         lane = lane or ReceiptLane(new_token())
-        return broker.run(ops.enqueue_limited(broker.queue, tasks, lane, max_pending=most, now_ns=NOW_NS))
+        return broker.run(new_tasks.enqueue_limited(broker.queue, tasks, lane, max_pending=most, now_ns=NOW_NS))
 
     def test_as_many_as_find_room_are_stored(self, broker: Broker) -> None:
         """In their order; each of the others is refused by itself."""
@@ -380,12 +384,12 @@ class TestLimit:
 
         answer = self.enqueue(broker, *[NewTask(name, b"m") for name in ("b", "c", "d", "e")], most=3)
 
-        assert answer == ops.Admitted("11ff", pending=3, limit=3)
+        assert answer == new_tasks.Admitted("11ff", pending=3, limit=3)
         assert broker.pending() == ["a", "b", "c"]
         assert broker.fields("d") == {}
 
     def test_with_room_for_all_it_is_an_enqueue_like_any_other(self, broker: Broker) -> None:
-        assert self.enqueue(broker, NewTask("a", b"m"), most=1) == ops.Admitted("1", pending=0, limit=1)
+        assert self.enqueue(broker, NewTask("a", b"m"), most=1) == new_tasks.Admitted("1", pending=0, limit=1)
 
     @pytest.mark.parametrize("lock", ["", "unique"], ids=["plain", "with a lock"])
     def test_a_refused_call_writes_its_receipt_only(self, broker: Broker, lock: str) -> None:
@@ -396,7 +400,7 @@ class TestLimit:
 
         answer = self.enqueue(broker, NewTask("c", b"m", unique_key=key, unique_s=60), most=1, lane=ReceiptLane("t"))
 
-        assert answer == ops.Admitted("f", pending=2, limit=1)
+        assert answer == new_tasks.Admitted("f", pending=2, limit=1)
         after = broker.dump()
         assert after.pop(broker.queue.receipt("t").encode()) == ("string", b"1:f:2")
         assert after == before
@@ -422,7 +426,7 @@ class TestLimit:
         assert (answer.codes, locked.codes) == ("0", "d")
 
     def test_a_repeat_of_an_accepted_call_is_accepted_although_the_queue_is_full_now(self, broker: Broker) -> None:
-        operation = ops.enqueue_limited(
+        operation = new_tasks.enqueue_limited(
             broker.queue, [NewTask("a", b"m"), NewTask("b", b"m")], ReceiptLane("t"), max_pending=1, now_ns=NOW_NS
         )
         first = broker.run(operation)
@@ -431,14 +435,14 @@ class TestLimit:
 
         again = broker.run(operation)
 
-        assert first == again == ops.Admitted("1f", pending=1, limit=1)
+        assert first == again == new_tasks.Admitted("1f", pending=1, limit=1)
         assert broker.dump() == before
 
     def test_a_repeat_of_a_refused_call_is_refused_as_well(self, broker: Broker) -> None:
         """Its caller knows that the task is not stored, so a delayed duplicate must not store it once there is room."""
         broker.enqueue("a")
         lane = ReceiptLane("t")
-        operation = ops.enqueue_limited(broker.queue, [NewTask("b", b"m")], lane, max_pending=1, now_ns=NOW_NS)
+        operation = new_tasks.enqueue_limited(broker.queue, [NewTask("b", b"m")], lane, max_pending=1, now_ns=NOW_NS)
         refused = broker.run(operation)
         broker.dequeue()
 
@@ -467,7 +471,7 @@ class TestLimit:
 
         broker.settle(Outcome.REQUEUE, "requeued")
         late_ns = NOW_NS + 3600 * 10**9
-        broker.run(ops.forward(broker.queue, owner="w1", leader_ms=1000, now_ns=late_ns))
+        broker.run(services.forward(broker.queue, owner="w1", leader_ms=1000, now_ns=late_ns))
 
         assert sorted(broker.pending()) == ["full", "later", "requeued"]
 
@@ -481,7 +485,7 @@ class TestLimit:
     def test_without_a_limit_not_a_word_more_is_sent(self) -> None:
         queue, task = Keys().queue("default"), NewTask("a", b"m")
 
-        plain = ops.enqueue(queue, [task], ReceiptLane("t")).command()
-        limited = ops.enqueue_limited(queue, [task], ReceiptLane("t"), max_pending=7).command()
+        plain = new_tasks.enqueue(queue, [task], ReceiptLane("t")).command()
+        limited = new_tasks.enqueue_limited(queue, [task], ReceiptLane("t"), max_pending=7).command()
 
         assert limited == (*plain, 7)

@@ -4,17 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from taskq_core.broker import operations as ops
-from taskq_core.broker.operations import (
-    CombineCode,
-    GroupCheck,
-    NewTask,
-    Outcome,
-    ReceiptLane,
-    Recovery,
-    Settlement,
-    Verdict,
-)
+from taskq_core.broker.operations import actions, aggregation, new_tasks, runs, services, views
+from taskq_core.broker.operations.aggregation import CombineCode, GroupCheck
+from taskq_core.broker.operations.new_tasks import NewTask, ReceiptLane
+from taskq_core.broker.operations.runs import Outcome, Settlement
+from taskq_core.broker.operations.services import Recovery, Verdict
 from taskq_core.errors import BrokerFullError
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
 
@@ -51,7 +45,7 @@ def test_enqueue_is_refused_whole(full: Broker, tasks: list[NewTask]) -> None:
     before = full.dump()
 
     with pytest.raises(BrokerFullError, match=r"is over its memory limit \(maxmemory\) and takes no new tasks"):
-        full.run(ops.enqueue(full.queue, tasks, ReceiptLane("t"), now_ns=NOW_NS))
+        full.run(new_tasks.enqueue(full.queue, tasks, ReceiptLane("t"), now_ns=NOW_NS))
 
     assert full.dump() == before
 
@@ -72,7 +66,9 @@ def test_a_dequeue_is_called_off(full: Broker) -> None:
 
 
 def test_leases_are_extended(full: Broker) -> None:
-    assert full.run(ops.extend_leases(full.queue, [("run-1", 1)], owner="w1", lease_s=90, now_ns=NOW_NS)).kept == [True]
+    assert full.run(runs.extend_leases(full.queue, [("run-1", 1)], owner="w1", lease_s=90, now_ns=NOW_NS)).kept == [
+        True
+    ]
 
     assert full.raw.zscore(full.queue.lease, "run-1") == NOW_S + 90
 
@@ -81,13 +77,13 @@ def test_leases_are_extended(full: Broker) -> None:
 def test_tasks_are_settled(full: Broker, outcome: Outcome) -> None:
     ends = [Settlement(f"run-{number}", outcome, 1, b"m" * 100, result=b"r") for number in range(3)]
 
-    assert full.run(ops.settle(full.queue, ends, owner="w1", now_ns=NOW_NS)) == "111"
+    assert full.run(runs.settle(full.queue, ends, owner="w1", now_ns=NOW_NS)) == "111"
 
 
 def test_tasks_are_settled_and_others_handed_out(full: Broker) -> None:
-    asked = ops.dequeue(full.queue, owner="w1", call=2, limit=1, lease_s=30, now_ns=NOW_NS)
+    asked = runs.dequeue(full.queue, owner="w1", call=2, limit=1, lease_s=30, now_ns=NOW_NS)
 
-    taken = full.run(ops.settle_and_dequeue([(each, 1) for each in [f"run-{number}" for number in range(8)]], asked))
+    taken = full.run(runs.settle_and_dequeue([(each, 1) for each in [f"run-{number}" for number in range(8)]], asked))
 
     assert taken is not None
     assert taken.tasks == [("p1", b"p1")]
@@ -96,36 +92,36 @@ def test_tasks_are_settled_and_others_handed_out(full: Broker) -> None:
 def test_presence_is_written(full: Broker) -> None:
     server, workers = full.keys.server("h", 1, "s"), full.keys.workers_of("h", 1, "s")
 
-    full.run(ops.beat(server, workers, ttl_s=10, server_info=b"i" * 100, workers={"x": b"i" * 100}))
+    full.run(services.beat(server, workers, ttl_s=10, server_info=b"i" * 100, workers={"x": b"i" * 100}))
 
-    full.run(ops.index_presence(full.keys.servers, server, expiry_s=NOW_S))
+    full.run(services.index_presence(full.keys.servers, server, expiry_s=NOW_S))
 
     assert full.raw.hgetall(workers) == {b"x": b"i" * 100}
     assert full.raw.zscore(full.keys.servers, server) == NOW_S
 
 
 def test_cursor_and_progress_are_written(full: Broker) -> None:
-    fields = {ops.CURSOR_FIELD: b"c" * 100, ops.PROGRESS_FIELD: b"p" * 100}
+    fields = {runs.CURSOR_FIELD: b"c" * 100, runs.PROGRESS_FIELD: b"p" * 100}
 
-    assert full.run(ops.note(full.queue, "run-1", fields, owner="w1", run=1))
+    assert full.run(runs.note(full.queue, "run-1", fields, owner="w1", run=1))
 
     assert full.raw.hmget(full.queue.task("run-1"), list(fields)) == [b"c" * 100, b"p" * 100]
 
 
 def test_a_start_is_marked(full: Broker) -> None:
-    assert full.run(ops.mark_starts(full.queue, [("run-1", 1)], owner="w1")) == [True]
+    assert full.run(runs.mark_starts(full.queue, [("run-1", 1)], owner="w1")) == [True]
 
     assert full.raw.hget(full.queue.task("run-1"), "taskq_begun") == b"w1.1"
 
 
 def test_a_result_is_written(full: Broker) -> None:
-    assert full.run(ops.write_result(full.queue, "run-1", b"r" * 100, owner="w1", run=1))
+    assert full.run(runs.write_result(full.queue, "run-1", b"r" * 100, owner="w1", run=1))
 
     assert full.raw.hget(full.queue.task("run-1"), "result") == b"r" * 100
 
 
 def test_due_tasks_are_forwarded(full: Broker) -> None:
-    answer = full.run(ops.forward(full.queue, owner="w1", leader_ms=1000, now_ns=LATER))
+    answer = full.run(services.forward(full.queue, owner="w1", leader_ms=1000, now_ns=LATER))
 
     assert (answer.leads, answer.moved) == (True, 2)
     assert full.pending() == ["p1", "p2", "due", "retried"]
@@ -134,32 +130,35 @@ def test_due_tasks_are_forwarded(full: Broker) -> None:
 def test_groups_become_tasks(full: Broker) -> None:
     """It frees memory: two tasks are gone and one has come."""
     queue = full.queue
-    assert full.run(ops.gather(queue, [GroupCheck("g", "s", 9, 60, max_size=1)], limit=1, now_ns=NOW_NS)) == "1"
-    assert full.run(ops.gather(queue, [GroupCheck("g", "s2", 9, 60)], limit=1, now_ns=NOW_NS)) == "1"
+    assert full.run(aggregation.gather(queue, [GroupCheck("g", "s", 9, 60, max_size=1)], limit=1, now_ns=NOW_NS)) == "1"
+    assert full.run(aggregation.gather(queue, [GroupCheck("g", "s2", 9, 60)], limit=1, now_ns=NOW_NS)) == "1"
 
-    assert full.run(ops.combine(queue, "g", "s", 1, NewTask("one", b"m" * 100), now_ns=NOW_NS)) is CombineCode.STORED
-    assert full.run(ops.reclaim(queue, "aggregator", owner="w1", leader_ms=1000, now_ns=LATER)).sets == 1
+    assert (
+        full.run(aggregation.combine(queue, "g", "s", 1, NewTask("one", b"m" * 100), now_ns=NOW_NS))
+        is CombineCode.STORED
+    )
+    assert full.run(aggregation.reclaim(queue, "aggregator", owner="w1", leader_ms=1000, now_ns=LATER)).sets == 1
 
     assert full.pending() == ["p1", "p2", "one"]
     assert full.raw.zrange(queue.group("g"), 0, -1) == [b"m2"]
 
 
 def test_unreadable_members_are_put_aside(full: Broker) -> None:
-    full.run(ops.gather(full.queue, [GroupCheck("g", "s", 9, 60)], limit=1, now_ns=NOW_NS))
+    full.run(aggregation.gather(full.queue, [GroupCheck("g", "s", 9, 60)], limit=1, now_ns=NOW_NS))
 
-    assert full.run(ops.expel(full.queue, "g", "s", ["m1"], now_ns=NOW_NS)) == 1
+    assert full.run(aggregation.expel(full.queue, "g", "s", ["m1"], now_ns=NOW_NS)) == 1
 
 
 def test_a_service_is_led(full: Broker) -> None:
-    assert full.run(ops.lead(full.queue, "recoverer", owner="w1", leader_ms=1000)) is True
+    assert full.run(services.lead(full.queue, "recoverer", owner="w1", leader_ms=1000)) is True
 
 
 def test_silent_workers_tasks_are_taken_back(full: Broker) -> None:
-    listed = full.run(ops.list_expired(full.queue, grace_s=30, now_ns=LATER)).tasks
+    listed = full.run(services.list_expired(full.queue, grace_s=30, now_ns=LATER)).tasks
     verdicts = [*Verdict][:4]
 
     moved = full.run(
-        ops.recover(
+        services.recover(
             full.queue,
             [Recovery(task, verdict, b"m" * 100) for task, verdict in zip(listed, verdicts, strict=False)],
             grace_s=30,
@@ -171,45 +170,48 @@ def test_silent_workers_tasks_are_taken_back(full: Broker) -> None:
 
 
 def test_unreadable_tasks_are_put_aside(full: Broker) -> None:
-    assert full.run(ops.quarantine(full.queue, "run-1", owner="w1", run=1, now_ns=NOW_NS)) is True
+    assert full.run(runs.quarantine(full.queue, "run-1", owner="w1", run=1, now_ns=NOW_NS)) is True
 
 
 def test_what_ended_is_cleaned_and_waiting_tasks_are_revoked(full: Broker) -> None:
     full.settle(Outcome.COMPLETE, "run-1")
 
-    assert full.run(ops.clean(full.queue, now_ns=LATER)) == (1, 0)
-    assert full.run(ops.revoke(full.queue, "p1")) == "pending"
+    assert full.run(services.clean(full.queue, now_ns=LATER)) == (1, 0)
+    assert full.run(views.revoke(full.queue, "p1")) == "pending"
 
 
 def test_waiting_tasks_are_run_archived_and_deleted(full: Broker) -> None:
     """What an operator does to make room goes on."""
     queue = full.queue
 
-    assert full.run(ops.act(queue, ops.Action.RUN, ["due"], now_ns=NOW_NS)) == [ops.OK]
-    assert full.run(ops.act(queue, ops.Action.ARCHIVE, ["p1"], now_ns=NOW_NS)) == [ops.OK]
-    assert full.run(ops.act(queue, ops.Action.DELETE, ["p2", "retried"], now_ns=NOW_NS)) == [ops.OK, ops.OK]
-    assert full.run(ops.act(queue, ops.Action.WAIT, ["p1"], start_in_ms=9, now_ns=NOW_NS)) == [ops.OK]
-    assert full.run(ops.pause(queue, now_ns=NOW_NS)) is True
-    assert full.run(ops.resume(queue)) is True
+    assert full.run(actions.act(queue, actions.Action.RUN, ["due"], now_ns=NOW_NS)) == [actions.OK]
+    assert full.run(actions.act(queue, actions.Action.ARCHIVE, ["p1"], now_ns=NOW_NS)) == [actions.OK]
+    assert full.run(actions.act(queue, actions.Action.DELETE, ["p2", "retried"], now_ns=NOW_NS)) == [
+        actions.OK,
+        actions.OK,
+    ]
+    assert full.run(actions.act(queue, actions.Action.WAIT, ["p1"], start_in_ms=9, now_ns=NOW_NS)) == [actions.OK]
+    assert full.run(actions.pause(queue, now_ns=NOW_NS)) is True
+    assert full.run(actions.resume(queue)) is True
 
 
 def test_a_queue_is_removed(full: Broker) -> None:
     other = full.keys.queue("other")
     assert full.raw.rename(full.queue.pending, other.pending)
 
-    assert full.run(ops.close_queue(other, force=True)).is_closed
-    assert full.run(ops.discard(other))[1] is True
-    assert full.run(ops.purge(other, "0", own=True)) is not None
+    assert full.run(actions.close_queue(other, force=True)).is_closed
+    assert full.run(actions.discard(other))[1] is True
+    assert full.run(actions.purge(other, "0", own=True)) is not None
     assert not full.raw.exists(other.pending)
 
 
 def test_a_task_that_cannot_arrive_elsewhere_is_put_back(full: Broker) -> None:
     queue, other = full.queue, full.keys.queue("other")
-    departures = full.run(ops.move_out(queue, ["due"], token="a", target="other", now_ns=NOW_NS))
+    departures = full.run(actions.move_out(queue, ["due"], token="a", target="other", now_ns=NOW_NS))
 
     with pytest.raises(BrokerFullError):
-        full.run(ops.move_in(other, [(departures.tasks[0], "")], until_s=NOW_S + 9, now_ns=NOW_NS))
-    assert full.run(ops.move_end(queue, token="a", gone=[], back=departures.tasks, now_ns=NOW_NS)) == 1
+        full.run(actions.move_in(other, [(departures.tasks[0], "")], until_s=NOW_S + 9, now_ns=NOW_NS))
+    assert full.run(actions.move_end(queue, token="a", gone=[], back=departures.tasks, now_ns=NOW_NS)) == 1
 
     assert full.raw.zscore(queue.scheduled, "due") == NOW_S + 1
     assert not full.raw.exists(other.task("due"))
@@ -217,17 +219,17 @@ def test_a_task_that_cannot_arrive_elsewhere_is_put_back(full: Broker) -> None:
 
 def test_looking_goes_on(full: Broker) -> None:
     """A request to be told of the end is dropped; whoever waits polls as well."""
-    task = full.run(ops.look(full.queue, "run-1", tell_end=True))
+    task = full.run(views.look(full.queue, "run-1", tell_end=True))
 
     assert task is not None
     assert task.state == "active"
-    assert full.run(ops.count_tasks(full.queue)).sizes["pending"] == 2
+    assert full.run(views.count_tasks(full.queue)).sizes["pending"] == 2
 
 
 def test_work_is_taken_again_when_there_is_room(full: Broker) -> None:
     lane = ReceiptLane("t")
     with pytest.raises(BrokerFullError):
-        full.run(ops.enqueue(full.queue, [NewTask("n", b"m")], lane, now_ns=NOW_NS))
+        full.run(new_tasks.enqueue(full.queue, [NewTask("n", b"m")], lane, now_ns=NOW_NS))
     full.raw.config_set("maxmemory", "0")
 
-    assert full.run(ops.enqueue(full.queue, [NewTask("n", b"m")], lane, now_ns=NOW_NS)) == "1"
+    assert full.run(new_tasks.enqueue(full.queue, [NewTask("n", b"m")], lane, now_ns=NOW_NS)) == "1"

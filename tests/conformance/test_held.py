@@ -1,7 +1,9 @@
 """What one worker holds is listed and taken back, and nothing else is touched."""
 
-from taskq_core.broker import operations as ops
-from taskq_core.broker.operations import NewTask, Outcome, ReceiptLane, Recovery, Settlement, Verdict
+from taskq_core.broker.operations import new_tasks, runs, services
+from taskq_core.broker.operations.new_tasks import NewTask, ReceiptLane
+from taskq_core.broker.operations.runs import Outcome, Settlement
+from taskq_core.broker.operations.services import Recovery, Verdict
 from tests.conformance.stores import NOW_NS, Broker
 
 SECOND = 1_000_000_000
@@ -9,25 +11,27 @@ SECOND = 1_000_000_000
 
 def taken(broker: Broker, owner: str, *ids: str, now_ns: int = NOW_NS) -> None:
     """Let a worker take tasks."""
-    broker.run(ops.enqueue(broker.queue, [NewTask(each, b"m") for each in ids], ReceiptLane(owner), now_ns=NOW_NS))
-    found = broker.run(ops.dequeue(broker.queue, owner=owner, call=1, limit=500, lease_s=30, now_ns=now_ns))
+    broker.run(
+        new_tasks.enqueue(broker.queue, [NewTask(each, b"m") for each in ids], ReceiptLane(owner), now_ns=NOW_NS)
+    )
+    found = broker.run(runs.dequeue(broker.queue, owner=owner, call=1, limit=500, lease_s=30, now_ns=now_ns))
     assert len(found.tasks) == len(ids)
 
 
-def held(broker: Broker, owner: str) -> list[ops.ExpiredTask]:
+def held(broker: Broker, owner: str) -> list[services.ExpiredTask]:
     """What a worker holds, by all pages."""
-    found: dict[str, ops.ExpiredTask] = {}
+    found: dict[str, services.ExpiredTask] = {}
     cursor = ""
     while cursor != "0":
-        page = broker.run(ops.list_held(broker.queue, owner=owner, cursor=cursor or "0", now_ns=NOW_NS))
+        page = broker.run(services.list_held(broker.queue, owner=owner, cursor=cursor or "0", now_ns=NOW_NS))
         cursor = page.cursor
         found |= {task.task_id: task for task in page.found.tasks}
     return [found[task_id] for task_id in sorted(found)]
 
 
-def take_back(broker: Broker, owner: str, tasks: list[ops.ExpiredTask]) -> str:
+def take_back(broker: Broker, owner: str, tasks: list[services.ExpiredTask]) -> str:
     recoveries = [Recovery(task, Verdict.RETRY, b"m2") for task in tasks]
-    return broker.run(ops.recover(broker.queue, recoveries, grace_s=0, gone=owner, now_ns=NOW_NS))
+    return broker.run(services.recover(broker.queue, recoveries, grace_s=0, gone=owner, now_ns=NOW_NS))
 
 
 def test_what_a_worker_holds_is_listed_among_many(broker: Broker) -> None:
@@ -59,10 +63,10 @@ def test_what_was_settled_extended_or_taken_meanwhile_is_left_alone(broker: Brok
     queue, run = broker.queue, broker.run
     taken(broker, "w1", "settled", "extended", "taken")
     listed = held(broker, "w1")
-    run(ops.settle(queue, [Settlement("settled", Outcome.DONE, run=1)], owner="w1", now_ns=NOW_NS))
-    run(ops.extend_leases(queue, [("extended", 1)], owner="w1", lease_s=30, now_ns=NOW_NS + 5 * SECOND))
-    run(ops.settle(queue, [Settlement("taken", Outcome.REQUEUE, run=1)], owner="w1", now_ns=NOW_NS))
-    assert len(run(ops.dequeue(queue, owner="w2", call=1, limit=1, lease_s=30, now_ns=NOW_NS)).tasks) == 1
+    run(runs.settle(queue, [Settlement("settled", Outcome.DONE, run=1)], owner="w1", now_ns=NOW_NS))
+    run(runs.extend_leases(queue, [("extended", 1)], owner="w1", lease_s=30, now_ns=NOW_NS + 5 * SECOND))
+    run(runs.settle(queue, [Settlement("taken", Outcome.REQUEUE, run=1)], owner="w1", now_ns=NOW_NS))
+    assert len(run(runs.dequeue(queue, owner="w2", call=1, limit=1, lease_s=30, now_ns=NOW_NS)).tasks) == 1
 
     assert take_back(broker, "w1", listed) == "000"
 

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 import pytest
 
-from taskq_core.broker import operations as ops
-from taskq_core.broker.operations import Action
+from taskq_core.broker.operations import actions, new_tasks, runs, services, views
+from taskq_core.broker.operations.actions import Action
 from taskq_core.broker.steps import Steps, ask
 from taskq_core.errors import (
     ConfigurationError,
@@ -134,7 +134,7 @@ def steps_of(broker: Broker, scenario: dict[str, Any]) -> Steps[Any]:
         "pause": lambda: change.pause(keys, queue),
         "unpause": lambda: change.resume(keys, queue),
         "remove_queue": lambda: removal.remove_queue(keys, queue, force=given["force"], progress=None),
-        "queues": lambda: ask(ops.list_queues(keys.queues)),
+        "queues": lambda: ask(views.list_queues(keys.queues)),
         "groups": lambda: look.groups(keys, queue),
         "queue_history": lambda: look.history(keys, queue, given["days"]),
         "list_servers": lambda: presence.servers(keys),
@@ -301,13 +301,13 @@ def test_options_of_entries_are_gos_own_words(one_server: Broker) -> None:
 def store_tasks(broker: Broker, count: int, *, unique: bool = False) -> list[str]:
     """Enqueue tasks with a message that can be read."""
     ids = [f"id-{number:03}" for number in range(count)]
-    queue, lane = broker.queue, ops.ReceiptLane("fill")
-    broker.run(ops.register_queue(broker.keys.queues, ("default",)))
+    queue, lane = broker.queue, new_tasks.ReceiptLane("fill")
+    broker.run(new_tasks.register_queue(broker.keys.queues, ("default",)))
     for task_id in ids:
         lock = queue.unique("t", task_id.encode()) if unique else ""
         message = build_message(type="t", id=task_id, queue="default", payload=task_id.encode(), unique_key=lock)
-        task = ops.NewTask(task_id, encode_message(message), unique_key=lock, unique_s=600)
-        broker.run(ops.enqueue(queue, [task], lane, now_ns=NOW_NS))
+        task = new_tasks.NewTask(task_id, encode_message(message), unique_key=lock, unique_s=600)
+        broker.run(new_tasks.enqueue(queue, [task], lane, now_ns=NOW_NS))
     return ids
 
 
@@ -349,15 +349,15 @@ def test_a_move_is_not_carried_on_while_its_queue_is_removed(broker: Broker, to:
     """Otherwise its task would be among those to delete and among those to carry on."""
     store_tasks(broker, 1)
     queue = broker.queue
-    broker.run(ops.move_out(queue, ["id-000"], token="a", target="low", now_ns=NOW_NS))
-    assert broker.run(ops.close_queue(queue, force=True)).is_closed
+    broker.run(actions.move_out(queue, ["id-000"], token="a", target="low", now_ns=NOW_NS))
+    assert broker.run(actions.close_queue(queue, force=True)).is_closed
     before = broker.dump()
 
-    departures = broker.run(ops.move_out(queue, ["id-000"], token="b", target=to, now_ns=NOW_NS))
+    departures = broker.run(actions.move_out(queue, ["id-000"], token="b", target=to, now_ns=NOW_NS))
 
     assert [each.answer for each in departures.tasks] == [answer]
     assert broker.dump() == before
-    assert broker.run(ops.discard(queue)) == (1, True)
+    assert broker.run(actions.discard(queue)) == (1, True)
 
 
 def test_a_cursor_goes_on_after_a_task_that_is_gone(broker: Broker) -> None:
@@ -367,8 +367,8 @@ def test_a_cursor_goes_on_after_a_task_that_is_gone(broker: Broker) -> None:
 
     for index, gone in enumerate(names):
         broker.raw.zrem(broker.queue.archived, gone)
-        place = ops.ScanPlace(0, str(NOW_S), gone.decode("utf-8", "surrogateescape"))
-        scan = broker.run(ops.scan_tasks(broker.queue, TaskState.ARCHIVED, place, count=99, ids_only=True))
+        place = views.ScanPlace(0, str(NOW_S), gone.decode("utf-8", "surrogateescape"))
+        scan = broker.run(views.scan_tasks(broker.queue, TaskState.ARCHIVED, place, count=99, ids_only=True))
         broker.raw.zadd(broker.queue.archived, {gone: NOW_S})
         assert [each.encode("utf-8", "surrogateescape") for each in scan.ids] == names[index + 1 :]
 
@@ -389,7 +389,7 @@ def test_the_slot_of_a_queue_is_redis_own(broker: Broker) -> None:
     """And its nodes are those that hold it; without a cluster there are none."""
     is_cluster = broker.store.endpoint.is_cluster
     for name in ("default", "a}b", "x y", "q"):
-        broker.run(ops.register_queue(broker.keys.queues, (name,)))
+        broker.run(new_tasks.register_queue(broker.keys.queues, (name,)))
         slot = presence.key_slot(broker.keys, name)
         nodes = follow(broker, presence.cluster_nodes(broker.keys, name, is_cluster=is_cluster), NOW_NS)
         if is_cluster:
@@ -411,13 +411,17 @@ def test_the_archive_keeps_to_its_limits_whoever_archives(broker: Broker) -> Non
     queue, run, archive = broker.queue, broker.run, ArchiveLimits(max_tasks=2, kept_s=50)
     broker.enqueue("a", "b", "c", "d", "e")
     broker.dequeue()
-    end = [ops.Settlement(task_id, ops.Outcome.ARCHIVE, 1, b"m") for task_id in ("a", "b", "c")]
-    run(ops.settle(queue, end, owner="w1", archive=archive, now_ns=NOW_NS))
+    end = [runs.Settlement(task_id, runs.Outcome.ARCHIVE, 1, b"m") for task_id in ("a", "b", "c")]
+    run(runs.settle(queue, end, owner="w1", archive=archive, now_ns=NOW_NS))
     assert broker.raw.zcard(queue.archived) == 2
     later = NOW_NS + 60 * 10**9
-    lost = ops.ExpiredTask("d", str(NOW_S + 30), b"d")
-    run(ops.recover(queue, [ops.Recovery(lost, ops.Verdict.ARCHIVE, b"m")], grace_s=30, archive=archive, now_ns=later))
+    lost = services.ExpiredTask("d", str(NOW_S + 30), b"d")
+    run(
+        services.recover(
+            queue, [services.Recovery(lost, services.Verdict.ARCHIVE, b"m")], grace_s=30, archive=archive, now_ns=later
+        )
+    )
 
     assert broker.raw.zrange(queue.archived, 0, -1) == [b"d"], "the others were too old"
-    assert run(ops.clean(queue, archive=archive, now_ns=later + 51 * 10**9)) == (0, 1)
+    assert run(services.clean(queue, archive=archive, now_ns=later + 51 * 10**9)) == (0, 1)
     assert broker.fields("d") == {}

@@ -1,7 +1,8 @@
 """Archiving a task and noting that it is to be told of are one step, and a note is one caller's at a time."""
 
-from taskq_core.broker import operations as ops
-from taskq_core.broker.operations import Settlement
+from taskq_core.broker.operations import letters as letter_ops
+from taskq_core.broker.operations import runs, services
+from taskq_core.broker.operations.runs import Settlement
 from taskq_core.broker.operations.services import Recovery, Verdict
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
 
@@ -16,13 +17,13 @@ def test_a_settlement_notes_it_where_it_is_wished(broker: Broker) -> None:
     broker.enqueue("told", "quiet", "lost")
     broker.dequeue()
     ends = [
-        Settlement("told", ops.Outcome.ARCHIVE, 1, b"m", is_told=True),
-        Settlement("quiet", ops.Outcome.ARCHIVE, 1, b"m"),
+        Settlement("told", runs.Outcome.ARCHIVE, 1, b"m", is_told=True),
+        Settlement("quiet", runs.Outcome.ARCHIVE, 1, b"m"),
     ]
-    stale = Settlement("lost", ops.Outcome.ARCHIVE, 1, b"m", is_told=True)
+    stale = Settlement("lost", runs.Outcome.ARCHIVE, 1, b"m", is_told=True)
 
-    assert broker.run(ops.settle(broker.queue, ends, owner="w1", now_ns=NOW_NS)) == "11"
-    assert broker.run(ops.settle(broker.queue, [stale], owner="another", now_ns=NOW_NS)) == "0"
+    assert broker.run(runs.settle(broker.queue, ends, owner="w1", now_ns=NOW_NS)) == "11"
+    assert broker.run(runs.settle(broker.queue, [stale], owner="another", now_ns=NOW_NS)) == "0"
 
     assert letters(broker) == [(b"told", NOW_S)]
     assert broker.raw.zcard(broker.queue.archived) == 2
@@ -32,10 +33,10 @@ def test_a_recovery_notes_it_as_well(broker: Broker) -> None:
     broker.enqueue("told", "quiet")
     broker.dequeue(lease_s=1)
     later_ns = NOW_NS + MINUTE_NS
-    listed = broker.run(ops.list_expired(broker.queue, grace_s=1, limit=9, now_ns=later_ns)).tasks
+    listed = broker.run(services.list_expired(broker.queue, grace_s=1, limit=9, now_ns=later_ns)).tasks
     verdicts = [Recovery(task, Verdict.ARCHIVE, b"m", is_told=task.task_id == "told") for task in listed]
 
-    assert broker.run(ops.recover(broker.queue, verdicts, grace_s=1, now_ns=later_ns)) == "11"
+    assert broker.run(services.recover(broker.queue, verdicts, grace_s=1, now_ns=later_ns)) == "11"
 
     assert letters(broker) == [(b"told", NOW_S + 60)]
 
@@ -44,28 +45,28 @@ def test_a_note_is_one_callers_until_its_time_is_over(broker: Broker) -> None:
     """What was taken, and not ended, is handed out again; a caller who comes back late changes nothing."""
     broker.raw.zadd(broker.queue.letters, {"a": NOW_S - 2, "b": NOW_S - 1, "later": NOW_S + 500})
 
-    first = broker.run(ops.take_letters(broker.queue, claim_s=60, limit=9, now_ns=NOW_NS))
-    none = broker.run(ops.take_letters(broker.queue, claim_s=60, limit=9, now_ns=NOW_NS))
-    second = broker.run(ops.take_letters(broker.queue, claim_s=60, limit=1, now_ns=NOW_NS + 2 * MINUTE_NS))
+    first = broker.run(letter_ops.take_letters(broker.queue, claim_s=60, limit=9, now_ns=NOW_NS))
+    none = broker.run(letter_ops.take_letters(broker.queue, claim_s=60, limit=9, now_ns=NOW_NS))
+    second = broker.run(letter_ops.take_letters(broker.queue, claim_s=60, limit=1, now_ns=NOW_NS + 2 * MINUTE_NS))
 
     assert (first.task_ids, none.task_ids, second.task_ids) == (["a", "b"], [], ["a"])
     end = {"now_ns": NOW_NS}
-    assert not broker.run(ops.end_letter(broker.queue, "a", until_s=first.until_s, **end))
-    assert broker.run(ops.end_letter(broker.queue, "a", until_s=second.until_s, **end))
-    assert broker.run(ops.end_letter(broker.queue, "b", until_s=first.until_s, again_in_s=30, **end))
-    assert not broker.run(ops.end_letter(broker.queue, "gone", until_s="1", **end))
+    assert not broker.run(letter_ops.end_letter(broker.queue, "a", until_s=first.until_s, **end))
+    assert broker.run(letter_ops.end_letter(broker.queue, "a", until_s=second.until_s, **end))
+    assert broker.run(letter_ops.end_letter(broker.queue, "b", until_s=first.until_s, again_in_s=30, **end))
+    assert not broker.run(letter_ops.end_letter(broker.queue, "gone", until_s="1", **end))
     assert letters(broker) == [(b"b", NOW_S + 30), (b"later", NOW_S + 500)]
 
 
 def test_one_that_is_archived_again_meanwhile_is_told_of_again(broker: Broker) -> None:
     """The end of the first telling does not take the second note away."""
     broker.raw.zadd(broker.queue.letters, {"a": NOW_S})
-    taken = broker.run(ops.take_letters(broker.queue, claim_s=60, limit=9, now_ns=NOW_NS))
+    taken = broker.run(letter_ops.take_letters(broker.queue, claim_s=60, limit=9, now_ns=NOW_NS))
     broker.enqueue("a")
     broker.dequeue()
-    ends = [Settlement("a", ops.Outcome.ARCHIVE, 1, b"m", is_told=True)]
-    broker.run(ops.settle(broker.queue, ends, owner="w1", now_ns=NOW_NS + 1_000_000_000))
+    ends = [Settlement("a", runs.Outcome.ARCHIVE, 1, b"m", is_told=True)]
+    broker.run(runs.settle(broker.queue, ends, owner="w1", now_ns=NOW_NS + 1_000_000_000))
 
-    assert not broker.run(ops.end_letter(broker.queue, "a", until_s=taken.until_s, now_ns=NOW_NS))
+    assert not broker.run(letter_ops.end_letter(broker.queue, "a", until_s=taken.until_s, now_ns=NOW_NS))
 
     assert letters(broker) == [(b"a", NOW_S + 1)]

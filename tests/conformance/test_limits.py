@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from taskq_core.broker import operations
-from taskq_core.broker.operations import Action, Outcome, Verdict
+from taskq_core.broker.operations import actions, limits, runs, services, views
+from taskq_core.broker.operations.actions import Action
+from taskq_core.broker.operations.runs import Outcome
+from taskq_core.broker.operations.services import Verdict
 from tests.conformance.stores import NOW_NS, Broker
 
 MS = 1_000_000
@@ -48,8 +50,8 @@ class Life:
     def enqueue(self, task_id: str, *lines: str, **options: Any) -> str:
         return self.broker.enqueue(task_id, limit="\n".join(lines), now_ns=self.now_ns, **options)
 
-    def admit(self) -> operations.AdmittedNow:
-        return self.run(operations.admit(self.broker.queue, owner="w", leader_ms=60_000, now_ns=self.now_ns))
+    def admit(self) -> limits.AdmittedNow:
+        return self.run(limits.admit(self.broker.queue, owner="w", leader_ms=60_000, now_ns=self.now_ns))
 
     def take(self, limit: int = 100) -> list[str]:
         self.calls += 1
@@ -63,20 +65,20 @@ class Life:
         self.active = [each for each in self.active if each not in ids]
 
     def forward(self) -> None:
-        self.run(operations.forward(self.broker.queue, owner="w", leader_ms=60_000, now_ns=self.now_ns))
+        self.run(services.forward(self.broker.queue, owner="w", leader_ms=60_000, now_ns=self.now_ns))
 
     def act(self, action: Action, *ids: str, **options: Any) -> list[str]:
-        return self.run(operations.act(self.broker.queue, action, ids, now_ns=self.now_ns, **options))
+        return self.run(actions.act(self.broker.queue, action, ids, now_ns=self.now_ns, **options))
 
     def waiting(self) -> int:
-        return self.run(operations.count_limited(self.broker.queue))
+        return self.run(limits.count_limited(self.broker.queue))
 
     def lines(self) -> dict[str, tuple[int, int]]:
         """Holders and tasks that wait, by slot."""
         found: dict[str, tuple[int, int]] = {}
         cursor = ""
         while cursor != "0":
-            cursor, page = self.run(operations.list_limits(self.broker.queue, cursor or "0"))
+            cursor, page = self.run(limits.list_limits(self.broker.queue, cursor or "0"))
             found |= page
         return found
 
@@ -302,9 +304,9 @@ def test_a_lost_holder_gives_its_place_back_with_its_lease(life: Life) -> None:
     life.enqueue("b", places(1))
     life.take()
     life.pass_time(700_000)
-    found = life.run(operations.list_expired(life.broker.queue, grace_s=30, now_ns=life.now_ns)).tasks
-    recoveries = [operations.Recovery(each, Verdict.RETRY, b"m") for each in found]
-    assert life.run(operations.recover(life.broker.queue, recoveries, grace_s=30, now_ns=life.now_ns)) == "1"
+    found = life.run(services.list_expired(life.broker.queue, grace_s=30, now_ns=life.now_ns)).tasks
+    recoveries = [services.Recovery(each, Verdict.RETRY, b"m") for each in found]
+    assert life.run(services.recover(life.broker.queue, recoveries, grace_s=30, now_ns=life.now_ns)) == "1"
     assert life.broker.pending() == ["b"]
 
 
@@ -314,15 +316,15 @@ ENDS: dict[str, Any] = {
     "retry": lambda life: life.settle(Outcome.RETRY, "a"),
     "retry without count": lambda life: life.settle(Outcome.RETRY_UNCOUNTED, "a"),
     "archived": lambda life: life.settle(Outcome.ARCHIVE, "a"),
-    "quarantined": lambda life: life.run(operations.quarantine(life.broker.queue, "a", owner="w1", run=1)),
+    "quarantined": lambda life: life.run(runs.quarantine(life.broker.queue, "a", owner="w1", run=1)),
 }
 WITHDRAWN: dict[str, Any] = {
     "archived": lambda life: life.act(Action.ARCHIVE, "a"),
     "deleted": lambda life: life.act(Action.DELETE, "a"),
     "put off": lambda life: life.act(Action.WAIT, "a", start_in_ms=60_000),
-    "rescheduled": lambda life: life.run(operations.reschedule(life.broker.queue, "a", start_in_ms=60_000)),
-    "revoked": lambda life: (life.run(operations.revoke(life.broker.queue, "a")), life.admit()),
-    "moved": lambda life: life.run(operations.move_out(life.broker.queue, ["a"], token="1", target="b")),
+    "rescheduled": lambda life: life.run(actions.reschedule(life.broker.queue, "a", start_in_ms=60_000)),
+    "revoked": lambda life: (life.run(views.revoke(life.broker.queue, "a")), life.admit()),
+    "moved": lambda life: life.run(actions.move_out(life.broker.queue, ["a"], token="1", target="b")),
 }
 LINES = (sequence("k", "skip"), places(1), bucket(1, 1000, 1))
 
@@ -367,7 +369,7 @@ def test_another_payload_leaves_a_task_in_its_line(life: Life) -> None:
         life.enqueue(each, places(1))
     old = life.broker.fields("b")["msg"]
 
-    assert life.run(operations.rewrite(life.broker.queue, "b", old=old, new=b"other")) == operations.OK
+    assert life.run(actions.rewrite(life.broker.queue, "b", old=old, new=b"other")) == actions.OK
 
     assert life.take() == ["a"]
     life.settle(Outcome.DONE, "a")
@@ -401,14 +403,14 @@ def test_what_go_pushed_is_checked_when_a_worker_takes_it(life: Life) -> None:
     life.broker.enqueue("b", now_ns=life.now_ns)
     assert life.take() == ["a", "b"]
     codes = [
-        life.run(operations.claim(life.broker.queue, each, places(1), owner="w1", run=1, now_ns=life.now_ns))
+        life.run(limits.claim(life.broker.queue, each, places(1), owner="w1", run=1, now_ns=life.now_ns))
         for each in "ab"
     ]
-    assert codes == [operations.ClaimCode.RUN, operations.ClaimCode.WAITS]
+    assert codes == [limits.ClaimCode.RUN, limits.ClaimCode.WAITS]
     assert life.waiting() == 1
     life.settle(Outcome.DONE, "a")
     assert life.take() == ["b"]
-    assert life.run(operations.claim(life.broker.queue, "b", places(1), owner="w1", run=2)) == operations.ClaimCode.RUN
+    assert life.run(limits.claim(life.broker.queue, "b", places(1), owner="w1", run=2)) == limits.ClaimCode.RUN
     life.settle(Outcome.DONE, "b")
     assert [each for each in life.leftovers() if each not in ("wake", "keepers")] == []
 
@@ -448,7 +450,7 @@ def test_a_check_of_all_finds_holders_that_are_gone_and_tasks_in_no_line(life: L
     freed = lost = 0
     cursor = "0"
     while True:
-        page = life.run(operations.check_limits(queue, cursor=cursor, skip=0, now_ns=life.now_ns))
+        page = life.run(limits.check_limits(queue, cursor=cursor, skip=0, now_ns=life.now_ns))
         freed, lost, cursor = freed + page.freed, lost + page.lost, page.cursor
         if cursor == "0":
             break
@@ -468,7 +470,7 @@ def test_a_check_takes_tasks_out_of_lines_that_go_deleted(life: Life) -> None:
 
     cursor = ""
     while cursor != "0":
-        cursor = life.run(operations.check_limits(queue, cursor=cursor or "0", skip=0, now_ns=life.now_ns)).cursor
+        cursor = life.run(limits.check_limits(queue, cursor=cursor or "0", skip=0, now_ns=life.now_ns)).cursor
 
     assert life.lines() == {"r:t:": (1, 1)}
 
@@ -480,13 +482,13 @@ def test_a_limit_is_changed_while_tasks_wait(life: Life) -> None:
     assert life.take() == ["a0", "r0"]
     for name, spec in (("c:t", "3"), ("r:t", "b/1000/1000/10")):
         for checks in (False, True):
-            assert life.run(operations.set_limit(life.broker.queue, name, spec, checks=checks, cursor="0"))[0] == "0"
+            assert life.run(limits.set_limit(life.broker.queue, name, spec, checks=checks, cursor="0"))[0] == "0"
     life.pass_time(1)
     life.admit()
     life.pass_time(10)
     life.admit()
     assert sorted(life.take()) == ["a1", "a2", "r1", "r2", "r3", "r4"]
-    life.run(operations.set_limit(life.broker.queue, "c:t", "", checks=True, cursor="0"))
+    life.run(limits.set_limit(life.broker.queue, "c:t", "", checks=True, cursor="0"))
     life.settle(Outcome.DONE, "a0", "a1")
     assert life.take() == []
     life.settle(Outcome.DONE, "a2")

@@ -6,8 +6,10 @@ from importlib.resources import files
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from taskq_core.broker import operations as ops
-from taskq_core.broker.operations import NewTask, Outcome, ReceiptLane, Recovery, Settlement, Verdict
+from taskq_core.broker.operations import actions, new_tasks, runs, services, views
+from taskq_core.broker.operations.new_tasks import NewTask, ReceiptLane
+from taskq_core.broker.operations.runs import Outcome, Settlement
+from taskq_core.broker.operations.services import Recovery, Verdict
 from taskq_core.wire import Keys, TaskState
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
 from tests.rows import rows
@@ -34,35 +36,37 @@ IDS = [
 def live(broker: Broker, queue_name: str, task_id: str) -> None:
     """Lead one task through every state and back out."""
     queue, run = broker.keys.queue(queue_name), broker.run
-    code = run(ops.enqueue(queue, [NewTask(task_id, b"m", start_in_ms=1)], ReceiptLane("t"), now_ns=NOW_NS))
+    code = run(new_tasks.enqueue(queue, [NewTask(task_id, b"m", start_in_ms=1)], ReceiptLane("t"), now_ns=NOW_NS))
     assert code == "1"
     now_ns = NOW_NS + SECOND
-    assert run(ops.forward(queue, owner="w1", leader_ms=9000, now_ns=now_ns)).moved == 1
+    assert run(services.forward(queue, owner="w1", leader_ms=9000, now_ns=now_ns)).moved == 1
     assert broker.pending(queue) == [task_id]
     for _ in range(2):  # the second is a repeat
-        taken = run(ops.dequeue(queue, owner="w1", call=1, limit=9, lease_s=30, now_ns=now_ns))
+        taken = run(runs.dequeue(queue, owner="w1", call=1, limit=9, lease_s=30, now_ns=now_ns))
         assert taken.tasks == [(task_id, b"m")]
-    assert run(ops.extend_leases(queue, [(task_id, 1)], owner="w1", lease_s=30, now_ns=now_ns)).kept == [True]
-    assert run(ops.write_result(queue, task_id, b"r", owner="w1", run=1)) is True
-    assert run(ops.note(queue, task_id, {ops.CURSOR_FIELD: b"c"}, owner="w1", run=1)) is True
-    assert run(ops.read_cursor(queue, task_id)) == b"c"
+    assert run(runs.extend_leases(queue, [(task_id, 1)], owner="w1", lease_s=30, now_ns=now_ns)).kept == [True]
+    assert run(runs.write_result(queue, task_id, b"r", owner="w1", run=1)) is True
+    assert run(runs.note(queue, task_id, {runs.CURSOR_FIELD: b"c"}, owner="w1", run=1)) is True
+    assert run(runs.read_cursor(queue, task_id)) == b"c"
     late_ns = now_ns + 60 * SECOND
-    listed = run(ops.list_expired(queue, grace_s=30, now_ns=late_ns)).tasks
+    listed = run(services.list_expired(queue, grace_s=30, now_ns=late_ns)).tasks
     assert [task.task_id for task in listed] == [task_id]
-    assert run(ops.recover(queue, [Recovery(listed[0], Verdict.RETRY, b"m")], grace_s=30, now_ns=late_ns)) == "1"
+    assert run(services.recover(queue, [Recovery(listed[0], Verdict.RETRY, b"m")], grace_s=30, now_ns=late_ns)) == "1"
     late_ns += SECOND
-    assert run(ops.forward(queue, owner="w1", leader_ms=9000, now_ns=late_ns)).moved == 1
-    assert run(ops.dequeue(queue, owner="w2", call=1, limit=9, lease_s=30, now_ns=late_ns)).tasks == [(task_id, b"m")]
+    assert run(services.forward(queue, owner="w1", leader_ms=9000, now_ns=late_ns)).moved == 1
+    assert run(runs.dequeue(queue, owner="w2", call=1, limit=9, lease_s=30, now_ns=late_ns)).tasks == [(task_id, b"m")]
     end = Settlement(task_id, Outcome.COMPLETE, 1, b"m", seconds=5)
-    assert run(ops.settle(queue, [end], owner="w2", now_ns=late_ns)) == "1"
-    found = run(ops.look(queue, task_id))
+    assert run(runs.settle(queue, [end], owner="w2", now_ns=late_ns)) == "1"
+    found = run(views.look(queue, task_id))
     assert found is not None
     assert (found.state, found.result) == (TaskState.COMPLETED, b"r")
-    assert run(ops.clean(queue, now_ns=late_ns + 5 * SECOND)) == (1, 0)
-    code = run(ops.enqueue(queue, [NewTask(task_id, b"\xff")], ReceiptLane("u"), now_ns=NOW_NS))
+    assert run(services.clean(queue, now_ns=late_ns + 5 * SECOND)) == (1, 0)
+    code = run(new_tasks.enqueue(queue, [NewTask(task_id, b"\xff")], ReceiptLane("u"), now_ns=NOW_NS))
     assert code == "1"
-    assert run(ops.dequeue(queue, owner="w3", call=1, limit=9, lease_s=30, now_ns=now_ns)).tasks == [(task_id, b"\xff")]
-    assert run(ops.quarantine(queue, task_id, owner="w3", run=1, now_ns=now_ns)) is True
+    assert run(runs.dequeue(queue, owner="w3", call=1, limit=9, lease_s=30, now_ns=now_ns)).tasks == [
+        (task_id, b"\xff")
+    ]
+    assert run(runs.quarantine(queue, task_id, owner="w3", run=1, now_ns=now_ns)) is True
     assert broker.raw.zcard(queue.quarantine) == 1
     left = {key for key in broker.dump() if b"}:t:" in key.replace(queue_name.encode(), b"")}
     assert left == set()
@@ -90,7 +94,7 @@ def test_ids_of_any_bytes_do_not_mix_in_a_repeat(broker: Broker) -> None:
 def test_running_tasks_of_any_id_show_in_the_presence(broker: Broker) -> None:
     workers = dict.fromkeys(IDS, b"info")
 
-    broker.run(ops.beat("s:{h}", "w:{h}", ttl_s=9, server_info=b"i", workers=workers))
+    broker.run(services.beat("s:{h}", "w:{h}", ttl_s=9, server_info=b"i", workers=workers))
 
     assert set(broker.raw.hkeys("w:{h}")) == {task_id.encode("utf-8", "surrogateescape") for task_id in IDS}
 
@@ -98,7 +102,7 @@ def test_running_tasks_of_any_id_show_in_the_presence(broker: Broker) -> None:
 def test_a_task_of_any_id_is_revoked(broker: Broker) -> None:
     broker.enqueue(*IDS)
 
-    assert [broker.run(ops.revoke(broker.queue, task_id)) for task_id in IDS] == [TaskState.PENDING] * len(IDS)
+    assert [broker.run(views.revoke(broker.queue, task_id)) for task_id in IDS] == [TaskState.PENDING] * len(IDS)
 
     assert not broker.raw.exists(broker.queue.pending)
 
@@ -107,22 +111,22 @@ def test_a_task_of_any_id_is_acted_on_and_moved(broker: Broker) -> None:
     """To a queue of any name, and back out of it."""
     queue, run = broker.queue, broker.run
     broker.enqueue(*IDS)
-    assert run(ops.act(queue, ops.Action.ARCHIVE, IDS, now_ns=NOW_NS)) == [ops.OK] * len(IDS)
-    assert run(ops.act(queue, ops.Action.RUN, IDS, now_ns=NOW_NS)) == [ops.OK] * len(IDS)
-    scan = run(ops.scan_tasks(queue, TaskState.PENDING, ops.ScanPlace(), count=99))
+    assert run(actions.act(queue, actions.Action.ARCHIVE, IDS, now_ns=NOW_NS)) == [actions.OK] * len(IDS)
+    assert run(actions.act(queue, actions.Action.RUN, IDS, now_ns=NOW_NS)) == [actions.OK] * len(IDS)
+    scan = run(views.scan_tasks(queue, TaskState.PENDING, views.ScanPlace(), count=99))
     assert scan.ids == IDS[::-1]
     name = QUEUES[3]
-    departures = run(ops.move_out(queue, IDS, token="a", target=name, now_ns=NOW_NS))
+    departures = run(actions.move_out(queue, IDS, token="a", target=name, now_ns=NOW_NS))
     assert {task.target for task in departures.tasks} == {name}
     target = broker.keys.queue(name)
 
-    codes = run(ops.move_in(target, [(task, "") for task in departures.tasks], until_s=NOW_S, now_ns=NOW_NS))
-    ended = run(ops.move_end(queue, token="a", gone=departures.tasks, back=[], now_ns=NOW_NS))
+    codes = run(actions.move_in(target, [(task, "") for task in departures.tasks], until_s=NOW_S, now_ns=NOW_NS))
+    ended = run(actions.move_end(queue, token="a", gone=departures.tasks, back=[], now_ns=NOW_NS))
 
     assert codes == "1" * len(IDS)
     assert ended == len(IDS)
     assert broker.pending(target) == IDS
-    assert run(ops.act(target, ops.Action.DELETE, IDS, now_ns=NOW_NS)) == [ops.OK] * len(IDS)
+    assert run(actions.act(target, actions.Action.DELETE, IDS, now_ns=NOW_NS)) == [actions.OK] * len(IDS)
     assert not broker.raw.exists(target.pending)
 
 
@@ -132,13 +136,13 @@ def test_a_queue_of_any_name_is_removed(broker: Broker, queue_name: str) -> None
     broker.enqueue("a", "b", queue=queue)
     broker.enqueue("other")
 
-    assert broker.run(ops.close_queue(queue, force=True)).is_closed
-    assert broker.run(ops.discard(queue)) == (2, True)
+    assert broker.run(actions.close_queue(queue, force=True)).is_closed
+    assert broker.run(actions.discard(queue)) == (2, True)
     for own in (False, True):
         cursor: str | None = "0"
         while True:
             assert cursor is not None
-            cursor = broker.run(ops.purge(queue, cursor, own=own))
+            cursor = broker.run(actions.purge(queue, cursor, own=own))
             if cursor == "0":
                 break
 
@@ -152,9 +156,9 @@ def test_two_prefixes_share_no_key(broker: Broker) -> None:
     before = broker.dump()
     other = Keys("other").queue("default")
 
-    broker.run(ops.enqueue(other, [NewTask("a", b"m")], ReceiptLane("lane"), now_ns=NOW_NS))
-    broker.run(ops.dequeue(other, owner="w1", call=1, limit=1, lease_s=30, now_ns=NOW_NS))
-    broker.run(ops.settle(other, [Settlement("a", Outcome.DONE, run=1)], owner="w1", now_ns=NOW_NS))
+    broker.run(new_tasks.enqueue(other, [NewTask("a", b"m")], ReceiptLane("lane"), now_ns=NOW_NS))
+    broker.run(runs.dequeue(other, owner="w1", call=1, limit=1, lease_s=30, now_ns=NOW_NS))
+    broker.run(runs.settle(other, [Settlement("a", Outcome.DONE, run=1)], owner="w1", now_ns=NOW_NS))
 
     after = broker.dump()
     assert {key: after[key] for key in before} == before
@@ -210,7 +214,9 @@ class TestDates:
 
 
 def test_without_an_override_the_time_is_redis_own(broker: Broker) -> None:
-    broker.run(ops.enqueue(broker.queue, [NewTask("a", b"m"), NewTask("b", b"m", start_in_ms=5000)], ReceiptLane("t")))
+    broker.run(
+        new_tasks.enqueue(broker.queue, [NewTask("a", b"m"), NewTask("b", b"m", start_in_ms=5000)], ReceiptLane("t"))
+    )
     seconds, micros = broker.raw.time()
     now_ns = seconds * SECOND + micros * 1000
 
@@ -220,5 +226,5 @@ def test_without_an_override_the_time_is_redis_own(broker: Broker) -> None:
     start_s = broker.raw.zscore(broker.queue.scheduled, "b")
     assert start_s >= since // 1_000_000 / 1000 + 5  # delays are in milliseconds
     assert start_s < since / SECOND + 6.001
-    taken = broker.run(ops.dequeue(broker.queue, owner="w1", call=1, limit=1, lease_s=30))
+    taken = broker.run(runs.dequeue(broker.queue, owner="w1", call=1, limit=1, lease_s=30))
     assert taken.lease_expiry_s == taken.now_ns // SECOND + 30

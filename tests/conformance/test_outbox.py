@@ -2,8 +2,10 @@
 
 import pytest
 
-from taskq_core.broker import operations as ops
-from taskq_core.broker.operations import NewTask, ReceiptLane, WorkflowPart
+from taskq_core.broker.operations import new_tasks, outbox, runs, workflows
+from taskq_core.broker.operations import operation as operation_ops
+from taskq_core.broker.operations.new_tasks import NewTask, ReceiptLane
+from taskq_core.broker.operations.workflows import WorkflowPart
 from taskq_core.errors import BrokerReplyError
 from taskq_core.wire.ids import new_token
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
@@ -16,7 +18,7 @@ CLAIM_ENDS_MS = NOW_MS + 30_000
 def deliver(broker: Broker, *rows: tuple[str, NewTask], ends_ms: int = CLAIM_ENDS_MS, now_ns: int = NOW_NS) -> str:
     """Deliver rows as another sender each time."""
     lane = ReceiptLane(new_token())
-    return broker.run(ops.deliver(broker.queue, rows, lane, claim_ends_ms=ends_ms, now_ns=now_ns))
+    return broker.run(outbox.deliver(broker.queue, rows, lane, claim_ends_ms=ends_ms, now_ns=now_ns))
 
 
 def plain(task_id: str) -> tuple[str, NewTask]:
@@ -34,7 +36,7 @@ def test_a_second_delivery_stores_nothing(broker: Broker) -> None:
     """Also when the task has run and is gone meanwhile: the receipt stays until its row is deleted."""
     deliver(broker, plain("a"))
     assert broker.dequeue(limit=1) == ["a"]
-    broker.run(ops.settle_done(broker.queue, [("a", 1)], owner="w1"))
+    broker.run(runs.settle_done(broker.queue, [("a", 1)], owner="w1"))
 
     assert deliver(broker, plain("a"), plain("b")) == "s1"
 
@@ -44,7 +46,7 @@ def test_a_second_delivery_stores_nothing(broker: Broker) -> None:
 def test_a_receipt_that_was_given_back_is_gone(broker: Broker) -> None:
     deliver(broker, plain("a"), plain("b"))
 
-    broker.run(ops.forget_deliveries(broker.queue, ["row-a", "row-b", "never"]))
+    broker.run(outbox.forget_deliveries(broker.queue, ["row-a", "row-b", "never"]))
 
     assert not broker.raw.exists(broker.queue.delivered)
 
@@ -54,13 +56,13 @@ def test_a_delayed_duplicate_changes_nothing_after_the_receipts_were_given_back(
     broker: Broker, *, later_call: bool
 ) -> None:
     lane = ReceiptLane("relay")
-    delayed = ops.deliver(broker.queue, [plain("a")], lane, claim_ends_ms=CLAIM_ENDS_MS, now_ns=NOW_NS)
+    delayed = outbox.deliver(broker.queue, [plain("a")], lane, claim_ends_ms=CLAIM_ENDS_MS, now_ns=NOW_NS)
     broker.run(delayed)
     broker.dequeue(limit=1)
-    broker.run(ops.settle_done(broker.queue, [("a", 1)], owner="w1"))
-    broker.run(ops.forget_deliveries(broker.queue, ["row-a"]))
+    broker.run(runs.settle_done(broker.queue, [("a", 1)], owner="w1"))
+    broker.run(outbox.forget_deliveries(broker.queue, ["row-a"]))
     if later_call:
-        broker.run(ops.deliver(broker.queue, [plain("b")], lane, claim_ends_ms=CLAIM_ENDS_MS, now_ns=NOW_NS))
+        broker.run(outbox.deliver(broker.queue, [plain("b")], lane, claim_ends_ms=CLAIM_ENDS_MS, now_ns=NOW_NS))
     before = broker.dump()
 
     if later_call:
@@ -97,7 +99,7 @@ def test_parts_of_a_workflow_begin_it_when_all_are_there(broker: Broker) -> None
     parts = [WorkflowPart(3, [0], whole[start : start + 3]).pack() for start in (0, 3, 6)]
 
     def send(number: int, ends_ms: int = CLAIM_ENDS_MS) -> str:
-        operation = ops.deliver_workflow(
+        operation = workflows.deliver_workflow(
             broker.queue,
             f"row-{number}",
             "w",
@@ -112,17 +114,17 @@ def test_parts_of_a_workflow_begin_it_when_all_are_there(broker: Broker) -> None
     assert not broker.raw.exists(broker.queue.workflow("w"), broker.queue.delivered)
     assert [send(number) for number in (2, 2, 0, 2, 0)] == ["1", "s", "1", "s", "s"]
     assert broker.pending() == []
-    assert broker.run(ops.look_at_workflow(broker.queue, "w", ["queue"])) is None
-    assert 0 < broker.raw.ttl(broker.queue.workflow("w")) <= ops.DELIVERED_KEPT_S
+    assert broker.run(workflows.look_at_workflow(broker.queue, "w", ["queue"])) is None
+    assert 0 < broker.raw.ttl(broker.queue.workflow("w")) <= outbox.DELIVERED_KEPT_S
 
     assert [send(number) for number in (1, 1)] == ["1", "s"]
 
     assert broker.pending() == ["a"]
-    assert broker.run(ops.look_at_workflow(broker.queue, "w", ["state"])) == [b"running"]
+    assert broker.run(workflows.look_at_workflow(broker.queue, "w", ["state"])) == [b"running"]
     assert broker.raw.ttl(broker.queue.workflow("w")) == -1
     assert broker.dequeue(limit=1) == ["a"]
-    broker.run(ops.settle_done(broker.queue, [("a", 1)], owner="w1"))
-    assert broker.run(ops.look_at_workflow(broker.queue, "w", ["state"])) == [b"failed"], "its task was dropped"
+    broker.run(runs.settle_done(broker.queue, [("a", 1)], owner="w1"))
+    assert broker.run(workflows.look_at_workflow(broker.queue, "w", ["state"])) == [b"failed"], "its task was dropped"
     assert [send(number) for number in range(3)] == ["s"] * 3
     assert broker.pending() == []
 
@@ -140,10 +142,10 @@ def test_a_late_creation_does_not_restart_a_workflow_that_has_ended(broker: Brok
         ("", "held", "0"),
         (":h0", "0", b"a t - default\nH1:mT0:"),
     ]
-    held = ops.create_workflow(broker.queue, "w", entries, ReceiptLane("t"), roots=[0], now_ns=NOW_NS)
+    held = workflows.create_workflow(broker.queue, "w", entries, ReceiptLane("t"), roots=[0], now_ns=NOW_NS)
     assert broker.run(held)
     assert broker.dequeue(limit=1) == ["a"]
-    broker.run(ops.settle_done(broker.queue, [("a", 1)], owner="w1"))
+    broker.run(runs.settle_done(broker.queue, [("a", 1)], owner="w1"))
     for key in broker.raw.scan_iter(broker.queue.workflow("w") + "*", count=1000):
         broker.raw.delete(key)
 
@@ -188,7 +190,7 @@ def test_locks_start_times_and_groups_count_from_the_delivery(broker: Broker) ->
 
 def test_receipts_that_nobody_gives_back_are_dropped_in_the_end(broker: Broker) -> None:
     deliver(broker, plain("old"))
-    later = NOW_NS + (ops.DELIVERED_KEPT_S + 1) * 1_000_000_000
+    later = NOW_NS + (outbox.DELIVERED_KEPT_S + 1) * 1_000_000_000
 
     deliver(broker, plain("new"), ends_ms=later // 1_000_000 + 1_000, now_ns=later)
 
@@ -207,7 +209,7 @@ def test_a_key_of_another_type_is_refused_before_anything_is_written(broker: Bro
 
 
 def test_the_largest_batch_is_stored_whole(broker: Broker) -> None:
-    rows = [plain(f"id-{number}") for number in range(ops.BATCH_MAX)]
+    rows = [plain(f"id-{number}") for number in range(operation_ops.BATCH_MAX)]
 
     assert deliver(broker, *rows) == "1" * len(rows)
 
@@ -217,14 +219,14 @@ def test_the_largest_batch_is_stored_whole(broker: Broker) -> None:
 def test_an_enqueue_and_a_delivery_do_not_take_each_others_ids(broker: Broker) -> None:
     deliver(broker, plain("a"))
 
-    assert broker.run(ops.enqueue(broker.queue, [NewTask("a", b"m")], ReceiptLane("t"), now_ns=NOW_NS)) == "0"
+    assert broker.run(new_tasks.enqueue(broker.queue, [NewTask("a", b"m")], ReceiptLane("t"), now_ns=NOW_NS)) == "0"
 
 
 def test_a_full_queue_takes_what_it_has_room_for(broker: Broker) -> None:
     broker.enqueue("first")
     rows = [plain("a"), plain("b"), ("later", NewTask("later", b"m", start_in_ms=60_000))]
     lane = ReceiptLane("r")
-    operation = ops.deliver(broker.queue, rows, lane, claim_ends_ms=CLAIM_ENDS_MS, max_pending=2, now_ns=NOW_NS)
+    operation = outbox.deliver(broker.queue, rows, lane, claim_ends_ms=CLAIM_ENDS_MS, max_pending=2, now_ns=NOW_NS)
 
     assert broker.run(operation) == "1f1"
 

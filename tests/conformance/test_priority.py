@@ -3,8 +3,9 @@
 import itertools
 import random
 
-from taskq_core.broker import operations as ops
-from taskq_core.broker.operations import Action, NewTask, ReceiptLane
+from taskq_core.broker.operations import actions, new_tasks, runs, services
+from taskq_core.broker.operations.actions import Action
+from taskq_core.broker.operations.new_tasks import NewTask, ReceiptLane
 from taskq_core.wire import priority_mark
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
 
@@ -16,7 +17,7 @@ def task(name: str, band: int, retry_band: int | None = None, **more: object) ->
 
 
 def enqueue(broker: Broker, *tasks: NewTask, now_ns: int = NOW_NS) -> str:
-    return broker.run(ops.enqueue(broker.queue, tasks, ReceiptLane(random.randbytes(4).hex()), now_ns=now_ns))
+    return broker.run(new_tasks.enqueue(broker.queue, tasks, ReceiptLane(random.randbytes(4).hex()), now_ns=now_ns))
 
 
 CALLS = itertools.count(1)
@@ -59,7 +60,7 @@ def test_who_takes_tasks_need_not_know(broker: Broker) -> None:
     enqueue(broker, *(task(f"u{number}", 5) for number in range(5)), task("p", 0))
     broker.raw.rpop(broker.queue.pending)
     broker.raw.hset(broker.queue.task("u0"), "state", "active")
-    broker.run(ops.act(broker.queue, Action.DELETE, ("u4",), now_ns=NOW_NS))
+    broker.run(actions.act(broker.queue, Action.DELETE, ("u4",), now_ns=NOW_NS))
 
     enqueue(broker, task("next", 5))
 
@@ -75,8 +76,8 @@ def test_a_retry_of_a_lower_band_holds_up_no_urgent_task(broker: Broker) -> None
     """It was urgent at its first attempt, and its name is no place any more."""
     enqueue(broker, task("again", 5, 0))
     take(broker, 1)
-    broker.settle(ops.Outcome.RETRY, "again", delay_ms=1)
-    broker.run(ops.forward(broker.queue, owner="w", leader_ms=60_000, now_ns=NOW_NS + 2_000_000_000))
+    broker.settle(runs.Outcome.RETRY, "again", delay_ms=1)
+    broker.run(services.forward(broker.queue, owner="w", leader_ms=60_000, now_ns=NOW_NS + 2_000_000_000))
     enqueue(broker, task("plain", 0), task("urgent", 5))
 
     assert order(broker) == ["urgent", "again", "plain"]
@@ -86,7 +87,7 @@ def test_an_id_that_is_used_again_keeps_no_old_place(broker: Broker) -> None:
     """A plain task of an id that was urgent once holds up none that is."""
     enqueue(broker, task("same", 5))
     take(broker, 1)
-    broker.settle(ops.Outcome.DONE, "same")
+    broker.settle(runs.Outcome.DONE, "same")
     enqueue(broker, task("p", 0), task("same", 0))
 
     enqueue(broker, task("u", 5))
@@ -108,10 +109,10 @@ def test_due_tasks_and_retries_go_where_they_belong(broker: Broker) -> None:
     """Scheduled ones to their band; retries to that of `retry_priority`, ahead of a backlog of plain ones."""
     enqueue(broker, task("s5", 5, start_in_ms=1_000), task("s0", 0, start_in_ms=1_000), task("r", 0, 7))
     take(broker, 1)
-    broker.settle(ops.Outcome.RETRY, "r", delay_ms=0)
+    broker.settle(runs.Outcome.RETRY, "r", delay_ms=0)
     enqueue(broker, task("p", 0))
 
-    forward = ops.forward(broker.queue, owner="w", leader_ms=60_000, now_ns=(NOW_S + 5) * 1_000_000_000)
+    forward = services.forward(broker.queue, owner="w", leader_ms=60_000, now_ns=(NOW_S + 5) * 1_000_000_000)
     broker.run(forward)
 
     assert order(broker) == ["r", "s5", "p", "s0"]
@@ -121,7 +122,7 @@ def test_what_is_run_now_and_what_comes_from_another_queue(broker: Broker) -> No
     """`run` puts a task in its band, not at the end."""
     enqueue(broker, task("p", 0), task("u", 5), task("later", 6, start_in_ms=60_000))
 
-    broker.run(ops.act(broker.queue, Action.RUN, ("later",), now_ns=NOW_NS))
+    broker.run(actions.act(broker.queue, Action.RUN, ("later",), now_ns=NOW_NS))
 
     assert order(broker) == ["later", "u", "p"]
 

@@ -7,8 +7,12 @@ from typing import Any
 
 import pytest
 
-from taskq_core.broker import operations as ops
-from taskq_core.broker.operations import NewTask, Operation, Outcome, ReceiptLane, Settlement, Suspect
+from taskq_core.broker.operations import actions, aggregation, new_tasks, runs, services
+from taskq_core.broker.operations import repair as repair_ops
+from taskq_core.broker.operations.new_tasks import NewTask, ReceiptLane
+from taskq_core.broker.operations.operation import Operation
+from taskq_core.broker.operations.repair import Suspect
+from taskq_core.broker.operations.runs import Outcome, Settlement
 from taskq_core.errors import BrokerError, BrokerReplyError, BrokerUnavailableError
 from taskq_core.inspector.reconcile import FindingKind, Pause, ReconcileReport, reconcile, run
 from taskq_core.wire import TaskState, build_message, encode_message
@@ -26,7 +30,7 @@ def message(task_id: str, **fields: Any) -> bytes:
 def put(broker: Broker, *ids: str, **options: Any) -> None:
     tasks = [NewTask(task_id, message(task_id, group_key=options.get("group", "")), **options) for task_id in ids]
     now_ns = time.time_ns() - LONG_AGO_NS
-    assert set(broker.run(ops.enqueue(broker.queue, tasks, ReceiptLane("t" + ids[0]), now_ns=now_ns))) == {"1"}
+    assert set(broker.run(new_tasks.enqueue(broker.queue, tasks, ReceiptLane("t" + ids[0]), now_ns=now_ns))) == {"1"}
 
 
 def take(broker: Broker, owner: str = "w1", *, call: int = 1) -> list[str]:
@@ -37,7 +41,7 @@ def settle(broker: Broker, outcome: Outcome, task_id: str, *, owner: str = "w1",
     now_s = int(time.time())
     data = message(task_id, last_failed_at=now_s if outcome is Outcome.ARCHIVE else 0, **fields)
     end = Settlement(task_id, outcome, 1, data, seconds=fields.get("retention", 0), delay_ms=600_000)
-    return broker.run(ops.settle(broker.queue, [end], owner=owner, now_ns=now_s * 10**9))
+    return broker.run(runs.settle(broker.queue, [end], owner=owner, now_ns=now_s * 10**9))
 
 
 def fill(broker: Broker) -> None:
@@ -332,7 +336,7 @@ class TestTwoGroups:
         assert found(look(broker, repair=True)) == {"m1": "listed_twice"}
 
         assert not broker.raw.exists(broker.queue.group(GROUP), broker.queue.groups)
-        assert broker.run(ops.combine(broker.queue, GROUP, "s", 2, None)) == "1"
+        assert broker.run(aggregation.combine(broker.queue, GROUP, "s", 2, None)) == "1"
 
     def test_two_sets(self, broker: Broker) -> None:
         TestAggregationSets.take_set(broker)
@@ -351,8 +355,8 @@ class TestAggregationSets:
     @staticmethod
     def take_set(broker: Broker, group: str = GROUP) -> None:
         put(broker, "m1", "m2", group=group)
-        check = ops.GroupCheck(group, "s", 900, 0)
-        assert broker.run(ops.gather(broker.queue, [check], limit=1, now_ns=time.time_ns())) == "1"
+        check = aggregation.GroupCheck(group, "s", 900, 0)
+        assert broker.run(aggregation.gather(broker.queue, [check], limit=1, now_ns=time.time_ns())) == "1"
 
     def test_a_forgotten_set_is_listed_again_and_given_back(self, broker: Broker) -> None:
         self.take_set(broker)
@@ -367,7 +371,7 @@ class TestAggregationSets:
             "asynq:{default}:g:g:s is not among the aggregation sets",
         )
         assert not look(broker, repair=True).findings
-        assert broker.run(ops.reclaim(broker.queue, "aggregator", owner="w1", leader_ms=9000)).sets == 1
+        assert broker.run(aggregation.reclaim(broker.queue, "aggregator", owner="w1", leader_ms=9000)).sets == 1
         assert broker.raw.zrange(broker.queue.group(GROUP), 0, -1) == [b"m1", b"m2"]
 
     def test_a_member_that_lost_its_group_gets_it_back(self, broker: Broker) -> None:
@@ -399,11 +403,11 @@ class TestAggregationSets:
 
     def test_those_of_a_queue_that_is_being_removed_are_left(self, broker: Broker) -> None:
         self.take_set(broker)
-        assert broker.run(ops.close_queue(broker.queue, force=True)).is_closed
+        assert broker.run(actions.close_queue(broker.queue, force=True)).is_closed
 
         assert not look(broker, repair=True).findings
 
-        assert broker.run(ops.discard(broker.queue)) == (2, True)
+        assert broker.run(actions.discard(broker.queue)) == (2, True)
         assert broker.dump().keys() <= {b"taskq:{default}:rcpt:tm1"}
 
 
@@ -566,7 +570,7 @@ class TestFence:
         look(broker, repair=True)
 
         assert raw.zscore(queue.lease, "a") == expected
-        assert broker.run(ops.extend_leases(queue, [("a", 1)], owner="w1", lease_s=60)).kept == [True]
+        assert broker.run(runs.extend_leases(queue, [("a", 1)], owner="w1", lease_s=60)).kept == [True]
         assert settle(broker, Outcome.DONE, "a") == "1"
         assert broker.fields("a") == {}
 
@@ -576,7 +580,7 @@ class TestFence:
         broker.raw.zadd(broker.queue.lease, {"a": FAR_S, "b": FAR_S})
 
         look(broker, repair=True)
-        expired = broker.run(ops.list_expired(broker.queue, grace_s=0, now_ns=time.time_ns() + 31 * 10**9))
+        expired = broker.run(services.list_expired(broker.queue, grace_s=0, now_ns=time.time_ns() + 31 * 10**9))
 
         assert settle(broker, Outcome.DONE, "a") == "1"
         assert {each.task_id for each in expired.tasks} == {"a", "b"}  # a silent worker's are taken back
@@ -619,7 +623,7 @@ class TestFence:
         ]
 
         assert codes == ["0", "0", "0"]
-        assert broker.run(ops.write_result(broker.queue, "a", b"r", owner="w1", run=1)) is False
+        assert broker.run(runs.write_result(broker.queue, "a", b"r", owner="w1", run=1)) is False
         assert broker.dump() == before
 
     def test_a_late_outcome_does_not_touch_a_task_that_was_given_back(self, broker: Broker) -> None:
@@ -714,11 +718,11 @@ class TestOnTheWay:
         queue = broker.queue
         put(broker, "a")
         broker.raw.delete(queue.pending)
-        (first,) = broker.run(ops.mend(queue, [Suspect("a")]))
+        (first,) = broker.run(repair_ops.mend(queue, [Suspect("a")]))
         look(broker, repair=True)
         assert take(broker) == ["a"]
 
-        (second,) = broker.run(ops.mend(queue, [Suspect("a", diagnosis=first.diagnosis)]))
+        (second,) = broker.run(repair_ops.mend(queue, [Suspect("a", diagnosis=first.diagnosis)]))
 
         assert (first.kind, second.kind, second.repaired) == ("not_listed", "", False)
         assert states(broker) == {"a": "active"}
@@ -731,7 +735,7 @@ class TestBounds:
         for base in range(0, 60_000, 10_000):
             raw.lpush(queue.pending, *(f"x{number}" for number in range(base, base + 10_000)))
 
-        mended = broker.run(ops.mend(queue, [Suspect(f"x{number}") for number in range(50)]))
+        mended = broker.run(repair_ops.mend(queue, [Suspect(f"x{number}") for number in range(50)]))
 
         looked_at = [each.was_looked_at for each in mended]
         assert looked_at == [True] * 8 + [False] * 42
@@ -748,7 +752,7 @@ class TestBounds:
         raw.delete(queue.active)
         raw.rpush(queue.active, *(f"x{number}" for number in range(active)))
 
-        page = broker.run(ops.check_listed(queue, queue.lease, "lease", TaskState.ACTIVE, now_ns=NOW_NS))
+        page = broker.run(repair_ops.check_listed(queue, queue.lease, "lease", TaskState.ACTIVE, now_ns=NOW_NS))
 
         assert page.doubtful == told
 
@@ -781,7 +785,7 @@ class TestBounds:
                 for first in range(0, 600, 200):
                     new = [f"new-{added}-{first + number}" for number in range(200)]
                     tasks = [NewTask(each, message(each)) for each in new]
-                    broker.run(ops.enqueue(broker.queue, tasks, ReceiptLane(new[0])))
+                    broker.run(new_tasks.enqueue(broker.queue, tasks, ReceiptLane(new[0])))
                 added += 1
             looks += operation.name == "mend"
             return broker.run(operation)
@@ -834,14 +838,14 @@ class TestCheckThenWrite:
         broker.raw.hset(queue.task("retry"), "state", "pending")
         broker.raw.hset(queue.task("archived"), "msg", b"\xff")
         suspects = [Suspect("retry"), Suspect("archived", unreadable=b"\xff")]
-        looks = broker.run(ops.mend(queue, suspects))
+        looks = broker.run(repair_ops.mend(queue, suspects))
         again = [replace(each, diagnosis=look.diagnosis) for each, look in zip(suspects, looks, strict=True)]
         broker.raw.delete(getattr(queue, name))
         broker.raw.set(getattr(queue, name), "strange")
         before = broker.dump()
 
         with pytest.raises(BrokerReplyError):
-            broker.run(ops.mend(queue, again))
+            broker.run(repair_ops.mend(queue, again))
 
         assert broker.dump() == before
         assert all(each.diagnosis for each in again)
@@ -947,7 +951,7 @@ class TestKeysOfAnotherType:
     def test_a_call_whose_answer_was_lost_is_sent_again(self, broker: Broker) -> None:
         queue, raw = broker.queue, broker.raw
         raw.set(queue.retry, "not ours")
-        move = ops.set_aside(queue, {queue.retry: "zset", queue.pending: "list"}, at_ns=7)
+        move = repair_ops.set_aside(queue, {queue.retry: "zset", queue.pending: "list"}, at_ns=7)
 
         answers = [broker.run(move) for _ in range(2)]
 
@@ -960,7 +964,7 @@ class TestKeysOfAnotherType:
         raw.set(queue.strange(queue.retry, 7), "first")
         raw.set(queue.retry, "second")
 
-        broker.run(ops.set_aside(queue, {queue.retry: "zset"}, at_ns=7))
+        broker.run(repair_ops.set_aside(queue, {queue.retry: "zset"}, at_ns=7))
 
         assert (raw.get(queue.strange(queue.retry, 7)), raw.get(queue.retry)) == (b"first", b"second")
 
@@ -1041,7 +1045,7 @@ class TestKeysOfAnotherType:
         assert place.startswith(f"{broker.queue.own_prefix}strange:t:a:")
         assert broker.raw.get(place) == b"not ours"
         assert broker.pending() == []
-        assert broker.run(ops.enqueue(broker.queue, [NewTask("a", message("a"))], ReceiptLane("again"))) == "1"
+        assert broker.run(new_tasks.enqueue(broker.queue, [NewTask("a", message("a"))], ReceiptLane("again"))) == "1"
 
     def test_a_name_is_told_in_one_line(self, broker: Broker) -> None:
         broker.raw.set(broker.queue.task("a\nERROR forged"), "not ours")
@@ -1056,7 +1060,7 @@ class TestKeysOfAnotherType:
         if broker.store.endpoint.is_cluster:
             pytest.skip("their slots differ")
         tasks = [NewTask("a", encode_message(build_message(type="t:a", id="a", queue=other.name)))]
-        broker.run(ops.enqueue(other, tasks, ReceiptLane("o")))
+        broker.run(new_tasks.enqueue(other, tasks, ReceiptLane("o")))
         broker.raw.hset(other.task("b"), "msg", b"\xff")
         broker.raw.hset(other.task("c"), "state", "active")
         before = broker.dump()

@@ -2,8 +2,10 @@
 
 import pytest
 
-from taskq_core.broker import operations as ops
-from taskq_core.broker.operations import Action, CancelWish, NewTask, ReceiptLane
+from taskq_core.broker.operations import actions, new_tasks, runs, services
+from taskq_core.broker.operations.actions import Action
+from taskq_core.broker.operations.new_tasks import NewTask, ReceiptLane
+from taskq_core.broker.operations.services import CancelWish
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
 
 LANE = ReceiptLane("r")
@@ -11,7 +13,7 @@ LANE = ReceiptLane("r")
 
 def reschedule(broker: Broker, task_id: str, **more: object) -> str:
     more.setdefault("start_at_s", NOW_S + 100)
-    return broker.run(ops.reschedule(broker.queue, task_id, now_ns=NOW_NS, **more))  # type: ignore[arg-type]
+    return broker.run(actions.reschedule(broker.queue, task_id, now_ns=NOW_NS, **more))  # type: ignore[arg-type]
 
 
 def test_a_repeat_finds_it_done(broker: Broker) -> None:
@@ -39,7 +41,7 @@ def test_another_message_is_left_alone(broker: Broker) -> None:
 def test_a_lock_that_another_holds_is_not_taken(broker: Broker) -> None:
     key = broker.queue.unique_prefix
     tasks = [NewTask(name, b"m", unique_key=key + name, unique_s=60) for name in ("a", "b")]
-    broker.run(ops.enqueue(broker.queue, tasks, LANE, now_ns=NOW_NS))
+    broker.run(new_tasks.enqueue(broker.queue, tasks, LANE, now_ns=NOW_NS))
     before = broker.dump()
 
     assert reschedule(broker, "a", old=b"m", new=b"n", old_lock=key + "a", new_lock=key + "b") == "duplicate"
@@ -57,7 +59,7 @@ def test_states_that_do_not_allow_it(broker: Broker, state: str) -> None:
     broker.enqueue("a")
     broker.dequeue()
     if state == "completed":
-        broker.settle(ops.Outcome.COMPLETE, "a", seconds=60)
+        broker.settle(runs.Outcome.COMPLETE, "a", seconds=60)
     before = broker.dump()
 
     assert reschedule(broker, "a") == state
@@ -69,7 +71,7 @@ def test_states_that_do_not_allow_it(broker: Broker, state: str) -> None:
 def test_archived_retried_and_grouped_tasks(broker: Broker) -> None:
     """Archived ones wait for a retry, grouped ones are scheduled and come back to their group."""
     broker.enqueue("archived")
-    broker.run(ops.act(broker.queue, Action.ARCHIVE, ("archived",), now_ns=NOW_NS))
+    broker.run(actions.act(broker.queue, Action.ARCHIVE, ("archived",), now_ns=NOW_NS))
     broker.enqueue("member", group="g")
 
     assert reschedule(broker, "archived") == reschedule(broker, "archived", start_at_s=NOW_S + 5) == "ok"
@@ -83,14 +85,14 @@ def test_archived_retried_and_grouped_tasks(broker: Broker) -> None:
 def test_a_wish_holds_for_the_run_it_was_made_for(broker: Broker) -> None:
     """Not for the next one, also where Go's worker ended that run and left it."""
     broker.enqueue("a")
-    assert broker.run(ops.ask_cancel(broker.queue, "a", CancelWish.RETRY)) == "pending"
+    assert broker.run(services.ask_cancel(broker.queue, "a", CancelWish.RETRY)) == "pending"
     broker.dequeue(call=1)
 
-    assert broker.run(ops.ask_cancel(broker.queue, "a", CancelWish.RETRY)) == "active"
-    assert broker.run(ops.read_cancel(broker.queue, "a")) is CancelWish.RETRY
-    assert broker.run(ops.ask_cancel(broker.queue, "gone", CancelWish.RETRY)) is None
+    assert broker.run(services.ask_cancel(broker.queue, "a", CancelWish.RETRY)) == "active"
+    assert broker.run(services.read_cancel(broker.queue, "a")) is CancelWish.RETRY
+    assert broker.run(services.ask_cancel(broker.queue, "gone", CancelWish.RETRY)) is None
 
     broker.raw.hset(broker.queue.task("a"), "taskq_started", "1")
 
-    assert broker.run(ops.read_cancel(broker.queue, "a")) is CancelWish.ARCHIVE
-    assert broker.run(ops.read_cancel(broker.queue, "gone")) is CancelWish.ARCHIVE
+    assert broker.run(services.read_cancel(broker.queue, "a")) is CancelWish.ARCHIVE
+    assert broker.run(services.read_cancel(broker.queue, "gone")) is CancelWish.ARCHIVE

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from taskq_core.broker import operations as ops
-from taskq_core.broker.operations import Outcome, Recovery, SettleCode, Settlement, Verdict
+from taskq_core.broker.operations import actions, operation, runs, services, views
+from taskq_core.broker.operations.runs import Outcome, SettleCode, Settlement
+from taskq_core.broker.operations.services import Recovery, Verdict
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
 from tests.rows import rows
 
@@ -35,9 +36,9 @@ class TestDequeue:
     def test_a_task_is_leased_to_its_worker(self, broker: Broker) -> None:
         broker.enqueue("a")
 
-        taken = broker.run(ops.dequeue(broker.queue, owner="w1", call=1, limit=9, lease_s=30, now_ns=NOW_NS))
+        taken = broker.run(runs.dequeue(broker.queue, owner="w1", call=1, limit=9, lease_s=30, now_ns=NOW_NS))
 
-        assert taken == ops.Dequeued(NOW_NS, NOW_S + 30, 0, [("a", b"a")])
+        assert taken == runs.Dequeued(NOW_NS, NOW_S + 30, 0, [("a", b"a")])
         assert broker.fields("a") == {
             "msg": b"a",
             "state": b"active",
@@ -52,13 +53,13 @@ class TestDequeue:
         for number, task_id in enumerate(("a", "b", "c")):
             broker.enqueue(task_id, now_ns=NOW_NS + number * SECOND)
         broker.raw.hdel(broker.queue.task_prefix + "b", "pending_since")
-        ask = ops.dequeue(
+        ask = runs.dequeue(
             broker.queue, owner="w1", call=1, limit=9, lease_s=30, tell_waits=True, now_ns=NOW_NS + 2_500_000_000
         )
 
         assert broker.run(ask).waits_s == [2.5, None, 0.5]
         assert broker.run(ask).waits_s == []
-        plain = broker.run(ops.dequeue(broker.queue, owner="w2", call=1, limit=9, lease_s=30, now_ns=NOW_NS))
+        plain = broker.run(runs.dequeue(broker.queue, owner="w2", call=1, limit=9, lease_s=30, now_ns=NOW_NS))
         assert plain.waits_s == []
 
     def test_nothing_is_pending(self, broker: Broker) -> None:
@@ -158,7 +159,7 @@ class TestDequeue:
         broker.raw.hdel(broker.queue.task("stub"), "msg")
         broker.raw.set(broker.queue.task("damaged"), "not a hash")
 
-        taken = broker.run(ops.dequeue(broker.queue, owner="w1", call=1, limit=9, lease_s=30, now_ns=NOW_NS))
+        taken = broker.run(runs.dequeue(broker.queue, owner="w1", call=1, limit=9, lease_s=30, now_ns=NOW_NS))
 
         assert (taken.tasks, taken.dropped) == ([("good", b"good")], 3)
         assert broker.raw.lrange(broker.queue.active, 0, -1) == [b"good"]
@@ -174,7 +175,7 @@ class TestDequeue:
         broker.raw.hset(broker.queue.task("a"), "unique_key", lock)
         broker.raw.set(lock, "a", ex=5)
 
-        taken = broker.run(ops.dequeue(broker.queue, owner="w1", call=1, limit=9, lease_s=30, now_ns=NOW_NS))
+        taken = broker.run(runs.dequeue(broker.queue, owner="w1", call=1, limit=9, lease_s=30, now_ns=NOW_NS))
 
         assert taken.tasks == [("a", b"a")]
         assert broker.raw.ttl(lock) > 50
@@ -242,16 +243,16 @@ class TestSettle:
             broker.dequeue(call=number)
             broker.settle(Outcome.RETRY, "a", record=line)
             kept.append([each[:1] for each in broker.fields("a")["taskq_attempts"].split(b"\n")])
-            broker.run(ops.forward(broker.queue, owner="w1", leader_ms=60_000, now_ns=NOW_NS + SECOND))
+            broker.run(services.forward(broker.queue, owner="w1", leader_ms=60_000, now_ns=NOW_NS + SECOND))
 
         assert kept == [[b"1"], [b"1", b"2"], [b"2", b"3"], [b"4"]]
 
     def test_a_look_shows_who_runs_a_task_since_when_and_its_attempts(self, broker: Broker) -> None:
         broker.enqueue("a")
         broker.dequeue()
-        running = broker.run(ops.look(broker.queue, "a"))
+        running = broker.run(views.look(broker.queue, "a"))
         broker.settle(Outcome.ARCHIVE, "a", record=b"{}")
-        over = broker.run(ops.look(broker.queue, "a"))
+        over = broker.run(views.look(broker.queue, "a"))
 
         assert running is not None
         assert over is not None
@@ -264,43 +265,43 @@ class TestSettle:
         broker.enqueue("a", "b")
         broker.dequeue()
         for task_id in ("a", "b"):
-            broker.run(ops.note(broker.queue, task_id, {ops.CURSOR_FIELD: b"noted"}, owner="w1", run=1))
+            broker.run(runs.note(broker.queue, task_id, {runs.CURSOR_FIELD: b"noted"}, owner="w1", run=1))
         ends = [
             Settlement("a", outcome, run=1, message=b"m", cursor=b"settled"),
             Settlement("b", outcome, run=1, message=b"m"),
         ]
 
-        assert broker.run(ops.settle(broker.queue, ends, owner="w1", now_ns=NOW_NS)) == "11"
+        assert broker.run(runs.settle(broker.queue, ends, owner="w1", now_ns=NOW_NS)) == "11"
 
-        assert broker.run(ops.read_cursor(broker.queue, "a")) == b"settled"
-        assert broker.run(ops.read_cursor(broker.queue, "b")) == b"noted"
+        assert broker.run(runs.read_cursor(broker.queue, "a")) == b"settled"
+        assert broker.run(runs.read_cursor(broker.queue, "b")) == b"noted"
 
     @pytest.mark.parametrize("outcome", [Outcome.DONE, Outcome.COMPLETE])
     def test_a_task_that_is_over_has_no_cursor(self, broker: Broker, outcome: Outcome) -> None:
         broker.enqueue("a")
         broker.dequeue()
-        broker.run(ops.note(broker.queue, "a", {ops.CURSOR_FIELD: b"noted"}, owner="w1", run=1))
+        broker.run(runs.note(broker.queue, "a", {runs.CURSOR_FIELD: b"noted"}, owner="w1", run=1))
 
         assert broker.settle(outcome, "a", seconds=60) == SettleCode.SETTLED
 
-        assert broker.run(ops.read_cursor(broker.queue, "a")) == b""
+        assert broker.run(runs.read_cursor(broker.queue, "a")) == b""
 
     def test_a_task_that_is_taken_back_keeps_its_cursor(self, broker: Broker) -> None:
         broker.enqueue("a")
         broker.dequeue()
-        broker.run(ops.note(broker.queue, "a", {ops.CURSOR_FIELD: b"noted"}, owner="w1", run=1))
+        broker.run(runs.note(broker.queue, "a", {runs.CURSOR_FIELD: b"noted"}, owner="w1", run=1))
         late_ns = NOW_NS + 120 * SECOND
-        (listed,) = broker.run(ops.list_expired(broker.queue, grace_s=30, now_ns=late_ns)).tasks
+        (listed,) = broker.run(services.list_expired(broker.queue, grace_s=30, now_ns=late_ns)).tasks
         back = [Recovery(listed, Verdict.RETRY, b"m")]
 
-        assert broker.run(ops.recover(broker.queue, back, grace_s=30, now_ns=late_ns)) == "1"
+        assert broker.run(services.recover(broker.queue, back, grace_s=30, now_ns=late_ns)) == "1"
 
-        assert broker.run(ops.read_cursor(broker.queue, "a")) == b"noted"
+        assert broker.run(runs.read_cursor(broker.queue, "a")) == b"noted"
 
     def test_complete_without_result_leaves_one_written_before(self, broker: Broker) -> None:
         broker.enqueue("a")
         broker.dequeue()
-        broker.run(ops.write_result(broker.queue, "a", b"early", owner="w1", run=1))
+        broker.run(runs.write_result(broker.queue, "a", b"early", owner="w1", run=1))
 
         broker.settle(Outcome.COMPLETE, "a", seconds=60)
 
@@ -409,7 +410,7 @@ class TestSettle:
         ends = [Settlement(name, end, 1, b"m", unique_key=lock) for name, end in zip(ids, ENDS, strict=True)]
 
         codes = broker.run(
-            ops.settle(broker.queue, [*ends, Settlement("nobody", Outcome.DONE, run=1)], owner="w1", now_ns=NOW_NS)
+            runs.settle(broker.queue, [*ends, Settlement("nobody", Outcome.DONE, run=1)], owner="w1", now_ns=NOW_NS)
         )
 
         assert codes == "1111110"
@@ -449,7 +450,7 @@ class TestSettle:
         broker.enqueue("a")
         broker.dequeue()
 
-        broker.run(ops.settle(broker.queue, [Settlement("a", Outcome.ARCHIVE, 1, message)], owner="w1", now_ns=NOW_NS))
+        broker.run(runs.settle(broker.queue, [Settlement("a", Outcome.ARCHIVE, 1, message)], owner="w1", now_ns=NOW_NS))
 
         assert broker.fields("a")["msg"] == message
 
@@ -461,14 +462,14 @@ class TestSettle:
         broker.enqueue(*ids, "quiet")
         broker.dequeue()
         for name in ids:
-            broker.run(ops.look(broker.queue, name, tell_end=True))
+            broker.run(views.look(broker.queue, name, tell_end=True))
         listening = broker.raw.pubsub()
         listening.subscribe(broker.queue.done)
         assert listening.get_message(timeout=60)["type"] == "subscribe"
 
         ends = [Settlement(name, end, 1, b"m") for name, end in zip(ids, ENDS, strict=True)]
         broker.run(
-            ops.settle(broker.queue, [Settlement("quiet", Outcome.DONE, run=1), *ends], owner="w1", now_ns=NOW_NS)
+            runs.settle(broker.queue, [Settlement("quiet", Outcome.DONE, run=1), *ends], owner="w1", now_ns=NOW_NS)
         )
 
         heard = {listening.get_message(timeout=60)["data"] for _ in range(3)}
@@ -483,8 +484,8 @@ class TestSettle:
         queue = broker.queue
         broker.enqueue("a", "b", "end")
         for name, all_changes in (("a", True), ("b", True), ("end", False)):
-            broker.run(ops.look(queue, name, tell_end=True, tell_changes=all_changes))
-            broker.run(ops.look(queue, name, tell_end=True))
+            broker.run(views.look(queue, name, tell_end=True, tell_changes=all_changes))
+            broker.run(views.look(queue, name, tell_end=True))
         listening = broker.raw.pubsub()
         listening.subscribe(queue.done)
         assert listening.get_message(timeout=60)["type"] == "subscribe"
@@ -497,14 +498,14 @@ class TestSettle:
         broker.dequeue()
         assert heard(2) == [b"a", b"b"], "the start"
         for name in ("a", "end"):
-            broker.run(ops.note(queue, name, {ops.PROGRESS_FIELD: b"{}"}, owner="w1", run=1))
+            broker.run(runs.note(queue, name, {runs.PROGRESS_FIELD: b"{}"}, owner="w1", run=1))
         assert heard(1) == [b"a"], "progress"
         ends = [
             Settlement("a", Outcome.REQUEUE, run=1),
             Settlement("b", Outcome.RETRY, 1, b"m"),
             Settlement("end", Outcome.RETRY, 1, b"m"),
         ]
-        broker.run(ops.settle(queue, ends, owner="w1", now_ns=NOW_NS))
+        broker.run(runs.settle(queue, ends, owner="w1", now_ns=NOW_NS))
         assert heard(2) == [b"a", b"b"], "what goes back and what is retried"
         listening.close()
 
@@ -522,7 +523,7 @@ class TestLimits:
 
     def test_archiving_drops_at_most_a_hundred_a_call(self, broker: Broker) -> None:
         queue = broker.queue
-        old = {f"old-{number}": NOW_S - ops.ARCHIVE.kept_s - number for number in range(150)}
+        old = {f"old-{number}": NOW_S - operation.ARCHIVE.kept_s - number for number in range(150)}
         broker.raw.zadd(queue.archived, old)
         for name in old:
             broker.raw.hset(queue.task(name), mapping={"msg": "m", "state": "archived"})
@@ -532,7 +533,7 @@ class TestLimits:
         broker.settle(Outcome.ARCHIVE, "a")
 
         assert broker.raw.zcard(queue.archived) == 51
-        assert broker.run(ops.clean(queue, now_ns=NOW_NS)) == (0, 50)
+        assert broker.run(services.clean(queue, now_ns=NOW_NS)) == (0, 50)
         assert broker.raw.zrange(queue.archived, 0, -1) == [b"a"]
         hashes = [key for key in broker.dump() if b"}:t:" in key]
         assert hashes == [queue.task("a").encode()]
@@ -599,8 +600,8 @@ class TestSettleAndDequeue:
 
     @staticmethod
     def turn(broker: Broker, *done: str, owner: str = "w1", call: int = 2, limit: int = 2) -> list[str] | None:
-        asked = ops.dequeue(broker.queue, owner=owner, call=call, limit=limit, lease_s=30, now_ns=NOW_NS)
-        taken = broker.run(ops.settle_and_dequeue([(each, 1) for each in done], asked))
+        asked = runs.dequeue(broker.queue, owner=owner, call=call, limit=limit, lease_s=30, now_ns=NOW_NS)
+        taken = broker.run(runs.settle_and_dequeue([(each, 1) for each in done], asked))
         return None if taken is None else [task_id for task_id, _ in taken.tasks]
 
     @rows("done", ["a b", "b a", "c d", "d c", "a b c d", "d b c a", "a", "d", "b c", "c a"])
@@ -624,19 +625,19 @@ class TestSettleAndDequeue:
         """And answers as the second of them."""
         broker, done = broker, ["a", "b", "c"]
 
-        def play(*, as_one: bool) -> tuple[ops.Dequeued | None, dict[bytes, Any], dict[bytes, int]]:
+        def play(*, as_one: bool) -> tuple[runs.Dequeued | None, dict[bytes, Any], dict[bytes, int]]:
             broker.store.flush()
             broker.enqueue(*"abcdefghij")
             broker.dequeue(call=9, limit=3)
             broker.dequeue("w2", limit=2)
             scene.prepare(broker)
-            asked = ops.dequeue(
+            asked = runs.dequeue(
                 broker.queue, owner="w1", call=10, limit=4, lease_s=40, now_ns=NOW_NS + SECOND, **scene.how
             )
             if as_one:
-                answer = broker.run(ops.settle_and_dequeue([(each, 9) for each in done], asked))
+                answer = broker.run(runs.settle_and_dequeue([(each, 9) for each in done], asked))
             else:
-                end = ops.settle_done(broker.queue, [(each, 9) for each in done], owner="w1", now_ns=NOW_NS + SECOND)
+                end = runs.settle_done(broker.queue, [(each, 9) for each in done], owner="w1", now_ns=NOW_NS + SECOND)
                 assert broker.run(end) == "111"
                 answer = broker.run(asked)
             after = {key: value for key, value in broker.dump().items() if b":rcpt:" not in key}
@@ -654,7 +655,7 @@ class TestSettleAndDequeue:
     def test_marks_of_starts_need_no_more_than_a_deletion(self, broker: Broker) -> None:
         broker.enqueue(*"abc")
         broker.dequeue(limit=2)
-        broker.run(ops.mark_starts(broker.queue, [("a", 1)], owner="w1", now_ns=NOW_NS))
+        broker.run(runs.mark_starts(broker.queue, [("a", 1)], owner="w1", now_ns=NOW_NS))
 
         assert self.turn(broker, "a", "b") == ["c"]
 
@@ -663,7 +664,7 @@ class TestSettleAndDequeue:
         broker.enqueue("a", "b", *("c" if obstacle == "paused" else ""))
         broker.dequeue(limit=2)
         if obstacle == "paused":
-            broker.run(ops.pause(broker.queue, now_ns=NOW_NS))
+            broker.run(actions.pause(broker.queue, now_ns=NOW_NS))
 
         assert self.turn(broker, "a", "b") == []
 
@@ -728,7 +729,7 @@ class TestSettleAndDequeue:
     def test_a_start_is_told_to_those_who_follow(self, one_server: Broker) -> None:
         one_server.enqueue(*"abc")
         one_server.dequeue(limit=1)
-        one_server.run(ops.look(one_server.queue, "b", tell_end=True, tell_changes=True))
+        one_server.run(views.look(one_server.queue, "b", tell_end=True, tell_changes=True))
         listening = one_server.raw.pubsub()
         listening.subscribe(one_server.queue.done)
         assert listening.get_message(timeout=60)["type"] == "subscribe"
@@ -758,11 +759,11 @@ class TestFence:
         broker.enqueue("a")
         assert broker.dequeue("w1") == ["a"]
         later = NOW_NS + 61 * SECOND
-        expired = broker.run(ops.list_expired(broker.queue, grace_s=30, now_ns=later)).tasks
-        recovery = ops.Recovery(expired[0], ops.Verdict.RETRY, b"recovered", 1000)
-        assert broker.run(ops.recover(broker.queue, [recovery], grace_s=30, now_ns=later)) == "1"
+        expired = broker.run(services.list_expired(broker.queue, grace_s=30, now_ns=later)).tasks
+        recovery = services.Recovery(expired[0], services.Verdict.RETRY, b"recovered", 1000)
+        assert broker.run(services.recover(broker.queue, [recovery], grace_s=30, now_ns=later)) == "1"
         later += 2 * SECOND
-        broker.run(ops.forward(broker.queue, owner="w2", leader_ms=1000, now_ns=later))
+        broker.run(services.forward(broker.queue, owner="w2", leader_ms=1000, now_ns=later))
         assert broker.dequeue("w2", now_ns=later) == ["a"]
         return broker
 
@@ -780,13 +781,13 @@ class TestFence:
         [
             lambda broker: (
                 broker.run(
-                    ops.extend_leases(broker.queue, [("a", 1)], owner="w1", lease_s=30, now_ns=NOW_NS + 64 * SECOND)
+                    runs.extend_leases(broker.queue, [("a", 1)], owner="w1", lease_s=30, now_ns=NOW_NS + 64 * SECOND)
                 ).kept
                 == [True]
             ),
-            lambda broker: broker.run(ops.write_result(broker.queue, "a", b"r", owner="w1", run=1)),
-            lambda broker: broker.run(ops.note(broker.queue, "a", {ops.CURSOR_FIELD: b"c"}, owner="w1", run=1)),
-            lambda broker: broker.run(ops.quarantine(broker.queue, "a", owner="w1", run=1, now_ns=NOW_NS)),
+            lambda broker: broker.run(runs.write_result(broker.queue, "a", b"r", owner="w1", run=1)),
+            lambda broker: broker.run(runs.note(broker.queue, "a", {runs.CURSOR_FIELD: b"c"}, owner="w1", run=1)),
+            lambda broker: broker.run(runs.quarantine(broker.queue, "a", owner="w1", run=1, now_ns=NOW_NS)),
             lambda broker: broker.dequeue("w1") == ["a"],
         ],
         ids=["extend", "write_result", "note", "quarantine", "repeat_dequeue"],
@@ -805,7 +806,7 @@ class TestFence:
         broker.raw.zadd(broker.queue.lease, {"a": NOW_S + 97})
 
         assert broker.settle(Outcome.DONE, "a") == SettleCode.NOT_OWNED
-        assert broker.run(ops.extend_leases(broker.queue, [("a", 1)], owner="w1", lease_s=30, now_ns=NOW_NS)).kept == [
+        assert broker.run(runs.extend_leases(broker.queue, [("a", 1)], owner="w1", lease_s=30, now_ns=NOW_NS)).kept == [
             False
         ]
 
@@ -832,17 +833,17 @@ class TestFence:
 
         later = NOW_NS + 10 * SECOND
         extended = broker.run(
-            ops.extend_leases(broker.queue, [("a", 1), ("x", 1), ("b", 1)], owner="w1", lease_s=30, now_ns=later)
+            runs.extend_leases(broker.queue, [("a", 1), ("x", 1), ("b", 1)], owner="w1", lease_s=30, now_ns=later)
         )
 
-        assert extended == ops.Extended(later, [True, False, True])
+        assert extended == runs.Extended(later, [True, False, True])
         assert broker.raw.zscore(broker.queue.lease, "a") == NOW_S + 40
         assert broker.settle(Outcome.DONE, "a", "b") == "11"
 
     def test_an_extension_may_be_repeated(self, broker: Broker) -> None:
         broker.enqueue("a")
         broker.dequeue()
-        extension = ops.extend_leases(
+        extension = runs.extend_leases(
             broker.queue, [("a", 1), ("a", 1)], owner="w1", lease_s=30, now_ns=NOW_NS + SECOND
         )
 
@@ -853,12 +854,12 @@ class TestFence:
         """As a worker in Go leaves it behind, which takes the task and writes none."""
         broker.enqueue("a")
         broker.dequeue("w1")
-        assert broker.run(ops.look(broker.queue, "a")).owner == "w1"
+        assert broker.run(views.look(broker.queue, "a")).owner == "w1"
 
         broker.raw.zadd(broker.queue.lease, {"a": NOW_NS // SECOND + 31})
 
-        looked = broker.run(ops.look(broker.queue, "a"))
-        (expired,) = broker.run(ops.list_expired(broker.queue, grace_s=0, now_ns=NOW_NS + 99 * SECOND)).tasks
+        looked = broker.run(views.look(broker.queue, "a"))
+        (expired,) = broker.run(services.list_expired(broker.queue, grace_s=0, now_ns=NOW_NS + 99 * SECOND)).tasks
         assert (looked.owner, looked.started_ms) == ("", None)
         assert (expired.owner, expired.started_s) == ("", None)
 

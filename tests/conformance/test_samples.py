@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from taskq_core.broker import operations as ops
+from taskq_core.broker.operations import samples
 from taskq_core.wire.samples import LEVELS, Level, QueueSample
 from taskq_core.wire.tallies import (
     HOUR_S,
@@ -23,11 +23,11 @@ START_S = NOW_S - NOW_S % HOUR_S
 
 
 def sample(broker: Broker, at_s: int, *levels: Level, **numbers: int) -> list[int]:
-    return broker.run(ops.sample(broker.queue, {level: QueueSample(at_s=at_s, **numbers) for level in levels}))
+    return broker.run(samples.sample(broker.queue, {level: QueueSample(at_s=at_s, **numbers) for level in levels}))
 
 
 def seconds(broker: Broker, level: Level = FINEST) -> list[int]:
-    return [each.at_s for each in broker.run(ops.read_samples(broker.queue, level, count=level.most))]
+    return [each.at_s for each in broker.run(samples.read_samples(broker.queue, level, count=level.most))]
 
 
 def test_one_sample_is_noted_in_each_stretch(broker: Broker) -> None:
@@ -42,7 +42,7 @@ def test_one_sample_is_noted_in_each_stretch(broker: Broker) -> None:
 def test_what_is_noted_is_read(broker: Broker) -> None:
     sample(broker, START_S, FINEST, pending=3, processed=10**12)
 
-    (read,) = broker.run(ops.read_samples(broker.queue, FINEST, count=9))
+    (read,) = broker.run(samples.read_samples(broker.queue, FINEST, count=9))
 
     assert read == QueueSample(at_s=START_S, pending=3, processed=10**12)
 
@@ -113,7 +113,7 @@ def runs(count: int, *, failed: int = 0) -> TypeTally:
 
 
 def tally(broker: Broker, call: int, *, owner: str = "w1", **types: TypeTally) -> int:
-    return broker.run(ops.tally(broker.queue, 500_000, types, owner=owner, call=call))
+    return broker.run(samples.tally(broker.queue, 500_000, types, owner=owner, call=call))
 
 
 def test_workers_add_up(broker: Broker) -> None:
@@ -121,10 +121,10 @@ def test_workers_add_up(broker: Broker) -> None:
     assert tally(broker, 1, owner="w2", one=runs(3, failed=2)) == 1
     assert tally(broker, 2, one=runs(10**12)) == 1
 
-    found = broker.run(ops.read_tally(broker.queue, 500_000))
+    found = broker.run(samples.read_tally(broker.queue, 500_000))
 
     assert found == {"one": runs(5 + 10**12, failed=2), "two": runs(1, failed=1)}
-    assert broker.run(ops.read_tally(broker.queue, 500_001)) == {}
+    assert broker.run(samples.read_tally(broker.queue, 500_001)) == {}
     assert 0 < broker.raw.ttl(broker.queue.tally(500_000)) <= HOURS_KEPT * HOUR_S
 
 
@@ -133,7 +133,7 @@ def test_a_repeat_adds_nothing(broker: Broker) -> None:
     codes = [tally(broker, call, one=runs(2)) for call in (1, 1, 2, 2)]
 
     assert codes == [1, 0, 1, 0]
-    assert broker.run(ops.read_tally(broker.queue, 500_000)) == {"one": runs(4)}
+    assert broker.run(samples.read_tally(broker.queue, 500_000)) == {"one": runs(4)}
 
 
 def test_types_beyond_the_most_are_counted_together(broker: Broker) -> None:
@@ -141,7 +141,7 @@ def test_types_beyond_the_most_are_counted_together(broker: Broker) -> None:
     tally(broker, 2, t0=runs(1), last=runs(1), more=runs(1), most=runs(2, failed=1))
     tally(broker, 3, again=runs(1), last=runs(1))
 
-    found = broker.run(ops.read_tally(broker.queue, 500_000))
+    found = broker.run(samples.read_tally(broker.queue, 500_000))
 
     assert len(found) == TYPES_MOST + 1
     assert (found["t0"], found["last"], found[OTHER_TYPES]) == (runs(2), runs(2), runs(4, failed=1))
@@ -160,7 +160,7 @@ def test_numbers_of_a_later_release_are_kept(broker: Broker) -> None:
 def test_what_is_no_tally_is_left_out(broker: Broker, stands: str) -> None:
     broker.raw.hset(broker.queue.tally(500_000), "one", stands)
 
-    assert broker.run(ops.read_tally(broker.queue, 500_000)) == {}
+    assert broker.run(samples.read_tally(broker.queue, 500_000)) == {}
 
 
 def test_a_tally_of_another_type_is_left_alone(broker: Broker) -> None:
@@ -174,11 +174,11 @@ def test_a_tally_of_another_type_is_left_alone(broker: Broker) -> None:
 
 
 def totals(broker: Broker) -> dict[str, TypeTally]:
-    return broker.run(ops.read_totals(broker.queue))
+    return broker.run(samples.read_totals(broker.queue))
 
 
 def at_hour(broker: Broker, hour: int, call: int, **types: TypeTally) -> None:
-    assert broker.run(ops.tally(broker.queue, hour, types, owner="w1", call=call)) == 1
+    assert broker.run(samples.tally(broker.queue, hour, types, owner="w1", call=call)) == 1
 
 
 def test_totals_go_on_from_hour_to_hour(broker: Broker) -> None:
@@ -186,7 +186,7 @@ def test_totals_go_on_from_hour_to_hour(broker: Broker) -> None:
     at_hour(broker, 500_000, 1, one=runs(2))
     at_hour(broker, 500_001, 2, one=runs(3, failed=1), two=runs(10**12))
     at_hour(broker, 500_001, 3, two=runs(1))
-    broker.run(ops.tally(broker.queue, 500_001, {"two": runs(1)}, owner="w1", call=3))  # a repeat
+    broker.run(samples.tally(broker.queue, 500_001, {"two": runs(1)}, owner="w1", call=3))  # a repeat
 
     assert totals(broker) == {"one": runs(5, failed=1), "two": runs(10**12 + 1)}
     assert TOTALS_KEPT_S - 60 < broker.raw.ttl(broker.queue.totals) <= TOTALS_KEPT_S
@@ -220,4 +220,4 @@ def test_totals_of_another_type_are_told_of(broker: Broker) -> None:
     broker.raw.set(broker.queue.totals, "x")
 
     assert tally(broker, 1, one=runs(1)) == -1
-    assert broker.run(ops.read_tally(broker.queue, 500_000)) == {}
+    assert broker.run(samples.read_tally(broker.queue, 500_000)) == {}

@@ -4,8 +4,9 @@ import itertools
 
 import pytest
 
-from taskq_core.broker import operations as ops
-from taskq_core.broker.operations import Mark, NewTask, Ran, ReceiptLane, Tick, TickCode
+from taskq_core.broker.operations import schedules
+from taskq_core.broker.operations.new_tasks import NewTask, ReceiptLane
+from taskq_core.broker.operations.schedules import Mark, Ran, Tick, TickCode
 from taskq_core.errors import BrokerFullError
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
 from tests.rows import rows
@@ -15,7 +16,7 @@ _callers = itertools.count()
 
 
 def adopt(broker: Broker, *entries: str, at_s: int = 0) -> list[Mark]:
-    answer = broker.run(ops.adopt(broker.queue, entries, now_ns=NOW_NS + at_s * SECOND))
+    answer = broker.run(schedules.adopt(broker.queue, entries, now_ns=NOW_NS + at_s * SECOND))
     assert answer.now_ns == NOW_NS + at_s * SECOND
     return answer.marks
 
@@ -23,7 +24,7 @@ def adopt(broker: Broker, *entries: str, at_s: int = 0) -> list[Mark]:
 def tick(broker: Broker, *ticks: Tick, at_s: int = 0) -> str:
     """Send firings as a caller that never called before."""
     lane = ReceiptLane(f"scheduler{next(_callers)}")
-    answer = broker.run(ops.tick(broker.queue, ticks, lane, now_ns=NOW_NS + at_s * SECOND))
+    answer = broker.run(schedules.tick(broker.queue, ticks, lane, now_ns=NOW_NS + at_s * SECOND))
     assert answer.now_ns == NOW_NS + at_s * SECOND
     return answer.codes
 
@@ -45,9 +46,9 @@ class TestAdopt:
 
         adopt(broker, "a")
 
-        assert ops.MARK_KEPT_S - 600 < broker.raw.ttl(broker.queue.tick("a")) <= ops.MARK_KEPT_S
+        assert schedules.MARK_KEPT_S - 600 < broker.raw.ttl(broker.queue.tick("a")) <= schedules.MARK_KEPT_S
 
-    @rows("mark", ["", "nonsense", ":", "12", "12:x", f"0{NOW_S}:", f"{NOW_S + ops.MARK_AHEAD_S + 1}:"])
+    @rows("mark", ["", "nonsense", ":", "12", "12:x", f"0{NOW_S}:", f"{NOW_S + schedules.MARK_AHEAD_S + 1}:"])
     def test_a_mark_that_is_wrong_begins_now(self, broker: Broker, mark: str) -> None:
         broker.raw.set(broker.queue.tick("a"), mark)
 
@@ -77,11 +78,13 @@ def counted(entry: str, before_s: int, at_s: int, task_id: str = "") -> Tick:
 
 class TestRuns:
     def take(self, broker: Broker, *names: str) -> list[tuple[str, int, int]]:
-        answer = broker.run(ops.take_runs(broker.queue, names))
+        answer = broker.run(schedules.take_runs(broker.queue, names))
         return [(each.run_key, each.count, each.last_s - NOW_S) for each in answer]
 
     def tell(self, broker: Broker, *runs: tuple[str, int, int]) -> int:
-        return broker.run(ops.told_runs(broker.queue, [Ran(name, count, NOW_S + at_s) for name, count, at_s in runs]))
+        return broker.run(
+            schedules.told_runs(broker.queue, [Ran(name, count, NOW_S + at_s) for name, count, at_s in runs])
+        )
 
     def test_what_is_stored_is_counted_in_the_same_step(self, broker: Broker) -> None:
         """What is not stored is not: left out, superseded, ahead of its time, or an id that is taken."""
@@ -100,7 +103,7 @@ class TestRuns:
 
         assert codes == "110se-"
         assert self.take(broker, "c", "a", "b") == [("a", 2, 2)]
-        assert ops.MARK_KEPT_S - 600 < broker.raw.ttl(broker.queue.runs) <= ops.MARK_KEPT_S
+        assert schedules.MARK_KEPT_S - 600 < broker.raw.ttl(broker.queue.runs) <= schedules.MARK_KEPT_S
 
     def test_entries_that_are_not_counted_leave_nothing(self, broker: Broker) -> None:
         adopt(broker, "a")
@@ -207,7 +210,7 @@ class TestTick:
     def test_a_repeat_of_the_call_changes_nothing(self, broker: Broker) -> None:
         adopt(broker, "a", "b")
         broker.enqueue("b1")
-        operation = ops.tick(
+        operation = schedules.tick(
             broker.queue, [firing("a", 0, 1), firing("b", 0, 1)], ReceiptLane("s"), now_ns=NOW_NS + SECOND
         )
         first = broker.run(operation).codes
@@ -283,10 +286,10 @@ class TestTick:
     def test_a_hundred_in_one_call(self, broker: Broker) -> None:
         adopt(broker, "a")
 
-        codes = tick(broker, *(firing("a", second, second + 1) for second in range(ops.TICK_MAX)), at_s=200)
+        codes = tick(broker, *(firing("a", second, second + 1) for second in range(schedules.TICK_MAX)), at_s=200)
 
-        assert codes == "1" * ops.TICK_MAX
-        assert broker.pending() == [f"a{second}" for second in range(1, ops.TICK_MAX + 1)]
+        assert codes == "1" * schedules.TICK_MAX
+        assert broker.pending() == [f"a{second}" for second in range(1, schedules.TICK_MAX + 1)]
 
     def test_a_full_redis_refuses_it_whole(self, one_server: Broker) -> None:
         """Nothing is enqueued and the mark stays, so that the firing comes later."""
@@ -308,11 +311,11 @@ class TestLead:
         key = broker.keys.scheduler_leader("digest")
 
         def lead(owner: str) -> bool:
-            return broker.run(ops.lead_entries(key, owner=owner, leader_ms=60_000))
+            return broker.run(schedules.lead_entries(key, owner=owner, leader_ms=60_000))
 
         assert [lead("s1"), lead("s2"), lead("s1")] == [True, False, True]
-        assert broker.run(ops.resign_entries(key, owner="s2")) is False
-        assert broker.run(ops.resign_entries(key, owner="s1")) is True
+        assert broker.run(schedules.resign_entries(key, owner="s2")) is False
+        assert broker.run(schedules.resign_entries(key, owner="s1")) is True
         assert [lead("s2"), lead("s1")] == [True, False]
         assert 50_000 < broker.raw.pttl(key) <= 60_000
 
@@ -320,9 +323,9 @@ class TestLead:
         assert one_server.store.server is not None
         one_server.store.server.command("CONFIG", "SET", "maxmemory", "1")
         try:
-            assert one_server.run(ops.lead_entries("{l}", owner="s1", leader_ms=1000)) is True
-            one_server.run(ops.announce("{s}", [b"entry"], ttl_s=9))
-            assert one_server.run(ops.record_firing("{h}", b"event", at_s=NOW_S)) is True
+            assert one_server.run(schedules.lead_entries("{l}", owner="s1", leader_ms=1000)) is True
+            one_server.run(schedules.announce("{s}", [b"entry"], ttl_s=9))
+            assert one_server.run(schedules.record_firing("{h}", b"event", at_s=NOW_S)) is True
         finally:
             one_server.store.server.command("CONFIG", "SET", "maxmemory", "0")
 
@@ -332,22 +335,22 @@ class TestHistory:
         key = broker.keys.scheduler_history("a")
         broker.raw.zadd(key, {f"old{number}": number for number in range(1500)})
 
-        broker.run(ops.record_firing(key, b"new", at_s=NOW_S))
+        broker.run(schedules.record_firing(key, b"new", at_s=NOW_S))
 
         kept = broker.raw.zrange(key, 0, -1)
-        assert (len(kept), kept[0], kept[-1]) == (ops.HISTORY_MAX, b"old501", b"new")
+        assert (len(kept), kept[0], kept[-1]) == (schedules.HISTORY_MAX, b"old501", b"new")
         assert broker.raw.ttl(key) == -1
 
     def test_it_is_kept_as_long_as_asked(self, broker: Broker) -> None:
         key = broker.keys.scheduler_history("a")
 
-        assert broker.run(ops.record_firing(key, b"new", at_s=NOW_S, kept_s=100)) is True
-        assert broker.run(ops.record_firing(key, b"new", at_s=NOW_S, kept_s=100)) is False
+        assert broker.run(schedules.record_firing(key, b"new", at_s=NOW_S, kept_s=100)) is True
+        assert broker.run(schedules.record_firing(key, b"new", at_s=NOW_S, kept_s=100)) is False
         assert 90 < broker.raw.ttl(key) <= 100
 
-        broker.run(ops.keep_history(key, kept_s=500))
+        broker.run(schedules.keep_history(key, kept_s=500))
         assert 490 < broker.raw.ttl(key) <= 500
-        broker.run(ops.delete_history(key))
+        broker.run(schedules.delete_history(key))
         assert not broker.raw.exists(key)
 
 

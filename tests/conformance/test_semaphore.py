@@ -2,7 +2,7 @@
 
 import pytest
 
-from taskq_core.broker import operations as ops
+from taskq_core.broker.operations import semaphores
 from taskq_core.errors import BrokerReplyError
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
 from tests.rows import rows
@@ -12,7 +12,7 @@ KEY = "asynq:sema:api"
 
 def acquire(broker: Broker, holder: str, *, limit: int = 2, at_s: int = 0, until_s: int = NOW_S + 60) -> bool:
     return broker.run(
-        ops.acquire(KEY, limit=limit, holder=holder, until_s=until_s, now_ns=NOW_NS + at_s * 1_000_000_000)
+        semaphores.acquire(KEY, limit=limit, holder=holder, until_s=until_s, now_ns=NOW_NS + at_s * 1_000_000_000)
     )
 
 
@@ -33,8 +33,8 @@ def test_a_place_that_is_given_back(broker: Broker) -> None:
     acquire(broker, "a")
     acquire(broker, "b")
 
-    assert broker.run(ops.release(KEY, holder="a")) is True
-    assert broker.run(ops.release(KEY, holder="a")) is False
+    assert broker.run(semaphores.release(KEY, holder="a")) is True
+    assert broker.run(semaphores.release(KEY, holder="a")) is False
     assert acquire(broker, "c")
     assert holders(broker) == {"b": NOW_S + 60, "c": NOW_S + 60}
 
@@ -76,7 +76,7 @@ def test_a_lapsed_holder_has_no_right_to_its_place(broker: Broker) -> None:
 
 
 def test_a_time_from_now_is_rounded_up(broker: Broker) -> None:
-    assert broker.run(ops.acquire(KEY, limit=1, holder="a", for_ms=1500, now_ns=NOW_NS))
+    assert broker.run(semaphores.acquire(KEY, limit=1, holder="a", for_ms=1500, now_ns=NOW_NS))
 
     assert holders(broker) == {"a": NOW_S + 2}
 

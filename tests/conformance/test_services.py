@@ -2,8 +2,10 @@
 
 import pytest
 
-from taskq_core.broker import operations as ops
-from taskq_core.broker.operations import Outcome, Recovery, Verdict
+from taskq_core.broker.operations import new_tasks, presence, runs, services, views
+from taskq_core.broker.operations import operation as operation_ops
+from taskq_core.broker.operations.runs import Outcome
+from taskq_core.broker.operations.services import Recovery, Verdict
 from taskq_core.wire import TaskState
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
 from tests.rows import rows
@@ -13,8 +15,10 @@ SECOND = 1_000_000_000
 
 def forward(
     broker: Broker, owner: str = "w1", *, limit: int = 100, leader_ms: int = 60_000, at_s: int = 0
-) -> ops.Forwarded:
-    operation = ops.forward(broker.queue, owner=owner, leader_ms=leader_ms, limit=limit, now_ns=NOW_NS + at_s * SECOND)
+) -> services.Forwarded:
+    operation = services.forward(
+        broker.queue, owner=owner, leader_ms=leader_ms, limit=limit, now_ns=NOW_NS + at_s * SECOND
+    )
     return broker.run(operation)
 
 
@@ -26,7 +30,7 @@ class TestForward:
 
         answer = forward(broker, at_s=3)
 
-        assert answer == ops.Forwarded(NOW_NS + 3 * SECOND, True, 3, 0)
+        assert answer == services.Forwarded(NOW_NS + 3 * SECOND, True, 3, 0)
         assert broker.pending() == ["first", "a", "b", "c"]
         assert broker.fields("a") == {
             "msg": b"a",
@@ -77,10 +81,10 @@ class TestForward:
         assert forward(broker, "w1").leads
 
         before = broker.dump()
-        assert forward(broker, "w2", at_s=2) == ops.Forwarded(NOW_NS + 2 * SECOND, False, 0, 0)
+        assert forward(broker, "w2", at_s=2) == services.Forwarded(NOW_NS + 2 * SECOND, False, 0, 0)
         assert broker.dump() == before
-        assert broker.run(ops.resign(broker.queue, "forwarder", owner="w2")) is False
-        assert broker.run(ops.resign(broker.queue, "forwarder", owner="w1")) is True
+        assert broker.run(services.resign(broker.queue, "forwarder", owner="w2")) is False
+        assert broker.run(services.resign(broker.queue, "forwarder", owner="w1")) is True
 
         assert forward(broker, "w2", at_s=2).moved == 1
 
@@ -130,26 +134,26 @@ class TestForward:
 class TestLead:
     def test_one_leads_until_it_resigns(self, broker: Broker) -> None:
         def lead(owner: str) -> bool:
-            return broker.run(ops.lead(broker.queue, "recoverer", owner=owner, leader_ms=60_000))
+            return broker.run(services.lead(broker.queue, "recoverer", owner=owner, leader_ms=60_000))
 
         assert [lead("w1"), lead("w2"), lead("w1")] == [True, False, True]
-        broker.run(ops.resign(broker.queue, "recoverer", owner="w1"))
+        broker.run(services.resign(broker.queue, "recoverer", owner="w1"))
         assert [lead("w2"), lead("w1")] == [True, False]
 
     def test_services_have_leaders_of_their_own(self, broker: Broker) -> None:
-        assert broker.run(ops.lead(broker.queue, "recoverer", owner="w1", leader_ms=60_000))
-        assert broker.run(ops.lead(broker.queue, "janitor", owner="w2", leader_ms=60_000))
+        assert broker.run(services.lead(broker.queue, "recoverer", owner="w1", leader_ms=60_000))
+        assert broker.run(services.lead(broker.queue, "janitor", owner="w2", leader_ms=60_000))
 
 
 class TestRecover:
     LATER = NOW_NS + 60 * SECOND
     """The lease ended 30 s ago: just beyond the grace."""
 
-    def expired(self, broker: Broker, *, now_ns: int = LATER, limit: int = 100) -> list[ops.ExpiredTask]:
-        return broker.run(ops.list_expired(broker.queue, grace_s=30, limit=limit, now_ns=now_ns)).tasks
+    def expired(self, broker: Broker, *, now_ns: int = LATER, limit: int = 100) -> list[services.ExpiredTask]:
+        return broker.run(services.list_expired(broker.queue, grace_s=30, limit=limit, now_ns=now_ns)).tasks
 
     def recover(self, broker: Broker, *recoveries: Recovery, now_ns: int = LATER) -> str:
-        return broker.run(ops.recover(broker.queue, recoveries, grace_s=30, now_ns=now_ns))
+        return broker.run(services.recover(broker.queue, recoveries, grace_s=30, now_ns=now_ns))
 
     def test_a_lease_is_expired_when_the_grace_is_over(self, broker: Broker) -> None:
         broker.enqueue("a")
@@ -157,7 +161,7 @@ class TestRecover:
 
         assert self.expired(broker, now_ns=self.LATER - SECOND) == []
         started_s = NOW_NS // 1_000_000 / 1000
-        listed = ops.ExpiredTask("a", str(NOW_S + 30), b"a", owner="w1", started_s=started_s, has_start_mark=False)
+        listed = services.ExpiredTask("a", str(NOW_S + 30), b"a", owner="w1", started_s=started_s, has_start_mark=False)
         assert self.expired(broker) == [listed]
 
     def test_the_start_of_a_run_is_marked_while_its_lease_lasts(self, broker: Broker) -> None:
@@ -166,8 +170,8 @@ class TestRecover:
         broker.dequeue()
         late_ns = NOW_NS + 30 * SECOND
 
-        marked = broker.run(ops.mark_starts(broker.queue, [("a", 1), ("b", 2)], owner="w1", now_ns=NOW_NS))
-        late = broker.run(ops.mark_starts(broker.queue, [("b", 1)], owner="w1", now_ns=late_ns))
+        marked = broker.run(runs.mark_starts(broker.queue, [("a", 1), ("b", 2)], owner="w1", now_ns=NOW_NS))
+        late = broker.run(runs.mark_starts(broker.queue, [("b", 1)], owner="w1", now_ns=late_ns))
 
         assert (marked, late) == ([True, False], [False])
         assert {each.task_id: each.has_start_mark for each in self.expired(broker)} == {"a": True, "b": False}
@@ -206,7 +210,7 @@ class TestRecover:
         broker.enqueue(*names)
         broker.dequeue()
         listed = self.expired(broker)
-        broker.run(ops.extend_leases(broker.queue, [("extended", 1)], owner="w1", lease_s=30, now_ns=self.LATER))
+        broker.run(runs.extend_leases(broker.queue, [("extended", 1)], owner="w1", lease_s=30, now_ns=self.LATER))
         broker.settle(Outcome.DONE, "settled")
         broker.settle(Outcome.REQUEUE, "taken")
         broker.dequeue("w2", now_ns=self.LATER)
@@ -293,7 +297,7 @@ class TestQuarantine:
         broker.dequeue()
         broker.raw.hset(broker.queue.task("a"), "msg", b"\xff\x00\n")
 
-        assert broker.run(ops.quarantine(broker.queue, "a", owner="w1", run=1, now_ns=NOW_NS)) is True
+        assert broker.run(runs.quarantine(broker.queue, "a", owner="w1", run=1, now_ns=NOW_NS)) is True
 
         assert broker.raw.hgetall(broker.queue.quarantined("a")) == {b"msg": b"\xff\x00\n", b"state": b"active"}
         assert broker.raw.zscore(broker.queue.quarantine, "a") == NOW_S
@@ -303,10 +307,10 @@ class TestQuarantine:
     def test_a_repeat_changes_nothing(self, broker: Broker) -> None:
         broker.enqueue("a")
         broker.dequeue()
-        broker.run(ops.quarantine(broker.queue, "a", owner="w1", run=1, now_ns=NOW_NS))
+        broker.run(runs.quarantine(broker.queue, "a", owner="w1", run=1, now_ns=NOW_NS))
         before = broker.dump()
 
-        assert broker.run(ops.quarantine(broker.queue, "a", owner="w1", run=1, now_ns=NOW_NS)) is False
+        assert broker.run(runs.quarantine(broker.queue, "a", owner="w1", run=1, now_ns=NOW_NS)) is False
 
         assert broker.dump() == before
 
@@ -321,7 +325,7 @@ class TestClean:
         broker.settle(Outcome.COMPLETE, "kept", seconds=9)
 
         later = NOW_NS + 4 * SECOND
-        deleted = [broker.run(ops.clean(broker.queue, limit=2, now_ns=later))[0] for _ in range(4)]
+        deleted = [broker.run(services.clean(broker.queue, limit=2, now_ns=later))[0] for _ in range(4)]
 
         assert deleted == [2, 2, 1, 0]
         assert broker.raw.zrange(broker.queue.completed, 0, -1) == [b"kept"]
@@ -333,9 +337,9 @@ class TestClean:
         broker.enqueue("young")
         broker.dequeue()
         broker.settle(Outcome.ARCHIVE, "old", "young")
-        broker.raw.zadd(broker.queue.archived, {"old": NOW_S - ops.ARCHIVE.kept_s})
+        broker.raw.zadd(broker.queue.archived, {"old": NOW_S - operation_ops.ARCHIVE.kept_s})
 
-        assert broker.run(ops.clean(broker.queue, now_ns=NOW_NS)) == (0, 1)
+        assert broker.run(services.clean(broker.queue, now_ns=NOW_NS)) == (0, 1)
 
         assert broker.raw.zrange(broker.queue.archived, 0, -1) == [b"young"]
         assert not broker.raw.exists(lock)
@@ -346,7 +350,7 @@ class TestClean:
         broker.raw.set(broker.queue.task("damaged"), "not a hash")
         broker.raw.hset(broker.queue.task("strange-lock"), mapping={"msg": "m", "unique_key": broker.queue.archived})
 
-        assert broker.run(ops.clean(broker.queue, now_ns=NOW_NS)) == (0, 3)
+        assert broker.run(services.clean(broker.queue, now_ns=NOW_NS)) == (0, 3)
 
 
 class TestPresence:
@@ -354,12 +358,12 @@ class TestPresence:
         server, workers = broker.keys.server("h", 1, "s"), broker.keys.workers_of("h", 1, "s")
         many = {f"id-{number}": b"\x00info" for number in range(450)}
 
-        broker.run(ops.beat(server, workers, ttl_s=10, server_info=b"\x00one", workers=many))
+        broker.run(services.beat(server, workers, ttl_s=10, server_info=b"\x00one", workers=many))
         assert broker.raw.hlen(workers) == 450
         assert 0 < broker.raw.ttl(workers) <= 10
-        broker.run(ops.beat(server, workers, ttl_s=10, server_info=b"two", workers={"x": b"i"}))
+        broker.run(services.beat(server, workers, ttl_s=10, server_info=b"two", workers={"x": b"i"}))
         assert broker.raw.hgetall(workers) == {b"x": b"i"}
-        broker.run(ops.beat(server, workers, ttl_s=10, server_info=b"three", workers={}))
+        broker.run(services.beat(server, workers, ttl_s=10, server_info=b"three", workers={}))
 
         assert not broker.raw.exists(workers)
         assert broker.raw.get(server) == b"three"
@@ -371,33 +375,33 @@ class TestPresence:
         broker.raw.zadd(index, {f"gone{number}": NOW_S - 4000 for number in range(150)} | {"late": NOW_S - 100})
         before = broker.dump()
 
-        assert broker.run(ops.list_alive(index, skip=0, count=9, now_ns=NOW_S * SECOND)) == []
+        assert broker.run(presence.list_alive(index, skip=0, count=9, now_ns=NOW_S * SECOND)) == []
         assert broker.dump() == before
-        broker.run(ops.index_presence(index, "here", expiry_s=NOW_S + 10))
+        broker.run(services.index_presence(index, "here", expiry_s=NOW_S + 10))
 
         assert sorted(broker.raw.zrange(index, 0, -1)) == [b"here", b"late"]
-        assert broker.run(ops.list_alive(index, skip=0, count=9, now_ns=NOW_S * SECOND)) == ["here"]
+        assert broker.run(presence.list_alive(index, skip=0, count=9, now_ns=NOW_S * SECOND)) == ["here"]
 
     def test_presence_is_cleared(self, broker: Broker) -> None:
         server, workers = broker.keys.server("h", 1, "s"), broker.keys.workers_of("h", 1, "s")
-        broker.run(ops.index_presence(broker.keys.servers, server, expiry_s=NOW_S))
-        broker.run(ops.beat(server, workers, ttl_s=10, server_info=b"i", workers={"x": b"i"}))
+        broker.run(services.index_presence(broker.keys.servers, server, expiry_s=NOW_S))
+        broker.run(services.beat(server, workers, ttl_s=10, server_info=b"i", workers={"x": b"i"}))
 
-        broker.run(ops.unindex_presence(broker.keys.servers, server))
-        broker.run(ops.clear_presence(server, workers))
+        broker.run(services.unindex_presence(broker.keys.servers, server))
+        broker.run(services.clear_presence(server, workers))
 
         assert broker.dump() == {}
 
 
 def test_queues_are_listed_by_name(broker: Broker) -> None:
-    assert broker.run(ops.list_queues(broker.keys.queues)) == []
-    broker.run(ops.register_queue(broker.keys.queues, ["low", "default", "очередь"]))
+    assert broker.run(views.list_queues(broker.keys.queues)) == []
+    broker.run(new_tasks.register_queue(broker.keys.queues, ["low", "default", "очередь"]))
 
-    assert broker.run(ops.list_queues(broker.keys.queues)) == ["default", "low", "очередь"]
+    assert broker.run(views.list_queues(broker.keys.queues)) == ["default", "low", "очередь"]
 
 
 def test_it_answers(broker: Broker) -> None:
-    assert broker.run(ops.ping()) is True
+    assert broker.run(views.ping()) is True
 
 
 class TestDamage:
@@ -406,11 +410,11 @@ class TestDamage:
     def test_counting_survives_a_strange_next_task(self, broker: Broker) -> None:
         broker.enqueue("a")
         broker.raw.hset(broker.queue.task("a"), "pending_since", "yesterday")
-        assert broker.run(ops.count_tasks(broker.queue)).latency_s is None
+        assert broker.run(views.count_tasks(broker.queue)).latency_s is None
         broker.raw.delete(broker.queue.task("a"))
         broker.raw.set(broker.queue.task("a"), "not a hash")
 
-        counts = broker.run(ops.count_tasks(broker.queue))
+        counts = broker.run(views.count_tasks(broker.queue))
 
         assert (counts.sizes[TaskState.PENDING], counts.latency_s) == (1, None)
 
@@ -419,6 +423,6 @@ class TestDamage:
         broker.raw.delete(broker.queue.task("a"), broker.queue.task("b"))
         broker.raw.set(broker.queue.task("b"), "not a hash")
 
-        page = broker.run(ops.list_tasks(broker.queue, TaskState.PENDING, skip=0, count=9))
+        page = broker.run(views.list_tasks(broker.queue, TaskState.PENDING, skip=0, count=9))
 
         assert [(task.task_id, task.message) for task in page.tasks] == [("a", b""), ("b", b""), ("c", b"c")]

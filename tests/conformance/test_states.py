@@ -18,8 +18,11 @@ from typing import Any
 import pytest
 
 from taskq_core.app import TaskQ
-from taskq_core.broker import operations as ops
-from taskq_core.broker.operations import CombineCode, EnqueueCode, GroupCheck, NewTask, Outcome, Settlement, Verdict
+from taskq_core.broker.operations import aggregation, new_tasks, runs, schedules, services, views
+from taskq_core.broker.operations.aggregation import CombineCode, GroupCheck
+from taskq_core.broker.operations.new_tasks import EnqueueCode, NewTask
+from taskq_core.broker.operations.runs import Outcome, Settlement
+from taskq_core.broker.operations.services import Verdict
 from taskq_core.client.bulk import BulkResult
 from taskq_core.errors import ConfigurationError, DuplicateTaskError, TaskIdConflictError, WireFormatError
 from taskq_core.wire import (
@@ -225,7 +228,7 @@ class Replay:
         self.scenario = scenario
         self.now_ns: int = scenario["now_ns"]
         self.parameters: dict[str, Any] = scenario["given"]["parameters"]
-        self.lane = ops.ReceiptLane("replay")
+        self.lane = new_tasks.ReceiptLane("replay")
 
     def queue(self, name: str | None = None) -> Any:
         return self.broker.keys.queue(name or self.parameters["queue"])
@@ -245,8 +248,8 @@ class Replay:
         message = message_of(self.parameters)
         queue = self.queue(message.queue)
         task = NewTask(message.id, encode_message(message), unique_key=message.unique_key, **options)
-        self.run(ops.register_queue(self.broker.keys.queues, (message.queue,)))
-        code = self.run(ops.enqueue(queue, (task,), self.lane, now_ns=self.now_ns))
+        self.run(new_tasks.register_queue(self.broker.keys.queues, (message.queue,)))
+        code = self.run(new_tasks.enqueue(queue, (task,), self.lane, now_ns=self.now_ns))
         known = {1: "1", 0: "0", -1: "d"}
         assert code == known.get(self.scenario["returns"]["code"], code)
 
@@ -263,8 +266,8 @@ class Replay:
             )
         stored = 0
         for name, tasks in by_queue.items():
-            self.run(ops.register_queue(self.broker.keys.queues, (name,)))
-            codes = self.run(ops.enqueue(self.queue(name), tasks, self.lane, now_ns=self.now_ns))
+            self.run(new_tasks.register_queue(self.broker.keys.queues, (name,)))
+            codes = self.run(new_tasks.enqueue(self.queue(name), tasks, self.lane, now_ns=self.now_ns))
             stored += codes.count(EnqueueCode.STORED)
         assert stored == self.scenario["returns"]["value"]
 
@@ -299,16 +302,16 @@ class Replay:
     def _gather(self) -> str:
         group, given = self.parameters.get("group", "g"), self.parameters
         check = GroupCheck(group, self.set_id, 120, given["grace_s"], given["max_delay_s"], given["max_size"])
-        return self.run(ops.gather(self.queue(), [check], limit=1, now_ns=self.now_ns))
+        return self.run(aggregation.gather(self.queue(), [check], limit=1, now_ns=self.now_ns))
 
     def aggregation_check(self) -> None:
         assert self._gather() == str(self.scenario["returns"]["code"])
 
     def _combine(self, task: NewTask | None) -> None:
         group = self.parameters.get("group", "g")
-        members = self.run(ops.read_members(self.queue(), group, self.set_id, skip=0))
+        members = self.run(aggregation.read_members(self.queue(), group, self.set_id, skip=0))
         assert members
-        code = self.run(ops.combine(self.queue(), group, self.set_id, len(members), task, now_ns=self.now_ns))
+        code = self.run(aggregation.combine(self.queue(), group, self.set_id, len(members), task, now_ns=self.now_ns))
         assert code is CombineCode.STORED
 
     def aggregation_delete(self) -> None:
@@ -316,7 +319,7 @@ class Replay:
 
     def aggregate(self) -> None:
         assert self._gather() == "1"
-        members = self.run(ops.read_members(self.queue(), "g", self.set_id, skip=0)) or []
+        members = self.run(aggregation.read_members(self.queue(), "g", self.set_id, skip=0)) or []
         payload = b",".join(decode_message(message).payload for _, message in members)
         new = self.parameters["new_task"]
         message = build_message(
@@ -325,7 +328,7 @@ class Replay:
         self._combine(NewTask(new["id"], encode_message(message)))
 
     def aggregation_reclaim(self) -> None:
-        self.run(ops.reclaim(self.queue(), "aggregator", owner=OWNER, leader_ms=1000, now_ns=self.now_ns))
+        self.run(aggregation.reclaim(self.queue(), "aggregator", owner=OWNER, leader_ms=1000, now_ns=self.now_ns))
 
     # The worker.
 
@@ -333,7 +336,7 @@ class Replay:
         wanted = self.scenario["returns"]["value"]
         for call, name in enumerate(self.parameters["queues"], start=1):
             taken = self.run(
-                ops.dequeue(self.queue(name), owner=OWNER, call=call, limit=1, lease_s=30, now_ns=self.now_ns)
+                runs.dequeue(self.queue(name), owner=OWNER, call=call, limit=1, lease_s=30, now_ns=self.now_ns)
             )
             if taken.tasks:
                 break
@@ -346,7 +349,7 @@ class Replay:
     def _settle(self, outcome: Outcome, message: bytes = b"", **options: Any) -> None:
         given = message_of(self.parameters)
         end = Settlement(given.id, outcome, 1, message, **options)
-        code = self.run(ops.settle(self.queue(given.queue), (end,), owner=OWNER, now_ns=self.now_ns))
+        code = self.run(runs.settle(self.queue(given.queue), (end,), owner=OWNER, now_ns=self.now_ns))
         if self.scenario["name"] not in DIFFERENCES:
             assert code == ("1" if self.scenario["returns"]["error"] is None else "0"), "settled or not, as Go"
 
@@ -379,7 +382,7 @@ class Replay:
 
     def extend_lease(self) -> None:
         self.run(
-            ops.extend_leases(
+            runs.extend_leases(
                 self.queue(),
                 [(each, 1) for each in self.parameters["ids"]],
                 owner=OWNER,
@@ -390,7 +393,7 @@ class Replay:
 
     def write_result(self) -> None:
         self.run(
-            ops.write_result(
+            runs.write_result(
                 self.queue(), self.parameters["id"], bytes.fromhex(self.parameters["data"]), owner=OWNER, run=1
             )
         )
@@ -399,12 +402,12 @@ class Replay:
 
     def forward(self) -> None:
         for name in self.parameters["queues"]:
-            while self.run(ops.forward(self.queue(name), owner=OWNER, leader_ms=1000, now_ns=self.now_ns)).moved:
+            while self.run(services.forward(self.queue(name), owner=OWNER, leader_ms=1000, now_ns=self.now_ns)).moved:
                 pass
 
-    def _expired(self, name: str) -> list[ops.ExpiredTask]:
+    def _expired(self, name: str) -> list[services.ExpiredTask]:
         grace_s = (self.now_ns - self.parameters.get("cutoff_ns", self.now_ns - 30 * 10**9)) // 10**9
-        return self.run(ops.list_expired(self.queue(name), grace_s=grace_s, now_ns=self.now_ns)).tasks
+        return self.run(services.list_expired(self.queue(name), grace_s=grace_s, now_ns=self.now_ns)).tasks
 
     def list_lease_expired(self) -> None:
         listed = [task for name in self.parameters["queues"] for task in self._expired(name)]
@@ -415,19 +418,19 @@ class Replay:
     def recover(self) -> None:
         for name in self.parameters["queues"]:
             recoveries = [self._verdict(task) for task in self._expired(name)]
-            self.run(ops.recover(self.queue(name), recoveries, grace_s=30, now_ns=self.now_ns))
+            self.run(services.recover(self.queue(name), recoveries, grace_s=30, now_ns=self.now_ns))
 
-    def _verdict(self, task: ops.ExpiredTask) -> ops.Recovery:
+    def _verdict(self, task: services.ExpiredTask) -> services.Recovery:
         message = decode_message(task.message)
         error, now_s = self.parameters["error_msg"], self.now_ns // 10**9
         if message.retried >= message.retry:
-            return ops.Recovery(task, Verdict.ARCHIVE, archived_message(message, error=error, failed_at_s=now_s))
+            return services.Recovery(task, Verdict.ARCHIVE, archived_message(message, error=error, failed_at_s=now_s))
         changed = retried_message(message, error=error, failed_at_s=now_s, counts=True)
-        return ops.Recovery(task, Verdict.RETRY, changed, self.parameters["retry_delay_s"] * 1000 - 123)
+        return services.Recovery(task, Verdict.RETRY, changed, self.parameters["retry_delay_s"] * 1000 - 123)
 
     def delete_expired_completed(self) -> None:
         limit = self.parameters["batch_size"]
-        while self.run(ops.clean(self.queue(), limit=limit, now_ns=self.now_ns))[0]:
+        while self.run(services.clean(self.queue(), limit=limit, now_ns=self.now_ns))[0]:
             pass
 
     # Presence.
@@ -437,13 +440,13 @@ class Replay:
         names = (server["host"], server["pid"], server["server_id"])
         ttl_s = self.parameters["ttl_ns"] // 10**9
         for index, member in ((keys.servers, keys.server(*names)), (keys.workers, keys.workers_of(*names))):
-            self.run(ops.index_presence(index, member, expiry_s=self.now_ns // 10**9 + ttl_s))
+            self.run(services.index_presence(index, member, expiry_s=self.now_ns // 10**9 + ttl_s))
         workers = {
             each["task_id"]: asynq_pb2.WorkerInfo(**{**each, "task_payload": bytes.fromhex(each["task_payload"] or "")})
             for each in self.parameters["workers"] or ()
         }
         self.run(
-            ops.beat(
+            services.beat(
                 keys.server(*names),
                 keys.workers_of(*names),
                 ttl_s=ttl_s,
@@ -455,10 +458,10 @@ class Replay:
     def clear_server_state(self) -> None:
         names = [self.parameters[name] for name in ("host", "pid", "server_id")]
         keys = self.broker.keys
-        self.run(ops.unindex_presence(keys.servers, keys.server(*names)))
-        self.run(ops.unindex_presence(keys.workers, keys.workers_of(*names)))
+        self.run(services.unindex_presence(keys.servers, keys.server(*names)))
+        self.run(services.unindex_presence(keys.workers, keys.workers_of(*names)))
         for key in (keys.server(*names), keys.workers_of(*names)):
-            self.run(ops.clear_presence(key, key))
+            self.run(services.clear_presence(key, key))
 
     # The scheduler.
 
@@ -472,17 +475,17 @@ class Replay:
             asynq_pb2.SchedulerEntry(**{**each, "task_payload": bytes.fromhex(each["task_payload"] or "")})
             for each in self.parameters["entries"]
         ]
-        self.run(ops.index_presence(self.broker.keys.schedulers, key, expiry_s=self.now_ns // 10**9 + ttl_s))
-        self.run(ops.announce(key, [each.SerializeToString(deterministic=True) for each in entries], ttl_s=ttl_s))
+        self.run(services.index_presence(self.broker.keys.schedulers, key, expiry_s=self.now_ns // 10**9 + ttl_s))
+        self.run(schedules.announce(key, [each.SerializeToString(deterministic=True) for each in entries], ttl_s=ttl_s))
 
     def clear_scheduler_entries(self) -> None:
-        self.run(ops.unindex_presence(self.broker.keys.schedulers, self._scheduler()))
-        self.run(ops.withdraw_entries(self._scheduler()))
+        self.run(services.unindex_presence(self.broker.keys.schedulers, self._scheduler()))
+        self.run(schedules.withdraw_entries(self._scheduler()))
 
     def record_scheduler_event(self) -> None:
         event = self.parameters["event"]
         self.run(
-            ops.record_firing(
+            schedules.record_firing(
                 self.broker.keys.scheduler_history(self.parameters["entry_id"]),
                 asynq_pb2.SchedulerEnqueueEvent(**event).SerializeToString(deterministic=True),
                 at_s=event["enqueue_time"]["seconds"],
@@ -490,7 +493,7 @@ class Replay:
         )
 
     def clear_scheduler_history(self) -> None:
-        self.run(ops.delete_history(self.broker.keys.scheduler_history(self.parameters["entry_id"])))
+        self.run(schedules.delete_history(self.broker.keys.scheduler_history(self.parameters["entry_id"])))
 
 
 REPLAYED = [
@@ -647,7 +650,7 @@ def test_forwarding_many_takes_several_rounds(one_server: Broker, scenario: dict
 # --- looking ----------------------------------------------------------------------------------------------------------
 
 
-def described(task: ops.StoredTask, now_s: int) -> dict[str, Any]:
+def described(task: views.StoredTask, now_s: int) -> dict[str, Any]:
     """A task as Go's inspector describes it."""
     message = decode_message(task.message)
     next_s = {TaskState.PENDING: now_s, TaskState.SCHEDULED: task.score, TaskState.RETRY: task.score}
@@ -682,7 +685,7 @@ def test_counts_are_gos(broker: Broker, scenario: dict[str, Any]) -> None:
     load(broker, scenario["before"])
     queue = broker.keys.queue(scenario["given"]["parameters"]["queue"])
 
-    counts = broker.run(ops.count_tasks(queue, now_ns=scenario["now_ns"]))
+    counts = broker.run(views.count_tasks(queue, now_ns=scenario["now_ns"]))
 
     wanted = scenario["returns"]["value"] or dict.fromkeys(
         [*TaskState, "failed", "failed_total", "processed", "processed_total", "latency_ns", "size"], 0
@@ -704,7 +707,7 @@ def test_a_page_is_gos(broker: Broker, scenario: dict[str, Any]) -> None:
 
     group = "g" if state is TaskState.AGGREGATING else None
     skip = (parameters["page"] - 1) * size
-    page = broker.run(ops.list_tasks(broker.queue, state, skip=skip, count=size, group=group))
+    page = broker.run(views.list_tasks(broker.queue, state, skip=skip, count=size, group=group))
 
     wanted = scenario["returns"]["value"]
     assert page.size == 5
@@ -721,7 +724,7 @@ def test_a_list_tells_leases_that_ran_out(broker: Broker, scenario: dict[str, An
     parameters = scenario["given"]["parameters"]
     queue = broker.keys.queue(parameters["queue"])
 
-    page = broker.run(ops.list_tasks(queue, TaskState(parameters["state"]), skip=0, count=30))
+    page = broker.run(views.list_tasks(queue, TaskState(parameters["state"]), skip=0, count=30))
 
     wanted = {each["id"]: each["is_orphaned"] for each in scenario["returns"]["value"] or ()}
     assert {task.task_id: task.score is not None and task.score < 1_500_000_000 for task in page.tasks} == wanted
@@ -732,7 +735,7 @@ def test_a_task_is_what_go_reads(broker: Broker, scenario: dict[str, Any]) -> No
     load(broker, by_name("queue_info")["before"])
     parameters = scenario["given"]["parameters"]
 
-    task = broker.run(ops.look(broker.keys.queue(parameters["queue"]), parameters["id"]))
+    task = broker.run(views.look(broker.keys.queue(parameters["queue"]), parameters["id"]))
 
     wanted = scenario["returns"]["value"]
     assert (None if task is None else described(task, scenario["now_s"])) == (wanted and go_describes(wanted))
@@ -744,7 +747,7 @@ def test_a_set_is_read_as_go_reads_it(broker: Broker, scenario: dict[str, Any]) 
     load(broker, scenario["before"])
     set_id = (scenario.get("observed") or {}).get("set_id", "nope")
 
-    page = broker.run(ops.read_members(broker.queue, scenario["given"]["parameters"]["group"], set_id, skip=0))
+    page = broker.run(aggregation.read_members(broker.queue, scenario["given"]["parameters"]["group"], set_id, skip=0))
 
     if scenario["returns"]["error"] is not None:
         assert page is None
@@ -764,7 +767,7 @@ def test_cancelling_publishes_the_id(broker: Broker) -> None:
     while listening.get_message(timeout=30) is not None:
         pass
 
-    broker.run(ops.cancel(broker.keys.cancel, scenario["given"]["parameters"]["id"]))
+    broker.run(services.cancel(broker.keys.cancel, scenario["given"]["parameters"]["id"]))
 
     heard = None
     while heard is None:

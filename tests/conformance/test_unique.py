@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
-from taskq_core.broker import operations as ops
-from taskq_core.broker.operations import Action, NewTask, Outcome, Settlement
+from taskq_core.broker.operations import actions, aggregation, limits, new_tasks, runs, services, views
+from taskq_core.broker.operations.actions import Action
+from taskq_core.broker.operations.new_tasks import NewTask
+from taskq_core.broker.operations.runs import Outcome, Settlement
 from taskq_core.errors import ConfigurationError
 from taskq_core.inspector import change, move, removal
 from taskq_core.inspector.reconcile import FindingKind, reconcile, run
@@ -45,7 +47,9 @@ def task(broker: Broker, task_id: str, rule: str = "", *, payload: bytes = b"{}"
 
 def enqueue(broker: Broker, *tasks: NewTask, now_ns: int = NOW_NS) -> str:
     """Enqueue and return the codes."""
-    return broker.run(ops.enqueue(broker.queue, tasks, ops.ReceiptLane(f"lane-{tasks[0].task_id}"), now_ns=now_ns))
+    return broker.run(
+        new_tasks.enqueue(broker.queue, tasks, new_tasks.ReceiptLane(f"lane-{tasks[0].task_id}"), now_ns=now_ns)
+    )
 
 
 def locks(broker: Broker) -> dict[bytes, bytes]:
@@ -60,7 +64,7 @@ def settle(outcome: Outcome) -> Callable[[Broker], None]:
         end = Settlement(
             "a", outcome, 1, encode_message(message), seconds=60, delay_ms=1000, unique_key=message.unique_key
         )
-        assert broker.run(ops.settle(broker.queue, [end], owner="w1", now_ns=NOW_NS)) == "1"
+        assert broker.run(runs.settle(broker.queue, [end], owner="w1", now_ns=NOW_NS)) == "1"
 
     return settled
 
@@ -69,39 +73,39 @@ def act(action: Action, *before: Callable[[Broker], None], **more: Any) -> Calla
     def acted(broker: Broker) -> None:
         for step in before:
             step(broker)
-        assert broker.run(ops.act(broker.queue, action, ["a"], now_ns=NOW_NS, **more)) == ["ok"]
+        assert broker.run(actions.act(broker.queue, action, ["a"], now_ns=NOW_NS, **more)) == ["ok"]
 
     return acted
 
 
-def recover(verdict: ops.Verdict) -> Callable[[Broker], None]:
+def recover(verdict: services.Verdict) -> Callable[[Broker], None]:
     def recovered(broker: Broker) -> None:
         broker.dequeue(lease_s=30)
         later = NOW_NS + 61 * S
-        if verdict is ops.Verdict.QUARANTINE:
+        if verdict is services.Verdict.QUARANTINE:
             broker.raw.hset(broker.queue.task("a"), "msg", b"\xff")
-        (lapsed,) = broker.run(ops.list_expired(broker.queue, grace_s=30, now_ns=later)).tasks
+        (lapsed,) = broker.run(services.list_expired(broker.queue, grace_s=30, now_ns=later)).tasks
         stored = lapsed.message
-        if verdict is ops.Verdict.ARCHIVE:
+        if verdict is services.Verdict.ARCHIVE:
             stored = archived_message(decode_message(stored), error="lost", failed_at_s=NOW_S)
-        recovery = ops.Recovery(lapsed, verdict, stored)
-        assert broker.run(ops.recover(broker.queue, [recovery], grace_s=30, now_ns=later)) == "1"
+        recovery = services.Recovery(lapsed, verdict, stored)
+        assert broker.run(services.recover(broker.queue, [recovery], grace_s=30, now_ns=later)) == "1"
 
     return recovered
 
 
 def quarantine(broker: Broker) -> None:
     broker.dequeue()
-    assert broker.run(ops.quarantine(broker.queue, "a", owner="w1", run=1, now_ns=NOW_NS))
+    assert broker.run(runs.quarantine(broker.queue, "a", owner="w1", run=1, now_ns=NOW_NS))
 
 
 def cancel(broker: Broker) -> None:
-    assert broker.run(ops.revoke(broker.queue, "a")) is TaskState.PENDING
+    assert broker.run(views.revoke(broker.queue, "a")) is TaskState.PENDING
 
 
 def forward(broker: Broker) -> None:
     settle(Outcome.RETRY)(broker)
-    assert broker.run(ops.forward(broker.queue, owner="w1", leader_ms=1000, now_ns=NOW_NS + 9 * S)).moved == 1
+    assert broker.run(services.forward(broker.queue, owner="w1", leader_ms=1000, now_ns=NOW_NS + 9 * S)).moved == 1
 
 
 def lose_the_message(broker: Broker) -> None:
@@ -110,33 +114,36 @@ def lose_the_message(broker: Broker) -> None:
 
 
 def gather(broker: Broker) -> None:
-    check = ops.GroupCheck("g", "s", timeout_s=60, grace_s=0)
-    assert broker.run(ops.gather(broker.queue, [check], limit=1, now_ns=NOW_NS)) == "1"
+    check = aggregation.GroupCheck("g", "s", timeout_s=60, grace_s=0)
+    assert broker.run(aggregation.gather(broker.queue, [check], limit=1, now_ns=NOW_NS)) == "1"
 
 
 def combine(broker: Broker) -> None:
     gather(broker)
     whole = NewTask("whole", b"m")
-    assert broker.run(ops.combine(broker.queue, "g", "s", 1, whole, now_ns=NOW_NS)) is ops.CombineCode.STORED
+    assert (
+        broker.run(aggregation.combine(broker.queue, "g", "s", 1, whole, now_ns=NOW_NS))
+        is aggregation.CombineCode.STORED
+    )
 
 
 def expel(broker: Broker) -> None:
     gather(broker)
-    assert broker.run(ops.expel(broker.queue, "g", "s", ["a"], now_ns=NOW_NS)) == 1
+    assert broker.run(aggregation.expel(broker.queue, "g", "s", ["a"], now_ns=NOW_NS)) == 1
 
 
 def clean(outcome: Outcome) -> Callable[[Broker], None]:
     def cleaned(broker: Broker) -> None:
         settle(outcome)(broker)
         later = NOW_NS + 90 * 86_400 * S + S
-        deleted = broker.run(ops.clean(broker.queue, limit=100, now_ns=later))
+        deleted = broker.run(services.clean(broker.queue, limit=100, now_ns=later))
         assert sum(deleted) == 1
 
     return cleaned
 
 
 def remove_the_queue(broker: Broker) -> None:
-    broker.run(ops.register_queue(broker.keys.queues, ("default",)))
+    broker.run(new_tasks.register_queue(broker.keys.queues, ("default",)))
     follow(broker, removal.remove_queue(broker.keys, "default", force=True, progress=None), NOW_NS)
 
 
@@ -144,7 +151,10 @@ def claim_in_vain(broker: Broker) -> None:
     """As a task whose producer knew nothing of its limit: the worker that took it asks for its permit."""
     broker.enqueue("holder", limit="c 1 1 t:")
     assert sorted(broker.dequeue()) == ["a", "holder"]
-    assert broker.run(ops.claim(broker.queue, "a", "c 1 1 t:", owner="w1", run=1, now_ns=NOW_NS)) is ops.ClaimCode.WAITS
+    assert (
+        broker.run(limits.claim(broker.queue, "a", "c 1 1 t:", owner="w1", run=1, now_ns=NOW_NS))
+        is limits.ClaimCode.WAITS
+    )
 
 
 def delete_by_hand(broker: Broker) -> None:
@@ -169,9 +179,9 @@ PATHS: dict[str, tuple[Callable[[Broker], None], str]] = {
     "fails for good": (settle(Outcome.ARCHIVE), ARCHIVED),
     "is given back": (settle(Outcome.REQUEUE), WAITS),
     "fails and is due again": (forward, WAITS),
-    "loses its worker": (recover(ops.Verdict.RETRY), WAITS),
-    "loses its last worker": (recover(ops.Verdict.ARCHIVE), ARCHIVED),
-    "loses its worker and is unreadable": (recover(ops.Verdict.QUARANTINE), GONE),
+    "loses its worker": (recover(services.Verdict.RETRY), WAITS),
+    "loses its last worker": (recover(services.Verdict.ARCHIVE), ARCHIVED),
+    "loses its worker and is unreadable": (recover(services.Verdict.QUARANTINE), GONE),
     "is unreadable": (quarantine, GONE),
     "loses its message": (lose_the_message, GONE),
     "is archived by hand": (act(Action.ARCHIVE), ARCHIVED),
@@ -217,7 +227,7 @@ def test_a_lock_is_held_on_every_path_as_its_rule_says(broker: Broker, path: str
 @rows("rule", RULES)
 def test_a_lock_moves_along_to_another_queue(broker: Broker, rule: str) -> None:
     """With its time, or without an end."""
-    broker.run(ops.register_queue(broker.keys.queues, ("default",)))
+    broker.run(new_tasks.register_queue(broker.keys.queues, ("default",)))
     enqueue(broker, task(broker, "a", RULES[rule]))
 
     follow(broker, move.move_all(broker.keys, "default", TaskState.PENDING, "low", group=None, progress=None), NOW_NS)
@@ -232,7 +242,7 @@ class TestConflicts:
     def code(self, broker: Broker, new: NewTask) -> tuple[str, list[str]]:
         """The code of a second task, and whom it names as holder."""
         answer = enqueue(broker, new)
-        return str(answer), list(answer.holders) if isinstance(answer, ops.Codes) else []
+        return str(answer), list(answer.holders) if isinstance(answer, new_tasks.Codes) else []
 
     def test_who_holds_the_lock_is_named(self, broker: Broker) -> None:
         enqueue(broker, task(broker, "a\n:é", "fd"))
@@ -246,7 +256,7 @@ class TestConflicts:
         tasks.append(NewTask("p2", b"m"))
 
         answer = broker.run(
-            ops.enqueue_limited(broker.queue, tasks, ops.ReceiptLane("l"), max_pending=2, now_ns=NOW_NS)
+            new_tasks.enqueue_limited(broker.queue, tasks, new_tasks.ReceiptLane("l"), max_pending=2, now_ns=NOW_NS)
         )
 
         assert list(answer.each()) == [("1", ""), ("1", ""), ("x", "a"), ("d", "a"), ("f", "")]
@@ -254,11 +264,11 @@ class TestConflicts:
 
     def test_a_repeat_names_the_same(self, broker: Broker) -> None:
         enqueue(broker, task(broker, "a", "fd"))
-        first = ops.enqueue(broker.queue, [task(broker, "b", "fe")], ops.ReceiptLane("l"), now_ns=NOW_NS)
-        assert list(ops.each_code(broker.run(first))) == [("x", "a")]
-        broker.run(ops.act(broker.queue, Action.DELETE, ["a"]))
+        first = new_tasks.enqueue(broker.queue, [task(broker, "b", "fe")], new_tasks.ReceiptLane("l"), now_ns=NOW_NS)
+        assert list(new_tasks.each_code(broker.run(first))) == [("x", "a")]
+        broker.run(actions.act(broker.queue, Action.DELETE, ["a"]))
 
-        assert list(ops.each_code(broker.run(first))) == [("x", "a")]
+        assert list(new_tasks.each_code(broker.run(first))) == [("x", "a")]
 
     @rows("state", ["pending", "scheduled", "retry", "aggregating"])
     def test_the_latest_arguments_win_while_it_waits(self, broker: Broker, state: str) -> None:
@@ -332,7 +342,7 @@ class TestConflicts:
 
         assert self.code(broker, task(broker, "b", "fm")) == ("u", ["a"])
 
-        assert broker.run(ops.forward(broker.queue, owner="w", leader_ms=1000, now_ns=NOW_NS)).moved == 1
+        assert broker.run(services.forward(broker.queue, owner="w", leader_ms=1000, now_ns=NOW_NS)).moved == 1
         assert broker.pending() == ["a"]
 
     @rows("conflict", ["r", "m"])
@@ -354,7 +364,7 @@ class TestConflicts:
         assert self.code(broker, task(broker, "b", f"f{conflict}", group="g")) == ("d", ["a"])
         broker.store.flush()
         enqueue(broker, task(broker, "a", "fd"))
-        broker.run(ops.move_out(broker.queue, ["a"], token="ab", target="low", now_ns=NOW_NS))
+        broker.run(actions.move_out(broker.queue, ["a"], token="ab", target="low", now_ns=NOW_NS))
 
         assert self.code(broker, task(broker, "c", f"f{conflict}")) == ("d", ["a"])
 
@@ -374,7 +384,7 @@ class TestConflicts:
         enqueue(broker, task(broker, "a", "fr"))
         changed = task(broker, "b", "fr", payload=b'{"n":2}')
 
-        operation = ops.enqueue_limited(broker.queue, [changed], ops.ReceiptLane("l"), max_pending=1)
+        operation = new_tasks.enqueue_limited(broker.queue, [changed], new_tasks.ReceiptLane("l"), max_pending=1)
 
         assert list(broker.run(operation).each()) == [("u", "a")]
 
@@ -386,8 +396,8 @@ class TestConflicts:
 
         whole = task(broker, "whole", "fr")
 
-        code = broker.run(ops.combine(broker.queue, "g", "s", 1, whole, now_ns=NOW_NS))
-        assert code is ops.CombineCode.DUPLICATE
+        code = broker.run(aggregation.combine(broker.queue, "g", "s", 1, whole, now_ns=NOW_NS))
+        assert code is aggregation.CombineCode.DUPLICATE
         assert broker.fields("member")
 
 
@@ -396,7 +406,7 @@ class TestRenewal:
 
     def extend(self, broker: Broker, lock_s: int = 40) -> None:
         kept = broker.run(
-            ops.extend_leases(broker.queue, [("a", 1)], owner="w1", lease_s=30, lock_s=lock_s, now_ns=NOW_NS)
+            runs.extend_leases(broker.queue, [("a", 1)], owner="w1", lease_s=30, lock_s=lock_s, now_ns=NOW_NS)
         )
         assert kept.kept == [True]
 
@@ -455,7 +465,7 @@ class TestRenewal:
         broker.dequeue(lock_s=50)
         self.extend(broker)
         settled = Settlement("a", Outcome.ARCHIVE, 1, b"m", unique_key=lock)
-        broker.run(ops.settle(broker.queue, [settled], owner="w1", now_ns=NOW_NS))
+        broker.run(runs.settle(broker.queue, [settled], owner="w1", now_ns=NOW_NS))
 
         assert broker.raw.get(lock) == b"other"
         assert broker.raw.ttl(lock) <= 7
@@ -470,7 +480,7 @@ class TestRenewal:
         assert enqueue(broker, task(broker, "b", "sd")) == "1"
 
         end = Settlement("a", Outcome.RETRY, 1, b"m", delay_ms=1000, unique_key=lock)
-        broker.run(ops.settle(broker.queue, [end], owner="w1", now_ns=NOW_NS))
+        broker.run(runs.settle(broker.queue, [end], owner="w1", now_ns=NOW_NS))
 
         assert broker.raw.get(lock) == b"b"
 
@@ -588,7 +598,7 @@ class TestForeignLocks:
                 assert now == ((holder, -1) if holder else (None, -2)), path
 
     def test_a_forged_lock_does_not_move_to_another_queue(self, one_server: Broker) -> None:
-        one_server.run(ops.register_queue(one_server.keys.queues, ("default",)))
+        one_server.run(new_tasks.register_queue(one_server.keys.queues, ("default",)))
         forge(one_server, "session:admin", "asynq", b"a")
 
         follow(
@@ -603,7 +613,7 @@ class TestForeignLocks:
         assert one_server.raw.get("session:admin") == b"a"
 
     def test_new_arguments_leave_a_forged_lock_alone(self, one_server: Broker) -> None:
-        one_server.run(ops.register_queue(one_server.keys.queues, ("default",)))
+        one_server.run(new_tasks.register_queue(one_server.keys.queues, ("default",)))
         forge(one_server, "session:admin", "asynq", b"a")
         keys = one_server.keys
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from taskq_core import ResultTooLargeError, TaskQ, WorkflowFailedError, chain, chord, group
-from taskq_core.broker import operations as ops
+from taskq_core.broker.operations import runs, workflows
 from taskq_core.inspector import Inspector
 from taskq_core.testing import adrain
 from taskq_core.views import Dashboard
@@ -196,14 +196,14 @@ def test_keys_of_another_type_stop_nothing_else(broker: Broker, app: TaskQ, task
     ids = broker.dequeue(now_ns=None)  # type: ignore[arg-type]  # Redis's own clock
     assert len(ids) == 2
 
-    codes = broker.run(ops.settle(queue, [_complete(each) for each in ids], owner="w1"))
+    codes = broker.run(runs.settle(queue, [_complete(each) for each in ids], owner="w1"))
 
     assert codes == "11"
     assert broker.raw.llen(queue.active) == 0
 
 
-def _complete(task_id: str) -> ops.Settlement:
-    return ops.Settlement(task_id, ops.Outcome.COMPLETE, 1, b"m", seconds=60, result=b"1")
+def _complete(task_id: str) -> runs.Settlement:
+    return runs.Settlement(task_id, runs.Outcome.COMPLETE, 1, b"m", seconds=60, result=b"1")
 
 
 def test_a_second_settlement_continues_nothing(broker: Broker, app: TaskQ, tasks: Tasks) -> None:
@@ -212,7 +212,7 @@ def test_a_second_settlement_continues_nothing(broker: Broker, app: TaskQ, tasks
     handle = chain(tasks.add.s(1), tasks.add.s(2)).delay()
     (task_id,) = broker.dequeue(now_ns=None)  # type: ignore[arg-type]
 
-    codes = [broker.run(ops.settle(queue, [_complete(task_id)], owner="w1")) for _ in range(2)]
+    codes = [broker.run(runs.settle(queue, [_complete(task_id)], owner="w1")) for _ in range(2)]
 
     assert codes == ["1", "0"]
     assert broker.pending() == [f"{handle.id}.add-2"]
@@ -223,11 +223,11 @@ def test_workflows_are_deleted_when_their_time_is_over(broker: Broker, app: Task
     handles = [group(tasks.add.s(each) for each in range(3)).kept(10).delay() for _ in range(3)]
     for _ in range(3):
         for task_id in broker.dequeue(now_ns=None):  # type: ignore[arg-type]
-            broker.run(ops.settle(queue, [_complete(task_id)], owner="w1"))
+            broker.run(runs.settle(queue, [_complete(task_id)], owner="w1"))
     assert {each.name: each.state for each in handles[0].graph().steps} == {"group": StepState.SUCCEEDED}
 
-    assert broker.run(ops.clean_workflows(queue, now_ns=NOW_NS, limit=2)) == 2
-    assert broker.run(ops.clean_workflows(queue, now_ns=NOW_NS)) == 1
+    assert broker.run(workflows.clean_workflows(queue, now_ns=NOW_NS, limit=2)) == 2
+    assert broker.run(workflows.clean_workflows(queue, now_ns=NOW_NS)) == 1
 
     left = [key for key in broker.dump() if b"wf" in key]
     assert left == []

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from taskq_core.broker.operations import OK, Action, Closed, Departure
+from taskq_core.broker.operations.actions import OK, Action, Closed, Departure
 from tests.model.service_model import ServiceModel
 from tests.model.store_model import lock_named_by, tens
 from tests.model.world import Queue, Task

@@ -6,8 +6,11 @@ An actor says to the scene what it was told: what it stored, and what it ended f
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
-from taskq_core.broker import operations as ops
-from taskq_core.broker.operations import OK, Action, Outcome, ReceiptLane, Recovery, Verdict
+from taskq_core.broker.operations import actions, aggregation, outbox, runs, schedules, services, views
+from taskq_core.broker.operations.actions import OK, Action
+from taskq_core.broker.operations.new_tasks import ReceiptLane
+from taskq_core.broker.operations.runs import Outcome
+from taskq_core.broker.operations.services import Recovery, Verdict
 from taskq_core.broker.steps import Steps
 from taskq_core.client.moving import finish, move
 from taskq_core.errors import BrokerReplyError
@@ -52,17 +55,17 @@ def owner_settles(outcome: Outcome) -> Actor:
 
 
 def owner_extends(scene: Scene, who: str) -> Iterator[None]:
-    scene.ask(ops.extend_leases(scene.queue, [("t", 1)], owner="w1", lease_s=LEASE_S, now_ns=scene.now_ns))
+    scene.ask(runs.extend_leases(scene.queue, [("t", 1)], owner="w1", lease_s=LEASE_S, now_ns=scene.now_ns))
     yield
 
 
 def owner_writes(scene: Scene, who: str) -> Iterator[None]:
-    scene.ask(ops.write_result(scene.queue, "t", b"result", owner="w1", run=1))
+    scene.ask(runs.write_result(scene.queue, "t", b"result", owner="w1", run=1))
     yield
 
 
 def owner_sets_aside(scene: Scene, who: str) -> Iterator[None]:
-    scene.ask(ops.quarantine(scene.queue, "t", owner="w1", run=1, now_ns=scene.now_ns))
+    scene.ask(runs.quarantine(scene.queue, "t", owner="w1", run=1, now_ns=scene.now_ns))
     yield
 
 
@@ -70,9 +73,9 @@ def zombie(scene: Scene, who: str) -> Iterator[None]:
     """Had the task before w1 and knows nothing of it: whatever it does, it is refused."""
     assert not scene.settle("w0", Outcome.DONE)
     yield
-    assert not scene.ask(ops.write_result(scene.queue, "t", b"of a zombie", owner="w0", run=1))
+    assert not scene.ask(runs.write_result(scene.queue, "t", b"of a zombie", owner="w0", run=1))
     yield
-    kept = scene.ask(ops.extend_leases(scene.queue, [("t", 1)], owner="w0", lease_s=LEASE_S, now_ns=scene.now_ns)).kept
+    kept = scene.ask(runs.extend_leases(scene.queue, [("t", 1)], owner="w0", lease_s=LEASE_S, now_ns=scene.now_ns)).kept
     assert kept == [False]
     yield
 
@@ -82,22 +85,22 @@ def zombie(scene: Scene, who: str) -> Iterator[None]:
 
 def recoverer(verdict: Verdict) -> Actor:
     def recovers(scene: Scene, who: str) -> Iterator[None]:
-        tasks = scene.ask(ops.list_expired(scene.queue, grace_s=GRACE_S, now_ns=scene.now_ns)).tasks
+        tasks = scene.ask(services.list_expired(scene.queue, grace_s=GRACE_S, now_ns=scene.now_ns)).tasks
         yield
         recoveries = [Recovery(each, verdict, each.message, 1) for each in tasks]
-        scene.ask(ops.recover(scene.queue, recoveries, grace_s=GRACE_S, now_ns=scene.now_ns))
+        scene.ask(services.recover(scene.queue, recoveries, grace_s=GRACE_S, now_ns=scene.now_ns))
         yield
 
     return recovers
 
 
 def forwarder(scene: Scene, who: str) -> Iterator[None]:
-    scene.ask(ops.forward(scene.queue, owner=f"f{who}", leader_ms=LEADER_MS, now_ns=scene.now_ns))
+    scene.ask(services.forward(scene.queue, owner=f"f{who}", leader_ms=LEADER_MS, now_ns=scene.now_ns))
     yield
 
 
 def janitor(scene: Scene, who: str) -> Iterator[None]:
-    completed, archived = scene.ask(ops.clean(scene.queue, now_ns=scene.now_ns))
+    completed, archived = scene.ask(services.clean(scene.queue, now_ns=scene.now_ns))
     assert archived == 0
     scene.ended["t"] += completed
     yield
@@ -105,31 +108,31 @@ def janitor(scene: Scene, who: str) -> Iterator[None]:
 
 def scheduler(scene: Scene, who: str) -> Iterator[None]:
     """Its entry is to fire once, whoever does it."""
-    mark = scene.ask(ops.adopt(scene.queue, ["entry"], now_ns=(scene.now_s - 5) * 10**9)).marks[0]
+    mark = scene.ask(schedules.adopt(scene.queue, ["entry"], now_ns=(scene.now_s - 5) * 10**9)).marks[0]
     yield
-    firing = ops.Tick("entry", mark.at_s, scene.now_s, scene.new("fired"))
+    firing = schedules.Tick("entry", mark.at_s, scene.now_s, scene.new("fired"))
     if mark.at_s == scene.now_s:
         return
-    codes = scene.ask(ops.tick(scene.queue, [firing], ReceiptLane(f"tick{who}"), now_ns=scene.now_ns)).codes
+    codes = scene.ask(schedules.tick(scene.queue, [firing], ReceiptLane(f"tick{who}"), now_ns=scene.now_ns)).codes
     assert codes in {"1", "s"}
     scene.stored["fired"] += codes == "1"
     yield
 
 
 def aggregator(scene: Scene, who: str) -> Iterator[None]:
-    checks = [ops.GroupCheck("g", f"s{who}", 30, 10)]
-    scene.ask(ops.gather(scene.queue, checks, limit=1, now_ns=scene.now_ns))
+    checks = [aggregation.GroupCheck("g", f"s{who}", 30, 10)]
+    scene.ask(aggregation.gather(scene.queue, checks, limit=1, now_ns=scene.now_ns))
     yield
     yield from combiner(scene, who, f"s{who}")
 
 
 def combiner(scene: Scene, who: str, set_id: str = "s0") -> Iterator[None]:
     """Goes on with a set that it gathered before."""
-    members = scene.ask(ops.read_members(scene.queue, "g", set_id, skip=0))
+    members = scene.ask(aggregation.read_members(scene.queue, "g", set_id, skip=0))
     yield
     if members:
         task = scene.new(f"combined-{set_id}")
-        code = scene.ask(ops.combine(scene.queue, "g", set_id, len(members), task, now_ns=scene.now_ns))
+        code = scene.ask(aggregation.combine(scene.queue, "g", set_id, len(members), task, now_ns=scene.now_ns))
         if code == "1":
             scene.ended.update(task_id for task_id, _ in members)
             scene.stored[task.task_id] += 1
@@ -137,7 +140,9 @@ def combiner(scene: Scene, who: str, set_id: str = "s0") -> Iterator[None]:
 
 
 def reclaimer(scene: Scene, who: str) -> Iterator[None]:
-    operation = ops.reclaim(scene.queue, "aggregator", owner=f"a{who}", leader_ms=LEADER_MS, now_ns=scene.now_ns)
+    operation = aggregation.reclaim(
+        scene.queue, "aggregator", owner=f"a{who}", leader_ms=LEADER_MS, now_ns=scene.now_ns
+    )
     scene.ask(operation)
     yield
 
@@ -158,14 +163,14 @@ def unique_enqueuer(scene: Scene, who: str) -> Iterator[None]:
 
 
 def revoker(scene: Scene, who: str) -> Iterator[None]:
-    state = scene.ask(ops.revoke(scene.queue, "t"))
+    state = scene.ask(views.revoke(scene.queue, "t"))
     scene.ended["t"] += state is not None and state not in {"active", "completed", "archived"}
     yield
 
 
 def acts(action: Action) -> Actor:
     def inspector(scene: Scene, who: str) -> Iterator[None]:
-        answer = scene.ask(ops.act(scene.queue, action, ["t"], start_in_ms=5000, now_ns=scene.now_ns))
+        answer = scene.ask(actions.act(scene.queue, action, ["t"], start_in_ms=5000, now_ns=scene.now_ns))
         scene.ended["t"] += answer == [OK] and action is Action.DELETE
         yield
 
@@ -174,30 +179,30 @@ def acts(action: Action) -> Actor:
 
 def rewriter(scene: Scene, who: str) -> Iterator[None]:
     """Gives the task another payload, to which its lock follows."""
-    found = scene.ask(ops.look(scene.queue, "t"))
+    found = scene.ask(views.look(scene.queue, "t"))
     yield
     if found is not None:
         new_lock = scene.queue.unique("t", who.encode())
         new = scene.message("t", unique_key=new_lock, retry=int(who))
         locks = {"old_lock": scene.lock, "new_lock": new_lock}
-        scene.ask(ops.rewrite(scene.queue, "t", old=found.message, new=new, **locks))
+        scene.ask(actions.rewrite(scene.queue, "t", old=found.message, new=new, **locks))
         yield
 
 
 def pauser(scene: Scene, who: str) -> Iterator[None]:
-    scene.ask(ops.pause(scene.queue, now_ns=scene.now_ns))
+    scene.ask(actions.pause(scene.queue, now_ns=scene.now_ns))
     yield
-    scene.ask(ops.resume(scene.queue))
+    scene.ask(actions.resume(scene.queue))
     yield
 
 
 def remover(scene: Scene, who: str) -> Iterator[None]:
-    closed = scene.ask(ops.close_queue(scene.queue, force=True))
+    closed = scene.ask(actions.close_queue(scene.queue, force=True))
     yield
     is_over = not closed.is_closed
     while not is_over:
         before = scene.ids()
-        _, is_over = scene.ask(ops.discard(scene.queue, limit=1))
+        _, is_over = scene.ask(actions.discard(scene.queue, limit=1))
         scene.ended.update(before - scene.ids())
         yield
 
@@ -232,18 +237,18 @@ def late_settlement(outcome: Outcome) -> Actor:
 
 
 def late_extension(scene: Scene, who: str) -> Iterator[None]:
-    kept = scene.ask(ops.extend_leases(scene.queue, [("t", 1)], owner="w1", lease_s=LEASE_S, now_ns=scene.now_ns)).kept
+    kept = scene.ask(runs.extend_leases(scene.queue, [("t", 1)], owner="w1", lease_s=LEASE_S, now_ns=scene.now_ns)).kept
     assert kept == [False]
     yield
 
 
 def late_result(scene: Scene, who: str) -> Iterator[None]:
-    assert not scene.ask(ops.write_result(scene.queue, "t", b"late", owner="w1", run=1))
+    assert not scene.ask(runs.write_result(scene.queue, "t", b"late", owner="w1", run=1))
     yield
 
 
 def late_progress(scene: Scene, who: str) -> Iterator[None]:
-    assert not scene.ask(ops.note(scene.queue, "t", {ops.PROGRESS_FIELD: b"late"}, owner="w1", run=1))
+    assert not scene.ask(runs.note(scene.queue, "t", {runs.PROGRESS_FIELD: b"late"}, owner="w1", run=1))
     yield
 
 
@@ -262,11 +267,11 @@ def next_enqueue(scene: Scene, who: str) -> Iterator[None]:
 
 def forgetter(scene: Scene, who: str) -> Iterator[None]:
     """The sender gives the receipt back, and delivers another row."""
-    scene.ask(ops.forget_deliveries(scene.queue, ["r"]))
+    scene.ask(outbox.forget_deliveries(scene.queue, ["r"]))
     yield
     rows, ends_ms = [("s", scene.new("v"))], (scene.now_s + 30) * 1000
     lane = scene.lanes["caller"]
-    assert scene.ask(ops.deliver(scene.queue, rows, lane, claim_ends_ms=ends_ms, now_ns=scene.now_ns)) == "1"
+    assert scene.ask(outbox.deliver(scene.queue, rows, lane, claim_ends_ms=ends_ms, now_ns=scene.now_ns)) == "1"
     scene.stored["v"] += 1
     yield
 

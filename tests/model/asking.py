@@ -6,7 +6,9 @@ from typing import Any, ClassVar, Self, TypeVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant
 
-from taskq_core.broker.operations import NewTask, Operation, Outcome, ReceiptLane
+from taskq_core.broker.operations.new_tasks import NewTask, ReceiptLane
+from taskq_core.broker.operations.operation import Operation
+from taskq_core.broker.operations.runs import Outcome
 from taskq_core.broker.scripts import Script
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.settings import ArchiveLimits

@@ -9,8 +9,8 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
-from taskq_core.broker import operations as ops
-from taskq_core.broker.operations import Operation
+from taskq_core.broker.operations import actions, aggregation, schedules, services
+from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.steps import follow
 from taskq_core.client.moving import finish
 from taskq_core.inspector.reconcile import ReconcileReport, reconcile, run
@@ -138,7 +138,7 @@ class DamageRules(Asking):
         """What no pass repairs, because the next use of it does."""
         queue, stored = self.keys.queue(name), read(self.client)
         if key == queue.paused:
-            self.send(ops.resume(queue))  # whatever stands there pauses, until somebody resumes
+            self.send(actions.resume(queue))  # whatever stands there pauses, until somebody resumes
         elif key.startswith((f"{queue.processed}:", f"{queue.failed}:")) and key in stored:
             if stored[key].kind != "string":
                 self.client.delete(key)  # the next count starts it again
@@ -146,13 +146,15 @@ class DamageRules(Asking):
             self.client.delete(key)  # the next dequeue of its worker writes it over
         elif key.startswith(queue.leader("")):
             service = key.removeprefix(queue.leader(""))
-            self.send(ops.lead(queue, service, owner="w", leader_ms=LEADER_S * 1000))
+            self.send(services.lead(queue, service, owner="w", leader_ms=LEADER_S * 1000))
         elif key.startswith(queue.tick("")):
-            self.send(ops.adopt(queue, [key.removeprefix(queue.tick(""))]))
+            self.send(schedules.adopt(queue, [key.removeprefix(queue.tick(""))]))
         names = {text(each) for each in stored[queue.groups].value} if queue.groups in stored else set()
         for group in names - {each for each in names if queue.group(each) in stored}:
-            assert self.send(ops.gather(queue, [ops.GroupCheck(group, "s0", 30, GRACE_S)], limit=1)) == "0"
+            assert (
+                self.send(aggregation.gather(queue, [aggregation.GroupCheck(group, "s0", 30, GRACE_S)], limit=1)) == "0"
+            )
         for each in self.client.zrange(queue.aggregation_sets, 0, -1):
             if text(each) not in stored:
                 self.client.zrem(queue.aggregation_sets, each)  # as a reclaim does after its deadline
-        self.send(ops.rouse(queue))
+        self.send(services.rouse(queue))

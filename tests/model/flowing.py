@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from taskq_core import TaskQ, Workflow
-from taskq_core.broker import operations as ops
-from taskq_core.broker.operations import Operation, Outcome, Settlement, ToCarry
+from taskq_core.broker.operations import carrying, new_tasks, runs, services
+from taskq_core.broker.operations.carrying import ToCarry
+from taskq_core.broker.operations.operation import Operation
+from taskq_core.broker.operations.runs import Outcome, Settlement
 from taskq_core.broker.scripts import Script
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.handles.workflow_records import StepState, WorkflowState
@@ -110,8 +112,8 @@ class FlowMachine(RuleBasedStateMachine):
         self.serial += 1
         queue = self.queue(name)
         soon_ns = time.time_ns() + RETRIED_NS
-        self.ask(ops.forward(queue, owner="w", leader_ms=60_000, now_ns=soon_ns))
-        found = self.ask(ops.dequeue(queue, owner="w", call=self.serial, limit=limit, lease_s=LEASE_S)).tasks
+        self.ask(services.forward(queue, owner="w", leader_ms=60_000, now_ns=soon_ns))
+        found = self.ask(runs.dequeue(queue, owner="w", call=self.serial, limit=limit, lease_s=LEASE_S)).tasks
         for task_id, message in found:
             step = self.name_of(task_id)
             self.running[task_id] = (name, self.serial, message)
@@ -132,7 +134,7 @@ class FlowMachine(RuleBasedStateMachine):
         else:
             self.ended[step] = outcome is Outcome.COMPLETE
             self.note_begun()
-        assert self.ask(ops.settle(self.queue(name), [end], owner="w", archive=ARCHIVE)) in ("1", "3")
+        assert self.ask(runs.settle(self.queue(name), [end], owner="w", archive=ARCHIVE)) in ("1", "3")
         self.over.append((name, end))
 
     @rule(ends=st.lists(st.sampled_from(ENDS), min_size=1, max_size=6))
@@ -151,7 +153,7 @@ class FlowMachine(RuleBasedStateMachine):
         """An answer was lost, or a worker comes back that had lost its task."""
         name, end = self.over[pick % len(self.over)]
         if end.task_id not in self.running:
-            assert self.ask(ops.settle(self.queue(name), [end], owner="w", archive=ARCHIVE)) == "0"
+            assert self.ask(runs.settle(self.queue(name), [end], owner="w", archive=ARCHIVE)) == "0"
 
     @rule(name=st.sampled_from(QUEUES), most=st.integers(0, 6), is_kept=st.booleans())
     def carry_some(self, name: str, most: int, is_kept: bool) -> None:
@@ -190,11 +192,13 @@ class FlowMachine(RuleBasedStateMachine):
         self.carry_all()
 
     def look(self, name: str) -> ToCarry:
-        return self.ask(ops.read_due(self.queue(name), owner="", leader_ms=1000))
+        return self.ask(carrying.read_due(self.queue(name), owner="", leader_ms=1000))
 
     def carry(self, name: str, due: ToCarry, most: int) -> None:
         self.drive(
-            carry(self.keys, self.queue(name), due, lambda other: ops.register_queue("asynq:queues", [other.name])),
+            carry(
+                self.keys, self.queue(name), due, lambda other: new_tasks.register_queue("asynq:queues", [other.name])
+            ),
             most,
         )
 

@@ -7,7 +7,7 @@ equal the model, which `world.observe` reads only if it does not contradict itse
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule
 
-from taskq_core.broker.operations import Outcome
+from taskq_core.broker.operations.runs import Outcome
 from tests.model.asking import groups, ids, locks, outcomes, starts
 from tests.model.damage import DamageRules
 from tests.model.people_rules import PeopleRules

@@ -5,8 +5,8 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
-from taskq_core.broker import operations as ops
-from taskq_core.broker.operations import Action
+from taskq_core.broker.operations import actions, services, views
+from taskq_core.broker.operations.actions import Action
 from taskq_core.client.moving import _addressed
 from taskq_core.wire import TaskState
 from tests.model.asking import (
@@ -43,7 +43,7 @@ class PeopleRules(Asking):
     def act(self, name: str, action: Action, picked: list[int], state: str | None, delay_ms: int) -> None:
         keys, queue = self.here(name)
         task_ids = self.some(name, picked)
-        operation = ops.act(
+        operation = actions.act(
             keys,
             action,
             task_ids,
@@ -58,7 +58,7 @@ class PeopleRules(Asking):
     def read_a_message(self, name: str, pick: int) -> None:
         keys, queue = self.here(name)
         (task_id,) = self.some(name, [pick])
-        found = self.ask(ops.look(keys, task_id))
+        found = self.ask(views.look(keys, task_id))
         assert (found and found.message) == (queue.tasks[task_id].message if task_id in queue.tasks else None)
         if found is not None:
             self.readings = [(name, task_id, found.message), *self.readings[:5]]
@@ -76,34 +76,34 @@ class PeopleRules(Asking):
         new_lock = keys.unique("t", (lock.partition(":")[0] or "z").encode()) if was["unique_key"] else ""
         new = self.message(name, task_id, unique_key=new_lock, group_key=was["group_key"])
         locks = {"old_lock": was["unique_key"], "new_lock": new_lock}
-        answer = self.ask(ops.rewrite(keys, task_id, old=old, new=new, **locks))
+        answer = self.ask(actions.rewrite(keys, task_id, old=old, new=new, **locks))
         assert answer == self.model.rewrite(queue, task_id, old, new, **locks)
 
     @rule(name=queues, resumes=st.sampled_from((True, True, True, False)))
     def pause_or_resume(self, name: str, resumes: bool) -> None:
         keys, queue = self.here(name)
         if resumes:
-            assert self.ask(ops.resume(keys)) == self.model.resume(queue)
-            self.ask(ops.rouse(keys))
+            assert self.ask(actions.resume(keys)) == self.model.resume(queue)
+            self.ask(services.rouse(keys))
             queue.has_token = queue.has_token or bool(queue.pending)
         else:
-            assert self.ask(ops.pause(keys, now_ns=self.model.now_ns)) == self.model.pause(queue)
+            assert self.ask(actions.pause(keys, now_ns=self.model.now_ns)) == self.model.pause(queue)
 
     @rule(name=queues, force=seldom, purges=seldom)
     def remove(self, name: str, force: bool, purges: bool) -> None:
         keys, queue = self.here(name)
-        closed = self.ask(ops.close_queue(keys, force=force))
+        closed = self.ask(actions.close_queue(keys, force=force))
         assert closed == self.model.remove(queue, force=force)
         if not closed.is_closed:
             return
-        deleted, is_over = self.ask(ops.discard(keys, limit=2))
+        deleted, is_over = self.ask(actions.discard(keys, limit=2))
         while not is_over:
-            more, is_over = self.ask(ops.discard(keys, limit=2))
+            more, is_over = self.ask(actions.discard(keys, limit=2))
             deleted += more
         assert deleted == closed.total
         for own in (False, True) if purges else ():
             cursor: str | None = "0"
-            while (cursor := self.ask(ops.purge(keys, cursor or "0", own=own))) != "0":
+            while (cursor := self.ask(actions.purge(keys, cursor or "0", own=own))) != "0":
                 assert cursor is not None
         if purges:
             self.model.queues[name] = Queue()
@@ -117,10 +117,10 @@ class PeopleRules(Asking):
         task_ids = self.some(name, picked)
         to = "" if carries_on else next(each for each in QUEUES if each != name)
         token = f"{self.next():04x}"
-        answer = self.ask(ops.move_out(keys, task_ids, token=token, target=to, now_ns=self.model.now_ns))
+        answer = self.ask(actions.move_out(keys, task_ids, token=token, target=to, now_ns=self.model.now_ns))
         assert answer.now_s == self.model.now_s
         assert [each.answer for each in answer.tasks] == self.model.move_out(queue, task_ids, token=token, target=to)
-        gone = [each for each in answer.tasks if each.answer == ops.OK]
+        gone = [each for each in answer.tasks if each.answer == actions.OK]
         if gone:
             journey = {"from": name, "to": gone[0].target, "token": token, "tasks": gone, "at_s": answer.now_s}
             self.journeys = [journey, *self.journeys[:3]]
@@ -135,8 +135,8 @@ class PeopleRules(Asking):
         journey = self.journeys[0 if fresh else number % len(self.journeys)]
         keys, queue = self.here(journey["to"])
         tasks = [_addressed(each, self.keys.queue(journey["from"]), keys) for each in journey["tasks"]]
-        until_s = journey["at_s"] + ops.MOVE_S
-        codes = self.ask(ops.move_in(keys, tasks, until_s=until_s, now_ns=self.model.now_ns))
+        until_s = journey["at_s"] + actions.MOVE_S
+        codes = self.ask(actions.move_in(keys, tasks, until_s=until_s, now_ns=self.model.now_ns))
         assert codes == self.model.move_in(queue, tasks, until_s=until_s)
         journey["codes"] = codes or journey.get("codes")
 
@@ -146,9 +146,9 @@ class PeopleRules(Asking):
         arrived = [each for each in self.journeys if each.get("codes")]
         journey = arrived[number % len(arrived)]
         keys, queue = self.here(journey["from"])
-        gone: list[ops.Departure] = []
-        back: list[ops.Departure] = []
+        gone: list[actions.Departure] = []
+        back: list[actions.Departure] = []
         for departure, code in zip(journey["tasks"], journey["codes"], strict=True):
             (gone if code == "1" else back).append(departure)
         ends: dict[str, Any] = {"token": journey["token"], "gone": gone, "back": back}
-        assert self.ask(ops.move_end(keys, now_ns=self.model.now_ns, **ends)) == self.model.move_end(queue, **ends)
+        assert self.ask(actions.move_end(keys, now_ns=self.model.now_ns, **ends)) == self.model.move_end(queue, **ends)

@@ -8,8 +8,10 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from taskq_core.broker import operations as ops
-from taskq_core.broker.operations import NewTask, Operation, Outcome, ReceiptLane, Settlement
+from taskq_core.broker.operations import actions, aggregation, new_tasks, outbox, runs, services
+from taskq_core.broker.operations.new_tasks import NewTask, ReceiptLane
+from taskq_core.broker.operations.operation import Operation
+from taskq_core.broker.operations.runs import Outcome, Settlement
 from taskq_core.wire import Keys, build_message, decode_message, encode_message
 from tests.model.asking import START_S
 from tests.model.world import Queue, observe
@@ -64,12 +66,12 @@ class Scene:
 
     def enqueue(self, *tasks: NewTask, who: str = "") -> str:
         lane = self.lanes.setdefault(who, ReceiptLane(f"lane{who}"))
-        codes = self.ask(ops.enqueue(self.queue, tasks, lane, now_ns=self.now_ns))
+        codes = self.ask(new_tasks.enqueue(self.queue, tasks, lane, now_ns=self.now_ns))
         self.stored.update(task.task_id for task, code in zip(tasks, codes, strict=True) if code == "1")
         return codes
 
     def dequeue(self, owner: str, *, call: int = 1) -> list[str]:
-        operation = ops.dequeue(self.queue, owner=owner, call=call, limit=1, lease_s=LEASE_S, now_ns=self.now_ns)
+        operation = runs.dequeue(self.queue, owner=owner, call=call, limit=1, lease_s=LEASE_S, now_ns=self.now_ns)
         taken = self.ask(operation).tasks
         self.locks |= {(owner, task_id): decode_message(message).unique_key for task_id, message in taken}
         return [task_id for task_id, _ in taken]
@@ -78,7 +80,7 @@ class Scene:
         lock = self.locks.get((owner, task_id), "")
         message = self.message(task_id, retried=1, unique_key=lock)
         end = Settlement(task_id, outcome, run, message, seconds=60, delay_ms=1, unique_key=lock)
-        is_settled = self.ask(ops.settle(self.queue, [end], owner=owner, now_ns=self.now_ns)) == "1"
+        is_settled = self.ask(runs.settle(self.queue, [end], owner=owner, now_ns=self.now_ns)) == "1"
         if is_settled and outcome is Outcome.DONE:
             self.ended[task_id] += 1
         return is_settled
@@ -123,7 +125,7 @@ def running(scene: Scene) -> None:
     scene.now_s += LEASE_S + GRACE_S
     take_back(scene)
     scene.now_s += 1
-    scene.ask(ops.forward(scene.queue, owner="f0", leader_ms=1, now_ns=scene.now_ns))
+    scene.ask(services.forward(scene.queue, owner="f0", leader_ms=1, now_ns=scene.now_ns))
     scene._client.lmove(scene.queue.pending, scene.queue.pending, "RIGHT", "LEFT")  # the neighbour lets it go first
     assert scene.dequeue("w1") == ["t"]
 
@@ -135,9 +137,9 @@ def lapsed(scene: Scene) -> None:
 
 
 def take_back(scene: Scene) -> None:
-    tasks = scene.ask(ops.list_expired(scene.queue, grace_s=GRACE_S, now_ns=scene.now_ns)).tasks
-    recoveries = [ops.Recovery(each, ops.Verdict.RETRY, each.message, 1) for each in tasks]
-    scene.ask(ops.recover(scene.queue, recoveries, grace_s=GRACE_S, now_ns=scene.now_ns))
+    tasks = scene.ask(services.list_expired(scene.queue, grace_s=GRACE_S, now_ns=scene.now_ns)).tasks
+    recoveries = [services.Recovery(each, services.Verdict.RETRY, each.message, 1) for each in tasks]
+    scene.ask(services.recover(scene.queue, recoveries, grace_s=GRACE_S, now_ns=scene.now_ns))
 
 
 def scheduled(scene: Scene) -> None:
@@ -182,8 +184,8 @@ def grouped(scene: Scene) -> None:
 def in_set(scene: Scene) -> None:
     """Being turned into one task with its neighbour."""
     grouped(scene)
-    check = ops.GroupCheck("g", "s0", 30, 10)
-    scene.ask(ops.gather(scene.queue, [check], limit=1, now_ns=scene.now_ns))
+    check = aggregation.GroupCheck("g", "s0", 30, 10)
+    scene.ask(aggregation.gather(scene.queue, [check], limit=1, now_ns=scene.now_ns))
 
 
 def in_late_set(scene: Scene) -> None:
@@ -196,7 +198,7 @@ def in_late_set(scene: Scene) -> None:
 def moving(scene: Scene) -> None:
     """On its way to another queue; whoever moved it is gone."""
     pending(scene)
-    scene.ask(ops.move_out(scene.queue, ["t"], token="a0", target="other", now_ns=scene.now_ns))
+    scene.ask(actions.move_out(scene.queue, ["t"], token="a0", target="other", now_ns=scene.now_ns))
     scene.now_s += 300
 
 
@@ -213,7 +215,7 @@ def run_before(scene: Scene) -> None:
 def enqueued_before(scene: Scene) -> None:
     """`t` was enqueued, has run and is gone."""
     lane = scene.lanes.setdefault("caller", ReceiptLane("lane-caller"))
-    scene.late = ops.enqueue(scene.queue, [scene.new("t")], lane, now_ns=scene.now_ns)
+    scene.late = new_tasks.enqueue(scene.queue, [scene.new("t")], lane, now_ns=scene.now_ns)
     assert scene.ask(scene.late) == "1"
     _run_to_its_end(scene)
 
@@ -222,7 +224,7 @@ def delivered_before(scene: Scene) -> None:
     """`t` was delivered from an outbox, has run and is gone. Its row is deleted."""
     lane = scene.lanes.setdefault("caller", ReceiptLane("lane-caller"))
     ends_ms = (scene.now_s + 30) * 1000
-    scene.late = ops.deliver(scene.queue, [("r", scene.new("t"))], lane, claim_ends_ms=ends_ms, now_ns=scene.now_ns)
+    scene.late = outbox.deliver(scene.queue, [("r", scene.new("t"))], lane, claim_ends_ms=ends_ms, now_ns=scene.now_ns)
     assert scene.ask(scene.late) == "1"
     _run_to_its_end(scene)
 

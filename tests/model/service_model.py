@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from taskq_core.broker.operations import CombineCode, GroupCheck, NewTask, Recovery, Tick, Verdict
+from taskq_core.broker.operations.aggregation import CombineCode, GroupCheck
+from taskq_core.broker.operations.new_tasks import NewTask
+from taskq_core.broker.operations.schedules import Tick
+from taskq_core.broker.operations.services import Recovery, Verdict
 from tests.model.store_model import StoreModel, lock_named_by
 from tests.model.world import Queue
 

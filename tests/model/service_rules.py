@@ -3,8 +3,9 @@
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
-from taskq_core.broker import operations as ops
-from taskq_core.broker.operations import Outcome, Recovery, Verdict
+from taskq_core.broker.operations import aggregation, schedules, services
+from taskq_core.broker.operations.runs import Outcome
+from taskq_core.broker.operations.services import Recovery, Verdict
 from tests.model.asking import (
     ARCHIVE,
     DEEDS,
@@ -34,7 +35,7 @@ class ServiceRules(WorkerRules):
 
     def __init__(self) -> None:
         super().__init__()
-        self.listings: list[tuple[str, ops.ExpiredTask]] = []
+        self.listings: list[tuple[str, services.ExpiredTask]] = []
         self.sets: list[tuple[str, str, str]] = []
         self.set_sizes: list[tuple[str, str, str, int]] = []
 
@@ -47,7 +48,7 @@ class ServiceRules(WorkerRules):
     @rule(name=queues)
     def list_expired(self, name: str) -> None:
         keys, queue = self.here(name)
-        found = self.ask(ops.list_expired(keys, grace_s=GRACE_S, now_ns=self.model.now_ns)).tasks
+        found = self.ask(services.list_expired(keys, grace_s=GRACE_S, now_ns=self.model.now_ns)).tasks
         assert [(each.task_id, each.lease_expiry, each.message) for each in found] == self.model.expired(queue, GRACE_S)
         self.listings = [*((name, each) for each in found), *self.listings][:10]
 
@@ -72,7 +73,7 @@ class ServiceRules(WorkerRules):
             recoveries.append(
                 Recovery(task, verdict, self.message(name, task.task_id, **names_in(task.message)), delay_ms)
             )
-        operation = ops.recover(keys, recoveries, grace_s=GRACE_S, archive=ARCHIVE, now_ns=self.model.now_ns)
+        operation = services.recover(keys, recoveries, grace_s=GRACE_S, archive=ARCHIVE, now_ns=self.model.now_ns)
         assert self.ask(operation) == self.model.recover(queue, recoveries, GRACE_S)
 
     @rule(
@@ -113,7 +114,9 @@ class ServiceRules(WorkerRules):
         self.advance(after_s)
         keys, queue = self.here(name)
         owner = self.leader(queue, "forwarder", worker)
-        operation = ops.forward(keys, owner=owner, leader_ms=LEADER_S * 1000, limit=limit, now_ns=self.model.now_ns)
+        operation = services.forward(
+            keys, owner=owner, leader_ms=LEADER_S * 1000, limit=limit, now_ns=self.model.now_ns
+        )
         answer = self.ask(operation)
         assert (answer.leads, answer.moved) == self.model.forward(queue, owner, LEADER_S, limit)
         assert answer.dropped == 0
@@ -122,7 +125,7 @@ class ServiceRules(WorkerRules):
     def clean(self, name: str, limit: int, after_s: int) -> None:
         self.advance(after_s)
         keys, queue = self.here(name)
-        answer = self.ask(ops.clean(keys, limit=limit, archive=ARCHIVE, now_ns=self.model.now_ns))
+        answer = self.ask(services.clean(keys, limit=limit, archive=ARCHIVE, now_ns=self.model.now_ns))
         assert answer == self.model.clean(queue, limit)
 
     @rule(name=queues, worker=workers, service=st.sampled_from(("forwarder", "aggregator")), takes=st.booleans())
@@ -130,15 +133,15 @@ class ServiceRules(WorkerRules):
         keys, queue = self.here(name)
         owner = self.tokens[worker]
         if takes:
-            answer = self.ask(ops.lead(keys, service, owner=owner, leader_ms=LEADER_S * 1000))
+            answer = self.ask(services.lead(keys, service, owner=owner, leader_ms=LEADER_S * 1000))
             assert answer == self.model.lead(queue, service, owner, LEADER_S)
         else:
-            assert self.ask(ops.resign(keys, service, owner=owner)) == self.model.resign(queue, service, owner)
+            assert self.ask(services.resign(keys, service, owner=owner)) == self.model.resign(queue, service, owner)
 
     @rule(name=queues, entries=st.lists(st.sampled_from(ENTRIES), min_size=1, max_size=2, unique=True))
     def adopt(self, name: str, entries: list[str]) -> None:
         keys, queue = self.here(name)
-        marks = self.ask(ops.adopt(keys, entries, now_ns=self.model.now_ns)).marks
+        marks = self.ask(schedules.adopt(keys, entries, now_ns=self.model.now_ns)).marks
         found = [f"{each.at_s}:{'' if each.enqueued_s is None else each.enqueued_s}" for each in marks]
         assert found == self.model.adopt(queue, entries)
 
@@ -159,8 +162,8 @@ class ServiceRules(WorkerRules):
         for entry, behind_s, ahead_s, task_id, lock in firings:
             mark_s = int(queue.marks.get(entry, f"{self.model.now_s}:").split(":")[0])
             task = self.new_task(name, task_id, "", "", lock) if has_task else None
-            ticks.append(ops.Tick(entry, mark_s - behind_s, self.model.now_s + ahead_s, task))
-        answer = self.ask(ops.tick(keys, ticks, self.lane, now_ns=self.model.now_ns))
+            ticks.append(schedules.Tick(entry, mark_s - behind_s, self.model.now_s + ahead_s, task))
+        answer = self.ask(schedules.tick(keys, ticks, self.lane, now_ns=self.model.now_ns))
         self.last_enqueue = None
         assert answer.codes == self.model.tick(queue, ticks)
 
@@ -178,8 +181,8 @@ class ServiceRules(WorkerRules):
         if joins:
             self.enqueue(name, [(task_id, "", GROUPS[0], "") for task_id in joins])
         keys, queue = self.here(name)
-        checks = [ops.GroupCheck(group, f"s{self.next()}", 30, grace_s, 40, most) for group in GROUPS]
-        codes = self.ask(ops.gather(keys, checks, limit=limit, now_ns=self.model.now_ns))
+        checks = [aggregation.GroupCheck(group, f"s{self.next()}", 30, grace_s, 40, most) for group in GROUPS]
+        codes = self.ask(aggregation.gather(keys, checks, limit=limit, now_ns=self.model.now_ns))
         assert codes == self.model.gather(queue, checks, limit)
         self.sets = [(name, each.group, each.set_id) for each in checks if each.set_id in queue.sets] + self.sets[:6]
 
@@ -188,7 +191,7 @@ class ServiceRules(WorkerRules):
     def read_members(self, number: int) -> None:
         name, group, set_id = self.sets[number % len(self.sets)]
         keys, queue = self.here(name)
-        found = self.ask(ops.read_members(keys, group, set_id, skip=0))
+        found = self.ask(aggregation.read_members(keys, group, set_id, skip=0))
         assert found == self.model.read_members(queue, group, set_id)
         self.set_sizes = [(name, group, set_id, len(found or ())), *self.set_sizes[:6]]
 
@@ -214,21 +217,23 @@ class ServiceRules(WorkerRules):
         name, of, set_id, size = self.set_sizes[0 if fresh else number % len(self.set_sizes)]
         keys, queue = self.here(name)
         task = None if drops else self.new_task(name, task_id, start, group, lock)
-        answer = self.ask(ops.combine(keys, of, set_id, size, task, now_ns=self.model.now_ns))
+        answer = self.ask(aggregation.combine(keys, of, set_id, size, task, now_ns=self.model.now_ns))
         if self.combined.get((name, set_id), 0) > self.model.now_s - RECEIPT_S:
             assert answer == "1"  # what the first call did
         else:
             assert answer == self.model.combine(queue, of, set_id, size, task)
             if answer == "1":
                 self.combined[name, set_id] = self.model.now_s
-        assert self.ask(ops.sweep(keys)) == (0, 0)
+        assert self.ask(aggregation.sweep(keys)) == (0, 0)
 
     @rule(name=queues, worker=workers, after_s=pauses)
     def reclaim(self, name: str, worker: int, after_s: int) -> None:
         self.advance(after_s)
         keys, queue = self.here(name)
         owner = self.leader(queue, "aggregator", worker)
-        operation = ops.reclaim(keys, "aggregator", owner=owner, leader_ms=LEADER_S * 1000, now_ns=self.model.now_ns)
+        operation = aggregation.reclaim(
+            keys, "aggregator", owner=owner, leader_ms=LEADER_S * 1000, now_ns=self.model.now_ns
+        )
         answer = self.ask(operation)
         assert (answer.leads, answer.sets) == self.model.reclaim(queue, owner, LEADER_S)
         assert (answer.dropped, answer.put_off, answer.to_sweep) == (0, 0, 0)
@@ -240,9 +245,9 @@ class ServiceRules(WorkerRules):
         keys, queue = self.here(name)
         self.read_members(number)
         if gives_back:
-            self.ask(ops.give_back(keys, group, set_id))
+            self.ask(aggregation.give_back(keys, group, set_id))
             self.model.give_back(queue, set_id)
         else:
             task_ids = self.some(name, picked, "aggregating")
-            count = self.ask(ops.expel(keys, group, set_id, task_ids, now_ns=self.model.now_ns))
+            count = self.ask(aggregation.expel(keys, group, set_id, task_ids, now_ns=self.model.now_ns))
             assert count == self.model.expel(queue, set_id, task_ids)

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from taskq_core.broker.operations import NewTask, Outcome, Settlement
+from taskq_core.broker.operations.new_tasks import NewTask
+from taskq_core.broker.operations.runs import Outcome, Settlement
 from taskq_core.errors import WireFormatError
 from taskq_core.settings import ArchiveLimits
 from taskq_core.wire import TaskMessage, decode_message

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from taskq_core.broker import operations as ops
 from taskq_core.broker.connection import Endpoint
-from taskq_core.broker.operations import Outcome
+from taskq_core.broker.operations import aggregation, repair
+from taskq_core.broker.operations.runs import Outcome
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.errors import TaskQError
 from tests.model.asking import STATES
@@ -37,8 +37,8 @@ def fill(machine: QueueMachine) -> None:
         "default", [("p", "", "", ""), ("q", "", "", "y"), ("due", "later", "", ""), ("dg", "later", "g", "")]
     )
     machine.enqueue("default", [("g1", "", "g", ""), ("g2", "", "g", ""), ("h1", "", "h", ""), ("h2", "", "h", "")])
-    checks = [ops.GroupCheck("h", "set", 30, 0)]
-    assert machine.send(ops.gather(keys, checks, limit=1)) == machine.model.gather(queue, checks, 1)
+    checks = [aggregation.GroupCheck("h", "set", 30, 0)]
+    assert machine.send(aggregation.gather(keys, checks, limit=1)) == machine.model.gather(queue, checks, 1)
     machine.enqueue("default", [("h3", "", "h", ""), ("m1", "", "", ""), ("m2", "", "", "")])
     machine.enqueue("other", [("n", "", "", "")])
     machine.set_out("default", [machine.pick("default", each) for each in ("m1", "m2")], carries_on=False)
@@ -62,7 +62,7 @@ def test_one_damaged_key_is_repaired(machine_type: type[QueueMachine], how: str)
     fill(machine)
     keys = machine.keys_of_queues()
     queue = machine.keys.queue("default")
-    assert ops.structures(queue).keys() - {*keys} == {queue.combined, queue.quarantine}, "the queue is not full"
+    assert repair.structures(queue).keys() - {*keys} == {queue.combined, queue.quarantine}, "the queue is not full"
 
     failures = {}
     for key in keys:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from taskq_core.broker.connection import Endpoint
-from taskq_core.broker.operations import Operation
+from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.inspector.reconcile import reconcile, run
 from tests.model.actors import ACTORS, LATE, Actor, finisher, mover, remover

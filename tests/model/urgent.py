@@ -8,8 +8,11 @@ from typing import Any, ClassVar, Self, TypeVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from taskq_core.broker import operations as ops
-from taskq_core.broker.operations import Action, NewTask, Operation, Outcome, ReceiptLane, Settlement
+from taskq_core.broker.operations import actions, new_tasks, runs, services
+from taskq_core.broker.operations.actions import Action
+from taskq_core.broker.operations.new_tasks import NewTask, ReceiptLane
+from taskq_core.broker.operations.operation import Operation
+from taskq_core.broker.operations.runs import Outcome, Settlement
 from taskq_core.broker.scripts import Script
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.settings import ArchiveLimits
@@ -69,12 +72,12 @@ class UrgentMachine(RuleBasedStateMachine):
             self.bands[task_id] = (band, of_retries)
             new.append(NewTask(task_id, self.message(task_id), marks=priority_mark(band, of_retries)))
             self.wait(task_id, band)
-        assert self.ask(ops.enqueue(self.queue, new, self.lane, now_ns=NOW_NS)) == "1" * len(new)
+        assert self.ask(new_tasks.enqueue(self.queue, new, self.lane, now_ns=NOW_NS)) == "1" * len(new)
 
     @rule(limit=st.integers(1, 3))
     def dequeue(self, limit: int) -> None:
         self.serial += 1
-        operation = ops.dequeue(self.queue, owner="w", call=self.serial, limit=limit, lease_s=600, now_ns=NOW_NS)
+        operation = runs.dequeue(self.queue, owner="w", call=self.serial, limit=limit, lease_s=600, now_ns=NOW_NS)
         taken = [task_id for task_id, _ in self.ask(operation).tasks]
         assert taken == [task_id for _, task_id in self.waiting[:limit]]
         del self.waiting[:limit]
@@ -85,14 +88,14 @@ class UrgentMachine(RuleBasedStateMachine):
     def settle(self, pick: int, outcome: Outcome) -> None:
         task_id, run = self.running.pop(pick % len(self.running))
         end = Settlement(task_id, outcome, run, self.message(task_id), delay_ms=1)
-        assert self.ask(ops.settle(self.queue, [end], owner="w", archive=ARCHIVE, now_ns=NOW_NS)) == "1"
+        assert self.ask(runs.settle(self.queue, [end], owner="w", archive=ARCHIVE, now_ns=NOW_NS)) == "1"
         if outcome is Outcome.RETRY:
             self.failed.append(task_id)
 
     @rule()
     def forward(self) -> None:
         """What has failed waits again, in the band of its retries; those that are due at once in the order of ids."""
-        self.ask(ops.forward(self.queue, owner="w", leader_ms=60_000, now_ns=LATER_NS))
+        self.ask(services.forward(self.queue, owner="w", leader_ms=60_000, now_ns=LATER_NS))
         for task_id in sorted(self.failed, key=str.encode):
             self.wait(task_id, self.bands[task_id][1])
         self.failed.clear()
@@ -101,7 +104,7 @@ class UrgentMachine(RuleBasedStateMachine):
     @rule(pick=st.integers(0, 9))
     def delete(self, pick: int) -> None:
         _, task_id = self.waiting.pop(pick % len(self.waiting))
-        assert self.ask(ops.act(self.queue, Action.DELETE, [task_id], now_ns=NOW_NS)) == ["ok"]
+        assert self.ask(actions.act(self.queue, Action.DELETE, [task_id], now_ns=NOW_NS)) == ["ok"]
 
     @invariant()
     def they_wait_in_their_order(self) -> None:

@@ -3,8 +3,9 @@
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
-from taskq_core.broker import operations as ops
-from taskq_core.broker.operations import Outcome, Settlement
+from taskq_core.broker.operations import new_tasks, views
+from taskq_core.broker.operations import runs as run_ops
+from taskq_core.broker.operations.runs import Outcome, Settlement
 from tests.model.asking import (
     ARCHIVE,
     DEEDS,
@@ -32,7 +33,7 @@ class WorkerRules(Asking):
     def enqueue(self, name: str, new: list[tuple[str, str, str, str]]) -> None:
         keys, queue = self.here(name)
         tasks = [self.new_task(name, *each) for each in new]
-        operation = ops.enqueue(keys, tasks, self.lane, now_ns=self.model.now_ns)
+        operation = new_tasks.enqueue(keys, tasks, self.lane, now_ns=self.model.now_ns)
         codes = self.ask(operation)
         assert codes == self.model.enqueue(queue, tasks)
         self.last_enqueue = (operation, codes, self.model.now_s)
@@ -48,14 +49,14 @@ class WorkerRules(Asking):
     def wait_for_the_end(self, name: str, pick: int) -> None:
         keys, queue = self.here(name)
         (task_id,) = self.some(name, [pick])
-        found = self.ask(ops.look(keys, task_id, tell_end=True))
+        found = self.ask(views.look(keys, task_id, tell_end=True))
         assert (found and found.state) == self.model.wait_for_end(queue, task_id)
 
     @rule(name=queues, pick=numbers)
     def revoke(self, name: str, pick: int) -> None:
         keys, queue = self.here(name)
         (task_id,) = self.some(name, [pick])
-        found = self.ask(ops.revoke(keys, task_id))
+        found = self.ask(views.revoke(keys, task_id))
         assert found == self.model.revoke(queue, task_id)
 
     # --- workers ------------------------------------------------------------------------------------------------------
@@ -67,7 +68,9 @@ class WorkerRules(Asking):
         if was_woken:
             queue.has_token = False
             self.client.delete(keys.wake)
-        operation = ops.dequeue(keys, owner=owner, call=call, limit=limit, lease_s=LEASE_S, now_ns=self.model.now_ns)
+        operation = run_ops.dequeue(
+            keys, owner=owner, call=call, limit=limit, lease_s=LEASE_S, now_ns=self.model.now_ns
+        )
         taken = self.ask(operation).tasks
         expected = self.model.dequeue(queue, f"{owner}.{call}", limit, LEASE_S)
         assert taken == [(each, queue.tasks[each].message) for each in expected]
@@ -82,7 +85,7 @@ class WorkerRules(Asking):
         call, ids, at_s = self.calls.get((name, owner), (0, [], 0))
         if at_s + LEASE_S <= self.model.now_s:
             return
-        operation = ops.dequeue(keys, owner=owner, call=call, limit=3, lease_s=LEASE_S, now_ns=self.model.now_ns)
+        operation = run_ops.dequeue(keys, owner=owner, call=call, limit=3, lease_s=LEASE_S, now_ns=self.model.now_ns)
         still = [each for each in ids if self.model.is_run_by(queue, each, f"{owner}.{call}")]
         assert [each for each, _ in self.ask(operation).tasks] == still
 
@@ -92,7 +95,7 @@ class WorkerRules(Asking):
         keys, _ = self.here(name)
         owner, earlier, call = self.tokens[worker], self.next(), self.next()
         for number, limit in ((call, 0), (call, 3), (earlier, 3)):
-            operation = ops.dequeue(
+            operation = run_ops.dequeue(
                 keys, owner=owner, call=number, limit=limit, lease_s=LEASE_S, now_ns=self.model.now_ns
             )
             assert self.ask(operation).tasks == []
@@ -138,7 +141,9 @@ class WorkerRules(Asking):
         for number, outcome, delay_ms in ends:
             task_id = held[number % len(held)]
             settlements.append(self.settlement(name, task_id, self.run_of(name, task_id), outcome, delay_ms))
-        operation = ops.settle(keys, settlements, owner=self.tokens[worker], archive=ARCHIVE, now_ns=self.model.now_ns)
+        operation = run_ops.settle(
+            keys, settlements, owner=self.tokens[worker], archive=ARCHIVE, now_ns=self.model.now_ns
+        )
         assert self.ask(operation) == self.model.settle(queue, settlements, self.tokens[worker])
 
     @precondition(lambda self: self.leases)
@@ -150,9 +155,9 @@ class WorkerRules(Asking):
         done = self.run_by(name, worker)[-count:]
         if not done:
             return
-        asked = ops.dequeue(keys, owner=owner, call=call, limit=limit, lease_s=LEASE_S, now_ns=self.model.now_ns)
+        asked = run_ops.dequeue(keys, owner=owner, call=call, limit=limit, lease_s=LEASE_S, now_ns=self.model.now_ns)
         ends = [Settlement(each, Outcome.DONE, self.run_of(name, each)) for each in done]
-        answer = self.ask(ops.settle_and_dequeue([(end.task_id, end.run) for end in ends], asked))
+        answer = self.ask(run_ops.settle_and_dequeue([(end.task_id, end.run) for end in ends], asked))
         if answer is None:
             return
         self.counts["settled and dequeued"] = self.counts.get("settled and dequeued", 0) + 1
@@ -199,8 +204,8 @@ class WorkerRules(Asking):
         if lost:
             keys, _ = self.here(name)
             owner, now_ns = self.tokens[worker], self.model.now_ns
-            asked = ops.dequeue(keys, owner=owner, call=self.next(), limit=1, lease_s=LEASE_S, now_ns=now_ns)
-            assert self.ask(ops.settle_and_dequeue([(each, runs[each]) for each in lost[-1:]], asked)) is None
+            asked = run_ops.dequeue(keys, owner=owner, call=self.next(), limit=1, lease_s=LEASE_S, now_ns=now_ns)
+            assert self.ask(run_ops.settle_and_dequeue([(each, runs[each]) for each in lost[-1:]], asked)) is None
 
     @precondition(lambda self: self.calls and self.leases)
     @rule(name=queues, worker=workers, earlier=st.booleans())
@@ -213,8 +218,10 @@ class WorkerRules(Asking):
         if not held or at_s + LEASE_S <= self.model.now_s:
             return
         number = call - 1 if earlier else call
-        asked = ops.dequeue(keys, owner=owner, call=number, limit=1, lease_s=LEASE_S, now_ns=self.model.now_ns)
-        assert self.ask(ops.settle_and_dequeue([(each, self.run_of(name, each)) for each in held[-1:]], asked)) is None
+        asked = run_ops.dequeue(keys, owner=owner, call=number, limit=1, lease_s=LEASE_S, now_ns=self.model.now_ns)
+        assert (
+            self.ask(run_ops.settle_and_dequeue([(each, self.run_of(name, each)) for each in held[-1:]], asked)) is None
+        )
 
     @precondition(lambda self: self.leases)
     @rule(name=queues, worker=workers, picked=picks)
@@ -223,7 +230,7 @@ class WorkerRules(Asking):
         task_ids = self.some(name, picked, "active")
         owner = self.tokens[worker]
         runs = [(each, self.run_of(name, each)) for each in task_ids]
-        operation = ops.extend_leases(keys, runs, owner=owner, lease_s=LEASE_S, now_ns=self.model.now_ns)
+        operation = run_ops.extend_leases(keys, runs, owner=owner, lease_s=LEASE_S, now_ns=self.model.now_ns)
         owners = [f"{owner}.{run}" for _, run in runs]
         assert self.ask(operation).kept == self.model.extend(queue, task_ids, owners, LEASE_S)
 
@@ -243,7 +250,7 @@ class WorkerRules(Asking):
         result = b"%d" % self.next()
         owner = self.tokens[worker]
         run = self.run_of(name, task_id)
-        answer = self.ask(ops.write_result(keys, task_id, result, owner=owner, run=run))
+        answer = self.ask(run_ops.write_result(keys, task_id, result, owner=owner, run=run))
         assert answer == self.model.write_result(queue, task_id, result, f"{owner}.{run}")
 
     @precondition(lambda self: self.leases)
@@ -254,7 +261,7 @@ class WorkerRules(Asking):
         cursor = str(self.next())
         owner = self.tokens[worker]
         run = self.run_of(name, task_id)
-        answer = self.ask(ops.note(keys, task_id, {ops.CURSOR_FIELD: cursor.encode()}, owner=owner, run=run))
+        answer = self.ask(run_ops.note(keys, task_id, {run_ops.CURSOR_FIELD: cursor.encode()}, owner=owner, run=run))
         assert answer == self.model.note(queue, task_id, cursor, f"{owner}.{run}")
 
     @precondition(lambda self: self.leases)
@@ -264,7 +271,7 @@ class WorkerRules(Asking):
         (task_id,) = self.some(name, [pick], "active")
         owner = self.tokens[worker]
         run = self.run_of(name, task_id)
-        answer = self.ask(ops.quarantine(keys, task_id, owner=owner, run=run, now_ns=self.model.now_ns))
+        answer = self.ask(run_ops.quarantine(keys, task_id, owner=owner, run=run, now_ns=self.model.now_ns))
         assert answer == self.model.quarantine(queue, task_id, f"{owner}.{run}")
 
     @rule(worker=workers)
@@ -288,17 +295,19 @@ class WorkerRules(Asking):
         keys, now_ns = self.keys.queue(name), self.model.now_ns
         if kind == "extend":
             assert self.ask(
-                ops.extend_leases(keys, [(task_id, run)], owner=owner, lease_s=LEASE_S, now_ns=now_ns)
+                run_ops.extend_leases(keys, [(task_id, run)], owner=owner, lease_s=LEASE_S, now_ns=now_ns)
             ).kept == [False]
         elif kind == "write_result":
-            assert not self.ask(ops.write_result(keys, task_id, b"of a zombie", owner=owner, run=run))
+            assert not self.ask(run_ops.write_result(keys, task_id, b"of a zombie", owner=owner, run=run))
         elif kind == "note":
-            assert not self.ask(ops.note(keys, task_id, {ops.CURSOR_FIELD: b"of a zombie"}, owner=owner, run=run))
+            assert not self.ask(
+                run_ops.note(keys, task_id, {run_ops.CURSOR_FIELD: b"of a zombie"}, owner=owner, run=run)
+            )
         elif kind == "settle_and_dequeue":
-            asked = ops.dequeue(keys, owner=owner, call=self.next(), limit=1, lease_s=LEASE_S, now_ns=now_ns)
-            assert self.ask(ops.settle_and_dequeue([(task_id, run)], asked)) is None
+            asked = run_ops.dequeue(keys, owner=owner, call=self.next(), limit=1, lease_s=LEASE_S, now_ns=now_ns)
+            assert self.ask(run_ops.settle_and_dequeue([(task_id, run)], asked)) is None
         elif kind == "quarantine":
-            assert not self.ask(ops.quarantine(keys, task_id, owner=owner, run=run, now_ns=now_ns))
+            assert not self.ask(run_ops.quarantine(keys, task_id, owner=owner, run=run, now_ns=now_ns))
         else:
             end = self.settlement(name, task_id, run, Outcome(kind), 1)
-            assert self.ask(ops.settle(keys, [end], owner=owner, archive=ARCHIVE, now_ns=now_ns)) == "0"
+            assert self.ask(run_ops.settle(keys, [end], owner=owner, archive=ARCHIVE, now_ns=now_ns)) == "0"

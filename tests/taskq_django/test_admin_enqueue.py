@@ -18,7 +18,7 @@ from django.core.management import call_command
 from django.test import Client
 
 from taskq_core import TaskContext
-from taskq_core.broker.operations import Operation
+from taskq_core.broker.operations.operation import Operation
 from taskq_core.errors import BrokerUnavailableError
 from taskq_core.inspector import Inspector
 from taskq_core.worker import Worker, WorkerConfig

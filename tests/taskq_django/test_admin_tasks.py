@@ -12,7 +12,7 @@ from django.contrib.admin.models import CHANGE, DELETION, LogEntry
 from django.db import connections
 from django.test import Client
 
-from taskq_core.broker.operations import Operation
+from taskq_core.broker.operations.operation import Operation
 from taskq_core.errors import BrokerUnavailableError
 from taskq_core.inspector import Inspector
 from taskq_core.views import Dashboard

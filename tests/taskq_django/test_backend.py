@@ -11,7 +11,7 @@ import pytest
 from django.utils import timezone
 
 from taskq_core import DuplicateTaskError, EnqueueError, ResultTooLargeError, TaskArgumentsError, TaskState, Unique
-from taskq_core.broker import operations
+from taskq_core.broker.operations import runs
 from taskq_core.inspector import Inspector
 from taskq_core.worker import Worker, WorkerConfig
 from taskq_django import TaskQBackend, taskq
@@ -259,9 +259,9 @@ async def test_a_task_whose_worker_was_lost_has_failed() -> None:
     """It is not left running for ever; a task of this framework is run once unless it says otherwise."""
     result = await parcels.label.aenqueue()
     keys = taskq.runtime.keys.queue("default")
-    taken = operations.dequeue(keys, owner="lost", call=1, limit=1, lease_s=1, now_ns=int((time.time() - 90) * 1e9))
+    taken = runs.dequeue(keys, owner="lost", call=1, limit=1, lease_s=1, now_ns=int((time.time() - 90) * 1e9))
     ((task_id, _),) = (await taskq.runtime.async_runner.run(taken)).tasks
-    started = operations.mark_starts(keys, [(task_id, 1)], owner="lost", now_ns=int((time.time() - 90) * 1e9))
+    started = runs.mark_starts(keys, [(task_id, 1)], owner="lost", now_ns=int((time.time() - 90) * 1e9))
     await taskq.runtime.async_runner.run(started)
     worker = Worker(taskq, WorkerConfig(queues={"default": 1}))
     working = asyncio.create_task(worker.arun())

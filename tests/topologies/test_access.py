@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from importlib import import_module
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from inspect import getsource, isfunction
@@ -25,7 +26,7 @@ from taskq_core import (
     TaskQError,
     TaskState,
 )
-from taskq_core.broker import operations
+from taskq_core.broker.operations import runs, views
 from taskq_core.broker.roles import EVERY_QUEUE, RedisVersion, Role, rules
 from taskq_core.broker.scripts import all_scripts, load
 from taskq_core.broker.sync import SyncRunner
@@ -86,13 +87,17 @@ def in_scripts(texts: list[str]) -> set[str]:
 
 def asked_by(modules: list[Traversable]) -> tuple[set[str], set[str]]:
     """Scripts and plain commands of the operations that modules name."""
-    names: set[str] = set()
+    rooms = {path.name.removesuffix(".py") for path in (CORE / "broker/operations").iterdir()}
+    called = {f"{room.removesuffix('s')}_ops": room for room in rooms} | {room: room for room in rooms}
+    found = []
     for module in modules:
         text = module.read_text(encoding="utf-8")
-        names |= set(re.findall(r"\boperations\.(\w+)", text))
-        for imported in re.findall(r"from taskq_core\.broker\.operations import (\([^)]*\)|[^\n]*)", text):
-            names |= set(re.findall(r"\w+", imported))
-    found = [each for name in names if isfunction(each := getattr(operations, name, None))]
+        names = {(called[room], name) for room, name in re.findall(rf"\b({'|'.join(called)})\.(\w+)", text)}
+        for room, imported in re.findall(r"from taskq_core\.broker\.operations\.(\w+) import (\([^)]*\)|[^\n]*)", text):
+            names |= {(room, name) for name in re.findall(r"\w+", imported)}
+        for room, name in names:
+            each = getattr(import_module(f"taskq_core.broker.operations.{room}"), name, None)
+            found += [each] if isfunction(each) else []
     source = "\n".join(getsource(each) for each in found)
     scripts = set(re.findall(r'load\(\s*"(\w+)"', source))
     return scripts, set(re.findall(r"[(\[]\"([A-Z]{3,})\"", source)) | {"EVAL", "EVALSHA"}
@@ -449,7 +454,7 @@ def stored_by_another(server: RedisServer) -> dict[str, Any]:
         queue, run = app.runtime.keys.queue("default"), app.runtime.runner.run
         task = app.remote("known")
         handles = {"running": task.delay()}
-        run(operations.dequeue(queue, owner="w", call=1, limit=100, lease_s=30))
+        run(runs.dequeue(queue, owner="w", call=1, limit=100, lease_s=30))
         handles["waiting"] = task.delay()
         handles["scheduled"] = task.using(run_after=60, unique_for=60).delay()
         handles["limited"] = task.using(rate_limit="1/h").delay()
@@ -623,7 +628,7 @@ class TestCertificate:
         with RedisServer(tls=tls, password="secret") as server, SpyingRelay(("127.0.0.1", server.port)) as relay:
             url = f"rediss://:secret@localhost:{relay.port}/0?ssl_ca_certs={tmp_path / 'ca.pem'}"
             app = TaskQ(url, enqueue_timeout=0.5)
-            ping = operations.ping()
+            ping = views.ping()
             for once in (app.runtime.async_runner.run(ping), asyncio.to_thread(app.runtime.runner.run, ping)):
                 with pytest.raises(BrokerUnavailableError, match=r"certificate (has expired|verify failed)") as why:
                     await once

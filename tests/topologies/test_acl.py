@@ -12,7 +12,7 @@ import redis
 from redis.exceptions import NoPermissionError
 
 from taskq_core import EnqueueError, PeriodicTask, TaskQ, TaskState
-from taskq_core.broker import operations
+from taskq_core.broker.operations import presence
 from taskq_core.broker.roles import Role
 from taskq_core.cli.command import main
 from taskq_core.errors import BrokerAuthenticationError
@@ -139,7 +139,7 @@ def operate(app: TaskQ, server: RedisServer) -> None:
     inspector.pause_schedule("daily")
     inspector.remove_schedule("daily")
     assert inspector.control_workers("quiet") == []
-    app.runtime.runner.run(operations.send_control(app.runtime.keys.control, b"{}"))
+    app.runtime.runner.run(presence.send_control(app.runtime.keys.control, b"{}"))
     inspector.reconcile(Q, repair=True)
     assert app.workflow(begun_by_another(server)).cancel()
     inspector.remove_queue("other", force=True)
@@ -305,7 +305,7 @@ def test_a_producer_lists_deletes_pauses_and_works_not(server: RedisServer) -> N
             lambda: inspector.pause(Q),
             lambda: inspector.resume(Q),
             lambda: inspector.pause_schedule("e"),
-            lambda: app.runtime.runner.run(operations.send_control(app.runtime.keys.control, b"{}")),
+            lambda: app.runtime.runner.run(presence.send_control(app.runtime.keys.control, b"{}")),
         ):
             with pytest.raises(BrokerAuthenticationError):
                 attack()

@@ -20,7 +20,7 @@ from taskq_core import (
     TaskIdConflictError,
     TaskQ,
 )
-from taskq_core.broker.operations import BATCH_MAX
+from taskq_core.broker.operations.operation import BATCH_MAX
 from tests.redis_server import RedisServer
 from tests.relay import Relay
 from tests.taskq_core.client import test_back_pressure, test_bulk, test_circuit

@@ -13,9 +13,9 @@ import redis.asyncio
 import redis.cluster
 import trustme
 
-from taskq_core.broker import operations as ops
 from taskq_core.broker.aio import AsyncRunner
-from taskq_core.broker.operations import NewTask, ReceiptLane
+from taskq_core.broker.operations import new_tasks, views
+from taskq_core.broker.operations.new_tasks import NewTask, ReceiptLane
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.errors import BrokerAuthenticationError, BrokerUnavailableError, ConfigurationError
 from taskq_core.wire import Keys
@@ -81,10 +81,10 @@ class TestTls:
     ) -> None:
         url = self.url(server, **changed)
         with blocking(url) as runner, pytest.raises(BrokerUnavailableError, match=reason) as refused:
-            runner.run(ops.ping())
+            runner.run(views.ping())
         async with coroutines(url) as lanes:
             with pytest.raises(BrokerUnavailableError, match=r"certificate verify failed|mismatch") as arefused:
-                await lanes.run(ops.ping())
+                await lanes.run(views.ping())
 
         assert not refused.value.may_have_happened
         assert not arefused.value.may_have_happened
@@ -93,10 +93,10 @@ class TestTls:
     async def test_an_authority_that_is_no_file(self, server: RedisServer) -> None:
         url = self.url(server, authority="none.pem")
         with blocking(url) as runner, pytest.raises(BrokerUnavailableError, match="cannot reach"):
-            runner.run(ops.ping())
+            runner.run(views.ping())
         async with coroutines(url) as lanes:
             with pytest.raises(BrokerUnavailableError, match="cannot reach"):
-                await lanes.run(ops.ping())
+                await lanes.run(views.ping())
 
     def test_a_client_with_a_certificate(self, files: TlsFiles) -> None:
         asking = TlsFiles(certificate=files.certificate, key=files.key, authority=files.authority, ask_client=True)
@@ -104,7 +104,7 @@ class TestTls:
         with RedisServer(tls=asking, password="secret") as server:
             url = self.url(server)
             with blocking(url) as runner, pytest.raises(BrokerUnavailableError):
-                runner.run(ops.ping())
+                runner.run(views.ping())
             lead_a_life(f"{url}&ssl_certfile={folder}/client.pem&ssl_keyfile={folder}/client.key")
 
     @pytest.fixture
@@ -122,7 +122,7 @@ class TestTls:
             lead_a_life(f"rediss+sentinel://:secret@{hosts}?ssl_ca_certs={by_address.authority}")
             stranger = f"rediss+sentinel://:secret@{hosts}?ssl_ca_certs={by_address.authority.parent}/other-ca.pem"
             with blocking(stranger) as runner, pytest.raises(BrokerUnavailableError, match="verify failed"):
-                runner.run(ops.ping())
+                runner.run(views.ping())
 
     async def test_a_cluster(self, by_address: TlsFiles) -> None:
         with start_cluster(nodes=1, tls=by_address, password="secret") as (node,):
@@ -131,17 +131,17 @@ class TestTls:
 
             stranger = f"{url}?ssl_ca_certs={by_address.authority.parent}/other-ca.pem"
             with blocking(stranger) as runner, pytest.raises(BrokerUnavailableError):
-                runner.run(ops.ping())
+                runner.run(views.ping())
             async with coroutines(stranger) as lanes:
                 with pytest.raises(BrokerUnavailableError):
-                    await lanes.run(ops.ping())
+                    await lanes.run(views.ping())
 
     def test_plain_words_are_not_answered(self, server: RedisServer) -> None:
         with (
             blocking(f"redis://:secret@localhost:{server.port}/0", timeout_s=1) as runner,
             pytest.raises(BrokerUnavailableError),
         ):
-            runner.run(ops.ping())
+            runner.run(views.ping())
 
     def test_a_client_taken_over_keeps_its_checks(self, server: RedisServer) -> None:
         assert server.tls is not None
@@ -152,7 +152,7 @@ class TestTls:
             server.flushall()
             stranger = kind(host="127.0.0.1", port=server.port, password="secret", ssl=True, ssl_ca_certs=ca)
             with blocking(stranger) as runner, pytest.raises(BrokerUnavailableError, match="mismatch"):
-                runner.run(ops.ping())
+                runner.run(views.ping())
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +181,7 @@ class TestSentinel:
 
     def test_an_unknown_name(self, sentinel: RedisServer) -> None:
         with blocking(self.url(sentinel, "nobody")) as runner, pytest.raises(BrokerUnavailableError) as refused:
-            runner.run(ops.ping())
+            runner.run(views.ping())
 
         assert not refused.value.may_have_happened
         assert "secret" not in str(refused.value)
@@ -191,7 +191,7 @@ class TestSentinel:
         runner = AsyncRunner(endpoint, timeout_s=30)
 
         async def once() -> bool:
-            answer = await runner.run(ops.ping())
+            answer = await runner.run(views.ping())
             await runner.aclose()
             return answer
 
@@ -202,20 +202,20 @@ class TestSentinel:
     ) -> None:
         with blocking(self.url(sentinel)) as runner:
             with suppress(BrokerUnavailableError):
-                runner.run(ops.ping(), patience_s=0.0001)
+                runner.run(views.ping(), patience_s=0.0001)
 
-            assert runner.run(ops.ping()) is True
+            assert runner.run(views.ping()) is True
 
     def test_a_password_of_the_sentinels_is_used(self, primary: RedisServer) -> None:
         with RedisServer(sentinel_of=primary, password="their secret") as guarded:
             url = f"redis+sentinel://:secret@127.0.0.1:{guarded.port}/{RedisServer.MASTER_NAME}"
             with blocking(f"{url}?sentinel_password=their%20secret") as runner:
-                assert runner.run(ops.ping()) is True
+                assert runner.run(views.ping()) is True
             with (
                 blocking(f"{url}?sentinel_password=wrong") as runner,
                 pytest.raises(BrokerAuthenticationError) as refused,
             ):
-                runner.run(ops.ping())
+                runner.run(views.ping())
 
         assert "wrong" not in str(refused.value).replace("WRONGPASS", "")
 
@@ -232,14 +232,14 @@ class TestSentinel:
             await replica_joined(second, sentinel)
             async with coroutines(url) as lanes:
                 with blocking(url) as runner:
-                    assert runner.run(ops.register_queue("q", ["before"])) == 1
-                    assert await lanes.run(ops.register_queue("q", ["before-too"])) == 1
+                    assert runner.run(new_tasks.register_queue("q", ["before"])) == 1
+                    assert await lanes.run(new_tasks.register_queue("q", ["before-too"])) == 1
                     first.client.wait(1, 5000)
                     first.kill()
                     sentinel.wait_for_primary(0.5)
 
-                    assert runner.run(ops.register_queue("q", ["after"]), patience_s=30) in (0, 1)
-                    assert await lanes.run(ops.register_queue("q", ["after-too"]), patience_s=30) in (0, 1)
+                    assert runner.run(new_tasks.register_queue("q", ["after"]), patience_s=30) in (0, 1)
+                    assert await lanes.run(new_tasks.register_queue("q", ["after-too"]), patience_s=30) in (0, 1)
 
             assert second.client.smembers("q") == {b"before", b"before-too", b"after", b"after-too"}
 
@@ -258,9 +258,9 @@ class TestSentinel:
             lanes, runner = AsyncRunner(endpoint), SyncRunner(endpoint)
             await lanes.follow_primary()
             lanes_lane = lanes.new_lane()
-            assert await lanes_lane.run(ops.register_queue("q", ["lane"])) == 1
-            assert await lanes.run(ops.register_queue("q", ["before"])) == 1
-            assert runner.run(ops.register_queue("q", ["before-too"])) == 1
+            assert await lanes_lane.run(new_tasks.register_queue("q", ["lane"])) == 1
+            assert await lanes.run(new_tasks.register_queue("q", ["before"])) == 1
+            assert runner.run(new_tasks.register_queue("q", ["before-too"])) == 1
             sentinel.fail_over()
 
             deadline = time.monotonic() + 30
@@ -268,9 +268,9 @@ class TestSentinel:
                 assert time.monotonic() < deadline
                 assert await lanes.follow_primary() > 0
                 await asyncio.sleep(0.05)  # between two questions
-            assert await lanes_lane.run(ops.register_queue("q", ["lane-after"])) == 1
-            assert await lanes.run(ops.register_queue("q", ["after"])) == 1
-            assert runner.run(ops.register_queue("q", ["after-too"])) == 1
+            assert await lanes_lane.run(new_tasks.register_queue("q", ["lane-after"])) == 1
+            assert await lanes.run(new_tasks.register_queue("q", ["after"])) == 1
+            assert runner.run(new_tasks.register_queue("q", ["after-too"])) == 1
 
             assert first.command("ROLE")[0] == b"master", "it was told before anybody could go on working with it"
             assert {b"lane-after", b"after", b"after-too"} <= second.client.smembers("q")
@@ -329,7 +329,7 @@ class TestCluster:
         with blocking(url) as runner:
             for number in range(12):
                 queue = Keys().queue(f"q{number}")
-                assert runner.run(ops.enqueue(queue, [NewTask("a", b"m")], ReceiptLane("t"))) == "1"
+                assert runner.run(new_tasks.enqueue(queue, [NewTask("a", b"m")], ReceiptLane("t"))) == "1"
         counts = [len(node.client.keys("*}:t:a")) for node in nodes]
         assert sum(counts) == 12
         assert all(counts)
@@ -338,10 +338,10 @@ class TestCluster:
         with RedisServer(tcp=True) as gone:
             url = f"redis+cluster://:secret@127.0.0.1:{gone.port}"
         with blocking(url) as runner, pytest.raises(BrokerUnavailableError) as refused:
-            runner.run(ops.ping())
+            runner.run(views.ping())
         async with coroutines(url) as lanes:
             with pytest.raises(BrokerUnavailableError) as arefused:
-                await lanes.run(ops.ping())
+                await lanes.run(views.ping())
 
         assert not refused.value.may_have_happened
         assert not arefused.value.may_have_happened
@@ -351,10 +351,10 @@ class TestCluster:
         with RedisServer(tcp=True) as single:
             url = f"redis+cluster://127.0.0.1:{single.port}"
             with blocking(url) as runner, pytest.raises(BrokerUnavailableError):
-                runner.run(ops.ping())
+                runner.run(views.ping())
             async with coroutines(url) as lanes:
                 with pytest.raises(BrokerUnavailableError):
-                    await lanes.run(ops.ping())
+                    await lanes.run(views.ping())
 
     def test_a_client_cannot_be_taken_over(self, nodes: list[RedisServer]) -> None:
         client = redis.cluster.RedisCluster(host="127.0.0.1", port=nodes[0].port, password="secret")
@@ -366,9 +366,9 @@ class TestCluster:
     async def test_a_cancelled_call_never_answers_another(self, nodes: list[RedisServer]) -> None:
         async with coroutines(f"redis+cluster://:secret@127.0.0.1:{nodes[0].port}") as runner:
             for number in range(150):
-                call = asyncio.ensure_future(runner.run(ops.list_queues(f"cancelled-{number}")))
+                call = asyncio.ensure_future(runner.run(views.list_queues(f"cancelled-{number}")))
                 for _ in range(number % 5):
                     await asyncio.sleep(0)
                 call.cancel()
-                assert await runner.run(ops.register_queue(f"key-{number}", ["a", "b"])) == 2
+                assert await runner.run(new_tasks.register_queue(f"key-{number}", ["a", "b"])) == 2
                 await asyncio.gather(call, return_exceptions=True)

@@ -3,7 +3,7 @@
 import pytest
 
 from taskq_core import TaskQ
-from taskq_core.broker import operations as ops
+from taskq_core.broker.operations import operation, views
 from taskq_core.doctor import Level, Repairer, plan, read_facts
 from taskq_core.wire import QueueKeys
 from tests.redis_server import start_cluster
@@ -50,14 +50,14 @@ def test_a_cluster_is_repaired(monkeypatch: pytest.MonkeyPatch) -> None:
         send = app.runtime.runner.run
         for queue in queues:
             app.remote("t", queue=queue.name, unique_for=600).delay()
-            send(ops.Operation("set", None, (lock_of(queue),), ("SET", lock_of(queue), "ghost", "EX", 600), str))
-            send(ops.Operation("del", None, (queue.pending,), ("DEL", queue.pending), str))
-        send(ops.Operation("set", None, ("asynq:queues",), ("SET", "asynq:queues", "not ours"), str))
+            send(operation.Operation("set", None, (lock_of(queue),), ("SET", lock_of(queue), "ghost", "EX", 600), str))
+            send(operation.Operation("del", None, (queue.pending,), ("DEL", queue.pending), str))
+        send(operation.Operation("set", None, ("asynq:queues",), ("SET", "asynq:queues", "not ours"), str))
 
         facts = read_facts(app)
         repairs = Repairer(app, facts, look_again_s=0).work()
         after = read_facts(app)
-        pending = [send(ops.count_tasks(queue)).sizes["pending"] for queue in queues]
+        pending = [send(views.count_tasks(queue)).sizes["pending"] for queue in queues]
         app.close()
 
     assert len(plan(facts)) == 1 + 3 * len(queues)

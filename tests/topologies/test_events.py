@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from taskq_core import TaskHandle, TaskQ, TaskState
-from taskq_core.broker import operations
-from taskq_core.broker.operations import Outcome, Settlement
+from taskq_core.broker.operations import runs
+from taskq_core.broker.operations.runs import Outcome, Settlement
 from taskq_core.execution.progress import encode_progress
 from taskq_core.wire import completed_message, decode_message
 from tests.redis_server import start_cluster
@@ -46,16 +46,16 @@ def act(taskq: TaskQ, operation: Any) -> Any:
 
 def begin(taskq: TaskQ, queue: str) -> tuple[str, bytes]:
     keys = taskq.runtime.keys.queue(queue)
-    ((task_id, message),) = act(taskq, operations.dequeue(keys, owner="w", call=1, limit=1, lease_s=600)).tasks
-    fields = {operations.PROGRESS_FIELD: encode_progress(1)}
-    assert act(taskq, operations.note(keys, task_id, fields, owner="w", run=1))
+    ((task_id, message),) = act(taskq, runs.dequeue(keys, owner="w", call=1, limit=1, lease_s=600)).tasks
+    fields = {runs.PROGRESS_FIELD: encode_progress(1)}
+    assert act(taskq, runs.note(keys, task_id, fields, owner="w", run=1))
     return task_id, message
 
 
 def complete(taskq: TaskQ, queue: str, task_id: str, message: bytes) -> None:
     done = completed_message(decode_message(message), completed_at_s=int(time.time()))
     settlement = Settlement(task_id, Outcome.COMPLETE, 1, done, seconds=60)
-    assert act(taskq, operations.settle(taskq.runtime.keys.queue(queue), [settlement], owner="w")) == "1"
+    assert act(taskq, runs.settle(taskq.runtime.keys.queue(queue), [settlement], owner="w")) == "1"
 
 
 async def test_the_end_is_told_after_a_failover() -> None:

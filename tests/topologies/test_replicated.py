@@ -18,7 +18,7 @@ from taskq_core import (
     TaskIdConflictError,
     TaskQ,
 )
-from taskq_core.broker import operations
+from taskq_core.broker.operations import runs
 from taskq_core.errors import BrokerReplicationError
 from tests.conformance.stores import redis_programs
 from tests.redis_server import RedisServer
@@ -230,9 +230,9 @@ def finish_all(server: RedisServer) -> None:
     """Run what is pending, as a worker would: it is deleted then."""
     with closing(TaskQ(server.url, enqueue_timeout=30)) as taskq:
         queue, run = taskq.runtime.keys.queue("default"), taskq.runtime.runner.run
-        taken = run(operations.dequeue(queue, owner="w", call=1, limit=100, lease_s=30))
+        taken = run(runs.dequeue(queue, owner="w", call=1, limit=100, lease_s=30))
         ids = [task_id for task_id, _ in taken.tasks]
-        run(operations.settle_done(queue, [(each, 1) for each in ids], owner="w"))
+        run(runs.settle_done(queue, [(each, 1) for each in ids], owner="w"))
 
 
 class TestNotConfirmed:

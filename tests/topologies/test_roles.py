@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from taskq_core import EnqueueError, PeriodicTask, TaskQ, TaskQError, TaskState
-from taskq_core.broker.operations import Operation
+from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.scripts import load
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.errors import BrokerAuthenticationError

@@ -16,7 +16,7 @@ import trustme
 from redis.credentials import CredentialProvider
 
 from taskq_core import EnqueueError, EnqueueUnknownError, TaskQ
-from taskq_core.broker import operations
+from taskq_core.broker.operations import views
 from taskq_core.errors import BrokerAuthenticationError, BrokerUnavailableError
 from taskq_core.worker import Worker, WorkerConfig
 from tests.redis_server import RedisServer, TlsFiles
@@ -175,7 +175,7 @@ async def test_password_and_certificate_change_under_load(tmp_path: Path) -> Non
             write(password, secret)
             wrong = f"rediss://app@localhost:{server.port}/0?password_file={password}{option}"
             with closing(TaskQ(wrong)) as late, pytest.raises(error):
-                late.runtime.runner.run(operations.ping())
+                late.runtime.runner.run(views.ping())
 
 
 async def test_the_password_of_requirepass_changes_under_load(tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ async def test_the_password_of_requirepass_changes_under_load(tmp_path: Path) ->
 
         write(password, "old\n")
         with closing(TaskQ(url)) as late, pytest.raises(BrokerAuthenticationError):
-            late.runtime.runner.run(operations.ping())
+            late.runtime.runner.run(views.ping())
 
 
 async def test_a_requirepass_that_is_set_at_once_loses_nothing(tmp_path: Path) -> None:
@@ -318,7 +318,7 @@ async def test_a_password_that_comes_too_late_is_waited_for(tmp_path: Path) -> N
                     match="refused the user or password" if wrong else r"cannot read the password file|is empty",
                 ),
             ):
-                other.runtime.runner.run(operations.ping())
+                other.runtime.runner.run(views.ping())
         await admin.adelay(number=2)
         server.command("ACL", "SETUSER", "app", ">new")
         await until(lambda: 2 in ran)
@@ -348,9 +348,9 @@ async def test_a_file_without_a_password_is_told_and_its_content_is_not(
         password.write_bytes(content)
     app = TaskQ(f"unix://{redis_server.socket_path}?password_file={password}")
     with pytest.raises(BrokerUnavailableError, match=f"cannot reach .*password file .*{problem}") as sync:
-        await asyncio.to_thread(app.runtime.runner.run, operations.ping())
+        await asyncio.to_thread(app.runtime.runner.run, views.ping())
     with pytest.raises(BrokerUnavailableError, match=problem):
-        await app.runtime.async_runner.run(operations.ping())
+        await app.runtime.async_runner.run(views.ping())
 
     assert "two" not in str(sync.value)
     assert "xxx" not in str(sync.value)

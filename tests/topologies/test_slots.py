@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from taskq_core.broker import operations as ops
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.connection import Endpoint
-from taskq_core.broker.operations import NewTask, Operation, Outcome, ReceiptLane, Settlement
+from taskq_core.broker.operations import actions, new_tasks, runs, services, views
+from taskq_core.broker.operations.new_tasks import NewTask, ReceiptLane
+from taskq_core.broker.operations.operation import Operation
+from taskq_core.broker.operations.runs import Outcome, Settlement
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.errors import BrokerReplyError, BrokerUnavailableError
 from taskq_core.wire import Keys, TaskState
@@ -93,12 +95,12 @@ def wait_for_refusals(server: RedisServer, count: int) -> None:
 @pytest.mark.redis
 class TestMovingSlot:
     async def test_a_slot_that_has_moved_is_followed(self, nodes: list[RedisServer], runner: Either) -> None:
-        await runner.run(ops.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptLane("t")))
+        await runner.run(new_tasks.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptLane("t")))
         source, target = ends_of(nodes)
 
         move_slot(SLOT, source, target, nodes)
 
-        taken = await runner.run(ops.dequeue(QUEUE, owner="w", call=1, limit=9, lease_s=30))
+        taken = await runner.run(runs.dequeue(QUEUE, owner="w", call=1, limit=9, lease_s=30))
         assert [task_id for task_id, _ in taken.tasks] == ["a"]
         assert target.client.exists(QUEUE.task("a"))
 
@@ -107,17 +109,17 @@ class TestMovingSlot:
     ) -> None:
         """On either side, whichever of its keys are where; then it goes on as if nothing had been."""
         lane = ReceiptLane("t")
-        await runner.run(ops.enqueue(QUEUE, [NewTask(f"{n}", b"m") for n in range(20)], lane))
-        await runner.run(ops.dequeue(QUEUE, owner="w", call=1, limit=10, lease_s=30))
+        await runner.run(new_tasks.enqueue(QUEUE, [NewTask(f"{n}", b"m") for n in range(20)], lane))
+        await runner.run(runs.dequeue(QUEUE, owner="w", call=1, limit=10, lease_s=30))
         source, target = ends_of(nodes)
         open_slot(SLOT, source, target)
         scripts: list[Operation[Any]] = [
-            ops.enqueue(QUEUE, [NewTask("new", b"m")], ReceiptLane("u")),
-            ops.dequeue(QUEUE, owner="w", call=2, limit=9, lease_s=30),
-            ops.settle(QUEUE, [Settlement("0", Outcome.DONE, run=1)], owner="w"),
-            ops.extend_leases(QUEUE, [("0", 1)], owner="w", lease_s=30),
-            ops.forward(QUEUE, owner="w", leader_ms=1000),
-            ops.count_tasks(QUEUE),
+            new_tasks.enqueue(QUEUE, [NewTask("new", b"m")], ReceiptLane("u")),
+            runs.dequeue(QUEUE, owner="w", call=2, limit=9, lease_s=30),
+            runs.settle(QUEUE, [Settlement("0", Outcome.DONE, run=1)], owner="w"),
+            runs.extend_leases(QUEUE, [("0", 1)], owner="w", lease_s=30),
+            services.forward(QUEUE, owner="w", leader_ms=1000),
+            views.count_tasks(QUEUE),
         ]
         while True:
             for operation in scripts:
@@ -128,20 +130,20 @@ class TestMovingSlot:
                 break
         close_slot(SLOT, target, nodes)
 
-        counts = await runner.run(ops.count_tasks(QUEUE))
+        counts = await runner.run(views.count_tasks(QUEUE))
         assert (counts.sizes[TaskState.PENDING], counts.sizes[TaskState.ACTIVE]) == (10, 10)
-        assert await runner.run(ops.settle(QUEUE, [Settlement("0", Outcome.DONE, run=1)], owner="w")) == "1"
+        assert await runner.run(runs.settle(QUEUE, [Settlement("0", Outcome.DONE, run=1)], owner="w")) == "1"
 
     async def test_it_is_refused_also_where_all_the_keys_it_declares_are_there(
         self, nodes: list[RedisServer], runner: Either
     ) -> None:
         """The task is a key that it does not declare: Redis would end the script when it comes to that."""
         lane = ReceiptLane("t")
-        await runner.run(ops.enqueue(QUEUE, [NewTask("a", b"m"), NewTask("b", b"m", start_in_ms=60_000)], lane))
-        await runner.run(ops.enqueue(QUEUE, [NewTask("c", b"m")], lane))
+        await runner.run(new_tasks.enqueue(QUEUE, [NewTask("a", b"m"), NewTask("b", b"m", start_in_ms=60_000)], lane))
+        await runner.run(new_tasks.enqueue(QUEUE, [NewTask("c", b"m")], lane))
         source, target = ends_of(nodes)
         open_slot(SLOT, source, target)
-        again = ops.enqueue(QUEUE, [NewTask("new", b"m")], lane)
+        again = new_tasks.enqueue(QUEUE, [NewTask("new", b"m")], lane)
         assert source.client.exists(*again.keys) == len(again.keys)
 
         with pytest.raises(BrokerUnavailableError, match="Multiple keys request during rehashing") as refused:
@@ -152,21 +154,21 @@ class TestMovingSlot:
         assert await runner.run(again) == "1"
 
     async def test_a_command_of_one_key_is_sent_on(self, nodes: list[RedisServer], runner: Either) -> None:
-        await runner.run(ops.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptLane("t")))
+        await runner.run(new_tasks.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptLane("t")))
         source, target = ends_of(nodes)
         open_slot(SLOT, source, target)
         move_keys(SLOT, source, target)
 
-        assert await runner.run(ops.resume(QUEUE)) is False
-        assert await runner.run(ops.wait_for_wake([QUEUE.wake], timeout_s=1)) == QUEUE.wake
+        assert await runner.run(actions.resume(QUEUE)) is False
+        assert await runner.run(services.wait_for_wake([QUEUE.wake], timeout_s=1)) == QUEUE.wake
 
     async def test_a_caller_with_patience_sees_nothing_of_it(self, nodes: list[RedisServer], runner: Either) -> None:
         for node in nodes:
             node.client.config_resetstat()
-        await runner.run(ops.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptLane("t")))
+        await runner.run(new_tasks.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptLane("t")))
         source, target = ends_of(nodes)
         open_slot(SLOT, source, target)
-        call = asyncio.ensure_future(runner.run(ops.dequeue(QUEUE, owner="w", call=1, limit=9, lease_s=30), 30))
+        call = asyncio.ensure_future(runner.run(runs.dequeue(QUEUE, owner="w", call=1, limit=9, lease_s=30), 30))
         await asyncio.to_thread(wait_for_refusals, source, 3)
         move_slot(SLOT, source, target, nodes)
 
@@ -180,10 +182,10 @@ class TestRouting:
         runner = AsyncRunner(endpoint_of(nodes), timeout_s=30)
         lane = runner.new_lane()
         queues = [Keys().queue(f"q{number}") for number in range(12)]
-        new = [ops.enqueue(queue, [NewTask(queue.name, b"m")], ReceiptLane("t")) for queue in queues]
+        new = [new_tasks.enqueue(queue, [NewTask(queue.name, b"m")], ReceiptLane("t")) for queue in queues]
 
-        assert await lane.exchange([*new, ops.ping()]) == ["1"] * 12 + [True]
-        taken = await lane.exchange([ops.dequeue(queue, owner="w", call=1, limit=9, lease_s=30) for queue in queues])
+        assert await lane.exchange([*new, views.ping()]) == ["1"] * 12 + [True]
+        taken = await lane.exchange([runs.dequeue(queue, owner="w", call=1, limit=9, lease_s=30) for queue in queues])
         await lane.close()
 
         assert [answer.tasks[0][0] for answer in taken] == [queue.name for queue in queues]
@@ -195,7 +197,7 @@ class TestRouting:
         runner = SyncRunner(Endpoint(other.url, embedded_folder=Path("unused")))
 
         with pytest.raises(BrokerReplyError, match=r"answered: MOVED .*; a cluster needs redis\+cluster:// as its URL"):
-            runner.run(ops.count_tasks(QUEUE))
+            runner.run(views.count_tasks(QUEUE))
         runner.close()
 
 
@@ -208,16 +210,16 @@ class TestPatience:
             source = kind(endpoint_of(nodes), timeout_s=30)
             runner = Either(source)
             if is_warm:
-                await runner.run(ops.count_tasks(QUEUE))
+                await runner.run(views.count_tasks(QUEUE))
             nodes[0].pause()
             started = time.monotonic()
             with pytest.raises(BrokerUnavailableError):
-                await runner.run(ops.count_tasks(QUEUE), patience_s=0.2)
+                await runner.run(views.count_tasks(QUEUE), patience_s=0.2)
             took = time.monotonic() - started
             nodes[0].resume()
 
             assert took < 15, "below the 30 s of an unbounded wait"
-            assert (await runner.run(ops.count_tasks(QUEUE), patience_s=30)).processed == 0
+            assert (await runner.run(views.count_tasks(QUEUE), patience_s=30)).processed == 0
             if kind is SyncRunner:
                 source.close()
             else:

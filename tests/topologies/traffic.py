@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import Any, Self
 
 from taskq_core import EnqueueError, TaskIdConflictError, TaskQ, current_task
-from taskq_core.broker import operations
+from taskq_core.broker.operations import views
 from taskq_core.errors import BrokerError
 from taskq_core.wire import TaskState
 from taskq_core.worker import Worker, WorkerConfig
@@ -161,7 +161,7 @@ class Traffic:
     async def _counts(self, name: str) -> int | None:
         runtime = self._worker_app.runtime
         with suppress(BrokerError):
-            answer = await runtime.async_runner.run(operations.count_tasks(runtime.keys.queue(name)), patience_s=1)
+            answer = await runtime.async_runner.run(views.count_tasks(runtime.keys.queue(name)), patience_s=1)
             return sum(count for state, count in answer.sizes.items() if state is not TaskState.COMPLETED)
         return None
 

@@ -5,17 +5,10 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from taskq_core.broker import operations
-from taskq_core.broker.operations import (
-    BATCH_BYTES,
-    BATCH_MAX,
-    HELD,
-    Confirmation,
-    DeliveryCode,
-    EnqueueCode,
-    NewTask,
-    each_code,
-)
+from taskq_core.broker.operations import diagnosis, new_tasks, outbox, workflows
+from taskq_core.broker.operations.new_tasks import HELD, EnqueueCode, NewTask, each_code
+from taskq_core.broker.operations.operation import BATCH_BYTES, BATCH_MAX, Confirmation
+from taskq_core.broker.operations.outbox import DeliveryCode
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.client.admission import Admission
 from taskq_core.client.outbox.table import OutboxRow, OutboxTable
@@ -91,7 +84,7 @@ class Delivery:
         Raises:
             BrokerUnavailableError: Redis did not tell the time, so nothing was claimed.
         """
-        began_s = self._runner.run(operations.read_time(), patience_s=self._patience_s)
+        began_s = self._runner.run(diagnosis.read_time(), patience_s=self._patience_s)
         claim = new_token()
         rows = table.claim(claim, most=CLAIM_MAX, most_bytes=CLAIM_BYTES, seconds=CLAIM_S, receipts=receipts)
         delivered = Delivered(len(rows), [], {})
@@ -125,7 +118,7 @@ class Delivery:
 
     def _send(self, queue: str, batch: Sequence[OutboxRow], ends_ms: int) -> str:
         try:
-            self._runner.run(operations.register_queue(self._keys.queues, (queue,)), patience_s=self._patience_s)
+            self._runner.run(new_tasks.register_queue(self._keys.queues, (queue,)), patience_s=self._patience_s)
         except BrokerError as error:
             error.may_have_happened = False  # the rows themselves were not sent
             raise
@@ -134,13 +127,13 @@ class Delivery:
         if batch[0].is_workflow:
             (row,) = batch
             task = row.task
-            operation = operations.deliver_workflow(
+            operation = workflows.deliver_workflow(
                 keys, row.receipt, task.task_id, task.message, lane, claim_ends_ms=ends_ms, confirm=task.confirm
             )
         else:
             rows = [(row.receipt, _due(row, keys)) for row in batch]
             most = self._admission.max_pending(queue)
-            operation = operations.deliver(keys, rows, lane, claim_ends_ms=ends_ms, max_pending=most)
+            operation = outbox.deliver(keys, rows, lane, claim_ends_ms=ends_ms, max_pending=most)
         codes = self._runner.run(operation, patience_s=self._patience_s)
         self._lanes.give_back(lane)
         return codes
@@ -182,7 +175,7 @@ class Delivery:
                 by_queue.setdefault(row.queue, []).append(row.receipt)
         try:
             for queue, receipts in by_queue.items():
-                forget = operations.forget_deliveries(self._keys.queue(queue), receipts)
+                forget = outbox.forget_deliveries(self._keys.queue(queue), receipts)
                 self._runner.run(forget, patience_s=self._patience_s)
         except BrokerError as error:
             logger.info("receipts of %d tasks stay for 30 days: %s", len(stored), error)

@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from typing import Any
 
-from taskq_core.broker.operations import Admitted, Codes, EnqueueCode
+from taskq_core.broker.operations.new_tasks import Admitted, Codes, EnqueueCode
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.client.bulk import Batch, BulkResult
 from taskq_core.client.circuit import Circuit

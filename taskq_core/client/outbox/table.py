@@ -4,7 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
-from taskq_core.broker.operations import Confirmation, NewTask, StoredTask
+from taskq_core.broker.operations.new_tasks import NewTask
+from taskq_core.broker.operations.operation import Confirmation
+from taskq_core.broker.operations.views import StoredTask
 from taskq_core.handles.records import TaskInfo, task_info
 from taskq_core.tasks.limits import limit_of
 from taskq_core.wire import TaskState

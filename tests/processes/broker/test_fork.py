@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from taskq_core.broker import operations as ops
+from taskq_core.broker.operations import new_tasks, views
 from tests.redis_server import RedisServer
 from tests.taskq_core.broker.test_sync import runner_of
 
@@ -16,7 +16,7 @@ class TestFork:
     def test_parent_and_child_have_connections_of_their_own(self, redis_server: RedisServer) -> None:
         """Idle connections are not shared, and the child's end does not close the parent's."""
         runner = runner_of(redis_server.unix_url)
-        assert runner.run(ops.ping())
+        assert runner.run(views.ping())
         before = {client["id"] for client in redis_server.client.client_list()}
         ours, theirs = socket.socketpair()
 
@@ -25,20 +25,20 @@ class TestFork:
             status = 1
             try:
                 for _ in range(100):
-                    assert runner.run(ops.register_queue("child", ["c"])) in (0, 1)
-                    assert runner.run(ops.list_queues("child")) == ["c"]
+                    assert runner.run(new_tasks.register_queue("child", ["c"])) in (0, 1)
+                    assert runner.run(views.list_queues("child")) == ["c"]
                 theirs.send(b"x")
                 runner.close()
                 status = 0
             finally:
                 os._exit(status)
         for _ in range(100):
-            assert runner.run(ops.register_queue("parent", ["p"])) in (0, 1)
-            assert runner.run(ops.list_queues("parent")) == ["p"]
+            assert runner.run(new_tasks.register_queue("parent", ["p"])) in (0, 1)
+            assert runner.run(views.list_queues("parent")) == ["p"]
         assert ours.recv(1) == b"x"
         assert os.waitpid(child, 0)[1] == 0
 
-        assert runner.run(ops.ping())
+        assert runner.run(views.ping())
         assert before <= {client["id"] for client in redis_server.client.client_list()}, "the parent's own still stand"
         for each in (ours, theirs):
             each.close()

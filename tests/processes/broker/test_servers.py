@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from taskq_core.broker import operations as ops
-from taskq_core.broker.operations import NewTask, ReceiptLane
+from taskq_core.broker.operations import new_tasks, views
+from taskq_core.broker.operations.new_tasks import NewTask, ReceiptLane
 from taskq_core.errors import BrokerUnavailableError
 from tests.redis_server import RedisServer
 from tests.taskq_core.broker.test_aio import QUEUE, runner_of
@@ -23,26 +23,28 @@ class TestBlocking:
         with RedisServer(tcp=True) as server:
             runner = blocking_of(server.url, timeout_s=30)
             if is_warm:
-                runner.run(ops.ping())
+                runner.run(views.ping())
             server.pause()
             started = time.monotonic()
             with pytest.raises(BrokerUnavailableError):
-                runner.run(ops.register_queue("q", ["x"]), patience_s=0.2)
+                runner.run(new_tasks.register_queue("q", ["x"]), patience_s=0.2)
             took = time.monotonic() - started
             server.resume()
 
             assert took < 15, "below the 30 s of an unbounded wait"
-            assert runner.run(ops.list_queues("other"), patience_s=30) == []
+            assert runner.run(views.list_queues("other"), patience_s=30) == []
             runner.close()
 
     def test_a_long_message_is_not_pushed_for_ever(self) -> None:
         with RedisServer(tcp=True) as server:
             runner = blocking_of(server.url)
-            runner.run(ops.ping())
+            runner.run(views.ping())
             server.pause()
             started = time.monotonic()
             with pytest.raises(BrokerUnavailableError):
-                runner.run(ops.enqueue(QUEUE, [NewTask("a", b"m" * (16 << 20))], ReceiptLane("t")), patience_s=0.2)
+                runner.run(
+                    new_tasks.enqueue(QUEUE, [NewTask("a", b"m" * (16 << 20))], ReceiptLane("t")), patience_s=0.2
+                )
             took = time.monotonic() - started
             server.resume()
             runner.close()
@@ -52,13 +54,13 @@ class TestBlocking:
     def test_a_restarted_server_is_used_again(self, tmp_path: Path) -> None:
         with RedisServer() as server:
             runner = blocking_of(server.unix_url)
-            assert runner.run(ops.ping())
+            assert runner.run(views.ping())
             server.kill()
             with pytest.raises(BrokerUnavailableError):
-                runner.run(ops.ping())
+                runner.run(views.ping())
             server.start()
 
-            assert runner.run(ops.ping(), patience_s=30)
+            assert runner.run(views.ping(), patience_s=30)
             runner.close()
 
 
@@ -68,26 +70,26 @@ class TestAsyncio:
         with RedisServer(tcp=True) as server:
             runner = runner_of(server.url, timeout_s=30)
             if is_warm:
-                await runner.run(ops.ping())
+                await runner.run(views.ping())
             server.pause()
             started = time.monotonic()
             with pytest.raises(BrokerUnavailableError):
-                await runner.run(ops.register_queue("q", ["x"]), patience_s=0.2)
+                await runner.run(new_tasks.register_queue("q", ["x"]), patience_s=0.2)
             took = time.monotonic() - started
             server.resume()
 
             assert took < 15, "below the 30 s of an unbounded wait"
-            assert await runner.run(ops.list_queues("other"), patience_s=30) == []
+            assert await runner.run(views.list_queues("other"), patience_s=30) == []
             await runner.aclose()
 
     async def test_a_restarted_server_is_used_again(self) -> None:
         with RedisServer() as server:
             runner = runner_of(server.unix_url)
-            await asyncio.gather(*(runner.run(ops.ping()) for _ in range(16)))
+            await asyncio.gather(*(runner.run(views.ping()) for _ in range(16)))
             server.kill()
             with pytest.raises(BrokerUnavailableError):
-                await runner.run(ops.ping())
+                await runner.run(views.ping())
             server.start()
 
-            assert await runner.run(ops.ping(), patience_s=30)
+            assert await runner.run(views.ping(), patience_s=30)
             await runner.aclose()

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from taskq_core.broker.operations import DELIVERED_KEPT_S
+from taskq_core.broker.operations.outbox import DELIVERED_KEPT_S
 from tests.postgres_server import PostgresServer
 from tests.redis_server import RedisServer
 from tests.relay import Relay

@@ -24,7 +24,7 @@ from taskq_core import (
     chord,
     current_task,
 )
-from taskq_core.broker import operations
+from taskq_core.broker.operations import runs
 from taskq_core.inspector import Inspector
 from taskq_core.worker import Worker, WorkerConfig
 from tests.processes.releases.dump import dump
@@ -133,7 +133,7 @@ async def play(url: str) -> None:
         warnings.simplefilter("ignore", QueueUnservedWarning)  # a worker that is gone serves it
         await send.using(task_id="active-1", queue="busy").adelay("i@example.com")
     busy = taskq.runtime.keys.queue("busy")
-    await taskq.runtime.async_runner.run(operations.dequeue(busy, owner="w-gone", call=1, limit=1, lease_s=30))
+    await taskq.runtime.async_runner.run(runs.dequeue(busy, owner="w-gone", call=1, limit=1, lease_s=30))
     await taskq.aclose()
 
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from taskq_core import TaskQ
-from taskq_core.broker.operations import MOVE_S
+from taskq_core.broker.operations.actions import MOVE_S
 from taskq_core.wire import QueueKeys
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import Runner, until

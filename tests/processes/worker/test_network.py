@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from taskq_core import TaskQ
-from taskq_core.broker.operations import dequeue
+from taskq_core.broker.operations.runs import dequeue
 from taskq_core.wire import QueueKeys
 from taskq_core.worker import fetcher
 from tests.processes.worker.disturbing import disturbed

@@ -15,10 +15,12 @@ import fakeredis
 import pytest
 import redis
 
-from taskq_core.broker import operations as ops
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.connection import ANSWER_TIMEOUT_S, Endpoint
-from taskq_core.broker.operations import NewTask, Outcome, ReceiptLane, Settlement
+from taskq_core.broker.operations import new_tasks, runs, services, views
+from taskq_core.broker.operations import operation as operation_ops
+from taskq_core.broker.operations.new_tasks import NewTask, ReceiptLane
+from taskq_core.broker.operations.runs import Outcome, Settlement
 from taskq_core.errors import (
     BrokerAuthenticationError,
     BrokerReplicationError,
@@ -129,7 +131,7 @@ class TestPatience:
         raise redis.ConnectionError("refused")
 
     def test_a_server_that_is_away_is_tried_again_ever_more_slowly(self) -> None:
-        error, _, attempts = self.measure(lambda runner: runner.run(ops.ping(), patience_s=10), self.refuse)
+        error, _, attempts = self.measure(lambda runner: runner.run(views.ping(), patience_s=10), self.refuse)
 
         pauses = [later - earlier for earlier, later in pairwise(attempts)]
         assert 10 <= len(attempts) <= 25
@@ -139,12 +141,12 @@ class TestPatience:
         assert not error.may_have_happened
 
     def test_without_patience_there_is_one_attempt(self) -> None:
-        _, _, attempts = self.measure(lambda runner: runner.run(ops.ping()), self.refuse)
+        _, _, attempts = self.measure(lambda runner: runner.run(views.ping()), self.refuse)
 
         assert attempts == [0]
 
     def test_what_must_not_be_repeated_is_not(self) -> None:
-        once = ops.ping()
+        once = views.ping()
         once.repeatable = False
 
         error, took, attempts = self.measure(lambda runner: runner.run(once, patience_s=60), SilentConnection)
@@ -155,13 +157,15 @@ class TestPatience:
 
     @pytest.mark.parametrize("patience_s", [0.0, 0.001, 0.5, 2.0, 5.0, 30.0])
     def test_a_silent_server_costs_no_more_than_the_patience(self, patience_s: float) -> None:
-        error, took, _ = self.measure(lambda runner: runner.run(ops.ping(), patience_s=patience_s), SilentConnection)
+        error, took, _ = self.measure(lambda runner: runner.run(views.ping(), patience_s=patience_s), SilentConnection)
 
         assert took <= patience_s + 0.05
         assert error.may_have_happened
 
     def test_a_blocking_command_is_given_its_time(self) -> None:
-        _, took, _ = self.measure(lambda runner: runner.run(ops.wait_for_wake(["x"], timeout_s=20)), SilentConnection)
+        _, took, _ = self.measure(
+            lambda runner: runner.run(services.wait_for_wake(["x"], timeout_s=20)), SilentConnection
+        )
 
         assert 20 <= took <= 23.1
 
@@ -170,7 +174,7 @@ class TestPatience:
             async def connect(self) -> None:
                 await asyncio.get_running_loop().create_future()
 
-        error, took, _ = self.measure(lambda runner: runner.run(ops.ping(), patience_s=1), Hanging)
+        error, took, _ = self.measure(lambda runner: runner.run(views.ping(), patience_s=1), Hanging)
 
         assert took <= 1.05
         assert not error.may_have_happened
@@ -181,18 +185,18 @@ class TestLostReplies:
         runner = runner_of(relay.url)
         other = Keys("other").queue("default")
         for operation in (  # so that the server knows the scripts, and each reply lost is that of the script
-            ops.enqueue(other, [NewTask("a", b"m")], ReceiptLane("t")),
-            ops.dequeue(other, owner="w1", call=1, limit=9, lease_s=30),
-            ops.settle(other, [Settlement("a", Outcome.DONE, run=1)], owner="w1"),
+            new_tasks.enqueue(other, [NewTask("a", b"m")], ReceiptLane("t")),
+            runs.dequeue(other, owner="w1", call=1, limit=9, lease_s=30),
+            runs.settle(other, [Settlement("a", Outcome.DONE, run=1)], owner="w1"),
         ):
             await runner.run(operation)
         relay.drop_replies(2)
 
-        assert await runner.run(ops.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptLane("t")), patience_s=30) == "1"
+        assert await runner.run(new_tasks.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptLane("t")), patience_s=30) == "1"
         relay.drop_replies(2)
-        taken = await runner.run(ops.dequeue(QUEUE, owner="w1", call=1, limit=9, lease_s=30), patience_s=30)
+        taken = await runner.run(runs.dequeue(QUEUE, owner="w1", call=1, limit=9, lease_s=30), patience_s=30)
         relay.drop_replies(1)
-        code = await runner.run(ops.settle(QUEUE, [Settlement("a", Outcome.DONE, run=1)], owner="w1"), patience_s=30)
+        code = await runner.run(runs.settle(QUEUE, [Settlement("a", Outcome.DONE, run=1)], owner="w1"), patience_s=30)
         await runner.aclose()
 
         assert [task_id for task_id, _ in taken.tasks] == ["a"]
@@ -203,15 +207,15 @@ class TestLostReplies:
         with RedisServer() as server, Relay(server.socket_path) as relay:
             server.command("ACL", "SETUSER", "app", "on", ">old", "~*", "&*", "+@all")
             runner = runner_of(relay.url.replace("//", "//app:old@"))
-            enqueue = ops.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptLane("t"))
-            await runner.run(ops.enqueue(Keys("other").queue("default"), [NewTask("a", b"m")], ReceiptLane("t")))
+            enqueue = new_tasks.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptLane("t"))
+            await runner.run(new_tasks.enqueue(Keys("other").queue("default"), [NewTask("a", b"m")], ReceiptLane("t")))
             server.command("ACL", "SETUSER", "app", "<old", ">new")
             relay.drop_reply_to(b"EVALSHA")
 
             with pytest.raises(BrokerAuthenticationError) as refused:
                 await runner.run(enqueue, patience_s=60)
             with pytest.raises(BrokerAuthenticationError) as refused_at_once:
-                await runner.run(ops.enqueue(QUEUE, [NewTask("b", b"m")], ReceiptLane("u")), patience_s=60)
+                await runner.run(new_tasks.enqueue(QUEUE, [NewTask("b", b"m")], ReceiptLane("u")), patience_s=60)
             await runner.aclose()
 
             assert refused.value.may_have_happened
@@ -230,7 +234,7 @@ class TestLostReplies:
                 raise BrokerReplicationError("not confirmed", wanted=1)
 
             with pytest.raises(BrokerReplicationError, match="not confirmed") as refused:
-                await runner.run(ops.Operation("unconfirmed", None, (), ("PING",), fail), patience_s=60)
+                await runner.run(operation_ops.Operation("unconfirmed", None, (), ("PING",), fail), patience_s=60)
             await runner.aclose()
 
             assert isinstance(refused.value.__cause__, BrokerAuthenticationError)
@@ -240,7 +244,7 @@ class TestLostReplies:
         relay.drop_replies(1)
 
         with pytest.raises(BrokerUnavailableError, match=r"^no answer from redis://127\.0\.0\.1:") as refused:
-            await runner.run(ops.register_queue("q", ["x"]))
+            await runner.run(new_tasks.register_queue("q", ["x"]))
         await runner.aclose()
 
         assert refused.value.may_have_happened
@@ -262,13 +266,13 @@ class TestCancelled:
 
         async def right(number: int) -> None:
             name = f"right-{number}"
-            if await runner.run(ops.register_queue(name, [name])) != 1:
+            if await runner.run(new_tasks.register_queue(name, [name])) != 1:
                 wrong.append(name)
-            if await runner.run(ops.list_queues(name)) != [name]:
+            if await runner.run(views.list_queues(name)) != [name]:
                 wrong.append(name)
 
         for number in range(500):
-            doomed = asyncio.ensure_future(runner.run(ops.register_queue("doomed", [f"{number}", "b", "c"])))
+            doomed = asyncio.ensure_future(runner.run(new_tasks.register_queue("doomed", [f"{number}", "b", "c"])))
             beside = asyncio.ensure_future(right(number))
             for _ in range(chance.randrange(8)):
                 await asyncio.sleep(0)
@@ -287,12 +291,14 @@ class TestCancelled:
 
         async def right(number: int) -> None:
             name = f"right-{number}"
-            assert await runner.run(ops.register_queue(name, [name])) == 1
-            assert await runner.run(ops.list_queues(name)) == [name]
+            assert await runner.run(new_tasks.register_queue(name, [name])) == 1
+            assert await runner.run(views.list_queues(name)) == [name]
 
         for number in range(40):
             relay.hold(chance.choice(["requests", "replies"]))
-            doomed = [asyncio.ensure_future(runner.run(ops.register_queue("doomed", [f"{number}"]))) for _ in range(3)]
+            doomed = [
+                asyncio.ensure_future(runner.run(new_tasks.register_queue("doomed", [f"{number}"]))) for _ in range(3)
+            ]
             beside = asyncio.ensure_future(right(number))
             for _ in range(chance.randrange(12)):
                 await asyncio.sleep(0)  # somewhere on its way
@@ -309,25 +315,27 @@ class TestCancelled:
     async def test_a_lane_is_whole_again_after_a_cancelled_exchange(self, runner: AsyncRunner) -> None:
         lane = runner.new_lane()
         for patience in range(6):
-            call = asyncio.ensure_future(lane.exchange([ops.ping(), ops.wait_for_wake(["none"], timeout_s=30)]))
+            call = asyncio.ensure_future(lane.exchange([views.ping(), services.wait_for_wake(["none"], timeout_s=30)]))
             for _ in range(patience):
                 await asyncio.sleep(0)
             call.cancel()
             await asyncio.gather(call, return_exceptions=True)
 
             assert not lane.is_connected or patience == 0
-            assert await lane.exchange([ops.list_queues("none"), ops.ping()]) == [[], True]
+            assert await lane.exchange([views.list_queues("none"), views.ping()]) == [[], True]
         await lane.close()
 
     async def test_connections_do_not_leak(self, runner: AsyncRunner, redis_server: RedisServer) -> None:
         for turns in range(50):
-            calls = [asyncio.ensure_future(runner.run(ops.wait_for_wake(["none"], timeout_s=30))) for _ in range(4)]
+            calls = [
+                asyncio.ensure_future(runner.run(services.wait_for_wake(["none"], timeout_s=30))) for _ in range(4)
+            ]
             for _ in range(turns % 7):
                 await asyncio.sleep(0)
             for call in calls:
                 call.cancel()
             await asyncio.gather(*calls, return_exceptions=True)
-        assert await runner.run(ops.ping())
+        assert await runner.run(views.ping())
 
         await until_clients(redis_server, 2)
 
@@ -336,7 +344,7 @@ class TestConnections:
     async def test_one_is_used_again(self, relay: Relay) -> None:
         runner = runner_of(relay.url)
         for _ in range(5):
-            await runner.run(ops.ping())
+            await runner.run(views.ping())
         await runner.aclose()
 
         assert relay.connections == 1
@@ -346,9 +354,9 @@ class TestConnections:
     ) -> None:
         """However many idle connections a restart or a kill took."""
         for number in range(5):
-            await asyncio.gather(*(runner.run(ops.ping()) for _ in range(16)))
+            await asyncio.gather(*(runner.run(views.ping()) for _ in range(16)))
             redis_server.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-            assert await runner.run(ops.register_queue("q", [f"{number}"]), patience_s=30) == 1
+            assert await runner.run(new_tasks.register_queue("q", [f"{number}"]), patience_s=30) == 1
 
     async def test_a_refused_operation_does_not_cost_the_connection(
         self, relay: Relay, redis_server: RedisServer
@@ -357,7 +365,7 @@ class TestConnections:
         redis_server.client.set(QUEUE.task("a"), "not a hash")
         for _ in range(3):
             with pytest.raises(BrokerReplyError, match="WRONGTYPE"):
-                await runner.run(ops.look(QUEUE, "a"))
+                await runner.run(views.look(QUEUE, "a"))
         await runner.aclose()
 
         assert relay.connections == 1
@@ -368,7 +376,7 @@ class TestConnections:
             answers = []
             for _ in range(3):
                 try:
-                    answers.append(await lane.run(ops.ping()))
+                    answers.append(await lane.run(views.ping()))
                 except BrokerUnavailableError:
                     answers.append(None)
             await lane.close()
@@ -380,7 +388,7 @@ class TestConnections:
         async with answering(tmp_path / "s.sock", b"HTTP/1.1 400 Bad Request\r\n\r\n") as url:
             runner = runner_of(url)
             with pytest.raises(BrokerUnavailableError):
-                await runner.run(ops.ping())
+                await runner.run(views.ping())
             await runner.aclose()
 
     async def test_large_exchanges(self, runner: AsyncRunner) -> None:
@@ -390,8 +398,8 @@ class TestConnections:
 
         answers = await lane.exchange(
             [
-                ops.enqueue(QUEUE, tasks, ReceiptLane("t")),
-                *(ops.dequeue(QUEUE, owner="w1", call=number, limit=1, lease_s=30) for number in range(4)),
+                new_tasks.enqueue(QUEUE, tasks, ReceiptLane("t")),
+                *(runs.dequeue(QUEUE, owner="w1", call=number, limit=1, lease_s=30) for number in range(4)),
             ]
         )
 
@@ -403,7 +411,7 @@ class TestConnections:
         runner = runner_of(redis_server.unix_url)
 
         async def use() -> bool:
-            return await runner.run(ops.ping())
+            return await runner.run(views.ping())
 
         assert [asyncio.run(use()) for _ in range(3)] == [True] * 3
 
@@ -416,14 +424,14 @@ async def test_a_wrong_idea_of_the_servers_clock_is_corrected(runner: AsyncRunne
     for number, wrong_s in enumerate((-3600, 3600)):
         runner.endpoint.learn_time(int(time.time() + wrong_s) * 1000, time.monotonic())
 
-        assert await runner.run(ops.enqueue(QUEUE, [NewTask(f"a-{number}", b"m")], lane)) == "1"
+        assert await runner.run(new_tasks.enqueue(QUEUE, [NewTask(f"a-{number}", b"m")], lane)) == "1"
 
 
 async def test_a_repeat_after_the_deadline_of_the_first_attempt_is_refused(
     runner: AsyncRunner, redis_server: RedisServer
 ) -> None:
     """The receipt of that attempt may have expired, so a new deadline could store the task a second time."""
-    operation = ops.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptLane("lane"))
+    operation = new_tasks.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptLane("lane"))
     await runner.run(operation)
     redis_server.client.flushdb()  # the task has run, and the receipt has expired
     operation.in_doubt = True  # the answer was lost
@@ -484,11 +492,11 @@ async def count_sleeps(server: RedisServer, *, spin_s: float, answer_s: float) -
     """How often the loop sleeps until an answer is there: after so many seconds, 0 for once it has begun to sleep."""
     loop: Any = asyncio.get_running_loop()
     lane = runner_of(server.unix_url).new_lane()
-    await lane.exchange([ops.ping()])
+    await lane.exchange([views.ping()])
     before = loop.sleeps
     if not answer_s:
         loop.on_sleep = lambda: server.client.rpush("empty", "an answer")
-    slow = ops.Operation("slow", None, (), ("BLPOP", "empty", f"{answer_s}"), bool)
+    slow = operation_ops.Operation("slow", None, (), ("BLPOP", "empty", f"{answer_s}"), bool)
     assert await lane.exchange([slow], spin_s=spin_s) == [not answer_s]
     loop.on_sleep = lambda: None
     await lane.close()

@@ -5,10 +5,10 @@ from importlib.resources import files
 import pytest
 from redis import exceptions
 
-from taskq_core.broker import operations as ops
 from taskq_core.broker.cluster import SlotMap, absent_key, slot_of
 from taskq_core.broker.failures import RedirectedError, translate
-from taskq_core.broker.operations import Operation
+from taskq_core.broker.operations import new_tasks, views
+from taskq_core.broker.operations.operation import Operation
 from taskq_core.wire import Keys
 from taskq_core.wire.slots import key_slot
 
@@ -83,7 +83,7 @@ def test_a_redirection_is_read(subtests: pytest.Subtests) -> None:
 def test_the_key_that_is_never_there_is_of_the_same_slot(subtests: pytest.Subtests) -> None:
     for queue in ["default", "a{b", "a b", "x" * 200]:
         with subtests.test(queue=queue):
-            operation = ops.count_tasks(Keys().queue(queue))
+            operation = views.count_tasks(Keys().queue(queue))
 
             (key,) = absent_key(operation)
 
@@ -92,14 +92,14 @@ def test_the_key_that_is_never_there_is_of_the_same_slot(subtests: pytest.Subtes
 
 
 def test_a_key_without_a_tag_has_one_of_its_slot_too() -> None:
-    operation = Operation("any", ops.count_tasks(QUEUE).script, ("asynq:queues",), (), str)
+    operation = Operation("any", views.count_tasks(QUEUE).script, ("asynq:queues",), (), str)
 
     assert absent_key(operation) == ("asynq:{asynq:queues}:absent",)
     assert key_slot(absent_key(operation)[0]) == key_slot("asynq:queues")
 
 
 def test_a_command_declares_no_more_keys() -> None:
-    assert absent_key(ops.ping()) == absent_key(ops.register_queue("asynq:queues", ["a"])) == ()
+    assert absent_key(views.ping()) == absent_key(new_tasks.register_queue("asynq:queues", ["a"])) == ()
 
 
 def test_no_script_counts_its_keys() -> None:

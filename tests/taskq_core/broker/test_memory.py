@@ -7,7 +7,8 @@ import pytest
 
 from taskq_core import ConfigurationError
 from taskq_core.broker.memory import memory_endpoint
-from taskq_core.broker.operations import list_queues, ping, register_queue
+from taskq_core.broker.operations.new_tasks import register_queue
+from taskq_core.broker.operations.views import list_queues, ping
 from taskq_core.broker.sync import SyncRunner
 
 

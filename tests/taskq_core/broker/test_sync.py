@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 import redis
 
-from taskq_core.broker import operations as ops
 from taskq_core.broker import sync
 from taskq_core.broker.connection import ANSWER_TIMEOUT_S, Endpoint
-from taskq_core.broker.operations import NewTask, Outcome, ReceiptLane, Settlement
+from taskq_core.broker.operations import new_tasks, runs, services, views
+from taskq_core.broker.operations import operation as operation_ops
+from taskq_core.broker.operations.new_tasks import NewTask, ReceiptLane
+from taskq_core.broker.operations.runs import Outcome, Settlement
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.errors import (
     BrokerAuthenticationError,
@@ -124,7 +126,7 @@ class TestPatience:
         self, refusing: SyncRunner, attempts: list[float]
     ) -> None:
         with pytest.raises(BrokerUnavailableError) as refused:
-            refusing.run(ops.ping(), patience_s=10)
+            refusing.run(views.ping(), patience_s=10)
 
         pauses = [later - earlier for earlier, later in pairwise(attempts)]
         assert 10 <= len(attempts) <= 25
@@ -135,12 +137,12 @@ class TestPatience:
 
     def test_without_patience_there_is_one_attempt(self, refusing: SyncRunner, attempts: list[float]) -> None:
         with pytest.raises(BrokerUnavailableError):
-            refusing.run(ops.ping())
+            refusing.run(views.ping())
 
         assert attempts == [0]
 
     def test_what_must_not_be_repeated_is_not(self, silent: SyncRunner, attempts: list[float]) -> None:
-        once = ops.ping()
+        once = views.ping()
         once.repeatable = False
 
         with pytest.raises(BrokerUnavailableError) as refused:
@@ -154,14 +156,14 @@ class TestPatience:
         self, silent: SyncRunner, clock: FakeTime, patience_s: float
     ) -> None:
         with pytest.raises(BrokerUnavailableError) as refused:
-            silent.run(ops.ping(), patience_s=patience_s)
+            silent.run(views.ping(), patience_s=patience_s)
 
         assert clock.now - 1000 <= patience_s + 0.01
         assert refused.value.may_have_happened
 
     def test_a_blocking_command_is_given_its_time(self, silent: SyncRunner, clock: FakeTime) -> None:
         with pytest.raises(BrokerUnavailableError):
-            silent.run(ops.wait_for_wake(["x"], timeout_s=20))
+            silent.run(services.wait_for_wake(["x"], timeout_s=20))
 
         assert 20 <= clock.now - 1000 <= 23.01
 
@@ -179,7 +181,7 @@ class TestPatience:
         monkeypatch.setattr(silent.endpoint, "connection", connection)
 
         with pytest.raises(BrokerUnavailableError, match="cannot reach") as refused:
-            silent.run(ops.ping(), patience_s=10)
+            silent.run(views.ping(), patience_s=10)
 
         assert refused.value.may_have_happened
 
@@ -189,18 +191,18 @@ class TestLostReplies:
         runner = runner_of(relay.url)
         other = Keys("other").queue("default")
         for operation in (  # so that the server knows the scripts, and each reply lost is that of the script
-            ops.enqueue(other, [NewTask("a", b"m")], ReceiptLane("t")),
-            ops.dequeue(other, owner="w1", call=1, limit=9, lease_s=30),
-            ops.settle(other, [Settlement("a", Outcome.DONE, run=1)], owner="w1"),
+            new_tasks.enqueue(other, [NewTask("a", b"m")], ReceiptLane("t")),
+            runs.dequeue(other, owner="w1", call=1, limit=9, lease_s=30),
+            runs.settle(other, [Settlement("a", Outcome.DONE, run=1)], owner="w1"),
         ):
             runner.run(operation)
         relay.drop_replies(2)
 
-        assert runner.run(ops.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptLane("t")), patience_s=30) == "1"
+        assert runner.run(new_tasks.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptLane("t")), patience_s=30) == "1"
         relay.drop_replies(2)
-        taken = runner.run(ops.dequeue(QUEUE, owner="w1", call=1, limit=9, lease_s=30), patience_s=30)
+        taken = runner.run(runs.dequeue(QUEUE, owner="w1", call=1, limit=9, lease_s=30), patience_s=30)
         relay.drop_replies(1)
-        code = runner.run(ops.settle(QUEUE, [Settlement("a", Outcome.DONE, run=1)], owner="w1"), patience_s=30)
+        code = runner.run(runs.settle(QUEUE, [Settlement("a", Outcome.DONE, run=1)], owner="w1"), patience_s=30)
         runner.close()
 
         assert [task_id for task_id, _ in taken.tasks] == ["a"]
@@ -212,15 +214,15 @@ class TestLostReplies:
         with RedisServer() as server, Relay(server.socket_path) as relay:
             server.command("ACL", "SETUSER", "app", "on", ">old", "~*", "&*", "+@all")
             runner = runner_of(relay.url.replace("//", "//app:old@"))
-            enqueue = ops.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptLane("t"))
-            runner.run(ops.enqueue(Keys("other").queue("default"), [NewTask("a", b"m")], ReceiptLane("t")))
+            enqueue = new_tasks.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptLane("t"))
+            runner.run(new_tasks.enqueue(Keys("other").queue("default"), [NewTask("a", b"m")], ReceiptLane("t")))
             server.command("ACL", "SETUSER", "app", "<old", ">new")
             relay.drop_reply_to(b"EVALSHA")
 
             with pytest.raises(BrokerAuthenticationError) as refused:
                 runner.run(enqueue, patience_s=60)
             with pytest.raises(BrokerAuthenticationError) as refused_at_once:
-                runner.run(ops.enqueue(QUEUE, [NewTask("b", b"m")], ReceiptLane("u")), patience_s=60)
+                runner.run(new_tasks.enqueue(QUEUE, [NewTask("b", b"m")], ReceiptLane("u")), patience_s=60)
             runner.close()
 
             assert refused.value.may_have_happened
@@ -239,7 +241,7 @@ class TestLostReplies:
                 raise BrokerReplicationError("not confirmed", wanted=1)
 
             with pytest.raises(BrokerReplicationError, match="not confirmed") as refused:
-                runner.run(ops.Operation("unconfirmed", None, (), ("PING",), fail), patience_s=60)
+                runner.run(operation_ops.Operation("unconfirmed", None, (), ("PING",), fail), patience_s=60)
             runner.close()
 
             assert isinstance(refused.value.__cause__, BrokerAuthenticationError)
@@ -249,7 +251,7 @@ class TestLostReplies:
         relay.drop_replies(1)
 
         with pytest.raises(BrokerUnavailableError, match=r"^no answer from redis://127\.0\.0\.1:") as refused:
-            runner.run(ops.register_queue("q", ["x"]))
+            runner.run(new_tasks.register_queue("q", ["x"]))
         runner.close()
 
         assert refused.value.may_have_happened
@@ -257,7 +259,7 @@ class TestLostReplies:
     def test_one_sent_ahead_is_sent_again(self, relay: Relay, redis_server: RedisServer) -> None:
         runner = runner_of(relay.url)
         relay.drop_replies(1)
-        pending = runner.begin(ops.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptLane("t")))
+        pending = runner.begin(new_tasks.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptLane("t")))
 
         assert pending.finish(patience_s=30) == "1"
         runner.close()
@@ -271,17 +273,17 @@ def test_a_wrong_idea_of_the_servers_clock_is_corrected(runner: SyncRunner) -> N
     for number, wrong_s in enumerate((-3600, 3600)):
         runner.endpoint.learn_time(int(time.time() + wrong_s) * 1000, time.monotonic())
 
-        assert runner.run(ops.enqueue(QUEUE, [NewTask(f"run-{number}", b"m")], lane)) == "1"
+        assert runner.run(new_tasks.enqueue(QUEUE, [NewTask(f"run-{number}", b"m")], lane)) == "1"
 
         runner.endpoint.learn_time(int(time.time() + wrong_s) * 1000, time.monotonic())
-        assert runner.begin(ops.enqueue(QUEUE, [NewTask(f"begin-{number}", b"m")], lane)).finish() == "1"
+        assert runner.begin(new_tasks.enqueue(QUEUE, [NewTask(f"begin-{number}", b"m")], lane)).finish() == "1"
 
 
 def test_a_repeat_after_the_deadline_of_the_first_attempt_is_refused(
     runner: SyncRunner, redis_server: RedisServer
 ) -> None:
     """The receipt of that attempt may have expired, so a new deadline could store the task a second time."""
-    operation = ops.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptLane("lane"))
+    operation = new_tasks.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptLane("lane"))
     runner.run(operation)
     redis_server.client.flushdb()  # the task has run, and the receipt has expired
     operation.in_doubt = True  # the answer was lost
@@ -298,7 +300,8 @@ class TestBegin:
     def test_several_on_their_way(self, runner: SyncRunner) -> None:
         lanes = [ReceiptLane(f"t{number}") for number in range(3)]
         flying = [
-            runner.begin(ops.enqueue(QUEUE, [NewTask(f"{number}", b"m")], lane)) for number, lane in enumerate(lanes)
+            runner.begin(new_tasks.enqueue(QUEUE, [NewTask(f"{number}", b"m")], lane))
+            for number, lane in enumerate(lanes)
         ]
 
         assert [pending.finish() for pending in reversed(flying)] == ["1", "1", "1"]
@@ -306,13 +309,13 @@ class TestBegin:
     def test_a_forgotten_script(self, runner: SyncRunner, redis_server: RedisServer) -> None:
         redis_server.client.script_flush()
 
-        assert runner.begin(ops.count_tasks(QUEUE)).finish().processed == 0
+        assert runner.begin(views.count_tasks(QUEUE)).finish().processed == 0
 
     def test_nobody_there_is_found_out_at_the_end(self, tmp_path: Path) -> None:
         """So that one patience covers both, and a server that comes meanwhile is used."""
         runner = runner_of(f"unix://{tmp_path}/none.sock")
 
-        pending = runner.begin(ops.ping())
+        pending = runner.begin(views.ping())
 
         with pytest.raises(BrokerUnavailableError) as refused:
             pending.finish(patience_s=0.01)
@@ -323,27 +326,27 @@ class TestConnections:
     def test_one_is_used_again(self, relay: Relay) -> None:
         runner = runner_of(relay.url)
         for _ in range(5):
-            runner.run(ops.ping())
+            runner.run(views.ping())
         runner.close()
 
         assert relay.connections == 1
 
     def test_those_the_server_closed_are_not_noticed(self, runner: SyncRunner, redis_server: RedisServer) -> None:
         for number in range(20):
-            threads = [threading.Thread(target=runner.run, args=(ops.ping(),)) for _ in range(3)]
+            threads = [threading.Thread(target=runner.run, args=(views.ping(),)) for _ in range(3)]
             for thread in threads:
                 thread.start()
             for thread in threads:
                 thread.join()
             redis_server.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-            assert runner.run(ops.register_queue("q", [f"{number}"])) == 1, "also without patience"
+            assert runner.run(new_tasks.register_queue("q", [f"{number}"])) == 1, "also without patience"
 
     def test_a_refused_operation_does_not_cost_the_connection(self, relay: Relay, redis_server: RedisServer) -> None:
         runner = runner_of(relay.url)
         redis_server.client.set(QUEUE.task("a"), "not a hash")
         for _ in range(3):
             with pytest.raises(BrokerReplyError, match="WRONGTYPE"):
-                runner.run(ops.look(QUEUE, "a"))
+                runner.run(views.look(QUEUE, "a"))
         runner.close()
 
         assert relay.connections == 1
@@ -354,9 +357,9 @@ class TestConnections:
         def work(number: int) -> None:
             for index in range(60):
                 name = f"{number}-{index}"
-                if runner.run(ops.register_queue(f"set-{name}", [name])) != 1:
+                if runner.run(new_tasks.register_queue(f"set-{name}", [name])) != 1:
                     wrong.append(name)
-                if runner.run(ops.list_queues(f"set-{name}")) != [name]:
+                if runner.run(views.list_queues(f"set-{name}")) != [name]:
                     wrong.append(name)
 
         threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
@@ -369,7 +372,7 @@ class TestConnections:
 
     def test_idle_ones_are_bounded(self, redis_server: RedisServer) -> None:
         runner = runner_of(redis_server.unix_url, max_idle=2)
-        flying = [runner.begin(ops.ping()) for _ in range(6)]
+        flying = [runner.begin(views.ping()) for _ in range(6)]
         for pending in flying:
             pending.finish()
 
@@ -379,7 +382,7 @@ class TestConnections:
     def test_an_interrupted_call_leaves_no_reply_behind(
         self, runner: SyncRunner, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        runner.run(ops.ping())
+        runner.run(views.ping())
         reading = SyncRunner._read
 
         def interrupted(*arguments: Any) -> Any:
@@ -387,20 +390,20 @@ class TestConnections:
 
         monkeypatch.setattr(SyncRunner, "_read", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            runner.run(ops.register_queue("q", ["x"]))
+            runner.run(new_tasks.register_queue("q", ["x"]))
         monkeypatch.setattr(SyncRunner, "_read", reading)
 
-        assert runner.run(ops.list_queues("other")) == []
+        assert runner.run(views.list_queues("other")) == []
 
 
 class TestClosed:
     def test_a_closed_runner_refuses(self, redis_server: RedisServer) -> None:
         runner = runner_of(redis_server.unix_url)
-        flying = runner.begin(ops.ping())
-        runner.run(ops.ping())
+        flying = runner.begin(views.ping())
+        runner.run(views.ping())
         runner.close()
 
-        for call in (lambda: runner.run(ops.ping(), patience_s=5), lambda: runner.begin(ops.ping())):
+        for call in (lambda: runner.run(views.ping(), patience_s=5), lambda: runner.begin(views.ping())):
             with pytest.raises(BrokerUnavailableError, match=r"^the client of unix://.* is closed$") as refused:
                 call()
             assert not refused.value.may_have_happened

@@ -9,7 +9,7 @@ import pytest
 
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.connection import Endpoint
-from taskq_core.broker.operations import count_keys, first_score
+from taskq_core.broker.operations.services import count_keys, first_score
 from taskq_core.broker.tracking import TrackingLane
 from tests.redis_server import RedisServer
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from taskq_core import TaskQ, TaskState
-from taskq_core.broker import operations as ops
+from taskq_core.broker.operations import actions
 from taskq_core.inspector import Inspector, reconcile
 from tests.redis_server import RedisServer
 from tests.taskq_core.cli.conftest import Run
@@ -52,7 +52,7 @@ def test_what_is_not_looked_through_is_no_success(run: Run, app: TaskQ, redis_se
 
 def test_moves_that_were_cut_off_are_finished(run: Run, run_json: RunJson, app: TaskQ) -> None:
     ids = [app.remote("shop:ship").delay().id for _ in range(2)]
-    app.runtime.runner.run(ops.move_out(app.runtime.keys.queue("default"), ids, token="aa", target="low"))
+    app.runtime.runner.run(actions.move_out(app.runtime.keys.queue("default"), ids, token="aa", target="low"))
 
     assert run("queue", "finish-moves", "default").stdout == "2 tasks of default arrived\n"
     assert run_json("queue", "finish-moves", "default") == {"queues": [{"queue": "default", "ok": True, "count": 0}]}

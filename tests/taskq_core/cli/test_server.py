@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from taskq_core import TaskQ
-from taskq_core.broker import operations
+from taskq_core.broker.operations import services
 from taskq_core.cli import main
 from taskq_core.wire import SchedulerEnqueueEvent, SchedulerEntry, ServerInfo, WorkerInfo
 from tests.redis_server import RedisServer
@@ -28,9 +28,9 @@ def worker(app: TaskQ) -> TaskQ:
     running = WorkerInfo(**who, task_id="t1", task_type="shop:ship", queue="low", start_time_ns=NOON_NS)  # type: ignore[arg-type]  # the three fit
     keys, runner = app.runtime.keys, app.runtime.runner
     server, workers = keys.server("box", 7, "s1"), keys.workers_of("box", 7, "s1")
-    runner.run(operations.beat(server, workers, ttl_s=60, server_info=info.encode(), workers={"t1": running.encode()}))
-    runner.run(operations.index_presence(keys.servers, server, expiry_s=4_000_000_000))
-    runner.run(operations.index_presence(keys.workers, workers, expiry_s=4_000_000_000))
+    runner.run(services.beat(server, workers, ttl_s=60, server_info=info.encode(), workers={"t1": running.encode()}))
+    runner.run(services.index_presence(keys.servers, server, expiry_s=4_000_000_000))
+    runner.run(services.index_presence(keys.workers, workers, expiry_s=4_000_000_000))
     return app
 
 
@@ -119,7 +119,7 @@ def scheduler(app: TaskQ, redis_server: RedisServer) -> TaskQ:
     keys = app.runtime.keys
     key = keys.scheduler("box", 7, "c1")
     redis_server.client.rpush(key, *[entry.encode() for entry in entries])
-    app.runtime.runner.run(operations.index_presence(keys.schedulers, key, expiry_s=4_000_000_000))
+    app.runtime.runner.run(services.index_presence(keys.schedulers, key, expiry_s=4_000_000_000))
     for second in range(3):
         event = SchedulerEnqueueEvent(task_id=f"t{second}", enqueue_time_ns=NOON_NS + second * 10**9).encode()
         redis_server.client.zadd(keys.scheduler_history("e1"), {event: 1_900_000_000 + second})

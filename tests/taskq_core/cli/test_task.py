@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from taskq_core import TaskHandle, TaskQ, TaskState
-from taskq_core.broker import operations as ops
+from taskq_core.broker.operations import runs
 from taskq_core.cli import task as task_command
 from taskq_core.cli.render import Output
 from taskq_core.inspector import Inspector
@@ -279,7 +279,7 @@ def test_update_gives_a_task_another_payload(run: Run, run_json: RunJson, app: T
 def test_cancel_tells_the_workers(run: Run, run_json: RunJson, app: TaskQ, redis_server: RedisServer) -> None:
     for each in ("one", "two", "three"):
         enqueue(app, task_id=each)
-    app.runtime.runner.run(ops.dequeue(app.runtime.keys.queue("default"), owner="w", call=1, limit=2, lease_s=30))
+    app.runtime.runner.run(runs.dequeue(app.runtime.keys.queue("default"), owner="w", call=1, limit=2, lease_s=30))
     subscription = app.runtime.runner.subscribe("asynq:cancel")
     server = app.runtime.keys.server("h", 1, "s")
     info = ServerInfo(host="h", pid=1, server_id="s", concurrency=2, queues={"default": 1}).encode()

@@ -19,7 +19,7 @@ from taskq_core import (
     TaskNotSentError,
     TaskQ,
 )
-from taskq_core.broker.operations import BATCH_MAX
+from taskq_core.broker.operations.operation import BATCH_MAX
 from taskq_core.worker import Worker, WorkerConfig
 from tests.clock import Clock
 from tests.redis_server import RedisServer

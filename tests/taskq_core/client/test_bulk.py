@@ -23,7 +23,7 @@ from taskq_core import (
     TaskNotSentError,
     TaskQ,
 )
-from taskq_core.broker.operations import BATCH_MAX
+from taskq_core.broker.operations.operation import BATCH_MAX
 from taskq_core.wire import decode_message
 from tests.redis_server import RedisServer
 from tests.relay import Relay

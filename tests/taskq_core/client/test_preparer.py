@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from taskq_core import EnqueueError, Signature, TaskQ
-from taskq_core.broker.operations import Admitted, NewTask
+from taskq_core.broker.operations.new_tasks import Admitted, NewTask
 from taskq_core.client.admission import Wait
 from taskq_core.client.bulk import BulkResult, Landing, batches
 from taskq_core.client.preparer import Preparer

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from taskq_core import BrokerUnavailableError, TaskQ
-from taskq_core.broker import operations
+from taskq_core.broker.operations import limits, services
 from taskq_core.clock import SystemClock
 from taskq_core.doctor import Facts, Finding, Level, NodeFacts, diagnose, read_facts, unreachable
 from taskq_core.errors import BrokerAuthenticationError
@@ -380,8 +380,8 @@ def test_a_worker_that_keeps_no_limits_is_told_of(good: RedisServer) -> None:
         info = ServerInfo(host=host, pid=1, server_id=server_id, concurrency=1, queues={"default": 1}).encode()
         server = keys.server(host, 1, server_id)
         good.client.set(server, info, ex=30)
-        app.runtime.runner.run(operations.index_presence(keys.servers, server, expiry_s=4_000_000_000))
-    app.runtime.runner.run(operations.admit(queue, owner="0123456789abcdef", leader_ms=1000))
+        app.runtime.runner.run(services.index_presence(keys.servers, server, expiry_s=4_000_000_000))
+    app.runtime.runner.run(limits.admit(queue, owner="0123456789abcdef", leader_ms=1000))
 
     found = one(examine(app), "limits")
 
@@ -396,7 +396,7 @@ def go_serves(app: TaskQ, server: RedisServer) -> None:
     keys = app.runtime.keys
     info = ServerInfo(host="go", pid=1, server_id="s", concurrency=1, queues={"default": 1}).encode()
     server.client.set(keys.server("go", 1, "s"), info, ex=30)
-    app.runtime.runner.run(operations.index_presence(keys.servers, keys.server("go", 1, "s"), expiry_s=4_000_000_000))
+    app.runtime.runner.run(services.index_presence(keys.servers, keys.server("go", 1, "s"), expiry_s=4_000_000_000))
 
 
 def test_tasks_that_wait_for_a_limit_where_only_go_serves_are_told_of(good: RedisServer) -> None:
@@ -429,7 +429,7 @@ def test_workflows_that_a_taskq_worker_advances_are_fine(good: RedisServer) -> N
     app = TaskQ(good.unix_url)
     (app.remote("go:first").s(a=1) | app.remote("go:second").si()).delay()
     queue = app.runtime.keys.queue("default")
-    app.runtime.runner.run(operations.lead(queue, operations.LOOKOUT, owner="w", leader_ms=60_000))
+    app.runtime.runner.run(services.lead(queue, services.LOOKOUT, owner="w", leader_ms=60_000))
 
     assert one(examine(app), "workflows").level is Level.GREEN
 
@@ -442,7 +442,7 @@ def test_a_queue_that_a_running_worker_serves_is_green(good: RedisServer) -> Non
     info = ServerInfo(host="h", pid=1, server_id="s", concurrency=1, queues={"default": 1}).encode()
     keys = app.runtime.keys
     good.client.set(keys.server("h", 1, "s"), info, ex=30)
-    app.runtime.runner.run(operations.index_presence(keys.servers, keys.server("h", 1, "s"), expiry_s=4_000_000_000))
+    app.runtime.runner.run(services.index_presence(keys.servers, keys.server("h", 1, "s"), expiry_s=4_000_000_000))
 
     assert one(examine(app), "served").level is Level.GREEN
 

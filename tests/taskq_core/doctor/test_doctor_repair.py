@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from taskq_core import EnqueueError, TaskQ
-from taskq_core.broker import operations as ops
 from taskq_core.broker.connection import Endpoint
+from taskq_core.broker.operations import actions, diagnosis, new_tasks, services, upkeep, views
+from taskq_core.broker.operations import repair as repair_ops
 from taskq_core.doctor import Facts, Repair, Repairer, diagnose, for_a_person, plan, read_facts
 from taskq_core.doctor.keys import KeyKind
 from taskq_core.wire import QueueKeys, ServerInfo
@@ -44,7 +45,7 @@ class Bench:
         """Leave what a bench has at first."""
         self.broker.flushall()
         fill(self.broker)
-        self.app.runtime.runner.run(ops.register_queue(self.keys.queues, ("default", "other")))
+        self.app.runtime.runner.run(new_tasks.register_queue(self.keys.queues, ("default", "other")))
         self.app.remote("t:b", queue="other", task_id="bystander", unique_for=600).delay()
 
     def dump(self, *, but: tuple[bytes, ...] = (RECEIPT,)) -> dict[bytes, bytes | None]:
@@ -67,7 +68,7 @@ class Bench:
 def bench(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     monkeypatch.setattr("taskq_core.inspector.reconcile.LOOK_AGAIN_S", 0)
     for wait in ("try_wait", "try_watch"):  # they block for a moment, to try a right
-        monkeypatch.setattr(ops, wait, lambda key: ops.ping())
+        monkeypatch.setattr(diagnosis, wait, lambda key: views.ping())
     bench = Bench(redis_server)
     yield bench
     bench.app.close()
@@ -112,7 +113,7 @@ def test_damaged_tasks(bench: Bench, damage: Damage) -> None:
 
 
 STRUCTURES = [
-    key.removeprefix("asynq:{q}:").removeprefix("taskq:{q}:") for key in ops.structures(QueueKeys("asynq", "q"))
+    key.removeprefix("asynq:{q}:").removeprefix("taskq:{q}:") for key in repair_ops.structures(QueueKeys("asynq", "q"))
 ]
 
 
@@ -414,9 +415,9 @@ def test_a_worker_that_runs_nothing_is_no_stale_presence(bench: Bench) -> None:
     """It has no key of running tasks, and is listed with it all the same."""
     info = ServerInfo(host="box", pid=7, server_id="s1", concurrency=1, queues={"default": 1}).encode()
     server, workers = bench.keys.server("box", 7, "s1"), bench.keys.workers_of("box", 7, "s1")
-    bench.broker.run(ops.beat(server, workers, ttl_s=60, server_info=info, workers={}))
+    bench.broker.run(services.beat(server, workers, ttl_s=60, server_info=info, workers={}))
     for index, key in ((bench.keys.servers, server), (bench.keys.workers, workers)):
-        bench.broker.run(ops.index_presence(index, key, expiry_s=4_000_000_000))
+        bench.broker.run(services.index_presence(index, key, expiry_s=4_000_000_000))
 
     assert plan(bench.look()) == []
 
@@ -464,7 +465,7 @@ def test_a_busy_broker_has_nothing_to_repair(redis_server: RedisServer) -> None:
 
 def test_a_move_that_was_cut_off_is_carried_on(bench: Bench) -> None:
     long_ago_ns = time.time_ns() - 3600 * 10**9
-    bench.broker.run(ops.move_out(bench.queue, ["pending"], token="a1", target="other", now_ns=long_ago_ns))
+    bench.broker.run(actions.move_out(bench.queue, ["pending"], token="a1", target="other", now_ns=long_ago_ns))
 
     facts = bench.look()
     repairs = bench.repair(facts)
@@ -479,7 +480,7 @@ def test_a_move_that_was_cut_off_is_carried_on(bench: Bench) -> None:
 def test_a_move_of_which_nobody_knows_the_end_is_told(bench: Bench) -> None:
     """Its task is kept where it is: it may be in the other queue already."""
     long_ago_ns = time.time_ns() - 3600 * 10**9
-    bench.broker.run(ops.move_out(bench.queue, ["pending"], token="a1", target="other", now_ns=long_ago_ns))
+    bench.broker.run(actions.move_out(bench.queue, ["pending"], token="a1", target="other", now_ns=long_ago_ns))
     bench.raw.hset(bench.queue.task("pending"), "taskq_moving", "nonsense")
 
     (repair,) = bench.repair()
@@ -490,7 +491,7 @@ def test_a_move_of_which_nobody_knows_the_end_is_told(bench: Bench) -> None:
 
 
 def test_a_move_that_goes_on_is_left_to_whoever_moves(bench: Bench) -> None:
-    bench.broker.run(ops.move_out(bench.queue, ["pending"], token="a1", target="other"))
+    bench.broker.run(actions.move_out(bench.queue, ["pending"], token="a1", target="other"))
 
     assert plan(bench.look()) == []
 
@@ -499,7 +500,7 @@ def test_a_removal_that_was_cut_off_is_ended(bench: Bench) -> None:
     """Its tasks are those that somebody has removed by force; what was enqueued since then is kept."""
     others = bench.others()
     bench.raw.delete(bench.queue.active, bench.queue.lease, bench.queue.task("active"))
-    bench.broker.run(ops.close_queue(bench.queue, force=True))
+    bench.broker.run(actions.close_queue(bench.queue, force=True))
     put(bench.broker, "new")
 
     facts = bench.look()
@@ -524,7 +525,7 @@ def test_whatever_pauses_a_queue_is_left(bench: Bench) -> None:
     assert plan(facts) == []
     assert [(each.subject, each.kind) for each in for_a_person(facts)] == [(bench.queue.paused, "wrong_type")]
     assert bench.raw.hgetall(bench.queue.paused) == {b"not": b"ours"}
-    bench.broker.run(ops.resume(bench.queue))  # as the advice says
+    bench.broker.run(actions.resume(bench.queue))  # as the advice says
     assert for_a_person(bench.look()) == []
 
 
@@ -614,7 +615,7 @@ def test_a_script_looks_at_a_bounded_number_of_keys(bench: Bench) -> None:
     """However many there are, a call looks at about as many as it is told."""
     bench.raw.mset({f"taskq:{{default}}:rcpt:{number}": "1:1" for number in range(5_000)})
 
-    found = bench.broker.run(ops.survey("taskq:*", count=100))
+    found = bench.broker.run(upkeep.survey("taskq:*", count=100))
 
     assert found.cursor != "0"
     assert len(found.keys) < 1000

@@ -21,7 +21,7 @@ from taskq_core import (
     csv_rows,
     current_task,
 )
-from taskq_core.broker import operations
+from taskq_core.broker.operations import operation, runs
 from taskq_core.inspector import Inspector
 from taskq_core.testing import Captured, capture, drain, eager, interrupt_after
 from tests.rows import rows
@@ -39,7 +39,7 @@ def tasks(app: TaskQ) -> Iterator[Captured]:
 
 
 def cursors_of(app: TaskQ, task_id: str) -> Any:
-    stored = app.client._runner.run(operations.read_cursor(app.runtime.keys.queue("default"), task_id))
+    stored = app.client._runner.run(runs.read_cursor(app.runtime.keys.queue("default"), task_id))
     return json.loads(stored) if stored else None
 
 
@@ -556,7 +556,7 @@ def test_stored_cursors_that_cannot_be_read_fail_the_run(app: TaskQ, tasks: Capt
 
     handle = go.delay()
     tasks._store.runner.run(
-        operations.Operation(
+        operation.Operation(
             "set",
             None,
             (f"asynq:{{default}}:t:{handle.id}",),

@@ -11,8 +11,9 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 
 from taskq_core import ConfigurationError, TaskQ
-from taskq_core.broker import operations
 from taskq_core.broker.aio import AsyncRunner
+from taskq_core.broker.operations import operation as operation_ops
+from taskq_core.broker.operations import samples as sample_ops
 from taskq_core.exporter import Exporter, ExporterConfig, folding
 from taskq_core.exporter.folding import Places, Together
 from taskq_core.exporter.series import OTHER
@@ -56,7 +57,7 @@ def runs(seconds: float, count: int = 1, *, failed: int = 0, archived: int = 0) 
 async def hand_in(app: TaskQ, call: int, queue: str = "default", **types: TypeTally) -> None:
     """Tell of runs, as a worker does."""
     keys = app.runtime.keys.queue(queue)
-    assert await app.runtime.async_runner.run(operations.tally(keys, 500_000, types, owner="w1", call=call)) == 1
+    assert await app.runtime.async_runner.run(sample_ops.tally(keys, 500_000, types, owner="w1", call=call)) == 1
 
 
 async def present(app: TaskQ, count: int) -> None:
@@ -65,7 +66,7 @@ async def present(app: TaskQ, count: int) -> None:
         info = ServerInfo(host="h", pid=number, server_id="s", concurrency=3, queues={"default": 1})
         key = f"asynq:servers:{{h:{number}:s}}"
         for words in (("SET", key, info.encode()), ("ZADD", "asynq:servers", time.time() + 60, key)):
-            await app.runtime.async_runner.run(operations.Operation(words[0], None, (words[1],), words, str))
+            await app.runtime.async_runner.run(operation_ops.Operation(words[0], None, (words[1],), words, str))
 
 
 async def fill(app: TaskQ) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from taskq_core.broker.operations import ExpiredTask
+from taskq_core.broker.operations.services import ExpiredTask
 from taskq_core.handles import attempts
 from taskq_core.handles.attempts import LONGEST, read_attempts, record_attempt, traceback_text
 from taskq_core.wire import build_message

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from taskq_core import ConfigurationError, ResultTimeoutError, TaskContext, TaskEvent, TaskHandle, TaskQ, TaskState
-from taskq_core.broker import operations
-from taskq_core.broker.operations import Outcome, Settlement
+from taskq_core.broker.operations import actions, runs, services, views
+from taskq_core.broker.operations.runs import Outcome, Settlement
 from taskq_core.execution.progress import encode_progress
 from taskq_core.handles import events
 from taskq_core.testing import adrain, capture
@@ -85,17 +85,17 @@ class Application:
 
     def dequeue(self) -> dict[str, bytes]:
         call = time.monotonic_ns()
-        found = self.run(operations.dequeue(self.keys, owner="w", call=call, limit=200, lease_s=30))
+        found = self.run(runs.dequeue(self.keys, owner="w", call=call, limit=200, lease_s=30))
         self.runs.update((task_id, call) for task_id, _ in found.tasks)
         return dict(found.tasks)
 
     def progress(self, task_id: str, done: int) -> None:
-        fields = {operations.PROGRESS_FIELD: encode_progress(done, 10)}
-        assert self.run(operations.note(self.keys, task_id, fields, owner="w", run=self.runs[task_id]))
+        fields = {runs.PROGRESS_FIELD: encode_progress(done, 10)}
+        assert self.run(runs.note(self.keys, task_id, fields, owner="w", run=self.runs[task_id]))
 
     def settle(self, task_id: str, outcome: Outcome, message: bytes = b"", **facts: Any) -> None:
         settlement = Settlement(task_id, outcome, self.runs[task_id], message, **facts)
-        assert self.run(operations.settle(self.keys, [settlement], owner="w")) == "1"
+        assert self.run(runs.settle(self.keys, [settlement], owner="w")) == "1"
 
     def complete(self, task_id: str, message: bytes) -> None:
         done = completed_message(decode_message(message), completed_at_s=1)
@@ -149,7 +149,7 @@ async def test_states_and_progress_are_told_to_the_end_without_polling(app: Appl
         await heard.until_told(ACTIVE, done)
     app.settle(handle.id, Outcome.RETRY_UNCOUNTED, message)
     await heard.until_told(RETRY, 2)
-    app.run(operations.act(app.keys, operations.Action.RUN, [handle.id]))  # says nothing: what comes next does
+    app.run(actions.act(app.keys, actions.Action.RUN, [handle.id]))  # says nothing: what comes next does
     message = app.dequeue()[handle.id]
     await heard.until_told(ACTIVE, 2)
     app.settle(handle.id, Outcome.REQUEUE)
@@ -189,10 +189,10 @@ async def test_a_task_that_is_taken_back_from_a_dead_worker_is_told(app: Applica
     message = app.dequeue()[handle.id]
     await heard.until_told(ACTIVE, None)
     app.server.client.zadd(app.keys.lease, {handle.id: 1})
-    (listed,) = app.run(operations.list_expired(app.keys, grace_s=30)).tasks
+    (listed,) = app.run(services.list_expired(app.keys, grace_s=30)).tasks
 
-    back = [operations.Recovery(listed, operations.Verdict.RETRY, message)]
-    assert app.run(operations.recover(app.keys, back, grace_s=30)) == "1"
+    back = [services.Recovery(listed, services.Verdict.RETRY, message)]
+    assert app.run(services.recover(app.keys, back, grace_s=30)) == "1"
 
     await heard.until_told(RETRY, None)
     await handle.acancel()
@@ -217,11 +217,11 @@ async def test_a_heartbeat_is_no_event(app: Application) -> None:
     """Nor is anything else that is written to a task and says nothing about it."""
     handle = await app.task.adelay()
     app.dequeue()
-    stored = app.run(operations.look(app.keys, handle.id))
-    app.run(operations.extend_leases(app.keys, [(handle.id, app.runs[handle.id])], owner="w", lease_s=90))
-    app.run(operations.note(app.keys, handle.id, {operations.CURSOR_FIELD: b"{}"}, owner="w", run=app.runs[handle.id]))
+    stored = app.run(views.look(app.keys, handle.id))
+    app.run(runs.extend_leases(app.keys, [(handle.id, app.runs[handle.id])], owner="w", lease_s=90))
+    app.run(runs.note(app.keys, handle.id, {runs.CURSOR_FIELD: b"{}"}, owner="w", run=app.runs[handle.id]))
 
-    again = app.run(operations.look(app.keys, handle.id, tell_changes=True))
+    again = app.run(views.look(app.keys, handle.id, tell_changes=True))
 
     assert again.score != stored.score
     assert events.event_of(again).id == events.event_of(stored).id

@@ -21,8 +21,8 @@ from taskq_core import (
     TaskQ,
     TaskState,
 )
-from taskq_core.broker import operations
-from taskq_core.broker.operations import Outcome, Settlement
+from taskq_core.broker.operations import runs
+from taskq_core.broker.operations.runs import Outcome, Settlement
 from taskq_core.client import aio, sync
 from taskq_core.errors import ResultValueError
 from taskq_core.wire import archived_message, completed_message, decode_message
@@ -62,13 +62,13 @@ class Application:
 
     def dequeue(self) -> dict[str, bytes]:
         call = time.monotonic_ns()
-        found = self.run(operations.dequeue(self.keys, owner="w", call=call, limit=10, lease_s=30))
+        found = self.run(runs.dequeue(self.keys, owner="w", call=call, limit=10, lease_s=30))
         self.runs.update((task_id, call) for task_id, _ in found.tasks)
         return dict(found.tasks)
 
     def settle(self, task_id: str, outcome: Outcome, message: bytes = b"", **facts: Any) -> None:
         settlement = Settlement(task_id, outcome, self.runs[task_id], message, **facts)
-        assert self.run(operations.settle(self.keys, [settlement], owner="w")) == "1"
+        assert self.run(runs.settle(self.keys, [settlement], owner="w")) == "1"
 
     def finish(self, result: bytes = b"5") -> None:
         """Take all pending tasks and complete them, as our worker does."""
@@ -325,9 +325,9 @@ class TestCancel:
         scheduled = await app.task.using(run_after=3600).adelay()
         retried = await app.task.using(queue="other").adelay()
         other = app.taskq.runtime.keys.queue("other")
-        found = app.run(operations.dequeue(other, owner="w", call=1, limit=1, lease_s=30))
+        found = app.run(runs.dequeue(other, owner="w", call=1, limit=1, lease_s=30))
         settlement = Settlement(retried.id, Outcome.RETRY, 1, found.tasks[0][1], delay_ms=60_000)
-        app.run(operations.settle(other, [settlement], owner="w"))
+        app.run(runs.settle(other, [settlement], owner="w"))
 
         answers = [await app.cancel(handle) for handle in (pending, scheduled, retried)]
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from taskq_core import TaskState
-from taskq_core.broker.operations import StoredTask
+from taskq_core.broker.operations.views import StoredTask
 from taskq_core.errors import WireFormatError
 from taskq_core.handles.records import task_info
 from taskq_core.wire import TaskMessage

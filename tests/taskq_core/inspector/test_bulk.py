@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from taskq_core import ConfigurationError, TaskQ, TaskState
-from taskq_core.broker.operations import Operation
+from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.inspector import Inspector
 from taskq_core.inspector.bulk import CHUNK

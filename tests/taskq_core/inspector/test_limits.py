@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from taskq_core import Concurrency, ConfigurationError, RateLimit, TaskQ
-from taskq_core.broker import operations
+from taskq_core.broker.operations import limits
 from taskq_core.errors import QueueNotFoundError
 from taskq_core.inspector import LimitInfo
 from taskq_core.wire import TaskState
@@ -22,7 +22,7 @@ async def test_limits_tell_what_holds_and_what_waits(app: TaskQ, ask: Ask, enque
         await app.remote("a:b", concurrency=(2, Concurrency(1, key="user"))).adelay(user=user)
     enqueue(rate_limit="1/h")
     queue = app.runtime.keys.queue("default")
-    app.runtime.runner.run(operations.declare_limits(queue, {"c:a%3Ab": "2", "r:x": "w/5/60000"}))
+    app.runtime.runner.run(limits.declare_limits(queue, {"c:a%3Ab": "2", "r:x": "w/5/60000"}))
 
     assert await ask("limits", "default") == [
         LimitInfo(kind="concurrency", name="a:b", declared="2", changed="", slots=1, held=2, waiting=0),
@@ -41,7 +41,7 @@ async def test_a_limit_is_set_over_the_code_and_cleared(
         enqueue(concurrency=1)
 
     await ask("set_limit", "default", "email:deliver", concurrency=3)
-    app.runtime.runner.run(operations.admit(queue, owner="w", leader_ms=1000))
+    app.runtime.runner.run(limits.admit(queue, owner="w", leader_ms=1000))
     assert redis_server.client.llen(queue.pending) == 3
     (limit,) = await ask("limits", "default")
     assert (limit.changed, limit.held, limit.waiting) == ("3", 3, 1)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from taskq_core import ConfigurationError, TaskQ, TaskState
-from taskq_core.broker.operations import Operation
+from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.steps import follow
 from taskq_core.errors import BrokerUnavailableError, QueueNotFoundError
 from taskq_core.inspector import Inspector, Matching, MatchingReport, TaskAction

@@ -16,8 +16,8 @@ from taskq_core import (
     TaskQ,
     TaskState,
 )
-from taskq_core.broker import operations as ops
 from taskq_core.broker.aio import AsyncRunner
+from taskq_core.broker.operations import actions
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.client import moving
 from taskq_core.errors import BrokerAuthenticationError, BrokerError, TaskStateError, WireFormatError
@@ -266,9 +266,9 @@ async def test_a_task_on_its_way_is_left_alone(ask: Ask, enqueue: Enqueue, redis
     assert runnable(redis_server, task_id) == ["low"]
 
 
-def departure(redis_server: RedisServer, app: TaskQ, task_id: str, token: str) -> ops.Departures:
+def departure(redis_server: RedisServer, app: TaskQ, task_id: str, token: str) -> actions.Departures:
     queue = app.runtime.keys.queue("default")
-    return app.runtime.runner.run(ops.move_out(queue, [task_id], token=token, target="low"))
+    return app.runtime.runner.run(actions.move_out(queue, [task_id], token=token, target="low"))
 
 
 async def test_a_mover_that_was_frozen_puts_no_second_one_there(
@@ -281,8 +281,8 @@ async def test_a_mover_that_was_frozen_puts_no_second_one_there(
 
     assert await ask("finish_moves", "default") == 1
     await ask("delete_task", "low", task_id)
-    code = run(ops.move_in(low, [(frozen.tasks[0], "")], until_s=frozen.now_s + 60))
-    late = run(ops.move_in(low, [(frozen.tasks[0], "")], until_s=frozen.now_s - 1))
+    code = run(actions.move_in(low, [(frozen.tasks[0], "")], until_s=frozen.now_s + 60))
+    late = run(actions.move_in(low, [(frozen.tasks[0], "")], until_s=frozen.now_s - 1))
 
     assert code == "1", "it learns that the task has arrived"
     assert late is None
@@ -298,7 +298,7 @@ async def test_a_mover_that_was_frozen_puts_none_back(
     first = departure(redis_server, app, task_id, "aa")
     second = departure(redis_server, app, task_id, "bb")
 
-    ended = run(ops.move_end(queue, token="aa", gone=[], back=first.tasks))
+    ended = run(actions.move_end(queue, token="aa", gone=[], back=first.tasks))
 
     assert second.tasks[0].move == first.tasks[0].move == "aa"
     assert ended == 0
@@ -319,7 +319,7 @@ async def test_a_refused_task_that_was_put_back_cannot_arrive_later(
     assert await ask("finish_moves", "default") == 0
     assert runnable(redis_server, "7") == ["default", "low"], "it is back"
     await ask("delete_task", "low", "7")
-    code = run(ops.move_in(low, [(frozen.tasks[0], "")], until_s=frozen.now_s + 60))
+    code = run(actions.move_in(low, [(frozen.tasks[0], "")], until_s=frozen.now_s + 60))
 
     assert code == "0"
     assert runnable(redis_server, "7") == ["default"]

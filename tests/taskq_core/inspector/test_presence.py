@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from taskq_core import ConfigurationError, TaskNotFoundError, TaskQ
-from taskq_core.broker import operations as ops
+from taskq_core.broker.operations import runs
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.errors import EntryNotFoundError, TaskStateError
 from taskq_core.inspector import AsyncInspector, Inspector
@@ -147,7 +147,7 @@ async def test_cancelling_says_how_many_workers_of_the_queue_heard_it(
         client.set(f"asynq:servers:{{{name}:1:s}}", info.encode())
         client.zadd("asynq:servers", {f"asynq:servers:{{{name}:1:s}}": LATER_S})
     enqueue(queue="low", task_id="id-1")
-    app.runtime.runner.run(ops.dequeue(app.runtime.keys.queue("low"), owner="w", call=1, limit=1, lease_s=30))
+    app.runtime.runner.run(runs.dequeue(app.runtime.keys.queue("low"), owner="w", call=1, limit=1, lease_s=30))
     assert await ask("cancel_task", "id-1") == 0
     heard = [client.pubsub(ignore_subscribe_messages=True) for _ in range(3)]
     for each in heard:
@@ -164,7 +164,7 @@ async def test_cancelling_notes_what_is_to_become_of_the_task(
     app: TaskQ, ask: Ask, enqueue: Enqueue, redis_server: RedisServer
 ) -> None:
     enqueue(task_id="id-1")
-    app.runtime.runner.run(ops.dequeue(app.runtime.keys.queue("default"), owner="w", call=1, limit=1, lease_s=30))
+    app.runtime.runner.run(runs.dequeue(app.runtime.keys.queue("default"), owner="w", call=1, limit=1, lease_s=30))
 
     await ask("cancel_task", "id-1", retry=True)
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from taskq_core import TaskQ, TaskState
-from taskq_core.broker import operations as ops
+from taskq_core.broker.operations import actions, operation, runs
 from taskq_core.errors import ConfigurationError, QueueNotEmptyError, QueueNotFoundError
 from taskq_core.inspector import Inspector
 from taskq_core.worker import Worker, WorkerConfig
@@ -80,7 +80,7 @@ async def test_a_queue_whose_tasks_run_is_refused(
     """Forced or not: a worker would go on with tasks that are no more."""
     enqueue()
     queue = app.runtime.keys.queue("default")
-    app.runtime.runner.run(ops.dequeue(queue, owner="w", call=1, limit=1, lease_s=30))
+    app.runtime.runner.run(runs.dequeue(queue, owner="w", call=1, limit=1, lease_s=30))
     before = names(redis_server)
 
     for force in (False, True):
@@ -196,13 +196,13 @@ async def test_what_comes_at_the_very_end_stays_visible(
 ) -> None:
     """Its producer noted the queue a moment before it was forgotten."""
     enqueue()
-    real = ops.forget_queue
+    real = actions.forget_queue
 
-    def forget_queue(*arguments: str) -> ops.Operation[int]:
+    def forget_queue(*arguments: str) -> operation.Operation[int]:
         enqueue()
         return real(*arguments)
 
-    monkeypatch.setattr(ops, "forget_queue", forget_queue)
+    monkeypatch.setattr(actions, "forget_queue", forget_queue)
 
     assert await ask("remove_queue", "default", force=True) == 1
 
@@ -248,7 +248,7 @@ async def test_what_has_set_out_meanwhile_lives_on(
     def set_out(done: int, total: int) -> None:
         if not came:
             came.append(enqueue().id)
-            app.runtime.runner.run(ops.move_out(queue, came, token="aa", target="low"))
+            app.runtime.runner.run(actions.move_out(queue, came, token="aa", target="low"))
 
     await ask("remove_queue", "default", force=True, progress=set_out)
 

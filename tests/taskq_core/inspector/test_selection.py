@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from taskq_core import ConfigurationError, TaskQ, TaskState
-from taskq_core.broker.operations import Operation
+from taskq_core.broker.operations.operation import Operation
 from taskq_core.errors import BrokerUnavailableError, TaskStateError
 from taskq_core.inspector import ALLOWED_STATES, ActionReport, Inspector, Skip, TaskAction, TaskRef
 from taskq_core.inspector.selection import act_on

@@ -20,7 +20,7 @@ from taskq_core import (
     TaskState,
     current_task,
 )
-from taskq_core.broker.operations import BATCH_MAX
+from taskq_core.broker.operations.operation import BATCH_MAX
 from taskq_core.inspector import Inspector
 from taskq_core.testing import capture, eager
 from taskq_core.testing.captured import StandingEager

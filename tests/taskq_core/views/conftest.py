@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from taskq_core import TaskQ
-from taskq_core.broker import operations
+from taskq_core.broker.operations import diagnosis
 from taskq_core.inspector import AsyncInspector
 from taskq_core.views import AsyncDashboard
 from tests.redis_server import RedisServer
@@ -26,8 +26,8 @@ async def app(redis_server: RedisServer) -> AsyncIterator[TaskQ]:
 def now_s(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> int:
     """The time of Redis, at which it stands still for the dashboard: no hour and no day turns in a test."""
     now: Any = redis_server.client.time()
-    still = replace(operations.read_time(), read=lambda _: float(now[0]))
-    monkeypatch.setattr(operations, "read_time", lambda: still)
+    still = replace(diagnosis.read_time(), read=lambda _: float(now[0]))
+    monkeypatch.setattr(diagnosis, "read_time", lambda: still)
     return int(now[0])
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from taskq_core import BrokerUnavailableError, ConfigurationError, TaskQ, TaskState
-from taskq_core.broker import operations
+from taskq_core.broker.operations import services
 from taskq_core.errors import QueueNotFoundError
 from taskq_core.inspector import Inspector
 from taskq_core.views import STATES, TYPES_SAMPLE, Dashboard, QueueStatus, overview
@@ -65,8 +65,8 @@ async def test_a_queue_is_running_while_a_worker_of_any_language_serves_it(
     keys, runner = app.runtime.keys, app.runtime.runner
     info = ServerInfo(host="h", pid=1, server_id="s", concurrency=1, queues={"go": 1}).encode()
     redis_server.client.set(keys.server("h", 1, "s"), info, ex=30)
-    runner.run(operations.index_presence(keys.servers, keys.server("h", 1, "s"), expiry_s=4_000_000_000))
-    runner.run(operations.lead(keys.queue("python"), operations.LOOKOUT, owner="w", leader_ms=60_000))
+    runner.run(services.index_presence(keys.servers, keys.server("h", 1, "s"), expiry_s=4_000_000_000))
+    runner.run(services.lead(keys.queue("python"), services.LOOKOUT, owner="w", leader_ms=60_000))
 
     found = await ask("queues")
 

@@ -7,7 +7,7 @@ import pytest
 
 from taskq_core import TaskQ
 from taskq_core.broker.aio import AsyncRunner
-from taskq_core.broker.operations import list_alive
+from taskq_core.broker.operations.presence import list_alive
 from taskq_core.clock import SYSTEM_CLOCK, Clock, RedisClock
 from taskq_core.worker.adviser import AGAIN_S, SETTLED_S, Adviser
 from taskq_core.worker.config import WorkerConfig

@@ -14,9 +14,10 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from taskq_core import Discard, Signature, TaskContext, TaskQ
-from taskq_core.broker import operations as ops
 from taskq_core.broker.aio import AsyncRunner
-from taskq_core.broker.operations import NewTask, Operation
+from taskq_core.broker.operations import aggregation, new_tasks
+from taskq_core.broker.operations.new_tasks import NewTask
+from taskq_core.broker.operations.operation import Operation
 from taskq_core.clock import SYSTEM_CLOCK
 from taskq_core.errors import BrokerUnavailableError, TaskInterrupted
 from taskq_core.tasks.aggregation import GroupedTask
@@ -56,7 +57,7 @@ class Bench:
         self.runner.sent = []
         self.call = FunctionCaller(app, SYSTEM_CLOCK, size=AT_ONCE)
         self.calls: list[tuple[str, list[str]]] = []
-        self._lane = ops.ReceiptLane("bench")
+        self._lane = new_tasks.ReceiptLane("bench")
 
         @app.task(name="digest", retention=0)
         async def digest(of: str, names: list[str]) -> None: ...
@@ -103,7 +104,7 @@ class Bench:
             )
             tasks.append(NewTask(name, encode_message(message), group=group))
         for start in range(0, len(tasks), 200):
-            operation = ops.enqueue(self.queue, tasks[start : start + 200], self._lane, now_ns=self.now_ns())
+            operation = new_tasks.enqueue(self.queue, tasks[start : start + 200], self._lane, now_ns=self.now_ns())
             assert set(await self.runner.run(operation)) == {"1"}
 
     def pending(self) -> list[str]:
@@ -700,8 +701,10 @@ class TestFailures:
         bench.app.aggregator()(bench.note)
         await bench.join("a", "b")
         bench.now_s += 60
-        check = ops.GroupCheck("g", "lost", 120, 60)
-        assert await bench.runner.run(ops.gather(bench.queue, [check], limit=1, now_ns=bench.now_s * 10**9)) == "1"
+        check = aggregation.GroupCheck("g", "lost", 120, 60)
+        assert (
+            await bench.runner.run(aggregation.gather(bench.queue, [check], limit=1, now_ns=bench.now_s * 10**9)) == "1"
+        )
 
         aggregator = await bench.look()
         assert bench.calls == []
@@ -716,9 +719,9 @@ class TestFailures:
         names = [f"{number:03}" for number in range(350)]
         await bench.join(*names)
         bench.now_s += 60
-        check = ops.GroupCheck("g", "s", 120, 60)
-        await bench.runner.run(ops.gather(bench.queue, [check], limit=1, now_ns=bench.now_s * 10**9))
-        await bench.runner.run(ops.combine(bench.queue, "g", "s", 350, NewTask("one", b"m")))
+        check = aggregation.GroupCheck("g", "s", 120, 60)
+        await bench.runner.run(aggregation.gather(bench.queue, [check], limit=1, now_ns=bench.now_s * 10**9))
+        await bench.runner.run(aggregation.combine(bench.queue, "g", "s", 350, NewTask("one", b"m")))
         assert len(bench.hashes()) == 251
 
         bench.now_s += 500
@@ -815,9 +818,9 @@ class TestLead:
 
     async def test_a_worker_without_aggregators_gives_back_what_others_left(self, bench: Bench) -> None:
         await bench.join("a")
-        check = ops.GroupCheck("g", "s", 120, 1)
+        check = aggregation.GroupCheck("g", "s", 120, 1)
         bench.now_s += 5
-        await bench.runner.run(ops.gather(bench.queue, [check], limit=1, now_ns=bench.now_s * 10**9))
+        await bench.runner.run(aggregation.gather(bench.queue, [check], limit=1, now_ns=bench.now_s * 10**9))
         bench.now_s += LATE_S
 
         aggregator = await bench.look()
@@ -902,7 +905,7 @@ class TestWorker:
         assert await start.stop(worker) == 0
         stopped.set()
 
-        reclaim = ops.reclaim(queue, "aggregator", owner="w2", leader_ms=1000)
+        reclaim = aggregation.reclaim(queue, "aggregator", owner="w2", leader_ms=1000)
         await app.runtime.async_runner.run(reclaim)  # unless the worker has done so itself, in its last look
         assert redis_server.client.zcard(queue.aggregation_sets) == 0
         assert redis_server.client.zcard(queue.group("g")) == 1

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from taskq_core.broker.operations import ToCarry
+from taskq_core.broker.operations.carrying import ToCarry
 from taskq_core.wire import Keys
 from taskq_core.worker import carrier
 from taskq_core.worker.carrier import Carrier

@@ -11,7 +11,8 @@ import pytest
 
 from taskq_core import TaskContext, TaskQ
 from taskq_core.broker.lanes import Lane
-from taskq_core.broker.operations import Dequeued, Operation
+from taskq_core.broker.operations.operation import Operation
+from taskq_core.broker.operations.runs import Dequeued
 from taskq_core.errors import BrokerUnavailableError
 from taskq_core.wire import QueueKeys, build_message
 from taskq_core.worker import Worker, WorkerConfig, fetcher

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from taskq_core import TaskQ
-from taskq_core.broker.operations import pause
+from taskq_core.broker.operations.actions import pause
 from tests.taskq_core.worker.conftest import Read, Runner, until
 
 

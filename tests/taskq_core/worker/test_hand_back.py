@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from taskq_core import LeaseLostError, TaskContext, TaskQ
-from taskq_core.broker import operations
 from taskq_core.broker.aio import AsyncRunner
+from taskq_core.broker.operations import runs
 from taskq_core.handles.attempts import read_attempts
 from taskq_core.wire import QueueKeys, TaskMessage
 from taskq_core.worker.hand_back import hand_back, list_overrun
@@ -31,9 +31,7 @@ class Gone:
 
     async def take(self, **options: Any) -> str:
         handle = await self.app.remote("t", retention=600, **options).adelay()
-        await self.runner.run(
-            operations.dequeue(self.queue, owner=self.token, call=next(self.calls), limit=1, lease_s=30)
-        )
+        await self.runner.run(runs.dequeue(self.queue, owner=self.token, call=next(self.calls), limit=1, lease_s=30))
         return handle.id
 
     async def hand_back(self, **options: Any) -> int:
@@ -61,7 +59,7 @@ async def test_an_attempt_is_used(gone: Gone, redis_server: RedisServer, queue: 
 
 async def test_the_last_attempt_archives(gone: Gone, redis_server: RedisServer, queue: QueueKeys) -> None:
     task_id = await gone.take(max_retry=0)
-    assert await gone.runner.run(operations.mark_starts(queue, [(task_id, 1)], owner=gone.token)) == [True]
+    assert await gone.runner.run(runs.mark_starts(queue, [(task_id, 1)], owner=gone.token)) == [True]
 
     await gone.hand_back()
 

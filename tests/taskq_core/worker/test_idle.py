@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from taskq_core import TaskQ
-from taskq_core.broker.operations import Operation, rouse
+from taskq_core.broker.operations.operation import Operation
+from taskq_core.broker.operations.services import rouse
 from taskq_core.clock import RedisClock
 from taskq_core.wire import QueueKeys
 from taskq_core.worker import Worker, waker

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from taskq_core import TaskContext, TaskQ, TaskState
-from taskq_core.broker.operations import Operation
+from taskq_core.broker.operations.operation import Operation
 from taskq_core.wire import QueueKeys
 from taskq_core.worker import Worker
 from tests.clock import Clock

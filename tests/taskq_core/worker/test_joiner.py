@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from taskq_core import TaskQ
-from taskq_core.broker.operations import Dequeued, Operation, dequeue
+from taskq_core.broker.operations.operation import Operation
+from taskq_core.broker.operations.runs import Dequeued, dequeue
 from taskq_core.errors import BrokerReplyError
 from taskq_core.wire import Keys, QueueKeys, TaskMessage
 from taskq_core.worker.joiner import APART_MAX, RUNS_MIN, Joiner

@@ -20,7 +20,7 @@ from taskq_core import (
     current_task,
     exponential,
 )
-from taskq_core.broker.operations import Outcome, Settlement
+from taskq_core.broker.operations.runs import Outcome, Settlement
 from taskq_core.wire import QueueKeys, TaskMessage, build_message, decode_message
 from taskq_core.worker.outcome import describe, settle
 from taskq_core.worker.run import Ending, Run

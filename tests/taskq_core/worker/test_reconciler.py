@@ -10,7 +10,8 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from taskq_core import TaskQ
 from taskq_core.broker.aio import AsyncRunner
-from taskq_core.broker.operations import Operation, move_out
+from taskq_core.broker.operations.actions import move_out
+from taskq_core.broker.operations.operation import Operation
 from taskq_core.inspector.reconcile import FindingKind
 from taskq_core.telemetry import WorkerMetrics
 from taskq_core.wire import QueueKeys, build_message, encode_message

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from taskq_core import LeaseLostError, RawTask, TaskQ, current_task
-from taskq_core.broker.operations import ExpiredTask, Verdict
+from taskq_core.broker.operations.services import ExpiredTask, Verdict
 from taskq_core.wire import QueueKeys, TaskMessage, build_message, decode_message
 from taskq_core.worker.recoverer import judge
 from tests.redis_server import RedisServer

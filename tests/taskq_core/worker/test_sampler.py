@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from taskq_core import TaskQ
-from taskq_core.broker import operations as ops
 from taskq_core.broker.aio import AsyncRunner
+from taskq_core.broker.operations import samples as sample_ops
 from taskq_core.clock import SYSTEM_CLOCK
 from taskq_core.inspector import AsyncInspector
 from taskq_core.wire import Keys, QueueKeys, ServerInfo
@@ -272,5 +272,5 @@ async def test_a_full_ring_takes_the_memory_that_the_docs_tell(
 
     assert used < 200 * 1024
     before: Any = redis_server.client.llen(queue.samples(10))
-    await hurried.run(ops.sample(queue, {LEVELS[0]: QueueSample(at_s=2_100_000_000)}))
+    await hurried.run(sample_ops.sample(queue, {LEVELS[0]: QueueSample(at_s=2_100_000_000)}))
     assert redis_server.client.llen(queue.samples(10)) == before == LEVELS[0].most

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from taskq_core import Snooze, TaskQ, current_task
-from taskq_core.broker.operations import SettleCode
+from taskq_core.broker.operations.runs import SettleCode
 from taskq_core.clock import SYSTEM_CLOCK
 from taskq_core.telemetry import WorkerMetrics
 from taskq_core.telemetry.redaction import Redaction

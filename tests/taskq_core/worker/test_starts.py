@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from taskq_core import TaskQ, current_task
-from taskq_core.broker import operations
 from taskq_core.broker.aio import AsyncRunner
+from taskq_core.broker.operations import runs
 from taskq_core.clock import SYSTEM_CLOCK
 from taskq_core.wire import QueueKeys, decode_message
 from taskq_core.worker.run import Run
@@ -31,7 +31,7 @@ async def runner(app: TaskQ) -> Any:
 
 async def take(runner: AsyncRunner, queue: QueueKeys, **options: Any) -> Run:
     """Receive a task as a worker does that freezes before it starts the run."""
-    step = operations.dequeue(queue, owner="frozen", call=1, limit=1, lease_s=30, **options)
+    step = runs.dequeue(queue, owner="frozen", call=1, limit=1, lease_s=30, **options)
     ((task_id, data),) = (await runner.run(step)).tasks
     return Run(queue, task_id, decode_message(data), SYSTEM_CLOCK.monotonic() + 30, number=1)
 
@@ -55,7 +55,7 @@ async def test_a_run_that_started_uses_it(
     """A task that ends its worker would go on forever otherwise."""
     handle = await app.remote("poison", max_retry=0).adelay()
     await take(runner, queue, now_ns=LONG_AGO_NS)
-    await runner.run(operations.mark_starts(queue, [(handle.id, 1)], owner="frozen", now_ns=LONG_AGO_NS))
+    await runner.run(runs.mark_starts(queue, [(handle.id, 1)], owner="frozen", now_ns=LONG_AGO_NS))
 
     await start()
     await until(lambda: state_of(redis_server, queue, handle.id) == "archived")
@@ -99,7 +99,7 @@ async def test_only_runs_that_may_be_the_last_are_marked(
 
     def count(queue: QueueKeys, tasks: Any, **options: Any) -> Any:
         marks.append(len(tasks))
-        return operations.mark_starts(queue, tasks, **options)
+        return runs.mark_starts(queue, tasks, **options)
 
     @app.task(name="look", retention=0)
     async def look() -> None:

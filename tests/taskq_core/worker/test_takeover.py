@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from taskq_core import TaskQ
-from taskq_core.broker import operations
 from taskq_core.broker.aio import AsyncRunner
+from taskq_core.broker.operations import runs, services
 from taskq_core.wire import QueueKeys
 from taskq_core.worker.liveness import Host, LocalWorker, ProcessId, hold
 from taskq_core.worker.takeover import SUPERVISOR_S, Takeover
@@ -72,9 +72,7 @@ class Scene:
     async def take(self) -> str:
         """Let the worker take a task."""
         handle = await self.app.remote("t", retention=600).adelay()
-        await self.runner.run(
-            operations.dequeue(self.queue, owner=self.token, call=next(self.calls), limit=1, lease_s=30)
-        )
+        await self.runner.run(runs.dequeue(self.queue, owner=self.token, call=next(self.calls), limit=1, lease_s=30))
         return handle.id
 
     async def state_after_look(self, task_id: str) -> str | None:
@@ -131,13 +129,13 @@ async def test_a_dead_worker_is_left_to_its_supervisor(scene: Scene, then: str) 
 async def test_a_dead_leader_leaves_its_lead(scene: Scene) -> None:
     """Else what is taken back would wait for the end of it."""
     scene.record()
-    await scene.runner.run(operations.lead(scene.queue, "forwarder", owner=scene.token, leader_ms=60_000))
-    await scene.runner.run(operations.lead(scene.queue, "limiter", owner="another", leader_ms=60_000))
+    await scene.runner.run(services.lead(scene.queue, "forwarder", owner=scene.token, leader_ms=60_000))
+    await scene.runner.run(services.lead(scene.queue, "limiter", owner="another", leader_ms=60_000))
 
     await scene.takeover.work()
 
-    assert await scene.runner.run(operations.lead_left(scene.queue, "forwarder")) == -2
-    assert await scene.runner.run(operations.lead_left(scene.queue, "limiter")) > 0
+    assert await scene.runner.run(services.lead_left(scene.queue, "forwarder")) == -2
+    assert await scene.runner.run(services.lead_left(scene.queue, "limiter")) > 0
 
 
 async def test_records_that_are_no_records_are_left_alone(scene: Scene) -> None:

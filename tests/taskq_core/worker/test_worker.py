@@ -13,7 +13,8 @@ import pytest
 
 from taskq_core import ConfigurationError, RateLimit, TaskQ, TaskSequence, TaskState
 from taskq_core.broker.lanes import Lane
-from taskq_core.broker.operations import Dequeued, Operation
+from taskq_core.broker.operations.operation import Operation
+from taskq_core.broker.operations.runs import Dequeued
 from taskq_core.errors import BrokerUnavailableError, TaskInterrupted
 from taskq_core.wire import QueueKeys
 from taskq_core.worker import Worker, WorkerConfig

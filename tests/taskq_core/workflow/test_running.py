@@ -17,7 +17,7 @@ from taskq_core import (
     WorkflowNotFoundError,
     WorkflowTimeoutError,
 )
-from taskq_core.broker import operations as ops
+from taskq_core.broker.operations import workflows
 from taskq_core.errors import QueueNotEmptyError
 from taskq_core.inspector import Inspector
 from taskq_core.testing import Captured, capture, eager
@@ -598,7 +598,7 @@ def test_a_cancelled_step_is_dropped_though_its_workflow_is_forgotten(
     assert handle.cancel()
     home = app.runtime.keys.queue("default")
     later_ns = time.time_ns() + 30 * 10**9
-    assert app.runtime.runner.run(ops.clean_workflows(home, now_ns=later_ns)) == 1
+    assert app.runtime.runner.run(workflows.clean_workflows(home, now_ns=later_ns)) == 1
     if is_moved:
         Inspector(app).move_task(queue, f"{handle.id}.add", "other" if queue == "default" else "default")
 

@@ -13,7 +13,7 @@ from taskq_core import (
     WorkflowDefinitionError,
     WorkflowFailedError,
 )
-from taskq_core.broker import operations as ops
+from taskq_core.broker.operations import actions, carrying, new_tasks, workflows
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.inspector import Inspector
 from taskq_core.wire import QueueKeys, decode_message
@@ -247,14 +247,14 @@ async def test_a_step_that_was_moved_to_where_go_alone_looks_is_noticed(
     async def last(size: int) -> int:
         return size + 1
 
-    await app.runtime.async_client.run(ops.pause(here))
+    await app.runtime.async_client.run(actions.pause(here))
     await start(carry_every=0.1, queues={"default": 1})
     handle = await (app.remote("go:measure", queue=here.name).s() | last.s()).at_home("default").adelay()
     await until(lambda: redis_server.client.llen(here.pending), "the step is in its queue")
     task_id = f"{handle.id}.measure"
     await asyncio.to_thread(Inspector(app).move_task, here.name, task_id, "go")
     assert not redis_server.client.exists(here.task(task_id))
-    await app.runtime.async_client.run(ops.resume(here))
+    await app.runtime.async_client.run(actions.resume(here))
 
     if fate.endswith("deleted"):
         redis_server.client.delete(go.task(task_id), *([go.pending] if fate == "deleted" else []))
@@ -330,7 +330,7 @@ def test_an_end_that_was_not_told_yet_survives_its_queue(app: TaskQ, redis_serve
     steps = {f"0 t a taskq:{{{home}}}:wf:id": 1.0 for home in ("default", "gone")}
     redis_server.client.hset(gone.workflow_notes, "0 taskq:{default}:wf:id", "d=1")
     redis_server.client.zadd(gone.steps, steps)
-    runner.run(ops.register_queue(app.runtime.keys.queues, ("gone",)))
+    runner.run(new_tasks.register_queue(app.runtime.keys.queues, ("gone",)))
 
     Inspector(app).remove_queue("gone")
 
@@ -369,7 +369,7 @@ async def test_members_that_cannot_be_made_fail_the_group(
         await (workflow.adelay() if face == "coroutine" else asyncio.to_thread(workflow.delay))
 
     runner = SyncRunner(app.runtime.endpoint)
-    rows = runner.run(ops.list_workflows(queue, skip=0, count=9)).rows
+    rows = runner.run(workflows.list_workflows(queue, skip=0, count=9)).rows
     runner.close()
     if what == "chain first":
         assert "member 0 must be a signature" in str(raised.value)
@@ -441,16 +441,16 @@ async def test_a_repeated_answer_starts_nothing_twice(app: TaskQ, redis_server: 
     runner = SyncRunner(app.runtime.endpoint)
     other = app.runtime.keys.queue("other")
     handle = await chain(app.remote("x", queue="other").s(a=1)).at_home("default").adelay()
-    due = runner.run(ops.read_due(queue, owner="", leader_ms=1))
-    now_s, steps = runner.run(ops.fetch_steps(queue, due.out))
+    due = runner.run(carrying.read_due(queue, owner="", leader_ms=1))
+    now_s, steps = runner.run(carrying.fetch_steps(queue, due.out))
     for _ in range(2):
-        assert runner.run(ops.put_steps(other, steps, until_s=now_s + 60))
+        assert runner.run(carrying.put_steps(other, steps, until_s=now_s + 60))
     assert redis_server.client.llen(other.pending) == 1
     redis_server.client.delete(other.pending, other.task(f"{handle.id}.x"))  # it has run
-    assert runner.run(ops.put_steps(other, steps, until_s=now_s + 60))
+    assert runner.run(carrying.put_steps(other, steps, until_s=now_s + 60))
     assert redis_server.client.llen(other.pending) == 0
-    assert not runner.run(ops.put_steps(other, steps, until_s=now_s - 1)), "it is too late"
-    assert [runner.run(ops.steps_sent(queue, steps)) for _ in range(2)] == [1, 0]
+    assert not runner.run(carrying.put_steps(other, steps, until_s=now_s - 1)), "it is too late"
+    assert [runner.run(carrying.steps_sent(queue, steps)) for _ in range(2)] == [1, 0]
     runner.close()
 
 
@@ -460,17 +460,17 @@ async def test_a_retry_sends_no_other_member_again(app: TaskQ, redis_server: Red
     other = app.runtime.keys.queue("other")
     remote = app.remote("x", queue="other")
     handle = await group(remote.s(a=1), remote.s(a=2), name="g").at_home("default").adelay()
-    due = runner.run(ops.read_due(queue, owner="", leader_ms=1))
-    now_s, steps = runner.run(ops.fetch_steps(queue, due.out))
-    assert runner.run(ops.put_steps(other, steps, until_s=now_s + 60))
+    due = runner.run(carrying.read_due(queue, owner="", leader_ms=1))
+    now_s, steps = runner.run(carrying.fetch_steps(queue, due.out))
+    assert runner.run(carrying.put_steps(other, steps, until_s=now_s + 60))
     redis_server.client.delete(other.pending, *(other.task(each.task_id.decode()) for each in steps))  # both have run
     key = queue.workflow(handle.id)
-    runner.run(ops.tell_ends(queue, [(key, "0.0", b"fwhy"), (key, "0.1", b"d=1")]))
+    runner.run(carrying.tell_ends(queue, [(key, "0.0", b"fwhy"), (key, "0.1", b"d=1")]))
 
     assert await handle.aretry() == 1
-    now_s, again = runner.run(ops.fetch_steps(queue, [each.member for each in steps]))
-    assert runner.run(ops.put_steps(other, again, until_s=now_s + 60))
-    assert runner.run(ops.steps_sent(queue, again)) == 2
+    now_s, again = runner.run(carrying.fetch_steps(queue, [each.member for each in steps]))
+    assert runner.run(carrying.put_steps(other, again, until_s=now_s + 60))
+    assert runner.run(carrying.steps_sent(queue, again)) == 2
 
     assert redis_server.client.lrange(other.pending, 0, -1) == [f"{handle.id}.g.0".encode()]
     assert redis_server.client.zcard(queue.workflows_out) == 0

@@ -14,7 +14,7 @@ import pytest
 from textual.widgets import TextArea
 
 from taskq_core import TaskQ
-from taskq_core.broker import operations
+from taskq_core.broker.operations import limits
 from taskq_core.cli.terminal.places import SchedulePlace, StepPlace, TaskPlace, TasksPlace, WorkflowPlace
 from taskq_core.inspector import AsyncInspector
 from taskq_core.wire import TaskState
@@ -60,7 +60,7 @@ async def limit(taskq: TaskQ) -> None:
     keys = taskq.runtime.keys.queue("low")
     for name, options, slot, spec, count in limited:
         task = taskq.remote(name, queue="low", **options)
-        await taskq.runtime.async_runner.run(operations.declare_limits(keys, {slot: spec}))
+        await taskq.runtime.async_runner.run(limits.declare_limits(keys, {slot: spec}))
         await taskq.async_client.enqueue_many([task.s(account=number % 2) for number in range(count)])
     await AsyncInspector(taskq).set_limit("low", "bank:ask", rate="5/m")
 

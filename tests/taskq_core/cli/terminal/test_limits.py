@@ -3,7 +3,7 @@
 import pytest
 
 from taskq_core import TaskQ
-from taskq_core.broker import operations
+from taskq_core.broker.operations import limits
 from taskq_core.cli.terminal.limits import LimitsLook
 from taskq_core.cli.terminal.tasks import TasksLook
 from taskq_core.inspector import AsyncInspector
@@ -23,10 +23,8 @@ async def limited(taskq: TaskQ, enqueued: Put) -> None:
     enqueued("b", name="bank:ask", queue="bank", rate_limit="100/m")
     enqueued("s", name="bank:book", queue="bank", sequence=("to"))
     keys = taskq.runtime.keys
-    await taskq.runtime.async_runner.run(
-        operations.declare_limits(keys.queue("bank"), {"r:bank%3Aask": "b/100/60000/10"})
-    )
-    await taskq.runtime.async_runner.run(operations.declare_limits(keys.queue("mail"), {"c:mail%3Asend": "1"}))
+    await taskq.runtime.async_runner.run(limits.declare_limits(keys.queue("bank"), {"r:bank%3Aask": "b/100/60000/10"}))
+    await taskq.runtime.async_runner.run(limits.declare_limits(keys.queue("mail"), {"c:mail%3Asend": "1"}))
 
 
 async def at(person: Person) -> None:
