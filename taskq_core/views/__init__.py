@@ -4,7 +4,7 @@ Rules that are not Redis's but the onlooker's stand here, once: the order of sta
 long a worker has lived, which queue it prefers. Nothing here changes anything; that is the inspector's.
 """
 
-from taskq_core.views.faces import AsyncDashboard, Dashboard
+from taskq_core.views.aio import AsyncDashboard
 from taskq_core.views.graph_svg import graph_svg
 from taskq_core.views.graphs import BOX_HEIGHT, BOX_WIDTH, GraphDrawing, StepBox, StepEdge
 from taskq_core.views.history import DAYS_CHOICES, DayRow, error_rate
@@ -32,6 +32,7 @@ from taskq_core.views.queues import (
 )
 from taskq_core.views.samples import LONGEST_SPAN, QueueSeries, Sample
 from taskq_core.views.store import QueuePlace, StoreRow
+from taskq_core.views.sync import Dashboard
 from taskq_core.views.tasks import (
     SCAN_MAX,
     SELECTED_MAX,

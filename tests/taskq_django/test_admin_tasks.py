@@ -118,7 +118,7 @@ def test_tasks_are_searched_by_id_payload_and_error(pages: Callable[..., str], r
 
 def test_a_search_says_how_far_it_got_and_goes_on(pages: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     handles = [enqueue(number=number) for number in range(30)]
-    monkeypatch.setattr("taskq_core.views.faces.Dashboard.search_tasks", _search_of_ten)
+    monkeypatch.setattr("taskq_core.views.sync.Dashboard.search_tasks", _search_of_ten)
 
     first = pages(TASKS, q="number", state="pending")
     (address,) = re.findall(r'<a href="([^"]*)">Continue</a>', first)

@@ -17,7 +17,7 @@ def _search_of_ten(self: Any, infos: Any, wanted: Any, *, cursor: str | None = N
 
 @pytest.mark.django_db(transaction=True)
 def test_a_search_goes_on_by_itself_to_its_end(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskq_core.views.faces.Dashboard.search_tasks", _search_of_ten)
+    monkeypatch.setattr("taskq_core.views.sync.Dashboard.search_tasks", _search_of_ten)
     wanted = {enqueue(to="grace", number=number).id for number in (0, 15, 16, 25)}
     for number in range(35):
         enqueue(to="nobody", number=number)

@@ -1,10 +1,10 @@
-"""`Dashboard` for blocking code and `AsyncDashboard` for coroutines: each look is written once, as steps."""
+"""What operators look at, for coroutines. `read_*` functions describe the reads, and this class sends them."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import partial
 
-from taskq_core.inspector import AsyncInspector, Inspector, QueueInfo
+from taskq_core.inspector import AsyncInspector, QueueInfo
 from taskq_core.views.history import DayRow, read_history
 from taskq_core.views.queues import QueueDetail, QueuesOverview, read_queue, read_queues
 from taskq_core.views.samples import POINTS, QueueSeries, read_samples
@@ -37,24 +37,24 @@ from taskq_core.views.workflows import StepDetail, WorkflowDetail, read_step, re
 from taskq_core.wire import TaskState
 
 
-class Dashboard:
-    """What an operator looks at, for blocking code.
+class AsyncDashboard:
+    """Reads what operators look at, for coroutines.
 
-    Every method raises a `BrokerError` when the store refuses or does not answer in time. How much it asks of Redis
-    goes by the number of queues and workers, never by that of tasks.
+    Every method raises a `BrokerError` if Redis refuses or does not answer in time. The number of requests depends on
+    the number of queues and workers, not on the number of tasks.
 
     Args:
-        inspector: Reads the store.
+        inspector: Sends the requests.
     """
 
-    def __init__(self, inspector: Inspector) -> None:
+    def __init__(self, inspector: AsyncInspector) -> None:
         self._inspector = inspector
 
-    def queues(self) -> QueuesOverview:
+    async def queues(self) -> QueuesOverview:
         """Return how every queue stands, with its memory, and the sums. A damaged one says so and hides no other."""
-        return self._inspector.follow(read_queues)
+        return await self._inspector.follow(read_queues)
 
-    def queue(self, name: str, *, days: int = 30) -> QueueDetail:
+    async def queue(self, name: str, *, days: int = 30) -> QueueDetail:
         """Return one queue in full: how it stands, its past, and which types of tasks are in it.
 
         Args:
@@ -65,9 +65,9 @@ class Dashboard:
             QueueNotFoundError: No queue has this name.
             ConfigurationError: The number of days is out of bounds.
         """
-        return self._inspector.follow(partial(read_queue, name=name, days=days))
+        return await self._inspector.follow(partial(read_queue, name=name, days=days))
 
-    def history(self, names: Sequence[str], *, days: int = 30) -> Sequence[DayRow]:
+    async def history(self, names: Sequence[str], *, days: int = 30) -> Sequence[DayRow]:
         """Return what queues did together day by day, the oldest first and today last. Days are UTC.
 
         Args:
@@ -77,9 +77,9 @@ class Dashboard:
         Raises:
             ConfigurationError: The number of days is out of bounds.
         """
-        return self._inspector.follow(partial(read_history, names=names, days=days))
+        return await self._inspector.follow(partial(read_history, names=names, days=days))
 
-    def samples(
+    async def samples(
         self, names: Sequence[str], *, span: timedelta, until: datetime | None = None, points: int = POINTS
     ) -> Sequence[QueueSeries]:
         """Return how queues stood in a span of time, sampled every ten seconds: what charts are drawn from.
@@ -93,9 +93,9 @@ class Dashboard:
         Raises:
             ConfigurationError: The span, its end or the number of points is out of bounds.
         """
-        return self._inspector.follow(partial(read_samples, names=names, span=span, until=until, points=points))
+        return await self._inspector.follow(partial(read_samples, names=names, span=span, until=until, points=points))
 
-    def types(self, names: Sequence[str], *, hours: int = 24) -> TypesOverview:
+    async def types(self, names: Sequence[str], *, hours: int = 24) -> TypesOverview:
         """Return what became of the runs of queues together, by task type, with how long they took.
 
         Args:
@@ -105,22 +105,22 @@ class Dashboard:
         Raises:
             ConfigurationError: The number of hours is out of bounds.
         """
-        return self._inspector.follow(partial(read_types, names=names, hours=hours))
+        return await self._inspector.follow(partial(read_types, names=names, hours=hours))
 
-    def state_types(self, name: str, state: TaskState, *, scan: int = STATE_SCAN) -> StateTypes:
+    async def state_types(self, name: str, state: TaskState, *, scan: int = STATE_SCAN) -> StateTypes:
         """Return how many tasks of one state are of which type, of at most `scan` that are read, up to 10 000.
 
         Raises:
             QueueNotFoundError: No queue has this name.
             ConfigurationError: The tasks of this state stand in groups, or the number is out of bounds.
         """
-        return self._inspector.follow(partial(read_state_types, name=name, state=state, scan=scan))
+        return await self._inspector.follow(partial(read_state_types, name=name, state=state, scan=scan))
 
-    def workers(self) -> WorkersOverview:
+    async def workers(self) -> WorkersOverview:
         """Return the worker processes that live, Go's too, and what they run, as of their last heartbeats."""
-        return self._inspector.follow(read_workers)
+        return await self._inspector.follow(read_workers)
 
-    def workflows(self, queue: str, *, skip: int = 0, count: int = 50) -> WorkflowsPage:
+    async def workflows(self, queue: str, *, skip: int = 0, count: int = 50) -> WorkflowsPage:
         """Return workflows whose home a queue is: those that run, then those that have ended, each the newest first.
 
         Args:
@@ -132,9 +132,9 @@ class Dashboard:
             QueueNotFoundError: No queue has this name.
             ConfigurationError: A number is out of bounds.
         """
-        return self._inspector.follow(partial(read_workflows, name=queue, skip=skip, count=count))
+        return await self._inspector.follow(partial(read_workflows, name=queue, skip=skip, count=count))
 
-    def workflow(self, queue: str, workflow_id: str) -> WorkflowDetail:
+    async def workflow(self, queue: str, workflow_id: str) -> WorkflowDetail:
         """Return one workflow with its steps, laid out as a drawing unless they are more than one can show.
 
         Raises:
@@ -142,9 +142,9 @@ class Dashboard:
             WorkflowNotFoundError: There is no such workflow, or it is kept no longer.
             WorkflowDamagedError: What Redis keeps of it cannot be read.
         """
-        return self._inspector.follow(partial(read_workflow, name=queue, workflow_id=workflow_id))
+        return await self._inspector.follow(partial(read_workflow, name=queue, workflow_id=workflow_id))
 
-    def workflow_step(
+    async def workflow_step(
         self, queue: str, workflow_id: str, step: str, *, skip: int = 0, count: int = 50, only_failed: bool = False
     ) -> StepDetail:
         """Return one step of a workflow with what it returned, or a group with members in their order.
@@ -163,7 +163,7 @@ class Dashboard:
             WorkflowDamagedError: What Redis keeps of it cannot be read.
             ConfigurationError: A number is out of bounds.
         """
-        return self._inspector.follow(
+        return await self._inspector.follow(
             partial(
                 read_step,
                 name=queue,
@@ -175,11 +175,11 @@ class Dashboard:
             )
         )
 
-    def workflow_counts(self, names: Sequence[str]) -> Sequence[WorkflowCounts]:
+    async def workflow_counts(self, names: Sequence[str]) -> Sequence[WorkflowCounts]:
         """Return how many workflows have each of these queues as their home, by name."""
-        return self._inspector.follow(partial(count_workflows, names=names))
+        return await self._inspector.follow(partial(count_workflows, names=names))
 
-    def list_workflows(
+    async def list_workflows(
         self, counts: Sequence[WorkflowCounts], wanted: WorkflowFilter, *, skip: int = 0, count: int = 50
     ) -> Sequence[WorkflowRow]:
         """Return workflows of several queues: those that run, queue by queue, then those that have ended.
@@ -193,9 +193,11 @@ class Dashboard:
         Raises:
             ConfigurationError: The filter looks at workflows, or a number is out of bounds.
         """
-        return self._inspector.follow(partial(list_workflows, counts=counts, wanted=wanted, skip=skip, count=count))
+        return await self._inspector.follow(
+            partial(list_workflows, counts=counts, wanted=wanted, skip=skip, count=count)
+        )
 
-    def search_workflows(
+    async def search_workflows(
         self,
         counts: Sequence[WorkflowCounts],
         wanted: WorkflowFilter,
@@ -214,13 +216,15 @@ class Dashboard:
         Raises:
             ConfigurationError: The cursor is foreign, or a number is out of bounds.
         """
-        return self._inspector.follow(partial(search_workflows, counts=counts, wanted=wanted, cursor=cursor, scan=scan))
+        return await self._inspector.follow(
+            partial(search_workflows, counts=counts, wanted=wanted, cursor=cursor, scan=scan)
+        )
 
-    def store(self) -> StoreRow:
+    async def store(self) -> StoreRow:
         """Return what the store says of itself; of a cluster, one of its nodes, and where queues stand."""
-        return self._inspector.follow(read_store)
+        return await self._inspector.follow(read_store)
 
-    def tasks(
+    async def tasks(
         self,
         infos: Sequence[QueueInfo],
         wanted: TaskFilter,
@@ -242,11 +246,11 @@ class Dashboard:
         Raises:
             ConfigurationError: The filter looks inside tasks, or a number is out of bounds.
         """
-        return self._inspector.follow(
+        return await self._inspector.follow(
             partial(read_tasks, infos=infos, wanted=wanted, skip=skip, count=count, is_newest_first=is_newest_first)
         )
 
-    def search_tasks(
+    async def search_tasks(
         self,
         infos: Sequence[QueueInfo],
         wanted: TaskFilter,
@@ -267,11 +271,11 @@ class Dashboard:
         Raises:
             ConfigurationError: The cursor is foreign, or a number is out of bounds.
         """
-        return self._inspector.follow(
+        return await self._inspector.follow(
             partial(search_tasks, infos=infos, wanted=wanted, cursor=cursor, scan=scan, limit=limit)
         )
 
-    def select_tasks(
+    async def select_tasks(
         self, infos: Sequence[QueueInfo], wanted: TaskFilter, *, states: Sequence[TaskState]
     ) -> TaskSelection:
         """Select all tasks that fit and are in one of these states, at most 10 000, for `Inspector.act_on`.
@@ -281,132 +285,4 @@ class Dashboard:
             wanted: Which tasks.
             states: States that allow what is to be done, as `ALLOWED_STATES` has them.
         """
-        return self._inspector.follow(partial(select_tasks, infos=infos, wanted=wanted, states=states))
-
-
-class AsyncDashboard:
-    """What an operator looks at, for coroutines. As `Dashboard`.
-
-    Args:
-        inspector: Reads the store.
-    """
-
-    def __init__(self, inspector: AsyncInspector) -> None:
-        self._inspector = inspector
-
-    async def queues(self) -> QueuesOverview:
-        """Return how every queue stands, and the sums. As `Dashboard.queues`."""
-        return await self._inspector.follow(read_queues)
-
-    async def queue(self, name: str, *, days: int = 30) -> QueueDetail:
-        """Return one queue in full. As `Dashboard.queue`."""
-        return await self._inspector.follow(partial(read_queue, name=name, days=days))
-
-    async def history(self, names: Sequence[str], *, days: int = 30) -> Sequence[DayRow]:
-        """Return what queues did together day by day. As `Dashboard.history`."""
-        return await self._inspector.follow(partial(read_history, names=names, days=days))
-
-    async def samples(
-        self, names: Sequence[str], *, span: timedelta, until: datetime | None = None, points: int = POINTS
-    ) -> Sequence[QueueSeries]:
-        """Return how queues stood in a span of time. As `Dashboard.samples`."""
-        return await self._inspector.follow(partial(read_samples, names=names, span=span, until=until, points=points))
-
-    async def types(self, names: Sequence[str], *, hours: int = 24) -> TypesOverview:
-        """Return what became of the runs of queues together, by task type. As `Dashboard.types`."""
-        return await self._inspector.follow(partial(read_types, names=names, hours=hours))
-
-    async def state_types(self, name: str, state: TaskState, *, scan: int = STATE_SCAN) -> StateTypes:
-        """Return how many tasks of one state are of which type. As `Dashboard.state_types`."""
-        return await self._inspector.follow(partial(read_state_types, name=name, state=state, scan=scan))
-
-    async def workers(self) -> WorkersOverview:
-        """Return the worker processes that live, and what they run. As `Dashboard.workers`."""
-        return await self._inspector.follow(read_workers)
-
-    async def workflows(self, queue: str, *, skip: int = 0, count: int = 50) -> WorkflowsPage:
-        """Return workflows whose home a queue is. As `Dashboard.workflows`."""
-        return await self._inspector.follow(partial(read_workflows, name=queue, skip=skip, count=count))
-
-    async def workflow(self, queue: str, workflow_id: str) -> WorkflowDetail:
-        """Return one workflow with its steps. As `Dashboard.workflow`."""
-        return await self._inspector.follow(partial(read_workflow, name=queue, workflow_id=workflow_id))
-
-    async def workflow_step(
-        self, queue: str, workflow_id: str, step: str, *, skip: int = 0, count: int = 50, only_failed: bool = False
-    ) -> StepDetail:
-        """Return one step of a workflow, or a group with members. As `Dashboard.workflow_step`."""
-        return await self._inspector.follow(
-            partial(
-                read_step,
-                name=queue,
-                workflow_id=workflow_id,
-                step=step,
-                skip=skip,
-                count=count,
-                only_failed=only_failed,
-            )
-        )
-
-    async def workflow_counts(self, names: Sequence[str]) -> Sequence[WorkflowCounts]:
-        """Return how many workflows have each of these queues as their home. As `Dashboard.workflow_counts`."""
-        return await self._inspector.follow(partial(count_workflows, names=names))
-
-    async def list_workflows(
-        self, counts: Sequence[WorkflowCounts], wanted: WorkflowFilter, *, skip: int = 0, count: int = 50
-    ) -> Sequence[WorkflowRow]:
-        """Return workflows of several queues. As `Dashboard.list_workflows`."""
-        return await self._inspector.follow(
-            partial(list_workflows, counts=counts, wanted=wanted, skip=skip, count=count)
-        )
-
-    async def search_workflows(
-        self,
-        counts: Sequence[WorkflowCounts],
-        wanted: WorkflowFilter,
-        *,
-        cursor: str | None = None,
-        scan: int = WORKFLOW_SCAN_MAX,
-    ) -> WorkflowSearch:
-        """Look at workflows for those that fit. As `Dashboard.search_workflows`."""
-        return await self._inspector.follow(
-            partial(search_workflows, counts=counts, wanted=wanted, cursor=cursor, scan=scan)
-        )
-
-    async def store(self) -> StoreRow:
-        """Return what the store says of itself. As `Dashboard.store`."""
-        return await self._inspector.follow(read_store)
-
-    async def tasks(
-        self,
-        infos: Sequence[QueueInfo],
-        wanted: TaskFilter,
-        *,
-        skip: int = 0,
-        count: int = 50,
-        is_newest_first: bool = False,
-    ) -> Sequence[TaskRecord]:
-        """Return tasks by queue and state. As `Dashboard.tasks`."""
-        return await self._inspector.follow(
-            partial(read_tasks, infos=infos, wanted=wanted, skip=skip, count=count, is_newest_first=is_newest_first)
-        )
-
-    async def search_tasks(
-        self,
-        infos: Sequence[QueueInfo],
-        wanted: TaskFilter,
-        *,
-        cursor: str | None = None,
-        scan: int = SCAN_MAX,
-        limit: int = SCAN_MAX,
-    ) -> TaskSearch:
-        """Look inside tasks for those that fit. As `Dashboard.search_tasks`."""
-        return await self._inspector.follow(
-            partial(search_tasks, infos=infos, wanted=wanted, cursor=cursor, scan=scan, limit=limit)
-        )
-
-    async def select_tasks(
-        self, infos: Sequence[QueueInfo], wanted: TaskFilter, *, states: Sequence[TaskState]
-    ) -> TaskSelection:
-        """Select all tasks that fit and are in one of these states. As `Dashboard.select_tasks`."""
         return await self._inspector.follow(partial(select_tasks, infos=infos, wanted=wanted, states=states))
