@@ -25,7 +25,7 @@ from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.operations.repair import CheckedTask, Mended, Place, Probed, Suspect
 from taskq_core.broker.steps import afollow, follow
 from taskq_core.errors import BrokerError, BrokerReplyError, WireFormatError
-from taskq_core.inspector.seen import Seen
+from taskq_core.inspector.bloom_filter import BloomFilter
 from taskq_core.wire import QueueKeys, TaskMessage, TaskState, decode_message
 
 T = TypeVar("T")
@@ -156,7 +156,7 @@ class _Pass:
         self._findings: list[Finding] = []
         self._listed = 0
         self._scanned = 0
-        self._seen = Seen(0)
+        self._seen = BloomFilter(0)
 
     @property
     def _is_full(self) -> bool:
@@ -176,7 +176,7 @@ class _Pass:
             probed = yield from self._restore_structures(probed)
             if probed.strange.keys() - self._harmless:
                 return self._report(is_complete=False)
-        self._seen = Seen(probed.pending + probed.active)
+        self._seen = BloomFilter(probed.pending + probed.active)
         for part in (self._lists(), self._sets(), self._groups(), self._aggregation_sets(), self._tasks(probed.now_ns)):
             yield from part
             yield from self._look()

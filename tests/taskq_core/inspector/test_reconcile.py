@@ -10,7 +10,7 @@ from taskq_core import TaskQ
 from taskq_core.errors import QueueNotFoundError
 from taskq_core.inspector import AsyncInspector, Inspector
 from taskq_core.inspector.reconcile import Finding, FindingKind, ReconcileReport
-from taskq_core.inspector.seen import Seen
+from taskq_core.inspector.bloom_filter import BloomFilter
 from taskq_core.wire import QueueKeys
 from tests.redis_server import RedisServer
 
@@ -84,7 +84,7 @@ async def test_an_unknown_queue(reconcile: Ask) -> None:
 
 
 def test_no_id_that_was_added_is_forgotten() -> None:
-    seen = Seen(2000)
+    seen = BloomFilter(2000)
 
     assert not any(seen.add(f"id-{number}") for number in range(0, 2000, 2))
     assert all(seen.add(f"id-{number}") for number in range(0, 2000, 2))

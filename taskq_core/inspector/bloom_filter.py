@@ -1,14 +1,17 @@
-"""Which ids were seen before, in little memory, whatever their number."""
+"""A set of ids that takes four bytes each."""
 
 import hashlib
 import os
 
 
-class Seen:
-    """Remembers ids in four bytes each, whatever their number: a Bloom filter.
+class BloomFilter:
+    """Remembers ids in four bytes each.
 
-    What was added is always known. Of the rest one in some thousands is taken for known; the next pass, with other
-    hashes, takes another one.
+    An added id is always found. About one other id in some thousands is found by mistake, and another one with each
+    new filter, because the hashes have a random key.
+
+    Args:
+        expected: About how many ids are added. More ids make mistakes more frequent.
     """
 
     def __init__(self, expected: int) -> None:
@@ -31,7 +34,7 @@ class Seen:
         return all(self._bits[at >> 3] >> (at & 7) & 1 for at in self._positions(task_id))
 
     def add(self, task_id: str) -> bool:
-        """Remember an id. True if it was known before."""
+        """Add an id. Return whether it was found before."""
         known = True
         for at in self._positions(task_id):
             byte, bit = at >> 3, 1 << (at & 7)
