@@ -13,7 +13,7 @@ import uvloop
 from benchmarks.raw import QUEUE, batches
 from benchmarks.scenarios import app, calls
 from taskq_core.broker.operations import new_tasks
-from taskq_core.broker.operations.new_tasks import ReceiptLane
+from taskq_core.broker.operations.new_tasks import ReceiptSlot
 
 Figures = dict[str, float]
 SLICES = 10
@@ -22,7 +22,7 @@ SLICES = 10
 
 def _bare_calls(count: int) -> list[tuple[Any, ...]]:
     """Return the words behind EVALSHA of so many enqueues, each with an id and a message of its own."""
-    lane = ReceiptLane("bare")
+    lane = ReceiptSlot("bare")
     return [new_tasks.enqueue(QUEUE, tasks, lane).command()[1:] for tasks in batches(count, 1)]
 
 

@@ -16,7 +16,7 @@ import uvloop
 
 from benchmarks.raw import QUEUE, Pipe, batches
 from taskq_core.broker.operations import new_tasks, runs, services
-from taskq_core.broker.operations.new_tasks import ReceiptLane
+from taskq_core.broker.operations.new_tasks import ReceiptSlot
 
 Figures = dict[str, float]
 LIST = "handed"
@@ -66,7 +66,7 @@ def scripts_latency(url: str, *, per_s: int, seconds: int) -> Figures:
     calls = batches(count, 1)
     with _taker("script_taker", url, str(count)) as process:
         pipe = Pipe(url)
-        lane = ReceiptLane("raw")
+        lane = ReceiptSlot("raw")
         sends = [new_tasks.enqueue(QUEUE, tasks, lane) for tasks in calls]
         pipe.load(sends[0])
         sent_ns: dict[str, int] = {}

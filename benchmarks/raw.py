@@ -13,7 +13,7 @@ import hiredis
 from taskq_core.broker.failures import pack
 from taskq_core.broker.operations import new_tasks, runs
 from taskq_core.broker.operations import operation as operation_ops
-from taskq_core.broker.operations.new_tasks import NewTask, ReceiptLane
+from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
 from taskq_core.wire import Keys, MessageTemplate, encode_headers
 from taskq_core.wire.ids import new_task_id
 
@@ -65,7 +65,7 @@ def batches(count: int, size: int) -> list[list[NewTask]]:
 def raw_enqueue(url: str, *, count: int, batch: int) -> dict[str, float]:
     """Enqueue prepared messages, two calls on the way at any time."""
     pipe = Pipe(url)
-    lane = ReceiptLane("raw")
+    lane = ReceiptSlot("raw")
     calls = [new_tasks.enqueue(QUEUE, tasks, lane) for tasks in batches(count, batch)]
     pipe.load(calls[0])
     started = time.perf_counter()

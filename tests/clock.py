@@ -20,10 +20,10 @@ import pytest
 import redis
 
 from taskq_core.broker.aio import AsyncRunner
-from taskq_core.broker.lanes import Lane
 from taskq_core.broker.operations import operation as operations
 from taskq_core.broker.operations.diagnosis import read_time
 from taskq_core.broker.operations.operation import Operation
+from taskq_core.broker.pipelines import Pipeline
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.clock import SystemClock
 
@@ -178,7 +178,7 @@ class Clock:
                 patch.setattr(module, "read_time", self._read_time)
         patch.setattr(Operation, "command", self._at_this_time(Operation.command))
         patch.setattr(Operation, "command_with_text", self._at_this_time(Operation.command_with_text))
-        patch.setattr(Lane, "_exchange", self._counted(Lane._exchange))
+        patch.setattr(Pipeline, "_exchange", self._counted(Pipeline._exchange))
         patch.setattr(AsyncRunner, "_attempt", self._counted(AsyncRunner._attempt))
         patch.setattr(SyncRunner, "_attempt", self._counted_call(SyncRunner._attempt))
 

@@ -11,7 +11,8 @@ import fakeredis
 import pytest
 from hypothesis import HealthCheck, settings
 
-from taskq_core.broker import aio, connection, lanes, sync
+from taskq_core.broker import aio, connection, sync
+from taskq_core.broker import pipelines as lanes
 from tests.clock import Clock
 from tests.redis_server import RedisServer
 

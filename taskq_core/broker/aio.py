@@ -1,6 +1,6 @@
 """The asyncio runner: sends operations and reads their answers.
 
-It keeps idle lanes per event loop, and lends one to each call.
+It keeps idle pipelines per event loop, and lends one to each call.
 """
 
 import asyncio
@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 
 from taskq_core.broker.connection import ANSWER_TIMEOUT_S, CONNECT_TIMEOUT_S, Endpoint
 from taskq_core.broker.failures import CLIENT_ERRORS, LateError, pack, translate
-from taskq_core.broker.lanes import ClusterLane, Lane
 from taskq_core.broker.operations.operation import Operation
+from taskq_core.broker.pipelines import ClusterPipeline, Pipeline
 from taskq_core.broker.replication import ANSWER_S
-from taskq_core.broker.tracking import TrackingLane
+from taskq_core.broker.tracking import TrackingPipeline
 from taskq_core.errors import (
     BrokerError,
     BrokerReplicationError,
@@ -34,7 +34,7 @@ class _Pool:
     __slots__ = ("free", "idle")
 
     def __init__(self, size: int) -> None:
-        self.idle: deque[Lane] = deque()
+        self.idle: deque[Pipeline] = deque()
         self.free = asyncio.Semaphore(size)
 
 
@@ -93,14 +93,14 @@ class AsyncRunner:
             pool = await self._start_on(loop)
         await self._take_turn(pool, timeout_s)
         try:
-            lane = pool.idle.pop() if pool.idle else self.new_lane()
+            pipeline = pool.idle.pop() if pool.idle else self.new_pipeline()
             try:
-                return await lane.run(operation, timeout_s=timeout_s)
+                return await pipeline.run(operation, timeout_s=timeout_s)
             finally:
-                if lane.is_connected and self._pools.get(loop) is pool:  # `aclose` may have been called meanwhile
-                    pool.idle.append(lane)
+                if pipeline.is_connected and self._pools.get(loop) is pool:  # `aclose` may have been called meanwhile
+                    pool.idle.append(pipeline)
                 else:
-                    await lane.close()
+                    await pipeline.close()
         finally:
             pool.free.release()
 
@@ -124,19 +124,19 @@ class AsyncRunner:
         await self.endpoint.follow_primary()
         return FOLLOW_EVERY_S
 
-    def new_lane(self) -> Lane:
+    def new_pipeline(self) -> Pipeline:
         """Return a reserved connection, which the caller closes."""
-        kind = ClusterLane if self.endpoint.is_cluster else Lane
+        kind = ClusterPipeline if self.endpoint.is_cluster else Pipeline
         return kind(self.endpoint, timeout_s=self._timeout_s)
 
-    def new_tracking_lane(self, changed: Callable[[], object]) -> Lane:
+    def new_tracking_pipeline(self, changed: Callable[[], object]) -> Pipeline:
         """Return a reserved connection that calls `changed` when a key that was read on it changes, where it can.
 
         A cluster's cannot, since each of its nodes would tell on a connection of its own.
         """
         if self.endpoint.is_cluster:
-            return self.new_lane()
-        return TrackingLane(self.endpoint, changed=changed, timeout_s=self._timeout_s)
+            return self.new_pipeline()
+        return TrackingPipeline(self.endpoint, changed=changed, timeout_s=self._timeout_s)
 
     async def _start_on(self, loop: asyncio.AbstractEventLoop) -> _Pool:
         for other in [each for each in self._pools if each.is_closed()]:  # closed without a word to us

@@ -1,11 +1,11 @@
 """Hear of changes to keys instead of asking again and again.
 
-A key that was read on a `TrackingLane` is watched by Redis until it next changes; then Redis says so once, and the key
-is to be read again to hear of the change after. This is what Redis calls tracking, made for caches: `CLIENT TRACKING`.
+Redis watches a key that was read on a `TrackingPipeline` until it next changes. Then Redis sends one message, and the
+key must be read again to hear of the next change. Redis calls this tracking (`CLIENT TRACKING`).
 What comes in between the reading and the message is never lost: they travel on one connection, and when that ends,
-whoever holds the lane is told as of a change.
+whoever holds the pipeline is told as of a change.
 
-A server or a user that has no tracking leaves an ordinary lane, which says so (`is_told`); its holder has to ask.
+A server or a user that has no tracking leaves an ordinary pipeline, which says so (`is_told`); its holder has to ask.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from redis.exceptions import ResponseError
 
 from taskq_core.broker.connection import ANSWER_TIMEOUT_S, Endpoint
 from taskq_core.broker.failures import CLIENT_ERRORS, pack, translate_connecting
-from taskq_core.broker.lanes import Lane
+from taskq_core.broker.pipelines import Pipeline
 from taskq_core.broker.stream import ReplyStream
 
 _MORE = object()
@@ -73,7 +73,7 @@ class TrackingStream(ReplyStream):
         self._changed()
 
 
-class TrackingLane(Lane):
+class TrackingPipeline(Pipeline):
     """One reserved connection that tells of changes to the keys that were read on it.
 
     Args:

@@ -8,7 +8,7 @@ from taskq_core.cli.params import QUEUE
 from taskq_core.cli.render import Column, shown_bytes
 from taskq_core.cli.session import Session
 from taskq_core.views import MEMBERS_MAX, WORKFLOWS_MAX, Dashboard, WorkflowRow
-from taskq_core.views.telling import step_state
+from taskq_core.views.labels import step_state
 from taskq_core.workflow import WorkflowState
 
 workflow = Group("workflow", help="List, inspect, cancel and retry workflows.")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from taskq_core.broker.operations import new_tasks
-from taskq_core.broker.operations.new_tasks import Admitted, NewTask, ReceiptLane
+from taskq_core.broker.operations.new_tasks import Admitted, NewTask, ReceiptSlot
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.settings import QueueLimit, WhenFull, seconds
 from taskq_core.wire import QueueKeys
@@ -84,12 +84,12 @@ class Admission:
         limit = self._limits.get(queue)
         return None if limit is None else limit.max_pending
 
-    def enqueue(self, queue: QueueKeys, tasks: Sequence[NewTask], lane: ReceiptLane) -> Operation[Any]:
+    def enqueue(self, queue: QueueKeys, tasks: Sequence[NewTask], slot: ReceiptSlot) -> Operation[Any]:
         """Return the operation that stores tasks, within the limit of their queue if it has one; see `admitted`."""
         most = self.max_pending(queue.name)
         if most is None:
-            return new_tasks.enqueue(queue, tasks, lane)
-        return new_tasks.enqueue_limited(queue, tasks, lane, max_pending=most)
+            return new_tasks.enqueue(queue, tasks, slot)
+        return new_tasks.enqueue_limited(queue, tasks, slot, max_pending=most)
 
     def wait(self, queue: str, *, most_s: float | None = None) -> Wait:
         """Return the time that a call may wait for room in a queue, at most `most_s`."""

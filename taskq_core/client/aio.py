@@ -17,13 +17,13 @@ from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.steps import Steps, afollow
 from taskq_core.client import changing
 from taskq_core.client.admission import Admission, Wait, admitted
-from taskq_core.client.bulk import Batch, BatchFiller, BulkResult, Landing, batches, so_far
+from taskq_core.client.bulk import Batch, BatchFiller, BulkResult, SentBatch, batches, so_far
 from taskq_core.client.circuit import Circuit, CircuitState
 from taskq_core.client.commits import TransactionHook
 from taskq_core.client.merging import Merger
 from taskq_core.client.outbox import OutboxSender
 from taskq_core.client.preparer import Prepared, Preparer
-from taskq_core.client.receipts import Lanes
+from taskq_core.client.receipts import ReceiptSlots
 from taskq_core.client.sync import Client
 from taskq_core.errors import (
     BrokerError,
@@ -78,13 +78,13 @@ class AsyncClient:
         self._outbox = outbox
         self._mergers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Merger] = weakref.WeakKeyDictionary()
         self._hub = EndHub(runner)
-        self._lanes = Lanes()
+        self._receipts = ReceiptSlots()
         self._landing: set[asyncio.Task[None]] = set()
 
     def send_through(self, runner: AsyncRunner) -> None:
         """Send through another runner from now on."""
         self._runner = runner
-        self._lanes = Lanes()
+        self._receipts = ReceiptSlots()
         self._hub = EndHub(runner)
         self._circuit.reset()
         self._preparer.forget_registered()
@@ -206,7 +206,7 @@ class AsyncClient:
             sending.exception()  # seen: nobody waits for it any more if the caller was cancelled
 
     async def _send_batch(self, batch: Batch, result: BulkResult, wait: Wait) -> None:
-        landing = Landing(self._preparer, batch, result)
+        landing = SentBatch(self._preparer, batch, result)
         started = time.monotonic()
         wait.renew()
         try:
@@ -223,10 +223,10 @@ class AsyncClient:
         deadline = loop.time() + self._timeout_s
         with self._circuit.call():
             await self._register(queue)
-            lane = self._lanes.take()
-            enqueue = self._admission.enqueue(queue, tasks, lane)
+            slot = self._receipts.take()
+            enqueue = self._admission.enqueue(queue, tasks, slot)
             answer = await self._runner.run(enqueue, patience_s=max(0.0, deadline - loop.time()))
-        self._lanes.give_back(lane)
+        self._receipts.give_back(slot)
         return admitted(answer)
 
     async def _register(self, queue: QueueKeys) -> None:

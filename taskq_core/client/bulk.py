@@ -282,7 +282,7 @@ class EarlyHandles:
                 handle.mark_sent(refused.get(task_id) or failure)
 
 
-class Landing:
+class SentBatch:
     """What becomes of a batch that was sent; a full queue may take a part of it now and the rest later.
 
     Args:

@@ -20,7 +20,8 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import replace
 
-from taskq_core.broker.operations import actions, carrying, new_tasks, workflows
+from taskq_core.broker.operations import actions, new_tasks, workflows
+from taskq_core.broker.operations import dispatch as carrying
 from taskq_core.broker.operations.actions import MOVE_S, OK, ArrivalCode, Departure
 from taskq_core.broker.steps import Steps, ask
 from taskq_core.errors import BrokerError, BrokerUnavailableError, WireFormatError

@@ -1,48 +1,48 @@
-"""Receipt lanes: what lets a repeated enqueue be recognised, for any number of callers at once."""
+"""Receipt slots: what lets a repeated enqueue be recognised, for any number of callers at once."""
 
 import os
 import weakref
 from collections import deque
 
-from taskq_core.broker.operations.new_tasks import ReceiptLane
+from taskq_core.broker.operations.new_tasks import ReceiptSlot
 from taskq_core.wire.ids import new_token
 
 
-class Lanes:
-    """Receipt lanes that no call uses just now. Safe to share between threads.
+class ReceiptSlots:
+    """Receipt slots that no call uses just now. Safe to share between threads.
 
-    A lane whose call may still be carried out by Redis is not given back: the late call would overwrite the receipt of
-    the next. A forked child starts with none, since two processes counting calls on one lane would each take the
+    A slot whose call may still be carried out by Redis is not given back: the late call would overwrite the receipt of
+    the next. A forked child starts with none, since two processes counting calls on one slot would each take the
     other's receipt for its own.
     """
 
     def __init__(self) -> None:
-        self._free: deque[ReceiptLane] = deque()
-        _all_lanes.add(self)
+        self._free: deque[ReceiptSlot] = deque()
+        _all_receipts.add(self)
 
-    def take(self) -> ReceiptLane:
-        """Return a lane that nobody else uses until it is given back."""
+    def take(self) -> ReceiptSlot:
+        """Return a slot that nobody else uses until it is given back."""
         try:
             return self._free.pop()
         except IndexError:
-            return ReceiptLane(new_token())
+            return ReceiptSlot(new_token())
 
-    def give_back(self, lane: ReceiptLane) -> None:
-        """Let others use a lane whose call was answered."""
-        self._free.append(lane)
+    def give_back(self, slot: ReceiptSlot) -> None:
+        """Let others use a slot whose call was answered."""
+        self._free.append(slot)
 
     def forget(self) -> None:
         """Begin with none."""
         self._free = deque()
 
 
-_all_lanes: "weakref.WeakSet[Lanes]" = weakref.WeakSet()
+_all_receipts: "weakref.WeakSet[ReceiptSlots]" = weakref.WeakSet()
 
 
-def _forget_lanes() -> None:
-    for lanes in list(_all_lanes):
-        lanes.forget()
+def _forget_receipts() -> None:
+    for slots in list(_all_receipts):
+        slots.forget()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_lanes)
+    os.register_at_fork(after_in_child=_forget_receipts)

@@ -15,12 +15,12 @@ from taskq_core.broker.steps import Steps, follow
 from taskq_core.broker.sync import Pending, SyncRunner
 from taskq_core.client import changing
 from taskq_core.client.admission import Admission, Wait, admitted
-from taskq_core.client.bulk import Batch, BulkResult, Landing, batches, so_far
+from taskq_core.client.bulk import Batch, BulkResult, SentBatch, batches, so_far
 from taskq_core.client.circuit import Call, Circuit, CircuitState
 from taskq_core.client.commits import TransactionHook
 from taskq_core.client.outbox import OutboxSender
 from taskq_core.client.preparer import Prepared, Preparer
-from taskq_core.client.receipts import Lanes
+from taskq_core.client.receipts import ReceiptSlots
 from taskq_core.errors import (
     BrokerError,
     BrokerReplicationError,
@@ -31,7 +31,15 @@ from taskq_core.errors import (
 )
 from taskq_core.handles.events import FIRST_LOOK_S, LAST_LOOK_S, TaskEvents
 from taskq_core.handles.handle import AsyncHandleSource, TaskHandle
-from taskq_core.handles.outcomes import NOT_YET, BlockingFollower, Ear, check_kept, found, outcome_of, timed_out
+from taskq_core.handles.outcomes import (
+    NOT_YET,
+    BlockingFollower,
+    EndSubscription,
+    check_kept,
+    found,
+    outcome_of,
+    timed_out,
+)
 from taskq_core.handles.records import TaskInfo
 from taskq_core.handles.subscription import TaskFollower
 from taskq_core.settings import Duration, seconds
@@ -57,12 +65,12 @@ class AsyncSource(AsyncHandleSource, Protocol):
         ...
 
 
-class _Flight:
+class _InFlightBatch:
     """A batch that was sent and not yet answered."""
 
     __slots__ = ("call", "landing", "pending", "started")
 
-    def __init__(self, landing: Landing, pending: Pending[Any], call: Call, started: float) -> None:
+    def __init__(self, landing: SentBatch, pending: Pending[Any], call: Call, started: float) -> None:
         self.landing = landing
         self.pending = pending
         self.call = call
@@ -92,14 +100,14 @@ class Client:
         self._circuit = circuit
         self._hook = hook
         self._outbox = outbox
-        self._lanes = Lanes()
+        self._receipts = ReceiptSlots()
         self._spell = threading.local()
         self._async_source: AsyncSource
 
     def send_through(self, runner: SyncRunner) -> None:
         """Send through another runner from now on."""
         self._runner = runner
-        self._lanes = Lanes()
+        self._receipts = ReceiptSlots()
         self._circuit.reset()
         self._preparer.forget_registered()
         if self._outbox is not None:
@@ -176,7 +184,7 @@ class Client:
         try:
             self._send(prepared, self._deferred_timeout_s(), wait)
         except EnqueueError as error:
-            self._note_spell(error)
+            self._note_backoff(error)
             self._note_wait(prepared.queue.name, wait)
             prepared.handle.mark_sent(error)
             raise
@@ -195,7 +203,7 @@ class Client:
         is_spell = time.monotonic() - getattr(self._spell, "failed_at", -math.inf) < self._timeout_s
         return min(AFTER_FAILURE_S, self._timeout_s) if is_spell else self._timeout_s
 
-    def _note_spell(self, error: BaseException) -> None:
+    def _note_backoff(self, error: BaseException) -> None:
         if isinstance(error.__cause__, BrokerUnavailableError | BrokerReplicationError):
             self._spell.failed_at = time.monotonic()
 
@@ -231,10 +239,10 @@ class Client:
     def _send_tasks(self, queue: QueueKeys, tasks: Sequence[NewTask], deadline: float) -> Admitted:
         with self._circuit.call():
             self._register(queue, deadline)
-            lane = self._lanes.take()
-            operation = self._admission.enqueue(queue, tasks, lane)
+            slot = self._receipts.take()
+            operation = self._admission.enqueue(queue, tasks, slot)
             answer = self._runner.run(operation, patience_s=max(0.0, deadline - time.monotonic()))
-        self._lanes.give_back(lane)
+        self._receipts.give_back(slot)
         return admitted(answer)
 
     def _register(self, queue: QueueKeys, deadline: float) -> None:
@@ -301,8 +309,8 @@ class Client:
 
     def _send_batches(self, batches: Iterable[Batch], result: BulkResult, wait: Callable[[str], Wait]) -> None:
         """Send batches, preparing each while the one before is on its way. `wait` says how long for room in a queue."""
-        lane = self._lanes.take()
-        flying: _Flight | None = None
+        slot = self._receipts.take()
+        flying: _InFlightBatch | None = None
         waits: dict[str, Wait] = {}
         told = len(result)
         try:
@@ -312,8 +320,8 @@ class Client:
                     self._land(landing, waits)
                 if batch.queue.name not in waits:
                     waits[batch.queue.name] = wait(batch.queue.name)
-                # Numbered only now: the batch before may have needed further calls, and the numbers of a lane grow.
-                operation = self._admission.enqueue(batch.queue, batch.tasks, lane)
+                # Numbered only now: the batch before may have needed further calls, and the numbers of a slot grow.
+                operation = self._admission.enqueue(batch.queue, batch.tasks, slot)
                 flying = self._begin(batch, operation, result)
             if flying is not None:
                 landing, flying = flying, None
@@ -327,16 +335,16 @@ class Client:
         finally:
             if self._observer.wants_enqueued():
                 self._observer.tell_enqueued(result[told:])
-        self._lanes.give_back(lane)
+        self._receipts.give_back(slot)
 
-    def _begin(self, batch: Batch, operation: Operation[Any], result: BulkResult) -> "_Flight":
-        landing = Landing(self._preparer, batch, result)
+    def _begin(self, batch: Batch, operation: Operation[Any], result: BulkResult) -> "_InFlightBatch":
+        landing = SentBatch(self._preparer, batch, result)
         started = time.monotonic()
         call: Call | None = None
         try:
             call = self._circuit.call()
             self._register(batch.queue, started + self._timeout_s)
-            return _Flight(landing, self._runner.begin(operation), call, started)
+            return _InFlightBatch(landing, self._runner.begin(operation), call, started)
         except BaseException as error:
             if call is not None:
                 call.end(error)
@@ -344,7 +352,7 @@ class Client:
                 raise landing.fail(error, time.monotonic() - started) from error
             raise
 
-    def _land(self, flight: "_Flight", waits: Mapping[str, Wait]) -> None:
+    def _land(self, flight: "_InFlightBatch", waits: Mapping[str, Wait]) -> None:
         landing = flight.landing
         wait = waits[landing.batch.queue.name]
         wait.renew()
@@ -370,9 +378,9 @@ class Client:
         with self._circuit.call():
             self._register(queue, time.monotonic() + self._timeout_s)
 
-    def ear(self, channel: str, task_id: str) -> Ear:
+    def ear(self, channel: str, task_id: str) -> EndSubscription:
         """Return what listens for the end of a task or a workflow."""
-        return Ear(self._runner, channel, task_id)
+        return EndSubscription(self._runner, channel, task_id)
 
     # --- what handles ask ---------------------------------------------------------------------------------------------
 
@@ -386,7 +394,7 @@ class Client:
         outcome = outcome_of(handle, self._runner.run(look, patience_s=self._timeout_s))
         if outcome is not NOT_YET:
             return outcome
-        ear = Ear(self._runner, queue.done, handle.id)
+        ear = EndSubscription(self._runner, queue.done, handle.id)
         pause_s = FIRST_LOOK_S
         try:
             ear.open()

@@ -13,10 +13,10 @@ its text nor in its chain. Size limits, and payloads wrapped together with a tra
 """
 
 from taskq_core.codec.arguments import ArgumentsCodec, Later
+from taskq_core.codec.messages import RefusedError
 from taskq_core.codec.references import Found, Kind, References, Wanted
 from taskq_core.codec.results import decode_payload, decode_result, encode_result, encode_result_within
 from taskq_core.codec.signature import Parameter
-from taskq_core.codec.wording import RefusedError
 
 __all__ = [
     "ArgumentsCodec",

@@ -15,10 +15,10 @@ import msgspec
 import msgspec.structs
 from msgspec import UNSET
 
+from taskq_core.codec.messages import RefusedError, describe, describe_unreadable, split_path
 from taskq_core.codec.references import Found, Reference, References, Wanted, refer, replace
 from taskq_core.codec.signature import Parameter, payload_struct, read_signature
 from taskq_core.codec.values import build, check_value, encode_ordered, encode_plain, read_fields
-from taskq_core.codec.wording import RefusedError, describe, describe_unreadable, split_path
 from taskq_core.errors import MissingReferenceError, PayloadError, TaskArgumentsError
 from taskq_core.warnings import ArgumentTypeWarning, warn_caller
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Protocol
 
 import msgspec
 
-from taskq_core.codec.wording import RefusedError, place, type_name
+from taskq_core.codec.messages import RefusedError, place, type_name
 
 _ARRAYS = (list, set, frozenset, collections.abc.Sequence, collections.abc.Collection, collections.abc.Set)
 _MAPPINGS = (dict, collections.abc.Mapping)

@@ -6,9 +6,9 @@ from typing import Any
 
 import msgspec
 
+from taskq_core.codec.messages import describe, describe_unreadable, describe_unwritable, split_path, type_name
 from taskq_core.codec.oversized import OversizedResult, within_limit
 from taskq_core.codec.values import build, encode_plain, holds_non_finite, to_plain
-from taskq_core.codec.wording import describe, describe_unreadable, describe_unwritable, split_path, type_name
 from taskq_core.errors import PayloadError, ResultValueError
 
 

@@ -15,9 +15,9 @@ import msgspec
 import msgspec.inspect
 from msgspec import UNSET
 
+from taskq_core.codec.messages import type_name
 from taskq_core.codec.references import Reference, References, holds_references, with_references
 from taskq_core.codec.values import build, is_model
-from taskq_core.codec.wording import type_name
 from taskq_core.errors import TaskDefinitionError
 
 

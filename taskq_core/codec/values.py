@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
+from taskq_core.codec.messages import TOO_DEEP, RefusedError, describe, describe_unwritable, place, split_path
 from taskq_core.codec.references import Reference
-from taskq_core.codec.wording import TOO_DEEP, RefusedError, describe, describe_unwritable, place, split_path
 
 
 def is_model(type_: object) -> bool:

@@ -12,7 +12,7 @@ from taskq_core.inspector import QueueInfo
 from taskq_core.inspector.look import whole_or_damaged
 from taskq_core.inspector.records import GROUPS_COUNTED
 from taskq_core.wire import Keys, ServerInfo, TaskState
-from taskq_core.wire.tallies import TypeTally
+from taskq_core.wire.tallies import TypeCounters
 
 WORKERS_MOST = 1000
 """Most workers, and schedulers, that are asked for what they say of themselves."""
@@ -32,7 +32,7 @@ class QueueReading:
 
     info: QueueInfo
     memory: int | None
-    types: Mapping[str, TypeTally]
+    types: Mapping[str, TypeCounters]
     refused: Mapping[str, str]
 
     @property
@@ -83,7 +83,7 @@ def read_queue(keys: Keys, name: str) -> Steps[QueueReading]:
     """
     info = yield from whole_or_damaged(keys, name)
     memory: int | None = None
-    types: Mapping[str, TypeTally] = {}
+    types: Mapping[str, TypeCounters] = {}
     refused: dict[str, str] = {}
     if not info.problem:
         # A store without MEMORY USAGE, or a user who may not ask: all else is known.

@@ -17,7 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from taskq_core.exporter.folding import Numbers, Places, Together
 from taskq_core.exporter.reading import Reading
 from taskq_core.wire import TaskState
-from taskq_core.wire.tallies import BOUNDS_S, OTHER_TYPES, TypeTally
+from taskq_core.wire.tallies import BOUNDS_S, OTHER_TYPES, TypeCounters
 
 OTHER = OTHER_TYPES
 """Label of what is told together."""
@@ -208,7 +208,7 @@ def _of_types(told: Mapping[tuple[str, str], Numbers]) -> Iterator[Metric]:
     yield histogram
 
 
-def _numbers(tally: TypeTally) -> Numbers:
+def _numbers(tally: TypeCounters) -> Numbers:
     return tuple(map(float, (tally.processed, tally.failed, tally.archived, tally.total_ms, *tally.buckets)))
 
 

@@ -82,7 +82,7 @@ class BlockingFollower:
         self._runner = runner
         self._queue = queue
         self._task_id = task_id
-        self._ear: Ear | None = None
+        self._ear: EndSubscription | None = None
 
     def read(self, patience_s: float) -> StoredTask | None:
         """Read the task as it stands in Redis, None if there is no such task, or no more."""
@@ -92,7 +92,7 @@ class BlockingFollower:
     def wait(self, timeout_s: float) -> None:
         """Wait until it is time to look again: so many seconds, fewer when the task is said to have changed."""
         if self._ear is None:
-            self._ear = Ear(self._runner, self._queue.done, self._task_id)
+            self._ear = EndSubscription(self._runner, self._queue.done, self._task_id)
             self._ear.open()  # what was published before is missed, so the caller looks at once
         else:
             self._ear.listen(time.monotonic() + timeout_s)
@@ -103,7 +103,7 @@ class BlockingFollower:
             self._ear.close()
 
 
-class Ear:
+class EndSubscription:
     """Listens for the end of one task, blocking. Where it cannot, it lets the time pass: the caller looks as well."""
 
     def __init__(self, runner: SyncRunner, channel: str, task_id: str) -> None:

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from taskq_core.broker.operations import aggregation
 from taskq_core.broker.operations import repair as repair_ops
 from taskq_core.broker.operations.operation import Operation
-from taskq_core.broker.operations.repair import CheckedTask, Mended, Place, Probed, Suspect
+from taskq_core.broker.operations.repair import CheckedTask, Place, Probed, RepairedTask, Suspect
 from taskq_core.broker.steps import afollow, follow
 from taskq_core.errors import BrokerError, BrokerReplyError, WireFormatError
 from taskq_core.inspector.bloom_filter import BloomFilter
@@ -148,7 +148,7 @@ class _Pass:
         self._look_again_s = look_again_s
         self._progress = progress
         self._suspects: dict[str, Suspect] = {}
-        self._found: dict[str, tuple[Suspect, Mended]] = {}
+        self._found: dict[str, tuple[Suspect, RepairedTask]] = {}
         self._strange: dict[str, tuple[str, Finding]] = {}  # by key: the type it must have
         self._orphans: dict[str, None] = {}  # aggregation sets that are not listed
         self._unheld: dict[str, None] = {}  # unique locks that nobody may hold
@@ -226,7 +226,7 @@ class _Pass:
         keys = list(self._strange) if self._repair else []
         moved: dict[str, str] = {}
         while keys:
-            batch, keys = keys[: repair_ops.MEND_MAX], keys[repair_ops.MEND_MAX :]
+            batch, keys = keys[: repair_ops.REPAIR_MAX], keys[repair_ops.REPAIR_MAX :]
             kinds = {key: self._strange[key][0] for key in batch}
             moved |= yield repair_ops.set_aside(self._queue, kinds, at_ns=began_ns)
         for key, (_, finding) in self._strange.items():
@@ -242,7 +242,7 @@ class _Pass:
     def _relist(self) -> Steps[None]:
         keys = list(self._orphans)
         while keys:
-            batch, keys = keys[: repair_ops.MEND_MAX], keys[repair_ops.MEND_MAX :]
+            batch, keys = keys[: repair_ops.REPAIR_MAX], keys[repair_ops.REPAIR_MAX :]
             missing = yield repair_ops.relist(self._queue, batch, repair=self._repair)
             for key in (key for key, is_missing in zip(batch, missing, strict=True) if is_missing):
                 detail = f"{_shown(key)} is not among the aggregation sets"
@@ -255,7 +255,7 @@ class _Pass:
         """Free locks and give them back; after the close looks, by which damaged tasks are gone or at home."""
         waiting = [*((key, True) for key in self._unheld), *((key, False) for key in self._unlocked)]
         while waiting:
-            batch, waiting = waiting[: repair_ops.MEND_MAX], waiting[repair_ops.MEND_MAX :]
+            batch, waiting = waiting[: repair_ops.REPAIR_MAX], waiting[repair_ops.REPAIR_MAX :]
             locks = [key for key, is_lock in batch if is_lock]
             tasks = [key for key, is_lock in batch if not is_lock]
             wrong = yield repair_ops.relock(self._queue, locks, tasks, repair=self._repair)
@@ -274,7 +274,7 @@ class _Pass:
     def _suspect(self, task_ids: Iterable[str], group: str = "") -> Steps[None]:
         for task_id in task_ids:
             self._suspects.setdefault(task_id, Suspect(task_id, group=group))
-        if len(self._suspects) >= repair_ops.MEND_MAX:
+        if len(self._suspects) >= repair_ops.REPAIR_MAX:
             yield from self._look()
 
     def _lists(self) -> Steps[None]:
@@ -401,18 +401,18 @@ class _Pass:
 
     # --- the close looks ----------------------------------------------------------------------------------------------
 
-    def _close_look(self, suspects: Iterable[Suspect], tell: Callable[[Suspect, Mended], None]) -> Steps[None]:
+    def _close_look(self, suspects: Iterable[Suspect], tell: Callable[[Suspect, RepairedTask], None]) -> Steps[None]:
         waiting = list(suspects)
         while waiting:
-            batch, waiting = waiting[: repair_ops.MEND_MAX], waiting[repair_ops.MEND_MAX :]
-            answers = list(zip(batch, (yield repair_ops.mend(self._queue, batch)), strict=True))
+            batch, waiting = waiting[: repair_ops.REPAIR_MAX], waiting[repair_ops.REPAIR_MAX :]
+            answers = list(zip(batch, (yield repair_ops.repair_tasks(self._queue, batch)), strict=True))
             for suspect, mended in answers:
                 if mended.was_looked_at:
                     tell(suspect, mended)
             waiting[:0] = [suspect for suspect, mended in answers if not mended.was_looked_at]
 
     def _look(self) -> Steps[None]:
-        def note(suspect: Suspect, mended: Mended) -> None:
+        def note(suspect: Suspect, mended: RepairedTask) -> None:
             if mended.kind:
                 self._found[suspect.task_id] = (suspect, mended)
 
@@ -420,7 +420,7 @@ class _Pass:
         yield from self._close_look(suspects.values(), note)
 
     def _look_again(self) -> Steps[None]:
-        def tell(suspect: Suspect, mended: Mended) -> None:
+        def tell(suspect: Suspect, mended: RepairedTask) -> None:
             if mended.diagnosis == found[suspect.task_id][1].diagnosis:
                 self._findings.append(_finding(suspect.task_id, mended))
 
@@ -440,7 +440,7 @@ def _strange(task_id: str, detail: str) -> Finding:
     return Finding(kind=FindingKind.WRONG_TYPE, task_id=task_id, detail=detail, repaired=False)
 
 
-def _finding(task_id: str, mended: Mended) -> Finding:
+def _finding(task_id: str, mended: RepairedTask) -> Finding:
     places = mended.places.replace(",", " and ") or "no structure"
     end = {"drop": "it is dropped", "quarantine": "it is set aside"}
     return Finding(

@@ -138,7 +138,7 @@ class Follower:
                     while ran := await self._runner.run(schedules.take_runs(queue, batch)):
                         if not await self._record(ran):
                             return
-                        await self._runner.run(schedules.told_runs(queue, ran))
+                        await self._runner.run(schedules.acknowledge_runs(queue, ran))
                 queues.discard(queue)
         finally:
             self._untold |= queues

@@ -24,7 +24,7 @@ from typing import Any
 from taskq_core.app import TaskQ
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import schedules
-from taskq_core.broker.operations.new_tasks import ReceiptLane
+from taskq_core.broker.operations.new_tasks import ReceiptSlot
 from taskq_core.broker.operations.operation import BATCH_BYTES
 from taskq_core.broker.operations.schedules import ADOPT_MAX, TICK_MAX, Mark, Tick, TickCode
 from taskq_core.client.preparer import Prepared
@@ -127,7 +127,7 @@ class Ticker:
         self._fired = fired
         self._look_s = look_s
         self._refresh_s = refresh_s
-        self._receipts = ReceiptLane(new_token())
+        self._receipts = ReceiptSlot(new_token())
         self._adopted_at = -math.inf
         self.is_busy = False
         """True during a turn."""
@@ -261,7 +261,7 @@ class Ticker:
             await self._register()
             answer = await self._runner.run(operation, patience_s=PATIENCE_S)
         except BrokerError as cause:
-            self._receipts = ReceiptLane(new_token())  # the call may still be on its way and write its receipt late
+            self._receipts = ReceiptSlot(new_token())  # the call may still be on its way and write its receipt late
             failed = [
                 (each, FiringOutcome.FAILED, each.prepared.failure(cause) if each.prepared else each.error)
                 for each in batch

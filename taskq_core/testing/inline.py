@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any
 
 from taskq_core.app import TaskQ
-from taskq_core.broker.operations import carrying as carrying_ops
+from taskq_core.broker.operations import dispatch as carrying_ops
 from taskq_core.broker.operations import limits as limit_ops
 from taskq_core.broker.operations import new_tasks, operation, rehearsal, services
 from taskq_core.broker.operations import runs as run_ops
@@ -34,10 +34,10 @@ from taskq_core.telemetry import unwrap
 from taskq_core.testing.records import TaskRun
 from taskq_core.wire import QueueKeys, decode_message
 from taskq_core.wire.ids import new_token
-from taskq_core.worker.notes import written_fields
 from taskq_core.worker.outcome import settle, state_after, warn_oversized, word
+from taskq_core.worker.progress import written_fields
 from taskq_core.worker.run import Run
-from taskq_core.workflow.carrying import carry
+from taskq_core.workflow.dispatch import carry
 
 logger = logging.getLogger("taskq.testing")
 

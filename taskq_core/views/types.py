@@ -16,7 +16,7 @@ from taskq_core.inspector.look import read_task
 from taskq_core.settings import check_whole
 from taskq_core.views.history import error_rate
 from taskq_core.wire import Keys, TaskState
-from taskq_core.wire.tallies import HOUR_S, HOURS_KEPT, TypeTally
+from taskq_core.wire.tallies import HOUR_S, HOURS_KEPT, TypeCounters
 
 HOURS_MOST = HOURS_KEPT - 2
 """Most hours back of which the runs by type are told."""
@@ -87,7 +87,7 @@ def read_types(keys: Keys, names: Iterable[str], *, hours: int) -> Steps[TypesOv
     check_whole("hours", hours, least=0, most=HOURS_MOST)
     now_s = yield from ask(diagnosis.read_time())
     this_hour = int(now_s) // HOUR_S
-    sums: dict[str, TypeTally] = {}
+    sums: dict[str, TypeCounters] = {}
     for name in names:
         for hour in range(this_hour - hours, this_hour + 1):
             try:
@@ -95,7 +95,7 @@ def read_types(keys: Keys, names: Iterable[str], *, hours: int) -> Steps[TypesOv
             except BrokerReplyError:
                 continue  # of another type; doctor tells of it
             for each, tally in found.items():
-                sums.setdefault(each, TypeTally.empty()).add(tally)
+                sums.setdefault(each, TypeCounters.empty()).add(tally)
     types = [_type_runs(name, tally) for name, tally in sums.items()]
     return TypesOverview(
         since=utc_datetime((this_hour - hours) * HOUR_S),
@@ -104,7 +104,7 @@ def read_types(keys: Keys, names: Iterable[str], *, hours: int) -> Steps[TypesOv
     )
 
 
-def _type_runs(name: str, tally: TypeTally) -> TypeRuns:
+def _type_runs(name: str, tally: TypeCounters) -> TypeRuns:
     def share(of: float) -> timedelta | None:
         seconds = tally.percentile_s(of)
         return None if seconds is None else timedelta(seconds=seconds)

@@ -23,7 +23,7 @@ _NUMBERS = 4 + len(BOUNDS_S) + 1
 
 
 @dataclass(slots=True)
-class TypeTally:
+class TypeCounters:
     """Runs of one task type.
 
     Attributes:

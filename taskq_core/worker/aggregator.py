@@ -28,12 +28,12 @@ from taskq_core.app import TaskQ
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations.aggregation import (
     GATHER_MAX,
+    CollectCode,
     CombineCode,
-    GatherCode,
     GroupCheck,
+    collect_groups,
     combine,
     expel,
-    gather,
     give_back,
     list_groups,
     read_members,
@@ -52,7 +52,7 @@ from taskq_core.wire import QueueKeys, decode_message
 from taskq_core.wire.ids import new_task_id
 from taskq_core.worker.combining import FunctionCaller
 from taskq_core.worker.counted_log import CountedLog
-from taskq_core.worker.lookout import Lookout, Topic
+from taskq_core.worker.leadership import Leadership, Topic
 
 logger = logging.getLogger("taskq.worker")
 
@@ -87,7 +87,7 @@ class Aggregator:
         every_s: Seconds between two looks.
         leader_s: Seconds after which another worker takes over, at least.
         now_ns: Returns the time that replaces Redis's (Unix ns) in tests.
-        lookout: Knows whether there may be groups or sets; without one Redis is asked each time.
+        leadership: Knows whether there may be groups or sets; without one Redis is asked each time.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Aggregator:
         every_s: float,
         leader_s: float,
         now_ns: Callable[[], int | None] = lambda: None,
-        lookout: Lookout | None = None,
+        leadership: Leadership | None = None,
     ) -> None:
         self._queue = queue
         self._runner = runner
@@ -111,7 +111,7 @@ class Aggregator:
         self._clock = clock
         self._owner = owner
         self._now_ns = now_ns
-        self._lookout = lookout
+        self._leadership = leadership
         aggregators: Aggregators = app.aggregators
         self._aggregators = aggregators
         mark = aggregators.fingerprint(queue.name)
@@ -148,11 +148,11 @@ class Aggregator:
         return jittered(self._every_s)
 
     async def _may_be_some(self) -> bool:
-        lookout = self._lookout
-        if lookout is None or not lookout.has_looked:
+        leadership = self._leadership
+        if leadership is None or not leadership.has_looked:
             return True
-        if lookout.leads:
-            return lookout.has(Topic.GROUPS)
+        if leadership.leads:
+            return leadership.has(Topic.GROUPS)
         # Who leads tidies up; its program may have other aggregators, or none.
         if not self._aggregators.of_queue(self._queue.name):
             return False
@@ -232,7 +232,7 @@ class Aggregator:
                 await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
             if self.is_stopping:
                 return
-            operation = gather(
+            operation = collect_groups(
                 self._queue,
                 [check.what for check in checks],
                 limit=AT_ONCE - len(self._running),
@@ -245,13 +245,13 @@ class Aggregator:
                 self._is_taking = False
             again = []
             for check, code in zip(checks, codes, strict=True):
-                if code == GatherCode.TAKEN:
+                if code == CollectCode.TAKEN:
                     self._start(check)
                     if check.what.max_size:  # there may be more
                         again.append(replace(check, what=replace(check.what, set_id=new_task_id())))
-                elif code == GatherCode.SEND_AGAIN:
+                elif code == CollectCode.SEND_AGAIN:
                     again.append(check)
-                elif code == GatherCode.NO_GROUP and not self._has_told_of_no_group:
+                elif code == CollectCode.NO_GROUP and not self._has_told_of_no_group:
                     self._has_told_of_no_group = True  # each look finds it again
                     logger.error(
                         "the key of group %r in queue %s is no group (told once a queue)",

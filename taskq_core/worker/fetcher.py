@@ -1,10 +1,10 @@
 """Fetch tasks for free slots, and carry outcomes on the way.
 
-A `turn` is one exchange with Redis on one lane: the outcomes that wait, then a dequeue for the slots that are free or
-become free with them. Both go in one write on one connection, or as one script (`joiner`), so Redis settles before it
-hands out, and never more than `concurrency` tasks are this worker's. If Redis refuses to settle and hands out all the
-same they are at most twice as many: nothing is taken for what is sent again before it is settled. With several lanes
-Redis works on one turn while Python runs the tasks of another.
+A `turn` is one exchange with Redis on one pipeline: the outcomes that wait, then a dequeue for the slots that are free
+or become free with them. Both go in one write on one connection, or as one script (`fused_exchange`), so Redis settles
+before it hands out, and never more than `concurrency` tasks are this worker's. If Redis refuses to settle and hands out
+all the same they are at most twice as many: nothing is taken for what is sent again before it is settled. With several
+pipelines Redis works on one turn while Python runs the tasks of another.
 
 When all queues are empty the worker waits for a wake token instead of asking again. What asks behind such a wait, in
 the same write (`waker`), has a turn too: while it is on its way it keeps some of the free slots for itself.
@@ -20,9 +20,9 @@ from collections import Counter, deque
 from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
-from taskq_core.broker.lanes import Lane
 from taskq_core.broker.operations.operation import BATCH_MAX, Operation
 from taskq_core.broker.operations.runs import Dequeued, dequeue
+from taskq_core.broker.pipelines import Pipeline
 from taskq_core.clock import Clock, RedisClock
 from taskq_core.errors import BrokerError, BrokerReplyError, WireFormatError
 from taskq_core.tasks.limits import HEADER
@@ -30,7 +30,7 @@ from taskq_core.telemetry import WorkerMetrics
 from taskq_core.wire import EXPIRES, Keys, QueueKeys, QueueOrder, decode_message
 from taskq_core.worker.counted_log import CountedLog
 from taskq_core.worker.exchange_spans import ExchangeSpans
-from taskq_core.worker.joiner import Joiner
+from taskq_core.worker.fused_exchange import FusedExchange
 from taskq_core.worker.run import Run
 from taskq_core.worker.settler import SettleBatch, Settler
 
@@ -107,7 +107,7 @@ class Fetcher:
         self._asked: Counter[str] = Counter()
         self._calls = itertools.count(1)
         self._claim = claim
-        self._joiner = Joiner()
+        self._joiner = FusedExchange()
         self._asleep: deque[asyncio.Future[None]] = deque()
         self._is_waking = False
         self._idle = asyncio.Event()
@@ -122,7 +122,7 @@ class Fetcher:
         self._covered = 0  # slots asked for that the outcomes carried by the same turn give back before
         self._usual_answer_s = math.inf
         self.free = concurrency
-        """Slots that are neither taken nor asked for by a lane."""
+        """Slots that are neither taken nor asked for by a pipeline."""
         self.ahead = 0
         """Those of them that are kept for tasks asked for ahead."""
         self.doubts = 0
@@ -132,7 +132,7 @@ class Fetcher:
         self.is_fetching = True
         """False once the worker takes no new tasks."""
         self.is_closing = False
-        """True once lanes end when nothing is left to settle."""
+        """True once pipelines end when nothing is left to settle."""
         self.dropped = 0
         """Ids that were listed without a message."""
         self._log_dropped = CountedLog(logger, logging.ERROR, "%d ids in queue %s had no message and were dropped")
@@ -147,7 +147,7 @@ class Fetcher:
         """Exchanges so far."""
 
     def notify(self) -> None:
-        """Let a lane look whether there is something to do. One: if it leaves something, it wakes the next."""
+        """Let a pipeline look whether there is something to do. One: if it leaves something, it wakes the next."""
         if self._is_waking:
             return
         while self._asleep:
@@ -182,7 +182,7 @@ class Fetcher:
         self.notify()
 
     def probe(self) -> None:
-        """Ask the queues, on one lane first: the others join it once it was given all that it asked for."""
+        """Ask the queues, on one pipeline first: the others join it once it was given all that it asked for."""
         self._is_probing = True
         self.wake()
 
@@ -224,15 +224,15 @@ class Fetcher:
     def _has_work(self) -> bool:
         return self._settler.count > 0 or (self.is_fetching and self.is_hungry and self.left > 0)
 
-    async def serve(self, lane: Lane, number: int, share: int) -> None:
-        """Take turns on one lane until closing.
+    async def serve(self, pipeline: Pipeline, number: int, share: int) -> None:
+        """Take turns on one pipeline until closing.
 
         Args:
-            lane: A reserved connection.
-            number: Number of the lane.
+            pipeline: A reserved connection.
+            number: Number of the pipeline.
             share: Most tasks to take in one turn.
         """
-        turn = Turn(lane, f"-{number}", share)
+        turn = Turn(pipeline, f"-{number}", share)
         self._lane_turns.append(turn)
         has_failed = False
         while True:
@@ -264,7 +264,7 @@ class Fetcher:
             await asyncio.sleep(0)  # quick functions end meanwhile, and their outcomes travel together
         except BrokerError as error:
             self._failures += 1
-            self.notify()  # the connections of other lanes may stand
+            self.notify()  # the connections of other pipelines may stand
             pause_s = min(0.05 * 2 ** min(self._failures, 10), LONGEST_PAUSE_S)
             if self._failures in (1, 10) or self._failures % 100 == 0:
                 logger.error("%s; trying again", error)
@@ -279,7 +279,7 @@ class Fetcher:
         return True
 
     async def _sleep(self) -> None:
-        """Wait until this lane is to look whether there is something to do."""
+        """Wait until this pipeline is to look whether there is something to do."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._asleep.append(waiter)
         try:
@@ -313,8 +313,8 @@ class Fetcher:
         asked = 0
         found_all = False
         while True:
-            # What ends together is shared among lanes that have nothing to do: a script that settles all of it would
-            # keep those waiting that could run next.
+            # Idle pipelines share outcomes that arrive together: one script that settles all of them would delay tasks
+            # that could run next.
             batches = self._settler.take(turn.share if self._asleep else BATCH_MAX)
             carried = sum([batch.slots for batch in batches])
             if turn.in_doubt is None and asked < len(queues) and self.is_fetching:
@@ -404,9 +404,9 @@ class Fetcher:
             spin_s = 2 * self._usual_answer_s if is_waiting and self._usual_answer_s < SPIN_S else 0.0
             answers = None
             if joined is not None:
-                answers = self._joiner.part(batches[0], *await turn.lane.exchange((joined,), spin_s=spin_s))
+                answers = self._joiner.part(batches[0], *await turn.pipeline.exchange((joined,), spin_s=spin_s))
             if answers is None:
-                answers = await turn.lane.exchange(operations, spin_s=spin_s)
+                answers = await turn.pipeline.exchange(operations, spin_s=spin_s)
         except BaseException as error:
             turn.is_repeat = True
             for batch in batches:
@@ -446,7 +446,7 @@ class Fetcher:
         elif isinstance(answer, BrokerError):
             if not turn.is_repeat:  # otherwise the first time may have handed out what only a repeat returns
                 self._forget(turn)  # refused whole: nothing was handed out
-                self.is_hungry = True  # a probe, or a lane that had no room beside this one, has taken it for asked
+                self.is_hungry = True  # a probe, or a pipeline that had no room beside this one, has taken it for asked
             return False, answer
         else:
             return self._accept(turn, answer, sent_at), None
@@ -459,7 +459,7 @@ class Fetcher:
 
         None while something runs here: it might hold up this loop, and what came meanwhile would wait for it, although
         others are idle. And for few tasks, `AHEAD_TASKS` each: where this process stands still they wait for the end of
-        its lease. The slots are free ones that no lane asks for meanwhile. What becomes of each dequeue is told to
+        its lease. The slots are free ones that no pipeline asks for meanwhile. What becomes of each dequeue is told to
         `answered_ahead` or `unanswered_ahead`.
         """
         if self._running > 0:
@@ -567,10 +567,10 @@ class Fetcher:
 
 
 class Turn:
-    """What one lane asks for.
+    """What one pipeline asks for.
 
     Args:
-        lane: A reserved connection.
+        pipeline: A reserved connection.
         name: Its name, among those of the worker.
         share: Most tasks to take at once.
         is_ahead: Whether it asks behind a wait for a token.
@@ -586,14 +586,14 @@ class Turn:
         "is_ahead",
         "is_off",
         "is_repeat",
-        "lane",
+        "pipeline",
         "queue",
         "share",
         "started_ns",
     )
 
-    def __init__(self, lane: Lane, name: str, share: int = BATCH_MAX, *, is_ahead: bool = False) -> None:
-        self.lane = lane
+    def __init__(self, pipeline: Pipeline, name: str, share: int = BATCH_MAX, *, is_ahead: bool = False) -> None:
+        self.pipeline = pipeline
         self.share = min(share, BATCH_MAX)
         self.is_ahead = is_ahead
         self._name = name

@@ -1,7 +1,7 @@
 """Move due tasks to pending, within milliseconds of their second.
 
-The worker whose lookout leads on the queue acts, just after the second of Redis's clock at which the first task is due:
-scores are whole seconds. The script has a lease of its own, which workers of releases without a lookout know as well.
+The worker that leads the queue acts, just after the second of Redis's clock at which the first task is due: scores are
+whole seconds. The script has a separate lease, which workers of older releases know as well.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from taskq_core.clock import Clock, RedisClock
 from taskq_core.service.loop import jittered
 from taskq_core.wire import QueueKeys
 from taskq_core.worker.counted_log import CountedLog
-from taskq_core.worker.lookout import AFTER_S, Lookout
+from taskq_core.worker.leadership import AFTER_S, Leadership
 
 logger = logging.getLogger("taskq.worker")
 
@@ -30,7 +30,7 @@ class Forwarder:
         runner: Sends operations.
         clock: Source of monotonic time.
         redis_clock: Redis's time.
-        lookout: Knows when the first task is due.
+        leadership: Knows when the first task is due.
         owner: Token of the worker.
         leader_s: Seconds after which another worker takes over.
     """
@@ -41,7 +41,7 @@ class Forwarder:
         runner: AsyncRunner,
         clock: Clock,
         redis_clock: RedisClock,
-        lookout: Lookout,
+        leadership: Leadership,
         *,
         owner: str,
         leader_s: float,
@@ -50,9 +50,9 @@ class Forwarder:
         self._runner = runner
         self._clock = clock
         self._redis_clock = redis_clock
-        self._lookout = lookout
+        self._leadership = leadership
         self._changes = asyncio.Event()
-        lookout.wakes(self._changes)
+        leadership.wakes(self._changes)
         self._owner = owner
         self._leader_s = leader_s
         self._log_dropped = CountedLog(logger, logging.ERROR, "%d due ids in queue %s had no task and were dropped")
@@ -62,17 +62,17 @@ class Forwarder:
     async def work(self) -> float:
         """Wait until a task is due and move what is; return the seconds until the next time."""
         await self._until_due()
-        due_s, moved = self._lookout.due_s, self.moved
+        due_s, moved = self._leadership.due_s, self.moved
         if not await self.move():
             return jittered(self._leader_s / 3)
         if self.moved > moved or due_s is None or due_s <= self._redis_clock.time():  # else the clock was ahead
-            self._lookout.look_again()
+            self._leadership.look_again()
         return 0.0
 
     async def _until_due(self) -> None:
         while True:
             self._changes.clear()
-            due_s = self._lookout.due_s if self._lookout.leads else None
+            due_s = self._leadership.due_s if self._leadership.leads else None
             left_s = None
             if due_s is not None:
                 left_s = due_s + AFTER_S - self._redis_clock.time()

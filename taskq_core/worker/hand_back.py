@@ -19,7 +19,7 @@ from taskq_core.broker.operations.services import Expired, ExpiredTask, Recovery
 from taskq_core.errors import WireFormatError
 from taskq_core.settings import ArchiveLimits
 from taskq_core.wire import QueueKeys, decode_message
-from taskq_core.worker.letters import wants_letter
+from taskq_core.worker.dead_letters import wants_letter
 from taskq_core.worker.recoverer import BATCH, delay_after_loss, judge, loss_counts
 from taskq_core.worker.run import ends_at
 

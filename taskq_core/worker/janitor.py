@@ -1,7 +1,6 @@
 """Delete what is kept no longer: completed tasks and workflows after their time, archived tasks by age and number.
 
-Each call is bounded. One worker per queue acts, the one whose lookout leads. While nothing ends its time it looks ever
-less often.
+Each call is bounded. The worker that leads the queue acts. While nothing expires, it checks less and less often.
 """
 
 from taskq_core.broker.aio import AsyncRunner
@@ -11,7 +10,7 @@ from taskq_core.broker.operations.workflows import clean_workflows
 from taskq_core.service.loop import jittered
 from taskq_core.settings import ArchiveLimits
 from taskq_core.wire import QueueKeys
-from taskq_core.worker.lookout import Lookout, Topic
+from taskq_core.worker.leadership import Leadership, Topic
 
 BATCH = 100
 """Most tasks one script call deletes of each kind."""
@@ -25,7 +24,7 @@ class Janitor:
     Args:
         queue: Key names of the queue.
         runner: Sends operations.
-        lookout: Knows whether this worker leads, and whether anything is kept.
+        leadership: Knows whether this worker leads, and whether anything is kept.
         every_s: Seconds between two looks.
         archive: How much of the archive is kept.
     """
@@ -34,14 +33,14 @@ class Janitor:
         self,
         queue: QueueKeys,
         runner: AsyncRunner,
-        lookout: Lookout,
+        leadership: Leadership,
         *,
         every_s: float,
         archive: ArchiveLimits = ARCHIVE,
     ) -> None:
         self._queue = queue
         self._runner = runner
-        self._lookout = lookout
+        self._leadership = leadership
         self._every_s = self._rest_s = every_s
         self._archive = archive
         self.deleted = 0
@@ -49,7 +48,7 @@ class Janitor:
 
     async def work(self) -> float:
         """Delete what is due; return the seconds until the next look."""
-        if not self._lookout.has(Topic.KEPT):
+        if not self._leadership.has(Topic.KEPT):
             self._rest_s = self._every_s
             return jittered(self._every_s)
         deleted = await self._clean()

@@ -1,8 +1,8 @@
 """Let tasks start that wait for a limit, at the moment it allows it.
 
 Places that become free are given on by the script that frees them. What is left is time: tokens of a rate that come in,
-and holders that went away without a word, as a Go worker does. One worker per queue acts, the one whose lookout leads
-and knows of limits, by a lease that each call renews. It sleeps until the next is due, and is woken by a token when
+and holders that went away without a word, as a Go worker does. The worker that leads the queue acts if it knows of
+limits, by a lease that each call renews. It sleeps until the next is due, and is woken by a token when
 another becomes due sooner. The others only tell now and then that they keep limits, too.
 """
 
@@ -11,12 +11,12 @@ import contextlib
 import logging
 
 from taskq_core.broker.aio import AsyncRunner
-from taskq_core.broker.lanes import Lane
 from taskq_core.broker.operations.limits import ADMIT_MAX, AdmittedNow, admit, check_limits, has_limits, wait_for_limits
+from taskq_core.broker.pipelines import Pipeline
 from taskq_core.clock import Clock
 from taskq_core.service.loop import jittered
 from taskq_core.wire import QueueKeys
-from taskq_core.worker.lookout import Lookout, Topic
+from taskq_core.worker.leadership import Leadership, Topic
 
 logger = logging.getLogger("taskq.worker")
 
@@ -36,9 +36,9 @@ class Limiter:
     Args:
         queue: Key names of the queue.
         runner: Sends operations.
-        lane: A reserved connection.
+        pipeline: A reserved connection.
         clock: Source of monotonic time.
-        lookout: Knows whether this worker leads, and whether there are limits.
+        leadership: Knows whether this worker leads, and whether there are limits.
         owner: Token of the worker.
         leader_s: Seconds after which another worker takes over.
         check_every_s: Seconds between two checks of all holders and of all that wait.
@@ -48,9 +48,9 @@ class Limiter:
         self,
         queue: QueueKeys,
         runner: AsyncRunner,
-        lane: Lane,
+        pipeline: Pipeline,
         clock: Clock,
-        lookout: Lookout,
+        leadership: Leadership,
         *,
         owner: str,
         leader_s: float,
@@ -58,11 +58,11 @@ class Limiter:
     ) -> None:
         self._queue = queue
         self._runner = runner
-        self._lane = lane
+        self._pipeline = pipeline
         self._clock = clock
-        self._lookout = lookout
+        self._leadership = leadership
         self._changes = asyncio.Event()
-        lookout.wakes(self._changes)
+        leadership.wakes(self._changes)
         self._owner = owner
         self._leader_s = leader_s
         self._check_every_s = check_every_s
@@ -76,7 +76,7 @@ class Limiter:
 
     async def work(self) -> float:
         """Admit what is due, then sleep until the next is."""
-        if not self._lookout.has(Topic.LIMITS):
+        if not self._leadership.has(Topic.LIMITS):
             self._forget_token()
             await self._stand_by()
             return 0.0
@@ -99,11 +99,11 @@ class Limiter:
     async def _stand_by(self) -> None:
         """Wait for a change, and tell that this worker keeps limits if there are any."""
         self._changes.clear()
-        if not self._lookout.leads and self._clock.monotonic() >= self._tell_at:
+        if not self._leadership.leads and self._clock.monotonic() >= self._tell_at:
             self._tell_at = self._clock.monotonic() + jittered(TELL_EVERY_S)
             if await self._runner.run(has_limits(self._queue)):
                 await self._admit()
-        if self._lookout.has(Topic.LIMITS):  # as it turned out meanwhile
+        if self._leadership.has(Topic.LIMITS):  # as it turned out meanwhile
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, self._tell_at - self._clock.monotonic()) or TELL_EVERY_S):
@@ -142,7 +142,7 @@ class Limiter:
         """Wait for a token, at most so long. The wait on the server goes on beyond: its own end is not exact."""
         if self._token is None:
             self._token = asyncio.ensure_future(
-                self._lane.run(wait_for_limits(self._queue, timeout_s=2 * self._leader_s))
+                self._pipeline.run(wait_for_limits(self._queue, timeout_s=2 * self._leader_s))
             )
         try:
             done, _ = await asyncio.wait({self._token}, timeout=seconds)

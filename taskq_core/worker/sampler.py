@@ -1,6 +1,6 @@
 """Note how queues stand, so that charts can show their past.
 
-The worker whose lookout leads on a queue notes it, every ten seconds, and every minute while nothing changes there.
+The worker that leads a queue notes it, every ten seconds, and every minute while nothing changes there.
 What is noted goes by Redis's clock, and nothing is written per task. If no worker serves a queue, nothing is noted, and
 charts have a gap.
 """
@@ -20,7 +20,7 @@ from taskq_core.errors import BrokerAuthenticationError, BrokerReplyError, WireF
 from taskq_core.service.loop import jittered
 from taskq_core.wire import Keys, QueueKeys, ServerInfo, TaskState
 from taskq_core.wire.samples import LEVELS, REST_S, SAMPLE_S, Level, QueueSample
-from taskq_core.worker.lookout import Lookout
+from taskq_core.worker.leadership import Leadership
 
 logger = logging.getLogger("taskq.worker")
 
@@ -30,7 +30,7 @@ WORKERS_MOST = 1000
 """Most workers that are asked how busy they are."""
 _MEMORY_SAMPLES = 5
 LOOK_S = 1.0
-"""Longest time for which a look of the lookout is waited for, in seconds."""
+"""Longest time for which a look of the leadership is waited for, in seconds."""
 SOON_S = 0.5
 """Seconds until a queue that is not known yet is looked at again."""
 
@@ -181,7 +181,7 @@ class Sampling:
 
     Args:
         sampler: Notes it.
-        lookout: Knows whether this worker leads, and whether the queue has changed.
+        leadership: Knows whether this worker leads, and whether the queue has changed.
         clock: Source of monotonic time.
         redis_clock: Redis's time.
         is_exported: Whether somebody exports what is noted, who wants it every ten seconds.
@@ -190,16 +190,16 @@ class Sampling:
     def __init__(
         self,
         sampler: Sampler,
-        lookout: Lookout,
+        leadership: Leadership,
         clock: Clock,
         redis_clock: RedisClock,
         *,
         is_exported: Callable[[], bool] = lambda: False,
     ) -> None:
         self._sampler = sampler
-        self._lookout = lookout
+        self._leadership = leadership
         self._changes = asyncio.Event()
-        lookout.wakes(self._changes)
+        leadership.wakes(self._changes)
         self._clock = clock
         self._redis_clock = redis_clock
         self._is_exported = is_exported
@@ -207,10 +207,10 @@ class Sampling:
     async def work(self) -> float:
         """Note how the queue stands, and wait until it is time to note it again."""
         self._changes.clear()
-        if not self._lookout.leads:
+        if not self._leadership.leads:
             await self._wait(SAMPLE_S)
             return 0.0
-        if self._lookout.unchanged_since == math.inf:
+        if self._leadership.unchanged_since == math.inf:
             await self._wait(LOOK_S)  # it is about to look, and what changes from then on is heard of
         noted_at = self._clock.monotonic()
         await self._sampler.work()
@@ -223,7 +223,7 @@ class Sampling:
         return SAMPLE_S - self._redis_clock.time() % SAMPLE_S + jittered(0.1)
 
     def _is_at_rest(self, since: float) -> bool:
-        return self._lookout.unchanged_since <= since and not self._is_exported()
+        return self._leadership.unchanged_since <= since and not self._is_exported()
 
     async def _wait(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):

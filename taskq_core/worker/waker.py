@@ -1,8 +1,8 @@
 """Notice new tasks without polling.
 
 `Waker` waits for the tokens that our own enqueue, forward and requeue scripts put, and asks for tasks behind the wait.
-`Watcher` serves producers that put none, Go's among them: one worker per queue, the one whose lookout leads, waits on
-the pending list itself and puts a token for all.
+`Watcher` serves producers that put none, Go's among them: the worker that leads the queue waits on the
+pending list itself and puts a token for all.
 """
 
 import asyncio
@@ -11,16 +11,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from taskq_core.broker.aio import AsyncRunner
-from taskq_core.broker.lanes import Lane
 from taskq_core.broker.operations.operation import REQUEST_LIFETIME_S
-from taskq_core.broker.operations.services import Roused, rouse, wait_for_wake, watch_pending
+from taskq_core.broker.operations.services import Notified, notify, wait_for_wake, watch_pending
 from taskq_core.broker.operations.views import ping
+from taskq_core.broker.pipelines import Pipeline
 from taskq_core.clock import Clock
 from taskq_core.errors import BrokerError
 from taskq_core.service.loop import jittered
 from taskq_core.wire import QueueKeys
 from taskq_core.worker.fetcher import Fetcher, Turn
-from taskq_core.worker.lookout import Lookout
+from taskq_core.worker.leadership import Leadership
 
 FULL_S = 0.05
 """Seconds until a worker that runs all it may of its queues looks again whether it waits for others."""
@@ -47,19 +47,19 @@ class Waker:
 
     Args:
         queues: Queues whose tokens one connection waits for. On a cluster one queue.
-        lane: A reserved connection.
+        pipeline: A reserved connection.
         fetcher: Woken by a token.
         clock: Source of monotonic time.
         safety_net_s: Longest wait; then the queues are tried all the same. Longer while somebody watches the queues.
         lease_s: Seconds of a lease.
-        asks_ahead: False waits only, and leaves asking to the fetcher's lanes.
+        asks_ahead: False waits only, and leaves asking to the fetcher's pipelines.
         is_led: Whether a worker is known to watch a queue for tasks without tokens, by the queue's name.
     """
 
     def __init__(
         self,
         queues: Sequence[QueueKeys],
-        lane: Lane,
+        pipeline: Pipeline,
         fetcher: Fetcher,
         clock: Clock,
         *,
@@ -70,12 +70,12 @@ class Waker:
     ) -> None:
         self._is_led = is_led
         self._queues = {queue.wake: queue for queue in queues}
-        self._lane = lane
+        self._pipeline = pipeline
         self._fetcher = fetcher
         self._clock = clock
         self._safety_net_s = safety_net_s
         self._longest_s = min(lease_s / 4, REQUEST_LIFETIME_S / 2)
-        self._turns = {queue.name: Turn(lane, "-ahead", is_ahead=True) for queue in queues} if asks_ahead else {}
+        self._turns = {queue.name: Turn(pipeline, "-ahead", is_ahead=True) for queue in queues} if asks_ahead else {}
         self._in_doubt: list[Turn] = []
         self._is_waiting = self._is_called_off = False
 
@@ -84,15 +84,15 @@ class Waker:
         try:
             return await self._work()
         except BrokerError:
-            # What was lost may have been a token; and the fetcher's lanes may reach Redis where this one does not.
+            # What was lost may have been a token; and the fetcher's pipelines may reach Redis where this one does not.
             self._fetcher.probe()
             raise
 
     async def _work(self) -> float:
         await self._make_sure()
         await self._fetcher.wait_until_idle()
-        if self._turns and not self._lane.is_connected:
-            await self._lane.run(ping())  # so that what follows is sent at once, and can be called off at any time
+        if self._turns and not self._pipeline.is_connected:
+            await self._pipeline.run(ping())  # so that what follows is sent at once, and can be called off at any time
             return 0.0
         keys = tuple(key for key, queue in self._queues.items() if self._fetcher.has_room(queue.name))
         if not keys:  # it runs all it may of every queue; the tokens are other workers'
@@ -114,7 +114,9 @@ class Waker:
             return 0.0
         is_taken = key is not None and self._fetcher.can_take and self._fetcher.has_room(self._queues[key].name)
         if key is not None and not is_taken:
-            await self._lane.run(rouse(self._queues[key]))  # no task is taken any more: the token is another worker's
+            await self._pipeline.run(
+                notify(self._queues[key])
+            )  # no task is taken any more: the token is another worker's
         self._fetcher.probe()
         return 0.0
 
@@ -130,7 +132,7 @@ class Waker:
         wait = wait_for_wake(keys, timeout_s=min(wait_s, self._longest_s) if turns else wait_s)
         self._is_waiting, self._is_called_off = True, False
         try:
-            return await self._lane.exchange([wait, *dequeues])
+            return await self._pipeline.exchange([wait, *dequeues])
         except BaseException as error:
             for turn in turns:
                 self._fetcher.unanswered_ahead(turn)
@@ -147,7 +149,7 @@ class Waker:
         """End the wait under way: this worker takes no new tasks, or another server has become the primary."""
         if self._is_waiting:
             self._is_called_off = True
-            self._lane.abort()
+            self._pipeline.abort()
 
     async def _make_sure(self) -> None:
         """Call off what got no answer, and give back what it has handed out.
@@ -158,7 +160,7 @@ class Waker:
             turn = self._in_doubt[-1]
             sent_at = self._clock.monotonic()
             try:
-                (answer,) = await self._lane.exchange([turn.call_off()])
+                (answer,) = await self._pipeline.exchange([turn.call_off()])
             except BrokerError as error:
                 answer = error
             refused = self._fetcher.called_off(turn, answer, sent_at)
@@ -177,9 +179,9 @@ class Watcher:
     Args:
         queue: Key names of the queue.
         runner: Sends operations.
-        lane: A reserved connection.
+        pipeline: A reserved connection.
         clock: Source of monotonic time.
-        lookout: Knows whether this worker leads.
+        leadership: Knows whether this worker leads.
         watch_s: Longest time of one wait, in seconds.
         max_active: Most tasks of the queue that are active in all; None: any number.
     """
@@ -198,20 +200,20 @@ class Watcher:
         self,
         queue: QueueKeys,
         runner: AsyncRunner,
-        lane: Lane,
+        pipeline: Pipeline,
         clock: Clock,
-        lookout: Lookout,
+        leadership: Leadership,
         *,
         watch_s: float,
         max_active: int | None = None,
     ) -> None:
         self._queue = queue
         self._runner = runner
-        self._lane = lane
+        self._pipeline = pipeline
         self._clock = clock
-        self._lookout = lookout
+        self._leadership = leadership
         self._changes = asyncio.Event()
-        lookout.wakes(self._changes)
+        leadership.wakes(self._changes)
         self._watch_s = watch_s
         self._max_active = max_active
         self._pause_s = self.SHORTEST_S
@@ -219,31 +221,31 @@ class Watcher:
     async def work(self) -> float:
         """Watch for a while, while this worker leads."""
         self._changes.clear()
-        if not self._lookout.leads:
+        if not self._leadership.leads:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._watch_s):
                     await self._changes.wait()
             return 0.0
-        while self._lookout.leads:
+        while self._leadership.leads:
             started = self._clock.monotonic()
             # The token is put behind the wait, in the same write, as `Waker` asks: it lies there as soon as the task.
             # Our own producers put theirs before the task, so a worker has mostly taken that by then.
             wait = watch_pending(self._queue, timeout_s=self._watch_s)
-            answers = await self._lane.exchange([wait, rouse(self._queue, max_active=self._max_active)])
+            answers = await self._pipeline.exchange([wait, notify(self._queue, max_active=self._max_active)])
             for answer in answers:
                 if isinstance(answer, BrokerError):
                     raise answer
-            is_there, roused = answers
+            is_there, notified = answers
             if not is_there:
                 break
-            if roused is Roused.HELD:
+            if notified is Notified.HELD:
                 self._pause_s = self.HELD_S
-            elif roused is Roused.PUT:
+            elif notified is Notified.PUT:
                 self._pause_s = self.SHORTEST_S
                 if self._clock.monotonic() - started > self.SHORTEST_S:
                     continue
             else:
-                most_s = self.SELDOM_S if roused is Roused.NOTHING else self.LONGEST_S
+                most_s = self.SELDOM_S if notified is Notified.NOTHING else self.LONGEST_S
                 self._pause_s = min(2 * self._pause_s, most_s)
             await asyncio.sleep(self._pause_s)
         return 0.0

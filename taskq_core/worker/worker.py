@@ -27,10 +27,10 @@ from typing import TYPE_CHECKING, Any
 from taskq_core.app import TaskQ
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.connection import ANSWER_TIMEOUT_S
-from taskq_core.broker.lanes import Lane
 from taskq_core.broker.operations import limits, new_tasks, views
 from taskq_core.broker.operations import runs as run_ops
 from taskq_core.broker.operations import services as service_ops
+from taskq_core.broker.pipelines import Pipeline
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.clock import SYSTEM_CLOCK, Clock, RedisClock
 from taskq_core.errors import BrokerError, TaskQError
@@ -44,13 +44,13 @@ from taskq_core.service.user_code import abandon, unlisted
 from taskq_core.telemetry import WorkerMetrics, gauges
 from taskq_core.wire import QueueKeys, QueueOrder, ServerInfo, TaskMessage
 from taskq_core.wire.ids import worker_token
-from taskq_core.worker.adviser import Adviser
 from taskq_core.worker.aggregator import AT_ONCE, Aggregator
 from taskq_core.worker.burst import Burst
-from taskq_core.worker.carrier import Carrier
 from taskq_core.worker.claiming import Claims
 from taskq_core.worker.combining import FunctionCaller
 from taskq_core.worker.config import WorkerConfig
+from taskq_core.worker.dead_letters import DeadLetters
+from taskq_core.worker.dispatcher import Carrier
 from taskq_core.worker.exchange_spans import ExchangeSpans
 from taskq_core.worker.executor import Executor
 from taskq_core.worker.fetcher import Fetcher
@@ -59,29 +59,29 @@ from taskq_core.worker.gauges import WorkerGauges
 from taskq_core.worker.health import Health, Pulse
 from taskq_core.worker.janitor import Janitor
 from taskq_core.worker.keepalive import Keepalive
-from taskq_core.worker.letters import DeadLetters
+from taskq_core.worker.leadership import Leadership
 from taskq_core.worker.limiter import Limiter
 from taskq_core.worker.listener import GuardedListener, WorkerListener
 from taskq_core.worker.liveness import Host, hold
-from taskq_core.worker.lookout import Lookout
 from taskq_core.worker.loop_watch import LoopWatch
-from taskq_core.worker.notes import NoteWriter
 from taskq_core.worker.outcome import given_back
 from taskq_core.worker.process import run_as_process
 from taskq_core.worker.processes import TaskProcesses
+from taskq_core.worker.progress import ProgressWriter
 from taskq_core.worker.reconciler import Reconciler
 from taskq_core.worker.recoverer import Recoverer, delay_after_loss, loss_counts
 from taskq_core.worker.reporter import ErrorReporter
 from taskq_core.worker.rights import check_rights
 from taskq_core.worker.run import Ending, Run
+from taskq_core.worker.run_counters import RunCounters
 from taskq_core.worker.run_log import RunLog, runs_text
 from taskq_core.worker.sampler import Fleet, Sampler, Sampling
 from taskq_core.worker.settler import Settler
 from taskq_core.worker.starts import Starts
 from taskq_core.worker.subscriber import Subscriber
 from taskq_core.worker.takeover import Takeover
-from taskq_core.worker.tally import Tally
 from taskq_core.worker.waker import Waker, Watcher
+from taskq_core.worker.warnings import WorkerWarnings
 
 if TYPE_CHECKING:
     from taskq_core.scheduler import Scheduler
@@ -304,13 +304,13 @@ class Worker:
         runtime = self.app.runtime
         self._keys = runtime.keys
         self._runner = AsyncRunner(runtime.endpoint)
-        self._lanes: list[Lane] = []
+        self._pipelines: list[Pipeline] = []
         self._helpers: set[asyncio.Task[None]] = set()
         self._aggregators: list[Aggregator] = []
         self._letters: dict[str, DeadLetters] = {}
         self._cancelling: set[tuple[str, str]] = set()
         self._forwarders: list[Forwarder] = []
-        self._lookouts: dict[str, Lookout] = {}
+        self._leaderships: dict[str, Leadership] = {}
         self._relays: list[Relay] = []
         self._wakers: list[Waker] = []
         self._takeovers: dict[str, Takeover] = {}
@@ -401,7 +401,7 @@ class Worker:
         self.status = "active"
         self._keepalive.start()
         self._gauges.open()
-        lanes = [unlisted(asyncio.create_task(each, name="taskq lane")) for each in self._fetch_lanes()]
+        pipelines = [unlisted(asyncio.create_task(each, name="taskq pipeline")) for each in self._fetch_pipelines()]
         services = [
             unlisted(asyncio.create_task(serve(name, work), name=f"taskq {name}")) for name, work in self._services()
         ]
@@ -420,7 +420,7 @@ class Worker:
             self._fetcher.is_closing = True
             self._fetcher.notify()
             try:
-                await _to_the_end(self._close(lanes, services))
+                await _to_the_end(self._close(pipelines, services))
             finally:
                 self._fetcher.flush_logs()
                 self._keepalive.leave()  # else its thread would show for ever a worker that is gone
@@ -451,7 +451,7 @@ class Worker:
             observer=self.app.observer,
             guard=self.app.timetable.guard,
         )
-        self._tally = Tally(self._runner, owner=self._token, redis_time=self._redis_clock.time)
+        self._run_counters = RunCounters(self._runner, owner=self._token, redis_time=self._redis_clock.time)
         self._settler = Settler(
             self._token,
             self._clock,
@@ -465,11 +465,11 @@ class Worker:
             report=self._reporter.report,
             wants=self.app.observer.wants_ended,
             archived=self._is_told,
-            settled=self._tally.add,
+            settled=self._run_counters.add,
             carry=lambda queue: self._carrier.call(queue),
             unknown_timeout_s=config.span("unknown_task_timeout"),
         )
-        self._notes = NoteWriter(
+        self._notes = ProgressWriter(
             self._runner,
             self._clock,
             owner=self._token,
@@ -557,19 +557,19 @@ class Worker:
             look=LoopWatch(asyncio.get_running_loop(), self._clock, self._executor.running.values).look,
         )
 
-    def _fetch_lanes(self) -> list[Coroutine[Any, Any, None]]:
-        # Lanes overlap Redis's work with Python's. With two of them each side still sleeps between the turns of the
-        # other, and waking costs more than a batch; with few slots the smaller batches would cost more than that. Three
-        # drained fastest of all numbers at 10, 12, 20, 50 and 200 slots.
+    def _fetch_pipelines(self) -> list[Coroutine[Any, Any, None]]:
+        # Several pipelines overlap Redis's work with Python's. With two, each side still sleeps between turns of
+        # the other, and waking costs more than a batch. With few slots, smaller batches would cost more. Three
+        # pipelines drained fastest at 10, 12, 20, 50 and 200 slots.
         concurrency = self.config.concurrency
         count = 1 if concurrency < 6 else 3
         share = -(-concurrency // count)
-        return [self._fetcher.serve(self._new_lane(), number, share) for number in range(count)]
+        return [self._fetcher.serve(self._new_pipeline(), number, share) for number in range(count)]
 
-    def _new_lane(self) -> Lane:
-        lane = self._runner.new_lane()
-        self._lanes.append(lane)
-        return lane
+    def _new_pipeline(self) -> Pipeline:
+        pipeline = self._runner.new_pipeline()
+        self._pipelines.append(pipeline)
+        return pipeline
 
     def _services(self) -> list[tuple[str, Callable[[], Awaitable[float]]]]:
         config, clock, runner, token = self.config, self._clock, self._runner, self._token
@@ -586,30 +586,30 @@ class Worker:
         services += [("takeover", each.work) for each in self._takeovers.values()]
         self._aggregator_calls = FunctionCaller(self.app, clock, size=AT_ONCE * len(self._queues))
         for queue in self._queues:
-            lookout = Lookout(queue, runner, clock, self._redis_clock, owner=token, leader_s=leader_s)
-            self._lookouts[queue.name] = lookout
-            self._lanes.append(lookout.lane)
-            services.append(("lookout", partial(self._lead, lookout, self._takeovers.get(queue.name))))
+            leadership = Leadership(queue, runner, clock, self._redis_clock, owner=token, leader_s=leader_s)
+            self._leaderships[queue.name] = leadership
+            self._pipelines.append(leadership.pipeline)
+            services.append(("lookout", partial(self._lead, leadership, self._takeovers.get(queue.name))))
         groups = [[queue] for queue in self._queues] if runner.endpoint.is_cluster else [self._queues]
         for group in groups:
             waker = Waker(
                 group,
-                self._new_lane(),
+                self._new_pipeline(),
                 self._fetcher,
                 clock,
                 safety_net_s=config.span("safety_net"),
                 lease_s=config.span("lease"),
                 asks_ahead=self._asks_ahead,
-                is_led=lambda queue: self._lookouts[queue].is_led,
+                is_led=lambda queue: self._leaderships[queue].is_led,
             )
             self._wakers.append(waker)
             services.append(("waker", waker.work))
-        services.append(("tally", self._tally.work))
+        services.append(("run counters", self._run_counters.work))
         turn = asyncio.Lock()
         fleet = Fleet(self._keys, runner, clock)
         for queue in self._queues:
             archive = self.app.settings.archive.limits(queue.name)
-            lookout = self._lookouts[queue.name]
+            leadership = self._leaderships[queue.name]
             aggregator = Aggregator(
                 queue,
                 runner,
@@ -619,10 +619,10 @@ class Worker:
                 owner=token,
                 every_s=config.span("aggregate_every"),
                 leader_s=leader_s,
-                lookout=lookout,
+                leadership=leadership,
             )
             self._aggregators.append(aggregator)
-            forwarder = Forwarder(queue, runner, clock, self._redis_clock, lookout, owner=token, leader_s=leader_s)
+            forwarder = Forwarder(queue, runner, clock, self._redis_clock, leadership, owner=token, leader_s=leader_s)
             self._forwarders.append(forwarder)
             reconciler = Reconciler(
                 self._keys,
@@ -635,7 +635,7 @@ class Worker:
             )
             self._reconcilers.append(reconciler)
             letters_every_s = config.span("letters_every")
-            letters = DeadLetters(queue, runner, self.app, clock, every_s=letters_every_s, lookout=lookout)
+            letters = DeadLetters(queue, runner, self.app, clock, every_s=letters_every_s, leadership=leadership)
             self._letters[queue.name] = letters
             services += [
                 ("aggregator", aggregator.work),
@@ -655,12 +655,15 @@ class Worker:
                         delay=partial(delay_after_loss, self.app, queue),
                     ).work,
                 ),
-                ("janitor", Janitor(queue, runner, lookout, every_s=config.span("clean_every"), archive=archive).work),
+                (
+                    "janitor",
+                    Janitor(queue, runner, leadership, every_s=config.span("clean_every"), archive=archive).work,
+                ),
                 (
                     "sampler",
                     Sampling(
                         Sampler(queue, self._keys.queues, runner, fleet, noted=self._gauges.stood),
-                        lookout,
+                        leadership,
                         clock,
                         self._redis_clock,
                         is_exported=lambda: gauges.is_active,
@@ -671,9 +674,9 @@ class Worker:
                     Limiter(
                         queue,
                         runner,
-                        self._new_lane(),
+                        self._new_pipeline(),
                         clock,
-                        lookout,
+                        leadership,
                         owner=token,
                         leader_s=leader_s,
                         check_every_s=config.span("reconcile_every"),
@@ -684,9 +687,9 @@ class Worker:
                     Watcher(
                         queue,
                         runner,
-                        self._new_lane(),
+                        self._new_pipeline(),
                         clock,
-                        lookout,
+                        leadership,
                         watch_s=2 * leader_s,
                         max_active=self._claims.room(queue.name)[1],
                     ).work,
@@ -699,7 +702,7 @@ class Worker:
             owner=token,
             every_s=config.span("carry_every"),
             leader_s=max(leader_s, 3 * config.span("carry_every")),
-            lookouts=self._lookouts,
+            leaderships=self._leaderships,
         )
         services.append(("carrier", self._carrier.work))
         for table in self.app.outbox_tables:
@@ -718,7 +721,7 @@ class Worker:
             )
             self._relays.append(relay)
             services.append(("relay", relay.work))
-        adviser = Adviser(self.app, config, runner, clock, self._redis_clock, fleet)
+        adviser = WorkerWarnings(self.app, config, runner, clock, self._redis_clock, fleet)
         services.append(("adviser", adviser.work))
         services.append(("gauges", self._gauges.work))
         if self._scheduler is not None:
@@ -760,10 +763,10 @@ class Worker:
             for queue in self._queues
         }
 
-    async def _lead(self, lookout: Lookout, takeover: Takeover | None) -> float:
+    async def _lead(self, leadership: Leadership, takeover: Takeover | None) -> float:
         if takeover is not None:
             await takeover.has_looked.wait()  # it takes the lead from a dead worker, which would last for seconds
-        return await lookout.work()
+        return await leadership.work()
 
     @property
     def _asks_ahead(self) -> bool:
@@ -802,8 +805,8 @@ class Worker:
             status=self.status,
             start_time_ns=self._started_ns,
             active_worker_count=len(self._executor.running),
-            processed=self._tally.processed,
-            failed=self._tally.failed,
+            processed=self._run_counters.processed,
+            failed=self._run_counters.failed,
         )
 
     # --- runs ---------------------------------------------------------------------------------------------------------
@@ -996,25 +999,25 @@ class Worker:
         """True if all slots are free, and no answer can bring tasks for them."""
         return self._fetcher.free >= self.config.concurrency and not self._fetcher.doubts
 
-    async def _close(self, lanes: "list[asyncio.Task[None]]", services: "list[asyncio.Task[None]]") -> None:
-        await asyncio.wait(lanes, timeout=ENDING_S)
-        for task in (*lanes, *services):
+    async def _close(self, pipelines: "list[asyncio.Task[None]]", services: "list[asyncio.Task[None]]") -> None:
+        await asyncio.wait(pipelines, timeout=ENDING_S)
+        for task in (*pipelines, *services):
             task.cancel()
-        await asyncio.gather(*lanes, *services, return_exceptions=True)
+        await asyncio.gather(*pipelines, *services, return_exceptions=True)
         if self._scheduler is not None:
             await self._scheduler.close()
         with contextlib.suppress(BrokerError, TimeoutError):
             async with asyncio.timeout(ENDING_S):
-                await self._tally.hand_in()
+                await self._run_counters.hand_in()
         with contextlib.suppress(BrokerError):
             for queue in self._queues:
-                await self._runner.run(service_ops.rouse(queue))  # a token this worker took on its way out
+                await self._runner.run(service_ops.notify(queue))  # a token this worker took on its way out
                 for service in ("forwarder", "limiter", "carrier"):
                     await self._runner.run(service_ops.resign(queue, service, owner=self._token))
             for takeover in self._takeovers.values():
                 await takeover.leave()
-            for lookout in self._lookouts.values():
-                await lookout.resign()
+            for leadership in self._leaderships.values():
+                await leadership.resign()
             for aggregator in self._aggregators:
                 await aggregator.resign()
             for relay in self._relays:
@@ -1033,8 +1036,8 @@ class Worker:
         await self._executor.close()
         self.metrics.flush()
         await self._keepalive.stop()
-        for lane in self._lanes:
-            await lane.close()
+        for pipeline in self._pipelines:
+            await pipeline.close()
         await self._runner.aclose()
 
 

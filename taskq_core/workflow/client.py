@@ -29,7 +29,7 @@ from taskq_core.errors import (
 )
 from taskq_core.execution.context import current_task
 from taskq_core.handles.events import FIRST_LOOK_S, LAST_LOOK_S
-from taskq_core.handles.outcomes import Ear
+from taskq_core.handles.outcomes import EndSubscription
 from taskq_core.handles.workflow import WorkflowHandle
 from taskq_core.handles.workflow_records import WorkflowGraph
 from taskq_core.settings import Duration, seconds
@@ -341,7 +341,7 @@ class WorkflowClient:
         deadline = time.monotonic() + timeout_s
         queue = self._preparer.keys.queue(handle.queue)
         pause_s = FIRST_LOOK_S
-        ear: Ear | None = None
+        ear: EndSubscription | None = None
         try:
             while True:
                 try:

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from taskq_core.broker.operations.new_tasks import NewTask, ReceiptLane
+from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
 from taskq_core.broker.operations.operation import BATCH_BYTES, BATCH_MAX, Argument, Confirmation, Operation
 from taskq_core.broker.operations.workflows import WorkflowPart, add_members, close_groups, create_workflow, grow_group
 from taskq_core.client.outbox import OutboxRow
@@ -149,10 +149,10 @@ class Outgoing:
     def operations(self) -> Iterator[Operation[bool]]:
         """Yield what stores the workflow and begins it."""
         *parts, last = _parts(self._entries)
-        lane = ReceiptLane(new_token())
+        slot = ReceiptSlot(new_token())
         for part in parts:
-            yield create_workflow(self.home, self.id, part, lane, roots=None)
-        yield create_workflow(self.home, self.id, last, lane, roots=self._roots, confirm=self.confirm)
+            yield create_workflow(self.home, self.id, part, slot, roots=None)
+        yield create_workflow(self.home, self.id, last, slot, roots=self._roots, confirm=self.confirm)
 
     def hold(self, node: Node, first: int, members: Sequence[bytes]) -> None:
         """Let members of a stream be stored with the whole."""

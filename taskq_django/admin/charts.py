@@ -16,8 +16,8 @@ from django.utils.translation import gettext as _
 
 from taskq_core import TaskState
 from taskq_core.views import STATES, DayRow
+from taskq_django.admin.labels import number, per_cent
 from taskq_django.admin.task_filters import STATE_NAMES
-from taskq_django.admin.wording import number, per_cent
 
 _WIDTH, _HEIGHT = 1000, 100
 """Units of a drawing: they say where something is, the page says how large."""

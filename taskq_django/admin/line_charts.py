@@ -10,7 +10,7 @@ from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
 
 from taskq_core.views import QueueSeries, Sample, line_path, scale_top
-from taskq_django.admin.wording import span
+from taskq_django.admin.labels import span
 
 RECENT = timedelta(hours=1)
 """The time that is shown."""

@@ -22,8 +22,8 @@ from django.utils.translation import gettext_lazy, ngettext
 from taskq_core import ConfigurationError
 from taskq_core.settings import EnqueueMode
 from taskq_django.admin.base import BaseAdmin, TableAdminMixin, is_row_key
+from taskq_django.admin.labels import number, span
 from taskq_django.admin.live import LiveMixin
-from taskq_django.admin.wording import number, span
 from taskq_django.app import taskq
 from taskq_django.models import OutboxTask
 from taskq_django.outbox import DatabaseTable, outbox_aliases

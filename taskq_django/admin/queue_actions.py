@@ -23,9 +23,9 @@ from taskq_core.errors import (
 )
 from taskq_core.inspector import Inspector
 from taskq_core.views import STATES
+from taskq_django.admin.labels import number
 from taskq_django.admin.rows import PickedRows, Rows
 from taskq_django.admin.task_filters import STATE_NAMES
-from taskq_django.admin.wording import number
 
 LONGEST_S = 20.0
 """Seconds that one request deletes tasks for. Then it says how far it got, rather than be cut off by a server."""

@@ -14,9 +14,9 @@ from taskq_core import TaskState
 from taskq_core.inspector import LISTED_STATES
 from taskq_core.views import DAYS_CHOICES, STATES, QueueDetail, QueueStatus
 from taskq_django.admin.charts import history_chart, state_bar, swatch
+from taskq_django.admin.labels import Links, nowrap, number, per_cent, size, span
 from taskq_django.admin.line_charts import recent_charts
 from taskq_django.admin.task_filters import STATE_NAMES
-from taskq_django.admin.wording import Links, nowrap, number, per_cent, size, span
 
 DAYS_VAR = "days"
 STATUS_NAMES: dict[QueueStatus, Any] = {

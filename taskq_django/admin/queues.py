@@ -20,13 +20,13 @@ from taskq_core.views import DAYS_CHOICES, Dashboard, QueuesOverview, QueueStatu
 from taskq_django.admin.actions import confirmed_action
 from taskq_django.admin.base import BaseAdmin, RedisAdminMixin
 from taskq_django.admin.charts import history_chart
+from taskq_django.admin.labels import FEW, Links
 from taskq_django.admin.line_charts import POINTS, RECENT
 from taskq_django.admin.queue_actions import READ, DeleteForm, EmptyForm, Stopwatch, each, empty
 from taskq_django.admin.queue_columns import DAYS_VAR, STATUS_NAMES, QueueColumns, days_text
 from taskq_django.admin.rows import Rows
 from taskq_django.admin.sorting import SortedRows
 from taskq_django.admin.task_filters import STATE_NAMES
-from taskq_django.admin.wording import FEW, Links
 from taskq_django.app import taskq
 from taskq_django.models import Queue
 

@@ -18,7 +18,8 @@ from django.utils.translation import gettext_lazy, gettext_noop, ngettext_lazy, 
 
 from taskq_core import ConfigurationError, TaskState
 from taskq_core.inspector import ALLOWED_STATES, ActionReport, Inspector, Skip, TaskAction, TaskRef
-from taskq_core.views import SELECTED_MAX, telling
+from taskq_core.views import SELECTED_MAX
+from taskq_core.views import labels as telling
 from taskq_django.admin.actions import confirmed_action, nothing_left
 from taskq_django.admin.base import RedisAdminMixin
 from taskq_django.admin.language import told_as_active

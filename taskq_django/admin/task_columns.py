@@ -13,10 +13,10 @@ from django.utils.translation import pgettext_lazy
 from taskq_core import TaskState
 from taskq_core.inspector import UnreadableTask
 from taskq_django.admin.base import MixinBase
+from taskq_django.admin.labels import nowrap, per_cent, span
 from taskq_django.admin.task_filters import STATE_NAMES, asked_state
 from taskq_django.admin.task_order import attempts_made, duration, started_at, token_of
 from taskq_django.admin.task_page import when
-from taskq_django.admin.wording import nowrap, per_cent, span
 from taskq_django.models import Task
 
 ERROR_CHARS = 100

@@ -13,7 +13,7 @@ from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
 from taskq_core.settings import TRACE_ID
 from taskq_core.telemetry import trace_id
 from taskq_core.views import TimeKind, times_of, trace_headers, trace_url, workflow_of
-from taskq_django.admin import wording
+from taskq_django.admin import labels as wording
 from taskq_django.admin.base import MixinBase
 from taskq_django.admin.task_filters import STATE_NAMES
 from taskq_django.admin.task_page import SHOWN_BYTES, block, clock_span, moment, pairs, retries, roughly

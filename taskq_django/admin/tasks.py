@@ -15,6 +15,7 @@ from taskq_core.views import is_editable
 from taskq_django.admin.base import BaseAdmin
 from taskq_django.admin.change_list import CURSOR_VAR
 from taskq_django.admin.enqueue_page import EnqueuePage
+from taskq_django.admin.labels import Links
 from taskq_django.admin.task_actions import TaskActions
 from taskq_django.admin.task_columns import TaskColumns
 from taskq_django.admin.task_fields import TaskFields
@@ -22,7 +23,6 @@ from taskq_django.admin.task_filters import AgeFilter, QueueFilter, StateFilter,
 from taskq_django.admin.task_form import TaskForm
 from taskq_django.admin.task_rows import TaskRows, parts_of
 from taskq_django.admin.theming import themed_field
-from taskq_django.admin.wording import Links
 from taskq_django.app import taskq
 from taskq_django.models import Task
 

@@ -15,9 +15,9 @@ from django.utils.translation import ngettext, pgettext_lazy
 from taskq_core.inspector import Inspector
 from taskq_core.views import Dashboard, QueueWeight, RunningRow, WorkerRow, WorkersOverview
 from taskq_django.admin.base import BaseAdmin, RedisAdminMixin
+from taskq_django.admin.labels import FEW, WORKER_STATUSES, Links, number, per_cent, span
 from taskq_django.admin.sorting import SortedRows
 from taskq_django.admin.task_page import moment, when
-from taskq_django.admin.wording import FEW, WORKER_STATUSES, Links, number, per_cent, span
 from taskq_django.admin.worker_actions import ACTIONS, WorkerActionsMixin
 from taskq_django.app import taskq
 from taskq_django.models import Worker

@@ -16,7 +16,7 @@ from taskq_core.workflow import WorkflowHandle, WorkflowState
 from taskq_django.admin.actions import confirmed_action, nothing_left
 from taskq_django.admin.base import RedisAdminMixin
 from taskq_django.admin.rows import PickedRows
-from taskq_django.admin.workflow_words import WORKFLOW_STATES
+from taskq_django.admin.workflow_labels import WORKFLOW_STATES
 from taskq_django.app import taskq
 
 ACTED_MAX = 1_000

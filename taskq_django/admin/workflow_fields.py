@@ -14,10 +14,10 @@ from django.utils.translation import pgettext_lazy
 
 from taskq_core.views import MemberRow, StepDetail, has_task
 from taskq_core.workflow import StepInfo, WorkflowState
-from taskq_django.admin import workflow_words as words
+from taskq_django.admin import workflow_labels as words
 from taskq_django.admin.base import MixinBase
+from taskq_django.admin.labels import Links, number
 from taskq_django.admin.task_page import block, moment, roughly, when
-from taskq_django.admin.wording import Links, number
 
 STEP_VAR, STEPS_PAGE_VAR, MEMBERS_PAGE_VAR, FAILED_VAR = "step", "steps", "members", "failed"
 _PARTS = {STEP_VAR: "taskq-step", STEPS_PAGE_VAR: "taskq-steps", MEMBERS_PAGE_VAR: "taskq-step"}

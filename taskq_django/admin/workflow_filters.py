@@ -7,7 +7,7 @@ from django.utils.translation import gettext_lazy as _
 
 from taskq_core.workflow import WorkflowState
 from taskq_django.admin.task_filters import KnownValueFilter
-from taskq_django.admin.workflow_words import WORKFLOW_STATES
+from taskq_django.admin.workflow_labels import WORKFLOW_STATES
 
 
 class WorkflowQueueFilter(KnownValueFilter):

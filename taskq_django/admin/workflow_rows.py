@@ -20,9 +20,9 @@ from taskq_core.views import (
     WorkflowSearch,
 )
 from taskq_core.workflow import WorkflowState
+from taskq_django.admin.labels import Links
 from taskq_django.admin.rows import Rows
 from taskq_django.admin.task_rows import key_of, parts_of
-from taskq_django.admin.wording import Links
 from taskq_django.app import taskq
 from taskq_django.models import Workflow
 

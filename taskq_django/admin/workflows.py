@@ -13,7 +13,7 @@ from taskq_core.inspector import Inspector
 from taskq_core.views import MEMBERS_MAX, Dashboard, WorkflowCounts
 from taskq_django.admin.base import BaseAdmin
 from taskq_django.admin.change_list import CURSOR_VAR
-from taskq_django.admin.wording import Links
+from taskq_django.admin.labels import Links
 from taskq_django.admin.workflow_actions import WorkflowActions
 from taskq_django.admin.workflow_fields import (
     FAILED_VAR,

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from taskq_core import TaskInfo
 from taskq_core.settings.language import gettext
+from taskq_core.views.labels import not_stored
 from taskq_core.views.payloads import LAID_OUT_BYTES
-from taskq_core.views.telling import not_stored
 from taskq_fastapi.api.access import Shown
 
 LISTED_BYTES = 16 * 1024

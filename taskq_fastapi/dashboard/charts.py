@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from taskq_core.settings.language import gettext, marked
 from taskq_core.views import Points, Sample, line_path, scale_top
 from taskq_core.wire import TaskState
-from taskq_fastapi.dashboard import wording
+from taskq_fastapi.dashboard import labels as wording
 
 COLOURS = 8
 """Lines that look different; more queues begin anew, and the table tells them apart."""

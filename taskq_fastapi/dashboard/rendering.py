@@ -12,10 +12,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from taskq_core.settings.language import gettext, ngettext, pgettext
 from taskq_core.views import STATES
-from taskq_core.views.telling import step_state
-from taskq_fastapi.dashboard import wording
+from taskq_core.views.labels import step_state
+from taskq_fastapi.dashboard import labels as wording
 from taskq_fastapi.dashboard.assets import Assets
-from taskq_fastapi.dashboard.task_words import roughly
+from taskq_fastapi.dashboard.task_labels import roughly
 from taskq_fastapi.dashboard.view import Shown, View, link
 
 

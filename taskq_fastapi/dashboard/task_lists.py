@@ -9,7 +9,7 @@ from typing import Any
 from taskq_core.inspector import TaskAction
 from taskq_core.settings.language import gettext, pgettext
 from taskq_core.views import QueueRow, TaskRecord
-from taskq_core.views.words import ALL_BUTTONS, BUTTONS, actions_for
+from taskq_core.views.messages import ALL_BUTTONS, BUTTONS, actions_for
 from taskq_core.wire import TaskState
 from taskq_fastapi.dashboard.paging import Paging
 from taskq_fastapi.dashboard.task_table import COLUMNS, LABELS, TIME_LABELS, Row, rows_of

@@ -9,7 +9,7 @@ from taskq_core.handles.records import TaskInfo
 from taskq_core.inspector import TaskAction, TaskRef, UnreadableTask
 from taskq_core.settings.language import gettext, marked, pmarked
 from taskq_core.views import RunningRow, TaskRecord, WorkersOverview, is_orphaned
-from taskq_core.views.words import actions_for
+from taskq_core.views.messages import actions_for
 from taskq_core.wire import TaskState
 from taskq_fastapi.dashboard.blobs import Blob, listed, listed_result
 from taskq_fastapi.dashboard.errors import BadRequestError

@@ -18,7 +18,7 @@ import msgspec
 from taskq_core import TaskQ
 from taskq_core.wire import SchedulerEnqueueEvent, SchedulerEntry, ServerInfo, WorkerInfo
 from taskq_core.wire.samples import LEVELS, QueueSample
-from taskq_core.wire.tallies import BOUNDS_S, HOUR_S, TypeTally
+from taskq_core.wire.tallies import BOUNDS_S, HOUR_S, TypeCounters
 from taskq_core.workflow import WorkflowHandle, chain, group, step
 from tests.redis_server import RedisServer
 from tests.taskq_django.admin_pages import put
@@ -303,7 +303,7 @@ class Scene:
             ("reports", "reports:sales", 84, 4, 75.0),
         ]
         for queue, name, count, failed, usual_s in runs:
-            tally = TypeTally(count, failed, failed // 8, 0, [0] * (len(BOUNDS_S) + 1))
+            tally = TypeCounters(count, failed, failed // 8, 0, [0] * (len(BOUNDS_S) + 1))
             for _ in range(count):
                 took_s = self.random.lognormvariate(math.log(usual_s), 0.7)
                 tally.total_ms += took_s * 1000

@@ -117,7 +117,7 @@ class Broker:
         self.run = run
         self.keys = Keys()
         self.queue = self.keys.queue("default")
-        self._lane = new_tasks.ReceiptLane("lane")
+        self._lane = new_tasks.ReceiptSlot("lane")
         self.runs: dict[str, int] = {}  # the last run of each task that was handed out
 
     def flushall(self) -> None:

@@ -17,7 +17,7 @@ def join(broker: Broker, *ids: str, group: str = "g", at_s: int = 0, **options: 
     assert broker.enqueue(*ids, group=group, now_ns=NOW_NS + at_s * SECOND, **options) == "1" * len(ids)
 
 
-def gather(
+def collect_groups(
     broker: Broker,
     group: str = "g",
     set_id: str = "s",
@@ -29,13 +29,13 @@ def gather(
     max_size: int = 0,
 ) -> str:
     check = GroupCheck(group, set_id, 120, grace_s, max_delay_s, max_size)
-    return broker.run(aggregation.gather(broker.queue, [check], limit=limit, now_ns=NOW_NS + at_s * SECOND))
+    return broker.run(aggregation.collect_groups(broker.queue, [check], limit=limit, now_ns=NOW_NS + at_s * SECOND))
 
 
 def take(broker: Broker, *ids: str, group: str = "g", set_id: str = "s") -> None:
     """Put members into a group and take them into a set, whose time is over in 120 s."""
     join(broker, *ids, group=group, at_s=-100)
-    assert gather(broker, group, set_id) == "1"
+    assert collect_groups(broker, group, set_id) == "1"
 
 
 def combine(
@@ -85,7 +85,7 @@ class TestJoin:
             NewTask("grouped", b"m", group="g"),
         ]
 
-        codes = broker.run(new_tasks.enqueue(broker.queue, tasks, new_tasks.ReceiptLane("t"), now_ns=NOW_NS))
+        codes = broker.run(new_tasks.enqueue(broker.queue, tasks, new_tasks.ReceiptSlot("t"), now_ns=NOW_NS))
 
         assert codes == "11110"
         assert broker.pending() == ["plain"]
@@ -123,7 +123,7 @@ class TestJoin:
 
     def test_a_repeat_stores_nothing_twice(self, broker: Broker) -> None:
         operation = new_tasks.enqueue(
-            broker.queue, [NewTask("a", b"m", group="g")], new_tasks.ReceiptLane("t"), now_ns=NOW_NS
+            broker.queue, [NewTask("a", b"m", group="g")], new_tasks.ReceiptSlot("t"), now_ns=NOW_NS
         )
         assert broker.run(operation) == "1"
         broker.raw.zrem(broker.queue.group("g"), "a")
@@ -156,7 +156,7 @@ class TestGather:
         for number, age in enumerate(ages):
             join(broker, f"id-{number}", at_s=-age)
 
-        assert gather(broker, **settings) == ("1" if taken else "0")  # type: ignore[arg-type]
+        assert collect_groups(broker, **settings) == ("1" if taken else "0")  # type: ignore[arg-type]
 
         ids = [f"id-{number}" for number in range(len(ages))]
         assert set_members(broker) == ids[:taken], "the oldest"
@@ -167,7 +167,7 @@ class TestGather:
         join(broker, "a", at_s=-100)
         join(broker, "b", at_s=-70)
 
-        assert gather(broker) == "1"
+        assert collect_groups(broker) == "1"
 
         key = broker.queue.aggregation_set("g", "s")
         assert broker.raw.zrange(key, 0, -1, withscores=True) == [(b"a", NOW_S - 100), (b"b", NOW_S - 70)]
@@ -177,8 +177,8 @@ class TestGather:
         """The answer of the first was lost: the set is not taken for one of somebody else."""
         join(broker, "a", at_s=-100)
 
-        assert [gather(broker), gather(broker)] == ["1", "1"]
-        assert gather(broker, set_id="other") == "0"
+        assert [collect_groups(broker), collect_groups(broker)] == ["1", "1"]
+        assert collect_groups(broker, set_id="other") == "0"
 
     def test_no_more_sets_are_made_than_asked(self, broker: Broker) -> None:
         for name in ("g1", "g2", "g3"):
@@ -186,14 +186,14 @@ class TestGather:
         join(broker, "young", group="young")
         checks = [GroupCheck(name, "s", 120, 60) for name in ("g1", "young", "g2", "g3", "none")]
 
-        codes = broker.run(aggregation.gather(broker.queue, checks, limit=2, now_ns=NOW_NS))
+        codes = broker.run(aggregation.collect_groups(broker.queue, checks, limit=2, now_ns=NOW_NS))
 
         assert codes == "10120"
 
     def test_the_name_of_a_group_without_members_goes(self, broker: Broker) -> None:
         broker.raw.sadd(broker.queue.groups, "g")
 
-        assert gather(broker) == "0"
+        assert collect_groups(broker) == "0"
 
         assert not broker.raw.exists(broker.queue.groups)
 
@@ -202,7 +202,7 @@ class TestGather:
         join(broker, "a", at_s=-100)
         checks = [GroupCheck(name, "s", 120, 60) for name in ("odd", "g")]
 
-        assert broker.run(aggregation.gather(broker.queue, checks, limit=9, now_ns=NOW_NS)) == "x1"
+        assert broker.run(aggregation.collect_groups(broker.queue, checks, limit=9, now_ns=NOW_NS)) == "x1"
 
     def test_names_are_listed_in_pages(self, broker: Broker) -> None:
         names = {f"user:{number}" for number in range(1000)}
@@ -225,7 +225,7 @@ class TestRead:
     def test_members_come_in_pages_oldest_first(self, broker: Broker) -> None:
         for number in range(5):
             join(broker, f"id-{4 - number}", at_s=number - 100)
-        gather(broker)
+        collect_groups(broker)
 
         pages = [
             broker.run(aggregation.read_members(broker.queue, "g", "s", skip=skip, count=2)) for skip in (0, 2, 4, 5)
@@ -240,8 +240,8 @@ class TestRead:
 
     def test_a_page_is_bounded_by_bytes_and_holds_at_least_one(self, broker: Broker) -> None:
         tasks = [NewTask(name, b"m" * 1000, group="g") for name in ("a", "b", "c")]
-        broker.run(new_tasks.enqueue(broker.queue, tasks, new_tasks.ReceiptLane("t"), now_ns=NOW_NS))
-        gather(broker, at_s=60)
+        broker.run(new_tasks.enqueue(broker.queue, tasks, new_tasks.ReceiptSlot("t"), now_ns=NOW_NS))
+        collect_groups(broker, at_s=60)
 
         def page(max_bytes: int) -> list[str]:
             found = broker.run(aggregation.read_members(broker.queue, "g", "s", skip=0, max_bytes=max_bytes))
@@ -398,13 +398,13 @@ class TestCombine:
         assert reclaim(broker, at_s=119).sets == 0
         assert reclaim(broker, at_s=120).sets == 1
 
-        assert gather(broker, set_id="s2", at_s=120) == "1"
+        assert collect_groups(broker, set_id="s2", at_s=120) == "1"
         assert set_members(broker, set_id="s2") == ["a", "b"]
 
     def test_large_messages_are_deleted_in_several_calls(self, broker: Broker) -> None:
         tasks = [NewTask(f"id-{number}", b"m" * 400_000, group="g") for number in range(5)]
-        broker.run(new_tasks.enqueue(broker.queue, tasks, new_tasks.ReceiptLane("t"), now_ns=NOW_NS))
-        gather(broker, at_s=60)
+        broker.run(new_tasks.enqueue(broker.queue, tasks, new_tasks.ReceiptSlot("t"), now_ns=NOW_NS))
+        collect_groups(broker, at_s=60)
 
         assert combine(broker, 5, None) is CombineCode.STORED
 
@@ -417,7 +417,7 @@ class TestLocks:
         for name, lock in zip(("a", "b"), locks, strict=True):
             join(broker, name, unique_key=lock, unique_s=3600, at_s=-100)
         broker.raw.set(locks[1], "another task")
-        gather(broker)
+        collect_groups(broker)
 
         combine(broker, 2, None)
 
@@ -442,12 +442,12 @@ class TestLocks:
         )
         broker.run(
             new_tasks.enqueue(
-                broker.queue, [NewTask("a", encode_message(message), group="g")], new_tasks.ReceiptLane("t")
+                broker.queue, [NewTask("a", encode_message(message), group="g")], new_tasks.ReceiptSlot("t")
             )
         )
         broker.raw.zadd(broker.queue.group("g"), {"a": NOW_S - 100})
         broker.raw.set(lock, "a")
-        gather(broker)
+        collect_groups(broker)
 
         combine(broker, 1, None)
 
@@ -471,10 +471,10 @@ class TestLocks:
     def test_bytes_that_are_no_message_name_no_lock(self, broker: Broker, message: bytes) -> None:
         broker.run(
             new_tasks.enqueue(
-                broker.queue, [NewTask("a", message, group="g")], new_tasks.ReceiptLane("t"), now_ns=NOW_NS
+                broker.queue, [NewTask("a", message, group="g")], new_tasks.ReceiptSlot("t"), now_ns=NOW_NS
             )
         )
-        gather(broker, at_s=60)
+        collect_groups(broker, at_s=60)
 
         assert combine(broker, 1, None) is CombineCode.STORED
 

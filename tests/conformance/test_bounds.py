@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from taskq_core.broker.operations import actions, new_tasks, repair, runs, services, views
-from taskq_core.broker.operations.new_tasks import NewTask, ReceiptLane
+from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.operations.runs import Outcome, Settlement
 from taskq_core.broker.operations.services import Verdict
@@ -22,7 +22,7 @@ KEPT = ArchiveLimits(max_tasks=10, kept_s=3_000_000_000)
 Build = Callable[[QueueKeys], Operation[Any]]
 BUILDS: dict[str, Build] = {
     "enqueue": lambda q: new_tasks.enqueue(
-        q, [NewTask(f"new-{number}", b"m") for number in range(200)], ReceiptLane("t")
+        q, [NewTask(f"new-{number}", b"m") for number in range(200)], ReceiptSlot("t")
     ),
     "dequeue": lambda q: runs.dequeue(q, owner="w2", call=1, limit=200, lease_s=30),
     "settle and dequeue": lambda q: runs.settle_and_dequeue(

@@ -17,7 +17,7 @@ from taskq_core.broker.operations import (
     services,
     views,
 )
-from taskq_core.broker.operations.new_tasks import NewTask, ReceiptLane
+from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.operations.runs import Outcome, Settlement
 from taskq_core.broker.operations.services import Recovery, Verdict
@@ -52,7 +52,7 @@ def prepare(broker: Broker) -> None:
         broker.enqueue(state, group=group, now_ns=NOW_NS - 100_000_000_000)
     for group, set_id in (("set", "s"), ("stale", "late"), ("swept", "old")):
         check = aggregation.GroupCheck(group, set_id, 30 if group == "stale" else 900, 60)
-        broker.run(aggregation.gather(queue, [check], limit=1, now_ns=NOW_NS))
+        broker.run(aggregation.collect_groups(queue, [check], limit=1, now_ns=NOW_NS))
     broker.enqueue("newcomer", group="stale", now_ns=NOW_NS)
     broker.raw.rename(queue.aggregation_set("swept", "old"), queue.combined_set("old"))
     broker.raw.zadd(queue.combined, {"old": NOW_S})
@@ -105,7 +105,7 @@ class Case:
 CASES = {
     "enqueue": Case(
         build=lambda q: new_tasks.enqueue(
-            q, [NewTask("n1", b"m"), NewTask("n2", b"m")], ReceiptLane("t"), now_ns=NOW_NS
+            q, [NewTask("n1", b"m"), NewTask("n2", b"m")], ReceiptSlot("t"), now_ns=NOW_NS
         ),
         refuse="pending wake",
         tolerate="task(n1) receipt(t)",
@@ -118,7 +118,7 @@ CASES = {
                 ("r2", NewTask("n2", b"m", start_at_s=NOW_S + 60)),
                 ("r3", NewTask("n3", b"m", group="other")),
             ],
-            ReceiptLane("t"),
+            ReceiptSlot("t"),
             claim_ends_ms=LATER // 1_000_000,
             now_ns=NOW_NS,
         ),
@@ -129,7 +129,7 @@ CASES = {
         build=lambda q: new_tasks.enqueue(
             q,
             [NewTask("n1", b"m"), NewTask("n2", b"m", start_at_s=NOW_S + 9, unique_key=q.unique("t", b""), unique_s=5)],
-            ReceiptLane("t"),
+            ReceiptSlot("t"),
             now_ns=NOW_NS,
         ),
         refuse="pending scheduled wake",
@@ -189,13 +189,15 @@ CASES = {
     ),
     "enqueue_grouped": Case(
         build=lambda q: new_tasks.enqueue(
-            q, [NewTask("n1", b"m"), NewTask("n2", b"m", group="g9")], ReceiptLane("t"), now_ns=NOW_NS
+            q, [NewTask("n1", b"m"), NewTask("n2", b"m", group="g9")], ReceiptSlot("t"), now_ns=NOW_NS
         ),
         refuse="pending scheduled wake groups group(g9)",
         tolerate="task(n1) receipt(t)",
     ),
-    "gather": Case(
-        build=lambda q: aggregation.gather(q, [aggregation.GroupCheck("ripe", "s", 900, 60)], limit=1, now_ns=NOW_NS),
+    "collect_groups": Case(
+        build=lambda q: aggregation.collect_groups(
+            q, [aggregation.GroupCheck("ripe", "s", 900, 60)], limit=1, now_ns=NOW_NS
+        ),
         refuse="groups aggregation_sets",
         tolerate="task(waits)",
     ),
@@ -243,7 +245,7 @@ CASES = {
                 ),
                 schedules.Tick("other", NOW_S - 10, NOW_S, NewTask("n3", b"m", group="g9")),
             ],
-            ReceiptLane("t"),
+            ReceiptSlot("t"),
             now_ns=NOW_NS,
         ),
         refuse="pending scheduled wake groups group(g9)",
@@ -326,7 +328,7 @@ CASES = {
         build=lambda q: services.lead(q, "forwarder", owner="w1", leader_ms=90_000), tolerate="leader(forwarder)"
     ),
     "resign": Case(build=lambda q: services.resign(q, "forwarder", owner="w1"), tolerate="leader(forwarder)"),
-    "rouse": Case(build=services.rouse, refuse="pending wake"),
+    "notify": Case(build=services.notify, refuse="pending wake"),
     "look": Case(build=lambda q: views.look(q, "done", tell_end=True), refuse="task(done)"),
     "revoke_pending": Case(build=lambda q: views.revoke(q, "p1"), refuse="pending task(p1)", tolerate="held_lock"),
     "revoke_scheduled": Case(build=lambda q: views.revoke(q, "due"), refuse="scheduled"),

@@ -16,7 +16,7 @@ import redis.sentinel
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.connection import Endpoint
 from taskq_core.broker.operations import new_tasks, runs, services, views
-from taskq_core.broker.operations.new_tasks import NewTask, ReceiptLane
+from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
 from taskq_core.broker.operations.runs import Outcome, Settlement
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.errors import BrokerAuthenticationError, BrokerUnavailableError, ConfigurationError
@@ -53,7 +53,7 @@ async def coroutines(source: Any, **options: Any) -> AsyncIterator[AsyncRunner]:
 def life(queue: Any = QUEUE) -> Iterator[tuple[Any, Any]]:
     """The operations of one task's life, and what each answers."""
     yield new_tasks.register_queue("asynq:queues", ["default"]), 1
-    yield new_tasks.enqueue(queue, [NewTask("a", b"\x00\xff")], ReceiptLane("t")), "1"
+    yield new_tasks.enqueue(queue, [NewTask("a", b"\x00\xff")], ReceiptSlot("t")), "1"
     yield services.wait_for_wake([queue.wake], timeout_s=30), queue.wake
     yield runs.dequeue(queue, owner="w1", call=1, limit=9, lease_s=30), [("a", b"\x00\xff")]
     yield runs.settle(queue, [Settlement("a", Outcome.DONE, run=1)], owner="w1"), "1"
@@ -118,7 +118,7 @@ class TestStandalone:
         lead_a_life(url)
 
         with blocking(url) as runner:
-            runner.run(new_tasks.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptLane("u")))
+            runner.run(new_tasks.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptSlot("u")))
         assert secured.client.keys("*}:t:*") == []
         with redis.Redis(port=secured.port, password=PASSWORD, db=7) as client:
             assert client.keys("*}:t:*") == [b"asynq:{default}:t:a"]
@@ -140,7 +140,7 @@ class TestStandalone:
         with blocking(f"redis://reader:reader@{address}/0") as runner:
             for operation in (
                 new_tasks.register_queue("asynq:queues", ["default"]),
-                new_tasks.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptLane("u")),
+                new_tasks.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptSlot("u")),
             ):
                 with pytest.raises(BrokerAuthenticationError, match="refused the user or password"):
                     runner.run(operation)

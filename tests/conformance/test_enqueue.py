@@ -12,7 +12,7 @@ import pytest
 from taskq_core import ConfigurationError, TaskQ
 from taskq_core.broker.operations import new_tasks, runs, services, views
 from taskq_core.broker.operations import operation as operation_ops
-from taskq_core.broker.operations.new_tasks import NewTask, ReceiptLane
+from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
 from taskq_core.broker.operations.runs import Outcome
 from taskq_core.errors import BrokerReplyError, BrokerUnavailableError
 from taskq_core.wire import Keys, TaskState, parse_duration
@@ -59,7 +59,7 @@ def test_the_largest_batch_is_stored_whole(broker: Broker) -> None:
 
 def test_a_large_message_arrives_whole(broker: Broker) -> None:
     message = bytes(range(256)) * 1024
-    broker.run(new_tasks.enqueue(broker.queue, [NewTask("big", message)], ReceiptLane("t"), now_ns=NOW_NS))
+    broker.run(new_tasks.enqueue(broker.queue, [NewTask("big", message)], ReceiptSlot("t"), now_ns=NOW_NS))
 
     taken = broker.run(runs.dequeue(broker.queue, owner="w1", call=1, limit=1, lease_s=30, now_ns=NOW_NS))
 
@@ -69,7 +69,7 @@ def test_a_large_message_arrives_whole(broker: Broker) -> None:
 class TestReceipts:
     def test_a_repeat_stores_nothing_twice_and_answers_as_the_first(self, broker: Broker) -> None:
         broker.enqueue("taken")
-        operation = new_tasks.enqueue(broker.queue, [NewTask("a", b"m"), NewTask("taken", b"m")], ReceiptLane("t"))
+        operation = new_tasks.enqueue(broker.queue, [NewTask("a", b"m"), NewTask("taken", b"m")], ReceiptSlot("t"))
         first = broker.run(operation)
         before = broker.dump()
 
@@ -79,7 +79,7 @@ class TestReceipts:
         assert broker.dump() == before
 
     def test_a_repeat_is_known_when_the_task_has_finished_meanwhile(self, broker: Broker) -> None:
-        operation = new_tasks.enqueue(broker.queue, [NewTask("a", b"m")], ReceiptLane("t"), now_ns=NOW_NS)
+        operation = new_tasks.enqueue(broker.queue, [NewTask("a", b"m")], ReceiptSlot("t"), now_ns=NOW_NS)
         broker.run(operation)
         broker.dequeue()
         broker.settle(Outcome.DONE, "a")
@@ -90,7 +90,7 @@ class TestReceipts:
         assert broker.fields("a") == {}
 
     def test_the_next_call_of_a_lane_is_no_repeat(self, broker: Broker) -> None:
-        lane = ReceiptLane("t")
+        lane = ReceiptSlot("t")
 
         codes = [broker.run(new_tasks.enqueue(broker.queue, [NewTask(name, b"m")], lane)) for name in ("a", "b", "b")]
 
@@ -98,13 +98,13 @@ class TestReceipts:
 
     def test_lanes_with_equal_numbers_do_not_mix(self, broker: Broker) -> None:
         for token, name in (("t1", "a"), ("t2", "b")):
-            assert broker.run(new_tasks.enqueue(broker.queue, [NewTask(name, b"m")], ReceiptLane(token))) == "1"
+            assert broker.run(new_tasks.enqueue(broker.queue, [NewTask(name, b"m")], ReceiptSlot(token))) == "1"
 
         assert broker.pending() == ["a", "b"]
 
     def test_a_call_that_arrives_after_a_later_one_is_refused(self, broker: Broker) -> None:
         """The network held it until its repeat was answered, its task had run, and its caller made another call."""
-        lane = ReceiptLane("t")
+        lane = ReceiptSlot("t")
         held = new_tasks.enqueue(broker.queue, [NewTask("a", b"m")], lane, now_ns=NOW_NS)
         broker.run(held)
         broker.dequeue()
@@ -120,7 +120,7 @@ class TestReceipts:
     @pytest.mark.parametrize("left_ms", [-1, 110_001])
     def test_a_call_after_its_deadline_is_refused(self, broker: Broker, left_ms: int) -> None:
         """And so is one whose deadline is further away than a client sets it: its idea of the time is wrong."""
-        held = new_tasks.enqueue(broker.queue, [NewTask("a", b"m")], ReceiptLane("t"), now_ns=NOW_NS)
+        held = new_tasks.enqueue(broker.queue, [NewTask("a", b"m")], ReceiptSlot("t"), now_ns=NOW_NS)
         held.args = [*held.args[:2], NOW_NS // 1_000_000 + left_ms, *held.args[3:]]
 
         with pytest.raises(BrokerUnavailableError, match="deadline by its clock has passed"):
@@ -129,7 +129,7 @@ class TestReceipts:
         assert broker.dump() == {}
 
     def test_a_receipt_expires(self, broker: Broker) -> None:
-        broker.run(new_tasks.enqueue(broker.queue, [NewTask("a", b"m")], ReceiptLane("t")))
+        broker.run(new_tasks.enqueue(broker.queue, [NewTask("a", b"m")], ReceiptSlot("t")))
 
         assert 0 < broker.raw.ttl(broker.queue.receipt("t")) <= operation_ops.RECEIPT_KEPT_S
 
@@ -261,11 +261,11 @@ class TestWake:
         assert broker.run(waiting) is None
 
     def test_rouse_puts_a_token_for_tasks_of_producers_that_put_none(self, broker: Broker) -> None:
-        assert broker.run(services.rouse(broker.queue)) is services.Roused.NOTHING
+        assert broker.run(services.notify(broker.queue)) is services.Notified.NOTHING
         broker.raw.lpush(broker.queue.pending, "from-go")
 
-        assert broker.run(services.rouse(broker.queue)) is services.Roused.PUT
-        assert broker.run(services.rouse(broker.queue)) is services.Roused.LIES
+        assert broker.run(services.notify(broker.queue)) is services.Notified.PUT
+        assert broker.run(services.notify(broker.queue)) is services.Notified.LIES
 
         assert broker.raw.llen(broker.queue.wake) == 1
 
@@ -273,24 +273,24 @@ class TestWake:
         broker.raw.lpush(broker.queue.pending, "from-go")
         broker.raw.set(broker.queue.paused, "1")
 
-        assert broker.run(services.rouse(broker.queue)) is services.Roused.HELD
+        assert broker.run(services.notify(broker.queue)) is services.Notified.HELD
         assert broker.raw.llen(broker.queue.wake) == 0
 
         broker.raw.delete(broker.queue.paused)
-        assert broker.run(services.rouse(broker.queue)) is services.Roused.PUT
+        assert broker.run(services.notify(broker.queue)) is services.Notified.PUT
 
     def test_rouse_wakes_nobody_while_as_many_are_active_as_may_be(self, broker: Broker) -> None:
         """What people have set over that number counts, as where tasks are handed out."""
         broker.raw.lpush(broker.queue.pending, "from-go")
         broker.raw.lpush(broker.queue.active, "a", "b")
 
-        assert broker.run(services.rouse(broker.queue, max_active=2)) is services.Roused.HELD
+        assert broker.run(services.notify(broker.queue, max_active=2)) is services.Notified.HELD
         broker.raw.hset(broker.queue.limits, "o:c:", 1)
-        assert broker.run(services.rouse(broker.queue, max_active=3)) is services.Roused.HELD
+        assert broker.run(services.notify(broker.queue, max_active=3)) is services.Notified.HELD
         assert broker.raw.llen(broker.queue.wake) == 0
 
         broker.raw.hset(broker.queue.limits, "o:c:", 3)
-        assert broker.run(services.rouse(broker.queue, max_active=2)) is services.Roused.PUT
+        assert broker.run(services.notify(broker.queue, max_active=2)) is services.Notified.PUT
 
     def test_watching_changes_nothing(self, broker: Broker) -> None:
         watching = services.watch_pending(broker.queue, timeout_s=0.01)
@@ -373,9 +373,9 @@ class TestLimit:
     """At most so many pending tasks, where an enqueue says so."""
 
     def enqueue(
-        self, broker: Broker, *tasks: NewTask, most: int, lane: ReceiptLane | None = None
+        self, broker: Broker, *tasks: NewTask, most: int, lane: ReceiptSlot | None = None
     ) -> new_tasks.Admitted:
-        lane = lane or ReceiptLane(new_token())
+        lane = lane or ReceiptSlot(new_token())
         return broker.run(new_tasks.enqueue_limited(broker.queue, tasks, lane, max_pending=most, now_ns=NOW_NS))
 
     def test_as_many_as_find_room_are_stored(self, broker: Broker) -> None:
@@ -398,7 +398,7 @@ class TestLimit:
         before = broker.dump()
         key = broker.queue.unique_prefix + lock if lock else ""
 
-        answer = self.enqueue(broker, NewTask("c", b"m", unique_key=key, unique_s=60), most=1, lane=ReceiptLane("t"))
+        answer = self.enqueue(broker, NewTask("c", b"m", unique_key=key, unique_s=60), most=1, lane=ReceiptSlot("t"))
 
         assert answer == new_tasks.Admitted("f", pending=2, limit=1)
         after = broker.dump()
@@ -427,7 +427,7 @@ class TestLimit:
 
     def test_a_repeat_of_an_accepted_call_is_accepted_although_the_queue_is_full_now(self, broker: Broker) -> None:
         operation = new_tasks.enqueue_limited(
-            broker.queue, [NewTask("a", b"m"), NewTask("b", b"m")], ReceiptLane("t"), max_pending=1, now_ns=NOW_NS
+            broker.queue, [NewTask("a", b"m"), NewTask("b", b"m")], ReceiptSlot("t"), max_pending=1, now_ns=NOW_NS
         )
         first = broker.run(operation)
         broker.enqueue("other")
@@ -441,7 +441,7 @@ class TestLimit:
     def test_a_repeat_of_a_refused_call_is_refused_as_well(self, broker: Broker) -> None:
         """Its caller knows that the task is not stored, so a delayed duplicate must not store it once there is room."""
         broker.enqueue("a")
-        lane = ReceiptLane("t")
+        lane = ReceiptSlot("t")
         operation = new_tasks.enqueue_limited(broker.queue, [NewTask("b", b"m")], lane, max_pending=1, now_ns=NOW_NS)
         refused = broker.run(operation)
         broker.dequeue()
@@ -453,7 +453,7 @@ class TestLimit:
         assert broker.pending() == ["b"]
 
     def test_the_call_after_a_refused_one_has_a_receipt_of_its_own(self, broker: Broker) -> None:
-        lane = ReceiptLane("t")
+        lane = ReceiptSlot("t")
         broker.enqueue("a")
         self.enqueue(broker, NewTask("b", b"m"), most=1, lane=lane)
         broker.dequeue()
@@ -485,7 +485,7 @@ class TestLimit:
     def test_without_a_limit_not_a_word_more_is_sent(self) -> None:
         queue, task = Keys().queue("default"), NewTask("a", b"m")
 
-        plain = new_tasks.enqueue(queue, [task], ReceiptLane("t")).command()
-        limited = new_tasks.enqueue_limited(queue, [task], ReceiptLane("t"), max_pending=7).command()
+        plain = new_tasks.enqueue(queue, [task], ReceiptSlot("t")).command()
+        limited = new_tasks.enqueue_limited(queue, [task], ReceiptSlot("t"), max_pending=7).command()
 
         assert limited == (*plain, 7)

@@ -6,7 +6,7 @@ import pytest
 
 from taskq_core.broker.operations import actions, aggregation, new_tasks, runs, services, views
 from taskq_core.broker.operations.aggregation import CombineCode, GroupCheck
-from taskq_core.broker.operations.new_tasks import NewTask, ReceiptLane
+from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
 from taskq_core.broker.operations.runs import Outcome, Settlement
 from taskq_core.broker.operations.services import Recovery, Verdict
 from taskq_core.errors import BrokerFullError
@@ -45,7 +45,7 @@ def test_enqueue_is_refused_whole(full: Broker, tasks: list[NewTask]) -> None:
     before = full.dump()
 
     with pytest.raises(BrokerFullError, match=r"is over its memory limit \(maxmemory\) and takes no new tasks"):
-        full.run(new_tasks.enqueue(full.queue, tasks, ReceiptLane("t"), now_ns=NOW_NS))
+        full.run(new_tasks.enqueue(full.queue, tasks, ReceiptSlot("t"), now_ns=NOW_NS))
 
     assert full.dump() == before
 
@@ -130,8 +130,11 @@ def test_due_tasks_are_forwarded(full: Broker) -> None:
 def test_groups_become_tasks(full: Broker) -> None:
     """It frees memory: two tasks are gone and one has come."""
     queue = full.queue
-    assert full.run(aggregation.gather(queue, [GroupCheck("g", "s", 9, 60, max_size=1)], limit=1, now_ns=NOW_NS)) == "1"
-    assert full.run(aggregation.gather(queue, [GroupCheck("g", "s2", 9, 60)], limit=1, now_ns=NOW_NS)) == "1"
+    assert (
+        full.run(aggregation.collect_groups(queue, [GroupCheck("g", "s", 9, 60, max_size=1)], limit=1, now_ns=NOW_NS))
+        == "1"
+    )
+    assert full.run(aggregation.collect_groups(queue, [GroupCheck("g", "s2", 9, 60)], limit=1, now_ns=NOW_NS)) == "1"
 
     assert (
         full.run(aggregation.combine(queue, "g", "s", 1, NewTask("one", b"m" * 100), now_ns=NOW_NS))
@@ -144,7 +147,7 @@ def test_groups_become_tasks(full: Broker) -> None:
 
 
 def test_unreadable_members_are_put_aside(full: Broker) -> None:
-    full.run(aggregation.gather(full.queue, [GroupCheck("g", "s", 9, 60)], limit=1, now_ns=NOW_NS))
+    full.run(aggregation.collect_groups(full.queue, [GroupCheck("g", "s", 9, 60)], limit=1, now_ns=NOW_NS))
 
     assert full.run(aggregation.expel(full.queue, "g", "s", ["m1"], now_ns=NOW_NS)) == 1
 
@@ -227,7 +230,7 @@ def test_looking_goes_on(full: Broker) -> None:
 
 
 def test_work_is_taken_again_when_there_is_room(full: Broker) -> None:
-    lane = ReceiptLane("t")
+    lane = ReceiptSlot("t")
     with pytest.raises(BrokerFullError):
         full.run(new_tasks.enqueue(full.queue, [NewTask("n", b"m")], lane, now_ns=NOW_NS))
     full.raw.config_set("maxmemory", "0")

@@ -1,7 +1,7 @@
 """What one worker holds is listed and taken back, and nothing else is touched."""
 
 from taskq_core.broker.operations import new_tasks, runs, services
-from taskq_core.broker.operations.new_tasks import NewTask, ReceiptLane
+from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
 from taskq_core.broker.operations.runs import Outcome, Settlement
 from taskq_core.broker.operations.services import Recovery, Verdict
 from tests.conformance.stores import NOW_NS, Broker
@@ -12,7 +12,7 @@ SECOND = 1_000_000_000
 def taken(broker: Broker, owner: str, *ids: str, now_ns: int = NOW_NS) -> None:
     """Let a worker take tasks."""
     broker.run(
-        new_tasks.enqueue(broker.queue, [NewTask(each, b"m") for each in ids], ReceiptLane(owner), now_ns=NOW_NS)
+        new_tasks.enqueue(broker.queue, [NewTask(each, b"m") for each in ids], ReceiptSlot(owner), now_ns=NOW_NS)
     )
     found = broker.run(runs.dequeue(broker.queue, owner=owner, call=1, limit=500, lease_s=30, now_ns=now_ns))
     assert len(found.tasks) == len(ids)

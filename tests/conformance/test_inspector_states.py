@@ -301,7 +301,7 @@ def test_options_of_entries_are_gos_own_words(one_server: Broker) -> None:
 def store_tasks(broker: Broker, count: int, *, unique: bool = False) -> list[str]:
     """Enqueue tasks with a message that can be read."""
     ids = [f"id-{number:03}" for number in range(count)]
-    queue, lane = broker.queue, new_tasks.ReceiptLane("fill")
+    queue, lane = broker.queue, new_tasks.ReceiptSlot("fill")
     broker.run(new_tasks.register_queue(broker.keys.queues, ("default",)))
     for task_id in ids:
         lock = queue.unique("t", task_id.encode()) if unique else ""

@@ -1,6 +1,6 @@
 """Archiving a task and noting that it is to be told of are one step, and a note is one caller's at a time."""
 
-from taskq_core.broker.operations import letters as letter_ops
+from taskq_core.broker.operations import dead_letters as letter_ops
 from taskq_core.broker.operations import runs, services
 from taskq_core.broker.operations.runs import Settlement
 from taskq_core.broker.operations.services import Recovery, Verdict
@@ -45,28 +45,28 @@ def test_a_note_is_one_callers_until_its_time_is_over(broker: Broker) -> None:
     """What was taken, and not ended, is handed out again; a caller who comes back late changes nothing."""
     broker.raw.zadd(broker.queue.letters, {"a": NOW_S - 2, "b": NOW_S - 1, "later": NOW_S + 500})
 
-    first = broker.run(letter_ops.take_letters(broker.queue, claim_s=60, limit=9, now_ns=NOW_NS))
-    none = broker.run(letter_ops.take_letters(broker.queue, claim_s=60, limit=9, now_ns=NOW_NS))
-    second = broker.run(letter_ops.take_letters(broker.queue, claim_s=60, limit=1, now_ns=NOW_NS + 2 * MINUTE_NS))
+    first = broker.run(letter_ops.take_dead_letters(broker.queue, claim_s=60, limit=9, now_ns=NOW_NS))
+    none = broker.run(letter_ops.take_dead_letters(broker.queue, claim_s=60, limit=9, now_ns=NOW_NS))
+    second = broker.run(letter_ops.take_dead_letters(broker.queue, claim_s=60, limit=1, now_ns=NOW_NS + 2 * MINUTE_NS))
 
     assert (first.task_ids, none.task_ids, second.task_ids) == (["a", "b"], [], ["a"])
     end = {"now_ns": NOW_NS}
-    assert not broker.run(letter_ops.end_letter(broker.queue, "a", until_s=first.until_s, **end))
-    assert broker.run(letter_ops.end_letter(broker.queue, "a", until_s=second.until_s, **end))
-    assert broker.run(letter_ops.end_letter(broker.queue, "b", until_s=first.until_s, again_in_s=30, **end))
-    assert not broker.run(letter_ops.end_letter(broker.queue, "gone", until_s="1", **end))
+    assert not broker.run(letter_ops.end_dead_letter(broker.queue, "a", until_s=first.until_s, **end))
+    assert broker.run(letter_ops.end_dead_letter(broker.queue, "a", until_s=second.until_s, **end))
+    assert broker.run(letter_ops.end_dead_letter(broker.queue, "b", until_s=first.until_s, again_in_s=30, **end))
+    assert not broker.run(letter_ops.end_dead_letter(broker.queue, "gone", until_s="1", **end))
     assert letters(broker) == [(b"b", NOW_S + 30), (b"later", NOW_S + 500)]
 
 
 def test_one_that_is_archived_again_meanwhile_is_told_of_again(broker: Broker) -> None:
     """The end of the first telling does not take the second note away."""
     broker.raw.zadd(broker.queue.letters, {"a": NOW_S})
-    taken = broker.run(letter_ops.take_letters(broker.queue, claim_s=60, limit=9, now_ns=NOW_NS))
+    taken = broker.run(letter_ops.take_dead_letters(broker.queue, claim_s=60, limit=9, now_ns=NOW_NS))
     broker.enqueue("a")
     broker.dequeue()
     ends = [Settlement("a", runs.Outcome.ARCHIVE, 1, b"m", is_told=True)]
     broker.run(runs.settle(broker.queue, ends, owner="w1", now_ns=NOW_NS + 1_000_000_000))
 
-    assert not broker.run(letter_ops.end_letter(broker.queue, "a", until_s=taken.until_s, now_ns=NOW_NS))
+    assert not broker.run(letter_ops.end_dead_letter(broker.queue, "a", until_s=taken.until_s, now_ns=NOW_NS))
 
     assert letters(broker) == [(b"a", NOW_S + 1)]

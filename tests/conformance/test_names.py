@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from taskq_core.broker.operations import actions, new_tasks, runs, services, views
-from taskq_core.broker.operations.new_tasks import NewTask, ReceiptLane
+from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
 from taskq_core.broker.operations.runs import Outcome, Settlement
 from taskq_core.broker.operations.services import Recovery, Verdict
 from taskq_core.wire import Keys, TaskState
@@ -36,7 +36,7 @@ IDS = [
 def live(broker: Broker, queue_name: str, task_id: str) -> None:
     """Lead one task through every state and back out."""
     queue, run = broker.keys.queue(queue_name), broker.run
-    code = run(new_tasks.enqueue(queue, [NewTask(task_id, b"m", start_in_ms=1)], ReceiptLane("t"), now_ns=NOW_NS))
+    code = run(new_tasks.enqueue(queue, [NewTask(task_id, b"m", start_in_ms=1)], ReceiptSlot("t"), now_ns=NOW_NS))
     assert code == "1"
     now_ns = NOW_NS + SECOND
     assert run(services.forward(queue, owner="w1", leader_ms=9000, now_ns=now_ns)).moved == 1
@@ -61,7 +61,7 @@ def live(broker: Broker, queue_name: str, task_id: str) -> None:
     assert found is not None
     assert (found.state, found.result) == (TaskState.COMPLETED, b"r")
     assert run(services.clean(queue, now_ns=late_ns + 5 * SECOND)) == (1, 0)
-    code = run(new_tasks.enqueue(queue, [NewTask(task_id, b"\xff")], ReceiptLane("u"), now_ns=NOW_NS))
+    code = run(new_tasks.enqueue(queue, [NewTask(task_id, b"\xff")], ReceiptSlot("u"), now_ns=NOW_NS))
     assert code == "1"
     assert run(runs.dequeue(queue, owner="w3", call=1, limit=9, lease_s=30, now_ns=now_ns)).tasks == [
         (task_id, b"\xff")
@@ -156,7 +156,7 @@ def test_two_prefixes_share_no_key(broker: Broker) -> None:
     before = broker.dump()
     other = Keys("other").queue("default")
 
-    broker.run(new_tasks.enqueue(other, [NewTask("a", b"m")], ReceiptLane("lane"), now_ns=NOW_NS))
+    broker.run(new_tasks.enqueue(other, [NewTask("a", b"m")], ReceiptSlot("lane"), now_ns=NOW_NS))
     broker.run(runs.dequeue(other, owner="w1", call=1, limit=1, lease_s=30, now_ns=NOW_NS))
     broker.run(runs.settle(other, [Settlement("a", Outcome.DONE, run=1)], owner="w1", now_ns=NOW_NS))
 
@@ -215,7 +215,7 @@ class TestDates:
 
 def test_without_an_override_the_time_is_redis_own(broker: Broker) -> None:
     broker.run(
-        new_tasks.enqueue(broker.queue, [NewTask("a", b"m"), NewTask("b", b"m", start_in_ms=5000)], ReceiptLane("t"))
+        new_tasks.enqueue(broker.queue, [NewTask("a", b"m"), NewTask("b", b"m", start_in_ms=5000)], ReceiptSlot("t"))
     )
     seconds, micros = broker.raw.time()
     now_ns = seconds * SECOND + micros * 1000

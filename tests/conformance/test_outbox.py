@@ -4,7 +4,7 @@ import pytest
 
 from taskq_core.broker.operations import new_tasks, outbox, runs, workflows
 from taskq_core.broker.operations import operation as operation_ops
-from taskq_core.broker.operations.new_tasks import NewTask, ReceiptLane
+from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
 from taskq_core.broker.operations.workflows import WorkflowPart
 from taskq_core.errors import BrokerReplyError
 from taskq_core.wire.ids import new_token
@@ -17,7 +17,7 @@ CLAIM_ENDS_MS = NOW_MS + 30_000
 
 def deliver(broker: Broker, *rows: tuple[str, NewTask], ends_ms: int = CLAIM_ENDS_MS, now_ns: int = NOW_NS) -> str:
     """Deliver rows as another sender each time."""
-    lane = ReceiptLane(new_token())
+    lane = ReceiptSlot(new_token())
     return broker.run(outbox.deliver(broker.queue, rows, lane, claim_ends_ms=ends_ms, now_ns=now_ns))
 
 
@@ -55,7 +55,7 @@ def test_a_receipt_that_was_given_back_is_gone(broker: Broker) -> None:
 def test_a_delayed_duplicate_changes_nothing_after_the_receipts_were_given_back(
     broker: Broker, *, later_call: bool
 ) -> None:
-    lane = ReceiptLane("relay")
+    lane = ReceiptSlot("relay")
     delayed = outbox.deliver(broker.queue, [plain("a")], lane, claim_ends_ms=CLAIM_ENDS_MS, now_ns=NOW_NS)
     broker.run(delayed)
     broker.dequeue(limit=1)
@@ -104,7 +104,7 @@ def test_parts_of_a_workflow_begin_it_when_all_are_there(broker: Broker) -> None
             f"row-{number}",
             "w",
             parts[number],
-            ReceiptLane(new_token()),
+            ReceiptSlot(new_token()),
             claim_ends_ms=ends_ms,
             now_ns=NOW_NS,
         )
@@ -142,7 +142,7 @@ def test_a_late_creation_does_not_restart_a_workflow_that_has_ended(broker: Brok
         ("", "held", "0"),
         (":h0", "0", b"a t - default\nH1:mT0:"),
     ]
-    held = workflows.create_workflow(broker.queue, "w", entries, ReceiptLane("t"), roots=[0], now_ns=NOW_NS)
+    held = workflows.create_workflow(broker.queue, "w", entries, ReceiptSlot("t"), roots=[0], now_ns=NOW_NS)
     assert broker.run(held)
     assert broker.dequeue(limit=1) == ["a"]
     broker.run(runs.settle_done(broker.queue, [("a", 1)], owner="w1"))
@@ -219,13 +219,13 @@ def test_the_largest_batch_is_stored_whole(broker: Broker) -> None:
 def test_an_enqueue_and_a_delivery_do_not_take_each_others_ids(broker: Broker) -> None:
     deliver(broker, plain("a"))
 
-    assert broker.run(new_tasks.enqueue(broker.queue, [NewTask("a", b"m")], ReceiptLane("t"), now_ns=NOW_NS)) == "0"
+    assert broker.run(new_tasks.enqueue(broker.queue, [NewTask("a", b"m")], ReceiptSlot("t"), now_ns=NOW_NS)) == "0"
 
 
 def test_a_full_queue_takes_what_it_has_room_for(broker: Broker) -> None:
     broker.enqueue("first")
     rows = [plain("a"), plain("b"), ("later", NewTask("later", b"m", start_in_ms=60_000))]
-    lane = ReceiptLane("r")
+    lane = ReceiptSlot("r")
     operation = outbox.deliver(broker.queue, rows, lane, claim_ends_ms=CLAIM_ENDS_MS, max_pending=2, now_ns=NOW_NS)
 
     assert broker.run(operation) == "1f1"

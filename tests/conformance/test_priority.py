@@ -5,7 +5,7 @@ import random
 
 from taskq_core.broker.operations import actions, new_tasks, runs, services
 from taskq_core.broker.operations.actions import Action
-from taskq_core.broker.operations.new_tasks import NewTask, ReceiptLane
+from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
 from taskq_core.wire import priority_mark
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
 
@@ -17,7 +17,7 @@ def task(name: str, band: int, retry_band: int | None = None, **more: object) ->
 
 
 def enqueue(broker: Broker, *tasks: NewTask, now_ns: int = NOW_NS) -> str:
-    return broker.run(new_tasks.enqueue(broker.queue, tasks, ReceiptLane(random.randbytes(4).hex()), now_ns=now_ns))
+    return broker.run(new_tasks.enqueue(broker.queue, tasks, ReceiptSlot(random.randbytes(4).hex()), now_ns=now_ns))
 
 
 CALLS = itertools.count(1)

@@ -9,7 +9,7 @@ import pytest
 
 from taskq_core.broker.operations import actions, aggregation, new_tasks, runs, services
 from taskq_core.broker.operations import repair as repair_ops
-from taskq_core.broker.operations.new_tasks import NewTask, ReceiptLane
+from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.operations.repair import Suspect
 from taskq_core.broker.operations.runs import Outcome, Settlement
@@ -30,7 +30,7 @@ def message(task_id: str, **fields: Any) -> bytes:
 def put(broker: Broker, *ids: str, **options: Any) -> None:
     tasks = [NewTask(task_id, message(task_id, group_key=options.get("group", "")), **options) for task_id in ids]
     now_ns = time.time_ns() - LONG_AGO_NS
-    assert set(broker.run(new_tasks.enqueue(broker.queue, tasks, ReceiptLane("t" + ids[0]), now_ns=now_ns))) == {"1"}
+    assert set(broker.run(new_tasks.enqueue(broker.queue, tasks, ReceiptSlot("t" + ids[0]), now_ns=now_ns))) == {"1"}
 
 
 def take(broker: Broker, owner: str = "w1", *, call: int = 1) -> list[str]:
@@ -356,7 +356,7 @@ class TestAggregationSets:
     def take_set(broker: Broker, group: str = GROUP) -> None:
         put(broker, "m1", "m2", group=group)
         check = aggregation.GroupCheck(group, "s", 900, 0)
-        assert broker.run(aggregation.gather(broker.queue, [check], limit=1, now_ns=time.time_ns())) == "1"
+        assert broker.run(aggregation.collect_groups(broker.queue, [check], limit=1, now_ns=time.time_ns())) == "1"
 
     def test_a_forgotten_set_is_listed_again_and_given_back(self, broker: Broker) -> None:
         self.take_set(broker)
@@ -668,7 +668,7 @@ class Meanwhile:
 class TestOnTheWay:
     """Tasks that change while a pass runs."""
 
-    @rows("step", ["check_listed", "check_stored", "mend"])
+    @rows("step", ["check_listed", "check_stored", "repair_tasks"])
     def test_tasks_that_move_all_the_time(self, broker: Broker, step: str) -> None:
         """Between any two steps a task is enqueued, taken, retried, requeued or ended: none is a finding."""
         fill(broker)
@@ -718,11 +718,11 @@ class TestOnTheWay:
         queue = broker.queue
         put(broker, "a")
         broker.raw.delete(queue.pending)
-        (first,) = broker.run(repair_ops.mend(queue, [Suspect("a")]))
+        (first,) = broker.run(repair_ops.repair_tasks(queue, [Suspect("a")]))
         look(broker, repair=True)
         assert take(broker) == ["a"]
 
-        (second,) = broker.run(repair_ops.mend(queue, [Suspect("a", diagnosis=first.diagnosis)]))
+        (second,) = broker.run(repair_ops.repair_tasks(queue, [Suspect("a", diagnosis=first.diagnosis)]))
 
         assert (first.kind, second.kind, second.repaired) == ("not_listed", "", False)
         assert states(broker) == {"a": "active"}
@@ -735,7 +735,7 @@ class TestBounds:
         for base in range(0, 60_000, 10_000):
             raw.lpush(queue.pending, *(f"x{number}" for number in range(base, base + 10_000)))
 
-        mended = broker.run(repair_ops.mend(queue, [Suspect(f"x{number}") for number in range(50)]))
+        mended = broker.run(repair_ops.repair_tasks(queue, [Suspect(f"x{number}") for number in range(50)]))
 
         looked_at = [each.was_looked_at for each in mended]
         assert looked_at == [True] * 8 + [False] * 42
@@ -785,9 +785,9 @@ class TestBounds:
                 for first in range(0, 600, 200):
                     new = [f"new-{added}-{first + number}" for number in range(200)]
                     tasks = [NewTask(each, message(each)) for each in new]
-                    broker.run(new_tasks.enqueue(broker.queue, tasks, ReceiptLane(new[0])))
+                    broker.run(new_tasks.enqueue(broker.queue, tasks, ReceiptSlot(new[0])))
                 added += 1
-            looks += operation.name == "mend"
+            looks += operation.name == "repair_tasks"
             return broker.run(operation)
 
         assert run(reconcile(broker.queue, repair=True, look_again_s=0), send).findings == ()
@@ -838,14 +838,14 @@ class TestCheckThenWrite:
         broker.raw.hset(queue.task("retry"), "state", "pending")
         broker.raw.hset(queue.task("archived"), "msg", b"\xff")
         suspects = [Suspect("retry"), Suspect("archived", unreadable=b"\xff")]
-        looks = broker.run(repair_ops.mend(queue, suspects))
+        looks = broker.run(repair_ops.repair_tasks(queue, suspects))
         again = [replace(each, diagnosis=look.diagnosis) for each, look in zip(suspects, looks, strict=True)]
         broker.raw.delete(getattr(queue, name))
         broker.raw.set(getattr(queue, name), "strange")
         before = broker.dump()
 
         with pytest.raises(BrokerReplyError):
-            broker.run(repair_ops.mend(queue, again))
+            broker.run(repair_ops.repair_tasks(queue, again))
 
         assert broker.dump() == before
         assert all(each.diagnosis for each in again)
@@ -1045,7 +1045,7 @@ class TestKeysOfAnotherType:
         assert place.startswith(f"{broker.queue.own_prefix}strange:t:a:")
         assert broker.raw.get(place) == b"not ours"
         assert broker.pending() == []
-        assert broker.run(new_tasks.enqueue(broker.queue, [NewTask("a", message("a"))], ReceiptLane("again"))) == "1"
+        assert broker.run(new_tasks.enqueue(broker.queue, [NewTask("a", message("a"))], ReceiptSlot("again"))) == "1"
 
     def test_a_name_is_told_in_one_line(self, broker: Broker) -> None:
         broker.raw.set(broker.queue.task("a\nERROR forged"), "not ours")
@@ -1060,7 +1060,7 @@ class TestKeysOfAnotherType:
         if broker.store.endpoint.is_cluster:
             pytest.skip("their slots differ")
         tasks = [NewTask("a", encode_message(build_message(type="t:a", id="a", queue=other.name)))]
-        broker.run(new_tasks.enqueue(other, tasks, ReceiptLane("o")))
+        broker.run(new_tasks.enqueue(other, tasks, ReceiptSlot("o")))
         broker.raw.hset(other.task("b"), "msg", b"\xff")
         broker.raw.hset(other.task("c"), "state", "active")
         before = broker.dump()

@@ -4,11 +4,11 @@ import pytest
 
 from taskq_core.broker.operations import actions, new_tasks, runs, services
 from taskq_core.broker.operations.actions import Action
-from taskq_core.broker.operations.new_tasks import NewTask, ReceiptLane
+from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
 from taskq_core.broker.operations.services import CancelWish
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
 
-LANE = ReceiptLane("r")
+LANE = ReceiptSlot("r")
 
 
 def reschedule(broker: Broker, task_id: str, **more: object) -> str:

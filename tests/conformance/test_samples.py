@@ -13,7 +13,7 @@ from taskq_core.wire.tallies import (
     TOTALS_KEPT_S,
     TYPE_KEPT_HOURS,
     TYPES_MOST,
-    TypeTally,
+    TypeCounters,
 )
 from tests.conformance.stores import NOW_S, Broker
 
@@ -105,15 +105,15 @@ def test_a_full_redis_takes_samples_and_tallies(one_server: Broker) -> None:
 # --- tallies ----------------------------------------------------------------------------------------------------------
 
 
-def runs(count: int, *, failed: int = 0) -> TypeTally:
-    tally = TypeTally.empty()
+def runs(count: int, *, failed: int = 0) -> TypeCounters:
+    tally = TypeCounters.empty()
     tally.processed, tally.failed, tally.total_ms = count, failed, count * 1000
     tally.buckets[3] = count
     return tally
 
 
-def tally(broker: Broker, call: int, *, owner: str = "w1", **types: TypeTally) -> int:
-    return broker.run(samples.tally(broker.queue, 500_000, types, owner=owner, call=call))
+def tally(broker: Broker, call: int, *, owner: str = "w1", **types: TypeCounters) -> int:
+    return broker.run(samples.count_runs(broker.queue, 500_000, types, owner=owner, call=call))
 
 
 def test_workers_add_up(broker: Broker) -> None:
@@ -173,12 +173,12 @@ def test_a_tally_of_another_type_is_left_alone(broker: Broker) -> None:
 # --- totals -----------------------------------------------------------------------------------------------------------
 
 
-def totals(broker: Broker) -> dict[str, TypeTally]:
+def totals(broker: Broker) -> dict[str, TypeCounters]:
     return broker.run(samples.read_totals(broker.queue))
 
 
-def at_hour(broker: Broker, hour: int, call: int, **types: TypeTally) -> None:
-    assert broker.run(samples.tally(broker.queue, hour, types, owner="w1", call=call)) == 1
+def at_hour(broker: Broker, hour: int, call: int, **types: TypeCounters) -> None:
+    assert broker.run(samples.count_runs(broker.queue, hour, types, owner="w1", call=call)) == 1
 
 
 def test_totals_go_on_from_hour_to_hour(broker: Broker) -> None:
@@ -186,7 +186,7 @@ def test_totals_go_on_from_hour_to_hour(broker: Broker) -> None:
     at_hour(broker, 500_000, 1, one=runs(2))
     at_hour(broker, 500_001, 2, one=runs(3, failed=1), two=runs(10**12))
     at_hour(broker, 500_001, 3, two=runs(1))
-    broker.run(samples.tally(broker.queue, 500_001, {"two": runs(1)}, owner="w1", call=3))  # a repeat
+    broker.run(samples.count_runs(broker.queue, 500_001, {"two": runs(1)}, owner="w1", call=3))  # a repeat
 
     assert totals(broker) == {"one": runs(5, failed=1), "two": runs(10**12 + 1)}
     assert TOTALS_KEPT_S - 60 < broker.raw.ttl(broker.queue.totals) <= TOTALS_KEPT_S

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from taskq_core.broker.operations import schedules
-from taskq_core.broker.operations.new_tasks import NewTask, ReceiptLane
+from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
 from taskq_core.broker.operations.schedules import Mark, Ran, Tick, TickCode
 from taskq_core.errors import BrokerFullError
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
@@ -23,7 +23,7 @@ def adopt(broker: Broker, *entries: str, at_s: int = 0) -> list[Mark]:
 
 def tick(broker: Broker, *ticks: Tick, at_s: int = 0) -> str:
     """Send firings as a caller that never called before."""
-    lane = ReceiptLane(f"scheduler{next(_callers)}")
+    lane = ReceiptSlot(f"scheduler{next(_callers)}")
     answer = broker.run(schedules.tick(broker.queue, ticks, lane, now_ns=NOW_NS + at_s * SECOND))
     assert answer.now_ns == NOW_NS + at_s * SECOND
     return answer.codes
@@ -83,7 +83,7 @@ class TestRuns:
 
     def tell(self, broker: Broker, *runs: tuple[str, int, int]) -> int:
         return broker.run(
-            schedules.told_runs(broker.queue, [Ran(name, count, NOW_S + at_s) for name, count, at_s in runs])
+            schedules.acknowledge_runs(broker.queue, [Ran(name, count, NOW_S + at_s) for name, count, at_s in runs])
         )
 
     def test_what_is_stored_is_counted_in_the_same_step(self, broker: Broker) -> None:
@@ -211,7 +211,7 @@ class TestTick:
         adopt(broker, "a", "b")
         broker.enqueue("b1")
         operation = schedules.tick(
-            broker.queue, [firing("a", 0, 1), firing("b", 0, 1)], ReceiptLane("s"), now_ns=NOW_NS + SECOND
+            broker.queue, [firing("a", 0, 1), firing("b", 0, 1)], ReceiptSlot("s"), now_ns=NOW_NS + SECOND
         )
         first = broker.run(operation).codes
         before = broker.dump()

@@ -13,9 +13,7 @@ from taskq_core.broker.connection import Endpoint
 from taskq_core.broker.operations import (
     actions,
     aggregation,
-    carrying,
     diagnosis,
-    letters,
     limits,
     new_tasks,
     outbox,
@@ -29,16 +27,18 @@ from taskq_core.broker.operations import (
     views,
     workflows,
 )
+from taskq_core.broker.operations import dead_letters as letters
+from taskq_core.broker.operations import dispatch as carrying
 from taskq_core.broker.operations import repair as repair_ops
 from taskq_core.broker.operations.aggregation import GroupCheck
-from taskq_core.broker.operations.new_tasks import NewTask, ReceiptLane
+from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.operations.runs import Outcome, Settlement
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.errors import BrokerReplyError
 from taskq_core.wire import QueueKeys, TaskState
 from taskq_core.wire.samples import LEVELS, QueueSample
-from taskq_core.wire.tallies import TypeTally
+from taskq_core.wire.tallies import TypeCounters
 from tests.conformance.stores import Broker, Store
 
 
@@ -48,8 +48,8 @@ def leaving(queue: QueueKeys) -> actions.Departure:
 
 
 EVERY: dict[str, Callable[[QueueKeys], Operation[Any]]] = {
-    "enqueue": lambda q: new_tasks.enqueue(q, [NewTask("a", b"m")], ReceiptLane("t")),
-    "deliver": lambda q: outbox.deliver(q, [("r", NewTask("a", b"m"))], ReceiptLane("t"), claim_ends_ms=1 << 52),
+    "enqueue": lambda q: new_tasks.enqueue(q, [NewTask("a", b"m")], ReceiptSlot("t")),
+    "deliver": lambda q: outbox.deliver(q, [("r", NewTask("a", b"m"))], ReceiptSlot("t"), claim_ends_ms=1 << 52),
     "dequeue": lambda q: runs.dequeue(q, owner="w1", call=1, limit=1, lease_s=30),
     "settle_and_dequeue": lambda q: runs.settle_and_dequeue(
         [("a", 1)], runs.dequeue(q, owner="w1", call=1, limit=1, lease_s=30)
@@ -72,25 +72,25 @@ EVERY: dict[str, Callable[[QueueKeys], Operation[Any]]] = {
     "recover": lambda q: services.recover(q, [], grace_s=30),
     "clean": lambda q: services.clean(q),
     "index": lambda q: services.index_presence(f"asynq:{{{q.name}}}:index", "member", expiry_s=2_000_000_000),
-    "gather": lambda q: aggregation.gather(q, [GroupCheck("g", "s", 120, 60)], limit=1),
+    "collect_groups": lambda q: aggregation.collect_groups(q, [GroupCheck("g", "s", 120, 60)], limit=1),
     "members": lambda q: aggregation.read_members(q, "g", "s", skip=0),
     "combine": lambda q: aggregation.combine(q, "g", "s", 1, NewTask("a", b"m")),
     "sweep": lambda q: aggregation.sweep(q),
     "reclaim": lambda q: aggregation.reclaim(q, "aggregator", owner="w1", leader_ms=1000),
     "expel": lambda q: aggregation.expel(q, "g", "s", ["a"]),
     "adopt": lambda q: schedules.adopt(q, ["e", "f"]),
-    "tick": lambda q: schedules.tick(q, [schedules.Tick("e", 1, 2, NewTask("a", b"m"))], ReceiptLane("t")),
+    "tick": lambda q: schedules.tick(q, [schedules.Tick("e", 1, 2, NewTask("a", b"m"))], ReceiptSlot("t")),
     "take_runs": lambda q: schedules.take_runs(q, ["e"]),
-    "told_runs": lambda q: schedules.told_runs(q, [schedules.Ran("e", 1, 2)]),
+    "acknowledge_runs": lambda q: schedules.acknowledge_runs(q, [schedules.Ran("e", 1, 2)]),
     "announce": lambda q: schedules.announce("s:{x}", [b"entry"], ttl_s=9),
     "record": lambda q: schedules.record_firing("h:{x}", b"event", at_s=9),
     "lead": lambda q: services.lead(q, "recoverer", owner="w1", leader_ms=1000),
     "resign": lambda q: services.resign(q, "recoverer", owner="w1"),
-    "rouse": lambda q: services.rouse(q),
+    "notify": lambda q: services.notify(q),
     "peers": lambda q: presence.list_peers(q, "host", "w1", b"r", kept_s=9),
     "beat": lambda q: services.beat("s:{x}", "w:{x}", ttl_s=9, server_info=b"i", workers={}),
     "flow_create": lambda q: workflows.create_workflow(
-        q, "a", [("", "state", "building")], ReceiptLane("t"), roots=None
+        q, "a", [("", "state", "building")], ReceiptSlot("t"), roots=None
     ),
     "flow_members": lambda q: workflows.add_members(q, "a", 0, first=0, members=[]),
     "flow_grow": lambda q: workflows.grow_group(q, "a", "g", "a.g.0", []),
@@ -118,7 +118,7 @@ EVERY: dict[str, Callable[[QueueKeys], Operation[Any]]] = {
     "probe": lambda q: repair_ops.probe(q),
     "check_listed": lambda q: repair_ops.check_listed(q, q.pending, "list", TaskState.PENDING),
     "check_stored": lambda q: repair_ops.check_stored(q),
-    "mend": lambda q: repair_ops.mend(q, [repair_ops.Suspect("a")]),
+    "repair_tasks": lambda q: repair_ops.repair_tasks(q, [repair_ops.Suspect("a")]),
     "relist": lambda q: repair_ops.relist(q, [q.group_prefix + "g:s"], repair=True),
     "relock": lambda q: repair_ops.relock(q, [q.unique("t", b"")], [q.task("a")], repair=True),
     "set_aside": lambda q: repair_ops.set_aside(q, {q.pending: "list"}, at_ns=1),
@@ -139,11 +139,11 @@ EVERY: dict[str, Callable[[QueueKeys], Operation[Any]]] = {
     "move_in": lambda q: actions.move_in(q, [(leaving(q), "")], until_s=4_000_000_000),
     "move_end": lambda q: actions.move_end(q, token="1", gone=[], back=[]),
     "limits_move": lambda q: limits.limits_move(q),
-    "take_letters": lambda q: letters.take_letters(q, claim_s=60, limit=1),
-    "end_letter": lambda q: letters.end_letter(q, "a", until_s="9"),
+    "take_dead_letters": lambda q: letters.take_dead_letters(q, claim_s=60, limit=1),
+    "end_dead_letter": lambda q: letters.end_dead_letter(q, "a", until_s="9"),
     "survey": lambda q: upkeep.survey("asynq:*"),
     "sample": lambda q: samples.sample(q, {LEVELS[0]: QueueSample(at_s=9)}),
-    "tally": lambda q: samples.tally(q, 1, {"a": TypeTally.empty()}, owner="w1", call=1),
+    "count_runs": lambda q: samples.count_runs(q, 1, {"a": TypeCounters.empty()}, owner="w1", call=1),
     "locate": lambda q: views.locate([q], "a"),
     "tend": lambda q: upkeep.tend(
         q.absent, [upkeep.Tending(upkeep.Remedy.UNLOCK, q.unique_prefix + "a", q.task("a"), "a")]
@@ -190,8 +190,8 @@ def test_every_script_is_in_the_list() -> None:
 async def test_one_exchange_of_several_operations(broker: Broker) -> None:
     """All answers are right and in order, also when some scripts are known and others are not."""
     queue, store = broker.queue, broker.store
-    lane = AsyncRunner(store.endpoint, timeout_s=30).new_lane()
-    enqueue = new_tasks.enqueue(queue, [NewTask("a", b"m"), NewTask("b", b"m")], ReceiptLane("t"))
+    lane = AsyncRunner(store.endpoint, timeout_s=30).new_pipeline()
+    enqueue = new_tasks.enqueue(queue, [NewTask("a", b"m"), NewTask("b", b"m")], ReceiptSlot("t"))
 
     for known in ((), (views.count_tasks(queue),)):
         forget_scripts(store)
@@ -217,7 +217,7 @@ async def test_a_refused_operation_leaves_the_others_their_answers(broker: Broke
     queue = broker.queue
     broker.raw.hset(queue.task("odd"), mapping={"msg": "m", "state": "dancing"})
     broker.raw.set(queue.task("damaged"), "not a hash")
-    lane = AsyncRunner(broker.store.endpoint, timeout_s=30).new_lane()
+    lane = AsyncRunner(broker.store.endpoint, timeout_s=30).new_pipeline()
 
     answers = await lane.exchange(
         [views.ping(), views.look(queue, "odd"), views.look(queue, "damaged"), views.look(queue, "none"), views.ping()]
@@ -242,7 +242,7 @@ async def test_scripts_forgotten_all_the_time(broker: Broker) -> None:
             await asyncio.sleep(0)
 
     async def enqueue(number: int) -> str:
-        lane = ReceiptLane(f"t{number}")
+        lane = ReceiptSlot(f"t{number}")
         return "".join(
             [
                 await runner.run(new_tasks.enqueue(broker.queue, [NewTask(f"{number}-{index}", b"m")], lane))

@@ -228,7 +228,7 @@ class Replay:
         self.scenario = scenario
         self.now_ns: int = scenario["now_ns"]
         self.parameters: dict[str, Any] = scenario["given"]["parameters"]
-        self.lane = new_tasks.ReceiptLane("replay")
+        self.lane = new_tasks.ReceiptSlot("replay")
 
     def queue(self, name: str | None = None) -> Any:
         return self.broker.keys.queue(name or self.parameters["queue"])
@@ -302,7 +302,7 @@ class Replay:
     def _gather(self) -> str:
         group, given = self.parameters.get("group", "g"), self.parameters
         check = GroupCheck(group, self.set_id, 120, given["grace_s"], given["max_delay_s"], given["max_size"])
-        return self.run(aggregation.gather(self.queue(), [check], limit=1, now_ns=self.now_ns))
+        return self.run(aggregation.collect_groups(self.queue(), [check], limit=1, now_ns=self.now_ns))
 
     def aggregation_check(self) -> None:
         assert self._gather() == str(self.scenario["returns"]["code"])

@@ -48,7 +48,7 @@ def task(broker: Broker, task_id: str, rule: str = "", *, payload: bytes = b"{}"
 def enqueue(broker: Broker, *tasks: NewTask, now_ns: int = NOW_NS) -> str:
     """Enqueue and return the codes."""
     return broker.run(
-        new_tasks.enqueue(broker.queue, tasks, new_tasks.ReceiptLane(f"lane-{tasks[0].task_id}"), now_ns=now_ns)
+        new_tasks.enqueue(broker.queue, tasks, new_tasks.ReceiptSlot(f"lane-{tasks[0].task_id}"), now_ns=now_ns)
     )
 
 
@@ -113,13 +113,13 @@ def lose_the_message(broker: Broker) -> None:
     assert broker.dequeue() == []
 
 
-def gather(broker: Broker) -> None:
+def collect_groups(broker: Broker) -> None:
     check = aggregation.GroupCheck("g", "s", timeout_s=60, grace_s=0)
-    assert broker.run(aggregation.gather(broker.queue, [check], limit=1, now_ns=NOW_NS)) == "1"
+    assert broker.run(aggregation.collect_groups(broker.queue, [check], limit=1, now_ns=NOW_NS)) == "1"
 
 
 def combine(broker: Broker) -> None:
-    gather(broker)
+    collect_groups(broker)
     whole = NewTask("whole", b"m")
     assert (
         broker.run(aggregation.combine(broker.queue, "g", "s", 1, whole, now_ns=NOW_NS))
@@ -128,7 +128,7 @@ def combine(broker: Broker) -> None:
 
 
 def expel(broker: Broker) -> None:
-    gather(broker)
+    collect_groups(broker)
     assert broker.run(aggregation.expel(broker.queue, "g", "s", ["a"], now_ns=NOW_NS)) == 1
 
 
@@ -201,7 +201,7 @@ PATHS: dict[str, tuple[Callable[[Broker], None], str]] = {
 }
 GROUPED: dict[str, tuple[Callable[[Broker], None], str]] = {
     "waits in a group": (lambda broker: None, WAITS),
-    "is being combined": (gather, WAITS),
+    "is being combined": (collect_groups, WAITS),
     "becomes part of another": (combine, GONE),
     "is unreadable in its group": (expel, GONE),
 }
@@ -256,7 +256,7 @@ class TestConflicts:
         tasks.append(NewTask("p2", b"m"))
 
         answer = broker.run(
-            new_tasks.enqueue_limited(broker.queue, tasks, new_tasks.ReceiptLane("l"), max_pending=2, now_ns=NOW_NS)
+            new_tasks.enqueue_limited(broker.queue, tasks, new_tasks.ReceiptSlot("l"), max_pending=2, now_ns=NOW_NS)
         )
 
         assert list(answer.each()) == [("1", ""), ("1", ""), ("x", "a"), ("d", "a"), ("f", "")]
@@ -264,7 +264,7 @@ class TestConflicts:
 
     def test_a_repeat_names_the_same(self, broker: Broker) -> None:
         enqueue(broker, task(broker, "a", "fd"))
-        first = new_tasks.enqueue(broker.queue, [task(broker, "b", "fe")], new_tasks.ReceiptLane("l"), now_ns=NOW_NS)
+        first = new_tasks.enqueue(broker.queue, [task(broker, "b", "fe")], new_tasks.ReceiptSlot("l"), now_ns=NOW_NS)
         assert list(new_tasks.each_code(broker.run(first))) == [("x", "a")]
         broker.run(actions.act(broker.queue, Action.DELETE, ["a"]))
 
@@ -360,7 +360,7 @@ class TestConflicts:
     def test_what_is_on_its_way_elsewhere_is_not_changed(self, broker: Broker, conflict: str) -> None:
         """To another queue, or with its group into one task."""
         enqueue(broker, task(broker, "a", "fd", group="g"))
-        gather(broker)
+        collect_groups(broker)
         assert self.code(broker, task(broker, "b", f"f{conflict}", group="g")) == ("d", ["a"])
         broker.store.flush()
         enqueue(broker, task(broker, "a", "fd"))
@@ -384,7 +384,7 @@ class TestConflicts:
         enqueue(broker, task(broker, "a", "fr"))
         changed = task(broker, "b", "fr", payload=b'{"n":2}')
 
-        operation = new_tasks.enqueue_limited(broker.queue, [changed], new_tasks.ReceiptLane("l"), max_pending=1)
+        operation = new_tasks.enqueue_limited(broker.queue, [changed], new_tasks.ReceiptSlot("l"), max_pending=1)
 
         assert list(broker.run(operation).each()) == [("u", "a")]
 
@@ -392,7 +392,7 @@ class TestConflicts:
         """The members would be lost: they stay, and come again."""
         enqueue(broker, task(broker, "a", "fr"))
         broker.enqueue("member", group="g")
-        gather(broker)
+        collect_groups(broker)
 
         whole = task(broker, "whole", "fr")
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from taskq_core.broker.operations import actions, aggregation, outbox, runs, schedules, services, views
 from taskq_core.broker.operations.actions import OK, Action
-from taskq_core.broker.operations.new_tasks import ReceiptLane
+from taskq_core.broker.operations.new_tasks import ReceiptSlot
 from taskq_core.broker.operations.runs import Outcome
 from taskq_core.broker.operations.services import Recovery, Verdict
 from taskq_core.broker.steps import Steps
@@ -113,7 +113,7 @@ def scheduler(scene: Scene, who: str) -> Iterator[None]:
     firing = schedules.Tick("entry", mark.at_s, scene.now_s, scene.new("fired"))
     if mark.at_s == scene.now_s:
         return
-    codes = scene.ask(schedules.tick(scene.queue, [firing], ReceiptLane(f"tick{who}"), now_ns=scene.now_ns)).codes
+    codes = scene.ask(schedules.tick(scene.queue, [firing], ReceiptSlot(f"tick{who}"), now_ns=scene.now_ns)).codes
     assert codes in {"1", "s"}
     scene.stored["fired"] += codes == "1"
     yield
@@ -121,7 +121,7 @@ def scheduler(scene: Scene, who: str) -> Iterator[None]:
 
 def aggregator(scene: Scene, who: str) -> Iterator[None]:
     checks = [aggregation.GroupCheck("g", f"s{who}", 30, 10)]
-    scene.ask(aggregation.gather(scene.queue, checks, limit=1, now_ns=scene.now_ns))
+    scene.ask(aggregation.collect_groups(scene.queue, checks, limit=1, now_ns=scene.now_ns))
     yield
     yield from combiner(scene, who, f"s{who}")
 

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Self, TypeVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant
 
-from taskq_core.broker.operations.new_tasks import NewTask, ReceiptLane
+from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.operations.runs import Outcome
 from taskq_core.broker.scripts import Script
@@ -80,7 +80,7 @@ class Asking(RuleBasedStateMachine):
         self.keys = Keys()
         self.model = ActionModel(QUEUES, START_S, ARCHIVE)
         self.serial = 0
-        self.lane = ReceiptLane("lane")
+        self.lane = ReceiptSlot("lane")
         self.tokens = ["w0", "w1", "w2"]
         self.leases: set[tuple[str, str, int, str]] = set()
         """Queue, worker and task of every lease that was ever handed out."""

@@ -21,7 +21,7 @@ GARBLED = b"\xff not a message"
 GHOST = "ghost"
 HOW = ("delete", "retype", "drop", "add", "twice", "change")
 FIELDS = ("msg", "state", "group", "taskq_owner", "taskq_moving")
-_CLOCKED = {"probe", "mend", "relist", "move_out", "move_in", "move_end", "adopt", "gather"}
+_CLOCKED = {"probe", "repair_tasks", "relist", "move_out", "move_in", "move_end", "adopt", "collect_groups"}
 _KEPT_FOR_PEOPLE = ("quarantine", "rcpt")
 """What is set aside is read by no operation; a receipt lasts two minutes and is anybody's."""
 
@@ -152,9 +152,12 @@ class DamageRules(Asking):
         names = {text(each) for each in stored[queue.groups].value} if queue.groups in stored else set()
         for group in names - {each for each in names if queue.group(each) in stored}:
             assert (
-                self.send(aggregation.gather(queue, [aggregation.GroupCheck(group, "s0", 30, GRACE_S)], limit=1)) == "0"
+                self.send(
+                    aggregation.collect_groups(queue, [aggregation.GroupCheck(group, "s0", 30, GRACE_S)], limit=1)
+                )
+                == "0"
             )
         for each in self.client.zrange(queue.aggregation_sets, 0, -1):
             if text(each) not in stored:
                 self.client.zrem(queue.aggregation_sets, each)  # as a reclaim does after its deadline
-        self.send(services.rouse(queue))
+        self.send(services.notify(queue))

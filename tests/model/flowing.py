@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from taskq_core import TaskQ, Workflow
-from taskq_core.broker.operations import carrying, new_tasks, runs, services
-from taskq_core.broker.operations.carrying import ToCarry
+from taskq_core.broker.operations import dispatch as carrying
+from taskq_core.broker.operations import new_tasks, runs, services
+from taskq_core.broker.operations.dispatch import DueSteps
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.operations.runs import Outcome, Settlement
 from taskq_core.broker.scripts import Script
@@ -21,7 +22,7 @@ from taskq_core.broker.sync import SyncRunner
 from taskq_core.handles.workflow_records import StepState, WorkflowState
 from taskq_core.settings import ArchiveLimits
 from taskq_core.wire import Keys, QueueKeys
-from taskq_core.workflow.carrying import Sweep, carry
+from taskq_core.workflow.dispatch import Sweep, carry
 
 T = TypeVar("T")
 
@@ -69,7 +70,7 @@ class FlowMachine(RuleBasedStateMachine):
         """Task ids that were handed out: the queue and the message."""
         self.starts: dict[str, int] = {}
         self.may_start: dict[str, int] = {}
-        self.old: list[tuple[str, ToCarry]] = []
+        self.old: list[tuple[str, DueSteps]] = []
         self.over: list[tuple[str, Settlement]] = []
 
     def ask(self, operation: Operation[T]) -> T:
@@ -191,10 +192,10 @@ class FlowMachine(RuleBasedStateMachine):
                 self.settle(0, outcome)
         self.carry_all()
 
-    def look(self, name: str) -> ToCarry:
+    def look(self, name: str) -> DueSteps:
         return self.ask(carrying.read_due(self.queue(name), owner="", leader_ms=1000))
 
-    def carry(self, name: str, due: ToCarry, most: int) -> None:
+    def carry(self, name: str, due: DueSteps, most: int) -> None:
         self.drive(
             carry(
                 self.keys, self.queue(name), due, lambda other: new_tasks.register_queue("asynq:queues", [other.name])

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from taskq_core.broker.operations import actions, limits, new_tasks, runs, services
 from taskq_core.broker.operations.actions import Action
-from taskq_core.broker.operations.new_tasks import NewTask, ReceiptLane
+from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.operations.runs import Outcome, Settlement
 from taskq_core.broker.operations.services import Recovery, Verdict
@@ -101,7 +101,7 @@ class LimitMachine(RuleBasedStateMachine):
         self.queue = Keys().queue("default")
         self.now_ns = START_NS
         self.serial = 0
-        self.lane = ReceiptLane("lane")
+        self.lane = ReceiptSlot("lane")
         self.tasks: dict[str, Task] = {}
         self.starts: list[tuple[int, int]] = []
         """When each task with a rate was handed out (ms), and its cost."""

@@ -84,7 +84,7 @@ class PeopleRules(Asking):
         keys, queue = self.here(name)
         if resumes:
             assert self.ask(actions.resume(keys)) == self.model.resume(queue)
-            self.ask(services.rouse(keys))
+            self.ask(services.notify(keys))
             queue.has_token = queue.has_token or bool(queue.pending)
         else:
             assert self.ask(actions.pause(keys, now_ns=self.model.now_ns)) == self.model.pause(queue)

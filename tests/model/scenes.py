@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from taskq_core.broker.operations import actions, aggregation, new_tasks, outbox, runs, services
-from taskq_core.broker.operations.new_tasks import NewTask, ReceiptLane
+from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.operations.runs import Outcome, Settlement
 from taskq_core.wire import Keys, build_message, decode_message, encode_message
@@ -45,7 +45,7 @@ class Scene:
         self.lock = self.queue.unique("t", b"payload")
         self.stored: Counter[str] = Counter()
         self.ended: Counter[str] = Counter()
-        self.lanes: dict[str, ReceiptLane] = {}
+        self.lanes: dict[str, ReceiptSlot] = {}
         self.locks: dict[tuple[str, str], str] = {}
         self.late: Operation[str] | None = None
 
@@ -65,7 +65,7 @@ class Scene:
         return NewTask(task_id, message, unique_key=lock, unique_s=600 if lock else 0, group=group, **start)
 
     def enqueue(self, *tasks: NewTask, who: str = "") -> str:
-        lane = self.lanes.setdefault(who, ReceiptLane(f"lane{who}"))
+        lane = self.lanes.setdefault(who, ReceiptSlot(f"lane{who}"))
         codes = self.ask(new_tasks.enqueue(self.queue, tasks, lane, now_ns=self.now_ns))
         self.stored.update(task.task_id for task, code in zip(tasks, codes, strict=True) if code == "1")
         return codes
@@ -185,7 +185,7 @@ def in_set(scene: Scene) -> None:
     """Being turned into one task with its neighbour."""
     grouped(scene)
     check = aggregation.GroupCheck("g", "s0", 30, 10)
-    scene.ask(aggregation.gather(scene.queue, [check], limit=1, now_ns=scene.now_ns))
+    scene.ask(aggregation.collect_groups(scene.queue, [check], limit=1, now_ns=scene.now_ns))
 
 
 def in_late_set(scene: Scene) -> None:
@@ -214,7 +214,7 @@ def run_before(scene: Scene) -> None:
 
 def enqueued_before(scene: Scene) -> None:
     """`t` was enqueued, has run and is gone."""
-    lane = scene.lanes.setdefault("caller", ReceiptLane("lane-caller"))
+    lane = scene.lanes.setdefault("caller", ReceiptSlot("lane-caller"))
     scene.late = new_tasks.enqueue(scene.queue, [scene.new("t")], lane, now_ns=scene.now_ns)
     assert scene.ask(scene.late) == "1"
     _run_to_its_end(scene)
@@ -222,7 +222,7 @@ def enqueued_before(scene: Scene) -> None:
 
 def delivered_before(scene: Scene) -> None:
     """`t` was delivered from an outbox, has run and is gone. Its row is deleted."""
-    lane = scene.lanes.setdefault("caller", ReceiptLane("lane-caller"))
+    lane = scene.lanes.setdefault("caller", ReceiptSlot("lane-caller"))
     ends_ms = (scene.now_s + 30) * 1000
     scene.late = outbox.deliver(scene.queue, [("r", scene.new("t"))], lane, claim_ends_ms=ends_ms, now_ns=scene.now_ns)
     assert scene.ask(scene.late) == "1"

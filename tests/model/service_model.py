@@ -96,7 +96,7 @@ class ServiceModel(StoreModel):
 
     # --- aggregation --------------------------------------------------------------------------------------------------
 
-    def gather(self, queue: Queue, checks: Sequence[GroupCheck], limit: int) -> str:
+    def collect_groups(self, queue: Queue, checks: Sequence[GroupCheck], limit: int) -> str:
         codes = ""
         for check in checks:
             ids = self.members(queue, check.group)

@@ -176,14 +176,14 @@ class ServiceRules(WorkerRules):
         most=st.sampled_from((0, 1, 2)),
         joins=st.lists(ids, max_size=4),
     )
-    def gather(self, name: str, limit: int, grace_s: int, most: int, joins: list[str]) -> None:
+    def collect_groups(self, name: str, limit: int, grace_s: int, most: int, joins: list[str]) -> None:
         """A moment after some tasks have joined a group, so that it holds more than are taken at once."""
         if joins:
             self.enqueue(name, [(task_id, "", GROUPS[0], "") for task_id in joins])
         keys, queue = self.here(name)
         checks = [aggregation.GroupCheck(group, f"s{self.next()}", 30, grace_s, 40, most) for group in GROUPS]
-        codes = self.ask(aggregation.gather(keys, checks, limit=limit, now_ns=self.model.now_ns))
-        assert codes == self.model.gather(queue, checks, limit)
+        codes = self.ask(aggregation.collect_groups(keys, checks, limit=limit, now_ns=self.model.now_ns))
+        assert codes == self.model.collect_groups(queue, checks, limit)
         self.sets = [(name, each.group, each.set_id) for each in checks if each.set_id in queue.sets] + self.sets[:6]
 
     @precondition(lambda self: self.sets)

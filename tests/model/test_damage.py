@@ -38,7 +38,9 @@ def fill(machine: QueueMachine) -> None:
     )
     machine.enqueue("default", [("g1", "", "g", ""), ("g2", "", "g", ""), ("h1", "", "h", ""), ("h2", "", "h", "")])
     checks = [aggregation.GroupCheck("h", "set", 30, 0)]
-    assert machine.send(aggregation.gather(keys, checks, limit=1)) == machine.model.gather(queue, checks, 1)
+    assert machine.send(aggregation.collect_groups(keys, checks, limit=1)) == machine.model.collect_groups(
+        queue, checks, 1
+    )
     machine.enqueue("default", [("h3", "", "h", ""), ("m1", "", "", ""), ("m2", "", "", "")])
     machine.enqueue("other", [("n", "", "", "")])
     machine.set_out("default", [machine.pick("default", each) for each in ("m1", "m2")], carries_on=False)

@@ -134,7 +134,7 @@ def test_a_reconciler_takes_nothing_for_damage(runner: SyncRunner, redis_server:
                     for _ in actor(scene, "1"):
                         pass
                 asked += 1
-                if operation.name in {"probe", "mend", "relist"}:
+                if operation.name in {"probe", "repair_tasks", "relist"}:
                     operation.args = [str(scene.now_ns), *operation.args[1:]]
                 return scene.ask(operation)
 

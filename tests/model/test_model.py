@@ -69,9 +69,9 @@ OPERATIONS = {
         "adopt",
         "tick",
     ),
-    *("gather", "read_members", "combine", "sweep", "reclaim", "expel", "give_back"),
-    *("run_tasks", "archive_tasks", "delete_tasks", "wait_tasks", "rewrite", "pause", "resume", "rouse"),
-    *("close_queue", "discard", "purge", "move_out", "move_in", "move_end", "probe", "mend", "set_aside"),
+    *("collect_groups", "read_members", "combine", "sweep", "reclaim", "expel", "give_back"),
+    *("run_tasks", "archive_tasks", "delete_tasks", "wait_tasks", "rewrite", "pause", "resume", "notify"),
+    *("close_queue", "discard", "purge", "move_out", "move_in", "move_end", "probe", "repair_tasks", "set_aside"),
 }
 
 MUTANTS = {
@@ -133,12 +133,12 @@ MUTANTS = {
     "dequeue: a lock is held although its task started": ("dequeue", "rule and not covers(rule, 'active')", "false"),
     "extend: a lock is not renewed": ("extend", "redis.call('EXPIRE', lock, seconds)", ""),
     "revoke: the lock is kept": ("revoke", "release(fields[2], ARGV[1])", ""),
-    "gather: the rest of a group": ("gather", "redis.call('ZREMRANGEBYRANK', group, 0, most - 1)", ""),
+    "gather: the rest of a group": ("collect_groups", "redis.call('ZREMRANGEBYRANK', group, 0, most - 1)", ""),
     "combine: after the deadline": ("combine", "tonumber(score) <= now_s", "false"),
     "reclaim: the group has no name": ("reclaim", "redis.call('SADD', KEYS[2], name)", ""),
     "move_in: no receipt": ("move_in", "redis.call('ZSCORE', KEYS[8], receipt)", "false"),
     "move_in: too late": ("move_in", "now_s > tonumber(ARGV[2])", "false"),
-    "mend: the other place": ("mend", "unlist(task, truth)", ""),
+    "repair_tasks: the other place": ("repair_tasks", "unlist(task, truth)", ""),
 }
 
 

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from taskq_core.broker.operations import actions, new_tasks, runs, services
 from taskq_core.broker.operations.actions import Action
-from taskq_core.broker.operations.new_tasks import NewTask, ReceiptLane
+from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.operations.runs import Outcome, Settlement
 from taskq_core.broker.scripts import Script
@@ -42,7 +42,7 @@ class UrgentMachine(RuleBasedStateMachine):
         super().__init__()
         self.client.flushall()
         self.queue = Keys().queue("default")
-        self.lane = ReceiptLane("lane")
+        self.lane = ReceiptSlot("lane")
         self.serial = 0
         self.bands: dict[str, tuple[int, int]] = {}
         """Of each task its band, and that of its retries."""

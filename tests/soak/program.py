@@ -16,7 +16,8 @@ from taskq_core import CatchUp, TaskContext, TaskQ, current_task
 from taskq_core.broker.operations import workflows
 from taskq_core.errors import LeaseLostError
 from taskq_core.tasks.middleware import Middleware
-from taskq_core.worker import WorkerListener, letters
+from taskq_core.worker import WorkerListener
+from taskq_core.worker import dead_letters as letters
 from tests.soak.effects import Effects
 from tests.soak.ledger import Ledger
 

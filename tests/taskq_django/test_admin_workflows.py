@@ -15,7 +15,7 @@ from django.test.utils import CaptureQueriesContext
 
 from taskq_core import BrokerUnavailableError
 from taskq_core.inspector import Inspector
-from taskq_core.views import faces
+from taskq_core.views import sync as faces
 from taskq_core.wire import TaskState
 from taskq_core.workflow import Workflow, WorkflowHandle, chain, group, step
 from taskq_django import taskq

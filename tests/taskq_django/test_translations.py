@@ -12,9 +12,9 @@ from django.utils.translation import override
 
 from scripts.translations import ADMIN, LANGUAGES, problems, texts
 from taskq_core.inspector import Skip, TaskAction
-from taskq_core.views import telling
+from taskq_core.views import labels as telling
 from taskq_django import taskq
-from taskq_django.admin import wording
+from taskq_django.admin import labels as wording
 from taskq_django.admin.language import told_as_active
 from tests.redis_server import RedisServer
 from tests.rows import rows

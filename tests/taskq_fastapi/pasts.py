@@ -4,7 +4,7 @@ from typing import Any
 
 from taskq_core.wire import Keys, SchedulerEnqueueEvent, SchedulerEntry, ServerInfo, WorkerInfo
 from taskq_core.wire.samples import LEVELS, QueueSample
-from taskq_core.wire.tallies import BOUNDS_S, HOUR_S, TypeTally
+from taskq_core.wire.tallies import BOUNDS_S, HOUR_S, TypeCounters
 from tests.redis_server import RedisServer
 
 SECOND = 1_000_000_000
@@ -43,7 +43,7 @@ class Past:
 
     def runs(self, queue: str, name: str, count: int, *, failed: int = 0, at_s: float = 0.2) -> None:
         """Note what became of runs in this hour."""
-        tally = TypeTally.empty()
+        tally = TypeCounters.empty()
         tally.processed, tally.failed, tally.archived, tally.total_ms = count, failed, failed, count * at_s * 1000
         tally.buckets[sum(bound < at_s for bound in BOUNDS_S)] = count
         self.raw.sadd(self.keys.queues, queue)

@@ -20,11 +20,12 @@ from taskq_core.errors import TaskQError
 from taskq_core.inspector import AsyncInspector
 from taskq_core.settings.language import told_in
 from taskq_core.views import QueueStatus
-from taskq_core.views.telling import STEP_STATES
-from taskq_core.views.words import QUEUE_STATUS, TASK_STATES, WORKFLOW_STATES
+from taskq_core.views.labels import STEP_STATES
+from taskq_core.views.messages import QUEUE_STATUS, TASK_STATES, WORKFLOW_STATES
 from taskq_core.wire import TaskState
 from taskq_core.workflow import StepState, WorkflowState
-from taskq_fastapi.dashboard import Role, wording
+from taskq_fastapi.dashboard import Role
+from taskq_fastapi.dashboard import labels as wording
 from taskq_fastapi.dashboard.languages import accepted, catalogue
 from taskq_fastapi.dashboard.people import ROLES
 from taskq_fastapi.dashboard.refusals import _TEXTS, told

@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from taskq_core.wire import TaskState
-from taskq_fastapi.dashboard import flash, preferences, wording
+from taskq_fastapi.dashboard import flash, preferences
+from taskq_fastapi.dashboard import labels as wording
 from taskq_fastapi.dashboard.errors import BadRequestError
 from taskq_fastapi.dashboard.form import Form, parsed
 from taskq_fastapi.dashboard.paging import paging

@@ -761,7 +761,7 @@ def test_depends_without_enable_depends_is_refused(taskq: TaskQ) -> None:
     with pytest.raises(TaskDefinitionError, match="only a task is given dependencies"):
 
         @taskq.aggregator()
-        def gather(group: str, tasks: list[Any], x: str = Depends(plain)) -> Any: ...
+        def collect_groups(group: str, tasks: list[Any], x: str = Depends(plain)) -> Any: ...
 
 
 def test_only_a_queue_application_is_enabled_and_only_once(taskq: TaskQ) -> None:

@@ -159,7 +159,7 @@ class TestRoles:
         probes = load("rights").text.partition("probes = {")[2].partition("}")[0]
         tried = set(re.findall(r"'([A-Z]+)[ ']", probes))
         assert sorted(used - tried) == [], "rights.lua does not try these"
-        assert sorted(tried - used) == ["GETEX"], "rights.lua tries others in vain"  # a lookout keeps its lead by it
+        assert sorted(tried - used) == ["GETEX"], "rights.lua tries others in vain"  # a leadership keeps its lead by it
 
 
 @pytest.fixture(scope="module", params=redis_programs())

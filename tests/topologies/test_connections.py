@@ -15,7 +15,7 @@ import trustme
 
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import new_tasks, views
-from taskq_core.broker.operations.new_tasks import NewTask, ReceiptLane
+from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.errors import BrokerAuthenticationError, BrokerUnavailableError, ConfigurationError
 from taskq_core.wire import Keys
@@ -257,7 +257,7 @@ class TestSentinel:
             endpoint = endpoint_of(url)
             lanes, runner = AsyncRunner(endpoint), SyncRunner(endpoint)
             await lanes.follow_primary()
-            lanes_lane = lanes.new_lane()
+            lanes_lane = lanes.new_pipeline()
             assert await lanes_lane.run(new_tasks.register_queue("q", ["lane"])) == 1
             assert await lanes.run(new_tasks.register_queue("q", ["before"])) == 1
             assert runner.run(new_tasks.register_queue("q", ["before-too"])) == 1
@@ -329,7 +329,7 @@ class TestCluster:
         with blocking(url) as runner:
             for number in range(12):
                 queue = Keys().queue(f"q{number}")
-                assert runner.run(new_tasks.enqueue(queue, [NewTask("a", b"m")], ReceiptLane("t"))) == "1"
+                assert runner.run(new_tasks.enqueue(queue, [NewTask("a", b"m")], ReceiptSlot("t"))) == "1"
         counts = [len(node.client.keys("*}:t:a")) for node in nodes]
         assert sum(counts) == 12
         assert all(counts)

@@ -13,7 +13,7 @@ from redis.retry import Retry
 
 from taskq_core import BulkEnqueueError, EnqueueError, TaskQ
 from taskq_core.broker.operations import new_tasks
-from taskq_core.broker.operations.new_tasks import NewTask, ReceiptLane
+from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
 from taskq_core.errors import BrokerUnavailableError
 from taskq_core.worker import Worker, WorkerConfig
 from tests.conformance.stores import dump
@@ -138,7 +138,7 @@ async def until_ran(ran: list[int], number: int) -> None:
 def enqueue_once(app: TaskQ) -> None:
     """Enqueue with a single attempt."""
     queue = app.runtime.keys.queue("default")
-    app.runtime.runner.run(new_tasks.enqueue(queue, [NewTask("once", b"m")], ReceiptLane("once")))
+    app.runtime.runner.run(new_tasks.enqueue(queue, [NewTask("once", b"m")], ReceiptSlot("once")))
 
 
 def requests(server: RedisServer) -> int:

@@ -11,7 +11,7 @@ import pytest
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.connection import Endpoint
 from taskq_core.broker.operations import actions, new_tasks, runs, services, views
-from taskq_core.broker.operations.new_tasks import NewTask, ReceiptLane
+from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.operations.runs import Outcome, Settlement
 from taskq_core.broker.sync import SyncRunner
@@ -95,7 +95,7 @@ def wait_for_refusals(server: RedisServer, count: int) -> None:
 @pytest.mark.redis
 class TestMovingSlot:
     async def test_a_slot_that_has_moved_is_followed(self, nodes: list[RedisServer], runner: Either) -> None:
-        await runner.run(new_tasks.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptLane("t")))
+        await runner.run(new_tasks.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptSlot("t")))
         source, target = ends_of(nodes)
 
         move_slot(SLOT, source, target, nodes)
@@ -108,13 +108,13 @@ class TestMovingSlot:
         self, nodes: list[RedisServer], runner: Either
     ) -> None:
         """On either side, whichever of its keys are where; then it goes on as if nothing had been."""
-        lane = ReceiptLane("t")
+        lane = ReceiptSlot("t")
         await runner.run(new_tasks.enqueue(QUEUE, [NewTask(f"{n}", b"m") for n in range(20)], lane))
         await runner.run(runs.dequeue(QUEUE, owner="w", call=1, limit=10, lease_s=30))
         source, target = ends_of(nodes)
         open_slot(SLOT, source, target)
         scripts: list[Operation[Any]] = [
-            new_tasks.enqueue(QUEUE, [NewTask("new", b"m")], ReceiptLane("u")),
+            new_tasks.enqueue(QUEUE, [NewTask("new", b"m")], ReceiptSlot("u")),
             runs.dequeue(QUEUE, owner="w", call=2, limit=9, lease_s=30),
             runs.settle(QUEUE, [Settlement("0", Outcome.DONE, run=1)], owner="w"),
             runs.extend_leases(QUEUE, [("0", 1)], owner="w", lease_s=30),
@@ -138,7 +138,7 @@ class TestMovingSlot:
         self, nodes: list[RedisServer], runner: Either
     ) -> None:
         """The task is a key that it does not declare: Redis would end the script when it comes to that."""
-        lane = ReceiptLane("t")
+        lane = ReceiptSlot("t")
         await runner.run(new_tasks.enqueue(QUEUE, [NewTask("a", b"m"), NewTask("b", b"m", start_in_ms=60_000)], lane))
         await runner.run(new_tasks.enqueue(QUEUE, [NewTask("c", b"m")], lane))
         source, target = ends_of(nodes)
@@ -154,7 +154,7 @@ class TestMovingSlot:
         assert await runner.run(again) == "1"
 
     async def test_a_command_of_one_key_is_sent_on(self, nodes: list[RedisServer], runner: Either) -> None:
-        await runner.run(new_tasks.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptLane("t")))
+        await runner.run(new_tasks.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptSlot("t")))
         source, target = ends_of(nodes)
         open_slot(SLOT, source, target)
         move_keys(SLOT, source, target)
@@ -165,7 +165,7 @@ class TestMovingSlot:
     async def test_a_caller_with_patience_sees_nothing_of_it(self, nodes: list[RedisServer], runner: Either) -> None:
         for node in nodes:
             node.client.config_resetstat()
-        await runner.run(new_tasks.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptLane("t")))
+        await runner.run(new_tasks.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptSlot("t")))
         source, target = ends_of(nodes)
         open_slot(SLOT, source, target)
         call = asyncio.ensure_future(runner.run(runs.dequeue(QUEUE, owner="w", call=1, limit=9, lease_s=30), 30))
@@ -180,9 +180,9 @@ class TestRouting:
     async def test_one_exchange_with_all_nodes(self, nodes: list[RedisServer], empty: list[RedisServer]) -> None:
         """Answers come in the order of the questions, whoever gives them."""
         runner = AsyncRunner(endpoint_of(nodes), timeout_s=30)
-        lane = runner.new_lane()
+        lane = runner.new_pipeline()
         queues = [Keys().queue(f"q{number}") for number in range(12)]
-        new = [new_tasks.enqueue(queue, [NewTask(queue.name, b"m")], ReceiptLane("t")) for queue in queues]
+        new = [new_tasks.enqueue(queue, [NewTask(queue.name, b"m")], ReceiptSlot("t")) for queue in queues]
 
         assert await lane.exchange([*new, views.ping()]) == ["1"] * 12 + [True]
         taken = await lane.exchange([runs.dequeue(queue, owner="w", call=1, limit=9, lease_s=30) for queue in queues])

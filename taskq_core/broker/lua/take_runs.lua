@@ -1,7 +1,7 @@
 --[[
   take_runs: read what periodic entries have enqueued since somebody was told of it.
 
-  What is read stays, apart from what comes after it, until told_runs takes it away: whoever asks again, because the
+  What is read stays, apart from what comes after it, until acknowledge_runs takes it away: whoever asks again, because the
   first one died before it could tell, reads the same.
 
   KEYS[1]    hash  runs: "<count>:<last>:<count being told>:<last being told>" by name; last is a firing (Unix s)

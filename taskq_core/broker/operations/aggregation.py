@@ -42,7 +42,7 @@ def _read_groups(reply: Any) -> tuple[int, list[str]]:
     return int(reply[0]), [name.decode("utf-8", "surrogateescape") for name in reply[1]]
 
 
-class GatherCode(StrEnum):
+class CollectCode(StrEnum):
     """What became of one group of a gathering."""
 
     TAKEN = "1"
@@ -72,15 +72,19 @@ class GroupCheck:
     max_size: int = 0
 
 
-def gather(queue: QueueKeys, checks: Sequence[GroupCheck], *, limit: int, now_ns: int | None = None) -> Operation[str]:
+def collect_groups(
+    queue: QueueKeys, checks: Sequence[GroupCheck], *, limit: int, now_ns: int | None = None
+) -> Operation[str]:
     """Take the members of groups that are due into sets, at most `limit`, of at most `GATHER_MAX` groups.
 
-    Reads as one `GatherCode` character per group.
+    Reads as one `CollectCode` character per group.
     """
     args: list[Argument] = [time_argument(now_ns), queue.prefix, limit]
     for each in checks:
         args += (each.group, each.set_id, each.timeout_s, each.grace_s, each.max_delay_s, each.max_size)
-    return Operation("gather", load("gather"), (queue.groups, queue.aggregation_sets, queue.absent), args, text)
+    return Operation(
+        "collect_groups", load("collect_groups"), (queue.groups, queue.aggregation_sets, queue.absent), args, text
+    )
 
 
 def read_members(

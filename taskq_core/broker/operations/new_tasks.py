@@ -142,7 +142,7 @@ class NewTask:
         return (self.task_id, self.message, start, self.unique_key, lock_word, self.group, self.limit)
 
 
-class ReceiptLane:
+class ReceiptSlot:
     """Numbers the enqueue calls of one caller, who makes one call at a time.
 
     A repeat under the same number finds the receipt of the first and changes nothing.
@@ -175,21 +175,21 @@ class Admitted:
 
 
 def enqueue(
-    queue: QueueKeys, tasks: Sequence[NewTask], lane: ReceiptLane, *, now_ns: int | None = None
+    queue: QueueKeys, tasks: Sequence[NewTask], slot: ReceiptSlot, *, now_ns: int | None = None
 ) -> Operation[str]:
     """Store tasks of one queue; at most `BATCH_MAX` of about `BATCH_BYTES`.
 
     All have the same `confirm`. Reads as one `EnqueueCode` character per task. Refused whole when Redis is over its
     memory limit.
     """
-    return _operation(queue, tasks, *_words(queue, tasks, lane, now_ns), read_codes)
+    return _operation(queue, tasks, *_words(queue, tasks, slot, now_ns), read_codes)
 
 
 def enqueue_limited(
-    queue: QueueKeys, tasks: Sequence[NewTask], lane: ReceiptLane, *, max_pending: int, now_ns: int | None = None
+    queue: QueueKeys, tasks: Sequence[NewTask], slot: ReceiptSlot, *, max_pending: int, now_ns: int | None = None
 ) -> Operation[Admitted]:
     """As `enqueue`, while no more than `max_pending` tasks are pending; those beyond are refused (`FULL`)."""
-    keys, args = _words(queue, tasks, lane, now_ns)
+    keys, args = _words(queue, tasks, slot, now_ns)
     args.append(max_pending)
 
     def read(reply: Any) -> Admitted:
@@ -229,12 +229,12 @@ def _receipts(queue: QueueKeys, tasks: Sequence[NewTask]) -> tuple[str, ...]:
 
 
 def _words(
-    queue: QueueKeys, tasks: Sequence[NewTask], lane: ReceiptLane, now_ns: int | None
+    queue: QueueKeys, tasks: Sequence[NewTask], slot: ReceiptSlot, now_ns: int | None
 ) -> tuple[tuple[str, ...], list[Argument]]:
-    """Return the keys and arguments of the next call of a lane."""
-    lane.call += 1
-    keys: tuple[str, ...] = (queue.pending, queue.scheduled, queue.wake, queue.receipt(lane.token))
-    args: list[Argument] = [time_argument(now_ns), lane.call, "", queue.prefix]
+    """Return the keys and arguments of the next call of a slot."""
+    slot.call += 1
+    keys: tuple[str, ...] = (queue.pending, queue.scheduled, queue.wake, queue.receipt(slot.token))
+    args: list[Argument] = [time_argument(now_ns), slot.call, "", queue.prefix]
     if tasks and tasks[0].confirm is not None:
         keys += (queue.groups, *_receipts(queue, tasks))
         args.append(8)

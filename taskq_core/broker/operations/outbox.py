@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from enum import StrEnum
 
-from taskq_core.broker.operations.new_tasks import NewTask, ReceiptLane, read_codes
+from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot, read_codes
 from taskq_core.broker.operations.operation import Argument, Operation, boolean, integer, time_argument
 from taskq_core.broker.scripts import load
 from taskq_core.wire import QueueKeys
@@ -28,7 +28,7 @@ class DeliveryCode(StrEnum):
 def deliver(
     queue: QueueKeys,
     rows: Sequence[tuple[str, NewTask]],
-    lane: ReceiptLane,
+    lane: ReceiptSlot,
     *,
     claim_ends_ms: int,
     max_pending: int | None = None,

@@ -11,7 +11,7 @@ from taskq_core.wire import QueueKeys, TaskState
 
 CHECK_MAX = 500
 """Most ids one call reads of a structure."""
-MEND_MAX = 50
+REPAIR_MAX = 50
 """Most tasks one call looks at closely."""
 MESSAGE_READ_MAX = 16_384
 """Largest message that is read to see whether it can be, in bytes. Larger ones are judged when they are to run."""
@@ -88,7 +88,7 @@ def set_aside(queue: QueueKeys, kinds: Mapping[str, str], *, at_ns: int) -> Oper
 
     Args:
         queue: Key names of the queue.
-        kinds: The type that each key must have, by key; at most `MEND_MAX`.
+        kinds: The type that each key must have, by key; at most `REPAIR_MAX`.
         at_ns: Time that the places tell where it goes, Unix ns. Sent again with the same time, it moves nothing twice.
 
     Returns:
@@ -257,7 +257,7 @@ def _sets_keys(queue: QueueKeys) -> tuple[str, str, str]:
 
 
 def relist(queue: QueueKeys, sets: Sequence[str], *, repair: bool, now_ns: int | None = None) -> Operation[list[bool]]:
-    """Put aggregation sets on the list of them; at most `MEND_MAX`. Reads as whether each was missing there."""
+    """Put aggregation sets on the list of them; at most `REPAIR_MAX`. Reads as whether each was missing there."""
     listed, *removed = _sets_keys(queue)
     keys = (listed, queue.groups, *removed, queue.absent, *sets)
     args = (time_argument(now_ns), queue.prefix, 1 if repair else 0, len(sets))
@@ -265,7 +265,7 @@ def relist(queue: QueueKeys, sets: Sequence[str], *, repair: bool, now_ns: int |
 
 
 def relock(queue: QueueKeys, locks: Sequence[str], tasks: Sequence[str], *, repair: bool) -> Operation[list[str]]:
-    """Free locks that nobody may hold, and give tasks their locks back; at most `MEND_MAX` keys in all.
+    """Free locks that nobody may hold, and give tasks their locks back; at most `REPAIR_MAX` keys in all.
 
     Reads as one text per key, "" if nothing is wrong with it: the id that a lock names, or the lock that a task names.
     """
@@ -284,7 +284,7 @@ class Suspect:
         group: Group its message names.
         archived_s: When it failed last, Unix s, 0 if unknown: the time of archiving where that is lost.
         kept_s: Until when it is kept after its success, Unix s, 0 if unknown.
-        diagnosis: What an earlier look found. `mend` repairs only what it finds unchanged; "" only tells.
+        diagnosis: What an earlier look found. `repair_tasks` repairs only what it finds unchanged; "" only tells.
     """
 
     task_id: str
@@ -296,7 +296,7 @@ class Suspect:
 
 
 @dataclass(slots=True)
-class Mended:
+class RepairedTask:
     """What a close look at one task found.
 
     Attributes:
@@ -318,16 +318,18 @@ class Mended:
     was_looked_at: bool
 
 
-def _read_mended(reply: Any) -> list[Mended]:
+def _read_repaired(reply: Any) -> list[RepairedTask]:
     words = iter([each.decode("utf-8", "surrogateescape") for each in reply])
     return [
-        Mended(diagnosis, kind, state, places, belongs, code == "1", code != "2")
+        RepairedTask(diagnosis, kind, state, places, belongs, code == "1", code != "2")
         for diagnosis, kind, state, places, belongs, code in zip(words, words, words, words, words, words, strict=True)
     ]
 
 
-def mend(queue: QueueKeys, suspects: Sequence[Suspect], *, now_ns: int | None = None) -> Operation[list[Mended]]:
-    """Look closely at tasks, at most `MEND_MAX`, and repair those whose diagnosis stands unchanged."""
+def repair_tasks(
+    queue: QueueKeys, suspects: Sequence[Suspect], *, now_ns: int | None = None
+) -> Operation[list[RepairedTask]]:
+    """Look closely at tasks, at most `REPAIR_MAX`, and repair those whose diagnosis stands unchanged."""
     keys = (
         queue.pending,
         queue.active,
@@ -348,4 +350,4 @@ def mend(queue: QueueKeys, suspects: Sequence[Suspect], *, now_ns: int | None = 
     args += (queue.removed(""), ENDLESS_LEASE_S)
     for each in suspects:
         args += (each.task_id, each.diagnosis, each.unreadable, each.group, each.archived_s, each.kept_s)
-    return Operation("mend", load("mend"), keys, args, _read_mended)
+    return Operation("repair_tasks", load("repair_tasks"), keys, args, _read_repaired)

@@ -14,7 +14,7 @@ from taskq_core.wire.tallies import (
     TOTALS_KEPT_S,
     TYPE_KEPT_HOURS,
     TYPES_MOST,
-    TypeTally,
+    TypeCounters,
 )
 
 
@@ -41,7 +41,9 @@ def read_samples(queue: QueueKeys, level: Level, *, count: int) -> Operation[lis
     return Operation("read_samples", None, (key,), ("LRANGE", key, 0, count - 1), read)
 
 
-def tally(queue: QueueKeys, hour: int, tallies: Mapping[str, TypeTally], *, owner: str, call: int) -> Operation[int]:
+def count_runs(
+    queue: QueueKeys, hour: int, tallies: Mapping[str, TypeCounters], *, owner: str, call: int
+) -> Operation[int]:
     """Add what became of runs, by task type, to the tally of an hour (Unix hours) and to the totals.
 
     A repeat of the last `call` of a worker adds nothing, for two minutes. Reads as 1 added, 0 a repeat, -1 one of the
@@ -52,23 +54,23 @@ def tally(queue: QueueKeys, hour: int, tallies: Mapping[str, TypeTally], *, owne
     args: list[Argument] = [call, RECEIPT_KEPT_S, *kept, TYPES_MOST, OTHER_TYPES, hour, TYPE_KEPT_HOURS]
     for name, each in tallies.items():
         args += (name.encode(errors="replace"), each.encode())
-    return Operation("tally", load("tally"), keys, args, integer)
+    return Operation("count_runs", load("count_runs"), keys, args, integer)
 
 
-def read_tally(queue: QueueKeys, hour: int) -> Operation[dict[str, TypeTally]]:
+def read_tally(queue: QueueKeys, hour: int) -> Operation[dict[str, TypeCounters]]:
     """Read the tally of an hour (Unix hours). What cannot be read is left out."""
     key = queue.tally(hour)
-    return Operation("read_tally", None, (key,), ("HGETALL", key), lambda reply: _tallies(reply, TypeTally.decode))
+    return Operation("read_tally", None, (key,), ("HGETALL", key), lambda reply: _tallies(reply, TypeCounters.decode))
 
 
-def read_totals(queue: QueueKeys) -> Operation[dict[str, TypeTally]]:
+def read_totals(queue: QueueKeys) -> Operation[dict[str, TypeCounters]]:
     """Read what became of runs since ever, by task type. What cannot be read is left out."""
     key = queue.totals
-    decode = TypeTally.decode_total
+    decode = TypeCounters.decode_total
     return Operation("read_totals", None, (key,), ("HGETALL", key), lambda reply: _tallies(reply, decode))
 
 
-def _tallies(reply: Any, decode: Callable[[bytes], TypeTally | None]) -> dict[str, TypeTally]:
+def _tallies(reply: Any, decode: Callable[[bytes], TypeCounters | None]) -> dict[str, TypeCounters]:
     pairs: Sequence[tuple[bytes, bytes]] = (
         list(reply.items()) if isinstance(reply, dict) else list(zip(reply[::2], reply[1::2], strict=True))
     )

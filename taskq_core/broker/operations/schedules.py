@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from taskq_core.broker.operations.new_tasks import NewTask, ReceiptLane
+from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
 from taskq_core.broker.operations.operation import (
     RECEIPT_KEPT_S,
     Argument,
@@ -28,7 +28,7 @@ ADOPT_MAX = 100
 TICK_MAX = 100
 """Most firings one `tick` deals with."""
 RUNS_MAX = 500
-"""Most names of one `take_runs` or `told_runs`."""
+"""Most names of one `take_runs` or `acknowledge_runs`."""
 ENTRIES_SHOWN = 1000
 """Most entries of a scheduler that tools are shown."""
 HISTORY_MAX = 1000
@@ -111,7 +111,7 @@ class Ticked:
     codes: str
 
 
-def tick(queue: QueueKeys, ticks: Sequence[Tick], lane: ReceiptLane, *, now_ns: int | None = None) -> Operation[Ticked]:
+def tick(queue: QueueKeys, ticks: Sequence[Tick], lane: ReceiptSlot, *, now_ns: int | None = None) -> Operation[Ticked]:
     """Deal with firings of entries of one queue; at most `TICK_MAX` of about `BATCH_BYTES`, those of an entry in order.
 
     Refused whole when Redis is over its memory limit.
@@ -148,10 +148,10 @@ def take_runs(queue: QueueKeys, run_keys: Sequence[str]) -> Operation[list[Ran]]
     return Operation("take_runs", load("take_runs"), (queue.runs,), tuple(run_keys), read)
 
 
-def told_runs(queue: QueueKeys, runs: Sequence[Ran]) -> Operation[int]:
+def acknowledge_runs(queue: QueueKeys, runs: Sequence[Ran]) -> Operation[int]:
     """Take away runs that somebody was told of. Reads as how many there were. At most `RUNS_MAX`."""
     args = [word for each in runs for word in (each.run_key, f"{each.count}:{each.last_s}")]
-    return Operation("told_runs", load("told_runs"), (queue.runs,), tuple(args), integer)
+    return Operation("acknowledge_runs", load("acknowledge_runs"), (queue.runs,), tuple(args), integer)
 
 
 def lead_entries(leader_key: str, *, owner: str, leader_ms: int) -> Operation[bool]:

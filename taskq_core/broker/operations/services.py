@@ -234,7 +234,7 @@ def lead_left(queue: QueueKeys, service: str) -> Operation[int]:
 
 
 def has_worker(queue: QueueKeys) -> Operation[bool]:
-    """Ask whether a taskq worker serves a queue: one of them always leads its lookout. Go's workers take no lease."""
+    """Ask whether a taskq worker serves a queue: one of them always leads it. Go's workers take no such lease."""
     key = queue.leader(LOOKOUT)
     return Operation("has_worker", None, (key,), ("EXISTS", key), lambda reply: int(reply) == 1)
 
@@ -244,7 +244,7 @@ def resign(queue: QueueKeys, service: str, *, owner: str) -> Operation[bool]:
     return Operation("resign", load("resign"), (queue.leader(service),), (owner,), boolean)
 
 
-class Roused(IntEnum):
+class Notified(IntEnum):
     """What became of the wish to wake a worker."""
 
     PUT = 1
@@ -257,14 +257,14 @@ class Roused(IntEnum):
     """A worker would be given nothing: the queue is paused, or as many of its tasks are active as may be."""
 
 
-def rouse(queue: QueueKeys, *, max_active: int | None = None) -> Operation[Roused]:
+def notify(queue: QueueKeys, *, max_active: int | None = None) -> Operation[Notified]:
     """Put a wake token if tasks are pending, none lies there, and a worker would be given one.
 
     It would not while the queue is paused, or `max_active` of its tasks are active.
     """
     keys = (queue.pending, queue.wake, queue.paused, queue.active, queue.limits)
     most = "" if max_active is None else max_active
-    return Operation("rouse", load("rouse"), keys, (most,), lambda reply: Roused(int(reply)))
+    return Operation("notify", load("notify"), keys, (most,), lambda reply: Notified(int(reply)))
 
 
 def count_keys(keys: Sequence[str]) -> Operation[int]:

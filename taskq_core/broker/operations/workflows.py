@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from taskq_core.broker.operations.new_tasks import ReceiptLane
+from taskq_core.broker.operations.new_tasks import ReceiptSlot
 from taskq_core.broker.operations.operation import Argument, Confirmation, Operation, boolean, integer, time_argument
 from taskq_core.broker.operations.outbox import DELIVERED_KEPT_S, DeliveryCode
 from taskq_core.broker.scripts import load
@@ -29,7 +29,7 @@ def create_workflow(
     queue: QueueKeys,
     workflow_id: str,
     entries: Sequence[tuple[str, str, Argument]],
-    lane: ReceiptLane,
+    lane: ReceiptSlot,
     *,
     roots: Sequence[int] | None,
     confirm: Confirmation | None = None,
@@ -89,7 +89,7 @@ def deliver_workflow(
     receipt: str,
     workflow_id: str,
     packed: bytes,
-    lane: ReceiptLane,
+    lane: ReceiptSlot,
     *,
     claim_ends_ms: int,
     confirm: Confirmation | None = None,

@@ -9,14 +9,14 @@ from textual.binding import Binding, BindingType
 from textual.theme import Theme
 
 from taskq_core.app import TaskQ
-from taskq_core.cli.terminal.desk import DashConfig, Desk
 from taskq_core.cli.terminal.dialogs import Help
 from taskq_core.cli.terminal.figures import DARK, LIGHT, Palette
 from taskq_core.cli.terminal.limits import LimitsLook
-from taskq_core.cli.terminal.look import Look, front
 from taskq_core.cli.terminal.places import LimitsPlace, Place, SchedulePlace, StepPlace, TaskPlace, TasksPlace
+from taskq_core.cli.terminal.poller import DashConfig, Desk
 from taskq_core.cli.terminal.queues import QueuesLook
 from taskq_core.cli.terminal.schedules import ScheduleLook, SchedulesLook
+from taskq_core.cli.terminal.screen import Look, front
 from taskq_core.cli.terminal.store import StoreLook
 from taskq_core.cli.terminal.task import TaskLook
 from taskq_core.cli.terminal.tasks import TasksLook

@@ -5,7 +5,7 @@ from typing import Any
 
 from taskq_core.cli.base import failure_text
 from taskq_core.cli.terminal.dialogs import Edit, Question
-from taskq_core.cli.terminal.look import Look
+from taskq_core.cli.terminal.screen import Look
 from taskq_core.errors import PayloadError, TaskQError
 from taskq_core.handles.records import TaskInfo
 from taskq_core.views import as_text, edited_payload

@@ -7,8 +7,8 @@ from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.widgets import Input, Static
 
-from taskq_core.cli.terminal.desk import Desk
-from taskq_core.cli.terminal.look import Look
+from taskq_core.cli.terminal.poller import Desk
+from taskq_core.cli.terminal.screen import Look
 from taskq_core.cli.terminal.table import Records
 from taskq_core.errors import ConfigurationError
 

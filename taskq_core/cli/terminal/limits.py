@@ -9,11 +9,11 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.widgets import Static
 
-from taskq_core.cli.terminal.desk import Desk
 from taskq_core.cli.terminal.dialogs import Ask, Question
 from taskq_core.cli.terminal.figures import short, shown
-from taskq_core.cli.terminal.look import Look
 from taskq_core.cli.terminal.places import TasksPlace
+from taskq_core.cli.terminal.poller import Desk
+from taskq_core.cli.terminal.screen import Look
 from taskq_core.cli.terminal.table import Column, Records, Row
 from taskq_core.errors import BrokerReplyError, ConfigurationError, QueueNotFoundError
 from taskq_core.inspector import LimitInfo

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from taskq_core.cli.render import shown_bytes, shown_distance, shown_span
 from taskq_core.cli.terminal.figures import shown
-from taskq_core.cli.terminal.look import Look
+from taskq_core.cli.terminal.screen import Look
 from taskq_core.cli.terminal.table import Column, Row
 from taskq_core.inspector import TaskRef, UnreadableTask
 from taskq_core.views import RunningRow, TaskRecord, WorkersOverview, is_orphaned

@@ -13,8 +13,8 @@ from textual.widgets import Static
 from taskq_core.cli.render import shown_rate, shown_size, shown_span
 from taskq_core.cli.terminal.dialogs import Question
 from taskq_core.cli.terminal.figures import bar, per_second, short, shown, sparkline, state_label
-from taskq_core.cli.terminal.look import Look
 from taskq_core.cli.terminal.places import LimitsPlace, TasksPlace
+from taskq_core.cli.terminal.screen import Look
 from taskq_core.cli.terminal.table import Column, Records, Row
 from taskq_core.inspector.records import GROUPS_COUNTED
 from taskq_core.views import STATES, QueueRow, QueueSeries, QueuesOverview, QueueStatus

@@ -11,16 +11,16 @@ from textual.binding import Binding, BindingType
 from textual.widgets import Static
 
 from taskq_core.cli.render import shown_bytes, shown_distance, shown_moment
-from taskq_core.cli.terminal.desk import Desk
 from taskq_core.cli.terminal.dialogs import Question
 from taskq_core.cli.terminal.figures import shown
-from taskq_core.cli.terminal.look import Look
 from taskq_core.cli.terminal.places import SchedulePlace, TaskPlace
+from taskq_core.cli.terminal.poller import Desk
+from taskq_core.cli.terminal.screen import Look
 from taskq_core.cli.terminal.table import Column, Records, Row, page_keys
 from taskq_core.inspector import PeriodicEntryInfo, SchedulerEvent
 from taskq_core.inspector.entry_call import entry_call
 from taskq_core.views import TaskFilter
-from taskq_core.views.words import fire_question
+from taskq_core.views.messages import fire_question
 
 _NEVER = datetime.max.replace(tzinfo=UTC)
 _ENTRIES = (

@@ -12,9 +12,9 @@ from textual.widgets import Static
 
 from taskq_core.app import TaskQ
 from taskq_core.cli.render import shown_moment, shown_size, shown_span
-from taskq_core.cli.terminal.desk import Desk
 from taskq_core.cli.terminal.figures import gauge, shown
 from taskq_core.cli.terminal.frames import TextLook
+from taskq_core.cli.terminal.poller import Desk
 from taskq_core.doctor import Finding, Level, diagnose_nodes, read_nodes
 from taskq_core.views import StoreRow
 

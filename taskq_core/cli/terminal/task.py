@@ -8,12 +8,12 @@ from textual.binding import Binding, BindingType
 from textual.widgets import Static
 
 from taskq_core.cli.render import shown_bytes, shown_distance, shown_moment, shown_size, shown_span
-from taskq_core.cli.terminal.acting import act_on
-from taskq_core.cli.terminal.desk import Desk
+from taskq_core.cli.terminal.actions import act_on
 from taskq_core.cli.terminal.editing import edit_payload
 from taskq_core.cli.terminal.figures import gauge, shown, shown_lines
 from taskq_core.cli.terminal.frames import TextLook
 from taskq_core.cli.terminal.places import WorkflowPlace
+from taskq_core.cli.terminal.poller import Desk
 from taskq_core.handles.attempts import Attempt
 from taskq_core.handles.records import TaskInfo
 from taskq_core.inspector import ALLOWED_STATES, TaskAction, TaskRef, UnreadableTask
@@ -27,8 +27,8 @@ from taskq_core.views import (
     trace_url,
     workflow_of,
 )
-from taskq_core.views.telling import not_stored
-from taskq_core.views.words import time_of
+from taskq_core.views.labels import not_stored
+from taskq_core.views.messages import time_of
 
 SHOWN_BYTES = 64 * 1024
 """Most bytes of a payload or result that are shown."""

@@ -12,15 +12,15 @@ from textual.containers import Horizontal
 from textual.widgets import Static
 
 from taskq_core.cli.render import shown_rate, shown_span
-from taskq_core.cli.terminal.acting import act_on, act_on_all
-from taskq_core.cli.terminal.desk import Desk
+from taskq_core.cli.terminal.actions import act_on, act_on_all
 from taskq_core.cli.terminal.figures import page_words, short, shown, state_label
 from taskq_core.cli.terminal.filtering import HINT, wanted_of
 from taskq_core.cli.terminal.frames import FilteredLook
 from taskq_core.cli.terminal.listing import Listed, key_of, ref_of
-from taskq_core.cli.terminal.look import Item
 from taskq_core.cli.terminal.places import TaskPlace, TasksPlace
+from taskq_core.cli.terminal.poller import Desk
 from taskq_core.cli.terminal.queues import pause_or_resume
+from taskq_core.cli.terminal.screen import Item
 from taskq_core.cli.terminal.table import STATE_KEYS, Column, Records, Row, page_keys
 from taskq_core.inspector import (
     ALLOWED_STATES,

@@ -9,7 +9,7 @@ from textual.widgets import Static
 
 from taskq_core.cli.render import shown_rate, shown_span
 from taskq_core.cli.terminal.figures import short, shown
-from taskq_core.cli.terminal.look import Look
+from taskq_core.cli.terminal.screen import Look
 from taskq_core.cli.terminal.table import Column, Records, Row
 from taskq_core.views import TypeRuns, TypesOverview
 

@@ -8,10 +8,10 @@ from textual.binding import Binding, BindingType
 from textual.widgets import Static
 
 from taskq_core.cli.render import shown_distance, shown_span
-from taskq_core.cli.terminal.acting import act_on
+from taskq_core.cli.terminal.actions import act_on
 from taskq_core.cli.terminal.figures import shown
-from taskq_core.cli.terminal.look import Look
 from taskq_core.cli.terminal.places import TaskPlace
+from taskq_core.cli.terminal.screen import Look
 from taskq_core.cli.terminal.table import Column, Records, Row
 from taskq_core.inspector import TaskAction, TaskRef
 from taskq_core.views import RunningRow, WorkerRow, WorkersOverview

@@ -8,16 +8,16 @@ from textual.binding import Binding, BindingType
 from textual.widgets import Static
 
 from taskq_core.cli.render import shown_bytes, shown_distance, shown_moment, shown_size
-from taskq_core.cli.terminal.desk import Desk
 from taskq_core.cli.terminal.dialogs import Question
 from taskq_core.cli.terminal.figures import page_words, shown, shown_lines
-from taskq_core.cli.terminal.look import Look
 from taskq_core.cli.terminal.places import StepPlace, TaskPlace
+from taskq_core.cli.terminal.poller import Desk
+from taskq_core.cli.terminal.screen import Look
 from taskq_core.cli.terminal.table import Column, Records, Row, page_keys
 from taskq_core.views import MemberRow, StepDetail, WorkflowDetail, has_task
+from taskq_core.views.labels import step_state
+from taskq_core.views.messages import cancel_question, cancelled, retried, retry_question, step_stands
 from taskq_core.views.step_tree import StepLine, step_tree
-from taskq_core.views.telling import step_state
-from taskq_core.views.words import cancel_question, cancelled, retried, retry_question, step_stands
 from taskq_core.workflow import StepInfo, WorkflowInfo, WorkflowState
 
 _STEPS = (

@@ -11,11 +11,11 @@ from textual.containers import Horizontal
 from textual.widgets import Static
 
 from taskq_core.cli.render import shown_distance
-from taskq_core.cli.terminal.desk import Desk
 from taskq_core.cli.terminal.figures import gauge, page_words, shown
 from taskq_core.cli.terminal.frames import FilteredLook
-from taskq_core.cli.terminal.look import Item
 from taskq_core.cli.terminal.places import WorkflowPlace
+from taskq_core.cli.terminal.poller import Desk
+from taskq_core.cli.terminal.screen import Item
 from taskq_core.cli.terminal.table import STATE_KEYS, Column, Records, Row, page_keys
 from taskq_core.cli.terminal.workflow import cancel, retry
 from taskq_core.views import WORKFLOW_SCAN_MAX, WorkflowFilter, WorkflowRow

@@ -12,7 +12,7 @@ from taskq_core.broker.operations.outbox import DeliveryCode
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.client.admission import Admission
 from taskq_core.client.outbox.table import OutboxRow, OutboxTable
-from taskq_core.client.receipts import Lanes
+from taskq_core.client.receipts import ReceiptSlots
 from taskq_core.errors import BrokerError, BrokerUnavailableError
 from taskq_core.wire import (
     EXPIRES,
@@ -72,7 +72,7 @@ class Delivery:
         self._runner = runner
         self._admission = admission
         self._patience_s = patience_s
-        self._lanes = Lanes()
+        self._receipts = ReceiptSlots()
 
     def send_through(self, runner: SyncRunner) -> None:
         """Send through another runner from now on."""
@@ -123,19 +123,19 @@ class Delivery:
             error.may_have_happened = False  # the rows themselves were not sent
             raise
         keys = self._keys.queue(queue)
-        lane = self._lanes.take()
+        slot = self._receipts.take()
         if batch[0].is_workflow:
             (row,) = batch
             task = row.task
             operation = workflows.deliver_workflow(
-                keys, row.receipt, task.task_id, task.message, lane, claim_ends_ms=ends_ms, confirm=task.confirm
+                keys, row.receipt, task.task_id, task.message, slot, claim_ends_ms=ends_ms, confirm=task.confirm
             )
         else:
             rows = [(row.receipt, _due(row, keys)) for row in batch]
             most = self._admission.max_pending(queue)
-            operation = outbox.deliver(keys, rows, lane, claim_ends_ms=ends_ms, max_pending=most)
+            operation = outbox.deliver(keys, rows, slot, claim_ends_ms=ends_ms, max_pending=most)
         codes = self._runner.run(operation, patience_s=self._patience_s)
-        self._lanes.give_back(lane)
+        self._receipts.give_back(slot)
         return codes
 
     def _note(self, batch: Sequence[OutboxRow], codes: str, delivered: Delivered) -> list[str]:

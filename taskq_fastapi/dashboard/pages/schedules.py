@@ -11,7 +11,7 @@ from taskq_core.inspector import PeriodicEntryInfo
 from taskq_core.inspector.entry_call import entry_call
 from taskq_core.inspector.runtime_schedules import named_schedule
 from taskq_core.settings.language import gettext, marked
-from taskq_core.views.words import fire_question
+from taskq_core.views.messages import fire_question
 from taskq_fastapi.dashboard.errors import BadRequestError, unknown_choice
 from taskq_fastapi.dashboard.form import Form
 from taskq_fastapi.dashboard.registry import Action, Done, Page, Question

@@ -23,15 +23,15 @@ from taskq_core.views import (
     trace_url,
     workflow_of,
 )
-from taskq_core.views.words import actions_for, time_of
+from taskq_core.views.messages import actions_for, time_of
 from taskq_core.wire import TaskState
 from taskq_fastapi.dashboard.blobs import whole, whole_result
 from taskq_fastapi.dashboard.errors import BadRequestError
 from taskq_fastapi.dashboard.form import Form
+from taskq_fastapi.dashboard.labels import span
 from taskq_fastapi.dashboard.registry import Action, Done, Page
 from taskq_fastapi.dashboard.task_table import mark_of, status_of
 from taskq_fastapi.dashboard.view import Shown, View, link
-from taskq_fastapi.dashboard.wording import span
 
 MESSAGE_BYTES = 4096
 """Most bytes of a message that cannot be read that its page shows."""

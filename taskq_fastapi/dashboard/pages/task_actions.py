@@ -6,15 +6,15 @@ from typing import Any
 
 from taskq_core.inspector import ALLOWED_STATES, ActionReport, Matching, Skip, TaskAction, TaskRef
 from taskq_core.settings.language import gettext, pgettext
-from taskq_core.views.telling import Skipped, done, skipped
-from taskq_core.views.words import BUTTONS, outcome, question
+from taskq_core.views.labels import Skipped, done, skipped
+from taskq_core.views.messages import BUTTONS, outcome, question
 from taskq_core.wire import TaskState
 from taskq_fastapi.api.parts import time_left
 from taskq_fastapi.dashboard.errors import BadRequestError, unknown_choice
 from taskq_fastapi.dashboard.form import Form
 from taskq_fastapi.dashboard.registry import Action, Done, Question
+from taskq_fastapi.dashboard.task_labels import in_utc
 from taskq_fastapi.dashboard.task_table import ref_of
-from taskq_fastapi.dashboard.task_words import in_utc
 from taskq_fastapi.dashboard.view import Shown, View, link, own_link
 
 SELECTED_MAX = 200

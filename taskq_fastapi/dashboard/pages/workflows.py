@@ -6,7 +6,7 @@ from markupsafe import Markup
 
 from taskq_core.settings.language import gettext
 from taskq_core.views import MEMBERS_MAX, StepDetail, WorkflowDetail, graph_svg
-from taskq_core.views.words import cancel_question, cancelled, retried, retry_question, step_stands
+from taskq_core.views.messages import cancel_question, cancelled, retried, retry_question, step_stands
 from taskq_core.workflow import StepInfo, WorkflowState
 from taskq_fastapi.api.access import Shown as ShownOfTasks
 from taskq_fastapi.dashboard.blobs import SHOWN_BYTES, Blob, first, listed, whole

@@ -22,7 +22,7 @@ import yaml
 
 from taskq_core import TaskQ
 from taskq_core.broker.operations import samples
-from taskq_core.wire.tallies import BOUNDS_S, TypeTally
+from taskq_core.wire.tallies import BOUNDS_S, TypeCounters
 from tests.docs.deploy.tools import DEPLOY, ROOT, run, tool
 from tests.processes.otlp.processes import Depot
 from tests.processes.otlp.receiver import OtlpReceiver
@@ -141,8 +141,8 @@ def prometheus_of_exporter(tmp_path_factory: pytest.TempPathFactory) -> Iterator
     folder = tmp_path_factory.mktemp("prometheus-of-exporter")
     with RedisServer() as redis, closing(TaskQ(redis.unix_url, enqueue_timeout=30)) as taskq:
         taskq.remote("plain").delay()
-        ran = {"plain": TypeTally(1, 1, 1, 5, [1] + [0] * len(BOUNDS_S))}
-        taskq.runtime.runner.run(samples.tally(taskq.runtime.keys.queue("default"), 1, ran, owner="w", call=1))
+        ran = {"plain": TypeCounters(1, 1, 1, 5, [1] + [0] * len(BOUNDS_S))}
+        taskq.runtime.runner.run(samples.count_runs(taskq.runtime.keys.queue("default"), 1, ran, owner="w", call=1))
         exporter = subprocess.Popen(
             (sys.executable, "-m", "taskq_core", "exporter", "--port", "0", "--url", redis.unix_url),
             stdout=subprocess.PIPE,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from taskq_core.broker.operations import new_tasks, views
-from taskq_core.broker.operations.new_tasks import NewTask, ReceiptLane
+from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
 from taskq_core.errors import BrokerUnavailableError
 from tests.redis_server import RedisServer
 from tests.taskq_core.broker.test_aio import QUEUE, runner_of
@@ -43,7 +43,7 @@ class TestBlocking:
             started = time.monotonic()
             with pytest.raises(BrokerUnavailableError):
                 runner.run(
-                    new_tasks.enqueue(QUEUE, [NewTask("a", b"m" * (16 << 20))], ReceiptLane("t")), patience_s=0.2
+                    new_tasks.enqueue(QUEUE, [NewTask("a", b"m" * (16 << 20))], ReceiptSlot("t")), patience_s=0.2
                 )
             took = time.monotonic() - started
             server.resume()

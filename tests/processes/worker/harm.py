@@ -8,7 +8,7 @@ from typing import Any
 import redis
 
 from taskq_core.broker.aio import AsyncRunner
-from taskq_core.broker.lanes import Lane
+from taskq_core.broker.pipelines import Pipeline
 from taskq_core.worker import Worker, recoverer
 from taskq_core.worker.executor import Executor
 from taskq_core.worker.recoverer import Recoverer
@@ -35,9 +35,9 @@ def signal_at(step: str, number: int, *, times: int = 1) -> None:
         _around(name, when, strike)
         return
     if step == "settling" or step == "settled":
-        exchange = Lane.exchange
+        exchange = Pipeline.exchange
 
-        async def struck(lane: Lane, operations: Any, **options: Any) -> Any:
+        async def struck(lane: Pipeline, operations: Any, **options: Any) -> Any:
             settles = any(operation.name.startswith("settle") for operation in operations)
             if settles and step == "settling":
                 strike()
@@ -46,7 +46,7 @@ def signal_at(step: str, number: int, *, times: int = 1) -> None:
                 strike()
             return answers
 
-        Lane.exchange = struck  # type: ignore[method-assign]  # the process is a test's own
+        Pipeline.exchange = struck  # type: ignore[method-assign]  # the process is a test's own
         return
     owner, name = {
         "starting": (Worker, "_live"),

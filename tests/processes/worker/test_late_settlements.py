@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from taskq_core import TaskQ
-from taskq_core.broker.lanes import Lane
+from taskq_core.broker.pipelines import Pipeline
 from tests.taskq_core.worker.conftest import Runner
 from tests.taskq_core.worker.test_late_settlements import check_second_run
 from tests.two_paths import NoNamespaceError, TwoPaths
@@ -30,7 +30,7 @@ async def test_the_kernel_delivers_a_settlement_late_once_a_link_is_back(
     two_paths: TwoPaths, start: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Meanwhile the worker reaches Redis on another link."""
-    monkeypatch.setitem(Lane.__init__.__kwdefaults__, "timeout_s", 0.5)
+    monkeypatch.setitem(Pipeline.__init__.__kwdefaults__, "timeout_s", 0.5)
     near, far = TaskQ(two_paths.server.unix_url), TaskQ(two_paths.url)
 
     def hold() -> Callable[[], object]:

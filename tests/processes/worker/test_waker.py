@@ -26,10 +26,10 @@ def calls(server: RedisServer) -> int:
 async def test_an_idle_worker_sends_few_commands(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """No polling: an idle worker's commands come from its heartbeat and the lease of its lookout."""
+    """No polling: an idle worker's commands come from its heartbeat and the lease of its leadership."""
     worker = await start(safety_net=600, lease=15, heartbeat=5, leader_lease=5, recover_every=600)
     await settled_in(redis_server, worker)
-    await until(lambda: worker._lookouts["default"].unchanged_since < math.inf)
+    await until(lambda: worker._leaderships["default"].unchanged_since < math.inf)
     turns = worker._fetcher.turns
     before, started = calls(redis_server), time.monotonic()
     await until(lambda: time.monotonic() - started > 2.0)

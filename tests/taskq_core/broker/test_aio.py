@@ -19,7 +19,7 @@ from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.connection import ANSWER_TIMEOUT_S, Endpoint
 from taskq_core.broker.operations import new_tasks, runs, services, views
 from taskq_core.broker.operations import operation as operation_ops
-from taskq_core.broker.operations.new_tasks import NewTask, ReceiptLane
+from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
 from taskq_core.broker.operations.runs import Outcome, Settlement
 from taskq_core.errors import (
     BrokerAuthenticationError,
@@ -185,14 +185,14 @@ class TestLostReplies:
         runner = runner_of(relay.url)
         other = Keys("other").queue("default")
         for operation in (  # so that the server knows the scripts, and each reply lost is that of the script
-            new_tasks.enqueue(other, [NewTask("a", b"m")], ReceiptLane("t")),
+            new_tasks.enqueue(other, [NewTask("a", b"m")], ReceiptSlot("t")),
             runs.dequeue(other, owner="w1", call=1, limit=9, lease_s=30),
             runs.settle(other, [Settlement("a", Outcome.DONE, run=1)], owner="w1"),
         ):
             await runner.run(operation)
         relay.drop_replies(2)
 
-        assert await runner.run(new_tasks.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptLane("t")), patience_s=30) == "1"
+        assert await runner.run(new_tasks.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptSlot("t")), patience_s=30) == "1"
         relay.drop_replies(2)
         taken = await runner.run(runs.dequeue(QUEUE, owner="w1", call=1, limit=9, lease_s=30), patience_s=30)
         relay.drop_replies(1)
@@ -207,15 +207,15 @@ class TestLostReplies:
         with RedisServer() as server, Relay(server.socket_path) as relay:
             server.command("ACL", "SETUSER", "app", "on", ">old", "~*", "&*", "+@all")
             runner = runner_of(relay.url.replace("//", "//app:old@"))
-            enqueue = new_tasks.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptLane("t"))
-            await runner.run(new_tasks.enqueue(Keys("other").queue("default"), [NewTask("a", b"m")], ReceiptLane("t")))
+            enqueue = new_tasks.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptSlot("t"))
+            await runner.run(new_tasks.enqueue(Keys("other").queue("default"), [NewTask("a", b"m")], ReceiptSlot("t")))
             server.command("ACL", "SETUSER", "app", "<old", ">new")
             relay.drop_reply_to(b"EVALSHA")
 
             with pytest.raises(BrokerAuthenticationError) as refused:
                 await runner.run(enqueue, patience_s=60)
             with pytest.raises(BrokerAuthenticationError) as refused_at_once:
-                await runner.run(new_tasks.enqueue(QUEUE, [NewTask("b", b"m")], ReceiptLane("u")), patience_s=60)
+                await runner.run(new_tasks.enqueue(QUEUE, [NewTask("b", b"m")], ReceiptSlot("u")), patience_s=60)
             await runner.aclose()
 
             assert refused.value.may_have_happened
@@ -313,7 +313,7 @@ class TestCancelled:
         await until_clients(redis_server, 1)
 
     async def test_a_lane_is_whole_again_after_a_cancelled_exchange(self, runner: AsyncRunner) -> None:
-        lane = runner.new_lane()
+        lane = runner.new_pipeline()
         for patience in range(6):
             call = asyncio.ensure_future(lane.exchange([views.ping(), services.wait_for_wake(["none"], timeout_s=30)]))
             for _ in range(patience):
@@ -372,7 +372,7 @@ class TestConnections:
 
     async def test_a_reply_nobody_asked_for_ends_the_connection(self, tmp_path: Path) -> None:
         async with answering(tmp_path / "s.sock", b"+PONG\r\n+AGAIN\r\n") as url:
-            lane = runner_of(url).new_lane()
+            lane = runner_of(url).new_pipeline()
             answers = []
             for _ in range(3):
                 try:
@@ -393,12 +393,12 @@ class TestConnections:
 
     async def test_large_exchanges(self, runner: AsyncRunner) -> None:
         message = bytes(range(256)) * 8192
-        lane = runner.new_lane()
+        lane = runner.new_pipeline()
         tasks = [NewTask(f"{number}", message) for number in range(4)]
 
         answers = await lane.exchange(
             [
-                new_tasks.enqueue(QUEUE, tasks, ReceiptLane("t")),
+                new_tasks.enqueue(QUEUE, tasks, ReceiptSlot("t")),
                 *(runs.dequeue(QUEUE, owner="w1", call=number, limit=1, lease_s=30) for number in range(4)),
             ]
         )
@@ -420,7 +420,7 @@ class TestConnections:
 
 async def test_a_wrong_idea_of_the_servers_clock_is_corrected(runner: AsyncRunner) -> None:
     """As after a jump of the clock: the script refuses the deadline, and the runner sends the request again."""
-    lane = ReceiptLane("lane")
+    lane = ReceiptSlot("lane")
     for number, wrong_s in enumerate((-3600, 3600)):
         runner.endpoint.learn_time(int(time.time() + wrong_s) * 1000, time.monotonic())
 
@@ -431,7 +431,7 @@ async def test_a_repeat_after_the_deadline_of_the_first_attempt_is_refused(
     runner: AsyncRunner, redis_server: RedisServer
 ) -> None:
     """The receipt of that attempt may have expired, so a new deadline could store the task a second time."""
-    operation = new_tasks.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptLane("lane"))
+    operation = new_tasks.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptSlot("lane"))
     await runner.run(operation)
     redis_server.client.flushdb()  # the task has run, and the receipt has expired
     operation.in_doubt = True  # the answer was lost
@@ -491,7 +491,7 @@ class SleepCountingLoop(asyncio.SelectorEventLoop):
 async def count_sleeps(server: RedisServer, *, spin_s: float, answer_s: float) -> int:
     """How often the loop sleeps until an answer is there: after so many seconds, 0 for once it has begun to sleep."""
     loop: Any = asyncio.get_running_loop()
-    lane = runner_of(server.unix_url).new_lane()
+    lane = runner_of(server.unix_url).new_pipeline()
     await lane.exchange([views.ping()])
     before = loop.sleeps
     if not answer_s:

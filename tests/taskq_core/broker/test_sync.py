@@ -14,7 +14,7 @@ from taskq_core.broker import sync
 from taskq_core.broker.connection import ANSWER_TIMEOUT_S, Endpoint
 from taskq_core.broker.operations import new_tasks, runs, services, views
 from taskq_core.broker.operations import operation as operation_ops
-from taskq_core.broker.operations.new_tasks import NewTask, ReceiptLane
+from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
 from taskq_core.broker.operations.runs import Outcome, Settlement
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.errors import (
@@ -191,14 +191,14 @@ class TestLostReplies:
         runner = runner_of(relay.url)
         other = Keys("other").queue("default")
         for operation in (  # so that the server knows the scripts, and each reply lost is that of the script
-            new_tasks.enqueue(other, [NewTask("a", b"m")], ReceiptLane("t")),
+            new_tasks.enqueue(other, [NewTask("a", b"m")], ReceiptSlot("t")),
             runs.dequeue(other, owner="w1", call=1, limit=9, lease_s=30),
             runs.settle(other, [Settlement("a", Outcome.DONE, run=1)], owner="w1"),
         ):
             runner.run(operation)
         relay.drop_replies(2)
 
-        assert runner.run(new_tasks.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptLane("t")), patience_s=30) == "1"
+        assert runner.run(new_tasks.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptSlot("t")), patience_s=30) == "1"
         relay.drop_replies(2)
         taken = runner.run(runs.dequeue(QUEUE, owner="w1", call=1, limit=9, lease_s=30), patience_s=30)
         relay.drop_replies(1)
@@ -214,15 +214,15 @@ class TestLostReplies:
         with RedisServer() as server, Relay(server.socket_path) as relay:
             server.command("ACL", "SETUSER", "app", "on", ">old", "~*", "&*", "+@all")
             runner = runner_of(relay.url.replace("//", "//app:old@"))
-            enqueue = new_tasks.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptLane("t"))
-            runner.run(new_tasks.enqueue(Keys("other").queue("default"), [NewTask("a", b"m")], ReceiptLane("t")))
+            enqueue = new_tasks.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptSlot("t"))
+            runner.run(new_tasks.enqueue(Keys("other").queue("default"), [NewTask("a", b"m")], ReceiptSlot("t")))
             server.command("ACL", "SETUSER", "app", "<old", ">new")
             relay.drop_reply_to(b"EVALSHA")
 
             with pytest.raises(BrokerAuthenticationError) as refused:
                 runner.run(enqueue, patience_s=60)
             with pytest.raises(BrokerAuthenticationError) as refused_at_once:
-                runner.run(new_tasks.enqueue(QUEUE, [NewTask("b", b"m")], ReceiptLane("u")), patience_s=60)
+                runner.run(new_tasks.enqueue(QUEUE, [NewTask("b", b"m")], ReceiptSlot("u")), patience_s=60)
             runner.close()
 
             assert refused.value.may_have_happened
@@ -259,7 +259,7 @@ class TestLostReplies:
     def test_one_sent_ahead_is_sent_again(self, relay: Relay, redis_server: RedisServer) -> None:
         runner = runner_of(relay.url)
         relay.drop_replies(1)
-        pending = runner.begin(new_tasks.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptLane("t")))
+        pending = runner.begin(new_tasks.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptSlot("t")))
 
         assert pending.finish(patience_s=30) == "1"
         runner.close()
@@ -269,7 +269,7 @@ class TestLostReplies:
 
 def test_a_wrong_idea_of_the_servers_clock_is_corrected(runner: SyncRunner) -> None:
     """As after a jump of the clock: the script refuses the deadline, and the runner sends the request again."""
-    lane = ReceiptLane("lane")
+    lane = ReceiptSlot("lane")
     for number, wrong_s in enumerate((-3600, 3600)):
         runner.endpoint.learn_time(int(time.time() + wrong_s) * 1000, time.monotonic())
 
@@ -283,7 +283,7 @@ def test_a_repeat_after_the_deadline_of_the_first_attempt_is_refused(
     runner: SyncRunner, redis_server: RedisServer
 ) -> None:
     """The receipt of that attempt may have expired, so a new deadline could store the task a second time."""
-    operation = new_tasks.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptLane("lane"))
+    operation = new_tasks.enqueue(QUEUE, [NewTask("a", b"m")], ReceiptSlot("lane"))
     runner.run(operation)
     redis_server.client.flushdb()  # the task has run, and the receipt has expired
     operation.in_doubt = True  # the answer was lost
@@ -298,7 +298,7 @@ def test_a_repeat_after_the_deadline_of_the_first_attempt_is_refused(
 
 class TestBegin:
     def test_several_on_their_way(self, runner: SyncRunner) -> None:
-        lanes = [ReceiptLane(f"t{number}") for number in range(3)]
+        lanes = [ReceiptSlot(f"t{number}") for number in range(3)]
         flying = [
             runner.begin(new_tasks.enqueue(QUEUE, [NewTask(f"{number}", b"m")], lane))
             for number, lane in enumerate(lanes)

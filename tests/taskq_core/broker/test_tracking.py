@@ -10,12 +10,12 @@ import pytest
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.connection import Endpoint
 from taskq_core.broker.operations.services import count_keys, first_score
-from taskq_core.broker.tracking import TrackingLane
+from taskq_core.broker.tracking import TrackingPipeline
 from tests.redis_server import RedisServer
 
 pytestmark = pytest.mark.redis
 
-Open = Callable[..., TrackingLane]
+Open = Callable[..., TrackingPipeline]
 
 
 @pytest.fixture
@@ -27,10 +27,10 @@ def told() -> asyncio.Event:
 async def open_lane(redis_server: RedisServer, told: asyncio.Event) -> AsyncIterator[Open]:
     lanes = []
 
-    def open_lane(url: str | None = None) -> TrackingLane:
+    def open_lane(url: str | None = None) -> TrackingPipeline:
         endpoint = Endpoint(url or redis_server.url, embedded_folder=Path("unused"))
-        lane = AsyncRunner(endpoint, timeout_s=30).new_tracking_lane(told.set)
-        assert isinstance(lane, TrackingLane)
+        lane = AsyncRunner(endpoint, timeout_s=30).new_tracking_pipeline(told.set)
+        assert isinstance(lane, TrackingPipeline)
         lanes.append(lane)
         return lane
 

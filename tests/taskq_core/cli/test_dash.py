@@ -8,7 +8,7 @@ import pytest
 
 from taskq_core.cli.dash import background
 from taskq_core.cli.terminal.app import DashApp
-from taskq_core.cli.terminal.desk import DashConfig
+from taskq_core.cli.terminal.poller import DashConfig
 from tests.taskq_core.cli.conftest import Run
 
 pytestmark = pytest.mark.redis

@@ -11,7 +11,7 @@ from taskq_core import TaskQ
 from taskq_core.cli.render import Output
 from taskq_core.wire import Keys
 from taskq_core.wire.samples import QueueSample
-from taskq_core.wire.tallies import TypeTally
+from taskq_core.wire.tallies import TypeCounters
 from taskq_core.worker import Worker, WorkerConfig
 from tests.clock import Clock
 from tests.redis_server import RedisServer
@@ -110,7 +110,7 @@ def sampled(filled: TaskQ, redis_server: RedisServer, clock: Clock) -> int:
             slots=4,
         )
         redis_server.client.lpush(queue.samples(10), sample.encode())
-    tally = TypeTally.empty()
+    tally = TypeCounters.empty()
     tally.processed, tally.failed, tally.total_ms, tally.buckets[6] = 8, 2, 640, 8
     redis_server.client.hset(queue.tally(now // 3600), "email:deliver", tally.encode())
     return now

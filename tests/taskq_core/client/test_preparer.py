@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from taskq_core import EnqueueError, Signature, TaskQ
 from taskq_core.broker.operations.new_tasks import Admitted, NewTask
 from taskq_core.client.admission import Wait
-from taskq_core.client.bulk import BulkResult, Landing, batches
+from taskq_core.client.bulk import BulkResult, SentBatch, batches
 from taskq_core.client.preparer import Preparer
 from taskq_core.telemetry import ClientMetrics, Tracing
 from taskq_core.wire import Keys, TaskMessage, decode_message
@@ -99,7 +99,7 @@ def test_a_batch_has_one_span_and_each_task_one_that_it_carries(recording: Recor
     with recording.tracer.start_as_current_span("http") as http:
         found = list(batches(recording.preparer, [call, plain, call, other]))
         for batch in found:
-            landing = Landing(recording.preparer, batch, BulkResult(lambda task, task_id: None))  # type: ignore[arg-type, return-value]  # no handle is asked for
+            landing = SentBatch(recording.preparer, batch, BulkResult(lambda task, task_id: None))  # type: ignore[arg-type, return-value]  # no handle is asked for
             landing.settle(Admitted("1" * len(batch.tasks)), Wait(0), 0.1)
 
     sends = {span.name: span for span in recording.exporter.get_finished_spans() if span.name.startswith("send")}

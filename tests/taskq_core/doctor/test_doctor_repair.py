@@ -17,7 +17,7 @@ from taskq_core.doctor import Facts, Repair, Repairer, diagnose, for_a_person, p
 from taskq_core.doctor.keys import KeyKind
 from taskq_core.wire import QueueKeys, ServerInfo
 from taskq_core.wire.samples import QueueSample
-from taskq_core.wire.tallies import TypeTally
+from taskq_core.wire.tallies import TypeCounters
 from taskq_core.worker import Worker, WorkerConfig
 from tests.conformance.stores import Broker, Store
 from tests.conformance.test_reconcile import DAMAGES, HEALTHY, Damage, fill, put, states
@@ -275,12 +275,12 @@ KEYS: dict[str, KeyCase] = {
     ),
     "samples of another type": misplaced(lambda bench: bench.queue.samples(10)),
     "a tally that never ends": KeyCase(
-        do=lambda bench: bench.raw.hset(bench.queue.tally(500_000), "a", TypeTally.empty().encode()),
+        do=lambda bench: bench.raw.hset(bench.queue.tally(500_000), "a", TypeCounters.empty().encode()),
         kind=KeyKind.ENDLESS,
         after=expires(lambda bench: bench.queue.tally(500_000), 93_600),
     ),
     "totals that never end": KeyCase(
-        do=lambda bench: bench.raw.hset(bench.queue.totals, "a", f"5|{TypeTally.empty().encode()}"),
+        do=lambda bench: bench.raw.hset(bench.queue.totals, "a", f"5|{TypeCounters.empty().encode()}"),
         kind=KeyKind.ENDLESS,
         after=expires(lambda bench: bench.queue.totals, 7_776_000),
     ),

@@ -19,7 +19,7 @@ from taskq_core.exporter.folding import Places, Together
 from taskq_core.exporter.series import OTHER
 from taskq_core.inspector import Inspector
 from taskq_core.wire import ServerInfo
-from taskq_core.wire.tallies import BOUNDS_S, TypeTally
+from taskq_core.wire.tallies import BOUNDS_S, TypeCounters
 from taskq_fastapi.dashboard.charts import MEASURES
 from tests.docs.pages import table
 from tests.redis_server import RedisServer
@@ -47,17 +47,17 @@ def fresh(app: TaskQ, **values: Any) -> Exporter:
     return Exporter(app, ExporterConfig(**values))
 
 
-def runs(seconds: float, count: int = 1, *, failed: int = 0, archived: int = 0) -> TypeTally:
-    tally = TypeTally.empty()
+def runs(seconds: float, count: int = 1, *, failed: int = 0, archived: int = 0) -> TypeCounters:
+    tally = TypeCounters.empty()
     tally.processed, tally.failed, tally.archived, tally.total_ms = count, failed, archived, seconds * 1000 * count
     tally.buckets[BOUNDS_S.index(seconds)] = count
     return tally
 
 
-async def hand_in(app: TaskQ, call: int, queue: str = "default", **types: TypeTally) -> None:
+async def hand_in(app: TaskQ, call: int, queue: str = "default", **types: TypeCounters) -> None:
     """Tell of runs, as a worker does."""
     keys = app.runtime.keys.queue(queue)
-    assert await app.runtime.async_runner.run(sample_ops.tally(keys, 500_000, types, owner="w1", call=call)) == 1
+    assert await app.runtime.async_runner.run(sample_ops.count_runs(keys, 500_000, types, owner="w1", call=call)) == 1
 
 
 async def present(app: TaskQ, count: int) -> None:

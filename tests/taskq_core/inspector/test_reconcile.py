@@ -9,8 +9,8 @@ import pytest
 from taskq_core import TaskQ
 from taskq_core.errors import QueueNotFoundError
 from taskq_core.inspector import AsyncInspector, Inspector
-from taskq_core.inspector.reconcile import Finding, FindingKind, ReconcileReport
 from taskq_core.inspector.bloom_filter import BloomFilter
+from taskq_core.inspector.reconcile import Finding, FindingKind, ReconcileReport
 from taskq_core.wire import QueueKeys
 from tests.redis_server import RedisServer
 

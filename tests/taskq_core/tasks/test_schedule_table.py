@@ -156,9 +156,9 @@ def test_what_is_over_may_stay_as_it_is(app: TaskQ) -> None:
 
 
 def test_a_row_gives_keyword_arguments_that_a_task_takes_without_naming_them(app: TaskQ) -> None:
-    @app.task(name="gather")
-    def gather(day: date, **extra: object) -> None: ...
+    @app.task(name="collect_groups")
+    def collect_groups(day: date, **extra: object) -> None: ...
 
-    entry = entry_of(row(task="gather", kwargs={"day": "2030-01-01", "x": 1}), app.tasks, app.remote)
+    entry = entry_of(row(task="collect_groups", kwargs={"day": "2030-01-01", "x": 1}), app.tasks, app.remote)
 
     assert entry.payload == b'{"day":"2030-01-01","extra":{"x":1}}'

@@ -9,7 +9,7 @@ import pytest
 from taskq_core import ConfigurationError, TaskQ, TaskState
 from taskq_core.errors import QueueNotFoundError
 from taskq_core.wire import Keys
-from taskq_core.wire.tallies import BOUNDS_S, HOUR_S, TypeTally
+from taskq_core.wire.tallies import BOUNDS_S, HOUR_S, TypeCounters
 from tests.redis_server import RedisServer
 from tests.rows import rows
 from tests.taskq_core.views.conftest import Ask
@@ -23,7 +23,7 @@ def hour(now_s: int) -> int:
 
 
 def hand_in(server: RedisServer, hour: int, name: str, count: int, *, queue: str = "default", **more: int) -> None:
-    tally = TypeTally.empty()
+    tally = TypeCounters.empty()
     tally.processed, tally.total_ms = count, count * 200
     tally.buckets[BOUNDS_S.index(0.25)] = count
     tally.failed, tally.archived = more.get("failed", 0), more.get("archived", 0)

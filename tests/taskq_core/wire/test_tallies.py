@@ -2,12 +2,12 @@
 
 import random
 
-from taskq_core.wire.tallies import BOUNDS_S, TypeTally
+from taskq_core.wire.tallies import BOUNDS_S, TypeCounters
 from tests.rows import rows
 
 
-def tally_of(*durations_s: float) -> TypeTally:
-    tally = TypeTally.empty()
+def tally_of(*durations_s: float) -> TypeCounters:
+    tally = TypeCounters.empty()
     for duration_s in durations_s:
         tally.processed += 1
         tally.total_ms += duration_s * 1000
@@ -22,13 +22,13 @@ def test_what_is_stored_is_read_again() -> None:
     stored = tally.encode()
 
     assert stored == "3 2 1 4000202 0 1 0 0 0 0 0 1 0 0 0 0 0 0 0 0 0 1"
-    assert TypeTally.decode(stored.encode()) == TypeTally(3, 2, 1, 4_000_202, tally.buckets)
-    assert TypeTally.decode(stored.encode() + b" 7") is not None, "a later release may add numbers"
+    assert TypeCounters.decode(stored.encode()) == TypeCounters(3, 2, 1, 4_000_202, tally.buckets)
+    assert TypeCounters.decode(stored.encode() + b" 7") is not None, "a later release may add numbers"
 
 
 @rows("data", [b"", b"1 2 3", b"x " * 22, b"-1 " * 22, b"\xff"])
 def test_what_is_no_tally_is_left_out(data: bytes) -> None:
-    assert TypeTally.decode(data) is None
+    assert TypeCounters.decode(data) is None
 
 
 def test_shares_of_runs_are_told_within_the_bounds_they_are_counted_in() -> None:
@@ -47,7 +47,7 @@ def test_shares_of_runs_are_told_within_the_bounds_they_are_counted_in() -> None
 
 def test_of_what_has_no_upper_bound_the_last_one_is_told() -> None:
     assert tally_of(4000).percentile_s(0.5) == 1800
-    assert TypeTally.empty().percentile_s(0.5) is None
+    assert TypeCounters.empty().percentile_s(0.5) is None
 
 
 def test_tallies_add_up() -> None:

@@ -19,7 +19,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from taskq_core import TaskContext, TaskQ
-from taskq_core.broker.lanes import Lane
+from taskq_core.broker.pipelines import Pipeline
 from taskq_core.wire import QueueKeys, ServerInfo, TaskMessage, decode_message
 from taskq_core.worker import Worker, WorkerConfig, WorkerListener
 from tests.redis_server import RedisServer
@@ -324,14 +324,14 @@ def marks(server: RedisServer, name: str) -> list[str]:
 def exchanges(monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[str, Any]]]:
     """What lanes have exchanged: name and answer of each operation."""
     seen: list[list[tuple[str, Any]]] = []
-    exchange = Lane.exchange
+    exchange = Pipeline.exchange
 
-    async def note(self: Lane, operations: Any, **options: Any) -> list[Any]:
+    async def note(self: Pipeline, operations: Any, **options: Any) -> list[Any]:
         answers = await exchange(self, operations, **options)
         seen.append([(operation.name, answer) for operation, answer in zip(operations, answers, strict=True)])
         return answers
 
-    monkeypatch.setattr(Lane, "exchange", note)
+    monkeypatch.setattr(Pipeline, "exchange", note)
     return seen
 
 

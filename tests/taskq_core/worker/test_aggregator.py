@@ -57,7 +57,7 @@ class Bench:
         self.runner.sent = []
         self.call = FunctionCaller(app, SYSTEM_CLOCK, size=AT_ONCE)
         self.calls: list[tuple[str, list[str]]] = []
-        self._lane = new_tasks.ReceiptLane("bench")
+        self._lane = new_tasks.ReceiptSlot("bench")
 
         @app.task(name="digest", retention=0)
         async def digest(of: str, names: list[str]) -> None: ...
@@ -206,7 +206,7 @@ class TestDue:
         await bench.look()
 
         assert bench.calls == [("due", ["a"])]
-        looks = [operation for operation in bench.runner.sent if operation.name == "gather"]
+        looks = [operation for operation in bench.runner.sent if operation.name == "collect_groups"]
         assert max(len(operation.args) for operation in looks) <= 3 + 6 * 100
         assert len(looks) < 300
         assert Counter(operation.name for operation in bench.runner.sent)["list_groups"] <= 100
@@ -703,7 +703,10 @@ class TestFailures:
         bench.now_s += 60
         check = aggregation.GroupCheck("g", "lost", 120, 60)
         assert (
-            await bench.runner.run(aggregation.gather(bench.queue, [check], limit=1, now_ns=bench.now_s * 10**9)) == "1"
+            await bench.runner.run(
+                aggregation.collect_groups(bench.queue, [check], limit=1, now_ns=bench.now_s * 10**9)
+            )
+            == "1"
         )
 
         aggregator = await bench.look()
@@ -720,7 +723,7 @@ class TestFailures:
         await bench.join(*names)
         bench.now_s += 60
         check = aggregation.GroupCheck("g", "s", 120, 60)
-        await bench.runner.run(aggregation.gather(bench.queue, [check], limit=1, now_ns=bench.now_s * 10**9))
+        await bench.runner.run(aggregation.collect_groups(bench.queue, [check], limit=1, now_ns=bench.now_s * 10**9))
         await bench.runner.run(aggregation.combine(bench.queue, "g", "s", 350, NewTask("one", b"m")))
         assert len(bench.hashes()) == 251
 
@@ -820,7 +823,7 @@ class TestLead:
         await bench.join("a")
         check = aggregation.GroupCheck("g", "s", 120, 1)
         bench.now_s += 5
-        await bench.runner.run(aggregation.gather(bench.queue, [check], limit=1, now_ns=bench.now_s * 10**9))
+        await bench.runner.run(aggregation.collect_groups(bench.queue, [check], limit=1, now_ns=bench.now_s * 10**9))
         bench.now_s += LATE_S
 
         aggregator = await bench.look()

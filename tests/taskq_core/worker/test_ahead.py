@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from taskq_core import TaskQ, current_task
-from taskq_core.broker.lanes import Lane
+from taskq_core.broker.pipelines import Pipeline
 from taskq_core.errors import BrokerAuthenticationError
 from taskq_core.wire import QueueKeys
 from taskq_core.worker import Worker
-from taskq_core.worker.lookout import SERVICE
+from taskq_core.worker.leadership import SERVICE
 from tests.redis_server import RedisServer
 from tests.relay import Relay
 from tests.taskq_core.worker.conftest import PATIENCE_S, Runner, state_of, stored, until
@@ -326,16 +326,16 @@ async def test_a_worker_that_cannot_wait_still_asks(
     async def work() -> str:
         return "ran"
 
-    connect = Lane._connect_if_needed
+    connect = Pipeline._connect_if_needed
 
-    async def refuse(self: Lane, timeout_s: float) -> None:
+    async def refuse(self: Pipeline, timeout_s: float) -> None:
         if self in [waker._lane for waker in worker._wakers]:
             raise BrokerAuthenticationError("refused the user or password")
         await connect(self, timeout_s)
 
     worker = await start(**PATIENT)
     await has_asked(worker, redis_server)
-    monkeypatch.setattr(Lane, "_connect_if_needed", refuse)
+    monkeypatch.setattr(Pipeline, "_connect_if_needed", refuse)
     for each in waiting(redis_server):
         redis_server.client.client_kill_filter(_id=each["id"])
     await waits(redis_server, 0)

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from taskq_core import TaskContext, TaskQ
-from taskq_core.broker.lanes import Lane
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.operations.runs import Dequeued
+from taskq_core.broker.pipelines import Pipeline
 from taskq_core.errors import BrokerUnavailableError
 from taskq_core.wire import QueueKeys, build_message
 from taskq_core.worker import Worker, WorkerConfig, fetcher
 from taskq_core.worker.fetcher import Fetcher
-from taskq_core.worker.lookout import SERVICE
+from taskq_core.worker.leadership import SERVICE
 from taskq_core.worker.settler import SettleBatch
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import PATIENCE_S, STEADY, Ends, Runner, push_raw, state_of, until
@@ -298,19 +298,19 @@ async def test_a_queue_whose_request_was_refused_is_asked_again(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where it seemed empty and was asked only to be sure: nobody else asks for what comes without a token."""
-    exchange = Lane.exchange
+    exchange = Pipeline.exchange
 
-    async def refuses(lane: Lane, operations: Sequence[Operation[Any]], **options: Any) -> list[Any]:
+    async def refuses(lane: Pipeline, operations: Sequence[Operation[Any]], **options: Any) -> list[Any]:
         if [operation.name for operation in operations] != ["dequeue"]:
             return await exchange(lane, operations, **options)
-        monkeypatch.setattr(Lane, "exchange", exchange)
+        monkeypatch.setattr(Pipeline, "exchange", exchange)
         return [BrokerUnavailableError.unchanged("LOADING")]
 
     redis_server.client.set(queue.leader(SERVICE), "nobody")  # no watcher, who would put a token
     order = await fill(app, {})
     worker = await start(safety_net=600, lease=3600, heartbeat=1)  # what was asked ahead is answered after that
     await until(lambda: worker._fetcher.ahead)
-    monkeypatch.setattr(Lane, "exchange", refuses)
+    monkeypatch.setattr(Pipeline, "exchange", refuses)
     message = build_message(type="note", payload=b'{"queue": "default"}', id="quiet", queue="default")
     push_raw(redis_server, queue, "quiet", message.SerializeToString())
     worker._fetcher.probe()

@@ -8,7 +8,7 @@ import pytest
 
 from taskq_core import TaskQ
 from taskq_core.broker.operations.operation import Operation
-from taskq_core.broker.operations.services import rouse
+from taskq_core.broker.operations.services import notify
 from taskq_core.clock import RedisClock
 from taskq_core.wire import QueueKeys
 from taskq_core.worker import Worker, waker
@@ -73,9 +73,9 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def noted(queue: QueueKeys, **options: Any) -> Operation[Any]:
         names.append(queue.name)
-        return rouse(queue, **options)
+        return notify(queue, **options)
 
-    monkeypatch.setattr(waker, "rouse", noted)
+    monkeypatch.setattr(waker, "notify", noted)
     monkeypatch.setattr(Sampler, "work", _noted_nothing)  # what it notes is pushed, too, and no token
     monkeypatch.setattr(Watcher, "HELD_S", 0.01)
     return names
@@ -154,7 +154,7 @@ class Noting:
 
 
 class Still:
-    """A lookout of a queue that has not changed since a moment, if it leads."""
+    """A leadership of a queue that has not changed since a moment, if it leads."""
 
     def __init__(self, unchanged_since: float, *, leads: bool = True) -> None:
         self.unchanged_since, self.leads = unchanged_since, leads
@@ -174,7 +174,7 @@ class Passing:
 
 
 @pytest.mark.parametrize(
-    ("lookout", "is_exported", "times"),
+    ("leadership", "is_exported", "times"),
     [
         pytest.param(Still(900), False, 10, id="at rest"),
         pytest.param(Still(math.inf), False, 60, id="changing"),
@@ -183,12 +183,12 @@ class Passing:
     ],
 )
 async def test_how_often_a_queue_is_noted(
-    lookout: Any, is_exported: bool, times: int, monkeypatch: pytest.MonkeyPatch
+    leadership: Any, is_exported: bool, times: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In ten minutes."""
     noting, clock = Noting(), Passing()
     sampler: Any = noting
-    sampling = Sampling(sampler, lookout, clock, RedisClock(clock), is_exported=lambda: is_exported)
+    sampling = Sampling(sampler, leadership, clock, RedisClock(clock), is_exported=lambda: is_exported)
 
     async def wait(seconds: float) -> None:
         clock.now += seconds

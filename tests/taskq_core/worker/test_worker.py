@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 
 from taskq_core import ConfigurationError, RateLimit, TaskQ, TaskSequence, TaskState
-from taskq_core.broker.lanes import Lane
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.operations.runs import Dequeued
+from taskq_core.broker.pipelines import Pipeline
 from taskq_core.errors import BrokerUnavailableError, TaskInterrupted
 from taskq_core.wire import QueueKeys
 from taskq_core.worker import Worker, WorkerConfig
 from taskq_core.worker import worker as worker_module
 from taskq_core.worker.burst import LONGEST_PAUSE_S, Burst
-from taskq_core.worker.lookout import Lookout
+from taskq_core.worker.leadership import Leadership
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import (
     PATIENCE_S,
@@ -254,14 +254,14 @@ async def test_a_worker_that_is_cancelled_while_it_ends_comes_to_its_end(
 ) -> None:
     """Else its thread would go on, and show a worker that is gone for as long as its process lives."""
     resigning, go_on = asyncio.Event(), asyncio.Event()
-    resign = Lookout.resign
+    resign = Leadership.resign
 
-    async def held(lookout: Lookout) -> None:
+    async def held(leadership: Leadership) -> None:
         resigning.set()
         await go_on.wait()
-        await resign(lookout)
+        await resign(leadership)
 
-    monkeypatch.setattr(Lookout, "resign", held)
+    monkeypatch.setattr(Leadership, "resign", held)
     before = set(threading.enumerate())
     worker = Worker(app, WorkerConfig(**STEADY))
     running = asyncio.create_task(worker.arun())
@@ -332,10 +332,10 @@ async def test_a_worker_ends_though_all_threads_of_its_loop_hang(app: TaskQ, red
 async def test_the_presence_of_a_worker_goes_also_where_its_ending_fails(
     app: TaskQ, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fail(lookout: Lookout) -> None:
+    async def fail(leadership: Leadership) -> None:
         raise RuntimeError("cannot resign")
 
-    monkeypatch.setattr(Lookout, "resign", fail)
+    monkeypatch.setattr(Leadership, "resign", fail)
     worker = Worker(app, WorkerConfig(**STEADY))
     running = asyncio.create_task(worker.arun())
     await until(lambda: worker.status == "active" and redis_server.client.keys("asynq:servers:*"))
@@ -345,7 +345,7 @@ async def test_the_presence_of_a_worker_goes_also_where_its_ending_fails(
 
     await until(lambda: not redis_server.client.keys("asynq:servers:*"), "it is no longer shown")
     for each in (*worker._lanes, worker._runner):  # which the rest of the ending would have done
-        await (each.close() if isinstance(each, Lane) else each.aclose())
+        await (each.close() if isinstance(each, Pipeline) else each.aclose())
 
 
 @pytest.mark.parametrize("concurrency", [1, 30])
@@ -388,18 +388,18 @@ async def test_what_a_lost_answer_had_handed_out_is_given_back_by_a_worker_that_
     app: TaskQ, redis_server: RedisServer, queue: QueueKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It asks once more, although nothing runs here and it ends; else the task would wait for the end of its lease."""
-    exchange = Lane.exchange
+    exchange = Pipeline.exchange
 
-    async def loses(lane: Lane, operations: Sequence[Operation[Any]], **options: Any) -> list[Any]:
+    async def loses(lane: Pipeline, operations: Sequence[Operation[Any]], **options: Any) -> list[Any]:
         answers = await exchange(lane, operations, **options)
         if any(isinstance(answer, Dequeued) and answer.tasks for answer in answers):
-            monkeypatch.setattr(Lane, "exchange", exchange)
+            monkeypatch.setattr(Pipeline, "exchange", exchange)
             await lane.close()
             worker.stop()
             raise BrokerUnavailableError("the answer is lost")
         return answers
 
-    monkeypatch.setattr(Lane, "exchange", loses)
+    monkeypatch.setattr(Pipeline, "exchange", loses)
     handle = await app.remote("work").adelay()
     worker = Worker(app, WorkerConfig(**STEADY, concurrency=2))
     assert await asyncio.wait_for(worker.arun(), PATIENCE_S) == 0
@@ -518,24 +518,24 @@ async def test_burst_mode_waits_for_what_a_lost_answer_had_handed_out(
 ) -> None:
     """Of several connections one took a task and does not know it yet; the others found the queue empty."""
     looks = count_looks(monkeypatch)
-    exchange = Lane.exchange
+    exchange = Pipeline.exchange
     ran: list[str] = []
 
     @app.task(retention=0)
     async def work() -> None:
         ran.append("work")
 
-    async def loses_first(lane: Lane, operations: Sequence[Operation[Any]], **options: Any) -> list[Any]:
+    async def loses_first(lane: Pipeline, operations: Sequence[Operation[Any]], **options: Any) -> list[Any]:
         answers = await exchange(lane, operations, **options)
         if any(isinstance(answer, Dequeued) and answer.tasks for answer in answers):
-            monkeypatch.setattr(Lane, "exchange", exchange)
+            monkeypatch.setattr(Pipeline, "exchange", exchange)
             await until(lambda: len(looks) >= 20 and worker._has_looked)
             await lane.close()
             raise BrokerUnavailableError("the answer is lost")
         return answers
 
     await work.adelay()
-    monkeypatch.setattr(Lane, "exchange", loses_first)
+    monkeypatch.setattr(Pipeline, "exchange", loses_first)
     worker = Worker(app, WorkerConfig(**STEADY, burst=True, concurrency=6))
     assert await asyncio.wait_for(worker.arun(), PATIENCE_S) == 0
     await app.aclose()

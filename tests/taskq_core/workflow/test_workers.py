@@ -13,7 +13,8 @@ from taskq_core import (
     WorkflowDefinitionError,
     WorkflowFailedError,
 )
-from taskq_core.broker.operations import actions, carrying, new_tasks, workflows
+from taskq_core.broker.operations import actions, new_tasks, workflows
+from taskq_core.broker.operations import dispatch as carrying
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.inspector import Inspector
 from taskq_core.wire import QueueKeys, decode_message

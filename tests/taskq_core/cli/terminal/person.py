@@ -16,8 +16,8 @@ from textual.widgets import Input
 
 from taskq_core import TaskQ
 from taskq_core.cli.terminal.app import DashApp
-from taskq_core.cli.terminal.desk import DashConfig
-from taskq_core.cli.terminal.look import Look
+from taskq_core.cli.terminal.poller import DashConfig
+from taskq_core.cli.terminal.screen import Look
 from taskq_core.cli.terminal.table import Records
 
 PATIENCE_S = 60.0

@@ -8,9 +8,9 @@ import pytest
 
 from taskq_core import TaskQ
 from taskq_core.cli.terminal.app import DashApp
-from taskq_core.cli.terminal.desk import DashConfig, Desk
-from taskq_core.cli.terminal.look import TOPS
+from taskq_core.cli.terminal.poller import DashConfig, Desk
 from taskq_core.cli.terminal.queues import QueuesLook
+from taskq_core.cli.terminal.screen import TOPS
 from taskq_core.cli.terminal.tasks import TasksLook
 from taskq_core.errors import ConfigurationError
 from taskq_core.inspector import AsyncInspector
@@ -336,7 +336,7 @@ async def test_a_task_whose_worker_was_asked_is_cancelling_for_a_minute(
     taskq: TaskQ, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now_s = 1000.0
-    monkeypatch.setattr("taskq_core.cli.terminal.desk.time.monotonic", lambda: now_s)
+    monkeypatch.setattr("taskq_core.cli.terminal.poller.time.monotonic", lambda: now_s)
     desk = Desk(taskq, DashConfig())
 
     desk.cancelling("mail", "a")

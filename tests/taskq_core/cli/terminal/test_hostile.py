@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from taskq_core import TaskQ
-from taskq_core.cli.terminal.look import TOPS
+from taskq_core.cli.terminal.screen import TOPS
 from taskq_core.cli.terminal.task import TaskLook
 from taskq_core.cli.terminal.tasks import TasksLook
 from taskq_core.wire import SchedulerEntry, ServerInfo, WorkerInfo

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from taskq_core.settings.language import gettext
-from taskq_core.views import telling
+from taskq_core.views import labels as telling
 from taskq_core.wire import TaskState
 
 NONE = "-"

@@ -1,5 +1,5 @@
 --[[
-  take_letters: hand out archived tasks that are to be told of, for some time; after that they are handed out again.
+  take_dead_letters: hand out archived tasks that are to be told of, for some time; after that they are handed out again.
 
   KEYS[1]  zset    archived tasks to be told of: id by when that is due (Unix s)
   KEYS[2]  any     a key that never exists

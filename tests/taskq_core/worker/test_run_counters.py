@@ -10,24 +10,24 @@ from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.scripts import load
 from taskq_core.telemetry import Outcome
 from taskq_core.wire import QueueKeys, TaskMessage
-from taskq_core.wire.tallies import HOUR_S, OTHER_TYPES, TYPES_MOST, TypeTally
+from taskq_core.wire.tallies import HOUR_S, OTHER_TYPES, TYPES_MOST, TypeCounters
 from taskq_core.worker.run import Run
-from taskq_core.worker.tally import Tally
+from taskq_core.worker.run_counters import RunCounters
 from tests.logged import logged_here
 from tests.redis_server import RedisServer
 from tests.relay import Relay
 from tests.taskq_core.worker.conftest import PATIENCE_S, Runner, until
 
 
-def handed_in(server: RedisServer, queue: QueueKeys) -> dict[str, TypeTally]:
+def handed_in(server: RedisServer, queue: QueueKeys) -> dict[str, TypeCounters]:
     """What stands in Redis of all hours together."""
-    sums: dict[str, TypeTally] = {}
+    sums: dict[str, TypeCounters] = {}
     for key in server.client.scan_iter(match=queue.tally(0)[:-1] + "*"):
         found: Any = server.client.hgetall(key)
         for name, text in found.items():
-            tally = TypeTally.decode(text)
+            tally = TypeCounters.decode(text)
             assert tally is not None
-            sums.setdefault(name.decode(), TypeTally.empty()).add(tally)
+            sums.setdefault(name.decode(), TypeCounters.empty()).add(tally)
     return sums
 
 
@@ -100,7 +100,7 @@ async def test_steps_whose_end_is_carried_to_another_queue_count(
 async def test_workers_hand_in_while_they_run(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taskq_core.worker.tally.HAND_IN_S", 0.05)
+    monkeypatch.setattr("taskq_core.worker.run_counters.HAND_IN_S", 0.05)
 
     @app.task(name="work")
     async def work() -> None:
@@ -122,7 +122,7 @@ def ended(queue: QueueKeys, name: str, duration_s: float, outcome: Outcome = Out
 
 async def test_how_long_runs_took_is_told(app: TaskQ, redis_server: RedisServer, queue: QueueKeys) -> None:
     runner = AsyncRunner(app.runtime.endpoint)
-    tally = Tally(runner, owner="w", redis_time=lambda: 500_000.5 * HOUR_S)
+    tally = RunCounters(runner, owner="w", redis_time=lambda: 500_000.5 * HOUR_S)
     tally.add(queue, [ended(queue, "work", 0.003)] * 9 + [ended(queue, "work", 42.0)])
 
     await tally.hand_in()
@@ -138,7 +138,7 @@ async def test_how_long_runs_took_is_told(app: TaskQ, redis_server: RedisServer,
 
 async def test_a_flood_of_types_is_counted_together(app: TaskQ, redis_server: RedisServer, queue: QueueKeys) -> None:
     runner = AsyncRunner(app.runtime.endpoint)
-    tally = Tally(runner, owner="w", redis_time=lambda: 0.0)
+    tally = RunCounters(runner, owner="w", redis_time=lambda: 0.0)
     tally.add(queue, [ended(queue, f"t{number}", 1) for number in range(TYPES_MOST + 50)])
 
     await tally.hand_in()
@@ -151,13 +151,13 @@ async def test_a_flood_of_types_is_counted_together(app: TaskQ, redis_server: Re
 
 @pytest.mark.parametrize("trap", ["drop_reply_to", "drop_request"])
 async def test_what_got_no_answer_is_handed_in_once(redis_server: RedisServer, queue: QueueKeys, trap: str) -> None:
-    redis_server.client.script_load(load("tally").text)
+    redis_server.client.script_load(load("count_runs").text)
     with Relay(redis_server.socket_path) as relay:
         far = TaskQ(relay.url)
         runner = AsyncRunner(far.runtime.endpoint)
-        tally = Tally(runner, owner="w", redis_time=lambda: 0.0)
+        tally = RunCounters(runner, owner="w", redis_time=lambda: 0.0)
         tally.add(queue, [ended(queue, "work", 1)] * 3)
-        getattr(relay, trap)(load("tally").sha.encode())
+        getattr(relay, trap)(load("count_runs").sha.encode())
 
         with pytest.raises(BrokerUnavailableError):
             await tally.hand_in()
@@ -175,7 +175,7 @@ async def test_what_cannot_be_handed_in_is_kept(redis_server: RedisServer, queue
     with Relay(redis_server.socket_path) as relay:
         far = TaskQ(relay.url)
         runner = AsyncRunner(far.runtime.endpoint)
-        tally = Tally(runner, owner="w", redis_time=lambda: 0.0)
+        tally = RunCounters(runner, owner="w", redis_time=lambda: 0.0)
         tally.add(queue, [ended(queue, "work", 1)] * 3)
         relay.refuse()
         with pytest.raises(BrokerUnavailableError):
@@ -195,7 +195,7 @@ async def test_a_tally_of_another_type_is_told_of(
     app: TaskQ, redis_server: RedisServer, queue: QueueKeys, caplog: pytest.LogCaptureFixture
 ) -> None:
     runner = AsyncRunner(app.runtime.endpoint)
-    tally = Tally(runner, owner="w", redis_time=lambda: 0.0)
+    tally = RunCounters(runner, owner="w", redis_time=lambda: 0.0)
     redis_server.client.set(queue.tally(0), "x")
     tally.add(queue, [ended(queue, "work", 1)])
 

@@ -1,8 +1,7 @@
 """Connections that send several operations in one write and read their answers in order, for asyncio.
 
-A `Lane` is one connection to one server; a `ClusterLane` is one to each node of a cluster that it has talked to. A
-connection whose call failed, timed out or was cancelled is closed, never used again, so no reply can reach another
-caller.
+A `Pipeline` is one connection to one server. A `ClusterPipeline` is one connection to each cluster node that it has
+talked to. A connection whose call failed, timed out or was cancelled is closed, so no reply can reach another caller.
 """
 
 import asyncio
@@ -34,7 +33,7 @@ from taskq_core.service.user_code import cancellations
 T = TypeVar("T")
 
 
-class Lane:
+class Pipeline:
     """One reserved connection.
 
     Args:
@@ -69,7 +68,7 @@ class Lane:
     ) -> list[Any]:
         """Send operations in one write and return their answers in order.
 
-        `timeout_s` shortens the lane's own time to wait. For `spin_s` seconds the event loop does not sleep: worth it
+        `timeout_s` shortens the pipeline's own timeout. For `spin_s` seconds the event loop does not sleep: worth it
         where an answer comes sooner than a sleeping process wakes.
 
         An operation that the store refused answers with its `BrokerError` in the list, so that the others keep theirs.
@@ -254,7 +253,7 @@ class Lane:
         await connection.disconnect(nowait=True)
 
 
-class ClusterLane(Lane):
+class ClusterPipeline(Pipeline):
     """One reserved connection to each node of a cluster that it has talked to.
 
     What one exchange sends to different nodes goes at the same time.
@@ -262,17 +261,17 @@ class ClusterLane(Lane):
 
     def __init__(self, endpoint: Endpoint, *, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
         super().__init__(endpoint, timeout_s=timeout_s)
-        self._lanes: dict[Server, Lane] = {}
+        self._pipelines: dict[Server, Pipeline] = {}
 
     @property
     def is_connected(self) -> bool:
         """True if a connection to any node stands, as far as this side knows."""
-        return any(lane.is_connected for lane in self._lanes.values())
+        return any(pipeline.is_connected for pipeline in self._pipelines.values())
 
     async def exchange(
         self, operations: Sequence[Operation[Any]], *, timeout_s: float | None = None, spin_s: float = 0.0
     ) -> list[Any]:
-        """Send operations, each to the node of its keys, and return their answers in order. As `Lane.exchange`."""
+        """Send operations, each to the node of its keys, and return their answers in order. As `Pipeline.exchange`."""
         timeout_s = self._timeout_s if timeout_s is None else min(timeout_s, self._timeout_s)
         until = asyncio.get_running_loop().time() + timeout_s
         slots = self._endpoint.slots
@@ -332,7 +331,9 @@ class ClusterLane(Lane):
         left_s = max(0.001, until - asyncio.get_running_loop().time())
         more_keys = next((keys for keys in map(absent_key, operations) if keys), ())  # commands do without
         try:
-            answers = await self._lane(server)._exchange(operations, left_s, more_keys=more_keys, is_asking=is_asking)
+            answers = await self._pipeline(server)._exchange(
+                operations, left_s, more_keys=more_keys, is_asking=is_asking
+            )
         except BrokerUnavailableError:
             self._endpoint.slots.forget()
             raise
@@ -340,11 +341,11 @@ class ClusterLane(Lane):
             self._endpoint.slots.forget()
         return answers
 
-    def _lane(self, server: Server) -> Lane:
-        lane = self._lanes.get(server)
-        if lane is None:
-            lane = self._lanes[server] = Lane(self._endpoint.node(*server), timeout_s=self._timeout_s)
-        return lane
+    def _pipeline(self, server: Server) -> Pipeline:
+        pipeline = self._pipelines.get(server)
+        if pipeline is None:
+            pipeline = self._pipelines[server] = Pipeline(self._endpoint.node(*server), timeout_s=self._timeout_s)
+        return pipeline
 
     async def _learn_slots(self, until: float) -> None:
         """Ask one node after the other who serves which slot, each for its share of the time."""
@@ -355,7 +356,7 @@ class ClusterLane(Lane):
             if share_s <= 0:
                 break
             try:
-                shards = await self._lane(server).run(presence.read_shards(), timeout_s=share_s)
+                shards = await self._pipeline(server).run(presence.read_shards(), timeout_s=share_s)
             except BrokerAuthenticationError:
                 raise
             except BrokerError as error:
@@ -366,12 +367,12 @@ class ClusterLane(Lane):
         raise BrokerUnavailableError.unchanged(f"cannot reach {self._endpoint.address}: {'; '.join(problems)}")
 
     def abort(self) -> None:
-        """Break the connections at once. As `Lane.abort`."""
-        for lane in self._lanes.values():
-            lane.abort()
+        """Break the connections at once. As `Pipeline.abort`."""
+        for pipeline in self._pipelines.values():
+            pipeline.abort()
 
     async def close(self) -> None:
         """Close the connections. The next exchange opens new ones."""
-        lanes, self._lanes = self._lanes, {}
-        for lane in lanes.values():
-            await lane.close()
+        pipelines, self._pipelines = self._pipelines, {}
+        for pipeline in pipelines.values():
+            await pipeline.close()

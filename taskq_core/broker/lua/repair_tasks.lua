@@ -1,5 +1,5 @@
 --[[
-  mend: tell what is wrong with single tasks and, where it stands unchanged since an earlier look, repair it.
+  repair_tasks: tell what is wrong with single tasks and, where it stands unchanged since an earlier look, repair it.
 
   KEYS[1]  list    pending tasks
   KEYS[2]  list    active tasks

@@ -12,10 +12,10 @@ from textual.screen import Screen
 from textual.widgets import Footer, Static
 
 from taskq_core.cli.base import failure_text
-from taskq_core.cli.terminal.desk import Desk
 from taskq_core.cli.terminal.dialogs import Confirm, Question
 from taskq_core.cli.terminal.figures import shown
 from taskq_core.cli.terminal.places import Place
+from taskq_core.cli.terminal.poller import Desk
 from taskq_core.errors import BrokerAuthenticationError, TaskQError
 
 T = TypeVar("T")

@@ -16,7 +16,8 @@ from django.utils.translation import gettext as _
 from django.utils.translation import pgettext_lazy
 
 from taskq_core import OversizedResult
-from taskq_core.views import MemberRow, telling
+from taskq_core.views import MemberRow
+from taskq_core.views import labels as telling
 from taskq_core.workflow import StepInfo
 from taskq_django.admin.language import told_as_active
 from taskq_django.admin.task_rows import key_of

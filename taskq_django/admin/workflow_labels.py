@@ -10,8 +10,8 @@ from django.utils.translation import ngettext, pgettext_lazy
 
 from taskq_core.views import MemberRow, WorkflowDetail, graph_svg
 from taskq_core.workflow import StepInfo, StepState, WorkflowState
-from taskq_django.admin.wording import number
-from taskq_django.admin.wording import step_state as step_words
+from taskq_django.admin.labels import number
+from taskq_django.admin.labels import step_state as step_words
 
 WORKFLOW_STATES: Mapping[WorkflowState, Any] = {
     WorkflowState.RUNNING: pgettext_lazy("workflow state", "running"),

@@ -9,12 +9,12 @@ from typing import Any
 from taskq_core.cli.base import failure_text
 from taskq_core.cli.terminal.dialogs import Ask, Choose, Question, Working
 from taskq_core.cli.terminal.filtering import duration_of
-from taskq_core.cli.terminal.look import Level, Look
+from taskq_core.cli.terminal.screen import Level, Look
 from taskq_core.errors import BrokerAuthenticationError, ConfigurationError
 from taskq_core.inspector import ALLOWED_STATES, ActionReport, Matching, QueueInfo, TaskAction, TaskRef
 from taskq_core.views import SELECTED_MAX, TaskFilter
-from taskq_core.views.telling import Skipped, done, skipped
-from taskq_core.views.words import ALL_BUTTONS, BUTTONS, actions_for, outcome, question
+from taskq_core.views.labels import Skipped, done, skipped
+from taskq_core.views.messages import ALL_BUTTONS, BUTTONS, actions_for, outcome, question
 from taskq_core.wire import TaskState, validate_queue_name
 
 PART_S = 0.3

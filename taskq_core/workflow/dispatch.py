@@ -9,8 +9,9 @@ from collections import defaultdict
 from collections.abc import Callable, Generator
 from typing import Any
 
-from taskq_core.broker.operations import carrying, workflows
-from taskq_core.broker.operations.carrying import PUT_S, SWEEP_MAX, ToCarry
+from taskq_core.broker.operations import dispatch as carrying
+from taskq_core.broker.operations import workflows
+from taskq_core.broker.operations.dispatch import PUT_S, SWEEP_MAX, DueSteps
 from taskq_core.broker.operations.operation import Argument, Operation
 from taskq_core.wire import Keys, QueueKeys
 
@@ -23,7 +24,7 @@ Carrying = Generator[Operation[Any], Any, set[str]]
 """Yields operations, is sent their answers, returns names of queues that have something to carry now."""
 
 
-def carry(keys: Keys, queue: QueueKeys, due: ToCarry, register: Callable[[QueueKeys], Operation[Any]]) -> Carrying:
+def carry(keys: Keys, queue: QueueKeys, due: DueSteps, register: Callable[[QueueKeys], Operation[Any]]) -> Carrying:
     """Carry what stands in a queue.
 
     Args:
@@ -47,7 +48,7 @@ def carry(keys: Keys, queue: QueueKeys, due: ToCarry, register: Callable[[QueueK
     return more
 
 
-def _carry_notes(keys: Keys, queue: QueueKeys, due: ToCarry) -> Carrying:
+def _carry_notes(keys: Keys, queue: QueueKeys, due: DueSteps) -> Carrying:
     more: set[str] = set()
     by_home: dict[QueueKeys | None, list[tuple[bytes, bytes]]] = defaultdict(list)
     for field, value in due.notes.items():
@@ -66,7 +67,7 @@ def _carry_notes(keys: Keys, queue: QueueKeys, due: ToCarry) -> Carrying:
 
 
 def _carry_steps(
-    keys: Keys, queue: QueueKeys, due: ToCarry, register: Callable[[QueueKeys], Operation[Any]]
+    keys: Keys, queue: QueueKeys, due: DueSteps, register: Callable[[QueueKeys], Operation[Any]]
 ) -> Carrying:
     left = due.out
     if not left:
@@ -80,7 +81,7 @@ def _carry_steps(
         yield register(target)
         if (yield carrying.put_steps(target, to_send, until_s=now_s + PUT_S)):
             yield carrying.steps_sent(queue, to_send)
-    return {queue.name} if len(left) >= carrying.CARRY_MAX or any(each[:1] == b"r" for each in left) else set()
+    return {queue.name} if len(left) >= carrying.DISPATCH_MAX or any(each[:1] == b"r" for each in left) else set()
 
 
 class Sweep:
@@ -89,7 +90,7 @@ class Sweep:
     def __init__(self) -> None:
         self._at = 0
 
-    def look(self, queue: QueueKeys, due: ToCarry) -> Carrying:
+    def look(self, queue: QueueKeys, due: DueSteps) -> Carrying:
         """Look at some."""
         more = False
         starts = {0, self._at}

@@ -1,5 +1,5 @@
 --[[
-  gather: take the members of groups that are due into aggregation sets, one a group.
+  collect_groups: take the members of groups that are due into aggregation sets, one a group.
 
   KEYS[1]  set     names of groups with members
   KEYS[2]  zset    aggregation sets: key by deadline (Unix s)

@@ -5,20 +5,20 @@ from typing import Any
 
 import pytest
 
-from taskq_core.broker.operations.carrying import ToCarry
+from taskq_core.broker.operations.dispatch import DueSteps
 from taskq_core.wire import Keys
-from taskq_core.worker import carrier
-from taskq_core.worker.carrier import Carrier
+from taskq_core.worker import dispatcher as carrier
+from taskq_core.worker.dispatcher import Carrier
 from tests.taskq_core.worker.conftest import until
 
 
 class Answers:
     """Answers each look in turn."""
 
-    def __init__(self, *answers: ToCarry) -> None:
+    def __init__(self, *answers: DueSteps) -> None:
         self.answers = list(answers)
 
-    async def run(self, operation: Any) -> ToCarry:
+    async def run(self, operation: Any) -> DueSteps:
         assert operation.name == "read_due"
         return self.answers.pop(0)
 
@@ -30,7 +30,7 @@ async def test_who_does_not_lead_looks_only_for_the_lease(
     rests: list[float] = []
     monkeypatch.setattr(carrier, "jittered", lambda seconds: rests.append(seconds) or 0.0)
     keys = Keys()
-    answers: Any = Answers(ToCarry(leads))
+    answers: Any = Answers(DueSteps(leads))
 
     await Carrier(keys, [keys.queue("default")], answers, owner="w", every_s=0.5, leader_s=6.0).work()
 
@@ -38,7 +38,7 @@ async def test_who_does_not_lead_looks_only_for_the_lease(
 
 
 class Quiet:
-    """A lookout that has seen nothing to carry."""
+    """A leadership that has seen nothing to carry."""
 
     has_looked = True
 
@@ -54,16 +54,18 @@ async def test_what_is_called_for_while_it_is_carried_is_looked_for_again() -> N
     looks: list[bool] = []
 
     class Runner:
-        async def run(self, operation: Any) -> ToCarry:
+        async def run(self, operation: Any) -> DueSteps:
             if not looks:
                 called.call("default")
             looks.append(called.is_busy)
-            return ToCarry(True)
+            return DueSteps(True)
 
     runner: Any = Runner()
-    lookouts: Any = {"default": Quiet()}
+    leaderships: Any = {"default": Quiet()}
     keys = Keys()
-    called = Carrier(keys, [keys.queue("default")], runner, owner="w", every_s=0.5, leader_s=6.0, lookouts=lookouts)
+    called = Carrier(
+        keys, [keys.queue("default")], runner, owner="w", every_s=0.5, leader_s=6.0, leaderships=leaderships
+    )
     called.call("default")
     working = asyncio.create_task(called.work())
 

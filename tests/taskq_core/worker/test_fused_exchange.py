@@ -10,7 +10,7 @@ from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.operations.runs import Dequeued, dequeue
 from taskq_core.errors import BrokerReplyError
 from taskq_core.wire import Keys, QueueKeys, TaskMessage
-from taskq_core.worker.joiner import APART_MAX, RUNS_MIN, Joiner
+from taskq_core.worker.fused_exchange import APART_MAX, RUNS_MIN, FusedExchange
 from taskq_core.worker.run import Run
 from taskq_core.worker.settler import SettleBatch
 from tests.redis_server import RedisServer
@@ -31,7 +31,7 @@ def batch(count: int = RUNS_MIN, *, queue: QueueKeys = QUEUE, is_plain: bool = T
 
 
 def test_a_batch_of_plain_ends_is_joined_with_a_request_of_its_queue() -> None:
-    joined = Joiner().join([batch()], QUEUE, ASKED)
+    joined = FusedExchange().join([batch()], QUEUE, ASKED)
 
     assert joined is not None
     assert [*joined.args[-RUNS_MIN:]] == [f"t{number}" for number in range(RUNS_MIN)]
@@ -46,12 +46,12 @@ def test_others_go_apart(subtests: pytest.Subtests) -> None:
         [batch(RUNS_MIN - 1)],
     ]:
         with subtests.test(batches=batches):
-            assert Joiner().join(batches, QUEUE, ASKED) is None
+            assert FusedExchange().join(batches, QUEUE, ASKED) is None
 
 
 @pytest.mark.parametrize("answer", [None, BrokerReplyError("WRONGTYPE")])
 def test_after_refusals_it_is_tried_ever_more_seldom(answer: BrokerReplyError | None) -> None:
-    joiner = Joiner()
+    joiner = FusedExchange()
     waits = []
     for _ in range(10):
         turns = 0
@@ -67,15 +67,15 @@ def test_what_an_error_may_have_settled_is_sent_again_as_what_is_not_known() -> 
     """So that none of it is taken for another worker's when Redis says that it is not this worker's any more."""
     refused, failed = batch(), batch()
 
-    assert Joiner().part(refused, None) is None
-    assert Joiner().part(failed, BrokerReplyError("WRONGTYPE")) is None
+    assert FusedExchange().part(refused, None) is None
+    assert FusedExchange().part(failed, BrokerReplyError("WRONGTYPE")) is None
 
     assert not any(run.repeated for run in refused.runs)
     assert all(run.repeated for run in failed.runs)
 
 
 def test_one_that_works_is_followed_by_others() -> None:
-    joiner = Joiner()
+    joiner = FusedExchange()
     joiner.part(batch(), None)
     while joiner.join([batch()], QUEUE, ASKED) is None:
         pass

@@ -15,7 +15,7 @@ from typing import Any
 
 from taskq_core.app import TaskQ
 from taskq_core.broker.aio import AsyncRunner
-from taskq_core.broker.operations.letters import Letters, end_letter, take_letters
+from taskq_core.broker.operations.dead_letters import DeadLetterBatch, end_dead_letter, take_dead_letters
 from taskq_core.broker.operations.services import count_keys
 from taskq_core.broker.operations.views import look
 from taskq_core.clock import Clock
@@ -27,7 +27,7 @@ from taskq_core.tasks.dead_letters import ArchiveHandler, letter_arguments, lett
 from taskq_core.tasks.task import Task
 from taskq_core.wire import DEAD_LETTER, QueueKeys, TaskMessage, TaskState
 from taskq_core.worker.calls import FunctionThreads, call_coroutine
-from taskq_core.worker.lookout import Lookout, Topic
+from taskq_core.worker.leadership import Leadership, Topic
 
 logger = logging.getLogger("taskq.worker")
 
@@ -51,7 +51,7 @@ class DeadLetters:
         app: The queue application, whose functions are called and in whose name tasks are enqueued.
         clock: Source of monotonic time.
         every_s: Seconds between two looks.
-        lookout: Knows whether there may be any; without one Redis is asked each time.
+        leadership: Knows whether there may be any; without one Redis is asked each time.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class DeadLetters:
         clock: Clock,
         *,
         every_s: float,
-        lookout: Lookout | None = None,
+        leadership: Leadership | None = None,
     ) -> None:
         self._queue = queue
         self._runner = runner
@@ -72,9 +72,9 @@ class DeadLetters:
         self._threads = FunctionThreads(AT_ONCE, clock)
         self._soon = asyncio.Event()
         self._is_expected = False
-        self._lookout = lookout
-        if lookout is not None:
-            lookout.wakes(self._soon)
+        self._leadership = leadership
+        if leadership is not None:
+            leadership.wakes(self._soon)
         self.has_looked = False
         """True once a look has found nothing and nothing has come since."""
 
@@ -98,7 +98,7 @@ class DeadLetters:
             await self._rest()
             return 0.0
         claim_s = round(CLAIM_S + LONGEST_S * len(self._app.archive_handlers))
-        letters = await self._runner.run(take_letters(self._queue, claim_s=claim_s, limit=AT_ONCE))
+        letters = await self._runner.run(take_dead_letters(self._queue, claim_s=claim_s, limit=AT_ONCE))
         if letters.task_ids:
             await asyncio.gather(*[self._tell(task_id, letters) for task_id in letters.task_ids])
             return 0.0
@@ -106,11 +106,11 @@ class DeadLetters:
         return 0.0
 
     async def _may_be_some(self) -> bool:
-        lookout = self._lookout
-        if lookout is None or not lookout.has_looked:
+        leadership = self._leadership
+        if leadership is None or not leadership.has_looked:
             return True
-        if lookout.leads:
-            return lookout.has(Topic.LETTERS)
+        if leadership.leads:
+            return leadership.has(Topic.LETTERS)
         # The program of the worker that leads may have other functions that want to know, or none.
         return bool(self._app.archive_handlers) and await self._runner.run(count_keys((self._queue.letters,))) > 0
 
@@ -119,7 +119,7 @@ class DeadLetters:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._soon.wait(), jittered(self._every_s))
 
-    async def _tell(self, task_id: str, letters: Letters) -> None:
+    async def _tell(self, task_id: str, letters: DeadLetterBatch) -> None:
         again_in_s: int | None = None
         try:
             stored = await self._runner.run(look(self._queue, task_id))
@@ -133,7 +133,7 @@ class DeadLetters:
         except Exception:
             logger.exception("telling of an archived task failed; it is done again", extra=self._facts(task_id))
             again_in_s = self._again_in_s
-        await self._runner.run(end_letter(self._queue, task_id, until_s=letters.until_s, again_in_s=again_in_s))
+        await self._runner.run(end_dead_letter(self._queue, task_id, until_s=letters.until_s, again_in_s=again_in_s))
 
     async def _tell_of(self, task: TaskInfo) -> None:
         with self._app.runtime.tracing.continued(task.headers):

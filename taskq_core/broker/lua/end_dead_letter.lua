@@ -1,5 +1,5 @@
 --[[
-  end_letter: note that an archived task was told of, or is to be told of again later.
+  end_dead_letter: note that an archived task was told of, or is to be told of again later.
 
   KEYS[1]  zset    archived tasks to be told of: id by when that is due (Unix s)
   KEYS[2]  any     a key that never exists

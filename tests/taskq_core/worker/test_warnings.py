@@ -9,9 +9,9 @@ from taskq_core import TaskQ
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations.presence import list_alive
 from taskq_core.clock import SYSTEM_CLOCK, Clock, RedisClock
-from taskq_core.worker.adviser import AGAIN_S, SETTLED_S, Adviser
 from taskq_core.worker.config import WorkerConfig
 from taskq_core.worker.sampler import Fleet
+from taskq_core.worker.warnings import AGAIN_S, SETTLED_S, WorkerWarnings
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import Runner, until
 
@@ -35,10 +35,10 @@ def told(caplog: pytest.LogCaptureFixture, code: str) -> list[str]:
 
 def adviser_of(
     app: TaskQ, runner: AsyncRunner, clock: Clock = SYSTEM_CLOCK, *, config: WorkerConfig | None = None
-) -> Adviser:
+) -> WorkerWarnings:
     fleet = Fleet(app.runtime.keys, runner, SYSTEM_CLOCK)
     redis_clock = RedisClock(SYSTEM_CLOCK)
-    return Adviser(app, config or WorkerConfig(), runner, clock, redis_clock, fleet)
+    return WorkerWarnings(app, config or WorkerConfig(), runner, clock, redis_clock, fleet)
 
 
 async def test_a_worker_warns_of_a_redis_that_drops_keys(

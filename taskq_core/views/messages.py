@@ -5,7 +5,7 @@ Texts are told in the language of the moment (`taskq_core.settings.language`).
 
 from taskq_core.inspector import ALLOWED_STATES, ActionReport, PeriodicEntryInfo, TaskAction
 from taskq_core.settings.language import gettext, marked, ngettext, nmarked, pmarked
-from taskq_core.views.telling import done, skipped, step_state
+from taskq_core.views.labels import done, skipped, step_state
 from taskq_core.views.times import TaskTime, TimeKind
 from taskq_core.views.workflows import WorkflowDetail
 from taskq_core.wire import TaskState

@@ -72,7 +72,7 @@ class RunNotes:
         "cursor",
     )
 
-    def __init__(self, run: Run, writer: "NoteWriter") -> None:
+    def __init__(self, run: Run, writer: "ProgressWriter") -> None:
         self._run = run
         self._writer = writer
         self._lock = threading.Lock()
@@ -255,7 +255,7 @@ class RunNotes:
         return True
 
 
-class NoteWriter:
+class ProgressWriter:
     """Writes what running tasks note.
 
     Args:

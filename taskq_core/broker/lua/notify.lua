@@ -1,5 +1,5 @@
 --[[
-  rouse: put a wake token if tasks are pending, for producers that put none themselves.
+  notify: put a wake token if tasks are pending, for producers that put none themselves.
 
   KEYS[1]  list    pending tasks
   KEYS[2]  list    wake tokens

@@ -1,7 +1,7 @@
-"""Carry workflows between queues, and notice steps whose end nobody told: see `taskq_core.workflow.carrying`.
+"""Carry workflows between queues, and notice steps whose end nobody told: see `taskq_core.workflow.dispatch`.
 
-One worker per queue acts, by lease, while its lookout knows of something; the worker that settled a step which has to
-be carried does it at once, whoever leads, since every way may be gone twice. Where another worker leads, it looks no
+One worker per queue acts, by lease, while it leads the queue and knows of due steps. The worker that settled a step
+acts at once, whoever leads, since every way may be gone twice. Where another worker leads, it looks no
 more often than other services do for the lease.
 """
 
@@ -11,12 +11,12 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from taskq_core.broker.aio import AsyncRunner
-from taskq_core.broker.operations.carrying import read_due
+from taskq_core.broker.operations.dispatch import read_due
 from taskq_core.broker.operations.new_tasks import register_queue
 from taskq_core.service.loop import jittered
 from taskq_core.wire import Keys, QueueKeys
-from taskq_core.worker.lookout import Lookout, Topic
-from taskq_core.workflow.carrying import Carrying, Sweep, carry
+from taskq_core.worker.leadership import Leadership, Topic
+from taskq_core.workflow.dispatch import Carrying, Sweep, carry
 
 
 class Carrier:
@@ -29,7 +29,7 @@ class Carrier:
         owner: Token of the worker.
         every_s: Seconds between two looks of who leads.
         leader_s: Seconds the lease of a leader lasts.
-        lookouts: Of its queues; without one, a queue is looked at all the time.
+        leaderships: Of its queues; without one, a queue is looked at all the time.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Carrier:
         owner: str,
         every_s: float,
         leader_s: float,
-        lookouts: Mapping[str, Lookout] = MappingProxyType({}),
+        leaderships: Mapping[str, Leadership] = MappingProxyType({}),
     ) -> None:
         self._keys = keys
         self._queues = {queue.name: queue for queue in queues}
@@ -54,9 +54,9 @@ class Carrier:
         self._urgent: set[str] = set()
         self._at_hand: str | None = None
         self._called = asyncio.Event()
-        self._lookouts = lookouts
-        for lookout in lookouts.values():
-            lookout.wakes(self._called)
+        self._leaderships = leaderships
+        for leadership in leaderships.values():
+            leadership.wakes(self._called)
         self._leads = False
         self.has_looked = False
         """Whether it has looked at every queue once."""
@@ -101,8 +101,8 @@ class Carrier:
         return 0
 
     def _may_have_work(self, queue: str) -> bool:
-        lookout = self._lookouts.get(queue)
-        return lookout is None or not lookout.has_looked or lookout.has(Topic.WORKFLOWS)
+        leadership = self._leaderships.get(queue)
+        return leadership is None or not leadership.has_looked or leadership.has(Topic.WORKFLOWS)
 
     async def _look(
         self, queue: QueueKeys, *, owner: str, sweep: Sweep | None = None, others: set[str] | None = None

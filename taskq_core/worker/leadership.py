@@ -80,7 +80,7 @@ class Topic(Enum):
                 return (queue.completed, queue.archived, queue.workflows_ended)
 
 
-class Lookout:
+class Leadership:
     """Leads one queue, or waits until it can, and knows what there is to do in it.
 
     Args:
@@ -104,7 +104,7 @@ class Lookout:
     ) -> None:
         self._queue = queue
         self._runner = runner
-        self.lane = runner.new_tracking_lane(self._on_change)
+        self.pipeline = runner.new_tracking_pipeline(self._on_change)
         """Its connection, which the worker closes."""
         self._clock = clock
         self._redis_clock = redis_clock
@@ -139,7 +139,7 @@ class Lookout:
     @property
     def unchanged_since(self) -> float:
         """Monotonic second since which nothing in the queue has changed; infinite where that is not known."""
-        is_known = self.leads and self.lane.is_told and not self._has_changed
+        is_known = self.leads and self.pipeline.is_told and not self._has_changed
         return self._looked_at if is_known else math.inf
 
     @property
@@ -212,9 +212,9 @@ class Lookout:
     @property
     def _look_at(self) -> float:
         """Monotonic second of the next look: just after the Redis second that follows the last, if it is needed."""
-        if self.lane.is_told and not self._has_changed:
+        if self.pipeline.is_told and not self._has_changed:
             return math.inf
-        if self._looked_at == -math.inf or (self.lane.is_told and self._clock.monotonic() - self._looked_at >= 1):
+        if self._looked_at == -math.inf or (self.pipeline.is_told and self._clock.monotonic() - self._looked_at >= 1):
             return -math.inf
         ahead_s = self._redis_clock.time() - self._clock.monotonic()
         return math.floor(self._looked_at + ahead_s) + 1 + AFTER_S - ahead_s
@@ -234,14 +234,14 @@ class Lookout:
         if not self._found and self.due_s is None:
             (count,) = await self._ask(count_keys((*self._dated, *self._others)))
             due_s, found = await self._look_closely() if count else (None, set())
-        elif self.lane.is_told or self._looked_at - self._full_look_at >= FULL_LOOK_S:
+        elif self.pipeline.is_told or self._looked_at - self._full_look_at >= FULL_LOOK_S:
             due_s, found = await self._look_closely()
         else:  # one number says mostly that nothing is new beside due tasks
             *scores, count = await self._ask(*map(first_score, self._dated), count_keys(self._others))
             due_s, found = _first(scores), self._found
             if count != self._other_count:
                 due_s, found = await self._look_closely()
-        if self.lane.is_told:
+        if self.pipeline.is_told:
             await self._ask(count_keys(self._watched))  # not for the number: to hear of them
         self._learn(due_s, found)
 
@@ -267,7 +267,7 @@ class Lookout:
             if self.due_s is not None:
                 operations.append(read_time())  # whose second is waited for; the clock may have been set
             operations.append(renew_lead(self._queue, SERVICE, owner=self._owner, leader_ms=leader_ms))
-        answers = await self.lane.exchange(operations)
+        answers = await self.pipeline.exchange(operations)
         for answer in answers:
             if isinstance(answer, BrokerError) and not isinstance(answer, BrokerReplyError):
                 raise answer

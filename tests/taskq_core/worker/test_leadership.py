@@ -10,7 +10,7 @@ from taskq_core import TaskQ
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.clock import RedisClock
 from taskq_core.wire import QueueKeys
-from taskq_core.worker.lookout import AFTER_S, SERVICE, Lookout, Topic
+from taskq_core.worker.leadership import AFTER_S, SERVICE, Leadership, Topic
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import Runner, until
 
@@ -50,18 +50,18 @@ def clock() -> StillClock:
     return StillClock()
 
 
-Make = Callable[..., Lookout]
+Make = Callable[..., Leadership]
 
 
 @pytest.fixture
 async def make(app: TaskQ, queue: QueueKeys, clock: StillClock) -> AsyncIterator[Make]:
     runner = AsyncRunner(app.runtime.endpoint)
-    made: list[Lookout] = []
+    made: list[Leadership] = []
 
-    def make(owner: str = "w", *, is_told: bool = True, leader_s: float = LEADER_S) -> Lookout:
+    def make(owner: str = "w", *, is_told: bool = True, leader_s: float = LEADER_S) -> Leadership:
         if not is_told:
-            runner.new_tracking_lane = lambda changed: runner.new_lane()  # type: ignore[method-assign]
-        made.append(Lookout(queue, runner, clock, RedisClock(clock), owner=owner, leader_s=leader_s))
+            runner.new_tracking_pipeline = lambda changed: runner.new_pipeline()  # type: ignore[method-assign]
+        made.append(Leadership(queue, runner, clock, RedisClock(clock), owner=owner, leader_s=leader_s))
         return made[-1]
 
     yield make
@@ -71,23 +71,23 @@ async def make(app: TaskQ, queue: QueueKeys, clock: StillClock) -> AsyncIterator
     await app.aclose()
 
 
-async def passes(lookout: Lookout, clock: StillClock, seconds: Iterable[float]) -> None:
+async def passes(leadership: Leadership, clock: StillClock, seconds: Iterable[float]) -> None:
     """Let it work once after each of some spans of time, and not wait in between."""
-    lookout._rest = _at_once  # type: ignore[method-assign]
+    leadership._rest = _at_once  # type: ignore[method-assign]
     for each in seconds:
         clock.now += each
-        await lookout.work()
+        await leadership.work()
 
 
 async def _at_once() -> None:
     return
 
 
-async def told(lookout: Lookout, act: Callable[[], object]) -> None:
+async def told(leadership: Leadership, act: Callable[[], object]) -> None:
     """Do something that Redis is to tell of, and wait until it has."""
-    lookout._has_changed = False
+    leadership._has_changed = False
     act()
-    await until(lambda: lookout._has_changed)
+    await until(lambda: leadership._has_changed)
 
 
 async def test_one_worker_leads_until_it_stops(make: Make, clock: StillClock, redis_server: RedisServer) -> None:
@@ -108,15 +108,15 @@ async def test_a_leader_that_lost_its_lease_steps_down(
     make: Make, clock: StillClock, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     redis_server.client.zadd(queue.retry, {"x": 5})
-    lookout = make("a")
-    await passes(lookout, clock, [0])
-    assert lookout.due_s == 5
+    leadership = make("a")
+    await passes(leadership, clock, [0])
+    assert leadership.due_s == 5
     redis_server.client.set(queue.leader(SERVICE), "b", px=50_000)
 
-    await passes(lookout, clock, [0.9 * LEADER_S])
+    await passes(leadership, clock, [0.9 * LEADER_S])
 
-    assert not lookout.leads
-    assert lookout.due_s is None
+    assert not leadership.leads
+    assert leadership.due_s is None
 
 
 async def test_a_leader_that_leads_again_looks_although_nothing_has_changed(
@@ -124,32 +124,32 @@ async def test_a_leader_that_leads_again_looks_although_nothing_has_changed(
 ) -> None:
     """Its lease ended while its process stood still, say; nobody else would forward what is due."""
     redis_server.client.zadd(queue.retry, {"x": 5})
-    lookout = make("a")
-    await passes(lookout, clock, [0])
+    leadership = make("a")
+    await passes(leadership, clock, [0])
     redis_server.client.delete(queue.leader(SERVICE))
-    await passes(lookout, clock, [2 * LEADER_S])
-    assert lookout.leads
+    await passes(leadership, clock, [2 * LEADER_S])
+    assert leadership.leads
 
-    await passes(lookout, clock, [0])
+    await passes(leadership, clock, [0])
 
-    assert lookout.due_s == 5
+    assert leadership.due_s == 5
 
 
 async def test_it_knows_what_is_due_first(
     make: Make, clock: StillClock, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     client = redis_server.client
-    lookout = make()
-    await passes(lookout, clock, [0])
-    assert lookout.due_s is None
+    leadership = make()
+    await passes(leadership, clock, [0])
+    assert leadership.due_s is None
 
     for key, score in ((queue.scheduled, 90), (queue.retry, 70), (queue.scheduled, 80)):
-        await told(lookout, lambda key=key, score=score: client.zadd(key, {str(score): score}))
-        await passes(lookout, clock, [1])
-    assert lookout.due_s == 70
-    await told(lookout, lambda: client.zrem(queue.retry, "70"))
-    await passes(lookout, clock, [1])
-    assert lookout.due_s == 80
+        await told(leadership, lambda key=key, score=score: client.zadd(key, {str(score): score}))
+        await passes(leadership, clock, [1])
+    assert leadership.due_s == 70
+    await told(leadership, lambda: client.zrem(queue.retry, "70"))
+    await passes(leadership, clock, [1])
+    assert leadership.due_s == 80
 
 
 async def test_a_key_of_another_type_counts_as_due(
@@ -157,10 +157,10 @@ async def test_a_key_of_another_type_counts_as_due(
 ) -> None:
     """So that the script is asked, which says what is wrong."""
     redis_server.client.set(queue.scheduled, "x")
-    lookout = make()
-    await passes(lookout, clock, [0])
+    leadership = make()
+    await passes(leadership, clock, [0])
 
-    assert lookout.due_s == 0
+    assert leadership.due_s == 0
 
 
 @pytest.mark.parametrize("is_told", [True, False], ids=["told", "asking"])
@@ -176,45 +176,45 @@ async def test_it_knows_what_there_is_to_do(
             client.flushall()
             if before is not None:
                 client.zadd(before, {"x": 1})
-            lookout = make(key + str(before), is_told=is_told)
+            leadership = make(key + str(before), is_told=is_told)
             changes = asyncio.Event()
-            lookout.wakes(changes)
-            await passes(lookout, clock, [0])
-            assert not lookout.has(topic)
+            leadership.wakes(changes)
+            await passes(leadership, clock, [0])
+            assert not leadership.has(topic)
             changes.clear()
             if is_told:
-                await told(lookout, lambda key=key: client.set(key, 1))
+                await told(leadership, lambda key=key: client.set(key, 1))
             else:
                 client.set(key, 1)
-            await passes(lookout, clock, [1 + AFTER_S])
-            assert lookout.has(topic), (key, before)
-            assert lookout.has(other) == (before is not None)
+            await passes(leadership, clock, [1 + AFTER_S])
+            assert leadership.has(topic), (key, before)
+            assert leadership.has(other) == (before is not None)
             assert changes.is_set()
-            await lookout.lane.close()
-            await lookout.resign()
+            await leadership.lane.close()
+            await leadership.resign()
 
 
 async def test_a_queue_in_which_nothing_happens_costs_a_renewal_of_the_lease_now_and_then(
     make: Make, clock: StillClock, redis_server: RedisServer
 ) -> None:
     """Redis would tell; with a lease of five seconds that is a command every four."""
-    lookout = make()
-    await passes(lookout, clock, [0])
+    leadership = make()
+    await passes(leadership, clock, [0])
     redis_server.client.config_resetstat()
 
-    await passes(lookout, clock, [0.001 * LEADER_S] * 999)
+    await passes(leadership, clock, [0.001 * LEADER_S] * 999)
     assert commands_of(redis_server) == {"getex": 1}
-    assert lookout.leads
+    assert leadership.leads
 
 
 async def test_where_redis_does_not_tell_a_quiet_queue_costs_one_command_a_second(
     make: Make, clock: StillClock, redis_server: RedisServer
 ) -> None:
-    lookout = make(is_told=False)
-    await passes(lookout, clock, [0])
+    leadership = make(is_told=False)
+    await passes(leadership, clock, [0])
     redis_server.client.config_resetstat()
 
-    await passes(lookout, clock, [0.25] * 80)
+    await passes(leadership, clock, [0.25] * 80)
 
     assert commands_of(redis_server) == {"exists": 20}
 
@@ -224,11 +224,11 @@ async def test_where_redis_does_not_tell_one_with_scheduled_tasks_costs_three(
 ) -> None:
     """And a closer look every five seconds."""
     redis_server.client.zadd(queue.scheduled, {"x": 2_000_000_000})
-    lookout = make(is_told=False)
-    await passes(lookout, clock, [0])
+    leadership = make(is_told=False)
+    await passes(leadership, clock, [0])
     redis_server.client.config_resetstat()
 
-    await passes(lookout, clock, [1] * 20)
+    await passes(leadership, clock, [1] * 20)
 
     counts = commands_of(redis_server)
     assert counts["zrange"] == 40
@@ -238,13 +238,13 @@ async def test_where_redis_does_not_tell_one_with_scheduled_tasks_costs_three(
 async def test_changes_without_end_cost_a_look_a_second(
     make: Make, clock: StillClock, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    lookout = make()
-    await passes(lookout, clock, [0])
+    leadership = make()
+    await passes(leadership, clock, [0])
     redis_server.client.config_resetstat()
     for number in range(40):
         redis_server.client.zadd(queue.scheduled, {str(number): 2_000_000_000})
-        lookout._on_change()
-        await passes(lookout, clock, [0.1])
+        leadership._on_change()
+        await passes(leadership, clock, [0.1])
 
     assert commands_of(redis_server)["zrange"] <= 2 * 5
 
@@ -267,14 +267,14 @@ async def test_a_redis_that_was_emptied_is_led_and_looked_at_anew(
     make: Make, clock: StillClock, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
     redis_server.client.zadd(queue.retry, {"x": 5})
-    lookout = make()
-    await passes(lookout, clock, [0])
-    await told(lookout, redis_server.client.flushall)
-    await passes(lookout, clock, [1])
-    assert (lookout.leads, lookout.due_s) == (True, None)
+    leadership = make()
+    await passes(leadership, clock, [0])
+    await told(leadership, redis_server.client.flushall)
+    await passes(leadership, clock, [1])
+    assert (leadership.leads, leadership.due_s) == (True, None)
 
-    await passes(lookout, clock, [0.9 * LEADER_S, 0])
-    assert lookout.leads
+    await passes(leadership, clock, [0.9 * LEADER_S, 0])
+    assert leadership.leads
     assert redis_server.client.get(queue.leader(SERVICE)) == b"w"
 
 
@@ -283,8 +283,8 @@ async def test_what_is_scheduled_by_others_is_seen_at_once(
 ) -> None:
     """As Go's client schedules it: a hash and an entry, and no word to anybody."""
     worker = await start(safety_net=600, leader_lease=60)
-    await until(lambda: worker._lookouts["default"].unchanged_since < 1e12)
+    await until(lambda: worker._leaderships["default"].unchanged_since < 1e12)
 
     due = int(redis_server.client.time()[0]) + 1  # type: ignore[index]  # of a blocking client
     redis_server.client.zadd(queue.scheduled, {"go": due})
-    await until(lambda: worker._lookouts["default"].due_s == due or not redis_server.client.zcard(queue.scheduled))
+    await until(lambda: worker._leaderships["default"].due_s == due or not redis_server.client.zcard(queue.scheduled))

@@ -21,7 +21,7 @@ APART_MAX = 256
 """Most turns in a row in which it is not tried."""
 
 
-class Joiner:
+class FusedExchange:
     """Joins outcomes with a request for tasks of the same queue."""
 
     def __init__(self) -> None:

@@ -23,7 +23,7 @@ AGAIN_S = 3600.0
 """Seconds between two looks."""
 
 
-class Adviser:
+class WorkerWarnings:
     """Looks at Redis, at the other workers and at the schedulers.
 
     Args:

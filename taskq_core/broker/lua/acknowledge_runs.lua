@@ -1,5 +1,5 @@
 --[[
-  told_runs: take away runs of periodic entries that somebody was told of.
+  acknowledge_runs: take away runs of periodic entries that somebody was told of.
 
   KEYS[1]    hash  runs, see take_runs
   ARGV[1..]        name and what take_runs answered, for each. Where something else stands now, it stays

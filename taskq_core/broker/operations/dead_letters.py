@@ -9,26 +9,30 @@ from taskq_core.wire import QueueKeys
 
 
 @dataclass(slots=True)
-class Letters:
+class DeadLetterBatch:
     """Archived tasks to be told of, and until when they are the caller's (Unix s, as Redis says it)."""
 
     until_s: str
     task_ids: list[str]
 
 
-def take_letters(queue: QueueKeys, *, claim_s: int, limit: int, now_ns: int | None = None) -> Operation[Letters]:
+def take_dead_letters(
+    queue: QueueKeys, *, claim_s: int, limit: int, now_ns: int | None = None
+) -> Operation[DeadLetterBatch]:
     """Take archived tasks that are to be told of, at most 100. After `claim_s` they are handed out again."""
 
-    def read(reply: Any) -> Letters:
-        return Letters(text(reply[0]), [task_id.decode("utf-8", "surrogateescape") for task_id in reply[1:]])
+    def read(reply: Any) -> DeadLetterBatch:
+        return DeadLetterBatch(text(reply[0]), [task_id.decode("utf-8", "surrogateescape") for task_id in reply[1:]])
 
     args = (time_argument(now_ns), claim_s, limit)
-    return Operation("take_letters", load("take_letters"), (queue.letters, queue.absent), args, read, repeatable=False)
+    return Operation(
+        "take_dead_letters", load("take_dead_letters"), (queue.letters, queue.absent), args, read, repeatable=False
+    )
 
 
-def end_letter(
+def end_dead_letter(
     queue: QueueKeys, task_id: str, *, until_s: str, again_in_s: int | None = None, now_ns: int | None = None
 ) -> Operation[bool]:
     """Note that a task was told of, or when it is to be again. Reads as False where it is another caller's by now."""
     args = (time_argument(now_ns), task_id, until_s, "" if again_in_s is None else again_in_s)
-    return Operation("end_letter", load("end_letter"), (queue.letters, queue.absent), args, boolean)
+    return Operation("end_dead_letter", load("end_dead_letter"), (queue.letters, queue.absent), args, boolean)

@@ -9,7 +9,7 @@ from taskq_core.broker.operations.workflows import step_keys
 from taskq_core.broker.scripts import load
 from taskq_core.wire import QueueKeys
 
-CARRY_MAX = 100
+DISPATCH_MAX = 100
 """Most of each kind that one round of a carrier takes."""
 SWEEP_MAX = 200
 """Most started steps that one call looks at."""
@@ -20,7 +20,7 @@ STEP_RECEIPT_S = 3_600
 
 
 @dataclass(slots=True)
-class ToCarry:
+class DueSteps:
     """What the carrier of a queue has to do.
 
     Attributes:
@@ -40,12 +40,12 @@ class ToCarry:
     abandoned: list[str] = field(default_factory=list)
 
 
-def read_due(queue: QueueKeys, *, owner: str, leader_ms: int, now_ns: int | None = None) -> Operation[ToCarry]:
+def read_due(queue: QueueKeys, *, owner: str, leader_ms: int, now_ns: int | None = None) -> Operation[DueSteps]:
     """Read what the carrier of a queue has to do, as its leader; an empty owner reads it whoever leads."""
 
-    def read(reply: Any) -> ToCarry:
+    def read(reply: Any) -> DueSteps:
         if not int(reply[0]):
-            return ToCarry(False)
+            return DueSteps(False)
         count = int(reply[2])
         notes = dict(zip(reply[3 : 3 + 2 * count : 2], reply[4 : 4 + 2 * count : 2], strict=True))
         at = 3 + 2 * count
@@ -55,7 +55,7 @@ def read_due(queue: QueueKeys, *, owner: str, leader_ms: int, now_ns: int | None
         size = int(reply[at])
         queues = [each.decode("utf-8", "surrogateescape") for each in reply[at + 1 : at + 1 + size]]
         abandoned = [each.decode() for each in reply[at + 1 + size :]]
-        return ToCarry(True, int(reply[1]), notes, out, queues, abandoned)
+        return DueSteps(True, int(reply[1]), notes, out, queues, abandoned)
 
     keys = (
         queue.leader("carrier"),
@@ -67,7 +67,7 @@ def read_due(queue: QueueKeys, *, owner: str, leader_ms: int, now_ns: int | None
         queue.workflows_running,
         queue.workflow_queues,
     )
-    args = (time_argument(now_ns), owner, leader_ms, CARRY_MAX)
+    args = (time_argument(now_ns), owner, leader_ms, DISPATCH_MAX)
     return Operation("read_due", load("flow_due"), keys, args, read)
 
 

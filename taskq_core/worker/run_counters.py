@@ -10,11 +10,11 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 
 from taskq_core.broker.aio import AsyncRunner
-from taskq_core.broker.operations.samples import tally
+from taskq_core.broker.operations.samples import count_runs
 from taskq_core.service.loop import jittered
 from taskq_core.telemetry import NOT_PROCESSED, Outcome
 from taskq_core.wire import QueueKeys
-from taskq_core.wire.tallies import BOUNDS_S, HOUR_S, OTHER_TYPES, TYPES_MOST, TypeTally
+from taskq_core.wire.tallies import BOUNDS_S, HOUR_S, OTHER_TYPES, TYPES_MOST, TypeCounters
 from taskq_core.worker.run import Run
 
 logger = logging.getLogger("taskq.worker")
@@ -25,7 +25,7 @@ HAND_IN_S = 10.0
 """About how many seconds a worker keeps its numbers to itself."""
 
 
-class Tally:
+class RunCounters:
     """Numbers of one worker. Used on its event loop only.
 
     Args:
@@ -38,8 +38,8 @@ class Tally:
         self._runner = runner
         self._owner = owner
         self._redis_time = redis_time
-        self._counted: dict[QueueKeys, dict[str, TypeTally]] = {}
-        self._sent: dict[QueueKeys, tuple[int, int, dict[str, TypeTally]]] = {}
+        self._counted: dict[QueueKeys, dict[str, TypeCounters]] = {}
+        self._sent: dict[QueueKeys, tuple[int, int, dict[str, TypeCounters]]] = {}
         self._calls = 0
         self.processed = 0
         """Runs since the worker started."""
@@ -68,10 +68,10 @@ class Tally:
             counted.buckets[bisect_left(BOUNDS_S, duration_s)] += 1
             counted.total_ms += duration_s * 1000
 
-    def _new(self, types: dict[str, TypeTally], name: str) -> TypeTally:
+    def _new(self, types: dict[str, TypeCounters], name: str) -> TypeCounters:
         if len(types) >= TYPES_MOST:
             name = OTHER_TYPES
-        return types.setdefault(name, TypeTally.empty())
+        return types.setdefault(name, TypeCounters.empty())
 
     async def work(self) -> float:
         """Hand in what was counted; return the seconds until the next time."""
@@ -86,7 +86,7 @@ class Tally:
                 self._calls += 1
                 self._sent[queue] = (hour, self._calls, types)
         for queue, (at, call, types) in list(self._sent.items()):
-            code = await self._runner.run(tally(queue, at, types, owner=self._owner, call=call))
+            code = await self._runner.run(count_runs(queue, at, types, owner=self._owner, call=call))
             del self._sent[queue]
             if code < 0:
                 logger.error(
