@@ -43,7 +43,7 @@ def test_a_page_changes_without_being_loaded_anew(site: Site, page: Page, taskq:
         inspector.pause("default")
         taskq.remote("note").using(queue="low").delay()
         expect(row(page, "default", "#queues")).to_contain_text("paused")
-        expect(row(page, "low", "#queues")).to_contain_text("running")
+        expect(row(page, "low", "#queues")).to_contain_text("no worker")
     assert is_marked(link)
     expect(link).to_be_focused()
     expect(page.locator("figure details")).to_have_attribute("open", "")
@@ -68,7 +68,7 @@ def test_nothing_moves_while_somebody_is_busy(site: Site, page: Page, taskq: Tas
     page.get_by_label("Queue").focus()
     with page.expect_event("console", lambda message: message.text == "paused"):  # it was told
         inspector.pause("default")
-    expect(page.locator("h1")).to_contain_text("running")
+    expect(page.locator("h1")).to_contain_text("no worker")
     page.get_by_label("Queue").blur()
     expect(page.locator("h1")).to_contain_text("paused")
 
@@ -196,11 +196,11 @@ class TestRedisAway:
     def test_a_page_that_is_open_says_so_and_goes_on(self, visitor: Visitor, redis: RedisServer) -> None:
         page = visitor.new_page()
         page.goto("/")
-        expect(row(page, "default", "#queues")).to_contain_text("running")
+        expect(row(page, "default", "#queues")).to_contain_text("no worker")
         with same_document(page):
             redis.kill()
             expect(page.locator("#live-notice")).to_contain_text("Redis does not answer")
-            expect(row(page, "default", "#queues")).to_contain_text("running")
+            expect(row(page, "default", "#queues")).to_contain_text("no worker")
             redis.start()
             Inspector(TaskQ(redis.unix_url, enqueue_timeout=30)).pause("default")
             expect(row(page, "default", "#queues")).to_contain_text("paused")
@@ -220,10 +220,10 @@ class TestRedisAway:
     def test_an_action_that_was_not_done_is_told(self, visitor: Visitor, redis: RedisServer) -> None:
         page = visitor.new_page()
         page.goto("/")
-        expect(row(page, "default", "#queues")).to_contain_text("running")
+        expect(row(page, "default", "#queues")).to_contain_text("no worker")
         redis.kill()
         page.get_by_role("button", name="Pause default").click()
         expect(page.get_by_role("heading")).to_have_text("Redis does not answer")
         redis.start()
         page.get_by_role("link", name="To the queues").click()
-        expect(row(page, "default", "#queues")).to_contain_text("running")
+        expect(row(page, "default", "#queues")).to_contain_text("no worker")

@@ -265,6 +265,7 @@ def test_a_payload_is_edited(site: Site, page: Page, scene: Scene, inspector: In
     assert record.payload == b'{"order":7,"to":"ada@example.com"}'
 
 
+@pytest.mark.filterwarnings("ignore::taskq_core.QueueUnservedWarning")
 @tries("task-enqueue")
 def test_a_task_is_enqueued(site: Site, page: Page, taskq: TaskQ, inspector: Inspector) -> None:
     page.goto(site.home)

@@ -198,7 +198,7 @@ def assert_exists(prometheus: str, title: str, expression: str) -> None:
     labels = set(re.findall(r"\b([a-z_]+)\s*(?:=~|!=|=)", expression))
     for grouped in re.findall(r"by \(([^)]*)\)", expression):
         labels |= {each.strip() for each in grouped.split(",")}
-    metrics = sorted(set(named) | set(re.findall(r"((?:asynq|taskq)_[a-z_]+)(?=[\[{)])", expression)) - labels)
+    metrics = sorted(set(named) | set(re.findall(r"\b((?:asynq|taskq)_[a-z_]+)(?=[\[{)])", expression)) - labels)
 
     answer = httpx.get(f"{prometheus}/api/v1/query", params={"query": expression}, timeout=60).json()
     assert answer["status"] == "success", (title, answer)
