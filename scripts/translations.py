@@ -76,7 +76,7 @@ _OURS = Marks(
 ADMIN = Domain(
     name="django",
     folder=ROOT / "taskq_django",
-    sources=((ROOT / "taskq_django", _DJANGOS), (ROOT / "taskq_core" / "dashboard" / "telling.py", _OURS)),
+    sources=((ROOT / "taskq_django", _DJANGOS), (ROOT / "taskq_core" / "views" / "labels.py", _OURS)),
     is_jinja=False,
 )
 DASHBOARD = Domain(

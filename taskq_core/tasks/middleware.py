@@ -230,9 +230,7 @@ class MiddlewareStack(MutableSequence[Middleware]):
 def _check(middleware: object) -> None:
     if not isinstance(middleware, Middleware):
         hint = "; write the brackets behind its name" if isinstance(middleware, type) else ""
-        raise ConfigurationError(
-            f"middleware must be a taskq_core.tasks.middleware.Middleware, got {middleware!r}{hint}"
-        )
+        raise ConfigurationError(f"middleware must be a taskq_core.Middleware, got {middleware!r}{hint}")
 
 
 async def _asked(middleware: Middleware, call: Signature[R], blocking: Blocking | None) -> Signature[R]:

@@ -19,7 +19,6 @@ from taskq_core import (
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import actions
 from taskq_core.broker.sync import SyncRunner
-from taskq_core.client import moving
 from taskq_core.errors import BrokerAuthenticationError, BrokerError, TaskStateError, WireFormatError
 from taskq_core.inspector import AsyncInspector, Inspector
 from taskq_core.wire import decode_message, encode_message
@@ -569,7 +568,7 @@ async def test_a_refusal_puts_none_back_that_may_have_arrived_before(
         raise refusal
 
     with monkeypatch.context() as patched:
-        patched.setattr(moving.operations, "move_in", refuse)
+        patched.setattr(actions, "move_in", refuse)
         with pytest.raises(type(refusal)):
             await ask(again, *arguments)
 

@@ -253,7 +253,7 @@ class TestTheList:
         taskq = TaskQ()
         wrong: Any
         for wrong in (Labelling, object(), lambda call: call):
-            with pytest.raises(ConfigurationError, match=r"middleware must be a taskq_core\.middleware\.Middleware"):
+            with pytest.raises(ConfigurationError, match=r"middleware must be a taskq_core\.Middleware"):
                 taskq.use(wrong)
             with pytest.raises(ConfigurationError):
                 taskq.middleware.append(wrong)

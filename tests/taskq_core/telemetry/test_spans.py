@@ -670,7 +670,7 @@ class TestFaultsOfTheSdk:
             enqueue(tracing)
             consume(tracing, {}).end("completed")
 
-        assert [record.name for record in logged_here(caplog)] == ["taskq_core.telemetry.tracing"]
+        assert [record.name for record in logged_here(caplog)] == ["taskq_core.telemetry.recording"]
 
 
 class TestSettings:

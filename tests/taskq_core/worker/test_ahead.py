@@ -329,7 +329,7 @@ async def test_a_worker_that_cannot_wait_still_asks(
     connect = Pipeline._connect_if_needed
 
     async def refuse(self: Pipeline, timeout_s: float) -> None:
-        if self in [waker._lane for waker in worker._wakers]:
+        if self in [waker._pipeline for waker in worker._wakers]:
             raise BrokerAuthenticationError("refused the user or password")
         await connect(self, timeout_s)
 

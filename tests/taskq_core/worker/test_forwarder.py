@@ -166,7 +166,7 @@ async def test_another_worker_forwards_when_the_leader_is_gone(
         return "ran"
 
     first = await start(safety_net=600)
-    await until(lambda: redis_server.client.keys("taskq:*leadership*"))
+    await until(lambda: redis_server.client.keys("taskq:*lookout*"))
     await start(safety_net=600)
     await start.stop(first)
 

@@ -66,7 +66,7 @@ async def make(app: TaskQ, queue: QueueKeys, clock: StillClock) -> AsyncIterator
 
     yield make
     for each in made:
-        await each.lane.close()
+        await each.pipeline.close()
     await runner.aclose()
     await app.aclose()
 
@@ -190,7 +190,7 @@ async def test_it_knows_what_there_is_to_do(
             assert leadership.has(topic), (key, before)
             assert leadership.has(other) == (before is not None)
             assert changes.is_set()
-            await leadership.lane.close()
+            await leadership.pipeline.close()
             await leadership.resign()
 
 

@@ -344,7 +344,7 @@ async def test_the_presence_of_a_worker_goes_also_where_its_ending_fails(
         await running
 
     await until(lambda: not redis_server.client.keys("asynq:servers:*"), "it is no longer shown")
-    for each in (*worker._lanes, worker._runner):  # which the rest of the ending would have done
+    for each in (*worker._pipelines, worker._runner):  # which the rest of the ending would have done
         await (each.close() if isinstance(each, Pipeline) else each.aclose())
 
 
