@@ -40,7 +40,7 @@ def main() -> int:
         note.with_suffix(".new").write_text(str(worker.health_port))
         note.with_suffix(".new").rename(note)
 
-    return Worker(app, WorkerConfig(**given["config"]), listener=Outcomes(ready)).run()
+    return Worker(app, WorkerConfig(with_scheduler=False, **given["config"]), listener=Outcomes(ready)).run()
 
 
 if __name__ == "__main__":
