@@ -139,7 +139,7 @@ def add(
     Running schedulers take it up within two seconds. It is kept in Redis. A task that --app does not know is one of
     another program.
     """
-    from taskq_core.inspector.runtime_schedules import named_schedule
+    from taskq_core.scheduler.runtime_schedules import named_schedule
 
     try:
         kwargs: Any = json.loads(payload)

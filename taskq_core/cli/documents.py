@@ -24,7 +24,7 @@ from taskq_core.inspector import (
     UnreadableTask,
     WorkerProcess,
 )
-from taskq_core.inspector.reconcile import ReconcileReport
+from taskq_core.repair.reconcile import ReconcileReport
 from taskq_core.views import QueueSeries, Sample, StepDetail, TypesOverview, WorkflowRow
 
 Document = dict[str, Any]

@@ -10,7 +10,7 @@ from taskq_core.cli.base import FAILED, Answer, Command, for_each
 from taskq_core.cli.params import QUEUE
 from taskq_core.cli.render import Column, Output
 from taskq_core.cli.session import Session
-from taskq_core.inspector.reconcile import ReconcileReport
+from taskq_core.repair.reconcile import ReconcileReport
 
 _names = click.argument("queues", metavar="QUEUE...", nargs=-1, required=True, type=QUEUE)
 

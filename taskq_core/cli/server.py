@@ -10,7 +10,7 @@ from taskq_core.cli.base import Group, confirm, yes_option
 from taskq_core.cli.render import Column, shown_distance
 from taskq_core.cli.session import Session
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
-from taskq_core.inspector.worker_control import WorkerAction
+from taskq_core.service.worker_control import WorkerAction
 from taskq_core.views import WorkerRow, worker_row
 
 server = Group("server", help="List, quiet, resume, scale and stop running workers.")

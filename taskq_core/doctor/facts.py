@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from taskq_core.doctor.keys import Census
-from taskq_core.inspector.reconcile import Finding
+from taskq_core.repair.reconcile import Finding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,7 +27,7 @@ from taskq_core.errors import (
     TaskQError,
 )
 from taskq_core.inspector import Inspector, WorkerProcess
-from taskq_core.inspector.reconcile import FindingKind, reconcile, run
+from taskq_core.repair.reconcile import FindingKind, reconcile, run
 from taskq_core.settings import seconds
 from taskq_core.tasks.options import task_options
 from taskq_core.wire import DEFAULT_QUEUE, QueueKeys, TaskState

@@ -1,7 +1,7 @@
 """Repair what the doctor found: first a plan, to be shown, then the repairs in an order that lets each work.
 
 What stands at keys of a wrong type is moved aside, queues are listed again, and single keys put right; then each queue
-with damaged tasks is gone over by `taskq_core.inspector.reconcile` until a pass finds nothing to repair; at last moves
+with damaged tasks is gone over by `taskq_core.repair.reconcile` until a pass finds nothing to repair; at last moves
 and removals that were cut off are carried on. A script makes every change, and checks again whether it is still needed,
 so workers may run meanwhile, and repairing twice does no harm. What holds data that nobody can place is never deleted.
 """
@@ -23,7 +23,7 @@ from taskq_core.doctor.facts import Facts, QueueFacts
 from taskq_core.doctor.keys import KeyDamage, KeyKind, absent_beside
 from taskq_core.doctor.reading import count_moving
 from taskq_core.errors import BrokerAuthenticationError, BrokerFullError, BrokerReplyError, ConfigurationError
-from taskq_core.inspector.reconcile import LOOK_AGAIN_S, FindingKind, reconcile, run
+from taskq_core.repair.reconcile import LOOK_AGAIN_S, FindingKind, reconcile, run
 from taskq_core.wire import QueueKeys, validate_queue_name
 
 PASSES_MAX = 5

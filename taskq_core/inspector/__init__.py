@@ -27,7 +27,7 @@ from taskq_core.inspector.records import (
 from taskq_core.inspector.removal import QueueRemoval
 from taskq_core.inspector.selection import ALLOWED_STATES, ActionReport, Skip, TaskAction, TaskRef
 from taskq_core.inspector.sync import Inspector
-from taskq_core.inspector.worker_control import WorkerAction
+from taskq_core.service.worker_control import WorkerAction
 
 __all__ = [
     "ALLOWED_STATES",

@@ -27,7 +27,6 @@ from taskq_core.inspector import (
 from taskq_core.inspector.known import known_queue
 from taskq_core.inspector.limits import LimitInfo
 from taskq_core.inspector.matching import Matching, MatchingReport, act_on_matching, always
-from taskq_core.inspector.reconcile import ReconcileReport, arun, reconcile
 from taskq_core.inspector.records import (
     DailyStats,
     FoundTasks,
@@ -41,9 +40,10 @@ from taskq_core.inspector.records import (
     WorkerProcess,
 )
 from taskq_core.inspector.removal import QueueRemoval
-from taskq_core.inspector.runtime_schedules import declares, encode_schedule
 from taskq_core.inspector.selection import ActionReport, TaskAction, TaskRef
-from taskq_core.inspector.worker_control import WorkerAction, WorkerRequest
+from taskq_core.repair.reconcile import ReconcileReport, arun, reconcile
+from taskq_core.scheduler.runtime_schedules import declares, encode_schedule
+from taskq_core.service.worker_control import WorkerAction, WorkerRequest
 from taskq_core.settings import ArchiveSettings, Duration, seconds
 from taskq_core.tasks.limits import RateLimit
 from taskq_core.tasks.periodic import PeriodicTask

@@ -8,7 +8,7 @@ from taskq_core.errors import ConfigurationError, WorkerNotFoundError
 from taskq_core.inspector.known import hint
 from taskq_core.inspector.presence import servers
 from taskq_core.inspector.records import WorkerProcess
-from taskq_core.inspector.worker_control import WorkerRequest
+from taskq_core.service.worker_control import WorkerRequest
 from taskq_core.wire import Keys
 
 

@@ -10,7 +10,7 @@ from taskq_core.inspector.known import check_text, hint
 from taskq_core.inspector.look import check_page
 from taskq_core.inspector.presence import moment_of
 from taskq_core.inspector.records import PeriodicEntryInfo, SchedulerEvent
-from taskq_core.inspector.runtime_schedules import (
+from taskq_core.scheduler.runtime_schedules import (
     ADDED_MAX,
     RuntimeSchedules,
     entry_field,

@@ -28,7 +28,6 @@ from taskq_core.inspector import (
 from taskq_core.inspector.known import known_queue
 from taskq_core.inspector.limits import LimitInfo
 from taskq_core.inspector.matching import Matching, MatchingReport, act_on_matching, always
-from taskq_core.inspector.reconcile import ReconcileReport, reconcile, run
 from taskq_core.inspector.records import (
     DailyStats,
     FoundTasks,
@@ -42,9 +41,10 @@ from taskq_core.inspector.records import (
     WorkerProcess,
 )
 from taskq_core.inspector.removal import QueueRemoval
-from taskq_core.inspector.runtime_schedules import declares, encode_schedule
 from taskq_core.inspector.selection import ActionReport, TaskAction, TaskRef
-from taskq_core.inspector.worker_control import WorkerAction, WorkerRequest
+from taskq_core.repair.reconcile import ReconcileReport, reconcile, run
+from taskq_core.scheduler.runtime_schedules import declares, encode_schedule
+from taskq_core.service.worker_control import WorkerAction, WorkerRequest
 from taskq_core.settings import ArchiveSettings, Duration, seconds
 from taskq_core.tasks.limits import RateLimit
 from taskq_core.tasks.periodic import PeriodicTask

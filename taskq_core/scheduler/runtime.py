@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from taskq_core.app import TaskQ
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import presence
-from taskq_core.inspector.runtime_schedules import RuntimeSchedules
 from taskq_core.scheduler.entries import EntryBook
+from taskq_core.scheduler.runtime_schedules import RuntimeSchedules
 
 EVERY_S = 2.0
 """Seconds between two reads."""

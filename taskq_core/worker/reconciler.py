@@ -1,7 +1,7 @@
 """Look for damage, slowly and all the time, and repair it.
 
 One worker per queue goes over it every few minutes, by a lease that stands until the next pass is due: whoever finds it
-free goes next, and a worker that was just started does not begin anew. `taskq_core.inspector.reconcile` has the rules.
+free goes next, and a worker that was just started does not begin anew. `taskq_core.repair.reconcile` has the rules.
 A pass rests four times as long as it works, and a worker makes one at a time, since each goes through all keys of the
 server: it takes no more than a fifth of one connection's time, however many queues there are. What it counts should
 stay at zero; if it does not, something other than taskq changes the keys, or Redis has lost some of them.
@@ -23,7 +23,7 @@ from taskq_core.broker.steps import afollow
 from taskq_core.client.moving import finish
 from taskq_core.clock import SYSTEM_CLOCK, Clock
 from taskq_core.errors import BrokerError
-from taskq_core.inspector.reconcile import LOOK_AGAIN_S, Finding, FindingKind, ReconcileReport, arun, reconcile
+from taskq_core.repair.reconcile import LOOK_AGAIN_S, Finding, FindingKind, ReconcileReport, arun, reconcile
 from taskq_core.service.loop import jittered
 from taskq_core.wire import Keys, QueueKeys
 

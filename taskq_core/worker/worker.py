@@ -35,12 +35,12 @@ from taskq_core.broker.sync import SyncRunner
 from taskq_core.clock import SYSTEM_CLOCK, Clock, RedisClock
 from taskq_core.errors import BrokerError, TaskQError
 from taskq_core.execution.lifespan import Lifespan
-from taskq_core.inspector.reconcile import FindingKind
-from taskq_core.inspector.worker_control import WorkerAction, request_for
+from taskq_core.repair.reconcile import FindingKind
 from taskq_core.service.blocking import DaemonThreads
 from taskq_core.service.health import HealthServer, open_health_server
 from taskq_core.service.loop import serve
 from taskq_core.service.user_code import abandon, unlisted
+from taskq_core.service.worker_control import WorkerAction, request_for
 from taskq_core.telemetry import WorkerMetrics, gauges
 from taskq_core.wire import QueueKeys, QueueOrder, ServerInfo, TaskMessage
 from taskq_core.wire.ids import worker_token

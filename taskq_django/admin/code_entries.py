@@ -17,7 +17,7 @@ from taskq_core.broker.operations import presence
 from taskq_core.broker.steps import ask
 from taskq_core.inspector import Inspector, PeriodicEntryInfo
 from taskq_core.inspector.entry_call import entry_call
-from taskq_core.inspector.runtime_schedules import RuntimeSchedules
+from taskq_core.scheduler.runtime_schedules import RuntimeSchedules
 from taskq_django.app import taskq
 from taskq_django.models import PeriodicTask
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from taskq_core import TaskQ
 from taskq_core.errors import EntryNotFoundError
-from taskq_core.inspector.runtime_schedules import named_schedule
+from taskq_core.scheduler.runtime_schedules import named_schedule
 from taskq_fastapi.api import models
 from taskq_fastapi.api.access import Audit, Shown
 from taskq_fastapi.api.parts import PageQuery, PageSizeQuery, Parts

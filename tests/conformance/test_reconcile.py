@@ -14,7 +14,7 @@ from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.operations.repair import Suspect
 from taskq_core.broker.operations.runs import Outcome, Settlement
 from taskq_core.errors import BrokerError, BrokerReplyError, BrokerUnavailableError
-from taskq_core.inspector.reconcile import FindingKind, Pause, ReconcileReport, reconcile, run
+from taskq_core.repair.reconcile import FindingKind, Pause, ReconcileReport, reconcile, run
 from taskq_core.wire import TaskState, build_message, encode_message
 from tests.conformance.stores import NOW_NS, Broker, dump
 from tests.rows import rows
@@ -758,7 +758,7 @@ class TestBounds:
 
     def test_a_pass_with_many_findings_ends_early(self, broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
         """The next one goes on: every pass repairs what it found."""
-        monkeypatch.setattr("taskq_core.inspector.reconcile.FINDINGS_MAX", 60)
+        monkeypatch.setattr("taskq_core.repair.reconcile.FINDINGS_MAX", 60)
         ids = [f"a{number}" for number in range(150)]
         put(broker, *ids)
         broker.raw.delete(broker.queue.pending)

@@ -11,7 +11,7 @@ from taskq_core.broker.operations.new_tasks import NewTask
 from taskq_core.broker.operations.runs import Outcome, Settlement
 from taskq_core.errors import ConfigurationError
 from taskq_core.inspector import change, move, removal
-from taskq_core.inspector.reconcile import FindingKind, reconcile, run
+from taskq_core.repair.reconcile import FindingKind, reconcile, run
 from taskq_core.wire import (
     Expiry,
     TaskState,

@@ -13,7 +13,7 @@ from taskq_core.broker.operations import actions, aggregation, schedules, servic
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.steps import follow
 from taskq_core.client.moving import finish
-from taskq_core.inspector.reconcile import ReconcileReport, reconcile, run
+from taskq_core.repair.reconcile import ReconcileReport, reconcile, run
 from tests.model.asking import GRACE_S, LEADER_S, QUEUES, STATES, Asking, ids
 from tests.model.world import Value, observe, read, text
 

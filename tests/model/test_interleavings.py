@@ -13,7 +13,7 @@ import pytest
 from taskq_core.broker.connection import Endpoint
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.sync import SyncRunner
-from taskq_core.inspector.reconcile import reconcile, run
+from taskq_core.repair.reconcile import reconcile, run
 from tests.model.actors import ACTORS, LATE, Actor, finisher, mover, remover
 from tests.model.scenes import LATE_SCENES, SCENES, Scene
 from tests.redis_server import RedisServer

@@ -527,7 +527,7 @@ async def test_groups_are_told_page_by_page(taskq: TaskQ, web: HttpClient, serve
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Damage is looked at again after a moment, and requests wait for nothing."""
-    monkeypatch.setattr("taskq_core.inspector.reconcile.LOOK_AGAIN_S", 0.3)
+    monkeypatch.setattr("taskq_core.repair.reconcile.LOOK_AGAIN_S", 0.3)
     monkeypatch.setattr(queue_routes, "BULK_S", 0.0)
 
 
@@ -581,7 +581,7 @@ async def test_damage_is_looked_for_in_the_background_and_told_by_any_process(
 async def test_a_queue_without_damage_is_looked_through_at_once(
     taskq: TaskQ, web: HttpClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taskq_core.inspector.reconcile.LOOK_AGAIN_S", 3600)
+    monkeypatch.setattr("taskq_core.repair.reconcile.LOOK_AGAIN_S", 3600)
     await enqueue(taskq, "1")
 
     (answer,) = await reconcile(web, queue="default")

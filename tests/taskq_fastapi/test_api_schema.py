@@ -19,7 +19,7 @@ from taskq_core import inspector as inspection
 from taskq_core import views as dashboard
 from taskq_core.handles.attempts import Attempt
 from taskq_core.inspector import AsyncInspector
-from taskq_core.inspector.reconcile import Finding, ReconcileReport
+from taskq_core.repair.reconcile import Finding, ReconcileReport
 from taskq_core.views import AsyncDashboard
 from taskq_core.workflow import StepInfo, WorkflowGraph, WorkflowInfo
 from taskq_fastapi.api import models

@@ -43,7 +43,7 @@ def test_every_primary_of_a_cluster_is_looked_at() -> None:
 
 def test_a_cluster_is_repaired(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keys of all primaries are looked at, and repaired where they are."""
-    monkeypatch.setattr("taskq_core.inspector.reconcile.LOOK_AGAIN_S", 0)
+    monkeypatch.setattr("taskq_core.repair.reconcile.LOOK_AGAIN_S", 0)
     with start_cluster() as nodes:
         app = TaskQ(f"redis+cluster://127.0.0.1:{nodes[0].port}", enqueue_timeout=30)
         queues = [app.runtime.keys.queue(name) for name in ("a", "b", "c", "d")]

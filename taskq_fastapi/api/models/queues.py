@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import BaseModel, Field
 
 from taskq_core import TaskState
-from taskq_core.inspector.reconcile import FindingKind
+from taskq_core.repair.reconcile import FindingKind
 from taskq_core.views import QueueStatus
 from taskq_fastapi.api.models.values import Record, Seconds, Text
 

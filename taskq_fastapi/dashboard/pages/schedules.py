@@ -9,7 +9,7 @@ from typing import Any
 from taskq_core.errors import EntryNotFoundError
 from taskq_core.inspector import PeriodicEntryInfo
 from taskq_core.inspector.entry_call import entry_call
-from taskq_core.inspector.runtime_schedules import named_schedule
+from taskq_core.scheduler.runtime_schedules import named_schedule
 from taskq_core.settings.language import gettext, marked
 from taskq_core.views.messages import fire_question
 from taskq_fastapi.dashboard.errors import BadRequestError, unknown_choice

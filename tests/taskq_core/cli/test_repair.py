@@ -7,7 +7,8 @@ import pytest
 
 from taskq_core import TaskQ, TaskState
 from taskq_core.broker.operations import actions
-from taskq_core.inspector import Inspector, reconcile
+from taskq_core.inspector import Inspector
+from taskq_core.repair import reconcile
 from tests.redis_server import RedisServer
 from tests.taskq_core.cli.conftest import Run
 

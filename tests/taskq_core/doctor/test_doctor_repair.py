@@ -66,7 +66,7 @@ class Bench:
 
 @pytest.fixture
 def bench(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    monkeypatch.setattr("taskq_core.inspector.reconcile.LOOK_AGAIN_S", 0)
+    monkeypatch.setattr("taskq_core.repair.reconcile.LOOK_AGAIN_S", 0)
     for wait in ("try_wait", "try_watch"):  # they block for a moment, to try a right
         monkeypatch.setattr(diagnosis, wait, lambda key: views.ping())
     bench = Bench(redis_server)
@@ -142,7 +142,7 @@ def test_a_structure_of_another_type(bench: Bench, name: str) -> None:
 
 def test_more_damage_than_one_pass_tells(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """The repair goes on as long as a pass finds more."""
-    monkeypatch.setattr("taskq_core.inspector.reconcile.FINDINGS_MAX", 20)
+    monkeypatch.setattr("taskq_core.repair.reconcile.FINDINGS_MAX", 20)
     bench.app.client.enqueue_many(bench.app.remote("t:a").s(n=n) for n in range(300))
     bench.raw.delete(bench.queue.pending)
 
@@ -560,7 +560,7 @@ def test_what_a_user_may_not_repair_is_told_and_the_rest_repaired(redis_server: 
 
 def test_another_prefix(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only what belongs to the application is looked at."""
-    monkeypatch.setattr("taskq_core.inspector.reconcile.LOOK_AGAIN_S", 0)
+    monkeypatch.setattr("taskq_core.repair.reconcile.LOOK_AGAIN_S", 0)
     app, other = (TaskQ(redis_server.unix_url, prefix=each, enqueue_timeout=30) for each in ("shop", "asynq"))
     for each in (app, other):
         each.remote("t").delay()
@@ -578,7 +578,7 @@ def test_another_prefix(redis_server: RedisServer, monkeypatch: pytest.MonkeyPat
 
 def test_odd_names(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Names that mean something in a pattern, and one whose keys begin as another queue's."""
-    monkeypatch.setattr("taskq_core.inspector.reconcile.LOOK_AGAIN_S", 0)
+    monkeypatch.setattr("taskq_core.repair.reconcile.LOOK_AGAIN_S", 0)
     app = TaskQ(redis_server.unix_url, prefix="a*[b]?", enqueue_timeout=30)
     for name in ("x*[y]", "d}:t:e"):
         app.remote("t", queue=name).delay()
@@ -594,7 +594,7 @@ def test_odd_names(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_full_store_is_repaired(monkeypatch: pytest.MonkeyPatch) -> None:
     """Over its memory limit too: every script begins with a write that Redis never refuses."""
-    monkeypatch.setattr("taskq_core.inspector.reconcile.LOOK_AGAIN_S", 0)
+    monkeypatch.setattr("taskq_core.repair.reconcile.LOOK_AGAIN_S", 0)
     with RedisServer(options={"maxmemory-policy": "noeviction"}) as server:
         bench = Bench(server)
         bench.raw.delete(bench.queue.pending)

@@ -12,7 +12,7 @@ from taskq_core import TaskQ
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations.actions import move_out
 from taskq_core.broker.operations.operation import Operation
-from taskq_core.inspector.reconcile import FindingKind
+from taskq_core.repair.reconcile import FindingKind
 from taskq_core.telemetry import WorkerMetrics
 from taskq_core.wire import QueueKeys, build_message, encode_message
 from taskq_core.worker.reconciler import AGAIN_S, FIRST_S, Reconciler
@@ -64,7 +64,7 @@ class TestService:
         monkeypatch: pytest.MonkeyPatch,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        monkeypatch.setattr("taskq_core.inspector.reconcile.FINDINGS_MAX", 30)
+        monkeypatch.setattr("taskq_core.repair.reconcile.FINDINGS_MAX", 30)
         monkeypatch.setattr("taskq_core.worker.reconciler.LOOK_AGAIN_S", 0.01)
         app.client.enqueue_many(app.remote("a:b").s() for _ in range(120))
         redis_server.client.delete(queue.pending)

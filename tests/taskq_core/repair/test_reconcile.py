@@ -9,8 +9,8 @@ import pytest
 from taskq_core import TaskQ
 from taskq_core.errors import QueueNotFoundError
 from taskq_core.inspector import AsyncInspector, Inspector
-from taskq_core.inspector.bloom_filter import BloomFilter
-from taskq_core.inspector.reconcile import Finding, FindingKind, ReconcileReport
+from taskq_core.repair.bloom_filter import BloomFilter
+from taskq_core.repair.reconcile import Finding, FindingKind, ReconcileReport
 from taskq_core.wire import QueueKeys
 from tests.redis_server import RedisServer
 
@@ -32,7 +32,7 @@ def queue(app: TaskQ) -> QueueKeys:
 @pytest.fixture(params=[Inspector, AsyncInspector])
 def reconcile(request: pytest.FixtureRequest, app: TaskQ, monkeypatch: pytest.MonkeyPatch) -> Ask:
     """Reconcile through either inspector, without the pause between the looks."""
-    monkeypatch.setattr("taskq_core.inspector.reconcile.LOOK_AGAIN_S", 0.01)
+    monkeypatch.setattr("taskq_core.repair.reconcile.LOOK_AGAIN_S", 0.01)
     inspector = request.param(app)
 
     async def ask(*args: Any, **kwargs: Any) -> ReconcileReport:

@@ -25,7 +25,7 @@ from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.operations.repair import CheckedTask, Place, Probed, RepairedTask, Suspect
 from taskq_core.broker.steps import afollow, follow
 from taskq_core.errors import BrokerError, BrokerReplyError, WireFormatError
-from taskq_core.inspector.bloom_filter import BloomFilter
+from taskq_core.repair.bloom_filter import BloomFilter
 from taskq_core.wire import QueueKeys, TaskMessage, TaskState, decode_message
 
 T = TypeVar("T")
