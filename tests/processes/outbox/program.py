@@ -25,12 +25,12 @@ def main() -> None:
     shop = import_module(f"tests.processes.outbox.{PLAN['adapter']}").Shop(PLAN)
     delivery.CLAIM_S = delivery.SEND_S = PLAN.get("claim_s", 60.0)
     if PLAN.get("is_fence_off"):
-        fenced = delivery.operations.deliver
+        fenced = delivery.outbox.deliver
 
         def unfenced(*words: Any, claim_ends_ms: int, **options: Any) -> Any:
             return fenced(*words, claim_ends_ms=1 << 52, **options)
 
-        delivery.operations.deliver = unfenced  # type: ignore[assignment]  # it takes the same arguments
+        delivery.outbox.deliver = unfenced  # type: ignore[assignment]  # it takes the same arguments
     set_point(shop, PLAN.get("point"), PLAN.get("signal", 9))
     ACTIONS[ACTION](shop)
 
