@@ -209,7 +209,7 @@ class ServiceRules(WorkerRules):
     ) -> None:
         """A set that was read a moment or long ago."""
         if fresh:
-            self.gather(fresh, limit=1, grace_s=0, most=0, joins=[])
+            self.collect_groups(fresh, limit=1, grace_s=0, most=0, joins=[])
         if not self.sets:
             return
         if fresh or not self.set_sizes:
