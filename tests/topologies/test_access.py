@@ -58,7 +58,7 @@ CORE = files("taskq_core")
 LOOKS = [
     *(
         file
-        for room in ("inspector", "views", "exporter")
+        for room in ("inspector", "repair", "views", "exporter")
         for file in (CORE / room).iterdir()
         if file.name.endswith(".py")
     ),
