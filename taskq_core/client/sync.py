@@ -378,7 +378,7 @@ class Client:
         with self._circuit.call():
             self._register(queue, time.monotonic() + self._timeout_s)
 
-    def ear(self, channel: str, task_id: str) -> EndSubscription:
+    def subscribe_end(self, channel: str, task_id: str) -> EndSubscription:
         """Return what listens for the end of a task or a workflow."""
         return EndSubscription(self._runner, channel, task_id)
 
@@ -394,20 +394,20 @@ class Client:
         outcome = outcome_of(handle, self._runner.run(look, patience_s=self._timeout_s))
         if outcome is not NOT_YET:
             return outcome
-        ear = EndSubscription(self._runner, queue.done, handle.id)
+        subscription = EndSubscription(self._runner, queue.done, handle.id)
         pause_s = FIRST_LOOK_S
         try:
-            ear.open()
+            subscription.open()
             while True:
                 outcome = outcome_of(handle, self._runner.run(look, patience_s=self._timeout_s))
                 if outcome is not NOT_YET:
                     return outcome
                 if time.monotonic() >= deadline:
                     raise timed_out(handle, timeout_s)
-                ear.listen(min(time.monotonic() + pause_s, deadline))
+                subscription.listen(min(time.monotonic() + pause_s, deadline))
                 pause_s = min(2 * pause_s, LAST_LOOK_S)
         finally:
-            ear.close()
+            subscription.close()
 
     async def await_result(self, handle: TaskHandle[Any], timeout: Duration | None) -> Any:
         """Wait until the task has ended and return what it returned."""

@@ -82,25 +82,25 @@ class BlockingFollower:
         self._runner = runner
         self._queue = queue
         self._task_id = task_id
-        self._ear: EndSubscription | None = None
+        self._subscription: EndSubscription | None = None
 
     def read(self, patience_s: float) -> StoredTask | None:
         """Read the task as it stands in Redis, None if there is no such task, or no more."""
-        look = views.look(self._queue, self._task_id, tell_changes=self._ear is not None)
+        look = views.look(self._queue, self._task_id, tell_changes=self._subscription is not None)
         return self._runner.run(look, patience_s=patience_s)
 
     def wait(self, timeout_s: float) -> None:
         """Wait until it is time to look again: so many seconds, fewer when the task is said to have changed."""
-        if self._ear is None:
-            self._ear = EndSubscription(self._runner, self._queue.done, self._task_id)
-            self._ear.open()  # what was published before is missed, so the caller looks at once
+        if self._subscription is None:
+            self._subscription = EndSubscription(self._runner, self._queue.done, self._task_id)
+            self._subscription.open()  # what was published before is missed, so the caller looks at once
         else:
-            self._ear.listen(time.monotonic() + timeout_s)
+            self._subscription.listen(time.monotonic() + timeout_s)
 
     def close(self) -> None:
         """Stop listening."""
-        if self._ear is not None:
-            self._ear.close()
+        if self._subscription is not None:
+            self._subscription.close()
 
 
 class EndSubscription:

@@ -19,7 +19,7 @@ from taskq_core.worker.leadership import Leadership, Topic
 from taskq_core.workflow.dispatch import Carrying, Sweep, carry
 
 
-class Carrier:
+class Dispatcher:
     """Carries for the queues of one worker.
 
     Args:
@@ -29,7 +29,7 @@ class Carrier:
         owner: Token of the worker.
         every_s: Seconds between two looks of who leads.
         leader_s: Seconds the lease of a leader lasts.
-        leaderships: Of its queues; without one, a queue is looked at all the time.
+        leaderships: Leadership of each queue, by name. A queue without one is always checked.
     """
 
     def __init__(

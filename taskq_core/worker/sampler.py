@@ -30,7 +30,7 @@ WORKERS_MOST = 1000
 """Most workers that are asked how busy they are."""
 _MEMORY_SAMPLES = 5
 LOOK_S = 1.0
-"""Longest time for which a look of the leadership is waited for, in seconds."""
+"""Maximum wait for the leader to read the queue, in seconds."""
 SOON_S = 0.5
 """Seconds until a queue that is not known yet is looked at again."""
 

@@ -50,7 +50,7 @@ from taskq_core.worker.claiming import Claims
 from taskq_core.worker.combining import FunctionCaller
 from taskq_core.worker.config import WorkerConfig
 from taskq_core.worker.dead_letters import DeadLetters
-from taskq_core.worker.dispatcher import Carrier
+from taskq_core.worker.dispatcher import Dispatcher
 from taskq_core.worker.exchange_spans import ExchangeSpans
 from taskq_core.worker.executor import Executor
 from taskq_core.worker.fetcher import Fetcher
@@ -466,7 +466,7 @@ class Worker:
             wants=self.app.observer.wants_ended,
             archived=self._is_told,
             settled=self._run_counters.add,
-            carry=lambda queue: self._carrier.call(queue),
+            carry=lambda queue: self._dispatcher.call(queue),
             unknown_timeout_s=config.span("unknown_task_timeout"),
         )
         self._notes = ProgressWriter(
@@ -589,7 +589,7 @@ class Worker:
             leadership = Leadership(queue, runner, clock, self._redis_clock, owner=token, leader_s=leader_s)
             self._leaderships[queue.name] = leadership
             self._pipelines.append(leadership.pipeline)
-            services.append(("lookout", partial(self._lead, leadership, self._takeovers.get(queue.name))))
+            services.append(("leadership", partial(self._lead, leadership, self._takeovers.get(queue.name))))
         groups = [[queue] for queue in self._queues] if runner.endpoint.is_cluster else [self._queues]
         for group in groups:
             waker = Waker(
@@ -695,7 +695,7 @@ class Worker:
                     ).work,
                 ),
             ]
-        self._carrier = Carrier(
+        self._dispatcher = Dispatcher(
             self._keys,
             self._queues,
             runner,
@@ -704,7 +704,7 @@ class Worker:
             leader_s=max(leader_s, 3 * config.span("carry_every")),
             leaderships=self._leaderships,
         )
-        services.append(("carrier", self._carrier.work))
+        services.append(("dispatcher", self._dispatcher.work))
         for table in self.app.outbox_tables:
             from taskq_core.worker.relay import Relay  # not above, as the scheduler: few workers have an outbox
 
@@ -927,7 +927,9 @@ class Worker:
             *self._relays,
             *self._letters.values(),
         )
-        return all(each.has_looked for each in services) and self._carrier.has_looked and not self._carrier.is_busy
+        return (
+            all(each.has_looked for each in services) and self._dispatcher.has_looked and not self._dispatcher.is_busy
+        )
 
     async def _drain(self) -> None:
         """Wait for running tasks, then give back what still runs."""

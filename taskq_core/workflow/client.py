@@ -341,7 +341,7 @@ class WorkflowClient:
         deadline = time.monotonic() + timeout_s
         queue = self._preparer.keys.queue(handle.queue)
         pause_s = FIRST_LOOK_S
-        ear: EndSubscription | None = None
+        subscription: EndSubscription | None = None
         try:
             while True:
                 try:
@@ -352,15 +352,15 @@ class WorkflowClient:
                     return result
                 if time.monotonic() >= deadline:
                     raise _timed_out(handle, timeout_s)
-                if ear is None:
-                    ear = self._client.ear(queue.done, handle.id)
-                    ear.open()
+                if subscription is None:
+                    subscription = self._client.subscribe_end(queue.done, handle.id)
+                    subscription.open()
                     continue
-                ear.listen(min(time.monotonic() + pause_s, deadline))
+                subscription.listen(min(time.monotonic() + pause_s, deadline))
                 pause_s = min(2 * pause_s, LAST_LOOK_S)
         finally:
-            if ear is not None:
-                ear.close()
+            if subscription is not None:
+                subscription.close()
 
     async def await_(self, handle: WorkflowHandle, timeout: Duration | None) -> Any:
         """Wait until the workflow has ended and return its result."""

@@ -28,7 +28,7 @@ class DeliveryCode(StrEnum):
 def deliver(
     queue: QueueKeys,
     rows: Sequence[tuple[str, NewTask]],
-    lane: ReceiptSlot,
+    slot: ReceiptSlot,
     *,
     claim_ends_ms: int,
     max_pending: int | None = None,
@@ -40,10 +40,10 @@ def deliver(
     s ahead), and no task as pending beyond `max_pending`. Reads as one `DeliveryCode` character per row. Refused whole
     when Redis is over its memory limit.
     """
-    keys = (queue.pending, queue.scheduled, queue.wake, queue.delivered, queue.groups, queue.receipt(lane.token))
-    lane.call += 1
+    keys = (queue.pending, queue.scheduled, queue.wake, queue.delivered, queue.groups, queue.receipt(slot.token))
+    slot.call += 1
     args: list[Argument] = [time_argument(now_ns), claim_ends_ms, DELIVERED_KEPT_S, queue.prefix]
-    args += ("" if max_pending is None else max_pending, lane.call)
+    args += ("" if max_pending is None else max_pending, slot.call)
     for receipt, task in rows:
         args += (receipt, *task.arguments(queue))
     tasks = [task for _, task in rows]

@@ -111,14 +111,14 @@ class Ticked:
     codes: str
 
 
-def tick(queue: QueueKeys, ticks: Sequence[Tick], lane: ReceiptSlot, *, now_ns: int | None = None) -> Operation[Ticked]:
+def tick(queue: QueueKeys, ticks: Sequence[Tick], slot: ReceiptSlot, *, now_ns: int | None = None) -> Operation[Ticked]:
     """Deal with firings of entries of one queue; at most `TICK_MAX` of about `BATCH_BYTES`, those of an entry in order.
 
     Refused whole when Redis is over its memory limit.
     """
-    lane.call += 1
-    keys = (queue.pending, queue.scheduled, queue.wake, queue.receipt(lane.token), queue.groups, queue.runs)
-    args: list[Argument] = [time_argument(now_ns), lane.call, RECEIPT_KEPT_S, queue.prefix, queue.tick(""), MARK_KEPT_S]
+    slot.call += 1
+    keys = (queue.pending, queue.scheduled, queue.wake, queue.receipt(slot.token), queue.groups, queue.runs)
+    args: list[Argument] = [time_argument(now_ns), slot.call, RECEIPT_KEPT_S, queue.prefix, queue.tick(""), MARK_KEPT_S]
     for each in ticks:
         stored = ("", "", "", "", 0, "", "") if each.task is None else each.task.arguments(queue)
         args += (each.entry, each.before_s, each.at_s, *stored, each.run_key)

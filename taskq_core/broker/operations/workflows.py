@@ -29,7 +29,7 @@ def create_workflow(
     queue: QueueKeys,
     workflow_id: str,
     entries: Sequence[tuple[str, str, Argument]],
-    lane: ReceiptSlot,
+    slot: ReceiptSlot,
     *,
     roots: Sequence[int] | None,
     confirm: Confirmation | None = None,
@@ -41,7 +41,7 @@ def create_workflow(
         queue: Its home queue.
         workflow_id: Its id.
         entries: What to store: suffix of the key ("" the workflow itself), field and value.
-        lane: Numbers the calls, by which a late duplicate is recognized, also when the workflow has ended and is gone.
+        slot: Numbers the calls, by which a late duplicate is recognized, also when the workflow has ended and is gone.
         roots: Nodes that wait for nobody, or None if more parts follow.
         confirm: Who must have it before its caller is told.
         now_ns: Replaces Redis's time in tests.
@@ -50,12 +50,12 @@ def create_workflow(
     """
     begin = "" if roots is None else _begin(roots)
     args: list[Argument] = [time_argument(now_ns), queue.own_prefix, workflow_id, BUILDING_S, begin, "", "", ""]
-    lane.call += 1
-    args.append(lane.call)
+    slot.call += 1
+    args.append(slot.call)
     for entry in entries:
         args += entry
     keys = (queue.workflow(workflow_id), queue.workflows_running, *step_keys(queue), queue.delivered)
-    keys += (queue.receipt(lane.token),)
+    keys += (queue.receipt(slot.token),)
     deadline_at = None if args[0] else 6
     return Operation(
         "create_workflow", load("flow_create"), keys, args, boolean, confirm=confirm, deadline_at=deadline_at
@@ -89,7 +89,7 @@ def deliver_workflow(
     receipt: str,
     workflow_id: str,
     packed: bytes,
-    lane: ReceiptSlot,
+    slot: ReceiptSlot,
     *,
     claim_ends_ms: int,
     confirm: Confirmation | None = None,
@@ -101,12 +101,12 @@ def deliver_workflow(
     """
     part = msgspec.msgpack.decode(packed, type=WorkflowPart)
     args: list[Argument] = [time_argument(now_ns), queue.own_prefix, workflow_id, DELIVERED_KEPT_S, _begin(part.roots)]
-    lane.call += 1
-    args += (receipt, claim_ends_ms, part.count, lane.call)
+    slot.call += 1
+    args += (receipt, claim_ends_ms, part.count, slot.call)
     for entry in part.entries:
         args += entry
     keys = (queue.workflow(workflow_id), queue.workflows_running, *step_keys(queue), queue.delivered)
-    keys += (queue.receipt(lane.token),)
+    keys += (queue.receipt(slot.token),)
     return Operation(
         "deliver_workflow", load("flow_create"), keys, args, lambda reply: _DELIVERED[int(reply)], confirm=confirm
     )

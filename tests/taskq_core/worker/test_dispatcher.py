@@ -7,8 +7,8 @@ import pytest
 
 from taskq_core.broker.operations.dispatch import DueSteps
 from taskq_core.wire import Keys
-from taskq_core.worker import dispatcher as carrier
-from taskq_core.worker.dispatcher import Carrier
+from taskq_core.worker import dispatcher
+from taskq_core.worker.dispatcher import Dispatcher
 from tests.taskq_core.worker.conftest import until
 
 
@@ -28,11 +28,11 @@ async def test_who_does_not_lead_looks_only_for_the_lease(
     leads: bool, rest_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rests: list[float] = []
-    monkeypatch.setattr(carrier, "jittered", lambda seconds: rests.append(seconds) or 0.0)
+    monkeypatch.setattr(dispatcher, "jittered", lambda seconds: rests.append(seconds) or 0.0)
     keys = Keys()
     answers: Any = Answers(DueSteps(leads))
 
-    await Carrier(keys, [keys.queue("default")], answers, owner="w", every_s=0.5, leader_s=6.0).work()
+    await Dispatcher(keys, [keys.queue("default")], answers, owner="w", every_s=0.5, leader_s=6.0).work()
 
     assert rests == [rest_s]
 
@@ -63,7 +63,7 @@ async def test_what_is_called_for_while_it_is_carried_is_looked_for_again() -> N
     runner: Any = Runner()
     leaderships: Any = {"default": Quiet()}
     keys = Keys()
-    called = Carrier(
+    called = Dispatcher(
         keys, [keys.queue("default")], runner, owner="w", every_s=0.5, leader_s=6.0, leaderships=leaderships
     )
     called.call("default")
