@@ -1,7 +1,9 @@
 """Log how each run ended: one line on `taskq.worker`, with the facts as fields of the record."""
 
 import logging
+import traceback
 from collections.abc import Sequence
+from typing import Any
 
 from taskq_core.errors import TaskQError, UnknownTaskError
 from taskq_core.execution.propagation import REQUEST_ID
@@ -39,6 +41,7 @@ class RunLog:
     def __init__(self, redaction: Redaction, retry_level: str) -> None:
         self._redaction = redaction
         self._retry_level = logging.getLevelNamesMapping()[retry_level]
+        self._has_failed = False
 
     @property
     def is_active(self) -> bool:
@@ -46,7 +49,15 @@ class RunLog:
         return logger.isEnabledFor(logging.INFO)
 
     def ended(self, run: Run, outcome: Outcome, duration_s: float) -> None:
-        """Log the end of a run, once its outcome is decided."""
+        """Log the end of a run, once its outcome is decided. Never raises: a filter of the project may fail."""
+        try:
+            self._ended(run, outcome, duration_s)
+        except Exception:
+            if not self._has_failed and logging.raiseExceptions:
+                self._has_failed = True
+                traceback.print_exc()  # as `logging` reports a handler that fails
+
+    def _ended(self, run: Run, outcome: Outcome, duration_s: float) -> None:
         if outcome is Outcome.LOST:  # logged where it is noticed
             return
         message, error = run.message, run.failure
@@ -60,34 +71,32 @@ class RunLog:
         if not logger.isEnabledFor(level):
             return
         facts = {"name": run.name, "id": run.task_id, "attempt": f"{message.retried + 1}/{message.retry + 1}"}
-        exc_info = None
+        exc_info: Any = None
         if error is not None:
             _leave_out_frames(error)
             shown = self._redaction.shown(error)
             facts["error"] = describe(shown).partition("\n")[0][:_LONGEST].encode(errors="replace").decode()
-            exc_info = shown
+            exc_info = (type(shown), shown, shown.__traceback__)
         facts["duration"] = f"{duration_s:.3f}s"
         if outcome in (Outcome.RETRIED, Outcome.SNOOZED) and run.settlement is not None:
             facts["next_run" if error is None else "next_retry"] = f"{run.settlement.delay_ms / 1000:g}s"
         elif outcome is Outcome.ARCHIVED:
             facts["state"] = "archived"
         trace_id, span_id = ("", "") if run.span is None else current_ids(run.span.context)
-        logger.log(
-            level,
-            f"{what}: {' '.join(f'{name}=%s' for name in facts)}",  # noqa: G004 - the names are ours
-            *facts.values(),
-            exc_info=exc_info,
-            extra={
-                "queue": run.queue.name,
-                "task_id": run.task_id,
-                "task_name": run.name,
-                "attempt": message.retried + 1,
-                "duration_s": duration_s,
-                "request_id": message.headers.get(REQUEST_ID, ""),
-                "trace_id": trace_id,
-                "span_id": span_id,
-            },
-        )
+        text = f"{what}: {' '.join(f'{name}=%s' for name in facts)}"
+        record = logger.makeRecord(logger.name, level, __file__, 0, text, tuple(facts.values()), exc_info, "ended")
+        # Not as `extra`, which refuses names that a record factory of the project has set already.
+        record.__dict__ |= {
+            "queue": run.queue.name,
+            "task_id": run.task_id,
+            "task_name": run.name,
+            "attempt": message.retried + 1,
+            "duration_s": duration_s,
+            "request_id": message.headers.get(REQUEST_ID, ""),
+            "trace_id": trace_id,
+            "span_id": span_id,
+        }
+        logger.handle(record)
 
     def _level(self, outcome: Outcome) -> int:
         if outcome is Outcome.ARCHIVED:

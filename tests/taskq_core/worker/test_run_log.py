@@ -17,7 +17,7 @@ from taskq_core.settings import LogSettings
 from taskq_core.telemetry.redaction import Redaction
 from taskq_core.testing import capture, drain
 from tests.clock import Clock
-from tests.taskq_core.worker.conftest import Ends, Runner, until, until_released
+from tests.taskq_core.worker.conftest import PATIENCE_S, Ends, Runner, until, until_released
 
 SECRET = "a@b.example"
 """Stands for an argument that got into the words of an exception."""
@@ -251,3 +251,35 @@ def test_a_chain_of_causes_is_followed_for_a_while(length: int) -> None:
     text = logging.Formatter().formatException((type(shown), shown, None))
     assert text.count("ValueError") == min(length, 11)
     assert SECRET not in text
+
+
+@pytest.mark.parametrize("broken", ["record factory", "filter"])
+async def test_what_a_project_does_to_log_records_stops_no_worker(
+    app: TaskQ, start: Runner, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, broken: str
+) -> None:
+    """A factory sets names that taskq sets as well; a filter raises."""
+    factory = logging.getLogRecordFactory()
+
+    def with_names(*words: Any, **options: Any) -> logging.LogRecord:
+        record = factory(*words, **options)
+        record.request_id = record.trace_id = record.queue = record.task_id = "the project's"
+        return record
+
+    def fail(record: logging.LogRecord) -> bool:
+        if "task completed" in record.msg:
+            raise ValueError("in a filter")
+        return True
+
+    if broken == "filter":
+        monkeypatch.setattr(logging.getLogger("taskq.worker"), "filters", [fail])
+    else:
+        logging.setLogRecordFactory(with_names)
+    try:
+        with caplog.at_level(logging.INFO, "taskq.worker"):
+            work = app.task(name="work", retention=60)(lambda: "done")
+            worker = await start(concurrency=2)
+            handles = [await work.adelay() for _ in range(5)]
+            assert [await handle.aresult(PATIENCE_S) for handle in handles] == ["done"] * 5
+            await until(lambda: worker.running_count == 0)
+    finally:
+        logging.setLogRecordFactory(factory)
