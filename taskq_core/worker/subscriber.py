@@ -4,9 +4,13 @@ A cancel message is a bare task id from any client that can publish. An id that 
 dict per queue. Requests use a separate channel, because the right to cancel tasks is not the right to stop workers.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 
 from taskq_core.broker.aio import AsyncRunner
+from taskq_core.errors import BrokerAuthenticationError
+
+logger = logging.getLogger("taskq.worker")
 
 
 class Subscriber:
@@ -14,16 +18,24 @@ class Subscriber:
 
     Args:
         runner: Opens the subscription.
-        handlers: Called with each message, by channel.
+        handlers: Called with each message, by channel. Without the right to the others, it listens to the first alone.
     """
 
     def __init__(self, runner: AsyncRunner, handlers: Mapping[str, Callable[[str], object]]) -> None:
         self._runner = runner
         self._handlers = handlers
+        self._has_warned = False
 
     async def work(self) -> float:
         """Listen until the connection ends, which raises."""
-        subscription = await self._runner.subscribe(*self._handlers)
+        try:
+            subscription = await self._runner.subscribe(*self._handlers)
+        except BrokerAuthenticationError as error:
+            first, *others = self._handlers
+            subscription = await self._runner.subscribe(first)
+            if not self._has_warned:
+                self._has_warned = True
+                logger.warning("no requests of operators are received on %s: %s", ", ".join(others), error)
         try:
             while True:
                 channel, message = await subscription.next_of_any()
