@@ -311,7 +311,7 @@ class Executor:
             stack = run.thread.stack()
             if not self._threads.abandon(run):
                 return False
-        elif not run.task.is_coroutine:
+        elif run.coroutine is None:  # it has ended, and its progress is still to be written
             return False
         run.is_abandoned = True
         self.abandoned += 1
