@@ -783,7 +783,9 @@ class AsyncInspector:
             ConfigurationError: The action or the concurrency is not usable.
         """
         request = WorkerRequest(action, concurrency)
-        return await self._follow(control.control_workers(self._keys, workers, request))
+        return await self._follow(
+            control.control_workers(self._keys, workers, request, is_cluster=self._app.runtime.endpoint.is_cluster)
+        )
 
     async def key_slot(self, queue: str) -> int:
         """Return which slot of a cluster, 0 to 16383, holds a queue of this name, whether or not it exists.

@@ -12,8 +12,13 @@ from taskq_core.service.worker_control import WorkerRequest
 from taskq_core.wire import Keys
 
 
-def control_workers(keys: Keys, workers: Sequence[str] | None, request: WorkerRequest) -> Steps[list[WorkerProcess]]:
-    """Send a request to workers. Return its recipients, an empty list if no worker listens."""
+def control_workers(
+    keys: Keys, workers: Sequence[str] | None, request: WorkerRequest, *, is_cluster: bool
+) -> Steps[list[WorkerProcess]]:
+    """Send a request to workers. Return its recipients, an empty list if no worker listens.
+
+    A cluster counts the listeners of one node only, so all recipients are returned there.
+    """
     if isinstance(workers, str):
         raise ConfigurationError(f"workers is a list of names, got {workers!r}; write [{workers!r}]")
     alive = yield from servers(keys)
@@ -22,7 +27,7 @@ def control_workers(keys: Keys, workers: Sequence[str] | None, request: WorkerRe
     if not chosen:
         return []
     heard = yield from ask(presence.send_control(keys.control, request.encode([each.id for each in chosen])))
-    return chosen if heard else []
+    return chosen if heard or is_cluster else []
 
 
 def _named(name: str, alive: Sequence[WorkerProcess]) -> list[WorkerProcess]:
