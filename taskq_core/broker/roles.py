@@ -193,7 +193,7 @@ def _grants(role: Role, names: _Names, with_lists: bool) -> Iterator[Grant]:
             yield Grant(ACTING, names.everything)
             yield Grant(LOOKING, names.fleet, "%R~")
             yield Grant("sadd srem", [names.keys.queues], "%W~")
-            yield Grant("hdel hset", [names.keys.schedules], "%W~")
+            yield Grant("hdel hset hsetnx", [names.keys.schedules], "%W~")
             yield Grant("publish subscribe", channels=[*names.notices, names.keys.cancel, names.keys.control])
         case Role.WORKER:
             leaders = [names.keys.scheduler_leader("*"), names.keys.outbox_leader("*"), names.keys.semaphore("*")]

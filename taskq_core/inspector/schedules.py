@@ -38,6 +38,9 @@ def scheduler_entries(keys: Keys) -> Steps[list[PeriodicEntryInfo]]:
                     entry = SchedulerEntry.decode(data)
                 except WireFormatError:
                     continue
+                added = entries.get(entry.id)
+                if added is not None and added.is_removable and not _is_of(entry, added):
+                    continue  # changed since the scheduler announced it
                 entries[entry.id] = PeriodicEntryInfo(
                     id=entry.id,
                     spec=entry.spec,
@@ -54,6 +57,12 @@ def scheduler_entries(keys: Keys) -> Steps[list[PeriodicEntryInfo]]:
     for entry_id in runtime.paused & entries.keys():
         entries[entry_id] = replace(entries[entry_id], is_paused=True, next_run_at=None)
     return [entries[each] for each in sorted(entries)]
+
+
+def _is_of(entry: SchedulerEntry, added: PeriodicEntryInfo) -> bool:
+    """Return whether a scheduler announced an added schedule as it is now. Its spec may have a time zone in front."""
+    same_call = (entry.task_type, entry.task_payload) == (added.name, added.payload)
+    return same_call and entry.spec.endswith(added.spec)
 
 
 def _stored(entry_id: str, data: bytes) -> list[PeriodicEntryInfo]:
@@ -100,11 +109,21 @@ def add_schedule(keys: Keys, entry_id: str, data: bytes, *, replaces: bool) -> S
     known = yield from scheduler_entries(keys)
     there = next((each for each in known if each.id == entry_id), None)
     if there is not None and not (replaces and there.is_removable):
-        how = "pass replace=True to change it" if there.is_removable else "it is declared in code or in a table"
+        how = (
+            "pass replace=True to change it"
+            if there.is_removable
+            else "it is declared in code or in a table, or was removed seconds ago"
+        )
         raise ConfigurationError(f"there is a schedule {entry_id!r} already; {how}, or choose another id")
     if there is None and sum(each.is_removable for each in known) >= ADDED_MAX:
         raise ConfigurationError(f"at most {ADDED_MAX} schedules can be added at run time; use a table for more")
-    yield from ask(presence.write_schedule(keys.schedules, entry_field(entry_id), data))
+    field = entry_field(entry_id)
+    is_new = yield from ask(presence.write_schedule(keys.schedules, field, data, only_new=not replaces))
+    if is_new or replaces:
+        return
+    stored = yield from ask(presence.read_schedules(keys.schedules))
+    if stored.get(field) != data:  # else this write was repeated, because its answer was lost
+        raise ConfigurationError(f"schedule {entry_id!r} was just added by another program; choose another id")
 
 
 def remove_schedule(keys: Keys, entry_id: str) -> Steps[None]:

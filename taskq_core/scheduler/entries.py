@@ -146,7 +146,7 @@ class EntryBook:
         self.entries, self.by_queue = entries, {}
         for each in entries.values():
             self.by_queue.setdefault(each.queue, []).append(each)
-        names = sorted(f"{each.queue.name}\n{each.key}" for each in entries.values())
+        names = sorted(f"{each.queue.name}\n{each.key}\n{each.task.payload!r}" for each in entries.values())
         self.digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
 
     def _build(self, task: PeriodicTask) -> Entry:

@@ -4,6 +4,7 @@ The field `entry:<id>` holds an added schedule as JSON. The field `paused:<id>` 
 comes from the code, a table or this hash. Schedulers read the hash every two seconds; tools write it.
 """
 
+import contextlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import msgspec
 from taskq_core.errors import ConfigurationError, TaskQError
 from taskq_core.settings import unknown
 from taskq_core.tasks.canvas import Signature
-from taskq_core.tasks.options import call_options
+from taskq_core.tasks.options import TaskOptions, call_options
 from taskq_core.tasks.periodic import PeriodicTask, option_strings
 from taskq_core.tasks.schedule_table import fit
 from taskq_core.wire import validate_task_type
@@ -107,13 +108,13 @@ def encode_schedule(app: "TaskQ", entry: PeriodicTask) -> bytes:
         tz=entry.tz,
         start=entry.start,
         expire=entry.expire,
-        options={name: _plain(name, value) for name, value in entry.options.items()},
+        options=_own_options(task.options) | {name: _plain(name, value) for name, value in entry.options.items()},
     )
     return msgspec.json.encode(stored)
 
 
 def decode_schedule(app: "TaskQ", entry_id: str, data: bytes) -> PeriodicTask:
-    """Return a stored schedule. A task that the application knows keeps its own options besides those stored.
+    """Return a stored schedule. Options that are not stored are those of the task, if the application knows it.
 
     Raises:
         TaskQError, ValueError, TypeError: It is not usable.
@@ -121,6 +122,7 @@ def decode_schedule(app: "TaskQ", entry_id: str, data: bytes) -> PeriodicTask:
     stored = msgspec.json.decode(data, type=_Stored)
     known = app.tasks.get(stored.task)
     own = {} if known is None else call_options(known.options)
+    own = {name: value for name, value in own.items() if name not in stored.options}
     return PeriodicTask(
         stored.spec,
         app.remote(stored.task, **own).s(stored.payload),
@@ -132,6 +134,17 @@ def decode_schedule(app: "TaskQ", entry_id: str, data: bytes) -> PeriodicTask:
         expire=stored.expire,
         **stored.options,
     )
+
+
+def _own_options(options: TaskOptions) -> dict[str, Any]:
+    """Return what schedulers that do not know the task need to enqueue it as this application does."""
+    default = TaskOptions()
+    found: dict[str, Any] = {"queue": options.queue}
+    for name, value in call_options(options).items():
+        if value != getattr(default, name):
+            with contextlib.suppress(ConfigurationError):  # such as limits, which other programs cannot apply
+                found[name] = _plain(name, value)
+    return found
 
 
 def _plain(name: str, value: object) -> object:

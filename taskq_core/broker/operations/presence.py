@@ -86,9 +86,10 @@ def read_schedules(schedules_key: str) -> Operation[dict[str, bytes]]:
     return Operation("read_schedules", None, (schedules_key,), ("HGETALL", schedules_key), read)
 
 
-def write_schedule(schedules_key: str, field: str, value: bytes) -> Operation[int]:
-    """Add, change or pause a schedule."""
-    return Operation("write_schedule", None, (schedules_key,), ("HSET", schedules_key, field, value), integer)
+def write_schedule(schedules_key: str, field: str, value: bytes, *, only_new: bool = False) -> Operation[int]:
+    """Add, change or pause a schedule. Reads as 1 if it is new. With `only_new` an existing one stays as it is."""
+    command = ("HSETNX" if only_new else "HSET", schedules_key, field, value)
+    return Operation("write_schedule", None, (schedules_key,), command, integer)
 
 
 def delete_schedule(schedules_key: str, *fields: str) -> Operation[int]:

@@ -1,12 +1,14 @@
 """Schedules that are added, paused, resumed and removed while a scheduler runs."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 from taskq_core import ConfigurationError, PeriodicTask, TaskQ
 from taskq_core.errors import EntryNotFoundError
-from taskq_core.inspector import Inspector
+from taskq_core.inspector import Inspector, schedules
 from tests.clock import Clock
 from tests.redis_server import RedisServer
 from tests.taskq_core.scheduler.conftest import Fired, Looker, Runner
@@ -89,6 +91,54 @@ def test_what_cannot_be_stored_is_refused(app: TaskQ) -> None:
 
     inspector.add_schedule(PeriodicTask("@daily", task, id="a"), replace=True)
     assert [(each.id, each.spec, each.name) for each in inspector.scheduler_entries()] == [("a", "@daily", "report")]
+
+
+async def test_programs_with_and_without_the_task_fire_an_added_schedule_once(
+    app: TaskQ, start: Runner, looker: Looker, redis_server: RedisServer, clock: Clock
+) -> None:
+    """Its queue is that of the task where it was added, also for a scheduler that does not know the task."""
+    author = TaskQ(redis_server.unix_url)
+
+    @author.task(name="report", queue="low", max_retry=7, timeout=90)
+    def report() -> None: ...
+
+    Inspector(author).add_schedule(PeriodicTask("@every 10s", report, id="sales"))
+    author.close()
+    await start()
+    await clock.advance(25)
+
+    assert looker.pending("default") == []
+    assert {(each.type, each.retry) for each in looker.pending("low")} == {("report", 7)}
+
+
+async def test_a_listing_shows_a_schedule_as_it_was_changed(app: TaskQ, start: Runner, clock: Clock) -> None:
+    """Also before the schedulers have announced the change."""
+    inspector, task = Inspector(app), app.remote("report")
+    inspector.add_schedule(PeriodicTask("@hourly", task.s(day=1), id="a"))
+    await start()
+    await clock.advance(15)
+    assert inspector.scheduler_entries()[0].next_run_at is not None
+
+    inspector.add_schedule(PeriodicTask("@daily", task.s(day=2), id="a"), replace=True)
+
+    (shown,) = inspector.scheduler_entries()
+    assert (shown.spec, shown.payload, shown.is_removable) == ("@daily", b'{"day":2}', True)
+
+
+def test_of_programs_that_add_one_id_at_the_same_time_one_succeeds(app: TaskQ, monkeypatch: pytest.MonkeyPatch) -> None:
+    inspector, task = Inspector(app), app.remote("report")
+    inspector.add_schedule(PeriodicTask("@hourly", task, id="a"))
+    monkeypatch.setattr(schedules, "scheduler_entries", lambda keys: _nothing())  # read before the other has written
+
+    with pytest.raises(ConfigurationError, match="was just added by another program"):
+        inspector.add_schedule(PeriodicTask("@daily", task, id="a"))
+    monkeypatch.undo()
+    assert inspector.scheduler_entries()[0].spec == "@hourly"
+
+
+def _nothing() -> Iterator[Any]:
+    yield from ()
+    return []
 
 
 async def test_an_added_schedule_that_cannot_be_used_holds_up_no_other(
