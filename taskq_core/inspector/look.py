@@ -215,9 +215,9 @@ def _read(
 
 
 class Listing:
-    """A page that may stretch over several queues and states: state by state, and queue by queue within one.
+    """A page of tasks from several queues and states, sorted by state, then by queue.
 
-    With `is_newest_first`, tasks that wait for a time come first by that time, and all others by when they came into
+    With `is_newest_first`, tasks that wait for a time are sorted by that time, and all others by the time they entered
     their state, the newest first.
     """
 

@@ -1,4 +1,4 @@
-"""Who is there: workers with what they run, and the store itself."""
+"""Read the running workers with their tasks, and facts about the Redis server."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime

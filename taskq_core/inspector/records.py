@@ -36,7 +36,7 @@ class QueueInfo:
         groups: Groups with tasks in them.
         limited: Of the scheduled tasks, those that wait for a limit.
         is_paused: True while workers take nothing.
-        is_served: False if no running worker serves it. True where that was not asked or is not known.
+        is_served: False if no running worker serves it. True also if this was not read or is unknown.
         processed: Tasks that ran, over the queue's life; those that failed included.
         failed: Runs that failed, over the queue's life.
         processed_today: As `processed`, since midnight UTC.
@@ -203,8 +203,8 @@ class WorkerProcess:
         strict_priority: Whether it serves a queue only while those of larger weight are empty.
         concurrency: Most tasks it runs at the same time.
         running: The tasks it runs, longest first.
-        processed: Runs since it started, None if it does not say, as Go's workers.
-        failed: Those of them that failed.
+        processed: Runs since it started. None for Go workers, which do not report it.
+        failed: Failed runs among them.
     """
 
     id: str

@@ -74,7 +74,7 @@ def remove_queue_part(
         return QueueRemoval(deleted=deleted, next=following)
     yield from ask(actions.forget_queue(keys.queues, name))
     if (yield from ask(views.count_tasks(queue))).sizes != dict.fromkeys(TaskState, 0):
-        yield from ask(new_tasks.register_queue(keys.queues, (name,)))  # somebody enqueued at the very end
+        yield from ask(new_tasks.register_queue(keys.queues, (name,)))  # a task was enqueued at the very end
     return QueueRemoval(deleted=deleted, next=None)
 
 

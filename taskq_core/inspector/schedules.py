@@ -137,14 +137,14 @@ def remove_schedule(keys: Keys, entry_id: str) -> Steps[None]:
 
 
 def pause_schedule(keys: Keys, entry_id: str, *, is_declared: bool) -> Steps[bool]:
-    """Let a schedule enqueue nothing. Return False if it was paused already."""
+    """Pause a schedule. Return False if it was already paused."""
     if not is_declared:
         yield from _known(keys, entry_id)
     return bool((yield from ask(presence.write_schedule(keys.schedules, paused_field(entry_id), b"1"))))
 
 
 def resume_schedule(keys: Keys, entry_id: str) -> Steps[bool]:
-    """Let a paused schedule go on. Return False if it was not paused at run time."""
+    """Resume a paused schedule. Return False if it was not paused at run time."""
     was_paused = yield from ask(presence.delete_schedule(keys.schedules, paused_field(entry_id)))
     if not was_paused:
         yield from _known(keys, entry_id)

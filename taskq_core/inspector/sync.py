@@ -56,11 +56,11 @@ class Inspector:
 
     Every method raises a `BrokerError` if Redis refuses or does not answer within the enqueue timeout. Its
     `may_have_happened` is True if the change may have been made. A method that names a queue raises
-    `QueueNotFoundError` for a queue that nobody has enqueued to. A method that names a task raises
-    `TaskNotFoundError`. An unknown state and an argument of another type raise `ConfigurationError`. Nothing was
-    changed then.
+    `QueueNotFoundError` if no task was ever enqueued to it. A method that names a task raises
+    `TaskNotFoundError`. An unknown state or an argument of the wrong type raises `ConfigurationError`. These three
+    errors mean that nothing was changed.
 
-    A `progress` callback must be quick. If a call is interrupted, a part of the tasks is done.
+    A `progress` callback must be quick. If a call is interrupted, only some of the tasks have been changed.
 
     Args:
         app: The queue application. Each call uses the Redis that the application has at that time.
@@ -86,7 +86,7 @@ class Inspector:
         return follow(steps, self._send)
 
     def follow(self, read: Callable[[Keys], Steps[T]]) -> T:
-        """Take the steps that `read` makes of the names of the store's keys: how the dashboard asks."""
+        """Run a request plan: `read` gets the key names and yields the requests. For the dashboards."""
         return self._follow(read(self._keys))
 
     # --- queues -------------------------------------------------------------------------------------------------------
@@ -96,7 +96,7 @@ class Inspector:
         return self._follow(ask(views.list_queues(self._keys.queues)))
 
     def queue_info(self, name: str) -> QueueInfo:
-        """Return how a queue stands.
+        """Return the state and counts of a queue.
 
         Raises:
             QueueNotFoundError: No queue has this name.
@@ -104,15 +104,15 @@ class Inspector:
         return self._follow(look.queue_info(self._keys, name))
 
     def queue_infos(self) -> list[QueueInfo]:
-        """Return how every queue stands, sorted by name. One that cannot be counted says so in `problem`."""
+        """Return the state and counts of every queue, sorted by name. `problem` says why a queue cannot be counted."""
         return self._follow(look.queue_infos(self._keys))
 
     def history(self, queue: str, days: int = 10) -> list[DailyStats]:
-        """Return what a queue did day by day, today first. Days are UTC, by Redis's clock.
+        """Return the daily counters of a queue, today first. Days are UTC, by Redis's clock.
 
         Args:
             queue: Name of the queue.
-            days: How many days, 1 to 90; counters are kept no longer.
+            days: Number of days, 1 to 90. Counters are kept for 90 days.
 
         Raises:
             QueueNotFoundError: No queue has this name.
@@ -125,12 +125,12 @@ class Inspector:
 
         Raises:
             QueueNotFoundError: No queue has this name.
-            BrokerReplyError: The store cannot tell (`MEMORY USAGE`).
+            BrokerReplyError: The store does not support `MEMORY USAGE`.
         """
         return self._follow(look.memory_usage(self._keys, queue))
 
     def groups(self, queue: str) -> list[GroupInfo]:
-        """Return the groups of tasks that wait to become one, sorted by name.
+        """Return the groups of tasks that wait to be aggregated, sorted by name.
 
         Raises:
             QueueNotFoundError: No queue has this name.
@@ -138,21 +138,21 @@ class Inspector:
         return self._follow(look.groups(self._keys, queue))
 
     def groups_page(self, queue: str, *, limit: int = 100, cursor: str | None = None) -> GroupPage:
-        """Return some of the groups of a queue, whatever their number, in no order from page to page.
+        """Return a page of the groups of a queue. The pages are not sorted.
 
         Args:
             queue: Name of the queue.
-            limit: About how many, 1 to 1000; Redis may return some more.
-            cursor: `GroupPage.cursor` of the call to carry on.
+            limit: Approximate number of groups, 1 to 1000. Redis may return a few more.
+            cursor: `GroupPage.cursor` of the previous call.
 
         Raises:
             QueueNotFoundError: No queue has this name.
-            ConfigurationError: The limit is out of bounds, or the cursor is foreign.
+            ConfigurationError: The limit is out of bounds, or the cursor is not valid.
         """
         return self._follow(look.groups_page(self._keys, queue, limit=limit, cursor=cursor))
 
     def limits(self, queue: str) -> list[LimitInfo]:
-        """Return the limits of a queue's tasks with what holds and what waits, by kind and name.
+        """Return the limits of a queue's tasks, with their running and waiting tasks, by kind and name.
 
         Raises:
             QueueNotFoundError: No queue has this name.
@@ -162,23 +162,23 @@ class Inspector:
     def set_limit(
         self, queue: str, name: str, *, rate: RateLimit | str | None = None, concurrency: int | None = None
     ) -> None:
-        """Set a limit over what the code says, for all workers and for what waits already.
+        """Override a limit of the code, for all workers and for tasks that already wait.
 
         Args:
             queue: Name of the queue.
-            name: Name of the limit: as a rule that of the task, with `/key` behind for a `Concurrency` with a key.
+            name: Name of the limit: usually the name of the task, followed by `/key` for a `Concurrency` with a key.
                 "" is the `CONCURRENCY` of the queue itself.
-            rate: So many starts in a period, as "100/m", or a `RateLimit` for its numbers.
-            concurrency: So many at once, instead of `rate`.
+            rate: Starts per period, such as "100/m", or a `RateLimit` for its numbers.
+            concurrency: Number of tasks that may run at once, instead of `rate`.
 
         Raises:
             QueueNotFoundError: No queue has this name.
-            ConfigurationError: Not just one number is given, or it is zero or below.
+            ConfigurationError: Neither or both of `rate` and `concurrency` are given, or the number is not positive.
         """
         self._follow(limits.set_limit(self._keys, queue, name, rate=rate, concurrency=concurrency))
 
     def clear_limit(self, queue: str, name: str) -> bool:
-        """Let a limit be again what the code says. Returns False if nothing was set.
+        """Remove the override of a limit. Return False if it had none.
 
         Raises:
             QueueNotFoundError: No queue has this name.
@@ -186,37 +186,38 @@ class Inspector:
         return self._follow(limits.clear_limit(self._keys, queue, name))
 
     def pause(self, queue: str) -> None:
-        """Keep workers, Go's too, from taking tasks of a queue. What runs goes on; due tasks become pending and wait.
+        """Pause a queue: workers, including Go workers, take no more of its tasks. Running tasks finish.
+
+        Scheduled tasks still become pending when they are due, and wait.
 
         Raises:
             QueueNotFoundError: No queue has this name.
-            QueuePausedError: It is paused already.
+            QueuePausedError: The queue is already paused.
         """
         self._follow(change.pause(self._keys, queue))
 
     def resume(self, queue: str) -> None:
-        """Let workers take tasks of a queue again.
+        """Resume a paused queue: workers take its tasks again.
 
         Raises:
             QueueNotFoundError: No queue has this name.
-            QueueNotPausedError: It is not paused.
+            QueueNotPausedError: The queue is not paused.
         """
         self._follow(change.resume(self._keys, queue))
 
     def remove_queue(self, queue: str, *, force: bool = False, progress: Progress | None = None) -> int:
-        """Remove a queue with all that belongs to it: tasks, groups, unique locks, counters, the mark of a pause.
+        """Remove a queue and all its data: tasks, groups, unique locks, counters and pause state.
 
-        The queue is empty for everybody from one moment to the next; its tasks are deleted in chunks after that. A
-        removal that was cut off is carried on by the next. If tasks are enqueued meanwhile, the queue lives on with
-        these.
+        The queue becomes empty in one step. Its tasks are then deleted in chunks. If a removal is interrupted, the
+        next call continues it. If tasks are enqueued during the removal, the queue stays and keeps them.
 
         Args:
             queue: Name of the queue.
-            force: Delete tasks that have not succeeded as well. Without it they keep the queue from being removed.
-            progress: Told after each chunk how many tasks are deleted, and of how many.
+            force: Also delete tasks that have not succeeded. Without it, such tasks raise `QueueNotEmptyError`.
+            progress: Called after each chunk with the number of deleted tasks and their total.
 
         Returns:
-            How many tasks were deleted.
+            The number of deleted tasks.
 
         Raises:
             QueueNotFoundError: No queue has this name.
@@ -227,18 +228,18 @@ class Inspector:
     def remove_queue_part(
         self, queue: str, *, force: bool = False, cursor: str | None = None, has_time: Callable[[], bool] = always
     ) -> QueueRemoval:
-        """Remove a queue, a part a call. As `remove_queue`, but what is enqueued between two parts lives on.
+        """Remove a queue in several calls. Like `remove_queue`, but tasks enqueued between two calls are kept.
 
         Args:
             queue: Name of the queue.
-            force: Delete tasks that have not succeeded as well.
-            cursor: `QueueRemoval.next` of the part before.
-            has_time: Asked after each chunk; the part ends when it says False.
+            force: Also delete tasks that have not succeeded.
+            cursor: `QueueRemoval.next` of the previous call.
+            has_time: Called after each chunk. The call ends when it returns False.
 
         Raises:
             QueueNotFoundError: No queue has this name.
-            QueueNotEmptyError: Tasks run, or there are tasks that would be lost without `force`.
-            ConfigurationError: The cursor is foreign.
+            QueueNotEmptyError: Tasks run, or there are tasks that only `force` deletes.
+            ConfigurationError: The cursor is not valid.
         """
         return self._follow(removal.remove_queue_part(self._keys, queue, force=force, cursor=cursor, has_time=has_time))
 
@@ -257,21 +258,21 @@ class Inspector:
 
         Args:
             queue: Name of their queue; None for all queues.
-            state: Their state; None for all, one after another as in `LISTED_STATES`, which leaves out those in groups.
-            group: Their group, with its queue and `TaskState.AGGREGATING`; such tasks are listed by group only.
-            page: Number of the page, from 1. One beyond the last is empty.
-            page_size: Most tasks on a page, 1 to 1000.
+            state: Their state. None: all of `LISTED_STATES` in that order, without tasks in groups.
+            group: Their group, together with `queue` and `TaskState.AGGREGATING`.
+            page: Number of the page, from 1. A page after the last one is empty.
+            page_size: Maximum number of tasks on a page, 1 to 1000.
 
         Raises:
             QueueNotFoundError: No queue has this name.
-            ConfigurationError: Page or page size is out of bounds; the group is missing, or stands with another state.
+            ConfigurationError: `page` or `page_size` is out of bounds, or `group` does not fit the state.
         """
         return self._follow(look.tasks(self._keys, queue, state, group, page=page, page_size=page_size))
 
     def tasks_of(
         self, infos: Iterable[QueueInfo], state: TaskState | None = None, *, page: int = 1, page_size: int = 30
     ) -> TaskPage:
-        """Return a page of the tasks of queues that were just looked at, but for those in groups. As `tasks`."""
+        """Return a page of the tasks of queues that were just read, without tasks in groups. Like `tasks`."""
         return self._follow(look.Listing(self._keys, page=page, page_size=page_size).of_queues(infos, state))
 
     def task(self, queue: str, task_id: str) -> TaskInfo | UnreadableTask:
@@ -284,11 +285,11 @@ class Inspector:
         return self._follow(look.task(self._keys, queue, task_id))
 
     def count(self, queue: str, state: TaskState, *, group: str | None = None) -> int:
-        """Count the tasks of one state without listing them; those of a group with `TaskState.AGGREGATING`.
+        """Count the tasks of one state without reading them. `TaskState.AGGREGATING` needs `group`.
 
         Raises:
             QueueNotFoundError: No queue has this name.
-            ConfigurationError: The group is missing, or stands with another state.
+            ConfigurationError: `group` does not fit the state.
         """
         return self._follow(look.count(self._keys, queue, state, group))
 
@@ -307,16 +308,16 @@ class Inspector:
         scan: int = 10_000,
         cursor: str | None = None,
     ) -> FoundTasks:
-        """Look for tasks of one state by what they hold. All that is given has to fit.
+        """Search the tasks of one state. A task must match every argument that is given.
 
-        It looks at a bounded number of tasks, in pieces that do not hold up Redis, and can be carried on with the
-        cursor of its answer. A task that stays in its state is looked at once in the end, whatever comes and goes
-        meanwhile; pending and active tasks, the newest of which come first, may be looked at twice, and one is missed
-        only if others before it are deleted, archived or moved between two calls.
+        Each call reads a limited number of tasks, in small requests that keep Redis responsive. The cursor in the
+        answer continues the search. A task that stays in its state is read once, whatever other tasks do. Pending and
+        active tasks are an exception, because their newest come first: a task may be read twice, and is missed if
+        tasks before it are deleted, archived or moved between two calls.
 
-        The time of a task is the one its state tells of: when it became pending, its start, its next attempt, when it
-        was archived, when it succeeded, or when it joined its group. A task without one, as an active one, fits no
-        time.
+        `older_than` and `newer_than` compare the time of the task's state: when it became pending, its start, its next
+        attempt, or when it was archived, succeeded or joined its group. Active tasks have no such time, so they do not
+        match.
 
         Args:
             queue: Name of the queue.
@@ -325,16 +326,16 @@ class Inspector:
             name: Part of the task's name.
             error: Part of the text of its last failure.
             payload: Part of its payload.
-            older_than: Its time is before this moment, or longer ago than this.
-            newer_than: Its time is not before this moment, or not longer ago than this.
-            limit: Most tasks to return, 1 to 1000.
-            scan: Most tasks to look at, 1 to 1,000,000.
-            cursor: `FoundTasks.cursor` of the call to carry on, with the same queue, state and group.
+            older_than: A moment before which its time is, or a minimum age.
+            newer_than: A moment at or after which its time is, or a maximum age.
+            limit: Maximum number of tasks to return, 1 to 1000.
+            scan: Maximum number of tasks to read, 1 to 1,000,000.
+            cursor: `FoundTasks.cursor` of the previous call, with the same queue, state and group.
 
         Raises:
             QueueNotFoundError: No queue has this name.
-            ConfigurationError: An argument is out of bounds or of another type, a moment has no time zone, or the
-                cursor is foreign.
+            ConfigurationError: An argument is out of bounds or of the wrong type, a moment has no time zone, or the
+                cursor is not valid.
         """
         return self._follow(
             search.find_tasks(
@@ -356,26 +357,26 @@ class Inspector:
     # --- one task -----------------------------------------------------------------------------------------------------
 
     def run_task(self, queue: str, task_id: str) -> None:
-        """Let a task run now that is scheduled, waits for a retry or in a group, is archived, or has succeeded.
+        """Run a task now: one that is scheduled, waits for a retry, is in a group, is archived, or has succeeded.
 
-        Its count of retries stays, so an archived task gets one more attempt.
+        Its number of retries is not reset, so an archived task gets one more attempt.
 
         Raises:
             QueueNotFoundError: No queue has this name.
             TaskNotFoundError: The queue holds no task with this id.
-            TaskStateError: It is pending. `TaskActiveError` if it runs.
+            TaskStateError: The task is pending. `TaskActiveError` if it runs.
         """
         self._follow(
             change.act(self._keys, queue, task_id, Action.RUN, doing="run", archive=self._archive.limits(queue))
         )
 
     def archive_task(self, queue: str, task_id: str) -> None:
-        """Archive a task that waits, or has succeeded. The oldest beyond the limits of the archive are deleted.
+        """Archive a waiting or completed task. If the archive is over its limits, its oldest tasks are deleted.
 
         Raises:
             QueueNotFoundError: No queue has this name.
             TaskNotFoundError: The queue holds no task with this id.
-            TaskStateError: It is archived. `TaskActiveError` if it runs.
+            TaskStateError: The task is already archived. `TaskActiveError` if it runs.
         """
         self._follow(
             change.act(
@@ -384,7 +385,7 @@ class Inspector:
         )
 
     def delete_task(self, queue: str, task_id: str) -> None:
-        """Delete a task that does not run, and free the unique lock it holds.
+        """Delete a task that is not running, and release its unique lock.
 
         Raises:
             QueueNotFoundError: No queue has this name.
@@ -398,10 +399,10 @@ class Inspector:
     def retry_task(
         self, queue: str, task_id: str, *, at: datetime | None = None, after: Duration | None = None
     ) -> None:
-        """Let a task wait until another time: one that is scheduled or waits for a retry just with a new time.
+        """Make a task wait until a new time.
 
-        An archived task becomes one that waits for a retry; a pending one, one in a group and one that has succeeded
-        become scheduled. Its unique lock keeps its time.
+        A scheduled task and a task that waits for a retry keep their state. An archived task will be retried. A pending
+        task, a task in a group and a completed task become scheduled. The lifetime of the unique lock does not change.
 
         Args:
             queue: Name of the queue.
@@ -413,7 +414,7 @@ class Inspector:
             QueueNotFoundError: No queue has this name.
             TaskNotFoundError: The queue holds no task with this id.
             TaskActiveError: It runs.
-            ConfigurationError: Not just one of `at` and `after` is given, or it is not usable.
+            ConfigurationError: Neither or both of `at` and `after` are given, or the time is not valid.
         """
         self._follow(
             change.retry_task(self._keys, queue, task_id, at=at, after=after, archive=self._archive.limits(queue))
@@ -422,40 +423,40 @@ class Inspector:
     def update_payload(self, queue: str, task_id: str, payload: bytes, *, expected: bytes | None = None) -> None:
         """Replace the payload of a task that waits (pending, scheduled, retry, in a group) or is archived.
 
-        If it holds a unique lock, it gives that up for the one of its new payload, with the time that was left. If
-        another caller changes the task at the same moment, neither change is lost.
+        If the task holds a unique lock, that lock is replaced by the lock of the new payload, with the remaining
+        lifetime. If another caller changes the task at the same time, neither change is lost.
 
         Args:
             queue: Name of the queue.
             task_id: Id of the task.
-            payload: The new payload, for our own tasks the JSON object of their arguments. At most 16 MiB.
-            expected: The payload that was read before. If it is another by now, nothing is changed.
+            payload: The new payload: for tasks of taskq, the JSON object of their arguments. At most 16 MiB.
+            expected: The payload that was read before. If the stored payload differs, nothing is changed.
 
         Raises:
             QueueNotFoundError: No queue has this name.
             TaskNotFoundError: The queue holds no task with this id.
-            TaskStateError: It has succeeded, its group is being turned into one task, or its payload is not the one
-                that is expected. `TaskActiveError` if it runs.
+            TaskStateError: The task has succeeded, its group is being aggregated, or its payload is not `expected`.
+                `TaskActiveError` if it runs.
             DuplicateTaskError: Another task holds the unique lock of the new payload.
             WireFormatError: The stored task cannot be read.
-            ConfigurationError: The payload is not bytes, or too large.
+            ConfigurationError: The payload is not bytes, or is too large.
         """
         self._follow(change.update_payload(self._keys, queue, task_id, payload, expected=expected))
 
     def move_task(self, queue: str, task_id: str, to_queue: str) -> None:
-        """Move a task that does not run to another queue, where it is in the same state.
+        """Move a task that is not running to another queue. It keeps its state.
 
-        If this is cut off, the task waits until the move is done again, `finish_moves` is called, or a worker that
-        serves its queue carries the move on, some minutes later. It is never lost, and never in both queues.
+        If the move is interrupted, the task waits until `move_task` is called again, `finish_moves` is called, or a
+        worker of its queue finishes the move some minutes later. It is never lost, and never in both queues.
 
         Raises:
             QueueNotFoundError: No queue has this name.
             TaskNotFoundError: The queue holds no task with this id.
-            TaskIdConflictError: The other queue has a task of this id. It stays in its queue.
-            DuplicateTaskError: Its unique lock is held there by another task. It stays in its queue.
-            TaskStateError: It is on its way to yet another queue. `TaskActiveError` if it runs.
+            TaskIdConflictError: The other queue has a task with this id. The task was not moved.
+            DuplicateTaskError: Another task in the other queue holds its unique lock. The task was not moved.
+            TaskStateError: It is being moved to a third queue. `TaskActiveError` if it runs.
             WireFormatError: The stored task cannot be read.
-            ConfigurationError: The name of the other queue is not usable, or is the same.
+            ConfigurationError: The name of the other queue is not valid, or is that of its own queue.
         """
         self._follow(move.move_task(self._keys, queue, task_id, to_queue))
 
@@ -468,37 +469,37 @@ class Inspector:
         after: Duration | None = None,
         payload: bytes | None = None,
     ) -> None:
-        """Let a task wait until another time and, in the same step, give it another payload. It keeps its id.
+        """Make a task wait until a new time and replace its payload, in one atomic step. It keeps its id.
 
-        As `retry_task` and `update_payload` together: nobody sees the one without the other, and no worker takes the
-        task in between. A task that has succeeded is refused.
+        This is `retry_task` and `update_payload` combined: no reader sees only one of the changes, and no worker takes
+        the task in between. A completed task is refused.
 
         Args:
             queue: Name of the queue.
             task_id: Id of the task.
             at: When it may run, with a time zone. Rounded up to whole seconds.
             after: How long from now, instead of `at`.
-            payload: The new payload; None leaves it as it is. At most 16 MiB.
+            payload: The new payload, at most 16 MiB. None does not change it.
 
         Raises:
             QueueNotFoundError: No queue has this name.
             TaskNotFoundError: The queue holds no task with this id.
-            TaskStateError: It has succeeded, or its group is being turned into one task. `TaskActiveError` if it runs.
+            TaskStateError: The task has succeeded, or its group is being aggregated. `TaskActiveError` if it runs.
             DuplicateTaskError: Another task holds the unique lock of the new payload.
             WireFormatError: The stored task cannot be read.
-            ConfigurationError: Not just one of `at` and `after` is given, or something is not usable.
+            ConfigurationError: Neither or both of `at` and `after` are given, or an argument is not valid.
         """
         self._follow(change.reschedule(self._keys, queue, task_id, at=at, after=after, payload=payload))
 
     def cancel_task(self, task_id: str, *, retry: bool = False, keep: bool | None = None) -> int:
-        """Ask whichever worker runs a task to cancel it. Nothing waits for the end.
+        """Ask the worker that runs a task to cancel it. Does not wait until the task ends.
 
-        Workers go by the id alone: of several queues with a running task of this id, all are cancelled.
+        Workers compare only the id. If running tasks of several queues have this id, all of them are cancelled.
 
         Args:
             task_id: Id of the task.
-            retry: Run it again like one that failed, instead of archiving it.
-            keep: False drops it instead of archiving it.
+            retry: Retry the task as if it had failed, instead of archiving it.
+            keep: False deletes the task instead of archiving it.
 
         Returns:
             Number of worker processes that received the request: those recorded as serving the task's queue, at most
@@ -506,7 +507,7 @@ class Inspector:
 
         Raises:
             TaskNotFoundError: No queue holds a task with this id.
-            TaskStateError: It does not run.
+            TaskStateError: The task is not running.
             ConfigurationError: `keep` is given together with `retry`.
         """
         return self._follow(presence.cancel_task(self._keys, task_id, retry=retry, keep=keep))
@@ -522,9 +523,9 @@ class Inspector:
         after: Duration | None = None,
         to_queue: str | None = None,
     ) -> ActionReport:
-        """Do one thing to tasks that were selected, in chunks of 100. What cannot be done to one is skipped and told.
+        """Apply one action to selected tasks, in chunks of 100. Skip tasks that refuse it, and report them.
 
-        A task that is not in the state it was seen in (`TaskRef.state`) any more is left alone.
+        A task whose state is no longer `TaskRef.state` is also skipped.
 
         Args:
             tasks: The tasks, of any queues.
@@ -535,10 +536,11 @@ class Inspector:
             to_queue: The queue to move them to.
 
         Returns:
-            What became of them. If the store fails on the way, `failure` says so; what was done until then is told.
+            The outcome for each task. If the store fails part way, `failure` has the error, and the report covers the
+            tasks before it.
 
         Raises:
-            ConfigurationError: The action is none, lacks something or has too much; a name is not usable.
+            ConfigurationError: The action is unknown, its arguments do not fit, or a name is not valid.
         """
         return self._follow(
             selection.act_on(self._keys, tasks, action, archive=self._archive, at=at, after=after, to_queue=to_queue)
@@ -555,26 +557,27 @@ class Inspector:
         cursor: str | None = None,
         has_time: Callable[[], bool] = always,
     ) -> MatchingReport:
-        """Do one thing to all tasks of a state that fit, a part a call: until all are gone through or time is over.
+        """Apply one action to all matching tasks of a state. Each call does a part, until `has_time` returns False.
 
-        Only what was there when the first part began is touched, each task once: one that was run, or put off, and is
-        back in the state is left alone. Tasks are read for it, in chunks of 100.
+        The action applies only to tasks that were in the state when the first call began, and once to each: a task that
+        left the state and came back is skipped. Tasks are read in chunks of 100.
 
         Args:
-            matching: Which tasks; their state has to allow the action.
-            action: What to do, as in `act_on`.
+            matching: Filter for the tasks. Their state must allow the action.
+            action: The action, as in `act_on`.
             at: When tasks may run, with a time zone.
-            after: How long from the first part on, instead of `at`.
-            to_queue: The queue to move them to. Those that are in it already are not gone through.
-            cursor: `MatchingReport.next` of the part before, with all else as it was.
-            has_time: Asked after each chunk of at most 100 tasks acted on, or 1000 read; False ends the part.
+            after: Time from the first call on, instead of `at`.
+            to_queue: The queue to move them to. Tasks that are already in it are skipped.
+            cursor: `MatchingReport.next` of the previous call, with the same other arguments.
+            has_time: Called after each chunk of at most 100 changed or 1000 read tasks. False ends the call.
 
         Returns:
-            What became of them, and where to go on. If the store fails on the way, `report.failure` says so.
+            The outcome for each task, and the cursor of the next call. `report.failure` has the error of the store if
+            it failed part way.
 
         Raises:
             QueueNotFoundError: No queue has this name.
-            ConfigurationError: The state does not allow the action, or something is not usable.
+            ConfigurationError: The state does not allow the action, or an argument is not valid.
         """
         return self._follow(
             act_on_matching(
@@ -593,19 +596,20 @@ class Inspector:
     def run_all(
         self, queue: str, state: TaskState, *, group: str | None = None, progress: Progress | None = None
     ) -> int:
-        """Let all tasks of a state run now. As `run_task`.
+        """Run all tasks of a state now. Like `run_task`.
 
-        Only those that were there when it began are touched, in chunks of 100, each once; one that has left the state
-        by its turn is left alone.
+        Only tasks that were in the state at the start are run, in chunks of 100, each once. A task that leaves the
+        state before its turn is skipped.
 
         Args:
             queue: Name of the queue.
             state: scheduled, retry, aggregating, archived or completed.
             group: Their group, with `TaskState.AGGREGATING`.
-            progress: Told after each chunk how many tasks were gone through, of how many. An error it raises ends it.
+            progress: Called after each chunk with the number of tasks processed and their total. An error that it
+                raises ends the call.
 
         Returns:
-            How many were let run. Fewer than it was if an answer got lost and the chunk had to be repeated.
+            The number of tasks that will run. It is too low if an answer was lost and its chunk repeated.
 
         Raises:
             QueueNotFoundError: No queue has this name.
@@ -658,19 +662,19 @@ class Inspector:
     def move_all(
         self, queue: str, state: TaskState, to_queue: str, *, group: str | None = None, progress: Progress | None = None
     ) -> int:
-        """Move all tasks of a state, any but active, to another queue. As `move_task`; otherwise as `run_all`.
+        """Move all tasks of a state, except active ones, to another queue. Like `move_task` and `run_all`.
 
         Returns:
-            How many were moved. A task whose id is taken there, whose unique lock is held there, or that cannot be
-            read, stays in its queue.
+            The number of moved tasks. A task stays in its queue if the other queue has its id or its unique lock, or if
+            it cannot be read.
         """
         return self._follow(move.move_all(self._keys, queue, state, to_queue, group=group, progress=progress))
 
     def finish_moves(self, queue: str) -> int:
-        """Carry on moves out of a queue that were cut off. Workers do so by themselves every few minutes.
+        """Finish interrupted moves out of a queue. Workers also do this every few minutes.
 
         Returns:
-            How many tasks arrived at their other queue. Those not wanted there are back in this one.
+            The number of tasks that arrived in the other queue. Tasks that it refused are back in this one.
 
         Raises:
             QueueNotFoundError: No queue has this name.
@@ -678,15 +682,15 @@ class Inspector:
         return self._follow(move.finish_moves(self._keys, queue))
 
     def reconcile(self, queue: str, *, repair: bool = False, progress: Progress | None = None) -> ReconcileReport:
-        """Look for damage in a queue: what stands in Redis and no operation can have left there.
+        """Find damage in a queue: data in Redis that no operation of taskq or Asynq can have left there.
 
-        Workers do so by themselves every few minutes. All tasks are gone through in small script calls. What looks
-        damaged is looked at again after five seconds, so that nothing on its way is taken for damage.
+        Workers also do this every few minutes. It reads all tasks in small script calls, and checks what looks damaged
+        again after five seconds, so that a task in transit is not mistaken for damage.
 
         Args:
             queue: Name of the queue.
-            repair: Repair what is found; otherwise it is only told.
-            progress: Told after each page how many tasks were gone through, and about how many there are.
+            repair: Also repair the damage. Otherwise it is only reported.
+            progress: Called after each page with the number of tasks checked and their approximate total.
 
         Raises:
             QueueNotFoundError: No queue has this name.
@@ -711,20 +715,20 @@ class Inspector:
         Args:
             entry_id: Id of the entry.
             page: Number of the page, from 1.
-            page_size: Most events on a page, 1 to 1000.
+            page_size: Maximum number of events on a page, 1 to 1000.
 
         Raises:
-            EntryNotFoundError: No scheduler that is alive has this entry, and none has enqueued for it.
+            EntryNotFoundError: No running scheduler has this entry, and it has no past enqueues.
             ConfigurationError: Page or page size is out of bounds.
         """
         return self._follow(schedules.scheduler_events(self._keys, entry_id, page=page, page_size=page_size))
 
     def add_schedule(self, entry: PeriodicTask, *, replace: bool = False) -> None:
-        """Add a schedule while schedulers run. They take it up within two seconds; it stays until it is removed.
+        """Add a schedule at run time. Running schedulers load it within two seconds. It is stored until it is removed.
 
         Args:
             entry: The schedule. Its options are text, numbers and durations.
-            replace: Whether it may change a schedule that was added before under the same id.
+            replace: Overwrite a schedule that was added before under the same id.
 
         Raises:
             ConfigurationError: The id is taken, an option cannot be stored, or 1000 schedules were added already.
@@ -741,7 +745,7 @@ class Inspector:
         self._follow(schedules.remove_schedule(self._keys, entry_id))
 
     def pause_schedule(self, entry_id: str) -> bool:
-        """Let a schedule enqueue nothing until it is resumed, wherever it is declared. False if it was paused already.
+        """Pause a schedule, wherever it is declared. Return False if it was already paused.
 
         Raises:
             EntryNotFoundError: The schedule does not exist.
@@ -749,7 +753,7 @@ class Inspector:
         return self._follow(schedules.pause_schedule(self._keys, entry_id, is_declared=declares(self._app, entry_id)))
 
     def resume_schedule(self, entry_id: str) -> bool:
-        """Let a schedule go on that `pause_schedule` paused, without what it missed. False if it was not paused.
+        """Resume a paused schedule. Missed firings are not enqueued. Return False if it was not paused.
 
         Raises:
             EntryNotFoundError: The schedule does not exist.
@@ -765,15 +769,15 @@ class Inspector:
 
         Args:
             action: `quiet`, `resume`, `scale` or `stop`.
-            workers: Which: ids, hosts, or `<host>:<pid>`. None: all.
-            concurrency: Tasks that each of them runs at a time, for `scale`.
+            workers: Ids, hosts, or `<host>:<pid>`. None: all workers.
+            concurrency: New concurrency of each worker, for `scale`.
 
         Returns:
-            The recipients, as they were before. An empty list if no worker listens.
+            The workers that received the request, as they were before it. Empty if no worker listens.
 
         Raises:
             WorkerNotFoundError: No live worker has one of the names.
-            ConfigurationError: The action or the concurrency is not usable.
+            ConfigurationError: The action or the concurrency is not valid.
         """
         request = WorkerRequest(action, concurrency)
         return self._follow(
@@ -781,15 +785,15 @@ class Inspector:
         )
 
     def key_slot(self, queue: str) -> int:
-        """Return which slot of a cluster, 0 to 16383, holds a queue of this name, whether or not it exists.
+        """Return the cluster slot, 0 to 16383, of a queue name. The queue need not exist.
 
         Raises:
-            ConfigurationError: The name is none for a queue.
+            ConfigurationError: The name is not valid for a queue.
         """
         return presence.key_slot(self._keys, queue)
 
     def cluster_nodes(self, queue: str) -> list[str]:
-        """Return host:port of the nodes that hold a queue, the primary first. Without a cluster there are none.
+        """Return host:port of the nodes that store a queue, the primary first. Empty without a cluster.
 
         Raises:
             QueueNotFoundError: No queue has this name.
