@@ -56,8 +56,8 @@ class TaskQ(Registry):
         url: Where Redis is, or a redis-py client. `settings.url` otherwise.
         settings: A `Settings` record; single settings may be given by name instead or on top.
         embedded_folder: Folder of the private server's data for `embedded://` without a path.
-        outbox: Where tasks are written before Redis gets them, for example `taskq_sqlalchemy.SQLAlchemyOutbox`. It is
-            used unless `enqueue` says otherwise.
+        outbox: Stores tasks in a database before they are sent, for example `taskq_sqlalchemy.SQLAlchemyOutbox`.
+            Used unless the setting `enqueue` names another mode.
         **values: Single settings in lower case, for example `prefix=`, `queues=`, `concurrency=`, `defaults=`.
 
     Raises:
@@ -67,7 +67,7 @@ class TaskQ(Registry):
     carry: Callable[[], Mapping[str, str]] | None = None
     """Returns the headers of what a task carries to its run from where it is enqueued. For adapters."""
     built_in: frozenset[str] = frozenset()
-    """Names of tasks that an adapter registers by itself. They do not count as work of the application."""
+    """Names of tasks that an adapter registers by itself. A worker with only these has nothing to do."""
     observer: Observer = Observer()
     """Told of tasks that were enqueued and of runs that ended. For adapters, which set it before the first enqueue."""
     process_set_up: str = ""
@@ -156,7 +156,7 @@ class TaskQ(Registry):
         return bool(self.tasks.keys() - self.built_in or self.handlers or periodic or self.outbox_tables)
 
     def check_queue(self, name: str, queue: str) -> None:
-        """Warn if the settings name queues, and not the one to which a task goes. For tasks."""
+        """Warn if the setting `QUEUES` is set and does not contain the queue of a task. For tasks."""
         queues = self.settings.queues
         if queue not in queues and self.settings.has_own_queues:
             warn_caller(
@@ -166,9 +166,9 @@ class TaskQ(Registry):
             )
 
     def task_queues(self) -> dict[str, list[str]]:
-        """Return the names of the tasks that go to each queue, by queue, without remote tasks.
+        """Return the names of the tasks of each queue, by queue, without remote tasks.
 
-        Periodic tasks count as well, unless the setting `SCHEDULE` is not usable.
+        Includes periodic tasks, unless the setting `SCHEDULE` is not valid.
         """
         tasks: list[BaseTask[Any]] = list(self.tasks.values())
         with contextlib.suppress(TaskQError):
@@ -281,18 +281,18 @@ class TaskQ(Registry):
     def get(self, task_id: str, *, queue: str | None = None) -> TaskHandle[Any]:
         """Find a task by its id, blocking, and return its handle: state, progress, error, times and result.
 
-        One request searches the queues of the settings and of registered tasks, and a second one reads the task. The
-        other queues are searched only if these do not have it. On a cluster, each queue is one request. If you choose
-        ids yourself and several queues have the same id, the first queue of the settings counts. The handle stays with
-        the queue in which the task was found.
+        One request searches the queues of the settings and of registered tasks. A second request reads the task. Other
+        queues are searched only if these do not have the task. On a cluster, each queue is one request. If you choose
+        ids yourself and several queues have the same id, the first queue of the settings wins. The handle keeps
+        reading the queue in which the task was found.
 
         Args:
             task_id: Id of the task.
             queue: Look in this queue only.
 
         Raises:
-            TaskNotFoundError: No queue has the task: it has ended without being kept, or was deleted, or never was.
-            BrokerError: Redis refused or was not reached.
+            TaskNotFoundError: No queue has the task. It ended without `retention`, was deleted, or never existed.
+            BrokerError: Redis refused the request or was not reached.
             WireFormatError: The task cannot be read.
         """
         send = partial(self.runtime.runner.run, patience_s=self.runtime.timeout_s)
@@ -301,7 +301,7 @@ class TaskQ(Registry):
             waiting = outbox.find(task_id)
             if waiting is not None:
                 return self._handle(waiting, is_late=True)
-            info = follow(self._find(task_id, queue), send)  # it may have left the outbox between the two looks
+            info = follow(self._find(task_id, queue), send)  # the relay may have sent it between the two reads
         if info is None:
             raise TaskNotFoundError(queue or "", task_id)
         return self._handle(info)
@@ -323,7 +323,7 @@ class TaskQ(Registry):
         try:
             validate_task_id(task_id)
         except ConfigurationError:
-            raise TaskNotFoundError(queue or "", task_id) from None  # as part of an address it may be anything
+            raise TaskNotFoundError(queue or "", task_id) from None  # an id from a URL may be any text
         if queue is not None:
             validate_queue_name(queue)
         runtime = self.runtime

@@ -1,6 +1,6 @@
 """The asyncio runner: sends operations and reads their answers.
 
-It keeps idle pipelines per event loop, and lends one to each call.
+It keeps idle pipelines per event loop. Each call borrows one.
 """
 
 import asyncio
@@ -97,7 +97,7 @@ class AsyncRunner:
             try:
                 return await pipeline.run(operation, timeout_s=timeout_s)
             finally:
-                if pipeline.is_connected and self._pools.get(loop) is pool:  # `aclose` may have been called meanwhile
+                if pipeline.is_connected and self._pools.get(loop) is pool:  # not after `aclose`
                     pool.idle.append(pipeline)
                 else:
                     await pipeline.close()
@@ -207,7 +207,7 @@ class Subscription:
         return (await self.next_of_any())[1]
 
     async def next_of_any(self) -> tuple[str, str]:
-        """Wait as `next`. Return the channel and the message."""
+        """Like `next`, but return the channel and the message."""
         try:
             reply = await self._connection.read_response()
         except CLIENT_ERRORS as error:

@@ -1,11 +1,12 @@
-"""Hear of changes to keys instead of asking again and again.
+"""Receive changes of keys instead of polling.
 
 Redis watches a key that was read on a `TrackingPipeline` until it next changes. Then Redis sends one message, and the
-key must be read again to hear of the next change. Redis calls this tracking (`CLIENT TRACKING`).
-What comes in between the reading and the message is never lost: they travel on one connection, and when that ends,
-whoever holds the pipeline is told as of a change.
+key must be read again to receive the next change. Redis calls this tracking (`CLIENT TRACKING`).
+No change between the read and the message is lost, because both use one connection. If that connection breaks, the
+owner of the pipeline is notified as if the key had changed.
 
-A server or a user that has no tracking leaves an ordinary pipeline, which says so (`is_told`); its holder has to ask.
+Without tracking on the server or rights to it, the pipeline works without messages. `is_told` is False then, and its
+owner has to poll.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""`taskq cron`: schedules, those of Go's schedulers too: look at them, pause, resume, add and remove them."""
+"""`taskq cron`: list, pause, resume, add and remove schedules. Also lists those of Go's schedulers."""
 
 import json
 from datetime import timedelta
@@ -86,7 +86,7 @@ def show_history(session: Session, entries: tuple[str, ...], page: int, size: in
 def pause(session: Session, entries: tuple[str, ...]) -> int:
     """Pause schedules, wherever they are declared.
 
-    Running schedulers follow within two seconds. Schedulers of Go do not.
+    Running schedulers apply it within two seconds. Go schedulers do not support pausing.
     """
 
     def act(entry_id: str) -> str:
@@ -100,7 +100,7 @@ def pause(session: Session, entries: tuple[str, ...]) -> int:
 @_entries
 @click.pass_obj
 def resume(session: Session, entries: tuple[str, ...]) -> int:
-    """Let paused schedules go on. Missed firings are not caught up."""
+    """Resume paused schedules. Missed firings are not enqueued."""
 
     def act(entry_id: str) -> str:
         was_paused = session.inspector.resume_schedule(entry_id)
@@ -134,10 +134,10 @@ def add(
     replace: bool,
     **options: str | int | timedelta | None,
 ) -> int:
-    """Add a schedule with this name, until it is removed.
+    """Add a schedule with this name.
 
-    Running schedulers take it up within two seconds. It is kept in Redis. A task that --app does not know is one of
-    another program.
+    Running schedulers load it within two seconds. It is stored in Redis until it is removed. A task that --app does not
+    know is taken for a task of another program.
     """
     from taskq_core.scheduler.runtime_schedules import named_schedule
 

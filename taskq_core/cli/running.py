@@ -92,7 +92,7 @@ class WorkerOption:
 
     Attributes:
         flag: The flag, for example `--max-tasks`. The name of the value is the same with underscores.
-        help: What the option does.
+        help: Help text of the option.
         metavar: Placeholder for the value in the help; "" makes it a switch.
         kind: Type of the value: text or a whole number.
         off: A second flag that turns a switch off. Without either flag the value is None.
@@ -295,7 +295,7 @@ def make_worker(app: TaskQ, options: Mapping[str, Any], *, stdout: Output) -> Wo
     Args:
         app: Queue application whose tasks it runs.
         options: Parsed command line: queues, concurrency, strict, burst, verbosity.
-        stdout: Where the banner goes; nothing does at verbosity 0.
+        stdout: Receives the banner, except at verbosity 0.
 
     Raises:
         ConfigurationError: A value is not usable.
@@ -326,7 +326,6 @@ def run(
         options: Parsed command line, as for `make_worker`.
         stdout: Where banner and task lines go; nothing does at verbosity 0.
         command: Returns the command line that starts another process as this one was.
-        per_task: Write a line per task whatever the verbosity, unless that is 0.
 
     Raises:
         ConfigurationError: A value is not usable.
@@ -354,11 +353,11 @@ def run(
 
 
 def _replace_process(command: Sequence[str]) -> None:
-    """Start this process anew under the same pid. Threads of functions that did not end are gone then."""
-    logger.warning("this process is replaced: too many of its functions did not end when their time was over")
+    """Start this process anew under the same pid. This ends the threads of functions that did not end."""
+    logger.warning("this process is replaced: too many of its functions did not end after they were interrupted")
     flush()
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError, AttributeError):  # the pipe is closed, or there is no stream
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # the pipe is closed, or the stream is None
             stream.flush()
     os.execv(command[0], list(command))  # noqa: S606 - our own command line
 
@@ -379,7 +378,7 @@ def health_url(config: "WorkerConfig | SchedulerConfig") -> str:
 
 
 class WorkerFormatter(LineFormatter):
-    """Adds name and id of the task to lines of its code, and to what the worker says of it."""
+    """Adds name and id of the task to log lines of its code and to lines of the worker about it."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         """Return the line."""
@@ -392,7 +391,7 @@ class WorkerFormatter(LineFormatter):
 
 
 def set_up_log(verbosity: int, logger: str = "") -> None:
-    """Write the log to standard error, unless the program has said where it goes.
+    """Write the log to standard error, unless the program has configured logging.
 
     Args:
         verbosity: 0 logs errors only, 3 all details.

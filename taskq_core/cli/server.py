@@ -1,4 +1,4 @@
-"""`taskq server`: the workers that run now, of any language, and requests to them."""
+"""`taskq server`: list running workers of any language, and send them requests."""
 
 from collections.abc import Callable
 from typing import Any
@@ -56,7 +56,7 @@ def _queues(worker: WorkerRow) -> str:
 
 
 def _workers(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add which workers a command is for."""
+    """Add the parameters that select workers."""
     names = click.argument("workers", metavar="[HOST:PID|HOST|ID]...", nargs=-1)
     return names(click.option("every", "--all", is_flag=True, help="all workers")(command))
 
@@ -81,7 +81,7 @@ def _ask(
 @_workers
 @click.pass_obj
 def quiet(session: Session, workers: tuple[str, ...], every: bool) -> int:
-    """Let workers take no new tasks. Running tasks go on."""
+    """Stop workers from taking new tasks. Running tasks finish."""
     return _ask(session, workers, WorkerAction.QUIET, every=every)
 
 
@@ -98,7 +98,7 @@ def resume(session: Session, workers: tuple[str, ...], every: bool) -> int:
 @_workers
 @click.pass_obj
 def scale(session: Session, workers: tuple[str, ...], every: bool, concurrency: int) -> int:
-    """Let workers run another number of tasks at a time, until they are started again."""
+    """Change the concurrency of workers until they restart."""
     return _ask(session, workers, WorkerAction.SCALE, every=every, concurrency=concurrency)
 
 
@@ -109,7 +109,7 @@ def scale(session: Session, workers: tuple[str, ...], every: bool, concurrency: 
 def stop(session: Session, workers: tuple[str, ...], every: bool, yes: bool) -> int:
     """Stop workers gracefully, as SIGTERM does.
 
-    A process of several stops all of its worker. What runs a worker as a service, such as systemd, may start it again.
+    With several processes, all processes of the worker stop. A service manager such as systemd may start it again.
     """
     confirm(f"Stop {'all workers' if every else ', '.join(workers)}?", yes=yes)
     return _ask(session, workers, WorkerAction.STOP, every=every)

@@ -52,7 +52,7 @@ class Session:
         self.given: dict[str, Any] = {}
         """Shared options that were given, by name; what stands behind the command wins."""
         self.modules: Sequence[str] = ()
-        """Modules that are imported once the application is, for their tasks."""
+        """Modules with tasks, imported after the application."""
         self._app: TaskQ | None = None
         self._inspector: Inspector | None = None
         self._output: Output | None = None
@@ -228,14 +228,14 @@ def load_object(target: str, what: str) -> object:
 
 
 def load_module(name: str, attribute: str = "") -> ModuleType:
-    """Import a module, which is looked for in the working directory first.
+    """Import a module. The working directory is searched first.
 
     Args:
         name: Its dotted name.
-        attribute: What is wanted from it, for the error.
+        attribute: Attribute that the caller needs from it, for the error message.
 
     Raises:
-        ConfigurationError: There is no such module.
+        ConfigurationError: The module does not exist.
     """
     folder = os.getcwd()
     if folder not in sys.path:

@@ -307,7 +307,7 @@ def _described(task: TaskInfo | UnreadableTask, now: datetime) -> dict[str, str]
 def cancel_tasks(session: Session, ids: tuple[str, ...], retry: bool, discard: bool) -> int:
     """Ask the workers to cancel running tasks.
 
-    Every worker receives the request, and the one that runs the task cancels it. Tasks that do not run are refused.
+    Every worker receives the request. The worker that runs the task cancels it. Tasks that are not running are refused.
     """
     if retry and discard:
         raise click.UsageError("give either --retry or --discard", click.get_current_context())

@@ -1,4 +1,4 @@
-"""Find a task by its id alone, as steps without input and output (`taskq_core.broker.steps`)."""
+"""Find a task by its id alone, as a request plan without I/O (`taskq_core.broker.steps`)."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Receipt slots: what lets a repeated enqueue be recognised, for any number of callers at once."""
+"""Receipt slots, by which Redis recognizes a repeated enqueue. Concurrent callers use different slots."""
 
 import os
 import weakref
@@ -9,11 +9,11 @@ from taskq_core.wire.ids import new_token
 
 
 class ReceiptSlots:
-    """Receipt slots that no call uses just now. Safe to share between threads.
+    """Receipt slots that no call uses at the moment. Safe to share between threads.
 
-    A slot whose call may still be carried out by Redis is not given back: the late call would overwrite the receipt of
-    the next. A forked child starts with none, since two processes counting calls on one slot would each take the
-    other's receipt for its own.
+    A slot whose call may still reach Redis is not returned here, because the late call would overwrite the receipt of
+    the next one. A forked child starts without slots: if two processes counted calls on one slot, each would mistake
+    the other's receipt for its own.
     """
 
     def __init__(self) -> None:
@@ -21,18 +21,18 @@ class ReceiptSlots:
         _all_receipts.add(self)
 
     def take(self) -> ReceiptSlot:
-        """Return a slot that nobody else uses until it is given back."""
+        """Return a slot for exclusive use until `give_back`."""
         try:
             return self._free.pop()
         except IndexError:
             return ReceiptSlot(new_token())
 
     def give_back(self, slot: ReceiptSlot) -> None:
-        """Let others use a slot whose call was answered."""
+        """Return a slot whose call was answered, for other callers."""
         self._free.append(slot)
 
     def forget(self) -> None:
-        """Begin with none."""
+        """Drop all slots."""
         self._free = deque()
 
 

@@ -2,7 +2,7 @@
 
 The fast road is a handful of calls into msgspec. When it does not lead through, the slow road finds out why, or
 finds the value to fit after all (a tuple for a list). The signature is read in `signature`, a single value is judged in
-`values`, and the words of every refusal come from `wording`.
+`values`, and the text of every error comes from `messages`.
 """
 
 import inspect
@@ -267,7 +267,7 @@ class ArgumentsCodec:
         return encode_ordered(self._struct(**plain))
 
     def _read_kinds(self) -> None:
-        """Note which parameters are given by position, and which are `*args` and `**kwargs`."""
+        """Find the parameters given by position, and those that are `*args` and `**kwargs`."""
 
         def named(kind: Any) -> list[str]:
             return [each.name for each in self.known.values() if each.kind is kind]

@@ -1,9 +1,9 @@
-"""Repair what the doctor found: first a plan, to be shown, then the repairs in an order that lets each work.
+"""Repair the problems that the doctor found: plan the repairs, so that they can be shown, then make them in order.
 
-What stands at keys of a wrong type is moved aside, queues are listed again, and single keys put right; then each queue
-with damaged tasks is gone over by `taskq_core.repair.reconcile` until a pass finds nothing to repair; at last moves
-and removals that were cut off are carried on. A script makes every change, and checks again whether it is still needed,
-so workers may run meanwhile, and repairing twice does no harm. What holds data that nobody can place is never deleted.
+First, keys of a wrong type are moved aside, queues are registered again, and single keys are corrected. Then
+`taskq_core.repair.reconcile` runs on each queue with damaged tasks until a pass finds nothing to repair. Last,
+interrupted moves and removals are finished. A script makes each change and checks first whether it is still needed, so
+workers may run at the same time, and a second repair does no harm. Unknown data is never deleted.
 """
 
 import time

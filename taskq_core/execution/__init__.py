@@ -1,1 +1,1 @@
-"""What a running task can use: its context, progress, iteration, lifespans and log fields."""
+"""Features for running tasks: context, progress, iteration, lifespans and log fields."""

@@ -19,7 +19,7 @@ request_id: ContextVar[str] = ContextVar("taskq_request_id", default="")
 
 
 def carry(headers: MutableMapping[str, str], carried: Mapping[str, str]) -> None:
-    """Add what is carried to a task's own headers, as far as there is room beside them; for the short time, always."""
+    """Add propagated headers to a task's own headers while there is room. The enqueue time is always added."""
     for name, value in carried.items():
         if name == ENQUEUED or headers_size(headers) + headers_size({name: value}) <= USER_HEADERS_LIMIT:
             headers[name] = value

@@ -1,1 +1,1 @@
-"""What an enqueued task is known by: its handle, its state, its events and its result."""
+"""Handles of enqueued tasks, with their state, events and results."""

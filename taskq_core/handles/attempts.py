@@ -64,7 +64,7 @@ _HEAD_OF_LINE = re.compile(
 
 
 def read_last_attempt(beginning: bytes) -> Attempt | None:
-    """Return the attempt whose line begins like this, without its error; None for none."""
+    """Parse the beginning of an attempt's line. Return the attempt without its error, or None if it is not valid."""
     found = _HEAD_OF_LINE.match(beginning)
     if found is None:
         return None

@@ -82,7 +82,7 @@ class HandleSource(AsyncHandleSource, Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskSummary:
-    """A task as of its handle. Its state is `deferred` while it waits for a transaction to commit."""
+    """State of a task when its handle was last read. It is `deferred` until its transaction commits."""
 
     id: str
     queue: str
@@ -193,12 +193,12 @@ class TaskHandle(Generic[R_co]):
 
     @property
     def ended_at(self) -> datetime | None:
-        """When the task succeeded or was archived, as of the last `refresh`; None before."""
+        """When the task succeeded or was archived, as of the last `refresh`; None if it has not ended."""
         return None if self.info is None else self.info.ended_at
 
     @property
     def send_error(self) -> BaseException | None:
-        """Why sending it after the commit failed; None if it did not."""
+        """Error of sending the task after the commit; None if sending did not fail."""
         return self._failure
 
     def mark_deferred(self) -> None:

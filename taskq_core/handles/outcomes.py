@@ -85,15 +85,15 @@ class BlockingFollower:
         self._subscription: EndSubscription | None = None
 
     def read(self, patience_s: float) -> StoredTask | None:
-        """Read the task as it stands in Redis, None if there is no such task, or no more."""
+        """Return the task as stored in Redis, None if it does not exist."""
         look = views.look(self._queue, self._task_id, tell_changes=self._subscription is not None)
         return self._runner.run(look, patience_s=patience_s)
 
     def wait(self, timeout_s: float) -> None:
-        """Wait until it is time to look again: so many seconds, fewer when the task is said to have changed."""
+        """Wait until the next read: the timeout, or less if a message says that the task changed."""
         if self._subscription is None:
             self._subscription = EndSubscription(self._runner, self._queue.done, self._task_id)
-            self._subscription.open()  # what was published before is missed, so the caller looks at once
+            self._subscription.open()  # earlier messages are lost, so the caller reads the task now
         else:
             self._subscription.listen(time.monotonic() + timeout_s)
 

@@ -12,7 +12,7 @@ from taskq_core.wire import TaskState, decode_message, read_enqueued_ms, read_ex
 from taskq_core.wire.quoting import unescape_limit_name
 
 FINAL = (TaskState.COMPLETED, TaskState.ARCHIVED)
-"""States in which nothing changes any more by itself."""
+"""States of tasks that have ended. taskq does not change them again without a request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,12 +42,12 @@ class TaskInfo:
         result: Result bytes, b"" for none.
         oversized_result: Size and limit of a result that was not stored because it was too large; None otherwise.
         attempts: Its last attempts that failed, and the one that succeeded; see `Attempt`. Empty in listings.
-        last_attempt: The last of them, in listings without its error; None if none is noted.
-        enqueued_at: When it was enqueued; None if that is not known. Django's clients note it, and of any pending task
-            listings tell since when it is pending.
-        worker: Token of the worker that runs it, "" for none.
+        last_attempt: The last of these attempts, None if none is recorded. Listings omit its error.
+        enqueued_at: When it was enqueued, None if unknown. Django's clients record it. For other pending tasks,
+            listings have the time at which they became pending.
+        worker: Token of the worker that runs it, "" if it is not running.
         started_at: When that worker got it, None if unknown.
-        progress: How far it is, as it told last, or was at its end; None if it told nothing.
+        progress: Progress last reported by the task, None if it reported none.
         waits_for_limit: Whether it is scheduled for no time, but starts as soon as its limits let it.
         limit: Name of the limit that it waits for, "" for none. Empty in listings.
     """
@@ -84,7 +84,7 @@ class TaskInfo:
 
     @property
     def is_final(self) -> bool:
-        """Whether it has ended: nothing changes any more by itself."""
+        """Whether it has ended: it is completed or archived."""
         return self.state in FINAL
 
     @property
@@ -94,7 +94,7 @@ class TaskInfo:
 
     @property
     def last_started_at(self) -> datetime | None:
-        """When its current run began, or else the last run that is noted; None if unknown, as in listings."""
+        """When its current or last recorded run began. None if unknown, as in listings."""
         return self.started_at or (self.attempts[-1].started_at if self.attempts else None)
 
     @property

@@ -1,10 +1,10 @@
-"""Wait in coroutines for changes of tasks. The coroutines share connections and readings.
+"""Wait in coroutines for changes of tasks. The coroutines share connections and reads.
 
 All coroutines of an event loop that wait for tasks of a queue share one subscription, and all that follow the same task
-share each reading of it: Redis gets no more requests from 200 followers than from one.
+share each read of it: Redis gets no more requests from 200 followers than from one.
 
-A task that ends, or changes, says so on its queue's channel only if somebody asked (`views.look`). Go workers
-say nothing, so a follower also looks again after a while; a lost subscription therefore only delays.
+Workers publish the changes and the end of a task on its queue's channel only if a client asked for it (`views.look`).
+Go workers publish nothing, so a follower also polls from time to time. A lost subscription only causes a delay.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ Reading = asyncio.Task[StoredTask | None]
 
 
 class EndHub:
-    """Tells coroutines when tasks change or end."""
+    """Notifies coroutines when tasks change or end."""
 
     def __init__(self, runner: AsyncRunner) -> None:
         self._runner = runner
@@ -35,18 +35,18 @@ class EndHub:
 
     @contextlib.asynccontextmanager
     async def listen(self, channel_name: str, task_id: str) -> AsyncIterator[asyncio.Event]:
-        """Give an event that is set when the task is said to have changed, and whenever messages may have been missed.
+        """Yield an event that is set when a message says that the task changed, or when messages may have been missed.
 
-        That is the case once the subscription stands, so whoever waits for the event looks at the task then.
+        The event is also set when the subscription is ready, so that the caller reads the task at that time.
         """
         async with self.follow(channel_name, task_id) as (_, event):
             yield event
 
     @contextlib.asynccontextmanager
     async def follow(self, channel_name: str, task_id: str) -> "AsyncIterator[tuple[SharedReadings, asyncio.Event]]":
-        """Give the readings of a task that its followers share, and an event as `listen` does.
+        """Yield the reads of a task that its followers share, and an event as `listen` does.
 
-        The event is also set when another follower has read something new.
+        The event is also set when another follower has read a change.
         """
         channels = self._channels.setdefault(asyncio.get_running_loop(), {})
         channel = channels.get(channel_name)
@@ -70,32 +70,32 @@ class EndHub:
 
 
 class SharedReadings:
-    """Readings of one task, shared by its followers on an event loop and numbered from 1 in the order they begin.
+    """Reads of one task, shared by its followers on an event loop and numbered from 1 in the order they start.
 
-    A follower takes over a reading that another follower began, if it began after the follower's own last reading and
-    after the last message about the task.
+    A follower uses a read that another follower started, if it started after the follower's own last read and after
+    the last message about the task.
     """
 
     def __init__(self) -> None:
         self.events: set[asyncio.Event] = set()
         self.number = 0
-        """Number of the latest reading."""
+        """Number of the latest read."""
         self._outdated = 0
         self._reading: Reading | None = None
         self._last: StoredTask | None = None
 
     def is_outdated(self, number: int) -> bool:
-        """Whether a message has come since a reading began."""
+        """Whether a message has arrived since a read started."""
         return number <= self._outdated
 
     def note_change(self) -> None:
-        """Wake the followers. Readings that began before may be old."""
+        """Wake the followers, because the task changed. Earlier reads may be outdated."""
         self._outdated = self.number
         for event in self.events:
             event.set()
 
     def take(self, after: int, read: Callable[[], Coroutine[Any, Any, StoredTask | None]]) -> tuple[Reading, bool]:
-        """Return a reading that began after that of a number, and whether it began now."""
+        """Return a read that started after read number `after`, and whether this call started it."""
         if self._reading is not None and self.number > max(after, self._outdated):
             return self._reading, False
         self.number += 1
@@ -111,13 +111,13 @@ class SharedReadings:
             event.set()
 
     def close(self) -> None:
-        """Cancel the current reading, because the last follower has left."""
+        """Cancel the current read, because the last follower has left."""
         if self._reading is not None:
             self._reading.cancel()
 
 
 class TaskFollower:
-    """One task, looked at again and again. Made by `AsyncClient.follow`."""
+    """Reads one task repeatedly. Created by `AsyncClient.follow`."""
 
     def __init__(self, runner: AsyncRunner, hub: EndHub, queue: QueueKeys, task_id: str, *, patience_s: float) -> None:
         self._runner = runner
@@ -130,7 +130,7 @@ class TaskFollower:
         self._number = 0
 
     async def read(self, patience_s: float) -> StoredTask | None:
-        """Read the task as it stands in Redis, None if there is no such task, or no more.
+        """Return the task as stored in Redis, None if it does not exist.
 
         Raises:
             BrokerError: Redis does not answer.
@@ -154,7 +154,7 @@ class TaskFollower:
         return await self._runner.run(look, patience_s=patience_s)
 
     async def look(self) -> TaskInfo | None:
-        """Read the task, None if there is no such task, or no more.
+        """Return the task, None if it does not exist.
 
         Raises:
             BrokerError: Redis does not answer.
@@ -163,10 +163,10 @@ class TaskFollower:
         return None if stored is None else task_info(stored)
 
     async def wait(self, timeout_s: float) -> None:
-        """Wait until it is time to look again: so many seconds, fewer when the task is said to have changed."""
+        """Wait until the next read: the timeout, or less if a message says that the task changed."""
         if self._shared is None:
             self._shared = await self._stack.enter_async_context(self._hub.follow(self._queue.done, self._task_id))
-            self._number = self._shared[0].number  # older ones may be older than what this follower has read
+            self._number = self._shared[0].number  # earlier reads may be older than this follower's first one
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._shared[1].wait()

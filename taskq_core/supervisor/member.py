@@ -106,7 +106,7 @@ class Member:
 
     def _worn_out(self) -> None:
         """Ask for a successor: functions that do not end are gone only with this process. It works until then."""
-        self._wish = "too many of its functions did not end when their time was over"
+        self._wish = "too many of its functions did not end after they were interrupted"
 
     def _tell(self, worker: Worker, limits: Limits) -> None:
         pause_s = _LOOK_EVERY_S

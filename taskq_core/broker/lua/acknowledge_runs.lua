@@ -1,12 +1,12 @@
 --[[
-  acknowledge_runs: take away runs of periodic entries that somebody was told of.
+  acknowledge_runs: delete runs of periodic entries after their provider has received them.
 
   KEYS[1]    hash  runs, see take_runs
-  ARGV[1..]        name and what take_runs answered, for each. Where something else stands now, it stays
+  ARGV[1..]        per entry: its name and the answer of take_runs. An entry that has changed since is kept
 
   At most 500 names a call.
 
-  returns  how many were taken away
+  returns  the number of deleted entries
 ]]
 local taken = 0
 local kind = redis.call('TYPE', KEYS[1])

@@ -1,5 +1,5 @@
 --[[
-  count_runs: add what became of runs, by task type, to the tally of an hour and to the totals.
+  count_runs: add the outcomes of runs, by task type, to the counters of an hour and to the totals.
 
   KEYS[1]  hash    tally of the hour: numbers as text, by task type
   KEYS[2]  string  number of the last call of this worker

@@ -1,14 +1,14 @@
 --[[
-  end_dead_letter: note that an archived task was told of, or is to be told of again later.
+  end_dead_letter: record that an archived task was handled, or schedule another attempt to handle it.
 
-  KEYS[1]  zset    archived tasks to be told of: id by when that is due (Unix s)
+  KEYS[1]  zset    archived tasks to handle: id by due time (Unix s)
   KEYS[2]  any     a key that never exists
   ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
   ARGV[2]  string  task id
-  ARGV[3]  int     until when it was the caller's (Unix s): one that was archived again since is left alone
-  ARGV[4]  int     seconds until it is to be told of again, '' for never
+  ARGV[3]  int     end of the caller's claim (Unix s). A task that was archived again since is not changed
+  ARGV[4]  int     seconds until the next attempt, '' for none
 
-  returns  1  noted   0  it was another's by now
+  returns  1  recorded   0  another caller has claimed it since
 ]]
 -- include _clock
 local now_s = clock(ARGV[1])

@@ -1,5 +1,5 @@
 --[[
-  index: note in an index until when a server counts as alive, and take out those that ended over an hour before.
+  index: set the time at which a server expires in an index, and remove servers that expired over an hour ago.
 
   KEYS[1]  zset    members by expiry (Unix s)
   ARGV[1]  int     expiry (Unix s)

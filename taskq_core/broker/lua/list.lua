@@ -11,8 +11,8 @@
   ARGV[7]  string  '1' to start at the other end
 
   returns  size, then per task: id, message, result, score, size and limit of a result that was not stored, its worker's
-           fence, when it was handed to it (Unix ms), its progress, when it became pending (Unix ns), and the beginning of
-           the record of its last attempt (each '' where there is none)
+           fence, when that worker got it (Unix ms), its progress, when it became pending (Unix ns), and the beginning of
+           the record of its last attempt ('' for each that is missing)
 ]]
 local first, count = tonumber(ARGV[2]), math.min(tonumber(ARGV[3]), 1000)
 local is_reversed = ARGV[7] == '1'

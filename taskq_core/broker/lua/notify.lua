@@ -1,5 +1,5 @@
 --[[
-  notify: put a wake token if tasks are pending, for producers that put none themselves.
+  notify: put a wake token if tasks are pending, on behalf of producers that put no token, such as Go's.
 
   KEYS[1]  list    pending tasks
   KEYS[2]  list    wake tokens

@@ -1,5 +1,5 @@
 --[[
-  repair_tasks: tell what is wrong with single tasks and, where it stands unchanged since an earlier look, repair it.
+  repair_tasks: diagnose tasks, and repair those whose diagnosis is the same as in an earlier call.
 
   KEYS[1]  list    pending tasks
   KEYS[2]  list    active tasks

@@ -1,13 +1,13 @@
 --[[
-  take_dead_letters: hand out archived tasks that are to be told of, for some time; after that they are handed out again.
+  take_dead_letters: claim archived tasks that have to be handled. When a claim ends, they can be claimed again.
 
-  KEYS[1]  zset    archived tasks to be told of: id by when that is due (Unix s)
+  KEYS[1]  zset    archived tasks to handle: id by due time (Unix s)
   KEYS[2]  any     a key that never exists
   ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
-  ARGV[2]  int     seconds for which they are this caller's
+  ARGV[2]  int     length of the claim in seconds
   ARGV[3]  int     most tasks to take (at most 100)
 
-  returns  until when they are this caller's (Unix s as text), then ids
+  returns  end of the claim (Unix s as text), then ids
 ]]
 -- include _clock
 local now_s = clock(ARGV[1])

@@ -1,8 +1,8 @@
 --[[
-  take_runs: read what periodic entries have enqueued since somebody was told of it.
+  take_runs: read the runs of periodic entries that their provider has not received yet.
 
-  What is read stays, apart from what comes after it, until acknowledge_runs takes it away: whoever asks again, because the
-  first one died before it could tell, reads the same.
+  The runs that were read are kept, separate from later ones, until acknowledge_runs deletes them. If a caller dies
+  before it has reported them, the next caller reads the same runs.
 
   KEYS[1]    hash  runs: "<count>:<last>:<count being told>:<last being told>" by name; last is a firing (Unix s)
   ARGV[1..]        names

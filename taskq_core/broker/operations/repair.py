@@ -257,7 +257,7 @@ def _sets_keys(queue: QueueKeys) -> tuple[str, str, str]:
 
 
 def relist(queue: QueueKeys, sets: Sequence[str], *, repair: bool, now_ns: int | None = None) -> Operation[list[bool]]:
-    """Put aggregation sets on the list of them; at most `REPAIR_MAX`. Reads as whether each was missing there."""
+    """Add missing aggregation sets to their list; at most `REPAIR_MAX`. Reads as whether each was missing."""
     listed, *removed = _sets_keys(queue)
     keys = (listed, queue.groups, *removed, queue.absent, *sets)
     args = (time_argument(now_ns), queue.prefix, 1 if repair else 0, len(sets))
@@ -265,7 +265,7 @@ def relist(queue: QueueKeys, sets: Sequence[str], *, repair: bool, now_ns: int |
 
 
 def relock(queue: QueueKeys, locks: Sequence[str], tasks: Sequence[str], *, repair: bool) -> Operation[list[str]]:
-    """Free locks that nobody may hold, and give tasks their locks back; at most `REPAIR_MAX` keys in all.
+    """Release locks that no task may hold, and restore the locks of tasks; at most `REPAIR_MAX` keys in all.
 
     Reads as one text per key, "" if nothing is wrong with it: the id that a lock names, or the lock that a task names.
     """
@@ -284,7 +284,7 @@ class Suspect:
         group: Group its message names.
         archived_s: When it failed last, Unix s, 0 if unknown: the time of archiving where that is lost.
         kept_s: Until when it is kept after its success, Unix s, 0 if unknown.
-        diagnosis: What an earlier look found. `repair_tasks` repairs only what it finds unchanged; "" only tells.
+        diagnosis: Diagnosis of an earlier call. `repair_tasks` repairs only if it is the same; "" never repairs.
     """
 
     task_id: str
@@ -329,7 +329,7 @@ def _read_repaired(reply: Any) -> list[RepairedTask]:
 def repair_tasks(
     queue: QueueKeys, suspects: Sequence[Suspect], *, now_ns: int | None = None
 ) -> Operation[list[RepairedTask]]:
-    """Look closely at tasks, at most `REPAIR_MAX`, and repair those whose diagnosis stands unchanged."""
+    """Diagnose tasks, at most `REPAIR_MAX`, and repair those whose diagnosis has not changed."""
     keys = (
         queue.pending,
         queue.active,

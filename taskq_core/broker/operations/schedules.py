@@ -28,7 +28,7 @@ ADOPT_MAX = 100
 TICK_MAX = 100
 """Most firings one `tick` deals with."""
 RUNS_MAX = 500
-"""Most names of one `take_runs` or `acknowledge_runs`."""
+"""Maximum number of names in one `take_runs` or `acknowledge_runs`."""
 ENTRIES_SHOWN = 1000
 """Most entries of a scheduler that tools are shown."""
 HISTORY_MAX = 1000

@@ -30,12 +30,12 @@ class StoredTask:
         message: TaskMessage bytes, b"" where there is none.
         result: Result bytes, b"" for none.
         score: Unix s in the set of its state: lease expiry, start, next attempt, time archived, end of retention.
-        owner: Token of the worker that has it, "" for none. Scans leave it out, and what follows.
+        owner: Token of the worker that has it, "" if no worker has it. Scans omit this and all later fields.
         started_ms: Unix ms at which that worker got it, None if unknown.
-        attempts: What is noted of its attempts, a line each. Listings leave it out.
-        progress: How far it is, as it told.
-        pending_ms: Unix ms at which it became pending, None if unknown. Listings alone have it, and what follows.
-        last_attempt: The beginning of the line of its last attempt.
+        attempts: Record of its attempts, one line each. Listings omit it.
+        progress: Progress last reported by the task.
+        pending_ms: Unix ms at which it became pending, None if unknown. Only listings have it.
+        last_attempt: The beginning of the line of its last attempt. Only listings have it.
         unique_rule: Rule of its unique lock, "" for none or Asynq's.
         oversized: Size and limit of a result that was not stored, b"" for none. Listings have it.
         line: The limit in whose line it waits, as kind:name:key, "" for none; None where a listing does not tell.
@@ -136,7 +136,7 @@ def revoke(queue: QueueKeys, task_id: str) -> Operation[TaskState | None]:
 
 
 LISTED_WORDS = 10
-"""Parts of the answer that each task of a listing has."""
+"""Number of parts per task in the answer of a listing."""
 
 
 def _listed(
@@ -176,7 +176,7 @@ def list_tasks(
     max_bytes: int = BATCH_BYTES,
     is_reversed: bool = False,
 ) -> Operation[Page]:
-    """Read a page of tasks. First comes what is next to run or was started first, or last if `is_reversed`.
+    """Read a page of tasks. First is the next to run or the oldest started; last if `is_reversed`.
 
     `count` is at most 1000.
 

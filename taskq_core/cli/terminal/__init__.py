@@ -1,7 +1,6 @@
 """The terminal dashboard: what `taskq dash` shows. It needs the extra `dash`; nothing else imports it.
 
-What is shown comes as records from `taskq_core.views`, and what is done goes through the inspector; a screen only
-translates. One screen at a time is read, and the next look waits until the one before has ended, so that a slow Redis
-is asked less and never twice at once. Whatever a producer put into Redis is shown as text: markup and control
-characters are spelled out.
+Screens show records from `taskq_core.views` and send actions through the inspector. Only the visible screen is read,
+and the next read starts when the previous one has ended, so a slow Redis gets fewer requests and never two at once.
+Data of producers is shown as text: markup and control characters are escaped.
 """

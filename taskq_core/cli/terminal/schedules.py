@@ -103,7 +103,7 @@ class SchedulesLook(Look[Sequence[PeriodicEntryInfo]]):
             self.change(run_now(self, entry))
 
     def action_change_pause(self) -> None:
-        """Pause the entry that is chosen, or let it go on."""
+        """Pause or resume the selected entry."""
         entry = self.chosen
         if entry is not None:
             self.change(pause_or_resume(self, entry))
@@ -223,7 +223,7 @@ async def run_now(look: Look[Any], entry: PeriodicEntryInfo) -> None:
 
 
 async def pause_or_resume(look: Look[Any], entry: PeriodicEntryInfo) -> None:
-    """Pause an entry, or let it go on."""
+    """Pause or resume an entry."""
     if entry.is_paused:
         await look.desk.inspector.resume_schedule(entry.id)
         look.say(f"“{entry.id}” goes on.")
