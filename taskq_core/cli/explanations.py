@@ -593,8 +593,8 @@ SECTIONS: Sequence[Section] = (
             Explanation(
                 "no-scheduler",
                 "",
-                "The application has periodic tasks, and no scheduler runs anywhere, so none of them is enqueued.",
-                "All workers run with `--no-scheduler`, and there is no `taskq scheduler`.",
+                "The application has periodic tasks, but no scheduler runs, so they are not enqueued.",
+                "All workers run with `--no-scheduler`, and `taskq scheduler` does not run.",
                 "Start a worker without `--no-scheduler`, or `taskq scheduler`. Any number of them may run: each "
                 "firing is enqueued once.",
             ),

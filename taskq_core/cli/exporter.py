@@ -50,7 +50,7 @@ exit status:
     show_default=True,
     type=click.IntRange(1),
     metavar="N",
-    help="maximum number of queues with metrics of their own",
+    help="maximum number of queues with separate metrics",
 )
 @click.option(
     "--max-types",
@@ -58,7 +58,7 @@ exit status:
     show_default=True,
     type=click.IntRange(0),
     metavar="N",
-    help="maximum number of task types with metrics of their own",
+    help="maximum number of task types with separate metrics",
 )
 @click.option("--auth-file", type=_FILE, metavar="FILE", help="users who may scrape: a line name:password for each")
 @click.option("--tls-cert", type=_FILE, metavar="FILE", help="TLS certificate (PEM)")
