@@ -59,7 +59,7 @@ class DjangoTaskQ(TaskQ):
     outbox: Outbox | None = None
     """The outbox in the project's databases. `apps.ready` sets it, once the models are loaded."""
     find_elsewhere: Callable[[str], Task[Any, Any] | None] | None = None
-    """Finds a task of `django.tasks` that was made for another backend. `apps.ready` sets it."""
+    """Finds a task of `django.tasks` that was declared for another backend. `apps.ready` sets it."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -107,7 +107,7 @@ def carried(settings: CarrySettings) -> dict[str, str]:
 
 
 def now_ms() -> str:
-    """Return the Unix milliseconds of now as text."""
+    """Return the current time in Unix milliseconds as text."""
     return f"{SYSTEM_CLOCK.time() * 1000:.0f}"
 
 

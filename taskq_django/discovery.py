@@ -15,8 +15,8 @@ from taskq_django.app import taskq
 def autodiscover() -> None:
     """Import modules with tasks, as the setting `AUTODISCOVER` says.
 
-    True imports the module `tasks` of every installed app, a list of names the modules of these names; a name with a
-    dot is imported as it stands. Modules of the setting `INCLUDE` are imported as well.
+    True imports the module `tasks` of every installed app. A list names other modules of the apps. A name with a dot is
+    imported directly. Modules of the setting `INCLUDE` are also imported.
     """
     with suppress(ConfigurationError):  # a system check reports it
         taskq.import_tasks()

@@ -1,12 +1,12 @@
 """Database connections of tasks.
 
-A plain function uses the connections of the thread that runs it. Before and after each task, connections past
-`CONN_MAX_AGE`, and those that have had an error and no longer work, are closed, as around a request. After a timeout
-all connections of the thread are closed, because a query may be half done.
+A plain function uses the connections of the thread that runs it. Before and after each task, as around a
+request, Django closes connections past `CONN_MAX_AGE` and connections that broke. After a timeout, all connections of
+the thread are closed, because a query may be half done.
 
 Each coroutine has a thread of its own for its ORM calls (asgiref's `ThreadSensitiveContext`), so that coroutines do not
-wait for each other's queries. A thread whose connections `CONN_MAX_AGE` keeps open serves later coroutines; any other
-ends with its coroutine. A worker needs at most as many connections as its concurrency.
+wait for each other's queries. A thread whose connections `CONN_MAX_AGE` keeps open serves later coroutines. Any other
+thread ends with its coroutine. A worker needs at most as many connections as its concurrency.
 
 When a worker ends it closes what tasks have left open. A query that hangs does not delay that: its thread ends with the
 process.
@@ -75,7 +75,7 @@ class DatabaseMiddleware(Middleware):
 
 _lock = threading.Lock()
 _idle_connections: set[BaseDatabaseWrapper] = set()
-"""Connections that are open in threads which run no task."""
+"""Open connections of threads that run no task."""
 _idle_threads: list[DaemonThreads] = []
 """Threads of coroutines that have ended, with open connections."""
 
@@ -89,7 +89,7 @@ def _enter_thread() -> None:
 
 
 def _leave_thread() -> bool:
-    """Close what is not to be kept, and return whether a connection of this thread stays open."""
+    """Close connections that must not stay open, and return whether one of this thread does."""
     close_old_connections()
     left = [each for each in connections.all(initialized_only=True) if each.connection is not None]
     with _lock:
@@ -98,8 +98,8 @@ def _leave_thread() -> bool:
 
 
 def close_idle_connections() -> None:
-    """Close the connections that tasks have left open in threads of workers. Those in use stay as they are."""
-    with _lock:  # a task that begins meanwhile waits, and opens its connection again
+    """Close the connections that tasks have left open in threads of workers, except those in use."""
+    with _lock:  # a task that starts now waits, then opens its connection again
         for connection in _idle_connections:
             connection.inc_thread_sharing()
             with contextlib.suppress(Error):  # it was broken already
@@ -135,7 +135,7 @@ class _OwnThread(Executor):
         return self._threads.submit(fn, *args, **kwargs)
 
     def leave(self) -> None:
-        """Close the connections that are not to be kept. The last call of the coroutine."""
+        """Close connections that must not stay open. The last call of the coroutine."""
         is_kept, self.is_kept = self.is_kept, False
         if not is_kept or any(each.in_atomic_block for each in connections.all(initialized_only=True)):
             connections.close_all()

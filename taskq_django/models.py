@@ -59,7 +59,7 @@ class Task(models.Model):
 
     Attributes:
         record: What stands in Redis, as the inspector tells it; None if that was not asked.
-        workers: Host and process id of workers that are alive, by the tokens by which tasks name them.
+        workers: Host and process id of running workers, by the token that tasks store.
     """
 
     id = models.CharField(_("id"), max_length=256, primary_key=True)

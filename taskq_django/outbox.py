@@ -1,4 +1,4 @@
-"""The outbox in Django's databases: rows written in the user's transaction. Its rules are `taskq_core.client.outbox`'s.
+"""The outbox in Django's databases: rows written in the user's transaction. `taskq_core.client.outbox` has the rules.
 
 Every database that the router lets `OutboxTask` migrate to has a table, and a task's row is written to the database
 whose transaction is open. All times are the database's own, so that the clocks of web servers do not matter.

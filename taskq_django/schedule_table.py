@@ -1,4 +1,4 @@
-"""The table of periodic tasks, for schedulers. The rules of its rows are `taskq_core.tasks.schedule_table`'s.
+"""The table of periodic tasks, for schedulers. `taskq_core.tasks.schedule_table` has the rules.
 
 Each look reads what all rows say in one query and compares it with the last time: so it sees whatever was changed,
 added or deleted, by whomever, and needs neither a clock nor the help of who writes. What schedulers write themselves is

@@ -46,7 +46,7 @@ def make_worker() -> Worker:
 
 
 class _Narrator(Narrator):
-    """Says on one line that there is a worker."""
+    """Prints one line when the worker starts."""
 
     def started(self, worker: Worker) -> None:
         """Say that tasks are taken from now on."""

@@ -1,10 +1,10 @@
-"""The status of one task as JSON, for the page of the person who waits for it.
+"""The status of one task as JSON, for the page of the user who waits for it.
 
 ::
 
     path("exports/<str:task_id>/status", task_status_view(allow=may_see), name="export-status")
 
-The template tag `{% task_progress "export-status" task_id %}` draws a progress bar that asks this view.
+The template tag `{% task_progress "export-status" task_id %}` draws a progress bar that polls this view.
 """
 
 import logging
@@ -40,9 +40,9 @@ def task_status_view(
     show_results: bool = True,
     show_errors: bool = False,
 ) -> Callable[..., HttpResponse]:
-    """Return a view that answers with the status of the task `task_id` of its address. It never shows the payload.
+    """Return a view of the status of a task. The URL contains its `task_id`. The payload is never shown.
 
-    It answers 404 if the task does not exist, and also if the request may not see it, so that ids cannot be probed. It
+    The view answers 404 if the task does not exist or the request may not see it, so that ids cannot be probed. It
     answers 503 while Redis does not answer.
 
     Args:
@@ -78,7 +78,7 @@ def task_status_view(
 
 
 def _text(info: TaskInfo, *, show_progress: bool) -> str:
-    """Return the state in words for the page, or what a running task says of itself."""
+    """Return the text for the page: the progress message of a running task, or the state."""
     if show_progress and info.state is TaskState.ACTIVE and info.progress is not None and info.progress.message:
         return info.progress.message
     return str(_TEXTS[info.state])

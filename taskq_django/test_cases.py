@@ -19,7 +19,7 @@ logger = logging.getLogger("taskq.django")
 
 def are_tests_running() -> bool:
     """Return whether Django's test runner, or pytest-django, has prepared this process for tests."""
-    state = getattr(sys.modules.get("django.test.utils"), "_TestState", None)  # where Django itself notes it
+    state = getattr(sys.modules.get("django.test.utils"), "_TestState", None)  # where Django records it
     return hasattr(state, "saved_data")
 
 

@@ -22,7 +22,7 @@ from taskq_core.warnings import EnqueueInTransactionWarning, warn_caller
 from taskq_django.test_cases import AfterCommit, are_committed, is_held_only_by_test_case
 
 _LOST = (
-    'The transaction has committed and nobody sends the task again. TASKQ = {"ENQUEUE": "outbox"} makes it a row of '
+    'The transaction has committed and the task is not sent again. TASKQ = {"ENQUEUE": "outbox"} makes it a row of '
     "the transaction, which a worker sends when Redis takes it."
 )
 

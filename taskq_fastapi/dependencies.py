@@ -27,7 +27,7 @@ class AsyncClientDependency:
         """Find it in the request; called by FastAPI.
 
         Raises:
-            ConfigurationError: The route is a plain function, whose calls of the client would never be awaited.
+            ConfigurationError: The route is a plain function, which cannot await the calls of the client.
         """
         endpoint = connection.scope.get("endpoint")
         if endpoint is not None and is_given_to_plain(self, endpoint):

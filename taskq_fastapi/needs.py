@@ -99,7 +99,7 @@ def name_of(function: Any) -> str:
 
 @lru_cache(maxsize=1024)
 def is_given_to_plain(dependency: object, function: Callable[..., Any]) -> bool:
-    """Return whether a plain function, such as a `def` route, takes the value of a dependency itself."""
+    """Return whether a plain function, such as a `def` route, has the dependency as a parameter."""
     if _kind(function).is_async:
         return False
     try:

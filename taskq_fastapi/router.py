@@ -129,7 +129,7 @@ def task_router(
         try:
             status = _told(await follower.look(), queue, task_id, shown)
         except (BrokerError, WireFormatError):
-            pass  # the stream sends the trouble, and continues when Redis is back
+            pass  # the stream reports the outage, and continues when Redis is back
         else:
             if status.is_final and last_event_id == tag_of(status):
                 return Response(status_code=204)
@@ -166,8 +166,8 @@ class _Streams:
     """The streams of one router.
 
     Args:
-        shown: Returns what of a task is shown.
-        poll_s: Longest time between two looks.
+        shown: Returns the fields of a task that clients see.
+        poll_s: Maximum seconds between two reads.
         life_s: Time after which a stream ends.
         most: Streams at a time.
     """
@@ -187,7 +187,7 @@ class _Streams:
     async def events(
         self, follower: TaskFollower, queue: str, task_id: str, seen: str | None, first: TaskStatus | None
     ) -> AsyncIterator[str]:
-        """Yield the events of a task that a client has not seen. `first` is the status that was read just now."""
+        """Yield the events of a task that a client has not seen. `first` is the status that was just read."""
         if not self.has_room:  # others have begun since it was answered
             yield f"retry: {FULL_MS}\n\n"
             return

@@ -1,9 +1,10 @@
 """Enqueue tasks when SQLAlchemy's transaction has committed, and not at all if it is rolled back.
 
-A task belongs to the innermost transaction that is open: what is enqueued inside a savepoint is dropped with it, and
-with all around it. In a session that has not begun anything yet it belongs to the next commit: SQLAlchemy does not
-report a rollback that had nothing to end. A call is checked at once. Only the sending waits, and `commit` returns when
-it is done. What goes wrong then is logged and noted in the handle: the data is committed all the same.
+A task belongs to the innermost open transaction: if it is enqueued inside a savepoint, a rollback of the savepoint or
+of a transaction around it drops the task. In a session without a transaction, the task belongs to the next commit,
+because SQLAlchemy does not report a rollback that ends no transaction. A call is checked at once. Only the sending waits, and
+`commit` returns when it is done. If sending fails, the data is still committed. The error is logged and stored in the
+handle.
 
 With an outbox the task is a row in the transaction as well, and a worker sends what `commit` did not. Without one, a
 process that dies between the commit and the sending loses the task.
@@ -224,10 +225,10 @@ class _Waiting:
         self._committed += [*self._sendings.pop(None, ()), *self._sendings.pop(root, ())]
 
     def ended(self, session: Session, transaction: SessionTransaction) -> None:
-        """A transaction has ended: drop what still waits for it, and send what it committed.
+        """Handle the end of a transaction: drop the calls that still wait for it, and send the committed ones.
 
-        Only now is its connection back in the pool, from which the outbox takes one: if each commit held one and
-        waited for another, many at once would wait for each other.
+        Sending starts after the transaction has returned its connection to the pool, because the outbox takes one. If
+        each commit held one connection and waited for another, concurrent commits would deadlock.
         """
         self._sendings.pop(_key(transaction), None)
         if transaction.parent is not None:

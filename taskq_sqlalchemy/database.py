@@ -30,8 +30,8 @@ class Database:
 class AsyncDatabase:
     """An asynchronous engine, used from blocking code.
 
-    Its connections belong to the event loop that opened them. So this has a loop in a thread, and a pool like that of
-    the engine, both from the first use on and made anew after a fork.
+    Its connections belong to the event loop that opened them. So this class runs its own loop in a thread, with a pool
+    like the engine's. Both start at the first use, and again after a fork.
     """
 
     def __init__(self, engine: AsyncEngine) -> None:

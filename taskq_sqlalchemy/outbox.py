@@ -1,4 +1,4 @@
-"""The outbox in a database of SQLAlchemy: its table, and how rows get into it and out of it.
+"""The outbox in a database of SQLAlchemy: its table, and the statements that write, claim and delete rows.
 
 `taskq_core.client.outbox` has the rules. A row is added to the session whose transaction it belongs to, so SQLAlchemy
 drops it with that transaction or savepoint. All other statements run in short transactions on the outbox's engine.
@@ -139,13 +139,13 @@ class SQLAlchemyTable:
         self._database.run(lambda connection: connection.execute(statement))
 
     def find(self, task_id: str) -> TaskInfo | None:
-        """Return a task that waits, or None. The query scans the table, which has no index of ids."""
+        """Return a waiting task, or None. The query scans the table, which has no index of ids."""
         statement = select(*self._columns).where(self._columns.task_id == task_id, ~self._columns.is_workflow).limit(1)
         row = self._database.run(lambda connection: connection.execute(statement).first())
         return None if row is None else OutboxRow.from_columns(row, 0.0).info()
 
     def figures(self) -> OutboxFigures:
-        """Count what waits."""
+        """Count the waiting rows."""
         statement = select(func.count(), UnixNow() - func.min(self._columns.created_s)).select_from(self._table)
         waiting, oldest_s = self._database.run(lambda connection: connection.execute(statement).one())
         return OutboxFigures(waiting=waiting, oldest_s=None if oldest_s is None else max(0.0, oldest_s))
@@ -180,7 +180,7 @@ class SQLAlchemyOutbox:
 
     @contextmanager
     def joined(self, session: Session, hook: TransactionHook) -> Iterator[None]:
-        """Write what is enqueued in this block in the transaction of a session; `hook` hears of its commit."""
+        """Write the tasks enqueued in this block in the transaction of a session. `hook` runs code after its commit."""
         token = self._joined.set((session, hook))
         try:
             yield
@@ -188,7 +188,7 @@ class SQLAlchemyOutbox:
             self._joined.reset(token)
 
     def in_transaction(self) -> bool:
-        """Whether rows go to a session, whose commit is to come."""
+        """Whether rows go to a session that has not committed yet."""
         return self._joined.get() is not None
 
     async def ain_transaction(self) -> bool:
@@ -214,7 +214,7 @@ class SQLAlchemyOutbox:
             await asyncio.to_thread(self.keep, rows, committed)
 
     def find(self, task_id: str) -> TaskInfo | None:
-        """Return a task whose row is committed and waits, or None."""
+        """Return a task whose row is committed and not sent yet, or None."""
         return self._table.find(task_id)
 
     async def afind(self, task_id: str) -> TaskInfo | None:

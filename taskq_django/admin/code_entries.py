@@ -1,4 +1,4 @@
-"""Periodic tasks of the code, of the settings and added at run time, as rows shown beside those of the table.
+"""Show periodic tasks of the code, of the settings and added at run time as rows beside those of the table.
 
 They are instances that are never saved, under keys that no row of the table has.
 """
@@ -27,9 +27,9 @@ SOURCE_VAR = "source"
 
 
 def code_rows() -> list[PeriodicTask]:
-    """Return a row for each periodic task of the code and the settings, and for each that was added at run time.
+    """Return a row for each periodic task of the code, of the settings, and added at run time, sorted by name.
 
-    They are sorted by name. While those of the code are unusable, they are left out.
+    Those of the code and the settings are omitted if they are not valid.
 
     When they were and will be enqueued is asked of the schedulers that run, in one look at Redis.
     """
@@ -45,7 +45,7 @@ def code_rows() -> list[PeriodicTask]:
 
 
 def _added(shown: PeriodicEntryInfo) -> list[PeriodicTask]:
-    """Return a row for a periodic task that was added at run time; none if it cannot be used here."""
+    """Return a row for a periodic task that was added at run time, or None if it is not valid here."""
     try:
         entry = Entry(shown.spec, entry_call(taskq, shown), id=shown.id)
     except (TaskQError, ValueError, TypeError):
@@ -95,7 +95,7 @@ def _shown_by_schedulers() -> Mapping[str, PeriodicEntryInfo]:
 
 
 def _paused() -> frozenset[str]:
-    """Return the ids of periodic tasks that are paused, also while no scheduler runs; none while Redis is away."""
+    """Return the ids of paused periodic tasks, even if no scheduler runs. Empty while Redis is down."""
     try:
         found = Inspector(taskq).follow(lambda keys: ask(presence.read_schedules(keys.schedules)))
     except (BrokerError, ConfigurationError):

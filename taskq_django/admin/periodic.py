@@ -163,7 +163,7 @@ class PeriodicTaskAdminMixin(FrameMixin, TableAdminMixin):
 
     @admin.display(description=gettext_lazy("enabled"))
     def switch(self, obj: PeriodicTask) -> SafeString:
-        """Return whether a periodic task of the code is paused, with a button that changes it."""
+        """Return whether a periodic task of the code is enabled, with a button to pause or resume it."""
         return format_html(
             '{} <button type="submit" class="button" formaction="{}" formmethod="post" formnovalidate>{}</button>',
             _("yes") if obj.enabled else _("no, it is paused"),
@@ -276,7 +276,7 @@ class PeriodicTaskAdminMixin(FrameMixin, TableAdminMixin):
         ]
 
     def switch_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Pause a periodic task of the code for all schedulers, or let it go on."""
+        """Pause or resume a periodic task of the code, for all schedulers."""
         if request.method != "POST" or not self.has_change_permission(request):
             raise PermissionDenied
         obj = self.get_object(request, unquote(object_id))

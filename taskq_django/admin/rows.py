@@ -49,7 +49,7 @@ class Rows(ABC):
 
     @property
     def searched(self) -> tuple[int, int] | None:
-        """How many rows were searched so far, and of how many; None if they are not counted."""
+        """Number of rows searched so far, and their total. None if they are not counted."""
         return None
 
     # --- where they come from -----------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The columns of the list of tasks, which fit the state that the list is narrowed to."""
+"""The columns of the list of tasks. They depend on the state by which the list is filtered."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ from taskq_django.models import Task
 ERROR_CHARS = 100
 """Most characters of an error that the list shows."""
 ARGUMENTS_CHARS = 60
-"""Most characters of arguments that the list shows; the page of a task has them all."""
+"""Maximum characters of arguments in the list. The page of a task shows all of them."""
 COLUMNS: dict[TaskState | None, tuple[str, ...]] = {
     None: ("short_id", "name", "call", "queue", "state", "enqueued", "started", "duration", "run_by", "attempt_count"),
     TaskState.ACTIVE: (
@@ -88,7 +88,7 @@ class TaskColumns(MixinBase):
 
     @admin.display(description=_("arguments"), empty_value="-")
     def call(self, task: Task) -> SafeString | str:
-        """The beginning of what it is called with."""
+        """The beginning of its arguments."""
         record = task.record
         if isinstance(record, UnreadableTask) or not record.payload:
             return ""
@@ -102,7 +102,7 @@ class TaskColumns(MixinBase):
 
     @admin.display(description=pgettext_lazy("time", "started"), ordering="started", empty_value="-")
     def started(self, task: Task) -> SafeString | str:
-        """When its run, or its last one, began."""
+        """When its current or last run began."""
         return "" if isinstance(task.record, UnreadableTask) else when(started_at(task.record))
 
     @admin.display(description=_("duration"), ordering="duration", empty_value="-")
@@ -131,7 +131,7 @@ class TaskColumns(MixinBase):
 
     @admin.display(description=_("attempts"), ordering="attempts", empty_value="-")
     def attempt_count(self, task: Task) -> SafeString | str:
-        """How many attempts it has had, of how many."""
+        """Number of attempts so far, and the maximum."""
         record = task.record
         if isinstance(record, UnreadableTask):
             return ""

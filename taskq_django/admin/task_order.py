@@ -13,7 +13,7 @@ _ENDED = (TaskState.ARCHIVED, TaskState.COMPLETED)
 
 
 def started_at(task: TaskInfo) -> datetime | None:
-    """Return when its run, or its last one, began."""
+    """Return when its current or last run began."""
     if task.state is TaskState.ACTIVE:
         return task.started_at
     return None if task.last_attempt is None else task.last_attempt.started_at
@@ -30,7 +30,7 @@ def duration(task: TaskInfo) -> timedelta | None:
 
 
 def token_of(task: TaskInfo) -> str:
-    """Return the token of the worker that runs it, or ran it last; "" for none."""
+    """Return the token of the worker that runs it or ran it last, "" if no worker has run it."""
     return task.worker or ("" if task.last_attempt is None else task.last_attempt.worker)
 
 

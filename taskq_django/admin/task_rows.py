@@ -21,7 +21,7 @@ from taskq_django.app import taskq
 from taskq_django.models import Task
 
 SORTED_MAX = 10_000
-"""Most tasks that are read to sort them."""
+"""Maximum number of tasks that are read to sort them."""
 NEWEST_FIRST, SOONEST_FIRST = ("-time",), ("next_run",)
 
 
@@ -124,7 +124,7 @@ class TaskRows(Rows):
         return {worker_token(each.id): f"{each.host}:{each.pid}" for each in self._inspector.servers()}
 
     def _whole(self, record: TaskRecord) -> TaskRecord:
-        """Read a task that a search found again, with what searches leave out; as it was found if it is gone."""
+        """Read a found task again, with the fields that searches omit. If it is gone, return it as it was found."""
         try:
             return self._inspector.task(record.queue, record.id)
         except (QueueNotFoundError, TaskNotFoundError):
@@ -132,7 +132,7 @@ class TaskRows(Rows):
 
     @property
     def _is_sorted(self) -> bool:
-        """Whether all tasks are read to sort them. Redis keeps those of one queue and state in order, but completed."""
+        """Whether all tasks are read to sort them. Redis sorts those of one queue and state, except completed tasks."""
         one_list = self.wanted.state not in (None, TaskState.COMPLETED) and len(self.wanted.of(self.infos)) == 1
         return bool(self._order) or (self._total <= SORTED_MAX and not one_list)
 
@@ -172,18 +172,18 @@ class TaskRows(Rows):
 
     @property
     def next_cursor(self) -> str | None:
-        """How many tasks were searched and where a search goes on, None if it is at its end."""
+        """Number of searched tasks and cursor to continue the search. None at its end."""
         cursor = self._search().cursor if self.wanted.looks_inside else None
         return None if cursor is None else f"{self.searched[0]}:{cursor}"
 
     @property
     def searched(self) -> tuple[int, int]:
-        """How many tasks were searched so far, and of how many."""
+        """Number of tasks searched so far, and their total."""
         search = self._search()
         return min(self._before()[0] + search.scanned, search.total), search.total
 
     def _before(self) -> tuple[int, str | None]:
-        """Return how many tasks earlier requests of this search have read, and its cursor."""
+        """Return the number of tasks that earlier requests of this search have read, and its cursor."""
         count, colon, cursor = (self._cursor or "").partition(":")
         is_ours = bool(colon) and count.isascii() and count.isdecimal() and len(count) <= 12
         return (int(count), cursor) if is_ours else (0, None)
@@ -217,7 +217,7 @@ class TaskRows(Rows):
         return _("None of %(total)s tasks fits. Tasks that succeed are deleted, unless they have a retention.") % facts
 
     def _sorting(self) -> str:
-        """Say what is not in order: of more than `SORTED_MAX` tasks not all are read for it."""
+        """Return a note if not all tasks are sorted, because there are more than `SORTED_MAX`."""
         if self._total <= SORTED_MAX:
             return ""
         facts = {"most": _number(SORTED_MAX), "total": _number(self._total)}

@@ -18,7 +18,7 @@ from taskq_django.app import taskq
 
 
 class ScaleForm(forms.Form):
-    """Asks for a number of tasks."""
+    """Form for the concurrency of workers."""
 
     concurrency = forms.IntegerField(label=_("Tasks at a time"), min_value=1, max_value=CONCURRENCY_MAX)
 
@@ -30,7 +30,7 @@ class WorkerActionsMixin:
     """Actions on workers, for those with the permission `control_worker`."""
 
     def has_control_permission(self: Any, request: HttpRequest) -> bool:
-        """Return whether the user may ask workers for something."""
+        """Return whether the user may send requests to workers."""
         return bool(self.allows(request, "control"))
 
     @confirmed_action(
@@ -44,7 +44,7 @@ class WorkerActionsMixin:
         permissions=["control"],
     )
     def quiet(self, request: HttpRequest, workers: Rows, *, seen: Any) -> None:
-        """Let workers take no new tasks."""
+        """Stop workers from taking new tasks."""
         self._send(request, workers, WorkerAction.QUIET, _("Asked to take no new tasks."))
 
     @confirmed_action(
@@ -71,7 +71,7 @@ class WorkerActionsMixin:
         form=ScaleForm,
     )
     def scale(self, request: HttpRequest, workers: Rows, *, seen: Any, concurrency: int) -> None:
-        """Let workers run another number of tasks at a time."""
+        """Change the concurrency of workers."""
         self._send(request, workers, WorkerAction.SCALE, _("Asked to run another number of tasks."), concurrency)
 
     @confirmed_action(
@@ -103,7 +103,7 @@ class WorkerActionsMixin:
             self.message_user(request, _now("No worker listens."), messages.ERROR)
             return
         for worker in found:
-            with override(None):  # a log is kept in the language of the code, as Django's own
+            with override(None):  # the log is in the language of the code, as Django's is
                 self.log_change(request, worker, str(said))
         text = ngettext("%(count)d worker was asked.", "%(count)d workers were asked.", len(asked))
         self.message_user(request, text % {"count": len(asked)}, messages.SUCCESS)

@@ -34,7 +34,7 @@ def workflow_state(state: WorkflowState) -> SafeString:
 
 
 def step_state(step: StepInfo | MemberRow) -> SafeString:
-    """Return how a step or a member of a group stands, with its colour."""
+    """Return the state of a step or of a member of a group, with its color."""
     return format_html('<span class="nowrap">{} {}</span>', _mark(step.state), step_words(step))
 
 

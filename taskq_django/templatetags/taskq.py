@@ -8,10 +8,10 @@ register = template.Library()
 
 @register.inclusion_tag("taskq_django/task_progress.html")
 def task_progress(view_name: str, task_id: str) -> dict[str, str]:
-    """Draw a progress bar that keeps itself up to date until the task has ended. It asks Redis for nothing.
+    """Draw a progress bar that updates itself until the task has ended. The tag itself does not read Redis.
 
     Args:
-        view_name: Name of the address of a `task_status_view`, which decides who may see the task.
+        view_name: URL name of a `task_status_view`, which decides who may see the task.
         task_id: Id of the task.
     """
     return {"url": reverse(view_name, args=[task_id])}

@@ -4,9 +4,9 @@
 
     app.include_router(taskq_router(taskq, dependencies=[Depends(operator)]), prefix="/taskq")
 
-What it answers is what `taskq_core.views` and the inspector tell, as typed models; errors are problem documents
-(RFC 9457). It is closed unless it is told who may ask, shows no payloads unless it is told to, and notes every change
-in the logger `taskq.audit`.
+Its answers are the records of `taskq_core.views` and of the inspector, as typed models. Errors are problem documents
+(RFC 9457). Without access rules it refuses every request. It hides payloads by default, and logs every change to the
+logger `taskq.audit`.
 """
 
 from collections.abc import Sequence

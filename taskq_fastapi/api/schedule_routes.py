@@ -1,4 +1,4 @@
-"""Routes about schedules: look at them, and change them while schedulers run."""
+"""Routes to list schedules, and to change them while schedulers run."""
 
 from typing import Annotated, Any, Literal
 
@@ -31,7 +31,7 @@ class NewSchedule(BaseModel):
         default_factory=dict, description="Task options, `catch_up` and `window`.", examples=[{"queue": "low"}]
     )
     remote: bool = Field(default=False, description="Whether the code of the task is in another program.")
-    replace: bool = Field(default=False, description="Whether it may change a schedule that was added before.")
+    replace: bool = Field(default=False, description="Overwrite a schedule that was added before.")
 
 
 class ScheduleChange(BaseModel):
@@ -74,7 +74,7 @@ def add_schedule_routes(router: APIRouter, taskq: TaskQ, parts: Parts) -> None:
 
     @router.post("/schedules", tags=["schedules"], responses=responses(400, 413, 415))
     async def add_schedule(body: NewSchedule, audit: AuditDep, shown: ShownDep) -> models.Schedule:
-        """Add a schedule. Running schedulers take it up within two seconds; it is kept in Redis until it is removed."""
+        """Add a schedule. Running schedulers load it within two seconds. It is stored in Redis until it is removed."""
         with audit.action("add_schedule", id=body.id, task=body.task, spec=body.spec):
             entry = named_schedule(
                 taskq,
@@ -91,7 +91,7 @@ def add_schedule_routes(router: APIRouter, taskq: TaskQ, parts: Parts) -> None:
 
     @router.post("/schedules/actions", tags=["schedules"], responses=responses(400, 404, 413, 415))
     async def change_schedule(body: ScheduleChange, audit: AuditDep, shown: ShownDep) -> models.Schedule:
-        """Pause a schedule, wherever it is declared, or let it go on. Schedulers of Go take no notice."""
+        """Pause or resume a schedule, wherever it is declared. Go schedulers ignore it."""
         with audit.action(f"{body.action}_schedule", id=body.id):
             change = inspector.pause_schedule if body.action == "pause" else inspector.resume_schedule
             await change(body.id)

@@ -13,7 +13,7 @@ from taskq_fastapi.api.problems import Problem, kinds, responses
 
 
 class WorkerRequest(BaseModel):
-    """What workers are asked to do."""
+    """A request to workers."""
 
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"action": "quiet", "workers": ["web-1:4211"]}]}
@@ -42,7 +42,7 @@ def add_worker_routes(router: APIRouter, parts: Parts) -> None:
     async def control_workers(body: WorkerRequest, audit: AuditDep) -> models.WorkersAsked:
         """Ask workers to take no new tasks, to take tasks again, to change their concurrency, or to stop.
 
-        A worker that is not connected to Redis at this moment misses the request; those of Go ignore it.
+        A worker that is not connected to Redis at this moment misses the request. Go workers ignore it.
         """
         with audit.action(f"{body.action}_workers", workers=body.workers, concurrency=body.concurrency):
             asked = await inspector.control_workers(body.action, body.workers, concurrency=body.concurrency)

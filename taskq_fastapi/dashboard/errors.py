@@ -7,15 +7,15 @@ from taskq_core.settings.language import gettext
 
 
 class BadRequestError(TaskQError, ValueError):
-    """A request says something that is not usable; the text says what, and is shown."""
+    """A value of a request is not valid. The text is shown to the user."""
 
 
 class NotFoundError(TaskQError, LookupError):
-    """What an address means is not there; the text says what, and is shown."""
+    """The object that a URL names does not exist. The text is shown to the user."""
 
 
 def unknown_choice(name: str, choices: Iterable[object], got: object) -> BadRequestError:
-    """Return the error of a request that names none of the choices there are."""
+    """Return the error for a value that is not one of the choices."""
     listed = ", ".join(map(str, choices))
     return BadRequestError(
         gettext("%(name)s must be one of %(choices)s, got %(got)r", name=name, choices=listed, got=str(got)[:50])

@@ -70,10 +70,10 @@ class Services:
         taskq: The queue application.
         inspector: Reads and changes queues and tasks.
         dashboard: Reads what pages show.
-        read_only: Whether nobody may change anything.
+        read_only: Whether all changes are refused.
         viewers_see_payloads: Whether viewers see payloads, results and tracebacks.
         redact: Changes payloads, results and tracebacks before they are shown.
-        prometheus: Source of the charts; None for the samples of workers.
+        prometheus: Source of the charts. None: the samples of workers.
         reads: Results that requests share.
         cancelling: Tasks whose cancellation was requested here.
     """

@@ -63,14 +63,14 @@ class Task(Record):
     oversized_result: OversizedResult | None = Field(
         default=None, description="Why there is no result: it was too large to be stored."
     )
-    enqueued_at: datetime | None = Field(default=None, description="null if its client did not note it.")
+    enqueued_at: datetime | None = Field(default=None, description="null if its client did not record it.")
     attempts: list[Attempt] = Field(default_factory=list, description="The last; empty in lists.")
     last_attempt: Attempt | None = Field(default=None, description="In lists without its error.")
     worker: Text = Field(default="", description="Token of the worker that runs it; empty in lists.")
     started_at: datetime | None = Field(default=None, description="null in lists.")
     last_started_at: datetime | None = Field(default=None, description="Start of its last run; null in lists.")
     ended_at: datetime | None = None
-    is_final: bool = Field(default=False, description="Whether it has ended: nothing changes any more by itself.")
+    is_final: bool = Field(default=False, description="Whether it has ended: it is completed or archived.")
     progress: TaskProgress | None = Field(default=None, description="How far it is, as it told; null in lists.")
     priority: int = Field(default=0, description="The higher it is, the sooner it is taken among pending ones.")
 

@@ -163,7 +163,7 @@ def _call(task: AnyTask, text: str, options: dict[str, Any]) -> Any:
     given = msgspec.json.decode(payload)
     if isinstance(given, dict):
         args, kwargs = task.codec.split(given)
-        bound = task.codec.bind(tuple(args), kwargs)  # refuses names that it does not have, which a stored one may hold
+        bound = task.codec.bind(tuple(args), kwargs)  # refuses unknown names, which a stored payload may have
         payload = msgspec.json.encode(bound)
     args, kwargs = task.codec.split(task.codec.decode(payload))
     try:

@@ -99,21 +99,21 @@ async def run(view: View, form: Form) -> Done:
 
 
 async def pause(view: View, form: Form) -> Done:
-    """Let a schedule enqueue nothing."""
+    """Pause a schedule."""
     entry_id = form.need("id")
     await view.inspector.pause_schedule(entry_id)
     return Done(text=gettext("Schedule “%(id)s” is paused.", id=entry_id))
 
 
 async def resume(view: View, form: Form) -> Done:
-    """Let a schedule go on."""
+    """Resume a schedule."""
     entry_id = form.need("id")
     await view.inspector.resume_schedule(entry_id)
     return Done(text=gettext("Schedule “%(id)s” goes on.", id=entry_id))
 
 
 async def ask_add(view: View, form: Form) -> Question:
-    """Ask for a schedule to add."""
+    """Show the form for a new schedule."""
     return Question(
         text=gettext("Add a schedule. It is kept in Redis until it is removed."),
         button=gettext("Add schedule"),
@@ -142,7 +142,7 @@ async def add(view: View, form: Form) -> Done:
 
 
 async def ask_remove(view: View, form: Form) -> Question:
-    """Ask before a schedule is removed."""
+    """Ask for confirmation to remove a schedule."""
     return Question(
         text=gettext("Remove the schedule “%(id)s”?", id=form.need("id")),
         button=gettext("Remove"),

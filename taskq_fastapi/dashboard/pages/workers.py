@@ -1,4 +1,4 @@
-"""Worker processes: which live, what they serve, what they run, how busy they are; requests to them."""
+"""Show running worker processes with their queues, tasks and load, and send them requests."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -59,7 +59,7 @@ async def _ask_worker(view: View, form: Form, action: WorkerAction, concurrency:
 
 
 async def quiet(view: View, form: Form) -> Done:
-    """Let a worker take no new tasks."""
+    """Stop a worker from taking new tasks."""
     return await _ask_worker(view, form, WorkerAction.QUIET)
 
 
@@ -69,7 +69,7 @@ async def resume(view: View, form: Form) -> Done:
 
 
 async def ask_scale(view: View, form: Form) -> Question:
-    """Ask how many tasks a worker is to run at a time."""
+    """Show the form for the concurrency of a worker."""
     return Question(
         text=gettext("How many tasks is this worker to run at a time, until it is started again?"),
         button=gettext("Scale"),
@@ -78,14 +78,14 @@ async def ask_scale(view: View, form: Form) -> Question:
 
 
 async def scale(view: View, form: Form) -> Done:
-    """Let a worker run another number of tasks at a time."""
+    """Change the concurrency of a worker."""
     form.need("concurrency")
     concurrency = form.number("concurrency", 1, low=1, high=CONCURRENCY_MAX)
     return await _ask_worker(view, form, WorkerAction.SCALE, concurrency)
 
 
 async def ask_stop(view: View, form: Form) -> Question:
-    """Ask before a worker is stopped."""
+    """Ask for confirmation to stop a worker."""
     return Question(
         text=gettext(
             "Stop this worker? Running tasks get time to finish. With several processes, all of them are stopped."
