@@ -87,7 +87,7 @@ class Aggregator:
         every_s: Seconds between two looks.
         leader_s: Seconds after which another worker takes over, at least.
         now_ns: Returns the time that replaces Redis's (Unix ns) in tests.
-        leadership: Knows whether there may be groups or sets; without one Redis is asked each time.
+        leadership: Says whether there may be groups or sets. None: Redis is asked each time.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class Aggregator:
         return self._is_taking or bool(self._running)
 
     async def work(self) -> float:
-        """Give back, delete and gather what is due; return the seconds until the next look."""
+        """Reclaim, delete and collect due groups. Return the seconds until the next call."""
         if await self._may_be_some() and await self._tidy():
             await self._look()
         self.has_looked = True

@@ -52,7 +52,7 @@ class BackgroundWorker:
         return self._thread.is_alive()
 
     def report(self) -> tuple[bool, dict[str, Any]]:
-        """Return whether a worker is there and ready, and the body that says so. As `Judge.report`."""
+        """Return whether a worker exists and is ready, and the body of the health answer. Like `Judge.report`."""
         body: dict[str, Any] = {}
         next_at, worker = self._next_at, self._worker
         if self._is_stopping:

@@ -51,7 +51,7 @@ class DeadLetters:
         app: The queue application, whose functions are called and in whose name tasks are enqueued.
         clock: Source of monotonic time.
         every_s: Seconds between two looks.
-        leadership: Knows whether there may be any; without one Redis is asked each time.
+        leadership: Says whether there may be archived tasks to handle. None: Redis is asked each time.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
-"""Carry workflows between queues, and notice steps whose end nobody told: see `taskq_core.workflow.dispatch`.
+"""Carry workflow steps between queues, and find steps whose end was not reported.
 
-One worker per queue acts, by lease, while it leads the queue and knows of due steps. The worker that settled a step
-acts at once, whoever leads, since every way may be gone twice. Where another worker leads, it looks no
-more often than other services do for the lease.
+The worker that leads the queue acts, with a lease, if the queue has due steps. The worker that settled a step acts at
+once even if it is not the leader, because repeating a transfer does no harm. `taskq_core.workflow.dispatch` has the
+rules.
 """
 
 import asyncio
@@ -20,14 +20,14 @@ from taskq_core.workflow.dispatch import Carrying, Sweep, carry
 
 
 class Dispatcher:
-    """Carries for the queues of one worker.
+    """Dispatches workflow steps for the queues of one worker.
 
     Args:
-        keys: Names other queues.
+        keys: Key names, to build those of other queues.
         queues: The queues of the worker.
         runner: Sends operations.
         owner: Token of the worker.
-        every_s: Seconds between two looks of who leads.
+        every_s: Seconds between two checks for the leader.
         leader_s: Seconds the lease of a leader lasts.
         leaderships: Leadership of each queue, by name. A queue without one is always checked.
     """

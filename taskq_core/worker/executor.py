@@ -1,9 +1,9 @@
 """Run tasks: open the span, decode the arguments, call the function, end it in time.
 
-Coroutines run on the loop, plain functions in threads, or in processes where their tasks say so. A function that must
-end (its time is over, it was cancelled, its lease is lost, the worker stops) is interrupted. One that has not ended
-`STUCK_S` later is abandoned: its run is settled and its slot is free, while the function goes on. At most as many
-functions are abandoned at a time as there are slots; a further one keeps its slot. One timer serves all deadlines.
+Coroutines run on the loop, plain functions in threads, or in processes if their tasks say so. A function that must end
+is interrupted: it timed out, was cancelled or lost its lease, or the worker stops. If it has not ended `STUCK_S` later,
+it is abandoned: its run is settled and its slot is free, while the function keeps running. There are at most as many
+abandoned functions as slots. Any further function keeps its slot. One timer serves all deadlines.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ logger = logging.getLogger("taskq.worker")
 LATEST_S = 253_402_300_799
 """Last Unix second a calendar holds, in the year 9999."""
 STUCK_S = 10.0
-"""Seconds after its interruption until a function that goes on is abandoned."""
+"""Seconds after which an interrupted function that still runs is abandoned."""
 
 
 class Executor:
@@ -54,7 +54,7 @@ class Executor:
         fields_ignored: Called with queue, name and count when fields of a payload are ignored.
         trace_malformed: Called with the queue of a message whose trace cannot be read.
         listener: Told of each run, if it wants to be.
-        stuck: Called once for each run that goes on after its interruption, abandoned or not.
+        stuck: Called once for each run that has not ended after its interruption, abandoned or not.
         state: What runs find as the state of their context.
         processes: Runs tasks that want a process of their own; None: they run in threads, as in tests.
     """
@@ -102,7 +102,7 @@ class Executor:
         self.running: dict[tuple[str, str], Run] = {}
         """Runs by queue and id, until their settlement is known."""
         self.abandoned = 0
-        """Functions that go on though their runs are settled."""
+        """Functions that still run although their runs are settled."""
         self.ignored_fields = 0
         """Unknown payload fields that were ignored."""
 
@@ -289,7 +289,7 @@ class Executor:
         run.coroutine = run.thread = None
         if run.is_abandoned:
             self.abandoned -= 1
-            logger.info("a function of task %s that was abandoned has ended", run.name, extra=_ids(run))
+            logger.info("an abandoned function of task %s has ended", run.name, extra=_ids(run))
         else:
             self._report_end(run)
 
@@ -299,9 +299,9 @@ class Executor:
         return self.abandoned >= self._most_abandoned
 
     def _abandon(self, run: Run) -> bool:
-        """Settle a run whose function goes on. False if its slot has to wait for the end of the function.
+        """Settle a run whose function still runs. Return False if its slot has to wait for the function.
 
-        A worker that stops gives such a run back itself, and a process that runs a task is killed.
+        A worker that stops returns such a run to its queue, and a task in a process is killed.
         """
         assert run.task is not None
         if self.is_worn_out or run.ending is Ending.SHUTDOWN:
@@ -316,8 +316,8 @@ class Executor:
         run.is_abandoned = True
         self.abandoned += 1
         logger.warning(
-            "task %s goes on %g s after it was told to end (%s): its run is settled and its slot is free, but its "
-            "function may still change things; %d of at most %d functions are abandoned%s",
+            "task %s still runs %g s after it was interrupted (%s): its run is settled and its slot is free, but its "
+            "function may still have effects; %d of at most %d functions are abandoned%s",
             run.name,
             STUCK_S,
             _ending(run),
@@ -376,7 +376,7 @@ class Executor:
             if run.ending is None:
                 self.end(run, Ending.TIMEOUT)
             else:
-                self.end(run, run.ending, again=True)  # it may have swallowed the first
+                self.end(run, run.ending, again=True)  # it may have caught the first
                 is_abandoned = self._abandon(run)
                 if not run.is_stuck:
                     run.is_stuck = True
@@ -384,7 +384,7 @@ class Executor:
                 if is_abandoned:
                     continue
                 logger.warning(
-                    "task %s was told to end (%s) and still runs; its slot stays taken",
+                    "task %s was interrupted (%s) and still runs; it keeps its slot",
                     run.name,
                     _ending(run),
                     extra=_ids(run),
@@ -395,7 +395,7 @@ class Executor:
             self._arm(upcoming)
 
     def resize(self, concurrency: int) -> None:
-        """Use at most so many threads, and abandon at most so many functions. Threads beyond stay, without work."""
+        """Set the maximum number of threads and of abandoned functions. Surplus threads stay idle."""
         self._most_abandoned = concurrency
         self._threads.resize(concurrency)
 

@@ -2,9 +2,9 @@
 
 A `turn` is one exchange with Redis on one pipeline: the outcomes that wait, then a dequeue for the slots that are free
 or become free with them. Both go in one write on one connection, or as one script (`fused_exchange`), so Redis settles
-before it hands out, and never more than `concurrency` tasks are this worker's. If Redis refuses to settle and hands out
-all the same they are at most twice as many: nothing is taken for what is sent again before it is settled. With several
-pipelines Redis works on one turn while Python runs the tasks of another.
+before it hands out, and this worker never has more than `concurrency` tasks. If Redis refuses to settle but hands out
+tasks, it has at most twice as many, because no tasks are taken for outcomes that are sent again. With several
+pipelines, Redis works on one turn while Python runs the tasks of another.
 
 When all queues are empty the worker waits for a wake token instead of asking again. What asks behind such a wait, in
 the same write (`waker`), has a turn too: while it is on its way it keeps some of the free slots for itself.
@@ -122,7 +122,7 @@ class Fetcher:
         self._covered = 0  # slots asked for that the outcomes carried by the same turn give back before
         self._usual_answer_s = math.inf
         self.free = concurrency
-        """Slots that are neither taken nor asked for by a pipeline."""
+        """Slots that have no task and for which no pipeline has asked."""
         self.ahead = 0
         """Those of them that are kept for tasks asked for ahead."""
         self.doubts = 0
@@ -132,7 +132,7 @@ class Fetcher:
         self.is_fetching = True
         """False once the worker takes no new tasks."""
         self.is_closing = False
-        """True once pipelines end when nothing is left to settle."""
+        """True if pipelines end as soon as nothing is left to settle."""
         self.dropped = 0
         """Ids that were listed without a message."""
         self._log_dropped = CountedLog(logger, logging.ERROR, "%d ids in queue %s had no message and were dropped")
@@ -147,7 +147,7 @@ class Fetcher:
         """Exchanges so far."""
 
     def notify(self) -> None:
-        """Let a pipeline look whether there is something to do. One: if it leaves something, it wakes the next."""
+        """Wake one idle pipeline to look for work. If it leaves work, it wakes the next."""
         if self._is_waking:
             return
         while self._asleep:
@@ -163,7 +163,7 @@ class Fetcher:
         self.notify()
 
     def resize(self, slots: int) -> None:
-        """Have another number of slots. Where fewer are left than tasks run, `free` is negative until these end."""
+        """Change the number of slots. With fewer slots than running tasks, `free` is negative until tasks end."""
         self.free += slots - self._concurrency
         self._concurrency = slots
         for turn in self._lane_turns:
@@ -182,7 +182,7 @@ class Fetcher:
         self.notify()
 
     def probe(self) -> None:
-        """Ask the queues, on one pipeline first: the others join it once it was given all that it asked for."""
+        """Probe the queues with one pipeline. The others join when it gets as many tasks as it asked for."""
         self._is_probing = True
         self.wake()
 
@@ -264,7 +264,7 @@ class Fetcher:
             await asyncio.sleep(0)  # quick functions end meanwhile, and their outcomes travel together
         except BrokerError as error:
             self._failures += 1
-            self.notify()  # the connections of other pipelines may stand
+            self.notify()  # other pipelines may still be connected
             pause_s = min(0.05 * 2 ** min(self._failures, 10), LONGEST_PAUSE_S)
             if self._failures in (1, 10) or self._failures % 100 == 0:
                 logger.error("%s; trying again", error)
@@ -279,7 +279,7 @@ class Fetcher:
         return True
 
     async def _sleep(self) -> None:
-        """Wait until this pipeline is to look whether there is something to do."""
+        """Wait until `notify` wakes this pipeline."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._asleep.append(waiter)
         try:
@@ -446,7 +446,7 @@ class Fetcher:
         elif isinstance(answer, BrokerError):
             if not turn.is_repeat:  # otherwise the first time may have handed out what only a repeat returns
                 self._forget(turn)  # refused whole: nothing was handed out
-                self.is_hungry = True  # a probe, or a pipeline that had no room beside this one, has taken it for asked
+                self.is_hungry = True  # a probe or another pipeline has assumed that this queue was asked
             return False, answer
         else:
             return self._accept(turn, answer, sent_at), None
@@ -455,11 +455,11 @@ class Fetcher:
     # --- ahead --------------------------------------------------------------------------------------------------------
 
     def ask_ahead(self, turns: "Mapping[str, Turn]") -> "list[Turn]":
-        """Prepare dequeues that run once there is a token, from some of these queues, in the order of their turn.
+        """Prepare dequeues that Redis runs when a token arrives, for some of these queues, in their order.
 
-        None while something runs here: it might hold up this loop, and what came meanwhile would wait for it, although
-        others are idle. And for few tasks, `AHEAD_TASKS` each: where this process stands still they wait for the end of
-        its lease. The slots are free ones that no pipeline asks for meanwhile. What becomes of each dequeue is told to
+        Return none while a task runs here: it might block this loop, and new tasks would wait for it while other
+        workers are idle. Each asks for at most `AHEAD_TASKS` tasks, because these wait for the end of their lease if
+        this process hangs. Other pipelines cannot use the reserved slots. The caller passes each outcome to
         `answered_ahead` or `unanswered_ahead`.
         """
         if self._running > 0:
@@ -567,7 +567,7 @@ class Fetcher:
 
 
 class Turn:
-    """What one pipeline asks for.
+    """The dequeues of one pipeline.
 
     Args:
         pipeline: A reserved connection.

@@ -1,7 +1,7 @@
 """Move due tasks to pending, within milliseconds of their second.
 
 The worker that leads the queue acts, just after the second of Redis's clock at which the first task is due: scores are
-whole seconds. The script has a separate lease, which workers of older releases know as well.
+whole seconds. The script has a separate lease, which older releases also use.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ class Forwarder:
         runner: Sends operations.
         clock: Source of monotonic time.
         redis_clock: Redis's time.
-        leadership: Knows when the first task is due.
+        leadership: Says when the first task is due.
         owner: Token of the worker.
         leader_s: Seconds after which another worker takes over.
     """

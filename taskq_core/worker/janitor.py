@@ -1,4 +1,4 @@
-"""Delete what is kept no longer: completed tasks and workflows after their time, archived tasks by age and number.
+"""Delete expired data: completed tasks and workflows after their retention, archived tasks by age and number.
 
 Each call is bounded. The worker that leads the queue acts. While nothing expires, it checks less and less often.
 """
@@ -24,7 +24,7 @@ class Janitor:
     Args:
         queue: Key names of the queue.
         runner: Sends operations.
-        leadership: Knows whether this worker leads, and whether anything is kept.
+        leadership: Says whether this worker leads, and whether there is data that can expire.
         every_s: Seconds between two looks.
         archive: How much of the archive is kept.
     """

@@ -1,9 +1,9 @@
 """Let tasks start that wait for a limit, at the moment it allows it.
 
-Places that become free are given on by the script that frees them. What is left is time: tokens of a rate that come in,
-and holders that went away without a word, as a Go worker does. The worker that leads the queue acts if it knows of
-limits, by a lease that each call renews. It sleeps until the next is due, and is woken by a token when
-another becomes due sooner. The others only tell now and then that they keep limits, too.
+The script that frees a place gives it to the next task. The limiter handles events in time: new tokens of a rate, and
+holders that vanished without a report, such as Go workers. The worker that leads the queue acts if the queue has
+limits, with a lease that each call renews. It sleeps until the next task is due. A token wakes it if another task is
+due sooner. The other workers only report from time to time that they support limits.
 """
 
 import asyncio
@@ -103,7 +103,7 @@ class Limiter:
             self._tell_at = self._clock.monotonic() + jittered(TELL_EVERY_S)
             if await self._runner.run(has_limits(self._queue)):
                 await self._admit()
-        if self._leadership.has(Topic.LIMITS):  # as it turned out meanwhile
+        if self._leadership.has(Topic.LIMITS):  # `_admit` may have found some
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, self._tell_at - self._clock.monotonic()) or TELL_EVERY_S):

@@ -96,7 +96,7 @@ def complete(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T
             if loop.is_closed() or (isinstance(error, KeyboardInterrupt) and _is_interrupted_by_user()):
                 raise
             did = "stopped the event loop" if isinstance(error, RuntimeError) else f"raised {type(error).__name__}"
-            logger.error("code of a task %s; the worker goes on", did, exc_info=error)
+            logger.error("code of a task %s; the worker continues", did, exc_info=error)
 
 
 def _is_interrupted_by_user() -> bool:

@@ -1,7 +1,7 @@
 """Send what waits in an outbox: what its own process did not send at the commit, because it died or Redis was away.
 
 One worker acts for a table, by a lease; another takes over within seconds. The lease only spares the database: two
-relays at once neither lose a task nor send it twice, see `taskq_core.client.outbox`.
+relays at once neither lose nor duplicate a task, see `taskq_core.client.outbox`.
 """
 
 import math

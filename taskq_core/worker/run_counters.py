@@ -44,7 +44,7 @@ class RunCounters:
         self.processed = 0
         """Runs since the worker started."""
         self.failed = 0
-        """Those of them that failed."""
+        """Failed runs among them."""
 
     def add(self, queue: QueueKeys, runs: Sequence[Run]) -> None:
         """Count runs of a queue that are settled."""
@@ -90,7 +90,7 @@ class RunCounters:
             del self._sent[queue]
             if code < 0:
                 logger.error(
-                    "the key of the tally of queue %s is of another type; 'taskq doctor --fix' moves it aside",
+                    "the key of the counters of queue %s has a wrong type; 'taskq doctor --fix' moves it aside",
                     queue.name,
                     extra={"queue": queue.name},
                 )

@@ -28,10 +28,10 @@ _ENDS = {
 
 
 class RunLog:
-    """Logs ends of runs.
+    """Logs the outcome of each run.
 
-    Success is INFO; a failure that will be retried is a WARNING, or what `LOG["RETRY_LEVEL"]` says; the last failure of
-    a task is an ERROR. Failures have their exception as `exc_info`.
+    Success is INFO. A failure that will be retried is WARNING, or `LOG["RETRY_LEVEL"]`. The last failure of a task is
+    ERROR. Failures have their exception as `exc_info`.
 
     Args:
         redaction: Decides what is shown of exceptions.

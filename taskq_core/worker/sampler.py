@@ -1,8 +1,7 @@
-"""Note how queues stand, so that charts can show their past.
+"""Store samples of queues for charts.
 
-The worker that leads a queue notes it, every ten seconds, and every minute while nothing changes there.
-What is noted goes by Redis's clock, and nothing is written per task. If no worker serves a queue, nothing is noted, and
-charts have a gap.
+The worker that leads a queue stores a sample every ten seconds, and every minute while nothing changes there. Times are
+from Redis's clock, and nothing is written per task. While no worker serves a queue, charts have a gap.
 """
 
 import asyncio
@@ -181,7 +180,7 @@ class Sampling:
 
     Args:
         sampler: Notes it.
-        leadership: Knows whether this worker leads, and whether the queue has changed.
+        leadership: Says whether this worker leads, and whether the queue has changed.
         clock: Source of monotonic time.
         redis_clock: Redis's time.
         is_exported: Whether somebody exports what is noted, who wants it every ten seconds.

@@ -1,4 +1,4 @@
-"""Settle what has run: gather outcomes and send them in batches, one script call per queue.
+"""Settle runs: collect outcomes and send them in batches, one script call per queue.
 
 A settlement that got no answer is sent again until the lease has certainly passed to somebody else; the script
 recognises the repeat. The slot of a run is free only when its settlement is on its way, so a worker that dies loses

@@ -1,6 +1,6 @@
 """Threads that run plain functions.
 
-Daemon threads fed by one queue; what ended is gathered and the event loop is woken once per burst, not once per task.
+Daemon threads fed by one queue. Ended runs are collected, and the event loop is woken once per burst.
 Waking a thread costs more than a short function runs, so functions that have lately been quick share a thread that is
 awake already; if it turns out to be held up, others are woken a millisecond later. All other functions get a thread
 each.
@@ -46,7 +46,7 @@ START_AGAIN_S = 0.5
 """Seconds until a thread that the system refused is asked for again."""
 
 STACK_LINES = 8
-"""Innermost calls of an abandoned thread that the log shows."""
+"""Number of innermost calls of an abandoned thread that the log shows."""
 
 
 class TaskThreads:
@@ -83,7 +83,7 @@ class TaskThreads:
             self._wake_one()
 
     def resize(self, size: int) -> None:
-        """Start at most so many threads from now on. On the event loop."""
+        """Set the maximum number of threads. On the event loop."""
         self._size = size
 
     def _wake_one(self) -> None:
@@ -235,7 +235,7 @@ class _TaskThread(threading.Thread):
             return self._is_abandoned
 
     def stack(self) -> str:
-        """Return where its function is, as lines of a traceback."""
+        """Return the current calls of its function, as lines of a traceback."""
         frame = None if self.ident is None else sys._current_frames().get(self.ident)
         if frame is None:
             return ""

@@ -1,8 +1,8 @@
 """Notice new tasks without polling.
 
 `Waker` waits for the tokens that our own enqueue, forward and requeue scripts put, and asks for tasks behind the wait.
-`Watcher` serves producers that put none, Go's among them: the worker that leads the queue waits on the
-pending list itself and puts a token for all.
+`Watcher` serves producers that put no token, such as Go's: the worker that leads the queue waits on the pending list
+and puts a token for all workers.
 """
 
 import asyncio
@@ -84,7 +84,7 @@ class Waker:
         try:
             return await self._work()
         except BrokerError:
-            # What was lost may have been a token; and the fetcher's pipelines may reach Redis where this one does not.
+            # A token may have been lost, and the fetcher's pipelines may still reach Redis.
             self._fetcher.probe()
             raise
 
@@ -92,7 +92,7 @@ class Waker:
         await self._make_sure()
         await self._fetcher.wait_until_idle()
         if self._turns and not self._pipeline.is_connected:
-            await self._pipeline.run(ping())  # so that what follows is sent at once, and can be called off at any time
+            await self._pipeline.run(ping())  # so that the next write is sent at once and can be called off
             return 0.0
         keys = tuple(key for key, queue in self._queues.items() if self._fetcher.has_room(queue.name))
         if not keys:  # it runs all it may of every queue; the tokens are other workers'

@@ -24,7 +24,7 @@ AGAIN_S = 3600.0
 
 
 class WorkerWarnings:
-    """Looks at Redis, at the other workers and at the schedulers.
+    """Checks Redis, the other workers and the schedulers for problems, and logs them.
 
     Args:
         app: The queue application.
@@ -54,10 +54,10 @@ class WorkerWarnings:
         self._has_looked = False
 
     async def work(self) -> float:
-        """Look once, and return the seconds until the next look.
+        """Check once, and return the seconds until the next check.
 
-        The first look reports queues that neither this worker nor the setting `QUEUES` names. Later looks, when workers
-        and schedulers that were started together are all there, report every queue that no worker serves, and periodic
+        The first check reports queues that neither this worker nor the setting `QUEUES` names. Later checks, when all
+        workers and schedulers of a deployment have started, report every queue that no worker serves, and periodic
         tasks without a scheduler.
         """
         await self._check_eviction()

@@ -94,15 +94,15 @@ START_PATIENCE_S = 5.0
 CALLED_OFF_S = 0.5
 """Seconds for which a worker that ends waits before all else for what it has asked for to be called off."""
 WAITING_LOG_S = 5.0
-"""Seconds between two log lines of a worker that stops, about what it waits for."""
+"""Seconds between two log lines about the tasks for which a stopping worker waits."""
 RETIRE_LOOK_S = 0.05
-"""Seconds between two looks whether the last task of a worker that retires has ended."""
+"""Seconds between two checks for the last task of a worker that retires."""
 ENDING_S = 2.0
 """Seconds that each part gets to end when the worker does."""
 
 
 def _new_scheduler(app: TaskQ, clock: Clock) -> "Scheduler":
-    from taskq_core.scheduler import Scheduler  # not above: a worker without one would keep a whole room in memory
+    from taskq_core.scheduler import Scheduler  # not at the top: a worker without one saves the memory
 
     return Scheduler(app, clock=clock)
 
@@ -147,9 +147,9 @@ class Worker:
         self.has_supervisor = False
         """Whether the parent process takes back its tasks when it dies."""
         self.is_watched = False
-        """Whether somebody asks for its report, so that it looks after its health without telling it over HTTP."""
+        """Whether a caller polls its report, so that it checks its health without an HTTP server."""
         self.on_worn_out: Callable[[], None] | None = None
-        """Called when as many functions as it has slots go on after their end: its process should be replaced."""
+        """Called when there are as many abandoned functions as slots, so that its process is replaced."""
         self.on_stop_asked: Callable[[], None] = self.stop
         """Called when an operator asks it to stop."""
         self.has_retired = False
@@ -191,7 +191,7 @@ class Worker:
     def retire(self) -> None:
         """Take no new tasks, and stop once running ones have ended, from any thread.
 
-        It waits for no function that outlives its end: that one counts as timed out, or cancelled.
+        It does not wait for functions that still run after an interruption. They count as timed out or cancelled.
         """
         self.on_loop(lambda: self._background(self._retire()))
 
@@ -216,13 +216,13 @@ class Worker:
     def resume(self) -> None:
         """Take tasks again after `pause`. From the event loop."""
         if self.status == "stopped" and not self.is_stopping:
-            logger.info("tasks are taken again")
+            logger.info("taking tasks again")
             self.status = "active"
             self._fetcher.is_fetching = True
             self._fetcher.wake()
 
     def scale(self, concurrency: int) -> None:
-        """Run another number of tasks at a time. Running ones go on. From the event loop.
+        """Change the concurrency. Running tasks finish. From the event loop.
 
         Raises:
             ConfigurationError: The number is not usable.
@@ -230,14 +230,14 @@ class Worker:
         self.config = replace(self.config, concurrency=concurrency)
         self._executor.resize(concurrency)
         self._fetcher.resize(concurrency)
-        logger.info("%d tasks run at a time from now on", concurrency)
+        logger.info("concurrency is now %d", concurrency)
 
     def _control(self, message: str) -> None:
-        """Do what an operator asks of this worker."""
+        """Carry out a request of an operator to this worker."""
         request = request_for(self.id, message)
         if request is None or self.status not in ("active", "stopped"):
             return
-        logger.info("asked by an operator to %s", request.action)
+        logger.info("an operator requested: %s", request.action)
         if request.action == WorkerAction.QUIET:
             self.pause()
         elif request.action == WorkerAction.RESUME:
@@ -829,7 +829,7 @@ class Worker:
             self.on_worn_out()
         else:
             logger.error(
-                "%d functions go on after their end; any further one keeps its slot. Restart this process",
+                "%d abandoned functions still run; any further one keeps its slot. Restart this process",
                 self._executor.abandoned,
             )
 
@@ -1013,7 +1013,7 @@ class Worker:
                 await self._run_counters.hand_in()
         with contextlib.suppress(BrokerError):
             for queue in self._queues:
-                await self._runner.run(service_ops.notify(queue))  # a token this worker took on its way out
+                await self._runner.run(service_ops.notify(queue))  # this worker may have taken a token while it stopped
                 for service in ("forwarder", "limiter", "carrier"):
                     await self._runner.run(service_ops.resign(queue, service, owner=self._token))
             for takeover in self._takeovers.values():

@@ -204,4 +204,4 @@ async def test_a_tally_of_another_type_is_told_of(
     await runner.aclose()
 
     assert [record.levelno for record in logged_here(caplog)] == [logging.ERROR], "once: it is not sent again"
-    assert "the key of the tally of queue default is of another type" in caplog.text
+    assert "the key of the counters of queue default has a wrong type" in caplog.text
