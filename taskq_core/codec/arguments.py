@@ -267,7 +267,7 @@ class ArgumentsCodec:
         return encode_ordered(self._struct(**plain))
 
     def _read_kinds(self) -> None:
-        """Find the parameters given by position, and those that are `*args` and `**kwargs`."""
+        """Find the parameters given by position, and the names of `*args` and `**kwargs`."""
 
         def named(kind: Any) -> list[str]:
             return [each.name for each in self.known.values() if each.kind is kind]

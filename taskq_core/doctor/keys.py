@@ -1,7 +1,7 @@
 """What is wrong with single keys: of another type, never expiring or about to, left behind or listed nowhere.
 
 Pure functions from what a survey read to damage, each with the remedy that would repair it. What is wrong with tasks
-and their structures is the business of `taskq_core.repair.reconcile`.
+and their structures is checked by `taskq_core.repair.reconcile`.
 """
 
 import re

@@ -49,7 +49,7 @@ class WorkflowHandle:
     Attributes:
         id: Its id, chosen before it was sent.
         queue: Its home queue, beside which its state is kept.
-        name: The name that it was given, or else those of its first steps, as in `fetch → resize → notify`.
+        name: Its given name, or the names of its first steps, such as `fetch → resize → notify`.
         result_type: Type of its result.
         is_late: True while it may still wait in an outbox although its transaction has committed.
     """

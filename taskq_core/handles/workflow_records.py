@@ -41,7 +41,7 @@ class WorkflowInfo:
     Attributes:
         id: Its id.
         queue: Its home queue.
-        name: The name that it was given, or else those of its first steps, as in `fetch → resize → notify`.
+        name: Its given name, or the names of its first steps, such as `fetch → resize → notify`.
         state: How it stands.
         created_at: When it began, aware UTC.
         ended_at: When it ended, None while it runs.
@@ -80,7 +80,7 @@ class StepInfo:
         error: Text of its failure; for a group, of its first failure. For a step that is retried, its last error. For a
             step that succeeded, why its result was not stored. "" if none applies.
         retried: For a started step, how often its task has failed so far.
-        max_retry: For a step that was retried, how often it may be.
+        max_retry: For a retried step, the maximum number of retries.
         members: Members of a group, None for a step.
         succeeded: Members that have succeeded.
         failed: Members that have failed for good.
@@ -103,7 +103,7 @@ class StepInfo:
 
     @property
     def status(self) -> str:
-        """Its state in a word; "retrying 2/25" for a started step whose task has failed twice."""
+        """Its state, or for example "retrying 2/25" if its task has failed twice and will run again."""
         return f"retrying {self.retried}/{self.max_retry}" if self.retried else self.state.value
 
 

@@ -357,7 +357,7 @@ class Inspector:
     # --- one task -----------------------------------------------------------------------------------------------------
 
     def run_task(self, queue: str, task_id: str) -> None:
-        """Run a task now: one that is scheduled, waits for a retry, is in a group, is archived, or has succeeded.
+        """Run a scheduled, retried, aggregating, archived or completed task now.
 
         Its number of retries is not reset, so an archived task gets one more attempt.
 
@@ -456,7 +456,7 @@ class Inspector:
             DuplicateTaskError: Another task in the other queue holds its unique lock. The task was not moved.
             TaskStateError: It is being moved to a third queue. `TaskActiveError` if it runs.
             WireFormatError: The stored task cannot be read.
-            ConfigurationError: The name of the other queue is not valid, or is that of its own queue.
+            ConfigurationError: The name of the other queue is not valid, or is the same.
         """
         self._follow(move.move_task(self._keys, queue, task_id, to_queue))
 
@@ -525,7 +525,7 @@ class Inspector:
     ) -> ActionReport:
         """Apply one action to selected tasks, in chunks of 100. Skip tasks that refuse it, and report them.
 
-        A task whose state is no longer `TaskRef.state` is also skipped.
+        A task is also skipped if its state has changed since `TaskRef.state` was read.
 
         Args:
             tasks: The tasks, of any queues.

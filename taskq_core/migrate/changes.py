@@ -59,7 +59,7 @@ _APPS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Where tasks find their queue: Django's adapter, or a `TaskQ` of a module.
+    """The queue application of the rewritten code: Django's adapter, or a `TaskQ` in a module.
 
     Attributes:
         module: The module to import from: `taskq_django`, or the module of the `TaskQ`.
@@ -74,7 +74,7 @@ class Target:
         """Return the target that `django` or `module:name` names.
 
         Raises:
-            ConfigurationError: It is neither.
+            ConfigurationError: The text has neither form.
         """
         if text == "django":
             return cls()
@@ -92,8 +92,8 @@ class Change:
         path: The file.
         old: Its text; "" if it is new.
         new: Its text afterwards.
-        notes: Facts to look at, as (line of the old text, sentence); the code works without.
-        error: Why it was left alone, "" if it was not.
+        notes: Facts to check, as (line of the old text, sentence). The code works if they are ignored.
+        error: Reason why the file was not changed, "" if it was rewritten.
     """
 
     path: Path
@@ -127,7 +127,7 @@ class Change:
         """Replace the old text by the new one.
 
         Raises:
-            OSError: It cannot be written; the old text is still there.
+            OSError: The file cannot be written. It still has the old text.
         """
         place = self.path.resolve()
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -195,7 +195,7 @@ def migrate_celery(paths: Sequence[Path], target: Target | None = None) -> Migra
 
     Args:
         paths: Files, and folders that are searched for `*.py`. A call is understood if its task is in one of them.
-        target: Where tasks find their queue. None: Django's adapter if one of the files imports Django.
+        target: The queue application. None: Django's adapter if one of the files imports Django.
 
     Raises:
         ConfigurationError: A path does not exist, or the target is needed and not given.

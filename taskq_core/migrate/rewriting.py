@@ -53,12 +53,12 @@ class Rewriter(cst.CSTTransformer):
     """Rewrites one file.
 
     Args:
-        file: The file.
+        file: The file to rewrite.
         module: The module that tasks are imported from.
         app: The name of the `TaskQ` in it, "" for Django's adapter.
-        is_strict: Whether the settings limit the time of all tasks.
-        done: Calls of `add_periodic_task` that are in `SCHEDULE` now, and functions that made no other calls.
-        below: New statements, by the one that they are written below.
+        is_strict: Whether the settings have a hard time limit for all tasks.
+        done: Code to remove: calls of `add_periodic_task` now in `SCHEDULE`, and functions with no other calls.
+        below: New statements, by the statement after which they are inserted.
         installed: The value of `INSTALLED_APPS` that gets the adapter's app.
     """
 
@@ -95,7 +95,7 @@ class Rewriter(cst.CSTTransformer):
         return tree.visit(_MarkImports())
 
     def _want(self, name: str, module: str = "taskq_core") -> str:
-        """Have a name imported, and return it, or another name where the file uses this one for something else."""
+        """Import a name and return it, or an alias if the file uses the name for something else."""
         if module == "" or self._imports.get(name) == name == module:
             return f"{module}.{name}"
         is_free = self._imports.get(name) == f"{module}.{name}" or name not in self._bound

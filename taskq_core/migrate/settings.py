@@ -1,6 +1,6 @@
 """Celery's settings, routes and periodic tasks as the settings of taskq.
 
-Values are carried over as they are written, so what comes from the environment still does.
+Expressions are copied unchanged, so a value that is read from the environment still is.
 """
 
 import re

@@ -46,12 +46,12 @@ class Task:
         name: Its name in Celery.
         options: The arguments of its decorator.
         parameters: Names of its parameters without `self`, None if it takes `*args` or positional-only arguments.
-        left: Why it stays a task of Celery, "" if it is rewritten.
+        left: Reason why it stays a task of Celery, "" if it is rewritten.
         queue: The queue that `task_routes` gives it.
         is_read: Whether the project reads its result.
         types: Types for parameters without annotation, from the arguments that calls give them.
         sent: The options that a call by name has to carry.
-        obstacle: An option that a call by name cannot carry, "" if there is none.
+        obstacle: An option that a call by name cannot carry, "" without one.
     """
 
     place: str
@@ -100,7 +100,7 @@ class Project:
         return next((task for task in self.tasks if name in task.names), None)
 
     def is_app(self, dotted: str) -> bool:
-        """Whether a dotted name is a Celery app: one of the files, or one that a module named `celery` has."""
+        """Whether a dotted name is a Celery app: defined in one of the files, or in a module named `celery`."""
         parts = dotted.split(".")
         return any(ends_with(app, dotted) for app in self.apps) or (
             len(parts) > 2 and parts[-2] in _APP_MODULES and parts[-1] in ("app", "celery_app", "celery")
@@ -109,7 +109,7 @@ class Project:
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """What an expression is: `task`, `left` (a task that stays Celery's), `signature`, `canvas` or `handle`."""
+    """Kind of an expression: `task`, `left` (a task that stays Celery's), `signature`, `canvas` or `handle`."""
 
     kind: str
     tasks: tuple[Task, ...] = ()
@@ -199,7 +199,7 @@ class File:
 
     @cached_property
     def imports(self) -> dict[str, str]:
-        """The dotted name that each imported name stands for."""
+        """The dotted name of each imported name."""
         found = {}
         for scope in {scope for scope in self._scopes.values() if scope is not None}:
             for each in scope.assignments:
@@ -209,7 +209,7 @@ class File:
         return found
 
     def bound(self) -> set[str]:
-        """Return the names that the file binds, without those that it imports from Celery."""
+        """Return the names that the file binds, except imports from Celery."""
         imported = self.imports
         return {
             each.name
@@ -220,7 +220,7 @@ class File:
         }
 
     def value_of(self, node: cst.BaseExpression) -> cst.BaseExpression:
-        """Return the value of a name that is assigned exactly once, any other expression as it is."""
+        """Return the value of a name that is assigned exactly once. Return any other expression unchanged."""
         seen: set[Node] = set()
         while isinstance(node, cst.Name) and node not in seen:
             seen.add(node)

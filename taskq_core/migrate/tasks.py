@@ -41,7 +41,7 @@ _RETRYING = (
 )
 _CARRIED = ("max_retry", "timeout", "expires", "retention")
 _OF_RUNS = ("name", "queue", "retry_on", "no_retry_on", "retry_delay", "executor")
-"""Options that the worker looks up with the task, and those that do not matter for a call by name."""
+"""Options that a call by name need not carry: the worker reads them from the task, or the call has them itself."""
 _ATTRIBUTES = {"max_retries": "max_retry", "name": "name"}
 _REQUEST = {"id": "id", "retries": "retried", "headers": "headers", "task": "name", "called_directly": "local"}
 _DATE_METHODS = ("isoformat", "strftime", "astimezone", "timestamp", "quantize", "weekday", "toordinal", "tzinfo")
@@ -111,7 +111,7 @@ def task_options(task: Task, want: Want, *, is_strict: bool = False) -> list[str
 
 
 def _time_limits(task: Task, *, is_strict: bool) -> Iterator[str]:
-    """Yield the timeout. A hard limit kills, which only a task in a process of its own can do."""
+    """Yield the timeout. A hard limit kills the task, so the task needs a separate process."""
     hard, soft = task.options.get("time_limit"), task.options.get("soft_time_limit")
     limit = soft if soft is not None and constant(soft) is not None else hard
     if limit is not None and constant(limit) is not None:
@@ -222,7 +222,7 @@ def rewrite_function(task: Task, node: Function, want: Want) -> Function:
 
 
 def _annotation(task: Task, parameter: cst.Param, want: Want) -> cst.Annotation | None:
-    """Return the annotation of a parameter; one that it has not got comes from the arguments of calls."""
+    """Return the annotation of a parameter, or the type of its arguments in calls if it has no annotation."""
     types = task.types.get(parameter.name.value, ())
     if parameter.annotation is not None or len(types) != 1:
         return parameter.annotation

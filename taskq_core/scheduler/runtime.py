@@ -13,7 +13,7 @@ EVERY_S = 2.0
 
 
 class RuntimeFollower:
-    """Reads the hash of runtime schedules and applies what has changed. While Redis is away, the last state holds.
+    """Reads the hash of runtime schedules and applies changes. While Redis is down, the last state applies.
 
     Args:
         app: The queue application.
@@ -29,7 +29,7 @@ class RuntimeFollower:
         self._source = source
         self._seen: Mapping[str, bytes] = {}
         self.was_asked = False
-        """True once the hash was read, or the read has failed."""
+        """True after the first read of the hash, even if it failed."""
 
     async def work(self) -> float:
         """Read once; return the seconds until the next time."""

@@ -50,8 +50,8 @@ class RuntimeSchedules:
     """Content of the hash.
 
     Attributes:
-        added: The schedules that were added, as JSON by id.
-        paused: Ids of paused schedules, from wherever they are.
+        added: The added schedules, as JSON by id.
+        paused: Ids of paused schedules, wherever they are declared.
     """
 
     added: Mapping[str, bytes]
@@ -59,7 +59,7 @@ class RuntimeSchedules:
 
     @classmethod
     def of(cls, hash_fields: Mapping[str, bytes]) -> "RuntimeSchedules":
-        """Return what the fields of the hash say."""
+        """Parse the fields of the hash."""
         added = {name.removeprefix(_ENTRY): data for name, data in hash_fields.items() if name.startswith(_ENTRY)}
         return cls(added, frozenset(name.removeprefix(_PAUSED) for name in hash_fields if name.startswith(_PAUSED)))
 

@@ -261,7 +261,7 @@ class Ticker:
             await self._register()
             answer = await self._runner.run(operation, patience_s=PATIENCE_S)
         except BrokerError as cause:
-            self._receipts = ReceiptSlot(new_token())  # the call may still be on its way and write its receipt late
+            self._receipts = ReceiptSlot(new_token())  # the previous call may still arrive and write its receipt late
             failed = [
                 (each, FiringOutcome.FAILED, each.prepared.failure(cause) if each.prepared else each.error)
                 for each in batch

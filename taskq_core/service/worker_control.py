@@ -13,14 +13,14 @@ CONCURRENCY_MAX = 100_000
 
 
 class WorkerAction(StrEnum):
-    """An action that an operator asks of a worker."""
+    """An action that an operator can request from a worker."""
 
     QUIET = "quiet"
-    """Take no new tasks. Running ones go on."""
+    """Take no new tasks. Running tasks finish."""
     RESUME = "resume"
     """Take tasks again."""
     SCALE = "scale"
-    """Run another number of tasks at a time."""
+    """Change the concurrency."""
     STOP = "stop"
     """Stop gracefully, as on SIGTERM."""
 
@@ -59,7 +59,7 @@ class _Message(msgspec.Struct):
 
 
 def request_for(worker: str, message: str) -> WorkerRequest | None:
-    """Return the request of a message to a worker. None if it is for others, or cannot be read."""
+    """Decode a message. Return None if it is for other workers or not valid."""
     try:
         read = msgspec.json.decode(message, type=_Message)
         return WorkerRequest(read.action, read.concurrency) if worker in read.workers else None

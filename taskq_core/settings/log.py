@@ -13,7 +13,7 @@ RETRY_LEVELS = ("INFO", "WARNING", "ERROR")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
-    """What logs and spans say of failed runs."""
+    """How failed runs appear in logs and spans."""
 
     exception_messages: bool | str | Callable[[str], str] = True
     """Whether logs and spans hold the messages of exceptions, which may hold data. A function, or its path, receives

@@ -90,7 +90,7 @@ class TraceSettings:
     """What is told in addition: `receive` and `settle` (spans of a worker's exchanges with Redis), `body_size`."""
 
     create_spans: bool = True
-    """Whether each task of a bulk enqueue has a span `create`. Without, its run continues the span of the batch."""
+    """Whether each task of a bulk enqueue has a span `create`. Without it, the run continues the span of the batch."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "relation", member(Relation, "TRACE['RELATION']", self.relation))

@@ -20,7 +20,7 @@ STEADY_S = 60.0
 START_TRIES = 3
 """Processes that may die at their start, at each place, before it is given up that any comes up."""
 MEMBER_SHARE = 0.8
-"""Part of the time for telemetry at the end that the processes have. The rest is for their supervisor."""
+"""Fraction of the final telemetry timeout for worker processes. The rest is for their supervisor."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -105,7 +105,7 @@ class Member:
     # --- told to the supervisor ---------------------------------------------------------------------------------------
 
     def _worn_out(self) -> None:
-        """Ask for a successor: functions that do not end are gone only with this process. It works until then."""
+        """Request a replacement process, because only its end stops abandoned functions. It works until then."""
         self._wish = "too many of its functions did not end after they were interrupted"
 
     def _tell(self, worker: Worker, limits: Limits) -> None:

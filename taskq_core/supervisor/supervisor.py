@@ -353,7 +353,7 @@ class Supervisor:
             return
         if word == channel.LEAVE:
             if not self._is_stopping:
-                logger.info("stopping, as an operator has asked process %d (pid %d)", child.place, child.pid)
+                logger.info("stopping: an operator requested it from process %d (pid %d)", child.place, child.pid)
                 self.stop()
         elif word == channel.HELLO:
             child.who = facts

@@ -1,1 +1,1 @@
-"""What a developer declares: tasks, their options and limits, periodic tasks, handlers, middleware, workflows."""
+"""Declarations in user code: tasks, options, limits, periodic tasks, handlers, middleware and workflows."""

@@ -1,4 +1,4 @@
-"""What a task with code and a remote task share."""
+"""Base class of tasks with code and of remote tasks."""
 
 from collections.abc import Mapping
 from typing import Any, Generic, Protocol, Self, TypeVar, Unpack, cast
@@ -17,11 +17,11 @@ R_co = TypeVar("R_co", covariant=True)
 
 
 class Enqueuer(Protocol):
-    """What a task needs of the queue application it belongs to."""
+    """The interface of a queue application that its tasks use."""
 
     @property
     def references(self) -> References | None:
-        """Classes whose values travel as their keys, None where there are none."""
+        """Classes whose values are sent as keys, such as Django models. None if the application has none."""
         ...
 
     @property
@@ -38,7 +38,7 @@ class Enqueuer(Protocol):
         ...
 
     def check_queue(self, name: str, queue: str) -> None:
-        """Warn if the settings name queues, and not the one to which a task goes."""
+        """Warn if the setting `QUEUES` is set and does not contain the queue of a task."""
 
     def enqueue_workflow(self, workflow: Any) -> WorkflowHandle:
         """Enqueue a workflow, blocking."""
@@ -53,10 +53,10 @@ _LIMITS = ("rate_limit", "concurrency", "sequence")
 
 
 class BaseTask(Generic[R_co]):
-    """What a task with code and a remote one share.
+    """Base class of tasks with code and of remote tasks.
 
     Attributes:
-        changed: Options that this copy has otherwise than the registered task.
+        changed: Options in which this copy differs from the registered task.
     """
 
     name: str
@@ -90,14 +90,14 @@ class BaseTask(Generic[R_co]):
         return self._options[1]
 
     def _check_unique(self, options: TaskOptions) -> None:
-        """Refuse arguments that make a task unique and that it does not have."""
+        """Refuse options whose `unique` names unknown parameters."""
 
     def plan(self, keys: Keys, app: object = None) -> Plan:
-        """Return what is equal for all calls, computed once. Warn of a queue not in the settings. For clients.
+        """Return the data that all calls share, computed once. Warn of a queue not in the settings. For clients.
 
         Args:
-            keys: Key names of the client's queue application. No other has the same object.
-            app: The queue application itself; None: it is not compared, and nothing is warned of.
+            keys: Key names of the client's queue application. Each application has another object.
+            app: The queue application. None skips the check of the application and the warning.
 
         Raises:
             ConfigurationError: The task belongs to another queue application.
@@ -128,11 +128,11 @@ class BaseTask(Generic[R_co]):
             raise ConfigurationError(f"task {self.name!r}: {error}") from None
 
     def _parameter_defaults(self) -> Mapping[str, Any] | None:
-        """Return the defaults of its parameters by name, `inspect.Parameter.empty` for none; None if not known."""
+        """Return the parameters' default values by name, `inspect.Parameter.empty` for no default. None if unknown."""
         return None
 
     def _check_options(self) -> None:
-        """Refuse options where the mistake is, rather than at the first call."""
+        """Refuse wrong options at their definition instead of at the first call."""
         self._check_limits(self._given)
         self._check_unique(task_options(self._given))
 

@@ -24,7 +24,7 @@ R_co = TypeVar("R_co", covariant=True)
 
 
 class PartialSignature(Generic[R_co]):
-    """A task with some of its arguments: a step of a workflow, to which results give the others.
+    """A task with some of its arguments. As a step of a workflow it gets the others from results.
 
     `Task.s` always returns a `Signature`. Type checkers see this class where required arguments are missing, so that
     they refuse to enqueue it by itself.
@@ -52,19 +52,19 @@ class PartialSignature(Generic[R_co]):
         return type(self)(task, args, kwargs, is_immutable=self.is_immutable)
 
     def __or__(self, other: "Part") -> "PartialCanvas":
-        """Return the chain of this and what comes after it, which gets its result as first argument."""
+        """Return the chain of this step and the next part, which gets its result as first argument."""
         return chain(self, other)
 
     def on_success(self, *calls: "Part") -> "PartialCanvas":
-        """Return a workflow of this step and what runs after its success, each with its result as first argument."""
+        """Return a workflow that runs `calls` after this step succeeds, each with its result as first argument."""
         return chain(self).on_success(*calls)
 
     def on_error(self, *calls: "Part") -> "PartialCanvas":
-        """Return a workflow of this step and what runs if it fails, each with a `StepFailure` as first argument."""
+        """Return a workflow that runs `calls` if this step fails, each with a `StepFailure` as first argument."""
         return chain(self).on_error(*calls)
 
     def on_complete(self, *calls: "Part") -> "PartialCanvas":
-        """Return a workflow of this step and what runs once it has ended, each with its result or None."""
+        """Return a workflow that runs `calls` after this step ends, each with its result or None."""
         return chain(self).on_complete(*calls)
 
     def using(self, **options: Unpack[CallOptionsDict]) -> Self:
@@ -73,7 +73,7 @@ class PartialSignature(Generic[R_co]):
 
     @property
     def arguments(self) -> Mapping[str, object]:
-        """The arguments by name; those left to their defaults are missing.
+        """The arguments by name, without default values.
 
         Raises:
             TaskArgumentsError: They do not fit, or a remote task was given bytes.
@@ -370,7 +370,7 @@ def chain(*parts: Any, on_failure: OnFailure | str = OnFailure.STOP) -> Any:
         on_failure: `stop`: what comes after a failure is skipped. `continue`: it runs, with None for the result.
 
     Raises:
-        WorkflowDefinitionError: There are no parts, or one does not take the result before it.
+        WorkflowDefinitionError: `parts` is empty, or a part does not take the result before it.
     """
     if len(parts) == 1 and not isinstance(parts[0], Signature | Canvas) and isinstance(parts[0], Iterable):
         parts = tuple(parts[0])

@@ -2,7 +2,7 @@
 
 That a task is to be told of is noted in Redis in the same step that archives it, so no crash loses the one without the
 other, whoever archives it: the worker that ran it, or the one that took it back from a worker that was lost. See
-`worker.letters` for how it goes on from there.
+`taskq_core.worker.dead_letters` for the rest.
 """
 
 import hashlib

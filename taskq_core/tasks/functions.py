@@ -54,7 +54,7 @@ def check_process_function(what: str, function: Any, *, is_injected: bool) -> No
 
 
 def check_injected(what: str, function: Any, injected: Collection[str]) -> None:
-    """Refuse a parameter to be filled in whose place `*args` would take.
+    """Refuse an injected parameter before `*args`, whose place a positional argument would take.
 
     Raises:
         TaskDefinitionError: There is one.

@@ -152,8 +152,8 @@ class TaskOptions:
     """What becomes of a run whose arguments refer to what is gone, such as a deleted row: `fail` archives the task at
     once with `MissingReferenceError`, `discard` drops it."""
     timeout: Duration | None = None
-    """Longest run, more than 0. None: 30 minutes, or no limit but the deadline where one is set. A plain function that
-    does not end 10 seconds later goes on beside the next task; one with `executor="process"` is killed."""
+    """Maximum run time, more than 0. None: 30 minutes, or only the deadline if it is set. A plain function that has not
+    ended 10 seconds later keeps running beside the next task. With `executor="process"` it is killed."""
     deadline: datetime | None = None
     """Latest moment to run, aware."""
     run_after: Duration | datetime | None = None

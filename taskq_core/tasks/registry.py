@@ -422,7 +422,7 @@ class Registry(Enqueuer):
         was registered first is the outermost.
 
         Args:
-            middleware: What it does; see `taskq_core.tasks.middleware.Middleware`.
+            middleware: The middleware; see `taskq_core.tasks.middleware.Middleware`.
             queue: Only for this queue.
             task: Only for this task, or the handler of this pattern.
 

@@ -1,4 +1,4 @@
-"""A task whose code is elsewhere: in a Go service, or in another Python project."""
+"""Tasks whose code is in another program: a Go service or another Python project."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ from taskq_core.warnings import warn_if_blocking
 
 
 class RemoteTask(BaseTask[Any]):
-    """A task whose code is not here: written in Go, or in another Python project.
+    """A task whose code is in another program: a Go service or another Python project.
 
     The payload is the JSON object of the keyword arguments, or the bytes given as the only positional argument.
     """
@@ -48,15 +48,15 @@ class RemoteTask(BaseTask[Any]):
         return kwargs
 
     def s(self, *args: bytes, **kwargs: object) -> Signature[Any]:
-        """Bind arguments, to be enqueued later.
+        """Bind arguments for a later call.
 
-        As a step of a workflow it gets the result before it as its payload if it has no arguments, and otherwise by
-        the name that `step(into=...)` says.
+        As a step of a workflow without arguments, the call gets the previous result as its payload. With arguments, it
+        gets the result under the name of `step(into=...)`.
         """
         return Signature(self, args, kwargs)
 
     def si(self, *args: bytes, **kwargs: object) -> Signature[Any]:
-        """Bind all arguments, to be enqueued later; as a step of a workflow it gets no result."""
+        """Bind all arguments for a later call. As a step of a workflow, the call gets no result."""
         return Signature(self, args, kwargs, is_immutable=True)
 
     def delay(self, *args: bytes, **kwargs: object) -> TaskHandle[Any]:

@@ -44,16 +44,17 @@ def policy(value: OnFailure | str) -> OnFailure:
     """Return a value of `on_failure` as its enum member.
 
     Raises:
-        ConfigurationError: It is no such value.
+        ConfigurationError: The value is not a valid `on_failure`.
     """
     return OnFailure(member(OnFailure, "on_failure", value))
 
 
 def check_name(what: str, name: object) -> str:
-    """Return the name of a step or a workflow if it can be one.
+    """Check the name of a step or a workflow, and return it.
 
     Raises:
-        WorkflowDefinitionError: It cannot: it is not of ASCII letters, digits, "_" and "-", or longer than 80.
+        WorkflowDefinitionError: The name has characters other than ASCII letters, digits, "_" and "-", or is longer
+            than 80.
     """
     if not isinstance(name, str) or len(name) > NAME_MAX or not _NAME.fullmatch(name):
         raise WorkflowDefinitionError(
@@ -64,7 +65,7 @@ def check_name(what: str, name: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Callbacks:
-    """What runs after a part of a workflow."""
+    """The callbacks of a part of a workflow."""
 
     success: tuple[Any, ...] = ()
     error: tuple[Any, ...] = ()
@@ -87,10 +88,10 @@ class About:
 
 
 def check_call(label: str, call: Any, positional: tuple[Any, ...], named: Mapping[str, Any]) -> None:
-    """Refuse a call that does not fit with these arguments before its own and by name.
+    """Check that a call accepts these arguments, by position before its own and by name.
 
     Raises:
-        WorkflowDefinitionError: It does not; the step is named.
+        WorkflowDefinitionError: It does not. The error names the step.
     """
     if call.task.is_remote:
         if positional and (call.kwargs or call.args or named or len(positional) > 1):

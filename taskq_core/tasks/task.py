@@ -1,6 +1,6 @@
 """A task: a function with its name, options and signature.
 
-`Task` is what `@taskq.task` leaves in place of the function. Calling it runs the function here; `.delay` and `.adelay`
+`@taskq.task` replaces the function by a `Task`. Calling it runs the function here; `.delay` and `.adelay`
 enqueue it; `.using` returns a copy with other options; `.s` binds arguments for later.
 """
 
@@ -37,17 +37,17 @@ class Task(BaseTask[R], Generic[P, R]):
     Attributes:
         name: Name of the task, its type on the wire.
         function: The function itself.
-        body: What a worker calls with decoded arguments: the function, or what fetches arguments for it first.
+        body: Callable that a worker calls with decoded arguments: the function, or a wrapper that fetches arguments.
         codec: Turns its arguments into payload bytes and back.
         is_coroutine: True for a coroutine function.
         takes_context: True if its first parameter receives the `TaskContext`.
-        runs_in_process: True if workers run it in a process of its own.
+        runs_in_process: True if workers run it in a separate process.
         options: Options over the defaults of the queue application.
     """
 
     is_coroutine = False
     interface = "taskq"
-    """The interface it was made by, for adapters that have several."""
+    """Name of the decorator's interface, for adapters that have several."""
 
     def __init__(
         self,
@@ -83,25 +83,25 @@ class Task(BaseTask[R], Generic[P, R]):
             )
         self._check_limits(self._given)  # again: now its parameters are known
         self.result_type = result_type(function)
-        self.__name__ = self.__qualname__ = self.name  # of a partial or a callable object, which have none
+        self.__name__ = self.__qualname__ = self.name  # for a partial or a callable object, which have no name
         functools.update_wrapper(self, function, updated=())
 
     def _make_codec(
         self, function: Callable[..., Any], strict: bool, injected: frozenset[str], references: References | None
     ) -> ArgumentsCodec:
-        """Return what reads and writes the arguments. For adapters whose tasks have rules of their own."""
+        """Return the codec of the arguments. Adapters with other rules override it."""
         return ArgumentsCodec(function, name=self.name, strict=strict, injected=injected, references=references)
 
     def _check_unique(self, options: TaskOptions) -> None:
         if "codec" not in self.__dict__:
-            return  # looked at once its parameters are known
+            return  # checked again when the parameters are known
         for name in () if options.unique is None else options.unique.args or ():
             if name not in self.codec.known:
                 raise unknown(f"parameter of task {self.name!r} in unique args", name, self.codec.parameters)
 
     def _parameter_defaults(self) -> Mapping[str, Any] | None:
         if "codec" not in self.__dict__:
-            return None  # looked at again once it is there
+            return None  # called again when the codec exists
         known = {each.name: each.default for each in parameters(f"task {self.name!r}", self.function)}
         return {name: known.get(name, inspect.Parameter.empty) for name in self.codec.parameters}
 
@@ -137,20 +137,20 @@ class Task(BaseTask[R], Generic[P, R]):
     @overload
     def s(self: Callable[Concatenate[Any, Any, Q], Any], *args: Q.args, **kwargs: Q.kwargs) -> PartialSignature[R]: ...
     def s(self, *args: Any, **kwargs: Any) -> Any:
-        """Bind arguments, to be enqueued later; as a step of a workflow it gets the result before it as well.
+        """Bind arguments for a later call. As a step of a workflow, the call gets the previous result first.
 
-        So the first ones may be missing. They are checked when the call is enqueued or becomes part of a workflow.
+        So the first arguments may be missing. They are checked when the call is enqueued or put into a workflow.
         """
         return Signature(self, args, kwargs)
 
     def si(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
-        """Bind all arguments, to be enqueued later; as a step of a workflow it gets no result."""
+        """Bind all arguments for a later call. As a step of a workflow, the call gets no result."""
         return Signature(self, args, kwargs, is_immutable=True)
 
     def map(self: Callable[[A], Any], arguments: Iterable[A]) -> Group:
-        """Return the group of one call for each element of an iterable, which is its first argument.
+        """Return a group with one call for each element of an iterable. The element is the first argument.
 
-        It is read once, while the group is enqueued.
+        The iterable is read once, while the group is enqueued.
         """
         task: Task[Any, Any] = cast("Any", self)
         mapped: Group = group(Signature(task, (each,), {}) for each in arguments)
@@ -163,7 +163,7 @@ class Task(BaseTask[R], Generic[P, R]):
     @overload
     def starmap(self: Callable[[A, B, C, D], Any], arguments: Iterable[tuple[A, B, C, D]]) -> Group: ...
     def starmap(self: Any, arguments: Iterable[Iterable[Any]]) -> Group:
-        """Return the group of one call for each element of an iterable, which is the tuple of its arguments."""
+        """Return a group with one call for each tuple of arguments of an iterable."""
         task: Task[Any, Any] = self
         mapped: Group = group(Signature(task, tuple(each), {}) for each in arguments)
         return mapped

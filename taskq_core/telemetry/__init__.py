@@ -2,8 +2,8 @@
 
 A task continues the trace of the request that enqueued it: `propagation` carries trace and baggage in the task's
 headers (`envelope` in the payload, for peers without headers), `spans` opens the span of the sender and that of the
-run, `client_metrics` and `worker_metrics` count both. Without an SDK none of it runs. `configure` sets up an SDK for
-programs that have none, and imports it when it is called.
+run, `client_metrics` and `worker_metrics` count both. Without an SDK this package does nothing. `configure` sets up
+an SDK for programs without one. It imports the SDK when it is called.
 """
 
 from taskq_core.settings import OptIn, Relation

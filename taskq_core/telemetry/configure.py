@@ -136,7 +136,7 @@ def configure(service_name: str | None = None, service_version: str | None = Non
 
 
 def flush_timeout_s() -> float:
-    """Return the most seconds for which the end of a process waits for a collector.
+    """Return the maximum seconds that a process waits for a collector when it ends.
 
     It is `OTEL_EXPORTER_OTLP_TIMEOUT`, in seconds as the exporters of Python read it, and at most `FLUSH_MAX_S`.
     """
@@ -148,7 +148,7 @@ def flush_timeout_s() -> float:
 
 
 def flush(timeout_s: float | None = None) -> bool:
-    """Send spans, metrics and log records of the providers in force before this process ends.
+    """Send the pending spans, metrics and log records of the current providers.
 
     Args:
         timeout_s: Longest to wait, in seconds; None: `flush_timeout_s`. Sending goes on behind it.
@@ -164,11 +164,11 @@ def flush(timeout_s: float | None = None) -> bool:
 def flush_at_end(share: float = 1.0) -> None:
     """Flush at the end of a process. If the collector does not answer in time, do not wait for it again at exit.
 
-    A provider that OpenTelemetry's launcher has set up waits at exit for as long as its exporter repeats, one provider
-    after the other.
+    At exit, each provider that OpenTelemetry's launcher has set up waits, one after the other, until its exporter stops
+    retrying.
 
     Args:
-        share: Part of `flush_timeout_s` that this process may use, where several end one after the other.
+        share: Fraction of `flush_timeout_s` that this process may use, because several processes end in sequence.
     """
     providers = _providers()
     if not providers:
@@ -185,7 +185,7 @@ def flush_at_end(share: float = 1.0) -> None:
 
 
 def _providers() -> list[Any]:
-    """Return the providers of an SDK that are in force for traces, metrics and logs."""
+    """Return the current SDK providers of traces, metrics and logs."""
     found = (global_tracer_provider(), global_meter_provider(), _logs.get_logger_provider())
     return [each for each in found if is_sdk(each)]
 

@@ -23,10 +23,10 @@ _logger = logging.getLogger(__name__)
 
 
 class Recording:
-    """What the spans of one queue application share. `Tracing` starts them.
+    """Tracer and attributes that the spans of one queue application share. `Tracing` starts the spans.
 
     Args:
-        baggage: Whether baggage travels with a task.
+        baggage: Whether tasks carry baggage.
         redaction: Decides what spans show of exceptions.
         server: Host and port of Redis, or the path of its socket and 0.
         opt_in: Optional attributes.
@@ -79,7 +79,7 @@ class Recording:
         return known.copy()
 
     def drops(self, span: SpanContext) -> bool:
-        """Whether what continues this span is certainly not sampled."""
+        """Whether no span that continues this one can be sampled."""
         return self._current[2].drops(span)
 
     def tracer(self) -> Tracer | None:
@@ -93,7 +93,7 @@ class Recording:
     def finish(
         self, span: Span, error: BaseException | None, error_type: str | None, state_after: str | None = None
     ) -> None:
-        """End a span, with what went wrong. Never raises."""
+        """End a span, with its error if there is one. Never raises."""
         try:
             if state_after is not None:
                 span.set_attribute(names.TASK_STATE_AFTER, str(state_after))

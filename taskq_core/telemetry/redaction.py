@@ -1,7 +1,7 @@
-"""Exceptions as logs and spans show them: whole, or with other messages, as the setting `LOG` says.
+"""Redact exceptions in logs and spans, as the setting `LOG` says.
 
-Whoever repairs a task needs type, message and stack, so all of them are shown by default. Messages may hold data, such
-as arguments of the task: a `Redaction` leaves them out, or passes each through a function of the user.
+Type, message and stack are needed to repair a task, so all of them are shown by default. Messages may hold data, such
+as arguments of the task. A `Redaction` removes them, or passes each through a function of the user.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from typing import Any
 from taskq_core.service.user_code import namesake, text_of
 
 _DEEPEST = 10
-"""Causes of causes, and exceptions in groups of groups, that are followed."""
+"""Maximum depth to which causes and exception groups are followed."""
 _FAILED = "(no message: the function in LOG['EXCEPTION_MESSAGES'] failed)"
 
 
@@ -18,7 +18,7 @@ class Redaction:
     """Decides what is shown of an exception.
 
     Args:
-        messages: True shows messages, False leaves them out, a function returns what is shown instead of each.
+        messages: True shows messages, False removes them, a function returns a replacement for each.
     """
 
     def __init__(self, messages: bool | Callable[[str], str] = True) -> None:

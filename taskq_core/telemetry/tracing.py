@@ -5,7 +5,7 @@ promises:
 
 - Without an SDK nothing of this runs, and an SDK configured later is noticed by the next task.
 - The attributes known at the start are given at the start, so that samplers see them.
-- No payload, argument or result is ever put into a span. Exceptions are, shortened, as the setting `LOG` shows them.
+- No payload, argument or result is ever put into a span. Exceptions are shortened, and redacted as `LOG` says.
 - What is surely not sampled, since what it belongs to is not, costs no span: its context is passed on.
 - A fault in a span processor, sampler or propagator is logged once and costs the span, never the task.
 
@@ -158,7 +158,7 @@ class Tracing(Recording):
         """Start the span `send <queue>` of a bulk enqueue, as a child of the span that is current.
 
         It is a client's span: the producers are the spans `create <queue>`, one a task, which the runs continue.
-        Without those it is the producer itself.
+        Without them, the batch span is the producer.
         """
         kind = SpanKind.CLIENT if self.creates_spans else SpanKind.PRODUCER
         parent = context_api.get_current()

@@ -16,7 +16,7 @@ from taskq_core.telemetry import names
 from taskq_core.telemetry.metrics import DURATION_BUCKETS_S, MAX_SERIES, NOT_PROCESSED, OTHER, Labels, Meters, Outcome
 
 _NO_TRACE = set_span_in_context(NonRecordingSpan(INVALID_SPAN_CONTEXT), Context())
-"""Passed with values that are no examples. Without it the SDK would take the trace that is current."""
+"""Context for values that must not become exemplars. Without it, the SDK would link them to the current trace."""
 _EXAMPLES_S = 1.0
 """Seconds for which a run is shown as an example of how long runs take, unless a longer one comes."""
 

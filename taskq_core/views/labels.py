@@ -1,7 +1,7 @@
 """What the admin says in the same words as the web dashboard and the terminal: what was done to tasks, and how long.
 
-Texts are in the current language (`taskq_core.settings.language`). Those of this module are in the catalogs of both
-dashboards; keep texts that only one of them shows out of it.
+Texts are in the current language (`taskq_core.settings.language`). The texts of this module are in the catalogs
+of both dashboards. Do not add texts that only one of them shows.
 """
 
 from collections import Counter
@@ -58,7 +58,7 @@ STEP_STATES = (
 
 
 def step_state(step: StepInfo | MemberRow) -> str:
-    """Return the state of a step or of a member of a group; of one whose task has failed how often it was retried."""
+    """Return the state of a step or of a group's member, or its number of retries while it is retried."""
     if step.retried:
         return gettext("retrying %(done)s/%(most)s", done=step.retried, most=step.max_retry)
     return pgettext("workflow state", step.state.value)

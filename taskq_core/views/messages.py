@@ -1,6 +1,6 @@
 """What is said of tasks and workflows, and of what was done to them, on a page as in a terminal.
 
-Texts are told in the language of the moment (`taskq_core.settings.language`).
+Texts are in the current language (`taskq_core.settings.language`).
 """
 
 from taskq_core.inspector import ALLOWED_STATES, ActionReport, PeriodicEntryInfo, TaskAction
@@ -71,7 +71,7 @@ WORKFLOW_STATES = (
     pmarked("workflow state", "cancelled"),
     pmarked("workflow state", "damaged"),
 )
-"""States of workflows; those of steps and members are in `telling`."""
+"""States of workflows. Those of steps and members are in `taskq_core.views.labels`."""
 QUEUE_STATUS = (
     pmarked("queue status", "running"),
     pmarked("queue status", "no worker"),

@@ -1,4 +1,4 @@
-"""The status of one task for the people who wait for it: state, progress, times and outcome, never the payload."""
+"""The status of one task for its user: state, progress, times and outcome, never the payload."""
 
 from dataclasses import asdict
 from typing import Any
@@ -39,7 +39,7 @@ def status_of(info: TaskInfo, *, show_results: bool, show_errors: bool) -> dict[
 
 
 def _begun(info: TaskInfo) -> int:
-    """Return the number of runs that were begun. A person may archive a task without one."""
+    """Return the number of started runs. It may be 0 for a task that a person archived."""
     if info.state is not TaskState.ARCHIVED:
         return info.retried + (info.state in (TaskState.ACTIVE, TaskState.COMPLETED))
     if info.attempts:
@@ -48,7 +48,7 @@ def _begun(info: TaskInfo) -> int:
 
 
 def _json(data: bytes) -> Any:
-    """Return the value of JSON, None for no bytes and for what is not JSON, which a task in Go may have written."""
+    """Decode JSON. Return None for no bytes, and for other data, which a Go task may have written."""
     try:
         return msgspec.json.decode(data) if data else None
     except msgspec.DecodeError:

@@ -66,8 +66,8 @@ class WorkerRow:
         queues: The queues it serves, the heaviest first.
         strict_priority: Whether it serves a queue only while those of larger weight are empty.
         running: The tasks it runs, longest first.
-        processed: Runs since it started, None if it does not say, as Go's workers.
-        failed: Those of them that failed.
+        processed: Runs since it started. None for Go workers, which do not report it.
+        failed: Failed runs among them.
     """
 
     id: str

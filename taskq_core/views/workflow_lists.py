@@ -33,7 +33,7 @@ class WorkflowRow:
     Attributes:
         queue: Its home queue.
         id: Its id.
-        name: The name that it was given, or else those of its first steps, as in `fetch → resize → notify`.
+        name: Its given name, or the names of its first steps, such as `fetch → resize → notify`.
         state: How it stands.
         created_at: When it began, aware UTC; None of a damaged one.
         ended_at: When it ended, None while it runs.

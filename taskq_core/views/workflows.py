@@ -56,12 +56,12 @@ class MemberRow:
         task_id: Id of its task, which is there as long as any task.
         queue: Queue of its task.
         state: How it stands; `StepState.STARTED` also while it is on its way to another queue.
-        error: Text of its failure, of the last one while it is retried, or why its result was not stored; the first and
-            the third are cut to 200 bytes. "" for none.
+        error: Text of its failure, or why its result was not stored, cut to 200 bytes. While it is retried, its last
+            error. "" if none applies.
         result: What it returned as JSON, cut to `MEMBER_RESULT_BYTES`; b"" for nothing.
         result_size: How many bytes that has.
-        retried: While it is started, how often its task has failed so far.
-        max_retry: If it was retried, how often it may be.
+        retried: For a started member, how often its task has failed so far.
+        max_retry: For a retried member, the maximum number of retries.
     """
 
     number: int
@@ -121,7 +121,7 @@ def read_workflow(keys: Keys, name: str, workflow_id: str) -> Steps[WorkflowDeta
 def read_step(
     keys: Keys, name: str, workflow_id: str, step: str, *, skip: int, count: int, only_failed: bool
 ) -> Steps[StepDetail]:
-    """Return one step of a workflow, and of a group the members of one page."""
+    """Return one step of a workflow. For a group, include one page of its members."""
     check_whole("skip", skip, least=0, most=10**12)
     if only_failed and skip:
         raise ConfigurationError(f"skip must be 0 where failed members alone are wanted, got {skip}")

@@ -19,7 +19,7 @@ PRIORITY: Final = "taskq-priority"
 DEAD_LETTER: Final = "taskq-dead-letter"
 """Header: JSON of queue and name of a task that is enqueued when this one is archived."""
 ENQUEUED: Final = "taskq-enqueued"
-"""Header: when a task was enqueued, Unix ms. For people who look at it; it has no effect on the run."""
+"""Header: when a task was enqueued, Unix ms. For display only; the run ignores it."""
 HIGHEST_BAND: Final = 9
 
 _PATTERN = re.compile(r"(\+?)(\d{1,11})( discard)?\Z")

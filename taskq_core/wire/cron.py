@@ -351,11 +351,11 @@ def _refuse_impossible(*, days: str, months: str, days_of_week: str) -> None:
 
 
 def with_zone(spec: str, zone: str = "UTC") -> str:
-    """Return a spec for people, with the time zone of a cron line behind it: `0 9 * * * (Europe/Berlin)`.
+    """Format a spec for display, followed by the time zone of a cron line: `0 9 * * * (Europe/Berlin)`.
 
     Args:
-        spec: A spec, which need not be usable.
-        zone: IANA name of the time zone of a cron line that names none.
+        spec: A spec, valid or not.
+        zone: IANA name of the time zone of a cron line without one.
     """
     if spec.startswith(_PREFIXES):
         named, _, spec = spec.partition("=")[2].partition(" ")

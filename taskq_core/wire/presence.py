@@ -44,9 +44,9 @@ class ServerInfo:
     active_worker_count: int = 0
     """Tasks running now."""
     processed: int | None = None
-    """Runs since its start; None if it does not say, as Go's servers."""
+    """Runs since its start. None for Go servers, which do not report it."""
     failed: int | None = None
-    """Those of them that failed."""
+    """Failed runs among them."""
 
     def encode(self) -> bytes:
         """Return the bytes to store.

@@ -102,10 +102,10 @@ def _encoded(character: str) -> bytes:
 
 
 def escape_limit_name(name: str) -> str:
-    """Return the name of a limit as it stands in a slot: without a colon."""
+    """Escape the name of a limit, so that it has no colon or space."""
     return name.replace("%", "%25").replace(":", "%3A").replace(" ", "%20")
 
 
 def unescape_limit_name(name: str) -> str:
-    """Return the name of a limit from a slot."""
+    """Undo `escape_limit_name`."""
     return name.replace("%20", " ").replace("%3A", ":").replace("%25", "%")

@@ -1,7 +1,7 @@
-"""Carry workflows from queue to queue: how steps ended to the home of their workflow, steps that follow to their queue.
+"""Carry workflows between queues: outcomes of steps to the home of their workflow, next steps to their queue.
 
-Every way may be gone twice, by several carriers at once, and cut off anywhere: an end is told once because a node ends
-once, and a step is stored once because its queue keeps a receipt of it. What was carried is forgotten last.
+A transfer may be repeated, run in several workers at once, or be interrupted anywhere. An outcome counts once, because
+a node ends once. A step is stored once, because its queue keeps a receipt. The record of a transfer is deleted last.
 """
 
 import logging

@@ -66,9 +66,9 @@ class Node:
 
 
 NAMED_STEPS = 3
-"""Most step names in the name of a workflow that was given none."""
+"""Maximum number of step names in the name of a workflow without a given name."""
 NAME_CHARS = 200
-"""Most characters of such a name."""
+"""Maximum length of such a name."""
 
 
 @dataclass(slots=True)
@@ -89,7 +89,7 @@ class Graph:
 
     @property
     def name(self) -> str:
-        """The name that it was given, or else those of its first steps, as in `fetch → resize → notify`."""
+        """Its given name, or the names of its first steps, such as `fetch → resize → notify`."""
         if self.about.name:
             return self.about.name
         steps = [node.name for node in self.nodes if not node.is_callback]

@@ -199,11 +199,11 @@ _KINDS = ("s", "z", "e", "gt", "gd", "gf")
 
 
 LOOKED_UP_MAX = 100
-"""Most started steps whose tasks are read to see whether they are retried."""
+"""Maximum number of started steps whose tasks are read for their retries."""
 
 
 def ask_attempts(keys: Keys, task_queue: str, task_id: str) -> Steps[dict[str, Any]]:
-    """Return `retried`, `max_retry` and `error` of a started step whose task has failed; nothing of any other."""
+    """Return `retried`, `max_retry` and `error` of a started step whose task has failed, otherwise {}."""
     stored = yield look(keys.queue(task_queue), task_id)
     if stored is None:
         return {}
@@ -217,7 +217,7 @@ def ask_attempts(keys: Keys, task_queue: str, task_id: str) -> Steps[dict[str, A
 
 
 def ask_graph(keys: Keys, home: str, workflow_id: str) -> Steps[WorkflowGraph]:
-    """Read a workflow with all its steps; of the first `LOOKED_UP_MAX` started ones also how often they have failed."""
+    """Read a workflow with all its steps. Add the failure counts of the first `LOOKED_UP_MAX` started steps."""
     queue = keys.queue(home)
     facts = yield from ask_fields(queue, workflow_id, ["state", "name", "created", "ended", "spec"])
     state, name, created, ended, spec = facts

@@ -6,7 +6,7 @@
   ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
   ARGV[2]  string  task id
   ARGV[3]  int     end of the caller's claim (Unix s). A task that was archived again since is not changed
-  ARGV[4]  int     seconds until the next attempt, '' for none
+  ARGV[4]  int     seconds until the next attempt, '' to end it
 
   returns  1  recorded   0  another caller has claimed it since
 ]]
