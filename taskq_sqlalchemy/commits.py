@@ -2,9 +2,9 @@
 
 A task belongs to the innermost open transaction: if it is enqueued inside a savepoint, a rollback of the savepoint or
 of a transaction around it drops the task. In a session without a transaction, the task belongs to the next commit,
-because SQLAlchemy does not report a rollback that ends no transaction. A call is checked at once. Only the sending waits, and
-`commit` returns when it is done. If sending fails, the data is still committed. The error is logged and stored in the
-handle.
+because SQLAlchemy does not report a rollback that ends no transaction. A call is checked at once. Only the sending
+waits, and `commit` returns when it is done. If sending fails, the data is still committed. The error is logged and
+stored in the handle.
 
 With an outbox the task is a row in the transaction as well, and a worker sends what `commit` did not. Without one, a
 process that dies between the commit and the sending loses the task.

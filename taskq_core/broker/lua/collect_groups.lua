@@ -1,5 +1,5 @@
 --[[
-  collect_groups: take the members of groups that are due into aggregation sets, one a group.
+  collect_groups: move the members of due groups into aggregation sets, one set per group.
 
   KEYS[1]  set     names of groups with members
   KEYS[2]  zset    aggregation sets: key by deadline (Unix s)
@@ -12,7 +12,7 @@
 
   A group is due when it has the most members, or its oldest has waited the most time, or its newest is as old as the
   grace. A whole group is renamed and part of one is copied by Redis itself, so a large one costs no more than its
-  members. A set that a call made whose answer was lost is told again.
+  members. If the answer of a call was lost, a repeat returns the sets that it made.
 
   returns  one character per group:  1  set made   0  not due   2  not looked at, send again (the most sets were made)
                                      x  what stands in its place is no group
