@@ -22,15 +22,15 @@
   ARGV[5]  int     seconds of a lease that is written anew, and age at which a lost one is no longer restored
   ARGV[6]  string  prefix of what was pending, scheduled, ... of a queue that is being removed
   ARGV[7]  int     seconds from now beyond which no worker lets a lease end
-  ARGV[8..]        per task: id, diagnosis of the earlier look ('' only tells), message that cannot be read ('' none),
+  ARGV[8..]        per task: id, diagnosis of an earlier call ('' repairs nothing), message that cannot be read ('' none),
                    the group it was found in or its message names ('' none), when it was archived and until when it is
                    kept completed (Unix s, 0 unknown)
 
   Where a task belongs, in this order: where it runs, if the worker's fence fits its lease; where its state says, if it is
   listed there; where it is listed; where its state says. A lost lease is restored from the fence, so that the worker
-  that runs the task goes on; a stale fence is taken off, and the new lease ends with nobody to extend it. A lease that ends
+  that runs the task continues. A stale fence is removed, and no worker extends the new lease. A lease that ends
   later than any worker's is no lease, and says nothing of where its task belongs unless the fence fits it. What was due
-  at a time that is lost is due now. Nothing is told of a task that is being moved, removed or deleted.
+  at a time that is lost is due now. A task that is being moved, removed or deleted is not reported.
 
   returns  per task: diagnosis ('' nothing is wrong), what is wrong, state, places, where it belongs, and
              1  repaired   0  not repaired   2  not looked at, send again (the scans of long lists are bounded)
