@@ -1,8 +1,8 @@
 """Build the wheel and the sdist, look into them, install the wheel into clean environments and use it there.
 
-Both are built twice, and once more from the sdist: the same source gives the same bytes. Every extra by itself brings
-what its modules import, and no extra brings what the core does without. Then all extras together are used from end to
-end: on the oldest supported Python with every direct dependency in the oldest version that `pyproject.toml` allows, so
+Both are built twice, and once more from the sdist: the same source gives the same bytes. The modules of each extra are
+imported with nothing visible but what that extra requires. Then all extras together are used from end to end: on the
+oldest supported Python with every direct dependency in the oldest version that `pyproject.toml` allows, so
 that a lower bound that does not work shows here; on the others in the newest.
 
     python scripts/check_wheel.py                           all of that
@@ -28,6 +28,7 @@ EXTRAS = "django,fastapi,dashboard,dash,sqlalchemy,otel,embedded,exporter"
 KEPT = {".py", ".pyi", ".lua", ".proto", ".html", ".css", ".tcss", ".js", ".svg", ".txt", ".po", ".mo", ".typed"}
 """Endings of files that belong into the wheel."""
 
+ALONE = Path(__file__).with_name("import_alone.py")
 SMOKE = Path(__file__).with_name("smoke.py")
 SDIST = (
     "LICENSE",
@@ -53,7 +54,7 @@ IMPORTS = {
     "migrate": "taskq_core.migrate",
     "testing": "taskq_core.testing, fakeredis",
 }
-"""What is imported where only the core, or one extra, is installed."""
+"""Modules to import with what the core, or one extra, requires."""
 
 
 def main() -> int:
@@ -65,23 +66,23 @@ def main() -> int:
         return run_tests(options.tests)
     with tempfile.TemporaryDirectory(prefix="taskq-wheel-") as name:
         folder = Path(name)
-        builder = make_environment(folder / "builder")
-        call(builder, "-m", "pip", "install", "--quiet", "--only-binary", ":all:", *requirements_of_build())
-        wheel, sdist = build(builder, ROOT, folder / "first")
+        python = make_environment(folder / "venv")
+        install(python, *pyproject()["build-system"]["requires"])
+        wheel, sdist = build(python, ROOT, folder / "first")
         problems = [
             *unknown_extras(),
             *look_into(wheel),
             *look_into_sdist(sdist),
-            *not_the_same(builder, wheel, sdist, folder),
+            *not_the_same(python, wheel, sdist, folder),
         ]
         if problems:
             print("\n".join(problems))
             return 1
-        if not bounds():  # on the newest only: it takes a minute
-            for extra in IMPORTS:
-                import_with(extra, wheel, folder / f"with-{extra or 'nothing'}")
-        python = make_environment(folder / "venv")
-        call(python, "-m", "pip", "install", "--quiet", "--only-binary", ":all:", f"{wheel}[{EXTRAS}]", *bounds())
+        is_newest = not bounds()
+        install(python, f"{wheel}[{f'{EXTRAS},migrate,testing' if is_newest else EXTRAS}]", *bounds())
+        if is_newest:
+            for extra, modules in IMPORTS.items():
+                call(python, "-W", "error::ImportWarning", ALONE, extra, modules, cwd=folder)
         call(python, SMOKE, cwd=folder)  # from another folder, so that nothing comes from the source tree
     return 0
 
@@ -97,7 +98,7 @@ def run_tests(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="taskq-lowest-") as name:
         python = make_environment(Path(name) / "venv")
         oldest = [*bounds(), *lower_bounds(pyproject()["project"]["optional-dependencies"]["testing"])]
-        call(python, "-m", "pip", "install", "--quiet", "-e", f"{ROOT}[{EXTRAS},testing]", "--group", "test", *oldest)
+        install(python, "-e", f"{ROOT}[{EXTRAS},testing]", "--group", "test", *oldest)
         command = [str(python), "-m", "pytest", "-q", "-W", "default::DeprecationWarning", *arguments]
         return subprocess.run(command, cwd=ROOT, check=False).returncode
 
@@ -107,12 +108,6 @@ def unknown_extras() -> list[str]:
     extras = set(pyproject()["project"]["optional-dependencies"]) - {"all", "django-tasks"}
     known = set(IMPORTS) - {""}
     return [f"IMPORTS and the extras of pyproject.toml differ: {name}" for name in sorted(extras ^ known)]
-
-
-def requirements_of_build() -> list[str]:
-    """Return what builds the project."""
-    requires: list[str] = pyproject()["build-system"]["requires"]
-    return requires
 
 
 def build(python: Path, source: Path, folder: Path) -> tuple[Path, Path]:
@@ -136,17 +131,6 @@ def not_the_same(python: Path, wheel: Path, sdist: Path, folder: Path) -> list[s
         for one, other in zip((wheel, sdist), others, strict=True)
         if one.read_bytes() != other.read_bytes()
     ]
-
-
-def import_with(extra: str, wheel: Path, folder: Path) -> None:
-    """Install the wheel with one extra into an environment of its own and import what that is for."""
-    venv.EnvBuilder(with_pip=False).create(folder)
-    python = folder / "bin" / "python"
-    call(
-        *(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--only-binary", ":all:"),
-        f"{wheel}[{extra}]" if extra else wheel,
-    )
-    call(python, "-W", "error::ImportWarning", "-c", f"import {IMPORTS[extra]}", cwd=folder)
 
 
 def look_into(wheel: Path) -> list[str]:
@@ -186,11 +170,14 @@ def look_into_sdist(sdist: Path) -> list[str]:
 
 
 def make_environment(folder: Path) -> Path:
-    """Make a virtual environment with this Python and its pip, and return its interpreter."""
-    venv.EnvBuilder(with_pip=True).create(folder)
-    python = folder / "bin" / "python"
-    call(python, "-m", "pip", "install", "--quiet", "--upgrade", "pip>=25.1")
-    return python
+    """Make a virtual environment with this Python and return its interpreter."""
+    venv.EnvBuilder(with_pip=False).create(folder)
+    return folder / "bin" / "python"
+
+
+def install(python: Path, *arguments: object) -> None:
+    """Install packages as wheels, with this Python's pip."""
+    call(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--only-binary", ":all:", *arguments)
 
 
 def bounds() -> list[str]:
