@@ -24,7 +24,7 @@ WORDS = {
     r"await ": "",
     r"async (for|with)": r"\1",
     r"Async(?=[A-Z])": "",
-    r"afollow": "follow",
+    r"arun_plan": "run_plan",
     r"arun": "run",
     r"async_runner": "runner",
     r"Awaitable\[([^\[\]]+)\]": r"\1",

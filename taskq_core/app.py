@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from taskq_core.broker.connection import Endpoint
-from taskq_core.broker.steps import Steps, afollow, follow
+from taskq_core.broker.plans import RequestPlan, arun_plan, run_plan
 from taskq_core.client import AsyncClient, Client
 from taskq_core.client.commits import TransactionHook
 from taskq_core.client.finding import find_task
@@ -296,12 +296,12 @@ class TaskQ(Registry):
             WireFormatError: The task cannot be read.
         """
         send = partial(self.runtime.runner.run, patience_s=self.runtime.timeout_s)
-        info, outbox = follow(self._find(task_id, queue), send), self._used_outbox
+        info, outbox = run_plan(self._find(task_id, queue), send), self._used_outbox
         if info is None and outbox is not None:
             waiting = outbox.find(task_id)
             if waiting is not None:
                 return self._handle(waiting, is_late=True)
-            info = follow(self._find(task_id, queue), send)  # the relay may have sent it between the two reads
+            info = run_plan(self._find(task_id, queue), send)  # the relay may have sent it between the two reads
         if info is None:
             raise TaskNotFoundError(queue or "", task_id)
         return self._handle(info)
@@ -309,17 +309,17 @@ class TaskQ(Registry):
     async def aget(self, task_id: str, *, queue: str | None = None) -> TaskHandle[Any]:
         """Find a task by its id and return its handle. As `get`, for coroutines."""
         send = partial(self.runtime.async_runner.run, patience_s=self.runtime.timeout_s)
-        info, outbox = await afollow(self._find(task_id, queue), send), self._used_outbox
+        info, outbox = await arun_plan(self._find(task_id, queue), send), self._used_outbox
         if info is None and outbox is not None:
             waiting = await outbox.afind(task_id)
             if waiting is not None:
                 return self._handle(waiting, is_late=True)
-            info = await afollow(self._find(task_id, queue), send)
+            info = await arun_plan(self._find(task_id, queue), send)
         if info is None:
             raise TaskNotFoundError(queue or "", task_id)
         return self._handle(info)
 
-    def _find(self, task_id: str, queue: str | None) -> Steps[TaskInfo | None]:
+    def _find(self, task_id: str, queue: str | None) -> RequestPlan[TaskInfo | None]:
         try:
             validate_task_id(task_id)
         except ConfigurationError:

@@ -14,7 +14,7 @@ from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import views
 from taskq_core.broker.operations.new_tasks import Admitted, NewTask
 from taskq_core.broker.operations.operation import Operation
-from taskq_core.broker.steps import Steps, afollow
+from taskq_core.broker.plans import RequestPlan, arun_plan
 from taskq_core.client import changing
 from taskq_core.client.admission import Admission, Wait, admitted
 from taskq_core.client.bulk import Batch, BatchFiller, BulkResult, SentBatch, batches, so_far
@@ -299,23 +299,23 @@ class AsyncClient:
         keys = self._preparer.keys.queue(validate_queue_name(queue))
         return TaskFollower(self._runner, self._hub, keys, validate_task_id(task_id), patience_s=self._timeout_s)
 
-    async def _afollow(self, steps: Steps[S]) -> S:
-        return await afollow(steps, partial(self._runner.run, patience_s=self._timeout_s))
+    async def _run_plan(self, plan: RequestPlan[S]) -> S:
+        return await arun_plan(plan, partial(self._runner.run, patience_s=self._timeout_s))
 
     async def acancel_task(self, handle: TaskHandle[Any], *, retry: bool = False, keep: bool | None = None) -> bool:
         """Cancel the task. As `TaskHandle.cancel`."""
         keys = self._preparer.keys
-        return await self._afollow(changing.cancel(keys, keys.queue(handle.queue), handle.id, retry=retry, keep=keep))
+        return await self._run_plan(changing.cancel(keys, keys.queue(handle.queue), handle.id, retry=retry, keep=keep))
 
     async def areschedule_task(
         self, handle: TaskHandle[Any], *, at: datetime | None, after: Duration | None, call: Signature[Any] | None
     ) -> None:
         """Let the task wait until another time. As `TaskHandle.reschedule`."""
-        await self._afollow(changing.reschedule_handle(self._preparer.keys, handle, at=at, after=after, call=call))
+        await self._run_plan(changing.reschedule_handle(self._preparer.keys, handle, at=at, after=after, call=call))
 
     async def amove_task(self, handle: TaskHandle[Any], to_queue: str) -> None:
         """Move the task to another queue. As `TaskHandle.move`."""
-        await self._afollow(changing.move_handle(self._preparer.keys, handle, to_queue))
+        await self._run_plan(changing.move_handle(self._preparer.keys, handle, to_queue))
 
 
 async def _shown(

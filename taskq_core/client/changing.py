@@ -1,6 +1,6 @@
 """Change one task that was enqueued: cancel it, let it wait until another time, bring it to another queue.
 
-Handles and inspectors take these steps. What is refused has changed nothing.
+Handles and inspectors execute these request plans. A refused change has written nothing.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from taskq_core.broker.operations import actions, services, views
 from taskq_core.broker.operations.actions import OK, Action, ArrivalCode, Refusal
 from taskq_core.broker.operations.services import CancelWish
 from taskq_core.broker.operations.views import StoredTask
-from taskq_core.broker.steps import Steps, ask
+from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.client.moving import move
 from taskq_core.errors import (
     ConfigurationError,
@@ -97,7 +97,7 @@ def reschedule(
     after: Duration | None,
     payload: bytes | None = None,
     check: Callable[[TaskMessage], None] = lambda message: None,
-) -> Steps[None]:
+) -> RequestPlan[None]:
     """Let a task wait until another time, with another payload if one is given, in one step.
 
     Args:
@@ -142,7 +142,7 @@ def reschedule(
     raise TaskStateError(queue.name, task_id, answer, "others keep changing it; try again")
 
 
-def move_one(keys: Keys, queue: QueueKeys, target: QueueKeys, task_id: str) -> Steps[None]:
+def move_one(keys: Keys, queue: QueueKeys, target: QueueKeys, task_id: str) -> RequestPlan[None]:
     """Move one task that does not run to another queue."""
     ((departure, code),) = yield from move(keys, queue, target, [task_id], state=None)
     if departure.answer != OK:
@@ -165,7 +165,7 @@ def wish_of(*, retry: bool, keep: bool | None) -> CancelWish:
     return CancelWish.DISCARD if keep is False else CancelWish.ARCHIVE
 
 
-def cancel(keys: Keys, queue: QueueKeys, task_id: str, *, retry: bool, keep: bool | None) -> Steps[bool]:
+def cancel(keys: Keys, queue: QueueKeys, task_id: str, *, retry: bool, keep: bool | None) -> RequestPlan[bool]:
     """Cancel a task; return whether there was anything to cancel, as `TaskHandle.cancel`."""
     wish = wish_of(retry=retry, keep=keep)
     if not retry:
@@ -185,7 +185,7 @@ def cancel(keys: Keys, queue: QueueKeys, task_id: str, *, retry: bool, keep: boo
 
 def reschedule_handle(
     keys: Keys, handle: TaskHandle[Any], *, at: datetime | None, after: Duration | None, call: Signature[Any] | None
-) -> Steps[None]:
+) -> RequestPlan[None]:
     """Let the task of a handle wait until another time. As `TaskHandle.reschedule`."""
     payload = None
     if call is not None:
@@ -195,7 +195,7 @@ def reschedule_handle(
     yield from reschedule(keys.queue(handle.queue), handle.id, at=at, after=after, payload=payload)
 
 
-def move_handle(keys: Keys, handle: TaskHandle[Any], to_queue: str) -> Steps[None]:
+def move_handle(keys: Keys, handle: TaskHandle[Any], to_queue: str) -> RequestPlan[None]:
     """Bring the task of a handle to another queue. As `TaskHandle.move`."""
     validate_queue_name(to_queue)
     if to_queue == handle.queue:

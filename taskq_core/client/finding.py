@@ -1,10 +1,10 @@
-"""Find a task by its id alone, as a request plan without I/O (`taskq_core.broker.steps`)."""
+"""Find a task by its id alone, as a request plan without I/O (`taskq_core.broker.plans`)."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from taskq_core.broker.operations import views
-from taskq_core.broker.steps import Steps, ask
+from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.errors import BrokerAuthenticationError
 from taskq_core.handles.records import TaskInfo, task_info
 from taskq_core.wire import Keys
@@ -15,7 +15,7 @@ QUEUES_AT_ONCE = 500
 
 def find_task(
     keys: Keys, likely: Iterable[str], task_id: str, *, queue: str | None, is_cluster: bool
-) -> Steps[TaskInfo | None]:
+) -> RequestPlan[TaskInfo | None]:
     """Return a task from the first queue that has its id, None if no queue has it.
 
     The likely queues are searched first, then all queues that Redis knows. The likely ones are searched again, because
@@ -34,7 +34,7 @@ def find_task(
         return None  # a producer may not list queues, or not read all of them
 
 
-def _find_in(keys: Keys, names: Sequence[str], task_id: str, *, is_cluster: bool) -> Steps[TaskInfo | None]:
+def _find_in(keys: Keys, names: Sequence[str], task_id: str, *, is_cluster: bool) -> RequestPlan[TaskInfo | None]:
     if len(names) > 1 and not is_cluster:
         queues = [keys.queue(name) for name in names]
         names = []

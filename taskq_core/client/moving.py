@@ -23,7 +23,7 @@ from dataclasses import replace
 from taskq_core.broker.operations import actions, new_tasks, workflows
 from taskq_core.broker.operations import dispatch as carrying
 from taskq_core.broker.operations.actions import MOVE_S, OK, ArrivalCode, Departure
-from taskq_core.broker.steps import Steps, ask
+from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.errors import BrokerError, BrokerUnavailableError, WireFormatError
 from taskq_core.wire import Keys, QueueKeys, TaskMessage, TaskState, decode_message, encode_message
 
@@ -47,7 +47,7 @@ Code = str | WireFormatError
 
 def move(
     keys: Keys, queue: QueueKeys, target: QueueKeys, ids: Sequence[str], *, state: TaskState | None
-) -> Steps[list[tuple[Departure, Code | None]]]:
+) -> RequestPlan[list[tuple[Departure, Code | None]]]:
     """Move at most `BATCH_MAX` tasks; return how each set out, and how it arrived if it did set out."""
     token = _new_token()
     ends: list[tuple[Departure, Code | None]] = []
@@ -61,7 +61,7 @@ def move(
     return ends
 
 
-def finish(keys: Keys, queue: QueueKeys, *, idle_s: int = 0) -> Steps[int]:
+def finish(keys: Keys, queue: QueueKeys, *, idle_s: int = 0) -> RequestPlan[int]:
     """Carry on moves that nobody has carried on for so many seconds; return how many tasks arrived."""
     now_s = (yield from ask(actions.move_out(queue, (), token="", target=""))).now_s
     ids: list[str] = []
@@ -92,7 +92,7 @@ def _new_token() -> str:
 
 def _arrive(
     keys: Keys, queue: QueueKeys, target: QueueKeys, tasks: Sequence[Departure], token: str, now_s: int
-) -> Steps[dict[str, Code]]:
+) -> RequestPlan[dict[str, Code]]:
     """Steps 2 and 3 for tasks that have set out at `now_s`, or were carried on then."""
     ready: list[tuple[Departure, str]] = []
     codes: dict[str, Code] = {}
@@ -125,7 +125,7 @@ def _arrive(
     return codes
 
 
-def _note_steps(keys: Keys, target: QueueKeys, tasks: Sequence[Departure]) -> Steps[None]:
+def _note_steps(keys: Keys, target: QueueKeys, tasks: Sequence[Departure]) -> RequestPlan[None]:
     """Let the homes of workflows know where steps of theirs are from now on; perhaps only Go looks there."""
     by_home: dict[QueueKeys, set[str]] = {}
     for task in tasks:

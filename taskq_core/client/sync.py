@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 from taskq_core.broker.operations import views
 from taskq_core.broker.operations.new_tasks import Admitted, NewTask
 from taskq_core.broker.operations.operation import Operation
-from taskq_core.broker.steps import Steps, follow
+from taskq_core.broker.plans import RequestPlan, run_plan
 from taskq_core.broker.sync import Pending, SyncRunner
 from taskq_core.client import changing
 from taskq_core.client.admission import Admission, Wait, admitted
@@ -436,13 +436,13 @@ class Client:
             patience_s=self._timeout_s,
         )
 
-    def _follow(self, steps: Steps[S]) -> S:
-        return follow(steps, partial(self._runner.run, patience_s=self._timeout_s))
+    def _run_plan(self, plan: RequestPlan[S]) -> S:
+        return run_plan(plan, partial(self._runner.run, patience_s=self._timeout_s))
 
     def cancel_task(self, handle: TaskHandle[Any], *, retry: bool = False, keep: bool | None = None) -> bool:
         """Cancel the task. As `TaskHandle.cancel`."""
         keys = self._preparer.keys
-        return self._follow(changing.cancel(keys, keys.queue(handle.queue), handle.id, retry=retry, keep=keep))
+        return self._run_plan(changing.cancel(keys, keys.queue(handle.queue), handle.id, retry=retry, keep=keep))
 
     async def acancel_task(self, handle: TaskHandle[Any], *, retry: bool = False, keep: bool | None = None) -> bool:
         """Cancel the task. As `TaskHandle.cancel`."""
@@ -452,7 +452,7 @@ class Client:
         self, handle: TaskHandle[Any], *, at: datetime | None, after: Duration | None, call: Signature[Any] | None
     ) -> None:
         """Let the task wait until another time. As `TaskHandle.reschedule`."""
-        self._follow(changing.reschedule_handle(self._preparer.keys, handle, at=at, after=after, call=call))
+        self._run_plan(changing.reschedule_handle(self._preparer.keys, handle, at=at, after=after, call=call))
 
     async def areschedule_task(
         self, handle: TaskHandle[Any], *, at: datetime | None, after: Duration | None, call: Signature[Any] | None
@@ -462,7 +462,7 @@ class Client:
 
     def move_task(self, handle: TaskHandle[Any], to_queue: str) -> None:
         """Move the task to another queue. As `TaskHandle.move`."""
-        self._follow(changing.move_handle(self._preparer.keys, handle, to_queue))
+        self._run_plan(changing.move_handle(self._preparer.keys, handle, to_queue))
 
     async def amove_task(self, handle: TaskHandle[Any], to_queue: str) -> None:
         """Move the task to another queue. As `TaskHandle.move`."""

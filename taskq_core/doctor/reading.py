@@ -14,7 +14,7 @@ from taskq_core.app import TaskQ
 from taskq_core.broker.operations import actions, diagnosis, limits, presence, services, upkeep, views
 from taskq_core.broker.operations import repair as repair_ops
 from taskq_core.broker.operations.operation import Operation
-from taskq_core.broker.steps import Steps, ask, follow
+from taskq_core.broker.plans import RequestPlan, ask, run_plan
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.clock import SYSTEM_CLOCK, Clock
 from taskq_core.doctor.facts import Damage, Facts, NodeFacts, QueueFacts, Refusal, WrongType
@@ -346,7 +346,7 @@ class _Reader:
             if isinstance(error, BrokerUnavailableError) and error.may_have_happened:
                 raise
             return None  # it refuses writes, or this user may not; other checks tell
-        moving = follow(count_moving(queue), self._runner.run)
+        moving = run_plan(count_moving(queue), self._runner.run)
         others = [each for each in report.findings if each.kind is not FindingKind.LOCK_WITHOUT_TASK]  # the census's
         return Damage(findings=others, moving=moving)
 
@@ -398,7 +398,7 @@ class _Reader:
             return []
 
 
-def count_moving(queue: QueueKeys) -> Steps[int]:
+def count_moving(queue: QueueKeys) -> RequestPlan[int]:
     """Count the tasks on their way to another queue that nobody carries on."""
     now_s = (yield from ask(actions.move_out(queue, (), token="", target=""))).now_s
     count = 0

@@ -16,7 +16,7 @@ from taskq_core.app import TaskQ
 from taskq_core.broker.operations import actions, new_tasks, services, upkeep
 from taskq_core.broker.operations.actions import MOVE_S
 from taskq_core.broker.operations.upkeep import TEND_MAX
-from taskq_core.broker.steps import follow
+from taskq_core.broker.plans import run_plan
 from taskq_core.client.moving import finish
 from taskq_core.clock import SYSTEM_CLOCK, Clock
 from taskq_core.doctor.facts import Facts, QueueFacts
@@ -244,8 +244,8 @@ class Repairer:
                 return
 
     def _finish_moves(self, queue: QueueKeys) -> None:
-        moved = follow(finish(self._keys, queue, idle_s=MOVE_S), self._runner.run)
-        left = follow(count_moving(queue), self._runner.run)
+        moved = run_plan(finish(self._keys, queue, idle_s=MOVE_S), self._runner.run)
+        left = run_plan(count_moving(queue), self._runner.run)
         detail = f"{moved} tasks have arrived at their other queue, those not wanted there are back"
         if left:
             detail += f"; of {left} it is not known any more where they go"

@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 
 from taskq_core.app import TaskQ
 from taskq_core.broker.operations.operation import Operation
-from taskq_core.broker.steps import Steps, T, afollow
+from taskq_core.broker.plans import RequestPlan, T, arun_plan
 from taskq_core.clock import SYSTEM_CLOCK, Clock
 from taskq_core.errors import BrokerAuthenticationError, BrokerError, BrokerUnavailableError
 from taskq_core.exporter.config import ExporterConfig
@@ -169,24 +169,24 @@ class Exporter:
         return found
 
     async def _ask(self) -> Reading:
-        names = await self._follow(read_names)
+        names = await self._run_plan(read_names)
         found: list[QueueReading] = []
         refused: dict[str, BrokerAuthenticationError] = {}
 
         async def one(name: str) -> None:
             try:
-                found.append(await self._follow(partial(read_queue, name=name)))
+                found.append(await self._run_plan(partial(read_queue, name=name)))
             except BrokerAuthenticationError as error:
                 refused[name] = error
 
         await _all(partial(one, name) for name in names)
         if refused and not found:
             raise refused[min(refused)]
-        servers, schedulers = await self._follow(read_fleet)
+        servers, schedulers = await self._run_plan(read_fleet)
         by_slot: dict[int, list[str]] = {}
         for key in servers:
             by_slot.setdefault(key_slot(key) if self._app.runtime.endpoint.is_cluster else 0, []).append(key)
-        workers = await _all(partial(self._follow, partial(read_workers, names=part)) for part in by_slot.values())
+        workers = await _all(partial(self._run_plan, partial(read_workers, names=part)) for part in by_slot.values())
         return Reading(
             queues=sorted(found, key=lambda each: each.info.name),
             refused={name: str(error) for name, error in refused.items()},
@@ -205,8 +205,8 @@ class Exporter:
             logger.warning("not all is told of queues %s: %s", ", ".join(map(repr, fresh[:10])), refused[fresh[0]])
         self._refused = set(refused)
 
-    async def _follow(self, read: Callable[[Keys], Steps[T]]) -> T:
-        return await afollow(read(self._app.runtime.keys), self._send)
+    async def _run_plan(self, read: Callable[[Keys], RequestPlan[T]]) -> T:
+        return await arun_plan(read(self._app.runtime.keys), self._send)
 
     async def _send(self, operation: Operation[Any]) -> Any:
         """Ask at most three times, at once: connections that Redis closed are no reason to say that it is away."""

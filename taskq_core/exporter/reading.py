@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 from taskq_core.broker.operations import presence, views
 from taskq_core.broker.operations import samples as sample_ops
-from taskq_core.broker.steps import Steps, ask
+from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.errors import BrokerAuthenticationError, BrokerReplyError, WireFormatError
 from taskq_core.inspector import QueueInfo
 from taskq_core.inspector.look import whole_or_damaged
@@ -70,12 +70,12 @@ class Reading:
     schedulers: int
 
 
-def read_names(keys: Keys) -> Steps[list[str]]:
+def read_names(keys: Keys) -> RequestPlan[list[str]]:
     """Return the names of all queues, sorted."""
     return (yield from ask(views.list_queues(keys.queues)))
 
 
-def read_queue(keys: Keys, name: str) -> Steps[QueueReading]:
+def read_queue(keys: Keys, name: str) -> RequestPlan[QueueReading]:
     """Return how one queue stands; of one that is damaged nothing but that.
 
     Raises:
@@ -102,14 +102,14 @@ def read_queue(keys: Keys, name: str) -> Steps[QueueReading]:
     return QueueReading(info=info, memory=memory, types=MappingProxyType(dict(types)), refused=refused)
 
 
-def read_fleet(keys: Keys) -> Steps[tuple[Sequence[str], int]]:
+def read_fleet(keys: Keys) -> RequestPlan[tuple[Sequence[str], int]]:
     """Return the keys of the workers that live, and how many schedulers do."""
     servers = yield from ask(presence.list_alive(keys.servers, skip=0, count=WORKERS_MOST))
     schedulers = yield from ask(presence.list_alive(keys.schedulers, skip=0, count=WORKERS_MOST))
     return presence.keys_of_index(keys.servers, servers), len(schedulers)
 
 
-def read_workers(keys: Keys, names: Sequence[str]) -> Steps[list[WorkerReading]]:
+def read_workers(keys: Keys, names: Sequence[str]) -> RequestPlan[list[WorkerReading]]:
     """Return workers by their keys, in a cluster those of one slot. One that cannot be read is left out."""
     return list(_workers((yield from ask(presence.read_servers(names)))))
 

@@ -9,7 +9,7 @@ from taskq_core.app import TaskQ
 from taskq_core.broker.operations import views
 from taskq_core.broker.operations.actions import Action
 from taskq_core.broker.operations.operation import Operation
-from taskq_core.broker.steps import Progress, Steps, T, afollow, ask
+from taskq_core.broker.plans import Progress, RequestPlan, T, arun_plan, ask
 from taskq_core.handles.records import TaskInfo
 from taskq_core.inspector import (
     bulk,
@@ -83,18 +83,18 @@ class AsyncInspector:
             runtime.async_runner.run, patience_s=seconds("ENQUEUE_TIMEOUT", runtime.settings.enqueue_timeout)
         )
 
-    async def _follow(self, steps: Steps[T]) -> T:
-        return await afollow(steps, self._send)
+    async def _run_plan(self, plan: RequestPlan[T]) -> T:
+        return await arun_plan(plan, self._send)
 
-    async def follow(self, read: Callable[[Keys], Steps[T]]) -> T:
+    async def run_plan(self, read: Callable[[Keys], RequestPlan[T]]) -> T:
         """Run a request plan: `read` gets the key names and yields the requests. For the dashboards."""
-        return await self._follow(read(self._keys))
+        return await self._run_plan(read(self._keys))
 
     # --- queues -------------------------------------------------------------------------------------------------------
 
     async def queues(self) -> list[str]:
         """Return the names of all queues that were ever enqueued to, sorted."""
-        return await self._follow(ask(views.list_queues(self._keys.queues)))
+        return await self._run_plan(ask(views.list_queues(self._keys.queues)))
 
     async def queue_info(self, name: str) -> QueueInfo:
         """Return the state and counts of a queue.
@@ -102,11 +102,11 @@ class AsyncInspector:
         Raises:
             QueueNotFoundError: No queue has this name.
         """
-        return await self._follow(look.queue_info(self._keys, name))
+        return await self._run_plan(look.queue_info(self._keys, name))
 
     async def queue_infos(self) -> list[QueueInfo]:
         """Return the state and counts of every queue, sorted by name. `problem` says why a queue cannot be counted."""
-        return await self._follow(look.queue_infos(self._keys))
+        return await self._run_plan(look.queue_infos(self._keys))
 
     async def history(self, queue: str, days: int = 10) -> list[DailyStats]:
         """Return the daily counters of a queue, today first. Days are UTC, by Redis's clock.
@@ -119,7 +119,7 @@ class AsyncInspector:
             QueueNotFoundError: No queue has this name.
             ConfigurationError: The number of days is out of bounds.
         """
-        return await self._follow(look.history(self._keys, queue, days))
+        return await self._run_plan(look.history(self._keys, queue, days))
 
     async def memory_usage(self, queue: str) -> int:
         """Estimate how many bytes a queue takes in Redis, from 20 tasks of each state and of five groups.
@@ -128,7 +128,7 @@ class AsyncInspector:
             QueueNotFoundError: No queue has this name.
             BrokerReplyError: The store does not support `MEMORY USAGE`.
         """
-        return await self._follow(look.memory_usage(self._keys, queue))
+        return await self._run_plan(look.memory_usage(self._keys, queue))
 
     async def groups(self, queue: str) -> list[GroupInfo]:
         """Return the groups of tasks that wait to be aggregated, sorted by name.
@@ -136,7 +136,7 @@ class AsyncInspector:
         Raises:
             QueueNotFoundError: No queue has this name.
         """
-        return await self._follow(look.groups(self._keys, queue))
+        return await self._run_plan(look.groups(self._keys, queue))
 
     async def groups_page(self, queue: str, *, limit: int = 100, cursor: str | None = None) -> GroupPage:
         """Return a page of the groups of a queue. The pages are not sorted.
@@ -150,7 +150,7 @@ class AsyncInspector:
             QueueNotFoundError: No queue has this name.
             ConfigurationError: The limit is out of bounds, or the cursor is not valid.
         """
-        return await self._follow(look.groups_page(self._keys, queue, limit=limit, cursor=cursor))
+        return await self._run_plan(look.groups_page(self._keys, queue, limit=limit, cursor=cursor))
 
     async def limits(self, queue: str) -> list[LimitInfo]:
         """Return the limits of a queue's tasks, with their running and waiting tasks, by kind and name.
@@ -158,7 +158,7 @@ class AsyncInspector:
         Raises:
             QueueNotFoundError: No queue has this name.
         """
-        return await self._follow(limits.limits(self._keys, queue))
+        return await self._run_plan(limits.limits(self._keys, queue))
 
     async def set_limit(
         self, queue: str, name: str, *, rate: RateLimit | str | None = None, concurrency: int | None = None
@@ -176,7 +176,7 @@ class AsyncInspector:
             QueueNotFoundError: No queue has this name.
             ConfigurationError: Neither or both of `rate` and `concurrency` are given, or the number is not positive.
         """
-        await self._follow(limits.set_limit(self._keys, queue, name, rate=rate, concurrency=concurrency))
+        await self._run_plan(limits.set_limit(self._keys, queue, name, rate=rate, concurrency=concurrency))
 
     async def clear_limit(self, queue: str, name: str) -> bool:
         """Remove the override of a limit. Return False if it had none.
@@ -184,7 +184,7 @@ class AsyncInspector:
         Raises:
             QueueNotFoundError: No queue has this name.
         """
-        return await self._follow(limits.clear_limit(self._keys, queue, name))
+        return await self._run_plan(limits.clear_limit(self._keys, queue, name))
 
     async def pause(self, queue: str) -> None:
         """Pause a queue: workers, including Go workers, take no more of its tasks. Running tasks finish.
@@ -195,7 +195,7 @@ class AsyncInspector:
             QueueNotFoundError: No queue has this name.
             QueuePausedError: The queue is already paused.
         """
-        await self._follow(change.pause(self._keys, queue))
+        await self._run_plan(change.pause(self._keys, queue))
 
     async def resume(self, queue: str) -> None:
         """Resume a paused queue: workers take its tasks again.
@@ -204,7 +204,7 @@ class AsyncInspector:
             QueueNotFoundError: No queue has this name.
             QueueNotPausedError: The queue is not paused.
         """
-        await self._follow(change.resume(self._keys, queue))
+        await self._run_plan(change.resume(self._keys, queue))
 
     async def remove_queue(self, queue: str, *, force: bool = False, progress: Progress | None = None) -> int:
         """Remove a queue and all its data: tasks, groups, unique locks, counters and pause state.
@@ -224,7 +224,7 @@ class AsyncInspector:
             QueueNotFoundError: No queue has this name.
             QueueNotEmptyError: Tasks run, or there are tasks that would be lost without `force`.
         """
-        return await self._follow(removal.remove_queue(self._keys, queue, force=force, progress=progress))
+        return await self._run_plan(removal.remove_queue(self._keys, queue, force=force, progress=progress))
 
     async def remove_queue_part(
         self, queue: str, *, force: bool = False, cursor: str | None = None, has_time: Callable[[], bool] = always
@@ -242,7 +242,7 @@ class AsyncInspector:
             QueueNotEmptyError: Tasks run, or there are tasks that only `force` deletes.
             ConfigurationError: The cursor is not valid.
         """
-        return await self._follow(
+        return await self._run_plan(
             removal.remove_queue_part(self._keys, queue, force=force, cursor=cursor, has_time=has_time)
         )
 
@@ -270,13 +270,13 @@ class AsyncInspector:
             QueueNotFoundError: No queue has this name.
             ConfigurationError: `page` or `page_size` is out of bounds, or `group` does not fit the state.
         """
-        return await self._follow(look.tasks(self._keys, queue, state, group, page=page, page_size=page_size))
+        return await self._run_plan(look.tasks(self._keys, queue, state, group, page=page, page_size=page_size))
 
     async def tasks_of(
         self, infos: Iterable[QueueInfo], state: TaskState | None = None, *, page: int = 1, page_size: int = 30
     ) -> TaskPage:
         """Return a page of the tasks of queues that were just read, without tasks in groups. Like `tasks`."""
-        return await self._follow(look.Listing(self._keys, page=page, page_size=page_size).of_queues(infos, state))
+        return await self._run_plan(look.Listing(self._keys, page=page, page_size=page_size).of_queues(infos, state))
 
     async def task(self, queue: str, task_id: str) -> TaskInfo | UnreadableTask:
         """Return one task.
@@ -285,7 +285,7 @@ class AsyncInspector:
             QueueNotFoundError: No queue has this name.
             TaskNotFoundError: The queue holds no task with this id.
         """
-        return await self._follow(look.task(self._keys, queue, task_id))
+        return await self._run_plan(look.task(self._keys, queue, task_id))
 
     async def count(self, queue: str, state: TaskState, *, group: str | None = None) -> int:
         """Count the tasks of one state without reading them. `TaskState.AGGREGATING` needs `group`.
@@ -294,7 +294,7 @@ class AsyncInspector:
             QueueNotFoundError: No queue has this name.
             ConfigurationError: `group` does not fit the state.
         """
-        return await self._follow(look.count(self._keys, queue, state, group))
+        return await self._run_plan(look.count(self._keys, queue, state, group))
 
     async def find_tasks(
         self,
@@ -340,7 +340,7 @@ class AsyncInspector:
             ConfigurationError: An argument is out of bounds or of the wrong type, a moment has no time zone, or the
                 cursor is not valid.
         """
-        return await self._follow(
+        return await self._run_plan(
             search.find_tasks(
                 self._keys,
                 queue,
@@ -369,7 +369,7 @@ class AsyncInspector:
             TaskNotFoundError: The queue holds no task with this id.
             TaskStateError: The task is pending. `TaskActiveError` if it runs.
         """
-        await self._follow(
+        await self._run_plan(
             change.act(self._keys, queue, task_id, Action.RUN, doing="run", archive=self._archive.limits(queue))
         )
 
@@ -381,7 +381,7 @@ class AsyncInspector:
             TaskNotFoundError: The queue holds no task with this id.
             TaskStateError: The task is already archived. `TaskActiveError` if it runs.
         """
-        await self._follow(
+        await self._run_plan(
             change.act(
                 self._keys, queue, task_id, Action.ARCHIVE, doing="archived", archive=self._archive.limits(queue)
             )
@@ -395,7 +395,7 @@ class AsyncInspector:
             TaskNotFoundError: The queue holds no task with this id.
             TaskActiveError: It runs.
         """
-        await self._follow(
+        await self._run_plan(
             change.act(self._keys, queue, task_id, Action.DELETE, doing="deleted", archive=self._archive.limits(queue))
         )
 
@@ -419,7 +419,7 @@ class AsyncInspector:
             TaskActiveError: It runs.
             ConfigurationError: Neither or both of `at` and `after` are given, or the time is not valid.
         """
-        await self._follow(
+        await self._run_plan(
             change.retry_task(self._keys, queue, task_id, at=at, after=after, archive=self._archive.limits(queue))
         )
 
@@ -444,7 +444,7 @@ class AsyncInspector:
             WireFormatError: The stored task cannot be read.
             ConfigurationError: The payload is not bytes, or is too large.
         """
-        await self._follow(change.update_payload(self._keys, queue, task_id, payload, expected=expected))
+        await self._run_plan(change.update_payload(self._keys, queue, task_id, payload, expected=expected))
 
     async def move_task(self, queue: str, task_id: str, to_queue: str) -> None:
         """Move a task that is not running to another queue. It keeps its state.
@@ -461,7 +461,7 @@ class AsyncInspector:
             WireFormatError: The stored task cannot be read.
             ConfigurationError: The name of the other queue is not valid, or is the same.
         """
-        await self._follow(move.move_task(self._keys, queue, task_id, to_queue))
+        await self._run_plan(move.move_task(self._keys, queue, task_id, to_queue))
 
     async def reschedule_task(
         self,
@@ -492,7 +492,7 @@ class AsyncInspector:
             WireFormatError: The stored task cannot be read.
             ConfigurationError: Neither or both of `at` and `after` are given, or an argument is not valid.
         """
-        await self._follow(change.reschedule(self._keys, queue, task_id, at=at, after=after, payload=payload))
+        await self._run_plan(change.reschedule(self._keys, queue, task_id, at=at, after=after, payload=payload))
 
     async def cancel_task(self, task_id: str, *, retry: bool = False, keep: bool | None = None) -> int:
         """Ask the worker that runs a task to cancel it. Does not wait until the task ends.
@@ -513,7 +513,7 @@ class AsyncInspector:
             TaskStateError: The task is not running.
             ConfigurationError: `keep` is given together with `retry`.
         """
-        return await self._follow(presence.cancel_task(self._keys, task_id, retry=retry, keep=keep))
+        return await self._run_plan(presence.cancel_task(self._keys, task_id, retry=retry, keep=keep))
 
     # --- many tasks ---------------------------------------------------------------------------------------------------
 
@@ -545,7 +545,7 @@ class AsyncInspector:
         Raises:
             ConfigurationError: The action is unknown, its arguments do not fit, or a name is not valid.
         """
-        return await self._follow(
+        return await self._run_plan(
             selection.act_on(self._keys, tasks, action, archive=self._archive, at=at, after=after, to_queue=to_queue)
         )
 
@@ -582,7 +582,7 @@ class AsyncInspector:
             QueueNotFoundError: No queue has this name.
             ConfigurationError: The state does not allow the action, or an argument is not valid.
         """
-        return await self._follow(
+        return await self._run_plan(
             act_on_matching(
                 self._keys,
                 matching,
@@ -618,7 +618,7 @@ class AsyncInspector:
             QueueNotFoundError: No queue has this name.
             ConfigurationError: Tasks of this state cannot be run, or the group is missing or out of place.
         """
-        return await self._follow(
+        return await self._run_plan(
             bulk.act_on_all(
                 self._keys,
                 queue,
@@ -634,7 +634,7 @@ class AsyncInspector:
         self, queue: str, state: TaskState, *, group: str | None = None, progress: Progress | None = None
     ) -> int:
         """Archive all tasks of a state: pending, scheduled, retry, aggregating or completed. Otherwise as `run_all`."""
-        return await self._follow(
+        return await self._run_plan(
             bulk.act_on_all(
                 self._keys,
                 queue,
@@ -650,7 +650,7 @@ class AsyncInspector:
         self, queue: str, state: TaskState, *, group: str | None = None, progress: Progress | None = None
     ) -> int:
         """Delete all tasks of a state with their unique locks: any but active. Otherwise as `run_all`."""
-        return await self._follow(
+        return await self._run_plan(
             bulk.act_on_all(
                 self._keys,
                 queue,
@@ -671,7 +671,7 @@ class AsyncInspector:
             The number of moved tasks. A task stays in its queue if the other queue has its id or its unique lock, or if
             it cannot be read.
         """
-        return await self._follow(move.move_all(self._keys, queue, state, to_queue, group=group, progress=progress))
+        return await self._run_plan(move.move_all(self._keys, queue, state, to_queue, group=group, progress=progress))
 
     async def finish_moves(self, queue: str) -> int:
         """Finish interrupted moves out of a queue. Workers also do this every few minutes.
@@ -682,7 +682,7 @@ class AsyncInspector:
         Raises:
             QueueNotFoundError: No queue has this name.
         """
-        return await self._follow(move.finish_moves(self._keys, queue))
+        return await self._run_plan(move.finish_moves(self._keys, queue))
 
     async def reconcile(self, queue: str, *, repair: bool = False, progress: Progress | None = None) -> ReconcileReport:
         """Find damage in a queue: data in Redis that no operation of taskq or Asynq can have left there.
@@ -698,19 +698,19 @@ class AsyncInspector:
         Raises:
             QueueNotFoundError: No queue has this name.
         """
-        keys = await self._follow(known_queue(self._keys, queue))
-        steps = reconcile(keys, repair=repair, progress=progress)
-        return await arun(steps, self._send)
+        keys = await self._run_plan(known_queue(self._keys, queue))
+        plan = reconcile(keys, repair=repair, progress=progress)
+        return await arun(plan, self._send)
 
     # --- workers, schedulers, the store -------------------------------------------------------------------------------
 
     async def servers(self) -> list[WorkerProcess]:
         """Return the worker processes that are alive, Go's too, by host and process id, as of their last heartbeats."""
-        return await self._follow(presence.servers(self._keys))
+        return await self._run_plan(presence.servers(self._keys))
 
     async def scheduler_entries(self) -> list[PeriodicEntryInfo]:
         """Return the periodic entries of all schedulers that are alive, by id."""
-        return await self._follow(schedules.scheduler_entries(self._keys))
+        return await self._run_plan(schedules.scheduler_entries(self._keys))
 
     async def scheduler_events(self, entry_id: str, page: int = 1, page_size: int = 30) -> list[SchedulerEvent]:
         """Return past enqueues of a periodic entry, the newest first. At most the last 1000 are kept.
@@ -724,7 +724,7 @@ class AsyncInspector:
             EntryNotFoundError: No running scheduler has this entry, and it has no past enqueues.
             ConfigurationError: Page or page size is out of bounds.
         """
-        return await self._follow(schedules.scheduler_events(self._keys, entry_id, page=page, page_size=page_size))
+        return await self._run_plan(schedules.scheduler_events(self._keys, entry_id, page=page, page_size=page_size))
 
     async def add_schedule(self, entry: PeriodicTask, *, replace: bool = False) -> None:
         """Add a schedule at run time. Running schedulers load it within two seconds. It is stored until it is removed.
@@ -736,7 +736,7 @@ class AsyncInspector:
         Raises:
             ConfigurationError: The id is taken, an option cannot be stored, or 1000 schedules were added already.
         """
-        await self._follow(
+        await self._run_plan(
             schedules.add_schedule(self._keys, entry.id, encode_schedule(self._app, entry), replaces=replace)
         )
 
@@ -747,7 +747,7 @@ class AsyncInspector:
             EntryNotFoundError: The schedule does not exist.
             ConfigurationError: It is declared in code or in a table.
         """
-        await self._follow(schedules.remove_schedule(self._keys, entry_id))
+        await self._run_plan(schedules.remove_schedule(self._keys, entry_id))
 
     async def pause_schedule(self, entry_id: str) -> bool:
         """Pause a schedule, wherever it is declared. Return False if it was already paused.
@@ -755,7 +755,7 @@ class AsyncInspector:
         Raises:
             EntryNotFoundError: The schedule does not exist.
         """
-        return await self._follow(
+        return await self._run_plan(
             schedules.pause_schedule(self._keys, entry_id, is_declared=declares(self._app, entry_id))
         )
 
@@ -765,7 +765,7 @@ class AsyncInspector:
         Raises:
             EntryNotFoundError: The schedule does not exist.
         """
-        return await self._follow(schedules.resume_schedule(self._keys, entry_id))
+        return await self._run_plan(schedules.resume_schedule(self._keys, entry_id))
 
     async def control_workers(
         self, action: WorkerAction | str, workers: Sequence[str] | None = None, *, concurrency: int | None = None
@@ -787,7 +787,7 @@ class AsyncInspector:
             ConfigurationError: The action or the concurrency is not valid.
         """
         request = WorkerRequest(action, concurrency)
-        return await self._follow(
+        return await self._run_plan(
             control.control_workers(self._keys, workers, request, is_cluster=self._app.runtime.endpoint.is_cluster)
         )
 
@@ -805,10 +805,10 @@ class AsyncInspector:
         Raises:
             QueueNotFoundError: No queue has this name.
         """
-        return await self._follow(
+        return await self._run_plan(
             presence.cluster_nodes(self._keys, queue, is_cluster=self._app.runtime.endpoint.is_cluster)
         )
 
     async def redis_info(self) -> Mapping[str, str | int]:
         """Return what the store says of itself (`INFO`), numbers as numbers; of a cluster, one of its nodes."""
-        return await self._follow(presence.redis_info())
+        return await self._run_plan(presence.redis_info())

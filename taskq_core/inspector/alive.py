@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from taskq_core.broker.operations import presence, services
-from taskq_core.broker.steps import Steps, ask
+from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.errors import BrokerAuthenticationError, BrokerReplyError, WireFormatError
 from taskq_core.inspector.records import QueueInfo
 from taskq_core.wire import Keys, ServerInfo
@@ -14,7 +14,7 @@ _OVERLAP = 50
 """Members that are read again with the next page, because a heartbeat between two pages moves members to the end."""
 
 
-def alive(index: str) -> Steps[list[str]]:
+def alive(index: str) -> RequestPlan[list[str]]:
     """Return the keys that an index lists and that have not expired."""
     members: dict[str, None] = {}  # each once, in order: a heartbeat between two pages moves one to the end
     skip = 0
@@ -26,7 +26,7 @@ def alive(index: str) -> Steps[list[str]]:
         skip += _STEP - _OVERLAP
 
 
-def server_infos(keys: Keys) -> Steps[list[ServerInfo]]:
+def server_infos(keys: Keys) -> RequestPlan[list[ServerInfo]]:
     """Return what the running workers, of any language, report. Reports that cannot be read are left out."""
     infos: list[ServerInfo] = []
     for key in (yield from alive(keys.servers)):
@@ -38,7 +38,7 @@ def server_infos(keys: Keys) -> Steps[list[ServerInfo]]:
     return infos
 
 
-def with_workers(keys: Keys, infos: Sequence[QueueInfo]) -> Steps[list[QueueInfo]]:
+def with_workers(keys: Keys, infos: Sequence[QueueInfo]) -> RequestPlan[list[QueueInfo]]:
     """Return queues with `is_served` filled in.
 
     One call a queue. The workers are read only if a queue has no taskq worker, because Go's may serve it.

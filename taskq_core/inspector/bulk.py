@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from taskq_core.broker.operations import actions
 from taskq_core.broker.operations.actions import OK, Action
-from taskq_core.broker.steps import Progress, Steps, ask
+from taskq_core.broker.plans import Progress, RequestPlan, ask
 from taskq_core.errors import ConfigurationError
 from taskq_core.inspector.known import check_group, known_queue, known_state
 from taskq_core.inspector.search import all_ids
@@ -46,7 +46,7 @@ def act_on_all(
     group: str | None,
     archive: ArchiveLimits,
     progress: Progress | None,
-) -> Steps[int]:
+) -> RequestPlan[int]:
     """Run, archive or delete all tasks of a state, or of one group; return how many."""
     state = known_state(state)
     check_state(f"{action}_all", state, STATES[action])

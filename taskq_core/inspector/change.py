@@ -9,7 +9,7 @@ from datetime import datetime
 
 from taskq_core.broker.operations import actions
 from taskq_core.broker.operations.actions import OK, Action, Refusal
-from taskq_core.broker.steps import Steps, ask
+from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.client import changing
 from taskq_core.client.changing import check_payload, refusal, start_of, with_payload
 from taskq_core.errors import (
@@ -36,7 +36,7 @@ def act(
     archive: ArchiveLimits,
     start_at_s: int | None = None,
     start_in_ms: int = 0,
-) -> Steps[None]:
+) -> RequestPlan[None]:
     """Run, archive, delete or put off one task."""
     check_text("task_id", task_id)
     queue = yield from known_queue(keys, name)
@@ -56,7 +56,7 @@ def act(
 
 def retry_task(
     keys: Keys, name: str, task_id: str, *, at: datetime | None, after: Duration | None, archive: ArchiveLimits
-) -> Steps[None]:
+) -> RequestPlan[None]:
     """Let a task wait until another time."""
     start_at_s, start_in_ms = start_of(at, after)
     yield from act(
@@ -73,7 +73,7 @@ def retry_task(
 
 def update_payload(
     keys: Keys, name: str, task_id: str, payload: bytes, *, expected: bytes | None = None
-) -> Steps[None]:
+) -> RequestPlan[None]:
     """Replace the payload of a task that waits, if it is the one that is expected; its unique lock follows."""
     check_text("task_id", task_id)
     check_payload(payload, expected)
@@ -104,21 +104,21 @@ def update_payload(
 
 def reschedule(
     keys: Keys, name: str, task_id: str, *, at: datetime | None, after: Duration | None, payload: bytes | None
-) -> Steps[None]:
+) -> RequestPlan[None]:
     """Let a task wait until another time, with another payload if one is given."""
     check_text("task_id", task_id)
     queue = yield from known_queue(keys, name)
     yield from changing.reschedule(queue, task_id, at=at, after=after, payload=payload)
 
 
-def pause(keys: Keys, name: str) -> Steps[None]:
+def pause(keys: Keys, name: str) -> RequestPlan[None]:
     """Keep workers from taking tasks of a queue."""
     queue: QueueKeys = yield from known_queue(keys, name)
     if not (yield from ask(actions.pause(queue))):
         raise QueuePausedError(name)
 
 
-def resume(keys: Keys, name: str) -> Steps[None]:
+def resume(keys: Keys, name: str) -> RequestPlan[None]:
     """Let workers take tasks of a queue again."""
     queue: QueueKeys = yield from known_queue(keys, name)
     if not (yield from ask(actions.resume(queue))):

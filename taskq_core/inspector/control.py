@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from taskq_core.broker.operations import presence
-from taskq_core.broker.steps import Steps, ask
+from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.errors import ConfigurationError, WorkerNotFoundError
 from taskq_core.inspector.known import hint
 from taskq_core.inspector.presence import servers
@@ -14,7 +14,7 @@ from taskq_core.wire import Keys
 
 def control_workers(
     keys: Keys, workers: Sequence[str] | None, request: WorkerRequest, *, is_cluster: bool
-) -> Steps[list[WorkerProcess]]:
+) -> RequestPlan[list[WorkerProcess]]:
     """Send a request to workers. Return its recipients, an empty list if no worker listens.
 
     A cluster counts the listeners of one node only, so all recipients are returned there.

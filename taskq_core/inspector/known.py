@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterable
 
 from taskq_core.broker.operations import views
-from taskq_core.broker.steps import Steps, ask
+from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.errors import ConfigurationError, QueueNotFoundError
 from taskq_core.wire import Keys, QueueKeys, TaskState
 
@@ -12,7 +12,7 @@ _NAMED = 5
 """Most names that a hint lists."""
 
 
-def known_queue(keys: Keys, name: str) -> Steps[QueueKeys]:
+def known_queue(keys: Keys, name: str) -> RequestPlan[QueueKeys]:
     """Return the keys of a queue that is known."""
     check_text("queue", name)
     if not (yield from ask(views.knows_queue(keys.queues, name))):

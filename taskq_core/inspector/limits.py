@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from taskq_core.broker.operations import limits as limit_ops
-from taskq_core.broker.steps import Steps, ask
+from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.errors import ConfigurationError
 from taskq_core.inspector.known import check_text, known_queue
 from taskq_core.tasks.limits import Concurrency, RateLimit, as_rate_limit, shown_spec
@@ -36,7 +36,7 @@ class LimitInfo:
     waiting: int
 
 
-def limits(keys: Keys, name: str) -> Steps[list[LimitInfo]]:
+def limits(keys: Keys, name: str) -> RequestPlan[list[LimitInfo]]:
     """Return the limits of a queue, sorted by kind and name."""
     queue = yield from known_queue(keys, name)
     numbers = yield from ask(limit_ops.read_limits(queue))
@@ -70,7 +70,7 @@ def _name_of(slot: str) -> str:
 
 def set_limit(
     keys: Keys, name: str, limit: str, *, rate: RateLimit | str | None, concurrency: int | None
-) -> Steps[None]:
+) -> RequestPlan[None]:
     """Set the number of a limit, over what the code says."""
     if (rate is None) == (concurrency is None):
         raise ConfigurationError("a limit is set to either rate= or concurrency=")
@@ -84,7 +84,7 @@ def set_limit(
     yield from _set(queue, kind, limit, spec)
 
 
-def clear_limit(keys: Keys, name: str, limit: str) -> Steps[bool]:
+def clear_limit(keys: Keys, name: str, limit: str) -> RequestPlan[bool]:
     """Let a limit be again what the code says; return False if nothing was set."""
     queue = yield from known_queue(keys, name)
     was_set = False
@@ -93,7 +93,7 @@ def clear_limit(keys: Keys, name: str, limit: str) -> Steps[bool]:
     return was_set
 
 
-def _set(queue: QueueKeys, kind: str, limit: str, spec: str) -> Steps[bool]:
+def _set(queue: QueueKeys, kind: str, limit: str, spec: str) -> RequestPlan[bool]:
     """Set a number and let all that wait for it be looked at; return whether one was set before."""
     if limit != "":
         check_text("limit", limit)

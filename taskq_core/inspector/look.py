@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from taskq_core.broker.operations import diagnosis, views
 from taskq_core.broker.operations.views import Page, QueueCounts, StoredTask
-from taskq_core.broker.steps import Steps, ask
+from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.errors import BrokerReplyError, ConfigurationError, TaskNotFoundError, WireFormatError
 from taskq_core.handles.records import TaskInfo, task_info
 from taskq_core.inspector.alive import with_workers
@@ -30,24 +30,24 @@ HISTORY_DAYS = 90
 _MEMORY_SAMPLES = 20
 
 
-def queue_info(keys: Keys, name: str) -> Steps[QueueInfo]:
+def queue_info(keys: Keys, name: str) -> RequestPlan[QueueInfo]:
     """Return how a known queue stands."""
     (info,) = yield from with_workers(keys, [(yield from _counted(keys, name))])
     return info
 
 
-def queue_infos(keys: Keys) -> Steps[list[QueueInfo]]:
+def queue_infos(keys: Keys) -> RequestPlan[list[QueueInfo]]:
     """Return how every queue stands; one that is damaged hides no other."""
     return (yield from with_workers(keys, (yield from _all_counted(keys))))
 
 
-def _counted(keys: Keys, name: str) -> Steps[QueueInfo]:
+def _counted(keys: Keys, name: str) -> RequestPlan[QueueInfo]:
     """Return a queue, without asking whether workers serve it."""
     queue = yield from known_queue(keys, name)
     return _queue_info(name, (yield from ask(views.count_tasks(queue))))
 
 
-def _all_counted(keys: Keys) -> Steps[list[QueueInfo]]:
+def _all_counted(keys: Keys) -> RequestPlan[list[QueueInfo]]:
     """Return all queues, without asking whether workers serve them."""
     infos = []
     for name in (yield from ask(views.list_queues(keys.queues))):
@@ -55,7 +55,7 @@ def _all_counted(keys: Keys) -> Steps[list[QueueInfo]]:
     return infos
 
 
-def whole_or_damaged(keys: Keys, name: str) -> Steps[QueueInfo]:
+def whole_or_damaged(keys: Keys, name: str) -> RequestPlan[QueueInfo]:
     """Return how a queue stands; one that cannot be counted says so in `problem`. Whether it is known is not asked."""
     problem = ""
     try:
@@ -98,7 +98,7 @@ def _queue_info(name: str, counts: QueueCounts, problem: str = "") -> QueueInfo:
     )
 
 
-def history(keys: Keys, name: str, days: int) -> Steps[list[DailyStats]]:
+def history(keys: Keys, name: str, days: int) -> RequestPlan[list[DailyStats]]:
     """Return what a queue did on the last days, today (UTC, by Redis's clock) first."""
     check_whole("days", days, least=1, most=HISTORY_DAYS)
     queue = yield from known_queue(keys, name)
@@ -112,13 +112,13 @@ def history(keys: Keys, name: str, days: int) -> Steps[list[DailyStats]]:
     ]
 
 
-def memory_usage(keys: Keys, name: str) -> Steps[int]:
+def memory_usage(keys: Keys, name: str) -> RequestPlan[int]:
     """Estimate the bytes of a queue's tasks."""
     queue = yield from known_queue(keys, name)
     return (yield from ask(views.estimate_memory(queue, samples=_MEMORY_SAMPLES)))
 
 
-def groups(keys: Keys, name: str) -> Steps[list[GroupInfo]]:
+def groups(keys: Keys, name: str) -> RequestPlan[list[GroupInfo]]:
     """Return the groups of a queue, sorted by name."""
     queue = yield from known_queue(keys, name)
     sizes: dict[str, int] = {}
@@ -130,7 +130,7 @@ def groups(keys: Keys, name: str) -> Steps[list[GroupInfo]]:
             return [GroupInfo(name=each, size=size) for each, size in sorted(sizes.items())]
 
 
-def groups_page(keys: Keys, name: str, *, limit: int, cursor: str | None) -> Steps[GroupPage]:
+def groups_page(keys: Keys, name: str, *, limit: int, cursor: str | None) -> RequestPlan[GroupPage]:
     """Return some of the groups of a queue, from a cursor on."""
     check_whole("limit", limit, least=1, most=PAGE_SIZE_MAX)
     at = "0" if cursor is None else _scan_cursor(cursor)
@@ -152,7 +152,7 @@ def _scan_cursor(cursor: str) -> str:
     return cursor
 
 
-def count(keys: Keys, name: str, state: TaskState, group: str | None) -> Steps[int]:
+def count(keys: Keys, name: str, state: TaskState, group: str | None) -> RequestPlan[int]:
     """Count the tasks of one state, or of one group."""
     state = known_state(state)
     check_group(state, group)
@@ -160,12 +160,12 @@ def count(keys: Keys, name: str, state: TaskState, group: str | None) -> Steps[i
     return (yield from ask(views.count_state(queue, state, group=group)))
 
 
-def task(keys: Keys, name: str, task_id: str) -> Steps[TaskInfo | UnreadableTask]:
+def task(keys: Keys, name: str, task_id: str) -> RequestPlan[TaskInfo | UnreadableTask]:
     """Return one task."""
     return read_task(name, (yield from find(keys, name, task_id)))
 
 
-def find(keys: Keys, name: str, task_id: str) -> Steps[StoredTask]:
+def find(keys: Keys, name: str, task_id: str) -> RequestPlan[StoredTask]:
     """Return one task as it is stored."""
     check_text("queue", name)
     check_text("task_id", task_id)
@@ -201,7 +201,7 @@ def _read(
     count: int,
     group: str | None = None,
     is_reversed: bool = False,
-) -> Steps[Page]:
+) -> RequestPlan[Page]:
     """Read a page, in as many calls as its bytes need."""
     tasks: list[StoredTask] = []
     while True:
@@ -231,14 +231,14 @@ class Listing:
         self._is_newest_first = is_newest_first
         self._skip = (page - 1) * page_size if skip is None else skip
 
-    def of_state(self, name: str, state: TaskState, group: str | None) -> Steps[TaskPage]:
+    def of_state(self, name: str, state: TaskState, group: str | None) -> RequestPlan[TaskPage]:
         """The page of one queue and state, or of one group."""
         check_group(state, group)
         queue = yield from known_queue(self._keys, name)
         answer = yield from _read(queue, state, skip=self._skip, count=self._page_size, group=group)
         return self._of([(name, answer)], answer.size)
 
-    def of_queues(self, infos: Iterable[QueueInfo], state: TaskState | None) -> Steps[TaskPage]:
+    def of_queues(self, infos: Iterable[QueueInfo], state: TaskState | None) -> RequestPlan[TaskPage]:
         """The page of several; `infos` says how many tasks each has."""
         infos = list(infos)
         state = state if state is None else known_state(state)
@@ -271,7 +271,7 @@ class Listing:
 
 def tasks(
     keys: Keys, name: str | None, state: TaskState | None, group: str | None, *, page: int, page_size: int
-) -> Steps[TaskPage]:
+) -> RequestPlan[TaskPage]:
     """Return a page of tasks."""
     listing = Listing(keys, page=page, page_size=page_size)
     state = state if state is None else known_state(state)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from taskq_core.broker.operations import diagnosis, views
-from taskq_core.broker.steps import Steps, ask
+from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.client.changing import start_of
 from taskq_core.clock import utc_datetime
 from taskq_core.errors import BrokerError, ConfigurationError
@@ -110,7 +110,7 @@ def act_on_matching(
     to_queue: str | None,
     cursor: str | None,
     has_time: Callable[[], bool],
-) -> Steps[MatchingReport]:
+) -> RequestPlan[MatchingReport]:
     """Do one thing to tasks that fit, until all are gone through or `has_time` says no."""
     action = TaskAction(action)
     state = matching.checked(action)
@@ -175,7 +175,7 @@ def act_on_matching(
     return done
 
 
-def _names(keys: Keys, matching: Matching, to_queue: str | None) -> Steps[list[str]]:
+def _names(keys: Keys, matching: Matching, to_queue: str | None) -> RequestPlan[list[str]]:
     if matching.queue is not None:
         yield from known_queue(keys, matching.queue)
         return [matching.queue]

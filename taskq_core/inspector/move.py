@@ -1,7 +1,7 @@
 """Move tasks to another queue: one, all of a state, or what was left on its way. How: `taskq_core.client.moving`."""
 
 from taskq_core.broker.operations.actions import ArrivalCode
-from taskq_core.broker.steps import Progress, Steps
+from taskq_core.broker.plans import Progress, RequestPlan
 from taskq_core.client.changing import move_one
 from taskq_core.client.moving import finish, move
 from taskq_core.errors import ConfigurationError
@@ -11,7 +11,7 @@ from taskq_core.inspector.search import all_ids
 from taskq_core.wire import Keys, QueueKeys, TaskState, validate_queue_name
 
 
-def move_task(keys: Keys, name: str, task_id: str, to: str) -> Steps[None]:
+def move_task(keys: Keys, name: str, task_id: str, to: str) -> RequestPlan[None]:
     """Move one task."""
     check_text("task_id", task_id)
     queue, target = yield from _two_queues(keys, name, to)
@@ -20,7 +20,7 @@ def move_task(keys: Keys, name: str, task_id: str, to: str) -> Steps[None]:
 
 def move_all(
     keys: Keys, name: str, state: TaskState, to: str, *, group: str | None, progress: Progress | None
-) -> Steps[int]:
+) -> RequestPlan[int]:
     """Move all tasks of a state, or of one group; return how many."""
     state = known_state(state)
     check_state("move_all", state, MOVABLE)
@@ -37,13 +37,13 @@ def move_all(
     return moved
 
 
-def finish_moves(keys: Keys, name: str) -> Steps[int]:
+def finish_moves(keys: Keys, name: str) -> RequestPlan[int]:
     """Carry on moves that were cut off; return how many tasks arrived."""
     queue = yield from known_queue(keys, name)
     return (yield from finish(keys, queue))
 
 
-def _two_queues(keys: Keys, name: str, to: str) -> Steps[tuple[QueueKeys, QueueKeys]]:
+def _two_queues(keys: Keys, name: str, to: str) -> RequestPlan[tuple[QueueKeys, QueueKeys]]:
     validate_queue_name(to)
     if to == name:
         raise ConfigurationError(f"the other queue must be another than {name!r}")

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 
 from taskq_core.broker.operations import presence, services, views
-from taskq_core.broker.steps import Steps, ask
+from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.client.changing import wish_of
 from taskq_core.errors import (
     BrokerAuthenticationError,
@@ -30,7 +30,7 @@ _STEP = 500
 _LAST = datetime.max.replace(tzinfo=UTC)
 
 
-def servers(keys: Keys) -> Steps[list[WorkerProcess]]:
+def servers(keys: Keys) -> RequestPlan[list[WorkerProcess]]:
     """Return the workers that are alive, by host and process id. What cannot be read is left out."""
     infos = yield from server_infos(keys)
     running: dict[str, list[RunningTask]] = {info.server_id: [] for info in infos}
@@ -79,7 +79,7 @@ def _process(info: ServerInfo, running: list[RunningTask]) -> WorkerProcess:
     )
 
 
-def cancel_task(keys: Keys, task_id: str, *, retry: bool = False, keep: bool | None = None) -> Steps[int]:
+def cancel_task(keys: Keys, task_id: str, *, retry: bool = False, keep: bool | None = None) -> RequestPlan[int]:
     """Ask whichever worker runs a task to cancel it; return how many processes of its queue were told."""
     check_text("task_id", task_id)
     wish = wish_of(retry=retry, keep=keep)
@@ -106,7 +106,7 @@ def cancel_task(keys: Keys, task_id: str, *, retry: bool = False, keep: bool | N
     return min(heard, sum(not running.isdisjoint(info.queues) for info in infos))
 
 
-def cluster_nodes(keys: Keys, name: str, *, is_cluster: bool) -> Steps[list[str]]:
+def cluster_nodes(keys: Keys, name: str, *, is_cluster: bool) -> RequestPlan[list[str]]:
     """Return which nodes of a cluster hold a queue."""
     yield from known_queue(keys, name)
     if not is_cluster:
@@ -120,6 +120,6 @@ def key_slot(keys: Keys, name: str) -> int:
     return slot_of(keys.queue(name).pending)
 
 
-def redis_info() -> Steps[Mapping[str, str | int]]:
+def redis_info() -> RequestPlan[Mapping[str, str | int]]:
     """Return what the store says of itself."""
     return (yield from ask(presence.server_info()))

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from taskq_core.broker.operations import actions, new_tasks, views
-from taskq_core.broker.steps import Progress, Steps, ask
+from taskq_core.broker.plans import Progress, RequestPlan, ask
 from taskq_core.errors import ConfigurationError, QueueNotEmptyError
 from taskq_core.inspector.known import check_text, known_queue
 from taskq_core.inspector.matching import always
@@ -34,10 +34,10 @@ class QueueRemoval:
     next: str | None
 
 
-def remove_queue(keys: Keys, name: str, *, force: bool, progress: Progress | None) -> Steps[int]:
+def remove_queue(keys: Keys, name: str, *, force: bool, progress: Progress | None) -> RequestPlan[int]:
     """Remove a queue; return how many tasks were deleted."""
-    steps = remove_queue_part(keys, name, force=force, cursor=None, has_time=always, progress=progress)
-    return (yield from steps).deleted
+    plan = remove_queue_part(keys, name, force=force, cursor=None, has_time=always, progress=progress)
+    return (yield from plan).deleted
 
 
 def remove_queue_part(
@@ -48,7 +48,7 @@ def remove_queue_part(
     cursor: str | None,
     has_time: Callable[[], bool],
     progress: Progress | None = None,
-) -> Steps[QueueRemoval]:
+) -> RequestPlan[QueueRemoval]:
     """Remove a queue until all is done or `has_time` says no; what is enqueued between two parts lives on."""
     phase, at = _place(cursor)
     queue = yield from known_queue(keys, name)
@@ -78,7 +78,7 @@ def remove_queue_part(
     return QueueRemoval(deleted=deleted, next=None)
 
 
-def _purge(queue: QueueKeys, phase: str, at: str, has_time: Callable[[], bool]) -> Steps[tuple[bool, str | None]]:
+def _purge(queue: QueueKeys, phase: str, at: str, has_time: Callable[[], bool]) -> RequestPlan[tuple[bool, str | None]]:
     """Delete what else is left; return whether all is deleted, and if not where to go on, None for nowhere."""
     while True:
         page = yield from ask(actions.purge(queue, at, own=phase == _PURGE_OWN))

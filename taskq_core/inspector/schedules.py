@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from taskq_core.broker.operations import diagnosis, presence
-from taskq_core.broker.steps import Steps, ask
+from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.errors import ConfigurationError, EntryNotFoundError, TaskQError, WireFormatError
 from taskq_core.inspector.alive import alive
 from taskq_core.inspector.known import check_text, hint
@@ -22,7 +22,7 @@ from taskq_core.wire import Keys, SchedulerEnqueueEvent, SchedulerEntry
 _STEP = 500
 
 
-def scheduler_entries(keys: Keys) -> Steps[list[PeriodicEntryInfo]]:
+def scheduler_entries(keys: Keys) -> RequestPlan[list[PeriodicEntryInfo]]:
     """Return the entries of all live schedulers and the added schedules, by id, each once.
 
     Unreadable entries are left out.
@@ -84,7 +84,7 @@ def _stored(entry_id: str, data: bytes) -> list[PeriodicEntryInfo]:
     ]
 
 
-def scheduler_events(keys: Keys, entry_id: str, *, page: int, page_size: int) -> Steps[list[SchedulerEvent]]:
+def scheduler_events(keys: Keys, entry_id: str, *, page: int, page_size: int) -> RequestPlan[list[SchedulerEvent]]:
     """Return past enqueues of an entry, the newest first."""
     check_text("entry_id", entry_id)
     check_page(page, page_size)
@@ -104,7 +104,7 @@ def scheduler_events(keys: Keys, entry_id: str, *, page: int, page_size: int) ->
     return events
 
 
-def add_schedule(keys: Keys, entry_id: str, data: bytes, *, replaces: bool) -> Steps[None]:
+def add_schedule(keys: Keys, entry_id: str, data: bytes, *, replaces: bool) -> RequestPlan[None]:
     """Add a schedule, or change an added schedule."""
     known = yield from scheduler_entries(keys)
     there = next((each for each in known if each.id == entry_id), None)
@@ -126,7 +126,7 @@ def add_schedule(keys: Keys, entry_id: str, data: bytes, *, replaces: bool) -> S
         raise ConfigurationError(f"schedule {entry_id!r} was just added by another program; choose another id")
 
 
-def remove_schedule(keys: Keys, entry_id: str) -> Steps[None]:
+def remove_schedule(keys: Keys, entry_id: str) -> RequestPlan[None]:
     """Remove a schedule that was added at run time."""
     entry = yield from _known(keys, entry_id)
     if not entry.is_removable:
@@ -136,14 +136,14 @@ def remove_schedule(keys: Keys, entry_id: str) -> Steps[None]:
     yield from ask(presence.delete_schedule(keys.schedules, entry_field(entry_id), paused_field(entry_id)))
 
 
-def pause_schedule(keys: Keys, entry_id: str, *, is_declared: bool) -> Steps[bool]:
+def pause_schedule(keys: Keys, entry_id: str, *, is_declared: bool) -> RequestPlan[bool]:
     """Pause a schedule. Return False if it was already paused."""
     if not is_declared:
         yield from _known(keys, entry_id)
     return bool((yield from ask(presence.write_schedule(keys.schedules, paused_field(entry_id), b"1"))))
 
 
-def resume_schedule(keys: Keys, entry_id: str) -> Steps[bool]:
+def resume_schedule(keys: Keys, entry_id: str) -> RequestPlan[bool]:
     """Resume a paused schedule. Return False if it was not paused at run time."""
     was_paused = yield from ask(presence.delete_schedule(keys.schedules, paused_field(entry_id)))
     if not was_paused:
@@ -151,7 +151,7 @@ def resume_schedule(keys: Keys, entry_id: str) -> Steps[bool]:
     return bool(was_paused)
 
 
-def _known(keys: Keys, entry_id: str) -> Steps[PeriodicEntryInfo]:
+def _known(keys: Keys, entry_id: str) -> RequestPlan[PeriodicEntryInfo]:
     entries = yield from scheduler_entries(keys)
     for entry in entries:
         if entry.id == entry_id:

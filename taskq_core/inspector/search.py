@@ -13,7 +13,7 @@ from datetime import datetime
 
 from taskq_core.broker.operations import views
 from taskq_core.broker.operations.views import ScanPlace
-from taskq_core.broker.steps import Steps, ask
+from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.errors import ConfigurationError
 from taskq_core.handles.records import TaskInfo
 from taskq_core.inspector.known import check_group, check_text, known_queue, known_state
@@ -86,7 +86,7 @@ def find_tasks(
     limit: int,
     scan: int,
     cursor: str | None,
-) -> Steps[FoundTasks]:
+) -> RequestPlan[FoundTasks]:
     """Look at tasks of one state from a cursor on."""
     state = known_state(state)
     for what, text in (("name", name), ("error", error), ("cursor", cursor)):
@@ -124,7 +124,7 @@ def scan_state(
     scan: int,
     cursor: str | None,
     max_bytes: float = math.inf,
-) -> Steps[FoundTasks]:
+) -> RequestPlan[FoundTasks]:
     """Look at tasks of one state from a cursor on, for those that fit; at no more after so many bytes of them."""
     place = _place(state, cursor)
     found: list[TaskInfo | UnreadableTask] = []
@@ -193,7 +193,7 @@ _IDS_STEP = 1000
 _OVERLAP = 50
 
 
-def all_ids(queue: QueueKeys, state: TaskState, group: str | None) -> Steps[list[str]]:
+def all_ids(queue: QueueKeys, state: TaskState, group: str | None) -> RequestPlan[list[str]]:
     """Return the ids of all tasks of a state, those longest there (or due first) in front.
 
     Pages of a list overlap a little, so that tasks taken out of its middle meanwhile hide none.

@@ -13,7 +13,7 @@ from enum import StrEnum
 
 from taskq_core.broker.operations import actions, services, views
 from taskq_core.broker.operations.actions import OK, Action, ArrivalCode, Refusal
-from taskq_core.broker.steps import Steps, ask
+from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.client.changing import start_of
 from taskq_core.client.moving import move
 from taskq_core.errors import BrokerError, ConfigurationError, WireFormatError
@@ -140,7 +140,7 @@ def act_on(
     at: datetime | None = None,
     after: Duration | None = None,
     to_queue: str | None = None,
-) -> Steps[ActionReport]:
+) -> RequestPlan[ActionReport]:
     """Do one thing to selected tasks."""
     action = TaskAction(action)
     if (action is TaskAction.MOVE) != (to_queue is not None):
@@ -193,7 +193,7 @@ def _grouped(tasks: Iterable[TaskRef]) -> dict[tuple[str, TaskState | None], lis
     return groups
 
 
-def _cancel(keys: Keys, tasks: Sequence[TaskRef], report: ActionReport) -> Steps[None]:
+def _cancel(keys: Keys, tasks: Sequence[TaskRef], report: ActionReport) -> RequestPlan[None]:
     for task in tasks:
         state = yield from ask(views.read_state(keys.queue(task.queue), task.id))
         if state != TaskState.ACTIVE:
@@ -204,7 +204,7 @@ def _cancel(keys: Keys, tasks: Sequence[TaskRef], report: ActionReport) -> Steps
             report.skip(Skip.UNHEARD)
 
 
-def _move(keys: Keys, tasks: Sequence[TaskRef], to: str, report: ActionReport) -> Steps[None]:
+def _move(keys: Keys, tasks: Sequence[TaskRef], to: str, report: ActionReport) -> RequestPlan[None]:
     name, state = tasks[0].queue, tasks[0].state
     if name == to:
         for _ in tasks:

@@ -10,7 +10,7 @@ from taskq_core.app import TaskQ
 from taskq_core.broker.operations import views
 from taskq_core.broker.operations.actions import Action
 from taskq_core.broker.operations.operation import Operation
-from taskq_core.broker.steps import Progress, Steps, T, ask, follow
+from taskq_core.broker.plans import Progress, RequestPlan, T, ask, run_plan
 from taskq_core.handles.records import TaskInfo
 from taskq_core.inspector import (
     bulk,
@@ -82,18 +82,18 @@ class Inspector:
         runtime = self._app.runtime
         return partial(runtime.runner.run, patience_s=seconds("ENQUEUE_TIMEOUT", runtime.settings.enqueue_timeout))
 
-    def _follow(self, steps: Steps[T]) -> T:
-        return follow(steps, self._send)
+    def _run_plan(self, plan: RequestPlan[T]) -> T:
+        return run_plan(plan, self._send)
 
-    def follow(self, read: Callable[[Keys], Steps[T]]) -> T:
+    def run_plan(self, read: Callable[[Keys], RequestPlan[T]]) -> T:
         """Run a request plan: `read` gets the key names and yields the requests. For the dashboards."""
-        return self._follow(read(self._keys))
+        return self._run_plan(read(self._keys))
 
     # --- queues -------------------------------------------------------------------------------------------------------
 
     def queues(self) -> list[str]:
         """Return the names of all queues that were ever enqueued to, sorted."""
-        return self._follow(ask(views.list_queues(self._keys.queues)))
+        return self._run_plan(ask(views.list_queues(self._keys.queues)))
 
     def queue_info(self, name: str) -> QueueInfo:
         """Return the state and counts of a queue.
@@ -101,11 +101,11 @@ class Inspector:
         Raises:
             QueueNotFoundError: No queue has this name.
         """
-        return self._follow(look.queue_info(self._keys, name))
+        return self._run_plan(look.queue_info(self._keys, name))
 
     def queue_infos(self) -> list[QueueInfo]:
         """Return the state and counts of every queue, sorted by name. `problem` says why a queue cannot be counted."""
-        return self._follow(look.queue_infos(self._keys))
+        return self._run_plan(look.queue_infos(self._keys))
 
     def history(self, queue: str, days: int = 10) -> list[DailyStats]:
         """Return the daily counters of a queue, today first. Days are UTC, by Redis's clock.
@@ -118,7 +118,7 @@ class Inspector:
             QueueNotFoundError: No queue has this name.
             ConfigurationError: The number of days is out of bounds.
         """
-        return self._follow(look.history(self._keys, queue, days))
+        return self._run_plan(look.history(self._keys, queue, days))
 
     def memory_usage(self, queue: str) -> int:
         """Estimate how many bytes a queue takes in Redis, from 20 tasks of each state and of five groups.
@@ -127,7 +127,7 @@ class Inspector:
             QueueNotFoundError: No queue has this name.
             BrokerReplyError: The store does not support `MEMORY USAGE`.
         """
-        return self._follow(look.memory_usage(self._keys, queue))
+        return self._run_plan(look.memory_usage(self._keys, queue))
 
     def groups(self, queue: str) -> list[GroupInfo]:
         """Return the groups of tasks that wait to be aggregated, sorted by name.
@@ -135,7 +135,7 @@ class Inspector:
         Raises:
             QueueNotFoundError: No queue has this name.
         """
-        return self._follow(look.groups(self._keys, queue))
+        return self._run_plan(look.groups(self._keys, queue))
 
     def groups_page(self, queue: str, *, limit: int = 100, cursor: str | None = None) -> GroupPage:
         """Return a page of the groups of a queue. The pages are not sorted.
@@ -149,7 +149,7 @@ class Inspector:
             QueueNotFoundError: No queue has this name.
             ConfigurationError: The limit is out of bounds, or the cursor is not valid.
         """
-        return self._follow(look.groups_page(self._keys, queue, limit=limit, cursor=cursor))
+        return self._run_plan(look.groups_page(self._keys, queue, limit=limit, cursor=cursor))
 
     def limits(self, queue: str) -> list[LimitInfo]:
         """Return the limits of a queue's tasks, with their running and waiting tasks, by kind and name.
@@ -157,7 +157,7 @@ class Inspector:
         Raises:
             QueueNotFoundError: No queue has this name.
         """
-        return self._follow(limits.limits(self._keys, queue))
+        return self._run_plan(limits.limits(self._keys, queue))
 
     def set_limit(
         self, queue: str, name: str, *, rate: RateLimit | str | None = None, concurrency: int | None = None
@@ -175,7 +175,7 @@ class Inspector:
             QueueNotFoundError: No queue has this name.
             ConfigurationError: Neither or both of `rate` and `concurrency` are given, or the number is not positive.
         """
-        self._follow(limits.set_limit(self._keys, queue, name, rate=rate, concurrency=concurrency))
+        self._run_plan(limits.set_limit(self._keys, queue, name, rate=rate, concurrency=concurrency))
 
     def clear_limit(self, queue: str, name: str) -> bool:
         """Remove the override of a limit. Return False if it had none.
@@ -183,7 +183,7 @@ class Inspector:
         Raises:
             QueueNotFoundError: No queue has this name.
         """
-        return self._follow(limits.clear_limit(self._keys, queue, name))
+        return self._run_plan(limits.clear_limit(self._keys, queue, name))
 
     def pause(self, queue: str) -> None:
         """Pause a queue: workers, including Go workers, take no more of its tasks. Running tasks finish.
@@ -194,7 +194,7 @@ class Inspector:
             QueueNotFoundError: No queue has this name.
             QueuePausedError: The queue is already paused.
         """
-        self._follow(change.pause(self._keys, queue))
+        self._run_plan(change.pause(self._keys, queue))
 
     def resume(self, queue: str) -> None:
         """Resume a paused queue: workers take its tasks again.
@@ -203,7 +203,7 @@ class Inspector:
             QueueNotFoundError: No queue has this name.
             QueueNotPausedError: The queue is not paused.
         """
-        self._follow(change.resume(self._keys, queue))
+        self._run_plan(change.resume(self._keys, queue))
 
     def remove_queue(self, queue: str, *, force: bool = False, progress: Progress | None = None) -> int:
         """Remove a queue and all its data: tasks, groups, unique locks, counters and pause state.
@@ -223,7 +223,7 @@ class Inspector:
             QueueNotFoundError: No queue has this name.
             QueueNotEmptyError: Tasks run, or there are tasks that would be lost without `force`.
         """
-        return self._follow(removal.remove_queue(self._keys, queue, force=force, progress=progress))
+        return self._run_plan(removal.remove_queue(self._keys, queue, force=force, progress=progress))
 
     def remove_queue_part(
         self, queue: str, *, force: bool = False, cursor: str | None = None, has_time: Callable[[], bool] = always
@@ -241,7 +241,9 @@ class Inspector:
             QueueNotEmptyError: Tasks run, or there are tasks that only `force` deletes.
             ConfigurationError: The cursor is not valid.
         """
-        return self._follow(removal.remove_queue_part(self._keys, queue, force=force, cursor=cursor, has_time=has_time))
+        return self._run_plan(
+            removal.remove_queue_part(self._keys, queue, force=force, cursor=cursor, has_time=has_time)
+        )
 
     # --- tasks --------------------------------------------------------------------------------------------------------
 
@@ -267,13 +269,13 @@ class Inspector:
             QueueNotFoundError: No queue has this name.
             ConfigurationError: `page` or `page_size` is out of bounds, or `group` does not fit the state.
         """
-        return self._follow(look.tasks(self._keys, queue, state, group, page=page, page_size=page_size))
+        return self._run_plan(look.tasks(self._keys, queue, state, group, page=page, page_size=page_size))
 
     def tasks_of(
         self, infos: Iterable[QueueInfo], state: TaskState | None = None, *, page: int = 1, page_size: int = 30
     ) -> TaskPage:
         """Return a page of the tasks of queues that were just read, without tasks in groups. Like `tasks`."""
-        return self._follow(look.Listing(self._keys, page=page, page_size=page_size).of_queues(infos, state))
+        return self._run_plan(look.Listing(self._keys, page=page, page_size=page_size).of_queues(infos, state))
 
     def task(self, queue: str, task_id: str) -> TaskInfo | UnreadableTask:
         """Return one task.
@@ -282,7 +284,7 @@ class Inspector:
             QueueNotFoundError: No queue has this name.
             TaskNotFoundError: The queue holds no task with this id.
         """
-        return self._follow(look.task(self._keys, queue, task_id))
+        return self._run_plan(look.task(self._keys, queue, task_id))
 
     def count(self, queue: str, state: TaskState, *, group: str | None = None) -> int:
         """Count the tasks of one state without reading them. `TaskState.AGGREGATING` needs `group`.
@@ -291,7 +293,7 @@ class Inspector:
             QueueNotFoundError: No queue has this name.
             ConfigurationError: `group` does not fit the state.
         """
-        return self._follow(look.count(self._keys, queue, state, group))
+        return self._run_plan(look.count(self._keys, queue, state, group))
 
     def find_tasks(
         self,
@@ -337,7 +339,7 @@ class Inspector:
             ConfigurationError: An argument is out of bounds or of the wrong type, a moment has no time zone, or the
                 cursor is not valid.
         """
-        return self._follow(
+        return self._run_plan(
             search.find_tasks(
                 self._keys,
                 queue,
@@ -366,7 +368,7 @@ class Inspector:
             TaskNotFoundError: The queue holds no task with this id.
             TaskStateError: The task is pending. `TaskActiveError` if it runs.
         """
-        self._follow(
+        self._run_plan(
             change.act(self._keys, queue, task_id, Action.RUN, doing="run", archive=self._archive.limits(queue))
         )
 
@@ -378,7 +380,7 @@ class Inspector:
             TaskNotFoundError: The queue holds no task with this id.
             TaskStateError: The task is already archived. `TaskActiveError` if it runs.
         """
-        self._follow(
+        self._run_plan(
             change.act(
                 self._keys, queue, task_id, Action.ARCHIVE, doing="archived", archive=self._archive.limits(queue)
             )
@@ -392,7 +394,7 @@ class Inspector:
             TaskNotFoundError: The queue holds no task with this id.
             TaskActiveError: It runs.
         """
-        self._follow(
+        self._run_plan(
             change.act(self._keys, queue, task_id, Action.DELETE, doing="deleted", archive=self._archive.limits(queue))
         )
 
@@ -416,7 +418,7 @@ class Inspector:
             TaskActiveError: It runs.
             ConfigurationError: Neither or both of `at` and `after` are given, or the time is not valid.
         """
-        self._follow(
+        self._run_plan(
             change.retry_task(self._keys, queue, task_id, at=at, after=after, archive=self._archive.limits(queue))
         )
 
@@ -441,7 +443,7 @@ class Inspector:
             WireFormatError: The stored task cannot be read.
             ConfigurationError: The payload is not bytes, or is too large.
         """
-        self._follow(change.update_payload(self._keys, queue, task_id, payload, expected=expected))
+        self._run_plan(change.update_payload(self._keys, queue, task_id, payload, expected=expected))
 
     def move_task(self, queue: str, task_id: str, to_queue: str) -> None:
         """Move a task that is not running to another queue. It keeps its state.
@@ -458,7 +460,7 @@ class Inspector:
             WireFormatError: The stored task cannot be read.
             ConfigurationError: The name of the other queue is not valid, or is the same.
         """
-        self._follow(move.move_task(self._keys, queue, task_id, to_queue))
+        self._run_plan(move.move_task(self._keys, queue, task_id, to_queue))
 
     def reschedule_task(
         self,
@@ -489,7 +491,7 @@ class Inspector:
             WireFormatError: The stored task cannot be read.
             ConfigurationError: Neither or both of `at` and `after` are given, or an argument is not valid.
         """
-        self._follow(change.reschedule(self._keys, queue, task_id, at=at, after=after, payload=payload))
+        self._run_plan(change.reschedule(self._keys, queue, task_id, at=at, after=after, payload=payload))
 
     def cancel_task(self, task_id: str, *, retry: bool = False, keep: bool | None = None) -> int:
         """Ask the worker that runs a task to cancel it. Does not wait until the task ends.
@@ -510,7 +512,7 @@ class Inspector:
             TaskStateError: The task is not running.
             ConfigurationError: `keep` is given together with `retry`.
         """
-        return self._follow(presence.cancel_task(self._keys, task_id, retry=retry, keep=keep))
+        return self._run_plan(presence.cancel_task(self._keys, task_id, retry=retry, keep=keep))
 
     # --- many tasks ---------------------------------------------------------------------------------------------------
 
@@ -542,7 +544,7 @@ class Inspector:
         Raises:
             ConfigurationError: The action is unknown, its arguments do not fit, or a name is not valid.
         """
-        return self._follow(
+        return self._run_plan(
             selection.act_on(self._keys, tasks, action, archive=self._archive, at=at, after=after, to_queue=to_queue)
         )
 
@@ -579,7 +581,7 @@ class Inspector:
             QueueNotFoundError: No queue has this name.
             ConfigurationError: The state does not allow the action, or an argument is not valid.
         """
-        return self._follow(
+        return self._run_plan(
             act_on_matching(
                 self._keys,
                 matching,
@@ -615,7 +617,7 @@ class Inspector:
             QueueNotFoundError: No queue has this name.
             ConfigurationError: Tasks of this state cannot be run, or the group is missing or out of place.
         """
-        return self._follow(
+        return self._run_plan(
             bulk.act_on_all(
                 self._keys,
                 queue,
@@ -631,7 +633,7 @@ class Inspector:
         self, queue: str, state: TaskState, *, group: str | None = None, progress: Progress | None = None
     ) -> int:
         """Archive all tasks of a state: pending, scheduled, retry, aggregating or completed. Otherwise as `run_all`."""
-        return self._follow(
+        return self._run_plan(
             bulk.act_on_all(
                 self._keys,
                 queue,
@@ -647,7 +649,7 @@ class Inspector:
         self, queue: str, state: TaskState, *, group: str | None = None, progress: Progress | None = None
     ) -> int:
         """Delete all tasks of a state with their unique locks: any but active. Otherwise as `run_all`."""
-        return self._follow(
+        return self._run_plan(
             bulk.act_on_all(
                 self._keys,
                 queue,
@@ -668,7 +670,7 @@ class Inspector:
             The number of moved tasks. A task stays in its queue if the other queue has its id or its unique lock, or if
             it cannot be read.
         """
-        return self._follow(move.move_all(self._keys, queue, state, to_queue, group=group, progress=progress))
+        return self._run_plan(move.move_all(self._keys, queue, state, to_queue, group=group, progress=progress))
 
     def finish_moves(self, queue: str) -> int:
         """Finish interrupted moves out of a queue. Workers also do this every few minutes.
@@ -679,7 +681,7 @@ class Inspector:
         Raises:
             QueueNotFoundError: No queue has this name.
         """
-        return self._follow(move.finish_moves(self._keys, queue))
+        return self._run_plan(move.finish_moves(self._keys, queue))
 
     def reconcile(self, queue: str, *, repair: bool = False, progress: Progress | None = None) -> ReconcileReport:
         """Find damage in a queue: data in Redis that no operation of taskq or Asynq can have left there.
@@ -695,19 +697,19 @@ class Inspector:
         Raises:
             QueueNotFoundError: No queue has this name.
         """
-        keys = self._follow(known_queue(self._keys, queue))
-        steps = reconcile(keys, repair=repair, progress=progress)
-        return run(steps, self._send)
+        keys = self._run_plan(known_queue(self._keys, queue))
+        plan = reconcile(keys, repair=repair, progress=progress)
+        return run(plan, self._send)
 
     # --- workers, schedulers, the store -------------------------------------------------------------------------------
 
     def servers(self) -> list[WorkerProcess]:
         """Return the worker processes that are alive, Go's too, by host and process id, as of their last heartbeats."""
-        return self._follow(presence.servers(self._keys))
+        return self._run_plan(presence.servers(self._keys))
 
     def scheduler_entries(self) -> list[PeriodicEntryInfo]:
         """Return the periodic entries of all schedulers that are alive, by id."""
-        return self._follow(schedules.scheduler_entries(self._keys))
+        return self._run_plan(schedules.scheduler_entries(self._keys))
 
     def scheduler_events(self, entry_id: str, page: int = 1, page_size: int = 30) -> list[SchedulerEvent]:
         """Return past enqueues of a periodic entry, the newest first. At most the last 1000 are kept.
@@ -721,7 +723,7 @@ class Inspector:
             EntryNotFoundError: No running scheduler has this entry, and it has no past enqueues.
             ConfigurationError: Page or page size is out of bounds.
         """
-        return self._follow(schedules.scheduler_events(self._keys, entry_id, page=page, page_size=page_size))
+        return self._run_plan(schedules.scheduler_events(self._keys, entry_id, page=page, page_size=page_size))
 
     def add_schedule(self, entry: PeriodicTask, *, replace: bool = False) -> None:
         """Add a schedule at run time. Running schedulers load it within two seconds. It is stored until it is removed.
@@ -733,7 +735,9 @@ class Inspector:
         Raises:
             ConfigurationError: The id is taken, an option cannot be stored, or 1000 schedules were added already.
         """
-        self._follow(schedules.add_schedule(self._keys, entry.id, encode_schedule(self._app, entry), replaces=replace))
+        self._run_plan(
+            schedules.add_schedule(self._keys, entry.id, encode_schedule(self._app, entry), replaces=replace)
+        )
 
     def remove_schedule(self, entry_id: str) -> None:
         """Remove a schedule that was added by `add_schedule`.
@@ -742,7 +746,7 @@ class Inspector:
             EntryNotFoundError: The schedule does not exist.
             ConfigurationError: It is declared in code or in a table.
         """
-        self._follow(schedules.remove_schedule(self._keys, entry_id))
+        self._run_plan(schedules.remove_schedule(self._keys, entry_id))
 
     def pause_schedule(self, entry_id: str) -> bool:
         """Pause a schedule, wherever it is declared. Return False if it was already paused.
@@ -750,7 +754,7 @@ class Inspector:
         Raises:
             EntryNotFoundError: The schedule does not exist.
         """
-        return self._follow(schedules.pause_schedule(self._keys, entry_id, is_declared=declares(self._app, entry_id)))
+        return self._run_plan(schedules.pause_schedule(self._keys, entry_id, is_declared=declares(self._app, entry_id)))
 
     def resume_schedule(self, entry_id: str) -> bool:
         """Resume a paused schedule. Missed firings are not enqueued. Return False if it was not paused.
@@ -758,7 +762,7 @@ class Inspector:
         Raises:
             EntryNotFoundError: The schedule does not exist.
         """
-        return self._follow(schedules.resume_schedule(self._keys, entry_id))
+        return self._run_plan(schedules.resume_schedule(self._keys, entry_id))
 
     def control_workers(
         self, action: WorkerAction | str, workers: Sequence[str] | None = None, *, concurrency: int | None = None
@@ -780,7 +784,7 @@ class Inspector:
             ConfigurationError: The action or the concurrency is not valid.
         """
         request = WorkerRequest(action, concurrency)
-        return self._follow(
+        return self._run_plan(
             control.control_workers(self._keys, workers, request, is_cluster=self._app.runtime.endpoint.is_cluster)
         )
 
@@ -798,8 +802,10 @@ class Inspector:
         Raises:
             QueueNotFoundError: No queue has this name.
         """
-        return self._follow(presence.cluster_nodes(self._keys, queue, is_cluster=self._app.runtime.endpoint.is_cluster))
+        return self._run_plan(
+            presence.cluster_nodes(self._keys, queue, is_cluster=self._app.runtime.endpoint.is_cluster)
+        )
 
     def redis_info(self) -> Mapping[str, str | int]:
         """Return what the store says of itself (`INFO`), numbers as numbers; of a cluster, one of its nodes."""
-        return self._follow(presence.redis_info())
+        return self._run_plan(presence.redis_info())

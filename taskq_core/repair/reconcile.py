@@ -9,7 +9,7 @@ that finds it the second time. So a task that is just on its way is neither lost
 A key of another type than the layout says stops the queue, or a group, or an id. It is nobody's data that we know, so
 it is renamed and kept as it is; what belongs in its place is then built again from the tasks.
 
-The rules are a generator of steps without input or output; `run` and `arun` carry them out.
+The rules are a request plan without I/O; `run` and `arun` execute it.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from taskq_core.broker.operations import aggregation
 from taskq_core.broker.operations import repair as repair_ops
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.operations.repair import CheckedTask, Place, Probed, RepairedTask, Suspect
-from taskq_core.broker.steps import afollow, follow
+from taskq_core.broker.plans import arun_plan, run_plan
 from taskq_core.errors import BrokerError, BrokerReplyError, WireFormatError
 from taskq_core.repair.bloom_filter import BloomFilter
 from taskq_core.wire import QueueKeys, TaskMessage, TaskState, decode_message
@@ -121,13 +121,13 @@ class Pause:
     seconds: float
 
 
-Steps = Generator[Operation[Any] | Pause, Any, T]
+RequestPlan = Generator[Operation[Any] | Pause, Any, T]
 
 
 def reconcile(
     queue: QueueKeys, *, repair: bool, look_again_s: float | None = None, progress: Progress | None = None
-) -> Steps[ReconcileReport]:
-    """Return the steps of one pass over a queue.
+) -> RequestPlan[ReconcileReport]:
+    """Return the request plan of one pass over a queue.
 
     What a step fails with is thrown into the generator as its `BrokerError`. It ends the pass, with a report if there
     is something to tell, else with the error.
@@ -138,7 +138,7 @@ def reconcile(
         look_again_s: Seconds between the two looks, None for `LOOK_AGAIN_S`. Nothing waits if the first finds nothing.
         progress: Called after each page of tasks.
     """
-    return _Pass(queue, repair, LOOK_AGAIN_S if look_again_s is None else look_again_s, progress).steps()
+    return _Pass(queue, repair, LOOK_AGAIN_S if look_again_s is None else look_again_s, progress).plan()
 
 
 class _Pass:
@@ -162,7 +162,7 @@ class _Pass:
     def _is_full(self) -> bool:
         return len(self._found) >= FINDINGS_MAX
 
-    def steps(self) -> Steps[ReconcileReport]:
+    def plan(self) -> RequestPlan[ReconcileReport]:
         try:
             return (yield from self._go_over())
         except BrokerError:
@@ -170,7 +170,7 @@ class _Pass:
                 raise
             return self._report(is_complete=False)  # what was repaired is told, whatever comes after it
 
-    def _go_over(self) -> Steps[ReconcileReport]:
+    def _go_over(self) -> RequestPlan[ReconcileReport]:
         probed: Probed = yield repair_ops.probe(self._queue)
         if probed.strange:
             probed = yield from self._restore_structures(probed)
@@ -203,7 +203,7 @@ class _Pass:
         """Structures that hold no ids: with another type there, tasks can be judged all the same."""
         return {self._queue.paused, self._queue.processed, self._queue.failed}
 
-    def _restore_structures(self, probed: Probed) -> Steps[Probed]:
+    def _restore_structures(self, probed: Probed) -> RequestPlan[Probed]:
         """Move structures of another type away, if this pass repairs, and look again."""
         moved: dict[str, str] = {}
         again = probed
@@ -221,7 +221,7 @@ class _Pass:
         if len(self._strange) < FINDINGS_MAX:
             self._strange[key] = (kind, _strange(task_id, detail))
 
-    def _set_aside(self, began_ns: int) -> Steps[None]:
+    def _set_aside(self, began_ns: int) -> RequestPlan[None]:
         """Move what was found at the keys of tasks and groups away, if this pass repairs, and tell of it."""
         keys = list(self._strange) if self._repair else []
         moved: dict[str, str] = {}
@@ -239,7 +239,7 @@ class _Pass:
 
     # --- aggregation sets that nobody knows of ------------------------------------------------------------------------
 
-    def _relist(self) -> Steps[None]:
+    def _relist(self) -> RequestPlan[None]:
         keys = list(self._orphans)
         while keys:
             batch, keys = keys[: repair_ops.REPAIR_MAX], keys[repair_ops.REPAIR_MAX :]
@@ -251,7 +251,7 @@ class _Pass:
 
     # --- unique locks -------------------------------------------------------------------------------------------------
 
-    def _relock(self) -> Steps[None]:
+    def _relock(self) -> RequestPlan[None]:
         """Free locks and give them back; after the close looks, by which damaged tasks are gone or at home."""
         waiting = [*((key, True) for key in self._unheld), *((key, False) for key in self._unlocked)]
         while waiting:
@@ -271,13 +271,13 @@ class _Pass:
 
     # --- what looks doubtful ------------------------------------------------------------------------------------------
 
-    def _suspect(self, task_ids: Iterable[str], group: str = "") -> Steps[None]:
+    def _suspect(self, task_ids: Iterable[str], group: str = "") -> RequestPlan[None]:
         for task_id in task_ids:
             self._suspects.setdefault(task_id, Suspect(task_id, group=group))
         if len(self._suspects) >= repair_ops.REPAIR_MAX:
             yield from self._look()
 
-    def _lists(self) -> Steps[None]:
+    def _lists(self) -> RequestPlan[None]:
         for state, kind in _LISTS:
             last: str | None = None
             cursor = "0"
@@ -303,7 +303,7 @@ class _Pass:
                 if cursor == "0":
                     break
 
-    def _pages(self, key: str, kind: str, state: TaskState, group: str = "") -> Steps[None]:
+    def _pages(self, key: str, kind: str, state: TaskState, group: str = "") -> RequestPlan[None]:
         cursor = "0"
         while not self._is_full:
             try:
@@ -317,12 +317,12 @@ class _Pass:
             if cursor == "0":
                 return
 
-    def _sets(self) -> Steps[None]:
+    def _sets(self) -> RequestPlan[None]:
         yield from self._pages(self._queue.lease, "lease", TaskState.ACTIVE)
         for state in _SETS:
             yield from self._pages(self._queue.prefix + state.value, "zset", state)
 
-    def _groups(self) -> Steps[None]:
+    def _groups(self) -> RequestPlan[None]:
         cursor = 0
         while not self._is_full:
             cursor, names = yield aggregation.list_groups(self._queue, cursor)
@@ -331,7 +331,7 @@ class _Pass:
             if not cursor:
                 return
 
-    def _aggregation_sets(self) -> Steps[None]:
+    def _aggregation_sets(self) -> RequestPlan[None]:
         skip = 0
         while not self._is_full:
             keys = yield repair_ops.list_aggregation_sets(self._queue, skip=skip)
@@ -343,7 +343,7 @@ class _Pass:
                 return
             skip += len(keys)
 
-    def _tasks(self, began_ns: int) -> Steps[None]:
+    def _tasks(self, began_ns: int) -> RequestPlan[None]:
         cursor = "0"
         while not self._is_full:
             page = yield repair_ops.check_stored(self._queue, cursor=cursor)
@@ -401,7 +401,9 @@ class _Pass:
 
     # --- the close looks ----------------------------------------------------------------------------------------------
 
-    def _close_look(self, suspects: Iterable[Suspect], tell: Callable[[Suspect, RepairedTask], None]) -> Steps[None]:
+    def _close_look(
+        self, suspects: Iterable[Suspect], tell: Callable[[Suspect, RepairedTask], None]
+    ) -> RequestPlan[None]:
         waiting = list(suspects)
         while waiting:
             batch, waiting = waiting[: repair_ops.REPAIR_MAX], waiting[repair_ops.REPAIR_MAX :]
@@ -411,7 +413,7 @@ class _Pass:
                     tell(suspect, mended)
             waiting[:0] = [suspect for suspect, mended in answers if not mended.was_looked_at]
 
-    def _look(self) -> Steps[None]:
+    def _look(self) -> RequestPlan[None]:
         def note(suspect: Suspect, mended: RepairedTask) -> None:
             if mended.kind:
                 self._found[suspect.task_id] = (suspect, mended)
@@ -419,7 +421,7 @@ class _Pass:
         suspects, self._suspects = self._suspects, {}
         yield from self._close_look(suspects.values(), note)
 
-    def _look_again(self) -> Steps[None]:
+    def _look_again(self) -> RequestPlan[None]:
         def tell(suspect: Suspect, mended: RepairedTask) -> None:
             if mended.diagnosis == found[suspect.task_id][1].diagnosis:
                 self._findings.append(_finding(suspect.task_id, mended))
@@ -451,23 +453,23 @@ def _finding(task_id: str, mended: RepairedTask) -> Finding:
     )
 
 
-# --- carrying the steps out -------------------------------------------------------------------------------------------
+# --- executing the plan -----------------------------------------------------------------------------------------------
 
 
-def run(steps: Steps[T], send: Callable[[Operation[Any]], Any]) -> T:
-    """Carry out steps from blocking code; `send` runs one operation."""
+def run(plan: RequestPlan[T], send: Callable[[Operation[Any]], Any]) -> T:
+    """Execute a request plan from blocking code; `send` runs one operation."""
 
     def take(step: Operation[Any] | Pause) -> Any:
         return time.sleep(step.seconds) if isinstance(step, Pause) else send(step)
 
-    return follow(steps, take)
+    return run_plan(plan, take)
 
 
-async def arun(steps: Steps[T], send: Callable[[Operation[Any]], Any], *, rest: float = 0.0) -> T:
-    """Carry out steps from a coroutine. As `run`.
+async def arun(plan: RequestPlan[T], send: Callable[[Operation[Any]], Any], *, rest: float = 0.0) -> T:
+    """Execute a request plan from a coroutine. As `run`.
 
     Args:
-        steps: What to do.
+        plan: The request plan.
         send: Runs one operation; returns an awaitable.
         rest: How long to rest after each operation, as a multiple of the time it took.
     """
@@ -485,4 +487,4 @@ async def arun(steps: Steps[T], send: Callable[[Operation[Any]], Any], *, rest: 
         await asyncio.sleep(rest * (loop.time() - began))
         return answer
 
-    return await afollow(steps, take)
+    return await arun_plan(plan, take)

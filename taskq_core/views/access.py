@@ -1,7 +1,7 @@
 """Whether an operator may change anything, so that nobody is offered what Redis would refuse."""
 
 from taskq_core.broker.operations import diagnosis
-from taskq_core.broker.steps import Steps, ask
+from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.errors import BrokerAuthenticationError, BrokerUnavailableError
 from taskq_core.wire import DEFAULT_QUEUE, Keys
 
@@ -9,7 +9,7 @@ NO_RIGHTS = "this Redis user may not write"
 REPLICA = "this Redis is a replica, which takes no writes"
 
 
-def read_refusal(keys: Keys) -> Steps[str]:
+def read_refusal(keys: Keys) -> RequestPlan[str]:
     """Return why nothing can be changed, "" if it can: a key that never exists is deleted, which changes nothing.
 
     Raises:

@@ -52,7 +52,7 @@ class AsyncDashboard:
 
     async def queues(self) -> QueuesOverview:
         """Return state, counts and memory of every queue, and their sums. A damaged queue is marked as damaged."""
-        return await self._inspector.follow(read_queues)
+        return await self._inspector.run_plan(read_queues)
 
     async def queue(self, name: str, *, days: int = 30) -> QueueDetail:
         """Return one queue in full: its state and counts, its history and its task types.
@@ -65,7 +65,7 @@ class AsyncDashboard:
             QueueNotFoundError: No queue has this name.
             ConfigurationError: The number of days is out of bounds.
         """
-        return await self._inspector.follow(partial(read_queue, name=name, days=days))
+        return await self._inspector.run_plan(partial(read_queue, name=name, days=days))
 
     async def history(self, names: Sequence[str], *, days: int = 30) -> Sequence[DayRow]:
         """Return the daily counters of queues, added up, the oldest day first. Days are UTC.
@@ -77,7 +77,7 @@ class AsyncDashboard:
         Raises:
             ConfigurationError: The number of days is out of bounds.
         """
-        return await self._inspector.follow(partial(read_history, names=names, days=days))
+        return await self._inspector.run_plan(partial(read_history, names=names, days=days))
 
     async def samples(
         self, names: Sequence[str], *, span: timedelta, until: datetime | None = None, points: int = POINTS
@@ -93,7 +93,7 @@ class AsyncDashboard:
         Raises:
             ConfigurationError: The span, its end or the number of points is out of bounds.
         """
-        return await self._inspector.follow(partial(read_samples, names=names, span=span, until=until, points=points))
+        return await self._inspector.run_plan(partial(read_samples, names=names, span=span, until=until, points=points))
 
     async def types(self, names: Sequence[str], *, hours: int = 24) -> TypesOverview:
         """Return outcomes and durations of the runs of queues, added up, by task type.
@@ -105,7 +105,7 @@ class AsyncDashboard:
         Raises:
             ConfigurationError: The number of hours is out of bounds.
         """
-        return await self._inspector.follow(partial(read_types, names=names, hours=hours))
+        return await self._inspector.run_plan(partial(read_types, names=names, hours=hours))
 
     async def state_types(self, name: str, state: TaskState, *, scan: int = STATE_SCAN) -> StateTypes:
         """Count the tasks of one state by type. Reads at most `scan` tasks, up to 10,000.
@@ -114,11 +114,11 @@ class AsyncDashboard:
             QueueNotFoundError: No queue has this name.
             ConfigurationError: The state is `AGGREGATING`, or the number is out of bounds.
         """
-        return await self._inspector.follow(partial(read_state_types, name=name, state=state, scan=scan))
+        return await self._inspector.run_plan(partial(read_state_types, name=name, state=state, scan=scan))
 
     async def workers(self) -> WorkersOverview:
         """Return the running worker processes, including Go's, and their tasks, as of their last heartbeats."""
-        return await self._inspector.follow(read_workers)
+        return await self._inspector.run_plan(read_workers)
 
     async def workflows(self, queue: str, *, skip: int = 0, count: int = 50) -> WorkflowsPage:
         """Return the workflows of a home queue: running ones, then ended ones, each the newest first.
@@ -132,7 +132,7 @@ class AsyncDashboard:
             QueueNotFoundError: No queue has this name.
             ConfigurationError: A number is out of bounds.
         """
-        return await self._inspector.follow(partial(read_workflows, name=queue, skip=skip, count=count))
+        return await self._inspector.run_plan(partial(read_workflows, name=queue, skip=skip, count=count))
 
     async def workflow(self, queue: str, workflow_id: str) -> WorkflowDetail:
         """Return one workflow with its steps. The steps have a layout for a drawing unless there are too many.
@@ -142,7 +142,7 @@ class AsyncDashboard:
             WorkflowNotFoundError: The workflow does not exist, or no longer.
             WorkflowDamagedError: What Redis keeps of it cannot be read.
         """
-        return await self._inspector.follow(partial(read_workflow, name=queue, workflow_id=workflow_id))
+        return await self._inspector.run_plan(partial(read_workflow, name=queue, workflow_id=workflow_id))
 
     async def workflow_step(
         self, queue: str, workflow_id: str, step: str, *, skip: int = 0, count: int = 50, only_failed: bool = False
@@ -163,7 +163,7 @@ class AsyncDashboard:
             WorkflowDamagedError: What Redis keeps of it cannot be read.
             ConfigurationError: A number is out of bounds.
         """
-        return await self._inspector.follow(
+        return await self._inspector.run_plan(
             partial(
                 read_step,
                 name=queue,
@@ -177,7 +177,7 @@ class AsyncDashboard:
 
     async def workflow_counts(self, names: Sequence[str]) -> Sequence[WorkflowCounts]:
         """Count the workflows of each of these home queues, by name."""
-        return await self._inspector.follow(partial(count_workflows, names=names))
+        return await self._inspector.run_plan(partial(count_workflows, names=names))
 
     async def list_workflows(
         self, counts: Sequence[WorkflowCounts], wanted: WorkflowFilter, *, skip: int = 0, count: int = 50
@@ -193,7 +193,7 @@ class AsyncDashboard:
         Raises:
             ConfigurationError: The filter needs to read workflows, or a number is out of bounds.
         """
-        return await self._inspector.follow(
+        return await self._inspector.run_plan(
             partial(list_workflows, counts=counts, wanted=wanted, skip=skip, count=count)
         )
 
@@ -216,13 +216,13 @@ class AsyncDashboard:
         Raises:
             ConfigurationError: The cursor is not valid, or a number is out of bounds.
         """
-        return await self._inspector.follow(
+        return await self._inspector.run_plan(
             partial(search_workflows, counts=counts, wanted=wanted, cursor=cursor, scan=scan)
         )
 
     async def store(self) -> StoreRow:
         """Return facts about the Redis server. On a cluster: about one node, with the slots and nodes of the queues."""
-        return await self._inspector.follow(read_store)
+        return await self._inspector.run_plan(read_store)
 
     async def tasks(
         self,
@@ -246,7 +246,7 @@ class AsyncDashboard:
         Raises:
             ConfigurationError: The filter needs to read inside tasks, or a number is out of bounds.
         """
-        return await self._inspector.follow(
+        return await self._inspector.run_plan(
             partial(read_tasks, infos=infos, wanted=wanted, skip=skip, count=count, is_newest_first=is_newest_first)
         )
 
@@ -271,7 +271,7 @@ class AsyncDashboard:
         Raises:
             ConfigurationError: The cursor is not valid, or a number is out of bounds.
         """
-        return await self._inspector.follow(
+        return await self._inspector.run_plan(
             partial(search_tasks, infos=infos, wanted=wanted, cursor=cursor, scan=scan, limit=limit)
         )
 
@@ -285,4 +285,4 @@ class AsyncDashboard:
             wanted: The filter.
             states: States that allow the action, from `ALLOWED_STATES`.
         """
-        return await self._inspector.follow(partial(select_tasks, infos=infos, wanted=wanted, states=states))
+        return await self._inspector.run_plan(partial(select_tasks, infos=infos, wanted=wanted, states=states))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 
 from taskq_core.broker.operations import diagnosis, views
-from taskq_core.broker.steps import Steps, ask
+from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.clock import utc_datetime
 from taskq_core.errors import BrokerReplyError
 from taskq_core.inspector.look import HISTORY_DAYS
@@ -51,7 +51,7 @@ class DayRow:
 
 def read_history(
     keys: Keys, names: Iterable[str], *, days: int, today: date | None = None
-) -> Steps[tuple[DayRow, ...]]:
+) -> RequestPlan[tuple[DayRow, ...]]:
     """Return what queues did together on the last days, the oldest first and today last.
 
     A queue whose counters cannot be read adds nothing. One call a queue, however many tasks there are or were.

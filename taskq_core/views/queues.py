@@ -7,7 +7,7 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from taskq_core.broker.operations import views
-from taskq_core.broker.steps import Steps, ask
+from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.errors import BrokerAuthenticationError, BrokerReplyError
 from taskq_core.inspector import LISTED_STATES, QueueInfo, UnreadableTask
 from taskq_core.inspector.alive import with_workers
@@ -189,7 +189,7 @@ def overview(infos: Iterable[QueueInfo]) -> QueuesOverview:
     return QueuesOverview(queues=tuple(queue_row(info) for info in infos))
 
 
-def read_queues(keys: Keys) -> Steps[QueuesOverview]:
+def read_queues(keys: Keys) -> RequestPlan[QueuesOverview]:
     """Return all queues with their memory. Three calls a queue, however many tasks there are."""
     rows = []
     for info in (yield from queue_infos(keys)):
@@ -198,7 +198,7 @@ def read_queues(keys: Keys) -> Steps[QueuesOverview]:
     return QueuesOverview(queues=tuple(rows))
 
 
-def read_queue(keys: Keys, name: str, *, days: int) -> Steps[QueueDetail]:
+def read_queue(keys: Keys, name: str, *, days: int) -> RequestPlan[QueueDetail]:
     """Return one queue in full. One call a listed state and six more, however many tasks there are.
 
     Raises:
@@ -226,7 +226,7 @@ def read_queue(keys: Keys, name: str, *, days: int) -> Steps[QueueDetail]:
     )
 
 
-def _memory(keys: Keys, info: QueueInfo) -> Steps[int | None]:
+def _memory(keys: Keys, info: QueueInfo) -> RequestPlan[int | None]:
     if info.problem:
         return None
     try:

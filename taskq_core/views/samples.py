@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from taskq_core.broker.operations import diagnosis
 from taskq_core.broker.operations import samples as sample_ops
-from taskq_core.broker.steps import Steps, ask
+from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.clock import utc_datetime
 from taskq_core.errors import BrokerReplyError, ConfigurationError
 from taskq_core.settings import check_whole
@@ -115,7 +115,7 @@ class QueueSeries:
 
 def read_samples(
     keys: Keys, names: Iterable[str], *, span: timedelta, until: datetime | None = None, points: int = POINTS
-) -> Steps[tuple[QueueSeries, ...]]:
+) -> RequestPlan[tuple[QueueSeries, ...]]:
     """Return how queues stood in a span of time. One call a queue and one more, however many tasks there are.
 
     The finest resolution that still reaches back to the begin is read. A queue whose samples cannot be read, or that

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from taskq_core.broker.operations import diagnosis, presence, views
 from taskq_core.broker.operations.operation import Operation
-from taskq_core.broker.steps import Steps, ask
+from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.clock import utc_datetime
 from taskq_core.errors import BrokerAuthenticationError, BrokerReplyError
 from taskq_core.inspector.presence import key_slot
@@ -75,7 +75,7 @@ class StoreRow:
     places: Sequence[QueuePlace]
 
 
-def read_store(keys: Keys) -> Steps[StoreRow]:
+def read_store(keys: Keys) -> RequestPlan[StoreRow]:
     """Return what the store says of itself. Three calls; of a cluster, one more a queue, of at most `PLACES_MOST`.
 
     What this user may not ask is left out.
@@ -94,7 +94,7 @@ def read_store(keys: Keys) -> Steps[StoreRow]:
     return _row(info, user, cluster, places, is_cluster=is_cluster)
 
 
-def _told(operation: Operation[T]) -> Steps[T | None]:
+def _told(operation: Operation[T]) -> RequestPlan[T | None]:
     """Return what a server answers, None where this user may not ask."""
     try:
         return (yield from ask(operation))

@@ -53,7 +53,7 @@ class Dashboard:
 
     def queues(self) -> QueuesOverview:
         """Return state, counts and memory of every queue, and their sums. A damaged queue is marked as damaged."""
-        return self._inspector.follow(read_queues)
+        return self._inspector.run_plan(read_queues)
 
     def queue(self, name: str, *, days: int = 30) -> QueueDetail:
         """Return one queue in full: its state and counts, its history and its task types.
@@ -66,7 +66,7 @@ class Dashboard:
             QueueNotFoundError: No queue has this name.
             ConfigurationError: The number of days is out of bounds.
         """
-        return self._inspector.follow(partial(read_queue, name=name, days=days))
+        return self._inspector.run_plan(partial(read_queue, name=name, days=days))
 
     def history(self, names: Sequence[str], *, days: int = 30) -> Sequence[DayRow]:
         """Return the daily counters of queues, added up, the oldest day first. Days are UTC.
@@ -78,7 +78,7 @@ class Dashboard:
         Raises:
             ConfigurationError: The number of days is out of bounds.
         """
-        return self._inspector.follow(partial(read_history, names=names, days=days))
+        return self._inspector.run_plan(partial(read_history, names=names, days=days))
 
     def samples(
         self, names: Sequence[str], *, span: timedelta, until: datetime | None = None, points: int = POINTS
@@ -94,7 +94,7 @@ class Dashboard:
         Raises:
             ConfigurationError: The span, its end or the number of points is out of bounds.
         """
-        return self._inspector.follow(partial(read_samples, names=names, span=span, until=until, points=points))
+        return self._inspector.run_plan(partial(read_samples, names=names, span=span, until=until, points=points))
 
     def types(self, names: Sequence[str], *, hours: int = 24) -> TypesOverview:
         """Return outcomes and durations of the runs of queues, added up, by task type.
@@ -106,7 +106,7 @@ class Dashboard:
         Raises:
             ConfigurationError: The number of hours is out of bounds.
         """
-        return self._inspector.follow(partial(read_types, names=names, hours=hours))
+        return self._inspector.run_plan(partial(read_types, names=names, hours=hours))
 
     def state_types(self, name: str, state: TaskState, *, scan: int = STATE_SCAN) -> StateTypes:
         """Count the tasks of one state by type. Reads at most `scan` tasks, up to 10,000.
@@ -115,11 +115,11 @@ class Dashboard:
             QueueNotFoundError: No queue has this name.
             ConfigurationError: The state is `AGGREGATING`, or the number is out of bounds.
         """
-        return self._inspector.follow(partial(read_state_types, name=name, state=state, scan=scan))
+        return self._inspector.run_plan(partial(read_state_types, name=name, state=state, scan=scan))
 
     def workers(self) -> WorkersOverview:
         """Return the running worker processes, including Go's, and their tasks, as of their last heartbeats."""
-        return self._inspector.follow(read_workers)
+        return self._inspector.run_plan(read_workers)
 
     def workflows(self, queue: str, *, skip: int = 0, count: int = 50) -> WorkflowsPage:
         """Return the workflows of a home queue: running ones, then ended ones, each the newest first.
@@ -133,7 +133,7 @@ class Dashboard:
             QueueNotFoundError: No queue has this name.
             ConfigurationError: A number is out of bounds.
         """
-        return self._inspector.follow(partial(read_workflows, name=queue, skip=skip, count=count))
+        return self._inspector.run_plan(partial(read_workflows, name=queue, skip=skip, count=count))
 
     def workflow(self, queue: str, workflow_id: str) -> WorkflowDetail:
         """Return one workflow with its steps. The steps have a layout for a drawing unless there are too many.
@@ -143,7 +143,7 @@ class Dashboard:
             WorkflowNotFoundError: The workflow does not exist, or no longer.
             WorkflowDamagedError: What Redis keeps of it cannot be read.
         """
-        return self._inspector.follow(partial(read_workflow, name=queue, workflow_id=workflow_id))
+        return self._inspector.run_plan(partial(read_workflow, name=queue, workflow_id=workflow_id))
 
     def workflow_step(
         self, queue: str, workflow_id: str, step: str, *, skip: int = 0, count: int = 50, only_failed: bool = False
@@ -164,7 +164,7 @@ class Dashboard:
             WorkflowDamagedError: What Redis keeps of it cannot be read.
             ConfigurationError: A number is out of bounds.
         """
-        return self._inspector.follow(
+        return self._inspector.run_plan(
             partial(
                 read_step,
                 name=queue,
@@ -178,7 +178,7 @@ class Dashboard:
 
     def workflow_counts(self, names: Sequence[str]) -> Sequence[WorkflowCounts]:
         """Count the workflows of each of these home queues, by name."""
-        return self._inspector.follow(partial(count_workflows, names=names))
+        return self._inspector.run_plan(partial(count_workflows, names=names))
 
     def list_workflows(
         self, counts: Sequence[WorkflowCounts], wanted: WorkflowFilter, *, skip: int = 0, count: int = 50
@@ -194,7 +194,7 @@ class Dashboard:
         Raises:
             ConfigurationError: The filter needs to read workflows, or a number is out of bounds.
         """
-        return self._inspector.follow(partial(list_workflows, counts=counts, wanted=wanted, skip=skip, count=count))
+        return self._inspector.run_plan(partial(list_workflows, counts=counts, wanted=wanted, skip=skip, count=count))
 
     def search_workflows(
         self,
@@ -215,11 +215,13 @@ class Dashboard:
         Raises:
             ConfigurationError: The cursor is not valid, or a number is out of bounds.
         """
-        return self._inspector.follow(partial(search_workflows, counts=counts, wanted=wanted, cursor=cursor, scan=scan))
+        return self._inspector.run_plan(
+            partial(search_workflows, counts=counts, wanted=wanted, cursor=cursor, scan=scan)
+        )
 
     def store(self) -> StoreRow:
         """Return facts about the Redis server. On a cluster: about one node, with the slots and nodes of the queues."""
-        return self._inspector.follow(read_store)
+        return self._inspector.run_plan(read_store)
 
     def tasks(
         self,
@@ -243,7 +245,7 @@ class Dashboard:
         Raises:
             ConfigurationError: The filter needs to read inside tasks, or a number is out of bounds.
         """
-        return self._inspector.follow(
+        return self._inspector.run_plan(
             partial(read_tasks, infos=infos, wanted=wanted, skip=skip, count=count, is_newest_first=is_newest_first)
         )
 
@@ -268,7 +270,7 @@ class Dashboard:
         Raises:
             ConfigurationError: The cursor is not valid, or a number is out of bounds.
         """
-        return self._inspector.follow(
+        return self._inspector.run_plan(
             partial(search_tasks, infos=infos, wanted=wanted, cursor=cursor, scan=scan, limit=limit)
         )
 
@@ -282,4 +284,4 @@ class Dashboard:
             wanted: The filter.
             states: States that allow the action, from `ALLOWED_STATES`.
         """
-        return self._inspector.follow(partial(select_tasks, infos=infos, wanted=wanted, states=states))
+        return self._inspector.run_plan(partial(select_tasks, infos=infos, wanted=wanted, states=states))

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from taskq_core.broker.operations import views
 from taskq_core.broker.operations.views import ScanPlace
-from taskq_core.broker.steps import Steps, ask
+from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.errors import ConfigurationError
 from taskq_core.handles.records import TaskInfo
 from taskq_core.inspector import LISTED_STATES, PAGE_SIZE_MAX, QueueInfo, TaskRef, UnreadableTask, total_of
@@ -132,7 +132,7 @@ class TaskSelection:
 
 def read_tasks(
     keys: Keys, *, infos: Sequence[QueueInfo], wanted: TaskFilter, skip: int, count: int, is_newest_first: bool = False
-) -> Steps[Sequence[TaskRecord]]:
+) -> RequestPlan[Sequence[TaskRecord]]:
     """Read the tasks of one page by queue and state; nothing may be asked of their inside."""
     if wanted.looks_inside:
         raise ConfigurationError("a list goes by queue and state; search_tasks looks inside tasks")
@@ -152,7 +152,7 @@ def search_tasks(
     scan: int = SCAN_MAX,
     limit: int = SCAN_MAX,
     max_bytes: int = SCAN_BYTES,
-) -> Steps[TaskSearch]:
+) -> RequestPlan[TaskSearch]:
     """Read tasks for those that fit. A text that is the whole id of tasks finds just these, and reads no others."""
     check_whole("scan", scan, least=1, most=SCAN_MAX)
     check_whole("limit", limit, least=1, most=SCAN_MAX)
@@ -197,7 +197,7 @@ def search_tasks(
 
 def select_tasks(
     keys: Keys, *, infos: Sequence[QueueInfo], wanted: TaskFilter, states: Sequence[TaskState]
-) -> Steps[TaskSelection]:
+) -> RequestPlan[TaskSelection]:
     """Select all tasks that fit and are in one of these states, at most `SELECTED_MAX`."""
     tasks: list[TaskRef] = []
     refused: dict[TaskState, int] = {}
@@ -217,7 +217,7 @@ def select_tasks(
     return TaskSelection(tasks=tasks, refused=refused)
 
 
-def _ids(keys: Keys, info: QueueInfo, state: TaskState, *, skip: int, room: int) -> Steps[list[TaskRef]]:
+def _ids(keys: Keys, info: QueueInfo, state: TaskState, *, skip: int, room: int) -> RequestPlan[list[TaskRef]]:
     """Read ids of a queue and state. Of a list those that are next to run, in this order: Redis finds them at once."""
     is_list = views.is_list(state)
     ids: list[str] = []
@@ -255,7 +255,7 @@ def _parts(infos: Sequence[QueueInfo], state: TaskState | None) -> Iterator[tupl
         yield from ((each, info) for info in infos if info.sizes[each])
 
 
-def _by_id(keys: Keys, infos: Sequence[QueueInfo], wanted: TaskFilter) -> Steps[list[TaskRecord]]:
+def _by_id(keys: Keys, infos: Sequence[QueueInfo], wanted: TaskFilter) -> RequestPlan[list[TaskRecord]]:
     found: list[TaskRecord] = []
     ageless = replace(wanted, older_than=None, newer_than=None)  # who names a task means it, whatever its age
     for info in infos:

@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from taskq_core.broker.operations import diagnosis, samples, views
 from taskq_core.broker.operations.views import ScanPlace
-from taskq_core.broker.steps import Steps, ask
+from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.clock import utc_datetime
 from taskq_core.errors import BrokerReplyError, ConfigurationError
 from taskq_core.inspector import LISTED_STATES, UnreadableTask
@@ -76,7 +76,7 @@ class TypesOverview:
     types: Sequence[TypeRuns]
 
 
-def read_types(keys: Keys, names: Iterable[str], *, hours: int) -> Steps[TypesOverview]:
+def read_types(keys: Keys, names: Iterable[str], *, hours: int) -> RequestPlan[TypesOverview]:
     """Return what became of the runs of queues together, by task type: in the hour that has begun and `hours` before.
 
     One call a queue and hour and one more.
@@ -141,7 +141,7 @@ class StateTypes:
         return self.looked_at < self.total
 
 
-def read_state_types(keys: Keys, name: str, state: TaskState, *, scan: int = STATE_SCAN) -> Steps[StateTypes]:
+def read_state_types(keys: Keys, name: str, state: TaskState, *, scan: int = STATE_SCAN) -> RequestPlan[StateTypes]:
     """Return how many tasks of one state are of which type, of at most `scan` that are read.
 
     Raises:

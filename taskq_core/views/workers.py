@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from taskq_core.broker.operations import diagnosis
-from taskq_core.broker.steps import Steps, ask
+from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.clock import utc_datetime
 from taskq_core.inspector import RunningTask, WorkerProcess
 from taskq_core.inspector.presence import servers
@@ -152,7 +152,7 @@ def _since(moment: datetime | None, now: datetime) -> timedelta | None:
     return None if moment is None else max(timedelta(0), now - moment)
 
 
-def read_workers(keys: Keys) -> Steps[WorkersOverview]:
+def read_workers(keys: Keys) -> RequestPlan[WorkersOverview]:
     """Return the workers that live. Two calls a worker and three more, however many tasks there are."""
     processes = yield from servers(keys)
     now = utc_datetime((yield from ask(diagnosis.read_time())))

@@ -10,7 +10,7 @@ from datetime import datetime
 
 from taskq_core.broker.operations import workflows
 from taskq_core.broker.operations.workflows import StoredWorkflow, StoredWorkflows
-from taskq_core.broker.steps import Steps, ask
+from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.errors import ConfigurationError, WorkflowDamagedError
 from taskq_core.handles.workflow_records import WorkflowState
 from taskq_core.inspector.known import known_queue
@@ -142,7 +142,7 @@ class WorkflowSearch:
     cursor: str | None
 
 
-def read_workflows(keys: Keys, name: str, *, skip: int, count: int) -> Steps[WorkflowsPage]:
+def read_workflows(keys: Keys, name: str, *, skip: int, count: int) -> RequestPlan[WorkflowsPage]:
     """Return part of a queue's workflows. Two calls, however many there are."""
     check_whole("skip", skip, least=0, most=10**12)
     check_whole("count", count, least=1, most=WORKFLOWS_MAX)
@@ -151,7 +151,7 @@ def read_workflows(keys: Keys, name: str, *, skip: int, count: int) -> Steps[Wor
     return WorkflowsPage(queue=name, rows=_rows(queue, found), running=found.running, ended=found.ended)
 
 
-def count_workflows(keys: Keys, *, names: Sequence[str]) -> Steps[Sequence[WorkflowCounts]]:
+def count_workflows(keys: Keys, *, names: Sequence[str]) -> RequestPlan[Sequence[WorkflowCounts]]:
     """Return how many workflows have each of these queues as their home, by name. A call for each queue."""
     counts = []
     for name in sorted(names):
@@ -162,7 +162,7 @@ def count_workflows(keys: Keys, *, names: Sequence[str]) -> Steps[Sequence[Workf
 
 def list_workflows(
     keys: Keys, *, counts: Sequence[WorkflowCounts], wanted: WorkflowFilter, skip: int, count: int
-) -> Steps[Sequence[WorkflowRow]]:
+) -> RequestPlan[Sequence[WorkflowRow]]:
     """Read the workflows of one page; nothing may be asked of their inside. A call for each queue that they are in."""
     if wanted.looks_inside:
         raise ConfigurationError("a list goes by queue and whether workflows run; search_workflows looks at them")
@@ -186,7 +186,7 @@ def search_workflows(
     wanted: WorkflowFilter,
     cursor: str | None = None,
     scan: int = WORKFLOW_SCAN_MAX,
-) -> Steps[WorkflowSearch]:
+) -> RequestPlan[WorkflowSearch]:
     """Read workflows for those that fit, at most `scan`, and a few hundred with each call."""
     check_whole("scan", scan, least=1, most=WORKFLOW_SCAN_MAX)
     parts = list(_parts(wanted.of(counts), wanted.state))

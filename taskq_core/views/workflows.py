@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from taskq_core.broker.operations import workflows
 from taskq_core.broker.operations.workflows import StoredMember, StoredStep
-from taskq_core.broker.steps import Steps, ask
+from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.errors import ConfigurationError, WorkflowNotFoundError
 from taskq_core.handles.records import TaskInfo
 from taskq_core.handles.workflow_records import StepInfo, StepState, WorkflowGraph, WorkflowState
@@ -111,7 +111,7 @@ def has_task(step: StepInfo | MemberRow) -> bool:
     return bool(step.task_id and step.state not in (StepState.WAITING, StepState.SKIPPED))
 
 
-def read_workflow(keys: Keys, name: str, workflow_id: str) -> Steps[WorkflowDetail]:
+def read_workflow(keys: Keys, name: str, workflow_id: str) -> RequestPlan[WorkflowDetail]:
     """Return one workflow with its steps and their drawing."""
     yield from known_queue(keys, name)
     graph: WorkflowGraph = yield from ask_graph(keys, name, workflow_id)
@@ -120,7 +120,7 @@ def read_workflow(keys: Keys, name: str, workflow_id: str) -> Steps[WorkflowDeta
 
 def read_step(
     keys: Keys, name: str, workflow_id: str, step: str, *, skip: int, count: int, only_failed: bool
-) -> Steps[StepDetail]:
+) -> RequestPlan[StepDetail]:
     """Return one step of a workflow. For a group, include one page of its members."""
     check_whole("skip", skip, least=0, most=10**12)
     if only_failed and skip:

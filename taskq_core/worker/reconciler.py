@@ -19,7 +19,7 @@ from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations.actions import MOVE_S
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.operations.services import lead
-from taskq_core.broker.steps import afollow
+from taskq_core.broker.plans import arun_plan
 from taskq_core.client.moving import finish
 from taskq_core.clock import SYSTEM_CLOCK, Clock
 from taskq_core.errors import BrokerError
@@ -88,8 +88,8 @@ class Reconciler:
         async with self._turn:
             if not await self._lead():
                 return jittered(self._every_s / 2)
-            steps = reconcile(self._queue, repair=True, look_again_s=min(LOOK_AGAIN_S, self._every_s))
-            report = await arun(steps, self._send, rest=REST)
+            plan = reconcile(self._queue, repair=True, look_again_s=min(LOOK_AGAIN_S, self._every_s))
+            report = await arun(plan, self._send, rest=REST)
             self.passes += 1
             self._tell(report)
             await self._finish_moves()
@@ -109,7 +109,7 @@ class Reconciler:
         """Carry on moves that were cut off. What fails waits for the next pass, and is no reason to make it sooner."""
         name = self._queue.name
         try:
-            moved = await afollow(finish(self._keys, self._queue, idle_s=MOVE_S), self._send)
+            moved = await arun_plan(finish(self._keys, self._queue, idle_s=MOVE_S), self._send)
         except BrokerError as error:
             logger.error("moves out of queue %s cannot be carried on: %s", name, error, extra={"queue": name})
             return

@@ -12,7 +12,7 @@ from itertools import chain, islice
 from typing import Any
 
 from taskq_core.broker.operations.operation import BATCH_BYTES, BATCH_MAX
-from taskq_core.broker.steps import Steps, T, afollow, follow
+from taskq_core.broker.plans import RequestPlan, T, arun_plan, run_plan
 from taskq_core.client import AsyncClient, Client
 from taskq_core.client.commits import TransactionHook
 from taskq_core.client.outbox import OutboxSender
@@ -319,13 +319,13 @@ class WorkflowClient:
 
     # --- ask ----------------------------------------------------------------------------------------------------------
 
-    def _ask(self, handle: WorkflowHandle, steps: Steps[T]) -> T:
+    def _ask(self, handle: WorkflowHandle, steps: RequestPlan[T]) -> T:
         with _asked(handle):
-            return follow(steps, self._client.run)
+            return run_plan(steps, self._client.run)
 
-    async def _aask(self, handle: WorkflowHandle, steps: Steps[T]) -> T:
+    async def _aask(self, handle: WorkflowHandle, steps: RequestPlan[T]) -> T:
         with _asked(handle):
-            return await afollow(steps, self._async_client.run)
+            return await arun_plan(steps, self._async_client.run)
 
     def read(self, handle: WorkflowHandle) -> WorkflowGraph:
         """Read the workflow."""

@@ -21,7 +21,7 @@ from taskq_core.broker.operations.workflows import (
     retry_steps,
     revoke_steps,
 )
-from taskq_core.broker.steps import Steps
+from taskq_core.broker.plans import RequestPlan
 from taskq_core.clock import utc_datetime
 from taskq_core.codec import decode_result
 from taskq_core.codec.oversized import OversizedResult, read_oversized
@@ -111,7 +111,7 @@ class Stored:
 
 def ask_fields(
     queue: QueueKeys, workflow_id: str, fields: list[str], *, tell_end: bool = False
-) -> Steps[list[bytes | None]]:
+) -> RequestPlan[list[bytes | None]]:
     """Read any number of fields of a workflow."""
     values: list[bytes | None] = []
     for first in range(0, len(fields), FIELDS_MAX):
@@ -122,7 +122,7 @@ def ask_fields(
     return values
 
 
-def ask_result(queue: QueueKeys, workflow_id: str, result_type: Any, *, tell_end: bool) -> Steps[Any]:
+def ask_result(queue: QueueKeys, workflow_id: str, result_type: Any, *, tell_end: bool) -> RequestPlan[Any]:
     """Read the result of a workflow, `NOT_YET` while it runs."""
     state, spec = yield from ask_fields(queue, workflow_id, ["state", "spec"], tell_end=tell_end)
     stored = Stored(queue, workflow_id)
@@ -138,7 +138,7 @@ def ask_result(queue: QueueKeys, workflow_id: str, result_type: Any, *, tell_end
     return decode_result(data, result_type) if data != b"null" else None
 
 
-def _ask_failure(queue: QueueKeys, workflow_id: str, described: Spec) -> Steps[str]:
+def _ask_failure(queue: QueueKeys, workflow_id: str, described: Spec) -> RequestPlan[str]:
     count = len(described.nodes)
     values = yield from ask_fields(queue, workflow_id, [f"{kind}{number}" for number in range(count) for kind in "se"])
     failed = [number for number in range(count) if values[2 * number] == b"f"]
@@ -149,7 +149,7 @@ def _ask_failure(queue: QueueKeys, workflow_id: str, described: Spec) -> Steps[s
     return f"step {described.nodes[failed[0]][0]!r} failed{more}: {error}"
 
 
-def _ask_tree(queue: QueueKeys, workflow_id: str, described: Spec, tree: Any) -> Steps[bytes]:
+def _ask_tree(queue: QueueKeys, workflow_id: str, described: Spec, tree: Any) -> RequestPlan[bytes]:
     """Read the results of a tree of nodes, as JSON."""
     if isinstance(tree, dict):
         parts = []
@@ -202,7 +202,7 @@ LOOKED_UP_MAX = 100
 """Maximum number of started steps whose tasks are read for their retries."""
 
 
-def ask_attempts(keys: Keys, task_queue: str, task_id: str) -> Steps[dict[str, Any]]:
+def ask_attempts(keys: Keys, task_queue: str, task_id: str) -> RequestPlan[dict[str, Any]]:
     """Return `retried`, `max_retry` and `error` of a started step whose task has failed, otherwise {}."""
     stored = yield look(keys.queue(task_queue), task_id)
     if stored is None:
@@ -216,7 +216,7 @@ def ask_attempts(keys: Keys, task_queue: str, task_id: str) -> Steps[dict[str, A
     return {"retried": message.retried, "max_retry": message.retry, "error": message.error_msg}
 
 
-def ask_graph(keys: Keys, home: str, workflow_id: str) -> Steps[WorkflowGraph]:
+def ask_graph(keys: Keys, home: str, workflow_id: str) -> RequestPlan[WorkflowGraph]:
     """Read a workflow with all its steps. Add the failure counts of the first `LOOKED_UP_MAX` started steps."""
     queue = keys.queue(home)
     facts = yield from ask_fields(queue, workflow_id, ["state", "name", "created", "ended", "spec"])
@@ -250,7 +250,7 @@ def ask_graph(keys: Keys, home: str, workflow_id: str) -> Steps[WorkflowGraph]:
 
 def ask_step(
     keys: Keys, home: str, workflow_id: str, name: str
-) -> Steps[tuple[str, WorkflowState, int, StepInfo | None]]:
+) -> RequestPlan[tuple[str, WorkflowState, int, StepInfo | None]]:
     """Read one step of a workflow: name and state of that, the number of the step and the step, or None for none."""
     queue = keys.queue(home)
     state, called, spec = yield from ask_fields(queue, workflow_id, ["state", "name", "spec"])
@@ -293,7 +293,7 @@ def _step(
     )
 
 
-def ask_cancel(keys: Keys, home: str, workflow_id: str) -> Steps[bool]:
+def ask_cancel(keys: Keys, home: str, workflow_id: str) -> RequestPlan[bool]:
     """Cancel a workflow: its steps are dropped when they are fetched, and who runs one is told."""
     queue = keys.queue(home)
     answer = yield cancel_workflow(queue, workflow_id)
@@ -307,7 +307,7 @@ def ask_cancel(keys: Keys, home: str, workflow_id: str) -> Steps[bool]:
     return is_cancelled
 
 
-def ask_retry(queue: QueueKeys, workflow_id: str) -> Steps[int]:
+def ask_retry(queue: QueueKeys, workflow_id: str) -> RequestPlan[int]:
     """Run the steps of a workflow that failed again, and return how many."""
     stored = Stored(queue, workflow_id)
     nodes = stored.spec((yield from ask_fields(queue, workflow_id, ["spec"]))[0]).nodes

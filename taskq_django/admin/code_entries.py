@@ -14,7 +14,7 @@ from django.http import HttpRequest
 from taskq_core import BrokerError, ConfigurationError, TaskQError
 from taskq_core import PeriodicTask as Entry
 from taskq_core.broker.operations import presence
-from taskq_core.broker.steps import ask
+from taskq_core.broker.plans import ask
 from taskq_core.inspector import Inspector, PeriodicEntryInfo
 from taskq_core.inspector.entry_call import entry_call
 from taskq_core.scheduler.runtime_schedules import RuntimeSchedules
@@ -97,7 +97,7 @@ def _shown_by_schedulers() -> Mapping[str, PeriodicEntryInfo]:
 def _paused() -> frozenset[str]:
     """Return the ids of paused periodic tasks, even if no scheduler runs. Empty while Redis is down."""
     try:
-        found = Inspector(taskq).follow(lambda keys: ask(presence.read_schedules(keys.schedules)))
+        found = Inspector(taskq).run_plan(lambda keys: ask(presence.read_schedules(keys.schedules)))
     except (BrokerError, ConfigurationError):
         return frozenset()
     return RuntimeSchedules.of(found).paused

@@ -14,7 +14,7 @@ from fastapi import HTTPException
 
 from taskq_core import BrokerError, ConfigurationError
 from taskq_core.broker.operations import repair as repair_ops
-from taskq_core.broker.steps import ask
+from taskq_core.broker.plans import ask
 from taskq_core.inspector import AsyncInspector
 from taskq_core.inspector.known import known_queue
 from taskq_fastapi.api import models
@@ -51,7 +51,7 @@ class Looks:
             QueueNotFoundError: No queue has this name.
             HTTPException: Too many are under way in this process.
         """
-        await self._inspector.follow(lambda keys: known_queue(keys, queue))
+        await self._inspector.run_plan(lambda keys: known_queue(keys, queue))
         if len(self._running) >= LOOKS_MAX:
             raise HTTPException(429, f"{LOOKS_MAX} queues are looked through already: wait until one is done")
         look_id = secrets.token_hex(16)
@@ -76,7 +76,7 @@ class Looks:
         loop = asyncio.get_running_loop()
         end = loop.time() + for_s
         while True:
-            noted = await self._inspector.follow(lambda keys: ask(repair_ops.read_look(keys.queue(queue), look_id)))
+            noted = await self._inspector.run_plan(lambda keys: ask(repair_ops.read_look(keys.queue(queue), look_id)))
             state = None if noted is None else models.Reconciliation.model_validate_json(noted)
             if loop.time() >= end or (state is not None and state.next is None):
                 break
@@ -113,7 +113,7 @@ class Looks:
 
     async def _note(self, look_id: str, state: models.Reconciliation, kept_s: int) -> None:
         told = state.model_dump_json()
-        await self._inspector.follow(
+        await self._inspector.run_plan(
             lambda keys: ask(repair_ops.note_look(keys.queue(state.queue), look_id, told, kept_s=kept_s))
         )
 

@@ -1,6 +1,6 @@
 """What Go Asynq's inspector leaves in Redis and answers, and what ours does.
 
-As in `test_states`, each scenario loads the state before, takes our inspector's steps at the scenario's clock and
+As in `test_states`, each scenario loads the state before, takes our inspector's plan at the scenario's clock and
 compares with the state after, byte for byte.
 """
 
@@ -13,7 +13,7 @@ import pytest
 
 from taskq_core.broker.operations import actions, new_tasks, runs, services, views
 from taskq_core.broker.operations.actions import Action
-from taskq_core.broker.steps import Steps, ask
+from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.errors import (
     ConfigurationError,
     QueueNotEmptyError,
@@ -91,37 +91,37 @@ REPLAYED = (
 READ = ("list_servers", "list_scheduler_entries", "list_scheduler_events", "queue_history", "queues", "groups")
 
 
-def follow(broker: Broker, steps: Steps[T], now_ns: int) -> T:
-    """Take an inspector's steps with another clock than Redis's."""
+def run_plan(broker: Broker, plan: RequestPlan[T], now_ns: int) -> T:
+    """Take an inspector's plan with another clock than Redis's."""
     try:
-        operation = next(steps)
+        operation = next(plan)
         while True:
             if operation.script is not None and operation.args and operation.args[0] == "":
                 operation.args = (str(now_ns), *operation.args[1:])
             try:
                 answer = broker.run(operation)
             except TaskQError as error:
-                operation = steps.throw(error)
+                operation = plan.throw(error)
             else:
-                operation = steps.send(answer)
+                operation = plan.send(answer)
     except StopIteration as done:
-        return done.value  # type: ignore[no-any-return]  # what the steps return
+        return done.value  # type: ignore[no-any-return]  # what the plan returns
 
 
-def steps_of(broker: Broker, scenario: dict[str, Any]) -> Steps[Any]:
+def plan_of(broker: Broker, scenario: dict[str, Any]) -> RequestPlan[Any]:
     """Return what our inspector does for one of Go's operations."""
     keys, given = broker.keys, scenario["given"]["parameters"]
     queue = given.get("queue", "")
     archive = ArchiveLimits()
 
-    def act(action: Action) -> Steps[Any]:
+    def act(action: Action) -> RequestPlan[Any]:
         return change.act(keys, queue, given["id"], action, doing="touched", archive=archive)
 
-    def act_on_all(action: Action) -> Steps[Any]:
+    def act_on_all(action: Action) -> RequestPlan[Any]:
         state = TaskState(given["state"])
         return bulk.act_on_all(keys, queue, state, action, group=given.get("group"), archive=archive, progress=None)
 
-    known: dict[str, Callable[[], Steps[Any]]] = {
+    known: dict[str, Callable[[], RequestPlan[Any]]] = {
         "run_task": lambda: act(Action.RUN),
         "archive_task": lambda: act(Action.ARCHIVE),
         "delete_task": lambda: act(Action.DELETE),
@@ -174,7 +174,7 @@ def test_an_inspector_leaves_what_gos_leaves(one_server: Broker, scenario: dict[
     answer, refused = None, None
 
     try:
-        answer = follow(one_server, steps_of(one_server, scenario), scenario["now_ns"])
+        answer = run_plan(one_server, plan_of(one_server, scenario), scenario["now_ns"])
     except TaskQError as error:
         refused = error
 
@@ -197,7 +197,7 @@ def test_a_removed_queue_leaves_nothing(one_server: Broker, scenario: dict[str, 
     """Whatever was in it, no key bears its name any more, and it is not known."""
     load(one_server, scenario["before"])
     try:
-        follow(one_server, steps_of(one_server, scenario), scenario["now_ns"])
+        run_plan(one_server, plan_of(one_server, scenario), scenario["now_ns"])
     except TaskQError:
         return
 
@@ -273,9 +273,9 @@ def test_an_inspector_reads_what_gos_reads(one_server: Broker, scenario: dict[st
 
     if returns["error"] is not None or scenario["name"] in ANSWERS_DIFFER:
         with pytest.raises((QueueNotFoundError, ConfigurationError)):
-            follow(one_server, steps_of(one_server, scenario), scenario["now_ns"])
+            run_plan(one_server, plan_of(one_server, scenario), scenario["now_ns"])
         return
-    answer = follow(one_server, steps_of(one_server, scenario), scenario["now_ns"])
+    answer = run_plan(one_server, plan_of(one_server, scenario), scenario["now_ns"])
 
     assert described(operation, answer) == wanted(operation, returns["value"])
     assert theirs(one_server) == expected(scenario["before"]), "a look changes nothing; Go's prunes what has expired"
@@ -286,7 +286,7 @@ def test_options_of_entries_are_gos_own_words(one_server: Broker) -> None:
     scenario = by_name("scheduler_entries_list")
     load(one_server, scenario["before"])
 
-    entries = follow(one_server, schedules.scheduler_entries(one_server.keys), scenario["now_ns"])
+    entries = run_plan(one_server, schedules.scheduler_entries(one_server.keys), scenario["now_ns"])
 
     assert [entry.options for entry in entries] == [
         ('Queue("low")', "MaxRetry(3)"),
@@ -317,7 +317,7 @@ def test_tasks_move_between_queues_of_any_slot(broker: Broker, to: str) -> None:
     ids = store_tasks(broker, 5, unique=True)
     target = broker.keys.queue(to)
 
-    moved = follow(
+    moved = run_plan(
         broker,
         move.move_all(broker.keys, "default", TaskState.PENDING, to, group=None, progress=None),
         NOW_NS,
@@ -337,9 +337,9 @@ def test_a_queue_is_removed_on_any_store(broker: Broker) -> None:
     store_tasks(broker, 5, unique=True)
     broker.enqueue("other", queue=broker.keys.queue("low"))
 
-    steps = removal.remove_queue(broker.keys, "default", force=True, progress=None)
+    plan = removal.remove_queue(broker.keys, "default", force=True, progress=None)
 
-    assert follow(broker, steps, NOW_NS) == 5
+    assert run_plan(broker, plan, NOW_NS) == 5
     assert [key for key in broker.dump() if b"{default}" in key] == []
     assert broker.pending(broker.keys.queue("low")) == ["other"]
 
@@ -380,7 +380,7 @@ def test_all_ids_of_a_list_are_read(broker: Broker, size: int) -> None:
     for start in range(0, size, 500):
         broker.raw.lpush(broker.queue.pending, *ids[start : start + 500])
 
-    found = follow(broker, search.all_ids(broker.queue, TaskState.PENDING, None), NOW_NS)
+    found = run_plan(broker, search.all_ids(broker.queue, TaskState.PENDING, None), NOW_NS)
 
     assert found == ids
 
@@ -391,7 +391,7 @@ def test_the_slot_of_a_queue_is_redis_own(broker: Broker) -> None:
     for name in ("default", "a}b", "x y", "q"):
         broker.run(new_tasks.register_queue(broker.keys.queues, (name,)))
         slot = presence.key_slot(broker.keys, name)
-        nodes = follow(broker, presence.cluster_nodes(broker.keys, name, is_cluster=is_cluster), NOW_NS)
+        nodes = run_plan(broker, presence.cluster_nodes(broker.keys, name, is_cluster=is_cluster), NOW_NS)
         if is_cluster:
             assert slot == broker.raw.keyslot(broker.keys.queue(name).pending)
             node = broker.raw.get_node_from_key(broker.keys.queue(name).pending)
@@ -401,7 +401,7 @@ def test_the_slot_of_a_queue_is_redis_own(broker: Broker) -> None:
 
 
 def test_the_store_tells_about_itself(broker: Broker) -> None:
-    info = follow(broker, presence.redis_info(), NOW_NS)
+    info = run_plan(broker, presence.redis_info(), NOW_NS)
 
     assert str(info["redis_version"])[0].isdigit()
 

@@ -22,7 +22,7 @@ from taskq_core.wire import (
     expiry_mark,
 )
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
-from tests.conformance.test_inspector_states import follow
+from tests.conformance.test_inspector_states import run_plan
 from tests.rows import rows
 
 S = 1_000_000_000
@@ -144,7 +144,7 @@ def clean(outcome: Outcome) -> Callable[[Broker], None]:
 
 def remove_the_queue(broker: Broker) -> None:
     broker.run(new_tasks.register_queue(broker.keys.queues, ("default",)))
-    follow(broker, removal.remove_queue(broker.keys, "default", force=True, progress=None), NOW_NS)
+    run_plan(broker, removal.remove_queue(broker.keys, "default", force=True, progress=None), NOW_NS)
 
 
 def claim_in_vain(broker: Broker) -> None:
@@ -230,7 +230,7 @@ def test_a_lock_moves_along_to_another_queue(broker: Broker, rule: str) -> None:
     broker.run(new_tasks.register_queue(broker.keys.queues, ("default",)))
     enqueue(broker, task(broker, "a", RULES[rule]))
 
-    follow(broker, move.move_all(broker.keys, "default", TaskState.PENDING, "low", group=None, progress=None), NOW_NS)
+    run_plan(broker, move.move_all(broker.keys, "default", TaskState.PENDING, "low", group=None, progress=None), NOW_NS)
 
     lock = broker.keys.queue("low").unique("t", b"one")
     assert locks(broker) == {lock.encode(): b"a"}
@@ -601,7 +601,7 @@ class TestForeignLocks:
         one_server.run(new_tasks.register_queue(one_server.keys.queues, ("default",)))
         forge(one_server, "session:admin", "asynq", b"a")
 
-        follow(
+        run_plan(
             one_server,
             move.move_all(one_server.keys, "default", TaskState.PENDING, "low", group=None, progress=None),
             NOW_NS,
@@ -617,8 +617,8 @@ class TestForeignLocks:
         forge(one_server, "session:admin", "asynq", b"a")
         keys = one_server.keys
 
-        follow(one_server, change.update_payload(keys, "default", "a", b"[1]"), NOW_NS)
-        follow(one_server, change.reschedule(keys, "default", "a", at=None, after=60, payload=b"[2]"), NOW_NS)
+        run_plan(one_server, change.update_payload(keys, "default", "a", b"[1]"), NOW_NS)
+        run_plan(one_server, change.reschedule(keys, "default", "a", at=None, after=60, payload=b"[2]"), NOW_NS)
 
         assert decode_message(one_server.fields("a")["msg"]).unique_key == ""
         assert one_server.raw.get("session:admin") == b"a"

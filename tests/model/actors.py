@@ -11,7 +11,7 @@ from taskq_core.broker.operations.actions import OK, Action
 from taskq_core.broker.operations.new_tasks import ReceiptSlot
 from taskq_core.broker.operations.runs import Outcome
 from taskq_core.broker.operations.services import Recovery, Verdict
-from taskq_core.broker.steps import Steps
+from taskq_core.broker.plans import RequestPlan
 from taskq_core.client.moving import finish, move
 from taskq_core.errors import BrokerReplyError
 from tests.model.scenes import GRACE_S, LEADER_MS, LEASE_S, SCENES, Scene
@@ -20,9 +20,9 @@ Actor = Callable[[Scene, str], Iterator[None]]
 """Called with the scene and a name of its own, "1" or "2"."""
 
 
-def _followed(scene: Scene, steps: Steps[object]) -> Iterator[None]:
-    """Carry out steps, at the time of the scene; pause after those that read or change where a task stands."""
-    operation = next(steps)
+def _followed(scene: Scene, plan: RequestPlan[object]) -> Iterator[None]:
+    """Execute a request plan at the time of the scene; pause after those that read or change where a task stands."""
+    operation = next(plan)
     while True:
         if operation.name in {"move_out", "move_in", "move_end"}:
             operation.args = [str(scene.now_ns), *operation.args[1:]]
@@ -30,7 +30,7 @@ def _followed(scene: Scene, steps: Steps[object]) -> Iterator[None]:
         if operation.name in {"list_moving", "move_in", "move_end"} or len(operation.args) > 6:
             yield
         try:
-            operation = steps.send(answer)
+            operation = plan.send(answer)
         except StopIteration:
             return
 

@@ -11,7 +11,7 @@ from hypothesis.stateful import rule
 
 from taskq_core.broker.operations import actions, aggregation, schedules, services
 from taskq_core.broker.operations.operation import Operation
-from taskq_core.broker.steps import follow
+from taskq_core.broker.plans import run_plan
 from taskq_core.client.moving import finish
 from taskq_core.repair.reconcile import ReconcileReport, reconcile, run
 from tests.model.asking import GRACE_S, LEADER_S, QUEUES, STATES, Asking, ids
@@ -58,7 +58,7 @@ class DamageRules(Asking):
         self.repair(name)
         if key == queue.moving or any(before.tasks[each].moving for each in touched & before.tasks.keys()):
             touched |= {each for each, task in before.tasks.items() if task.moving}
-            follow(finish(self.keys, queue), self.send)  # as a worker's reconciler does once they have rested
+            run_plan(finish(self.keys, queue), self.send)  # as a worker's reconciler does once they have rested
         self.repair(name)
         self.use_what_heals_by_itself(name, key)
 

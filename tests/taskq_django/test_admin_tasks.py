@@ -136,7 +136,7 @@ def test_a_search_says_how_far_it_got_and_goes_on(pages: Callable[..., str], mon
 
 def _search_of_ten(self: Any, infos: Any, wanted: Any, *, cursor: str | None = None, **_: Any) -> Any:
     read = partial(dashboard_tasks.search_tasks, infos=infos, wanted=wanted, cursor=cursor, scan=10, limit=1000)
-    return self._inspector.follow(read)
+    return self._inspector.run_plan(read)
 
 
 @pytest.mark.parametrize("after", ["x", "archived/zz/1", "%00"])

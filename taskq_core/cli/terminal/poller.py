@@ -108,7 +108,7 @@ class Desk:
             BrokerError: Redis does not answer.
         """
         if self.refusal is None:
-            self.refusal = await self.inspector.follow(read_refusal)
+            self.refusal = await self.inspector.run_plan(read_refusal)
 
     def answered(self) -> None:
         """Note that Redis has answered."""

@@ -12,7 +12,7 @@ from tests.browser.admin.people import TASKS, enqueue, rows
 
 def _search_of_ten(self: Any, infos: Any, wanted: Any, *, cursor: str | None = None, **_: Any) -> Any:
     read = partial(dashboard_tasks.search_tasks, infos=infos, wanted=wanted, cursor=cursor, scan=10, limit=1000)
-    return self._inspector.follow(read)
+    return self._inspector.run_plan(read)
 
 
 @pytest.mark.django_db(transaction=True)

@@ -7,7 +7,7 @@ import pytest
 
 from taskq_core import ConfigurationError, TaskQ, TaskState
 from taskq_core.broker.operations.operation import Operation
-from taskq_core.broker.steps import follow
+from taskq_core.broker.plans import run_plan
 from taskq_core.errors import BrokerUnavailableError, QueueNotFoundError
 from taskq_core.inspector import Inspector, Matching, MatchingReport, TaskAction
 from taskq_core.inspector.matching import act_on_matching, always
@@ -159,10 +159,8 @@ def test_a_store_that_fails_on_the_way_leaves_a_report_and_a_place_to_go_on(
     def step(cursor: str | None) -> MatchingReport:
         matching = Matching(queue="default", state=TaskState.PENDING)
         options: Any = {"archive": ArchiveSettings(), "at": None, "after": None, "to_queue": None}
-        steps = act_on_matching(
-            app.runtime.keys, matching, TaskAction.DELETE, cursor=cursor, has_time=always, **options
-        )
-        return follow(steps, send)
+        plan = act_on_matching(app.runtime.keys, matching, TaskAction.DELETE, cursor=cursor, has_time=always, **options)
+        return run_plan(plan, send)
 
     first = step(None)
     assert isinstance(first.report.failure, BrokerUnavailableError)
@@ -181,4 +179,4 @@ def test_a_store_that_fails_at_once_raises(app: TaskQ, enqueue: Enqueue) -> None
     options: Any = {"archive": ArchiveSettings(), "at": None, "after": None, "to_queue": None, "cursor": None}
     matching = Matching(state=TaskState.PENDING)
     with pytest.raises(BrokerUnavailableError):
-        follow(act_on_matching(app.runtime.keys, matching, TaskAction.DELETE, has_time=always, **options), send)
+        run_plan(act_on_matching(app.runtime.keys, matching, TaskAction.DELETE, has_time=always, **options), send)

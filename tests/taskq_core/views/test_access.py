@@ -16,7 +16,7 @@ pytestmark = pytest.mark.redis
 def refusal(url: str) -> str:
     taskq = TaskQ(url, enqueue_timeout=30)
     try:
-        return Inspector(taskq).follow(read_refusal)
+        return Inspector(taskq).run_plan(read_refusal)
     finally:
         taskq.close()
 

@@ -138,10 +138,12 @@ async def test_a_search_of_large_tasks_ends_after_so_many_bytes(
     store(redis_server, "a", queue="low")
     counted = infos()
 
-    first = Inspector(app).follow(
+    first = Inspector(app).run_plan(
         partial(search_tasks, infos=counted, wanted=TaskFilter(text="x"), max_bytes=2_000_000)
     )
-    rest = Inspector(app).follow(partial(search_tasks, infos=counted, wanted=TaskFilter(text="x"), cursor=first.cursor))
+    rest = Inspector(app).run_plan(
+        partial(search_tasks, infos=counted, wanted=TaskFilter(text="x"), cursor=first.cursor)
+    )
 
     assert 20 <= first.scanned < 40
     assert first.scanned + rest.scanned == 41
