@@ -5,10 +5,11 @@ for the core alone.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import import_module
 from importlib.abc import MetaPathFinder
-from importlib.metadata import packages_distributions, requires
+from importlib.metadata import distributions, requires
+from pathlib import PurePath
 from types import ModuleType
 
 from packaging.requirements import Requirement
@@ -30,19 +31,28 @@ def required(extra: str) -> set[str]:
     return {name for name, _ in found}
 
 
+def modules_of(files: Iterable[PurePath]) -> set[str]:
+    """Return the names of the modules among the files of a package."""
+    found = set()
+    for path in files:
+        if path.suffix in (".py", ".so"):
+            parts = [*path.parent.parts, path.name.partition(".")[0]]
+            found.add(".".join(parts).removesuffix(".__init__"))
+    return found
+
+
 class Hider(MetaPathFinder):
-    """Refuses to import packages other than those given."""
+    """Refuses to import modules of packages other than those given."""
 
     def __init__(self, shown: set[str]) -> None:
-        self._hidden = {
-            package
-            for package, owners in packages_distributions().items()
-            if not {canonicalize_name(owner) for owner in owners} & shown
-        }
+        self._hidden: set[str] = set()
+        for package in distributions():
+            if canonicalize_name(package.name) not in shown:
+                self._hidden |= modules_of(package.files or ())
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> None:
-        """Raise ModuleNotFoundError for a hidden package. Leave others to the next finder."""
-        if name.partition(".")[0] in self._hidden:
+        """Raise ModuleNotFoundError for a hidden module. Leave others to the next finder."""
+        if name in self._hidden:
             raise ModuleNotFoundError(f"No module named {name!r}: none of the requirements brings it", name=name)
 
 
