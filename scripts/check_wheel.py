@@ -48,7 +48,7 @@ IMPORTS = {
     "dashboard": "taskq_fastapi.dashboard, taskq_fastapi.dashboard.serving, uvicorn",
     "dash": "taskq_core.cli.terminal.app",
     "sqlalchemy": "taskq_sqlalchemy",
-    "otel": "opentelemetry.sdk, opentelemetry.exporter.otlp.proto.http, taskq_core.telemetry.configure",
+    "otel": "opentelemetry.sdk.trace, opentelemetry.exporter.otlp.proto.http, taskq_core.telemetry.configure",
     "embedded": "taskq_core.broker.embedded",
     "exporter": "taskq_core.cli.exporter, prometheus_client",
     "migrate": "taskq_core.migrate",
