@@ -52,6 +52,7 @@ class AsyncDatabase:
             loop = asyncio.new_event_loop()
             threading.Thread(target=_serve, args=(loop,), name="taskq-outbox", daemon=True).start()
             engine = create_async_engine(self._source.url, pool=self._source.sync_engine.pool.recreate())
+            engine = engine.execution_options(**self._source.get_execution_options())
             self._opened, self._pid = (loop, engine), os.getpid()
         return self._opened
 

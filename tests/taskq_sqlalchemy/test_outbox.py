@@ -9,6 +9,7 @@ import pytest
 from alembic.autogenerate import compare_metadata, produce_migrations, render_python_code
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import QueuePool
@@ -92,6 +93,20 @@ async def test_closing_the_application_closes_the_pool_of_the_outbox(
                 thread.join(30)
         assert "taskq-outbox" not in {thread.name for thread in threading.enumerate()}
     assert len(pending(server)) == 2
+
+
+async def test_the_pool_of_the_outbox_has_the_execution_options_of_the_engine(tmp_path: Path) -> None:
+    """Such as the schemas of a project with one schema per tenant."""
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/shop.db")
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    elsewhere = engine.execution_options(schema_translate_map={None: "tenant"})
+    outbox = SQLAlchemyOutbox(elsewhere, OutboxTask)
+
+    with pytest.raises(OperationalError, match=r"no such table: tenant\.taskq_outbox"):
+        outbox.tables()[0].figures()
+    outbox.close()
+    await engine.dispose()
 
 
 async def test_the_setting_can_turn_an_outbox_off(server: RedisServer, outbox: SQLAlchemyOutbox) -> None:
