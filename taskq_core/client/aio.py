@@ -297,7 +297,14 @@ class AsyncClient:
             ConfigurationError: The name or the id cannot be one.
         """
         keys = self._preparer.keys.queue(validate_queue_name(queue))
-        return TaskFollower(self._runner, self._hub, keys, validate_task_id(task_id), patience_s=self._timeout_s)
+        return TaskFollower(
+            self._runner,
+            self._hub,
+            keys,
+            validate_task_id(task_id),
+            patience_s=self._timeout_s,
+            find_in_outbox=None if self._outbox is None else self._outbox.afind,
+        )
 
     async def _run_plan(self, plan: RequestPlan[S]) -> S:
         return await arun_plan(plan, partial(self._runner.run, patience_s=self._timeout_s))

@@ -10,7 +10,7 @@ Go workers publish nothing, so a follower also polls from time to time. A lost s
 import asyncio
 import contextlib
 import weakref
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, Self
 
 from taskq_core.broker.aio import AsyncRunner
@@ -116,15 +116,29 @@ class SharedReadings:
             self._reading.cancel()
 
 
+Find = Callable[[str], Awaitable[TaskInfo | None]]
+"""Finds a task by its id."""
+
+
 class TaskFollower:
     """Reads one task repeatedly. Created by `AsyncClient.follow`."""
 
-    def __init__(self, runner: AsyncRunner, hub: EndHub, queue: QueueKeys, task_id: str, *, patience_s: float) -> None:
+    def __init__(
+        self,
+        runner: AsyncRunner,
+        hub: EndHub,
+        queue: QueueKeys,
+        task_id: str,
+        *,
+        patience_s: float,
+        find_in_outbox: Find | None = None,
+    ) -> None:
         self._runner = runner
         self._hub = hub
         self._queue = queue
         self._task_id = task_id
         self._patience_s = patience_s
+        self._find_in_outbox = find_in_outbox
         self._stack = contextlib.AsyncExitStack()
         self._shared: tuple[SharedReadings, asyncio.Event] | None = None
         self._number = 0
@@ -154,12 +168,17 @@ class TaskFollower:
         return await self._runner.run(look, patience_s=patience_s)
 
     async def look(self) -> TaskInfo | None:
-        """Return the task, None if it does not exist.
+        """Return the task from Redis, or from the outbox where it still waits. Return None if neither has it.
 
         Raises:
             BrokerError: Redis does not answer.
         """
         stored = await self.read(self._patience_s)
+        if stored is None and self._find_in_outbox is not None:
+            waiting = await self._find_in_outbox(self._task_id)
+            if waiting is not None and waiting.queue == self._queue.name:
+                return waiting
+            stored = await self.read(self._patience_s)  # a worker may have sent it between the two reads
         return None if stored is None else task_info(stored)
 
     async def wait(self, timeout_s: float) -> None:

@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata, produce_migrations, render_python_code
 from alembic.migration import MigrationContext
+from fastapi import FastAPI
+from httpx import ASGITransport
+from httpx import AsyncClient as HttpClient
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
@@ -15,6 +18,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import QueuePool
 
 from taskq_core import ConfigurationError, TaskQ, chain
+from taskq_fastapi import task_router, taskq_lifespan
 from taskq_sqlalchemy import OutboxTaskMixin, SQLAlchemyOutbox, enqueue_after_commit
 from tests.outboxes import Base, OutboxTask
 from tests.redis_server import RedisServer
@@ -57,6 +61,27 @@ async def test_coroutines_write_rows_of_their_own_without_a_session(
     assert handle.is_late
     assert (await note_of(TaskQ(server.url, outbox=outbox)).adelay(6)).is_sent
     assert (table.figures().waiting, len(pending(server))) == (4, 1)
+
+
+async def test_the_status_routes_see_a_task_that_waits_in_the_outbox(
+    server: RedisServer, outbox: SQLAlchemyOutbox
+) -> None:
+    """It is not gone, and no follower may take it for ended."""
+    handle = await note_of(TaskQ(AWAY, enqueue_timeout=0.01, outbox=outbox)).adelay(1)
+    app = FastAPI(lifespan=taskq_lifespan(TaskQ(server.url, outbox=outbox)))
+    app.include_router(task_router(allow_anonymous=True, stream_for=0.01))
+
+    async with (
+        app.router.lifespan_context(app),
+        HttpClient(transport=ASGITransport(app), base_url="http://test") as web,
+    ):
+        status = await web.get(f"/status/default/{handle.id}")
+        events = await web.get(f"/events/default/{handle.id}")
+        elsewhere = await web.get(f"/status/other/{handle.id}")
+
+    assert status.json()["state"] == "pending"
+    assert '"state":"pending"' in events.text
+    assert elsewhere.status_code == 404
 
 
 async def test_a_plain_engine_serves_asynchronous_sessions(server: RedisServer, tmp_path: Path) -> None:

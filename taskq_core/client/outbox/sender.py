@@ -17,6 +17,7 @@ from taskq_core.client.outbox.delivery import Delivered, Delivery
 from taskq_core.client.outbox.table import Outbox, OutboxRow, OutboxTable
 from taskq_core.client.preparer import Prepared, Preparer, refusal
 from taskq_core.errors import BrokerError, CircuitOpenError
+from taskq_core.handles.records import TaskInfo
 from taskq_core.tasks.observer import Observer
 from taskq_core.wire.ids import new_token
 
@@ -51,6 +52,10 @@ class OutboxSender:
     def send_through(self, runner: SyncRunner) -> None:
         """Send through another runner from now on."""
         self._delivery.send_through(runner)
+
+    async def afind(self, task_id: str) -> TaskInfo | None:
+        """Return a task that still waits in the outbox, None if it does not."""
+        return await self._outbox.afind(task_id)
 
     # --- one task -----------------------------------------------------------------------------------------------------
 
