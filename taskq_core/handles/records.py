@@ -94,8 +94,22 @@ class TaskInfo:
 
     @property
     def last_started_at(self) -> datetime | None:
-        """When its current or last recorded run began. None if unknown, as in listings."""
-        return self.started_at or (self.attempts[-1].started_at if self.attempts else None)
+        """When its current or last recorded run began, None if unknown."""
+        return self.started_at or (self.last_attempt.started_at if self.last_attempt else None)
+
+    @property
+    def last_worker(self) -> str:
+        """Token of the worker that runs it or ran it last, "" if none is recorded."""
+        return self.worker or (self.last_attempt.worker if self.last_attempt else "")
+
+    @property
+    def attempts_made(self) -> int:
+        """Number of runs that have started. It is 0 for a task that was archived before its first run."""
+        if self.state is not TaskState.ARCHIVED:
+            return self.retried + (self.state in (TaskState.ACTIVE, TaskState.COMPLETED))
+        if self.last_attempt:
+            return max(self.retried, self.last_attempt.number)
+        return self.retried + (self.last_failed_at is not None)  # Go records no attempts
 
     @property
     def priority(self) -> int:

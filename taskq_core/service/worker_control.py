@@ -7,9 +7,7 @@ from enum import StrEnum
 import msgspec
 
 from taskq_core.errors import ConfigurationError
-from taskq_core.settings import check_whole, member
-
-CONCURRENCY_MAX = 100_000
+from taskq_core.settings import CONCURRENCY_MAX, check_whole, member
 
 
 class WorkerAction(StrEnum):

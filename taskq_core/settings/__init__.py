@@ -19,6 +19,7 @@ from taskq_core.settings.records import (
 )
 from taskq_core.settings.values import (
     AUTO,
+    CONCURRENCY_MAX,
     MAX_SECONDS,
     PROCESSES_MAX,
     Duration,
@@ -38,6 +39,7 @@ from taskq_core.settings.values import (
 
 __all__ = [
     "AUTO",
+    "CONCURRENCY_MAX",
     "MAX_SECONDS",
     "PROCESSES_MAX",
     "TRACE_ID",

@@ -16,6 +16,7 @@ from taskq_core.errors import ConfigurationError
 from taskq_core.settings.environment import read_environ
 from taskq_core.settings.log import LogSettings, read_log
 from taskq_core.settings.values import (
+    CONCURRENCY_MAX,
     Duration,
     by_field,
     check_flag,
@@ -389,7 +390,7 @@ class Settings:
         if self.queues is not DEFAULT_QUEUES:
             set_(self, "queues", MappingProxyType(check_queues(self.queues)))
         check_flag("STRICT_PRIORITY", self.strict_priority)
-        check_whole("CONCURRENCY", self.concurrency, least=1, most=100_000)
+        check_whole("CONCURRENCY", self.concurrency, least=1, most=CONCURRENCY_MAX)
         check_processes("PROCESSES", self.processes)
         if self.max_tasks is not None:
             check_whole("MAX_TASKS", self.max_tasks, least=1, most=1_000_000_000)

@@ -100,6 +100,8 @@ def parse_queues(text: str, *, where: str = "QUEUES") -> dict[str, int]:
 
 AUTO = "auto"
 """As many processes as there are cores."""
+CONCURRENCY_MAX = 100_000
+"""Most tasks that one worker runs at a time."""
 PROCESSES_MAX = 512
 """Most processes of one worker."""
 LEAST_MEMORY = 16 * 1024 * 1024

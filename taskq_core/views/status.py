@@ -25,7 +25,7 @@ def status_of(info: TaskInfo, *, show_results: bool, show_errors: bool) -> dict[
         "name": info.name,
         "state": info.state.value,
         "is_final": info.is_final,
-        "attempt": _begun(info),
+        "attempt": info.attempts_made,
         "max_attempts": info.max_retry + 1,
         "next_run_at": info.next_run_at,
         "waits_for_limit": info.waits_for_limit,
@@ -36,15 +36,6 @@ def status_of(info: TaskInfo, *, show_results: bool, show_errors: bool) -> dict[
         "result_error": str(info.oversized_result) if has_result and info.oversized_result else None,
         "error": info.last_error or None if show_errors else None,
     }
-
-
-def _begun(info: TaskInfo) -> int:
-    """Return the number of started runs. It may be 0 for a task that a person archived."""
-    if info.state is not TaskState.ARCHIVED:
-        return info.retried + (info.state in (TaskState.ACTIVE, TaskState.COMPLETED))
-    if info.attempts:
-        return max(info.retried, info.attempts[-1].number)
-    return info.retried + (info.last_failed_at is not None)  # Go notes no attempts
 
 
 def _json(data: bytes) -> Any:

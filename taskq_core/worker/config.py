@@ -8,7 +8,7 @@ from typing import Any
 from taskq_core.broker.operations.repair import LONGEST_LEASE_S
 from taskq_core.errors import ConfigurationError
 from taskq_core.service.health import check_health_address
-from taskq_core.settings import Duration, Settings, check_queues, check_whole, seconds
+from taskq_core.settings import CONCURRENCY_MAX, Duration, Settings, check_queues, check_whole, seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +65,7 @@ class WorkerConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "queues", MappingProxyType(check_queues(self.queues)))
-        check_whole("concurrency", self.concurrency, least=1, most=100_000)
+        check_whole("concurrency", self.concurrency, least=1, most=CONCURRENCY_MAX)
         if self.with_scheduler is None:
             object.__setattr__(self, "with_scheduler", not self.burst)
         for name in ("shutdown_grace", "interrupt_grace", "unknown_task_timeout", "lease_grace"):

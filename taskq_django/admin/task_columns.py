@@ -15,7 +15,7 @@ from taskq_core.inspector import UnreadableTask
 from taskq_django.admin.base import MixinBase
 from taskq_django.admin.labels import nowrap, per_cent, span
 from taskq_django.admin.task_filters import STATE_NAMES, asked_state
-from taskq_django.admin.task_order import attempts_made, duration, started_at, token_of
+from taskq_django.admin.task_order import duration
 from taskq_django.admin.task_page import when
 from taskq_django.models import Task
 
@@ -103,7 +103,7 @@ class TaskColumns(MixinBase):
     @admin.display(description=pgettext_lazy("time", "started"), ordering="started", empty_value="-")
     def started(self, task: Task) -> SafeString | str:
         """When its current or last run began."""
-        return "" if isinstance(task.record, UnreadableTask) else when(started_at(task.record))
+        return "" if isinstance(task.record, UnreadableTask) else when(task.record.last_started_at)
 
     @admin.display(description=_("duration"), ordering="duration", empty_value="-")
     def duration(self, task: Task) -> SafeString | str:
@@ -113,7 +113,7 @@ class TaskColumns(MixinBase):
     @admin.display(description=_("worker"), ordering="worker", empty_value="-")
     def run_by(self, task: Task) -> SafeString | str:
         """Host and process id of the worker that runs it or ran it last; its token if it has ended."""
-        token = "" if isinstance(task.record, UnreadableTask) else token_of(task.record)
+        token = "" if isinstance(task.record, UnreadableTask) else task.record.last_worker
         if not token:
             return ""
         return format_html('<span class="nowrap" title="{}">{}</span>', token, task.workers.get(token, token[:8]))
@@ -135,7 +135,7 @@ class TaskColumns(MixinBase):
         record = task.record
         if isinstance(record, UnreadableTask):
             return ""
-        return nowrap(f"{attempts_made(record)}/{record.max_retry + 1}")
+        return nowrap(f"{record.attempts_made}/{record.max_retry + 1}")
 
     @admin.display(description=pgettext_lazy("time", "starts"), ordering="next_run", empty_value="-")
     def starts(self, task: Task) -> SafeString | str:

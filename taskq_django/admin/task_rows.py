@@ -16,7 +16,7 @@ from taskq_core.inspector import PAGE_SIZE_MAX, Inspector, QueueInfo, total_of
 from taskq_core.views import Dashboard, TaskFilter, TaskRecord, TaskSearch, TaskSelection, selection_of
 from taskq_core.wire.ids import worker_token
 from taskq_django.admin.rows import Rows
-from taskq_django.admin.task_order import SORTS, in_order, token_of
+from taskq_django.admin.task_order import SORTS, in_order
 from taskq_django.app import taskq
 from taskq_django.models import Task
 
@@ -113,7 +113,7 @@ class TaskRows(Rows):
         else:
             found = self._page(start, stop)
         rows = [row_of(record) for record in found]
-        if any(token_of(record) for record in found if isinstance(record, TaskInfo)):
+        if any(record.last_worker for record in found if isinstance(record, TaskInfo)):
             workers = self._worker_names()
             for row in rows:
                 row.workers = workers

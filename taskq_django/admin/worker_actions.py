@@ -11,7 +11,7 @@ from django.utils.translation import ngettext, ngettext_lazy, override
 
 from taskq_core.errors import WorkerNotFoundError
 from taskq_core.inspector import Inspector, WorkerAction
-from taskq_core.service.worker_control import CONCURRENCY_MAX
+from taskq_core.settings import CONCURRENCY_MAX
 from taskq_django.admin.actions import confirmed_action
 from taskq_django.admin.rows import Rows
 from taskq_django.app import taskq
