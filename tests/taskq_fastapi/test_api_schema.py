@@ -102,7 +102,7 @@ def operations(*classes: type) -> set[str]:
         name
         for each in classes
         for name, function in inspect.getmembers(each, inspect.isfunction)
-        if not name.startswith("_") and name != "follow"  # `follow` is how operations are carried out
+        if not name.startswith("_") and name != "run_plan"  # `run_plan` is how operations are carried out
     }
 
 

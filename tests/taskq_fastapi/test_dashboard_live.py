@@ -63,14 +63,14 @@ async def test_who_comes_back_hears_only_of_what_is_new(filled: TaskQ, clock: Cl
 
 async def test_one_read_serves_all_who_look(filled: TaskQ, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = 0
-    follow = AsyncInspector.follow
+    run_plan = AsyncInspector.run_plan
 
-    async def counted(self: AsyncInspector, steps: Any) -> Any:
+    async def counted(self: AsyncInspector, plan: Any) -> Any:
         nonlocal calls
         calls += 1
-        return await follow(self, steps)
+        return await run_plan(self, plan)
 
-    monkeypatch.setattr(AsyncInspector, "follow", counted)
+    monkeypatch.setattr(AsyncInspector, "run_plan", counted)
     app = dashboard_of(filled)
     async with (
         open_stream(app, cookie=SELDOM) as one,
