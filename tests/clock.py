@@ -178,7 +178,7 @@ class Clock:
                 patch.setattr(module, "read_time", self._read_time)
         patch.setattr(Operation, "command", self._at_this_time(Operation.command))
         patch.setattr(Operation, "command_with_text", self._at_this_time(Operation.command_with_text))
-        patch.setattr(Pipeline, "_exchange", self._counted(Pipeline._exchange))
+        patch.setattr(Pipeline, "exchange", self._counted(Pipeline.exchange))
         patch.setattr(AsyncRunner, "_attempt", self._counted(AsyncRunner._attempt))
         patch.setattr(SyncRunner, "_attempt", self._counted_call(SyncRunner._attempt))
 

@@ -4,22 +4,17 @@ It keeps idle pipelines per event loop. Each call borrows one.
 """
 
 import asyncio
-import random
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, TypeVar
 
 from taskq_core.broker.connection import ANSWER_TIMEOUT_S, CONNECT_TIMEOUT_S, Endpoint
-from taskq_core.broker.failures import CLIENT_ERRORS, LateError, pack, translate
+from taskq_core.broker.exchange import Attempts
+from taskq_core.broker.failures import CLIENT_ERRORS, pack, translate
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.pipelines import ClusterPipeline, Pipeline
-from taskq_core.broker.replication import ANSWER_S
 from taskq_core.broker.tracking import TrackingPipeline
-from taskq_core.errors import (
-    BrokerError,
-    BrokerReplicationError,
-    BrokerUnavailableError,
-)
+from taskq_core.errors import BrokerError, BrokerUnavailableError
 from taskq_core.service.user_code import cancellations
 
 T = TypeVar("T")
@@ -56,36 +51,17 @@ class AsyncRunner:
 
     async def run(self, operation: Operation[T], *, patience_s: float | None = None) -> T:
         """Send one operation and return its answer. As `SyncRunner.run`, for coroutines."""
-        clock = asyncio.get_running_loop().time
-        deadline = None if patience_s is None else clock() + patience_s
-        attempt = 0
-        unconfirmed: BrokerReplicationError | None = None
+        loop = asyncio.get_running_loop()
+        attempts = Attempts(operation, patience_s, loop.time)
         while True:
-            left = None if deadline is None else max(0.001, deadline - clock())
             try:
-                return await self._attempt(operation, left)
-            except BrokerReplicationError as error:
-                failure: BrokerError = error
-                unconfirmed = error
-                may_repeat = not error.is_final and deadline is not None and deadline - clock() > ANSWER_S
-            except BrokerUnavailableError as error:
-                failure = unconfirmed or error
-                operation.in_doubt = error.may_have_happened = operation.in_doubt or error.may_have_happened
-                may_repeat = operation.repeatable and not isinstance(error, LateError)
+                return await self._attempt(operation, attempts.limit_s(self._timeout_s))
             except BrokerError as error:
-                if unconfirmed is not None:
-                    raise unconfirmed from error
-                error.may_have_happened = error.may_have_happened or operation.in_doubt
-                raise
-            pause = random.uniform(0.5, 1.0) * min(0.05 * 2**attempt, 1.0)  # noqa: S311 - jitter, no secret
-            if not may_repeat or deadline is None or clock() + pause >= deadline:
-                raise failure
-            # Whatever ended this connection has likely ended the idle ones.
-            await self._close_idle(self._pools.get(asyncio.get_running_loop()))
-            attempt += 1
-            await asyncio.sleep(pause)
+                pause_s = attempts.pause_s(error)
+            await self._close_idle(self._pools.get(loop))  # their server has likely failed as well
+            await asyncio.sleep(pause_s)
 
-    async def _attempt(self, operation: Operation[T], timeout_s: float | None) -> T:
+    async def _attempt(self, operation: Operation[T], timeout_s: float) -> T:
         """Send an operation on a connection that is lent for its time."""
         loop = asyncio.get_running_loop()
         pool = self._pools.get(loop)
@@ -104,7 +80,7 @@ class AsyncRunner:
         finally:
             pool.free.release()
 
-    async def _take_turn(self, pool: _Pool, patience_s: float | None) -> None:
+    async def _take_turn(self, pool: _Pool, patience_s: float) -> None:
         if not pool.free.locked():
             await pool.free.acquire()  # at once
             return

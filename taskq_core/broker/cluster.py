@@ -1,9 +1,9 @@
-"""Which node of a Redis Cluster serves a request, by what the nodes have said. Without input or output.
+"""Find the node of a Redis Cluster that serves a request, and follow its redirections. Without I/O.
 
-A cluster spreads its keys over 16 384 slots, and each primary serves some of them. A `SlotMap` holds who serves which;
-the runners ask a node for it before the first request and again after a node failed, and correct it when a node says
-that a slot has moved. All runners of one endpoint share it, on any number of threads and event loops: what is learnt
-replaces what was known in one step.
+A cluster spreads its keys over 16 384 slots, and each primary serves some of them. A `SlotMap` holds which node serves
+which slot. `cluster_exchange` asks a node for it before the first request and again after a node failed, and corrects
+it when a node answers that a slot has moved. All runners of one endpoint share the map, on any number of threads and
+event loops. An update replaces it in one step.
 
 While a slot moves to another node its keys do too, one after the other, and a script would find only some of them.
 Redis refuses a request (`TRYAGAIN`) if the keys it declares are not all there, but a script also reads task keys that
@@ -12,19 +12,23 @@ long as the slot moves, and sent again until it has arrived.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+from taskq_core.broker.failures import RedirectedError
+from taskq_core.broker.operations import presence
 from taskq_core.broker.operations.operation import Operation
+from taskq_core.errors import BrokerAuthenticationError, BrokerError, BrokerUnavailableError
 from taskq_core.wire.slots import SLOTS, key_slot
 
 Server = tuple[str, int]
 
 REDIRECTIONS_MAX = 5
-"""Times one request is sent on from node to node before it fails."""
+"""Redirections that one request follows before it fails."""
 
 ASKING = ("ASKING",)
-"""Said before a request that a node sent on while its slot moves; it holds for the next request alone."""
+"""Command before a request that was redirected while its slot moves. It holds for the next command alone."""
 
 
 def slot_of(operation: Operation[Any]) -> int | None:
@@ -107,3 +111,103 @@ def _host(reply: Any) -> str:
     """Read a host; blank where a node does not know its own address, which is then the one it was reached at."""
     host = reply.decode() if isinstance(reply, bytes) else str(reply or "")
     return "" if host == "?" else host
+
+
+@dataclass(slots=True)
+class NodeRequest:
+    """Operations to send to one node.
+
+    Attributes:
+        server: The node.
+        operations: What to send.
+        left_s: Seconds that it may take.
+        is_asking: Send `ASKING` before each of them.
+        places: Index of each operation among those of the caller.
+    """
+
+    server: Server
+    operations: list[Operation[Any]]
+    left_s: float
+    is_asking: bool = False
+    places: list[int] = field(default_factory=list)
+
+
+Outcomes = list[list[Any] | BrokerError]
+"""Per `NodeRequest` its answers, or the error of the whole request."""
+
+
+def cluster_exchange(
+    slots: SlotMap, address: str, operations: Sequence[Operation[Any]], left_s: Callable[[], float]
+) -> Generator[list[NodeRequest], Outcomes, list[Any]]:
+    """Send operations to the nodes of their keys, and return one answer for each.
+
+    Yields the requests to send, each to another node, and receives their outcomes.
+    """
+    if not slots.is_known:
+        yield from _learn_slots(slots, address, left_s)
+    answers: list[Any] = [None] * len(operations)
+    targets: dict[int, tuple[Server, bool]] = {}
+    for place, operation in enumerate(operations):
+        slot = slot_of(operation)
+        server = slots.owner(slot)
+        if server is None:
+            slots.forget()
+            raise BrokerUnavailableError.unchanged(f"no node of {address} serves slot {slot}")
+        targets[place] = (server, False)
+    for _ in range(REDIRECTIONS_MAX + 1):
+        requests = _grouped(operations, targets, left_s())
+        targets = {}
+        for request, outcome in zip(requests, (yield requests), strict=True):
+            if isinstance(outcome, BrokerError):
+                slots.forget()
+                raise outcome
+            for place, answer in zip(request.places, outcome, strict=True):
+                answers[place] = answer
+                if isinstance(answer, RedirectedError):
+                    server = (answer.server[0] or request.server[0], answer.server[1])
+                    if not answer.is_ask:
+                        slots.move(answer.slot, server)
+                    targets[place] = (server, answer.is_ask)
+                elif isinstance(answer, BrokerUnavailableError):
+                    slots.forget()
+        if not targets:
+            return answers
+    slots.forget()
+    for place in targets:
+        slot = slot_of(operations[place])
+        answers[place] = BrokerUnavailableError.unchanged(f"the nodes of {address} redirect slot {slot} in a circle")
+    return answers
+
+
+def _grouped(
+    operations: Sequence[Operation[Any]], targets: Mapping[int, tuple[Server, bool]], left_s: float
+) -> list[NodeRequest]:
+    """Return one request per node. `ASKING` does no harm to the operations that do not need it."""
+    requests: dict[Server, NodeRequest] = {}
+    for place, (server, is_asking) in targets.items():
+        request = requests.setdefault(server, NodeRequest(server, [], max(0.001, left_s)))
+        request.operations.append(operations[place])
+        request.places.append(place)
+        request.is_asking |= is_asking
+    return list(requests.values())
+
+
+def _learn_slots(
+    slots: SlotMap, address: str, left_s: Callable[[], float]
+) -> Generator[list[NodeRequest], Outcomes, None]:
+    """Ask one node after the other which node serves which slot, each for its share of the time."""
+    problems = []
+    sources = slots.sources()
+    for index, server in enumerate(sources):
+        share_s = left_s() / (len(sources) - index)
+        if share_s <= 0:
+            break
+        (outcome,) = yield [NodeRequest(server, [presence.read_shards()], share_s)]
+        answer = outcome if isinstance(outcome, BrokerError) else outcome[0]
+        if isinstance(answer, BrokerAuthenticationError):
+            raise answer
+        if not isinstance(answer, BrokerError):
+            slots.learn(answer, server)
+            return
+        problems.append(str(answer))
+    raise BrokerUnavailableError.unchanged(f"cannot reach {address}: {'; '.join(problems)}")

@@ -284,6 +284,7 @@ class Endpoint:
     Attributes:
         address: Printable address without a password.
         is_cluster: True for a Redis Cluster, where each request goes to the node of its keys.
+        is_node: True for one node of a cluster.
         slots: Who serves which slot of a cluster; of no use without one.
         is_memory: True for a stand-in in this process's memory.
         takeovers: How often Sentinels were seen to name another primary than before, if somebody follows it. A
@@ -298,6 +299,7 @@ class Endpoint:
         self._nodes: dict[Server, Endpoint] = {}
         self.is_cluster = False
         self.is_memory = False
+        self.is_node = False
         self.takeovers = 0
         self._primary: Server | None = None
         self._clock_offset_s: float | None = None
@@ -405,6 +407,7 @@ class Endpoint:
         if node is None:
             address = replace(self._address, kind="standalone", hosts=((host, port),))
             node = self._nodes[(host, port)] = Endpoint(address, embedded_folder=self._embedded_folder)
+            node.is_node = True
         return node
 
     def connection(self, *, timeout_s: float = ANSWER_TIMEOUT_S, connect_timeout_s: float = CONNECT_TIMEOUT_S) -> Any:

@@ -25,10 +25,13 @@ def ask(operation: Operation[T]) -> RequestPlan[T]:
     return answer
 
 
-def run_plan(plan: Generator[S, Any, T], send: Callable[[S], Any]) -> T:
-    """Execute a request plan from blocking code; `send` runs one operation."""
+def run_plan(plan: Generator[S, Any, T], send: Callable[[S], Any], first: S | None = None) -> T:
+    """Execute a request plan from blocking code; `send` runs one operation.
+
+    `first` is the operation that the plan has yielded already, if it was started before.
+    """
     try:
-        operation = next(plan)
+        operation = next(plan) if first is None else first
         while True:
             try:
                 answer = send(operation)

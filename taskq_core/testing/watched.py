@@ -50,8 +50,8 @@ class WatchedRunner(SyncRunner):
         self._changed = changed
         self._begun = begun
 
-    def _finish(self, operation: Operation[T], sent_on: Any, patience_s: float | None) -> T:
-        answer = super()._finish(operation, sent_on, patience_s)
+    def _finish(self, operation: Operation[T], sent: Any, patience_s: float | None) -> T:
+        answer = super()._finish(operation, sent, patience_s)
         if operation.tasks:
             _tell_changed(operation, answer, self._changed)
             self._stored(_tasks_stored(operation, answer))

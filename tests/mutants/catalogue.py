@@ -707,15 +707,15 @@ SCHEDULER_SUPERVISOR_AND_SETTINGS = (
 CLIENT_AND_WIRE = (
     Mutant(
         name="a failed enqueue forgets that an earlier attempt may have stored the task",
-        file=f"{_BROKER}/sync.py",
+        file=f"{_BROKER}/exchange.py",
         old="operation.in_doubt = error.may_have_happened = operation.in_doubt or error.may_have_happened",
         new="operation.in_doubt = error.may_have_happened",
         tests=(f"{_CORE}/broker/test_sync.py",),
     ),
     Mutant(
         name="a worker does not send a script again that Redis has forgotten",
-        file=f"{_BROKER}/pipelines.py",
-        old="if must_correct or is_missing_script(replies[index]):",
+        file=f"{_BROKER}/exchange.py",
+        old="if must_correct or is_missing_script(refused):",
         new="if must_correct:",
         tests=(f"{_OF_WORKER}/test_settler.py",),
     ),

@@ -16,6 +16,7 @@ from taskq_core.broker.operations import new_tasks, runs, services, views
 from taskq_core.broker.operations import operation as operation_ops
 from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
 from taskq_core.broker.operations.runs import Outcome, Settlement
+from taskq_core.broker.sockets import SocketStream
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.errors import (
     BrokerAuthenticationError,
@@ -383,15 +384,15 @@ class TestConnections:
         self, runner: SyncRunner, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         runner.run(views.ping())
-        reading = SyncRunner._read
+        reading = SocketStream.read
 
         def interrupted(*arguments: Any) -> Any:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(SyncRunner, "_read", interrupted)
+        monkeypatch.setattr(SocketStream, "read", interrupted)
         with pytest.raises(KeyboardInterrupt):
             runner.run(new_tasks.register_queue("q", ["x"]))
-        monkeypatch.setattr(SyncRunner, "_read", reading)
+        monkeypatch.setattr(SocketStream, "read", reading)
 
         assert runner.run(views.list_queues("other")) == []
 

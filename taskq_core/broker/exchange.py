@@ -1,0 +1,196 @@
+"""What both runners do around a request: deadlines, missing scripts, confirmations and repeats. Without I/O.
+
+`exchange` is a generator that yields a `Write`, receives one reply per command, and returns one answer per operation.
+`run_plan` and `arun_plan` execute it. A failed write is raised at its `yield` as a `BrokerError`. `Attempts` decides
+whether and when a failed operation is sent again.
+"""
+
+import random
+import time
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from taskq_core.broker.cluster import ASKING, absent_key
+from taskq_core.broker.connection import Endpoint
+from taskq_core.broker.failures import LateError, is_late, is_missing_script, translate, translate_connecting
+from taskq_core.broker.operations.operation import Argument, Operation, time_ms
+from taskq_core.broker.replication import ANSWER_S, HOW_MANY, Shortfall, forget_command, is_due, shortfall, wait_command
+from taskq_core.errors import BrokerError, BrokerReplicationError, BrokerUnavailableError
+
+Command = tuple[Argument, ...]
+
+
+@dataclass(slots=True)
+class Write:
+    """Commands to send in one write.
+
+    Attributes:
+        commands: The commands. Each has one reply; an error reply is an exception.
+        block_s: Seconds that Redis may wait before it answers, beyond the usual time.
+        spin_s: Seconds for which the event loop does not sleep while it waits. Blocking code ignores it.
+    """
+
+    commands: Sequence[Command]
+    block_s: float = 0.0
+    spin_s: float = 0.0
+
+
+Exchange = Generator[Write, list[Any], list[Any]]
+"""Yields writes, receives their replies, and returns the answers of some operations."""
+TIME: Command = ("TIME",)
+_CLOSING = frozenset((BrokerUnavailableError, BrokerReplicationError))
+
+
+def exchange(
+    endpoint: Endpoint,
+    operations: Sequence[Operation[Any]],
+    left_s: Callable[[], float],
+    *,
+    is_asking: bool = False,
+    spin_s: float = 0.0,
+) -> Exchange:
+    """Carry out operations on one connection, and return one answer for each, a `BrokerError` if it was refused.
+
+    Args:
+        endpoint: The server at the other end.
+        operations: What to send, in one write.
+        left_s: Returns the seconds left for all of it.
+        is_asking: Send `ASKING` before each operation, which a cluster needs while their slot moves to this node.
+        spin_s: See `Write`.
+    """
+    block_s = max([operation.block_s for operation in operations])
+    for operation in operations:
+        if operation.takes_deadline:
+            yield from _set_deadline(endpoint, operation)
+    if endpoint.is_node:
+        commands = [operation.command(*absent_key(operation)) for operation in operations]
+    else:
+        commands = [operation.command() for operation in operations]
+    if is_asking:
+        commands = [each for command in commands for each in (ASKING, command)]
+    replies = yield Write(commands, block_s, spin_s)
+    if is_asking:
+        replies = replies[1::2]
+    answers: list[Any] = []
+    for operation, reply in zip(operations, replies, strict=True):
+        try:
+            if isinstance(reply, Exception):
+                reply = yield from _send_again(endpoint, operation, reply, block_s, is_asking)
+            if operation.confirm is not None and is_due(operation, reply):
+                yield from _confirm(endpoint, operation, reply, left_s)
+            answers.append(operation.read(reply))
+        except BrokerError as error:
+            answers.append(error)
+    return answers
+
+
+def must_close(answers: Sequence[Any]) -> bool:
+    """Return whether a connection with these answers must be closed, because another server may be the right one."""
+    return not _CLOSING.isdisjoint(map(type, answers))
+
+
+def _set_deadline(endpoint: Endpoint, operation: Operation[Any]) -> Generator[Write, list[Any], None]:
+    """Set the deadline of an operation. The server's clock is read first if it is not known."""
+    sent_at = time.monotonic()
+    deadline_ms = endpoint.deadline_ms(sent_at)
+    if deadline_ms is None:
+        try:
+            (reply,) = yield Write([TIME])
+        except BrokerError as error:  # the operation was not sent
+            raise translate_connecting(error, endpoint.address) from error
+        if isinstance(reply, Exception):
+            raise translate(reply, endpoint.address) from reply
+        endpoint.learn_time(time_ms(reply), sent_at)
+        deadline_ms = endpoint.deadline_ms(sent_at)
+    operation.args[operation.deadline_at] = deadline_ms  # type: ignore[index]  # a list, as it has one
+
+
+def _send_again(
+    endpoint: Endpoint, operation: Operation[Any], refused: Exception, block_s: float, is_asking: bool
+) -> Generator[Write, list[Any], Any]:
+    """Send an operation again if the server does not know its script, or its deadline was wrong; else raise."""
+    must_correct = is_late(refused) and operation.takes_deadline
+    if must_correct:
+        endpoint.forget_time()
+        yield from _set_deadline(endpoint, operation)
+    if must_correct or is_missing_script(refused):
+        with_text = operation.command_with_text(*(absent_key(operation) if endpoint.is_node else ()))
+        reply = (yield Write([ASKING, with_text] if is_asking else [with_text], block_s))[-1]
+        if not isinstance(reply, Exception):
+            return reply
+        refused = reply
+    raise translate(refused, endpoint.address) from refused
+
+
+def _confirm(
+    endpoint: Endpoint, operation: Operation[Any], reply: Any, left_s: Callable[[], float]
+) -> Generator[Write, list[Any], None]:
+    """Wait until replicas or the disk have what was written on this connection, or raise."""
+    assert operation.confirm is not None
+    missing: Shortfall | None = None
+    info = None
+    try:
+        if not endpoint.is_memory:
+            (said,) = yield Write([wait_command(operation.confirm, left_s())])
+            missing = shortfall(operation.confirm, said)
+        if missing is None and operation.receipts:
+            (said,) = yield Write([forget_command(operation, reply)])
+            if isinstance(said, Exception):
+                missing = Shortfall(operation.confirm.replicas, str(said))
+        if missing is None:
+            return
+        (info,) = yield Write([HOW_MANY])
+    except BrokerError as error:
+        missing = missing or Shortfall(0, str(error))
+        raise missing.error(operation, reply, endpoint.address) from error
+    raise missing.error(operation, reply, endpoint.address, info)
+
+
+class Attempts:
+    """Decides whether and when a failed operation is sent again.
+
+    Args:
+        operation: What is sent.
+        patience_s: Most seconds that all attempts may take together. None: one attempt.
+        clock: Returns monotonic seconds.
+    """
+
+    __slots__ = ("_clock", "_deadline", "_number", "_operation", "_unconfirmed")
+
+    def __init__(self, operation: Operation[Any], patience_s: float | None, clock: Callable[[], float]) -> None:
+        self._operation = operation
+        self._clock = clock
+        self._deadline = None if patience_s is None else clock() + patience_s
+        self._number = 0
+        self._unconfirmed: BrokerReplicationError | None = None
+
+    def limit_s(self, timeout_s: float) -> float:
+        """Return the seconds that the next attempt may take, no more than `timeout_s` and no less than 1 ms."""
+        if self._deadline is None:
+            return timeout_s
+        return min(timeout_s, max(0.001, self._deadline - self._clock()))
+
+    def pause_s(self, error: BrokerError) -> float:
+        """Return the seconds to wait before the next attempt, or raise the error of the call."""
+        operation = self._operation
+        failure: BrokerError = error
+        left_s = -1.0 if self._deadline is None else self._deadline - self._clock()
+        may_repeat = False
+        if isinstance(error, BrokerReplicationError):
+            self._unconfirmed = error
+            may_repeat = not error.is_final and left_s > ANSWER_S
+        elif isinstance(error, BrokerUnavailableError):
+            failure = self._unconfirmed or error
+            operation.in_doubt = error.may_have_happened = operation.in_doubt or error.may_have_happened
+            may_repeat = operation.repeatable and not isinstance(error, LateError)
+        else:
+            failure = self._unconfirmed or error
+            error.may_have_happened = error.may_have_happened or operation.in_doubt
+        pause_s = random.uniform(0.5, 1.0) * min(0.05 * 2.0**self._number, 1.0)  # noqa: S311 - jitter, no secret
+        if may_repeat and pause_s < left_s:
+            self._number += 1
+            return pause_s
+        if failure is error:
+            raise error
+        raise failure from error
