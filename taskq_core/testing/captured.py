@@ -182,7 +182,7 @@ class Captured:
         count = 0
         try:
             while True:
-                self._inline.carry(self._queues())
+                self._inline.dispatch(self._queues())
                 for queue in self._queues():
                     for run in self._inline.take(queue):
                         (waiting if self._inline.can_run(run.name) else left_alone).append(run)
@@ -307,7 +307,7 @@ class Eager(Captured):
         known: set[tuple[str, str]] = set()
         while True:
             queues = self._queues()
-            self._inline.carry(queues)
+            self._inline.dispatch(queues)
             found = [(queue, task_id) for queue in queues for task_id in self._inline.pending_steps(queue)]
             new = [(queue, task_id) for queue, task_id in found if (queue.name, task_id) not in known]
             if not new:

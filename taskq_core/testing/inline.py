@@ -37,7 +37,7 @@ from taskq_core.wire.ids import new_token
 from taskq_core.worker.outcome import settle, state_after, warn_oversized, word
 from taskq_core.worker.progress import written_fields
 from taskq_core.worker.run import Run
-from taskq_core.workflow.dispatch import carry
+from taskq_core.workflow.dispatch import dispatch
 
 logger = logging.getLogger("taskq.testing")
 
@@ -94,18 +94,18 @@ class InlineWorker:
             pass
         self._runner.run(limit_ops.admit(queue, owner=self._owner, leader_ms=1))  # what its rate allows by now
 
-    def carry(self, queues: Iterable[QueueKeys]) -> None:
+    def dispatch(self, queues: Iterable[QueueKeys]) -> None:
         """Carry what workflows have to carry between queues, until nothing is left."""
         keys = self._app.runtime.keys
         todo = {queue.name for queue in queues}
         while todo:
             queue = keys.queue(todo.pop())
             due = self._runner.run(carrying_ops.read_due(queue, owner="", leader_ms=1))
-            carrying = carry(keys, queue, due, lambda other: new_tasks.register_queue(keys.queues, (other.name,)))
+            plan = dispatch(keys, queue, due, lambda other: new_tasks.register_queue(keys.queues, (other.name,)))
             answer: Any = None
             try:
                 while True:
-                    answer = self._runner.run(carrying.send(answer))
+                    answer = self._runner.run(plan.send(answer))
             except StopIteration as end:
                 todo |= end.value
             if due.notes or due.out:

@@ -16,7 +16,7 @@ from taskq_core.broker.operations.new_tasks import register_queue
 from taskq_core.service.loop import jittered
 from taskq_core.wire import Keys, QueueKeys
 from taskq_core.worker.leadership import Leadership, Topic
-from taskq_core.workflow.dispatch import Carrying, Sweep, carry
+from taskq_core.workflow.dispatch import Dispatch, Sweep, dispatch
 
 
 class Dispatcher:
@@ -114,17 +114,17 @@ class Dispatcher:
         if others is not None:
             others.update(due.queues)
         more = await self._follow(
-            carry(self._keys, queue, due, lambda other: register_queue(self._keys.queues, (other.name,)))
+            dispatch(self._keys, queue, due, lambda other: register_queue(self._keys.queues, (other.name,)))
         )
         if sweep is not None and due.steps:
             more |= await self._follow(sweep.look(queue, due))
         return more
 
-    async def _follow(self, carrying: Carrying) -> set[str]:
+    async def _follow(self, plan: Dispatch) -> set[str]:
         answer = None
         try:
             while True:
-                answer = await self._runner.run(carrying.send(answer))
+                answer = await self._runner.run(plan.send(answer))
         except StopIteration as end:
             found: set[str] = end.value
             return found

@@ -1,4 +1,4 @@
-"""Carry workflows between queues: outcomes of steps to the home of their workflow, next steps to their queue.
+"""Move workflow data between queues: outcomes of steps to the home of their workflow, next steps to their queue.
 
 A transfer may be repeated, run in several workers at once, or be interrupted anywhere. An outcome counts once, because
 a node ends once. A step is stored once, because its queue keeps a receipt. The record of a transfer is deleted last.
@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Generator
 from typing import Any
 
-from taskq_core.broker.operations import dispatch as carrying
+from taskq_core.broker.operations import dispatch as operations
 from taskq_core.broker.operations import workflows
 from taskq_core.broker.operations.dispatch import PUT_S, SWEEP_MAX, DueSteps
 from taskq_core.broker.operations.operation import Argument, Operation
@@ -17,25 +17,24 @@ from taskq_core.wire import Keys, QueueKeys
 
 logger = logging.getLogger("taskq.workflow")
 
-ABANDONED = "whoever added members to it went silent"
+ABANDONED = "the client that added members to it stopped"
 """Failure of a group whose client died."""
 
-Carrying = Generator[Operation[Any], Any, set[str]]
-"""Yields operations, is sent their answers, returns names of queues that have something to carry now."""
+Dispatch = Generator[Operation[Any], Any, set[str]]
+"""A request plan that returns the names of queues that have more to dispatch."""
 
 
-def carry(keys: Keys, queue: QueueKeys, due: DueSteps, register: Callable[[QueueKeys], Operation[Any]]) -> Carrying:
-    """Carry what stands in a queue.
+def dispatch(keys: Keys, queue: QueueKeys, due: DueSteps, register: Callable[[QueueKeys], Operation[Any]]) -> Dispatch:
+    """Dispatch the outcomes and steps that wait in a queue.
 
     Args:
         keys: Names the other queues.
         queue: The queue.
-        due: What there is to carry.
-        register: Returns what notes a queue as known.
+        due: What to dispatch.
+        register: Returns the operation that registers a queue.
     """
-    more: set[str] = set()
-    more |= yield from _carry_notes(keys, queue, due)
-    more |= yield from _carry_steps(keys, queue, due, register)
+    more: set[str] = yield from _dispatch_ends(keys, queue, due)
+    more |= yield from _dispatch_steps(keys, queue, due, register)
     for workflow_id in due.abandoned:
         closed = yield workflows.close_groups(queue, workflow_id, problem=ABANDONED, if_abandoned=True)
         if closed:
@@ -48,7 +47,7 @@ def carry(keys: Keys, queue: QueueKeys, due: DueSteps, register: Callable[[Queue
     return more
 
 
-def _carry_notes(keys: Keys, queue: QueueKeys, due: DueSteps) -> Carrying:
+def _dispatch_ends(keys: Keys, queue: QueueKeys, due: DueSteps) -> Dispatch:
     more: set[str] = set()
     by_home: dict[QueueKeys | None, list[tuple[bytes, bytes]]] = defaultdict(list)
     for field, value in due.notes.items():
@@ -60,46 +59,44 @@ def _carry_notes(keys: Keys, queue: QueueKeys, due: DueSteps) -> Carrying:
             for field, value in notes:
                 node, _, key_bytes = field.partition(b" ")
                 ends.append((key_bytes, node, value))
-            if (yield carrying.tell_ends(home, ends)):
+            if (yield operations.tell_ends(home, ends)):
                 more.add(home.name)
-        yield carrying.forget_notes(queue, notes)
+        yield operations.forget_notes(queue, notes)
     return more
 
 
-def _carry_steps(
+def _dispatch_steps(
     keys: Keys, queue: QueueKeys, due: DueSteps, register: Callable[[QueueKeys], Operation[Any]]
-) -> Carrying:
+) -> Dispatch:
     left = due.out
     if not left:
         return set()
-    now_s, steps = yield carrying.fetch_steps(queue, left)
-    by_queue: dict[str, list[carrying.StepToSend]] = defaultdict(list)
+    now_s, steps = yield operations.fetch_steps(queue, left)
+    by_queue: dict[str, list[operations.StepToSend]] = defaultdict(list)
     for step in steps:
         by_queue[step.queue].append(step)
     for name, to_send in by_queue.items():
         target = keys.queue(name)
         yield register(target)
-        if (yield carrying.put_steps(target, to_send, until_s=now_s + PUT_S)):
-            yield carrying.steps_sent(queue, to_send)
-    return {queue.name} if len(left) >= carrying.DISPATCH_MAX or any(each[:1] == b"r" for each in left) else set()
+        if (yield operations.put_steps(target, to_send, until_s=now_s + PUT_S)):
+            yield operations.steps_sent(queue, to_send)
+    return {queue.name} if len(left) >= operations.DISPATCH_MAX or any(each[:1] == b"r" for each in left) else set()
 
 
 class Sweep:
-    """Looks through the started steps of a queue for ends that no workflow was told of: the oldest, and all in turn."""
+    """Finds started steps of a queue whose end was not reported to their workflow."""
 
     def __init__(self) -> None:
-        self._at = 0
+        self._next = 0
 
-    def look(self, queue: QueueKeys, due: DueSteps) -> Carrying:
-        """Look at some."""
+    def look(self, queue: QueueKeys, due: DueSteps) -> Dispatch:
+        """Check the oldest started steps, and the next part of the others."""
+        if self._next >= due.steps:
+            self._next = 0
         more = False
-        starts = {0, self._at}
-        for first in sorted(starts):
-            if first < due.steps:
-                looked, found, has_to_carry = yield carrying.sweep_steps(queue, first=first)
-                more = more or has_to_carry
-                if first == self._at:
-                    self._at = first + looked - found if looked >= SWEEP_MAX else 0
-        if self._at >= due.steps:
-            self._at = 0
+        for first in sorted({0, self._next}):
+            looked, found, has_to_dispatch = yield operations.sweep_steps(queue, first=first)
+            more = more or has_to_dispatch
+            if first == self._next:
+                self._next = first + looked - found if looked >= SWEEP_MAX else 0
         return {queue.name} if more else set()

@@ -22,7 +22,7 @@ from taskq_core.broker.sync import SyncRunner
 from taskq_core.handles.workflow_records import StepState, WorkflowState
 from taskq_core.settings import ArchiveLimits
 from taskq_core.wire import Keys, QueueKeys
-from taskq_core.workflow.dispatch import Sweep, carry
+from taskq_core.workflow.dispatch import Sweep, dispatch
 
 T = TypeVar("T")
 
@@ -162,13 +162,13 @@ class FlowMachine(RuleBasedStateMachine):
         due = self.look(name)
         if is_kept:
             self.old = [(name, due), *self.old][:4]
-        self.carry(name, due, most)
+        self.dispatch(name, due, most)
 
     @precondition(lambda self: self.old)
     @rule(pick=st.integers(0, 3), most=st.integers(1, 6))
     def carry_what_was_read_long_ago(self, pick: int, most: int) -> None:
         name, due = self.old[pick % len(self.old)]
-        self.carry(name, due, most)
+        self.dispatch(name, due, most)
 
     @rule(ends=st.lists(st.sampled_from(ENDS), min_size=1, max_size=3))
     def tell_twice(self, ends: list[Outcome]) -> None:
@@ -179,13 +179,13 @@ class FlowMachine(RuleBasedStateMachine):
                 self.settle(0, outcome)
         due = self.look("other")
         for _ in range(2):
-            self.carry("other", due, 1000)
+            self.dispatch("other", due, 1000)
         self.carry_all()
 
     @rule(ends=st.lists(st.sampled_from(ENDS), min_size=1, max_size=3))
     def die_before_it_is_noted(self, ends: list[Outcome]) -> None:
         """A carrier dies when it has stored steps in the other queue; they have run when the next one looks."""
-        self.carry("default", self.look("default"), 3)  # read them, note the queue, store them there
+        self.dispatch("default", self.look("default"), 3)  # read them, note the queue, store them there
         self.dequeue("other", 3)
         for outcome in ends:
             if self.running:
@@ -195,9 +195,9 @@ class FlowMachine(RuleBasedStateMachine):
     def look(self, name: str) -> DueSteps:
         return self.ask(carrying.read_due(self.queue(name), owner="", leader_ms=1000))
 
-    def carry(self, name: str, due: DueSteps, most: int) -> None:
+    def dispatch(self, name: str, due: DueSteps, most: int) -> None:
         self.drive(
-            carry(
+            dispatch(
                 self.keys, self.queue(name), due, lambda other: new_tasks.register_queue("asynq:queues", [other.name])
             ),
             most,
@@ -217,7 +217,7 @@ class FlowMachine(RuleBasedStateMachine):
         """Now all that was told has arrived, and the workflow stands as the model says."""
         for _ in range(20):
             for name in QUEUES:
-                self.carry(name, self.look(name), 1000)
+                self.dispatch(name, self.look(name), 1000)
                 self.drive(Sweep().look(self.queue(name), self.look(name)), 1000)
             if not any(self.left(name) for name in QUEUES):
                 break
