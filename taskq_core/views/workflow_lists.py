@@ -11,12 +11,12 @@ from datetime import datetime
 from taskq_core.broker.operations import workflows
 from taskq_core.broker.operations.workflows import StoredWorkflow, StoredWorkflows
 from taskq_core.broker.plans import RequestPlan, ask
-from taskq_core.errors import ConfigurationError, WorkflowDamagedError
+from taskq_core.errors import ConfigurationError
 from taskq_core.handles.workflow_records import WorkflowState
 from taskq_core.inspector.known import known_queue
 from taskq_core.settings import check_whole
 from taskq_core.wire import Keys, QueueKeys
-from taskq_core.workflow.reading import Stored
+from taskq_core.workflow.reading import read_state, read_time
 
 WORKFLOWS_MAX = 1_000
 """Most workflows of one page."""
@@ -241,21 +241,20 @@ def _rows(queue: QueueKeys, found: StoredWorkflows) -> list[WorkflowRow]:
 
 
 def _row(queue: QueueKeys, found: StoredWorkflow) -> WorkflowRow:
-    stored = Stored(queue, found.id)
     name = found.name.decode("utf-8", "replace")
     try:
         return WorkflowRow(
             queue=queue.name,
             id=found.id,
             name=name,
-            state=stored.state(found.state),
-            created_at=stored.time("created", found.created),
-            ended_at=stored.time("ended", found.ended) if found.ended else None,
+            state=read_state(found.state),
+            created_at=read_time("created", found.created),
+            ended_at=read_time("ended", found.ended) if found.ended else None,
             steps=found.steps,
             steps_ended=found.steps_ended,
             steps_failed=found.steps_failed,
         )
-    except WorkflowDamagedError:
+    except ValueError:
         return WorkflowRow(
             queue=queue.name, id=found.id, name=name, state=WorkflowState.DAMAGED, created_at=None, ended_at=None
         )

@@ -1,9 +1,7 @@
-"""What is read of a workflow, and how it reads: requests that either kind of client sends, and their answers.
+"""Request plans that read, cancel and retry a workflow. The blocking and the asyncio client share them."""
 
-Each of these is a generator: it yields operations, is sent their answers, and returns what was asked for. So the
-blocking and the asyncio client share them.
-"""
-
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -52,61 +50,74 @@ _STATES = {
 _WHEN = {STOP: "success", FAILED: "failure"}
 
 
-class Spec(msgspec.Struct):
-    """What a workflow was made of, as `sending` writes it.
+class NodeSpec(msgspec.Struct, array_like=True):
+    """A node as `sending` writes it.
 
     Attributes:
-        nodes: Of each its name, task, queue, parents with when it runs after them, and whether it is a group and a
-            callback.
-        exits: The nodes whose results are the workflow's.
+        name: Its name.
+        task: The name of its task.
+        queue: The queue of its task, "" for a group.
+        parents: The nodes that it comes after, with when it runs after them.
+        is_group: Whether it is a group.
+        is_callback: Whether it runs after a part of the workflow without being a part itself.
     """
 
-    nodes: list[tuple[str, str, str, list[tuple[int, str]], bool, bool]]
+    name: str
+    task: str
+    queue: str
+    parents: list[tuple[int, str]]
+    is_group: bool
+    is_callback: bool
+
+
+class Spec(msgspec.Struct):
+    """The nodes of a workflow, and the nodes whose results are its result."""
+
+    nodes: list[NodeSpec]
     exits: Any
 
 
-class Stored:
-    """Reads fields of a workflow. What is no such field raises `WorkflowDamagedError`, which names it."""
+@contextmanager
+def damage_named(queue: QueueKeys, workflow_id: str) -> Iterator[None]:
+    """Raise WorkflowDamagedError if a stored field cannot be read."""
+    try:
+        yield
+    except (ValueError, OverflowError, OSError, msgspec.DecodeError) as error:
+        raise WorkflowDamagedError(queue.name, workflow_id, f"what Redis keeps of it is damaged: {error}") from None
 
-    def __init__(self, queue: QueueKeys, workflow_id: str) -> None:
-        self._queue = queue.name
-        self._id = workflow_id
 
-    def damaged(self, what: str) -> WorkflowDamagedError:
-        """Return the error that says what is damaged."""
-        return WorkflowDamagedError(self._queue, self._id, f"what Redis keeps of it is damaged: {what}")
+def read_state(value: bytes | None) -> WorkflowState:
+    """Return the state of a workflow from its field."""
+    try:
+        return WorkflowState((value or b"").decode())
+    except ValueError:
+        raise ValueError(f"there is no state {value!r:.100}") from None
 
-    def state(self, value: bytes | None) -> WorkflowState:
-        """Return how it stands."""
-        try:
-            return WorkflowState((value or b"").decode())
-        except ValueError:
-            raise self.damaged(f"there is no state {value!r:.100}") from None
 
-    def number(self, field: str, value: bytes | None) -> int:
-        """Return a number, 0 if it is missing."""
-        try:
-            return int(value or 0)
-        except ValueError:
-            raise self.damaged(f"field {field!r} must be a number, is {value!r:.100}") from None
+def read_time(field: str, value: bytes | None) -> datetime:
+    """Return a time from its field."""
+    try:
+        return utc_datetime(int(value or b"") / 1000)
+    except (ValueError, OverflowError, OSError):
+        raise ValueError(f"field {field!r} must be a time in Unix ms, is {value!r:.100}") from None
 
-    def time(self, field: str, value: bytes | None) -> datetime:
-        """Return a time that is kept in ms."""
-        try:
-            return utc_datetime(int(value or b"") / 1000)
-        except (ValueError, OverflowError, OSError):
-            raise self.damaged(f"field {field!r} must be a time in Unix ms, is {value!r:.100}") from None
 
-    def spec(self, value: bytes | None) -> Spec:
-        """Return what it was made of."""
-        try:
-            spec = msgspec.json.decode(value or b"", type=Spec)
-        except msgspec.DecodeError as error:
-            raise self.damaged(f"field 'spec': {error}") from None
-        for number, node in enumerate(spec.nodes):
-            if not all(0 <= parent < number for parent, _ in node[3]):
-                raise self.damaged(f"field 'spec': node {number} comes after one that does not stand before it")
-        return spec
+def _count(field: str, value: bytes | None) -> int:
+    try:
+        return int(value or 0)
+    except ValueError:
+        raise ValueError(f"field {field!r} must be a number, is {value!r:.100}") from None
+
+
+def _spec(value: bytes | None) -> Spec:
+    try:
+        spec = msgspec.json.decode(value or b"", type=Spec)
+    except msgspec.DecodeError as error:
+        raise ValueError(f"field 'spec': {error}") from None
+    for number, node in enumerate(spec.nodes):
+        if not all(0 <= parent < number for parent, _ in node.parents):
+            raise ValueError(f"field 'spec': node {number} comes after one that does not stand before it")
+    return spec
 
 
 def ask_fields(
@@ -124,55 +135,51 @@ def ask_fields(
 
 def ask_result(queue: QueueKeys, workflow_id: str, result_type: Any, *, tell_end: bool) -> RequestPlan[Any]:
     """Read the result of a workflow, `NOT_YET` while it runs."""
-    state, spec = yield from ask_fields(queue, workflow_id, ["state", "spec"], tell_end=tell_end)
-    stored = Stored(queue, workflow_id)
-    stands = stored.state(state)
-    if stands is WorkflowState.RUNNING:
-        return NOT_YET
-    if stands is WorkflowState.CANCELLED:
-        raise WorkflowCancelledError(queue.name, workflow_id, "it was cancelled")
-    described = stored.spec(spec)
-    if stands is WorkflowState.FAILED:
-        raise WorkflowFailedError(queue.name, workflow_id, (yield from _ask_failure(queue, workflow_id, described)))
-    data = yield from _ask_tree(queue, workflow_id, described, described.exits)
+    fields = yield from ask_fields(queue, workflow_id, ["state", "spec"], tell_end=tell_end)
+    with damage_named(queue, workflow_id):
+        state = read_state(fields[0])
+        if state is WorkflowState.RUNNING:
+            return NOT_YET
+        if state is WorkflowState.CANCELLED:
+            raise WorkflowCancelledError(queue.name, workflow_id, "it was cancelled")
+        spec = _spec(fields[1])
+        if state is WorkflowState.FAILED:
+            raise WorkflowFailedError(queue.name, workflow_id, (yield from _ask_failure(queue, workflow_id, spec)))
+        data = yield from _ask_tree(queue, workflow_id, spec, spec.exits)
     return decode_result(data, result_type) if data != b"null" else None
 
 
-def _ask_failure(queue: QueueKeys, workflow_id: str, described: Spec) -> RequestPlan[str]:
-    count = len(described.nodes)
+def _ask_failure(queue: QueueKeys, workflow_id: str, spec: Spec) -> RequestPlan[str]:
+    count = len(spec.nodes)
     values = yield from ask_fields(queue, workflow_id, [f"{kind}{number}" for number in range(count) for kind in "se"])
     failed = [number for number in range(count) if values[2 * number] == b"f"]
     if not failed:
         return "it failed"
     error = (values[2 * failed[0] + 1] or b"").decode("utf-8", "replace")
     more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
-    return f"step {described.nodes[failed[0]][0]!r} failed{more}: {error}"
+    return f"step {spec.nodes[failed[0]].name!r} failed{more}: {error}"
 
 
-def _ask_tree(queue: QueueKeys, workflow_id: str, described: Spec, tree: Any) -> RequestPlan[bytes]:
+def _ask_tree(queue: QueueKeys, workflow_id: str, spec: Spec, tree: Any) -> RequestPlan[bytes]:
     """Read the results of a tree of nodes, as JSON."""
-    if isinstance(tree, dict):
-        parts = []
-        for name, branch in tree.items():
-            data = yield from _ask_tree(queue, workflow_id, described, branch)
-            parts.append(msgspec.json.encode(name) + b":" + data)
-        return b"{" + b",".join(parts) + b"}"
-    if isinstance(tree, list):
-        parts = []
-        for branch in tree:
-            parts.append((yield from _ask_tree(queue, workflow_id, described, branch)))
-        return b"[" + b",".join(parts) + b"]"
-    stored = Stored(queue, workflow_id)
-    if not isinstance(tree, int) or not 0 <= tree < len(described.nodes):
-        raise stored.damaged(f"field 'spec' has an exit {tree!r:.100}, which is no node")
-    name, _, its_queue, _, is_group, _ = described.nodes[tree]
-    if not is_group:
+    if isinstance(tree, dict | list):
+        parts: list[bytes] = []
+        for branch in tree.values() if isinstance(tree, dict) else tree:
+            parts += ((yield from _ask_tree(queue, workflow_id, spec, branch)),)
+        if isinstance(tree, list):
+            return b"[" + b",".join(parts) + b"]"
+        named = (msgspec.json.encode(name) + b":" + data for name, data in zip(tree, parts, strict=True))
+        return b"{" + b",".join(named) + b"}"
+    if not isinstance(tree, int) or not 0 <= tree < len(spec.nodes):
+        raise ValueError(f"field 'spec' has an exit {tree!r:.100}, which is no node")
+    node = spec.nodes[tree]
+    if not node.is_group:
         result = (yield from ask_fields(queue, workflow_id, [f"r{tree}"]))[0] or b"null"
         oversized = _oversized(result)
         if oversized is not None:
-            raise ResultTooLargeError(its_queue, f"{workflow_id}.{name}", oversized.size, oversized.limit)
+            raise ResultTooLargeError(node.queue, f"{workflow_id}.{node.name}", oversized.size, oversized.limit)
         return result
-    total = stored.number(f"gt{tree}", (yield from ask_fields(queue, workflow_id, [f"gt{tree}"]))[0])
+    total = _count(f"gt{tree}", (yield from ask_fields(queue, workflow_id, [f"gt{tree}"]))[0])
     results: list[bytes] = []
     for first in range(0, total, FIELDS_MAX):
         count = min(FIELDS_MAX, total - first)
@@ -181,10 +188,9 @@ def _ask_tree(queue: QueueKeys, workflow_id: str, described: Spec, tree: Any) ->
             oversized = _oversized(each or b"")
             if oversized is not None:
                 found = yield read_step(queue, workflow_id, tree, first=number, count=1, most=0)
-                member = found.members[0] if found is not None and found.members else None
-                where = (member.queue if member is not None else "") or queue.name
-                task_id = (member.task_id if member is not None else "") or f"{workflow_id}.{name}.{number}"
-                raise ResultTooLargeError(where, task_id, oversized.size, oversized.limit)
+                member = found.members[0]
+                task_id = member.task_id or f"{workflow_id}.{node.name}.{number}"
+                raise ResultTooLargeError(member.queue or queue.name, task_id, oversized.size, oversized.limit)
             results.append(each or b"null")
     return b"[" + b",".join(results) + b"]"
 
@@ -195,7 +201,7 @@ def _oversized(data: bytes) -> OversizedResult | None:
 
 
 _KINDS = ("s", "z", "e", "gt", "gd", "gf")
-"""Fields of each node that tell how it stands."""
+"""Fields of each node that `_step` reads."""
 
 
 LOOKED_UP_MAX = 100
@@ -221,80 +227,87 @@ def ask_graph(keys: Keys, home: str, workflow_id: str) -> RequestPlan[WorkflowGr
     queue = keys.queue(home)
     facts = yield from ask_fields(queue, workflow_id, ["state", "name", "created", "ended", "spec"])
     state, name, created, ended, spec = facts
-    stored = Stored(queue, workflow_id)
-    nodes = stored.spec(spec).nodes
-    fields = [f"{kind}{number}" for number in range(len(nodes)) for kind in _KINDS]
-    values = yield from ask_fields(queue, workflow_id, fields)
-    width = len(_KINDS)
-    steps = [
-        _step(stored, workflow_id, nodes, number, values[number * width : (number + 1) * width], state)
-        for number in range(len(nodes))
-    ]
-    started = [number for number, step in enumerate(steps) if step.state is StepState.STARTED and step.task_id]
-    for number in started[:LOOKED_UP_MAX]:
-        step = steps[number]
-        steps[number] = replace(step, **(yield from ask_attempts(keys, step.queue, step.task_id)))
-    total_steps, counts = counted(tuple(steps))
-    info = WorkflowInfo(
-        id=workflow_id,
-        queue=queue.name,
-        name=(name or b"").decode("utf-8", "replace"),
-        state=stored.state(state),
-        created_at=stored.time("created", created),
-        ended_at=stored.time("ended", ended) if ended else None,
-        total=total_steps,
-        counts=counts,
-    )
-    return WorkflowGraph(info=info, steps=tuple(steps))
+    with damage_named(queue, workflow_id):
+        nodes = _spec(spec).nodes
+        steps = yield from _ask_steps(keys, queue, workflow_id, nodes, range(len(nodes)), state)
+        total_steps, counts = counted(steps)
+        info = WorkflowInfo(
+            id=workflow_id,
+            queue=queue.name,
+            name=(name or b"").decode("utf-8", "replace"),
+            state=read_state(state),
+            created_at=read_time("created", created),
+            ended_at=read_time("ended", ended) if ended else None,
+            total=total_steps,
+            counts=counts,
+        )
+    return WorkflowGraph(info=info, steps=steps)
 
 
 def ask_step(
     keys: Keys, home: str, workflow_id: str, name: str
 ) -> RequestPlan[tuple[str, WorkflowState, int, StepInfo | None]]:
-    """Read one step of a workflow: name and state of that, the number of the step and the step, or None for none."""
+    """Read one step. Return the name and state of its workflow, its number, and the step or None."""
     queue = keys.queue(home)
-    state, called, spec = yield from ask_fields(queue, workflow_id, ["state", "name", "spec"])
-    stored = Stored(queue, workflow_id)
-    nodes = stored.spec(spec).nodes
-    title, stands = (called or b"").decode("utf-8", "replace"), stored.state(state)
-    for number, node in enumerate(nodes):
-        if node[0] == name:
-            values = yield from ask_fields(queue, workflow_id, [f"{kind}{number}" for kind in _KINDS])
-            step = _step(stored, workflow_id, nodes, number, values, state)
-            if step.state is StepState.STARTED and step.task_id:
-                step = replace(step, **(yield from ask_attempts(keys, step.queue, step.task_id)))
-            return title, stands, number, step
-    return title, stands, -1, None
+    state, title, spec = yield from ask_fields(queue, workflow_id, ["state", "name", "spec"])
+    with damage_named(queue, workflow_id):
+        nodes = _spec(spec).nodes
+        numbers = [number for number, node in enumerate(nodes) if node.name == name]
+        steps = yield from _ask_steps(keys, queue, workflow_id, nodes, numbers, state)
+        found = (numbers[0], steps[0]) if steps else (-1, None)
+        return (title or b"").decode("utf-8", "replace"), read_state(state), *found
+
+
+def _ask_steps(
+    keys: Keys,
+    queue: QueueKeys,
+    workflow_id: str,
+    nodes: list[NodeSpec],
+    numbers: Sequence[int],
+    state: bytes | None,
+) -> RequestPlan[tuple[StepInfo, ...]]:
+    """Read some steps of a workflow that is in this state."""
+    fields = [f"{kind}{number}" for number in numbers for kind in _KINDS]
+    values = yield from ask_fields(queue, workflow_id, fields)
+    steps: list[StepInfo] = []
+    looked_up = 0
+    for place, number in enumerate(numbers):
+        step = _step(workflow_id, nodes, number, values[place * len(_KINDS) : (place + 1) * len(_KINDS)], state)
+        if step.state is StepState.STARTED and step.task_id and looked_up < LOOKED_UP_MAX:
+            looked_up += 1
+            step = replace(step, **(yield from ask_attempts(keys, step.queue, step.task_id)))
+        steps.append(step)
+    return tuple(steps)
 
 
 def _step(
-    stored: Stored, workflow_id: str, nodes: list[Any], number: int, values: list[bytes | None], state: bytes | None
+    workflow_id: str, nodes: list[NodeSpec], number: int, values: list[bytes | None], workflow_state: bytes | None
 ) -> StepInfo:
-    """Return a step from the values of its `_KINDS`, of a workflow in this state."""
-    name, task, its_queue, parents, is_group, is_callback = nodes[number]
-    own_state, at, error, total, done, failed = values
-    stands = _STATES.get(own_state or b"w", StepState.WAITING)
-    if state == b"cancelled" and stands in (StepState.WAITING, StepState.STARTED):
-        stands = StepState.CANCELLED
-    is_over = stands not in (StepState.WAITING, StepState.STARTED)
+    """Return a step from the values of its `_KINDS`."""
+    node = nodes[number]
+    code, at, error, total, succeeded, failed = values
+    state = _STATES.get(code or b"w", StepState.WAITING)
+    if workflow_state == b"cancelled" and state in (StepState.WAITING, StepState.STARTED):
+        state = StepState.CANCELLED
+    is_over = state not in (StepState.WAITING, StepState.STARTED)
     return StepInfo(
-        name=name,
-        task=task,
-        queue=its_queue,
-        task_id="" if is_group else f"{workflow_id}.{name}",
-        state=stands,
-        after={nodes[parent][0]: _WHEN.get(letter, "end") for parent, letter in parents},
-        is_callback=is_callback,
-        ended_at=stored.time(f"z{number}", at) if at and is_over else None,
+        name=node.name,
+        task=node.task,
+        queue=node.queue,
+        task_id="" if node.is_group else f"{workflow_id}.{node.name}",
+        state=state,
+        after={nodes[parent].name: _WHEN.get(letter, "end") for parent, letter in node.parents},
+        is_callback=node.is_callback,
+        ended_at=read_time(f"z{number}", at) if at and is_over else None,
         error=(error or b"").decode("utf-8", "replace"),
-        members=stored.number(f"gt{number}", total) if is_group else None,
-        succeeded=stored.number(f"gd{number}", done),
-        failed=stored.number(f"gf{number}", failed),
+        members=_count(f"gt{number}", total) if node.is_group else None,
+        succeeded=_count(f"gd{number}", succeeded),
+        failed=_count(f"gf{number}", failed),
     )
 
 
 def ask_cancel(keys: Keys, home: str, workflow_id: str) -> RequestPlan[bool]:
-    """Cancel a workflow: its steps are dropped when they are fetched, and who runs one is told."""
+    """Cancel a workflow: workers drop its steps when they fetch them, and cancel the steps that run."""
     queue = keys.queue(home)
     answer = yield cancel_workflow(queue, workflow_id)
     if answer is None:
@@ -308,20 +321,19 @@ def ask_cancel(keys: Keys, home: str, workflow_id: str) -> RequestPlan[bool]:
 
 
 def ask_retry(queue: QueueKeys, workflow_id: str) -> RequestPlan[int]:
-    """Run the steps of a workflow that failed again, and return how many."""
-    stored = Stored(queue, workflow_id)
-    nodes = stored.spec((yield from ask_fields(queue, workflow_id, ["spec"]))[0]).nodes
-    states = yield from ask_fields(queue, workflow_id, [f"s{number}" for number in range(len(nodes))])
-    failures = yield from ask_fields(queue, workflow_id, [f"gf{number}" for number in range(len(nodes))])
+    """Run the failed steps of a workflow again, and return how many."""
+    (spec,) = yield from ask_fields(queue, workflow_id, ["spec"])
     count = 0
-    for number, node in enumerate(nodes):
-        if node[4] and stored.number(f"gf{number}", failures[number]) > 0:
-            cursor = "0"
-            while True:
-                cursor, members = yield retry_steps(queue, workflow_id, number, node[0], cursor=cursor)
-                count += members
-                if cursor == "0":
-                    break
-        elif not node[4] and states[number] == b"f":
-            count += (yield retry_steps(queue, workflow_id, number, node[0]))[1]
+    with damage_named(queue, workflow_id):
+        nodes = _spec(spec).nodes
+        fields = [f"{'gf' if node.is_group else 's'}{number}" for number, node in enumerate(nodes)]
+        values = yield from ask_fields(queue, workflow_id, fields)
+        for number, node in enumerate(nodes):
+            if not node.is_group and values[number] == b"f":
+                count += (yield retry_steps(queue, workflow_id, number, node.name))[1]
+            elif node.is_group and _count(fields[number], values[number]) > 0:
+                cursor = ""
+                while cursor != "0":
+                    cursor, members = yield retry_steps(queue, workflow_id, number, node.name, cursor=cursor or "0")
+                    count += members
     return count
