@@ -17,9 +17,11 @@ ROOT = Path(__file__).resolve().parent.parent
 MODULES = {
     "taskq_core/inspector/aio.py": "taskq_core/inspector/sync.py",
     "taskq_core/views/aio.py": "taskq_core/views/sync.py",
+    "taskq_core/workflow/aio.py": "taskq_core/workflow/sync.py",
 }
 """Blocking module by the asyncio module that it is generated from."""
 WORDS = {
+    r"asyncio\.shield\((.+)\)$": r"\1",
     r"async def": "def",
     r"await ": "",
     r"async (for|with)": r"\1",
@@ -27,6 +29,8 @@ WORDS = {
     r"arun_plan": "run_plan",
     r"arun": "run",
     r"async_runner": "runner",
+    r"a(?=(?:next|defer|send_workflow|outgoing|listen)\b)": "",
+    r"aiterate\((\w+)\)": r"\1",
     r"Awaitable\[([^\[\]]+)\]": r"\1",
     r"for coroutines": "for blocking code",
     r"from coroutines": "from blocking code",
@@ -39,9 +43,9 @@ def generate(source: Path) -> str:
     """Return the blocking module."""
     text = source.read_text()
     for word, replacement in WORDS.items():
-        text = re.sub(rf"\b{word}", replacement, text)
+        text = re.sub(rf"\b{word}", replacement, text, flags=re.MULTILINE)
     text = HEADER.format(source=source.relative_to(ROOT)) + text
-    for command in (("check", "--select", "I,F401", "--fix"), ("format",)):
+    for command in (("check", "--select", "I,F401,C416", "--fix", "--unsafe-fixes"), ("format",)):
         ruff = [sys.executable, "-m", "ruff", *command, "--quiet", "--stdin-filename", str(source), "-"]
         text = subprocess.run(ruff, input=text, capture_output=True, text=True, check=True, cwd=ROOT).stdout
     return text

@@ -346,11 +346,11 @@ class TaskQ(Registry):
 
     def enqueue_workflow(self, workflow: Part) -> WorkflowHandle:
         """Enqueue a workflow, blocking, and return its handle. Raises as `Canvas.delay`."""
-        return self.runtime.workflows.enqueue(workflow)
+        return self.runtime.workflows.blocking.enqueue(workflow)
 
     async def aenqueue_workflow(self, workflow: Part) -> WorkflowHandle:
         """Enqueue a workflow from a coroutine and return its handle. Raises as `Canvas.delay`."""
-        return await self.runtime.workflows.aenqueue(workflow)
+        return await self.runtime.workflows.asyncio.enqueue(workflow)
 
     def extend_group(self, calls: Iterable[Signature[Any]]) -> int:
         """Add members to the group of a workflow whose member runs here, blocking, and return how many are new.
@@ -363,11 +363,11 @@ class TaskQ(Registry):
             WorkflowDefinitionError, PayloadTooLargeError: A call does not fit; those before are added.
             BrokerError: Redis refused or was not reached.
         """
-        return self.runtime.workflows.grow(calls)
+        return self.runtime.workflows.blocking.grow(calls)
 
     async def aextend_group(self, calls: Iterable[Signature[Any]] | AsyncIterable[Signature[Any]]) -> int:
         """Add members to the group of a workflow whose member runs here. As `extend_group`, for coroutines."""
-        return await self.runtime.workflows.agrow(calls)
+        return await self.runtime.workflows.asyncio.grow(calls)
 
     def workflow(self, workflow_id: str, queue: str = "default") -> WorkflowHandle:
         """Return the handle of a workflow by its id and its home queue; nothing is asked of Redis.

@@ -19,7 +19,7 @@ from taskq_core.tasks.observer import Observer
 from taskq_core.telemetry import Tracing
 from taskq_core.telemetry.redaction import Redaction
 from taskq_core.wire import Keys
-from taskq_core.workflow.client import WorkflowClient
+from taskq_core.workflow.client import WorkflowClients
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +106,7 @@ class Runtime:
             observer=observer,
         )
         self.client.bind_async(self.async_client)
-        self.workflows = WorkflowClient(preparer, self.client, self.async_client, hook=hook, outbox=sender)
+        self.workflows = WorkflowClients(preparer, self.client, self.async_client, hook=hook, outbox=sender)
         self._own = Store(endpoint=self.endpoint, runner=self.runner, async_runner=self.async_runner)
 
     def use(self, store: Store | None) -> None:

@@ -92,7 +92,7 @@ class AfterCommit:
         app = _app_of(workflow)
         joined = self._joined(app)
         if joined is None:
-            return app.runtime.workflows.enqueue(workflow, self._hook)
+            return app.runtime.workflows.blocking.enqueue(workflow, self._hook)
         with joined:
             return app.enqueue_workflow(workflow)
 

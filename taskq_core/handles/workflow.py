@@ -7,22 +7,14 @@ from taskq_core.handles.workflow_records import WorkflowGraph, WorkflowInfo
 from taskq_core.settings import Duration
 
 
-class WorkflowSource(Protocol):
-    """What a handle asks: who made it."""
+class BlockingClient(Protocol):
+    """Answers handles in blocking code."""
 
     def wait(self, handle: "WorkflowHandle", timeout: Duration | None) -> Any:
         """Block until the workflow has ended and return its result."""
         ...
 
-    async def await_(self, handle: "WorkflowHandle", timeout: Duration | None) -> Any:
-        """Wait until the workflow has ended and return its result."""
-        ...
-
     def read(self, handle: "WorkflowHandle") -> WorkflowGraph:
-        """Read the workflow."""
-        ...
-
-    async def aread(self, handle: "WorkflowHandle") -> WorkflowGraph:
         """Read the workflow."""
         ...
 
@@ -30,16 +22,31 @@ class WorkflowSource(Protocol):
         """Cancel the workflow."""
         ...
 
-    async def acancel(self, handle: "WorkflowHandle") -> bool:
-        """Cancel the workflow."""
-        ...
-
     def retry(self, handle: "WorkflowHandle") -> int:
-        """Run what failed again."""
+        """Run the steps that failed again."""
         ...
 
-    async def aretry(self, handle: "WorkflowHandle") -> int:
-        """Run what failed again."""
+
+class AsyncioClient(Protocol):
+    """Answers handles in coroutines. As `BlockingClient`."""
+
+    async def wait(self, handle: "WorkflowHandle", timeout: Duration | None) -> Any: ...  # noqa: D102 - as above
+    async def read(self, handle: "WorkflowHandle") -> WorkflowGraph: ...  # noqa: D102 - as above
+    async def cancel(self, handle: "WorkflowHandle") -> bool: ...  # noqa: D102 - as above
+    async def retry(self, handle: "WorkflowHandle") -> int: ...  # noqa: D102 - as above
+
+
+class WorkflowSource(Protocol):
+    """The workflow clients that handles ask."""
+
+    @property
+    def blocking(self) -> BlockingClient:
+        """The client for blocking code."""
+        ...
+
+    @property
+    def asyncio(self) -> AsyncioClient:
+        """The client for coroutines."""
         ...
 
 
@@ -117,12 +124,12 @@ class WorkflowHandle:
             WorkflowNotSentError: The surrounding transaction has not committed yet.
         """
         self._check_sent()
-        return self._source.wait(self, timeout)
+        return self._source.blocking.wait(self, timeout)
 
     async def aresult(self, timeout: Duration | None = None) -> Any:
         """Wait until the workflow has ended and return its result. As `result`, for coroutines."""
         self._check_sent()
-        return await self._source.await_(self, timeout)
+        return await self._source.asyncio.wait(self, timeout)
 
     def refresh(self) -> WorkflowInfo:
         """Read how the workflow stands: its state, and counts of its steps.
@@ -140,12 +147,12 @@ class WorkflowHandle:
     def graph(self) -> WorkflowGraph:
         """Read the workflow with all its steps, what they come after and how they stand. Raises as `refresh`."""
         self._check_sent()
-        return self._source.read(self)
+        return self._source.blocking.read(self)
 
     async def agraph(self) -> WorkflowGraph:
         """Read the workflow with all its steps. As `graph`, for coroutines."""
         self._check_sent()
-        return await self._source.aread(self)
+        return await self._source.asyncio.read(self)
 
     def cancel(self) -> bool:
         """Cancel the workflow: no further step starts, those that wait in queues are not run, those that run are told.
@@ -156,12 +163,12 @@ class WorkflowHandle:
             True if it is cancelled, now or before; False if it has ended otherwise.
         """
         self._check_sent()
-        return self._source.cancel(self)
+        return self._source.blocking.cancel(self)
 
     async def acancel(self) -> bool:
         """Cancel the workflow. As `cancel`, for coroutines."""
         self._check_sent()
-        return await self._source.acancel(self)
+        return await self._source.asyncio.cancel(self)
 
     def retry(self) -> int:
         """Run the steps that failed again, and then what was skipped for their sake.
@@ -172,9 +179,9 @@ class WorkflowHandle:
             How many steps are run again.
         """
         self._check_sent()
-        return self._source.retry(self)
+        return self._source.blocking.retry(self)
 
     async def aretry(self) -> int:
         """Run the steps that failed again. As `retry`, for coroutines."""
         self._check_sent()
-        return await self._source.aretry(self)
+        return await self._source.asyncio.retry(self)

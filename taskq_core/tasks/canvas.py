@@ -1,12 +1,13 @@
-"""Signatures, and the workflows that are put together from them: steps, chains, groups and chords.
+"""Signatures, and the workflows that are built from them: steps, chains, groups and chords.
 
-Nothing is sent here. Wrong names and results that a task does not take are refused at once; `graph.build` checks the
+Nothing is sent here. Wrong names and results that a task does not take are refused at once. `graph.build` checks the
 rest before anything is written.
 """
 
+import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import chain as joined
 from typing import TYPE_CHECKING, Any, Generic, Self, TypedDict, TypeVar, Unpack, overload
 
 from taskq_core.codec import Later
@@ -16,7 +17,7 @@ from taskq_core.handles.workflow import WorkflowHandle
 from taskq_core.settings import Duration, seconds
 from taskq_core.tasks.base import BaseTask
 from taskq_core.tasks.options import CallOptionsDict
-from taskq_core.tasks.step_options import About, Callbacks, OnFailure, check_call, check_name, policy
+from taskq_core.tasks.step_options import About, After, Callbacks, OnFailure, check_call, check_name, policy
 from taskq_core.warnings import warn_if_blocking
 from taskq_core.wire import validate_queue_name
 
@@ -135,21 +136,19 @@ class PartialCanvas:
         self.about = About()
         self.callbacks = Callbacks()
 
-    def _copy(self) -> Self:
-        copy: Self = object.__new__(type(self))
-        for kind in type(self).__mro__:
-            for name in getattr(kind, "__slots__", ()):
-                setattr(copy, name, getattr(self, name))
-        return copy
+    def _about(self, **changes: Any) -> Self:
+        changed = copy.copy(self)
+        changed.about = replace(self.about, **changes)
+        return changed
 
     def _with(self, kind: str, calls: Sequence[Any]) -> Self:
-        for call in calls:
-            _check_part("callback", call)
-            if kind != "complete":
-                check_takes(call, 1)
-        copy = self._copy()
-        copy.callbacks = replace(self.callbacks, **{kind: (*getattr(self.callbacks, kind), *calls)})
-        return copy
+        parts = tuple(_part("callback", call) for call in calls)
+        if kind != "complete":
+            for part in parts:
+                check_takes_result(part)
+        changed = copy.copy(self)
+        changed.callbacks = replace(self.callbacks, **{kind: (*getattr(self.callbacks, kind), *parts)})
+        return changed
 
     def on_success(self, *calls: "Part") -> Self:
         """Return a copy after whose success these run, each with its result as first argument."""
@@ -168,21 +167,15 @@ class PartialCanvas:
 
     def named(self, name: str) -> Self:
         """Return a copy with a name, which people see."""
-        copy = self._copy()
-        copy.about = replace(self.about, name=check_name("name of a workflow", name))
-        return copy
+        return self._about(name=check_name("name of a workflow", name))
 
     def at_home(self, queue: str) -> Self:
         """Return a copy whose state is kept beside a queue; else beside that of its first step."""
-        copy = self._copy()
-        copy.about = replace(self.about, queue=validate_queue_name(queue))
-        return copy
+        return self._about(queue=validate_queue_name(queue))
 
     def kept(self, duration: Duration) -> Self:
         """Return a copy that is kept so long after its end; else a day."""
-        copy = self._copy()
-        copy.about = replace(self.about, keep_s=seconds("kept", duration))
-        return copy
+        return self._about(keep_s=seconds("kept", duration))
 
     def __or__(self, other: "Part") -> "PartialCanvas":
         """Return the chain of this and what comes after it."""
@@ -226,16 +219,36 @@ class Canvas(PartialCanvas):
 
 
 class Single(Canvas):
-    """One call with a name and what else a step has. Made by `step`."""
+    """One call as a step. Made by `step`, by `Workflow.step`, and from each signature in a workflow.
 
-    __slots__ = ("call", "into", "name", "on_failure")
+    Attributes:
+        call: The task and its arguments.
+        name: The name of the step; None: made from the name of the task.
+        into: Parameter that takes the result before it; None: the first one.
+        on_failure: What happens to later steps when it fails after its last retry.
+        after: In a `Workflow`, the steps that it comes after.
+    """
 
-    def __init__(self, call: Signature[Any], name: str | None, into: str | None, on_failure: OnFailure) -> None:
+    __slots__ = ("after", "call", "into", "name", "on_failure")
+
+    def __init__(
+        self,
+        call: Signature[Any],
+        name: str | None = None,
+        into: str | None = None,
+        on_failure: OnFailure = OnFailure.STOP,
+    ) -> None:
         super().__init__()
         self.call = call
         self.name = name
         self.into = into
         self.on_failure = on_failure
+        self.after: tuple[After, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """The name of the step in error messages."""
+        return self.name or self.call.task.name
 
     @property
     def enqueuer(self) -> Any:
@@ -256,7 +269,7 @@ class Chain(Canvas):
     @property
     def enqueuer(self) -> Any:
         """The queue application of the first part."""
-        return _enqueuer(self.parts[0])
+        return self.parts[0].enqueuer
 
 
 class Group(Canvas):
@@ -271,28 +284,31 @@ class Group(Canvas):
         self.on_failure = on_failure
 
     @property
+    def first(self) -> Any:
+        """The first member, None if there is none. It stays in `members` if they are a generator."""
+        if isinstance(self.members, Sequence):
+            return self.members[0] if self.members else None
+        if not isinstance(self.members, Peeked):
+            self.members = Peeked(iter(self.members))
+        return self.members.first
+
+    @property
     def enqueuer(self) -> Any:
-        """The queue application of the first member; reads so far where the members are a generator."""
-        if not isinstance(self.members, Sequence | Again):
-            rest = iter(self.members)
-            self.members = Again(list(islice(rest, 1)), rest)
-        members = self.members
-        found = members.first if isinstance(members, Again) else list(members)[:1]
-        if not found:
+        """The queue application of the first member."""
+        if self.first is None:
             raise WorkflowDefinitionError("", "a group without members cannot be enqueued by itself")
-        return _enqueuer(found[0])
+        return _part("member of a group", self.first).enqueuer
 
 
-class Again:
-    """A generator whose first elements were read into `first`."""
+class Peeked:
+    """A generator whose first element, None if it has none, was read."""
 
-    def __init__(self, first: list[Any], rest: Iterator[Any]) -> None:
-        self.first = first
-        self._rest = rest
+    def __init__(self, members: Iterator[Any]) -> None:
+        self.first = next(members, None)
+        self._rest = members
 
     def __iter__(self) -> Iterator[Any]:
-        yield from self.first
-        yield from self._rest
+        return joined([self.first], self._rest) if self.first is not None else iter(())
 
 
 Part = PartialSignature[Any] | PartialCanvas
@@ -301,14 +317,14 @@ Whole = Signature[Any] | Canvas
 """A part that has all its arguments, as far as type checkers see."""
 
 
-def _enqueuer(part: Any) -> Any:
-    return part.task.enqueuer if isinstance(part, Signature) else part.enqueuer
-
-
-def _check_part(what: str, part: object) -> None:
-    if not isinstance(part, Signature | Single | Chain | Group):
+def _part(what: str, part: object) -> Single | Chain | Group:
+    """Return a part of a workflow, a signature as a step without a name."""
+    if isinstance(part, Signature):
+        return Single(part)
+    if not isinstance(part, Single | Chain | Group):
         hint = " (use its .s(...))" if hasattr(part, "s") else ""
         raise WorkflowDefinitionError("", f"{what} must be a signature, chain, group or step, got {part!r:.200}{hint}")
+    return part
 
 
 class _StepOptionsDict(CallOptionsDict, total=False):
@@ -349,8 +365,8 @@ def step(
     single = Single(call.using(**options) if options else call, name, into, policy(on_failure))
     if into is not None:
         if call.is_immutable:
-            raise WorkflowDefinitionError(label_of(single), f"takes no result into {into!r}: it was made by si()")
-        check_call(label_of(single), call, (), {into: Later(None)})
+            raise WorkflowDefinitionError(single.label, f"takes no result into {into!r}: it was made by si()")
+        check_call(single.label, call, (), {into: Later(None)})
     return single
 
 
@@ -378,12 +394,12 @@ def chain(*parts: Any, on_failure: OnFailure | str = OnFailure.STOP) -> Any:
         raise WorkflowDefinitionError("", "a chain needs at least one part")
     how = policy(on_failure)
     flat: list[Any] = []
-    for part in parts:
-        _check_part("part of a chain", part)
+    for each in parts:
+        part = _part("part of a chain", each)
         if flat:
-            check_takes(part, 1)
-        is_plain = isinstance(part, Chain) and part.callbacks == Callbacks() and part.on_failure is how
-        if is_plain and isinstance(part, Chain) and part.about == About():
+            check_takes_result(part)
+        is_plain = part.on_failure is how and part.callbacks == Callbacks() and part.about == About()
+        if isinstance(part, Chain) and is_plain:
             flat += part.parts
         else:
             flat.append(part)
@@ -423,7 +439,7 @@ def group(*members: Any, name: str | None = None, on_failure: OnFailure | str = 
         given = members[0]
     if isinstance(given, Sequence):
         for each in given:
-            _check_part("member of a group", each)
+            _part("member of a group", each)
     if name is not None:
         check_name("name of a group", name)
     return Group(given, name, policy(on_failure))
@@ -450,27 +466,17 @@ def chord(members: Any, callback: Part, *, on_failure: OnFailure | str = OnFailu
     return chain(members, callback)
 
 
-# --- does a task take a result ----------------------------------------------------------------------------------------
-
-
-def label_of(part: Signature[Any] | Single) -> str:
-    """Return how errors call a step: its name, or that of its task."""
-    if isinstance(part, Single):
-        return part.name or part.call.task.name
-    return part.task.name
-
-
-def check_takes(part: Any, count: int) -> None:
-    """Refuse a part that does not take so many results before its own arguments.
+def check_takes_result(part: Any) -> None:
+    """Refuse a part that does not take a result before its own arguments.
 
     Members of a group that are read later are checked then.
     """
-    if isinstance(part, Signature) or (isinstance(part, Single) and part.into is None):
-        call = part if isinstance(part, Signature) else part.call
-        if not call.is_immutable:
-            check_call(label_of(part), call, (Later(None),) * count, {})
-    elif isinstance(part, Chain):
-        check_takes(part.parts[0], count)
-    elif isinstance(part, Group) and isinstance(part.members, Sequence):
-        for each in part.members:
-            check_takes(each, count)
+    if isinstance(part, Signature):
+        part = Single(part)
+    if isinstance(part, Chain):
+        check_takes_result(part.parts[0])
+    elif isinstance(part, Group):
+        for each in part.members if isinstance(part.members, Sequence) else ():
+            check_takes_result(each)
+    elif part.into is None and not part.call.is_immutable:
+        check_call(part.label, part.call, (Later(None),), {})

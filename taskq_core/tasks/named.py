@@ -1,7 +1,6 @@
 """Workflows of steps by name, each after any number of others."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Self, TypeAlias, Unpack, cast, overload
 
 from taskq_core.codec import Later
@@ -9,32 +8,8 @@ from taskq_core.errors import WorkflowDefinitionError
 from taskq_core.settings import Duration, seconds
 from taskq_core.tasks.canvas import Canvas, Part, PartialSignature, Signature, Single, step
 from taskq_core.tasks.options import CallOptionsDict
-from taskq_core.tasks.step_options import KEPT_S, About, OnFailure, check_call, check_name, policy
+from taskq_core.tasks.step_options import KEPT_S, About, After, OnFailure, check_call, check_name, policy
 from taskq_core.wire import validate_queue_name
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class After:
-    """One step that another comes after.
-
-    Attributes:
-        step: Its name.
-        into: Parameter that takes its result; None: the next argument by position; "": none takes it.
-        on_failure: What becomes of the later one when this fails for good; None: what the earlier step says.
-    """
-
-    step: str
-    into: str | None = None
-    on_failure: OnFailure | None = None
-
-
-@dataclass(slots=True)
-class NamedStep:
-    """A step of a `Workflow`."""
-
-    name: str
-    part: Single
-    after: tuple[After, ...]
 
 
 def after(step: str, *, into: str | None = None, on_failure: OnFailure | str | None = None) -> After:
@@ -84,7 +59,7 @@ class Workflow(Canvas):
             None if queue is None else validate_queue_name(queue),
             seconds("kept", kept),
         )
-        self.steps: dict[str, NamedStep] = {}
+        self.steps: dict[str, Single] = {}
 
     @overload
     def step(self, name: str, call: Signature[Any], **options: Unpack[_StepOptionsDict]) -> Self: ...
@@ -139,7 +114,8 @@ class Workflow(Canvas):
                 raise WorkflowDefinitionError(name, f"takes no result into {wanted.into!r}: it was made by si()")
         else:
             check_call(name, call, positional, named)
-        self.steps[name] = NamedStep(name, single, edges)
+        single.after = edges
+        self.steps[name] = single
         return self
 
     @property
@@ -147,7 +123,7 @@ class Workflow(Canvas):
         """The queue application of the first step."""
         if not self.steps:
             raise WorkflowDefinitionError("", "has no steps")
-        return next(iter(self.steps.values())).part.enqueuer
+        return next(iter(self.steps.values())).enqueuer
 
 
 def _edges(name: str, given: Any) -> tuple[After, ...]:

@@ -25,6 +25,22 @@ class OnFailure(StrEnum):
     """They run, with None in the place of its result."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class After:
+    """An edge of a `Workflow`: one step that another comes after.
+
+    Attributes:
+        step: The name of the earlier step.
+        into: Parameter that takes its result; None: the next argument by position; "": none takes it.
+        on_failure: What happens to the later step when the earlier one fails after its last retry; None: what the
+            earlier step says.
+    """
+
+    step: str
+    into: str | None = None
+    on_failure: OnFailure | None = None
+
+
 class StepFailure(TypedDict):
     """The first argument of `on_error`: a step that failed after its last retry."""
 

@@ -1,63 +1,91 @@
-"""From what was put together to nodes and edges: checked whole, before anything is sent."""
+"""Turn a workflow into nodes and edges, and check it before anything is sent.
+
+Chains, groups, chords and `Workflow`s all become the same: named steps that come after others, with the results that
+they take.
+"""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
+from heapq import heappop, heappush
 from typing import Any
 
 from taskq_core.codec import Later
 from taskq_core.errors import WorkflowDefinitionError
-from taskq_core.tasks.canvas import Chain, Group, Part, PartialSignature, Signature, Single, check_takes
-from taskq_core.tasks.named import NamedStep, Workflow, given_by
+from taskq_core.tasks.canvas import Canvas, Chain, Group, Part, Signature, Single, check_takes_result
+from taskq_core.tasks.named import Workflow, given_by
 from taskq_core.tasks.step_options import About, Callbacks, OnFailure, check_call
 
 NODES_MAX = 10_000
 """Most nodes of a workflow: steps, and groups of any number of signatures."""
 
+NAMED_STEPS = 3
+"""Maximum number of step names in the name of a workflow without a given name."""
+NAME_CHARS = 200
+"""Maximum length of such a name."""
+
 STOP, CONTINUE, ALWAYS, FAILED = "s", "c", "z", "f"
-"""When a child runs: after success, also after a failure, the same without excusing it, after a failure only."""
+"""When a child runs: after a success; after any end, and a failure is excused; after any end, and a failure is not
+excused; after a failure only."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The result of a node, or of several as a list or by name: what a `Later` stands for."""
+    """An argument that is the result of a node, or of several as a list or by name.
+
+    Attributes:
+        tree: A node, or lists of nodes as groups nest, or the last steps of a `Workflow` by name.
+    """
 
     tree: Any
-    """A node, or lists of them as groups nest, or the last steps of a `Workflow` by name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The first failure among nodes, in their order: what a `Later` stands for."""
+    """An argument that is the first failure among nodes, in their order."""
 
     nodes: tuple[int, ...]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class Before:
+    """The predecessors of a node, and the results that it takes from them.
+
+    Attributes:
+        parents: When it runs after which node: one of the letters above by number.
+        positional: What its call, or each member of a group, gets before its own arguments.
+        named: What its call gets by name.
+    """
+
+    parents: dict[int, str] = field(default_factory=dict)
+    positional: tuple[Result | Failure, ...] = ()
+    named: dict[str, Result | Failure] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False)
 class Node:
     """A step, or a group of steps.
 
     Attributes:
         number: Its place in the workflow.
         name: Its name.
+        before: Its predecessors.
         call: What runs; None for a group.
         members: What runs in a group: signatures, read once.
-        positional: What its call, or each member, gets before its own arguments.
-        named: What its call gets by name.
-        parents: When it runs after which node: one of the letters above by number.
-        is_callback: True for what runs after a part: it is no part itself.
-        is_excused: True if its failure is no failure of the workflow.
+        is_callback: Whether it runs after a part of the workflow without being a part itself.
+        is_excused: Whether the workflow can succeed although it failed.
+        continues: Whether what comes after it in a chain also runs after its failure.
     """
 
     number: int
     name: str
+    before: Before = field(default_factory=Before)
     call: Signature[Any] | None = None
-    members: Iterable[Any] | None = None
-    positional: tuple[Any, ...] = ()
-    named: dict[str, Any] = field(default_factory=dict)
-    parents: dict[int, str] = field(default_factory=dict)
+    members: Iterable[Any] = ()
     is_callback: bool = False
     is_excused: bool = False
+    continues: bool = False
 
     @property
     def is_group(self) -> bool:
@@ -65,18 +93,12 @@ class Node:
         return self.call is None
 
 
-NAMED_STEPS = 3
-"""Maximum number of step names in the name of a workflow without a given name."""
-NAME_CHARS = 200
-"""Maximum length of such a name."""
-
-
 @dataclass(slots=True)
 class Graph:
     """A workflow as nodes and edges.
 
     Attributes:
-        about: What is said of it as a whole.
+        about: Its name, home queue and lifetime.
         nodes: Its nodes by number.
         exits: The nodes whose results are the workflow's: a number, nested lists of them, or a dict by name.
         result_type: Type of the workflow's result.
@@ -98,12 +120,17 @@ class Graph:
         return text if len(text) <= NAME_CHARS else f"{text[: NAME_CHARS - 1]}…"
 
     def children(self) -> list[list[tuple[int, str]]]:
-        """Return for each node those that wait for it, with when they run."""
+        """Return for each node the nodes that wait for it, with when they run."""
         found: list[list[tuple[int, str]]] = [[] for _ in self.nodes]
         for node in self.nodes:
-            for parent, letter in node.parents.items():
+            for parent, letter in node.before.parents.items():
                 found[parent].append((node.number, letter))
         return found
+
+    def type_of(self, number: int) -> Any:
+        """Return the type of the result of a node."""
+        call = self.nodes[number].call
+        return list[Any] if call is None else call.task.result_type
 
 
 def leaves(tree: Any) -> list[int]:
@@ -117,22 +144,24 @@ def build(workflow: Part) -> Graph:
     """Return the nodes and edges of a workflow.
 
     Raises:
-        WorkflowDefinitionError: It cannot be: unknown steps, cycles, too many nodes, a name twice, arguments that do
-            not fit. The step is named.
+        WorkflowDefinitionError: It has unknown steps, cycles, too many nodes, a name twice, or arguments that do not
+            fit. The error names the step.
     """
-    builder = _Builder(About() if isinstance(workflow, PartialSignature) else workflow.about)
+    if isinstance(workflow, Signature):
+        workflow = Single(workflow)
+    assert isinstance(workflow, Canvas)
+    builder = _Builder(workflow.about)
     graph = builder.graph
     if isinstance(workflow, Workflow):
         builder.add_workflow(workflow)
     else:
-        graph.exits = builder.add(workflow, None, {}, OnFailure.STOP)
-        if isinstance(graph.exits, int):
-            call = graph.nodes[graph.exits].call
-            graph.result_type = list[Any] if call is None else call.task.result_type
-        else:
-            graph.result_type = list[Any]
+        graph.exits = builder.add(workflow, Before(), continues=False)
+    if isinstance(graph.exits, int):
+        graph.result_type = graph.type_of(graph.exits)
+    else:
+        graph.result_type = dict[str, Any] if isinstance(graph.exits, dict) else list[Any]
     for node in graph.nodes:
-        for parent, letter in node.parents.items():
+        for parent, letter in node.before.parents.items():
             if letter == CONTINUE:
                 graph.nodes[parent].is_excused = True
     return graph
@@ -142,91 +171,79 @@ class _Builder:
     def __init__(self, about: About) -> None:
         self.graph = Graph(about)
         self._names: set[str] = set()
-        self._on_failure: dict[int, OnFailure] = {}
         self._is_callback = False
 
-    # --- parts --------------------------------------------------------------------------------------------------------
+    def add(self, part: Any, before: Before, *, continues: bool) -> Any:
+        """Add a part, and return the tree of its last nodes.
 
-    def add(self, part: Any, value: Any, parents: dict[int, str], on_failure: OnFailure) -> Any:
-        """Add a part that runs after `parents` and gets `value`, and return the tree of its last nodes."""
-        first = len(self.graph.nodes)
+        Args:
+            part: A step, chain or group.
+            before: The predecessors of the part.
+            continues: Whether the chains and groups around it go on after a failure.
+        """
         if isinstance(part, Signature):
-            return self._add_call(part, None, None, value, parents, on_failure)
-        if isinstance(part, Single):
-            how = OnFailure.CONTINUE if OnFailure.CONTINUE in (on_failure, part.on_failure) else OnFailure.STOP
-            tree = self._add_call(part.call, part.name, part.into, value, parents, how)
-        elif isinstance(part, Chain):
-            tree = self._add_chain(part, value, parents, on_failure)
-        elif isinstance(part, Group):
-            tree = self._add_group(part, value, parents, on_failure)
-        else:
+            part = Single(part)
+        if not isinstance(part, Single | Chain | Group):
             raise WorkflowDefinitionError("", f"cannot be part of another workflow: {part!r:.200}")
+        first = len(self.graph.nodes)
+        continues = continues or part.on_failure is OnFailure.CONTINUE
+        if isinstance(part, Single):
+            tree: Any = self._add_step(part, before, continues=continues)
+        elif isinstance(part, Chain):
+            tree = None
+            for each in part.parts:
+                if tree is not None:
+                    before = Before(self._edges(tree), (Result(tree),))
+                tree = self.add(each, before, continues=continues)
+        else:
+            tree = self._add_group(part, before, continues=continues)
         self._add_callbacks(part.callbacks, tree, range(first, len(self.graph.nodes)))
         return tree
 
-    def _add_call(
-        self,
-        call: Signature[Any],
-        name: str | None,
-        into: str | None,
-        value: Any,
-        parents: dict[int, str],
-        on_failure: OnFailure,
-    ) -> int:
-        node = self._new(name, call.task.name, parents, on_failure)
-        node.call = call
-        if value is not None and not call.is_immutable:
-            if into is None:
-                node.positional = (value,)
-            else:
-                node.named = {into: value}
-        positional = tuple(Later(each) for each in node.positional)
-        check_call(node.name, call, positional, {each: Later(what) for each, what in node.named.items()})
+    def _add_step(self, step: Single, before: Before, *, continues: bool) -> int:
+        if step.call.is_immutable:
+            before = Before(before.parents)
+        elif step.into is not None and before.positional:
+            before = Before(before.parents, named={step.into: before.positional[0]})
+        node = self._new(step.name, step.call.task.name, before, continues=continues)
+        node.call = step.call
+        positional = tuple(Later(each) for each in before.positional)
+        check_call(node.name, step.call, positional, {name: Later(each) for name, each in before.named.items()})
         return node.number
 
-    def _add_chain(self, part: Chain, value: Any, parents: dict[int, str], on_failure: OnFailure) -> Any:
-        how = OnFailure.CONTINUE if OnFailure.CONTINUE in (on_failure, part.on_failure) else OnFailure.STOP
-        tree: Any = None
-        for each in part.parts:
-            if tree is not None:
-                value, parents = Result(tree), self._edges(tree)
-            tree = self.add(each, value, parents, how)
-        return tree
-
-    def _add_group(self, part: Group, value: Any, parents: dict[int, str], on_failure: OnFailure) -> Any:
-        how = OnFailure.CONTINUE if OnFailure.CONTINUE in (on_failure, part.on_failure) else OnFailure.STOP
+    def _add_group(self, part: Group, before: Before, *, continues: bool) -> Any:
         members = part.members
         if isinstance(members, Sequence) and not all(isinstance(each, Signature) for each in members):
-            return [self.add(each, value, parents, how) for each in members]
-        if value is not None and isinstance(members, Sequence):
-            for each in members:
-                check_takes(each, 1)
+            return [self.add(each, before, continues=continues) for each in members]
+        if before.positional:
+            check_takes_result(part)
         first = members[0] if isinstance(members, Sequence) and members else None
-        node = self._new(part.name, "group" if first is None else f"{first.task.name}-group", parents, how)
+        source = "group" if first is None else f"{first.task.name}-group"
+        node = self._new(part.name, source, before, continues=continues)
         node.members = members
-        node.positional = () if value is None else (value,)
         return node.number
 
     def _add_callbacks(self, callbacks: Callbacks, tree: Any, numbers: range) -> None:
         if callbacks == Callbacks():
             return
         parts = [number for number in numbers if not self.graph.nodes[number].is_callback]
+        ends, result = leaves(tree), Result(tree)
         outer, self._is_callback = self._is_callback, True
         try:
             for call in callbacks.success:
-                self.add(call, Result(tree), dict.fromkeys(leaves(tree), STOP), OnFailure.STOP)
+                self.add(call, Before(dict.fromkeys(ends, STOP), (result,)), continues=False)
             for call in callbacks.error:
-                self.add(call, Failure(tuple(parts)), dict.fromkeys(parts, FAILED), OnFailure.STOP)
+                self.add(call, Before(dict.fromkeys(parts, FAILED), (Failure(tuple(parts)),)), continues=False)
             for call in callbacks.complete:
-                value = Result(tree) if _takes_one(call) else None
-                self.add(call, value, dict.fromkeys(leaves(tree), ALWAYS), OnFailure.STOP)
+                given = (result,) if _takes_result(call) else ()
+                self.add(call, Before(dict.fromkeys(ends, ALWAYS), given), continues=False)
         finally:
             self._is_callback = outer
 
     def _edges(self, tree: Any) -> dict[int, str]:
-        return {number: CONTINUE if self._on_failure[number] is OnFailure.CONTINUE else STOP for number in leaves(tree)}
+        return {number: CONTINUE if self.graph.nodes[number].continues else STOP for number in leaves(tree)}
 
-    def _new(self, name: str | None, source: str, parents: dict[int, str], on_failure: OnFailure) -> Node:
+    def _new(self, name: str | None, source: str, before: Before, *, continues: bool) -> Node:
         if name is None:
             name = self._name_from(source)
         elif name in self._names:
@@ -238,9 +255,8 @@ class _Builder:
                 name,
                 f"is one too many: a workflow has at most {NODES_MAX} steps, and groups of any number of signatures",
             )
-        node = Node(number, name, parents=dict(parents), is_callback=self._is_callback)
+        node = Node(number, name, before, is_callback=self._is_callback, continues=continues)
         self.graph.nodes.append(node)
-        self._on_failure[number] = on_failure
         return node
 
     def _name_from(self, source: str) -> str:
@@ -252,83 +268,60 @@ class _Builder:
             name = f"{base}-{count}"
         return name
 
-    # --- steps by name ------------------------------------------------------------------------------------------------
-
     def add_workflow(self, workflow: Workflow) -> None:
-        """Add the steps of a workflow by name."""
+        """Add the steps of a `Workflow`, each behind the steps that it comes after."""
         if not workflow.steps:
             raise WorkflowDefinitionError("", "has no steps")
-        graph = self.graph
-        for step in workflow.steps.values():
-            for edge in step.after:
-                if edge.step not in workflow.steps:
-                    known = ", ".join(repr(each) for each in list(workflow.steps)[:20])
-                    raise WorkflowDefinitionError(step.name, f"comes after unknown step {edge.step!r}; known: {known}")
+        nodes = self.graph.nodes
         numbers: dict[str, int] = {}
-        for step in _in_order(workflow.steps):
-            by_position, by_name = given_by(step.after, lambda edge: Result(numbers[edge.step]))
+        for name in _in_order(workflow.steps):
+            step = workflow.steps[name]
             parents = {}
             for edge in step.after:
-                how = edge.on_failure or workflow.steps[edge.step].part.on_failure
+                how = edge.on_failure or workflow.steps[edge.step].on_failure
                 parents[numbers[edge.step]] = CONTINUE if how is OnFailure.CONTINUE else STOP
-            node = self._new(step.name, step.name, parents, step.part.on_failure)
-            numbers[step.name] = node.number
-            call = node.call = step.part.call
-            if not call.is_immutable:
-                node.positional, node.named = by_position, by_name
-        parents_of_any = {number for node in graph.nodes for number in node.parents}
-        ends = {node.name: node.number for node in graph.nodes if node.number not in parents_of_any}
-        graph.exits = next(iter(ends.values())) if len(ends) == 1 else ends
-        if isinstance(graph.exits, int):
-            call_of_end = graph.nodes[graph.exits].call
-            graph.result_type = Any if call_of_end is None else call_of_end.task.result_type
-        else:
-            graph.result_type = dict[str, Any]
-        for step in workflow.steps.values():
-            number = numbers[step.name]
-            self._add_callbacks(step.part.callbacks, number, range(number, number + 1))
-        parts = range(len(numbers))
-        self._add_callbacks(workflow.callbacks, graph.exits, parts)
+            before = Before(parents, *given_by(step.after, lambda edge: Result(numbers[edge.step])))
+            numbers[name] = self._add_step(step, before, continues=False)
+        followed = {number for node in nodes for number in node.before.parents}
+        ends = {node.name: node.number for node in nodes if node.number not in followed}
+        exits = self.graph.exits = next(iter(ends.values())) if len(ends) == 1 else ends
+        parts = range(len(nodes))
+        for name, step in workflow.steps.items():
+            self._add_callbacks(step.callbacks, numbers[name], range(numbers[name], numbers[name] + 1))
+        self._add_callbacks(workflow.callbacks, exits, parts)
 
 
-def _takes_one(part: Any) -> bool:
+def _takes_result(part: Any) -> bool:
     try:
-        check_takes(part, 1)
+        check_takes_result(part)
     except WorkflowDefinitionError:
         return False
     return True
 
 
-def _in_order(steps: dict[str, NamedStep]) -> list[NamedStep]:
-    """Return steps, each behind those it comes after.
+def _in_order(steps: dict[str, Single]) -> Iterator[str]:
+    """Yield the names of steps, each behind those it comes after.
 
     Raises:
-        WorkflowDefinitionError: They go in a circle.
+        WorkflowDefinitionError: A step is unknown, or they form a circle.
     """
-    ordered: list[NamedStep] = []
-    done: set[str] = set()
-    for start in steps:
-        path: list[tuple[str, int]] = [(start, 0)]
-        on_path = {start}
-        while path:
-            name, at = path.pop()
-            if name in done:
-                on_path.discard(name)
-                continue
-            edges = steps[name].after
-            if at == len(edges):
-                ordered.append(steps[name])
-                done.add(name)
-                on_path.discard(name)
-                continue
-            path.append((name, at + 1))
-            before = edges[at].step
-            if before in on_path:
-                circle = [each for each, _ in path]
-                circle = [*circle[circle.index(before) :], before]
-                shown = " after ".join(repr(each) for each in circle[:10])
-                raise WorkflowDefinitionError(name, f"goes in a circle: {shown}")
-            if before not in done:
-                path.append((before, 0))
-                on_path.add(before)
-    return ordered
+    for name, step in steps.items():
+        for edge in step.after:
+            if edge.step not in steps:
+                known = ", ".join(repr(each) for each in list(steps)[:20])
+                raise WorkflowDefinitionError(name, f"comes after unknown step {edge.step!r}; known: {known}")
+    sorter = TopologicalSorter({name: [edge.step for edge in step.after] for name, step in steps.items()})
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        circle = error.args[1][::-1]
+        shown = " after ".join(repr(each) for each in circle[:10])
+        raise WorkflowDefinitionError(circle[0], f"goes in a circle: {shown}") from None
+    places = {name: place for place, name in enumerate(steps)}
+    ready: list[tuple[int, str]] = []
+    while sorter.is_active():
+        for name in sorter.get_ready():
+            heappush(ready, (places[name], name))  # in the order in which they were added
+        _, name = heappop(ready)
+        sorter.done(name)
+        yield name

@@ -1,7 +1,7 @@
-"""From a graph to what is stored: messages in pieces, to be put together when the results before them are known."""
+"""Write a workflow down: messages in pieces, which are put together when the results before them are known."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
@@ -11,39 +11,56 @@ from taskq_core.broker.operations.workflows import WorkflowPart, add_members, cl
 from taskq_core.client.outbox import OutboxRow
 from taskq_core.client.preparer import PAYLOAD_MAX, Preparer
 from taskq_core.codec import Later
-from taskq_core.errors import PayloadTooLargeError, TaskArgumentsError, WorkflowDefinitionError, WorkflowError
+from taskq_core.errors import (
+    BrokerError,
+    EnqueueError,
+    EnqueueUnknownError,
+    PayloadTooLargeError,
+    TaskArgumentsError,
+    WorkflowDefinitionError,
+    WorkflowError,
+)
 from taskq_core.execution.context import TaskContext
 from taskq_core.tasks.base import BaseTask
-from taskq_core.tasks.canvas import Again, Signature
+from taskq_core.tasks.canvas import Peeked, Signature
 from taskq_core.tasks.options import TaskOptions
 from taskq_core.tasks.plan import Plan
 from taskq_core.tasks.remote import RemoteTask
+from taskq_core.tasks.step_options import About
 from taskq_core.tasks.task import Task
 from taskq_core.telemetry import LINKS, LINKS_MAX, NO_RUN, Carrier, ProducerSpan
-from taskq_core.wire import QueueKeys
-from taskq_core.wire.ids import new_token
-from taskq_core.workflow.graph import FAILED, Failure, Graph, Node, Result
+from taskq_core.wire import Keys, QueueKeys
+from taskq_core.wire.ids import new_task_id, new_token
+from taskq_core.workflow.graph import FAILED, Before, Failure, Graph, Node, Result
 
 STEP_KEPT_S = 86_400
-"""Seconds a step that keeps no result is kept where a worker ran it that knows no workflows, until that is noticed."""
+"""Seconds for which a step without retention is kept if a Go worker ran it, until a worker notices its end."""
 MEMBERS_AT_ONCE = 100
-"""Members of a group that are stored together with the workflow; of more the others are streamed."""
+"""Maximum size of a group that is stored together with the workflow. Members of larger groups are streamed."""
 HELD_MAX = 10_000
-"""Most members of a group that does not begin at once."""
+"""Maximum number of members of a group that does not begin at once."""
 WORKFLOW, WORKFLOW_QUEUE = "taskq-workflow", "taskq-workflow-queue"
-"""Headers of a step: id of its workflow, and its home queue."""
+"""Headers of a step: the id of its workflow, and its home queue."""
+Batch = tuple[Node, int, list[bytes]]
+"""Members of a group in the form in which they are stored: the group, the number of the first, and the members."""
+Entry = tuple[str, str, Argument]
+"""A field of a stored workflow: the suffix of its key, its name and its value."""
 
 
 class Outgoing:
     """A workflow ready to be sent.
 
     Args:
-        preparer: Knows keys, headers and spans.
-        graph: What it is.
+        preparer: Makes keys, headers and spans.
+        graph: The workflow. The members of groups that are not streamed are lists.
         workflow_id: Its id.
         home: Its home queue.
-        span: Its producer span, whose trace all its steps carry.
-        is_whole: Whether it is stored as a whole, with the members of all groups, before it begins.
+        span: Its producer span, whose trace all its steps continue.
+        streams: The groups whose members are sent after the workflow has begun.
+
+    Attributes:
+        queues: The queues of its steps, by name.
+        confirm: The strongest confirmation that a step asks for.
     """
 
     def __init__(
@@ -53,8 +70,7 @@ class Outgoing:
         workflow_id: str,
         home: QueueKeys,
         span: ProducerSpan,
-        *,
-        is_whole: bool = False,
+        streams: Sequence[Node] = (),
     ) -> None:
         self.graph = graph
         self.id = workflow_id
@@ -62,131 +78,138 @@ class Outgoing:
         self.span = span
         self.queues: dict[str, QueueKeys] = {home.name: home}
         self.confirm: Confirmation | None = None
+        self.streams = streams
         self._preparer = preparer
         self._carried = preparer.carried()
         self._plans: dict[tuple[int, int], tuple[BaseTask[Any], Plan, bool, bytes]] = {}
         self._carriers: dict[int, Carrier] = {}
-        self.streams: list[tuple[Node, Iterable[Any]]] = []
-        self._is_whole = is_whole
-        self._counts: dict[int, int] = {}
-        self._roots: list[int] = []
-        self._held: list[int] = []
         self._trace()
         self._entries = self._describe()
 
+    @classmethod
+    def start(cls, preparer: Preparer, graph: Graph, streams: Sequence[Node]) -> Self:
+        """Choose the id of a workflow, start its span, and write it down."""
+        workflow_id, home = new_task_id(), home_of(graph, preparer.keys)
+        span = preparer.tracing.start_producer(home.name, graph.about.name or "workflow", workflow_id)
+        try:
+            return cls(preparer, graph, workflow_id, home, span, streams)
+        except BaseException as error:
+            span.end(error)
+            raise
+
+    @property
+    def title(self) -> str:
+        """The name of the workflow in error messages and outboxes."""
+        return self.graph.about.name or "workflow"
+
+    def error(self, cause: BrokerError, *, has_begun: bool) -> EnqueueError:
+        """Return the error of an enqueue that failed."""
+        kind = EnqueueUnknownError if has_begun or cause.may_have_happened else EnqueueError
+        return kind(self.title, self.home.name, self.id, str(cause))
+
     # --- the workflow -------------------------------------------------------------------------------------------------
 
-    def _describe(self) -> list[tuple[str, str, Argument]]:
+    def _describe(self) -> list[Entry]:
         graph = self.graph
-        told = {number for node in graph.nodes for number in _failures(node)}
-        entries: list[tuple[str, str, Argument]] = []
+        reported = {number for node in graph.nodes for number in _failures(node.before)}
+        entries: list[Entry] = []
         shown = []
         for node, children in zip(graph.nodes, graph.children(), strict=True):
-            number = node.number
-            entries += (("", f"s{number}", "w"), ("", f"p{number}", len(node.parents)))
+            number, parents = node.number, node.before.parents
+            entries += (("", f"s{number}", "w"), ("", f"p{number}", len(parents)))
             if children:
                 entries.append(("", f"c{number}", "".join(f"{child}{letter} " for child, letter in children)))
-            if node.parents and all(letter == FAILED for letter in node.parents.values()):
+            if parents and all(letter == FAILED for letter in parents.values()):
                 entries.append(("", f"q{number}", "1"))
             if node.is_excused:
                 entries.append(("", f"t{number}", "1"))
-            if not node.parents:
-                self._roots.append(number)
-            task, queue = self._describe_calls(node, entries)
-            if number in told:
+            call, queue = first_call(node), ""
+            task = "" if call is None else call.task.name
+            if node.call is None:
+                entries += self._describe_group(node)
+            else:
+                queue = self._preparer.plan(node.call.task).queue.name
+                entries.append(("", f"m{number}", self.pack(node, node.call, self.task_id(node))))
+            if number in reported:
                 task_id = "" if node.is_group else self.task_id(node)
                 about = msgspec.json.encode({"step": node.name, "task": task, "task_id": task_id})
                 entries.append(("", f"i{number}", about[1:-1]))
-            shown.append([node.name, task, queue, list(node.parents.items()), node.is_group, node.is_callback])
-        spec = msgspec.json.encode({"nodes": shown, "exits": graph.exits})
-        first: list[tuple[str, str, Argument]] = [
-            ("", "state", "building"),
-            ("", "queue", self.home.name),
-            ("", "prefix", self.home.prefix),
-            ("", "name", graph.name),
-            ("", "kept_s", int(graph.about.keep_s)),
-            ("", "open", len(graph.nodes)),
-            ("", "nodes", len(graph.nodes)),
-            ("", "held", " ".join(map(str, self._held))),
-            ("", "groups", " ".join(str(node.number) for node in graph.nodes if node.is_group)),
-            ("", "spec", spec),
-        ]
-        if self.streams and not self._is_whole:
-            first.append(("", "streams", " ".join(str(node.number) for node, _ in self.streams)))
-        return first + entries
+            shown.append([node.name, task, queue, list(parents.items()), node.is_group, node.is_callback])
+        groups = [node for node in graph.nodes if node.is_group]
+        first: dict[str, Argument] = {
+            "state": "building",
+            "queue": self.home.name,
+            "prefix": self.home.prefix,
+            "name": graph.name,
+            "kept_s": int(graph.about.keep_s),
+            "open": len(graph.nodes),
+            "nodes": len(graph.nodes),
+            "held": _numbers(node for node in groups if node not in self.streams),
+            "groups": _numbers(groups),
+            "spec": msgspec.json.encode({"nodes": shown, "exits": graph.exits}),
+        }
+        if self.streams:
+            first["streams"] = _numbers(self.streams)
+        return [*(("", name, value) for name, value in first.items()), *entries]
 
-    def _describe_calls(self, node: Node, entries: list[tuple[str, str, Argument]]) -> tuple[str, str]:
-        """Add what a node enqueues, and return names of its task and its queue, as far as they are known."""
+    def _describe_group(self, node: Node) -> Iterator[Entry]:
         number = node.number
-        if node.call is not None:
-            entries.append(("", f"m{number}", self.pack(node, node.call, self.task_id(node))))
-            return node.call.task.name, self._preparer.plan(node.call.task).queue.name
-        members = node.members or ()
-        entries.append(("", f"n:{node.name}", number))
-        is_stream = not node.parents and not (isinstance(members, Sequence) and len(members) <= MEMBERS_AT_ONCE)
-        count, task = 0, ""
-        if is_stream:
-            self.streams.append((node, members))
-            task = members[0].task.name if isinstance(members, Sequence) else ""
-            if self._is_whole:
-                self._held.append(number)
-                self._counts[number] = 0
-                return task, ""
-            entries.append(("", f"go{number}", "1"))
+        yield "", f"n:{node.name}", number
+        count = 0
+        if node in self.streams:
+            yield "", f"go{number}", "1"
         else:
-            self._held.append(number)
-            for count, member in enumerate(members, start=1):
-                if count > HELD_MAX:
-                    raise WorkflowDefinitionError(
-                        node.name,
-                        f"has more than {HELD_MAX} members; only a group that comes after nothing may have any number",
-                    )
-                task = task or member.task.name
-                entries.append((f":h{number}", str(count - 1), self.pack_member(node, member, count - 1)))
-        entries.append(("", f"gt{number}", count))
-        return task, ""
+            for member in node.members:
+                yield f":h{number}", str(count), self.pack_member(node, member, count)
+                count += 1
+        yield "", f"gt{number}", count
 
     def operations(self) -> Iterator[Operation[bool]]:
-        """Yield what stores the workflow and begins it."""
-        *parts, last = _parts(self._entries)
+        """Yield the operations that store the workflow and begin it, once."""
+        *parts, last = self._parts()
         slot = ReceiptSlot(new_token())
         for part in parts:
             yield create_workflow(self.home, self.id, part, slot, roots=None)
         yield create_workflow(self.home, self.id, last, slot, roots=self._roots, confirm=self.confirm)
 
-    def hold(self, node: Node, first: int, members: Sequence[bytes]) -> None:
-        """Let members of a stream be stored with the whole."""
-        number = node.number
-        self._entries += ((f":h{number}", str(k), packed) for k, packed in enumerate(members, start=first))
-        self._counts[number] = first + len(members)
-
     def rows(self) -> list[OutboxRow]:
-        """Return the whole as rows of an outbox. They are stored in any order."""
-        parts = _parts([*self._entries, *(("", f"gt{number}", count) for number, count in self._counts.items())])
-        name = self.graph.about.name or "workflow"
+        """Return the workflow as rows of an outbox. They may be stored in any order."""
+        parts = self._parts()
         return [
             OutboxRow(
                 receipt=new_token(),
                 queue=self.home.name,
-                name=name,
+                name=self.title,
                 task=NewTask(self.id, WorkflowPart(len(parts), self._roots, part).pack(), confirm=self.confirm),
                 is_workflow=True,
             )
             for part in parts
         ]
 
-    def begun(self) -> None:
-        """Let what was stored go."""
-        self._entries = []
+    def _parts(self) -> list[list[Entry]]:
+        """Return the entries in parts of a bounded size. Release them, because streaming may take long."""
+        entries, self._entries = self._entries, []
+        parts: list[list[Entry]] = [[]]
+        size = 0
+        for entry in entries:
+            length = len(entry[2]) if isinstance(entry[2], str | bytes) else 8
+            if parts[-1] and (size + length > BATCH_BYTES or len(parts[-1]) >= 5 * BATCH_MAX):
+                parts.append([])
+                size = 0
+            parts[-1].append(entry)
+            size += length + len(entry[1])
+        return parts
 
-    # --- members that are streamed ------------------------------------------------------------------------------------
+    @property
+    def _roots(self) -> list[int]:
+        return [node.number for node in self.graph.nodes if not node.before.parents]
 
     def opened(self, problem: str = "") -> Operation[int]:
-        """Return what says that all members were sent, or why not."""
+        """Return the operation that ends the adding of members; with a problem, the groups fail."""
         return close_groups(self.home, self.id, problem=problem)
 
     def batch(self, node: Node, first: int, members: Sequence[bytes]) -> Operation[bool]:
-        """Return what adds members to a group."""
+        """Return the operation that adds members to a group."""
         return add_members(self.home, self.id, node.number, first=first, members=members)
 
     # --- messages -----------------------------------------------------------------------------------------------------
@@ -196,10 +219,10 @@ class Outgoing:
         return f"{self.id}.{node.name}" if member is None else f"{self.id}.{node.name}.{member}"
 
     def pack_member(self, node: Node, member: Any, number: int) -> bytes:
-        """Return what enqueues a member of a group.
+        """Return a member of a group in the form in which it is stored.
 
         Raises:
-            WorkflowDefinitionError: It cannot be one. The group and the member are named.
+            WorkflowDefinitionError: It cannot be a member. The error names the group and the member.
         """
         if not isinstance(member, Signature):
             raise WorkflowDefinitionError(
@@ -208,7 +231,7 @@ class Outgoing:
         return self.pack(node, member, self.task_id(node, number))
 
     def pack(self, node: Node, call: Signature[Any], task_id: str) -> bytes:
-        """Return what enqueues a step: its message in pieces, its id, queue and start."""
+        """Return a step in the form in which it is stored: its id, queue, start and its message in pieces."""
         plan, is_kept, headers = self._plan(node, call.task)
         head, tail = plan.template.around_payload(task_id, headers)
         pieces = [_piece(b"H", head), _piece(b"T", tail), *self._payload(node, call)]
@@ -223,8 +246,8 @@ class Outgoing:
         return first.encode() + b"".join(pieces)
 
     def _payload(self, node: Node, call: Signature[Any]) -> list[bytes]:
-        positional = () if call.is_immutable else tuple(Later(each) for each in node.positional)
-        named = {name: Later(each) for name, each in node.named.items()}
+        positional = () if call.is_immutable else tuple(Later(each) for each in node.before.positional)
+        named = {name: Later(each) for name, each in node.before.named.items()}
         try:
             parts = _in_parts(call, positional, named)
         except TaskArgumentsError as error:
@@ -273,7 +296,7 @@ class Outgoing:
 
     def _plan(self, node: Node, task: BaseTask[Any]) -> tuple[Plan, bool, bytes]:
         """Return the plan of a task as a step, whether it is kept after success, and its headers, made once."""
-        parents = [self._carriers[each] for each in node.parents if each in self._carriers]
+        parents = [self._carriers[each] for each in node.before.parents if each in self._carriers]
         key = (id(task), node.number if node.number in self._carriers else -1)
         known = self._plans.get(key)
         if known is None:
@@ -287,62 +310,59 @@ class Outgoing:
                 self.confirm = _stronger(self.confirm, plan.confirm)
             own = {WORKFLOW: self.id, WORKFLOW_QUEUE: self.home.name}
             if parents:
-                is_join = len(parents) > 1 or any(self.graph.nodes[each].is_group for each in node.parents)
+                is_join = len(parents) > 1 or any(self.graph.nodes[each].is_group for each in node.before.parents)
                 sends = [each.headers.get("traceparent", "") for each in parents] if is_join else []
                 own[LINKS] = ",".join([NO_RUN, *sends][:LINKS_MAX])  # the script that starts the step knows the run
             carrier = self._carriers.get(node.number) or self.span.carrier()
             headers = self._preparer.headers(plan, carrier, self._carried, own).encoded
             self.queues[plan.queue.name] = plan.queue
-            if len(self._plans) >= 1000:  # a stream whose members each have options of their own
+            if len(self._plans) >= 1000:  # each member of a stream may have other options
                 self._plans.clear()
             known = self._plans[key] = (task, plan, is_kept, headers)
         return known[1], known[2], known[3]
 
 
-def _parts(entries: Iterable[tuple[str, str, Argument]]) -> list[list[tuple[str, str, Argument]]]:
-    """Return what stores a workflow in parts of a bounded size."""
-    parts: list[list[tuple[str, str, Argument]]] = [[]]
-    size = 0
-    for entry in entries:
-        length = len(entry[2]) if isinstance(entry[2], str | bytes) else 8
-        if parts[-1] and (size + length > BATCH_BYTES or len(parts[-1]) >= 5 * BATCH_MAX):
-            parts.append([])
-            size = 0
-        parts[-1].append(entry)
-        size += length + len(entry[1])
-    return parts
-
-
 class Growing:
-    """Members on their way to a group from inside.
+    """Members on their way to the group whose member runs here.
 
     Args:
-        outgoing: Writes them down.
-        name: Name of the group.
+        preparer: Makes keys, headers and spans.
         context: The run that adds them. It counts them, so that its next attempt gives them the same ids.
+
+    Raises:
+        WorkflowError: The task is not a member of a group.
     """
 
-    def __init__(self, outgoing: Outgoing, name: str, context: TaskContext) -> None:
-        self._outgoing = outgoing
+    def __init__(self, preparer: Preparer, context: TaskContext) -> None:
+        queue, workflow_id = context.headers.get(WORKFLOW_QUEUE), context.headers.get(WORKFLOW, "")
+        name = context.id.removeprefix(f"{workflow_id}.").partition(".")[0]
+        if queue is None or not context.id.startswith(f"{workflow_id}.{name}."):
+            raise WorkflowError(context.queue, workflow_id, f"task {context.id!r} is no member of a group")
+        home = preparer.keys.queue(queue)
+        self.span = preparer.tracing.start_producer(home.name, name, context.id)
+        self._outgoing = Outgoing(preparer, Graph(About()), workflow_id, home, self.span)
         self._node = Node(0, name)
         self._context = context
-        self.span = outgoing.span
 
     def pack(self, call: Any) -> bytes:
-        """Return what enqueues a member."""
+        """Return a member in the form in which it is stored."""
         if not isinstance(call, Signature):
             raise WorkflowDefinitionError(self._node.name, f"a member must be a signature, got {call!r:.200}")
         number = getattr(self._context, "grown", 0)
         self._context.grown = number + 1
         return self._outgoing.pack(self._node, call, f"{self._context.id}-{number}")
 
-    def operation(self, members: Sequence[bytes]) -> Operation[int | None]:
-        """Return what adds members."""
+    def operation(self, filler: "Filler") -> Operation[int | None]:
+        """Return the operation that adds a batch of members."""
         outgoing = self._outgoing
-        return grow_group(outgoing.home, outgoing.id, self._node.name, self._context.id, members)
+        return grow_group(outgoing.home, outgoing.id, self._node.name, self._context.id, filler.take()[1])
 
     def read(self, added: int | None) -> int:
-        """Return how many were added, or raise that none could be."""
+        """Return how many members were added.
+
+        Raises:
+            WorkflowError: The group takes none any more.
+        """
         if added is None:
             outgoing, task_id = self._outgoing, self._context.id
             raise WorkflowError(
@@ -351,10 +371,40 @@ class Growing:
         return added
 
 
-def _failures(node: Node) -> Iterator[int]:
-    for what in (*node.positional, *node.named.values()):
+class Filler:
+    """Collects members of a group into batches that one call sends.
+
+    Attributes:
+        members: Those of the next batch.
+    """
+
+    def __init__(self) -> None:
+        self.members: list[bytes] = []
+        self._first = 0
+        self._bytes = 0
+
+    def add(self, packed: bytes) -> bool:
+        """Add one, and return whether the batch is full now."""
+        self.members.append(packed)
+        self._bytes += len(packed)
+        return len(self.members) >= BATCH_MAX or self._bytes >= BATCH_BYTES
+
+    def take(self) -> tuple[int, list[bytes]]:
+        """Return the batch, with the number of its first member, and begin the next one."""
+        first, members = self._first, self.members
+        self._first += len(members)
+        self.members, self._bytes = [], 0
+        return first, members
+
+
+def _failures(before: Before) -> Iterator[int]:
+    for what in (*before.positional, *before.named.values()):
         if isinstance(what, Failure):
             yield from what.nodes
+
+
+def _numbers(nodes: Iterable[Node]) -> str:
+    return " ".join(str(node.number) for node in nodes)
 
 
 def _piece(kind: bytes, data: bytes) -> bytes:
@@ -403,24 +453,47 @@ def _stronger(one: Confirmation | None, other: Confirmation) -> Confirmation:
     return Confirmation(max(one.replicas, other.replicas), one.fsynced or other.fsynced)
 
 
-def home_of(graph: Graph, keys: Any) -> QueueKeys:
-    """Return the home queue of a workflow: what was said, or the queue of its first step whose code is here.
+def home_of(graph: Graph, keys: Keys) -> QueueKeys:
+    """Return the home queue of a workflow: the given one, or the queue of its first step that is not remote.
 
-    A queue of remote tasks may be served by workers that carry nothing.
+    The queue of a remote task may have Go workers only, which advance no workflow.
     """
     name = graph.about.queue
     if name is None:
         calls = [call for node in graph.nodes if (call := first_call(node)) is not None]
-        here = [call for call in calls if not isinstance(call.task, RemoteTask)]
-        for call in (here or calls)[:1]:
+        local = [call for call in calls if not isinstance(call.task, RemoteTask)]
+        for call in (local or calls)[:1]:
             name = call.task.options.queue
-    queue: QueueKeys = keys.queue(name or "default")
-    return queue
+    return keys.queue(name or "default")
 
 
 def first_call(node: Node) -> Signature[Any] | None:
-    """Return what a node runs, of a group the first member as far as that is known."""
+    """Return the call of a node, of a group its first member if that is known."""
     members = node.members
-    first = members.first if isinstance(members, Again) else members[:1] if isinstance(members, Sequence) else ()
-    call = node.call or next(iter(first), None)
+    call: Any = node.call
+    if isinstance(members, Peeked):
+        call = members.first
+    elif isinstance(members, Sequence) and members:
+        call = members[0]
     return call if isinstance(call, Signature) else None
+
+
+def members_of(node: Node) -> Iterator[Any]:
+    """Yield the members of a group that is stored as a whole.
+
+    Raises:
+        WorkflowDefinitionError: They are too many.
+    """
+    for number, member in enumerate(node.members):
+        if number >= HELD_MAX and node.before.parents:
+            raise WorkflowDefinitionError(
+                node.name,
+                f"has more than {HELD_MAX} members; only a group that comes after nothing may have any number",
+            )
+        yield member
+
+
+def is_streamed(node: Node) -> bool:
+    """Whether the members of a group are sent after the workflow has begun."""
+    is_small = isinstance(node.members, Sequence) and len(node.members) <= MEMBERS_AT_ONCE
+    return node.is_group and not node.before.parents and not is_small

@@ -23,7 +23,7 @@ class WorkerCheck:
         self._look_at: dict[str, float] = {}  # monotonic second of the next look, by home queue
 
     def operation(self, outgoing: Outgoing) -> Operation[bool] | None:
-        """Return what looks for a worker that can advance a workflow; None if there is no need to look now."""
+        """Return the operation that looks for a worker, None if the workflow needs no look now."""
         home, now = outgoing.home, time.monotonic()
         if self._look_at.get(home.name, now) > now:
             return None

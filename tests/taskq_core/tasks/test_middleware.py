@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from taskq_core import ConfigurationError, Signature, TaskArgumentsError, TaskHandle, TaskQ
+from taskq_core import ConfigurationError, Signature, TaskArgumentsError, TaskHandle, TaskQ, group
 from taskq_core.tasks.middleware import Middleware
 from taskq_core.wire import TaskMessage, decode_message
 
@@ -83,6 +83,20 @@ class TestCalls:
 
         expected = "awaited" if app.is_async else "blocking"
         assert [app.stored(each).headers["seen"] for each in (handle.id, *ids)] == [expected, expected]
+
+    async def test_it_sees_every_call_of_a_workflow(self, app: Application) -> None:
+        """Members of small groups, and of groups that come after a step, are calls as well."""
+        app.taskq.use(Labelling("a"))
+        call = app.taskq.remote("t").si()
+        workflow = group([call, call]) | call | group(call for _ in range(2))
+
+        handle = await workflow.adelay() if app.is_async else await asyncio.to_thread(workflow.delay)
+
+        key = f"taskq:{{default}}:wf:{handle.id}"
+        waiting = [app.redis.hget(key, "m1"), *app.redis.hvals(f"{key}:h2")]
+        assert len(waiting) == 3
+        assert all(b"seen" in each for each in waiting)
+        assert app.stored(f"{handle.id}.t-group.1").headers["seen"] == "a"
 
     async def test_application_then_queue_then_task(self, app: Application) -> None:
         """Each in the order of registration, whatever was registered in between."""

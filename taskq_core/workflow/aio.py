@@ -1,0 +1,229 @@
+"""Enqueue workflows and answer their handles, for coroutines."""
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from contextlib import suppress
+from typing import Any
+
+from taskq_core.broker.plans import RequestPlan, T, arun_plan
+from taskq_core.client import AsyncClient
+from taskq_core.client.commits import TransactionHook
+from taskq_core.client.outbox import OutboxSender
+from taskq_core.client.preparer import Preparer
+from taskq_core.errors import (
+    BrokerAuthenticationError,
+    BrokerError,
+    EnqueueError,
+    WorkflowNotFoundError,
+    WorkflowNotSentError,
+    WorkflowTimeoutError,
+)
+from taskq_core.execution.context import current_task
+from taskq_core.handles.events import FIRST_LOOK_S, LAST_LOOK_S
+from taskq_core.handles.workflow import WorkflowHandle, WorkflowSource
+from taskq_core.handles.workflow_records import WorkflowGraph
+from taskq_core.settings import Duration, seconds
+from taskq_core.tasks.canvas import Part, Signature
+from taskq_core.workflow.ends import aiterate, alisten
+from taskq_core.workflow.graph import Graph, Node, build
+from taskq_core.workflow.reading import NOT_YET, ask_cancel, ask_graph, ask_result, ask_retry
+from taskq_core.workflow.sending import Batch, Filler, Growing, Outgoing, is_streamed, members_of
+from taskq_core.workflow.unserved import WorkerCheck
+
+SendDeferred = Callable[[Outgoing, WorkflowHandle, list[Batch]], None]
+"""Sends a workflow from blocking code after the commit of its transaction."""
+
+
+class AsyncWorkflowClient:
+    """Enqueues workflows and answers their handles.
+
+    Args:
+        source: What handles ask.
+        preparer: Makes keys, headers and spans.
+        client: Sends operations.
+        send_deferred: Sends a workflow after the commit of its transaction.
+        hook: Postpones sending to the commit of a database transaction.
+        outbox: Writes workflows to the database, if tasks go through an outbox.
+    """
+
+    def __init__(
+        self,
+        source: WorkflowSource,
+        preparer: Preparer,
+        client: AsyncClient,
+        *,
+        send_deferred: SendDeferred,
+        hook: TransactionHook | None,
+        outbox: OutboxSender | None,
+    ) -> None:
+        self._source = source
+        self._preparer = preparer
+        self._client = client
+        self._send_deferred = send_deferred
+        self._hook = hook
+        self._outbox = outbox
+        self._worker_check = WorkerCheck()
+
+    # --- enqueue ------------------------------------------------------------------------------------------------------
+
+    async def enqueue(self, workflow: Part, hook: TransactionHook | None = None) -> WorkflowHandle:
+        """Enqueue a workflow and return its handle. Members of large groups are streamed.
+
+        Args:
+            workflow: The workflow.
+            hook: Postpones the sending in place of the application's own hook. For adapters.
+
+        Raises:
+            WorkflowDefinitionError, PayloadTooLargeError: It cannot be enqueued. Nothing was written, unless the error
+                is for a member of a generator after its first batch of 200: then the group fails, and the members
+                before it run.
+            EnqueueError: Redis refused or was not reached; `EnqueueUnknownError` when the workflow may have begun.
+        """
+        graph = build(workflow)
+        streams = [] if self._outbox is not None else [node for node in graph.nodes if is_streamed(node)]
+        await self._read(graph, streams)
+        outgoing = Outgoing.start(self._preparer, graph, streams)
+        handle = WorkflowHandle(
+            self._source,
+            id=outgoing.id,
+            queue=outgoing.home.name,
+            name=graph.about.name or "",
+            result_type=graph.result_type,
+        )
+        if self._outbox is not None:
+            with outgoing.span:
+                handle.mark_deferred()
+                await self._outbox.asend_workflow(
+                    outgoing.rows(), lambda is_sent: handle.mark_sent(is_late=not is_sent)
+                )
+            return handle
+        batches: list[Batch] = []
+        hook = hook or self._hook
+        if hook is not None and await hook.adefer(lambda: self._send_deferred(outgoing, handle, batches)):
+            batches += [batch async for batch in self._batches(outgoing)]
+            handle.mark_deferred()
+            return handle
+        await self.send(outgoing, handle, self._batches(outgoing))
+        return handle
+
+    async def _read(self, graph: Graph, streams: list[Node]) -> None:
+        """Show all calls to the middleware, and read the members of groups that are not streamed."""
+        for node in graph.nodes:
+            if node.call is not None:
+                node.call = await self._preparer.middleware.aoutgoing(node.call)
+            elif node not in streams:
+                node.members = [await self._shown(member) for member in members_of(node)]
+
+    async def _shown(self, member: Any) -> Any:
+        is_call = isinstance(member, Signature)
+        return await self._preparer.middleware.aoutgoing(member) if is_call else member
+
+    async def _batches(self, outgoing: Outgoing) -> AsyncIterator[Batch]:
+        for node in outgoing.streams:
+            filler = Filler()
+            for number, member in enumerate(node.members):
+                if filler.add(outgoing.pack_member(node, await self._shown(member), number)):
+                    yield node, *filler.take()
+            if filler.members:
+                yield node, *filler.take()
+
+    async def send(self, outgoing: Outgoing, handle: WorkflowHandle, batches: AsyncIterator[Batch]) -> None:
+        """Send a workflow, then the batches of its streamed members."""
+        has_begun = False
+        with outgoing.span:
+            try:
+                batch = await anext(batches, None)  # errors of the first members are raised before anything is written
+                for queue in outgoing.queues.values():
+                    await self._client.register(queue)
+                await self._check_worker(outgoing)
+                for operation in outgoing.operations():
+                    if not await self._client.run(operation):
+                        raise EnqueueError(outgoing.title, handle.queue, handle.id, "it took too long to store it")
+                has_begun = True
+                if outgoing.streams:
+                    await self._stream(outgoing, batch, batches)
+            except BrokerError as cause:
+                raise outgoing.error(cause, has_begun=has_begun) from cause
+
+    async def _stream(self, outgoing: Outgoing, batch: Batch | None, others: AsyncIterator[Batch]) -> None:
+        try:
+            while batch is not None and await self._client.run(outgoing.batch(*batch)):  # until it is over or cancelled
+                batch = await anext(others, None)
+        except BaseException as error:
+            problem = f"the client that added members failed: {type(error).__name__}"
+            await asyncio.shield(self._client.run(outgoing.opened(problem)))
+            raise
+        await self._client.run(outgoing.opened())
+
+    async def _check_worker(self, outgoing: Outgoing) -> None:
+        operation = self._worker_check.operation(outgoing)
+        if operation is not None:
+            with suppress(BrokerAuthenticationError):  # a user without this right gets no warning
+                self._worker_check.warn(outgoing, await self._client.run(operation))
+
+    # --- grow from inside ---------------------------------------------------------------------------------------------
+
+    async def grow(self, calls: Iterable[Signature[Any]] | AsyncIterable[Signature[Any]]) -> int:
+        """Add members to the group whose member runs here, and return how many are new.
+
+        Raises:
+            NoCurrentTaskError: The code does not run inside a task.
+            WorkflowError: The task is not a member of a group of signatures, or its run has ended.
+            WorkflowDefinitionError, PayloadTooLargeError: A call does not fit. The members before it are added.
+        """
+        growing = Growing(self._preparer, current_task())
+        added = 0
+        with growing.span:
+            filler = Filler()
+            async for call in aiterate(calls):
+                if filler.add(growing.pack(await self._shown(call))):
+                    added += growing.read(await self._client.run(growing.operation(filler)))
+            if filler.members:
+                added += growing.read(await self._client.run(growing.operation(filler)))
+        return added
+
+    # --- answer handles -----------------------------------------------------------------------------------------------
+
+    async def read(self, handle: WorkflowHandle) -> WorkflowGraph:
+        """Read the workflow."""
+        return await self._ask(handle, ask_graph(self._preparer.keys, handle.queue, handle.id))
+
+    async def cancel(self, handle: WorkflowHandle) -> bool:
+        """Cancel the workflow."""
+        return await self._ask(handle, ask_cancel(self._preparer.keys, handle.queue, handle.id))
+
+    async def retry(self, handle: WorkflowHandle) -> int:
+        """Run the steps that failed again."""
+        return await self._ask(handle, ask_retry(self._preparer.keys.queue(handle.queue), handle.id))
+
+    async def wait(self, handle: WorkflowHandle, timeout: Duration | None) -> Any:
+        """Wait until the workflow has ended and return its result."""
+        timeout_s = math.inf if timeout is None else seconds("timeout", timeout)
+        deadline = time.monotonic() + timeout_s
+        queue = self._preparer.keys.queue(handle.queue)
+        pause_s = FIRST_LOOK_S
+        async with alisten(self._client, queue.done, handle.id) as end:
+            while True:
+                with suppress(WorkflowNotSentError):
+                    result = await self._ask(handle, ask_result(queue, handle.id, handle.result_type, tell_end=True))
+                    if result is not NOT_YET:
+                        return result
+                left_s = deadline - time.monotonic()
+                if left_s <= 0:
+                    raise WorkflowTimeoutError(handle.queue, handle.id, f"it has not ended within {timeout_s:g} s")
+                await end.wait(min(pause_s, left_s))
+                pause_s = min(2 * pause_s, LAST_LOOK_S)
+
+    async def _ask(self, handle: WorkflowHandle, plan: RequestPlan[T]) -> T:
+        """Run a request plan. Raise WorkflowNotSentError if the workflow may still wait in an outbox."""
+        try:
+            answer = await arun_plan(plan, self._client.run)
+        except WorkflowNotFoundError:
+            if not handle.is_late:
+                raise
+        else:
+            handle.is_late = False
+            return answer
+        raise WorkflowNotSentError(handle.queue, handle.id, "it waits in the outbox until a worker sends it")
