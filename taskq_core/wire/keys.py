@@ -198,10 +198,6 @@ class QueueKeys:
         """String, expiring: how far a periodic entry has come. `entry` is its id and when it fires, see `periodic`."""
         return f"{self.own_prefix}tick:{entry}"
 
-    def look(self, look_id: str) -> str:
-        """String, expiring: what a look for damage that goes on in the background has found so far."""
-        return f"{self.own_prefix}look:{look_id}"
-
     def samples(self, step_s: int) -> str:
         """List, expiring: how the queue stood every `step_s` seconds, the newest first, see `samples`."""
         return f"{self.own_prefix}samples:{step_s}"

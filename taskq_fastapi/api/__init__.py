@@ -19,11 +19,10 @@ from taskq_core.inspector import AsyncInspector
 from taskq_core.views import AsyncDashboard
 from taskq_fastapi.api.access import Allowed, Redact, Who, access
 from taskq_fastapi.api.bulk_routes import add_bulk_routes
-from taskq_fastapi.api.limit_routes import add_limit_routes
 from taskq_fastapi.api.origin import check_trusted
 from taskq_fastapi.api.parts import Parts
-from taskq_fastapi.api.problems import Problem, add_refusals, problem_route
-from taskq_fastapi.api.queue_routes import add_queue_routes
+from taskq_fastapi.api.problems import RESPONSES, Problem, problem_route
+from taskq_fastapi.api.queue_routes import add_limit_routes, add_queue_routes
 from taskq_fastapi.api.schedule_routes import add_schedule_routes
 from taskq_fastapi.api.task_routes import add_task_routes
 from taskq_fastapi.api.worker_routes import add_worker_routes
@@ -76,10 +75,11 @@ def taskq_router(
     route_class = problem_route(
         (lambda: refusal("taskq_router", _OPEN_FOR)) if closed else None, tuple(trusted_origins), Throttle(rate_limits)
     )
-    # The last of the dependencies: who comes there was let in by those of the app.
-    router = APIRouter(dependencies=[*dependencies, Depends(_let_in)], route_class=route_class)
+    # Runs last: the dependencies of the app have let the caller in.
+    router = APIRouter(dependencies=[*dependencies, Depends(_let_in)], route_class=route_class, responses=RESPONSES)
     inspector = AsyncInspector(taskq)
     made_of = Parts(
+        taskq=taskq,
         inspector=inspector,
         dashboard=AsyncDashboard(inspector),
         access=access(read_only=read_only, show_payloads=show_payloads, redact=redact, who=who),
@@ -88,10 +88,9 @@ def taskq_router(
     add_task_routes(router, made_of)
     add_queue_routes(router, made_of)
     add_worker_routes(router, made_of)
-    add_schedule_routes(router, taskq, made_of)
+    add_schedule_routes(router, made_of)
     add_limit_routes(router, made_of)
-    add_workflow_routes(router, taskq, made_of)
-    add_refusals(router)
+    add_workflow_routes(router, made_of)
     return router
 
 

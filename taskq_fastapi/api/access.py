@@ -160,12 +160,12 @@ class Access:
 
     Attributes:
         shown: Gives the `Shown` of a request.
-        inside: Refuses a request that asks for what tells of the server, unless who asks may change something.
+        may_change: Returns whether the caller of a request may change something.
         change: Gives the `Audit` of a request that changes something, or refuses it.
     """
 
     shown: Callable[..., Awaitable[Shown]]
-    inside: Callable[..., Awaitable[None]]
+    may_change: Callable[..., Awaitable[bool]]
     change: Callable[..., Awaitable[Audit]]
 
 
@@ -179,23 +179,22 @@ def access(*, read_only: Allowed, show_payloads: Allowed, redact: Redact | None,
     async def shown(payloads: Annotated[bool, Depends(sees_payloads)]) -> Shown:
         return Shown(payloads=payloads is True, redact=redact)
 
-    async def inside(forbidden: Annotated[bool, Depends(is_read_only)]) -> None:
-        if forbidden is not False:
-            raise HTTPException(403, "this names files and addresses of the server; /redis/state tells its figures")
+    async def may_change(forbidden: Annotated[bool, Depends(is_read_only)]) -> bool:
+        return forbidden is False
 
     async def change(
         request: Request,
-        forbidden: Annotated[bool, Depends(is_read_only)],
+        is_allowed: Annotated[bool, Depends(may_change)],
         name: Annotated[str, Depends(who or _address)],
     ) -> Audit:
-        if forbidden is not False:
+        if not is_allowed:
             audit_logger.warning(
                 "%s %r by %r: refused, for it is for reading only", request.method, request.url.path, str(name)
             )
             raise HTTPException(403, "this is for reading only")
         return Audit(str(name))
 
-    return Access(shown=shown, inside=inside, change=change)
+    return Access(shown=shown, may_change=may_change, change=change)
 
 
 def _allowed(name: str, value: Allowed) -> Callable[..., Any]:

@@ -11,7 +11,6 @@ from taskq_core.wire import TaskState
 from taskq_fastapi.api import models
 from taskq_fastapi.api.access import Audit, Shown
 from taskq_fastapi.api.parts import AGE_MAX, Parts, time_left
-from taskq_fastapi.api.problems import responses
 from taskq_fastapi.api.task_routes import TaskChange
 
 CHUNK = 100
@@ -71,7 +70,7 @@ def add_bulk_routes(router: APIRouter, parts: Parts) -> None:
     ShownDep = Annotated[Shown, Depends(parts.access.shown)]  # noqa: N806
     AuditDep = Annotated[Audit, Depends(parts.access.change)]  # noqa: N806
 
-    @router.post("/tasks/actions", tags=["tasks"], responses=responses(400, 404, 413, 415))
+    @router.post("/tasks/actions", tags=["tasks"])
     async def act_on_tasks(body: BulkAction, audit: AuditDep, shown: ShownDep) -> models.Acted:
         """Do one thing to many tasks. What takes longer than a second ends with `next`, and the caller goes on.
 

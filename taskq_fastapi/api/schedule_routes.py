@@ -5,13 +5,11 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from taskq_core import TaskQ
 from taskq_core.errors import EntryNotFoundError
 from taskq_core.scheduler.runtime_schedules import named_schedule
 from taskq_fastapi.api import models
 from taskq_fastapi.api.access import Audit, Shown
 from taskq_fastapi.api.parts import PageQuery, PageSizeQuery, Parts
-from taskq_fastapi.api.problems import responses
 
 
 class NewSchedule(BaseModel):
@@ -43,41 +41,40 @@ class ScheduleChange(BaseModel):
     id: str = Field(description="Id of the schedule.", examples=["nightly"])
 
 
-def add_schedule_routes(router: APIRouter, taskq: TaskQ, parts: Parts) -> None:
+def add_schedule_routes(router: APIRouter, parts: Parts) -> None:
     """Add the routes about schedules."""
     inspector = parts.inspector
     ShownDep = Annotated[Shown, Depends(parts.access.shown)]  # noqa: N806
     AuditDep = Annotated[Audit, Depends(parts.access.change)]  # noqa: N806
 
-    @router.get("/schedules", tags=["schedules"], responses=responses())
-    async def schedules(shown: ShownDep, page: PageQuery = 1, page_size: PageSizeQuery = 30) -> models.Schedules:
+    @router.get("/schedules", tags=["schedules"], response_model=models.Schedules)
+    async def schedules(shown: ShownDep, page: PageQuery = 1, page_size: PageSizeQuery = 30) -> Any:
         """List the periodic entries of all live schedulers and the added schedules, by id."""
         found = await inspector.scheduler_entries()
         start = (page - 1) * page_size
-        return models.Schedules(
-            schedules=[models.schedule_of(entry, shown) for entry in found[start : start + page_size]],
-            total=len(found),
-            page=page,
-            page_size=page_size,
-        )
+        return {
+            "schedules": [models.schedule_of(entry, shown) for entry in found[start : start + page_size]],
+            "total": len(found),
+            "page": page,
+            "page_size": page_size,
+        }
 
-    @router.get("/schedules/{entry_id:taskq_any}/events", tags=["schedules"], responses=responses(404))
+    @router.get("/schedules/{entry_id:taskq_any}/events", tags=["schedules"], response_model=models.SchedulerEvents)
     async def schedule_events(
-        entry_id: Annotated[str, Path(description="Id of the entry.", examples=["nightly"])],
+        entry_id: Annotated[str, Path(description="Id of the schedule.", examples=["nightly"])],
         page: PageQuery = 1,
         page_size: PageSizeQuery = 30,
-    ) -> models.SchedulerEvents:
-        """List past enqueues of a periodic entry, the newest first. At most the last 1000 are kept."""
-        found = await inspector.scheduler_events(entry_id, page=page, page_size=page_size)
-        events = [models.SchedulerEvent.model_validate(event) for event in found]
-        return models.SchedulerEvents(events=events, page=page, page_size=page_size)
+    ) -> Any:
+        """List past enqueues of a schedule, the newest first. At most the last 1000 are kept."""
+        events = await inspector.scheduler_events(entry_id, page=page, page_size=page_size)
+        return {"events": events, "page": page, "page_size": page_size}
 
-    @router.post("/schedules", tags=["schedules"], responses=responses(400, 413, 415))
-    async def add_schedule(body: NewSchedule, audit: AuditDep, shown: ShownDep) -> models.Schedule:
+    @router.post("/schedules", tags=["schedules"], response_model=models.Schedule)
+    async def add_schedule(body: NewSchedule, audit: AuditDep, shown: ShownDep) -> Any:
         """Add a schedule. Running schedulers load it within two seconds. It is stored in Redis until it is removed."""
         with audit.action("add_schedule", id=body.id, task=body.task, spec=body.spec):
             entry = named_schedule(
-                taskq,
+                parts.taskq,
                 body.id,
                 body.spec,
                 body.task,
@@ -89,25 +86,25 @@ def add_schedule_routes(router: APIRouter, taskq: TaskQ, parts: Parts) -> None:
             await inspector.add_schedule(entry, replace=body.replace)
         return await one(body.id, shown)
 
-    @router.post("/schedules/actions", tags=["schedules"], responses=responses(400, 404, 413, 415))
-    async def change_schedule(body: ScheduleChange, audit: AuditDep, shown: ShownDep) -> models.Schedule:
+    @router.post("/schedules/actions", tags=["schedules"], response_model=models.Schedule)
+    async def change_schedule(body: ScheduleChange, audit: AuditDep, shown: ShownDep) -> Any:
         """Pause or resume a schedule, wherever it is declared. Go schedulers ignore it."""
         with audit.action(f"{body.action}_schedule", id=body.id):
             change = inspector.pause_schedule if body.action == "pause" else inspector.resume_schedule
             await change(body.id)
         return await one(body.id, shown)
 
-    @router.delete("/schedules", tags=["schedules"], responses=responses(400, 404, 413, 415))
+    @router.delete("/schedules", tags=["schedules"], response_model=models.ScheduleRemoved)
     async def remove_schedule(
         id: Annotated[str, Query(description="Id of the schedule.", examples=["sales"])],  # noqa: A002 - as in answers
         audit: AuditDep,
-    ) -> models.ScheduleRemoved:
+    ) -> Any:
         """Remove a schedule that was added at run time."""
         with audit.action("remove_schedule", id=id):
             await inspector.remove_schedule(id)
-        return models.ScheduleRemoved(id=id)
+        return {"id": id}
 
-    async def one(entry_id: str, shown: Shown) -> models.Schedule:
+    async def one(entry_id: str, shown: Shown) -> Any:
         for entry in await inspector.scheduler_entries():
             if entry.id == entry_id:
                 return models.schedule_of(entry, shown)

@@ -10,7 +10,7 @@ from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Fiel
 
 from taskq_core import ConfigurationError
 from taskq_core.errors import TaskStateError
-from taskq_core.inspector import TaskAction, TaskPage, UnreadableTask
+from taskq_core.inspector import TaskAction, UnreadableTask
 from taskq_core.views import TaskFilter
 from taskq_core.wire import TaskState
 from taskq_fastapi.api import models
@@ -18,23 +18,48 @@ from taskq_fastapi.api.access import Audit, Shown
 from taskq_fastapi.api.parts import (
     AGE_MAX,
     AnyQueueQuery,
-    CursorQuery,
     GroupQuery,
-    NewerQuery,
-    OlderQuery,
     PageQuery,
     Parts,
     QueuePath,
-    QueueQuery,
     TaskIdPath,
 )
-from taskq_fastapi.api.problems import responses
 
 PAGE_SIZE_MAX = 200
-"""Most tasks on a page, which come with their payloads."""
-StateQuery = Annotated[TaskState | None, Query(description="Their state; any but aggregating, if it is left out.")]
-ScanQuery = Annotated[int, Query(ge=1, le=10_000, description="Most tasks to read.")]
-LimitQuery = Annotated[int, Query(ge=1, le=PAGE_SIZE_MAX, description="Most tasks to return.")]
+"""Maximum number of tasks on a page, since they come with their payloads."""
+LimitQuery = Annotated[int, Query(ge=1, le=PAGE_SIZE_MAX, description="Maximum number of tasks to return.")]
+
+
+class SearchQuery(BaseModel):
+    """Parameters that all searches for tasks take."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    older_than: int | None = Field(default=None, ge=0, le=AGE_MAX, description="Minimum age in seconds.")
+    newer_than: int | None = Field(default=None, ge=0, le=AGE_MAX, description="Maximum age in seconds.")
+    cursor: str | None = Field(default=None, description="`next` of the previous answer, to continue.")
+    scan: int = Field(default=5_000, ge=1, le=10_000, description="Maximum number of tasks to read.")
+    limit: int = Field(default=100, ge=1, le=PAGE_SIZE_MAX, description="Maximum number of tasks to return.")
+
+
+class AnywhereQuery(SearchQuery):
+    """A search in all queues and states."""
+
+    queue: str | None = Field(default=None, description="Name of the queue. Default: all.", examples=["default"])
+    state: TaskState | None = Field(default=None, description="Their state. Default: any but aggregating.")
+    name: str | None = Field(default=None, description="The whole name of their task.", examples=["image:resize"])
+    text: str = Field(default="", description="Part of the id, the last error or, where it is shown, the payload.")
+
+
+class StateQuery(SearchQuery):
+    """A search in one state of a queue, or in one group."""
+
+    queue: str = Field(description="Name of the queue.", examples=["default"])
+    state: TaskState = Field(description="Their state.")
+    group: str | None = Field(default=None, description="Their group, with the state aggregating.", examples=["user:7"])
+    name: str | None = Field(default=None, description="Part of the name of their task.")
+    error: str | None = Field(default=None, description="Part of their last error.")
+    payload: str | None = Field(default=None, description="Part of their payload, only where it is shown.")
 
 
 def _as_text(value: object) -> object:
@@ -46,47 +71,51 @@ def _as_text(value: object) -> object:
 Moment = Annotated[AwareDatetime, BeforeValidator(_as_text)]
 
 
-class TaskChange(BaseModel):
-    """What is to be done to a task."""
+class StartChange(BaseModel):
+    """A new start time: neither or one of the two."""
 
-    model_config = ConfigDict(
-        extra="forbid",
-        json_schema_extra={"examples": [{"action": "run"}, {"action": "retry", "after": 600}]},
+    model_config = ConfigDict(extra="forbid")
+
+    at: Moment | None = Field(default=None, description="When the task may run.")
+    after: float | None = Field(
+        default=None, strict=True, ge=0, le=AGE_MAX, description="Seconds from now, instead of `at`."
     )
+
+
+class TaskChange(StartChange):
+    """An action on a task. `retry` takes `at` or `after`, `move` takes `to_queue`."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"action": "run"}, {"action": "retry", "after": 600}]})
 
     action: TaskAction
-    at: Moment | None = Field(default=None, description="When it may run, for retry.")
-    after: float | None = Field(
-        default=None, strict=True, ge=0, le=AGE_MAX, description="Seconds from now, for retry, instead of `at`."
-    )
     to_queue: str | None = Field(default=None, min_length=1, description="The other queue, for move.")
 
     @property
     def options(self) -> dict[str, Any]:
-        """What the inspector is asked with."""
+        """The arguments of the inspector."""
         return {"at": self.at, "after": self.after, "to_queue": self.to_queue}
 
 
 class Changed(BaseModel):
-    """What was done to a task."""
+    """The outcome of an action on a task."""
 
     action: TaskAction
-    told: int | None = Field(default=None, description="Worker processes that were told, for cancel.")
+    told: int | None = Field(default=None, description="For cancel: worker processes that received the request.")
 
 
 class PayloadText(BaseModel):
-    """A payload in a form in which it can be read."""
+    """A payload in readable form."""
 
     model_config = ConfigDict(extra="forbid")
 
-    format: Literal["json", "text", "base64"] = Field(default="json", description="What `value` is.")
+    format: Literal["json", "text", "base64"] = Field(default="json", description="Form of `value`.")
     value: Any = Field(description="JSON, or a text.", examples=[{"to": "b@example.com"}])
 
     def octets(self) -> bytes:
         """Return its bytes.
 
         Raises:
-            ConfigurationError: The value is not what the format says.
+            ConfigurationError: The value does not have this format.
         """
         wrong = ConfigurationError(f"value must be {self.format}")
         try:
@@ -99,18 +128,12 @@ class PayloadText(BaseModel):
             raise wrong from None
 
 
-class PayloadChange(BaseModel):
-    """Another payload for a task."""
-
-    model_config = ConfigDict(extra="forbid")
+class PayloadChange(StartChange):
+    """A new payload for a task. With `at` or `after`, the start changes in the same step."""
 
     payload: PayloadText
     expected: PayloadText | None = Field(
-        default=None, description="What was read before; if it is another by now, nothing is changed."
-    )
-    at: Moment | None = Field(default=None, description="When it may run, in the same step; without `expected`.")
-    after: float | None = Field(
-        default=None, strict=True, ge=0, le=AGE_MAX, description="Seconds from now, instead of `at`."
+        default=None, description="The payload that was read before. If it has changed, nothing is changed."
     )
 
 
@@ -120,7 +143,7 @@ def add_task_routes(router: APIRouter, parts: Parts) -> None:
     ShownDep = Annotated[Shown, Depends(parts.access.shown)]  # noqa: N806
     AuditDep = Annotated[Audit, Depends(parts.access.change)]  # noqa: N806
 
-    @router.get("/tasks", tags=["tasks"], responses=responses(404))
+    @router.get("/tasks", tags=["tasks"], response_model=models.Tasks)
     async def tasks(
         shown: ShownDep,
         queue: AnyQueueQuery = None,
@@ -128,99 +151,43 @@ def add_task_routes(router: APIRouter, parts: Parts) -> None:
         group: GroupQuery = None,
         page: PageQuery = 1,
         page_size: LimitQuery = 30,
-    ) -> models.TaskPage:
-        """List tasks by queue and state, what is next to run or was started first in front."""
-        found: TaskPage = await inspector.tasks(queue, state, group=group, page=page, page_size=page_size)
-        return models.TaskPage(
-            tasks=[models.task_of(task, shown, is_listed=True) for task in found.tasks],
-            total=found.total,
-            page=found.page,
-            page_size=found.page_size,
-            pages=found.pages,
-        )
+    ) -> Any:
+        """List tasks by queue and state. Tasks that run next, or that started first, come first."""
+        return models.tasks_of(await inspector.tasks(queue, state, group=group, page=page, page_size=page_size), shown)
 
-    @router.get("/tasks/search", tags=["tasks"], responses=responses(404))
-    async def search_tasks(
-        shown: ShownDep,
-        queue: AnyQueueQuery = None,
-        state: StateQuery = None,
-        name: Annotated[str | None, Query(description="Their type, whole.", examples=["image:resize"])] = None,
-        text: Annotated[
-            str, Query(description="Part of the id, the last error or, where payloads are shown, the payload.")
-        ] = "",
-        older_than: OlderQuery = None,
-        newer_than: NewerQuery = None,
-        cursor: CursorQuery = None,
-        scan: ScanQuery = 5_000,
-        limit: LimitQuery = 100,
-    ) -> models.TasksFound:
-        """Look inside the tasks of all queues and states. A text that is the whole id of tasks finds just these."""
-        if state is TaskState.AGGREGATING:
+    @router.get("/tasks/search", tags=["tasks"], response_model=models.TasksFound)
+    async def search_tasks(shown: ShownDep, query: Annotated[AnywhereQuery, Query()]) -> Any:
+        """Search the tasks of all queues and states. A text that is a whole task id finds only tasks with that id."""
+        if query.state is TaskState.AGGREGATING:
             raise ConfigurationError("tasks in groups are found by queue and group, with /tasks/find")
-        infos = await inspector.queue_infos() if queue is None else [await inspector.queue_info(queue)]
+        infos = await inspector.queue_infos() if query.queue is None else [await inspector.queue_info(query.queue)]
         wanted = TaskFilter(
-            queue=queue,
-            state=state,
-            name=name,
-            text=text,
-            older_than=None if older_than is None else timedelta(seconds=older_than),
-            newer_than=None if newer_than is None else timedelta(seconds=newer_than),
+            queue=query.queue,
+            state=query.state,
+            name=query.name,
+            text=query.text,
+            older_than=_span(query.older_than),
+            newer_than=_span(query.newer_than),
             in_payload=shown.may_ask_payloads,
         )
-        found = await dashboard.search_tasks(infos, wanted, cursor=cursor, scan=scan, limit=limit)
-        return models.TasksFound(
-            tasks=[models.task_of(task, shown, is_listed=True) for task in found.tasks],
-            scanned=found.scanned,
-            total=found.total,
-            next=found.cursor,
-        )
+        found = await dashboard.search_tasks(infos, wanted, cursor=query.cursor, scan=query.scan, limit=query.limit)
+        return models.tasks_of(found, shown)
 
-    @router.get("/tasks/find", tags=["tasks"], responses=responses(404))
-    async def find_tasks(
-        shown: ShownDep,
-        queue: QueueQuery,
-        state: TaskState,
-        group: GroupQuery = None,
-        name: Annotated[str | None, Query(description="Part of their type.")] = None,
-        error: Annotated[str | None, Query(description="Part of their last error.")] = None,
-        payload: Annotated[str | None, Query(description="Part of their payload; only where it is shown.")] = None,
-        older_than: OlderQuery = None,
-        newer_than: NewerQuery = None,
-        cursor: CursorQuery = None,
-        scan: ScanQuery = 5_000,
-        limit: LimitQuery = 100,
-    ) -> models.TasksFound:
-        """Look for tasks of one queue and state by what they hold; all that is given has to fit."""
-        if payload is not None:
+    @router.get("/tasks/find", tags=["tasks"], response_model=models.TasksFound)
+    async def find_tasks(shown: ShownDep, query: Annotated[StateQuery, Query()]) -> Any:
+        """Search the tasks of one queue and state. A task must match every parameter that is given."""
+        if query.payload is not None:
             shown.check_may_ask("a search in payloads")
-        found = await inspector.find_tasks(
-            queue,
-            state,
-            group=group,
-            name=name,
-            error=error,
-            payload=payload,
-            older_than=older_than,
-            newer_than=newer_than,
-            limit=limit,
-            scan=scan,
-            cursor=cursor,
-        )
-        return models.TasksFound(
-            tasks=[models.task_of(task, shown, is_listed=True) for task in found.tasks],
-            scanned=found.scanned,
-            total=found.total,
-            next=found.cursor,
-        )
+        return models.tasks_of(await inspector.find_tasks(**query.model_dump()), shown)
 
-    @router.get("/tasks/{queue}/{task_id:taskq_any}", tags=["tasks"], responses=responses(404))
-    async def task(queue: QueuePath, task_id: TaskIdPath, shown: ShownDep) -> models.Task:
-        """Tell one task in full, with its last attempts."""
-        return models.task_of(await inspector.task(queue, task_id), shown, is_listed=False)
+    @router.get("/tasks/{queue}/{task_id:taskq_any}", tags=["tasks"], response_model=models.Task)
+    async def task(queue: QueuePath, task_id: TaskIdPath, shown: ShownDep) -> Any:
+        """Return one task in full, with its last attempts."""
+        return models.task_of(await inspector.task(queue, task_id), shown)
 
-    @router.post("/tasks/{queue}/{task_id:taskq_any}", tags=["tasks"], responses=responses(400, 404, 409, 413, 415))
+    @router.post("/tasks/{queue}/{task_id:taskq_any}", tags=["tasks"])
     async def change_task(queue: QueuePath, task_id: TaskIdPath, body: TaskChange, audit: AuditDep) -> Changed:
-        """Run a task now, let it wait until another time, archive, delete, cancel or move it."""
+        """Run a task now, retry it later, archive, delete, cancel or move it."""
         await inspector.act_on((), body.action, **body.options)  # refuses options of another action
         told = None
         with audit.action(body.action.value, queue=queue, task_id=task_id, **body.options):
@@ -234,21 +201,18 @@ def add_task_routes(router: APIRouter, parts: Parts) -> None:
                 case TaskAction.DELETE:
                     await inspector.delete_task(queue, task_id)
                 case TaskAction.CANCEL:
-                    await inspector.task(queue, task_id)  # workers go by the id alone: it has to be in this queue
+                    await inspector.task(queue, task_id)  # workers compare only the id, so check the queue here
                     told = await inspector.cancel_task(task_id)
                 case TaskAction.MOVE:
                     assert body.to_queue is not None
                     await inspector.move_task(queue, task_id, body.to_queue)
         return Changed(action=body.action, told=told)
 
-    @router.patch("/tasks/{queue}/{task_id:taskq_any}", tags=["tasks"], responses=responses(400, 404, 409, 413, 415))
+    @router.patch("/tasks/{queue}/{task_id:taskq_any}", tags=["tasks"], response_model=models.Task)
     async def update_payload(
         queue: QueuePath, task_id: TaskIdPath, body: PayloadChange, audit: AuditDep, shown: ShownDep
-    ) -> models.Task:
-        """Replace the payload of a task that waits or is archived, and put it off if that is asked.
-
-        Its unique lock follows.
-        """
+    ) -> Any:
+        """Replace the payload of a waiting or archived task, and optionally its start. Its unique lock follows."""
         shown.check_may_ask("to change a payload")
         if body.at is not None or body.after is not None:
             if body.expected is not None:
@@ -257,16 +221,23 @@ def add_task_routes(router: APIRouter, parts: Parts) -> None:
                 await inspector.reschedule_task(
                     queue, task_id, at=body.at, after=body.after, payload=body.payload.octets()
                 )
-            return models.task_of(await inspector.task(queue, task_id), shown, is_listed=False)
-        with audit.action("update_payload", queue=queue, task_id=task_id):
-            expected = None
-            if body.expected is not None:
-                record = await inspector.task(queue, task_id)
-                expected = b"" if isinstance(record, UnreadableTask) else record.payload
-                if not _is_same(body.expected, expected):
-                    raise TaskStateError(queue, task_id, str(record.state), "its payload is another by now")
-            await inspector.update_payload(queue, task_id, body.payload.octets(), expected=expected)
-        return models.task_of(await inspector.task(queue, task_id), shown, is_listed=False)
+        else:
+            with audit.action("update_payload", queue=queue, task_id=task_id):
+                expected = None if body.expected is None else await stored_payload(queue, task_id, body.expected)
+                await inspector.update_payload(queue, task_id, body.payload.octets(), expected=expected)
+        return models.task_of(await inspector.task(queue, task_id), shown)
+
+    async def stored_payload(queue: str, task_id: str, expected: PayloadText) -> bytes:
+        """Return the stored payload, if it is the expected one."""
+        record = await inspector.task(queue, task_id)
+        stored = b"" if isinstance(record, UnreadableTask) else record.payload
+        if not _is_same(expected, stored):
+            raise TaskStateError(queue, task_id, str(record.state), "its payload is another by now")
+        return stored
+
+
+def _span(seconds: int | None) -> timedelta | None:
+    return None if seconds is None else timedelta(seconds=seconds)
 
 
 def _is_same(given: PayloadText, stored: bytes) -> bool:

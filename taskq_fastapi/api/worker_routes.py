@@ -1,6 +1,6 @@
-"""Routes about workers and the store."""
+"""Routes about workers, Redis and the kinds of problems."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field
@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from taskq_core.inspector import WorkerAction
 from taskq_fastapi.api import models
 from taskq_fastapi.api.access import Audit
-from taskq_fastapi.api.parts import Parts, QueueQuery
-from taskq_fastapi.api.problems import Problem, kinds, responses
+from taskq_fastapi.api.parts import Parts
+from taskq_fastapi.api.problems import Problem, kinds
 
 
 class WorkerRequest(BaseModel):
@@ -21,53 +21,43 @@ class WorkerRequest(BaseModel):
 
     action: WorkerAction
     workers: list[str] | None = Field(
-        default=None, max_length=1000, description="Ids, hosts, or `<host>:<pid>`. Left out: all workers."
+        default=None, max_length=1000, description="Ids, hosts, or `<host>:<pid>`. Default: all workers."
     )
     concurrency: int | None = Field(
-        default=None, strict=True, ge=1, le=100_000, description="Tasks at a time, for `scale`."
+        default=None, strict=True, ge=1, le=100_000, description="New concurrency, for `scale`."
     )
 
 
 def add_worker_routes(router: APIRouter, parts: Parts) -> None:
-    """Add the routes about workers and the store."""
+    """Add the routes about workers, Redis and the kinds of problems."""
     inspector, dashboard = parts.inspector, parts.dashboard
     AuditDep = Annotated[Audit, Depends(parts.access.change)]  # noqa: N806
 
-    @router.get("/workers", tags=["workers"], responses=responses())
-    async def workers() -> models.WorkersOverview:
-        """List the worker processes that live, Go's too, and what they run, as of their last heartbeats."""
-        return models.WorkersOverview.model_validate(await dashboard.workers())
+    @router.get("/workers", tags=["workers"], response_model=models.WorkersOverview)
+    async def workers() -> Any:
+        """List the running worker processes, including Go's, and their tasks, as of their last heartbeats."""
+        return await dashboard.workers()
 
-    @router.post("/workers/actions", tags=["workers"], responses=responses(400, 404, 413, 415))
-    async def control_workers(body: WorkerRequest, audit: AuditDep) -> models.WorkersAsked:
+    @router.post("/workers/actions", tags=["workers"], response_model=models.WorkersAsked)
+    async def control_workers(body: WorkerRequest, audit: AuditDep) -> Any:
         """Ask workers to take no new tasks, to take tasks again, to change their concurrency, or to stop.
 
         A worker that is not connected to Redis at this moment misses the request. Go workers ignore it.
         """
         with audit.action(f"{body.action}_workers", workers=body.workers, concurrency=body.concurrency):
             asked = await inspector.control_workers(body.action, body.workers, concurrency=body.concurrency)
-        return models.WorkersAsked(workers=[each.id for each in asked])
+        return {"workers": [each.id for each in asked]}
 
-    @router.get("/redis", tags=["redis"], responses=responses(), dependencies=[Depends(parts.access.inside)])
-    async def redis_info() -> dict[str, str | int]:
-        """Tell what Redis says of itself (`INFO`); of a cluster, one of its nodes.
+    @router.get("/redis", tags=["redis"], response_model=models.Store)
+    async def store(may_change: Annotated[bool, Depends(parts.access.may_change)]) -> Any:
+        """Return facts about the Redis server, and on a cluster the slots and nodes of the queues.
 
-        It names files, addresses and users of the server: only who may change something is told.
+        `info` contains files, addresses and users of the server. It is empty for callers that may change nothing.
         """
-        return dict(await inspector.redis_info())
+        found = models.fields_of(await dashboard.store())
+        return found if may_change else {**found, "info": {}}
 
-    @router.get("/redis/state", tags=["redis"], responses=responses())
-    async def store() -> models.Store:
-        """Tell how Redis stands, in figures, and where queues stand in a cluster."""
-        return models.Store.model_validate(await dashboard.store())
-
-    @router.get("/redis/place", tags=["redis"], responses=responses(404))
-    async def place(queue: QueueQuery) -> models.Place:
-        """Tell where a queue stands in a cluster."""
-        nodes = await inspector.cluster_nodes(queue)
-        return models.Place(slot=await inspector.key_slot(queue), nodes=nodes)
-
-    @router.get("/problems", tags=["problems"], responses=responses(), response_model_exclude_none=True)
+    @router.get("/problems", tags=["problems"], response_model_exclude_none=True)
     async def problems() -> list[Problem]:
-        """List the kinds of problems that this API answers with. A `type` is a name; nothing is behind it."""
+        """List the kinds of problems that this API answers with. A `type` is a name, not an address."""
         return kinds()

@@ -917,7 +917,7 @@ FASTAPI = (
     Mutant(
         name="a read-only API makes changes",
         file="taskq_fastapi/api/access.py",
-        old="        if forbidden is not False:\n            audit_logger.warning(\n",
+        old="        if not is_allowed:\n            audit_logger.warning(\n",
         new="        if False:\n            audit_logger.warning(\n",
         tests=(f"{_OF_FASTAPI}/test_api_access.py",),
     ),

@@ -16,7 +16,6 @@ def _time_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a request do all there is to do, however long that takes on this machine."""
     for module in (bulk_routes, queue_routes, queues, task_actions):
         monkeypatch.setattr(module, "time_left", partial(time_left, 60.0))
-    monkeypatch.setattr(queue_routes, "BULK_S", 60.0)
 
 
 @pytest.fixture

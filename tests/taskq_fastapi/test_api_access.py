@@ -55,7 +55,6 @@ async def test_dependencies_say_who_may_ask_and_what_they_raise_is_a_problem(tas
         refused = [await web.get(path) for path in LOOKS]
         refused += [await send(web, *change) for change in CHANGES]
         json = {"content-type": "application/json"}
-        refused += [await web.post("/tasks/actions", content=b"{", headers=json)]
         malformed = await web.post("/tasks/actions", content=b"{", headers={**json, "Authorization": "Bearer x"})
         let_in = await web.get("/queues", headers={"Authorization": "Bearer x"})
 
@@ -63,7 +62,7 @@ async def test_dependencies_say_who_may_ask_and_what_they_raise_is_a_problem(tas
     assert refused[0].headers["www-authenticate"] == "Bearer"
     assert refused[0].json()["detail"] == "who are you?"
     assert let_in.status_code == 200
-    assert (malformed.status_code, malformed.json()["detail"]) == (400, "the body is no JSON")
+    assert (malformed.status_code, malformed.json()["detail"]) == (400, "the body is not JSON")
 
 
 @pytest.mark.parametrize("read_only", [True, lambda: True])
@@ -136,13 +135,12 @@ async def test_what_names_files_and_addresses_of_the_server_is_told_to_those_who
         return role != "operator"
 
     async with requests(api_app(tasks, allow_anonymous=True, read_only=may_only_look)) as web:
-        refused = await web.get("/redis")
-        figures = await web.get("/redis/state")
-        whole = await web.get("/redis", headers={"role": "operator"})
+        figures = (await web.get("/redis")).json()
+        whole = (await web.get("/redis", headers={"role": "operator"})).json()
 
-    assert (refused.status_code, figures.status_code) == (403, 200)
-    assert refused.json()["detail"].endswith("/redis/state tells its figures")
-    assert "config_file" in whole.json()
+    assert figures["version"] == whole["version"]
+    assert figures["info"] == {}
+    assert "config_file" in whole["info"]
 
 
 async def test_a_dependency_may_say_who_sees_payloads(tasks: TaskQ) -> None:
@@ -251,7 +249,7 @@ async def test_every_change_is_noted_with_who_made_it_and_without_payloads(
     notes = [record for record in caplog.records if record.name == "taskq.audit"]
     told: list[Any] = [record.audit for record in notes]  # type: ignore[attr-defined]
     assert [each["action"] for each in told[:-1]] == [
-        *("pause", "retry", "update_payload", "retry_workflow", "run_all", "finish_moves", "reconcile", "set_limit"),
+        *("pause", "retry", "update_payload", "retry_workflow", "run_all", "set_limit"),
         *("clear_limit", "add_schedule", "pause_schedule", "remove_schedule", "quiet_workers", "remove_queue"),
     ]
     assert {each["who"] for each in told[:-1]} == {"ann\nforged"}

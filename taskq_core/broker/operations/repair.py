@@ -27,17 +27,6 @@ def _id(raw: bytes) -> str:
     return raw.decode("utf-8", "surrogateescape")
 
 
-def note_look(queue: QueueKeys, look_id: str, told: str, *, kept_s: int) -> Operation[None]:
-    """Note what a look for damage has found so far, for as long as is said."""
-    command = ("SET", queue.look(look_id), told, "EX", kept_s)
-    return Operation("note_look", None, (queue.look(look_id),), command, lambda reply: None)
-
-
-def read_look(queue: QueueKeys, look_id: str) -> Operation[bytes | None]:
-    """Read what a look for damage has found so far."""
-    return Operation("read_look", None, (queue.look(look_id),), ("GET", queue.look(look_id)), lambda reply: reply)
-
-
 def structures(queue: QueueKeys) -> dict[str, str]:
     """Return the type that each structure of a queue must have, by key."""
     return {

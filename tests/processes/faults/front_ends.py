@@ -35,7 +35,6 @@ API_LOOKS = [
     "/api/workers",
     "/api/schedules",
     "/api/redis",
-    "/api/redis/state",
     "/api/workflows?queue=default",
     "/api/types?hours=2",
 ]
