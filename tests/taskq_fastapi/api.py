@@ -45,7 +45,7 @@ def populate(taskq: TaskQ, server: RedisServer, word: str = "w") -> None:
     note.using(task_id="1").delay(word=word)
     note.using(task_id=models.ID, run_after=60).delay(word=word)
     note.using(task_id="grouped", aggregate="g").delay(word=word)
-    with patch("taskq_core.workflow.client.new_task_id", lambda: models.ID):
+    with patch("taskq_core.workflow.sending.new_task_id", lambda: models.ID):
         chain(note.s(word=word), step(note.s(), into="word")).named("onboarding").delay()
     payload = json.dumps({"word": word}).encode()
     entry = SchedulerEntry(id="nightly", spec="@daily", task_type="note", task_payload=payload)

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from taskq_core.service.worker_control import CONCURRENCY_MAX, WorkerAction
+from taskq_core.service.worker_control import WorkerAction
+from taskq_core.settings import CONCURRENCY_MAX
 from taskq_core.settings.language import gettext, marked
 from taskq_core.views import WorkerRow
 from taskq_fastapi.dashboard.errors import unknown_choice
