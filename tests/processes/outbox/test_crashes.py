@@ -1,6 +1,6 @@
 """A process that uses an outbox is killed, or sleeps, at each step: no task is lost, none is sent without its data.
 
-Each step is tried with each adapter, on SQLite and, where there is one, on PostgreSQL. What is compared afterwards: the
+Each step is tried with each adapter, on SQLite or, where there is one, on PostgreSQL; nightly on both. What is compared afterwards: the
 user's data, the rows, Redis, and what the tasks did.
 """
 
@@ -112,8 +112,12 @@ def in_file(folder: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(
-    params=[(DJANGO, "sqlite"), (DJANGO, "postgresql"), (SQLALCHEMY, "sqlite"), (SQLALCHEMY_ASYNC, "postgresql")],
-    ids=["django-sqlite", "django-postgresql", "sqlalchemy-sqlite", "sqlalchemy-async-postgresql"],
+    params=[
+        pytest.param((DJANGO, "sqlite"), id="django-sqlite"),
+        pytest.param((DJANGO, "postgresql"), id="django-postgresql", marks=pytest.mark.nightly),
+        pytest.param((SQLALCHEMY, "sqlite"), id="sqlalchemy-sqlite", marks=pytest.mark.nightly),
+        pytest.param((SQLALCHEMY_ASYNC, "postgresql"), id="sqlalchemy-async-postgresql"),
+    ]
 )
 def shop(request: pytest.FixtureRequest, redis_server: RedisServer, tmp_path: Path) -> Shop:
     adapter, kind = request.param
