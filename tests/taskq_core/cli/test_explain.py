@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from taskq_core.cli.explanations import EXPLANATIONS
+from taskq_core.cli.explain import explanations
 from tests.taskq_core.cli.conftest import Run
 
 RunJson = Callable[..., Any]
@@ -30,8 +30,8 @@ def test_as_a_document(run_json: RunJson) -> None:
 def test_without_a_code_it_lists_all(run: Run, run_json: RunJson) -> None:
     text = run("explain").stdout
 
-    assert [code for code in EXPLANATIONS if f"\n  {code} " not in text] == []
-    assert [each["code"] for each in run_json("explain")["errors"]] == list(EXPLANATIONS)
+    assert [code for code in explanations() if f"\n  {code} " not in text] == []
+    assert [each["code"] for each in run_json("explain")["errors"]] == list(explanations())
 
 
 def test_an_unknown_code_is_answered_with_the_nearest(run: Run) -> None:
