@@ -45,7 +45,7 @@ _LEAST_SHOWN = 10
 """Characters of a column that are shown on the narrowest terminal."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Column:
     """A column of a table.
 

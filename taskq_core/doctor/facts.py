@@ -1,4 +1,4 @@
-"""What the doctor knows: plain records, read in one place and judged in another."""
+"""Records that the doctor reads from Redis. The rules decide from them."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,12 +13,12 @@ class NodeFacts:
     """One server: the only one, or a primary of a cluster.
 
     Attributes:
-        address: Where it is, without a password.
-        info: What `INFO` says; None when this user may not ask.
-        config: What `CONFIG GET` says, by parameter; None when this user may not ask.
-        skew_s: Seconds its clock is ahead of this machine's, less if behind; None when this user may not ask.
-        skew_error_s: Seconds by which that may be wrong: half the time an answer took.
-        wanted_replicas: Replicas that the application's tasks ask for, by their option `replicated`.
+        address: Its address, without a password.
+        info: The reply to `INFO`; None if this user may not read it.
+        config: The reply to `CONFIG GET`, by parameter; None if this user may not read it.
+        skew_s: Seconds by which its clock is ahead of this machine's clock, negative if behind; None if unknown.
+        skew_error_s: Possible error of `skew_s`: half the time of a round trip.
+        wanted_replicas: Replicas that the application's tasks require, by their option `replicated`.
     """
 
     address: str
@@ -31,12 +31,7 @@ class NodeFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """Something this user may not do.
-
-    Attributes:
-        action: A command, or what it was meant for.
-        answer: What the server said.
-    """
+    """A right that this user lacks: a command, key pattern or channel, and the answer of the server."""
 
     action: str
     answer: str
@@ -44,7 +39,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WrongType:
-    """A key that holds another type than the layout says; `queue` is "" where it belongs to none."""
+    """A key with an unexpected type; `queue` is "" if it belongs to no queue."""
 
     key: str
     found: str
@@ -53,11 +48,11 @@ class WrongType:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Damage:
-    """Tasks of a queue whose records contradict each other.
+    """Damaged tasks of a queue.
 
     Attributes:
-        findings: What contradicts what, at most about 1000.
-        moving: Tasks on their way to another queue that nobody has carried on for a while.
+        findings: What is wrong, at most about 1000 findings.
+        moving: Tasks whose move to another queue was interrupted.
     """
 
     findings: Sequence[Finding]
@@ -65,7 +60,7 @@ class Damage:
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """How often each kind of contradiction was found, the most frequent first."""
+        """Number of findings by kind, the most frequent first."""
         kinds = Counter(finding.kind.value.replace("_", " ") for finding in self.findings)
         return dict(kinds.most_common())
 
@@ -76,19 +71,19 @@ class QueueFacts:
 
     Attributes:
         name: Its name.
-        pending: Tasks ready to run; None where they cannot be counted.
+        pending: Pending tasks; None if they cannot be counted.
         later: Tasks that are scheduled, wait for a retry, or wait in a group.
-        is_paused: True while workers take nothing.
-        is_served: True if a running worker, of any language, serves it.
-        quarantined: Tasks put aside because they cannot be read.
-        is_half_removed: True if a removal has begun and not ended.
-        quarantined_ids: The ids of the first of them, at most 100.
-        unlimited: Workers that serve it and keep no limits, though its tasks have some; `host:pid`.
+        is_paused: True if the queue is paused.
+        is_served: True if a running worker, of any language, serves the queue.
+        quarantined: Tasks in quarantine because they cannot be read.
+        quarantined_ids: Ids of the first 100 of them.
+        is_half_removed: True if a removal was started and not finished.
+        unlimited: Workers that serve the queue without keeping its limits, as `host:pid`.
         limited: Tasks that wait for a limit.
-        has_keeper: True if a worker that keeps limits serves it, or if that is not known.
-        workflows: Running workflows whose home it is.
-        has_taskq_worker: True if a taskq worker serves it, or if that is not known.
-        damage: What a look through all its tasks found; None if there was none.
+        has_keeper: True if a worker that keeps limits serves the queue, or if that is unknown.
+        workflows: Running workflows with this home queue.
+        has_taskq_worker: True if a taskq worker serves the queue, or if that is unknown.
+        damage: Damaged tasks; None if the tasks were not checked.
     """
 
     name: str
@@ -109,16 +104,16 @@ class QueueFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """All that the rules judge.
+    """All facts that the rules use.
 
     Attributes:
         nodes: The servers.
-        refusals: What this user may not do.
-        wrong_types: Keys of the wrong type, global and of queues.
+        refusals: Rights that this user lacks.
+        wrong_types: Keys with an unexpected type, global and of queues.
         queues: The queues.
-        is_complete: False if some keys or queues could not be looked at.
-        census: What a look at all keys found; None if there was none.
-        unserved_tasks: Tasks of the application by queue, for the queues that no running worker serves.
+        is_complete: False if this user may not read some keys or queues.
+        census: Result of the check of all keys; None if they were not checked.
+        unserved_tasks: Tasks of the application by queue, for queues that no running worker serves.
         unscheduled: Periodic tasks of the application, by id, if no running scheduler has any of them.
     """
 

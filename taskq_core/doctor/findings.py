@@ -1,38 +1,43 @@
-"""What a check found: how bad it is, and what to do about it."""
+"""Findings of the doctor: what a check found, how severe it is, and what to do about it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 
 
 class Level(StrEnum):
-    """How bad it is."""
+    """Severity of a finding."""
 
     RED = "red"
     YELLOW = "yellow"
     GREEN = "green"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found.
+    """The finding of one check.
 
     Attributes:
+        level: Its severity.
         check: Name of the check.
-        level: How bad it is.
-        subject: What it is about: a server, a queue or a key; "" for the whole.
+        subject: The server, queue or key; "" for the whole installation.
         message: What was found, as a sentence.
-        advice: What to do, "" where nothing is to be done.
+        advice: What to do, "" if nothing.
 
     Findings about servers are in the current language (`taskq_core.settings.language`), because the web dashboard
     shows them.
     """
 
-    check: str
     level: Level
-    subject: str = ""
+    check: str
+    subject: str
     message: str
     advice: str = ""
 
 
 Findings = Iterator[Finding]
+
+red = partial(Finding, Level.RED)
+yellow = partial(Finding, Level.YELLOW)
+green = partial(Finding, Level.GREEN)

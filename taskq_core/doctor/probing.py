@@ -1,40 +1,40 @@
-"""Whether an application can work now, for a probe that is a command: quick, bounded in time, and one word at the end.
+"""Check for a health probe whether an application can work now: fast and bounded in time.
 
-It asks what a worker asks for `/readyz`: a script runs on each queue of the settings, which needs the queue's keys to
-be of their types and Redis to take writes. Nothing is changed.
+It does what a worker does for `/readyz`: it runs a script on each queue of the settings, which fails if keys have a
+wrong type or Redis refuses writes. Nothing is changed.
 """
 
 import http.client
 import json
 import socket
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from taskq_core.app import TaskQ
 from taskq_core.broker.operations.repair import probe
-from taskq_core.doctor.bounded import within
 from taskq_core.errors import TaskQError
 from taskq_core.inspector import Inspector
 from taskq_core.worker.health import QueueHealth, judge_queue, queues_document
 
+T = TypeVar("T")
+
 ANSWER_MAX = 1_000_000
 """Most bytes of an answer that are read."""
-ASKED_FOR = 0.8
-"""Share of the time that one question may take."""
-ACTIVE = "active"
-"""Status of a worker that takes tasks."""
+REQUEST_SHARE = 0.8
+"""Share of the timeout for one request, so that its error is reported instead of the timeout."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fitness:
-    """What a probe found.
+    """The result of a probe.
 
     Attributes:
         reason: Why the application cannot work, "" if it can. Never a password.
-        queues: What was found of each queue, as far as they were asked.
-        workers: Workers of this machine that take tasks, None where they were not asked for.
+        queues: The queues that were checked.
+        workers: Active workers of this machine, None if not requested.
     """
 
     reason: str = ""
@@ -43,11 +43,11 @@ class Fitness:
 
     @property
     def is_ready(self) -> bool:
-        """Whether it can work."""
+        """Whether the application can work."""
         return not self.reason
 
     def document(self) -> dict[str, Any]:
-        """Return it as the body of `/readyz` spells it."""
+        """Return it in the form of the body of `/readyz`."""
         document: dict[str, Any] = {"status": "ready" if self.is_ready else "unready"}
         if self.reason:
             document["reason"] = self.reason
@@ -57,26 +57,25 @@ class Fitness:
 
 
 def probe_queues(app: TaskQ, *, with_worker: bool = False, timeout_s: float) -> Fitness:
-    """Ask Redis whether tasks of an application can be worked on. Raises nothing.
+    """Ask Redis whether tasks of an application can be enqueued and run. Raises nothing.
 
     Args:
         app: The queue application.
-        with_worker: Ask also for a worker of this machine, by the name of its host, which in a container is its own.
-        timeout_s: Most seconds it may take in all.
+        with_worker: Also require an active worker of this machine, by its host name. A container has its own name.
+        timeout_s: Maximum time for all requests.
     """
-    patience_s = timeout_s * ASKED_FOR  # so that what is wrong is told, rather than that the time is over
 
     def ask() -> Fitness:
         runtime = app.runtime
         queues = {}
         for name in app.settings.queues:
             key = runtime.keys.queue(name)
-            queues[name] = judge_queue(key, runtime.runner.run(probe(key), patience_s=patience_s))
+            queues[name] = judge_queue(key, runtime.runner.run(probe(key), patience_s=timeout_s * REQUEST_SHARE))
         problems = [f"queue {name!r}: {found.problem}" for name, found in queues.items() if found.problem]
         if not with_worker:
             return Fitness(reason="; ".join(problems), queues=queues)
         host = socket.gethostname()
-        workers = sum(each.host == host and each.status == ACTIVE for each in Inspector(app).servers())
+        workers = sum(each.host == host and each.status == "active" for each in Inspector(app).servers())
         if not workers:
             problems.append(f"no worker of this machine ({host}) takes tasks")
         return Fitness(reason="; ".join(problems), queues=queues, workers=workers)
@@ -90,12 +89,12 @@ def probe_queues(app: TaskQ, *, with_worker: bool = False, timeout_s: float) -> 
 
 
 def probe_port(host: str, port: int, *, timeout_s: float) -> tuple[bool, dict[str, Any]]:
-    """Ask a worker or scheduler for its `/readyz`; return whether it is ready, and what it said. Raises nothing.
+    """Request `/readyz` of a worker or scheduler; return whether it is ready, and its answer. Raises nothing.
 
     Args:
-        host: Where it tells its health.
-        port: The same.
-        timeout_s: Most seconds it may take in all.
+        host: Host of its health port.
+        port: Its health port.
+        timeout_s: Maximum time.
     """
 
     def ask() -> tuple[bool, dict[str, Any]]:
@@ -112,5 +111,37 @@ def probe_port(host: str, port: int, *, timeout_s: float) -> tuple[bool, dict[st
     except TimeoutError:
         reason = f"{host}:{port} did not answer within {timeout_s:g} seconds"
     except (OSError, ValueError, http.client.HTTPException) as error:
-        reason = f"{host}:{port} does not tell its health: {error}"
+        reason = f"{host}:{port} does not answer health checks: {error}"
     return False, {"status": "unready", "reason": reason}
+
+
+def within(seconds: float, ask: Callable[[], T]) -> T:
+    """Call a function in a daemon thread, and return its result.
+
+    A thread is needed because looking up a host name has no timeout. If it takes too long, the thread is abandoned and
+    does not keep the process alive.
+
+    Args:
+        seconds: Maximum time to wait.
+        ask: The function. Its exception is raised here.
+
+    Raises:
+        TimeoutError: It did not return in time.
+    """
+    results: list[T] = []
+    errors: list[Exception] = []
+
+    def call() -> None:
+        try:
+            results.append(ask())
+        except Exception as error:  # raised in the caller
+            errors.append(error)
+
+    thread = threading.Thread(target=call, name="taskq asking", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if errors:
+        raise errors[0]
+    if not results:
+        raise TimeoutError(f"there was no answer within {seconds:g} seconds")
+    return results[0]

@@ -1,24 +1,25 @@
-"""Ask the store for the facts, with one blocking request after the other. Nothing is changed.
+"""Read the facts from Redis, with blocking requests one after the other. Nothing is changed.
 
-What this user may not ask is a fact as well, not an error: a check that needs it is left out. Only a broker that cannot
-be reached at all, or refuses the password, ends the reading.
+A right that this user lacks is a fact, not an error: the checks that need it are skipped. Reading fails only if Redis
+cannot be reached or refuses the password.
 """
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 from taskq_core.app import TaskQ
-from taskq_core.broker.operations import actions, diagnosis, limits, presence, services, upkeep, views
+from taskq_core.broker.operations import actions, diagnosis, limits, presence, services, views
 from taskq_core.broker.operations import repair as repair_ops
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.plans import RequestPlan, ask, run_plan
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.clock import SYSTEM_CLOCK, Clock
 from taskq_core.doctor.facts import Damage, Facts, NodeFacts, QueueFacts, Refusal, WrongType
-from taskq_core.doctor.keys import Census, KeyDamage, KeyKind, Surveyor
+from taskq_core.doctor.keys import Census, KeyKind, Surveyor
 from taskq_core.errors import (
     BrokerAuthenticationError,
     BrokerFullError,
@@ -27,76 +28,61 @@ from taskq_core.errors import (
     TaskQError,
 )
 from taskq_core.inspector import Inspector, WorkerProcess
-from taskq_core.repair.reconcile import FindingKind, reconcile, run
+from taskq_core.repair.reconcile import reconcile, run
 from taskq_core.settings import seconds
 from taskq_core.tasks.options import task_options
 from taskq_core.wire import DEFAULT_QUEUE, QueueKeys, TaskState
 
 T = TypeVar("T")
+Progress = Callable[[int, int], None]
+"""Called with the number of checked tasks and the approximate number of all tasks."""
 
 CONFIG = ("appendfsync", "min-replicas-to-write", "save")
-"""Parameters that INFO does not tell."""
-_LOOKS = 3
-"""Times the clock is asked; the quickest answer says most."""
+"""Parameters that INFO does not show."""
+_CLOCK_READS = 3
+"""Number of clock readings. The fastest is the most exact."""
 _PAGE = 500
 _LATER = (TaskState.SCHEDULED, TaskState.RETRY, TaskState.AGGREGATING)
-_NAMED = 100
-"""Most quarantined tasks that are named."""
+_QUARANTINED_IDS = 100
 _ADDRESS = re.compile(r"^\S+ refused the user or password: ")
 
 
 def read_facts(
-    app: TaskQ,
-    *,
-    clock: Clock = SYSTEM_CLOCK,
-    is_thorough: bool = True,
-    progress: Callable[[int, int], None] | None = None,
+    app: TaskQ, *, clock: Clock = SYSTEM_CLOCK, is_thorough: bool = True, progress: Progress = lambda done, total: None
 ) -> Facts:
-    """Ask for all facts.
+    """Read all facts.
 
     Args:
-        app: The queue application whose broker is looked at.
+        app: The queue application whose Redis is checked.
         clock: The clock of this machine.
-        is_thorough: Also look at every task, in small steps, for records that contradict each other.
-        progress: Called with the number of tasks looked at, and about how many there are.
+        is_thorough: Also check every task and key, in small steps.
+        progress: Called with the number of checked tasks, and the approximate number of all tasks.
 
     Raises:
-        BrokerError: The broker cannot be reached, or refuses the password.
+        BrokerError: Redis cannot be reached, or refuses the password.
     """
-    return _Reader(app, clock).read(is_thorough=is_thorough, progress=progress or (lambda done, total: None))
+    return _Reader(app, clock).read(is_thorough=is_thorough, progress=progress)
 
 
 def read_nodes(app: TaskQ, *, clock: Clock = SYSTEM_CLOCK) -> list[NodeFacts]:
-    """Ask what the servers themselves say: one, or the primaries of a cluster. A few commands each.
+    """Read the facts about the servers: one, or the primaries of a cluster. A few commands each.
 
     Raises:
-        BrokerError: The broker cannot be reached, or refuses the password.
+        BrokerError: Redis cannot be reached, or refuses the password.
     """
     return _Reader(app, clock).nodes()
 
 
 class _Reader:
     def __init__(self, app: TaskQ, clock: Clock) -> None:
+        self._app = app
+        self._clock = clock
         self._runner = app.runtime.runner
         self._keys = app.runtime.keys
         self._inspector = Inspector(app)
-        self._patience_s = seconds("ENQUEUE_TIMEOUT", app.settings.enqueue_timeout)
-        self._clock = clock
-        self._app = app
-        defaults = task_options(app.settings.defaults)
-        options = (defaults, *[task.options for task in app.tasks.values()])
-        self._wanted_replicas = max(int(each.replicated) for each in options)
         self._is_complete = True
 
-    def nodes(self) -> list[NodeFacts]:
-        nodes = []
-        for runner in self._runner.nodes():
-            with closing(runner):
-                self._meet(runner)
-                nodes.append(self._node(runner))
-        return nodes
-
-    def read(self, *, is_thorough: bool, progress: Callable[[int, int], None]) -> Facts:
+    def read(self, *, is_thorough: bool, progress: Progress) -> Facts:
         nodes = self.nodes()
         wrong_types = list(self._global_types())
         names = self._queues(wrong_types)
@@ -107,7 +93,7 @@ class _Reader:
             unlisted = {each.queue for each in census.damage if each.kind is KeyKind.UNREGISTERED_QUEUE}
             names = sorted({*names, *unlisted, *census.removed})
         queues: list[QueueFacts] = []
-        sizes: dict[str, int] = {}  # of the queues that can be gone through
+        sizes: dict[str, int] = {}  # of the queues whose tasks can be checked
         for name in names:
             strange = self._strange(self._keys.queue(name))
             wrong_types += strange
@@ -116,12 +102,11 @@ class _Reader:
             if is_thorough and size is not None and not strange:
                 sizes[name] = size
         damages = self._damages(sizes, progress)
-        queues = [replace(queue, damage=damages.get(queue.name)) for queue in queues]
         return Facts(
             nodes=nodes,
             refusals=refusals,
             wrong_types=wrong_types,
-            queues=queues,
+            queues=[replace(queue, damage=damages.get(queue.name)) for queue in queues],
             is_complete=self._is_complete,
             census=census,
             unserved_tasks={
@@ -134,25 +119,36 @@ class _Reader:
 
     def _unscheduled(self) -> list[str]:
         """Return the ids of the application's periodic tasks if no running scheduler has any of them."""
-        with suppress(TaskQError):  # SCHEDULE is not usable, which workers refuse, or this user may not ask
+        with suppress(TaskQError):  # an invalid SCHEDULE, which workers refuse, or a missing right
             ids = [entry.id for entry in self._app.periodic_tasks()]
             if ids and {entry.id for entry in self._inspector.scheduler_entries()}.isdisjoint(ids):
                 return ids
         return []
 
     def _look(self, operation: Operation[T]) -> T | None:
+        """Return a reply, or None if this user lacks the right."""
         found = _allowed(self._runner, operation)
         self._is_complete &= found is not None
         return found
 
     # --- servers ------------------------------------------------------------------------------------------------------
 
-    def _meet(self, runner: SyncRunner) -> None:
-        # Not PING, which a server that cannot write to its disk refuses.
+    def nodes(self) -> list[NodeFacts]:
+        """Read the facts about the servers."""
+        nodes = []
+        for runner in self._runner.nodes():
+            with closing(runner):
+                self._connect(runner)
+                nodes.append(self._node(runner))
+        return nodes
+
+    def _connect(self, runner: SyncRunner) -> None:
+        # TIME instead of PING, which a server refuses that cannot write to its disk.
+        patience_s = seconds("ENQUEUE_TIMEOUT", self._app.settings.enqueue_timeout)
         try:
-            runner.run(diagnosis.read_time(), patience_s=self._patience_s)
+            runner.run(diagnosis.read_time(), patience_s=patience_s)
         except BrokerAuthenticationError as error:
-            if "permission" not in str(error):  # a user who may do little has given the right password
+            if "permission" not in str(error):  # the password is right, and the user has few rights
                 raise
 
     def _node(self, runner: SyncRunner) -> NodeFacts:
@@ -161,18 +157,19 @@ class _Reader:
             found = _allowed(runner, diagnosis.read_config(name))
             config = None if config is None or found is None else config | found
         skew_s, error_s = self._skew(runner)
+        options = (task_options(self._app.settings.defaults), *(task.options for task in self._app.tasks.values()))
         return NodeFacts(
             address=runner.endpoint.address,
             info=_allowed(runner, presence.server_info()),
             config=config,
             skew_s=skew_s,
             skew_error_s=error_s,
-            wanted_replicas=self._wanted_replicas,
+            wanted_replicas=max(int(each.replicated) for each in options),
         )
 
     def _skew(self, runner: SyncRunner) -> tuple[float | None, float]:
         best = (0.0, float("inf"))
-        for _ in range(_LOOKS):
+        for _ in range(_CLOCK_READS):
             asked, before = self._clock.time(), self._clock.monotonic()
             theirs = _allowed(runner, diagnosis.read_time())
             if theirs is None:
@@ -193,66 +190,52 @@ class _Reader:
                     ("EVALSHA", diagnosis.try_evalsha()),
                     ("SCRIPT|EXISTS", diagnosis.try_script()),
                 ):
-                    self._try(refused, action, operation, runner=runner)
+                    self._try(refused, action, partial(runner.run, operation))
         if "'eval'" in refused.get("EVALSHA", ""):
-            del refused["EVALSHA"]  # it was allowed; the script was not known, and its text was refused
+            del refused["EVALSHA"]  # it was allowed; the server did not know the script and refused its text
         can_run_scripts = not {"EVAL", "EVALSHA"} & refused.keys()
         own = _pattern(queue.own_prefix, queue.name)
-        # Each pattern on its own, so that the one that is missing is named.
+        # Each pattern is tried separately, so that the missing one is named.
         for pattern, key in ((_pattern(queue.prefix, queue.name), f"{queue.prefix}absent"), (own, queue.absent)):
             if can_run_scripts:
-                answers = self._try(refused, "EVALSHA", diagnosis.try_commands(key, queue.done), keys=pattern) or {}
+                attempt = partial(self._runner.run, diagnosis.try_commands(key, queue.done))
+                answers = self._try(refused, "EVALSHA", attempt, keys=pattern) or {}
                 for command, answer in answers.items():
                     refused.setdefault(_action(command, answer, keys=pattern, channels=own), answer)
-        self._try(refused, "BLPOP", diagnosis.try_wait(queue.absent), keys=own)
-        self._try(refused, "BLMOVE", diagnosis.try_watch(queue.absent), keys=own)
+        self._try(refused, "BLPOP", partial(self._runner.run, diagnosis.try_wait(queue.absent)), keys=own)
+        self._try(refused, "BLMOVE", partial(self._runner.run, diagnosis.try_watch(queue.absent)), keys=own)
         for channel in (self._keys.cancel, queue.done):
-            self._try_listening(refused, channel, _pattern(channel, queue.name))
+            pattern = _pattern(channel, queue.name)
+            self._try(refused, "SUBSCRIBE", partial(self._listen, channel), channels=pattern)
         return [Refusal(action=action, answer=answer) for action, answer in refused.items()]
 
-    def _try_listening(self, refused: dict[str, str], channel: str, pattern: str) -> None:
-        try:
-            self._runner.subscribe(channel).close()
-        except BrokerAuthenticationError as error:
-            answer = _answer(error)
-            refused.setdefault(_action("SUBSCRIBE", answer, channels=pattern), answer)
-        except BrokerFullError:
-            pass  # it was allowed, and there is no memory for it
+    def _listen(self, channel: str) -> None:
+        self._runner.subscribe(channel).close()
 
     def _try(
-        self,
-        refused: dict[str, str],
-        action: str,
-        operation: Operation[T],
-        *,
-        runner: SyncRunner | None = None,
-        keys: str = "",
+        self, refused: dict[str, str], action: str, act: Callable[[], T], *, keys: str = "", channels: str = ""
     ) -> T | None:
+        """Do something and return its result; if the server refuses it, add the missing right to `refused`."""
         try:
-            return (runner or self._runner).run(operation)
+            return act()
         except BrokerAuthenticationError as error:
-            answer = _answer(error)
-            refused.setdefault(_action(action, answer, keys=keys), answer)
+            answer = _ADDRESS.sub("", str(error))
+            refused.setdefault(_action(action, answer, keys=keys, channels=channels), answer)
         except (BrokerReplyError, BrokerFullError):
-            pass  # it was allowed, and answered with an error of its own
+            pass  # it was allowed, and failed for another reason
         except BrokerUnavailableError as error:
             if error.may_have_happened:
                 raise
-            # A replica, or a server that cannot write to its disk: other checks tell.
+            # A replica, or a server that cannot write to its disk. Other checks report that.
         return None
 
     # --- queues -------------------------------------------------------------------------------------------------------
 
     def _global_types(self) -> Iterable[WrongType]:
         keys = self._keys
-        for key, expected in (
-            (keys.queues, "set"),
-            (keys.servers, "zset"),
-            (keys.workers, "zset"),
-            (keys.schedulers, "zset"),
-        ):
+        for key in (keys.queues, keys.servers, keys.workers, keys.schedulers):
             found = self._look(diagnosis.read_type(key))
-            if found not in (None, "none", expected):
+            if found not in (None, "none", "set" if key == keys.queues else "zset"):
                 yield WrongType(key=key, found=str(found))
 
     def _strange(self, queue: QueueKeys) -> list[WrongType]:
@@ -262,12 +245,9 @@ class _Reader:
             if error.may_have_happened:
                 raise
             self._is_complete = False
-            return []  # it refuses writes, and other checks tell
-        return (
-            []
-            if probed is None
-            else [WrongType(key=key, found=kind, queue=queue.name) for key, kind in probed.strange.items()]
-        )
+            return []  # it refuses writes, which other checks report
+        strange = {} if probed is None else probed.strange
+        return [WrongType(key=key, found=kind, queue=queue.name) for key, kind in strange.items()]
 
     def _queues(self, wrong_types: Iterable[WrongType]) -> list[str]:
         if any(wrong.key == self._keys.queues for wrong in wrong_types):
@@ -276,7 +256,7 @@ class _Reader:
         return self._look(views.list_queues(self._keys.queues)) or []
 
     def _served(self) -> dict[str, list[WorkerProcess]] | None:
-        """Return the running workers by queue; None where this user may not."""
+        """Return the running workers by queue; None if this user may not read them."""
         try:
             found: dict[str, list[WorkerProcess]] = {}
             for server in self._inspector.servers():
@@ -288,47 +268,47 @@ class _Reader:
             return None
 
     def _queue(self, name: str, served: Mapping[str, Sequence[WorkerProcess]] | None) -> tuple[QueueFacts, int | None]:
-        """Return how a queue stands, and how many tasks it has; None where they cannot be counted."""
+        """Return the facts of a queue, and the number of its tasks; None if they cannot be counted."""
         keys = self._keys.queue(name)
+        quarantined_ids: list[str] = []
         try:
             counts = self._look(views.count_tasks(keys))
-            quarantined = self._look(diagnosis.count_members(keys.quarantine))
-            workflows = self._look(diagnosis.count_members(keys.workflows_running))
-        except BrokerReplyError:  # a key of the wrong type, which is told apart
+            quarantined = self._look(diagnosis.count_members(keys.quarantine)) or 0
+            if quarantined:
+                quarantined_ids = (
+                    self._look(diagnosis.read_index(keys.quarantine, skip=0, count=_QUARANTINED_IDS)) or []
+                )
+            workflows = self._look(diagnosis.count_members(keys.workflows_running)) or 0
+        except BrokerReplyError:  # a key of the wrong type, which is reported separately
             self._is_complete = False
             counts, quarantined, workflows = None, 0, 0
-        keepers = self._keepers(keys)
-        is_half_removed = self._look(actions.is_half_removed(keys))
+        keepers = self._look(limits.list_keepers(keys)) if self._look(limits.has_limits(keys)) else None
+        servers = served.get(name, ()) if served else ()
         facts = QueueFacts(
             name=name,
             pending=None if counts is None else counts.sizes[TaskState.PENDING],
             later=0 if counts is None else sum(counts.sizes[state] for state in _LATER),
             is_paused=counts is not None and counts.is_paused,
             is_served=served is None or name in served,
-            quarantined=quarantined or 0,
-            is_half_removed=is_half_removed is True,
-            quarantined_ids=self._members(keys.quarantine, 0)[:_NAMED] if quarantined else (),
+            quarantined=quarantined,
+            quarantined_ids=quarantined_ids,
+            is_half_removed=self._look(actions.is_half_removed(keys)) is True,
             damage=None,
-            unlimited=self._unlimited(keepers, served.get(name, ()) if served else ()),
+            unlimited=[
+                f"{each.host}:{each.pid}"
+                for each in servers
+                if keepers is not None and each.id.replace("-", "")[:16] not in keepers
+            ],
             limited=0 if counts is None else counts.limited,
             has_keeper=keepers is None or bool(keepers),
-            workflows=workflows or 0,
+            workflows=workflows,
             has_taskq_worker=self._look(services.has_worker(keys)) is not False,
         )
         return facts, None if counts is None else sum(counts.sizes.values())
 
-    def _keepers(self, queue: QueueKeys) -> set[str] | None:
-        """Return the workers that keep the limits of a queue; None if it has none, or this user may not ask."""
-        keepers = self._look(limits.list_keepers(queue)) if self._look(limits.has_limits(queue)) else None
-        return None if keepers is None else set(keepers)
+    # --- tasks and keys -----------------------------------------------------------------------------------------------
 
-    def _unlimited(self, keepers: set[str] | None, servers: Sequence[WorkerProcess]) -> list[str]:
-        """Return the workers of a queue with limits that have not told lately that they keep them."""
-        if keepers is None:
-            return []
-        return [f"{each.host}:{each.pid}" for each in servers if each.id.replace("-", "")[:16] not in keepers]
-
-    def _damages(self, sizes: Mapping[str, int], progress: Callable[[int, int], None]) -> dict[str, Damage | None]:
+    def _damages(self, sizes: Mapping[str, int], progress: Progress) -> dict[str, Damage | None]:
         total, before, found = sum(sizes.values()), 0, {}
         for name, size in sizes.items():
 
@@ -339,67 +319,34 @@ class _Reader:
             before += size
         return found
 
-    def _damage(self, queue: QueueKeys, progress: Callable[[int, int], None]) -> Damage | None:
+    def _damage(self, queue: QueueKeys, progress: Progress) -> Damage | None:
         try:
             report = run(reconcile(queue, repair=False, progress=progress), self._runner.run)
         except (BrokerAuthenticationError, BrokerUnavailableError) as error:
             if isinstance(error, BrokerUnavailableError) and error.may_have_happened:
                 raise
-            return None  # it refuses writes, or this user may not; other checks tell
-        moving = run_plan(count_moving(queue), self._runner.run)
-        others = [each for each in report.findings if each.kind is not FindingKind.LOCK_WITHOUT_TASK]  # the census's
-        return Damage(findings=others, moving=moving)
-
-    # --- single keys --------------------------------------------------------------------------------------------------
+            return None  # it refuses writes, or this user lacks a right, which other checks report
+        return Damage(findings=report.findings, moving=run_plan(count_moving(queue), self._runner.run))
 
     def _census(self, wrong_types: Sequence[WrongType]) -> Census | None:
-        """Look at all keys; None where this user may not."""
-        surveyor = Surveyor(self._keys, at_ns=int(self._clock.time() * 1e9))
+        """Check all keys; None if this user may not read them."""
+        surveyor = Surveyor(self._keys)
         for runner in self._runner.nodes():
             with closing(runner):
                 for pattern in surveyor.patterns:
                     cursor = ""
                     while cursor != "0":
-                        found = _allowed(runner, upkeep.survey(pattern, cursor=cursor or "0"))
+                        found = _allowed(runner, diagnosis.survey(pattern, cursor=cursor or "0"))
                         if found is None:
                             self._is_complete = False
                             return None
                         surveyor.note(found)
                         cursor = found.cursor
-        census = surveyor.finish(self._queues(wrong_types))  # read after it: a queue is listed before it has a task
-        census.read_at = self._clock.monotonic()
-        for index in (self._keys.servers, self._keys.workers, self._keys.schedulers):
-            census.damage += self._stale(index)
-        return census
-
-    def _stale(self, index: str) -> Iterable[KeyDamage]:
-        """Yield members of an index of the living that tell nothing of themselves."""
-        skip = 0
-        while page := self._members(index, skip):
-            skip += len(page)
-            for member in page:
-                # A worker that runs nothing has no key of running tasks.
-                shown = (
-                    member.replace(self._keys.workers, self._keys.servers, 1) if index == self._keys.workers else member
-                )
-                if self._look(upkeep.is_there(shown)) is False:
-                    yield KeyDamage(
-                        kind=KeyKind.STALE_PRESENCE,
-                        queue="",
-                        key=member,
-                        detail=f"it is listed in {index} and not there: it is taken off the list",
-                        index=index,
-                    )
-
-    def _members(self, index: str, skip: int) -> list[str]:
-        try:
-            return self._look(upkeep.read_index(index, skip=skip, count=_PAGE)) or []
-        except BrokerReplyError:  # a key of the wrong type, which is told apart
-            return []
+        return surveyor.finish(self._queues(wrong_types))  # read last: a queue is listed before it has a task
 
 
 def count_moving(queue: QueueKeys) -> RequestPlan[int]:
-    """Count the tasks on their way to another queue that nobody carries on."""
+    """Count the tasks whose move to another queue was interrupted."""
     now_s = (yield from ask(actions.move_out(queue, (), token="", target=""))).now_s
     count = 0
     while True:
@@ -411,23 +358,19 @@ def count_moving(queue: QueueKeys) -> RequestPlan[int]:
 
 
 def _allowed(runner: SyncRunner, operation: Operation[T]) -> T | None:
-    """Return an answer, or None where this user may not ask."""
+    """Return a reply, or None if this user lacks the right."""
     try:
         return runner.run(operation)
     except BrokerAuthenticationError:
         return None
     except BrokerReplyError as error:
-        if "unknown command" in str(error):  # renamed or taken away, as managed services do
+        if "unknown command" in str(error):  # renamed or removed by a managed service
             return None
         raise
 
 
-def _answer(error: BrokerAuthenticationError) -> str:
-    return _ADDRESS.sub("", str(error))
-
-
 def _action(command: str, answer: str, *, keys: str = "", channels: str = "") -> str:
-    """Return what was refused: some keys or channels, or else the command."""
+    """Return what was refused: a key pattern, a channel pattern, or else the command."""
     if keys and re.search(r"\bkeys?\b", answer):
         return f"keys {keys}"
     if channels and re.search(r"\bchannels?\b", answer):
@@ -436,6 +379,6 @@ def _action(command: str, answer: str, *, keys: str = "", channels: str = "") ->
 
 
 def _pattern(key: str, queue: str) -> str:
-    """Return the pattern of keys or channels that a key of one queue stands for."""
+    """Return the pattern that covers such keys or channels of all queues."""
     head, tag, _ = key.partition(f"{{{queue}}}")
     return f"{head}*" if tag else key

@@ -1,20 +1,19 @@
-"""Find what stands in Redis and cannot have been left by any operation, and repair it.
+"""Find damaged tasks in a queue, and repair them.
 
-Every change of a task is one script, ours and Go's alike, so a contradiction that one script sees is damage: a key that
-somebody deleted or changed, or what another program left half done. A pass goes through the structures of a queue and
-through its tasks, page by page, and lists those that look doubtful. Each of them is then looked at closely, by a script
-that reads all there is to know, twice with some seconds between; what both find is told, and repaired in the script
-that finds it the second time. So a task that is just on its way is neither lost nor doubled.
+One script makes each change of a task, in taskq and in Go, so records that contradict each other inside one script are
+damage. `FindingKind` lists the kinds and what produces them.
 
-A key of another type than the layout says stops the queue, or a group, or an id. It is nobody's data that we know, so
-it is renamed and kept as it is; what belongs in its place is then built again from the tasks.
+A pass reads the structures of a queue and its tasks, page by page, and collects suspects. A script then reads
+everything about each suspect, twice, some seconds apart. What both calls find is reported, and the second call repairs
+it. So a task in transition is neither lost nor doubled. A key of a wrong type is renamed and kept; its content is built
+again from the tasks.
 
-The rules are a request plan without I/O; `run` and `arun` execute it.
+A pass is a request plan, which `run` and `arun` execute.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -22,7 +21,7 @@ from typing import Any, TypeVar
 from taskq_core.broker.operations import aggregation
 from taskq_core.broker.operations import repair as repair_ops
 from taskq_core.broker.operations.operation import Operation
-from taskq_core.broker.operations.repair import CheckedTask, Place, Probed, RepairedTask, Suspect
+from taskq_core.broker.operations.repair import REPAIR_MAX, CheckedTask, Place, Probed, RepairedTask, Suspect
 from taskq_core.broker.plans import arun_plan, run_plan
 from taskq_core.errors import BrokerError, BrokerReplyError, WireFormatError
 from taskq_core.repair.bloom_filter import BloomFilter
@@ -30,58 +29,61 @@ from taskq_core.wire import QueueKeys, TaskMessage, TaskState, decode_message
 
 T = TypeVar("T")
 Progress = Callable[[int, int], object]
-"""Called with the tasks looked at so far and about how many there are."""
+"""Called with the number of checked tasks and the approximate number of all tasks."""
 
 LOOK_AGAIN_S = 5.0
-"""Seconds between the two close looks."""
+"""Seconds between the two checks of a suspect."""
 FINDINGS_MAX = 1000
-"""Most findings of one pass; a pass with more is not complete."""
+"""Most findings of one pass. A pass that finds more is not complete."""
 
-_LISTS = ((TaskState.PENDING, "list"), (TaskState.ACTIVE, "list"))
+_LISTS = (TaskState.PENDING, TaskState.ACTIVE)
 _SETS = (TaskState.SCHEDULED, TaskState.RETRY, TaskState.ARCHIVED, TaskState.COMPLETED)
 
 
 class FindingKind(StrEnum):
-    """What is wrong."""
+    """What is wrong, what produces it, and how it is repaired. The page "repair damage" has the same table."""
 
     LISTED_WITHOUT_TASK = "listed_without_task"
-    """An id is listed, and its task is gone. It is taken off the list."""
+    """A listed id has no task. Eviction or deletion of the task's key. The id is removed from the list."""
     TASK_WITHOUT_MESSAGE = "task_without_message"
-    """A task has no message, so nothing can be done with it. It is deleted."""
+    """A task has no message. Go's `ResultWriter` writes a result after the task was deleted. The key is deleted."""
     UNREADABLE = "unreadable"
-    """A message cannot be decoded. The task is set aside with its bytes."""
+    """A message cannot be decoded. A foreign producer wrote it. The task is moved to quarantine, with its bytes."""
     NOT_LISTED = "not_listed"
-    """A task is in no structure, so nobody would ever take it. It is put where its state says."""
+    """A task is in no structure. Go trims its archive without deleting the tasks; or a list was evicted. The task is
+    added to the structure of its state."""
     LISTED_TWICE = "listed_twice"
-    """A task is in two structures, or twice in one. It stays where it belongs."""
+    """A task is in two structures, or twice in one. The key of a task was evicted, and its id was enqueued again. The
+    task stays where it belongs."""
     WRONG_STATE = "wrong_state"
-    """The state, or the group, is another than that of the structure the task is in. The structure counts."""
+    """The state or group of a task contradicts its structure. As for `listed_twice`. The structure counts."""
     ACTIVE_WITHOUT_LEASE = "active_without_lease"
-    """A task is active and nobody would take it back if its worker were lost. It gets its lease again."""
+    """An active task has no lease. A Go release before 0.24, or eviction of the leases. It gets a lease."""
     LEASE_WITHOUT_ACTIVE = "lease_without_active"
-    """A task is leased and not on the list of active ones. It is put there."""
+    """A leased task is not in the list of active tasks. The list was evicted. The task is added to it."""
     LEASE_TOO_LONG = "lease_too_long"
-    """A lease ends later than any worker's, so its task would never be taken back. It ends soon, or is taken away."""
+    """A lease ends later than any worker allows. Clock of a Go worker in the future. The lease is shortened."""
     GROUP_NOT_LISTED = "group_not_listed"
-    """A task waits in a group that is not among the names of groups. The name is put there."""
+    """The group of a task is missing in the set of groups. The set was evicted. The group is added."""
     SET_NOT_LISTED = "set_not_listed"
-    """An aggregation set is not on the list of them, so nobody would give its members back. It is put there."""
+    """An aggregation set is missing in the list of sets. The list was evicted. The set is added."""
     LOCK_WITHOUT_TASK = "lock_without_task"
-    """A unique lock is held by a task that is gone, or has ended, so no other one is taken. It is freed."""
+    """A unique lock belongs to a task that was deleted or ended. Go ends tasks without knowing our locks; or the task
+    was evicted. The lock is released."""
     TASK_WITHOUT_LOCK = "task_without_lock"
-    """A task that is to be unique has lost its lock, so a second one would be taken. It gets it back."""
+    """A unique task lost its lock. The lock was evicted. The task gets it back."""
     WRONG_TYPE = "wrong_type"
-    """A key is of another type than the layout says. What stands there is moved to a key of its own, as it is."""
+    """A key has an unexpected type. Another program uses the key. The value is moved to another key, unchanged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One damage.
+    """One damaged task or structure.
 
     Attributes:
         kind: What is wrong.
-        task_id: Id of the task, "" where it is about a structure.
-        detail: How it stands and where it belongs, as a sentence.
+        task_id: Id of the task, "" for a structure.
+        detail: What was found and where the task belongs, as a sentence.
         repaired: Whether it was repaired.
     """
 
@@ -93,14 +95,14 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReconcileReport:
-    """What one pass over a queue found.
+    """The findings of one pass over a queue.
 
     Attributes:
         queue: Name of the queue.
-        scanned: Tasks that were looked at.
-        findings: What is wrong, at most about `FINDINGS_MAX`.
-        is_complete: False if the pass ended early: there were more findings, the store failed after some of them, or a
-            structure is of another type and stays where it is, so that no task can be judged.
+        scanned: Number of checked tasks.
+        findings: The findings, at most about `FINDINGS_MAX`.
+        is_complete: False if the pass ended early: there were more findings, Redis failed after some of them, or a
+            structure has a wrong type and was not moved, so that no task can be checked.
     """
 
     queue: str
@@ -110,13 +112,13 @@ class ReconcileReport:
 
     @property
     def repaired(self) -> int:
-        """Findings that were repaired."""
+        """Number of repaired findings."""
         return sum(finding.repaired for finding in self.findings)
 
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """A step: wait."""
+    """A request to wait."""
 
     seconds: float
 
@@ -129,16 +131,22 @@ def reconcile(
 ) -> RequestPlan[ReconcileReport]:
     """Return the request plan of one pass over a queue.
 
-    What a step fails with is thrown into the generator as its `BrokerError`. It ends the pass, with a report if there
-    is something to tell, else with the error.
+    Throw the `BrokerError` of a failed request into the generator. The pass then ends: with a report if there are
+    findings, else with the error.
 
     Args:
         queue: Key names of the queue.
-        repair: Whether to repair what is found.
-        look_again_s: Seconds between the two looks, None for `LOOK_AGAIN_S`. Nothing waits if the first finds nothing.
+        repair: Whether to repair the damage.
+        look_again_s: Seconds between the two checks, None for `LOOK_AGAIN_S`. A pass without suspects does not wait.
         progress: Called after each page of tasks.
     """
-    return _Pass(queue, repair, LOOK_AGAIN_S if look_again_s is None else look_again_s, progress).plan()
+    checks = _Pass(queue, repair, LOOK_AGAIN_S if look_again_s is None else look_again_s, progress)
+    try:
+        return (yield from checks.plan())
+    except BrokerError:
+        if not checks.findings:
+            raise
+        return checks.report(is_complete=False)
 
 
 class _Pass:
@@ -149,33 +157,26 @@ class _Pass:
         self._progress = progress
         self._suspects: dict[str, Suspect] = {}
         self._found: dict[str, tuple[Suspect, RepairedTask]] = {}
-        self._strange: dict[str, tuple[str, Finding]] = {}  # by key: the type it must have
+        self._strange: dict[str, tuple[str, Finding]] = {}  # by key of a wrong type: the right type
         self._orphans: dict[str, None] = {}  # aggregation sets that are not listed
-        self._unheld: dict[str, None] = {}  # unique locks that nobody may hold
-        self._unlocked: dict[str, None] = {}  # hashes of tasks that have lost a unique lock
-        self._findings: list[Finding] = []
+        self._unheld: dict[str, None] = {}  # unique locks that no task may hold
+        self._unlocked: dict[str, None] = {}  # keys of tasks that lost a unique lock
         self._listed = 0
         self._scanned = 0
         self._seen = BloomFilter(0)
+        self.findings: list[Finding] = []
 
     @property
     def _is_full(self) -> bool:
         return len(self._found) >= FINDINGS_MAX
 
     def plan(self) -> RequestPlan[ReconcileReport]:
-        try:
-            return (yield from self._go_over())
-        except BrokerError:
-            if not self._findings:
-                raise
-            return self._report(is_complete=False)  # what was repaired is told, whatever comes after it
-
-    def _go_over(self) -> RequestPlan[ReconcileReport]:
         probed: Probed = yield repair_ops.probe(self._queue)
         if probed.strange:
             probed = yield from self._restore_structures(probed)
-            if probed.strange.keys() - self._harmless:
-                return self._report(is_complete=False)
+            harmless = {self._queue.paused, self._queue.processed, self._queue.failed}  # they contain no ids
+            if probed.strange.keys() - harmless:
+                return self.report(is_complete=False)
         self._seen = BloomFilter(probed.pending + probed.active)
         for part in (self._lists(), self._sets(), self._groups(), self._aggregation_sets(), self._tasks(probed.now_ns)):
             yield from part
@@ -186,117 +187,42 @@ class _Pass:
         if self._found or self._orphans or self._unheld or self._unlocked or (self._strange and self._repair):
             yield Pause(self._look_again_s)
         yield from self._set_aside(probed.now_ns)
-        yield from self._relist()  # before the close looks: then its members stand where they should
+        yield from self._relist()  # before the tasks: their set must be listed by then
         yield from self._look_again()
-        yield from self._relock()
-        return self._report(is_complete=not is_full)
+        yield from self._relock()  # after the tasks: damaged ones are deleted or in place by then
+        return self.report(is_complete=not is_full)
 
-    def _report(self, *, is_complete: bool) -> ReconcileReport:
+    def report(self, *, is_complete: bool) -> ReconcileReport:
+        """Return the report with the findings so far."""
         return ReconcileReport(
-            queue=self._queue.name, scanned=self._scanned, findings=tuple(self._findings), is_complete=is_complete
+            queue=self._queue.name, scanned=self._scanned, findings=tuple(self.findings), is_complete=is_complete
         )
 
-    # --- keys of another type -----------------------------------------------------------------------------------------
-
-    @property
-    def _harmless(self) -> set[str]:
-        """Structures that hold no ids: with another type there, tasks can be judged all the same."""
-        return {self._queue.paused, self._queue.processed, self._queue.failed}
-
-    def _restore_structures(self, probed: Probed) -> RequestPlan[Probed]:
-        """Move structures of another type away, if this pass repairs, and look again."""
-        moved: dict[str, str] = {}
-        again = probed
-        if self._repair:
-            yield Pause(self._look_again_s)
-            kinds = repair_ops.structures(self._queue)
-            strange = {key: kinds[key] for key in probed.strange if key != self._queue.paused}  # any type pauses
-            moved = yield repair_ops.set_aside(self._queue, strange, at_ns=probed.now_ns)
-            again = yield repair_ops.probe(self._queue)
-        for key, kind in {**{key: probed.strange[key] for key in moved}, **again.strange}.items():
-            self._tell_strange(_strange("", f"{_shown(key)} is a {kind}"), moved.get(key))
-        return again
-
-    def _note_strange(self, key: str, kind: str, task_id: str, detail: str) -> None:
-        if len(self._strange) < FINDINGS_MAX:
-            self._strange[key] = (kind, _strange(task_id, detail))
-
-    def _set_aside(self, began_ns: int) -> RequestPlan[None]:
-        """Move what was found at the keys of tasks and groups away, if this pass repairs, and tell of it."""
-        keys = list(self._strange) if self._repair else []
-        moved: dict[str, str] = {}
-        while keys:
-            batch, keys = keys[: repair_ops.REPAIR_MAX], keys[repair_ops.REPAIR_MAX :]
-            kinds = {key: self._strange[key][0] for key in batch}
-            moved |= yield repair_ops.set_aside(self._queue, kinds, at_ns=began_ns)
-        for key, (_, finding) in self._strange.items():
-            self._tell_strange(finding, moved.get(key))
-
-    def _tell_strange(self, finding: Finding, place: str | None) -> None:
-        if place is not None:
-            finding = replace(finding, detail=f"{finding.detail}: it is kept as {_shown(place)}", repaired=True)
-        self._findings.append(finding)
-
-    # --- aggregation sets that nobody knows of ------------------------------------------------------------------------
-
-    def _relist(self) -> RequestPlan[None]:
-        keys = list(self._orphans)
-        while keys:
-            batch, keys = keys[: repair_ops.REPAIR_MAX], keys[repair_ops.REPAIR_MAX :]
-            missing = yield repair_ops.relist(self._queue, batch, repair=self._repair)
-            for key in (key for key, is_missing in zip(batch, missing, strict=True) if is_missing):
-                detail = f"{_shown(key)} is not among the aggregation sets"
-                kind = FindingKind.SET_NOT_LISTED
-                self._findings.append(Finding(kind=kind, task_id="", detail=detail, repaired=self._repair))
-
-    # --- unique locks -------------------------------------------------------------------------------------------------
-
-    def _relock(self) -> RequestPlan[None]:
-        """Free locks and give them back; after the close looks, by which damaged tasks are gone or at home."""
-        waiting = [*((key, True) for key in self._unheld), *((key, False) for key in self._unlocked)]
-        while waiting:
-            batch, waiting = waiting[: repair_ops.REPAIR_MAX], waiting[repair_ops.REPAIR_MAX :]
-            locks = [key for key, is_lock in batch if is_lock]
-            tasks = [key for key, is_lock in batch if not is_lock]
-            wrong = yield repair_ops.relock(self._queue, locks, tasks, repair=self._repair)
-            for (key, is_lock), other in zip(batch, wrong, strict=True):
-                if not other:
-                    continue
-                task_id = other if is_lock else key.removeprefix(self._queue.task_prefix)
-                end = f"{_shown(key)} is held by it, and it is gone or has ended: it is freed"
-                if not is_lock:
-                    end = f"nobody holds its lock {_shown(other)}: it gets it back"
-                kind = FindingKind.LOCK_WITHOUT_TASK if is_lock else FindingKind.TASK_WITHOUT_LOCK
-                self._findings.append(Finding(kind=kind, task_id=task_id, detail=end, repaired=self._repair))
-
-    # --- what looks doubtful ------------------------------------------------------------------------------------------
+    # --- collect suspects ---------------------------------------------------------------------------------------------
 
     def _suspect(self, task_ids: Iterable[str], group: str = "") -> RequestPlan[None]:
         for task_id in task_ids:
             self._suspects.setdefault(task_id, Suspect(task_id, group=group))
-        if len(self._suspects) >= repair_ops.REPAIR_MAX:
+        if len(self._suspects) >= REPAIR_MAX:
             yield from self._look()
 
     def _lists(self) -> RequestPlan[None]:
-        for state, kind in _LISTS:
+        for state in _LISTS:
             last: str | None = None
             cursor = "0"
             while not self._is_full:
+                key = self._queue.prefix + state.value
                 page = yield repair_ops.check_listed(
-                    self._queue,
-                    self._queue.prefix + state.value,
-                    kind,
-                    state,
-                    cursor=cursor,
-                    count=repair_ops.CHECK_MAX,
+                    self._queue, key, "list", state, cursor=cursor, count=repair_ops.CHECK_MAX
                 )
                 ids = page.ids
-                goes_on = last is None or last in ids
-                if last in ids:  # what was added meanwhile has moved the rest along
+                overlaps = last is None or last in ids
+                if last in ids:  # tasks that were added in the meantime moved the rest along
                     ids = ids[ids.index(last) + 1 :]
                 twice = [each for each in ids if self._seen.add(each)]
-                yield from self._suspect([*page.doubtful, *(twice if goes_on else ())])
-                if goes_on and ids:  # else so much was added that this page was read before: not all in it is twice
+                # Without an overlap, so many tasks were added that this page repeats ids of earlier pages.
+                yield from self._suspect([*page.doubtful, *(twice if overlaps else ())])
+                if overlaps and ids:
                     last = ids[-1]
                 self._listed += len(ids)
                 cursor = page.cursor
@@ -348,21 +274,21 @@ class _Pass:
         while not self._is_full:
             page = yield repair_ops.check_stored(self._queue, cursor=cursor)
             for key in page.locks:
-                if "}:" not in key.removeprefix(self._queue.prefix):  # else perhaps of another queue, as below
+                if self._is_ours(key):
                     self._note_strange(key, "string", "", f"{_shown(key)} is no string")
-            for key in page.sets:
-                if "}:" not in key.removeprefix(self._queue.prefix) and len(self._orphans) < FINDINGS_MAX:
-                    self._orphans[key] = None
-            for found, keys in ((self._unheld, page.unheld), (self._unlocked, page.unlocked)):
+            for found, keys in (
+                (self._orphans, page.sets),
+                (self._unheld, page.unheld),
+                (self._unlocked, page.unlocked),
+            ):
                 for key in keys:
-                    is_certain = "}:" not in self._queue.name + key.removeprefix(self._queue.prefix)
-                    if is_certain and len(found) < FINDINGS_MAX:
+                    if self._is_ours(key) and len(found) < FINDINGS_MAX:
                         found[key] = None
             for task in page.tasks:
                 self._scanned += 1
-                suspect = self._judge(task, began_ns)
+                suspect = self._decide(task, began_ns)
                 if suspect is not None:
-                    self._suspects[task.task_id] = suspect  # knows more than what a listing told
+                    self._suspects[task.task_id] = suspect  # has more facts than a suspect of a listing
             yield from self._suspect(())
             if self._progress is not None:
                 self._progress(self._scanned, max(self._scanned, self._listed))
@@ -370,9 +296,13 @@ class _Pass:
             if cursor == "0":
                 return
 
-    def _judge(self, task: CheckedTask, began_ns: int) -> Suspect | None:
-        """Return the task as a suspect if it looks doubtful."""
-        is_ours = "}:" not in task.task_id  # else perhaps a key of a queue that is named "<this one's name>}:t:..."
+    def _is_ours(self, key: str) -> bool:
+        """Whether a key certainly belongs to this queue: a name with `}:` can be read in two ways."""
+        return "}:" not in self._queue.name + key.removeprefix(self._queue.prefix)
+
+    def _decide(self, task: CheckedTask, began_ns: int) -> Suspect | None:
+        """Return the task as a suspect, or None if nothing looks wrong."""
+        is_ours = "}:" not in task.task_id  # else it may be a key of a queue whose name begins as this key
         if task.state is None:
             key = self._queue.task(task.task_id)
             if is_ours:
@@ -384,9 +314,7 @@ class _Pass:
                 message = decode_message(task.message)
             except WireFormatError:
                 return Suspect(task.task_id, unreadable=task.message) if is_ours else None
-        if not is_ours and message.queue != self._queue.name:
-            return None
-        if task.place is Place.LISTED:
+        if task.place is Place.LISTED or (not is_ours and message.queue != self._queue.name):
             return None
         if task.place is Place.IN_A_LIST and (task.pending_since_ns > began_ns or task.task_id in self._seen):
             return None
@@ -399,65 +327,109 @@ class _Pass:
             kept_s=message.completed_at + max(0, message.retention) if message.completed_at > 0 else 0,
         )
 
-    # --- the close looks ----------------------------------------------------------------------------------------------
+    # --- check suspects -----------------------------------------------------------------------------------------------
 
-    def _close_look(
-        self, suspects: Iterable[Suspect], tell: Callable[[Suspect, RepairedTask], None]
-    ) -> RequestPlan[None]:
+    def _check(self, suspects: Iterable[Suspect]) -> RequestPlan[list[tuple[Suspect, RepairedTask]]]:
+        checked: list[tuple[Suspect, RepairedTask]] = []
         waiting = list(suspects)
         while waiting:
-            batch, waiting = waiting[: repair_ops.REPAIR_MAX], waiting[repair_ops.REPAIR_MAX :]
+            batch, waiting = waiting[:REPAIR_MAX], waiting[REPAIR_MAX:]
             answers = list(zip(batch, (yield repair_ops.repair_tasks(self._queue, batch)), strict=True))
-            for suspect, mended in answers:
-                if mended.was_looked_at:
-                    tell(suspect, mended)
-            waiting[:0] = [suspect for suspect, mended in answers if not mended.was_looked_at]
+            checked += [(suspect, task) for suspect, task in answers if task.was_looked_at]
+            waiting[:0] = [suspect for suspect, task in answers if not task.was_looked_at]
+        return checked
 
     def _look(self) -> RequestPlan[None]:
-        def note(suspect: Suspect, mended: RepairedTask) -> None:
-            if mended.kind:
-                self._found[suspect.task_id] = (suspect, mended)
-
         suspects, self._suspects = self._suspects, {}
-        yield from self._close_look(suspects.values(), note)
+        checked = yield from self._check(suspects.values())
+        self._found |= {suspect.task_id: (suspect, task) for suspect, task in checked if task.kind}
 
     def _look_again(self) -> RequestPlan[None]:
-        def tell(suspect: Suspect, mended: RepairedTask) -> None:
-            if mended.diagnosis == found[suspect.task_id][1].diagnosis:
-                self._findings.append(_finding(suspect.task_id, mended))
-
         found, self._found = self._found, {}
-        again = [
-            replace(suspect, diagnosis=mended.diagnosis if self._repair else "") for suspect, mended in found.values()
-        ]
-        yield from self._close_look(again, tell)
+        again = [replace(suspect, diagnosis=task.diagnosis if self._repair else "") for suspect, task in found.values()]
+        for suspect, task in (yield from self._check(again)):
+            if task.diagnosis == found[suspect.task_id][1].diagnosis:
+                places = task.places.replace(",", " and ") or "no structure"
+                end = {"drop": "it is dropped", "quarantine": "it is moved to quarantine"}
+                belongs = end.get(task.belongs, f"it belongs in {task.belongs}")
+                detail = f"state {task.state!r}, in {places}: {belongs}"
+                self._add(FindingKind(task.kind), suspect.task_id, detail, repaired=task.repaired)
+
+    def _add(self, kind: FindingKind, task_id: str, detail: str, *, repaired: bool) -> None:
+        self.findings.append(Finding(kind=kind, task_id=task_id, detail=detail, repaired=repaired))
+
+    # --- keys of a wrong type -----------------------------------------------------------------------------------------
+
+    def _restore_structures(self, probed: Probed) -> RequestPlan[Probed]:
+        """Move structures of a wrong type to other keys, if this pass repairs, and probe again."""
+        moved: dict[str, str] = {}
+        again = probed
+        if self._repair:
+            yield Pause(self._look_again_s)
+            kinds = repair_ops.structures(self._queue)
+            strange = {key: kinds[key] for key in probed.strange if key != self._queue.paused}  # any type pauses
+            moved = yield repair_ops.set_aside(self._queue, strange, at_ns=probed.now_ns)
+            again = yield repair_ops.probe(self._queue)
+        for key, kind in {**{key: probed.strange[key] for key in moved}, **again.strange}.items():
+            self._add_strange("", f"{_shown(key)} is a {kind}", moved.get(key))
+        return again
+
+    def _note_strange(self, key: str, kind: str, task_id: str, detail: str) -> None:
+        if len(self._strange) < FINDINGS_MAX:
+            finding = Finding(kind=FindingKind.WRONG_TYPE, task_id=task_id, detail=detail, repaired=False)
+            self._strange[key] = (kind, finding)
+
+    def _set_aside(self, began_ns: int) -> RequestPlan[None]:
+        """Move keys of tasks, groups and locks that have a wrong type to other keys, if this pass repairs."""
+        moved: dict[str, str] = {}
+        for batch in _batches(list(self._strange) if self._repair else ()):
+            kinds = {key: self._strange[key][0] for key in batch}
+            moved |= yield repair_ops.set_aside(self._queue, kinds, at_ns=began_ns)
+        for key, (_, finding) in self._strange.items():
+            self._add_strange(finding.task_id, finding.detail, moved.get(key))
+
+    def _add_strange(self, task_id: str, detail: str, place: str | None) -> None:
+        if place is not None:
+            detail = f"{detail}: it is kept as {_shown(place)}"
+        self._add(FindingKind.WRONG_TYPE, task_id, detail, repaired=place is not None)
+
+    # --- aggregation sets and locks -----------------------------------------------------------------------------------
+
+    def _relist(self) -> RequestPlan[None]:
+        for batch in _batches(list(self._orphans)):
+            missing = yield repair_ops.relist(self._queue, batch, repair=self._repair)
+            for key in (key for key, is_missing in zip(batch, missing, strict=True) if is_missing):
+                detail = f"{_shown(key)} is not among the aggregation sets"
+                self._add(FindingKind.SET_NOT_LISTED, "", detail, repaired=self._repair)
+
+    def _relock(self) -> RequestPlan[None]:
+        for locks in _batches(list(self._unheld)):
+            holders = yield repair_ops.relock(self._queue, locks, (), repair=self._repair)
+            for key, holder in zip(locks, holders, strict=True):
+                if holder:
+                    detail = f"it holds {_shown(key)}, and was deleted or has ended: the lock is released"
+                    self._add(FindingKind.LOCK_WITHOUT_TASK, holder, detail, repaired=self._repair)
+        for tasks in _batches(list(self._unlocked)):
+            lost = yield repair_ops.relock(self._queue, (), tasks, repair=self._repair)
+            for key, lock in zip(tasks, lost, strict=True):
+                if lock:
+                    task_id = key.removeprefix(self._queue.task_prefix)
+                    detail = f"no task holds its lock {_shown(lock)}: it gets it back"
+                    self._add(FindingKind.TASK_WITHOUT_LOCK, task_id, detail, repaired=self._repair)
+
+
+def _batches(keys: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(keys), REPAIR_MAX):
+        yield keys[start : start + REPAIR_MAX]
 
 
 def _shown(key: str) -> str:
-    """Return a key as it is shown in one line, whatever stands in it."""
+    """Return a key in one printable line."""
     return key if key.isprintable() else ascii(key)
 
 
-def _strange(task_id: str, detail: str) -> Finding:
-    return Finding(kind=FindingKind.WRONG_TYPE, task_id=task_id, detail=detail, repaired=False)
-
-
-def _finding(task_id: str, mended: RepairedTask) -> Finding:
-    places = mended.places.replace(",", " and ") or "no structure"
-    end = {"drop": "it is dropped", "quarantine": "it is set aside"}
-    return Finding(
-        kind=FindingKind(mended.kind),
-        task_id=task_id,
-        detail=f"state {mended.state!r}, in {places}: {end.get(mended.belongs, f'it belongs in {mended.belongs}')}",
-        repaired=mended.repaired,
-    )
-
-
-# --- executing the plan -----------------------------------------------------------------------------------------------
-
-
 def run(plan: RequestPlan[T], send: Callable[[Operation[Any]], Any]) -> T:
-    """Execute a request plan from blocking code; `send` runs one operation."""
+    """Send the requests of a pass from blocking code; `send` runs one operation."""
 
     def take(step: Operation[Any] | Pause) -> Any:
         return time.sleep(step.seconds) if isinstance(step, Pause) else send(step)
@@ -466,12 +438,12 @@ def run(plan: RequestPlan[T], send: Callable[[Operation[Any]], Any]) -> T:
 
 
 async def arun(plan: RequestPlan[T], send: Callable[[Operation[Any]], Any], *, rest: float = 0.0) -> T:
-    """Execute a request plan from a coroutine. As `run`.
+    """Send the requests of a pass from a coroutine. As `run`.
 
     Args:
-        plan: The request plan.
+        plan: The requests.
         send: Runs one operation; returns an awaitable.
-        rest: How long to rest after each operation, as a multiple of the time it took.
+        rest: Pause after each operation, as a multiple of its duration.
     """
     loop = asyncio.get_running_loop()
 
@@ -480,11 +452,8 @@ async def arun(plan: RequestPlan[T], send: Callable[[Operation[Any]], Any], *, r
             return await asyncio.sleep(step.seconds)
         began = loop.time()
         try:
-            answer = await send(step)
-        except BrokerError:
+            return await send(step)
+        finally:
             await asyncio.sleep(rest * (loop.time() - began))
-            raise
-        await asyncio.sleep(rest * (loop.time() - began))
-        return answer
 
     return await arun_plan(plan, take)

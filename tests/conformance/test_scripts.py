@@ -23,7 +23,6 @@ from taskq_core.broker.operations import (
     schedules,
     semaphores,
     services,
-    upkeep,
     views,
     workflows,
 )
@@ -141,13 +140,10 @@ EVERY: dict[str, Callable[[QueueKeys], Operation[Any]]] = {
     "limits_move": lambda q: limits.limits_move(q),
     "take_dead_letters": lambda q: letters.take_dead_letters(q, claim_s=60, limit=1),
     "end_dead_letter": lambda q: letters.end_dead_letter(q, "a", until_s="9"),
-    "survey": lambda q: upkeep.survey("asynq:*"),
+    "survey": lambda q: diagnosis.survey("asynq:*"),
     "sample": lambda q: samples.sample(q, {LEVELS[0]: QueueSample(at_s=9)}),
     "count_runs": lambda q: samples.count_runs(q, 1, {"a": TypeCounters.empty()}, owner="w1", call=1),
     "locate": lambda q: views.locate([q], "a"),
-    "tend": lambda q: upkeep.tend(
-        q.absent, [upkeep.Tending(upkeep.Remedy.UNLOCK, q.unique_prefix + "a", q.task("a"), "a")]
-    ),
 }
 
 

@@ -445,13 +445,6 @@ OPERATORS = (
         tests=(f"{_OF_INSPECTOR}/test_removal.py",),
     ),
     Mutant(
-        name="the doctor frees the unique lock of a task that may hold it",
-        file=f"{_LUA}/tend.lua",
-        old="redis.pcall('GET', key) == argument and not is_held(key, other) and",
-        new="redis.pcall('GET', key) == argument and",
-        tests=(f"{_CORE}/doctor/test_doctor_repair.py",),
-    ),
-    Mutant(
         name="a payload is replaced although it is not the expected one",
         file="taskq_core/inspector/change.py",
         old="if expected is not None and message.payload != expected:",

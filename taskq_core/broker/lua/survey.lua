@@ -12,32 +12,14 @@
              of a unique lock   '0' if the task that holds it is gone or may not hold it, '2' if it holds it by a rule of
                                 its own, else '1'; and its id
              of a counter       '1' or '0', whether it holds a whole number
-             of a quarantined task or a combined set   '1' or '0', whether it is listed
-             of the list of quarantined tasks          the ids of those that are not there (of the first 1000)
              else               ''
 ]]
--- include _number
 -- include _unique
 local page = redis.call('SCAN', ARGV[1], 'MATCH', ARGV[2], 'COUNT', ARGV[3])
 local heads, known, rows = {}, {}, {}
 
-local function flag(value)
-  return value and '1' or '0'
-end
-
-local function lost(head, key)
-  local missing = {}
-  for _, id in ipairs(redis.pcall('ZRANGE', key, 0, 999)) do
-    if redis.pcall('EXISTS', head .. 'quarantine:' .. id) == 0 then
-      missing[#missing + 1] = id
-    end
-  end
-  return table.concat(missing, '\n')
-end
-
 local function about(key, kind)
   local head, rest = string.match(key, '^(.-{.-}:)(.*)$')
-  local id = rest and (string.match(rest, '^quarantine:(.+)$') or string.match(rest, '^combined:(.+)$'))
   if not rest then
     return ''
   elseif kind == 'string' and string.sub(rest, 1, 7) == 'unique:' then
@@ -49,11 +31,8 @@ local function about(key, kind)
     local is_ruled = type(redis.pcall('HGET', task, 'taskq_unique')) == 'string'
     return (not is_held(key, task) and '0' or is_ruled and '2' or '1') .. holder
   elseif kind == 'string' and (string.match(rest, '^processed') or string.match(rest, '^failed')) then
-    return flag(is_number(key))
-  elseif kind == 'zset' and rest == 'quarantine' then
-    return lost(head, key)
-  elseif id then
-    return flag(type(redis.pcall('ZSCORE', head .. string.match(rest, '^%a+'), id)) == 'string')
+    local value = redis.pcall('GET', key)
+    return type(value) == 'string' and string.match(value, '^%-?%d+$') and '1' or '0'
   end
   return ''
 end

@@ -1,11 +1,14 @@
 """Ask a store about itself and about what a user may do there. Nothing is changed."""
 
 import hashlib
+from dataclasses import dataclass
 from typing import Any
 
 from taskq_core.broker.operations.operation import Operation, integer, nothing, text
 from taskq_core.broker.scripts import Script, load
 
+SURVEY_MAX = 500
+"""About how many keys one call of `survey` reads."""
 _NOTHING = "return 1"
 _MOMENT = "0.01"  # Redis 6.2 takes a single millisecond for none, and waits for ever
 
@@ -93,3 +96,62 @@ def cluster_info() -> Operation[dict[str, str]]:
         return {name: value for name, colon, value in pairs if colon}
 
     return Operation("cluster_info", None, (), ("CLUSTER", "INFO"), read)
+
+
+def _name(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")
+
+
+@dataclass(frozen=True, slots=True)
+class SurveyedKey:
+    """A key as the survey found it.
+
+    Attributes:
+        key: Its name.
+        kind: Its type.
+        ttl_ms: Milliseconds until it expires, -1 if it never does.
+        about: More facts about locks and counters, see `survey.lua`.
+    """
+
+    key: str
+    kind: str
+    ttl_ms: int
+    about: str
+
+
+@dataclass(slots=True)
+class Surveyed:
+    """Some keys of a server.
+
+    Attributes:
+        cursor: Cursor of the next call, "0" at the end.
+        heads: Key prefixes of queues with healthy tasks.
+        keys: All keys except those of healthy tasks.
+    """
+
+    cursor: str
+    heads: list[str]
+    keys: list[SurveyedKey]
+
+
+def _read_surveyed(reply: Any) -> Surveyed:
+    words = iter(reply[2])
+    return Surveyed(
+        text(reply[0]),
+        [_name(head) for head in reply[1]],
+        [
+            SurveyedKey(_name(key), text(kind), int(ttl_ms), _name(about))
+            for key, kind, ttl_ms, about in zip(words, words, words, words, strict=True)
+        ],
+    )
+
+
+def survey(pattern: str, *, cursor: str = "0", count: int = SURVEY_MAX) -> Operation[Surveyed]:
+    """Read about `count` keys of one server that match a pattern. In a cluster, send it to each primary."""
+    return Operation("survey", load("survey"), (), (cursor, pattern, count), _read_surveyed)
+
+
+def read_index(key: str, *, skip: int, count: int) -> Operation[list[str]]:
+    """Read members of a sorted set, the lowest first."""
+    command = ("ZRANGE", key, skip, skip + count - 1)
+    return Operation("read_index", None, (key,), command, lambda reply: [_name(member) for member in reply])

@@ -32,8 +32,8 @@ def damaged(app: TaskQ, redis_server: RedisServer) -> str:
 
 WITHOUT_PAUSES = """
 import sys
-import taskq_core.doctor.repair, taskq_core.repair.reconcile
-taskq_core.doctor.repair.LOOK_AGAIN_S = taskq_core.repair.reconcile.LOOK_AGAIN_S = 0
+import taskq_core.repair.reconcile
+taskq_core.repair.reconcile.LOOK_AGAIN_S = 0
 from taskq_core.cli import main
 sys.exit(main(["doctor", "--fix"]))
 """

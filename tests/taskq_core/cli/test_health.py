@@ -116,7 +116,7 @@ class TestOnRedis:
 
             assert (document["status"], document["concurrency"]) == ("ready", 10)
             assert run(*HEALTH, "--port", port).stdout.splitlines() == ["ready", "  default: 0 pending"]
-        assert f"127.0.0.1:{port} does not tell its health" in run(*HEALTH, "--port", port, status=1).stdout
+        assert f"127.0.0.1:{port} does not answer health checks" in run(*HEALTH, "--port", port, status=1).stdout
 
 
 @pytest.mark.usefixtures("time_flies")
@@ -155,7 +155,7 @@ def test_a_port_of_something_else_is_not_ready(run_json: RunJson, answer: bytes)
         document = run_json("health", "--port", str(server.getsockname()[1]), status=1)
         thread.join()
 
-    assert "does not tell its health" in document["reason"]
+    assert "does not answer health checks" in document["reason"]
 
 
 @pytest.mark.parametrize(

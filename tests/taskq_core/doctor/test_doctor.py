@@ -458,7 +458,7 @@ def test_queues_that_no_worker_serves_and_periodic_tasks_without_a_scheduler(goo
 
     later, never = of(findings, "served")
     assert (later.subject, later.message) == ("mail", "waiting, while no running worker serves this queue: 1")
-    assert never.message == "no running worker serves this queue, to which task 'report' goes"
+    assert never.message == "no running worker serves this queue, which task 'report' uses"
     assert "--queues reports" in never.advice
     assert one(findings, "scheduler").message.endswith("periodic tasks of this application: hourly mail")
 
