@@ -27,7 +27,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from taskq_core.errors import TaskInterrupted, TaskPaused
 from taskq_core.execution.context import TaskContext
 from taskq_core.service.blocking import DaemonThreads
-from taskq_core.tasks.functions import is_coroutine_function
+from taskq_core.service.user_code import is_coroutine_function
 from taskq_core.tasks.middleware import Middleware
 
 P = ParamSpec("P")

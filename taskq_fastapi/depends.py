@@ -22,7 +22,8 @@ from typing import Any
 
 from taskq_core import ConfigurationError, TaskContext, TaskDefinitionError, TaskQ
 from taskq_core.execution.context import current
-from taskq_core.tasks.functions import function_name, is_coroutine_function
+from taskq_core.service.user_code import is_coroutine_function
+from taskq_core.tasks.functions import function_name
 from taskq_core.tasks.injection import Injection
 from taskq_fastapi.needs import Kind, Plan, is_placeholder, name_of, plan_of_dependency, plan_of_task
 from taskq_fastapi.resolving import Resolver, hosted, in_thread, on_loop

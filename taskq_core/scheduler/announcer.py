@@ -9,13 +9,14 @@ from taskq_core.broker.operations import schedules, services
 from taskq_core.broker.operations.schedules import ENTRIES_SHOWN
 from taskq_core.clock import Clock, RedisClock
 from taskq_core.scheduler.entries import EntryBook
+from taskq_core.service.loop import Service
 from taskq_core.wire import Keys
 
 LOOK_S = 1.0
 """Seconds between two looks whether this scheduler leads, or has other entries."""
 
 
-class Announcer:
+class Announcer(Service):
     """Writes the entries, and deletes them when another scheduler leads.
 
     Args:
@@ -53,6 +54,8 @@ class Announcer:
         self._leads = leads
         self._shown = ""  # digest of the entries that stand there, "" for none
         self._written_at = -math.inf
+
+    name = "announcer"
 
     async def work(self) -> float:
         """Write or delete the entries if need be; return the seconds until the next look."""

@@ -16,8 +16,9 @@ from taskq_core.broker.operations import schedules
 from taskq_core.broker.operations.schedules import RUNS_MAX, Ran
 from taskq_core.clock import Clock, utc_datetime
 from taskq_core.errors import BrokerError
-from taskq_core.scheduler.calls import Caller
 from taskq_core.scheduler.entries import EntryBook
+from taskq_core.service.calls import Caller
+from taskq_core.service.loop import Service, Signal
 from taskq_core.tasks.periodic import EntryRuns, Firing, FiringOutcome, PeriodicTask, ScheduleTable
 from taskq_core.wire import Keys, QueueKeys
 
@@ -33,7 +34,7 @@ FAREWELL_S = 2.0
 """Seconds that a scheduler which ends takes to tell the table of its last runs."""
 
 
-class Follower:
+class Follower(Service):
     """Follows one table.
 
     Args:
@@ -45,6 +46,8 @@ class Follower:
         source: Number of the table in the book.
         leads: Whether this scheduler is the one that enqueues.
     """
+
+    name = "table of periodic tasks"
 
     def __init__(
         self,
@@ -71,7 +74,7 @@ class Follower:
         self._must_note_next = False
         self._led = False
         self._troubles: set[str] = set()  # what cannot be done now, and was told
-        self._woken = asyncio.Event()
+        self._woken = Signal()
         loop = asyncio.get_running_loop()
         self._unwatch = table.watch(lambda: _call_on(loop, self._woken.set))
         self.was_asked = False
@@ -96,11 +99,7 @@ class Follower:
         self._follow_lead()
         await self._tell()
         await self._note_next()
-        try:
-            async with asyncio.timeout(pause_s):
-                await self._woken.wait()
-        except TimeoutError:
-            pass
+        await self._woken.wait_for(pause_s)
         return 0.0
 
     async def _read(self) -> bool:
@@ -172,7 +171,7 @@ class Follower:
             self._troubles.discard(what)
             logger.warning("the table of periodic tasks can be %s again", "read" if what == "read" else "written")
 
-    async def close(self) -> None:
+    async def finish(self) -> None:
         """Tell the table of the last runs, if that takes no time, and let the thread end."""
         self._unwatch()
         try:

@@ -21,7 +21,7 @@ from taskq_core.scheduler.entries import EntryBook
 from taskq_core.scheduler.health import TurnState
 from taskq_core.scheduler.history import History
 from taskq_core.scheduler.ticker import Ticker
-from taskq_core.service.loop import jittered, serve
+from taskq_core.service.loop import Service, jittered, serve
 from taskq_core.wire import Keys, QueueKeys
 from taskq_core.wire.ids import new_token
 
@@ -33,7 +33,7 @@ IDLE_S = 1.0
 """Seconds between two looks whether there are entries now."""
 
 
-class Leader:
+class Leader(Service):
     """Takes and renews the lease of a set of entries, and runs their tickers.
 
     Args:
@@ -43,8 +43,11 @@ class Leader:
         clock: Source of monotonic time.
         history: The history of the entries.
         new_ticker: Makes the ticker of a queue.
+        prepare: Reads the entries. Returns the seconds to wait for sources that have not answered yet.
         lease_s: Seconds after which another scheduler takes over from one that went silent.
     """
+
+    name = "scheduler"
 
     def __init__(
         self,
@@ -55,6 +58,7 @@ class Leader:
         *,
         history: History,
         new_ticker: Callable[[QueueKeys], Ticker],
+        prepare: Callable[[], float],
         lease_s: float,
     ) -> None:
         self._keys = keys
@@ -63,6 +67,7 @@ class Leader:
         self._clock = clock
         self._history = history
         self._new_ticker = new_ticker
+        self._prepare = prepare
         self._lease_s = lease_s
         self._owner = new_token()
         self._key = ""
@@ -91,6 +96,8 @@ class Leader:
 
     async def work(self) -> float:
         """Take or renew the lease and see that the tickers run; return the seconds until the next time."""
+        if wait_s := self._prepare():
+            return wait_s
         await self._history.forget_removed()
         await self._follow_book()
         if not self._book.entries:
@@ -143,7 +150,7 @@ class Leader:
     def _needs_ticker(self, queue: QueueKeys) -> bool:
         return self.leads and queue in self._book.by_queue and not self._tickers[queue].is_ending
 
-    async def close(self) -> None:
+    async def finish(self) -> None:
         """End the tickers: at once those that wait, the others after their turn, so that what they do is told."""
         for queue, ticker in self._tickers.items():
             ticker.is_ending = True

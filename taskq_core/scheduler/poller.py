@@ -5,8 +5,9 @@ import logging
 from typing import Any
 
 from taskq_core.errors import ConfigurationError
-from taskq_core.scheduler.calls import Caller
 from taskq_core.scheduler.entries import EntryBook
+from taskq_core.service.calls import Caller
+from taskq_core.service.loop import Service
 from taskq_core.tasks.periodic import PeriodicTask, Provider
 
 logger = logging.getLogger("taskq.scheduler")
@@ -17,7 +18,7 @@ SLOW_S = 30.0
 """Seconds after which a call that has not ended is reported."""
 
 
-class Poller:
+class Poller(Service):
     """Asks one provider again and again. While it fails, what it returned last stays.
 
     Args:
@@ -25,6 +26,8 @@ class Poller:
         book: Takes the entries.
         source: Number of the provider in the book.
     """
+
+    name = "provider"
 
     def __init__(self, provider: Provider, book: EntryBook, *, source: int) -> None:
         self._provider = provider

@@ -7,12 +7,13 @@ from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import presence
 from taskq_core.scheduler.entries import EntryBook
 from taskq_core.scheduler.runtime_schedules import RuntimeSchedules
+from taskq_core.service.loop import Service
 
 EVERY_S = 2.0
 """Seconds between two reads."""
 
 
-class RuntimeFollower:
+class RuntimeFollower(Service):
     """Reads the hash of runtime schedules and applies changes. While Redis is down, the last state applies.
 
     Args:
@@ -21,6 +22,8 @@ class RuntimeFollower:
         runner: Sends operations.
         source: Number of this source in the book.
     """
+
+    name = "runtime schedules"
 
     def __init__(self, app: TaskQ, book: EntryBook, runner: AsyncRunner, *, source: int) -> None:
         self._app = app

@@ -21,7 +21,7 @@ import socket
 import sys
 import threading
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from taskq_core.app import TaskQ
@@ -30,7 +30,6 @@ from taskq_core.broker.operations import views
 from taskq_core.clock import SYSTEM_CLOCK, Clock, RedisClock
 from taskq_core.errors import BrokerError, TaskQError
 from taskq_core.scheduler.announcer import Announcer
-from taskq_core.scheduler.calls import Caller
 from taskq_core.scheduler.config import SchedulerConfig
 from taskq_core.scheduler.entries import Entry, EntryBook
 from taskq_core.scheduler.follower import Follower
@@ -41,8 +40,9 @@ from taskq_core.scheduler.listener import SchedulerListener
 from taskq_core.scheduler.poller import Poller
 from taskq_core.scheduler.runtime import RuntimeFollower
 from taskq_core.scheduler.ticker import Ticker
+from taskq_core.service.calls import Caller
 from taskq_core.service.health import HealthServer, open_health_server
-from taskq_core.service.loop import serve
+from taskq_core.service.loop import Service, serve
 from taskq_core.settings import Settings
 from taskq_core.tasks.periodic import Firing, FiringOutcome
 from taskq_core.telemetry import Reading, gauges, names
@@ -155,7 +155,7 @@ class Scheduler:
             except TaskQError as error:
                 logger.error("the scheduler cannot start: %s", error)
                 return 1
-            wanted = (*self.services(), ("gauges", self._refresh_gauges))
+            wanted = [(each.name, each.work) for each in self.services()] + [("gauges", self._refresh_gauges)]
             services = [asyncio.create_task(serve(name, work), name=f"taskq {name}") for name, work in wanted]
             try:
                 self._tell(self._listener.started, self)
@@ -212,7 +212,16 @@ class Scheduler:
                 refresh_s=self.config.span("refresh"),
             )
 
-        self._leader = Leader(keys, book, runner, self._clock, history=history, new_ticker=new_ticker, lease_s=lease_s)
+        self._leader = Leader(
+            keys,
+            book,
+            runner,
+            self._clock,
+            history=history,
+            new_ticker=new_ticker,
+            prepare=self._prepare,
+            lease_s=lease_s,
+        )
         self._announcer = Announcer(
             keys,
             self._book,
@@ -237,23 +246,17 @@ class Scheduler:
         self._ready_by = self._clock.monotonic() + PROVIDERS_S
         self._status = "active"
 
-    def services(self) -> list[tuple[str, Callable[[], Awaitable[float]]]]:
-        """Return what has to be called again and again, by name; each returns the seconds until its next call."""
-        return [
-            ("scheduler", self._lead),
-            ("announcer", self._announcer.work),
-            *(("provider", poller.work) for poller in self._pollers),
-            *(("table of periodic tasks", follower.work) for follower in self._followers),
-            ("runtime schedules", self._runtime.work),
-        ]
+    def services(self) -> list[Service]:
+        """Return its services."""
+        return [self._leader, self._announcer, *self._pollers, *self._followers, self._runtime]
 
     async def close(self) -> None:
         """End what runs, give up the lease and delete what tools are shown, once the services have ended."""
         self._status = "closed"
-        await self._leader.close()
+        await self._leader.finish()
         try:
             for follower in self._followers:
-                await follower.close()
+                await follower.finish()
             await self._leader.resign()
             await self._announcer.withdraw()
         except BrokerError as error:
@@ -283,7 +286,7 @@ class Scheduler:
         """Entries it knows."""
         return len(self._book.entries)
 
-    async def _lead(self) -> float:
+    def _prepare(self) -> float:
         sources: list[Poller | Follower | RuntimeFollower] = [*self._pollers, *self._followers, self._runtime]
         if not all(each.was_asked for each in sources) and self._clock.monotonic() < self._ready_by:
             return 0.02
@@ -291,7 +294,7 @@ class Scheduler:
             self._read_entries()
         except TaskQError as error:
             logger.error("periodic tasks are not usable, those before stay: %s", error)
-        return await self._leader.work()
+        return 0.0
 
     def _read_entries(self) -> None:
         """Take the application's entries, if they may have changed."""

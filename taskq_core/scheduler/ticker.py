@@ -30,10 +30,10 @@ from taskq_core.broker.operations.schedules import ADOPT_MAX, TICK_MAX, Mark, Ti
 from taskq_core.client.preparer import Prepared
 from taskq_core.clock import Clock, RedisClock, utc_datetime
 from taskq_core.errors import BrokerError, ConfigurationError, EnqueueError
-from taskq_core.scheduler.calls import Caller, HangError
 from taskq_core.scheduler.entries import Entry, EntryBook
 from taskq_core.scheduler.health import TurnState
 from taskq_core.scheduler.history import History
+from taskq_core.service.calls import Caller, HangError
 from taskq_core.tasks.canvas import Signature
 from taskq_core.tasks.periodic import Firing, FiringOutcome, HookFunction
 from taskq_core.wire import QueueKeys

@@ -1,6 +1,7 @@
-"""What the services of workers and schedulers share: a loop that survives whatever one pass meets."""
+"""What the services of workers and schedulers share: the shape of a service, and a loop that survives its errors."""
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Awaitable, Callable
@@ -14,10 +15,49 @@ LONGEST_PAUSE_S = 5.0
 """Longest time between two attempts while a service fails, in seconds."""
 
 
-async def serve(name: str, work: Callable[[], Awaitable[float]], *, goes_on: Callable[[], bool] = lambda: True) -> None:
-    """Call `work` again and again, for as long as `goes_on` says. It returns the seconds until its next call.
+class Service:
+    """A background loop of a worker or scheduler. `serve` calls `work` again and again.
 
-    What it raises is logged, and it is called again after a growing pause: a service never ends by an error.
+    Attributes:
+        name: Its name in logs.
+    """
+
+    name = ""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it has looked for work at least once and knows of none now. A burst worker waits for that."""
+        return True
+
+    async def work(self) -> float:
+        """Do one pass, and return the seconds until the next one."""
+        raise NotImplementedError
+
+    async def resign(self) -> None:
+        """Give up leases in Redis, so that another process takes over at once. Called after the last pass.
+
+        Raises:
+            BrokerError: Redis refused or was not reached.
+        """
+
+    def close(self) -> None:
+        """Let threads end. Called after the last pass."""
+
+
+class Signal(asyncio.Event):
+    """An event that is waited for with a time limit."""
+
+    async def wait_for(self, seconds: float | None) -> None:
+        """Wait until it is set, at most so many seconds. None: without a limit."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.wait()
+
+
+async def serve(name: str, work: Callable[[], Awaitable[float]], *, goes_on: Callable[[], bool] = lambda: True) -> None:
+    """Call `work` again and again while `goes_on` returns True. It returns the seconds until its next call.
+
+    An error of `work` is logged, and it is called again after a growing pause: a service never ends by an error.
     """
     failures = 0
     while goes_on():
@@ -36,7 +76,7 @@ async def serve(name: str, work: Callable[[], Awaitable[float]], *, goes_on: Cal
                 failures += 1
                 pause_s = _backoff(failures)
                 logger.exception("%s failed; trying again", name)
-        except MemoryError:  # a task has taken it all, so that not even a failure could be told of
+        except MemoryError:  # a task used all memory, so that not even the failure could be logged
             pause_s = 1.0
         if is_cancelled():  # and what `work` awaited swallowed it, as `asyncio.wait_for` does on Python 3.11
             raise asyncio.CancelledError

@@ -6,9 +6,10 @@ hides asyncio tasks of the worker from code that cancels all tasks.
 """
 
 import asyncio
+import functools
+import inspect
 from asyncio.tasks import _register_task, _unregister_task
 from collections.abc import Awaitable, Callable
-from functools import lru_cache
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -75,7 +76,7 @@ def _read_all(error: BaseException) -> None:
                 left.append(other)
 
 
-@lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=256)
 def namesake(kind: type[BaseException], base: type[Exception]) -> Any:
     """Return a subclass of `base` that a traceback shows under the name of `kind`."""
     return type(kind.__name__, (base,), {"__module__": kind.__module__, "__qualname__": kind.__qualname__})
@@ -92,6 +93,15 @@ def as_exception(error: BaseException) -> Exception:
     wrapped = RuntimeError(f"it raised {type(error).__name__}")
     wrapped.__cause__ = error
     return wrapped
+
+
+def is_coroutine_function(function: Any) -> bool:
+    """Return whether a call of it returns a coroutine. Also true of partials, and of objects with such a `__call__`."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    if inspect.iscoroutinefunction(function):
+        return True
+    return callable(function) and inspect.iscoroutinefunction(type(function).__call__)
 
 
 async def contained(call: Callable[[], Awaitable[T]]) -> T:

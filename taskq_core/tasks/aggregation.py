@@ -14,10 +14,11 @@ from typing import Any, TypeVar, cast
 
 from taskq_core.codec import ArgumentsCodec, decode_payload
 from taskq_core.errors import ConfigurationError, TaskDefinitionError
+from taskq_core.service.user_code import is_coroutine_function
 from taskq_core.settings import Duration, check_whole, seconds
 from taskq_core.tasks.base import BaseTask
 from taskq_core.tasks.canvas import Signature
-from taskq_core.tasks.functions import function_name, is_coroutine_function
+from taskq_core.tasks.functions import function_name
 from taskq_core.tasks.injection import refuse_markers
 from taskq_core.telemetry import unwrap
 from taskq_core.wire import TaskMessage, validate_group_name, validate_queue_name

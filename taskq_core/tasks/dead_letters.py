@@ -13,7 +13,8 @@ from typing import Any
 
 from taskq_core.errors import TaskDefinitionError
 from taskq_core.handles.records import TaskInfo
-from taskq_core.tasks.functions import function_name, is_coroutine_function
+from taskq_core.service.user_code import is_coroutine_function
+from taskq_core.tasks.functions import function_name
 from taskq_core.tasks.handlers import check_callable
 from taskq_core.wire import DEAD_LETTER, MAX_NAME_BYTES
 

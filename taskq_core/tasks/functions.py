@@ -8,6 +8,7 @@ from typing import Any
 
 from taskq_core.errors import TaskDefinitionError
 from taskq_core.execution.context import TaskContext
+from taskq_core.service.user_code import is_coroutine_function
 
 
 def check_function(function: Any) -> None:
@@ -65,15 +66,6 @@ def check_injected(what: str, function: Any, injected: Collection[str]) -> None:
     for each in given:
         if each.name in injected and each.kind is each.POSITIONAL_OR_KEYWORD:
             raise TaskDefinitionError(f"{what}, parameter {each.name!r}: what Depends gives must come after *args")
-
-
-def is_coroutine_function(function: Any) -> bool:
-    """Whether calling it gives a coroutine: also a partial of such a function, or an object whose `__call__` is one."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    if inspect.iscoroutinefunction(function):
-        return True
-    return callable(function) and inspect.iscoroutinefunction(type(function).__call__)
 
 
 def function_name(function: Any) -> str:

@@ -20,9 +20,10 @@ from typing import Any, Protocol, TypeVar, cast
 from taskq_core.codec import decode_payload
 from taskq_core.errors import TaskDefinitionError, UnknownTaskError
 from taskq_core.execution.context import TaskContext
+from taskq_core.service.user_code import is_coroutine_function
 from taskq_core.settings import unknown
 from taskq_core.tasks.base import BaseTask
-from taskq_core.tasks.functions import context_parameter, function_name, is_coroutine_function, parameters
+from taskq_core.tasks.functions import context_parameter, function_name, parameters
 from taskq_core.tasks.injection import refuse_markers
 from taskq_core.tasks.options import HandlerOptionsDict, TaskOptions, task_options
 from taskq_core.wire import TaskMessage, validate_task_type

@@ -16,10 +16,10 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Unpack
 
 from taskq_core.errors import ConfigurationError
+from taskq_core.service.user_code import is_coroutine_function
 from taskq_core.settings import Duration, seconds
 from taskq_core.tasks.base import BaseTask
 from taskq_core.tasks.canvas import Signature
-from taskq_core.tasks.functions import is_coroutine_function
 from taskq_core.tasks.options import CallOptionsDict, check_call_options, task_options
 from taskq_core.wire import Option, OptionKind, format_option, validate_entry_id
 from taskq_core.wire.cron import Bounded, Cron, Schedule, parse_schedule

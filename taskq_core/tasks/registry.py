@@ -11,6 +11,7 @@ from taskq_core.codec import References
 from taskq_core.errors import TaskDefinitionError
 from taskq_core.execution.context import TaskContext
 from taskq_core.execution.lifespan import L, LifespanFunction, check_lifespan
+from taskq_core.service.user_code import is_coroutine_function
 from taskq_core.settings import Duration, member
 from taskq_core.tasks.aggregation import (
     DEFAULT_GRACE_S,
@@ -23,13 +24,7 @@ from taskq_core.tasks.aggregation import (
 from taskq_core.tasks.base import BaseTask, Enqueuer
 from taskq_core.tasks.canvas import Signature
 from taskq_core.tasks.dead_letters import ArchiveHandler
-from taskq_core.tasks.functions import (
-    check_function,
-    check_injected,
-    check_process_function,
-    function_name,
-    is_coroutine_function,
-)
+from taskq_core.tasks.functions import check_function, check_injected, check_process_function, function_name
 from taskq_core.tasks.handlers import (
     Definitions,
     E,

@@ -24,8 +24,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from taskq_core.app import TaskQ
-from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations.aggregation import (
     GATHER_MAX,
     CollectCode,
@@ -43,14 +41,14 @@ from taskq_core.broker.operations.aggregation import (
 from taskq_core.broker.operations.operation import BATCH_MAX
 from taskq_core.broker.operations.services import count_keys, resign
 from taskq_core.client.preparer import Prepared
-from taskq_core.clock import Clock
 from taskq_core.errors import BrokerError, Discard, EnqueueError, WireFormatError
-from taskq_core.service.loop import jittered
-from taskq_core.tasks.aggregation import Aggregation, Aggregators, GroupedTask
+from taskq_core.service.loop import Service, jittered
+from taskq_core.tasks.aggregation import Aggregation, GroupedTask
 from taskq_core.tasks.canvas import Signature
 from taskq_core.wire import QueueKeys, decode_message
 from taskq_core.wire.ids import new_task_id
-from taskq_core.worker.combining import FunctionCaller
+from taskq_core.worker.combining import Combiner
+from taskq_core.worker.context import WorkerContext
 from taskq_core.worker.counted_log import CountedLog
 from taskq_core.worker.leadership import Leadership, Topic
 
@@ -74,66 +72,59 @@ class _Check:
     what: GroupCheck
 
 
-class Aggregator:
+class Aggregator(Service):
     """Turns the groups of one queue into tasks.
 
     Args:
+        context: The worker.
         queue: Key names of the queue.
-        runner: Sends operations.
-        app: The queue application: its aggregators, its tasks, what prepares a task.
-        call: Calls the functions.
-        clock: Source of monotonic time.
-        owner: Token of the worker.
-        every_s: Seconds between two looks.
-        leader_s: Seconds after which another worker takes over, at least.
+        combiner: Calls the functions.
+        leadership: Says whether there may be groups or sets.
         now_ns: Returns the time that replaces Redis's (Unix ns) in tests.
-        leadership: Says whether there may be groups or sets. None: Redis is asked each time.
     """
+
+    name = "aggregator"
 
     def __init__(
         self,
+        context: WorkerContext,
         queue: QueueKeys,
-        runner: AsyncRunner,
-        app: TaskQ,
-        call: FunctionCaller,
-        clock: Clock,
+        combiner: Combiner,
+        leadership: Leadership,
         *,
-        owner: str,
-        every_s: float,
-        leader_s: float,
         now_ns: Callable[[], int | None] = lambda: None,
-        leadership: Leadership | None = None,
     ) -> None:
+        self._context = context
         self._queue = queue
-        self._runner = runner
-        self._app = app
-        self._call = call
-        self._clock = clock
-        self._owner = owner
+        self._runner = context.runner
+        self._app = context.app
+        self._combiner = combiner
         self._now_ns = now_ns
         self._leadership = leadership
-        aggregators: Aggregators = app.aggregators
-        self._aggregators = aggregators
-        mark = aggregators.fingerprint(queue.name)
+        self._aggregators = context.app.aggregators
+        mark = self._aggregators.fingerprint(queue.name)
         self.service = f"aggregator-{mark}" if mark else "aggregator"
         """Name of the lease."""
-        self._every_s = every_s if mark else WITHOUT_EVERY_S
-        self._leader_ms = int(max(leader_s, 3 * self._every_s) * 1000)
-        self._running: dict[asyncio.Task[None], _Check] = {}
+        self._every_s = context.config.span("aggregate_every") if mark else WITHOUT_EVERY_S
+        self._leader_ms = int(max(context.leader_s, 3 * self._every_s) * 1000)
+        self._running: set[asyncio.Task[None]] = set()
         self._log_dropped = CountedLog(logger, logging.ERROR, "%d entries in queue %s named no set and were dropped")
-        self._has_warned = False
-        self._has_told_of_no_group = False
+        self._logged: set[str] = set()
         self._is_taking = False
+        self._has_looked = False
         self.is_stopping = False
         """True once no further set is taken."""
-        self.has_looked = False
-        """True once every group was looked at, or another worker was seen to lead."""
         self.combined = 0
-        """Sets turned into a task so far."""
-        self.failed = 0
-        """Sets that could not be turned into one so far. Their members go back to their group."""
+        """Sets turned into one task so far."""
         self.reclaimed = 0
         """Sets given back to their group so far, whoever made them."""
+        self.failed = 0
+        """Sets that could not be turned into one task so far. Their members go back to their group."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether every group was looked at, or another worker was seen to lead."""
+        return self._has_looked
 
     @property
     def is_busy(self) -> bool:
@@ -144,12 +135,12 @@ class Aggregator:
         """Reclaim, delete and collect due groups. Return the seconds until the next call."""
         if await self._may_be_some() and await self._tidy():
             await self._look()
-        self.has_looked = True
+        self._has_looked = True
         return jittered(self._every_s)
 
     async def _may_be_some(self) -> bool:
         leadership = self._leadership
-        if leadership is None or not leadership.has_looked:
+        if not leadership.has_looked:
             return True
         if leadership.leads:
             return leadership.has(Topic.GROUPS)
@@ -158,8 +149,8 @@ class Aggregator:
             return False
         return await self._runner.run(count_keys(Topic.GROUPS.keys(self._queue))) > 0
 
-    async def close(self, timeout_s: float) -> None:
-        """Take no further set, give back those in progress, and wait for that, but no longer than the time given."""
+    async def drain(self, timeout_s: float) -> None:
+        """Take no further set, give back those in progress, and wait for that at most so many seconds."""
         self.is_stopping = True
         for each in self._running:
             each.cancel()
@@ -167,8 +158,8 @@ class Aggregator:
             await asyncio.wait(self._running, timeout=timeout_s)
 
     async def resign(self) -> None:
-        """Give up the lead, if this worker has it."""
-        await self._runner.run(resign(self._queue, self.service, owner=self._owner))
+        """Let another worker lead at once."""
+        await self._runner.run(resign(self._queue, self.service, owner=self._context.token))
 
     # --- what others left ---------------------------------------------------------------------------------------------
 
@@ -176,7 +167,13 @@ class Aggregator:
         """Give back sets whose time is over and delete members of combined ones. Returns whether this worker leads."""
         while True:
             found = await self._runner.run(
-                reclaim(self._queue, self.service, owner=self._owner, leader_ms=self._leader_ms, now_ns=self._now_ns())
+                reclaim(
+                    self._queue,
+                    self.service,
+                    owner=self._context.token,
+                    leader_ms=self._leader_ms,
+                    now_ns=self._now_ns(),
+                )
             )
             self.reclaimed += found.sets
             if found.sets:
@@ -251,25 +248,18 @@ class Aggregator:
                         again.append(replace(check, what=replace(check.what, set_id=new_task_id())))
                 elif code == CollectCode.SEND_AGAIN:
                     again.append(check)
-                elif code == CollectCode.NO_GROUP and not self._has_told_of_no_group:
-                    self._has_told_of_no_group = True  # each look finds it again
-                    logger.error(
-                        "the key of group %r in queue %s is no group (told once a queue)",
-                        check.what.group,
-                        self._queue.name,
+                elif code == CollectCode.NO_GROUP:
+                    self._log_once(
+                        logging.ERROR, "the key of group %r in queue %s is not a sorted set", check.what.group
                     )
             checks = again
 
     def _check(self, group: str) -> _Check | None:
         aggregation = self._aggregators.find(self._queue.name, group)
         if aggregation is None:
-            if not self._has_warned:
-                self._has_warned = True
-                logger.warning(
-                    "tasks wait in group %r of queue %s, for which this worker has no aggregator (told once a queue)",
-                    group,
-                    self._queue.name,
-                )
+            self._log_once(
+                logging.WARNING, "tasks wait in group %r of queue %s, for which this worker has no aggregator", group
+            )
             return None
         return _Check(
             aggregation,
@@ -283,12 +273,18 @@ class Aggregator:
             ),
         )
 
+    def _log_once(self, level: int, text: str, group: str) -> None:
+        """Log a problem with a group, once for each queue: every look finds it again."""
+        if text not in self._logged:
+            self._logged.add(text)
+            logger.log(level, f"{text} (once per queue)", group, self._queue.name)  # noqa: G004 - no data in it
+
     # --- one set ------------------------------------------------------------------------------------------------------
 
     def _start(self, check: _Check) -> None:
         task = asyncio.create_task(self._turn(check), name="taskq aggregation")
-        self._running[task] = check
-        task.add_done_callback(self._running.pop)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
 
     async def _turn(self, check: _Check) -> None:
         """Turn a set into one task. Whatever goes wrong, its members go back to their group when its time is over."""
@@ -327,7 +323,7 @@ class Aggregator:
             await self._drop(check, size)
             return
         try:
-            result = await self._call(check.aggregation, self._queue, set_id, group, tasks)
+            result = await self._combiner.combine(check.aggregation, self._queue, set_id, group, tasks)
         except Discard:
             await self._drop(check, size)
             return
@@ -379,7 +375,7 @@ class Aggregator:
         with tracing.continued(tasks[0].headers):
             links = tracing.links(each.headers for each in tasks)
             prepared: Prepared[Any] = preparer.prepare(result.using(**options), self._app.client, links=links)
-        started = self._clock.monotonic()
+        started = self._context.clock.monotonic()
         error: EnqueueError | None = None
         try:
             operation = combine(self._queue, group, set_id, size, prepared.task, now_ns=self._now_ns())
@@ -399,7 +395,7 @@ class Aggregator:
             raise error
         self.combined += 1
         if self._app.observer.wants_enqueued():
-            await self._call.tell_enqueued(prepared.handle, self._queue)
+            await self._combiner.notify_enqueued(prepared.handle, self._queue)
         await self._sweep_rest(size)
 
     async def _drop(self, check: _Check, size: int) -> None:

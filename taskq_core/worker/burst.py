@@ -1,11 +1,11 @@
 """The end of a worker in burst mode: it stops once nothing is left to do and nobody brings more."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 
-from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import limits, views
-from taskq_core.clock import RedisClock
-from taskq_core.wire import QueueKeys, TaskState
+from taskq_core.service.loop import Service
+from taskq_core.wire import TaskState
+from taskq_core.worker.context import WorkerContext
 from taskq_core.worker.fetcher import Fetcher
 
 FIRST_PAUSE_S = 0.001
@@ -14,37 +14,30 @@ LONGEST_PAUSE_S = 0.05
 """Most seconds between two looks."""
 
 
-class Burst:
-    """Looks whether a worker has finished.
+class Burst(Service):
+    """Ends a burst worker that has finished.
 
     Args:
-        queues: Key names of its queues.
-        runner: Sends operations.
-        redis_clock: Redis's time.
-        fetcher: Knows whether its queues were found empty.
-        is_quiet: Whether nothing runs, waits to be settled, or is still to be looked for by a service.
-        when_idle: Asked once nothing is left to do; True if there may be work now. None: nobody brings more.
-        stop: Stops the worker.
+        context: The worker.
+        fetcher: Knows whether the queues were found empty.
+        is_quiet: Returns whether nothing runs, waits to be settled, or may still be brought by a service.
+        when_idle: Called once nothing is left to do; returns whether there may be work now. None: there is none.
     """
+
+    name = "burst"
 
     def __init__(
         self,
-        queues: Sequence[QueueKeys],
-        runner: AsyncRunner,
-        redis_clock: RedisClock,
+        context: WorkerContext,
         fetcher: Fetcher,
         *,
         is_quiet: Callable[[], bool],
         when_idle: Callable[[], Awaitable[bool]] | None,
-        stop: Callable[[], None],
     ) -> None:
-        self._queues = queues
-        self._runner = runner
-        self._redis_clock = redis_clock
+        self._context = context
         self._fetcher = fetcher
         self._is_quiet = is_quiet
         self._when_idle = when_idle
-        self._stop = stop
         self._turns = 0
         self._pause_s = FIRST_PAUSE_S
 
@@ -58,7 +51,7 @@ class Burst:
             if self._when_idle is not None and await self._when_idle():
                 self._pause_s = FIRST_PAUSE_S
             elif self._when_idle is None or await self._has_finished():  # nothing came while it was asked
-                self._stop()
+                self._context.stopping.set()
         return self._pause_s
 
     async def _has_finished(self) -> bool:
@@ -77,13 +70,16 @@ class Burst:
 
         One that waits for a place is let in by who frees it, and is pending then.
         """
-        for queue in self._queues:
+        run = self._context.runner.run
+        for queue in self._context.queues:
             for state in (TaskState.SCHEDULED, TaskState.RETRY):  # first: what is forwarded meanwhile is pending then
-                page = await self._runner.run(views.list_tasks(queue, state, skip=0, count=1))
-                if any(task.score is not None and task.score <= self._redis_clock.time() for task in page.tasks):
+                page = await run(views.list_tasks(queue, state, skip=0, count=1))
+                if any(
+                    task.score is not None and task.score <= self._context.redis_clock.time() for task in page.tasks
+                ):
                     return True
-            is_moving = await self._runner.run(limits.limits_move(queue))
-            counts = await self._runner.run(views.count_tasks(queue))
+            is_moving = await run(limits.limits_move(queue))
+            counts = await run(views.count_tasks(queue))
             if (is_moving or counts.sizes[TaskState.PENDING]) and not counts.is_paused:
                 return True
         return False

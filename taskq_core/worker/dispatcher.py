@@ -5,61 +5,45 @@ once even if it is not the leader, because repeating a transfer does no harm. `t
 rules.
 """
 
-import asyncio
-import contextlib
-from collections.abc import Iterable, Mapping
-from types import MappingProxyType
+from collections.abc import Mapping
 
-from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations.dispatch import read_due
 from taskq_core.broker.operations.new_tasks import register_queue
-from taskq_core.service.loop import jittered
-from taskq_core.wire import Keys, QueueKeys
+from taskq_core.broker.operations.services import resign
+from taskq_core.service.loop import Service, Signal, jittered
+from taskq_core.wire import QueueKeys
+from taskq_core.worker.context import WorkerContext
 from taskq_core.worker.leadership import Leadership, Topic
 from taskq_core.workflow.dispatch import Dispatch, Sweep, dispatch
 
 
-class Dispatcher:
+class Dispatcher(Service):
     """Dispatches workflow steps for the queues of one worker.
 
     Args:
-        keys: Key names, to build those of other queues.
-        queues: The queues of the worker.
-        runner: Sends operations.
-        owner: Token of the worker.
-        every_s: Seconds between two checks for the leader.
-        leader_s: Seconds the lease of a leader lasts.
-        leaderships: Leadership of each queue, by name. A queue without one is always checked.
+        context: The worker.
+        leaderships: Leadership of each queue, by name.
     """
 
-    def __init__(
-        self,
-        keys: Keys,
-        queues: Iterable[QueueKeys],
-        runner: AsyncRunner,
-        *,
-        owner: str,
-        every_s: float,
-        leader_s: float,
-        leaderships: Mapping[str, Leadership] = MappingProxyType({}),
-    ) -> None:
-        self._keys = keys
-        self._queues = {queue.name: queue for queue in queues}
-        self._runner = runner
-        self._owner = owner
-        self._every_s = every_s
-        self._leader_ms = int(leader_s * 1000)
-        self._rest_s = max(every_s, leader_s / 3)
+    name = "dispatcher"
+
+    def __init__(self, context: WorkerContext, leaderships: Mapping[str, Leadership]) -> None:
+        self._keys = context.keys
+        self._queues = {queue.name: queue for queue in context.queues}
+        self._runner = context.runner
+        self._token = context.token
+        self._every_s = context.config.span("carry_every")
+        lease_s = max(context.leader_s, 3 * self._every_s)
+        self._leader_ms = int(lease_s * 1000)
+        self._rest_s = max(self._every_s, lease_s / 3)
         self._sweeps = {name: Sweep() for name in self._queues}
         self._urgent: set[str] = set()
         self._at_hand: str | None = None
-        self._called = asyncio.Event()
+        self._called = Signal()
         self._leaderships = leaderships
         for leadership in leaderships.values():
-            leadership.wakes(self._called)
-        self._leads = False
-        self.has_looked = False
-        """Whether it has looked at every queue once."""
+            leadership.signal(self._called)
+        self._leads = self._has_looked = False
 
     def call(self, queue: str) -> None:
         """Let it look at a queue at once."""
@@ -67,12 +51,12 @@ class Dispatcher:
         self._called.set()
 
     @property
-    def is_busy(self) -> bool:
-        """Whether it knows of something to carry."""
-        return bool(self._urgent) or self._at_hand is not None
+    def is_idle(self) -> bool:
+        """Whether it has looked at every queue and knows of nothing to carry."""
+        return self._has_looked and not self._urgent and self._at_hand is None
 
     async def work(self) -> float:
-        """Carry what there is; return 0, once it is time to look again."""
+        """Carry all due steps, and wait until it is time to look again."""
         while self._urgent:
             name = self._at_hand = self._urgent.pop()  # before it is read: whoever calls meanwhile has written more
             try:
@@ -88,21 +72,19 @@ class Dispatcher:
         wanted = [name for name in self._queues if self._may_have_work(name)]
         for name in wanted:
             queue = self._queues[name]
-            self._urgent |= await self._look(queue, owner=self._owner, sweep=self._sweeps[name], others=others)
+            self._urgent |= await self._look(queue, owner=self._token, sweep=self._sweeps[name], others=others)
         for name in others - self._queues.keys():  # perhaps only Go serves them
             sweep = self._sweeps.setdefault(name, Sweep())
             self._urgent |= await self._look(self._keys.queue(name), owner="", sweep=sweep)
-        self.has_looked = True
+        self._has_looked = True
         if not self._urgent:
             rest_s = self._every_s if self._leads else self._rest_s
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(jittered(rest_s) if wanted else None):
-                    await self._called.wait()
+            await self._called.wait_for(jittered(rest_s) if wanted else None)
         return 0
 
     def _may_have_work(self, queue: str) -> bool:
-        leadership = self._leaderships.get(queue)
-        return leadership is None or not leadership.has_looked or leadership.has(Topic.WORKFLOWS)
+        leadership = self._leaderships[queue]
+        return not leadership.has_looked or leadership.has(Topic.WORKFLOWS)
 
     async def _look(
         self, queue: QueueKeys, *, owner: str, sweep: Sweep | None = None, others: set[str] | None = None
@@ -128,3 +110,8 @@ class Dispatcher:
         except StopIteration as end:
             found: set[str] = end.value
             return found
+
+    async def resign(self) -> None:
+        """Let another worker act at once."""
+        for queue in self._queues.values():
+            await self._runner.run(resign(queue, "carrier", owner=self._token))

@@ -17,22 +17,22 @@ import logging
 import math
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from taskq_core.broker.operations.operation import BATCH_MAX, Operation
-from taskq_core.broker.operations.runs import Dequeued, dequeue
+from taskq_core.broker.operations.runs import Dequeued
 from taskq_core.broker.pipelines import Pipeline
-from taskq_core.clock import Clock, RedisClock
 from taskq_core.errors import BrokerError, BrokerReplyError, WireFormatError
-from taskq_core.tasks.limits import HEADER
-from taskq_core.telemetry import WorkerMetrics
-from taskq_core.wire import EXPIRES, Keys, QueueKeys, QueueOrder, decode_message
+from taskq_core.wire import EXPIRES, QueueOrder, decode_message
+from taskq_core.worker.context import WorkerContext
 from taskq_core.worker.counted_log import CountedLog
 from taskq_core.worker.exchange_spans import ExchangeSpans
 from taskq_core.worker.fused_exchange import FusedExchange
 from taskq_core.worker.run import Run
 from taskq_core.worker.settler import SettleBatch, Settler
+from taskq_core.worker.starts import Starts
+from taskq_core.worker.turn import Turn
 
 logger = logging.getLogger("taskq.worker")
 
@@ -51,63 +51,25 @@ class Fetcher:
     """Takes tasks for free slots.
 
     Args:
-        keys: Key names.
-        order: In which order queues are tried.
-        settler: Whose outcomes are carried.
-        start: Called with each fetched run and the monotonic second.
-        set_aside: Called with queue, id and run of a task whose message cannot be read; gives its slot back in the end.
-        room: Returns how many more tasks of a queue this worker may run, and how many may be active in all; None: any
-            number.
-        limited: Names of tasks that have limits.
-        claim: Called with a run of one of them whose producer knew of none; starts it or gives its slot back.
-        clock: Source of monotonic time.
-        redis_clock: Learns Redis's time from answers.
-        owner: Token of the worker.
-        concurrency: Slots.
-        lease_s: Seconds of a lease.
-        lock_s: Seconds for which a task that starts holds its unique lock at least.
-        spans: Told of exchanges, None where nobody asks for that.
-        metrics: Told how long tasks were pending, while somebody exports.
+        context: The worker.
+        settler: Its outcomes are sent, and it returns slots.
+        starts: Starts fetched tasks.
     """
 
-    def __init__(
-        self,
-        keys: Keys,
-        order: QueueOrder,
-        settler: Settler,
-        start: Callable[[Run, float], None],
-        set_aside: Callable[[QueueKeys, str, int], None],
-        clock: Clock,
-        redis_clock: RedisClock,
-        *,
-        owner: str,
-        concurrency: int,
-        lease_s: int,
-        lock_s: int,
-        room: Callable[[str], tuple[int | None, int | None]] | None = None,
-        limited: Container[str] = (),
-        claim: Callable[[Run], None] | None = None,
-        spans: ExchangeSpans | None = None,
-        metrics: WorkerMetrics | None = None,
-    ) -> None:
-        self._keys = keys
-        self._spans = spans
-        self._metrics = metrics or WorkerMetrics()
-        self._order = order
+    def __init__(self, context: WorkerContext, settler: Settler, starts: Starts) -> None:
+        config = context.config
+        self._context = context
+        self._clock = context.clock
+        self._metrics = context.metrics
+        self._spans = ExchangeSpans.wanted(context.app.runtime.tracing)
+        self._order = QueueOrder(config.queues, config.strict_priority, random.Random())  # noqa: S311 - fairness
         self._settler = settler
-        self._start = start
-        self._set_aside = set_aside
-        self._clock = clock
-        self._redis_clock = redis_clock
-        self._owner = owner
-        self._lease_s = lease_s
-        self._lock_s = lock_s
-        self._limited = limited
-        self._room = room
+        settler.release = self.release
+        self._starts = starts
+        self._start = starts.start
         self._asked: Counter[str] = Counter()
         self._calls = itertools.count(1)
-        self._claim = claim
-        self._joiner = FusedExchange()
+        self._fused = FusedExchange()
         self._asleep: deque[asyncio.Future[None]] = deque()
         self._is_waking = False
         self._idle = asyncio.Event()
@@ -116,12 +78,12 @@ class Fetcher:
         self._wakes = 0
         self._is_probing = False
         self._probing: set[Turn] = set()  # those that ask while no other is to
-        self._concurrency = concurrency
-        self._lane_turns: list[Turn] = []
+        self._concurrency = config.concurrency
+        self._pipeline_turns: list[Turn] = []
         self._in_turns = 0  # slots asked for, and outcomes carried, by turns on their way
         self._covered = 0  # slots asked for that the outcomes carried by the same turn give back before
         self._usual_answer_s = math.inf
-        self.free = concurrency
+        self.free = config.concurrency
         """Slots that have no task and for which no pipeline has asked."""
         self.ahead = 0
         """Those of them that are kept for tasks asked for ahead."""
@@ -158,16 +120,19 @@ class Fetcher:
                 return
 
     def release(self, slots: int) -> None:
-        """Give slots back."""
+        """Take slots back, and send waiting outcomes."""
         self.free += slots
-        self.notify()
+        if slots and self._starts.caps:  # another task of a queue with a cap may start
+            self.wake()
+        else:
+            self.notify()
 
     def resize(self, slots: int) -> None:
         """Change the number of slots. With fewer slots than running tasks, `free` is negative until tasks end."""
         self.free += slots - self._concurrency
         self._concurrency = slots
-        for turn in self._lane_turns:
-            turn.share = min(-(-slots // len(self._lane_turns)), BATCH_MAX)
+        for turn in self._pipeline_turns:
+            turn.share = min(-(-slots // len(self._pipeline_turns)), BATCH_MAX)
         self.wake()
 
     def flush_logs(self) -> None:
@@ -232,8 +197,8 @@ class Fetcher:
             number: Number of the pipeline.
             share: Most tasks to take in one turn.
         """
-        turn = Turn(pipeline, f"-{number}", share)
-        self._lane_turns.append(turn)
+        turn = Turn(self._context, pipeline, f"-{number}", share)
+        self._pipeline_turns.append(turn)
         has_failed = False
         while True:
             try:
@@ -246,7 +211,7 @@ class Fetcher:
             except MemoryError:  # a task has taken it all, so that not even a failure could be told of
                 has_failed = True
 
-    async def _serve_once(self, turn: "Turn") -> bool:
+    async def _serve_once(self, turn: Turn) -> bool:
         """Take a turn, or wait until there is something to do. False once all is done."""
         if not self._has_work and turn.in_doubt is None:
             if self.is_closing:
@@ -288,11 +253,11 @@ class Fetcher:
             if waiter.done() and not waiter.cancelled():
                 self._is_waking = False
 
-    def _forget(self, turn: "Turn") -> None:
+    def _forget(self, turn: Turn) -> None:
         self._keep_slots(turn, -turn.asked)
         turn.in_doubt = None
 
-    def _keep_slots(self, turn: "Turn", count: int) -> None:
+    def _keep_slots(self, turn: Turn, count: int) -> None:
         """Keep free slots for a turn, or with a negative count no longer."""
         assert turn.queue is not None
         self._asked[turn.queue.name] += count
@@ -301,7 +266,7 @@ class Fetcher:
         else:
             self.free -= count
 
-    async def _take_turn(self, turn: "Turn") -> None:
+    async def _take_turn(self, turn: Turn) -> None:
         """Send what waits and ask one queue after the other until the slots are filled or all were asked."""
         queues: Sequence[str] = ()
         if turn.in_doubt is None and self.is_fetching and self.is_hungry:
@@ -344,30 +309,21 @@ class Fetcher:
                     self.is_hungry = False
                 return
 
-    def _ask(self, turn: "Turn", queue: str, limit: int) -> None:
+    def _ask(self, turn: Turn, queue: str, limit: int) -> None:
         """Prepare a dequeue, unless this worker runs all it may of the queue."""
         most = None
-        if self._room is not None:
-            left, most = self._room(queue)
+        if self._starts.caps:
+            left, most = self._starts.room(queue)
             if left is not None:
                 limit = min(limit, left - self._asked[queue])
                 if limit < 1:
                     return
-        turn.ask(
-            self._keys.queue(queue),
-            limit,
-            call=next(self._calls),
-            owner=self._owner,
-            lease_s=self._lease_s,
-            lock_s=self._lock_s,
-            tell_waits=self._metrics.is_active,
-            max_active=most,
-        )
+        turn.ask(self._context.keys.queue(queue), limit, call=next(self._calls), max_active=most)
         self._keep_slots(turn, limit)
 
     def has_room(self, queue: str) -> bool:
         """Whether this worker may run another task of a queue."""
-        left = None if self._room is None else self._room(queue)[0]
+        left = self._starts.room(queue)[0]
         return left is None or left > self._asked[queue]
 
     @property
@@ -380,7 +336,7 @@ class Fetcher:
         usual_s = self._usual_answer_s
         self._usual_answer_s = answer_s if usual_s == math.inf else usual_s + 0.1 * (answer_s - usual_s)
 
-    async def _exchange(self, turn: "Turn", batches: list[SettleBatch], carried: int) -> bool:
+    async def _exchange(self, turn: Turn, batches: list[SettleBatch], carried: int) -> bool:
         """Exchange once with Redis. True if a dequeue gave all it was asked for."""
         operations: list[Operation[Any]] = [batch.operation for batch in batches]
         joined = None
@@ -392,7 +348,7 @@ class Fetcher:
         elif turn.in_doubt is not None:
             operations.append(turn.in_doubt)
             if turn.queue is not None:
-                joined = self._joiner.join(batches, turn.queue, turn.in_doubt)
+                joined = self._fused.join(batches, turn.queue, turn.in_doubt)
         spans = self._spans
         turn.started_ns = started_ns = 0 if spans is None else spans.now_ns()
         sent_at = self._clock.monotonic()
@@ -404,7 +360,7 @@ class Fetcher:
             spin_s = 2 * self._usual_answer_s if is_waiting and self._usual_answer_s < SPIN_S else 0.0
             answers = None
             if joined is not None:
-                answers = self._joiner.part(batches[0], *await turn.pipeline.exchange((joined,), spin_s=spin_s))
+                answers = self._fused.part(batches[0], *await turn.pipeline.exchange((joined,), spin_s=spin_s))
             if answers is None:
                 answers = await turn.pipeline.exchange(operations, spin_s=spin_s)
         except BaseException as error:
@@ -437,7 +393,7 @@ class Fetcher:
             raise failure
         return found_all
 
-    def _read(self, turn: "Turn", answer: Any, sent_at: float) -> tuple[bool, BrokerError | None]:
+    def _read(self, turn: Turn, answer: Any, sent_at: float) -> tuple[bool, BrokerError | None]:
         """Read the answer to a dequeue. Return whether all that was asked for came, and why it is to be asked again."""
         if isinstance(answer, BrokerReplyError):
             self._forget(turn)
@@ -454,7 +410,7 @@ class Fetcher:
 
     # --- ahead --------------------------------------------------------------------------------------------------------
 
-    def ask_ahead(self, turns: "Mapping[str, Turn]") -> "list[Turn]":
+    def ask_ahead(self, turns: Mapping[str, Turn]) -> list[Turn]:
         """Prepare dequeues that Redis runs when a token arrives, for some of these queues, in their order.
 
         Return none while a task runs here: it might block this loop, and new tasks would wait for it while other
@@ -475,7 +431,7 @@ class Fetcher:
         self.doubts += len(asked)
         return asked
 
-    def answered_ahead(self, turn: "Turn", answer: Any, sent_at: float) -> BrokerError | None:
+    def answered_ahead(self, turn: Turn, answer: Any, sent_at: float) -> BrokerError | None:
         """Read what a dequeue ahead was answered. Return why it was refused, if it was."""
         self._resolve_doubt()
         if self._spans is not None:
@@ -486,12 +442,12 @@ class Fetcher:
         self.notify()  # what was given back is to be sent
         return refused
 
-    def unanswered_ahead(self, turn: "Turn") -> None:
+    def unanswered_ahead(self, turn: Turn) -> None:
         """Give up the slots of a dequeue ahead that got no answer. It stays in doubt until it is `called_off`."""
         self._keep_slots(turn, -turn.asked)
         turn.asked = 0
 
-    def called_off(self, turn: "Turn", answer: Any, sent_at: float) -> BrokerError | None:
+    def called_off(self, turn: Turn, answer: Any, sent_at: float) -> BrokerError | None:
         """Read what calling off a dequeue was answered. Return why that is to be done again, if it is.
 
         Others may have its slots by now, so what it had handed out goes back to the head of its queue.
@@ -509,18 +465,18 @@ class Fetcher:
         if not self.doubts:
             self._sure.set()
 
-    def give_up(self, turn: "Turn") -> None:
+    def give_up(self, turn: Turn) -> None:
         """Leave a dequeue in doubt that cannot be called off: what it handed out comes back once its lease ends."""
         self._resolve_doubt()
         turn.in_doubt = None
 
-    def _accept(self, turn: "Turn", answer: Dequeued, sent_at: float) -> bool:
+    def _accept(self, turn: Turn, answer: Dequeued, sent_at: float) -> bool:
         """Start what was handed out. True if all that was asked for came, so that there may be more."""
         queue, asked = turn.queue, turn.asked
         turn.in_doubt = None
         assert queue is not None
         now = self.last_answer = self._clock.monotonic()
-        self._redis_clock.learn(answer.now_ns, now)
+        self._context.redis_clock.learn(answer.now_ns, now)
         self._keep_slots(turn, -asked)
         self.free -= len(answer.tasks)
         is_wanted = not turn.is_off and (self.is_fetching or not turn.is_ahead)
@@ -538,7 +494,7 @@ class Fetcher:
             except WireFormatError:
                 if waits is not None:
                     next(waits)
-                self._set_aside(queue, task_id, turn.call)
+                self._starts.set_aside(queue, task_id, turn.call)
                 continue
             if message.unique_key and not queue.is_lock(message.unique_key):
                 message.unique_key = ""
@@ -553,8 +509,6 @@ class Fetcher:
                 self._settler.give_back(run, now, "came after its lease had ended")
             elif not is_wanted:
                 self._settler.give_back(run, now, "came when it was asked for no longer")
-            elif run.name in self._limited and self._claim is not None and HEADER not in message.headers:
-                self._claim(run)
             else:
                 self._start(run, now)
         if foreign_locks or answer.foreign_locks:
@@ -564,80 +518,3 @@ class Fetcher:
         found_all = len(answer.tasks) + answer.dropped >= asked
         self.is_hungry = self.is_hungry or found_all  # a probe has taken for granted that there is nothing
         return found_all
-
-
-class Turn:
-    """The dequeues of one pipeline.
-
-    Args:
-        pipeline: A reserved connection.
-        name: Its name, among those of the worker.
-        share: Most tasks to take at once.
-        is_ahead: Whether it asks behind a wait for a token.
-    """
-
-    __slots__ = (
-        "_lease_s",
-        "_name",
-        "_owner",
-        "asked",
-        "call",
-        "in_doubt",
-        "is_ahead",
-        "is_off",
-        "is_repeat",
-        "pipeline",
-        "queue",
-        "share",
-        "started_ns",
-    )
-
-    def __init__(self, pipeline: Pipeline, name: str, share: int = BATCH_MAX, *, is_ahead: bool = False) -> None:
-        self.pipeline = pipeline
-        self.share = min(share, BATCH_MAX)
-        self.is_ahead = is_ahead
-        self._name = name
-        self.call = 0
-        self._owner = ""
-        self._lease_s = 0
-        self.queue: QueueKeys | None = None
-        self.asked = 0
-        self.in_doubt: Operation[Dequeued] | None = None
-        self.is_repeat = False
-        self.is_off = False
-        self.started_ns = 0
-
-    def ask(
-        self,
-        queue: QueueKeys,
-        limit: int,
-        *,
-        call: int,
-        owner: str,
-        lease_s: int,
-        lock_s: int,
-        tell_waits: bool,
-        max_active: int | None,
-    ) -> None:
-        """Prepare a dequeue; it stays in doubt until it, or what calls it off, is answered."""
-        self.call = call
-        self._owner, self._lease_s = owner, lease_s
-        self.queue = queue
-        self.asked = limit
-        self.is_repeat = self.is_off = False
-        self.in_doubt = dequeue(
-            queue,
-            owner=owner,
-            lane=self._name,
-            call=call,
-            limit=limit,
-            lease_s=lease_s,
-            lock_s=lock_s,
-            tell_waits=tell_waits,
-            max_active=max_active,
-        )
-
-    def call_off(self) -> Operation[Dequeued]:
-        """Return what calls the dequeue in doubt off."""
-        assert self.queue is not None
-        return dequeue(self.queue, owner=self._owner, lane=self._name, call=self.call, limit=0, lease_s=self._lease_s)

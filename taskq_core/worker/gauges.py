@@ -1,93 +1,80 @@
-"""What a worker tells of itself, of queues and of outboxes whenever metrics are exported.
+"""Publish metrics of a worker, of queues and of outboxes whenever metrics are exported.
 
-How a queue stands is told by the worker whose janitor leads on it, from the sample that it takes every ten seconds; the
-outbox by the worker whose relay leads. So each is told once, however many workers run, and nothing is asked of Redis
-for it. What was not looked at lately is not told: another worker leads now.
+The worker that leads a queue publishes the sample that it stores every ten seconds. The worker whose relay leads an
+outbox publishes its size. So each value is published once, however many workers run, and costs no request. Old values
+are left out: another worker leads now.
 """
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from taskq_core.clock import Clock
-from taskq_core.telemetry import GaugeBoard, Reading, WorkerMetrics, names
+from taskq_core.service.loop import Service
+from taskq_core.telemetry import Reading, gauges, names
 from taskq_core.wire.samples import SAMPLE_S, QueueSample
+from taskq_core.worker.context import WorkerContext
 from taskq_core.worker.health import Pulse
 
 if TYPE_CHECKING:
+    from taskq_core.scheduler import Scheduler
     from taskq_core.worker.relay import Relay
 
 REFRESH_S = 5.0
 """Seconds between two looks whether an SDK was configured."""
 KEPT_S = 3.5 * SAMPLE_S
-"""Seconds for which a sample is told."""
+"""Seconds for which a sample is published."""
 
 
-class _Tells(Protocol):
-    def readings(self) -> Iterable[Reading]: ...
-
-
-class WorkerGauges:
-    """Fills the board of this process while a worker runs.
+class WorkerGauges(Service):
+    """Publishes gauges of this process while a worker runs.
 
     Args:
-        board: The board.
-        clock: Source of monotonic time.
-        metrics: Counts what the worker runs; it is told here of an SDK that came later.
-        pulse: Returns how the worker is.
-        relays: Send what waits in outboxes.
-        scheduler: Runs inside the worker, None for none.
+        context: The worker.
+        pulse: Returns the state of the worker.
+        scheduler: Scheduler inside the worker, None if there is none.
     """
 
-    def __init__(
-        self,
-        board: GaugeBoard,
-        clock: Clock,
-        *,
-        metrics: WorkerMetrics,
-        pulse: Callable[[], Pulse],
-        relays: "Sequence[Relay]",
-        scheduler: _Tells | None,
-    ) -> None:
-        self._board = board
-        self._clock = clock
-        self._metrics = metrics
+    name = "gauges"
+
+    def __init__(self, context: WorkerContext, pulse: Callable[[], Pulse], scheduler: "Scheduler | None") -> None:
+        self._context = context
         self._pulse = pulse
-        self._relays = relays
         self._scheduler = scheduler
-        self._stood: dict[str, tuple[QueueSample, float]] = {}
+        self._samples: dict[str, tuple[QueueSample, float]] = {}
+        self.relays: Sequence[Relay] = ()
+        """Relays of the worker, whose outboxes are published."""
 
     def open(self) -> None:
-        """Tell from now on."""
-        self._board.add(self.read)
+        """Begin to publish."""
+        gauges.add(self.read)
 
     def close(self) -> None:
-        """Tell no more."""
-        self._board.remove(self.read)
+        """Stop publishing."""
+        gauges.remove(self.read)
 
     async def work(self) -> float:
-        """Notice an SDK that was configured since; return the seconds until the next look."""
-        self._metrics.flush()
-        self._board.refresh()
+        """Use an SDK that was configured since the last look; return the seconds until the next one."""
+        self._context.metrics.flush()
+        gauges.refresh()
         return REFRESH_S
 
-    def stood(self, queue: str, sample: QueueSample) -> None:
-        """Take note of how a queue stands."""
-        self._stood[queue] = (sample, self._clock.monotonic())
+    def keep_sample(self, queue: str, sample: QueueSample) -> None:
+        """Publish a sample of a queue."""
+        self._samples[queue] = (sample, self._context.clock.monotonic())
 
     def read(self) -> Iterable[Reading]:
-        """Return what is known now. From any thread."""
+        """Return the current values. Any thread may call it."""
         pulse = self._pulse()
         yield Reading(names.WORKER_SLOTS, pulse.concurrency, {})
         yield Reading(names.WORKER_BUSY, pulse.running, {})
         yield Reading(names.WORKER_CONNECTED, int(not pulse.is_failing), {})
         if self._scheduler is not None:
             yield from self._scheduler.readings()
-        now = self._clock.monotonic()
-        for queue, (sample, at) in list(self._stood.items()):
+        now = self._context.clock.monotonic()
+        for queue, (sample, at) in list(self._samples.items()):
             if now - at <= KEPT_S:
                 yield from _readings(queue, sample)
-        for relay in self._relays:
+        for relay in self.relays:
             figures = relay.figures
             if figures is not None:
                 labels = {names.OUTBOX_DATABASE: relay.table_name}

@@ -1,10 +1,9 @@
-"""Take back at once what a worker process held that is known to be gone.
+"""Take back the tasks of a worker process that has ended, without waiting for the end of their leases.
 
-Its lease need not run out first: whoever saw the process end knows that nobody works on its tasks any more. What it
-held is read from Redis, by the token that stands with each task. The script that moves a task looks at that token
-again, so one that was settled, or that another worker took over meanwhile, is left alone.
+The tasks are found in Redis by the token of the worker. The script that moves a task compares the token again, so a
+task that was settled, or that another worker took over meanwhile, stays as it is.
 
-An attempt counts as it does when a lease runs out, so a task that ends its process stops after `max_retry + 1` runs.
+An attempt counts as it does when a lease ends, so a task that kills its process stops after `max_retry + 1` runs.
 `delay_after_loss` says when it runs again.
 """
 
@@ -19,8 +18,9 @@ from taskq_core.broker.operations.services import Expired, ExpiredTask, Recovery
 from taskq_core.errors import WireFormatError
 from taskq_core.settings import ArchiveLimits
 from taskq_core.wire import QueueKeys, decode_message
-from taskq_core.worker.dead_letters import wants_letter
-from taskq_core.worker.recoverer import BATCH, delay_after_loss, judge, loss_counts
+from taskq_core.wire.durations import NS_PER_S
+from taskq_core.worker.dead_letters import needs_dead_letter
+from taskq_core.worker.recoverer import BATCH, decide_for
 from taskq_core.worker.run import ends_at
 
 logger = logging.getLogger("taskq.worker")
@@ -85,27 +85,17 @@ async def hand_back(
         BrokerError: Redis refused or was not reached; some may have been taken back.
     """
     count = 0
+    letter = partial(needs_dead_letter, app)
     for queue in queues:
         async for held in _held(runner, queue, token):
-            now_s, tasks = held.now_ns // 1_000_000_000, held.tasks
+            now_s, tasks = held.now_ns // NS_PER_S, held.tasks
             for start in range(0, len(tasks), BATCH):
-                recoveries = [_judge(app, queue, task, now_s, overran) for task in tasks[start : start + BATCH]]
+                recoveries = [
+                    decide_for(app, queue, task, now_s, letter, is_overrun=(queue.name, task.task_id) in overran)
+                    for task in tasks[start : start + BATCH]
+                ]
                 count += await _take(runner, queue, token, recoveries, app.settings.archive.limits(queue.name))
     return count
-
-
-def _judge(
-    app: TaskQ, queue: QueueKeys, task: ExpiredTask, now_s: int, overran: Collection[tuple[str, str]]
-) -> Recovery:
-    is_overrun = (queue.name, task.task_id) in overran
-    return judge(
-        task,
-        now_s,
-        partial(loss_counts, app, queue),
-        lambda message: wants_letter(app, message),
-        is_overrun=is_overrun,
-        delay=partial(delay_after_loss, app, queue),
-    )
 
 
 async def _take(

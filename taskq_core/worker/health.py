@@ -7,7 +7,7 @@ task.
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from taskq_core.broker.aio import AsyncRunner
@@ -15,6 +15,7 @@ from taskq_core.broker.operations.repair import Probed, probe
 from taskq_core.clock import Clock
 from taskq_core.errors import BrokerError
 from taskq_core.service.health import Judge
+from taskq_core.service.loop import Service
 from taskq_core.wire import QueueKeys
 
 CHECK_EVERY_S = 15.0
@@ -71,33 +72,44 @@ def queues_document(found: Mapping[str, QueueHealth]) -> dict[str, Any]:
     }
 
 
-@dataclass(slots=True)
-class Health:
-    """Judges the health of a worker. Without input and output but for `check`.
+class Health(Service):
+    """Decides whether a worker is ready.
 
     Args:
         queues: Key names of the queues it serves.
         pulse: Asks the worker for what it says of itself.
         clock: Source of monotonic time.
+        runner: Sends operations.
         scheduler: Judges the scheduler inside the worker, if there is one. Others take over from it, so what it says is
             told and does not count.
     """
 
-    queues: Sequence[QueueKeys]
-    pulse: Callable[[], Pulse]
-    clock: Clock
-    scheduler: Judge | None = None
-    found: dict[str, QueueHealth] = field(default_factory=dict)
-    checked_at: float | None = None
+    name = "health"
 
-    async def check(self, runner: AsyncRunner) -> None:
-        """Run a script on every queue and note what came of it."""
+    def __init__(
+        self,
+        queues: Sequence[QueueKeys],
+        pulse: Callable[[], Pulse],
+        clock: Clock,
+        runner: AsyncRunner,
+        scheduler: Judge | None = None,
+    ) -> None:
+        self.queues = queues
+        self.pulse = pulse
+        self.clock = clock
+        self.runner = runner
+        self.scheduler = scheduler
+        self.found: dict[str, QueueHealth] = {}
+        self.checked_at: float | None = None
+
+    async def check(self) -> None:
+        """Run a script on every queue and keep the results."""
         found: dict[str, QueueHealth] = {}
         until = asyncio.get_running_loop().time() + CHECK_S
         for queue in self.queues:
             left_s = max(0.1, until - asyncio.get_running_loop().time())
             try:
-                probed = await runner.run(probe(queue), patience_s=left_s)
+                probed = await self.runner.run(probe(queue), patience_s=left_s)
             except BrokerError as error:
                 found[queue.name] = QueueHealth(problem=str(error))
                 continue
@@ -145,9 +157,9 @@ class Health:
             body["reason"] = reason
         return state == "ready", body
 
-    async def work(self, runner: AsyncRunner) -> float:
+    async def work(self) -> float:
         """Check; return the seconds until the next time."""
-        await self.check(runner)
+        await self.check()
         return CHECK_AGAIN_S if any(queue.problem for queue in self.found.values()) else CHECK_EVERY_S
 
 

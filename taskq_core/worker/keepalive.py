@@ -10,20 +10,19 @@ import contextlib
 import logging
 import math
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from taskq_core.broker.operations import runs as run_ops
 from taskq_core.broker.operations import services
 from taskq_core.broker.sync import SyncRunner
-from taskq_core.clock import Clock, RedisClock
 from taskq_core.errors import BrokerError
-from taskq_core.wire import Keys, QueueKeys, ServerInfo, WorkerInfo
+from taskq_core.wire import QueueKeys, ServerInfo, WorkerInfo
+from taskq_core.worker.context import WorkerContext
+from taskq_core.worker.deadlines import LATEST_S
 from taskq_core.worker.run import Ending, Run
 
 logger = logging.getLogger("taskq.worker")
 
-LATEST_S = 253_402_300_799
-"""Last Unix second a calendar holds, in the year 9999."""
 EXTEND_BATCH = 200
 """Most leases one script call extends."""
 INDEX_BEATS = 12
@@ -36,50 +35,33 @@ class Keepalive:
 
     Args:
         runner: A runner of its own.
-        keys: Key names.
-        clock: Source of monotonic time.
-        redis_clock: Learns Redis's time, and gives the wall times of presence.
-        owner: Token of the worker.
-        describe: Returns what the worker is now.
-        running: Returns the runs whose settlement is not known yet.
+        context: The worker.
+        describe: Returns the worker's presence.
         lost: Called, on this thread, with runs whose lease is lost.
-        every_s: Seconds between beats.
-        lease_s: Seconds of a lease.
-        grace_s: Seconds after which others act on a lapsed lease.
-        look: Looks at the event loop between beats; returns the seconds until it is to look again.
+        look: Checks the event loop between beats; returns the seconds until the next check.
     """
 
     def __init__(
         self,
         runner: SyncRunner,
-        keys: Keys,
-        clock: Clock,
-        redis_clock: RedisClock,
+        context: WorkerContext,
         *,
-        owner: str,
         describe: Callable[[], ServerInfo],
-        running: Callable[[], Iterable[Run]],
         lost: Callable[[list[Run]], None],
-        every_s: float,
-        lease_s: int,
-        grace_s: float,
         look: Callable[[], float] = lambda: math.inf,
     ) -> None:
+        self._context = context
         self._runner = runner
-        self._keys = keys
-        self._clock = clock
-        self._redis_clock = redis_clock
+        self._keys = context.keys
+        self._clock = context.clock
+        self._redis_clock = context.redis_clock
         self._look = look
-        self._owner = owner
         self._describe = describe
-        self._running = running
         self._lost = lost
-        self._every_s = every_s
-        self._lease_s = lease_s
-        self._grace_s = grace_s
-        self._lock_s = lease_s + math.ceil(grace_s)
-        self._presence_s = max(2, round(2 * every_s))
-        self._indexed_s = math.ceil(INDEX_BEATS * every_s)
+        self._every_s = context.heartbeat_s
+        self._lease_s = context.lease_s
+        self._presence_s = max(2, round(2 * self._every_s))
+        self._indexed_s = math.ceil(INDEX_BEATS * self._every_s)
         self._shown: tuple[bytes, dict[str, bytes]] | None = None
         self._index_at = -math.inf
         self._failures = 0
@@ -95,6 +77,9 @@ class Keepalive:
     def leave(self) -> None:
         """Let the thread delete the presence and end, which is not waited for."""
         self._stop.set()
+
+    def _running(self) -> list[Run]:
+        return list(self._context.running.values())
 
     async def stop(self) -> None:
         """Let the thread delete the presence and end, and wait for that: two beats at most, and in no other thread."""
@@ -213,12 +198,13 @@ class Keepalive:
             raise failure
 
     def _extend_of(self, queue: QueueKeys, runs: list[Run]) -> None:
+        context = self._context
         for start in range(0, len(runs), EXTEND_BATCH):
             batch = runs[start : start + EXTEND_BATCH]
             tasks = [(run.task_id, run.number) for run in batch]
             sent_at = self._clock.monotonic()
             answer = self._runner.run(
-                run_ops.extend_leases(queue, tasks, owner=self._owner, lease_s=self._lease_s, lock_s=self._lock_s)
+                run_ops.extend_leases(queue, tasks, owner=context.token, lease_s=context.lease_s, lock_s=context.lock_s)
             )
             lost = []
             for run, kept in zip(batch, answer.kept, strict=True):
@@ -239,7 +225,7 @@ class Keepalive:
             again: Also those that were given up, and whose functions have not ended.
         """
         now = self._clock.monotonic()
-        margin_s = max(0.0, self._grace_s - self._every_s)
+        margin_s = max(0.0, self._context.grace_s - self._every_s)
         lapsed = [
             run
             for run in self._running()

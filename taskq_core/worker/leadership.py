@@ -18,18 +18,17 @@ The lease saves work and protects nothing: whatever a service does may be done b
 import asyncio
 import contextlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import Any
 
-from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations.diagnosis import read_time
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.operations.services import LOOKOUT, count_keys, first_score, lead, lead_left, renew_lead, resign
-from taskq_core.clock import Clock, RedisClock
 from taskq_core.errors import BrokerError, BrokerReplyError
-from taskq_core.service.loop import jittered
+from taskq_core.service.loop import Service, Signal, jittered
 from taskq_core.wire import QueueKeys
+from taskq_core.worker.context import WorkerContext
 
 SERVICE = LOOKOUT
 """Name of the lease."""
@@ -80,36 +79,25 @@ class Topic(Enum):
                 return (queue.completed, queue.archived, queue.workflows_ended)
 
 
-class Leadership:
+class Leadership(Service):
     """Leads one queue, or waits until it can, and knows what there is to do in it.
 
     Args:
+        context: The worker.
         queue: Key names of the queue.
-        runner: Sends operations.
-        clock: Source of monotonic time.
-        redis_clock: Redis's time.
-        owner: Token of the worker.
-        leader_s: Seconds after which another worker takes over.
+        after: Events to wait for before this worker tries to lead.
     """
 
-    def __init__(
-        self,
-        queue: QueueKeys,
-        runner: AsyncRunner,
-        clock: Clock,
-        redis_clock: RedisClock,
-        *,
-        owner: str,
-        leader_s: float,
-    ) -> None:
+    name = "leadership"
+
+    def __init__(self, context: WorkerContext, queue: QueueKeys, *, after: Sequence[asyncio.Event] = ()) -> None:
+        self._context = context
+        self._clock = context.clock
         self._queue = queue
-        self._runner = runner
-        self.pipeline = runner.new_tracking_pipeline(self._on_change)
+        self._after = after
+        self.pipeline = context.runner.new_tracking_pipeline(self._on_change)
         """Its connection, which the worker closes."""
-        self._clock = clock
-        self._redis_clock = redis_clock
-        self._owner = owner
-        self._leader_s = leader_s
+        self._leader_s = context.leader_s
         self._topics = {topic: topic.keys(queue) for topic in Topic}
         self._others = tuple(key for keys in self._topics.values() for key in keys)
         self._dated = (queue.scheduled, queue.retry)
@@ -121,8 +109,8 @@ class Leadership:
         self._full_look_at = -math.inf
         self._other_count = 0
         self._has_changed = True
-        self._wake = asyncio.Event()
-        self._waiting: list[asyncio.Event] = []
+        self._wake = Signal()
+        self._signals: list[Signal] = []
         self._found: set[Topic] = set()
         self.due_s: float | None = None
         """Second by Redis's clock at which the first scheduled task or retry is due; None for none, or if not known."""
@@ -151,12 +139,14 @@ class Leadership:
         """Whether this worker leads and there may be something to do."""
         return topic in self._found and self.leads
 
-    def wakes(self, event: asyncio.Event) -> None:
-        """Set an event whenever something is different: what is due, what there is to do, or who leads."""
-        self._waiting.append(event)
+    def signal(self, signal: Signal | None = None) -> Signal:
+        """Return a signal that is set whenever the leader, the next due task or the topics with work change."""
+        signal = signal or Signal()
+        self._signals.append(signal)
+        return signal
 
     def look_again(self) -> None:
-        """A service has changed what there is to do: what was known of due tasks holds no more."""
+        """Read the queue again, because a service has moved due tasks."""
         self.due_s = None
         self._on_change()
 
@@ -164,6 +154,8 @@ class Leadership:
 
     async def work(self) -> float:
         """Lead for a while, or look whether nobody does; return the seconds until the next time."""
+        for event in self._after:
+            await event.wait()
         if not self.leads and not await self._take_lead():
             return self._again_s
         try:
@@ -187,14 +179,16 @@ class Leadership:
             self._step_down()
         self._again_s = jittered(self._leader_s / 2)
         if self.has_looked:  # whoever has just started takes the lead with its first question
-            left_ms = await self._runner.run(lead_left(self._queue, SERVICE))
+            left_ms = await self._context.runner.run(lead_left(self._queue, SERVICE))
             if left_ms != NOBODY_LEADS:
                 self._other_leads_until = sent_at + (left_ms / 1000 if left_ms > 0 else self._leader_s)
                 if left_ms > 0:
                     self._again_s = min(self._again_s, jittered(left_ms / 1000 + SOON_S))
                 return False
-        leader_ms = int(self._leader_s * 1000)
-        if not await self._runner.run(lead(self._queue, SERVICE, owner=self._owner, leader_ms=leader_ms)):
+        leader_ms = self._context.leader_ms
+        if not await self._context.runner.run(
+            lead(self._queue, SERVICE, owner=self._context.token, leader_ms=leader_ms)
+        ):
             self.has_looked = True
             self._other_leads_until = sent_at + self._leader_s
             self._tell()
@@ -216,7 +210,7 @@ class Leadership:
             return math.inf
         if self._looked_at == -math.inf or (self.pipeline.is_told and self._clock.monotonic() - self._looked_at >= 1):
             return -math.inf
-        ahead_s = self._redis_clock.time() - self._clock.monotonic()
+        ahead_s = self._context.redis_clock.time() - self._clock.monotonic()
         return math.floor(self._looked_at + ahead_s) + 1 + AFTER_S - ahead_s
 
     async def _rest(self) -> None:
@@ -263,10 +257,11 @@ class Leadership:
         sent_at = self._clock.monotonic()
         is_renewal = sent_at >= self._renew_at
         if is_renewal:
-            leader_ms = int(self._leader_s * 1000)
             if self.due_s is not None:
                 operations.append(read_time())  # whose second is waited for; the clock may have been set
-            operations.append(renew_lead(self._queue, SERVICE, owner=self._owner, leader_ms=leader_ms))
+            operations.append(
+                renew_lead(self._queue, SERVICE, owner=self._context.token, leader_ms=self._context.leader_ms)
+            )
         answers = await self.pipeline.exchange(operations)
         for answer in answers:
             if isinstance(answer, BrokerError) and not isinstance(answer, BrokerReplyError):
@@ -276,7 +271,7 @@ class Leadership:
                 raise _NoLeaderError
             self._led_until = sent_at + self._leader_s
             if len(answers) > len(questions):
-                self._redis_clock.learn(int(answers.pop() * 1e9), self._clock.monotonic())
+                self._context.redis_clock.learn(int(answers.pop() * 1e9), self._clock.monotonic())
                 self._tell()
         return answers
 
@@ -296,12 +291,12 @@ class Leadership:
         self._wake.set()
 
     def _tell(self) -> None:
-        for event in self._waiting:
-            event.set()
+        for signal in self._signals:
+            signal.set()
 
     async def resign(self) -> None:
         """Let another worker lead at once."""
-        await self._runner.run(resign(self._queue, SERVICE, owner=self._owner))
+        await self._context.runner.run(resign(self._queue, SERVICE, owner=self._context.token))
 
 
 def _first(scores: Iterable[Any]) -> float | None:

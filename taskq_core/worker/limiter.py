@@ -7,15 +7,14 @@ due sooner. The other workers only report from time to time that they support li
 """
 
 import asyncio
-import contextlib
 import logging
 
-from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations.limits import ADMIT_MAX, AdmittedNow, admit, check_limits, has_limits, wait_for_limits
+from taskq_core.broker.operations.services import resign
 from taskq_core.broker.pipelines import Pipeline
-from taskq_core.clock import Clock
-from taskq_core.service.loop import jittered
+from taskq_core.service.loop import Service, jittered
 from taskq_core.wire import QueueKeys
+from taskq_core.worker.context import WorkerContext
 from taskq_core.worker.leadership import Leadership, Topic
 
 logger = logging.getLogger("taskq.worker")
@@ -30,49 +29,33 @@ REST_S = 0.02
 """Seconds between two calls of a check."""
 
 
-class Limiter:
+class Limiter(Service):
     """Admits tasks of one queue.
 
     Args:
+        context: The worker.
         queue: Key names of the queue.
-        runner: Sends operations.
-        pipeline: A reserved connection.
-        clock: Source of monotonic time.
-        leadership: Knows whether this worker leads, and whether there are limits.
-        owner: Token of the worker.
-        leader_s: Seconds after which another worker takes over.
-        check_every_s: Seconds between two checks of all holders and of all that wait.
+        leadership: Says whether this worker leads, and whether there are limits.
+        pipeline: A reserved connection, on which it waits for tokens while there are limits.
     """
 
-    def __init__(
-        self,
-        queue: QueueKeys,
-        runner: AsyncRunner,
-        pipeline: Pipeline,
-        clock: Clock,
-        leadership: Leadership,
-        *,
-        owner: str,
-        leader_s: float,
-        check_every_s: float,
-    ) -> None:
+    name = "limiter"
+
+    def __init__(self, context: WorkerContext, queue: QueueKeys, leadership: Leadership, pipeline: Pipeline) -> None:
         self._queue = queue
-        self._runner = runner
+        self._context = context
+        self._runner = context.runner
+        self._clock = context.clock
         self._pipeline = pipeline
-        self._clock = clock
         self._leadership = leadership
-        self._changes = asyncio.Event()
-        leadership.wakes(self._changes)
-        self._owner = owner
-        self._leader_s = leader_s
-        self._check_every_s = check_every_s
-        self._next_check = clock.monotonic() + check_every_s
+        self._changes = leadership.signal()
+        self._leader_s = context.leader_s
+        self._check_every_s = context.config.span("reconcile_every")
+        self._next_check = self._clock.monotonic() + self._check_every_s
         self._token: asyncio.Future[bool] | None = None
         self._checking: tuple[str | None, int | None] | None = None
         self._next_page = 0.0
-        self._tell_at = clock.monotonic()
-        self.admitted = 0
-        """Tasks that became pending by it."""
+        self._tell_at = self._clock.monotonic()
 
     async def work(self) -> float:
         """Admit what is due, then sleep until the next is."""
@@ -84,7 +67,6 @@ class Limiter:
         if not answer.leads:
             self._forget_token()
             return jittered(self._leader_s / 3)
-        self.admitted += answer.admitted
         wait_s = self._leader_s / 2
         if answer.next_ms is not None:
             wait_s = min(wait_s, max(SHORTEST_S, answer.next_ms / 1000))
@@ -93,8 +75,10 @@ class Limiter:
         return 0.0
 
     async def _admit(self) -> AdmittedNow:
-        leader_ms = int(self._leader_s * 1000)
-        return await self._runner.run(admit(self._queue, owner=self._owner, leader_ms=leader_ms, limit=ADMIT_MAX))
+        context = self._context
+        return await self._runner.run(
+            admit(self._queue, owner=context.token, leader_ms=context.leader_ms, limit=ADMIT_MAX)
+        )
 
     async def _stand_by(self) -> None:
         """Wait for a change, and tell that this worker keeps limits if there are any."""
@@ -105,9 +89,7 @@ class Limiter:
                 await self._admit()
         if self._leadership.has(Topic.LIMITS):  # `_admit` may have found some
             return
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(max(0.0, self._tell_at - self._clock.monotonic()) or TELL_EVERY_S):
-                await self._changes.wait()
+        await self._changes.wait_for(max(0.0, self._tell_at - self._clock.monotonic()) or TELL_EVERY_S)
 
     async def _check(self) -> float:
         """Look at one page of all holders and of all that wait, if it is time; return the seconds until the next."""
@@ -158,3 +140,7 @@ class Limiter:
         if self._token is not None:
             self._token.cancel()
             self._token = None
+
+    async def resign(self) -> None:
+        """Let another worker admit at once."""
+        await self._runner.run(resign(self._queue, "limiter", owner=self._context.token))

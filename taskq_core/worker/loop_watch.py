@@ -12,11 +12,11 @@ import math
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from types import CodeType, FrameType
 
-from taskq_core.clock import Clock
 from taskq_core.tasks.task import Task
+from taskq_core.worker.context import WorkerContext
 from taskq_core.worker.run import Run
 
 logger = logging.getLogger("taskq.worker")
@@ -33,14 +33,13 @@ class LoopWatch:
 
     Args:
         loop: The loop.
-        clock: Source of monotonic time.
-        running: Returns the runs that may hold it.
+        context: The worker.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Clock, running: Callable[[], Iterable[Run]]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, context: WorkerContext) -> None:
         self._loop = loop
-        self._clock = clock
-        self._running = running
+        self._clock = context.clock
+        self._running = context.running
         self._thread_id = threading.get_ident()
         self._asked_at: float | None = None
         self._told: dict[str, float] = {}
@@ -51,7 +50,7 @@ class LoopWatch:
         Returns:
             Seconds until the next look is worth it; infinity while nothing runs.
         """
-        runs = list(self._running())
+        runs = list(self._running.values())
         now = self._clock.monotonic()
         if self._asked_at is not None:
             if now - self._asked_at >= BLOCKED_S:

@@ -15,19 +15,19 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 import msgspec
 
-from taskq_core.app import TaskQ
 from taskq_core.broker.connection import Address
 from taskq_core.codec.oversized import OversizedResult, read_oversized
 from taskq_core.errors import TaskProcessError
-from taskq_core.execution.context import Notes
 from taskq_core.telemetry import launched
 from taskq_core.wire import encode_message
+from taskq_core.worker.context import WorkerContext
+from taskq_core.worker.deadlines import Deadlines
+from taskq_core.worker.progress import ProgressWriter
 from taskq_core.worker.run import Run
 from taskq_core.worker.task_process import frames, signals
 from taskq_core.worker.task_process.failures import decode_failure
@@ -52,33 +52,24 @@ class TaskProcesses:
     """Runs tasks in processes.
 
     Args:
-        app: The queue application.
-        worker: Token of the worker.
+        context: The worker.
+        deadlines: Know when runs must end.
+        progress: Writes the progress of runs.
         name: Socket that the processes inherit; see `liveness.hold`.
-        notes_of: Returns what takes the notes of a run.
-        deadline_of: Returns the Unix second at which a run is told to end.
-        hold: Lets the time of a run stand still, but for its deadline.
-        begin: Lets the time of a run begin.
     """
 
     def __init__(
         self,
-        app: TaskQ,
-        *,
-        worker: str,
+        context: WorkerContext,
+        deadlines: Deadlines,
+        progress: ProgressWriter,
         name: socket.socket | None,
-        notes_of: Callable[[Run], Notes],
-        deadline_of: Callable[[Run], float],
-        hold: Callable[[Run], None],
-        begin: Callable[[Run], None],
     ) -> None:
-        self._app = app
-        self._worker = worker
+        self._app = context.app
+        self._worker = context.token
+        self._deadlines = deadlines
+        self._progress = progress
         self._name = name
-        self._notes_of = notes_of
-        self._deadline_of = deadline_of
-        self._hold = hold
-        self._begin = begin
         self._idle: list[_Process] = []
         self._all: set[_Process] = set()
         self._leaving: set[asyncio.Task[None]] = set()
@@ -93,7 +84,7 @@ class TaskProcesses:
             BaseException: What the function raised, as far as it can be told.
         """
         while True:
-            self._hold(run)
+            self._deadlines.hold(run)
             idle = self._take_idle()
             process = await self._start(run) if idle is None else idle
             try:
@@ -109,7 +100,7 @@ class TaskProcesses:
             if problem is not None:
                 is_whole = True
                 raise problem
-            self._begin(run)
+            self._deadlines.begin_again(run)
             await process.send(frames.TASK, json.dumps({**self._facts(run), "number": process.runs}).encode())
             await process.send(frames.MESSAGE, encode_message(run.message))
             while True:
@@ -180,9 +171,9 @@ class TaskProcesses:
         if number != process.runs:
             logger.warning("a task left a process behind that goes on; what it tells is dropped")
         elif kind == frames.PROGRESS:
-            self._notes_of(run).tell_progress(data)
+            self._progress.of(run).tell_progress(data)
         else:
-            self._notes_of(run).write_result(_oversized(data) if kind == frames.WRITTEN_OVERSIZED else data)
+            self._progress.of(run).write_result(_oversized(data) if kind == frames.WRITTEN_OVERSIZED else data)
 
     def _let_go(self, process: "_Process") -> None:
         """Let a process end that gets no more tasks, without waiting for it."""
@@ -199,7 +190,7 @@ class TaskProcesses:
             "name": run.name,
             "queue": run.queue.name,
             "worker": self._worker,
-            "deadline_s": self._deadline_of(run),
+            "deadline_s": self._deadlines.unix_s(run),
             "traceparent": None if run.span is None else run.span.traceparent,
         }
 

@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
-from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations.runs import (
     CURSOR_FIELD,
     OVERSIZED_FIELD,
@@ -22,10 +21,10 @@ from taskq_core.broker.operations.runs import (
     note,
     read_cursor,
 )
-from taskq_core.clock import Clock
 from taskq_core.codec.oversized import OversizedResult
 from taskq_core.errors import BrokerError, BrokerUnavailableError, TaskInterrupted
 from taskq_core.execution.progress import encode_progress
+from taskq_core.worker.context import WorkerContext
 from taskq_core.worker.outcome import warn_oversized
 from taskq_core.worker.run import Run
 
@@ -256,30 +255,19 @@ class RunNotes:
 
 
 class ProgressWriter:
-    """Writes what running tasks note.
+    """Writes the progress of running tasks.
 
     Args:
-        runner: Sends operations.
-        clock: Source of monotonic time.
-        owner: Token of the worker.
+        context: The worker.
         ended: Called with a run whose end was held back and may be settled now.
-        is_stopping: Whether the worker stops; called from any thread.
     """
 
-    def __init__(
-        self,
-        runner: AsyncRunner,
-        clock: Clock,
-        *,
-        owner: str,
-        ended: Callable[[Run], None],
-        is_stopping: Callable[[], bool],
-    ) -> None:
-        self.runner = runner
-        self.clock = clock
-        self.owner = owner
+    def __init__(self, context: WorkerContext, ended: Callable[[Run], None]) -> None:
+        self.runner = context.runner
+        self.clock = context.clock
+        self.owner = context.token
         self.ended = ended
-        self.is_stopping = is_stopping
+        self.is_stopping = context.stopping.is_set
         self.loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
         self._tasks: set[asyncio.Task[None]] = set()

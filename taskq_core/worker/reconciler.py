@@ -12,20 +12,18 @@ It also carries on moves to other queues that were cut off, as when the process 
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
-from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations.actions import MOVE_S
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.operations.services import lead
 from taskq_core.broker.plans import arun_plan
 from taskq_core.client.moving import finish
-from taskq_core.clock import SYSTEM_CLOCK, Clock
 from taskq_core.errors import BrokerError
 from taskq_core.repair.reconcile import LOOK_AGAIN_S, Finding, FindingKind, ReconcileReport, arun, reconcile
-from taskq_core.service.loop import jittered
-from taskq_core.wire import Keys, QueueKeys
+from taskq_core.service.loop import Service, jittered
+from taskq_core.wire import QueueKeys
+from taskq_core.worker.context import WorkerContext
 
 logger = logging.getLogger("taskq.worker")
 
@@ -39,40 +37,23 @@ TOLD_MAX = 20
 """Most findings of one pass that are logged one by one."""
 
 
-class Reconciler:
+class Reconciler(Service):
     """Repairs one queue.
 
     Args:
-        keys: Key names of all queues, to which its tasks may be on their way.
+        context: The worker.
         queue: Key names of the queue.
-        runner: Sends operations.
-        owner: Token of the worker.
-        every_s: Seconds between two passes.
-        turn: Held during a pass; the reconcilers of a worker share one.
-        repaired: Called with each kind that was repaired and how often.
-        clock: Source of monotonic time.
+        turn: Held during a pass. All reconcilers of a worker share it.
     """
 
-    def __init__(
-        self,
-        keys: Keys,
-        queue: QueueKeys,
-        runner: AsyncRunner,
-        *,
-        owner: str,
-        every_s: float,
-        turn: asyncio.Lock,
-        repaired: Callable[[FindingKind, int], object] = lambda kind, count: None,
-        clock: Clock = SYSTEM_CLOCK,
-    ) -> None:
-        self._keys = keys
+    name = "reconciler"
+
+    def __init__(self, context: WorkerContext, queue: QueueKeys, turn: asyncio.Lock) -> None:
+        self._context = context
+        self._runner = context.runner
         self._queue = queue
-        self._runner = runner
-        self._owner = owner
-        self._every_s = every_s
+        self._every_s = context.config.span("reconcile_every")
         self._turn = turn
-        self._repaired = repaired
-        self._clock = clock
         self._is_new = True
         self._led_at = 0.0
         self.repairs: Counter[FindingKind] = Counter()
@@ -96,12 +77,12 @@ class Reconciler:
         return AGAIN_S if report.repaired and not report.is_complete else jittered(self._every_s)
 
     async def _lead(self) -> bool:
-        self._led_at = self._clock.monotonic()
+        self._led_at = self._context.clock.monotonic()
         leader_ms = max(1, int(self._every_s * 1000))
-        return await self._runner.run(lead(self._queue, "reconciler", owner=self._owner, leader_ms=leader_ms))
+        return await self._runner.run(lead(self._queue, "reconciler", owner=self._context.token, leader_ms=leader_ms))
 
     async def _send(self, operation: Operation[Any]) -> Any:
-        if self._clock.monotonic() - self._led_at > self._every_s / 3:
+        if self._context.clock.monotonic() - self._led_at > self._every_s / 3:
             await self._lead()  # a large queue takes longer than the lease; a second pass beside this one does no harm
         return await self._runner.run(operation)
 
@@ -109,7 +90,7 @@ class Reconciler:
         """Carry on moves that were cut off. What fails waits for the next pass, and is no reason to make it sooner."""
         name = self._queue.name
         try:
-            moved = await arun_plan(finish(self._keys, self._queue, idle_s=MOVE_S), self._send)
+            moved = await arun_plan(finish(self._context.keys, self._queue, idle_s=MOVE_S), self._send)
         except BrokerError as error:
             logger.error("moves out of queue %s cannot be carried on: %s", name, error, extra={"queue": name})
             return
@@ -125,7 +106,7 @@ class Reconciler:
         counts = Counter(finding.kind for finding in report.findings if finding.repaired)
         for kind, count in counts.items():
             self.repairs[kind] += count
-            self._repaired(kind, count)
+            self._context.metrics.repaired(self._queue.name, kind, count)
         for finding in report.findings[:TOLD_MAX]:
             self._log(finding)
         if len(report.findings) > TOLD_MAX:

@@ -1,26 +1,26 @@
-"""Take back tasks whose worker went silent.
+"""Return tasks of silent workers to the queue.
 
-Every `interval` the recoverer asks for leases that ran out longer ago than the grace and moves each task to `retry`, or
-to `archived` when no attempt is left. What cannot be read is set aside with its bytes, what has no hash is dropped;
-neither stops the others. A task may run twice; it is never lost. Any number of workers may run a recoverer at once: the
-move is one Lua script that reads the lease again, and the second caller finds nothing to do.
+Every few seconds the recoverer lists leases that expired longer ago than the grace. It moves each task to `retry`, or
+to `archived` when no attempt is left. A task that cannot be read is set aside with its bytes. An id without a task is
+dropped. A task may run twice, but it is never lost. Several recoverers may run at the same time: the Lua script reads
+the lease again, so the second one finds nothing to do.
 """
 
 import logging
 import math
 from collections.abc import Callable
+from functools import partial
 
 from taskq_core.app import TaskQ
-from taskq_core.broker.aio import AsyncRunner
-from taskq_core.broker.operations.operation import ARCHIVE
 from taskq_core.broker.operations.services import ExpiredTask, Recovery, Verdict, count_keys, list_expired, recover
 from taskq_core.errors import LeaseLostError, WireFormatError
 from taskq_core.execution.context import TaskContext
 from taskq_core.handles.attempts import record_attempt
-from taskq_core.service.loop import jittered
-from taskq_core.settings import ArchiveLimits
+from taskq_core.service.loop import Service, jittered
 from taskq_core.tasks.retry import delay_after
 from taskq_core.wire import QueueKeys, TaskMessage, archived_message, decode_message, retried_message
+from taskq_core.wire.durations import NS_PER_S
+from taskq_core.worker.context import WorkerContext
 from taskq_core.worker.outcome import counts_as_failure
 from taskq_core.worker.run import Ending
 
@@ -36,33 +36,23 @@ OVERRUN_TEXT = Ending.TIMEOUT.value
 """Error text of a task that did not end when its time was over."""
 
 
-def always(message: TaskMessage) -> bool:
-    """Every lost lease is a failure."""
-    return True
-
-
-def never(message: TaskMessage) -> bool:
-    """Nobody wants to be told."""
-    return False
-
-
-def judge(
+def decide(
     task: ExpiredTask,
     now_s: int,
-    counts: Callable[[TaskMessage], bool] = always,
-    archived: Callable[[TaskMessage], bool] = never,
+    counts: Callable[[TaskMessage], bool] = lambda message: True,
+    needs_letter: Callable[[TaskMessage], bool] = lambda message: False,
     *,
     is_overrun: bool = False,
     delay: Callable[[TaskMessage, Exception], float] = lambda message, error: 0.0,
 ) -> Recovery:
-    """Return what becomes of a task whose worker was lost. Pure.
+    """Decide what becomes of a task whose worker was lost. Pure.
 
     Args:
-        task: As listed.
+        task: The task, as listed.
         now_s: Unix second by Redis's clock.
-        counts: Whether its lost lease is a failure, which uses an attempt.
-        archived: Whether it is to be told of the task if it is archived.
-        is_overrun: Whether its worker was ended because this task did not end when its time was over.
+        counts: Returns whether its lost lease is a failure, which uses an attempt.
+        needs_letter: Returns whether it needs a dead letter if it is archived.
+        is_overrun: Whether its worker was ended because this task exceeded its time and did not end.
         delay: Returns the seconds until the next attempt.
     """
     if not task.message:
@@ -85,7 +75,7 @@ def judge(
     if is_last:
         text = f"{LOST_TEXT}: the worker that ran it was lost, and no attempt is left"
         stored = archived_message(message, error=OVERRUN_TEXT if is_overrun else text, failed_at_s=now_s)
-        return Recovery(task, Verdict.ARCHIVE, stored, record=record, is_told=archived(message))
+        return Recovery(task, Verdict.ARCHIVE, stored, record=record, is_told=needs_letter(message))
     is_counted = is_overrun or counts(message)
     text = OVERRUN_TEXT if is_overrun else LOST_TEXT
     delay_ms = math.ceil(delay(message, error) * 1000)
@@ -123,42 +113,45 @@ def delay_after_loss(app: TaskQ, queue: QueueKeys, message: TaskMessage, error: 
     return delay_after(options.policy, message.retried, error, context)
 
 
-class Recoverer:
+def decide_for(
+    app: TaskQ,
+    queue: QueueKeys,
+    task: ExpiredTask,
+    now_s: int,
+    needs_letter: Callable[[TaskMessage], bool],
+    *,
+    is_overrun: bool = False,
+) -> Recovery:
+    """Decide as `decide`, by the options of the application's tasks."""
+    return decide(
+        task,
+        now_s,
+        partial(loss_counts, app, queue),
+        needs_letter,
+        is_overrun=is_overrun,
+        delay=partial(delay_after_loss, app, queue),
+    )
+
+
+class Recoverer(Service):
     """Takes back lost tasks of one queue.
 
     Args:
+        context: The worker.
         queue: Key names of the queue.
-        runner: Sends operations.
-        every_s: Seconds between two looks.
-        grace_s: Seconds after which a lapsed lease is acted on.
-        archive: How much of the archive is kept.
-        counts: Whether the lost lease of a task is a failure, which uses an attempt.
-        archived: Whether it is to be told of a task that is archived.
-        delay: Returns the seconds until the next attempt of a task, given its message and the error.
+        needs_letter: Returns whether a task needs a dead letter if it is archived.
     """
 
-    def __init__(
-        self,
-        queue: QueueKeys,
-        runner: AsyncRunner,
-        *,
-        every_s: float,
-        grace_s: float,
-        archive: ArchiveLimits = ARCHIVE,
-        counts: Callable[[TaskMessage], bool] = always,
-        archived: Callable[[TaskMessage], bool] = never,
-        delay: Callable[[TaskMessage, Exception], float] = lambda message, error: 0.0,
-    ) -> None:
-        self._delay = delay
+    name = "recoverer"
+
+    def __init__(self, context: WorkerContext, queue: QueueKeys, needs_letter: Callable[[TaskMessage], bool]) -> None:
+        self._app = context.app
+        self._runner = context.runner
         self._queue = queue
-        self._runner = runner
-        self._every_s = every_s
-        self._archive = archive
-        self._counts = counts
-        self._archived = archived
-        self._grace_s = int(-(-grace_s // 1))
-        self.recovered = 0
-        """Tasks taken back so far."""
+        self._needs_letter = needs_letter
+        self._every_s = context.config.span("recover_every")
+        self._grace_s = math.ceil(context.grace_s)
+        self._archive = context.app.settings.archive.limits(queue.name)
 
     async def work(self) -> float:
         """Take back what was lost; return the seconds until the next look."""
@@ -169,7 +162,7 @@ class Recoverer:
             if not expired.tasks:
                 break
             recoveries = [
-                judge(task, expired.now_ns // 1_000_000_000, self._counts, self._archived, delay=self._delay)
+                decide_for(self._app, self._queue, task, expired.now_ns // NS_PER_S, self._needs_letter)
                 for task in expired.tasks
             ]
             codes = await self._runner.run(
@@ -177,7 +170,6 @@ class Recoverer:
             )
             for recovery, code in zip(recoveries, codes, strict=True):
                 if code == "1":
-                    self.recovered += 1
                     self._log(recovery)
             if "1" not in codes or (len(expired.tasks) < BATCH and "2" not in codes):
                 break

@@ -1,26 +1,19 @@
-"""Tell error handlers of runs that failed, and an adapter's observer of those it wants to know of.
+"""Call error handlers with runs that failed, and an adapter's observer with the runs it wants to know of.
 
-The outcome of such a run is on its way to Redis meanwhile; only its slot stays taken until all handlers have returned.
-So a worker has never more failures to tell of than it has slots, however fast tasks fail and however slow a handler is,
-and a handler that hangs can neither lose nor delay what became of a task. One that does is told to end, so that it does
-not take the worker's slots one by one.
+The outcome of such a run is on its way to Redis meanwhile. Only its slot stays taken until all handlers have returned.
+So a worker never has more failures to report than slots, and a handler that hangs neither loses nor delays an outcome.
+A handler that takes too long is interrupted, so it does not take the worker's slots for ever.
 
-Coroutine functions run on the loop, plain ones in daemon threads of their own, in the order of their registration.
+Handlers are called in the order of their registration.
 """
 
-import asyncio
-import contextvars
 import logging
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
-from taskq_core.clock import Clock
 from taskq_core.execution.context import TaskContext, current
-from taskq_core.service.user_code import abandon, unlisted
-from taskq_core.tasks.handlers import ErrorHandler
-from taskq_core.tasks.observer import Observer
-from taskq_core.worker.calls import FunctionThreads, call_coroutine
+from taskq_core.service.calls import Caller
+from taskq_core.worker.context import WorkerContext
 from taskq_core.worker.run import Run
 
 logger = logging.getLogger("taskq.worker")
@@ -30,38 +23,26 @@ LONGEST_S = 30.0
 
 
 class ErrorReporter:
-    """Tells error handlers of failures.
+    """Calls error handlers with failures, and the application's observer with the outcomes it wants to know.
 
     Args:
-        handlers: Those of the application. Whoever is added later is told as well.
-        clock: Source of monotonic time.
-        threads: Most threads for plain functions. They start as they are needed.
-        released: Called with how many runs may give up their slot.
-        observer: Told of runs with the outcomes it wants to know of.
-        guard: Put around what the observer does; see `Timetable.guard`.
+        context: The worker.
     """
 
-    def __init__(
-        self,
-        handlers: Sequence[ErrorHandler],
-        clock: Clock,
-        *,
-        threads: int,
-        released: Callable[[int], None],
-        observer: Observer | None = None,
-        guard: Callable[[Any], Any] = lambda function: function,
-    ) -> None:
-        self._handlers = handlers
-        self._observer = observer or Observer()
-        self._guard = guard
-        self._threads = FunctionThreads(threads, clock)
-        self._released = released
-        self._telling: set[asyncio.Task[None]] = set()
+    def __init__(self, context: WorkerContext) -> None:
+        app = context.app
+        self._background = context.background
+        self._handlers = app.error_handlers
+        self._observer = app.observer
+        self._guard = app.timetable.guard
+        self._call = Caller(context.config.concurrency, name="an error handler")
 
-    def report(self, run: Run) -> None:
-        """Begin to tell of a run that has ended. On the event loop.
+    def report(self, run: Run, done: Callable[[Run], None]) -> None:
+        """Call handlers with a run that has ended. Its `is_reported` is true until all of them have returned.
 
-        It is `is_reported` until that is done. If it is over by then, `released` is called for it.
+        Args:
+            run: The run.
+            done: Called with the run then.
         """
         outcome = None if run.outcome is None else run.outcome.value
         is_observed = outcome is not None and self._observer.wants_ended(outcome)
@@ -70,12 +51,15 @@ class ErrorReporter:
         run.is_reported = True
         run.context.outcome = outcome
         ended = (run.context, run.result, run.failure or run.error) if is_observed else None
-        task = unlisted(asyncio.get_running_loop().create_task(self._tell(run, run.failure, run.context, ended)))
-        self._telling.add(task)
-        task.add_done_callback(self._telling.discard)
+        self._background.start(self._call_all(run, run.failure, run.context, ended, done))
 
-    async def _tell(
-        self, run: Run, error: BaseException | None, context: TaskContext, ended: tuple[Any, ...] | None
+    async def _call_all(
+        self,
+        run: Run,
+        error: BaseException | None,
+        context: TaskContext,
+        ended: tuple[Any, ...] | None,
+        done: Callable[[Run], None],
     ) -> None:
         current.set(context)
         if run.span is not None:
@@ -83,43 +67,21 @@ class ErrorReporter:
         try:
             if ended is not None:
                 try:
-                    await self._in_thread(
-                        run, "who is told of runs", partial(self._guard(self._observer.ended), *ended)
-                    )
+                    await self._call(self._guard(self._observer.ended), *ended, timeout_s=LONGEST_S)
                 except Exception:
-                    logger.exception("what was to be told of a run failed", extra=_facts(context))
+                    logger.exception("the observer of ended runs failed", extra=_facts(context))
             for handler in tuple(self._handlers) if error is not None else ():
                 try:
-                    await self._call(handler, run, partial(handler.guarded, error, context))
+                    await self._call(handler.guarded, error, context, timeout_s=LONGEST_S)
                 except Exception:
                     logger.exception("error handler %s failed", handler.name, extra=_facts(context))
         finally:
             run.is_reported = False
-            if run.is_over:
-                self._released(1)
+            done(run)
 
-    async def _call(self, handler: ErrorHandler, run: Run, call: Callable[[], Any]) -> None:
-        if handler.is_coroutine:
-            await call_coroutine(call, LONGEST_S)
-        else:
-            await self._in_thread(run, f"error handler {handler.name}", call)
-
-    async def _in_thread(self, run: Run, name: str, call: Callable[[], Any]) -> None:
-        await self._threads.run(
-            partial(contextvars.copy_context().run, call),
-            queue=run.queue,
-            ident=run.task_id,
-            name=name,
-            timeout_s=LONGEST_S,
-        )
-
-    async def close(self, timeout_s: float) -> None:
-        """Give handlers that still run a last moment, and leave them."""
-        if self._telling:
-            await asyncio.wait(self._telling, timeout=timeout_s)
-        for task in self._telling:
-            abandon(task)
-        self._threads.close()
+    def close(self) -> None:
+        """Let the threads end."""
+        self._call.close()
 
 
 def _facts(context: TaskContext) -> dict[str, object]:

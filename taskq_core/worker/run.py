@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import Coroutine
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any
 
 from taskq_core.broker.operations.runs import Settlement
 from taskq_core.broker.operations.services import CancelWish
@@ -47,16 +47,6 @@ def ends_at(message: TaskMessage, started: float, *, clock_ahead_s: float) -> fl
     return min(ends, message.deadline - clock_ahead_s) if message.deadline > 0 else ends
 
 
-class RunCursor(Protocol):
-    """What is known of a run that notes something.
-
-    Attributes:
-        cursor: Where the task would go on, None where the run did not say.
-    """
-
-    cursor: bytes | None
-
-
 class Run:
     """State of one run. Changed on the event loop only, but for `thread` and `is_interrupted`.
 
@@ -87,6 +77,7 @@ class Run:
         is_reported: True while error handlers are being told.
         is_abandoned: True once it was settled while its function goes on.
         is_stuck: True once it was noticed that the function goes on though it was told to end.
+        is_cancelling: True while Redis is asked what becomes of the task that is being cancelled.
         is_over: True once it is settled, or lost for good, while error handlers are being told.
         notes: What the function notes, such as its cursor; None while it does not. Kept by who runs it.
         wish: What is to become of its task if it is cancelled.
@@ -102,6 +93,7 @@ class Run:
         "error",
         "failure",
         "is_abandoned",
+        "is_cancelling",
         "is_interrupted",
         "is_over",
         "is_reported",
@@ -165,9 +157,14 @@ class Run:
         self.failure: BaseException | None = None
         self.is_reported = False
         self.is_over = False
-        self.is_stuck = self.is_abandoned = False
-        self.notes: RunCursor | None = None
+        self.is_stuck = self.is_abandoned = self.is_cancelling = False
+        self.notes: Any = None
         self.wish = CancelWish.ARCHIVE
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Queue and id, as fields of a log record."""
+        return {"queue": self.queue.name, "task_id": self.task_id}
 
     @property
     def kind(self) -> str:

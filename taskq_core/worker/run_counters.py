@@ -1,20 +1,19 @@
-"""Count what becomes of runs, by task type, and hand it in now and then.
+"""Count the outcomes of runs by task type, and add the counts to Redis every few seconds.
 
-A run costs a few additions in memory. Every `HAND_IN_S` seconds the worker adds its numbers to those of the hour in
-Redis, one call a queue in which something ended; nothing is written per task. What a worker that is killed has not
-handed in is lost.
+A run costs a few additions in memory. Every `HAND_IN_S` seconds the worker adds its counts to those of the hour in
+Redis, with one call per queue in which runs ended. A worker that is killed loses the counts since then.
 """
 
 import logging
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations.samples import count_runs
-from taskq_core.service.loop import jittered
+from taskq_core.service.loop import Service, jittered
 from taskq_core.telemetry import NOT_PROCESSED, Outcome
 from taskq_core.wire import QueueKeys
 from taskq_core.wire.tallies import BOUNDS_S, HOUR_S, OTHER_TYPES, TYPES_MOST, TypeCounters
+from taskq_core.worker.context import WorkerContext
 from taskq_core.worker.run import Run
 
 logger = logging.getLogger("taskq.worker")
@@ -22,22 +21,20 @@ logger = logging.getLogger("taskq.worker")
 _NO_RUNS = NOT_PROCESSED | {Outcome.EXPIRED}
 """Ends of what did not run, or of runs that used no attempt."""
 HAND_IN_S = 10.0
-"""About how many seconds a worker keeps its numbers to itself."""
+"""Seconds between two times that a worker sends its counts, about."""
 
 
-class RunCounters:
+class RunCounters(Service):
     """Numbers of one worker. Used on its event loop only.
 
     Args:
-        runner: Sends operations.
-        owner: Token of the worker.
-        redis_time: Returns Unix seconds by Redis's clock.
+        context: The worker.
     """
 
-    def __init__(self, runner: AsyncRunner, *, owner: str, redis_time: Callable[[], float]) -> None:
-        self._runner = runner
-        self._owner = owner
-        self._redis_time = redis_time
+    name = "run counters"
+
+    def __init__(self, context: WorkerContext) -> None:
+        self._context = context
         self._counted: dict[QueueKeys, dict[str, TypeCounters]] = {}
         self._sent: dict[QueueKeys, tuple[int, int, dict[str, TypeCounters]]] = {}
         self._calls = 0
@@ -80,13 +77,14 @@ class RunCounters:
 
     async def hand_in(self) -> None:
         """Hand in what was counted since the last time, and again what got no answer then."""
-        hour = int(self._redis_time()) // HOUR_S
+        hour = int(self._context.redis_clock.time()) // HOUR_S
         for queue in list(self._counted):
             if queue not in self._sent and (types := self._counted.pop(queue)):
                 self._calls += 1
                 self._sent[queue] = (hour, self._calls, types)
         for queue, (at, call, types) in list(self._sent.items()):
-            code = await self._runner.run(count_runs(queue, at, types, owner=self._owner, call=call))
+            operation = count_runs(queue, at, types, owner=self._context.token, call=call)
+            code = await self._context.runner.run(operation)
             del self._sent[queue]
             if code < 0:
                 logger.error(

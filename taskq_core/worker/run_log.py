@@ -66,7 +66,7 @@ class RunLog:
             level, what = self._level(outcome), _ENDS.get(outcome, "task failed")
             if outcome is Outcome.SNOOZED:
                 what = "task failed, without using an attempt"
-        elif isinstance(run.error, UnknownTaskError):  # `RefusalLog` logs it, once a minute for each type
+        elif isinstance(run.error, UnknownTaskError):  # the settler logs it, once a minute for each type
             return
         if not logger.isEnabledFor(level):
             return

@@ -4,21 +4,20 @@ The worker that leads a queue stores a sample every ten seconds, and every minut
 from Redis's clock, and nothing is written per task. While no worker serves a queue, charts have a gap.
 """
 
-import asyncio
-import contextlib
 import logging
 import math
 from collections.abc import Callable, Mapping
 
-from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations.presence import keys_of_index, list_alive, read_server
 from taskq_core.broker.operations.samples import sample
 from taskq_core.broker.operations.views import count_tasks, estimate_memory, knows_queue
-from taskq_core.clock import Clock, RedisClock
 from taskq_core.errors import BrokerAuthenticationError, BrokerReplyError, WireFormatError
-from taskq_core.service.loop import jittered
-from taskq_core.wire import Keys, QueueKeys, ServerInfo, TaskState
+from taskq_core.service.loop import Service, jittered
+from taskq_core.telemetry import gauges
+from taskq_core.wire import QueueKeys, ServerInfo, TaskState
+from taskq_core.wire.durations import NS_PER_S
 from taskq_core.wire.samples import LEVELS, REST_S, SAMPLE_S, Level, QueueSample
+from taskq_core.worker.context import WorkerContext
 from taskq_core.worker.leadership import Leadership
 
 logger = logging.getLogger("taskq.worker")
@@ -35,18 +34,16 @@ SOON_S = 0.5
 
 
 class Fleet:
-    """How busy the workers are, for all queues that one worker samples: read at most every ten seconds.
+    """How busy the workers of each queue are. Redis is asked at most every ten seconds.
 
     Args:
-        keys: Key names.
-        runner: Sends operations.
-        clock: Source of monotonic time.
+        context: The worker that asks.
     """
 
-    def __init__(self, keys: Keys, runner: AsyncRunner, clock: Clock) -> None:
-        self._keys = keys
-        self._runner = runner
-        self._clock = clock
+    def __init__(self, context: WorkerContext) -> None:
+        self._keys = context.keys
+        self._runner = context.runner
+        self._clock = context.clock
         self._read_at: float | None = None
         self._by_queue: Mapping[str, tuple[int, int]] = {}
 
@@ -75,53 +72,73 @@ class Fleet:
         return found
 
 
-class Sampler:
-    """Notes how one queue stands.
+class Sampler(Service):
+    """Stores samples of one queue while this worker leads it.
 
     Args:
+        context: The worker.
         queue: Key names of the queue.
-        queues_key: Names of all queues.
-        runner: Sends operations.
+        leadership: Says whether this worker leads, and whether the queue has changed.
         fleet: How busy the workers are.
-        noted: Told of each sample of the finest resolution.
+        on_sample: Called with each sample of the finest resolution.
     """
+
+    name = "sampler"
 
     def __init__(
         self,
+        context: WorkerContext,
         queue: QueueKeys,
-        queues_key: str,
-        runner: AsyncRunner,
+        leadership: Leadership,
         fleet: Fleet,
-        *,
-        noted: Callable[[str, QueueSample], None] = lambda queue, sample: None,
+        on_sample: Callable[[str, QueueSample], None] = lambda queue, sample: None,
     ) -> None:
+        self._context = context
         self._queue = queue
-        self._queues_key = queues_key
-        self._runner = runner
+        self._runner = context.runner
+        self._leadership = leadership
+        self._changes = leadership.signal()
         self._fleet = fleet
-        self._noted = noted
+        self._on_sample = on_sample
         self._longest_ms: dict[Level, int | None] = dict.fromkeys(LEVELS)
         self._last_s = 0
         self._steps: dict[Level, int] = {}
         self._memory_kib: int | None = None
         self._memory_at_s: int | None = None
 
-    @property
-    def has_noted(self) -> bool:
-        """Whether it has noted anything."""
-        return self._last_s > 0
+    async def work(self) -> float:
+        """Store a sample while this worker leads; return the seconds until the next one."""
+        self._changes.clear()
+        if not self._leadership.leads:
+            await self._changes.wait_for(SAMPLE_S)
+            return 0.0
+        if self._leadership.unchanged_since == math.inf:
+            await self._changes.wait_for(LOOK_S)  # the leader is about to read the queue and to hear of its changes
+        clock = self._context.clock
+        noted_at = clock.monotonic()
+        await self.sample()
+        if not self._last_s:
+            return jittered(SOON_S)  # this worker is about to register the queue
+        # While nothing changes, one sample a minute is enough. A change ends the rest at once.
+        while self._is_at_rest(noted_at) and clock.monotonic() - noted_at < REST_S - SAMPLE_S:
+            self._changes.clear()
+            await self._changes.wait_for(SAMPLE_S)
+        return SAMPLE_S - self._context.redis_clock.time() % SAMPLE_S + jittered(0.1)
 
-    async def work(self) -> None:
-        """Note how the queue stands if ten seconds have begun since the last time; nothing of one that was removed."""
+    def _is_at_rest(self, since: float) -> bool:
+        return self._leadership.unchanged_since <= since and not gauges.is_active
+
+    async def sample(self) -> None:
+        """Store a sample, unless there is one of these ten seconds or the queue was removed."""
         queue = self._queue
         counts = await self._runner.run(count_tasks(queue))
-        now_s = counts.now_ns // 1_000_000_000
+        now_s = counts.now_ns // NS_PER_S
         latency_ms = None if counts.latency_s is None else int(counts.latency_s * 1000)
         for level, longest in self._longest_ms.items():
             if latency_ms is not None:
                 self._longest_ms[level] = latency_ms if longest is None else max(longest, latency_ms)
         if now_s // SAMPLE_S == self._last_s // SAMPLE_S or not await self._runner.run(
-            knows_queue(self._queues_key, queue.name)
+            knows_queue(self._context.keys.queues, queue.name)
         ):
             return
         busy, slots = await self._fleet.of(queue.name)
@@ -147,7 +164,7 @@ class Sampler:
             )
             for level, longest in self._longest_ms.items()
         }
-        self._noted(queue.name, samples[LEVELS[0]])
+        self._on_sample(queue.name, samples[LEVELS[0]])
         samples = {level: each for level, each in samples.items() if self._steps.get(level) != now_s // level.step_s}
         codes = await self._runner.run(sample(queue, samples))
         self._last_s = now_s
@@ -173,58 +190,3 @@ class Sampler:
             else:
                 self._memory_kib = used // 1024
         return self._memory_kib
-
-
-class Sampling:
-    """Lets a sampler note how its queue stands while this worker leads on it.
-
-    Args:
-        sampler: Notes it.
-        leadership: Says whether this worker leads, and whether the queue has changed.
-        clock: Source of monotonic time.
-        redis_clock: Redis's time.
-        is_exported: Whether somebody exports what is noted, who wants it every ten seconds.
-    """
-
-    def __init__(
-        self,
-        sampler: Sampler,
-        leadership: Leadership,
-        clock: Clock,
-        redis_clock: RedisClock,
-        *,
-        is_exported: Callable[[], bool] = lambda: False,
-    ) -> None:
-        self._sampler = sampler
-        self._leadership = leadership
-        self._changes = asyncio.Event()
-        leadership.wakes(self._changes)
-        self._clock = clock
-        self._redis_clock = redis_clock
-        self._is_exported = is_exported
-
-    async def work(self) -> float:
-        """Note how the queue stands, and wait until it is time to note it again."""
-        self._changes.clear()
-        if not self._leadership.leads:
-            await self._wait(SAMPLE_S)
-            return 0.0
-        if self._leadership.unchanged_since == math.inf:
-            await self._wait(LOOK_S)  # it is about to look, and what changes from then on is heard of
-        noted_at = self._clock.monotonic()
-        await self._sampler.work()
-        if not self._sampler.has_noted:
-            return jittered(SOON_S)  # this worker is about to make the queue known
-        # In a rest one sample is enough, but what begins then is noted from its begin.
-        while self._is_at_rest(noted_at) and self._clock.monotonic() - noted_at < REST_S - SAMPLE_S:
-            self._changes.clear()
-            await self._wait(SAMPLE_S)
-        return SAMPLE_S - self._redis_clock.time() % SAMPLE_S + jittered(0.1)
-
-    def _is_at_rest(self, since: float) -> bool:
-        return self._leadership.unchanged_since <= since and not self._is_exported()
-
-    async def _wait(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._changes.wait()

@@ -6,23 +6,25 @@ at most its `concurrency` outcomes.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from taskq_core.broker.operations.operation import BATCH_BYTES, BATCH_MAX, Operation
 from taskq_core.broker.operations.runs import Outcome as Ended
 from taskq_core.broker.operations.runs import SettleCode, Settlement, settle_done
 from taskq_core.broker.operations.runs import settle as settle_operation
-from taskq_core.clock import Clock
 from taskq_core.errors import Discard, Retry, Snooze, TaskPaused, UnknownTaskError
 from taskq_core.service.user_code import readable
-from taskq_core.settings import ArchiveSettings
-from taskq_core.telemetry import Outcome, WorkerMetrics, type_name
+from taskq_core.telemetry import Outcome, type_name
 from taskq_core.wire import QueueKeys
-from taskq_core.worker.listener import WorkerListener
+from taskq_core.worker.context import WorkerContext
+from taskq_core.worker.counted_log import CountedLog
+from taskq_core.worker.dead_letters import DeadLetters
+from taskq_core.worker.dispatcher import Dispatcher
 from taskq_core.worker.outcome import YOUNG_S, lease_lost, settle, state_after, word
-from taskq_core.worker.refusals import RefusalLog
+from taskq_core.worker.reporter import ErrorReporter
 from taskq_core.worker.run import Ending, Run
+from taskq_core.worker.run_counters import RunCounters
 from taskq_core.worker.run_log import RunLog
 
 logger = logging.getLogger("taskq.worker")
@@ -52,68 +54,56 @@ class SettleBatch:
 
 
 class Settler:
-    """Gathers outcomes and reads what became of them.
+    """Collects outcomes and reads what became of them.
 
     Args:
-        owner: Token of the worker.
-        clock: Source of monotonic time.
-        redis_time: Returns Unix seconds by Redis's clock.
-        lease_margin_s: Seconds after the end of a lease during which nobody else can take the task.
-        metrics: Counts outcomes.
-        listener: Told of each end, if it wants to be.
-        log: Logs each end.
-        released: Called with the runs whose slot is free now.
-        archive: How much of each queue's archive is kept.
-        report: Called with each run that failed, and with each that `wants` asks for, once its outcome is decided; None
-            where nobody wants to know.
-        archived: Whether it is to be told of a task that is archived, asked when its run has ended.
-        wants: Whether somebody wants to be told of runs with this outcome, though they did not fail.
-        settled: Called with the runs of a queue that are settled, before they are released; None where nobody counts.
-        carry: Called with the name of a queue in which workflows have something to carry to others.
-        unknown_timeout_s: Seconds for which a task of an unknown type goes back for other workers.
+        context: The worker.
+        reporter: Calls error handlers and observers.
+        counters: Counts settled runs.
+        dead_letters: Handles archived tasks, by the name of their queue.
+        dispatcher: Carries workflow steps to other queues.
+
+    Attributes:
+        release: Returns slots to the fetcher, which sets it. Called with 0 when an outcome waits to be sent.
+        count: Outcomes that wait to be sent.
+        ended_count: Tasks that have ended here, whatever became of them.
     """
 
     def __init__(
         self,
-        owner: str,
-        clock: Clock,
+        context: WorkerContext,
         *,
-        redis_time: Callable[[], float],
-        lease_margin_s: float,
-        metrics: WorkerMetrics,
-        listener: WorkerListener,
-        log: RunLog,
-        released: Callable[[Sequence[Run]], None],
-        archive: ArchiveSettings | None = None,
-        report: Callable[[Run], None] | None = None,
-        wants: Callable[[str], bool] = lambda outcome: False,
-        settled: Callable[[QueueKeys, Sequence[Run]], None] | None = None,
-        carry: Callable[[str], None] = lambda queue: None,
-        archived: Callable[[Run], bool] = lambda run: False,
-        unknown_timeout_s: float = 0.0,
+        reporter: ErrorReporter,
+        counters: RunCounters,
+        dead_letters: Mapping[str, DeadLetters],
+        dispatcher: Dispatcher,
     ) -> None:
-        self._unknown_timeout_s = unknown_timeout_s
-        self._refusals = RefusalLog(unknown_timeout_s)
-        self._owner = owner
-        self._clock = clock
-        self._redis_time = redis_time
-        self._lease_margin_s = lease_margin_s
-        self._metrics = metrics
-        self._listener = listener if listener.per_task else None
-        self._log = log
-        self._released = released
-        self._archive = archive or ArchiveSettings()
-        self._report = report
-        self._wants = wants
-        self._count_settled = settled
-        self._carry = carry
-        self._is_told = archived
+        app = context.app
+        self._context = context
+        self._clock = context.clock
+        self._metrics = context.metrics
+        self._listener = context.listener if context.listener.per_task else None
+        self._log = RunLog(app.runtime.redaction, app.settings.log.retry_level)
+        self._unknown_timeout_s = context.config.span("unknown_task_timeout")
+        self._log_unknown = CountedLog(
+            logger,
+            logging.WARNING,
+            "No handler on this worker for %d tasks of type %r; they go back for other workers, and are archived after "
+            f"{self._unknown_timeout_s:g} s without one",
+            field="task_name",
+        )
+        self._reporter = reporter
+        self._wants = app.observer.wants_ended
+        self._counters = counters
+        self._dead_letters = dead_letters
+        self._dispatcher = dispatcher
         self._waiting: dict[QueueKeys, list[Run]] = {}
+        self.release: Callable[[int], None] = lambda slots: None
         self.count = 0
-        """Outcomes that wait to be sent."""
+        self.ended_count = 0
 
     def add(self, run: Run) -> None:
-        """Decide how a run ends and keep it for the next batch."""
+        """Decide what becomes of a run whose function has ended, and send it with the next batch."""
         if run.settlement is not None:
             return  # it was given back while its function still ran
         duration_s = run.duration_s = self._clock.monotonic() - run.started
@@ -135,9 +125,9 @@ class Settler:
                 run,
                 run.result,
                 run.error,
-                now_s=self._redis_time(),
+                now_s=self._context.redis_clock.time(),
                 duration_s=duration_s,
-                worker=self._owner,
+                worker=self._context.token,
                 unknown_timeout_s=self._unknown_timeout_s,
             )
         except BaseException as problem:  # code of users raised it, and the slot must become free
@@ -147,13 +137,13 @@ class Settler:
             self._lose(run, duration_s)
             return
         if settlement.outcome is Ended.ARCHIVE:
-            settlement.is_told = self._is_told(run)
+            settlement.is_told = self._dead_letters[run.queue.name].expects(run.message)
         elif isinstance(run.error, UnknownTaskError) and run.failure is None:
-            self._refusals.note(run, self._clock.monotonic())
+            self._log_unknown.add(1, run.name)
         run.settlement = settlement
         run.outcome = word(settlement, run.failure or run.error)
         self._tell(run, run.outcome, state_after(settlement), duration_s)
-        if self._report is not None and (run.failure is not None or self._wants(run.outcome.value)):
+        if run.failure is not None or self._wants(run.outcome.value):
             self._report(run)
         run.result = None
         self._keep(run)
@@ -175,7 +165,7 @@ class Settler:
             "task %s %s, and is given back",
             run.name,
             why,
-            extra={"queue": run.queue.name, "task_id": run.task_id},
+            extra=run.facts,
         )
         self.requeue(run)
 
@@ -189,11 +179,18 @@ class Settler:
         self._tell(run, Outcome.LOST, "active", duration_s)
         run.failure = None  # whatever it was: what is reported is that the lease is lost
         self._report_lost(run)
-        self._released((run,))
+        self._finish((run,))
+
+    def _report(self, run: Run) -> None:
+        self._reporter.report(run, self._reported)
+
+    def _reported(self, run: Run) -> None:
+        if run.is_over:
+            self.release(1)
 
     def _report_lost(self, run: Run) -> None:
         """Report a run that is another worker's, unless its own failure was reported."""
-        if self._report is not None and run.failure is None and run.context is not None:  # else it never began
+        if run.failure is None and run.context is not None:  # else it never began
             run.outcome = Outcome.LOST
             run.failure = lease_lost(run, run.error)
             self._report(run)
@@ -204,6 +201,7 @@ class Settler:
             waiting = self._waiting[run.queue] = []
         waiting.append(run)
         self.count += 1
+        self.release(0)
 
     def _keep_again(self, run: Run) -> None:
         """Keep a run that was sent and is not known to be settled.
@@ -249,13 +247,13 @@ class Settler:
                 runs = runs[:count]
             self.count -= count
             if is_plain:
-                operation = settle_done(queue, [(run.task_id, run.number) for run in runs], owner=self._owner)
+                operation = settle_done(queue, [(run.task_id, run.number) for run in runs], owner=self._context.token)
             else:
                 operation = settle_operation(
                     queue,
                     [_settlement(run) for run in runs],
-                    owner=self._owner,
-                    archive=self._archive.limits(queue.name),
+                    owner=self._context.token,
+                    archive=self._context.app.settings.archive.limits(queue.name),
                 )
             slots = count if is_plain else sum([not (run.is_reported or run.was_sent) for run in runs])
             batches.append(SettleBatch(queue, runs, operation, slots, is_plain))
@@ -264,9 +262,8 @@ class Settler:
     def settled(self, batch: SettleBatch, codes: str) -> None:
         """Read the answer to a batch."""
         if codes.count(SettleCode.SETTLED) == len(batch.runs):
-            if self._count_settled is not None:
-                self._count_settled(batch.queue, batch.runs)
-            self._released(batch.runs)
+            self._counters.add(batch.queue, batch.runs)
+            self._finish(batch.runs)
             return
         released, settled = [], []
         for run, code in zip(batch.runs, codes, strict=True):
@@ -282,17 +279,16 @@ class Settler:
                     "is unknown: it was sent twice and the first answer is lost"
                     if run.repeated
                     else "was refused: another worker has taken the task over, or it is gone",
-                    extra={"queue": run.queue.name, "task_id": run.task_id},
+                    extra=run.facts,
                 )
                 if not run.repeated:
                     self._report_lost(run)
                 continue
             settled.append(run)
             if code == SettleCode.SETTLED_CARRY:
-                self._carry(batch.queue.name)
-        if settled and self._count_settled is not None:
-            self._count_settled(batch.queue, settled)
-        self._released(released)
+                self._dispatcher.call(batch.queue.name)
+        self._counters.add(batch.queue, settled)
+        self._finish(released)
 
     def unanswered(self, batch: SettleBatch) -> None:
         """Keep a batch that got no answer for a repeat, but for runs whose lease is over for good."""
@@ -300,18 +296,33 @@ class Settler:
         given_up = []
         for run in batch.runs:
             run.repeated = True
-            if now < run.lease_until + self._lease_margin_s:
+            if now < run.lease_until + self._context.grace_s:
                 self._keep_again(run)
             else:
                 logger.error(
                     "the outcome (%s) of task %s could not be stored before its lease ended; it may run again",
                     run.outcome,
                     run.name,
-                    extra={"queue": run.queue.name, "task_id": run.task_id},
+                    extra=run.facts,
                 )
                 self._report_lost(run)
                 given_up.append(run)
-        self._released(given_up)
+        self._finish(given_up)
+
+    def _finish(self, runs: Sequence[Run]) -> None:
+        """Forget runs whose settlement is known, and return their slots."""
+        running = self._context.running
+        self.ended_count += len(runs)
+        slots = len(runs)
+        for run in runs:
+            # Ends the cycles, so that no garbage collection is needed.
+            run.context = run.error = run.failure = run.coroutine = None
+            if running.get(run.key) is run:  # a task that was lost may have come back and run here again
+                del running[run.key]
+            if run.is_reported:  # its slot is free when all error handlers have returned
+                run.is_over = True
+                slots -= 1
+        self.release(slots)
 
 
 def _settlement(run: Run) -> Settlement:

@@ -1,75 +1,157 @@
-"""Mark in Redis that runs start which may be the last of their task, before they start.
+"""Start fetched tasks: at once, or after Redis has agreed.
 
-A task whose last run was lost is archived only if the run is marked as started; otherwise it runs again without using
-an attempt. So a task with `max_retry=0` runs at least once, and a task that ends its worker still stops after
-`max_retry + 1` runs. All other runs start at once and cost no request.
+Redis is asked in two cases; all other tasks start at once and cost no request:
+
+- The task has limits that its producer did not know. A claim checks them.
+- The run may be the last one of its task. It is marked as started first, because a task whose last run was lost is
+  archived only if that run had started. So a task with `max_retry=0` runs at least once, and a task that kills its
+  worker stops after `max_retry + 1` runs.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import logging
+from collections.abc import Callable, Mapping
 
-from taskq_core.broker.aio import AsyncRunner
+from taskq_core.broker.operations import limits as limit_ops
+from taskq_core.broker.operations import runs as run_ops
+from taskq_core.broker.operations.limits import ClaimCode
 from taskq_core.broker.operations.operation import BATCH_MAX
-from taskq_core.broker.operations.runs import mark_starts
-from taskq_core.clock import Clock
+from taskq_core.errors import PayloadError, TaskArgumentsError
+from taskq_core.tasks.limits import HEADER
+from taskq_core.telemetry import unwrap
 from taskq_core.wire import QueueKeys
+from taskq_core.worker.context import WorkerContext
 from taskq_core.worker.run import Run
+from taskq_core.worker.settler import Settler
+
+logger = logging.getLogger("taskq.worker")
 
 
 class Starts:
-    """Starts runs, marked first where that is needed. Used on the event loop only.
+    """Starts fetched tasks. Used on the event loop only.
 
     Args:
-        runner: Sends operations.
-        clock: Source of monotonic time.
-        owner: Token of the worker.
+        context: The worker.
+        settler: Returns tasks to their queue that cannot start.
         start: Starts a run at a monotonic second.
-        give_back: Gives back a run that has not started, given the monotonic second and the reason.
-        background: Runs a coroutine in the background and logs its broker errors.
-        is_stopping: Returns whether the worker stops.
+
+    Attributes:
+        caps: Limits on how many tasks of a queue run at the same time, by the queue's name.
+        limits: Limits of tasks, by the task's name.
     """
 
-    def __init__(
-        self,
-        runner: AsyncRunner,
-        clock: Clock,
-        *,
-        owner: str,
-        start: Callable[[Run, float], None],
-        give_back: Callable[[Run, float, str], None],
-        background: Callable[[Awaitable[None]], None],
-        is_stopping: Callable[[], bool],
-    ) -> None:
-        self._runner = runner
-        self._clock = clock
-        self._owner = owner
-        self._start = start
-        self._give_back = give_back
-        self._background = background
-        self._is_stopping = is_stopping
+    def __init__(self, context: WorkerContext, settler: Settler, start: Callable[[Run, float], None]) -> None:
+        self._context = context
+        self._settler = settler
+        self._start_now = start
         self._batch: list[Run] = []
-        self.waiting: set[tuple[str, str]] = set()
-        """Queue and id of the runs that are being marked."""
+        self._waiting: dict[tuple[str, str], Run] = {}  # claimed or marked now
+        app = context.app
+        self.caps = {
+            name: limit
+            for name, limit in app.settings.limits.items()
+            if name in context.config.queues and (limit.concurrency is not None or limit.worker_concurrency is not None)
+        }
+        self.limits = {name: task.limits for name, task in app.tasks.items() if task.limits is not None}
 
     def start(self, run: Run, now: float) -> None:
-        """Start a run at a monotonic second, or once it is marked."""
+        """Start a run at a monotonic second, or as soon as its limits and its mark allow it."""
+        if run.name in self.limits and HEADER not in run.message.headers:
+            self._waiting[run.key] = run
+            self._context.background.start(self._claim(run))
+        else:
+            self._start(run, now)
+
+    def set_aside(self, queue: QueueKeys, task_id: str, number: int) -> None:
+        """Set aside a task that cannot be read, and give its slot back."""
+        facts = {"queue": queue.name, "task_id": task_id}
+        logger.error("a task of queue %s cannot be read and is set aside", queue.name, extra=facts)
+        self._context.background.start(self._quarantine(queue, task_id, number))
+
+    async def _quarantine(self, queue: QueueKeys, task_id: str, number: int) -> None:
+        context = self._context
+        try:
+            await context.runner.run(run_ops.quarantine(queue, task_id, owner=context.token, run=number))
+        finally:
+            self._settler.release(1)  # if it failed, the lease ends and the recoverer sets it aside
+
+    # --- limits -------------------------------------------------------------------------------------------------------
+
+    @property
+    def specs(self) -> Mapping[str, str]:
+        """Each limit that a task names, as it is stored."""
+        return {name: spec for limits in self.limits.values() for name, spec in limits.specs.items()}
+
+    def room(self, queue: str) -> tuple[int | None, int | None]:
+        """Return how many more tasks of a queue may run here, and how many may be active in all. None: any number."""
+        cap = self.caps.get(queue)
+        if cap is None:
+            return None, None
+        left = None
+        if cap.worker_concurrency is not None:
+            keys = self._context.running.keys() | self._waiting.keys()
+            left = cap.worker_concurrency - sum(name == queue for name, _ in keys)
+        return left, cap.concurrency
+
+    async def _claim(self, run: Run) -> None:
+        """Start a run once its limits allow it.
+
+        Raises:
+            BrokerError: Redis did not answer. The task returns to its queue when its lease ends.
+        """
+        context = self._context
+        code = ClaimCode.NOT_OWNED
+        try:
+            limit = self._limit_of(run)
+            if limit is None:
+                code = ClaimCode.RUN
+            else:
+                claim = limit_ops.claim(run.queue, run.task_id, limit, owner=context.token, run=run.number)
+                code = await context.runner.run(claim, patience_s=self._left_s(run))
+        finally:
+            del self._waiting[run.key]
+            if code == ClaimCode.RUN:
+                self._start(run, context.clock.monotonic())
+            else:
+                self._settler.release(1)  # it waits for its limit, or its lease ends
+
+    def _limit_of(self, run: Run) -> str | None:
+        """Return the limits of a task as a header has them. None if its arguments are wrong: the run fails then."""
+        task = self._context.app.tasks[run.name]
+        limits = self.limits[run.name]
+        try:
+            arguments: Mapping[str, object] = {}
+            if limits.need_arguments:
+                payload, _ = unwrap(run.message.payload, task.codec.parameters)
+                arguments = task.codec.decode(payload)
+            return limits.text(arguments)
+        except (PayloadError, TaskArgumentsError) as error:
+            run.error = error
+            return None
+
+    def _left_s(self, run: Run) -> float:
+        return max(0.0, run.lease_until - self._context.clock.monotonic())
+
+    # --- marks --------------------------------------------------------------------------------------------------------
+
+    def _start(self, run: Run, now: float) -> None:
         message = run.message
         if message.retried < message.retry:
-            self._start(run, now)
+            self._start_now(run, now)
             return
         if not self._batch:  # the runs of one dequeue come one after the other, in one turn of the loop
-            asyncio.get_running_loop().call_soon(self._send)
+            asyncio.get_running_loop().call_soon(self._mark_batch)
         self._batch.append(run)
-        self.waiting.add(run.key)
+        self._waiting[run.key] = run
 
-    def _send(self) -> None:
+    def _mark_batch(self) -> None:
         by_queue: dict[QueueKeys, list[Run]] = {}
         for run in self._batch:
             by_queue.setdefault(run.queue, []).append(run)
         self._batch = []
         for queue, runs in by_queue.items():
             for first in range(0, len(runs), BATCH_MAX):
-                self._background(self._mark(queue, runs[first : first + BATCH_MAX]))
+                self._context.background.start(self._mark(queue, runs[first : first + BATCH_MAX]))
 
     async def _mark(self, queue: QueueKeys, runs: list[Run]) -> None:
         """Start runs once they are marked. Give back those whose lease has ended.
@@ -77,18 +159,18 @@ class Starts:
         Raises:
             BrokerError: Redis did not answer before a lease ended. The runs are given back.
         """
+        context = self._context
         marked = [False] * len(runs)
         try:
-            left_s = min(run.lease_until for run in runs) - self._clock.monotonic()
-            step = mark_starts(queue, [(run.task_id, run.number) for run in runs], owner=self._owner)
-            marked = await self._runner.run(step, patience_s=max(0.0, left_s))
+            mark = run_ops.mark_starts(queue, [(run.task_id, run.number) for run in runs], owner=context.token)
+            marked = await context.runner.run(mark, patience_s=min(map(self._left_s, runs)))
         finally:
-            now = self._clock.monotonic()
+            now = context.clock.monotonic()
             for run, is_marked in zip(runs, marked, strict=True):
-                self.waiting.discard(run.key)
+                self._waiting.pop(run.key, None)
                 if not is_marked or now >= run.lease_until:
-                    self._give_back(run, now, "was not started before its lease ended")
-                elif self._is_stopping():
-                    self._give_back(run, now, "was not started before the worker stopped")
+                    self._settler.give_back(run, now, "was not started before its lease ended")
+                elif context.stopping.is_set():
+                    self._settler.give_back(run, now, "was not started before the worker stopped")
                 else:
-                    self._start(run, now)
+                    self._start_now(run, now)

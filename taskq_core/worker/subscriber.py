@@ -7,22 +7,25 @@ dict per queue. Requests use a separate channel, because the right to cancel tas
 import logging
 from collections.abc import Callable, Mapping
 
-from taskq_core.broker.aio import AsyncRunner
 from taskq_core.errors import BrokerAuthenticationError
+from taskq_core.service.loop import Service
+from taskq_core.worker.context import WorkerContext
 
 logger = logging.getLogger("taskq.worker")
 
 
-class Subscriber:
+class Subscriber(Service):
     """Listens on channels, on one connection.
 
     Args:
-        runner: Opens the subscription.
+        context: The worker.
         handlers: Called with each message, by channel. Without the right to the others, it listens to the first alone.
     """
 
-    def __init__(self, runner: AsyncRunner, handlers: Mapping[str, Callable[[str], object]]) -> None:
-        self._runner = runner
+    name = "subscriber"
+
+    def __init__(self, context: WorkerContext, handlers: Mapping[str, Callable[[str], object]]) -> None:
+        self._runner = context.runner
         self._handlers = handlers
         self._has_warned = False
 
@@ -42,3 +45,27 @@ class Subscriber:
                 self._handlers[channel](message)
         finally:
             await subscription.close()
+
+
+class PrimaryFollower(Service):
+    """Asks the Sentinels every second which server is the primary.
+
+    Args:
+        context: The worker.
+        changed: Called when another server has become the primary. The one before would hand out tasks, and forget that
+            when it becomes a replica.
+    """
+
+    name = "follower"
+
+    def __init__(self, context: WorkerContext, changed: Callable[[], None]) -> None:
+        self._runner = context.runner
+        self._changed = changed
+
+    async def work(self) -> float:
+        """Ask once; return the seconds until the next time."""
+        takeovers = self._runner.endpoint.takeovers
+        pause_s = await self._runner.follow_primary()
+        if self._runner.endpoint.takeovers != takeovers:
+            self._changed()
+        return pause_s

@@ -12,17 +12,13 @@ dequeue hands out to it are taken back by the second look.
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
 
-from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import presence, services
-from taskq_core.clock import Clock
+from taskq_core.service.loop import Service
 from taskq_core.wire import QueueKeys
+from taskq_core.worker.context import WorkerContext
 from taskq_core.worker.hand_back import hand_back
 from taskq_core.worker.liveness import Host, LocalWorker, is_held
-
-if TYPE_CHECKING:
-    from taskq_core.app import TaskQ
 
 logger = logging.getLogger("taskq.worker")
 
@@ -36,44 +32,29 @@ LEADERSHIPS = ("lookout", "forwarder", "limiter", "carrier")
 """Services of a queue whose leader may have been the dead worker. They need not wait for the end of its lead."""
 
 
-class Takeover:
+class Takeover(Service):
     """Takes back the tasks of one queue from dead workers of this host.
 
     Args:
-        app: The queue application.
+        context: The worker.
         queue: Key names of the queue.
-        runner: Sends operations.
-        clock: Source of monotonic time.
-        token: Token of this worker.
         worker: The process of this worker.
         host: Tells which processes have ended.
-        every_s: Seconds between two looks.
-        lease_s: Seconds after which leases of a dead worker have run out and were acted on.
     """
 
-    def __init__(
-        self,
-        app: "TaskQ",
-        queue: QueueKeys,
-        runner: AsyncRunner,
-        clock: Clock,
-        *,
-        token: str,
-        worker: LocalWorker,
-        host: Host,
-        every_s: float,
-        lease_s: int,
-    ) -> None:
-        self._app = app
+    name = "takeover"
+
+    def __init__(self, context: WorkerContext, queue: QueueKeys, worker: LocalWorker, host: Host) -> None:
+        self._app = context.app
         self._queue = queue
-        self._runner = runner
-        self._clock = clock
-        self._token = token
+        self._runner = context.runner
+        self._clock = context.clock
+        self._token = context.token
         self._record = worker.encode()
         self._host = host
         self._place = host.place()
-        self._every_s = every_s
-        self._kept_s = lease_s + KEPT_S
+        self._every_s = context.heartbeat_s
+        self._kept_s = context.lock_s + KEPT_S
         self._dead_since: dict[str, float] = {}
         self._taken_at: dict[str, float] = {}
         self.has_looked = asyncio.Event()
@@ -122,6 +103,6 @@ class Takeover:
         if self._clock.monotonic() - taken_at >= SECOND_LOOK_S:
             await self._runner.run(presence.forget_peer(self._queue, self._place, token))
 
-    async def leave(self) -> None:
+    async def resign(self) -> None:
         """Delete the record of this process: the worker has given back what it held."""
         await self._runner.run(presence.forget_peer(self._queue, self._place, self._token))

@@ -15,7 +15,6 @@ its place, and it ends with its function.
 
 import asyncio
 import contextvars
-import ctypes
 import logging
 import sys
 import threading
@@ -26,17 +25,11 @@ from itertools import takewhile
 from time import monotonic, sleep
 
 from taskq_core.errors import TaskInterrupted
+from taskq_core.service.interruption import clear_in_thread, raise_in_thread
 from taskq_core.service.user_code import readable
 from taskq_core.worker.run import Run
 
 logger = logging.getLogger("taskq.worker")
-
-_raise_in_thread = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_ulong, ctypes.py_object)(
-    ("PyThreadState_SetAsyncExc", ctypes.pythonapi)
-)
-_clear_in_thread = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p)(
-    ("PyThreadState_SetAsyncExc", ctypes.pythonapi)
-)
 
 QUICK_S = 0.0002
 """Seconds a function usually takes below which it shares a thread that is awake."""
@@ -226,7 +219,7 @@ class _TaskThread(threading.Thread):
                 return False
             run.is_interrupted = True
             assert self.ident is not None
-            _raise_in_thread(self.ident, TaskInterrupted)
+            raise_in_thread(self.ident, TaskInterrupted)
             return True
 
     def abandon(self, run: Run) -> bool:
@@ -264,7 +257,7 @@ class _TaskThread(threading.Thread):
                     self._current = None
                     if run.is_interrupted:  # one that was not delivered yet must not hit the next task
                         assert self.ident is not None
-                        _clear_in_thread(self.ident, None)
+                        clear_in_thread(self.ident)
                 return
             except TaskInterrupted:  # delivered here, after the function had ended
                 continue

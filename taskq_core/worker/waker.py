@@ -6,27 +6,26 @@ and puts a token for all workers.
 """
 
 import asyncio
-import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations.operation import REQUEST_LIFETIME_S
 from taskq_core.broker.operations.services import Notified, notify, wait_for_wake, watch_pending
 from taskq_core.broker.operations.views import ping
 from taskq_core.broker.pipelines import Pipeline
-from taskq_core.clock import Clock
 from taskq_core.errors import BrokerError
-from taskq_core.service.loop import jittered
+from taskq_core.service.loop import Service, jittered
 from taskq_core.wire import QueueKeys
-from taskq_core.worker.fetcher import Fetcher, Turn
+from taskq_core.worker.context import WorkerContext
+from taskq_core.worker.fetcher import Fetcher
 from taskq_core.worker.leadership import Leadership
+from taskq_core.worker.turn import Turn
 
 FULL_S = 0.05
 """Seconds until a worker that runs all it may of its queues looks again whether it waits for others."""
 
 
-class Waker:
+class Waker(Service):
     """Waits for wake tokens while the worker is idle.
 
     Behind the wait, in the same write, it asks for tasks. Redis answers both at once when a token comes, so a task
@@ -46,36 +45,36 @@ class Waker:
     quarter of it.
 
     Args:
+        context: The worker.
         queues: Queues whose tokens one connection waits for. On a cluster one queue.
         pipeline: A reserved connection.
         fetcher: Woken by a token.
-        clock: Source of monotonic time.
-        safety_net_s: Longest wait; then the queues are tried all the same. Longer while somebody watches the queues.
-        lease_s: Seconds of a lease.
-        asks_ahead: False waits only, and leaves asking to the fetcher's pipelines.
-        is_led: Whether a worker is known to watch a queue for tasks without tokens, by the queue's name.
+        leaderships: Leaderships of the queues, by name. They know whether a worker watches for tasks without tokens.
+        asks_ahead: Whether it asks for tasks behind the wait. False: the fetcher's pipelines ask.
     """
+
+    name = "waker"
 
     def __init__(
         self,
+        context: WorkerContext,
         queues: Sequence[QueueKeys],
         pipeline: Pipeline,
         fetcher: Fetcher,
-        clock: Clock,
+        leaderships: Mapping[str, Leadership],
         *,
-        safety_net_s: float,
-        lease_s: float,
         asks_ahead: bool,
-        is_led: Callable[[str], bool] = lambda queue: False,
     ) -> None:
-        self._is_led = is_led
+        self._leaderships = leaderships
         self._queues = {queue.wake: queue for queue in queues}
         self._pipeline = pipeline
         self._fetcher = fetcher
-        self._clock = clock
-        self._safety_net_s = safety_net_s
-        self._longest_s = min(lease_s / 4, REQUEST_LIFETIME_S / 2)
-        self._turns = {queue.name: Turn(pipeline, "-ahead", is_ahead=True) for queue in queues} if asks_ahead else {}
+        self._clock = context.clock
+        self._safety_net_s = context.config.span("safety_net")
+        self._longest_s = min(context.lease_s / 4, REQUEST_LIFETIME_S / 2)
+        self._turns: dict[str, Turn] = {}
+        if asks_ahead:
+            self._turns = {queue.name: Turn(context, pipeline, "-ahead", is_ahead=True) for queue in queues}
         self._in_doubt: list[Turn] = []
         self._is_waiting = self._is_called_off = False
 
@@ -126,7 +125,7 @@ class Waker:
         Nothing at all if it was called off.
         """
         wait_s = jittered(self._safety_net_s)
-        if turns and all(self._is_led(queue.name) for queue in self._queues.values()):
+        if turns and all(self._leaderships[queue.name].is_led for queue in self._queues.values()):
             wait_s = max(wait_s, self._longest_s)
         dequeues = [turn.in_doubt for turn in turns if turn.in_doubt is not None]
         wait = wait_for_wake(keys, timeout_s=min(wait_s, self._longest_s) if turns else wait_s)
@@ -173,18 +172,18 @@ class Waker:
                     self._fetcher.give_up(self._in_doubt.pop())
 
 
-class Watcher:
+class Watcher(Service):
     """Watches one queue for tasks that came without a token.
 
     Args:
+        context: The worker.
         queue: Key names of the queue.
-        runner: Sends operations.
+        leadership: Says whether this worker leads.
         pipeline: A reserved connection.
-        clock: Source of monotonic time.
-        leadership: Knows whether this worker leads.
-        watch_s: Longest time of one wait, in seconds.
         max_active: Most tasks of the queue that are active in all; None: any number.
     """
+
+    name = "watcher"
 
     SHORTEST_S = 0.001
     """Shortest time between two looks, in seconds, while tasks come without a token."""
@@ -198,23 +197,18 @@ class Watcher:
 
     def __init__(
         self,
+        context: WorkerContext,
         queue: QueueKeys,
-        runner: AsyncRunner,
-        pipeline: Pipeline,
-        clock: Clock,
         leadership: Leadership,
-        *,
-        watch_s: float,
+        pipeline: Pipeline,
         max_active: int | None = None,
     ) -> None:
         self._queue = queue
-        self._runner = runner
         self._pipeline = pipeline
-        self._clock = clock
+        self._clock = context.clock
         self._leadership = leadership
-        self._changes = asyncio.Event()
-        leadership.wakes(self._changes)
-        self._watch_s = watch_s
+        self._changes = leadership.signal()
+        self._watch_s = 2 * context.leader_s
         self._max_active = max_active
         self._pause_s = self.SHORTEST_S
 
@@ -222,9 +216,7 @@ class Watcher:
         """Watch for a while, while this worker leads."""
         self._changes.clear()
         if not self._leadership.leads:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._watch_s):
-                    await self._changes.wait()
+            await self._changes.wait_for(self._watch_s)
             return 0.0
         while self._leadership.leads:
             started = self._clock.monotonic()

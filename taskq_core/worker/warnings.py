@@ -1,18 +1,17 @@
-"""Warn, once for each thing, of what around a worker makes tasks wait or get lost though nothing has failed.
+"""Warn once of each problem that delays or loses tasks without any error.
 
-`taskq doctor` finds more, when somebody asks; this is what nobody may overlook.
+`taskq doctor` finds more problems on request.
 """
 
 import logging
 from collections.abc import Collection
 
-from taskq_core.app import TaskQ
-from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations.presence import list_alive, server_info
-from taskq_core.clock import SKEW_VISIBLE_S, Clock, RedisClock
+from taskq_core.clock import SKEW_VISIBLE_S
 from taskq_core.errors import BrokerAuthenticationError, BrokerReplyError
+from taskq_core.service.loop import Service
 from taskq_core.settings import nearest_hint
-from taskq_core.worker.config import WorkerConfig
+from taskq_core.worker.context import WorkerContext
 from taskq_core.worker.sampler import Fleet
 
 logger = logging.getLogger("taskq.worker")
@@ -23,32 +22,21 @@ AGAIN_S = 3600.0
 """Seconds between two looks."""
 
 
-class WorkerWarnings:
+class WorkerWarnings(Service):
     """Checks Redis, the other workers and the schedulers for problems, and logs them.
 
     Args:
-        app: The queue application.
-        config: How the worker runs.
-        runner: Sends operations.
-        clock: This machine's time.
-        redis_clock: Redis's time, as the worker knows it.
+        context: The worker.
         fleet: The running workers.
     """
 
-    def __init__(
-        self,
-        app: TaskQ,
-        config: WorkerConfig,
-        runner: AsyncRunner,
-        clock: Clock,
-        redis_clock: RedisClock,
-        fleet: Fleet,
-    ) -> None:
-        self._app = app
-        self._config = config
-        self._runner = runner
-        self._clock = clock
-        self._redis_clock = redis_clock
+    name = "warnings"
+
+    def __init__(self, context: WorkerContext, fleet: Fleet) -> None:
+        self._context = context
+        self._app = context.app
+        self._config = context.config
+        self._runner = context.runner
         self._fleet = fleet
         self._told: set[str] = set()
         self._has_looked = False
@@ -85,7 +73,7 @@ class WorkerWarnings:
             )
 
     def _check_clock(self) -> None:
-        ahead_s = self._clock.time() - self._redis_clock.time()
+        ahead_s = self._context.clock.time() - self._context.redis_clock.time()
         if abs(ahead_s) >= SKEW_VISIBLE_S:
             direction = "ahead of" if ahead_s > 0 else "behind"
             self._tell("clock-skew", "", f"this machine's clock is {abs(ahead_s):.1f} s {direction} that of Redis")

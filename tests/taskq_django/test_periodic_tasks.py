@@ -12,7 +12,7 @@ from django.core.exceptions import ValidationError
 from django.db import connection, transaction
 
 from taskq_core.scheduler import Scheduler, SchedulerConfig, SchedulerListener, follower, leader
-from taskq_core.scheduler.calls import Caller
+from taskq_core.service.calls import Caller
 from taskq_core.tasks.periodic import EntryRuns, Firing, FiringOutcome
 from taskq_django import task, taskq
 from taskq_django.models import PeriodicTask

@@ -21,10 +21,10 @@ class TestChecking:
         with RedisServer(tcp=True) as primary, RedisServer(replica_of=primary) as server:
             app = TaskQ(server.unix_url)
             runner = AsyncRunner(app.runtime.endpoint)
-            health = Health((queue,), lambda: Pulse(**GOOD), FakeTime())
+            health = Health((queue,), lambda: Pulse(**GOOD), FakeTime(), runner)
 
             async def is_told() -> bool:
-                await health.check(runner)
+                await health.check()
                 assert health.found["default"].problem
                 return "READONLY" in health.found["default"].problem
 

@@ -6,6 +6,7 @@ import time
 from taskq_core import TaskQ
 from taskq_core.wire import QueueKeys
 from taskq_core.worker import Worker
+from taskq_core.worker.leadership import Leadership
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import Runner, until
 
@@ -29,7 +30,7 @@ async def test_an_idle_worker_sends_few_commands(
     """No polling: an idle worker's commands come from its heartbeat and the lease of its leadership."""
     worker = await start(safety_net=600, lease=15, heartbeat=5, leader_lease=5, recover_every=600)
     await settled_in(redis_server, worker)
-    await until(lambda: worker._leaderships["default"].unchanged_since < math.inf)
+    await until(lambda: next(worker._services.of(Leadership)).unchanged_since < math.inf)
     turns = worker._fetcher.turns
     before, started = calls(redis_server), time.monotonic()
     await until(lambda: time.monotonic() - started > 2.0)

@@ -11,7 +11,7 @@ from taskq_core.broker.operations.services import ExpiredTask
 from taskq_core.handles import attempts
 from taskq_core.handles.attempts import LONGEST, read_attempts, record_attempt, traceback_text
 from taskq_core.wire import build_message
-from taskq_core.worker.recoverer import judge
+from taskq_core.worker.recoverer import decide
 from tests.rows import rows
 
 
@@ -166,7 +166,7 @@ def test_a_lost_lease_is_noted_with_the_worker_that_had_it() -> None:
     message = build_message(type="t", payload=b"{}", id="x", queue="default", retry=3, retried=1)
     lost = ExpiredTask("x", "100", message.SerializeToString(), owner="w1", started_s=50.0)
 
-    (attempt,) = read_attempts(judge(lost, 200).record)
+    (attempt,) = read_attempts(decide(lost, 200).record)
 
     assert (attempt.number, attempt.worker, attempt.error) == (2, "w1", "taskq_core.errors.LeaseLostError")
     assert attempt.started_at == datetime(1970, 1, 1, 0, 0, 50, tzinfo=UTC)

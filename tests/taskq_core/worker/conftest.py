@@ -19,9 +19,12 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from taskq_core import TaskContext, TaskQ
+from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.pipelines import Pipeline
+from taskq_core.clock import SYSTEM_CLOCK
 from taskq_core.wire import QueueKeys, ServerInfo, TaskMessage, decode_message
 from taskq_core.worker import Worker, WorkerConfig, WorkerListener
+from taskq_core.worker.context import WorkerContext
 from tests.redis_server import RedisServer
 
 PATIENCE_S = 60.0
@@ -101,6 +104,14 @@ class Ends(WorkerListener):
     def of(self, task_id: str) -> list[str]:
         """Outcomes of one task, in order."""
         return [outcome for each, outcome in self.ends if each == task_id]
+
+
+def context_of(
+    app: TaskQ, runner: Any = None, *, clock: Any = SYSTEM_CLOCK, token: str = "w", **config: Any
+) -> WorkerContext:
+    """What parts of a worker are made with that run without one."""
+    runner = runner or AsyncRunner(app.runtime.endpoint)
+    return WorkerContext(app, WorkerConfig(**config), runner, token=token, clock=clock)
 
 
 class Runner:

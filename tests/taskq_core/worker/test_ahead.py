@@ -13,6 +13,8 @@ from taskq_core.errors import BrokerAuthenticationError
 from taskq_core.wire import QueueKeys
 from taskq_core.worker import Worker
 from taskq_core.worker.leadership import SERVICE
+from taskq_core.worker.subscriber import PrimaryFollower
+from taskq_core.worker.waker import Waker
 from tests.redis_server import RedisServer
 from tests.relay import Relay
 from tests.taskq_core.worker.conftest import PATIENCE_S, Runner, state_of, stored, until
@@ -284,11 +286,11 @@ async def test_a_wait_on_a_server_that_is_the_primary_no_more_ends(
     before = {each["id"] for each in waiting(redis_server)}
 
     async def another() -> float:
-        worker._runner.endpoint.takeovers += 1
+        worker._context.runner.endpoint.takeovers += 1
         return 1.0
 
-    monkeypatch.setattr(worker._runner, "follow_primary", another)
-    await worker._follow_primary()
+    monkeypatch.setattr(worker._context.runner, "follow_primary", another)
+    await PrimaryFollower(worker._context, worker._call_off).work()
 
     await until(lambda: waiting(redis_server) and not before & {each["id"] for each in waiting(redis_server)})
 
@@ -329,7 +331,7 @@ async def test_a_worker_that_cannot_wait_still_asks(
     connect = Pipeline._connect_if_needed
 
     async def refuse(self: Pipeline, timeout_s: float) -> None:
-        if self in [waker._pipeline for waker in worker._wakers]:
+        if self in [waker._pipeline for waker in worker._services.of(Waker)]:
             raise BrokerAuthenticationError("refused the user or password")
         await connect(self, timeout_s)
 

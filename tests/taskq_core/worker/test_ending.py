@@ -235,7 +235,7 @@ async def test_a_function_that_goes_on_after_its_timeout_gives_up_its_slot(
         return "ran"
 
     worker = await start(concurrency=1)
-    monkeypatch.setattr(worker.metrics, "stuck", lambda *labels: stuck.append(labels))
+    monkeypatch.setattr(worker._context.metrics, "stuck", lambda *labels: stuck.append(labels))
     deaf = coroutine if kind == "coroutine" else plain
     handle = await deaf.adelay()
     await until(lambda: worker.running_count == 1)
@@ -300,7 +300,7 @@ async def test_a_cancelled_run_that_goes_on_is_reported_long_before_its_time_is_
                 await release.wait()
 
     worker = await start(concurrency=1)
-    monkeypatch.setattr(worker.metrics, "stuck", lambda *labels: stuck.append(labels))
+    monkeypatch.setattr(worker._context.metrics, "stuck", lambda *labels: stuck.append(labels))
     handle = await deaf.adelay()
     await until(lambda: worker.running_count == 1)
     await until(lambda: hears_cancels(redis_server))
@@ -422,7 +422,7 @@ async def test_a_storm_of_timeouts_hits_only_its_own_tasks(
     def interrupt() -> None:
         nonlocal interrupts
         while not done.is_set():
-            for run in list(worker._executor.running.values()):
+            for run in list(worker._context.running.values()):
                 if run.thread is not None and run.name.endswith("victim") and run.ending is None:
                     run.ending = Ending.TIMEOUT
                     interrupts += pool.interrupt(run)
@@ -461,7 +461,7 @@ async def test_an_interrupt_that_comes_too_late_is_dropped(
     """
     begun, may_end, next_started = (threading.Event() for _ in range(3))
     overtaken: list[bool] = []
-    raise_in_thread = threads._raise_in_thread
+    raise_in_thread = threads.raise_in_thread
 
     places: list[tuple[str, int]] = []
 
@@ -478,7 +478,7 @@ async def test_an_interrupt_that_comes_too_late_is_dropped(
         raised: int = raise_in_thread(ident, error)
         return raised
 
-    monkeypatch.setattr(threads, "_raise_in_thread", late)
+    monkeypatch.setattr(threads, "raise_in_thread", late)
 
     @app.task(max_retry=0)
     def first() -> str:
@@ -499,7 +499,7 @@ async def test_an_interrupt_that_comes_too_late_is_dropped(
     worker = await start(concurrency=1, listener=ends)
     interrupted = await first.adelay()
     await until(begun.is_set)
-    (run,) = worker._executor.running.values()
+    (run,) = worker._context.running.values()
     thread: Any = run.thread
     following = await second.adelay()
     run.ending = Ending.TIMEOUT
@@ -537,7 +537,7 @@ async def test_an_interrupt_while_a_functions_own_error_is_noted_costs_no_thread
     worker = await start(concurrency=1, listener=ends)
     interrupted = await first.adelay()
     await until(is_noted.is_set)
-    (run,) = worker._executor.running.values()
+    (run,) = worker._context.running.values()
     worker._executor.end(run, Ending.TIMEOUT)
     is_interrupted.set()
 

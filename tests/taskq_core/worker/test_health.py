@@ -41,7 +41,7 @@ GOOD = {
 
 
 def judged(*, checked_ago_s: float | None = 1.0, problem: str = "", **pulse: Any) -> Health:
-    health = Health((), lambda: Pulse(**{**GOOD, **pulse}), FakeTime())
+    health = Health((), lambda: Pulse(**{**GOOD, **pulse}), FakeTime(), None)  # type: ignore[arg-type]  # it is not asked
     health.checked_at = None if checked_ago_s is None else FakeTime.now - checked_ago_s
     health.found = {"default": QueueHealth(pending=3), "low": QueueHealth(problem=problem)}
     return health
@@ -106,9 +106,9 @@ class TestChecking:
         low = app.runtime.keys.queue("low")
         app.client.enqueue(app.remote("a:b").s())
         redis_server.client.set(low.lease, "not ours")
-        health = Health((queue, low), lambda: Pulse(**GOOD), FakeTime())
+        health = Health((queue, low), lambda: Pulse(**GOOD), FakeTime(), runner)
 
-        pause_s = await health.work(runner)
+        pause_s = await health.work()
 
         assert pause_s == CHECK_AGAIN_S
         assert health.found == {
@@ -118,7 +118,7 @@ class TestChecking:
         assert health.checked_at == FakeTime.now
 
     async def test_all_is_well(self, runner: AsyncRunner, queue: QueueKeys) -> None:
-        assert await Health((queue,), lambda: Pulse(**GOOD), FakeTime()).work(runner) == CHECK_EVERY_S
+        assert await Health((queue,), lambda: Pulse(**GOOD), FakeTime(), runner).work() == CHECK_EVERY_S
 
 
 @pytest.mark.redis

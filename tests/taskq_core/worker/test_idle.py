@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,13 +10,13 @@ import pytest
 from taskq_core import TaskQ
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.operations.services import notify
-from taskq_core.clock import RedisClock
+from taskq_core.service.loop import Signal
 from taskq_core.wire import QueueKeys
 from taskq_core.worker import Worker, waker
-from taskq_core.worker.sampler import Sampler, Sampling
+from taskq_core.worker.sampler import Fleet, Sampler
 from taskq_core.worker.waker import Watcher
 from tests.redis_server import RedisServer
-from tests.taskq_core.worker.conftest import PATIENCE_S, Runner, until
+from tests.taskq_core.worker.conftest import PATIENCE_S, Runner, context_of, until
 
 RARELY: dict[str, Any] = {
     "lease": 180,
@@ -141,25 +142,14 @@ async def test_what_waits_until_fewer_tasks_of_its_queue_run_wakes_nobody(
     await app.aclose()
 
 
-class Noting:
-    """Counts how often a queue is to be noted."""
-
-    has_noted = True
-
-    def __init__(self) -> None:
-        self.times = 0
-
-    async def work(self) -> None:
-        self.times += 1
-
-
 class Still:
     """A leadership of a queue that has not changed since a moment, if it leads."""
 
     def __init__(self, unchanged_since: float, *, leads: bool = True) -> None:
         self.unchanged_since, self.leads = unchanged_since, leads
 
-    def wakes(self, event: asyncio.Event) -> None: ...
+    def signal(self) -> Signal:
+        return Signal()
 
 
 class Passing:
@@ -183,22 +173,29 @@ class Passing:
     ],
 )
 async def test_how_often_a_queue_is_noted(
-    leadership: Any, is_exported: bool, times: int, monkeypatch: pytest.MonkeyPatch
+    app: TaskQ, leadership: Any, is_exported: bool, times: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In ten minutes."""
-    noting, clock = Noting(), Passing()
-    sampler: Any = noting
-    sampling = Sampling(sampler, leadership, clock, RedisClock(clock), is_exported=lambda: is_exported)
+    clock = Passing()
+    context = context_of(app, clock=clock)
+    sampler = Sampler(context, context.queues[0], leadership, Fleet(context))
+    samples: list[float] = []
+
+    async def sample() -> None:
+        samples.append(clock.now)
+        sampler._last_s = int(clock.now)
 
     async def wait(seconds: float) -> None:
         clock.now += seconds
 
-    monkeypatch.setattr(sampling, "_wait", wait)
+    monkeypatch.setattr(sampler, "sample", sample)
+    monkeypatch.setattr(sampler._changes, "wait_for", wait)
+    monkeypatch.setattr("taskq_core.worker.sampler.gauges", SimpleNamespace(is_active=is_exported))
     while clock.now < 1600:
-        pause_s = await sampling.work()
+        pause_s = await sampler.work()
         clock.now += pause_s
 
-    assert times * 0.9 <= noting.times <= times * 1.1
+    assert times * 0.9 <= len(samples) <= times * 1.1
 
 
 async def waits(server: RedisServer, count: int) -> None:

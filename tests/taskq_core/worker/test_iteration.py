@@ -197,14 +197,14 @@ async def test_an_item_of_a_stopped_worker_is_what_is_seen_from_inside(app: Task
 def noted(worker: Worker) -> list[Operation[Any]]:
     """Notes that a worker sends from now on."""
     sent: list[Operation[Any]] = []
-    run = worker._runner.run
+    run = worker._context.runner.run
 
     async def watched(operation: Operation[Any], **options: Any) -> Any:
         if operation.name == "note":
             sent.append(operation)
         return await run(operation, **options)
 
-    worker._runner.run = watched  # type: ignore[method-assign]  # what is sent is counted
+    worker._context.runner.run = watched  # type: ignore[method-assign]  # what is sent is counted
     return sent
 
 

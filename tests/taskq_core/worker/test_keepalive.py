@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from taskq_core import BrokerUnavailableError, TaskQ
-from taskq_core.clock import RedisClock
 from taskq_core.wire import Keys, QueueKeys, ServerInfo, TaskMessage, WorkerInfo
 from taskq_core.worker.keepalive import Keepalive
 from taskq_core.worker.run import Run
@@ -19,6 +18,7 @@ from tests.taskq_core.worker.conftest import (
     PATIENCE_S,
     Ends,
     Runner,
+    context_of,
     push_raw,
     state_of,
     status_of_worker,
@@ -133,18 +133,13 @@ def give_up(queues: int, left_s: float) -> tuple[list[Run], dict[str, float]]:
             return len(told) == queues
 
     silent: Any = Silent()
+    context = context_of(TaskQ("redis://localhost:1"), clock=clock)
+    context.running.update({run.key: run for run in runs})
     keepalive = Keepalive(
         silent,
-        keys,
-        clock,
-        RedisClock(clock),
-        owner="w",
+        context,
         describe=lambda: ServerInfo(host="h", pid=1, server_id="s", concurrency=1, queues={"q0": 1}),
-        running=lambda: runs,
         lost=lost,
-        every_s=5,
-        lease_s=30,
-        grace_s=30,
     )
     stop: Any = Stop()
     keepalive._stop = stop

@@ -8,11 +8,10 @@ import pytest
 
 from taskq_core import TaskQ
 from taskq_core.broker.aio import AsyncRunner
-from taskq_core.clock import RedisClock
 from taskq_core.wire import QueueKeys
 from taskq_core.worker.leadership import AFTER_S, SERVICE, Leadership, Topic
 from tests.redis_server import RedisServer
-from tests.taskq_core.worker.conftest import Runner, until
+from tests.taskq_core.worker.conftest import Runner, context_of, until
 
 LEADER_S = 1000.0
 BUT = {
@@ -61,7 +60,8 @@ async def make(app: TaskQ, queue: QueueKeys, clock: StillClock) -> AsyncIterator
     def make(owner: str = "w", *, is_told: bool = True, leader_s: float = LEADER_S) -> Leadership:
         if not is_told:
             runner.new_tracking_pipeline = lambda changed: runner.new_pipeline()  # type: ignore[method-assign]
-        made.append(Leadership(queue, runner, clock, RedisClock(clock), owner=owner, leader_s=leader_s))
+        context = context_of(app, runner, clock=clock, token=owner, leader_lease=leader_s)
+        made.append(Leadership(context, queue))
         return made[-1]
 
     yield make
@@ -178,7 +178,7 @@ async def test_it_knows_what_there_is_to_do(
                 client.zadd(before, {"x": 1})
             leadership = make(key + str(before), is_told=is_told)
             changes = asyncio.Event()
-            leadership.wakes(changes)
+            leadership.signal(changes)
             await passes(leadership, clock, [0])
             assert not leadership.has(topic)
             changes.clear()
@@ -283,8 +283,10 @@ async def test_what_is_scheduled_by_others_is_seen_at_once(
 ) -> None:
     """As Go's client schedules it: a hash and an entry, and no word to anybody."""
     worker = await start(safety_net=600, leader_lease=60)
-    await until(lambda: worker._leaderships["default"].unchanged_since < 1e12)
+    await until(lambda: next(worker._services.of(Leadership)).unchanged_since < 1e12)
 
     due = int(redis_server.client.time()[0]) + 1  # type: ignore[index]  # of a blocking client
     redis_server.client.zadd(queue.scheduled, {"go": due})
-    await until(lambda: worker._leaderships["default"].due_s == due or not redis_server.client.zcard(queue.scheduled))
+    await until(
+        lambda: next(worker._services.of(Leadership)).due_s == due or not redis_server.client.zcard(queue.scheduled)
+    )

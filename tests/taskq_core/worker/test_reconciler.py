@@ -17,7 +17,7 @@ from taskq_core.telemetry import WorkerMetrics
 from taskq_core.wire import QueueKeys, build_message, encode_message
 from taskq_core.worker.reconciler import AGAIN_S, FIRST_S, Reconciler
 from tests.redis_server import RedisServer
-from tests.taskq_core.worker.conftest import Ends, Runner, push_raw, state_of, until
+from tests.taskq_core.worker.conftest import Ends, Runner, context_of, push_raw, state_of, until
 
 pytestmark = pytest.mark.redis
 
@@ -42,7 +42,7 @@ class TestService:
         """The lease stands until the next pass is due, also when the worker that took it is gone."""
         runner = AsyncRunner(app.runtime.endpoint)
         services = [
-            Reconciler(app.runtime.keys, queue, runner, owner=f"w{number}", every_s=300, turn=asyncio.Lock())
+            Reconciler(context_of(app, runner, token=f"w{number}", reconcile_every=300), queue, asyncio.Lock())
             for number in range(3)
         ]
 
@@ -69,7 +69,7 @@ class TestService:
         app.client.enqueue_many(app.remote("a:b").s() for _ in range(120))
         redis_server.client.delete(queue.pending)
         runner = AsyncRunner(app.runtime.endpoint)
-        service = Reconciler(app.runtime.keys, queue, runner, owner="w", every_s=300, turn=asyncio.Lock())
+        service = Reconciler(context_of(app, runner, token="w", reconcile_every=300), queue, asyncio.Lock())
 
         pauses = [await service.work() for _ in range(4)][1:]
 
@@ -82,9 +82,7 @@ class TestService:
     async def test_a_long_pass_keeps_its_lease(self, app: TaskQ, queue: QueueKeys, redis_server: RedisServer) -> None:
         """The time that goes by with every look at the clock is far beyond the lease."""
         runner = AsyncRunner(app.runtime.endpoint)
-        service = Reconciler(
-            app.runtime.keys, queue, runner, owner="w", every_s=300, turn=asyncio.Lock(), clock=Hasty()
-        )
+        service = Reconciler(context_of(app, runner, clock=Hasty()), queue, asyncio.Lock())
         await service.work()
         redis_server.client.config_resetstat()
 
@@ -108,10 +106,7 @@ class TestService:
 
         runner: Any = Noting()
         services = [
-            Reconciler(
-                app.runtime.keys, app.runtime.keys.queue(f"q{number}"), runner, owner="w", every_s=300, turn=turn
-            )
-            for number in range(4)
+            Reconciler(context_of(app, runner), app.runtime.keys.queue(f"q{number}"), turn) for number in range(4)
         ]
         for each in services:
             await each.work()  # the first look comes later
@@ -241,7 +236,7 @@ class TestMovesThatWereCutOff:
         handle = app.client.enqueue(app.remote("t").s())
         await runner.run(move_out(queue, [handle.id], token="aa", target="low"))
         mark = redis_server.client.hget(queue.task(handle.id), "taskq_moving")
-        service = Reconciler(app.runtime.keys, queue, runner, owner="w", every_s=300, turn=asyncio.Lock())
+        service = Reconciler(context_of(app, runner, token="w", reconcile_every=300), queue, asyncio.Lock())
 
         for _ in range(2):
             await service.work()
@@ -259,7 +254,7 @@ class TestMovesThatWereCutOff:
         await runner.run(move_out(queue, [handle.id], token="aa", target="low"))
         raw.zadd(queue.moving, {handle.id: 1_600_000_000})
         raw.set(app.runtime.keys.queue("low").pending, "x")
-        service = Reconciler(app.runtime.keys, queue, runner, owner="w", every_s=300, turn=asyncio.Lock())
+        service = Reconciler(context_of(app, runner, token="w", reconcile_every=300), queue, asyncio.Lock())
 
         pauses = [await service.work() for _ in range(2)]
 

@@ -8,7 +8,7 @@ import pytest
 from taskq_core import LeaseLostError, RawTask, TaskQ, current_task
 from taskq_core.broker.operations.services import ExpiredTask, Verdict
 from taskq_core.wire import QueueKeys, TaskMessage, build_message, decode_message
-from taskq_core.worker.recoverer import judge
+from taskq_core.worker.recoverer import decide
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import Runner, push_raw, state_of, stored, until
 
@@ -37,7 +37,7 @@ def test_a_lost_lease_counts_if_it_is_a_failure(counts: bool, retried: int, verd
         seen.append(message)
         return counts
 
-    recovery = judge(expired(retried=retried), NOW_S, ask)
+    recovery = decide(expired(retried=retried), NOW_S, ask)
 
     assert recovery.verdict is verdict
     stored = decode_message(recovery.message)

@@ -8,6 +8,7 @@ import pytest
 from taskq_core import BrokerUnavailableError, Discard, Retry, SkipRetry, Snooze, TaskQ
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.scripts import load
+from taskq_core.clock import SYSTEM_CLOCK
 from taskq_core.telemetry import Outcome
 from taskq_core.wire import QueueKeys, TaskMessage
 from taskq_core.wire.tallies import HOUR_S, OTHER_TYPES, TYPES_MOST, TypeCounters
@@ -16,7 +17,13 @@ from taskq_core.worker.run_counters import RunCounters
 from tests.logged import logged_here
 from tests.redis_server import RedisServer
 from tests.relay import Relay
-from tests.taskq_core.worker.conftest import PATIENCE_S, Runner, until
+from tests.taskq_core.worker.conftest import PATIENCE_S, Runner, context_of, until
+
+
+def counters_of(app: TaskQ, runner: AsyncRunner, now_s: float = 0.0) -> RunCounters:
+    context = context_of(app, runner)
+    context.redis_clock.learn(int(now_s * 1e9), SYSTEM_CLOCK.monotonic())
+    return RunCounters(context)
 
 
 def handed_in(server: RedisServer, queue: QueueKeys) -> dict[str, TypeCounters]:
@@ -122,7 +129,7 @@ def ended(queue: QueueKeys, name: str, duration_s: float, outcome: Outcome = Out
 
 async def test_how_long_runs_took_is_told(app: TaskQ, redis_server: RedisServer, queue: QueueKeys) -> None:
     runner = AsyncRunner(app.runtime.endpoint)
-    tally = RunCounters(runner, owner="w", redis_time=lambda: 500_000.5 * HOUR_S)
+    tally = counters_of(app, runner, 500_000.5 * HOUR_S)
     tally.add(queue, [ended(queue, "work", 0.003)] * 9 + [ended(queue, "work", 42.0)])
 
     await tally.hand_in()
@@ -138,7 +145,7 @@ async def test_how_long_runs_took_is_told(app: TaskQ, redis_server: RedisServer,
 
 async def test_a_flood_of_types_is_counted_together(app: TaskQ, redis_server: RedisServer, queue: QueueKeys) -> None:
     runner = AsyncRunner(app.runtime.endpoint)
-    tally = RunCounters(runner, owner="w", redis_time=lambda: 0.0)
+    tally = counters_of(app, runner)
     tally.add(queue, [ended(queue, f"t{number}", 1) for number in range(TYPES_MOST + 50)])
 
     await tally.hand_in()
@@ -155,7 +162,7 @@ async def test_what_got_no_answer_is_handed_in_once(redis_server: RedisServer, q
     with Relay(redis_server.socket_path) as relay:
         far = TaskQ(relay.url)
         runner = AsyncRunner(far.runtime.endpoint)
-        tally = RunCounters(runner, owner="w", redis_time=lambda: 0.0)
+        tally = counters_of(far, runner)
         tally.add(queue, [ended(queue, "work", 1)] * 3)
         getattr(relay, trap)(load("count_runs").sha.encode())
 
@@ -175,7 +182,7 @@ async def test_what_cannot_be_handed_in_is_kept(redis_server: RedisServer, queue
     with Relay(redis_server.socket_path) as relay:
         far = TaskQ(relay.url)
         runner = AsyncRunner(far.runtime.endpoint)
-        tally = RunCounters(runner, owner="w", redis_time=lambda: 0.0)
+        tally = counters_of(far, runner)
         tally.add(queue, [ended(queue, "work", 1)] * 3)
         relay.refuse()
         with pytest.raises(BrokerUnavailableError):
@@ -195,7 +202,7 @@ async def test_a_tally_of_another_type_is_told_of(
     app: TaskQ, redis_server: RedisServer, queue: QueueKeys, caplog: pytest.LogCaptureFixture
 ) -> None:
     runner = AsyncRunner(app.runtime.endpoint)
-    tally = RunCounters(runner, owner="w", redis_time=lambda: 0.0)
+    tally = counters_of(app, runner)
     redis_server.client.set(queue.tally(0), "x")
     tally.add(queue, [ended(queue, "work", 1)])
 

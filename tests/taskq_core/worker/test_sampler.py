@@ -9,13 +9,12 @@ import pytest
 from taskq_core import TaskQ
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import samples as sample_ops
-from taskq_core.clock import SYSTEM_CLOCK
 from taskq_core.inspector import AsyncInspector
 from taskq_core.wire import Keys, QueueKeys, ServerInfo
 from taskq_core.wire.samples import LEVELS, SAMPLE_S, QueueSample
 from taskq_core.worker.sampler import Fleet, Sampler
 from tests.redis_server import RedisServer
-from tests.taskq_core.worker.conftest import Runner, until
+from tests.taskq_core.worker.conftest import Runner, context_of, until
 
 BEGUN_S = 1_999_998_005
 """When `Hurried` begins: five seconds after a full hour."""
@@ -44,9 +43,14 @@ async def hurried(app: TaskQ) -> AsyncIterator[Hurried]:
     await runner.aclose()
 
 
-def sampler_of(hurried: Hurried, keys: Keys, queue: QueueKeys) -> Sampler:
-    runner: Any = hurried
-    return Sampler(queue, keys.queues, runner, Fleet(keys, runner, SYSTEM_CLOCK))
+def sampler_of(app: TaskQ, hurried: Hurried, queue: QueueKeys) -> Sampler:
+    context = context_of(app, hurried)
+    return Sampler(context, queue, next_to_nothing(), Fleet(context))
+
+
+def next_to_nothing() -> Any:
+    """A leadership that nobody asks."""
+    return type("Leadership", (), {"signal": lambda self: None})()
 
 
 def samples(server: RedisServer, queue: QueueKeys, number: int = 0) -> list[QueueSample]:
@@ -97,7 +101,7 @@ async def test_how_busy_the_workers_of_the_queue_are_is_noted(
     redis_server.client.zadd(keys.servers, {keys.server("h", 4, "4"): expiry_s})
     redis_server.client.sadd(keys.queues, "default")
 
-    await sampler_of(hurried, keys, queue).work()
+    await sampler_of(app, hurried, queue).sample()
 
     (noted,) = samples(redis_server, queue)
     assert (noted.busy, noted.slots) == (13, 20)
@@ -108,11 +112,11 @@ async def test_workers_are_asked_once_for_all_queues_of_a_worker(
 ) -> None:
     keys = app.runtime.keys
     redis_server.client.sadd(keys.queues, "a", "b", "c")
-    runner: Any = hurried
-    fleet = Fleet(keys, runner, SYSTEM_CLOCK)
+    context = context_of(app, hurried)
+    fleet = Fleet(context)
 
     for name in ("a", "b", "c"):
-        await Sampler(keys.queue(name), keys.queues, runner, fleet).work()
+        await Sampler(context, keys.queue(name), next_to_nothing(), fleet).sample()
 
     assert hurried.asked.count("list_alive") == 1
     assert hurried.asked.count("sample") == 3
@@ -123,17 +127,17 @@ async def test_time_that_goes_by_is_noted_every_ten_seconds(
 ) -> None:
     """Between, two questions are asked and nothing is written."""
     redis_server.client.sadd("asynq:queues", "default")
-    sampler = sampler_of(hurried, app.runtime.keys, queue)
+    sampler = sampler_of(app, hurried, queue)
 
-    await sampler.work()
+    await sampler.sample()
     first = samples(redis_server, queue)
     hurried.asked.clear()
     hurried.ahead_s = 4
-    await sampler.work()
+    await sampler.sample()
     assert "sample" not in hurried.asked
     for ahead_s in (20, 40, 3600):
         hurried.ahead_s = ahead_s
-        await sampler.work()
+        await sampler.sample()
 
     assert [each.at_s for each in first] == [BEGUN_S]
     assert [each.at_s - BEGUN_S for each in samples(redis_server, queue)] == [0, 20, 40, 3600]
@@ -144,17 +148,17 @@ async def test_the_longest_wait_is_noted_at_every_resolution(
     app: TaskQ, redis_server: RedisServer, queue: QueueKeys, hurried: Hurried
 ) -> None:
     """A task that waited long, between two samples of a coarse resolution, is seen there."""
-    sampler = sampler_of(hurried, app.runtime.keys, queue)
+    sampler = sampler_of(app, hurried, queue)
     handle = await app.remote("work").adelay()
-    await sampler.work()
+    await sampler.sample()
     redis_server.client.hset(queue.task(handle.id), "pending_since", int((time.time() - 500) * 1e9))
     hurried.ahead_s = 20
-    await sampler.work()
+    await sampler.sample()
     redis_server.client.delete(queue.pending, queue.task(handle.id))
     hurried.ahead_s = 3620
-    await sampler.work()
+    await sampler.sample()
     hurried.ahead_s = 7240
-    await sampler.work()
+    await sampler.sample()
 
     fine, coarse = samples(redis_server, queue), samples(redis_server, queue, 3)
     assert [each.latency_ms is not None and each.latency_ms > 400_000 for each in fine] == [False, True, False, False]
@@ -166,19 +170,19 @@ async def test_nothing_is_noted_of_a_queue_that_was_removed(
 ) -> None:
     """Its samples go with it, and a worker that still serves it brings none back."""
     await app.remote("work").adelay()
-    sampler = sampler_of(hurried, app.runtime.keys, queue)
-    await sampler.work()
+    sampler = sampler_of(app, hurried, queue)
+    await sampler.sample()
     assert redis_server.client.keys("taskq:{default}:samples:*")
 
     await AsyncInspector(app).remove_queue("default", force=True)
     assert not redis_server.client.keys("*{default}*")
     hurried.ahead_s = 60
-    await sampler.work()
+    await sampler.sample()
     assert not redis_server.client.keys("*{default}*")
 
     redis_server.client.sadd("asynq:queues", "default")
     hurried.ahead_s = 80
-    await sampler.work()
+    await sampler.sample()
     assert len(samples(redis_server, queue)) == 1
 
 
@@ -187,13 +191,13 @@ async def test_a_redis_that_lost_all_is_sampled_anew(
 ) -> None:
     redis_server.client.sadd("asynq:queues", "default")
     redis_server.client.set(queue.processed, 70)
-    sampler = sampler_of(hurried, app.runtime.keys, queue)
-    await sampler.work()
+    sampler = sampler_of(app, hurried, queue)
+    await sampler.sample()
     redis_server.client.flushall()
     redis_server.client.sadd("asynq:queues", "default")
     hurried.ahead_s = 20
 
-    await sampler.work()
+    await sampler.sample()
 
     assert [each.processed for each in samples(redis_server, queue)] == [0]
 
@@ -204,7 +208,7 @@ async def test_where_memory_is_not_told_all_else_is(
     await app.remote("work").adelay()
     redis_server.client.execute_command("ACL", "SETUSER", "default", "-memory")
     try:
-        await sampler_of(hurried, app.runtime.keys, queue).work()
+        await sampler_of(app, hurried, queue).sample()
     finally:
         redis_server.client.execute_command("ACL", "SETUSER", "default", "+@all")
 
@@ -216,11 +220,11 @@ async def test_memory_is_estimated_once_a_minute(
     app: TaskQ, redis_server: RedisServer, queue: QueueKeys, hurried: Hurried
 ) -> None:
     redis_server.client.sadd("asynq:queues", "default")
-    sampler = sampler_of(hurried, app.runtime.keys, queue)
+    sampler = sampler_of(app, hurried, queue)
 
     for ahead_s in range(0, 130, 10):
         hurried.ahead_s = ahead_s
-        await sampler.work()
+        await sampler.sample()
 
     assert hurried.asked.count("estimate_memory") == 3
     assert hurried.asked.count("sample") == 13
@@ -232,7 +236,7 @@ async def test_a_key_of_another_type_is_told_of_and_stops_nothing(
     redis_server.client.sadd("asynq:queues", "default")
     redis_server.client.set(queue.samples(10), "x")
 
-    await sampler_of(hurried, app.runtime.keys, queue).work()
+    await sampler_of(app, hurried, queue).sample()
 
     assert "taskq:{default}:samples:10 is of another type" in caplog.text
     assert len(samples(redis_server, queue, 1)) == 1
@@ -243,7 +247,7 @@ async def test_two_prefixes_on_one_redis_are_sampled_apart(redis_server: RedisSe
         keys = Keys(prefix)
         redis_server.client.sadd(keys.queues, "default")
         redis_server.client.set(keys.queue("default").processed, len(prefix))
-        await sampler_of(hurried, keys, keys.queue("default")).work()
+        await sampler_of(TaskQ(redis_server.url, prefix=prefix), hurried, keys.queue("default")).sample()
 
     assert [samples(redis_server, Keys(prefix).queue("default"))[0].processed for prefix in ("asynq", "shop")] == [5, 4]
 

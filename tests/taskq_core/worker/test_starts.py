@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from taskq_core.wire import QueueKeys, decode_message
 from taskq_core.worker.run import Run
 from taskq_core.worker.starts import Starts
 from tests.redis_server import RedisServer
-from tests.taskq_core.worker.conftest import PATIENCE_S, Ends, Runner, state_of, stored, until
+from tests.taskq_core.worker.conftest import PATIENCE_S, Ends, Runner, context_of, state_of, stored, until
 
 pytestmark = pytest.mark.redis
 
@@ -71,23 +72,15 @@ async def test_a_worker_that_wakes_too_late_does_not_start_the_run(
     run = await take(runner, queue, now_ns=LONG_AGO_NS)
     started: list[Run] = []
     given_back: list[Run] = []
-    marking: list[Any] = []
-    starts = Starts(
-        runner,
-        SYSTEM_CLOCK,
-        owner="frozen",
-        start=lambda run, now: started.append(run),
-        give_back=lambda run, now, why: given_back.append(run),
-        background=marking.append,
-        is_stopping=lambda: False,
-    )
+    settler: Any = SimpleNamespace(give_back=lambda run, now, why: given_back.append(run))
+    context = context_of(app, runner, token="frozen")
+    starts = Starts(context, settler, lambda run, now: started.append(run))
 
     starts.start(run, 0.0)
     await asyncio.sleep(0)
-    for each in marking:
-        await each
+    await context.background.close(PATIENCE_S)
 
-    assert (started, given_back, starts.waiting) == ([], [run], set())
+    assert (started, given_back, starts._waiting) == ([], [run], {})
 
 
 async def test_only_runs_that_may_be_the_last_are_marked(
@@ -95,11 +88,12 @@ async def test_only_runs_that_may_be_the_last_are_marked(
 ) -> None:
     """All of one dequeue by one request, before the first of them starts."""
     marks: list[int] = []
+    mark_starts = runs.mark_starts
     seen: dict[str, Any] = {}
 
     def count(queue: QueueKeys, tasks: Any, **options: Any) -> Any:
         marks.append(len(tasks))
-        return runs.mark_starts(queue, tasks, **options)
+        return mark_starts(queue, tasks, **options)
 
     @app.task(name="look", retention=0)
     async def look() -> None:
@@ -109,7 +103,7 @@ async def test_only_runs_that_may_be_the_last_are_marked(
         )
         seen[task_id] = mark and fence.rpartition(b":")[0] == mark
 
-    monkeypatch.setattr("taskq_core.worker.starts.mark_starts", count)
+    monkeypatch.setattr("taskq_core.broker.operations.runs.mark_starts", count)
     last = [(await look.using(max_retry=0).adelay()).id for _ in range(3)]
     other = (await look.using(max_retry=1).adelay()).id
     ends = Ends()

@@ -12,7 +12,7 @@ from taskq_core.wire import QueueKeys
 from taskq_core.worker.liveness import Host, LocalWorker, ProcessId, hold
 from taskq_core.worker.takeover import SUPERVISOR_S, Takeover
 from tests.redis_server import RedisServer
-from tests.taskq_core.worker.conftest import Runner, state_of
+from tests.taskq_core.worker.conftest import Runner, context_of, state_of
 
 pytestmark = pytest.mark.redis
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.redis
 async def test_a_worker_that_stops_leaves_no_record(start: Runner, redis_server: RedisServer, queue: QueueKeys) -> None:
     worker = await start()
     key = queue.peers(Host().place())
-    await worker._takeovers[queue.name].has_looked.wait()
+    await next(worker._services.of(Takeover)).has_looked.wait()
     assert redis_server.client.hkeys(key) == [worker.token.encode()]
     assert 0 < redis_server.client.ttl(key) <= 120
 
@@ -40,20 +40,14 @@ class Scene:
         self.ended = {1}
         self.now = 1000.0
         self.calls = count(1)
-        self.takeover = Takeover(
-            app,
-            queue,
-            self.runner,
-            self,  # type: ignore[arg-type]  # a clock
-            token="fedcba9876543210",
-            worker=LocalWorker(ProcessId(9, 9)),
-            host=self,  # type: ignore[arg-type]
-            every_s=5,
-            lease_s=60,
-        )
+        context = context_of(app, self.runner, clock=self, token="fedcba9876543210")
+        host: Any = self
+        self.takeover = Takeover(context, queue, LocalWorker(ProcessId(9, 9)), host)
 
     def monotonic(self) -> float:
         return self.now
+
+    time = monotonic
 
     def place(self) -> str:
         return "here"

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -9,11 +10,10 @@ from taskq_core import TaskQ
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations.presence import list_alive
 from taskq_core.clock import SYSTEM_CLOCK, Clock, RedisClock
-from taskq_core.worker.config import WorkerConfig
 from taskq_core.worker.sampler import Fleet
 from taskq_core.worker.warnings import AGAIN_S, SETTLED_S, WorkerWarnings
 from tests.redis_server import RedisServer
-from tests.taskq_core.worker.conftest import Runner, until
+from tests.taskq_core.worker.conftest import Runner, context_of, until
 
 
 class Shifted:
@@ -33,12 +33,10 @@ def told(caplog: pytest.LogCaptureFixture, code: str) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.getMessage().endswith(f"[{code}]")]
 
 
-def adviser_of(
-    app: TaskQ, runner: AsyncRunner, clock: Clock = SYSTEM_CLOCK, *, config: WorkerConfig | None = None
-) -> WorkerWarnings:
-    fleet = Fleet(app.runtime.keys, runner, SYSTEM_CLOCK)
-    redis_clock = RedisClock(SYSTEM_CLOCK)
-    return WorkerWarnings(app, config or WorkerConfig(), runner, clock, redis_clock, fleet)
+def adviser_of(app: TaskQ, runner: AsyncRunner, clock: Clock = SYSTEM_CLOCK, **config: Any) -> WorkerWarnings:
+    context = context_of(app, runner, clock=clock, **config)
+    context.redis_clock = RedisClock(SYSTEM_CLOCK)
+    return WorkerWarnings(context, Fleet(context))
 
 
 async def test_a_worker_warns_of_a_redis_that_drops_keys(
@@ -87,7 +85,7 @@ async def test_periodic_tasks_without_a_scheduler_anywhere_are_told_of(
     beat = app.task(name="beat")(lambda: None)
     app.schedule("@hourly", beat, id="beat")
     runner = AsyncRunner(app.runtime.endpoint)
-    adviser = adviser_of(app, runner, config=WorkerConfig(with_scheduler=False))
+    adviser = adviser_of(app, runner, with_scheduler=False)
 
     await adviser.work()
     assert told(caplog, "no-scheduler") == []
@@ -97,7 +95,7 @@ async def test_periodic_tasks_without_a_scheduler_anywhere_are_told_of(
 
     await start()
     await until(lambda: runner.run(list_alive(app.runtime.keys.schedulers, skip=0, count=1)), "the scheduler is known")
-    other = adviser_of(app, runner, config=WorkerConfig(with_scheduler=False))
+    other = adviser_of(app, runner, with_scheduler=False)
     await other.work()
     await other.work()
     await runner.aclose()
@@ -105,7 +103,7 @@ async def test_periodic_tasks_without_a_scheduler_anywhere_are_told_of(
 
 
 async def _serves(app: TaskQ, runner: AsyncRunner, queue: str) -> bool:
-    return (await Fleet(app.runtime.keys, runner, SYSTEM_CLOCK).of(queue))[1] > 0
+    return (await Fleet(context_of(app, runner)).of(queue))[1] > 0
 
 
 @pytest.mark.parametrize(("ahead_s", "words"), [(5.0, "5.0 s ahead of"), (-3.0, "3.0 s behind")])

@@ -344,7 +344,7 @@ async def test_the_presence_of_a_worker_goes_also_where_its_ending_fails(
         await running
 
     await until(lambda: not redis_server.client.keys("asynq:servers:*"), "it is no longer shown")
-    for each in (*worker._pipelines, worker._runner):  # which the rest of the ending would have done
+    for each in (*worker._services.pipelines, worker._context.runner):  # which the rest of the ending would have done
         await (each.close() if isinstance(each, Pipeline) else each.aclose())
 
 
@@ -529,7 +529,7 @@ async def test_burst_mode_waits_for_what_a_lost_answer_had_handed_out(
         answers = await exchange(lane, operations, **options)
         if any(isinstance(answer, Dequeued) and answer.tasks for answer in answers):
             monkeypatch.setattr(Pipeline, "exchange", exchange)
-            await until(lambda: len(looks) >= 20 and worker._has_looked)
+            await until(lambda: len(looks) >= 20 and all(each.is_idle for each in worker._services.all))
             await lane.close()
             raise BrokerUnavailableError("the answer is lost")
         return answers

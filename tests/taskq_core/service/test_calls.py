@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from taskq_core.scheduler.calls import Caller, HangError
+from taskq_core.service.calls import Caller, HangError
 from tests.clock import Clock
 
 PATIENCE_S = 60.0

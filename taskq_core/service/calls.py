@@ -1,0 +1,131 @@
+"""Call functions of users that are no tasks: hooks, providers, error handlers, aggregators.
+
+A call ends when its time is over, whatever the function does. Plain functions run in separate daemon threads, so one
+that hangs takes no thread from tasks or host name look-ups, and the process ends without it.
+"""
+
+import asyncio
+import contextvars
+import inspect
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from taskq_core.errors import TaskInterrupted
+from taskq_core.service.blocking import DaemonThreads
+from taskq_core.service.interruption import clear_in_thread, raise_in_thread
+from taskq_core.service.user_code import as_exception, contained, is_coroutine_function
+
+ENDING_S = 0.5
+"""Seconds that a plain function gets to end after its interruption. Then its call ends all the same."""
+
+
+class HangError(TimeoutError):
+    """A call did not end in time. Nobody waits for it any longer."""
+
+
+class Caller:
+    """Calls coroutine functions on the running event loop, and plain functions in threads.
+
+    Args:
+        size: Maximum number of threads, and so of plain functions that run or hang at the same time.
+        name: What is called, for errors: "a hook".
+    """
+
+    def __init__(self, size: int, *, name: str) -> None:
+        self._size = size
+        self._name = name
+        self._threads = DaemonThreads(size)
+        self._hanging: set[_Job] = set()
+
+    async def __call__(self, function: Callable[..., Any], *arguments: object, timeout_s: float | None = None) -> Any:
+        """Call a function and return its result, awaited if needed.
+
+        Args:
+            function: The function.
+            *arguments: Its arguments.
+            timeout_s: Seconds after which the call ends. A coroutine is cancelled; `TaskInterrupted` is raised into a
+                plain function, which may go on all the same. None: no limit.
+
+        Raises:
+            Exception: The error of the function, as `as_exception` returns it.
+            HangError: It did not end in time, or earlier calls that hang take all threads.
+            asyncio.CancelledError: The caller was cancelled.
+        """
+        try:
+            async with asyncio.timeout(timeout_s) as limit:
+                return await contained(partial(self._call, function, arguments))
+        except TimeoutError:
+            if limit.expired():
+                raise HangError(f"{self._name} did not end within {timeout_s:g} s") from None
+            raise
+
+    async def _call(self, function: Callable[..., Any], arguments: tuple[object, ...]) -> Any:
+        if is_coroutine_function(function):
+            found = function(*arguments)
+        else:
+            found = await self._in_thread(partial(function, *arguments))
+        return await found if inspect.isawaitable(found) else found
+
+    async def _in_thread(self, call: Callable[[], Any]) -> Any:
+        if len(self._hanging) >= self._size:
+            raise HangError(f"{self._size} earlier calls of {self._name} hang, and there are no more threads")
+        job = _Job(partial(contextvars.copy_context().run, call), self._hanging)
+        ending = asyncio.get_running_loop().run_in_executor(self._threads, job.run)
+        ending.add_done_callback(lambda future: future.cancelled() or future.exception())  # perhaps nobody waits
+        try:
+            return await asyncio.shield(ending)
+        except asyncio.CancelledError:
+            if job.interrupt():
+                await asyncio.wait((ending,), timeout=ENDING_S)
+            else:
+                ending.cancel()
+            raise
+
+    def close(self) -> None:
+        """Let idle threads end. Busy ones end with their function, or with the process."""
+        self._threads.shutdown(wait=False)
+
+
+class _Job:
+    """A call of a plain function."""
+
+    def __init__(self, call: Callable[[], Any], hanging: "set[_Job]") -> None:
+        self._call = call
+        self._hanging = hanging  # those that nobody waits for any longer
+        self._lock = threading.Lock()
+        self._thread_id: int | None = None  # of the thread in which the function runs now
+
+    def run(self) -> Any:
+        result, failure = None, None
+        try:
+            try:
+                with self._lock:
+                    self._thread_id = threading.get_ident()
+                result = self._call()
+            except BaseException as error:
+                failure = error
+        except TaskInterrupted as error:  # it arrived after the function had failed
+            failure = error
+        while True:
+            try:
+                with self._lock:  # from here on no interruption comes, and one on its way is taken back
+                    self._thread_id = None
+                    clear_in_thread(threading.get_ident())
+                break
+            except TaskInterrupted:
+                continue
+        self._hanging.discard(self)
+        if failure is not None:
+            raise as_exception(failure)
+        return result
+
+    def interrupt(self) -> bool:
+        """Raise `TaskInterrupted` in the function. Return False if it does not run."""
+        with self._lock:
+            if self._thread_id is None:
+                return False
+            raise_in_thread(self._thread_id, TaskInterrupted)
+            self._hanging.add(self)
+            return True

@@ -1,0 +1,102 @@
+"""What the parts of one worker share: one record instead of long parameter lists."""
+
+import asyncio
+import logging
+import math
+from collections.abc import Awaitable
+
+from taskq_core.app import TaskQ
+from taskq_core.broker.aio import AsyncRunner
+from taskq_core.clock import SYSTEM_CLOCK, Clock, RedisClock
+from taskq_core.errors import BrokerError
+from taskq_core.service.user_code import abandon, unlisted
+from taskq_core.telemetry import WorkerMetrics
+from taskq_core.worker.config import WorkerConfig
+from taskq_core.worker.listener import GuardedListener, WorkerListener
+from taskq_core.worker.run import Run
+
+logger = logging.getLogger("taskq.worker")
+
+
+class Background:
+    """Coroutines that run beside everything else. Their broker errors are logged."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self, work: Awaitable[None]) -> asyncio.Task[None]:
+        """Run a coroutine to its end."""
+        task = unlisted(asyncio.get_running_loop().create_task(_guarded(work)))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def close(self, timeout_s: float) -> None:
+        """Wait so many seconds for what still runs, then cancel it."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=timeout_s)
+        for task in self._tasks:
+            abandon(task)
+
+
+async def _guarded(work: Awaitable[None]) -> None:
+    try:
+        await work
+    except BrokerError as error:
+        logger.error("%s", error)
+
+
+class WorkerContext:
+    """Configuration, connections, clocks and running tasks of one worker.
+
+    Args:
+        app: The queue application.
+        config: How the worker runs.
+        runner: Sends operations.
+        token: Identifies the worker as the holder of leases.
+        clock: Source of time.
+        listener: Receives events of the worker's life.
+        stopping: Set when the worker stops.
+
+    Attributes:
+        queues: Key names of the queues that the worker serves.
+        redis_clock: Redis's time.
+        running: Runs by queue and id, from their start until their settlement is known.
+        background: Runs coroutines beside everything else.
+        lock_s: Seconds for which a starting task holds its unique lock at least.
+    """
+
+    def __init__(
+        self,
+        app: TaskQ,
+        config: WorkerConfig,
+        runner: AsyncRunner,
+        *,
+        token: str,
+        clock: Clock = SYSTEM_CLOCK,
+        listener: WorkerListener | None = None,
+        stopping: asyncio.Event | None = None,
+    ) -> None:
+        self.app = app
+        self.config = config
+        self.runner = runner
+        self.token = token
+        self.clock = clock
+        self.redis_clock = RedisClock(clock)
+        self.listener = GuardedListener(listener or WorkerListener())
+        self.stopping = stopping or asyncio.Event()
+        self.keys = app.runtime.keys
+        self.queues = tuple(self.keys.queue(name) for name in config.queues)
+        self.metrics = WorkerMetrics(server=app.runtime.tracing.server)
+        self.background = Background()
+        self.running: dict[tuple[str, str], Run] = {}
+        self.lease_s = int(config.span("lease"))
+        self.grace_s = config.span("lease_grace")
+        self.heartbeat_s = config.span("heartbeat")
+        self.leader_s = config.span("leader_lease")
+        self.lock_s = self.lease_s + math.ceil(self.grace_s)
+
+    @property
+    def leader_ms(self) -> int:
+        """Milliseconds after which another worker takes over a service whose leader went silent."""
+        return int(self.leader_s * 1000)

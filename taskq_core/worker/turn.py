@@ -1,0 +1,92 @@
+"""One turn of the fetcher: a dequeue on one pipeline, until it is answered or called off."""
+
+from taskq_core.broker.operations.operation import BATCH_MAX, Operation
+from taskq_core.broker.operations.runs import Dequeued, dequeue
+from taskq_core.broker.pipelines import Pipeline
+from taskq_core.wire import QueueKeys
+from taskq_core.worker.context import WorkerContext
+
+
+class Turn:
+    """The dequeues of one pipeline, one after the other.
+
+    Args:
+        context: The worker.
+        pipeline: A reserved connection.
+        name: Name of the pipeline among those of the worker.
+        share: Most tasks to take at once.
+        is_ahead: Whether it asks behind a wait for a token.
+
+    Attributes:
+        call: Number of the last dequeue.
+        queue: Its queue.
+        asked: Tasks it asked for.
+        in_doubt: The dequeue, until it is answered or called off.
+        is_repeat: Whether it was sent before, without an answer.
+        is_off: Whether it was called off: what it handed out goes back.
+        started_ns: Unix time of the exchange, for spans.
+    """
+
+    __slots__ = (
+        "_context",
+        "_name",
+        "asked",
+        "call",
+        "in_doubt",
+        "is_ahead",
+        "is_off",
+        "is_repeat",
+        "pipeline",
+        "queue",
+        "share",
+        "started_ns",
+    )
+
+    def __init__(
+        self,
+        context: WorkerContext,
+        pipeline: Pipeline,
+        name: str,
+        share: int = BATCH_MAX,
+        *,
+        is_ahead: bool = False,
+    ) -> None:
+        self._context = context
+        self.pipeline = pipeline
+        self._name = name
+        self.share = min(share, BATCH_MAX)
+        self.is_ahead = is_ahead
+        self.call = 0
+        self.queue: QueueKeys | None = None
+        self.asked = 0
+        self.in_doubt: Operation[Dequeued] | None = None
+        self.is_repeat = False
+        self.is_off = False
+        self.started_ns = 0
+
+    def ask(self, queue: QueueKeys, limit: int, *, call: int, max_active: int | None) -> None:
+        """Prepare a dequeue."""
+        context = self._context
+        self.call = call
+        self.queue = queue
+        self.asked = limit
+        self.is_repeat = self.is_off = False
+        self.in_doubt = dequeue(
+            queue,
+            owner=context.token,
+            lane=self._name,
+            call=call,
+            limit=limit,
+            lease_s=context.lease_s,
+            lock_s=context.lock_s,
+            tell_waits=context.metrics.is_active,
+            max_active=max_active,
+        )
+
+    def call_off(self) -> Operation[Dequeued]:
+        """Return the operation that calls off the dequeue in doubt."""
+        assert self.queue is not None
+        context = self._context
+        return dequeue(
+            self.queue, owner=context.token, lane=self._name, call=self.call, limit=0, lease_s=context.lease_s
+        )
