@@ -1,7 +1,7 @@
 """Measure how many bytes of Redis a task takes, by its state and the size of its payload.
 
 Each kind is measured on an empty Redis of its own making: memory before and after so many tasks, divided by their
-number. Prints the table of docs/how-to/size-redis.md. No quiet machine is needed: time is not measured.
+number. Prints the table of docs/how-to/set-up-redis.md. No quiet machine is needed: time is not measured.
 
     python scripts/bytes_per_task.py --count 2000
 """

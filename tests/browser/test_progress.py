@@ -1,4 +1,4 @@
-"""The pages of docs/how-to/show-progress.md in a browser: a task is shown from its start to its result."""
+"""The pages of docs/how-to/follow-a-task.md in a browser: a task is shown from its start to its result."""
 
 import re
 import subprocess
@@ -16,7 +16,7 @@ from tests.docs.pages import ROOT, blocks, environment, write_files
 from tests.redis_server import RedisServer
 
 pytestmark = pytest.mark.redis
-PAGE = ROOT / "docs/how-to/show-progress.md"
+PAGE = ROOT / "docs/how-to/follow-a-task.md"
 
 DJANGO = """
     import sys, threading

@@ -12,7 +12,7 @@ from tests.docs.pages import ROOT, table
 pytestmark = pytest.mark.redis
 
 SCRIPT: dict[str, Any] = runpy.run_path(str(ROOT / "scripts" / "bytes_per_task.py"))
-PAGE = "how-to/size-redis.md"
+PAGE = "how-to/set-up-redis.md"
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Users of Redis with few rights: each does its work and is refused all else, as docs/how-to/secure-redis.md says."""
+"""Users of Redis with few rights: each does its work and is refused all else, as docs/how-to/set-up-redis.md says."""
 
 import asyncio
 from collections.abc import Callable, Iterator

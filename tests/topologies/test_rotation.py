@@ -1,4 +1,4 @@
-"""Passwords and certificates change under load, by the steps of docs/how-to/rotate-secrets.md, and nothing is lost."""
+"""Passwords and certificates change under load, by the steps of docs/how-to/set-up-redis.md, and nothing is lost."""
 
 import asyncio
 import os
@@ -24,7 +24,7 @@ from tests.topologies.test_access import rules_of
 
 pytestmark = pytest.mark.redis
 
-PAGE = (Path(__file__).parents[2] / "docs/how-to/rotate-secrets.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs/how-to/set-up-redis.md").read_text(encoding="utf-8")
 
 
 def said(step: str) -> list[str]:

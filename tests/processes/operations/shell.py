@@ -37,8 +37,8 @@ def commands(page: str, *, mark: str | None = None, heading: str | None = None) 
 
 
 def headings(page: str) -> list[str]:
-    """Return the headings of the second level."""
-    return re.findall(r"^## (.+)$", (HOW_TO / f"{page}.md").read_text(encoding="utf-8"), re.MULTILINE)
+    """Return the headings of the third level, which are the drills."""
+    return re.findall(r"^### (.+)$", (HOW_TO / f"{page}.md").read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def shell(command: str, folder: Path, variables: Mapping[str, str], *, status: int | None = 0) -> str:

@@ -16,13 +16,12 @@ from tests.topologies.traffic import Traffic
 
 pytestmark = [pytest.mark.redis, pytest.mark.slow]
 
-PAGE = "disaster-drills"
+PAGE = "back-up-and-restore"
 BY_OTHER_TESTS = {
     "A worker is killed",
     "A task kills its worker",
     "The data of Redis are gone",
     "Redis fails over",
-    "What was tried",
 }
 
 

@@ -38,7 +38,7 @@ class Fleet:
     """Workers, each with a health port, started and stopped as the page says."""
 
     def __init__(self, folder: Path, redis: RedisServer) -> None:
-        self.start, self.wait, self.stop = commands("upgrade", heading="Rolling deploy")
+        self.start, self.wait, self.stop = commands("deploy", heading="Deploy your code")
         self.folder = folder
         self.variables = {"TASKQ_URL": redis.unix_url, "RAN": str(folder / "ran"), "PYTHONPATH": str(folder)}
         self.running: list[subprocess.Popen[bytes]] = []

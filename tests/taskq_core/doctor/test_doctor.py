@@ -290,7 +290,7 @@ def test_a_user_who_may_not_ask_is_told_what_is_not_known(good: RedisServer) -> 
 
 def test_the_rights_that_the_page_gives_are_enough(good: RedisServer) -> None:
     """For a client, a worker and the doctor, which finds nothing that is missing."""
-    page = (ROOT / "docs/how-to/operate-from-the-command-line.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/how-to/set-up-redis.md").read_text(encoding="utf-8")
     (rules,) = re.findall(r"^ACL SETUSER shop on >password (.*)$", page, re.MULTILINE)
     app = as_ada(good, *rules.split())
 

@@ -270,7 +270,7 @@ async def test_a_redis_user_who_may_not_write_is_offered_nothing(redis_server: R
 
 
 def test_the_page_names_these_rights() -> None:
-    page = Path(__file__).parents[4] / "docs" / "how-to" / "watch-queues-in-a-terminal.md"
+    page = Path(__file__).parents[4] / "docs" / "reference" / "terminal-dashboard.md"
 
     assert f"ACL SETUSER viewer on >password {VIEWER}\n" in page.read_text(encoding="utf-8")
 
