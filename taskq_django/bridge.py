@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from asgiref.sync import async_to_sync, sync_to_async
 
 from taskq_core.service.bridge import Bridge
-from taskq_django.middleware import close_idle_connections
+from taskq_django.middleware import close_idle_connections, discard_connections
 
 T = TypeVar("T")
 
@@ -27,6 +27,10 @@ class DjangoBridge(Bridge):
             return await coroutine
 
         return async_to_sync(awaited)()
+
+    def close_thread(self) -> None:
+        """Close the database connections of this thread."""
+        discard_connections()
 
     def close_idle(self) -> None:
         """Close the database connections that tasks have left open."""

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from taskq_core.app import TaskQ
 from taskq_core.cli.processes import processes_text, recycling, supervisor_config
 from taskq_core.errors import ConfigurationError
-from taskq_core.execution.logs import FIELDS, LineFormatter, task_fields
+from taskq_core.execution.context import current
+from taskq_core.execution.logs import LineFormatter
 from taskq_core.settings import Settings, parse_queues, seconds
 from taskq_core.supervisor import Limits, Member, Supervisor, SupervisorConfig
 from taskq_core.supervisor.channel import VARIABLE
@@ -383,11 +384,12 @@ class WorkerFormatter(LineFormatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         """Return the line."""
         line = super().formatMessage(record)
-        fields = task_fields() | {name: vars(record).get(name) for name in FIELDS if vars(record).get(name)}
-        task_id = fields["task_id"]
+        context = current.get()
+        task_id = getattr(record, "task_id", None) or (None if context is None else context.id)
         if not task_id or task_id in line:
             return line
-        return f"{line} [{fields['task_name'] or 'task'} {task_id}]"
+        name = getattr(record, "task_name", None) or (None if context is None else context.name)
+        return f"{line} [{name or 'task'} {task_id}]"
 
 
 def set_up_log(verbosity: int, logger: str = "") -> None:

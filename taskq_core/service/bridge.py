@@ -41,5 +41,8 @@ class Bridge:
         """Run a blocking function from a coroutine."""
         return await asyncio.to_thread(function)
 
+    def close_thread(self) -> None:
+        """Close what this thread has left open, such as database connections, because it is about to end."""
+
     def close_idle(self) -> None:
         """Close what runs have left open for later ones, such as database connections. A worker calls it at its end."""

@@ -68,7 +68,12 @@ class Executor:
         self._most_abandoned = context.config.concurrency
         self._deadlines = Deadlines(context, self._overdue)
         self._progress = ProgressWriter(context, settler.add)
-        self._threads = TaskThreads(self._most_abandoned, call=self._call, ended=self._finish)
+        self._threads = TaskThreads(
+            self._most_abandoned,
+            call=self._call,
+            ended=self._finish,
+            close_thread=context.app.bridge.close_thread,
+        )
         self._processes: TaskProcesses | None = None
         if context.config.task_processes:
             self._processes = TaskProcesses(context, self._deadlines, self._progress, socket_name)

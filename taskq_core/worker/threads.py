@@ -49,10 +49,19 @@ class TaskThreads:
         size: Most threads. They start as they are needed.
         call: Runs the function of a run and returns its result; called in the thread, in a context of its own.
         ended: Called on the event loop for each run whose function has ended, with `result` or `error` set.
+        close_thread: Called in a thread that was abandoned, before it ends.
     """
 
-    def __init__(self, size: int, *, call: Callable[[Run], object], ended: Callable[[Run], None]) -> None:
+    def __init__(
+        self,
+        size: int,
+        *,
+        call: Callable[[Run], object],
+        ended: Callable[[Run], None],
+        close_thread: Callable[[], None] = lambda: None,
+    ) -> None:
         self._size = size
+        self.close_thread = close_thread
         self._call = call
         self._ended = ended
         self._inbox: deque[Run] = deque()
@@ -202,6 +211,8 @@ class _TaskThread(threading.Thread):
             if run is None:
                 return
             self._perform(run)
+            if self._is_abandoned:  # no other task would use what is open here
+                self._threads_.close_thread()
             self._threads_._finished(run)
             if self._is_abandoned:
                 return

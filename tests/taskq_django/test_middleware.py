@@ -18,7 +18,7 @@ from taskq_core import ScheduleHook, TaskContext, testing
 from taskq_core.errors import TaskInterrupted
 from taskq_django.app import DjangoTaskQ
 from taskq_django.bridge import DjangoBridge
-from taskq_django.middleware import DatabaseMiddleware, close_idle_connections, was_interrupted
+from taskq_django.middleware import DatabaseMiddleware, _idle_connections, close_idle_connections, was_interrupted
 
 pytestmark = pytest.mark.django_db(transaction=True)
 CONTEXT = TaskContext(id="1", name="shop:greet", queue="default")
@@ -228,6 +228,24 @@ def test_a_plain_tasks_connection_lives_as_long_as_conn_max_age(
         return connections["default"].connection is not None
 
     assert in_thread(run) is is_kept
+
+
+def test_a_thread_that_ends_closes_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As that of a function which went on after its interruption."""
+    monkeypatch.setitem(connections.settings["default"], "CONN_MAX_AGE", None)
+
+    def run() -> tuple[Any, bool]:
+        DatabaseMiddleware().around(CONTEXT, Group.objects.count)
+        wrapper = connections["default"]
+        was_open = wrapper.connection is not None
+        DjangoBridge().close_thread()
+        return wrapper, was_open
+
+    wrapper, was_open = in_thread(run)
+
+    assert was_open
+    assert wrapper.connection is None
+    assert wrapper not in _idle_connections
 
 
 def test_a_connection_that_was_cut_is_replaced_for_the_next_task(monkeypatch: pytest.MonkeyPatch) -> None:

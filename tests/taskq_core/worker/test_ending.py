@@ -213,6 +213,8 @@ async def test_a_function_that_goes_on_after_its_timeout_gives_up_its_slot(
 ) -> None:
     """Its run fails, the next task runs beside it, and what it returns in the end changes nothing."""
     stuck: list[tuple[str, str]] = []
+    closed: list[threading.Thread] = []
+    monkeypatch.setattr(app.bridge, "close_thread", lambda: closed.append(threading.current_thread()))
     releases, ended = (asyncio.Event(), threading.Event()), threading.Event()
 
     @app.task(timeout=30, max_retry=0)
@@ -255,6 +257,7 @@ async def test_a_function_that_goes_on_after_its_timeout_gives_up_its_slot(
     for release in releases:
         release.set()
     await until(lambda: worker._executor.abandoned == 0)
+    assert len(closed) == (kind == "plain"), "database connections of its thread do not outlive it"
     assert stored(redis_server, queue, handle.id).error_msg == "context deadline exceeded"
     assert worker._fetcher.free == 1
 
