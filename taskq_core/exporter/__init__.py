@@ -1,11 +1,11 @@
-"""How queues stand, for Prometheus: read from Redis when it scrapes, under the names of Asynq's exporter and some more.
+"""Metrics of all queues for Prometheus, under the names of Asynq's exporter and some more.
 
-All numbers come from Redis, so counters go on where they were when an exporter starts anew, and several exporters tell
-the same. A scrape costs a few commands a queue, however many tasks, groups and workers there are; scrapes that
-come at the same time share one reading. While Redis does not answer, a scrape says `taskq_up 0` within a deadline.
+All numbers are read from Redis at each scrape. So counters continue after a restart of the exporter, and several
+exporters show the same. A scrape costs a few commands per queue, however many tasks, groups and workers there are.
+Simultaneous scrapes share one reading. While Redis does not answer, a scrape returns `taskq_up 0` before its deadline.
 
-`reading` asks Redis, `series` makes series of the answers, `exporter` ties both together and `serving` listens on a
-port. It needs the extra `exporter`.
+`reading` reads Redis, `series` makes metrics, `exporter` combines both, and `serving` listens on a port. It needs the
+extra `exporter`.
 """
 
 from taskq_core.exporter.config import ExporterConfig

@@ -1,4 +1,4 @@
-"""How an exporter is set up."""
+"""The configuration of an exporter."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,55 +7,55 @@ from taskq_core.errors import ConfigurationError
 from taskq_core.service.port import is_loopback
 from taskq_core.settings import Duration, check_whole, seconds
 
-LIMIT_MOST = 10_000
+LIMIT_MAX = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExporterConfig:
-    """How an exporter is set up.
+    """Configuration of an exporter.
 
     Raises:
-        ConfigurationError: A value is not usable, or everybody could read it without being meant to.
+        ConfigurationError: A value is not usable, or other machines could read the metrics without a login.
     """
 
     host: str = "127.0.0.1"
-    """Address to listen at. Another than one of this machine's own needs `auth_file`, or `is_open`."""
+    """Address to listen on. An address that other machines can reach needs `auth_file` or `is_open`."""
     port: int = 9876
-    """Port to listen at; 0 takes a free one."""
+    """Port to listen on; 0 takes a free one."""
     timeout: Duration = 5.0
-    """Longest that Redis may take for a reading: more than 0 s, at most a minute. A scrape that says it waits less is
-    answered half a second sooner than that."""
+    """Maximum time for reading Redis: more than 0 s, at most 60 s. If Prometheus sends a shorter timeout, the answer
+    comes half a second before that."""
     max_queues: int = 200
-    """Most queues that are told apart, 1 to 10,000. The others are told together as `_other`."""
+    """Maximum number of queues with metrics, 1 to 10,000. `taskq_exporter_omitted` counts the others."""
     max_types: int = 200
-    """Most task types, of each queue, that are told apart in all, 0 to 10,000. The others are told together, by queue,
-    as `_other`."""
+    """Maximum number of pairs of queue and task type with metrics, 0 to 10,000. `taskq_exporter_omitted` counts the
+    others."""
     auth_file: Path | None = None
-    """File with a line `name:password` for each who may scrape, by HTTP Basic. It is read at each scrape."""
+    """File with users for HTTP Basic, one line `name:password` each. It is read at each scrape."""
     tls_cert: Path | None = None
-    """File with the certificate, and those between it and the authority, to speak TLS with (PEM)."""
+    """File with the TLS certificate and its intermediate certificates (PEM)."""
     tls_key: Path | None = None
     """File with the key of the certificate (PEM)."""
     is_open: bool = False
-    """Let whoever reaches the port read the metrics, from other machines too."""
+    """Let other machines read the metrics without a login."""
 
     def __post_init__(self) -> None:
-        """Refuse what is not usable."""
+        """Refuse unusable values."""
         if not isinstance(self.host, str) or not self.host.strip():
             raise ConfigurationError(f"host must be an address, got {self.host!r}")
         check_whole("port", self.port, least=0, most=65_535)
         if not 0 < self.timeout_s <= 60:
             raise ConfigurationError(f"timeout must be more than 0 and at most 60 s, got {self.timeout_s:g} s")
-        check_whole("max_queues", self.max_queues, least=1, most=LIMIT_MOST)
-        check_whole("max_types", self.max_types, least=0, most=LIMIT_MOST)
+        check_whole("max_queues", self.max_queues, least=1, most=LIMIT_MAX)
+        check_whole("max_types", self.max_types, least=0, most=LIMIT_MAX)
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ConfigurationError("tls_cert and tls_key go together")
         if self.auth_file is not None and self.is_open:
-            raise ConfigurationError("auth_file lets some people in, is_open everybody; give one")
+            raise ConfigurationError("auth_file requires a login, and is_open does not; give one of them")
         if self.auth_file is None and not self.is_open and not self.is_local:
             raise ConfigurationError(
-                f"{self.host!r} may be reached from other machines: listen at 127.0.0.1, name who may scrape with "
-                "auth_file (--auth-file), or let everybody in with is_open (--open)"
+                f"{self.host!r} may be reached from other machines: listen on 127.0.0.1, require a login with "
+                "auth_file (--auth-file), or allow everybody with is_open (--open)"
             )
 
     @property
@@ -65,7 +65,7 @@ class ExporterConfig:
 
     @property
     def is_local(self) -> bool:
-        """Whether the address is reached from this machine only. A name but `localhost` counts as one that is not."""
+        """Whether only this machine can reach the address. Host names other than `localhost` count as not local."""
         if self.host == "localhost":
             return True
         try:

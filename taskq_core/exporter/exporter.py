@@ -1,4 +1,4 @@
-"""One exporter: what is scraped, whatever asks for it."""
+"""One exporter: it answers scrapes, whether on a port of its own or inside a web framework."""
 
 import asyncio
 import gzip
@@ -15,26 +15,29 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from taskq_core.app import TaskQ
+from taskq_core.broker.operations import presence, views
 from taskq_core.broker.operations.operation import Operation
-from taskq_core.broker.plans import RequestPlan, T, arun_plan
+from taskq_core.broker.plans import arun_plan
 from taskq_core.clock import SYSTEM_CLOCK, Clock
-from taskq_core.errors import BrokerAuthenticationError, BrokerError, BrokerUnavailableError
+from taskq_core.errors import BrokerAuthenticationError, BrokerError, BrokerUnavailableError, WireFormatError
 from taskq_core.exporter.config import ExporterConfig
-from taskq_core.exporter.reading import QueueReading, Reading, read_fleet, read_names, read_queue, read_workers
+from taskq_core.exporter.reading import QueueReading, Reading, read_queue
 from taskq_core.exporter.series import Series, build_info
-from taskq_core.wire import Keys
+from taskq_core.wire import ServerInfo
 from taskq_core.wire.slots import key_slot
 
 logger = logging.getLogger("taskq.exporter")
 R = TypeVar("R")
 
 FRESH_S = 1.0
-"""Seconds for which a reading serves further scrapes; one that failed, too."""
+"""Seconds for which a reading, also a failed one, answers further scrapes."""
 IMPATIENT_S = 1.0
-"""Most seconds that a scrape waits for Redis after a reading that failed."""
+"""Maximum wait of a scrape after a failed reading."""
 MARGIN_S = 0.5
-"""How much sooner than the scraper gives up a scrape is answered, so that `taskq_up 0` still gets there."""
-_AT_A_TIME = 8
+"""Seconds by which an answer comes before the scraper's timeout, so that `taskq_up 0` still arrives."""
+WORKERS_MAX = 1000
+"""Most workers, and schedulers, that are read."""
+_PARALLEL = 8
 _TRIES = 3
 _LEAST_S = 0.1
 _COMPRESSED_FROM = 1024
@@ -42,40 +45,30 @@ _COMPRESSED_FROM = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exposition:
-    """What a scrape is answered with: bytes, and the headers that say what they are."""
+    """The answer to a scrape: the body, and its headers."""
 
     body: bytes
     headers: Mapping[str, str]
 
 
-@dataclass(slots=True)
-class _Counts:
-    """What this exporter did."""
-
-    scrapes: int = 0
-    readings: int = 0
-    failures: int = 0
-    duration_s: float = 0.0
-
-
 class _Page(Collector):
-    """The series of one scrape."""
+    """The metrics of one scrape."""
 
     def __init__(self, metrics: Sequence[Metric]) -> None:
         self._metrics = metrics
 
     def collect(self) -> Iterator[Metric]:
-        """Return them."""
+        """Return the metrics."""
         return iter(self._metrics)
 
 
 class Exporter:
-    """Tells how the queues of an application stand, in the words of Prometheus. Used on one event loop at a time.
+    """Answers scrapes with the figures of all queues. Used on one event loop at a time.
 
     Args:
-        app: The queue application whose store is read. Its connections stay open.
-        config: How many labels there may be, and how long Redis may take; where to listen is not looked at.
-        tells_process: Whether to tell of this process as well: memory, CPU time, open files, the garbage collector.
+        app: The queue application whose Redis is read. Its connections stay open.
+        config: Limits of labels, and the timeout. The address is not used here.
+        tells_process: Whether to add metrics of this process: memory, CPU time, open files, garbage collector.
         clock: Source of monotonic time.
     """
 
@@ -91,7 +84,8 @@ class Exporter:
         self._app = app
         self._series = Series(max_queues=self._config.max_queues, max_types=self._config.max_types)
         self._clock = clock
-        self._counts = _Counts()
+        self._scrapes = self._readings = self._failures = 0
+        self._duration_s = 0.0
         self._process = CollectorRegistry(auto_describe=False)
         if tells_process:
             for collector in (ProcessCollector, PlatformCollector, GCCollector):
@@ -102,14 +96,14 @@ class Exporter:
         self._last_at: float | None = None
 
     async def expose(self, *, accept: str = "", accept_encoding: str = "", wait_s: float | None = None) -> Exposition:
-        """Return what a scrape is answered with; while Redis does not answer, `taskq_up 0` and what needs no Redis.
+        """Return the answer to a scrape. If Redis does not answer, it contains `taskq_up 0` and no queue.
 
         Args:
             accept: The scraper's header `Accept`: text, or OpenMetrics.
             accept_encoding: Its header `Accept-Encoding`.
-            wait_s: Seconds after which the scraper gives up, None if it does not say.
+            wait_s: The scraper's timeout in seconds, None if unknown.
         """
-        self._counts.scrapes += 1
+        self._scrapes += 1
         reading = await self.read(None if wait_s is None else wait_s - MARGIN_S)
         registry = CollectorRegistry(auto_describe=False)
         registry.register(_Page([*self._own(reading is not None), *self._process.collect()]))
@@ -117,7 +111,7 @@ class Exporter:
             registry.register(_Page(list(self._series.families(reading))))
         try:
             encode, content_type = choose_encoder(accept)
-        except (TypeError, ValueError):  # a header that cannot be read asks for nothing of its own
+        except (TypeError, ValueError):  # the header is invalid
             encode, content_type = choose_encoder("")
         body = encode(registry)
         headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
@@ -126,7 +120,7 @@ class Exporter:
         return Exposition(body=body, headers=headers)
 
     async def read(self, wait_s: float | None = None) -> Reading | None:
-        """Return how all stands, None if Redis does not tell in time. Who asks at the same time shares one reading."""
+        """Read all figures. Return None on timeout. Simultaneous callers share one reading."""
         loop = asyncio.get_running_loop()
         if self._last_at is not None and self._clock.monotonic() - self._last_at < FRESH_S:
             return self._last
@@ -139,77 +133,88 @@ class Exporter:
             async with asyncio.timeout(patience_s):
                 return await asyncio.shield(self._running)
         except TimeoutError:
-            return None  # it goes on, for those who ask next
+            return None  # the reading continues, for the next scrape
 
     async def close(self) -> None:
-        """End a reading that is under way."""
+        """Cancel a running reading."""
         if self._running is not None:
             self._running.cancel()
             await asyncio.gather(self._running, return_exceptions=True)
 
     async def _read(self) -> Reading | None:
         began = self._clock.monotonic()
-        self._counts.readings += 1
+        self._readings += 1
         was_up = self._last is not None or self._last_at is None
         found: Reading | None = None
         try:
             async with asyncio.timeout(self._config.timeout_s):
                 found = await self._ask()
-            self._tell_refused(found)
+            self._log_refused(found)
         except (BrokerError, TimeoutError) as error:
             if was_up:
                 words = str(error) or f"no answer within {self._config.timeout_s:g} s"
-                logger.warning("queues cannot be read, and scrapes say so until they can: %s", words)
-        finally:  # also when it was cancelled, with the event loop of whoever asked
+                logger.warning("queues cannot be read; scrapes return taskq_up 0: %s", words)
+        finally:  # also if the event loop of the caller is closed
             self._last, self._last_at = found, self._clock.monotonic()
-            self._counts.duration_s = self._last_at - began
-            self._counts.failures += found is None
+            self._duration_s = self._last_at - began
+            self._failures += found is None
         if found is not None and not was_up:
             logger.info("queues can be read again")
         return found
 
     async def _ask(self) -> Reading:
-        names = await self._run_plan(read_names)
+        keys = self._app.runtime.keys
         found: list[QueueReading] = []
         refused: dict[str, BrokerAuthenticationError] = {}
 
-        async def one(name: str) -> None:
+        async def read(name: str) -> None:
             try:
-                found.append(await self._run_plan(partial(read_queue, name=name)))
+                found.append(await arun_plan(read_queue(keys, name), self._send))
             except BrokerAuthenticationError as error:
                 refused[name] = error
 
-        await _all(partial(one, name) for name in names)
+        await _all(partial(read, name) for name in await self._send(views.list_queues(keys.queues)))
         if refused and not found:
             raise refused[min(refused)]
-        servers, schedulers = await self._run_plan(read_fleet)
-        by_slot: dict[int, list[str]] = {}
-        for key in servers:
-            by_slot.setdefault(key_slot(key) if self._app.runtime.endpoint.is_cluster else 0, []).append(key)
-        workers = await _all(partial(self._run_plan, partial(read_workers, names=part)) for part in by_slot.values())
+        schedulers = await self._send(presence.list_alive(keys.schedulers, skip=0, count=WORKERS_MAX))
         return Reading(
             queues=sorted(found, key=lambda each: each.info.name),
             refused={name: str(error) for name, error in refused.items()},
-            workers=[each for part in workers for each in part],
-            schedulers=schedulers,
+            workers=await self._workers(),
+            schedulers=len(schedulers),
         )
 
-    def _tell_refused(self, found: Reading) -> None:
-        """Complain once of what this user may not ask."""
+    async def _workers(self) -> list[ServerInfo]:
+        """Read the running workers, in a cluster one slot after the other. Skip unreadable ones."""
+        index = self._app.runtime.keys.servers
+        alive = await self._send(presence.list_alive(index, skip=0, count=WORKERS_MAX))
+        by_slot: dict[int, list[str]] = {}
+        for key in presence.keys_of_index(index, alive):
+            by_slot.setdefault(key_slot(key) if self._app.runtime.endpoint.is_cluster else 0, []).append(key)
+        workers: list[ServerInfo] = []
+        for part in await _all(partial(self._send, presence.read_servers(keys)) for keys in by_slot.values()):
+            for data in part:
+                try:
+                    workers += [ServerInfo.decode(data)] if data else []
+                except WireFormatError:
+                    continue
+        return workers
+
+    def _log_refused(self, found: Reading) -> None:
+        """Log once which queues this user may not read completely."""
         refused = dict(found.refused)
         for each in found.queues:
             for words in each.refused.values():
                 refused.setdefault(each.info.name, words)
         fresh = sorted(refused.keys() - self._refused)
         if fresh:
-            logger.warning("not all is told of queues %s: %s", ", ".join(map(repr, fresh[:10])), refused[fresh[0]])
+            logger.warning(
+                "metrics of queues %s are incomplete: %s", ", ".join(map(repr, fresh[:10])), refused[fresh[0]]
+            )
         self._refused = set(refused)
 
-    async def _run_plan(self, read: Callable[[Keys], RequestPlan[T]]) -> T:
-        return await arun_plan(read(self._app.runtime.keys), self._send)
-
     async def _send(self, operation: Operation[Any]) -> Any:
-        """Ask at most three times, at once: connections that Redis closed are no reason to say that it is away."""
+        """Send an operation, at most three times: a connection that Redis closed does not mean that Redis is down."""
         for _ in range(_TRIES - 1):
             try:
                 return await self._app.runtime.async_runner.run(operation)
@@ -218,24 +223,22 @@ class Exporter:
         return await self._app.runtime.async_runner.run(operation)
 
     def _own(self, is_up: bool) -> Iterator[Metric]:
-        counts = self._counts
-        yield GaugeMetricFamily("taskq_up", "1 if Redis told how the queues stand, else 0.", value=float(is_up))
+        yield GaugeMetricFamily("taskq_up", "1 if Redis answered, else 0.", value=float(is_up))
         yield build_info()
-        yield CounterMetricFamily("taskq_exporter_scrapes", "Scrapes of this exporter.", value=counts.scrapes)
-        yield CounterMetricFamily(
-            "taskq_exporter_readings", "Times that this exporter read Redis; scrapes share them.", value=counts.readings
-        )
-        yield CounterMetricFamily(
-            "taskq_exporter_failures", "Readings that Redis refused, or did not answer in time.", value=counts.failures
-        )
+        for name, words, value in (
+            ("scrapes", "Scrapes of this exporter.", self._scrapes),
+            ("readings", "Readings of Redis. Scrapes share them.", self._readings),
+            ("failures", "Readings that Redis refused or did not answer in time.", self._failures),
+        ):
+            yield CounterMetricFamily(f"taskq_exporter_{name}", words, value=value)
         yield GaugeMetricFamily(
-            "taskq_exporter_reading_seconds", "How long the last reading took.", value=counts.duration_s
+            "taskq_exporter_reading_seconds", "Duration of the last reading.", value=self._duration_s
         )
 
 
 async def _all(works: Iterable[Callable[[], Awaitable[R]]]) -> list[R]:
-    """Return what pieces of work return, in their order; some go on at the same time. The first error ends all."""
-    turns = asyncio.Semaphore(_AT_A_TIME)
+    """Return the results of some work in order, running several at a time. The first error cancels the rest."""
+    turns = asyncio.Semaphore(_PARALLEL)
 
     async def one(work: Callable[[], Awaitable[R]]) -> R:
         async with turns:
@@ -245,5 +248,5 @@ async def _all(works: Iterable[Callable[[], Awaitable[R]]]) -> list[R]:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(one(work)) for work in works]
     except BaseExceptionGroup as failed:
-        raise failed.exceptions[0] from None  # the others were cancelled
+        raise failed.exceptions[0] from None
     return [task.result() for task in tasks]

@@ -1,33 +1,30 @@
-"""What a scrape asks of Redis: four commands and three a queue, however many tasks, groups and workers there are."""
+"""What a scrape reads from Redis: three commands, and three for each queue."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
-from taskq_core.broker.operations import presence, views
 from taskq_core.broker.operations import samples as sample_ops
+from taskq_core.broker.operations import views
 from taskq_core.broker.plans import RequestPlan, ask
-from taskq_core.errors import BrokerAuthenticationError, BrokerReplyError, WireFormatError
+from taskq_core.errors import BrokerAuthenticationError, BrokerReplyError
 from taskq_core.inspector import QueueInfo
 from taskq_core.inspector.look import whole_or_damaged
 from taskq_core.inspector.records import GROUPS_COUNTED
 from taskq_core.wire import Keys, ServerInfo, TaskState
 from taskq_core.wire.tallies import TypeCounters
 
-WORKERS_MOST = 1000
-"""Most workers, and schedulers, that are asked for what they say of themselves."""
 _MEMORY_SAMPLES = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueReading:
-    """One queue.
+    """The figures of one queue.
 
     Attributes:
-        info: How it stands.
-        memory: About how many bytes it takes; None where Redis does not tell.
-        types: What became of runs since ever, by task type.
-        refused: What this user may not ask of it, by what is missing for that.
+        info: Its sizes and counters.
+        memory: Its approximate memory in bytes; None if unknown.
+        types: Counters of runs since the beginning, by task type.
+        refused: The figures that this user may not read, with the answer of Redis.
     """
 
     info: QueueInfo
@@ -37,7 +34,7 @@ class QueueReading:
 
     @property
     def sizes(self) -> Mapping[TaskState, int]:
-        """Tasks by state. In more than a thousand groups, their number is that of a thousand, taken for all."""
+        """Tasks by state. Only 1,000 groups are counted; with more groups the number of their tasks is estimated."""
         groups, sizes = self.info.groups, dict(self.info.sizes)
         if groups > GROUPS_COUNTED:
             sizes[TaskState.AGGREGATING] = round(sizes[TaskState.AGGREGATING] * groups / GROUPS_COUNTED)
@@ -45,80 +42,44 @@ class QueueReading:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerReading:
-    """One worker process, Go's too, as of its last heartbeat."""
-
-    queues: Sequence[str]
-    slots: int
-    busy: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """All of it.
+    """All figures of one scrape.
 
     Attributes:
         queues: The queues, by name.
-        refused: Names of queues that this user may not count, with what Redis said.
-        workers: The worker processes that live, at most `WORKERS_MOST`.
-        schedulers: How many schedulers tell of entries: one where all is well and there are any.
+        refused: Names of queues that this user may not read, with the answer of Redis.
+        workers: Running worker processes of any language, as of their last heartbeat.
+        schedulers: Number of schedulers with entries: one, if there are any periodic tasks.
     """
 
     queues: Sequence[QueueReading]
     refused: Mapping[str, str]
-    workers: Sequence[WorkerReading]
+    workers: Sequence[ServerInfo]
     schedulers: int
 
 
-def read_names(keys: Keys) -> RequestPlan[list[str]]:
-    """Return the names of all queues, sorted."""
-    return (yield from ask(views.list_queues(keys.queues)))
-
-
 def read_queue(keys: Keys, name: str) -> RequestPlan[QueueReading]:
-    """Return how one queue stands; of one that is damaged nothing but that.
+    """Return the figures of one queue; of a damaged queue only the problem.
 
     Raises:
-        BrokerAuthenticationError: This user may not count it.
+        BrokerAuthenticationError: This user may not count its tasks.
     """
     info = yield from whole_or_damaged(keys, name)
     memory: int | None = None
     types: Mapping[str, TypeCounters] = {}
     refused: dict[str, str] = {}
     if not info.problem:
-        # A store without MEMORY USAGE, or a user who may not ask: all else is known.
+        # An error here is no problem of the queue: MEMORY USAGE is missing, or the totals have a wrong type.
         try:
             memory = yield from ask(views.estimate_memory(keys.queue(name), samples=_MEMORY_SAMPLES))
-        except BrokerReplyError:
-            pass
         except BrokerAuthenticationError as error:
             refused["memory"] = str(error)
+        except BrokerReplyError:
+            pass
         try:
             types = yield from ask(sample_ops.read_totals(keys.queue(name)))
-        except BrokerReplyError:
-            pass  # of another type; doctor tells of it
         except BrokerAuthenticationError as error:
             refused["types"] = str(error)
-    return QueueReading(info=info, memory=memory, types=MappingProxyType(dict(types)), refused=refused)
-
-
-def read_fleet(keys: Keys) -> RequestPlan[tuple[Sequence[str], int]]:
-    """Return the keys of the workers that live, and how many schedulers do."""
-    servers = yield from ask(presence.list_alive(keys.servers, skip=0, count=WORKERS_MOST))
-    schedulers = yield from ask(presence.list_alive(keys.schedulers, skip=0, count=WORKERS_MOST))
-    return presence.keys_of_index(keys.servers, servers), len(schedulers)
-
-
-def read_workers(keys: Keys, names: Sequence[str]) -> RequestPlan[list[WorkerReading]]:
-    """Return workers by their keys, in a cluster those of one slot. One that cannot be read is left out."""
-    return list(_workers((yield from ask(presence.read_servers(names)))))
-
-
-def _workers(told: Iterable[bytes | None]) -> Iterable[WorkerReading]:
-    for data in told:
-        try:
-            info = ServerInfo.decode(data) if data else None
-        except WireFormatError:
-            continue
-        if info is not None:
-            yield WorkerReading(queues=tuple(info.queues), slots=info.concurrency, busy=info.active_worker_count)
+        except BrokerReplyError:
+            pass
+    return QueueReading(info=info, memory=memory, types=types, refused=refused)

@@ -1,7 +1,6 @@
-"""An exporter on a port of its own.
+"""An exporter on its own port.
 
-Who may read the metrics is said before anything listens: without a name and password it is a port of this machine, and
-requests have to name this machine.
+Without a login the port is open only to this machine, and requests must name this machine in `Host`.
 """
 
 import asyncio
@@ -24,7 +23,7 @@ from taskq_core.service.port import Answer, Port, Request, names_this_machine, t
 
 logger = logging.getLogger("taskq.exporter")
 
-_HOME = "taskq exporter: the metrics are at /metrics, whether it lives at /livez, whether it reads Redis at /readyz"
+_HOME = "taskq exporter: metrics at /metrics, health checks at /livez and /readyz (which reads Redis)"
 _WAIT_HEADER = "x-prometheus-scrape-timeout-seconds"
 
 
@@ -32,11 +31,11 @@ class ExporterPort(Port):
     """Serves `/metrics`, `/livez` and `/readyz`.
 
     Args:
-        exporter: What is scraped.
-        config: Where to listen, and who may scrape.
+        exporter: The exporter.
+        config: The address, and who may scrape.
 
     Raises:
-        ConfigurationError: A file cannot be read, or holds something else.
+        ConfigurationError: A file cannot be read, or its content is invalid.
     """
 
     def __init__(self, exporter: Exporter, config: ExporterConfig) -> None:
@@ -55,13 +54,11 @@ class ExporterPort(Port):
         if request.path == "/readyz":
             if await self._exporter.read() is not None:
                 return text("ready")
-            return text("Redis does not tell how the queues stand", HTTPStatus.SERVICE_UNAVAILABLE)
+            return text("Redis does not answer", HTTPStatus.SERVICE_UNAVAILABLE)
         if self._names_this_machine and not names_this_machine(request.headers.get("host", "")):
-            return text(
-                "this answers at localhost and addresses of this machine alone, as 127.0.0.1", HTTPStatus.FORBIDDEN
-            )
+            return text("use localhost or a loopback address such as 127.0.0.1", HTTPStatus.FORBIDDEN)
         if self._auth_file is not None and not self._is_let_in(self._auth_file, request):
-            return text("who are you?", HTTPStatus.UNAUTHORIZED, WWW_Authenticate='Basic realm="taskq exporter"')
+            return text("login required", HTTPStatus.UNAUTHORIZED, WWW_Authenticate='Basic realm="taskq exporter"')
         if request.path == "/metrics":
             return await self._metrics(request.headers)
         return text(_HOME, HTTPStatus.OK if request.path == "/" else HTTPStatus.NOT_FOUND)
@@ -79,15 +76,15 @@ class ExporterPort(Port):
         try:
             people = read_people(path)
         except ConfigurationError as error:
-            logger.error("nobody is let in: %s", error)
+            logger.error("all scrapes are refused: %s", error)
             return False
         given = _credentials(request.headers.get("authorization", ""))
-        # Each is compared, in a time that tells nothing of where a guess goes wrong.
+        # Compare with all users, in constant time.
         return sum(hmac.compare_digest(given, each) for each in people) > 0
 
 
 def wait_s(said: str) -> float | None:
-    """Return the seconds a scraper says that it waits, None if it says none."""
+    """Return the timeout in a scraper's header, None without a valid one."""
     try:
         number = float(said)
     except ValueError:
@@ -96,10 +93,10 @@ def wait_s(said: str) -> float | None:
 
 
 def read_people(path: Path) -> list[bytes]:
-    """Return who may scrape, as `name:password` each.
+    """Return the users who may scrape, as `name:password`.
 
     Raises:
-        ConfigurationError: The file cannot be read, or names nobody.
+        ConfigurationError: The file cannot be read, or contains no user.
     """
     try:
         lines = path.read_bytes().splitlines()
@@ -111,7 +108,7 @@ def read_people(path: Path) -> list[bytes]:
         if not (name and colon and password):
             raise ConfigurationError(f"entry {number} of the auth file {str(path)!r} is not name:password")
     if not people:
-        raise ConfigurationError(f"the auth file {str(path)!r} names nobody; write name:password")
+        raise ConfigurationError(f"the auth file {str(path)!r} contains no user; write name:password")
     return people
 
 
@@ -131,7 +128,7 @@ def _tls(config: ExporterConfig) -> ssl.SSLContext | None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
         context.load_cert_chain(config.tls_cert, config.tls_key)
-    except OSError as error:  # what TLS refuses is one, too
+    except OSError as error:  # also raised for an invalid certificate
         raise ConfigurationError(
             f"the certificate {str(config.tls_cert)!r} and its key are not usable: {error}"
         ) from None
@@ -139,15 +136,15 @@ def _tls(config: ExporterConfig) -> ssl.SSLContext | None:
 
 
 def run_exporter(app: TaskQ, config: ExporterConfig, *, ready: Callable[[str], None] = lambda address: None) -> None:
-    """Serve the metrics of an application until SIGTERM or SIGINT. Its connections are closed at the end.
+    """Serve the metrics of an application until SIGTERM or SIGINT, then close its connections.
 
     Args:
         app: The queue application.
-        config: Where to listen, who may scrape, how much is told apart.
-        ready: Called with the address of the metrics once it listens.
+        config: The configuration.
+        ready: Called with the URL of the metrics as soon as it listens.
 
     Raises:
-        ConfigurationError: A file cannot be used, or it cannot listen there.
+        ConfigurationError: A file is not usable, or it cannot listen on the address.
     """
     asyncio.run(_serve(app, config, ready))
 
@@ -159,7 +156,7 @@ async def _serve(app: TaskQ, config: ExporterConfig, ready: Callable[[str], None
         await port.start()
     except (OSError, UnicodeError) as error:
         words = getattr(error, "strerror", None) or error
-        raise ConfigurationError(f"cannot listen at {config.host!r}, port {config.port}: {words}") from None
+        raise ConfigurationError(f"cannot listen on {config.host!r}, port {config.port}: {words}") from None
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -4,7 +4,6 @@ import asyncio
 import gzip
 import re
 import time
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -14,9 +13,8 @@ from taskq_core import ConfigurationError, TaskQ
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import operation as operation_ops
 from taskq_core.broker.operations import samples as sample_ops
-from taskq_core.exporter import Exporter, ExporterConfig, folding
-from taskq_core.exporter.folding import Places, Together
-from taskq_core.exporter.series import OTHER
+from taskq_core.exporter import Exporter, ExporterConfig
+from taskq_core.exporter.series import Places
 from taskq_core.inspector import Inspector
 from taskq_core.wire import ServerInfo
 from taskq_core.wire.tallies import BOUNDS_S, TypeCounters
@@ -278,7 +276,7 @@ async def test_a_damaged_queue_says_so_and_hides_no_other(app: TaskQ, redis_serv
     assert found.by("asynq_queue_size", "queue") == {"default": 1}
 
 
-async def test_queues_and_types_beyond_the_most_are_told_together(app: TaskQ) -> None:
+async def test_queues_and_types_beyond_the_most_are_omitted_and_counted(app: TaskQ) -> None:
     for number, queue in enumerate(("a", "b", "c", "d")):
         for _ in range(number + 1):
             await app.remote("plain", queue=queue).adelay()
@@ -286,105 +284,9 @@ async def test_queues_and_types_beyond_the_most_are_told_together(app: TaskQ) ->
 
     found = await scrape(fresh(app, max_queues=2, max_types=1))
 
-    assert found.by("asynq_queue_size", "queue") == {"a": 1, "b": 2, "_other": 7}
-    assert found.samples["taskq_tasks_processed_total"] == {
-        (("queue", "a"), ("type", "one")): 1,
-        (("queue", "a"), ("type", "_other")): 10,
-        (("queue", "b"), ("type", "_other")): 11,
-        (("queue", "_other"), ("type", "_other")): 22,
-    }
-    assert found.by("taskq_exporter_folded", "label") == {"queue": 2, "type": 5}
-
-
-COUNTERS = ("asynq_tasks_processed_total", "asynq_tasks_failed_total", "taskq_tasks_processed_total")
-
-
-async def test_what_is_told_together_never_falls_whatever_leaves_it(app: TaskQ, redis_server: RedisServer) -> None:
-    """Prometheus would take all of it for what was added since."""
-    clock = HandClock()
-    exporter = Exporter(app, ExporterConfig(max_queues=2, max_types=2), clock=clock)
-    client, keys = redis_server.client, app.runtime.keys
-    for queue in "abcd":
-        await app.remote("plain", queue=queue).adelay()
-        client.mset({keys.queue(queue).processed: 100, keys.queue(queue).failed: 10})
-        await hand_in(app, 1, queue, one=runs(0.01, 10), two=runs(0.01, 20))
-
-    async def others() -> dict[tuple[str, Any], float]:
-        clock.advance(2)
-        found = await scrape(exporter)
-        return {
-            (name, labels): value
-            for name in (*COUNTERS, "taskq_task_duration_seconds_bucket", "taskq_task_duration_seconds_count")
-            for labels, value in found.samples[name].items()
-            if OTHER in dict(labels).values()
-        }
-
-    told = [await others()]
-    client.delete("asynq:{c}:processed", "taskq:{c}:totals")  # its counters begin anew
-    told.append(await others())
-    client.set(keys.queue("c").processed, 7)
-    told.append(await others())
-    client.set("asynq:{d}:archived", "x")  # it is damaged, and then mended
-    told.append(await others())
-    client.delete("asynq:{d}:archived")
-    told.append(await others())
-    client.srem("asynq:queues", "a")  # which gives its place to c
-    told.append(await others())
-    client.sadd("asynq:queues", "a")  # and comes back when it has none
-    told.append(await others())
-    client.srem("asynq:queues", "d")
-    told.append(await others())
-    client.incrby(keys.queue("a").processed, 5)
-    told.append(await others())
-
-    for before, after in pairwise(told):
-        for key in before.keys() & after.keys():
-            assert after[key] >= before[key], key
-    processed = [each[COUNTERS[0], (("queue", OTHER),)] for each in told]
-    assert processed == [200, 200, 207, 207, 207, 207, 207, 207, 212], "what ran is counted, and once"
-    of_types = [each.get((COUNTERS[2], (("queue", OTHER), ("type", OTHER)))) for each in told]
-    assert of_types[:5] == [60, 60, 60, None, 60], "none while none can be read"
-
-
-@pytest.mark.parametrize("damage", ["damaged", "refused"])
-async def test_what_could_not_be_read_at_first_adds_what_comes_after_it_can(
-    app: TaskQ, redis_server: RedisServer, damage: str
-) -> None:
-    """Its history would be taken for runs of one moment."""
-    client, keys, clock = redis_server.client, app.runtime.keys, HandClock()
-    for queue in "abc":
-        await app.remote("plain", queue=queue).adelay()
-        client.set(keys.queue(queue).processed, 100)
-        await hand_in(app, 1, queue, one=runs(0.01, 10))
-    kept = client.dump("asynq:{c}:pending")
-    assert isinstance(kept, bytes)
-    client.delete("asynq:{c}:pending")
-    rights = ["on", ">secret", "+@all", "&*", "resetkeys"]
-    rights += ["~*"] if damage == "damaged" else ["~asynq:{[ab]}:*", "~taskq:{[ab]}:*", "~asynq:[qsw]*"]
-    redis_server.command("ACL", "SETUSER", "mona", *rights)
-    if damage == "damaged":
-        client.set("asynq:{c}:pending", "x")
-    limited = TaskQ(redis_server.unix_url.replace("unix://", "unix://mona:secret@"))
-    exporter = Exporter(limited, ExporterConfig(max_queues=1), clock=clock)
-
-    async def others() -> tuple[float, float]:
-        clock.advance(2)
-        found = await scrape(exporter)
-        of_types = [value for labels, value in found.samples[COUNTERS[2]].items() if dict(labels)["queue"] == OTHER]
-        return found.samples[COUNTERS[0]][(("queue", OTHER),)], sum(of_types)
-
-    try:
-        assert await others() == (100, 10)
-        client.delete("asynq:{c}:pending")
-        client.restore("asynq:{c}:pending", 0, kept)
-        redis_server.command("ACL", "SETUSER", "mona", "~*")
-        assert await others() == (100, 10)
-        client.incrby(keys.queue("c").processed, 7)
-        await hand_in(app, 2, "c", one=runs(0.01, 3), new=runs(0.01, 4))
-        assert await others() == (107, 17)
-    finally:
-        await limited.aclose()
-        redis_server.command("ACL", "DELUSER", "mona")
+    assert found.by("asynq_queue_size", "queue") == {"a": 1, "b": 2}
+    assert found.samples["taskq_tasks_processed_total"] == {(("queue", "a"), ("type", "one")): 1}
+    assert found.by("taskq_exporter_omitted", "label") == {"queue": 2, "type": 3}
 
 
 def test_a_name_keeps_its_place_while_it_is_there() -> None:
@@ -394,19 +296,6 @@ def test_a_name_keeps_its_place_while_it_is_there() -> None:
     taken = [sorted(places.take(names)) for names in (["b", "c", "d"], ["a", "b", "c", "d"], ["a", "c", "d"])]
 
     assert taken == [["b", "c"], ["b", "c"], ["a", "c"]]
-
-
-def test_counters_of_names_that_went_are_remembered_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folding, "GONE_MOST", 2)
-    together: Together[str, str] = Together()
-
-    def told(**now: float) -> float:
-        return together.sums({name: (value,) for name, value in now.items()}, lambda name: OTHER)[OTHER][0]
-
-    assert told(a=5, b=5, c=5) == 15
-    assert told(d=1) == 16
-    assert told(b=6, c=7, d=1) == 19, "what they rose by"
-    assert told(a=5, d=1) == 24, "the first to go is forgotten, and counts as new"
 
 
 async def test_workers_and_schedulers_are_told(app: TaskQ, start: Runner) -> None:
@@ -527,7 +416,7 @@ async def test_what_the_user_of_redis_may_not_ask_is_missing_alone(
         assert each.by("taskq_exporter_refused", "what") == {"queue": 0, "memory": 0, "types": 0} | {what: 2}
         assert ("taskq_tasks_processed_total" in each.samples) == (what != "types")
         assert ("asynq_queue_memory_usage_approx_bytes" in each.samples) == (what != "memory")
-    assert caplog.text.count("not all is told of queues 'default', 'low': ") == 1
+    assert caplog.text.count("metrics of queues 'default', 'low' are incomplete: ") == 1
 
 
 async def test_a_queue_that_the_user_of_redis_may_not_count_hides_no_other(redis_server: RedisServer) -> None:

@@ -139,8 +139,8 @@ async def test_tls(open_port: Open, tmp_path: Path) -> None:
 
 def test_a_file_that_names_nobody_is_refused(tmp_path: Path, subtests: pytest.Subtests) -> None:
     for text, words in [
-        ("", "names nobody"),
-        ("# x\n\n", "names nobody"),
+        ("", "contains no user"),
+        ("# x\n\n", "contains no user"),
         ("a:b\nc\n", "entry 2"),
         (":b\n", "entry 1"),
     ]:
