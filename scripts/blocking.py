@@ -29,7 +29,7 @@ WORDS = {
     r"arun_plan": "run_plan",
     r"arun": "run",
     r"async_runner": "runner",
-    r"a(?=(?:next|defer|send_workflow|outgoing|listen)\b)": "",
+    r"a(?=(?:next|defer|send_workflow|outgoing)\b)": "",
     r"aiterate\((\w+)\)": r"\1",
     r"Awaitable\[([^\[\]]+)\]": r"\1",
     r"for coroutines": "for blocking code",

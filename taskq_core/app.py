@@ -11,17 +11,16 @@ import threading
 import weakref
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from taskq_core.broker.connection import Endpoint
-from taskq_core.broker.plans import RequestPlan, arun_plan, run_plan
+from taskq_core.broker.plans import RequestPlan
 from taskq_core.client import AsyncClient, Client
 from taskq_core.client.commits import TransactionHook
-from taskq_core.client.finding import find_task
 from taskq_core.client.outbox import Outbox, OutboxTable
 from taskq_core.errors import ConfigurationError, TaskNotFoundError, TaskQError
+from taskq_core.handles.finding import find_task
 from taskq_core.handles.handle import TaskHandle
 from taskq_core.handles.records import TaskInfo
 from taskq_core.runtime import Runtime, Store
@@ -295,29 +294,21 @@ class TaskQ(Registry):
             BrokerError: Redis refused the request or was not reached.
             WireFormatError: The task cannot be read.
         """
-        send = partial(self.runtime.runner.run, patience_s=self.runtime.timeout_s)
-        info, outbox = run_plan(self._find(task_id, queue), send), self._used_outbox
+        run, outbox = self.runtime.source.run, self._used_outbox
+        info, waiting = run(self._find(task_id, queue)), None
         if info is None and outbox is not None:
             waiting = outbox.find(task_id)
-            if waiting is not None:
-                return self._handle(waiting, is_late=True)
-            info = run_plan(self._find(task_id, queue), send)  # the relay may have sent it between the two reads
-        if info is None:
-            raise TaskNotFoundError(queue or "", task_id)
-        return self._handle(info)
+            info = waiting or run(self._find(task_id, queue))  # the relay may have sent it between the two reads
+        return self._handle(info, task_id, queue, is_late=waiting is not None)
 
     async def aget(self, task_id: str, *, queue: str | None = None) -> TaskHandle[Any]:
         """Find a task by its id and return its handle. As `get`, for coroutines."""
-        send = partial(self.runtime.async_runner.run, patience_s=self.runtime.timeout_s)
-        info, outbox = await arun_plan(self._find(task_id, queue), send), self._used_outbox
+        run, outbox = self.runtime.source.arun, self._used_outbox
+        info, waiting = await run(self._find(task_id, queue)), None
         if info is None and outbox is not None:
             waiting = await outbox.afind(task_id)
-            if waiting is not None:
-                return self._handle(waiting, is_late=True)
-            info = await arun_plan(self._find(task_id, queue), send)
-        if info is None:
-            raise TaskNotFoundError(queue or "", task_id)
-        return self._handle(info)
+            info = waiting or await run(self._find(task_id, queue))
+        return self._handle(info, task_id, queue, is_late=waiting is not None)
 
     def _find(self, task_id: str, queue: str | None) -> RequestPlan[TaskInfo | None]:
         try:
@@ -330,10 +321,12 @@ class TaskQ(Registry):
         likely = (*runtime.settings.queues, *(task.options.queue for task in self.tasks.values()))
         return find_task(runtime.keys, likely, task_id, queue=queue, is_cluster=runtime.endpoint.is_cluster)
 
-    def _handle(self, info: TaskInfo, *, is_late: bool = False) -> TaskHandle[Any]:
+    def _handle(self, info: TaskInfo | None, task_id: str, queue: str | None, *, is_late: bool) -> TaskHandle[Any]:
+        if info is None:
+            raise TaskNotFoundError(queue or "", task_id)
         task = self.find_task(info.name)
         handle = TaskHandle[Any](
-            self.client,
+            self.runtime.source,
             id=info.id,
             queue=info.queue,
             name=info.name,

@@ -8,11 +8,12 @@ from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.connection import Endpoint
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.client import AsyncClient, Client
-from taskq_core.client.admission import Admission
 from taskq_core.client.circuit import Circuit
 from taskq_core.client.commits import TransactionHook
 from taskq_core.client.outbox import Delivery, Outbox, OutboxSender
 from taskq_core.client.preparer import Preparer
+from taskq_core.client.sender import Sender
+from taskq_core.handles.source import HandleSource
 from taskq_core.settings import Settings
 from taskq_core.tasks.middleware import MiddlewareStack
 from taskq_core.tasks.observer import Observer
@@ -69,50 +70,40 @@ class Runtime:
         )
         self.runner = SyncRunner(self.endpoint)
         self.async_runner = AsyncRunner(self.endpoint)
-        preparer = Preparer(
+        source = HandleSource(
             self.keys,
+            self.runner,
+            self.async_runner,
+            timeout_s=timeout_s,
+            find_in_outbox=None if outbox is None else outbox.afind,
+        )
+        self.source = source
+        self.preparer = preparer = Preparer(
+            source,
             self.tracing,
             envelope=trace.envelope,
             middleware=middleware,
             carry=carry,
             app=app,
         )
-        self.preparer = preparer
-        admission = Admission(settings.limits, timeout_s=timeout_s)
         circuit = Circuit(
             settings.circuit_breaker, address=self.endpoint.address, opened=preparer.metrics.circuit_opened
         )
-        self.delivery = Delivery(self.keys, self.runner, admission, patience_s=timeout_s)
-        sender = None if outbox is None else OutboxSender(outbox, self.delivery, circuit, preparer, observer)
-        self.client = Client(
-            preparer,
-            self.runner,
-            timeout_s=timeout_s,
-            admission=admission,
-            circuit=circuit,
-            hook=hook,
-            outbox=sender,
-            observer=observer,
-        )
+        sender = Sender(preparer, circuit, settings.limits, timeout_s=timeout_s)
+        self.delivery = Delivery(self.keys, self.runner, sender, patience_s=timeout_s)
+        through = None if outbox is None else OutboxSender(outbox, self.delivery, sender, observer)
+        self.client = Client(sender, self.runner, hook=hook, outbox=through, observer=observer)
         self.async_client = AsyncClient(
-            preparer,
-            self.async_runner,
-            timeout_s=timeout_s,
-            blocking=self.client,
-            admission=admission,
-            circuit=circuit,
-            hook=hook,
-            outbox=sender,
-            observer=observer,
+            sender, self.async_runner, blocking=self.client, hook=hook, outbox=through, observer=observer
         )
-        self.client.bind_async(self.async_client)
-        self.workflows = WorkflowClients(preparer, self.client, self.async_client, hook=hook, outbox=sender)
+        self.workflows = WorkflowClients(preparer, self.client, self.async_client, hook=hook, outbox=through)
         self._own = Store(endpoint=self.endpoint, runner=self.runner, async_runner=self.async_runner)
 
     def use(self, store: Store | None) -> None:
         """Send to another store from now on, also through clients taken before; None: to that of the settings."""
         store = store or self._own
         self.endpoint, self.runner, self.async_runner = store.endpoint, store.runner, store.async_runner
+        self.source.send_through(store.runner, store.async_runner)
         self.client.send_through(store.runner)
         self.async_client.send_through(store.async_runner)
 

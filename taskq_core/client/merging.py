@@ -1,73 +1,60 @@
-"""Send what one tick of an event loop enqueues together: in one script call per queue, or a few where it is much."""
+"""Send the enqueues of one tick of an event loop together: in one script call per queue, or a few for many tasks."""
 
 import asyncio
 import sys
 import time
-from collections.abc import Coroutine, Sequence
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any
 
 from taskq_core.broker.operations.new_tasks import Admitted, NewTask
 from taskq_core.broker.operations.operation import BATCH_BYTES, BATCH_MAX
-from taskq_core.client.preparer import Prepared, failures
+from taskq_core.client.preparer import Prepared, Preparer, failures
 from taskq_core.errors import BrokerError, EnqueueError, QueueFullError
 from taskq_core.wire import QueueKeys
 
 WORTH_A_CALL = 25
-"""Tasks that, enqueued in one tick of an event loop, are worth a call to Redis of their own."""
+"""Number of tasks of one tick from which a separate request to Redis is worth it."""
 MOST_CALLS = 4
-"""Calls that the tasks of one tick and queue are spread over."""
-
-
-class Sender(Protocol):
-    """What a merger hands its tasks to."""
-
-    async def send_tasks(self, queue: QueueKeys, tasks: Sequence[NewTask]) -> Admitted:
-        """Send tasks of one queue and return what became of each."""
-        ...
-
-    def note_sent(self, prepared: Prepared[Any], error: EnqueueError | None, started: float) -> None:
-        """Close the span of a task and count it."""
-        ...
+"""Maximum requests for the tasks of one tick and queue."""
+_Waiting = list[tuple[Prepared[Any], "asyncio.Future[None]"]]
 
 
 def batch_size(count: int) -> int:
-    """Return how many tasks of one tick go in one call.
+    """Return how many tasks of one tick go in one request.
 
-    In more than one, so that Redis stores one while Python wakes the callers of another. Otherwise callers that go on
-    to enqueue again stay in step with each other, and either side waits for the other.
+    With several requests, Redis stores one while Python wakes the callers of another. With one request, callers that
+    enqueue again would stay in step, and either side would wait for the other.
     """
     calls = max(1, min(MOST_CALLS, count // WORTH_A_CALL))
     return min(BATCH_MAX, -(-count // calls))
 
 
-if sys.version_info >= (3, 12):
-
-    def _begin(work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        # Eagerly: it is written in this turn of the loop, not in the next.
-        return asyncio.Task(work, loop=asyncio.get_running_loop(), eager_start=True)
-
-else:
-
-    def _begin(work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-        return asyncio.get_running_loop().create_task(work)
+def _begin(work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+    """Start a coroutine in a task; from Python 3.12 on at once, so that it sends in this turn of the loop."""
+    options: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
+    return asyncio.Task(work, loop=asyncio.get_running_loop(), **options)
 
 
 class Merger:
-    """Gathers what one event loop enqueues in one tick.
+    """Gathers the enqueues of one event loop in one tick.
 
     Args:
-        client: Sends it.
+        preparer: Closes spans and counts tasks.
+        store: Stores tasks of one queue and returns the outcome of each.
     """
 
-    def __init__(self, client: Sender) -> None:
-        self._client = client
-        self._waiting: list[tuple[Prepared[Any], asyncio.Future[None]]] = []
+    def __init__(
+        self, preparer: Preparer, store: Callable[[QueueKeys, Sequence[NewTask]], Awaitable[Admitted]]
+    ) -> None:
+        self._preparer = preparer
+        self._store = store
+        self._waiting: _Waiting = []
         self._sending: set[asyncio.Task[None]] = set()
 
     def put(self, prepared: Prepared[Any]) -> "asyncio.Future[None]":
         """Send a task with the others of this tick. The future ends when it is stored, or with its error.
 
-        What a full queue refuses is not counted as sent: its caller may wait for room and put it here again.
+        A task that a full queue refused is not counted as sent: its caller may wait for room and put it here again.
         """
         loop = asyncio.get_running_loop()
         if not self._waiting:
@@ -78,52 +65,53 @@ class Merger:
 
     def _flush(self) -> None:
         waiting, self._waiting = self._waiting, []
-        by_queue: dict[object, list[tuple[Prepared[Any], asyncio.Future[None]]]] = {}
+        by_queue: dict[object, _Waiting] = {}
         for item in waiting:
             prepared, confirm = item[0], item[0].task.confirm
             by_queue.setdefault(prepared.queue if confirm is None else (prepared.queue, confirm), []).append(item)
         for items in by_queue.values():
-            queue = items[0][0].queue
             most = batch_size(len(items))
-            start = size = 0
-            for index, (prepared, _) in enumerate(items):
-                size += len(prepared.task.message)
-                if index + 1 - start >= most or size >= BATCH_BYTES:
-                    self._start(queue, items[start : index + 1])
-                    start, size = index + 1, 0
-            if start < len(items):
-                self._start(queue, items[start:])
+            batch: _Waiting = []
+            size = 0
+            for item in items:
+                batch.append(item)
+                size += len(item[0].task.message)
+                if len(batch) >= most or size >= BATCH_BYTES:
+                    self._start(batch)
+                    batch, size = [], 0
+            if batch:
+                self._start(batch)
 
-    def _start(self, queue: QueueKeys, items: "list[tuple[Prepared[Any], asyncio.Future[None]]]") -> None:
-        task = _begin(self._send(queue, items))
+    def _start(self, batch: _Waiting) -> None:
+        task = _begin(self._send(batch))
         self._sending.add(task)
         task.add_done_callback(self._sending.discard)
 
-    async def _send(self, queue: QueueKeys, items: "list[tuple[Prepared[Any], asyncio.Future[None]]]") -> None:
+    async def _send(self, batch: _Waiting) -> None:
         started = time.monotonic()
         errors: list[EnqueueError | None]
         try:
-            answer = await self._client.send_tasks(queue, [prepared.task for prepared, _ in items])
-            told = zip(items, answer.each(), strict=True)
-            errors = [prepared.settle(code, answer, holder) for (prepared, _), (code, holder) in told]
+            answer = await self._store(batch[0][0].queue, [prepared.task for prepared, _ in batch])
+            codes = zip(batch, answer.each(), strict=True)
+            errors = [prepared.settle(code, answer, holder) for (prepared, _), (code, holder) in codes]
         except BrokerError as cause:
-            errors = list(failures([prepared for prepared, _ in items], cause))
-        except Exception as mistake:  # no answer of Redis: a mistake, or what a task raised that ran while it was sent
-            for prepared, future in items:
+            errors = list(failures([prepared for prepared, _ in batch], cause))
+        except Exception as mistake:  # not from Redis: a bug, or tests ran a task while it was sent, and it raised this
+            for prepared, future in batch:
                 prepared.span.end(mistake)
                 if not future.done():
                     future.set_exception(mistake)
             return
         except BaseException as interruption:
-            for prepared, future in items:
+            for prepared, future in batch:
                 prepared.span.end(interruption)
                 future.cancel()  # the loop is ending
             raise
-        for (prepared, future), error in zip(items, errors, strict=True):
+        for (prepared, future), error in zip(batch, errors, strict=True):
             if not isinstance(error, QueueFullError) or future.done():  # else the caller may wait for room
-                self._client.note_sent(prepared, error, started)
+                self._preparer.note_sent(prepared, error, started)
             if future.done():
-                continue  # the caller was cancelled meanwhile; its task is enqueued all the same
+                continue  # the caller was cancelled while its task was enqueued
             if error is None:
                 future.set_result(None)
             else:

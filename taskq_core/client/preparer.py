@@ -1,7 +1,7 @@
-"""Turn calls into messages: the part of enqueueing without input or output, shared by both clients.
+"""Turn calls into messages: the part of an enqueue without input and output, shared by both clients.
 
-Arguments are bound and checked, the payload encoded and measured, the id chosen and the trace written into the headers
-here, before anything is sent; what does not fit is refused here. What became of a task that was sent is read here too.
+Before anything is sent, the preparer binds and checks the arguments, encodes and measures the payload, chooses the id,
+and writes the trace into the headers. It also turns answers of Redis into errors.
 """
 
 import hashlib
@@ -10,9 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
-from taskq_core.broker.operations import new_tasks
 from taskq_core.broker.operations.new_tasks import HELD, Admitted, EnqueueCode, NewTask
-from taskq_core.broker.operations.operation import Operation
 from taskq_core.errors import (
     BrokerError,
     BrokerReplicationError,
@@ -26,26 +24,27 @@ from taskq_core.errors import (
 )
 from taskq_core.execution.propagation import carry
 from taskq_core.handles.handle import TaskHandle
+from taskq_core.handles.source import HandleSource
 from taskq_core.tasks.base import BaseTask
 from taskq_core.tasks.canvas import Signature
-from taskq_core.tasks.limits import HEADER, Limits
+from taskq_core.tasks.limits import HEADER
 from taskq_core.tasks.middleware import MiddlewareStack
 from taskq_core.tasks.plan import Headers, Plan
 from taskq_core.tasks.task import Task
-from taskq_core.tasks.uniqueness import digest as digest_of
 from taskq_core.telemetry import Carrier, ClientMetrics, ProducerSpan, Tracing, fit, type_name, wrap
 from taskq_core.warnings import PayloadSizeWarning, warn_caller
-from taskq_core.wire import Keys, QueueKeys
+from taskq_core.wire import QueueKeys
 from taskq_core.wire.ids import new_task_id
+from taskq_core.wire.uniqueness import digest as digest_of
 
 R = TypeVar("R")
 
 PAYLOAD_WARNS = 1 << 20
-"""Bytes of payload from which a warning is given: 1 MiB."""
+"""Payload size in bytes from which a warning is given: 1 MiB."""
 PAYLOAD_MAX = 16 << 20
-"""Most bytes of payload: 16 MiB."""
+"""Maximum payload size in bytes: 16 MiB."""
 REGISTER_EVERY_S = 10.0
-"""Seconds after which a client notes a queue again as known, in case another process removed it."""
+"""Seconds after which a client registers a queue again, because another process may have removed it."""
 
 
 class Prepared(Generic[R]):
@@ -60,12 +59,12 @@ class Prepared(Generic[R]):
         self.span = span
 
     def settle(self, code: str, answer: Admitted | None = None, holder: str = "") -> EnqueueError | None:
-        """Return the error that an enqueue code stands for, or None.
+        """Return the error for an enqueue code, or None.
 
         Args:
             code: The code.
-            answer: That of its call, if not its own.
-            holder: Id of the task that holds its lock, "" if that is not known.
+            answer: The answer that contains the code; None if it came from another script than the one that enqueues.
+            holder: Id of the task that holds its unique lock, "" if unknown.
         """
         if code == EnqueueCode.STORED:
             return None
@@ -75,15 +74,8 @@ class Prepared(Generic[R]):
             return None
         return refusal(code, self.handle.name, self.handle.queue, self.handle.id, answer, holder)
 
-    def settle_alone(self, answer: Admitted) -> EnqueueError | None:
-        """Return the error that the answer to a call with this task alone stands for, or None."""
-        if answer.codes == EnqueueCode.STORED:
-            return None
-        ((code, holder),) = answer.each()
-        return self.settle(code, answer, holder)
-
     def failure(self, cause: BrokerError) -> EnqueueError:
-        """Return the error for a send that failed."""
+        """Return the error for a request that failed."""
         facts = (self.handle.name, self.handle.queue, self.handle.id, str(cause))
         error: EnqueueError
         if isinstance(cause, BrokerReplicationError):
@@ -95,7 +87,7 @@ class Prepared(Generic[R]):
 
 
 def failures(sent: Sequence[Prepared[Any]], cause: BrokerError) -> list[EnqueueError]:
-    """Return the error of each task of a call that failed. What was refused in it was not stored in any case."""
+    """Return the error of each task of a request that failed. Refused tasks were not stored in any case."""
     answer = cause.answer if isinstance(cause, BrokerReplicationError) else None
     if isinstance(answer, str):
         answer = Admitted(answer)
@@ -103,22 +95,6 @@ def failures(sent: Sequence[Prepared[Any]], cause: BrokerError) -> list[EnqueueE
         return [prepared.failure(cause) for prepared in sent]
     codes = zip(sent, answer.each(), strict=True)
     return [prepared.settle(code, answer, holder) or prepared.failure(cause) for prepared, (code, holder) in codes]
-
-
-def _handle(task: BaseTask[R], plan: Plan, task_id: str, source: Any) -> TaskHandle[R]:
-    return TaskHandle(
-        source,
-        id=task_id,
-        queue=plan.queue.name,
-        name=task.name,
-        is_kept=plan.is_kept,
-        result_type=task.result_type,
-        first_state=plan.first_state,
-    )
-
-
-def _digest(name: str, payload: bytes) -> str:
-    return hashlib.blake2b(name.encode() + b"\0" + payload, digest_size=8).hexdigest()
 
 
 def refusal(
@@ -136,7 +112,7 @@ def task_of(call: Signature[Any]) -> BaseTask[Any]:
     """Return the task of a call.
 
     Raises:
-        TypeError: It is no call, as a task without `s()`.
+        TypeError: It is not a call, for example a task without `s()`.
     """
     try:
         return call.task
@@ -149,17 +125,17 @@ class Preparer:
     """Turns calls into messages.
 
     Args:
-        keys: Key names.
+        source: What the handles of its tasks ask.
         tracing: Opens producer spans.
         envelope: Write payloads with their trace inside, for peers without headers.
-        middleware: Looks at calls before they come here. Clients ask it: some of it must be awaited.
-        carry: Returns what a task carries to its run from where it is enqueued.
-        app: The queue application; tasks of another are refused. None: they are not.
+        middleware: Middleware of the application. Clients call it before they call this, because it may be a coroutine.
+        carry: Returns the headers that tasks propagate from the code that enqueues them.
+        app: The queue application; tasks of another are refused. None does not check.
     """
 
     def __init__(
         self,
-        keys: Keys,
+        source: HandleSource,
         tracing: Tracing,
         *,
         envelope: bool,
@@ -167,82 +143,73 @@ class Preparer:
         carry: Callable[[], Mapping[str, str]] | None = None,
         app: object = None,
     ) -> None:
-        self.keys = keys
+        self.keys = source.keys
+        self.source = source
         self._app = app
         self.middleware = MiddlewareStack() if middleware is None else middleware
         self.metrics = ClientMetrics(server=tracing.server)
         self.tracing = tracing
-        """Opens spans."""
         self._envelope = envelope
         self.carried: Callable[[], Mapping[str, str]] = carry or dict
-        """Returns the headers of what tasks carry that are enqueued here and now."""
+        """Returns the headers that tasks enqueued here and now propagate."""
         self._registered: dict[str, float] = {}
 
     def plan(self, task: BaseTask[Any]) -> Plan:
-        """Return what is equal for all calls of a task.
+        """Return the data that all calls of a task share.
 
         Raises:
             ConfigurationError: The task belongs to another queue application.
         """
         return task.plan(self.keys, self._app)
 
-    def prepare(
-        self, call: Signature[R], source: Any, *, task_id: str | None = None, links: Sequence[Any] = ()
-    ) -> Prepared[R]:
+    def prepare(self, call: Signature[R], *, task_id: str | None = None, links: Sequence[Any] = ()) -> Prepared[R]:
         """Return a task ready to be sent, with a producer span of its own.
 
         Args:
             call: The call.
-            source: What its handle asks.
-            task_id: Counts where the task sets none.
-            links: What else it comes from, by `Tracing.links`.
+            task_id: Used if the task sets no id.
+            links: Links of the span, from `Tracing.links`.
 
         Raises:
             TaskArgumentsError, PayloadTooLargeError: The call does not fit.
             ConfigurationError: Its task belongs to another queue application.
-            TypeError: It is no call.
+            TypeError: It is not a call.
         """
         task = task_of(call)
         plan = task.plan(self.keys, self._app)
-        payload = self._payload(call)
+        payload = task.encode(call.args, call.kwargs)
+        if len(payload) >= PAYLOAD_WARNS:
+            _check_size(task.name, len(payload))
         task_id = plan.task_id or task_id or new_task_id()
         span = self.tracing.start_producer(plan.queue.name, task.name, task_id, body_size=len(payload), links=links)
         try:
-            headers, limit = self.headers(plan, span.carrier(), self.carried()), ""
-            if plan.limits is not None:
-                headers, limit = _limited(headers, plan.limits, call)
-            new = self._new_task(task, plan, task_id, payload, headers, limit)
+            headers = self.headers(plan, span.carrier(), self.carried())
+            new = self._new_task(call, plan, task_id, payload, headers)
         except BaseException as error:
             span.end(error)
             raise
-        return Prepared(plan.queue, new, _handle(task, plan, task_id, source), span)
+        return Prepared(plan.queue, new, self._handle(task, plan, task_id), span)
 
     def prepare_for_batch(
-        self,
-        call: Signature[Any],
-        plan: Plan,
-        headers: "Callable[[Preparer, Plan, str, str, int], Headers]",
-        new_id: Callable[[], str],
+        self, call: Signature[Any], plan: Plan, headers: "Callable[[Preparer, Plan, str, str, int], Headers]"
     ) -> NewTask:
         """Return a task to be sent with others.
 
         Args:
             call: The call.
-            plan: Its task's plan.
-            headers: Returns its headers, given this, the plan, the task's name, its id and the bytes of its payload.
-            new_id: Returns an id for a task that sets none.
+            plan: The plan of its task.
+            headers: Returns its headers, given this object, the plan, name and id of the task, and its payload's size.
         """
-        payload = self._payload(call)
-        task_id = plan.task_id or new_id()
-        its_headers, limit = headers(self, plan, call.task.name, task_id, len(payload)), ""
-        if plan.limits is not None:
-            its_headers, limit = _limited(its_headers, plan.limits, call)
-        return self._new_task(call.task, plan, task_id, payload, its_headers, limit)
+        payload = call.task.encode(call.args, call.kwargs)
+        if len(payload) >= PAYLOAD_WARNS:
+            _check_size(call.task.name, len(payload))
+        task_id = plan.task_id or new_task_id()
+        return self._new_task(call, plan, task_id, payload, headers(self, plan, call.task.name, task_id, len(payload)))
 
     def headers(
         self, plan: Plan, carrier: Carrier, carried: Mapping[str, str], more: Mapping[str, str] | None = None
     ) -> Headers:
-        """Return the headers of a task: its own, what it carries, the trace, and more of taskq's own."""
+        """Return the headers of a task: its own, propagated ones, the trace, and more that taskq adds."""
         if not carrier and not carried and not more:
             return plan.headers  # encoded once for all calls
         texts = dict(plan.headers.texts)
@@ -265,48 +232,46 @@ class Preparer:
             error_type=None if error is None else type_name(error),
         )
 
-    def _payload(self, call: Signature[Any]) -> bytes:
-        payload = call.task.encode(call.args, call.kwargs)
-        if len(payload) >= PAYLOAD_WARNS:
-            _check_size(call.task.name, len(payload))
-        return payload
-
-    def _new_task(
-        self, task: BaseTask[Any], plan: Plan, task_id: str, payload: bytes, headers: Headers, limit: str
-    ) -> NewTask:
-        name = task.name
-        unique_key = ""
+    def _new_task(self, call: Signature[Any], plan: Plan, task_id: str, payload: bytes, headers: Headers) -> NewTask:
+        task = call.task
+        limit = unique_key = ""
+        if plan.limits is not None:
+            limit = plan.limits.text(call.arguments if plan.limits.need_arguments else {})
+            headers = Headers({**headers.texts, HEADER: limit})
         if plan.unique is not None:
-            unique_key = plan.queue.lock(name, digest_of(payload, plan.unique.args))
+            unique_key = plan.queue.lock(task.name, digest_of(payload, plan.unique.args))
         elif plan.unique_s:
-            unique_key = plan.queue.unique(name, payload)
-        digest = "" if plan.confirm is None else _digest(name, payload)
+            unique_key = plan.queue.unique(task.name, payload)
+        digest = "" if plan.confirm is None else _digest(task.name, payload)
         if self._envelope:
             payload = wrap(payload, headers.texts, task.codec.parameters if isinstance(task, Task) else ())
         message = plan.template.encode(task_id, payload, headers.encoded, unique_key)
         new = NewTask(task_id, message, plan.start_at_s, plan.start_in_ms, unique_key, plan.unique_s, plan.group, limit)
-        if plan.marks:
-            new.marks = plan.marks
-        if plan.unique_rule:
-            new.unique_rule = plan.unique_rule
-        if plan.confirm is not None:
-            new.confirm = plan.confirm
-            new.digest = digest
+        if plan.has_rules:
+            new.marks, new.unique_rule, new.confirm, new.digest = plan.marks, plan.unique_rule, plan.confirm, digest
         return new
 
-    def handle(self, task: BaseTask[R], task_id: str, source: Any) -> TaskHandle[R]:
+    def handle(self, task: BaseTask[R], task_id: str) -> TaskHandle[R]:
         """Return the handle of a task."""
-        return _handle(task, self.plan(task), task_id, source)
+        return self._handle(task, self.plan(task), task_id)
 
-    def unregistered(self, queue: QueueKeys) -> Operation[int] | None:
-        """Return the operation that notes a queue as known, if that was not done lately."""
-        now = time.monotonic()
-        if now - self._registered.get(queue.name, -math.inf) < REGISTER_EVERY_S:
-            return None
-        return new_tasks.register_queue(self.keys.queues, (queue.name,))
+    def _handle(self, task: BaseTask[R], plan: Plan, task_id: str) -> TaskHandle[R]:
+        return TaskHandle(
+            self.source,
+            id=task_id,
+            queue=plan.queue.name,
+            name=task.name,
+            is_kept=plan.is_kept,
+            result_type=task.result_type,
+            first_state=plan.first_state,
+        )
+
+    def is_unregistered(self, queue: QueueKeys) -> bool:
+        """Whether a queue has to be added to the set of known queues, because that was not done recently."""
+        return time.monotonic() - self._registered.get(queue.name, -math.inf) >= REGISTER_EVERY_S
 
     def forget_registered(self) -> None:
-        """Forget which queues were registered: they may not be in the store that is used from now on."""
+        """Forget which queues were registered, because another store is used from now on."""
         self._registered.clear()
 
     def note_registered(self, queue: QueueKeys) -> None:
@@ -314,10 +279,8 @@ class Preparer:
         self._registered[queue.name] = time.monotonic()
 
 
-def _limited(headers: Headers, limits: Limits, call: Signature[Any]) -> tuple[Headers, str]:
-    """Return the headers of a call with its limits among them, and the limits."""
-    limit = limits.text(call.arguments if limits.need_arguments else {})
-    return Headers({**headers.texts, HEADER: limit}), limit
+def _digest(name: str, payload: bytes) -> str:
+    return hashlib.blake2b(name.encode() + b"\0" + payload, digest_size=8).hexdigest()
 
 
 def _check_size(name: str, size: int) -> None:

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from taskq_core.app import TaskQ
 from taskq_core.broker.operations import actions, new_tasks
 from taskq_core.broker.plans import run_plan
-from taskq_core.client.moving import finish
 from taskq_core.doctor.facts import Facts
 from taskq_core.doctor.keys import KeyKind
 from taskq_core.doctor.reading import count_moving
 from taskq_core.errors import BrokerAuthenticationError, BrokerFullError, BrokerReplyError, ConfigurationError
+from taskq_core.handles.moving import finish
 from taskq_core.repair.reconcile import FindingKind, reconcile, run
 from taskq_core.wire import QueueKeys, validate_queue_name
 

@@ -5,12 +5,28 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
-from taskq_core.errors import TaskNotSentError
+from taskq_core.broker.operations import views
+from taskq_core.broker.plans import RequestPlan, ask
+from taskq_core.codec import decode_result
+from taskq_core.codec.oversized import read_oversized
+from taskq_core.errors import (
+    ConfigurationError,
+    ResultNotKeptError,
+    ResultTimeoutError,
+    ResultTooLargeError,
+    TaskFailedError,
+    TaskNotFoundError,
+    TaskNotSentError,
+    WorkflowNotSentError,
+)
 from taskq_core.execution.progress import Progress
+from taskq_core.handles import changing
 from taskq_core.handles.events import TaskEvents
-from taskq_core.handles.records import TaskInfo
-from taskq_core.settings import Duration
-from taskq_core.wire import TaskState
+from taskq_core.handles.expiry import expired_error
+from taskq_core.handles.records import TaskInfo, task_info
+from taskq_core.handles.source import NOT_YET, HandleSource
+from taskq_core.settings import Duration, seconds
+from taskq_core.wire import QueueKeys, TaskState, decode_message, validate_queue_name
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -19,64 +35,18 @@ class SupportsCall(Protocol):
     """A task with its arguments, as `task.s(...)` makes it."""
 
     @property
-    def arguments(self) -> Mapping[str, object]:
-        """The arguments by name."""
+    def task(self) -> Any:
+        """The task."""
         ...
 
-
-class AsyncHandleSource(Protocol):
-    """What a handle asks in coroutines."""
-
-    async def await_result(self, handle: "TaskHandle[Any]", timeout: Duration | None) -> Any:
-        """Wait until the task has ended and return what it returned."""
+    @property
+    def args(self) -> tuple[object, ...]:
+        """The positional arguments."""
         ...
 
-    async def afetch_info(self, handle: "TaskHandle[Any]") -> TaskInfo:
-        """Read the task."""
-        ...
-
-    async def acancel_task(self, handle: "TaskHandle[Any]", *, retry: bool, keep: bool | None) -> bool:
-        """Cancel the task."""
-        ...
-
-    async def areschedule_task(
-        self, handle: "TaskHandle[Any]", *, at: datetime | None, after: Duration | None, call: Any
-    ) -> None:
-        """Let the task wait until another time."""
-        ...
-
-    async def amove_task(self, handle: "TaskHandle[Any]", to_queue: str) -> None:
-        """Move the task to another queue."""
-        ...
-
-
-class HandleSource(AsyncHandleSource, Protocol):
-    """What a handle asks: the client that made it."""
-
-    def wait_for_result(self, handle: "TaskHandle[Any]", timeout: Duration | None) -> Any:
-        """Block until the task has ended and return what it returned."""
-        ...
-
-    def fetch_info(self, handle: "TaskHandle[Any]") -> TaskInfo:
-        """Read the task."""
-        ...
-
-    def follow_task(self, handle: "TaskHandle[Any]", after: str | None, timeout: Duration | None) -> TaskEvents:
-        """Return what happens to the task from now on."""
-        ...
-
-    def cancel_task(self, handle: "TaskHandle[Any]", *, retry: bool, keep: bool | None) -> bool:
-        """Cancel the task."""
-        ...
-
-    def reschedule_task(
-        self, handle: "TaskHandle[Any]", *, at: datetime | None, after: Duration | None, call: Any
-    ) -> None:
-        """Let the task wait until another time."""
-        ...
-
-    def move_task(self, handle: "TaskHandle[Any]", to_queue: str) -> None:
-        """Move the task to another queue."""
+    @property
+    def kwargs(self) -> Mapping[str, object]:
+        """The keyword arguments."""
         ...
 
 
@@ -93,36 +63,78 @@ class TaskSummary:
     ended_at: datetime | None = None
 
 
-class TaskHandle(Generic[R_co]):
+class SentLater:
+    """Base of handles. A handle may exist before its task or workflow is sent, until a transaction commits.
+
+    Attributes:
+        is_late: True while the task or workflow may still wait in an outbox although its transaction has committed.
+        note: Data that an adapter keeps until the task is sent or failed to be sent. taskq itself does not use it.
+    """
+
+    __slots__ = ("_failure", "_is_deferred", "id", "is_late", "note", "queue")
+
+    _not_sent: type[TaskNotSentError | WorkflowNotSentError]
+
+    def __init__(self, queue: str, id: str) -> None:  # noqa: A002 - the attribute's name
+        self.queue = queue
+        self.id = id
+        self.is_late = False
+        self.note: Any = None
+        self._is_deferred = False
+        self._failure: BaseException | None = None
+
+    @property
+    def is_sent(self) -> bool:
+        """False while it waits for the surrounding transaction to commit, or if sending it then failed."""
+        return not self._is_deferred and self._failure is None
+
+    @property
+    def send_error(self) -> BaseException | None:
+        """Error of sending it after the commit; None if sending did not fail."""
+        return self._failure
+
+    def mark_deferred(self) -> None:
+        """Note that it is sent when the surrounding transaction commits. For clients."""
+        self._is_deferred = True
+
+    def mark_sent(self, failure: BaseException | None = None, *, is_late: bool = False) -> None:
+        """Note that it was sent, or why not. `is_late`: a worker sends it from the outbox. For clients."""
+        self._is_deferred = False
+        self._failure = failure
+        if failure is not None:
+            self.note = None
+        self.is_late = is_late
+
+    def _check_not_failed(self) -> None:
+        if self._failure is not None:
+            raise self._not_sent(self.queue, self.id, f"sending it after the commit failed: {self._failure}")
+
+    def _check_sent(self) -> None:
+        self._check_not_failed()
+        if self._is_deferred:
+            raise self._not_sent(
+                self.queue, self.id, "it is sent when the surrounding transaction commits; ask after the commit"
+            )
+
+
+class TaskHandle(SentLater, Generic[R_co]):
     """One enqueued task.
 
     Attributes:
         id: Id of the task, chosen before it was sent.
         queue: Queue it was sent to.
         name: Name of the task.
-        existing: True if the task was there before, and the call that made this handle added none (`Unique`). Known
-            once the task was sent.
-        info: The task as it stood at the last `refresh`, or None.
-        first_state: State it is enqueued in: pending, scheduled where its start is put off, or aggregating.
+        existing: True if another task took the place of this one (`Unique`), so the call added none. Known once the
+            task was sent.
+        info: The task as of the last `refresh`, or None.
+        first_state: State in which it is enqueued: pending, scheduled or aggregating.
         is_late: True while the task may still wait in an outbox although its transaction has committed.
-        note: What an adapter wants kept for as long as the task may still be sent; taskq itself does not look at it.
+        note: Data that an adapter keeps until the task is sent or failed to be sent.
     """
 
-    __slots__ = (
-        "_failure",
-        "_is_deferred",
-        "_source",
-        "existing",
-        "first_state",
-        "id",
-        "info",
-        "is_kept",
-        "is_late",
-        "name",
-        "note",
-        "queue",
-        "result_type",
-    )
+    __slots__ = ("_source", "existing", "first_state", "info", "is_kept", "name", "result_type")
+
+    _not_sent = TaskNotSentError
 
     def __init__(
         self,
@@ -135,19 +147,14 @@ class TaskHandle(Generic[R_co]):
         result_type: Any = Any,
         first_state: TaskState = TaskState.PENDING,
     ) -> None:
+        super().__init__(queue, id)
         self._source = source
-        self.id = id
-        self.queue = queue
         self.name = name
         self.is_kept = is_kept
         self.result_type = result_type
         self.first_state = first_state
         self.existing = False
         self.info: TaskInfo | None = None
-        self.is_late = False
-        self.note: Any = None
-        self._is_deferred = False
-        self._failure: BaseException | None = None
 
     def __repr__(self) -> str:
         return f"TaskHandle(id={self.id!r}, name={self.name!r}, queue={self.queue!r})"
@@ -165,11 +172,6 @@ class TaskHandle(Generic[R_co]):
             "schema": summary,
             "serialization": {"type": "function-plain", "function": _summarize, "return_schema": summary},
         }
-
-    @property
-    def is_sent(self) -> bool:
-        """False while the task waits for the surrounding transaction to commit, or if sending it then failed."""
-        return not self._is_deferred and self._failure is None
 
     @property
     def state(self) -> TaskState:
@@ -196,38 +198,10 @@ class TaskHandle(Generic[R_co]):
         """When the task succeeded or was archived, as of the last `refresh`; None if it has not ended."""
         return None if self.info is None else self.info.ended_at
 
-    @property
-    def send_error(self) -> BaseException | None:
-        """Error of sending the task after the commit; None if sending did not fail."""
-        return self._failure
-
-    def mark_deferred(self) -> None:
-        """Note that the task is sent when the surrounding transaction commits. For clients."""
-        self._is_deferred = True
-
-    def mark_sent(self, failure: BaseException | None = None, *, is_late: bool = False) -> None:
-        """Note that the task was sent, or why it was not; `is_late`: a worker sends it from the outbox. For clients."""
-        self._is_deferred = False
-        self._failure = failure
-        if failure is not None:
-            self.note = None
-        self.is_late = is_late
-
     def mark_existing(self, task_id: str) -> None:
-        """Note that another task is there in the stead of this one: the handle is that one's from here on."""
+        """Note that another task took the place of this one. The handle refers to that task from now on."""
         self.id = task_id
         self.existing = True
-
-    def _check_not_failed(self) -> None:
-        if self._failure is not None:
-            raise TaskNotSentError(self.queue, self.id, f"sending it after the commit failed: {self._failure}")
-
-    def _check_sent(self) -> None:
-        self._check_not_failed()
-        if self._is_deferred:
-            raise TaskNotSentError(
-                self.queue, self.id, "it is sent when the surrounding transaction commits; ask after the commit"
-            )
 
     def result(self, timeout: Duration | None = None) -> R_co:
         """Block until the task has ended and return what it returned.
@@ -243,14 +217,57 @@ class TaskHandle(Generic[R_co]):
             TaskNotFoundError: It was deleted, or its retention is over.
             TaskNotSentError: The surrounding transaction has not committed yet.
         """
-        self._check_sent()
-        result: R_co = self._source.wait_for_result(self, timeout)
-        return result
+        self._check_can_wait()
+        return self._checked(self._source.poll(self._ask_outcome, self._keys.done, self.id, timeout), timeout)
 
     async def aresult(self, timeout: Duration | None = None) -> R_co:
         """Wait until the task has ended and return what it returned. As `result`, for coroutines."""
+        self._check_can_wait()
+        outcome = await self._source.apoll(self._ask_outcome, self._keys.done, self.id, timeout)
+        return self._checked(outcome, timeout)
+
+    @property
+    def _keys(self) -> QueueKeys:
+        return self._source.keys.queue(self.queue)
+
+    def _check_can_wait(self) -> None:
         self._check_sent()
-        result: R_co = await self._source.await_result(self, timeout)
+        if not self.is_kept:
+            raise ResultNotKeptError(
+                self.queue,
+                self.id,
+                "it keeps no result because its retention is 0; give the task retention=, for example "
+                "@task(retention=3600), or set DEFAULTS['retention']",
+            )
+
+    def _ask_outcome(self) -> RequestPlan[Any]:
+        """Return the result, `NOT_YET` while the task has not ended, or raise why there is no result."""
+        stored = yield from ask(views.look(self._keys, self.id, tell_end=True))
+        if stored is None:
+            if self.is_late:
+                return NOT_YET
+            raise TaskNotFoundError(self.queue, self.id)
+        self.is_late = False
+        if stored.state is TaskState.COMPLETED:
+            if stored.result:
+                return decode_result(stored.result, self.result_type)
+            oversized = read_oversized(stored.oversized)
+            if oversized is not None:
+                raise ResultTooLargeError(self.queue, self.id, oversized.size, oversized.limit)
+            return None
+        if stored.state is not TaskState.ARCHIVED:
+            return NOT_YET
+        message = decode_message(stored.message)
+        text = message.error_msg
+        raise expired_error(message, self.queue) or TaskFailedError(
+            self.queue, self.id, f"it failed and was archived: {text}" if text else "archived"
+        )
+
+    def _checked(self, outcome: Any, timeout: Duration | None) -> R_co:
+        if outcome is NOT_YET:
+            waited_s = seconds("timeout", timeout)
+            raise ResultTimeoutError(self.queue, self.id, f"it has not ended within {waited_s:g} s")
+        result: R_co = outcome
         return result
 
     def refresh(self) -> TaskInfo:
@@ -261,14 +278,22 @@ class TaskHandle(Generic[R_co]):
             TaskNotSentError: The surrounding transaction has not committed yet.
         """
         self._check_sent()
-        self.info = self._source.fetch_info(self)
+        self.info = self._source.run(self._ask_info())
         return self.info
 
     async def arefresh(self) -> TaskInfo:
         """Read the task and return it; also kept as `info`. As `refresh`, for coroutines."""
         self._check_sent()
-        self.info = await self._source.afetch_info(self)
+        self.info = await self._source.arun(self._ask_info())
         return self.info
+
+    def _ask_info(self) -> RequestPlan[TaskInfo]:
+        stored = yield from ask(views.look(self._keys, self.id))
+        if stored is not None:
+            return task_info(stored)
+        if self.is_late:
+            raise TaskNotSentError(self.queue, self.id, "it waits in the outbox until a worker sends it")
+        raise TaskNotFoundError(self.queue, self.id)
 
     def events(self, *, after: str | None = None, timeout: Duration | None = None) -> TaskEvents:
         """Return what happens to the task from now on, for `for` and for `async for`: its states and its progress.
@@ -289,7 +314,14 @@ class TaskHandle(Generic[R_co]):
             BrokerUnavailableError: In the loop: the time is over, and Redis does not answer.
         """
         self._check_sent()
-        return self._source.follow_task(self, after, timeout)
+        return TaskEvents(
+            self._source,
+            self.queue,
+            self.id,
+            may_wait_in_outbox=lambda: self.is_late,
+            after=after,
+            timeout=timeout,
+        )
 
     def cancel(self, *, retry: bool = False, keep: bool | None = None) -> bool:
         """Delete the task if it waits, or ask the worker that runs it to cancel it.
@@ -313,12 +345,13 @@ class TaskHandle(Generic[R_co]):
             ConfigurationError: `keep` is given together with `retry`.
         """
         self._check_sent()
-        return self._source.cancel_task(self, retry=retry, keep=keep)
+        return self._source.run(changing.cancel(self._source.keys, self._keys, self.id, retry=retry, keep=keep))
 
     async def acancel(self, *, retry: bool = False, keep: bool | None = None) -> bool:
         """Delete the task if it waits, or ask its worker to cancel it. As `cancel`, for coroutines."""
         self._check_sent()
-        return await self._source.acancel_task(self, retry=retry, keep=keep)
+        plan = changing.cancel(self._source.keys, self._keys, self.id, retry=retry, keep=keep)
+        return await self._source.arun(plan)
 
     def reschedule(
         self, *, at: datetime | None = None, after: Duration | None = None, call: SupportsCall | None = None
@@ -342,14 +375,22 @@ class TaskHandle(Generic[R_co]):
             ConfigurationError: Not just one of `at` and `after` is given, or the call is of another task.
         """
         self._check_sent()
-        self._source.reschedule_task(self, at=at, after=after, call=call)
+        self._source.run(self._reschedule(at, after, call))
 
     async def areschedule(
         self, *, at: datetime | None = None, after: Duration | None = None, call: SupportsCall | None = None
     ) -> None:
         """Let the task wait until another time. As `reschedule`, for coroutines."""
         self._check_sent()
-        await self._source.areschedule_task(self, at=at, after=after, call=call)
+        await self._source.arun(self._reschedule(at, after, call))
+
+    def _reschedule(self, at: datetime | None, after: Duration | None, call: SupportsCall | None) -> RequestPlan[None]:
+        payload = None
+        if call is not None:
+            if call.task.name != self.name:
+                raise ConfigurationError(f"call must be one of task {self.name!r}, got one of {call.task.name!r}")
+            payload = call.task.encode(call.args, call.kwargs)
+        yield from changing.reschedule(self._keys, self.id, at=at, after=after, payload=payload)
 
     def move(self, to_queue: str) -> None:
         """Move the task, unless it runs, to another queue, where it is in the same state. `queue` is that one then.
@@ -366,12 +407,20 @@ class TaskHandle(Generic[R_co]):
             ConfigurationError: The name of the other queue is not usable, or is the same.
         """
         self._check_sent()
-        self._source.move_task(self, to_queue)
+        self._source.run(self._move(to_queue))
 
     async def amove(self, to_queue: str) -> None:
         """Move the task to another queue. As `move`, for coroutines."""
         self._check_sent()
-        await self._source.amove_task(self, to_queue)
+        await self._source.arun(self._move(to_queue))
+
+    def _move(self, to_queue: str) -> RequestPlan[None]:
+        validate_queue_name(to_queue)
+        if to_queue == self.queue:
+            raise ConfigurationError(f"the task is in queue {to_queue!r} already; name another queue")
+        keys = self._source.keys
+        yield from changing.move_one(keys, self._keys, keys.queue(to_queue), self.id)
+        self.queue = to_queue
 
 
 def _checked(value: Any, _: Any) -> TaskHandle[Any]:

@@ -17,10 +17,13 @@ from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import views
 from taskq_core.broker.operations.views import StoredTask
 from taskq_core.errors import BrokerError, BrokerUnavailableError
-from taskq_core.handles.events import FIRST_LOOK_S, LAST_LOOK_S
 from taskq_core.handles.records import TaskInfo, task_info
 from taskq_core.wire import QueueKeys
 
+FIRST_LOOK_S = 0.05
+"""Seconds until the first repeated read after a change of state. The pause doubles with each read."""
+LAST_LOOK_S = 1.0
+"""Maximum seconds between two reads."""
 Reading = asyncio.Task[StoredTask | None]
 
 
@@ -34,19 +37,11 @@ class EndHub:
         )
 
     @contextlib.asynccontextmanager
-    async def listen(self, channel_name: str, task_id: str) -> AsyncIterator[asyncio.Event]:
-        """Yield an event that is set when a message says that the task changed, or when messages may have been missed.
-
-        The event is also set when the subscription is ready, so that the caller reads the task at that time.
-        """
-        async with self.follow(channel_name, task_id) as (_, event):
-            yield event
-
-    @contextlib.asynccontextmanager
     async def follow(self, channel_name: str, task_id: str) -> "AsyncIterator[tuple[SharedReadings, asyncio.Event]]":
-        """Yield the reads of a task that its followers share, and an event as `listen` does.
+        """Yield the reads of a task that its followers share, and an event that asks for the next read.
 
-        The event is also set when another follower has read a change.
+        The event is set when a message says that the task changed, when messages may have been missed, when the
+        subscription is ready, and when another follower has read a change.
         """
         channels = self._channels.setdefault(asyncio.get_running_loop(), {})
         channel = channels.get(channel_name)
@@ -121,7 +116,7 @@ Find = Callable[[str], Awaitable[TaskInfo | None]]
 
 
 class TaskFollower:
-    """Reads one task repeatedly. Created by `AsyncClient.follow`."""
+    """Reads one task repeatedly. Created by `HandleSource.afollower`."""
 
     def __init__(
         self,
@@ -151,7 +146,7 @@ class TaskFollower:
         """
         if self._shared is None:
             return await self._look(patience_s, tell_changes=False)  # which writes nothing
-        readings, told = self._shared
+        readings, changed = self._shared
         reading, is_own = readings.take(self._number, lambda: self._look(patience_s, tell_changes=True))
         number = self._number = readings.number
         try:
@@ -161,7 +156,7 @@ class TaskFollower:
             raise BrokerUnavailableError.unchanged(f"no answer within {patience_s:g} s") from None
         finally:
             if not readings.is_outdated(number):
-                told.clear()
+                changed.clear()
 
     async def _look(self, patience_s: float, *, tell_changes: bool) -> StoredTask | None:
         look = views.look(self._queue, self._task_id, tell_changes=tell_changes)

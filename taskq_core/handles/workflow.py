@@ -1,56 +1,39 @@
 """The handle of an enqueued workflow."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-from taskq_core.errors import WorkflowNotSentError
+from taskq_core.broker.plans import RequestPlan
+from taskq_core.errors import WorkflowNotFoundError, WorkflowNotSentError, WorkflowTimeoutError
+from taskq_core.handles.handle import SentLater
+from taskq_core.handles.source import NOT_YET, HandleSource
 from taskq_core.handles.workflow_records import WorkflowGraph, WorkflowInfo
-from taskq_core.settings import Duration
+from taskq_core.settings import Duration, seconds
+from taskq_core.wire import Keys, QueueKeys
+
+T = TypeVar("T")
 
 
-class BlockingClient(Protocol):
-    """Answers handles in blocking code."""
+class WorkflowPlans(Protocol):
+    """Makes the request plans of workflow handles: `taskq_core.workflow.reading`."""
 
-    def wait(self, handle: "WorkflowHandle", timeout: Duration | None) -> Any:
-        """Block until the workflow has ended and return its result."""
+    def ask_result(self, queue: QueueKeys, workflow_id: str, result_type: Any, *, tell_end: bool) -> RequestPlan[Any]:
+        """Return the result, `NOT_YET` while the workflow has not ended."""
         ...
 
-    def read(self, handle: "WorkflowHandle") -> WorkflowGraph:
+    def ask_graph(self, keys: Keys, home: str, workflow_id: str) -> RequestPlan[WorkflowGraph]:
         """Read the workflow."""
         ...
 
-    def cancel(self, handle: "WorkflowHandle") -> bool:
+    def ask_cancel(self, keys: Keys, home: str, workflow_id: str) -> RequestPlan[bool]:
         """Cancel the workflow."""
         ...
 
-    def retry(self, handle: "WorkflowHandle") -> int:
-        """Run the steps that failed again."""
+    def ask_retry(self, queue: QueueKeys, workflow_id: str) -> RequestPlan[int]:
+        """Run the failed steps again."""
         ...
 
 
-class AsyncioClient(Protocol):
-    """Answers handles in coroutines. As `BlockingClient`."""
-
-    async def wait(self, handle: "WorkflowHandle", timeout: Duration | None) -> Any: ...  # noqa: D102 - as above
-    async def read(self, handle: "WorkflowHandle") -> WorkflowGraph: ...  # noqa: D102 - as above
-    async def cancel(self, handle: "WorkflowHandle") -> bool: ...  # noqa: D102 - as above
-    async def retry(self, handle: "WorkflowHandle") -> int: ...  # noqa: D102 - as above
-
-
-class WorkflowSource(Protocol):
-    """The workflow clients that handles ask."""
-
-    @property
-    def blocking(self) -> BlockingClient:
-        """The client for blocking code."""
-        ...
-
-    @property
-    def asyncio(self) -> AsyncioClient:
-        """The client for coroutines."""
-        ...
-
-
-class WorkflowHandle:
+class WorkflowHandle(SentLater):
     """One enqueued workflow.
 
     Attributes:
@@ -61,51 +44,28 @@ class WorkflowHandle:
         is_late: True while it may still wait in an outbox although its transaction has committed.
     """
 
-    __slots__ = ("_failure", "_is_deferred", "_source", "id", "is_late", "name", "queue", "result_type")
+    __slots__ = ("_plans", "_source", "name", "result_type")
+
+    _not_sent = WorkflowNotSentError
 
     def __init__(
         self,
-        source: WorkflowSource,
+        source: HandleSource,
+        plans: WorkflowPlans,
         *,
         id: str,  # noqa: A002 - the attribute's name
         queue: str,
         name: str = "",
         result_type: Any = Any,
     ) -> None:
+        super().__init__(queue, id)
         self._source = source
-        self.id = id
-        self.queue = queue
+        self._plans = plans
         self.name = name
         self.result_type = result_type
-        self.is_late = False
-        self._is_deferred = False
-        self._failure: BaseException | None = None
 
     def __repr__(self) -> str:
         return f"WorkflowHandle(id={self.id!r}, queue={self.queue!r})"
-
-    @property
-    def is_sent(self) -> bool:
-        """False while the workflow waits for the surrounding transaction to commit, or if sending it then failed."""
-        return not self._is_deferred and self._failure is None
-
-    def mark_deferred(self) -> None:
-        """Note that it is sent when the surrounding transaction commits. For clients."""
-        self._is_deferred = True
-
-    def mark_sent(self, failure: BaseException | None = None, *, is_late: bool = False) -> None:
-        """Note that it was sent, or why it was not; `is_late`: a worker sends it from the outbox. For clients."""
-        self._is_deferred = False
-        self._failure = failure
-        self.is_late = is_late
-
-    def _check_sent(self) -> None:
-        if self._failure is not None:
-            raise WorkflowNotSentError(self.queue, self.id, f"sending it after the commit failed: {self._failure}")
-        if self._is_deferred:
-            raise WorkflowNotSentError(
-                self.queue, self.id, "it is sent when the surrounding transaction commits; ask after the commit"
-            )
 
     def result(self, timeout: Duration | None = None) -> Any:
         """Block until the workflow has ended and return its result: that of its last step.
@@ -124,12 +84,54 @@ class WorkflowHandle:
             WorkflowNotSentError: The surrounding transaction has not committed yet.
         """
         self._check_sent()
-        return self._source.blocking.wait(self, timeout)
+        result = self._source.poll(self._ask_end, self._keys.done, self.id, timeout)
+        return self._checked(result, timeout)
 
     async def aresult(self, timeout: Duration | None = None) -> Any:
         """Wait until the workflow has ended and return its result. As `result`, for coroutines."""
         self._check_sent()
-        return await self._source.asyncio.wait(self, timeout)
+        result = await self._source.apoll(self._ask_end, self._keys.done, self.id, timeout)
+        return self._checked(result, timeout)
+
+    @property
+    def _keys(self) -> QueueKeys:
+        return self._source.keys.queue(self.queue)
+
+    def _ask_end(self) -> RequestPlan[Any]:
+        """Return the result, `NOT_YET` while the workflow has not ended."""
+        try:
+            return (
+                yield from self._asked(self._plans.ask_result(self._keys, self.id, self.result_type, tell_end=True))
+            )
+        except WorkflowNotSentError:
+            return NOT_YET
+
+    def _checked(self, result: Any, timeout: Duration | None) -> Any:
+        if result is NOT_YET:
+            waited_s = seconds("timeout", timeout)
+            raise WorkflowTimeoutError(self.queue, self.id, f"it has not ended within {waited_s:g} s")
+        return result
+
+    def _asked(self, plan: RequestPlan[T]) -> RequestPlan[T]:
+        """Execute a plan. Raise `WorkflowNotSentError` if the workflow may still wait in an outbox."""
+        try:
+            answer = yield from plan
+        except WorkflowNotFoundError:
+            if not self.is_late:
+                raise
+        else:
+            self.is_late = False
+            return answer
+        raise WorkflowNotSentError(self.queue, self.id, "it waits in the outbox until a worker sends it")
+
+    def _ask_graph(self) -> RequestPlan[WorkflowGraph]:
+        return self._asked(self._plans.ask_graph(self._source.keys, self.queue, self.id))
+
+    def _ask_cancel(self) -> RequestPlan[bool]:
+        return self._asked(self._plans.ask_cancel(self._source.keys, self.queue, self.id))
+
+    def _ask_retry(self) -> RequestPlan[int]:
+        return self._asked(self._plans.ask_retry(self._keys, self.id))
 
     def refresh(self) -> WorkflowInfo:
         """Read how the workflow stands: its state, and counts of its steps.
@@ -147,12 +149,12 @@ class WorkflowHandle:
     def graph(self) -> WorkflowGraph:
         """Read the workflow with all its steps, what they come after and how they stand. Raises as `refresh`."""
         self._check_sent()
-        return self._source.blocking.read(self)
+        return self._source.run(self._ask_graph())
 
     async def agraph(self) -> WorkflowGraph:
         """Read the workflow with all its steps. As `graph`, for coroutines."""
         self._check_sent()
-        return await self._source.asyncio.read(self)
+        return await self._source.arun(self._ask_graph())
 
     def cancel(self) -> bool:
         """Cancel the workflow: no further step starts, those that wait in queues are not run, those that run are told.
@@ -163,12 +165,12 @@ class WorkflowHandle:
             True if it is cancelled, now or before; False if it has ended otherwise.
         """
         self._check_sent()
-        return self._source.blocking.cancel(self)
+        return self._source.run(self._ask_cancel())
 
     async def acancel(self) -> bool:
         """Cancel the workflow. As `cancel`, for coroutines."""
         self._check_sent()
-        return await self._source.asyncio.cancel(self)
+        return await self._source.arun(self._ask_cancel())
 
     def retry(self) -> int:
         """Run the steps that failed again, and then what was skipped for their sake.
@@ -179,9 +181,9 @@ class WorkflowHandle:
             How many steps are run again.
         """
         self._check_sent()
-        return self._source.blocking.retry(self)
+        return self._source.run(self._ask_retry())
 
     async def aretry(self) -> int:
         """Run the steps that failed again. As `retry`, for coroutines."""
         self._check_sent()
-        return await self._source.asyncio.retry(self)
+        return await self._source.arun(self._ask_retry())

@@ -10,14 +10,14 @@ from datetime import datetime
 from taskq_core.broker.operations import actions
 from taskq_core.broker.operations.actions import OK, Action, Refusal
 from taskq_core.broker.plans import RequestPlan, ask
-from taskq_core.client import changing
-from taskq_core.client.changing import check_payload, refusal, start_of, with_payload
 from taskq_core.errors import (
     DuplicateTaskError,
     QueueNotPausedError,
     QueuePausedError,
     TaskStateError,
 )
+from taskq_core.handles import changing
+from taskq_core.handles.changing import check_payload, refusal, start_of, with_payload
 from taskq_core.inspector.known import check_text, known_queue
 from taskq_core.inspector.look import find
 from taskq_core.settings import ArchiveLimits, Duration

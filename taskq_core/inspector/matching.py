@@ -10,9 +10,9 @@ from datetime import datetime, timedelta
 
 from taskq_core.broker.operations import diagnosis, views
 from taskq_core.broker.plans import RequestPlan, ask
-from taskq_core.client.changing import start_of
 from taskq_core.clock import utc_datetime
 from taskq_core.errors import BrokerError, ConfigurationError
+from taskq_core.handles.changing import start_of
 from taskq_core.handles.records import TaskInfo
 from taskq_core.inspector.bulk import CHUNK, check_state
 from taskq_core.inspector.known import check_group, check_text, known_queue, known_state

@@ -1,10 +1,10 @@
-"""Move tasks to another queue: one, all of a state, or what was left on its way. How: `taskq_core.client.moving`."""
+"""Move tasks to another queue: one, all of a state, or what was left on its way. How: `taskq_core.handles.moving`."""
 
 from taskq_core.broker.operations.actions import ArrivalCode
 from taskq_core.broker.plans import Progress, RequestPlan
-from taskq_core.client.changing import move_one
-from taskq_core.client.moving import finish, move
 from taskq_core.errors import ConfigurationError
+from taskq_core.handles.changing import move_one
+from taskq_core.handles.moving import finish, move
 from taskq_core.inspector.bulk import CHUNK, MOVABLE, check_state
 from taskq_core.inspector.known import check_group, check_text, known_queue, known_state
 from taskq_core.inspector.search import all_ids

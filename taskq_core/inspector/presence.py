@@ -6,13 +6,13 @@ from types import MappingProxyType
 
 from taskq_core.broker.operations import presence, services, views
 from taskq_core.broker.plans import RequestPlan, ask
-from taskq_core.client.changing import wish_of
 from taskq_core.errors import (
     BrokerAuthenticationError,
     TaskNotFoundError,
     TaskStateError,
     WireFormatError,
 )
+from taskq_core.handles.changing import wish_of
 from taskq_core.inspector.alive import alive, server_infos
 from taskq_core.inspector.known import check_text, known_queue
 from taskq_core.inspector.records import RunningTask, WorkerProcess

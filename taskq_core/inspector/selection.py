@@ -14,9 +14,9 @@ from enum import StrEnum
 from taskq_core.broker.operations import actions, services, views
 from taskq_core.broker.operations.actions import OK, Action, ArrivalCode, Refusal
 from taskq_core.broker.plans import RequestPlan, ask
-from taskq_core.client.changing import start_of
-from taskq_core.client.moving import move
 from taskq_core.errors import BrokerError, ConfigurationError, WireFormatError
+from taskq_core.handles.changing import start_of
+from taskq_core.handles.moving import move
 from taskq_core.inspector.bulk import CHUNK, MOVABLE, STATES
 from taskq_core.inspector.known import check_text
 from taskq_core.settings import ArchiveSettings, Duration

@@ -24,7 +24,7 @@ from typing import Any
 from taskq_core.app import TaskQ
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import schedules
-from taskq_core.broker.operations.new_tasks import ReceiptSlot
+from taskq_core.broker.operations.new_tasks import ReceiptSlot, register_queue
 from taskq_core.broker.operations.operation import BATCH_BYTES
 from taskq_core.broker.operations.schedules import ADOPT_MAX, TICK_MAX, Mark, Tick, TickCode
 from taskq_core.client.preparer import Prepared
@@ -227,9 +227,7 @@ class Ticker:
             if self._preparer.middleware.sees_calls:
                 call = await self._call(self._show, call, timeout_s=MIDDLEWARE_S)
             # In a context of its own: each firing begins a trace, whatever span this code may run in.
-            prepared = Context().run(
-                self._preparer.prepare, call, self._app.async_client, task_id=task_id, links=entry.origin
-            )
+            prepared = Context().run(self._preparer.prepare, call, task_id=task_id, links=entry.origin)
             if prepared.queue.name != entry.queue.name:
                 raise ConfigurationError(
                     f"a middleware moved a periodic task from queue {entry.queue.name!r} to {prepared.queue.name!r}; "
@@ -322,8 +320,8 @@ class Ticker:
             await asyncio.gather(*(self._tell(hooks, each.firing, outcome, error) for each, outcome, error in settled))
 
     async def _register(self) -> None:
-        operation = self._preparer.unregistered(self._queue)
-        if operation is not None:
+        if self._preparer.is_unregistered(self._queue):
+            operation = register_queue(self._preparer.keys.queues, (self._queue.name,))
             await self._runner.run(operation, patience_s=PATIENCE_S)
             self._preparer.note_registered(self._queue)
 

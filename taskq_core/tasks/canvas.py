@@ -115,7 +115,6 @@ class Signature(PartialSignature[R_co]):
 
     def delay(self) -> TaskHandle[R_co]:
         """Enqueue it, blocking. Raises as `Task.delay`."""
-        warn_if_blocking(f"{self.task.name}.delay()", ".adelay()")
         return self.task._enqueuer.enqueue(self)
 
     async def adelay(self) -> TaskHandle[R_co]:

@@ -40,6 +40,7 @@ class Plan:
         "confirm",
         "first_state",
         "group",
+        "has_rules",
         "headers",
         "is_kept",
         "keys",
@@ -80,6 +81,8 @@ class Plan:
         self.confirm: Confirmation | None = None
         if options.replicated or options.fsynced:
             self.confirm = Confirmation(options.replicated, options.fsynced)
+        self.has_rules = bool(self.marks or self.unique_rule or self.confirm)
+        """Whether a task needs more than the fields that all tasks have."""
         self.is_kept = options.retention_s > 0
         self.start_at_s: int | None = None
         self.start_in_ms: int | None = None

@@ -10,7 +10,6 @@ from taskq_core.handles.handle import TaskHandle
 from taskq_core.tasks.base import BaseTask
 from taskq_core.tasks.canvas import Signature
 from taskq_core.tasks.options import check_call_options
-from taskq_core.warnings import warn_if_blocking
 
 
 class RemoteTask(BaseTask[Any]):
@@ -61,7 +60,6 @@ class RemoteTask(BaseTask[Any]):
 
     def delay(self, *args: bytes, **kwargs: object) -> TaskHandle[Any]:
         """Enqueue a call and return its handle. Raises as `Task.delay`."""
-        warn_if_blocking(f"{self.name}.delay()", ".adelay()")
         return self._enqueuer.enqueue(Signature(self, args, kwargs))
 
     async def adelay(self, *args: bytes, **kwargs: object) -> TaskHandle[Any]:

@@ -20,7 +20,6 @@ from taskq_core.tasks.fetching import afetching, fetching
 from taskq_core.tasks.functions import context_parameter, parameters, qualified_name, result_type
 from taskq_core.tasks.injection import Injection
 from taskq_core.tasks.options import TaskOptions, task_options
-from taskq_core.warnings import warn_if_blocking
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -176,7 +175,6 @@ class Task(BaseTask[R], Generic[P, R]):
             DuplicateTaskError, TaskIdConflictError: The lock or the id is taken.
             EnqueueError: Redis refused or was not reached; `EnqueueUnknownError` when it may have been written.
         """
-        warn_if_blocking(f"{self.name}.delay()", ".adelay()")
         return self._enqueuer.enqueue(Signature(self, args, kwargs))
 
     async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> TaskHandle[R]:

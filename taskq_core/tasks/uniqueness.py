@@ -4,12 +4,9 @@ The lock itself is a key in Redis, taken and freed by the scripts in the step th
 Asynq's form, the MD5 of the arguments that count, so Go and Python exclude each other where all of them do.
 """
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-
-import msgspec
 
 from taskq_core.errors import ConfigurationError
 from taskq_core.settings import Duration, member, seconds
@@ -96,32 +93,6 @@ class Unique:
         """What scripts are told of it, behind its seconds: until when, what to do, and which arguments count."""
         names = "" if self.args is None else ":" + ",".join(self.args)
         return _UNTIL[UniqueStates(self.states)] + _CONFLICT[OnConflict(self.on_conflict)] + names
-
-
-def names_in(rule: str) -> Sequence[str] | None:
-    """Return the arguments that count by a stored rule, `<until><seconds>[:<names>]`; None if all do."""
-    _, colon, names = rule.partition(":")
-    return (names.split(",") if names else ()) if colon else None
-
-
-def chosen(payload: bytes, names: Iterable[str]) -> bytes:
-    """Return the JSON object of some arguments of a payload, in its order; a missing one is left out.
-
-    Raises:
-        ConfigurationError: The payload is no JSON object, so arguments cannot be told apart.
-    """
-    wanted = frozenset(names)
-    try:
-        arguments = msgspec.json.decode(payload or b"{}", type=dict[str, msgspec.Raw])
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise ConfigurationError("unique args need a payload that is a JSON object of arguments by name") from None
-    return msgspec.json.encode({name: value for name, value in arguments.items() if name in wanted})
-
-
-def digest(payload: bytes, names: Iterable[str] | None) -> str:
-    """Return the hexadecimal end of a lock's name."""
-    counted = payload if names is None else chosen(payload, names)
-    return hashlib.md5(counted, usedforsecurity=False).hexdigest()
 
 
 def _names(given: object) -> tuple[str, ...]:

@@ -1,6 +1,5 @@
 """Random task ids: UUIDs of version 4 as text, drawn many at a time from the operating system."""
 
-import hashlib
 import os
 from collections import deque
 
@@ -18,28 +17,8 @@ def new_task_id() -> str:
         return first
 
 
-class IdBlocks:
-    """Ids that can be drawn again: in blocks, each out of a secret seed and its number.
-
-    Who makes very many keeps the seed rather than the ids. They are as random as SHAKE-256 (FIPS 202) of 256 random
-    bits, and tell nothing of the seed or of each other.
-    """
-
-    __slots__ = ("_seed",)
-
-    def __init__(self) -> None:
-        self._seed = os.urandom(32)
-
-    def draw(self, number: int, count: int) -> list[str]:
-        """Return the first ids of a block, the same ones each time."""
-        return _uuids(hashlib.shake_256(self._seed + number.to_bytes(8, "big")).hexdigest(16 * count), count)
-
-
 def _draw(count: int) -> list[str]:
-    return _uuids(os.urandom(16 * count).hex(), count)
-
-
-def _uuids(digits: str, count: int) -> list[str]:
+    digits = os.urandom(16 * count).hex()
     ids = []
     for start in range(0, 32 * count, 32):
         part = digits[start : start + 32]

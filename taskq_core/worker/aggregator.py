@@ -374,7 +374,7 @@ class Aggregator(Service):
         tracing = preparer.tracing
         with tracing.continued(tasks[0].headers):
             links = tracing.links(each.headers for each in tasks)
-            prepared: Prepared[Any] = preparer.prepare(result.using(**options), self._app.client, links=links)
+            prepared: Prepared[Any] = preparer.prepare(result.using(**options), links=links)
         started = self._context.clock.monotonic()
         error: EnqueueError | None = None
         try:

@@ -18,8 +18,8 @@ from taskq_core.broker.operations.actions import MOVE_S
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.operations.services import lead
 from taskq_core.broker.plans import arun_plan
-from taskq_core.client.moving import finish
 from taskq_core.errors import BrokerError
+from taskq_core.handles.moving import finish
 from taskq_core.repair.reconcile import LOOK_AGAIN_S, Finding, FindingKind, ReconcileReport, arun, reconcile
 from taskq_core.service.loop import Service, jittered
 from taskq_core.wire import QueueKeys

@@ -1,13 +1,10 @@
-"""Enqueue workflows and answer their handles, for coroutines."""
+"""Enqueue workflows, for coroutines."""
 
 import asyncio
-import math
-import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
-from taskq_core.broker.plans import RequestPlan, T, arun_plan
 from taskq_core.client import AsyncClient
 from taskq_core.client.commits import TransactionHook
 from taskq_core.client.outbox import OutboxSender
@@ -16,20 +13,13 @@ from taskq_core.errors import (
     BrokerAuthenticationError,
     BrokerError,
     EnqueueError,
-    WorkflowNotFoundError,
-    WorkflowNotSentError,
-    WorkflowTimeoutError,
 )
 from taskq_core.execution.context import current_task
-from taskq_core.handles.events import FIRST_LOOK_S, LAST_LOOK_S
-from taskq_core.handles.workflow import WorkflowHandle, WorkflowSource
-from taskq_core.handles.workflow_records import WorkflowGraph
-from taskq_core.settings import Duration, seconds
+from taskq_core.handles.workflow import WorkflowHandle
 from taskq_core.tasks.canvas import Part, Signature
-from taskq_core.workflow.ends import aiterate, alisten
+from taskq_core.workflow import reading
 from taskq_core.workflow.graph import Graph, Node, build
-from taskq_core.workflow.reading import NOT_YET, ask_cancel, ask_graph, ask_result, ask_retry
-from taskq_core.workflow.sending import Batch, Filler, Growing, Outgoing, is_streamed, members_of
+from taskq_core.workflow.sending import Batch, Filler, Growing, Outgoing, aiterate, is_streamed, members_of
 from taskq_core.workflow.unserved import WorkerCheck
 
 SendDeferred = Callable[[Outgoing, WorkflowHandle, list[Batch]], None]
@@ -37,10 +27,9 @@ SendDeferred = Callable[[Outgoing, WorkflowHandle, list[Batch]], None]
 
 
 class AsyncWorkflowClient:
-    """Enqueues workflows and answers their handles.
+    """Enqueues workflows.
 
     Args:
-        source: What handles ask.
         preparer: Makes keys, headers and spans.
         client: Sends operations.
         send_deferred: Sends a workflow after the commit of its transaction.
@@ -50,7 +39,6 @@ class AsyncWorkflowClient:
 
     def __init__(
         self,
-        source: WorkflowSource,
         preparer: Preparer,
         client: AsyncClient,
         *,
@@ -58,7 +46,6 @@ class AsyncWorkflowClient:
         hook: TransactionHook | None,
         outbox: OutboxSender | None,
     ) -> None:
-        self._source = source
         self._preparer = preparer
         self._client = client
         self._send_deferred = send_deferred
@@ -86,7 +73,8 @@ class AsyncWorkflowClient:
         await self._read(graph, streams)
         outgoing = Outgoing.start(self._preparer, graph, streams)
         handle = WorkflowHandle(
-            self._source,
+            self._preparer.source,
+            reading,
             id=outgoing.id,
             queue=outgoing.home.name,
             name=graph.about.name or "",
@@ -183,47 +171,3 @@ class AsyncWorkflowClient:
             if filler.members:
                 added += growing.read(await self._client.run(growing.operation(filler)))
         return added
-
-    # --- answer handles -----------------------------------------------------------------------------------------------
-
-    async def read(self, handle: WorkflowHandle) -> WorkflowGraph:
-        """Read the workflow."""
-        return await self._ask(handle, ask_graph(self._preparer.keys, handle.queue, handle.id))
-
-    async def cancel(self, handle: WorkflowHandle) -> bool:
-        """Cancel the workflow."""
-        return await self._ask(handle, ask_cancel(self._preparer.keys, handle.queue, handle.id))
-
-    async def retry(self, handle: WorkflowHandle) -> int:
-        """Run the steps that failed again."""
-        return await self._ask(handle, ask_retry(self._preparer.keys.queue(handle.queue), handle.id))
-
-    async def wait(self, handle: WorkflowHandle, timeout: Duration | None) -> Any:
-        """Wait until the workflow has ended and return its result."""
-        timeout_s = math.inf if timeout is None else seconds("timeout", timeout)
-        deadline = time.monotonic() + timeout_s
-        queue = self._preparer.keys.queue(handle.queue)
-        pause_s = FIRST_LOOK_S
-        async with alisten(self._client, queue.done, handle.id) as end:
-            while True:
-                with suppress(WorkflowNotSentError):
-                    result = await self._ask(handle, ask_result(queue, handle.id, handle.result_type, tell_end=True))
-                    if result is not NOT_YET:
-                        return result
-                left_s = deadline - time.monotonic()
-                if left_s <= 0:
-                    raise WorkflowTimeoutError(handle.queue, handle.id, f"it has not ended within {timeout_s:g} s")
-                await end.wait(min(pause_s, left_s))
-                pause_s = min(2 * pause_s, LAST_LOOK_S)
-
-    async def _ask(self, handle: WorkflowHandle, plan: RequestPlan[T]) -> T:
-        """Run a request plan. Raise WorkflowNotSentError if the workflow may still wait in an outbox."""
-        try:
-            answer = await arun_plan(plan, self._client.run)
-        except WorkflowNotFoundError:
-            if not handle.is_late:
-                raise
-        else:
-            handle.is_late = False
-            return answer
-        raise WorkflowNotSentError(handle.queue, handle.id, "it waits in the outbox until a worker sends it")

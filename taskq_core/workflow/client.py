@@ -6,13 +6,14 @@ from taskq_core.client.outbox import OutboxSender
 from taskq_core.client.preparer import Preparer
 from taskq_core.handles.workflow import WorkflowHandle
 from taskq_core.wire import validate_queue_name, validate_task_id
+from taskq_core.workflow import reading
 from taskq_core.workflow.aio import AsyncWorkflowClient
 from taskq_core.workflow.sending import Batch, Outgoing
 from taskq_core.workflow.sync import WorkflowClient
 
 
 class WorkflowClients:
-    """Both clients. The handles of their workflows ask them.
+    """Both clients.
 
     Args:
         preparer: Makes keys, headers and spans.
@@ -35,11 +36,10 @@ class WorkflowClients:
         hook: TransactionHook | None,
         outbox: OutboxSender | None = None,
     ) -> None:
-        self.blocking = WorkflowClient(
-            self, preparer, client, send_deferred=self._send_deferred, hook=hook, outbox=outbox
-        )
+        self._source = preparer.source
+        self.blocking = WorkflowClient(preparer, client, send_deferred=self._send_deferred, hook=hook, outbox=outbox)
         self.asyncio = AsyncWorkflowClient(
-            self, preparer, async_client, send_deferred=self._send_deferred, hook=hook, outbox=outbox
+            preparer, async_client, send_deferred=self._send_deferred, hook=hook, outbox=outbox
         )
 
     def handle(self, workflow_id: str, queue: str = "default") -> WorkflowHandle:
@@ -48,7 +48,7 @@ class WorkflowClients:
         Raises:
             ConfigurationError: The id or the name of its home queue cannot be one.
         """
-        return WorkflowHandle(self, id=validate_task_id(workflow_id), queue=validate_queue_name(queue))
+        return WorkflowHandle(self._source, reading, id=validate_task_id(workflow_id), queue=validate_queue_name(queue))
 
     def _send_deferred(self, outgoing: Outgoing, handle: WorkflowHandle, batches: list[Batch]) -> None:
         """Send a workflow whose transaction has committed. Record an error in its handle, and raise it."""

@@ -31,12 +31,10 @@ from taskq_core.errors import (
     WorkflowFailedError,
     WorkflowNotFoundError,
 )
+from taskq_core.handles.source import NOT_YET
 from taskq_core.handles.workflow_records import StepInfo, StepState, WorkflowGraph, WorkflowInfo, WorkflowState, counted
 from taskq_core.wire import Keys, QueueKeys, decode_message
 from taskq_core.workflow.graph import FAILED, STOP
-
-NOT_YET = object()
-"""What `ask_result` returns of a workflow that has not ended."""
 
 _STATES = {
     b"w": StepState.WAITING,

@@ -1,7 +1,7 @@
 """Write a workflow down: messages in pieces, which are put together when the results before them are known."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Self
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Self, TypeVar
 
 import msgspec
 
@@ -32,6 +32,8 @@ from taskq_core.telemetry import LINKS, LINKS_MAX, NO_RUN, Carrier, ProducerSpan
 from taskq_core.wire import Keys, QueueKeys
 from taskq_core.wire.ids import new_task_id, new_token
 from taskq_core.workflow.graph import FAILED, Before, Failure, Graph, Node, Result
+
+T = TypeVar("T")
 
 STEP_KEPT_S = 86_400
 """Seconds for which a step without retention is kept if a Go worker ran it, until a worker notices its end."""
@@ -497,3 +499,13 @@ def is_streamed(node: Node) -> bool:
     """Whether the members of a group are sent after the workflow has begun."""
     is_small = isinstance(node.members, Sequence) and len(node.members) <= MEMBERS_AT_ONCE
     return node.is_group and not node.before.parents and not is_small
+
+
+async def aiterate(calls: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
+    """Yield from an iterable of either kind."""
+    if isinstance(calls, AsyncIterable):
+        async for call in calls:
+            yield call
+        return
+    for call in calls:
+        yield call

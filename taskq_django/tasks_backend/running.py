@@ -192,7 +192,7 @@ class _Run:
 
 def handle_of(queue: str, task_id: str, name: str) -> TaskHandle[Any]:
     """Return the handle of a task that may be in a queue."""
-    return TaskHandle(taskq.client, id=task_id, queue=queue, name=name, is_kept=True)
+    return TaskHandle(taskq.runtime.source, id=task_id, queue=queue, name=name, is_kept=True)
 
 
 def _look(task: BackendTask, context: TaskContext) -> TaskInfo | None:

@@ -12,8 +12,8 @@ from taskq_core.broker.operations.new_tasks import ReceiptSlot
 from taskq_core.broker.operations.runs import Outcome
 from taskq_core.broker.operations.services import Recovery, Verdict
 from taskq_core.broker.plans import RequestPlan
-from taskq_core.client.moving import finish, move
 from taskq_core.errors import BrokerReplyError
+from taskq_core.handles.moving import finish, move
 from tests.model.scenes import GRACE_S, LEADER_MS, LEASE_S, SCENES, Scene
 
 Actor = Callable[[Scene, str], Iterator[None]]

@@ -12,7 +12,7 @@ from hypothesis.stateful import rule
 from taskq_core.broker.operations import actions, aggregation, schedules, services
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.plans import run_plan
-from taskq_core.client.moving import finish
+from taskq_core.handles.moving import finish
 from taskq_core.repair.reconcile import ReconcileReport, reconcile, run
 from tests.model.asking import GRACE_S, LEADER_S, QUEUES, STATES, Asking, ids
 from tests.model.world import Value, observe, read, text

@@ -7,7 +7,7 @@ from hypothesis.stateful import precondition, rule
 
 from taskq_core.broker.operations import actions, services, views
 from taskq_core.broker.operations.actions import Action
-from taskq_core.client.moving import _addressed
+from taskq_core.handles.moving import _addressed
 from taskq_core.wire import TaskState
 from tests.model.asking import (
     ARCHIVE,

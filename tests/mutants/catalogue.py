@@ -750,13 +750,13 @@ CLIENT_AND_WIRE = (
     Mutant(
         name="a bulk enqueue hides which tasks were refused",
         file="taskq_core/client/bulk.py",
-        old="        self.errors += errors\n",
+        old="                self.errors.append(error)\n",
         new="",
         tests=(f"{_CORE}/client/test_bulk.py",),
     ),
     Mutant(
         name="a client that may wait for room in a full queue gives up at once",
-        file="taskq_core/client/admission.py",
+        file="taskq_core/client/sender.py",
         old="if limit is None or limit.when_full is WhenFull.REJECT:",
         new="if limit is None or limit.when_full:",
         tests=(f"{_CORE}/client/test_back_pressure.py",),
@@ -777,7 +777,7 @@ CLIENT_AND_WIRE = (
     ),
     Mutant(
         name="arguments that do not count change the unique lock",
-        file="taskq_core/tasks/uniqueness.py",
+        file="taskq_core/wire/uniqueness.py",
         old="counted = payload if names is None else chosen(payload, names)",
         new="counted = payload",
         tests=(f"{_CORE}/tasks/test_uniqueness.py",),
@@ -798,7 +798,7 @@ CLIENT_AND_WIRE = (
     ),
     Mutant(
         name="a result that was too large to be stored reads as None",
-        file="taskq_core/handles/outcomes.py",
+        file="taskq_core/handles/handle.py",
         old="if oversized is not None:",
         new="if False:",
         tests=(f"{_CORE}/handles/test_handle.py", f"{_OF_WORKER}/test_oversized.py"),

@@ -334,7 +334,7 @@ async def test_a_silent_redis_is_told_without_its_address(
     taskq: TaskQ, server: RedisServer, web: HttpClient, work: Any
 ) -> None:
     handle = await work.adelay()
-    taskq.runtime.async_client._timeout_s = 0.001
+    taskq.runtime.source.timeout_s = 0.001
     server.pause()
     try:
         answer = await web.get(f"/tasks/status/default/{handle.id}")
@@ -495,7 +495,7 @@ async def test_a_redis_that_goes_away_is_told_and_the_stream_goes_on_when_it_is_
     path = f"/tasks/events/default/{handle.id}"
     async with stream(app, path) as events:
         before = await events.next()
-        patience_s = taskq.runtime.async_client._timeout_s = 0.1  # only while it is away
+        patience_s = taskq.runtime.source.timeout_s = 0.1  # only while it is away
         server.pause()
         try:
             trouble = await events.next()
@@ -535,7 +535,7 @@ async def test_a_client_that_leaves_leaves_nothing_behind(taskq: TaskQ, app: Fas
             assert (refused.status, refused.answer_headers["retry-after"]) == (503, "10")
         async with stream(limited, path) as second:
             assert (await second.next()).kind == "status"
-        assert not taskq.runtime.async_client._hub._channels.get(asyncio.get_running_loop())
+        assert not taskq.runtime.source._hub._channels.get(asyncio.get_running_loop())
 
 
 async def test_200_streams_of_a_task_cost_redis_no_more_than_one(

@@ -62,7 +62,7 @@ LOOKS = [
         for file in (CORE / room).iterdir()
         if file.name.endswith(".py")
     ),
-    *(CORE / name for name in ("client/changing.py", "client/moving.py", "workflow/reading.py")),
+    *(CORE / name for name in ("handles/changing.py", "handles/moving.py", "workflow/reading.py")),
 ]
 """Modules of those who look and act."""
 

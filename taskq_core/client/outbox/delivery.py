@@ -10,9 +10,9 @@ from taskq_core.broker.operations.new_tasks import HELD, EnqueueCode, NewTask, e
 from taskq_core.broker.operations.operation import BATCH_BYTES, BATCH_MAX, Confirmation
 from taskq_core.broker.operations.outbox import DeliveryCode
 from taskq_core.broker.sync import SyncRunner
-from taskq_core.client.admission import Admission
+from taskq_core.client import receipts as slots
 from taskq_core.client.outbox.table import OutboxRow, OutboxTable
-from taskq_core.client.receipts import ReceiptSlots
+from taskq_core.client.sender import Sender
 from taskq_core.errors import BrokerError, BrokerUnavailableError
 from taskq_core.wire import (
     EXPIRES,
@@ -67,12 +67,11 @@ class Delivered:
 class Delivery:
     """Moves rows to Redis. Any number may do so at once, in any process."""
 
-    def __init__(self, keys: Keys, runner: SyncRunner, admission: Admission, *, patience_s: float = PATIENCE_S) -> None:
+    def __init__(self, keys: Keys, runner: SyncRunner, sender: Sender, *, patience_s: float = PATIENCE_S) -> None:
         self._keys = keys
         self._runner = runner
-        self._admission = admission
+        self._sender = sender
         self._patience_s = patience_s
-        self._receipts = ReceiptSlots()
 
     def send_through(self, runner: SyncRunner) -> None:
         """Send through another runner from now on."""
@@ -123,7 +122,7 @@ class Delivery:
             error.may_have_happened = False  # the rows themselves were not sent
             raise
         keys = self._keys.queue(queue)
-        slot = self._receipts.take()
+        slot = slots.take()
         if batch[0].is_workflow:
             (row,) = batch
             task = row.task
@@ -132,10 +131,10 @@ class Delivery:
             )
         else:
             rows = [(row.receipt, _due(row, keys)) for row in batch]
-            most = self._admission.max_pending(queue)
+            most = self._sender.max_pending(queue)
             operation = outbox.deliver(keys, rows, slot, claim_ends_ms=ends_ms, max_pending=most)
         codes = self._runner.run(operation, patience_s=self._patience_s)
-        self._receipts.give_back(slot)
+        slots.give_back(slot)
         return codes
 
     def _note(self, batch: Sequence[OutboxRow], codes: str, delivered: Delivered) -> list[str]:

@@ -6,18 +6,18 @@ it, so nothing is raised for it: once the rows are committed the tasks are enque
 
 import logging
 import time
-from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from taskq_core.broker.operations.new_tasks import Admitted, Codes, EnqueueCode
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.client.bulk import Batch, BulkResult
-from taskq_core.client.circuit import Circuit
 from taskq_core.client.outbox.delivery import Delivered, Delivery
 from taskq_core.client.outbox.table import Outbox, OutboxRow, OutboxTable
-from taskq_core.client.preparer import Prepared, Preparer, refusal
+from taskq_core.client.preparer import Prepared, refusal
+from taskq_core.client.sender import Sender
 from taskq_core.errors import BrokerError, CircuitOpenError
-from taskq_core.handles.records import TaskInfo
 from taskq_core.tasks.observer import Observer
 from taskq_core.wire.ids import new_token
 
@@ -30,56 +30,43 @@ class OutboxSender:
     Args:
         outbox: Where rows are written.
         delivery: Moves them.
-        circuit: Knows whether Redis answered lately; while it did not, no attempt is made.
-        preparer: Closes spans and counts.
-        observer: Told of tasks whose rows are committed.
+        sender: Its circuit breaker decides whether Redis is asked at once; its preparer closes spans and counts tasks.
+        observer: Notified of tasks whose rows are committed.
     """
 
     def __init__(
         self,
         outbox: Outbox,
         delivery: Delivery,
-        circuit: Circuit,
-        preparer: Preparer,
+        sender: Sender,
         observer: Observer | None = None,
     ) -> None:
         self._observer = observer or Observer()
         self._outbox = outbox
         self._delivery = delivery
-        self._circuit = circuit
-        self._preparer = preparer
+        self._circuit = sender.circuit
+        self._preparer = sender.preparer
 
     def send_through(self, runner: SyncRunner) -> None:
         """Send through another runner from now on."""
         self._delivery.send_through(runner)
 
-    async def afind(self, task_id: str) -> TaskInfo | None:
-        """Return a task that still waits in the outbox, None if it does not."""
-        return await self._outbox.afind(task_id)
-
     # --- one task -----------------------------------------------------------------------------------------------------
 
     def send(self, prepared: Prepared[Any]) -> None:
         """Write the row of a task. Raises what the database raises."""
-        rows, committed, started = self._begin(prepared)
-        try:
+        with self._writing(prepared) as (rows, committed):
             self._outbox.keep(rows, committed)
-        except BaseException as error:
-            prepared.span.end(error)
-            raise
-        self._preparer.note_sent(prepared, None, started)
 
     async def asend(self, prepared: Prepared[Any]) -> None:
         """As `send`, from a coroutine."""
-        rows, committed, started = self._begin(prepared)
-        try:
+        with self._writing(prepared) as (rows, committed):
             await self._outbox.akeep(rows, committed)
-        except BaseException as error:
-            prepared.span.end(error)
-            raise
-        self._preparer.note_sent(prepared, None, started)
 
-    def _begin(self, prepared: Prepared[Any]) -> tuple[list[OutboxRow], Callable[[OutboxTable], None], float]:
+    @contextmanager
+    def _writing(self, prepared: Prepared[Any]) -> Iterator[tuple[list[OutboxRow], Callable[[OutboxTable], None]]]:
+        """Yield the row of a task, and the function to call after its commit. Close its span at the end."""
+        started = time.monotonic()
         handle = prepared.handle
         handle.mark_deferred()
         row = OutboxRow(receipt=new_token(), queue=handle.queue, name=handle.name, task=prepared.task)
@@ -95,7 +82,12 @@ class OutboxSender:
                 if self._observer.wants_enqueued():
                     self._observer.tell_enqueued((handle,))
 
-        return [row], committed, time.monotonic()
+        try:
+            yield [row], committed
+        except BaseException as error:
+            prepared.span.end(error)
+            raise
+        self._preparer.note_sent(prepared, None, started)
 
     # --- many ---------------------------------------------------------------------------------------------------------
 
@@ -134,15 +126,14 @@ class OutboxSender:
         rows = [row for each in by_batch for row in each]
 
         def committed(table: OutboxTable) -> None:
-            early = result.begin() if is_deferred else None
+            handles = result.begin()
             delivered = self._attempt(table, [row.receipt for row in rows])
             told = len(result)
             for batch, its_rows in zip(batches, by_batch, strict=True):
                 codes = "".join(_code(row.receipt, delivered) for row in its_rows)
                 there = [delivered.existing[row.receipt] for row in its_rows if row.receipt in delivered.existing]
                 result.add(batch, Admitted(Codes(codes, there) if there else codes))
-            if early is not None:
-                early.settle(result, None)
+            result.settle(handles, None)
             if self._observer.wants_enqueued():
                 self._observer.tell_enqueued(result[told:])
 
@@ -153,7 +144,7 @@ class OutboxSender:
     def _note(self, batches: Sequence[Batch]) -> None:
         for batch in batches:
             batch.span.end()
-            for name, count in batch.count():
+            for (name, _), count in batch.count().items():
                 self._preparer.metrics.sent(batch.queue.name, name, count)
 
     # --- workflows ----------------------------------------------------------------------------------------------------

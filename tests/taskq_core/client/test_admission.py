@@ -1,19 +1,22 @@
 """How long a call waits for room in a full queue. That it waits at all is tested in test_back_pressure.py."""
 
+from types import SimpleNamespace
+
 import pytest
 
-from taskq_core.client.admission import FIRST_PAUSE_S, LAST_PAUSE_S, Admission, Wait
-from taskq_core.settings import QueueLimit, WhenFull
+from taskq_core import TaskQ
+from taskq_core.client import sender
+from taskq_core.client.circuit import Circuit
+from taskq_core.client.sender import FIRST_PAUSE_S, LAST_PAUSE_S, Sender, Wait
+from taskq_core.settings import CircuitSettings, QueueLimit, WhenFull
 
 
 class Time:
     """Monotonic time that stands still unless a pause is made."""
 
-    def __init__(self) -> None:
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+        patch.setattr(sender, "time", SimpleNamespace(monotonic=lambda: self.now))
 
     def pauses(self, wait: Wait) -> list[float]:
         """Make all pauses of a wait and return them."""
@@ -24,40 +27,45 @@ class Time:
         return made
 
 
-def waiting(longest_s: float, time: Time, *, jitter: float = 1.0) -> Wait:
-    return Wait(longest_s, monotonic=time, jitter=lambda: jitter)
+@pytest.fixture
+def time(monkeypatch: pytest.MonkeyPatch) -> Time:
+    return Time(monkeypatch)
 
 
-def test_pauses_double_up_to_the_last_and_end_with_the_time() -> None:
-    time = Time()
+def waiting(longest_s: float, *, jitter: float = 1.0) -> Wait:
+    return Wait(longest_s, jitter=lambda: jitter)
 
-    pauses = time.pauses(waiting(3.0, time))
+
+def sender_with(limits: dict[str, QueueLimit]) -> Sender:
+    preparer = TaskQ().runtime.preparer
+    return Sender(preparer, Circuit(CircuitSettings(), address="redis"), limits, timeout_s=2.0)
+
+
+def test_pauses_double_up_to_the_last_and_end_with_the_time(time: Time) -> None:
+    pauses = time.pauses(waiting(3.0))
 
     assert pauses[:6] == [FIRST_PAUSE_S * 2**n for n in range(5)] + [LAST_PAUSE_S]
     assert sum(pauses) == pytest.approx(3.0)
 
 
-def test_pauses_differ_by_chance() -> None:
+def test_pauses_differ_by_chance(time: Time) -> None:
     """Those who wait do not all try at once; no pause is longer than it would be without."""
-    time = Time()
-    half = time.pauses(waiting(0.03, time, jitter=0.5))
+    half = time.pauses(waiting(0.03, jitter=0.5))
 
     assert half[0] == FIRST_PAUSE_S / 2
     assert {Wait(1.0).pause_s() for _ in range(20)} != {FIRST_PAUSE_S}
     assert all(FIRST_PAUSE_S / 2 <= (Wait(1.0).pause_s() or 0) <= FIRST_PAUSE_S for _ in range(100))
 
 
-def test_the_time_counts_from_the_first_refusal() -> None:
-    time = Time()
-    wait = waiting(1.0, time)
+def test_the_time_counts_from_the_first_refusal(time: Time) -> None:
+    wait = waiting(1.0)
     time.now += 50
 
     assert wait.pause_s() is not None
 
 
-def test_each_batch_may_wait_anew_until_one_has_waited_in_vain() -> None:
-    time = Time()
-    wait = waiting(1.0, time)
+def test_each_batch_may_wait_anew_until_one_has_waited_in_vain(time: Time) -> None:
+    wait = waiting(1.0)
     wait.pause_s()
     time.now += 0.9
 
@@ -70,7 +78,7 @@ def test_each_batch_may_wait_anew_until_one_has_waited_in_vain() -> None:
 
 
 def test_a_queue_without_a_limit_and_one_that_rejects_do_not_wait() -> None:
-    admission = Admission({"rejects": QueueLimit(max_pending=5)}, timeout_s=2.0)
+    admission = sender_with({"rejects": QueueLimit(max_pending=5)})
 
     assert (admission.max_pending("rejects"), admission.max_pending("other")) == (5, None)
     assert admission.wait("rejects").pause_s() is None
@@ -82,7 +90,7 @@ def test_a_queue_that_blocks_waits_as_long_as_it_says_or_as_for_redis() -> None:
         "own": QueueLimit(max_pending=5, when_full=WhenFull.BLOCK, block_timeout=9),
         "usual": QueueLimit(max_pending=5, when_full=WhenFull.BLOCK),
     }
-    admission = Admission(limits, timeout_s=2.0)
+    admission = sender_with(limits)
 
     assert admission.wait("own")._longest_s == 9.0
     assert admission.wait("usual")._longest_s == 2.0

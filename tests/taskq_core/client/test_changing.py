@@ -122,7 +122,7 @@ def test_a_handle_moves_its_task_and_follows_it(app: TaskQ) -> None:
     app.remote("t").using(task_id="one").delay(n=2)
     with pytest.raises(TaskIdConflictError):
         handle.move("default")
-    with pytest.raises(ConfigurationError, match="must be another than 'other'"):
+    with pytest.raises(ConfigurationError, match="is in queue 'other' already"):
         handle.move("other")
     assert handle.refresh().state is TaskState.PENDING
 

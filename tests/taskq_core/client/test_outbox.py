@@ -124,8 +124,8 @@ def test_while_redis_is_away_commits_succeed_and_rows_wait(outbox: OutboxUnderTe
 def test_a_worker_sends_what_waits_and_its_result_can_be_awaited(outbox: OutboxUnderTest) -> None:
     with outbox.redis_away():
         handle = outbox.greet.using(retention=60).delay("Ada")
-    handle._source = outbox.app.client  # the handle belongs to a client of other settings
-    with pytest.raises(TaskNotSentError, match="waits in the outbox for a worker"):
+    handle._source = outbox.app.runtime.source  # the handle belongs to a client of other settings
+    with pytest.raises(TaskNotSentError, match="waits in the outbox until a worker"):
         handle.refresh()
     worker = threading.Thread(target=Worker(outbox.app, WorkerConfig(queues={"default": 1}, burst=True)).run)
 
@@ -381,7 +381,7 @@ def test_a_workflow_waits_for_redis_with_all_its_members(outbox: OutboxUnderTest
 
     with outbox.redis_away(), outbox.transaction():
         handle = outbox.enqueue_workflow(group(greet.si(str(number)) for number in range(2_100)) | greet.si("Ada"))
-    handle._source = outbox.app.runtime.workflows  # the handle belongs to a client of other settings
+    handle._source = outbox.app.runtime.source  # the handle belongs to a client of other settings
     assert handle.is_sent
     assert handle.is_late
     assert outbox.waiting() == ["workflow"] * 3

@@ -1,6 +1,7 @@
 """What is sent, seen without any Redis: trace headers, spans and metrics of single and of bulk enqueues."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,10 +14,13 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from taskq_core import EnqueueError, Signature, TaskQ
-from taskq_core.broker.operations.new_tasks import Admitted, NewTask
-from taskq_core.client.admission import Wait
-from taskq_core.client.bulk import BulkResult, SentBatch, batches
+from taskq_core.broker.operations.new_tasks import NewTask
+from taskq_core.broker.plans import run_plan
+from taskq_core.client.bulk import BulkResult, batches
+from taskq_core.client.circuit import Circuit
 from taskq_core.client.preparer import Preparer
+from taskq_core.client.sender import Sender, Wait
+from taskq_core.settings import CircuitSettings
 from taskq_core.telemetry import ClientMetrics, Tracing
 from taskq_core.wire import Keys, TaskMessage, decode_message
 
@@ -30,8 +34,9 @@ class Recording:
         provider.add_span_processor(SimpleSpanProcessor(self.exporter))
         self.tracer = provider.get_tracer("test")
         self.reader = InMemoryMetricReader()
+        source: Any = SimpleNamespace(keys=Keys())
         self.preparer = Preparer(
-            Keys(), Tracing(tracer_provider=provider, server=("redis.example", 6379)), envelope=envelope
+            source, Tracing(tracer_provider=provider, server=("redis.example", 6379)), envelope=envelope
         )
         self.preparer.metrics = ClientMetrics(meter_provider=MeterProvider([self.reader], shutdown_on_exit=False))
 
@@ -64,7 +69,7 @@ def read(task: NewTask) -> TaskMessage:
 
 def test_a_single_enqueue_has_a_span_whose_trace_travels(recording: Recording, call: Signature[Any]) -> None:
     with recording.tracer.start_as_current_span("http") as http:
-        prepared = recording.preparer.prepare(call, None)
+        prepared = recording.preparer.prepare(call)
         recording.preparer.note_sent(prepared, None, 0.0)
 
     (span,) = recording.spans()
@@ -82,7 +87,7 @@ def test_a_single_enqueue_has_a_span_whose_trace_travels(recording: Recording, c
 
 
 def test_a_failure_ends_the_span_with_its_error(recording: Recording, call: Signature[Any]) -> None:
-    prepared = recording.preparer.prepare(call, None)
+    prepared = recording.preparer.prepare(call)
 
     recording.preparer.note_sent(prepared, EnqueueError("t", "default", prepared.handle.id, "no"), 0.0)
 
@@ -96,11 +101,12 @@ def test_a_batch_has_one_span_and_each_task_one_that_it_carries(recording: Recor
     """With or without headers of their own."""
     plain = TaskQ().remote("u").s()
     other = TaskQ().remote("u", queue="other").s()
+    sender = Sender(recording.preparer, Circuit(CircuitSettings(), address="redis"), {}, timeout_s=1)
     with recording.tracer.start_as_current_span("http") as http:
         found = list(batches(recording.preparer, [call, plain, call, other]))
         for batch in found:
-            landing = SentBatch(recording.preparer, batch, BulkResult(lambda task, task_id: None))  # type: ignore[arg-type, return-value]  # no handle is asked for
-            landing.settle(Admitted("1" * len(batch.tasks)), Wait(0), 0.1)
+            result = BulkResult(recording.preparer.handle)
+            run_plan(sender.store_batch(batch, result, Wait(0)), lambda _, batch=batch: "1" * len(batch.tasks))
 
     sends = {span.name: span for span in recording.exporter.get_finished_spans() if span.name.startswith("send")}
     created = {span.attributes["messaging.message.id"]: span for span in recording.spans()}
@@ -124,13 +130,13 @@ def test_baggage_that_does_not_fit_is_counted() -> None:
     """For each task that has a trace of its own; what fits is there, and nothing is counted where all of it fits."""
     recording = Recording()
     task = TaskQ().remote("t", queue="low")
-    recording.preparer.prepare(task.s(), None)
+    recording.preparer.prepare(task.s())
     context = baggage.set_baggage("small", "1")
     for number in range(3):
         context = baggage.set_baggage(f"large-{number}", "x" * 3500, context)
     token = attach(context)
     try:
-        one = recording.preparer.prepare(task.s(), None)
+        one = recording.preparer.prepare(task.s())
         (many,) = batches(recording.preparer, [task.s() for _ in range(5)])
     finally:
         detach(token)
@@ -147,7 +153,7 @@ def test_the_envelope_holds_the_payload_and_the_trace(call: Signature[Any]) -> N
     unique = call.using(unique_for=60)
 
     with recording.tracer.start_as_current_span("http"):
-        one, two = (recording.preparer.prepare(unique, None) for _ in range(2))
+        one, two = (recording.preparer.prepare(unique) for _ in range(2))
 
     assert read(one.task).payload.startswith(b'{"traceparent":"00-')
     assert read(one.task).payload.endswith(b'"data":{"a":1}}')
@@ -163,7 +169,7 @@ def test_no_envelope_around_what_a_worker_would_not_open(name: str) -> None:
     task = TaskQ().task(name="t")(functions["task"])
 
     with recording.tracer.start_as_current_span("http"):
-        one = recording.preparer.prepare(task.s("x"), None)
+        one = recording.preparer.prepare(task.s("x"))
         (many,) = batches(recording.preparer, [task.s("x")])
 
     assert read(one.task).payload == read(many.tasks[0]).payload == f'{{"{name}":"x"}}'.encode()
@@ -177,7 +183,7 @@ def test_a_call_that_does_not_fit_starts_no_span(recording: Recording) -> None:
     def task(a: int) -> None: ...
 
     with pytest.raises(TypeError):
-        recording.preparer.prepare(task.s("x"), None)  # type: ignore[arg-type]  # the point of the test
+        recording.preparer.prepare(task.s("x"))  # type: ignore[arg-type]  # the point of the test
 
     assert recording.spans() == []
 
@@ -191,6 +197,6 @@ def test_what_is_no_call_is_named(
     message = rf"a call, as task\.s\(\.\.\.\) makes it, got {type(wrong).__name__}$"
 
     with pytest.raises(TypeError, match=message):
-        recording.preparer.prepare(wrong, None)
+        recording.preparer.prepare(wrong)
     with pytest.raises(TypeError, match=message):
         list(batches(recording.preparer, [call, wrong]))

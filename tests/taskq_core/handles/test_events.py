@@ -16,7 +16,7 @@ from taskq_core import ConfigurationError, ResultTimeoutError, TaskContext, Task
 from taskq_core.broker.operations import actions, runs, services, views
 from taskq_core.broker.operations.runs import Outcome, Settlement
 from taskq_core.execution.progress import encode_progress
-from taskq_core.handles import events
+from taskq_core.handles import events, subscription
 from taskq_core.testing import adrain, capture
 from taskq_core.wire import completed_message, decode_message
 from tests.clock import Clock
@@ -121,14 +121,14 @@ async def app(redis_server: RedisServer, is_async: bool) -> AsyncIterator[Applic
 @pytest.fixture
 def no_polling(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever follows looks again only when told."""
-    monkeypatch.setattr(events, "FIRST_LOOK_S", 1000.0)
-    monkeypatch.setattr(events, "LAST_LOOK_S", 1000.0)
+    monkeypatch.setattr(subscription, "FIRST_LOOK_S", 1000.0)
+    monkeypatch.setattr(subscription, "LAST_LOOK_S", 1000.0)
 
 
 @pytest.fixture
 def only_polling(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever follows looks again soon."""
-    monkeypatch.setattr(events, "LAST_LOOK_S", 0.05)
+    monkeypatch.setattr(subscription, "LAST_LOOK_S", 0.05)
 
 
 pytestmark = pytest.mark.redis

@@ -23,8 +23,8 @@ from taskq_core import (
 )
 from taskq_core.broker.operations import runs
 from taskq_core.broker.operations.runs import Outcome, Settlement
-from taskq_core.client import aio, sync
 from taskq_core.errors import ResultValueError
+from taskq_core.handles import subscription
 from taskq_core.wire import archived_message, completed_message, decode_message
 from tests.clock import Clock
 from tests.redis_server import RedisServer
@@ -107,9 +107,8 @@ async def app(redis_server: RedisServer, is_async: bool) -> AsyncIterator[Applic
 @pytest.fixture
 def no_polling(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever waits looks again only when told."""
-    for client in (aio, sync):
-        monkeypatch.setattr(client, "FIRST_LOOK_S", 1000.0)
-        monkeypatch.setattr(client, "LAST_LOOK_S", 1000.0)
+    monkeypatch.setattr(subscription, "FIRST_LOOK_S", 1000.0)
+    monkeypatch.setattr(subscription, "LAST_LOOK_S", 1000.0)
 
 
 class TestOutcomes:

@@ -77,7 +77,7 @@ class TestWhatATaskCarries:
 
     def test_the_message_says_so_too(self, app: TaskQ) -> None:
         task = app.remote("t", concurrency=2, headers={"mine": "1"})
-        prepared = app.client._preparer.prepare(task.s(), None)
+        prepared = app.client._preparer.prepare(task.s())
 
         assert decode_message(prepared.task.message).headers == {"mine": "1", HEADER: "c 2 1 t:"}
         assert limit_of(prepared.task.message) == prepared.task.limit == "c 2 1 t:"

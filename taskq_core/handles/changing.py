@@ -5,14 +5,12 @@ Handles and inspectors execute these request plans. A refused change has written
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
 
 from taskq_core.broker.operations import actions, services, views
 from taskq_core.broker.operations.actions import OK, Action, ArrivalCode, Refusal
 from taskq_core.broker.operations.services import CancelWish
 from taskq_core.broker.operations.views import StoredTask
 from taskq_core.broker.plans import RequestPlan, ask
-from taskq_core.client.moving import move
 from taskq_core.errors import (
     ConfigurationError,
     DuplicateTaskError,
@@ -22,11 +20,10 @@ from taskq_core.errors import (
     TaskStateError,
     WireFormatError,
 )
-from taskq_core.handles.handle import TaskHandle
+from taskq_core.handles.moving import move
 from taskq_core.settings import ArchiveLimits, Duration, seconds
-from taskq_core.tasks.canvas import Signature
-from taskq_core.tasks.uniqueness import digest, names_in
-from taskq_core.wire import Keys, QueueKeys, TaskMessage, TaskState, decode_message, encode_message, validate_queue_name
+from taskq_core.wire import Keys, QueueKeys, TaskMessage, TaskState, decode_message, encode_message
+from taskq_core.wire.uniqueness import digest, names_in
 
 PAYLOAD_MAX = 16 * 1024 * 1024
 """Most bytes of a payload, as for an enqueue."""
@@ -181,24 +178,3 @@ def cancel(keys: Keys, queue: QueueKeys, task_id: str, *, retry: bool, keep: boo
         return False
     yield from ask(services.cancel(keys.cancel, task_id))
     return True
-
-
-def reschedule_handle(
-    keys: Keys, handle: TaskHandle[Any], *, at: datetime | None, after: Duration | None, call: Signature[Any] | None
-) -> RequestPlan[None]:
-    """Let the task of a handle wait until another time. As `TaskHandle.reschedule`."""
-    payload = None
-    if call is not None:
-        if call.task.name != handle.name:
-            raise ConfigurationError(f"call must be one of task {handle.name!r}, got one of {call.task.name!r}")
-        payload = call.task.encode(call.args, call.kwargs)
-    yield from reschedule(keys.queue(handle.queue), handle.id, at=at, after=after, payload=payload)
-
-
-def move_handle(keys: Keys, handle: TaskHandle[Any], to_queue: str) -> RequestPlan[None]:
-    """Bring the task of a handle to another queue. As `TaskHandle.move`."""
-    validate_queue_name(to_queue)
-    if to_queue == handle.queue:
-        raise ConfigurationError(f"the other queue must be another than {to_queue!r}")
-    yield from move_one(keys, keys.queue(handle.queue), keys.queue(to_queue), handle.id)
-    handle.queue = to_queue

@@ -1,0 +1,178 @@
+"""Send new tasks to Redis: the rules that all enqueues share, without input and output.
+
+`Sender` makes request plans, for single and bulk enqueues, deferred or not. `Client` and `AsyncClient` execute them:
+they send an operation and return its answer, or wait where a plan asks for a pause.
+
+The enqueue script refuses tasks of a queue that is full. Depending on the setting `LIMITS`, a client then waits for
+room. Only enqueues by clients are limited: scheduled tasks, retries, and tasks that an operator moves always find room.
+"""
+
+import random
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from taskq_core.broker.operations import new_tasks
+from taskq_core.broker.operations.new_tasks import Admitted, EnqueueCode, NewTask
+from taskq_core.broker.operations.operation import Operation
+from taskq_core.client import receipts
+from taskq_core.client.bulk import Batch, BulkResult
+from taskq_core.client.circuit import Circuit
+from taskq_core.client.preparer import Preparer
+from taskq_core.errors import BrokerError
+from taskq_core.settings import QueueLimit, WhenFull, seconds
+from taskq_core.wire import QueueKeys
+
+T = TypeVar("T")
+SendPlan = Generator[tuple[Operation[Any] | None, float], Any, T]
+"""Yields an operation with its deadline, or None with the time until which to wait; by the monotonic clock."""
+
+FIRST_PAUSE_S = 0.02
+"""Longest first pause before a client tries a full queue again. The pause doubles with each try."""
+LAST_PAUSE_S = 0.5
+"""Maximum seconds between two tries."""
+
+
+class Wait:
+    """The time that one call may wait for room, counted from the first refusal.
+
+    Args:
+        longest_s: Maximum seconds in all; 0 does not wait.
+        jitter: Returns the share of a pause that is waited, so that waiting clients do not try at once.
+    """
+
+    def __init__(
+        self,
+        longest_s: float,
+        *,
+        jitter: Callable[[], float] = lambda: random.uniform(0.5, 1.0),  # noqa: S311 - jitter, no secret
+    ) -> None:
+        self._longest_s = longest_s
+        self._jitter = jitter
+        self._deadline: float | None = None
+        self._pause_s = FIRST_PAUSE_S
+        self.is_over = False
+        """True once a try has failed with no time left."""
+
+    def pause_s(self) -> float | None:
+        """Return the seconds until the next try, or None if that was the last."""
+        now = time.monotonic()
+        if self._deadline is None:
+            self._deadline = now + self._longest_s
+        left_s = self._deadline - now
+        if self.is_over or left_s <= 0:
+            self.is_over = True
+            return None
+        pause_s = min(self._jitter() * self._pause_s, left_s)
+        self._pause_s = min(2 * self._pause_s, LAST_PAUSE_S)
+        return pause_s
+
+    def renew(self) -> None:
+        """Start the time again for the next batch, unless it has run out before."""
+        self._deadline = None
+        self._pause_s = FIRST_PAUSE_S
+
+
+class Sender:
+    """Makes the plans that send new tasks.
+
+    Args:
+        preparer: Registers queues and counts tasks.
+        circuit: The circuit breaker.
+        limits: Limits of the queues that have one, by name.
+        timeout_s: Maximum seconds to wait for an answer of Redis, and for room where the limit does not say.
+    """
+
+    def __init__(
+        self, preparer: Preparer, circuit: Circuit, limits: Mapping[str, QueueLimit], *, timeout_s: float
+    ) -> None:
+        self.preparer = preparer
+        self.circuit = circuit
+        self.timeout_s = timeout_s
+        self._limits = limits
+
+    def reset(self) -> None:
+        """Forget what is known about the store, because another one is used from now on."""
+        self.circuit.reset()
+        self.preparer.forget_registered()
+
+    def max_pending(self, queue: str) -> int | None:
+        """Return the maximum number of pending tasks of a queue; None for no limit."""
+        limit = self._limits.get(queue)
+        return None if limit is None else limit.max_pending
+
+    def wait(self, queue: str, *, most_s: float | None = None) -> Wait:
+        """Return the time that a call may wait for room in a queue, at most `most_s`."""
+        limit = self._limits.get(queue)
+        if limit is None or limit.when_full is WhenFull.REJECT:
+            return Wait(0.0)
+        own = limit.block_timeout
+        longest_s = self.timeout_s if own is None else seconds("BLOCK_TIMEOUT", own)
+        return Wait(longest_s if most_s is None else min(longest_s, most_s))
+
+    def run(self, operation: Operation[T]) -> SendPlan[T]:
+        """Run one operation under the circuit breaker."""
+        with self.circuit.call():
+            answer: T = yield operation, time.monotonic() + self.timeout_s
+        return answer
+
+    def register(self, queue: QueueKeys) -> SendPlan[None]:
+        """Add a queue to the set of known queues, if that was not done recently."""
+        if self.preparer.is_unregistered(queue):
+            with self.circuit.call():
+                yield from self._register(queue, time.monotonic() + self.timeout_s)
+
+    def _register(self, queue: QueueKeys, deadline: float) -> SendPlan[None]:
+        try:
+            yield new_tasks.register_queue(self.preparer.keys.queues, (queue.name,)), deadline
+        except BrokerError as error:
+            error.may_have_happened = False  # the tasks themselves were not sent
+            raise
+        self.preparer.note_registered(queue)
+
+    def store(self, queue: QueueKeys, tasks: Sequence[NewTask], timeout_s: float) -> SendPlan[Admitted]:
+        """Store tasks of one queue in one script call, and return the outcome of each."""
+        deadline = time.monotonic() + timeout_s
+        with self.circuit.call():
+            if self.preparer.is_unregistered(queue):
+                yield from self._register(queue, deadline)
+            slot = receipts.take()
+            limit = self._limits.get(queue.name)
+            if limit is None or limit.max_pending is None:
+                answer = yield new_tasks.enqueue(queue, tasks, slot), deadline
+            else:
+                limited = new_tasks.enqueue_limited(queue, tasks, slot, max_pending=limit.max_pending)
+                answer = yield limited, deadline
+        receipts.give_back(slot)
+        return answer if isinstance(answer, Admitted) else Admitted(answer)
+
+    def store_batch(self, batch: Batch, result: BulkResult, wait: Wait) -> SendPlan[None]:
+        """Store a batch and add its tasks to the result. While its queue is full, try the refused tasks again."""
+        started = time.monotonic()
+        count = len(batch.tasks)
+        wait.renew()
+        try:
+            while True:
+                answer = yield from self.store(batch.queue, batch.tasks, self.timeout_s)
+                pause_s = wait.pause_s() if EnqueueCode.FULL in answer.codes else None
+                if pause_s is None:
+                    break
+                refused, stored, stored_answer = batch.split(answer)
+                if stored.tasks:
+                    self._count(stored, result.add(stored, stored_answer), started)
+                    batch = refused
+                yield None, time.monotonic() + pause_s
+        except BrokerError as cause:
+            error = result.failure(batch, cause)
+            batch.span.end(error, count=count)
+            self._count(batch, [error] * len(batch.tasks), started)
+            raise error from cause
+        self._count(batch, result.add(batch, answer), started)
+        batch.span.end(count=count)
+
+    def _count(self, batch: Batch, errors: Sequence[BaseException | None], started: float) -> None:
+        """Count the tasks of a batch, by name and error. `errors` is empty, or has one entry for each task."""
+        duration_s: float | None = time.monotonic() - started
+        for (name, error_type), count in batch.count(errors).items():
+            self.preparer.metrics.sent(batch.queue.name, name, count, duration_s=duration_s, error_type=error_type)
+            duration_s = None  # one call, recorded once

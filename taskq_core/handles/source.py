@@ -1,0 +1,188 @@
+"""What the handles of tasks and workflows ask Redis, for blocking code and for coroutines."""
+
+import asyncio
+import contextlib
+import math
+import time
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from typing import Any, TypeVar
+
+from taskq_core.broker.aio import AsyncRunner
+from taskq_core.broker.operations import views
+from taskq_core.broker.operations.views import StoredTask
+from taskq_core.broker.plans import RequestPlan, arun_plan, run_plan
+from taskq_core.broker.sync import SyncRunner, SyncSubscription
+from taskq_core.errors import BrokerUnavailableError
+from taskq_core.handles import subscription
+from taskq_core.handles.subscription import EndHub, Find, TaskFollower
+from taskq_core.settings import Duration, seconds
+from taskq_core.wire import Keys, QueueKeys
+
+T = TypeVar("T")
+
+NOT_YET: Any = object()
+"""What `poll` returns when the time is over and the task or workflow has not ended."""
+
+
+class HandleSource:
+    """Executes the request plans of handles, and waits for the end of tasks and workflows.
+
+    Args:
+        keys: Key names.
+        runner: Sends the requests of blocking code.
+        async_runner: Sends the requests of coroutines.
+        timeout_s: Maximum seconds of one request.
+        find_in_outbox: Finds a task that waits in an outbox.
+    """
+
+    def __init__(
+        self,
+        keys: Keys,
+        runner: SyncRunner,
+        async_runner: AsyncRunner,
+        *,
+        timeout_s: float,
+        find_in_outbox: Find | None = None,
+    ) -> None:
+        self.keys = keys
+        self.timeout_s = timeout_s
+        self._find_in_outbox = find_in_outbox
+        self.send_through(runner, async_runner)
+
+    def send_through(self, runner: SyncRunner, async_runner: AsyncRunner) -> None:
+        """Send through these runners from now on."""
+        self._runner, self._async_runner = runner, async_runner
+        self._hub = EndHub(async_runner)
+
+    def run(self, plan: RequestPlan[T]) -> T:
+        """Execute a request plan and return its result."""
+        return run_plan(plan, partial(self._runner.run, patience_s=self.timeout_s))
+
+    async def arun(self, plan: RequestPlan[T]) -> T:
+        """Execute a request plan from a coroutine."""
+        return await arun_plan(plan, partial(self._async_runner.run, patience_s=self.timeout_s))
+
+    def follower(self, queue: str, task_id: str) -> "BlockingFollower":
+        """Return an object that reads one task repeatedly."""
+        return BlockingFollower(self._runner, self.keys.queue(queue), task_id)
+
+    def afollower(self, queue: str, task_id: str) -> TaskFollower:
+        """Return an object that reads one task repeatedly from a coroutine."""
+        return TaskFollower(
+            self._async_runner,
+            self._hub,
+            self.keys.queue(queue),
+            task_id,
+            patience_s=self.timeout_s,
+            find_in_outbox=self._find_in_outbox,
+        )
+
+    def poll(self, plan: Callable[[], RequestPlan[T]], channel: str, task_id: str, timeout: Duration | None) -> T:
+        """Execute a plan until its result is not `NOT_YET`, or the time is over. Return the last result.
+
+        The plan is executed again when a message on the channel names the task, and from time to time.
+        """
+        deadline = time.monotonic() + _wait_s(timeout)
+        pause_s = subscription.FIRST_LOOK_S
+        messages: EndSubscription | None = None
+        try:
+            while (result := self.run(plan())) is NOT_YET and time.monotonic() < deadline:
+                if messages is None:
+                    messages = EndSubscription(self._runner, channel, task_id)
+                    continue  # earlier messages were missed, so read it again
+                messages.wait(min(time.monotonic() + pause_s, deadline))
+                pause_s = min(2 * pause_s, subscription.LAST_LOOK_S)
+            return result
+        finally:
+            if messages is not None:
+                messages.close()
+
+    async def apoll(
+        self, plan: Callable[[], RequestPlan[T]], channel: str, task_id: str, timeout: Duration | None
+    ) -> T:
+        """Execute a plan until its result is not `NOT_YET`. As `poll`, for coroutines."""
+        deadline = time.monotonic() + _wait_s(timeout)
+        result = await self.arun(plan())
+        if result is not NOT_YET:
+            return result
+        pause_s = subscription.FIRST_LOOK_S
+        async with self._listen(channel, task_id) as changed:
+            while result is NOT_YET and (left_s := deadline - time.monotonic()) > 0:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(min(pause_s, left_s)):
+                        await changed.wait()
+                changed.clear()
+                pause_s = min(2 * pause_s, subscription.LAST_LOOK_S)
+                result = await self.arun(plan())
+        return result
+
+    @contextlib.asynccontextmanager
+    async def _listen(self, channel: str, task_id: str) -> AsyncIterator[asyncio.Event]:
+        async with self._hub.follow(channel, task_id) as (_, changed):
+            yield changed
+
+
+def _wait_s(timeout: Duration | None) -> float:
+    return math.inf if timeout is None else seconds("timeout", timeout)
+
+
+class BlockingFollower:
+    """Reads one task repeatedly from blocking code. Subscribes at the first wait."""
+
+    def __init__(self, runner: SyncRunner, queue: QueueKeys, task_id: str) -> None:
+        self._runner = runner
+        self._queue = queue
+        self._task_id = task_id
+        self._messages: EndSubscription | None = None
+
+    def read(self, patience_s: float) -> StoredTask | None:
+        """Return the task as stored in Redis, None if it does not exist."""
+        look = views.look(self._queue, self._task_id, tell_changes=self._messages is not None)
+        return self._runner.run(look, patience_s=patience_s)
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait until the next read: the timeout, or less if a message says that the task changed."""
+        if self._messages is None:  # earlier messages were missed, so the caller reads the task at once
+            self._messages = EndSubscription(self._runner, self._queue.done, self._task_id)
+        else:
+            self._messages.wait(time.monotonic() + timeout_s)
+
+    def close(self) -> None:
+        """End the subscription."""
+        if self._messages is not None:
+            self._messages.close()
+
+
+class EndSubscription:
+    """A subscription of blocking code to messages about one task. Without a connection it only lets time pass."""
+
+    def __init__(self, runner: SyncRunner, channel: str, task_id: str) -> None:
+        self._runner = runner
+        self._channel = channel
+        self._task_id = task_id
+        self._subscription: SyncSubscription | None = None
+        self._open()
+
+    def _open(self) -> None:
+        with contextlib.suppress(BrokerUnavailableError):
+            self._subscription = self._runner.subscribe(self._channel)
+
+    def wait(self, until: float) -> None:
+        """Return when a message names the task, when messages may have been missed, or at the given time."""
+        if self._subscription is None:
+            time.sleep(max(0.0, until - time.monotonic()))
+            self._open()
+            return
+        try:
+            while (left_s := until - time.monotonic()) > 0:
+                if self._subscription.next(left_s) == self._task_id:
+                    return
+        except BrokerUnavailableError:
+            self.close()
+
+    def close(self) -> None:
+        """End the subscription."""
+        if self._subscription is not None:
+            self._subscription.close()
+            self._subscription = None
