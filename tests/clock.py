@@ -21,6 +21,7 @@ import redis
 
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import operation as operations
+from taskq_core.broker.operations import replies
 from taskq_core.broker.operations.diagnosis import read_time
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.pipelines import Pipeline
@@ -65,7 +66,7 @@ class Clock:
         self._lock = threading.Lock()
         self._sleepers: dict[threading.Event, float] = {}
         self._real_wall_ns, self._real_monotonic_ns = time.time_ns, time.monotonic_ns
-        self._real_now_ms = operations.time_ms
+        self._real_now_ms = replies.time_ms
         self._put_in_place(patch)
 
     def time_ns(self) -> int:

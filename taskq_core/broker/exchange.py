@@ -14,7 +14,8 @@ from typing import Any
 from taskq_core.broker.cluster import ASKING, absent_key
 from taskq_core.broker.connection import Endpoint
 from taskq_core.broker.failures import LateError, is_late, is_missing_script, translate, translate_connecting
-from taskq_core.broker.operations.operation import Argument, Operation, time_ms
+from taskq_core.broker.operations.operation import Argument, Operation
+from taskq_core.broker.operations.replies import time_ms
 from taskq_core.broker.replication import ANSWER_S, HOW_MANY, Shortfall, forget_command, is_due, shortfall, wait_command
 from taskq_core.errors import BrokerError, BrokerReplicationError, BrokerUnavailableError
 

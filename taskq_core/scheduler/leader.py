@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import partial
 
 from taskq_core.broker.aio import AsyncRunner
-from taskq_core.broker.operations import schedules
+from taskq_core.broker.operations import services
 from taskq_core.clock import Clock
 from taskq_core.scheduler.entries import EntryBook
 from taskq_core.scheduler.health import TurnState
@@ -117,7 +117,7 @@ class Leader(Service):
 
     async def _ask(self) -> None:
         led, asked_at = self.leads, self._clock.monotonic()
-        operation = schedules.lead_entries(self._key, owner=self._owner, leader_ms=int(self._lease_s * 1000))
+        operation = services.lead(self._key, owner=self._owner, leader_ms=int(self._lease_s * 1000))
         self._has_lease = await self._runner.run(operation)
         self._asked_at, self._answered_at = asked_at, self._clock.monotonic()
         if self._has_lease and not led:
@@ -131,7 +131,7 @@ class Leader(Service):
         """Give up the lease, so that another scheduler need not wait for its end."""
         if self._has_lease:
             self._has_lease = False
-            await self._runner.run(schedules.resign_entries(self._key, owner=self._owner))
+            await self._runner.run(services.resign(self._key, owner=self._owner))
 
     # --- tickers ------------------------------------------------------------------------------------------------------
 

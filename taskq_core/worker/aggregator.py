@@ -159,7 +159,7 @@ class Aggregator(Service):
 
     async def resign(self) -> None:
         """Let another worker lead at once."""
-        await self._runner.run(resign(self._queue, self.service, owner=self._context.token))
+        await self._runner.run(resign(self._queue.leader(self.service), owner=self._context.token))
 
     # --- what others left ---------------------------------------------------------------------------------------------
 

@@ -114,4 +114,4 @@ class Dispatcher(Service):
     async def resign(self) -> None:
         """Let another worker act at once."""
         for queue in self._queues.values():
-            await self._runner.run(resign(queue, "carrier", owner=self._token))
+            await self._runner.run(resign(queue.leader("carrier"), owner=self._token))

@@ -78,4 +78,4 @@ class Forwarder(Service):
 
     async def resign(self) -> None:
         """Let another worker forward at once."""
-        await self._context.runner.run(resign(self._queue, "forwarder", owner=self._context.token))
+        await self._context.runner.run(resign(self._queue.leader("forwarder"), owner=self._context.token))

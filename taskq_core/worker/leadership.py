@@ -186,9 +186,8 @@ class Leadership(Service):
                     self._again_s = min(self._again_s, jittered(left_ms / 1000 + SOON_S))
                 return False
         leader_ms = self._context.leader_ms
-        if not await self._context.runner.run(
-            lead(self._queue, SERVICE, owner=self._context.token, leader_ms=leader_ms)
-        ):
+        asked = lead(self._queue.leader(SERVICE), owner=self._context.token, leader_ms=leader_ms)
+        if not await self._context.runner.run(asked):
             self.has_looked = True
             self._other_leads_until = sent_at + self._leader_s
             self._tell()
@@ -296,7 +295,7 @@ class Leadership(Service):
 
     async def resign(self) -> None:
         """Let another worker lead at once."""
-        await self._context.runner.run(resign(self._queue, SERVICE, owner=self._context.token))
+        await self._context.runner.run(resign(self._queue.leader(SERVICE), owner=self._context.token))
 
 
 def _first(scores: Iterable[Any]) -> float | None:

@@ -143,4 +143,4 @@ class Limiter(Service):
 
     async def resign(self) -> None:
         """Let another worker admit at once."""
-        await self._runner.run(resign(self._queue, "limiter", owner=self._context.token))
+        await self._runner.run(resign(self._queue.leader("limiter"), owner=self._context.token))

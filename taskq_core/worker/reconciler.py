@@ -79,7 +79,8 @@ class Reconciler(Service):
     async def _lead(self) -> bool:
         self._led_at = self._context.clock.monotonic()
         leader_ms = max(1, int(self._every_s * 1000))
-        return await self._runner.run(lead(self._queue, "reconciler", owner=self._context.token, leader_ms=leader_ms))
+        leader_key = self._queue.leader("reconciler")
+        return await self._runner.run(lead(leader_key, owner=self._context.token, leader_ms=leader_ms))
 
     async def _send(self, operation: Operation[Any]) -> Any:
         if self._context.clock.monotonic() - self._led_at > self._every_s / 3:

@@ -6,7 +6,7 @@ relays at once neither lose nor duplicate a task, see `taskq_core.client.outbox`
 
 import math
 
-from taskq_core.broker.operations.outbox import lead_outbox, resign_outbox
+from taskq_core.broker.operations.services import lead, resign
 from taskq_core.client.outbox import Delivered, OutboxFigures, OutboxTable
 from taskq_core.service.calls import Caller
 from taskq_core.service.loop import Service, jittered
@@ -60,8 +60,8 @@ class Relay(Service):
 
     async def _send_all(self) -> float:
         context = self._context
-        lead = lead_outbox(self._leader_key, owner=context.token, leader_ms=context.leader_ms)
-        while await context.runner.run(lead):
+        leads = lead(self._leader_key, owner=context.token, leader_ms=context.leader_ms)
+        while await context.runner.run(leads):
             delivered: Delivered = await self._call(context.app.runtime.delivery.deliver, self._table)
             if delivered.failure is not None:
                 raise delivered.failure
@@ -78,7 +78,7 @@ class Relay(Service):
 
     async def resign(self) -> None:
         """Let another worker take over at once."""
-        await self._context.runner.run(resign_outbox(self._leader_key, owner=self._context.token))
+        await self._context.runner.run(resign(self._leader_key, owner=self._context.token))
 
     def close(self) -> None:
         """Let the thread end."""

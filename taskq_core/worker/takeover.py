@@ -98,7 +98,7 @@ class Takeover(Service):
                 worker.process.pid,
             )
         for service in LEADERSHIPS:
-            await self._runner.run(services.resign(self._queue, service, owner=token))
+            await self._runner.run(services.resign(self._queue.leader(service), owner=token))
         taken_at = self._taken_at.setdefault(token, self._clock.monotonic())
         if self._clock.monotonic() - taken_at >= SECOND_LOOK_S:
             await self._runner.run(presence.forget_peer(self._queue, self._place, token))

@@ -47,7 +47,7 @@ def prepare(broker: Broker) -> None:
     broker.raw.sadd(queue.groups, "other")
     broker.enqueue("p1", "p2")
     broker.raw.set(LOCK, "done")
-    broker.run(services.lead(queue, "forwarder", owner="w1", leader_ms=60_000))
+    broker.run(services.lead(queue.leader("forwarder"), owner="w1", leader_ms=60_000))
     for group, state in (("ripe", "waits"), ("set", "taken"), ("stale", "late"), ("swept", "swept")):
         broker.enqueue(state, group=group, now_ns=NOW_NS - 100_000_000_000)
     for group, set_id in (("set", "s"), ("stale", "late"), ("swept", "old")):
@@ -325,9 +325,9 @@ CASES = {
     ),
     "count_groups": Case(build=lambda q: views.count_groups(q, "0"), refuse="groups", tolerate="group(other)"),
     "lead": Case(
-        build=lambda q: services.lead(q, "forwarder", owner="w1", leader_ms=90_000), tolerate="leader(forwarder)"
+        build=lambda q: services.lead(q.leader("forwarder"), owner="w1", leader_ms=90_000), tolerate="leader(forwarder)"
     ),
-    "resign": Case(build=lambda q: services.resign(q, "forwarder", owner="w1"), tolerate="leader(forwarder)"),
+    "resign": Case(build=lambda q: services.resign(q.leader("forwarder"), owner="w1"), tolerate="leader(forwarder)"),
     "notify": Case(build=services.notify, refuse="pending wake"),
     "look": Case(build=lambda q: views.look(q, "done", tell_end=True), refuse="task(done)"),
     "revoke_pending": Case(build=lambda q: views.revoke(q, "p1"), refuse="pending task(p1)", tolerate="held_lock"),

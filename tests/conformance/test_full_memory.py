@@ -153,7 +153,7 @@ def test_unreadable_members_are_put_aside(full: Broker) -> None:
 
 
 def test_a_service_is_led(full: Broker) -> None:
-    assert full.run(services.lead(full.queue, "recoverer", owner="w1", leader_ms=1000)) is True
+    assert full.run(services.lead(full.queue.leader("recoverer"), owner="w1", leader_ms=1000)) is True
 
 
 def test_silent_workers_tasks_are_taken_back(full: Broker) -> None:

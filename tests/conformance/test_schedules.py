@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from taskq_core.broker.operations import schedules
+from taskq_core.broker.operations import schedules, services
 from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
 from taskq_core.broker.operations.schedules import Mark, Ran, Tick, TickCode
 from taskq_core.errors import BrokerFullError
@@ -311,11 +311,11 @@ class TestLead:
         key = broker.keys.scheduler_leader("digest")
 
         def lead(owner: str) -> bool:
-            return broker.run(schedules.lead_entries(key, owner=owner, leader_ms=60_000))
+            return broker.run(services.lead(key, owner=owner, leader_ms=60_000))
 
         assert [lead("s1"), lead("s2"), lead("s1")] == [True, False, True]
-        assert broker.run(schedules.resign_entries(key, owner="s2")) is False
-        assert broker.run(schedules.resign_entries(key, owner="s1")) is True
+        assert broker.run(services.resign(key, owner="s2")) is False
+        assert broker.run(services.resign(key, owner="s1")) is True
         assert [lead("s2"), lead("s1")] == [True, False]
         assert 50_000 < broker.raw.pttl(key) <= 60_000
 
@@ -323,7 +323,7 @@ class TestLead:
         assert one_server.store.server is not None
         one_server.store.server.command("CONFIG", "SET", "maxmemory", "1")
         try:
-            assert one_server.run(schedules.lead_entries("{l}", owner="s1", leader_ms=1000)) is True
+            assert one_server.run(services.lead("{l}", owner="s1", leader_ms=1000)) is True
             one_server.run(schedules.announce("{s}", [b"entry"], ttl_s=9))
             assert one_server.run(schedules.record_firing("{h}", b"event", at_s=NOW_S)) is True
         finally:

@@ -83,8 +83,8 @@ class TestForward:
         before = broker.dump()
         assert forward(broker, "w2", at_s=2) == services.Forwarded(NOW_NS + 2 * SECOND, False, 0, 0)
         assert broker.dump() == before
-        assert broker.run(services.resign(broker.queue, "forwarder", owner="w2")) is False
-        assert broker.run(services.resign(broker.queue, "forwarder", owner="w1")) is True
+        assert broker.run(services.resign(broker.queue.leader("forwarder"), owner="w2")) is False
+        assert broker.run(services.resign(broker.queue.leader("forwarder"), owner="w1")) is True
 
         assert forward(broker, "w2", at_s=2).moved == 1
 
@@ -134,15 +134,15 @@ class TestForward:
 class TestLead:
     def test_one_leads_until_it_resigns(self, broker: Broker) -> None:
         def lead(owner: str) -> bool:
-            return broker.run(services.lead(broker.queue, "recoverer", owner=owner, leader_ms=60_000))
+            return broker.run(services.lead(broker.queue.leader("recoverer"), owner=owner, leader_ms=60_000))
 
         assert [lead("w1"), lead("w2"), lead("w1")] == [True, False, True]
-        broker.run(services.resign(broker.queue, "recoverer", owner="w1"))
+        broker.run(services.resign(broker.queue.leader("recoverer"), owner="w1"))
         assert [lead("w2"), lead("w1")] == [True, False]
 
     def test_services_have_leaders_of_their_own(self, broker: Broker) -> None:
-        assert broker.run(services.lead(broker.queue, "recoverer", owner="w1", leader_ms=60_000))
-        assert broker.run(services.lead(broker.queue, "janitor", owner="w2", leader_ms=60_000))
+        assert broker.run(services.lead(broker.queue.leader("recoverer"), owner="w1", leader_ms=60_000))
+        assert broker.run(services.lead(broker.queue.leader("janitor"), owner="w2", leader_ms=60_000))
 
 
 class TestRecover:

@@ -146,7 +146,7 @@ class DamageRules(Asking):
             self.client.delete(key)  # the next dequeue of its worker writes it over
         elif key.startswith(queue.leader("")):
             service = key.removeprefix(queue.leader(""))
-            self.send(services.lead(queue, service, owner="w", leader_ms=LEADER_S * 1000))
+            self.send(services.lead(queue.leader(service), owner="w", leader_ms=LEADER_S * 1000))
         elif key.startswith(queue.tick("")):
             self.send(schedules.adopt(queue, [key.removeprefix(queue.tick(""))]))
         names = {text(each) for each in stored[queue.groups].value} if queue.groups in stored else set()

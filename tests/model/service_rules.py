@@ -133,10 +133,12 @@ class ServiceRules(WorkerRules):
         keys, queue = self.here(name)
         owner = self.tokens[worker]
         if takes:
-            answer = self.ask(services.lead(keys, service, owner=owner, leader_ms=LEADER_S * 1000))
+            answer = self.ask(services.lead(keys.leader(service), owner=owner, leader_ms=LEADER_S * 1000))
             assert answer == self.model.lead(queue, service, owner, LEADER_S)
         else:
-            assert self.ask(services.resign(keys, service, owner=owner)) == self.model.resign(queue, service, owner)
+            assert self.ask(services.resign(keys.leader(service), owner=owner)) == self.model.resign(
+                queue, service, owner
+            )
 
     @rule(name=queues, entries=st.lists(st.sampled_from(ENTRIES), min_size=1, max_size=2, unique=True))
     def adopt(self, name: str, entries: list[str]) -> None:

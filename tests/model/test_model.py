@@ -82,7 +82,7 @@ MUTANTS = {
         "owner and string.gsub(owner, '%.%d+:', ':') == token .. ':' .. score",
     ),
     "extend: the fence names no run": (
-        "extend",
+        "extend_leases",
         "fields[1] == owner .. score",
         "string.gsub(fields[1] or '', '%.%d+:', ':') == ARGV[2] .. ':' .. score",
     ),
@@ -117,8 +117,8 @@ MUTANTS = {
         "is_lost and score == ARGV[i + 2] and message == ARGV[i + 3]",
         "score",
     ),
-    "extend: no fence": ("extend", "fields[1] == owner .. score", "true"),
-    "extend: the fence stays behind": ("extend", "redis.call('HSET', key, 'taskq_owner', owner .. expiry)", ""),
+    "extend: no fence": ("extend_leases", "fields[1] == owner .. score", "true"),
+    "extend: the fence stays behind": ("extend_leases", "redis.call('HSET', key, 'taskq_owner', owner .. expiry)", ""),
     "write_result: no fence": (
         "write_result",
         "redis.pcall('HGET', KEYS[1], 'taskq_owner') ~= ARGV[1] .. ':' .. score",
@@ -131,7 +131,7 @@ MUTANTS = {
     "enqueue: what was replaced keeps its arguments": ("enqueue", "'msg', message .. '\\26'", "'taskq_wait', message"),
     "settle: the lock does not follow": ("settle", "follow(rule, lock, id, 'archived')", ""),
     "dequeue: a lock is held although its task started": ("dequeue", "rule and not covers(rule, 'active')", "false"),
-    "extend: a lock is not renewed": ("extend", "redis.call('EXPIRE', lock, seconds)", ""),
+    "extend: a lock is not renewed": ("extend_leases", "redis.call('EXPIRE', lock, seconds)", ""),
     "revoke: the lock is kept": ("revoke", "release(fields[2], ARGV[1])", ""),
     "gather: the rest of a group": ("collect_groups", "redis.call('ZREMRANGEBYRANK', group, 0, most - 1)", ""),
     "combine: after the deadline": ("combine", "tonumber(score) <= now_s", "false"),

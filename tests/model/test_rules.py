@@ -90,11 +90,11 @@ FLOW_MUTANTS = {
     "settle: a step does not wait for all": ("settle", "add('p' .. j, -1) == 0", "add('p' .. j, -1) <= 1"),
     "settle: a failure stops nothing": ("settle", "edge == 's' and state ~= 'd'", "false"),
     "flow_note: an end counts twice": (
-        "flow_note",
+        "tell_ends",
         "elseif current ~= 'p' and current ~= 'h' then",
         "elseif false then",
     ),
-    "flow_put: no receipt": ("flow_put", "not redis.call('ZSCORE', KEYS[5], ARGV[i])", "true"),
+    "flow_put: no receipt": ("put_steps", "not redis.call('ZSCORE', KEYS[5], ARGV[i])", "true"),
 }
 
 

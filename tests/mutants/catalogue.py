@@ -140,21 +140,21 @@ RUNS = (
     ),
     Mutant(
         name="a worker extends the lease of a task that another worker has taken over",
-        file=f"{_LUA}/extend.lua",
+        file=f"{_LUA}/extend_leases.lua",
         old="fields[1] == owner .. score",
         new="fields[1]",
         tests=(f"{_SCRIPTS}/test_run.py",),
     ),
     Mutant(
         name="an extended lease does not fit the fence of its task",
-        file=f"{_LUA}/extend.lua",
+        file=f"{_LUA}/extend_leases.lua",
         old="    redis.call('HSET', key, 'taskq_owner', owner .. expiry)\n",
         new="",
         tests=(f"{_SCRIPTS}/test_run.py",),
     ),
     Mutant(
         name="leases are not extended while Redis is full",
-        file=f"{_LUA}/extend.lua",
+        file=f"{_LUA}/extend_leases.lua",
         old="redis.call('DEL', KEYS[2])\n",
         new="",
         tests=(f"{_SCRIPTS}/test_full_memory.py",),
@@ -293,7 +293,7 @@ WORKFLOWS_AND_GROUPS = (
     ),
     Mutant(
         name="a step that was sent to another queue twice is stored twice",
-        file=f"{_LUA}/flow_put.lua",
+        file=f"{_LUA}/put_steps.lua",
         old="if not redis.call('ZSCORE', KEYS[5], ARGV[i]) then",
         new="if true then",
         tests=(f"{_CORE}/workflow/test_workers.py",),

@@ -55,7 +55,7 @@ MUTANTS = (
         changes=(
             Change(file=f"{LUA}/_ends.lua", old="owner == fence", new="owner"),
             Change(
-                file=f"{LUA}/extend.lua",
+                file=f"{LUA}/extend_leases.lua",
                 old="fields[1] == owner .. score",
                 new="fields[1]",
             ),
@@ -158,7 +158,7 @@ MUTANTS = (
     ),
     Mutant(
         name="no allow-oom",
-        changes=(Change(file=f"{LUA}/extend.lua", old="redis.call('DEL', KEYS[2])\n", new=""),),
+        changes=(Change(file=f"{LUA}/extend_leases.lua", old="redis.call('DEL', KEYS[2])\n", new=""),),
         faults=(24,),
         shows=frozenset({6}),
     ),
@@ -175,7 +175,9 @@ MUTANTS = (
         name="continuation doubled",
         changes=(
             Change(
-                file=f"{LUA}/flow_put.lua", old="if not redis.call('ZSCORE', KEYS[5], ARGV[i]) then", new="if true then"
+                file=f"{LUA}/put_steps.lua",
+                old="if not redis.call('ZSCORE', KEYS[5], ARGV[i]) then",
+                new="if true then",
             ),
         ),
         faults=(1,),

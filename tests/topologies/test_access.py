@@ -46,12 +46,12 @@ pytestmark = pytest.mark.redis
 ANY = {"ACL", "ASKING", "CLIENT", "CLUSTER", "CONFIG", "INFO", "PING", "SCRIPT", "WAIT"}
 """Commands without a key, which connections and single tools send."""
 
-OUTSIDE = {"rights", "beat", "announce", "record"}
+OUTSIDE = {"try_commands", "beat", "announce", "record_firing"}
 """Scripts that are tried here on keys of other names, and the one that tries all rights."""
 
 ENQUEUES = ("enqueue", "locate", "look", "revoke")
-STARTS_WORKFLOWS = ("create", "members", "close", "look", "cancel", "revoke")
-OF_A_PRODUCER = (*ENQUEUES, *(f"flow_{name}" for name in STARTS_WORKFLOWS))
+WORKFLOWS = ("create_workflow", "add_members", "close_groups", "look_at_workflow", "cancel_workflow", "revoke_steps")
+OF_A_PRODUCER = (*ENQUEUES, *WORKFLOWS)
 """Scripts of those who enqueue tasks and workflows, wait for their results and cancel them."""
 
 CORE = files("taskq_core")
@@ -99,7 +99,7 @@ def asked_by(modules: list[Traversable]) -> tuple[set[str], set[str]]:
             each = getattr(import_module(f"taskq_core.broker.operations.{room}"), name, None)
             found += [each] if isfunction(each) else []
     source = "\n".join(getsource(each) for each in found)
-    scripts = set(re.findall(r'load\(\s*"(\w+)"', source))
+    scripts = set(re.findall(r'script\(\s*"(\w+)"', source))
     return scripts, set(re.findall(r"[(\[]\"([A-Z]{3,})\"", source)) | {"EVAL", "EVALSHA"}
 
 
@@ -123,7 +123,7 @@ def reached(text: str) -> str:
 
 class TestRoles:
     def test_a_worker_may_send_each_command_that_is_sent_and_no_other(self) -> None:
-        scripts = in_scripts([reached(script.text) for script in all_scripts() if script.name != "rights"])
+        scripts = in_scripts([reached(script.text) for script in all_scripts() if script.name != "try_commands"])
         sent: set[str] = set()
         for file in (files("taskq_core.broker") / "operations").iterdir():
             if file.name.endswith(".py"):
@@ -154,12 +154,14 @@ class TestRoles:
         assert commands("producer") <= allowed
 
     def test_a_worker_tries_all_that_scripts_use_when_it_starts(self) -> None:
-        used = in_scripts([reached(script.text) for script in all_scripts() if script.name != "rights"])
+        used = in_scripts([reached(script.text) for script in all_scripts() if script.name != "try_commands"])
 
-        probes = load("rights").text.partition("probes = {")[2].partition("}")[0]
+        probes = load("try_commands").text.partition("probes = {")[2].partition("}")[0]
         tried = set(re.findall(r"'([A-Z]+)[ ']", probes))
-        assert sorted(used - tried) == [], "rights.lua does not try these"
-        assert sorted(tried - used) == ["GETEX"], "rights.lua tries others in vain"  # a leadership keeps its lead by it
+        assert sorted(used - tried) == [], "try_commands.lua does not try these"
+        assert sorted(tried - used) == ["GETEX"], (
+            "try_commands.lua tries others in vain"
+        )  # a leadership keeps its lead by it
 
 
 @pytest.fixture(scope="module", params=redis_programs())
@@ -666,7 +668,7 @@ def test_a_runner_of_a_rediss_url_never_speaks_plainly(redis_server: RedisServer
     ):
         runner = SyncRunner(app.runtime.endpoint, timeout_s=1)
         with pytest.raises(BrokerUnavailableError):
-            runner.run(EVERY["scan"](app.runtime.keys.queue("default")))
+            runner.run(EVERY["scan_tasks"](app.runtime.keys.queue("default")))
         runner.close()
 
         assert relay.said

@@ -102,7 +102,7 @@ ELSEWHERE = {
     "act_on_matching": "the same",
     "finish_moves": "looks for moves that were cut off, and finds none here",
     "reconcile": "looks for damage, and repairs none unless it is told to",
-    "follow": "carries out what it is given",
+    "run_plan": "carries out what it is given",
     "key_slot": "counts, and asks nobody",
     "cluster_nodes": "needs a right that the page tells of apart",
     "redis_info": "the same",
@@ -267,7 +267,7 @@ async def test_an_exporter_counts_and_can_do_nothing_else(server: RedisServer) -
 
 
 def test_the_page_gives_an_exporter_what_it_asks_and_no_more() -> None:
-    texts = [reached(load(name).text) for name in ("info", "usage", "alive")]
+    texts = [reached(load(name).text) for name in ("count_tasks", "estimate_memory", "list_alive")]
     needed = in_scripts(texts) | {"EVAL", "EVALSHA", "HGETALL", "MGET", "SMEMBERS"}
     needed |= {"LRANGE"}  # which a script chooses as it goes
 

@@ -480,7 +480,7 @@ local function workflows(own, now)
     end
   end
 
-  -- grow: add members from inside a group; see `flow_grow`.
+  -- grow: add members from inside a group; see `grow_group`.
   function flow.grow(i, name, by, packed, first)
     local known = W .. ':x' .. i
     local number = tonumber(redis.call('HGET', known, by) or string.match(by, '%.(%d+)$'))

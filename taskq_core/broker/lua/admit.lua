@@ -29,7 +29,7 @@ if redis.call('EXISTS', KEYS[5]) == 1 then
   end
   redis.call('EXPIRE', KEYS[6], 60)
 end
-if not lead(KEYS[3], KEYS[4], ARGV[2], ARGV[3]) then
+if not lead(KEYS[3], ARGV[2], ARGV[3]) then
   return { now_ns, 0, 0, '' }
 end
 local limits = limiter(ARGV[4], now_s, now_ns, now_ms)

@@ -7,7 +7,6 @@
   KEYS[4]  set     names of groups with members
   KEYS[5]  list    wake tokens
   KEYS[6]  string  token of the worker that leads
-  KEYS[7]  any     a key that never exists
   ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
   ARGV[2]  string  token of this worker
   ARGV[3]  int     ms the leader's lease lasts
@@ -31,7 +30,7 @@ if #due[1] + #due[2] > 0 then
   redis.call('SCARD', KEYS[4])
   redis.call('LLEN', KEYS[5])
 end
-if not lead(KEYS[6], KEYS[7], ARGV[2], ARGV[3]) then
+if not lead(KEYS[6], ARGV[2], ARGV[3]) then
   return { now_ns, 0, 0, 0 }
 end
 local limit, moved, dropped, ready, urgent = tonumber(ARGV[5]), 0, 0, 0, {}

@@ -1,12 +1,11 @@
 --[[
-  lead: take or renew the lease of one service of a queue, so that one of many workers acts.
+  lead: take or renew the lease of one service, so that one of many workers acts.
 
   KEYS[1]  string  token of the worker that leads
-  KEYS[2]  any     a key that never exists
   ARGV[1]  string  token of this worker
   ARGV[2]  int     ms the lease lasts
 
   returns  1  leads   0  another does
 ]]
 -- include _lead
-return lead(KEYS[1], KEYS[2], ARGV[1], ARGV[2]) and 1 or 0
+return lead(KEYS[1], ARGV[1], ARGV[2]) and 1 or 0

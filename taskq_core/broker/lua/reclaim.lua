@@ -5,7 +5,6 @@
   KEYS[2]  set     names of groups with members
   KEYS[3]  zset    combined: id of a set whose members are still to be deleted, by time (Unix s)
   KEYS[4]  string  token of the worker that leads
-  KEYS[5]  any     a key that never exists
   ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
   ARGV[2]  string  token of this worker
   ARGV[3]  int     ms the leader's lease lasts
@@ -24,7 +23,7 @@ local now_s = clock(ARGV[1])
 redis.call('ZCARD', KEYS[1]) -- keys of another type are refused here, before the first write
 redis.call('SCARD', KEYS[2])
 redis.call('ZCARD', KEYS[3])
-if not lead(KEYS[4], KEYS[5], ARGV[2], ARGV[3]) then
+if not lead(KEYS[4], ARGV[2], ARGV[3]) then
   return { 0, 0, 0, 0, 0, 0 }
 end
 local prefix, limit = ARGV[4] .. 'g:', tonumber(ARGV[6])

@@ -5,17 +5,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from taskq_core.broker.operations import replies
 from taskq_core.broker.operations.operation import (
     ARCHIVE,
     BATCH_BYTES,
     Argument,
     Operation,
-    boolean,
-    integer,
-    text,
+    command,
+    script,
     time_argument,
 )
-from taskq_core.broker.scripts import load
 from taskq_core.settings import ArchiveLimits
 from taskq_core.wire import QueueKeys, TaskState
 
@@ -50,12 +49,8 @@ OK = "ok"
 """Answer for a task to which it was done."""
 
 
-def _word(reply: bytes) -> str:
-    return reply.decode("utf-8", "replace")  # the state of a damaged task may be any bytes
-
-
 def _words(reply: Any) -> list[str]:
-    return [_word(word) for word in reply]
+    return [replies.shown(word) for word in reply]
 
 
 def _structures(queue: QueueKeys) -> tuple[str, ...]:
@@ -93,7 +88,7 @@ def act(
         *task_ids,
     )
     keys = (*_structures(queue), queue.wake)
-    return Operation(f"{action.value}_tasks", load("act"), keys, args, _words, repeatable=repeatable)
+    return script("act", keys, args, _words, name=f"{action.value}_tasks", repeatable=repeatable)
 
 
 def rewrite(
@@ -101,7 +96,7 @@ def rewrite(
 ) -> Operation[str]:
     """Replace the message of a task that waits, if it is the one that was read. Reads as one answer of `act`."""
     args = (task_id, queue.prefix, old, new, old_lock, new_lock)
-    return Operation("rewrite", load("rewrite"), (queue.task(task_id),), args, text)
+    return script("rewrite", (queue.task(task_id),), args, replies.text)
 
 
 def reschedule(
@@ -122,18 +117,18 @@ def reschedule(
     """
     start = f"+{start_in_ms}" if start_at_s is None else f"={start_at_s}"
     args = (time_argument(now_ns), queue.prefix, task_id, start, old, new, old_lock, new_lock)
-    return Operation("reschedule", load("reschedule"), _structures(queue), args, _word)
+    return script("reschedule", _structures(queue), args, replies.shown)
 
 
 def pause(queue: QueueKeys, *, now_ns: int | None = None) -> Operation[bool]:
     """Keep workers from taking tasks. Reads as False if it was so before."""
     args = (time_argument(now_ns),)
-    return Operation("pause", load("pause"), (queue.paused,), args, boolean, repeatable=False)
+    return script("pause", (queue.paused,), args, replies.boolean, repeatable=False)
 
 
 def resume(queue: QueueKeys) -> Operation[bool]:
     """Let workers take tasks again. Reads as False if the queue was not paused."""
-    return Operation("resume", None, (queue.paused,), ("DEL", queue.paused), boolean, repeatable=False)
+    return command("resume", ("DEL", queue.paused), replies.boolean, repeatable=False)
 
 
 # --- removing a queue -------------------------------------------------------------------------------------------------
@@ -173,9 +168,8 @@ def _read_closed(reply: Any) -> Closed:
 
 def close_queue(queue: QueueKeys, *, force: bool) -> Operation[Closed]:
     """Set all tasks of a queue aside, if none runs and, without `force`, none but completed ones is there."""
-    return Operation(
+    return script(
         "close_queue",
-        load("close_queue"),
         (queue.active, *_structures(queue), *_aside(queue), *_set_aside(queue)),
         (queue.group_prefix, 1 if force else 0),
         _read_closed,
@@ -185,15 +179,13 @@ def close_queue(queue: QueueKeys, *, force: bool) -> Operation[Closed]:
 def is_half_removed(queue: QueueKeys) -> Operation[bool]:
     """Ask whether a removal has set tasks aside and not deleted them yet."""
     keys = _set_aside(queue)
-    return Operation("is_half_removed", None, keys, ("EXISTS", *keys), lambda reply: int(reply) > 0)
+    return command("is_half_removed", ("EXISTS", *keys), lambda reply: int(reply) > 0, keys=keys)
 
 
 def discard(queue: QueueKeys, *, limit: int = 100) -> Operation[tuple[int, bool]]:
     """Delete tasks that were set aside. Reads as how many, and True if that was all."""
     args = (queue.prefix, queue.quarantined(""), queue.done, limit, queue.own_prefix)
-    return Operation(
-        "discard", load("discard"), _set_aside(queue), args, lambda reply: (int(reply[0]), int(reply[1]) == 1)
-    )
+    return script("discard", _set_aside(queue), args, lambda reply: (int(reply[0]), int(reply[1]) == 1))
 
 
 def purge(queue: QueueKeys, cursor: str, *, own: bool, count: int = 500) -> Operation[str | None]:
@@ -204,7 +196,7 @@ def purge(queue: QueueKeys, cursor: str, *, own: bool, count: int = 500) -> Oper
     keys = (queue.active, *_structures(queue), *_aside(queue))
     prefix = queue.own_prefix if own else queue.prefix
     args = (cursor, _escaped(prefix) + "*", count, prefix)
-    return Operation("purge", load("purge"), keys, args, lambda reply: None if reply is None else text(reply))
+    return script("purge", keys, args, replies.optional_text)
 
 
 def _escaped(name: str) -> str:
@@ -213,7 +205,7 @@ def _escaped(name: str) -> str:
 
 def forget_queue(queues_key: str, name: str) -> Operation[int]:
     """Take a queue out of the set of known ones."""
-    return Operation("forget_queue", None, (queues_key,), ("SREM", queues_key, name), integer)
+    return command("forget_queue", ("SREM", queues_key, name), replies.integer)
 
 
 # --- moving tasks to another queue ------------------------------------------------------------------------------------
@@ -275,8 +267,10 @@ def move_out(
             flat = iter(reply[at - int(words) : at])
             fields = dict(zip(flat, flat, strict=True))
             held = int(lock_ms) if lock_ms != b"" and int(lock_ms) not in (0, -2) else None
-            name = to.decode("utf-8", "surrogateescape")
-            tasks.append(Departure(task_id, _word(answer), text(move), name, text(score), held, fields))
+            name = replies.name(to)
+            tasks.append(
+                Departure(task_id, replies.shown(answer), replies.text(move), name, replies.text(score), held, fields)
+            )
         return Departures(int(reply[0]), tasks)
 
     args = (
@@ -288,7 +282,7 @@ def move_out(
         max_bytes,
         *task_ids,
     )
-    return Operation("move_out", load("move_out"), (*_structures(queue), queue.moving), args, read)
+    return script("move_out", (*_structures(queue), queue.moving), args, read)
 
 
 class ArrivalCode(StrEnum):
@@ -300,7 +294,7 @@ class ArrivalCode(StrEnum):
 
 
 def _read_codes(reply: Any) -> str | None:
-    codes = text(reply)
+    codes = replies.text(reply)
     return None if codes == "late" else codes
 
 
@@ -318,7 +312,7 @@ def move_in(
         for name, value in task.fields.items():
             args += (name, value)
     keys = (*_structures(queue), queue.wake, queue.moved)
-    return Operation("move_in", load("move_in"), keys, args, _read_codes, repeatable=False)
+    return script("move_in", keys, args, _read_codes, repeatable=False)
 
 
 def move_end(
@@ -338,24 +332,18 @@ def move_end(
         for task in tasks:
             args += (verdict + task.move, task.task_id)
     keys = (*_structures(queue), queue.moving, queue.wake)
-    return Operation("move_end", load("move_end"), keys, args, integer)
+    return script("move_end", keys, args, replies.integer)
 
 
 def release_receipts(queue: QueueKeys, tasks: Sequence[Departure], *, until_s: int) -> Operation[int]:
     """Keep the receipts of ended moves no longer than needed."""
-    command: list[Argument] = ["ZADD", queue.moved, "XX"]
+    words: list[Argument] = ["ZADD", queue.moved, "XX"]
     for task in tasks:
-        command += (until_s, f"{task.move}:{task.task_id}")
-    return Operation("release_receipts", None, (queue.moved,), command, integer)
+        words += (until_s, f"{task.move}:{task.task_id}")
+    return command("release_receipts", words, replies.integer)
 
 
 def list_moving(queue: QueueKeys, *, before_s: int, skip: int, count: int) -> Operation[list[str]]:
     """Read ids of tasks on their way that set out, or were carried on, by a Unix second, the oldest first."""
-    command = ("ZRANGE", queue.moving, "-inf", before_s, "BYSCORE", "LIMIT", skip, count)
-    return Operation(
-        "list_moving",
-        None,
-        (queue.moving,),
-        command,
-        lambda reply: [task_id.decode("utf-8", "surrogateescape") for task_id in reply],
-    )
+    words = ("ZRANGE", queue.moving, "-inf", before_s, "BYSCORE", "LIMIT", skip, count)
+    return command("list_moving", words, replies.names)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+from taskq_core.broker.operations import replies
 from taskq_core.broker.operations.new_tasks import NewTask
 from taskq_core.broker.operations.operation import (
     BATCH_BYTES,
@@ -16,12 +17,10 @@ from taskq_core.broker.operations.operation import (
     RECEIPT_KEPT_S,
     Argument,
     Operation,
-    integer,
-    nothing,
-    text,
+    command,
+    script,
     time_argument,
 )
-from taskq_core.broker.scripts import load
 from taskq_core.wire import QueueKeys
 
 GATHER_MAX = 100
@@ -33,13 +32,11 @@ def list_groups(queue: QueueKeys, cursor: int) -> Operation[tuple[int, list[str]
 
     A name may come twice; one that is there all the while comes at least once.
     """
-    return Operation(
-        "list_groups", None, (queue.groups,), ("SSCAN", queue.groups, cursor, "COUNT", GATHER_MAX), _read_groups
-    )
+    return command("list_groups", ("SSCAN", queue.groups, cursor, "COUNT", GATHER_MAX), _read_groups)
 
 
 def _read_groups(reply: Any) -> tuple[int, list[str]]:
-    return int(reply[0]), [name.decode("utf-8", "surrogateescape") for name in reply[1]]
+    return int(reply[0]), replies.names(reply[1])
 
 
 class CollectCode(StrEnum):
@@ -82,9 +79,7 @@ def collect_groups(
     args: list[Argument] = [time_argument(now_ns), queue.prefix, limit]
     for each in checks:
         args += (each.group, each.set_id, each.timeout_s, each.grace_s, each.max_delay_s, each.max_size)
-    return Operation(
-        "collect_groups", load("collect_groups"), (queue.groups, queue.aggregation_sets, queue.absent), args, text
-    )
+    return script("collect_groups", (queue.groups, queue.aggregation_sets, queue.absent), args, replies.text)
 
 
 def read_members(
@@ -101,16 +96,14 @@ def read_members(
     Reads as None when there is no such set any more, and as an empty list behind its end.
     """
     keys = (queue.aggregation_set(group, set_id), queue.aggregation_sets)
-    return Operation("read_members", load("members"), keys, (skip, count, max_bytes, queue.task_prefix), _read_members)
+    return script("read_members", keys, (skip, count, max_bytes, queue.task_prefix), _read_members)
 
 
 def _read_members(reply: Any) -> list[tuple[str, bytes]] | None:
     if not reply[0]:
         return None
     pairs = iter(reply[1:])
-    return [
-        (task_id.decode("utf-8", "surrogateescape"), message) for task_id, message in zip(pairs, pairs, strict=True)
-    ]
+    return [(replies.name(task_id), message) for task_id, message in zip(pairs, pairs, strict=True)]
 
 
 class CombineCode(StrEnum):
@@ -157,15 +150,13 @@ def combine(
     if task is not None:
         rule = task.unique_rule  # a set is either turned into a task of its own or stays
         args += replace(task, unique_rule=f"{rule[0]}d{rule[2:]}" if rule else "").arguments(queue)
-    return Operation("combine", load("combine"), keys, args, lambda reply: CombineCode(text(reply)))
+    return script("combine", keys, args, lambda reply: CombineCode(replies.text(reply)))
 
 
 def sweep(queue: QueueKeys) -> Operation[tuple[int, int]]:
     """Delete members of sets that were combined, at most 100. Reads as (members deleted, sets left)."""
     args = (queue.combined_set(""), queue.prefix, queue.done)
-    return Operation(
-        "sweep", load("sweep"), (queue.combined, queue.absent), args, lambda reply: (int(reply[0]), int(reply[1]))
-    )
+    return script("sweep", (queue.combined, queue.absent), args, lambda reply: (int(reply[0]), int(reply[1])))
 
 
 @dataclass(slots=True)
@@ -200,23 +191,17 @@ def reclaim(
     now_ns: int | None = None,
 ) -> Operation[Reclaimed]:
     """Give members of sets past their deadline back to their groups, if this worker leads or takes the lead."""
-    keys = (queue.aggregation_sets, queue.groups, queue.combined, queue.leader(service), queue.absent)
+    keys = (queue.aggregation_sets, queue.groups, queue.combined, queue.leader(service))
     args = (time_argument(now_ns), owner, leader_ms, queue.prefix, sets, members)
-    return Operation(
-        "reclaim",
-        load("reclaim"),
-        keys,
-        args,
-        lambda reply: Reclaimed(int(reply[0]) == 1, *(int(number) for number in reply[1:])),
+    return script(
+        "reclaim", keys, args, lambda reply: Reclaimed(int(reply[0]) == 1, *(int(number) for number in reply[1:]))
     )
 
 
 def give_back(queue: QueueKeys, group: str, set_id: str) -> Operation[None]:
     """End the time of a set now, so that the next reclaim, Go's too, gives its members back."""
     key = queue.aggregation_set(group, set_id)
-    return Operation(
-        "give_back", None, (queue.aggregation_sets,), ("ZADD", queue.aggregation_sets, "XX", 0, key), nothing
-    )
+    return command("give_back", ("ZADD", queue.aggregation_sets, "XX", 0, key), replies.nothing)
 
 
 def expel(
@@ -225,4 +210,4 @@ def expel(
     """Set members of a set aside whose message cannot be read; at most `BATCH_MAX`. Reads as how many."""
     keys = (queue.aggregation_set(group, set_id), queue.quarantine, queue.aggregation_sets)
     args = (time_argument(now_ns), queue.task_prefix, queue.quarantined(""), *task_ids)
-    return Operation("expel", load("expel"), keys, args, integer)
+    return script("expel", keys, args, replies.integer)

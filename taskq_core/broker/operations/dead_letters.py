@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from taskq_core.broker.operations.operation import Operation, boolean, text, time_argument
-from taskq_core.broker.scripts import load
+from taskq_core.broker.operations import replies
+from taskq_core.broker.operations.operation import Operation, script, time_argument
 from taskq_core.wire import QueueKeys
 
 
@@ -22,12 +22,10 @@ def take_dead_letters(
     """Take archived tasks that are to be told of, at most 100. After `claim_s` they are handed out again."""
 
     def read(reply: Any) -> DeadLetterBatch:
-        return DeadLetterBatch(text(reply[0]), [task_id.decode("utf-8", "surrogateescape") for task_id in reply[1:]])
+        return DeadLetterBatch(replies.text(reply[0]), replies.names(reply[1:]))
 
     args = (time_argument(now_ns), claim_s, limit)
-    return Operation(
-        "take_dead_letters", load("take_dead_letters"), (queue.letters, queue.absent), args, read, repeatable=False
-    )
+    return script("take_dead_letters", (queue.letters, queue.absent), args, read, repeatable=False)
 
 
 def end_dead_letter(
@@ -35,4 +33,4 @@ def end_dead_letter(
 ) -> Operation[bool]:
     """Note that a task was told of, or when it is to be again. Reads as False where it is another caller's by now."""
     args = (time_argument(now_ns), task_id, until_s, "" if again_in_s is None else again_in_s)
-    return Operation("end_dead_letter", load("end_dead_letter"), (queue.letters, queue.absent), args, boolean)
+    return script("end_dead_letter", (queue.letters, queue.absent), args, replies.boolean)

@@ -4,8 +4,9 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
-from taskq_core.broker.operations.operation import Operation, integer, nothing, text
-from taskq_core.broker.scripts import Script, load
+from taskq_core.broker.operations import replies
+from taskq_core.broker.operations.operation import Operation, command, script
+from taskq_core.broker.scripts import Script
 
 SURVEY_MAX = 500
 """About how many keys one call of `survey` reads."""
@@ -18,56 +19,56 @@ def read_config(name: str) -> Operation[dict[str, str]]:
 
     def read(reply: Any) -> dict[str, str]:
         words = iter(reply)
-        return {text(key): text(value) for key, value in zip(words, words, strict=True)}
+        return {replies.text(key): replies.text(value) for key, value in zip(words, words, strict=True)}
 
-    return Operation("read_config", None, (), ("CONFIG", "GET", name), read)
+    return command("read_config", ("CONFIG", "GET", name), read, keys=())
 
 
 def read_time() -> Operation[float]:
     """Read the clock of one server, Unix seconds."""
-    return Operation("read_time", None, (), ("TIME",), lambda reply: int(reply[0]) + int(reply[1]) / 1e6)
+    return command("read_time", ("TIME",), lambda reply: int(reply[0]) + int(reply[1]) / 1e6, keys=())
 
 
 def read_type(key: str) -> Operation[str]:
     """Read the type of a key; `none` where there is no such key."""
-    return Operation("read_type", None, (key,), ("TYPE", key), text)
+    return command("read_type", ("TYPE", key), replies.text)
 
 
 def count_members(key: str) -> Operation[int]:
     """Count the members of a sorted set."""
-    return Operation("count_members", None, (key,), ("ZCARD", key), integer)
+    return command("count_members", ("ZCARD", key), replies.integer)
 
 
 def try_evalsha() -> Operation[None]:
     """Run a script that does nothing by its SHA-1, as all scripts are run."""
     sha = hashlib.sha1(_NOTHING.encode(), usedforsecurity=False).hexdigest()
-    return Operation("try_evalsha", Script("nothing", sha, (_NOTHING,)), (), (), nothing)
+    return Operation("try_evalsha", Script("nothing", sha, (_NOTHING,)), (), (), replies.nothing)
 
 
 def try_eval() -> Operation[None]:
     """Run a script that does nothing by its text, as a server that does not know it yet needs it."""
-    return Operation("try_eval", None, (), ("EVAL", _NOTHING, 0), nothing)
+    return command("try_eval", ("EVAL", _NOTHING, 0), replies.nothing, keys=())
 
 
 def try_script() -> Operation[None]:
     """Ask one server whether it knows a script."""
-    return Operation("try_script", None, (), ("SCRIPT", "EXISTS", try_evalsha().command()[1]), nothing)
+    return command("try_script", ("SCRIPT", "EXISTS", try_evalsha().command()[1]), replies.nothing, keys=())
 
 
 def try_wait(key: str) -> Operation[None]:
     """Wait a moment for a list that does not exist, as an idle worker waits."""
-    return Operation("try_wait", None, (key,), ("BLPOP", key, _MOMENT), nothing, block_s=float(_MOMENT))
+    return command("try_wait", ("BLPOP", key, _MOMENT), replies.nothing, block_s=float(_MOMENT))
 
 
 def try_watch(key: str) -> Operation[None]:
     """Wait a moment for a list that does not exist, as the watcher of other producers waits."""
-    command = ("BLMOVE", key, key, "RIGHT", "RIGHT", _MOMENT)
-    return Operation("try_watch", None, (key,), command, nothing, block_s=float(_MOMENT))
+    words = ("BLMOVE", key, key, "RIGHT", "RIGHT", _MOMENT)
+    return command("try_watch", words, replies.nothing, block_s=float(_MOMENT))
 
 
 def try_write(absent_key: str) -> Operation[None]:
     """Try the plainest write there is: delete a key that does not exist."""
-    return Operation("try_write", None, (absent_key,), ("DEL", absent_key), nothing)
+    return command("try_write", ("DEL", absent_key), replies.nothing)
 
 
 def try_commands(absent_key: str, channel: str) -> Operation[dict[str, str]]:
@@ -78,28 +79,24 @@ def try_commands(absent_key: str, channel: str) -> Operation[dict[str, str]]:
 
     def read(reply: Any) -> dict[str, str]:
         words = iter(reply)
-        return {text(command): text(answer) for command, answer in zip(words, words, strict=True)}
+        return {replies.text(command): replies.text(answer) for command, answer in zip(words, words, strict=True)}
 
-    return Operation("try_commands", load("rights"), (absent_key,), (channel,), read)
+    return script("try_commands", (absent_key,), (channel,), read)
 
 
 def whoami() -> Operation[str]:
     """Ask one server as which user this connection is known to it."""
-    return Operation("whoami", None, (), ("ACL", "WHOAMI"), text)
+    return command("whoami", ("ACL", "WHOAMI"), replies.text, keys=())
 
 
 def cluster_info() -> Operation[dict[str, str]]:
     """Ask a node of a cluster how it sees the cluster."""
 
     def read(reply: Any) -> dict[str, str]:
-        pairs = (line.partition(":") for line in text(reply).splitlines())
+        pairs = (line.partition(":") for line in replies.text(reply).splitlines())
         return {name: value for name, colon, value in pairs if colon}
 
-    return Operation("cluster_info", None, (), ("CLUSTER", "INFO"), read)
-
-
-def _name(raw: bytes) -> str:
-    return raw.decode("utf-8", "surrogateescape")
+    return command("cluster_info", ("CLUSTER", "INFO"), read, keys=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +134,10 @@ class Surveyed:
 def _read_surveyed(reply: Any) -> Surveyed:
     words = iter(reply[2])
     return Surveyed(
-        text(reply[0]),
-        [_name(head) for head in reply[1]],
+        replies.text(reply[0]),
+        replies.names(reply[1]),
         [
-            SurveyedKey(_name(key), text(kind), int(ttl_ms), _name(about))
+            SurveyedKey(replies.name(key), replies.text(kind), int(ttl_ms), replies.name(about))
             for key, kind, ttl_ms, about in zip(words, words, words, words, strict=True)
         ],
     )
@@ -148,10 +145,10 @@ def _read_surveyed(reply: Any) -> Surveyed:
 
 def survey(pattern: str, *, cursor: str = "0", count: int = SURVEY_MAX) -> Operation[Surveyed]:
     """Read about `count` keys of one server that match a pattern. In a cluster, send it to each primary."""
-    return Operation("survey", load("survey"), (), (cursor, pattern, count), _read_surveyed)
+    return script("survey", (), (cursor, pattern, count), _read_surveyed)
 
 
 def read_index(key: str, *, skip: int, count: int) -> Operation[list[str]]:
     """Read members of a sorted set, the lowest first."""
-    command = ("ZRANGE", key, skip, skip + count - 1)
-    return Operation("read_index", None, (key,), command, lambda reply: [_name(member) for member in reply])
+    words = ("ZRANGE", key, skip, skip + count - 1)
+    return command("read_index", words, replies.names)

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from taskq_core.broker.operations.operation import Argument, Operation, boolean, integer, time_argument
+from taskq_core.broker.operations import replies
+from taskq_core.broker.operations.operation import Argument, Operation, script, time_argument
 from taskq_core.broker.operations.workflows import step_keys
-from taskq_core.broker.scripts import load
 from taskq_core.wire import QueueKeys
 
 DISPATCH_MAX = 100
@@ -53,13 +53,12 @@ def read_due(queue: QueueKeys, *, owner: str, leader_ms: int, now_ns: int | None
         out = list(reply[at + 1 : at + 1 + size])
         at += 1 + size
         size = int(reply[at])
-        queues = [each.decode("utf-8", "surrogateescape") for each in reply[at + 1 : at + 1 + size]]
+        queues = replies.names(reply[at + 1 : at + 1 + size])
         abandoned = [each.decode() for each in reply[at + 1 + size :]]
         return DueSteps(True, int(reply[1]), notes, out, queues, abandoned)
 
     keys = (
         queue.leader("carrier"),
-        queue.absent,
         queue.workflow_notes,
         queue.workflows_out,
         queue.steps,
@@ -68,7 +67,7 @@ def read_due(queue: QueueKeys, *, owner: str, leader_ms: int, now_ns: int | None
         queue.workflow_queues,
     )
     args = (time_argument(now_ns), owner, leader_ms, DISPATCH_MAX)
-    return Operation("read_due", load("flow_due"), keys, args, read)
+    return script("read_due", keys, args, read)
 
 
 def tell_ends(
@@ -78,13 +77,13 @@ def tell_ends(
     args: list[Argument] = [time_argument(now_ns), queue.own_prefix]
     for end in ends:
         args += end
-    return Operation("tell_ends", load("flow_note"), step_keys(queue), args, boolean)
+    return script("tell_ends", step_keys(queue), args, replies.boolean)
 
 
 def forget_notes(queue: QueueKeys, notes: Sequence[tuple[bytes, bytes]]) -> Operation[int]:
     """Drop notes that were told, where they are still the same."""
     args = [word for note in notes for word in note]
-    return Operation("forget_notes", load("flow_forget"), (queue.workflow_notes,), args, integer)
+    return script("forget_notes", (queue.workflow_notes,), args, replies.integer)
 
 
 @dataclass(slots=True)
@@ -109,11 +108,11 @@ def fetch_steps(
         found = []
         for at in range(1, len(reply), 7):
             member, name, *rest = reply[at : at + 7]
-            found.append(StepToSend(member, name.decode("utf-8", "surrogateescape"), *rest))
+            found.append(StepToSend(member, replies.name(name), *rest))
         return int(reply[0]), found
 
     args: tuple[Argument, ...] = (time_argument(now_ns), queue.own_prefix, *members)
-    return Operation("fetch_steps", load("flow_fetch"), step_keys(queue), args, read)
+    return script("fetch_steps", step_keys(queue), args, read)
 
 
 def put_steps(
@@ -124,7 +123,7 @@ def put_steps(
     args: list[Argument] = [time_argument(now_ns), queue.own_prefix, queue.prefix, until_s, STEP_RECEIPT_S]
     for each in steps:
         args += (each.receipt, each.task_id, each.step, each.message, each.start)
-    return Operation("put_steps", load("flow_put"), keys, args, boolean)
+    return script("put_steps", keys, args, replies.boolean)
 
 
 def steps_sent(queue: QueueKeys, steps: Sequence[StepToSend]) -> Operation[int]:
@@ -132,16 +131,14 @@ def steps_sent(queue: QueueKeys, steps: Sequence[StepToSend]) -> Operation[int]:
     args: list[Argument] = [queue.own_prefix]
     for each in steps:
         args += (each.member, each.receipt)
-    return Operation("steps_sent", load("flow_sent"), (queue.workflows_out,), args, integer)
+    return script("steps_sent", (queue.workflows_out,), args, replies.integer)
 
 
 def note_moved(home: QueueKeys, workflow_keys: Sequence[str], *, target: str) -> Operation[list[str]]:
     """Note that steps of workflows at home here move to another queue. Reads as ids of those that are cancelled."""
     args = (home.own_prefix, target, *workflow_keys)
     keys = (home.workflow_queues,)
-    return Operation(
-        "note_moved", load("flow_moved"), keys, args, lambda reply: [each.decode("utf-8", "replace") for each in reply]
-    )
+    return script("note_moved", keys, args, lambda reply: [replies.shown(each) for each in reply])
 
 
 def sweep_steps(
@@ -150,10 +147,4 @@ def sweep_steps(
     """Find steps whose end no workflow was told of. Reads as how many were looked at, ends found, and more to carry."""
     keys = (*step_keys(queue), queue.completed, queue.archived)
     args = (time_argument(now_ns), queue.own_prefix, queue.prefix, first, count)
-    return Operation(
-        "sweep_steps",
-        load("flow_sweep"),
-        keys,
-        args,
-        lambda reply: (int(reply[0]), int(reply[1]), int(reply[2]) == 1),
-    )
+    return script("sweep_steps", keys, args, lambda reply: (int(reply[0]), int(reply[1]), int(reply[2]) == 1))

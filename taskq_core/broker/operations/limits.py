@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from taskq_core.broker.operations.operation import Argument, Operation, boolean, integer, run_owner, text, time_argument
-from taskq_core.broker.scripts import load
+from taskq_core.broker.operations import replies
+from taskq_core.broker.operations.operation import Argument, Operation, command, run_owner, script, time_argument
 from taskq_core.wire import QueueKeys
 
 ADMIT_MAX = 100
@@ -29,7 +29,7 @@ def claim(
     """Ask for the permit of a task that `owner` has taken; without one it waits from now on."""
     args = (time_argument(now_ns), run_owner(owner, run), queue.prefix, task_id, limit)
     keys = (queue.active, queue.lease, queue.task(task_id))
-    return Operation("claim", load("claim"), keys, args, lambda reply: ClaimCode(str(int(reply))))
+    return script("claim", keys, args, lambda reply: ClaimCode(str(int(reply))))
 
 
 @dataclass(slots=True)
@@ -63,11 +63,11 @@ def admit(
     )
 
     def read(reply: Any) -> AdmittedNow:
-        left = text(reply[3])
+        left = replies.text(reply[3])
         return AdmittedNow(int(reply[0]), int(reply[1]) == 1, int(reply[2]), int(left) if left else None)
 
     args = (time_argument(now_ns), owner, leader_ms, queue.prefix, limit)
-    return Operation("admit", load("admit"), keys, args, read)
+    return script("admit", keys, args, read)
 
 
 @dataclass(slots=True)
@@ -98,30 +98,27 @@ def check_limits(
         -1 if skip is None else skip,
         count,
     )
-    return Operation(
+    return script(
         "check_limits",
-        load("check_limits"),
         (queue.scheduled, queue.absent),
         args,
-        lambda reply: LimitsChecked(text(reply[0]), int(reply[1]), int(reply[2]), int(reply[3])),
+        lambda reply: LimitsChecked(replies.text(reply[0]), int(reply[1]), int(reply[2]), int(reply[3])),
     )
 
 
 def wait_for_limits(queue: QueueKeys, *, timeout_s: float) -> Operation[bool]:
     """Wait until a slot is due sooner than the worker that admits knows. Reads as False after the time."""
-    return Operation(
+    return command(
         "wait_for_limits",
-        None,
-        (queue.limit_wake,),
         ("BLPOP", queue.limit_wake, f"{timeout_s:.3f}"),
-        lambda reply: reply is not None,
+        replies.is_given,
         block_s=timeout_s,
     )
 
 
 def limits_move(queue: QueueKeys) -> Operation[bool]:
     """Say whether tasks wait for a rate limit, so that time alone lets them start."""
-    return Operation("limits_move", load("limits_move"), (queue.limits_due,), (queue.limits_prefix,), boolean)
+    return script("limits_move", (queue.limits_due,), (queue.limits_prefix,), replies.boolean)
 
 
 def declare_limits(queue: QueueKeys, specs: Mapping[str, str]) -> Operation[int]:
@@ -129,7 +126,7 @@ def declare_limits(queue: QueueKeys, specs: Mapping[str, str]) -> Operation[int]
     words: list[Argument] = ["HSET", queue.limits]
     for name, spec in specs.items():
         words += (f"d:{name}", spec)
-    return Operation("declare_limits", None, (queue.limits,), words, integer)
+    return command("declare_limits", words, replies.integer)
 
 
 def set_limit(queue: QueueKeys, name: str, spec: str, *, checks: bool, cursor: str) -> Operation[tuple[str, str]]:
@@ -140,7 +137,7 @@ def set_limit(queue: QueueKeys, name: str, spec: str, *, checks: bool, cursor: s
     """
     keys = (queue.limits, queue.limits_due, queue.limit_checks, queue.limit_wake)
     args = (name, spec, 3 if checks else 2, cursor)
-    return Operation("set_limit", load("set_limit"), keys, args, lambda reply: (text(reply[0]), text(reply[1])))
+    return script("set_limit", keys, args, lambda reply: (replies.text(reply[0]), replies.text(reply[1])))
 
 
 def read_limits(queue: QueueKeys) -> Operation[dict[str, str]]:
@@ -148,10 +145,10 @@ def read_limits(queue: QueueKeys) -> Operation[dict[str, str]]:
 
     def read(reply: Any) -> dict[str, str]:
         words = iter(reply)
-        found = {_word(name): _word(value) for name, value in zip(words, words, strict=True)}
+        found = {replies.shown(name): replies.shown(value) for name, value in zip(words, words, strict=True)}
         return {name: value for name, value in found.items() if name[:2] in ("d:", "o:")}
 
-    return Operation("read_limits", None, (queue.limits,), ("HGETALL", queue.limits), read)
+    return command("read_limits", ("HGETALL", queue.limits), read)
 
 
 def list_limits(
@@ -161,35 +158,29 @@ def list_limits(
 
     def read(reply: Any) -> tuple[str, dict[str, tuple[int, int]]]:
         words = iter(reply[1:])
-        return text(reply[0]), {
-            _word(slot): (int(held), int(waits)) for slot, held, waits in zip(words, words, words, strict=True)
+        return replies.text(reply[0]), {
+            replies.shown(slot): (int(held), int(waits)) for slot, held, waits in zip(words, words, words, strict=True)
         }
 
     args = (cursor, queue.limits_prefix, _pattern(queue, "[hw]"), count)
-    return Operation("list_limits", load("list_limits"), (queue.limits,), args, read)
+    return script("list_limits", (queue.limits,), args, read)
 
 
 def list_keepers(queue: QueueKeys) -> Operation[list[str]]:
     """Read tokens of the workers that keep the limits of a queue; of one that ended for up to a minute."""
-    command = ("ZRANGE", queue.limit_keepers, 0, -1)
-    return Operation(
-        "list_keepers", None, (queue.limit_keepers,), command, lambda reply: [_word(each) for each in reply]
-    )
+    words = ("ZRANGE", queue.limit_keepers, 0, -1)
+    return command("list_keepers", words, lambda reply: [replies.shown(each) for each in reply])
 
 
 def has_limits(queue: QueueKeys) -> Operation[bool]:
     """Ask whether tasks of a queue have had limits."""
-    return Operation("has_limits", None, (queue.limits,), ("EXISTS", queue.limits), lambda reply: int(reply) == 1)
+    return command("has_limits", ("EXISTS", queue.limits), replies.boolean)
 
 
 def count_limited(queue: QueueKeys) -> Operation[int]:
     """Count the tasks that wait for a limit."""
-    command = ("ZCOUNT", queue.scheduled, WAITING_SCORE_S, WAITING_SCORE_S)
-    return Operation("count_limited", None, (queue.scheduled,), command, integer)
-
-
-def _word(raw: bytes) -> str:
-    return raw.decode("utf-8", "replace")
+    words = ("ZCOUNT", queue.scheduled, WAITING_SCORE_S, WAITING_SCORE_S)
+    return command("count_limited", words, replies.integer)
 
 
 def _pattern(queue: QueueKeys, kinds: str) -> str:

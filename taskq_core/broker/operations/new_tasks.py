@@ -6,15 +6,8 @@ from enum import StrEnum
 from itertools import repeat
 from typing import Any, TypeVar
 
-from taskq_core.broker.operations.operation import (
-    Argument,
-    Confirmation,
-    Operation,
-    integer,
-    text,
-    time_argument,
-)
-from taskq_core.broker.scripts import load
+from taskq_core.broker.operations import replies
+from taskq_core.broker.operations.operation import Argument, Confirmation, Operation, command, script, time_argument
 from taskq_core.errors import ConfigurationError
 from taskq_core.wire import QueueKeys
 
@@ -58,12 +51,12 @@ class Codes(str):
 def read_codes(reply: Any) -> str:
     """Read the codes of an enqueue, `Codes` where some name a task that holds a lock."""
     if not isinstance(reply, bytes) or b"\n" not in reply:
-        return text(reply)
+        return replies.text(reply)
     codes, _, rest = reply.partition(b"\n")
     holders = []
     while rest:
         size, _, rest = rest.partition(b":")
-        holders.append(rest[: int(size)].decode("utf-8", "surrogateescape"))
+        holders.append(replies.name(rest[: int(size)]))
         rest = rest[int(size) :]
     return Codes(codes.decode(), holders)
 
@@ -211,16 +204,8 @@ def _operation(
 ) -> Operation[T]:
     confirm = tasks[0].confirm if tasks else None
     receipts = () if confirm is None else _receipts(queue, tasks)
-    return Operation(
-        "enqueue",
-        load("enqueue"),
-        keys,
-        args,
-        read,
-        tasks=tasks,
-        confirm=confirm,
-        receipts=receipts,
-        deadline_at=None if args[0] else 2,
+    return script(
+        "enqueue", keys, args, read, tasks=tasks, confirm=confirm, receipts=receipts, deadline_at=None if args[0] else 2
     )
 
 
@@ -254,4 +239,4 @@ def _words(
 
 def register_queue(queues_key: str, names: Iterable[str]) -> Operation[int]:
     """Add queues to the set of known ones. Not in the enqueue script: the set lives on another cluster slot."""
-    return Operation("register_queue", None, (queues_key,), ("SADD", queues_key, *names), integer)
+    return command("register_queue", ("SADD", queues_key, *names), replies.integer)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from taskq_core.broker.scripts import Script
+from taskq_core.broker.scripts import Script, load
 from taskq_core.settings import ArchiveLimits
 from taskq_core.wire import QueueKeys
 
@@ -90,14 +90,37 @@ class Operation(Generic[T]):
         return ("EVAL", self.script.text, len(self.keys) + len(more_keys), *self.keys, *more_keys, *self.args)
 
 
+def command(
+    name: str,
+    words: Sequence[Argument],
+    read: Callable[[Any], T],
+    *,
+    keys: tuple[str, ...] | None = None,
+    repeatable: bool = True,
+    block_s: float = 0.0,
+) -> Operation[T]:
+    """Return an operation that is one plain command. Its second word is its key where `keys` is not given."""
+    if keys is None:
+        keys = (str(words[1]),)
+    return Operation(name, None, keys, words, read, repeatable=repeatable, block_s=block_s)
+
+
+def script(
+    file: str,
+    keys: tuple[str, ...],
+    args: Sequence[Argument],
+    read: Callable[[Any], T],
+    *,
+    name: str = "",
+    **options: Any,
+) -> Operation[T]:
+    """Return an operation that runs `lua/<file>.lua`. It is named after the file where `name` is not given."""
+    return Operation(name or file, load(file), keys, args, read, **options)
+
+
 def time_argument(now_ns: int | None) -> str:
     """Return the time that replaces Redis's, empty in production."""
     return "" if now_ns is None else str(now_ns)
-
-
-def text(reply: Any) -> str:
-    """Read a text."""
-    return reply.decode() if isinstance(reply, bytes) else str(reply)
 
 
 def run_owner(owner: str, run: int) -> str:
@@ -124,26 +147,6 @@ def has_start_mark(fence: bytes, mark: bytes) -> bool:
     """
     owner = fence.rpartition(b":")[0]
     return b"." not in owner or mark == owner
-
-
-def time_ms(reply: Any) -> int:
-    """Read the answer to the command TIME as Unix milliseconds."""
-    return int(reply[0]) * 1000 + int(reply[1]) // 1000
-
-
-def integer(reply: Any) -> int:
-    """Read a number."""
-    return int(reply)
-
-
-def boolean(reply: Any) -> bool:
-    """Read a number as True if it is 1."""
-    return int(reply) == 1
-
-
-def nothing(reply: Any) -> None:
-    """Read nothing."""
-    return
 
 
 def housekeeping(queue: QueueKeys, archive: ArchiveLimits) -> tuple[Argument, ...]:

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from enum import StrEnum
 
+from taskq_core.broker.operations import replies
 from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot, read_codes
-from taskq_core.broker.operations.operation import Argument, Operation, boolean, integer, time_argument
-from taskq_core.broker.scripts import load
+from taskq_core.broker.operations.operation import Argument, Operation, command, script, time_argument
 from taskq_core.wire import QueueKeys
 
 DELIVERED_KEPT_S = 2_592_000
@@ -48,20 +48,9 @@ def deliver(
         args += (receipt, *task.arguments(queue))
     tasks = [task for _, task in rows]
     confirm = tasks[0].confirm if tasks else None
-    return Operation("deliver", load("deliver"), keys, args, read_codes, tasks=tasks, confirm=confirm)
+    return script("deliver", keys, args, read_codes, tasks=tasks, confirm=confirm)
 
 
 def forget_deliveries(queue: QueueKeys, receipts: Sequence[str]) -> Operation[int]:
     """Give back the receipts of rows that are gone."""
-    return Operation("forget_deliveries", None, (queue.delivered,), ("ZREM", queue.delivered, *receipts), integer)
-
-
-def lead_outbox(leader_key: str, *, owner: str, leader_ms: int) -> Operation[bool]:
-    """Take or renew the lease of an outbox table. Reads as True while this worker relays its rows."""
-    # The lease is the one key of its slot. Deleting it before it is written is what a full Redis takes as well.
-    return Operation("lead_outbox", load("lead"), (leader_key, leader_key), (owner, leader_ms), boolean)
-
-
-def resign_outbox(leader_key: str, *, owner: str) -> Operation[bool]:
-    """Give up the lease of an outbox table, if this worker holds it."""
-    return Operation("resign_outbox", load("resign"), (leader_key,), (owner,), boolean)
+    return command("forget_deliveries", ("ZREM", queue.delivered, *receipts), replies.integer)

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from taskq_core.broker.operations.operation import Operation, integer, text, time_argument
-from taskq_core.broker.scripts import load
+from taskq_core.broker.operations import replies
+from taskq_core.broker.operations.operation import Operation, command, script, time_argument
 from taskq_core.wire import QueueKeys
 
 
@@ -13,12 +13,11 @@ def list_alive(index_key: str, *, skip: int, count: int, now_ns: int | None = No
 
     Pass them through `keys_of_index` before you read them as keys.
     """
-    return Operation(
+    return script(
         "list_alive",
-        load("alive"),
         (index_key,),
         (time_argument(now_ns), skip, count),
-        lambda reply: [member.decode("utf-8", "surrogateescape") for member in reply],
+        replies.names,
     )
 
 
@@ -32,7 +31,7 @@ def keys_of_index(index_key: str, members: Iterable[str]) -> list[str]:
 
 def read_server(server_key: str) -> Operation[bytes | None]:
     """Read what a worker process says of itself. Reads as ServerInfo bytes, None if it is gone."""
-    return Operation("read_server", None, (server_key,), ("GET", server_key), lambda reply: reply)
+    return command("read_server", ("GET", server_key), lambda reply: reply)
 
 
 def read_servers(server_keys: Sequence[str]) -> Operation[list[bytes | None]]:
@@ -40,7 +39,7 @@ def read_servers(server_keys: Sequence[str]) -> Operation[list[bytes | None]]:
 
     Reads as ServerInfo bytes, None where one is gone.
     """
-    return Operation("read_servers", None, tuple(server_keys), ("MGET", *server_keys), list)
+    return command("read_servers", ("MGET", *server_keys), list, keys=tuple(server_keys))
 
 
 def list_peers(queue: QueueKeys, place: str, token: str, record: bytes, *, kept_s: int) -> Operation[dict[str, bytes]]:
@@ -48,32 +47,32 @@ def list_peers(queue: QueueKeys, place: str, token: str, record: bytes, *, kept_
 
     def read(reply: Any) -> dict[str, bytes]:
         words = iter(reply)
-        return {peer.decode("utf-8", "replace"): data for peer, data in zip(words, words, strict=True)}
+        return {replies.shown(peer): data for peer, data in zip(words, words, strict=True)}
 
-    return Operation("list_peers", load("peers"), (queue.peers(place),), (token, record, kept_s), read)
+    return script("list_peers", (queue.peers(place),), (token, record, kept_s), read)
 
 
 def forget_peer(queue: QueueKeys, place: str, token: str) -> Operation[int]:
     """Delete the record of a worker process."""
     key = queue.peers(place)
-    return Operation("forget_peer", None, (key,), ("HDEL", key, token), integer)
+    return command("forget_peer", ("HDEL", key, token), replies.integer)
 
 
 def read_running(workers_key: str) -> Operation[list[bytes]]:
     """Read what a worker process runs; as many as its concurrency. Reads as WorkerInfo bytes."""
-    return Operation("read_running", None, (workers_key,), ("HVALS", workers_key), list)
+    return command("read_running", ("HVALS", workers_key), list)
 
 
 def read_entries(scheduler_key: str, *, skip: int, count: int) -> Operation[list[bytes]]:
     """Read some entries of a scheduler. Reads as SchedulerEntry bytes."""
-    command = ("LRANGE", scheduler_key, skip, skip + count - 1)
-    return Operation("read_entries", None, (scheduler_key,), command, list)
+    words = ("LRANGE", scheduler_key, skip, skip + count - 1)
+    return command("read_entries", words, list)
 
 
 def read_events(history_key: str, *, skip: int, count: int) -> Operation[list[bytes]]:
     """Read firings of an entry, the newest first. Reads as SchedulerEnqueueEvent bytes."""
-    command = ("ZREVRANGE", history_key, skip, skip + count - 1)
-    return Operation("read_events", None, (history_key,), command, list)
+    words = ("ZREVRANGE", history_key, skip, skip + count - 1)
+    return command("read_events", words, list)
 
 
 def read_schedules(schedules_key: str) -> Operation[dict[str, bytes]]:
@@ -81,30 +80,30 @@ def read_schedules(schedules_key: str) -> Operation[dict[str, bytes]]:
 
     def read(reply: Any) -> dict[str, bytes]:
         words = iter(reply)
-        return {field.decode("utf-8", "replace"): value for field, value in zip(words, words, strict=True)}
+        return {replies.shown(field): value for field, value in zip(words, words, strict=True)}
 
-    return Operation("read_schedules", None, (schedules_key,), ("HGETALL", schedules_key), read)
+    return command("read_schedules", ("HGETALL", schedules_key), read)
 
 
 def write_schedule(schedules_key: str, field: str, value: bytes, *, only_new: bool = False) -> Operation[int]:
     """Add, change or pause a schedule. Reads as 1 if it is new. With `only_new` an existing one stays as it is."""
-    command = ("HSETNX" if only_new else "HSET", schedules_key, field, value)
-    return Operation("write_schedule", None, (schedules_key,), command, integer)
+    words = ("HSETNX" if only_new else "HSET", schedules_key, field, value)
+    return command("write_schedule", words, replies.integer)
 
 
 def delete_schedule(schedules_key: str, *fields: str) -> Operation[int]:
     """Remove or resume a schedule."""
-    return Operation("delete_schedule", None, (schedules_key,), ("HDEL", schedules_key, *fields), integer)
+    return command("delete_schedule", ("HDEL", schedules_key, *fields), replies.integer)
 
 
 def send_control(channel: str, request: bytes) -> Operation[int]:
     """Send a request to workers. Reads as the number of subscribers, of all databases."""
-    return Operation("send_control", None, (channel,), ("PUBLISH", channel, request), integer)
+    return command("send_control", ("PUBLISH", channel, request), replies.integer)
 
 
 def _read_info(reply: Any) -> Mapping[str, str | int]:
     found: dict[str, str | int] = {}
-    for line in text(reply).splitlines():
+    for line in replies.text(reply).splitlines():
         name, colon, value = line.partition(":")
         if colon and not line.startswith("#"):
             found[name] = int(value) if value.isascii() and value.isdigit() else value
@@ -113,7 +112,7 @@ def _read_info(reply: Any) -> Mapping[str, str | int]:
 
 def server_info() -> Operation[Mapping[str, str | int]]:
     """Read what the store says of itself (`INFO`); of a cluster, one of its nodes."""
-    return Operation("server_info", None, (), ("INFO",), _read_info)
+    return command("server_info", ("INFO",), _read_info, keys=())
 
 
 _SLOTS = ("CLUSTER", "SLOTS")
@@ -122,16 +121,16 @@ _SLOTS = ("CLUSTER", "SLOTS")
 def _read_slots(slot: int) -> Any:
     def read(reply: Any) -> list[str]:
         nodes = [node for first, last, *shard in reply if int(first) <= slot <= int(last) for node in shard]
-        return [f"{text(node[0])}:{int(node[1])}" for node in nodes]
+        return [f"{replies.text(node[0])}:{int(node[1])}" for node in nodes]
 
     return read
 
 
 def list_nodes(slot: int) -> Operation[list[str]]:
     """Ask a cluster which nodes hold a slot. Reads as host:port, the primary first."""
-    return Operation("list_nodes", None, (), _SLOTS, _read_slots(slot))
+    return command("list_nodes", _SLOTS, _read_slots(slot), keys=())
 
 
 def read_shards() -> Operation[list[Any]]:
     """Ask a node of a cluster who serves which slots. Reads as (first, last, primary, replicas...)."""
-    return Operation("read_shards", None, (), _SLOTS, list)
+    return command("read_shards", _SLOTS, list, keys=())

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from taskq_core.broker.operations.operation import Operation
+from taskq_core.broker.operations import replies
+from taskq_core.broker.operations.operation import Operation, command
 from taskq_core.wire import QueueKeys, TaskState
 
 
@@ -21,12 +22,9 @@ def list_waiting(key: str, first: int, last: int) -> Operation[list[tuple[str, i
 
     def read(reply: Any) -> list[tuple[str, int]]:
         words = iter(reply)
-        return [
-            (task_id.decode("utf-8", "surrogateescape"), int(float(score)))
-            for task_id, score in zip(words, words, strict=True)
-        ]
+        return [(replies.name(task_id), int(float(score))) for task_id, score in zip(words, words, strict=True)]
 
-    return Operation("list_waiting", None, (key,), ("ZRANGE", key, first, last, "WITHSCORES"), read)
+    return command("list_waiting", ("ZRANGE", key, first, last, "WITHSCORES"), read)
 
 
 def bring_forward(key: str, task_id: str, *, by_s: int) -> Operation[bool]:
@@ -34,11 +32,4 @@ def bring_forward(key: str, task_id: str, *, by_s: int) -> Operation[bool]:
 
     Sent twice it would count twice, so it is not repeated.
     """
-    return Operation(
-        "bring_forward",
-        None,
-        (key,),
-        ("ZADD", key, "XX", "INCR", -by_s, task_id),
-        lambda reply: reply is not None,
-        repeatable=False,
-    )
+    return command("bring_forward", ("ZADD", key, "XX", "INCR", -by_s, task_id), replies.is_given, repeatable=False)

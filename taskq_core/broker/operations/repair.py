@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from taskq_core.broker.operations.operation import Argument, Operation, text, time_argument
-from taskq_core.broker.scripts import load
+from taskq_core.broker.operations import replies
+from taskq_core.broker.operations.operation import Argument, Operation, command, script, time_argument
 from taskq_core.wire import QueueKeys, TaskState
 
 CHECK_MAX = 500
@@ -21,10 +21,6 @@ LONGEST_LEASE_S = 3600
 """Longest lease that a worker may take, in seconds."""
 ENDLESS_LEASE_S = 2 * LONGEST_LEASE_S
 """A lease that ends later than so many seconds from now was written by no worker, whatever the clocks say."""
-
-
-def _id(raw: bytes) -> str:
-    return raw.decode("utf-8", "surrogateescape")
 
 
 def structures(queue: QueueKeys) -> dict[str, str]:
@@ -65,11 +61,11 @@ def probe(queue: QueueKeys, *, now_ns: int | None = None) -> Operation[Probed]:
     kinds = structures(queue)
 
     def read(reply: Any) -> Probed:
-        found = zip(kinds, map(text, reply[3:]), strict=True)
+        found = zip(kinds, map(replies.text, reply[3:]), strict=True)
         return Probed(int(reply[0]), int(reply[1]), int(reply[2]), {key: kind for key, kind in found if kind})
 
     args = (time_argument(now_ns), *kinds.values())
-    return Operation("probe", load("probe"), (queue.absent, *kinds), args, read)
+    return script("probe", (queue.absent, *kinds), args, read)
 
 
 def set_aside(queue: QueueKeys, kinds: Mapping[str, str], *, at_ns: int) -> Operation[dict[str, str]]:
@@ -89,18 +85,12 @@ def set_aside(queue: QueueKeys, kinds: Mapping[str, str], *, at_ns: int) -> Oper
     def read(reply: Any) -> dict[str, str]:
         return {key: place for (key, place), kind in zip(places.items(), reply, strict=True) if kind}
 
-    return Operation("set_aside", load("set_aside"), keys, tuple(kinds.values()), read)
+    return script("set_aside", keys, tuple(kinds.values()), read)
 
 
 def list_aggregation_sets(queue: QueueKeys, *, skip: int, count: int = 200) -> Operation[list[str]]:
     """Read keys of aggregation sets, those with the earliest deadline first."""
-    return Operation(
-        "list_aggregation_sets",
-        None,
-        (queue.aggregation_sets,),
-        ("ZRANGE", queue.aggregation_sets, skip, skip + count - 1),
-        lambda reply: [_id(key) for key in reply],
-    )
+    return command("list_aggregation_sets", ("ZRANGE", queue.aggregation_sets, skip, skip + count - 1), replies.names)
 
 
 @dataclass(slots=True)
@@ -141,9 +131,8 @@ def check_listed(
         count: About how many ids to read, at least 2. Pages of a list overlap by one id.
         now_ns: Time that replaces Redis's, Unix ns.
     """
-    return Operation(
+    return script(
         "check_listed",
-        load("check_listed"),
         (key, queue.lease, queue.active),
         (
             kind,
@@ -155,7 +144,7 @@ def check_listed(
             time_argument(now_ns),
             ENDLESS_LEASE_S,
         ),
-        lambda reply: Listed(text(reply[0]), [_id(each) for each in reply[1]], [_id(each) for each in reply[2]]),
+        lambda reply: Listed(replies.text(reply[0]), replies.names(reply[1]), replies.names(reply[2])),
     )
 
 
@@ -211,18 +200,18 @@ class Checked:
 def _read_checked(reply: Any) -> Checked:
     words = iter(reply[5:])
     return Checked(
-        text(reply[0]),
-        [_id(key) for key in reply[1]],
-        [_id(key) for key in reply[2]],
-        [_id(key) for key in reply[3]],
-        [_id(key) for key in reply[4]],
+        replies.text(reply[0]),
+        replies.names(reply[1]),
+        replies.names(reply[2]),
+        replies.names(reply[3]),
+        replies.names(reply[4]),
         [
             CheckedTask(
-                _id(task_id),
-                None if state == b"!" else state.decode("utf-8", "replace"),
+                replies.name(task_id),
+                None if state == b"!" else replies.shown(state),
                 message,
                 int(since) if since.isdigit() else 0,
-                Place(text(place)),
+                Place(replies.text(place)),
             )
             for task_id, state, message, since, place in zip(words, words, words, words, words, strict=True)
         ],
@@ -238,7 +227,7 @@ def check_stored(queue: QueueKeys, *, cursor: str = "0", count: int = 200) -> Op
     """Look at about `count` keys of the store and read those that are tasks, groups or locks of the queue."""
     args = (cursor, count, queue.prefix, _pattern(queue), MESSAGE_READ_MAX)
     keys = (queue.lease, queue.groups, *_sets_keys(queue))
-    return Operation("check_stored", load("check_stored"), keys, args, _read_checked)
+    return script("check_stored", keys, args, _read_checked)
 
 
 def _sets_keys(queue: QueueKeys) -> tuple[str, str, str]:
@@ -250,7 +239,7 @@ def relist(queue: QueueKeys, sets: Sequence[str], *, repair: bool, now_ns: int |
     listed, *removed = _sets_keys(queue)
     keys = (listed, queue.groups, *removed, queue.absent, *sets)
     args = (time_argument(now_ns), queue.prefix, 1 if repair else 0, len(sets))
-    return Operation("relist", load("relist"), keys, args, lambda reply: [code == "1" for code in text(reply)])
+    return script("relist", keys, args, replies.flags)
 
 
 def relock(queue: QueueKeys, locks: Sequence[str], tasks: Sequence[str], *, repair: bool) -> Operation[list[str]]:
@@ -260,7 +249,7 @@ def relock(queue: QueueKeys, locks: Sequence[str], tasks: Sequence[str], *, repa
     """
     keys = (queue.absent, *locks, *tasks)
     args = (queue.prefix, 1 if repair else 0, len(locks), len(locks) + len(tasks))
-    return Operation("relock", load("relock"), keys, args, lambda reply: [_id(each) for each in reply])
+    return script("relock", keys, args, replies.names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,7 +297,7 @@ class RepairedTask:
 
 
 def _read_repaired(reply: Any) -> list[RepairedTask]:
-    words = iter([each.decode("utf-8", "surrogateescape") for each in reply])
+    words = iter(replies.names(reply))
     return [
         RepairedTask(diagnosis, kind, state, places, belongs, code == "1", code != "2")
         for diagnosis, kind, state, places, belongs, code in zip(words, words, words, words, words, words, strict=True)
@@ -339,4 +328,4 @@ def repair_tasks(
     args += (queue.removed(""), ENDLESS_LEASE_S)
     for each in suspects:
         args += (each.task_id, each.diagnosis, each.unreadable, each.group, each.archived_s, each.kept_s)
-    return Operation("repair_tasks", load("repair_tasks"), keys, args, _read_repaired)
+    return script("repair_tasks", keys, args, _read_repaired)

@@ -6,19 +6,19 @@ from enum import StrEnum
 from itertools import groupby
 from typing import Any
 
+from taskq_core.broker.operations import replies
 from taskq_core.broker.operations.operation import (
     ARCHIVE,
     BATCH_BYTES,
     STATISTICS_KEPT_S,
     Argument,
     Operation,
-    boolean,
+    command,
     housekeeping,
     run_owner,
-    text,
+    script,
     time_argument,
 )
-from taskq_core.broker.scripts import load
 from taskq_core.settings import ArchiveLimits
 from taskq_core.wire import QueueKeys
 
@@ -60,7 +60,7 @@ def _read_dequeued(reply: Any) -> Dequeued:
         int(reply[0]),
         int(reply[1]),
         dropped,
-        [(task_id.decode("utf-8", "surrogateescape"), message) for task_id, message in zip(pairs, pairs, strict=True)],
+        [(replies.name(task_id), message) for task_id, message in zip(pairs, pairs, strict=True)],
         [int(each) / 1000 if each else None for each in reply[3].split(b",")[:-1]] if reply[3] else [],
         foreign_locks,
     )
@@ -107,7 +107,7 @@ def dequeue(
         "",
     ]
     deadline_at = len(args) - 1 if now_ns is None else None
-    return Operation("dequeue", load("dequeue"), keys, args, _read_dequeued, deadline_at=deadline_at)
+    return script("dequeue", keys, args, _read_dequeued, deadline_at=deadline_at)
 
 
 def settle_and_dequeue(done: Sequence[TaskRun], asked: Operation[Dequeued]) -> Operation[Dequeued | None]:
@@ -117,9 +117,8 @@ def settle_and_dequeue(done: Sequence[TaskRun], asked: Operation[Dequeued]) -> O
     does all of it or nothing, and nothing where a task needs more than to be deleted or is this worker's no longer:
     then it reads as None, and the two are to be sent. So are they if it got no answer: it may have done all.
     """
-    return Operation(
+    return script(
         "settle_and_dequeue",
-        load("settle_and_dequeue"),
         asked.keys,
         [*asked.args, STATISTICS_KEPT_S, _runs_argument([run for _, run in done]), *[task_id for task_id, _ in done]],
         lambda reply: None if reply is None else _read_dequeued(reply),
@@ -224,7 +223,7 @@ def settle(
                 each.result or each.cursor,
                 each.record,
             )
-    return Operation("settle", load("settle"), _settle_keys(queue), args, text)
+    return script("settle", _settle_keys(queue), args, replies.text)
 
 
 def settle_done(queue: QueueKeys, done: Sequence[TaskRun], *, owner: str, now_ns: int | None = None) -> Operation[str]:
@@ -232,7 +231,7 @@ def settle_done(queue: QueueKeys, done: Sequence[TaskRun], *, owner: str, now_ns
     args: list[Argument] = [time_argument(now_ns), owner, *housekeeping(queue, ARCHIVE), 1]  # nothing is archived
     args.append(_runs_argument([run for _, run in done]))
     args += [task_id for task_id, _ in done]
-    return Operation("settle", load("settle"), _settle_keys(queue), args, text)
+    return script("settle", _settle_keys(queue), args, replies.text)
 
 
 def _settle_keys(queue: QueueKeys) -> tuple[str, ...]:
@@ -248,7 +247,7 @@ class Extended:
 
 
 def _read_extended(reply: Any) -> Extended:
-    return Extended(int(reply[0]), [code == "1" for code in text(reply[1])])
+    return Extended(int(reply[0]), replies.flags(reply[1]))
 
 
 def extend_leases(
@@ -268,7 +267,7 @@ def extend_leases(
     args: list[Argument] = [time_argument(now_ns), owner, lease_s, queue.task_prefix, held_s]
     for task_id, run in tasks:
         args += (run, task_id)
-    return Operation("extend_leases", load("extend"), (queue.lease, queue.absent), args, _read_extended)
+    return script("extend_leases", (queue.lease, queue.absent), args, _read_extended)
 
 
 def mark_starts(
@@ -282,19 +281,13 @@ def mark_starts(
     args: list[Argument] = [time_argument(now_ns), owner, queue.task_prefix]
     for task_id, run in tasks:
         args += (run, task_id)
-    return Operation(
-        "mark_starts",
-        load("mark_starts"),
-        (queue.lease, queue.absent),
-        args,
-        lambda reply: [code == "1" for code in text(reply)],
-    )
+    return script("mark_starts", (queue.lease, queue.absent), args, replies.flags)
 
 
 def write_result(queue: QueueKeys, task_id: str, result: bytes, *, owner: str, run: int) -> Operation[bool]:
     """Store the result of a running task. Reads as False when this run is over."""
     keys = (queue.task(task_id), queue.lease)
-    return Operation("write_result", load("write_result"), keys, (run_owner(owner, run), task_id, result), boolean)
+    return script("write_result", keys, (run_owner(owner, run), task_id, result), replies.boolean)
 
 
 def note(queue: QueueKeys, task_id: str, fields: Mapping[str, bytes], *, owner: str, run: int) -> Operation[bool]:
@@ -302,17 +295,17 @@ def note(queue: QueueKeys, task_id: str, fields: Mapping[str, bytes], *, owner: 
     words: list[Argument] = [run_owner(owner, run), task_id, queue.done]
     for name, value in fields.items():
         words += (name, value)
-    return Operation("note", load("note"), (queue.task(task_id), queue.lease), words, boolean)
+    return script("note", (queue.task(task_id), queue.lease), words, replies.boolean)
 
 
 def read_cursor(queue: QueueKeys, task_id: str) -> Operation[bytes]:
     """Read where a task would go on. Reads as b"" where nothing says so."""
     key = queue.task(task_id)
-    return Operation("read_cursor", None, (key,), ("HGET", key, CURSOR_FIELD), lambda reply: bytes(reply or b""))
+    return command("read_cursor", ("HGET", key, CURSOR_FIELD), lambda reply: bytes(reply or b""))
 
 
 def quarantine(queue: QueueKeys, task_id: str, *, owner: str, run: int, now_ns: int | None = None) -> Operation[bool]:
     """Set an active task with an unreadable message aside, its bytes kept."""
     keys = (queue.active, queue.lease, queue.task(task_id), queue.quarantine, queue.quarantined(task_id))
     args = (time_argument(now_ns), run_owner(owner, run), task_id)
-    return Operation("quarantine", load("quarantine"), keys, args, boolean)
+    return script("quarantine", keys, args, replies.boolean)

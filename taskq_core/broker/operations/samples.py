@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from taskq_core.broker.operations.operation import RECEIPT_KEPT_S, Argument, Operation, integer
-from taskq_core.broker.scripts import load
+from taskq_core.broker.operations import replies
+from taskq_core.broker.operations.operation import RECEIPT_KEPT_S, Argument, Operation, command, script
 from taskq_core.wire import QueueKeys
 from taskq_core.wire.samples import Level, QueueSample
 from taskq_core.wire.tallies import (
@@ -27,7 +27,7 @@ def sample(queue: QueueKeys, samples: Mapping[Level, QueueSample]) -> Operation[
     for level, each in samples.items():
         args += (level.step_s, level.most, level.span_s, each.encode())
     keys = (queue.absent, *(queue.samples(level.step_s) for level in samples))
-    return Operation("sample", load("sample"), keys, args, lambda reply: [int(each) for each in reply])
+    return script("sample", keys, args, lambda reply: [int(each) for each in reply])
 
 
 def read_samples(queue: QueueKeys, level: Level, *, count: int) -> Operation[list[QueueSample]]:
@@ -38,7 +38,7 @@ def read_samples(queue: QueueKeys, level: Level, *, count: int) -> Operation[lis
         found = [QueueSample.decode(each) for each in reversed(reply)]
         return [each for each in found if each is not None]
 
-    return Operation("read_samples", None, (key,), ("LRANGE", key, 0, count - 1), read)
+    return command("read_samples", ("LRANGE", key, 0, count - 1), read)
 
 
 def count_runs(
@@ -54,25 +54,25 @@ def count_runs(
     args: list[Argument] = [call, RECEIPT_KEPT_S, *kept, TYPES_MOST, OTHER_TYPES, hour, TYPE_KEPT_HOURS]
     for name, each in tallies.items():
         args += (name.encode(errors="replace"), each.encode())
-    return Operation("count_runs", load("count_runs"), keys, args, integer)
+    return script("count_runs", keys, args, replies.integer)
 
 
 def read_tally(queue: QueueKeys, hour: int) -> Operation[dict[str, TypeCounters]]:
     """Read the tally of an hour (Unix hours). What cannot be read is left out."""
     key = queue.tally(hour)
-    return Operation("read_tally", None, (key,), ("HGETALL", key), lambda reply: _tallies(reply, TypeCounters.decode))
+    return command("read_tally", ("HGETALL", key), lambda reply: _tallies(reply, TypeCounters.decode))
 
 
 def read_totals(queue: QueueKeys) -> Operation[dict[str, TypeCounters]]:
     """Read what became of runs since ever, by task type. What cannot be read is left out."""
     key = queue.totals
     decode = TypeCounters.decode_total
-    return Operation("read_totals", None, (key,), ("HGETALL", key), lambda reply: _tallies(reply, decode))
+    return command("read_totals", ("HGETALL", key), lambda reply: _tallies(reply, decode))
 
 
 def _tallies(reply: Any, decode: Callable[[bytes], TypeCounters | None]) -> dict[str, TypeCounters]:
     pairs: Sequence[tuple[bytes, bytes]] = (
         list(reply.items()) if isinstance(reply, dict) else list(zip(reply[::2], reply[1::2], strict=True))
     )
-    found = {name.decode("utf-8", "replace"): decode(text) for name, text in pairs}
+    found = {replies.shown(name): decode(text) for name, text in pairs}
     return {name: each for name, each in found.items() if each is not None}

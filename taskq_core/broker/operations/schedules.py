@@ -5,18 +5,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from taskq_core.broker.operations import replies
 from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
-from taskq_core.broker.operations.operation import (
-    RECEIPT_KEPT_S,
-    Argument,
-    Operation,
-    boolean,
-    integer,
-    nothing,
-    text,
-    time_argument,
-)
-from taskq_core.broker.scripts import load
+from taskq_core.broker.operations.operation import RECEIPT_KEPT_S, Argument, Operation, command, script, time_argument
 from taskq_core.wire import QueueKeys
 
 MARK_KEPT_S = 7_776_000
@@ -59,7 +50,7 @@ class Adopted:
 def _read_adopted(reply: Any) -> Adopted:
     marks = []
     for each in reply[1:]:
-        at_s, _, enqueued_s = text(each).partition(":")
+        at_s, _, enqueued_s = replies.text(each).partition(":")
         marks.append(Mark(int(at_s), int(enqueued_s) if enqueued_s else None))
     return Adopted(int(reply[0]), marks)
 
@@ -68,7 +59,7 @@ def adopt(queue: QueueKeys, entries: Sequence[str], *, now_ns: int | None = None
     """Read how far entries of a queue have come; those nobody knows begin now. At most `ADOPT_MAX`."""
     keys = tuple(queue.tick(entry) for entry in entries)
     args = (time_argument(now_ns), MARK_KEPT_S, MARK_AHEAD_S, len(keys))
-    return Operation("adopt", load("adopt"), keys, args, _read_adopted)
+    return script("adopt", keys, args, _read_adopted)
 
 
 class TickCode(StrEnum):
@@ -122,7 +113,7 @@ def tick(queue: QueueKeys, ticks: Sequence[Tick], slot: ReceiptSlot, *, now_ns: 
     for each in ticks:
         stored = ("", "", "", "", 0, "", "") if each.task is None else each.task.arguments(queue)
         args += (each.entry, each.before_s, each.at_s, *stored, each.run_key)
-    return Operation("tick", load("tick"), keys, args, lambda reply: Ticked(int(reply[0]), text(reply[1])))
+    return script("tick", keys, args, lambda reply: Ticked(int(reply[0]), replies.text(reply[1])))
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,53 +130,42 @@ def take_runs(queue: QueueKeys, run_keys: Sequence[str]) -> Operation[list[Ran]]
 
     def read(reply: Any) -> list[Ran]:
         found = []
-        for run_key, answer in zip(run_keys, map(text, reply), strict=True):
+        for run_key, answer in zip(run_keys, map(replies.text, reply), strict=True):
             count, _, last_s = answer.partition(":")
             if answer:
                 found.append(Ran(run_key, int(count), int(last_s)))
         return found
 
-    return Operation("take_runs", load("take_runs"), (queue.runs,), tuple(run_keys), read)
+    return script("take_runs", (queue.runs,), tuple(run_keys), read)
 
 
 def acknowledge_runs(queue: QueueKeys, runs: Sequence[Ran]) -> Operation[int]:
     """Take away runs that somebody was told of. Reads as how many there were. At most `RUNS_MAX`."""
     args = [word for each in runs for word in (each.run_key, f"{each.count}:{each.last_s}")]
-    return Operation("acknowledge_runs", load("acknowledge_runs"), (queue.runs,), tuple(args), integer)
-
-
-def lead_entries(leader_key: str, *, owner: str, leader_ms: int) -> Operation[bool]:
-    """Take or renew the lease of a set of entries. Reads as True while this scheduler leads."""
-    # The lease is the one key of its slot. Deleting it before it is written is what a full Redis takes as well.
-    return Operation("lead_entries", load("lead"), (leader_key, leader_key), (owner, leader_ms), boolean)
-
-
-def resign_entries(leader_key: str, *, owner: str) -> Operation[bool]:
-    """Give up the lease of a set of entries, if this scheduler holds it."""
-    return Operation("resign_entries", load("resign"), (leader_key,), (owner,), boolean)
+    return script("acknowledge_runs", (queue.runs,), tuple(args), replies.integer)
 
 
 def announce(scheduler_key: str, entries: Sequence[bytes], *, ttl_s: int) -> Operation[None]:
     """Write the entries of a scheduler for tools to show, at most `ENTRIES_SHOWN`."""
-    return Operation("announce", load("announce"), (scheduler_key,), (ttl_s, *entries), nothing)
+    return script("announce", (scheduler_key,), (ttl_s, *entries), replies.nothing)
 
 
 def withdraw_entries(scheduler_key: str) -> Operation[int]:
     """Delete the entries of a scheduler."""
-    return Operation("withdraw_entries", None, (scheduler_key,), ("DEL", scheduler_key), integer)
+    return command("withdraw_entries", ("DEL", scheduler_key), replies.integer)
 
 
 def record_firing(history_key: str, event: bytes, *, at_s: int, kept_s: int | None = None) -> Operation[bool]:
     """Note a firing in the history of an entry. Without `kept_s` the history is kept for ever. Reads as True if new."""
     args = (at_s, event, HISTORY_MAX, "" if kept_s is None else kept_s)
-    return Operation("record_firing", load("record"), (history_key,), args, boolean)
+    return script("record_firing", (history_key,), args, replies.boolean)
 
 
 def keep_history(history_key: str, *, kept_s: int) -> Operation[int]:
     """Keep the history of an entry for a time from now."""
-    return Operation("keep_history", None, (history_key,), ("EXPIRE", history_key, kept_s), integer)
+    return command("keep_history", ("EXPIRE", history_key, kept_s), replies.integer)
 
 
 def delete_history(history_key: str) -> Operation[int]:
     """Delete the history of an entry."""
-    return Operation("delete_history", None, (history_key,), ("DEL", history_key), integer)
+    return command("delete_history", ("DEL", history_key), replies.integer)

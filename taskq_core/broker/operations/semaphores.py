@@ -1,7 +1,7 @@
 """Take and give back the places of a semaphore."""
 
-from taskq_core.broker.operations.operation import Operation, boolean, time_argument
-from taskq_core.broker.scripts import load
+from taskq_core.broker.operations import replies
+from taskq_core.broker.operations.operation import Operation, command, script, time_argument
 
 
 def acquire(
@@ -15,9 +15,9 @@ def acquire(
 ) -> Operation[bool]:
     """Take a place until a Unix second, or for some ms from Redis's now. Reads as False if all are held."""
     end = f"+{for_ms}" if until_s is None else f"={until_s}"
-    return Operation("acquire", load("acquire"), (key,), (time_argument(now_ns), limit, holder, end), boolean)
+    return script("acquire", (key,), (time_argument(now_ns), limit, holder, end), replies.boolean)
 
 
 def release(key: str, *, holder: str) -> Operation[bool]:
     """Give a place back. Reads as False if the holder had none."""
-    return Operation("release", None, (key,), ("ZREM", key, holder), boolean)
+    return command("release", ("ZREM", key, holder), replies.boolean)

@@ -5,20 +5,18 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Any
 
+from taskq_core.broker.operations import replies
 from taskq_core.broker.operations.operation import (
     ARCHIVE,
     Argument,
     Operation,
-    boolean,
+    command,
     has_start_mark,
     housekeeping,
-    integer,
-    nothing,
     owner_of,
-    text,
+    script,
     time_argument,
 )
-from taskq_core.broker.scripts import load
 from taskq_core.settings import ArchiveLimits
 from taskq_core.wire import QueueKeys
 
@@ -47,15 +45,10 @@ def forward(
         queue.groups,
         queue.wake,
         queue.leader("forwarder"),
-        queue.absent,
     )
     args = (time_argument(now_ns), owner, leader_ms, queue.prefix, limit)
-    return Operation(
-        "forward",
-        load("forward"),
-        keys,
-        args,
-        lambda reply: Forwarded(int(reply[0]), int(reply[1]) == 1, int(reply[2]), int(reply[3])),
+    return script(
+        "forward", keys, args, lambda reply: Forwarded(int(reply[0]), int(reply[1]) == 1, int(reply[2]), int(reply[3]))
     )
 
 
@@ -95,8 +88,8 @@ def _read_expired(reply: Any) -> Expired:
         int(reply[0]),
         [
             ExpiredTask(
-                task_id.decode("utf-8", "surrogateescape"),
-                text(expiry),
+                replies.name(task_id),
+                replies.text(expiry),
                 message,
                 owner=(owner := owner_of(fence, expiry)),
                 started_s=int(started) / 1000 if owner and started.isdigit() else None,
@@ -110,7 +103,7 @@ def _read_expired(reply: Any) -> Expired:
 def list_expired(queue: QueueKeys, *, grace_s: int, limit: int = 100, now_ns: int | None = None) -> Operation[Expired]:
     """List tasks whose lease ran out at least `grace_s` ago."""
     args = (time_argument(now_ns), grace_s, limit, queue.task_prefix)
-    return Operation("list_expired", load("expired"), (queue.lease,), args, _read_expired)
+    return script("list_expired", (queue.lease,), args, _read_expired)
 
 
 LEASES_LOOKED_AT = 200
@@ -128,12 +121,8 @@ class Held:
 def list_held(queue: QueueKeys, *, owner: str, cursor: str = "0", now_ns: int | None = None) -> Operation[Held]:
     """List the tasks that a worker holds, among some leases of the queue: those from a cursor on."""
     args = (time_argument(now_ns), owner, cursor, LEASES_LOOKED_AT, queue.task_prefix)
-    return Operation(
-        "list_held",
-        load("held"),
-        (queue.lease,),
-        args,
-        lambda reply: Held(text(reply[0]), _read_expired(reply[1:])),
+    return script(
+        "list_held", (queue.lease,), args, lambda reply: Held(replies.text(reply[0]), _read_expired(reply[1:]))
     )
 
 
@@ -190,7 +179,7 @@ def recover(
             each.record,
         )
     keys = (queue.active, queue.lease, queue.retry, queue.archived, queue.quarantine)
-    return Operation("recover", load("recover"), keys, args, text)
+    return script("recover", keys, args, replies.text)
 
 
 def clean(
@@ -198,18 +187,12 @@ def clean(
 ) -> Operation[tuple[int, int]]:
     """Delete what is kept no longer. Reads as (completed, archived) tasks deleted; at most `limit` and 100."""
     args = (time_argument(now_ns), queue.task_prefix, limit, archive.kept_s, archive.max_tasks)
-    return Operation(
-        "clean",
-        load("clean"),
-        (queue.completed, queue.archived),
-        args,
-        lambda reply: (int(reply[0]), int(reply[1])),
-    )
+    return script("clean", (queue.completed, queue.archived), args, lambda reply: (int(reply[0]), int(reply[1])))
 
 
-def lead(queue: QueueKeys, service: str, *, owner: str, leader_ms: int) -> Operation[bool]:
-    """Take or renew the lease of a service of the queue. Reads as True while this worker leads."""
-    return Operation("lead", load("lead"), (queue.leader(service), queue.absent), (owner, leader_ms), boolean)
+def lead(leader_key: str, *, owner: str, leader_ms: int) -> Operation[bool]:
+    """Take or renew the lease of a service. Reads as True while this worker leads."""
+    return script("lead", (leader_key,), (owner, leader_ms), replies.boolean)
 
 
 def renew_lead(queue: QueueKeys, service: str, *, owner: str, leader_ms: int) -> Operation[bool]:
@@ -218,30 +201,26 @@ def renew_lead(queue: QueueKeys, service: str, *, owner: str, leader_ms: int) ->
     That of another one lasts a little longer then, which does no harm.
     """
     key = queue.leader(service)
-    return Operation(
-        "renew_lead",
-        None,
-        (key,),
-        ("GETEX", key, "PX", leader_ms),
-        lambda reply: reply is not None and text(reply) == owner,
+    return command(
+        "renew_lead", ("GETEX", key, "PX", leader_ms), lambda reply: reply is not None and replies.text(reply) == owner
     )
 
 
 def lead_left(queue: QueueKeys, service: str) -> Operation[int]:
     """Read how many milliseconds the lease of a service lasts: -2 if nobody has it, -1 if it never ends."""
     key = queue.leader(service)
-    return Operation("lead_left", None, (key,), ("PTTL", key), integer)
+    return command("lead_left", ("PTTL", key), replies.integer)
 
 
 def has_worker(queue: QueueKeys) -> Operation[bool]:
     """Ask whether a taskq worker serves a queue: one of them always leads it. Go's workers take no such lease."""
     key = queue.leader(LOOKOUT)
-    return Operation("has_worker", None, (key,), ("EXISTS", key), lambda reply: int(reply) == 1)
+    return command("has_worker", ("EXISTS", key), replies.boolean)
 
 
-def resign(queue: QueueKeys, service: str, *, owner: str) -> Operation[bool]:
+def resign(leader_key: str, *, owner: str) -> Operation[bool]:
     """Give up the lease of a service, if this worker holds it."""
-    return Operation("resign", load("resign"), (queue.leader(service),), (owner,), boolean)
+    return script("resign", (leader_key,), (owner,), replies.boolean)
 
 
 class Notified(IntEnum):
@@ -264,12 +243,12 @@ def notify(queue: QueueKeys, *, max_active: int | None = None) -> Operation[Noti
     """
     keys = (queue.pending, queue.wake, queue.paused, queue.active, queue.limits)
     most = "" if max_active is None else max_active
-    return Operation("notify", load("notify"), keys, (most,), lambda reply: Notified(int(reply)))
+    return script("notify", keys, (most,), lambda reply: Notified(int(reply)))
 
 
 def count_keys(keys: Sequence[str]) -> Operation[int]:
     """Count those of some keys of a queue that are there."""
-    return Operation("count_keys", None, tuple(keys), ("EXISTS", *keys), integer)
+    return command("count_keys", ("EXISTS", *keys), replies.integer, keys=tuple(keys))
 
 
 def first_score(key: str) -> Operation[float | None]:
@@ -280,17 +259,16 @@ def first_score(key: str) -> Operation[float | None]:
             return None
         return float(reply[0][1] if isinstance(reply[0], list) else reply[1])  # a pair where the protocol has pairs
 
-    return Operation("first_score", None, (key,), ("ZRANGE", key, 0, 0, "WITHSCORES"), read)
+    return command("first_score", ("ZRANGE", key, 0, 0, "WITHSCORES"), read)
 
 
 def wait_for_wake(wake_keys: Sequence[str], *, timeout_s: float) -> Operation[str | None]:
     """Wait for a wake token on any of the keys. Reads as the key it came from, or None after the time."""
-    return Operation(
+    return command(
         "wait_for_wake",
-        None,
-        tuple(wake_keys),
         ("BLPOP", *wake_keys, f"{timeout_s:.3f}"),
-        lambda reply: None if reply is None else text(reply[0]),
+        lambda reply: None if reply is None else replies.text(reply[0]),
+        keys=tuple(wake_keys),
         block_s=timeout_s,
     )
 
@@ -300,19 +278,17 @@ def watch_pending(queue: QueueKeys, *, timeout_s: float) -> Operation[bool]:
 
     The tail is moved onto itself, which blocks while the list is empty.
     """
-    return Operation(
+    return command(
         "watch_pending",
-        None,
-        (queue.pending,),
         ("BLMOVE", queue.pending, queue.pending, "RIGHT", "RIGHT", f"{timeout_s:.3f}"),
-        lambda reply: reply is not None,
+        replies.is_given,
         block_s=timeout_s,
     )
 
 
 def index_presence(index_key: str, member: str, *, expiry_s: int) -> Operation[int]:
     """Note in an index until when a server (or its workers) counts as alive, Unix s."""
-    return Operation("index_presence", load("index"), (index_key,), (expiry_s, member), integer)
+    return script("index_presence", (index_key,), (expiry_s, member), replies.integer)
 
 
 def beat(
@@ -322,22 +298,22 @@ def beat(
     args: list[Argument] = [ttl_s, server_info]
     for task_id, info in workers.items():
         args += (task_id, info)
-    return Operation("beat", load("beat"), (server_key, workers_key), args, nothing)
+    return script("beat", (server_key, workers_key), args, replies.nothing)
 
 
 def keep_presence(server_key: str, *, ttl_s: int) -> Operation[bool]:
     """Let the presence of a worker that runs nothing last as it is. Reads as False if it is not there."""
-    return Operation("keep_presence", None, (server_key,), ("EXPIRE", server_key, ttl_s), boolean)
+    return command("keep_presence", ("EXPIRE", server_key, ttl_s), replies.boolean)
 
 
 def unindex_presence(index_key: str, member: str) -> Operation[int]:
     """Take a server (or its workers) out of an index."""
-    return Operation("unindex_presence", None, (index_key,), ("ZREM", index_key, member), integer)
+    return command("unindex_presence", ("ZREM", index_key, member), replies.integer)
 
 
 def clear_presence(server_key: str, workers_key: str) -> Operation[int]:
     """Delete a worker's presence."""
-    return Operation("clear_presence", None, (server_key, workers_key), ("DEL", server_key, workers_key), integer)
+    return command("clear_presence", ("DEL", server_key, workers_key), replies.integer, keys=(server_key, workers_key))
 
 
 class CancelWish(StrEnum):
@@ -350,12 +326,11 @@ class CancelWish(StrEnum):
 
 def ask_cancel(queue: QueueKeys, task_id: str, wish: CancelWish) -> Operation[str | None]:
     """Note what is to become of a running task when it is cancelled. Reads as its state, None if there is none."""
-    return Operation(
+    return script(
         "ask_cancel",
-        load("ask_cancel"),
         (queue.task(task_id),),
         (wish.value,),
-        lambda reply: None if reply is None else text(reply),
+        lambda reply: None if reply is None else replies.text(reply),
     )
 
 
@@ -371,9 +346,9 @@ def read_cancel(queue: QueueKeys, task_id: str) -> Operation[CancelWish]:
             return CancelWish.ARCHIVE
 
     key = queue.task(task_id)
-    return Operation("read_cancel", None, (key,), ("HMGET", key, "taskq_cancel", "taskq_started"), read)
+    return command("read_cancel", ("HMGET", key, "taskq_cancel", "taskq_started"), read)
 
 
 def cancel(channel: str, task_id: str) -> Operation[int]:
     """Ask whichever worker runs the task to cancel it. Reads as the number of subscribers, of all databases."""
-    return Operation("cancel", None, (channel,), ("PUBLISH", channel, task_id), integer)
+    return command("cancel", ("PUBLISH", channel, task_id), replies.integer)

@@ -5,17 +5,9 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
+from taskq_core.broker.operations import replies
 from taskq_core.broker.operations.limits import WAITING_SCORE_S
-from taskq_core.broker.operations.operation import (
-    BATCH_BYTES,
-    Operation,
-    boolean,
-    integer,
-    owner_of,
-    text,
-    time_argument,
-)
-from taskq_core.broker.scripts import load
+from taskq_core.broker.operations.operation import BATCH_BYTES, Operation, command, owner_of, script, time_argument
 from taskq_core.errors import BrokerReplyError
 from taskq_core.wire import QueueKeys, TaskState
 
@@ -79,7 +71,7 @@ def _score(value: Any) -> int | None:
 
 def _state(queue: QueueKeys, task_id: str, word: Any) -> TaskState:
     try:
-        return TaskState(text(word))
+        return TaskState(replies.text(word))
     except ValueError:
         raise BrokerReplyError(f"task {task_id!r} in {queue.name!r} has an unknown state") from None
 
@@ -103,12 +95,12 @@ def look(
         if state is TaskState.ACTIVE and owner:
             stored.owner = owner
             stored.started_ms = int(reply[5]) if reply[5].isdigit() else None
-        stored.unique_rule = reply[8].decode("utf-8", "replace")
-        stored.line = reply[9].decode("utf-8", "replace") if stored.score == WAITING_SCORE_S else ""
+        stored.unique_rule = replies.shown(reply[8])
+        stored.line = replies.shown(reply[9]) if stored.score == WAITING_SCORE_S else ""
         return stored
 
     args = (task_id, queue.prefix, 2 if tell_changes else int(tell_end))
-    return Operation("look", load("look"), (queue.task(task_id),), args, read)
+    return script("look", (queue.task(task_id),), args, read)
 
 
 def locate(queues: Sequence[QueueKeys], task_id: str) -> Operation[list[str]]:
@@ -120,15 +112,14 @@ def locate(queues: Sequence[QueueKeys], task_id: str) -> Operation[list[str]]:
     def read(reply: Any) -> list[str]:
         return [queue.name for queue, exists in zip(queues, reply, strict=True) if exists]
 
-    return Operation("locate", load("locate"), (), tuple(queue.task(task_id) for queue in queues), read)
+    return script("locate", (), tuple(queue.task(task_id) for queue in queues), read)
 
 
 def revoke(queue: QueueKeys, task_id: str) -> Operation[TaskState | None]:
     """Delete a task that waits (pending, scheduled, retry, aggregating). Reads as the state it was in."""
     keys = (queue.task(task_id), queue.pending, queue.scheduled, queue.retry, queue.groups)
-    return Operation(
+    return script(
         "revoke",
-        load("revoke"),
         keys,
         (task_id, queue.prefix, queue.done),
         lambda reply: None if reply is None else _state(queue, task_id, reply),
@@ -149,7 +140,7 @@ def _listed(
     *more: bytes,
 ) -> StoredTask:
     fence, started, progress, since, attempt = more
-    stored = StoredTask(task_id.decode("utf-8", "replace"), state, message, result, _score(score), oversized=oversized)
+    stored = StoredTask(replies.shown(task_id), state, message, result, _score(score), oversized=oversized)
     owner = owner_of(fence, score) if state is TaskState.ACTIVE else ""
     if owner:
         stored.owner, stored.started_ms = owner, int(started) if started.isdigit() else None
@@ -191,7 +182,7 @@ def list_tasks(
     key = key_of(queue, state, group)
     lease = queue.lease if state is TaskState.ACTIVE else ""
     args = ("list" if is_list(state) else "zset", skip, count, queue.task_prefix, lease, max_bytes, int(is_reversed))
-    return Operation("list_tasks", load("list"), (key,), args, read)
+    return script("list_tasks", (key,), args, read)
 
 
 @dataclass(slots=True)
@@ -261,23 +252,17 @@ def count_tasks(queue: QueueKeys, *, now_ns: int | None = None) -> Operation[Que
         queue.processed,
         queue.failed,
     )
-    return Operation("count_tasks", load("info"), keys, (time_argument(now_ns), queue.prefix), _read_counts)
+    return script("count_tasks", keys, (time_argument(now_ns), queue.prefix), _read_counts)
 
 
 def list_queues(queues_key: str) -> Operation[list[str]]:
     """Read the names of all known queues, sorted."""
-    return Operation(
-        "list_queues",
-        None,
-        (queues_key,),
-        ("SMEMBERS", queues_key),
-        lambda reply: sorted(name.decode("utf-8", "replace") for name in reply),
-    )
+    return command("list_queues", ("SMEMBERS", queues_key), lambda reply: sorted(replies.shown(name) for name in reply))
 
 
 def knows_queue(queues_key: str, name: str) -> Operation[bool]:
     """Ask whether a queue is among the known ones."""
-    return Operation("knows_queue", None, (queues_key,), ("SISMEMBER", queues_key, name), boolean)
+    return command("knows_queue", ("SISMEMBER", queues_key, name), replies.boolean)
 
 
 def read_state(queue: QueueKeys, task_id: str) -> Operation[str | None]:
@@ -285,15 +270,15 @@ def read_state(queue: QueueKeys, task_id: str) -> Operation[str | None]:
     key = queue.task(task_id)
 
     def read(reply: Any) -> str | None:
-        return None if reply is None else reply.decode("utf-8", "replace")  # that of a damaged task may be any bytes
+        return None if reply is None else replies.shown(reply)  # that of a damaged task may be any bytes
 
-    return Operation("read_state", None, (key,), ("HGET", key, "state"), read)
+    return command("read_state", ("HGET", key, "state"), read)
 
 
 def count_state(queue: QueueKeys, state: TaskState, *, group: str | None = None) -> Operation[int]:
     """Count the tasks of one state, or of one group."""
     key = key_of(queue, state, group)
-    return Operation("count_state", None, (key,), ("LLEN" if is_list(state) else "ZCARD", key), integer)
+    return command("count_state", ("LLEN" if is_list(state) else "ZCARD", key), replies.integer)
 
 
 @dataclass(slots=True)
@@ -345,20 +330,20 @@ def scan_tasks(
         words = iter(reply[2:])
         for number, raw_id in enumerate(words, start=1):
             score = next(words)
-            task_id = raw_id.decode("utf-8", "surrogateescape")
+            task_id = replies.name(raw_id)
             scan.ids.append(task_id)
-            scan.places.append(ScanPlace(place.skip + number) if listed else ScanPlace(0, text(score), task_id))
+            scan.places.append(ScanPlace(place.skip + number) if listed else ScanPlace(0, replies.text(score), task_id))
             if not ids_only:
                 message, result, since, oversized = next(words), next(words), next(words), next(words)
                 second = int(since) // 1_000_000_000 if since.isdigit() and state is TaskState.PENDING else None
-                shown = raw_id.decode("utf-8", "replace")
+                shown = replies.shown(raw_id)
                 its_score = second if listed else _score(score)
                 scan.tasks.append(StoredTask(shown, state, message, result, its_score, oversized=oversized))
         return scan
 
     at = ("list", place.skip, "") if listed else ("zset", place.score, place.task_id)
     args = (*at, count, "" if ids_only else queue.task_prefix, max_bytes)
-    return Operation("scan_tasks", load("scan"), (key_of(queue, state, group),), args, read)
+    return script("scan_tasks", (key_of(queue, state, group),), args, read)
 
 
 def count_groups(queue: QueueKeys, cursor: str, *, count: int = 200) -> Operation[tuple[str, dict[str, int]]]:
@@ -366,15 +351,15 @@ def count_groups(queue: QueueKeys, cursor: str, *, count: int = 200) -> Operatio
 
     def read(reply: Any) -> tuple[str, dict[str, int]]:
         words = iter(reply[1:])
-        sizes = {name.decode("utf-8", "surrogateescape"): int(size) for name, size in zip(words, words, strict=True)}
-        return text(reply[0]), sizes
+        sizes = {replies.name(name): int(size) for name, size in zip(words, words, strict=True)}
+        return replies.text(reply[0]), sizes
 
-    return Operation("count_groups", load("groups"), (queue.groups,), (cursor, queue.group_prefix, count), read)
+    return script("count_groups", (queue.groups,), (cursor, queue.group_prefix, count), read)
 
 
 def count_group_names(queue: QueueKeys) -> Operation[int]:
     """Count the groups of a queue."""
-    return Operation("count_group_names", None, (queue.groups,), ("SCARD", queue.groups), integer)
+    return command("count_group_names", ("SCARD", queue.groups), replies.integer)
 
 
 def _counted(value: bytes | None) -> int:
@@ -393,15 +378,15 @@ def count_days(queue: QueueKeys, days: Sequence[date]) -> Operation[list[tuple[i
         numbers = iter([_counted(value) for value in reply])
         return list(zip(numbers, numbers, strict=True))
 
-    return Operation("count_days", None, keys, ("MGET", *keys), read)
+    return command("count_days", ("MGET", *keys), read, keys=keys)
 
 
 def estimate_memory(queue: QueueKeys, *, samples: int = 20) -> Operation[int]:
     """Estimate the bytes that the tasks of a queue take, from some of them."""
     keys = (queue.active, queue.pending, queue.scheduled, queue.retry, queue.archived, queue.completed, queue.groups)
-    return Operation("estimate_memory", load("usage"), keys, (queue.prefix, samples), integer)
+    return script("estimate_memory", keys, (queue.prefix, samples), replies.integer)
 
 
 def ping() -> Operation[bool]:
     """Ask whether Redis answers."""
-    return Operation("ping", None, (), ("PING",), lambda reply: reply is True or text(reply) == "PONG")
+    return command("ping", ("PING",), lambda reply: reply is True or replies.text(reply) == "PONG", keys=())

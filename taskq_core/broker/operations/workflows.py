@@ -6,10 +6,10 @@ from typing import Any
 
 import msgspec
 
+from taskq_core.broker.operations import replies
 from taskq_core.broker.operations.new_tasks import ReceiptSlot
-from taskq_core.broker.operations.operation import Argument, Confirmation, Operation, boolean, integer, time_argument
+from taskq_core.broker.operations.operation import Argument, Confirmation, Operation, command, script, time_argument
 from taskq_core.broker.operations.outbox import DELIVERED_KEPT_S, DeliveryCode
-from taskq_core.broker.scripts import load
 from taskq_core.wire import QueueKeys
 
 BUILDING_S = 3_600
@@ -57,9 +57,7 @@ def create_workflow(
     keys = (queue.workflow(workflow_id), queue.workflows_running, *step_keys(queue), queue.delivered)
     keys += (queue.receipt(slot.token),)
     deadline_at = None if args[0] else 6
-    return Operation(
-        "create_workflow", load("flow_create"), keys, args, boolean, confirm=confirm, deadline_at=deadline_at
-    )
+    return script("create_workflow", keys, args, replies.boolean, confirm=confirm, deadline_at=deadline_at)
 
 
 def _begin(roots: Sequence[int]) -> str:
@@ -107,8 +105,8 @@ def deliver_workflow(
         args += entry
     keys = (queue.workflow(workflow_id), queue.workflows_running, *step_keys(queue), queue.delivered)
     keys += (queue.receipt(slot.token),)
-    return Operation(
-        "deliver_workflow", load("flow_create"), keys, args, lambda reply: _DELIVERED[int(reply)], confirm=confirm
+    return script(
+        "create_workflow", keys, args, lambda reply: _DELIVERED[int(reply)], name="deliver_workflow", confirm=confirm
     )
 
 
@@ -138,7 +136,7 @@ def add_members(
         workflow_id,
         *members,
     )
-    return Operation("add_members", load("flow_members"), keys, args, boolean)
+    return script("add_members", keys, args, replies.boolean)
 
 
 def grow_group(
@@ -150,7 +148,7 @@ def grow_group(
     """
     keys = (queue.workflow(workflow_id), *step_keys(queue))
     args: tuple[Argument, ...] = (time_argument(now_ns), queue.own_prefix, name, by, *members)
-    return Operation("grow_group", load("flow_grow"), keys, args, lambda reply: None if reply is None else int(reply))
+    return script("grow_group", keys, args, lambda reply: None if reply is None else int(reply))
 
 
 def close_groups(
@@ -164,7 +162,7 @@ def close_groups(
     """Add no further members to the open groups of a workflow; with a problem they are incomplete and fail."""
     keys = (queue.workflow(workflow_id), *step_keys(queue))
     args: tuple[Argument, ...] = (time_argument(now_ns), queue.own_prefix, problem, int(if_abandoned), workflow_id)
-    return Operation("close_groups", load("flow_close"), keys, args, integer)
+    return script("close_groups", keys, args, replies.integer)
 
 
 def look_at_workflow(
@@ -176,7 +174,7 @@ def look_at_workflow(
         return None if reply is None else list(reply)
 
     args: tuple[Argument, ...] = (int(tell_end), *fields)
-    return Operation("look_at_workflow", load("flow_look"), (queue.workflow(workflow_id),), args, read)
+    return script("look_at_workflow", (queue.workflow(workflow_id),), args, read)
 
 
 def read_results(
@@ -184,7 +182,7 @@ def read_results(
 ) -> Operation[list[bytes | None]]:
     """Read of members of a group, by number: "g" their results, "f" their failures."""
     key = f"{queue.workflow(workflow_id)}:{kind}{node}"
-    return Operation("read_results", None, (key,), ("HMGET", key, *range(first, first + count)), list)
+    return command("read_results", ("HMGET", key, *range(first, first + count)), list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,14 +236,12 @@ def list_workflows(queue: QueueKeys, *, which: str = "b", skip: int = 0, count: 
     """
 
     def read(reply: Any) -> StoredWorkflows:
-        rows = [
-            StoredWorkflow(each[0].decode("utf-8", "replace"), *each[1:5], *map(int, each[5:])) for each in reply[2]
-        ]
+        rows = [StoredWorkflow(replies.shown(each[0]), *each[1:5], *map(int, each[5:])) for each in reply[2]]
         return StoredWorkflows(int(reply[0]), int(reply[1]), rows)
 
     keys = (queue.workflows_running, queue.workflows_ended)
     args: tuple[Argument, ...] = (queue.own_prefix, which, skip, count)
-    return Operation("list_workflows", load("flow_list"), keys, args, read)
+    return script("list_workflows", keys, args, read)
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,7 +292,7 @@ def read_step(
 
     def member(reply: Any) -> StoredMember:
         number, end, failure, task_id, name, result, size = reply
-        told = (task_id.decode("utf-8", "replace"), name.decode("utf-8", "replace"))
+        told = (replies.shown(task_id), replies.shown(name))
         return StoredMember(int(number), end, failure, *told, result, int(size))
 
     def read(reply: Any) -> StoredStep | None:
@@ -305,7 +301,7 @@ def read_step(
         return StoredStep(reply[0], int(reply[1]), [member(each) for each in reply[2]])
 
     keys = (queue.workflow(workflow_id),)
-    return Operation("read_step", load("flow_step"), keys, (node, first, count, most, int(only_failed)), read)
+    return script("read_step", keys, (node, first, count, most, int(only_failed)), read)
 
 
 # --- cancel, retry, clean ---------------------------------------------------------------------------------------------
@@ -323,19 +319,18 @@ def cancel_workflow(queue: QueueKeys, workflow_id: str, *, now_ns: int | None = 
         return None if reply is None else (int(reply[0]) > 0, [each.decode() for each in reply[1:]])
 
     args = (time_argument(now_ns), queue.own_prefix)
-    return Operation("cancel_workflow", load("flow_cancel"), keys, args, read)
+    return script("cancel_workflow", keys, args, read)
 
 
 def revoke_steps(queue: QueueKeys, workflow_id: str) -> Operation[list[str]]:
     """Let workers drop steps of a workflow that wait in a queue. Reads as ids of those that run."""
     keys = (queue.workflow_cancelled(workflow_id),)
     args = (f"{workflow_id}.", CANCELLED_KEPT_S, queue.active)
-    return Operation(
+    return script(
         "revoke_steps",
-        load("flow_revoke"),
         keys,
         args,
-        lambda reply: [each.decode("utf-8", "surrogateescape") for each in reply],
+        replies.names,
     )
 
 
@@ -348,17 +343,10 @@ def retry_steps(
     """
     keys = (queue.workflow(workflow_id), *step_keys(queue), queue.archived)
     args = (time_argument(now_ns), queue.own_prefix, node, cursor, name)
-    return Operation(
-        "retry_steps",
-        load("flow_retry"),
-        keys,
-        args,
-        lambda reply: (reply[0].decode(), int(reply[1])),
-        repeatable=False,
-    )
+    return script("retry_steps", keys, args, lambda reply: (reply[0].decode(), int(reply[1])), repeatable=False)
 
 
 def clean_workflows(queue: QueueKeys, *, limit: int = 100, now_ns: int | None = None) -> Operation[int]:
     """Delete workflows that are kept no longer."""
     args = (time_argument(now_ns), queue.own_prefix, limit)
-    return Operation("clean_workflows", load("flow_clean"), (queue.workflows_ended,), args, integer)
+    return script("clean_workflows", (queue.workflows_ended,), args, replies.integer)

@@ -314,7 +314,7 @@ def test_the_right_of_every_command_in_a_script_is_tried_and_no_other() -> None:
         for script in folder.iterdir()
         for command in re.findall(r"(?:redis\.p?call|own)\(\s*'([A-Z]+)'", script.read_text(encoding="utf-8"))
     }
-    _, _, listed = (folder / "rights.lua").read_text(encoding="utf-8").partition("probes = {")
+    _, _, listed = (folder / "try_commands.lua").read_text(encoding="utf-8").partition("probes = {")
     tried = set(re.findall(r"'([A-Z]+)", listed.partition("}")[0]))
 
     assert used | {"GETEX"} == tried  # with it a worker renews a lease outside of scripts
@@ -429,7 +429,7 @@ def test_workflows_that_a_taskq_worker_advances_are_fine(good: RedisServer) -> N
     app = TaskQ(good.unix_url)
     (app.remote("go:first").s(a=1) | app.remote("go:second").si()).delay()
     queue = app.runtime.keys.queue("default")
-    app.runtime.runner.run(services.lead(queue, services.LOOKOUT, owner="w", leader_ms=60_000))
+    app.runtime.runner.run(services.lead(queue.leader(services.LOOKOUT), owner="w", leader_ms=60_000))
 
     assert one(examine(app), "workflows").level is Level.GREEN
 

@@ -66,7 +66,7 @@ async def test_a_queue_is_running_while_a_worker_of_any_language_serves_it(
     info = ServerInfo(host="h", pid=1, server_id="s", concurrency=1, queues={"go": 1}).encode()
     redis_server.client.set(keys.server("h", 1, "s"), info, ex=30)
     runner.run(services.index_presence(keys.servers, keys.server("h", 1, "s"), expiry_s=4_000_000_000))
-    runner.run(services.lead(keys.queue("python"), services.LOOKOUT, owner="w", leader_ms=60_000))
+    runner.run(services.lead(keys.queue("python").leader(services.LOOKOUT), owner="w", leader_ms=60_000))
 
     found = await ask("queues")
 

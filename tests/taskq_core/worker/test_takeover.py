@@ -123,8 +123,8 @@ async def test_a_dead_worker_is_left_to_its_supervisor(scene: Scene, then: str) 
 async def test_a_dead_leader_leaves_its_lead(scene: Scene) -> None:
     """Else what is taken back would wait for the end of it."""
     scene.record()
-    await scene.runner.run(services.lead(scene.queue, "forwarder", owner=scene.token, leader_ms=60_000))
-    await scene.runner.run(services.lead(scene.queue, "limiter", owner="another", leader_ms=60_000))
+    await scene.runner.run(services.lead(scene.queue.leader("forwarder"), owner=scene.token, leader_ms=60_000))
+    await scene.runner.run(services.lead(scene.queue.leader("limiter"), owner="another", leader_ms=60_000))
 
     await scene.takeover.work()
 

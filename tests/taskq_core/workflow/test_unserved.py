@@ -39,7 +39,7 @@ def test_nothing_is_said_where_a_taskq_worker_advances_it(app: TaskQ, redis_serv
     served = "go" if case == "the home is served" else "default"
     queue = app.runtime.keys.queue(served)
     if case != "a step has its code here":
-        app.runtime.runner.run(services.lead(queue, services.LOOKOUT, owner="w", leader_ms=60_000))
+        app.runtime.runner.run(services.lead(queue.leader(services.LOOKOUT), owner="w", leader_ms=60_000))
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")

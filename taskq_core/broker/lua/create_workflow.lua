@@ -1,0 +1,104 @@
+--[[
+  create_workflow: store a workflow, or a part of one that is too large for one call, and with the last part begin it.
+
+  KEYS[1]  hash    the workflow
+  KEYS[2]  zset    workflows that run: id by start (Unix s)
+  KEYS[3]  list    pending tasks of its home queue
+  KEYS[4]  zset    scheduled
+  KEYS[5]  list    wake tokens
+  KEYS[6]  zset    steps that were started: see `_flow`
+  KEYS[7]  zset    what is to be sent to other queues
+  KEYS[8]  zset    receipts of rows of outboxes by the second of delivery, see `deliver`
+  KEYS[9]  string  receipt of this caller's last call: its number, kept for 120 s
+  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
+  ARGV[2]  string  what the own keys of the queue begin with
+  ARGV[3]  string  id of the workflow
+  ARGV[4]  int     seconds after which it is dropped if it is not begun
+  ARGV[5]  string  '' more parts follow; otherwise its nodes without parents, each with a space behind
+  ARGV[6]  string  receipt of the outbox's row that holds this part, '' where its client sends it
+  ARGV[7]  int     with a receipt: when the claim of the sender ends (Unix ms by Redis's clock). Without one: deadline of
+                   this request, '' for none
+  ARGV[8]  int     with a receipt: number of parts; they come in any order, and the last of them begins it
+  ARGV[9]  int     number of this call
+  ARGV[10..]       what to store: suffix of the key ('' the workflow, ':h<i>' members of a group), field, value
+
+  A workflow that was begun is not changed: a repeat does nothing.
+
+  returns  1  stored   0  it is not there any more: it took too long until it was begun
+           2  was stored by an earlier delivery   3  too late: the claim has ended
+]]
+-- include _clock
+-- include _late
+-- include _lock
+-- include _marks
+-- include _place
+-- include _receipt
+-- include _unique
+-- include _store
+-- include _wake
+-- include _flow
+local now_s, now_ns, now_ms = clock(ARGV[1])
+redis.call('ZCARD', KEYS[2]) -- keys of another type are refused here, before the first write
+redis.call('LLEN', KEYS[3])
+redis.call('ZCARD', KEYS[4])
+redis.call('LLEN', KEYS[5])
+redis.call('ZCARD', KEYS[6])
+redis.call('ZCARD', KEYS[7])
+local receipt = ARGV[6]
+local late = receipt == '' and lateness(ARGV[7], now_ms)
+if late then
+  return late
+end
+local is_known = receipt ~= '' and redis.call('ZSCORE', KEYS[8], receipt)
+if receipt ~= '' and now_ms >= tonumber(ARGV[7]) then
+  return 3
+elseif is_known then
+  redis.call('ZADD', KEYS[8], whole(now_s), receipt) -- whoever waits for replicas waits for what this connection wrote
+  return 2
+end
+local before = made_before(KEYS[9], ARGV[9])
+if before then
+  redis.pcall('EXPIRE', KEYS[9], 120) -- a caller that waits for replicas waits for what this connection wrote
+  return type(before) == 'table' and before or (receipt == '' and 1 or 2)
+end
+local state = redis.call('HGET', KEYS[1], 'state')
+if state and state ~= 'building' then
+  return 1
+end
+local filled = { [''] = true }
+for i = 10, #ARGV, 3 do
+  redis.call('HSET', KEYS[1] .. ARGV[i], ARGV[i + 1], ARGV[i + 2])
+  filled[ARGV[i]] = true
+end
+local is_last = ARGV[5] ~= ''
+if receipt ~= '' then
+  is_last = redis.call('HINCRBY', KEYS[1], 'parts', 1) == tonumber(ARGV[8])
+  redis.call('ZADD', KEYS[8], whole(now_s), receipt)
+  local old = redis.call('ZRANGE', KEYS[8], '-inf', whole(now_s - tonumber(ARGV[4])), 'BYSCORE', 'LIMIT', 0, 100)
+  if #old > 0 then
+    redis.call('ZREM', KEYS[8], unpack(old))
+  end
+elseif not redis.call('HGET', KEYS[1], 'state') then -- its first parts are gone
+  redis.call('DEL', KEYS[1])
+  return 0
+end
+redis.call('SET', KEYS[9], ARGV[9] .. ':', 'EX', 120)
+if not is_last then
+  for suffix in pairs(filled) do
+    redis.call('EXPIRE', KEYS[1] .. suffix, ARGV[4])
+  end
+  return 1
+end
+redis.call('PERSIST', KEYS[1])
+for i in string.gmatch(redis.call('HGET', KEYS[1], 'held') or '', '%d+') do
+  redis.call('PERSIST', KEYS[1] .. ':h' .. i)
+end
+redis.call('HSET', KEYS[1], 'state', 'running', 'created', whole(now_ms))
+redis.call('ZADD', KEYS[2], whole(now_s), ARGV[3])
+if redis.call('HGET', KEYS[1], 'streams') then
+  redis.call('ZADD', ARGV[2] .. 'wf-open', whole(now_s + 60), ARGV[3])
+end
+local flow = workflows(ARGV[2], { s = now_s, ns = now_ns, ms = now_ms })
+flow.open(KEYS[1])
+flow.begin(ARGV[5])
+return 1

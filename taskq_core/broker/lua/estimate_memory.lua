@@ -1,0 +1,55 @@
+--[[
+  estimate_memory: estimate the memory of a queue's tasks. Reads only.
+
+  KEYS[1..6]  active, pending, scheduled, retry, archived, completed
+  KEYS[7]     set     names of groups with members
+  ARGV[1]     string  prefix of the queue's keys
+  ARGV[2]     int     tasks to sample in each structure
+
+  Of each structure the first tasks are measured and their mean taken for all; so are those of five groups for all
+  groups. Of more than 1000 groups, 1000 are counted and taken for all.
+
+  returns  bytes
+]]
+local function measure(ids)
+  local bytes, known = 0, 0
+  for _, id in ipairs(ids) do
+    local used = redis.call('MEMORY', 'USAGE', ARGV[1] .. 't:' .. id)
+    if used then
+      bytes, known = bytes + used, known + 1
+    end
+  end
+  return bytes, known
+end
+
+local total, last = 0, tonumber(ARGV[2]) - 1
+for number = 1, 6 do
+  local is_list = number <= 2
+  local size = redis.call(is_list and 'LLEN' or 'ZCARD', KEYS[number])
+  if size > 0 then
+    local bytes, known = measure(redis.call(is_list and 'LRANGE' or 'ZRANGE', KEYS[number], 0, last))
+    if known > 0 then
+      total = total + bytes / known * size
+    end
+    total = total + redis.call('MEMORY', 'USAGE', KEYS[number])
+  end
+end
+local names = redis.call('SCARD', KEYS[7])
+if names > 0 then
+  local groups = names > 1000 and redis.call('SRANDMEMBER', KEYS[7], 1000) or redis.call('SMEMBERS', KEYS[7])
+  local size, bytes, known = 0, 0, 0
+  for i, group in ipairs(groups) do
+    local members = ARGV[1] .. 'g:' .. group
+    local count = redis.pcall('ZCARD', members)
+    local is_group = type(count) == 'number' -- one key of another type hides nothing else
+    size = size + (is_group and count or 0)
+    if i <= 5 and is_group then
+      local more, counted = measure(redis.call('ZRANGE', members, 0, last))
+      bytes, known = bytes + more, known + counted
+    end
+  end
+  if known > 0 then
+    total = total + bytes / known * size * names / #groups
+  end
+end
+return math.floor(total)

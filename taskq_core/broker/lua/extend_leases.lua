@@ -1,0 +1,42 @@
+--[[
+  extend_leases: push the leases of running tasks into the future.
+
+  KEYS[1]  zset    leases: id by expiry (Unix s)
+  KEYS[2]  any     a key that never exists
+  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
+  ARGV[2]  string  token of the worker
+  ARGV[3]  int     seconds of the lease
+  ARGV[4]  string  prefix of task keys
+  ARGV[5]  int     seconds for which they hold their unique locks at least
+  ARGV[6..]        per task: its run, its id
+
+  A lapsed lease that nobody took may still be extended by its owner. DEL comes before any other write: Redis accepts
+  it also over maxmemory, and with it the writes that follow.
+
+  returns  now (Unix ns as text), then one character per task:  1  extended   0  lost
+]]
+-- include _clock
+local unique_prefix = string.sub(ARGV[4], 1, -3) .. 'unique:'
+-- include _unique
+-- include _renew
+local now_s, now_ns = clock(ARGV[1])
+local expiry = whole(now_s + tonumber(ARGV[3]))
+redis.call('DEL', KEYS[2])
+local codes = {}
+for i = 6, #ARGV, 2 do
+  local owner, id = ARGV[2] .. '.' .. ARGV[i] .. ':', ARGV[i + 1]
+  local key = ARGV[4] .. id
+  local score = redis.call('ZSCORE', KEYS[1], id)
+  local fields = score and redis.pcall('HMGET', key, 'taskq_owner', 'unique_key', 'taskq_unique')
+  if fields and fields[1] == owner .. score then
+    redis.call('ZADD', KEYS[1], expiry, id)
+    redis.call('HSET', key, 'taskq_owner', owner .. expiry)
+    if fields[2] and covers(fields[3] or '', 'active') then
+      renew(fields[3], fields[2], id, ARGV[5])
+    end
+    codes[#codes + 1] = '1'
+  else
+    codes[#codes + 1] = '0'
+  end
+end
+return { now_ns, table.concat(codes) }

@@ -1,0 +1,15 @@
+--[[
+  forget_notes: drop notes that were told to the workflows they are for.
+
+  KEYS[1]  hash    notes
+  ARGV[1..]        field and value of each, as it was told
+
+  returns  notes dropped
+]]
+local dropped = 0
+for i = 1, #ARGV, 2 do
+  if redis.call('HGET', KEYS[1], ARGV[i]) == ARGV[i + 1] then
+    dropped = dropped + redis.call('HDEL', KEYS[1], ARGV[i])
+  end
+end
+return dropped

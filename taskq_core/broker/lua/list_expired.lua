@@ -1,0 +1,26 @@
+--[[
+  list_expired: list tasks whose lease ran out at least `grace` ago. Reads only.
+
+  KEYS[1]  zset    leases: id by expiry (Unix s)
+  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
+  ARGV[2]  int     seconds of grace
+  ARGV[3]  int     most tasks to list
+  ARGV[4]  string  prefix of task keys
+
+  returns  now (Unix ns as text), then per task: id, lease expiry (Unix s as text), message ('' if there is none), its
+           worker's fence, when it was handed to it (Unix ms), the mark of a started run (each '' if there is none)
+]]
+-- include _clock
+local now_s, now_ns = clock(ARGV[1])
+local cutoff = whole(now_s - tonumber(ARGV[2]))
+local found = redis.call('ZRANGE', KEYS[1], '-inf', cutoff, 'BYSCORE', 'LIMIT', 0, ARGV[3], 'WITHSCORES')
+local reply = { now_ns }
+for i = 1, #found, 2 do
+  local fields = redis.pcall('HMGET', ARGV[4] .. found[i], 'msg', 'taskq_owner', 'taskq_started', 'taskq_begun')
+  reply[#reply + 1] = found[i]
+  reply[#reply + 1] = found[i + 1]
+  for field = 1, 4 do
+    reply[#reply + 1] = fields[field] or '' -- none of a key of another type
+  end
+end
+return reply

@@ -1,0 +1,58 @@
+--[[
+  list_tasks: read a page of the tasks of a queue in one state. Reads only.
+
+  KEYS[1]  list or zset of the state
+  ARGV[1]  string  'list' (first = next to run / oldest started) or 'zset' (first = lowest score)
+  ARGV[2]  int     tasks to skip
+  ARGV[3]  int     tasks to read (at most 1000)
+  ARGV[4]  string  prefix of task keys
+  ARGV[5]  string  key of the lease set for active tasks, else ''
+  ARGV[6]  int     bytes of messages and results after which no further task is read
+  ARGV[7]  string  '1' to start at the other end
+
+  returns  size, then per task: id, message, result, score, size and limit of a result that was not stored, its worker's
+           fence, when that worker got it (Unix ms), its progress, when it became pending (Unix ns), and the beginning of
+           the record of its last attempt ('' for each that is missing)
+]]
+local first, count = tonumber(ARGV[2]), math.min(tonumber(ARGV[3]), 1000)
+local is_reversed = ARGV[7] == '1'
+local ids, scores, size = {}, {}, 0
+if ARGV[1] == 'list' then
+  size = redis.call('LLEN', KEYS[1])
+  local page = is_reversed and redis.call('LRANGE', KEYS[1], first, first + count - 1)
+    or redis.call('LRANGE', KEYS[1], -first - count, -first - 1)
+  for i = 1, #page do
+    local id = page[is_reversed and i or #page + 1 - i]
+    ids[#ids + 1] = id
+    scores[#scores + 1] = ARGV[5] ~= '' and redis.call('ZSCORE', ARGV[5], id) or ''
+  end
+else
+  size = redis.call('ZCARD', KEYS[1])
+  local page = redis.call(is_reversed and 'ZREVRANGE' or 'ZRANGE', KEYS[1], first, first + count - 1, 'WITHSCORES')
+  for i = 1, #page, 2 do
+    ids[#ids + 1] = page[i]
+    scores[#scores + 1] = page[i + 1]
+  end
+end
+local reply, bytes = { size }, 0
+for i, id in ipairs(ids) do
+  local fields = redis.pcall(
+    'HMGET', ARGV[4] .. id, 'msg', 'result', 'taskq_oversized', 'taskq_owner', 'taskq_started', 'taskq_progress',
+    'pending_since', 'taskq_attempts'
+  )
+  local message, result = fields[1] or '', fields[2] or ''
+  reply[#reply + 1] = id
+  reply[#reply + 1] = message
+  reply[#reply + 1] = result
+  reply[#reply + 1] = scores[i] or ''
+  for field = 3, 7 do
+    reply[#reply + 1] = fields[field] or ''
+  end
+  local attempts = fields[8] or ''
+  reply[#reply + 1] = string.sub(string.match(attempts, '^.*\n(.*)') or attempts, 1, 200)
+  bytes = bytes + #message + #result
+  if bytes >= tonumber(ARGV[6]) then
+    break
+  end
+end
+return reply

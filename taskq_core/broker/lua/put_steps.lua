@@ -1,0 +1,49 @@
+--[[
+  put_steps: store steps of workflows at home elsewhere, or let them run again. A repeat changes nothing.
+
+  KEYS[1]  list    pending tasks of the queue
+  KEYS[2]  zset    scheduled
+  KEYS[3]  list    wake tokens
+  KEYS[4]  zset    steps that were started
+  KEYS[5]  zset    receipts: by the second they came
+  KEYS[6]  zset    archived
+  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
+  ARGV[2]  string  what the own keys of the queue begin with
+  ARGV[3]  string  prefix of the queue's keys
+  ARGV[4]  int     Unix second after which it is too late: another caller may have sent them, and receipts be gone
+  ARGV[5]  int     seconds a receipt is kept
+  ARGV[6..]        per step: receipt, task id, step, message, start
+
+  returns  1 stored, now or before   0 too late
+]]
+-- include _clock
+-- include _lock
+-- include _marks
+-- include _place
+-- include _unique
+-- include _store
+-- include _wake
+-- include _flow
+local now_s, now_ns, now_ms = clock(ARGV[1])
+redis.call('LLEN', KEYS[1]) -- keys of another type are refused here, before the first write
+redis.call('ZCARD', KEYS[2])
+redis.call('LLEN', KEYS[3])
+redis.call('ZCARD', KEYS[4])
+redis.call('ZCARD', KEYS[5])
+redis.call('ZCARD', KEYS[6])
+if now_s > tonumber(ARGV[4]) then
+  return 0
+end
+local flow = workflows(ARGV[2], { s = now_s, ns = now_ns, ms = now_ms })
+for i = 6, #ARGV, 5 do
+  if not redis.call('ZSCORE', KEYS[5], ARGV[i]) then
+    if not flow.revive(ARGV[3], ARGV[i + 1], ARGV[i + 2]) then
+      flow.put(ARGV[3], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4])
+    end
+    redis.call('ZADD', KEYS[5], whole(now_s), ARGV[i])
+  end
+end
+for _, receipt in ipairs(redis.call('ZRANGE', KEYS[5], '-inf', whole(now_s - tonumber(ARGV[5])), 'BYSCORE', 'LIMIT', 0, 200)) do
+  redis.call('ZREM', KEYS[5], receipt)
+end
+return 1

@@ -1,0 +1,29 @@
+--[[
+  read_members: read a page of an aggregation set. Reads only.
+
+  KEYS[1]  zset    the set: id by the time the task joined its group (Unix s)
+  KEYS[2]  zset    aggregation sets: key by deadline (Unix s)
+  ARGV[1]  int     members to skip
+  ARGV[2]  int     members to read (at most 200)
+  ARGV[3]  int     bytes of messages after which none is added
+  ARGV[4]  string  prefix of task keys
+
+  returns  1 the set is there / 0 it is not, then per member: id, message ('' none)
+]]
+if not redis.call('ZSCORE', KEYS[2], KEYS[1]) then
+  return { 0 }
+end
+local first = tonumber(ARGV[1])
+local ids = redis.call('ZRANGE', KEYS[1], first, first + math.min(tonumber(ARGV[2]), 200) - 1)
+local reply, bytes, most = { 1 }, 0, tonumber(ARGV[3])
+for _, id in ipairs(ids) do
+  local message = redis.pcall('HGET', ARGV[4] .. id, 'msg')
+  message = type(message) == 'string' and message or ''
+  reply[#reply + 1] = id
+  reply[#reply + 1] = message
+  bytes = bytes + #message
+  if bytes >= most then
+    break
+  end
+end
+return reply

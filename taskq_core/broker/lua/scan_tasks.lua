@@ -1,0 +1,74 @@
+--[[
+  scan_tasks: read on in a list or sorted set, from a place that stays right while tasks come and go. Reads only.
+
+  KEYS[1]  list or zset of a state
+  ARGV[1]  string  'list' (from the left: the newest first) or 'zset' (from the lowest score)
+  ARGV[2]  string  list: tasks to skip; zset: score of the last one read, '' at the start
+  ARGV[3]  string  zset: id of the last one read
+  ARGV[4]  int     most tasks to read (at most 1000)
+  ARGV[5]  string  prefix of task keys, or '' to read ids only
+  ARGV[6]  int     bytes of messages and results after which no further task is read
+
+  A sorted set is read on after (score, id), whether or not that task is still there. In a list new tasks push the
+  others on, so some are read again; none is missed but for those that shift when others before them are taken out of
+  the middle.
+
+  returns  size, 1 if this was the end, then per task: id, score ('' in a list) and, with a prefix, message ('' none),
+           result ('' none), pending_since ('' none), size and limit of a result that was not stored ('' none)
+]]
+local function is_after(one, other) -- by bytes, as Redis orders; Lua's own comparison depends on the locale
+  for i = 1, math.min(#one, #other) do
+    local a, b = string.byte(one, i), string.byte(other, i)
+    if a ~= b then
+      return a > b
+    end
+  end
+  return #one > #other
+end
+
+local function seek(score, member)
+  local at = redis.call('ZSCORE', KEYS[1], member)
+  if at and tonumber(at) == tonumber(score) then
+    return redis.call('ZRANK', KEYS[1], member) + 1
+  end
+  local low = redis.call('ZCOUNT', KEYS[1], '-inf', '(' .. score)
+  local high = redis.call('ZCOUNT', KEYS[1], '-inf', score)
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    if is_after(redis.call('ZRANGE', KEYS[1], middle, middle)[1], member) then
+      high = middle
+    else
+      low = middle + 1
+    end
+  end
+  return low
+end
+
+local count = math.min(tonumber(ARGV[4]), 1000)
+local size, found, step, first
+if ARGV[1] == 'list' then
+  size, step, first = redis.call('LLEN', KEYS[1]), 1, tonumber(ARGV[2])
+  found = redis.call('LRANGE', KEYS[1], first, first + count - 1)
+else
+  size, step = redis.call('ZCARD', KEYS[1]), 2
+  first = ARGV[2] == '' and 0 or seek(ARGV[2], ARGV[3])
+  found = redis.call('ZRANGE', KEYS[1], first, first + count - 1, 'WITHSCORES')
+end
+local reply, bytes, read = { size, 0 }, 0, 0
+for i = 1, #found, step do
+  reply[#reply + 1] = found[i]
+  reply[#reply + 1] = step == 2 and found[i + 1] or ''
+  read = read + 1
+  if ARGV[5] ~= '' then
+    local fields = redis.pcall('HMGET', ARGV[5] .. found[i], 'msg', 'result', 'pending_since', 'taskq_oversized')
+    for field = 1, 4 do
+      reply[#reply + 1] = fields[field] or ''
+      bytes = bytes + #reply[#reply]
+    end
+    if bytes >= tonumber(ARGV[6]) then
+      break
+    end
+  end
+end
+reply[2] = first + read >= size and 1 or 0
+return reply

@@ -1,0 +1,63 @@
+--[[
+  sweep_steps: find steps whose end no workflow was told of: of tasks that a worker ran which knows no workflows, or that
+  somebody deleted or archived.
+
+  KEYS[1]  list    pending tasks of the queue
+  KEYS[2]  zset    scheduled
+  KEYS[3]  list    wake tokens
+  KEYS[4]  zset    steps that were started: by the second of that
+  KEYS[5]  zset    what is to be started elsewhere
+  KEYS[6]  zset    completed
+  KEYS[7]  zset    archived
+  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
+  ARGV[2]  string  what the own keys of the queue begin with
+  ARGV[3]  string  prefix of the queue's keys
+  ARGV[4]  int     first to look at, by rank
+  ARGV[5]  int     how many to look at (at most 500)
+
+  returns  steps looked at, ends found, 1 if there is something to carry
+]]
+-- include _clock
+-- include _lock
+-- include _marks
+-- include _place
+-- include _unique
+-- include _store
+-- include _wake
+-- include _flow
+local now_s, now_ns, now_ms = clock(ARGV[1])
+redis.call('LLEN', KEYS[1]) -- keys of another type are refused here, before the first write
+redis.call('ZCARD', KEYS[2])
+redis.call('LLEN', KEYS[3])
+redis.call('ZCARD', KEYS[5])
+redis.call('ZCARD', KEYS[6])
+redis.call('ZCARD', KEYS[7])
+local flow = workflows(ARGV[2], { s = now_s, ns = now_ns, ms = now_ms })
+local steps = redis.call('ZRANGE', KEYS[4], ARGV[4], tonumber(ARGV[4]) + tonumber(ARGV[5]) - 1)
+local found = 0
+for _, step in ipairs(steps) do
+  local id = string.match(step, '^%S+ %a (%S+) ')
+  local key = ARGV[3] .. 't:' .. (id or '')
+  local fields = redis.pcall('HMGET', key, 'state', 'msg', 'taskq_moving')
+  local state = fields[1]
+  if not id then
+    redis.call('ZREM', KEYS[4], step)
+  elseif fields.err then
+    state = 'active' -- what stands there is no task; the reconciler sets it aside
+  elseif not fields[2] then
+    flow.settled(step, 'g', key, '', '')
+    found = found + 1
+  elseif fields[3] then
+    state = 'active' -- on its way to another queue
+  elseif state == 'completed' and redis.call('ZSCORE', KEYS[6], id) then
+    if flow.settled(step, 'c', key, fields[2], '') == 'd' then
+      redis.call('ZREM', KEYS[6], id)
+      redis.call('DEL', key)
+    end
+    found = found + 1
+  elseif state == 'archived' and redis.call('ZSCORE', KEYS[7], id) then
+    flow.settled(step, 'a', key, fields[2], '')
+    found = found + 1
+  end
+end
+return { #steps, found, flow.has_to_carry and 1 or 0 }

@@ -1,0 +1,50 @@
+--[[
+  try_commands: find out which of the commands that scripts use this user may not run. Nothing is left behind: a user who
+  may not look for a key or delete one is told of that alone.
+
+  KEYS[1]  a key that does not exist; nothing happens if it does
+  ARGV[1]  string  channel on which nobody waits for an empty message
+
+  returns  per refused command: its name, what Redis said
+]]
+local key = KEYS[1]
+if redis.pcall('EXISTS', key) == 1 then
+  return {}
+end
+local probes = {
+  'EXISTS KEY', 'DEL KEY', 'EXPIRE KEY 1', 'EXPIREAT KEY 1', 'GET KEY', 'GETBIT KEY 0', 'GETEX KEY', 'HDEL KEY x', 'HEXISTS KEY x',
+  'HGET KEY x', 'HGETALL KEY',
+  'HINCRBY KEY x 1', 'HLEN KEY', 'HMGET KEY x', 'HSCAN KEY 0', 'SETBIT KEY 1 1',
+  'HSET KEY x 1', 'HSETNX KEY x 1', 'HSTRLEN KEY x', 'INCRBY KEY 1', 'LINDEX KEY 0',
+  'LINSERT KEY BEFORE x x', 'LLEN KEY',
+  'LPOS KEY x', 'LPUSH KEY x', 'LRANGE KEY 0 0', 'LREM KEY 1 x', 'LTRIM KEY 0 0', 'MEMORY USAGE KEY', 'MGET KEY',
+  'PERSIST KEY',
+  'PEXPIRE KEY 1', 'PTTL KEY', 'RENAME KEY KEY',
+  'RPOP KEY', 'RPUSH KEY x', 'SADD KEY x', 'SCAN 0 COUNT 1', 'SCARD KEY', 'SET KEY x', 'SISMEMBER KEY x',
+  'SMEMBERS KEY', 'SRANDMEMBER KEY', 'SREM KEY x', 'SSCAN KEY 0', 'TIME', 'TYPE KEY', 'UNLINK KEY', 'ZADD KEY 1 x',
+  'ZCARD KEY', 'ZCOUNT KEY 0 1', 'ZMSCORE KEY x', 'ZPOPMIN KEY', 'ZRANGE KEY 0 0', 'ZRANGESTORE KEY KEY 0 0',
+  'ZRANK KEY x', 'ZREM KEY x', 'ZREMRANGEBYRANK KEY 0 0', 'ZREMRANGEBYSCORE KEY 0 0', 'ZSCAN KEY 0',
+  'ZSCORE KEY x',
+  'PUBLISH CHANNEL ',
+}
+local refused = {}
+for _, probe in ipairs(probes) do
+  local words = {}
+  for word in string.gmatch(probe, '[^ ]+') do
+    words[#words + 1] = word == 'KEY' and key or word == 'CHANNEL' and ARGV[1] or word
+  end
+  if words[1] == 'PUBLISH' then
+    words[3] = ''
+  end
+  local reply = redis.pcall(unpack(words))
+  local said = type(reply) == 'table' and type(reply.err) == 'string' and reply.err or ''
+  if string.find(said, 'ACL failure', 1, true) or string.find(said, 'executing the script can', 1, true) then
+    refused[#refused + 1] = words[1]
+    refused[#refused + 1] = said
+    if words[1] == 'EXISTS' or words[1] == 'DEL' then
+      return refused -- what the others make could not be taken away
+    end
+  end
+  redis.pcall('DEL', key) -- whatever it made is gone before anybody can see it
+end
+return refused

@@ -1,0 +1,63 @@
+"""Read replies of Redis."""
+
+from typing import Any
+
+
+def text(reply: Any) -> str:
+    """Read a text."""
+    return reply.decode() if isinstance(reply, bytes) else str(reply)
+
+
+def optional_text(reply: Any) -> str | None:
+    """Read a text, None where there is none."""
+    return None if reply is None else text(reply)
+
+
+def name(raw: bytes) -> str:
+    """Read an id or a key that is sent to Redis again. Bytes that are no UTF-8 are kept (`pack`)."""
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def names(reply: Any) -> list[str]:
+    """Read ids or keys that are sent to Redis again."""
+    return [name(each) for each in reply]
+
+
+def shown(raw: bytes) -> str:
+    """Read a text that is only shown. Bytes that are no UTF-8 are replaced."""
+    return raw.decode("utf-8", "replace")
+
+
+def pairs(reply: Any) -> list[tuple[Any, Any]]:
+    """Read a flat list of pairs."""
+    return list(zip(reply[::2], reply[1::2], strict=True))
+
+
+def flags(reply: Any) -> list[bool]:
+    """Read a text with one character per item, "1" for True."""
+    return [code == "1" for code in text(reply)]
+
+
+def time_ms(reply: Any) -> int:
+    """Read the answer to the command TIME as Unix milliseconds."""
+    return int(reply[0]) * 1000 + int(reply[1]) // 1000
+
+
+def integer(reply: Any) -> int:
+    """Read a number."""
+    return int(reply)
+
+
+def boolean(reply: Any) -> bool:
+    """Read a number as True if it is 1."""
+    return int(reply) == 1
+
+
+def is_given(reply: Any) -> bool:
+    """Read True unless the reply is nil."""
+    return reply is not None
+
+
+def nothing(reply: Any) -> None:
+    """Read nothing."""
+    return
