@@ -55,7 +55,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--tasks", type=int, default=50_000, help="tasks of the larger measurements (default 50 000)")
     parser.add_argument("--only", default="", help="only rows whose title contains this")
     parser.add_argument(
-        "--aims", action="store_true", help="only rows that the aims of docs/explanation/performance.md are judged by"
+        "--aims",
+        action="store_true",
+        help="only rows that the aims of docs/explanation/performance-figures.md are judged by",
     )
     parser.add_argument("--large", action="store_true", help="also with ten million tasks pending (4 GB)")
     parser.add_argument(
@@ -88,7 +90,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--publish",
         action="store_true",
-        help="with --aims or --peers: write tables and pictures of docs/explanation/performance.md anew",
+        help="with --aims or --peers: write tables and pictures of docs/explanation/performance-figures.md anew",
     )
     options = parser.parse_args()
     if options.runs < 1 or options.tasks < 100:

@@ -1,11 +1,11 @@
-"""Put results on the page on performance: `python -m benchmarks.publishing FILE.json` writes pictures and tables.
+"""Put results on the pages on performance: `python -m benchmarks.publishing FILE.json` writes pictures and tables.
 
-The results are kept beside the pictures, from which they can be drawn anew. Those beside other task queues and those of
-the aims have a part of the page each.
+The results are kept in `benchmarks/published`, so that the pictures can be drawn again. The page of figures has one
+part for the comparison with other task queues and one for the aims; the short page has the best figures.
 """
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from benchmarks import aims
@@ -25,10 +25,14 @@ from benchmarks.results import Results, shown
 
 ROOT = Path(__file__).parent.parent
 PICTURES = ROOT / "docs" / "images" / "benchmarks"
-RESULTS = PICTURES / "peers.json"
-AIMS = PICTURES / "aims.json"
+PUBLISHED = ROOT / "benchmarks" / "published"
+RESULTS = PUBLISHED / "peers.json"
+AIMS = PUBLISHED / "aims.json"
 PICTURES_OF_OURS = PICTURES / "aims"
-PAGE = ROOT / "docs" / "explanation" / "performance.md"
+PAGE = ROOT / "docs" / "explanation" / "performance-figures.md"
+SUMMARY = ROOT / "docs" / "explanation" / "performance.md"
+SYSTEMS = ("taskq", "asynq (Go)", "celery")
+"""The systems that have a column in the summary."""
 
 
 def table(results: Results, picture: Picture) -> str:
@@ -80,17 +84,32 @@ def section(results: Results, pictures: Mapping[str, Picture]) -> str:
     return "\n".join(parts)
 
 
-def publish(results: Results, *, pictures: Path = PICTURES, page: Path = PAGE) -> list[str]:
-    """Draw all pictures that there are rows for, put the tables on the page, and return the names of the pictures.
+def summary(results: Results, pictures: Iterable[Picture]) -> str:
+    """Return one row for each picture: the best figure of taskq, Go Asynq, Celery and the best other queue."""
+    lines = ["| | taskq | Go Asynq | Celery | best of the others |", "|---|---|---|---|---|"]
+    for picture in pictures:
+        best = {row.system: row for row in reversed(rows_of(results, picture))}  # rows_of has the best one first
+        named = [
+            f"{shown(best[name].median, best[name].unit)} {best[name].unit}" if name in best else "" for name in SYSTEMS
+        ]
+        other = next((row for row in rows_of(results, picture) if row.system not in SYSTEMS), None)
+        last = f"{shown(other.median, other.unit)} {other.unit} ({other.system})" if other else ""
+        lines.append(f"| {picture.title} | {' | '.join((*named, last))} |")
+    return "\n".join([*conditions(results).splitlines()[:2], "", *lines]) + "\n"
 
-    Pictures of an earlier run that there are no rows for any more are deleted.
+
+def publish(results: Results, *, pictures: Path = PICTURES, page: Path = PAGE, short_page: Path = SUMMARY) -> list[str]:
+    """Draw all pictures that have rows, put the tables on both pages, and return the names of the pictures.
+
+    Pictures of an earlier run that have no rows any more are deleted.
 
     Raises:
-        ValueError: The page has no marks.
+        ValueError: A page has no marks.
     """
     drawn = {picture.name: picture for picture in PICTURES_OF_PEERS if rows_of(results, picture)}
     _write_pictures(pictures, {name: draw(results, picture) for name, picture in drawn.items()})
     _write_part(page, "benchmarks of peers", section(results, drawn))
+    _write_part(short_page, "summary", summary(results, drawn.values()))
     return list(drawn)
 
 

@@ -1,4 +1,4 @@
-"""Figures and pictures on the page about performance are those of the recorded results."""
+"""Figures and pictures on the pages about performance are those of the recorded results."""
 
 import json
 import shutil
@@ -14,12 +14,14 @@ SCHEMA = json.loads((ROOT / "benchmarks" / "results.schema.json").read_text(enco
 
 
 def test_the_pictures_and_tables_of_the_page_are_those_of_its_results(tmp_path: Path) -> None:
-    page = tmp_path / "performance.md"
+    page, short_page = tmp_path / "performance-figures.md", tmp_path / "performance.md"
     shutil.copy(publishing.PAGE, page)
+    shutil.copy(publishing.SUMMARY, short_page)
 
-    drawn = publishing.publish(Results.read(publishing.RESULTS), pictures=tmp_path, page=page)
+    drawn = publishing.publish(Results.read(publishing.RESULTS), pictures=tmp_path, page=page, short_page=short_page)
 
     assert page.read_text(encoding="utf-8") == publishing.PAGE.read_text(encoding="utf-8")
+    assert short_page.read_text(encoding="utf-8") == publishing.SUMMARY.read_text(encoding="utf-8")
     Draft202012Validator(SCHEMA).validate(json.loads(publishing.RESULTS.read_text(encoding="utf-8")))
     assert sorted(path.name for path in publishing.PICTURES.glob("*.svg")) == sorted(f"{name}.svg" for name in drawn)
     for name in drawn:
@@ -30,7 +32,7 @@ def test_the_aims_on_the_page_are_those_of_its_results(tmp_path: Path) -> None:
     if not publishing.AIMS.exists():  # none are published
         assert not publishing.PICTURES_OF_OURS.exists()
         return
-    page = tmp_path / "performance.md"
+    page = tmp_path / "performance-figures.md"
     shutil.copy(publishing.PAGE, page)
     peers = Results.read(publishing.RESULTS)
 
