@@ -32,6 +32,7 @@ WORDS = {
     r"a(?=(?:next|defer|send_workflow|outgoing)\b)": "",
     r"aiterate\((\w+)\)": r"\1",
     r"Awaitable\[([^\[\]]+)\]": r"\1",
+    r"Coroutine\[Any, Any, (\w+)\]": r"\1",
     r"for coroutines": "for blocking code",
     r"from coroutines": "from blocking code",
 }

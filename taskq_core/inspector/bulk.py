@@ -7,14 +7,14 @@ handles at most `CHUNK` tasks, whatever the number of all of them. The ids are h
 
 from collections.abc import Sequence
 
+from taskq_core.app import TaskQ
 from taskq_core.broker.operations import actions
 from taskq_core.broker.operations.actions import OK, Action
 from taskq_core.broker.plans import Progress, RequestPlan, ask
 from taskq_core.errors import ConfigurationError
 from taskq_core.inspector.known import check_group, known_queue, known_state
 from taskq_core.inspector.search import all_ids
-from taskq_core.settings import ArchiveLimits
-from taskq_core.wire import Keys, TaskState
+from taskq_core.wire import TaskState
 
 CHUNK = 100
 """Most tasks that one script call handles."""
@@ -37,26 +37,58 @@ def check_state(what: str, state: TaskState, allowed: Sequence[TaskState]) -> No
         raise ConfigurationError(f"{what} takes tasks that are {names}; got state {str(state)!r}")
 
 
-def act_on_all(
-    keys: Keys,
-    name: str,
-    state: TaskState,
-    action: Action,
-    *,
-    group: str | None,
-    archive: ArchiveLimits,
-    progress: Progress | None,
+def run_all(
+    app: TaskQ, queue: str, state: TaskState, *, group: str | None = None, progress: Progress | None = None
 ) -> RequestPlan[int]:
-    """Run, archive or delete all tasks of a state, or of one group; return how many."""
+    """Run all tasks of a state now. Like `run_task`.
+
+    Only tasks that were in the state at the start are run, in chunks of 100, each once. A task that leaves the
+    state before its turn is skipped.
+
+    Args:
+        queue: Name of the queue.
+        state: scheduled, retry, aggregating, archived or completed.
+        group: Their group, with `TaskState.AGGREGATING`.
+        progress: Called after each chunk with the number of tasks processed and their total. An error that it
+            raises ends the call.
+
+    Returns:
+        The number of tasks that will run. It is too low if an answer was lost and its chunk repeated.
+
+    Raises:
+        QueueNotFoundError: No queue has this name.
+        ConfigurationError: Tasks of this state cannot be run, or the group is missing or out of place.
+    """
+    return (yield from _act_on_all(app, queue, state, Action.RUN, group, progress))
+
+
+def archive_all(
+    app: TaskQ, queue: str, state: TaskState, *, group: str | None = None, progress: Progress | None = None
+) -> RequestPlan[int]:
+    """Archive all tasks of a state: pending, scheduled, retry, aggregating or completed. Otherwise as `run_all`."""
+    return (yield from _act_on_all(app, queue, state, Action.ARCHIVE, group, progress))
+
+
+def delete_all(
+    app: TaskQ, queue: str, state: TaskState, *, group: str | None = None, progress: Progress | None = None
+) -> RequestPlan[int]:
+    """Delete all tasks of a state with their unique locks: any but active. Otherwise as `run_all`."""
+    return (yield from _act_on_all(app, queue, state, Action.DELETE, group, progress))
+
+
+def _act_on_all(
+    app: TaskQ, queue: str, state: TaskState, action: Action, group: str | None, progress: Progress | None
+) -> RequestPlan[int]:
     state = known_state(state)
     check_state(f"{action}_all", state, STATES[action])
     check_group(state, group)
-    queue = yield from known_queue(keys, name)
-    ids = yield from all_ids(queue, state, group)
+    queue_keys = yield from known_queue(app.runtime.keys, queue)
+    archive = app.runtime.settings.archive.limits(queue)
+    ids = yield from all_ids(queue_keys, state, group)
     done = 0
     for start in range(0, len(ids), CHUNK):
         chunk = ids[start : start + CHUNK]
-        answers = yield from ask(actions.act(queue, action, chunk, state=state, archive=archive))
+        answers = yield from ask(actions.act(queue_keys, action, chunk, state=state, archive=archive))
         done += answers.count(OK)
         if progress is not None:
             progress(start + len(chunk), len(ids))

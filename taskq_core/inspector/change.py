@@ -7,6 +7,7 @@ half-way, with `may_have_happened` says that it is not known.
 
 from datetime import datetime
 
+from taskq_core.app import TaskQ
 from taskq_core.broker.operations import actions
 from taskq_core.broker.operations.actions import OK, Action, Refusal
 from taskq_core.broker.plans import RequestPlan, ask
@@ -20,72 +21,131 @@ from taskq_core.handles import changing
 from taskq_core.handles.changing import check_payload, refusal, start_of, with_payload
 from taskq_core.inspector.known import check_text, known_queue
 from taskq_core.inspector.look import find
-from taskq_core.settings import ArchiveLimits, Duration
-from taskq_core.wire import Keys, QueueKeys, decode_message, encode_message
+from taskq_core.settings import Duration
+from taskq_core.wire import Keys, decode_message, encode_message
 
 _ATTEMPTS = 5
 
 
-def act(
-    keys: Keys,
-    name: str,
+def run_task(app: TaskQ, queue: str, task_id: str) -> RequestPlan[None]:
+    """Run a scheduled, retried, aggregating, archived or completed task now.
+
+    Its number of retries is not reset, so an archived task gets one more attempt.
+
+    Raises:
+        QueueNotFoundError: No queue has this name.
+        TaskNotFoundError: The queue holds no task with this id.
+        TaskStateError: The task is pending. `TaskActiveError` if it runs.
+    """
+    yield from _act(app, queue, task_id, Action.RUN, doing="run")
+
+
+def archive_task(app: TaskQ, queue: str, task_id: str) -> RequestPlan[None]:
+    """Archive a waiting or completed task. If the archive is over its limits, its oldest tasks are deleted.
+
+    Raises:
+        QueueNotFoundError: No queue has this name.
+        TaskNotFoundError: The queue holds no task with this id.
+        TaskStateError: The task is already archived. `TaskActiveError` if it runs.
+    """
+    yield from _act(app, queue, task_id, Action.ARCHIVE, doing="archived")
+
+
+def delete_task(app: TaskQ, queue: str, task_id: str) -> RequestPlan[None]:
+    """Delete a task that is not running, and release its unique lock.
+
+    Raises:
+        QueueNotFoundError: No queue has this name.
+        TaskNotFoundError: The queue holds no task with this id.
+        TaskActiveError: It runs.
+    """
+    yield from _act(app, queue, task_id, Action.DELETE, doing="deleted")
+
+
+def retry_task(
+    app: TaskQ, queue: str, task_id: str, *, at: datetime | None = None, after: Duration | None = None
+) -> RequestPlan[None]:
+    """Make a task wait until a new time.
+
+    A scheduled task and a task that waits for a retry keep their state. An archived task will be retried. A pending
+    task, a task in a group and a completed task become scheduled. The lifetime of the unique lock does not change.
+
+    Args:
+        queue: Name of the queue.
+        task_id: Id of the task.
+        at: When it may run, with a time zone. Rounded up to whole seconds.
+        after: How long from now, instead of `at`.
+
+    Raises:
+        QueueNotFoundError: No queue has this name.
+        TaskNotFoundError: The queue holds no task with this id.
+        TaskActiveError: It runs.
+        ConfigurationError: Neither or both of `at` and `after` are given, or the time is not valid.
+    """
+    start_at_s, start_in_ms = start_of(at, after)
+    yield from _act(app, queue, task_id, Action.WAIT, doing="put off", start_at_s=start_at_s, start_in_ms=start_in_ms)
+
+
+def _act(
+    app: TaskQ,
+    queue: str,
     task_id: str,
     action: Action,
     *,
     doing: str,
-    archive: ArchiveLimits,
     start_at_s: int | None = None,
     start_in_ms: int = 0,
 ) -> RequestPlan[None]:
-    """Run, archive, delete or put off one task."""
     check_text("task_id", task_id)
-    queue = yield from known_queue(keys, name)
+    queue_keys = yield from known_queue(app.runtime.keys, queue)
     operation = actions.act(
-        queue,
+        queue_keys,
         action,
         (task_id,),
-        archive=archive,
+        archive=app.runtime.settings.archive.limits(queue),
         start_at_s=start_at_s,
         start_in_ms=start_in_ms,
         repeatable=action is Action.WAIT,
     )
     (answer,) = yield from ask(operation)
     if answer != OK:
-        raise refusal(name, task_id, answer, doing=doing)
-
-
-def retry_task(
-    keys: Keys, name: str, task_id: str, *, at: datetime | None, after: Duration | None, archive: ArchiveLimits
-) -> RequestPlan[None]:
-    """Let a task wait until another time."""
-    start_at_s, start_in_ms = start_of(at, after)
-    yield from act(
-        keys,
-        name,
-        task_id,
-        Action.WAIT,
-        doing="put off",
-        archive=archive,
-        start_at_s=start_at_s,
-        start_in_ms=start_in_ms,
-    )
+        raise refusal(queue, task_id, answer, doing=doing)
 
 
 def update_payload(
-    keys: Keys, name: str, task_id: str, payload: bytes, *, expected: bytes | None = None
+    keys: Keys, queue: str, task_id: str, payload: bytes, *, expected: bytes | None = None
 ) -> RequestPlan[None]:
-    """Replace the payload of a task that waits, if it is the one that is expected; its unique lock follows."""
+    """Replace the payload of a task that waits (pending, scheduled, retry, in a group) or is archived.
+
+    If the task holds a unique lock, that lock is replaced by the lock of the new payload, with the remaining
+    lifetime. If another caller changes the task at the same time, neither change is lost.
+
+    Args:
+        queue: Name of the queue.
+        task_id: Id of the task.
+        payload: The new payload: for tasks of taskq, the JSON object of their arguments. At most 16 MiB.
+        expected: The payload that was read before. If the stored payload differs, nothing is changed.
+
+    Raises:
+        QueueNotFoundError: No queue has this name.
+        TaskNotFoundError: The queue holds no task with this id.
+        TaskStateError: The task has succeeded, its group is being aggregated, or its payload is not `expected`.
+            `TaskActiveError` if it runs.
+        DuplicateTaskError: Another task holds the unique lock of the new payload.
+        WireFormatError: The stored task cannot be read.
+        ConfigurationError: The payload is not bytes, or is too large.
+    """
     check_text("task_id", task_id)
     check_payload(payload, expected)
-    queue = yield from known_queue(keys, name)
+    queue_keys = yield from known_queue(keys, queue)
     for _ in range(_ATTEMPTS):
-        stored = yield from find(keys, name, task_id)
+        stored = yield from find(keys, queue, task_id)
         message = decode_message(stored.message)
         if expected is not None and message.payload != expected:
-            raise TaskStateError(name, task_id, str(stored.state), "its payload is another by now")
-        changed = with_payload(queue, message, payload, stored.unique_rule)
+            raise TaskStateError(queue, task_id, str(stored.state), "its payload is another by now")
+        changed = with_payload(queue_keys, message, payload, stored.unique_rule)
         operation = actions.rewrite(
-            queue,
+            queue_keys,
             task_id,
             old=stored.message,
             new=encode_message(changed),
@@ -96,30 +156,67 @@ def update_payload(
         if answer == OK:
             return
         if answer == Refusal.DUPLICATE:
-            raise DuplicateTaskError(message.type, name, task_id)
+            raise DuplicateTaskError(message.type, queue, task_id)
         if answer != Refusal.CHANGED:
-            raise refusal(name, task_id, answer, doing="changed")
-    raise TaskStateError(name, task_id, str(stored.state), "others keep changing it; try again")
+            raise refusal(queue, task_id, answer, doing="changed")
+    raise TaskStateError(queue, task_id, str(stored.state), "others keep changing it; try again")
 
 
-def reschedule(
-    keys: Keys, name: str, task_id: str, *, at: datetime | None, after: Duration | None, payload: bytes | None
+def reschedule_task(
+    keys: Keys,
+    queue: str,
+    task_id: str,
+    *,
+    at: datetime | None = None,
+    after: Duration | None = None,
+    payload: bytes | None = None,
 ) -> RequestPlan[None]:
-    """Let a task wait until another time, with another payload if one is given."""
+    """Make a task wait until a new time and replace its payload, in one atomic step. It keeps its id.
+
+    This is `retry_task` and `update_payload` combined: no reader sees only one of the changes, and no worker takes
+    the task in between. A completed task is refused.
+
+    Args:
+        queue: Name of the queue.
+        task_id: Id of the task.
+        at: When it may run, with a time zone. Rounded up to whole seconds.
+        after: How long from now, instead of `at`.
+        payload: The new payload, at most 16 MiB. None does not change it.
+
+    Raises:
+        QueueNotFoundError: No queue has this name.
+        TaskNotFoundError: The queue holds no task with this id.
+        TaskStateError: The task has succeeded, or its group is being aggregated. `TaskActiveError` if it runs.
+        DuplicateTaskError: Another task holds the unique lock of the new payload.
+        WireFormatError: The stored task cannot be read.
+        ConfigurationError: Neither or both of `at` and `after` are given, or an argument is not valid.
+    """
     check_text("task_id", task_id)
-    queue = yield from known_queue(keys, name)
-    yield from changing.reschedule(queue, task_id, at=at, after=after, payload=payload)
+    queue_keys = yield from known_queue(keys, queue)
+    yield from changing.reschedule(queue_keys, task_id, at=at, after=after, payload=payload)
 
 
-def pause(keys: Keys, name: str) -> RequestPlan[None]:
-    """Keep workers from taking tasks of a queue."""
-    queue: QueueKeys = yield from known_queue(keys, name)
-    if not (yield from ask(actions.pause(queue))):
-        raise QueuePausedError(name)
+def pause(keys: Keys, queue: str) -> RequestPlan[None]:
+    """Pause a queue: workers, including Go workers, take no more of its tasks. Running tasks finish.
+
+    Scheduled tasks still become pending when they are due, and wait.
+
+    Raises:
+        QueueNotFoundError: No queue has this name.
+        QueuePausedError: The queue is already paused.
+    """
+    queue_keys = yield from known_queue(keys, queue)
+    if not (yield from ask(actions.pause(queue_keys))):
+        raise QueuePausedError(queue)
 
 
-def resume(keys: Keys, name: str) -> RequestPlan[None]:
-    """Let workers take tasks of a queue again."""
-    queue: QueueKeys = yield from known_queue(keys, name)
-    if not (yield from ask(actions.resume(queue))):
-        raise QueueNotPausedError(name)
+def resume(keys: Keys, queue: str) -> RequestPlan[None]:
+    """Resume a paused queue: workers take its tasks again.
+
+    Raises:
+        QueueNotFoundError: No queue has this name.
+        QueueNotPausedError: The queue is not paused.
+    """
+    queue_keys = yield from known_queue(keys, queue)
+    if not (yield from ask(actions.resume(queue_keys))):
+        raise QueueNotPausedError(queue)

@@ -2,32 +2,46 @@
 
 from collections.abc import Sequence
 
+from taskq_core.app import TaskQ
 from taskq_core.broker.operations import presence
 from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.errors import ConfigurationError, WorkerNotFoundError
 from taskq_core.inspector.known import hint
 from taskq_core.inspector.presence import servers
 from taskq_core.inspector.records import WorkerProcess
-from taskq_core.service.worker_control import WorkerRequest
-from taskq_core.wire import Keys
+from taskq_core.service.worker_control import WorkerAction, WorkerRequest
 
 
 def control_workers(
-    keys: Keys, workers: Sequence[str] | None, request: WorkerRequest, *, is_cluster: bool
+    app: TaskQ, action: WorkerAction | str, workers: Sequence[str] | None = None, *, concurrency: int | None = None
 ) -> RequestPlan[list[WorkerProcess]]:
-    """Send a request to workers. Return its recipients, an empty list if no worker listens.
+    """Ask running workers to take no new tasks, to take tasks again, to change their concurrency, or to stop.
 
-    A cluster counts the listeners of one node only, so all recipients are returned there.
+    A worker that is not connected at this moment misses the request. Go's workers ignore it.
+
+    Args:
+        action: `quiet`, `resume`, `scale` or `stop`.
+        workers: Ids, hosts, or `<host>:<pid>`. None: all workers.
+        concurrency: New concurrency of each worker, for `scale`.
+
+    Returns:
+        The workers that received the request, as they were before it. Empty if no worker listens.
+
+    Raises:
+        WorkerNotFoundError: No live worker has one of the names.
+        ConfigurationError: The action or the concurrency is not valid.
     """
+    request = WorkerRequest(action, concurrency)
     if isinstance(workers, str):
         raise ConfigurationError(f"workers is a list of names, got {workers!r}; write [{workers!r}]")
+    keys, is_cluster = app.runtime.keys, app.runtime.endpoint.is_cluster
     alive = yield from servers(keys)
     chosen = alive if workers is None else [each for name in workers for each in _named(name, alive)]
     chosen = list({each.id: each for each in chosen}.values())
     if not chosen:
         return []
     heard = yield from ask(presence.send_control(keys.control, request.encode([each.id for each in chosen])))
-    return chosen if heard or is_cluster else []
+    return chosen if heard or is_cluster else []  # a cluster counts the listeners of one node only
 
 
 def _named(name: str, alive: Sequence[WorkerProcess]) -> list[WorkerProcess]:

@@ -36,14 +36,18 @@ class LimitInfo:
     waiting: int
 
 
-def limits(keys: Keys, name: str) -> RequestPlan[list[LimitInfo]]:
-    """Return the limits of a queue, sorted by kind and name."""
-    queue = yield from known_queue(keys, name)
-    numbers = yield from ask(limit_ops.read_limits(queue))
+def limits(keys: Keys, queue: str) -> RequestPlan[list[LimitInfo]]:
+    """Return the limits of a queue's tasks, with their running and waiting tasks, by kind and name.
+
+    Raises:
+        QueueNotFoundError: No queue has this name.
+    """
+    queue_keys = yield from known_queue(keys, queue)
+    numbers = yield from ask(limit_ops.read_limits(queue_keys))
     slots: dict[str, tuple[int, int]] = {}
     cursor = "0"
     while True:
-        cursor, page = yield from ask(limit_ops.list_limits(queue, cursor))
+        cursor, page = yield from ask(limit_ops.list_limits(queue_keys, cursor))
         slots |= page
         if cursor == "0":
             break
@@ -69,9 +73,21 @@ def _name_of(slot: str) -> str:
 
 
 def set_limit(
-    keys: Keys, name: str, limit: str, *, rate: RateLimit | str | None, concurrency: int | None
+    keys: Keys, queue: str, name: str, *, rate: RateLimit | str | None = None, concurrency: int | None = None
 ) -> RequestPlan[None]:
-    """Set the number of a limit, over what the code says."""
+    """Override a limit of the code, for all workers and for tasks that already wait.
+
+    Args:
+        queue: Name of the queue.
+        name: Name of the limit: usually the name of the task, followed by `/key` for a `Concurrency` with a key.
+            "" is the `CONCURRENCY` of the queue itself.
+        rate: Starts per period, such as "100/m", or a `RateLimit` for its numbers.
+        concurrency: Number of tasks that may run at once, instead of `rate`.
+
+    Raises:
+        QueueNotFoundError: No queue has this name.
+        ConfigurationError: Neither or both of `rate` and `concurrency` are given, or the number is not positive.
+    """
     if (rate is None) == (concurrency is None):
         raise ConfigurationError("a limit is set to either rate= or concurrency=")
     if concurrency is not None:
@@ -80,16 +96,20 @@ def set_limit(
         checked = as_rate_limit(rate)
         assert checked is not None
         kind, spec = "r", checked.spec
-    queue = yield from known_queue(keys, name)
-    yield from _set(queue, kind, limit, spec)
+    queue_keys = yield from known_queue(keys, queue)
+    yield from _set(queue_keys, kind, name, spec)
 
 
-def clear_limit(keys: Keys, name: str, limit: str) -> RequestPlan[bool]:
-    """Let a limit be again what the code says; return False if nothing was set."""
-    queue = yield from known_queue(keys, name)
+def clear_limit(keys: Keys, queue: str, name: str) -> RequestPlan[bool]:
+    """Remove the override of a limit. Return False if it had none.
+
+    Raises:
+        QueueNotFoundError: No queue has this name.
+    """
+    queue_keys = yield from known_queue(keys, queue)
     was_set = False
     for kind in ("c", "r"):
-        was_set = (yield from _set(queue, kind, limit, "")) or was_set
+        was_set = (yield from _set(queue_keys, kind, name, "")) or was_set
     return was_set
 
 

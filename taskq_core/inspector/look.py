@@ -30,14 +30,23 @@ HISTORY_DAYS = 90
 _MEMORY_SAMPLES = 20
 
 
+def queues(keys: Keys) -> RequestPlan[list[str]]:
+    """Return the names of all queues that were ever enqueued to, sorted."""
+    return (yield from ask(views.list_queues(keys.queues)))
+
+
 def queue_info(keys: Keys, name: str) -> RequestPlan[QueueInfo]:
-    """Return how a known queue stands."""
+    """Return the state and counts of a queue.
+
+    Raises:
+        QueueNotFoundError: No queue has this name.
+    """
     (info,) = yield from with_workers(keys, [(yield from _counted(keys, name))])
     return info
 
 
 def queue_infos(keys: Keys) -> RequestPlan[list[QueueInfo]]:
-    """Return how every queue stands; one that is damaged hides no other."""
+    """Return the state and counts of every queue, sorted by name. `problem` says why a queue cannot be counted."""
     return (yield from with_workers(keys, (yield from _all_counted(keys))))
 
 
@@ -50,7 +59,7 @@ def _counted(keys: Keys, name: str) -> RequestPlan[QueueInfo]:
 def _all_counted(keys: Keys) -> RequestPlan[list[QueueInfo]]:
     """Return all queues, without asking whether workers serve them."""
     infos = []
-    for name in (yield from ask(views.list_queues(keys.queues))):
+    for name in (yield from queues(keys)):
         infos.append((yield from whole_or_damaged(keys, name)))  # noqa: PERF401 - a comprehension cannot yield
     return infos
 
@@ -98,47 +107,75 @@ def _queue_info(name: str, counts: QueueCounts, problem: str = "") -> QueueInfo:
     )
 
 
-def history(keys: Keys, name: str, days: int) -> RequestPlan[list[DailyStats]]:
-    """Return what a queue did on the last days, today (UTC, by Redis's clock) first."""
+def history(keys: Keys, queue: str, days: int = 10) -> RequestPlan[list[DailyStats]]:
+    """Return the daily counters of a queue, today first. Days are UTC, by Redis's clock.
+
+    Args:
+        queue: Name of the queue.
+        days: Number of days, 1 to 90. Counters are kept for 90 days.
+
+    Raises:
+        QueueNotFoundError: No queue has this name.
+        ConfigurationError: The number of days is out of bounds.
+    """
     check_whole("days", days, least=1, most=HISTORY_DAYS)
-    queue = yield from known_queue(keys, name)
-    counts = yield from ask(views.count_tasks(queue))
+    queue_keys = yield from known_queue(keys, queue)
+    counts = yield from ask(views.count_tasks(queue_keys))
     today = datetime.fromtimestamp(counts.now_ns // 1_000_000_000, tz=UTC).date()
     dates = [today - timedelta(days=number) for number in range(days)]
-    numbers = yield from ask(views.count_days(queue, dates))
+    numbers = yield from ask(views.count_days(queue_keys, dates))
     return [
         DailyStats(day=day, processed=processed, failed=failed)
         for day, (processed, failed) in zip(dates, numbers, strict=True)
     ]
 
 
-def memory_usage(keys: Keys, name: str) -> RequestPlan[int]:
-    """Estimate the bytes of a queue's tasks."""
-    queue = yield from known_queue(keys, name)
-    return (yield from ask(views.estimate_memory(queue, samples=_MEMORY_SAMPLES)))
+def memory_usage(keys: Keys, queue: str) -> RequestPlan[int]:
+    """Estimate how many bytes a queue takes in Redis, from 20 tasks of each state and of five groups.
+
+    Raises:
+        QueueNotFoundError: No queue has this name.
+        BrokerReplyError: The store does not support `MEMORY USAGE`.
+    """
+    queue_keys = yield from known_queue(keys, queue)
+    return (yield from ask(views.estimate_memory(queue_keys, samples=_MEMORY_SAMPLES)))
 
 
-def groups(keys: Keys, name: str) -> RequestPlan[list[GroupInfo]]:
-    """Return the groups of a queue, sorted by name."""
-    queue = yield from known_queue(keys, name)
+def groups(keys: Keys, queue: str) -> RequestPlan[list[GroupInfo]]:
+    """Return the groups of tasks that wait to be aggregated, sorted by name.
+
+    Raises:
+        QueueNotFoundError: No queue has this name.
+    """
+    queue_keys = yield from known_queue(keys, queue)
     sizes: dict[str, int] = {}
     cursor = "0"
     while True:
-        cursor, page = yield from ask(views.count_groups(queue, cursor))
+        cursor, page = yield from ask(views.count_groups(queue_keys, cursor))
         sizes |= page
         if cursor == "0":
             return [GroupInfo(name=each, size=size) for each, size in sorted(sizes.items())]
 
 
-def groups_page(keys: Keys, name: str, *, limit: int, cursor: str | None) -> RequestPlan[GroupPage]:
-    """Return some of the groups of a queue, from a cursor on."""
+def groups_page(keys: Keys, queue: str, *, limit: int = 100, cursor: str | None = None) -> RequestPlan[GroupPage]:
+    """Return a page of the groups of a queue. The pages are not sorted.
+
+    Args:
+        queue: Name of the queue.
+        limit: Approximate number of groups, 1 to 1000. Redis may return a few more.
+        cursor: `GroupPage.cursor` of the previous call.
+
+    Raises:
+        QueueNotFoundError: No queue has this name.
+        ConfigurationError: The limit is out of bounds, or the cursor is not valid.
+    """
     check_whole("limit", limit, least=1, most=PAGE_SIZE_MAX)
     at = "0" if cursor is None else _scan_cursor(cursor)
-    queue = yield from known_queue(keys, name)
-    total = yield from ask(views.count_group_names(queue))
+    queue_keys = yield from known_queue(keys, queue)
+    total = yield from ask(views.count_group_names(queue_keys))
     sizes: dict[str, int] = {}
     while True:
-        at, page = yield from ask(views.count_groups(queue, at, count=limit))
+        at, page = yield from ask(views.count_groups(queue_keys, at, count=limit))
         sizes |= page
         if at == "0" or len(sizes) >= limit:
             found = tuple(GroupInfo(name=each, size=size) for each, size in sorted(sizes.items()))
@@ -152,17 +189,27 @@ def _scan_cursor(cursor: str) -> str:
     return cursor
 
 
-def count(keys: Keys, name: str, state: TaskState, group: str | None) -> RequestPlan[int]:
-    """Count the tasks of one state, or of one group."""
+def count(keys: Keys, queue: str, state: TaskState, *, group: str | None = None) -> RequestPlan[int]:
+    """Count the tasks of one state without reading them. `TaskState.AGGREGATING` needs `group`.
+
+    Raises:
+        QueueNotFoundError: No queue has this name.
+        ConfigurationError: `group` does not fit the state.
+    """
     state = known_state(state)
     check_group(state, group)
-    queue = yield from known_queue(keys, name)
-    return (yield from ask(views.count_state(queue, state, group=group)))
+    queue_keys = yield from known_queue(keys, queue)
+    return (yield from ask(views.count_state(queue_keys, state, group=group)))
 
 
-def task(keys: Keys, name: str, task_id: str) -> RequestPlan[TaskInfo | UnreadableTask]:
-    """Return one task."""
-    return read_task(name, (yield from find(keys, name, task_id)))
+def task(keys: Keys, queue: str, task_id: str) -> RequestPlan[TaskInfo | UnreadableTask]:
+    """Return one task.
+
+    Raises:
+        QueueNotFoundError: No queue has this name.
+        TaskNotFoundError: The queue holds no task with this id.
+    """
+    return read_task(queue, (yield from find(keys, queue, task_id)))
 
 
 def find(keys: Keys, name: str, task_id: str) -> RequestPlan[StoredTask]:
@@ -270,19 +317,44 @@ class Listing:
 
 
 def tasks(
-    keys: Keys, name: str | None, state: TaskState | None, group: str | None, *, page: int, page_size: int
+    keys: Keys,
+    queue: str | None = None,
+    state: TaskState | None = None,
+    *,
+    group: str | None = None,
+    page: int = 1,
+    page_size: int = 30,
 ) -> RequestPlan[TaskPage]:
-    """Return a page of tasks."""
+    """Return a page of tasks.
+
+    Args:
+        queue: Name of their queue; None for all queues.
+        state: Their state. None: all of `LISTED_STATES` in that order, without tasks in groups.
+        group: Their group, together with `queue` and `TaskState.AGGREGATING`.
+        page: Number of the page, from 1. A page after the last one is empty.
+        page_size: Maximum number of tasks on a page, 1 to 1000.
+
+    Raises:
+        QueueNotFoundError: No queue has this name.
+        ConfigurationError: `page` or `page_size` is out of bounds, or `group` does not fit the state.
+    """
     listing = Listing(keys, page=page, page_size=page_size)
     state = state if state is None else known_state(state)
-    if group is not None and (name is None or state is not TaskState.AGGREGATING):
+    if group is not None and (queue is None or state is not TaskState.AGGREGATING):
         raise ConfigurationError(f"group={group!r} needs its queue and the state 'aggregating'")
     if group is None and state is TaskState.AGGREGATING:
         raise ConfigurationError("state 'aggregating' needs queue and group: tasks in groups are listed by group")
-    if name is not None and state is not None:
-        return (yield from listing.of_state(name, state, group))
-    infos = (yield from _all_counted(keys)) if name is None else [(yield from _counted(keys, name))]
+    if queue is not None and state is not None:
+        return (yield from listing.of_state(queue, state, group))
+    infos = (yield from _all_counted(keys)) if queue is None else [(yield from _counted(keys, queue))]
     return (yield from listing.of_queues(infos, state))
+
+
+def tasks_of(
+    keys: Keys, infos: Iterable[QueueInfo], state: TaskState | None = None, *, page: int = 1, page_size: int = 30
+) -> RequestPlan[TaskPage]:
+    """Return a page of the tasks of queues that were just read, without tasks in groups. Like `tasks`."""
+    return (yield from Listing(keys, page=page, page_size=page_size).of_queues(infos, state))
 
 
 def total_of(infos: Iterable[QueueInfo], state: TaskState | None) -> int:

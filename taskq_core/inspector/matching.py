@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from taskq_core.app import TaskQ
 from taskq_core.broker.operations import diagnosis, views
 from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.clock import utc_datetime
@@ -19,7 +20,7 @@ from taskq_core.inspector.known import check_group, check_text, known_queue, kno
 from taskq_core.inspector.records import UnreadableTask
 from taskq_core.inspector.search import Wanted, moment, scan_state
 from taskq_core.inspector.selection import ALLOWED_STATES, ActionReport, TaskAction, TaskRef, act_on
-from taskq_core.settings import ArchiveSettings, Duration
+from taskq_core.settings import Duration
 from taskq_core.wire import Keys, TaskState
 
 _SCAN = 1_000
@@ -100,24 +101,43 @@ class Matching:
 
 
 def act_on_matching(
-    keys: Keys,
+    app: TaskQ,
     matching: Matching,
     action: TaskAction,
     *,
-    archive: ArchiveSettings,
-    at: datetime | None,
-    after: Duration | None,
-    to_queue: str | None,
-    cursor: str | None,
-    has_time: Callable[[], bool],
+    at: datetime | None = None,
+    after: Duration | None = None,
+    to_queue: str | None = None,
+    cursor: str | None = None,
+    has_time: Callable[[], bool] = always,
 ) -> RequestPlan[MatchingReport]:
-    """Do one thing to tasks that fit, until all are gone through or `has_time` says no."""
+    """Apply one action to all matching tasks of a state. Each call does a part, until `has_time` returns False.
+
+    The action applies only to tasks that were in the state when the first call began, and once to each: a task that
+    left the state and came back is skipped. Tasks are read in chunks of 100.
+
+    Args:
+        matching: Filter for the tasks. Their state must allow the action.
+        action: The action, as in `act_on`.
+        at: When tasks may run, with a time zone.
+        after: Time from the first call on, instead of `at`.
+        to_queue: The queue to move them to. Tasks that are already in it are skipped.
+        cursor: `MatchingReport.next` of the previous call, with the same other arguments.
+        has_time: Called after each chunk of at most 100 changed or 1000 read tasks. False ends the call.
+
+    Returns:
+        The outcome for each task, and the cursor of the next call. `report.failure` has the error of the store if
+        it failed part way.
+
+    Raises:
+        QueueNotFoundError: No queue has this name.
+        ConfigurationError: The state does not allow the action, or an argument is not valid.
+    """
+    keys = app.runtime.keys
     action = TaskAction(action)
     state = matching.checked(action)
     # What is asked for is checked with nothing to do it to.
-    done = MatchingReport(
-        report=(yield from act_on(keys, (), action, archive=archive, at=at, after=after, to_queue=to_queue))
-    )
+    done = MatchingReport(report=(yield from act_on(app, (), action, at=at, after=after, to_queue=to_queue)))
     if cursor is None:
         now_s = yield from ask(diagnosis.read_time())
         place = _Place(began_s=int(now_s), at_s=None, queue="", inner=None)
@@ -155,7 +175,7 @@ def act_on_matching(
                 return done
             done.scanned += found.scanned
             refs = [TaskRef(name, task.id, state) for task in found.tasks]
-            part = yield from act_on(keys, refs, action, archive=archive, at=start, to_queue=to_queue)
+            part = yield from act_on(app, refs, action, at=start, to_queue=to_queue)
             _add(done.report, part)
             if part.failure is not None:
                 done.next = str(place)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
 
+from taskq_core.app import TaskQ
 from taskq_core.broker.operations import presence, services, views
 from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.errors import (
@@ -31,7 +32,7 @@ _LAST = datetime.max.replace(tzinfo=UTC)
 
 
 def servers(keys: Keys) -> RequestPlan[list[WorkerProcess]]:
-    """Return the workers that are alive, by host and process id. What cannot be read is left out."""
+    """Return the worker processes that are alive, Go's too, by host and process id, as of their last heartbeats."""
     infos = yield from server_infos(keys)
     running: dict[str, list[RunningTask]] = {info.server_id: [] for info in infos}
     for key in (yield from alive(keys.workers)):
@@ -80,7 +81,24 @@ def _process(info: ServerInfo, running: list[RunningTask]) -> WorkerProcess:
 
 
 def cancel_task(keys: Keys, task_id: str, *, retry: bool = False, keep: bool | None = None) -> RequestPlan[int]:
-    """Ask whichever worker runs a task to cancel it; return how many processes of its queue were told."""
+    """Ask the worker that runs a task to cancel it. Does not wait until the task ends.
+
+    Workers compare only the id. If running tasks of several queues have this id, all of them are cancelled.
+
+    Args:
+        task_id: Id of the task.
+        retry: Retry the task as if it had failed, instead of archiving it.
+        keep: False deletes the task instead of archiving it.
+
+    Returns:
+        Number of worker processes that received the request: those recorded as serving the task's queue, at most
+        the number of subscribers.
+
+    Raises:
+        TaskNotFoundError: No queue holds a task with this id.
+        TaskStateError: The task is not running.
+        ConfigurationError: `keep` is given together with `retry`.
+    """
     check_text("task_id", task_id)
     wish = wish_of(retry=retry, keep=keep)
     states = {}
@@ -106,12 +124,17 @@ def cancel_task(keys: Keys, task_id: str, *, retry: bool = False, keep: bool | N
     return min(heard, sum(not running.isdisjoint(info.queues) for info in infos))
 
 
-def cluster_nodes(keys: Keys, name: str, *, is_cluster: bool) -> RequestPlan[list[str]]:
-    """Return which nodes of a cluster hold a queue."""
-    yield from known_queue(keys, name)
-    if not is_cluster:
+def cluster_nodes(app: TaskQ, queue: str) -> RequestPlan[list[str]]:
+    """Return host:port of the nodes that store a queue, the primary first. Empty without a cluster.
+
+    Raises:
+        QueueNotFoundError: No queue has this name.
+    """
+    keys = app.runtime.keys
+    yield from known_queue(keys, queue)
+    if not app.runtime.endpoint.is_cluster:
         return []
-    return (yield from ask(presence.list_nodes(key_slot(keys, name))))
+    return (yield from ask(presence.list_nodes(key_slot(keys, queue))))
 
 
 def key_slot(keys: Keys, name: str) -> int:
@@ -120,6 +143,6 @@ def key_slot(keys: Keys, name: str) -> int:
     return slot_of(keys.queue(name).pending)
 
 
-def redis_info() -> RequestPlan[Mapping[str, str | int]]:
-    """Return what the store says of itself."""
+def redis_info(_keys: Keys) -> RequestPlan[Mapping[str, str | int]]:
+    """Return what the store says of itself (`INFO`), numbers as numbers; of a cluster, one of its nodes."""
     return (yield from ask(presence.server_info()))

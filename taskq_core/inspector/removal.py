@@ -34,47 +34,80 @@ class QueueRemoval:
     next: str | None
 
 
-def remove_queue(keys: Keys, name: str, *, force: bool, progress: Progress | None) -> RequestPlan[int]:
-    """Remove a queue; return how many tasks were deleted."""
-    plan = remove_queue_part(keys, name, force=force, cursor=None, has_time=always, progress=progress)
-    return (yield from plan).deleted
+def remove_queue(keys: Keys, queue: str, *, force: bool = False, progress: Progress | None = None) -> RequestPlan[int]:
+    """Remove a queue and all its data: tasks, groups, unique locks, counters and pause state.
+
+    The queue becomes empty in one step. Its tasks are then deleted in chunks. If a removal is interrupted, the
+    next call continues it. If tasks are enqueued during the removal, the queue stays and keeps them.
+
+    Args:
+        queue: Name of the queue.
+        force: Also delete tasks that have not succeeded. Without it, such tasks raise `QueueNotEmptyError`.
+        progress: Called after each chunk with the number of deleted tasks and their total.
+
+    Returns:
+        The number of deleted tasks.
+
+    Raises:
+        QueueNotFoundError: No queue has this name.
+        QueueNotEmptyError: Tasks run, or there are tasks that would be lost without `force`.
+    """
+    return (yield from _remove(keys, queue, force=force, progress=progress)).deleted
 
 
 def remove_queue_part(
+    keys: Keys, queue: str, *, force: bool = False, cursor: str | None = None, has_time: Callable[[], bool] = always
+) -> RequestPlan[QueueRemoval]:
+    """Remove a queue in several calls. Like `remove_queue`, but tasks enqueued between two calls are kept.
+
+    Args:
+        queue: Name of the queue.
+        force: Also delete tasks that have not succeeded.
+        cursor: `QueueRemoval.next` of the previous call.
+        has_time: Called after each chunk. The call ends when it returns False.
+
+    Raises:
+        QueueNotFoundError: No queue has this name.
+        QueueNotEmptyError: Tasks run, or there are tasks that only `force` deletes.
+        ConfigurationError: The cursor is not valid.
+    """
+    return (yield from _remove(keys, queue, force=force, cursor=cursor, has_time=has_time))
+
+
+def _remove(
     keys: Keys,
-    name: str,
+    queue: str,
     *,
     force: bool,
-    cursor: str | None,
-    has_time: Callable[[], bool],
+    cursor: str | None = None,
+    has_time: Callable[[], bool] = always,
     progress: Progress | None = None,
 ) -> RequestPlan[QueueRemoval]:
-    """Remove a queue until all is done or `has_time` says no; what is enqueued between two parts lives on."""
     phase, at = _place(cursor)
-    queue = yield from known_queue(keys, name)
+    queue_keys = yield from known_queue(keys, queue)
     deleted = 0
     while phase in (_CLOSE, _DISCARD):
         is_closed, expected = True, deleted
         if phase == _CLOSE:
-            closed = yield from ask(actions.close_queue(queue, force=force))
+            closed = yield from ask(actions.close_queue(queue_keys, force=force))
             if not (closed.is_closed or closed.is_interrupted):
-                raise QueueNotEmptyError(name, closed.active, closed.counting)
+                raise QueueNotEmptyError(queue, closed.active, closed.counting)
             is_closed, expected = closed.is_closed, deleted + closed.total
         is_empty = False
         while not is_empty:
-            some, is_empty = yield from ask(actions.discard(queue))
+            some, is_empty = yield from ask(actions.discard(queue_keys))
             deleted += some
             if progress is not None and some:
                 progress(deleted, max(deleted, expected))
             if not is_empty and not has_time():
                 return QueueRemoval(deleted=deleted, next=f"{_DISCARD if is_closed else _CLOSE}/0")
         phase = _PURGE if is_closed else _CLOSE
-    is_purged, following = yield from _purge(queue, phase, at, has_time)
+    is_purged, following = yield from _purge(queue_keys, phase, at, has_time)
     if not is_purged:
         return QueueRemoval(deleted=deleted, next=following)
-    yield from ask(actions.forget_queue(keys.queues, name))
-    if (yield from ask(views.count_tasks(queue))).sizes != dict.fromkeys(TaskState, 0):
-        yield from ask(new_tasks.register_queue(keys.queues, (name,)))  # a task was enqueued at the very end
+    yield from ask(actions.forget_queue(keys.queues, queue))
+    if (yield from ask(views.count_tasks(queue_keys))).sizes != dict.fromkeys(TaskState, 0):
+        yield from ask(new_tasks.register_queue(keys.queues, (queue,)))  # a task was enqueued at the very end
     return QueueRemoval(deleted=deleted, next=None)
 
 

@@ -1,7 +1,8 @@
 """List, add, pause, resume and remove schedules while schedulers run."""
 
-from dataclasses import replace
+import dataclasses
 
+from taskq_core.app import TaskQ
 from taskq_core.broker.operations import diagnosis, presence
 from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.errors import ConfigurationError, EntryNotFoundError, TaskQError, WireFormatError
@@ -13,20 +14,20 @@ from taskq_core.inspector.records import PeriodicEntryInfo, SchedulerEvent
 from taskq_core.scheduler.runtime_schedules import (
     ADDED_MAX,
     RuntimeSchedules,
+    declares,
+    encode_schedule,
     entry_field,
     paused_field,
     read_stored,
 )
+from taskq_core.tasks.periodic import PeriodicTask
 from taskq_core.wire import Keys, SchedulerEnqueueEvent, SchedulerEntry
 
 _STEP = 500
 
 
 def scheduler_entries(keys: Keys) -> RequestPlan[list[PeriodicEntryInfo]]:
-    """Return the entries of all live schedulers and the added schedules, by id, each once.
-
-    Unreadable entries are left out.
-    """
+    """Return the periodic entries of all schedulers that are alive, by id."""
     runtime = RuntimeSchedules.of((yield from ask(presence.read_schedules(keys.schedules))))
     entries = {each.id: each for entry_id, data in runtime.added.items() for each in _stored(entry_id, data)}
     for key in (yield from alive(keys.schedulers)):
@@ -55,7 +56,7 @@ def scheduler_entries(keys: Keys) -> RequestPlan[list[PeriodicEntryInfo]]:
             if len(page) < _STEP:
                 break
     for entry_id in runtime.paused & entries.keys():
-        entries[entry_id] = replace(entries[entry_id], is_paused=True, next_run_at=None)
+        entries[entry_id] = dataclasses.replace(entries[entry_id], is_paused=True, next_run_at=None)
     return [entries[each] for each in sorted(entries)]
 
 
@@ -84,8 +85,20 @@ def _stored(entry_id: str, data: bytes) -> list[PeriodicEntryInfo]:
     ]
 
 
-def scheduler_events(keys: Keys, entry_id: str, *, page: int, page_size: int) -> RequestPlan[list[SchedulerEvent]]:
-    """Return past enqueues of an entry, the newest first."""
+def scheduler_events(
+    keys: Keys, entry_id: str, page: int = 1, page_size: int = 30
+) -> RequestPlan[list[SchedulerEvent]]:
+    """Return past enqueues of a periodic entry, the newest first. At most the last 1000 are kept.
+
+    Args:
+        entry_id: Id of the entry.
+        page: Number of the page, from 1.
+        page_size: Maximum number of events on a page, 1 to 1000.
+
+    Raises:
+        EntryNotFoundError: No running scheduler has this entry, and it has no past enqueues.
+        ConfigurationError: Page or page size is out of bounds.
+    """
     check_text("entry_id", entry_id)
     check_page(page, page_size)
     history = keys.scheduler_history(entry_id)
@@ -104,11 +117,20 @@ def scheduler_events(keys: Keys, entry_id: str, *, page: int, page_size: int) ->
     return events
 
 
-def add_schedule(keys: Keys, entry_id: str, data: bytes, *, replaces: bool) -> RequestPlan[None]:
-    """Add a schedule, or change an added schedule."""
+def add_schedule(app: TaskQ, entry: PeriodicTask, *, replace: bool = False) -> RequestPlan[None]:
+    """Add a schedule at run time. Running schedulers load it within two seconds. It is stored until it is removed.
+
+    Args:
+        entry: The schedule. Its options are text, numbers and durations.
+        replace: Overwrite a schedule that was added before under the same id.
+
+    Raises:
+        ConfigurationError: The id is taken, an option cannot be stored, or 1000 schedules were added already.
+    """
+    keys, entry_id, data = app.runtime.keys, entry.id, encode_schedule(app, entry)
     known = yield from scheduler_entries(keys)
     there = next((each for each in known if each.id == entry_id), None)
-    if there is not None and not (replaces and there.is_removable):
+    if there is not None and not (replace and there.is_removable):
         how = (
             "pass replace=True to change it"
             if there.is_removable
@@ -118,8 +140,8 @@ def add_schedule(keys: Keys, entry_id: str, data: bytes, *, replaces: bool) -> R
     if there is None and sum(each.is_removable for each in known) >= ADDED_MAX:
         raise ConfigurationError(f"at most {ADDED_MAX} schedules can be added at run time; use a table for more")
     field = entry_field(entry_id)
-    is_new = yield from ask(presence.write_schedule(keys.schedules, field, data, only_new=not replaces))
-    if is_new or replaces:
+    is_new = yield from ask(presence.write_schedule(keys.schedules, field, data, only_new=not replace))
+    if is_new or replace:
         return
     stored = yield from ask(presence.read_schedules(keys.schedules))
     if stored.get(field) != data:  # else this write was repeated, because its answer was lost
@@ -127,7 +149,12 @@ def add_schedule(keys: Keys, entry_id: str, data: bytes, *, replaces: bool) -> R
 
 
 def remove_schedule(keys: Keys, entry_id: str) -> RequestPlan[None]:
-    """Remove a schedule that was added at run time."""
+    """Remove a schedule that was added by `add_schedule`.
+
+    Raises:
+        EntryNotFoundError: The schedule does not exist.
+        ConfigurationError: It is declared in code or in a table.
+    """
     entry = yield from _known(keys, entry_id)
     if not entry.is_removable:
         raise ConfigurationError(
@@ -136,15 +163,24 @@ def remove_schedule(keys: Keys, entry_id: str) -> RequestPlan[None]:
     yield from ask(presence.delete_schedule(keys.schedules, entry_field(entry_id), paused_field(entry_id)))
 
 
-def pause_schedule(keys: Keys, entry_id: str, *, is_declared: bool) -> RequestPlan[bool]:
-    """Pause a schedule. Return False if it was already paused."""
-    if not is_declared:
+def pause_schedule(app: TaskQ, entry_id: str) -> RequestPlan[bool]:
+    """Pause a schedule, wherever it is declared. Return False if it was already paused.
+
+    Raises:
+        EntryNotFoundError: The schedule does not exist.
+    """
+    keys = app.runtime.keys
+    if not declares(app, entry_id):
         yield from _known(keys, entry_id)
     return bool((yield from ask(presence.write_schedule(keys.schedules, paused_field(entry_id), b"1"))))
 
 
 def resume_schedule(keys: Keys, entry_id: str) -> RequestPlan[bool]:
-    """Resume a paused schedule. Return False if it was not paused at run time."""
+    """Resume a paused schedule. Missed firings are not enqueued. Return False if it was not paused.
+
+    Raises:
+        EntryNotFoundError: The schedule does not exist.
+    """
     was_paused = yield from ask(presence.delete_schedule(keys.schedules, paused_field(entry_id)))
     if not was_paused:
         yield from _known(keys, entry_id)

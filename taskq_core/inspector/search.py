@@ -74,20 +74,48 @@ def moment(name: str, value: datetime | Duration | None, now_s: float) -> float 
 
 def find_tasks(
     keys: Keys,
-    queue_name: str,
+    queue: str,
     state: TaskState,
     *,
-    group: str | None,
-    name: str | None,
-    error: str | None,
-    payload: bytes | str | None,
-    older_than: datetime | Duration | None,
-    newer_than: datetime | Duration | None,
-    limit: int,
-    scan: int,
-    cursor: str | None,
+    group: str | None = None,
+    name: str | None = None,
+    error: str | None = None,
+    payload: bytes | str | None = None,
+    older_than: datetime | Duration | None = None,
+    newer_than: datetime | Duration | None = None,
+    limit: int = 100,
+    scan: int = 10000,
+    cursor: str | None = None,
 ) -> RequestPlan[FoundTasks]:
-    """Look at tasks of one state from a cursor on."""
+    """Search the tasks of one state. A task must match every argument that is given.
+
+    Each call reads a limited number of tasks, in small requests that keep Redis responsive. The cursor in the
+    answer continues the search. A task that stays in its state is read once, whatever other tasks do. Pending and
+    active tasks are an exception, because their newest come first: a task may be read twice, and is missed if
+    tasks before it are deleted, archived or moved between two calls.
+
+    `older_than` and `newer_than` compare the time of the task's state: when it became pending, its start, its next
+    attempt, or when it was archived, succeeded or joined its group. Active tasks have no such time, so they do not
+    match.
+
+    Args:
+        queue: Name of the queue.
+        state: Their state.
+        group: Their group, with `TaskState.AGGREGATING`.
+        name: Part of the task's name.
+        error: Part of the text of its last failure.
+        payload: Part of its payload.
+        older_than: A moment before which its time is, or a minimum age.
+        newer_than: A moment at or after which its time is, or a maximum age.
+        limit: Maximum number of tasks to return, 1 to 1000.
+        scan: Maximum number of tasks to read, 1 to 1,000,000.
+        cursor: `FoundTasks.cursor` of the previous call, with the same queue, state and group.
+
+    Raises:
+        QueueNotFoundError: No queue has this name.
+        ConfigurationError: An argument is out of bounds or of the wrong type, a moment has no time zone, or the
+            cursor is not valid.
+    """
     state = known_state(state)
     for what, text in (("name", name), ("error", error), ("cursor", cursor)):
         if text is not None:
@@ -100,10 +128,10 @@ def find_tasks(
     for what, value in (("older_than", older_than), ("newer_than", newer_than)):
         moment(what, value, 0)  # refused before anything is asked
     _place(state, cursor)
-    queue = yield from known_queue(keys, queue_name)
+    queue_keys = yield from known_queue(keys, queue)
     now_s = 0.0
     if older_than is not None or newer_than is not None:
-        now_s = (yield from ask(views.count_tasks(queue))).now_ns / 1e9
+        now_s = (yield from ask(views.count_tasks(queue_keys))).now_ns / 1e9
     wanted = Wanted(
         name=name,
         error=error,
@@ -111,7 +139,7 @@ def find_tasks(
         before_s=moment("older_than", older_than, now_s),
         after_s=moment("newer_than", newer_than, now_s),
     )
-    return (yield from scan_state(queue, state, wanted.fits, group=group, limit=limit, scan=scan, cursor=cursor))
+    return (yield from scan_state(queue_keys, state, wanted.fits, group=group, limit=limit, scan=scan, cursor=cursor))
 
 
 def scan_state(

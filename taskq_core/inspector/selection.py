@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from taskq_core.app import TaskQ
 from taskq_core.broker.operations import actions, services, views
 from taskq_core.broker.operations.actions import OK, Action, ArrivalCode, Refusal
 from taskq_core.broker.plans import RequestPlan, ask
@@ -19,7 +20,7 @@ from taskq_core.handles.changing import start_of
 from taskq_core.handles.moving import move
 from taskq_core.inspector.bulk import CHUNK, MOVABLE, STATES
 from taskq_core.inspector.known import check_text
-from taskq_core.settings import ArchiveSettings, Duration
+from taskq_core.settings import Duration
 from taskq_core.wire import Keys, TaskState, validate_queue_name
 
 
@@ -132,16 +133,33 @@ class ActionReport:
 
 
 def act_on(
-    keys: Keys,
+    app: TaskQ,
     tasks: Iterable[TaskRef],
     action: TaskAction,
     *,
-    archive: ArchiveSettings,
     at: datetime | None = None,
     after: Duration | None = None,
     to_queue: str | None = None,
 ) -> RequestPlan[ActionReport]:
-    """Do one thing to selected tasks."""
+    """Apply one action to selected tasks, in chunks of 100. Skip tasks that refuse it, and report them.
+
+    A task is also skipped if its state has changed since `TaskRef.state` was read.
+
+    Args:
+        tasks: The tasks, of any queues.
+        action: What to do: `run`, `retry` (with `at` or `after`), `archive`, `delete`, `cancel` (asks the worker,
+            and does not wait for the end), or `move` (with `to_queue`).
+        at: When tasks may run, with a time zone.
+        after: How long from now, instead of `at`.
+        to_queue: The queue to move them to.
+
+    Returns:
+        The outcome for each task. If the store fails part way, `failure` has the error, and the report covers the
+        tasks before it.
+
+    Raises:
+        ConfigurationError: The action is unknown, its arguments do not fit, or a name is not valid.
+    """
     action = TaskAction(action)
     if (action is TaskAction.MOVE) != (to_queue is not None):
         raise ConfigurationError(f"to_queue belongs to {TaskAction.MOVE} and to nothing else, got action={action!s}")
@@ -152,6 +170,7 @@ def act_on(
         start_at_s, start_in_ms = start_of(at, after)
     elif at is not None or after is not None:
         raise ConfigurationError(f"at and after belong to {TaskAction.RETRY}, got action={action!s}")
+    keys, archive = app.runtime.keys, app.runtime.settings.archive
     groups = _grouped(tasks)
     report = ActionReport()
     total = sum(map(len, groups.values()))

@@ -1,6 +1,6 @@
 """What queues did day by day, and what share of it failed."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
@@ -49,25 +49,18 @@ class DayRow:
         return error_rate(self.failed, self.processed)
 
 
-def read_history(
-    keys: Keys, names: Iterable[str], *, days: int, today: date | None = None
-) -> RequestPlan[tuple[DayRow, ...]]:
-    """Return what queues did together on the last days, the oldest first and today last.
-
-    A queue whose counters cannot be read adds nothing. One call a queue, however many tasks there are or were.
+def read_history(keys: Keys, names: Sequence[str], *, days: int = 30) -> RequestPlan[Sequence[DayRow]]:
+    """Return the daily counters of queues, added up, the oldest day first. Days are UTC.
 
     Args:
-        keys: Names of the keys.
-        names: Names of the queues. One that is gone adds nothing.
-        days: How many days, 1 to 90; counters are kept no longer.
-        today: The UTC day of Redis's clock; None asks for it.
+        names: Names of the queues. A queue that does not exist counts as 0.
+        days: Number of days, 1 to 90.
 
     Raises:
         ConfigurationError: The number of days is out of bounds.
     """
     check_whole("days", days, least=1, most=HISTORY_DAYS)
-    if today is None:
-        today = utc_datetime((yield from ask(diagnosis.read_time()))).date()
+    today = utc_datetime((yield from ask(diagnosis.read_time()))).date()
     dates = [today - timedelta(days=back) for back in reversed(range(days))]
     totals = [(0, 0)] * days
     for name in names:

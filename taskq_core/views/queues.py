@@ -190,7 +190,7 @@ def overview(infos: Iterable[QueueInfo]) -> QueuesOverview:
 
 
 def read_queues(keys: Keys) -> RequestPlan[QueuesOverview]:
-    """Return all queues with their memory. Three calls a queue, however many tasks there are."""
+    """Return state, counts and memory of every queue, and their sums. A damaged queue is marked as damaged."""
     rows = []
     for info in (yield from queue_infos(keys)):
         memory = yield from _memory(keys, info)
@@ -198,8 +198,12 @@ def read_queues(keys: Keys) -> RequestPlan[QueuesOverview]:
     return QueuesOverview(queues=tuple(rows))
 
 
-def read_queue(keys: Keys, name: str, *, days: int) -> RequestPlan[QueueDetail]:
-    """Return one queue in full. One call a listed state and six more, however many tasks there are.
+def read_queue(keys: Keys, name: str, *, days: int = 30) -> RequestPlan[QueueDetail]:
+    """Return one queue in full: its state and counts, its history and its task types.
+
+    Args:
+        name: Name of the queue.
+        days: Days of its history, 1 to 90.
 
     Raises:
         QueueNotFoundError: No queue has this name.
@@ -208,7 +212,7 @@ def read_queue(keys: Keys, name: str, *, days: int) -> RequestPlan[QueueDetail]:
     yield from known_queue(keys, name)
     (info,) = yield from with_workers(keys, [(yield from whole_or_damaged(keys, name))])
     row = queue_row(info, (yield from _memory(keys, info)))
-    past = yield from read_history(keys, (name,), days=days, today=info.as_of.date())
+    past = yield from read_history(keys, (name,), days=days)
     counts: dict[str, dict[TaskState, int]] = {}
     looked_at = 0
     for state in LISTED_STATES:

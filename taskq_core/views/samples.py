@@ -1,6 +1,6 @@
 """How queues stood as time went by: what charts of throughput and latency are drawn from."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -114,19 +114,15 @@ class QueueSeries:
 
 
 def read_samples(
-    keys: Keys, names: Iterable[str], *, span: timedelta, until: datetime | None = None, points: int = POINTS
-) -> RequestPlan[tuple[QueueSeries, ...]]:
-    """Return how queues stood in a span of time. One call a queue and one more, however many tasks there are.
-
-    The finest resolution that still reaches back to the begin is read. A queue whose samples cannot be read, or that
-    has none, has an empty series.
+    keys: Keys, names: Sequence[str], *, span: timedelta, until: datetime | None = None, points: int = POINTS
+) -> RequestPlan[Sequence[QueueSeries]]:
+    """Return the samples of queues, taken every ten seconds, for charts.
 
     Args:
-        keys: Names of the keys.
-        names: Names of the queues.
-        span: How long, from a minute to `LONGEST_SPAN`.
-        until: Where the span ends; None for now.
-        points: Most samples of each queue, 10 to 2000; where there are more, neighbours are told together.
+        names: Names of the queues. A queue without samples has an empty series.
+        span: Length of the period, a minute to 31 days. The finest resolution that covers it is read.
+        until: End of the period. None: now.
+        points: Maximum number of samples of each queue, 10 to 2000.
 
     Raises:
         ConfigurationError: The span, its end or the number of points is out of bounds.

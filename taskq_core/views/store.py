@@ -76,10 +76,7 @@ class StoreRow:
 
 
 def read_store(keys: Keys) -> RequestPlan[StoreRow]:
-    """Return what the store says of itself. Three calls; of a cluster, one more a queue, of at most `PLACES_MOST`.
-
-    What this user may not ask is left out.
-    """
+    """Return facts about the Redis server. On a cluster: about one node, with the slots and nodes of the queues."""
     info: Mapping[str, str | int] = (yield from _told(presence.server_info())) or {}
     user = yield from _told(diagnosis.whoami())
     is_cluster = info.get("cluster_enabled") == 1

@@ -131,9 +131,27 @@ class TaskSelection:
 
 
 def read_tasks(
-    keys: Keys, *, infos: Sequence[QueueInfo], wanted: TaskFilter, skip: int, count: int, is_newest_first: bool = False
+    keys: Keys,
+    infos: Sequence[QueueInfo],
+    wanted: TaskFilter,
+    *,
+    skip: int = 0,
+    count: int = 50,
+    is_newest_first: bool = False,
 ) -> RequestPlan[Sequence[TaskRecord]]:
-    """Read the tasks of one page by queue and state; nothing may be asked of their inside."""
+    """Return tasks, sorted by state as in `LISTED_STATES`, then by queue.
+
+    Args:
+        infos: The queues, from `Inspector.queue_infos`.
+        wanted: The filter. It must not need to read inside tasks.
+        skip: Number of tasks to skip.
+        count: Maximum number of tasks to return, up to 1000.
+        is_newest_first: Within a state, the newest tasks come first, not the next to run. Tasks that wait for a
+            time are still sorted by that time.
+
+    Raises:
+        ConfigurationError: The filter needs to read inside tasks, or a number is out of bounds.
+    """
     if wanted.looks_inside:
         raise ConfigurationError("a list goes by queue and state; search_tasks looks inside tasks")
     check_whole("skip", skip, least=0, most=10**12)
@@ -145,15 +163,25 @@ def read_tasks(
 
 def search_tasks(
     keys: Keys,
-    *,
     infos: Sequence[QueueInfo],
     wanted: TaskFilter,
+    *,
     cursor: str | None = None,
     scan: int = SCAN_MAX,
     limit: int = SCAN_MAX,
-    max_bytes: int = SCAN_BYTES,
 ) -> RequestPlan[TaskSearch]:
-    """Read tasks for those that fit. A text that is the whole id of tasks finds just these, and reads no others."""
+    """Search tasks by reading inside them. A text that is the full id of a task finds only tasks with that id.
+
+    Args:
+        infos: The queues, from `Inspector.queue_infos`.
+        wanted: The filter.
+        cursor: `TaskSearch.cursor` of the previous call, with the same filter.
+        scan: Maximum number of tasks to read, up to 10,000.
+        limit: Maximum number of tasks to return, up to 10,000.
+
+    Raises:
+        ConfigurationError: The cursor is not valid, or a number is out of bounds.
+    """
     check_whole("scan", scan, least=1, most=SCAN_MAX)
     check_whole("limit", limit, least=1, most=SCAN_MAX)
     chosen = wanted.of(infos)
@@ -163,7 +191,7 @@ def search_tasks(
         if exact:
             return TaskSearch(tasks=exact, scanned=len(exact), total=total, cursor=None)
     found: list[TaskRecord] = []
-    scanned, left_bytes = 0, max_bytes
+    scanned, left_bytes = 0, SCAN_BYTES
     parts = list(_parts(chosen, wanted.state))
     first, place = _place(parts, cursor)
     for number, (state, info) in enumerate(parts[first:], start=first):
@@ -196,9 +224,15 @@ def search_tasks(
 
 
 def select_tasks(
-    keys: Keys, *, infos: Sequence[QueueInfo], wanted: TaskFilter, states: Sequence[TaskState]
+    keys: Keys, infos: Sequence[QueueInfo], wanted: TaskFilter, *, states: Sequence[TaskState]
 ) -> RequestPlan[TaskSelection]:
-    """Select all tasks that fit and are in one of these states, at most `SELECTED_MAX`."""
+    """Select all matching tasks in these states, at most 10,000, for `Inspector.act_on`.
+
+    Args:
+        infos: The queues, from `Inspector.queue_infos`.
+        wanted: The filter.
+        states: States that allow the action, from `ALLOWED_STATES`.
+    """
     tasks: list[TaskRef] = []
     refused: dict[TaskState, int] = {}
     if wanted.looks_inside:

@@ -1,6 +1,6 @@
 """Which types of tasks there are, and what became of their runs."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -76,13 +76,15 @@ class TypesOverview:
     types: Sequence[TypeRuns]
 
 
-def read_types(keys: Keys, names: Iterable[str], *, hours: int) -> RequestPlan[TypesOverview]:
-    """Return what became of the runs of queues together, by task type: in the hour that has begun and `hours` before.
+def read_types(keys: Keys, names: Sequence[str], *, hours: int = 24) -> RequestPlan[TypesOverview]:
+    """Return outcomes and durations of the runs of queues, added up, by task type.
 
-    One call a queue and hour and one more.
+    Args:
+        names: Names of the queues. A queue that does not exist counts as 0.
+        hours: Full hours before the current hour, 0 to 24.
 
     Raises:
-        ConfigurationError: The number of hours is out of bounds, 0 to 24.
+        ConfigurationError: The number of hours is out of bounds.
     """
     check_whole("hours", hours, least=0, most=HOURS_MOST)
     now_s = yield from ask(diagnosis.read_time())
@@ -142,11 +144,11 @@ class StateTypes:
 
 
 def read_state_types(keys: Keys, name: str, state: TaskState, *, scan: int = STATE_SCAN) -> RequestPlan[StateTypes]:
-    """Return how many tasks of one state are of which type, of at most `scan` that are read.
+    """Count the tasks of one state by type. Reads at most `scan` tasks, up to 10,000.
 
     Raises:
         QueueNotFoundError: No queue has this name.
-        ConfigurationError: The tasks of this state stand in groups, or the number is out of bounds.
+        ConfigurationError: The state is `AGGREGATING`, or the number is out of bounds.
     """
     if state not in LISTED_STATES:
         raise ConfigurationError(f"state must be one of {', '.join(LISTED_STATES)}, got {state!s}")

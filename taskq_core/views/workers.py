@@ -153,7 +153,7 @@ def _since(moment: datetime | None, now: datetime) -> timedelta | None:
 
 
 def read_workers(keys: Keys) -> RequestPlan[WorkersOverview]:
-    """Return the workers that live. Two calls a worker and three more, however many tasks there are."""
+    """Return the running worker processes, including Go's, and their tasks, as of their last heartbeats."""
     processes = yield from servers(keys)
     now = utc_datetime((yield from ask(diagnosis.read_time())))
     return WorkersOverview(workers=tuple(worker_row(each, now) for each in processes), as_of=now)

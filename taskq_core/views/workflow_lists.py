@@ -142,17 +142,27 @@ class WorkflowSearch:
     cursor: str | None
 
 
-def read_workflows(keys: Keys, name: str, *, skip: int, count: int) -> RequestPlan[WorkflowsPage]:
-    """Return part of a queue's workflows. Two calls, however many there are."""
+def read_workflows(keys: Keys, queue: str, *, skip: int = 0, count: int = 50) -> RequestPlan[WorkflowsPage]:
+    """Return the workflows of a home queue: running ones, then ended ones, each the newest first.
+
+    Args:
+        queue: Name of the queue.
+        skip: Number of workflows to skip.
+        count: Maximum number of workflows to return, 1 to 1000.
+
+    Raises:
+        QueueNotFoundError: No queue has this name.
+        ConfigurationError: A number is out of bounds.
+    """
     check_whole("skip", skip, least=0, most=10**12)
     check_whole("count", count, least=1, most=WORKFLOWS_MAX)
-    queue = yield from known_queue(keys, name)
-    found = yield from ask(workflows.list_workflows(queue, skip=skip, count=count))
-    return WorkflowsPage(queue=name, rows=_rows(queue, found), running=found.running, ended=found.ended)
+    queue_keys = yield from known_queue(keys, queue)
+    found = yield from ask(workflows.list_workflows(queue_keys, skip=skip, count=count))
+    return WorkflowsPage(queue=queue, rows=_rows(queue_keys, found), running=found.running, ended=found.ended)
 
 
-def count_workflows(keys: Keys, *, names: Sequence[str]) -> RequestPlan[Sequence[WorkflowCounts]]:
-    """Return how many workflows have each of these queues as their home, by name. A call for each queue."""
+def count_workflows(keys: Keys, names: Sequence[str]) -> RequestPlan[Sequence[WorkflowCounts]]:
+    """Count the workflows of each of these home queues, by name."""
     counts = []
     for name in sorted(names):
         found = yield from ask(workflows.list_workflows(keys.queue(name), skip=0, count=0))
@@ -161,9 +171,19 @@ def count_workflows(keys: Keys, *, names: Sequence[str]) -> RequestPlan[Sequence
 
 
 def list_workflows(
-    keys: Keys, *, counts: Sequence[WorkflowCounts], wanted: WorkflowFilter, skip: int, count: int
+    keys: Keys, counts: Sequence[WorkflowCounts], wanted: WorkflowFilter, *, skip: int = 0, count: int = 50
 ) -> RequestPlan[Sequence[WorkflowRow]]:
-    """Read the workflows of one page; nothing may be asked of their inside. A call for each queue that they are in."""
+    """Return workflows of several queues: running ones queue by queue, then ended ones.
+
+    Args:
+        counts: Number of workflows, from `workflow_counts`.
+        wanted: The filter. It must not need to read each workflow.
+        skip: Number of workflows to skip.
+        count: Maximum number of workflows to return, 1 to 1000.
+
+    Raises:
+        ConfigurationError: The filter needs to read workflows, or a number is out of bounds.
+    """
     if wanted.looks_inside:
         raise ConfigurationError("a list goes by queue and whether workflows run; search_workflows looks at them")
     check_whole("skip", skip, least=0, most=10**12)
@@ -181,13 +201,23 @@ def list_workflows(
 
 def search_workflows(
     keys: Keys,
-    *,
     counts: Sequence[WorkflowCounts],
     wanted: WorkflowFilter,
+    *,
     cursor: str | None = None,
     scan: int = WORKFLOW_SCAN_MAX,
 ) -> RequestPlan[WorkflowSearch]:
-    """Read workflows for those that fit, at most `scan`, and a few hundred with each call."""
+    """Search workflows that match a filter.
+
+    Args:
+        counts: Number of workflows, from `workflow_counts`.
+        wanted: The filter.
+        cursor: `WorkflowSearch.cursor` of the previous call, with the same filter.
+        scan: Maximum number of workflows to read, up to 2,000.
+
+    Raises:
+        ConfigurationError: The cursor is not valid, or a number is out of bounds.
+    """
     check_whole("scan", scan, least=1, most=WORKFLOW_SCAN_MAX)
     parts = list(_parts(wanted.of(counts), wanted.state))
     total = sum(size for _, _, size in parts)

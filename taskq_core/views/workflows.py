@@ -111,39 +111,62 @@ def has_task(step: StepInfo | MemberRow) -> bool:
     return bool(step.task_id and step.state not in (StepState.WAITING, StepState.SKIPPED))
 
 
-def read_workflow(keys: Keys, name: str, workflow_id: str) -> RequestPlan[WorkflowDetail]:
-    """Return one workflow with its steps and their drawing."""
-    yield from known_queue(keys, name)
-    graph: WorkflowGraph = yield from ask_graph(keys, name, workflow_id)
+def read_workflow(keys: Keys, queue: str, workflow_id: str) -> RequestPlan[WorkflowDetail]:
+    """Return one workflow with its steps. The steps have a layout for a drawing unless there are too many.
+
+    Raises:
+        QueueNotFoundError: No queue has this name.
+        WorkflowNotFoundError: The workflow does not exist, or no longer.
+        WorkflowDamagedError: What Redis keeps of it cannot be read.
+    """
+    yield from known_queue(keys, queue)
+    graph: WorkflowGraph = yield from ask_graph(keys, queue, workflow_id)
     return WorkflowDetail(graph=graph, drawing=drawing_of(graph))
 
 
 def read_step(
-    keys: Keys, name: str, workflow_id: str, step: str, *, skip: int, count: int, only_failed: bool
+    keys: Keys, queue: str, workflow_id: str, step: str, *, skip: int = 0, count: int = 50, only_failed: bool = False
 ) -> RequestPlan[StepDetail]:
-    """Return one step of a workflow. For a group, include one page of its members."""
+    """Return one step of a workflow with its result, or a group with a page of its members in order.
+
+    Args:
+        queue: Home queue of the workflow.
+        workflow_id: Its id.
+        step: Name of the step.
+        skip: Number of members to skip.
+        count: Maximum number of members to return, 1 to 500.
+        only_failed: Return only failed members: the first `count` of them. `skip` must be 0.
+
+    Raises:
+        QueueNotFoundError: No queue has this name.
+        WorkflowNotFoundError: The workflow or the step does not exist, or no longer.
+        WorkflowDamagedError: What Redis keeps of it cannot be read.
+        ConfigurationError: A number is out of bounds.
+    """
     check_whole("skip", skip, least=0, most=10**12)
     if only_failed and skip:
         raise ConfigurationError(f"skip must be 0 where failed members alone are wanted, got {skip}")
     if not 1 <= count <= MEMBERS_MAX:
         raise ConfigurationError(f"count must be from 1 to {MEMBERS_MAX}, got {count}")
-    queue = yield from known_queue(keys, name)
-    called, state, number, found = yield from ask_step(keys, name, workflow_id, step)
+    queue_keys = yield from known_queue(keys, queue)
+    called, state, number, found = yield from ask_step(keys, queue, workflow_id, step)
     if found is None:
-        raise WorkflowNotFoundError(name, workflow_id, f"it has no step {step!r:.200}")
+        raise WorkflowNotFoundError(queue, workflow_id, f"it has no step {step!r:.200}")
     most = STEP_RESULT_BYTES if found.members is None else MEMBER_RESULT_BYTES
     stored: StoredStep | None = yield from ask(
-        workflows.read_step(queue, workflow_id, number, first=skip, count=count, most=most, only_failed=only_failed)
+        workflows.read_step(
+            queue_keys, workflow_id, number, first=skip, count=count, most=most, only_failed=only_failed
+        )
     )
     if stored is None:
-        raise WorkflowNotFoundError(name, workflow_id, "there is no such workflow, or it is kept no longer")
-    members = [_member(queue, workflow_id, found, each) for each in stored.members]
+        raise WorkflowNotFoundError(queue, workflow_id, "there is no such workflow, or it is kept no longer")
+    members = [_member(queue_keys, workflow_id, found, each) for each in stored.members]
     started = [number for number, each in enumerate(members) if each.state is StepState.STARTED]
     for number in started[:LOOKED_UP_MAX]:
         each = members[number]
         members[number] = replace(each, **(yield from ask_attempts(keys, each.queue, each.task_id)))
     return StepDetail(
-        queue=name,
+        queue=queue,
         workflow_id=workflow_id,
         workflow_name=called,
         workflow_state=state,

@@ -1,53 +1,46 @@
-"""The route that does one thing to many tasks: to those that are named, or to all that fit."""
+"""The route that applies one action to many tasks: to named ones, or to all that match a filter."""
 
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from taskq_core import ConfigurationError
 from taskq_core.inspector import ActionReport, Matching, TaskAction, TaskRef
 from taskq_core.wire import TaskState
 from taskq_fastapi.api import models
 from taskq_fastapi.api.access import Audit, Shown
-from taskq_fastapi.api.parts import AGE_MAX, Parts, time_left
+from taskq_fastapi.api.parts import AGE_MAX, Parts, Whole, time_left
 from taskq_fastapi.api.task_routes import TaskChange
 
 CHUNK = 100
-"""Most tasks that are acted on before the time is looked at."""
+"""Maximum number of tasks that are changed before the time is checked."""
 CANCELLED = 20
-"""The same for those that are cancelled, each of which takes two calls."""
+"""The same for cancellations, which need two requests each."""
 NAMED_MAX = 1_000
-"""Most tasks that are named one by one."""
+"""Maximum number of named tasks."""
 
 
-def _whole(value: object) -> object:
-    """Take what JSON calls an integer, 5 and 5.0, and neither true nor "5"."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError("it must be a whole number")
-    return value
-
-
-Age = Annotated[int, Field(ge=0, le=AGE_MAX), BeforeValidator(_whole)]
+Age = Annotated[Whole, Field(ge=0, le=AGE_MAX)]
 
 
 class BulkFilter(BaseModel):
-    """Which tasks are meant: all of a state, of one queue or any, that fit what is given."""
+    """A filter: tasks of one state, in one queue or all, that match every given field."""
 
     model_config = ConfigDict(extra="forbid")
 
     state: TaskState = Field(examples=["archived"])
     queue: str | None = Field(default=None, examples=["default"])
-    group: str | None = Field(default=None, description="With the state aggregating and a queue.")
-    name: str | None = Field(default=None, description="Part of their type.")
+    group: str | None = Field(default=None, description="Their group, with the state aggregating and a queue.")
+    name: str | None = Field(default=None, description="Part of the name of their task.")
     error: str | None = Field(default=None, description="Part of their last error.", examples=["timed out"])
-    payload: str | None = Field(default=None, description="Part of their payload; only where it is shown.")
-    older_than: Age | None = Field(default=None, description="Seconds.")
-    newer_than: Age | None = Field(default=None, description="Seconds.")
+    payload: str | None = Field(default=None, description="Part of their payload, only where it is shown.")
+    older_than: Age | None = Field(default=None, description="In seconds.")
+    newer_than: Age | None = Field(default=None, description="In seconds.")
 
 
 class BulkAction(TaskChange):
-    """What is to be done to many tasks: either to `tasks` or to those of `filter`."""
+    """An action on many tasks: either on `tasks` or on the tasks that match `filter`."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -61,7 +54,7 @@ class BulkAction(TaskChange):
 
     tasks: list[models.TaskAddress] | None = Field(default=None, max_length=NAMED_MAX)
     filter: BulkFilter | None = None
-    cursor: str | None = Field(default=None, description="`next` of the answer before, to go on.")
+    cursor: str | None = Field(default=None, description="`next` of the previous answer, to continue.")
 
 
 def add_bulk_routes(router: APIRouter, parts: Parts) -> None:
@@ -72,9 +65,10 @@ def add_bulk_routes(router: APIRouter, parts: Parts) -> None:
 
     @router.post("/tasks/actions", tags=["tasks"])
     async def act_on_tasks(body: BulkAction, audit: AuditDep, shown: ShownDep) -> models.Acted:
-        """Do one thing to many tasks. What takes longer than a second ends with `next`, and the caller goes on.
+        """Apply one action to many tasks. If that takes longer than a second, the answer has `next`.
 
-        What cannot be done to one is skipped and told. Only what was there at the first request is touched, each once.
+        Tasks that do not allow it are skipped and counted. The action applies only to tasks that were there at the
+        first request, and once to each.
         """
         if (body.tasks is None) == (body.filter is None):
             raise ConfigurationError("give either tasks or filter")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Path, Query
+from pydantic import BeforeValidator
 from starlette.convertors import Convertor, register_url_convertor
 
 from taskq_core import TaskQ
@@ -28,6 +29,17 @@ PageQuery = Annotated[int, Query(ge=1, le=10**9, description="Number of the page
 PageSizeQuery = Annotated[int, Query(ge=1, le=PAGE_SIZE_MAX, description="Maximum number of items on a page.")]
 DaysQuery = Annotated[int, Query(ge=1, le=90, description="Number of days, today included.")]
 CursorQuery = Annotated[str | None, Query(description="`next` of the previous answer, to continue.")]
+
+
+def _whole(value: object) -> object:
+    """Accept what JSON calls an integer: 5 and 5.0, but neither true nor "5"."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("it must be a whole number")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+"""A whole number in the body of a request."""
 
 
 class AnyText(Convertor[str]):

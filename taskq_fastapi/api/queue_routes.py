@@ -21,6 +21,7 @@ from taskq_fastapi.api.parts import (
     Parts,
     QueuePath,
     QueueQuery,
+    Whole,
     time_left,
 )
 
@@ -46,7 +47,7 @@ class LimitChange(BaseModel):
     queue: str = Field(examples=["default"])
     name: str = Field(description="Name of the limit, usually that of the task.", examples=["mail:send"])
     rate: str | None = Field(default=None, description="Starts per period.", examples=["100/m"])
-    concurrency: int | None = Field(default=None, strict=True, ge=1, le=10**6, description="Runs at the same time.")
+    concurrency: Whole | None = Field(default=None, ge=1, le=10**6, description="Runs at the same time.")
 
 
 def add_queue_routes(router: APIRouter, parts: Parts) -> None:

@@ -10,8 +10,7 @@ from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.plans import run_plan
 from taskq_core.errors import BrokerUnavailableError, QueueNotFoundError
 from taskq_core.inspector import Inspector, Matching, MatchingReport, TaskAction
-from taskq_core.inspector.matching import act_on_matching, always
-from taskq_core.settings import ArchiveSettings
+from taskq_core.inspector.matching import act_on_matching
 from tests.redis_server import RedisServer
 from tests.rows import rows
 from tests.taskq_core.inspector.conftest import Ask, Enqueue
@@ -158,8 +157,7 @@ def test_a_store_that_fails_on_the_way_leaves_a_report_and_a_place_to_go_on(
 
     def step(cursor: str | None) -> MatchingReport:
         matching = Matching(queue="default", state=TaskState.PENDING)
-        options: Any = {"archive": ArchiveSettings(), "at": None, "after": None, "to_queue": None}
-        plan = act_on_matching(app.runtime.keys, matching, TaskAction.DELETE, cursor=cursor, has_time=always, **options)
+        plan = act_on_matching(app, matching, TaskAction.DELETE, cursor=cursor)
         return run_plan(plan, send)
 
     first = step(None)
@@ -176,7 +174,6 @@ def test_a_store_that_fails_at_once_raises(app: TaskQ, enqueue: Enqueue) -> None
             raise BrokerUnavailableError("gone")
         return app.runtime.runner.run(operation)
 
-    options: Any = {"archive": ArchiveSettings(), "at": None, "after": None, "to_queue": None, "cursor": None}
     matching = Matching(state=TaskState.PENDING)
     with pytest.raises(BrokerUnavailableError):
-        run_plan(act_on_matching(app.runtime.keys, matching, TaskAction.DELETE, has_time=always, **options), send)
+        run_plan(act_on_matching(app, matching, TaskAction.DELETE), send)

@@ -10,8 +10,6 @@ from taskq_core.broker.operations.operation import Operation
 from taskq_core.errors import BrokerUnavailableError, TaskStateError
 from taskq_core.inspector import ALLOWED_STATES, ActionReport, Inspector, Skip, TaskAction, TaskRef
 from taskq_core.inspector.selection import act_on
-from taskq_core.settings import ArchiveSettings
-from taskq_core.wire import Keys
 from tests.redis_server import RedisServer
 from tests.rows import rows
 from tests.taskq_core.inspector.conftest import Ask, Enqueue
@@ -145,7 +143,7 @@ async def test_many_tasks_are_gone_through_in_chunks(ask: Ask, app: TaskQ, redis
 def test_a_store_that_fails_on_the_way_leaves_what_was_done_told() -> None:
     """The steps are taken by hand here, so that the second chunk fails for sure."""
     tasks = [TaskRef("default", str(number)) for number in range(250)]
-    steps = act_on(Keys("asynq"), tasks, TaskAction.DELETE, archive=ArchiveSettings())
+    steps = act_on(TaskQ(), tasks, TaskAction.DELETE)
     failure = BrokerUnavailableError("away")
 
     first: Operation[Any] = next(steps)

@@ -2,15 +2,14 @@
 
 from collections.abc import Callable
 from datetime import timedelta
-from functools import partial
 from typing import Any
 
 import pytest
 
 from taskq_core import ConfigurationError, TaskQ, TaskState
 from taskq_core.inspector import ALLOWED_STATES, Inspector, QueueInfo, TaskAction, TaskRef
-from taskq_core.views import TaskFilter
-from taskq_core.views.tasks import SELECTED_MAX, search_tasks
+from taskq_core.views import Dashboard, TaskFilter
+from taskq_core.views.tasks import SELECTED_MAX
 from taskq_core.wire import build_message, encode_message
 from tests.redis_server import RedisServer
 from tests.rows import rows
@@ -131,19 +130,18 @@ async def test_a_search_says_how_far_it_got_and_is_carried_on(ask: Ask, redis_se
 
 
 async def test_a_search_of_large_tasks_ends_after_so_many_bytes(
-    ask: Ask, app: TaskQ, redis_server: RedisServer, infos: Any
+    app: TaskQ, redis_server: RedisServer, infos: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that ten thousand large ones do not fill the memory of a web server."""
     store(redis_server, *(f"{number:03}" for number in range(40)), payload=b"x" * 100_000)
     store(redis_server, "a", queue="low")
     counted = infos()
 
-    first = Inspector(app).run_plan(
-        partial(search_tasks, infos=counted, wanted=TaskFilter(text="x"), max_bytes=2_000_000)
-    )
-    rest = Inspector(app).run_plan(
-        partial(search_tasks, infos=counted, wanted=TaskFilter(text="x"), cursor=first.cursor)
-    )
+    dashboard = Dashboard(Inspector(app))
+    with monkeypatch.context() as patch:
+        patch.setattr("taskq_core.views.tasks.SCAN_BYTES", 2_000_000)
+        first = dashboard.search_tasks(counted, TaskFilter(text="x"))
+    rest = dashboard.search_tasks(counted, TaskFilter(text="x"), cursor=first.cursor)
 
     assert 20 <= first.scanned < 40
     assert first.scanned + rest.scanned == 41
