@@ -454,8 +454,8 @@ OPERATORS = (
     Mutant(
         name="an action on all tasks of a state changes tasks that have left the state",
         file="taskq_core/inspector/bulk.py",
-        old="actions.act(queue, action, chunk, state=state, archive=archive)",
-        new="operations.act(queue, action, chunk, archive=archive)",
+        old="actions.act(queue_keys, action, chunk, state=state, archive=archive)",
+        new="actions.act(queue_keys, action, chunk, archive=archive)",
         tests=(f"{_OF_INSPECTOR}/test_bulk.py",),
     ),
     Mutant(
