@@ -33,12 +33,14 @@ async def test_digits_lead_to_the_screens_and_q_leads_back_and_out(opened: Open)
         await person.until(lambda: not person.app.is_running or person.app._exit)
 
 
+@pytest.mark.nightly
 async def test_a_click_leads_to_a_screen(opened: Open) -> None:
     async with opened() as person:
         await person.click("#nav", offset=(12, 0))
         await person.until(lambda: isinstance(person.look, TasksLook))
 
 
+@pytest.mark.nightly
 async def test_each_screen_has_its_keys_and_its_help(opened: Open, enqueued: Put) -> None:
     enqueued("a")
 
@@ -74,6 +76,7 @@ async def test_every_screen_fits_a_narrow_terminal(opened: Open, enqueued: Put) 
         await person.sees("a-task-w", "…")
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("size", "line"), [((20, 24), "taskq dash needs"), ((80, 5), "taskq dash needs 40x10, this is 80x5")]
 )
@@ -92,6 +95,7 @@ async def test_a_terminal_that_is_too_small_says_so_and_no_more(opened: Open, si
         await person.sees("1 Queues")
 
 
+@pytest.mark.nightly
 async def test_a_question_is_asked_on_a_small_terminal_too(opened: Open, enqueued: Put) -> None:
     enqueued("a")
 
@@ -143,6 +147,7 @@ async def test_one_look_ends_before_the_next_begins(
         await person.until(lambda: looks > before, meanwhile=lambda: clock.skip(1))
 
 
+@pytest.mark.nightly
 async def test_another_screen_does_not_wait_for_the_one_before(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     async with opened() as person:
 

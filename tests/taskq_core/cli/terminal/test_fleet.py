@@ -60,6 +60,7 @@ async def test_a_running_task_is_opened_and_cancelled(opened: Open) -> None:
         await person.sees(run.task_id, run.name)
 
 
+@pytest.mark.nightly
 async def test_there_may_be_no_worker_and_no_schedule(opened: Open) -> None:
     async with opened() as person:
         await at(person, "3", WorkersLook)
@@ -114,6 +115,7 @@ async def test_a_schedule_is_run_now_once_that_is_confirmed(opened: Open, taskq:
     assert await inspector.count("hooks", TaskState.PENDING) == 1
 
 
+@pytest.mark.nightly
 @pytest.mark.usefixtures("scene")
 async def test_a_schedule_tells_what_it_has_enqueued(opened: Open, taskq: TaskQ) -> None:
     """And leads to a task as long as it is kept."""

@@ -87,6 +87,7 @@ def hostile(taskq: TaskQ, redis_server: RedisServer) -> None:
     )
 
 
+@pytest.mark.nightly
 @pytest.mark.usefixtures("hostile")
 async def test_on_every_screen(opened: Open) -> None:
     async with opened(size=(150, 40)) as person:

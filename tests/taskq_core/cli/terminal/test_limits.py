@@ -119,6 +119,7 @@ async def test_those_of_one_queue_alone(opened: Open) -> None:
         assert "mail:send" not in person.text
 
 
+@pytest.mark.nightly
 @pytest.mark.usefixtures("limited")
 async def test_they_fit_a_narrow_terminal(opened: Open) -> None:
     async with opened(size=(40, 12)) as person:
@@ -130,6 +131,7 @@ async def test_they_fit_a_narrow_terminal(opened: Open) -> None:
         await person.sees("(y)", "(n)")
 
 
+@pytest.mark.nightly
 @pytest.mark.usefixtures("limited")
 async def test_a_queue_whose_limits_cannot_be_read_hides_no_other(opened: Open, redis_server: RedisServer) -> None:
     redis_server.client.set("taskq:{bank}:limits", "x")

@@ -147,6 +147,7 @@ async def test_enter_and_a_click_show_its_tasks(opened: Open, enqueued: Put) -> 
         await person.sees("queue mail", "a1")
 
 
+@pytest.mark.nightly
 async def test_of_very_many_groups_it_says_that_not_all_are_counted(
     opened: Open, enqueued: Put, redis_server: RedisServer
 ) -> None:

@@ -64,6 +64,7 @@ async def test_all_that_is_known_of_it_is_told(opened: Open, failing: TaskHandle
         )
 
 
+@pytest.mark.nightly
 async def test_a_result_that_was_too_large_is_explained(opened: Open, enqueued: Put, redis_server: RedisServer) -> None:
     handle = enqueued("order-8")
     put(redis_server, handle, "completed", score=4_000_000_000)
@@ -75,6 +76,7 @@ async def test_a_result_that_was_too_large_is_explained(opened: Open, enqueued: 
         await person.sees("20,000,000 bytes are")
 
 
+@pytest.mark.nightly
 async def test_payloads_are_hidden_where_that_is_wanted(opened: Open, failing: TaskHandle[Any]) -> None:
     """With all that may hold arguments: results, tracebacks, messages of progress, and headers of limits."""
     async with at(opened, failing, payloads=False) as person:
@@ -89,6 +91,7 @@ async def test_payloads_are_hidden_where_that_is_wanted(opened: Open, failing: T
         await person.sees("payloads that are not shown are not searched")
 
 
+@pytest.mark.nightly
 async def test_it_scrolls_on_a_small_terminal(opened: Open, failing: TaskHandle[Any]) -> None:
     async with at(opened, failing, size=(80, 24)) as person:
         await person.sees("Attempts, the latest first")  # laid out: before, there is no end to go to
@@ -120,6 +123,7 @@ async def test_it_is_changed_and_seen_in_its_new_state(
         await person.sees(told, f"mail:send  {after}")
 
 
+@pytest.mark.nightly
 async def test_once_deleted_one_is_back_where_it_was_listed(
     opened: Open, failing: TaskHandle[Any], taskq: TaskQ
 ) -> None:
@@ -146,6 +150,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
     return gate
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(("key", "seen"), [("3", "No worker runs."), ("escape", "1 queue, by name")])
 async def test_an_action_goes_on_when_its_screen_is_left_and_is_told_on_the_one_that_is_shown(
     opened: Open, failing: TaskHandle[Any], taskq: TaskQ, held: asyncio.Event, key: str, seen: str
@@ -164,6 +169,7 @@ async def test_an_action_goes_on_when_its_screen_is_left_and_is_told_on_the_one_
     assert await AsyncInspector(taskq).count("mail", TaskState.RETRY) == 0
 
 
+@pytest.mark.nightly
 async def test_quitting_in_the_middle_of_an_action_is_asked_twice(
     opened: Open, failing: TaskHandle[Any], taskq: TaskQ, held: asyncio.Event
 ) -> None:
@@ -182,6 +188,7 @@ async def test_quitting_in_the_middle_of_an_action_is_asked_twice(
     assert await AsyncInspector(taskq).count("mail", TaskState.RETRY) == 1, "it was ended"
 
 
+@pytest.mark.nightly
 async def test_quitting_is_not_asked_again_once_an_action_has_ended(
     opened: Open, failing: TaskHandle[Any], held: asyncio.Event
 ) -> None:
@@ -198,6 +205,7 @@ async def test_quitting_is_not_asked_again_once_an_action_has_ended(
         await person.until(lambda: not person.app.is_running or person.app._exit)
 
 
+@pytest.mark.nightly
 async def test_one_that_is_gone_says_so_and_what_was_known_stays(
     opened: Open, failing: TaskHandle[Any], taskq: TaskQ
 ) -> None:
@@ -208,6 +216,7 @@ async def test_one_that_is_gone_says_so_and_what_was_known_stays(
         assert person.look.has_class("-stale")
 
 
+@pytest.mark.nightly
 async def test_one_that_cannot_be_read_shows_why(opened: Open, enqueued: Put, redis_server: RedisServer) -> None:
     handle = enqueued("broken")
     redis_server.client.hset("asynq:{mail}:t:broken", "msg", b"\xff\xfe no message")
@@ -218,6 +227,7 @@ async def test_one_that_cannot_be_read_shows_why(opened: Open, enqueued: Put, re
         await person.sees("broken")
 
 
+@pytest.mark.nightly
 async def test_a_long_payload_is_cut_and_says_so(opened: Open, enqueued: Put) -> None:
     handle = enqueued("long", arguments={"text": "x" * 100_000})
 
@@ -226,6 +236,7 @@ async def test_a_long_payload_is_cut_and_says_so(opened: Open, enqueued: Put) ->
         await person.sees("The first 65,536 of 100,")
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("payload", [b"[" * 900 + b"]" * 900, b"[" + b"1," * 20_000 + b"1]"], ids=["deep", "long"])
 async def test_a_payload_of_many_lines_is_cut_and_says_so(opened: Open, taskq: TaskQ, payload: bytes) -> None:
     """A terminal takes its time for each line; what is nested deeply would have thousands, each longer."""
@@ -284,6 +295,7 @@ async def test_a_payload_is_edited_once_it_fits_and_somebody_means_it(
     assert await payload_of(taskq) == {"to": "grace", "lines": [1, 2]}
 
 
+@pytest.mark.nightly
 async def test_a_payload_is_checked_as_its_task_would(opened: Open, taskq: TaskQ, waiting: TaskHandle[Any]) -> None:
     @taskq.task(name="mail:send")
     def send(to: str, lines: list[int]) -> None: ...
@@ -313,6 +325,7 @@ async def test_what_somebody_else_has_changed_is_not_overwritten(
     assert await payload_of(taskq) == {"to": "other"}
 
 
+@pytest.mark.nightly
 async def test_what_is_not_editable_is_not_offered(
     opened: Open, taskq: TaskQ, waiting: TaskHandle[Any], enqueued: Put
 ) -> None:
@@ -325,6 +338,7 @@ async def test_what_is_not_editable_is_not_offered(
             assert person.app.screen is person.look
 
 
+@pytest.mark.nightly
 async def test_what_a_terminal_obeys_is_spelled_out_in_what_is_edited(opened: Open, taskq: TaskQ) -> None:
     """In JSON, where that is the same; other text is not edited here."""
     hostile = "\x1b]52;c;aGk=\x07 \u009b31m \u202e"
@@ -352,12 +366,14 @@ async def test_what_a_terminal_obeys_is_spelled_out_in_what_is_edited(opened: Op
     assert await payload_of(taskq) == {"to": hostile.replace("52", "53")}
 
 
+@pytest.mark.nightly
 async def test_there_is_room_to_edit_on_the_smallest_terminal(opened: Open, waiting: TaskHandle[Any]) -> None:
     async with at(opened, waiting, size=(40, 10)) as person:
         await person.press("e")
         await person.sees("Ctrl-S checks it", '"to": "ada"')
 
 
+@pytest.mark.nightly
 async def test_bytes_that_are_no_text_are_spelled_out(opened: Open, taskq: TaskQ) -> None:
     handle = taskq.client.enqueue(taskq.remote("go:task", queue="mail", task_id="raw").s(b"\x00\xffabc"))
 
@@ -365,6 +381,7 @@ async def test_bytes_that_are_no_text_are_spelled_out(opened: Open, taskq: TaskQ
         await person.sees("\\x00\\xffabc")
 
 
+@pytest.mark.nightly
 async def test_the_id_is_copied(opened: Open, failing: TaskHandle[Any]) -> None:
     async with at(opened, failing) as person:
         await person.press("y")

@@ -61,6 +61,7 @@ async def test_each_state_has_its_list_and_its_count(opened: Open) -> None:
         await person.sees(*(f"{state} 1" for state in (*STATES, "aggregating")))
 
 
+@pytest.mark.nightly
 @pytest.mark.usefixtures("one_of_each")
 async def test_what_matters_in_a_state_is_seen(opened: Open) -> None:
     async with opened(size=(130, 30)) as person:
@@ -71,6 +72,7 @@ async def test_what_matters_in_a_state_is_seen(opened: Open) -> None:
         await person.sees("Status", "is-active")
 
 
+@pytest.mark.nightly
 @pytest.mark.usefixtures("one_of_each")
 async def test_a_click_chooses_a_state(opened: Open) -> None:
     async with opened() as person:
@@ -82,6 +84,7 @@ async def test_a_click_chooses_a_state(opened: Open) -> None:
         )
 
 
+@pytest.mark.nightly
 @pytest.mark.usefixtures("one_of_each")
 async def test_groups_are_chosen_before_their_tasks(opened: Open) -> None:
     async with opened() as person:
@@ -94,6 +97,7 @@ async def test_groups_are_chosen_before_their_tasks(opened: Open) -> None:
         await person.until(lambda: person.look is look)
 
 
+@pytest.mark.nightly
 @pytest.mark.usefixtures("one_of_each")
 async def test_tasks_of_all_queues_stand_together(opened: Open, enqueued: Put) -> None:
     enqueued("elsewhere", queue="images")
@@ -108,6 +112,7 @@ async def test_tasks_of_all_queues_stand_together(opened: Open, enqueued: Put) -
         }
 
 
+@pytest.mark.nightly
 async def test_pages_are_as_long_as_the_terminal(opened: Open, enqueued: Put) -> None:
     for number in range(40):
         enqueued(f"t{number:02}")
@@ -150,6 +155,7 @@ async def test_a_filter_finds_tasks_and_goes_on_where_it_stopped(opened: Open, e
         await person.sees("page 1 of")
 
 
+@pytest.mark.nightly
 async def test_a_filter_that_cannot_be_read_is_told_and_leaves_the_list_alone(opened: Open, enqueued: Put) -> None:
     enqueued("a")
 
@@ -225,6 +231,7 @@ async def test_a_running_task_is_cancelled(
     assert heard["data"] == b"a"
 
 
+@pytest.mark.nightly
 async def test_a_task_is_put_off_for_as_long_as_is_typed(opened: Open, enqueued: Put, taskq: TaskQ) -> None:
     enqueued("a")
 
@@ -276,6 +283,7 @@ async def test_those_that_are_marked_are_changed_together(opened: Open, enqueued
     assert await stored(taskq, TaskState.ARCHIVED) == marked
 
 
+@pytest.mark.nightly
 async def test_marks_are_set_by_a_click_and_for_a_whole_page(opened: Open, enqueued: Put) -> None:
     for number in range(4):
         enqueued(f"t{number}")
@@ -349,6 +357,7 @@ async def test_all_of_a_list_are_changed_on_all_pages(opened: Open, enqueued: Pu
     assert await AsyncInspector(taskq).count("mail", TaskState.ARCHIVED) == 250
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("text", ["type:receipt", "receipt@"])
 async def test_all_that_fit_a_filter_are_changed_and_no_others(
     opened: Open, enqueued: Put, taskq: TaskQ, text: str

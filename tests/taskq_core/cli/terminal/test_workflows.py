@@ -58,6 +58,7 @@ async def test_they_are_chosen_by_state_and_found_by_a_text(opened: Open) -> Non
         await person.sees("order-48217")
 
 
+@pytest.mark.nightly
 async def test_there_may_be_none(opened: Open) -> None:
     async with opened() as person:
         await listed(person)
@@ -75,6 +76,7 @@ async def test_its_steps_stand_as_a_tree(opened: Open, handle: WorkflowHandle) -
         await person.sees("started 8/12, 1 failed", TIMED_OUT[:20], "order-48217")
 
 
+@pytest.mark.nightly
 async def test_a_group_shows_its_members_page_by_page_or_those_that_failed(
     opened: Open, handle: WorkflowHandle
 ) -> None:
@@ -95,6 +97,7 @@ async def test_a_group_shows_its_members_page_by_page_or_those_that_failed(
         await person.sees(f"task {handle.id}.pictures.3")
 
 
+@pytest.mark.nightly
 async def test_a_step_tells_what_it_returned_and_leads_to_its_task(opened: Open, handle: WorkflowHandle) -> None:
     async with opened(size=(120, 24)) as person:
         await whole(person, handle)
@@ -105,6 +108,7 @@ async def test_a_step_tells_what_it_returned_and_leads_to_its_task(opened: Open,
         await person.until(lambda: isinstance(person.look, TaskLook) and person.look.found is not None)
 
 
+@pytest.mark.nightly
 async def test_a_task_that_is_a_step_leads_to_its_workflow(opened: Open, handle: WorkflowHandle) -> None:
     async with opened() as person:
         person.look.go(TaskPlace(handle.queue, f"{handle.id}.reserve"))
