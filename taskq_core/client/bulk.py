@@ -46,7 +46,7 @@ class Batch:
         key = (plan, tuple(carried.items()) if carried else ())
         headers = self._headers.get(key)
         if headers is None:
-            headers = self._headers[key] = preparer.headers(plan, self.span.carrier(), carried)
+            headers = self._headers[key] = preparer.headers(plan, self.span.trace_headers(), carried)
         return headers
 
     @property

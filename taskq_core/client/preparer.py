@@ -31,7 +31,7 @@ from taskq_core.tasks.limits import HEADER
 from taskq_core.tasks.middleware import MiddlewareStack
 from taskq_core.tasks.plan import Headers, Plan
 from taskq_core.tasks.task import Task
-from taskq_core.telemetry import Carrier, ClientMetrics, ProducerSpan, Tracing, fit, type_name, wrap
+from taskq_core.telemetry import ClientMetrics, ProducerSpan, TraceHeaders, Tracing, fit, type_name, wrap
 from taskq_core.warnings import PayloadSizeWarning, warn_caller
 from taskq_core.wire import QueueKeys
 from taskq_core.wire.ids import new_task_id
@@ -183,7 +183,7 @@ class Preparer:
         task_id = plan.task_id or task_id or new_task_id()
         span = self.tracing.start_producer(plan.queue.name, task.name, task_id, body_size=len(payload), links=links)
         try:
-            headers = self.headers(plan, span.carrier(), self.carried())
+            headers = self.headers(plan, span.trace_headers(), self.carried())
             new = self._new_task(call, plan, task_id, payload, headers)
         except BaseException as error:
             span.end(error)
@@ -207,17 +207,17 @@ class Preparer:
         return self._new_task(call, plan, task_id, payload, headers(self, plan, call.task.name, task_id, len(payload)))
 
     def headers(
-        self, plan: Plan, carrier: Carrier, carried: Mapping[str, str], more: Mapping[str, str] | None = None
+        self, plan: Plan, trace: TraceHeaders, carried: Mapping[str, str], more: Mapping[str, str] | None = None
     ) -> Headers:
         """Return the headers of a task: its own, propagated ones, the trace, and more that taskq adds."""
-        if not carrier and not carried and not more:
+        if not trace and not carried and not more:
             return plan.headers  # encoded once for all calls
         texts = dict(plan.headers.texts)
         if carried:
             carry(texts, carried)
         if more:
             texts |= more
-        left_out = fit(texts, carrier) if carrier else 0
+        left_out = fit(texts, trace) if trace else 0
         if left_out:
             self.metrics.baggage_cut(plan.queue.name, left_out)
         return Headers(texts)

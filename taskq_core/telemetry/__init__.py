@@ -10,13 +10,12 @@ from taskq_core.settings import OptIn, Relation
 from taskq_core.telemetry import names
 from taskq_core.telemetry.client_metrics import ClientMetrics
 from taskq_core.telemetry.configure import TelemetryHandle, configure, flush, flush_at_end
-from taskq_core.telemetry.current import current_ids
 from taskq_core.telemetry.envelope import trace_id, unwrap, wrap
 from taskq_core.telemetry.exceptions import type_name
 from taskq_core.telemetry.gauges import GaugeBoard, Reading, gauges
 from taskq_core.telemetry.launcher import launched
 from taskq_core.telemetry.metrics import NOT_PROCESSED, Outcome
-from taskq_core.telemetry.propagation import Carrier, extract, fit, inject
+from taskq_core.telemetry.propagation import TraceHeaders, current_ids, extract, fit
 from taskq_core.telemetry.spans import BatchSpan, ConsumerSpan, ProducerSpan
 from taskq_core.telemetry.tracing import FIRST_RUN, LINKS, LINKS_MAX, NO_RUN, RUN, Tracing
 from taskq_core.telemetry.worker_metrics import WorkerMetrics
@@ -29,7 +28,6 @@ __all__ = [
     "NO_RUN",
     "RUN",
     "BatchSpan",
-    "Carrier",
     "ClientMetrics",
     "ConsumerSpan",
     "GaugeBoard",
@@ -39,6 +37,7 @@ __all__ = [
     "Reading",
     "Relation",
     "TelemetryHandle",
+    "TraceHeaders",
     "Tracing",
     "WorkerMetrics",
     "configure",
@@ -48,7 +47,6 @@ __all__ = [
     "flush",
     "flush_at_end",
     "gauges",
-    "inject",
     "launched",
     "names",
     "trace_id",

@@ -1,8 +1,8 @@
 """Set up OpenTelemetry's export of traces and metrics from the `OTEL_*` environment.
 
-For programs that have not set up an SDK themselves: one call at the start of the process. The SDK is imported here
-and nowhere else in taskq, inside the call. What the SDK reads itself (endpoints, headers, sampler, batch sizes,
-intervals, resource attributes) keeps its meaning; this module chooses the exporters:
+For programs that have not set up an SDK themselves: one call at the start of the process. Only this module imports
+the SDK, inside the call. The SDK reads endpoints, headers, sampler, batch sizes, intervals and resource attributes
+itself; this module chooses the exporters:
 
 ===================================  ===========================================================================
 `OTEL_SDK_DISABLED`                  "true": nothing is set up
@@ -13,9 +13,9 @@ intervals, resource attributes) keeps its meaning; this module chooses the expor
 `OTEL_EXPORTER_OTLP_METRICS_PROTOCOL`
 ===================================  ===========================================================================
 
-The environment wins over arguments: code names the service, whoever runs it may rename it. Export runs in the SDK's
+The environment wins over arguments: code names the service, and operators may rename it. Export runs in the SDK's
 own threads with bounded queues, which start anew in a forked child; a collector that is slow, silent or gone never
-holds up a task, and holds up the end of the process by at most `flush_timeout_s`.
+delays a task, and delays the end of the process by at most `flush_timeout_s`.
 """
 
 import atexit
@@ -24,7 +24,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry import _logs, metrics, trace
 
 from taskq_core.errors import ConfigurationError
-from taskq_core.telemetry.providers import global_meter_provider, global_tracer_provider, is_sdk
+from taskq_core.telemetry.providers import is_sdk, switch
 
 if TYPE_CHECKING:  # the SDK is an optional dependency
     from opentelemetry.sdk.metrics import MeterProvider
@@ -51,7 +51,7 @@ _handle: "TelemetryHandle | None" = None
 
 
 class TelemetryHandle:
-    """What `configure` set up, to be flushed or shut down. Any thread may call it; neither call ever raises.
+    """The providers that `configure` set up, to be flushed or shut down. Any thread may call it; it never raises.
 
     Attributes:
         tracer_provider: The provider set up for traces, or None.
@@ -66,32 +66,23 @@ class TelemetryHandle:
         self._is_shut_down = False
 
     def force_flush(self, timeout_s: float | None = None) -> bool:
-        """Send what is waiting to be sent.
+        """Send everything that waits to be sent.
 
         Args:
-            timeout_s: Longest to wait, in seconds; None: `flush_timeout_s`. Sending goes on behind it.
+            timeout_s: Maximum wait in seconds; None: `flush_timeout_s`. Sending continues in the background.
 
         Returns:
             False if it was not finished in time or failed.
         """
-        timeout_s = flush_timeout_s() if timeout_s is None else timeout_s
-        timeout_ms = int(timeout_s * 1000)
-        calls: list[Callable[[], object]] = []
-        if self.tracer_provider is not None:
-            traces = self.tracer_provider
-            calls.append(lambda: traces.force_flush(timeout_ms))
-        if self.meter_provider is not None:
-            meters = self.meter_provider
-            calls.append(lambda: meters.force_flush(timeout_ms))
-        return _run_bounded(calls, timeout_s)
+        return _flush((self.tracer_provider, self.meter_provider), timeout_s)
 
     def shutdown(self, timeout_s: float | None = None) -> bool:
-        """Send what is waiting and stop exporting for good.
+        """Send everything that waits to be sent, and stop exporting permanently. Further calls do nothing.
 
-        The end of the process does it by itself; further calls do nothing.
+        It is called when the process ends.
 
         Args:
-            timeout_s: Longest to wait, in seconds; None: `flush_timeout_s`.
+            timeout_s: Maximum wait in seconds; None: `flush_timeout_s`.
 
         Returns:
             False if it was not finished in time or failed.
@@ -105,8 +96,7 @@ class TelemetryHandle:
         if self.tracer_provider is not None:
             calls.append(self.tracer_provider.shutdown)
         if self.meter_provider is not None:
-            meters, timeout_ms = self.meter_provider, timeout_s * 1000
-            calls.append(lambda: meters.shutdown(timeout_ms))
+            calls.append(partial(self.meter_provider.shutdown, timeout_s * 1000))
         return _run_bounded(calls, timeout_s)
 
 
@@ -148,17 +138,8 @@ def flush_timeout_s() -> float:
 
 
 def flush(timeout_s: float | None = None) -> bool:
-    """Send the pending spans, metrics and log records of the current providers.
-
-    Args:
-        timeout_s: Longest to wait, in seconds; None: `flush_timeout_s`. Sending goes on behind it.
-
-    Returns:
-        False if it was not finished in time or failed.
-    """
-    timeout_s = flush_timeout_s() if timeout_s is None else timeout_s
-    flushes = [getattr(each, "force_flush", None) for each in _providers()]
-    return _run_bounded([partial(each, int(timeout_s * 1000)) for each in flushes if each is not None], timeout_s)
+    """Send the pending spans, metrics and log records of the current providers. As `TelemetryHandle.force_flush`."""
+    return _flush(_providers(), timeout_s)
 
 
 def flush_at_end(share: float = 1.0) -> None:
@@ -186,8 +167,14 @@ def flush_at_end(share: float = 1.0) -> None:
 
 def _providers() -> list[Any]:
     """Return the current SDK providers of traces, metrics and logs."""
-    found = (global_tracer_provider(), global_meter_provider(), _logs.get_logger_provider())
+    found = (switch.tracer_provider(), switch.meter_provider(), _logs.get_logger_provider())
     return [each for each in found if is_sdk(each)]
+
+
+def _flush(providers: Iterable[Any], timeout_s: float | None) -> bool:
+    timeout_s = flush_timeout_s() if timeout_s is None else timeout_s
+    flushes = [getattr(each, "force_flush", None) for each in providers]
+    return _run_bounded([partial(each, int(timeout_s * 1000)) for each in flushes if each is not None], timeout_s)
 
 
 def _set_up(service_name: str | None, service_version: str | None) -> TelemetryHandle:
@@ -199,8 +186,8 @@ def _set_up(service_name: str | None, service_version: str | None) -> TelemetryH
     except ImportError as exc:
         raise ConfigurationError(f"the OpenTelemetry SDK is not installed; {_INSTALL}") from exc
 
-    wants_traces = _is_free(global_tracer_provider(), "traces")
-    wants_metrics = _is_free(global_meter_provider(), "metrics")
+    wants_traces = _is_free(switch.tracer_provider(), "traces")
+    wants_metrics = _is_free(switch.meter_provider(), "metrics")
     span_exporters = _exporters("traces") if wants_traces else []
     metric_exporters = _exporters("metrics") if wants_metrics else []
     resource = _resource(service_name, service_version)
@@ -240,7 +227,7 @@ def _resource(service_name: str | None, service_version: str | None) -> "Resourc
     given = {
         "service.name": service_name,
         "service.version": service_version,
-        "service.instance.id": str(uuid.uuid4()),  # else the metrics of two workers would be told as one's
+        "service.instance.id": str(uuid.uuid4()),  # so that the metrics of two workers stay apart
     }
     return Resource.create(
         {name: value for name, value in given.items() if value is not None and name not in from_environment}
@@ -268,20 +255,22 @@ def _otlp(signal: str) -> str:
 
 
 def _load(signal: str, name: str, variable: str) -> Callable[[], Any]:
-    for entry in entry_points(group=f"opentelemetry_{signal}_exporter", name=name):
-        try:
-            loaded: Callable[[], Any] = entry.load()
-        except ImportError as exc:
-            raise ConfigurationError(f"the OpenTelemetry exporter {name!r} cannot be imported; {_INSTALL}") from exc
-        return loaded
-    if name in _PROTOCOLS.values():
-        raise ConfigurationError(f"the OpenTelemetry exporter {name!r} is not installed; {_INSTALL}")
-    known = sorted({entry.name for entry in entry_points(group=f"opentelemetry_{signal}_exporter")} | {"none"})
-    raise ConfigurationError(f"{variable} names an exporter that is not installed: {name!r}; installed: {known}")
+    installed = {entry.name: entry for entry in entry_points(group=f"opentelemetry_{signal}_exporter")}
+    try:
+        loaded: Callable[[], Any] = installed[name].load()
+    except KeyError:
+        if name in _PROTOCOLS.values():
+            raise ConfigurationError(f"the OpenTelemetry exporter {name!r} is not installed; {_INSTALL}") from None
+        raise ConfigurationError(
+            f"{variable} names an exporter that is not installed: {name!r}; installed: {sorted({*installed, 'none'})}"
+        ) from None
+    except ImportError as exc:
+        raise ConfigurationError(f"the OpenTelemetry exporter {name!r} cannot be imported; {_INSTALL}") from exc
+    return loaded
 
 
 def _run_bounded(calls: list[Callable[[], object]], timeout_s: float) -> bool:
-    """Run calls side by side and wait for them for `timeout_s` at most, whatever their own time-outs are."""
+    """Run calls side by side, and wait at most `timeout_s` for them, even if their own timeouts are longer."""
     answers: list[bool] = []
 
     def run(call: Callable[[], object]) -> None:
@@ -291,14 +280,14 @@ def _run_bounded(calls: list[Callable[[], object]], timeout_s: float) -> bool:
             _logger.warning("OpenTelemetry could not send everything", exc_info=True)
 
     deadline = time.monotonic() + timeout_s
-    threads = [threading.Thread(target=run, args=(call,), name="taskq-otel-flush", daemon=True) for call in calls]
-    started: list[threading.Thread] = []
-    for thread in threads:
+    threads: list[threading.Thread] = []
+    for call in calls:
+        thread = threading.Thread(target=run, args=(call,), name="taskq-otel-flush", daemon=True)
         try:
             thread.start()
-            started.append(thread)
-        except RuntimeError:  # some Python versions start no thread any more when the process ends
-            thread.run()
-    for thread in started:
+            threads.append(thread)
+        except RuntimeError:  # some Python versions start no thread when the process ends
+            run(call)
+    for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
     return len(answers) == len(calls) and all(answers)

@@ -19,7 +19,7 @@ def note_error(span: Span, error: BaseException | None, error_type: str | None) 
     Args:
         span: A recording span.
         error: The exception, if it was one.
-        error_type: Names a failure that is no exception; wins over the class of `error`.
+        error_type: Names a failure without an exception; wins over the class of `error`.
     """
     description = None
     if error is not None:

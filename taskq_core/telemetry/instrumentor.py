@@ -21,7 +21,7 @@ class TaskQInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # the package 
     """
 
     def instrumentation_dependencies(self) -> Collection[str]:
-        """Nothing: whoever has this class has taskq."""
+        """Return nothing: taskq is installed with this class."""
         return ()
 
     def _instrument(self, **kwargs: Any) -> None:

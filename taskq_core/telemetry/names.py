@@ -1,4 +1,4 @@
-"""Names of spans' attributes and of metrics: OpenTelemetry's messaging conventions and taskq's own.
+"""Names of the attributes of spans, and the table of metrics: OpenTelemetry's messaging conventions and taskq's own.
 
 The names follow the semantic conventions 1.45.0, and without an opt-in the one name that 1.45.0 renamed follows 1.44.0.
 They are written here because the Python package that lists them marks its messaging part as unstable, and a rename
@@ -6,7 +6,7 @@ there must not break a running worker. Taskq's own attributes begin with `messag
 """
 
 import os
-from typing import Final
+from typing import Final, Self
 
 _SCHEMA_URL_OLD: Final = "https://opentelemetry.io/schemas/1.44.0"
 _SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.45.0"
@@ -46,31 +46,68 @@ EXCEPTION_STACKTRACE: Final = "exception.stacktrace"
 QUEUE_STATE: Final = "messaging.asynq.queue.state"
 OUTBOX_DATABASE: Final = "messaging.asynq.outbox.database"
 
-TASKS_ENQUEUED: Final = "asynq.tasks.enqueued"
-TASKS_PROCESSED: Final = "asynq.tasks.processed"
-TASKS_FAILED: Final = "asynq.tasks.failed"
-TASKS_RETRIED: Final = "asynq.tasks.retried"
-TASKS_MALFORMED_TRACES: Final = "asynq.tasks.malformed_traces"
-TASKS_IGNORED_FIELDS: Final = "asynq.tasks.ignored_fields"
-REPAIRS: Final = "asynq.repairs"
-TASKS_STUCK: Final = "asynq.tasks.stuck"
-BAGGAGE_CUT: Final = "asynq.client.baggage_cut"
-CIRCUIT_OPENED: Final = "asynq.client.circuit_opened"
-TASK_PROCESSING_TIME: Final = "asynq.task.processing_time"
-TASK_WAIT_TIME: Final = "asynq.task.wait_time"
-QUEUE_SIZE: Final = "asynq.queue.size"
-QUEUE_LATENCY: Final = "asynq.queue.latency"
-QUEUE_PAUSED: Final = "asynq.queue.paused"
-WORKER_SLOTS: Final = "asynq.worker.slots"
-WORKER_BUSY: Final = "asynq.worker.busy"
-WORKER_CONNECTED: Final = "asynq.worker.connected"
-SCHEDULER_LEADING: Final = "asynq.scheduler.leading"
-OUTBOX_ROWS: Final = "asynq.outbox.rows"
-OUTBOX_AGE: Final = "asynq.outbox.age"
-CLIENT_SENT: Final = "messaging.client.sent.messages"
-CLIENT_CONSUMED: Final = "messaging.client.consumed.messages"
-CLIENT_OPERATION_DURATION: Final = "messaging.client.operation.duration"
-PROCESS_DURATION: Final = "messaging.process.duration"
+
+class Metric(str):
+    """The name of a metric, with what its instrument needs.
+
+    Attributes:
+        kind: "counter", "histogram" or "gauge".
+        unit: Its unit, as UCUM writes it.
+        description: One sentence.
+    """
+
+    kind: str
+    unit: str
+    description: str
+
+    def __new__(cls, name: str, kind: str, unit: str, description: str) -> Self:
+        """Return the name with its attributes."""
+        metric = super().__new__(cls, name)
+        metric.kind, metric.unit, metric.description = kind, unit, description
+        return metric
+
+
+def _counter(name: str, unit: str, description: str) -> Metric:
+    return Metric(name, "counter", unit, description)
+
+
+def _seconds(name: str, description: str) -> Metric:
+    return Metric(name, "histogram", "s", description)
+
+
+def _gauge(name: str, unit: str, description: str) -> Metric:
+    return Metric(name, "gauge", unit, description)
+
+
+TASKS_ENQUEUED = _counter("asynq.tasks.enqueued", "{task}", "Tasks that were enqueued.")
+TASKS_PROCESSED = _counter("asynq.tasks.processed", "{task}", "Runs of tasks that used an attempt.")
+TASKS_FAILED = _counter("asynq.tasks.failed", "{task}", "Runs of tasks that failed.")
+TASKS_RETRIED = _counter("asynq.tasks.retried", "{task}", "Runs of tasks after which they are retried.")
+TASKS_MALFORMED_TRACES = _counter("asynq.tasks.malformed_traces", "{task}", "Runs whose trace cannot be read.")
+TASKS_IGNORED_FIELDS = _counter("asynq.tasks.ignored_fields", "{field}", "Payload fields that no parameter took.")
+TASKS_STUCK = _counter("asynq.tasks.stuck", "{run}", "Runs that went on long after they were cancelled.")
+REPAIRS = _counter("asynq.repairs", "{repair}", "Damage that was found in a queue and repaired.")
+BAGGAGE_CUT = _counter("asynq.client.baggage_cut", "{member}", "Baggage and trace headers that did not fit.")
+CIRCUIT_OPENED = _counter("asynq.client.circuit_opened", "{opening}", "Times the circuit breaker opened.")
+CLIENT_SENT = _counter("messaging.client.sent.messages", "{message}", "Messages that a client tried to send.")
+CLIENT_CONSUMED = _counter("messaging.client.consumed.messages", "{message}", "Messages delivered to the application.")
+CLIENT_OPERATION_DURATION = _seconds("messaging.client.operation.duration", "Duration of an enqueue.")
+PROCESS_DURATION = _seconds("messaging.process.duration", "Duration of processing operation.")
+TASK_PROCESSING_TIME = _seconds("asynq.task.processing_time", "Time the code of a task took.")
+TASK_WAIT_TIME = _seconds("asynq.task.wait_time", "Time a task was pending before a worker took it.")
+QUEUE_SIZE = _gauge("asynq.queue.size", "{task}", "Tasks of a queue, by state.")
+QUEUE_LATENCY = _gauge("asynq.queue.latency", "s", "Time the next task to run has been pending; 0 without one.")
+QUEUE_PAUSED = _gauge("asynq.queue.paused", "{queue}", "1 while a queue is paused, else 0.")
+WORKER_SLOTS = _gauge("asynq.worker.slots", "{slot}", "Maximum number of tasks that this worker runs at once.")
+WORKER_BUSY = _gauge("asynq.worker.busy", "{slot}", "Tasks that this worker runs.")
+WORKER_CONNECTED = _gauge("asynq.worker.connected", "{worker}", "1 while Redis answers this worker, else 0.")
+SCHEDULER_LEADING = _gauge("asynq.scheduler.leading", "{scheduler}", "1 while this scheduler enqueues, else 0.")
+OUTBOX_ROWS = _gauge("asynq.outbox.rows", "{row}", "Tasks that wait in a database to be sent.")
+OUTBOX_AGE = _gauge("asynq.outbox.age", "s", "Time the oldest of them has waited; 0 without one.")
+GAUGES = (
+    *(QUEUE_SIZE, QUEUE_LATENCY, QUEUE_PAUSED, WORKER_SLOTS, WORKER_BUSY, WORKER_CONNECTED),
+    *(SCHEDULER_LEADING, OUTBOX_ROWS, OUTBOX_AGE),
+)
 
 
 def system() -> dict[str, str]:

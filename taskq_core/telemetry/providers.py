@@ -1,25 +1,24 @@
-"""Tell cheaply whether an OpenTelemetry SDK is configured, at any time of the process.
+"""The providers of spans and metrics that this process uses.
 
-Without an SDK, taskq runs no span or metric code at all, so the question is asked on every enqueue and has to cost
-next to nothing. The API's own getters read the environment as long as nothing is configured (0.8 us); looking at the
-variable they fill costs a tenth. If a later API keeps its provider elsewhere, the getters are called instead.
+Without an SDK, taskq writes no span and no metric. Each enqueue asks again, so that an SDK may be configured at any
+time.
 """
 
 import os
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, TypeVar, cast
+from typing import TypeVar
 
 from opentelemetry import metrics, trace
 
-ProviderT = TypeVar("ProviderT")
+from taskq_core.telemetry import names
+
+P = TypeVar("P")
 
 INSTRUMENTATION_NAME = "taskq_core"
 """Name under which an SDK sees taskq's spans and metrics."""
 INSTRUMENTATION_ENTRY = "taskq"
 """Name by which `OTEL_PYTHON_DISABLED_INSTRUMENTATIONS` switches them off."""
-
-_NOT_THERE: Any = object()
 
 
 def instrumentation_version() -> str:
@@ -30,36 +29,40 @@ def instrumentation_version() -> str:
         return ""
 
 
-def _lookup(getter: Callable[[], ProviderT], variable: str, env: str) -> Callable[[], ProviderT | None]:
-    """A function that returns the provider that is set now, or None while none is."""
-    home = cast("dict[str, Any]", getattr(getter, "__globals__", {}))
-    if (
-        variable not in home or env in os.environ
-    ):  # with the variable set, the first call of the getter loads the provider
+def _quick(getter: Callable[[], P], variable: str, env: str) -> Callable[[], P | None]:
+    """Return a function that returns the provider in force or None.
+
+    OpenTelemetry's getters read the environment while nothing is configured, which takes 1 us. Each task asks, so this
+    reads the variable that they fill. A later API may keep its provider elsewhere; then it returns the getter.
+    """
+    home: dict[str, P | None] = getattr(getter, "__globals__", {})
+    if variable not in home or env in os.environ:  # the getter loads the provider that the environment names
         return getter
+    return lambda: home[variable]
 
-    def look() -> ProviderT | None:
-        provider: ProviderT | None = home.get(variable, _NOT_THERE)
-        return getter() if provider is _NOT_THERE else provider
 
-    return look
+_global_tracer_provider = _quick(trace.get_tracer_provider, "_TRACER_PROVIDER", "OTEL_PYTHON_TRACER_PROVIDER")
+_global_meter_provider = _quick(metrics.get_meter_provider, "_METER_PROVIDER", "OTEL_PYTHON_METER_PROVIDER")
 
 
 class Switch:
-    """Which providers this process uses, and whether any. Any thread may turn it.
+    """Selects the providers of this process: the global ones, others, or none. Any thread may turn it.
 
-    By default the global ones, whenever they are set. OpenTelemetry's launcher turns it through
-    `taskq_core.telemetry.instrumentor`.
+    OpenTelemetry's launcher turns it through `taskq_core.telemetry.instrumentor`.
+
+    Attributes:
+        tracer_provider: Returns the provider of spans or None.
+        meter_provider: Returns the provider of metrics or None.
     """
 
     def __init__(self) -> None:
-        # Attributes, not methods: each task asks.
-        self.tracer_provider: Callable[[], trace.TracerProvider | None] = _global_tracer_provider
-        """Returns the provider of spans in force; None for none."""
-        self.meter_provider: Callable[[], metrics.MeterProvider | None] = _global_meter_provider
-        """Returns the provider of metrics in force; None for none."""
-        if _is_disabled_by_environment():
+        self.tracer_provider: Callable[[], trace.TracerProvider | None]
+        self.meter_provider: Callable[[], metrics.MeterProvider | None]
+        disabled = os.environ.get("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", "").split(",")
+        if INSTRUMENTATION_ENTRY in [name.strip() for name in disabled]:
             self.turn_off()
+        else:
+            self.turn_on()
 
     def turn_on(
         self,
@@ -72,40 +75,31 @@ class Switch:
 
     def turn_off(self) -> None:
         """Write no span and no metric from now on."""
-        self.tracer_provider = self.meter_provider = _nothing
+        self.tracer_provider = self.meter_provider = lambda: None
 
 
-def _nothing() -> None:
-    return None
-
-
-def _is_disabled_by_environment() -> bool:
-    names = os.environ.get("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", "")
-    return INSTRUMENTATION_ENTRY in [name.strip() for name in names.split(",")]
-
-
-_global_tracer_provider: Callable[[], trace.TracerProvider | None] = _lookup(
-    trace.get_tracer_provider, "_TRACER_PROVIDER", "OTEL_PYTHON_TRACER_PROVIDER"
-)
-_global_meter_provider: Callable[[], metrics.MeterProvider | None] = _lookup(
-    metrics.get_meter_provider, "_METER_PROVIDER", "OTEL_PYTHON_METER_PROVIDER"
-)
 switch = Switch()
 """That of this process."""
 
 
-def global_tracer_provider() -> trace.TracerProvider | None:
-    """Return the provider of spans that is in force now; None while there is none."""
-    return switch.tracer_provider()
-
-
-def global_meter_provider() -> metrics.MeterProvider | None:
-    """Return the provider of metrics that is in force now; None while there is none."""
-    return switch.meter_provider()
-
-
 def is_sdk(provider: object) -> bool:
-    """Whether a provider is a real one; those that the API brings itself (proxy, no-op) and None record nothing."""
+    """Whether a provider records anything; those of the API itself (proxy, no-op) and None do not."""
     return provider is not None and not type(provider).__module__.startswith(
         ("opentelemetry.trace", "opentelemetry.metrics", "opentelemetry._logs")
     )
+
+
+def tracer_of(provider: trace.TracerProvider | None) -> trace.Tracer | None:
+    """Return taskq's tracer of a provider, None if it records nothing."""
+    if provider is None or not is_sdk(provider):
+        return None
+    tracer = provider.get_tracer(INSTRUMENTATION_NAME, instrumentation_version(), names.schema_url())
+    return None if isinstance(tracer, trace.NoOpTracer) else tracer  # an SDK switched off by OTEL_SDK_DISABLED
+
+
+def meter_of(provider: metrics.MeterProvider | None) -> metrics.Meter | None:
+    """Return taskq's meter of a provider, None if it records nothing."""
+    if provider is None or not is_sdk(provider):
+        return None
+    meter = provider.get_meter(INSTRUMENTATION_NAME, instrumentation_version(), names.schema_url())
+    return None if isinstance(meter, metrics.NoOpMeter) else meter

@@ -1,8 +1,7 @@
-"""Tell whether an SDK's sampler follows the decision that came along with a trace, without asking it each time.
+"""Find out whether an SDK's sampler follows the decision of the parent, without asking it for each span.
 
-With the samplers that every SDK uses unless told otherwise (`ParentBased`), a span whose parent is not sampled is not
-sampled either. Starting such a span costs about 10 us all the same, so it is not started: the parent's context is
-passed on as it is. Any other sampler is asked.
+With `ParentBased`, the default of every SDK, a span whose parent is not sampled is not sampled either. Starting such a
+span costs about 10 us, so it is not started, and the parent's context is passed on. Any other sampler is asked.
 """
 
 from opentelemetry.trace import SpanContext, TraceFlags, TracerProvider
@@ -13,10 +12,10 @@ _LOCAL = "localParentNotSampled:AlwaysOffSampler"
 
 
 class Sampling:
-    """What is known of a provider's sampler.
+    """Whether a provider's sampler drops the children of parents that are not sampled.
 
     Args:
-        provider: The provider; None, or one that shows no sampler, is always asked.
+        provider: The provider. None, or a provider without the attribute `sampler`, drops nothing.
     """
 
     __slots__ = ("_local", "_remote")
@@ -26,7 +25,7 @@ class Sampling:
         try:
             # The specification fixes this text: opentelemetry.io/docs/specs/otel/trace/sdk/#getdescription
             description = str(sampler.get_description()) if sampler is not None else ""
-        except Exception:  # somebody's own sampler
+        except Exception:  # of the project
             description = ""
         # A root sampler may name others in its description: what follows it is ParentBased's own.
         own = description.rpartition("remoteParentSampled:")[2] if description.startswith(_PREFIX) else ""

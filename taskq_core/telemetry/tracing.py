@@ -1,16 +1,13 @@
 """Spans of tasks: `send <queue>` where one is enqueued, `process <queue>` where one runs.
 
 A `Tracing` is built once per queue application and shared by its clients and workers; any thread may use it. It
-promises:
+guarantees:
 
-- Without an SDK nothing of this runs, and an SDK configured later is noticed by the next task.
-- The attributes known at the start are given at the start, so that samplers see them.
-- No payload, argument or result is ever put into a span. Exceptions are shortened, and redacted as `LOG` says.
-- What is surely not sampled, since what it belongs to is not, costs no span: its context is passed on.
+- Without an SDK it does nothing, and an SDK that is configured later is noticed by the next task.
+- The attributes that are known at the start are given at the start, so that samplers see them.
+- No payload, argument or result is put into a span. Exceptions are shortened, and redacted as `LOG` says.
+- A task whose trace is not sampled costs no span: its context is passed on.
 - A fault in a span processor, sampler or propagator is logged once and costs the span, never the task.
-
-How a trace travels in headers is the business of `propagation`; when a span starts and ends is that of client and
-worker.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -19,9 +16,8 @@ from contextlib import contextmanager
 from opentelemetry import context as context_api
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.trace import Link, SpanKind, Tracer, TracerProvider
+from opentelemetry.trace import Link, SpanKind, TracerProvider
 
-from taskq_core.errors import ConfigurationError
 from taskq_core.settings import OptIn, Relation, member, members
 from taskq_core.telemetry import names, propagation
 from taskq_core.telemetry.recording import Recording
@@ -30,14 +26,12 @@ from taskq_core.telemetry.spans import BatchSpan, ConsumerSpan, ProducerSpan
 
 FIRST_RUN = "taskq-first-run"
 """Header of a task that runs again: the `traceparent` of its first run, to which later ones link."""
-
-
 LINKS = "taskq-links"
 """Header of a task whose run links to others: the `traceparent` of each, with commas between them."""
 LINKS_MAX = 32
-"""Most of them."""
+"""Maximum number of them."""
 RUN = "taskq-run"
-"""Header of a step of a workflow that has ended: the `traceparent` of its run, to which the next steps link."""
+"""Header of a workflow step that has ended: the `traceparent` of its run, to which the next steps link."""
 NO_RUN = f"00-{'0' * 32}-{'0' * 16}-00"
 """Placeholder in `LINKS` for a run that is not known yet. It is not valid, so nothing links to it."""
 
@@ -46,18 +40,17 @@ class Tracing(Recording):
     """Starts the spans of one queue application.
 
     Args:
-        relation: "parent" continues the request's trace in the task, "link" starts a new trace that points to it,
-            "none" starts one that does not.
-        baggage: False neither sends baggage along with a task nor reads it from one.
+        relation: "parent" continues the request's trace in the task, "link" starts a new trace that links to it,
+            "none" starts a new trace.
+        baggage: Whether tasks carry baggage.
         redaction: Decides what spans show of exceptions.
-        url: Where a trace can be looked at: an http(s) address with `{trace_id}` in it.
         server: Host and port of Redis, or the path of its socket and 0.
-        opt_in: What is told in addition.
+        opt_in: Optional attributes and spans.
         create_spans: Whether each task of a bulk enqueue has a span `create`.
-        tracer_provider: Takes this one instead of the global one.
+        tracer_provider: Used instead of the global one.
 
     Raises:
-        ConfigurationError: `relation`, `url` or `opt_in` is not one of these.
+        ConfigurationError: `relation` or `opt_in` is not one of these.
     """
 
     def __init__(
@@ -66,7 +59,6 @@ class Tracing(Recording):
         relation: Relation | str = Relation.PARENT,
         baggage: bool = True,
         redaction: Redaction | None = None,
-        url: str | None = None,
         server: tuple[str, int] | None = None,
         opt_in: Collection[OptIn | str] = (),
         create_spans: bool = True,
@@ -81,24 +73,15 @@ class Tracing(Recording):
             tracer_provider=tracer_provider,
         )
         self._relation = member(Relation, "relation", relation)
-        self._url = _checked_url(url)
-        self._no_producer, self._no_consumer = ProducerSpan(self), ConsumerSpan(self)
 
     @property
     def is_active(self) -> bool:
         """Whether an SDK is configured now."""
         return self.tracer() is not None
 
-    def trace_url(self, headers: Mapping[str, str]) -> str | None:
-        """Address at which the trace of a task can be looked at; None without `url` or without a trace."""
-        if self._url is None:
-            return None
-        found = propagation.read(headers, baggage=False)[1]
-        return self._url.replace("{trace_id}", trace.format_trace_id(found.trace_id)) if found.is_valid else None
-
     @contextmanager
     def continued(self, headers: Mapping[str, str]) -> Iterator[None]:
-        """Make the trace and the baggage that stand in a task's headers current, in this coroutine or thread."""
+        """Make the trace and the baggage of a task's headers current, in this coroutine or thread."""
         token = context_api.attach(propagation.extract(headers, baggage=self.baggage))
         try:
             yield
@@ -106,12 +89,12 @@ class Tracing(Recording):
             context_api.detach(token)
 
     def links(self, tasks: Iterable[Mapping[str, str]]) -> list[Link]:
-        """Return links to what enqueued some tasks, by their headers; each once, none without an SDK."""
+        """Return links to the spans that the headers of some tasks name; each once, none without an SDK."""
         if self.tracer() is None:
             return []
         found: dict[tuple[int, int], Link] = {}
         for headers in tasks:
-            sender = propagation.read(headers, baggage=False)[1]
+            sender = propagation.sender_of(propagation.extract(headers, baggage=False))
             if sender.is_valid:
                 found.setdefault((sender.trace_id, sender.span_id), Link(sender))
         return list(found.values())
@@ -123,7 +106,7 @@ class Tracing(Recording):
         task_id: str | None = None,
         *,
         body_size: int = 0,
-        links: Collection[Link] = (),
+        links: Sequence[Link] = (),
         context: Context | None = None,
     ) -> ProducerSpan:
         """Start the span `send <queue>`, as a child of the span that is current.
@@ -133,26 +116,15 @@ class Tracing(Recording):
             task_type: Name of the task.
             task_id: Id of the task.
             body_size: Bytes of its payload.
-            links: What else it comes from: the members of a group that became one task.
+            links: Further origins: the members of a group that became one task.
             context: Parent instead of the current context.
         """
-        tracer = self.tracer()
-        if tracer is None:
-            return self._no_producer if context is None else ProducerSpan(self, None, context)
         parent = context_api.get_current() if context is None else context
-        if self._drops(parent):
+        if self.tracer() is None or self._drops(parent):
             return ProducerSpan(self, None, parent)
-        attributes = self.attributes(names.SEND, queue, task_type)
-        if task_id is not None:
-            attributes[names.TASK_ID] = task_id
-        if self.tells_body_size:
-            attributes[names.BODY_SIZE] = body_size
-        try:
-            span = tracer.start_span(f"send {queue}", parent, SpanKind.PRODUCER, attributes, list(links) or None)
-            return ProducerSpan(self, span, trace.set_span_in_context(span, parent))
-        except Exception as exc:
-            self.complain(exc)
-            return self._no_producer
+        attributes = self.attributes(names.SEND, queue, task_type, task_id, body_size)
+        span = self.start(names.SEND, queue, SpanKind.PRODUCER, parent, attributes, links=links)
+        return ProducerSpan(self, span, parent if span is None else trace.set_span_in_context(span, parent))
 
     def start_batch(self, queue: str) -> BatchSpan:
         """Start the span `send <queue>` of a bulk enqueue, as a child of the span that is current.
@@ -160,21 +132,17 @@ class Tracing(Recording):
         It is a client's span: the producers are the spans `create <queue>`, one a task, which the runs continue.
         Without them, the batch span is the producer.
         """
-        kind = SpanKind.CLIENT if self.creates_spans else SpanKind.PRODUCER
         parent = context_api.get_current()
-        tracer = self.tracer()
-        if tracer is None or self._drops(parent):
+        if self.tracer() is None or self._drops(parent):
             return BatchSpan(self, queue, None, parent)
-        try:
-            span = tracer.start_span(f"send {queue}", parent, kind, self.attributes(names.SEND, queue, None))
-        except Exception as exc:
-            self.complain(exc)
+        kind = SpanKind.CLIENT if self.creates_spans else SpanKind.PRODUCER
+        span = self.start(names.SEND, queue, kind, parent, self.attributes(names.SEND, queue, None))
+        if span is None:
             return BatchSpan(self, queue, None, parent)
-        if not span.is_recording():  # a root that its sampler left out: what is sent belongs to no trace that is kept
-            return BatchSpan(self, queue, None, trace.set_span_in_context(span, parent))
-        if not self.creates_spans:
+        is_sampled = span.is_recording()
+        if not (is_sampled and self.creates_spans):
             parent = trace.set_span_in_context(span, parent)
-        return BatchSpan(self, queue, span, parent)
+        return BatchSpan(self, queue, span if is_sampled else None, parent)
 
     def start_consumer(
         self,
@@ -187,9 +155,8 @@ class Tracing(Recording):
         headers: Mapping[str, str],
         relation: Relation | None = None,
         body_size: int = 0,
-        tracer: Tracer | None = None,
     ) -> ConsumerSpan:
-        """Start the span `process <queue>`, related to the one whose context stands in the headers.
+        """Start the span `process <queue>`, related to the span that the headers name.
 
         Args:
             queue: Queue the task was taken from.
@@ -197,66 +164,49 @@ class Tracing(Recording):
             task_id: Id of the task.
             retried: How often it was retried before this run.
             max_retry: How often it may be.
-            headers: Headers of the message. Without a trace in them a new one starts; the worker's own context plays
-                no part. A run after the first links to the first.
-            relation: Instead of the one of this `Tracing`, for one task.
+            headers: Headers of the message. Without a trace in them a new one starts; the worker's own context is not
+                used. A run after the first links to the first.
+            relation: Used instead of the relation of this `Tracing`.
             body_size: Bytes of its payload.
-            tracer: From `tracer`, if the caller has just asked.
         """
-        if tracer is None:
-            tracer = self.tracer()
-            if tracer is None:
-                return self._no_consumer
-        try:
-            parent, sender = propagation.read(headers, baggage=self.baggage)
-            is_malformed = propagation.is_malformed(headers, sender)
-            links: list[Link] = []
-            relation = relation or self._relation
-            if relation is Relation.PARENT:
-                if self.drops(sender):
-                    return ConsumerSpan(self, None, parent, is_malformed=is_malformed)
-            elif sender.is_valid:
-                parent = trace.set_span_in_context(trace.INVALID_SPAN, parent)
-            if sender.is_valid and relation is not Relation.NONE:
-                links.append(Link(sender))  # beside the parent too, as the conventions ask
-            first = headers.get(FIRST_RUN)
-            if first is not None:
-                links += self.links(({propagation.TRACEPARENT: first},))
-            linked = headers.get(LINKS)
-            if linked is not None:
-                links += self.links({propagation.TRACEPARENT: each} for each in linked.split(",")[:LINKS_MAX])
-            attributes = self.attributes(names.PROCESS, queue, task_type)
-            attributes[names.TASK_ID] = task_id
-            attributes[names.TASK_RETRIED] = retried
-            attributes[names.TASK_MAX_RETRY] = max_retry
-            if self.tells_body_size:
-                attributes[names.BODY_SIZE] = body_size
-            span = tracer.start_span(f"process {queue}", parent, SpanKind.CONSUMER, attributes, links or None)
-            return ConsumerSpan(self, span, propagation.with_span(span, parent), is_malformed=is_malformed)
-        except Exception as exc:
-            self.complain(exc)
-            return self._no_consumer
+        parent = propagation.extract(headers, baggage=self.baggage)
+        sender = propagation.sender_of(parent)
+        is_malformed = propagation.is_malformed(headers, sender)
+        relation = relation or self._relation
+        links: list[Link] = []
+        if self.tracer() is None or (relation is Relation.PARENT and self.drops(sender)):
+            return ConsumerSpan(self, None, parent, is_malformed=is_malformed)
+        if sender.is_valid and relation is not Relation.NONE:
+            links.append(Link(sender))  # also to the parent, as the conventions ask
+        if relation is not Relation.PARENT:
+            parent = trace.set_span_in_context(trace.INVALID_SPAN, parent)
+        others = [headers[FIRST_RUN]] if FIRST_RUN in headers else []
+        if LINKS in headers:
+            others += headers[LINKS].split(",")[:LINKS_MAX]
+        links += self.links({propagation.TRACEPARENT: each} for each in others)
+        attributes = self.attributes(names.PROCESS, queue, task_type, task_id, body_size)
+        attributes[names.TASK_RETRIED] = retried
+        attributes[names.TASK_MAX_RETRY] = max_retry
+        span = self.start(names.PROCESS, queue, SpanKind.CONSUMER, parent, attributes, links=links)
+        if span is not None:
+            parent = trace.set_span_in_context(span, parent)
+        return ConsumerSpan(self, span, parent, is_malformed=is_malformed)
 
     def note_registered(self, queue: str, task_type: str, *, entry_id: str, spec: str) -> Sequence[Link]:
-        """Write the span `register <queue>` of a periodic task that a scheduler took up.
+        """Write the span `register <queue>` of a periodic task of a scheduler.
 
         Returns:
-            What the spans of its tasks link to.
+            Links for the spans of its tasks.
         """
-        tracer = self.tracer()
-        if tracer is None:
-            return ()
         attributes = self.attributes("register", queue, task_type)
-        del attributes[names.OPERATION_TYPE]  # none of the conventions' types
+        del attributes[names.OPERATION_TYPE]  # the conventions have no such type
         attributes[names.CRON_SPEC] = spec
         attributes[names.ENTRY_ID] = entry_id
-        try:
-            span = tracer.start_span(f"register {queue}", Context(), SpanKind.INTERNAL, attributes)
-            span.end()
-            return (Link(span.get_span_context()),)
-        except Exception as exc:
-            self.complain(exc)
+        span = self.start("register", queue, SpanKind.INTERNAL, Context(), attributes)
+        if span is None:
             return ()
+        self.finish(span)
+        return (Link(span.get_span_context()),)
 
     def note_exchange(
         self,
@@ -271,39 +221,21 @@ class Tracing(Recording):
         """Write the span `receive <queue>` or `settle <queue>` of an exchange with Redis that is over.
 
         Args:
-            operation: Which; the caller has seen that it is wanted.
+            operation: The kind of exchange, which the settings opt into.
             queue: Queue of the tasks.
-            spans: The spans of the runs it was for, to which it links.
-            count: How many tasks.
+            spans: The spans of the runs, to which it links.
+            count: Number of tasks.
             started_ns: When it started, Unix ns.
             error: Why it failed, if it did.
         """
-        tracer = self.tracer()
-        if tracer is None:
-            return
         attributes = self.attributes(operation.value, queue, None)
         attributes[names.BATCH_COUNT] = count
         links = [Link(each.span.get_span_context()) for each in spans if each.span is not None]
-        try:
-            span = tracer.start_span(
-                f"{operation.value} {queue}",
-                Context(),
-                SpanKind.CLIENT,
-                attributes,
-                links or None,
-                start_time=started_ns,
-            )
-        except Exception as exc:
-            self.complain(exc)
-            return
-        self.finish(span, error, None)
+        span = self.start(
+            operation.value, queue, SpanKind.CLIENT, Context(), attributes, links=links, start_time_ns=started_ns
+        )
+        if span is not None:
+            self.finish(span, error)
 
     def _drops(self, parent: Context) -> bool:
-        """Whether what belongs to this context is surely not sampled."""
-        return self.drops(trace.get_current_span(parent).get_span_context())
-
-
-def _checked_url(url: str | None) -> str | None:
-    if url is not None and not (url.startswith(("http://", "https://")) and "{trace_id}" in url):
-        raise ConfigurationError(f"url of traces must be an http(s) address with '{{trace_id}}' in it, got {url!r}")
-    return url
+        return self.drops(propagation.sender_of(parent))

@@ -104,8 +104,7 @@ class Executor:
                 check_expiry(message, self._context.redis_clock.time(), run.queue.name)
             parameters = () if isinstance(task, Handler) else task.codec.parameters
             payload, traceparent = unwrap(message.payload, parameters)
-            tracer = self._tracing.tracer()
-            if tracer is not None:
+            if self._tracing.is_active:
                 headers: Mapping[str, str] = message.headers
                 if traceparent is not None:
                     headers = {**headers, "traceparent": traceparent}
@@ -118,7 +117,6 @@ class Executor:
                     headers=headers,
                     relation=task.options.relation,
                     body_size=len(message.payload),
-                    tracer=tracer,
                 )
                 if run.span.is_malformed:
                     self._context.metrics.malformed_trace(run.queue.name)

@@ -28,7 +28,7 @@ from taskq_core.tasks.plan import Plan
 from taskq_core.tasks.remote import RemoteTask
 from taskq_core.tasks.step_options import About
 from taskq_core.tasks.task import Task
-from taskq_core.telemetry import LINKS, LINKS_MAX, NO_RUN, Carrier, ProducerSpan
+from taskq_core.telemetry import LINKS, LINKS_MAX, NO_RUN, ProducerSpan, TraceHeaders
 from taskq_core.wire import Keys, QueueKeys
 from taskq_core.wire.ids import new_task_id, new_token
 from taskq_core.workflow.graph import FAILED, Before, Failure, Graph, Node, Result
@@ -84,7 +84,7 @@ class Outgoing:
         self._preparer = preparer
         self._carried = preparer.carried()
         self._plans: dict[tuple[int, int], tuple[BaseTask[Any], Plan, bool, bytes]] = {}
-        self._carriers: dict[int, Carrier] = {}
+        self._traces: dict[int, TraceHeaders] = {}
         self._trace()
         self._entries = self._describe()
 
@@ -293,13 +293,13 @@ class Outgoing:
             queue = self.home if node.call is None else self._preparer.plan(node.call.task).queue
             name = node.name if node.call is None else node.call.task.name
             span = tracing.start_producer(queue.name, name, self.task_id(node), context=self.span.context)
-            self._carriers[number] = span.carrier()
+            self._traces[number] = span.trace_headers()
             span.end()
 
     def _plan(self, node: Node, task: BaseTask[Any]) -> tuple[Plan, bool, bytes]:
         """Return the plan of a task as a step, whether it is kept after success, and its headers, made once."""
-        parents = [self._carriers[each] for each in node.before.parents if each in self._carriers]
-        key = (id(task), node.number if node.number in self._carriers else -1)
+        parents = [self._traces[each] for each in node.before.parents if each in self._traces]
+        key = (id(task), node.number if node.number in self._traces else -1)
         known = self._plans.get(key)
         if known is None:
             options = task.options
@@ -315,8 +315,8 @@ class Outgoing:
                 is_join = len(parents) > 1 or any(self.graph.nodes[each].is_group for each in node.before.parents)
                 sends = [each.headers.get("traceparent", "") for each in parents] if is_join else []
                 own[LINKS] = ",".join([NO_RUN, *sends][:LINKS_MAX])  # the script that starts the step knows the run
-            carrier = self._carriers.get(node.number) or self.span.carrier()
-            headers = self._preparer.headers(plan, carrier, self._carried, own).encoded
+            trace = self._traces.get(node.number) or self.span.trace_headers()
+            headers = self._preparer.headers(plan, trace, self._carried, own).encoded
             self.queues[plan.queue.name] = plan.queue
             if len(self._plans) >= 1000:  # each member of a stream may have other options
                 self._plans.clear()
