@@ -67,9 +67,9 @@ ENQUEUE = (
     ),
     Mutant(
         name="an enqueue wakes no worker",
-        file=f"{_LUA}/enqueue.lua",
-        old="  wake(KEYS[3]) -- first",
-        new="  -- first",
+        file=f"{_LUA}/_batch.lua",
+        old="      wake(wake_key) -- first",
+        new="      -- first",
         tests=(f"{_SCRIPTS}/test_enqueue.py",),
     ),
     Mutant(
@@ -190,8 +190,8 @@ RUNS = (
     Mutant(
         name="a settlement writes before it finds that a key is of another type",
         file=f"{_LUA}/settle.lua",
-        old="  redis.call('ZCARD', KEYS[5])\n",
-        new="",
+        old="check('ZCARD', KEYS[4], KEYS[5], KEYS[6])",
+        new="check('ZCARD', KEYS[4], KEYS[6])",
         tests=(f"{_SCRIPTS}/test_check_then_write.py",),
     ),
     Mutant(

@@ -1,5 +1,4 @@
--- Workflows: what follows when a step has ended. Needs `_clock`, `_lock`, `_marks`,
--- `_place`, `_store` and `_wake`.
+-- Workflows: what follows when a step has ended. Needs `_clock`, `_lock`, `_marks`, `_place`, `_store` and `_wake`.
 --
 -- A workflow is a hash W, `<own>wf:<id>`, in the slot of its home queue. Of each node i, a step or a group of steps:
 --   s<i>  state: w waits for parents   p started   h to be sent to another queue   d done   f failed   x skipped
@@ -33,6 +32,7 @@ local function workflows(own, now)
   -- A stored workflow also holds a prefix of keys. It is ignored, because it may be forged and name another queue.
   local base, tag = string.match(own, '^([^{]*taskq:)({.*}:)$')
   local home, prefix = string.sub(tag, 2, -3), (base == 'taskq:' and 'asynq:' or string.sub(base, 1, -7)) .. tag
+  flow.prefix = prefix
   local W, kept_s -- of the workflow in hand
   local NO_RUN = '00-' .. string.rep('0', 32) .. '-' .. string.rep('0', 16) .. '-00'
 
@@ -187,11 +187,7 @@ local function workflows(own, now)
   end
 
   local function make_pending(task_prefix_, id, band)
-    if band > 0 then
-      place(task_prefix_ .. 'pending', own .. 'wake', task_prefix_ .. 't:', now.ms, { id }, band)
-    else
-      redis.call('LPUSH', task_prefix_ .. 'pending', id)
-    end
+    join(task_prefix_ .. 'pending', own .. 'wake', task_prefix_ .. 't:', now.ms, id, band)
     wake(own .. 'wake')
   end
 

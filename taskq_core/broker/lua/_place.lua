@@ -99,6 +99,15 @@ local function place(pending, wake_key, task_prefix, now_ms, ids, band)
   redis.call('EXPIRE', urgent, URGENT_S)
 end
 
+-- join: put one task that has become pending among the others, by its band; 0 for none.
+local function join(pending, wake_key, task_prefix, now_ms, id, band)
+  if band > 0 then
+    place(pending, wake_key, task_prefix, now_ms, { id }, band)
+  else
+    redis.call('LPUSH', pending, id)
+  end
+end
+
 -- band_of: the band in what a task says of its priority, '<band>:<band of its retries>'; 0 for none.
 local function band_of(priority, is_retry)
   local band, retry = string.match(type(priority) == 'string' and priority or '', '^(%d):(%d)$')

@@ -24,6 +24,7 @@
   returns  per task: 'ok'; '' no such task; 'lost' if it is not where its state says; 'moving' on its way to another
            queue; otherwise its state, which does not allow the action
 ]]
+-- include _check
 -- include _clock
 local unique_prefix = ARGV[3] .. 'unique:'
 -- include _unique
@@ -39,12 +40,9 @@ local action, wanted = ARGV[2], ARGV[7]
 local keys = structures(ARGV[3])
 keys.done = ARGV[4]
 local limits = limiter(ARGV[3], now_s, now_ns, now_ms)
-redis.call('LLEN', KEYS[1]) -- keys of another type are refused here, before the first write
-redis.call('ZCARD', KEYS[2])
-redis.call('ZCARD', KEYS[3])
-redis.call('ZCARD', KEYS[4])
-redis.call('SCARD', KEYS[6])
-redis.call('LLEN', KEYS[7])
+check('LLEN', KEYS[1], KEYS[7])
+check('ZCARD', KEYS[2], KEYS[3], KEYS[4])
+check('SCARD', KEYS[6])
 local start_s
 if action == 'wait' then
   local value = tonumber(string.sub(ARGV[8], 2))
@@ -61,16 +59,7 @@ local refused = {
 local function carry_out(id)
   local key = ARGV[3] .. 't:' .. id
   local fields = redis.pcall(
-    'HMGET',
-    key,
-    'state',
-    'unique_key',
-    'group',
-    'taskq_wait',
-    'taskq_moving',
-    'taskq_priority',
-    'taskq_step',
-    'taskq_unique'
+    'HMGET', key, 'state', 'unique_key', 'group', 'taskq_wait', 'taskq_moving', 'taskq_priority', 'taskq_step', 'taskq_unique'
   )
   local state = fields[1]
   if not state then
@@ -98,15 +87,10 @@ local function carry_out(id)
     limits.let_go(id, key)
   end
   if action == 'run' then
-    local band = band_of(fields[6], false)
     redis.call('HSET', key, 'state', 'pending')
     redis.call('HDEL', key, 'pending_since') -- of another time, if there is one
     leave_group(key, fields[3], 'pending')
-    if band > 0 then
-      place(KEYS[1], KEYS[7], ARGV[3] .. 't:', now_ms, { id }, band)
-    else
-      redis.call('LPUSH', KEYS[1], id)
-    end
+    join(KEYS[1], KEYS[7], ARGV[3] .. 't:', now_ms, id, band_of(fields[6], false))
     if fields[7] then
       redis.call('ZADD', string.sub(KEYS[7], 1, -5) .. 'wf-steps', whole(now_s), fields[7]) -- its workflow may go on
     end

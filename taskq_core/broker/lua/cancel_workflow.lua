@@ -13,20 +13,10 @@
 
   returns  nothing if there is no such workflow, or 1 cancelled now / 2 before / 0 it has ended otherwise, then the queues
 ]]
--- include _clock
--- include _lock
--- include _marks
--- include _place
--- include _unique
--- include _store
--- include _wake
--- include _flow
-local now_s, now_ns, now_ms = clock(ARGV[1])
-redis.call('SCARD', KEYS[2]) -- keys of another type are refused here, before the first write
-redis.call('ZCARD', KEYS[3])
-redis.call('ZCARD', KEYS[4])
-redis.call('ZCARD', KEYS[5])
-local flow = workflows(ARGV[2], { s = now_s, ns = now_ns, ms = now_ms })
+-- include _engine
+local flow = engine(ARGV[2], ARGV[1])
+check('SCARD', KEYS[2])
+check('ZCARD', KEYS[3], KEYS[4], KEYS[5])
 local state = redis.call('HGET', KEYS[1], 'state')
 if not state or not flow.open(KEYS[1]) then
   return false

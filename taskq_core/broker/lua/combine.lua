@@ -27,6 +27,7 @@
   returns  1  done   0  id taken   d  unique lock held by another task
            g  the set is not there as it was read, or its deadline has passed
 ]]
+-- include _check
 -- include _clock
 -- include _marks
 -- include _place
@@ -45,12 +46,9 @@ if type(receipt) == 'string' then
 end
 local score = redis.call('ZSCORE', KEYS[2], KEYS[1])
 local size = redis.call('ZCARD', KEYS[1])
-redis.call('ZCARD', KEYS[3]) -- keys of another type are refused here, before the first write
-redis.call('ZCARD', KEYS[4])
-redis.call('LLEN', KEYS[5])
-redis.call('ZCARD', KEYS[6])
-redis.call('SCARD', KEYS[7])
-redis.call('LLEN', KEYS[8])
+check('ZCARD', KEYS[3], KEYS[4], KEYS[6])
+check('LLEN', KEYS[5], KEYS[8])
+check('SCARD', KEYS[7])
 if ARGV[12] and ARGV[12] ~= '' then
   redis.call('ZCARD', ARGV[2] .. 'g:' .. ARGV[12])
 end
@@ -67,11 +65,7 @@ if ARGV[7] then
     return code
   end
   if is_ready then
-    if band > 0 then
-      place(KEYS[5], KEYS[8], ARGV[2] .. 't:', now_ms, { ARGV[7] }, band)
-    else
-      redis.call('LPUSH', KEYS[5], ARGV[7])
-    end
+    join(KEYS[5], KEYS[8], ARGV[2] .. 't:', now_ms, ARGV[7], band)
     wake(KEYS[8])
   end
 end

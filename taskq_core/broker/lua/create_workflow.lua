@@ -3,11 +3,7 @@
 
   KEYS[1]  hash    the workflow
   KEYS[2]  zset    workflows that run: id by start (Unix s)
-  KEYS[3]  list    pending tasks of its home queue
-  KEYS[4]  zset    scheduled
-  KEYS[5]  list    wake tokens
-  KEYS[6]  zset    steps that were started: see `_flow`
-  KEYS[7]  zset    what is to be sent to other queues
+  KEYS[3..7]     keys that starting a step may touch: pending, scheduled, wake tokens, started steps, outbox
   KEYS[8]  zset    receipts of rows of outboxes by the second of delivery, see `deliver`
   KEYS[9]  string  receipt of this caller's last call: its number, kept for 120 s
   ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
@@ -27,23 +23,11 @@
   returns  1  stored   0  it is not there any more: it took too long until it was begun
            2  was stored by an earlier delivery   3  too late: the claim has ended
 ]]
--- include _clock
 -- include _late
--- include _lock
--- include _marks
--- include _place
 -- include _receipt
--- include _unique
--- include _store
--- include _wake
--- include _flow
-local now_s, now_ns, now_ms = clock(ARGV[1])
-redis.call('ZCARD', KEYS[2]) -- keys of another type are refused here, before the first write
-redis.call('LLEN', KEYS[3])
-redis.call('ZCARD', KEYS[4])
-redis.call('LLEN', KEYS[5])
-redis.call('ZCARD', KEYS[6])
-redis.call('ZCARD', KEYS[7])
+-- include _engine
+local flow, now_s, now_ms = engine(ARGV[2], ARGV[1])
+check('ZCARD', KEYS[2])
 local receipt = ARGV[6]
 local late = receipt == '' and lateness(ARGV[7], now_ms)
 if late then
@@ -98,7 +82,6 @@ redis.call('ZADD', KEYS[2], whole(now_s), ARGV[3])
 if redis.call('HGET', KEYS[1], 'streams') then
   redis.call('ZADD', ARGV[2] .. 'wf-open', whole(now_s + 60), ARGV[3])
 end
-local flow = workflows(ARGV[2], { s = now_s, ns = now_ns, ms = now_ms })
 flow.open(KEYS[1])
 flow.begin(ARGV[5])
 return 1

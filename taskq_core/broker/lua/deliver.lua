@@ -29,6 +29,7 @@
              l  too late: the claim has ended
            At the end who holds locks, as in enqueue
 ]]
+-- include _check
 -- include _clock
 -- include _marks
 -- include _place
@@ -37,12 +38,12 @@
 -- include _unique
 -- include _store
 -- include _wake
+-- include _batch
 local now_s, now_ns, now_ms = clock(ARGV[1])
 local pending = redis.call('LLEN', KEYS[1]) -- keys of another type are refused here, before the first write
-redis.call('ZCARD', KEYS[2])
-redis.call('LLEN', KEYS[3])
-redis.call('ZCARD', KEYS[4])
-redis.call('SCARD', KEYS[5])
+check('ZCARD', KEYS[2], KEYS[4])
+check('LLEN', KEYS[3])
+check('SCARD', KEYS[5])
 local count = (#ARGV - 6) / 8
 local room = ARGV[5] ~= ''
   and tonumber(ARGV[5]) - pending - redis.call('ZCOUNT', KEYS[2], '253402300799', '253402300799')
@@ -65,7 +66,7 @@ for i = 7, #ARGV, 8 do
   end
 end
 
-local codes, ready, urgent, ready_count, stored, holders = {}, {}, {}, 0, 0, {}
+local codes, ready, stored, holders = {}, new_batch(), 0, {}
 for i = 7, #ARGV, 8 do
   local code, is_ready, band, counts, holder = 's', false, 0, false, nil
   if not redis.call('ZSCORE', KEYS[4], ARGV[i]) then
@@ -82,22 +83,10 @@ for i = 7, #ARGV, 8 do
     holders[#holders + 1] = #holder .. ':' .. holder
   end
   if is_ready then
-    ready_count = ready_count + 1
-    if band > 0 then
-      urgent[band] = urgent[band] or {}
-      table.insert(urgent[band], ARGV[i + 1])
-    else
-      ready[#ready + 1] = ARGV[i + 1]
-    end
+    ready.add(ARGV[i + 1], band)
   end
 end
-for i = 1, #ready, 200 do
-  redis.call('LPUSH', KEYS[1], unpack(ready, i, math.min(i + 199, #ready)))
-end
-place_all(KEYS[1], KEYS[3], ARGV[4] .. 't:', now_ms, urgent)
-if ready_count > 0 then
-  wake(KEYS[3])
-end
+ready.push(KEYS[1], KEYS[3], ARGV[4] .. 't:', now_ms, place_all)
 codes = table.concat(codes) .. named(holders)
 redis.call('SET', KEYS[6], ARGV[6] .. ':' .. codes, 'EX', 120)
 -- Last, because Redis never refuses this write: a full Redis must refuse the first one above.

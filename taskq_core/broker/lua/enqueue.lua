@@ -37,6 +37,7 @@
 -- include _late
 -- include _receipt
 -- include _wake
+-- include _batch
 
 -- storing: what it takes to store tasks that are not plain, made only where there are some.
 local function storing()
@@ -99,7 +100,7 @@ if stride > 2 then
 end
 
 local task_prefix = ARGV[4] .. 't:'
-local codes, ready, urgent, ready_count, holders = {}, {}, {}, 0, {}
+local codes, ready, holders = {}, new_batch(), {}
 local stored = 0 -- pending, or waiting for a limit
 for i = 6, last, stride do
   local id = ARGV[i]
@@ -131,24 +132,10 @@ for i = 6, last, stride do
     holders[#holders + 1] = #holder .. ':' .. holder
   end
   if is_ready then
-    ready_count = ready_count + 1
-    if band > 0 then
-      urgent[band] = urgent[band] or {}
-      table.insert(urgent[band], id)
-    else
-      ready[#ready + 1] = id
-    end
+    ready.add(id, band)
   end
 end
-if ready_count > 0 then
-  wake(KEYS[3]) -- first: who waits for a token is served before who watches for tasks that come without one
-end
-for i = 1, #ready, 200 do
-  redis.call('LPUSH', KEYS[1], unpack(ready, i, math.min(i + 199, #ready)))
-end
-if ready_count > #ready then
-  place_all(KEYS[1], KEYS[3], task_prefix, now_ms, urgent)
-end
+ready.push(KEYS[1], KEYS[3], task_prefix, now_ms, place_all)
 codes = table.concat(codes)
 if room and string.find(codes, 'f', 1, true) then
   local is_stored = string.find(codes, '1', 1, true)

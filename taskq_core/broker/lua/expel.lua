@@ -11,13 +11,12 @@
 
   returns  members set aside
 ]]
+-- include _check
 -- include _clock
 local unique_prefix = string.sub(ARGV[2], 1, -3) .. 'unique:'
 -- include _unique
 local now_s = clock(ARGV[1])
-redis.call('ZCARD', KEYS[1]) -- keys of another type are refused here, before the first write
-redis.call('ZCARD', KEYS[2])
-redis.call('ZCARD', KEYS[3])
+check('ZCARD', KEYS[1], KEYS[2], KEYS[3])
 local count = 0
 for i = 4, #ARGV do
   local id = ARGV[i]

@@ -1,32 +1,15 @@
 --[[
   fetch_steps: read steps that are to be sent to other queues, and start further members of groups.
 
-  KEYS[1]  list    pending tasks of the home queue
-  KEYS[2]  zset    scheduled
-  KEYS[3]  list    wake tokens
-  KEYS[4]  zset    steps that were started
-  KEYS[5]  zset    what is to be started elsewhere
+  KEYS[1..5]     keys that starting a step may touch: pending, scheduled, wake tokens, started steps, outbox
   ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
   ARGV[2]  string  what the own keys of the queue begin with
   ARGV[3..]        members of KEYS[5]
 
   returns  now (Unix s), then per step to send: member of KEYS[5], queue, task id, step, message, start, receipt
 ]]
--- include _clock
--- include _lock
--- include _marks
--- include _place
--- include _unique
--- include _store
--- include _wake
--- include _flow
-local now_s, now_ns, now_ms = clock(ARGV[1])
-redis.call('LLEN', KEYS[1]) -- keys of another type are refused here, before the first write
-redis.call('ZCARD', KEYS[2])
-redis.call('LLEN', KEYS[3])
-redis.call('ZCARD', KEYS[4])
-redis.call('ZCARD', KEYS[5])
-local flow = workflows(ARGV[2], { s = now_s, ns = now_ns, ms = now_ms })
+-- include _engine
+local flow, now_s = engine(ARGV[2], ARGV[1])
 local reply, bytes = { whole(now_s) }, 0
 for at = 3, #ARGV do
   local member = ARGV[at]

@@ -15,10 +15,12 @@
 
   returns  now (Unix ns as text), 1 leads / 0 another does, tasks moved, ids dropped because their hash is gone
 ]]
+-- include _check
 -- include _clock
 -- include _lead
 -- include _place
 -- include _wake
+-- include _batch
 -- include _limits
 local now_s, now_ns, now_ms = clock(ARGV[1])
 local due = {} -- keys of another type are refused here, before the first write; where nothing is due, none is written
@@ -26,14 +28,13 @@ for source = 1, 2 do
   due[source] = redis.call('ZRANGE', KEYS[source], '-inf', whole(now_s), 'BYSCORE', 'LIMIT', 0, ARGV[5])
 end
 if #due[1] + #due[2] > 0 then
-  redis.call('LLEN', KEYS[3])
-  redis.call('SCARD', KEYS[4])
-  redis.call('LLEN', KEYS[5])
+  check('LLEN', KEYS[3], KEYS[5])
+  check('SCARD', KEYS[4])
 end
 if not lead(KEYS[6], ARGV[2], ARGV[3]) then
   return { now_ns, 0, 0, 0 }
 end
-local limit, moved, dropped, ready, urgent = tonumber(ARGV[5]), 0, 0, 0, {}
+local limit, moved, dropped, ready = tonumber(ARGV[5]), 0, 0, new_batch()
 local limits
 
 local function may_start(id, key, text)
@@ -68,28 +69,17 @@ for source = 1, 2 do
       moved = moved + 1
     else
       local band = fields[3] and band_of(fields[3], source == 2) or 0
-      if band > 0 then
-        urgent[band] = urgent[band] or {}
-        table.insert(urgent[band], id)
-      else
-        if fields[3] then -- retries may be of no band: it is no place for urgent ones any more
-          redis.pcall('ZREM', string.sub(KEYS[5], 1, -5) .. 'urgent', id)
-        end
-        redis.call('LPUSH', KEYS[3], id)
+      if band == 0 and fields[3] then -- retries may be of no band: it is no place for urgent ones any more
+        redis.pcall('ZREM', string.sub(KEYS[5], 1, -5) .. 'urgent', id)
       end
+      ready.add(id, band)
       redis.call('HSET', key, 'state', 'pending', 'pending_since', now_ns)
       moved = moved + 1
-      ready = ready + 1
     end
   end
 end
-if next(urgent) then
-  place_all(KEYS[3], KEYS[5], ARGV[4] .. 't:', now_ms, urgent)
-end
+ready.push(KEYS[3], KEYS[5], ARGV[4] .. 't:', now_ms, place_all)
 if limits then
   limits.finish()
-end
-if ready > 0 then
-  wake(KEYS[5])
 end
 return { now_ns, 1, moved, dropped }

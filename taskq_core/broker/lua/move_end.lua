@@ -20,6 +20,7 @@
 
   returns  number of tasks ended
 ]]
+-- include _check
 -- include _clock
 -- include _wake
 -- include _leave_active
@@ -30,14 +31,9 @@ local unique_prefix = ARGV[2] .. 'unique:'
 local now_s = clock(ARGV[1])
 local keys = structures(ARGV[2])
 keys.done = ARGV[3]
-redis.call('LLEN', KEYS[1]) -- keys of another type are refused here, before the first write
-redis.call('ZCARD', KEYS[2])
-redis.call('ZCARD', KEYS[3])
-redis.call('ZCARD', KEYS[4])
-redis.call('ZCARD', KEYS[5])
-redis.call('SCARD', KEYS[6])
-redis.call('ZCARD', KEYS[7])
-redis.call('LLEN', KEYS[8])
+check('LLEN', KEYS[1], KEYS[8])
+check('ZCARD', KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[7])
+check('SCARD', KEYS[6])
 local ended, ready = 0, false
 for i = 5, #ARGV, 2 do
   local verdict, mark, id = string.sub(ARGV[i], 1, 1), string.sub(ARGV[i], 2) .. ':' .. ARGV[4] .. ':', ARGV[i + 1]

@@ -22,6 +22,7 @@
   returns  'late', or one character per task:  1  stands here   0  id taken, or where it would stand is a key of another
            type   d  unique lock held by another task
 ]]
+-- include _check
 -- include _clock
 -- include _place
 local unique_prefix = ARGV[3] .. 'unique:'
@@ -34,14 +35,9 @@ if now_s > tonumber(ARGV[2]) then
   return 'late'
 end
 local keys = structures(ARGV[3])
-redis.call('LLEN', KEYS[1]) -- keys of another type are refused here, before the first write
-redis.call('ZCARD', KEYS[2])
-redis.call('ZCARD', KEYS[3])
-redis.call('ZCARD', KEYS[4])
-redis.call('ZCARD', KEYS[5])
-redis.call('SCARD', KEYS[6])
-redis.call('LLEN', KEYS[7])
-redis.call('ZCARD', KEYS[8])
+check('LLEN', KEYS[1], KEYS[7])
+check('ZCARD', KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[8])
+check('SCARD', KEYS[6])
 local codes, ready, i = {}, false, 5
 while i <= #ARGV do
   local receipt, id, score, lock = ARGV[i] .. ':' .. ARGV[i + 1], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
@@ -68,16 +64,11 @@ while i <= #ARGV do
       redis.call('HSET', key, unpack(ARGV, word, math.min(word + 199, i + 5 + words)))
     end
     if field.state == 'pending' then
-      local band = band_of(field.taskq_priority, false)
       local limits = field.taskq_limit and limiter(ARGV[3], now_s, now_ns, now_ms)
-      if limits and not limits.enter(id, key, field.taskq_limit) then
-        band = nil
-      elseif band > 0 then
-        place(KEYS[1], KEYS[7], ARGV[3] .. 't:', now_ms, { id }, band)
-      else
-        redis.call('LPUSH', KEYS[1], id)
+      if not limits or limits.enter(id, key, field.taskq_limit) then
+        join(KEYS[1], KEYS[7], ARGV[3] .. 't:', now_ms, id, band_of(field.taskq_priority, false))
+        ready = true
       end
-      ready = ready or band ~= nil
     else
       redis.call('ZADD', set, tonumber(score) and score or whole(now_s), id)
     end

@@ -16,25 +16,12 @@
 
   returns  1 stored, now or before   0 too late
 ]]
--- include _clock
--- include _lock
--- include _marks
--- include _place
--- include _unique
--- include _store
--- include _wake
--- include _flow
-local now_s, now_ns, now_ms = clock(ARGV[1])
-redis.call('LLEN', KEYS[1]) -- keys of another type are refused here, before the first write
-redis.call('ZCARD', KEYS[2])
-redis.call('LLEN', KEYS[3])
-redis.call('ZCARD', KEYS[4])
-redis.call('ZCARD', KEYS[5])
-redis.call('ZCARD', KEYS[6])
+-- include _engine
+local flow, now_s = engine(ARGV[2], ARGV[1])
+check('ZCARD', KEYS[5], KEYS[6])
 if now_s > tonumber(ARGV[4]) then
   return 0
 end
-local flow = workflows(ARGV[2], { s = now_s, ns = now_ns, ms = now_ms })
 for i = 6, #ARGV, 5 do
   if not redis.call('ZSCORE', KEYS[5], ARGV[i]) then
     if not flow.revive(ARGV[3], ARGV[i + 1], ARGV[i + 2]) then

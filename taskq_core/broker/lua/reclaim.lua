@@ -17,12 +17,12 @@
   returns  1 leads / 0 another does, sets given back, members moved one by one, entries dropped that named no set,
            entries put off because what stands in place of their group is none, sets for sweep
 ]]
+-- include _check
 -- include _clock
 -- include _lead
 local now_s = clock(ARGV[1])
-redis.call('ZCARD', KEYS[1]) -- keys of another type are refused here, before the first write
-redis.call('SCARD', KEYS[2])
-redis.call('ZCARD', KEYS[3])
+check('ZCARD', KEYS[1], KEYS[3])
+check('SCARD', KEYS[2])
 if not lead(KEYS[4], ARGV[2], ARGV[3]) then
   return { 0, 0, 0, 0, 0, 0 }
 end

@@ -28,6 +28,7 @@
   returns  one character per task:  1  moved   0  left alone   2  not looked at, ask again (the scan of a long active
            list is bounded: tasks x length <= 2 000 000)
 ]]
+-- include _check
 -- include _clock
 -- include _fence
 -- include _date
@@ -47,9 +48,7 @@ local unique_prefix = ARGV[3] .. 'unique:'
 local now_s, now_ns, now_ms = clock(ARGV[1])
 local keys = { active = KEYS[1], lease = KEYS[2], done = ARGV[4] }
 local length = redis.call('LLEN', KEYS[1]) -- keys of another type are refused here, before the first write
-redis.call('ZCARD', KEYS[3])
-redis.call('ZCARD', KEYS[4])
-redis.call('ZCARD', KEYS[5])
+check('ZCARD', KEYS[3], KEYS[4], KEYS[5])
 local cutoff = now_s - tonumber(ARGV[2])
 local task_prefix = ARGV[3] .. 't:'
 local budget = math.max(1, math.floor(2000000 / math.max(1, length)))

@@ -35,6 +35,7 @@
   returns  per task: diagnosis ('' nothing is wrong), what is wrong, state, places, where it belongs, and
              1  repaired   0  not repaired   2  not looked at, send again (the scans of long lists are bounded)
 ]]
+-- include _check
 -- include _clock
 -- include _wake
 -- include _leave_active
@@ -50,12 +51,9 @@ local sets = { scheduled = KEYS[4], retry = KEYS[5], archived = KEYS[6], complet
 for _, set in pairs(sets) do
   redis.call('ZCARD', set)
 end
-redis.call('SCARD', KEYS[8])
-redis.call('ZCARD', KEYS[9])
-redis.call('LLEN', KEYS[10])
-redis.call('ZCARD', KEYS[11])
-redis.call('ZCARD', KEYS[12])
-redis.call('ZCARD', KEYS[13])
+check('SCARD', KEYS[8])
+check('ZCARD', KEYS[9], KEYS[11], KEYS[12], KEYS[13])
+check('LLEN', KEYS[10])
 local budget = math.max(1, math.floor(500000 / math.max(1, scan)))
 
 -- In the order in which a place is believed when the state names none of them.

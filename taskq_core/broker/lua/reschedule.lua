@@ -23,6 +23,7 @@
            'changed' if another message stands there by now; 'duplicate' if another task holds the new lock; otherwise
            its state, which does not allow it
 ]]
+-- include _check
 -- include _clock
 local unique_prefix = ARGV[2] .. 'unique:'
 -- include _unique
@@ -32,11 +33,9 @@ local unique_prefix = ARGV[2] .. 'unique:'
 -- include _limits
 local now_s, now_ns, now_ms = clock(ARGV[1])
 local keys = structures(ARGV[2])
-redis.call('LLEN', KEYS[1]) -- keys of another type are refused here, before the first write
-redis.call('ZCARD', KEYS[2])
-redis.call('ZCARD', KEYS[3])
-redis.call('ZCARD', KEYS[4])
-redis.call('SCARD', KEYS[6])
+check('LLEN', KEYS[1])
+check('ZCARD', KEYS[2], KEYS[3], KEYS[4])
+check('SCARD', KEYS[6])
 local id = ARGV[3]
 local key = ARGV[2] .. 't:' .. id
 local fields = redis.pcall('HMGET', key, 'state', 'msg', 'group', 'taskq_moving', 'unique_key', 'taskq_unique')

@@ -33,6 +33,7 @@
            0  not this worker's   2  not looked at, send again (the scan of a long active list is bounded: tasks x length
            <= 2 000 000, and so are the tasks: 1000)
 ]]
+-- include _check
 -- include _clock
 -- include _date
 -- include _count
@@ -40,11 +41,8 @@
 local now_s, now_ns, now_ms = clock(ARGV[1])
 local stride = tonumber(ARGV[8])
 if stride == 7 then -- keys of another type are refused here, before the first write
-  redis.call('LLEN', KEYS[3])
-  redis.call('ZCARD', KEYS[4])
-  redis.call('ZCARD', KEYS[5])
-  redis.call('ZCARD', KEYS[6])
-  redis.call('LLEN', KEYS[7])
+  check('LLEN', KEYS[3], KEYS[7])
+  check('ZCARD', KEYS[4], KEYS[5], KEYS[6])
 end
 
 local task_prefix = ARGV[3] .. 't:'

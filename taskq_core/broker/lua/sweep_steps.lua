@@ -2,11 +2,7 @@
   sweep_steps: find steps whose end no workflow was told of: of tasks that a worker ran which knows no workflows, or that
   somebody deleted or archived.
 
-  KEYS[1]  list    pending tasks of the queue
-  KEYS[2]  zset    scheduled
-  KEYS[3]  list    wake tokens
-  KEYS[4]  zset    steps that were started: by the second of that
-  KEYS[5]  zset    what is to be started elsewhere
+  KEYS[1..5]     keys that starting a step may touch: pending, scheduled, wake tokens, started steps, outbox
   KEYS[6]  zset    completed
   KEYS[7]  zset    archived
   ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
@@ -17,22 +13,9 @@
 
   returns  steps looked at, ends found, 1 if there is something to carry
 ]]
--- include _clock
--- include _lock
--- include _marks
--- include _place
--- include _unique
--- include _store
--- include _wake
--- include _flow
-local now_s, now_ns, now_ms = clock(ARGV[1])
-redis.call('LLEN', KEYS[1]) -- keys of another type are refused here, before the first write
-redis.call('ZCARD', KEYS[2])
-redis.call('LLEN', KEYS[3])
-redis.call('ZCARD', KEYS[5])
-redis.call('ZCARD', KEYS[6])
-redis.call('ZCARD', KEYS[7])
-local flow = workflows(ARGV[2], { s = now_s, ns = now_ns, ms = now_ms })
+-- include _engine
+local flow = engine(ARGV[2], ARGV[1])
+check('ZCARD', KEYS[6], KEYS[7])
 local steps = redis.call('ZRANGE', KEYS[4], ARGV[4], tonumber(ARGV[4]) + tonumber(ARGV[5]) - 1)
 local found = 0
 for _, step in ipairs(steps) do

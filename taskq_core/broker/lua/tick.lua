@@ -29,6 +29,7 @@
              -  dealt with, nothing to enqueue
              s  not now: the entry has come to another firing       e  not now: it is ahead of Redis's clock
 ]]
+-- include _check
 -- include _clock
 -- include _marks
 -- include _place
@@ -37,15 +38,15 @@
 -- include _unique
 -- include _store
 -- include _wake
+-- include _batch
 local now_s, now_ns, now_ms = clock(ARGV[1])
 local before = made_before(KEYS[4], ARGV[2])
 if before then
   return type(before) == 'table' and before or { now_ns, before }
 end
-redis.call('LLEN', KEYS[1]) -- keys of another type are refused here, before the first write
-redis.call('ZCARD', KEYS[2])
-redis.call('LLEN', KEYS[3])
-redis.call('SCARD', KEYS[5])
+check('LLEN', KEYS[1], KEYS[3])
+check('ZCARD', KEYS[2])
+check('SCARD', KEYS[5])
 local keys = { prefix = ARGV[4], scheduled = KEYS[2], groups = KEYS[5] }
 local now = { s = now_s, ns = now_ns, ms = now_ms }
 local marks = {}
@@ -63,7 +64,7 @@ for i = 7, #ARGV, 11 do
   end
 end
 
-local codes, ready, ran, urgent = {}, {}, {}, {}
+local codes, ready, ran = {}, new_batch(), {}
 for i = 7, #ARGV, 11 do
   local mark, firing, id = marks[ARGV[i]], ARGV[i + 2], ARGV[i + 3]
   local code, is_ready, band
@@ -88,20 +89,11 @@ for i = 7, #ARGV, 11 do
     redis.call('SET', ARGV[5] .. ARGV[i], mark.at .. ':' .. mark.enqueued, 'EX', ARGV[6])
   end
   codes[#codes + 1] = code
-  if is_ready and band > 0 then
-    urgent[band] = urgent[band] or {}
-    table.insert(urgent[band], id)
-  elseif is_ready then
-    ready[#ready + 1] = id
+  if is_ready then
+    ready.add(id, band)
   end
 end
-if #ready > 0 then
-  redis.call('LPUSH', KEYS[1], unpack(ready))
-end
-place_all(KEYS[1], KEYS[3], ARGV[4] .. 't:', now_ms, urgent)
-if #ready > 0 or next(urgent) then
-  wake(KEYS[3])
-end
+ready.push(KEYS[1], KEYS[3], ARGV[4] .. 't:', now_ms, place_all)
 if #ran > 0 then
   local kind = redis.call('TYPE', KEYS[6])
   if (kind.ok or kind) ~= 'hash' then

@@ -1,0 +1,19 @@
+-- The workflows of a home queue, for scripts that do nothing else.
+-- include _check
+-- include _clock
+-- include _lock
+-- include _marks
+-- include _place
+-- include _unique
+-- include _store
+-- include _wake
+-- include _flow
+
+-- engine: the engine of a home queue, after a check of the keys that starting a step may touch. Returns also Redis's time.
+local function engine(own, override)
+  local now_s, now_ns, now_ms = clock(override)
+  local flow = workflows(own, { s = now_s, ns = now_ns, ms = now_ms })
+  check('LLEN', flow.prefix .. 'pending', own .. 'wake')
+  check('ZCARD', flow.prefix .. 'scheduled', own .. 'wf-steps', own .. 'wf-out')
+  return flow, now_s, now_ms
+end
