@@ -1,8 +1,8 @@
-"""`capture` and `eager`: put a store in memory in the place of Redis, and watch what is enqueued.
+"""`capture` and `eager`: replace Redis by a store in memory, and record the tasks that are enqueued.
 
-The store is fresh, nobody else reaches it, and it runs the same scripts as Redis: an id or a unique lock that is taken
-is refused, handles answer, an `Inspector` looks at it. It takes the place of Redis for the whole queue application, in
-all threads and event loops, also for clients taken before.
+The store is empty at first and private to the block. It runs the same scripts as Redis: duplicate ids and unique locks
+are refused, handles answer, and an `Inspector` reads it. It replaces Redis for the whole queue application, in all
+threads and event loops, also for clients that were created before.
 """
 
 import logging
@@ -20,7 +20,7 @@ from taskq_core.broker.operations.new_tasks import NewTask
 from taskq_core.errors import BrokerReplyError, ConfigurationError
 from taskq_core.runtime import Store
 from taskq_core.settings import Duration, EnqueueMode, seconds
-from taskq_core.testing.inline import InlineWorker
+from taskq_core.testing.inline import InlineWorker, drive
 from taskq_core.testing.passing import PassingTime, start_now
 from taskq_core.testing.records import (
     Call,
@@ -39,38 +39,27 @@ from taskq_core.worker.run import Run
 logger = logging.getLogger("taskq.testing")
 
 MOST_RUNS = 10_000
-"""Runs after which one call gives up: tasks that enqueue each other without end."""
+"""Maximum number of runs of one call, in case tasks enqueue each other without end."""
 MOST_INSIDE = 50
-"""Eager tasks that run inside each other at which the next is refused. Python itself ends blocking ones at about 80."""
+"""Maximum number of eager tasks that run inside each other. Python itself ends blocking ones at about 80."""
 MOST_ATTEMPTS = 1_000
-"""Attempts after which an eager task is left alone: one that snoozes without end."""
+"""Maximum number of attempts of an eager task, in case it snoozes without end."""
 
 _inside: ContextVar[int] = ContextVar("taskq_inside", default=0)
-"""Eager tasks inside which this code runs."""
+"""Number of eager tasks inside which this code runs."""
 
 
 class Captured:
-    """What was enqueued, and what became of it.
-
-    It can be looked at after the block as well.
+    """The tasks that were enqueued, and their runs. It can be read after the block too.
 
     Attributes:
-        enqueued: All tasks that were stored, in order, each as it was changed last (`Unique`). What was refused is not
-            among them.
+        enqueued: All tasks that were stored, in order, with later changes (`Unique`). Refused tasks are not among them.
         runs: All runs that ended, in order.
     """
 
     def __init__(self, app: TaskQ, *, state: Mapping[str, Any] | None = None, propagates: bool = False) -> None:
         self._app = app
-        self._store = watched_store(
-            memory_endpoint(),
-            stored=self._stored,
-            astored=self._astored,
-            changed=self._changed,
-            begun=self._begun,
-            abegun=self._abegun,
-            propagates=propagates,
-        )
+        self._store = watched_store(memory_endpoint(), self, propagates=propagates)
         self._inline = InlineWorker(app, self._store.runner, state)
         self.enqueued: list[EnqueuedTask] = []
         self.runs: list[TaskRun] = []
@@ -106,7 +95,7 @@ class Captured:
 
         Raises:
             AssertionError: It was not; the message lists what was, arguments included.
-            TypeError: What was given is no task.
+            TypeError: `task` is not a task, a name or a signature.
             TaskArgumentsError: The task has no such parameter, or it cannot have this value.
         """
         __tracebackhide__ = True
@@ -155,19 +144,21 @@ class Captured:
         Raises:
             Exception: The last run of a task failed. It is the exception of the first such task.
         """
-        first = len(self.runs)
-        with closing(self._due(advance)) as due:
-            for run in due:
-                self._note(self._inline.run(run))
-        return _told(self.runs[first:], raises)
+        return drive(self._run(advance, raises, on_loop=False))
 
     async def arun(self, *, advance: Duration | None = None, raises: bool = True) -> list[TaskRun]:
         """Run what is due on this event loop. As `run`, for coroutines."""
+        return await self._run(advance, raises, on_loop=True)
+
+    async def _run(self, advance: Duration | None, raises: bool, *, on_loop: bool) -> list[TaskRun]:
         first = len(self.runs)
         with closing(self._due(advance)) as due:
             for run in due:
-                self._note(await self._inline.arun(run))
-        return _told(self.runs[first:], raises)
+                self._note(await self._inline.run(run, on_loop=on_loop))
+        runs = self.runs[first:]
+        if raises:
+            raise_failures(runs)
+        return runs
 
     def _note(self, run: TaskRun) -> None:
         self.runs.append(run)
@@ -198,7 +189,7 @@ class Captured:
             self._inline.give_back([*left_alone, *waiting])
 
     def _queues(self) -> list[QueueKeys]:
-        """Queues in the order a strict worker serves them, then those that it does not."""
+        """Return the queues in the order in which a strict worker serves them, then the others."""
         keys = self._app.runtime.keys
         weights = self._app.settings.queues
         names = self._store.runner.run(views.list_queues(keys.queues))
@@ -206,22 +197,15 @@ class Captured:
 
     # --- for the store ------------------------------------------------------------------------------------------------
 
-    def _stored(self, tasks: Sequence[NewTask]) -> None:
-        """Note tasks that were stored."""
+    async def stored(self, tasks: Sequence[NewTask], *, on_loop: bool) -> None:
+        """Remember tasks that were stored."""
         self._remember(tasks)
 
-    async def _astored(self, tasks: Sequence[NewTask]) -> None:
-        """Note tasks that were stored."""
-        self._remember(tasks)
+    async def begun(self, *, on_loop: bool) -> None:
+        """Do nothing: steps of a workflow wait for `run`."""
 
-    def _begun(self) -> None:
-        """Note that a workflow has begun, or goes on."""
-
-    async def _abegun(self) -> None:
-        """Note that a workflow has begun, or goes on."""
-
-    def _changed(self, task: NewTask, task_id: str) -> None:
-        """Note that a task that waits was changed in the stead of a new one (`Unique`)."""
+    def changed(self, task: NewTask, task_id: str) -> None:
+        """Remember that a waiting task was changed instead of storing a new one (`Unique`)."""
         new = enqueued_task(task, self._app.tasks)
         is_moved = task.moves_start or new.run_after is not None or new.run_at is not None
         for position, known in enumerate(self.enqueued):
@@ -235,12 +219,6 @@ class Captured:
 
 def _times(count: int) -> str:
     return f"{count} time{'' if count == 1 else 's'}"
-
-
-def _told(runs: list[TaskRun], raises: bool) -> list[TaskRun]:
-    if raises:
-        raise_failures(runs)
-    return runs
 
 
 class Eager(Captured):
@@ -260,47 +238,25 @@ class Eager(Captured):
         super().__init__(app, state=state, propagates=propagates)
         self._retries = retries
 
-    def _stored(self, tasks: Sequence[NewTask]) -> None:
-        """Note tasks that were stored, and run them."""
+    async def stored(self, tasks: Sequence[NewTask], *, on_loop: bool) -> None:
+        """Remember tasks that were stored, and run them."""
         self._remember(tasks)
-        last: dict[str, TaskRun] = {}
-        with _one_deeper():
-            for queue, task_id in self._runnable(tasks):
-                for run in self._attempts(queue, task_id):
-                    last[task_id] = self._inline.run(run)
-                    self._note(last[task_id])
-        self._propagate(last)
+        await self._run_at_once(self._runnable(tasks), on_loop)
 
-    async def _astored(self, tasks: Sequence[NewTask]) -> None:
-        """Note tasks that were stored, and run them on this event loop."""
-        self._remember(tasks)
-        last: dict[str, TaskRun] = {}
-        with _one_deeper():
-            for queue, task_id in self._runnable(tasks):
-                for run in self._attempts(queue, task_id):
-                    last[task_id] = await self._inline.arun(run)
-                    self._note(last[task_id])
-        self._propagate(last)
+    async def begun(self, *, on_loop: bool) -> None:
+        """Run the steps of workflows that were started, and the steps after them."""
+        await self._run_at_once(self._steps(), on_loop)
 
-    def _begun(self) -> None:
-        """Run the steps of workflows that were started, and those that follow."""
+    async def _run_at_once(self, tasks: Iterator[tuple[QueueKeys, str]], on_loop: bool) -> None:
         last: dict[str, TaskRun] = {}
         with _one_deeper():
-            for queue, task_id in self._steps():
+            for queue, task_id in tasks:
                 for run in self._attempts(queue, task_id):
-                    last[task_id] = self._inline.run(run)
+                    last[task_id] = await self._inline.run(run, on_loop=on_loop)
                     self._note(last[task_id])
-        self._propagate(last)
-
-    async def _abegun(self) -> None:
-        """Run the steps of workflows that were started, and those that follow, on this event loop."""
-        last: dict[str, TaskRun] = {}
-        with _one_deeper():
-            for queue, task_id in self._steps():
-                for run in self._attempts(queue, task_id):
-                    last[task_id] = await self._inline.arun(run)
-                    self._note(last[task_id])
-        self._propagate(last)
+        if self._store.propagates:
+            for error in failures(last.values()):
+                raise error
 
     def _steps(self) -> Iterator[tuple[QueueKeys, str]]:
         """Yield each step that was started, once, for as long as there are further ones."""
@@ -315,11 +271,6 @@ class Eager(Captured):
             for queue, task_id in new:
                 known.add((queue.name, task_id))
                 yield queue, task_id
-
-    def _propagate(self, last: Mapping[str, TaskRun]) -> None:
-        if self._store.propagates:
-            for error in failures(last.values()):
-                raise error
 
     def _runnable(self, tasks: Sequence[NewTask]) -> Iterator[tuple[QueueKeys, str]]:
         keys = self._app.runtime.keys
@@ -359,7 +310,7 @@ def _one_deeper() -> Iterator[None]:
 
 
 class StandingEager(Eager):
-    """Runs tasks as `Eager` for as long as a process lives: it remembers none of them, and logs what failed."""
+    """Runs tasks as `Eager` while a process lives. It remembers no task, and logs failures."""
 
     def __init__(self, app: TaskQ) -> None:
         super().__init__(app, retries=False, propagates=app.settings.eager_propagates)
@@ -373,7 +324,7 @@ class StandingEager(Eager):
         """Remember nothing."""
 
     def _attempts(self, queue: QueueKeys, task_id: str) -> Iterator[Run]:
-        """Yield the only attempt there is: what fails has failed for good, because nobody would try it again."""
+        """Yield the only attempt. A failure is final, because nothing would retry the task."""
         for run in super()._attempts(queue, task_id):
             run.message.retry = run.message.retried
             yield run
@@ -420,7 +371,7 @@ def eager(
 
     Arguments go through their payload, middleware and trace are as in a worker, and results are read back as ever. A
     delay is not waited for. A plain function runs in the thread that enqueues it, and a coroutine ends before the call
-    returns. What a task raises goes to its handle, as ever, and to who enqueues it only where that is asked for.
+    returns. The handle has the exception of a task; `propagates` also raises it where the task is enqueued.
 
     Args:
         app: The queue application.

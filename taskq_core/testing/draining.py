@@ -1,7 +1,7 @@
-"""`drain` and `adrain`: a real worker that runs what is there, and stops.
+"""`drain` and `adrain`: a real worker that runs the tasks that are there, and stops.
 
-It works on whatever the queue application sends to: Redis, or the store in memory of a `capture`. Plain functions run
-in threads, time limits and leases hold: what runs is what runs in production.
+It uses the store of the queue application: Redis, or the store in memory of a `capture`. As in production, plain
+functions run in threads, and time limits and leases hold.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from taskq_core.testing.records import TaskRun, raise_failures
 from taskq_core.worker import Worker, WorkerConfig, WorkerListener
 
 SAFETY_NET_S = 0.05
-"""Seconds after which the worker looks at the queues by itself: a store in memory wakes nobody across threads."""
+"""Seconds between two looks of the worker at the queues: a store in memory wakes no other thread."""
 
 
 AGGREGATE_EVERY_S = 0.02
@@ -24,7 +24,7 @@ AGGREGATE_EVERY_S = 0.02
 
 
 class _Runs(WorkerListener):
-    """Notes how runs ended."""
+    """Records how runs ended."""
 
     per_task = True
 

@@ -1,8 +1,10 @@
 """Run tasks inside the code that asks for it: one after the other, without a worker.
 
-A task comes from the store and its end goes back there through the same scripts and the same rules a worker has; only
-the function runs in this thread, or on this event loop, so that it sees what its caller sees: a transaction of the
-test, a debugger, a patched module. Time limits are not watched here.
+A task comes from the store, and its outcome returns there through the scripts and the rules of a worker. Only the
+function runs in this thread, or on this event loop, so that it sees what its caller sees: a transaction of the test, a
+debugger, a patched module. Time limits are not watched here.
+
+Everything is a coroutine, for both kinds of callers: blocking code runs it by `drive`.
 """
 
 import asyncio
@@ -11,15 +13,16 @@ import contextvars
 import logging
 import math
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from taskq_core.app import TaskQ
-from taskq_core.broker.operations import dispatch as carrying_ops
+from taskq_core.broker.operations import dispatch as dispatch_ops
 from taskq_core.broker.operations import limits as limit_ops
 from taskq_core.broker.operations import new_tasks, operation, rehearsal, services
 from taskq_core.broker.operations import runs as run_ops
+from taskq_core.broker.plans import run_plan
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
 from taskq_core.codec.oversized import OversizedResult
@@ -27,14 +30,14 @@ from taskq_core.errors import TaskPaused, WireFormatError
 from taskq_core.execution.context import TaskContext, current
 from taskq_core.execution.progress import encode_progress
 from taskq_core.service.user_code import readable
-from taskq_core.tasks.handlers import ErrorHandler, Handler
+from taskq_core.tasks.handlers import Handler
 from taskq_core.tasks.options import DEFAULT_TIMEOUT_S
 from taskq_core.tasks.task import Task
 from taskq_core.telemetry import unwrap
 from taskq_core.testing.records import TaskRun
 from taskq_core.wire import QueueKeys, decode_message
 from taskq_core.wire.ids import new_token
-from taskq_core.worker.outcome import settle, state_after, warn_oversized, word
+from taskq_core.worker.outcome import given_back, settle, state_after, warn_oversized, word
 from taskq_core.worker.progress import written_fields
 from taskq_core.worker.run import Run
 from taskq_core.workflow.dispatch import dispatch
@@ -42,9 +45,21 @@ from taskq_core.workflow.dispatch import dispatch
 logger = logging.getLogger("taskq.testing")
 
 LEASE_S = 7 * 86_400
-"""Seconds a task stays ours: nobody extends the lease, and a debugger may hold it up for long."""
+"""Seconds of a lease. It is not extended, and a debugger may stop a run for long."""
 LATEST_S = 253_402_300_799
 """Last Unix second a calendar holds, in the year 9999."""
+
+
+T = TypeVar("T")
+
+
+def drive(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that waits for nothing, in blocking code."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]  # what the coroutine returns
+    raise AssertionError("a coroutine waits although it runs in blocking code")
 
 
 class InlineWorker:
@@ -78,7 +93,7 @@ class InlineWorker:
             return self._dequeue(queue)
 
     def claim(self, queue: QueueKeys, task_id: str) -> Run | None:
-        """Take one task. None if it is not pending: its queue is paused, or somebody was faster."""
+        """Take one task. Return None if it is not pending: its queue is paused, or another thread took it."""
         key = (queue.name, task_id)
         self._forward(queue)
         with self._lock:  # several threads may look for theirs; each leaves what it took for another here
@@ -95,19 +110,14 @@ class InlineWorker:
         self._runner.run(limit_ops.admit(queue, owner=self._owner, leader_ms=1))  # what its rate allows by now
 
     def dispatch(self, queues: Iterable[QueueKeys]) -> None:
-        """Carry what workflows have to carry between queues, until nothing is left."""
+        """Move steps and outcomes of workflows between queues, until nothing is left."""
         keys = self._app.runtime.keys
         todo = {queue.name for queue in queues}
         while todo:
             queue = keys.queue(todo.pop())
-            due = self._runner.run(carrying_ops.read_due(queue, owner="", leader_ms=1))
+            due = self._runner.run(dispatch_ops.read_due(queue, owner="", leader_ms=1))
             plan = dispatch(keys, queue, due, lambda other: new_tasks.register_queue(keys.queues, (other.name,)))
-            answer: Any = None
-            try:
-                while True:
-                    answer = self._runner.run(plan.send(answer))
-            except StopIteration as end:
-                todo |= end.value
+            todo |= run_plan(plan, self._runner.run)
             if due.notes or due.out:
                 todo.add(queue.name)
 
@@ -132,62 +142,56 @@ class InlineWorker:
     def give_back(self, runs: Iterable[Run]) -> None:
         """Put tasks back to the head of their queues, the first of them first."""
         for run in reversed(list(runs)):
-            settlement = run_ops.Settlement(
-                run.task_id, run_ops.Outcome.REQUEUE, run.number, unique_key=run.message.unique_key
-            )
-            self._runner.run(run_ops.settle(run.queue, [settlement], owner=self._owner))
+            self._runner.run(run_ops.settle(run.queue, [given_back(run)], owner=self._owner))
 
     # --- run ----------------------------------------------------------------------------------------------------------
 
-    def run(self, run: Run) -> TaskRun:
-        """Run a task in this thread; a coroutine on an event loop that blocks it."""
+    async def run(self, run: Run, *, on_loop: bool) -> TaskRun:
+        """Run a task.
+
+        Args:
+            run: The task.
+            on_loop: Whether this event loop runs it, and a plain function where the application's bridge runs blocking
+                code. Otherwise this thread runs it, and a coroutine on an event loop that blocks the thread.
+        """
         try:
-            call = self._prepare(run)
-            run.result = contextvars.copy_context().run(self._call, run, call)
+            call = self._prepare(run, on_loop)
+            if on_loop and _task(run).is_coroutine:
+                run.result = await asyncio.create_task(self._acall(run, call))  # which has its own context
+            else:
+                run.result = await self._plain(partial(contextvars.copy_context().run, self._call, run, call), on_loop)
         except (Exception, SystemExit, TaskPaused) as error:
             run.error = readable(error)
         except BaseException:  # the test ends here, for example by Ctrl-C
             self.give_back((run,))
             raise
         ended = self._settle(run)
-        if self._is_observed(run):
-            self._observe(run)
-        for handler in self._error_handlers(run):
+        context = run.context
+        assert context is not None
+        if self._app.observer.wants_ended(context.outcome or ""):
             with _harmless(run):
-                told = handler.function(run.failure, run.context)
-                if handler.is_coroutine:
-                    self._app.bridge.run(told)
+                failure = run.failure or run.error
+                await self._plain(partial(self._app.observer.ended, context, run.result, failure), on_loop)
+        for handler in self._app.error_handlers if run.failure is not None else ():
+            with _harmless(run):
+                function = partial(handler.function, run.failure, context)
+                if not handler.is_coroutine:
+                    await self._plain(function, on_loop)
+                elif on_loop:
+                    await function()
+                else:
+                    self._app.bridge.run(function())
         return ended
 
-    async def arun(self, run: Run) -> TaskRun:
-        """Run a task on this event loop; a plain function where the application's bridge runs blocking code."""
-        try:
-            call = self._prepare(run, is_beside_loop=True)
-            if _task(run).is_coroutine:
-                run.result = await asyncio.create_task(self._acall(run, call))  # whose context is its own
-            else:
-                context = contextvars.copy_context()
-                run.result = await self._app.bridge.arun(partial(context.run, self._call, run, call))
-        except (Exception, SystemExit, TaskPaused) as error:
-            run.error = readable(error)
-        except BaseException:
-            self.give_back((run,))
-            raise
-        ended = self._settle(run)
-        if self._is_observed(run):
-            await self._app.bridge.arun(partial(self._observe, run))
-        for handler in self._error_handlers(run):
-            with _harmless(run):
-                tell = partial(handler.function, run.failure, run.context)
-                await (tell() if handler.is_coroutine else self._app.bridge.arun(tell))
-        return ended
+    async def _plain(self, function: Callable[[], T], on_loop: bool) -> T:
+        return await self._app.bridge.arun(function) if on_loop else function()
 
-    def _prepare(self, run: Run, *, is_beside_loop: bool = False) -> Callable[[], Any]:
+    def _prepare(self, run: Run, on_loop: bool) -> Callable[[], Any]:
         """Return the call to make: the function with its arguments, inside the middleware."""
         task = run.task = self._app.find_handler(run.name)
         message = run.message
         run.started = SYSTEM_CLOCK.monotonic()
-        run.context = self._context(run, is_beside_loop)
+        run.context = self._context(run, on_loop)
         parameters = () if isinstance(task, Handler) else task.codec.parameters
         payload, traceparent = unwrap(message.payload, parameters)
         tracing = self._app.runtime.tracing
@@ -217,7 +221,7 @@ class InlineWorker:
                 call = partial(around, run.context, call)
         return call
 
-    def _context(self, run: Run, is_beside_loop: bool) -> TaskContext:
+    def _context(self, run: Run, on_loop: bool) -> TaskContext:
         message = run.message
         now = SYSTEM_CLOCK.time()
         limits = [now + message.timeout] if message.timeout else []
@@ -231,7 +235,7 @@ class InlineWorker:
             deadline=utc_datetime(min([*(limits or [now + DEFAULT_TIMEOUT_S]), LATEST_S])),
             headers=dict(message.headers),
             state=self._state,
-            _loop=asyncio._get_running_loop() if is_beside_loop else None,
+            _loop=asyncio._get_running_loop() if on_loop else None,
             worker=self._owner,
             _open_notes=partial(self._notes, run),
         )
@@ -255,18 +259,6 @@ class InlineWorker:
     async def _acall(self, run: Run, call: Callable[[], Any]) -> object:
         self._enter(run)
         return await call()
-
-    def _is_observed(self, run: Run) -> bool:
-        return run.context is not None and self._app.observer.wants_ended(run.context.outcome or "")
-
-    def _observe(self, run: Run) -> None:
-        assert run.context is not None
-        with _harmless(run):
-            self._app.observer.ended(run.context, run.result, run.failure or run.error)
-
-    def _error_handlers(self, run: Run) -> Sequence[ErrorHandler]:
-        """Who is told of a run that has ended: all error handlers if it failed."""
-        return tuple(self._app.error_handlers) if run.failure is not None else ()
 
     def _settle(self, run: Run) -> TaskRun:
         settlement = run.settlement = settle(
@@ -294,7 +286,7 @@ class InlineWorker:
 
 
 class _InlineNotes:
-    """What a run that runs here notes: stored at once, since nobody else waits for this thread."""
+    """Stores progress, cursors and results of a run at once."""
 
     is_stopping = False
     is_beside_loop = False
@@ -307,7 +299,7 @@ class _InlineNotes:
         self.cursor: bytes | None = None
 
     def check(self) -> None:
-        """Nobody ends a run here."""
+        """Do nothing: no run is ended here."""
 
     @property
     def max_result_bytes(self) -> int:

@@ -1,8 +1,8 @@
 """Let time pass for tasks that wait, without waiting.
 
-Nobody's clock is changed: all starts, next attempts and times of joining a group are brought forward by the time until
-the first of them counts, so they keep their order and their distances, on a store in memory and on a real server alike.
-Unique locks and deadlines stay where they are.
+No clock is changed. All starts, next attempts and times of joining a group move forward by the time until the first of
+them is due, so they keep their order and distances, in memory and on a real server. Unique locks and deadlines do not
+move.
 """
 
 import math
@@ -29,7 +29,7 @@ class PassingTime:
         runner: Sends operations.
         queues: Queues whose tasks wait.
         most_s: Seconds that may pass in all; whole seconds, as starts are.
-        aggregators: Say when groups are due; None where nobody combines their tasks.
+        aggregators: Tell when groups are due. None: no group becomes due.
     """
 
     def __init__(

@@ -1,13 +1,13 @@
 """Fixtures for pytest.
 
-They are asked for, in the `conftest.py` of your tests, and not loaded by themselves, because that would import taskq
-before every run of pytest on the machine::
+Load them in the `conftest.py` of your tests. They do not load themselves, because then every run of pytest on the
+machine would import taskq::
 
     pytest_plugins = ["taskq_core.testing.plugin"]
 
-The queue application is the one that the option `taskq_app` of pytest's configuration names, as in
-`taskq_app = "shop.queue:taskq"` (in a Django project `"taskq_django:taskq"`), or what a fixture of your own of this
-name returns.
+The option `taskq_app` of pytest's configuration names the queue application, as in
+`taskq_app = "shop.queue:taskq"` (in a Django project `"taskq_django:taskq"`), or a fixture of yours returns it under this
+name.
 """
 
 from collections.abc import Awaitable, Callable, Iterator
@@ -48,14 +48,14 @@ def taskq_app(pytestconfig: pytest.Config) -> TaskQ:
 
 @pytest.fixture
 def taskq_capture(taskq_app: TaskQ) -> Iterator[Captured]:
-    """What the test enqueues: nothing is sent, and nothing runs by itself."""
+    """Return the tasks that the test enqueues. They are not sent, and do not run by themselves."""
     with capture(taskq_app) as tasks:
         yield tasks
 
 
 @pytest.fixture
 def taskq_eager(taskq_app: TaskQ) -> Iterator[Captured]:
-    """What the test enqueues: each task runs at once, and what one fails with fails the test at its end."""
+    """Return the tasks that the test enqueues. Each runs at once, and a failure fails the test at its end."""
     with eager(taskq_app) as tasks:
         yield tasks
 

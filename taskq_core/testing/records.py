@@ -43,16 +43,16 @@ class EnqueuedTask:
         name: Name of the task.
         queue: Queue it went to.
         arguments: Its arguments by name, read back as its function gets them; a parameter left to its default is
-            missing. Empty where the payload is no JSON object.
+            missing. Empty if the payload is not a JSON object.
         payload: Payload bytes.
         headers: Text that travels with it, the trace included.
         max_retry: Most retries.
         timeout: Longest run, None for no limit.
         deadline: Latest moment to run, None for no limit.
         retention: How long it is kept after success.
-        group: Group it waits in, "" for none.
-        run_after: Time it was told to wait; None if it starts at once, or at `run_at`.
-        run_at: Moment it was told to start, None otherwise.
+        group: The group it waits in, or "".
+        run_after: Its delay; None if it starts at once, or at `run_at`.
+        run_at: Its start, None if it has none.
         is_unique: True if it holds a unique lock.
     """
 
@@ -143,14 +143,14 @@ def _arguments(message: TaskMessage, task: Task[Any, Any] | None) -> tuple[bytes
 
 
 class Call:
-    """What a test expects of a call: a task, and some of its arguments or all of them.
+    """The call that a test expects: a task, and some or all of its arguments.
 
     Args:
         task: A task (any arguments, but for those given), a name, or a signature (exactly this call).
         args, kwargs: Arguments that the call has, whatever the others are.
 
     Raises:
-        TypeError: It is none of these.
+        TypeError: `task` is not a task, a name or a signature.
         TaskArgumentsError: The task has no such parameters, or they cannot have these values.
     """
 
@@ -200,7 +200,7 @@ class Call:
     def matches(self, enqueued: EnqueuedTask) -> bool:
         """Whether a task is this call.
 
-        Arguments are compared as they stand in the payload, so that a tuple equals the list it arrives as; one left to
+        Arguments are compared as JSON, so that a tuple equals the list it arrives as; one left to
         its default equals the default.
         """
         if enqueued.name != self.name:

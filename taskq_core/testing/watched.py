@@ -1,7 +1,7 @@
-"""Runners that tell of every task they have stored."""
+"""Runners that report every task they have stored."""
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeVar
 
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.connection import Endpoint
@@ -10,74 +10,65 @@ from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.errors import BrokerUnavailableError
 from taskq_core.runtime import Store
+from taskq_core.testing.inline import drive
 
 T = TypeVar("T")
 
-
-Stored = Callable[[Sequence[NewTask]], None]
-"""Told of tasks that were stored, in this order, where they were enqueued and before the one who did goes on."""
-AsyncStored = Callable[[Sequence[NewTask]], Awaitable[None]]
-"""As `Stored`, on the event loop that enqueued them."""
-
-
 BEGINNINGS = ("create_workflow", "add_members", "close_groups", "retry_steps")
-"""Names of operations after which steps of a workflow may have been started."""
-Changed = Callable[[NewTask, str], None]
-"""Told of a task in whose stead the one with this id was changed."""
+"""Names of operations that may start steps of a workflow."""
 
 
-def _tell_changed(operation: Operation[Any], answer: Any, changed: Changed) -> None:
-    codes = answer.codes if isinstance(answer, Admitted) else answer
-    if EnqueueCode.CHANGED in codes:
+class Watcher(Protocol):
+    """Gets the reports, in the code that enqueues, before it goes on."""
+
+    def changed(self, task: NewTask, task_id: str) -> None:
+        """Handle that the task with this id was changed instead of storing a new one."""
+        ...
+
+    async def stored(self, tasks: Sequence[NewTask], *, on_loop: bool) -> None:
+        """Handle that tasks were stored, from a coroutine or from blocking code."""
+        ...
+
+    async def begun(self, *, on_loop: bool) -> None:
+        """Handle that steps of a workflow may have been started."""
+        ...
+
+
+async def _report(watcher: Watcher, operation: Operation[Any], answer: Any, *, on_loop: bool) -> None:
+    if operation.tasks:
+        codes = answer.codes if isinstance(answer, Admitted) else answer
         for task, (code, holder) in zip(operation.tasks, each_code(codes), strict=True):
             if code == EnqueueCode.CHANGED:
-                changed(task, holder)
-
-
-def _tasks_stored(operation: Operation[Any], answer: Any) -> list[NewTask]:
-    codes = answer.codes if isinstance(answer, Admitted) else answer
-    return [task for task, code in zip(operation.tasks, codes, strict=True) if code == EnqueueCode.STORED]
+                watcher.changed(task, holder)
+        stored = [task for task, code in zip(operation.tasks, codes, strict=True) if code == EnqueueCode.STORED]
+        await watcher.stored(stored, on_loop=on_loop)
+    elif operation.name in BEGINNINGS:
+        await watcher.begun(on_loop=on_loop)
 
 
 class WatchedRunner(SyncRunner):
-    """A blocking runner that tells of what was enqueued through it."""
+    """A blocking runner that reports the tasks that are enqueued through it."""
 
-    def __init__(
-        self, endpoint: Endpoint, stored: Stored, changed: Changed, begun: Callable[[], None] | None = None
-    ) -> None:
+    def __init__(self, endpoint: Endpoint, watcher: Watcher) -> None:
         super().__init__(endpoint)
-        self._stored = stored
-        self._changed = changed
-        self._begun = begun
+        self._watcher = watcher
 
-    def _finish(self, operation: Operation[T], sent: Any, patience_s: float | None) -> T:
-        answer = super()._finish(operation, sent, patience_s)
-        if operation.tasks:
-            _tell_changed(operation, answer, self._changed)
-            self._stored(_tasks_stored(operation, answer))
-        elif operation.name in BEGINNINGS and self._begun is not None:
-            self._begun()
+    def _finish(self, operation: Operation[T], sent_on: Any, patience_s: float | None) -> T:
+        answer = super()._finish(operation, sent_on, patience_s)
+        drive(_report(self._watcher, operation, answer, on_loop=False))
         return answer
 
 
 class WatchedAsyncRunner(AsyncRunner):
-    """An asyncio runner that tells of what was enqueued through it.
+    """An asyncio runner that reports the tasks that are enqueued through it.
 
     Attributes:
-        is_closed: True to refuse everything from now on, as a blocking runner that was closed does.
+        is_closed: Whether it refuses everything, as a blocking runner that was closed does.
     """
 
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        stored: AsyncStored,
-        changed: Changed,
-        begun: Callable[[], Awaitable[None]] | None = None,
-    ) -> None:
+    def __init__(self, endpoint: Endpoint, watcher: Watcher) -> None:
         super().__init__(endpoint)
-        self._stored = stored
-        self._changed = changed
-        self._begun = begun
+        self._watcher = watcher
         self.is_closed = False
 
     async def run(self, operation: Operation[T], *, patience_s: float | None = None) -> T:
@@ -85,40 +76,27 @@ class WatchedAsyncRunner(AsyncRunner):
         if self.is_closed:
             raise BrokerUnavailableError.unchanged(f"the client of {self.endpoint.address} is closed")
         answer = await super().run(operation, patience_s=patience_s)
-        if operation.tasks:
-            _tell_changed(operation, answer, self._changed)
-            await self._stored(_tasks_stored(operation, answer))
-        elif operation.name in BEGINNINGS and self._begun is not None:
-            await self._begun()
+        await _report(self._watcher, operation, answer, on_loop=True)
         return answer
 
 
 class WatchedStore(Store):
-    """A store whose runners tell of what is enqueued."""
+    """A store whose runners report the tasks that are enqueued."""
 
     __slots__ = ()
 
     def close(self) -> None:
-        """Refuse everything from now on. Handles and clients of a test that is over may still be about."""
+        """Refuse everything from now on. Handles and clients of a test that is over may still be used."""
         self.runner.close()
         assert isinstance(self.async_runner, WatchedAsyncRunner)
         self.async_runner.is_closed = True
 
 
-def watched_store(
-    endpoint: Endpoint,
-    *,
-    stored: Stored,
-    astored: AsyncStored,
-    changed: Changed,
-    begun: Callable[[], None] | None = None,
-    abegun: Callable[[], Awaitable[None]] | None = None,
-    propagates: bool = False,
-) -> WatchedStore:
-    """Return a store whose runners tell of what is enqueued."""
+def watched_store(endpoint: Endpoint, watcher: Watcher, *, propagates: bool = False) -> WatchedStore:
+    """Return a store whose runners report the tasks that are enqueued."""
     return WatchedStore(
         endpoint=endpoint,
-        runner=WatchedRunner(endpoint, stored, changed, begun),
-        async_runner=WatchedAsyncRunner(endpoint, astored, changed, abegun),
+        runner=WatchedRunner(endpoint, watcher),
+        async_runner=WatchedAsyncRunner(endpoint, watcher),
         propagates=propagates,
     )
