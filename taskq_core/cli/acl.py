@@ -1,4 +1,4 @@
-"""`taskq acl`: the rules that give a user of Redis the rights of one role. It connects to nothing."""
+"""`taskq acl`: print the ACL rules that give a Redis user the rights of one role. It does not connect to Redis."""
 
 import hashlib
 import os
@@ -13,7 +13,7 @@ from taskq_core.cli.base import Command
 from taskq_core.cli.session import Session
 
 PLACEHOLDER = "#SHA-256-OF-THE-PASSWORD"
-"""Redis refuses this rule, so that no user gets a password that is printed in the documentation."""
+"""Redis refuses this rule, so that nobody uses a password from the documentation."""
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
@@ -23,7 +23,7 @@ _HASH = re.compile(r"[0-9a-f]{64}")
     epilog="""\
 examples:
   %(prog)s producer --queue mail --password-env MAIL_PASSWORD | redis-cli
-      a user "producer" that enqueues to the queue "mail", with the password of that variable
+      a user "producer" that enqueues to the queue "mail", with the password from that variable
   %(prog)s worker --queue mail --queue default --user shop-worker --password-hash 5e88...
   %(prog)s producer --queue billing --user shop-worker --keep
       the same user may enqueue to another queue as well
@@ -38,7 +38,7 @@ examples:
     "--with-lists",
     is_flag=True,
     help="let a producer or scheduler use priorities, and a producer cancel running workflow steps; "
-    "it can list, take and reorder pending tasks then",
+    "it can then also list, take and reorder pending tasks",
 )
 @click.option(
     "--redis",
@@ -63,7 +63,7 @@ def acl(
 ) -> None:
     """Print the ACL SETUSER line that gives a Redis user the rights of ROLE.
 
-    Nothing is sent to Redis. Prefix and number of the database are those of the settings. A password is never printed.
+    Nothing is sent to Redis. Prefix and database number come from the settings. A password is never printed.
     """
     context = click.get_current_context()
     if with_lists and role not in (Role.PRODUCER, Role.SCHEDULER):

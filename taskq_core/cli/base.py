@@ -1,8 +1,8 @@
-"""The shape of the `taskq` command: nested commands with aliases, shared options, and one-line errors.
+"""Building blocks of the `taskq` command: nested commands with aliases, shared options, and one-line errors.
 
-A shared option (`--url`, `--json`, ...) may stand behind `taskq`, behind the noun or behind the verb; the last one
-counts. Errors are one line on standard error with a hint, never a traceback, and the exit status tells their kind:
-0 done, 1 failed, 2 the command line is wrong.
+A shared option (`--url`, `--json`, ...) may be given after `taskq`, after the noun or after the verb; the last one
+wins. An error is one line on standard error with a hint, never a traceback. The exit status is 0 for success, 1 for a
+failure and 2 for a wrong command line.
 """
 
 import errno
@@ -10,7 +10,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
@@ -33,11 +33,11 @@ FAILED = 1
 WRONG_USE = 2
 """Exit status when the command line is wrong."""
 COMPLETE_VARIABLE = "_TASKQ_COMPLETE"
-"""What a shell's script sets to ask the command for completions."""
+"""Environment variable that a shell's script sets to request completions."""
 
 
 class SharedOption(click.Option):
-    """An option that every command takes and that is kept in the session."""
+    """An option of every command. The session stores its value."""
 
     def __init__(self, flags: Sequence[str], **attributes: Any) -> None:
         super().__init__(flags, expose_value=False, callback=_keep, **attributes)
@@ -49,7 +49,7 @@ def _keep(context: click.Context, option: click.Parameter, value: Any) -> None:
 
 
 def output_options() -> list[SharedOption]:
-    """Return the shared options that say how to write."""
+    """Return the shared options for the output."""
     return [
         SharedOption(["--json"], is_flag=True, help="print JSON"),
         SharedOption(
@@ -61,7 +61,7 @@ def output_options() -> list[SharedOption]:
 
 
 def connection_options() -> list[SharedOption]:
-    """Return the shared options that say which queue application and which broker."""
+    """Return the shared options that select the queue application and Redis."""
     return [
         SharedOption(
             ["url", "-u", "--url", "--uri"],
@@ -85,14 +85,14 @@ def connection_options() -> list[SharedOption]:
 
 
 class _Shared(click.Command):
-    """What commands and groups have in common: aliases, the shared options, a help that lists these apart."""
+    """Base of commands and groups: aliases, shared options, and a help with a section for them."""
 
     def __init__(self, *args: Any, aliases: Sequence[str] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.aliases = tuple(aliases)
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """Return its parameters and the shared ones."""
+        """Return its own and the shared parameters."""
         root = ctx.find_root().command
         return [*super().get_params(ctx), *(root.shared if isinstance(root, Root) else ())]
 
@@ -120,12 +120,12 @@ class Command(_Shared):
 
     Args:
         aliases: Further names.
-        epilog: Text below the options, written as it stands.
+        epilog: Text below the options, with its line breaks.
     """
 
 
 class Group(_Shared, click.Group):
-    """Commands under a noun. A mistyped one is answered with the nearest.
+    """Commands under a noun. An error about a mistyped command names the nearest one.
 
     Args:
         aliases: Further names of the noun.
@@ -143,7 +143,7 @@ class Group(_Shared, click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the command that stands next, under its own name."""
+        """Return the next command on the command line, with its own name."""
         name = args[0]
         command = self.get_command(ctx, name)
         if command is None and not name.startswith("-") and not ctx.resilient_parsing:
@@ -152,7 +152,7 @@ class Group(_Shared, click.Group):
         return (command.name if command is not None else resolved), command, rest
 
     def _near(self, name: str) -> str:
-        import difflib  # not above: a worker would keep it in memory for nothing
+        import difflib  # not at the top: a worker does not need it
 
         known = {alias: own for own, each in self.commands.items() for alias in (own, *getattr(each, "aliases", ()))}
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
@@ -175,21 +175,21 @@ class Group(_Shared, click.Group):
 
 
 class LazyCommands(MutableMapping[str, click.Command]):
-    """Commands by name that are loaded when they are asked for: a worker starts without what only tools need.
+    """Commands by name, imported on first use: a worker starts without the modules of other commands.
 
     Args:
-        known: Per name the command, or where it stands: `module:name` in this room, and of what is added to it.
+        known: By name the command, or the names of modules in this room. The command is the variable with its name in
+            the first module; further modules add verbs to it.
     """
 
-    def __init__(self, known: Mapping[str, click.Command | tuple[str, ...]]) -> None:
+    def __init__(self, known: Mapping[str, click.Command | str]) -> None:
         self._known = dict(known)
 
     def __getitem__(self, name: str) -> click.Command:
         known = self._known[name]
-        if not isinstance(known, click.Command):
-            command, *verbs = map(_load, known)
-            for verb in verbs:
-                command.add_command(verb)
+        if isinstance(known, str):
+            first, *_ = [importlib.import_module(f"taskq_core.cli.{module}") for module in known.split()]
+            command: click.Command = getattr(first, name)
             self._known[name] = known = command
         return known
 
@@ -206,16 +206,11 @@ class LazyCommands(MutableMapping[str, click.Command]):
         return len(self._known)
 
 
-def _load(place: str) -> Any:
-    module, _, name = place.partition(":")
-    return getattr(importlib.import_module(f"taskq_core.cli.{module}"), name)
-
-
 class Root(Group):
     """The command itself: it turns errors into a line and an exit status.
 
     Args:
-        shared: Options that every command below takes as well.
+        shared: Options of every command.
     """
 
     group_class = Group
@@ -232,18 +227,20 @@ class Root(Group):
         standalone_mode: bool = True,
         **extra: Any,
     ) -> Any:
-        """Run a command line. In standalone mode errors are told and the process exits; otherwise they are raised."""
+        """Run a command line. In standalone mode it prints errors and exits the process, otherwise it raises them."""
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         session = extra.setdefault("obj", None) or Session()
         extra["obj"] = session
-        status = told(lambda: super(Root, self).main(args, prog_name, complete_var, standalone_mode=False, **extra))
+        status = run_reporting(
+            lambda: super(Root, self).main(args, prog_name, complete_var, standalone_mode=False, **extra)
+        )
         session.close()
         sys.exit(status)
 
 
-def told(run: Callable[[], Any]) -> int:
-    """Run something and return its exit status; an error is told in one line on standard error."""
+def run_reporting(run: Callable[[], Any]) -> int:
+    """Call a function and return the exit status. Print an error in one line on standard error."""
     try:
         status = run()
         sys.stdout.flush()
@@ -251,40 +248,40 @@ def told(run: Callable[[], Any]) -> int:
         error.show()
         return WRONG_USE
     except click.ClickException as error:
-        return _tell(usage_text(error), WRONG_USE if isinstance(error, click.UsageError) else FAILED)
+        return _complain(usage_text(error), WRONG_USE if isinstance(error, click.UsageError) else FAILED)
     except click.Abort:
-        return _tell("stopped; what was not done yet was left as it is", FAILED)
+        return _complain("stopped; the rest was not changed", FAILED)
     except TaskQError as error:
-        return _tell(failure_text(error), FAILED)
+        return _complain(failure_text(error), FAILED)
     except OSError as error:
         text = unwritten(error)
-        return _tell(text, FAILED) if text else FAILED
+        return _complain(text, FAILED) if text else FAILED
     return status if isinstance(status, int) else 0
 
 
 def unwritten(error: OSError) -> str:
-    """Return what to say of an answer that could not be written, "" where its reader has left; stop writing it.
+    """Return the message for output that could not be written, "" if its reader has closed the pipe; stop writing.
 
     Raises:
-        OSError: It is something else.
+        OSError: The error has another cause.
     """
     if error.errno not in _CANNOT_WRITE or error.filename is not None:
         raise error
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to flush at exit
-    return "" if error.errno == errno.EPIPE else f"cannot write the answer: {error.strerror}"
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit does not fail again
+    return "" if error.errno == errno.EPIPE else f"cannot write the output: {error.strerror}"
 
 
 _CANNOT_WRITE = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-"""What becomes of a pipe whose reader left, a full disk, a terminal that is gone."""
+"""Errors of a closed pipe, a full disk and a closed terminal."""
 
 
-def _tell(text: str, status: int) -> int:
+def _complain(text: str, status: int) -> int:
     sys.stderr.write(f"taskq: {text}\n")
     return status
 
 
 def usage_text(error: click.ClickException) -> str:
-    """Return the error of a wrong command line in one line."""
+    """Return the error of a wrong command line as one line."""
     text = clean(" ".join(error.format_message().split()))
     if not isinstance(error, click.UsageError) or error.ctx is None:
         return text
@@ -292,13 +289,13 @@ def usage_text(error: click.ClickException) -> str:
 
 
 def failure_text(error: TaskQError) -> str:
-    """Return an error in one line, with what to do about it where that is known, and its code."""
+    """Return an error as one line, with a hint and its code."""
     text = clean(" ".join(str(error).split()).rstrip("."))
     hint = next((hint for kind, hint in _HINTS.items() if isinstance(error, kind)), "")
     if isinstance(error, QueueNotEmptyError) and not error.active:
         hint = "--force deletes them too"
-    told = f"{text}; {hint}" if hint and "did you mean" not in text else text
-    return f"{told} [{error.code}]"
+    message = f"{text}; {hint}" if hint and "did you mean" not in text else text
+    return f"{message} [{error.code}]"
 
 
 _HINTS: Mapping[type[TaskQError], str] = {
@@ -312,19 +309,19 @@ _HINTS: Mapping[type[TaskQError], str] = {
 }
 
 Answer = tuple[str, Mapping[str, Any]]
-"""A sentence for people, and what is told in JSON besides."""
+"""A sentence, and further fields of the JSON document."""
 
 
 def for_each(session: Session, key: str, names: Sequence[str], act: Callable[[str], str | Answer]) -> int:
-    """Do something for each name, whatever becomes of the others, and tell of each.
+    """Do something for each name, and report each result. A failure does not stop the others.
 
-    Once the broker cannot be reached, the rest is not tried: each would wait as long as the first.
+    Once Redis cannot be reached, the rest is skipped, because each would wait as long as the first.
 
     Args:
-        session: Where to tell.
-        key: What the names are, in the JSON document: `{"<key>s": [{"<key>": name, "ok": true}, ...]}`.
+        session: The session, with the output.
+        key: What a name is, in the JSON document: `{"<key>s": [{"<key>": name, "ok": true}, ...]}`.
         names: The names.
-        act: Does it and returns a sentence for people, or that and what else stands in the document.
+        act: Does it and returns a sentence, or a sentence and further fields of the document.
 
     Returns:
         The exit status: 1 if one failed.
@@ -357,13 +354,14 @@ def confirm(question: str, *, yes: bool) -> None:
     """Ask before something that cannot be undone, unless `--yes` was given.
 
     Raises:
-        click.UsageError: Nobody is there to answer.
+        click.UsageError: Standard input is not a terminal.
         click.Abort: The answer was no.
     """
     if yes:
         return
     if not sys.stdin.isatty():
-        _refuse(f"{question.rstrip('?')}: nobody is there to confirm it; pass --yes")
+        text = f"{question.rstrip('?')}: nobody is there to confirm it; pass --yes"
+        raise click.UsageError(text, click.get_current_context(silent=True))
     try:
         is_wanted = click.confirm(clean(question), err=True)
     except click.Abort:
@@ -373,8 +371,45 @@ def confirm(question: str, *, yes: bool) -> None:
         raise click.Abort
 
 
-def _refuse(text: str) -> NoReturn:
-    raise click.UsageError(text, click.get_current_context(silent=True))
-
-
 yes_option = click.option("-y", "--yes", is_flag=True, help="do not ask for confirmation")
+
+
+def each_command(
+    group: click.Group,
+    name: str,
+    *params: Callable[[Any], Any],
+    key: str = "id",
+    aliases: Sequence[str] = (),
+    question: Callable[[Sequence[str], Mapping[str, Any]], str] | None = None,
+) -> Callable[[Callable[..., str | Answer]], click.Command]:
+    """Return the decorator that makes a command which does something with each of several names.
+
+    The decorated function gets the session, one name, and the options. Its docstring is the help.
+
+    Args:
+        group: The group of the command.
+        name: Name of the command.
+        params: Decorators that add its parameters: `names` for the names, and the options.
+        key: What a name is, in the JSON document: `{"<key>s": [{"<key>": name, "ok": true}, ...]}`.
+        aliases: Further names of the command.
+        question: Returns the question to ask before, from the names and the options. None asks nothing.
+    """
+
+    def decorate(act: Callable[..., str | Answer]) -> click.Command:
+        @click.pass_obj
+        def command(
+            session: Session, /, names: tuple[str, ...], more_names: tuple[str, ...] = (), yes: bool = True, **rest: Any
+        ) -> int:
+            names = (*names, *more_names)
+            if not names:
+                raise click.UsageError("name at least one task by its id", click.get_current_context())
+            if question is not None:
+                confirm(question(names, rest), yes=yes)
+            return for_each(session, key, names, lambda each: act(session, each, **rest))
+
+        made = group.command(name, cls=Command, aliases=aliases, help=act.__doc__)(command)
+        for param in params if question is None else (*params, yes_option):
+            param(made)
+        return made
+
+    return decorate

@@ -1,10 +1,9 @@
-"""`taskq task run-all`, `archive-all`, `delete-all` and `move-all`: all tasks of one queue and state.
+"""`taskq task run-all`, `archive-all`, `delete-all` and `move-all`: change all tasks of one queue and state.
 
-The work goes on in small steps that never hold Redis up, and concerns what is there when it begins. On a terminal a bar
-shows how far it is; Ctrl-C ends it between two steps.
+The work is done in small steps, for the tasks that exist at the beginning. A terminal shows a progress bar. Ctrl-C
+stops between two steps.
 """
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -12,7 +11,7 @@ import click
 from taskq_core.cli.base import Command, confirm, yes_option
 from taskq_core.cli.params import QUEUE, StateType
 from taskq_core.cli.session import Session
-from taskq_core.cli.task import group_option, queue_option
+from taskq_core.cli.task import group_option, queue_option, task
 from taskq_core.wire import TaskState
 
 _RUN = (TaskState.SCHEDULED, TaskState.RETRY, TaskState.ARCHIVED, TaskState.AGGREGATING)
@@ -20,74 +19,37 @@ _ARCHIVE = (TaskState.PENDING, TaskState.SCHEDULED, TaskState.RETRY, TaskState.A
 _DELETE = (*_ARCHIVE, TaskState.ARCHIVED, TaskState.COMPLETED)
 
 
-def _state_option(states: tuple[TaskState, ...]) -> Callable[[Any], Any]:
-    return click.option("-s", "--state", required=True, type=StateType(states), help="state of the tasks")
+def _add(verb: str, states: tuple[TaskState, ...], help_: str, done: str, *, asks: bool = False) -> None:
+    """Add a command for all tasks of a state. `verb` names the method of the inspector."""
+
+    @click.pass_obj
+    def command(
+        session: Session, /, queue: str, state: TaskState, group: str | None, yes: bool = True, **to: Any
+    ) -> None:
+        if (state is TaskState.AGGREGATING) is (group is None):
+            raise click.UsageError(
+                "--group goes with --state aggregating, and is needed there", click.get_current_context()
+            )
+        where = f"{'' if group is None else f'group {group} in '}queue {queue}"
+        confirm(f"{verb.capitalize()} all {state.value} tasks of {where}?", yes=yes)
+        out = session.output
+        with out.progress(f"{verb} {state.value}") as progress:
+            act = getattr(session.inspector, f"{verb}_all")
+            count = act(queue, state, *to.values(), group=group, progress=progress)
+        if out.as_json:
+            out.json({"queue": queue, "state": state.value, **({"group": group} if group else {}), "count": count})
+        else:
+            out.line(f"{count} {state.value} {'task is' if count == 1 else 'tasks are'} {done.format(**to)}")
+
+    made = task.command(f"{verb}-all", cls=Command, aliases=(f"{verb}all",), help=help_)(command)
+    state_option = click.option("-s", "--state", required=True, type=StateType(states), help="state of the tasks")
+    for param in (queue_option, state_option, group_option, *([yes_option] if asks else [])):
+        param(made)
+    if verb == "move":
+        click.option("--to", required=True, type=QUEUE, metavar="QUEUE", help="target queue")(made)
 
 
-def _named(queue: str, state: TaskState, group: str | None) -> str:
-    if (state is TaskState.AGGREGATING) is (group is None):
-        raise click.UsageError(
-            "--group goes with --state aggregating, and is needed there", click.get_current_context()
-        )
-    return f"all {state.value} tasks of {'' if group is None else f'group {group} in '}queue {queue}"
-
-
-def _for_all(
-    session: Session, verb: str, done: str, queue: str, state: TaskState, group: str | None, to: Sequence[str] = ()
-) -> None:
-    out = session.output
-    act: Callable[..., int] = getattr(session.inspector, f"{verb}_all")
-    with out.progress(f"{verb} {state.value}") as progress:
-        count = act(queue, state, *to, group=group, progress=progress)
-    if out.as_json:
-        where = {} if group is None else {"group": group}
-        out.json({"queue": queue, "state": state.value, **where, "count": count})
-    else:
-        out.line(f"{count} {state.value} {'task is' if count == 1 else 'tasks are'} {done}")
-
-
-@click.command("run-all", cls=Command, aliases=("runall",))
-@queue_option
-@_state_option(_RUN)
-@group_option
-@click.pass_obj
-def run_all(session: Session, queue: str, state: TaskState, group: str | None) -> None:
-    """Run all tasks of a state now: put them at the end of their queue."""
-    _named(queue, state, group)
-    _for_all(session, "run", "pending now", queue, state, group)
-
-
-@click.command("archive-all", cls=Command, aliases=("archiveall",))
-@queue_option
-@_state_option(_ARCHIVE)
-@group_option
-@yes_option
-@click.pass_obj
-def archive_all(session: Session, queue: str, state: TaskState, group: str | None, yes: bool) -> None:
-    """Archive all tasks of a state. The archive keeps a limited number."""
-    confirm(f"Archive {_named(queue, state, group)}?", yes=yes)
-    _for_all(session, "archive", "archived", queue, state, group)
-
-
-@click.command("delete-all", cls=Command, aliases=("deleteall",))
-@queue_option
-@_state_option(_DELETE)
-@group_option
-@yes_option
-@click.pass_obj
-def delete_all(session: Session, queue: str, state: TaskState, group: str | None, yes: bool) -> None:
-    """Delete all tasks of a state."""
-    confirm(f"Delete {_named(queue, state, group)}?", yes=yes)
-    _for_all(session, "delete", "deleted", queue, state, group)
-
-
-@click.command("move-all", cls=Command, aliases=("moveall",))
-@queue_option
-@_state_option(_DELETE)
-@group_option
-@click.option("--to", required=True, type=QUEUE, metavar="QUEUE", help="target queue")
-@click.pass_obj
-def move_all(session: Session, queue: str, state: TaskState, group: str | None, to: str) -> None:
-    """Move all tasks of a state to another queue; tasks that it refuses stay."""
-    _named(queue, state, group)
-    _for_all(session, "move", f"in {to} now", queue, state, group, (to,))
+_add("run", _RUN, "Run all tasks of a state now: put them at the end of their queue.", "pending now")
+_add("archive", _ARCHIVE, "Archive all tasks of a state. The archive keeps a limited number.", "archived", asks=True)
+_add("delete", _DELETE, "Delete all tasks of a state.", "deleted", asks=True)
+_add("move", _DELETE, "Move all tasks of a state to another queue; tasks that it refuses stay.", "in {to} now")

@@ -1,69 +1,114 @@
-"""`taskq task retry` and `taskq task update`: let tasks wait until another time, or give them another payload."""
+"""`taskq task cancel`, `run`, `retry`, `update`, `move`, `archive` and `delete`: change tasks one by one."""
 
 from datetime import datetime, timedelta
 from typing import BinaryIO
 
 import click
 
-from taskq_core.cli.base import Command, for_each
-from taskq_core.cli.params import DURATION, MOMENT
-from taskq_core.cli.payload import payload_of, payload_options
+from taskq_core.cli.base import Answer, each_command
+from taskq_core.cli.enqueue import payload_of, payload_options
+from taskq_core.cli.params import DURATION, MOMENT, QUEUE
 from taskq_core.cli.session import Session
-from taskq_core.cli.task import ids_option, queue_option
+from taskq_core.cli.task import ids_argument, queue_option, task
 from taskq_core.handles.records import TaskInfo
 
+_at = click.option("--at", type=MOMENT, help="run not before this time")
+_after = click.option("after", "--after", "--in", type=DURATION, help="run not before this time from now")
 
-@click.command("retry", cls=Command)
-@queue_option
-@ids_option
-@click.option("--at", type=MOMENT, help="run not before this time")
-@click.option("after", "--after", "--in", type=DURATION, help="run not before this time from now")
-@click.pass_obj
-def retry(session: Session, queue: str, ids: tuple[str, ...], at: datetime | None, after: timedelta | None) -> int:
+
+@each_command(
+    task,
+    "cancel",
+    ids_argument,
+    click.option("--retry", is_flag=True, help="retry them as if they had failed (default: archive them)"),
+    click.option("--discard", is_flag=True, help="delete them"),
+)
+def cancel(session: Session, task_id: str, retry: bool, discard: bool) -> Answer:
+    """Ask the workers to cancel running tasks.
+
+    Every worker receives the request. The worker that runs the task cancels it. Tasks that are not running are refused.
+    """
+    if retry and discard:
+        raise click.UsageError("give either --retry or --discard", click.get_current_context())
+    workers = session.inspector.cancel_task(task_id, retry=retry, keep=False if discard else None)
+    return f"asked {workers} worker{'' if workers == 1 else 's'} to cancel {task_id}", {"workers_told": workers}
+
+
+@each_command(task, "run", queue_option, ids_argument)
+def run(session: Session, task_id: str, queue: str) -> str:
+    """Run waiting, archived or completed tasks now: put them at the end of their queue."""
+    session.inspector.run_task(queue, task_id)
+    return f"{task_id} is pending"
+
+
+@each_command(task, "retry", queue_option, ids_argument, _at, _after)
+def retry(session: Session, task_id: str, queue: str, at: datetime | None, after: timedelta | None) -> str:
     """Retry tasks at a later time, also archived ones.
 
     Times are RFC 3339 (2030-01-31T12:00:00Z), durations as 90s or 1h30m. `task run` runs them now.
     """
     if (at is None) is (after is None):
         raise click.UsageError("give either --at or --after", click.get_current_context())
-
-    def wait(task_id: str) -> str:
-        session.inspector.retry_task(queue, task_id, at=at, after=after)
-        return f"{task_id} waits"
-
-    return for_each(session, "id", ids, wait)
+    session.inspector.retry_task(queue, task_id, at=at, after=after)
+    return f"{task_id} waits"
 
 
-@click.command("update", cls=Command)
-@queue_option
-@ids_option
-@payload_options
-@click.option("--at", type=MOMENT, help="run not before this time")
-@click.option("after", "--after", "--in", type=DURATION, help="run not before this time from now")
-@click.pass_obj
+@each_command(task, "update", queue_option, ids_argument, payload_options, _at, _after)
 def update(
     session: Session,
+    task_id: str,
     queue: str,
-    ids: tuple[str, ...],
     payload: str | None,
     payload_file: BinaryIO | None,
     at: datetime | None,
     after: timedelta | None,
-) -> int:
+) -> str:
     """Replace the payload of waiting or archived tasks. Their unique locks follow."""
     if at is not None and after is not None:
         raise click.UsageError("give either --at or --after", click.get_current_context())
-    content = payload_of(payload, payload_file)
+    context = click.get_current_context()
+    if "content" not in context.meta:  # standard input can be read only once
+        context.meta["content"] = payload_of(payload, payload_file)
+    content: bytes = context.meta["content"]
+    found = session.inspector.task(queue, task_id)
+    known = session.app.tasks.get(found.name) if isinstance(found, TaskInfo) else None
+    if known is not None:
+        known.codec.decode(content)
+    if at is None and after is None:
+        session.inspector.update_payload(queue, task_id, content)
+    else:
+        session.inspector.reschedule_task(queue, task_id, at=at, after=after, payload=content)
+    return f"{task_id} has a new payload"
 
-    def change(task_id: str) -> str:
-        task = session.inspector.task(queue, task_id)
-        known = session.app.tasks.get(task.name) if isinstance(task, TaskInfo) else None
-        if known is not None:
-            known.codec.decode(content)
-        if at is None and after is None:
-            session.inspector.update_payload(queue, task_id, content)
-        else:
-            session.inspector.reschedule_task(queue, task_id, at=at, after=after, payload=content)
-        return f"{task_id} has another payload"
 
-    return for_each(session, "id", ids, change)
+_to = click.option("--to", required=True, type=QUEUE, metavar="QUEUE", help="target queue")
+
+
+@each_command(task, "move", queue_option, ids_argument, _to)
+def move(session: Session, task_id: str, queue: str, to: str) -> str:
+    """Move tasks to another queue, except running ones."""
+    session.inspector.move_task(queue, task_id, to)
+    return f"{task_id} is in {to}"
+
+
+@each_command(task, "archive", queue_option, ids_argument)
+def archive(session: Session, task_id: str, queue: str) -> str:
+    """Archive waiting tasks."""
+    session.inspector.archive_task(queue, task_id)
+    return f"{task_id} is archived"
+
+
+@each_command(
+    task,
+    "delete",
+    queue_option,
+    ids_argument,
+    aliases=("rm", "remove"),
+    question=lambda names, options: (
+        f"Delete {len(names)} task{'s' if len(names) > 1 else ''} of queue {options['queue']}?"
+    ),
+)
+def delete(session: Session, task_id: str, queue: str) -> str:
+    """Delete tasks, except running ones."""
+    session.inspector.delete_task(queue, task_id)
+    return f"{task_id} is deleted"

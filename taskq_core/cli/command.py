@@ -1,4 +1,4 @@
-"""The `taskq` command as a whole: its nouns put together, for the console and for a framework's own command."""
+"""The whole `taskq` command, for the console and for a framework's command."""
 
 import importlib.metadata
 import io
@@ -16,7 +16,7 @@ from taskq_core.cli.base import (
     Root,
     connection_options,
     output_options,
-    told,
+    run_reporting,
 )
 from taskq_core.cli.session import Session
 
@@ -34,35 +34,31 @@ exit status:
 """
 
 
-TOOLS: Mapping[str, tuple[str, ...]] = {
-    "stats": ("stats:stats",),
-    "dash": ("dash:dash",),
-    "queue": ("queue:queue", "past:show_history", "past:show_types", "repair:reconcile", "repair:finish_moves"),
-    "task": (
-        *("task:task", "change:retry", "change:update", "enqueue:enqueue"),
-        *("bulk:run_all", "bulk:archive_all", "bulk:delete_all", "bulk:move_all"),
-    ),
-    "group": ("group:group",),
-    "limit": ("limit:limit",),
-    "workflow": ("workflow:workflow",),
-    "server": ("server:server",),
-    "cron": ("cron:cron",),
-    "doctor": ("doctor:doctor",),
-    "health": ("health:health",),
-    "explain": ("explain:explain",),
-    "acl": ("acl:acl",),
-    "migrate": ("migrate:migrate",),
-    "version": ("command:version",),
+TOOLS: Mapping[str, str] = {
+    "stats": "stats",
+    "dash": "dash",
+    "queue": "queue past repair",
+    "task": "task change enqueue bulk",
+    "group": "queue",
+    "limit": "limit",
+    "workflow": "workflow",
+    "server": "server",
+    "cron": "cron",
+    "doctor": "doctor",
+    "health": "health",
+    "explain": "explain",
+    "acl": "acl",
+    "migrate": "migrate",
+    "version": "command",
 }
-"""Where the commands stand that everybody has, as module and name; behind a noun verbs that are added to it."""
-SERVICES: Mapping[str, tuple[str, ...]] = {
-    "worker": ("worker:worker_command",),
-    "scheduler": ("scheduler:scheduler_command",),
-    "dashboard": ("dashboard:dashboard",),
-    "exporter": ("exporter:exporter",),
+"""The modules of each command. See `LazyCommands`."""
+SERVICES: Mapping[str, str] = {
+    "worker": "worker",
+    "scheduler": "scheduler",
+    "dashboard": "dashboard",
+    "exporter": "exporter",
 }
-"""Where the console's commands stand that run for long."""
-COMPLETION: Mapping[str, tuple[str, ...]] = {"completion": ("completion:completion",)}
+"""The modules of the console's long-running commands."""
 
 
 @click.command("version", cls=Command)
@@ -76,12 +72,12 @@ def version(session: Session) -> None:
         session.output.line(number)
 
 
-def make_root(services: Mapping[str, click.Command | tuple[str, ...]], *, is_hosted: bool = False) -> Root:
+def make_root(services: Mapping[str, click.Command | str], *, is_hosted: bool = False) -> Root:
     """Return the whole command.
 
     Args:
-        services: The commands that run for long, or where they stand: worker, scheduler, dashboard, exporter.
-        is_hosted: It runs inside a framework, which says where the broker is and completes nothing.
+        services: The long-running commands, or their modules: worker, scheduler, dashboard, exporter.
+        is_hosted: Whether it runs inside a framework, which sets the Redis URL and has no shell completion.
     """
     return Root(
         "taskq",
@@ -89,7 +85,7 @@ def make_root(services: Mapping[str, click.Command | tuple[str, ...]], *, is_hos
         epilog=EPILOG,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
         no_args_is_help=True,
-        commands=LazyCommands({**services, **TOOLS, **({} if is_hosted else COMPLETION)}),
+        commands=LazyCommands({**services, **TOOLS, **({} if is_hosted else {"completion": "completion"})}),
         shared=output_options() if is_hosted else [*connection_options(), *output_options()],
         params=[
             click.Option(
@@ -111,30 +107,30 @@ def _show_version(context: click.Context, option: click.Parameter, value: bool) 
 
 
 def _nowhere(mode: str) -> Any:
-    return open(os.devnull, mode, encoding="utf-8")  # open as long as the process
+    return open(os.devnull, mode, encoding="utf-8")  # stays open until the process ends
 
 
 def main(arguments: Sequence[str] | None = None, *, stdout: TextIO | None = None) -> int:
     """Run the `taskq` command and return its exit status.
 
     Args:
-        arguments: What stands after `taskq` on the command line; None takes it from there.
-        stdout: Where to write; None is standard output.
+        arguments: The words after `taskq`; None takes those of this process.
+        stdout: Receives results; None is standard output.
 
     Returns:
-        0 for success, 1 for a failure and 2 for a wrong command line, told on standard error.
+        0 for success, 1 for a failure and 2 for a wrong command line. Errors are on standard error.
     """
-    # Whoever starts a process may close its streams (`<&-`, a service): Python has None for them then.
+    # The streams are None if the parent process closed them, as a shell does with `<&-`.
     sys.stdin = sys.stdin or _nowhere("r")
     sys.stdout = sys.stdout or _nowhere("w")
     sys.stderr = sys.stderr or _nowhere("w")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a character that cannot be shown is no reason to fail
+            stream.reconfigure(errors="backslashreplace")  # do not fail for a character that the terminal cannot show
     session = Session(stdout=stdout)
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        return told(lambda: root.main(words, "taskq", COMPLETE_VARIABLE, standalone_mode=False, obj=session))
+        return run_reporting(lambda: root.main(words, "taskq", COMPLETE_VARIABLE, standalone_mode=False, obj=session))
     finally:
         session.close()
 

@@ -1,4 +1,4 @@
-"""`taskq completion`: the script that lets a shell complete `taskq` with Tab."""
+"""`taskq completion`: print the completion script of a shell."""
 
 import click
 from click.shell_completion import get_completion_class
@@ -22,7 +22,7 @@ examples:
 def completion(context: click.Context, shell: str) -> None:
     """Print the shell completion script."""
     kind = get_completion_class(shell)
-    assert kind is not None  # one of the three that click has
+    assert kind is not None  # click supports these three
     root = context.find_root()
     script = kind(root.command, {}, root.info_name or "taskq", COMPLETE_VARIABLE).source()
     (context.find_object(Session) or Session()).output.stdout.write(script + "\n")

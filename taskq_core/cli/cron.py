@@ -1,57 +1,43 @@
-"""`taskq cron`: list, pause, resume, add and remove schedules. Also lists those of Go's schedulers."""
+"""`taskq cron`: list, pause, resume, add and remove schedules, including those of Go schedulers."""
 
 import json
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
 import click
 
-from taskq_core.cli import documents
-from taskq_core.cli.base import Group, confirm, for_each, yes_option
+from taskq_core.cli.base import Group, each_command, for_each
+from taskq_core.cli.documents import document
 from taskq_core.cli.params import DURATION, QUEUE
 from taskq_core.cli.render import Column, shown_bytes, shown_distance, shown_moment
 from taskq_core.cli.session import Session
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
-from taskq_core.inspector import SchedulerEvent
 
 cron = Group("cron", help="List, pause, resume, add and remove periodic tasks, and show their history.")
-_entries = click.argument("entries", metavar="ENTRY...", nargs=-1, required=True)
+_entries = click.argument("names", metavar="ENTRY...", nargs=-1, required=True)
+_EVENTS = (
+    Column("TASK", lambda each: each.task_id, whole=True),
+    Column("ENQUEUED AT", lambda each: shown_moment(each.enqueued_at)),
+)
 
 
 @cron.command("list", aliases=("ls",))
 @click.pass_obj
 def list_entries(session: Session) -> None:
     """List the periodic tasks of running schedulers, with their next and last run."""
-    out = session.output
-    entries = session.inspector.scheduler_entries()
-    if out.as_json:
-        out.json({"entries": [documents.entry(each) for each in entries]})
-        return
     now = utc_datetime(SYSTEM_CLOCK.time())
-    out.table(
-        (
-            Column(title="ENTRY", whole=True),
-            Column(title="SCHEDULE"),
-            Column(title="TASK"),
-            Column(title="PAYLOAD", cut=True),
-            Column(title="OPTIONS"),
-            Column(title="NEXT"),
-            Column(title="PREVIOUS"),
-        ),
-        [
-            (
-                each.id,
-                each.schedule,
-                each.name,
-                shown_bytes(each.payload, most=80),
-                ", ".join(each.options) or "-",
-                "paused" if each.is_paused else shown_distance(each.next_run_at, now),
-                shown_distance(each.previous_run_at, now),
-            )
-            for each in entries
-        ],
-        empty="no periodic entries; no scheduler runs",
+    columns = (
+        Column("ENTRY", lambda each: each.id, whole=True),
+        Column("SCHEDULE", lambda each: each.schedule),
+        Column("TASK", lambda each: each.name),
+        Column("PAYLOAD", lambda each: shown_bytes(each.payload, most=80), cut=True),
+        Column("OPTIONS", lambda each: ", ".join(each.options) or "-"),
+        Column("NEXT", lambda each: "paused" if each.is_paused else shown_distance(each.next_run_at, now)),
+        Column("PREVIOUS", lambda each: shown_distance(each.previous_run_at, now)),
     )
+    entries = session.inspector.scheduler_entries()
+    session.output.listing("entries", entries, columns, empty="no periodic tasks; no scheduler runs")
 
 
 @cron.command("history")
@@ -59,54 +45,32 @@ def list_entries(session: Session) -> None:
 @click.option("--size", type=click.IntRange(1, 1000), default=30, show_default=True, help="lines per page")
 @_entries
 @click.pass_obj
-def show_history(session: Session, entries: tuple[str, ...], page: int, size: int) -> None:
+def show_history(session: Session, names: Sequence[str], page: int, size: int) -> None:
     """Show when periodic tasks were enqueued, the latest first."""
     out = session.output
-    found: dict[str, list[SchedulerEvent]] = {
-        entry: list(session.inspector.scheduler_events(entry, page=page, page_size=size)) for entry in entries
-    }
+    found = {entry: session.inspector.scheduler_events(entry, page=page, page_size=size) for entry in names}
     if out.as_json:
-        document = [{"id": entry, "events": [documents.event(each) for each in all_]} for entry, all_ in found.items()]
-        out.json({"entries": document, "page": page, "page_size": size})
-        return
-    for number, (entry, events) in enumerate(found.items()):
-        if number:
-            out.line()
-        out.heading(entry)
-        out.table(
-            (Column(title="TASK", whole=True), Column(title="ENQUEUED AT")),
-            [(each.task_id, shown_moment(each.enqueued_at)) for each in events],
-            empty="never enqueued on this page",
-        )
+        entries = [{"id": entry, "events": [document(each) for each in all_]} for entry, all_ in found.items()]
+        out.json({"entries": entries, "page": page, "page_size": size})
+    else:
+        out.tables({entry: (_EVENTS, all_) for entry, all_ in found.items()}, empty="no runs on this page")
 
 
-@cron.command("pause")
-@_entries
-@click.pass_obj
-def pause(session: Session, entries: tuple[str, ...]) -> int:
+@each_command(cron, "pause", _entries)
+def pause(session: Session, entry_id: str) -> str:
     """Pause schedules, wherever they are declared.
 
     Running schedulers apply it within two seconds. Go schedulers do not support pausing.
     """
-
-    def act(entry_id: str) -> str:
-        was_running = session.inspector.pause_schedule(entry_id)
-        return f"{entry_id} is paused{'' if was_running else ' already'}"
-
-    return for_each(session, "id", entries, act)
+    was_running = session.inspector.pause_schedule(entry_id)
+    return f"{entry_id} is {'' if was_running else 'already '}paused"
 
 
-@cron.command("resume")
-@_entries
-@click.pass_obj
-def resume(session: Session, entries: tuple[str, ...]) -> int:
-    """Resume paused schedules. Missed firings are not enqueued."""
-
-    def act(entry_id: str) -> str:
-        was_paused = session.inspector.resume_schedule(entry_id)
-        return f"{entry_id} goes on" if was_paused else f"{entry_id} was not paused"
-
-    return for_each(session, "id", entries, act)
+@each_command(cron, "resume", _entries)
+def resume(session: Session, entry_id: str) -> str:
+    """Resume paused schedules. Missed runs are not enqueued."""
+    was_paused = session.inspector.resume_schedule(entry_id)
+    return f"{entry_id} is resumed" if was_paused else f"{entry_id} was not paused"
 
 
 @cron.command("add")
@@ -117,9 +81,9 @@ def resume(session: Session, entries: tuple[str, ...]) -> int:
 @click.option("-l", "--payload", default="{}", metavar="JSON", help="arguments by name, a JSON object (default: none)")
 @click.option("-q", "--queue", type=QUEUE, help="queue (default: that of the task)")
 @click.option("tz", "--timezone", metavar="ZONE", help="time zone of the cron line, such as Europe/Berlin")
-@click.option("max_retry", "--retry", type=click.IntRange(0), metavar="N", help="most retries")
-@click.option("--timeout", type=DURATION, help="longest run")
-@click.option("unique_for", "--unique", type=DURATION, help="refuse an equal task for this long")
+@click.option("max_retry", "--retry", type=click.IntRange(0), metavar="N", help="maximum number of retries")
+@click.option("--timeout", type=DURATION, help="maximum run time")
+@click.option("unique_for", "--unique", type=DURATION, help="refuse an equal task during this time")
 @click.option("--replace", is_flag=True, help="change a schedule that was added before")
 @click.argument("entry", metavar="ENTRY")
 @click.pass_obj
@@ -134,10 +98,10 @@ def add(
     replace: bool,
     **options: str | int | timedelta | None,
 ) -> int:
-    """Add a schedule with this name.
+    """Add a schedule with the name ENTRY.
 
     Running schedulers load it within two seconds. It is stored in Redis until it is removed. A task that --app does not
-    know is taken for a task of another program.
+    know is assumed to be a task of another program.
     """
     from taskq_core.scheduler.runtime_schedules import named_schedule
 
@@ -156,16 +120,14 @@ def add(
     return for_each(session, "id", (entry,), act)
 
 
-@cron.command("remove", aliases=("rm", "delete"))
-@yes_option
-@_entries
-@click.pass_obj
-def remove(session: Session, entries: tuple[str, ...], yes: bool) -> int:
+@each_command(
+    cron,
+    "remove",
+    _entries,
+    aliases=("rm", "delete"),
+    question=lambda names, options: f"Remove schedule{'s' if len(names) > 1 else ''} {', '.join(names)}?",
+)
+def remove(session: Session, entry_id: str) -> str:
     """Remove schedules that were added at run time. Schedules of the code can only be paused."""
-    confirm(f"Remove schedule{'s' if len(entries) > 1 else ''} {', '.join(entries)}?", yes=yes)
-
-    def act(entry_id: str) -> str:
-        session.inspector.remove_schedule(entry_id)
-        return f"{entry_id} is removed"
-
-    return for_each(session, "id", entries, act)
+    session.inspector.remove_schedule(entry_id)
+    return f"{entry_id} is removed"

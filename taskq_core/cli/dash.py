@@ -1,7 +1,4 @@
-"""`taskq dash`: the dashboard in this terminal.
-
-What draws it is the extra `dash`, which is loaded only here.
-"""
+"""`taskq dash`: the terminal dashboard. It needs the extra `dash`, which is imported only here."""
 
 import os
 import sys
@@ -16,7 +13,7 @@ from taskq_core.cli.session import Session
 from taskq_core.errors import ConfigurationError
 
 _MISSING = "taskq dash needs a package that is not installed: pip install 'taskq-asynq[dash]'"
-_NO_TERMINAL = "taskq dash needs a terminal to draw on; taskq stats says how things stand anywhere"
+_NO_TERMINAL = "taskq dash needs a terminal; taskq stats works without one"
 
 
 @click.command(
@@ -27,7 +24,7 @@ examples:
   %(prog)s
       the queues of TASKQ_URL; ? shows the keys
   %(prog)s --url redis.internal:6379 --refresh 5 --read-only
-      another Redis, looked at every five seconds, changing nothing
+      another Redis, read every five seconds, without changes
 """,
 )
 @click.option(
@@ -48,13 +45,13 @@ def dash(
 ) -> None:
     """Show a live dashboard in this terminal."""
     if session.output.as_json:
-        raise click.UsageError("taskq dash writes no JSON; taskq stats --json does", click.get_current_context())
+        raise click.UsageError("taskq dash has no --json; use taskq stats --json", click.get_current_context())
     program = _program()
     if not has_terminal():
         raise ConfigurationError(_NO_TERMINAL)
     colour = session.given.get("color", "auto")
     if colour == "never":
-        os.environ["NO_COLOR"] = "1"  # which is where what draws looks for it
+        os.environ["NO_COLOR"] = "1"  # read by the library that draws
     elif colour == "always":
         os.environ.pop("NO_COLOR", None)
     config = program.DashConfig(
@@ -67,15 +64,15 @@ def dash(
 
 
 def has_terminal() -> bool:
-    """Return whether somebody reads and types at a terminal."""
+    """Return whether standard input, output and error are a terminal."""
     return all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
 
 
 def background(told: str) -> Literal["dark", "light"]:
-    """Return which background a terminal has.
+    """Return the background of a terminal.
 
     Args:
-        told: What it says in `COLORFGBG`: the numbers of its colours, as `15;0` or `0;default;15`.
+        told: The value of `COLORFGBG`: color numbers, as `15;0` or `0;default;15`.
     """
     return "light" if told.rpartition(";")[2] in ("7", "15") else "dark"
 

@@ -1,6 +1,6 @@
-"""`taskq dashboard`: the web dashboard on this machine.
+"""`taskq dashboard`: serve the web dashboard.
 
-The core knows no web framework. An adapter offers the dashboard under the entry point group `taskq.dashboard`.
+The core has no web framework. An adapter provides the dashboard through the entry point group `taskq.dashboard`.
 """
 
 import importlib.metadata
@@ -22,9 +22,9 @@ _MISSING = "taskq dashboard needs packages that are not installed: pip install '
     epilog="""\
 examples:
   %(prog)s
-      at http://127.0.0.1:8080/, for whoever uses this machine
+      at http://127.0.0.1:8080/, for users of this machine
   %(prog)s --app shop.queue:taskq --read-only
-      with the tasks of a project, changing nothing
+      with the tasks of a project, read-only
   %(prog)s --host 0.0.0.0 --login shop.people:who_is_it
       for other machines, with a login
 """,
@@ -42,8 +42,8 @@ examples:
 @click.option(
     "--login",
     metavar="MODULE:FUNCTION",
-    help="who sends a request, as taskq_dashboard(login=...) takes it; without it the dashboard is open, for this "
-    "machine only",
+    help="function that returns the user of a request, as taskq_dashboard(login=...) takes it; without it, only this "
+    "machine can open the dashboard",
 )
 @click.option("--prometheus-url", metavar="URL", help="Prometheus server with Asynq's metrics, for the charts")
 @click.pass_obj
@@ -76,5 +76,5 @@ def _server() -> Any:
 def _loaded(target: str) -> Any:
     found = load_object(target, "a login hook")
     if not callable(found):
-        raise ConfigurationError(f"--login {target}: that is no function")
+        raise ConfigurationError(f"--login {target} is not a function")
     return found

@@ -1,7 +1,7 @@
-"""`taskq task enqueue`: enqueue a task by its name, for example one that a Go service runs.
+"""`taskq task enqueue`: enqueue a task by its name, for example a task of a Go service.
 
-Where `--app` (or a framework) names the queue application and it knows the task, the payload is checked against the
-function's signature and the task's own options hold unless the command line says otherwise.
+If the queue application (`--app`, or Django's) has the task, its payload is checked against the signature, and its
+options apply unless the command line overrides them.
 """
 
 from collections.abc import Mapping
@@ -11,14 +11,32 @@ from typing import Any, BinaryIO
 import click
 
 from taskq_core.app import TaskQ
-from taskq_core.cli.base import Command
 from taskq_core.cli.params import DURATION, HEADER, MOMENT, QUEUE
-from taskq_core.cli.payload import payload_of, payload_options
 from taskq_core.cli.session import Session
+from taskq_core.cli.task import task
 from taskq_core.tasks.options import REPLICAS_MAX, call_options
 
 
-@click.command("enqueue", cls=Command)
+def payload_options(command: Any) -> Any:
+    """Add `--payload` and `--payload-file` to a command."""
+    of_file = click.option(
+        "--payload-file", type=click.File("rb"), metavar="PATH", help="file with the payload; - is standard input"
+    )
+    return click.option("-l", "--payload", metavar="TEXT", help="payload; JSON for tasks of taskq")(of_file(command))
+
+
+def payload_of(text: str | None, file: BinaryIO | None) -> bytes:
+    """Return the payload from one of the two options.
+
+    Raises:
+        click.UsageError: Neither is given, or both are.
+    """
+    if (text is None) is (file is None):
+        raise click.UsageError("give either --payload or --payload-file", click.get_current_context())
+    return file.read() if file is not None else (text or "").encode("utf-8", "surrogateescape")
+
+
+@task.command("enqueue")
 @click.argument("positional_name", metavar="[NAME]", required=False)
 @click.option("name", "-t", "--name", "--type-name", "--type_name", metavar="NAME", help="name of the task")
 @payload_options
@@ -29,7 +47,7 @@ from taskq_core.tasks.options import REPLICAS_MAX, call_options
     "max_retry", "--retry", type=click.IntRange(0), metavar="N", help="maximum number of retries (default: 25)"
 )
 @click.option("--timeout", type=DURATION, help="maximum run time (default: 30 minutes)")
-@click.option("--deadline", type=MOMENT, help="time after which it may not run any more")
+@click.option("--deadline", type=MOMENT, help="time after which it must not run")
 @click.option("unique_for", "--unique", type=DURATION, help="refuse an equal task during this time")
 @click.option("process_at", "--at", "--process-at", "--process_at", type=MOMENT, help="run not before this time")
 @click.option(
@@ -81,7 +99,7 @@ def enqueue(
 
 
 def _over_own(app: TaskQ, name: str, payload: bytes, given: Mapping[str, Any]) -> Any:
-    """Return the options given over those of the task, if the application knows it; its payload is checked then."""
+    """Return the given options over those of the task, if the application has it, and check its payload."""
     known = app.tasks.get(name)
     if known is None:
         return given

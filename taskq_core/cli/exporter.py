@@ -1,4 +1,4 @@
-"""`taskq exporter`: what Prometheus scrapes."""
+"""`taskq exporter`: serve metrics for Prometheus."""
 
 import importlib
 from pathlib import Path
@@ -24,13 +24,13 @@ examples:
   %(prog)s
       at http://127.0.0.1:9876/metrics, for a Prometheus on this machine
   %(prog)s --host 0.0.0.0 --auth-file people.txt --tls-cert cert.pem --tls-key key.pem
-      for a Prometheus elsewhere, which names itself as a line of people.txt (name:password) says
+      for a Prometheus on another machine, with a user of people.txt (lines name:password)
 
 signals:
   SIGTERM, SIGINT (Ctrl-C)   stop
 
 exit status:
-  0  it stopped when told to
+  0  it was stopped
   1  it could not start; the message says why
 """,
 )
@@ -50,7 +50,7 @@ exit status:
     show_default=True,
     type=click.IntRange(1),
     metavar="N",
-    help="maximum number of queues with separate metrics",
+    help="maximum number of queues with metrics",
 )
 @click.option(
     "--max-types",
@@ -58,9 +58,11 @@ exit status:
     show_default=True,
     type=click.IntRange(0),
     metavar="N",
-    help="maximum number of task types with separate metrics",
+    help="maximum number of task types with metrics",
 )
-@click.option("--auth-file", type=_FILE, metavar="FILE", help="users who may scrape: a line name:password for each")
+@click.option(
+    "--auth-file", type=_FILE, metavar="FILE", help="file with the users who may scrape, one line name:password each"
+)
 @click.option("--tls-cert", type=_FILE, metavar="FILE", help="TLS certificate (PEM)")
 @click.option("--tls-key", type=_FILE, metavar="FILE", help="TLS key (PEM)")
 @click.option("--open", "is_open", is_flag=True, help="allow scraping without a login, also from other machines")
@@ -76,7 +78,7 @@ def exporter(session: Session, /, **options: Any) -> None:
 
 
 def _room() -> Any:
-    """Return the exporter's room, which needs a package of an extra."""
+    """Return the exporter's package, which needs an extra."""
     try:
         return importlib.import_module("taskq_core.exporter")
     except ModuleNotFoundError as error:

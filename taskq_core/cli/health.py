@@ -1,4 +1,4 @@
-"""`taskq health`: can it work now? For the probe of a container, an init system or a deploy script."""
+"""`taskq health`: check whether the queues work, for the probe of a container or a deploy script."""
 
 from typing import Any
 
@@ -18,15 +18,15 @@ TIMEOUT_S = 5.0
     epilog="""\
 examples:
   %(prog)s
-      can tasks be enqueued and worked on, in the queues of the settings?
+      check that the queues of the settings work
   %(prog)s --worker
-      does a worker of this machine, or container, take tasks as well?
+      also check that a worker of this machine or container takes tasks
   %(prog)s --port 8090
-      what does the worker say that was started with --health-port 8090?
+      check the worker that was started with --health-port 8090
 
 exit status:
   0  ready
-  1  not ready; the answer says why
+  1  not ready; the output says why
 """,
 )
 @click.option("--worker", is_flag=True, help="also require a running worker on this machine")

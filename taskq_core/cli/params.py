@@ -1,7 +1,6 @@
-"""Values on the command line that click does not know: durations, moments, headers, states.
+"""Parameter types for click: durations, times, headers, states and queues.
 
-A refusal says what was expected. Times are RFC 3339 and durations as Go writes them (`1h30m`), like those of Asynq's
-command; a plain number is a count of seconds.
+As in Asynq's command, times are RFC 3339, and durations have Go's form (`1h30m`) or are numbers of seconds.
 """
 
 import difflib
@@ -17,7 +16,7 @@ from taskq_core.wire import TaskState, parse_duration, timedelta_of_ns
 
 
 class DurationType(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions only
-    """A duration: `90s`, `1h30m`, or seconds."""
+    """A duration: `90s`, `1h30m`, or a number of seconds."""
 
     name = "duration"
 
@@ -69,7 +68,7 @@ class HeaderType(click.ParamType):  # type: ignore[type-arg]  # generic in newer
 
 
 class StateType(click.Choice[str]):
-    """A task state, out of those a command takes."""
+    """A task state, one of those that the command accepts."""
 
     def __init__(self, states: Sequence[TaskState]) -> None:
         super().__init__([state.value for state in states])
@@ -77,24 +76,24 @@ class StateType(click.Choice[str]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the state."""
         near = difflib.get_close_matches(str(value), self.choices, n=1)
-        if near and value not in list(TaskState):  # an enum is asked for values from Python 3.12 on only
+        if near and value not in list(TaskState):  # Python 3.11 has no `value in TaskState`
             self.fail(f"no state {value!r}; did you mean {near[0]!r}?", param, ctx)
         return TaskState(super().convert(value, param, ctx))
 
 
 class QueueType(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions only
-    """A queue's name, completed from those there are."""
+    """A queue's name, with shell completion."""
 
     name = "queue"
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Return the queues that begin so; none where the broker cannot be asked."""
+        """Return the queues with this prefix; none if Redis cannot be reached."""
         session = ctx.find_root().obj
         if session is None or session.given.get("ask_password"):
-            return []  # a question would stand in the middle of what is typed
+            return []  # a prompt would disturb the input line
         try:
             queues = session.inspector.queues()
-        except Exception:  # of whatever --app imports, too: a traceback would stand there as well
+        except Exception:  # also of code that --app imports: a traceback would disturb the input line
             return []
         return [CompletionItem(name) for name in queues if name.startswith(incomplete)]
 

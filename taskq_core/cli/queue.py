@@ -1,53 +1,51 @@
-"""`taskq queue`: look at queues, pause and remove them."""
+"""`taskq queue` and `taskq group`: list, inspect, pause and remove queues, and list groups."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import click
 
-from taskq_core.cli import documents
-from taskq_core.cli.base import Group, confirm, for_each, yes_option
+from taskq_core.cli.base import Group, each_command
+from taskq_core.cli.documents import document
 from taskq_core.cli.params import QUEUE
 from taskq_core.cli.render import Column, Output, shown_rate, shown_size, shown_span
 from taskq_core.cli.session import Session
 from taskq_core.views import QueueRow, queue_row
 
-queue = Group("queue", help="List, inspect, pause and remove queues.")
-_names = click.argument("queues", metavar="QUEUE...", nargs=-1, required=True, type=QUEUE)
+queue = Group("queue", help="List, inspect, pause, repair and remove queues.")
+names_argument = click.argument("names", metavar="QUEUE...", nargs=-1, required=True, type=QUEUE)
+NO_QUEUES = "no queues; the first enqueue creates one"
 
 
 @queue.command("list", aliases=("ls",))
 @click.pass_obj
 def list_queues(session: Session) -> None:
-    """List the queues; on a cluster with slot and nodes."""
+    """List the queues; in a cluster with slot and nodes."""
     out, inspector = session.output, session.inspector
-    names = inspector.queues()
-    places = []
+    found: list[dict[str, Any]] = [{"queue": name} for name in inspector.queues()]
+    columns = [Column("QUEUE", lambda each: each["queue"])]
     if session.app.runtime.endpoint.is_cluster:
-        places = [(inspector.key_slot(name), inspector.cluster_nodes(name)) for name in names]
+        found = [
+            {**each, "slot": inspector.key_slot(each["queue"]), "nodes": inspector.cluster_nodes(each["queue"])}
+            for each in found
+        ]
+        columns.append(Column("SLOT", lambda each: each["slot"], right=True))
+        columns.append(Column("NODES", lambda each: ", ".join(each["nodes"])))
     if out.as_json:
-        found: list[documents.Document] = [{"queue": name} for name in names]
-        for document, (slot, nodes) in zip(found, places, strict=False):
-            document |= {"slot": slot, "nodes": nodes}
         out.json({"queues": found})
-    elif places:
-        rows = [(name, str(slot), ", ".join(nodes)) for name, (slot, nodes) in zip(names, places, strict=True)]
-        out.table(
-            (Column(title="QUEUE"), Column(title="SLOT", right=True), Column(title="NODES")), rows, empty=NO_QUEUES
-        )
     else:
-        out.table((Column(title="QUEUE"),), [(name,) for name in names], empty=NO_QUEUES)
-
-
-NO_QUEUES = "no queues; the first enqueue makes one"
+        out.table(columns, found, empty=NO_QUEUES)
 
 
 @queue.command("inspect")
-@_names
+@names_argument
 @click.pass_obj
-def inspect_queues(session: Session, queues: tuple[str, ...]) -> None:
+def inspect_queues(session: Session, names: Sequence[str]) -> None:
     """Show state, size, latency, memory and today's runs of queues."""
     out = session.output
-    found = [(session.inspector.queue_info(name), session.inspector.memory_usage(name)) for name in queues]
+    found = [(session.inspector.queue_info(name), session.inspector.memory_usage(name)) for name in names]
     if out.as_json:
-        out.json({"queues": [documents.queue(info) | {"memory_bytes": memory} for info, memory in found]})
+        out.json({"queues": [document(info) | {"memory_bytes": memory} for info, memory in found]})
         return
     for number, (info, memory) in enumerate(found):
         if number:
@@ -72,60 +70,62 @@ def _show(out: Output, row: QueueRow) -> None:
     )
 
 
-@queue.command("pause")
-@_names
-@click.pass_obj
-def pause_queues(session: Session, queues: tuple[str, ...]) -> int:
+@each_command(queue, "pause", names_argument, key="queue")
+def pause(session: Session, name: str) -> str:
     """Pause queues: workers take no more tasks; running tasks finish."""
-
-    def pause(name: str) -> str:
-        session.inspector.pause(name)
-        return f"paused {name}"
-
-    return for_each(session, "queue", queues, pause)
+    session.inspector.pause(name)
+    return f"paused {name}"
 
 
-@queue.command("resume", aliases=("unpause",))
-@_names
-@click.pass_obj
-def resume_queues(session: Session, queues: tuple[str, ...]) -> int:
+@each_command(queue, "resume", names_argument, key="queue", aliases=("unpause",))
+def resume(session: Session, name: str) -> str:
     """Resume paused queues."""
-
-    def resume(name: str) -> str:
-        session.inspector.resume(name)
-        return f"resumed {name}"
-
-    return for_each(session, "queue", queues, resume)
+    session.inspector.resume(name)
+    return f"resumed {name}"
 
 
-@queue.command("remove", aliases=("rm", "delete"))
-@click.option("-f", "--force", is_flag=True, help="delete its tasks as well; refused while one runs")
-@yes_option
-@_names
-@click.pass_obj
-def remove_queues(session: Session, queues: tuple[str, ...], force: bool, yes: bool) -> int:
+@each_command(
+    queue,
+    "remove",
+    click.option("-f", "--force", is_flag=True, help="delete its tasks as well; refused while one runs"),
+    names_argument,
+    key="queue",
+    aliases=("rm", "delete"),
+    question=lambda names, options: (
+        f"Remove queue{'s' if len(names) > 1 else ''} {', '.join(names)}"
+        f"{' and delete all tasks in it' if options['force'] else ''}?"
+    ),
+)
+def remove(session: Session, name: str, force: bool) -> str:
     """Remove queues and all their data."""
-    what = f"queue{'s' if len(queues) > 1 else ''} {', '.join(queues)}"
-    confirm(f"Remove {what}{' and delete all tasks in it' if force else ''}?", yes=yes)
+    has_begun = False
+    with session.output.progress(f"removing {name}") as show:
 
-    def remove(name: str) -> str:
-        begun = False
-        with session.output.progress(f"removing {name}") as show:
+        def progress(done: int, total: int) -> None:
+            nonlocal has_begun
+            has_begun = True
+            show(done, total)
 
-            def progress(done: int, total: int) -> None:
-                nonlocal begun
-                begun = True
-                show(done, total)
+        try:
+            deleted = session.inspector.remove_queue(name, force=force, progress=progress)
+        except KeyboardInterrupt:
+            if has_begun:
+                raise click.ClickException(
+                    f"interrupted while removing queue {name}: its tasks are hidden, but some still take up memory; "
+                    "remove it again to continue"
+                ) from None
+            raise
+    return f"removed {name}" + (f" and {deleted} tasks" if deleted else "")
 
-            try:
-                deleted = session.inspector.remove_queue(name, force=force, progress=progress)
-            except KeyboardInterrupt:
-                if begun:
-                    raise click.ClickException(
-                        f"stopped while queue {name} was being removed: nobody sees its tasks any more, and some still "
-                        "take up memory; remove it again to go on"
-                    ) from None
-                raise
-        return f"removed {name}" + (f" and {deleted} tasks" if deleted else "")
 
-    return for_each(session, "queue", queues, remove)
+group = Group("group", help="List groups of tasks that wait to be aggregated.")
+
+
+@group.command("list", aliases=("ls",))
+@click.option("-q", "--queue", "name", required=True, type=QUEUE, help="queue of the groups")
+@click.pass_obj
+def list_groups(session: Session, name: str) -> None:
+    """List the groups of a queue, with their sizes."""
+    columns = (Column("GROUP", lambda each: each.name), Column("SIZE", lambda each: each.size, right=True))
+    found = session.inspector.groups(name)
+    session.output.listing("groups", found, columns, empty=f"no groups in {name}", more={"queue": name})

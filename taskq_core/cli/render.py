@@ -1,8 +1,8 @@
-"""What the `taskq` command writes: tables, pairs, lines, JSON, and a progress bar for long work.
+"""Output of the `taskq` command: tables, pairs, lines, JSON, and a progress bar.
 
-On a terminal a table fits its width, as far as it can be read then, and states have colours; anywhere else (a pipe, a
-file) columns are padded with blanks and nothing is cut, so that `grep` and `awk` see all of it. Text that came from
-Redis is shown with its control characters spelled out: a task's name must not steer the terminal of its reader.
+On a terminal, a table fits the width, and states have colors. In a pipe or file, columns are padded with spaces and
+nothing is cut, for `grep` and `awk`. Control characters in texts from Redis are escaped, because the name of a task
+must not control the terminal.
 """
 
 import json
@@ -19,10 +19,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from taskq_core.cli.documents import document
 from taskq_core.cli.text import clean
 
 Colour = Literal["auto", "always", "never"]
-"""When to use colours: on a terminal, or as told. `NO_COLOR` in the environment means never, where nothing is told."""
+"""When to use colors; `auto` uses them on a terminal, unless `NO_COLOR` is set."""
 
 STYLES = {
     "active": "green",
@@ -38,11 +39,11 @@ STYLES = {
     "damaged": "red",
     "red": "bold red",
 }
-"""Colour of a word that stands alone in a cell."""
+"""Color of a cell with exactly this word."""
 _GAP = 2
-"""Blanks between two columns."""
+"""Spaces between two columns."""
 _LEAST_SHOWN = 10
-"""Characters of a column that are shown on the narrowest terminal."""
+"""Least width of a column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,25 +52,27 @@ class Column:
 
     Attributes:
         title: Its heading.
-        right: Align to the right, as numbers are.
-        whole: Is neither cut nor wrapped, so that it can be copied: an id.
-        cut: Is cut on a narrow terminal, so that the others stay whole; they are wrapped where that is not enough.
+        cell: Returns the cell of a record. None: rows are sequences of cells.
+        right: Align to the right, for numbers.
+        whole: Never cut or wrap, so that an id can be copied.
+        cut: Cut on a narrow terminal. Other columns are wrapped only if that does not suffice.
     """
 
     title: str
+    cell: Callable[[Any], object] | None = None
     right: bool = False
     whole: bool = False
     cut: bool = False
 
 
 class Output:
-    """Writes for people or as JSON.
+    """Writes text or JSON.
 
     Args:
-        stdout: Where answers go.
-        stderr: Where progress, questions and complaints go.
-        as_json: Answers are JSON documents.
-        colour: When to use colours.
+        stdout: Receives results.
+        stderr: Receives progress, questions and errors.
+        as_json: Whether results are JSON documents.
+        colour: When to use colors.
     """
 
     def __init__(
@@ -86,13 +89,13 @@ class Output:
         self._errors = _console(stderr or sys.stderr, colour)
 
     def json(self, document: Mapping[str, Any]) -> None:
-        """Write a document, indented, as the only thing on standard output."""
+        """Write a document, indented. It is the only text on standard output."""
         encoding = (getattr(self.stdout, "encoding", None) or "utf-8").lower()
         text = json.dumps(document, indent=2, ensure_ascii=not encoding.startswith("utf"))
         if not text.isprintable():
-            # JSON escapes the control characters of ASCII alone; others steer terminals as well.
+            # JSON escapes only the control characters of ASCII.
             text = "".join(each if each.isprintable() or each == "\n" else json.dumps(each)[1:-1] for each in text)
-        # In one piece: Django's stdout ends a line after each.
+        # In one call: Django's stdout adds a line break after each.
         self.stdout.write(text + "\n")
 
     def line(self, text: str = "", style: str = "") -> None:
@@ -104,24 +107,53 @@ class Output:
         self._errors.print(Text(clean(text), style="red"), soft_wrap=True)
 
     def note(self, text: str) -> None:
-        """Write one line beside the answer, to standard error, so that a pipe carries the answer alone."""
+        """Write one line about the result to standard error, so that a pipe contains only the result."""
         self._errors.print(Text(clean(text), style="dim"), soft_wrap=True)
 
     def heading(self, text: str) -> None:
-        """Write the title of what follows."""
+        """Write a title."""
         self.line(text, style="bold")
 
     def pairs(self, pairs: Mapping[str, str]) -> None:
-        """Write names and values, one pair a line."""
+        """Write names and values, one pair per line."""
         width = max(map(cell_len, pairs), default=0)
         for name, value in pairs.items():
             line = Text(f"{name:<{width}}  ", style="dim")
             line.append(clean(value), style=STYLES.get(value, "not dim"))
             self._console.print(line, soft_wrap=True)
 
-    def table(self, columns: Sequence[Column], rows: Sequence[Sequence[str]], *, empty: str) -> None:
-        """Write a table; `empty` is said in its place where there are no rows."""
-        cleaned = [[clean(cell) for cell in row] for row in rows]
+    def listing(
+        self,
+        key: str,
+        records: Sequence[Any],
+        columns: Sequence[Column],
+        *,
+        empty: str,
+        more: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write records as a table, or as a JSON list under `key`.
+
+        Args:
+            key: Name of the list in the JSON document.
+            records: The records.
+            columns: The columns of the table.
+            empty: The text instead of an empty table.
+            more: Further fields of the document.
+        """
+        if self.as_json:
+            self.json({**(more or {}), key: [document(each) for each in records]})
+        else:
+            self.table(columns, records, empty=empty)
+
+    def table(self, columns: Sequence[Column], records: Sequence[Any], *, empty: str) -> None:
+        """Write a table of records, or `empty` if there are none."""
+        cleaned = [
+            [
+                clean(str(record[index] if column.cell is None else column.cell(record)))
+                for index, column in enumerate(columns)
+            ]
+            for record in records
+        ]
         if not cleaned:
             self.line(empty, style="dim")
         elif self._console.is_terminal:
@@ -131,11 +163,19 @@ class Output:
             for line in _aligned(columns, cleaned):
                 self.stdout.write(line + "\n")
 
+    def tables(self, tables: Mapping[str, tuple[Sequence[Column], Sequence[Any]]], *, empty: str) -> None:
+        """Write several tables with titles; an empty one as `empty`."""
+        for number, (title, (columns, records)) in enumerate(tables.items()):
+            if number:
+                self.line()
+            self.heading(title)
+            self.table(columns, records, empty=empty)
+
     @contextmanager
     def progress(self, what: str) -> Iterator[Callable[[int, int], None]]:
-        """Show a bar while long work goes on, if standard error is a terminal.
+        """Show a progress bar, if standard error is a terminal.
 
-        Yields a function to be called with the number of tasks done and in all.
+        Yields a function that takes the number of finished tasks and of all tasks.
         """
         if not self._errors.file.isatty():
             yield lambda done, total: None
@@ -174,7 +214,7 @@ def _rich_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], width:
         for column, size in zip(columns, natural, strict=True)
     ]
     gaps = _GAP * (len(columns) - 1)
-    # What does not fit even so is left to the terminal: a line that goes on below is read, one letter a line is not.
+    # If that is too wide, the terminal breaks the lines, which is easier to read than one letter per line.
     width = min(sum(natural) + gaps, max(width, sum(least) + gaps))
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, _GAP, 0, 0), width=width)
     for column, size in zip(columns, least, strict=True):
@@ -195,11 +235,11 @@ def _rich_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], width:
 
 
 def _most(columns: Sequence[Column], natural: Sequence[int], room: int) -> dict[int, int]:
-    """Return how many characters of each column that may be cut are shown: what the others leave."""
+    """Return the width of each column with `cut`: the space that the others leave."""
     room -= sum(size for column, size in zip(columns, natural, strict=True) if not column.cut)
     cut = sorted((index for index, column in enumerate(columns) if column.cut), key=natural.__getitem__)
     most: dict[int, int] = {}
-    for number, index in enumerate(cut):  # a narrow one leaves what it does not need to the wider
+    for number, index in enumerate(cut):  # a narrow column leaves its spare space to the wider ones
         most[index] = min(natural[index], max(_LEAST_SHOWN, room // (len(cut) - number)))
         room -= most[index]
     return most
@@ -217,13 +257,13 @@ def _aligned(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Iterat
 
 
 def shown_bytes(data: bytes, *, most: int | None = None) -> str:
-    """Return bytes as text, those that are no UTF-8 spelled out; cut after `most` characters."""
+    """Return bytes as text, with invalid UTF-8 escaped; cut after `most` characters."""
     text = data.decode("utf-8", "backslashreplace")
     return text if most is None or len(text) <= most else f"{text[:most]}..."
 
 
 def shown_moment(moment: datetime | None, *, now: datetime | None = None) -> str:
-    """Return a time in UTC to the second, and how far it is from `now`; "-" for none."""
+    """Return a time in UTC, and its distance from `now`; "-" for None."""
     if moment is None:
         return "-"
     text = moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
@@ -233,7 +273,7 @@ def shown_moment(moment: datetime | None, *, now: datetime | None = None) -> str
 
 
 def shown_distance(moment: datetime | None, now: datetime) -> str:
-    """Return how far a time is from `now`, as `in 5m` or `5m ago`; "-" for none."""
+    """Return the distance of a time from `now`, as `in 5m` or `5m ago`; "-" for None."""
     if moment is None:
         return "-"
     distance = shown_span(abs(moment - now))
@@ -241,7 +281,7 @@ def shown_distance(moment: datetime | None, now: datetime) -> str:
 
 
 def shown_span(span: timedelta | None) -> str:
-    """Return a span in its two largest units, as `1h 5m`; "-" for none."""
+    """Return a duration in its two largest units, as `1h 5m`; "-" for None."""
     if span is None:
         return "-"
     seconds = span.total_seconds()
@@ -259,7 +299,7 @@ def shown_span(span: timedelta | None) -> str:
 
 
 def shown_size(count: int) -> str:
-    """Return a number of bytes in the unit that fits."""
+    """Return a number of bytes with a unit."""
     size = float(count)
     for unit in ("B", "KiB", "MiB"):
         if size < 1024:
@@ -269,5 +309,10 @@ def shown_size(count: int) -> str:
 
 
 def shown_rate(rate: float | None) -> str:
-    """Return a share, 0 to 1, as per cent; "-" for none."""
+    """Return a share, 0 to 1, in percent; "-" for None."""
     return "-" if rate is None else f"{100 * rate:.2f} %"
+
+
+def shown_per_s(rate: float | None) -> str:
+    """Return a number per second; "-" for None."""
+    return "-" if rate is None else f"{rate:.1f}"

@@ -1,70 +1,56 @@
-"""`taskq queue reconcile` and `finish-moves`: what is damaged in a queue, and what was left on its way to another.
+"""`taskq queue reconcile` and `finish-moves`: find and repair damage in queues.
 
-Workers do both by themselves every few minutes; this is for looking, and for queues that no worker serves.
+Workers do both every few minutes. The commands are for queues without a worker, and to see the result.
 """
+
+from collections.abc import Sequence
 
 import click
 
-from taskq_core.cli import documents
-from taskq_core.cli.base import FAILED, Answer, Command, for_each
-from taskq_core.cli.params import QUEUE
-from taskq_core.cli.render import Column, Output
+from taskq_core.cli.base import FAILED, Answer, each_command
+from taskq_core.cli.documents import document
+from taskq_core.cli.queue import names_argument, queue
+from taskq_core.cli.render import Column
 from taskq_core.cli.session import Session
-from taskq_core.repair.reconcile import ReconcileReport
-
-_names = click.argument("queues", metavar="QUEUE...", nargs=-1, required=True, type=QUEUE)
 
 
-@click.command("reconcile", cls=Command)
+def _columns(name: str) -> Sequence[Column]:
+    return (
+        Column("QUEUE", lambda each: name),
+        Column("ID", lambda each: each.task_id or "-", whole=True),
+        Column("DAMAGE", lambda each: each.kind.value + (" (repaired)" if each.repaired else "")),
+        Column("DETAIL", lambda each: each.detail),
+    )
+
+
+@queue.command("reconcile")
 @click.option("--repair", is_flag=True, help="repair the damage")
-@_names
+@names_argument
 @click.pass_obj
-def reconcile(session: Session, queues: tuple[str, ...], repair: bool) -> int:
+def reconcile(session: Session, names: Sequence[str], repair: bool) -> int:
     """Find damaged tasks in queues; with --repair, repair them.
 
-    What looks damaged is looked at again after five seconds. The status is 1 if damage stays.
+    Suspects are checked again after five seconds. The exit status is 1 if damage remains.
     """
     out = session.output
     reports = []
-    for name in queues:
-        with out.progress(f"looking at {name}") as progress:
+    for name in names:
+        with out.progress(f"checking {name}") as progress:
             reports.append(session.inspector.reconcile(name, repair=repair, progress=progress))
     if out.as_json:
-        out.json({"queues": [documents.report(each) for each in reports]})
+        out.json({"queues": [document(each) for each in reports]})
     else:
         for report in reports:
-            _show(out, report)
+            empty = f"{report.queue}: no damage in {report.scanned} tasks"
+            out.table(_columns(report.queue), report.findings, empty=empty)
+            if not report.is_complete:
+                out.note(f"{report.queue}: there is more damage; run the command again")
     is_well = all(report.is_complete and report.repaired == len(report.findings) for report in reports)
     return 0 if is_well else FAILED
 
 
-def _show(out: Output, report: ReconcileReport) -> None:
-    if report.findings:
-        columns = (
-            Column(title="QUEUE"),
-            Column(title="ID", whole=True),
-            Column(title="DAMAGE"),
-            Column(title="DETAIL"),
-        )
-        rows = [
-            (report.queue, each.task_id or "-", each.kind.value + (" (repaired)" if each.repaired else ""), each.detail)
-            for each in report.findings
-        ]
-        out.table(columns, rows, empty="")
-    else:
-        out.line(f"{report.queue}: no damage in {report.scanned} tasks")
-    if not report.is_complete:
-        out.note(f"{report.queue}: there is more; look again")
-
-
-@click.command("finish-moves", cls=Command)
-@_names
-@click.pass_obj
-def finish_moves(session: Session, queues: tuple[str, ...]) -> int:
+@each_command(queue, "finish-moves", names_argument, key="queue")
+def finish_moves(session: Session, name: str) -> Answer:
     """Finish interrupted moves of tasks out of queues."""
-
-    def finish(name: str) -> Answer:
-        count = session.inspector.finish_moves(name)
-        return f"{count} task{'' if count == 1 else 's'} of {name} arrived", {"count": count}
-
-    return for_each(session, "queue", queues, finish)
+    count = session.inspector.finish_moves(name)
+    return f"{count} task{'' if count == 1 else 's'} of {name} arrived", {"count": count}

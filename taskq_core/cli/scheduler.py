@@ -1,6 +1,6 @@
-"""Run a scheduler from a command line: its banner, its line per firing, and `taskq scheduler`.
+"""`taskq scheduler`: run a scheduler, with a banner and a line per enqueued task.
 
-What a scheduler does is the business of `taskq_core.scheduler`; a framework's own command calls `run` as well.
+Django's command also calls `run`.
 """
 
 import importlib.metadata
@@ -24,10 +24,10 @@ DESCRIPTION = "Enqueue periodic tasks when they are due, until stopped."
 EPILOG = """\
 examples:
   %(prog)s shop.queue:taskq
-      enqueue the tasks of @taskq.periodic, taskq.schedule and the setting SCHEDULE
+      enqueue the tasks declared with @taskq.periodic, taskq.schedule and the setting SCHEDULE
 
-Every worker runs a scheduler as well. Any number may run at the same time: one leads, the others stand by, and each
-firing is enqueued once.
+Every worker also runs a scheduler. Any number may run at the same time: one is active, the others stand by, and each
+task is enqueued once.
 
 signals:
   SIGTERM, SIGINT (Ctrl-C)   stop; another scheduler takes over within seconds
@@ -39,7 +39,7 @@ exit status:
 
 
 def scheduler_config(options: Mapping[str, Any]) -> SchedulerConfig:
-    """Return the scheduler's configuration, as the command line says it.
+    """Return the scheduler's configuration from the command line.
 
     Raises:
         ConfigurationError: A value is not usable.
@@ -50,14 +50,14 @@ def scheduler_config(options: Mapping[str, Any]) -> SchedulerConfig:
 
 
 def banner(app: TaskQ, config: SchedulerConfig) -> str:
-    """Return what a scheduler says of itself when it starts. The broker's address has no password."""
+    """Return the banner of a scheduler. The address has no password."""
     timetable = app.timetable
     entries = [*timetable.entries.values()]
     lines = [
         f"taskq scheduler {importlib.metadata.version('taskq-asynq')}",
-        f"  broker       {app.runtime.endpoint.address}",
+        f"  redis        {app.runtime.endpoint.address}",
         f"  pid          {os.getpid()}",
-        f"  entries      {len(entries)}, and {len(app.settings.schedule)} of the settings",
+        f"  entries      {len(entries)}, and {len(app.settings.schedule)} in the settings",
         f"  providers    {len(timetable.providers)}",
         *([f"  health       {health_url(config)}"] if config.health_port else []),
     ]
@@ -65,18 +65,18 @@ def banner(app: TaskQ, config: SchedulerConfig) -> str:
 
 
 class Narrator(SchedulerListener):
-    """Writes when the scheduler is ready and, if wanted, one line per firing."""
+    """Writes a line when the scheduler is ready, and optionally one per enqueued task."""
 
     def __init__(self, stdout: Output, *, per_firing: bool) -> None:
         self._stdout = stdout
         self._per_firing = per_firing
 
     def started(self, scheduler: Any) -> None:
-        """Say that it looks for what is due from now on."""
+        """Write that the scheduler is ready."""
         self._write("ready")
 
     def fired(self, firing: Firing, outcome: FiringOutcome, error: Exception | None) -> None:
-        """Say which entry fired, and what came of it."""
+        """Write which entry was due, and the outcome."""
         if self._per_firing:
             problem = "" if error is None else f"  {type(error).__name__}"
             self._write(clean(f"{outcome.value:<9}  {firing.entry.id}  {firing.task_id}{problem}"))
@@ -86,17 +86,17 @@ class Narrator(SchedulerListener):
             self._stdout.write(line + "\n")
             self._stdout.flush()
         except (OSError, ValueError):
-            pass  # whoever read it is gone; no reason to stop
+            pass  # the reader has closed the pipe; continue
 
 
 def run(app: TaskQ, options: Mapping[str, Any], *, verbosity: int, stdout: Output) -> int:
-    """Run a scheduler until it is told to stop, and return the exit status.
+    """Run a scheduler until it is stopped, and return the exit status.
 
     Args:
         app: Queue application whose periodic tasks it enqueues.
         options: Parsed command line: health_port, health_host.
-        verbosity: 0 writes nothing, 1 what is run, 2 also a line per firing.
-        stdout: Where to write.
+        verbosity: 0 writes nothing, 1 the banner, 2 also a line per enqueued task.
+        stdout: Receives the output.
 
     Raises:
         ConfigurationError: A value is not usable.
@@ -111,15 +111,13 @@ def run(app: TaskQ, options: Mapping[str, Any], *, verbosity: int, stdout: Outpu
 
 @click.command("scheduler", cls=Command, epilog=EPILOG, help=DESCRIPTION, short_help=DESCRIPTION)
 @click.argument("app", metavar="MODULE:ATTRIBUTE", required=False)
-@verbosity_option(
-    "0 logs errors only, 1 also what is run (default), 2 also one line for each firing, 3 also the log's details"
-)
+@verbosity_option("log: 0 errors, 1 also the start (default), 2 also each enqueued task, 3 debug messages")
 @click.pass_obj
-def scheduler_command(session: Session, /, app: str | None, verbosity: int, **options: Any) -> int:
+def scheduler(session: Session, /, app: str | None, verbosity: int, **options: Any) -> int:
     """Run a scheduler."""
     target = session.named_app(app)
     set_up_log(verbosity)
     return run(target, options, verbosity=verbosity, stdout=session.stdout or sys.stdout)
 
 
-scheduler_command.params += click_options(options=HEALTH_OPTIONS)
+scheduler.params += click_options(options=HEALTH_OPTIONS)

@@ -1,12 +1,12 @@
-"""`taskq server`: list running workers of any language, and send them requests."""
+"""`taskq server`: list running workers of any language, and send requests to taskq workers."""
 
 from collections.abc import Callable
 from typing import Any
 
 import click
 
-from taskq_core.cli import documents
 from taskq_core.cli.base import Group, confirm, yes_option
+from taskq_core.cli.documents import document
 from taskq_core.cli.render import Column, shown_distance
 from taskq_core.cli.session import Session
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
@@ -16,43 +16,29 @@ from taskq_core.views import WorkerRow, worker_row
 server = Group("server", help="List, quiet, resume, scale and stop running workers.")
 
 
+def _queues(worker: WorkerRow) -> str:
+    text = ",".join(f"{queue.name}={queue.weight}" for queue in worker.queues)
+    return f"{text} (strict)" if worker.strict_priority else text
+
+
 @server.command("list", aliases=("ls",))
 @click.pass_obj
 def list_servers(session: Session) -> None:
     """List the running workers with their queues and load."""
-    out = session.output
     servers = session.inspector.servers()
-    if out.as_json:
-        out.json({"servers": [documents.server(each) for each in servers]})
+    if session.output.as_json:
+        session.output.json({"servers": [document(each) for each in servers]})
         return
     now = utc_datetime(SYSTEM_CLOCK.time())
-    out.table(
-        (
-            Column(title="HOST"),
-            Column(title="PID", right=True),
-            Column(title="STATE"),
-            Column(title="ACTIVE", right=True),
-            Column(title="QUEUES"),
-            Column(title="STARTED"),
-        ),
-        [
-            (
-                each.host,
-                str(each.pid),
-                each.status,
-                f"{len(each.running)}/{each.concurrency}",
-                _queues(each),
-                shown_distance(each.started_at, now),
-            )
-            for each in (worker_row(process, now) for process in servers)
-        ],
-        empty="no worker runs",
+    columns = (
+        Column("HOST", lambda row: row.host),
+        Column("PID", lambda row: row.pid, right=True),
+        Column("STATE", lambda row: row.status),
+        Column("ACTIVE", lambda row: f"{len(row.running)}/{row.concurrency}", right=True),
+        Column("QUEUES", _queues),
+        Column("STARTED", lambda row: shown_distance(row.started_at, now)),
     )
-
-
-def _queues(worker: WorkerRow) -> str:
-    text = ",".join(f"{queue.name}={queue.weight}" for queue in worker.queues)
-    return f"{text} (strict)" if worker.strict_priority else text
+    session.output.table(columns, [worker_row(each, now) for each in servers], empty="no worker runs")
 
 
 def _workers(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -69,11 +55,11 @@ def _ask(
     asked = session.inspector.control_workers(action, None if every else workers, concurrency=concurrency)
     places = [f"{each.host}:{each.pid}" for each in asked]
     if session.output.as_json:
-        session.output.json({"action": action.value, "workers": [documents.server(each) for each in asked]})
+        session.output.json({"action": action.value, "workers": [document(each) for each in asked]})
     elif places:
         session.output.line(f"asked to {action.value}: {', '.join(places)}; taskq server list shows it in 5 seconds")
     else:
-        session.output.line("no worker listens")
+        session.output.line("no worker received the request")
     return 0 if places else 1
 
 

@@ -1,7 +1,7 @@
-"""What every command has at hand: the queue application it works on, an inspector of it, and the output.
+"""The session of a command: the queue application, its inspector, and the output. Each is opened on first use.
 
-Nothing is opened before a command asks for it. Which application: that of a framework which runs the command; else the
-one `--app` names; else one made of the `TASKQ_...` variables. `--url` and its companions go on top.
+The application is that of the framework that runs the command, else that of `--app`, else one from the variables
+`TASKQ_...`. `--url` and similar options override its settings.
 """
 
 import importlib
@@ -19,22 +19,22 @@ from taskq_core.broker.connection import Address, parse_url
 from taskq_core.errors import ConfigurationError
 from taskq_core.settings import Settings
 
-if TYPE_CHECKING:  # what shows and inspects takes long to load, and a worker does neither
+if TYPE_CHECKING:  # slow to import, and a worker needs neither
     from taskq_core.cli.render import Output
     from taskq_core.inspector import Inspector
 
 CONNECTION = ("url", "db", "username", "ask_password", "prefix")
-"""Names of the shared options that change where the broker is."""
+"""Names of the shared options that select Redis."""
 
 
 class Session:
     """One run of the command.
 
     Args:
-        app: The application of the framework that runs the command; None lets the command line say.
-        stdout: Where answers go; None is standard output.
-        stderr: Where complaints go; None is standard error.
-        verbosity: As the framework's own option says; None lets the command line say.
+        app: The application of the framework that runs the command; None uses the command line.
+        stdout: Receives results; None is standard output.
+        stderr: Receives errors; None is standard error.
+        verbosity: The framework's verbosity option; None uses the command line.
     """
 
     def __init__(
@@ -50,16 +50,16 @@ class Session:
         self.stderr = stderr
         self.verbosity = verbosity
         self.given: dict[str, Any] = {}
-        """Shared options that were given, by name; what stands behind the command wins."""
+        """Given shared options, by name. The last one on the command line wins."""
         self.modules: Sequence[str] = ()
-        """Modules with tasks, imported after the application."""
+        """Modules with tasks to import after the application."""
         self._app: TaskQ | None = None
         self._inspector: Inspector | None = None
         self._output: Output | None = None
 
     @property
     def output(self) -> "Output":
-        """Where to write, as a command does that shows something."""
+        """The output."""
         if self._output is None:
             from taskq_core.cli.render import Output
 
@@ -73,10 +73,10 @@ class Session:
 
     @property
     def app(self) -> TaskQ:
-        """The queue application, with what the command line says on top.
+        """The queue application, with the options of the command line.
 
         Raises:
-            ConfigurationError: There is none under the name given, or a setting is not usable.
+            ConfigurationError: The name given does not exist, or a setting is not usable.
         """
         if self._app is None:
             self._app = self._find_app()
@@ -84,7 +84,7 @@ class Session:
 
     @property
     def inspector(self) -> "Inspector":
-        """Looks at the queues of the application."""
+        """The inspector of the application."""
         if self._inspector is None:
             from taskq_core.inspector import Inspector
 
@@ -92,23 +92,23 @@ class Session:
         return self._inspector
 
     def named_app(self, target: str | None) -> TaskQ:
-        """Return the queue application with its tasks, of which the broker alone is not enough.
+        """Return the queue application, which must be named, because the command needs its tasks.
 
         Args:
-            target: Its name as an argument of the command; None where `--app` or a framework says it.
+            target: Its name as an argument of the command; None if `--app` or a framework names it.
 
         Raises:
-            click.UsageError: Nothing names one.
+            click.UsageError: No application is named.
             ConfigurationError: As `app`.
         """
         self.name_app(target)
         return self.app
 
     def name_app(self, target: str | None) -> None:
-        """Note which queue application is meant, without loading it. As `named_app`.
+        """Store the name of the queue application without importing it. As `named_app`.
 
         Raises:
-            click.UsageError: Nothing names one.
+            click.UsageError: No application is named.
         """
         if target is not None:
             self.given["app"] = target
@@ -118,7 +118,7 @@ class Session:
             )
 
     def close(self) -> None:
-        """Close what was opened; the application of a framework is left as it is."""
+        """Close the application, unless it belongs to a framework."""
         if self._app is not None and self.host is None:
             self._app.close()
         self._app = self._inspector = None
@@ -129,7 +129,7 @@ class Session:
         app = load_app(self.given["app"]) if "app" in self.given else None
         changes = {name: self.given[name] for name in CONNECTION if name in self.given}
         if app is None:
-            # An address on the command line counts more than one in the environment, which may be unusable.
+            # --url replaces TASKQ_URL, which may be invalid.
             url = {name: value for name, value in changes.items() if name == "url"}
             app = TaskQ.from_env({k: v for k, v in os.environ.items() if not (url and k == "TASKQ_URL")})
         if changes:
@@ -141,15 +141,15 @@ class Session:
 
 
 def connected(settings: Settings, changes: Mapping[str, Any]) -> Settings:
-    """Return settings with the broker that the command line says.
+    """Return settings with the Redis of the command line.
 
     Args:
         settings: The settings of the application or the environment.
-        changes: Those of `url`, `db`, `username`, `ask_password` and `prefix` that were given. A URL without a scheme
+        changes: The given options among `url`, `db`, `username`, `ask_password` and `prefix`. A URL without a scheme
             is a host and port.
 
     Raises:
-        ConfigurationError: The URL is not usable, or its kind knows no database or user.
+        ConfigurationError: The URL is not usable, or its kind has no database or user.
     """
     url: Any = settings.url
     if "url" in changes:
@@ -163,15 +163,15 @@ def _detailed(url: Any, changes: Mapping[str, Any]) -> Address:
     address = parse_url(url) if isinstance(url, str) else url
     if not isinstance(address, Address):
         raise ConfigurationError(
-            "the application was given a redis-py client; give its address with --url to change the user or database"
+            "the application uses its own redis-py client; give the address with --url to change the user or database"
         )
     if address.kind == "embedded":
         raise ConfigurationError(
-            "embedded:// has neither user nor database; --db, --username and --ask-password do not fit"
+            "embedded:// has neither user nor database; remove --db, --username and --ask-password"
         )
     if "db" in changes:
         if address.kind == "cluster":
-            raise ConfigurationError("a cluster has no numbered databases; --db does not fit")
+            raise ConfigurationError("a cluster has no numbered databases; remove --db")
         address = replace(address, db=changes["db"])
     if "username" in changes:
         address = replace(address, username=changes["username"])
@@ -185,7 +185,7 @@ def _ask_password() -> str:
         return str(click.prompt("Password", hide_input=True, err=True))
     password = sys.stdin.readline().rstrip("\r\n")
     if not password:
-        raise ConfigurationError("--ask-password: standard input holds no password")
+        raise ConfigurationError("--ask-password: standard input contains no password")
     return password
 
 
@@ -193,11 +193,11 @@ def load_app(target: str) -> TaskQ:
     """Import a queue application.
 
     Args:
-        target: `module:attribute`, for example `shop.queue:taskq`. The attribute may have dots. Modules are looked for
-            in the working directory first.
+        target: `module:attribute`, for example `shop.queue:taskq`. The attribute may have dots. Modules are
+            searched in the working directory first.
 
     Raises:
-        ConfigurationError: There is no such module or attribute, or it is no `TaskQ`.
+        ConfigurationError: The module or attribute does not exist, or it is not a `TaskQ`.
     """
     found = load_object(target, "a queue application")
     if not isinstance(found, TaskQ):
@@ -206,14 +206,14 @@ def load_app(target: str) -> TaskQ:
 
 
 def load_object(target: str, what: str) -> object:
-    """Import something by its name.
+    """Import an object by its name.
 
     Args:
-        target: `module:attribute`. The attribute may have dots. Modules are looked for in the working directory first.
-        what: What it should be, for the error.
+        target: `module:attribute`. The attribute may have dots. Modules are searched in the working directory first.
+        what: The expected object, for the error.
 
     Raises:
-        ConfigurationError: There is no such module or attribute.
+        ConfigurationError: The module or attribute does not exist.
     """
     module_name, colon, attribute = target.partition(":")
     if not colon or not module_name or not attribute:
@@ -244,7 +244,7 @@ def load_module(name: str, attribute: str = "") -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise  # the module is there and imports something that is not
+            raise  # the module exists, and one of its imports does not
         hint = f"; a module is named without .py: {name.removesuffix('.py')}" + (f":{attribute}" if attribute else "")
         raise ConfigurationError(
             f"there is no module {error.name!r} in {folder} or on Python's path"

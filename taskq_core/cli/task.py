@@ -1,14 +1,13 @@
-"""`taskq task`: list, find, inspect, cancel, run, move, archive and delete tasks one by one. Others: `change`."""
+"""`taskq task`: list, find and inspect tasks. `change`, `bulk` and `enqueue` add the verbs that change tasks."""
 
-import functools
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-from taskq_core.cli import documents
-from taskq_core.cli.base import Answer, Group, confirm, for_each, yes_option
+from taskq_core.cli.base import Group
+from taskq_core.cli.documents import INSPECTED, document
 from taskq_core.cli.params import DURATION, QUEUE, StateType
 from taskq_core.cli.render import Column, Output, shown_bytes, shown_distance, shown_moment, shown_span
 from taskq_core.cli.session import Session
@@ -18,72 +17,86 @@ from taskq_core.handles.records import TaskInfo
 from taskq_core.inspector import FoundTasks, UnreadableTask
 from taskq_core.wire import TaskState
 
-T = TypeVar("T")
-
-task = Group("task", help="List, inspect, retry, cancel and delete tasks.")
+task = Group("task", help="List, inspect, enqueue, retry, cancel and delete tasks.")
 
 PAYLOAD_SHOWN = 120
-"""Characters of a payload or result in a table; `task inspect` shows all."""
+"""Characters of a payload or result in a table. `task inspect` shows all."""
+SCAN_STEP = 10_000
+"""Most tasks that one search reads between two updates of the progress bar."""
 
 queue_option = click.option("-q", "--queue", required=True, type=QUEUE, help="queue of the task")
 group_option = click.option("-g", "--group", metavar="NAME", help="group; only with state aggregating")
 
 
-def ids_option(function: Callable[..., T]) -> Callable[..., T]:
-    """Add the parameter `ids`: ids of tasks, given as arguments or with `--id`."""
-
-    @functools.wraps(function)
-    def with_ids(*args: Any, ids: tuple[str, ...], more_ids: tuple[str, ...], **kwargs: Any) -> T:
-        if not (ids or more_ids):
-            raise click.UsageError("name at least one task by its id", _context())
-        return function(*args, ids=(*ids, *more_ids), **kwargs)
-
-    option = click.option("more_ids", "-i", "--id", multiple=True, metavar="ID", help="id of a task; may be repeated")
-    return click.argument("ids", metavar="[ID]...", nargs=-1)(option(with_ids))
+def ids_argument(command: Any) -> Any:
+    """Add ids of tasks, as arguments or with `--id`, as the parameters `names` and `more_names`."""
+    option = click.option("more_names", "-i", "--id", multiple=True, metavar="ID", help="id of a task; may be repeated")
+    return option(click.argument("names", metavar="[ID]...", nargs=-1)(command))
 
 
-Cell = Callable[[TaskInfo, datetime], str]
-_EXTRA: dict[TaskState, Sequence[tuple[Column, Cell]]] = {
-    TaskState.ACTIVE: [(Column(title="LEASE"), lambda task, now: _lease(task, now))],
-    TaskState.SCHEDULED: [(Column(title="STARTS"), lambda task, now: _start(task, now))],
-    TaskState.RETRY: [
-        (Column(title="NEXT RETRY"), lambda task, now: shown_distance(task.next_run_at, now)),
-        (Column(title="RETRIED", right=True), lambda task, now: f"{task.retried}/{task.max_retry}"),
-        (Column(title="LAST ERROR", cut=True), lambda task, now: _first_line(task.last_error)),
-        (Column(title="LAST FAILED"), lambda task, now: shown_distance(task.last_failed_at, now)),
-    ],
-    TaskState.ARCHIVED: [
-        (Column(title="ARCHIVED"), lambda task, now: shown_distance(task.archived_at, now)),
-        (Column(title="LAST ERROR", cut=True), lambda task, now: _first_line(task.last_error)),
-        (Column(title="LAST FAILED"), lambda task, now: shown_distance(task.last_failed_at, now)),
-    ],
-    TaskState.COMPLETED: [
-        (Column(title="COMPLETED"), lambda task, now: shown_distance(task.completed_at, now)),
-        (Column(title="RESULT", cut=True), lambda task, now: _result(task, most=PAYLOAD_SHOWN)),
-        (Column(title="KEPT UNTIL"), lambda task, now: shown_distance(task.expires_at, now)),
-    ],
-    TaskState.AGGREGATING: [(Column(title="GROUP"), lambda task, now: task.group)],
-}
-"""Columns that only tasks in a state have."""
+def _columns(queue: str | None, state: TaskState | None, now: datetime) -> list[Column]:
+    """Return the columns of a list of tasks; a queue or state that all have in common is left out."""
+    columns = [
+        Column("ID", lambda task: task.id, whole=True),
+        *([] if queue is not None else [Column("QUEUE", lambda task: task.queue)]),
+        *([] if state is not None else [Column("STATE", lambda task: task.state.value)]),
+        Column("NAME", lambda task: "(unreadable)" if isinstance(task, UnreadableTask) else task.name),
+        Column("PAYLOAD", _payload, cut=True),
+    ]
+
+    def add(title: str, cell: Callable[[TaskInfo], str], **more: bool) -> None:
+        columns.append(Column(title, lambda task: "-" if isinstance(task, UnreadableTask) else cell(task), **more))
+
+    if state is TaskState.ACTIVE:
+        add("LEASE", lambda task: _lease(task, now))
+    elif state is TaskState.SCHEDULED:
+        add(
+            "STARTS",
+            lambda task: "waits for a limit" if task.waits_for_limit else shown_distance(task.next_run_at, now),
+        )
+    elif state is TaskState.RETRY:
+        add("NEXT RETRY", lambda task: shown_distance(task.next_run_at, now))
+        add("RETRIED", lambda task: f"{task.retried}/{task.max_retry}", right=True)
+    elif state is TaskState.ARCHIVED:
+        add("ARCHIVED", lambda task: shown_distance(task.archived_at, now))
+    elif state is TaskState.COMPLETED:
+        add("COMPLETED", lambda task: shown_distance(task.completed_at, now))
+        add("RESULT", lambda task: _result(task, most=PAYLOAD_SHOWN), cut=True)
+        add("KEPT UNTIL", lambda task: shown_distance(task.expires_at, now))
+    elif state is TaskState.AGGREGATING:
+        add("GROUP", lambda task: task.group)
+    if state in (TaskState.RETRY, TaskState.ARCHIVED):
+        add("LAST ERROR", lambda task: task.last_error.splitlines()[0] if task.last_error else "-", cut=True)
+        add("LAST FAILED", lambda task: shown_distance(task.last_failed_at, now))
+    return columns
 
 
-def _now() -> datetime:
-    return utc_datetime(SYSTEM_CLOCK.time())
-
-
-def _first_line(text: str) -> str:
-    return text.splitlines()[0] if text else "-"
+def _payload(task: TaskInfo | UnreadableTask) -> str:
+    return task.problem if isinstance(task, UnreadableTask) else shown_bytes(task.payload, most=PAYLOAD_SHOWN)
 
 
 def _lease(task: TaskInfo, now: datetime) -> str:
     if task.lease_expires_at is None:
         return "none"
     if task.lease_expires_at <= now:
-        return "orphaned"  # nobody extends it: the recoverer takes it back
+        return "orphaned"  # no worker extends it; the recoverer takes the task back
     return f"{shown_span(task.lease_expires_at - now)} left"
 
 
-# --- look -------------------------------------------------------------------------------------------------------------
+def _result(task: TaskInfo, *, most: int | None = None) -> str:
+    return str(task.oversized_result) if task.oversized_result else shown_bytes(task.result, most=most)
+
+
+def _now() -> datetime:
+    return utc_datetime(SYSTEM_CLOCK.time())
+
+
+def _check_group(queue: str | None, state: TaskState | None, group: str | None) -> None:
+    context = click.get_current_context()
+    if state is TaskState.AGGREGATING and (queue is None or group is None):
+        raise click.UsageError("tasks that wait in a group are named by --queue and --group", context)
+    if group is not None and state is not TaskState.AGGREGATING:
+        raise click.UsageError("--group goes with --state aggregating", context)
 
 
 @task.command("list", aliases=("ls",))
@@ -103,58 +116,16 @@ def list_tasks(
     To list the tasks of a group, give --state aggregating, --queue and --group.
     """
     _check_group(queue, state, group)
-    out = session.output
     found = session.inspector.tasks(queue, state, group=group, page=page, page_size=size)
-    if out.as_json:
-        listed = [documents.task(each) for each in found.tasks]
-        out.json(documents.page("tasks", listed, total=found.total) | {"page": page, "page_size": size})
-        return
-    empty = "no tasks" if page <= found.pages else f"there are {found.pages} pages"
-    _show_tasks(out, found.tasks, queue, state, empty=empty)
-    if found.pages > 1:
-        out.note(f"page {page} of {found.pages}, {found.total} tasks")
-
-
-def _check_group(queue: str | None, state: TaskState | None, group: str | None) -> None:
-    if state is TaskState.AGGREGATING and (queue is None or group is None):
-        raise click.UsageError("tasks that wait in a group are named by --queue and --group", _context())
-    if group is not None and state is not TaskState.AGGREGATING:
-        raise click.UsageError("--group goes with --state aggregating", _context())
-
-
-def _context() -> click.Context | None:
-    return click.get_current_context(silent=True)
-
-
-def _show_tasks(
-    out: Output,
-    tasks: Sequence[TaskInfo | UnreadableTask],
-    queue: str | None,
-    state: TaskState | None,
-    *,
-    empty: str,
-) -> None:
-    extra = _EXTRA.get(state, ()) if state is not None else ()
-    columns = [
-        Column(title="ID", whole=True),
-        *([] if queue is not None else [Column(title="QUEUE")]),
-        *([] if state is not None else [Column(title="STATE")]),
-        Column(title="NAME"),
-        Column(title="PAYLOAD", cut=True),
-        *[column for column, _ in extra],
-    ]
-    now = _now()
-    rows = []
-    for each in tasks:
-        row = [each.id]
-        row += [] if queue is not None else [each.queue]
-        row += [] if state is not None else [each.state.value]
-        if isinstance(each, UnreadableTask):
-            row += ["(unreadable)", each.problem, *["-" for _ in extra]]
-        else:
-            row += [each.name, shown_bytes(each.payload, most=PAYLOAD_SHOWN), *[cell(each, now) for _, cell in extra]]
-        rows.append(row)
-    out.table(columns, rows, empty=empty)
+    session.output.listing(
+        "tasks",
+        found.tasks,
+        _columns(queue, state, _now()),
+        empty="no tasks" if page <= found.pages else f"there are {found.pages} pages",
+        more={"total": found.total, "page": page, "page_size": size},
+    )
+    if found.pages > 1 and not session.output.as_json:
+        session.output.note(f"page {page} of {found.pages}, {found.total} tasks")
 
 
 @task.command("find")
@@ -193,25 +164,22 @@ def find_tasks(
     At most --scan tasks are read. If there are more, the output ends with a cursor to continue with.
     """
     _check_group(queue, state, group)
-    out = session.output
     found = _find(session, queue, state, group=group, older_than=older, newer_than=newer, **wanted)
-    if out.as_json:
-        document = documents.page("tasks", map(documents.task, found.tasks), total=found.total)
-        out.json(document | {"scanned": found.scanned, "cursor": found.cursor})
-        return
-    _show_tasks(out, found.tasks, queue, state, empty=f"none among {found.scanned} of {found.total} tasks")
-    if found.cursor is not None:
-        out.note(f"looked at {found.scanned} of {found.total} tasks; go on with --cursor {found.cursor}")
-
-
-SCAN_STEP = 10_000
-"""Most tasks that one search looks at before the bar is moved on."""
+    session.output.listing(
+        "tasks",
+        found.tasks,
+        _columns(queue, state, _now()),
+        empty=f"none among {found.scanned} of {found.total} tasks",
+        more={"total": found.total, "scanned": found.scanned, "cursor": found.cursor},
+    )
+    if found.cursor is not None and not session.output.as_json:
+        session.output.note(f"read {found.scanned} of {found.total} tasks; continue with --cursor {found.cursor}")
 
 
 def _find(
     session: Session, queue: str, state: TaskState, *, limit: int, scan: int, cursor: str | None, **wanted: Any
 ) -> FoundTasks:
-    """Search in steps, with a bar."""
+    """Search in steps, with a progress bar."""
     tasks: list[TaskInfo | UnreadableTask] = []
     scanned = 0
     with session.output.progress("searching") as progress:
@@ -230,14 +198,16 @@ def _find(
 
 @task.command("inspect")
 @queue_option
-@ids_option
+@ids_argument
 @click.pass_obj
-def inspect_tasks(session: Session, queue: str, ids: tuple[str, ...]) -> None:
+def inspect_tasks(session: Session, queue: str, names: tuple[str, ...], more_names: tuple[str, ...]) -> None:
     """Show everything about tasks, including payload and result."""
     out = session.output
-    found = [session.inspector.task(queue, each) for each in ids]
+    if not (names or more_names):
+        raise click.UsageError("name at least one task by its id", click.get_current_context())
+    found = [session.inspector.task(queue, each) for each in (*names, *more_names)]
     if out.as_json:
-        out.json({"tasks": [documents.inspected(each) for each in found]})
+        out.json({"tasks": [document(each, INSPECTED if isinstance(each, TaskInfo) else "") for each in found]})
         return
     for number, each in enumerate(found):
         if number:
@@ -248,21 +218,13 @@ def inspect_tasks(session: Session, queue: str, ids: tuple[str, ...]) -> None:
 
 
 def _show_attempts(out: Output, attempts: Sequence[Attempt]) -> None:
-    """Write a line for each attempt that is noted, and the traceback of the last error."""
+    """Write a line for each stored attempt, and the traceback of the last error."""
     for each in attempts:
         worker = f" by worker {each.worker}" if each.worker else ""
         out.line(f"attempt {each.number}{worker}, {shown_moment(each.ended_at)}: {each.error or 'succeeded'}")
     last = next((each for each in reversed(attempts) if each.error), None)
     for line in last.traceback.splitlines() if last is not None else ():
         out.line(f"  {line}")
-
-
-def _start(task: TaskInfo, now: datetime) -> str:
-    return "waits for a limit" if task.waits_for_limit else shown_distance(task.next_run_at, now)
-
-
-def _result(task: TaskInfo, *, most: int | None = None) -> str:
-    return str(task.oversized_result) if task.oversized_result else shown_bytes(task.result, most=most)
 
 
 def _described(task: TaskInfo | UnreadableTask, now: datetime) -> dict[str, str]:
@@ -294,85 +256,3 @@ def _described(task: TaskInfo | UnreadableTask, now: datetime) -> dict[str, str]
         **{f"header {name}": value for name, value in task.headers.items()},
     }
     return pairs | {name: value for name, value in optional.items() if value not in ("", "-")}
-
-
-# --- change -----------------------------------------------------------------------------------------------------------
-
-
-@task.command("cancel")
-@ids_option
-@click.option("--retry", is_flag=True, help="retry them as if they had failed (default: archive them)")
-@click.option("--discard", is_flag=True, help="delete them")
-@click.pass_obj
-def cancel_tasks(session: Session, ids: tuple[str, ...], retry: bool, discard: bool) -> int:
-    """Ask the workers to cancel running tasks.
-
-    Every worker receives the request. The worker that runs the task cancels it. Tasks that are not running are refused.
-    """
-    if retry and discard:
-        raise click.UsageError("give either --retry or --discard", click.get_current_context())
-
-    def cancel(task_id: str) -> Answer:
-        told = session.inspector.cancel_task(task_id, retry=retry, keep=False if discard else None)
-        return f"told {told} worker{'' if told == 1 else 's'} to cancel {task_id}", {"workers_told": told}
-
-    return for_each(session, "id", ids, cancel)
-
-
-@task.command("run")
-@queue_option
-@ids_option
-@click.pass_obj
-def run_tasks(session: Session, queue: str, ids: tuple[str, ...]) -> int:
-    """Run waiting, archived or completed tasks now: put them at the end of their queue."""
-
-    def run(task_id: str) -> str:
-        session.inspector.run_task(queue, task_id)
-        return f"{task_id} is pending"
-
-    return for_each(session, "id", ids, run)
-
-
-@task.command("move")
-@queue_option
-@ids_option
-@click.option("--to", required=True, type=QUEUE, metavar="QUEUE", help="target queue")
-@click.pass_obj
-def move_tasks(session: Session, queue: str, ids: tuple[str, ...], to: str) -> int:
-    """Move tasks to another queue, except running ones."""
-
-    def move(task_id: str) -> str:
-        session.inspector.move_task(queue, task_id, to)
-        return f"{task_id} is in {to}"
-
-    return for_each(session, "id", ids, move)
-
-
-@task.command("archive")
-@queue_option
-@ids_option
-@click.pass_obj
-def archive_tasks(session: Session, queue: str, ids: tuple[str, ...]) -> int:
-    """Archive waiting tasks."""
-
-    def archive(task_id: str) -> str:
-        session.inspector.archive_task(queue, task_id)
-        return f"{task_id} is archived"
-
-    return for_each(session, "id", ids, archive)
-
-
-@task.command("delete", aliases=("rm", "remove"))
-@queue_option
-@ids_option
-@yes_option
-@click.pass_obj
-def delete_tasks(session: Session, queue: str, ids: tuple[str, ...], yes: bool) -> int:
-    """Delete tasks, except running ones."""
-    confirm(f"Delete {len(ids)} task{'s' if len(ids) > 1 else ''} of queue {queue}?", yes=yes)
-
-    def delete(task_id: str) -> str:
-        session.inspector.delete_task(queue, task_id)
-        return f"{task_id} is deleted"
-
-    return for_each(session, "id", ids, delete)

@@ -1,8 +1,8 @@
-"""Text that came from elsewhere, fit to be shown. Apart from `render`, which takes long to load."""
+"""Make foreign text safe to show. Separate from `render`, which is slow to import."""
 
 
 def clean(text: str) -> str:
-    """Return a text with everything that is no printable character spelled out, as ESC becomes backslash x1b."""
+    """Return a text with unprintable characters escaped: ESC becomes backslash x1b."""
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)

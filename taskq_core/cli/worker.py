@@ -1,4 +1,4 @@
-"""`taskq worker`: what click reads for it, and a worker that starts anew when code changes."""
+"""`taskq worker`: its click options, and the reload when code changes."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -17,13 +17,13 @@ from taskq_core.settings import Settings
 from taskq_core.worker import Worker
 from taskq_core.worker.autoreload import FolderWatch, Reloading, run_with_autoreload
 
-RELOAD_HELP = "restart when Python code below this folder changes, after running tasks have finished; for development"
+RELOAD_HELP = "restart when a Python file below this folder changes; running tasks finish first; for development"
 
 
 def click_options(
     settings: Settings | None = None, options: Sequence[running.WorkerOption] = running.OPTIONS
 ) -> list[click.Option]:
-    """Return the worker's options for click. As `add_arguments`."""
+    """Return the worker's options for click. As `add_arguments`, for argparse."""
     made = []
     for option in options:
         shown = option.full_help(settings)
@@ -42,10 +42,10 @@ def make_command(
     """Return a `worker` command for click.
 
     Args:
-        work: Runs it, with click's decorators for what it takes besides the worker's options.
-        description: What it does.
-        epilog: What stands below the options.
-        settings: The settings, where they are known already; the help shows their values.
+        work: Runs the worker. click's decorators add further parameters.
+        description: The help text.
+        epilog: The text below the options.
+        settings: The settings, if already known. The help shows their values.
     """
     command = click.command(
         "worker", cls=Command, help=description, short_help="Run tasks until stopped.", epilog=epilog
@@ -69,7 +69,7 @@ def verbosity_option(what: str) -> Callable[[Any], Any]:
 @click.argument("targets", metavar="MODULE:ATTRIBUTE [MODULE]...", nargs=-1)
 @click.option("--reload", is_flag=True, help=RELOAD_HELP)
 @verbosity_option(
-    "0 logs errors only, 1 also each task that ends (default), 2 also lists all tasks at the start, 3 also details"
+    "log: 0 errors, 1 also each task that ends (default), 2 also a list of all tasks at the start, 3 debug messages"
 )
 @click.pass_obj
 def _work(session: Session, /, targets: tuple[str, ...], reload: bool, verbosity: int, **options: Any) -> int:
@@ -83,7 +83,7 @@ def _work(session: Session, /, targets: tuple[str, ...], reload: bool, verbosity
 
     if reload:
         refuse_processes(options, "--reload")
-        session.name_app(target)  # and loads it in the child only: its code may be in the middle of an edit
+        session.name_app(target)  # only the child process imports it: its code may be half edited
         running.set_up_log(verbosity)
         return run_with_autoreload(make, _reloading())
     app = session.named_app(target)
@@ -96,10 +96,10 @@ def _work(session: Session, /, targets: tuple[str, ...], reload: bool, verbosity
 
 
 def _command_of_several(session: Session) -> list[str]:
-    """Return the command line of another process beside this one.
+    """Return the command line of another worker process.
 
     Raises:
-        ConfigurationError: It holds what a second process cannot do.
+        ConfigurationError: It has an option that only works for one process.
     """
     if session.given.get("ask_password"):
         raise ConfigurationError("--ask-password asks for one process only; several take the password from their URL")
@@ -107,16 +107,16 @@ def _command_of_several(session: Session) -> list[str]:
 
 
 def _command() -> list[str]:
-    """Return the command line of this process, as it starts another one."""
+    """Return a command line that starts this program again."""
     flags = [f"-W{each}" for each in sys.warnoptions]
     return [sys.executable, *flags, "-m", "taskq_core", *sys.argv[1:]]
 
 
 def _reloading() -> Reloading:
-    """How `taskq worker` is started anew: by the same command line, for the Python files below this folder."""
+    """Return the reload rules: the same command line, when a Python file below this folder changes."""
     folder = Path.cwd()
     return Reloading(watch=lambda loaded_since: FolderWatch(folder, loaded_since), command=_command())
 
 
-worker_command = make_command(_work, description=running.DESCRIPTION, epilog=running.epilog("shop.queue:taskq "))
+worker = make_command(_work, description=running.DESCRIPTION, epilog=running.epilog("shop.queue:taskq "))
 """`taskq worker`. The first argument names the `TaskQ` object, for example `shop.queue:taskq`; modules follow."""

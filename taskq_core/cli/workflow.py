@@ -1,9 +1,12 @@
-"""`taskq workflow`: look at workflows with their steps, cancel them, and run what failed again."""
+"""`taskq workflow`: list and inspect workflows, cancel them, and retry failed steps."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import click
 
-from taskq_core.cli import documents
-from taskq_core.cli.base import Answer, Group, confirm, for_each, yes_option
+from taskq_core.cli.base import Answer, Group, each_command
+from taskq_core.cli.documents import document, moment
 from taskq_core.cli.params import QUEUE
 from taskq_core.cli.render import Column, shown_bytes
 from taskq_core.cli.session import Session
@@ -15,48 +18,49 @@ workflow = Group("workflow", help="List, inspect, cancel and retry workflows.")
 _queue = click.option("-q", "--queue", required=True, type=QUEUE, help="home queue of the workflow")
 
 
+def _progress(row: WorkflowRow) -> str:
+    failed = f", {row.steps_failed} failed" if row.steps_failed else ""
+    return "-" if row.state is WorkflowState.DAMAGED else f"{row.steps_ended}/{row.steps}{failed}"
+
+
+_WORKFLOWS = (
+    Column("ID", lambda row: row.id, whole=True),
+    Column("NAME", lambda row: row.name or "-", cut=True),
+    Column("STATE", lambda row: row.state.value),
+    Column("STEPS", _progress),
+    Column("CREATED", lambda row: moment(row.created_at) or "-"),
+    Column("ENDED", lambda row: moment(row.ended_at) or "-"),
+)
+_MEMBERS = (
+    Column("MEMBER", lambda each: each.number),
+    Column("STATE", step_state),
+    Column("TASK", lambda each: each.task_id, whole=True),
+    Column("QUEUE", lambda each: each.queue),
+    Column("ERROR OR RESULT", lambda each: each.error or shown_bytes(each.result, most=200), cut=True),
+)
+
+
 @workflow.command("list", aliases=("ls",))
 @click.option("--page", type=click.IntRange(1), default=1, show_default=True, help="page number")
 @click.option("--size", type=click.IntRange(1, WORKFLOWS_MAX), default=30, show_default=True, help="workflows per page")
 @click.argument("queue", type=QUEUE)
 @click.pass_obj
 def list_workflows(session: Session, queue: str, page: int, size: int) -> None:
-    """List the workflows of the home queue QUEUE: running ones first, then ended ones, the newest first."""
-    out = session.output
+    """List the workflows of the home queue QUEUE.
+
+    Running ones come first, then ended ones, each the newest first.
+    """
     found = Dashboard(session.inspector).workflows(queue, skip=(page - 1) * size, count=size)
-    if out.as_json:
-        rows = [documents.workflow(each) for each in found.rows]
-        counts = {"running": found.running, "ended": found.ended}
-        out.json({"queue": queue, "workflows": rows, **counts, "page": page, "page_size": size})
-        return
-    columns = (
-        Column(title="ID", whole=True),
-        Column(title="NAME", cut=True),
-        Column(title="STATE"),
-        Column(title="STEPS"),
-        Column(title="CREATED"),
-        Column(title="ENDED"),
-    )
-    cells = [
-        (
-            each.id,
-            each.name or "-",
-            each.state.value,
-            _progress(each),
-            documents.moment(each.created_at) or "-",
-            documents.moment(each.ended_at) or "-",
-        )
-        for each in found.rows
-    ]
     pages = -(-found.total // size)
-    out.table(columns, cells, empty=f"there are {pages} pages" if page > 1 else f"no workflows in {queue}")
-    if pages > 1:
-        out.note(f"page {page} of {pages}, {found.total} workflows")
-
-
-def _progress(row: WorkflowRow) -> str:
-    failed = f", {row.steps_failed} failed" if row.steps_failed else ""
-    return "-" if row.state is WorkflowState.DAMAGED else f"{row.steps_ended}/{row.steps}{failed}"
+    session.output.listing(
+        "workflows",
+        found.rows,
+        _WORKFLOWS,
+        empty=f"there are {pages} pages" if page > 1 else f"no workflows in {queue}",
+        more={"queue": queue, "running": found.running, "ended": found.ended, "page": page, "page_size": size},
+    )
+    if pages > 1 and not session.output.as_json:
+        session.output.note(f"page {page} of {pages}, {found.total} workflows")
 
 
 @workflow.command("show")
@@ -85,8 +89,8 @@ def show_workflow(session: Session, queue: str, workflow_id: str, form: str) -> 
                 "name": info.name or "-",
                 "queue": info.queue,
                 "state": info.state.value,
-                "created": documents.moment(info.created_at) or "-",
-                "ended": documents.moment(info.ended_at) or "-",
+                "created": moment(info.created_at) or "-",
+                "ended": moment(info.ended_at) or "-",
                 "steps": f"{info.ended} of {info.total} ended",
             }
         )
@@ -99,7 +103,7 @@ def show_workflow(session: Session, queue: str, workflow_id: str, form: str) -> 
 @_queue
 @click.option("--page", type=click.IntRange(1), default=1, show_default=True, help="page number")
 @click.option("--size", type=click.IntRange(1, MEMBERS_MAX), default=30, show_default=True, help="members per page")
-@click.option("--failed", is_flag=True, help="only failed members; if there are more than --size, some of them")
+@click.option("--failed", is_flag=True, help="only failed members, at most --size of them")
 @click.argument("workflow_id", metavar="ID")
 @click.argument("name", metavar="STEP")
 @click.pass_obj
@@ -111,7 +115,7 @@ def show_step(session: Session, queue: str, workflow_id: str, name: str, page: i
     )
     step = found.step
     if out.as_json:
-        out.json({**documents.step(found), "page": page, "page_size": size})
+        out.json({**document(found), "page": page, "page_size": size})
         return
     lines = {"step": step.name, "workflow": found.workflow_id, "task": step.task or "-", "state": step_state(step)}
     if step.members is None:
@@ -123,22 +127,11 @@ def show_step(session: Session, queue: str, workflow_id: str, name: str, page: i
     if step.members is None:
         return
     out.line()
-    columns = (
-        Column(title="MEMBER"),
-        Column(title="STATE"),
-        Column(title="TASK", whole=True),
-        Column(title="QUEUE"),
-        Column(title="ERROR OR RESULT", cut=True),
-    )
-    cells = [
-        (str(each.number), step_state(each), each.task_id, each.queue, each.error or shown_bytes(each.result, most=200))
-        for each in found.members
-    ]
     pages = -(-step.members // size)
     none = "no member has failed" if failed else "it has no members"
-    out.table(columns, cells, empty=f"there are {pages} pages" if page > 1 else none)
+    out.table(_MEMBERS, found.members, empty=f"there are {pages} pages" if page > 1 else none)
     if failed:
-        out.note(f"{len(cells)} of {step.failed} that have failed")
+        out.note(f"{len(found.members)} of {step.failed} failed members")
     elif pages > 1:
         out.note(f"page {page} of {pages}, {step.members} members")
 
@@ -148,38 +141,29 @@ def _cut(data: bytes, size: int) -> str:
     return f"{shown}... (the first {len(data)} of {size} bytes)" if size > len(data) else shown
 
 
-@workflow.command("cancel")
-@_queue
-@yes_option
-@click.argument("workflow_ids", metavar="ID...", nargs=-1, required=True)
-@click.pass_obj
-def cancel_workflows(session: Session, queue: str, workflow_ids: tuple[str, ...], yes: bool) -> int:
-    """Cancel workflows: no further step starts, waiting steps are dropped, running steps are cancelled."""
-    confirm(f"Cancel {_named(workflow_ids)} of {queue}?", yes=yes)
-
-    def act(workflow_id: str) -> Answer:
-        is_cancelled = session.app.workflow(workflow_id, queue).cancel()
-        said = "is cancelled" if is_cancelled else "has ended already"
-        return f"workflow {workflow_id} {said}", {"cancelled": is_cancelled}
-
-    return for_each(session, "id", workflow_ids, act)
+_ids = click.argument("names", metavar="ID...", nargs=-1, required=True)
 
 
-@workflow.command("retry")
-@_queue
-@click.argument("workflow_ids", metavar="ID...", nargs=-1, required=True)
-@click.pass_obj
-def retry_workflows(session: Session, queue: str, workflow_ids: tuple[str, ...]) -> int:
-    """Retry the failed steps of workflows, and then the steps that were skipped because of them."""
-
-    def act(workflow_id: str) -> Answer:
-        count = session.app.workflow(workflow_id, queue).retry()
-        steps = f"{count} step{'' if count == 1 else 's'}"
-        said = f"runs {steps} again" if count else "has no step that failed"
-        return f"workflow {workflow_id} {said}", {"count": count}
-
-    return for_each(session, "id", workflow_ids, act)
+def _question(names: Sequence[str], options: Mapping[str, Any]) -> str:
+    which = f"workflow {names[0]}" if len(names) == 1 else f"{len(names)} workflows"
+    return f"Cancel {which} of {options['queue']}?"
 
 
-def _named(ids: tuple[str, ...]) -> str:
-    return f"workflow {ids[0]}" if len(ids) == 1 else f"{len(ids)} workflows"
+@each_command(workflow, "cancel", _queue, _ids, question=_question)
+def cancel_workflows(session: Session, workflow_id: str, queue: str) -> Answer:
+    """Cancel workflows.
+
+    No further step starts, waiting steps are dropped, and running steps are cancelled.
+    """
+    is_cancelled = session.app.workflow(workflow_id, queue).cancel()
+    result = "is cancelled" if is_cancelled else "has already ended"
+    return f"workflow {workflow_id} {result}", {"cancelled": is_cancelled}
+
+
+@each_command(workflow, "retry", _queue, _ids)
+def retry_workflows(session: Session, workflow_id: str, queue: str) -> Answer:
+    """Retry the failed steps of workflows, and then the steps that depend on them."""
+    count = session.app.workflow(workflow_id, queue).retry()
+    steps = f"{count} step{'' if count == 1 else 's'}"
+    result = f"runs {steps} again" if count else "has no failed step"
+    return f"workflow {workflow_id} {result}", {"count": count}

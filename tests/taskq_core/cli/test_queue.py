@@ -126,7 +126,7 @@ def test_history_as_samples(run: Run, run_json: RunJson, sampled: int) -> None:
     assert sum(each["processed"] for each in low["samples"]) == 500
     assert low["samples"][-1]["states"]["pending"] == 7
     assert low["samples"][-1]["processed_per_s"] == 10.0
-    words = "TIME (UTC) SIZE LATENCY PROCESSED/S FAILED/S ERROR RATE MEMORY SLOTS TAKEN"
+    words = "TIME (UTC) SIZE LATENCY PROCESSED/S FAILED/S ERROR RATE MEMORY BUSY SLOTS"
     assert table[1].split() == words.split()
     assert table[2].split()[2:] == ["7", "1.5s", "10.0", "0.1", "1.00", "%", "2.0", "MiB", "75.00", "%"]
     assert table[-1] == "no samples; a worker that serves the queue takes them"
@@ -211,7 +211,7 @@ def test_a_removal_that_is_stopped_says_how_to_go_on(
         patch.setattr(Output, "progress", progress)
         stopped = run("queue", "rm", "--force", "-y", "default", status=1)
 
-    assert stopped.stderr.startswith("taskq: stopped while queue default was being removed: ")
+    assert stopped.stderr.startswith("taskq: interrupted while removing queue default: ")
     assert run("queue", "rm", "-y", "default").stdout.startswith("removed default")
     assert not [key for key in redis_server.client.keys("*") if b"{default}" in key]
 
@@ -231,11 +231,13 @@ def test_limits(run: Run, run_json: RunJson, app: TaskQ) -> None:
 
     (limit,) = run_json("limit", "list", "--queue", "default")["limits"]
     assert (limit["kind"], limit["name"], limit["held"], limit["waiting"]) == ("concurrency", "pay", 1, 2)
-    assert run("limit", "set", "-q", "default", "--concurrency", "2", "pay").stdout.endswith("is 2 from now on\n")
+    assert run("limit", "set", "-q", "default", "--concurrency", "2", "pay").stdout.endswith("is now 2\n")
     assert run_json("limit", "ls", "-q", "default")["limits"][0]["set_to"] == "2"
     assert "pay" in run("limit", "ls", "-q", "default").stdout
-    assert run("limit", "clear", "-q", "default", "pay").stdout == "limit pay of default is what the code says again\n"
-    assert run("limit", "clear", "-q", "default", "pay").stdout == "limit pay of default was not set to anything\n"
+    assert (
+        run("limit", "clear", "-q", "default", "pay").stdout == "limit pay of default has the value of the code again\n"
+    )
+    assert run("limit", "clear", "-q", "default", "pay").stdout == "limit pay of default had no override\n"
     run("limit", "set", "-q", "default", "--rate", "0/m", "pay", status=1)
     run("limit", "set", "-q", "default", "pay", status=1)
 

@@ -48,7 +48,9 @@ def test_what_is_not_looked_through_is_no_success(run: Run, app: TaskQ, redis_se
     app.remote("shop:ship").delay()
     redis_server.client.set("asynq:{default}:retry", "x")
 
-    assert "default: there is more; look again" in run("queue", "reconcile", "default", status=1).stderr
+    assert (
+        "default: there is more damage; run the command again" in run("queue", "reconcile", "default", status=1).stderr
+    )
 
 
 def test_moves_that_were_cut_off_are_finished(run: Run, run_json: RunJson, app: TaskQ) -> None:

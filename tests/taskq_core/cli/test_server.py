@@ -46,12 +46,12 @@ def test_servers(run: Run, run_json: RunJson, worker: TaskQ) -> None:
 
 def test_no_servers_and_no_entries(run: Run) -> None:
     assert run("server", "list").stdout == "no worker runs\n"
-    assert "no periodic entries" in run("cron", "list").stdout
+    assert "no periodic tasks" in run("cron", "list").stdout
 
 
 def test_workers_are_asked_to_quiet_resume_scale_and_stop(run: Run, run_json: RunJson, worker: TaskQ) -> None:
     """By any of their names; what nobody hears, and a name that none has, fails."""
-    assert run("server", "quiet", "box:7", status=1).stdout == "no worker listens\n"
+    assert run("server", "quiet", "box:7", status=1).stdout == "no worker received the request\n"
     heard = worker.runtime.runner.subscribe("taskq:control")
     try:
         said = run("server", "quiet", "box:7").stdout
@@ -92,7 +92,7 @@ def test_schedules_are_added_paused_resumed_and_removed(run: Run, run_json: RunJ
 
     assert run("cron", "pause", "sales").stdout == "sales is paused\n"
     assert "paused" in run("cron", "list").stdout
-    assert run("cron", "resume", "sales").stdout == "sales goes on\n"
+    assert run("cron", "resume", "sales").stdout == "sales is resumed\n"
     assert "already" in run("cron", "add", "sales", "-s", "@hourly", "-t", "report", status=1).stderr
     run("cron", "add", "sales", "-s", "@hourly", "-t", "report", "--replace")
     assert run_json("cron", "list")["entries"][0]["spec"] == "@hourly"

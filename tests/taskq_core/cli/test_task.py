@@ -286,7 +286,7 @@ def test_cancel_tells_the_workers(run: Run, run_json: RunJson, app: TaskQ, redis
     redis_server.client.set(server, info)
     redis_server.client.zadd("asynq:servers", {server: 4_000_000_000})
 
-    assert run("task", "cancel", "one", "two").stdout == "told 1 worker to cancel one\ntold 1 worker to cancel two\n"
+    assert run("task", "cancel", "one", "two").stdout == "asked 1 worker to cancel one\nasked 1 worker to cancel two\n"
     assert [subscription.next(5), subscription.next(5)] == ["one", "two"]
     subscription.close()
     told, waits, nobody = run_json("task", "cancel", "one", "three", "nobody", status=1)["ids"]

@@ -111,7 +111,7 @@ def test_cancel(run: Run, run_json: RunJson, app: TaskQ, handle: WorkflowHandle)
     assert handle.refresh().state == "cancelled"
     done = app.enqueue_workflow(chain(app.tasks["shop:load"].s(1), app.tasks["shop:ship"].s()))
     work(app)
-    assert run("workflow", "cancel", done.id, "-q", "default", "-y").stdout == f"workflow {done.id} has ended already\n"
+    assert run("workflow", "cancel", done.id, "-q", "default", "-y").stdout == f"workflow {done.id} has already ended\n"
     found = run_json("workflow", "cancel", done.id, "gone", handle.id, "-q", "default", "-y", status=1)["ids"]
     assert [(each["id"], each["ok"], each.get("cancelled")) for each in found] == [
         (done.id, True, False),
@@ -123,7 +123,7 @@ def test_cancel(run: Run, run_json: RunJson, app: TaskQ, handle: WorkflowHandle)
 
 def test_retry(run: Run, run_json: RunJson, app: TaskQ, handle: WorkflowHandle) -> None:
     words = ("workflow", "retry", handle.id, "-q", "default")
-    assert run(*words).stdout == f"workflow {handle.id} has no step that failed\n"
+    assert run(*words).stdout == f"workflow {handle.id} has no failed step\n"
     work(app)
 
     assert run(*words).stdout == f"workflow {handle.id} runs 1 step again\n"
@@ -152,7 +152,7 @@ def test_step(run: Run, run_json: RunJson, app: TaskQ, handle: WorkflowHandle) -
     assert "there are 3 pages" in run(*words, "--size", "1", "--page", "9").stdout
     failed = run(*words, "--failed")
     assert [line.split()[:2] for line in failed.stdout.split("\n\n")[1].splitlines()[1:]] == [["1", "failed"]]
-    assert "1 of 1 that have failed" in failed.stderr
+    assert "1 of 1 failed members" in failed.stderr
     assert [each["number"] for each in run_json(*words, "--failed")["members"]] == [1]
     run(*words, "--failed", "--page", "2", status=1)
     found = run_json(*words, "--size", "2", "--page", "2")
