@@ -34,53 +34,6 @@ class QueueKeys:
     (`paused`, the counters, unique locks) and one hash a task. Ours are described at their attribute or method.
     """
 
-    __slots__ = (
-        "absent",
-        "active",
-        "aggregation_sets",
-        "archived",
-        "combined",
-        "completed",
-        "delivered",
-        "done",
-        "failed",
-        "group_prefix",
-        "groups",
-        "lease",
-        "letters",
-        "limit_checks",
-        "limit_keepers",
-        "limit_wake",
-        "limits",
-        "limits_due",
-        "limits_prefix",
-        "moved",
-        "moving",
-        "name",
-        "own_prefix",
-        "paused",
-        "pending",
-        "prefix",
-        "processed",
-        "quarantine",
-        "retry",
-        "runs",
-        "scheduled",
-        "steps",
-        "task_prefix",
-        "totals",
-        "unique_prefix",
-        "urgent",
-        "wake",
-        "workflow_notes",
-        "workflow_queues",
-        "workflow_receipts",
-        "workflows_ended",
-        "workflows_open",
-        "workflows_out",
-        "workflows_running",
-    )
-
     def __init__(self, prefix: str, name: str) -> None:
         self.name = name
         self.prefix = base = f"{prefix}:{{{name}}}:"
@@ -232,19 +185,6 @@ class Keys:
     Raises:
         ConfigurationError: The prefix is not usable.
     """
-
-    __slots__ = (
-        "_own",
-        "_queues",
-        "cancel",
-        "control",
-        "prefix",
-        "queues",
-        "schedulers",
-        "schedules",
-        "servers",
-        "workers",
-    )
 
     def __init__(self, prefix: str = DEFAULT_PREFIX) -> None:
         self.prefix = validate_prefix(prefix)

@@ -39,7 +39,8 @@ _TYPE, _PAYLOAD, _ID, _QUEUE, _UNIQUE_KEY, _GROUP_KEY, _HEADER = (
 _RETRY, _TIMEOUT, _DEADLINE, _RETENTION = b"\x28", b"\x40", b"\x48", b"\x60"
 
 
-def _varint(number: int) -> bytes:
+def varint(number: int) -> bytes:
+    """Return a number in protobuf's variable length, seven bits a byte, the low ones first."""
     number &= 0xFFFF_FFFF_FFFF_FFFF  # a negative number is written as its 64-bit complement
     out = bytearray()
     while number > 0x7F:
@@ -62,7 +63,7 @@ class _Heads(dict[int, bytes]):
         self._tag = tag
 
     def __missing__(self, size: int) -> bytes:
-        head = self._tag + _varint(size)
+        head = self._tag + varint(size)
         if size <= self.SMALL:
             self[size] = head
         return head
@@ -73,11 +74,11 @@ _ID_HEADS[0] = b""  # an empty text is not written
 
 
 def _bytes_field(tag: bytes, value: bytes) -> bytes:
-    return b"".join((tag, _varint(len(value)), value)) if value else b""
+    return b"".join((tag, varint(len(value)), value)) if value else b""
 
 
 def _number_field(tag: bytes, value: int) -> bytes:
-    return tag + _varint(value) if value else b""
+    return tag + varint(value) if value else b""
 
 
 def _checked_text(field: str, value: str) -> bytes:

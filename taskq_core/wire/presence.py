@@ -7,9 +7,9 @@ A running task's payload is left out of its record on purpose: heartbeats are no
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
-from typing import Self, TypeVar
+from typing import Any, ClassVar, Self
 
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -22,12 +22,63 @@ GO_ZERO_TIME_S = -62_135_596_800
 """Unix seconds of Go's zero time, 0001-01-01T00:00:00Z."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_M = TypeVar("_M", bound=Message)
+_OPTIONAL = {"processed": "taskq_processed", "failed": "taskq_failed"}
+"""Fields that Go does not write, by our names."""
+
+
+class _Record:
+    """A record with the fields of a protobuf message. A time has the suffix `_ns`."""
+
+    __slots__ = ()
+
+    _message: ClassVar[type[Message]]
+
+    def encode(self) -> bytes:
+        """Return the bytes to store.
+
+        Raises:
+            WireFormatError: A field is not valid UTF-8 or does not fit.
+        """
+        stored = {}
+        for each in fields(self):  # type: ignore[arg-type]  # a dataclass
+            value = getattr(self, each.name)
+            name = each.name.removesuffix("_ns")
+            stored[_OPTIONAL.get(name, name)] = value if name == each.name else to_timestamp(value)
+        try:
+            return self._message(**stored).SerializeToString(deterministic=True)
+        except (TypeError, ValueError) as exc:  # a UnicodeError is a ValueError
+            problem = f"a field does not fit ({type(exc).__name__})"
+            raise WireFormatError(f"not a {self._message.__name__}: {problem}") from None
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """Return what was stored.
+
+        Raises:
+            WireFormatError: The bytes are no such record.
+        """
+        try:
+            stored = cls._message.FromString(data)
+        except (DecodeError, UnicodeDecodeError):  # the second is the pure Python runtime's, for invalid UTF-8
+            raise WireFormatError(f"{len(data)} bytes are not a {cls._message.__name__}") from None
+        read: dict[str, Any] = {}
+        for each in fields(cls):  # type: ignore[arg-type]  # a dataclass
+            name = each.name.removesuffix("_ns")
+            if name != each.name:
+                read[each.name] = from_timestamp(getattr(stored, name)) if stored.HasField(name) else None
+            elif name in _OPTIONAL:
+                read[name] = getattr(stored, _OPTIONAL[name]) if stored.HasField(_OPTIONAL[name]) else None
+            else:
+                value = getattr(stored, name)
+                read[name] = each.default_factory(value) if callable(each.default_factory) else value  # type: ignore[call-arg]
+        return cls(**read)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServerInfo:
+class ServerInfo(_Record):
     """A running server (a worker process), as its presence key tells."""
+
+    _message = asynq_pb2.ServerInfo
 
     host: str
     pid: int
@@ -48,53 +99,12 @@ class ServerInfo:
     failed: int | None = None
     """Failed runs among them."""
 
-    def encode(self) -> bytes:
-        """Return the bytes to store.
-
-        Raises:
-            WireFormatError: A field is not valid UTF-8 or does not fit.
-        """
-        return _encode(
-            asynq_pb2.ServerInfo,
-            host=self.host,
-            pid=self.pid,
-            server_id=self.server_id,
-            concurrency=self.concurrency,
-            queues=dict(self.queues),
-            strict_priority=self.strict_priority,
-            status=self.status,
-            start_time=to_timestamp(self.start_time_ns),
-            active_worker_count=self.active_worker_count,
-            taskq_processed=self.processed,
-            taskq_failed=self.failed,
-        )
-
-    @classmethod
-    def decode(cls, data: bytes) -> Self:
-        """Return what was stored.
-
-        Raises:
-            WireFormatError: The bytes are no such record.
-        """
-        stored = _decode(asynq_pb2.ServerInfo, data)
-        return cls(
-            host=stored.host,
-            pid=stored.pid,
-            server_id=stored.server_id,
-            concurrency=stored.concurrency,
-            queues=dict(stored.queues),
-            strict_priority=stored.strict_priority,
-            status=stored.status,
-            start_time_ns=_time_of(stored, "start_time"),
-            active_worker_count=stored.active_worker_count,
-            processed=stored.taskq_processed if stored.HasField("taskq_processed") else None,
-            failed=stored.taskq_failed if stored.HasField("taskq_failed") else None,
-        )
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerInfo:
+class WorkerInfo(_Record):
     """A task that runs now on a server. Its payload is neither written nor read."""
+
+    _message = asynq_pb2.WorkerInfo
 
     host: str
     pid: int
@@ -107,123 +117,35 @@ class WorkerInfo:
     deadline_ns: int | None = None
     """Unix nanoseconds; None when the task has no limit."""
 
-    def encode(self) -> bytes:
-        """Return the bytes to store.
-
-        Raises:
-            WireFormatError: A field is not valid UTF-8 or does not fit.
-        """
-        return _encode(
-            asynq_pb2.WorkerInfo,
-            host=self.host,
-            pid=self.pid,
-            server_id=self.server_id,
-            task_id=self.task_id,
-            task_type=self.task_type,
-            queue=self.queue,
-            start_time=to_timestamp(self.start_time_ns),
-            deadline=to_timestamp(self.deadline_ns),
-        )
-
-    @classmethod
-    def decode(cls, data: bytes) -> Self:
-        """Return what was stored, without the payload that Go writes.
-
-        Raises:
-            WireFormatError: The bytes are no such record.
-        """
-        stored = _decode(asynq_pb2.WorkerInfo, data)
-        return cls(
-            host=stored.host,
-            pid=stored.pid,
-            server_id=stored.server_id,
-            task_id=stored.task_id,
-            task_type=stored.task_type,
-            queue=stored.queue,
-            start_time_ns=_time_of(stored, "start_time"),
-            deadline_ns=_time_of(stored, "deadline"),
-        )
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SchedulerEntry:
+class SchedulerEntry(_Record):
     """A periodic entry of a running scheduler."""
+
+    _message = asynq_pb2.SchedulerEntry
 
     id: str
     spec: str
     """Cron line or `@every <duration>`."""
     task_type: str
     task_payload: bytes = field(default=b"", repr=False)
-    enqueue_options: tuple[str, ...] = ()
+    enqueue_options: tuple[str, ...] = field(default_factory=tuple)
     """Option strings, see `taskq_core.wire.options`."""
     next_enqueue_time_ns: int | None = None
     """Unix nanoseconds; None when it never fires again."""
     prev_enqueue_time_ns: int | None = None
     """Unix nanoseconds; None when it has not fired yet."""
 
-    def encode(self) -> bytes:
-        """Return the bytes to store.
-
-        Raises:
-            WireFormatError: A field is not valid UTF-8 or does not fit.
-        """
-        return _encode(
-            asynq_pb2.SchedulerEntry,
-            id=self.id,
-            spec=self.spec,
-            task_type=self.task_type,
-            task_payload=self.task_payload,
-            enqueue_options=list(self.enqueue_options),
-            next_enqueue_time=to_timestamp(self.next_enqueue_time_ns),
-            prev_enqueue_time=to_timestamp(self.prev_enqueue_time_ns),
-        )
-
-    @classmethod
-    def decode(cls, data: bytes) -> Self:
-        """Return what was stored.
-
-        Raises:
-            WireFormatError: The bytes are no such record.
-        """
-        stored = _decode(asynq_pb2.SchedulerEntry, data)
-        return cls(
-            id=stored.id,
-            spec=stored.spec,
-            task_type=stored.task_type,
-            task_payload=stored.task_payload,
-            enqueue_options=tuple(stored.enqueue_options),
-            next_enqueue_time_ns=_time_of(stored, "next_enqueue_time"),
-            prev_enqueue_time_ns=_time_of(stored, "prev_enqueue_time"),
-        )
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SchedulerEnqueueEvent:
+class SchedulerEnqueueEvent(_Record):
     """One firing of a periodic entry."""
+
+    _message = asynq_pb2.SchedulerEnqueueEvent
 
     task_id: str
     enqueue_time_ns: int | None = None
     """Unix nanoseconds."""
-
-    def encode(self) -> bytes:
-        """Return the bytes to store.
-
-        Raises:
-            WireFormatError: The id is not valid UTF-8, or the time does not fit.
-        """
-        return _encode(
-            asynq_pb2.SchedulerEnqueueEvent, task_id=self.task_id, enqueue_time=to_timestamp(self.enqueue_time_ns)
-        )
-
-    @classmethod
-    def decode(cls, data: bytes) -> Self:
-        """Return what was stored.
-
-        Raises:
-            WireFormatError: The bytes are no such record.
-        """
-        stored = _decode(asynq_pb2.SchedulerEnqueueEvent, data)
-        return cls(task_id=stored.task_id, enqueue_time_ns=_time_of(stored, "enqueue_time"))
 
 
 def to_timestamp(ns: int | None) -> Timestamp:
@@ -259,21 +181,3 @@ def datetime_of_ns(ns: int) -> datetime:
 def ns_of_datetime(moment: datetime) -> int:
     """Return the Unix nanoseconds of an aware datetime."""
     return (moment - _EPOCH) // timedelta(microseconds=1) * 1_000
-
-
-def _time_of(stored: Message, name: str) -> int | None:
-    return from_timestamp(getattr(stored, name)) if stored.HasField(name) else None
-
-
-def _encode(record: type[Message], **fields: object) -> bytes:
-    try:
-        return record(**fields).SerializeToString(deterministic=True)
-    except (TypeError, ValueError) as exc:  # a UnicodeError is a ValueError
-        raise WireFormatError(f"not a {record.__name__}: a field does not fit ({type(exc).__name__})") from None
-
-
-def _decode(record: type[_M], data: bytes) -> _M:
-    try:
-        return record.FromString(data)
-    except (DecodeError, UnicodeDecodeError):  # the second is the pure Python runtime's, for invalid UTF-8
-        raise WireFormatError(f"{len(data)} bytes are not a {record.__name__}") from None

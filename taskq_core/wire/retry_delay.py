@@ -5,18 +5,14 @@ Both take their random source from the caller, so a test can fix it.
 
 import math
 import random
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from itertools import accumulate, permutations
 
 from taskq_core.wire.durations import MAX_DURATION_NS, timedelta_of_ns
 from taskq_core.wire.keys import DEFAULT_QUEUE
 
 _LONGEST = timedelta_of_ns(MAX_DURATION_NS)
 _LONGEST_S = int(_LONGEST.total_seconds())
-# 120 orders for five queues fit a table; beyond that an order is drawn queue by queue.
-_TABLED_QUEUES = 5
 
 
 def default_retry_delay(retried: int, rng: random.Random) -> timedelta:
@@ -53,36 +49,20 @@ class QueueOrder:
         weights: Weights in use, divided by their greatest common divisor.
     """
 
-    __slots__ = ("_bounds", "_constant", "_orders", "_random", "weights")
+    __slots__ = ("_constant", "_random", "weights")
 
     def __init__(self, weights: Mapping[str, int], strict: bool, rng: random.Random) -> None:
         kept = {name: weight for name, weight in weights.items() if weight > 0 and name.strip()} or {DEFAULT_QUEUE: 1}
         divisor = math.gcd(*kept.values())
         self.weights: Mapping[str, int] = {name: weight // divisor for name, weight in kept.items()}
         self._random = rng.random
-        self._constant: tuple[str, ...] | None = None
-        self._orders: list[tuple[str, ...]] = []
-        self._bounds: list[float] = []
-        if strict or len(kept) == 1:
-            self._constant = tuple(sorted(kept, key=lambda name: -kept[name]))
-        elif len(kept) <= _TABLED_QUEUES:
-            self._orders = list(permutations(self.weights))
-            # The last bound is left out: a draw above all others takes the last order, whatever rounding did.
-            self._bounds = list(accumulate(self._probability(order) for order in self._orders))[:-1]
+        is_constant = strict or len(kept) == 1
+        self._constant = tuple(sorted(kept, key=lambda name: -kept[name])) if is_constant else None
 
     def next(self) -> Sequence[str]:
         """Return all queue names in the order in which one dequeue tries them."""
         if self._constant is not None:
             return self._constant
-        if self._orders:
-            return self._orders[bisect_right(self._bounds, self._random())]
         # The time of the first event of a process with rate `weight`: the earliest one is each with that chance.
         drawn = {name: -math.log(1.0 - self._random()) / weight for name, weight in self.weights.items()}
         return tuple(sorted(drawn, key=drawn.__getitem__))
-
-    def _probability(self, order: tuple[str, ...]) -> float:
-        probability, left = 1.0, sum(self.weights.values())
-        for name in order:
-            probability *= self.weights[name] / left
-            left -= self.weights[name]
-        return probability

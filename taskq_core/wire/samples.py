@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields
 from typing import Self
 
+from taskq_core.wire.messages import varint
+
 _FORM = 1
 _HEAD_BYTES = 5
 _LATEST_S = 2**32 - 1
@@ -75,7 +77,7 @@ class QueueSample:
     def encode(self) -> bytes:
         """Return the bytes to store."""
         head = bytes((_FORM,)) + min(max(self.at_s, 0), _LATEST_S).to_bytes(4, "big")
-        return head + b"".join(map(_varint, self._numbers()))
+        return head + b"".join(varint(max(0, number)) for number in self._numbers())
 
     def _numbers(self) -> Iterable[int]:
         """The numbers behind the time. What may be unknown is one larger, and 0 if it is."""
@@ -106,13 +108,3 @@ class QueueSample:
 
 _NAMES = tuple(field.name for field in fields(QueueSample))[1:]
 _OPTIONAL = ("latency_ms", "memory_kib")
-
-
-def _varint(number: int) -> bytes:
-    number = max(0, number)
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
