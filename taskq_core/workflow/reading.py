@@ -24,6 +24,7 @@ from taskq_core.clock import utc_datetime
 from taskq_core.codec import decode_result
 from taskq_core.codec.oversized import OversizedResult, read_oversized
 from taskq_core.errors import (
+    ResultError,
     ResultTooLargeError,
     WireFormatError,
     WorkflowCancelledError,
@@ -80,6 +81,8 @@ def damage_named(queue: QueueKeys, workflow_id: str) -> Iterator[None]:
     """Raise WorkflowDamagedError if a stored field cannot be read."""
     try:
         yield
+    except ResultError:  # some are a ValueError too
+        raise
     except (ValueError, OverflowError, OSError, msgspec.DecodeError) as error:
         raise WorkflowDamagedError(queue.name, workflow_id, f"what Redis keeps of it is damaged: {error}") from None
 
