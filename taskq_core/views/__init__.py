@@ -8,8 +8,8 @@ from taskq_core.views.aio import AsyncDashboard
 from taskq_core.views.graph_svg import graph_svg
 from taskq_core.views.graphs import BOX_HEIGHT, BOX_WIDTH, GraphDrawing, StepBox, StepEdge
 from taskq_core.views.history import DAYS_CHOICES, DayRow, error_rate
-from taskq_core.views.lines import Points, line_path, scale_top
-from taskq_core.views.offered import signature_of, summary_of
+from taskq_core.views.lines import Bar, Points, bars, line_path, scale_top
+from taskq_core.views.offered import blank_arguments, call_of, signature_of, summary_of
 from taskq_core.views.payloads import (
     EDITABLE_STATES,
     EDITED_BYTES,
@@ -73,6 +73,7 @@ __all__ = [
     "WORKFLOWS_MAX",
     "WORKFLOW_SCAN_MAX",
     "AsyncDashboard",
+    "Bar",
     "Dashboard",
     "DayRow",
     "GraphDrawing",
@@ -110,6 +111,9 @@ __all__ = [
     "WorkflowSearch",
     "WorkflowsPage",
     "as_text",
+    "bars",
+    "blank_arguments",
+    "call_of",
     "compact_json",
     "digest",
     "edited_payload",

@@ -1,10 +1,13 @@
-"""The geometry of line charts: the upper end of a scale, and the line through figures as an SVG path.
+"""The geometry of charts: bars of tasks by state, the upper end of a scale, and lines through figures as SVG paths.
 
-Whoever draws brings colours and words; a line is broken where figures are missing.
+Colors and texts belong to the page that shows a chart. A line is broken where figures are missing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+
+from taskq_core.wire import TaskState
 
 Points = Sequence[tuple[datetime, float | None]]
 """When, and what; None where it is not known, which breaks the line."""
@@ -51,3 +54,41 @@ def line_path(points: Points, *, top: float, begin: datetime, end: datetime) -> 
 
 def _units(value: float) -> str:
     return f"{value:.1f}".removesuffix(".0")
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One part of a bar.
+
+    Attributes:
+        state: What it stands for.
+        count: How many.
+        x: Where it begins, in thousandths of the whole width.
+        width: How wide it is, in the same.
+    """
+
+    state: TaskState
+    count: int
+    x: float
+    width: float
+
+
+def bars(sizes: Mapping[TaskState, int], largest: int) -> Sequence[Bar]:
+    """Return the parts of a bar by state. What is there is seen, however small its share.
+
+    Args:
+        sizes: Tasks by state.
+        largest: How many tasks take the whole width; at least their sum.
+    """
+    total = sum(sizes.values())
+    if not total:
+        return ()
+    least = 6.0
+    whole = max(1000 * total / max(largest, total), least * sum(1 for count in sizes.values() if count))
+    widths = {state: max(least, whole * count / total) for state, count in sizes.items() if count}
+    shrink = min(1.0, 1000 / sum(widths.values()))
+    found, x = [], 0.0
+    for state, width in widths.items():
+        found.append(Bar(state, sizes[state], round(x, 2), round(width * shrink, 2)))
+        x += width * shrink
+    return found

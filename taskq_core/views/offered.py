@@ -1,9 +1,16 @@
-"""Registered tasks as a page offers them, to be enqueued."""
+"""Registered tasks as a page offers them, and calls of them with arguments that a person typed."""
 
 import inspect
+import json
+from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
+from taskq_core.errors import TaskArgumentsError
+from taskq_core.tasks.canvas import Signature
 from taskq_core.tasks.task import Task
+from taskq_core.views.payloads import compact_json
 
 
 def signature_of(task: Task[Any, Any]) -> str:
@@ -19,3 +26,24 @@ def signature_of(task: Task[Any, Any]) -> str:
 def summary_of(task: Task[Any, Any]) -> str:
     """Return the first line of what a task says of itself."""
     return (inspect.getdoc(task.function) or "").partition("\n")[0]
+
+
+def blank_arguments(task: Task[Any, Any]) -> str:
+    """Return arguments of a task to fill in, as JSON: those without a default."""
+    return json.dumps({name: None for name, each in task.codec.known.items() if each.required}, indent=2)
+
+
+def call_of(task: Task[Any, Any], arguments: str, options: Mapping[str, Any]) -> Signature[Any]:
+    """Return the call of a task with arguments as JSON.
+
+    Raises:
+        PayloadError, TaskArgumentsError: The arguments are not JSON, or do not fit the task.
+        ConfigurationError: An option is not usable.
+    """
+    payload = compact_json(arguments.encode("utf-8", "replace"), task.name)
+    decoded = task.codec.decode(payload)
+    for name in msgspec.json.decode(payload):
+        if name not in task.codec.known:  # a stored payload may have such names, of another version of the task
+            raise TaskArgumentsError(task.name, "", f"got an unexpected argument {name[:80]!r}")
+    args, kwargs = task.codec.split(decoded)
+    return task.using(**options).s(*args, **kwargs)

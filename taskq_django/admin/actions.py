@@ -1,35 +1,66 @@
-"""Actions that are confirmed on a page of their own before anything is done.
+"""Actions that ask for confirmation on a page of their own.
 
-Django's own machinery offers and calls them, on selected rows and on all that match. The confirmation carries "all that
-match" along instead of a thousand keys, and for selected rows how each stood when it was shown, so that an action can
-leave alone what somebody else has changed meanwhile.
+Django's own machinery offers and calls them, for selected rows and for all that match. The confirmation page carries
+the state in which each selected row was shown, so that an action can skip a row that somebody else has changed since.
 """
 
 import functools
-import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from django import forms
-from django.contrib import admin
-from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
-from django.db.models import QuerySet
+from django.contrib import admin, messages
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.db import models
 from django.http import HttpRequest, HttpResponse
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext, override
 
-from taskq_django.admin.rows import PickedRows, Rows
-from taskq_django.admin.theming import themed
+from taskq_core import BrokerError, TaskQError
+from taskq_core.clock import SYSTEM_CLOCK
+from taskq_core.errors import BrokerReplyError
 
 SHOWN = 20
-"""Most rows that a confirmation names one by one."""
-CONFIRMED_VAR = "post"
-SEEN_VAR = "seen"
-SEEN_BYTES = 1024 * 1024
+"""Most rows that a confirmation names."""
+CONFIRMED_VAR, SEEN_VAR = "post", "seen"
+ACTED_MAX = 1_000
+"""Most rows that one request acts on one by one."""
+LONGEST_S = 20.0
+"""Seconds after which an action stops and reports how far it got, so that no server cuts off the request."""
 
 Action = Callable[..., HttpResponse | None]
 Text = str | Promise
+
+
+class AdminForm(forms.Form):
+    """A form whose fields have the widgets that a `ModelAdmin`, perhaps a theme's, gives to fields of a database."""
+
+    columns: ClassVar[Mapping[str, "models.Field[Any, Any]"]] = {}
+    """The fields, as fields of a database."""
+
+    def __init__(self, modeladmin: Any, request: HttpRequest, data: Any = None) -> None:
+        super().__init__(data)
+        for name, column in self.columns.items():
+            self.add(modeladmin, request, name, column)
+
+    def add(self, modeladmin: Any, request: HttpRequest, name: str, column: "models.Field[Any, Any]") -> None:
+        """Add a field."""
+        self.fields[name] = form_field(modeladmin, request, name, column)
+
+
+def form_field(modeladmin: Any, request: HttpRequest, name: str, column: "models.Field[Any, Any]") -> Any:
+    """Return the form field that a `ModelAdmin` makes of a field of a database."""
+    column.set_attributes_from_name(name)
+    column.model = modeladmin.model
+    return modeladmin.formfield_for_dbfield(column, request, validators=column.validators)
+
+
+def as_code(field: Any, rows: int) -> None:
+    """Make the field of a form one for JSON: several lines in a fixed-width font."""
+    classes = f"{field.widget.attrs.get('class', '')} taskq-json".strip()
+    field.widget.attrs.update({"rows": rows, "class": classes, "spellcheck": "false"})
 
 
 def confirmed_action(
@@ -38,42 +69,51 @@ def confirmed_action(
     button: Text,
     question: Any,
     permissions: Sequence[str],
-    form: type[forms.Form] | str | None = None,
+    form: type[AdminForm] | None = None,
     is_destructive: bool = False,
 ) -> Callable[[Action], Action]:
-    """Make a method of an admin an action that asks before it acts.
+    """Make a method of an admin an action that asks for confirmation.
 
     Args:
-        description: What the list offers, for example `Run selected %(verbose_name_plural)s now`.
-        button: What the button says that does it, and the link on the page of one row.
-        question: What is asked, an `ngettext_lazy` over `%(count)d`.
+        description: Text in the list's choice of actions, such as `Run selected %(verbose_name_plural)s now`.
+        button: Text of the button that confirms, and of the link on the page of one row.
+        question: Question of the page, an `ngettext_lazy` over `%(count)d`.
         permissions: The user needs one of them: `run` stands for `has_run_permission`.
-        form: What else is asked: a form, or the name of a method of the admin that makes one of the request and what
-            was posted (None: nothing yet). What it cleans is passed to the method as keyword arguments.
+        form: Form with further questions. Its cleaned data are passed to the method as keyword arguments.
         is_destructive: True draws the button as that of a deletion.
 
-    The method is called with the request, the rows and, as `seen`, how each selected row stood when it was shown: the
-    `mark` of its key, or nothing for a row without one. It tells the user what was done.
+    The method is called with the request, the rows and, as `seen`, the `mark` of each selected row when it was shown,
+    by its key. It reports what was done.
     """
 
     def decorate(function: Action) -> Action:
         @admin.action(permissions=permissions, description=description)
         @functools.wraps(function)
-        def action(modeladmin: Any, request: HttpRequest, rows: Rows) -> HttpResponse | None:
+        def action(modeladmin: Any, request: HttpRequest, rows: Any) -> HttpResponse | None:
             is_confirmed = request.method == "POST" and CONFIRMED_VAR in request.POST
-            data = request.POST if is_confirmed else None
-            asked: forms.Form | None = None
-            if isinstance(form, str):
-                asked = getattr(modeladmin, form)(request, data)
-            elif form is not None:
-                asked = form(data)
-            if asked is not None:
-                themed(modeladmin, request, asked)
-            if not is_confirmed or (asked is not None and not asked.is_valid()):
-                page = Confirmation(function.__name__, button, question, is_destructive)
-                return page.draw(modeladmin, request, rows, asked)
-            given = {} if asked is None else asked.cleaned_data
-            return function(modeladmin, request, rows, seen=seen_marks(request), **given)
+            asked = None if form is None else form(modeladmin, request, request.POST if is_confirmed else None)
+            if is_confirmed and (asked is None or asked.is_valid()):
+                given = {} if asked is None else asked.cleaned_data
+                return function(modeladmin, request, rows, seen=_seen_marks(request), **given)
+            count, shown = rows.count(), rows[:SHOWN]
+            is_picked = request.POST.get("select_across") != "1"
+            context = {
+                "title": button,
+                "question": question % {"count": count},
+                "note": getattr(rows, "note", ""),
+                "shown": [(row, modeladmin.address("change", row.pk)) for row in shown],
+                "more": max(0, count - len(shown)),
+                "button": button,
+                "form": asked,
+                "media": modeladmin.media if asked is None else modeladmin.media + asked.media,
+                "action": function.__name__,
+                "is_picked": is_picked,
+                "keys": [row.pk for row in (rows if is_picked else shown[:1])],
+                "seen": request.POST.getlist(SEEN_VAR) or (_marks(rows) if is_picked else ()),
+                "is_destructive": is_destructive,
+                "back_url": modeladmin.way_back(request),
+            }
+            return modeladmin.render_page(request, modeladmin.confirmation_template, context)  # type: ignore[no-any-return]
 
         action.button = button  # type: ignore[attr-defined]  # read by the page of one row
         return action
@@ -81,65 +121,118 @@ def confirmed_action(
     return decorate
 
 
-@dataclass(frozen=True, slots=True)
-class Confirmation:
-    """The page that asks before an action."""
-
-    name: str
-    button: Text
-    question: Any
-    is_destructive: bool
-
-    def draw(
-        self, modeladmin: Any, request: HttpRequest, rows: "Rows | QuerySet[Any]", form: forms.Form | None
-    ) -> HttpResponse:
-        """Draw it."""
-        count = rows.count()
-        shown = rows[:SHOWN]
-        is_picked = isinstance(rows, PickedRows)
-        if isinstance(rows, QuerySet):  # of a model with a table
-            is_picked = request.POST.get("select_across") != "1"
-        marks: Mapping[str, str] = {row.pk: row.mark for row in rows if hasattr(row, "mark")} if is_picked else {}
-        if is_picked and SEEN_VAR in request.POST:
-            marks = seen_marks(request)  # asked again, because of the form: what the user has seen stays what it was
-        context = {
-            "title": self.button,
-            "question": self.question % {"count": count},
-            "note": getattr(rows, "note", ""),
-            "shown": [(row, modeladmin.page_of(request, row)) for row in shown],
-            "more": max(0, count - len(shown)),
-            "button": self.button,
-            "form": form,
-            "media": modeladmin.media + form.media if form is not None else modeladmin.media,
-            "action": self.name,
-            "hidden": [
-                ("action", self.name),
-                (CONFIRMED_VAR, "yes"),
-                ("select_across", "0" if is_picked else "1"),
-                (SEEN_VAR, json.dumps(marks)),
-                *((ACTION_CHECKBOX_NAME, row.pk) for row in (rows if is_picked else shown[:1])),
-            ],
-            "is_destructive": self.is_destructive,
-            "is_empty": count == 0,
-            "back_url": modeladmin.way_back(request),
-        }
-        return modeladmin.render_page(request, modeladmin.confirmation_template, context)  # type: ignore[no-any-return]
+def _marks(rows: Any) -> list[str]:
+    return [f"{row.mark}:{row.pk}" for row in rows if hasattr(row, "mark")]
 
 
-def seen_marks(request: HttpRequest) -> Mapping[str, str]:
-    """Return how each selected row stood when it was shown; nothing for what is no answer of ours."""
-    text = request.POST.get(SEEN_VAR, "")
-    if len(text) > SEEN_BYTES:
-        return {}
-    try:
-        marks = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    if not isinstance(marks, dict):
-        return {}
-    return {key: mark for key, mark in marks.items() if isinstance(mark, str)}
+def _seen_marks(request: HttpRequest) -> dict[str, str]:
+    """Return the mark of each selected row when it was shown, by its key."""
+    marks = (each.partition(":") for each in request.POST.getlist(SEEN_VAR))
+    return {key: mark for mark, _colon, key in marks}
 
 
-def nothing_left() -> str:
-    """What is said when all rows of an action are gone."""
-    return _("Nothing was done: what was selected is not there (any more).")
+def report_nothing_left(modeladmin: Any, request: HttpRequest) -> None:
+    """Report that no row of an action exists any more."""
+    modeladmin.message_user(request, _("Nothing was done: the selected rows do not exist any more."), messages.WARNING)
+
+
+def report_more(modeladmin: Any, request: HttpRequest) -> None:
+    """Report that one request could not act on all rows."""
+    text = _("There may be more: one request does not act on all of them. Repeat the action to continue.")
+    modeladmin.message_user(request, text, messages.WARNING)
+
+
+def log(request: HttpRequest, row: Any, text: str, *, flag: int = CHANGE) -> None:
+    """Record in the admin's log what the user did to a row."""
+    LogEntry.objects.log_actions(
+        user_id=str(request.user.pk), queryset=[row], action_flag=flag, change_message=text, single_object=True
+    )
+
+
+class SkippedError(Exception):
+    """An action does not apply to a row. Its text is the reason, for the user."""
+
+
+class Deadline:
+    """Time after which an action stops."""
+
+    def __init__(self) -> None:
+        self._end = SYSTEM_CLOCK.monotonic() + LONGEST_S
+        self.has_begun = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the time is over."""
+        return SYSTEM_CLOCK.monotonic() > self._end
+
+    def progress(self, done: int, total: int) -> None:
+        """Raise `TimeoutError` if the time is over and something is left. For calls that report their progress."""
+        self.has_begun = True
+        if done < total and self.is_over:
+            raise TimeoutError
+
+
+def act_on_each(
+    modeladmin: Any,
+    request: HttpRequest,
+    rows: Any,
+    act: Callable[[Any, Deadline], str],
+    report: Callable[[int], str],
+    *,
+    seen: Mapping[str, str] | None = None,
+    flag: int = CHANGE,
+) -> None:
+    """Act on rows one by one and log each. Report the rows that were skipped, with the reasons.
+
+    If Redis fails, the error is raised. A call that may have happened is logged as such.
+
+    Args:
+        modeladmin: The admin.
+        request: Request of the user.
+        rows: The rows.
+        act: Acts on one row, and returns what to log. Raises `SkippedError` if it does not apply.
+        report: Returns the message about a number of changed rows.
+        seen: Mark of each row when it was shown. A row with another mark now is skipped.
+        flag: Flag of the log entries.
+    """
+    deadline = Deadline()
+    found = rows[:ACTED_MAX]
+    is_complete = len(found) == rows.count() and rows.next_cursor is None
+    done = 0
+    skipped: Counter[str] = Counter()
+    if gone := len(getattr(rows, "keys", found)) - len(found):
+        skipped[_("it does not exist any more")] = gone
+    for place, row in enumerate(found):
+        if place and deadline.is_over:
+            is_complete = False
+            break
+        try:
+            if seen is not None and seen.get(row.pk, row.mark) != row.mark:
+                raise SkippedError(gettext_lazy("it has changed since the page was loaded"))
+            with override(None):  # Django's log is in the language of the code as well
+                text = act(row, deadline)
+            log(request, row, text, flag=flag)
+            done += 1
+        except TimeoutError:
+            log(request, row, f"Cut off after {LONGEST_S:.0f} s.")
+            is_complete = False
+            break
+        except SkippedError as error:
+            skipped[str(error)] += 1
+        except BrokerError as error:
+            if not isinstance(error, BrokerReplyError):  # else this row is damaged, and others may not be
+                if error.may_have_happened or deadline.has_begun:
+                    log(request, row, "Tried; Redis did not answer, so it is not known how far it got.")
+                raise
+            skipped[str(error)] += 1
+        except TaskQError as error:
+            skipped[str(error)] += 1
+    if done:
+        modeladmin.message_user(request, report(done), messages.SUCCESS)
+    for reason, count in skipped.items():
+        text = ngettext("%(count)d was skipped: %(reason)s.", "%(count)d were skipped: %(reason)s.", count)
+        modeladmin.message_user(request, text % {"count": count, "reason": reason.rstrip(".")}, messages.WARNING)
+    if not is_complete:
+        report_more(modeladmin, request)
+    elif not found and not skipped:
+        report_nothing_left(modeladmin, request)

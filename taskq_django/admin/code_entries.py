@@ -1,9 +1,8 @@
 """Show periodic tasks of the code, of the settings and added at run time as rows beside those of the table.
 
-They are instances that are never saved, under keys that no row of the table has.
+They are instances that are never saved. No row of the table has their keys.
 """
 
-from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -22,50 +21,52 @@ from taskq_django.app import taskq
 from taskq_django.models import PeriodicTask
 
 CODE_KEY = "code:"
-"""How the key of such a row begins; the id of its entry follows."""
+"""Beginning of the key of such a row; the id of its entry follows."""
 SOURCE_VAR = "source"
 
 
 def code_rows() -> list[PeriodicTask]:
     """Return a row for each periodic task of the code, of the settings, and added at run time, sorted by name.
 
-    Those of the code and the settings are omitted if they are not valid.
-
-    When they were and will be enqueued is asked of the schedulers that run, in one look at Redis.
+    Running schedulers report when each was and will be enqueued. While Redis does not answer, these times are missing.
+    Entries that are not valid here are omitted.
     """
     try:
         entries = taskq.periodic_tasks()
     except TaskQError:
         entries = []  # the system check taskq.E003 reports it
-    shown, paused = _shown_by_schedulers(), _paused()
-    declared = {entry.id for entry in entries}
-    rows = [_row(entry, shown.get(entry.id), is_paused=entry.id in paused) for entry in entries]
-    rows += [row for each in shown.values() if each.is_removable and each.id not in declared for row in _added(each)]
-    return sorted(rows, key=lambda each: each.name)
-
-
-def _added(shown: PeriodicEntryInfo) -> list[PeriodicTask]:
-    """Return a row for a periodic task that was added at run time, or None if it is not valid here."""
+    inspector = Inspector(taskq)
+    shown: dict[str, PeriodicEntryInfo] = {}
+    paused: frozenset[str] = frozenset()
     try:
-        entry = Entry(shown.spec, entry_call(taskq, shown), id=shown.id)
-    except (TaskQError, ValueError, TypeError):
-        return []
-    row = _row(entry, shown, is_paused=shown.is_paused)
-    row.is_added = True
-    return [row]
+        shown = {each.id: each for each in inspector.scheduler_entries()}
+        schedules = inspector.run_plan(lambda keys: ask(presence.read_schedules(keys.schedules)))
+        paused = RuntimeSchedules.of(schedules).paused  # also if no scheduler runs
+    except (BrokerError, ConfigurationError):
+        pass
+    rows = [_row(entry, shown.pop(entry.id, None), is_paused=entry.id in paused) for entry in entries]
+    for each in shown.values():
+        if each.is_removable:
+            try:
+                entry = Entry(each.spec, entry_call(taskq, each), id=each.id)
+            except (TaskQError, ValueError, TypeError):
+                continue
+            rows.append(_row(entry, each, is_paused=each.is_paused))
+            rows[-1].is_added = True
+    return sorted(rows, key=lambda row: row.name)
 
 
 def _row(entry: Entry, shown: PeriodicEntryInfo | None, *, is_paused: bool) -> PeriodicTask:
-    call = entry.call
+    task = entry.call.task
     row = PeriodicTask(
         pk=f"{CODE_KEY}{entry.id}",
         name=entry.id,
-        task=call.task.name,
-        is_remote=call.task.name not in taskq.tasks,
+        task=task.name,
+        is_remote=task.name not in taskq.tasks,
         cron=entry.spec,
         time_zone=entry.tz or "",
         kwargs=_arguments(entry.payload),
-        queue=call.task.options.queue,
+        queue=task.options.queue,
         options=list(entry.option_strings),
         catch_up=entry.catch_up.value,
         catch_up_window=timedelta(seconds=entry.window_s),
@@ -83,28 +84,11 @@ def _arguments(payload: bytes) -> Any:
     try:
         return msgspec.json.decode(payload) if payload else {}
     except msgspec.DecodeError:
-        return {}  # bytes of a task of another program
-
-
-def _shown_by_schedulers() -> Mapping[str, PeriodicEntryInfo]:
-    """Return what running schedulers tell of their entries, by id; nothing while Redis does not answer."""
-    try:
-        return {each.id: each for each in Inspector(taskq).scheduler_entries()}
-    except (BrokerError, ConfigurationError):
-        return {}
-
-
-def _paused() -> frozenset[str]:
-    """Return the ids of paused periodic tasks, even if no scheduler runs. Empty while Redis is down."""
-    try:
-        found = Inspector(taskq).run_plan(lambda keys: ask(presence.read_schedules(keys.schedules)))
-    except (BrokerError, ConfigurationError):
-        return frozenset()
-    return RuntimeSchedules.of(found).paused
+        return {}  # a task of another program may take other bytes
 
 
 class Listed(list[Any]):
-    """Rows of a page of the list. Its length is the number of those that actions can be taken on."""
+    """Rows of a page of the list. Its length is the number of rows that actions can be taken on."""
 
     def __init__(self, rows: Any, code: Any) -> None:
         super().__init__([*rows, *code])
@@ -115,32 +99,25 @@ class Listed(list[Any]):
 
 
 class PeriodicTaskList(ChangeList):
-    """A list whose last page closes with the periodic tasks of the code that fit its filters and search."""
+    """A list whose last page ends with the periodic tasks of the code that fit its filters and search."""
 
     def get_results(self, request: HttpRequest) -> None:
         """Read the rows of the page."""
         super().get_results(request)
-        is_last = self.show_all or not self.multi_page or self.page_num == self.paginator.num_pages
-        code = self._fitting() if is_last else []
-        self.result_list = Listed(self.result_list, code)
-
-    def _fitting(self) -> list[PeriodicTask]:
         filters = {name: values[-1] for name, values in self.get_filters_params().items()}
-        if filters.pop(SOURCE_VAR, "code") != "code":
-            return []
+        is_last = self.show_all or not self.multi_page or self.page_num == self.paginator.num_pages
         words = self.query.lower().split()
-        return [
+        code = code_rows() if is_last and filters.pop(SOURCE_VAR, "code") == "code" else []
+        fitting = [
             row
-            for row in code_rows()
+            for row in code
             if all(word in f"{row.name} {row.task}".lower() for word in words)
-            and all(_fits(row, name, value) for name, value in filters.items())
+            and all(_fits(row, lookup, value) for lookup, value in filters.items())
         ]
+        self.result_list = Listed(self.result_list, fitting)
 
 
 def _fits(row: PeriodicTask, lookup: str, value: str) -> bool:
-    """Whether a row passes a filter of the list; one that compares in another way than for equality lets none pass."""
-    name, _, how = lookup.partition("__")
-    if how not in ("", "exact"):
-        return False
-    found = getattr(row, name, None)
-    return value in (("1", "True") if found else ("0", "False")) if isinstance(found, bool) else str(found) == value
+    """Return whether a row fits a filter of the list."""
+    found = getattr(row, lookup.removesuffix("__exact"), None)
+    return str(int(found) if isinstance(found, bool) else found) == value

@@ -9,20 +9,19 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from django.contrib import admin, messages
-from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
 from django.db import DatabaseError, router
 from django.db.models import DurationField, ExpressionWrapper, F
 from django.db.models.functions import Now
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
+from django.http import HttpRequest, QueryDict
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from taskq_core import ConfigurationError
 from taskq_core.settings import EnqueueMode
-from taskq_django.admin.base import BaseAdmin, TableAdminMixin, is_row_key
-from taskq_django.admin.labels import number, span
+from taskq_django.admin.base import BaseAdmin
+from taskq_django.admin.formats import number, span
 from taskq_django.admin.live import LiveMixin
 from taskq_django.app import taskq
 from taskq_django.models import OutboxTask
@@ -113,7 +112,7 @@ def _figures(alias: str, *, is_named: bool, is_other: bool = False) -> str:
     return _("Database %(name)s: %(text)s") % {"name": alias, "text": text} if is_named else text
 
 
-class OutboxTaskAdminMixin(LiveMixin, TableAdminMixin):
+class OutboxTaskAdminMixin(LiveMixin):
     """Tasks that wait to be sent: which, since when, and whether somebody is at it. Their arguments are not shown.
 
     Spans are counted by the database's own clock, as those who send the rows do.
@@ -137,13 +136,6 @@ class OutboxTaskAdminMixin(LiveMixin, TableAdminMixin):
         """Return the list page of the class below, with the figures."""
         return type("OutboxList", (OutboxList, super().get_changelist(request, **kwargs)), {})
 
-    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        """Show the list, or delete rows of it."""
-        if not all(is_row_key(each) for each in request.POST.getlist(ACTION_CHECKBOX_NAME)):
-            self.message_user(request, _("Nothing was done: there is no such row."), messages.WARNING)
-            return HttpResponseRedirect(request.get_full_path())
-        return super().changelist_view(request, extra_context)
-
     @admin.display(description=gettext_lazy("waits for"), ordering="-created_at")
     def waits(self, obj: Any) -> str:
         """How long ago it was written."""
@@ -153,6 +145,10 @@ class OutboxTaskAdminMixin(LiveMixin, TableAdminMixin):
     def claimed_for(self, obj: Any) -> str:
         """How long it is still left to who is sending it, or alone because its queue refused it."""
         return "" if obj.claim_left is None or obj.claim_left <= timedelta() else span(obj.claim_left)
+
+    def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
+        """Return whether an address may filter by this. Messages hold arguments, which these pages do not show."""
+        return not lookup.startswith("message") and super().lookup_allowed(lookup, value, request)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         """Nobody may: rows are written by enqueueing."""

@@ -1,7 +1,7 @@
-"""Periodic tasks: those of the table, to be edited, and those of the code beside them, to be read.
+"""Periodic tasks: those of the table, which can be edited, and those of the code, which can be read and paused.
 
-A table stands behind these pages, so they are Django's own throughout. The mixin brings no templates but that of a
-confirmation, so it can be put over another `ModelAdmin`:
+The rows are in a table, so the pages are Django's own. The mixin brings only the template of a confirmation, so it can
+be put over another `ModelAdmin`:
 
     class MyPeriodicTaskAdmin(PeriodicTaskAdminMixin, unfold.admin.ModelAdmin): ...
 """
@@ -10,9 +10,7 @@ import functools
 from typing import Any
 
 from django.contrib import admin, messages
-from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.utils import unquote
-from django.contrib.auth import get_permission_codename
 from django.core.exceptions import PermissionDenied
 from django.db import DatabaseError, router, transaction
 from django.db.models import QuerySet
@@ -28,22 +26,18 @@ from taskq_core import BrokerUnavailableError, EnqueueError, TaskQError
 from taskq_core.inspector import Inspector
 from taskq_core.wire.cron import with_zone
 from taskq_django.admin.actions import confirmed_action
-from taskq_django.admin.base import BaseAdmin, TableAdminMixin, is_row_key
+from taskq_django.admin.base import BaseAdmin, FrameMixin
 from taskq_django.admin.code_entries import CODE_KEY, SOURCE_VAR, PeriodicTaskList, code_rows
-from taskq_django.admin.frame import FrameMixin
 from taskq_django.admin.periodic_form import PeriodicTaskForm, fit_widget
 from taskq_django.admin.upcoming import at, look_ahead
 from taskq_django.app import taskq
 from taskq_django.models import PeriodicTask
 
-NOTHING = "-"
-"""What stands for a value that is not there, as in Django's own lists."""
-
 
 class SourceFilter(admin.SimpleListFilter):
-    """Whether a periodic task is a row of the table or stands in the code."""
+    """Whether a periodic task is a row of the table or part of the code."""
 
-    title = gettext_lazy("where it is from")
+    title = gettext_lazy("source")
     parameter_name = SOURCE_VAR
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
@@ -51,18 +45,18 @@ class SourceFilter(admin.SimpleListFilter):
         return [("database", gettext_lazy("Database")), ("code", gettext_lazy("Code and settings"))]
 
     def queryset(self, request: HttpRequest, queryset: "QuerySet[PeriodicTask]") -> "QuerySet[PeriodicTask]":
-        """Return the rows of the table; those of the code are added by the list."""
+        """Return the rows of the table; the list adds those of the code."""
         return queryset.none() if self.value() == "code" else queryset
 
 
-class PeriodicTaskAdminMixin(FrameMixin, TableAdminMixin):
+class PeriodicTaskAdminMixin(FrameMixin):
     """The pages of periodic tasks, to be put over a `ModelAdmin`."""
 
     form = PeriodicTaskForm
     list_display = ("name", "task", "schedule", "upcoming", "last_run", "runs", "enabled", "source")
     list_filter = (SourceFilter, "enabled", "task")
     list_per_page = 50
-    show_facets = admin.ShowFacets.NEVER  # the database counts its own rows alone
+    show_facets = admin.ShowFacets.NEVER  # the database counts only its own rows
     search_fields = ("name", "task", "description")
     actions = ("enable", "disable", "run_now")
     save_as = True
@@ -102,17 +96,12 @@ class PeriodicTaskAdminMixin(FrameMixin, TableAdminMixin):
     # --- permissions --------------------------------------------------------------------------------------------------
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Return whether the user may change it. What stands in the code is changed there."""
+        """Return whether the user may change it. Those of the code are changed in the code."""
         return (obj is None or obj.code_entry is None) and super().has_change_permission(request, obj)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Return whether the user may delete it. What stands in the code is deleted there."""
+        """Return whether the user may delete it. Those of the code are deleted in the code."""
         return (obj is None or obj.code_entry is None) and super().has_delete_permission(request, obj)
-
-    def has_run_permission(self, request: HttpRequest) -> bool:
-        """Return whether the user may enqueue a periodic task at once."""
-        codename = get_permission_codename("run", self.opts)
-        return bool(request.user.has_perm(f"{self.opts.app_label}.{codename}"))
 
     # --- form ---------------------------------------------------------------------------------------------------------
 
@@ -120,7 +109,7 @@ class PeriodicTaskAdminMixin(FrameMixin, TableAdminMixin):
         """Return the field of the class below, with suggestions."""
         field = super().formfield_for_dbfield(db_field, request, **kwargs)
         if field is not None:
-            fit_widget(db_field.name, field.widget)
+            fit_widget(db_field.name, field)
         return field
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
@@ -149,77 +138,71 @@ class PeriodicTaskAdminMixin(FrameMixin, TableAdminMixin):
 
     @admin.display(description=gettext_lazy("schedule"))
     def schedule(self, obj: PeriodicTask) -> str:
-        """Return when it fires, in a line."""
+        """When it fires, in a line."""
         if not obj.cron:
             return _("every %(span)s") % {"span": obj.interval}
         return with_zone(obj.cron, obj.time_zone or taskq.settings.time_zone)
 
-    @admin.display(description=gettext_lazy("from"))
+    @admin.display(description=gettext_lazy("source"))
     def source(self, obj: PeriodicTask) -> str:
-        """Return where it stands."""
+        """Where it is defined."""
         if obj.code_entry is None:
             return _("database")
         return _("added at run time") if obj.is_added else _("code or settings")
 
     @admin.display(description=gettext_lazy("enabled"))
     def switch(self, obj: PeriodicTask) -> SafeString:
-        """Return whether a periodic task of the code is enabled, with a button to pause or resume it."""
+        """Whether a periodic task of the code is enabled, with a button to pause or resume it."""
         return format_html(
             '{} <button type="submit" class="button" formaction="{}" formmethod="post" formnovalidate>{}</button>',
             _("yes") if obj.enabled else _("no, it is paused"),
-            self._address("switch", str(obj.pk)),
+            self.address("switch", str(obj.pk)),
             _("Pause") if obj.enabled else _("Resume"),
         )
 
     @admin.display(description=gettext_lazy("last run"), ordering="last_run_at")
     def last_run(self, obj: PeriodicTask) -> str:
-        """Return when it was due last, in the user's time zone."""
-        return NOTHING if obj.last_run_at is None else at(obj.last_run_at)
+        """When it was due last."""
+        return "-" if obj.last_run_at is None else at(obj.last_run_at)
 
     @admin.display(description=gettext_lazy("runs"), ordering="total_runs")
     def runs(self, obj: PeriodicTask) -> int | str:
-        """Return how many tasks it has enqueued; of one of the code that is not counted."""
-        return obj.total_runs if obj.code_entry is None else NOTHING
+        """Number of tasks it has enqueued. Those of the code are not counted."""
+        return obj.total_runs if obj.code_entry is None else "-"
 
     @admin.display(description=gettext_lazy("options"))
     def given_options(self, obj: PeriodicTask) -> str:
-        """Return the options of a periodic task of the code."""
-        return "\n".join(obj.options) or NOTHING
+        """Options of a periodic task of the code."""
+        return "\n".join(obj.options) or "-"
 
     @admin.display(description=gettext_lazy("next runs"))
     def upcoming(self, obj: PeriodicTask) -> Any:
-        """Return the next firing, and folded up those after it. For the list."""
-        ahead = look_ahead(obj)
-        if not ahead.moments:
-            return ahead.note
-        return format_html(
-            '<details class="taskq-upcoming"><summary>{}</summary>{}</details>', at(ahead.moments[0]), ahead.table()
-        )
+        """Next firing; a click shows those after it. For the list."""
+        return look_ahead(obj, folded=True)
 
     @admin.display(description=gettext_lazy("next runs"))
     def next_runs(self, obj: PeriodicTask) -> Any:
-        """Return the next firings. For the page of one."""
-        ahead = look_ahead(obj)
-        return ahead.table() if ahead.moments else ahead.note
+        """Next firings."""
+        return look_ahead(obj)
 
     # --- actions ------------------------------------------------------------------------------------------------------
 
     @admin.action(permissions=["change"], description=gettext_lazy("Enable selected %(verbose_name_plural)s"))
     def enable(self, request: HttpRequest, queryset: "QuerySet[PeriodicTask]") -> None:
-        """Let them fire again. What came up while they were disabled is not caught up."""
+        """Let them fire again. Firings missed while they were disabled are not caught up."""
         count = self._switch(request, queryset, is_on=True)
         text = ngettext("%(count)d periodic task was enabled.", "%(count)d periodic tasks were enabled.", count)
         self.message_user(request, text % {"count": count}, messages.SUCCESS)
 
     @admin.action(permissions=["change"], description=gettext_lazy("Disable selected %(verbose_name_plural)s"))
     def disable(self, request: HttpRequest, queryset: "QuerySet[PeriodicTask]") -> None:
-        """Let them fire no more until they are enabled."""
+        """Keep them from firing until they are enabled."""
         count = self._switch(request, queryset, is_on=False)
         text = ngettext("%(count)d periodic task was disabled.", "%(count)d periodic tasks were disabled.", count)
         self.message_user(request, text % {"count": count}, messages.SUCCESS)
 
     def _switch(self, request: HttpRequest, queryset: "QuerySet[PeriodicTask]", *, is_on: bool) -> int:
-        """Turn those that are not yet so, and return how many there were."""
+        """Enable or disable rows, and return how many have changed."""
         count = 0
         for obj in queryset.filter(enabled=not is_on):
             obj.enabled = is_on
@@ -228,7 +211,7 @@ class PeriodicTaskAdminMixin(FrameMixin, TableAdminMixin):
                 if not type(obj)._base_manager.using(alias).filter(pk=obj.pk).exists():
                     continue  # deleted meanwhile
                 obj.save(using=alias, update_fields=["enabled"])
-                with override(None):  # a log is kept in the language of the code, as Django's own
+                with override(None):  # Django's log is in the language of the code as well
                     label = capfirst(str(self.opts.get_field("enabled").verbose_name))  # type: ignore[union-attr]  # a field of the model's own
                 self.log_change(request, obj, [{"changed": {"fields": [label]}}])
             count += 1
@@ -245,7 +228,7 @@ class PeriodicTaskAdminMixin(FrameMixin, TableAdminMixin):
         permissions=["run"],
     )
     def run_now(self, request: HttpRequest, queryset: "QuerySet[PeriodicTask]", **_seen: Any) -> None:
-        """Enqueue a task of each, as if it were due. It does not count as one of its runs."""
+        """Enqueue a task of each now. It is not counted as one of its runs."""
         count = 0
         for obj in queryset:
             try:
@@ -281,7 +264,7 @@ class PeriodicTaskAdminMixin(FrameMixin, TableAdminMixin):
             raise PermissionDenied
         obj = self.get_object(request, unquote(object_id))
         if obj is None or obj.code_entry is None:
-            return HttpResponseRedirect(self._address("changelist"))
+            return HttpResponseRedirect(self.address("changelist"))
         inspector = Inspector(taskq)
         try:
             if obj.enabled:
@@ -296,15 +279,11 @@ class PeriodicTaskAdminMixin(FrameMixin, TableAdminMixin):
             self.message_user(request, text, messages.SUCCESS)
             with override(None):  # as above
                 self.log_change(request, obj, _("Paused.") if obj.enabled else _("Resumed."))
-        return HttpResponseRedirect(self._address("change", str(obj.pk)))
+        return HttpResponseRedirect(self.address("change", str(obj.pk)))
 
-    @transaction.non_atomic_requests  # what "run now" enqueues is sent, or not, while this can still be said
+    @transaction.non_atomic_requests  # "run now" sends its tasks while the response can still report it
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """Show the list, or take an action on rows of it."""
-        chosen = request.POST.getlist(ACTION_CHECKBOX_NAME)
-        if not all(is_row_key(each) for each in chosen):
-            self.message_user(request, _("Nothing was done: no such periodic task can be chosen."), messages.WARNING)
-            return HttpResponseRedirect(request.get_full_path())
         return super().changelist_view(request, extra_context)
 
     def changeform_view(
@@ -314,15 +293,13 @@ class PeriodicTaskAdminMixin(FrameMixin, TableAdminMixin):
         form_url: str = "",
         extra_context: dict[str, Any] | None = None,
     ) -> HttpResponse:
-        """Show the form, or save it; what was deleted meanwhile is said to be gone."""
+        """Show the form, or save it. Report a row that was deleted in the meantime."""
         try:
             return super().changeform_view(request, object_id, form_url, extra_context)
         except DatabaseError:
             if object_id is None or self.get_object(request, unquote(object_id)) is not None:
                 raise
-            facts = {"name": self.opts.verbose_name, "key": unquote(object_id)}
-            self.message_user(request, _("%(name)s “%(key)s” is not there (any more).") % facts, messages.WARNING)
-            return HttpResponseRedirect(self._address("changelist"))
+            return self.say_gone(request, unquote(object_id))
 
 
 @admin.register(PeriodicTask)

@@ -1,4 +1,4 @@
-"""The form of a periodic task: what its fields mean, and what may be chosen."""
+"""The form of a periodic task."""
 
 import zoneinfo
 from collections.abc import Callable, Iterable
@@ -9,48 +9,42 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
+from taskq_django.admin.actions import as_code
 from taskq_django.admin.json_field import StoredJSONField
 from taskq_django.app import taskq
 from taskq_django.models import PeriodicTask
 
 
-class Suggesting:
-    """Put over the class of a widget: a line of text with suggestions, which the browser shows while one types."""
+def fit_widget(name: str, field: Any) -> None:
+    """Give the widget of a field, whatever its theme, suggestions or the look of code."""
+    if name in _SUGGESTIONS:
+        kind = type(field.widget)
+        field.widget.__class__ = type("SuggestingWidget", (_Suggesting, kind), {"suggestions": _SUGGESTIONS[name]})
+    elif name in ("kwargs", "options"):
+        as_code(field, 4)
+    elif name == "description":
+        field.widget.attrs["rows"] = 2
+
+
+class _Suggesting:
+    """Put over the class of a widget: an input with suggestions, read each time the widget is drawn."""
 
     suggestions: Callable[[], Iterable[str]]
-    """Returns them, asked each time the widget is drawn."""
 
     def render(self, name: str, value: Any, attrs: dict[str, Any] | None = None, renderer: Any = None) -> SafeString:
-        """Draw the line and its suggestions."""
+        """Draw the input and its suggestions."""
         list_id = f"{(attrs or {}).get('id', name)}_suggestions"
         line = super().render(name, value, {**(attrs or {}), "list": list_id}, renderer)  # type: ignore[misc]  # the widget's own
         options = format_html_join("", '<option value="{}"></option>', ((each,) for each in self.suggestions()))
         return format_html('{}<datalist id="{}">{}</datalist>', line, list_id, options)
 
 
-def fit_widget(name: str, widget: forms.Widget) -> None:
-    """Give the widget of a field, whatever theme it is of, suggestions or the look of code."""
-    if name in _SUGGESTIONS:
-        widget.__class__ = type("SuggestingWidget", (Suggesting, type(widget)), {"suggestions": _SUGGESTIONS[name]})
-    elif name in ("kwargs", "options"):
-        classes = f"{widget.attrs.get('class', 'vLargeTextField')} taskq-json"
-        widget.attrs.update({"rows": 4, "class": classes, "spellcheck": "false"})
-    elif name == "description":
-        widget.attrs["rows"] = 2
-
-
-def _zones() -> list[str]:
-    return sorted(zoneinfo.available_timezones())
-
-
-def _queues() -> list[str]:
-    return sorted({*taskq.settings.queues, *(each.options.queue for each in taskq.tasks.values())})
-
-
 _SUGGESTIONS: dict[str, Callable[[], Iterable[str]]] = {
     "task": staticmethod(lambda: sorted(taskq.tasks)),
-    "time_zone": staticmethod(_zones),
-    "queue": staticmethod(_queues),
+    "time_zone": staticmethod(lambda: sorted(zoneinfo.available_timezones())),
+    "queue": staticmethod(
+        lambda: sorted({*taskq.settings.queues, *(each.options.queue for each in taskq.tasks.values())})
+    ),
 }
 
 
@@ -89,6 +83,6 @@ class PeriodicTaskForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's o
         }
 
     def clean(self) -> dict[str, Any] | None:
-        """Tell the model what could not be read, of which enough is said already."""
+        """Note which fields could not be read, so that the model reports nothing more about them."""
         self.instance.unreadable = frozenset(self.errors)
         return super().clean()

@@ -1,58 +1,53 @@
-"""Rows from Redis, in the form in which Django's admin takes a query set.
+"""Rows from Redis, with the part of a query set's interface that Django's admin uses.
 
-The admin's list, its paginator, its filters and its actions ask a query set for little: a count, a slice, the rows with
-these keys. `Rows` answers that, and a subclass says where rows come from. Whatever else a query set can do is refused
-with `FieldError`, which the admin takes for a wrong address.
+The admin's list, paginator, filters and actions need little: a count, a slice, and the rows with some keys. `Rows`
+provides that, and a subclass reads the rows. Other lookups raise `FieldError`, which the admin reports as a wrong
+address.
 """
 
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, overload
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Self
 
 from django.core.exceptions import FieldError
 from django.db import models
 from django.db.models import Q
+from django.utils.translation import gettext as _
+
+from taskq_core import ConfigurationError
+from taskq_django.admin.formats import number
 
 
 class RowsQuery:
-    """What is asked of the `query` of a query set: there is nothing to join, and the order is that of the rows."""
+    """The attributes of a query set's `query` that the admin reads: nothing to join, and no order of its own."""
 
     select_related = True
     order_by: tuple[str, ...] = ()
 
 
 class Rows(ABC):
-    """Rows of a model without a table. It is lazy, keeps what it has read, and is never changed.
+    """Rows of a model without a table. They are read when they are needed, and once.
 
     Args:
-        model: The model that stands for the rows.
+        model: Model of the rows.
     """
 
     query = RowsQuery()
     ordered = True
     totally_ordered = True
+    note = ""
+    """Text above the list, such as how far a search got."""
+    next_cursor: str | None = None
+    """Place where a search that has not read everything continues."""
+    progress: tuple[int, int] | None = None
+    """Number of rows searched so far, and their total. None if this is no search."""
 
     def __init__(self, model: type[models.Model]) -> None:
         self.model = model
         self._size: int | None = None
         self._rows: list[Any] | None = None
-
-    @property
-    def note(self) -> str:
-        """What has to be said of these rows, as how far a search got."""
-        return ""
-
-    @property
-    def next_cursor(self) -> str | None:
-        """Where a search that has not read everything goes on: a link on the list."""
-        return None
-
-    @property
-    def searched(self) -> tuple[int, int] | None:
-        """Number of rows searched so far, and their total. None if they are not counted."""
-        return None
-
-    # --- where they come from -----------------------------------------------------------------------------------------
 
     @abstractmethod
     def read(self, start: int, stop: int) -> Sequence[Any]:
@@ -60,16 +55,16 @@ class Rows(ABC):
 
     @abstractmethod
     def size(self) -> int:
-        """Return how many there are."""
+        """Return the number of rows."""
 
     @abstractmethod
     def pick(self, keys: Sequence[str]) -> Sequence[Any]:
-        """Return the rows with these keys that are still there, in the order of the keys."""
+        """Return the rows with these keys that still exist, in the order of the keys."""
 
     # --- as a query set -----------------------------------------------------------------------------------------------
 
     def count(self) -> int:
-        """Return how many there are; asked for once."""
+        """Return the number of rows; it is read once."""
         if self._size is None:
             self._size = self.size()
         return self._size
@@ -82,97 +77,45 @@ class Rows(ABC):
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
-    def __bool__(self) -> bool:
-        return self.exists()
-
-    @overload
-    def __getitem__(self, key: int) -> Any: ...
-    @overload
-    def __getitem__(self, key: slice) -> list[Any]: ...
-    def __getitem__(self, key: int | slice) -> Any:
-        if isinstance(key, slice):
-            start, stop, step = key.indices(self.count())
-            rows = self._rows[start:stop] if self._rows is not None else list(self.read(start, stop))
-            return rows[::step]
-        if key < 0:
-            raise ValueError("negative indexing is not supported")
-        found = self[key : key + 1]
-        if not found:
-            raise IndexError(key)
-        return found[0]
-
-    def exists(self) -> bool:
-        """Return whether there is any."""
-        return self.count() > 0
-
-    def first(self) -> Any:
-        """Return the first row, None if there is none."""
-        return next(iter(self[:1]), None)
-
-    def iterator(self, chunk_size: int | None = None) -> Iterator[Any]:
-        """Iterate over all rows."""
-        return iter(self)
+    def __getitem__(self, key: slice) -> list[Any]:
+        start, stop, _step = key.indices(self.count())
+        return list(self.read(start, stop) if self._rows is None else self._rows[start:stop])
 
     def _clone(self) -> "Rows":
         return self
 
-    def all(self) -> "Rows":
-        """Return the same rows."""
-        return self
-
     def order_by(self, *fields: str) -> "Rows":
-        """Return the same rows: they have one order."""
+        """Return the rows in the order of columns. These have one order only."""
         return self
-
-    def select_related(self, *fields: str) -> "Rows":
-        """Return the same rows: there is nothing to join."""
-        return self
-
-    def distinct(self) -> "Rows":
-        """Return the same rows: none is there twice."""
-        return self
-
-    def using(self, alias: str | None) -> "Rows":
-        """Return the same rows: they are in no database."""
-        return self
-
-    def none(self) -> "Rows":
-        """Return no rows."""
-        return ListRows(self.model, ())
 
     def filter(self, *conditions: Q, **lookups: Any) -> "Rows":
-        """Return the rows with these keys (`pk__in` or `pk`), or all if nothing is asked.
+        """Return the rows with these keys (`pk__in`), or all if nothing is asked.
 
         Raises:
-            FieldError: Anything else is asked.
+            FieldError: Another lookup is asked.
         """
-        for condition in conditions:
-            if condition:
-                raise FieldError(f"rows of {self.model._meta.label} cannot be filtered by {condition}")
-        if not lookups:
+        asked = [each for each in conditions if each]
+        if not asked and not lookups:
             return self
-        ((lookup, value), *others) = lookups.items()
-        names = ("pk", self._key_name)
-        if others or lookup not in (*names, *(f"{name}__in" for name in names)):
-            raise FieldError(f"rows of {self.model._meta.label} cannot be filtered by {', '.join(lookups)}")
-        return PickedRows(self, value if lookup.endswith("__in") else (value,))
+        if asked or set(lookups) != {"pk__in"}:
+            raise FieldError(f"rows of {self.model._meta.label} cannot be filtered by {asked or ', '.join(lookups)}")
+        return PickedRows(self, lookups["pk__in"])
 
     def get(self, **lookups: Any) -> Any:
-        """Return the row with a key. Raises the model's `DoesNotExist` if it is not there (any more)."""
-        found = list(self.filter(**lookups))
-        if not lookups or not found:
-            raise self.model.DoesNotExist(f"{self.model._meta.object_name} matching query does not exist.")  # type: ignore[attr-defined]  # every model has it
+        """Return the row with a key. Raise the model's `DoesNotExist` if it does not exist."""
+        ((_name, key),) = lookups.items()
+        found = self.pick([str(key)])
+        if not found:
+            raise self.model.DoesNotExist  # type: ignore[attr-defined]  # every model has it
         return found[0]
-
-    @property
-    def _key_name(self) -> str:
-        key = self.model._meta.pk
-        assert key is not None
-        return key.name
 
 
 class ListRows(Rows):
-    """Rows that were all read at once: queues, workers."""
+    """Rows that were all read at once: queues, workers.
+
+    Each may have a `record`, and the `ordering` of a column names a value of it: `sizes__pending` is the value of a
+    key. Of a sequence, the length counts. Unknown values come first.
+    """
 
     def __init__(self, model: type[models.Model], rows: Iterable[Any]) -> None:
         super().__init__(model)
@@ -183,7 +126,7 @@ class ListRows(Rows):
         return self._rows[start:stop]
 
     def size(self) -> int:
-        """Return how many there are."""
+        """Return the number of rows."""
         return len(self._rows)
 
     def pick(self, keys: Sequence[str]) -> Sequence[Any]:
@@ -192,12 +135,31 @@ class ListRows(Rows):
         return [by_key[key] for key in keys if key in by_key]
 
     def only_if(self, fits: Any) -> "ListRows":
-        """Return those of the rows for which a function is true, for filters and searches."""
-        return type(self)(self.model, (row for row in self._rows if fits(row)))
+        """Return the rows for which a function is true, for filters and searches."""
+        return ListRows(self.model, (row for row in self._rows if fits(row)))
+
+    def order_by(self, *fields: str) -> "ListRows":
+        """Return the rows in the order of values of their records, `-` for descending."""
+        rows = list(self._rows)
+        for field in reversed(fields):
+            name = field.removeprefix("-")
+            if name != "pk":  # the list page adds it to break ties; the rows are in that order already
+                rows.sort(key=lambda row: _sort_key(row.record, name), reverse=field.startswith("-"))
+        return ListRows(self.model, rows)
+
+
+def _sort_key(record: Any, path: str) -> tuple[bool, Any]:
+    name, _, key = path.partition("__")
+    value = getattr(record, name)
+    if isinstance(value, Mapping):
+        value = value[key]
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        value = len(value)
+    return (False, 0) if value is None else (True, value)
 
 
 class PickedRows(Rows):
-    """Rows that were selected by their keys. Their `keys` are all that were asked for, also of rows that are gone."""
+    """Rows that were selected by their keys. `keys` includes those of rows that no longer exist."""
 
     def __init__(self, rows: Rows, keys: Iterable[object]) -> None:
         super().__init__(rows.model)
@@ -214,9 +176,75 @@ class PickedRows(Rows):
         return list(self)[start:stop]
 
     def size(self) -> int:
-        """Return how many there still are."""
+        """Return the number of rows that still exist."""
         return len(self)
 
     def pick(self, keys: Sequence[str]) -> Sequence[Any]:
-        """Return those with these keys."""
+        """Return the rows with these keys."""
         return [row for row in self if row.pk in keys]
+
+
+class FilteredRows(Rows):
+    """Rows that a filter narrows. Some filters need a search, which reads rows one by one and continues at a cursor.
+
+    Args:
+        model: Model of the rows.
+        wanted: Filter of the core's dashboard, a `TaskFilter` or a `WorkflowFilter`.
+        cursor: Where a search continues, from `next_cursor`; None at the start.
+        searches: Searches of this request, shared by all rows derived from these.
+    """
+
+    def __init__(
+        self, model: type[models.Model], wanted: Any, *, cursor: str | None, searches: dict[object, Any]
+    ) -> None:
+        super().__init__(model)
+        self.wanted = wanted
+        self._searches = searches
+        before, colon, place = (cursor or "").partition(":")
+        is_ours = bool(colon) and before.isascii() and before.isdecimal() and len(before) <= 12
+        self._before = int(before) if is_ours else 0
+        self._place = place if is_ours else None
+
+    def narrow(self, **wanted: Any) -> Self:
+        """Return the rows that fit these fields of the filter as well."""
+        return self._changed(wanted=replace(self.wanted, **wanted))
+
+    def _changed(self, **attributes: Any) -> Self:
+        changed = copy.copy(self)
+        vars(changed).update(attributes, _size=None, _rows=None)
+        return changed
+
+    @abstractmethod
+    def run_search(self, cursor: str | None) -> Any:
+        """Search from a cursor: return a `TaskSearch` or a `WorkflowSearch`."""
+
+    @property
+    def search(self) -> Any:
+        """The search for these rows. It may read thousands of rows, so it runs once in a request."""
+        if self.wanted not in self._searches:
+            try:
+                self._searches[self.wanted] = self.run_search(self._place)
+            except ConfigurationError:  # somebody has edited the cursor in the address
+                self._searches[self.wanted] = self.run_search(None)
+        return self._searches[self.wanted]
+
+    @property
+    def next_cursor(self) -> str | None:  # type: ignore[override]  # computed here
+        """Number of rows searched so far and the place where the search continues. None at its end."""
+        cursor = self.search.cursor if self.wanted.looks_inside else None
+        return None if cursor is None else f"{self.progress[0]}:{cursor}"
+
+    @property
+    def progress(self) -> tuple[int, int]:  # type: ignore[override]  # computed here
+        """Number of rows searched so far, and their total."""
+        return min(self._before + self.search.scanned, self.search.total), self.search.total
+
+    def search_note(self) -> str:
+        """Return how far the search got."""
+        scanned, total = self.progress
+        facts = {"scanned": number(scanned), "total": number(total), "rows": self.model._meta.verbose_name_plural}
+        if self.next_cursor is not None:
+            return _("%(scanned)s of %(total)s %(rows)s were searched.") % facts
+        if self._before:
+            return _("All %(total)s %(rows)s were searched.") % facts
+        return "" if self.count() else _("None of %(total)s %(rows)s fits.") % facts

@@ -1,16 +1,16 @@
-"""What can be done to tasks: to those that are selected, to all that match, and to one on its own page.
+"""Actions on tasks: on selected ones, on all that match, and on one on its own page.
 
-The inspector does it, in chunks; here it is confirmed, logged and told.
+The inspector acts on them in chunks. Here the actions are confirmed, logged and reported.
 """
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
 
-from django import forms
 from django.contrib import messages
 from django.contrib.admin.models import CHANGE, DELETION, LogEntry
 from django.core.exceptions import ValidationError
+from django.db import models
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.translation import gettext as _
@@ -18,17 +18,13 @@ from django.utils.translation import gettext_lazy, gettext_noop, ngettext_lazy, 
 
 from taskq_core import ConfigurationError, TaskState
 from taskq_core.inspector import ALLOWED_STATES, ActionReport, Inspector, Skip, TaskAction, TaskRef
-from taskq_core.views import SELECTED_MAX
-from taskq_core.views import labels as telling
-from taskq_django.admin.actions import confirmed_action, nothing_left
+from taskq_core.views import labels
+from taskq_django.admin.actions import AdminForm, confirmed_action, report_more, report_nothing_left
 from taskq_django.admin.base import RedisAdminMixin
-from taskq_django.admin.language import told_as_active
+from taskq_django.admin.formats import in_active_language, key_of, parts_of
 from taskq_django.admin.rows import PickedRows
-from taskq_django.admin.task_rows import key_of, parts_of
 from taskq_django.app import taskq
 from taskq_django.models import Task
-
-LATEST_MINUTES = 60 * 24 * 365 * 10
 
 LOGGED = {
     TaskAction.RUN: gettext_noop("Run now."),
@@ -38,22 +34,28 @@ LOGGED = {
     TaskAction.CANCEL: gettext_noop("Asked its worker to cancel it."),
     TaskAction.MOVE: gettext_noop("Moved to queue %(to_queue)s."),
 }
-"""What is logged of each action."""
+"""Log entry of each action."""
+ACTIONS = {
+    "run_now": TaskAction.RUN,
+    "retry_later": TaskAction.RETRY,
+    "archive_tasks": TaskAction.ARCHIVE,
+    "cancel_tasks": TaskAction.CANCEL,
+    "move_tasks": TaskAction.MOVE,
+    "delete_selected": TaskAction.DELETE,
+}
+"""The inspector's action of each action of the admin."""
 
 
-class RetryForm(forms.Form):
-    """When tasks are to be run."""
+class RetryForm(AdminForm):
+    """When to run the tasks."""
 
-    after = forms.IntegerField(
-        label=gettext_lazy("Minutes from now"),
-        min_value=0,
-        max_value=LATEST_MINUTES,
-        required=False,
-    )
-    at = forms.SplitDateTimeField(label=gettext_lazy("Or at"), required=False)
+    columns = {  # noqa: RUF012 - constant, as Django's own forms have it
+        "after": models.PositiveIntegerField(gettext_lazy("Minutes from now"), null=True, blank=True),
+        "at": models.DateTimeField(gettext_lazy("Or at"), null=True, blank=True),
+    }
 
     def clean(self) -> dict[str, Any]:
-        """Return one start, in the words of the inspector."""
+        """Return one start, as the inspector takes it."""
         after, at = self.cleaned_data.get("after"), self.cleaned_data.get("at")
         if self.errors:
             return {}
@@ -64,53 +66,39 @@ class RetryForm(forms.Form):
         return {"at": at if timezone.is_aware(at) else timezone.make_aware(at)}
 
 
-class MoveForm(forms.Form):
-    """The queue that tasks are moved to, of those there are and those that are configured."""
+class MoveForm(AdminForm):
+    """Queue to move the tasks to: an existing or a configured one."""
 
-    to_queue = forms.ChoiceField(label=gettext_lazy("To queue"))
-
-    def __init__(self, *args: Any, queues: Sequence[str], **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        field = self.fields["to_queue"]
-        assert isinstance(field, forms.ChoiceField)
-        field.choices = [("", "---------"), *((name, name) for name in queues)]
+    def __init__(self, modeladmin: Any, request: HttpRequest, data: Any = None) -> None:
+        super().__init__(modeladmin, request, data)
+        choices = [(name, name) for name in modeladmin.queue_names(request)]
+        self.add(modeladmin, request, "to_queue", models.CharField(gettext_lazy("To queue"), choices=choices))
 
 
 class TaskActions(RedisAdminMixin):
     """The actions."""
 
-    actions: Any = ("run_now", "retry_later", "archive_tasks", "cancel_tasks", "move_tasks", "delete_selected")
-    action_states: ClassVar[dict[str, Sequence[TaskState]]] = {
-        "run_now": ALLOWED_STATES[TaskAction.RUN],
-        "retry_later": ALLOWED_STATES[TaskAction.RETRY],
-        "archive_tasks": ALLOWED_STATES[TaskAction.ARCHIVE],
-        "cancel_tasks": ALLOWED_STATES[TaskAction.CANCEL],
-        "move_tasks": ALLOWED_STATES[TaskAction.MOVE],
-        "delete_selected": ALLOWED_STATES[TaskAction.DELETE],
-    }
-    """States of a task whose own page offers an action."""
+    actions: Any = tuple(ACTIONS)
 
     @confirmed_action(
         description=gettext_lazy("Run selected %(verbose_name_plural)s now"),
         button=gettext_lazy("Run now"),
-        question=ngettext_lazy("Let %(count)d task run now?", "Let %(count)d tasks run now?", "count"),
+        question=ngettext_lazy("Run %(count)d task now?", "Run %(count)d tasks now?", "count"),
         permissions=["run"],
     )
     def run_now(self, request: HttpRequest, rows: Any, *, seen: Mapping[str, str]) -> None:
-        """Let tasks run now."""
+        """Run tasks now."""
         self._act(request, rows, TaskAction.RUN, seen)
 
     @confirmed_action(
         description=gettext_lazy("Retry selected %(verbose_name_plural)s later"),
         button=gettext_lazy("Retry later"),
-        question=ngettext_lazy(
-            "Let %(count)d task wait until another time?", "Let %(count)d tasks wait until another time?", "count"
-        ),
+        question=ngettext_lazy("Run %(count)d task at another time?", "Run %(count)d tasks at another time?", "count"),
         permissions=["change"],
         form=RetryForm,
     )
     def retry_later(self, request: HttpRequest, rows: Any, *, seen: Mapping[str, str], **start: Any) -> None:
-        """Let tasks wait until another time."""
+        """Run tasks at another time."""
         self._act(request, rows, TaskAction.RETRY, seen, **start)
 
     @confirmed_action(
@@ -134,7 +122,7 @@ class TaskActions(RedisAdminMixin):
         permissions=["run"],
     )
     def cancel_tasks(self, request: HttpRequest, rows: Any, *, seen: Mapping[str, str]) -> None:
-        """Ask workers to cancel the tasks they run."""
+        """Ask workers to cancel running tasks."""
         self._act(request, rows, TaskAction.CANCEL, seen)
 
     @confirmed_action(
@@ -144,7 +132,7 @@ class TaskActions(RedisAdminMixin):
             "Move %(count)d task to another queue?", "Move %(count)d tasks to another queue?", "count"
         ),
         permissions=["change"],
-        form="move_form",
+        form=MoveForm,
     )
     def move_tasks(self, request: HttpRequest, rows: Any, *, seen: Mapping[str, str], to_queue: str) -> None:
         """Move tasks to another queue."""
@@ -165,39 +153,25 @@ class TaskActions(RedisAdminMixin):
         """Delete tasks."""
         self._act(request, rows, TaskAction.DELETE, seen)
 
-    def move_form(self, request: HttpRequest, data: Any) -> forms.Form:
-        """Return the form that asks for a queue."""
-        return MoveForm(data, queues=self.queue_names(request))
-
-    def queue_names(self, request: HttpRequest) -> list[str]:
-        """Return the queues there are and those that are configured."""
-        return sorted({*(info.name for info in self.queue_infos(request)), *taskq.settings.queues})
-
     def queue_infos(self, request: HttpRequest) -> Any:
-        """Return how the queues stand. To be implemented."""
+        """Return the queues."""
         raise NotImplementedError
 
-    def action_links(self, request: HttpRequest, obj: Any) -> list[tuple[str, str]]:
-        """Return the actions that the state of a task allows."""
-        fitting = {name for name, states in self.action_states.items() if obj.record.state in states}
-        fitting |= {name for name in self._allowed(request) if name not in self.action_states}
-        return [
-            link
-            for name, link in zip(self._allowed(request), super().action_links(request, obj), strict=True)
-            if name in fitting
-        ]
+    def queue_names(self, request: HttpRequest) -> list[str]:
+        """Return the names of existing and configured queues."""
+        return sorted({*(info.name for info in self.queue_infos(request)), *taskq.settings.queues})
 
-    # --- doing it -----------------------------------------------------------------------------------------------------
+    def fits(self, action: str, obj: Any) -> bool:
+        """Return whether the state of a task allows an action."""
+        return action not in ACTIONS or obj.record.state in ALLOWED_STATES[ACTIONS[action]]
 
     def _act(
         self, request: HttpRequest, rows: Any, action: TaskAction, seen: Mapping[str, str], **options: Any
     ) -> None:
-        """Do it, log it and say what was done and what was not."""
+        """Act on tasks, log it, and report what was done and what was skipped."""
         refused: dict[TaskState, int] = {}
         is_complete = True
-        named: dict[str, Task] = {}
         if isinstance(rows, PickedRows):
-            named = {row.pk: row for row in rows}
             refs = [_ref(key, seen.get(key)) for key in rows.keys]
         else:
             selection = rows.select(ALLOWED_STATES[action])
@@ -209,22 +183,18 @@ class TaskActions(RedisAdminMixin):
             return
         for state, count in refused.items():
             report.skipped[Skip.STATE, str(state)] += count
-        self._log(request, report, action, named, options)
-        self._tell(request, report, action, is_complete=is_complete)
+        self._log(request, rows, report, action, options)
+        self._report(request, report, action, is_complete=is_complete)
 
     def _log(
-        self,
-        request: HttpRequest,
-        report: ActionReport,
-        action: TaskAction,
-        named: Mapping[str, Task],
-        options: Mapping[str, Any],
+        self, request: HttpRequest, rows: Any, report: ActionReport, action: TaskAction, options: Mapping[str, Any]
     ) -> None:
+        named = {row.pk: row for row in rows} if isinstance(rows, PickedRows) else {}
         keys = [key_of(task.queue, task.id) for task in report.done]
         if not keys:
             return
-        with override(None):  # as Django's own admin stores what it logs
-            start = options.get("at") or _in(options.get("after"))
+        with override(None):  # Django's log is in the language of the code as well
+            start = options.get("at") or timezone.now() + options.get("after", timedelta())
             text = _(LOGGED[action]) % {"start": start, "to_queue": options.get("to_queue")}
         LogEntry.objects.log_actions(
             user_id=str(request.user.pk),
@@ -233,28 +203,22 @@ class TaskActions(RedisAdminMixin):
             change_message=text,
         )
 
-    def _tell(self, request: HttpRequest, report: ActionReport, action: TaskAction, *, is_complete: bool) -> None:
+    def _report(self, request: HttpRequest, report: ActionReport, action: TaskAction, *, is_complete: bool) -> None:
         done = len(report.done)
-        with told_as_active():
+        with in_active_language():
             if done:
-                self.message_user(request, telling.done(action, done), messages.SUCCESS)
+                self.message_user(request, labels.done(action, done), messages.SUCCESS)
             if report.skipped:
-                self.message_user(request, telling.skipped(report.skipped), messages.WARNING)
+                self.message_user(request, labels.skipped(report.skipped), messages.WARNING)
         if report.failure is not None:
-            text = _("Redis failed on the way, and %(count)d were not gone through: %(error)s")
+            text = _("Redis failed, and %(count)d tasks were not handled: %(error)s")
             facts = {"count": report.untouched, "error": report.failure}
             self.message_user(request, text % facts, messages.ERROR)
         elif not is_complete:
-            text = _("There may be more: at most %(most)d are gone through at once. Do it again to go on.")
-            self.message_user(request, text % {"most": SELECTED_MAX}, messages.WARNING)
+            report_more(self, request)
         elif not done and not report.skipped:
-            self.message_user(request, nothing_left(), messages.WARNING)
+            report_nothing_left(self, request)
 
 
 def _ref(key: str, mark: str | None) -> TaskRef:
-    queue, task_id = parts_of(key)
-    return TaskRef(queue, task_id, next((state for state in TaskState if state == mark), None))
-
-
-def _in(after: timedelta | None) -> datetime | None:
-    return None if after is None else timezone.now() + after
+    return TaskRef(*parts_of(key), next((state for state in TaskState if state == mark), None))

@@ -1,55 +1,49 @@
-"""The form that edits the arguments of a task that waits.
+"""The form that edits the arguments of a waiting task, and the form that enqueues a registered one."""
 
-What was shown is remembered: if the arguments are others by the time they are saved, or the task does not wait any
-more, nothing is changed, and what was typed stays in the form.
-"""
-
+from collections.abc import Iterable
 from typing import Any
 
 from django import forms
 from django.core.exceptions import ValidationError
+from django.db import models
+from django.http import HttpRequest
+from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from taskq_core import PayloadError, TaskInfo
-from taskq_core.views import digest, edited_payload, is_editable
-from taskq_django.admin.task_page import blob
+from taskq_core import PayloadError, Signature, TaskArgumentsError, TaskInfo, TaskQError
+from taskq_core.inspector import Inspector
+from taskq_core.tasks.task import Task as TaskFunction
+from taskq_core.views import as_text, blank_arguments, call_of, digest, edited_payload, is_editable
+from taskq_django.admin.actions import AdminForm, as_code
 from taskq_django.app import taskq
 from taskq_django.models import Task
 
 
 class TaskForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's own class takes no parameter
-    """Arguments as text, JSON laid out."""
+    """The arguments of a task, as indented JSON.
 
-    arguments = forms.CharField(
-        label=gettext_lazy("Arguments"),
-        strip=False,
-        required=False,
-        widget=forms.Textarea(attrs={"rows": 12, "class": "taskq-json", "spellcheck": "false"}),
-    )
+    The arguments are compared with those that the page showed. If they have changed, or the task does not wait any
+    more, nothing is saved, and the form keeps what was typed.
+    """
+
+    arguments = forms.CharField(label=gettext_lazy("Arguments"), strip=False, required=False)
     shown = forms.CharField(required=False, widget=forms.HiddenInput)
 
     class Meta:  # noqa: D106 - Django's own form
         model = Task
         fields: tuple[str, ...] = ()
 
-    refusal: str | None = None
-    """Why Redis refused what was saved a moment ago."""
-
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         record = self.instance.record
-        if not isinstance(record, TaskInfo):
-            return
-        self.initial.setdefault("arguments", blob(record.payload)[0])
-        self.initial.setdefault("shown", digest(record.payload))
+        if isinstance(record, TaskInfo):
+            self.initial = {"arguments": as_text(record.payload), "shown": digest(record.payload)}
 
     def clean(self) -> dict[str, Any]:
-        """Check that the arguments fit the task, and that they are still those that were shown."""
+        """Check the arguments and save them. It happens here so that a refusal of Redis shows in the form."""
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
         record = self.instance.record
-        if self.refusal is not None:
-            raise ValidationError(self.refusal)
         if not is_editable(record):
             raise ValidationError(
                 _("The task does not wait any more, or has no arguments to edit; nothing was changed.")
@@ -62,22 +56,69 @@ class TaskForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's own class
                 )
             )
         try:
-            cleaned["payload"] = payload_of(record, cleaned.get("arguments", ""))
-        except ValidationError as error:
-            self.add_error("arguments", error)
+            payload = edited_payload(record, cleaned.get("arguments", ""), taskq.tasks.get(record.name))
+            Inspector(taskq).update_payload(record.queue, record.id, payload, expected=record.payload)
+        except PayloadError as error:
+            self.add_error("arguments", _text(error))
+        except TaskQError as error:
+            raise ValidationError(str(error)) from None
         return cleaned
 
 
-def payload_of(record: TaskInfo, text: str) -> bytes:
-    """Return the payload that edited text stands for.
+class EnqueueForm(AdminForm):
+    """Arguments and options of one call.
 
-    Raises:
-        ValidationError: It does not fit the task, or is no JSON though the payload was.
+    Args:
+        modeladmin, request, data: As of `AdminForm`.
+        task: The task.
+        queues: Queues to choose from.
     """
-    try:
-        return edited_payload(record, text, taskq.tasks.get(record.name))
-    except PayloadError as error:
-        said = str(error)
-        if error.problem.startswith("this is no JSON"):
-            said = error.problem.replace("this", "This", 1)
-        raise ValidationError(said) from None
+
+    call: Signature[Any]
+    """The call, once the form is valid."""
+
+    def __init__(
+        self, modeladmin: Any, request: HttpRequest, data: Any, *, task: TaskFunction[Any, Any], queues: Iterable[str]
+    ) -> None:
+        super().__init__(modeladmin, request, data)
+        self._task = task
+        own = task.options
+        choices = [(name, name) for name in sorted({own.queue, *queues})]
+        columns: dict[str, models.Field[Any, Any]] = {
+            "arguments": models.TextField(gettext_lazy("Arguments"), help_text=gettext_lazy("A JSON object.")),
+            "queue": models.CharField(gettext_lazy("Queue"), choices=choices, default=own.queue),
+            "run_after": models.PositiveIntegerField(
+                gettext_lazy("Run after"), null=True, blank=True, help_text=_("Seconds from now. Left empty: at once.")
+            ),
+            "max_retry": models.PositiveIntegerField(
+                gettext_lazy("Max retry"),
+                null=True,
+                blank=True,
+                help_text=_("Left empty: %(default)s.") % {"default": own.max_retry},
+            ),
+            "task_id": models.CharField(
+                gettext_lazy("Task id"), blank=True, help_text=_("Unique in its queue. Left empty: a random one.")
+            ),
+        }
+        for name, column in columns.items():
+            self.add(modeladmin, request, name, column)
+        as_code(self.fields["arguments"], 12)
+        self.initial = {"arguments": blank_arguments(task), "queue": own.queue}
+
+    def clean(self) -> dict[str, Any]:
+        """Build the call."""
+        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        if not self.errors:
+            names = ("queue", "run_after", "max_retry", "task_id")
+            options = {name: cleaned[name] for name in names if cleaned[name] not in (None, "")}
+            try:
+                self.call = call_of(self._task, cleaned["arguments"], options)
+            except (PayloadError, TaskArgumentsError) as error:
+                self.add_error("arguments", _text(error))
+            except TaskQError as error:
+                raise ValidationError(str(error)) from None
+        return cleaned
+
+
+def _text(error: PayloadError | TaskArgumentsError) -> str:
+    return f"{error.parameter}: {error.problem}" if error.parameter else capfirst(error.problem)

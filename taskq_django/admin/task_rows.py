@@ -1,103 +1,110 @@
-"""Tasks as rows of the admin: what a list asks for, and where it is read."""
+"""Tasks as rows of the admin: how they are read and sorted."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from datetime import timedelta
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
-from django.contrib.admin.utils import quote, unquote
-from django.utils.formats import number_format
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from taskq_core import ConfigurationError, TaskInfo, TaskNotFoundError, TaskState
+from taskq_core import TaskInfo, TaskNotFoundError, TaskState
+from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
 from taskq_core.errors import QueueNotFoundError
-from taskq_core.inspector import PAGE_SIZE_MAX, Inspector, QueueInfo, total_of
+from taskq_core.inspector import LISTED_STATES, Inspector, QueueInfo, total_of
 from taskq_core.views import Dashboard, TaskFilter, TaskRecord, TaskSearch, TaskSelection, selection_of
 from taskq_core.wire.ids import worker_token
-from taskq_django.admin.rows import Rows
-from taskq_django.admin.task_order import SORTS, in_order
+from taskq_django.admin.formats import key_of, number, parts_of
+from taskq_django.admin.rows import FilteredRows
 from taskq_django.app import taskq
 from taskq_django.models import Task
 
 SORTED_MAX = 10_000
-"""Maximum number of tasks that are read to sort them."""
+"""Most tasks that are read to sort them."""
+SORTED_BYTES = 32 * 1024 * 1024
+"""Bytes of arguments and results after which no further tasks are read to sort them."""
+_READ_AT_ONCE = 200
 NEWEST_FIRST, SOONEST_FIRST = ("-time",), ("next_run",)
 
 
-def key_of(queue: str, task_id: str) -> str:
-    """Return the key of a task: its queue and its id. The first slash parts them."""
-    return f"{quote(queue)}/{task_id}"
+def duration(task: TaskInfo) -> timedelta | None:
+    """Return how long the task has been running, or how long its last run took."""
+    began, ended = task.last_started_at, None
+    if task.state is TaskState.ACTIVE:
+        ended = utc_datetime(SYSTEM_CLOCK.time())
+    elif task.last_attempt is not None:
+        ended = task.last_attempt.ended_at
+    return None if began is None or ended is None else max(timedelta(), ended - began)
 
 
-def parts_of(key: str) -> tuple[str, str]:
-    """Return queue and id of a key."""
-    queue, _slash, task_id = key.partition("/")
-    return unquote(queue), task_id
+def _last_time(task: TaskInfo) -> datetime | None:
+    """Return when the task ended; before that, when it last failed, started or was enqueued."""
+    times = (task.last_failed_at, task.last_started_at, task.enqueued_at)
+    return task.ended_at or max(filter(None, times), default=None)
 
 
-def row_of(record: TaskRecord) -> Task:
-    """Return the row of a task."""
-    task = Task(id=key_of(record.queue, record.id))
-    task.record = record
-    return task
+SORTS: dict[str, Callable[[TaskInfo], Any]] = {
+    "id": lambda task: task.id,
+    "name": lambda task: task.name,
+    "queue": lambda task: task.queue,
+    "state": lambda task: LISTED_STATES.index(task.state),
+    "time": _last_time,
+    "enqueued": lambda task: task.enqueued_at,
+    "started": lambda task: task.last_started_at,
+    "duration": duration,
+    "worker": lambda task: task.last_worker or None,
+    "attempts": lambda task: task.attempts_made,
+    "next_run": lambda task: task.next_run_at,
+    "failed": lambda task: task.last_failed_at,
+    "ended": lambda task: task.ended_at,
+    "deleted": lambda task: task.expires_at,
+}
+"""Sort keys by the `ordering` of a column."""
 
 
-class TaskRows(Rows):
-    """Tasks that are wanted. The queues are counted when that is needed: not for tasks that are picked by their keys.
+def _in_order(tasks: Iterable[TaskRecord], order: Sequence[str]) -> list[TaskRecord]:
+    """Return tasks in the order of columns, `-` for descending. Those without a value, or unreadable, come last."""
+    found = list(tasks)
+    for name in reversed(order):
+        value = SORTS[name.removeprefix("-")]
+        keys: list[tuple[Any, TaskRecord]] = [
+            (value(task) if isinstance(task, TaskInfo) else None, task) for task in found
+        ]
+        known = [pair for pair in keys if pair[0] is not None]
+        known.sort(key=lambda pair: pair[0], reverse=name.startswith("-"))
+        found = [task for _, task in known] + [task for key, task in keys if key is None]
+    return found
+
+
+class TaskRows(FilteredRows):
+    """Tasks, except those in groups.
 
     Args:
-        count_queues: Returns how the queues stand, read once a request.
-        wanted: Which tasks.
-        cursor: Where a search continues, from `next_cursor`; None at the start.
-        searches: Searches and sorted lists of this request, shared by all rows derived from these.
-        order: Columns to sort by, as `task_order` names them, `-` for descending. Empty: the newest first.
+        count_queues: Returns the queues; it reads them once in a request.
+        cursor, searches: As of `FilteredRows`.
     """
 
     def __init__(
-        self,
-        count_queues: Callable[[], Sequence[QueueInfo]],
-        *,
-        wanted: TaskFilter | None = None,
-        cursor: str | None = None,
-        searches: dict[Any, Any] | None = None,
-        order: tuple[str, ...] = (),
+        self, count_queues: Callable[[], Sequence[QueueInfo]], *, cursor: str | None, searches: dict[object, Any]
     ) -> None:
-        super().__init__(Task)
+        super().__init__(Task, TaskFilter(), cursor=cursor, searches=searches)
         self._count_queues = count_queues
-        self.wanted = wanted or TaskFilter()
-        self._cursor = cursor
         self._inspector = Inspector(taskq)
-        self._searches = {} if searches is None else searches
-        self._order = order
+        self._order: tuple[str, ...] = ()
 
     @property
     def infos(self) -> Sequence[QueueInfo]:
-        """How the queues stand."""
+        """The queues."""
         return self._count_queues()
 
-    def narrow(self, **wanted: Any) -> "TaskRows":
-        """Return those that are wanted besides."""
-        return self._with(wanted=replace(self.wanted, **wanted))
-
     def order_by(self, *fields: str) -> "TaskRows":
-        """Return them in the order of these columns."""
-        return self._with(order=tuple(each for each in fields if each.removeprefix("-") in SORTS))
-
-    def _with(self, *, wanted: TaskFilter | None = None, order: tuple[str, ...] | None = None) -> "TaskRows":
-        return TaskRows(
-            self._count_queues,
-            wanted=wanted or self.wanted,
-            cursor=self._cursor,
-            searches=self._searches,
-            order=self._order if order is None else order,
-        )
+        """Return the rows in the order of these columns. By default the newest tasks come first."""
+        return self._changed(_order=tuple(each for each in fields if each.removeprefix("-") in SORTS))
 
     def size(self) -> int:
-        """Return how many there are; of a search, how many it found."""
+        """Return the number of tasks; of a search, the number it found."""
         if self.wanted.looks_inside:
-            return len(self._search().tasks)
-        return min(self._total, SORTED_MAX) if self._order else self._total
+            return len(self.search.tasks)
+        return len(self._sorted()) if self._order else self._total
 
     @property
     def _total(self) -> int:
@@ -106,22 +113,26 @@ class TaskRows(Rows):
     def read(self, start: int, stop: int) -> Sequence[Task]:
         """Read tasks."""
         if self.wanted.looks_inside:
-            matches = in_order(self._search().tasks, self._order or NEWEST_FIRST)[start:stop]
-            found = [self._whole(record) for record in matches]
-        elif self._is_sorted:
-            found = list(self._sorted()[start:stop])
+            matches = _in_order(self.search.tasks, self._order or NEWEST_FIRST)[start:stop]
+            found: Sequence[TaskRecord] = [self._whole(record) for record in matches]
+        elif self._order or self._is_sorted_by_default():
+            found = self._sorted()[start:stop]
         else:
-            found = self._page(start, stop)
-        rows = [row_of(record) for record in found]
+            found = Dashboard(self._inspector).tasks(
+                self.infos, self.wanted, skip=start, count=stop - start, is_newest_first=True
+            )
+        rows = [self._row(record) for record in found]
         if any(record.last_worker for record in found if isinstance(record, TaskInfo)):
-            workers = self._worker_names()
+            servers = self._inspector.servers()
+            workers = {worker_token(each.id): f"{each.host}:{each.pid}" for each in servers}
             for row in rows:
                 row.workers = workers
         return rows
 
-    def _worker_names(self) -> dict[str, str]:
-        """Return host and process id of the workers that are alive, by their tokens."""
-        return {worker_token(each.id): f"{each.host}:{each.pid}" for each in self._inspector.servers()}
+    def _row(self, record: TaskRecord) -> Task:
+        task = Task(id=key_of(record.queue, record.id))
+        task.record = record
+        return task
 
     def _whole(self, record: TaskRecord) -> TaskRecord:
         """Read a found task again, with the fields that searches omit. If it is gone, return it as it was found."""
@@ -130,74 +141,50 @@ class TaskRows(Rows):
         except (QueueNotFoundError, TaskNotFoundError):
             return record
 
-    @property
-    def _is_sorted(self) -> bool:
+    def _is_sorted_by_default(self) -> bool:
         """Whether all tasks are read to sort them. Redis sorts those of one queue and state, except completed tasks."""
         one_list = self.wanted.state not in (None, TaskState.COMPLETED) and len(self.wanted.of(self.infos)) == 1
-        return bool(self._order) or (self._total <= SORTED_MAX and not one_list)
+        return self._total <= SORTED_MAX and not one_list and len(self._sorted()) == self._total
 
     def _sorted(self) -> Sequence[TaskRecord]:
+        """Read and sort tasks, at most `SORTED_MAX` and about `SORTED_BYTES`; once in a request."""
         key = (self.wanted, self._order)
         if key not in self._searches:
             default = SOONEST_FIRST if self.wanted.state in (TaskState.SCHEDULED, TaskState.RETRY) else NEWEST_FIRST
-            self._searches[key] = in_order(self._page(0, SORTED_MAX), self._order or default)
+            self._searches[key] = _in_order(self._read_to_sort(), self._order or default)
         found: Sequence[TaskRecord] = self._searches[key]
         return found
 
-    def _page(self, start: int, stop: int) -> list[TaskRecord]:
-        """Read tasks state by state and queue by queue, the newest first."""
+    def _read_to_sort(self) -> list[TaskRecord]:
         dashboard = Dashboard(self._inspector)
         found: list[TaskRecord] = []
-        for skip in range(start, stop, PAGE_SIZE_MAX):
-            count = min(PAGE_SIZE_MAX, stop - skip)
+        size = 0
+        for skip in range(0, min(self._total, SORTED_MAX), _READ_AT_ONCE):
+            count = min(_READ_AT_ONCE, SORTED_MAX - skip)
             part = dashboard.tasks(self.infos, self.wanted, skip=skip, count=count, is_newest_first=True)
             found += part
-            if len(part) < count:
+            size += sum(len(each.payload) + len(each.result) for each in part if isinstance(each, TaskInfo))
+            if len(part) < count or size > SORTED_BYTES:
                 break
         return found
 
     def pick(self, keys: Sequence[str]) -> Sequence[Task]:
-        """Read tasks by their keys, whatever else is wanted."""
+        """Read tasks by their keys, whatever the filter."""
         found = []
         for key in keys:
-            queue, task_id = parts_of(key)
             try:
-                record = self._inspector.task(queue, task_id)
+                found.append(self._row(self._inspector.task(*parts_of(key))))
             except (QueueNotFoundError, TaskNotFoundError):
                 continue
-            task = Task(id=key)
-            task.record = record
-            found.append(task)
         return found
 
     @property
-    def next_cursor(self) -> str | None:
-        """Number of searched tasks and cursor to continue the search. None at its end."""
-        cursor = self._search().cursor if self.wanted.looks_inside else None
-        return None if cursor is None else f"{self.searched[0]}:{cursor}"
-
-    @property
-    def searched(self) -> tuple[int, int]:
-        """Number of tasks searched so far, and their total."""
-        search = self._search()
-        return min(self._before()[0] + search.scanned, search.total), search.total
-
-    def _before(self) -> tuple[int, str | None]:
-        """Return the number of tasks that earlier requests of this search have read, and its cursor."""
-        count, colon, cursor = (self._cursor or "").partition(":")
-        is_ours = bool(colon) and count.isascii() and count.isdecimal() and len(count) <= 12
-        return (int(count), cursor) if is_ours else (0, None)
-
-    @property
-    def note(self) -> str:
+    def note(self) -> str:  # type: ignore[override]  # computed here
         """How far a search got, why there are none, and which are not listed."""
-        notes = []
         if self.wanted.looks_inside:
-            notes.append(self._progress())
-        elif not self.count():
-            notes.append(self._why_none())
+            notes = [self.search_note()]
         else:
-            notes.append(self._sorting())
+            notes = [self._sorting_note() if self.count() else self._why_none()]
         aggregating = sum(info.sizes[TaskState.AGGREGATING] for info in self.wanted.of(self.infos))
         if aggregating:
             text = "%(count)d task waits in a group and is not listed."
@@ -205,26 +192,14 @@ class TaskRows(Rows):
             notes.append(ngettext(text, plural, aggregating) % {"count": aggregating})
         return " ".join(note for note in notes if note)
 
-    def _progress(self) -> str:
-        search, (scanned, total) = self._search(), self.searched
-        facts = {"scanned": _number(scanned), "total": _number(total)}
-        if search.cursor is not None:
-            return _("%(scanned)s of %(total)s tasks were searched.") % facts
-        if self._before()[0]:
-            return _("All %(total)s tasks were searched.") % facts
-        if search.tasks:
-            return ""
-        return _("None of %(total)s tasks fits. Tasks that succeed are deleted, unless they have a retention.") % facts
-
-    def _sorting(self) -> str:
-        """Return a note if not all tasks are sorted, because there are more than `SORTED_MAX`."""
-        if self._total <= SORTED_MAX:
-            return ""
-        facts = {"most": _number(SORTED_MAX), "total": _number(self._total)}
-        if self._order:
-            return _("%(most)s of %(total)s tasks are sorted and listed. Filter them to see others.") % facts
-        if self.wanted.state is None or len(self.wanted.of(self.infos)) > 1:
-            return _("%(total)s tasks are too many to sort: they are listed state by state and queue by queue.") % facts
+    def _sorting_note(self) -> str:
+        """Return a note if not all tasks are sorted."""
+        facts = {"count": number(self.count()), "total": number(self._total)}
+        if self._order and self.count() < self._total:
+            return _("%(count)s of %(total)s tasks are sorted and listed. Filter them to see others.") % facts
+        several = self.wanted.state is None or len(self.wanted.of(self.infos)) > 1
+        if several and not self._order and not self._is_sorted_by_default():
+            return _("%(total)s tasks are too many to sort: they are listed by state and queue.") % facts
         return ""
 
     def _why_none(self) -> str:
@@ -241,23 +216,11 @@ class TaskRows(Rows):
         )
 
     def select(self, states: Sequence[TaskState]) -> TaskSelection:
-        """Select all of them that are in one of these states; of a search, those it found."""
+        """Select the tasks in one of these states; of a search, those it found."""
         if self.wanted.looks_inside:
-            return selection_of(self._search(), states)
+            return selection_of(self.search, states)
         return Dashboard(self._inspector).select_tasks(self.infos, self.wanted, states=states)
 
-    def _search(self) -> TaskSearch:
-        """Search once a request, whatever is made of these rows: it may read thousands of tasks."""
-        key = (self.wanted, self._cursor)
-        if key not in self._searches:
-            dashboard = Dashboard(self._inspector)
-            try:
-                self._searches[key] = dashboard.search_tasks(self.infos, self.wanted, cursor=self._before()[1])
-            except ConfigurationError:  # the cursor of an address that somebody has changed
-                self._searches[key] = dashboard.search_tasks(self.infos, self.wanted)
-        found: TaskSearch = self._searches[key]
-        return found
-
-
-def _number(value: int) -> str:
-    return number_format(value, force_grouping=True)
+    def run_search(self, cursor: str | None) -> TaskSearch:
+        """Search tasks from a cursor."""
+        return Dashboard(self._inspector).search_tasks(self.infos, self.wanted, cursor=cursor)

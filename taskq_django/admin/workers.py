@@ -1,79 +1,50 @@
-"""Workers that live, and what they run."""
+"""Running workers, their tasks, and requests to them."""
 
-from collections.abc import Sequence
 from typing import Any
 
-from django.contrib import admin
-from django.contrib.admin import SimpleListFilter
+from django.contrib import admin, messages
+from django.core.validators import MaxValueValidator, MinValueValidator
+from django.db import models
 from django.http import HttpRequest
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _now
 from django.utils.translation import gettext_lazy as _
-from django.utils.translation import ngettext, pgettext_lazy
+from django.utils.translation import gettext_noop, ngettext, ngettext_lazy, override, pgettext_lazy
 
-from taskq_core.inspector import Inspector
-from taskq_core.views import Dashboard, QueueWeight, RunningRow, WorkerRow, WorkersOverview
+from taskq_core.errors import WorkerNotFoundError
+from taskq_core.inspector import Inspector, WorkerAction
+from taskq_core.settings import CONCURRENCY_MAX
+from taskq_core.views import Dashboard
+from taskq_django.admin.actions import AdminForm, confirmed_action
 from taskq_django.admin.base import BaseAdmin, RedisAdminMixin
-from taskq_django.admin.labels import FEW, WORKER_STATUSES, Links, number, per_cent, span
-from taskq_django.admin.sorting import SortedRows
-from taskq_django.admin.task_page import moment, when
-from taskq_django.admin.worker_actions import ACTIONS, WorkerActionsMixin
+from taskq_django.admin.columns import column
+from taskq_django.admin.formats import WORKER_STATUSES, Links, moment, number, render, span
+from taskq_django.admin.rows import ListRows, Rows
 from taskq_django.app import taskq
 from taskq_django.models import Worker
 
 SHOWN = 5
-"""Most running tasks that the list names of a worker; its own page names all."""
+"""Most running tasks of a worker in the list; its own page has all."""
 
 
-class WorkerStatusFilter(SimpleListFilter):
-    """Workers by status."""
+class ScaleForm(AdminForm):
+    """Concurrency of the workers."""
 
-    title = _("status")
-    parameter_name = "status"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
-        """Return the statuses there are."""
-        there = {worker.status for worker in model_admin.overview(request).workers}
-        return [(status, WORKER_STATUSES.get(status, status)) for status in sorted(there)]
-
-    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
-        """Return the workers of the status."""
-        status = self.value()
-        return queryset if status is None else queryset.only_if(lambda worker: worker.record.status == status)
+    columns = {  # noqa: RUF012 - constant, as Django's own forms have it
+        "concurrency": models.PositiveIntegerField(
+            _("Tasks at a time"), validators=[MinValueValidator(1), MaxValueValidator(CONCURRENCY_MAX)]
+        )
+    }
 
 
-class WorkerQueueFilter(SimpleListFilter):
-    """Workers that serve a queue."""
-
-    title = _("queue")
-    parameter_name = "queue"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        """Return the queues that are served."""
-        return [
-            (name, name)
-            for name in sorted({name for worker in model_admin.overview(request).workers for name in _names(worker)})
-        ]
-
-    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
-        """Return the workers that serve the queue."""
-        name = self.value()
-        return queryset if name is None else queryset.only_if(lambda worker: name in _names(worker.record))
-
-
-def _names(worker: WorkerRow) -> list[str]:
-    return [queue.name for queue in worker.queues]
-
-
-class WorkerAdminMixin(WorkerActionsMixin, RedisAdminMixin):
+class WorkerAdminMixin(RedisAdminMixin):
     """The pages of workers, to be put over a `ModelAdmin`."""
 
     list_display = ("host", "pid", "status", "uptime", "busy", "processed", "failed", "queues", "running")
-    list_filter = (WorkerStatusFilter, WorkerQueueFilter)
-    actions = ACTIONS
-    search_fields = ("host",)  # what is searched is said by get_search_results; this shows the form
-    search_help_text = _("Part of the host, or a process id.")
+    actions = ("quiet", "resume", "scale", "stop")
+    search_fields = ("host",)  # shows the search form; get_search_results searches
+    search_help_text = _("Part of the host or of the name of a queue, a status, or a process id.")
     fieldsets = (
         (None, {"fields": ("host", "pid", "id", "status", "started_at", "uptime")}),
         (_("Work"), {"fields": ("busy", "processed", "failed", "all_queues", "all_running")}),
@@ -85,62 +56,39 @@ class WorkerAdminMixin(WorkerActionsMixin, RedisAdminMixin):
 
     # --- rows ---------------------------------------------------------------------------------------------------------
 
-    def overview(self, request: HttpRequest) -> WorkersOverview:
-        """Return the workers that live, read once a request."""
-        found: WorkersOverview | None = getattr(request, "taskq_workers", None)
-        if found is None:
-            found = Dashboard(Inspector(taskq)).workers()
-            request.taskq_workers = found  # type: ignore[attr-defined]  # kept for this request
-        return found
-
-    def get_rows(self, request: HttpRequest) -> SortedRows:
-        """Return all workers that live."""
+    def get_rows(self, request: HttpRequest) -> ListRows:
+        """Return all running workers."""
         links = Links(request, self.admin_site)
         rows = []
-        for record in self.overview(request).workers:
+        for record in Dashboard(Inspector(taskq)).workers().workers:
             worker: Any = Worker(id=record.id)
             worker.record, worker.links = record, links
             rows.append(worker)
-        return SortedRows(Worker, rows)
-
-    def get_list_filter(self, request: HttpRequest) -> Any:
-        """Return the filters; of a few workers all are seen at once."""
-        return super().get_list_filter(request) if len(self.overview(request).workers) > FEW else ()
+        return ListRows(Worker, rows)
 
     def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> tuple[Any, bool]:
-        """Return the workers whose host has this part, or whose process id this is."""
+        """Return the workers whose host or queue contains a text, or that have a process id or status."""
         text = search_term.strip().lower()
 
         def fits(worker: Any) -> bool:
-            return text in worker.record.host.lower() or text == str(worker.record.pid)
+            record = worker.record
+            parts = [record.host, *(queue.name for queue in record.queues)]
+            return any(text in part.lower() for part in parts) or text in (str(record.pid), record.status)
 
         return (queryset.only_if(fits) if text else queryset), False
 
     # --- columns and lines --------------------------------------------------------------------------------------------
 
-    @admin.display(description=_("host"), ordering="host")
-    def host(self, worker: Any) -> str:
-        """The name of its machine."""
-        return worker.record.host or "-"
-
-    @admin.display(description=_("process id"), ordering="pid")
-    def pid(self, worker: Any) -> str:
-        """Its process id."""
-        return str(worker.record.pid)
-
-    @admin.display(description=_("status"), ordering="status")
-    def status(self, worker: Any) -> str:
-        """What it says of itself."""
-        return str(WORKER_STATUSES.get(worker.record.status, worker.record.status))
-
-    @admin.display(description=pgettext_lazy("time", "started"), empty_value="-")
-    def started_at(self, worker: Any) -> str:
-        """When it started."""
-        return moment(worker.record.started_at)
+    host = column(_("host"), "host", ordering="host")
+    pid = column(_("process id"), "pid", str, ordering="pid")
+    status = column(_("status"), "status", lambda status: str(WORKER_STATUSES.get(status, status)), ordering="status")
+    started_at = column(pgettext_lazy("time", "started"), "started_at", moment)
+    processed = column(_("processed"), "processed", number, ordering="processed")
+    failed = column(_("failed"), "failed", number, ordering="failed")
 
     @admin.display(description=_("uptime"), ordering="uptime", empty_value="-")
     def uptime(self, worker: Any) -> SafeString | str:
-        """How long it has lived."""
+        """Time since it started."""
         record = worker.record
         if record.uptime is None:
             return ""
@@ -148,110 +96,126 @@ class WorkerAdminMixin(WorkerActionsMixin, RedisAdminMixin):
 
     @admin.display(description=_("concurrency"), ordering="running")
     def busy(self, worker: Any) -> str:
-        """How many tasks it runs, of how many at most."""
+        """Number of running tasks, and the maximum."""
         record = worker.record
         return _now("%(running)d of %(most)d") % {"running": len(record.running), "most": record.concurrency}
 
-    @admin.display(description=_("processed"), ordering="processed", empty_value="-")
-    def processed(self, worker: Any) -> str:
-        """How many tasks it has run since it started."""
-        return "" if worker.record.processed is None else number(worker.record.processed)
-
-    @admin.display(description=_("failed"), ordering="failed", empty_value="-")
-    def failed(self, worker: Any) -> str:
-        """How many of these runs failed."""
-        return "" if worker.record.failed is None else number(worker.record.failed)
-
     @admin.display(description=_("queues"), empty_value="-")
     def queues(self, worker: Any) -> SafeString | str:
-        """The queues it serves, with their weights."""
+        """Its queues, with their weights."""
         record = worker.record
-        text = format_html_join(", ", "{}", ((_queue(worker, each),) for each in record.queues))
+        queues = ((worker.links.queue(each.name), each.weight) for each in record.queues)
+        text = format_html_join(", ", '<span class="nowrap">{}&nbsp;({})</span>', queues)
         return format_html("{} ({})", text, _now("strict priority")) if record.strict_priority and text else text
 
     @admin.display(description=_("queues"), empty_value="-")
     def all_queues(self, worker: Any) -> SafeString | str:
-        """The queues it serves, and how often it asks each first."""
-        record = worker.record
-        if not record.queues:
-            return ""
-        rows = ((worker.links.queue(each.name), each.weight, per_cent(each.share) or "-") for each in record.queues)
-        table = format_html(
-            '<table class="taskq-table"><thead><tr>{}</tr></thead><tbody>{}</tbody></table>',
-            _headings(_now("Queue"), _now("Weight"), _now("Asked first")),
-            format_html_join(
-                "",
-                '<tr><th scope="row">{}</th><td class="taskq-number">{}</td><td class="taskq-number">{}</td></tr>',
-                rows,
-            ),
-        )
-        if not record.strict_priority:
-            return table
-        note = _now("Strict priority: a queue is asked only while those of larger weight are empty.")
-        return format_html('{}<div class="help">{}</div>', table, note)
+        """Its queues, and how often it asks each first."""
+        queues = [(worker.links.queue(each.name), each) for each in worker.record.queues]
+        return render("worker_queues.html", queues=queues, worker=worker.record) if queues else ""
 
     @admin.display(description=_("running now"), empty_value="-")
     def running(self, worker: Any) -> SafeString | str:
-        """What it runs, longest first."""
-        tasks = worker.record.running
-        shown = format_html_join("", "<li>{}</li>", ((_running(worker, task),) for task in tasks[:SHOWN]))
-        more = len(tasks) - SHOWN
-        if more > 0:
-            rest = ngettext("and %(more)d more", "and %(more)d more", more) % {"more": more}
-            shown = format_html("{}<li>{}</li>", shown, rest)
-        return format_html('<ul class="taskq-running">{}</ul>', shown) if tasks else ""
+        """Its running tasks, the longest first."""
+        tasks = self._tasks(worker)
+        more = max(0, len(tasks) - SHOWN)
+        return render("worker_running.html", tasks=tasks[:SHOWN], more=more) if tasks else ""
 
-    @admin.display(description=_("running now"), empty_value="-")
-    def all_running(self, worker: Any) -> SafeString | str:
-        """All it runs, longest first, with its times."""
-        tasks: Sequence[RunningRow] = worker.record.running
-        if not tasks:
-            return format_html('<div id="taskq-running" data-taskq-live>{}</div>', _now("Nothing."))
-        rows = (
-            (
-                worker.links.task(task.name or task.task_id, task.queue, task.task_id),
-                task.task_id,
-                worker.links.queue(task.queue),
-                when(task.started_at) or "-",
-                span(task.running_for) or "-",
-                moment(task.deadline) or "-",
-                _overdue(task),
-            )
-            for task in tasks
-        )
-        return format_html(
-            '<div id="taskq-running" class="taskq-scroll-x" data-taskq-live><table class="taskq-table">'
-            "<thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>",
-            _headings(_now("Task"), _now("Id"), _now("Queue"), _now("Since"), _now("For"), _now("Deadline")),
-            format_html_join(
-                "",
-                '<tr><th scope="row">{}</th><td>{}</td><td>{}</td><td>{}</td><td>{}</td><td>{}{}</td></tr>',
-                rows,
-            ),
-        )
+    @admin.display(description=_("running now"))
+    def all_running(self, worker: Any) -> SafeString:
+        """All its running tasks with their times, the longest first."""
+        return render("worker_tasks.html", tasks=self._tasks(worker))
 
+    def _tasks(self, worker: Any) -> list[tuple[Any, SafeString | str, SafeString | str]]:
+        links: Links = worker.links
+        return [
+            (task, links.task(task.name or task.task_id, task.queue, task.task_id), links.queue(task.queue))
+            for task in worker.record.running
+        ]
 
-def _headings(*texts: str) -> SafeString:
-    return format_html_join("", '<th scope="col">{}</th>', ((text,) for text in texts))
+    # --- actions ------------------------------------------------------------------------------------------------------
 
+    def has_control_permission(self, request: HttpRequest) -> bool:
+        """Return whether the user may send requests to workers."""
+        return self.allows(request, "control")
 
-def _queue(worker: Any, queue: QueueWeight) -> SafeString:
-    return format_html('<span class="nowrap">{}&nbsp;({})</span>', worker.links.queue(queue.name), queue.weight)
-
-
-def _running(worker: Any, task: RunningRow) -> SafeString:
-    link = worker.links.task(task.name or task.task_id, task.queue, task.task_id)
-    since = span(task.running_for)
-    said = _now("for %(span)s") % {"span": since} if since else ""
-    return format_html(
-        '{} <span class="quiet nowrap" title="{}">{}{}</span>', link, moment(task.started_at), said, _overdue(task)
+    @confirmed_action(
+        description=_("Quiet selected %(verbose_name_plural)s"),
+        button=_("Quiet"),
+        question=ngettext_lazy(
+            "Stop %(count)d worker from taking new tasks? Its running tasks continue.",
+            "Stop %(count)d workers from taking new tasks? Their running tasks continue.",
+            "count",
+        ),
+        permissions=["control"],
     )
+    def quiet(self, request: HttpRequest, workers: Rows, *, seen: Any) -> None:
+        """Stop workers from taking new tasks."""
+        self._send(request, workers, WorkerAction.QUIET, gettext_noop("Asked to take no new tasks."))
 
+    @confirmed_action(
+        description=_("Resume selected %(verbose_name_plural)s"),
+        button=_("Resume"),
+        question=ngettext_lazy(
+            "Let %(count)d worker take tasks again?", "Let %(count)d workers take tasks again?", "count"
+        ),
+        permissions=["control"],
+    )
+    def resume(self, request: HttpRequest, workers: Rows, *, seen: Any) -> None:
+        """Let workers take tasks again."""
+        self._send(request, workers, WorkerAction.RESUME, gettext_noop("Asked to take tasks again."))
 
-def _overdue(task: RunningRow) -> str:
-    return f" ({_now('overdue')})" if task.is_overdue else ""
+    @confirmed_action(
+        description=_("Scale selected %(verbose_name_plural)s"),
+        button=_("Scale"),
+        question=ngettext_lazy(
+            "Change how many tasks %(count)d worker runs at a time, until it restarts?",
+            "Change how many tasks each of %(count)d workers runs at a time, until it restarts?",
+            "count",
+        ),
+        permissions=["control"],
+        form=ScaleForm,
+    )
+    def scale(self, request: HttpRequest, workers: Rows, *, seen: Any, concurrency: int) -> None:
+        """Change the concurrency of workers."""
+        self._send(request, workers, WorkerAction.SCALE, gettext_noop("Asked to change its concurrency."), concurrency)
+
+    @confirmed_action(
+        description=_("Stop selected %(verbose_name_plural)s"),
+        button=_("Stop"),
+        question=ngettext_lazy(
+            "Stop %(count)d worker? Running tasks get time to finish. All processes of its supervisor stop.",
+            "Stop %(count)d workers? Running tasks get time to finish. All processes of their supervisors stop.",
+            "count",
+        ),
+        permissions=["control"],
+        is_destructive=True,
+    )
+    def stop(self, request: HttpRequest, workers: Rows, *, seen: Any) -> None:
+        """Stop workers gracefully."""
+        self._send(request, workers, WorkerAction.STOP, gettext_noop("Asked to stop."))
+
+    def _send(
+        self, request: HttpRequest, workers: Rows, action: WorkerAction, entry: str, concurrency: int | None = None
+    ) -> None:
+        """Send a request to workers and log it."""
+        found = list(workers)
+        ids = [str(each.pk) for each in found]
+        try:
+            asked = {each.id for each in Inspector(taskq).control_workers(action, ids, concurrency=concurrency)}
+        except WorkerNotFoundError as error:
+            self.message_user(request, str(error), messages.ERROR)
+            return
+        if not asked:
+            self.message_user(request, _now("No worker received the request."), messages.ERROR)
+            return
+        for worker in found:
+            with override(None):  # Django's log is in the language of the code as well
+                self.log_change(request, worker, _now(entry))
+        text = ngettext("%(count)d worker was asked.", "%(count)d workers were asked.", len(asked))
+        self.message_user(request, text % {"count": len(asked)}, messages.SUCCESS)
 
 
 @admin.register(Worker)
 class WorkerAdmin(WorkerAdminMixin, BaseAdmin):
-    """Workers that live, and what they run."""
+    """Running workers, their tasks, and requests to them."""

@@ -1,133 +1,184 @@
-"""Workflows of all queues, and the page of one with its graph, its steps and the members of its groups."""
+"""Workflows of all queues, the page of one with its graph and steps, and actions on them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from django.contrib import admin
 from django.http import HttpRequest
-from django.utils.translation import gettext_lazy as _
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext, ngettext_lazy
 
 from taskq_core import WorkflowError
 from taskq_core.inspector import Inspector
 from taskq_core.views import MEMBERS_MAX, Dashboard, WorkflowCounts
-from taskq_django.admin.base import BaseAdmin
+from taskq_core.workflow import WorkflowHandle, WorkflowState
+from taskq_django.admin.actions import Deadline, SkippedError, act_on_each, confirmed_action
+from taskq_django.admin.base import BaseAdmin, RedisAdminMixin
 from taskq_django.admin.change_list import CURSOR_VAR
-from taskq_django.admin.labels import Links
-from taskq_django.admin.workflow_actions import WorkflowActions
-from taskq_django.admin.workflow_fields import (
-    FAILED_VAR,
-    MEMBERS_SHOWN,
-    STEP_VAR,
-    WorkflowColumns,
-    asked_of,
-    members_page,
-)
-from taskq_django.admin.workflow_filters import WorkflowQueueFilter, WorkflowStateFilter
-from taskq_django.admin.workflow_rows import WorkflowRows, read_one
+from taskq_django.admin.filters import WorkflowQueueFilter, WorkflowStateFilter
+from taskq_django.admin.formats import Links
+from taskq_django.admin.workflow_fields import MEMBERS_SHOWN, WorkflowColumns, members_page
+from taskq_django.admin.workflow_rows import WorkflowRows, read_workflow
 from taskq_django.app import taskq
 from taskq_django.models import Workflow
 
-_ABOUT = ("name", "workflow_id", "home", "state", "progress", "started_at", "ended_at")
+_ABOUT = ("name", "workflow_id", "home", "state", "progress", "started_at", "ended_at", "problem")
 
 
-class WorkflowAdminMixin(WorkflowColumns, WorkflowActions):
+class WorkflowAdminMixin(WorkflowColumns, RedisAdminMixin):
     """The pages of workflows, to be put over a `ModelAdmin`.
 
-    A list by home queue and state, and a page for each: its graph, its steps, and what one of these returned or the
-    members of a group, page by page. Errors and results are shown to those who may view tasks.
+    A list by home queue and state, and a page for each: its graph, its steps, and the result of one step or the members
+    of a group, page by page. Errors and results are shown to users who may view tasks.
     """
 
     list_display = ("title", "state", "progress", "home", "started", "ended")
     list_filter = (WorkflowStateFilter, WorkflowQueueFilter)
-    search_fields = ("id",)  # what is searched is said by get_search_results; this shows the form
-    search_help_text = _("Part of the name or the id of a workflow.")
+    search_fields = ("id",)  # shows the search form; get_search_results searches
+    search_help_text = gettext_lazy("Part of the name or the id of a workflow.")
+    actions: Any = ("cancel_workflows", "retry_workflows")
     fieldsets = (
-        (None, {"fields": (*_ABOUT, "do")}),
-        (_("Graph"), {"fields": ("graph",)}),
-        (_("One step"), {"fields": ("step",)}),
-        (_("Steps"), {"fields": ("steps",)}),
+        (None, {"fields": (*_ABOUT, "buttons")}),
+        (gettext_lazy("Graph"), {"fields": ("graph",)}),
+        (gettext_lazy("One step"), {"fields": ("step",)}),
+        (gettext_lazy("Steps"), {"fields": ("steps",)}),
     )
-    damaged_fieldsets: Any = ((None, {"fields": ("workflow_id", "home", "state", "problem")}),)
-    readonly_fields = (*_ABOUT, "do", "graph", "step", "steps", "problem")
+    readonly_fields = (*_ABOUT, "buttons", "graph", "step", "steps")
 
     # --- rows ---------------------------------------------------------------------------------------------------------
 
-    def dashboard(self) -> Dashboard:
-        """Return what reads the workflows."""
-        return Dashboard(Inspector(taskq))
-
     def workflow_counts(self, request: HttpRequest) -> Sequence[WorkflowCounts]:
-        """Return how many workflows have each queue as their home, of queues that are home to any; read once."""
+        """Return the number of workflows of each queue that is home to any, read once in a request."""
         found: Sequence[WorkflowCounts] | None = getattr(request, "taskq_workflow_counts", None)
         if found is None:
-            counts = self.dashboard().workflow_counts(Inspector(taskq).queues())
+            inspector = Inspector(taskq)
+            counts = Dashboard(inspector).workflow_counts(inspector.queues())
             found = [each for each in counts if each.running or each.ended]
             request.taskq_workflow_counts = found  # type: ignore[attr-defined]  # kept for this request
         return found
 
     def get_rows(self, request: HttpRequest) -> WorkflowRows:
         """Return all workflows."""
-        if not hasattr(request, "taskq_workflow_searches"):
-            request.taskq_workflow_searches = {}  # type: ignore[attr-defined]  # kept for this request
         return WorkflowRows(
             partial(self.workflow_counts, request),
             Links(request, self.admin_site),
             cursor=request.GET.get(CURSOR_VAR),
-            searches=request.taskq_workflow_searches,  # type: ignore[attr-defined]  # set above
+            searches=vars(request).setdefault("taskq_workflow_searches", {}),
         )
 
     def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> tuple[Any, bool]:
-        """Return the workflows that were searched for."""
+        """Return the workflows whose name or id contains a text."""
         text = search_term.strip()
         return (queryset.narrow(text=text) if text else queryset), False
 
-    # --- the page of one workflow -------------------------------------------------------------------------------------
-
-    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
-        """Return one workflow with its steps, None if it is not there (any more)."""
-        workflow = read_one(object_id, Links(request, self.admin_site))
-        if workflow is None:
-            return None
-        workflow.asked = asked_of(request.GET)
-        workflow.step = None
-        if workflow.detail is not None and STEP_VAR in workflow.asked:
-            self._read_step(workflow)
-        workflow.action_links = self.action_links(request, workflow)
+    def read_one(self, request: HttpRequest, key: str) -> Any:
+        """Return one workflow with its steps, and the step that the address asks for."""
+        workflow = read_workflow(key)
+        if workflow is not None:
+            workflow.asked = request.GET
+            workflow.step = self._read_step(workflow, request.GET.get("step"), "failed" in request.GET)
         return workflow
 
-    def _read_step(self, workflow: Any) -> None:
-        name = workflow.asked[STEP_VAR]
-        total = next((step.members or 0 for step in workflow.detail.graph.steps if step.name == name), None)
-        if total is None:
-            return
-        workflow.members_page = members_page(workflow.asked, total)
-        only_failed = FAILED_VAR in workflow.asked
-        skip = 0 if only_failed else (workflow.members_page - 1) * MEMBERS_SHOWN
-        count = MEMBERS_MAX if only_failed else MEMBERS_SHOWN
-        record = workflow.record
+    def _read_step(self, workflow: Any, name: str | None, only_failed: bool) -> Any:
+        steps = () if workflow.detail is None else workflow.detail.graph.steps
+        members = next((step.members or 0 for step in steps if step.name == name), None)
+        if name is None or members is None:
+            return None
+        page = members_page(workflow.asked, members)
         try:
-            workflow.step = self.dashboard().workflow_step(
-                record.queue, record.id, name, skip=skip, count=count, only_failed=only_failed
+            return Dashboard(Inspector(taskq)).workflow_step(
+                workflow.record.queue,
+                workflow.record.id,
+                name,
+                skip=0 if only_failed else page.start_index() - 1 if members else 0,
+                count=MEMBERS_MAX if only_failed else MEMBERS_SHOWN,
+                only_failed=only_failed,
             )
-        except WorkflowError:  # it is gone since it was read
-            return
+        except WorkflowError:  # the workflow was deleted in the meantime
+            return None
 
-    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
-        """Return what there is to say of a workflow: always the same lines, as they are kept up to date one by one."""
-        if obj is None:
-            return self.fieldsets
-        if obj.detail is None:
-            return self.damaged_fieldsets
-        left_out = {*(() if STEP_VAR in obj.asked else ("step",)), *(() if self._allowed(request) else ("do",))}
-        told = []
-        for heading, options in self.fieldsets:
-            fields = tuple(name for name in options["fields"] if name not in left_out)
-            if fields:
-                told.append((heading, {**options, "fields": fields}))
-        return told
+    # --- actions ------------------------------------------------------------------------------------------------------
+
+    def fits(self, action: str, obj: Any) -> bool:
+        """Return whether an action makes sense for a workflow."""
+        if action == "cancel_workflows":
+            return obj.record.state is WorkflowState.RUNNING
+        return action != "retry_workflows" or (obj.detail is not None and obj.detail.can_be_retried)
+
+    def _act(
+        self,
+        request: HttpRequest,
+        rows: Any,
+        act: Callable[[WorkflowHandle, WorkflowState], str],
+        report: Callable[[int], str],
+        seen: Mapping[str, str],
+    ) -> None:
+        def act_on(row: Any, deadline: Deadline) -> str:
+            if row.record.state is WorkflowState.DAMAGED:
+                raise SkippedError(gettext_lazy("it is damaged"))
+            return act(taskq.workflow(row.record.id, row.record.queue), row.record.state)
+
+        act_on_each(self, request, rows, act_on, report, seen=seen)
+
+    @confirmed_action(
+        description=gettext_lazy("Cancel selected %(verbose_name_plural)s"),
+        button=gettext_lazy("Cancel the workflow"),
+        question=ngettext_lazy(
+            "Cancel %(count)d workflow? No further step starts, waiting steps are deleted, and running steps are "
+            "cancelled.",
+            "Cancel %(count)d workflows? No further step starts, waiting steps are deleted, and running steps are "
+            "cancelled.",
+            "count",
+        ),
+        permissions=["run"],
+        is_destructive=True,
+    )
+    def cancel_workflows(self, request: HttpRequest, rows: Any, *, seen: Mapping[str, str]) -> None:
+        """Cancel workflows."""
+
+        def act(handle: WorkflowHandle, state: WorkflowState) -> str:
+            is_cancelled = handle.cancel()  # for a cancelled workflow, it reaches steps that are still running
+            if not is_cancelled or state is not WorkflowState.RUNNING:
+                raise SkippedError(gettext_lazy("it has ended already"))
+            return _("Cancelled.")
+
+        def report(count: int) -> str:
+            text = ngettext("%(count)d workflow is cancelled.", "%(count)d workflows are cancelled.", count)
+            return text % {"count": count}
+
+        self._act(request, rows, act, report, seen)
+
+    @confirmed_action(
+        description=gettext_lazy("Retry failed steps of selected %(verbose_name_plural)s"),
+        button=gettext_lazy("Retry failed steps"),
+        question=ngettext_lazy(
+            "Retry the failed steps of %(count)d workflow, and then the steps that were skipped because of them? Steps "
+            "that have succeeded do not run again.",
+            "Retry the failed steps of %(count)d workflows, and then the steps that were skipped because of them? "
+            "Steps that have succeeded do not run again.",
+            "count",
+        ),
+        permissions=["run"],
+    )
+    def retry_workflows(self, request: HttpRequest, rows: Any, *, seen: Mapping[str, str]) -> None:
+        """Retry failed steps."""
+        steps = 0
+
+        def act(handle: WorkflowHandle, state: WorkflowState) -> str:
+            nonlocal steps
+            count = handle.retry()
+            if not count:
+                raise SkippedError(gettext_lazy("no step can be retried"))
+            steps += count
+            return ngettext("Retried %(count)d step.", "Retried %(count)d steps.", count) % {"count": count}
+
+        def report(_count: int) -> str:
+            return ngettext("%(count)d step runs again.", "%(count)d steps run again.", steps) % {"count": steps}
+
+        self._act(request, rows, act, report, seen)
 
 
 @admin.register(Workflow)
 class WorkflowAdmin(WorkflowAdminMixin, BaseAdmin):
-    """Workflows of all queues, and the page of one with its graph."""
+    """Workflows of all queues, the page of one with its graph and steps, and actions on them."""

@@ -1,14 +1,12 @@
 """Figures as people read them."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from taskq_core.settings.language import gettext
 from taskq_core.views import labels as telling
-from taskq_core.wire import TaskState
 
 NONE = "-"
 """What stands for a figure that is not there."""
@@ -63,41 +61,3 @@ def octets(facts: Mapping[str, Any]) -> str:
 def moment(value: datetime | None) -> str:
     """Return a time in UTC; a dash for none."""
     return NONE if value is None else value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
-
-
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """One part of a bar.
-
-    Attributes:
-        state: What it stands for.
-        count: How many.
-        x: Where it begins, in thousandths of the whole width.
-        width: How wide it is, in the same.
-    """
-
-    state: TaskState
-    count: int
-    x: float
-    width: float
-
-
-def bars(sizes: Mapping[TaskState, int], largest: int) -> Sequence[Bar]:
-    """Return the parts of a bar by state. What is there is seen, however small its share.
-
-    Args:
-        sizes: Tasks by state.
-        largest: How many tasks take the whole width; at least their sum.
-    """
-    total = sum(sizes.values())
-    if not total:
-        return ()
-    least = 6.0
-    whole = max(1000 * total / max(largest, total), least * sum(1 for count in sizes.values() if count))
-    widths = {state: max(least, whole * count / total) for state, count in sizes.items() if count}
-    shrink = min(1.0, 1000 / sum(widths.values()))
-    found, x = [], 0.0
-    for state, width in widths.items():
-        found.append(Bar(state, sizes[state], round(x, 2), round(width * shrink, 2)))
-        x += width * shrink
-    return found

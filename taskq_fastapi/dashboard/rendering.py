@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from taskq_core.settings.language import gettext, ngettext, pgettext
-from taskq_core.views import STATES
+from taskq_core.views import STATES, bars
 from taskq_core.views.labels import step_state
 from taskq_fastapi.dashboard import labels as wording
 from taskq_fastapi.dashboard.assets import Assets
@@ -49,7 +49,7 @@ class Rendering:
             moment=wording.moment,
             duration=wording.duration,
             octets=wording.octets,
-            bars=wording.bars,
+            bars=bars,
             roughly=roughly,
             word=_word,
             step_state=step_state,

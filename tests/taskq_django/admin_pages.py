@@ -13,7 +13,7 @@ from django.urls import reverse
 from taskq_core import TaskHandle
 from taskq_core.wire import decode_message
 from taskq_django import taskq
-from taskq_django.admin.task_rows import key_of
+from taskq_django.admin.formats import key_of
 from tests.redis_server import RedisServer
 
 TASKS = "/admin/taskq_django/task/"

@@ -18,8 +18,7 @@ from django.urls import reverse
 from taskq_core import TaskHandle
 from taskq_core.wire import decode_message
 from taskq_django import taskq
-from taskq_django.admin.task_page import SHOWN_BYTES, blob
-from taskq_django.admin.task_rows import key_of
+from taskq_django.admin.formats import SHOWN_BYTES, blob, key_of
 from tests.redis_server import RedisServer
 from tests.rows import rows
 from tests.taskq_django.admin_pages import put
@@ -246,7 +245,7 @@ def test_a_task_that_is_gone_is_told_on_the_list(staff: Client, redis: RedisServ
     response = staff.get(f"{TASKS}{key}/change/", follow=True)
 
     assert response.redirect_chain == [(TASKS, 302)]
-    assert "is not there (any more)" in response.content.decode()
+    assert "does not exist any more" in response.content.decode()
 
 
 def test_a_damaged_queue_is_told_beside_the_others(pages: Callable[..., str], redis: RedisServer) -> None:

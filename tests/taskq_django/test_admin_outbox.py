@@ -209,14 +209,3 @@ def test_the_mixin_goes_over_another_admin(root: Client) -> None:
 
     assert ids(show(root, "/themed/taskq_django/outboxtask/?database=other")) == []  # the id is the link there
     assert "there" in show(root, "/themed/taskq_django/outboxtask/?database=other")
-
-
-def test_keys_that_nobody_was_offered(root: Client) -> None:
-    row = wait("here")
-
-    for key in ("", "x", "-1", "1 or 1", "9" * 30, "\u0663", "\0"):
-        data = {"action": "delete_selected", ACTION_CHECKBOX_NAME: [str(row.pk), key], "post": "yes"}
-        said = messages(root.post(LIST, data, follow=True).content.decode())
-
-        assert said == ["Nothing was done: there is no such row."], key
-        assert OutboxTask.objects.exists(), key

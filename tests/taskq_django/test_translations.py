@@ -14,8 +14,8 @@ from scripts.translations import ADMIN, LANGUAGES, problems, texts
 from taskq_core.inspector import Skip, TaskAction
 from taskq_core.views import labels as telling
 from taskq_django import taskq
-from taskq_django.admin import labels as wording
-from taskq_django.admin.language import told_as_active
+from taskq_django.admin import formats
+from taskq_django.admin.formats import in_active_language
 from tests.redis_server import RedisServer
 from tests.rows import rows
 from tests.taskq_django.admin_pages import enqueue
@@ -38,13 +38,13 @@ def test_texts_are_found_whatever_marks_them() -> None:
     assert ("task state", "pending", "") in found
     assert ("", "%(count)s task was deleted.", "%(count)s tasks were deleted.") in found
     assert ("", "and %(more)s more", "and %(more)s more") in found
-    assert ("", "What you sent is kept here.", "") in found
+    assert ("", "Reload the page to send the form again.", "") in found
 
 
 def test_the_core_tells_in_the_language_that_django_has_active() -> None:
     skipped = Counter({(Skip.CHANGED, "active"): 1, (Skip.GONE, ""): 2_000})
 
-    with override("zh-hans"), told_as_active():
+    with override("zh-hans"), in_active_language():
         assert telling.done(TaskAction.RUN, 2) == "2 个任务已立即执行。"
         assert telling.skipped(skipped) == "已跳过：1 个现在是“运行中”；2,000 个已不存在。"
     with override("zh-hans"):
@@ -65,7 +65,7 @@ def test_a_span_is_told_as_the_dashboard_tells_it_with_the_point_of_the_language
     told = []
     for language in ("en", "de", "zh-hans"):
         with override(language):
-            told.append(wording.span(timedelta(seconds=seconds)))
+            told.append(formats.span(timedelta(seconds=seconds)))
 
     assert told == [english, german, chinese]
 

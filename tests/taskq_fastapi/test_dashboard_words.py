@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
+from taskq_core.views import bars
 from taskq_core.wire import TaskState
 from taskq_fastapi.dashboard import flash, preferences
 from taskq_fastapi.dashboard import labels as wording
@@ -61,13 +62,13 @@ def test_shares(rate: float | None, text: str) -> None:
 
 def test_all_that_is_there_is_seen_in_a_bar_and_it_is_never_too_long() -> None:
     sizes = {TaskState.ACTIVE: 1, TaskState.PENDING: 1_000_000, TaskState.RETRY: 0, TaskState.ARCHIVED: 1}
-    parts = wording.bars(sizes, 1_000_002)
+    parts = bars(sizes, 1_000_002)
 
     assert [part.state for part in parts] == [TaskState.ACTIVE, TaskState.PENDING, TaskState.ARCHIVED]
     assert min(part.width for part in parts) > 5
     assert sum(part.width for part in parts) == pytest.approx(1000, abs=0.1)
-    assert wording.bars(dict.fromkeys(sizes, 0), 0) == ()
-    assert sum(part.width for part in wording.bars({TaskState.ACTIVE: 10}, 100)) == pytest.approx(100)
+    assert bars(dict.fromkeys(sizes, 0), 0) == ()
+    assert sum(part.width for part in bars({TaskState.ACTIVE: 10}, 100)) == pytest.approx(100)
 
 
 @rows(

@@ -1,14 +1,12 @@
 """Enqueue a registered task: its arguments as JSON, which the task itself judges, as for any other caller."""
 
-import json
 import logging
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
 from starlette.exceptions import HTTPException
 
-from taskq_core import ConfigurationError, EnqueueError, Task, TaskArgumentsError, TaskQError
+from taskq_core import EnqueueError, Task, TaskArgumentsError, TaskQError
 from taskq_core.errors import (
     BrokerError,
     DuplicateTaskError,
@@ -20,7 +18,7 @@ from taskq_core.errors import (
 from taskq_core.handles.records import TaskInfo
 from taskq_core.settings.language import gettext, marked
 from taskq_core.telemetry import unwrap
-from taskq_core.views import as_text, compact_json, signature_of, summary_of
+from taskq_core.views import as_text, blank_arguments, call_of, signature_of, summary_of
 from taskq_fastapi.dashboard.errors import BadRequestError, NotFoundError
 from taskq_fastapi.dashboard.form import Form
 from taskq_fastapi.dashboard.refusals import told
@@ -42,11 +40,6 @@ class _WrongFieldError(TaskQError):
         self.field, self.problem = field, problem
 
 
-def _blank(task: AnyTask) -> str:
-    """Return arguments to fill in: those that have no default."""
-    return json.dumps({name: None for name, each in task.codec.known.items() if each.required}, indent=2)
-
-
 def _named(view: View, form: Form) -> AnyTask:
     name = form.need("task")
     task = view.services.taskq.tasks.get(name)
@@ -64,7 +57,7 @@ async def show(view: View) -> Shown:
         offered = [(each.name, signature_of(each), summary_of(each)) for each in tasks]
         return view.page("enqueue_choice.html", title=gettext("Enqueue"), offered=offered)
     task = _named(view, view.query)
-    fields = {"arguments": _blank(task), "queue": task.options.queue}
+    fields = {"arguments": blank_arguments(task), "queue": task.options.queue}
     if view.query.get("like"):
         fields |= await _like(view, task)
     return await _form(view, task, fields)
@@ -107,7 +100,7 @@ async def enqueue(view: View, form: Form) -> Done | Shown:
     wrong = None
     try:
         options = _options(form)
-        call = _call(task, form.get("arguments"), options)
+        call = call_of(task, form.get("arguments"), options)
         handle = await view.services.taskq.aenqueue(call)
     except _WrongFieldError as error:
         wrong = error
@@ -156,20 +149,6 @@ def _options(form: Form) -> dict[str, Any]:
     if form.get("task_id"):
         options["task_id"] = form.get("task_id")
     return options
-
-
-def _call(task: AnyTask, text: str, options: dict[str, Any]) -> Any:
-    payload = compact_json(text.encode("utf-8", "replace"), task.name)
-    given = msgspec.json.decode(payload)
-    if isinstance(given, dict):
-        args, kwargs = task.codec.split(given)
-        bound = task.codec.bind(tuple(args), kwargs)  # refuses unknown names, which a stored payload may have
-        payload = msgspec.json.encode(bound)
-    args, kwargs = task.codec.split(task.codec.decode(payload))
-    try:
-        return task.using(**options).s(*args, **kwargs)
-    except ConfigurationError as error:
-        raise _WrongFieldError("", str(error)) from None
 
 
 PAGE = Page(path="enqueue", label=marked("Enqueue"), show=show, is_live=False, needs_operator=True)

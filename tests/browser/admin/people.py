@@ -12,7 +12,7 @@ from playwright.sync_api import Locator, Page, expect
 from taskq_core import TaskHandle
 from taskq_core.workflow import WorkflowHandle
 from taskq_django import taskq
-from taskq_django.admin.task_rows import key_of
+from taskq_django.admin.formats import key_of
 from tests.browser.conftest import OpenBrowser
 from tests.browser.visiting import Visitor
 

@@ -27,7 +27,7 @@ def test_scheduled_tasks_are_run_now(page: Page, redis: RedisServer) -> None:
 
     page.goto(f"{TASKS}?state=scheduled")
     choose(page, "now", "report:build")
-    expect(page.locator("#content-main")).to_contain_text("Let 1 task run now?")
+    expect(page.locator("#content-main")).to_contain_text("Run 1 task now?")
     confirm(page, "Run now")
 
     expect_message(page, "1 task runs now.")
@@ -213,7 +213,7 @@ def test_the_page_of_a_task_that_is_gone_leads_back_to_the_list(page: Page, insp
     inspector.delete_task(handle.queue, handle.id)
     row(page, "email:deliver").get_by_role("link").first.click()
 
-    expect_message(page, "is not there (any more)")
+    expect_message(page, "does not exist any more")
     expect(rows(page)).to_have_count(1)
 
 

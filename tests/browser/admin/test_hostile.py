@@ -104,7 +104,7 @@ def test_on_pages_that_ask_and_in_what_is_said_then(page: Page, redis: RedisServ
     expect(page.locator(".messagelist")).to_contain_text("is in that queue already")
 
     page.goto(f"{TASKS}{'x' + hostile('address').replace('/', '_2F')}/change/")
-    expect(page.locator(".messagelist")).to_contain_text("is not there (any more)")
+    expect(page.locator(".messagelist")).to_contain_text("does not exist any more")
     page.goto("/admin/")
     expect(page.locator("#recent-actions-module")).to_be_visible()
 
@@ -198,7 +198,7 @@ def test_a_task_may_say_anything_of_its_workflow(page: Page, redis: RedisServer)
     page.goto(page_of(task))
     visible(page, "workflow")
     page.locator(".field-workflow a").click()
-    expect_message(page, "is not there (any more)")
+    expect_message(page, "does not exist any more")
 
 
 @pytest.mark.nightly

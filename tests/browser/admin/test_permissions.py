@@ -30,10 +30,7 @@ pytestmark = [
     pytest.mark.nightly,
 ]
 
-ACTIONS = (
-    ".actions select, .action-select, #action-toggle, .taskq-action, .taskq-buttons a, .addlink, .deletelink, "
-    "[type=submit][name]"
-)
+ACTIONS = ".actions select, .action-select, #action-toggle, .taskq-action, .addlink, .deletelink, [type=submit][name]"
 """What begins an action, on any page of the admin."""
 
 

@@ -115,8 +115,8 @@ def test_what_failed_is_run_again(page: Page, redis: RedisServer, inspector: Ins
     redis.client.hset(key, mapping={"s0": "f", "bad": 1})
 
     page.goto(workflow_page(workflow))
-    page.get_by_role("button", name="Run what failed again").click()
-    confirm(page, "Run what failed again")
+    page.get_by_role("button", name="Retry failed steps").click()
+    confirm(page, "Retry failed steps")
 
     expect_message(page, "1 step runs again.")
     assert inspector.count("default", TaskState.PENDING) == 1

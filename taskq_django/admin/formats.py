@@ -1,0 +1,252 @@
+"""Names, figures, times and links as the admin's pages show them. Text from Redis is escaped here or by a template."""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from datetime import datetime, timedelta, tzinfo
+from typing import Any
+
+import msgspec
+from django.contrib.admin.utils import quote, unquote
+from django.http import HttpRequest
+from django.template.defaultfilters import filesizeformat
+from django.template.loader import render_to_string
+from django.urls import reverse
+from django.utils import formats, timezone
+from django.utils.html import format_html
+from django.utils.http import urlencode
+from django.utils.safestring import SafeString
+from django.utils.timesince import timesince, timeuntil
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext, pgettext_lazy, trans_real
+
+from taskq_core import TaskState
+from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
+from taskq_core.settings.language import told_in
+from taskq_core.views import QueueStatus, labels
+from taskq_core.workflow import WorkflowState
+from taskq_django.models import Queue, Task, Workflow
+
+SHOWN_BYTES = 64 * 1024
+"""Most bytes of a payload or a result that a page shows."""
+
+TASK_STATES: Mapping[TaskState, Any] = {
+    TaskState.ACTIVE: pgettext_lazy("task state", "active"),
+    TaskState.PENDING: pgettext_lazy("task state", "pending"),
+    TaskState.SCHEDULED: pgettext_lazy("task state", "scheduled"),
+    TaskState.RETRY: pgettext_lazy("task state", "retry"),
+    TaskState.ARCHIVED: pgettext_lazy("task state", "archived"),
+    TaskState.COMPLETED: pgettext_lazy("task state", "completed"),
+    TaskState.AGGREGATING: pgettext_lazy("task state", "aggregating"),
+}
+QUEUE_STATUSES: Mapping[QueueStatus, Any] = {
+    QueueStatus.RUNNING: pgettext_lazy("queue status", "running"),
+    QueueStatus.NO_WORKER: pgettext_lazy("queue status", "no worker"),
+    QueueStatus.PAUSED: pgettext_lazy("queue status", "paused"),
+    QueueStatus.DAMAGED: pgettext_lazy("queue status", "damaged"),
+}
+WORKER_STATUSES: Mapping[str, Any] = {
+    "new": pgettext_lazy("worker status", "new"),
+    "active": pgettext_lazy("worker status", "active"),
+    "stopped": pgettext_lazy("worker status", "stopped"),
+    "closed": pgettext_lazy("worker status", "closed"),
+}
+WORKFLOW_STATES: Mapping[WorkflowState, Any] = {
+    WorkflowState.RUNNING: pgettext_lazy("workflow state", "running"),
+    WorkflowState.SUCCEEDED: pgettext_lazy("workflow state", "succeeded"),
+    WorkflowState.FAILED: pgettext_lazy("workflow state", "failed"),
+    WorkflowState.CANCELLED: pgettext_lazy("workflow state", "cancelled"),
+    WorkflowState.DAMAGED: pgettext_lazy("workflow state", "damaged"),
+}
+
+
+def key_of(queue: str, name: str) -> str:
+    """Return the key of a task or a workflow: its queue and its id, separated by the first slash."""
+    return f"{quote(queue)}/{name}"
+
+
+def parts_of(key: str) -> tuple[str, str]:
+    """Return queue and id of a key."""
+    queue, _slash, name = key.partition("/")
+    return unquote(queue), name
+
+
+def render(template: str, **context: Any) -> SafeString:
+    """Render a template of the admin's pages."""
+    return render_to_string(f"admin/taskq_django/{template}", context)
+
+
+# --- figures ----------------------------------------------------------------------------------------------------------
+
+
+def number(value: int | None) -> str:
+    """Return a number in the active language; nothing for None."""
+    return "" if value is None else formats.number_format(value, use_l10n=True, force_grouping=True)
+
+
+def per_cent(rate: float | None) -> str:
+    """Return a share, 0 to 1; nothing for None."""
+    return "" if rate is None else _("%(number)s %%") % {"number": _with_tenths(100 * rate)}
+
+
+def _with_tenths(value: float) -> str:
+    return formats.number_format(round(value, 1), 1)  # which cuts off further digits
+
+
+def size(value: int | None) -> SafeString | str:
+    """Return a number of bytes, on one line; nothing for None."""
+    return "" if value is None else nowrap(filesizeformat(value))
+
+
+def nowrap(text: str) -> SafeString | str:
+    """Return a text that stays on one line; nothing for none."""
+    return format_html('<span class="nowrap">{}</span>', text) if text else ""
+
+
+def in_active_language() -> AbstractContextManager[None]:
+    """Return the core's texts in Django's active language while the block runs."""
+    return told_in(trans_real.catalog())
+
+
+# --- times ------------------------------------------------------------------------------------------------------------
+
+
+def span(value: timedelta | None) -> str:
+    """Return a span in its two largest units; nothing for None."""
+    if value is None:
+        return ""
+    with in_active_language():
+        return labels.span(value, _with_tenths)
+
+
+def nowrap_span(value: timedelta | None) -> SafeString | str:
+    """Return a span on one line; nothing for None."""
+    return nowrap(span(value))
+
+
+def in_zone(value: datetime, zone: tzinfo | None = None) -> datetime:
+    """Return an aware time in a time zone, by default the user's; unchanged if it has no such time there."""
+    try:
+        return value.astimezone(zone or timezone.get_current_timezone())
+    except OverflowError:  # it is in the year 10000 there, or before the first
+        return value
+
+
+def moment(value: datetime | None) -> str:
+    """Return a time to the second, in the user's time zone."""
+    if value is None:
+        return ""
+    local = in_zone(value)
+    return f"{formats.date_format(local, 'DATE_FORMAT')}, {local:%H:%M:%S} {local.tzname()}"
+
+
+def roughly(value: datetime) -> str:
+    """Return how far a time is from now, in its largest unit."""
+    now = utc_datetime(SYSTEM_CLOCK.time())  # aware, also in a project without time zones
+    if abs(value - now) < timedelta(minutes=1):
+        count = round(abs(value - now).total_seconds())
+        if value > now:
+            return ngettext("in %(count)d second", "in %(count)d seconds", count) % {"count": count}
+        return ngettext("%(count)d second ago", "%(count)d seconds ago", count) % {"count": count}
+    if value > now:
+        return _("in %(span)s") % {"span": timeuntil(value, depth=1)}
+    return _("%(span)s ago") % {"span": timesince(value, depth=1)}
+
+
+def when(value: datetime | None) -> SafeString | str:
+    """Return how far a time is from now, with the exact time as its title; nothing for None."""
+    if value is None:
+        return ""
+    text = '<time datetime="{}" title="{}">{}</time>'
+    return format_html(text, value.isoformat(), moment(value), roughly(value))
+
+
+def exactly(value: datetime | None) -> SafeString | str:
+    """Return a time to the second, and how far it is from now; nothing for None."""
+    if value is None:
+        return ""
+    return format_html('{} <span class="quiet">{}</span>', moment(value), roughly(value))
+
+
+# --- bytes ------------------------------------------------------------------------------------------------------------
+
+
+def blob(data: bytes) -> tuple[str, str]:
+    """Return bytes as text to show, and a note on it. JSON is indented; other text stays as it is."""
+    if len(data) > SHOWN_BYTES:
+        return data[:SHOWN_BYTES].decode("utf-8", "ignore"), cut_note(SHOWN_BYTES, len(data))
+    try:
+        return msgspec.json.format(data, indent=2).decode(), ""
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass
+    try:
+        return data.decode(), ""
+    except UnicodeDecodeError:
+        return data.decode("utf-8", "backslashreplace"), _("Not text; other bytes are shown as \\x...")
+
+
+def cut_note(shown: int, total: int) -> str:
+    """Return that only the beginning of a text is shown; nothing if all of it is."""
+    return _("The first %(shown)d of %(size)d bytes.") % {"shown": shown, "size": total} if shown < total else ""
+
+
+def block(data: bytes | str) -> SafeString | str:
+    """Return preformatted text, and a note below it if it is cut or not text; nothing for none."""
+    text, note = (data, "") if isinstance(data, str) else blob(data)
+    if not text:
+        return ""
+    shown = format_html('<pre class="taskq-block">{}</pre>', text)
+    return format_html('{}<div class="help">{}</div>', shown, note) if note else shown
+
+
+# --- links ------------------------------------------------------------------------------------------------------------
+
+
+class Links:
+    """Links to pages of this admin site that the user may see. Others are text.
+
+    Args:
+        request: Request of the user.
+        site: The admin site.
+
+    Attributes:
+        sees_tasks: Whether the user may see tasks, with their arguments, errors and results.
+    """
+
+    def __init__(self, request: HttpRequest, site: Any) -> None:
+        self._site = site
+        self._seen = [
+            model
+            for model in (Task, Queue, Workflow)
+            if site.is_registered(model) and site.get_model_admin(model).has_view_permission(request)
+        ]
+        self.sees_tasks = Task in self._seen
+
+    def tasks(self, text: object, **query: str) -> SafeString | str:
+        """Return a link to a list of tasks."""
+        return self._link(text, Task, query=query)
+
+    def task(self, text: object, queue: str, task_id: str) -> SafeString | str:
+        """Return a link to the page of a task."""
+        return self._link(text, Task, key_of(queue, task_id))
+
+    def queue(self, name: str) -> SafeString | str:
+        """Return a link to the page of a queue."""
+        return self._link(name, Queue, name) if name else ""
+
+    def workflow(self, text: object, queue: str, workflow_id: str) -> SafeString | str:
+        """Return a link to the page of a workflow."""
+        return self._link(text, Workflow, key_of(queue, workflow_id))
+
+    def workflows(self, text: object, **query: str) -> SafeString | str:
+        """Return a link to a list of workflows; nothing for a user who may not see them."""
+        return self._link(text, Workflow, query=query) if Workflow in self._seen else ""
+
+    def _link(
+        self, text: object, model: Any, key: str | None = None, query: Mapping[str, str] | None = None
+    ) -> SafeString | str:
+        if model not in self._seen:
+            return str(text)
+        page, args = ("changelist", ()) if key is None else ("change", (quote(key),))
+        name = f"admin:taskq_django_{model._meta.model_name}_{page}"
+        address = reverse(name, args=args, current_app=self._site.name)
+        return format_html('<a href="{}{}">{}</a>', address, f"?{urlencode(query)}" if query else "", text)
