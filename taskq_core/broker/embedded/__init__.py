@@ -13,9 +13,9 @@ ends, however it ends, so there is no pid file to go stale::
     server.lock    exclusive   the guardian and, inherited, its server: held as long as either lives
 
     user:      start.lock -> users.lock -> is a guardian there and does PING answer?  yes: done
-                                           no: spawn a guardian, wait until it reports
-    guardian:  guardian.lock -> server.lock -> start the server -> report
-               -> wait for users.lock -> SIGTERM to the server -> wait until it is gone -> exit
+                                           no: spawn a guardian, wait until its server answers
+    guardian:  guardian.lock -> server.lock -> start the server -> wait for users.lock
+               -> SIGTERM to the server -> wait until it is gone -> exit
 
 What follows when somebody dies:
 
@@ -23,8 +23,9 @@ What follows when somebody dies:
 - The guardian: the kernel sends the server SIGTERM (Linux). The next opener's guardian waits until `server.lock` is
   free, which also holds for a server that has not ended yet, and starts anew; where the kernel sends nothing it asks
   the orphan to stop. Processes that had the server open reach the new one at the same socket.
-- The server: its guardian starts it again at once, and more slowly if it keeps dying. What a killed server had
-  acknowledged is in the append-only file, except while a slow disk keeps it from writing (at most 2 s of writes).
+- The server: its guardian starts it again at once, unless it ends by itself within a second of its start. Writes that
+  a killed server had acknowledged are in the append-only file, except while a slow disk keeps it from writing (at most
+  2 s of writes).
 - A user that opens while the guardian is stopping the server waits for `users.lock`, finds no guardian and starts anew.
 
 A child made by `fork` inherits the open file and with it the parent's share: the server lives until both have closed it

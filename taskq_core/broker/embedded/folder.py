@@ -9,12 +9,10 @@
       guardian.log
       run/redis.sock      unless the path is too long or the file system holds no sockets
       redis-8/            data, one folder per flavour and major version
-        written-by        `redis 8.0.2`, the newest server that has opened it
         appendonlydir/ ...
         redis.log
 
-A server opens the data of a newer major version as empty and says nothing, hence a folder for each, and a refusal where
-a folder does not hold what its name says.
+There is a folder for each major version, because a server opens the data of a newer one as empty without a warning.
 """
 
 import hashlib
@@ -35,8 +33,6 @@ logger = logging.getLogger(__name__)
 LONGEST_SOCKET_PATH = 100
 """Bytes. Linux takes 107, macOS 103; the rest is room for the name of a draft."""
 
-_NOTE = "written-by"
-_NOTE_TEXT = re.compile(r"(redis|valkey) (\d+)\.(\d+)\.(\d+)\n?")
 _DATA_FOLDER = re.compile(r"(redis|valkey)-\d+")
 
 
@@ -66,59 +62,36 @@ def prepare_folder(folder: Path) -> Path:
 
 
 def prepare_data_folder(folder: Path, program: ServerProgram) -> Path:
-    """Return the folder for the data of this server, made if it is missing.
-
-    Raises:
-        EmbeddedRedisError: Its files are of another server, or nobody knows of which.
-    """
+    """Return the folder for the data of this server, made if it is missing."""
     data = folder / f"{program.flavour}-{program.version[0]}"
-    is_new = not data.exists()
+    others = [other.name for other in folder.iterdir() if other != data and _DATA_FOLDER.fullmatch(other.name)]
+    if others and not data.exists():
+        logger.warning(
+            "%s %s starts empty in %s; what other servers stored is still in %s",
+            *(program.flavour, program.version_text, data, ", ".join(sorted(others))),
+        )
     make_private(data)
-    note = data / _NOTE
-    if note.exists():
-        text = note.read_text(errors="replace")
-        written_by = _NOTE_TEXT.fullmatch(text)
-        if written_by is None or (written_by[1], int(written_by[2])) != (program.flavour, program.version[0]):
-            raise EmbeddedRedisError(
-                f"{data} was written by {text.strip() or 'an unknown server'}, which {program.path} "
-                f"({program.flavour} {program.version_text}) may read as empty; use that server or move the folder away"
-            )
-        if tuple(map(int, written_by.groups()[1:])) >= program.version:
-            return data
-    elif any(data.iterdir()):
-        raise EmbeddedRedisError(f"{data} holds files, but no note of the server that wrote them; move the folder away")
-    if is_new:
-        _warn_of_other_data(folder, data, program)
-    draft = data / f"{_NOTE}.new"
-    draft.write_text(f"{program.flavour} {program.version_text}\n")
-    draft.chmod(0o600)
-    draft.replace(note)
     return data
 
 
-def choose_socket(folder: Path, *, runtime_folder: str | None) -> Path:
+def choose_socket(folder: Path) -> Path:
     """Return a path for the socket in a folder that only this user can enter, made if it is missing.
 
-    Args:
-        folder: Where the data is. The socket is put below it if the path is short enough.
-        runtime_folder: The user's folder for sockets (`$XDG_RUNTIME_DIR`), if there is one; else the one for temporary
-            files is used.
+    The folder is below `folder` if the path is short enough and the file system holds sockets; else it is among the
+    temporary files.
 
     Raises:
-        EmbeddedRedisError: The folder is there and belongs to somebody else, or others may enter it.
+        EmbeddedRedisError: The folder exists and belongs to somebody else, or others may enter it.
     """
     near = folder / "run"
-    if _fits(near):
+    if len(os.fsencode(near / "redis.sock")) <= LONGEST_SOCKET_PATH:
         make_private(near)
         if _holds_sockets(near):
             return near / "redis.sock"
     name = f"taskq-{os.getuid()}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]}"
-    bases = [Path(base) for base in (runtime_folder, tempfile.gettempdir(), "/tmp") if base]  # noqa: S108 - private below
-    for base in bases:
-        if base.is_absolute() and base.is_dir() and os.access(base, os.W_OK | os.X_OK) and _fits(base / name):
-            make_private(base / name)
-            return base / name / "redis.sock"
-    raise EmbeddedRedisError(f"no folder for a socket: tried {', '.join(map(str, bases))}; set XDG_RUNTIME_DIR")
+    far = Path(tempfile.gettempdir()) / name
+    make_private(far)
+    return far / "redis.sock"
 
 
 def make_private(folder: Path) -> None:
@@ -138,10 +111,6 @@ def make_private(folder: Path) -> None:
         raise EmbeddedRedisError(f"others may enter {folder}; if it is yours, run chmod 700 on it")
 
 
-def _fits(socket_folder: Path) -> bool:
-    return len(os.fsencode(socket_folder / "redis.sock")) <= LONGEST_SOCKET_PATH
-
-
 def _holds_sockets(folder: Path) -> bool:
     """Whether the file system knows sockets; a folder shared into a virtual machine may not."""
     trial = folder / f"{os.getpid()}.try"
@@ -153,12 +122,3 @@ def _holds_sockets(folder: Path) -> bool:
             return False
         trial.unlink()
         return True
-
-
-def _warn_of_other_data(folder: Path, data: Path, program: ServerProgram) -> None:
-    others = [other.name for other in folder.iterdir() if other != data and _DATA_FOLDER.fullmatch(other.name)]
-    if others:
-        logger.warning(
-            "%s %s starts empty in %s; what other servers stored is still in %s",
-            *(program.flavour, program.version_text, data, ", ".join(sorted(others))),
-        )

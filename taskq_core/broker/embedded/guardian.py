@@ -2,10 +2,7 @@
 
 It is run as a script, by its path, and needs the standard library alone, so that it starts in a few milliseconds and
 nothing of the user's program runs in it. It starts the server, starts it again when it dies, and stops it when no
-user holds `users.lock` any more. The package's docstring tells the whole protocol.
-
-It reports on its standard output, which is a pipe to the opener: a dot for every look at a server that is still
-loading, then one line, `ready`, `taken` (another guardian is at work) or `error` and the reason as JSON.
+user holds `users.lock` any more. The package's docstring describes the whole protocol.
 """
 
 import contextlib
@@ -16,7 +13,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from enum import StrEnum
@@ -27,11 +23,9 @@ if sys.platform != "win32":
 
 LOOK_INTERVAL_S = 0.01
 _ANSWER_TIMEOUT_S = 2.0
-_START_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 30.0
 _ORPHAN_TIMEOUT_S = 20.0
-_SOUND_LIFE_S = 10.0
-_LONGEST_PAUSE_S = 5.0
+_SHORTEST_LIFE_S = 1.0
 _LARGEST_LOG_BYTES = 5_000_000
 _PR_SET_PDEATHSIG = 1
 
@@ -50,15 +44,11 @@ SETTINGS = {
 
 
 class Liveness(StrEnum):
-    """What a server says to PING."""
+    """Answer of a server to PING."""
 
     READY = "ready"
     LOADING = "loading"
     SILENT = "silent"
-
-
-class ServerStartError(Exception):
-    """The server does not start; the text says why."""
 
 
 def ask(socket_path: str, command: str) -> bytes:
@@ -104,10 +94,8 @@ def open_lock(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
-class Guardian:
-    """Owns one server; every method but `stop` runs in the main thread.
-
-    The main thread starts the server because Linux ties "die with the parent" to the thread that forked.
+def guard(*, folder: str, program: str, data: str, socket: str) -> None:
+    """Own the server of a folder as long as it has users. Return at once if another guardian does.
 
     Args:
         folder: Holds the lock files and `address`.
@@ -115,175 +103,96 @@ class Guardian:
         data: Working folder of the server.
         socket: Path of its socket.
     """
-
-    def __init__(self, *, folder: str, program: str, data: str, socket: str) -> None:
-        self.folder, self.program, self.data, self.socket = Path(folder), program, Path(data), socket
-        self.address = self.folder / "address"
-        self.stopping = threading.Event()
-        self.server: subprocess.Popen[bytes] | None = None
-        self.server_lock = -1
-        self.users_lock = -1
-        self.log_start = 0
-
-    def run(self) -> None:
-        """Live as long as there are users."""
-        guardian_lock = open_lock(self.folder / "guardian.lock")
-        if not try_lock(guardian_lock):
-            report("taken")
-            return
-        self.address.unlink(missing_ok=True)
-        self.server_lock = open_lock(self.folder / "server.lock")
-        self.users_lock = open_lock(self.folder / "users.lock")
-        signal.signal(signal.SIGTERM, lambda *_: self._in_background(self.stop))
-        try:
-            self._wait_for_orphan()
-            self._start()
-            self._in_background(self._stop_after_last_user)
-            self._wait_until_ready()
-            self._publish_address()
-            report("ready")
-            self._keep_running()
-        except ServerStartError as exc:
-            if not self.stopping.is_set():
-                log(str(exc))
-                report("error " + json.dumps(str(exc)))
-        finally:
-            self.address.unlink(missing_ok=True)
-            if self.server is not None:
-                self._in_background(self.stop)
-                self.server.wait()
-            log("the server is gone")
-
-    def stop(self) -> None:
-        """Stop the server, first in an orderly way; `run` returns when it is gone."""
-        self.stopping.set()
-        for how in (signal.SIGTERM, signal.SIGKILL):
-            # Either this sees the server that `_start` has just made, or `_start` sees `stopping`.
-            if self.server is not None:
-                self.server.send_signal(how)
-            time.sleep(_STOP_TIMEOUT_S)  # a daemon thread: the process usually ends long before
-
-    def _in_background(self, what: Callable[[], None]) -> None:
-        threading.Thread(target=what, daemon=True).start()
-
-    def _stop_after_last_user(self) -> None:
-        fcntl.flock(self.users_lock, fcntl.LOCK_EX)
-        log("no user is left")
-        self.stop()
-
-    def _wait_for_orphan(self) -> None:
-        """Wait until the server of a guardian that was killed is gone."""
-        deadline = time.monotonic() + _ORPHAN_TIMEOUT_S
-        ask_at = time.monotonic() + 1.0
-        while not try_lock(self.server_lock):
-            now = time.monotonic()
-            if now > deadline:
-                raise ServerStartError(
-                    f"an earlier redis-server still uses {self.data} and does not end; end it and try again"
-                )
-            if now > ask_at:  # where the kernel does not end it with its guardian
-                ask_at = deadline
-                with contextlib.suppress(OSError):
-                    ask(self.socket, "SHUTDOWN")
-            time.sleep(LOOK_INTERVAL_S)
-
-    def _start(self) -> None:
-        log_file = self.data / "redis.log"
-        with contextlib.suppress(FileNotFoundError):
-            if log_file.stat().st_size > _LARGEST_LOG_BYTES:
-                log_file.replace(self.data / "redis.log.1")
-        arguments = ["--unixsocket", self.socket]
-        for name, value in SETTINGS.items():
-            arguments += [f"--{name}", value]
-        with log_file.open("ab") as output:
-            self.log_start = output.tell()
-            self.server = subprocess.Popen(  # noqa: S603 - the program the opener chose, no shell
-                [sys.executable, "-I", "-S", __file__, "exec", str(os.getpid()), self.program, *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                cwd=self.data,
-                env=os.environ | {"LC_ALL": "C"},  # Redis 7 and newer refuse a locale that is not installed
-                pass_fds=[self.server_lock],
-            )
-        if self.stopping.is_set():
-            self.server.terminate()
-
-    def _wait_until_ready(self) -> None:
-        assert self.server is not None
-        deadline = time.monotonic() + _START_TIMEOUT_S
-        while (said := liveness(self.socket)) is not Liveness.READY:
-            if said is Liveness.LOADING:
-                deadline = time.monotonic() + _START_TIMEOUT_S
-                with contextlib.suppress(OSError):
-                    os.write(1, b".")
-            if self.server.poll() is not None or time.monotonic() > deadline:
-                raise ServerStartError(f"{self.program} does not start in {self.data}: {self._last_words()}")
-            time.sleep(LOOK_INTERVAL_S)
-
-    def _last_words(self) -> str:
-        with (self.data / "redis.log").open("rb") as written:
-            written.seek(self.log_start)
-            return written.read()[-2000:].decode(errors="replace").strip() or "it says nothing"
-
-    def _publish_address(self) -> None:
-        draft = self.address.with_name("address.new")
-        draft.write_bytes(os.fsencode(self.socket))
-        draft.replace(self.address)
-
-    def _keep_running(self) -> None:
-        assert self.server is not None
-        pause_s = 0.0
-        while True:
-            started = time.monotonic()
-            code = self.server.wait()
-            lasted_s = time.monotonic() - started
-            pause_s = 0.0 if lasted_s > _SOUND_LIFE_S else min(2 * pause_s + 0.1, _LONGEST_PAUSE_S)
-            if self.stopping.is_set() or (pause_s > 0.1 and self.stopping.wait(pause_s)):
-                return
-            log(f"the server ended by itself ({code}) after {lasted_s:.0f} s; starting it again")
-            self._start()
-            self._wait_until_ready()
-
-
-def log(text: str) -> None:
-    """Write a line to the log, which is the standard error."""
-    with contextlib.suppress(OSError):
-        os.write(2, f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} guardian {os.getpid()}: {text}\n".encode())
-
-
-def report(line: str) -> None:
-    """Tell the opener how it went and let go of the pipe."""
-    with contextlib.suppress(OSError):  # the opener may be gone
-        os.write(1, line.encode() + b"\n")
-    os.dup2(2, 1)
-
-
-def become_server(guardian: int, command: list[str]) -> None:
-    """Turn this process into the server, told to end in an orderly way when the guardian ends.
-
-    SIGTERM and not SIGKILL: what was acknowledged but waits for a slow disk is still written.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() == guardian:
-        os.execv(command[0], command)  # noqa: S606 - the program the opener chose, no shell
-
-
-def main(arguments: list[str]) -> None:
-    """Run as `guard <arguments of Guardian as JSON>` or as `exec <pid of the guardian> <program> <its arguments>`."""
-    os.umask(0o077)
-    if arguments[0] == "exec":
-        become_server(int(arguments[1]), arguments[2:])
+    guardian_lock = open_lock(Path(folder) / "guardian.lock")
+    if not try_lock(guardian_lock):
         return
-    if os.fork():  # leave the opener's family: it waits for this half and has no zombie later
+    if os.fork():  # the opener waits for this half, and has no zombie later; the other half keeps the lock
         os._exit(0)
-    # What the opener ignores or blocks is inherited, and the server would inherit it in turn and not hear SIGTERM.
+    # Signals that the opener ignores or blocks are inherited, and the server would not receive SIGTERM.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    Guardian(**json.loads(arguments[1])).run()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    server_lock, users_lock = open_lock(Path(folder) / "server.lock"), open_lock(Path(folder) / "users.lock")
+    if not _wait_for_orphan(server_lock, socket):
+        sys.exit("the redis-server of a guardian that was killed does not end")
+    address = Path(folder) / "address"
+    draft = address.with_name("address.new")
+    draft.write_bytes(os.fsencode(socket))
+    draft.replace(address)
+    try:
+        while not _serve_once(program, Path(data), socket, server_lock, users_lock):
+            time.sleep(LOOK_INTERVAL_S)
+    finally:
+        address.unlink(missing_ok=True)
+
+
+def _wait_for_orphan(server_lock: int, socket_path: str) -> bool:
+    """Wait until the server of a guardian that was killed is gone. Return False if it does not end."""
+    deadline = time.monotonic() + _ORPHAN_TIMEOUT_S
+    while not try_lock(server_lock):
+        if time.monotonic() > deadline:
+            return False
+        if sys.platform != "linux":  # there the kernel has sent it SIGTERM
+            with contextlib.suppress(OSError):
+                ask(socket_path, "SHUTDOWN")
+        time.sleep(LOOK_INTERVAL_S)
+    return True
+
+
+def _serve_once(program: str, data: Path, socket_path: str, server_lock: int, users_lock: int) -> bool:
+    """Run the server until it ends, or no user is left. Return False if it is to be started again."""
+    log = data / "redis.log"
+    if log.exists() and log.stat().st_size > _LARGEST_LOG_BYTES:
+        log.replace(data / "redis.log.1")
+    arguments = ["--unixsocket", socket_path]
+    for name, value in SETTINGS.items():
+        arguments += [f"--{name}", value]
+    started = time.monotonic()
+    with log.open("ab") as output:
+        server = subprocess.Popen(  # noqa: S603 - the program that the opener chose, no shell
+            [program, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd=data,
+            env=os.environ | {"LC_ALL": "C"},  # Redis 7 and newer refuse a locale that is not installed
+            pass_fds=[server_lock],
+            preexec_fn=_die_with(os.getpid()),
+        )
+    try:
+        while server.poll() is None:
+            if try_lock(users_lock):
+                return True
+            time.sleep(LOOK_INTERVAL_S)
+        was_killed = server.returncode < 0
+        return not was_killed and time.monotonic() - started < _SHORTEST_LIFE_S  # then it does not start
+    finally:
+        server.terminate()
+        try:
+            server.wait(_STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+def _die_with(guardian: int) -> Callable[[], None] | None:
+    """Return a function that makes a new process receive SIGTERM when the guardian ends.
+
+    SIGTERM and not SIGKILL: acknowledged writes that wait for a slow disk are still written.
+    """
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None).prctl
+
+    def die_with_guardian() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != guardian:
+            os._exit(1)
+
+    return die_with_guardian
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    os.umask(0o077)
+    guard(**json.loads(sys.argv[1]))

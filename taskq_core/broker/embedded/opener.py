@@ -6,12 +6,11 @@ The package's docstring tells the protocol. Nothing here is kept per process: ev
 
 import json
 import os
-import select
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 from urllib.parse import quote
@@ -28,6 +27,7 @@ if sys.platform != "win32":
 _LOCK_TIMEOUT_S = 120.0
 _PROGRESS_TIMEOUT_S = 60.0
 _GUARDIANS_TRIED = 5
+"""Guardians that may end early, because somebody killed them. If the server does not start, each of them ends."""
 
 
 class EmbeddedRedis:
@@ -38,16 +38,14 @@ class EmbeddedRedis:
 
     Attributes:
         socket_path: The unix socket to connect to. It stays the same when the server is started again.
-        version: Version of the running server, such as `8.0.2`. With Valkey it is Valkey's own.
     """
 
-    def __init__(self, *, socket_path: Path, version: str, share: int) -> None:
+    def __init__(self, *, socket_path: Path, share: int) -> None:
         self.socket_path = socket_path
-        self.version = version
         self._share = [share]
 
     def __repr__(self) -> str:
-        return f"<EmbeddedRedis {self.version} at {self.socket_path}{'' if self._share else ', closed'}>"
+        return f"<EmbeddedRedis at {self.socket_path}{'' if self._share else ', closed'}>"
 
     def __enter__(self) -> Self:
         return self
@@ -93,8 +91,7 @@ def open_embedded(folder: Path, *, redis_server: Path | None = None) -> Embedded
         with _start_lock(folder):
             share = _take_share(folder)
             try:
-                socket_path, version = _ensure_server(folder, redis_server)
-                return EmbeddedRedis(socket_path=Path(socket_path), version=version, share=share)
+                return EmbeddedRedis(socket_path=Path(_ensure_server(folder, redis_server)), share=share)
             except BaseException:
                 os.close(share)
                 raise
@@ -132,20 +129,20 @@ def _wait_for_lock(descriptor: int, what: str, *, shared: bool = False) -> None:
         time.sleep(LOOK_INTERVAL_S)
 
 
-def _ensure_server(folder: Path, redis_server: Path | None) -> tuple[str, str]:
-    """Return socket and version of a server that answers and has a guardian."""
+def _ensure_server(folder: Path, redis_server: Path | None) -> str:
+    """Return the socket of a server that answers and has a guardian."""
     deadline = time.monotonic() + _PROGRESS_TIMEOUT_S
-    early_ends = 0
+    spawned = 0
     while time.monotonic() < deadline:
-        if _clear_dead_guardian(folder) and not _spawn_guardian(folder, redis_server):
-            early_ends += 1  # somebody killed it; if it was not that, it will happen again
-            if early_ends == _GUARDIANS_TRIED:
-                raise EmbeddedRedisError(f"the guardian of the redis-server ends early; see {folder / 'guardian.log'}")
+        if _clear_dead_guardian(folder):
+            if spawned == _GUARDIANS_TRIED:
+                raise EmbeddedRedisError(f"the redis-server does not start in {_last_words(folder)}")
+            _spawn_guardian(folder, redis_server)
+            spawned += 1
         address = _read_address(folder)
         said = liveness(address) if address else Liveness.SILENT
         if said is Liveness.READY:
-            with suppress(OSError):  # it was killed after it answered: look again
-                return address, _running_version(address)
+            return address
         if said is Liveness.LOADING:
             deadline = time.monotonic() + _PROGRESS_TIMEOUT_S
         time.sleep(LOOK_INTERVAL_S)
@@ -156,7 +153,7 @@ def _ensure_server(folder: Path, redis_server: Path | None) -> tuple[str, str]:
 
 
 def _clear_dead_guardian(folder: Path) -> bool:
-    """Whether no guardian lives; what it left behind is removed."""
+    """Return whether no guardian lives. The address that it left behind is removed."""
     descriptor = open_lock(folder / "guardian.lock")
     try:
         if not try_lock(descriptor):
@@ -176,64 +173,35 @@ def _read_address(folder: Path) -> str:
         return ""
 
 
-def _spawn_guardian(folder: Path, redis_server: Path | None) -> bool:
-    """Start a guardian and wait until it reports that the server is ready or that another guardian is at work.
-
-    Returns:
-        False if it ended without a report.
-
-    Raises:
-        EmbeddedRedisError: It could not start the server.
-    """
+def _spawn_guardian(folder: Path, redis_server: Path | None) -> None:
+    """Start a guardian, and return once it has `guardian.lock`."""
     program = inspect_program(redis_server.absolute()) if redis_server is not None else find_program()
     order = {
         "folder": str(folder),
         "program": str(program.path),
         "data": str(prepare_data_folder(folder, program)),
-        # Not a setting of taskq: the system says here where this user's sockets belong.
-        "socket": str(choose_socket(folder, runtime_folder=os.environ.get("XDG_RUNTIME_DIR"))),
+        "socket": str(choose_socket(folder)),
     }
-    log = os.open(folder / "guardian.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    try:
-        with subprocess.Popen(  # noqa: S603 - this package's own script, no shell
-            [_python(), "-I", "-S", str(Path(guardian.__file__).resolve()), "guard", json.dumps(order)],
+    with os.fdopen(os.open(folder / "guardian.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as log:
+        subprocess.run(  # noqa: S603 - this package's own script, no shell
+            [_python(), "-I", "-S", str(Path(guardian.__file__).resolve()), json.dumps(order)],
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=log,
             stderr=log,
             cwd="/",
             start_new_session=True,
-        ) as process:
-            assert process.stdout is not None
-            report = _read_report(process.stdout.fileno(), folder)
-    finally:
-        os.close(log)
-    kind, _, reason = report.partition(" ")
-    if kind == "error":
-        raise EmbeddedRedisError(str(json.loads(reason)))
-    return kind in {"ready", "taken"}
+            check=False,
+        )
 
 
-def _read_report(pipe: int, folder: Path) -> str:
-    poller = select.poll()  # select() takes no descriptor above 1023
-    poller.register(pipe, select.POLLIN)
-    said = b""
-    while not said.endswith(b"\n"):
-        if not poller.poll(1000 * _PROGRESS_TIMEOUT_S):
-            raise EmbeddedRedisError(f"the guardian of the redis-server hangs; see {folder / 'guardian.log'}")
-        more = os.read(pipe, 65536)
-        if not more:
-            break
-        said += more
-    return said.lstrip(b".").decode(errors="replace").strip()
-
-
-def _running_version(address: str) -> str:
-    facts = dict(line.partition(":")[::2] for line in guardian.ask(address, "INFO server").decode().splitlines())
-    return facts.get("valkey_version") or facts.get("redis_version", "")
+def _last_words(folder: Path) -> str:
+    """Return the data folder that was used last and the end of its log."""
+    log = max(folder.glob("*/redis.log"), key=lambda each: each.stat().st_mtime, default=folder / "guardian.log")
+    return f"{log.parent}: {log.read_bytes()[-2000:].decode(errors='replace').strip() or 'its log is empty'}"
 
 
 def _python() -> str:
-    """The Python to run the guardian with: inside a web server written in C, `sys.executable` is that server."""
+    """Return the Python for the guardian. Inside a web server written in C, `sys.executable` is that server."""
     if Path(sys.executable or "").name.startswith(("python", "pypy")):
         return sys.executable
     return str(Path(sys.prefix) / "bin" / "python3")

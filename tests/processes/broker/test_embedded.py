@@ -7,6 +7,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -226,18 +227,18 @@ def test_threads_share_one_server_until_the_last_one_closes(folder: Path) -> Non
 
 
 def test_a_long_folder_path_gets_a_short_socket_path(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The socket then stands in a private folder of the user's runtime folder; every opener finds it there."""
-    runtime = folder.parent / "runtime"
-    runtime.mkdir()
+    """The socket then stands in a private folder among the temporary files; every opener finds it there."""
+    temporary = folder.parent / "temporary"
+    temporary.mkdir()
     deep = folder / ("d" * 60) / ("e" * 60)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     with open_embedded(deep) as first:
-        monkeypatch.delenv("XDG_RUNTIME_DIR")
+        monkeypatch.undo()
         with open_embedded(deep) as second, client(second) as connection:
             assert connection.ping()
 
     assert first.socket_path == second.socket_path
-    assert first.socket_path.is_relative_to(runtime)
+    assert first.socket_path.is_relative_to(temporary)
     assert len(str(first.socket_path)) <= LONGEST_SOCKET_PATH
     assert stat.S_IMODE(first.socket_path.parent.stat().st_mode) == 0o700
     wait_until_gone(deep)
