@@ -1,73 +1,61 @@
-"""Settings as texts of the environment: `TASKQ_<KEY>`."""
+"""Settings from environment variables `TASKQ_<KEY>`."""
 
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import Field, is_dataclass
+from typing import Any, get_origin
 
 from taskq_core.errors import ConfigurationError
-from taskq_core.settings.values import parse_queues, read_processes, read_whole, unknown
+from taskq_core.settings.values import Duration, parse_queues, read_processes, read_whole, unknown
 
 _FLAGS = {**dict.fromkeys(("1", "true", "yes", "on"), True), **dict.fromkeys(("0", "false", "no", "off"), False)}
-_FLAG_KEYS = ("STRICT_PRIORITY", "EAGER", "EAGER_PROPAGATES", "REDIS_IN_TESTS", "DEV_WORKER", "AUTODISCOVER")
-_JSON_KEYS = (
-    "QUEUES",
-    "LIMITS",
-    "CIRCUIT_BREAKER",
-    "DEFAULTS",
-    "SCHEDULE",
-    "CARRY",
-    "EMAIL",
-    "ARCHIVE",
-    "LOG",
-    "TRACE",
-)
+_FLAG_TYPES = (bool, bool | tuple[str, ...])
 _SERVICE_LINK = re.compile(r"(PORT|SERVICE_HOST|SERVICE_PORT)(_|$)")
-"""What Kubernetes sets for a service named `taskq`: nobody's settings."""
+"""Variables that Kubernetes sets for a service named `taskq`. They are not settings."""
 
 
-def read_environ(environ: Mapping[str, str], known: Mapping[str, str]) -> dict[str, Any]:
-    """Return the settings that `TASKQ_<KEY>` variables give, by the name of their field, not checked yet.
+def read_environ(environ: Mapping[str, str], known: Mapping[str, Field[Any]]) -> dict[str, Any]:
+    """Return the settings from `TASKQ_<KEY>` variables by the name of their field. Their values are not checked.
 
     Args:
-        environ: The environment; variables that do not begin `TASKQ_` are not looked at.
-        known: Names of fields by the keys there are.
+        environ: The environment; other variables are ignored.
+        known: Fields of the settings by key.
 
     Raises:
-        ConfigurationError: A variable that begins `TASKQ_` is unknown, or its text cannot be read.
+        ConfigurationError: A variable that begins with `TASKQ_` is unknown, or its text cannot be read.
     """
     values: dict[str, Any] = {}
     for variable, text in environ.items():
-        if not variable.startswith("TASKQ_"):
-            continue
         key = variable.removeprefix("TASKQ_")
-        if _SERVICE_LINK.match(key):
+        if key == variable or _SERVICE_LINK.match(key):
             continue
         if key not in known:
             raise unknown("environment variable", variable, [f"TASKQ_{name}" for name in known])
-        values[known[key]] = _parse(variable, key, text)
+        values[known[key].name] = _parse(variable, known[key], text)
     return values
 
 
-def _parse(variable: str, key: str, text: str) -> Any:
-    if key in _JSON_KEYS:
-        if key == "QUEUES" and not text.lstrip().startswith("{"):
-            return parse_queues(text, where=variable)
+def _parse(variable: str, field: Field[Any], text: str) -> Any:
+    kind: Any = field.type
+    if field.name == "queues" and not text.lstrip().startswith("{"):
+        return parse_queues(text, where=variable)
+    if field.name == "include":
+        return [name.strip() for name in text.split(",") if name.strip()]
+    if field.name == "processes":
+        return read_processes(variable, text)
+    if get_origin(kind) is Mapping or is_dataclass(kind):
         try:
             return json.loads(text)
         except ValueError:
             raise ConfigurationError(f"{variable} must be JSON, got {text!r}") from None
-    if key in _FLAG_KEYS:
+    if kind in _FLAG_TYPES:
         if text.lower() not in _FLAGS:
             raise ConfigurationError(f"{variable} must be true or false, got {text!r}")
         return _FLAGS[text.lower()]
-    if key in ("CONCURRENCY", "MAX_TASKS"):
+    if kind in (int, int | None):
         return read_whole(variable, text)
-    if key == "INCLUDE":
-        return [name.strip() for name in text.split(",") if name.strip()]
-    if key == "PROCESSES":
-        return read_processes(variable, text)
-    if key in ("SHUTDOWN_GRACE", "ENQUEUE_TIMEOUT", "UNKNOWN_TASK_TIMEOUT"):
+    if kind == Duration:
         try:
             return float(text)
         except ValueError:

@@ -1,8 +1,8 @@
-"""The language in which texts for people are told: English, unless whoever shows them says otherwise for a while.
+"""Translate texts that people read, with the catalog of the page that shows them.
 
-A text is marked where it stands, by one of the functions below, and told in the language of the moment; whoever shows
-it knows that language and brings its catalogue, for the core has none. Logs, errors and what programs read stay in
-English. The language belongs to the context of a thread or task, so several are told at the same time.
+The functions below mark a text for translation or translate it. The core has no catalogs: a dashboard or the admin sets
+its catalog with `translated_with`. Without one, texts are in English, as logs and errors always are. The catalog
+belongs to the context of a thread or asyncio task, so requests in different languages do not affect each other.
 """
 
 from collections.abc import Iterator
@@ -11,47 +11,47 @@ from contextvars import ContextVar
 from gettext import NullTranslations
 
 _ENGLISH = NullTranslations()
-_catalogue: ContextVar[NullTranslations] = ContextVar("taskq_language", default=_ENGLISH)
+_catalog: ContextVar[NullTranslations] = ContextVar("taskq_language", default=_ENGLISH)
 
 
 @contextmanager
-def told_in(catalogue: NullTranslations) -> Iterator[None]:
-    """Tell texts as a catalogue has them while the block runs; those that it lacks are told in English."""
-    token = _catalogue.set(catalogue)
+def translated_with(catalog: NullTranslations) -> Iterator[None]:
+    """Translate texts with a catalog while the block runs. Texts that the catalog lacks stay in English."""
+    token = _catalog.set(catalog)
     try:
         yield
     finally:
-        _catalogue.reset(token)
+        _catalog.reset(token)
 
 
 def gettext(text: str, /, **values: object) -> str:
-    """Return a text in the language of the moment, with values in place of `%(name)s`; without any, `%` is itself."""
-    found = _catalogue.get().gettext(text)
+    """Return a translated text, with values in place of `%(name)s`. Without values, `%` is a plain character."""
+    found = _catalog.get().gettext(text)
     return found % values if values else found
 
 
 def ngettext(one: str, many: str, number: int, /, **values: object) -> str:
-    """Return the text for a number of things, with values in place of `%(name)s`; the number is none by itself."""
-    found = _catalogue.get().ngettext(one, many, number)
+    """Return the translated text for a number of things, with values in place of `%(name)s`."""
+    found = _catalog.get().ngettext(one, many, number)
     return found % values if values else found
 
 
 def pgettext(context: str, text: str, /, **values: object) -> str:
-    """Return a text that means something else in another context."""
-    found = _catalogue.get().pgettext(context, text)
+    """Return a translated text whose meaning depends on a context."""
+    found = _catalog.get().pgettext(context, text)
     return found % values if values else found
 
 
 def marked(text: str) -> str:
-    """Return a text as it is; it is told later, by `gettext`."""
+    """Mark a text for translation, and return it unchanged. `gettext` translates it later."""
     return text
 
 
 def pmarked(context: str, text: str) -> str:
-    """Return a text as it is; it is told later, by `pgettext` in this context."""
+    """Mark a text for translation in a context, and return it unchanged. `pgettext` translates it later."""
     return text
 
 
 def nmarked(one: str, many: str) -> tuple[str, str]:
-    """Return a text for one thing and for several as they are; they are told later, by `ngettext`."""
+    """Mark the texts for one thing and for several, and return both unchanged. `ngettext` translates them later."""
     return one, many

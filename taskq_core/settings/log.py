@@ -1,12 +1,11 @@
 """The setting `LOG`: how failed runs appear in logs and spans."""
 
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from taskq_core.errors import ConfigurationError
-from taskq_core.settings.values import by_field
 
 RETRY_LEVELS = ("INFO", "WARNING", "ERROR")
 
@@ -52,12 +51,3 @@ class LogSettings:
             raise ConfigurationError(f"LOG['EXCEPTION_MESSAGES']: {value!r} must be a function, got {found!r}")
         scrub: Callable[[str], str] = found
         return scrub
-
-
-def read_log(value: Any) -> LogSettings:
-    """Return the record for a value of the setting `LOG`: a record, or a dict of its keys."""
-    if isinstance(value, LogSettings):
-        return value
-    if not isinstance(value, Mapping):
-        raise ConfigurationError(f"LOG must be a dict of EXCEPTION_MESSAGES and RETRY_LEVEL, got {value!r}")
-    return LogSettings(**by_field(LogSettings, "LOG", value))

@@ -14,11 +14,12 @@ from urllib.parse import urlsplit
 
 from taskq_core.errors import ConfigurationError
 from taskq_core.settings.environment import read_environ
-from taskq_core.settings.log import LogSettings, read_log
+from taskq_core.settings.log import LogSettings
 from taskq_core.settings.values import (
     CONCURRENCY_MAX,
     Duration,
     by_field,
+    by_queue,
     check_flag,
     check_modules,
     check_processes,
@@ -27,14 +28,15 @@ from taskq_core.settings.values import (
     member,
     members,
     memory_bytes,
+    read_record,
     seconds,
     unknown,
 )
-from taskq_core.wire import validate_prefix, validate_queue_name
+from taskq_core.wire import validate_prefix
 from taskq_core.wire.cron import time_zone
 
 TRACE_ID = "{trace_id}"
-"""What stands in `TRACE["URL"]` for the id of a trace."""
+"""Placeholder for the id of a trace in `TRACE["URL"]`."""
 
 
 class Relation(StrEnum):
@@ -43,13 +45,13 @@ class Relation(StrEnum):
     PARENT = "parent"
     """Its child: request and task are one trace."""
     LINK = "link"
-    """A trace of its own that points to the request's."""
+    """A new trace with a link to the trace of the request."""
     NONE = "none"
-    """A trace of its own that points nowhere."""
+    """A new trace without a link."""
 
 
 class OptIn(StrEnum):
-    """What traces tell only on request: it costs spans that few need, or tells how large data is."""
+    """Details that traces contain only on request, because they need more spans or reveal the size of data."""
 
     RECEIVE = "receive"
     """A span `receive <queue>` for each answer that brought a worker tasks."""
@@ -86,18 +88,17 @@ class TraceSettings:
     envelope: bool = False
     """Write payloads as `{"traceparent": ..., "data": {...}}`: Asynq peers older than 0.26 have no headers."""
     url: str = ""
-    """Address of a trace for people, `http` or `https`, in which `{trace_id}` stands for its id. "": no links."""
+    """Address of a trace for people, `http` or `https`, with `{trace_id}` in the place of its id. "": no links."""
     opt_in: Collection[OptIn] = ()
-    """What is told in addition: `receive` and `settle` (spans of a worker's exchanges with Redis), `body_size`."""
+    """Further details of traces: `receive` and `settle` (spans of a worker's exchanges with Redis), `body_size`."""
 
     create_spans: bool = True
     """Whether each task of a bulk enqueue has a span `create`. Without it, the run continues the span of the batch."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "relation", member(Relation, "TRACE['RELATION']", self.relation))
-        check_flag("TRACE['BAGGAGE']", self.baggage)
-        check_flag("TRACE['ENVELOPE']", self.envelope)
-        check_flag("TRACE['CREATE_SPANS']", self.create_spans)
+        for flag in ("baggage", "envelope", "create_spans"):
+            check_flag(f"TRACE[{flag.upper()!r}]", getattr(self, flag))
         object.__setattr__(self, "opt_in", members(OptIn, "TRACE['OPT_IN']", self.opt_in))
         _check_trace_url(self.url)
 
@@ -127,41 +128,33 @@ class ArchiveSettings:
     """Other values for single queues: name to a dict of `MAX_TASKS` and `MAX_AGE`."""
 
     def __post_init__(self) -> None:
-        set_ = object.__setattr__
-        check_whole("ARCHIVE['MAX_TASKS']", self.max_tasks, least=1, most=10_000_000)
-        set_(self, "max_age", _archive_age("ARCHIVE['MAX_AGE']", self.max_age))
-        if not isinstance(self.queues, Mapping):
-            raise ConfigurationError(f"ARCHIVE['QUEUES'] must be a dict of queue names, got {self.queues!r}")
-        queues = {name: self._of_queue(name, value) for name, value in self.queues.items()}
-        set_(self, "queues", MappingProxyType(queues))
+        usual = self._checked("ARCHIVE", self.max_tasks, self.max_age)
+        object.__setattr__(self, "max_age", float(usual.kept_s))
+        queues = by_queue("ARCHIVE['QUEUES']", self.queues, self._of_queue)
+        object.__setattr__(self, "queues", MappingProxyType(queues))
 
-    def _of_queue(self, name: object, value: Any) -> ArchiveLimits:
-        where = f"ARCHIVE['QUEUES'][{name!r}]"
-        if not isinstance(name, str):
-            raise ConfigurationError(f"{where}: a queue's name must be text")
-        validate_queue_name(name)
+    def _of_queue(self, where: str, value: Any) -> ArchiveLimits:
         if isinstance(value, ArchiveLimits):
-            value = {"MAX_TASKS": value.max_tasks, "MAX_AGE": value.kept_s}
+            return self._checked(where, value.max_tasks, value.kept_s)
         if not isinstance(value, Mapping):
             raise ConfigurationError(f"{where} must be a dict of MAX_TASKS and MAX_AGE, got {value!r}")
         for key in value:
             if key not in ("MAX_TASKS", "MAX_AGE"):
                 raise unknown(f"setting in {where}", str(key), ("MAX_TASKS", "MAX_AGE"))
-        max_tasks = value.get("MAX_TASKS", self.max_tasks)
-        check_whole(f"{where}['MAX_TASKS']", max_tasks, least=1, most=10_000_000)
-        return ArchiveLimits(max_tasks, int(_archive_age(f"{where}['MAX_AGE']", value.get("MAX_AGE", self.max_age))))
+        return self._checked(where, value.get("MAX_TASKS", self.max_tasks), value.get("MAX_AGE", self.max_age))
+
+    @staticmethod
+    def _checked(where: str, max_tasks: object, max_age: object) -> ArchiveLimits:
+        tasks = check_whole(f"{where}['MAX_TASKS']", max_tasks, least=1, most=10_000_000)
+        age_s = seconds(f"{where}['MAX_AGE']", max_age)
+        if age_s < 1:
+            raise ConfigurationError(f"{where}['MAX_AGE'] must be at least 1 second, got {max_age!r}")
+        return ArchiveLimits(tasks, int(age_s))
 
     def limits(self, queue: str) -> ArchiveLimits:
-        """Return what holds for a queue."""
+        """Return the limits of a queue."""
         limits: ArchiveLimits | None = self.queues.get(queue)
-        return limits or ArchiveLimits(self.max_tasks, int(self.max_age))  # type: ignore[arg-type]  # made seconds above
-
-
-def _archive_age(name: str, value: object) -> float:
-    number = seconds(name, value)
-    if number < 1:
-        raise ConfigurationError(f"{name} must be at least 1 second, got {value!r}")
-    return number
+        return limits or self._checked("ARCHIVE", self.max_tasks, self.max_age)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,7 +164,7 @@ class QueueLimit:
     max_pending: int | None = None
     """Most pending tasks, 1 to 100,000,000: then a client may enqueue no more. None: any number."""
     when_full: WhenFull = WhenFull.REJECT
-    """`reject`: enqueueing raises `QueueFullError` at once. `block`: it waits for room, and raises if there is none."""
+    """`reject`: enqueueing raises `QueueFullError` at once. `block`: it first waits for room."""
     block_timeout: Duration | None = None
     """Longest wait for room, more than 0. None: as long as `ENQUEUE_TIMEOUT`."""
     concurrency: int | None = None
@@ -181,9 +174,7 @@ class QueueLimit:
 
     def __post_init__(self) -> None:
         set_ = object.__setattr__
-        if self.max_pending is not None:
-            check_whole("MAX_PENDING", self.max_pending, least=1, most=100_000_000)
-        for name in ("concurrency", "worker_concurrency"):
+        for name in ("max_pending", "concurrency", "worker_concurrency"):
             if getattr(self, name) is not None:
                 check_whole(name.upper(), getattr(self, name), least=1, most=100_000_000)
         set_(self, "when_full", member(WhenFull, "WHEN_FULL", self.when_full))
@@ -191,22 +182,10 @@ class QueueLimit:
             set_(self, "block_timeout", seconds("BLOCK_TIMEOUT", self.block_timeout, allow_zero=False))
 
 
-def _limits(value: Any) -> dict[str, QueueLimit]:
-    if not isinstance(value, Mapping):
-        raise ConfigurationError(f"LIMITS must be a dict of queue names, got {value!r}")
-    return {name: _limit(name, each) for name, each in value.items()}
-
-
-def _limit(name: object, value: Any) -> QueueLimit:
-    where = f"LIMITS[{name!r}]"
-    if not isinstance(name, str):
-        raise ConfigurationError(f"{where}: a queue's name must be text")
-    validate_queue_name(name)
+def _limit(where: str, value: Any) -> QueueLimit:
     if isinstance(value, QueueLimit):
         return value
-    if not isinstance(value, Mapping):
-        value = {"MAX_PENDING": value}
-    given = by_field(QueueLimit, where, value)
+    given = by_field(QueueLimit, where, value if isinstance(value, Mapping) else {"MAX_PENDING": value})
     if not given.keys() & {"max_pending", "concurrency", "worker_concurrency"}:
         raise ConfigurationError(f"{where} must have MAX_PENDING, CONCURRENCY or WORKER_CONCURRENCY, got {value!r}")
     try:
@@ -239,18 +218,6 @@ class CircuitSettings:
             )
 
 
-def _circuit(value: Any) -> CircuitSettings:
-    if isinstance(value, CircuitSettings):
-        return value
-    if value is False:
-        return CircuitSettings(failures=0)
-    if not isinstance(value, Mapping):
-        raise ConfigurationError(
-            f"CIRCUIT_BREAKER must be a dict of FAILURES, FIRST_PAUSE and MAX_PAUSE, or False, got {value!r}"
-        )
-    return CircuitSettings(**by_field(CircuitSettings, "CIRCUIT_BREAKER", value))
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CarrySettings:
     """What of its surroundings a task carries to its run."""
@@ -265,25 +232,12 @@ class CarrySettings:
     """Django: the id of the request. Text is the path of a function that returns it, called without arguments."""
 
     def __post_init__(self) -> None:
-        check_flag("CARRY['LANGUAGE']", self.language)
-        check_flag("CARRY['TIME_ZONE']", self.time_zone)
-        check_flag("CARRY['ENQUEUED_AT']", self.enqueued_at)
+        for flag in ("language", "time_zone", "enqueued_at"):
+            check_flag(f"CARRY[{flag.upper()!r}]", getattr(self, flag))
         if not isinstance(self.request_id, bool) and not (isinstance(self.request_id, str) and "." in self.request_id):
             raise ConfigurationError(
                 f"CARRY['REQUEST_ID'] must be True, False or the path of a function, got {self.request_id!r}"
             )
-
-
-def _carry(value: Any) -> CarrySettings:
-    if isinstance(value, CarrySettings):
-        return value
-    if value is False:
-        return CarrySettings(language=False, time_zone=False, enqueued_at=False, request_id=False)
-    if not isinstance(value, Mapping):
-        raise ConfigurationError(
-            f"CARRY must be a dict of LANGUAGE, TIME_ZONE, ENQUEUED_AT and REQUEST_ID, or False, got {value!r}"
-        )
-    return CarrySettings(**by_field(CarrySettings, "CARRY", value))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -301,14 +255,6 @@ class EmailSettings:
         if not isinstance(self.options, Mapping):
             raise ConfigurationError(f"EMAIL['OPTIONS'] must be a dict of task options, got {self.options!r}")
         object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
-
-
-def _email(value: Any) -> EmailSettings:
-    if isinstance(value, EmailSettings):
-        return value
-    if not isinstance(value, Mapping):
-        raise ConfigurationError(f"EMAIL must be a dict of BACKEND and OPTIONS, got {value!r}")
-    return EmailSettings(**by_field(EmailSettings, "EMAIL", value))
 
 
 DEFAULT_QUEUES: Mapping[str, int] = MappingProxyType({"default": 1})
@@ -389,7 +335,6 @@ class Settings:
         set_ = object.__setattr__
         if self.queues is not DEFAULT_QUEUES:
             set_(self, "queues", MappingProxyType(check_queues(self.queues)))
-        check_flag("STRICT_PRIORITY", self.strict_priority)
         check_whole("CONCURRENCY", self.concurrency, least=1, most=CONCURRENCY_MAX)
         check_processes("PROCESSES", self.processes)
         if self.max_tasks is not None:
@@ -399,25 +344,15 @@ class Settings:
         set_(self, "shutdown_grace", seconds("SHUTDOWN_GRACE", self.shutdown_grace))
         set_(self, "unknown_task_timeout", seconds("UNKNOWN_TASK_TIMEOUT", self.unknown_task_timeout))
         set_(self, "enqueue_timeout", seconds("ENQUEUE_TIMEOUT", self.enqueue_timeout, allow_zero=False))
-        set_(self, "limits", MappingProxyType(_limits(self.limits)))
-        set_(self, "circuit_breaker", _circuit(self.circuit_breaker))
+        set_(self, "limits", MappingProxyType(by_queue("LIMITS", self.limits, _limit)))
         set_(self, "enqueue", member(EnqueueMode, "ENQUEUE", self.enqueue))
-        check_flag("EAGER", self.eager)
-        check_flag("EAGER_PROPAGATES", self.eager_propagates)
-        check_flag("REDIS_IN_TESTS", self.redis_in_tests)
-        check_flag("DEV_WORKER", self.dev_worker)
-        if not isinstance(self.defaults, Mapping):
-            raise ConfigurationError(f"DEFAULTS must be a dict of task options, got {type(self.defaults).__name__}")
-        set_(self, "defaults", MappingProxyType(dict(self.defaults)))
-        if not isinstance(self.schedule, Mapping):
-            raise ConfigurationError(f"SCHEDULE must be a dict of periodic tasks, got {type(self.schedule).__name__}")
-        set_(self, "schedule", MappingProxyType(dict(self.schedule)))
+        for flag in ("strict_priority", "eager", "eager_propagates", "redis_in_tests", "dev_worker"):
+            check_flag(flag.upper(), getattr(self, flag))
+        for name, content in (("defaults", "task options"), ("schedule", "periodic tasks")):
+            set_(self, name, _frozen(name.upper(), getattr(self, name), content))
         _check_zone(self.time_zone)
-        set_(self, "carry", _carry(self.carry))
-        set_(self, "email", _email(self.email))
-        set_(self, "archive", _archive(self.archive))
-        set_(self, "trace", _trace(self.trace))
-        set_(self, "log", read_log(self.log))
+        for name, kind, off in _RECORDS:
+            set_(self, name, read_record(kind, name.upper(), getattr(self, name), off=off))
         set_(self, "include", check_modules("INCLUDE", self.include))
         set_(self, "autodiscover", _modules(self.autodiscover))
 
@@ -436,15 +371,21 @@ class Settings:
         return cls(**{**by_field(cls, "TASKQ", mapping), **values_from_environ(environ or {})})
 
 
-_TRACE_KEYS = tuple(each.name.upper() for each in fields(TraceSettings))
+_RECORDS: tuple[tuple[str, type[Any], Any], ...] = (
+    ("circuit_breaker", CircuitSettings, CircuitSettings(failures=0)),
+    ("carry", CarrySettings, CarrySettings(language=False, time_zone=False, enqueued_at=False, request_id=False)),
+    ("email", EmailSettings, None),
+    ("archive", ArchiveSettings, None),
+    ("trace", TraceSettings, None),
+    ("log", LogSettings, None),
+)
+"""Settings that are records: the name, the class, and the record for the value False."""
 
 
-def _trace(value: Any) -> TraceSettings:
-    if isinstance(value, TraceSettings):
-        return value
+def _frozen(name: str, value: Any, content: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise ConfigurationError(f"TRACE must be a dict of {', '.join(_TRACE_KEYS)}, got {value!r}")
-    return TraceSettings(**by_field(TraceSettings, "TRACE", value))
+        raise ConfigurationError(f"{name} must be a dict of {content}, got {type(value).__name__}")
+    return MappingProxyType(dict(value))
 
 
 def _check_trace_url(url: Any) -> None:
@@ -465,14 +406,6 @@ def _check_trace_url(url: Any) -> None:
         raise ConfigurationError(f"{expected} {url!r}")
     if parts.username is not None or parts.password is not None:
         raise ConfigurationError("TRACE['URL'] is shown to people and must hold no user and no password")
-
-
-def _archive(value: Any) -> ArchiveSettings:
-    if isinstance(value, ArchiveSettings):
-        return value
-    if not isinstance(value, Mapping):
-        raise ConfigurationError(f"ARCHIVE must be a dict of MAX_TASKS, MAX_AGE and QUEUES, got {value!r}")
-    return ArchiveSettings(**by_field(ArchiveSettings, "ARCHIVE", value))
 
 
 def _check_zone(name: Any) -> None:
@@ -496,4 +429,4 @@ def values_from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
     Raises:
         ConfigurationError: A variable that begins `TASKQ_` is unknown, or its text cannot be read.
     """
-    return read_environ(environ, {each.name.upper(): each.name for each in fields(Settings)})
+    return read_environ(environ, {each.name.upper(): each for each in fields(Settings)})

@@ -5,7 +5,7 @@ A refusal names what it is about, the value, and what was expected.
 
 import math
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
 from datetime import timedelta
 from enum import StrEnum
@@ -17,6 +17,7 @@ from taskq_core.wire import validate_queue_name
 Duration = timedelta | float
 """A span of time in public parameters: `timedelta` or seconds."""
 E = TypeVar("E", bound=StrEnum)
+S = TypeVar("S")
 
 MAX_SECONDS = 100 * 365 * 86_400
 """Longest duration accepted, in seconds: 100 years. Beyond it a value is a mistake (milliseconds, most often)."""
@@ -64,6 +65,38 @@ def by_field(cls: Any, where: str, mapping: Mapping[str, Any]) -> dict[str, Any]
         if key not in known:
             raise unknown(f"setting in {where}", str(key), known)
     return {known[key]: value for key, value in mapping.items()}
+
+
+def read_record(cls: type[S], name: str, value: Any, *, off: S | None = None) -> S:
+    """Return a setting that is a record, from a record or from a dict of its keys. False gives `off`, if that is given.
+
+    Raises:
+        ConfigurationError: It is neither, or a key is unknown.
+    """
+    if isinstance(value, cls):
+        return value
+    if value is False and off is not None:
+        return off
+    if not isinstance(value, Mapping):
+        *keys, last = [each.name.upper() for each in fields(cls)]  # type: ignore[arg-type]  # a dataclass
+        expected = f"a dict of {', '.join(keys)} and {last}{'' if off is None else ', or False'}"
+        raise ConfigurationError(f"{name} must be {expected}, got {value!r}")
+    return cls(**by_field(cls, name, value))
+
+
+def by_queue(name: str, value: Any, read: Callable[[str, Any], S]) -> dict[str, S]:
+    """Return a setting that maps names of queues to values; `read` checks one value, and names it in its errors.
+
+    Raises:
+        ConfigurationError: It is not a dict, or the name of a queue is not valid.
+    """
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(f"{name} must be a dict of queue names, got {value!r}")
+    for queue in value:
+        if not isinstance(queue, str):
+            raise ConfigurationError(f"{name}[{queue!r}]: a queue's name must be text")
+        validate_queue_name(queue)
+    return {queue: read(f"{name}[{queue!r}]", each) for queue, each in value.items()}
 
 
 def nearest_hint(name: str, known: Collection[str]) -> str:
@@ -125,7 +158,7 @@ def read_processes(what: str, text: str) -> int | str:
 
 
 def check_processes(name: str, value: object) -> None:
-    """Refuse what is no number of processes.
+    """Refuse a value that is not a number of processes.
 
     Raises:
         ConfigurationError: It is neither `auto` nor a whole number from 1 to 512.
@@ -164,7 +197,7 @@ def read_whole(what: str, text: str) -> int:
     """Read a whole number from text, at most 18 digits.
 
     Raises:
-        ConfigurationError: It is none.
+        ConfigurationError: It is not a whole number.
     """
     if not text.isascii() or not text.isdigit() or len(text) > 18:
         raise ConfigurationError(f"{what} must be a whole number, got {text[:80]!r}")
@@ -172,20 +205,15 @@ def read_whole(what: str, text: str) -> int:
 
 
 def check_queues(queues: object) -> dict[str, int]:
-    """Return queues with their weights, checked; a list of names gives each the weight 1."""
+    """Return queues with their weights, checked. A list of names gives each the weight 1."""
     if isinstance(queues, list | tuple):
         for name in queues:
-            if not isinstance(name, str):  # it may not even be a key
+            if not isinstance(name, str):  # it may not be hashable
                 raise ConfigurationError(f"QUEUES: a queue's name must be text, got {name!r}")
         queues = dict.fromkeys(queues, 1)
     if not isinstance(queues, Mapping) or not queues:
         raise ConfigurationError(f"QUEUES must map at least one queue to its weight, got {queues!r}")
-    for name, weight in queues.items():
-        if not isinstance(name, str):
-            raise ConfigurationError(f"QUEUES: a queue's name must be text, got {name!r}")
-        validate_queue_name(name)
-        check_whole(f"QUEUES[{name!r}]", weight, least=1, most=1_000_000)
-    return dict(queues)
+    return by_queue("QUEUES", queues, lambda where, weight: check_whole(where, weight, least=1, most=1_000_000))
 
 
 def check_flag(name: str, value: object) -> None:
@@ -194,12 +222,17 @@ def check_flag(name: str, value: object) -> None:
         raise ConfigurationError(f"{name} must be True or False, got {value!r}")
 
 
-def check_whole(name: str, value: object, *, least: int, most: int) -> None:
-    """Refuse what is no whole number between two bounds."""
+def check_whole(name: str, value: object, *, least: int, most: int) -> int:
+    """Return a value if it is a whole number between two bounds.
+
+    Raises:
+        ConfigurationError: It is not.
+    """
     if not isinstance(value, int) or isinstance(value, bool):
         raise ConfigurationError(f"{name} must be a whole number, got {value!r}")
     if not least <= value <= most:
         raise ConfigurationError(f"{name} must be between {least} and {most}, got {value}")
+    return value
 
 
 def member(kind: type[E], name: str, value: object) -> E:
@@ -220,7 +253,7 @@ def members(kind: type[E], name: str, values: object) -> frozenset[E]:
     """Return the members of an enum that a setting or option lists.
 
     Raises:
-        ConfigurationError: It is no list, or names something else.
+        ConfigurationError: It is not a list, or contains other values.
     """
     if isinstance(values, str | bytes | Mapping) or not isinstance(values, Collection):
         known = ", ".join(repr(each.value) for each in kind)

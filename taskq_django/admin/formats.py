@@ -21,7 +21,7 @@ from django.utils.translation import ngettext, pgettext_lazy, trans_real
 
 from taskq_core import TaskState
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
-from taskq_core.settings.language import told_in
+from taskq_core.settings.language import translated_with
 from taskq_core.views import QueueStatus, labels
 from taskq_core.workflow import WorkflowState
 from taskq_django.models import Queue, Task, Workflow
@@ -104,7 +104,7 @@ def nowrap(text: str) -> SafeString | str:
 
 def in_active_language() -> AbstractContextManager[None]:
     """Return the core's texts in Django's active language while the block runs."""
-    return told_in(trans_real.catalog())
+    return translated_with(trans_real.catalog())
 
 
 # --- times ------------------------------------------------------------------------------------------------------------

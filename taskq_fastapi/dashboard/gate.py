@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from taskq_core.settings.language import told_in
+from taskq_core.settings.language import translated_with
 from taskq_fastapi.dashboard.languages import catalogue, language_of
 from taskq_fastapi.dashboard.refusals import told_of_too_many
 from taskq_fastapi.dashboard.site import secured
@@ -23,7 +23,7 @@ def gate(throttle: Throttle) -> type[APIRoute]:
             handle = super().get_route_handler()
 
             async def answer(request: Request) -> Response:
-                with told_in(catalogue(language_of(request))):
+                with translated_with(catalogue(language_of(request))):
                     return await let_in(request)
 
             async def let_in(request: Request) -> Response:

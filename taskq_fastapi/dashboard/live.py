@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from taskq_core.errors import BrokerError, TaskQError
-from taskq_core.settings.language import marked, told_in
+from taskq_core.settings.language import marked, translated_with
 from taskq_fastapi.dashboard.languages import catalogue
 from taskq_fastapi.dashboard.refusals import told
 from taskq_fastapi.streams import FULL_MS, QUIET_S, RECONNECT_MS
@@ -131,7 +131,7 @@ class Streams:
                         event = _event("trouble", catalogue(language).gettext(AWAY))
                     is_away = True
                 except TaskQError as error:
-                    with told_in(catalogue(language)):
+                    with translated_with(catalogue(language)):
                         event = _event("gone", told(error))
                     yield event
                     return

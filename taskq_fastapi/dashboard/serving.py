@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from taskq_core import ConfigurationError, TaskQ
 from taskq_core.service.port import is_loopback, names_this_machine
-from taskq_core.settings.language import gettext, told_in
+from taskq_core.settings.language import gettext, translated_with
 from taskq_fastapi.dashboard import Login, taskq_dashboard
 from taskq_fastapi.dashboard.languages import catalogue, language_of
 from taskq_fastapi.lifespan import taskq_lifespan
@@ -91,7 +91,7 @@ class LocalOnly:
         if scope["type"] == "lifespan" or names_this_machine(Headers(scope=scope).get("host", "")):
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
-            with told_in(catalogue(language_of(Request(scope)))):
+            with translated_with(catalogue(language_of(Request(scope)))):
                 text = gettext("this answers at localhost and addresses of this machine alone, as 127.0.0.1")
             refusal = PlainTextResponse(text, 403)
             await refusal(scope, receive, send)

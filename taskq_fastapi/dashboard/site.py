@@ -19,7 +19,7 @@ from taskq_core.errors import (
     WorkflowNotFoundError,
 )
 from taskq_core.inspector import AsyncInspector
-from taskq_core.settings.language import gettext, pgettext, pmarked, told_in
+from taskq_core.settings.language import gettext, pgettext, pmarked, translated_with
 from taskq_core.views import AsyncDashboard
 from taskq_fastapi.api.access import Audit, Redact, audit_logger
 from taskq_fastapi.api.origin import is_from_elsewhere
@@ -230,7 +230,7 @@ class Site:
 
         async def render() -> str:
             again = View(self.services, view.request, view.path, view.user, is_stream=True)
-            with told_in(catalogue(view.language)):  # a stream is sent when its request is answered
+            with translated_with(catalogue(view.language)):  # a stream is sent when its request is answered
                 shown = await page.show(again)
                 if isinstance(shown, Response):
                     raise NotFoundError(gettext("this page is elsewhere now"))

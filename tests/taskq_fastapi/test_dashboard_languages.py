@@ -18,7 +18,7 @@ from taskq_core import TaskQ
 from taskq_core.doctor.node_rules import NODE_CHECKS, NODE_RULES
 from taskq_core.errors import TaskQError
 from taskq_core.inspector import AsyncInspector
-from taskq_core.settings.language import told_in
+from taskq_core.settings.language import translated_with
 from taskq_core.views import QueueStatus
 from taskq_core.views.labels import STEP_STATES
 from taskq_core.views.messages import QUEUE_STATUS, TASK_STATES, WORKFLOW_STATES
@@ -326,7 +326,7 @@ async def test_who_may_not_look_or_asks_too_often_is_told_so_in_chinese(taskq: T
 
 
 def test_figures_are_told_in_chinese() -> None:
-    with told_in(catalogue("zh-Hans")):
+    with translated_with(catalogue("zh-Hans")):
         assert wording.span(timedelta(seconds=90_000)) == "1 天 1 小时"
         assert wording.span(timedelta(seconds=-5)) == "-5.0 秒"
         assert wording.duration(timedelta(milliseconds=12)) == "12 毫秒"
@@ -349,7 +349,7 @@ def test_errors_of_the_core_are_told_with_what_they_name(kind: type[TaskQError])
     error = kind(*values.get(kind.__name__, ("q",)))
 
     assert told(error) == str(error)
-    with told_in(catalogue("zh-Hans")):
+    with translated_with(catalogue("zh-Hans")):
         text = told(error)
     assert re.search("[\u4e00-\u9fff]", text)
     assert "%" not in text

@@ -1,6 +1,6 @@
 """What somebody chooses for themselves: colours, language, how often pages are renewed, rows on a page."""
 
-from taskq_core.settings.language import gettext, marked, told_in
+from taskq_core.settings.language import gettext, marked, translated_with
 from taskq_fastapi.dashboard import preferences
 from taskq_fastapi.dashboard.form import Form
 from taskq_fastapi.dashboard.languages import catalogue, language_by
@@ -23,7 +23,7 @@ async def show(view: View) -> Shown:
 async def save(view: View, form: Form) -> Done:
     """Keep what is chosen, in a cookie."""
     view.new_preferences = preferences.chosen(form)
-    with told_in(catalogue(language_by(view.new_preferences, view.request))):  # that of the page which shows it
+    with translated_with(catalogue(language_by(view.new_preferences, view.request))):  # that of the page which shows it
         return Done(text=gettext("Saved in this browser."))
 
 

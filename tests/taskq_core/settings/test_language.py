@@ -3,7 +3,7 @@
 import asyncio
 from gettext import NullTranslations
 
-from taskq_core.settings.language import gettext, marked, ngettext, nmarked, pgettext, pmarked, told_in
+from taskq_core.settings.language import gettext, marked, ngettext, nmarked, pgettext, pmarked, translated_with
 
 
 class Shouting(NullTranslations):
@@ -29,11 +29,11 @@ def test_texts_are_english_by_default() -> None:
 
 
 def test_they_are_told_in_a_language_for_a_while() -> None:
-    with told_in(Shouting()):
+    with translated_with(Shouting()):
         assert gettext("no queue %(name)s", name="a") == "NO QUEUE a"
         assert ngettext("%(count)s task", "%(count)s tasks", 2, count=2) == "2 TASKS"
         assert pgettext("task state", "retry") == "task state: RETRY"
-        with told_in(NullTranslations()):
+        with translated_with(NullTranslations()):
             assert gettext("inside") == "inside"
         assert gettext("after") == "AFTER"
     assert gettext("no queue") == "no queue"
@@ -43,7 +43,7 @@ async def test_each_task_is_told_in_its_own_language() -> None:
     others_turn, mine = asyncio.Event(), asyncio.Event()
 
     async def shouted() -> str:
-        with told_in(Shouting()):
+        with translated_with(Shouting()):
             others_turn.set()
             await mine.wait()
             return gettext("text")

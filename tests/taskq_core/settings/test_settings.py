@@ -119,7 +119,7 @@ class TestFromMapping:
             ({"PREFIX": 3}, "key prefix must be a string, got int"),
             ({"QUEUES": {}}, "QUEUES must map at least one queue to its weight, got {}"),
             ({"QUEUES": "a"}, "QUEUES must map at least one queue to its weight, got 'a'"),
-            ({"QUEUES": {1: 1}}, "QUEUES: a queue's name must be text, got 1"),
+            ({"QUEUES": {1: 1}}, "QUEUES[1]: a queue's name must be text"),
             ({"QUEUES": ["a", {"b": 1}]}, "QUEUES: a queue's name must be text, got {'b': 1}"),
             ({"QUEUES": {"": 1}}, "queue name must not be blank"),
             ({"QUEUES": {"}x": 1}}, "queue name must not start with '}'"),
@@ -199,7 +199,7 @@ class TestFromMapping:
             ),
             (
                 {"TRACE": "link"},
-                "TRACE must be a dict of RELATION, BAGGAGE, ENVELOPE, URL, OPT_IN, CREATE_SPANS, got 'link'",
+                "TRACE must be a dict of RELATION, BAGGAGE, ENVELOPE, URL, OPT_IN and CREATE_SPANS, got 'link'",
             ),
             ({"LOG": "json"}, "LOG must be a dict of EXCEPTION_MESSAGES and RETRY_LEVEL, got 'json'"),
             (
