@@ -26,7 +26,7 @@ from taskq_core.client.commits import TransactionHook
 from taskq_core.client.outbox import Outbox
 from taskq_core.runtime import Runtime, Store
 from taskq_core.settings import EnqueueMode
-from taskq_core.tasks.handlers import E, ErrorHandler, origin
+from taskq_core.tasks.handlers import E, error_handler, origin
 from taskq_core.tasks.task import Task
 from taskq_django.bridge import DjangoBridge
 from taskq_django.carrying import CarryMiddleware, carried
@@ -92,7 +92,7 @@ class DjangoTaskQ(TaskQ):
 
     def on_error(self, function: E) -> E:
         """Let a function be told of every run that fails, with healthy database connections. As `TaskQ.on_error`."""
-        self.error_handlers.append(ErrorHandler(function, guard=on_healthy_connections))
+        self.error_handlers.append(error_handler(function, guard=on_healthy_connections))
         return function
 
     def _follow_settings(self) -> None:

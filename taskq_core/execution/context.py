@@ -1,4 +1,4 @@
-"""What a running task can know about itself and do for itself."""
+"""The context of a running task: its data, its progress, and iteration that another run can continue."""
 
 import asyncio
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
@@ -21,20 +21,20 @@ _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _NO_STATE: Mapping[str, Any] = MappingProxyType({})
 
 
-class Notes(Keeper, Protocol):
-    """Takes what a running task tells and keeps. Brought by who runs it; none of it waits for Redis."""
+class ProgressBuffer(Keeper, Protocol):
+    """Buffers the cursors, progress and result of a running task. Workers implement it. It never waits for Redis."""
 
     @property
     def max_result_bytes(self) -> int:
-        """Most bytes of a result that the task may store."""
+        """Maximum bytes of a result that the task may store."""
         ...
 
     def write_result(self, data: bytes | OversizedResult) -> None:
-        """Store bytes as the result so far, soon; or why they are not stored."""
+        """Store bytes as the result so far, soon; or the reason why they are not stored."""
         ...
 
-    def tell_progress(self, progress: bytes) -> None:
-        """Store how far the task is, at most once in a while; the last value always."""
+    def store_progress(self, progress: bytes) -> None:
+        """Store the progress of the task, at most once in a while. The last value is always stored."""
         ...
 
 
@@ -57,7 +57,7 @@ class TaskContext:
         worker: Token of the worker that runs it, the first 16 digits of its id; "" when called directly.
         outcome: How the run ended, for error handlers: "retried", "snoozed" (retried without using an attempt),
             "archived" or "lost". None while it runs.
-        state: What the worker's lifespans yielded, by name; see `TaskQ.worker_lifespan`. Empty outside a worker.
+        state: Values that the worker's lifespans yielded, by name; see `TaskQ.worker_lifespan`. Empty outside a worker.
     """
 
     id: str
@@ -74,15 +74,15 @@ class TaskContext:
     grown: int = field(default=0, repr=False)
     """Members it has added to its group, for workflows."""
     _loop: asyncio.AbstractEventLoop | None = field(default=None, repr=False)
-    _open_notes: Callable[[], Notes] | None = field(default=None, repr=False)
+    _open_buffer: Callable[[], ProgressBuffer] | None = field(default=None, repr=False)
     _loops: Loops | None = field(default=None, repr=False)
     _fill: "Callable[[TaskContext], None] | None" = field(default=None, repr=False)
 
     @classmethod
     def filled_by(cls, fill: "Callable[[TaskContext], None]", *, has_headers: bool = True) -> "TaskContext":
-        """Return a context whose attributes `fill` sets when the first of them is read: most tasks read none.
+        """Return a context whose attributes `fill` sets at the first access, because most tasks never read them.
 
-        Middleware looks at the headers of each; where there are none, that alone sets nothing else.
+        Middleware reads the headers of each task. With `has_headers` False, that access does not call `fill`.
         """
         context = cls.__new__(cls)
         context._fill = fill
@@ -96,7 +96,7 @@ class TaskContext:
         if fill is None:
             raise AttributeError(name)
         fill(self)
-        self._fill = None  # afterwards: another thread that reads meanwhile fills the same values
+        self._fill = None  # last, because another thread may fill the same values at this time
         return object.__getattribute__(self, name)
 
     @property
@@ -105,9 +105,9 @@ class TaskContext:
         return self.retried + 1
 
     def write_result(self, data: bytes) -> None:
-        """Store bytes as the task's result while it runs; what it returns replaces them.
+        """Store bytes as the task's result while it runs. The value that the function returns replaces them.
 
-        They are written in the background. A run called directly has nowhere to store them and drops them.
+        They are written in the background. A function that is called directly drops them.
 
         Bytes over the limit `max_result_bytes` are not stored. They replace an earlier result all the same, so that
         asking for the result raises `ResultTooLargeError`. The run goes on.
@@ -115,44 +115,44 @@ class TaskContext:
         Raises:
             TypeError: `data` is not bytes.
         """
-        if self._open_notes is None:
+        if self._open_buffer is None:
             return
         if not isinstance(data, bytes | bytearray | memoryview):
             raise TypeError(f"write_result takes bytes, got {type(data).__name__}")
-        notes = self._open_notes()
-        notes.write_result(within_limit(data, notes.max_result_bytes))
+        buffer = self._open_buffer()
+        buffer.write_result(within_limit(data, buffer.max_result_bytes))
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:
-        """The event loop of the worker, None where there is none. For adapters, from the thread of a plain function."""
+        """The event loop of the worker, None outside a worker. For adapters, from the thread of a plain function."""
         return self._loop
 
     # --- progress -----------------------------------------------------------------------------------------------------
 
     def progress(self, done: float, total: float | None = None, message: str = "") -> None:
-        """Tell how far the task is. Never waits, and never fails the task when Redis is away.
+        """Report the progress of the task. Never waits, and never fails the task if Redis does not answer.
 
-        It is stored at most once a second, and the last value always. Once a run has called it, its `iterate` tells
-        nothing by itself.
+        The progress is stored at most once a second, and the last value always. After the first call, `iterate` reports
+        no progress in this run.
 
         Args:
-            done: How much is done, in whatever unit. At least 0.
-            total: How much there is to do, None if that is not known.
-            message: What it does just now; cut to 500 characters. Shown to whoever may see the task.
+            done: Amount that is done, in any unit. At least 0.
+            total: Amount in all, None if unknown.
+            message: Current activity, cut to 500 characters. Everyone who may see the task sees it.
 
         Raises:
-            ProgressError: A number is none, is negative or infinite, or the message is no text.
+            ProgressError: A value is not a number, is negative or infinite, or the message is not text.
         """
         data = encode_progress(done, total, message)
-        if self._open_notes is not None:
-            self._open_notes().tell_progress(data)
+        if self._open_buffer is not None:
+            self._open_buffer().store_progress(data)
 
     # --- going on in another run --------------------------------------------------------------------------------------
 
     @property
     def is_stopping(self) -> bool:
-        """True once the worker stops: `checkpoint` and `iterate` end the run at the next place where it can go on."""
-        return self._open_notes is not None and self._open_notes().is_stopping
+        """True once the worker stops. `checkpoint` and `iterate` then end the run at the next possible place."""
+        return self._open_buffer is not None and self._open_buffer().is_stopping
 
     @overload
     def iterate(
@@ -236,27 +236,27 @@ class TaskContext:
         for_at_most: Duration | None = None,
         total: int | None = None,
     ) -> Iteration[Any]:
-        """Go through items so that another run goes on where this one stopped.
+        """Iterate over items so that another run continues where this one stopped.
 
-        When the worker stops, the run ends between two items, without using an attempt, and its next run begins with
-        the next item. After a failure, or a stop in the middle of an item, it begins with that item. What stands
+        When the worker stops, the run ends between two items, without using an attempt, and the next run begins with
+        the next item. After a failure, or a stop in the middle of an item, the next run begins with that item. Code
         outside the loop runs again each time.
 
         Args:
-            items: A sequence, an open file, `csv_rows(...)`, in Django a queryset; with `cursor` a function that is
-                given a cursor, None at first, and returns the items after it.
+            items: A sequence, an open file, `csv_rows(...)`, or in Django a queryset. With `cursor`, a function that
+                takes a cursor, None at first, and returns the items after it.
             cursor: Returns the cursor of an item, a value with a JSON form.
-            batch_size: Give lists of so many items instead of single ones.
-            name: Of this loop among the loops of the task; without one they are told apart by their order.
-            every: Store the cursor after each so many items, and wait for it: that is how much a killed worker repeats.
-                None: it is stored in the background, about once a second.
-            for_at_most: Time after which the run ends between two items, gives its slot to other tasks and goes on
-                behind them. It gets through at least one item.
-            total: How many items there are, for the progress that is told by itself. Known of sequences.
+            batch_size: Yield lists of so many items instead of single items.
+            name: Name of this loop among the loops of the task. Loops without a name are identified by their order.
+            every: Store the cursor after every so many items, and wait until it is stored. After a kill, at most so
+                many items are repeated. None: it is stored in the background, about once a second.
+            for_at_most: Time after which the run ends between two items. Other tasks get its slot, and it continues
+                after them. It processes at least one item.
+            total: Number of items, for the progress that `iterate` reports. Sequences need none.
 
         Raises:
-            IterationError: The items cannot be gone on with, or a cursor has no JSON form or is too large.
-            ConfigurationError: A number or the name is not usable.
+            IterationError: Another run could not continue these items, or a cursor has no JSON form or is too large.
+            ConfigurationError: A number or the name is not valid.
         """
         return Iteration(
             self._all_loops,
@@ -271,22 +271,22 @@ class TaskContext:
     def checkpoint(self, cursor: object) -> None:
         """Keep a cursor for the next run, and end this run here if the worker stops.
 
-        It is kept in any case when the run ends other than by success, and stored about once a second until then.
+        The cursor is stored about once a second, and when the run ends without success.
 
         Args:
             cursor: A value with a JSON form; `cursor()` returns it in the next run.
 
         Raises:
             IterationError: It has no JSON form, or is too large.
-            TaskPaused: The worker stops. Let it pass.
+            TaskPaused: The worker stops. Do not catch it.
         """
         self._all_loops.set_checkpoint(cursor)
 
     def cursor(self) -> Any:
-        """Return what `checkpoint` has kept last, in this run or an earlier one; None for nothing. Waits for Redis.
+        """Return the last cursor given to `checkpoint`, in this or an earlier run; None without one. Waits for Redis.
 
         Raises:
-            IterationError: It cannot be read, or this is a coroutine, which awaits `acursor()`.
+            IterationError: It cannot be read, or this is a coroutine. Coroutines await `acursor()`.
         """
         loops = self._all_loops
         if loops.keeper.is_beside_loop:
@@ -295,7 +295,7 @@ class TaskContext:
         return loops.checkpoint
 
     async def acursor(self) -> Any:
-        """As `cursor`, for coroutines."""
+        """Return the last cursor given to `checkpoint`. As `cursor`, for coroutines."""
         loops = self._all_loops
         await loops.aload()
         return loops.checkpoint
@@ -304,7 +304,7 @@ class TaskContext:
     def _all_loops(self) -> Loops:
         loops = self._loops
         if loops is None:
-            loops = self._loops = Loops(NOBODY if self._open_notes is None else self._open_notes())
+            loops = self._loops = Loops(NOBODY if self._open_buffer is None else self._open_buffer())
         return loops
 
 

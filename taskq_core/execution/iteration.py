@@ -1,4 +1,4 @@
-"""Iterate inside a task so that another run goes on where this one stopped: `context.iterate` and `checkpoint`.
+"""Iterate inside a task so that another run continues where this one stopped: `context.iterate` and `checkpoint`.
 
 ::
 
@@ -6,12 +6,12 @@
         ...                                     TaskPaused ends the run, the task goes back to its queue,
                                                 and its next run begins with the next item
 
-Each loop of a task has a cursor: where the items stand that its body has gone through. All cursors of a task are one
-JSON object, in a field of the task that only the worker that has it can write. They go there with the end of the run,
-in the same script; while it runs they are also written in the background, or after every so many items where that is
-asked for. A worker that is killed loses what was done since the last of these writes.
+Each loop of a task has a cursor: the position after the last item that its body has processed. All cursors of a task
+are one JSON object in a field of the task, which only the worker that owns the task can write. The script that ends the
+run stores them. During the run they are also stored in the background, or after every `every` items. If a worker is
+killed, the next run repeats the items since the last of these writes.
 
-A loop inside a loop has a cursor, too, which is dropped when the outer one takes its next item.
+A loop inside another loop has a cursor too. It is dropped when the outer loop takes its next item.
 """
 
 import math
@@ -31,84 +31,63 @@ from taskq_core.settings import Duration, seconds
 T = TypeVar("T")
 
 MOST_BYTES = 16_384
-"""Most bytes that all cursors of a task take together."""
+"""Maximum bytes of all cursors of a task together."""
 _NO_CURSOR = "a cursor is a value with a JSON form: "
 _CHECKPOINT = "checkpoint"
-"""Name of the cursor that `checkpoint` stores; no loop is called so."""
+"""Name of the cursor that `checkpoint` stores. Names of loops begin with a slash."""
 
 
 class Keeper(Protocol):
-    """Keeps cursors and progress of one run, and says when it has to end: the worker that runs it."""
+    """Stores the cursors and the progress of one run, and says when the run has to end. Workers implement it.
+
+    These methods store nothing: they serve functions that are called directly.
+    """
 
     @property
     def is_stopping(self) -> bool:
-        """True once the run should end at the next place where it can go on."""
-        ...
+        """True once the run should end at the next place where another run can continue it."""
+        return False
 
     @property
     def is_beside_loop(self) -> bool:
         """True on an event loop, where nothing may block."""
-        ...
+        return False
 
     def check(self) -> None:
-        """Raise `TaskInterrupted` if the run was told to end."""
-        ...
+        """Raise `TaskInterrupted` if the run has to end at once."""
+        return
 
     def read_cursor(self) -> bytes:
-        """Return what is stored, b"" for nothing; waits for Redis."""
-        ...
+        """Return the stored cursors, b"" without any. Waits for Redis."""
+        return b""
 
     async def aread_cursor(self) -> bytes:
-        """As `read_cursor`, for coroutines."""
-        ...
+        """Return the stored cursors. As `read_cursor`, for coroutines."""
+        return b""
 
     def keep(self, cursor: bytes) -> None:
         """Keep cursors for the end of the run, and store them soon. Never waits."""
-        ...
+        return
 
     def store(self, cursor: bytes) -> None:
-        """Store cursors, and return once they are; raises `TaskInterrupted` if the task is another worker's."""
-        ...
+        """Store cursors before returning. Raises `TaskInterrupted` if another worker has taken the task."""
+        return
 
     async def astore(self, cursor: bytes) -> None:
-        """As `store`, for coroutines."""
-        ...
+        """Store cursors before returning. As `store`, for coroutines."""
+        return
 
-    def tell(self, done: int, total: int | None) -> None:
-        """Tell the progress of the outermost loop, unless the function tells its own. Never waits."""
-        ...
+    def report(self, done: int, total: int | None) -> None:
+        """Store the progress of the outermost loop, unless the function reports progress itself. Never waits."""
+        return
 
 
-class _Nobody:
-    """Keeps nothing: the function was called directly."""
-
-    is_stopping = False
-    is_beside_loop = False
-
-    def check(self) -> None:
-        """Nothing ends such a run."""
-
-    def read_cursor(self) -> bytes:
-        return b""
-
-    async def aread_cursor(self) -> bytes:
-        return b""
-
-    def keep(self, cursor: bytes) -> None:
-        """Keep nothing."""
-
-    def store(self, cursor: bytes) -> None:
-        """Store nothing."""
-
-    async def astore(self, cursor: bytes) -> None:
-        """Store nothing."""
-
-    def tell(self, done: int, total: int | None) -> None:
-        """Nobody asks."""
+class _Nobody(Keeper):
+    """Stores nothing."""
 
 
 NOBODY = _Nobody()
-"""Keeps the cursors of functions that are called directly."""
+"""The keeper of functions that are called directly."""
 
 
 class Interruption:
@@ -120,7 +99,7 @@ class Interruption:
         self.count = 0
 
     def is_due(self, handed: int) -> bool:
-        """Whether a run that was handed so many items stops now."""
+        """Whether a run stops now, after it was given so many items."""
         if handed < self.items or self.left <= 0:
             return False
         self.left -= 1
@@ -133,7 +112,7 @@ _interruption: Interruption | None = None
 
 @contextmanager
 def interrupting(interruption: Interruption) -> Iterator[Interruption]:
-    """Let an interruption stop all runs of this process for the time of a block."""
+    """Apply an interruption to all runs of this process while the block runs."""
     global _interruption
     before, _interruption = _interruption, interruption
     try:
@@ -143,7 +122,7 @@ def interrupting(interruption: Interruption) -> Iterator[Interruption]:
 
 
 class _Place:
-    """Where one loop is: the cursor behind what its body has gone through, how much that is, whether it has ended."""
+    """The position of one loop: its cursor, the number of items it has processed, and whether it has ended."""
 
     __slots__ = ("children", "cursor", "done", "has_ended", "key")
 
@@ -161,7 +140,7 @@ class Loops:
     """All loops of one run.
 
     Args:
-        keeper: Keeps their cursors.
+        keeper: Stores their cursors.
     """
 
     def __init__(self, keeper: Keeper) -> None:
@@ -169,10 +148,10 @@ class Loops:
         self._stored: dict[str, Any] | None = None
         self._top = _Place("", None)
         self.handed = 0
-        """Items, or checkpoints, that this run has got through."""
+        """Number of items and checkpoints that this run has passed."""
 
     def load(self) -> None:
-        """Read what an earlier run has stored, once."""
+        """Read the cursors of earlier runs, once."""
         if self._stored is None:
             self._stored = _decode(self.keeper.read_cursor())
 
@@ -183,18 +162,18 @@ class Loops:
 
     @property
     def checkpoint(self) -> Any:
-        """What `checkpoint` has stored last, None for nothing."""
+        """The last value given to `checkpoint`, None without one."""
         assert self._stored is not None
         return self._stored.get(_CHECKPOINT)
 
     def set_checkpoint(self, cursor: object) -> None:
-        """Keep the cursor of `checkpoint`, and end the run here if it has to."""
-        if self._stored is None:  # the cursors of loops stand beside it
+        """Keep the cursor of `checkpoint`, and end the run here if it has to end."""
+        if self._stored is None:  # the cursors of loops are in the same object
             if self.keeper.is_beside_loop:
                 raise IterationError("a coroutine asks with `await context.acursor()` before its first checkpoint")
             self.load()
         try:
-            plain = msgspec.json.decode(encode_result(cursor))  # what the next run gets, so that this one gets no other
+            plain = msgspec.json.decode(encode_result(cursor))  # the value that the next run will get
         except ResultValueError as error:
             raise IterationError(_NO_CURSOR + str(error).removeprefix("result: ")) from None
         self.keeper.keep(self._with(_CHECKPOINT, plain))
@@ -202,7 +181,7 @@ class Loops:
         self.stop_if_due()
 
     def stop_if_due(self, until: float = math.inf) -> None:
-        """Raise what ends the run between two items, if it has to end."""
+        """Raise `TaskPaused` between two items if the run has to end."""
         keeper = self.keeper
         keeper.check()
         if keeper.is_stopping or (_interruption is not None and _interruption.is_due(self.handed)):
@@ -211,7 +190,7 @@ class Loops:
             raise TaskPaused(is_stopping=False)
 
     def enter(self, name: str | None) -> _Place:
-        """Return where a loop that begins now was left, by its name or else its number."""
+        """Return the stored position of a loop that begins now, by its name or its number."""
         inside = _inside.get()
         around = self._top if inside is None or inside[0] is not self else inside[1]
         if name is None:
@@ -222,14 +201,14 @@ class Loops:
         return _Place(key, self._stored.get(key))
 
     def advance(self, place: _Place, cursor: object, count: int) -> bytes:
-        """Note that the body of a loop has gone through so many items, and return all cursors."""
+        """Note that the body of a loop has processed so many items, and return all cursors."""
         self.handed += 1
         self._forget_inside(place)
         place.cursor, place.done = cursor, place.done + count
         return self._with(place.key, (cursor, place.done, False))
 
     def end(self, place: _Place) -> bytes:
-        """Note that a loop is at its end, and return all cursors."""
+        """Note that a loop has ended, and return all cursors."""
         self._forget_inside(place)
         place.has_ended = True
         return self._with(place.key, (None, place.done, True))
@@ -264,7 +243,7 @@ class Loops:
 
 
 _inside: ContextVar[tuple[Loops, _Place] | None] = ContextVar("taskq_inside_loop", default=None)
-"""The loop whose body this code is in."""
+"""The loop in whose body this code runs."""
 
 
 def _decode(data: bytes) -> dict[str, Any]:
@@ -284,9 +263,9 @@ def _decode(data: bytes) -> dict[str, Any]:
 
 
 class Iteration(Generic[T]):
-    """A loop that another run goes on with; made by `context.iterate`.
+    """A loop that another run can continue; made by `context.iterate`.
 
-    A plain function goes through it with `for`, a coroutine with `async for`.
+    A plain function uses `for`, a coroutine `async for`.
     """
 
     def __init__(
@@ -384,14 +363,14 @@ class Iteration(Generic[T]):
     def _begin(self, walk: "_Walk") -> None:
         walk.begin(self._name, self._most_s)
         if walk.is_outermost and not walk.place.has_ended:
-            self._loops.keeper.tell(walk.place.done, self._total)
+            self._loops.keeper.report(walk.place.done, self._total)
 
     def _passed(self, walk: "_Walk", cursor: object, item: Any) -> tuple[bytes, bool]:
-        """Note that the body has gone through an item. Return all cursors, and whether they have to be stored now."""
+        """Note that the body has processed an item. Return all cursors, and whether they have to be stored now."""
         count = 1 if self._batch_size is None else len(item)
         data = self._loops.advance(walk.place, cursor, count)
         if walk.is_outermost:
-            self._loops.keeper.tell(walk.place.done, self._total)
+            self._loops.keeper.report(walk.place.done, self._total)
         walk.unstored += count
         if self._every is None or walk.unstored < self._every:
             return data, False
@@ -415,17 +394,17 @@ class _Walk:
         self.unstored = 0
 
     def begin(self, name: str | None, most_s: float | None) -> None:
-        """Find where it was left, once what an earlier run has stored is there."""
+        """Find its position, after the cursors of earlier runs were read."""
         self.until = math.inf if most_s is None else time.monotonic() + most_s
         self.place = self._loops.enter(name)
         self._entry = (self._loops, self.place)
 
     def enter(self) -> None:
-        """The body begins: loops that begin now are inside this one."""
+        """Note that the body begins. Loops that begin now are inside this one."""
         _inside.set(self._entry)
 
     def leave(self) -> None:
-        """The body is at its end."""
+        """Note that the body has ended."""
         if self._entry is not None and _inside.get() is self._entry:
             _inside.set(self._around)
 
@@ -433,7 +412,7 @@ class _Walk:
 class _Open(Generic[T]):
     """The loop of a coroutine.
 
-    One that is left early ends here, when nobody holds it any more: its generator ends later, in a task of its own.
+    If the loop exits early, it ends when this object is deleted. Its generator ends later, in another asyncio task.
     """
 
     def __init__(self, items: AsyncGenerator[T, None], walk: _Walk) -> None:

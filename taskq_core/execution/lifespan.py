@@ -1,7 +1,7 @@
-"""What a worker opens before its first task and closes after its last: functions that yield once.
+"""Lifespans of a worker: functions that open resources before its first task, yield, and close them after its last.
 
-They live in one asyncio task from start to end, because what they open, such as a task group, may not be closed in
-another one.
+They run in one asyncio task from start to end, because some resources, such as task groups, must be closed in the task
+that opened them.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ L = TypeVar("L", bound=LifespanFunction)
 
 
 def check_lifespan(function: Any) -> None:
-    """Refuse what is no lifespan function.
+    """Check that a function can be a lifespan.
 
     Raises:
         TaskDefinitionError: It cannot be called without arguments.
@@ -35,14 +35,14 @@ def check_lifespan(function: Any) -> None:
 
 
 CANCELLED_S = 2.0
-"""Seconds in which a lifespan that is cancelled has to end."""
+"""Seconds that a cancelled lifespan has to end."""
 
 
 class Lifespan:
     """Runs lifespan functions, the first of them outermost.
 
     Attributes:
-        state: What they yielded.
+        state: The values that they yielded.
     """
 
     def __init__(self, functions: Sequence[LifespanFunction]) -> None:
@@ -56,32 +56,32 @@ class Lifespan:
         """Run them up to their yield.
 
         Args:
-            stopping: Ends the wait. It is set if they end by themselves later on.
+            stopping: Ends the wait. This method arranges that it is set if the lifespans end before `close`.
 
         Returns:
-            False if it was told to stop meanwhile; then nothing is open any more.
+            False if `stopping` was set first; then everything is closed again.
 
         Raises:
-            Exception: What one of them raised. What was open is closed.
-            TimeoutError: It was told to stop meanwhile, and they did not end.
+            Exception: The error of one of the functions. The resources of the others are closed.
+            TimeoutError: `stopping` was set first, and the functions did not end.
         """
         if not self._functions:
             return True
         loop = asyncio.get_running_loop()
         self._opened = loop.create_future()
         self._task = unlisted(loop.create_task(contained(self._live), name="taskq lifespan"))
-        told = loop.create_task(stopping.wait())
+        stopped = loop.create_task(stopping.wait())
         try:
-            await asyncio.wait((self._task, self._opened, told), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((self._task, self._opened, stopped), return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
             abandon(self._task)
             raise
         finally:
-            told.cancel()
+            stopped.cancel()
         if self._task.done():
             self._task.result()
         if self._opened.done():
-            self._task.add_done_callback(lambda _: stopping.set())  # too early, if that is news to anybody
+            self._task.add_done_callback(lambda _: stopping.set())  # a lifespan that ends early stops the worker
             return True
         await self._cancel(self._task)
         return False
@@ -101,27 +101,27 @@ class Lifespan:
             await self._ending.wait()
 
     async def close(self, timeout_s: float, aborting: asyncio.Event) -> None:
-        """Run them to their end, which is cancelled after the time given, or once `aborting` is set.
+        """Run them to their end. They are cancelled after the timeout, or once `aborting` is set.
 
         Raises:
             TimeoutError: They did not end in time.
-            Exception: What one of them raised.
+            Exception: The error of one of them.
         """
         if self._task is None:
             return
         self._ending.set()
-        told = asyncio.create_task(aborting.wait())
+        aborted = asyncio.create_task(aborting.wait())
         try:
-            await asyncio.wait((self._task, told), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((self._task, aborted), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            told.cancel()
+            aborted.cancel()
         if not self._task.done():
             await self._cancel(self._task)
-            raise TimeoutError(f"it did not end within {timeout_s:g} s, or before it was to end at once")
+            raise TimeoutError(f"it did not end within {timeout_s:g} s, or before the worker had to end at once")
         self._task.result()
 
     async def _cancel(self, task: asyncio.Task[None]) -> None:
-        """Cancel it; one that goes on all the same is left behind rather than waited for."""
+        """Cancel the task. If it does not end within `CANCELLED_S`, leave it behind."""
         abandon(task)
         await asyncio.wait((task,), timeout=CANCELLED_S)
         if not task.done():

@@ -1,6 +1,6 @@
-"""Log records that say what they belong to: a filter, a structlog processor, and formatters of one line a record.
+"""Add the task, the request and the trace to log records: a filter, a structlog processor, and formatters.
 
-None of it writes what a task is called with.
+Task arguments are never logged.
 """
 
 import json
@@ -14,12 +14,12 @@ from taskq_core.execution.propagation import REQUEST_ID, request_id
 from taskq_core.telemetry import current_ids
 
 FIELDS = ("task_id", "task_name", "queue", "attempt", "request_id", "trace_id", "span_id")
-"""What a record says of the task, the request and the trace it belongs to."""
+"""Fields of a record about its task, its request and its trace."""
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
 def task_fields() -> dict[str, Any]:
-    """Return what is known of the task, the request and the trace that this code belongs to; None for what is not."""
+    """Return the `FIELDS` of the task, the request and the trace in which this code runs; None for unknown values."""
     context = current.get()
     trace_id, span_id = current_ids()
     fields: dict[str, Any] = dict.fromkeys(FIELDS)
@@ -37,13 +37,13 @@ def task_fields() -> dict[str, Any]:
 
 
 class TaskFilter(logging.Filter):
-    """Gives each log record the `FIELDS`: task id, name and queue, attempt, request, trace. It stands at a handler.
+    """Adds the `FIELDS` to each log record: task id, name and queue, attempt, request, trace. Add it to a handler.
 
-    A record that has one of them already keeps it, as those of the worker itself do.
+    A field that a record already has, such as one of the worker's own records, is not changed.
 
     Args:
-        name: As with every `logging.Filter`.
-        default: What a record gets that belongs to no task, to no request or to no trace.
+        name: As for every `logging.Filter`.
+        default: Value of the fields of a record outside of a task, a request or a trace.
     """
 
     def __init__(self, name: str = "", *, default: Any = "-") -> None:
@@ -59,7 +59,7 @@ class TaskFilter(logging.Filter):
 
 
 def add_task_fields(logger: object, method_name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Add the `FIELDS` that are known to an event: a processor for structlog.
+    """Add the known `FIELDS` to an event. A processor for structlog.
 
     Example:
         `structlog.configure(processors=[add_task_fields, ..., structlog.processors.JSONRenderer()])`.
@@ -71,10 +71,10 @@ def add_task_fields(logger: object, method_name: str, event: MutableMapping[str,
 
 
 class JsonFormatter(logging.Formatter):
-    """Writes each record as one line of JSON, whatever it holds.
+    """Writes each record as one line of JSON.
 
-    Its names: `time` (RFC 3339, UTC), `level`, `logger`, `message`, the `FIELDS` that are known, what was given as
-    `extra`, and `exception` and `stack` as text. An extra that has no JSON form is written as its text.
+    Its keys: `time` (RFC 3339, UTC), `level`, `logger`, `message`, the known `FIELDS`, the values of `extra`, and
+    `exception` and `stack` as text. A value of `extra` without a JSON form is written as text.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -100,7 +100,7 @@ class JsonFormatter(logging.Formatter):
 def _json(line: Mapping[str, Any]) -> str:
     try:
         return json.dumps(line, default=_text, allow_nan=False)
-    except (ValueError, TypeError, RecursionError):  # NaN, an odd key, something that holds itself
+    except (ValueError, TypeError, RecursionError):  # NaN, a key that is not text, a value that contains itself
         return json.dumps(
             {name: value if isinstance(value, str | int) else _text(value) for name, value in line.items()}
         )
@@ -114,13 +114,13 @@ def _text(value: object) -> str:
 
 
 class LineFormatter(logging.Formatter):
-    """Writes the message of a record on one line: what would break or colour it is escaped.
+    """Writes the message of a record on one line, with line breaks and control characters escaped.
 
-    A traceback follows, its lines indented: the text of an exception, which may hold anything, begins no record.
+    The lines of a traceback follow, indented, so that no text of an exception can look like another record.
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line, and those of a traceback."""
+        """Return the line, and the lines of a traceback."""
         first, *more = super().format(record).split("\n")
         return "\n".join([first, *[f"  {_plain(line)}" for line in more]])
 
@@ -130,7 +130,7 @@ class LineFormatter(logging.Formatter):
 
 
 def _plain(line: str) -> str:
-    """Return a line with what would break or colour it spelled out."""
+    """Return a line with line breaks and control characters escaped."""
     if line.isprintable():
         return line
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in line)

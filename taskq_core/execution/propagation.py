@@ -1,7 +1,7 @@
-"""What of its surroundings a task carries to its run, in headers of its own: request id, language, time zone.
+"""Context that a task propagates from its enqueue to its run, in headers: request id, language, time zone.
 
-A framework's adapter knows what is in force where a task is enqueued, and puts it in force around the run. Tasks of
-producers that write no such headers run as ever.
+The adapter of a framework writes the values that are active at the enqueue, and activates them around the run. Tasks
+without these headers run unchanged.
 """
 
 from collections.abc import Mapping, MutableMapping
@@ -12,10 +12,10 @@ from taskq_core.wire import ENQUEUED
 
 REQUEST_ID, LANGUAGE, TIME_ZONE = "taskq-request-id", "taskq-language", "taskq-timezone"
 LONGEST = 200
-"""Most characters of a value that is carried."""
+"""Maximum characters of a propagated value."""
 
 request_id: ContextVar[str] = ContextVar("taskq_request_id", default="")
-"""Id of the request that this code works for, "" for none: set by an adapter, in a request and in a task of it."""
+"""Id of the current request, "" outside of one. Adapters set it in requests, and in the runs of their tasks."""
 
 
 def carry(headers: MutableMapping[str, str], carried: Mapping[str, str]) -> None:
@@ -26,6 +26,6 @@ def carry(headers: MutableMapping[str, str], carried: Mapping[str, str]) -> None
 
 
 def readable(value: object) -> str:
-    """Return a value to be carried as text, "" if it is none, too long, or holds what does not print."""
+    """Return a value as text for a header; "" if it is None, too long, or contains unprintable characters."""
     text = value if isinstance(value, str) else "" if value is None else str(value)
     return text if 0 < len(text) <= LONGEST and text.isprintable() else ""

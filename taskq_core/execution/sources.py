@@ -1,7 +1,7 @@
-"""What a task can iterate over and go on with in another run: each item with the cursor that stands behind it.
+"""Sources of items for `context.iterate`: each yields items, and with each item the cursor after it.
 
-A cursor is a JSON value, stored with the task. A source gives the items that come after one; None is the start.
-Adapters add sources of their own, such as rows of a database.
+A cursor is a JSON value that is stored with the task. A source yields the items after a cursor; None is the start.
+Adapters add further sources, such as rows of a database.
 """
 
 import csv
@@ -18,10 +18,10 @@ AsyncPairs = AsyncGenerator[tuple[Any, Any], None]
 
 
 class Source(Protocol):
-    """Items that can be gone through from any cursor."""
+    """Items that can be iterated from any cursor."""
 
     def pairs(self, cursor: Any) -> Pairs:
-        """Yield each item after a cursor, with the cursor behind it."""
+        """Yield each item after a cursor, with the cursor after that item."""
         ...
 
     def apairs(self, cursor: Any) -> AsyncPairs:
@@ -30,24 +30,24 @@ class Source(Protocol):
 
     @property
     def total(self) -> int | None:
-        """How many items there are in all, None if that is not known without counting."""
+        """Number of items, None if it is unknown without counting."""
         ...
 
 
 adapters: "list[Callable[[object, int | None], Source | None]]" = []
-"""Asked for the source of what the core does not know; given the object and how many items a batch has."""
+"""Functions of adapters: each takes an object and the size of a batch, and returns a source or None."""
 
 
 def source_of(items: object, cursor: Callable[[Any], object] | None = None, *, batch_size: int | None = None) -> Source:
-    """Return the source of what a task is told to iterate over.
+    """Return the source of the items of a loop.
 
     Args:
-        items: A sequence, an open file, `csv_rows`, what an adapter knows, or with `cursor` a function.
-        cursor: Returns the cursor behind an item that the function `items` has given.
-        batch_size: Items a batch has, None without batches.
+        items: A sequence, an open file, `csv_rows`, an object that an adapter knows, or with `cursor` a function.
+        cursor: Returns the cursor after an item of the function `items`.
+        batch_size: Items of a batch, None without batches.
 
     Raises:
-        IterationError: It cannot be gone on with.
+        IterationError: Another run could not continue with such items.
     """
     if cursor is not None:
         if not callable(items):
@@ -89,7 +89,7 @@ def _advice(items: object) -> str:
 
 
 def _position(cursor: Any, what: str) -> int:
-    """Return a cursor that is a number of items or bytes."""
+    """Return a cursor that is a number of items or bytes; 0 for the start."""
     if cursor is None:
         return 0
     if type(cursor) is not int or cursor < 0:
@@ -101,7 +101,7 @@ def _position(cursor: Any, what: str) -> int:
 
 
 class _Blocking:
-    """What needs no waiting, so that coroutines take the same."""
+    """Base of sources that do not wait, so that coroutines can use the same code."""
 
     total: int | None = None
 
@@ -128,7 +128,7 @@ class _SequenceSource(_Blocking):
 
 
 class _FileSource(_Blocking):
-    """Lines of an open file; the cursor is the place behind the line, as `tell` gives it."""
+    """Lines of an open file. The cursor is the file position after the line."""
 
     def __init__(self, file: Any) -> None:
         self._file = _seekable(file)
@@ -150,7 +150,7 @@ class CsvRows(_Blocking):
         self._options = options
 
     def pairs(self, cursor: Any) -> Pairs:
-        """Yield each row after a cursor, with the place behind it."""
+        """Yield each row after a cursor, with the file position after it."""
         file = self._file
         start = _position(cursor, "CSV files")
         names: list[str] | None = None
@@ -160,16 +160,16 @@ class CsvRows(_Blocking):
         if start or not self._header:
             file.seek(start)
         for row in self._rows():
-            if row:  # a blank line is no row
+            if row:  # skips blank lines
                 yield (row if names is None else dict(itertools.zip_longest(names, row))), file.tell()
 
     def _rows(self) -> Iterator[list[str]]:
-        # `csv.reader` takes lines only as a row needs them, and `readline`, unlike `next`, leaves `tell` in order.
+        # `csv.reader` reads only the lines of one row, and `readline`, unlike `next`, keeps the file position valid.
         return csv.reader(iter(self._file.readline, ""), **self._options)
 
 
 def csv_rows(file: Any, *, header: bool = True, **options: Any) -> CsvRows:
-    """Return the rows of a CSV file for `context.iterate`, which goes on at the row where it was.
+    """Return the rows of a CSV file for `context.iterate`, which continues at the row where it stopped.
 
     Args:
         file: An open text file that can seek, opened with `newline=""`.
@@ -193,7 +193,7 @@ def _seekable(file: Any) -> Any:
 
 
 class _MadeSource:
-    """What a function makes from a cursor; another function gives the cursor of an item."""
+    """Items that a function returns for a cursor. Another function returns the cursor of an item."""
 
     total = None
 
@@ -206,7 +206,7 @@ class _MadeSource:
         if not isinstance(made, Iterable):
             problem = "iterate over it with `async for`" if _is_asynchronous(made) else "it must return an iterable"
             if isawaitable(made) and hasattr(made, "close"):
-                made.close()  # a coroutine that nobody awaits warns
+                made.close()  # Python warns of a coroutine that is never awaited
             raise IterationError(f"the function given to iterate() returned {_named(made)}; {problem}")
         for item in made:
             yield item, self._cursor(item)
@@ -230,7 +230,7 @@ def _is_asynchronous(made: object) -> bool:
 
 
 def batches(pairs: Pairs, size: int) -> Pairs:
-    """Yield lists of so many items, the last of what is left, each with the cursor behind its last item."""
+    """Yield lists of so many items, the last one possibly shorter, each with the cursor after its last item."""
     batch: list[Any] = []
     cursor: Any = None
     for item, cursor in pairs:

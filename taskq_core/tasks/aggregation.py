@@ -1,34 +1,31 @@
 """Aggregators: functions that turn the tasks of a group into one task.
 
-A task with the option `aggregate` waits in a group of its queue. When the group is due, a worker hands its tasks to the
-function registered for it and enqueues the one task that it returns. This module knows which function is for which
-group and what it is given; when a group is due is judged in Redis, and the worker's aggregator does the rest.
+A task with the option `aggregate` waits in a group of its queue. When the group is due, a worker calls the function
+registered for it with its tasks, and enqueues the one task that it returns. This module maps groups to functions.
+Scripts decide when a group is due, and the worker's aggregator does the rest.
 """
 
 import hashlib
-import inspect
 import math
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
 from taskq_core.codec import ArgumentsCodec, decode_payload
 from taskq_core.errors import ConfigurationError, TaskDefinitionError
 from taskq_core.service.user_code import is_coroutine_function
 from taskq_core.settings import Duration, check_whole, seconds
-from taskq_core.tasks.base import BaseTask
 from taskq_core.tasks.canvas import Signature
-from taskq_core.tasks.functions import function_name
-from taskq_core.tasks.injection import refuse_markers
+from taskq_core.tasks.functions import check_callable, function_name
 from taskq_core.telemetry import unwrap
 from taskq_core.wire import TaskMessage, validate_group_name, validate_queue_name
 
 DEFAULT_GRACE_S = 60.0
-"""As Asynq."""
+"""Asynq's default."""
 DEFAULT_TIMEOUT_S = 120.0
-"""As Asynq's fixed time."""
+"""Asynq's fixed time."""
 MAX_SIZE = 10_000
-"""Largest limit of tasks for one call of an aggregator."""
+"""Maximum of `max_size`."""
 
 
 class GroupedTask:
@@ -39,7 +36,7 @@ class GroupedTask:
         name: Name of the task (its type on the wire).
         queue: Queue it was enqueued to.
         payload: Payload bytes.
-        headers: Text that travelled with it.
+        headers: Its headers.
     """
 
     __slots__ = ("_codec", "_kwargs", "headers", "id", "name", "payload", "queue")
@@ -62,13 +59,13 @@ class GroupedTask:
 
     @property
     def kwargs(self) -> dict[str, Any]:
-        """Its arguments by name, decoded at the first look.
+        """Its arguments by name, decoded at the first access.
 
-        As the task would be called with them if it is registered here, else the values of the JSON object. What travels
-        as its key is that key.
+        If the task is registered here, they have the types of its parameters; otherwise they are the values of the JSON
+        object. An object that travels as its key is that key.
 
         Raises:
-            PayloadError: The payload does not fit the task, or is no JSON object.
+            PayloadError: The payload does not fit the task, or is not a JSON object.
         """
         if self._kwargs is None:
             self._kwargs = self._decode()
@@ -87,35 +84,41 @@ F = TypeVar("F", bound=AggregatorFunction)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Aggregation:
-    """An aggregator: its function, the groups it is for and what makes them due."""
+    """An aggregator: its function, its groups, and when they are due."""
 
     function: AggregatorFunction
-    """Called with the name of the group and its tasks, oldest first."""
+    """Takes the name of the group and its tasks, oldest first."""
     pattern: str = ""
-    """A group's whole name, or what it begins with."""
+    """The name of a group, or how the names of groups begin."""
     queue: str | None = None
-    """Only groups of this queue. None: of any."""
+    """Only groups of this queue. None: of any queue."""
     grace: Duration = DEFAULT_GRACE_S
-    """A group is due when no task joined it for this long. Whole seconds, at least 1."""
+    """A group is due when no task has joined it for this long. At least one second."""
     max_delay: Duration | None = None
-    """It is due when its oldest task has waited this long. Whole seconds, at least 1. None: no limit."""
+    """A group is due when its oldest task has waited this long. At least one second. None: no limit."""
     max_size: int | None = None
-    """It is due with this many tasks, and no more are given to one call. None: no limit."""
+    """A group is due with this many tasks, and one call gets at most this many. None: no limit."""
     timeout: Duration = DEFAULT_TIMEOUT_S
-    """Longest time from taking the tasks to storing the one; then they are given back to their group."""
+    """Maximum time between taking the tasks and storing the new one. After it, the tasks go back to their group."""
+    grace_s: int = field(init=False)
+    """Whole seconds, rounded up."""
+    max_delay_s: int = field(init=False)
+    """Whole seconds, rounded up; 0 for no limit."""
+    timeout_s: int = field(init=False)
+    """Whole seconds, rounded up."""
 
     def __post_init__(self) -> None:
-        _check_function(self.function)
+        check_callable("an aggregator", self.function, takes="the group's name and its tasks", count=2)
         if self.pattern != "":
             validate_group_name(self.pattern)
         if self.queue is not None:
             validate_queue_name(self.queue)
-        _check_seconds("grace", self.grace)
-        if self.max_delay is not None:
-            _check_seconds("max_delay", self.max_delay)
         if self.max_size is not None:
             check_whole("max_size", self.max_size, least=1, most=MAX_SIZE)
-        _check_seconds("timeout", self.timeout)
+        set_ = object.__setattr__
+        set_(self, "grace_s", whole_seconds("grace", self.grace))
+        set_(self, "max_delay_s", 0 if self.max_delay is None else whole_seconds("max_delay", self.max_delay))
+        set_(self, "timeout_s", whole_seconds("timeout", self.timeout))
 
     @property
     def name(self) -> str:
@@ -127,21 +130,6 @@ class Aggregation:
         """True if its function is a coroutine function."""
         return is_coroutine_function(self.function)
 
-    @property
-    def grace_s(self) -> int:
-        """Whole seconds, rounded up."""
-        return _whole_seconds("grace", self.grace)
-
-    @property
-    def max_delay_s(self) -> int:
-        """Whole seconds, rounded up; 0 for no limit."""
-        return 0 if self.max_delay is None else _whole_seconds("max_delay", self.max_delay)
-
-    @property
-    def timeout_s(self) -> int:
-        """Whole seconds, rounded up."""
-        return _whole_seconds("timeout", self.timeout)
-
 
 class Aggregators:
     """The aggregators of a queue application."""
@@ -150,7 +138,7 @@ class Aggregators:
         self._known: dict[tuple[str | None, str], Aggregation] = {}
 
     def add(self, aggregation: Aggregation) -> None:
-        """Make an aggregator known.
+        """Add an aggregator.
 
         Raises:
             TaskDefinitionError: Another function has the same pattern and queue.
@@ -166,58 +154,27 @@ class Aggregators:
         self._known[key] = aggregation
 
     def find(self, queue: str, group: str) -> Aggregation | None:
-        """Return the aggregator of a group: the longest pattern that fits, that of its queue before that of any."""
+        """Return the aggregator of a group: the longest pattern that fits, of its own queue first."""
         fitting = [each for each in self.of_queue(queue) if group.startswith(each.pattern)]
         return max(fitting, key=lambda each: (len(each.pattern), each.queue is not None), default=None)
 
     def of_queue(self, queue: str) -> list[Aggregation]:
-        """Return those that some group of a queue may need."""
+        """Return the aggregators for groups of a queue."""
         return [each for each in self._known.values() if each.queue in (None, queue)]
 
     def fingerprint(self, queue: str) -> str:
-        """Return a short text, equal where the same groups of a queue have aggregators; "" where none has."""
+        """Return a short text that is equal if the same groups of a queue have aggregators; "" if no group has one."""
         patterns = sorted((each.pattern, each.queue is not None) for each in self.of_queue(queue))
         return hashlib.sha256(repr(patterns).encode()).hexdigest()[:8] if patterns else ""
 
 
-class AggregatorDecorator:
-    """What `@taskq.aggregator(...)` returns: it registers the function below it and leaves it as it is."""
+def whole_seconds(name: str, value: Any) -> int:
+    """Return a duration of at least one second in whole seconds, rounded up.
 
-    def __init__(self, aggregators: Aggregators, build: Callable[[AggregatorFunction], Aggregation]) -> None:
-        self._aggregators = aggregators
-        self._build = build
-
-    def __call__(self, function: F, /) -> F:
-        """Register the function. Raises as `TaskQ.aggregator`."""
-        self._aggregators.add(self._build(function))
-        return function
-
-
-def _check_function(function: Any) -> None:
-    if isinstance(function, BaseTask):
-        raise TaskDefinitionError(
-            f"{function!r} is a task; an aggregator must be a function that returns one's signature"
-        )
-    if not callable(function) or inspect.isclass(function):
-        raise TaskDefinitionError(f"an aggregator must be a function, got {function!r}")
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise TaskDefinitionError(f"{function!r} is a generator; an aggregator must return one task's signature")
-    refuse_markers(f"aggregator {function!r}", function, "only a task is given dependencies")
-    try:
-        inspect.signature(function).bind("", [])
-    except TypeError as error:
-        raise TaskDefinitionError(
-            f"aggregator {function_name(function)} must take the group's name and its tasks: {error}"
-        ) from None
-    except ValueError:  # some built-in functions tell nothing of themselves
-        pass
-
-
-def _check_seconds(name: str, value: Any) -> None:
+    Raises:
+        ConfigurationError: It is not a duration, or shorter.
+    """
     value_s = seconds(name, value)
     if value_s < 1:
         raise ConfigurationError(f"{name} must be at least one second, got {value!r}")
-
-
-def _whole_seconds(name: str, value: Any) -> int:
-    return math.ceil(seconds(name, value))
+    return math.ceil(value_s)

@@ -1,51 +1,19 @@
-"""What is done about tasks that were archived: functions that are told, and tasks that are enqueued in their place.
+"""Dead letters: the task that is enqueued when another one is archived (option `dead_letter`).
 
-That a task is to be told of is noted in Redis in the same step that archives it, so no crash loses the one without the
-other, whoever archives it: the worker that ran it, or the one that took it back from a worker that was lost. See
-`taskq_core.worker.dead_letters` for the rest.
+The script that archives a task also notes that handlers and dead letters are due, so a crash cannot lose the note.
+`taskq_core.worker.dead_letters` does the rest.
 """
 
 import hashlib
-import inspect
 import json
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
-from taskq_core.errors import TaskDefinitionError
 from taskq_core.handles.records import TaskInfo
-from taskq_core.service.user_code import is_coroutine_function
-from taskq_core.tasks.functions import function_name
-from taskq_core.tasks.handlers import check_callable
 from taskq_core.wire import DEAD_LETTER, MAX_NAME_BYTES
 
 
-class ArchiveHandler:
-    """A function that is told of archived tasks.
-
-    Attributes:
-        name: Where it was written, for logs.
-        function: The function itself.
-        is_coroutine: True for a coroutine function.
-
-    Raises:
-        TaskDefinitionError: The function cannot take a task.
-    """
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        check_callable("a handler of archived tasks", function)
-        try:
-            inspect.signature(function).bind(None)
-        except (TypeError, ValueError) as error:
-            raise TaskDefinitionError(
-                f"a handler of archived tasks takes the task, which {function!r} does not: {error}"
-            ) from None
-        self.name = function_name(function)
-        self.function = function
-        self.is_coroutine = is_coroutine_function(function)
-
-
 def read_dead_letter(headers: Mapping[str, str]) -> tuple[str, str] | None:
-    """Return queue and name of the task that is to be enqueued when this one is archived, None for none."""
+    """Return queue and name of the task to enqueue when this one is archived, None without one."""
     text = headers.get(DEAD_LETTER)
     if text is None:
         return None
@@ -57,7 +25,7 @@ def read_dead_letter(headers: Mapping[str, str]) -> tuple[str, str] | None:
 
 
 def letter_id(task: TaskInfo) -> str:
-    """Return the id of the task that is enqueued for an archived one: the same for the same archiving."""
+    """Return the id of the dead letter of an archived task. It is the same each time for one archiving."""
     at_s = 0 if task.archived_at is None else int(task.archived_at.timestamp())
     task_id = f"dead:{task.queue}:{task.id}:{at_s}"
     if len(task_id.encode()) <= MAX_NAME_BYTES:
@@ -66,7 +34,7 @@ def letter_id(task: TaskInfo) -> str:
 
 
 def letter_arguments(task: TaskInfo) -> dict[str, object]:
-    """Return what the task is told that is enqueued for an archived one. The payload stays where it is."""
+    """Return the arguments of the dead letter of an archived task. They do not contain the payload."""
     return {
         "task_id": task.id,
         "queue": task.queue,

@@ -1,4 +1,4 @@
-"""What a function says of itself: its name, its parameters, what it returns, and whether it can be a task at all."""
+"""Functions that users register: checks, names, parameters and types of results."""
 
 import functools
 import inspect
@@ -9,13 +9,42 @@ from typing import Any
 from taskq_core.errors import TaskDefinitionError
 from taskq_core.execution.context import TaskContext
 from taskq_core.service.user_code import is_coroutine_function
+from taskq_core.tasks.base import BaseTask
+from taskq_core.tasks.injection import refuse_markers
+
+
+def check_callable(what: str, function: object, *, takes: str = "", count: int = 0) -> None:
+    """Check that a worker can call a function, other than a task.
+
+    Args:
+        what: Names the function in errors.
+        function: The function.
+        takes: Names its arguments in errors, "" to check no arguments.
+        count: Number of its arguments.
+
+    Raises:
+        TaskDefinitionError: It is not a function, is a generator or a task, wants dependencies, or takes other
+            arguments.
+    """
+    if isinstance(function, BaseTask):
+        raise TaskDefinitionError(f"{what} must be a function other than a task, got {function!r}")
+    if not callable(function) or inspect.isclass(function):
+        raise TaskDefinitionError(f"{what} must be a function, got {function!r}")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TaskDefinitionError(f"{what} must not be a generator, which would never run; got {function!r}")
+    refuse_markers(what, function, "only a task is given dependencies")
+    if takes:
+        try:
+            inspect.signature(function).bind(*(None,) * count)
+        except (TypeError, ValueError) as error:
+            raise TaskDefinitionError(f"{what} takes {takes}, which {function!r} does not: {error}") from None
 
 
 def check_function(function: Any) -> None:
-    """Refuse what no worker can run as a task.
+    """Check that a worker can run a function as a task.
 
     Raises:
-        TaskDefinitionError: It is no function, or a generator or a method.
+        TaskDefinitionError: It is not a function, or it is a generator or a method.
     """
     if not callable(function) or inspect.isclass(function):
         raise TaskDefinitionError(f"a task must be a function, got {function!r}")
@@ -32,10 +61,10 @@ def check_function(function: Any) -> None:
 
 
 def check_process_function(what: str, function: Any, *, is_injected: bool) -> None:
-    """Refuse what no process of its own can run: it finds a task by importing the module of its function.
+    """Check that a separate process can run a function: the process imports the module of the function.
 
     Raises:
-        TaskDefinitionError: It is a coroutine function, is made inside another one, or wants dependencies.
+        TaskDefinitionError: It is a coroutine function, is defined inside another one, or wants dependencies.
     """
     if is_coroutine_function(function):
         raise TaskDefinitionError(
@@ -50,15 +79,15 @@ def check_process_function(what: str, function: Any, *, is_injected: bool) -> No
         )
     if is_injected:
         raise TaskDefinitionError(
-            f"{what}: dependencies are opened in the worker's own process; executor='process' gets none"
+            f"{what}: executor='process' has no dependencies, because the worker opens them in its main process"
         )
 
 
 def check_injected(what: str, function: Any, injected: Collection[str]) -> None:
-    """Refuse an injected parameter before `*args`, whose place a positional argument would take.
+    """Check that injected parameters come after `*args`, because positional arguments would take their place.
 
     Raises:
-        TaskDefinitionError: There is one.
+        TaskDefinitionError: One comes before `*args`.
     """
     given = parameters(what, function)
     if not any(each.kind is each.VAR_POSITIONAL for each in given):
@@ -69,7 +98,7 @@ def check_injected(what: str, function: Any, injected: Collection[str]) -> None:
 
 
 def function_name(function: Any) -> str:
-    """Return `module.qualname` of what was written: behind a partial its function, of an object its class. For logs."""
+    """Return `module.qualname` for logs: of the function in a partial, or of the class of a callable object."""
     while isinstance(function, functools.partial):
         function = function.func
     named = function if hasattr(function, "__qualname__") else type(function)
@@ -80,13 +109,13 @@ def qualified_name(function: Callable[..., Any]) -> str:
     """Return `module.qualname`, with the module's real name where it runs as a script.
 
     Raises:
-        TaskDefinitionError: The function has no name of its own.
+        TaskDefinitionError: The function has no name, for example a lambda.
     """
     qualname = getattr(function, "__qualname__", None)
     if not isinstance(qualname, str) or qualname.endswith("<lambda>"):
-        raise TaskDefinitionError(f"{function!r} has no name of its own; give the task one with name=")
+        raise TaskDefinitionError(f"{function!r} has no name; give the task one with name=")
     module = function.__module__
-    if module in ("__main__", "__mp_main__"):  # the latter in a child that multiprocessing spawned
+    if module in ("__main__", "__mp_main__"):  # `__mp_main__` in a child of multiprocessing
         main = getattr(inspect.unwrap(function), "__globals__", {})
         spec = main.get("__spec__")
         if spec is not None:
@@ -109,10 +138,10 @@ def parameters(what: str, function: Callable[..., Any]) -> list[inspect.Paramete
 
 
 def context_parameter(what: str, function: Callable[..., Any]) -> str | None:
-    """Return the name of the parameter that receives the `TaskContext`, if there is one.
+    """Return the name of the parameter that receives the `TaskContext`, None without one.
 
     Raises:
-        TaskDefinitionError: It is not the first.
+        TaskDefinitionError: It is not the first parameter.
     """
     found = [
         (index, parameter)
@@ -132,7 +161,7 @@ def context_parameter(what: str, function: Callable[..., Any]) -> str | None:
 
 
 def result_type(function: Callable[..., Any]) -> Any:
-    """Return what a function says it returns, `Any` where it does not say or the names cannot be found."""
+    """Return the annotated result type of a function; `Any` without one, or if its names cannot be resolved."""
     try:
         annotation = inspect.signature(function, eval_str=True).return_annotation
     except (NameError, TypeError, AttributeError, SyntaxError):

@@ -1,13 +1,13 @@
-"""Functions that a worker calls where no task is registered: for raw messages, for unknown types, and for errors.
+"""Functions that a worker calls for raw messages, for unknown task types, and after failed runs.
 
-A handler runs all types that begin with its pattern. What runs a type is found like this::
+A handler runs all types that begin with its pattern. A worker looks for the function of a type in this order::
 
     1. the task of this name              @taskq.task(name="email:welcome")
     2. the handler of exactly this name   @taskq.handler("email:welcome")
     3. the handler of the longest pattern that the type begins with        @taskq.handler("email:")
     4. the handler for unknown types      @taskq.not_found; by default it raises `UnknownTaskError`
 
-A handler receives the message as it is: no arguments are bound, and the payload need not be JSON.
+A handler receives the raw message: no arguments are bound, and the payload need not be JSON.
 """
 
 import builtins
@@ -15,16 +15,15 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from taskq_core.codec import decode_payload
 from taskq_core.errors import TaskDefinitionError, UnknownTaskError
 from taskq_core.execution.context import TaskContext
 from taskq_core.service.user_code import is_coroutine_function
 from taskq_core.settings import unknown
-from taskq_core.tasks.base import BaseTask
-from taskq_core.tasks.functions import context_parameter, function_name, parameters
-from taskq_core.tasks.injection import refuse_markers
+from taskq_core.tasks.base import Enqueuer
+from taskq_core.tasks.functions import check_callable, context_parameter, function_name, parameters
 from taskq_core.tasks.options import HandlerOptionsDict, TaskOptions, task_options
 from taskq_core.wire import TaskMessage, validate_task_type
 
@@ -43,8 +42,8 @@ class RawTask:
         id: Id of the task.
         type: Its type, the name under which it was enqueued.
         queue: Queue it came from.
-        payload: Payload bytes; out of their envelope, where a peer without headers put its trace around them.
-        headers: Text that travelled with it.
+        payload: Payload bytes, without the envelope in which peers without headers send their trace.
+        headers: Its headers.
         retried: Failures counted so far.
         max_retry: Most retries.
     """
@@ -61,21 +60,12 @@ class RawTask:
         """Read the JSON of the payload as a type: a dataclass, a `TypedDict`, a Struct, a Pydantic model, `dict`.
 
         Raises:
-            PayloadError: It does not fit. Where the handler lets it pass, the task is archived without retry.
+            PayloadError: It does not fit. If the handler does not catch it, the task is archived without retry.
         """
         return cast("T", decode_payload(self.payload, type_, task=self.type))
 
 
 _OPTIONS = tuple(HandlerOptionsDict.__annotations__)
-
-
-class HasDefaults(Protocol):
-    """What a handler needs of its queue application."""
-
-    @property
-    def task_defaults(self) -> Mapping[str, Any]:
-        """Options of every task and handler that does not set its own."""
-        ...
 
 
 class Handler:
@@ -84,7 +74,7 @@ class Handler:
     Attributes:
         name: Its pattern; "" for the one that runs unknown types.
         function: The function itself.
-        body: What a worker calls: the function.
+        body: The function, under the name that workers use for tasks and handlers alike.
         is_coroutine: True for a coroutine function.
         takes_context: True if its first parameter receives the `TaskContext`.
 
@@ -94,10 +84,10 @@ class Handler:
     """
 
     runs_in_process = False
-    """Handlers run in the worker's own process."""
+    """Handlers run in the main process of the worker."""
 
     def __init__(
-        self, name: str, function: Callable[..., Any], owner: HasDefaults, options: Mapping[str, Any] | None = None
+        self, name: str, function: Callable[..., Any], owner: Enqueuer, options: Mapping[str, Any] | None = None
     ) -> None:
         what = f"the handler of {name!r}" if name else "the handler of unknown types"
         check_callable(what, function)
@@ -143,11 +133,11 @@ class Handlers:
     """The handlers of a queue application, by pattern.
 
     Args:
-        owner: Its `task_defaults` are the options of handlers that do not set their own.
+        owner: The queue application. Its `task_defaults` are the default options of handlers.
         unknown_hint: Advice in the error of an unknown type.
     """
 
-    def __init__(self, owner: HasDefaults, *, unknown_hint: str = "") -> None:
+    def __init__(self, owner: Enqueuer, *, unknown_hint: str = "") -> None:
         self._by_pattern: dict[str, Handler] = {}
         self._lengths: tuple[int, ...] = ()
         self._unknown_hint = unknown_hint
@@ -168,10 +158,10 @@ class Handlers:
         self._lengths = tuple(sorted({len(pattern) for pattern in self._by_pattern}, reverse=True))
 
     def set_not_found(self, handler: Handler) -> None:
-        """Let a handler run what is unknown.
+        """Set the handler of unknown types.
 
         Raises:
-            TaskDefinitionError: Another function does that already.
+            TaskDefinitionError: Another function is that handler already.
         """
         known = None if self.not_found is self._default else self.not_found
         refuse_other(known, handler, "the place for unknown types")
@@ -182,7 +172,7 @@ class Handlers:
         return bool(self._by_pattern) or self.not_found is not self._default
 
     def find(self, name: str) -> Handler:
-        """Return the handler of a type that is no registered task."""
+        """Return the handler of a type that has no registered task."""
         known = self._by_pattern.get(name)
         if known is not None:
             return known
@@ -196,41 +186,54 @@ class Handlers:
         raise UnknownTaskError(message.type, self._unknown_hint)
 
 
-class ErrorHandler:
-    """A function that is told of errors.
+class Callback:
+    """A function that a worker calls after a run, or for an archived task.
+
+    Args:
+        what: Names the function in errors.
+        function: The function.
+        takes: Names its arguments in errors.
+        count: Number of its arguments.
+        guard: Wraps the function, for example to check database connections. Adapters set it.
 
     Attributes:
-        name: Where it was written, for logs.
-        function: The function itself.
-        guarded: What a worker calls: the function, or what `guard` has made of it. Inside the code that enqueued the
-            task, as tests may have it, the function is called itself.
+        name: `module.qualname` of the function, for logs.
+        function: The function. Tests that run tasks in the code that enqueues them call it directly.
+        guarded: The guarded function, which workers call.
         is_coroutine: True for a coroutine function.
 
     Raises:
-        TaskDefinitionError: The function cannot take an error and a context.
+        TaskDefinitionError: The function does not take these arguments.
     """
 
     def __init__(
-        self, function: Callable[..., Any], *, guard: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None
+        self,
+        what: str,
+        function: Callable[..., Any],
+        *,
+        takes: str,
+        count: int,
+        guard: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None,
     ) -> None:
-        check_callable("an error handler", function)
-        try:
-            inspect.signature(function).bind(None, None)
-        except (TypeError, ValueError) as error:
-            raise TaskDefinitionError(
-                f"an error handler takes the error and the task's context, which {function!r} does not: {error}"
-            ) from None
+        check_callable(what, function, takes=takes, count=count)
         self.name = function_name(function)
         self.function = function
         self.guarded = function if guard is None else guard(function)
         self.is_coroutine = is_coroutine_function(function)
 
 
+def error_handler(
+    function: Callable[..., Any], *, guard: Callable[[Callable[..., Any]], Callable[..., Any]] | None = None
+) -> Callback:
+    """Return the callback for failed runs of a function `(error, context)`."""
+    return Callback("an error handler", function, takes="the error and the task's context", count=2, guard=guard)
+
+
 def check_pattern(pattern: object) -> str:
     """Return the pattern of a handler if it can be used.
 
     Raises:
-        TaskDefinitionError: It is no text, blank, or no beginning of a type.
+        TaskDefinitionError: It is not text, is blank, or cannot begin a type.
     """
     if not isinstance(pattern, str):
         raise TaskDefinitionError(
@@ -242,21 +245,6 @@ def check_pattern(pattern: object) -> str:
         raise TaskDefinitionError(f"pattern of a handler: {error}") from None
 
 
-def check_callable(what: str, function: object) -> None:
-    """Refuse what is no function that a worker can call.
-
-    Raises:
-        TaskDefinitionError: It is no function, is a generator, or is a task.
-    """
-    if isinstance(function, BaseTask):
-        raise TaskDefinitionError(f"{what} must be a function of its own, got {function!r}")
-    if not callable(function) or inspect.isclass(function):
-        raise TaskDefinitionError(f"{what} must be a function, got {function!r}")
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise TaskDefinitionError(f"{what} must be no generator, which would never run, got {function!r}")
-    refuse_markers(what, function, "only a task is given dependencies")
-
-
 def origin(runner: Any) -> str:
     """Return where the function of a task or handler was written, as `module.qualname`."""
     function = runner.function
@@ -264,7 +252,7 @@ def origin(runner: Any) -> str:
 
 
 def place(runner: Any) -> str:
-    """Return where the function of a task or handler stands, as `file:line`; "" where that cannot be told."""
+    """Return `file:line` of the function of a task or handler; "" if unknown."""
     function = runner.function
     while isinstance(function, functools.partial):
         function = function.func
@@ -275,17 +263,17 @@ def place(runner: Any) -> str:
 def refuse_other(
     known: Any, new: Any, what: str, *, remedy: str = "another", is_redefined: Callable[[], bool] = lambda: False
 ) -> None:
-    """Refuse to replace a task or handler by one of another function; a module that is loaded again may.
+    """Check that a task or handler replaces another only because its module was loaded again.
 
     Args:
-        known: What has the name, None if nothing does.
-        new: What wants it.
+        known: The task or handler that has the name, None without one.
+        new: The new one.
         what: The name, for the error.
-        remedy: What the new one needs instead.
-        is_redefined: Asked where both functions have the same module and name: whether they are different all the same.
+        remedy: What the new one needs instead, for the error.
+        is_redefined: Called if both functions have the same module and name. Returns whether they differ nevertheless.
 
     Raises:
-        TaskDefinitionError: The functions differ. It names both, and where they stand.
+        TaskDefinitionError: The functions differ. The error names both, with file and line.
     """
     if known is None or (origin(known) == origin(new) and not is_redefined()):
         return
@@ -295,10 +283,10 @@ def refuse_other(
 
 
 class Definitions:
-    """Remembers in which loading of its module each name was given, to tell a second definition from a second loading.
+    """Distinguishes a second definition of a name, which is a mistake, from a second load of its module.
 
-    Both bring a function of the same module and name. A module that is loaded again has another `__spec__`; where there
-    is none, in a script or a notebook, and inside functions, defining something again is no mistake.
+    Both bring a function with the same module and name. A module that is loaded again has another `__spec__`. In
+    scripts, notebooks and functions there is no `__spec__`, and defining a name again is allowed.
     """
 
     def __init__(self) -> None:
@@ -309,7 +297,7 @@ class Definitions:
         self._by_name[name] = _loading(function)
 
     def is_redefined(self, name: str, function: Any) -> bool:
-        """Whether a name is given again by the same loading of a module."""
+        """Whether a name is defined again by the same load of its module."""
         loading = _loading(function)
         return loading is not None and self._by_name.get(name) is loading
 

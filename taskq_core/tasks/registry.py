@@ -17,22 +17,21 @@ from taskq_core.tasks.aggregation import (
     DEFAULT_GRACE_S,
     DEFAULT_TIMEOUT_S,
     Aggregation,
-    AggregatorDecorator,
-    AggregatorFunction,
     Aggregators,
+    F,
 )
 from taskq_core.tasks.base import BaseTask, Enqueuer
 from taskq_core.tasks.canvas import Signature
-from taskq_core.tasks.dead_letters import ArchiveHandler
 from taskq_core.tasks.functions import check_function, check_injected, check_process_function, function_name
 from taskq_core.tasks.handlers import (
+    Callback,
     Definitions,
     E,
-    ErrorHandler,
     H,
     Handler,
     Handlers,
     check_pattern,
+    error_handler,
     refuse_other,
 )
 from taskq_core.tasks.injection import Injector, refuse_markers
@@ -78,9 +77,9 @@ class Registry(Enqueuer):
         """What turns groups of tasks into one. See `aggregator`."""
         self.handlers = Handlers(self, unknown_hint=self.unknown_task_hint)
         """What runs types that no task is registered for. See `handler` and `not_found`."""
-        self.error_handlers: list[ErrorHandler] = []
+        self.error_handlers: list[Callback] = []
         """What is told of failed runs. See `on_error`."""
-        self.archive_handlers: list[ArchiveHandler] = []
+        self.archive_handlers: list[Callback] = []
         """What is told of archived tasks. See `on_archived`."""
         self.injector: Injector | None = None
         """Gives parameters of tasks their values, None where nothing does. For adapters, before the first task."""
@@ -181,7 +180,7 @@ class Registry(Enqueuer):
         max_delay: Duration | None = None,
         max_size: int | None = None,
         timeout: Duration = DEFAULT_TIMEOUT_S,
-    ) -> AggregatorDecorator:
+    ) -> Callable[[F], F]:
         """Make a function turn groups of tasks into one task each: those enqueued with the option `aggregate`.
 
         The function takes the name of the group and a list of `GroupedTask`, oldest first, and returns the signature of
@@ -201,18 +200,21 @@ class Registry(Enqueuer):
             ConfigurationError: An argument is not usable.
         """
 
-        def build(function: AggregatorFunction) -> Aggregation:
-            return Aggregation(
-                function=function,
-                pattern=pattern,
-                queue=queue,
-                grace=grace,
-                max_delay=max_delay,
-                max_size=max_size,
-                timeout=timeout,
+        def register(function: F) -> F:
+            self.aggregators.add(
+                Aggregation(
+                    function=function,
+                    pattern=pattern,
+                    queue=queue,
+                    grace=grace,
+                    max_delay=max_delay,
+                    max_size=max_size,
+                    timeout=timeout,
+                )
             )
+            return function
 
-        return AggregatorDecorator(self.aggregators, build)
+        return register
 
     def remote(self, name: str, **options: Unpack[CallOptionsDict]) -> RemoteTask:
         """Name a task whose code is not here, for example one that a Go service runs."""
@@ -367,7 +369,7 @@ class Registry(Enqueuer):
         Raises:
             TaskDefinitionError: The function does not take an error and a context.
         """
-        self.error_handlers.append(ErrorHandler(function))
+        self.error_handlers.append(error_handler(function))
         return function
 
     def on_archived(self, function: A) -> A:
@@ -384,7 +386,7 @@ class Registry(Enqueuer):
         Raises:
             TaskDefinitionError: The function does not take a task.
         """
-        self.archive_handlers.append(ArchiveHandler(function))
+        self.archive_handlers.append(Callback("a handler of archived tasks", function, takes="the task", count=1))
         return function
 
     # --- workers ------------------------------------------------------------------------------------------------------

@@ -6,21 +6,22 @@ enqueue it; `.using` returns a copy with other options; `.s` binds arguments for
 
 import functools
 import inspect
+import logging
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 
-from taskq_core.codec import ArgumentsCodec, References
-from taskq_core.errors import ConfigurationError
+from taskq_core.codec import ArgumentsCodec, Found, References
+from taskq_core.errors import ConfigurationError, Discard, MissingReferenceError
 from taskq_core.execution.context import TaskContext, current
 from taskq_core.handles.handle import TaskHandle
 from taskq_core.settings import unknown
 from taskq_core.tasks.base import BaseTask, Enqueuer
 from taskq_core.tasks.canvas import Group, PartialSignature, Signature, group
-from taskq_core.tasks.fetching import afetching, fetching
 from taskq_core.tasks.functions import context_parameter, parameters, qualified_name, result_type
 from taskq_core.tasks.injection import Injection
-from taskq_core.tasks.options import TaskOptions, task_options
+from taskq_core.tasks.options import OnMissing, TaskOptions, task_options
 
+logger = logging.getLogger("taskq.worker")
 P = ParamSpec("P")
 R = TypeVar("R")
 Q = ParamSpec("Q")
@@ -74,7 +75,7 @@ class Task(BaseTask[R], Generic[P, R]):
         if self.codec.is_variadic:
             self.body = functools.partial(self.codec.call, self.function)
         if references is not None and self.codec.has_references:
-            self.body = (afetching if self.is_coroutine else fetching)(self, self.body, references)
+            self.body = (_afetching if self.is_coroutine else _fetching)(self, self.body, references)
         elif "on_missing" in self._given:
             raise ConfigurationError(
                 f"task {self.name!r}: on_missing has no effect: no parameter is annotated with a class whose values "
@@ -192,6 +193,41 @@ class CoroutineTask(Task[P, R]):
     ) -> Coroutine[Any, Any, R]:
         """Return the coroutine, to be awaited here."""
         return cast("Coroutine[Any, Any, R]", super().__call__(*args, **kwargs))
+
+
+def _fetching(task: Task[Any, Any], function: Callable[..., Any], references: References) -> Callable[..., Any]:
+    """Return a body that fetches the objects of arguments that travel as keys, then calls the function.
+
+    It runs inside the middleware and the time limit, so that an error of the fetch counts as one of the task.
+    """
+
+    def body(*given: object, **decoded: object) -> object:
+        found = references.fetch(task.codec.wanted(decoded))
+        return function(*given, **_with_found(task, decoded, found))
+
+    return body
+
+
+def _afetching(
+    task: Task[Any, Any], function: Callable[..., Any], references: References
+) -> Callable[..., Coroutine[Any, Any, Any]]:
+    """Return the body of a coroutine function. As `_fetching`."""
+
+    async def body(*given: object, **decoded: object) -> object:
+        found = await references.afetch(task.codec.wanted(decoded))
+        return await function(*given, **_with_found(task, decoded, found))
+
+    return body
+
+
+def _with_found(task: Task[Any, Any], decoded: dict[str, object], found: Found) -> dict[str, object]:
+    try:
+        return task.codec.with_found(decoded, found)
+    except MissingReferenceError as error:
+        if task.options.on_missing is OnMissing.FAIL:
+            raise
+        logger.info("task discarded: name=%s, the %s it refers to does not exist", task.name, error.label)
+        raise Discard from error
 
 
 def _local_context(task: Task[Any, Any]) -> TaskContext:

@@ -237,7 +237,7 @@ class InlineWorker:
             state=self._state,
             _loop=asyncio._get_running_loop() if on_loop else None,
             worker=self._owner,
-            _open_notes=partial(self._notes, run),
+            _open_buffer=partial(self._notes, run),
         )
 
     def _notes(self, run: Run) -> "_InlineNotes":
@@ -314,11 +314,11 @@ class _InlineNotes:
         else:
             self._runner.run(run_ops.write_result(run.queue, run.task_id, data, owner=self._owner, run=run.number))
 
-    def tell_progress(self, progress: bytes) -> None:
+    def store_progress(self, progress: bytes) -> None:
         self._tells_by_itself = True
         self._note(run_ops.PROGRESS_FIELD, progress)
 
-    def tell(self, done: int, total: int | None) -> None:
+    def report(self, done: int, total: int | None) -> None:
         if not self._tells_by_itself:
             self._note(run_ops.PROGRESS_FIELD, encode_progress(done, total))
 

@@ -157,7 +157,7 @@ class Executor:
         context.worker = self._context.token
         context.outcome = None if run.outcome is None else run.outcome.value
         context._loops = None
-        context._open_notes = partial(self._progress.of, run)
+        context._open_buffer = partial(self._progress.of, run)
 
     if sys.version_info >= (3, 12):
 

@@ -171,7 +171,7 @@ class TaskProcesses:
         if number != process.runs:
             logger.warning("a task left a process behind that goes on; what it tells is dropped")
         elif kind == frames.PROGRESS:
-            self._progress.of(run).tell_progress(data)
+            self._progress.of(run).store_progress(data)
         else:
             self._progress.of(run).write_result(_oversized(data) if kind == frames.WRITTEN_OVERSIZED else data)
 

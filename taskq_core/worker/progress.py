@@ -115,12 +115,12 @@ class RunNotes:
             warn_oversized(self._run, data)
         self._put(written_fields(data))
 
-    def tell_progress(self, progress: bytes) -> None:
+    def store_progress(self, progress: bytes) -> None:
         """Store what the function tells of its progress."""
         self._tells_by_itself = True
         self._put({PROGRESS_FIELD: progress})
 
-    def tell(self, done: int, total: int | None) -> None:
+    def report(self, done: int, total: int | None) -> None:
         """Store the progress of a loop, unless the function tells its own."""
         if not self._tells_by_itself:
             self._put({PROGRESS_FIELD: encode_progress(done, total)})

@@ -227,7 +227,7 @@ class _Notes:
                 return
         self._complain()
 
-    def tell_progress(self, progress: bytes) -> None:
+    def store_progress(self, progress: bytes) -> None:
         with self._lock:
             if not self._is_over:
                 self._progress = progress
@@ -271,7 +271,7 @@ class _Notes:
     async def astore(self, cursor: bytes) -> None:
         raise IterationError(_NO_ITERATION)
 
-    def tell(self, done: int, total: int | None) -> None:
+    def report(self, done: int, total: int | None) -> None:
         """No loop gets as far as that."""
 
 
@@ -285,7 +285,7 @@ def _context(facts: Mapping[str, Any], message: TaskMessage, notes: _Notes) -> T
         deadline=utc_datetime(facts["deadline_s"]),
         headers=dict(message.headers),
         worker=facts["worker"],
-        _open_notes=lambda: notes,
+        _open_buffer=lambda: notes,
     )
 
 

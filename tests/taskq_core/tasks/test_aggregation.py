@@ -146,9 +146,9 @@ class TestDefinition:
         words = {
             "number": "must be a function, got 5",
             "class": "must be a function",
-            "generator": "is a generator",
+            "generator": "must not be a generator",
             "parameters": "must take the group's name and its tasks: too many positional arguments",
-            "task": "is a task; an aggregator must be a function",
+            "task": "must be a function other than a task",
         }
 
         with pytest.raises(TaskDefinitionError, match=words[kind]):

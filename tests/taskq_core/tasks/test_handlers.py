@@ -153,7 +153,7 @@ class TestRefusals:
         @taskq.task(name="t")
         def task(message: RawTask) -> None: ...
 
-        with pytest.raises(TaskDefinitionError, match="must be a function of its own, got <task 't'>"):
+        with pytest.raises(TaskDefinitionError, match="must be a function other than a task, got <task 't'>"):
             taskq.handler("email:")(task)
 
     def test_options_that_stand_in_the_message(self, taskq: TaskQ) -> None:

@@ -190,7 +190,7 @@ class TestFunctions:
 
     def test_a_lambda_needs_a_name(self, taskq: TaskQ) -> None:
         with pytest.raises(
-            TaskDefinitionError, match=r"<lambda> at .* has no name of its own; give the task one with name="
+            TaskDefinitionError, match=r"<lambda> at .* has no name; give the task one with name="
         ):
             taskq.task(lambda: None)
 
@@ -201,7 +201,7 @@ class TestFunctions:
             return a + b
 
         partial = functools.partial(add, b=5)
-        with pytest.raises(TaskDefinitionError, match="has no name of its own; give the task one with name="):
+        with pytest.raises(TaskDefinitionError, match="has no name; give the task one with name="):
             taskq.task(partial)
 
         task = taskq.task(name="t")(partial)
@@ -219,7 +219,7 @@ class TestFunctions:
             def __call__(self, a: int) -> int:
                 return a + 1
 
-        with pytest.raises(TaskDefinitionError, match="has no name of its own"):
+        with pytest.raises(TaskDefinitionError, match="has no name"):
             taskq.task(Adder())
 
         assert taskq.task(name="t")(Adder())(1) == 2
