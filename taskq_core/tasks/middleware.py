@@ -1,8 +1,7 @@
-"""Wrap the runs of tasks, and look at calls before they are enqueued: the extension point for adapters and users.
+"""Middleware: wraps the runs of tasks, and sees calls before they are enqueued. For adapters and users.
 
-A middleware counts for all of an application, for one queue or for one task. The order is always the same: those of the
-application first, then those of the queue, then those of the task, each in the order of their registration. First means
-outermost: it sees a call before all others, and a run begins and ends in it.
+Middleware belongs to an application, to a queue or to a task. The order is always: application, queue, task, and within
+each the order of registration. The first is the outermost: it sees a call before the others, and wraps their runs.
 
 ::
 
@@ -10,8 +9,8 @@ outermost: it sees a call before all others, and a run begins and ends in it.
     run:      application( queue( task( the function ) ) )
 """
 
-from collections.abc import Awaitable, Callable, Iterable, MutableSequence
-from typing import Any, TypeVar, cast, overload
+from collections.abc import Awaitable, Callable, MutableSequence
+from typing import Any, TypeVar, overload
 
 from taskq_core.errors import ConfigurationError
 from taskq_core.execution.context import TaskContext
@@ -21,20 +20,22 @@ from taskq_core.wire import validate_queue_name, validate_task_type
 
 R = TypeVar("R")
 Blocking = Callable[[Callable[[Signature[Any]], Signature[Any]], Signature[Any]], Awaitable[Any]]
-"""Calls a function with a call, where it may block."""
+"""Calls a function with a call, in a place where it may block."""
+_KINDS = ("everywhere", "queue", "task")
+_EVERYWHERE = ("everywhere", "")
 
 
 class Middleware:
-    """Base that changes nothing. Override what you need.
+    """Base class that changes nothing. Override the methods that you need.
 
-    What `around` and `aaround` raise counts as raised by the task. They wrap handlers too, also the one for unknown
-    types. Plain functions go through `around`, in the thread that runs them; coroutines through `aaround`, in their own
-    asyncio task.
+    An error from `around` or `aaround` counts as an error of the task. They wrap handlers too, also the handler of
+    unknown types. Plain functions go through `around`, in the thread that runs them. Coroutines go through `aaround`,
+    in their asyncio task.
 
-    What `enqueue` and `aenqueue` raise goes to the one who enqueues, and nothing is sent.
+    An error from `enqueue` or `aenqueue` is raised to the caller of the enqueue, and nothing is sent.
 
     Attributes:
-        only_in_workers: True to wrap no runs that `taskq_core.testing` makes inside the code that enqueued them.
+        only_in_workers: True not to wrap the runs that `taskq_core.testing` makes in the code that enqueues a task.
     """
 
     only_in_workers = False
@@ -43,11 +44,11 @@ class Middleware:
         """Look at a call that is about to be enqueued from blocking code.
 
         Args:
-            call: Task and arguments. It is never changed in place: `using`, `with_arguments` and `with_headers` return
+            call: Task and arguments. Do not change it in place: `using`, `with_arguments` and `with_headers` return
                 changed copies.
 
         Returns:
-            The call that goes on, changed or not.
+            The call to enqueue, changed or not.
         """
         return call
 
@@ -74,51 +75,22 @@ def _wraps_runs(middleware: Middleware) -> bool:
     return kind.around is not Middleware.around or kind.aaround is not Middleware.aaround
 
 
-class _Scopes:
-    """Middleware of one kind, by scope. Nobody changes it."""
-
-    __slots__ = ("_by_queue", "_by_task", "_everywhere", "is_empty")
-
-    def __init__(
-        self,
-        everywhere: Iterable[Middleware],
-        by_queue: dict[str, list[Middleware]],
-        by_task: dict[str, list[Middleware]],
-        wanted: Callable[[Middleware], bool],
-    ) -> None:
-        self._everywhere = tuple(filter(wanted, everywhere))
-        self._by_queue = {name: found for name, each in by_queue.items() if (found := tuple(filter(wanted, each)))}
-        self._by_task = {name: found for name, each in by_task.items() if (found := tuple(filter(wanted, each)))}
-        self.is_empty = not (self._everywhere or self._by_queue or self._by_task)
-
-    @property
-    def everywhere(self) -> tuple[Middleware, ...]:
-        return self._everywhere
-
-    def of_queue(self, name: str) -> tuple[Middleware, ...]:
-        return self._by_queue.get(name, ())
-
-    def of_task(self, name: str) -> tuple[Middleware, ...]:
-        return self._by_task.get(name, ())
-
-
 class MiddlewareStack(MutableSequence[Middleware]):
     """The middleware of a queue application.
 
-    As a sequence it holds those of the whole application, outermost first, and changes like a list. `add` takes those
-    of one queue or task as well. Changes count from the next call and the next run.
+    As a sequence it holds the middleware of the whole application, outermost first, and changes like a list. `add` also
+    takes middleware of one queue or task. Changes apply from the next call and the next run.
 
     Attributes:
-        sees_calls: False while no middleware looks at calls, so that enqueueing need not ask.
-        wraps_runs: False while no middleware wraps runs.
+        sees_calls: False while no middleware overrides `enqueue` or `aenqueue`.
+        wraps_runs: False while no middleware overrides `around` or `aaround`.
     """
 
-    __slots__ = ("_by_queue", "_by_task", "_calls", "_everywhere", "_runs", "sees_calls", "wraps_runs")
+    __slots__ = ("_by_scope", "_everywhere", "_seeing", "_wrapping", "sees_calls", "wraps_runs")
 
     def __init__(self) -> None:
         self._everywhere: list[Middleware] = []
-        self._by_queue: dict[str, list[Middleware]] = {}
-        self._by_task: dict[str, list[Middleware]] = {}
+        self._by_scope: dict[tuple[str, str], list[Middleware]] = {_EVERYWHERE: self._everywhere}
         self._changed()
 
     def add(self, middleware: Middleware, *, queue: str | None = None, task: str | BaseTask[Any] | None = None) -> None:
@@ -126,21 +98,20 @@ class MiddlewareStack(MutableSequence[Middleware]):
         _check(middleware)
         if queue is not None and task is not None:
             raise ConfigurationError("middleware is of one queue or of one task; give queue= or task=, not both")
+        scope = _EVERYWHERE
         if queue is not None:
-            self._by_queue.setdefault(validate_queue_name(queue), []).append(middleware)
+            scope = ("queue", validate_queue_name(queue))
         elif task is not None:
-            name = task.name if isinstance(task, BaseTask) else validate_task_type(task)
-            self._by_task.setdefault(name, []).append(middleware)
-        else:
-            self._everywhere.append(middleware)
+            scope = ("task", task.name if isinstance(task, BaseTask) else validate_task_type(task))
+        self._by_scope.setdefault(scope, []).append(middleware)
         self._changed()
 
     def _changed(self) -> None:
-        scopes = (self._everywhere, self._by_queue, self._by_task)
-        self._calls = _Scopes(*scopes, wanted=_sees_calls)
-        self._runs = _Scopes(*scopes, wanted=_wraps_runs)
-        self.sees_calls = not self._calls.is_empty
-        self.wraps_runs = not self._runs.is_empty
+        self._seeing, self._wrapping = self._only(_sees_calls), self._only(_wraps_runs)
+        self.sees_calls, self.wraps_runs = bool(self._seeing), bool(self._wrapping)
+
+    def _only(self, wanted: Callable[[Middleware], bool]) -> dict[tuple[str, str], tuple[Middleware, ...]]:
+        return {scope: found for scope, each in self._by_scope.items() if (found := tuple(filter(wanted, each)))}
 
     # --- as a sequence ------------------------------------------------------------------------------------------------
 
@@ -184,17 +155,13 @@ class MiddlewareStack(MutableSequence[Middleware]):
     # --- for clients and workers --------------------------------------------------------------------------------------
 
     def outgoing(self, call: Signature[R]) -> Signature[R]:
-        """Show a call to all middleware that looks at calls, and return what they made of it.
+        """Show a call to all middleware that looks at calls, and return the call that they leave.
 
-        The queue is that of the call as the application's middleware leaves it.
+        The middleware of a queue sees a call whose queue is set after the middleware of the application.
         """
-        scopes = self._calls
-        for middleware in scopes.everywhere:
-            call = _checked(middleware, middleware.enqueue(call))
-        for middleware in scopes.of_queue(call.task.options.queue):
-            call = _checked(middleware, middleware.enqueue(call))
-        for middleware in scopes.of_task(call.task.name):
-            call = _checked(middleware, middleware.enqueue(call))
+        for kind in _KINDS:
+            for middleware in self._seeing.get(_scope(kind, call), ()):
+                call = _checked(middleware, middleware.enqueue(call))
         return call
 
     async def aoutgoing(self, call: Signature[R], *, blocking: Blocking | None = None) -> Signature[R]:
@@ -202,29 +169,35 @@ class MiddlewareStack(MutableSequence[Middleware]):
 
         Args:
             call: Task and arguments.
-            blocking: Runs the `enqueue` of middleware without an `aenqueue` of its own, as it may block. None: it runs
-                here; whoever enqueues from a coroutine has chosen so.
+            blocking: Runs the `enqueue` of middleware that does not override `aenqueue`, because it may block. None: it
+                runs here.
         """
-        scopes = self._calls
-        for middleware in scopes.everywhere:
-            call = await _asked(middleware, call, blocking)
-        for middleware in scopes.of_queue(call.task.options.queue):
-            call = await _asked(middleware, call, blocking)
-        for middleware in scopes.of_task(call.task.name):
-            call = await _asked(middleware, call, blocking)
+        for kind in _KINDS:
+            for middleware in self._seeing.get(_scope(kind, call), ()):
+                if blocking is not None and type(middleware).aenqueue is Middleware.aenqueue:
+                    call = _checked(middleware, await blocking(middleware.enqueue, call))
+                else:
+                    call = _checked(middleware, await middleware.aenqueue(call))
         return call
 
     def of_run(self, queue: str, handler: str, name: str) -> tuple[Middleware, ...]:
-        """Return what wraps a run, outermost first.
+        """Return the middleware that wraps a run, outermost first.
 
         Args:
             queue: Queue of the task.
             handler: Name of the registered task, or pattern of the handler, that runs it.
-            name: Name of the task, its type. A handler's middleware stands around that of the single type.
+            name: Name of the task, its type. The middleware of a handler is outside that of the single type.
         """
-        scopes = self._runs
-        of_type = scopes.of_task(name) if name != handler else ()
-        return (*scopes.everywhere, *scopes.of_queue(queue), *scopes.of_task(handler), *of_type)
+        scopes = [_EVERYWHERE, ("queue", queue), ("task", handler)]
+        if name != handler:
+            scopes.append(("task", name))
+        return tuple(each for scope in scopes for each in self._wrapping.get(scope, ()))
+
+
+def _scope(kind: str, call: Signature[Any]) -> tuple[str, str]:
+    if kind == "queue":
+        return kind, call.task.options.queue
+    return kind, call.task.name if kind == "task" else ""
 
 
 def _check(middleware: object) -> None:
@@ -233,14 +206,8 @@ def _check(middleware: object) -> None:
         raise ConfigurationError(f"middleware must be a taskq_core.Middleware, got {middleware!r}{hint}")
 
 
-async def _asked(middleware: Middleware, call: Signature[R], blocking: Blocking | None) -> Signature[R]:
-    if blocking is not None and type(middleware).aenqueue is Middleware.aenqueue:
-        return cast("Signature[R]", _checked(middleware, await blocking(middleware.enqueue, call)))
-    return cast("Signature[R]", _checked(middleware, await middleware.aenqueue(call)))
-
-
 def _checked(middleware: Middleware, call: Any) -> Any:
     if not isinstance(call, Signature):
         name = type(middleware).__qualname__
-        raise TypeError(f"{name}.enqueue must return the call that goes on, got {type(call).__name__}")
+        raise TypeError(f"{name}.enqueue must return the call to enqueue, got {type(call).__name__}")
     return call

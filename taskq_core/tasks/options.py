@@ -1,4 +1,4 @@
-"""The options a task can have: what each means, its unit and default, and how it is checked."""
+"""The options of a task: meaning, unit, default and checks."""
 
 import inspect
 import math
@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypedDict
 
 from taskq_core.codec.oversized import LARGEST_RESULT, RESULT_MAX
 from taskq_core.errors import ConfigurationError
-from taskq_core.settings import Duration, Relation, check_whole, member, seconds, unknown
+from taskq_core.settings import Duration, Relation, check_flag, check_whole, member, seconds, unknown
 from taskq_core.tasks.limits import (
     Concurrency,
     Key,
@@ -36,11 +36,11 @@ from taskq_core.wire import (
 )
 
 DEFAULT_MAX_RETRY = 25
-"""As Asynq."""
+"""Asynq's default."""
 DEFAULT_TIMEOUT_S = 1800
-"""Seconds; as Asynq, where a task has neither timeout nor deadline."""
+"""Seconds; Asynq's default for a task with neither timeout nor deadline."""
 REPLICAS_MAX = 100
-"""Most replicas that can be asked to confirm an enqueue."""
+"""Maximum replicas that can confirm an enqueue."""
 _LATEST = 253_402_300_799  # the last second of the year 9999
 
 
@@ -50,25 +50,25 @@ class TaskExecutor(StrEnum):
     THREAD = "thread"
     """In a thread of the worker."""
     PROCESS = "process"
-    """In a process of its own: it has an interpreter lock of its own, and can be ended whatever it does."""
+    """In a separate process, which has its own interpreter lock and can be killed."""
 
 
 class OnMissing(StrEnum):
-    """What becomes of a run whose arguments refer to what is gone."""
+    """What happens to a run if an object that its arguments refer to no longer exists."""
 
     FAIL = "fail"
     DISCARD = "discard"
 
 
 class OnExpiry(StrEnum):
-    """What becomes of a task that was not started in time."""
+    """What happens to a task that was not started in time."""
 
     ARCHIVE = "archive"
     DISCARD = "discard"
 
 
 class DeadLetterTask(Protocol):
-    """A task, as far as `dead_letter` looks at it."""
+    """The attributes of a task that `dead_letter` uses."""
 
     @property
     def name(self) -> str:
@@ -131,11 +131,11 @@ class TaskOptions:
     queue: str = "default"
     """Queue it goes to."""
     priority: int = 0
-    """Band inside its queue, 0 to 9: it is taken before those of lower bands that wait."""
+    """Band inside its queue, 0 to 9. Workers take tasks of higher bands first."""
     retry_priority: int | None = None
-    """Band of its retries. None: that of `priority`."""
+    """Band of its retries. None: the value of `priority`."""
     max_retry: int = DEFAULT_MAX_RETRY
-    """Most retries after the first run. 0 means it runs once."""
+    """Maximum retries after the first run. 0 means it runs once."""
     retry_delay: RetryDelay = None
     """Time until the next attempt: None (Asynq's default), a duration, a list, `exponential(...)` or a function."""
     retry_on: tuple[type[BaseException], ...] = ()
@@ -146,11 +146,11 @@ class TaskOptions:
     """Whether an error counts. False: the task is retried without using an attempt, and no counter of failures moves.
     None: every error counts."""
     trace: Relation | str | None = None
-    """How the trace of a run relates to that of its enqueue: `parent`, `link` or `none`. None: as the setting `TRACE`
-    says."""
+    """How the trace of a run relates to the trace of its enqueue: `parent`, `link` or `none`. None: the setting
+    `TRACE` decides."""
     on_missing: OnMissing | str = OnMissing.FAIL
-    """What becomes of a run whose arguments refer to what is gone, such as a deleted row: `fail` archives the task at
-    once with `MissingReferenceError`, `discard` drops it."""
+    """What happens to a run if an object that its arguments refer to no longer exists, such as a deleted row: `fail`
+    archives the task at once with `MissingReferenceError`, `discard` drops it."""
     timeout: Duration | None = None
     """Maximum run time, more than 0. None: 30 minutes, or only the deadline if it is set. A plain function that has not
     ended 10 seconds later keeps running beside the next task. With `executor="process"` it is killed."""
@@ -159,16 +159,16 @@ class TaskOptions:
     run_after: Duration | datetime | None = None
     """Not before this time from now, or this moment (aware). Past or 0 means now."""
     expires: Duration | datetime | None = None
-    """It is not started later than this after its enqueue or its `run_after`, or after this moment (aware); retries
-    too. None: whenever."""
+    """Latest start of a run, retries included: a time after its enqueue or its `run_after`, or a moment (aware). None:
+    no limit."""
     on_expiry: OnExpiry | str = OnExpiry.ARCHIVE
-    """What becomes of a task that was not started in time: `archive` or `discard`."""
+    """What happens to a task that was not started in time: `archive` or `discard`."""
     dead_letter: "DeadLetterTask | str | None" = None
     """Task, or its name, that is enqueued when this one is archived by a worker. A name goes to the queue `default`."""
     retention: Duration = 0
     """How long the task and its result are kept after success. 0 deletes it at once."""
     max_result_bytes: int = RESULT_MAX
-    """Most bytes of its result as JSON, 1 to 536,870,912 (512 MiB). A larger result is not stored, and asking for it
+    """Maximum bytes of its result as JSON, 1 to 536,870,912 (512 MiB). A larger result is not stored, and asking for it
     raises `ResultTooLargeError`; the run succeeds all the same. Workers use the value of the registered task."""
     task_id: str | None = None
     """Id of the task, unique in its queue. None: a random UUID."""
@@ -176,10 +176,10 @@ class TaskOptions:
     """While another task with the same queue, name and arguments was enqueued within this time and has not succeeded,
     enqueueing is refused. 0: never refused. At least one second otherwise. The lock is Asynq's."""
     unique: Unique | None = None
-    """What makes two tasks equal, in which states of the first, and what becomes of the second. Not together with
-    `unique_for`, which is the short form for the most common case. None: tasks may be equal. Added in 0.1."""
+    """When two tasks are equal, in which states of the first, and what happens to the second. Not together with
+    `unique_for`, the short form for the most common case. None: tasks may be equal. Added in 0.1."""
     aggregate: str | None = None
-    """Group of its queue that it waits in until the group is turned into one task. None or "": it runs by itself."""
+    """Group of its queue in which it waits until the group is turned into one task. None or "": it runs alone."""
     rate_limit: RateLimit | str | None = None
     """How often it may start, for all workers of its queue together: "100/m" or a `RateLimit`. None: at any time."""
     concurrency: Concurrency | int | tuple[Concurrency | int, ...] | None = None
@@ -189,8 +189,8 @@ class TaskOptions:
     """One at a time for each value of this key, in order: a parameter's name, a function of parameters, or a
     `TaskSequence`. None: in any order."""
     headers: Mapping[str, str] = field(default_factory=dict)
-    """Text that travels with the task, at most 7 KiB of names and values together. Names beginning `taskq-`,
-    `traceparent`, `tracestate` and `baggage` are taken."""
+    """Headers of the task: text to text, at most 7 KiB of names and values together. Names beginning `taskq-`,
+    `traceparent`, `tracestate` and `baggage` are reserved."""
     replicated: bool | int = False
     """How many replicas of Redis must have the task before its enqueue succeeds, 0 to 100; True: one."""
     fsynced: bool = False
@@ -200,25 +200,36 @@ class TaskOptions:
     def __post_init__(self) -> None:
         set_ = object.__setattr__
         validate_queue_name(self.queue)
-        if not isinstance(self.max_retry, int) or isinstance(self.max_retry, bool):
-            raise ConfigurationError(f"max_retry must be a whole number, got {self.max_retry!r}")
-        if not 0 <= self.max_retry < 2**31:
-            raise ConfigurationError(f"max_retry must be between 0 and {2**31 - 1}, got {self.max_retry}")
+        check_whole("max_retry", self.max_retry, least=0, most=2**31 - 1)
         for name in ("priority", "retry_priority"):
-            band = getattr(self, name)
-            if isinstance(band, bool) or not (isinstance(band, int) or (band is None and name != "priority")):
-                raise ConfigurationError(f"{name} must be a whole number, got {band!r}")
-            if band is not None and not 0 <= band <= HIGHEST_BAND:
-                hint = "; what is less urgent than the rest belongs in a queue of its own" if band < 0 else ""
-                raise ConfigurationError(f"{name} must be between 0 and {HIGHEST_BAND}, got {band}{hint}")
+            _check_band(name, getattr(self, name))
         as_policy(self.retry_delay)
         set_(self, "retry_on", _classes("retry_on", self.retry_on))
         set_(self, "no_retry_on", _classes("no_retry_on", self.no_retry_on))
         if self.is_failure is not None:
-            _check_judge("is_failure", self.is_failure)
+            _check_error_function("is_failure", self.is_failure)
         if self.trace is not None:
             set_(self, "trace", member(Relation, "trace", self.trace))
         set_(self, "on_missing", member(OnMissing, "on_missing", self.on_missing))
+        set_(self, "on_expiry", member(OnExpiry, "on_expiry", self.on_expiry))
+        _check_dead_letter(self.dead_letter)
+        check_whole("max_result_bytes", self.max_result_bytes, least=1, most=LARGEST_RESULT)
+        if self.task_id is not None:
+            validate_task_id(self.task_id)
+        set_(self, "aggregate", validate_group_name(self.aggregate) if self.aggregate else None)
+        set_(self, "rate_limit", as_rate_limit(self.rate_limit))
+        set_(self, "concurrency", as_concurrency(self.concurrency))
+        set_(self, "sequence", as_sequence(self.sequence))
+        set_(self, "headers", MappingProxyType(_check_headers(self.headers)))
+        if not isinstance(self.replicated, int):
+            raise ConfigurationError(f"replicated must be True, False or a number of replicas, got {self.replicated!r}")
+        set_(self, "replicated", check_whole("replicated", int(self.replicated), least=0, most=REPLICAS_MAX))
+        check_flag("fsynced", self.fsynced)
+        self._set_times()
+
+    def _set_times(self) -> None:
+        """Check durations and moments, and store durations in seconds."""
+        set_ = object.__setattr__
         if self.timeout is not None:
             set_(self, "timeout", seconds("timeout", self.timeout, allow_zero=False))
         if self.deadline is not None:
@@ -231,47 +242,21 @@ class TaskOptions:
             _aware("expires", self.expires)
         elif self.expires is not None:
             set_(self, "expires", seconds("expires", self.expires, allow_zero=False))
-        set_(self, "on_expiry", member(OnExpiry, "on_expiry", self.on_expiry))
-        if isinstance(self.dead_letter, str):
-            validate_task_type(self.dead_letter)
-        elif self.dead_letter is not None and not isinstance(getattr(self.dead_letter, "name", None), str):
-            raise ConfigurationError(f"dead_letter must be a task, or the name of one, got {self.dead_letter!r}")
-        elif ignored := sorted(getattr(self.dead_letter, "changed", frozenset()) - {"queue"}):
-            raise ConfigurationError(
-                f"dead_letter={self.dead_letter!r} with {ignored[0]}: the message carries its name and queue only; set "
-                f"{ignored[0]} in the decorator of that task"
-            )
         set_(self, "retention", seconds("retention", self.retention))
-        check_whole("max_result_bytes", self.max_result_bytes, least=1, most=LARGEST_RESULT)
-        if self.task_id is not None:
-            validate_task_id(self.task_id)
         unique_s = seconds("unique_for", self.unique_for)
         if 0 < unique_s < 1:
             raise ConfigurationError(f"unique_for must be at least one second, got {self.unique_for!r}")
         set_(self, "unique_for", unique_s)
-        if self.unique is not None:
-            if not isinstance(self.unique, Unique):
-                raise ConfigurationError(f"unique must be Unique(...) or None, got {self.unique!r}")
-            if unique_s:
-                raise ConfigurationError(
-                    "unique and unique_for exclude each other; unique_for=0 or unique=None takes one of them away"
-                )
-        set_(self, "aggregate", validate_group_name(self.aggregate) if self.aggregate else None)
-        set_(self, "rate_limit", as_rate_limit(self.rate_limit))
-        set_(self, "concurrency", as_concurrency(self.concurrency))
-        set_(self, "sequence", as_sequence(self.sequence))
-        set_(self, "headers", MappingProxyType(_check_headers(self.headers)))
-        if not isinstance(self.replicated, int):
-            raise ConfigurationError(f"replicated must be True, False or a number of replicas, got {self.replicated!r}")
-        if not 0 <= self.replicated <= REPLICAS_MAX:
-            raise ConfigurationError(f"replicated must be between 0 and {REPLICAS_MAX} replicas, got {self.replicated}")
-        set_(self, "replicated", int(self.replicated))
-        if not isinstance(self.fsynced, bool):
-            raise ConfigurationError(f"fsynced must be True or False, got {self.fsynced!r}")
+        if self.unique is not None and not isinstance(self.unique, Unique):
+            raise ConfigurationError(f"unique must be Unique(...) or None, got {self.unique!r}")
+        if self.unique is not None and unique_s:
+            raise ConfigurationError(
+                "unique and unique_for exclude each other; unique_for=0 or unique=None takes one of them away"
+            )
 
     @property
     def policy(self) -> Callable[..., Duration]:
-        """The retry policy made of `retry_delay`; `retry.delay_after` calls it."""
+        """The retry policy from `retry_delay`; `retry.delay_after` calls it."""
         return as_policy(self.retry_delay)
 
     @property
@@ -281,29 +266,29 @@ class TaskOptions:
 
     @property
     def limits(self) -> tuple[Limit, ...]:
-        """The limits it has, in no order."""
+        """Its limits, in any order."""
         found: list[Any] = [self.sequence, *as_concurrency(self.concurrency), self.rate_limit]
         return tuple(each for each in found if each is not None)
 
     @property
     def timeout_s(self) -> int:
-        """Whole seconds for the message, rounded up so that a short limit is not lost; 0 if a deadline alone counts."""
+        """Whole seconds for the message, rounded up so that a short limit is not lost; 0 with only a deadline."""
         timeout_s = 0 if self.timeout is None else _round_up(seconds("timeout", self.timeout))
         return timeout_s or (0 if self.deadline_s else DEFAULT_TIMEOUT_S)
 
     @property
     def deadline_s(self) -> int:
-        """Unix second for the message, 0 for none."""
+        """Unix second for the message, 0 without a deadline."""
         return int(self.deadline.timestamp()) if self.deadline is not None else 0
 
     @property
     def bands(self) -> tuple[int, int]:
-        """Its band and that of its retries."""
+        """Its band, and the band of its retries."""
         return self.priority, self.priority if self.retry_priority is None else self.retry_priority
 
     @property
     def dead_letter_address(self) -> tuple[str, str] | None:
-        """Queue and name of the task that is enqueued when it is archived."""
+        """Queue and name of its dead letter task, None without one."""
         if self.dead_letter is None:
             return None
         if isinstance(self.dead_letter, str):
@@ -312,7 +297,7 @@ class TaskOptions:
 
     @property
     def expiry(self) -> Expiry | None:
-        """By when it has to be started, rounded up to whole seconds."""
+        """Latest start, rounded up to whole seconds; None for no limit."""
         if self.expires is None:
             return None
         is_discarded = self.on_expiry is OnExpiry.DISCARD
@@ -322,9 +307,9 @@ class TaskOptions:
 
     @property
     def stored_deadline_s(self) -> int:
-        """As `deadline_s`; of a task that expires at a moment without a deadline, a whole `timeout` after that moment.
+        """Deadline for the message. A task that expires at a moment gets one `timeout` after it, if it has no deadline.
 
-        Go's workers, which know no expiry, run it no later than that, and no run that began in time is cut short.
+        Go workers do not know expiry. They run the task no later than this, and no run that began in time is cut short.
         """
         expiry = self.expiry
         if self.deadline_s or not self.timeout_s or expiry is None or expiry.is_relative:
@@ -338,7 +323,7 @@ class TaskOptions:
 
     @property
     def unique_s(self) -> int:
-        """Whole seconds of the unique lock, 0 for none, or for one that has no time."""
+        """Whole seconds of the unique lock, 0 without a lock or for a lock without a time limit."""
         if self.unique is not None:
             return self.unique.period_s
         return int(seconds("unique_for", self.unique_for))
@@ -362,7 +347,7 @@ def task_options(given: Mapping[str, Any], *, base: TaskOptions | None = None) -
 
 
 def check_call_options(given: Mapping[str, Any]) -> None:
-    """Refuse options that a call cannot set, because workers read them from the registered task.
+    """Check options of a call. A call cannot set options that workers read from the registered task.
 
     Raises:
         ConfigurationError: There is such an option, an option is unknown, or its value is not usable.
@@ -382,15 +367,15 @@ def call_options(options: TaskOptions) -> dict[str, Any]:
 
 
 def check_defaults(given: Mapping[str, Any], *, where: str = "DEFAULTS", for_calls: bool = False) -> None:
-    """Refuse options that cannot be those of every task: the setting `DEFAULTS`, or another that `where` names.
+    """Check a setting with options of many tasks, such as `DEFAULTS`.
 
     Args:
         given: Options.
-        where: The setting.
+        where: The name of the setting.
         for_calls: The setting holds options of calls; workers do not read it.
 
     Raises:
-        ConfigurationError: One is unknown, its value is not usable, or no two tasks can have the same.
+        ConfigurationError: An option is unknown, its value is not valid, or two tasks cannot have the same value.
     """
     try:
         (check_call_options if for_calls else task_options)(given)
@@ -405,7 +390,7 @@ def _round_up(value_s: float) -> int:
 
 
 def _signed_seconds(name: str, value: Any) -> float:
-    """A negative delay means now."""
+    """Return a delay in seconds; a negative delay is 0."""
     if isinstance(value, timedelta) and value < timedelta(0):
         return 0.0
     if isinstance(value, int | float) and not isinstance(value, bool) and value < 0 and value != float("-inf"):
@@ -430,18 +415,38 @@ def _classes(name: str, value: Any) -> tuple[type[BaseException], ...]:
     return tuple(classes)
 
 
-def _check_judge(name: str, judge: object) -> None:
-    """Refuse what is no plain function of an error."""
-    if not callable(judge) or inspect.iscoroutinefunction(judge):
-        raise ConfigurationError(f"{name} must be a plain function of the error, got {judge!r}")
+def _check_band(name: str, band: object) -> None:
+    if band is None and name == "retry_priority":
+        return
+    if isinstance(band, int) and band < 0 and not isinstance(band, bool):
+        hint = "; use another queue for tasks that are less urgent than the rest"
+        raise ConfigurationError(f"{name} must be between 0 and {HIGHEST_BAND}, got {band}{hint}")
+    check_whole(name, band, least=0, most=HIGHEST_BAND)
+
+
+def _check_dead_letter(task: Any) -> None:
+    if isinstance(task, str):
+        validate_task_type(task)
+    elif task is not None and not isinstance(getattr(task, "name", None), str):
+        raise ConfigurationError(f"dead_letter must be a task, or the name of one, got {task!r}")
+    elif ignored := sorted(getattr(task, "changed", frozenset()) - {"queue"}):
+        raise ConfigurationError(
+            f"dead_letter={task!r} with {ignored[0]}: the message carries its name and queue only; set {ignored[0]} in "
+            "the decorator of that task"
+        )
+
+
+def _check_error_function(name: str, function: object) -> None:
+    if not callable(function) or inspect.iscoroutinefunction(function):
+        raise ConfigurationError(f"{name} must be a plain function of the error, got {function!r}")
     try:
-        signature = inspect.signature(judge)
-    except (ValueError, TypeError):  # some built-in functions tell nothing of themselves
+        signature = inspect.signature(function)
+    except (ValueError, TypeError):  # some built-in functions have no signature
         return
     try:
         signature.bind(None)
     except TypeError:
-        raise ConfigurationError(f"{name} must take the error alone, got {judge!r} with {signature}") from None
+        raise ConfigurationError(f"{name} must take the error alone, got {function!r} with {signature}") from None
 
 
 _RESERVED = ("traceparent", "tracestate", "baggage")

@@ -64,12 +64,14 @@ class PeriodicTask:
         start: Aware moment before which it does not fire. An interval is counted from there. None: at once, and an
             interval from when a scheduler first sees the entry.
         expire: Aware moment from which on it does not fire any more. None: never.
-        is_paused: True to enqueue nothing. What comes up meanwhile is not caught up when it goes on.
-        run_key: Name under which the runs are counted for the table that the entry is from, "" for none.
         **options: Task options of what is enqueued, over those of the task.
 
+    Attributes:
+        is_paused: True to enqueue nothing. Firings during a pause are not caught up later.
+        run_key: Name under which a table counts the runs of the entry, "" without a table.
+
     Raises:
-        ConfigurationError: Something is not usable.
+        ConfigurationError: A value is not valid.
         TaskArgumentsError: The arguments do not fit the task.
     """
 
@@ -99,8 +101,6 @@ class PeriodicTask:
         window: Duration = DEFAULT_WINDOW_S,
         start: datetime | None = None,
         expire: datetime | None = None,
-        is_paused: bool = False,
-        run_key: str = "",
         **options: Unpack[CallOptionsDict],
     ) -> None:
         if isinstance(call, BaseTask):
@@ -111,8 +111,8 @@ class PeriodicTask:
         self.tz = _zone_name(tz)
         self.catch_up, self.window_s = checked_policy(catch_up, window)
         self.start, self.expire = check_bounds(start, expire)
-        self.is_paused = is_paused
-        self.run_key = run_key
+        self.is_paused = False
+        self.run_key = ""
         check_entry_options(options)
         self.options: Mapping[str, Any] = dict(options)
         self.call = call.using(**options) if options else call
@@ -154,22 +154,9 @@ class PeriodicTask:
 
     def is_same(self, other: "PeriodicTask") -> bool:
         """Whether both enqueue the same at the same times."""
-        return all(
-            getattr(self, name) == getattr(other, name)
-            for name in (
-                "id",
-                "spec",
-                "tz",
-                "catch_up",
-                "window_s",
-                "start",
-                "expire",
-                "is_paused",
-                "run_key",
-                "options",
-                "payload",
-            )
-        ) and (self.call.task.name == other.call.task.name)
+        compared = [name for name in self.__slots__ if name != "call"]
+        is_equal = all(getattr(self, name) == getattr(other, name) for name in compared)
+        return is_equal and self.call.task.name == other.call.task.name
 
     @property
     def option_strings(self) -> tuple[str, ...]:

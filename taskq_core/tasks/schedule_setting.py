@@ -1,4 +1,4 @@
-"""Periodic tasks in the setting `SCHEDULE`: what a line may say, and the entry it makes."""
+"""Periodic tasks in the setting `SCHEDULE`: check the entries, and turn them into `PeriodicTask` objects."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -19,18 +19,14 @@ _OPTION_KEYS = tuple(each.name for each in fields(TaskOptions))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleLine:
-    """One entry of the setting `SCHEDULE`, checked but for its task."""
+    """One entry of the setting `SCHEDULE`. Everything but its task is checked."""
 
-    id: str
     task: str
-    spec: str
-    kwargs: Mapping[str, Any]
-    tz: str | None
-    catch_up: CatchUp
-    window_s: float
-    options: Mapping[str, Any]
     is_remote: bool
-    """The code of the task is elsewhere, so that nobody misses it here."""
+    """True if the code of the task is in another program, so that it need not be registered here."""
+    kwargs: Mapping[str, Any]
+    entry: Mapping[str, Any]
+    """Arguments of `PeriodicTask`, such as `spec`, `id` and task options."""
 
 
 def schedule_lines(schedule: Mapping[str, Any], *, zone: str) -> list[ScheduleLine]:
@@ -56,7 +52,7 @@ def _read_line(entry_id: Any, given: Any, zone: str) -> ScheduleLine:
             raise unknown("key", str(key), (*_LINE_KEYS, *_OPTION_KEYS))
     specs = [given[key] for key in ("spec", "cron") if key in given]
     if len(specs) != 1:
-        raise ConfigurationError("give either 'spec' or 'cron', the same under two names")
+        raise ConfigurationError("give either 'spec' or 'cron', which have the same meaning")
     name, tz, remote = given.get("task"), given.get("tz"), given.get("remote", False)
     if not isinstance(name, str) or not name:
         raise ConfigurationError(f"'task' must be the name of a task, got {name!r}")
@@ -72,17 +68,8 @@ def _read_line(entry_id: Any, given: Any, zone: str) -> ScheduleLine:
     parse_schedule(specs[0], zone=tz or zone)
     check_entry_options(options)
     policy, window_s = checked_policy(given.get("catch_up", CatchUp.ONE), given.get("window", DEFAULT_WINDOW_S))
-    return ScheduleLine(
-        id=validate_entry_id(entry_id),
-        task=name,
-        spec=specs[0],
-        kwargs=dict(kwargs),
-        tz=tz,
-        catch_up=policy,
-        window_s=window_s,
-        options=dict(options),
-        is_remote=remote,
-    )
+    entry = {"spec": specs[0], "id": validate_entry_id(entry_id), "tz": tz, "catch_up": policy, "window": window_s}
+    return ScheduleLine(task=name, is_remote=remote, kwargs=dict(kwargs), entry={**options, **entry})
 
 
 def scheduled_entries(
@@ -100,17 +87,9 @@ def scheduled_entries(
         if task is None:
             if not line.is_remote:
                 error = unknown("task", line.task, tasks.keys())
-                raise ConfigurationError(f"SCHEDULE[{line.id!r}]: {error}; a task of another program needs remote=True")
+                raise ConfigurationError(
+                    f"SCHEDULE[{line.entry['id']!r}]: {error}; a task of another program needs remote=True"
+                )
             task = remote(line.task)
-        entries.append(
-            PeriodicTask(
-                line.spec,
-                Signature(task, (), line.kwargs),
-                id=line.id,
-                tz=line.tz,
-                catch_up=line.catch_up,
-                window=line.window_s,
-                **line.options,
-            )
-        )
+        entries.append(PeriodicTask(call=Signature(task, (), line.kwargs), **line.entry))
     return entries

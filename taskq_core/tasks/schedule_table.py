@@ -96,7 +96,7 @@ def entry_of(
     options = _options_of(row)
     schedule = parse_schedule(row.spec, zone=row.time_zone or "UTC")
     is_counted = isinstance(schedule, Every) and row.start is None
-    return PeriodicTask(
+    entry = PeriodicTask(
         row.spec,
         Signature(task, (), fit(task, row.kwargs)),
         id=row.entry_id,
@@ -105,10 +105,10 @@ def entry_of(
         window=row.window,
         start=row.created if is_counted else row.start,
         expire=row.expire,
-        is_paused=not row.is_enabled,
-        run_key=row.run_key,
         **options,
     )
+    entry.is_paused, entry.run_key = not row.is_enabled, row.run_key
+    return entry
 
 
 def problems(

@@ -657,8 +657,8 @@ WORKER = (
     Mutant(
         name="the middleware of a task runs outside the middleware of its application",
         file="taskq_core/tasks/middleware.py",
-        old="(*scopes.everywhere, *scopes.of_queue(queue), *scopes.of_task(handler), *of_type)",
-        new="(*of_type, *scopes.of_task(handler), *scopes.of_queue(queue), *scopes.everywhere)",
+        old="return tuple(each for scope in scopes for",
+        new="return tuple(each for scope in scopes[::-1] for",
         tests=(f"{_OF_WORKER}/test_raw_tasks.py",),
     ),
 )

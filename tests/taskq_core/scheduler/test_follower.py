@@ -92,8 +92,10 @@ def work(app: TaskQ) -> "Callable[..., PeriodicTask]":
     @app.task(name="work")
     def work() -> None: ...
 
-    def entry(spec: str = "* * * * * *", key: str = "1", **options: object) -> PeriodicTask:
-        return PeriodicTask(spec, work.s(), id=f"row#{key}", run_key=key, **options)  # type: ignore[arg-type]
+    def entry(spec: str = "* * * * * *", key: str = "1", is_paused: bool = False, **options: object) -> PeriodicTask:
+        entry = PeriodicTask(spec, work.s(), id=f"row#{key}", **options)  # type: ignore[arg-type]
+        entry.run_key, entry.is_paused = key, is_paused
+        return entry
 
     return entry
 

@@ -175,7 +175,7 @@ class TestCalls:
 
         app.taskq.use(Forgetting())
 
-        with pytest.raises(TypeError, match=r"Forgetting\.enqueue must return the call that goes on, got NoneType"):
+        with pytest.raises(TypeError, match=r"Forgetting\.enqueue must return the call to enqueue, got NoneType"):
             await app.send(app.taskq.remote("t").s())
 
     async def test_the_callers_task_stays_as_it_is(self, app: Application) -> None:

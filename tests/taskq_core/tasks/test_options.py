@@ -153,7 +153,7 @@ class TestChecks:
             ({"quue": "x"}, "unknown task option 'quue'; did you mean 'queue'?"),
             ({"QUEUE": "x"}, "unknown task option 'QUEUE'; did you mean 'queue'?"),
             ({"priority": 10}, "priority must be between 0 and 9, got 10"),
-            ({"priority": -1}, "priority must be between 0 and 9, got -1; what is less urgent"),
+            ({"priority": -1}, "priority must be between 0 and 9, got -1; use another queue"),
             ({"priority": None}, "priority must be a whole number, got None"),
             ({"retry_priority": True}, "retry_priority must be a whole number, got True"),
             ({"zzz": 1}, "unknown task option 'zzz'; known are aggregate, concurrency, dead_letter, "),

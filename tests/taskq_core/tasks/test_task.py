@@ -189,9 +189,7 @@ class TestFunctions:
         assert taskq.task(name="bound")(Mailer().bound)("a") == "aa"
 
     def test_a_lambda_needs_a_name(self, taskq: TaskQ) -> None:
-        with pytest.raises(
-            TaskDefinitionError, match=r"<lambda> at .* has no name; give the task one with name="
-        ):
+        with pytest.raises(TaskDefinitionError, match=r"<lambda> at .* has no name; give the task one with name="):
             taskq.task(lambda: None)
 
         assert taskq.task(name="t")(lambda a=1: a)(3) == 3
