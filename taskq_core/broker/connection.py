@@ -19,8 +19,9 @@ file counts for every connection that is opened from then on.
 import itertools
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -35,10 +36,11 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from taskq_core.broker import sentinel
 from taskq_core.broker.cluster import Server, SlotMap
 from taskq_core.broker.credentials import PasswordFile
 from taskq_core.broker.operations.operation import REQUEST_LIFETIME_S
-from taskq_core.broker.sentinel import Search
+from taskq_core.broker.plans import arun_plan, run_plan
 from taskq_core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -224,7 +226,6 @@ def _database(text: str) -> int:
 
 _COMMON: dict[str, Any] = {
     "socket_connect_timeout": CONNECT_TIMEOUT_S,
-    "socket_keepalive": True,
     "health_check_interval": 0,
     "decode_responses": False,
     "protocol": 2,
@@ -234,20 +235,12 @@ _COMMON: dict[str, Any] = {
 }
 
 
-def _sync_options(options: Mapping[str, Any], timeout_s: float, connect_timeout_s: float) -> dict[str, Any]:
-    return {
-        **options,
-        **_COMMON,
-        "socket_timeout": timeout_s,
-        "socket_connect_timeout": min(connect_timeout_s, CONNECT_TIMEOUT_S),
-        "retry": Retry(NoBackoff(), 0),
-    }
-
-
-def _async_options(options: Mapping[str, Any]) -> dict[str, Any]:
+_OF_KIND: dict[Any, dict[str, Any]] = {
+    redis: _COMMON | {"retry": Retry(NoBackoff(), 0)},
     # The asyncio runner bounds each exchange as a whole, so the connection keeps no timer of its own.
-    return {**options, **_COMMON, "socket_timeout": None, "retry": AsyncRetry(NoBackoff(), 0)}
-
+    redis.asyncio: _COMMON | {"retry": AsyncRetry(NoBackoff(), 0), "socket_timeout": None},
+}
+"""Options of all connections, by the part of redis-py that they belong to."""
 
 _TAKEN_OVER = frozenset(
     {
@@ -270,12 +263,6 @@ def _tls_options(address: Address) -> dict[str, Any]:
     if not address.tls:
         return {}
     return {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_check_hostname": True, **address.tls_options}
-
-
-def _for_socket(options: dict[str, Any]) -> dict[str, Any]:
-    if "path" in options:
-        options.pop("socket_keepalive", None)  # for TCP only
-    return options
 
 
 class Endpoint:
@@ -374,12 +361,6 @@ class Endpoint:
         assert self._embedded is not None
         return Address(kind="unix", path=str(self._embedded.socket_path))
 
-    def _plain_options(self, address: Address) -> dict[str, Any]:
-        options = _login(address.username, address.password, address.password_file)
-        if address.kind != "cluster":
-            options["db"] = address.db
-        return options | _tls_options(address)
-
     def learn_time(self, server_ms: int, sent_at: float) -> None:
         """Note the server's clock (Unix ms), as answered to a request that was sent at a monotonic second.
 
@@ -415,35 +396,42 @@ class Endpoint:
 
         Sentinels are asked for the primary first, which raises redis-py's errors.
         """
-        if self._address is None:
-            options = _sync_options(self._client_options, timeout_s, connect_timeout_s)
-            return self._client_classes[0](**_for_socket(options))
-        address = self._resolved()
-        options = _sync_options(self._plain_options(address), timeout_s, connect_timeout_s)
-        if address.kind == "unix":
-            socket_kind: Any = redis.UnixDomainSocketConnection  # abstract and untyped, as its types say
-            return socket_kind(**_for_socket({"path": address.path, **options}))
-        kind = redis.SSLConnection if address.tls else redis.Connection
-        if address.kind == "sentinel":
-            host, port = self._search(address, timeout_s=connect_timeout_s, asynchronous=False).find(kind)
-        else:
-            host, port = self._next_host(address)
-        return kind(host=host, port=port, **options)
+        options = _OF_KIND[redis] | {
+            "socket_timeout": timeout_s,
+            "socket_connect_timeout": min(connect_timeout_s, CONNECT_TIMEOUT_S),
+        }
+        kind, place = self._place(redis)
+        if self.has_sentinels:
+            plan = sentinel.find(self._sentinels(), self._resolved().master, timeout_s=connect_timeout_s)
+            place["host"], place["port"] = run_plan(plan, partial(self._ask_sentinel, redis, sentinel.ask))
+        return kind(**place, **options)
 
     async def async_connection(self) -> Any:
         """Return a new asyncio connection. As `connection`, for coroutines."""
+        kind, place = self._place(redis.asyncio)
+        if self.has_sentinels:
+            plan = sentinel.find(self._sentinels(), self._resolved().master, timeout_s=CONNECT_TIMEOUT_S)
+            ask = partial(self._ask_sentinel, redis.asyncio, sentinel.aask)
+            place["host"], place["port"] = await arun_plan(plan, ask)
+        return kind(**place, **_OF_KIND[redis.asyncio])
+
+    def _place(self, library: Any) -> tuple[Any, dict[str, Any]]:
+        """Return the class of a connection, and the options that say where it leads and who connects."""
         if self._address is None:
-            return self._client_classes[1](**_for_socket(_async_options(self._client_options)))
-        address = self._resolved()
-        options = _async_options(self._plain_options(address))
-        if address.kind == "unix":
-            return redis.asyncio.UnixDomainSocketConnection(**_for_socket({"path": address.path, **options}))
-        kind = redis.asyncio.SSLConnection if address.tls else redis.asyncio.Connection
-        if address.kind == "sentinel":
-            host, port = await self._search(address, timeout_s=CONNECT_TIMEOUT_S, asynchronous=True).afind(kind)
+            kind, place = self._client_classes[library is redis.asyncio], dict(self._client_options)
         else:
-            host, port = self._next_host(address)
-        return kind(host=host, port=port, **options)
+            address = self._resolved()
+            place = _login(address.username, address.password, address.password_file) | _tls_options(address)
+            kind = library.SSLConnection if address.tls else library.Connection
+            if address.kind != "cluster":
+                place["db"] = address.db
+            if address.kind == "unix":
+                kind, place["path"] = library.UnixDomainSocketConnection, address.path
+            elif address.kind != "sentinel":
+                place["host"], place["port"] = self._next_host(address)
+        if "path" not in place:
+            place["socket_keepalive"] = True
+        return kind, place
 
     @property
     def has_sentinels(self) -> bool:
@@ -455,9 +443,8 @@ class Endpoint:
 
         It counts when more than half of them name it. Where they do not agree, or do not answer, all stays as it is.
         """
-        address = self._resolved()
-        kind = redis.asyncio.SSLConnection if address.tls else redis.asyncio.Connection
-        found = await self._search(address, timeout_s=CONNECT_TIMEOUT_S, asynchronous=True).agree(kind)
+        plan = sentinel.agree(self._sentinels(), timeout_s=CONNECT_TIMEOUT_S)
+        found = await arun_plan(plan, partial(self._ask_sentinel, redis.asyncio, sentinel.aask))
         if found is not None and self._primary != found:
             self.takeovers += self._primary is not None
             self._primary = found
@@ -465,16 +452,18 @@ class Endpoint:
     def _next_host(self, address: Address) -> Server:
         return self.slots.sources()[0] if address.kind == "cluster" else address.hosts[0]
 
-    def _search(self, address: Address, *, timeout_s: float, asynchronous: bool) -> Search:
-        options = {
-            **_COMMON,
-            **_tls_options(address),
-            **_login(address.sentinel_username, address.sentinel_password, address.sentinel_password_file),
-            "retry": AsyncRetry(NoBackoff(), 0) if asynchronous else Retry(NoBackoff(), 0),
-        }
-        start = next(self._turn) % len(address.hosts)
-        sentinels = address.hosts[start:] + address.hosts[:start]
-        return Search(sentinels, address.master, options, timeout_s=timeout_s)
+    def _sentinels(self) -> Sequence[Server]:
+        """Return the Sentinels, in turn another one first."""
+        hosts = self._resolved().hosts
+        start = next(self._turn) % len(hosts)
+        return hosts[start:] + hosts[:start]
+
+    def _ask_sentinel(self, library: Any, ask: Callable[..., Any], options: Mapping[str, Any]) -> Any:
+        """Ask the Sentinel that is reached with some options; `ask` is `sentinel.ask` or `sentinel.aask`."""
+        address = self._resolved()
+        login = _login(address.sentinel_username, address.sentinel_password, address.sentinel_password_file)
+        kind = library.SSLConnection if address.tls else library.Connection
+        return ask(kind, {**_OF_KIND[library], **_tls_options(address), **login, **options}, address.master)
 
 
 def _is_stand_in(connection_class: Any) -> bool:
