@@ -126,7 +126,7 @@ class OutboxSender:
         rows = [row for each in by_batch for row in each]
 
         def committed(table: OutboxTable) -> None:
-            handles = result.begin()
+            handles = result.begin() if is_deferred else ()  # which empties the result
             delivered = self._attempt(table, [row.receipt for row in rows])
             told = len(result)
             for batch, its_rows in zip(batches, by_batch, strict=True):
