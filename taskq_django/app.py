@@ -4,6 +4,7 @@ Tasks register with it at import. Settings are read at the first use, and anew a
 tasks stay. Nothing connects before the first enqueue.
 """
 
+import sys
 import threading
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from dataclasses import replace
@@ -34,8 +35,7 @@ from taskq_django.conf import read_settings
 from taskq_django.middleware import DatabaseMiddleware, on_healthy_connections
 from taskq_django.references import ModelReferences
 from taskq_django.sending import SignalMiddleware, SignalObserver
-from taskq_django.test_cases import are_committed, are_tests_running, take_for_committed
-from taskq_django.transaction import CommitHook, ImmediateHook, count_waiting
+from taskq_django.transaction import CommitHook, ImmediateHook
 
 R = TypeVar("R")
 
@@ -65,6 +65,8 @@ class DjangoTaskQ(TaskQ):
         super().__init__()
         self.observer = SignalObserver(self.tasks)
         self._is_current = False
+        self._takes_for_committed = False
+        self._checked: Runtime | None = None
         self._sought: set[str] = set()
         self._eager: Store | None = None
         self.bridge = DjangoBridge()
@@ -105,11 +107,15 @@ class DjangoTaskQ(TaskQ):
                     settings = replace(settings, enqueue=EnqueueMode.ON_COMMIT)  # the same moment, without a table
                 self.configure(settings, transaction=self._transaction_hook(settings))
                 self._set_eager(settings)
-                take_for_committed(settings.eager)
+                if settings.eager or self._takes_for_committed:
+                    from taskq_django.test_cases import take_for_committed  # only here: production needs none of it
+
+                    self._takes_for_committed = settings.eager
+                    take_for_committed(settings.eager)
 
     def _transaction_hook(self, settings: Settings) -> TransactionHook | None:
         if settings.enqueue is EnqueueMode.ON_COMMIT:
-            return CommitHook(is_robust=lambda: not self.propagates)
+            return CommitHook(self)
         if settings.enqueue is EnqueueMode.IMMEDIATE and not settings.eager:
             return ImmediateHook()
         return None
@@ -135,13 +141,14 @@ class DjangoTaskQ(TaskQ):
 
     def waiting_note(self) -> str:
         """Return a sentence on what this thread enqueued and what waits for a commit, and what to do about it."""
-        waiting = count_waiting()
-        if not waiting:
-            return ""
-        note = f"{waiting} more wait for the commit of the transaction around them"
-        if are_committed():
-            return f"{note}: look after the `atomic` block has ended"
-        return f"{note}, and Django's TestCase makes none: use captureOnCommitCallbacks(execute=True)"
+        from taskq_django.test_cases import waiting_note  # only here: production needs none of it
+
+        return waiting_note()
+
+    def divert(self, store: Store | None) -> Store | None:
+        """Send everything to another store, or to that of the settings again. As `TaskQ.divert`."""
+        self._checked = None
+        return super().divert(store)
 
     def refuse_eager(self, what: str) -> None:
         """Check that what works on Redis has work there.
@@ -209,6 +216,7 @@ class DjangoTaskQ(TaskQ):
             if apps.ready:
                 raise
             self.conflicts.append(error)
+            self._checked = None
 
     @property
     def runtime(self) -> Runtime:
@@ -218,17 +226,33 @@ class DjangoTaskQ(TaskQ):
             TaskDefinitionError: Two tasks have one name.
             ConfigurationError: A test would use the Redis of the settings, and these do not allow it.
         """
+        runtime = self._runtime
+        if runtime is None or runtime is not self._checked:
+            self._checked = runtime = self._open_runtime()
+        return runtime
+
+    def _open_runtime(self) -> Runtime:
         if self.conflicts:
             raise self.conflicts[0]
         self._follow_settings()
-        if self._diverted is None and not self._settings.redis_in_tests and are_tests_running():
-            raise ConfigurationError(
-                "a test would use the Redis of TASKQ['URL']. Keep its tasks in memory: put "
-                "taskq_django.testing.TaskQTestMixin before the test case, as in class MyTest(TaskQTestMixin, "
-                "TransactionTestCase), use capture() or eager() of taskq_django.testing, or the pytest fixture "
-                "taskq_capture. If this Redis is for tests only, set TASKQ['REDIS_IN_TESTS'] = True"
-            )
+        if are_tests_running():
+            from taskq_django.test_cases import watch  # only here: production needs none of it
+
+            watch()
+            if self._diverted is None and not self._settings.redis_in_tests:
+                raise ConfigurationError(
+                    "a test would use the Redis of TASKQ['URL']. Keep its tasks in memory: put "
+                    "taskq_django.testing.TaskQTestMixin before the test case, as in class MyTest(TaskQTestMixin, "
+                    "TransactionTestCase), use capture() or eager() of taskq_django.testing, or the pytest fixture "
+                    "taskq_capture. If this Redis is for tests only, set TASKQ['REDIS_IN_TESTS'] = True"
+                )
         return super().runtime
+
+
+def are_tests_running() -> bool:
+    """Return whether Django's test runner, or pytest-django, has prepared this process for tests."""
+    state = getattr(sys.modules.get("django.test.utils"), "_TestState", None)  # Django records it there
+    return hasattr(state, "saved_data")
 
 
 taskq = DjangoTaskQ()

@@ -26,7 +26,6 @@ from taskq_django.dev_worker import start_with_server
 from taskq_django.discovery import autodiscover
 from taskq_django.iteration import let_tasks_iterate
 from taskq_django.tasks_backend.options import queues_of_tasks
-from taskq_django.test_cases import watch
 
 _SETTINGS = ("TASKQ", "BASE_DIR", "TASKS", "TIME_ZONE")
 
@@ -86,6 +85,8 @@ def follow_periodic_tasks() -> None:
 
 def _follow_settings(*, setting: str, **_: Any) -> None:
     if setting in _SETTINGS:
-        watch()  # tests alone change settings; `EAGER` may be among the new ones, and is read inside a block for once
+        from taskq_django.test_cases import watch  # only here: only tests change settings
+
+        watch()  # before a block begins in which a new `EAGER` may be read
         connect_django_tasks()
         taskq.reload()

@@ -10,7 +10,6 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import ExitStack
-from contextvars import ContextVar
 from datetime import timedelta, timezone, tzinfo
 from functools import lru_cache
 from typing import Any, cast
@@ -22,7 +21,6 @@ from django.core.checks import CheckMessage, Error
 from django.utils import timezone as django_timezone
 from django.utils import translation
 from django.utils.module_loading import import_string
-from django.utils.translation import trans_real
 
 from taskq_core import ConfigurationError, TaskContext
 from taskq_core.clock import SYSTEM_CLOCK
@@ -36,34 +34,6 @@ logger = logging.getLogger("taskq.carrying")
 
 _CARRIED = frozenset((LANGUAGE, TIME_ZONE, REQUEST_ID))
 _OFFSET = re.compile(r"([+-])(\d\d):(\d\d)")
-
-
-class _Active:
-    """Tells whether something may be active here of what a module of Django's keeps, such as a language.
-
-    It looks at the variable where Django keeps it before Django is asked: to be told that nothing is active takes
-    Django an exception and its text, which every enqueue would pay for.
-    """
-
-    def __init__(self, module: object) -> None:
-        self._module = module
-        self._store: object = None
-        self._variable: ContextVar[Any] | None = None
-
-    def may_be(self) -> bool:
-        """Whether something is active, for all one knows. What was active once leaves an empty store behind."""
-        store = getattr(self._module, "_active", None)
-        if store is not self._store:  # Django puts another one in its place when tests change a setting of languages
-            found = getattr(getattr(store, "_storage", None), "_data", None)
-            self._variable = found if isinstance(found, ContextVar) else None
-            self._store = store
-        if self._variable is None:  # it is kept elsewhere
-            return True
-        held = self._variable.get(None)
-        return held is not None and bool(getattr(held, "data", held))
-
-
-_language, _time_zone = _Active(trans_real), _Active(django_timezone)
 
 
 def check_carry(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
@@ -92,34 +62,32 @@ def check_carry(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[
 def carried(settings: CarrySettings) -> dict[str, str]:
     """Return the headers that a task enqueued here carries."""
     found: dict[str, str] = {}
-    now = {ENQUEUED: now_ms()} if settings.enqueued_at else found
-    if settings.language and _language.may_be():
+    if settings.enqueued_at:
+        found[ENQUEUED] = f"{SYSTEM_CLOCK.time() * 1000:.0f}"
+    if settings.language:
         language = translation.get_language()
         if language and language != django_settings.LANGUAGE_CODE:
             found[LANGUAGE] = readable(language)
-    if settings.time_zone and _time_zone.may_be():
+    if settings.time_zone:
         zone = django_timezone.get_current_timezone()
         if zone != django_timezone.get_default_timezone():
             found[TIME_ZONE] = readable(_zone_name(zone))
-    if settings.request_id and (known := _known_request_id(settings.request_id)):
-        found[REQUEST_ID] = known
-    return now | {name: value for name, value in found.items() if value} if found else now
+    if settings.request_id:
+        known = request_id.get()
+        if isinstance(settings.request_id, str):
+            known = _project_request_id(settings.request_id) or known
+        if known:
+            found[REQUEST_ID] = known
+    return {name: value for name, value in found.items() if value}
 
 
-def now_ms() -> str:
-    """Return the current time in Unix milliseconds as text."""
-    return f"{SYSTEM_CLOCK.time() * 1000:.0f}"
-
-
-def _known_request_id(source: bool | str) -> str:
-    if isinstance(source, bool):
-        return request_id.get()
-    value: object = None
+def _project_request_id(path: str) -> str:
+    """Return the id that the project's function knows."""
     try:
-        value = import_string(source)()
+        return readable(import_string(path)())
     except Exception:
         logger.exception("CARRY['REQUEST_ID'] failed; the task is enqueued without it")
-    return readable(value) or request_id.get()
+        return ""
 
 
 def _zone_name(zone: tzinfo) -> str:

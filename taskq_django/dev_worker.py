@@ -15,11 +15,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from django.conf import settings as django_settings
-from django.core import mail
 from django.utils.autoreload import DJANGO_AUTORELOAD_ENV
 
 from taskq_core import ConfigurationError, Settings
-from taskq_django.app import taskq
+from taskq_django.app import are_tests_running, taskq
 
 if TYPE_CHECKING:
     from taskq_core.worker.background import BackgroundWorker
@@ -38,13 +37,8 @@ def check_dev_worker(settings: Settings) -> None:
         return
     if settings.eager:
         raise ConfigurationError("DEV_WORKER and EAGER are both set: tasks run at once, and a worker would get none")
-    if not django_settings.DEBUG and not _is_test_environment():
+    if not django_settings.DEBUG and not are_tests_running():
         raise ConfigurationError("DEV_WORKER is set, which is for development: it needs DEBUG = True")
-
-
-def _is_test_environment() -> bool:
-    """Whether Django's tests run, which turn DEBUG off whatever the settings say."""
-    return hasattr(mail, "outbox")
 
 
 def start_with_server() -> "BackgroundWorker | None":

@@ -16,9 +16,10 @@ from django.db.models.functions import Now
 
 from taskq_core import ConfigurationError, TaskInfo
 from taskq_core.client.outbox import OutboxFigures, OutboxRow, OutboxTable
+from taskq_django import transaction as transactions
 from taskq_django.middleware import on_healthy_connections
 from taskq_django.models import OutboxTask
-from taskq_django.transaction import after_commit, open_transactions
+from taskq_django.transaction import after_commit
 
 WRITTEN_AT_ONCE = 500
 """Most rows that one statement writes."""
@@ -179,7 +180,7 @@ def outbox_aliases() -> list[str]:
 
 def is_open(alias: str) -> bool:
     """Whether a transaction whose commit counts is open on this database, in this thread."""
-    return any(each.alias == alias for each in open_transactions())
+    return any(each.alias == alias for each in transactions.open_transactions())
 
 
 def writing_alias() -> str:
@@ -191,7 +192,7 @@ def writing_alias() -> str:
         ConfigurationError: Transactions are open, but of no database that has an outbox.
     """
     preferred: str = router.db_for_write(OutboxTask)
-    opened = [each.alias for each in open_transactions()]
+    opened = [each.alias for each in transactions.open_transactions()]
     if not opened:
         return preferred
     known = outbox_aliases()

@@ -1,46 +1,32 @@
-"""Django's `TestCase`, whose transaction around each test never commits.
+"""Support for Django's `TestCase`, whose transaction around each test never commits. Imported in tests only.
 
-What waits for a commit there waits in vain, unless the test says that this transaction is to be taken for committed.
-Then a task enqueued in it is sent at once, and one enqueued in an `atomic` block of the code under test at the end of
-that block, or never if it is rolled back: as in production, where the outermost `atomic` commits.
+Tasks enqueued in it wait like every `on_commit` hook, until `captureOnCommitCallbacks(execute=True)` runs them, unless
+the test says that this transaction is to be taken for committed. Then a task enqueued in it is sent at once, and one
+enqueued in an `atomic` block of the code under test at the end of that block, or never if it is rolled back: as in
+production, where the outermost `atomic` commits.
 """
 
 import logging
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.transaction import Atomic, get_connection
 
+from taskq_core.client.commits import SendAtLastCommit
+from taskq_django import transaction
+from taskq_django.transaction import is_held_only_by_test_case
+
 logger = logging.getLogger("taskq.django")
-
-
-def are_tests_running() -> bool:
-    """Return whether Django's test runner, or pytest-django, has prepared this process for tests."""
-    state = getattr(sys.modules.get("django.test.utils"), "_TestState", None)  # where Django records it
-    return hasattr(state, "saved_data")
-
-
-class AfterCommit:
-    """What Django calls at a commit, and what we call where a `TestCase` keeps Django from it.
-
-    Attributes:
-        is_ours: Whether we may call it: transactions of test cases were taken for committed when it began to wait.
-    """
-
-    def __init__(self) -> None:
-        self.is_ours = are_committed()
-
-    def __call__(self) -> None:
-        """Do it."""
-        raise NotImplementedError
 
 
 class _Choice:
     by_default = False
     in_block: bool | None = None
+    waiting_before: tuple[SendAtLastCommit, ...] = ()
+    """Hooks that waited when the block began, which is not to call them."""
 
 
 _choice = _Choice()  # of the whole process: the threads of a live server belong to the test, too
@@ -52,62 +38,90 @@ def are_committed() -> bool:
 
 
 def take_for_committed(by_default: bool) -> None:
-    """Say what holds outside of `taken_for_committed`."""
-    if by_default:
-        watch()
+    """Set what holds outside of `taken_for_committed`."""
+    watch()
     _choice.by_default = by_default
 
 
 @contextmanager
 def taken_for_committed(are_committed: bool) -> Iterator[None]:
-    """Say what holds in a `with` block."""
-    if are_committed:
-        watch()
-    before, _choice.in_block = _choice.in_block, are_committed
+    """Set what holds in a `with` block."""
+    watch()
+    before = _choice.in_block, _choice.waiting_before
+    _choice.in_block, _choice.waiting_before = are_committed, tuple(_waiting())
     try:
         yield
     finally:
-        _choice.in_block = before
+        _choice.in_block, _choice.waiting_before = before
 
 
 def watch() -> None:
-    """See the ends of `atomic` blocks from now on; those that are open already are not seen.
+    """Follow the ends of `atomic` blocks from now on. Blocks that are already open are not seen.
 
-    Django tells nobody when a block ends inside another, so the exit of `atomic` is followed, in tests alone.
+    Django does not report when a block inside another one ends, so the exit of `atomic` is wrapped.
     """
+    transaction.open_transactions = _open_transactions
     if Atomic.__exit__ is not _exit:
-        _followed.append(Atomic.__exit__)
+        _wrapped.append(Atomic.__exit__)
         Atomic.__exit__ = _exit  # type: ignore[method-assign]  # see above
+
+
+def waiting_note() -> str:
+    """Return a sentence on the sends that wait for a commit in this thread, "" for none. For errors of tests."""
+    count = len({*_waiting()} - {*_choice.waiting_before})
+    if not count:
+        return ""
+    note = f"{count} more wait for the commit of the transaction around them"
+    if are_committed():
+        return f"{note}: look after the `atomic` block has ended"
+    return f"{note}, and Django's TestCase makes none: use captureOnCommitCallbacks(execute=True)"
 
 
 def is_inside(connection: BaseDatabaseWrapper) -> bool:
     """Whether a test case holds a transaction open, whatever other blocks there are in it."""
-    blocks: Sequence[Any] = getattr(connection, "atomic_blocks", ())
-    return bool(blocks) and getattr(blocks[0], "_from_testcase", False)
+    return bool(connection.atomic_blocks) and getattr(connection.atomic_blocks[0], "_from_testcase", False)
 
 
-def is_held_only_by_test_case(connection: BaseDatabaseWrapper) -> bool:
-    """Whether no block but those of a test case is open."""
-    blocks: Sequence[Any] = getattr(connection, "atomic_blocks", ())
-    return bool(blocks) and all(getattr(block, "_from_testcase", False) for block in blocks)
+_all_open = transaction.open_transactions
 
 
-_followed: list[Callable[..., Any]] = []
+def _open_transactions() -> list[BaseDatabaseWrapper]:
+    """Return the connections that are inside `atomic`.
+
+    Those that only a `TestCase` holds open count if there is no other, and then as one: the default database's, whose
+    hooks `captureOnCommitCallbacks` captures by default. Taken for committed, they do not count.
+    """
+    opened = _all_open()
+    own = [connection for connection in opened if not is_held_only_by_test_case(connection)]
+    if own or are_committed() or not opened:
+        return own
+    return [next((each for each in opened if each.alias == DEFAULT_DB_ALIAS), opened[0])]
+
+
+def _waiting() -> Iterator[SendAtLastCommit]:
+    for connection in connections.all(initialized_only=True):
+        yield from (hook for _, hook, *_ in connection.run_on_commit if isinstance(hook, SendAtLastCommit))
+
+
+_wrapped: list[Callable[..., Any]] = []
 
 
 def _exit(self: Atomic, *error: Any) -> None:
-    _followed[-1](self, *error)
+    _wrapped[-1](self, *error)
     connection = get_connection(self.using)
-    if are_committed() and is_held_only_by_test_case(connection) and not connection.needs_rollback:
+    is_inside_test = connection.atomic_blocks and is_held_only_by_test_case(connection)
+    if are_committed() and is_inside_test and not connection.needs_rollback:
         _call_waiting(connection)
 
 
 def _call_waiting(connection: BaseDatabaseWrapper) -> None:
-    """Call what of ours waits for the commit, as Django would at it; hooks of others are the test's to run."""
+    """Call our hooks that wait for the commit, as Django would at it. Hooks of others are the test's to run."""
     entries: list[Any] = connection.run_on_commit
-    waiting = [entry for entry in entries if isinstance(entry[1], AfterCommit) and entry[1].is_ours]
-    connection.run_on_commit = [entry for entry in entries if entry not in waiting]
-    for _, call, is_robust in waiting:
+    ours = [
+        entry for entry in entries if isinstance(entry[1], SendAtLastCommit) and entry[1] not in _choice.waiting_before
+    ]
+    connection.run_on_commit = [entry for entry in entries if entry not in ours]
+    for _, call, is_robust in ours:
         try:
             call()
         except Exception:

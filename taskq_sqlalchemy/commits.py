@@ -23,7 +23,7 @@ from sqlalchemy.util import await_only
 from sqlalchemy.util.concurrency import in_greenlet
 
 from taskq_core import BulkResult, ConfigurationError, EnqueueError, Signature, TaskHandle, TaskQ, WorkflowHandle
-from taskq_core.client.commits import Countdown
+from taskq_core.client.commits import SendAtLastCommit
 from taskq_core.settings import EnqueueMode
 from taskq_core.tasks.canvas import Canvas, Whole
 from taskq_sqlalchemy.outbox import SQLAlchemyOutbox
@@ -148,28 +148,15 @@ def _app_of(part: Whole) -> TaskQ:
     return app
 
 
-class _Sending:
-    """One sending that waits for one commit or several. Where one of them never comes it is never sent."""
-
-    def __init__(self, commits: int, send: Callable[[], None]) -> None:
-        self._countdown = Countdown(commits)
-        self._send = send
-
-    def committed(self) -> None:
-        """One of the transactions has committed."""
-        if not self._countdown.is_last():
-            return
+def _send(sendings: Sequence[SendAtLastCommit]) -> None:
+    """Count the commit for each sending. Log those that fail, because the commit cannot be undone."""
+    for sending in sendings:
         try:
-            self._send()
+            sending()
         except EnqueueError as error:
             logger.error("a task was not enqueued after the commit, and is lost; an outbox would keep it: %s", error)
         except Exception:
             logger.exception("after the commit a task was not enqueued")
-
-
-def _tell_committed(sendings: Sequence[_Sending]) -> None:
-    for sending in sendings:
-        sending.committed()
 
 
 class _Hook:
@@ -180,7 +167,7 @@ class _Hook:
 
     def defer(self, send: Callable[[], None]) -> bool:
         """Call `send` when all sessions have committed."""
-        sending = _Sending(len(self._sessions), send)
+        sending = SendAtLastCommit(len(self._sessions), send)
         for session in self._sessions:
             _waiting_in(session).add(session, sending)
         return True
@@ -188,10 +175,6 @@ class _Hook:
     async def adefer(self, send: Callable[[], None]) -> bool:
         """As `defer`."""
         return self.defer(send)
-
-    def count_waiting(self) -> int:
-        """Return how many sends wait for a commit of these sessions."""
-        return sum(_waiting_in(session).count for session in self._sessions)
 
 
 class _Waiting:
@@ -202,14 +185,14 @@ class _Waiting:
     """
 
     def __init__(self) -> None:
-        self._sendings: dict[int | None, list[_Sending]] = {}
-        self._committed: list[_Sending] = []
+        self._sendings: dict[int | None, list[SendAtLastCommit]] = {}
+        self._committed: list[SendAtLastCommit] = []
 
     @property
     def count(self) -> int:
         return sum(map(len, self._sendings.values()))
 
-    def add(self, session: Session, sending: _Sending) -> None:
+    def add(self, session: Session, sending: SendAtLastCommit) -> None:
         innermost = session.get_nested_transaction() or session.get_transaction()
         self._sendings.setdefault(_key(innermost), []).append(sending)
 
@@ -238,9 +221,9 @@ class _Waiting:
         if not ready:
             return
         if in_greenlet():
-            await_only(asyncio.to_thread(_tell_committed, ready))  # all in one call, which no cancellation cuts short
+            await_only(asyncio.to_thread(_send, ready))  # all in one call, which no cancellation cuts short
         else:
-            _tell_committed(ready)
+            _send(ready)
 
 
 def _key(transaction: SessionTransaction | None) -> int | None:

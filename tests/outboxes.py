@@ -136,7 +136,9 @@ class DjangoOutbox(OutboxUnderTest):
         from taskq_django.transaction import CommitHook
 
         settings = change(self.app.settings)
-        self.app.configure(settings, transaction=CommitHook() if settings.enqueue is EnqueueMode.ON_COMMIT else None)
+        self.app.configure(
+            settings, transaction=CommitHook(self.app) if settings.enqueue is EnqueueMode.ON_COMMIT else None
+        )
 
     def fetch(self, statement: str) -> list[Any]:
         from django.db import connection

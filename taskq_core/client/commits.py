@@ -1,8 +1,15 @@
-"""Sending that waits for database transactions: what an adapter tells a client, and which commit is the last."""
+"""Sending that waits for database transactions: what an adapter tells a client, and what runs at the last commit."""
 
 import threading
 from collections.abc import Callable
 from typing import Protocol
+
+from taskq_core.errors import BrokerError, BrokerReplicationError, QueueFullError, TaskQError
+
+_LOST = (
+    "The transaction has committed and the task is not sent again. With the setting ENQUEUE = 'outbox', it is a row of "
+    "the transaction, which a worker sends when Redis takes it."
+)
 
 
 class TransactionHook(Protocol):
@@ -16,24 +23,31 @@ class TransactionHook(Protocol):
         """As `defer`, asked from a coroutine. `send` is called in blocking code."""
         ...
 
-    def count_waiting(self) -> int:
-        """Return how many sends wait for a commit in this thread."""
-        ...
 
-
-class Countdown:
-    """Tells which of several commits, perhaps in several threads, is the last.
+class SendAtLastCommit:
+    """Sends once, when the last of several transactions has committed. Call it at each commit, from any thread.
 
     Args:
-        commits: How many there are, at least 1. Where one never comes, none is the last.
+        commits: Number of transactions, at least 1. If one of them never commits, nothing is sent.
+        send: Sends.
     """
 
-    def __init__(self, commits: int) -> None:
+    def __init__(self, commits: int, send: Callable[[], None]) -> None:
         self._left = commits
         self._lock = threading.Lock()
+        self._send = send
 
-    def is_last(self) -> bool:
-        """Count one commit; True if it was the last."""
+    def __call__(self) -> None:
+        """Count a commit, and send at the last one. If sending fails, a note on the error says what is lost."""
         with self._lock:
             self._left -= 1
-            return self._left == 0
+            if self._left:
+                return
+        try:
+            self._send()
+        except TaskQError as error:
+            cause = error.__cause__
+            is_stored = isinstance(cause, BrokerReplicationError)
+            if isinstance(error, QueueFullError) or (isinstance(cause, BrokerError) and not is_stored):
+                error.add_note(_LOST)
+            raise

@@ -823,15 +823,15 @@ DJANGO = (
     Mutant(
         name="a task that is enqueued in a transaction is sent before the commit",
         file="taskq_django/transaction.py",
-        old="        after_commit(waiting_for, send, robust=self._is_robust())\n        return True\n",
-        new="        return False\n",
+        old="            after_commit(waiting_for, send, robust=not self._app.propagates)\n        return bool(waiting_for)\n",
+        new="            pass\n        return False\n",
         tests=(f"{_OF_DJANGO}/test_transaction.py",),
     ),
     Mutant(
         name="a task is sent when the first of several transactions commits",
         file="taskq_django/transaction.py",
-        old="_Countdown(len(waiting_for), send)",
-        new="_Countdown(1, send)",
+        old="SendAtLastCommit(len(waiting_for), send)",
+        new="SendAtLastCommit(1, send)",
         tests=(f"{_OF_DJANGO}/test_transaction.py",),
     ),
     Mutant(

@@ -272,28 +272,6 @@ class TestEnqueueing:
 
         assert [task.headers for task in tasks.enqueued] == [{}, {LANGUAGE: "de"}]
 
-    def test_django_is_not_asked_while_nothing_is_active(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """That costs an enqueue more than all else that prepares it."""
-        asked: list[str] = []
-        of_language, of_zone = translation.get_language, timezone.get_current_timezone
-        monkeypatch.setattr(translation, "get_language", lambda: asked.append("language") or of_language())
-        monkeypatch.setattr(timezone, "get_current_timezone", lambda: asked.append("time zone") or of_zone())
-
-        def enqueue() -> None:
-            look.delay()
-            with timezone.override(ZoneInfo("Asia/Kolkata")):
-                pass
-            look.delay()
-            assert asked == []
-            with of_a_request():
-                look.delay()
-            assert set(asked) == {"language", "time zone"}
-
-        with capture() as tasks:
-            Context().run(enqueue)
-
-        assert [set(task.headers) for task in tasks.enqueued] == [set(), set(), {LANGUAGE, TIME_ZONE, REQUEST_ID}]
-
     @rows(
         ("zone", "written"),
         [

@@ -313,9 +313,6 @@ class Hook:
     async def adefer(self, send: Callable[[], None]) -> bool:
         return self.defer(send)
 
-    def count_waiting(self) -> int:
-        return len(self.waiting)
-
 
 class TestTransactions:
     """What was promised at the commit is refused there, as it would have been without a transaction."""
