@@ -13,7 +13,7 @@ back with it hears only of what is new, and with that of the end is told by 204 
 while all the same, so that a server that stops need not wait for it, and the client comes back.
 """
 
-import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
@@ -30,8 +30,8 @@ from taskq_core.views.status import status_of
 from taskq_fastapi.applications import DEFAULT_NAME
 from taskq_fastapi.closed import guards
 from taskq_fastapi.dependencies import client_dep
-from taskq_fastapi.status import TaskStatus, events_route, status_of_none, status_route, tag_of
-from taskq_fastapi.streams import FULL_MS, QUIET_S, RECONNECT_MS
+from taskq_fastapi.status import TaskStatus, events_route, status_of_none, status_route
+from taskq_fastapi.streams import AwayError, Event, Streams
 
 logger = logging.getLogger("taskq.fastapi")
 
@@ -77,12 +77,8 @@ def task_router(
     """
     let_in = guards("task_router", dependencies, allow_anonymous=allow_anonymous, open_for=_OPEN_FOR)
     shown = partial(status_of, show_results=show_results, show_errors=show_errors)
-    streams = _Streams(
-        shown,
-        poll_s=seconds("poll_every", poll_every, allow_zero=False),
-        life_s=seconds("stream_for", stream_for, allow_zero=False),
-        most=max_streams,
-    )
+    poll_s = seconds("poll_every", poll_every, allow_zero=False)
+    streams = Streams(most=max_streams, life_s=seconds("stream_for", stream_for, allow_zero=False))
     router = APIRouter(tags=["tasks"], dependencies=let_in)
     ask = client_dep(name)
     errors: dict[int | str, dict[str, Any]] = {
@@ -131,17 +127,37 @@ def task_router(
         except (BrokerError, WireFormatError):
             pass  # the stream reports the outage, and continues when Redis is back
         else:
-            if status.is_final and last_event_id == tag_of(status):
+            if status.is_final and last_event_id == _event(status).tag:
                 return Response(status_code=204)
             if status.name is None and last_event_id is None:
                 raise HTTPException(404, _NOT_FOUND)
         if not streams.has_room:
             raise HTTPException(503, "too many streams are open", headers={"Retry-After": "10"})
-        return StreamingResponse(
-            streams.events(follower, queue, task_id, last_event_id, status),
-            media_type="text/event-stream",
-            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
-        )
+        return streams.response(events(follower, queue, task_id, last_event_id, status))
+
+    async def events(
+        follower: TaskFollower, queue: str, task_id: str, seen: str | None, first: TaskStatus | None
+    ) -> AsyncIterator[str]:
+        """Yield the events of a task. `first` is the status that was just read."""
+        pause_s = FIRST_LOOK_S
+
+        async def read() -> Event:
+            nonlocal first
+            try:
+                status, first = first or _told(await follower.look(), queue, task_id, shown), None
+            except (BrokerError, WireFormatError) as error:
+                raise AwayError(json.dumps({"detail": _words(error)})) from error
+            return _event(status)
+
+        async def wait(is_changed: bool, left_s: float) -> bool:
+            nonlocal pause_s
+            pause_s = FIRST_LOOK_S if is_changed else min(2 * pause_s, poll_s)
+            await follower.wait(min(pause_s, left_s))
+            return True
+
+        async with follower:
+            async for event in streams.events(read, wait, seen=seen):
+                yield event
 
     return router
 
@@ -162,77 +178,5 @@ def _told(info: TaskInfo | None, queue: str, task_id: str, shown: Shown) -> Task
     return status_of_none(queue, task_id) if info is None else TaskStatus(**shown(info))
 
 
-class _Streams:
-    """The streams of one router.
-
-    Args:
-        shown: Returns the fields of a task that clients see.
-        poll_s: Maximum seconds between two reads.
-        life_s: Time after which a stream ends.
-        most: Streams at a time.
-    """
-
-    def __init__(self, shown: Shown, *, poll_s: float, life_s: float, most: int) -> None:
-        self._shown = shown
-        self._poll_s = poll_s
-        self._life_s = life_s
-        self._most = most
-        self._count = 0
-
-    @property
-    def has_room(self) -> bool:
-        """Whether another stream may begin."""
-        return self._count < self._most
-
-    async def events(
-        self, follower: TaskFollower, queue: str, task_id: str, seen: str | None, first: TaskStatus | None
-    ) -> AsyncIterator[str]:
-        """Yield the events of a task that a client has not seen. `first` is the status that was just read."""
-        if not self.has_room:  # others have begun since it was answered
-            yield f"retry: {FULL_MS}\n\n"
-            return
-        self._count += 1
-        try:
-            async with follower:
-                yield f"retry: {RECONNECT_MS}\n\n"
-                async for event in self._follow(follower, queue, task_id, seen, first):
-                    yield event
-        finally:
-            self._count -= 1
-
-    async def _follow(
-        self, follower: TaskFollower, queue: str, task_id: str, seen: str | None, first: TaskStatus | None
-    ) -> AsyncIterator[str]:
-        loop = asyncio.get_running_loop()
-        ends_at = loop.time() + self._life_s
-        quiet_until = loop.time() + QUIET_S
-        is_away = False
-        pause_s = FIRST_LOOK_S
-        while loop.time() < ends_at:
-            event = None
-            try:
-                status = first or _told(await follower.look(), queue, task_id, self._shown)
-                first = None
-            except (BrokerError, WireFormatError) as error:
-                if not is_away:
-                    logger.warning("a stream of a task is held up: %s", error)
-                    event = f'event: trouble\ndata: {{"detail":"{_words(error)}"}}\n\n'
-                is_away = True
-            else:
-                tag = tag_of(status)
-                if tag != seen or is_away:
-                    word = "end" if status.is_final else "status"
-                    event = f"event: {word}\nid: {tag}\ndata: {status.model_dump_json()}\n\n"
-                    pause_s = FIRST_LOOK_S
-                seen, is_away = tag, False
-                if status.is_final:
-                    if event is not None:
-                        yield event
-                    return
-            if event is None and loop.time() >= quiet_until:
-                event = ": still here\n\n"
-            if event is not None:
-                yield event
-                quiet_until = loop.time() + QUIET_S
-            await follower.wait(min(pause_s, max(0.0, ends_at - loop.time())))
-            pause_s = min(2 * pause_s, self._poll_s)
+def _event(status: TaskStatus) -> Event:
+    return Event("end" if status.is_final else "status", status.model_dump_json(), is_last=status.is_final)

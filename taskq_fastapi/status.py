@@ -7,7 +7,6 @@
         return accepted(await client.enqueue(resize.s(path)))
 """
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -88,11 +87,6 @@ class TaskStatus(BaseModel):
 def status_of_none(queue: str, task_id: str) -> TaskStatus:
     """Return what is told of a task that is not there any more."""
     return TaskStatus(id=task_id, queue=queue, state=GONE, is_final=True)
-
-
-def tag_of(status: TaskStatus) -> str:
-    """Return a short text that is equal for equal states."""
-    return hashlib.blake2b(status.model_dump_json().encode(), digest_size=9).hexdigest()
 
 
 def status_route(name: str) -> str:

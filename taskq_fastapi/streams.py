@@ -1,8 +1,123 @@
-"""How long the streams of events keep still, and when clients come back: those of the routes and of the dashboard."""
+"""Server-Sent Events that report a state whenever it changes, for the routes of tasks and the pages of the dashboard.
+
+The id of an event identifies the reported state. A client that comes back with it only hears of changes. A stream ends
+after some time and the client comes back, so that a stopping server need not wait for it.
+"""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+
+from starlette.responses import StreamingResponse
+
+logger = logging.getLogger("taskq.fastapi")
 
 RECONNECT_MS = 2_000
-"""Milliseconds after which a client whose stream has ended comes back."""
+"""Milliseconds after which the client of an ended stream comes back."""
 FULL_MS = 10_000
-"""Milliseconds after which one comes back whose stream was one too many."""
+"""Milliseconds after which a client comes back that was one too many."""
 QUIET_S = 15.0
-"""Seconds without an event after which a comment is sent, so that nobody on the way takes the stream for dead."""
+"""Seconds without an event after which a comment is sent, so that no proxy closes the connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A state, or a reason why there is none.
+
+    Attributes:
+        word: Name of the event.
+        data: The state in one line.
+        is_last: Whether the stream ends with it.
+    """
+
+    word: str
+    data: str
+    is_last: bool = False
+
+    @property
+    def tag(self) -> str:
+        """A short text that is equal for equal states."""
+        return hashlib.blake2b(self.data.encode("utf-8", "replace"), digest_size=9).hexdigest()
+
+
+class AwayError(Exception):
+    """The state cannot be read at present.
+
+    Args:
+        data: The data of the event `trouble`.
+    """
+
+    def __init__(self, data: str) -> None:
+        super().__init__(data)
+        self.data = data
+
+
+class Streams:
+    """Sends event streams, and bounds how many are open in this process.
+
+    Args:
+        most: Maximum number of open streams.
+        life_s: Seconds after which a stream ends.
+    """
+
+    def __init__(self, *, most: int, life_s: float) -> None:
+        self._most = most
+        self._life_s = life_s
+        self._count = 0
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another stream may begin."""
+        return self._count < self._most
+
+    def response(self, events: AsyncIterator[str]) -> StreamingResponse:
+        """Return the response that sends events."""
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+
+    async def events(
+        self, read: Callable[[], Awaitable[Event]], wait: Callable[[bool, float], Awaitable[bool]], *, seen: str | None
+    ) -> AsyncIterator[str]:
+        """Yield an event for each state that the client has not seen.
+
+        Args:
+            read: Returns the current state, or raises `AwayError`.
+            wait: Waits until the next read, and returns whether the client still listens. It receives whether the state
+                has changed, and the seconds until the stream ends.
+            seen: Tag of the last state that the client has seen.
+        """
+        if not self.has_room:  # others have begun since the request was accepted
+            yield f"retry: {FULL_MS}\n\n"
+            return
+        self._count += 1
+        try:
+            yield f"retry: {RECONNECT_MS}\n\n"
+            loop = asyncio.get_running_loop()
+            ends_at, quiet_until = loop.time() + self._life_s, loop.time() + QUIET_S
+            is_away, is_heard = False, True
+            while is_heard and loop.time() < ends_at:
+                text, is_changed, is_last = "", False, False
+                try:
+                    event = await read()
+                except AwayError as error:
+                    if not is_away:
+                        logger.warning("an event stream is interrupted: %s", error.__cause__)
+                    text = "" if is_away else f"event: trouble\ndata: {error.data}\n\n"
+                    is_away = True
+                else:
+                    is_changed, is_last = event.tag != seen or is_away, event.is_last
+                    if is_changed:
+                        text = f"event: {event.word}\nid: {event.tag}\ndata: {event.data}\n\n"
+                    seen, is_away = event.tag, False
+                if not text and not is_last and loop.time() >= quiet_until:
+                    text = ": still here\n\n"
+                if text:
+                    yield text
+                    quiet_until = loop.time() + QUIET_S
+                if is_last:
+                    return
+                is_heard = await wait(is_changed, max(0.0, ends_at - loop.time()))
+        finally:
+            self._count -= 1

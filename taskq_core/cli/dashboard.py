@@ -45,11 +45,8 @@ examples:
     help="function that returns the user of a request, as taskq_dashboard(login=...) takes it; without it, only this "
     "machine can open the dashboard",
 )
-@click.option("--prometheus-url", metavar="URL", help="Prometheus server with Asynq's metrics, for the charts")
 @click.pass_obj
-def dashboard(
-    session: Session, host: str, port: int, read_only: bool, login: str | None, prometheus_url: str | None
-) -> None:
+def dashboard(session: Session, host: str, port: int, read_only: bool, login: str | None) -> None:
     """Serve the web dashboard until stopped."""
     serve = _server()
     hook = None if login is None else _loaded(login)
@@ -59,7 +56,6 @@ def dashboard(
         port=port,
         read_only=read_only,
         login=hook,
-        prometheus_url=prometheus_url,
         ready=lambda address: session.output.line(f"The dashboard is at {address} (Ctrl-C ends it)."),
     )
 

@@ -9,22 +9,29 @@ It is closed unless it is told who may look, notes every action in the logger `t
 other server.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
-from starlette.responses import Response
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import Scope
 
 from taskq_core import ConfigurationError, TaskQ
+from taskq_core.inspector import AsyncInspector
+from taskq_core.settings.language import translated_with
+from taskq_core.views import AsyncDashboard
 from taskq_fastapi.api.access import Redact
 from taskq_fastapi.api.origin import check_trusted
 from taskq_fastapi.closed import is_closed
-from taskq_fastapi.dashboard.gate import gate
+from taskq_fastapi.dashboard import pages as _pages  # noqa: F401 - registers the pages
+from taskq_fastapi.dashboard.languages import catalogue, language_of
 from taskq_fastapi.dashboard.people import Check, LoggedIn, Login, Role, User, basic_login
-from taskq_fastapi.dashboard.prometheus import Prometheus
-from taskq_fastapi.dashboard.site import Options, Site
-from taskq_fastapi.throttle import RateLimits, Throttle, check_rate_limits
+from taskq_fastapi.dashboard.refusals import told_of_too_many
+from taskq_fastapi.dashboard.site import Site, secured
+from taskq_fastapi.dashboard.view import Services
+from taskq_fastapi.throttle import RateLimits, Throttle, TooManyError, check_rate_limits
 
 __all__ = ["Check", "LoggedIn", "Login", "RateLimits", "Redact", "Role", "User", "basic_login", "taskq_dashboard"]
 
@@ -43,7 +50,6 @@ def taskq_dashboard(
     redact: Redact | None = None,
     trusted_origins: Sequence[str] = (),
     title: str = "taskq",
-    prometheus_url: str | None = None,
     rate_limits: RateLimits | None = _RATE_LIMITS,
 ) -> FastAPI:
     """Return the dashboard of a queue application, as an ASGI app.
@@ -62,8 +68,6 @@ def taskq_dashboard(
         trusted_origins: Origins (`https://ops.example.com`) under which it is served, if a proxy in front of it passes
             on another `Host` and its users' browsers do not send `Sec-Fetch-Site`.
         title: What it is called at the top of each page.
-        prometheus_url: Address of a Prometheus that scrapes Asynq's metrics, as `http://prometheus:9090`. Charts are
-            drawn from what it knows; None draws them from the samples that workers take. This process asks it.
         rate_limits: How often one address may ask; None: as often as it likes.
 
     Raises:
@@ -77,9 +81,12 @@ def taskq_dashboard(
     check_trusted(trusted_origins)
     check_rate_limits(rate_limits)
     told_who = [*dependencies, *([] if login is None else [login])]
+    inspector = AsyncInspector(taskq)
     site = Site(
-        taskq,
-        Options(
+        Services(
+            taskq=taskq,
+            inspector=inspector,
+            dashboard=AsyncDashboard(inspector),
             login=login,
             is_closed=is_closed("taskq_dashboard", told_who, allow_anonymous=allow_anonymous),
             read_only=read_only,
@@ -87,18 +94,42 @@ def taskq_dashboard(
             redact=redact,
             trusted_origins=tuple(trusted_origins),
             title=title,
-            prometheus=None if prometheus_url is None else Prometheus(prometheus_url),
-        ),
+        )
     )
     app = FastAPI(title=title, openapi_url=None, docs_url=None, redoc_url=None, dependencies=list(dependencies))
 
     async def answer(request: Request) -> Response:
         return await site.answer(request, _own_path(request.scope, request.path_params["path"]))
 
-    app.router.route_class = gate(Throttle(rate_limits))
+    app.router.route_class = _guarded(Throttle(rate_limits))
     # One route for all, so that nothing is answered before the dependencies have let somebody in.
     app.add_api_route("/{path:taskq_any}", answer, methods=_METHODS, response_model=None)
     return app
+
+
+def _guarded(throttle: Throttle) -> type[APIRoute]:
+    """Return the class of the dashboard's route. It sets the language and applies the rate limits."""
+
+    class Guarded(APIRoute):
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            handle = super().get_route_handler()
+
+            async def answer(request: Request) -> Response:
+                with translated_with(catalogue(language_of(request))):
+                    try:
+                        visit = throttle.enter(request)
+                    except TooManyError as error:
+                        text = told_of_too_many(error)
+                        return secured(PlainTextResponse(text, error.status_code, headers=error.headers))
+                    try:
+                        return await handle(request)
+                    except HTTPException as error:  # of a dependency
+                        visit.refuse(request, error.status_code, error.headers)
+                        raise
+
+            return answer
+
+    return Guarded
 
 
 def _own_path(scope: Scope, path: str) -> str:

@@ -1,7 +1,7 @@
-"""Line charts as SVG: from the figures of queues to paths, labels and the words for those who do not see them.
+"""Line charts: paths, labels, tooltips and descriptions for the SVG in `metrics.html`.
 
-A drawing has 1000 x 100 units and stretches with the page. It holds paths only, whose colours and dashes are classes of
-the style sheet, so that nothing in it is a style. A line is broken where figures are missing.
+A drawing has 1000 x 100 units and stretches with the page. Classes of the style sheet set the colors and dashes. A line
+is broken where values are missing.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,29 +14,30 @@ from taskq_core.wire import TaskState
 from taskq_fastapi.dashboard import labels as wording
 
 COLOURS = 8
-"""Lines that look different; more queues begin anew, and the table tells them apart."""
+"""Number of different lines. More queues reuse them, and the table and the tooltips tell them apart."""
+HOVERS = 25
+"""Number of columns with tooltips."""
+HOVER_WIDTH = 1000 / HOVERS
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Measure:
-    """What one chart shows.
+    """The figure of one chart.
 
     Attributes:
         key: Its name in addresses and ids.
-        title: What it is called in English.
-        shown: A figure as people read it.
-        of: What a sample says of it.
-        query: What Prometheus is asked for it, with `$range` for the time rates are taken over; "" for nothing.
-        most: The largest that it can be, None without a bound.
-        is_whole: Whether it counts things, so that a scale ends at no fraction of one.
-        kilo: How much is called a thousand of it.
+        title: Its English title.
+        shown: Formats a value.
+        of: Returns its value in a sample.
+        most: Its largest possible value, None without a bound.
+        is_whole: Whether it is a whole number, so that the scale ends at one.
+        kilo: Number of units in a thousand.
     """
 
     key: str
     title: str
     shown: Callable[[float], str]
     of: Callable[[Sample], float | None]
-    query: str = ""
     most: float | None = None
     is_whole: bool = False
     kilo: int = 1000
@@ -54,6 +55,10 @@ def _number(value: float) -> str:
     return wording.number(round(value)) if value == round(value) or value >= 100 else f"{value:.1f}"
 
 
+def _size(value: float) -> str:
+    return wording.size(round(value))
+
+
 def _seconds(value: float) -> str:
     try:
         return wording.span(timedelta(seconds=value))
@@ -62,76 +67,18 @@ def _seconds(value: float) -> str:
 
 
 MEASURES = (
-    Measure(
-        key="processed",
-        title=marked("Processed per second"),
-        shown=_per_s,
-        of=lambda sample: sample.processed_per_s,
-        query="rate(asynq_tasks_processed_total[$range])",
-    ),
-    Measure(
-        key="failed",
-        title=marked("Failed per second"),
-        shown=_per_s,
-        of=lambda sample: sample.failed_per_s,
-        query="rate(asynq_tasks_failed_total[$range])",
-    ),
-    Measure(
-        key="errors",
-        title=marked("Error rate"),
-        shown=wording.percent,
-        of=lambda sample: sample.error_rate,
-        query="rate(asynq_tasks_failed_total[$range]) / rate(asynq_tasks_processed_total[$range])",
-        most=1.0,
-    ),
-    Measure(
-        key="size",
-        title=marked("Queue size"),
-        shown=_number,
-        of=lambda sample: float(sample.size),
-        query="asynq_queue_size",
-        is_whole=True,
-    ),
-    Measure(
-        key="latency",
-        title=marked("Latency"),
-        shown=_seconds,
-        of=lambda sample: sample.latency.total_seconds() if sample.latency is not None else 0.0,
-        query="asynq_queue_latency_seconds",
-    ),
-    Measure(
-        key="memory",
-        title=marked("Memory"),
-        shown=lambda value: wording.size(round(value)),
-        of=lambda sample: None if sample.memory is None else float(sample.memory),
-        query="asynq_queue_memory_usage_approx_bytes",
-        is_whole=True,
-        kilo=1024,
-    ),
-    *(
-        Measure(
-            key=state.value,
-            title=title,
-            shown=_number,
-            of=_count(state),
-            query=f'asynq_tasks_enqueued_total{{state="{state.value}"}}',
-            is_whole=True,
-        )
-        for state, title in (
-            (TaskState.PENDING, marked("Pending tasks")),
-            (TaskState.RETRY, marked("Retry tasks")),
-            (TaskState.ARCHIVED, marked("Archived tasks")),
-        )
-    ),
-    Measure(
-        key="utilisation",
-        title=marked("Slots of the workers taken"),
-        shown=wording.percent,
-        of=lambda sample: sample.utilisation,
-        most=1.0,
-    ),
+    Measure("processed", marked("Processed per second"), _per_s, lambda sample: sample.processed_per_s),
+    Measure("failed", marked("Failed per second"), _per_s, lambda sample: sample.failed_per_s),
+    Measure("errors", marked("Error rate"), wording.percent, lambda sample: sample.error_rate, most=1.0),
+    Measure("size", marked("Queue size"), _number, lambda sample: float(sample.size), is_whole=True),
+    Measure("latency", marked("Latency"), _seconds, lambda sample: (sample.latency or timedelta(0)).total_seconds()),
+    Measure("memory", marked("Memory"), _size, lambda sample: sample.memory, is_whole=True, kilo=1024),
+    Measure("pending", marked("Pending tasks"), _number, _count(TaskState.PENDING), is_whole=True),
+    Measure("retry", marked("Retry tasks"), _number, _count(TaskState.RETRY), is_whole=True),
+    Measure("archived", marked("Archived tasks"), _number, _count(TaskState.ARCHIVED), is_whole=True),
+    Measure("utilisation", marked("Busy worker slots"), wording.percent, lambda sample: sample.utilisation, most=1.0),
 )
-"""The charts, in their order: the nine of Asynq's monitor, and how busy the workers are."""
+"""The charts in order: the nine of Asynq's monitor, and how busy the workers are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,19 +87,32 @@ class Line:
 
     Attributes:
         name: Name of the queue.
-        number: Which colour it has.
+        number: Number of its color.
         path: The line, "" for none.
-        last: Its last figure.
-        mean: The mean of its figures.
-        highest: The highest of them.
+        last: Its last value.
+        mean: The mean of its values.
+        highest: Its highest value.
     """
 
     name: str
     number: int
     path: str
-    last: str
-    mean: str
-    highest: str
+    last: str = wording.NONE
+    mean: str = wording.NONE
+    highest: str = wording.NONE
+
+
+@dataclass(frozen=True, slots=True)
+class Hover:
+    """An invisible column of a chart whose tooltip shows the values at its time.
+
+    Attributes:
+        x: Its left edge.
+        text: The tooltip.
+    """
+
+    x: float
+    text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,16 +121,18 @@ class Chart:
 
     Attributes:
         key: Its name in addresses and ids.
-        title: What it is called.
-        top: The figure at the upper end of the scale.
+        title: Its title.
+        top: The value at the upper end of the scale.
         lines: The queues.
-        words: What it shows, in words.
+        hovers: Columns with tooltips.
+        words: A description for screen readers.
     """
 
     key: str
     title: str
     top: str
     lines: Sequence[Line]
+    hovers: Sequence[Hover]
     words: str
 
     @property
@@ -180,34 +142,48 @@ class Chart:
 
 
 def chart(measure: Measure, lines: Mapping[str, Points], *, begin: datetime, end: datetime) -> Chart:
-    """Draw what queues say of a measure between two moments."""
+    """Return the chart of a measure for a period."""
     known = [value for points in lines.values() for _, value in points if value is not None]
     top = scale_top(max(known, default=0.0), most=measure.most, is_whole=measure.is_whole, kilo=measure.kilo)
-    drawn = [
-        _line(name, number % COLOURS, points, measure, top=top, begin=begin, end=end)
-        for number, (name, points) in enumerate(lines.items())
-    ]
     title = gettext(measure.title)
+    words = gettext("%(title)s: no figures", title=title)
+    if known:
+        words = gettext("%(title)s: highest %(figure)s", title=title, figure=measure.shown(max(known)))
     return Chart(
         key=measure.key,
         title=title,
         top=measure.shown(top),
-        lines=drawn,
-        words=gettext("%(title)s: highest %(figure)s", title=title, figure=measure.shown(max(known)))
-        if known
-        else gettext("%(title)s: no figures", title=title),
+        lines=[
+            _line(name, number % COLOURS, measure, points, line_path(points, top=top, begin=begin, end=end))
+            for number, (name, points) in enumerate(lines.items())
+        ],
+        hovers=_hovers(measure, lines, begin, (end - begin) / HOVERS),
+        words=words,
     )
 
 
-def _line(
-    name: str, number: int, points: Points, measure: Measure, *, top: float, begin: datetime, end: datetime
-) -> Line:
+def _line(name: str, number: int, measure: Measure, points: Points, path: str) -> Line:
     known = [value for _, value in points if value is not None]
-    return Line(
-        name=name,
-        number=number,
-        path=line_path(points, top=top, begin=begin, end=end),
-        last=measure.shown(known[-1]) if known else wording.NONE,
-        mean=measure.shown(sum(known) / len(known)) if known else wording.NONE,
-        highest=measure.shown(max(known)) if known else wording.NONE,
-    )
+    if not known:
+        return Line(name=name, number=number, path=path)
+    last, mean, highest = (measure.shown(value) for value in (known[-1], sum(known) / len(known), max(known)))
+    return Line(name=name, number=number, path=path, last=last, mean=mean, highest=highest)
+
+
+def _hovers(measure: Measure, lines: Mapping[str, Points], begin: datetime, width: timedelta) -> list[Hover]:
+    """Return a column for each part of the period that has values, with the last one of each queue."""
+    found: dict[int, dict[str, float]] = {}
+    for name, points in lines.items():
+        for at, value in points:
+            if value is not None:
+                found.setdefault(min(HOVERS - 1, int((at - begin) / width)), {})[name] = value
+    return [
+        Hover(
+            x=number * HOVER_WIDTH,
+            text="\n".join(
+                [f"{wording.moment(begin + number * width)} UTC"]
+                + [f"{name}: {measure.shown(value)}" for name, value in values.items()]
+            ),
+        )
+        for number, values in sorted(found.items())
+    ]

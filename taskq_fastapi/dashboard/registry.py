@@ -1,12 +1,12 @@
-"""What pages and actions are. `pages/` holds them, and `pages.PAGES` and `pages.ACTIONS` name each once.
+"""Pages and actions of the dashboard. The functions in `pages/` register themselves with `@page` and `@action`.
 
-All addresses lie side by side, without a slash, and what is meant stands in the query: `queue?name=mail`. So all links
-are relative, and the dashboard works under any path and behind any proxy without being told; and an id or a name can
-be any text, whatever a proxy makes of `%2F` and dots.
+All addresses are on one level, without a slash, and the query names the object: `queue?name=mail`. So all links are
+relative, the dashboard works under any path and behind any proxy, and an id or a name can be any text.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from starlette.responses import Response
 
@@ -14,25 +14,27 @@ from taskq_fastapi.dashboard.form import Form
 from taskq_fastapi.dashboard.view import Shown, View
 
 ASK = "ask"
-"""Name of a field of a form whose action only asks: what is meant may be too much for an address."""
+"""Name of the field of a form that only asks for the question, because its values are too long for an address."""
+
+
+Show = Callable[[View], Awaitable[Shown | Response]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """One page: what it is at, and what shows it.
+    """One page.
 
     Attributes:
         path: Its address, for example `queues`; "" is the home page.
-        show: Reads what it shows and returns `view.page(...)`. It changes nothing, and is called again and again for
-            those who look at the page.
-        label: What the navigation calls it in English, None for a page that does not stand there.
-        is_live: Whether it is kept up to date while somebody looks.
+        show: Reads the data and returns `view.page(...)`. It changes nothing, and runs again for each update.
+        label: Its English label in the navigation. None: it is not in the navigation.
+        is_live: Whether it is updated while it is open.
         needs_operator: Whether viewers are refused.
-        is_costly: Whether it reads many tasks, so that an address may ask for it only so often.
+        is_costly: Whether it reads many tasks, so that the rate limit for costly requests applies.
     """
 
     path: str
-    show: Callable[[View], Awaitable[Shown | Response]]
+    show: Show
     label: str | None = None
     is_live: bool = True
     needs_operator: bool = False
@@ -41,14 +43,14 @@ class Page:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What is asked before something is done.
+    """A confirmation that is shown before an action.
 
     Attributes:
-        text: The question, whole.
-        button: What the button says.
-        is_destructive: Whether the button warns.
-        template: A template with further fields of the form, None for none.
-        context: What that template is given.
+        text: The question.
+        button: Label of the button.
+        is_destructive: Whether the button is a warning.
+        template: A template with further fields of the form.
+        context: Variables of that template.
     """
 
     text: str
@@ -60,12 +62,12 @@ class Question:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """What became of an action.
+    """The outcome of an action.
 
     Attributes:
-        text: What is said on the next page.
-        back: A link of the view to that page; None for the one that the action was asked for on.
-        level: How it is shown: `success`, `warning` or `error`.
+        text: The message on the next page.
+        back: A link of the view to the next page. None: the page that the action was started on.
+        level: `success`, `warning` or `error`.
     """
 
     text: str
@@ -73,28 +75,58 @@ class Done:
     level: str = "success"
 
 
+Ask = Callable[[View, Form], Awaitable[Question]]
+Perform = Callable[[View, Form], Awaitable[Done | Shown]]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
-    """Something that is done by a POST from a form of the dashboard, and noted in the logger `taskq.audit`.
+    """A change, made by a POST from a form of the dashboard and written to the logger `taskq.audit`.
 
-    A GET of its address asks first, in a dialog where there is JavaScript; without a question there is no GET. So does
-    a form with the field `ASK`, for what is too long for an address.
+    A GET of its address shows the question, in a dialog if there is JavaScript. So does a form with the field `ASK`, if
+    the form is too long for an address. Without a question there is no GET.
 
     Attributes:
         path: Its address, for example `queue-delete`.
-        perform: Does it, and returns what is said, or what is shown: a form again that is not right yet. An error of
-            taskq that it raises is told on the page that one comes back to.
-        ask: What is asked before, None if nothing is. It may raise as `perform`.
-        audited: Names of the fields of the form that are noted. Never those of payloads.
-        for_viewers: Whether viewers may, also where everything is read only: what changes nothing but their own view.
-        body_max: Most bytes of the form.
-        is_costly: Whether it reads or changes many tasks, so that an address may ask for it only so often.
+        perform: Makes the change. Returns the outcome, or the form again if its values are not valid. An error of
+            taskq is shown on the next page.
+        ask: Returns the question, None for none.
+        audited: Names of the fields of the form that are logged. Never those of payloads.
+        for_viewers: Whether viewers may do it, even on a read-only dashboard, because it changes only their own view.
+        body_max: Maximum size of the form in bytes.
+        is_costly: Whether it reads or changes many tasks, so that the rate limit for costly requests applies.
     """
 
     path: str
-    perform: Callable[[View, Form], Awaitable[Done | Shown]]
-    ask: Callable[[View, Form], Awaitable[Question]] | None = None
+    perform: Perform
+    ask: Ask | None = None
     audited: Sequence[str] = ()
     for_viewers: bool = False
     body_max: int = 1024 * 1024
     is_costly: bool = False
+
+
+PAGES: dict[str, Page] = {}
+"""Registered pages by path, in the order of the navigation."""
+ACTIONS: dict[str, Action] = {}
+"""Registered actions by path."""
+
+
+def page(path: str, **options: Any) -> Callable[[Show], Show]:
+    """Register a function as the page of an address. The options are the attributes of `Page`."""
+
+    def register(show: Show) -> Show:
+        PAGES[path] = Page(path=path, show=show, **options)
+        return show
+
+    return register
+
+
+def action(path: str, **options: Any) -> Callable[[Perform], Perform]:
+    """Register a function as the action of an address. The options are the attributes of `Action`."""
+
+    def register(perform: Perform) -> Perform:
+        ACTIONS[path] = Action(path=path, perform=perform, **options)
+        return perform
+
+    return register

@@ -33,7 +33,6 @@ def serve(
     port: int,
     read_only: bool,
     login: Login | None,
-    prometheus_url: str | None,
     ready: Callable[[str], None],
 ) -> None:
     """Serve the dashboard until SIGINT or SIGTERM.
@@ -44,7 +43,6 @@ def serve(
         port: Port to listen at; 0 takes a free one.
         read_only: Whether nobody may change anything.
         login: Says who sends a request; None lets everybody in who reaches the socket.
-        prometheus_url: As `taskq_dashboard` takes it.
         ready: Called with the address of the home page once it listens.
 
     Raises:
@@ -52,7 +50,7 @@ def serve(
     """
     listener = _listening(host, port, is_open=login is None)
     with listener:
-        app: ASGIApp = _app(taskq, read_only=read_only, login=login, prometheus_url=prometheus_url)
+        app: ASGIApp = _app(taskq, read_only=read_only, login=login)
         if login is None:
             app = LocalOnly(app)
         server = uvicorn.Server(
@@ -67,10 +65,8 @@ def local_app(taskq: TaskQ, *, read_only: bool) -> ASGIApp:
     return LocalOnly(_app(taskq, read_only=read_only, login=None))
 
 
-def _app(taskq: TaskQ, *, read_only: bool, login: Login | None, prometheus_url: str | None = None) -> FastAPI:
-    dashboard = taskq_dashboard(
-        taskq, read_only=read_only, login=login, allow_anonymous=login is None, prometheus_url=prometheus_url
-    )
+def _app(taskq: TaskQ, *, read_only: bool, login: Login | None) -> FastAPI:
+    dashboard = taskq_dashboard(taskq, read_only=read_only, login=login, allow_anonymous=login is None)
     app = FastAPI(lifespan=taskq_lifespan(taskq), openapi_url=None, docs_url=None, redoc_url=None)
     app.mount("/", dashboard)
     return app

@@ -1,16 +1,16 @@
 """One dashboard: who may ask, which page or action it is, and what becomes of errors."""
 
+import asyncio
+import json
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.responses import PlainTextResponse, Response
 
-from taskq_core import BrokerError, ConfigurationError, TaskQ, TaskQError
+from taskq_core import BrokerError, ConfigurationError, TaskQError
 from taskq_core.errors import (
     EntryNotFoundError,
     QueueNotFoundError,
@@ -18,28 +18,30 @@ from taskq_core.errors import (
     WorkerNotFoundError,
     WorkflowNotFoundError,
 )
-from taskq_core.inspector import AsyncInspector
-from taskq_core.settings.language import gettext, pgettext, pmarked, translated_with
-from taskq_core.views import AsyncDashboard
-from taskq_fastapi.api.access import Audit, Redact, audit_logger
+from taskq_core.settings.language import gettext, marked, pgettext, pmarked, translated_with
+from taskq_fastapi.api.access import Audit, audit_logger
 from taskq_fastapi.api.origin import is_from_elsewhere
 from taskq_fastapi.closed import refusal
-from taskq_fastapi.dashboard import flash, forgery, pages, preferences
+from taskq_fastapi.dashboard import flash, forgery, preferences
 from taskq_fastapi.dashboard.assets import FOLDER, Assets
 from taskq_fastapi.dashboard.errors import BadRequestError, NotFoundError
 from taskq_fastapi.dashboard.form import Form, posted
 from taskq_fastapi.dashboard.languages import catalogue, language_of
-from taskq_fastapi.dashboard.live import Streams
-from taskq_fastapi.dashboard.people import Login, Role, User, ask_login
-from taskq_fastapi.dashboard.prometheus import Prometheus
+from taskq_fastapi.dashboard.people import Role, User, ask_login
 from taskq_fastapi.dashboard.refusals import told, told_of_too_many
-from taskq_fastapi.dashboard.registry import ASK, Action, Done, Page
+from taskq_fastapi.dashboard.registry import ACTIONS, ASK, PAGES, Action, Done, Page
 from taskq_fastapi.dashboard.rendering import Rendering
 from taskq_fastapi.dashboard.view import Services, Shown, View, own_link
+from taskq_fastapi.streams import AwayError, Event, Streams
 from taskq_fastapi.throttle import TooManyError, visit_of
 
 logger = logging.getLogger("taskq.fastapi")
 
+STREAM_S = 30.0
+"""Seconds after which a stream ends. The browser comes back, so that an ended login is noticed."""
+STREAMS_MAX = 200
+"""Maximum number of open streams of one dashboard in this process."""
+AWAY = marked("Redis does not answer. What is shown may be out of date; it is tried again.")
 OPEN_FOR = "see, change and delete every task"
 HEADERS = {
     "Content-Security-Policy": (
@@ -74,65 +76,27 @@ _NOT_FOUND = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """What `taskq_dashboard` is told.
-
-    Attributes:
-        login: Says who sends a request, None without.
-        is_closed: Whether nobody may look.
-        read_only: Whether nobody may change anything.
-        viewers_see_payloads: Whether viewers see payloads, results and tracebacks.
-        redact: What changes payloads and such before they are shown.
-        trusted_origins: Origins under which it is served.
-        title: What it is called.
-        prometheus: Is asked for the figures of charts, None for the samples of workers.
-    """
-
-    login: Login | None
-    is_closed: bool
-    read_only: bool
-    viewers_see_payloads: bool
-    redact: Redact | None
-    trusted_origins: Sequence[str]
-    title: str
-    prometheus: Prometheus | None = None
-
-
 class Site:
     """Answers the requests to one dashboard.
 
     Args:
-        taskq: The queue application.
-        options: What it was told.
+        services: Its options and clients.
     """
 
-    def __init__(self, taskq: TaskQ, options: Options) -> None:
-        self.options = options
-        inspector = AsyncInspector(taskq)
-        self.services = Services(
-            taskq=taskq,
-            inspector=inspector,
-            dashboard=AsyncDashboard(inspector),
-            read_only=options.read_only,
-            viewers_see_payloads=options.viewers_see_payloads,
-            redact=options.redact,
-            prometheus=options.prometheus,
-        )
-        self._streams = Streams()
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        self._streams = Streams(most=STREAMS_MAX, life_s=STREAM_S)
         self._assets = Assets()
-        self._pages = {page.path: page for page in pages.PAGES}
-        self._actions = {action.path: action for action in pages.ACTIONS}
         self._rendering = Rendering(
             self._assets,
-            site_title=options.title,
-            navigation=[(page.path, page.label) for page in pages.PAGES if page.label is not None],
+            site_title=services.title,
+            navigation=[(page.path, page.label) for page in PAGES.values() if page.label is not None],
             csrf_field=forgery.FIELD,
         )
 
     async def answer(self, request: Request, path: str) -> Response:
-        """Return the answer to a request; `path` is the part of its address that is ours."""
-        if self.options.is_closed:
+        """Answer a request. `path` is its address relative to the dashboard."""
+        if self.services.is_closed:
             refusal("taskq_dashboard", OPEN_FOR, give="login=, or dependencies=[Depends(...)],")
             return secured(PlainTextResponse(gettext("this is closed; the log of the server says how to open it"), 403))
         user = await self._who(request)
@@ -156,8 +120,8 @@ class Site:
         return secured(await self._answer(view))
 
     async def _who(self, request: Request) -> User | Response | None:
-        if self.options.login is not None:
-            return await ask_login(self.options.login, request)
+        if self.services.login is not None:
+            return await ask_login(self.services.login, request)
         return User(request.client.host if request.client else "unknown", Role.OPERATOR)
 
     async def _answer(self, view: View) -> Response:
@@ -188,7 +152,7 @@ class Site:
     # --- looking ------------------------------------------------------------------------------------------------------
 
     async def _look(self, view: View) -> Response:
-        page, action = self._pages.get(view.path), self._actions.get(view.path)
+        page, action = PAGES.get(view.path), ACTIONS.get(view.path)
         if page is not None:
             if page.needs_operator:
                 self._check_operator(view)
@@ -221,43 +185,39 @@ class Site:
 
     def _stream(self, view: View, page: Page) -> Response:
         if not page.is_live or not view.preferences.interval:
-            return Response(status_code=204)  # which tells the browser not to come back
-        visit = visit_of(view.request)
+            return Response(status_code=204)  # the browser does not come back
         if not self._streams.has_room:
-            return PlainTextResponse(gettext("too many look already"), 503, headers={"Retry-After": "10"})
-        if not visit.has_room_for_stream:
-            return PlainTextResponse(gettext("too many look already from here"), 429, headers={"Retry-After": "10"})
+            return PlainTextResponse(gettext("too many pages are open"), 503, headers={"Retry-After": "10"})
 
-        async def render() -> str:
+        async def read() -> Event:
             again = View(self.services, view.request, view.path, view.user, is_stream=True)
-            with translated_with(catalogue(view.language)):  # a stream is sent when its request is answered
-                shown = await page.show(again)
-                if isinstance(shown, Response):
-                    raise NotFoundError(gettext("this page is elsewhere now"))
-                return self._rendering.contents(again, shown)
+            with translated_with(catalogue(view.language)):  # the request has been answered, with its language
+                try:
+                    shown = await page.show(again)
+                    if isinstance(shown, Response):
+                        raise NotFoundError(gettext("this page is elsewhere now"))
+                except BrokerError as error:
+                    raise AwayError(json.dumps(gettext(AWAY))) from error
+                except TaskQError as error:
+                    return Event("gone", json.dumps(told(error)), is_last=True)
+                return Event("page", json.dumps(self._rendering.contents(again, shown)))
 
-        return StreamingResponse(
-            self._streams.events(
-                render,
-                interval_s=view.preferences.interval,
-                seen=view.request.headers.get("last-event-id"),
-                has_left=view.request.is_disconnected,
-                visit=visit,
-                language=view.language,
-            ),
-            media_type="text/event-stream",
-            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
-        )
+        async def wait(_is_changed: bool, _left_s: float) -> bool:
+            await asyncio.sleep(view.preferences.interval)
+            return not await view.request.is_disconnected()
+
+        seen = view.request.headers.get("last-event-id")
+        return self._streams.response(self._streams.events(read, wait, seen=seen))
 
     # --- acting -------------------------------------------------------------------------------------------------------
 
     async def _act(self, view: View) -> Response:
-        action = self._actions.get(view.path)
+        action = ACTIONS.get(view.path)
         if action is None:
-            if view.path in self._pages:
+            if view.path in PAGES:
                 raise HTTPException(405, gettext("a page is only looked at"), headers={"Allow": "GET, HEAD"})
             raise HTTPException(404, gettext("there is no such page"))
-        if is_from_elsewhere(view.request, self.options.trusted_origins):
+        if is_from_elsewhere(view.request, self.services.trusted_origins):
             audit_logger.warning("%s by %r: refused, for another site asked for it", action.path, view.user.name)
             raise HTTPException(403, gettext("a page of another site may not do this"))
         self._check_allowed(view, action)
@@ -300,7 +260,7 @@ class Site:
             return
         audit_logger.warning("%s by %r: refused, for they may only look", action.path, view.user.name)
         reason = gettext("only operators may do this")
-        if self.options.read_only:
+        if self.services.read_only:
             reason = gettext("this dashboard is for looking only")
         raise HTTPException(403, reason)
 
@@ -326,7 +286,7 @@ class Site:
         return response
 
     def _away(self, view: View, error: BrokerError) -> Response:
-        is_page = view.path in self._pages and view.request.method != "POST"
+        is_page = view.path in PAGES and view.request.method != "POST"
         shown = view.page(
             "away.html",
             title=gettext("Redis does not answer"),

@@ -16,7 +16,6 @@ from taskq_fastapi.dashboard.errors import BadRequestError
 from taskq_fastapi.dashboard.view import View
 
 RUNNING = pmarked("task activity", "Running")
-CANCELING = pmarked("task activity", "Canceling")
 ORPHANED = pmarked("task activity", "Orphaned")
 ERROR_CHARS = 160
 """Characters of an error that a list shows."""
@@ -89,7 +88,7 @@ class Row:
         error: The first line of its last error, or why it cannot be read.
         payload: What is shown of its payload.
         result: What is shown of its result.
-        status: What an active one does: `Running`, `Canceling` or `Orphaned`.
+        status: What an active one does: `Running` or `Orphaned`.
         started_at: When the run began, of an active one.
         deadline: When an active one has to end, or any one's latest moment to run.
         actions: What can be done to it, with what the buttons say.
@@ -177,7 +176,7 @@ def status_of(view: View, task: TaskRecord, now: datetime) -> str:
     """Return what an active task does."""
     if is_orphaned(task, now):
         return ORPHANED
-    return CANCELING if view.services.cancelling.has(task.queue, task.id) else RUNNING
+    return RUNNING
 
 
 def error_line(view: View, task: TaskInfo) -> str:

@@ -1,7 +1,7 @@
-"""What a page or an action is given: who looks, what they ask for, and what it takes to answer."""
+"""The argument of pages and actions: one request, its user, and the services that answer it."""
 
 import re
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
@@ -15,13 +15,12 @@ from taskq_core.views import AsyncDashboard
 from taskq_fastapi.api.access import Redact
 from taskq_fastapi.api.access import Shown as ShownOfTasks
 from taskq_fastapi.dashboard import flash, forgery, preferences
-from taskq_fastapi.dashboard.cancelling import Cancelling
+from taskq_fastapi.dashboard.errors import unknown_choice
 from taskq_fastapi.dashboard.form import Form, parsed
 from taskq_fastapi.dashboard.languages import language_of
 from taskq_fastapi.dashboard.live import SharedReads
 from taskq_fastapi.dashboard.paging import Paging, paging
-from taskq_fastapi.dashboard.people import Role, User
-from taskq_fastapi.dashboard.prometheus import Prometheus
+from taskq_fastapi.dashboard.people import Login, Role, User
 
 T = TypeVar("T")
 
@@ -29,30 +28,25 @@ _OWN = re.compile(r"(?:\./)?(?P<rest>[a-z-]*(?:\?[!-~]*)?)")
 
 
 def link(path: str, /, **query: object) -> str:
-    """Return the relative address of a page or action; what is None is left out.
-
-    Args:
-        path: Its path, "" for the home page.
-        query: What is meant, by name.
-    """
+    """Return the relative address of a page or action. Query values that are None are left out."""
     text = urlencode([(name, str(value)) for name, value in query.items() if value is not None], errors="replace")
     return f"{path or './'}{'?' if text else ''}{text}"
 
 
 def own_link(text: str) -> str | None:
-    """Return a link that came in from outside if it leads to a page of this dashboard, else None."""
+    """Return a link from a request if it leads to a page of this dashboard, else None."""
     match = _OWN.fullmatch(text)
     return f"./{match['rest']}" if match else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
-    """What a page shows.
+    """The content of a page.
 
     Attributes:
         template: Name of its template.
-        title: Its title, as text.
-        context: What the template is given besides `view`.
+        title: Its title.
+        context: Variables of the template besides `view`.
         status: The HTTP status.
     """
 
@@ -64,45 +58,49 @@ class Shown:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """What all requests to one dashboard share.
+    """Options and clients of one dashboard, which all requests share.
 
     Attributes:
         taskq: The queue application.
         inspector: Reads and changes queues and tasks.
-        dashboard: Reads what pages show.
+        dashboard: Reads the records that pages show.
+        login: Authenticates a request. None: no login.
+        is_closed: Whether every request is refused.
         read_only: Whether all changes are refused.
         viewers_see_payloads: Whether viewers see payloads, results and tracebacks.
         redact: Changes payloads, results and tracebacks before they are shown.
-        prometheus: Source of the charts. None: the samples of workers.
+        trusted_origins: Origins under which it is served.
+        title: Title of each page.
         reads: Results that requests share.
-        cancelling: Tasks whose cancellation was requested here.
     """
 
     taskq: TaskQ
     inspector: AsyncInspector
     dashboard: AsyncDashboard
+    login: Login | None
+    is_closed: bool
     read_only: bool
     viewers_see_payloads: bool
     redact: Redact | None
-    prometheus: Prometheus | None
+    trusted_origins: Sequence[str]
+    title: str
     reads: SharedReads = field(default_factory=SharedReads)
-    cancelling: Cancelling = field(default_factory=Cancelling)
 
 
 class View:
-    """One request of somebody who may look.
+    """One request of a user who may see the dashboard.
 
     Args:
-        services: What all requests to the dashboard share.
+        services: Options and clients of the dashboard.
         request: The request.
-        path: Which page or action it is for, "" for the home page.
-        user: Who looks.
-        is_stream: Whether a page is shown again to those who look at it already.
+        path: Path of the page or action, "" for the home page.
+        user: The user.
+        is_stream: Whether it renders an update of an open page.
 
     Attributes:
         query: The query of the address.
-        preferences: How they want the pages.
-        language: In which language.
+        preferences: The preferences of the user.
+        language: The language of the page.
     """
 
     def __init__(self, services: Services, request: Request, path: str, user: User, *, is_stream: bool = False) -> None:
@@ -115,76 +113,94 @@ class View:
         self.preferences = preferences.kept(request.cookies.get(preferences.COOKIE, ""))
         self.language = language_of(request)
         self.audited: dict[str, Any] = {}
-        """What an action adds to what is noted of it."""
+        """Facts that an action adds to the audit log."""
         self.new_preferences: preferences.Preferences | None = None
-        """What an action has them choose."""
+        """Preferences that an action has changed."""
         self._secret = forgery.secret_of(request)
         self.new_secret = None if self._secret or is_stream else forgery.new_secret()
-        """A secret that the browser has to be given."""
+        """A secret for a browser that has none."""
 
-    # --- what is read -------------------------------------------------------------------------------------------------
+    # --- reading ------------------------------------------------------------------------------------------------------
 
     @property
     def dashboard(self) -> AsyncDashboard:
-        """What an operator looks at."""
+        """Reads the records that pages show."""
         return self.services.dashboard
 
     @property
     def inspector(self) -> AsyncInspector:
-        """Looks at the store and changes it."""
+        """Reads and changes queues and tasks."""
         return self.services.inspector
 
     async def shared(self, key: Hashable, read: Callable[[], Awaitable[T]]) -> T:
-        """Return what is read from Redis, once for all who keep looking at the same.
+        """Return a result from Redis. Updates of the same page for several users share it.
 
         Args:
-            key: Stands for what is read, with all it depends on; it must not depend on who looks.
-            read: Reads it.
+            key: Identifies the result with everything it depends on. It must not depend on the user.
+            read: Reads the result.
         """
         age_s = 0.9 * self.preferences.interval if self.is_stream else 0.0
         return await self.services.reads.get(key, read, age_s=age_s)
 
-    # --- who may what -------------------------------------------------------------------------------------------------
+    # --- permissions --------------------------------------------------------------------------------------------------
 
     @property
     def may_change(self) -> bool:
-        """Whether they may change something."""
+        """Whether the user may change something."""
         return self.user.role is Role.OPERATOR and not self.services.read_only
 
     @property
     def sees_payloads(self) -> bool:
-        """Whether they may see payloads, results and tracebacks."""
+        """Whether the user may see payloads, results and tracebacks."""
         return self.user.role is Role.OPERATOR or self.services.viewers_see_payloads
 
     @property
     def shown(self) -> ShownOfTasks:
-        """What of a task they are shown: `shown.octets(...)` and `shown.value(...)` hide and redact."""
+        """Hides and redacts parts of tasks: `shown.octets(...)` and `shown.value(...)`."""
         return ShownOfTasks(payloads=self.sees_payloads, redact=self.services.redact)
 
     @cached_property
     def token(self) -> str:
-        """What the forms hold that are shown to them."""
+        """The token in the forms of this user."""
         return forgery.token_for(self._secret or self.new_secret or "", self.user.name)
 
     def has_sent(self, form: Form) -> bool:
-        """Return whether a form was shown to them in this browser."""
+        """Return whether the form was shown to this user in this browser."""
         return forgery.is_ours(self._secret, self.user.name, form.get(forgery.FIELD))
 
-    # --- what is shown ------------------------------------------------------------------------------------------------
+    # --- rendering ----------------------------------------------------------------------------------------------------
 
     def page(self, template: str, *, title: str, status: int = 200, **context: Any) -> Shown:
-        """Return what a page shows.
+        """Return the content of a page.
 
         Args:
             template: Name of its template, which extends `base.html`.
-            title: Its title, as text.
+            title: Its title.
             status: The HTTP status.
-            context: What the template is given; it also has `view`, `ui` and `link`.
+            context: Variables of the template. It also has `view`, `ui` and `link`.
         """
         return Shown(template=template, title=title, context=context, status=status)
 
+    def in_order(self, rows: Iterable[T], sorts: Mapping[str, Callable[[T], Any]], default: str) -> tuple[str, list[T]]:
+        """Return the sort of the address, such as `-size`, and the rows in this order.
+
+        Args:
+            rows: Rows of a table.
+            sorts: Sort keys by name. The first one also orders equal rows.
+            default: Sort of an address without one.
+
+        Raises:
+            BadRequestError: The address has an unknown sort.
+        """
+        sort = self.query.get("sort", default)
+        name = sort.removeprefix("-")
+        if name not in sorts:
+            raise unknown_choice("sort", sorts, sort)
+        by_name = sorted(rows, key=next(iter(sorts.values())))
+        return sort, sorted(by_name, key=sorts[name], reverse=sort.startswith("-"))
+
     def paging(self, total: int) -> Paging:
-        """Return which part of a list the address asks for; `ui.pages(view, paging)` links to the others."""
+        """Return the part of a list that the address names. `ui.pages(view, paging)` links to the other parts."""
         return paging(self.query, total, rows=self.preferences.rows)
 
     @property
@@ -193,7 +209,7 @@ class View:
         return self.with_query()
 
     def with_query(self, **changes: object) -> str:
-        """Return the link to this page with some of its query changed; None takes a part out."""
+        """Return the link to this page with changed query values. None removes a value."""
         kept = [(name, value) for name, value in self.query.fields if name not in changes]
         added = [(name, str(value)) for name, value in changes.items() if value is not None]
         text = urlencode(kept + added, errors="replace")
@@ -201,5 +217,5 @@ class View:
 
     @property
     def told(self) -> tuple[str, str] | None:
-        """What an action said, for this page to show: a level and a text."""
+        """Level and text of the message of the previous action."""
         return None if self.is_stream else flash.unpacked(self.request.cookies.get(flash.COOKIE, ""))

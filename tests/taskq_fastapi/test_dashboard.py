@@ -15,7 +15,8 @@ from taskq_core.errors import QueuePausedError
 from taskq_core.inspector import Inspector
 from taskq_core.wire import TaskState
 from taskq_fastapi.dashboard import taskq_dashboard
-from taskq_fastapi.dashboard.pages import PAGES, queues
+from taskq_fastapi.dashboard.pages import queues
+from taskq_fastapi.dashboard.registry import PAGES
 from tests.redis_server import RedisServer
 from tests.rows import rows
 from tests.taskq_fastapi.dashboards import TOKEN, Fields, act, dashboard_of, looking, told
@@ -254,7 +255,7 @@ async def test_all_links_lead_somewhere_wherever_it_is_mounted(filled: TaskQ, ho
             assert "evil.example" not in page.text
             assert all(not re.match(r"[a-z]+:|/", each) for each in found.links + found.forms), path
             paths |= {urljoin(path, each).partition("#")[0] for each in found.links}
-    assert {urljoin(home, page.path) for page in PAGES if page.label is not None} <= paths
+    assert {urljoin(home, page.path) for page in PAGES.values() if page.label is not None} <= paths
     assert all(each.startswith(home) for each in paths)
 
 

@@ -11,14 +11,14 @@ from starlette.responses import RedirectResponse
 from taskq_core import TaskQ
 from taskq_core.inspector import Inspector
 from taskq_fastapi.dashboard import User, basic_login, taskq_dashboard
-from taskq_fastapi.dashboard.pages import ACTIONS, PAGES
+from taskq_fastapi.dashboard.registry import ACTIONS, PAGES
 from tests.processes.faults.front_ends import everything
 from tests.redis_server import RedisServer
 from tests.rows import rows
 from tests.taskq_fastapi.dashboards import TOKEN, act, dashboard_of, looking, token_of, told
 
 pytestmark = pytest.mark.redis
-CHANGES = [each for each in ACTIONS if not each.for_viewers]
+CHANGES = [each for each in ACTIONS.values() if not each.for_viewers]
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def is_paused(taskq: TaskQ) -> bool:
 
 async def test_it_is_closed_unless_it_is_told_who_may_look(filled: TaskQ, caplog: pytest.LogCaptureFixture) -> None:
     async with looking(taskq_dashboard(filled)) as web:
-        paths = [f"/{each.path}" for each in (*PAGES, *ACTIONS)]
+        paths = [f"/{each.path}" for each in (*PAGES.values(), *ACTIONS.values())]
         for path in (*paths, "/nowhere", "/static/dashboard.css", "/../x", "//evil.example"):
             for method in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"):
                 assert (await web.request(method, path)).status_code == 403, (method, path)
@@ -238,7 +238,7 @@ async def test_only_forms_of_a_certain_size_are_read(filled: TaskQ) -> None:
 async def test_a_look_changes_nothing(filled: TaskQ, server: RedisServer) -> None:
     before = everything(server)
     async with looking(dashboard_of(filled)) as web:
-        for each in (*PAGES, *ACTIONS):
+        for each in (*PAGES.values(), *ACTIONS.values()):
             await web.get(f"/{each.path}?name=default&queue=default&{TOKEN}={await token_of(web)}")
 
     assert everything(server) == before

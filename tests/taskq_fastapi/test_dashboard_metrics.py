@@ -1,19 +1,13 @@
 """The charts of the dashboard: what is drawn, of which time, and where the figures come from."""
 
-import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from taskq_core import ConfigurationError, TaskQ
+from taskq_core import TaskQ
 from taskq_core.views import line_path, scale_top
-from taskq_fastapi.dashboard import taskq_dashboard
 from taskq_fastapi.dashboard.charts import MEASURES, chart
 from taskq_fastapi.dashboard.pages.metrics import CHOSEN_MOST, QUEUES_MOST
 from tests.redis_server import RedisServer
@@ -118,8 +112,9 @@ async def test_ten_charts_are_drawn_of_the_samples(taskq: TaskQ, past: Past) -> 
     assert list(found) == KEYS
     assert all(len(paths(figure)) == 2 for figure in found.values())
     assert 'aria-label="Processed per second: highest 5.00/s"' in found["processed"]
-    assert 'aria-label="Slots of the workers taken: highest 75.0 %"' in found["utilisation"]
+    assert 'aria-label="Busy worker slots: highest 75.0 %"' in found["utilisation"]
     assert '<th scope="row"><bdi>low</bdi></th><td class="number">2.00/s</td>' in found["processed"]
+    assert re.search(r"<title>[0-9-]+ [0-9:]+ UTC\ndefault: 5.00/s\nlow: 2.00/s</title>", found["processed"])
     assert "style=" not in page.text
     assert len(page.content) < 150_000
 
@@ -245,125 +240,3 @@ async def test_names_of_queues_are_text(taskq: TaskQ, past: Past) -> None:
     assert len(paths(figures(page.text)["size"])) == 1
     assert "<script>alert" not in page.text
     assert "&lt;script&gt;alert(1)" in page.text
-
-
-# --- Prometheus -------------------------------------------------------------------------------------------------------
-
-
-class FakePrometheus(BaseHTTPRequestHandler):
-    """Answers range queries for the queues `default` and `other` as Prometheus does."""
-
-    asked: ClassVar[list[dict[str, list[str]]]] = []
-    headers_seen: ClassVar[list[str | None]] = []
-    trouble: ClassVar[str] = ""
-
-    def do_GET(self) -> None:
-        """Answer."""
-        query = parse_qs(urlsplit(self.path).query)
-        self.asked.append(query)
-        self.headers_seen.append(self.headers["Authorization"])
-        start = float(query["start"][0])
-        values = [[start + 60 * number, str(number)] for number in range(5)] + [[start + 300, "NaN"]]
-        results = [{"metric": {"queue": name}, "values": values} for name in ("default", "other")]
-        body = json.dumps({"status": "success", "data": {"resultType": "matrix", "result": results}})
-        if self.trouble == "redirect":
-            self.send_response(302)
-            self.send_header("Location", "http://127.0.0.1:1/elsewhere")
-        else:
-            self.send_response(422 if self.trouble == "error" else 200)
-        self.end_headers()
-        if self.trouble != "redirect":
-            answers = {"words": "hello", "shape": '{"status": "success", "data": []}', "failed": '{"status": "error"}'}
-            self.wfile.write(answers.get(self.trouble, body).encode())
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - what it is called there
-        """Say nothing."""
-
-
-@contextmanager
-def prometheus(trouble: str = "") -> Iterator[str]:
-    FakePrometheus.asked.clear()
-    FakePrometheus.headers_seen.clear()
-    FakePrometheus.trouble = trouble
-    server = ThreadingHTTPServer(("127.0.0.1", 0), FakePrometheus)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-@redis
-async def test_prometheus_is_asked_where_the_operator_names_one(taskq: TaskQ, past: Past) -> None:
-    past.samples("default")
-    with prometheus() as place:
-        async with looking(dashboard_of(taskq, prometheus_url=f"http://ops:p%40ss@{place}/")) as web:
-            page = await web.get("/metrics")
-            samples = await web.get("/metrics?source=samples")
-
-    found = figures(page.text)
-    assert "from Prometheus." in page.text
-    assert 'aria-label="Queue size: highest 4"' in found["size"]
-    assert "other" not in found["size"], "of queues that are not here nothing is shown"
-    assert 'aria-label="Slots of the workers taken: highest 75.0 %"' in found["utilisation"], "which only workers know"
-    assert len(FakePrometheus.asked) == 9
-    queries = {query["query"][0] for query in FakePrometheus.asked}
-    assert "rate(asynq_tasks_processed_total[80s])" in queries
-    assert 'asynq_tasks_enqueued_total{state="retry"}' in queries
-    assert set(FakePrometheus.headers_seen) == {"Basic b3BzOnBAc3M="}
-    assert "from the samples that workers take" in samples.text
-
-
-@redis
-@rows(
-    ("trouble", "said"),
-    [
-        ("error", "Prometheus answered 422"),
-        ("redirect", "Prometheus answered 302"),
-        ("words", "Prometheus did not answer in JSON"),
-        ("shape", "Prometheus answered something else"),
-        ("failed", "Prometheus refused the query"),
-    ],
-)
-async def test_without_an_answer_the_samples_are_drawn(taskq: TaskQ, past: Past, trouble: str, said: str) -> None:
-    past.samples("default")
-    with prometheus(trouble) as place:
-        async with looking(dashboard_of(taskq, prometheus_url=f"http://{place}")) as web:
-            page = await web.get("/metrics")
-
-    assert said in page.text
-    assert 'aria-label="Processed per second: highest 5.00/s"' in figures(page.text)["processed"]
-
-
-@redis
-async def test_a_prometheus_that_is_away_is_told_of_without_its_address(taskq: TaskQ, past: Past) -> None:
-    past.samples("default")
-
-    async with looking(dashboard_of(taskq, prometheus_url="http://ops:secret@127.0.0.1:1")) as web:
-        page = await web.get("/metrics")
-
-    assert "Prometheus does not answer" in page.text
-    assert "secret" not in page.text
-    assert "127.0.0.1:1" not in page.text
-
-
-@redis
-async def test_no_request_names_a_prometheus(taskq: TaskQ, past: Past) -> None:
-    past.samples("default")
-    with prometheus() as place:
-        async with looking(dashboard_of(taskq)) as web:
-            page = await web.get("/metrics", params={"prometheus_url": f"http://{place}", "source": "prometheus"})
-
-    assert page.status_code == 200
-    assert FakePrometheus.asked == []
-
-
-@rows("url", ["", "prometheus:9090", "file:///etc/passwd", "http://", 9090, "ftp://me:hunter2@h"])
-def test_an_address_that_is_none_is_refused(url: Any) -> None:
-    with pytest.raises(ConfigurationError, match="prometheus_url must be as http://prometheus:9090") as refused:
-        taskq_dashboard(TaskQ("redis://localhost"), allow_anonymous=True, prometheus_url=url)
-
-    assert "hunter2" not in str(refused.value)

@@ -11,7 +11,8 @@ import pytest
 
 import taskq_fastapi.dashboard
 from taskq_core import TaskQ
-from taskq_fastapi.dashboard.pages import ACTIONS, PAGES, queues
+from taskq_fastapi.dashboard.pages import queues
+from taskq_fastapi.dashboard.registry import ACTIONS, PAGES
 from tests.redis_server import RedisServer
 from tests.taskq_fastapi.api import populate
 from tests.taskq_fastapi.dashboards import TOKEN, dashboard_of, looking, token_of
@@ -95,7 +96,7 @@ HOW_MANY = pytest.mark.parametrize("few", [2, pytest.param(None, marks=pytest.ma
 @HOW_MANY
 async def test_odd_addresses_of_pages_are_answered(filled: TaskQ, few: int | None) -> None:
     async with looking(dashboard_of(filled)) as web:
-        for page in PAGES:
+        for page in PAGES.values():
             for name, value in questions(page.path, page.show, few=few):
                 answer = await web.get(f"/{page.path}", params={**USUAL, name: value})
                 assert answer.status_code in (200, 400, 404), (page.path, name, value)
@@ -107,7 +108,7 @@ async def test_odd_addresses_of_pages_are_answered(filled: TaskQ, few: int | Non
 async def test_odd_forms_of_actions_are_answered(filled: TaskQ, few: int | None) -> None:
     async with looking(dashboard_of(filled), sec_fetch_site="same-origin") as web:
         token = await token_of(web)
-        for action in ACTIONS:
+        for action in ACTIONS.values():
             for name, value in questions(action.path, action.perform, few=few):
                 form = {**USUAL, name: value}
                 question = await web.get(f"/{action.path}", params=form)

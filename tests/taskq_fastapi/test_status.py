@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
-from functools import partial
 from typing import Annotated, Any
 
 import pytest
@@ -17,9 +16,8 @@ from taskq_core import BrokerError, ConfigurationError, TaskContext, TaskIdConfl
 from taskq_core.handles.subscription import TaskFollower
 from taskq_core.inspector import Inspector
 from taskq_core.testing import adrain, drain
-from taskq_core.views.status import status_of
 from taskq_fastapi import AcceptedDep, ClientDep, TaskAccepted, accepted_dep, client_dep, task_router, taskq_lifespan
-from taskq_fastapi.router import _Streams
+from taskq_fastapi.streams import Event, Streams
 from taskq_fastapi.testing import capture
 from tests.clock import Clock
 from tests.redis_server import RedisServer
@@ -518,7 +516,7 @@ async def test_a_redis_that_goes_away_is_told_and_the_stream_goes_on_when_it_is_
     assert [(each.kind, each.id, each.data) for each in (trouble, late_trouble)] == [expected] * 2
     assert [(each.kind, each.id) for each in back] == [("status", before.id)] * 2
     assert (last.kind, last.data["state"]) == ("end", "completed")
-    held_up = [message for message in caplog.messages if message.startswith("a stream of a task is held up")]
+    held_up = [message for message in caplog.messages if message.startswith("an event stream is interrupted")]
     assert len(held_up) == 2
 
 
@@ -569,14 +567,17 @@ async def test_200_streams_of_a_task_cost_redis_no_more_than_one(
     assert len(subscriptions) == 1
 
 
-async def test_one_stream_too_many_ends_at_once_though_it_was_let_in(taskq: TaskQ, work: Any) -> None:
+async def test_one_stream_too_many_ends_at_once_though_it_was_let_in() -> None:
     """Another has begun since it was answered: its client comes back later."""
-    handle = await work.adelay()
-    streams = _Streams(partial(status_of, show_results=True, show_errors=True), poll_s=1, life_s=30, most=1)
-    follow = taskq.async_client.follow
-    first, second = (
-        streams.events(follow(handle.queue, handle.id), handle.queue, handle.id, None, None) for _ in range(2)
-    )
+
+    async def read() -> Event:
+        return Event("status", "{}")
+
+    async def wait(_is_changed: bool, _left_s: float) -> bool:
+        return True
+
+    streams = Streams(most=1, life_s=30)
+    first, second = (streams.events(read, wait, seen=None) for _ in range(2))
 
     begun = await anext(first)
     refused = [event async for event in second]

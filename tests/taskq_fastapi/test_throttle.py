@@ -12,10 +12,8 @@ from starlette.datastructures import Headers
 
 from taskq_core import ConfigurationError, TaskQ
 from taskq_fastapi import RateLimits, taskq_router, throttle
-from taskq_fastapi.dashboard import User, basic_login, live, taskq_dashboard
-from taskq_fastapi.dashboard.live import Streams
-from taskq_fastapi.dashboard.pages import ACTIONS, PAGES
-from taskq_fastapi.streams import FULL_MS, RECONNECT_MS
+from taskq_fastapi.dashboard import User, basic_login, taskq_dashboard
+from taskq_fastapi.dashboard.registry import ACTIONS, PAGES
 from taskq_fastapi.throttle import Buckets, Throttle, TooManyError
 from tests.rows import rows
 from tests.taskq_fastapi.dashboards import act, dashboard_of, looking
@@ -108,39 +106,24 @@ class TestBuckets:
 # --- whose request it is ----------------------------------------------------------------------------------------------
 
 
-def asked_by(client: str | None, *forwarded: str) -> Any:
-    raw = Headers(raw=[(b"x-forwarded-for", each.encode("latin-1")) for each in forwarded]).raw
-    return Request({"type": "http", "client": (client, 1) if client else None, "headers": raw})
+def asked_by(client: str | None) -> Any:
+    forwarded = Headers({"x-forwarded-for": "198.51.100.7"}).raw
+    return Request({"type": "http", "client": (client, 1) if client else None, "headers": forwarded})
 
 
 @rows(
-    ("client", "forwarded", "address"),
+    ("client", "address"),
     [
-        ("192.0.2.1", (), "192.0.2.1"),
-        ("192.0.2.1", ("198.51.100.7",), "192.0.2.1"),  # who is no proxy says nothing
-        ("10.0.0.1", (), "10.0.0.1"),
-        ("10.0.0.1", ("198.51.100.7",), "198.51.100.7"),
-        ("::ffff:10.0.0.1", ("198.51.100.7",), "198.51.100.7"),
-        ("10.0.0.1", ("198.51.100.7:4711",), "198.51.100.7"),
-        ("10.0.0.1", ("1.1.1.1, 198.51.100.7, 10.0.0.2",), "198.51.100.7"),  # what stands before is a client's word
-        ("10.0.0.1", ("1.1.1.1", "198.51.100.7 , 10.0.0.2"), "198.51.100.7"),
-        ("10.0.0.1", ("10.0.0.3, 10.0.0.2",), "10.0.0.3"),
-        ("10.0.0.1", ("198.51.100.7, nonsense, 10.0.0.2",), "10.0.0.2"),
-        ("10.0.0.1", ("",), "10.0.0.1"),
-        ("10.0.0.1", ("[2001:db8:1:2:3::4]:443",), "2001:db8:1:2::/64"),
-        ("10.0.0.1", (", ".join(["198.51.100.7", *["10.0.0.2"] * 50]),), "10.0.0.2"),
-        ("2001:db8:1:2:ffff::1", (), "2001:db8:1:2::/64"),
-        ("fe80::1%eth0", (), "fe80::/64"),
-        ("testclient", ("198.51.100.7",), "testclient"),
-        (None, ("198.51.100.7",), "unknown"),
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:10.0.0.1", "10.0.0.1"),
+        ("2001:db8:1:2:ffff::1", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("testclient", "testclient"),
+        (None, "unknown"),
     ],
 )
-def test_an_address_is_taken_from_proxies_that_are_trusted_alone(
-    client: str | None, forwarded: tuple[str, ...], address: str
-) -> None:
-    limits = RateLimits(trusted_proxies=["10.0.0.0/8"])
-
-    assert Throttle(limits).enter(asked_by(client, *forwarded)).address == address
+def test_a_request_counts_for_the_address_that_the_server_names(client: str | None, address: str) -> None:
+    assert Throttle(RateLimits()).enter(asked_by(client)).address == address
 
 
 @rows(
@@ -149,11 +132,6 @@ def test_an_address_is_taken_from_proxies_that_are_trusted_alone(
         ({"refused": "ten"}, "rate_limits: refused must be a number and a period as '100/m' or '5/10s', got 'ten'"),
         ({"costly": 5}, "rate_limits: costly must be a number and a period"),
         ({"requests": "0/m"}, "rate_limits: requests must be at least 1"),
-        ({"streams": 0}, "rate_limits: streams must be between 1 and 1000000, got 0"),
-        ({"trusted_proxies": "10.0.0.1"}, "trusted_proxies must be a list of addresses, got the text '10.0.0.1'"),
-        ({"trusted_proxies": ["proxy"]}, "addresses or networks as '10.0.0.0/8', got 'proxy'"),
-        ({"trusted_proxies": ["10.0.0.1/8"]}, "addresses or networks as '10.0.0.0/8', got '10.0.0.1/8'"),
-        ({"trusted_proxies": [7]}, "addresses or networks as '10.0.0.0/8', got 7"),
     ],
 )
 def test_what_is_not_usable_is_refused(options: dict[str, Any], said: str) -> None:
@@ -180,7 +158,7 @@ def test_the_log_tells_of_an_address_once_a_minute(clock: Clock, caplog: pytest.
         counted.enter(asked_by("192.0.2.1"))
 
     said = [record.getMessage() for record in caplog.records if record.name == "taskq.audit"]
-    assert said == ["requests from '192.0.2.1' are answered 429: too many"] * 2
+    assert said == ["requests from '192.0.2.1' are answered 429: too many requests"] * 2
 
 
 # --- the dashboard ----------------------------------------------------------------------------------------------------
@@ -211,7 +189,7 @@ async def test_guesses_of_a_password_are_slowed_down(filled: TaskQ, caplog: pyte
     assert 1 <= int(answer.headers["retry-after"]) <= 20
     assert answer.headers["x-frame-options"] == "DENY"
     assert answer.headers["content-type"].startswith("text/plain")
-    assert "requests from '127.0.0.1' are answered 429: too many that were refused" in caplog.text
+    assert "requests from '127.0.0.1' are answered 429: too many refused logins" in caplog.text
     assert "guess" not in caplog.text
 
 
@@ -262,8 +240,8 @@ async def test_dependencies_that_refuse_count(filled: TaskQ) -> None:
     assert said == [401, 401, 429]
 
 
-COSTLY_PAGES = [page for page in PAGES if page.is_costly]
-COSTLY_ACTIONS = [action for action in ACTIONS if action.is_costly]
+COSTLY_PAGES = [page for page in PAGES.values() if page.is_costly]
+COSTLY_ACTIONS = [action for action in ACTIONS.values() if action.is_costly]
 
 
 def test_what_is_costly() -> None:
@@ -298,60 +276,6 @@ async def test_all_requests_of_an_address_count_together(filled: TaskQ) -> None:
         said = [(await web.get(path)).status_code for path in ("/", "/nowhere", "/static/none", "/settings")]
 
     assert said == [200, 404, 404, 429]
-
-
-def test_so_many_streams_at_a_time_for_each_address() -> None:
-    visits = Throttle(RateLimits(streams=1))
-    first, second = (visits.enter(asked_by("192.0.2.1")) for _ in range(2))
-    assert first.has_room_for_stream
-    first.stream_begins()
-
-    assert not second.has_room_for_stream
-    assert visits.enter(asked_by("192.0.2.2")).has_room_for_stream
-    first.stream_ends()
-    assert second.has_room_for_stream
-    assert visits.streams == {}
-
-
-async def test_streams_that_were_let_in_at_the_same_time_are_counted_when_they_begin(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Each found room when it was answered; one too many ends at once, and its browser comes back later."""
-    visits = Throttle(RateLimits(streams=2))
-
-    async def no() -> bool:
-        return False
-
-    async def page() -> str:
-        return "page"
-
-    def stream(of: Streams, address: str) -> Any:
-        visit = visits.enter(asked_by(address))
-        return of.events(page, interval_s=0.01, seen=None, has_left=no, visit=visit, language="en")
-
-    monkeypatch.setattr(live, "STREAMS_MAX", 3)
-    streams = Streams()
-    let_in = [stream(streams, address) for address in ("192.0.2.1", "192.0.2.1", "192.0.2.1", "192.0.2.2", "192.0.2.3")]
-    first = [await anext(each) for each in let_in]
-    of_the_full = [[event async for event in let_in[number]] for number in (2, 4)]
-    for each in let_in:
-        await each.aclose()
-
-    begins, comes_back = f"retry: {RECONNECT_MS}\n\n", f"retry: {FULL_MS}\n\n"
-    assert first == [begins, begins, comes_back, begins, comes_back]
-    assert of_the_full == [[], []]
-    assert visits.streams == {}
-    assert streams.has_room
-
-
-async def test_a_stream_of_an_address_that_has_enough_is_refused(
-    filled: TaskQ, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(throttle.Visit, "has_room_for_stream", False)
-    async with looking(dashboard_of(filled), accept="text/event-stream") as web:
-        answer = await web.get("/")
-
-    assert (answer.status_code, answer.headers["retry-after"]) == (429, "10")
 
 
 # --- the JSON API -----------------------------------------------------------------------------------------------------

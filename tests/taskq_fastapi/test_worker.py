@@ -116,13 +116,13 @@ async def test_a_worker_that_dies_is_told_and_followed_by_another(
     lives: list[int] = []
     work = Worker._work
 
-    async def die(self: Worker) -> None:
+    async def die(self: Worker, state: Any) -> None:
         lives.append(1)
         if len(lives) == 1:
             raise SystemExit("out of luck")
         if len(lives) == 2:
             raise ConnectionError("s3cret")
-        await work(self)
+        await work(self, state)
 
     monkeypatch.setattr(Worker, "_work", die)
 

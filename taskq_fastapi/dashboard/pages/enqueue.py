@@ -22,7 +22,7 @@ from taskq_core.views import as_text, blank_arguments, call_of, signature_of, su
 from taskq_fastapi.dashboard.errors import BadRequestError, NotFoundError
 from taskq_fastapi.dashboard.form import Form
 from taskq_fastapi.dashboard.refusals import told
-from taskq_fastapi.dashboard.registry import Action, Done, Page
+from taskq_fastapi.dashboard.registry import Done, action, page
 from taskq_fastapi.dashboard.view import Shown, View, link
 
 logger = logging.getLogger("taskq.fastapi")
@@ -48,6 +48,7 @@ def _named(view: View, form: Form) -> AnyTask:
     return task
 
 
+@page("enqueue", label=marked("Enqueue"), is_live=False, needs_operator=True)
 async def show(view: View) -> Shown:
     """Offer the registered tasks, or show the form of one."""
     if not view.may_change:
@@ -94,6 +95,7 @@ async def _form(
     )
 
 
+@action("task-enqueue", audited=("task", "run_after", "max_retry", "task_id"), body_max=24 * 1024 * 1024)
 async def enqueue(view: View, form: Form) -> Done | Shown:
     """Enqueue a task, or show what is wrong with its arguments, in place."""
     task = _named(view, form)
@@ -149,14 +151,3 @@ def _options(form: Form) -> dict[str, Any]:
     if form.get("task_id"):
         options["task_id"] = form.get("task_id")
     return options
-
-
-PAGE = Page(path="enqueue", label=marked("Enqueue"), show=show, is_live=False, needs_operator=True)
-ACTIONS = (
-    Action(
-        path="task-enqueue",
-        perform=enqueue,
-        audited=("task", "run_after", "max_retry", "task_id"),
-        body_max=24 * 1024 * 1024,
-    ),
-)

@@ -1,23 +1,18 @@
 """How queues fared: ten charts over an hour to a month, up to now or to any moment of the past."""
 
-import asyncio
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from taskq_core.errors import WireFormatError
 from taskq_core.settings.language import gettext, marked
-from taskq_core.views import LONGEST_SPAN, Points, QueueSeries
+from taskq_core.views import LONGEST_SPAN, QueueSeries
 from taskq_core.wire import parse_duration, timedelta_of_ns
-from taskq_fastapi.dashboard.charts import MEASURES, Chart, chart
+from taskq_fastapi.dashboard.charts import HOVER_WIDTH, MEASURES, Chart, chart
 from taskq_fastapi.dashboard.errors import BadRequestError, NotFoundError
-from taskq_fastapi.dashboard.prometheus import Prometheus, PrometheusError
-from taskq_fastapi.dashboard.registry import Page
+from taskq_fastapi.dashboard.registry import page
 from taskq_fastapi.dashboard.view import Shown, View
-
-logger = logging.getLogger("taskq.fastapi")
 
 DURATIONS = {
     "1h": timedelta(hours=1),
@@ -106,15 +101,14 @@ def asked_queues(view: View, there: Sequence[str]) -> list[str]:
     return chosen
 
 
+@page("metrics", label=marked("Metrics"), is_costly=True)
 async def show(view: View) -> Shown:
     """Show the charts."""
     span = asked_span(view)
     there = await view.shared("queue names", view.inspector.queues)
     chosen = asked_queues(view, there)
     names = tuple(chosen or there[:QUEUES_MOST])
-    prometheus = view.services.prometheus
-    is_asked = prometheus is not None and view.query.get("source", "prometheus") == "prometheus"
-    begin, end, charts, trouble = await _charts(view, names, span, prometheus if is_asked else None)
+    begin, end, charts = await _charts(view, names, span)
     return view.page(
         "metrics.html",
         title=gettext("Metrics"),
@@ -123,12 +117,10 @@ async def show(view: View) -> Shown:
         begin=begin,
         end=end,
         charts=charts,
+        hover_width=HOVER_WIDTH,
         there=there,
         chosen=chosen,
         names=names,
-        has_prometheus=prometheus is not None,
-        is_asked=is_asked,
-        trouble=trouble,
         earlier=_text(end - span.length / 2),
         later=None if span.until is None else _text(end + span.length / 2),
         frozen=_text(end),
@@ -139,43 +131,20 @@ def _text(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ") if moment.year >= 1000 else moment.isoformat()
 
 
-async def _charts(
-    view: View, names: Sequence[str], span: Span, prometheus: Prometheus | None
-) -> tuple[datetime, datetime, list[Chart], str]:
-    read = partial(view.dashboard.samples, names, span=span.length, until=span.until, points=POINTS)
+async def _charts(view: View, names: Sequence[str], span: Span) -> tuple[datetime, datetime, list[Chart]]:
     series: Sequence[QueueSeries] = ()
     if names:
-        # Who keeps looking gets what has come since the last step, not the same again every few seconds.
+        read = partial(view.dashboard.samples, names, span=span.length, until=span.until, points=POINTS)
+        # An open page reads again only when the next point may have come.
         age_s = span.length.total_seconds() / POINTS / 2 if view.is_stream else 0.0
         series = await view.services.reads.get(("samples", names, span), read, age_s=age_s)
-    trouble = ""
     end = span.until or (series[0].end if series else datetime.now(UTC))
-    step = series[0].step if series else timedelta(seconds=10)
-    if span.until is None:  # a page stays as it is until a sample has come
-        end = datetime.fromtimestamp(end.timestamp() // step.total_seconds() * step.total_seconds(), UTC) + step
+    if span.until is None:  # the page does not change until a sample has come
+        step_s = series[0].step.total_seconds() if series else 10
+        end = datetime.fromtimestamp((end.timestamp() // step_s + 1) * step_s, UTC)
     begin = end - span.length
-    lines: dict[str, Mapping[str, Points]] = {
-        measure.key: {each.name: each.points(measure.of) for each in series} for measure in MEASURES
-    }
-    if prometheus is not None and names:
-        try:
-            asked = [measure for measure in MEASURES if measure.query]
-            answers = await asyncio.gather(
-                *(
-                    view.shared(
-                        ("prometheus", measure.key, names, begin, end),
-                        partial(prometheus.series, measure, names, begin=begin, end=end, step=step),
-                    )
-                    for measure in asked
-                )
-            )
-            lines |= {measure.key: answer for measure, answer in zip(asked, answers, strict=True)}
-        except PrometheusError as error:
-            logger.warning("the charts of the dashboard are drawn from samples: %s", error)
-            trouble = gettext("%(error)s. What is drawn are the samples that workers take.", error=error.told)
-            lines = {measure.key: {each.name: each.points(measure.of) for each in series} for measure in MEASURES}
-    drawn = [chart(measure, lines[measure.key], begin=begin, end=end) for measure in MEASURES]
-    return begin, end, drawn, trouble
-
-
-PAGE = Page(path="metrics", label=marked("Metrics"), show=show, is_costly=True)
+    drawn = [
+        chart(measure, {each.name: each.points(measure.of) for each in series}, begin=begin, end=end)
+        for measure in MEASURES
+    ]
+    return begin, end, drawn

@@ -5,7 +5,7 @@ from functools import partial
 from taskq_core.views import DAYS_CHOICES, STATES
 from taskq_core.wire import TaskState
 from taskq_fastapi.dashboard.errors import unknown_choice
-from taskq_fastapi.dashboard.registry import Page
+from taskq_fastapi.dashboard.registry import page
 from taskq_fastapi.dashboard.task_lists import of_queue
 from taskq_fastapi.dashboard.view import Shown, View
 
@@ -24,6 +24,7 @@ def asked_state(view: View) -> TaskState | None:
     return TaskState(text)
 
 
+@page("queue")
 async def show(view: View) -> Shown:
     """Show one queue."""
     name, state = view.query.need("name"), asked_state(view)
@@ -40,6 +41,3 @@ async def show(view: View) -> Shown:
         days=days,
         days_choices=(1, *DAYS_CHOICES),
     )
-
-
-PAGE = Page(path="queue", show=show)

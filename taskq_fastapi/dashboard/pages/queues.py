@@ -8,9 +8,8 @@ from typing import Any
 from taskq_core.settings.language import gettext, marked
 from taskq_core.views import DAYS_CHOICES, QueueRow, QueueStatus
 from taskq_fastapi.api.parts import time_left
-from taskq_fastapi.dashboard.errors import unknown_choice
 from taskq_fastapi.dashboard.form import Form
-from taskq_fastapi.dashboard.registry import Action, Done, Page, Question
+from taskq_fastapi.dashboard.registry import Done, Question, action, page
 from taskq_fastapi.dashboard.view import Shown, View, link, own_link
 
 _ORDER = (QueueStatus.DAMAGED, QueueStatus.NO_WORKER, QueueStatus.PAUSED, QueueStatus.RUNNING)
@@ -27,16 +26,14 @@ SORTS: dict[str, Callable[[QueueRow], Any]] = {
 """What the table can be sorted by."""
 
 
+@page("", label=marked("Queues"))
 async def show(view: View) -> Shown:
     """Show all queues."""
-    sort, days = view.query.get("sort", "queue"), view.query.number("days", DAYS_CHOICES[0], low=1, high=90)
-    name = sort.removeprefix("-")
-    if name not in SORTS:
-        raise unknown_choice("sort", SORTS, sort)
+    days = view.query.number("days", DAYS_CHOICES[0], low=1, high=90)
     found = await view.shared("queues", view.dashboard.queues)
     names = tuple(row.name for row in found.queues)
     past = await view.shared(("history", names, days), partial(view.dashboard.history, names, days=days))
-    rows = sorted(sorted(found.queues, key=lambda row: row.name), key=SORTS[name], reverse=sort.startswith("-"))
+    sort, rows = view.in_order(found.queues, SORTS, "queue")
     return view.page(
         "queues.html",
         title=gettext("Queues"),
@@ -50,6 +47,7 @@ async def show(view: View) -> Shown:
     )
 
 
+@action("queue-pause", audited=("queue",))
 async def pause(view: View, form: Form) -> Done:
     """Keep workers from taking tasks."""
     name = form.need("queue")
@@ -57,6 +55,7 @@ async def pause(view: View, form: Form) -> Done:
     return Done(text=gettext("Queue “%(queue)s” is paused: workers take no more tasks of it.", queue=name))
 
 
+@action("queue-resume", audited=("queue",))
 async def resume(view: View, form: Form) -> Done:
     """Let workers take tasks again."""
     name = form.need("queue")
@@ -79,6 +78,7 @@ async def ask_delete(view: View, form: Form) -> Question:
     )
 
 
+@action("queue-delete", ask=ask_delete, audited=("queue",), is_costly=True)
 async def delete(view: View, form: Form) -> Done | Shown:
     """Delete a queue unless tasks would be lost, for about a second; show how far it is if there is more."""
     name, cursor = form.need("queue"), form.get("cursor") or None
@@ -103,11 +103,3 @@ async def delete(view: View, form: Form) -> Done | Shown:
         carried=[("queue", name), ("cursor", part.next), ("done", str(deleted)), ("total", str(total))],
         back=own_link(form.get("back")) or "./",
     )
-
-
-PAGE = Page(path="", label=marked("Queues"), show=show)
-ACTIONS = (
-    Action(path="queue-pause", perform=pause, audited=("queue",)),
-    Action(path="queue-resume", perform=resume, audited=("queue",)),
-    Action(path="queue-delete", perform=delete, ask=ask_delete, audited=("queue",), is_costly=True),
-)

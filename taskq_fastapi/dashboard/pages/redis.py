@@ -6,13 +6,14 @@ from functools import partial
 from taskq_core.doctor import Finding, Level, diagnose_nodes, read_nodes
 from taskq_core.settings.language import marked
 from taskq_fastapi.dashboard.people import Role
-from taskq_fastapi.dashboard.registry import Page
+from taskq_fastapi.dashboard.registry import page
 from taskq_fastapi.dashboard.view import Shown, View
 
 FINDINGS_S = 60.0
 """Seconds for which those who keep looking are shown the same findings."""
 
 
+@page("redis", label=marked("Redis"))
 async def show(view: View) -> Shown:
     """Show what the store says of itself, and what is wrong with it."""
     row = await view.shared("store", view.dashboard.store)
@@ -27,6 +28,3 @@ async def show(view: View) -> Shown:
 def _findings(view: View) -> list[Finding]:
     """Return what doctor finds of the servers, without trying what would be a write."""
     return [each for each in diagnose_nodes(read_nodes(view.services.taskq)) if each.level is not Level.GREEN]
-
-
-PAGE = Page(path="redis", label=marked("Redis"), show=show)

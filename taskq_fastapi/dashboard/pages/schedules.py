@@ -12,9 +12,9 @@ from taskq_core.inspector.entry_call import entry_call
 from taskq_core.scheduler.runtime_schedules import named_schedule
 from taskq_core.settings.language import gettext, marked
 from taskq_core.views.messages import fire_question
-from taskq_fastapi.dashboard.errors import BadRequestError, unknown_choice
+from taskq_fastapi.dashboard.errors import BadRequestError
 from taskq_fastapi.dashboard.form import Form
-from taskq_fastapi.dashboard.registry import Action, Done, Page, Question
+from taskq_fastapi.dashboard.registry import Done, Question, action, page
 from taskq_fastapi.dashboard.view import Shown, View, link
 
 _NEVER = datetime.max.replace(tzinfo=UTC)
@@ -32,13 +32,11 @@ SORTS: dict[str, Callable[[PeriodicEntryInfo], Any]] = {
 """What the table can be sorted by."""
 
 
+@page("schedules", label=marked("Schedules"))
 async def show(view: View) -> Shown:
     """Show the entries of all schedulers that live."""
-    sort = view.query.get("sort", "id")
-    if sort.removeprefix("-") not in SORTS:
-        raise unknown_choice("sort", SORTS, sort)
     found = await view.shared("schedules", view.inspector.scheduler_entries)
-    rows = sorted(found, key=SORTS[sort.removeprefix("-")], reverse=sort.startswith("-"))
+    sort, rows = view.in_order(found, SORTS, "id")
     paging = view.paging(len(rows))
     part = rows[paging.skip : paging.skip + paging.rows]
     return view.page(
@@ -50,6 +48,7 @@ async def show(view: View) -> Shown:
     )
 
 
+@page("schedule")
 async def show_entry(view: View) -> Shown:
     """Show one entry and what it has enqueued."""
     entry_id = view.query.need("id")
@@ -90,6 +89,7 @@ async def ask_run(view: View, form: Form) -> Question:
     )
 
 
+@action("schedule-run", ask=ask_run, audited=("id",))
 async def run(view: View, form: Form) -> Done:
     """Enqueue what an entry enqueues."""
     entry = await _entry(view, form)
@@ -98,6 +98,7 @@ async def run(view: View, form: Form) -> Done:
     return Done(text=gettext("Task %(id)s was enqueued to “%(queue)s”.", id=handle.id, queue=handle.queue))
 
 
+@action("schedule-pause", audited=("id",))
 async def pause(view: View, form: Form) -> Done:
     """Pause a schedule."""
     entry_id = form.need("id")
@@ -105,6 +106,7 @@ async def pause(view: View, form: Form) -> Done:
     return Done(text=gettext("Schedule “%(id)s” is paused.", id=entry_id))
 
 
+@action("schedule-resume", audited=("id",))
 async def resume(view: View, form: Form) -> Done:
     """Resume a schedule."""
     entry_id = form.need("id")
@@ -122,6 +124,7 @@ async def ask_add(view: View, form: Form) -> Question:
     )
 
 
+@action("schedule-add", ask=ask_add, audited=("id", "task", "spec", "tz", "queue"))
 async def add(view: View, form: Form) -> Done:
     """Add a schedule."""
     try:
@@ -150,19 +153,9 @@ async def ask_remove(view: View, form: Form) -> Question:
     )
 
 
+@action("schedule-remove", ask=ask_remove, audited=("id",))
 async def remove(view: View, form: Form) -> Done:
     """Remove a schedule that was added at run time."""
     entry_id = form.need("id")
     await view.inspector.remove_schedule(entry_id)
     return Done(text=gettext("Schedule “%(id)s” was removed.", id=entry_id), back=link("schedules"))
-
-
-PAGE = Page(path="schedules", label=marked("Schedules"), show=show)
-ENTRY = Page(path="schedule", show=show_entry)
-ACTIONS = (
-    Action(path="schedule-run", perform=run, ask=ask_run, audited=("id",)),
-    Action(path="schedule-pause", perform=pause, audited=("id",)),
-    Action(path="schedule-resume", perform=resume, audited=("id",)),
-    Action(path="schedule-add", perform=add, ask=ask_add, audited=("id", "task", "spec", "tz", "queue")),
-    Action(path="schedule-remove", perform=remove, ask=ask_remove, audited=("id",)),
-)

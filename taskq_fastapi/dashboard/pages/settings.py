@@ -4,10 +4,11 @@ from taskq_core.settings.language import gettext, marked, translated_with
 from taskq_fastapi.dashboard import preferences
 from taskq_fastapi.dashboard.form import Form
 from taskq_fastapi.dashboard.languages import catalogue, language_by
-from taskq_fastapi.dashboard.registry import Action, Done, Page
+from taskq_fastapi.dashboard.registry import Done, action, page
 from taskq_fastapi.dashboard.view import Shown, View
 
 
+@page("settings", label=marked("Settings"), is_live=False)
 async def show(view: View) -> Shown:
     """Show what is chosen."""
     return view.page(
@@ -20,12 +21,9 @@ async def show(view: View) -> Shown:
     )
 
 
+@action("settings-save", for_viewers=True, audited=("theme", "language", "interval", "rows"))
 async def save(view: View, form: Form) -> Done:
     """Keep what is chosen, in a cookie."""
     view.new_preferences = preferences.chosen(form)
     with translated_with(catalogue(language_by(view.new_preferences, view.request))):  # that of the page which shows it
         return Done(text=gettext("Saved in this browser."))
-
-
-PAGE = Page(path="settings", label=marked("Settings"), show=show, is_live=False)
-SAVE = Action(path="settings-save", perform=save, for_viewers=True, audited=("theme", "language", "interval", "rows"))

@@ -29,7 +29,7 @@ from taskq_fastapi.dashboard.blobs import whole, whole_result
 from taskq_fastapi.dashboard.errors import BadRequestError
 from taskq_fastapi.dashboard.form import Form
 from taskq_fastapi.dashboard.labels import span
-from taskq_fastapi.dashboard.registry import Action, Done, Page
+from taskq_fastapi.dashboard.registry import Done, action, page
 from taskq_fastapi.dashboard.task_table import mark_of, status_of
 from taskq_fastapi.dashboard.view import Shown, View, link
 
@@ -58,6 +58,7 @@ async def read(view: View, form: Form) -> TaskRecord:
     return await view.inspector.task(queue, task_id)
 
 
+@page("task")
 async def show(view: View) -> Shown:
     """Show one task."""
     queue, task_id = view.query.need("queue"), view.query.need("id")
@@ -127,6 +128,7 @@ def _editable(view: View, task: TaskRecord) -> TaskInfo:
     return task
 
 
+@page("task-edit", is_live=False, needs_operator=True)
 async def show_edit(view: View) -> Shown:
     """Show the form that edits a payload."""
     task = _editable(view, await read(view, view.query))
@@ -146,6 +148,7 @@ def _form(view: View, task: TaskInfo, text: str, seen: str, *, problem: str = ""
     )
 
 
+@action("task-payload", audited=("queue", "id"))
 async def edit(view: View, form: Form) -> Done | Shown:
     """Replace a payload, unless it is another than the one that was shown, or does not fit the task."""
     task = _editable(view, await read(view, form))
@@ -166,8 +169,3 @@ async def edit(view: View, form: Form) -> Done | Shown:
         return _form(view, task, text, seen, problem=problem, status=422)
     view.audited["refused"] = "changed meanwhile"
     return _form(view, task, text, seen, problem=problem, status=409)
-
-
-PAGE = Page(path="task", show=show)
-EDIT = Page(path="task-edit", show=show_edit, is_live=False, needs_operator=True)
-ACTIONS = (Action(path="task-payload", perform=edit, audited=("queue", "id")),)

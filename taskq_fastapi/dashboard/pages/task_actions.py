@@ -12,7 +12,7 @@ from taskq_core.wire import TaskState
 from taskq_fastapi.api.parts import time_left
 from taskq_fastapi.dashboard.errors import BadRequestError, unknown_choice
 from taskq_fastapi.dashboard.form import Form
-from taskq_fastapi.dashboard.registry import Action, Done, Question
+from taskq_fastapi.dashboard.registry import Done, Question, action
 from taskq_fastapi.dashboard.task_labels import in_utc
 from taskq_fastapi.dashboard.task_table import ref_of
 from taskq_fastapi.dashboard.view import Shown, View, link, own_link
@@ -96,14 +96,12 @@ async def ask_selected(view: View, form: Form) -> Question:
     return await _question(view, action, question(action, whom, len(refs)))
 
 
+@action("tasks-act", ask=ask_selected, audited=("do", "task", *_OPTIONS))
 async def act_on_selected(view: View, form: Form) -> Done:
     """Do something to selected tasks."""
     action, refs = asked_action(form), _refs(form)
     report = await view.inspector.act_on(refs, action, **options_of(action, form))
     _note(view, report)
-    if action is TaskAction.CANCEL:
-        for each in report.done:
-            view.services.cancelling.add(each.queue, each.id)
     level, text = outcome(action, report)
     back = None
     if action in (TaskAction.DELETE, TaskAction.MOVE) and len(refs) == 1 and report.done:
@@ -184,6 +182,12 @@ async def ask_all(view: View, form: Form) -> Question:
     return await _question(view, action, question(action, whom, 2))
 
 
+@action(
+    "tasks-act-all",
+    ask=ask_all,
+    audited=("do", *(name for name in _MEANT if name != "payload"), *_OPTIONS),
+    is_costly=True,
+)
 async def act_on_all(view: View, form: Form) -> Done | Shown:
     """Do something to all tasks that are meant, for about a second; show how far it is if there are more."""
     action, matching = _checked(view, form)
@@ -193,9 +197,6 @@ async def act_on_all(view: View, form: Form) -> Done | Shown:
         matching, action, **options_of(action, form), cursor=cursor, has_time=time_left()
     )
     _note(view, part.report)
-    if action is TaskAction.CANCEL:
-        for each in part.report.done:
-            view.services.cancelling.add(each.queue, each.id)
     count = form.number("done", 0, low=0, high=10**15) + len(part.report.done)
     scanned = form.number("scanned", 0, low=0, high=10**15) + part.scanned
     reasons = _skipped_so_far(form) + part.report.skipped
@@ -249,20 +250,3 @@ def _skipped_so_far(form: Form) -> Skipped:
         ):
             reasons[Skip(reason), state] += int(number)
     return reasons
-
-
-ACTIONS = (
-    Action(
-        path="tasks-act",
-        perform=act_on_selected,
-        ask=ask_selected,
-        audited=("do", "task", *_OPTIONS),
-    ),
-    Action(
-        path="tasks-act-all",
-        perform=act_on_all,
-        ask=ask_all,
-        audited=("do", *(name for name in _MEANT if name != "payload"), *_OPTIONS),
-        is_costly=True,
-    ),
-)

@@ -13,7 +13,7 @@ from taskq_core.settings.language import gettext, marked
 from taskq_core.views import TaskFilter, TaskRecord
 from taskq_core.wire import TaskState
 from taskq_fastapi.dashboard.errors import BadRequestError, unknown_choice
-from taskq_fastapi.dashboard.registry import Page
+from taskq_fastapi.dashboard.registry import page
 from taskq_fastapi.dashboard.task_lists import listing
 from taskq_fastapi.dashboard.task_table import error_line
 from taskq_fastapi.dashboard.view import Shown, View
@@ -80,6 +80,7 @@ def wanted_of(view: View) -> TaskFilter:
     )
 
 
+@page("tasks", label=marked("Tasks"), is_live=False, is_costly=True)
 async def show(view: View) -> Shown:
     """Find tasks."""
     wanted = wanted_of(view)
@@ -122,6 +123,7 @@ def _meant(view: View) -> dict[str, str]:
 # --- those that failed ------------------------------------------------------------------------------------------------
 
 
+@page("failed", label=marked("Failed"), is_costly=True)
 async def show_failed(view: View) -> Shown:
     """Show what failed in all queues: archived tasks, or those that wait for another attempt, and why."""
     text = view.query.get("state") or str(TaskState.ARCHIVED)
@@ -153,7 +155,3 @@ async def _sample(view: View, infos: Sequence[QueueInfo], state: TaskState) -> S
 def _failures(view: View, tasks: Sequence[TaskRecord]) -> list[Failure]:
     counts = Counter((task.name, task.state, error_line(view, task)) for task in tasks if isinstance(task, TaskInfo))
     return [Failure(*key, count) for key, count in counts.most_common(ERRORS)]
-
-
-PAGE = Page(path="tasks", label=marked("Tasks"), show=show, is_live=False, is_costly=True)
-FAILED_PAGE = Page(path="failed", label=marked("Failed"), show=show_failed, is_costly=True)

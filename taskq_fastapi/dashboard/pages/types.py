@@ -10,7 +10,7 @@ from taskq_core.settings.language import gettext, marked
 from taskq_core.views import TypeRuns
 from taskq_core.wire import TaskState
 from taskq_fastapi.dashboard.errors import NotFoundError, unknown_choice
-from taskq_fastapi.dashboard.registry import Page
+from taskq_fastapi.dashboard.registry import page
 from taskq_fastapi.dashboard.view import Shown, View
 
 HOURS = (1, 6, 24)
@@ -30,11 +30,10 @@ SORTS: dict[str, Callable[[TypeRuns], Any]] = {
 """What the table can be sorted by."""
 
 
+@page("types", label=marked("Types"))
 async def show(view: View) -> Shown:
     """Show task types of one queue or all."""
-    sort, queue = view.query.get("sort", "-processed"), view.query.get("queue")
-    if sort.removeprefix("-") not in SORTS:
-        raise unknown_choice("sort", SORTS, sort)
+    queue = view.query.get("queue")
     hours = view.query.number("hours", HOURS[-1], low=0, high=24)
     there = await view.shared("queue names", view.inspector.queues)
     if queue and queue not in there:
@@ -46,7 +45,7 @@ async def show(view: View) -> Shown:
     if state is not None:
         read = partial(view.dashboard.state_types, queue, state, scan=SCAN)
         held = await view.shared(("state types", queue, state), read)
-    rows = sorted(sorted(found.types, key=SORTS["type"]), key=SORTS[sort.removeprefix("-")], reverse=sort[:1] == "-")
+    sort, rows = view.in_order(found.types, SORTS, "-processed")
     return view.page(
         "types.html",
         title=gettext("Task types"),
@@ -70,6 +69,3 @@ def _state(view: View) -> TaskState | None:
     if text not in LISTED_STATES:
         raise unknown_choice("state", LISTED_STATES, text)
     return TaskState(text)
-
-
-PAGE = Page(path="types", label=marked("Types"), show=show)

@@ -8,9 +8,8 @@ from taskq_core.service.worker_control import WorkerAction
 from taskq_core.settings import CONCURRENCY_MAX
 from taskq_core.settings.language import gettext, marked
 from taskq_core.views import WorkerRow
-from taskq_fastapi.dashboard.errors import unknown_choice
 from taskq_fastapi.dashboard.form import Form
-from taskq_fastapi.dashboard.registry import Action, Done, Page, Question
+from taskq_fastapi.dashboard.registry import Done, Question, action, page
 from taskq_fastapi.dashboard.view import Shown, View
 
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
@@ -31,14 +30,11 @@ SORTS: dict[str, Callable[[WorkerRow], Any]] = {
 """What the table can be sorted by."""
 
 
+@page("workers", label=marked("Workers"))
 async def show(view: View) -> Shown:
     """Show all workers."""
-    sort = view.query.get("sort", "worker")
-    if sort.removeprefix("-") not in SORTS:
-        raise unknown_choice("sort", SORTS, sort)
     found = await view.shared("workers", view.dashboard.workers)
-    rows = sorted(found.workers, key=SORTS["worker"])
-    rows.sort(key=SORTS[sort.removeprefix("-")], reverse=sort.startswith("-"))
+    sort, rows = view.in_order(found.workers, SORTS, "worker")
     running, slots = found.running, found.concurrency
     return view.page(
         "workers.html",
@@ -59,11 +55,13 @@ async def _ask_worker(view: View, form: Form, action: WorkerAction, concurrency:
     return Done(text=gettext("The worker was asked. The list shows it within five seconds."))
 
 
+@action("worker-quiet", audited=("worker",))
 async def quiet(view: View, form: Form) -> Done:
     """Stop a worker from taking new tasks."""
     return await _ask_worker(view, form, WorkerAction.QUIET)
 
 
+@action("worker-resume", audited=("worker",))
 async def resume(view: View, form: Form) -> Done:
     """Let a worker take tasks again."""
     return await _ask_worker(view, form, WorkerAction.RESUME)
@@ -78,6 +76,7 @@ async def ask_scale(view: View, form: Form) -> Question:
     )
 
 
+@action("worker-scale", ask=ask_scale, audited=("worker", "concurrency"))
 async def scale(view: View, form: Form) -> Done:
     """Change the concurrency of a worker."""
     form.need("concurrency")
@@ -96,6 +95,7 @@ async def ask_stop(view: View, form: Form) -> Question:
     )
 
 
+@action("worker-stop", ask=ask_stop, audited=("worker",))
 async def stop(view: View, form: Form) -> Done:
     """Stop a worker gracefully."""
     return await _ask_worker(view, form, WorkerAction.STOP)
@@ -103,10 +103,3 @@ async def stop(view: View, form: Form) -> Done:
 
 RUNNING_SHOWN = 100
 """Most tasks of a worker that are listed."""
-PAGE = Page(path="workers", label=marked("Workers"), show=show)
-ACTIONS = (
-    Action(path="worker-quiet", perform=quiet, audited=("worker",)),
-    Action(path="worker-resume", perform=resume, audited=("worker",)),
-    Action(path="worker-scale", perform=scale, ask=ask_scale, audited=("worker", "concurrency")),
-    Action(path="worker-stop", perform=stop, ask=ask_stop, audited=("worker",)),
-)

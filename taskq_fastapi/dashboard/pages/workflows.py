@@ -11,10 +11,11 @@ from taskq_core.workflow import StepInfo, WorkflowState
 from taskq_fastapi.api.access import Shown as ShownOfTasks
 from taskq_fastapi.dashboard.blobs import SHOWN_BYTES, Blob, first, listed, whole
 from taskq_fastapi.dashboard.form import Form
-from taskq_fastapi.dashboard.registry import Action, Done, Page, Question
+from taskq_fastapi.dashboard.registry import Done, Question, action, page
 from taskq_fastapi.dashboard.view import Shown, View
 
 
+@page("workflows")
 async def show(view: View) -> Shown:
     """Show the workflows whose home a queue is."""
     queue = view.query.need("queue")
@@ -30,6 +31,7 @@ async def show(view: View) -> Shown:
     )
 
 
+@page("workflow")
 async def show_one(view: View) -> Shown:
     """Show one workflow with its graph."""
     queue, workflow_id = view.query.need("queue"), view.query.need("id")
@@ -62,6 +64,7 @@ def _graph(detail: WorkflowDetail) -> Markup | None:
     return Markup(graph_svg(detail.drawing, about=about, words=step_stands))  # noqa: S704 - the core has escaped it
 
 
+@page("workflow-step")
 async def show_step(view: View) -> Shown:
     """Show one step of a workflow with what it returned, or a group with its members."""
     queue, workflow_id, name = (view.query.need(each) for each in ("queue", "id", "step"))
@@ -126,6 +129,7 @@ async def ask_cancel(view: View, form: Form) -> Question:
     )
 
 
+@action("workflow-cancel", ask=ask_cancel, audited=("queue", "id"))
 async def cancel(view: View, form: Form) -> Done:
     """Cancel a workflow."""
     detail = await _detail(view, form)
@@ -143,6 +147,7 @@ async def ask_retry(view: View, form: Form) -> Question:
     )
 
 
+@action("workflow-retry", ask=ask_retry, audited=("queue", "id"))
 async def retry(view: View, form: Form) -> Done:
     """Run what failed again."""
     detail = await _detail(view, form)
@@ -150,12 +155,3 @@ async def retry(view: View, form: Form) -> Done:
     count = await view.services.taskq.workflow(info.id, info.queue).aretry()
     view.audited["count"] = count
     return Done(text=retried(info, count), level="success" if count else "warning")
-
-
-PAGE = Page(path="workflows", show=show)
-WORKFLOW = Page(path="workflow", show=show_one)
-STEP = Page(path="workflow-step", show=show_step)
-ACTIONS = (
-    Action(path="workflow-cancel", perform=cancel, ask=ask_cancel, audited=("queue", "id")),
-    Action(path="workflow-retry", perform=retry, ask=ask_retry, audited=("queue", "id")),
-)

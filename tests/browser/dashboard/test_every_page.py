@@ -9,7 +9,7 @@ import axe_playwright_python
 import pytest
 from playwright.sync_api import Page, expect
 
-from taskq_fastapi.dashboard.pages import ACTIONS, PAGES
+from taskq_fastapi.dashboard.registry import ACTIONS, PAGES
 from tests.browser.dashboard.addresses import ODD, addresses, questions
 from tests.browser.dashboard.people import Site, expect_told, row, tries
 from tests.browser.scene import Scene
@@ -34,8 +34,8 @@ def paths(scene: Scene, site: Site) -> Sequence[str]:
 
 @pytest.mark.nightly
 def test_every_page_is_tried(scene: Scene) -> None:
-    assert set(addresses(scene)) == {page.path for page in PAGES}
-    assert {each.partition("?")[0] for each in questions(scene)} == {each.path for each in ACTIONS if each.ask}
+    assert set(addresses(scene)) == {page.path for page in PAGES.values()}
+    assert {each.partition("?")[0] for each in questions(scene)} == {each.path for each in ACTIONS.values() if each.ask}
 
 
 @pytest.mark.nightly
@@ -48,7 +48,7 @@ def test_every_action_is_tried() -> None:
                 for each in node.decorator_list:
                     if isinstance(each, ast.Call) and isinstance(each.func, ast.Name) and each.func.id == "tries":
                         tried |= {word.value for word in each.args if isinstance(word, ast.Constant)}
-    assert tried == {action.path for action in ACTIONS}
+    assert tried == {action.path for action in ACTIONS.values()}
 
 
 @pytest.mark.timeout(600)  # dozens of pages

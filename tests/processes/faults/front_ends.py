@@ -16,11 +16,11 @@ from taskq_core.cli.command import root
 from taskq_fastapi import taskq_router
 from taskq_fastapi.api import models
 from taskq_fastapi.dashboard import Role, User, taskq_dashboard
-from taskq_fastapi.dashboard.pages import PAGES
+from taskq_fastapi.dashboard.registry import PAGES
 from tests.redis_server import RedisServer
 
 WEB_LOOKS = [
-    *(f"/ops/{page.path}?queue=default&name=default&id=1&step=note" for page in PAGES),
+    *(f"/ops/{page.path}?queue=default&name=default&id=1&step=note" for page in PAGES.values()),
     f"/ops/workflow?queue=default&id={models.ID}",
     f"/ops/workflow-step?queue=default&id={models.ID}&step=note",
     "/ops/schedule?id=nightly",
