@@ -34,7 +34,7 @@ def test_it_does_not_start_open_for_other_machines(host: str) -> None:
         (("--port", "99999"), "--port"),
         (("--login", "nothing"), "does not name a login hook"),
         (("--login", "no.such.module:login"), "there is no module"),
-        (("--login", "math:pi"), "that is no function"),
+        (("--login", "math:pi"), "is not a function"),
     ],
 )
 def test_what_is_not_usable_is_said_in_a_line(words: tuple[str, ...], said: str) -> None:
