@@ -432,8 +432,8 @@ OPERATORS = (
     ),
     Mutant(
         name="a new payload overwrites a change that another caller made meanwhile",
-        file=f"{_LUA}/rewrite.lua",
-        old="if fields[2] ~= ARGV[3] then",
+        file=f"{_LUA}/change_task.lua",
+        old="if rewrites and fields[2] ~= ARGV[5] then",
         new="if false then",
         tests=(f"{_OF_INSPECTOR}/test_change.py",),
     ),

@@ -95,8 +95,8 @@ def rewrite(
     queue: QueueKeys, task_id: str, *, old: bytes, new: bytes, old_lock: str = "", new_lock: str = ""
 ) -> Operation[str]:
     """Replace the message of a task that waits, if it is the one that was read. Reads as one answer of `act`."""
-    args = (task_id, queue.prefix, old, new, old_lock, new_lock)
-    return script("rewrite", (queue.task(task_id),), args, replies.text)
+    args = ("", queue.prefix, task_id, "", old, new, old_lock, new_lock)
+    return script("change_task", _structures(queue), args, replies.shown, name="rewrite")
 
 
 def reschedule(
@@ -117,7 +117,7 @@ def reschedule(
     """
     start = f"+{start_in_ms}" if start_at_s is None else f"={start_at_s}"
     args = (time_argument(now_ns), queue.prefix, task_id, start, old, new, old_lock, new_lock)
-    return script("reschedule", _structures(queue), args, replies.shown)
+    return script("change_task", _structures(queue), args, replies.shown, name="reschedule")
 
 
 def pause(queue: QueueKeys, *, now_ns: int | None = None) -> Operation[bool]:

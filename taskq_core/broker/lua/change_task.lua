@@ -1,0 +1,98 @@
+--[[
+  change_task: give a task that waits another start, another message, or both. Its unique lock follows the message.
+
+  KEYS[1]  list    pending tasks
+  KEYS[2]  zset    scheduled: id by start (Unix s)
+  KEYS[3]  zset    retry: id by next attempt (Unix s)
+  KEYS[4]  zset    archived: id by time of archiving (Unix s)
+  KEYS[5]  zset    completed: id by end of retention (Unix s)
+  KEYS[6]  set     names of groups with members
+  ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
+  ARGV[2]  string  prefix of the queue's keys
+  ARGV[3]  string  task id
+  ARGV[4]  string  start: '=<Unix s>' or '+<ms from now>', '' leaves the task in its place
+  ARGV[5]  string  message that was read, '' leaves the message alone
+  ARGV[6]  string  message to store
+  ARGV[7]  string  unique lock named in the message that was read, '' none
+  ARGV[8]  string  unique lock named in the message to store, '' none
+
+  With a start, pending and grouped tasks become scheduled, archived ones wait for a retry, the others keep their state.
+  The lock moves only while this task holds it, with the time it has left. A repeat finds the new message and is done.
+
+  returns  'ok'; '' no such task; 'lost' if it is not where its state says; 'moving' on its way to another queue;
+           'changed' if it has another message now; 'duplicate' if another task holds the new lock; otherwise its
+           state, which does not allow the change
+]]
+-- include _check
+-- include _clock
+local unique_prefix = ARGV[2] .. 'unique:'
+-- include _unique
+-- include _renew
+-- include _withdraw
+-- include _place
+-- include _limits
+local now_s, now_ns, now_ms = clock(ARGV[1])
+local keys = structures(ARGV[2])
+local id, moves = ARGV[3], ARGV[4] ~= ''
+if moves then
+  check('LLEN', KEYS[1])
+  check('ZCARD', KEYS[2], KEYS[3], KEYS[4])
+  check('SCARD', KEYS[6])
+end
+local key = ARGV[2] .. 't:' .. id
+local fields = redis.pcall('HMGET', key, 'state', 'msg', 'group', 'taskq_moving', 'unique_key', 'taskq_unique')
+local state = fields[1]
+local rewrites = ARGV[5] ~= '' and fields[2] ~= ARGV[6]
+if not state or not fields[2] then
+  return ''
+elseif not moves and not rewrites and ARGV[5] ~= ARGV[6] then
+  return 'ok' -- done by an earlier call
+elseif fields[4] then
+  return 'moving'
+elseif state == 'active' or state == 'completed' then
+  return state
+elseif not moves and state == 'aggregating' then
+  local score = fields[3] and redis.pcall('ZSCORE', ARGV[2] .. 'g:' .. fields[3], id)
+  if type(score) ~= 'string' then
+    return state -- its group is being turned into one task
+  end
+end
+local old, new, lock = ARGV[7], ARGV[8], fields[5]
+local locks_anew = rewrites and new ~= '' and new ~= old
+if rewrites and fields[2] ~= ARGV[5] then
+  return 'changed'
+elseif locks_anew and (moves or (is_lock(old) and redis.pcall('GET', old) == id)) and is_taken(new, id, ARGV[2] .. 't:') then
+  return 'duplicate'
+end
+local limits, target
+if moves then
+  target = (state == 'retry' or state == 'archived') and 'retry' or 'scheduled'
+  if state == target then
+    if not redis.call('ZSCORE', keys[state], id) then
+      return 'lost'
+    end
+  elseif not withdraw(keys, id, state, fields[3]) then
+    return state == 'aggregating' and state or 'lost'
+  end
+  local value = tonumber(string.sub(ARGV[4], 2))
+  local start_s = string.sub(ARGV[4], 1, 1) == '=' and value or due(now_ms, value)
+  limits = limiter(ARGV[2], now_s, now_ns, now_ms)
+  limits.let_go(id, key)
+  redis.call('ZADD', keys[target], whole(start_s), id)
+  redis.call('HSET', key, 'state', target)
+  redis.call('HDEL', key, 'pending_since')
+  leave_group(key, fields[3], target)
+end
+if rewrites then
+  redis.call('HSET', key, 'msg', ARGV[6])
+  if locks_anew then
+    exchange(old, new, id)
+    redis.call('HSET', key, 'unique_key', new)
+    lock = new
+  end
+end
+if moves then
+  follow(fields[6], lock, id, target)
+  limits.finish()
+end
+return 'ok'
