@@ -7,12 +7,12 @@ compares with the state after, byte for byte.
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import pytest
 
 from taskq_core.broker.operations import actions, new_tasks, runs, services, views
-from taskq_core.broker.operations.actions import Action
 from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.errors import (
     ConfigurationError,
@@ -108,29 +108,29 @@ def run_plan(broker: Broker, plan: RequestPlan[T], now_ns: int) -> T:
         return done.value  # type: ignore[no-any-return]  # what the plan returns
 
 
+def app_of(broker: Broker, archive: ArchiveLimits = ArchiveLimits()) -> Any:  # noqa: B008 - it is immutable
+    """Return what request plans need of an application."""
+    settings = SimpleNamespace(archive=SimpleNamespace(limits=lambda queue: archive))
+    runtime = SimpleNamespace(keys=broker.keys, settings=settings, endpoint=broker.store.endpoint)
+    return SimpleNamespace(runtime=runtime)
+
+
 def plan_of(broker: Broker, scenario: dict[str, Any]) -> RequestPlan[Any]:
     """Return what our inspector does for one of Go's operations."""
     keys, given = broker.keys, scenario["given"]["parameters"]
     queue = given.get("queue", "")
-    archive = ArchiveLimits()
-
-    def act(action: Action) -> RequestPlan[Any]:
-        return change.act(keys, queue, given["id"], action, doing="touched", archive=archive)
-
-    def act_on_all(action: Action) -> RequestPlan[Any]:
-        state = TaskState(given["state"])
-        return bulk.act_on_all(keys, queue, state, action, group=given.get("group"), archive=archive, progress=None)
-
+    app = app_of(broker)
+    state, group = TaskState(given["state"]) if "state" in given else TaskState.PENDING, given.get("group")
     known: dict[str, Callable[[], RequestPlan[Any]]] = {
-        "run_task": lambda: act(Action.RUN),
-        "archive_task": lambda: act(Action.ARCHIVE),
-        "delete_task": lambda: act(Action.DELETE),
+        "run_task": lambda: change.run_task(app, queue, given["id"]),
+        "archive_task": lambda: change.archive_task(app, queue, given["id"]),
+        "delete_task": lambda: change.delete_task(app, queue, given["id"]),
         "update_payload": lambda: change.update_payload(
             keys, queue, given["id"], bytes.fromhex(given["payload"] or "")
         ),
-        "run_all": lambda: act_on_all(Action.RUN),
-        "archive_all": lambda: act_on_all(Action.ARCHIVE),
-        "delete_all": lambda: act_on_all(Action.DELETE),
+        "run_all": lambda: bulk.run_all(app, queue, state, group=group),
+        "archive_all": lambda: bulk.archive_all(app, queue, state, group=group),
+        "delete_all": lambda: bulk.delete_all(app, queue, state, group=group),
         "pause": lambda: change.pause(keys, queue),
         "unpause": lambda: change.resume(keys, queue),
         "remove_queue": lambda: removal.remove_queue(keys, queue, force=given["force"], progress=None),
@@ -391,7 +391,7 @@ def test_the_slot_of_a_queue_is_redis_own(broker: Broker) -> None:
     for name in ("default", "a}b", "x y", "q"):
         broker.run(new_tasks.register_queue(broker.keys.queues, (name,)))
         slot = presence.key_slot(broker.keys, name)
-        nodes = run_plan(broker, presence.cluster_nodes(broker.keys, name, is_cluster=is_cluster), NOW_NS)
+        nodes = run_plan(broker, presence.cluster_nodes(app_of(broker), name), NOW_NS)
         if is_cluster:
             assert slot == broker.raw.keyslot(broker.keys.queue(name).pending)
             node = broker.raw.get_node_from_key(broker.keys.queue(name).pending)
@@ -401,7 +401,7 @@ def test_the_slot_of_a_queue_is_redis_own(broker: Broker) -> None:
 
 
 def test_the_store_tells_about_itself(broker: Broker) -> None:
-    info = run_plan(broker, presence.redis_info(), NOW_NS)
+    info = run_plan(broker, presence.redis_info(broker.keys), NOW_NS)
 
     assert str(info["redis_version"])[0].isdigit()
 

@@ -618,7 +618,7 @@ class TestForeignLocks:
         keys = one_server.keys
 
         run_plan(one_server, change.update_payload(keys, "default", "a", b"[1]"), NOW_NS)
-        run_plan(one_server, change.reschedule(keys, "default", "a", at=None, after=60, payload=b"[2]"), NOW_NS)
+        run_plan(one_server, change.reschedule_task(keys, "default", "a", after=60, payload=b"[2]"), NOW_NS)
 
         assert decode_message(one_server.fields("a")["msg"]).unique_key == ""
         assert one_server.raw.get("session:admin") == b"a"

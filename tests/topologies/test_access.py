@@ -82,7 +82,7 @@ def commands(role: str) -> set[str]:
 
 
 def in_scripts(texts: list[str]) -> set[str]:
-    return {command for text in texts for command in re.findall(r"(?:\bp?call|own)\(\s*'([A-Z]+)'", text)}
+    return {command for text in texts for command in re.findall(r"(?:\bp?call|own|check)\(\s*'([A-Z]+)'", text)}
 
 
 def asked_by(modules: list[Traversable]) -> tuple[set[str], set[str]]:
@@ -383,9 +383,9 @@ class TestRights:
                     lambda: task.using(aggregate="g").delay(n=2),
                     *[partial(task.using(priority=5).delay, n=number) for number in (3, 4)],
                     *[partial(limited.delay, n=number) for number in (5, 6)],
-                    lambda: app.client.wait_for_result(known["waiting"], 0.05),
-                    *[partial(app.client.fetch_info, handle) for handle in known.values()],
-                    *[partial(app.client.cancel_task, handle) for handle in known.values()],
+                    lambda: app.get(known["waiting"].id).result(timeout=0.05),
+                    *[partial(lambda handle: app.get(handle.id).refresh(), handle) for handle in known.values()],
+                    *[partial(lambda handle: app.get(handle.id).cancel(), handle) for handle in known.values()],
                     lambda: chain(task.s(), task.s()).delay(),
                     lambda: app.workflow(workflow_id).result(timeout=0.05),
                     lambda: app.workflow(workflow_id).cancel(),

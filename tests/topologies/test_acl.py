@@ -74,11 +74,11 @@ def produce(app: TaskQ, server: RedisServer) -> None:
     ]
     assert not app.client.enqueue_many([task.s(n=6), limited.s(n=7)]).errors
     for handle in [*handles, *known.values()]:
-        app.client.fetch_info(handle)
+        app.get(handle.id).refresh()
     with pytest.raises(TimeoutError):
         handles[0].result(timeout=0.05)
     for handle in [*handles, *known.values()]:
-        assert app.client.cancel_task(handle)
+        assert app.get(handle.id).cancel()
     big = group(task.s(n=n) for n in range(300))
     for workflow in (chain(task.s(), app.remote("t", queue="other").s()), big):
         begun = workflow.delay()

@@ -42,10 +42,10 @@ end
 local key = ARGV[2] .. 't:' .. id
 local fields = redis.pcall('HMGET', key, 'state', 'msg', 'group', 'taskq_moving', 'unique_key', 'taskq_unique')
 local state = fields[1]
-local rewrites = ARGV[5] ~= '' and fields[2] ~= ARGV[6]
+local rewrites = ARGV[5] ~= '' and (fields[2] ~= ARGV[6] or ARGV[5] == ARGV[6])
 if not state or not fields[2] then
   return ''
-elseif not moves and not rewrites and ARGV[5] ~= ARGV[6] then
+elseif not moves and not rewrites then
   return 'ok' -- done by an earlier call
 elseif fields[4] then
   return 'moving'
