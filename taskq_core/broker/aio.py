@@ -24,7 +24,7 @@ FOLLOW_EVERY_S = 1.0
 
 
 class _Pool:
-    """The connections of one event loop: those that are idle, and how many may yet be in use."""
+    """The idle connections of one event loop, and the number that may still be opened."""
 
     __slots__ = ("free", "idle")
 
@@ -108,7 +108,7 @@ class AsyncRunner:
     def new_tracking_pipeline(self, changed: Callable[[], object]) -> Pipeline:
         """Return a reserved connection that calls `changed` when a key that was read on it changes, where it can.
 
-        A cluster's cannot, since each of its nodes would tell on a connection of its own.
+        In a cluster it does not, because each node would send messages on another connection.
         """
         if self.endpoint.is_cluster:
             return self.new_pipeline()

@@ -5,10 +5,10 @@ which slot. `cluster_exchange` asks a node for it before the first request and a
 it when a node answers that a slot has moved. All runners of one endpoint share the map, on any number of threads and
 event loops. An update replaces it in one step.
 
-While a slot moves to another node its keys do too, one after the other, and a script would find only some of them.
-Redis refuses a request (`TRYAGAIN`) if the keys it declares are not all there, but a script also reads task keys that
-it does not declare. So each script is given one more key of its slot, one that never exists: it is refused whole as
-long as the slot moves, and sent again until it has arrived.
+While a slot moves to another node, its keys move one by one, and a script would find only some of them. Redis refuses
+a request (`TRYAGAIN`) if some of its declared keys are missing, but a script also reads task keys that it does not
+declare. So each script declares one more key of its slot, which never exists. Redis refuses the script as long as the
+slot moves, and the runner sends it again.
 """
 
 import itertools

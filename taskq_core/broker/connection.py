@@ -83,7 +83,7 @@ class Address:
         path: Socket (unix) or folder (embedded).
         master: Name of the primary (sentinel).
         db: Number of the database.
-        password_file: File that holds the password, read for every connection; "" for none.
+        password_file: File that holds the password, read for every connection. "" if there is no file.
         sentinel_password_file: The same for that of the Sentinels.
         tls: True for TLS.
         tls_options: Files for TLS: ssl_ca_certs, ssl_certfile, ssl_keyfile.
@@ -237,7 +237,7 @@ _COMMON: dict[str, Any] = {
 
 _OF_KIND: dict[Any, dict[str, Any]] = {
     redis: _COMMON | {"retry": Retry(NoBackoff(), 0)},
-    # The asyncio runner bounds each exchange as a whole, so the connection keeps no timer of its own.
+    # The asyncio runner bounds each exchange as a whole, so the connection has no timer.
     redis.asyncio: _COMMON | {"retry": AsyncRetry(NoBackoff(), 0), "socket_timeout": None},
 }
 """Options of all connections, by the part of redis-py that they belong to."""
@@ -273,8 +273,8 @@ class Endpoint:
         is_cluster: True for a Redis Cluster, where each request goes to the node of its keys.
         is_node: True for one node of a cluster.
         slots: Who serves which slot of a cluster; of no use without one.
-        is_memory: True for a stand-in in this process's memory.
-        takeovers: How often Sentinels were seen to name another primary than before, if somebody follows it. A
+        is_memory: True for a fake store in this process's memory.
+        takeovers: How often Sentinels were seen to name another primary than before, if `follow_primary` is called. A
             connection opened before the last time leads to a server that is the primary no more.
     """
 
@@ -342,7 +342,7 @@ class Endpoint:
     def open(self) -> None:
         """Start the embedded server if this endpoint has one. Blocking; does nothing for other kinds."""
         if self._address is not None and self._address.kind == "embedded" and self._embedded is None:
-            from taskq_core.broker.embedded import open_embedded  # not above: in production nobody needs it
+            from taskq_core.broker.embedded import open_embedded  # not above: production does not need it
 
             folder = Path(self._address.path) if self._address.path else self._embedded_folder
             self._embedded = open_embedded(folder)
@@ -441,7 +441,7 @@ class Endpoint:
     async def follow_primary(self) -> None:
         """Ask the Sentinels whether another server has become the primary, and count it in `takeovers`.
 
-        It counts when more than half of them name it. Where they do not agree, or do not answer, all stays as it is.
+        It counts when more than half of them name it. If they do not agree or do not answer, nothing changes.
         """
         plan = sentinel.agree(self._sentinels(), timeout_s=CONNECT_TIMEOUT_S)
         found = await arun_plan(plan, partial(self._ask_sentinel, redis.asyncio, sentinel.aask))

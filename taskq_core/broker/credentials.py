@@ -1,7 +1,7 @@
-"""Passwords that stand in a file, read anew for every connection.
+"""Passwords in a file, which is read for every connection.
 
-Whoever changes the file, as an agent for secrets or Kubernetes does, has changed the password: connections that stand
-keep working, and the next one takes what the file says then. Nothing is restarted and nothing is asked in between.
+When an agent for secrets or Kubernetes changes the file, open connections keep working and the next one uses the new
+password. Nothing has to be restarted.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ FILE_MAX = 64 * 1024
 
 
 class PasswordFile(CredentialProvider):
-    """A user whose password stands in a file.
+    """A user whose password is in a file.
 
     Args:
         path: The file. It holds the password and nothing else but a line's end.
@@ -32,8 +32,8 @@ class PasswordFile(CredentialProvider):
         """Return what AUTH is sent.
 
         Raises:
-            redis.ConnectionError: The file cannot be read, or holds no password. It may be on its way: whoever connects
-                tries again, as with a server that is not there.
+            redis.ConnectionError: The file cannot be read, or holds no password. The caller tries again,
+                as with a server that is not reached.
         """
         try:
             with self._path.open("rb") as file:

@@ -152,7 +152,7 @@ class Attempts:
     """Decides whether and when a failed operation is sent again.
 
     Args:
-        operation: What is sent.
+        operation: The operation to send.
         patience_s: Most seconds that all attempts may take together. None: one attempt.
         clock: Returns monotonic seconds.
     """

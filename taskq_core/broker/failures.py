@@ -18,7 +18,7 @@ from taskq_core.errors import (
 )
 
 CLIENT_ERRORS = (redis.RedisError, exceptions.RedisClusterException, OSError, TimeoutError)
-"""What a call into redis-py can raise."""
+"""Exceptions that redis-py can raise."""
 
 _REFUSALS = (
     "READONLY",
@@ -129,7 +129,7 @@ def translate_connecting(error: BaseException, address: str) -> BrokerError:
 
 
 def pack(command: Sequence[Argument]) -> bytes:
-    """Return a command in Redis's wire form. Ids read from Redis may hold bytes that are no UTF-8."""
+    """Return a command in Redis's wire form. Ids read from Redis may hold bytes that are not valid UTF-8."""
     words: Any = tuple(command)  # hiredis takes any number of words, unlike its types say
     try:
         packed: bytes = hiredis.pack_command(words)

@@ -4,10 +4,10 @@ A payload is the JSON object of the parameters by name, in the order of the sign
 field names reads it. Values follow the annotations: text, numbers, containers, `datetime`, `date`, `timedelta` (ISO
 8601), `UUID`, `Decimal` (as text), `bytes` (base64), enums, dataclasses, `TypedDict`, msgspec Structs and Pydantic
 models, which are known by their face (`model_validate`, `model_dump`) and need not be installed. Classes that an
-adapter knows travel as their keys and are fetched before the call (`References`). What is annotated as `Any`, or not at
-all, passes as JSON: a `datetime` arrives there as text, a tuple as a list.
+adapter knows travel as their keys and are fetched before the call (`References`). Arguments
+annotated as `Any`, or not at all, pass as JSON: a `datetime` arrives there as text, a tuple as a list.
 
-What is promised: nothing the task cannot read back is ever written; equal calls make equal bytes; an omitted argument
+Guarantees: nothing the task cannot read back is ever written; equal calls make equal bytes; an omitted argument
 stays out of the payload, so the consumer's default applies; no error carries the value of an argument, neither in
 its text nor in its chain. Size limits, and payloads wrapped together with a trace context, are left to the caller.
 """

@@ -27,7 +27,7 @@ class Later:
     """Stands for an argument that is not known when a call is written down: it is put there when it is.
 
     Attributes:
-        what: What it will be; only who made it knows.
+        what: Data of the creator of this object.
     """
 
     __slots__ = ("what",)
@@ -43,12 +43,12 @@ class ArgumentsCodec:
         function: The task's function; it is never called here.
         name: Name of the task, for errors.
         strict: Refuse payloads with unknown fields instead of counting them.
-        injected: Parameters the worker fills in itself. They are no part of the payload.
+        injected: Parameters the worker fills in itself. The payload does not hold them.
         references: Classes of an adapter whose values travel as their keys; None where there are none.
 
     Attributes:
-        parameters: The names that may stand in a payload, in the order of the signature.
-        known: What is known of each of them, by name.
+        parameters: The names that a payload may hold, in the order of the signature.
+        known: The `Parameter` of each name.
         has_references: Whether arguments have to be fetched before the function can be called.
         is_variadic: Whether the function takes `*args` or `**kwargs`: a list or an object under that name. `split`
             returns what to call it with.
@@ -107,7 +107,7 @@ class ArgumentsCodec:
         """Do what `encode` does for a call of which some arguments are `Later`: return the payload around them.
 
         Raises:
-            TaskArgumentsError: See `encode`. What is not known yet is taken to fit.
+            TaskArgumentsError: See `encode`. An argument that is not known yet counts as valid.
         """
         parts: list[bytes | Later] = []
         written = b"{"
@@ -169,7 +169,7 @@ class ArgumentsCodec:
         An empty payload counts as an empty object: Go writes it for nil. What travels as its key is that key here.
 
         Raises:
-            PayloadError: The payload is no JSON object, lacks a parameter, holds a wrong type, or, with `strict`,
+            PayloadError: The payload is not a JSON object, lacks a parameter, holds a wrong type, or, with `strict`,
                 an unknown field.
         """
         return self._replaced(self.decode_counting(payload)[0], lambda reference: reference.key)

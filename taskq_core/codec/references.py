@@ -37,10 +37,10 @@ class Kind(Protocol):
         ...
 
     def to_key(self, value: object) -> Hashable:
-        """Return the key that a JSON value stands for.
+        """Return the key of a JSON value.
 
         Raises:
-            RefusedError: It is none. The text names no value.
+            RefusedError: It is not a key. The text names no value.
         """
         ...
 
@@ -48,7 +48,7 @@ class Kind(Protocol):
 Wanted = Mapping[Kind, list[Hashable]]
 """Keys to fetch, by kind; each once."""
 Found = Mapping[Kind, Mapping[Hashable, object]]
-"""Values by their keys, by kind. What is gone is missing."""
+"""Values by their keys, by kind. Deleted values are missing."""
 
 
 class References(Protocol):
@@ -114,7 +114,7 @@ def with_references(hint: Any, references: References) -> Any:
 
 
 def holds_references(hint: Any) -> bool:
-    """Whether references stand in an annotation."""
+    """Return whether an annotation contains references."""
     if isinstance(hint, type) and issubclass(hint, Reference):
         return True
     return any(holds_references(each) for each in typing.get_args(hint) if not isinstance(each, str))
@@ -124,7 +124,7 @@ def refer(hint: Any, value: object, at: str = "") -> object:
     """Return a value with references in the place of what travels as its key.
 
     Raises:
-        RefusedError: What stands there has no key, or is of another class.
+        RefusedError: A value has no key, or is of another class.
     """
     if isinstance(hint, type) and issubclass(hint, Reference):
         try:
@@ -150,7 +150,7 @@ def refer(hint: Any, value: object, at: str = "") -> object:
         if hints is not None:
             pairs = zip(hints, value, strict=True)
             items = [refer(each, item, f"{at}[{index}]") for index, (each, item) in enumerate(pairs)]
-            # A set has no order of its own, and equal calls make equal bytes.
+            # A set has no order, and equal calls make equal bytes.
             return sorted(items, key=_encode) if isinstance(value, set | frozenset) else items
     raise RefusedError(f"expected {type_name(hint)}, got {type(value).__qualname__}{place(at)}")
 

@@ -63,11 +63,11 @@ def decode_result(data: bytes, type_: Any) -> object:
     """Read a stored result as `type_`; no bytes at all count as null.
 
     Args:
-        data: What stands in Redis; a Go task may have written it.
-        type_: Return annotation of the task. `Any` takes the JSON as it is.
+        data: Bytes from Redis; a Go task may have written them.
+        type_: Return annotation of the task. `Any` accepts every JSON value.
 
     Raises:
-        ResultValueError: The bytes are no JSON, or do not fit `type_`.
+        ResultValueError: The bytes are not JSON, or do not fit `type_`.
     """
     value, problem = _read(data or b"null", type_)
     if problem:
@@ -79,7 +79,7 @@ def decode_payload(payload: bytes, type_: Any, *, task: str) -> object:
     """Read the payload of a task of the given name as `type_`; no bytes at all count as an empty object.
 
     Raises:
-        PayloadError: The bytes are no JSON, or do not fit `type_`.
+        PayloadError: The bytes are not JSON, or do not fit `type_`.
     """
     value, problem = _read(payload or b"{}", type_)
     if problem:

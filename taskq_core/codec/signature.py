@@ -23,7 +23,7 @@ from taskq_core.errors import TaskDefinitionError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
-    """One parameter that stands in the payload."""
+    """One parameter of the payload."""
 
     name: str
     annotation: Any
@@ -57,7 +57,7 @@ def read_signature(
             is_unpacked = typing.get_origin(hint) is typing.Unpack  # of a TypedDict
             hint = typing.get_args(hint)[0] if is_unpacked else types.GenericAlias(dict, (str, hint))
         elif each.default is None:
-            hint = typing.Optional[hint]  # noqa: UP045 - `|` fails on annotations that are no types
+            hint = typing.Optional[hint]  # noqa: UP045 - `|` fails on annotations that are not types
         where = f"task {task!r}, parameter {each.name!r}"
         if references is not None:
             try:
@@ -112,7 +112,7 @@ def resolve_annotation(parameter: inspect.Parameter, function: Callable[..., obj
 def _local_names(function: Any) -> dict[str, Any]:
     """Collect the names of the bodies the function is written in, outermost first.
 
-    A function keeps only the local names it uses itself. The others stand in the frames below this call, as long as the
+    A function keeps only the local names it uses itself. The others are in the frames below this call, as long as the
     task is defined while those bodies run.
     """
     code = getattr(function, "__code__", None)

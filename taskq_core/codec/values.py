@@ -102,7 +102,7 @@ def check_value(hint: Any, decode: Callable[[bytes], object], value: object) -> 
 
 
 def _order_sets(value: object) -> object:
-    """Give sets whose members have no order of their own (enums, mixed types) the order of their bytes."""
+    """Sort sets whose members cannot be compared (enums, mixed types) by their bytes."""
     if isinstance(value, set | frozenset):
         return sorted((_order_sets(each) for each in value), key=encode_plain)
     if isinstance(value, list | tuple):
@@ -113,7 +113,7 @@ def _order_sets(value: object) -> object:
 
 
 def holds_non_finite(plain: object) -> bool:
-    """Tell whether NaN or infinity stands in a plain value; msgspec would write null."""
+    """Return whether a plain value contains NaN or infinity; msgspec would write null."""
     if isinstance(plain, float):
         return not math.isfinite(plain)
     if isinstance(plain, list | tuple):

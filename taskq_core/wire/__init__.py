@@ -1,7 +1,7 @@
 """Go Asynq's contract, without any input or output.
 
-What stands in Redis: key names, states, protobuf messages, durations, option strings, the names of unique locks, and
-Asynq's two rules of chance (retry delay, queue order). Nothing here talks to Redis or reads a clock.
+It defines key names, states, protobuf messages, durations, option strings, the names of unique locks, and Asynq's two
+rules of chance (retry delay, queue order). Nothing here talks to Redis or reads a clock.
 """
 
 from taskq_core.wire.asynq_pb2 import TaskMessage

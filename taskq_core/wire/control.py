@@ -1,7 +1,7 @@
-"""What a task says of itself beyond Asynq's fields: headers named `taskq-*`, and the marks scripts go by.
+"""Task properties beyond Asynq's fields: headers named `taskq-*`, and marks that scripts read.
 
 A header travels with the message, through Go's hands too. A mark is the same in the words of a script, which reads no
-headers: it stands behind `|` in the start of a task that is stored.
+headers. It follows `|` in the start argument of a new task.
 """
 
 import math
@@ -51,7 +51,7 @@ def read_expiry(headers: Mapping[str, str]) -> Expiry | None:
 
 
 def expiry_mark(expiry: Expiry, *, timeout_s: int, waited_s: float = 0.0) -> str:
-    """Return the mark of an expiry that Redis has to count, "" for one that stands in the message as a moment.
+    """Return the mark of a relative expiry, "" for an absolute one, which the message already holds.
 
     Args:
         expiry: As the header says it.
@@ -77,5 +77,5 @@ def read_priority(headers: Mapping[str, str]) -> tuple[int, int]:
 
 
 def priority_mark(band: int, retry_band: int) -> str:
-    """Return the mark of a priority, "" for none."""
+    """Return the mark of a priority, "" for the default."""
     return f"p{band}:{retry_band};" if band or retry_band else ""

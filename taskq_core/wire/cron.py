@@ -7,10 +7,10 @@
     @every <duration>                                     1h30m, 90s: Go's notation, whole seconds
 
 A cron line fires at every instant whose local time matches it. So a time that a change to summer time leaves out does
-not fire that day, and one that a change back brings twice fires twice. An interval fires a whole number of intervals
+not fire that day, and a time that a change back repeats fires twice. An interval fires a whole number of intervals
 after its start. All of it is whole Unix seconds; nothing here reads a clock.
 
-croniter finds the next local time that matches. What a spec means, and which instants have that local time, is said
+croniter finds the next local time that matches. The meaning of a spec, and the instants of a local time, are defined
 here: each field reaches croniter as plain numbers, and the UTC offset is constant wherever its answer is used.
 """
 
@@ -57,7 +57,7 @@ class Schedule(Protocol):
         ...
 
     def next_after(self, moment_s: int) -> int | None:
-        """Return the first firing after a moment, or None if there is none in the next five years."""
+        """Return the first firing after a moment, or None without a firing in the next five years."""
         ...
 
     def anchor(self, start_s: int, limit_s: int) -> int:
@@ -83,7 +83,7 @@ class Every:
 
 @dataclass(frozen=True, slots=True)
 class Bounded:
-    """Fires as another schedule does, from a start on and before an end, in Unix seconds; None where there is none.
+    """Fires as another schedule does, from a start on and before an end, in Unix seconds; None for an open end.
 
     With a start, an interval is counted from there: it fires at the start, and then a whole number of intervals later.
     """
@@ -98,7 +98,7 @@ class Bounded:
         return self.inner.text
 
     def next_after(self, moment_s: int) -> int | None:
-        """Return the first firing after a moment, or None if there is none in the next five years."""
+        """Return the first firing after a moment, or None without a firing in the next five years."""
         found_s = self._unended(moment_s)
         return None if found_s is None or (self.end_s is not None and found_s >= self.end_s) else found_s
 
@@ -197,7 +197,7 @@ class Cron:
         return max(start_s, limit_s)
 
     def next_after(self, moment_s: int) -> int | None:
-        """Return the first firing after a moment, or None if there is none in the next five years."""
+        """Return the first firing after a moment, or None without a firing in the next five years."""
         return _next_after(self, moment_s)
 
     def look_after(self, moment_s: int) -> int | None:
@@ -258,7 +258,7 @@ def parse_schedule(spec: str, *, zone: str = "UTC") -> Schedule:
     """Read a spec.
 
     Args:
-        spec: What the head of this module shows.
+        spec: See the docstring of this module.
         zone: IANA name of the time zone of a cron line that names none, or names `Local`.
 
     Raises:
@@ -342,7 +342,7 @@ _LONGEST_MONTH = {2: 29, 4: 30, 6: 30, 9: 30, 11: 30}
 
 
 def _refuse_impossible(*, days: str, months: str, days_of_week: str) -> None:
-    """Refuse days that none of the months has, such as 30 February. A day of the week comes in every month."""
+    """Refuse days that do not occur in the given months, such as 30 February. A day of the week is always possible."""
     if days == "*" or months == "*" or days_of_week != "*":
         return
     first = min(map(int, days.split(",")))
@@ -367,7 +367,7 @@ def time_zone(name: str) -> tzinfo:
     """Return the time zone of an IANA name. `UTC` needs no time zone data.
 
     Raises:
-        ConfigurationError: There is none, or this system has no time zone data.
+        ConfigurationError: The name is unknown, or this system has no time zone data.
     """
     if name == "UTC":
         return UTC

@@ -62,7 +62,7 @@ def parse_duration(text: str) -> int:
     Fractions of a nanosecond are dropped.
 
     Raises:
-        WireFormatError: The text is no duration, or it does not fit 64 bits of nanoseconds.
+        WireFormatError: The text is not a duration, or it does not fit 64 bits of nanoseconds.
     """
     rest = text
     negative = rest.startswith("-")

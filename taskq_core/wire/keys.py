@@ -55,15 +55,15 @@ class QueueKeys:
         self.own_prefix = own = f"taskq:{{{name}}}:" if prefix == DEFAULT_PREFIX else f"{prefix}:taskq:{{{name}}}:"
         self.wake = own + "wake"  # list: at most one token, popped by an idle worker
         self.urgent = own + "urgent"  # sorted set, expiring: ids of pending tasks of higher bands in their order
-        self.letters = own + "letters"  # sorted set: id of an archived task that is to be told of, by when that is due
+        self.letters = own + "letters"  # sorted set: id of an archived task that a handler has to receive, by due time
         self.quarantine = own + "quarantine"  # sorted set: id of an unreadable task by the second it was put aside
         self.moving = own + "moving"  # sorted set: id of a task on its way to another queue by the second it set out
         self.moved = own + "moved"  # sorted set: receipt of a task from another queue by the second it is kept
         self.delivered = own + "delivered"  # sorted set: receipt of a task from an outbox by the second it was stored
-        self.runs = own + "runs"  # hash: what entries of tables have enqueued and nobody was told of yet, by entry
+        self.runs = own + "runs"  # hash: runs of table entries that were not reported yet, by entry
         self.combined = own + "combined"  # sorted set: id of a combined set with members to delete, by second
         self.steps = own + "wf-steps"  # sorted set: steps of workflows that were started here, by the second of that
-        self.workflows_out = own + "wf-out"  # sorted set: what is to be started elsewhere, by millisecond
+        self.workflows_out = own + "wf-out"  # sorted set: steps to start in other queues, by millisecond
         self.workflow_queues = own + "wf-queues"  # set: other queues that steps were sent to from here
         self.workflow_notes = own + "wf-notes"  # hash: how steps of workflows at home elsewhere have ended
         self.workflow_receipts = own + "wf-receipts"  # sorted set: steps from elsewhere by the second they came
@@ -72,10 +72,10 @@ class QueueKeys:
         self.workflows_ended = own + "wf-ended"  # sorted set: id of a workflow by the second it is kept until
         self.done = own + "done"  # channel: ids of tasks that came to an end
         self.limits = own + "limits"  # hash: numbers of limits, as workers declare ("d:") and people set them ("o:")
-        self.limits_prefix = lim = own + "lim:"  # of what stands in `_limits.lua`: holders, lines and tokens by slot
+        self.limits_prefix = lim = own + "lim:"  # prefix of holders, lines and tokens by slot, see `_limits.lua`
         self.limits_due = lim + "due"  # sorted set: slot of a limit by when the next may start, Unix ms
         self.limit_checks = lim + "check"  # sorted set: slot of a limit by when its holders are looked at, Unix ms
-        self.limit_keepers = lim + "keepers"  # sorted set, expiring: worker that keeps limits by when it last told, s
+        self.limit_keepers = lim + "keepers"  # sorted set, expiring: worker that admits tasks, by its last call, s
         self.limit_wake = lim + "wake"  # list: at most one token, popped by the worker that admits
         self.totals = own + "totals"  # hash, expiring: what became of runs since ever, by task type, see `tallies`
         self.absent = own + "absent"  # never exists; deleting it is a write that a full Redis takes
@@ -128,7 +128,7 @@ class QueueKeys:
         return f"{self.own_prefix}wf-cancelled:{workflow_id}"
 
     def receipt(self, connection: str) -> str:
-        """String, expiring: what the last enqueue of a connection did, so its repeat can tell."""
+        """String, expiring: result of the last enqueue of a connection, which its repeat returns."""
         return f"{self.own_prefix}rcpt:{connection}"
 
     def unconfirmed(self, task_id: str) -> str:
@@ -136,7 +136,7 @@ class QueueKeys:
         return f"{self.own_prefix}unconfirmed:{task_id}"
 
     def call(self, worker: str) -> str:
-        """String, expiring: what the last dequeue call of a worker handed out, so its repeat can return it again."""
+        """String, expiring: tasks of the last dequeue call of a worker, which its repeat returns."""
         return f"{self.own_prefix}call:{worker}"
 
     def leader(self, service: str) -> str:
@@ -152,7 +152,7 @@ class QueueKeys:
         return f"{self.own_prefix}tick:{entry}"
 
     def samples(self, step_s: int) -> str:
-        """List, expiring: how the queue stood every `step_s` seconds, the newest first, see `samples`."""
+        """List, expiring: figures of the queue every `step_s` seconds, the newest first, see `samples`."""
         return f"{self.own_prefix}samples:{step_s}"
 
     def tally(self, hour: int) -> str:
@@ -160,7 +160,7 @@ class QueueKeys:
         return f"{self.own_prefix}tally:{hour}"
 
     def removed(self, kind: str) -> str:
-        """What was `pending`, `scheduled`, ... of a queue that is being removed, until its tasks are deleted."""
+        """Former `pending`, `scheduled`, ... of a queue that is being removed, until its tasks are deleted."""
         return f"{self.own_prefix}removed:{kind}"
 
     def combined_set(self, set_id: str) -> str:
@@ -172,7 +172,7 @@ class QueueKeys:
         return f"{self.own_prefix}quarantine:{task_id}"
 
     def strange(self, key: str, at_ns: int) -> str:
-        """What stood at a key of the queue and was of another type, as it was, with the time (Unix ns) it was moved."""
+        """Former key of the queue with a wrong type, with the time (Unix ns) it was renamed."""
         return f"{self.own_prefix}strange:{key.removeprefix(self.prefix).removeprefix(self.own_prefix)}:{at_ns}"
 
 
@@ -212,7 +212,7 @@ class Keys:
             return keys
 
     def home_of(self, workflow_key: str) -> QueueKeys | None:
-        """Return the home queue of a workflow by its key, None if it is none of these keys."""
+        """Return the home queue of a workflow by its key, None if it belongs to another prefix."""
         own, found, workflow_id = workflow_key.rpartition(":wf:")
         _, opened, name = own.partition("{")
         if not found or not opened or not name.endswith("}") or not workflow_id or re.search(r"[:\s]", workflow_id):

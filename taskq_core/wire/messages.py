@@ -5,7 +5,7 @@ is the same for all tasks of a kind once; its bytes equal protobuf's determinist
 headers of which one's name starts the other's, where protobuf's own runtimes differ). A stored message is changed by
 decoding, copying and encoding, which keeps fields that this release does not know.
 
-What is refused raises `WireFormatError` and never shows a payload or a header.
+Refusals are `WireFormatError`s. They never show a payload or a header.
 """
 
 import re
@@ -51,7 +51,7 @@ def varint(number: int) -> bytes:
 
 
 class _Heads(dict[int, bytes]):
-    """What stands in front of a text, by its length: the tag and the length.
+    """Tag and length in front of a text, by its length.
 
     Looking one up is three times as fast as encoding it; lengths up to `SMALL`, as most are, are kept once used.
     """
@@ -95,7 +95,7 @@ def _checked_number(field: str, value: int, limit: int) -> int:
 
 
 def encode_headers(headers: Mapping[str, str]) -> bytes:
-    """Return headers as they stand in a message, in the order of their names.
+    """Return the encoded headers of a message, in the order of their names.
 
     Raises:
         WireFormatError: One is not valid UTF-8.
@@ -122,10 +122,10 @@ class MessageTemplate:
         type: Task type.
         queue: Queue name.
         retry: Most retries.
-        timeout: Longest run in seconds, 0 for none.
-        deadline: Latest moment in Unix seconds, 0 for none.
+        timeout: Longest run in seconds, 0 for no limit.
+        deadline: Latest moment in Unix seconds, 0 for no deadline.
         retention: Seconds the task is kept after success, 0 to delete it at once.
-        group_key: Group name, empty for none.
+        group_key: Group name, empty for no group.
 
     Raises:
         WireFormatError: A text is not valid UTF-8 or a number does not fit its field.
@@ -175,7 +175,7 @@ class MessageTemplate:
             task_id: Id of the task.
             payload: Payload bytes; None and empty give the same message.
             headers: From `encode_headers`.
-            unique_key: Whole name of the unique lock, empty for none.
+            unique_key: Whole name of the unique lock, empty for no lock.
             deadline: Unix seconds, in place of the template's.
 
         Raises:
@@ -202,7 +202,7 @@ class MessageTemplate:
         return b"".join((self._head, payload_head, payload, id_head, ident, *middle, headers))
 
     def around_payload(self, task_id: str, headers: bytes = b"") -> tuple[bytes, bytes]:
-        """Return what stands before and behind the payload field of a message.
+        """Return the bytes before and behind the payload field of a message.
 
         Raises:
             WireFormatError: The id is not valid UTF-8.

@@ -17,7 +17,7 @@ from taskq_core.wire.quoting import quote, unquote
 
 
 class OptionKind(StrEnum):
-    """What an option sets. The value is its name on the wire."""
+    """Kind of an option. The value is its name on the wire."""
 
     MAX_RETRY = "MaxRetry"
     QUEUE = "Queue"
@@ -93,7 +93,7 @@ def format_option(option: Option) -> str:
 
 
 def parse_option(text: str) -> Option | None:
-    """Return the option a string stands for, or None where Go drops it (or panics). Never raises.
+    """Return the option of a string, or None where Go drops it (or panics). Never raises.
 
     `TaskID` and `Group` are None: Go does not read them back. The argument ends at the first `)`, as in Go, so a value
     that holds one is lost.

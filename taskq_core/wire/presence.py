@@ -1,9 +1,9 @@
-"""What servers and schedulers tell about themselves: records and their stored bytes.
+"""Records that servers and schedulers publish about themselves, and their stored bytes.
 
-Times are Unix nanoseconds, because Go writes them to the nanosecond and `datetime` would lose three digits. None stands
-for Go's zero time, the first second of year 1; leaving a time out would read as 1970 in Go's tools.
+Times are Unix nanoseconds, because Go writes them to the nanosecond and `datetime` would lose three digits. None means
+Go's zero time, the first second of year 1; leaving a time out would read as 1970 in Go's tools.
 
-A running task's payload is left out of its record on purpose: heartbeats are no place for users' data.
+A running task's payload is left out of its record on purpose: heartbeats must not hold users' data.
 """
 
 from collections.abc import Mapping
@@ -55,7 +55,7 @@ class _Record:
         """Return what was stored.
 
         Raises:
-            WireFormatError: The bytes are no such record.
+            WireFormatError: The bytes are not such a record.
         """
         try:
             stored = cls._message.FromString(data)
@@ -76,7 +76,7 @@ class _Record:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerInfo(_Record):
-    """A running server (a worker process), as its presence key tells."""
+    """A running server (a worker process), read from its presence key."""
 
     _message = asynq_pb2.ServerInfo
 

@@ -1,4 +1,4 @@
-"""Text in Go's quotes, as it stands inside option strings."""
+"""Text in Go's quotes, inside option strings."""
 
 import re
 
@@ -76,7 +76,7 @@ def _quoted(character: str) -> str:
 
 
 def _unescaped(found: re.Match[str]) -> bytes:
-    # `\x` and octal stand for a byte, `\u` and `\U` for a character.
+    # `\x` and octal escape a byte, `\u` and `\U` a character.
     if found["plain"] is not None:
         return _encoded(found["plain"])
     if found["letter"] is not None:

@@ -1,6 +1,6 @@
-"""How a queue stood at one moment, as one compact value, and for how long such values are kept.
+"""Figures of a queue at one moment as one compact value, and how long such values are kept.
 
-Values stand in lists, one per `Level`, the newest first. A value is a byte for its form, the Unix second in four bytes
+Each `Level` has a list of values, the newest first. A value is a byte for its form, the Unix second in four bytes
 (big endian, so that a script finds it), and numbers of seven bits a byte, the low ones first. Numbers may be added at
 the end: who knows fewer ignores them, who knows more reads 0. A form that is not known is left out.
 """
@@ -49,7 +49,7 @@ REST_S = LEVELS[1].step_s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueSample:
-    """How a queue stood at one moment. All numbers are whole and not negative."""
+    """Figures of a queue at one moment. All numbers are whole and not negative."""
 
     at_s: int
     """Unix second, by Redis's clock."""
@@ -63,11 +63,11 @@ class QueueSample:
     latency_ms: int | None = None
     """The longest that the next task to run had been pending since the previous sample; None if none was."""
     processed: int = 0
-    """Over the queue's life; those that failed included."""
+    """Over the queue's life, failures included."""
     failed: int = 0
     """Over the queue's life."""
     memory_kib: int | None = None
-    """None where it was not told."""
+    """None if it is unknown."""
     busy: int = 0
     """Tasks that the workers run which serve the queue, of whichever queue."""
     slots: int = 0

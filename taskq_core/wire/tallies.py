@@ -1,7 +1,7 @@
-"""What became of the runs of each task type, in an hour and since ever, as it is stored: numbers as text, by type.
+"""Outcomes of the runs of each task type, per hour and in total, stored as numbers in a text by type.
 
-The numbers are added up, so that any number of workers hand theirs in. Numbers may be added at the end. Before those
-since ever stand the hour in which the type ran last (Unix hours) and a bar.
+Workers add their numbers to the stored ones. New numbers may follow at the end. The numbers of the totals follow the
+hour in which the type ran last (Unix hours) and a bar.
 """
 
 from dataclasses import dataclass
@@ -51,7 +51,7 @@ class TypeCounters:
 
     @classmethod
     def decode(cls, text: bytes) -> Self | None:
-        """Return what was stored, None if that is no tally."""
+        """Return the stored counters, None if the text is not valid."""
         words = text.split(b" ")
         if len(words) < _NUMBERS or not all(word.isdigit() for word in words):
             return None
@@ -61,7 +61,7 @@ class TypeCounters:
 
     @classmethod
     def decode_total(cls, text: bytes) -> Self | None:
-        """Return what was stored of a type since ever, None if that is no tally."""
+        """Return the stored totals of a type, None if the text is not valid."""
         return cls.decode(text.partition(b"|")[2])
 
     def add(self, other: Self) -> None:

@@ -1,10 +1,10 @@
-"""A private redis-server for development: what an `embedded://` URL opens.
+"""The private redis-server for development that an `embedded://` URL opens.
 
 It is a real server. Several processes share the one of a folder; the last one out stops it; its data stays in the
-folder. There is no TCP port, only a unix socket that nobody but this user can reach. Needs Linux or macOS.
+folder. It listens on a unix socket that only this user can reach, and on no TCP port. Needs Linux or macOS.
 
 Four empty files in the folder are locked with `flock`. The kernel frees a lock when the last process that holds it
-ends, however it ends, so there is no pid file to go stale::
+ends, however it ends, so no pid file can be stale::
 
     start.lock     exclusive   a process that is opening, until it is done
     users.lock     shared      every user, for life
@@ -17,7 +17,7 @@ ends, however it ends, so there is no pid file to go stale::
     guardian:  guardian.lock -> server.lock -> start the server -> wait for users.lock
                -> SIGTERM to the server -> wait until it is gone -> exit
 
-What follows when somebody dies:
+When a process dies:
 
 - A user: its lock is free at once. If it was the last one, the server is stopped.
 - The guardian: the kernel sends the server SIGTERM (Linux). The next opener's guardian waits until `server.lock` is

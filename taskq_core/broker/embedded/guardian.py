@@ -55,7 +55,7 @@ def ask(socket_path: str, command: str) -> bytes:
     """Send one command without arguments that need quoting, and return the first reply without its line ends.
 
     Raises:
-        OSError: Nobody listens, or there is no whole answer within 2 s.
+        OSError: No server listens, or the whole answer does not arrive within 2 s.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(_ANSWER_TIMEOUT_S)

@@ -1,6 +1,6 @@
 """Open the embedded server of a folder: find it running, or have it started.
 
-The package's docstring tells the protocol. Nothing here is kept per process: every open has its own lock on
+The package's docstring describes the protocol. Nothing is stored per process: every open has its own lock on
 `users.lock`, and the kernel counts them, over threads and processes alike.
 """
 
@@ -27,14 +27,14 @@ if sys.platform != "win32":
 _LOCK_TIMEOUT_S = 120.0
 _PROGRESS_TIMEOUT_S = 60.0
 _GUARDIANS_TRIED = 5
-"""Guardians that may end early, because somebody killed them. If the server does not start, each of them ends."""
+"""Guardians that are started before the opener gives up. If the server does not start, each of them ends at once."""
 
 
 class EmbeddedRedis:
     """A share in the embedded server of a folder; a context manager.
 
     The server lives as long as any share in it, in whatever process. A share lasts until `close` or until the process
-    ends, also when the object is no longer referenced. Threads may use and close it at the same time.
+    ends, even if the object is not referenced any more. Threads may use and close it at the same time.
 
     Attributes:
         socket_path: The unix socket to connect to. It stays the same when the server is started again.
@@ -71,7 +71,7 @@ class EmbeddedRedis:
 def open_embedded(folder: Path, *, redis_server: Path | None = None) -> EmbeddedRedis:
     """Open the embedded redis-server of a folder, started if it does not run, and return when it is ready.
 
-    A server that runs already is used as it is, even if `redis_server` is another program.
+    A running server is used, even if `redis_server` is another program.
 
     Args:
         folder: Where data, locks and logs are. It is made, readable by this user alone, if it is missing.
@@ -81,7 +81,7 @@ def open_embedded(folder: Path, *, redis_server: Path | None = None) -> Embedded
         A share in the server; close it to give it back.
 
     Raises:
-        EmbeddedRedisError: There is no usable redis-server, it does not start, or the folder cannot be used. The
+        EmbeddedRedisError: No usable redis-server was found, it does not start, or the folder cannot be used. The
             message says what to do.
     """
     if sys.platform == "win32":
@@ -106,7 +106,7 @@ def _start_lock(folder: Path) -> Iterator[None]:
         _wait_for_lock(descriptor, f"another process has been starting the redis-server of {folder}")
         yield
     finally:
-        # Not by closing alone: a child that another thread has forked meanwhile holds the file open.
+        # Not by closing alone: a child that another thread forked may hold the file open.
         fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
 

@@ -1,4 +1,4 @@
-"""What is sent to Redis and how its answer reads: every rule once, without input or output.
+"""Requests to Redis as values: script or command, keys, arguments, and how to read the reply. Without I/O.
 
 Each function of these modules returns an `Operation`: a script (or a plain command) with its keys and arguments, a
 reader that turns the reply into a typed value, and whether it may be sent again when the reply was lost. The runners in

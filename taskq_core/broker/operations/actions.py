@@ -25,7 +25,7 @@ MOVE_RECEIPT_S = 2_592_000
 
 
 class Action(StrEnum):
-    """What is done to tasks that do not run."""
+    """Actions on tasks that do not run."""
 
     RUN = "run"
     ARCHIVE = "archive"
@@ -36,7 +36,7 @@ class Action(StrEnum):
 
 
 class Refusal(StrEnum):
-    """Why nothing was done to a task; where it is none of these, it is the task's state."""
+    """Why an action was refused. A reply that is not among these is the task's state."""
 
     NOT_FOUND = ""
     LOST = "lost"
@@ -72,8 +72,8 @@ def act(
     """Do something to tasks that do not run, at most `BATCH_MAX` of them.
 
     With `state` only to those in it. `start_at_s` or `start_in_ms` say until when `Action.WAIT` lets them wait.
-    Reads as `OK`, a `Refusal` or the state that does not allow it, per task. A repeat after a lost answer finds done
-    what the first call did and answers with the new state.
+    Reads as `OK`, a `Refusal` or the state that does not allow it, per task. After a lost answer, a repeat
+    finds the changes of the first call and answers with the new state.
     """
     start = f"+{start_in_ms}" if start_at_s is None else f"={start_at_s}"
     args = (
@@ -94,7 +94,7 @@ def act(
 def rewrite(
     queue: QueueKeys, task_id: str, *, old: bytes, new: bytes, old_lock: str = "", new_lock: str = ""
 ) -> Operation[str]:
-    """Replace the message of a task that waits, if it is the one that was read. Reads as one answer of `act`."""
+    """Replace the message of a waiting task, unless it has changed since it was read. Reads as one answer of `act`."""
     args = ("", queue.prefix, task_id, "", old, new, old_lock, new_lock)
     return script("change_task", _structures(queue), args, replies.shown, name="rewrite")
 
@@ -111,7 +111,7 @@ def reschedule(
     new_lock: str = "",
     now_ns: int | None = None,
 ) -> Operation[str]:
-    """Let a task wait until another time, with another message if `old` is the one that was read.
+    """Let a task wait until another time, with another message unless `old` has changed.
 
     Reads as one answer of `act`. A repeat finds it done.
     """
@@ -191,7 +191,7 @@ def discard(queue: QueueKeys, *, limit: int = 100) -> Operation[tuple[int, bool]
 def purge(queue: QueueKeys, cursor: str, *, own: bool, count: int = 500) -> Operation[str | None]:
     """Delete some of what is left of a removed queue, in Asynq's keys or in our own.
 
-    Reads as where to go on ("0" at the end, as at the start), or None if tasks were enqueued meanwhile.
+    Reads as the next cursor ("0" at the start and at the end), or None if new tasks were enqueued since.
     """
     keys = (queue.active, *_structures(queue), *_aside(queue))
     prefix = queue.own_prefix if own else queue.prefix
@@ -220,7 +220,7 @@ class Departure:
         answer: `OK`, a `Refusal` or the state that does not allow it; all else holds only for `OK`.
         move: Name of its move, by which the other queue knows it again.
         target: Name of the other queue.
-        score: Its score where it stood, "" for none.
+        score: Its score in the structure it left, "" if that is a list.
         lock_ms: Milliseconds it holds its unique lock for, -1 for as long as its rule says, None if it holds none.
         fields: Its hash.
     """
@@ -254,7 +254,7 @@ def move_out(
 ) -> Operation[Departures]:
     """Let tasks set out for another queue, at most `BATCH_MAX`; "" carries on moves that were cut off.
 
-    Without ids it changes nothing and only tells the time.
+    Without ids it only reads the time.
     """
 
     def read(reply: Any) -> Departures:
@@ -301,7 +301,7 @@ def _read_codes(reply: Any) -> str | None:
 def move_in(
     queue: QueueKeys, tasks: Sequence[tuple[Departure, str]], *, until_s: int, now_ns: int | None = None
 ) -> Operation[str | None]:
-    """Put tasks that have set out, each with the unique lock to take ("" none), where they stood in their queue.
+    """Store tasks that have set out, each with the unique lock to take ("" for no lock), in their new queue.
 
     Reads as one `ArrivalCode` character per task, or None if it is later than `until_s`. A repeat changes nothing. It
     is sent only once, so that a refusal always says that none has arrived.

@@ -30,7 +30,7 @@ GATHER_MAX = 100
 def list_groups(queue: QueueKeys, cursor: int) -> Operation[tuple[int, list[str]]]:
     """List names of groups, about 100 from a cursor on. Reads as (next cursor, 0 at the end; names).
 
-    A name may come twice; one that is there all the while comes at least once.
+    A name may come twice. A group that exists during the whole scan comes at least once.
     """
     return command("list_groups", ("SSCAN", queue.groups, cursor, "COUNT", GATHER_MAX), _read_groups)
 
@@ -91,9 +91,9 @@ def read_members(
     count: int = BATCH_MAX,
     max_bytes: int = BATCH_BYTES,
 ) -> Operation[list[tuple[str, bytes]] | None]:
-    """Read a page of a set: pairs of id and message bytes, b"" where there is none, oldest member first.
+    """Read a page of a set: pairs of id and message bytes (b"" if it is missing), oldest member first.
 
-    Reads as None when there is no such set any more, and as an empty list behind its end.
+    Reads as None if the set does not exist, and as an empty list behind its end.
     """
     keys = (queue.aggregation_set(group, set_id), queue.aggregation_sets)
     return script("read_members", keys, (skip, count, max_bytes, queue.task_prefix), _read_members)
@@ -148,7 +148,7 @@ def combine(
     )
     args: list[Argument] = [time_argument(now_ns), queue.prefix, queue.done, set_id, size, RECEIPT_KEPT_S]
     if task is not None:
-        rule = task.unique_rule  # a set is either turned into a task of its own or stays
+        rule = task.unique_rule  # a set becomes a new task or stays
         args += replace(task, unique_rule=f"{rule[0]}d{rule[2:]}" if rule else "").arguments(queue)
     return script("combine", keys, args, lambda reply: CombineCode(replies.text(reply)))
 

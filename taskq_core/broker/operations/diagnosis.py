@@ -11,7 +11,7 @@ from taskq_core.broker.scripts import Script
 SURVEY_MAX = 500
 """About how many keys one call of `survey` reads."""
 _NOTHING = "return 1"
-_MOMENT = "0.01"  # Redis 6.2 takes a single millisecond for none, and waits for ever
+_MOMENT = "0.01"  # Redis 6.2 reads one millisecond as 0, and waits for ever
 
 
 def read_config(name: str) -> Operation[dict[str, str]]:
@@ -30,7 +30,7 @@ def read_time() -> Operation[float]:
 
 
 def read_type(key: str) -> Operation[str]:
-    """Read the type of a key; `none` where there is no such key."""
+    """Read the type of a key, `none` if it does not exist."""
     return command("read_type", ("TYPE", key), replies.text)
 
 

@@ -1,4 +1,4 @@
-"""Workflows over several queues: what is carried from one to the other, and how ends come back."""
+"""Workflows over several queues: send steps to other queues, and return their ends to the home queue."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,13 +21,13 @@ STEP_RECEIPT_S = 3_600
 
 @dataclass(slots=True)
 class DueSteps:
-    """What the carrier of a queue has to do.
+    """Work of the dispatcher of a queue.
 
     Attributes:
         leads: Whether this worker leads.
         steps: Number of steps that were started.
         notes: How steps of workflows at home elsewhere have ended, by field.
-        out: What is to be started elsewhere.
+        out: Steps to start in other queues.
         queues: Other queues that steps were sent to, while workflows run.
         abandoned: Ids of workflows whose client added no members for too long.
     """
@@ -41,7 +41,7 @@ class DueSteps:
 
 
 def read_due(queue: QueueKeys, *, owner: str, leader_ms: int, now_ns: int | None = None) -> Operation[DueSteps]:
-    """Read what the carrier of a queue has to do, as its leader; an empty owner reads it whoever leads."""
+    """Read the work of the dispatcher of a queue, if `owner` leads it. An empty owner reads it in any case."""
 
     def read(reply: Any) -> DueSteps:
         if not int(reply[0]):
@@ -81,7 +81,7 @@ def tell_ends(
 
 
 def forget_notes(queue: QueueKeys, notes: Sequence[tuple[bytes, bytes]]) -> Operation[int]:
-    """Drop notes that were told, where they are still the same."""
+    """Delete notes that were delivered, unless they have changed."""
     args = [word for note in notes for word in note]
     return script("forget_notes", (queue.workflow_notes,), args, replies.integer)
 
@@ -127,7 +127,7 @@ def put_steps(
 
 
 def steps_sent(queue: QueueKeys, steps: Sequence[StepToSend]) -> Operation[int]:
-    """Note that steps stand in other queues now."""
+    """Record that steps were stored in other queues."""
     args: list[Argument] = [queue.own_prefix]
     for each in steps:
         args += (each.member, each.receipt)
@@ -135,7 +135,7 @@ def steps_sent(queue: QueueKeys, steps: Sequence[StepToSend]) -> Operation[int]:
 
 
 def note_moved(home: QueueKeys, workflow_keys: Sequence[str], *, target: str) -> Operation[list[str]]:
-    """Note that steps of workflows at home here move to another queue. Reads as ids of those that are cancelled."""
+    """Record that steps of workflows move to another queue. Reads as ids of the cancelled ones among these workflows."""
     args = (home.own_prefix, target, *workflow_keys)
     keys = (home.workflow_queues,)
     return script("note_moved", keys, args, lambda reply: [replies.shown(each) for each in reply])
@@ -144,7 +144,7 @@ def note_moved(home: QueueKeys, workflow_keys: Sequence[str], *, target: str) ->
 def sweep_steps(
     queue: QueueKeys, *, first: int = 0, count: int = SWEEP_MAX, now_ns: int | None = None
 ) -> Operation[tuple[int, int, bool]]:
-    """Find steps whose end no workflow was told of. Reads as how many were looked at, ends found, and more to carry."""
+    """Find ended steps whose workflow does not know it. Reads as steps read, ends found, and whether to dispatch more."""
     keys = (*step_keys(queue), queue.completed, queue.archived)
     args = (time_argument(now_ns), queue.own_prefix, queue.prefix, first, count)
     return script("sweep_steps", keys, args, lambda reply: (int(reply[0]), int(reply[1]), int(reply[2]) == 1))

@@ -72,7 +72,7 @@ def admit(
 
 @dataclass(slots=True)
 class LimitsChecked:
-    """What a page of a check found: where to go on, tasks looked at, places freed, tasks that enter anew."""
+    """Result of one page of a check: next cursor, tasks read, places freed, tasks that enter again."""
 
     cursor: str
     looked: int
@@ -167,7 +167,7 @@ def list_limits(
 
 
 def list_keepers(queue: QueueKeys) -> Operation[list[str]]:
-    """Read tokens of the workers that keep the limits of a queue; of one that ended for up to a minute."""
+    """Read the tokens of workers that admit tasks of a queue. A worker that ended stays for up to a minute."""
     words = ("ZRANGE", queue.limit_keepers, 0, -1)
     return command("list_keepers", words, lambda reply: [replies.shown(each) for each in reply])
 

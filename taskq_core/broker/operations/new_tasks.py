@@ -26,7 +26,7 @@ class EnqueueCode(StrEnum):
 
 
 HELD = frozenset((EnqueueCode.EXISTING, EnqueueCode.CHANGED))
-"""Codes of tasks in whose stead there is the one that holds their lock."""
+"""Codes of tasks that were not stored because the holder of their lock takes their place."""
 _NAMES_HOLDER = frozenset((EnqueueCode.DUPLICATE, *HELD))
 
 
@@ -62,7 +62,7 @@ def read_codes(reply: Any) -> str:
 
 
 def each_code(codes: str) -> Iterator[tuple[str, str]]:
-    """Yield the codes one by one, each with the task that holds its lock, "" for none."""
+    """Yield the codes one by one, each with the task that holds its lock, "" if that is unknown."""
     if not isinstance(codes, Codes):
         return zip(codes, repeat(""), strict=False)
     holders = iter(codes.holders)
@@ -78,13 +78,13 @@ class NewTask:
         message: TaskMessage bytes.
         start_at_s: Unix second before which it must not start, or None.
         start_in_ms: Milliseconds from Redis's now before which it must not start, or None.
-        unique_key: Name of the lock to take, "" for none.
+        unique_key: Name of the lock to take, "" for no lock.
         unique_s: Seconds the lock is held after the start.
         unique_rule: What else counts for the lock, see `Unique.rule`; "" for Asynq's lock.
-        group: Group it waits in, "" for none.
-        limit: Its limits as `_limits.lua` reads them, "" for none.
-        confirm: Who must have it before its caller is told that it is stored; None: the server alone.
-        marks: What the script is to see to beyond that, "" for nothing; see `wire.control`.
+        group: Group it waits in, "" for no group.
+        limit: Its limits as `_limits.lua` reads them, "" for no limit.
+        confirm: Replicas or disk that must have it before the enqueue succeeds. None: only the primary.
+        marks: Marks for the script, such as priority and expiry, "" for no marks; see `wire.control`.
         digest: Of name and payload, by which a call that is made again is known; only with `confirm`.
     """
 
@@ -163,7 +163,7 @@ class Admitted:
     limit: int = 0
 
     def each(self) -> Iterator[tuple[str, str]]:
-        """Yield the codes one by one, each with the task that holds its lock, "" for none."""
+        """Yield the codes one by one, each with the task that holds its lock, "" if that is unknown."""
         return each_code(self.codes)
 
 

@@ -14,7 +14,7 @@ Argument = str | bytes | int
 STATISTICS_KEPT_S = 7_776_000
 """Seconds a daily counter is kept: 90 days, as upstream."""
 ARCHIVE = ArchiveLimits()
-"""How much of the archive is kept where nobody says otherwise: 10 000 tasks and 90 days, as upstream."""
+"""Default limits of the archive: 10 000 tasks and 90 days, as upstream."""
 RECEIPT_KEPT_S = 120
 """Seconds a receipt is kept, by which a script recognizes the repeat of a call."""
 REQUEST_LIFETIME_S = 60
@@ -28,7 +28,7 @@ BATCH_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Confirmation:
-    """Who must have a write before its caller is told that it was done.
+    """Replicas or disk that must have a write before it counts as done.
 
     Attributes:
         replicas: How many replicas.
@@ -44,14 +44,14 @@ class Operation(Generic[T]):
     """One request to Redis as a value.
 
     Attributes:
-        name: What it does, for errors and tests.
+        name: Name of the operation, for tests.
         script: The script, or None when `args` is a plain command.
         keys: Keys the script declares. They share one cluster slot.
         args: The script's arguments, or the whole command.
         read: Turns the reply into the typed answer.
         repeatable: True if it may be sent again when its outcome is unknown.
         block_s: Seconds a blocking command may wait in Redis, beyond the usual time for an answer.
-        tasks: The new tasks of an enqueue, for whoever watches what is sent.
+        tasks: The new tasks of an enqueue, for test helpers that record them.
         confirm: Who must have the new tasks before it counts as done. It must write, also when it is repeated.
         receipts: Per new task a key that is deleted once the task is confirmed.
         deadline_at: Index in `args`, a list then, of the request's deadline (Unix ms by Redis's clock). The runner sets

@@ -9,7 +9,7 @@ from taskq_core.broker.operations.operation import Argument, Operation, command,
 from taskq_core.wire import QueueKeys
 
 DELIVERED_KEPT_S = 2_592_000
-"""Seconds after which a receipt is dropped that nobody gave back: 30 days."""
+"""Seconds after which a receipt is dropped if it was not given back: 30 days."""
 
 
 class DeliveryCode(StrEnum):

@@ -86,7 +86,7 @@ def read_schedules(schedules_key: str) -> Operation[dict[str, bytes]]:
 
 
 def write_schedule(schedules_key: str, field: str, value: bytes, *, only_new: bool = False) -> Operation[int]:
-    """Add, change or pause a schedule. Reads as 1 if it is new. With `only_new` an existing one stays as it is."""
+    """Add, change or pause a schedule. Reads as 1 if it is new. With `only_new` an existing one is not changed."""
     words = ("HSETNX" if only_new else "HSET", schedules_key, field, value)
     return command("write_schedule", words, replies.integer)
 

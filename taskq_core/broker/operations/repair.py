@@ -1,4 +1,4 @@
-"""Find and repair damage: what stands in Redis and cannot have been left by any operation."""
+"""Find and repair damage: states in Redis that no operation of taskq leaves."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -69,12 +69,12 @@ def probe(queue: QueueKeys, *, now_ns: int | None = None) -> Operation[Probed]:
 
 
 def set_aside(queue: QueueKeys, kinds: Mapping[str, str], *, at_ns: int) -> Operation[dict[str, str]]:
-    """Move what stands at keys of a queue and is of another type than it must be, as it is.
+    """Rename keys of a queue that have a wrong type.
 
     Args:
         queue: Key names of the queue.
         kinds: The type that each key must have, by key; at most `REPAIR_MAX`.
-        at_ns: Time that the places tell where it goes, Unix ns. Sent again with the same time, it moves nothing twice.
+        at_ns: Time in the new names, Unix ns. A repeat with the same time renames nothing twice.
 
     Returns:
         An operation that reads as where each of the keys that were moved is now, by key.
@@ -119,7 +119,7 @@ def check_listed(
     count: int = 200,
     now_ns: int | None = None,
 ) -> Operation[Listed]:
-    """Read some ids of a structure whose tasks must be in one state; tell which are doubtful.
+    """Read some ids of a structure whose tasks must be in one state, and which of them are doubtful.
 
     Args:
         queue: Key names of the queue.
@@ -149,7 +149,7 @@ def check_listed(
 
 
 class Place(StrEnum):
-    """Whether a task stands where its state says."""
+    """Whether a task is in the structure of its state."""
 
     LISTED = "1"
     NOT_LISTED = "0"
@@ -163,10 +163,10 @@ class CheckedTask:
 
     Attributes:
         task_id: Its id.
-        state: Its state word as it stands, "" for none; None if the key is no hash.
-        message: TaskMessage bytes, b"" where there is none or it is too large to read here.
+        state: Its stored state word, "" if it has no state; None if the key is not a hash.
+        message: TaskMessage bytes, b"" if it is missing or too large to read here.
         pending_since_ns: When it became pending, Unix ns, 0 if it does not say.
-        place: Whether it stands where its state says.
+        place: Whether it is in the structure of its state.
     """
 
     task_id: str
@@ -182,9 +182,9 @@ class Checked:
 
     Attributes:
         cursor: Of the next call, "0" at the end.
-        locks: Keys of unique locks that are no strings.
+        locks: Keys of unique locks that are not strings.
         sets: Keys of aggregation sets that are not on the list of them.
-        unheld: Keys of unique locks that nobody may hold.
+        unheld: Keys of unique locks whose holder may not hold them.
         unlocked: Keys of tasks that have lost a unique lock.
         tasks: The tasks.
     """
@@ -224,7 +224,7 @@ def _pattern(queue: QueueKeys) -> str:
 
 
 def check_stored(queue: QueueKeys, *, cursor: str = "0", count: int = 200) -> Operation[Checked]:
-    """Look at about `count` keys of the store and read those that are tasks, groups or locks of the queue."""
+    """Read the tasks, groups and locks of the queue among about `count` keys of the store."""
     args = (cursor, count, queue.prefix, _pattern(queue), MESSAGE_READ_MAX)
     keys = (queue.lease, queue.groups, *_sets_keys(queue))
     return script("check_stored", keys, args, _read_checked)
@@ -275,12 +275,12 @@ class Suspect:
 
 @dataclass(slots=True)
 class RepairedTask:
-    """What a close look at one task found.
+    """Result of the diagnosis of one task.
 
     Attributes:
         diagnosis: All of it in one text, for the next look; "" if nothing is wrong.
-        kind: What is wrong.
-        state: Its state word, as it stands.
+        kind: Kind of damage.
+        state: Its stored state word.
         places: Structures it is listed in, for example "pending,retry" or "pending*2".
         belongs: Where it belongs: a state, "drop" or "quarantine".
         repaired: Whether it was put there.

@@ -9,12 +9,12 @@ def text(reply: Any) -> str:
 
 
 def optional_text(reply: Any) -> str | None:
-    """Read a text, None where there is none."""
+    """Read a text, or None for nil."""
     return None if reply is None else text(reply)
 
 
 def name(raw: bytes) -> str:
-    """Read an id or a key that is sent to Redis again. Bytes that are no UTF-8 are kept (`pack`)."""
+    """Read an id or a key that is sent to Redis again. Bytes that are not UTF-8 are preserved (`pack`)."""
     return raw.decode("utf-8", "surrogateescape")
 
 
@@ -24,7 +24,7 @@ def names(reply: Any) -> list[str]:
 
 
 def shown(raw: bytes) -> str:
-    """Read a text that is only shown. Bytes that are no UTF-8 are replaced."""
+    """Read a text for display. Bytes that are not UTF-8 are replaced."""
     return raw.decode("utf-8", "replace")
 
 

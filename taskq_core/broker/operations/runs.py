@@ -82,9 +82,9 @@ def dequeue(
 ) -> Operation[Dequeued]:
     """Take up to `limit` pending tasks for the worker `owner`. A paused queue gives none.
 
-    With `tell_waits` it is told how long each was pending. They hold their unique locks for `lock_s` at least (None:
+    With `tell_waits` it also reads how long each was pending. They hold their unique locks for `lock_s` at least (None:
     twice the lease), or give them up where they are held until the start. None is taken while `max_active` tasks of the
-    queue are active, whoever runs them.
+    queue are active, on any worker.
 
     `call` is the number of the runs that this call starts; no other call of the worker has it. The same number again on
     the same `lane` returns the tasks it handed out before. Numbers grow: a call that arrives after one with a larger
@@ -159,11 +159,11 @@ class Settlement:
         message: TaskMessage bytes to store (complete, retry, archive).
         seconds: Retention for COMPLETE.
         delay_ms: Milliseconds until the next attempt for RETRY and RETRY_UNCOUNTED.
-        unique_key: Its unique lock, "" for none.
-        result: Result bytes for COMPLETE, b"" for none.
+        unique_key: Its unique lock, "" for no lock.
+        result: Result bytes for COMPLETE, b"" for no result.
         is_oversized: Whether `result` holds size and limit of a result that is too large to be stored.
-        record: What is noted of the attempt for COMPLETE, RETRY, RETRY_UNCOUNTED and ARCHIVE, a line; b"" for nothing.
-        is_told: Whether it is to be told of that a task was archived, once it is.
+        record: Record of the attempt for COMPLETE, RETRY, RETRY_UNCOUNTED and ARCHIVE, one line; b"" to record nothing.
+        is_told: Whether a handler has to receive the task once it is archived.
         is_young: True if the task is among the youngest active ones, which makes it cheaper to find.
         cursor: Where a task that is not over would go on, for RETRY, RETRY_UNCOUNTED, ARCHIVE and REQUEUE; b"" leaves
             what is stored.

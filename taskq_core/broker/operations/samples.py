@@ -1,4 +1,4 @@
-"""Note how a queue stands as time goes by, and what became of its runs by task type; read both."""
+"""Record figures of a queue over time, and outcomes of its runs by task type; read both."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -19,7 +19,7 @@ from taskq_core.wire.tallies import (
 
 
 def sample(queue: QueueKeys, samples: Mapping[Level, QueueSample]) -> Operation[list[int]]:
-    """Note how a queue stands, at each resolution whose time has come.
+    """Record figures of a queue at each resolution that is due.
 
     Reads as one number per resolution: 1 noted, 0 not its time, -1 the key is of another type.
     """

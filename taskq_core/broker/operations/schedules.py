@@ -1,4 +1,4 @@
-"""What a scheduler asks: lead, know how far entries have come, deal with firings, show entries and their history."""
+"""Requests of a scheduler: read and move marks of entries, enqueue their tasks, publish entries and history."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,7 +56,7 @@ def _read_adopted(reply: Any) -> Adopted:
 
 
 def adopt(queue: QueueKeys, entries: Sequence[str], *, now_ns: int | None = None) -> Operation[Adopted]:
-    """Read how far entries of a queue have come; those nobody knows begin now. At most `ADOPT_MAX`."""
+    """Read the marks of entries of a queue. New entries begin now. At most `ADOPT_MAX`."""
     keys = tuple(queue.tick(entry) for entry in entries)
     args = (time_argument(now_ns), MARK_KEPT_S, MARK_AHEAD_S, len(keys))
     return script("adopt", keys, args, _read_adopted)
@@ -81,7 +81,7 @@ class Tick:
 
     Attributes:
         entry: The entry, as in its mark's key.
-        before_s: Where the mark of the entry has to stand, Unix s.
+        before_s: The mark that the entry must have, Unix s.
         at_s: The firing, Unix s.
         task: What to store, or None to leave the firing out.
         run_key: Name under which it is counted if the task is stored, "" not to.
@@ -118,7 +118,7 @@ def tick(queue: QueueKeys, ticks: Sequence[Tick], slot: ReceiptSlot, *, now_ns: 
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """What an entry has enqueued since somebody was told: how many tasks, and its last firing among them, Unix s."""
+    """Tasks that an entry has enqueued since the last report: their number, and the last firing (Unix s)."""
 
     run_key: str
     count: int
@@ -126,7 +126,7 @@ class Ran:
 
 
 def take_runs(queue: QueueKeys, run_keys: Sequence[str]) -> Operation[list[Ran]]:
-    """Read runs that nobody was told of; those without any are left out. At most `RUNS_MAX` names."""
+    """Read runs that were not reported yet. Entries without runs are left out. At most `RUNS_MAX` names."""
 
     def read(reply: Any) -> list[Ran]:
         found = []
@@ -140,7 +140,7 @@ def take_runs(queue: QueueKeys, run_keys: Sequence[str]) -> Operation[list[Ran]]
 
 
 def acknowledge_runs(queue: QueueKeys, runs: Sequence[Ran]) -> Operation[int]:
-    """Take away runs that somebody was told of. Reads as how many there were. At most `RUNS_MAX`."""
+    """Delete runs that were reported. Reads as the number of deleted entries. At most `RUNS_MAX`."""
     args = [word for each in runs for word in (each.run_key, f"{each.count}:{each.last_s}")]
     return script("acknowledge_runs", (queue.runs,), tuple(args), replies.integer)
 
@@ -156,7 +156,7 @@ def withdraw_entries(scheduler_key: str) -> Operation[int]:
 
 
 def record_firing(history_key: str, event: bytes, *, at_s: int, kept_s: int | None = None) -> Operation[bool]:
-    """Note a firing in the history of an entry. Without `kept_s` the history is kept for ever. Reads as True if new."""
+    """Record a firing in the history of an entry. Without `kept_s` the history never expires. Reads as True if new."""
     args = (at_s, event, HISTORY_MAX, "" if kept_s is None else kept_s)
     return script("record_firing", (history_key,), args, replies.boolean)
 

@@ -1,4 +1,4 @@
-"""What the services of a worker ask: forward, take back, clean, lead, wait, show presence."""
+"""Requests of a worker's services: forward, recover, clean, lead, wait, publish presence."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -140,7 +140,7 @@ class Verdict(StrEnum):
 class Recovery:
     """A verdict on one listed task: the message to store, the ms until the next attempt, the record of this one.
 
-    `is_told` says whether it is to be told of that it was archived, once it is.
+    `is_told` says whether a handler has to receive the task once it is archived.
     """
 
     task: ExpiredTask
@@ -164,7 +164,7 @@ def recover(
 
     `gone` is the token of that worker; how long its leases would hold does not matter then.
 
-    Reads as one character per task: "1" moved, "0" left alone, since it was settled, extended or taken meanwhile, "2"
+    Reads as one character per task: "1" moved, "0" left alone, since it was settled, extended or taken before, "2"
     not looked at, since so many are active that a call takes fewer.
     """
     args: list[Argument] = [time_argument(now_ns), grace_s, *housekeeping(queue, archive), queue.quarantined(""), gone]
@@ -207,7 +207,7 @@ def renew_lead(queue: QueueKeys, service: str, *, owner: str, leader_ms: int) ->
 
 
 def lead_left(queue: QueueKeys, service: str) -> Operation[int]:
-    """Read how many milliseconds the lease of a service lasts: -2 if nobody has it, -1 if it never ends."""
+    """Read how many milliseconds the lease of a service lasts: -2 if it is free, -1 if it never ends."""
     key = queue.leader(service)
     return command("lead_left", ("PTTL", key), replies.integer)
 
@@ -302,7 +302,7 @@ def beat(
 
 
 def keep_presence(server_key: str, *, ttl_s: int) -> Operation[bool]:
-    """Let the presence of a worker that runs nothing last as it is. Reads as False if it is not there."""
+    """Extend the presence of an idle worker. Reads as False if it does not exist."""
     return command("keep_presence", ("EXPIRE", server_key, ttl_s), replies.boolean)
 
 
@@ -317,7 +317,7 @@ def clear_presence(server_key: str, workers_key: str) -> Operation[int]:
 
 
 class CancelWish(StrEnum):
-    """What is to become of a task that runs, once its worker has cancelled it."""
+    """State of a running task after its worker has cancelled it."""
 
     ARCHIVE = "archive"
     RETRY = "retry"
@@ -325,7 +325,7 @@ class CancelWish(StrEnum):
 
 
 def ask_cancel(queue: QueueKeys, task_id: str, wish: CancelWish) -> Operation[str | None]:
-    """Note what is to become of a running task when it is cancelled. Reads as its state, None if there is none."""
+    """Store the wish of a caller that cancels a running task. Reads as the task's state, None if it does not exist."""
     return script(
         "ask_cancel",
         (queue.task(task_id),),
@@ -335,7 +335,7 @@ def ask_cancel(queue: QueueKeys, task_id: str, wish: CancelWish) -> Operation[st
 
 
 def read_cancel(queue: QueueKeys, task_id: str) -> Operation[CancelWish]:
-    """Read what is to become of a running task that is cancelled."""
+    """Read the wish of the caller that cancelled a running task."""
 
     def read(reply: Any) -> CancelWish:
         note, started = (b"" if each is None else each for each in reply)

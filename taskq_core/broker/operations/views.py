@@ -1,4 +1,4 @@
-"""Read what stands in Redis, and withdraw a task."""
+"""Read tasks and counts of queues, and withdraw a task."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from taskq_core.wire import QueueKeys, TaskState
 
 @dataclass(slots=True)
 class StoredTask:
-    """One task as it stands in Redis.
+    """One task as Redis stores it.
 
     Attributes:
         task_id: Its id.
         state: State word, None where a listing implies it.
-        message: TaskMessage bytes, b"" where there is none.
-        result: Result bytes, b"" for none.
+        message: TaskMessage bytes, b"" if they are missing.
+        result: Result bytes, b"" without a result.
         score: Unix s in the set of its state: lease expiry, start, next attempt, time archived, end of retention.
         owner: Token of the worker that has it, "" if no worker has it. Scans omit this and all later fields.
         started_ms: Unix ms at which that worker got it, None if unknown.
@@ -28,9 +28,9 @@ class StoredTask:
         progress: Progress last reported by the task.
         pending_ms: Unix ms at which it became pending, None if unknown. Only listings have it.
         last_attempt: The beginning of the line of its last attempt. Only listings have it.
-        unique_rule: Rule of its unique lock, "" for none or Asynq's.
-        oversized: Size and limit of a result that was not stored, b"" for none. Listings have it.
-        line: The limit in whose line it waits, as kind:name:key, "" for none; None where a listing does not tell.
+        unique_rule: Rule of its unique lock, "" without a lock or for Asynq's.
+        oversized: Size and limit of a result that was too large to store, else b"". Listings have it.
+        line: The limit in whose line it waits, as kind:name:key, "" without one; None in a listing.
     """
 
     task_id: str
@@ -58,7 +58,7 @@ def key_of(queue: QueueKeys, state: TaskState, group: str | None = None) -> str:
 
 
 def is_list(state: TaskState) -> bool:
-    """Return whether the tasks of a state stand in a list rather than in a sorted set."""
+    """Return whether the structure of a state is a list and not a sorted set."""
     return state in (TaskState.PENDING, TaskState.ACTIVE)
 
 
@@ -171,7 +171,7 @@ def list_tasks(
 
     `count` is at most 1000.
 
-    Tasks that wait in a group are listed by group, the one that waits longest first. Once `max_bytes` of them are read,
+    Tasks that wait in a group are listed by group, oldest first. Once `max_bytes` of them are read,
     the page ends.
     """
 
@@ -197,7 +197,7 @@ class QueueCounts:
         processed_today, failed_today: Since midnight UTC.
         latency_s: Seconds the next task to run has been pending, None if unknown.
         groups: Groups with members.
-        limited: Of the scheduled tasks, those that wait for a limit.
+        limited: Scheduled tasks that wait for a limit.
     """
 
     now_ns: int
@@ -292,7 +292,7 @@ class ScanPlace:
 
 @dataclass(slots=True)
 class Scan:
-    """What a scan read.
+    """Result of a scan.
 
     Attributes:
         size: How many there are in all.
@@ -363,7 +363,7 @@ def count_group_names(queue: QueueKeys) -> Operation[int]:
 
 
 def _counted(value: bytes | None) -> int:
-    """Read a counter; what is no number counts as nothing, as the next one that counts begins anew."""
+    """Read a counter. A value that is not a number counts as 0, and the next increment replaces it."""
     try:
         return int(value or 0)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Workflows: store them, start their steps, and read how they stand."""
+"""Workflows: store them, start their steps, and read their state."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from taskq_core.wire import QueueKeys
 BUILDING_S = 3_600
 """Seconds within which a workflow that is stored in parts has to be begun."""
 OPENING_S = 60
-"""Seconds without a call after which whoever adds members to a group is taken for dead."""
+"""Seconds without a call after which the caller that adds members to a group counts as dead."""
 FIELDS_MAX = 1_000
 """Most fields of a workflow that one call reads."""
 
@@ -42,8 +42,8 @@ def create_workflow(
         workflow_id: Its id.
         entries: What to store: suffix of the key ("" the workflow itself), field and value.
         slot: Numbers the calls, by which a late duplicate is recognized, also when the workflow has ended and is gone.
-        roots: Nodes that wait for nobody, or None if more parts follow.
-        confirm: Who must have it before its caller is told.
+        roots: Nodes without predecessors, or None if more parts follow.
+        confirm: Replicas or disk that must have it before it counts as stored.
         now_ns: Replaces Redis's time in tests.
 
     Reads as False if its first parts are gone.
@@ -69,7 +69,7 @@ class WorkflowPart(msgspec.Struct, array_like=True):
 
     Attributes:
         count: Number of its parts.
-        roots: Nodes that wait for nobody.
+        roots: Nodes without predecessors.
         entries: What to store, as `create_workflow` takes it.
     """
 
@@ -144,7 +144,7 @@ def grow_group(
 ) -> Operation[int | None]:
     """Add members to a group of a workflow from inside, at most `BATCH_MAX` of about `BATCH_BYTES`.
 
-    Reads as how many were not there, None if the task `by` is no member of the group that runs.
+    Reads as the number of new members, None if the task `by` is not a running member of the group.
     """
     keys = (queue.workflow(workflow_id), *step_keys(queue))
     args: tuple[Argument, ...] = (time_argument(now_ns), queue.own_prefix, name, by, *members)
@@ -168,7 +168,7 @@ def close_groups(
 def look_at_workflow(
     queue: QueueKeys, workflow_id: str, fields: Sequence[str], *, tell_end: bool = False
 ) -> Operation[list[bytes | None] | None]:
-    """Read fields of a workflow, at most `FIELDS_MAX`; None if there is none. `tell_end`: ask to be told of its end."""
+    """Read fields of a workflow, at most `FIELDS_MAX`; None if it does not exist. `tell_end`: publish its end."""
 
     def read(reply: Any) -> list[bytes | None] | None:
         return None if reply is None else list(reply)
@@ -187,7 +187,7 @@ def read_results(
 
 @dataclass(frozen=True, slots=True)
 class StoredWorkflow:
-    """A workflow of a list, as it stands in Redis.
+    """A workflow of a list, as Redis stores it.
 
     Attributes:
         id: Its id.
@@ -197,7 +197,7 @@ class StoredWorkflow:
         ended: When it ended, Unix ms, b"" while it runs.
         steps: Its steps, members of a group each as one.
         steps_ended: How many of them have ended.
-        steps_failed: How many have failed, those left out whose failure is none of the workflow.
+        steps_failed: How many have failed. Steps whose failure the workflow ignores are not counted.
     """
 
     id: str
@@ -226,11 +226,11 @@ class StoredWorkflows:
 
 
 def list_workflows(queue: QueueKeys, *, which: str = "b", skip: int = 0, count: int) -> Operation[StoredWorkflows]:
-    """Read workflows whose home a queue is, the newest first; those that are gone meanwhile are left out.
+    """Read workflows whose home a queue is, the newest first. Workflows that were deleted are left out.
 
     Args:
         queue: The queue.
-        which: "r" those that run, "e" those that have ended, "b" these after those.
+        which: "r" running ones, "e" ended ones, "b" running ones, then ended ones.
         skip: How many to leave out before.
         count: Most to read; 0 only counts them.
     """
@@ -246,7 +246,7 @@ def list_workflows(queue: QueueKeys, *, which: str = "b", skip: int = 0, count: 
 
 @dataclass(frozen=True, slots=True)
 class StoredMember:
-    """A member of a group, as it stands in Redis.
+    """A member of a group, as Redis stores it.
 
     Attributes:
         number: Which it is, from 0.
@@ -254,7 +254,7 @@ class StoredMember:
         failure: Text of its failure.
         task_id: Id of its task, "" if that is made of its number.
         queue: Its queue if it waits to be enqueued, or if that is not the home; else "".
-        result: What it returned, cut to what was asked for.
+        result: Its result, cut to the requested size.
         size: Bytes of that.
     """
 
@@ -269,10 +269,10 @@ class StoredMember:
 
 @dataclass(frozen=True, slots=True)
 class StoredStep:
-    """What a step returned, and of a group some members, as it stands in Redis.
+    """Result of a step, and some members of a group, as Redis stores them.
 
     Attributes:
-        result: What a step that is no group returned, cut to what was asked for; b"" for nothing.
+        result: Result of a step that is not a group, cut to the requested size; b"" without one.
         size: Bytes of that.
         members: Members of a group.
     """
@@ -287,7 +287,7 @@ def read_step(
 ) -> Operation[StoredStep | None]:
     """Read what a step returned, or members of a group, of each at most `most` bytes; None if the workflow is gone.
 
-    Of those that have failed alone it reads the first it comes by, whatever `first` says.
+    With `only_failed` it reads some failed members and ignores `first`.
     """
 
     def member(reply: Any) -> StoredMember:
@@ -311,7 +311,7 @@ CANCELLED_KEPT_S = 30 * 86_400
 
 
 def cancel_workflow(queue: QueueKeys, workflow_id: str, *, now_ns: int | None = None) -> Operation[Any]:
-    """Cancel a workflow. Reads as None if there is none, else whether it is cancelled, and the other queues it has."""
+    """Cancel a workflow. Reads as None if it does not exist, else whether it is cancelled, and its other queues."""
     key = queue.workflow(workflow_id)
     keys = (key, f"{key}:q", queue.workflows_open, queue.workflows_running, queue.workflows_ended)
 
@@ -323,7 +323,7 @@ def cancel_workflow(queue: QueueKeys, workflow_id: str, *, now_ns: int | None = 
 
 
 def revoke_steps(queue: QueueKeys, workflow_id: str) -> Operation[list[str]]:
-    """Let workers drop steps of a workflow that wait in a queue. Reads as ids of those that run."""
+    """Let workers drop waiting steps of a workflow in a queue. Reads as the ids of its running steps."""
     keys = (queue.workflow_cancelled(workflow_id),)
     args = (f"{workflow_id}.", CANCELLED_KEPT_S, queue.active)
     return script(
