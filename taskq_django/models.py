@@ -1,13 +1,13 @@
-"""What the admin shows, the outbox, and periodic tasks.
+"""Models for the admin, the outbox, and periodic tasks.
 
-No table stands behind `Queue`, `Task`, `Worker` and `Workflow`: their data is in Redis. They exist so that the admin
-lists them and so that `migrate` creates the permissions to view them and to act on them.
+`Queue`, `Task`, `Worker` and `Workflow` have no table, because their data is in Redis. They exist so that the admin
+lists them, and so that `migrate` creates the permissions to view them and to act on them.
 """
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 from django.core.exceptions import ValidationError
 from django.db import models
@@ -30,21 +30,32 @@ class NoRows(models.Manager[Any]):
         return super().get_queryset().none()
 
 
-class Queue(models.Model):
-    """A queue, for the admin.
+class RedisModel(models.Model):
+    """A model for the admin whose rows are in Redis.
 
     Attributes:
-        record: How it stands, as the dashboard tells it; None if that was not asked.
+        record: The row as the core returns it; None if it was not read.
     """
-
-    name = models.CharField(_("name"), max_length=256, primary_key=True)
 
     objects = NoRows()
     record: Any = None
 
     class Meta:  # noqa: D106 - Django's own form
+        abstract = True
         managed = False
         base_manager_name = "objects"
+        default_permissions: ClassVar[tuple[str, ...]] = ("view",)
+
+    def __str__(self) -> str:
+        return str(self.pk) if self.record is None else f"{getattr(self.record, 'name', '')} {self.record.id}".strip()
+
+
+class Queue(RedisModel):
+    """A queue, for the admin."""
+
+    name = models.CharField(_("name"), max_length=256, primary_key=True)
+
+    class Meta(RedisModel.Meta):  # noqa: D106 - Django's own form
         default_permissions = ("view", "delete")
         permissions = (("pause_queue", _("Can pause and resume queues")),)
         verbose_name = _("queue")
@@ -54,55 +65,35 @@ class Queue(models.Model):
         return self.name
 
 
-class Task(models.Model):
+class Task(RedisModel):
     """A task, for the admin.
 
     Attributes:
-        record: What stands in Redis, as the inspector tells it; None if that was not asked.
         workers: Host and process id of running workers, by the token that tasks store.
     """
 
     id = models.CharField(_("id"), max_length=256, primary_key=True)
 
-    objects = NoRows()
-    record: Any = None
     workers: Mapping[str, str] = MappingProxyType({})
 
-    class Meta:  # noqa: D106 - Django's own form
-        managed = False
-        base_manager_name = "objects"
+    class Meta(RedisModel.Meta):  # noqa: D106 - Django's own form
         default_permissions = ("add", "change", "delete", "view")
         permissions = (("run_task", _("Can run and cancel tasks")),)
         verbose_name = _("task")
         verbose_name_plural = _("tasks")
 
-    def __str__(self) -> str:
-        if self.record is None:
-            return self.id
-        return f"{getattr(self.record, 'name', '')} {self.record.id}".strip()
-
     @property
     def mark(self) -> str:
-        """How it stood when it was read: its state."""
+        """State in which it was read."""
         return str(self.record.state)
 
 
-class Worker(models.Model):
-    """A worker process, for the admin.
-
-    Attributes:
-        record: What it does, as the dashboard tells it; None if that was not asked.
-    """
+class Worker(RedisModel):
+    """A worker process, for the admin."""
 
     id = models.CharField(_("id"), max_length=256, primary_key=True)
 
-    objects = NoRows()
-    record: Any = None
-
-    class Meta:  # noqa: D106 - Django's own form
-        managed = False
-        base_manager_name = "objects"
-        default_permissions = ("view",)
+    class Meta(RedisModel.Meta):  # noqa: D106 - Django's own form
         permissions = (("control_worker", _("Can quiet, resume, scale and stop workers")),)
         verbose_name = _("worker")
         verbose_name_plural = _("workers")
@@ -111,32 +102,19 @@ class Worker(models.Model):
         return self.id if self.record is None else f"{self.record.host}:{self.record.pid}"
 
 
-class Workflow(models.Model):
-    """A workflow, for the admin.
-
-    Attributes:
-        record: How it stands, as the dashboard tells it; None if that was not asked.
-    """
+class Workflow(RedisModel):
+    """A workflow, for the admin."""
 
     id = models.CharField(_("id"), max_length=256, primary_key=True)
 
-    objects = NoRows()
-    record: Any = None
-
-    class Meta:  # noqa: D106 - Django's own form
-        managed = False
-        base_manager_name = "objects"
-        default_permissions = ("view",)
-        permissions = (("run_workflow", _("Can cancel workflows and run what failed again")),)
+    class Meta(RedisModel.Meta):  # noqa: D106 - Django's own form
+        permissions = (("run_workflow", _("Can cancel workflows and retry failed steps")),)
         verbose_name = _("workflow")
         verbose_name_plural = _("workflows")
 
-    def __str__(self) -> str:
-        return self.id if self.record is None else f"{self.record.name} {self.record.id}".strip()
-
     @property
     def mark(self) -> str:
-        """How it stood when it was read: its state."""
+        """State in which it was read."""
         return str(self.record.state)
 
 
