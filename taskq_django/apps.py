@@ -19,7 +19,6 @@ from taskq_django.checks import (
     check_outbox,
     check_periodic_tasks,
     check_queues,
-    check_schedule,
     check_settings,
 )
 from taskq_django.dev_worker import start_with_server
@@ -40,7 +39,6 @@ class TaskQConfig(AppConfig):
     def ready(self) -> None:
         """Register the checks, follow `override_settings`, import the tasks of all apps, and start a `DEV_WORKER`."""
         checks.register(check_settings)
-        checks.register(check_schedule)
         checks.register(check_names)
         checks.register(check_queues)
         checks.register(check_dev_worker)

@@ -7,10 +7,8 @@ that is not installed there, is left out.
 """
 
 import logging
-import re
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import ExitStack
-from datetime import timedelta, timezone, tzinfo
 from functools import lru_cache
 from typing import Any, cast
 from zoneinfo import ZoneInfo
@@ -33,7 +31,6 @@ from taskq_django.conf import read_settings
 logger = logging.getLogger("taskq.carrying")
 
 _CARRIED = frozenset((LANGUAGE, TIME_ZONE, REQUEST_ID))
-_OFFSET = re.compile(r"([+-])(\d\d):(\d\d)")
 
 
 def check_carry(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
@@ -71,7 +68,7 @@ def carried(settings: CarrySettings) -> dict[str, str]:
     if settings.time_zone:
         zone = django_timezone.get_current_timezone()
         if zone != django_timezone.get_default_timezone():
-            found[TIME_ZONE] = readable(_zone_name(zone))
+            found[TIME_ZONE] = readable(str(zone))
     if settings.request_id:
         known = request_id.get()
         if isinstance(settings.request_id, str):
@@ -90,21 +87,8 @@ def _project_request_id(path: str) -> str:
         return ""
 
 
-def _zone_name(zone: tzinfo) -> str:
-    if isinstance(zone, ZoneInfo):
-        return zone.key or ""
-    offset = zone.utcoffset(None) if isinstance(zone, timezone) else None
-    if offset is None:
-        return ""
-    minutes = int(offset.total_seconds() // 60)
-    return f"{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02}:{abs(minutes) % 60:02}"
-
-
 @lru_cache(maxsize=256)
-def _zone(name: str) -> tzinfo | None:
-    if offset := _OFFSET.fullmatch(name):
-        span = timedelta(hours=int(offset[2]), minutes=int(offset[3]))
-        return timezone(-span if offset[1] == "-" else span) if span < timedelta(hours=24) else None
+def _zone(name: str) -> ZoneInfo | None:
     try:
         return ZoneInfo(name)
     except (LookupError, ValueError, OSError):

@@ -13,10 +13,7 @@
 - `taskq.W004` `EAGER` in a deployment
 - `taskq.W005` tasks wait in an outbox that is not used any more (`check --database`)
 - `taskq.W006` `DEV_WORKER` in a deployment (`check --deploy`)
-- `taskq.W007` Redis cannot be reached (`check --deploy`)
-- `taskq.W008` Redis drops tasks when its memory is full (`check --deploy`)
 - `taskq.W009` a database did not say what it has (`check --database`)
-- `taskq.W010` migrations are not applied (`check --database`)
 - `taskq.W011` a task goes to a queue that is not in `QUEUES`
 """
 
@@ -29,9 +26,6 @@ from django.apps import AppConfig, apps
 from django.core.checks import CheckMessage, Error, Warning  # noqa: A004 - Django's names for them
 from django.core.management import find_commands
 from django.db import DatabaseError, connections
-from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.migrations.loader import MigrationLoader
-from django.db.migrations.recorder import MigrationRecorder
 
 from taskq_core import ConfigurationError, TaskQError
 from taskq_core.broker.connection import parse_url
@@ -44,7 +38,7 @@ COMMAND = "runworker"
 
 
 def check_settings(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """Check the `TASKQ` setting and the environment over it."""
+    """Check the `TASKQ` setting and the environment, and the periodic tasks that it names."""
     try:
         settings = read_settings()
     except ConfigurationError as error:
@@ -60,15 +54,6 @@ def check_settings(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> li
             parse_url(settings.url)
         except ConfigurationError as error:
             return [Error(f"TASKQ['URL'] is not usable: {error}.", id="taskq.E002")]
-    return []
-
-
-def check_schedule(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """Check that the tasks of the setting `SCHEDULE` are there and take their arguments."""
-    try:
-        _ = taskq.settings
-    except ConfigurationError:
-        return []  # E001 or E002 tells of it
     try:
         taskq.periodic_tasks()
     except TaskQError as error:
@@ -118,7 +103,7 @@ def check_dev_worker(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> 
     try:
         settings = read_settings()
     except ConfigurationError:
-        return []  # E001 tells of it
+        return []  # E001 reports it
     try:
         dev_worker.check_dev_worker(settings)
     except ConfigurationError as error:
@@ -133,26 +118,27 @@ def check_dev_worker(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> 
 
 
 def check_commands(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """Tell when another app provides a command of the same name, and whose it is."""
-    providers = [config for config in apps.get_app_configs() if COMMAND in _commands(config)]
-    names = [config.name for config in providers]
+    """Report another app with a command of the same name. Django takes that of the first app."""
+    names = [
+        config.name
+        for config in apps.get_app_configs()
+        if COMMAND in find_commands(str(Path(config.path) / "management"))
+    ]
     if "taskq_django" not in names or len(names) == 1:
         return []
-    winner = names[0]  # Django takes the command of the app that stands first
-    if winner != "taskq_django":
+    if names[0] != "taskq_django":
         return [
             Warning(
-                f"`manage.py {COMMAND}` runs the command of {winner!r}, which stands before 'taskq_django' in "
+                f"`manage.py {COMMAND}` runs the command of {names[0]!r}, which is before 'taskq_django' in "
                 "INSTALLED_APPS.",
                 hint="Start task workers with `manage.py taskq worker`, or put 'taskq_django' first.",
                 id="taskq.W001",
             )
         ]
-    others = ", ".join(repr(name) for name in names[1:])
     return [
         Warning(
-            f"`manage.py {COMMAND}` runs the task worker and hides the command of {others}, because 'taskq_django' "
-            "stands first in INSTALLED_APPS.",
+            f"`manage.py {COMMAND}` runs the task worker and hides the command of {', '.join(map(repr, names[1:]))}, "
+            "because 'taskq_django' is first in INSTALLED_APPS.",
             hint="To reach the other one, put its app before 'taskq_django' and use `manage.py taskq worker` for "
             "tasks. To keep it so, add 'taskq.W002' to SILENCED_SYSTEM_CHECKS.",
             id="taskq.W002",
@@ -161,13 +147,12 @@ def check_commands(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> li
 
 
 def check_deployment(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """Tell what is for development, and when Redis is not there or does not keep what it is given."""
-    if check_settings(app_configs):
-        return []  # E001 or E002
-    from taskq_django.server_check import check_server  # only here: it brings the diagnosis and all of the worker along
-
-    settings = read_settings()
-    found = check_server(settings)
+    """Report settings that are for development."""
+    try:
+        settings = read_settings()
+    except ConfigurationError:
+        return []  # E001 reports it
+    found: list[CheckMessage] = []
     if isinstance(settings.url, str) and settings.url.startswith("embedded://"):
         found.append(
             Warning(
@@ -198,79 +183,57 @@ def check_deployment(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> 
 def check_outbox(
     app_configs: Sequence[AppConfig] | None, databases: Sequence[str] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """Tell of an outbox without a table, and of one whose rows nobody sends any more."""
-    from taskq_django.outbox import outbox_aliases
+    """Report an outbox without a table, and one whose rows nobody sends any more."""
+    from taskq_django.outbox import outbox_aliases  # models can only be imported once the apps are loaded
 
     try:
         is_used = read_settings().enqueue is EnqueueMode.OUTBOX
     except ConfigurationError:
-        return []  # E001 tells of it
-    return [
-        message
-        for alias in outbox_aliases()
-        if alias in (databases or ())
-        for message in _check_database(alias, is_used=is_used)
-    ]
+        return []  # E001 reports it
+    aliases = [alias for alias in outbox_aliases() if alias in (databases or ())]
+    return [message for alias in aliases for message in _check_outbox(alias, is_used=is_used)]
 
 
-def _check_database(alias: str, *, is_used: bool) -> list[CheckMessage]:
+def _check_outbox(alias: str, *, is_used: bool) -> list[CheckMessage]:
     from taskq_django.models import OutboxTask
 
-    connection = connections[alias]
     try:
-        with connection.cursor() as cursor:
-            has_table = OutboxTask._meta.db_table in connection.introspection.table_names(cursor)
-        unapplied = _unapplied_migrations(connection)
+        has_table = _has_table(alias, OutboxTask)
         waiting = OutboxTask.objects.using(alias).count() if has_table and not is_used else 0
     except DatabaseError as error:
-        return [_not_told(alias, error)]
-    found: list[CheckMessage] = []
+        return [_no_answer(alias, error)]
     if not has_table and is_used and not _is_migrating():
-        found.append(
+        return [
             Error(
                 f"TASKQ['ENQUEUE'] is 'outbox', and database {alias!r} has no outbox.",
                 hint=f"Run `manage.py migrate taskq_django --database {alias}`, or let a router keep "
                 "taskq_django.OutboxTask out of that database.",
                 id="taskq.E004",
             )
-        )
-    elif unapplied and not _is_migrating():
-        found.append(
-            Warning(
-                f"Migrations of taskq_django are not applied to database {alias!r}: {', '.join(unapplied)}.",
-                hint=f"Run `manage.py migrate taskq_django --database {alias}`.",
-                id="taskq.W010",
-            )
-        )
+        ]
     if waiting:
-        found.append(
+        return [
             Warning(
                 f"{waiting} tasks wait in the outbox of database {alias!r}, and TASKQ['ENQUEUE'] is not 'outbox' "
                 "any more: no worker sends them.",
                 hint="Set it to 'outbox' until a worker has sent them.",
                 id="taskq.W005",
             )
-        )
-    return found
+        ]
+    return []
 
 
-def _not_told(alias: str, error: DatabaseError) -> CheckMessage:
+def _has_table(alias: str, model: Any) -> bool:
+    with connections[alias].cursor() as cursor:
+        return model._meta.db_table in connections[alias].introspection.table_names(cursor)
+
+
+def _no_answer(alias: str, error: DatabaseError) -> CheckMessage:
     return Warning(
-        f"Database {alias!r} did not say whether it has what taskq_django needs: {error}.",
+        f"Database {alias!r} did not say whether it has the tables of taskq_django: {error}.",
         hint="Check the database, then run this check again.",
         id="taskq.W009",
     )
-
-
-def _unapplied_migrations(connection: BaseDatabaseWrapper) -> list[str]:
-    """Return migrations of ours that a database lacks; none where no migration was ever applied."""
-    recorder = MigrationRecorder(connection)
-    if not recorder.has_table():
-        return []
-    applied = recorder.applied_migrations()
-    known = MigrationLoader(None, ignore_no_migrations=True).disk_migrations
-    ours = sorted(name for label, name in known if label == "taskq_django")
-    return [name for name in ours if ("taskq_django", name) not in applied]
 
 
 def check_periodic_tasks(
@@ -286,7 +249,7 @@ def check_periodic_tasks(
         if has_table(alias):
             return []
     except DatabaseError as error:
-        return [_not_told(alias, error)]
+        return [_no_answer(alias, error)]
     return [
         Error(
             f"Database {alias!r} has no table of periodic tasks: the admin cannot show them, and schedulers take none "
@@ -301,7 +264,3 @@ def check_periodic_tasks(
 def _is_migrating() -> bool:
     """Whether `migrate` runs, which makes what is missing and would be kept from it by an error."""
     return sys.argv[1:2] == ["migrate"]
-
-
-def _commands(config: AppConfig) -> list[str]:
-    return find_commands(str(Path(config.path) / "management"))

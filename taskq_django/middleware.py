@@ -162,14 +162,14 @@ def on_healthy_connections(function: F) -> F:
     if is_coroutine_function(function):
 
         @functools.wraps(function)
-        async def acall(*args: Any) -> object:
-            return await middleware.aaround(_NO_TASK, lambda: function(*args))
+        async def acall(*args: Any, **kwargs: Any) -> object:
+            return await middleware.aaround(_NO_TASK, lambda: function(*args, **kwargs))
 
         return cast("F", acall)
 
     @functools.wraps(function)
-    def call(*args: Any) -> object:
-        return middleware.around(_NO_TASK, lambda: function(*args))
+    def call(*args: Any, **kwargs: Any) -> object:
+        return middleware.around(_NO_TASK, lambda: function(*args, **kwargs))
 
     return cast("F", call)
 

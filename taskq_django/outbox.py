@@ -96,24 +96,10 @@ class DatabaseTable:
 class RelayedTable(DatabaseTable):
     """A table that is used outside of requests and tasks: each call begins and ends with healthy connections."""
 
-    def claim(
-        self, claim: str, *, most: int, most_bytes: int, seconds: float, receipts: Sequence[str] | None = None
-    ) -> list[OutboxRow]:
-        """Claim rows. As `DatabaseTable.claim`."""
-        call = partial(super().claim, claim, most=most, most_bytes=most_bytes, seconds=seconds, receipts=receipts)
-        return on_healthy_connections(call)()
-
-    def delete(self, claim: str, receipts: Sequence[str]) -> int:
-        """Delete rows of a claim, and return how many."""
-        return on_healthy_connections(super().delete)(claim, receipts)
-
-    def release(self, claim: str, receipts: Sequence[str], *, seconds: float) -> None:
-        """Give up the claim on rows."""
-        on_healthy_connections(partial(super().release, seconds=seconds))(claim, receipts)
-
-    def figures(self) -> OutboxFigures:
-        """Count what waits."""
-        return on_healthy_connections(super().figures)()
+    claim = on_healthy_connections(DatabaseTable.claim)
+    delete = on_healthy_connections(DatabaseTable.delete)
+    release = on_healthy_connections(DatabaseTable.release)
+    figures = on_healthy_connections(DatabaseTable.figures)
 
 
 def _fitting(rows: "QuerySet[OutboxTask]", most: int, most_bytes: int) -> list[int]:

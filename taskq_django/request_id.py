@@ -1,15 +1,17 @@
-"""The id of a request: taken from its header or made, told in the response, in the log and to the tasks it enqueues.
+"""The id of a request, for its response, its log and the tasks it enqueues.
 
-For projects that have no such middleware yet; `CARRY["REQUEST_ID"]` names the function of one that has.
+It is for projects without such a middleware. `CARRY["REQUEST_ID"]` names the function of another one.
 """
 
 import re
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from asgiref.sync import iscoroutinefunction
 from django.http import HttpRequest, HttpResponseBase
+from django.utils.decorators import sync_and_async_middleware
 
 from taskq_core.execution.propagation import request_id
 
@@ -22,47 +24,34 @@ def get_request_id() -> str:
     return request_id.get()
 
 
-class RequestIdMiddleware:
-    """Gives each request an id: that of its header `X-Request-ID`, if it is usable, else a new one.
+@sync_and_async_middleware
+def RequestIdMiddleware(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:  # noqa: N802 - Django's settings name it as a class
+    """Give each request an id: that of its header `X-Request-ID`, if it is usable, else a new one.
 
     Usable are 1 to 128 letters, digits and `.:@/+=_-`. The response has the same header, and `request.id` is the id.
     """
 
-    sync_capable = True
-    async_capable = True
+    @contextmanager
+    def identified(request: Any) -> Iterator[Callable[[HttpResponseBase], HttpResponseBase]]:
+        given = request.headers.get(HEADER, "")
+        request.id = known = given if _USABLE.fullmatch(given) else uuid.uuid4().hex
 
-    def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
-        self._get_response = get_response
-        self._is_async = iscoroutinefunction(get_response)
-        if self._is_async:
-            markcoroutinefunction(self)
+        def add_header(response: HttpResponseBase) -> HttpResponseBase:
+            response.headers.setdefault(HEADER, known)
+            return response
 
-    def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
-        """Answer a request."""
-        if self._is_async:
-            return self._acall(request)
-        known = _begin(request)
         token = request_id.set(known)
         try:
-            return _told(self._get_response(request), known)
+            yield add_header
         finally:
             request_id.reset(token)
 
-    async def _acall(self, request: HttpRequest) -> HttpResponseBase:
-        known = _begin(request)
-        token = request_id.set(known)
-        try:
-            return _told(await self._get_response(request), known)
-        finally:
-            request_id.reset(token)
+    async def acall(request: HttpRequest) -> HttpResponseBase:
+        with identified(request) as add_header:
+            return add_header(await get_response(request))
 
+    def call(request: HttpRequest) -> HttpResponseBase:
+        with identified(request) as add_header:
+            return add_header(get_response(request))
 
-def _begin(request: Any) -> str:
-    given = request.headers.get(HEADER, "")
-    request.id = given if _USABLE.fullmatch(given) else uuid.uuid4().hex
-    return str(request.id)
-
-
-def _told(response: HttpResponseBase, known: str) -> HttpResponseBase:
-    response.headers.setdefault(HEADER, known)
-    return response
+    return acall if iscoroutinefunction(get_response) else call

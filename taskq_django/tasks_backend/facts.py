@@ -1,15 +1,13 @@
-"""What travels with a task for the framework alone: a header, beside the payload that everybody reads.
+"""Facts about a call for Django's framework alone. They travel in a header, beside the payload that everybody reads.
 
-A task that came without it, from a schedule, the command line or Go, runs and is found all the same.
+A task without the header, from a schedule, the command line or Go, runs and is found all the same.
 """
 
-import json
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 from django.conf import settings
 from django.utils import timezone
 
@@ -19,81 +17,58 @@ HEADER = "django-task"
 """Name of the header."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    """What the framework wants to know of a call besides its arguments.
+class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the framework knows of a call besides its arguments.
 
     Attributes:
         backend: Alias of the backend.
         queue_name: Queue by its name in the framework, without its band.
+        positional: Number of arguments given by position.
         priority: Its priority.
-        run_after: When it may start.
-        positional: How many arguments were given by position.
-        enqueued_at: When it was enqueued, by the clock of who did.
+        after_s, at: When it may start.
+        enqueued_at: When it was enqueued, by the clock of the caller.
     """
 
     backend: str
-    queue_name: str
-    priority: int
-    run_after: datetime | timedelta | None
-    positional: int
-    enqueued_at: datetime | None
+    queue_name: str = msgspec.field(name="queue")
+    positional: Annotated[int, msgspec.Meta(ge=0)] = msgspec.field(name="args", default=0)
+    priority: Annotated[int, msgspec.Meta(ge=-100, le=100)] = 0
+    after_s: float | None = None
+    at: datetime | None = None
+    enqueued_at: datetime | None = msgspec.field(name="enqueued", default=None)
 
     @classmethod
     def of_call(cls, task: AnyTask, args: list[Any]) -> "Facts":
-        """Return those of a call that is made now."""
+        """Return the facts of a call that is made now."""
+        start: datetime | timedelta | None = task.run_after
         return cls(
             backend=task.backend,
             queue_name=task.queue_name,
-            priority=int(task.priority),
-            run_after=task.run_after,
             positional=len(args),
+            priority=int(task.priority),
+            after_s=start.total_seconds() if isinstance(start, timedelta) else None,
+            at=start if isinstance(start, datetime) else None,
             enqueued_at=datetime.now(UTC),
         )
 
+    @property
+    def run_after(self) -> datetime | timedelta | None:
+        """When it may start."""
+        return self.at if self.after_s is None else timedelta(seconds=self.after_s)
+
     def header(self) -> str:
-        """Return them as text."""
-        noted: dict[str, object] = {"backend": self.backend, "queue": self.queue_name, "args": self.positional}
-        if self.priority:
-            noted["priority"] = self.priority
-        if isinstance(self.run_after, timedelta):
-            noted["after_s"] = self.run_after.total_seconds()
-        elif self.run_after is not None:
-            noted["at"] = self.run_after.isoformat()
-        if self.enqueued_at is not None:
-            noted["enqueued"] = self.enqueued_at.isoformat()
-        return json.dumps(noted, separators=(",", ":"))
+        """Return the text of the header."""
+        return msgspec.json.encode(self).decode()
 
 
 def read_facts(headers: Mapping[str, str], task: AnyTask) -> Facts:
-    """Return what a header says; where it says nothing, or nothing that can be read, what the task itself says."""
-    own = Facts(
-        backend=task.backend,
-        queue_name=task.queue_name,
-        priority=task.priority,
-        run_after=None,
-        positional=0,
-        enqueued_at=None,
-    )
+    """Return the facts of a header, or those of the task itself if the header is missing or cannot be read."""
     try:
-        noted = json.loads(headers[HEADER])
-        run_after: datetime | timedelta | None = None
-        if "after_s" in noted:
-            run_after = timedelta(seconds=noted["after_s"])
-        elif "at" in noted:
-            run_after = datetime.fromisoformat(noted["at"])
-        enqueued = noted.get("enqueued")
-        positional, priority = int(noted.get("args", 0)), noted.get("priority", 0)
-        return Facts(
-            backend=str(noted.get("backend", own.backend)),
-            queue_name=str(noted.get("queue", own.queue_name)),
-            priority=priority if isinstance(priority, int) and math.fabs(priority) <= 100 else own.priority,
-            run_after=run_after,
-            positional=max(0, positional),
-            enqueued_at=None if enqueued is None else datetime.fromisoformat(enqueued),
-        )
-    except (KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
-        return own
+        facts = msgspec.json.decode(headers[HEADER], type=Facts)
+        _ = facts.run_after
+    except (KeyError, msgspec.DecodeError, UnicodeEncodeError, OverflowError, RecursionError):
+        return Facts(backend=task.backend, queue_name=task.queue_name, priority=int(task.priority))
+    return facts
 
 
 def shown(moment: datetime | None) -> datetime | None:

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import Context
 from datetime import UTC, datetime, timedelta
-from datetime import timezone as fixed
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -276,9 +275,7 @@ class TestEnqueueing:
         ("zone", "written"),
         [
             (ZoneInfo("Asia/Kolkata"), "Asia/Kolkata"),
-            (fixed(timedelta(hours=5, minutes=30)), "+05:30"),
-            (fixed(-timedelta(hours=3, minutes=30)), "-03:30"),
-            (UTC, "+00:00"),
+            (UTC, "UTC"),
         ],
     )
     def test_time_zones(self, zone: Any, written: str) -> None:

@@ -1,8 +1,6 @@
 """What `manage.py check` says of the queue."""
 
 import re
-import socket
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +8,8 @@ import pytest
 from django.apps import AppConfig, apps
 from django.core.checks import CheckMessage, run_checks
 from django.db import OperationalError, connection
-from django.db.migrations.recorder import MigrationRecorder
 
-from taskq_django import checks, server_check, taskq
+from taskq_django import checks, taskq
 from taskq_django.checks import check_outbox, check_periodic_tasks
 from taskq_django.models import OutboxTask, PeriodicTask
 from tests.redis_server import RedisServer
@@ -153,21 +150,6 @@ def test_an_outbox_without_a_table(settings: Any) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_migrations_that_are_not_applied(settings: Any) -> None:
-    settings.TASKQ = {"URL": "redis://localhost/0"}
-    recorder = MigrationRecorder(connection)
-    recorder.record_unapplied("taskq_django", "0002_outbox")
-    try:
-        (found,) = check_outbox(None, databases=["default"])
-    finally:
-        recorder.record_applied("taskq_django", "0002_outbox")
-
-    assert found.id == "taskq.W010"
-    assert found.msg == "Migrations of taskq_django are not applied to database 'default': 0002_outbox."
-    assert check_outbox(None, databases=["default"]) == []
-
-
-@pytest.mark.django_db(transaction=True)
 def test_a_database_that_does_not_answer_is_told(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse() -> None:
         raise OperationalError("the database is away")
@@ -181,104 +163,6 @@ def test_a_database_that_does_not_answer_is_told(settings: Any, monkeypatch: pyt
 
 
 # --- Redis, in a deployment -------------------------------------------------------------------------------------------
-
-
-@rows(
-    ("url", "told"),
-    [
-        ("redis://127.0.0.1:1/0", "Redis cannot be used: cannot reach redis://127.0.0.1:1/0"),
-        ("redis://:secret@127.0.0.1:1/0", "Redis cannot be used: cannot reach redis://:***@127.0.0.1:1/0"),
-        ("redis+sentinel://127.0.0.1:1/main", "Redis cannot be used: "),
-        ("redis+cluster://127.0.0.1:1", "Redis cannot be used: "),
-    ],
-)
-def test_redis_that_is_not_there_is_warned_of(
-    settings: Any, monkeypatch: pytest.MonkeyPatch, url: str, told: str
-) -> None:
-    monkeypatch.setattr(server_check, "CHECK_S", 60.0)
-    settings.TASKQ = {"URL": url, "ENQUEUE": "outbox", "ENQUEUE_TIMEOUT": 0.01}
-
-    (found,) = ours(deploy=True)
-
-    assert found.id == "taskq.W007"
-    assert found.msg.startswith(told)
-    assert not found.msg.endswith("..")
-    assert "secret" not in found.msg
-    assert ours() == [], "nothing is asked but for a deployment"
-
-
-def test_redis_that_never_answers_is_waited_for_no_longer_than_said(
-    settings: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(server_check, "CHECK_S", 0.2)
-    with socket.create_server(("127.0.0.1", 0)) as deaf:
-        settings.TASKQ = {"URL": f"redis://127.0.0.1:{deaf.getsockname()[1]}/0", "ENQUEUE_TIMEOUT": 10}
-
-        (found,) = ours(deploy=True)
-
-    assert found.id == "taskq.W007"
-    assert found.msg == "Redis did not answer within 0.2 seconds."
-
-
-def test_a_name_server_that_hangs_is_waited_for_no_longer_either(
-    settings: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(server_check, "CHECK_S", 0.1)
-    settings.TASKQ = {"URL": "redis://redis.example/0", "ENQUEUE_TIMEOUT": 0.01}
-    answered, was_asked = threading.Event(), threading.Event()
-
-    def hang(host: object, *rest: object) -> Any:
-        if host == "redis.example":
-            was_asked.set()
-        answered.wait(60)
-        raise socket.gaierror("no such host")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(socket, "getaddrinfo", hang)
-        (found,) = ours(deploy=True)
-        assert was_asked.wait(60)  # it is asked in a thread of its own
-        answered.set()
-
-    assert found.msg == "Redis did not answer within 0.1 seconds."
-
-
-@pytest.mark.redis
-def test_a_password_that_is_refused_is_told(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_check, "CHECK_S", 60.0)
-    with RedisServer(password="right") as server:
-        settings.TASKQ = {"URL": server.unix_url.replace("unix://", "unix://:wrong@"), "ENQUEUE_TIMEOUT": 30}
-
-        (found,) = ours(deploy=True)
-
-    assert found.id == "taskq.W007"
-    assert "refused the user or password" in found.msg
-    assert "wrong" not in found.msg
-
-
-@pytest.mark.redis
-@rows("policy", ["allkeys-lru", "volatile-ttl"])
-def test_redis_that_drops_tasks_is_warned_of(settings: Any, monkeypatch: pytest.MonkeyPatch, policy: str) -> None:
-    monkeypatch.setattr(server_check, "CHECK_S", 60.0)
-    with RedisServer(options={"maxmemory-policy": policy}) as server:
-        settings.TASKQ = {"URL": server.unix_url, "ENQUEUE_TIMEOUT": 30}
-
-        (found,) = ours(deploy=True)
-
-    assert found.id == "taskq.W008"
-    assert f"maxmemory-policy is {policy}: a full server drops tasks without a word" in found.msg
-    assert "Set maxmemory-policy noeviction" in str(found.hint)
-
-
-def test_a_mistake_while_asking_is_told_and_not_raised(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(app: Any) -> None:
-        raise KeyError("maxmemory")
-
-    monkeypatch.setattr(server_check, "read_nodes", fail)
-    settings.TASKQ = {}
-
-    (found,) = ours(deploy=True)
-
-    assert found.msg == "Redis cannot be used: 'maxmemory'."
 
 
 def test_a_private_server_is_not_started_for_a_check(settings: Any, tmp_path: Path) -> None:
