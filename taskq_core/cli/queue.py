@@ -1,6 +1,7 @@
 """`taskq queue` and `taskq group`: list, inspect, pause and remove queues, and list groups."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -10,7 +11,7 @@ from taskq_core.cli.documents import document
 from taskq_core.cli.params import QUEUE
 from taskq_core.cli.render import Column, Output, shown_rate, shown_size, shown_span
 from taskq_core.cli.session import Session
-from taskq_core.views import QueueRow, queue_row
+from taskq_core.inspector import QueueInfo
 
 queue = Group("queue", help="List, inspect, pause, repair and remove queues.")
 names_argument = click.argument("names", metavar="QUEUE...", nargs=-1, required=True, type=QUEUE)
@@ -50,10 +51,10 @@ def inspect_queues(session: Session, names: Sequence[str]) -> None:
     for number, (info, memory) in enumerate(found):
         if number:
             out.line()
-        _show(out, queue_row(info, memory))
+        _show(out, replace(info, memory=memory))
 
 
-def _show(out: Output, row: QueueRow) -> None:
+def _show(out: Output, row: QueueInfo) -> None:
     out.heading(row.name)
     out.pairs(
         {

@@ -12,17 +12,20 @@ from taskq_core.inspector.matching import Matching, MatchingReport
 from taskq_core.inspector.records import (
     LISTED_STATES,
     PAGE_SIZE_MAX,
+    STATES,
     DailyStats,
     FoundTasks,
     GroupInfo,
     GroupPage,
     PeriodicEntryInfo,
     QueueInfo,
+    QueueStatus,
     RunningTask,
     SchedulerEvent,
     TaskPage,
     UnreadableTask,
     WorkerProcess,
+    error_rate,
 )
 from taskq_core.inspector.removal import QueueRemoval
 from taskq_core.inspector.selection import ALLOWED_STATES, ActionReport, Skip, TaskAction, TaskRef
@@ -33,6 +36,7 @@ __all__ = [
     "ALLOWED_STATES",
     "LISTED_STATES",
     "PAGE_SIZE_MAX",
+    "STATES",
     "ActionReport",
     "AsyncInspector",
     "DailyStats",
@@ -46,6 +50,7 @@ __all__ = [
     "PeriodicEntryInfo",
     "QueueInfo",
     "QueueRemoval",
+    "QueueStatus",
     "RunningTask",
     "SchedulerEvent",
     "Skip",
@@ -55,5 +60,6 @@ __all__ = [
     "UnreadableTask",
     "WorkerAction",
     "WorkerProcess",
+    "error_rate",
     "total_of",
 ]

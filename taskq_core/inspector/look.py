@@ -15,6 +15,7 @@ from taskq_core.inspector.known import check_group, check_text, known_queue, kno
 from taskq_core.inspector.records import (
     LISTED_STATES,
     PAGE_SIZE_MAX,
+    STATES,
     DailyStats,
     GroupInfo,
     GroupPage,
@@ -93,7 +94,7 @@ def _queue_info(name: str, counts: QueueCounts, problem: str = "") -> QueueInfo:
     latency_s = counts.latency_s
     return QueueInfo(
         name=name,
-        sizes=MappingProxyType(counts.sizes),
+        sizes=MappingProxyType({state: counts.sizes[state] for state in STATES}),
         groups=counts.groups,
         limited=counts.limited,
         is_paused=counts.is_paused,

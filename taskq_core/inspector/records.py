@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from enum import StrEnum
 
 from taskq_core.handles.records import TaskInfo
 from taskq_core.wire import TaskState
@@ -21,30 +22,61 @@ LISTED_STATES = (
 )
 """States whose tasks are listed together, in the order in which they are. Those of a group are listed by group."""
 
-
+STATES = (
+    TaskState.ACTIVE,
+    TaskState.PENDING,
+    TaskState.AGGREGATING,
+    TaskState.SCHEDULED,
+    TaskState.RETRY,
+    TaskState.ARCHIVED,
+    TaskState.COMPLETED,
+)
+"""All states in display order: running, waiting, ended."""
 GROUPS_COUNTED = 1000
-"""Most groups of a queue whose tasks are counted."""
+"""Maximum number of groups of a queue whose tasks are counted."""
+
+
+def error_rate(failed: int, processed: int) -> float | None:
+    """Return the share of runs that failed, 0 to 1. None if nothing ran.
+
+    `processed` includes the failed runs. The two counters are read one after the other, so the share is cut at 1.
+    """
+    return min(1.0, failed / processed) if processed > 0 else None
+
+
+class QueueStatus(StrEnum):
+    """The most important fact about a queue."""
+
+    RUNNING = "running"
+    """Workers take its tasks."""
+    NO_WORKER = "no worker"
+    """No running worker serves it, so its tasks wait."""
+    PAUSED = "paused"
+    """Workers take none of its tasks."""
+    DAMAGED = "damaged"
+    """It cannot be counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueInfo:
-    """One queue as it stands.
+    """State and counts of one queue.
 
     Attributes:
         name: Name of the queue.
-        sizes: Tasks by state. Of more than 1000 groups, the tasks of 1000 are counted.
-        groups: Groups with tasks in them.
-        limited: Of the scheduled tasks, those that wait for a limit.
-        is_paused: True while workers take nothing.
+        sizes: Number of tasks by state, in the order of `STATES`. Of more than 1000 groups, the tasks of 1000 count.
+        groups: Number of groups with tasks.
+        limited: Number of scheduled tasks that wait for a limit.
+        is_paused: Whether workers take none of its tasks.
         is_served: False if no running worker serves it. True also if this was not read or is unknown.
-        processed: Tasks that ran, over the queue's life; those that failed included.
-        failed: Runs that failed, over the queue's life.
-        processed_today: As `processed`, since midnight UTC.
-        failed_today: As `failed`, since midnight UTC.
-        latency: How long the next task to run has been pending; None if none is, or if it does not say.
-        as_of: When this was read, by Redis's clock.
-        problem: Why the queue cannot be counted, "" if it can; with a problem all numbers are 0. A key of another type
-            is one; workers repair that within minutes.
+        processed: Number of runs in the life of the queue, including failed ones.
+        failed: Number of failed runs in the life of the queue.
+        processed_today: Like `processed`, since midnight UTC.
+        failed_today: Like `failed`, since midnight UTC.
+        latency: How long the next task to run has been pending. None if there is none, or if this is unknown.
+        memory: Approximate size in Redis in bytes. None if it was not read or is unknown.
+        as_of: Time of the reading, by Redis's clock.
+        problem: Why the queue cannot be counted, "" if it can. With a problem all numbers are 0. A key of a wrong type
+            is such a problem; workers repair it within minutes.
     """
 
     name: str
@@ -58,13 +90,28 @@ class QueueInfo:
     processed_today: int
     failed_today: int
     latency: timedelta | None
+    memory: int | None = None
     as_of: datetime
     problem: str = ""
 
     @property
     def size(self) -> int:
-        """Tasks in all states together."""
+        """Number of tasks in all states."""
         return sum(self.sizes.values())
+
+    @property
+    def status(self) -> QueueStatus:
+        """Whether it runs, has no worker, is paused, or cannot be counted."""
+        if self.problem:
+            return QueueStatus.DAMAGED
+        if self.is_paused:
+            return QueueStatus.PAUSED
+        return QueueStatus.RUNNING if self.is_served else QueueStatus.NO_WORKER
+
+    @property
+    def error_rate(self) -> float | None:
+        """Share of today's runs that failed, 0 to 1. None if nothing ran."""
+        return error_rate(self.failed_today, self.processed_today)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,17 +176,27 @@ class FoundTasks:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DailyStats:
-    """What a queue did on one day.
+    """Counters of one queue, or of several added up, for one day.
 
     Attributes:
         day: The UTC day.
-        processed: Tasks that ran; those that failed included.
-        failed: Runs that failed.
+        processed: Number of runs, including failed ones.
+        failed: Number of failed runs.
     """
 
     day: date
     processed: int
     failed: int
+
+    @property
+    def succeeded(self) -> int:
+        """Number of runs that did not fail."""
+        return max(0, self.processed - self.failed)
+
+    @property
+    def error_rate(self) -> float | None:
+        """Share of runs that failed, 0 to 1. None if nothing ran."""
+        return error_rate(self.failed, self.processed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,10 +4,11 @@ Rules that are not Redis's but the onlooker's stand here, once: the order of sta
 long a worker has lived, which queue it prefers. Nothing here changes anything; that is the inspector's.
 """
 
+from taskq_core.inspector import STATES, QueueStatus, error_rate
 from taskq_core.views.aio import AsyncDashboard
 from taskq_core.views.graph_svg import graph_svg
 from taskq_core.views.graphs import BOX_HEIGHT, BOX_WIDTH, GraphDrawing, StepBox, StepEdge
-from taskq_core.views.history import DAYS_CHOICES, DayRow, error_rate
+from taskq_core.views.history import DAYS_CHOICES
 from taskq_core.views.lines import Bar, Points, bars, line_path, scale_top
 from taskq_core.views.offered import blank_arguments, call_of, signature_of, summary_of
 from taskq_core.views.payloads import (
@@ -19,17 +20,7 @@ from taskq_core.views.payloads import (
     edited_payload,
     is_editable,
 )
-from taskq_core.views.queues import (
-    STATES,
-    TYPES_SAMPLE,
-    QueueDetail,
-    QueueRow,
-    QueuesOverview,
-    QueueStatus,
-    TypeRow,
-    overview,
-    queue_row,
-)
+from taskq_core.views.queues import TYPES_SAMPLE, QueueDetail, QueuesOverview, TypeRow, overview
 from taskq_core.views.samples import LONGEST_SPAN, QueueSeries, Sample
 from taskq_core.views.store import QueuePlace, StoreRow
 from taskq_core.views.sync import Dashboard
@@ -75,13 +66,11 @@ __all__ = [
     "AsyncDashboard",
     "Bar",
     "Dashboard",
-    "DayRow",
     "GraphDrawing",
     "MemberRow",
     "Points",
     "QueueDetail",
     "QueuePlace",
-    "QueueRow",
     "QueueSeries",
     "QueueStatus",
     "QueueWeight",
@@ -124,7 +113,6 @@ __all__ = [
     "is_orphaned",
     "line_path",
     "overview",
-    "queue_row",
     "scale_top",
     "selection_of",
     "signature_of",

@@ -1,13 +1,13 @@
-"""What queues did day by day, and what share of it failed."""
+"""Daily counters of queues, added up."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import timedelta
 
 from taskq_core.broker.operations import diagnosis, views
 from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.clock import utc_datetime
 from taskq_core.errors import BrokerReplyError
+from taskq_core.inspector import DailyStats
 from taskq_core.inspector.look import HISTORY_DAYS
 from taskq_core.settings import check_whole
 from taskq_core.wire import Keys
@@ -16,40 +16,7 @@ DAYS_CHOICES = (7, 30, HISTORY_DAYS)
 """Spans, in days, that a chart of the past offers. Counters are kept for the longest."""
 
 
-def error_rate(failed: int, processed: int) -> float | None:
-    """Return the share of runs that failed, 0 to 1; None where nothing ran.
-
-    `processed` counts the failed ones in. Two counters are read one after the other, so the share is cut at 1.
-    """
-    return min(1.0, failed / processed) if processed > 0 else None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DayRow:
-    """What one queue, or several together, did on one day.
-
-    Attributes:
-        day: The UTC day.
-        processed: Tasks that ran; those that failed included.
-        failed: Runs that failed.
-    """
-
-    day: date
-    processed: int
-    failed: int
-
-    @property
-    def succeeded(self) -> int:
-        """Tasks that ran and did not fail."""
-        return max(0, self.processed - self.failed)
-
-    @property
-    def error_rate(self) -> float | None:
-        """The share of runs that failed, 0 to 1; None where nothing ran."""
-        return error_rate(self.failed, self.processed)
-
-
-def read_history(keys: Keys, names: Sequence[str], *, days: int = 30) -> RequestPlan[Sequence[DayRow]]:
+def read_history(keys: Keys, names: Sequence[str], *, days: int = 30) -> RequestPlan[Sequence[DailyStats]]:
     """Return the daily counters of queues, added up, the oldest day first. Days are UTC.
 
     Args:
@@ -70,6 +37,6 @@ def read_history(keys: Keys, names: Sequence[str], *, days: int = 30) -> Request
             continue
         totals = [(ran + more, bad + more_bad) for (ran, bad), (more, more_bad) in zip(totals, numbers, strict=True)]
     return tuple(
-        DayRow(day=day, processed=processed, failed=failed)
+        DailyStats(day=day, processed=processed, failed=failed)
         for day, (processed, failed) in zip(dates, totals, strict=True)
     )

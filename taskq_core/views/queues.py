@@ -1,102 +1,29 @@
 """How queues stand, one by one and all together, and which types of tasks fill one."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from enum import StrEnum
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from taskq_core.broker.operations import views
 from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.errors import BrokerAuthenticationError, BrokerReplyError
-from taskq_core.inspector import LISTED_STATES, QueueInfo, UnreadableTask
+from taskq_core.inspector import LISTED_STATES, STATES, DailyStats, QueueInfo, UnreadableTask, error_rate
 from taskq_core.inspector.alive import with_workers
 from taskq_core.inspector.known import known_queue
 from taskq_core.inspector.look import queue_infos, read_task, whole_or_damaged
-from taskq_core.views.history import DayRow, error_rate, read_history
+from taskq_core.views.history import read_history
 from taskq_core.wire import Keys, TaskState
 
-STATES = (
-    TaskState.ACTIVE,
-    TaskState.PENDING,
-    TaskState.AGGREGATING,
-    TaskState.SCHEDULED,
-    TaskState.RETRY,
-    TaskState.ARCHIVED,
-    TaskState.COMPLETED,
-)
-"""States in the order in which they are shown: what runs, what waits, what has ended."""
 TYPES_SAMPLE = 200
 """Most tasks of each state that are read for the counts by type."""
 _MEMORY_SAMPLES = 20
-
-
-class QueueStatus(StrEnum):
-    """What an operator has to know of a queue first."""
-
-    RUNNING = "running"
-    """Workers take its tasks."""
-    NO_WORKER = "no worker"
-    """No running worker serves it, so its tasks wait."""
-    PAUSED = "paused"
-    """Workers take nothing."""
-    DAMAGED = "damaged"
-    """It cannot be counted."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueueRow:
-    """One queue as it stands.
-
-    Attributes:
-        name: Name of the queue.
-        status: Whether it runs, has no worker, is paused, or cannot be counted.
-        sizes: Tasks by state, in the order of `STATES`.
-        groups: Groups with tasks in them.
-        latency: How long the next task to run has been pending; None if none is, or if it does not say.
-        memory: About how many bytes it takes in Redis; None if that was not asked or Redis does not tell.
-        processed: Tasks that ran, over the queue's life; those that failed included.
-        failed: Runs that failed, over the queue's life.
-        processed_today: As `processed`, since midnight UTC.
-        failed_today: As `failed`, since midnight UTC.
-        as_of: When this was read, by Redis's clock.
-        problem: Why it cannot be counted, "" if it can; with a problem all numbers are 0.
-    """
-
-    name: str
-    status: QueueStatus
-    sizes: Mapping[TaskState, int]
-    groups: int
-    latency: timedelta | None
-    memory: int | None
-    processed: int
-    failed: int
-    processed_today: int
-    failed_today: int
-    as_of: datetime
-    problem: str
-
-    @property
-    def size(self) -> int:
-        """Tasks in all states together."""
-        return sum(self.sizes.values())
-
-    @property
-    def is_paused(self) -> bool:
-        """True while workers take nothing."""
-        return self.status is QueueStatus.PAUSED
-
-    @property
-    def error_rate(self) -> float | None:
-        """The share of today's runs that failed, 0 to 1; None where nothing ran."""
-        return error_rate(self.failed_today, self.processed_today)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueuesOverview:
     """All queues, sorted by name, and their sums."""
 
-    queues: Sequence[QueueRow]
+    queues: Sequence[QueueInfo]
 
     @property
     def sizes(self) -> Mapping[TaskState, int]:
@@ -153,8 +80,8 @@ class QueueDetail:
         looked_at: How many tasks `types` is made of: at most `TYPES_SAMPLE` of each state.
     """
 
-    queue: QueueRow
-    days: Sequence[DayRow]
+    queue: QueueInfo
+    days: Sequence[DailyStats]
     types: Sequence[TypeRow]
     looked_at: int
 
@@ -164,29 +91,9 @@ class QueueDetail:
         return self.looked_at < sum(self.queue.sizes[state] for state in LISTED_STATES)
 
 
-def queue_row(info: QueueInfo, memory: int | None = None) -> QueueRow:
-    """Return what an operator looks at of a queue that an inspector has read."""
-    served = QueueStatus.RUNNING if info.is_served else QueueStatus.NO_WORKER
-    standing = QueueStatus.PAUSED if info.is_paused else served
-    return QueueRow(
-        name=info.name,
-        status=QueueStatus.DAMAGED if info.problem else standing,
-        sizes=MappingProxyType({state: info.sizes[state] for state in STATES}),
-        groups=info.groups,
-        latency=info.latency,
-        memory=memory,
-        processed=info.processed,
-        failed=info.failed,
-        processed_today=info.processed_today,
-        failed_today=info.failed_today,
-        as_of=info.as_of,
-        problem=info.problem,
-    )
-
-
 def overview(infos: Iterable[QueueInfo]) -> QueuesOverview:
     """Return what an operator looks at of queues that an inspector has read, without their memory."""
-    return QueuesOverview(queues=tuple(queue_row(info) for info in infos))
+    return QueuesOverview(queues=tuple(infos))
 
 
 def read_queues(keys: Keys) -> RequestPlan[QueuesOverview]:
@@ -194,7 +101,7 @@ def read_queues(keys: Keys) -> RequestPlan[QueuesOverview]:
     rows = []
     for info in (yield from queue_infos(keys)):
         memory = yield from _memory(keys, info)
-        rows.append(queue_row(info, memory))
+        rows.append(replace(info, memory=memory))
     return QueuesOverview(queues=tuple(rows))
 
 
@@ -211,7 +118,7 @@ def read_queue(keys: Keys, name: str, *, days: int = 30) -> RequestPlan[QueueDet
     """
     yield from known_queue(keys, name)
     (info,) = yield from with_workers(keys, [(yield from whole_or_damaged(keys, name))])
-    row = queue_row(info, (yield from _memory(keys, info)))
+    row = replace(info, memory=(yield from _memory(keys, info)))
     past = yield from read_history(keys, (name,), days=days)
     counts: dict[str, dict[TaskState, int]] = {}
     looked_at = 0

@@ -10,8 +10,8 @@ from taskq_core.broker.operations import samples as sample_ops
 from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.clock import utc_datetime
 from taskq_core.errors import BrokerReplyError, ConfigurationError
+from taskq_core.inspector import error_rate
 from taskq_core.settings import check_whole
-from taskq_core.views.history import error_rate
 from taskq_core.views.lines import Points
 from taskq_core.wire import Keys, TaskState
 from taskq_core.wire.samples import LEVELS, REST_S, SAMPLE_S, Level, QueueSample

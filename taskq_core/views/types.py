@@ -10,11 +10,10 @@ from taskq_core.broker.operations.views import ScanPlace
 from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.clock import utc_datetime
 from taskq_core.errors import BrokerReplyError, ConfigurationError
-from taskq_core.inspector import LISTED_STATES, UnreadableTask
+from taskq_core.inspector import LISTED_STATES, UnreadableTask, error_rate
 from taskq_core.inspector.known import known_queue
 from taskq_core.inspector.look import read_task
 from taskq_core.settings import check_whole
-from taskq_core.views.history import error_rate
 from taskq_core.wire import Keys, TaskState
 from taskq_core.wire.tallies import HOUR_S, HOURS_KEPT, TypeCounters
 

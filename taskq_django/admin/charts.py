@@ -15,7 +15,8 @@ from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 
 from taskq_core import TaskState
-from taskq_core.views import DayRow, QueueSeries, Sample, bars, line_path, scale_top
+from taskq_core.inspector import DailyStats
+from taskq_core.views import QueueSeries, Sample, bars, line_path, scale_top
 from taskq_django.admin.formats import TASK_STATES, number, render, span
 
 RECENT = timedelta(hours=1)
@@ -40,7 +41,7 @@ def state_bar(name: str, sizes: Mapping[TaskState, int], *, whole: int) -> SafeS
 
 
 def history_chart(
-    days: Sequence[DayRow], *, key: str, heading: str, choices: Sequence[tuple[str, str, bool]]
+    days: Sequence[DailyStats], *, key: str, heading: str, choices: Sequence[tuple[str, str, bool]]
 ) -> SafeString:
     """Return a chart of processed and failed tasks by day, with a table of the same figures.
 
@@ -64,7 +65,7 @@ def history_chart(
     return render("history_chart.html", **context)
 
 
-def _day(day: DayRow, left: float, step: float, most: int) -> dict[str, Any]:
+def _day(day: DailyStats, left: float, step: float, most: int) -> dict[str, Any]:
     """Return the geometry of a day. A failure is visible, however small its share."""
     scale = _HEIGHT / most if most else 0
     failed = max(1.0, min(day.failed, day.processed) * scale) if day.failed and most else 0.0

@@ -20,9 +20,11 @@ from taskq_core.codec.oversized import OversizedResult
 from taskq_core.handles.attempts import Attempt as StoredAttempt
 from taskq_core.inspector import (
     ActionReport,
+    DailyStats,
     GroupPage,
     LimitInfo,
     PeriodicEntryInfo,
+    QueueInfo,
     QueueRemoval,
     SchedulerEvent,
     Skip,
@@ -160,7 +162,7 @@ def _response_type(annotation: Any) -> Any:
 
 # --- queues, workers and the store ------------------------------------------------------------------------------------
 
-QueueRow = model_of(records.QueueRow)
+QueueRow = model_of(QueueInfo, "QueueRow")
 QueuesOverview = model_of(records.QueuesOverview)
 QueueDetail = model_of(records.QueueDetail)
 TypesOverview = model_of(records.TypesOverview)
@@ -169,7 +171,7 @@ Store = model_of(records.StoreRow, "Store")
 WorkersOverview = model_of(records.WorkersOverview)
 Groups = model_of(GroupPage, "Groups")
 Removed = model_of(QueueRemoval, "Removed")
-History = wrapper("History", "Daily counters, the oldest day first.", days=list_of(model_of(records.DayRow)))
+History = wrapper("History", "Daily counters, the oldest day first.", days=list_of(model_of(DailyStats, "DayRow")))
 Samples = wrapper("Samples", "Samples of queues in a period.", queues=list_of(model_of(records.QueueSeries)))
 Limits = wrapper("Limits", "The limits of a queue, by kind and name.", limits=list_of(model_of(LimitInfo)))
 Count = wrapper("Count", "A number of tasks.", count=int)

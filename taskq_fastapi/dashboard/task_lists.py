@@ -6,9 +6,9 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from taskq_core.inspector import TaskAction
+from taskq_core.inspector import QueueInfo, TaskAction
 from taskq_core.settings.language import gettext, pgettext
-from taskq_core.views import QueueRow, TaskRecord
+from taskq_core.views import TaskRecord
 from taskq_core.views.messages import ALL_BUTTONS, BUTTONS, actions_for
 from taskq_core.wire import TaskState
 from taskq_fastapi.dashboard.paging import Paging
@@ -85,7 +85,7 @@ async def listing(
     )
 
 
-async def of_queue(view: View, row: QueueRow, state: TaskState | None) -> dict[str, Any]:
+async def of_queue(view: View, row: QueueInfo, state: TaskState | None) -> dict[str, Any]:
     """Return what the page of a queue shows of its tasks."""
     group = view.query.get("group") or None if state is TaskState.AGGREGATING else None
     context: dict[str, Any] = {"group": group, "groups": None, "tasks": None}

@@ -171,7 +171,7 @@ def test_every_route_has_words_examples_and_problems(document: dict[str, Any]) -
 
 
 RECORDS: dict[type, type[BaseModel]] = {
-    dashboard.QueueRow: models.QueueRow,
+    inspection.QueueInfo: models.QueueRow,
     TaskInfo: models.Task,
     inspection.UnreadableTask: models.Task,
     inspection.PeriodicEntryInfo: models.Schedule,

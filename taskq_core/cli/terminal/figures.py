@@ -9,7 +9,8 @@ from rich.style import Style
 from rich.text import Text
 
 from taskq_core.cli.text import clean
-from taskq_core.views import QueueRow, QueueSeries
+from taskq_core.inspector import QueueInfo
+from taskq_core.views import QueueSeries
 from taskq_core.wire import TaskState
 
 _HEIGHTS = "▁▂▃▄▅▆▇█"
@@ -230,7 +231,7 @@ class Paces:
         self._last: dict[str, tuple[datetime, int]] = {}
         self._seen: dict[str, deque[float | None]] = {}
 
-    def note(self, rows: Sequence[QueueRow]) -> None:
+    def note(self, rows: Sequence[QueueInfo]) -> None:
         """Note how queues stand."""
         for row in rows:
             before = self._last.get(row.name)

@@ -16,8 +16,9 @@ from taskq_core.cli.terminal.figures import bar, per_second, short, shown, spark
 from taskq_core.cli.terminal.places import LimitsPlace, TasksPlace
 from taskq_core.cli.terminal.screen import Look
 from taskq_core.cli.terminal.table import Column, Records, Row
+from taskq_core.inspector import QueueInfo
 from taskq_core.inspector.records import GROUPS_COUNTED
-from taskq_core.views import STATES, QueueRow, QueueSeries, QueuesOverview, QueueStatus
+from taskq_core.views import STATES, QueueSeries, QueuesOverview, QueueStatus
 from taskq_core.wire import TaskState
 
 SPAN = timedelta(minutes=20)
@@ -36,7 +37,7 @@ _COLUMNS = (
     Column(title="Memory", right=True, drop=5),
 )
 _ORDER = (QueueStatus.DAMAGED, QueueStatus.NO_WORKER, QueueStatus.PAUSED, QueueStatus.RUNNING)
-SORTS: Mapping[str, Callable[[QueueRow], Any]] = {
+SORTS: Mapping[str, Callable[[QueueInfo], Any]] = {
     "name": lambda row: row.name,
     "tasks": lambda row: -row.size,
     "wait": lambda row: -(row.latency or timedelta(0)),
@@ -107,7 +108,7 @@ class QueuesLook(Look[Found]):
         self.query_one("#empty").display = not rows
         self._draw_panel()
 
-    def _sorted(self, overview: QueuesOverview) -> list[QueueRow]:
+    def _sorted(self, overview: QueuesOverview) -> list[QueueInfo]:
         return sorted(sorted(overview.queues, key=lambda row: row.name), key=SORTS[self._sort])
 
     def _legend(self, overview: QueuesOverview) -> Text:
@@ -122,7 +123,7 @@ class QueuesLook(Look[Found]):
         text.append(f"today {short(overview.processed_today)} ran, {failed} failed", palette.quiet)
         return text
 
-    def _cells(self, row: QueueRow, largest: int) -> list[Any]:
+    def _cells(self, row: QueueInfo, largest: int) -> list[Any]:
         palette = self.desk.palette
         paces = self._paces(row.name)
         rate = row.error_rate
@@ -138,7 +139,7 @@ class QueuesLook(Look[Found]):
             shown("-" if row.memory is None else shown_size(row.memory)),
         ]
 
-    def _bar(self, row: QueueRow, largest: int, width: int) -> Text:
+    def _bar(self, row: QueueInfo, largest: int, width: int) -> Text:
         if row.problem:
             return shown(row.problem, self.desk.palette.bad)
         text = Text(end="")
@@ -180,7 +181,7 @@ class QueuesLook(Look[Found]):
         panel.update(text)
 
     @property
-    def chosen(self) -> QueueRow | None:
+    def chosen(self) -> QueueInfo | None:
         """The queue that is chosen."""
         key = self.query_one(Records).current
         rows = () if self.found is None else self.found.overview.queues
@@ -225,7 +226,7 @@ class QueuesLook(Look[Found]):
         if row is not None:
             self.change(self._delete(row))
 
-    async def _delete(self, row: QueueRow) -> None:
+    async def _delete(self, row: QueueInfo) -> None:
         tasks = f"its {row.size:,} task{'' if row.size == 1 else 's'}" if row.size else "no task in it"
         text = f"Delete the queue “{row.name}” with {tasks}?"
         if not await self.ask(Question(text=text, button="Delete", is_destructive=True)):
@@ -249,7 +250,7 @@ async def pause_or_resume(look: Look[Any], name: str, *, is_paused: bool) -> Non
         look.say(f"Queue “{name}” is paused: workers take no more tasks of it.")
 
 
-def _has_more(row: QueueRow) -> bool:
+def _has_more(row: QueueInfo) -> bool:
     """Return whether a queue has more tasks in groups than were counted."""
     return row.groups > GROUPS_COUNTED
 

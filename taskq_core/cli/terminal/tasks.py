@@ -32,14 +32,7 @@ from taskq_core.inspector import (
     total_of,
 )
 from taskq_core.inspector.records import GROUPS_COUNTED
-from taskq_core.views import (
-    STATES,
-    TaskFilter,
-    TaskRecord,
-    TaskSearch,
-    WorkersOverview,
-    queue_row,
-)
+from taskq_core.views import STATES, TaskFilter, TaskRecord, TaskSearch, WorkersOverview
 from taskq_core.wire import TaskState
 
 SCAN = 5_000
@@ -209,7 +202,7 @@ class TasksLook(FilteredLook[Found]):
             return Text(
                 f"{sum(info.size for info in found.infos):,} tasks in {len(found.infos):,} queues", palette.quiet
             )
-        row = queue_row(found.infos[0])
+        row = found.infos[0]
         text = Text.assemble(shown(row.name, "bold"), "  ", self.styled(row.status.value), end="")
         wait = f"   wait {shown_span(row.latency)}" if row.latency is not None else ""
         text.append(

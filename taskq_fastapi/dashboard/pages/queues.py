@@ -5,15 +5,16 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
+from taskq_core.inspector import QueueInfo
 from taskq_core.settings.language import gettext, marked
-from taskq_core.views import DAYS_CHOICES, QueueRow, QueueStatus
+from taskq_core.views import DAYS_CHOICES, QueueStatus
 from taskq_fastapi.api.parts import time_left
 from taskq_fastapi.dashboard.form import Form
 from taskq_fastapi.dashboard.registry import Done, Question, action, page
 from taskq_fastapi.dashboard.view import Shown, View, link, own_link
 
 _ORDER = (QueueStatus.DAMAGED, QueueStatus.NO_WORKER, QueueStatus.PAUSED, QueueStatus.RUNNING)
-SORTS: dict[str, Callable[[QueueRow], Any]] = {
+SORTS: dict[str, Callable[[QueueInfo], Any]] = {
     "queue": lambda row: row.name,
     "state": lambda row: _ORDER.index(row.status),
     "size": lambda row: row.size,

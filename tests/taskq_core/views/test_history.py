@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from taskq_core import ConfigurationError, TaskQ
-from taskq_core.views import DAYS_CHOICES, DayRow, error_rate
+from taskq_core.inspector import DailyStats
+from taskq_core.views import DAYS_CHOICES, error_rate
 from tests.redis_server import RedisServer
 from tests.rows import rows
 from tests.taskq_core.views.conftest import Ask
@@ -72,5 +73,5 @@ async def test_a_span_of_days_costs_one_command_a_queue(ask: Ask, commands_of: C
 def test_the_error_rate_is_a_share_of_all_runs(failed: int, processed: int, rate: float | None) -> None:
     """Of counters that were read one after the other, too."""
     assert error_rate(failed, processed) == rate
-    assert DayRow(day=date(2030, 1, 1), processed=processed, failed=failed).error_rate == rate
-    assert DayRow(day=date(2030, 1, 1), processed=processed, failed=failed).succeeded == max(0, processed - failed)
+    assert DailyStats(day=date(2030, 1, 1), processed=processed, failed=failed).error_rate == rate
+    assert DailyStats(day=date(2030, 1, 1), processed=processed, failed=failed).succeeded == max(0, processed - failed)

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskq_core.cli.terminal.figures import DARK, LIGHT, Paces, bar, per_second, short, shown, shown_lines, sparkline
-from taskq_core.views import STATES, QueueRow, QueueSeries, QueueStatus, Sample
+from taskq_core.inspector import QueueInfo
+from taskq_core.views import STATES, QueueSeries, Sample
 from taskq_core.wire import TaskState
 
 BEGIN = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -81,10 +82,10 @@ def test_little_is_seen_beside_much() -> None:
     assert sparkline([0, 0.001, 1000], 3) == "▁▂█"
 
 
-def row(processed: int, after_s: float, name: str = "mail") -> QueueRow:
-    return QueueRow(
+def row(processed: int, after_s: float, name: str = "mail") -> QueueInfo:
+    return QueueInfo(
         name=name,
-        status=QueueStatus.RUNNING,
+        is_paused=False,
         sizes=dict.fromkeys(STATES, 0),
         groups=0,
         latency=None,
