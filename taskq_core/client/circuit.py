@@ -1,4 +1,4 @@
-"""The circuit breaker of the clients: a Redis that does not answer is not asked by every enqueue.
+"""The circuit breaker of the clients. While Redis does not answer, most enqueues fail at once.
 
 ::
 
@@ -14,12 +14,11 @@
       +-----------------------------------+
           it fails: twice the pause
 
-Each enqueue that does not reach Redis waits for the whole of its timeout. After some of those in a row all others fail
-at once, for a pause; then one of them tries while the others still fail, and its end decides. What counts is that Redis
-answered: a refusal closes the circuit as a success does.
+An enqueue that does not reach Redis waits for its whole timeout. After several of them in a row, all enqueues fail at
+once during a pause. Then one enqueue tries while the others still fail, and its result decides. Any answer of Redis
+closes the circuit, also a refusal.
 
-One circuit belongs to one endpoint and is shared by the blocking and the asyncio client. Workers and schedulers have
-their own way of waiting and do not ask it.
+The blocking and the asyncio client of an application share one circuit. Workers and schedulers do not use it.
 """
 
 import logging
@@ -28,9 +27,9 @@ import random
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
-from types import TracebackType
 
 from taskq_core.errors import BrokerError, BrokerUnavailableError, CircuitOpenError
 from taskq_core.settings import CircuitSettings, seconds
@@ -38,29 +37,29 @@ from taskq_core.settings import CircuitSettings, seconds
 logger = logging.getLogger("taskq.client")
 
 TRY_LOST_S = 60.0
-"""Seconds after which a try that has not ended is taken for lost, as when its event loop was dropped."""
+"""Seconds after which a try without an end counts as lost, for example because its event loop was closed."""
 
 
 class CircuitState(StrEnum):
-    """Whether a client asks Redis."""
+    """Whether a client sends requests to Redis."""
 
     CLOSED = "closed"
     """It does."""
     OPEN = "open"
-    """It failed too often: nothing is sent for a while."""
+    """Redis failed to answer too often, so nothing is sent during a pause."""
     HALF_OPEN = "half_open"
-    """One enqueue tries again; nothing else is sent until it has ended."""
+    """One enqueue tries. Nothing else is sent until it has ended."""
 
 
 class Circuit:
-    """Knows whether Redis answered lately. Safe to share between threads and event loops.
+    """Counts failures to reach Redis, and decides whether to ask it. Safe to share between threads and event loops.
 
     Args:
-        settings: When it opens, and how long for.
-        address: Where Redis is, for errors.
+        settings: When it opens, and for how long.
+        address: The address of Redis, for errors.
         opened: Called each time it opens.
         monotonic: Source of monotonic time.
-        jitter: Returns the share of a pause that is kept.
+        jitter: Returns the share of a pause that is waited.
     """
 
     def __init__(
@@ -79,7 +78,6 @@ class Circuit:
         self._opened = opened
         self._monotonic = monotonic
         self._jitter = jitter
-        self._usual_call = Call(self, is_try=False)  # it holds nothing, so all share one
         self.reset()
         _all.add(self)
 
@@ -90,44 +88,65 @@ class Circuit:
         self._last_failure = ""
         self._pause_s = self._first_pause_s
         self._retry_at: float | None = None  # None while it is closed
-        self._try_until: float | None = None  # None while nobody tries
+        self._try_until: float | None = None  # None while no request tries
 
     @property
     def state(self) -> CircuitState:
-        """Whether Redis is asked."""
+        """The state of the circuit."""
         with self._lock:
             if self._retry_at is None:
                 return CircuitState.CLOSED
             return CircuitState.OPEN if self._try_until is None else CircuitState.HALF_OPEN
 
-    def call(self) -> "Call":
-        """Return the `with` block in which a request to Redis is made.
+    @property
+    def _is_closed(self) -> bool:
+        return self._retry_at is None
+
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        """Make a request to Redis in a `with` block. Raises as `begin`."""
+        is_try = self.begin()
+        try:
+            yield
+        except BaseException as error:
+            self.end(error, is_try=is_try)
+            raise
+        self.end(None, is_try=is_try)
+
+    def begin(self) -> bool:
+        """Begin a request to Redis, and return whether it is the one that tries while the circuit is open.
 
         Raises:
-            CircuitOpenError: Redis is not asked just now.
+            CircuitOpenError: Redis is not asked now.
         """
-        retry_at = self._retry_at
-        if retry_at is None:  # a moment ago, which is soon enough
-            return self._usual_call
+        if self._retry_at is None:  # read without the lock, which is recent enough
+            return False
+        now = self._monotonic()
         with self._lock:
-            retry_at = self._retry_at
-            if retry_at is None:
-                return self._usual_call
-            now = self._monotonic()
+            if self._is_closed:
+                return False
             if self._try_until is not None and now < self._try_until:
-                raise self._error(self._pause_s)  # about: unless it succeeds
-            if now < retry_at:
-                raise self._error(retry_at - now)
+                raise self._error(self._pause_s)  # an estimate: the pause ends earlier if the try succeeds
+            if now < self._retry_at:
+                raise self._error(self._retry_at - now)
             self._try_until = now + TRY_LOST_S
-            return Call(self, is_try=True)
+            return True
+
+    def end(self, error: BaseException | None, *, is_try: bool) -> None:
+        """End a request. A refusal is an answer; an error of the caller, such as a cancellation, proves nothing."""
+        if isinstance(error, BrokerUnavailableError):
+            self._note_failure(error, is_try=is_try)
+        elif error is None or isinstance(error, BrokerError):
+            if self._failures:
+                self._note_answer()
+        elif is_try:
+            with self._lock:
+                self._try_until = None  # another request may try
 
     def _error(self, retry_in_s: float) -> CircuitOpenError:
         return CircuitOpenError(self._address, self._failures, retry_in_s, self._last_failure)
 
-    def note_answer(self) -> None:
-        """Note that Redis answered."""
-        if not self._failures:
-            return
+    def _note_answer(self) -> None:
         with self._lock:
             was_open = self._retry_at is not None
             self._failures = 0
@@ -136,8 +155,7 @@ class Circuit:
         if was_open:
             logger.info("%s answers again: enqueueing goes on", self._address)
 
-    def note_failure(self, error: BrokerUnavailableError, *, is_try: bool) -> None:
-        """Note that Redis did not answer."""
+    def _note_failure(self, error: BrokerUnavailableError, *, is_try: bool) -> None:
         if not self._most_failures:
             return
         with self._lock:
@@ -163,39 +181,6 @@ class Circuit:
                 error,
             )
             self._opened()
-
-    def note_nothing(self, *, is_try: bool) -> None:
-        """Note that a request was given up before its end: if it was the one that tries, another may."""
-        if is_try:
-            with self._lock:
-                self._try_until = None
-
-
-class Call:
-    """One request to Redis, whose end the circuit notes."""
-
-    __slots__ = ("_circuit", "_is_try")
-
-    def __init__(self, circuit: Circuit, *, is_try: bool) -> None:
-        self._circuit = circuit
-        self._is_try = is_try
-
-    def __enter__(self) -> "Call":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.end(error)
-
-    def end(self, error: BaseException | None) -> None:
-        """Note how it ended: None if there was an answer."""
-        if error is None or (isinstance(error, BrokerError) and not isinstance(error, BrokerUnavailableError)):
-            self._circuit.note_answer()
-        elif isinstance(error, BrokerUnavailableError):
-            self._circuit.note_failure(error, is_try=self._is_try)
-        else:
-            self._circuit.note_nothing(is_try=self._is_try)
 
 
 _all: "weakref.WeakSet[Circuit]" = weakref.WeakSet()

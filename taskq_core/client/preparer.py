@@ -176,7 +176,9 @@ class Preparer:
             TypeError: It is not a call.
         """
         task = task_of(call)
-        plan = task.plan(self.keys, self._app)
+        plan = task.current_plan
+        if plan is None or plan.keys is not self.keys:
+            plan = task.plan(self.keys, self._app)
         payload = task.encode(call.args, call.kwargs)
         if len(payload) >= PAYLOAD_WARNS:
             _check_size(task.name, len(payload))
@@ -210,14 +212,15 @@ class Preparer:
         self, plan: Plan, trace: TraceHeaders, carried: Mapping[str, str], more: Mapping[str, str] | None = None
     ) -> Headers:
         """Return the headers of a task: its own, propagated ones, the trace, and more that taskq adds."""
-        if not trace and not carried and not more:
+        has_trace = bool(trace)
+        if not has_trace and not carried and not more:
             return plan.headers  # encoded once for all calls
         texts = dict(plan.headers.texts)
         if carried:
             carry(texts, carried)
         if more:
             texts |= more
-        left_out = fit(texts, trace) if trace else 0
+        left_out = fit(texts, trace) if has_trace else 0
         if left_out:
             self.metrics.baggage_cut(plan.queue.name, left_out)
         return Headers(texts)

@@ -133,16 +133,22 @@ class Sender:
     def store(self, queue: QueueKeys, tasks: Sequence[NewTask], timeout_s: float) -> SendPlan[Admitted]:
         """Store tasks of one queue in one script call, and return the outcome of each."""
         deadline = time.monotonic() + timeout_s
-        with self.circuit.call():
+        is_try = self.circuit.begin()
+        try:
             if self.preparer.is_unregistered(queue):
                 yield from self._register(queue, deadline)
             slot = receipts.take()
             limit = self._limits.get(queue.name)
+            operation: Operation[Any]
             if limit is None or limit.max_pending is None:
-                answer = yield new_tasks.enqueue(queue, tasks, slot), deadline
+                operation = new_tasks.enqueue(queue, tasks, slot)
             else:
-                limited = new_tasks.enqueue_limited(queue, tasks, slot, max_pending=limit.max_pending)
-                answer = yield limited, deadline
+                operation = new_tasks.enqueue_limited(queue, tasks, slot, max_pending=limit.max_pending)
+            answer = yield operation, deadline
+        except BaseException as error:
+            self.circuit.end(error, is_try=is_try)
+            raise
+        self.circuit.end(None, is_try=is_try)
         receipts.give_back(slot)
         return answer if isinstance(answer, Admitted) else Admitted(answer)
 

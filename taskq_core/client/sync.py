@@ -4,8 +4,10 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
+from taskq_core.broker.operations.new_tasks import EnqueueCode
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.client.bulk import Batch, BulkResult, batches
@@ -113,21 +115,17 @@ class Client:
         return prepared.handle
 
     def _send_or_defer(self, prepared: Prepared[Any], hook: TransactionHook | None) -> None:
-        if hook is not None and hook.defer(lambda: self.send_deferred(prepared)):
+        if hook is not None and hook.defer(partial(self.send_deferred, prepared)):
             prepared.handle.mark_deferred()
             return
-        self._send(prepared, self._sender.timeout_s, math.inf)
+        self._send(prepared, self._sender.timeout_s, self._sender.wait)
 
     def send_deferred(self, prepared: Prepared[Any]) -> None:
         """Send a task whose transaction has committed. An error is stored in its handle, and raised."""
         backoff, timeout_s = self._backoff, self._sender.timeout_s
         failed_lately = time.monotonic() - backoff.unavailable_at < timeout_s
         try:
-            self._send(
-                prepared,
-                min(AFTER_FAILURE_S, timeout_s) if failed_lately else timeout_s,
-                self._deferred_wait_s(prepared.queue.name),
-            )
+            self._send(prepared, min(AFTER_FAILURE_S, timeout_s) if failed_lately else timeout_s, self._deferred_wait)
         except EnqueueError as error:
             if isinstance(error.__cause__, BrokerUnavailableError | BrokerReplicationError):
                 backoff.unavailable_at = time.monotonic()
@@ -140,23 +138,27 @@ class Client:
             raise
         prepared.handle.mark_sent()
 
-    def _deferred_wait_s(self, queue: str) -> float:
-        """Return the maximum seconds that a deferred send waits for room: none soon after it has waited in vain."""
+    def _deferred_wait(self, queue: str) -> Wait:
+        """Return the time that a deferred send may wait for room: none soon after another send found the queue full."""
         timeout_s = self._sender.timeout_s
-        return 0.0 if time.monotonic() - self._backoff.full_at.get(queue, -math.inf) < timeout_s else timeout_s
+        was_full = time.monotonic() - self._backoff.full_at.get(queue, -math.inf) < timeout_s
+        return self._sender.wait(queue, most_s=0.0 if was_full else timeout_s)
 
-    def _send(self, prepared: Prepared[Any], timeout_s: float, wait_s: float) -> None:
+    def _send(self, prepared: Prepared[Any], timeout_s: float, wait_for_room: Callable[[str], Wait]) -> None:
         """Send a task. While its queue is full, wait for room and try again."""
         started = time.monotonic()
         wait: Wait | None = None
         try:
             while True:
                 answer = self._run(self._sender.store(prepared.queue, (prepared.task,), timeout_s))
+                if answer.codes == EnqueueCode.STORED:
+                    error = None
+                    break
                 ((code, holder),) = answer.each()
                 error = prepared.settle(code, answer, holder)
                 if not isinstance(error, QueueFullError):
                     break
-                wait = wait or self._sender.wait(prepared.queue.name, most_s=wait_s)
+                wait = wait or wait_for_room(prepared.queue.name)
                 pause_s = wait.pause_s()
                 if pause_s is None:
                     break
@@ -208,7 +210,7 @@ class Client:
 
     def _send_or_defer_many(self, prepared: Iterable[Batch], result: BulkResult, hook: TransactionHook | None) -> None:
         waiting: list[Batch] = []
-        if hook is not None and hook.defer(lambda: self.send_deferred_batches(waiting, result)):
+        if hook is not None and hook.defer(partial(self.send_deferred_batches, waiting, result)):
             waiting += list(prepared)  # all or none: an error in a call leaves nothing to send
             result.defer(waiting)
         else:
@@ -221,7 +223,7 @@ class Client:
         waits: dict[str, Wait] = {}
 
         def wait(queue: str) -> Wait:
-            waits[queue] = self._sender.wait(queue, most_s=self._deferred_wait_s(queue))
+            waits[queue] = self._deferred_wait(queue)
             return waits[queue]
 
         try:

@@ -76,8 +76,7 @@ class SentLater:
     _not_sent: type[TaskNotSentError | WorkflowNotSentError]
 
     def __init__(self, queue: str, id: str) -> None:  # noqa: A002 - the attribute's name
-        self.queue = queue
-        self.id = id
+        self.queue, self.id = queue, id
         self.is_late = False
         self.note: Any = None
         self._is_deferred = False

@@ -1,6 +1,6 @@
 """Base class of tasks with code and of remote tasks."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Generic, Protocol, Self, TypeVar, Unpack, cast
 
 from taskq_core.codec import References
@@ -63,13 +63,20 @@ class BaseTask(Generic[R_co]):
     result_type: Any
     is_remote = False
     """Whether its code is in another program."""
+    encode: Callable[[tuple[object, ...], Mapping[str, object]], bytes]
+    """Returns the payload of a call, or raises `TaskArgumentsError`."""
+    bind: Callable[[tuple[object, ...], Mapping[str, object]], Mapping[str, object]]
+    """Returns the arguments of a call by name, or raises `TaskArgumentsError`."""
+    split: Callable[[Mapping[str, object]], tuple[list[object], dict[str, object]]]
+    """Returns arguments by name, as `bind` returns them, in the form of a call."""
 
     def __init__(self, name: str, options: Mapping[str, Any], enqueuer: Enqueuer) -> None:
         self.name = validate_task_type(name)
         self._given = dict(options)
         self.changed: frozenset[str] = frozenset()
         self._enqueuer = enqueuer
-        self._plan: Plan | None = None
+        self.current_plan: Plan | None = None
+        """The plan that `plan` returned last. Clients use it while its keys are theirs."""
         self._options: tuple[Mapping[str, Any], TaskOptions] | None = None
         self._with_headers: tuple[Mapping[str, str], BaseTask[Any]] | None = None
         self._check_options()
@@ -102,14 +109,14 @@ class BaseTask(Generic[R_co]):
         Raises:
             ConfigurationError: The task belongs to another queue application.
         """
-        plan = self._plan
+        plan = self.current_plan
         if plan is None or plan.keys is not keys:
             if app is not None and app is not self._enqueuer:
                 raise ConfigurationError(
                     f"task {self.name!r} belongs to another TaskQ than this client; enqueue it with its own .delay() "
                     "or .adelay(), with the client of its TaskQ, or by name with taskq.remote(...) of this one"
                 )
-            plan = self._plan = Plan(self.name, self.options, keys, self.limits)
+            plan = self.current_plan = Plan(self.name, self.options, keys, self.limits)
             if app is not None and not self.is_remote:  # other programs serve the queues of remote tasks
                 self._enqueuer.check_queue(self.name, plan.queue.name)
         return plan
@@ -158,7 +165,7 @@ class BaseTask(Generic[R_co]):
         copy.__dict__.update(self.__dict__)
         copy._given = {**self._given, **options}
         copy.changed = self.changed | options.keys()
-        copy._plan = None
+        copy.current_plan = None
         copy._options = None
         copy._with_headers = None
         copy._check_options()
@@ -179,19 +186,3 @@ class BaseTask(Generic[R_co]):
         copy = self.using(headers=merged)
         self._with_headers = (merged, copy)
         return copy
-
-    def bind(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> Mapping[str, object]:
-        """Return the arguments of a call by name.
-
-        Raises:
-            TaskArgumentsError: They do not fit.
-        """
-        raise NotImplementedError
-
-    def split(self, arguments: Mapping[str, object]) -> tuple[list[object], dict[str, object]]:
-        """Return arguments by name, as `bind` returns them, as a call takes them."""
-        return [], dict(arguments)
-
-    def encode(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> bytes:
-        """Return the payload of a call. For clients."""
-        raise NotImplementedError

@@ -46,6 +46,10 @@ class RemoteTask(BaseTask[Any]):
             raise TaskArgumentsError(self.name, "", "payload bytes have no arguments by name")
         return kwargs
 
+    def split(self, arguments: Mapping[str, object]) -> tuple[list[object], dict[str, object]]:
+        """Return arguments by name in the form of a call."""
+        return [], dict(arguments)
+
     def s(self, *args: bytes, **kwargs: object) -> Signature[Any]:
         """Bind arguments for a later call.
 

@@ -69,7 +69,8 @@ class Task(BaseTask[R], Generic[P, R]):
         if injection is not None:
             injected |= injection.names
         references = enqueuer.references
-        self.codec = self._make_codec(function, strict, injected, references)
+        codec = self.codec = self._make_codec(function, strict, injected, references)
+        self.encode, self.bind, self.split = codec.encode, codec.bind, codec.split
         self._check_unique(task_options(self._given))
         self.body = self.function
         if self.codec.is_variadic:
@@ -115,18 +116,6 @@ class Task(BaseTask[R], Generic[P, R]):
         else:
             result = self.function(*args, **kwargs)
         return result
-
-    def encode(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> bytes:
-        """Return the payload of a call."""
-        return self.codec.encode(args, kwargs)
-
-    def bind(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> Mapping[str, object]:
-        """Return the arguments of a call by name. Raises as `BaseTask.bind`."""
-        return self.codec.bind(args, kwargs)
-
-    def split(self, arguments: Mapping[str, object]) -> tuple[list[object], dict[str, object]]:
-        """Return arguments by name as a call takes them."""
-        return self.codec.split(arguments)
 
     @overload
     def s(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R]: ...

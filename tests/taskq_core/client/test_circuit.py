@@ -56,7 +56,7 @@ class Bench:
 
     def refused(self) -> CircuitOpenError:
         with pytest.raises(CircuitOpenError) as caught:
-            self.circuit.call()
+            self.circuit.begin()
         return caught.value
 
 
@@ -95,11 +95,11 @@ class TestStates:
         bench.fail(3)
         bench.now += 1
 
-        trial = bench.circuit.call()
+        is_try = bench.circuit.begin()
 
         assert bench.circuit.state is CircuitState.HALF_OPEN
         bench.refused()
-        trial.end(None)
+        bench.circuit.end(None, is_try=is_try)
         assert bench.circuit.state is CircuitState.CLOSED
         bench.fail(2)
         assert bench.circuit.state is CircuitState.CLOSED  # the count has started again, as has the pause
@@ -133,32 +133,32 @@ class TestStates:
         bench.fail(3)
         bench.now += 1
 
-        bench.circuit.call().end(error)
+        bench.circuit.end(error, is_try=bench.circuit.begin())
 
         assert bench.circuit.state is CircuitState.CLOSED
 
     def test_what_was_sent_before_it_opened_does_not_make_the_pause_longer(self) -> None:
         """Fifty threads that waited at the same time have failed once, not fifty times."""
         bench = Bench()
-        early = [bench.circuit.call() for _ in range(10)]
+        early = [bench.circuit.begin() for _ in range(10)]
         for each in early[:9]:
-            each.end(SILENCE)
+            bench.circuit.end(SILENCE, is_try=each)
         assert bench.refused().retry_in_s == 1
 
         bench.now += 1
-        trial = bench.circuit.call()
-        early[9].end(SILENCE)
+        is_try = bench.circuit.begin()
+        bench.circuit.end(SILENCE, is_try=early[9])
 
         assert bench.circuit.state is CircuitState.HALF_OPEN
-        trial.end(SILENCE)
+        bench.circuit.end(SILENCE, is_try=is_try)
         assert bench.refused().retry_in_s == 2
 
     def test_a_late_success_of_an_early_call_closes_it(self) -> None:
         bench = Bench()
-        early = bench.circuit.call()
+        is_try = bench.circuit.begin()
         bench.fail(3)
 
-        early.end(None)
+        bench.circuit.end(None, is_try=is_try)
 
         assert bench.circuit.state is CircuitState.CLOSED
 
@@ -178,7 +178,7 @@ class TestStates:
         bench = Bench()
         bench.fail(3)
         bench.now += 1
-        bench.circuit.call()
+        bench.circuit.begin()
 
         bench.now += TRY_LOST_S - 0.1
         bench.refused()
@@ -217,7 +217,7 @@ class TestStates:
         metrics = ClientMetrics(meter_provider=MeterProvider([reader], shutdown_on_exit=False))
         circuit = Circuit(CircuitSettings(failures=1), address="redis://h/0", opened=metrics.circuit_opened)
 
-        circuit.call().end(SILENCE)
+        circuit.end(SILENCE, is_try=circuit.begin())
 
         data = reader.get_metrics_data()
         assert data is not None
@@ -233,7 +233,7 @@ class TestStates:
         def call() -> None:
             start.wait()
             with contextlib.suppress(CircuitOpenError):
-                tried.append(bench.circuit.call())
+                tried.append(bench.circuit.begin())
 
         threads = [threading.Thread(target=call) for _ in range(8)]
         for thread in threads:
