@@ -48,7 +48,7 @@ class SignalObserver(Observer):
     def enqueued(self, handles: Sequence[TaskHandle[Any]]) -> None:
         """Send `task_enqueued` for each task."""
         for other in self.others:
-            other.tell_enqueued(handles)
+            other.notify_enqueued(handles)
         if task_enqueued.receivers:
             for handle in handles:
                 _send(task_enqueued, self._tasks.get(handle.name, RemoteTask), _about(handle))
@@ -56,7 +56,7 @@ class SignalObserver(Observer):
     async def aenqueued(self, handles: Sequence[TaskHandle[Any]]) -> None:
         """As `enqueued`, from a coroutine."""
         for other in self.others:
-            await other.atell_enqueued(handles)
+            await other.anotify_enqueued(handles)
         if task_enqueued.receivers:
             for handle in handles:
                 await _asend(task_enqueued, self._tasks.get(handle.name, RemoteTask), _about(handle))

@@ -106,7 +106,7 @@ class AsyncClient:
                 prepared.span.end(interruption)
                 raise
         if self._observer.wants_enqueued():
-            await self._observer.atell_enqueued((prepared.handle,))
+            await self._observer.anotify_enqueued((prepared.handle,))
 
     async def _store(self, queue: QueueKeys, tasks: Sequence[NewTask]) -> Admitted:
         return await self._run(self._sender.store(queue, tasks, self._sender.timeout_s))
@@ -154,7 +154,7 @@ class AsyncClient:
             raise
         finally:
             if self._observer.wants_enqueued():
-                await self._observer.atell_enqueued(result[:])
+                await self._observer.anotify_enqueued(result[:])
 
     async def _batches(self, calls: Calls) -> AsyncIterator[Batch]:
         middleware = self._preparer.middleware

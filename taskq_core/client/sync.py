@@ -172,7 +172,7 @@ class Client:
         if error is not None:
             raise error
         if self._observer.wants_enqueued():
-            self._observer.tell_enqueued((prepared.handle,))
+            self._observer.notify_enqueued((prepared.handle,))
 
     def enqueue_many(self, calls: Iterable[Signature[Any]]) -> BulkResult:
         """Enqueue any number of calls, streamed in batches of one script call each.
@@ -260,7 +260,7 @@ class Client:
             raise
         finally:
             if self._observer.wants_enqueued():
-                self._observer.tell_enqueued(result[first:])
+                self._observer.notify_enqueued(result[first:])
 
     def _run(self, plan: SendPlan[T], in_flight: "_InFlight | None" = None) -> T:
         """Execute a plan. The first request of a plan in flight was sent already."""

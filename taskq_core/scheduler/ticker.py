@@ -222,7 +222,7 @@ class Ticker:
         firing = Firing(entry=entry.task, at=utc_datetime(at_s), task_id=task_id)
         if entry.is_paused:
             return _Candidate(entry, firing, tick, None, is_paused=True)
-        await self._tell(self._app.timetable.told_before, firing)
+        await self._tell(self._app.timetable.before_hooks, firing)
         try:
             if self._preparer.middleware.sees_calls:
                 call = await self._call(self._show, call, timeout_s=MIDDLEWARE_S)
@@ -314,8 +314,8 @@ class Ticker:
         if observer.wants_enqueued():
             enqueued = (each for each, outcome, _ in settled if outcome is FiringOutcome.ENQUEUED)
             handles = [each.prepared.handle for each in enqueued if each.prepared is not None]
-            await self._tell((self._app.timetable.guard(observer.tell_enqueued),), handles)
-        hooks = self._app.timetable.told_after
+            await self._tell((self._app.timetable.guard(observer.notify_enqueued),), handles)
+        hooks = self._app.timetable.after_hooks
         if hooks:
             await asyncio.gather(*(self._tell(hooks, each.firing, outcome, error) for each, outcome, error in settled))
 

@@ -154,7 +154,7 @@ class Aggregators:
         self._known[key] = aggregation
 
     def find(self, queue: str, group: str) -> Aggregation | None:
-        """Return the aggregator of a group: the longest pattern that fits, of its own queue first."""
+        """Return the aggregator of a group: the longest pattern that fits, for its queue first."""
         fitting = [each for each in self.of_queue(queue) if group.startswith(each.pattern)]
         return max(fitting, key=lambda each: (len(each.pattern), each.queue is not None), default=None)
 

@@ -284,7 +284,7 @@ class Group(Canvas):
 
     @property
     def first(self) -> Any:
-        """The first member, None if there is none. It stays in `members` if they are a generator."""
+        """The first member, None without members. It stays in `members` if they are a generator."""
         if isinstance(self.members, Sequence):
             return self.members[0] if self.members else None
         if not isinstance(self.members, Peeked):

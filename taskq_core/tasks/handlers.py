@@ -72,7 +72,7 @@ class Handler:
     """A function that runs raw messages.
 
     Attributes:
-        name: Its pattern; "" for the one that runs unknown types.
+        name: Its pattern; "" for the handler of unknown types.
         function: The function itself.
         body: The function, under the name that workers use for tasks and handlers alike.
         is_coroutine: True for a coroutine function.
@@ -269,7 +269,7 @@ def refuse_other(
         known: The task or handler that has the name, None without one.
         new: The new one.
         what: The name, for the error.
-        remedy: What the new one needs instead, for the error.
+        remedy: The change that the new one needs, for the error.
         is_redefined: Called if both functions have the same module and name. Returns whether they differ nevertheless.
 
     Raises:
@@ -286,7 +286,7 @@ class Definitions:
     """Distinguishes a second definition of a name, which is a mistake, from a second load of its module.
 
     Both bring a function with the same module and name. A module that is loaded again has another `__spec__`. In
-    scripts, notebooks and functions there is no `__spec__`, and defining a name again is allowed.
+    scripts, notebooks and functions `__spec__` is missing, and defining a name again is allowed.
     """
 
     def __init__(self) -> None:

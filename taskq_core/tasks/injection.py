@@ -1,7 +1,7 @@
-"""Parameters of a task that no payload carries: what a framework gives a function when it runs, its dependencies.
+"""Dependency injection: parameters of a task that a framework fills when it runs, such as FastAPI's `Depends`.
 
-An adapter puts an `Injector` on the queue application before the first task is made. The core only has to know which
-parameters are given, so that they are no part of the payload.
+An adapter sets an `Injector` on the queue application before the first task is defined. The core only needs to know the
+injected parameters, because they are not part of the payload.
 """
 
 import inspect
@@ -13,16 +13,16 @@ from taskq_core.codec.signature import resolve_annotation
 from taskq_core.errors import TaskDefinitionError
 
 _FRAMEWORKS = frozenset({"fastapi"})
-"""Packages whose markers in a signature mean that something is to be given."""
+"""Packages whose markers in a signature request injection."""
 
 
 @dataclass(frozen=True, slots=True)
 class Injection:
-    """What stands in for a function some of whose parameters are given.
+    """A wrapper of a function with injected parameters.
 
     Attributes:
-        function: Called with the other arguments; of the same kind and signature as the function itself.
-        names: Parameters that are given.
+        function: The wrapper, called with the other arguments. It has the kind and the signature of the function.
+        names: The injected parameters.
     """
 
     function: Callable[..., Any]
@@ -30,23 +30,23 @@ class Injection:
 
 
 class Injector(Protocol):
-    """Gives parameters of tasks their values when a task runs. For adapters."""
+    """Fills parameters of tasks when they run. For adapters."""
 
     def inject(self, what: str, function: Callable[..., Any]) -> Injection | None:
-        """Return what stands in for a function, None if nothing is to be given.
+        """Return the wrapper of a function, None if nothing is injected.
 
         Args:
             what: Names the function in errors.
             function: The function of a task.
 
         Raises:
-            TaskDefinitionError: Something cannot be given to a task.
+            TaskDefinitionError: A parameter cannot be injected into a task.
         """
         ...
 
 
 def refuse_markers(what: str, function: Callable[..., Any], remedy: str) -> None:
-    """Refuse a function that wants something from a framework which nobody would give.
+    """Check that a function requests no injection where nothing would inject.
 
     Raises:
         TaskDefinitionError: A parameter is marked; the message ends with the remedy.
@@ -54,12 +54,12 @@ def refuse_markers(what: str, function: Callable[..., Any], remedy: str) -> None
     try:
         parameters = inspect.signature(function).parameters.values()
     except (ValueError, TypeError):
-        return  # whoever reads the signature in earnest says why it cannot be read
+        return  # the check of the signature raises the error
     for parameter in parameters:
         try:
             annotation = resolve_annotation(parameter, function, what)
         except TaskDefinitionError:
-            annotation = None  # who reads the signature in earnest says so
+            annotation = None  # as above
         for marker in (parameter.default, *getattr(annotation, "__metadata__", ())):
             if type(marker).__module__.partition(".")[0] in _FRAMEWORKS:
                 kind = type(marker).__name__

@@ -1,7 +1,7 @@
-"""How many tasks may run at once, in which order, how often: what the options of a task say of it.
+"""Limits of tasks: how many run at once, in which order, and how often.
 
-Each limit has a name and, with a key, one slot for each value of the key. A task carries its limits as text, a line
-each, which the scripts read; see `lua/_limits.lua`. They hold within a queue, for all its workers together.
+Each limit has a name and, with a key, one slot for each value of the key. A task carries its limits as text, one line
+each, which scripts read; see `lua/_limits.lua`. A limit applies to one queue, for all its workers together.
 """
 
 import hashlib
@@ -20,16 +20,16 @@ from taskq_core.wire import MAX_NAME_BYTES, decode_message
 from taskq_core.wire.quoting import escape_limit_name
 
 Key = str | Callable[..., Any] | None
-"""What tells the slots of a limit apart: the name of a parameter, or a function of some parameters, by their names."""
+"""Selects the slot of a limit: the name of a parameter, or a function with names of parameters as its parameters."""
 Cost = int | str | Callable[..., Any]
-"""What a call counts as: a number, the name of a parameter, or a function of some parameters, by their names."""
+"""Cost of a call: a number, the name of a parameter, or a function with names of parameters as its parameters."""
 
 LIMIT_MAX = 1_000_000_000
 """Largest number of a limit."""
 PERIOD_MAX_S = 31 * 86_400
 """Longest period of a rate, in seconds."""
 HEADER = "taskq-limit"
-"""Header by which a worker knows that the limits of a task were asked when it was enqueued."""
+"""Header with the limits of a task. Workers need not apply limits again that were applied at the enqueue."""
 _UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _RATE = re.compile(r"(\d+)/(\d*)(ms|s|m|h|d)")
 _PLAIN = re.compile(r"[\x20-\x7e]{1,64}")
@@ -39,7 +39,7 @@ class RateWindow(StrEnum):
     """How a rate is counted."""
 
     BUCKET = "bucket"
-    """Token bucket: tokens come in evenly, and as many are kept as `burst` says. In any span of time t no more than
+    """Token bucket: tokens arrive evenly, and at most `burst` of them are kept. In any time span t, at most
     burst + rate * t are spent."""
     FIXED = "fixed"
     """The number of the rate in each period by Redis's clock, counted from 1970. No more than twice as many start in
@@ -47,24 +47,24 @@ class RateWindow(StrEnum):
 
 
 class OnFailure(StrEnum):
-    """What becomes of a sequence when one of its tasks is archived."""
+    """What happens to a sequence when one of its tasks is archived."""
 
     BLOCK = "block"
-    """The next waits until that task has succeeded after all or is deleted."""
+    """The next task waits until the archived one has succeeded after all or is deleted."""
     SKIP = "skip"
-    """The next starts."""
+    """The next task starts."""
 
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """So many starts in a period, for all workers of the queue together.
+    """A number of starts in a period, for all workers of the queue together.
 
     Attributes:
         rate: The number and the period, as "100/m" or "5/10s"; units are ms, s, m, h and d. Each at least 1.
         burst: Most starts at once with a token bucket; None: what comes in a tenth of a second, at least 1.
         window: How it is counted.
-        key: What has a limit of its own; None: all calls share one.
-        cost: What a call counts as, at least 1.
+        key: Each value has a separate limit. None: all calls share one.
+        cost: Cost of a call, at least 1.
         name: Tasks of one queue whose limits have the same name share them. "": the task's own.
     """
 
@@ -99,11 +99,11 @@ class RateLimit:
 
 @dataclass(frozen=True, slots=True)
 class Concurrency:
-    """So many runs at once, for all workers of the queue together.
+    """A number of runs at once, for all workers of the queue together.
 
     Attributes:
         limit: Most runs at once, at least 1.
-        key: What has a limit of its own; None: all calls share one.
+        key: Each value has a separate limit. None: all calls share one.
         name: Tasks of one queue whose limits have the same name share them. "": the task's own.
     """
 
@@ -129,8 +129,8 @@ class TaskSequence:
     A task that is retried keeps its turn.
 
     Attributes:
-        key: What has a sequence of its own.
-        on_failure: What becomes of the sequence when one of its tasks is archived.
+        key: Each value has a separate sequence.
+        on_failure: What happens to the sequence when one of its tasks is archived.
         name: Tasks of one queue whose sequences have the same name share them. "": the task's own.
     """
 
@@ -147,7 +147,7 @@ class TaskSequence:
 
     @property
     def spec(self) -> str:
-        """What becomes of the sequence when a task is archived, as scripts read it."""
+        """The option `on_failure` as scripts read it."""
         return str(self.on_failure)
 
 
@@ -203,7 +203,7 @@ def parse_rate(rate: Any) -> tuple[int, int]:
     """Return the number and the milliseconds of a rate.
 
     Raises:
-        ConfigurationError: It is none, or out of bounds.
+        ConfigurationError: It is not a rate, or out of bounds.
     """
     match = _RATE.fullmatch(rate.replace(" ", "")) if isinstance(rate, str) else None
     if match is None:
@@ -225,7 +225,7 @@ def rate_spec(rate: str, burst: int | None, window: RateWindow | str) -> str:
 
 
 def shown_spec(spec: str) -> str:
-    """Return what scripts read as people write it, "" for nothing."""
+    """Return the numbers of a limit as people write them."""
     way, _, rest = spec.partition("/")
     if way not in ("b", "w"):
         return spec
@@ -247,7 +247,8 @@ class Limits:
             parameters are not known, as of a task whose code is elsewhere.
 
     Raises:
-        ConfigurationError: A key or cost asks for a parameter that the task has not; two limits have the same name.
+        ConfigurationError: A key or cost needs a parameter that the task does not have, or two limits have the same
+        name.
     """
 
     def __init__(self, task: str, limits: Iterable[Limit], defaults: Mapping[str, Any] | None) -> None:
@@ -289,10 +290,10 @@ class Limits:
         return read
 
     def text(self, arguments: Mapping[str, object]) -> str:
-        """Return what a call with these arguments carries.
+        """Return the limits of a call with these arguments, as text.
 
         Raises:
-            TaskArgumentsError: A key or a cost cannot be had from the arguments.
+            TaskArgumentsError: A key or a cost cannot be computed from the arguments.
         """
         lines = []
         for name, limit, key, cost in self._bound:
@@ -329,7 +330,7 @@ class Limits:
 
 
 class _Read:
-    """Gets a key or a cost from arguments."""
+    """Computes a key or a cost from arguments."""
 
     def __init__(self, what: str, asked: str | Callable[..., Any]) -> None:
         self.what = what
@@ -359,7 +360,7 @@ class _Read:
 
 
 def limit_of(message: bytes) -> str:
-    """Return the limits that a stored message carries, "" for none."""
+    """Return the limits that a stored message carries, "" without limits."""
     if HEADER.encode() not in message:
         return ""
     try:

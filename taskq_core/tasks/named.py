@@ -13,12 +13,12 @@ from taskq_core.wire import validate_queue_name
 
 
 def after(step: str, *, into: str | None = None, on_failure: OnFailure | str | None = None) -> After:
-    """Return an edge of a `Workflow`: what a step comes after, which parameter takes the result, what a failure does.
+    """Return an edge of a `Workflow`: an earlier step, the parameter for its result, and the effect of its failure.
 
     Args:
         step: Name of the earlier step.
         into: Parameter that takes its result; None: the next argument by position; "": none takes it.
-        on_failure: `stop` or `continue`; None: what the earlier step says.
+        on_failure: `stop` or `continue`. None: the value of the earlier step.
     """
     return After(
         step=check_name("name of a step", step),
@@ -84,13 +84,13 @@ class Workflow(Canvas):
         Args:
             name: Its name.
             call: What runs.
-            after: What it comes after: names or `after(...)`, whose results are its first arguments in this order; or
-                a mapping of names to the parameters that take their results, None for none. Steps that come later may
-                be named.
-            on_failure: What becomes of those that come after it when it fails for good, unless they say otherwise.
-            on_success: What runs after its success, as for a chain.
-            on_error: What runs if it fails for good.
-            on_complete: What runs once it has ended.
+            after: The earlier steps: names or `after(...)`, whose results are its first arguments in this order; or a
+                mapping of names to the parameters for their results, None to pass no result. Steps that are added later
+                may be named.
+            on_failure: What happens to later steps when it fails after its last retry, unless they set another value.
+            on_success: Calls that run after its success, as for a chain.
+            on_error: Calls that run if it fails after its last retry.
+            on_complete: Calls that run once it has ended.
             options: Options of its task.
 
         Raises:

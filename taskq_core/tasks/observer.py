@@ -1,7 +1,7 @@
-"""What an adapter may be told of: tasks that were enqueued, and runs that have ended.
+"""Notify an adapter of tasks that were enqueued, and of runs that have ended.
 
-It is asked first whether it wants to be told, so that telling costs nothing while nobody listens. What it raises is
-logged and changes nothing.
+The observer is first asked whether it wants the notification, so that it costs nothing while no signal has receivers.
+Errors of an observer are logged, and change nothing.
 """
 
 import logging
@@ -15,47 +15,47 @@ logger = logging.getLogger("taskq.observer")
 
 
 class Observer:
-    """Base that wants to be told of nothing. Override what you need; the two questions must be quick."""
+    """Base class that wants no notification. Override the methods that you need. The two questions must be fast."""
 
     def wants_enqueued(self) -> bool:
-        """Whether it wants to be told of tasks that are enqueued now."""
+        """Whether it wants notifications of tasks that are enqueued now."""
         return False
 
     def enqueued(self, handles: Sequence[TaskHandle[Any]]) -> None:
-        """Tasks are stored in Redis, or their rows in a committed outbox. Called in blocking code."""
+        """Receive tasks that are stored in Redis, or whose rows in an outbox are committed. Called in blocking code."""
 
     async def aenqueued(self, handles: Sequence[TaskHandle[Any]]) -> None:
-        """As `enqueued`, from a coroutine that enqueued them."""
+        """Receive tasks that a coroutine has enqueued. As `enqueued`."""
         self.enqueued(handles)
 
     def wants_ended(self, outcome: str) -> bool:
-        """Whether it wants to be told of runs that end so: an outcome as in `TaskContext.outcome`, or "completed"."""
+        """Whether it wants notifications of runs with this outcome: one of `TaskContext.outcome`, or "completed"."""
         return False
 
     def ended(self, context: TaskContext, result: object, error: BaseException | None) -> None:
-        """A run has ended, and its outcome is decided. Called in a thread."""
+        """Receive a run that has ended and whose outcome is decided. Called in a thread."""
 
-    # --- for those who tell -------------------------------------------------------------------------------------------
+    # --- for clients --------------------------------------------------------------------------------------------------
 
-    def tell_enqueued(self, handles: Sequence[TaskHandle[Any]]) -> None:
-        """Tell of tasks that were enqueued, if it wants to know and there are any."""
+    def notify_enqueued(self, handles: Sequence[TaskHandle[Any]]) -> None:
+        """Call `enqueued` for new tasks, if there are any. Errors are logged."""
         handles = _new(handles)
         if handles:
             try:
                 self.enqueued(handles)
             except Exception:
-                logger.exception("what was to be told of enqueued tasks failed")
+                logger.exception("an observer of enqueued tasks failed")
 
-    async def atell_enqueued(self, handles: Sequence[TaskHandle[Any]]) -> None:
-        """As `tell_enqueued`, from a coroutine."""
+    async def anotify_enqueued(self, handles: Sequence[TaskHandle[Any]]) -> None:
+        """Call `aenqueued`. As `notify_enqueued`, from a coroutine."""
         handles = _new(handles)
         if handles:
             try:
                 await self.aenqueued(handles)
             except Exception:
-                logger.exception("what was to be told of enqueued tasks failed")
+                logger.exception("an observer of enqueued tasks failed")
 
 
 def _new(handles: Sequence[TaskHandle[Any]]) -> Sequence[TaskHandle[Any]]:
-    """Leave out tasks that were there before, of which nothing was enqueued."""
+    """Return the handles without those of tasks that existed before."""
     return [each for each in handles if not each.existing] if any(each.existing for each in handles) else handles

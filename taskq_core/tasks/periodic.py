@@ -1,8 +1,8 @@
-"""Periodic tasks as values: what is enqueued when, and who wants to hear of it.
+"""Periodic tasks: entries, their providers and tables, and hooks.
 
-A `PeriodicTask` is one entry. Entries come from `@taskq.periodic`, from `taskq.schedule`, from the setting `SCHEDULE`
-and from providers, which a scheduler asks again and again. A `Timetable` holds those of one queue application. When an
-entry fires is said in `cron`; what a scheduler makes of it in `scheduler`.
+A `PeriodicTask` is one entry. Entries come from `@taskq.periodic`, from `taskq.schedule`, from the setting `SCHEDULE`,
+from providers and from tables. A `Timetable` holds the entries of one queue application. `wire.cron` computes when an
+entry fires, and `scheduler` enqueues it.
 """
 
 import functools
@@ -26,9 +26,9 @@ from taskq_core.wire.cron import Bounded, Cron, Schedule, parse_schedule
 from taskq_core.wire.durations import NS_PER_S
 
 DEFAULT_WINDOW_S = 3600.0
-"""Seconds a missed firing may still be caught up."""
+"""Seconds during which a missed firing may be caught up."""
 PROVIDER_EVERY_S = 180.0
-"""Seconds between two calls of a provider, as upstream."""
+"""Seconds between two calls of a provider, as in Asynq."""
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
@@ -37,33 +37,33 @@ T = TypeVar("T", bound=BaseTask[Any])
 
 
 class CatchUp(StrEnum):
-    """What becomes of firings that were missed because no scheduler ran.
+    """What happens to firings that were missed because no scheduler ran.
 
-    A firing less than a minute late counts as on time and is never missed: a change of leader takes less.
+    A firing that is less than a minute late is not missed, because a change of the leader takes less.
     """
 
     SKIP = "skip"
-    """They are left out."""
+    """They are skipped."""
     ONE = "one"
-    """The last of them is enqueued, unless a later firing is on time anyway."""
+    """The last of them is enqueued, unless a later firing is on time."""
     ALL = "all"
     """Each is enqueued, in order."""
 
 
 class PeriodicTask:
-    """One entry: a call that is enqueued again and again.
+    """One entry: a call that is enqueued repeatedly.
 
     Args:
         spec: A cron line, a descriptor such as `@hourly`, or `@every 90s`. See `taskq_core.wire.cron`.
         call: The task, or `task.s(...)` to give it arguments.
-        id: Name of the entry, under which its history is kept. None: the task's name and a digest of spec, zone and
-            arguments, which is the same after a restart.
-        tz: IANA name of the zone of a cron line that names none. None: the setting `TIME_ZONE`.
-        catch_up: `skip`, `one` or `all`: what becomes of firings that were missed.
-        window: Seconds or `timedelta` after which a missed firing is not caught up any more.
-        start: Aware moment before which it does not fire. An interval is counted from there. None: at once, and an
-            interval from when a scheduler first sees the entry.
-        expire: Aware moment from which on it does not fire any more. None: never.
+        id: Id of the entry and of its history. None: the task's name and a digest of spec, zone and arguments, which is
+            the same after a restart.
+        tz: IANA name of the time zone of a cron line without one. None: the setting `TIME_ZONE`.
+        catch_up: `skip`, `one` or `all`: what happens to missed firings.
+        window: Seconds or `timedelta` after which a missed firing is not caught up.
+        start: Aware moment of the earliest firing. An interval counts from there. None: no bound, and an interval
+            counts from when a scheduler first sees the entry.
+        expire: Aware moment of the end; it fires only before. None: no end.
         **options: Task options of what is enqueued, over those of the task.
 
     Attributes:
@@ -116,7 +116,7 @@ class PeriodicTask:
         check_entry_options(options)
         self.options: Mapping[str, Any] = dict(options)
         self.call = call.using(**options) if options else call
-        self.schedule("UTC")  # refused here, where the mistake is
+        self.schedule("UTC")  # raises for a wrong spec, here instead of in the scheduler
         self.payload = call.task.encode(call.args, call.kwargs)
         self.id = self._derived_id() if id is None else validate_entry_id(id)
 
@@ -128,21 +128,21 @@ class PeriodicTask:
         return f"<periodic task {self.id!r}: {self.call.task.name!r} at {self.spec!r}>"
 
     def schedule(self, zone: str) -> Schedule:
-        """Return when it fires, where a cron line without a time zone is one of the zone given."""
+        """Return its schedule; `zone` is the time zone of a cron line without one."""
         schedule = parse_schedule(self.spec, zone=self.tz or zone)
         if self.start is None and self.expire is None:
             return schedule
         return Bounded(schedule, _second(self.start), _second(self.expire))
 
     def time_zone(self, zone: str = "UTC") -> tzinfo | None:
-        """Return the time zone by whose clock it fires, that given where none is named; None for an interval."""
+        """Return the time zone of its cron line, or `zone` if it names none; None for an interval."""
         schedule = parse_schedule(self.spec, zone=self.tz or zone)
         return schedule.zone if isinstance(schedule, Cron) else None
 
     def upcoming(self, after: datetime, count: int, *, zone: str = "UTC") -> list[datetime]:
         """Return the next firings after an aware moment, at most `count`, in UTC.
 
-        An interval without a start is counted from that moment. Whether the entry is paused does not matter.
+        An interval without a start counts from that moment. A pause is ignored.
         """
         schedule = self.schedule(zone)
         found: list[datetime] = []
@@ -153,14 +153,14 @@ class PeriodicTask:
         return found
 
     def is_same(self, other: "PeriodicTask") -> bool:
-        """Whether both enqueue the same at the same times."""
+        """Whether both enqueue the same call at the same times."""
         compared = [name for name in self.__slots__ if name != "call"]
         is_equal = all(getattr(self, name) == getattr(other, name) for name in compared)
         return is_equal and self.call.task.name == other.call.task.name
 
     @property
     def option_strings(self) -> tuple[str, ...]:
-        """The options given with the entry, as Asynq writes them. What Asynq has no word for is left out."""
+        """The options of the entry in Asynq's notation, without options that Asynq does not have."""
         return option_strings(self.options)
 
 
@@ -175,10 +175,10 @@ def _zone_name(tz: Any) -> str | None:
 
 
 def check_bounds(start: datetime | None, expire: datetime | None) -> tuple[datetime | None, datetime | None]:
-    """Return the bounds of an entry if they can be used.
+    """Return the bounds of an entry, checked.
 
     Raises:
-        ConfigurationError: One is no aware moment, or the entry would end before it starts.
+        ConfigurationError: One is not an aware moment, or the entry would end before it starts.
     """
     for name, moment in (("start", start), ("expire", expire)):
         if moment is not None and (not isinstance(moment, datetime) or moment.utcoffset() is None):
@@ -193,10 +193,10 @@ def _second(moment: datetime | None) -> int | None:
 
 
 def check_entry_options(given: Mapping[str, Any]) -> None:
-    """Refuse task options that a periodic task cannot have.
+    """Check the task options of a periodic task.
 
     Raises:
-        ConfigurationError: An option is unknown, its value is not usable, or it would have no effect.
+        ConfigurationError: An option is unknown, its value is not valid, or it would have no effect.
     """
     check_call_options(given)
     for name in ("replicated", "fsynced"):
@@ -208,10 +208,10 @@ def check_entry_options(given: Mapping[str, Any]) -> None:
 
 
 def checked_policy(catch_up: object, window: object) -> tuple[CatchUp, float]:
-    """Return what becomes of missed firings, and for how many seconds.
+    """Return the policy for missed firings, and its window in seconds.
 
     Raises:
-        ConfigurationError: One of them is not usable.
+        ConfigurationError: A value is not valid.
     """
     try:
         policy = CatchUp(catch_up)  # type: ignore[arg-type]  # whatever it is, it is a member's value or refused
@@ -221,7 +221,7 @@ def checked_policy(catch_up: object, window: object) -> tuple[CatchUp, float]:
 
 
 def option_strings(given: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return options as Asynq writes them. What Asynq has no word for is left out."""
+    """Return options in Asynq's notation, without options that Asynq does not have."""
     checked = task_options(given)
     found: list[Option] = []
 
@@ -245,7 +245,7 @@ def option_strings(given: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(format_option(each) for each in found)
 
 
-# --- who wants to hear of it ------------------------------------------------------------------------------------------
+# --- hooks, providers and tables --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,32 +260,31 @@ class Firing:
 
 
 class FiringOutcome(StrEnum):
-    """What became of a firing."""
+    """Outcome of a firing."""
 
     ENQUEUED = "enqueued"
     ID_TAKEN = "id_taken"
-    """A task with its id is stored already."""
+    """A task with its id exists already."""
     DUPLICATE = "duplicate"
     """Another task holds the unique lock (`unique_for`)."""
     REFUSED = "refused"
-    """The call does not fit, or a middleware refused it. It is not tried again."""
+    """The call does not fit, or a middleware raised an error. It is not repeated."""
     FAILED = "failed"
-    """Redis refused or was not reached, or a middleware hung. It is tried again."""
+    """Redis refused or was not reached, or a middleware hung. It is repeated."""
 
 
 class ScheduleHook:
-    """Told before and after each enqueue of a periodic task. Override what you need, as a function or a coroutine.
+    """Called before and after each enqueue of a periodic task. Override the methods that you need, also as coroutines.
 
-    A function runs in a thread, a coroutine on the scheduler's event loop, and those of several firings at the same
-    time. What it raises is logged and changes nothing. One that has not returned after five seconds is waited for no
-    longer.
+    A function runs in a thread, a coroutine on the scheduler's event loop. Hooks of several firings run at the same
+    time. Errors are logged and change nothing. The scheduler waits at most five seconds for a hook.
     """
 
     def before_enqueue(self, firing: Firing) -> object:
-        """The task is about to be enqueued. It may turn out that another scheduler has done it."""
+        """Called before the task is enqueued. Another scheduler may have enqueued it already."""
 
     def after_enqueue(self, firing: Firing, outcome: FiringOutcome, error: Exception | None) -> object:
-        """The task was enqueued, or was not. `error` says why, None where there is nothing to say."""
+        """Called after the enqueue. `error` is the reason if it failed, otherwise None."""
 
 
 HookFunction = Callable[..., object]
@@ -295,7 +294,7 @@ ProviderFunction = Callable[[], Provided | Awaitable[Provided]]
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """A function that returns the entries there should be, and how often it is asked."""
+    """A function that returns entries, and how often it is called."""
 
     function: ProviderFunction
     every_s: float
@@ -303,10 +302,10 @@ class Provider:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntryRuns:
-    """Tasks that an entry of a table has enqueued since the table was told last."""
+    """Number of tasks that an entry of a table has enqueued since the last `ScheduleTable.record`."""
 
     run_key: str
-    """Names the entry, as its `PeriodicTask` does."""
+    """Identifies the entry. As `PeriodicTask.run_key`."""
     count: int
     """How many."""
     last: datetime
@@ -314,36 +313,36 @@ class EntryRuns:
 
 
 class ScheduleTable(Protocol):
-    """A table of periodic tasks that are edited while schedulers run. All calls come from a thread of its own.
+    """A table of periodic tasks that users edit while schedulers run. Schedulers call it in a separate thread.
 
-    What it raises is logged once until it works again; meanwhile the entries stay as they were.
+    The first of several errors is logged. While it fails, the entries stay unchanged.
     """
 
     every_s: float
-    """Seconds between two looks at it."""
+    """Seconds between two reads of the table."""
 
     def read(self, seen: object) -> tuple[object, list[PeriodicTask]] | None:
-        """Return what stands there: a value that tells whether it has changed, and the entries.
+        """Return a version of the table and its entries, or None if the table has not changed.
 
         Args:
-            seen: The value of the last time, None at first. Where it has not changed since, the answer is None.
+            seen: The version from the last read, None at first.
         """
         ...
 
     def record(self, runs: Sequence[EntryRuns]) -> None:
-        """Add runs to what is counted.
+        """Add runs to the counts of the entries.
 
-        The same runs may come again, also late, from a scheduler that slept: an entry whose last run is noted already
-        has them. Entries that are gone are left out.
+        A scheduler may repeat a call, also late. Skip an entry whose stored last run is not older. Skip entries that no
+        longer exist.
         """
         ...
 
     def note_next(self) -> None:
-        """Write down when each entry fires next. Only the scheduler that leads asks for it, after a change."""
+        """Store when each entry fires next. Only the leading scheduler calls it, after a change."""
         ...
 
     def watch(self, changed: Callable[[], None]) -> Callable[[], None]:
-        """Let somebody be told, in any thread, when this process has changed an entry; return what ends that."""
+        """Call a function, in any thread, after this process has changed an entry. Return a function that ends this."""
         ...
 
 
@@ -352,7 +351,7 @@ def _unguarded(function: HookFunction | ProviderFunction) -> Any:
 
 
 def _listed(function: Callable[[], Any]) -> Callable[[], Any]:
-    """Return a plain provider that goes through what it returns: a generator or a query set does its work only then."""
+    """Return a plain provider that reads its result, because generators and query sets do their work only then."""
 
     @functools.wraps(function)
     def provide() -> Any:
@@ -364,23 +363,23 @@ def _listed(function: Callable[[], Any]) -> Callable[[], Any]:
 
 @dataclass(slots=True)
 class Timetable:
-    """The periodic tasks of a queue application, but for those of its settings."""
+    """The periodic tasks of a queue application, without those of its settings."""
 
     entries: dict[str, PeriodicTask] = field(default_factory=dict)
     """By id."""
     providers: list[Provider] = field(default_factory=list)
     tables: list[ScheduleTable] = field(default_factory=list)
-    told_before: list[HookFunction] = field(default_factory=list)
-    """What hooks do before an enqueue."""
-    told_after: list[HookFunction] = field(default_factory=list)
-    """What hooks do after an enqueue."""
+    before_hooks: list[HookFunction] = field(default_factory=list)
+    """Methods of hooks to call before an enqueue."""
+    after_hooks: list[HookFunction] = field(default_factory=list)
+    """Methods of hooks to call after an enqueue."""
     guard: Callable[[Any], Any] = _unguarded
-    """Put around each provider and hook. A framework's adapter may look after database connections there."""
+    """Wraps each provider and hook. Adapters use it to check database connections."""
     version: int = 0
     """Grows with every change."""
 
     def add(self, entry: PeriodicTask) -> PeriodicTask:
-        """Add an entry, or put it in the place of an equal one: a module may be imported twice.
+        """Add an entry. It may replace an equal one, because a module may be imported twice.
 
         Raises:
             ConfigurationError: Another entry has its id.
@@ -396,7 +395,7 @@ class Timetable:
         return entry
 
     def remove(self, entry_id: str) -> bool:
-        """Take an entry out. Return False if there is none."""
+        """Remove an entry. Return False if it does not exist."""
         self.version += 1
         return self.entries.pop(entry_id, None) is not None
 
@@ -404,7 +403,7 @@ class Timetable:
         """Add a provider.
 
         Raises:
-            ConfigurationError: It is no function, or the time is not usable.
+            ConfigurationError: It is not a function, or the time is not valid.
         """
         if not callable(function):
             raise ConfigurationError(f"a provider must be a function, got {function!r}")
@@ -413,16 +412,16 @@ class Timetable:
         self.providers.append(Provider(self.guard(asked), every_s))
         self.version += 1
 
-    def tell(self, hook: object) -> None:
+    def add_hook(self, hook: object) -> None:
         """Add a hook.
 
         Raises:
-            ConfigurationError: It is no `ScheduleHook`.
+            ConfigurationError: It is not a `ScheduleHook`.
         """
         if not isinstance(hook, ScheduleHook):
             hint = "; write the brackets behind its name" if isinstance(hook, type) else ""
             raise ConfigurationError(f"a hook must be a taskq_core.ScheduleHook, got {hook!r}{hint}")
         if type(hook).before_enqueue is not ScheduleHook.before_enqueue:
-            self.told_before.append(self.guard(hook.before_enqueue))
+            self.before_hooks.append(self.guard(hook.before_enqueue))
         if type(hook).after_enqueue is not ScheduleHook.after_enqueue:
-            self.told_after.append(self.guard(hook.after_enqueue))
+            self.after_hooks.append(self.guard(hook.after_enqueue))

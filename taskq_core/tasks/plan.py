@@ -1,4 +1,4 @@
-"""What all calls of a task have in common under one key prefix, worked out once and used by every enqueue."""
+"""The data that all calls of a task share under one key prefix, computed once for all enqueues."""
 
 import json
 import math
@@ -24,7 +24,7 @@ from taskq_core.wire import (
 
 
 class Headers:
-    """Headers of a task, as texts and as they stand in its message. Nobody changes them."""
+    """Headers of a task, as texts and encoded for its message. They never change."""
 
     __slots__ = ("encoded", "texts")
 
@@ -34,7 +34,7 @@ class Headers:
 
 
 class Plan:
-    """What is equal for all calls of one task under one key prefix, computed once."""
+    """The data that all calls of one task share under one key prefix."""
 
     __slots__ = (
         "confirm",
@@ -96,7 +96,7 @@ class Plan:
 
 
 def _controls(options: TaskOptions) -> tuple[str, dict[str, str]]:
-    """Return what a task says of itself beyond Asynq's fields: the marks for scripts, and its headers."""
+    """Return the options that Asynq does not have: as marks for scripts, and as headers."""
     marks, headers = "", {}
     if (expiry := options.expiry) is not None:
         headers[EXPIRES] = str(expiry)

@@ -1,6 +1,6 @@
-"""What the code of an application registers: tasks, periodic tasks, handlers, middleware, lifespans of workers.
+"""The registry of an application: tasks, periodic tasks, handlers, middleware, and lifespans of workers.
 
-Nothing here reads a setting or connects; `TaskQ` adds both.
+It reads no settings and opens no connections; `TaskQ` adds both.
 """
 
 from collections.abc import Callable, Coroutine, Mapping
@@ -60,11 +60,11 @@ PF = TypeVar("PF", bound=ProviderFunction)
 
 
 class Registry(Enqueuer):
-    """What the code of an application registers. `TaskQ` is one."""
+    """The registry of an application. Base class of `TaskQ`."""
 
     references: References | None = None
-    """Classes whose values travel as their keys and are fetched for each run, None where there are none. For adapters,
-    which set it before the first task is made."""
+    """Classes whose objects travel as keys and are fetched for each run; None without any. Adapters set it before the
+    first task is defined."""
     unknown_task_hint = ""
     """Advice in `UnknownTaskError`. Adapters set it."""
 
@@ -72,21 +72,21 @@ class Registry(Enqueuer):
         self._tasks: dict[str, Task[Any, Any]] = {}
         self._definitions = Definitions()
         self.middleware = MiddlewareStack()
-        """Middleware of the whole application, outermost first; changes like a list. See `use`."""
+        """Middleware of the whole application, outermost first. It changes like a list. See `use`."""
         self.aggregators = Aggregators()
-        """What turns groups of tasks into one. See `aggregator`."""
+        """Functions that turn groups of tasks into one task. See `aggregator`."""
         self.handlers = Handlers(self, unknown_hint=self.unknown_task_hint)
-        """What runs types that no task is registered for. See `handler` and `not_found`."""
+        """Functions for types without a registered task. See `handler` and `not_found`."""
         self.error_handlers: list[Callback] = []
-        """What is told of failed runs. See `on_error`."""
+        """Functions that workers call after failed runs. See `on_error`."""
         self.archive_handlers: list[Callback] = []
-        """What is told of archived tasks. See `on_archived`."""
+        """Functions that workers call for archived tasks. See `on_archived`."""
         self.injector: Injector | None = None
-        """Gives parameters of tasks their values, None where nothing does. For adapters, before the first task."""
+        """Fills parameters of tasks, None without injection. Adapters set it before the first task is defined."""
         self.lifespans: list[LifespanFunction] = []
-        """What a worker opens before its first task and closes after its last. See `worker_lifespan`."""
+        """Functions that open and close resources of a worker. See `worker_lifespan`."""
         self.timetable = Timetable()
-        """Periodic tasks but for those of the settings. See `periodic`, `schedule` and `schedule_provider`."""
+        """Periodic tasks, without those of the settings. See `periodic`, `schedule` and `schedule_provider`."""
 
     # --- tasks --------------------------------------------------------------------------------------------------------
 
@@ -130,8 +130,8 @@ class Registry(Enqueuer):
             function: The function, when used without brackets.
             name: Name of the task, its type on the wire. None: `module.qualname`.
             strict: Archive a task whose payload has unknown fields, instead of ignoring and counting them.
-            executor: Where workers run a plain function: `thread`, or `process`, a process of its own. That one can be
-                ended whatever it does, and takes no other task along when it dies. Added in 0.1.
+            executor: Where workers run a plain function: `thread`, or `process`, a separate process. A process can be
+                killed, and its death affects no other task. Added in 0.1.
             **options: Options of its calls, such as `queue`, `max_retry` and `timeout`; see `TaskOptions`.
 
         Raises:
@@ -142,18 +142,18 @@ class Registry(Enqueuer):
         return decorator if function is None else decorator(function)
 
     def find_task(self, name: str) -> Task[Any, Any] | None:
-        """Return the task of a name, None if there is none here. Workers ask; adapters may look further."""
+        """Return the task with a name, None if it is not registered. Workers call it; adapters may extend it."""
         return self._tasks.get(name)
 
     def registered_form(self, task: object) -> object:
-        """Return the task as it is registered, for one of another interface that an adapter knows; else what was given.
+        """Return the registered task for a task object of a framework; any other object is returned unchanged.
 
-        Tests ask, so that they may name the tasks of a framework by what the framework makes of a function.
+        The testing helpers call it, so that tests may use task objects of a framework.
         """
         return task
 
     def register(self, task: Task[Any, Any]) -> None:
-        """Make a task known to workers. `task` does it by itself.
+        """Register a task for workers. `task` calls it.
 
         Raises:
             TaskDefinitionError: Another function has its name.
@@ -188,16 +188,17 @@ class Registry(Enqueuer):
         is that of the set unless it has one. `raise Discard` drops the group's tasks; any other error gives them back.
 
         Args:
-            pattern: A group's whole name, or what it begins with. The longest that fits counts; "" fits every group.
-            queue: Only for groups of this queue, before one of the same pattern for any.
+            pattern: The name of a group, or how the names of groups begin. The longest match wins; "" matches every
+                group.
+            queue: Only groups of this queue. It wins over the same pattern for any queue.
             grace: A group is due when no task joined it for this long. Whole seconds, at least 1.
             max_delay: It is due when its oldest task has waited this long. None: no limit.
             max_size: It is due with this many tasks, 1 to 10 000, and no more are given to one call. None: no limit.
-            timeout: Longest time for a call; then the tasks go back to their group. Whole seconds, at least 1.
+            timeout: Maximum time of a call. After it, the tasks go back to their group. Whole seconds, at least 1.
 
         Raises:
-            TaskDefinitionError: The function cannot be one, or another has the same pattern and queue.
-            ConfigurationError: An argument is not usable.
+            TaskDefinitionError: The function cannot be an aggregator, or another has the same pattern and queue.
+            ConfigurationError: An argument is not valid.
         """
 
         def register(function: F) -> F:
@@ -217,7 +218,7 @@ class Registry(Enqueuer):
         return register
 
     def remote(self, name: str, **options: Unpack[CallOptionsDict]) -> RemoteTask:
-        """Name a task whose code is not here, for example one that a Go service runs."""
+        """Return a task whose code is in another program, for example a Go service."""
         return RemoteTask(name, options, self)
 
     # --- periodic tasks -----------------------------------------------------------------------------------------------
@@ -232,21 +233,21 @@ class Registry(Enqueuer):
         window: Duration = DEFAULT_WINDOW_S,
         **options: Unpack[CallOptionsDict],
     ) -> Callable[[T], T]:
-        """Let the task below be enqueued again and again, without arguments. Stands above `@taskq.task`.
+        """Enqueue the task below repeatedly, without arguments. Write it above `@taskq.task`.
 
-        A scheduler has to run: `taskq scheduler`, `manage.py runscheduler`, or a worker with one.
+        This needs a running scheduler: `taskq scheduler`, `manage.py runscheduler`, or a worker with one.
 
         Args:
             spec: A cron line (five fields, or six with the second in front), a descriptor such as `@hourly`, or
                 `@every 90s`. See `taskq_core.wire.cron`.
             id: Name of the entry; see `PeriodicTask`.
-            tz: IANA name of the zone of a cron line that names none. None: the setting `TIME_ZONE`.
-            catch_up: `skip`, `one` or `all`: what becomes of firings that were missed; see `CatchUp`.
-            window: Time after which a missed firing is not caught up any more.
+            tz: IANA name of the time zone of a cron line without one. None: the setting `TIME_ZONE`.
+            catch_up: `skip`, `one` or `all`: what happens to missed firings; see `CatchUp`.
+            window: Time after which a missed firing is not caught up.
             **options: Task options, over those of the task.
 
         Raises:
-            ConfigurationError: Something is not usable, or another entry has this id.
+            ConfigurationError: A value is not valid, or another entry has this id.
             TaskArgumentsError: The task needs arguments; `schedule` takes them.
         """
 
@@ -269,17 +270,17 @@ class Registry(Enqueuer):
         window: Duration = DEFAULT_WINDOW_S,
         **options: Unpack[CallOptionsDict],
     ) -> PeriodicTask:
-        """Let a call be enqueued again and again: a task, or `task.s(...)` with arguments. As `periodic`.
+        """Enqueue a call repeatedly: a task, or `task.s(...)` with arguments. As `periodic`.
 
-        A running scheduler of this process takes it up within seconds.
+        A running scheduler of this process uses the entry within seconds.
 
         Returns:
-            The entry; its `id` is what `unschedule` takes.
+            The entry. `unschedule` takes its `id`.
         """
         return self.timetable.add(PeriodicTask(spec, call, id=id, tz=tz, catch_up=catch_up, window=window, **options))
 
     def unschedule(self, entry_id: str) -> bool:
-        """Take a periodic task out, also from a running scheduler of this process. Return False if there is none."""
+        """Remove a periodic task, also from a running scheduler of this process. Return False if it does not exist."""
         return self.timetable.remove(entry_id)
 
     @overload
@@ -287,18 +288,18 @@ class Registry(Enqueuer):
     @overload
     def schedule_provider(self, *, every: Duration = PROVIDER_EVERY_S) -> Callable[[PF], PF]: ...
     def schedule_provider(self, function: Any = None, *, every: Duration = PROVIDER_EVERY_S) -> Any:
-        """Let a function say which periodic tasks there are, for example from a database. Also a decorator.
+        """Let a function provide periodic tasks, for example from a database. Also a decorator.
 
-        Each scheduler asks it when it starts and then again and again, and applies what has changed. While it raises,
-        the entries it returned last stay.
+        Each scheduler calls it at its start and then repeatedly, and applies the changes. While it raises errors, the
+        entries of its last result stay.
 
         Args:
-            function: Returns `PeriodicTask` objects. A coroutine function runs on the scheduler's event loop, any other
-                in a thread of its own. It has no time limit; one that takes long is told of in the log.
+            function: Returns `PeriodicTask` objects. A coroutine function runs on the scheduler's event loop, a plain
+                one in a separate thread. It has no time limit; the scheduler logs a call that takes long.
             every: Time between two calls.
 
         Raises:
-            ConfigurationError: It is no function, or the time is not usable.
+            ConfigurationError: It is not a function, or the time is not valid.
         """
         if function is None:
             return lambda each: self.schedule_provider(each, every=every)
@@ -306,30 +307,30 @@ class Registry(Enqueuer):
         return function
 
     def add_schedule_hook(self, hook: ScheduleHook) -> None:
-        """Let a hook be told before and after each enqueue of a periodic task.
+        """Call a hook before and after each enqueue of a periodic task.
 
         Raises:
-            ConfigurationError: It is no `ScheduleHook`.
+            ConfigurationError: It is not a `ScheduleHook`.
         """
-        self.timetable.tell(hook)
+        self.timetable.add_hook(hook)
 
     # --- handlers -----------------------------------------------------------------------------------------------------
 
     def handler(self, pattern: str, **options: Unpack[HandlerOptionsDict]) -> Callable[[H], H]:
-        """Let a function run all tasks whose type is, or begins with, a pattern, as raw messages.
+        """Run all tasks whose type is, or begins with, a pattern, as raw messages.
 
         A registered task of exactly the type comes first, then a handler of exactly the type, then the handler of the
-        longest pattern that the type begins with. The function takes a `RawTask`, behind a `TaskContext` if it takes
-        one; what it returns and raises counts as with a task.
+        longest pattern with which the type begins. The function takes a `RawTask`, after a `TaskContext` if it takes
+        one. Its result and its errors count as those of a task.
 
         Args:
-            pattern: The type, or how types begin, for example `"email:"`. There are no wildcards.
+            pattern: The type, or how types begin, for example `"email:"`. It has no wildcards.
             **options: retry_delay, retry_on, no_retry_on, is_failure, trace and max_result_bytes; the message
                 carries all others.
 
         Raises:
             TaskDefinitionError: The pattern is blank or taken, or the function cannot be a handler.
-            ConfigurationError: An option is unknown or its value is not usable.
+            ConfigurationError: An option is unknown or its value is not valid.
         """
         check_pattern(pattern)
 
@@ -342,29 +343,30 @@ class Registry(Enqueuer):
         return register
 
     def not_found(self, function: H) -> H:
-        """Let a function run what neither a task nor a handler is registered for. It is a handler of any type.
+        """Run tasks whose type has neither a task nor a handler. The function is a handler of any type.
 
-        Without one such a task goes back for other workers, and is archived with `UnknownTaskError` after
+        Without it, such a task goes back to its queue for other workers, and is archived with `UnknownTaskError` after
         `UNKNOWN_TASK_TIMEOUT`.
 
         Raises:
-            TaskDefinitionError: There is one already, or the function cannot be a handler.
+            TaskDefinitionError: Another function is registered already, or this one cannot be a handler.
         """
         self.handlers.set_not_found(Handler("", function, self))
         return function
 
     def find_handler(self, name: str) -> Task[Any, Any] | Handler:
-        """Return what runs tasks of a type here: a task, a handler, or the handler of unknown types, named ""."""
+        """Return the task or the handler that runs a type here. The handler of unknown types has the name ""."""
         return self.find_task(name) or self.handlers.find(name)
 
     def on_error(self, function: E) -> E:
-        """Let a function be told of every run that fails: `(error, context)`.
+        """Call a function after every failed run: `(error, context)`.
 
-        It is called once the run has ended and its outcome is decided (`context.outcome`), for whatever a task or
-        middleware raised, and for `TimeoutError`, `TaskCancelledError` and `LeaseLostError`; not for `Snooze` and
-        `Discard`. Coroutine functions run on the worker's loop, plain ones in a thread. The slot of the run stays taken
-        until all have returned; one that takes longer than 30 seconds is told to end. What one of them raises is logged
-        and changes nothing.
+        It is called once the run has ended and its outcome is decided (`context.outcome`), for every error of a task or
+        middleware, and for `TimeoutError`, `TaskCancelledError` and `LeaseLostError`; not for `Snooze` and `Discard`.
+
+        Coroutine functions run on the worker's loop, plain ones in a thread. The slot of the run stays taken until all
+        of them have returned. A function that takes longer than 30 seconds is interrupted. Errors of these functions
+        are logged and change nothing.
 
         Raises:
             TaskDefinitionError: The function does not take an error and a context.
@@ -373,15 +375,15 @@ class Registry(Enqueuer):
         return function
 
     def on_archived(self, function: A) -> A:
-        """Let a function be told of every task that a worker archives: `(task)`, a `TaskInfo`.
+        """Call a function for every task that a worker archives: `(task)`, a `TaskInfo`.
 
-        It is called after the task was archived, for whatever reason: it failed for good, was cancelled, expired, or
-        its worker was lost when no attempt was left; in a worker of this application that serves the queue, not
-        necessarily the one that ran the task. It is called at least once, also if workers are killed in between; after
-        an error, which is logged, again every half minute while the task is in the archive. Coroutine functions run on
-        the worker's loop, plain ones in a thread; one that takes longer than 30 seconds is told to end. The archived
-        task is not touched by any of this. Workers of other applications that serve the same queue need the function
-        too, or what they archive is not told of.
+        It is called after the task was archived for any reason: it failed after its last retry, was cancelled, expired,
+        or its worker was lost when no attempt was left. A worker of this application that serves the queue calls it,
+        not necessarily the worker that ran the task. It is called at least once, also if workers are killed. After an
+        error, which is logged, it is called again every half minute while the task is in the archive. Coroutine
+        functions run on the worker's loop, plain ones in a thread. A function that takes longer than 30 seconds is
+        interrupted. The archived task is not changed. Other applications that serve the same queue must register the
+        function too; otherwise it is not called for the tasks that their workers archive.
 
         Raises:
             TaskDefinitionError: The function does not take a task.
@@ -392,19 +394,19 @@ class Registry(Enqueuer):
     # --- workers ------------------------------------------------------------------------------------------------------
 
     def worker_lifespan(self, function: L) -> L:
-        """Let a function open what tasks use, such as a pool of connections, and close it again, once for each worker.
+        """Let a function open and close resources of tasks, such as a pool of connections, once for each worker.
 
-        It yields once, as the lifespan of a web app does, on the worker's event loop: before the first task is taken,
-        and again after the last has ended. What it yields, a mapping or nothing, is `context.state` of every run; of
-        several functions together, where the later ones win. The lifespan of a web app does not run in a worker. If it
-        raises at the start the worker does not start, and says so in the log.
+        It runs on the worker's event loop and yields once, like the lifespan of a web app: it opens the resources
+        before the first task, and closes them after the last. It may yield a mapping, which is `context.state` of every
+        run. With several functions, the mappings are merged, and later ones win. The lifespan of a web app does not run
+        in a worker. If the function raises at the start, the worker logs the error and does not start.
 
         Args:
-            function: A generator function, plain or `async`, without parameters, or one that returns such a context
+            function: A generator function, plain or `async`, without parameters; or a function that returns a context
                 manager.
 
         Raises:
-            TaskDefinitionError: It is no function, or has parameters.
+            TaskDefinitionError: It is not a function, or it has parameters.
         """
         check_lifespan(function)
         self.lifespans.append(function)
@@ -413,10 +415,10 @@ class Registry(Enqueuer):
     # --- middleware ---------------------------------------------------------------------------------------------------
 
     def use(self, middleware: Middleware, *, queue: str | None = None, task: str | BaseTask[Any] | None = None) -> None:
-        """Let middleware wrap runs, and look at calls before they are enqueued.
+        """Add middleware, which wraps runs and sees calls before they are enqueued.
 
-        Middleware of the application stands outside that of a queue, and this outside that of a task; within each, what
-        was registered first is the outermost.
+        Middleware of the application is outside that of a queue, which is outside that of a task. Within each of them,
+        the first one registered is the outermost.
 
         Args:
             middleware: The middleware; see `taskq_core.tasks.middleware.Middleware`.
@@ -424,13 +426,13 @@ class Registry(Enqueuer):
             task: Only for this task, or the handler of this pattern.
 
         Raises:
-            ConfigurationError: It is no `Middleware`, or both a queue and a task are given.
+            ConfigurationError: It is not a `Middleware`, or both a queue and a task are given.
         """
         self.middleware.add(middleware, queue=queue, task=task)
 
 
 class TaskDecorator:
-    """What `@taskq.task(...)` returns: it makes the function below it a task."""
+    """The decorator that `@taskq.task(...)` returns: it makes the function below it a task."""
 
     def __init__(
         self,

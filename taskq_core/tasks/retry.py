@@ -1,7 +1,7 @@
 """How long to wait before a task's next attempt.
 
-A policy answers: seconds to wait, given how often the task has failed before and the error, and if it wants the
-task's context too. What a task's `retry_delay` option may be: None (Asynq's default), a duration (constant), a list of
+A policy is a function that returns the seconds to wait. It takes the number of earlier failures and the error, and
+optionally the task's context. The option `retry_delay` is None (Asynq's default), a duration (constant), a list of
 durations (one per attempt, the last repeats), `exponential(...)`, or a function.
 """
 
@@ -68,7 +68,7 @@ def as_policy(delay: RetryDelay) -> Callable[..., Duration]:
     """Return the policy made of a `retry_delay` option; `delay_after` calls it.
 
     Raises:
-        ConfigurationError: It is none of the accepted forms.
+        ConfigurationError: It has another form.
     """
     if delay is None:
         return asynq_default
@@ -134,7 +134,7 @@ def _takes_three(policy: Callable[..., Any]) -> bool:
         raise ConfigurationError(f"retry_delay must be a plain function, got the coroutine function {policy!r}")
     try:
         signature = inspect.signature(policy)
-    except (ValueError, TypeError):  # some built-in functions tell nothing of themselves
+    except (ValueError, TypeError):  # some built-in functions have no signature
         return False
     two, three = (_fits(signature, count) for count in (2, 3))
     if not two and not three:

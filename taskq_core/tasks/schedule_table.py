@@ -1,7 +1,6 @@
-"""Periodic tasks that stand in a table: what a row may say, and the entry it makes. Adapters bring the table.
+"""Periodic tasks in a table of an adapter: check a row, and turn it into a `PeriodicTask`.
 
-A row is read by people first: each thing that is wrong with it is told beside the field it is in. What a scheduler
-makes of the entries is said in `scheduler`; how it follows a table in `scheduler.follower`.
+People edit the rows, so `problems` reports each mistake by field. `scheduler.follower` follows changes of the table.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,25 +27,25 @@ LONGEST_INTERVAL = timedelta(days=36_500)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleRow:
-    """One row. Nothing in it is checked yet."""
+    """One row, not checked yet."""
 
     key: str
-    """Names the row for as long as it stands, and no other row ever."""
+    """Identifies the row. Another row never gets the same key."""
     name: str
-    """What people call it, unique in its table."""
+    """Name for people, unique in its table."""
     task: str
     is_remote: bool = False
-    """The code of the task is elsewhere, so that nobody misses it here."""
+    """True if the code of the task is in another program, so that it need not be registered here."""
     cron: str = ""
     """When it fires; this or `interval`."""
     interval: timedelta | None = None
     """Time between two firings, whole seconds, at least one. Counted from `start`, or else from `created`."""
     time_zone: str = ""
-    """IANA name of the zone of the cron line, "" for that of the settings."""
+    """IANA name of the time zone of the cron line, "" for the one of the settings."""
     kwargs: Any = field(default_factory=dict)
     """Arguments by name, as JSON has them."""
     queue: str = ""
-    """Queue its tasks go to, "" for that of the task."""
+    """Queue of its tasks, "" for the queue of the task."""
     options: Any = field(default_factory=dict)
     """Further task options, as JSON has them."""
     is_enabled: bool = True
@@ -58,20 +57,20 @@ class ScheduleRow:
 
     @property
     def entry_id(self) -> str:
-        """Id of its entry. Under another name, or made anew under the old one, it begins anew."""
+        """Id of its entry. A renamed or recreated row gets another entry, with a new history."""
         return f"{self.name}#{self.key}"
 
     @property
     def run_key(self) -> str:
-        """Name under which its runs are counted: no other row has it, in this table or another."""
+        """Name under which its runs are counted, unique over all rows of all tables."""
         return f"{self.key}-{int(self.created.timestamp() * 1_000_000)}"
 
     @property
     def spec(self) -> str:
-        """When it fires, in one line.
+        """Its spec: the cron line, or `@every` with the interval.
 
         Raises:
-            ConfigurationError: It says neither or both, or the interval cannot be used.
+            ConfigurationError: It has neither or both, or the interval is not valid.
         """
         if bool(self.cron) == (self.interval is not None):
             raise ConfigurationError("give either a cron line or an interval")
@@ -86,7 +85,7 @@ def entry_of(
     Args:
         row: The row.
         tasks: Registered tasks by name.
-        remote: Makes a task whose code is elsewhere.
+        remote: Makes a task whose code is in another program.
 
     Raises:
         ConfigurationError: The row cannot be used.
@@ -119,14 +118,14 @@ def problems(
     zone: str,
     now: datetime | None = None,
 ) -> dict[str, str]:
-    """Return all that is wrong with a row, by the name of the field it is in; nothing if it can be used.
+    """Return all mistakes in a row by the name of their field; an empty dict if the row is valid.
 
     Args:
         row: The row.
         tasks: Registered tasks by name.
-        remote: Makes a task whose code is elsewhere.
-        zone: Time zone of a cron line that names none.
-        now: Moment after which it has to fire at least once. None: it may be over.
+        remote: Makes a task whose code is in another program.
+        zone: Time zone of a cron line without one.
+        now: Moment after which the row must fire at least once. None: do not check this.
     """
     found: dict[str, str] = {}
 
@@ -159,10 +158,10 @@ def problems(
 
 
 def fit(task: BaseTask[Any], kwargs: Any) -> Mapping[str, object]:
-    """Return arguments that came as JSON as the task takes them: text becomes a date where one is expected.
+    """Convert arguments from JSON to the types of the task's parameters, for example text to dates.
 
     Raises:
-        TaskArgumentsError: They do not fit, or are no object of names to values.
+        TaskArgumentsError: They do not fit, or are not an object of names to values.
     """
     if not isinstance(kwargs, Mapping) or not all(isinstance(each, str) for each in kwargs):
         raise TaskArgumentsError(
@@ -178,7 +177,7 @@ def fit(task: BaseTask[Any], kwargs: Any) -> Mapping[str, object]:
 
 
 def _read(task: "Task[..., Any]", kwargs: Mapping[str, object]) -> Mapping[str, object]:
-    bound = task.bind((), kwargs)  # a name that is missing or unknown
+    bound = task.bind((), kwargs)  # raises for missing and unknown names
     try:
         _, read = task.codec.split(task.codec.decode(msgspec.json.encode(bound)))
     except PayloadError as error:
@@ -203,7 +202,7 @@ def _options_of(row: ScheduleRow) -> dict[str, Any]:
     if not isinstance(row.options, Mapping):
         raise ConfigurationError('the options must be a JSON object, such as {"max_retry": 3}')
     if row.queue and "queue" in row.options:
-        raise ConfigurationError("the queue stands in a field of its own already")
+        raise ConfigurationError("the queue has a separate field already")
     check_entry_options(row.options)
     return {**row.options, "queue": row.queue} if row.queue else dict(row.options)
 

@@ -10,7 +10,7 @@ from taskq_core.errors import TaskArgumentsError, WorkflowDefinitionError
 from taskq_core.settings import member
 
 KEPT_S = 86_400.0
-"""Seconds a workflow is kept after its end."""
+"""Seconds that a workflow is kept after its end."""
 NAME_MAX = 80
 """Longest name of a step or a workflow, in characters."""
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*", re.ASCII)

@@ -1,7 +1,7 @@
-"""How a task is kept unique: what counts, for how long, and what becomes of a second one.
+"""The option `unique`: which arguments count, for how long, and what happens to a second task.
 
-The lock itself is a key in Redis, taken and freed by the scripts in the step that changes the task. Its name is in
-Asynq's form, the MD5 of the arguments that count, so Go and Python exclude each other where all of them do.
+The unique lock is a key in Redis. Scripts take and free it in the step that changes the task. Its name has Asynq's
+form, the MD5 of the arguments, so Go and Python share the lock if all arguments count.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ from taskq_core.settings import Duration, member, seconds
 
 
 class UniqueStates(StrEnum):
-    """The states of a task in which no second one is taken."""
+    """The states of a task in which a second one is refused."""
 
     UNTIL_STARTED = "until_started"
     """While it waits to run: pending, scheduled, in its group, or between two attempts. A second one may be enqueued
@@ -21,24 +21,24 @@ class UniqueStates(StrEnum):
     UNTIL_FINISHED = "until_finished"
     """While it waits and runs, until it has succeeded, was discarded or archived."""
     WHILE_EXISTS = "while_exists"
-    """As long as it stands in Redis, completed and archived included."""
+    """As long as it exists in Redis, completed and archived included."""
 
 
 class OnConflict(StrEnum):
-    """What an enqueue does when another task holds the lock."""
+    """Effect of an enqueue while another task holds the lock."""
 
     REJECT = "reject"
     """`DuplicateTaskError`."""
     REPLACE = "replace"
-    """The task that waits gets the arguments and options of this call, and its start if `run_after` is set."""
+    """The waiting task gets the arguments and options of this call, and its start if `run_after` is set."""
     RESCHEDULE = "reschedule"
-    """The task that waits keeps its arguments and starts when this call would: at `run_after`, or now."""
+    """The waiting task keeps its arguments and starts when this call would: at `run_after`, or now."""
     RETURN_EXISTING = "return_existing"
     """Nothing changes."""
 
 
 NAMES_MAX = 1000
-"""Most characters of all names of arguments together."""
+"""Maximum characters of all names of arguments together."""
 _UNTIL = {UniqueStates.UNTIL_STARTED: "s", UniqueStates.UNTIL_FINISHED: "f", UniqueStates.WHILE_EXISTS: "w"}
 _CONFLICT = {
     OnConflict.REJECT: "d",
@@ -52,15 +52,15 @@ _CONFLICT = {
 class Unique:
     """Keeps a task unique among those of its queue and name.
 
-    It counts as long as the task is in one of `states`: a crash leaves no lock behind without a task, and no task
+    The lock exists while the task is in one of `states`. A crash leaves neither a lock without its task nor a task
     without its lock. Added in 0.1.
 
     Attributes:
-        args: Names of the arguments that count, None for all, `()` for none: then there is one task of this name.
-        period: Longest time it counts from the enqueue or, with a start ahead, from then on; at least one second. It
-            counts while the task runs in any case. None: as long as the task is in these states.
+        args: Names of the arguments that count. None: all of them. `()`: no arguments, so the name alone is unique.
+        period: Maximum time from the enqueue, or from a later start; at least one second. The lock also holds while the
+            task runs. None: as long as the task is in these states.
         states: `until_finished`, `until_started` or `while_exists`.
-        on_conflict: What a second enqueue does: `reject`, `replace`, `reschedule` or `return_existing`.
+        on_conflict: Effect of a second enqueue: `reject`, `replace`, `reschedule` or `return_existing`.
 
     Raises:
         ConfigurationError: A value is not usable.
@@ -85,12 +85,12 @@ class Unique:
 
     @property
     def period_s(self) -> int:
-        """Whole seconds of the period, 0 for none."""
+        """Whole seconds of the period, 0 without one."""
         return 0 if self.period is None else int(seconds("unique period", self.period))
 
     @property
     def rule(self) -> str:
-        """What scripts are told of it, behind its seconds: until when, what to do, and which arguments count."""
+        """The rule that scripts read after the seconds: until when, what to do, and which arguments count."""
         names = "" if self.args is None else ":" + ",".join(self.args)
         return _UNTIL[UniqueStates(self.states)] + _CONFLICT[OnConflict(self.on_conflict)] + names
 

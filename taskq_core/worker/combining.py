@@ -56,7 +56,7 @@ class Combiner:
 
     async def notify_enqueued(self, handle: TaskHandle[Any], queue: QueueKeys) -> None:
         """Call the application's observer with a task that was stored in place of others."""
-        notify = self._app.timetable.guard(self._app.observer.tell_enqueued)
+        notify = self._app.timetable.guard(self._app.observer.notify_enqueued)
         try:
             await self._call(notify, (handle,), timeout_s=OBSERVER_S)
         except Exception:

@@ -365,7 +365,7 @@ def test_a_schedule_hooks_connection_is_looked_after(monkeypatch: pytest.MonkeyP
 
     application = DjangoTaskQ()
     application.add_schedule_hook(Noting())
-    (told,) = application.timetable.told_before
+    (told,) = application.timetable.before_hooks
 
     def run() -> bool:
         told(None)
@@ -373,7 +373,7 @@ def test_a_schedule_hooks_connection_is_looked_after(monkeypatch: pytest.MonkeyP
 
     assert in_thread(run) is False
     assert seen == [0]
-    assert application.timetable.told_after == [], "what it does not override is not called"
+    assert application.timetable.after_hooks == [], "what it does not override is not called"
 
 
 def test_a_providers_connection_is_looked_after(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -385,7 +385,7 @@ class TestCost:
         for signal in SIGNALS.values():
             for name in ("send_robust", "asend_robust"):
                 monkeypatch.setattr(signal, name, fail)
-        monkeypatch.setattr("taskq_core.tasks.observer.Observer.tell_enqueued", fail)
+        monkeypatch.setattr("taskq_core.tasks.observer.Observer.notify_enqueued", fail)
         monkeypatch.setattr("taskq_core.worker.reporter.ErrorReporter._tell", fail)
         handle = double.using(retention=60, run_after=timedelta(0)).delay(2)
         double.delay(-1)

@@ -58,7 +58,7 @@ def complete(taskq: TaskQ, queue: str, task_id: str, message: bytes) -> None:
     assert act(taskq, runs.settle(taskq.runtime.keys.queue(queue), [settlement], owner="w")) == "1"
 
 
-async def test_the_end_is_told_after_a_failover() -> None:
+async def test_the_end_is_after_hooks_a_failover() -> None:
     with start_topology() as topology:
         await until(topology.is_whole, "the Sentinels know each other")
         taskq = TaskQ(topology.url, enqueue_timeout=PATIENCE_S)

@@ -80,7 +80,7 @@ class OutboxSender:
                     handle.mark_existing(delivered.existing[row.receipt])
                 handle.mark_sent(is_late=row.receipt not in delivered.stored)
                 if self._observer.wants_enqueued():
-                    self._observer.tell_enqueued((handle,))
+                    self._observer.notify_enqueued((handle,))
 
         try:
             yield [row], committed
@@ -135,7 +135,7 @@ class OutboxSender:
                 result.add(batch, Admitted(Codes(codes, there) if there else codes))
             result.settle(handles, None)
             if self._observer.wants_enqueued():
-                self._observer.tell_enqueued(result[told:])
+                self._observer.notify_enqueued(result[told:])
 
         if is_deferred:
             result.defer(batches)

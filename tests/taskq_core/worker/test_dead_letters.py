@@ -28,7 +28,7 @@ from tests.taskq_core.worker.conftest import (
 )
 
 
-async def test_whoever_wants_to_know_is_told_after_the_archive(
+async def test_whoever_wants_to_know_is_after_hooks_the_archive(
     app: TaskQ, start: Runner, redis_server: RedisServer
 ) -> None:
     """Of failures, expiries and cancels, in a thread or on the loop; not of what is retried, succeeds or is dropped."""
