@@ -1,7 +1,7 @@
-"""What is noted of the attempts of a task: who ran it, when, and what it failed with, traceback included.
+"""The recorded attempts of a task: worker, times, and the error with its traceback.
 
-A line of JSON for each, in a field of the task that Asynq does not know. Noted are attempts that failed, and the one
-that succeeded of a task that is kept. The field holds the last of them, about 16 KiB; see `lua/_record.lua`.
+Each attempt is one line of JSON in a field of the task that Asynq does not know. Failed attempts are recorded, and the
+successful one of a task with retention. The field holds the last attempts, about 16 KiB; see `lua/_record.lua`.
 """
 
 import json
@@ -14,11 +14,11 @@ from types import CodeType, TracebackType
 from taskq_core.errors import Retry
 
 LONGEST = 8192
-"""Most bytes of a traceback; of a longer one the middle is left out."""
+"""Maximum bytes of a traceback. The middle of a longer one is cut out."""
 _HEAD = 2048
 _MOST_STACKS = 256
 _stacks: dict[tuple[tuple[CodeType, str, int], ...], str] = {}
-"""Text of stacks, by where each of their frames stands."""
+"""Text of stacks by the code position of each frame."""
 _OURS = ("taskq_core.", "taskq_django.", "taskq_fastapi.", "taskq_sqlalchemy.")
 
 
@@ -27,12 +27,12 @@ class Attempt:
     """One attempt of a task that has ended.
 
     Attributes:
-        number: Number of the attempt, from 1. An attempt that did not count and the next have the same.
-        worker: Token of the worker that made it, "" if unknown.
-        started_at: When that worker began, None if unknown.
+        number: Number of the attempt, from 1. An attempt that does not count has the same number as the next one.
+        worker: Token of the worker that ran it, "" if unknown.
+        started_at: When it started, None if unknown.
         ended_at: When it ended.
-        error: `module.qualname` of what it raised, "" if it succeeded.
-        traceback: Of what it raised and of its causes; text that may hold arguments of the task.
+        error: `module.qualname` of the class of its error, "" if it succeeded.
+        traceback: Traceback of the error and of its causes. It may contain arguments of the task.
     """
 
     number: int
@@ -46,16 +46,16 @@ class Attempt:
 def record_attempt(
     number: int, *, worker: str, started_s: float | None, ended_s: float, error: BaseException | None = None
 ) -> bytes:
-    """Return what is noted of an attempt, one line; the times are Unix seconds."""
-    noted: dict[str, object] = {"attempt": number, "worker": worker}
+    """Return the record of an attempt, one line of JSON. The times are Unix seconds."""
+    record: dict[str, object] = {"attempt": number, "worker": worker}
     if started_s is not None:
-        noted["started"] = int(started_s * 1000)
-    noted["ended"] = int(ended_s * 1000)
+        record["started"] = int(started_s * 1000)
+    record["ended"] = int(ended_s * 1000)
     if error is not None:
         error = origin_of(error)
-        noted |= {"error": class_path(error), "traceback": traceback_text(error)}
-    text = json.dumps(noted, separators=(",", ":"), ensure_ascii=False)
-    return text.encode("utf-8", "backslashreplace")  # a surrogate alone becomes JSON's own escape
+        record |= {"error": class_path(error), "traceback": traceback_text(error)}
+    text = json.dumps(record, separators=(",", ":"), ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace")  # a lone surrogate becomes a JSON escape
 
 
 _HEAD_OF_LINE = re.compile(
@@ -78,21 +78,21 @@ def read_last_attempt(beginning: bytes) -> Attempt | None:
 
 
 def read_attempts(lines: bytes) -> tuple[Attempt, ...]:
-    """Return the attempts that are noted, the oldest first. A line that cannot be read is left out."""
+    """Return the recorded attempts, the oldest first. Lines that cannot be read are skipped."""
     found = (_read(line) for line in lines.split(b"\n") if line)
     return tuple(each for each in found if each is not None)
 
 
 def _read(line: bytes) -> Attempt | None:
     try:
-        noted = json.loads(line)
+        record = json.loads(line)
         return Attempt(
-            number=int(noted["attempt"]),
-            worker=str(noted["worker"]),
-            started_at=_moment(noted.get("started")),
-            ended_at=_moment(noted.get("ended")),
-            error=str(noted.get("error", "")),
-            traceback=str(noted.get("traceback", "")),
+            number=int(record["attempt"]),
+            worker=str(record["worker"]),
+            started_at=_moment(record.get("started")),
+            ended_at=_moment(record.get("ended")),
+            error=str(record.get("error", "")),
+            traceback=str(record.get("traceback", "")),
         )
     except (ValueError, KeyError, TypeError, OverflowError, OSError, RecursionError):
         return None
@@ -103,23 +103,23 @@ def _moment(unix_ms: float | None) -> datetime | None:
 
 
 def origin_of(error: BaseException) -> BaseException:
-    """Return what a task failed with: behind a `Retry` stands what made the task raise it."""
+    """Return the error of a failed task. For a `Retry` it is the error that was handled when the task raised it."""
     if isinstance(error, Retry):
         return error.__cause__ or error.__context__ or error
     return error
 
 
 def class_path(error: BaseException) -> str:
-    """Return `module.qualname` of an exception's class, by which it can be imported."""
+    """Return `module.qualname` of the class of an exception."""
     kind = type(error)
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def traceback_text(error: BaseException) -> str:
-    """Return the traceback of an exception, with its causes, without the worker's own frames above the function."""
+    """Return the traceback of an exception with its causes, without the frames of taskq above the task's function."""
     try:
         text = _format(error, users_frames(error.__traceback__))
-    except BaseException:  # a broken exception must not lose the outcome of the task
+    except BaseException:  # an exception whose text raises must not lose the outcome of the task
         text = f"{class_path(error)} (its traceback cannot be written)\n"
     data = text.encode("utf-8", "surrogatepass")
     if len(data) <= LONGEST:
@@ -129,7 +129,7 @@ def traceback_text(error: BaseException) -> str:
 
 
 def _format(error: BaseException, stack: TracebackType | None) -> str:
-    """Return what `traceback` makes of an error. Errors that come by the thousand mostly have the same stack."""
+    """Format an error as `traceback` does. Texts of stacks are cached, because many errors have the same stack."""
     has_cause = error.__cause__ is not None or (error.__context__ is not None and not error.__suppress_context__)
     if stack is None or has_cause or isinstance(error, BaseExceptionGroup):
         return "".join(traceback.TracebackException(type(error), error, stack).format())
@@ -149,12 +149,12 @@ def _format(error: BaseException, stack: TracebackType | None) -> str:
 
 
 def users_frames(stack: TracebackType | None) -> TracebackType | None:
-    """Leave out the worker's own frames, above the function; all of them if there is nothing else."""
+    """Return a stack without the frames of taskq above the task's function; None if it has no other frames."""
     while stack is not None and is_ours(stack):
         stack = stack.tb_next
     return stack
 
 
 def is_ours(stack: TracebackType) -> bool:
-    """Whether a frame is of this project's code."""
+    """Whether a frame belongs to taskq."""
     return str(stack.tb_frame.f_globals.get("__name__", "")).startswith(_OURS)

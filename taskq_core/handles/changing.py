@@ -1,4 +1,4 @@
-"""Change one task that was enqueued: cancel it, let it wait until another time, bring it to another queue.
+"""Change one enqueued task: cancel it, reschedule it, or move it to another queue.
 
 Handles and inspectors execute these request plans. A refused change has written nothing.
 """
@@ -26,26 +26,26 @@ from taskq_core.wire import Keys, QueueKeys, TaskMessage, TaskState, decode_mess
 from taskq_core.wire.uniqueness import digest, names_in
 
 PAYLOAD_MAX = 16 * 1024 * 1024
-"""Most bytes of a payload, as for an enqueue."""
+"""Maximum bytes of a payload, as for an enqueue."""
 CANCELLABLE = (TaskState.PENDING, TaskState.SCHEDULED, TaskState.RETRY, TaskState.AGGREGATING)
 """States in which a task can be cancelled for good."""
 _UNTRIMMED = ArchiveLimits(max_tasks=10**12, kept_s=10**10)
-"""A handle does not know how much of the archive is kept; workers see to that."""
+"""Handles do not know the limits of the archive, so they do not trim it. Workers do."""
 _ATTEMPTS = 5
 
 
 def refusal(queue: str, task_id: str, answer: str, *, doing: str) -> Exception:
-    """Return the error for what Redis answered instead of doing it."""
+    """Return the error for a refusal of Redis."""
     if answer == Refusal.NOT_FOUND:
         return TaskNotFoundError(queue, task_id)
     if answer == Refusal.MOVING:
-        return TaskStateError(queue, task_id, "moving", "it is on its way to another queue; finish_moves ends its way")
+        return TaskStateError(queue, task_id, "moving", "it is being moved to another queue; finish_moves completes it")
     if answer == Refusal.LOST:
         return TaskStateError(queue, task_id, "lost", "it is not where its state says; reconcile repairs that")
     if answer == TaskState.ACTIVE:
         return TaskActiveError(queue, task_id, answer, f"a task that runs cannot be {doing}; cancel it first")
     reason = {
-        TaskState.PENDING: "it waits to be run already",
+        TaskState.PENDING: "it is pending already",
         TaskState.ARCHIVED: "it is archived already",
         TaskState.COMPLETED: "it has succeeded and does not wait",
         TaskState.AGGREGATING: "its group is being turned into one task",
@@ -54,7 +54,7 @@ def refusal(queue: str, task_id: str, answer: str, *, doing: str) -> Exception:
 
 
 def start_of(at: datetime | None, after: Duration | None, *, what: str = "a retry") -> tuple[int | None, int]:
-    """Return the Unix second, or the milliseconds from now, until which a task is to wait."""
+    """Return the start of a task: a Unix second, or milliseconds from now."""
     if (at is None) == (after is None):
         raise ConfigurationError(f"{what} needs either at= or after=")
     if at is None:
@@ -65,7 +65,7 @@ def start_of(at: datetime | None, after: Duration | None, *, what: str = "a retr
 
 
 def check_payload(payload: object, expected: object = None) -> None:
-    """Refuse a payload that no task can have."""
+    """Check the type and the size of a payload."""
     if not isinstance(payload, bytes):
         raise ConfigurationError(f"payload must be bytes, got {type(payload).__name__}")
     if expected is not None and not isinstance(expected, bytes):
@@ -75,7 +75,7 @@ def check_payload(payload: object, expected: object = None) -> None:
 
 
 def with_payload(queue: QueueKeys, message: TaskMessage, payload: bytes, unique_rule: str) -> TaskMessage:
-    """Return a message with another payload, and the unique lock that goes with it by the rule of its task."""
+    """Return a message with another payload, and with the unique lock for that payload."""
     changed = TaskMessage()
     changed.CopyFrom(message)
     changed.payload = payload
@@ -95,15 +95,15 @@ def reschedule(
     payload: bytes | None = None,
     check: Callable[[TaskMessage], None] = lambda message: None,
 ) -> RequestPlan[None]:
-    """Let a task wait until another time, with another payload if one is given, in one step.
+    """Change the start of a task, and its payload if one is given, in one step.
 
     Args:
         queue: Its queue.
-        task_id: Its id, which it keeps.
-        at: When it may run, with a time zone.
-        after: How long from now, instead of `at`.
-        payload: Its new payload, None leaves it as it is.
-        check: Refuses what the payload does not fit, by raising.
+        task_id: Its id, which does not change.
+        at: The new start, with a time zone.
+        after: Time from now, instead of `at`.
+        payload: Its new payload. None does not change it.
+        check: Raises an error if the payload does not fit the message.
     """
     start_at_s, start_in_ms = start_of(at, after, what="another time")
     if payload is None:
@@ -136,11 +136,11 @@ def reschedule(
             raise DuplicateTaskError(message.type, queue.name, task_id)
         if answer != Refusal.CHANGED:
             raise refusal(queue.name, task_id, answer, doing="rescheduled")
-    raise TaskStateError(queue.name, task_id, answer, "others keep changing it; try again")
+    raise TaskStateError(queue.name, task_id, answer, "other changes came between; try again")
 
 
 def move_one(keys: Keys, queue: QueueKeys, target: QueueKeys, task_id: str) -> RequestPlan[None]:
-    """Move one task that does not run to another queue."""
+    """Move one task to another queue, unless it runs."""
     ((departure, code),) = yield from move(keys, queue, target, [task_id], state=None)
     if departure.answer != OK:
         raise refusal(queue.name, task_id, departure.answer, doing="moved")
@@ -152,18 +152,18 @@ def move_one(keys: Keys, queue: QueueKeys, target: QueueKeys, task_id: str) -> R
 
 
 def wish_of(*, retry: bool, keep: bool | None) -> CancelWish:
-    """Return what is to become of a task that runs when it is cancelled."""
+    """Return what happens to an active task after its cancellation."""
     if not isinstance(retry, bool) or not (keep is None or isinstance(keep, bool)):
         raise ConfigurationError(f"retry must be True or False, and keep may be None too, got {retry!r} and {keep!r}")
     if retry:
         if keep is not None:
-            raise ConfigurationError(f"keep says what becomes of a task that is not retried, got keep={keep!r}")
+            raise ConfigurationError(f"keep applies to a task that is not retried, got keep={keep!r}")
         return CancelWish.RETRY
     return CancelWish.DISCARD if keep is False else CancelWish.ARCHIVE
 
 
 def cancel(keys: Keys, queue: QueueKeys, task_id: str, *, retry: bool, keep: bool | None) -> RequestPlan[bool]:
-    """Cancel a task; return whether there was anything to cancel, as `TaskHandle.cancel`."""
+    """Cancel a task, and return whether it could be cancelled. As `TaskHandle.cancel`."""
     wish = wish_of(retry=retry, keep=keep)
     if not retry:
         if keep:

@@ -1,15 +1,15 @@
-"""Tasks that were not started in time: how a worker tells, and what those who ask for their outcome are told."""
+"""Expiry: tasks that must start by a given time, and the error if they do not."""
 
 from taskq_core.clock import utc_datetime
 from taskq_core.errors import TaskExpiredError
 from taskq_core.wire import EXPIRES, TaskMessage, read_expiry
 
 EXPIRED_TEXT = "the task expired: it was not started"
-"""How the error text of a task that expired begins."""
+"""Beginning of the error text of an expired task."""
 
 
 def check_expiry(message: TaskMessage, now_s: float, queue: str) -> None:
-    """Refuse to start a task that has expired.
+    """Check that a task has not expired.
 
     Raises:
         TaskExpiredError: It had to be started before `now_s`, a Unix second by Redis's clock.
@@ -24,13 +24,13 @@ def check_expiry(message: TaskMessage, now_s: float, queue: str) -> None:
 
 
 def is_discarded_when_expired(message: TaskMessage) -> bool:
-    """Whether a task that expires is dropped, rather than archived."""
+    """Whether a task is discarded when it expires, instead of archived."""
     expiry = read_expiry(message.headers)
     return expiry is not None and expiry.is_discarded
 
 
 def expired_error(message: TaskMessage, queue: str) -> TaskExpiredError | None:
-    """Return the error of an archived task that expired, None where it was archived for something else."""
+    """Return the error of an archived task that expired; None if it was archived for another reason."""
     if not message.error_msg.startswith(EXPIRED_TEXT):
         return None
     expiry = read_expiry(message.headers)

@@ -162,7 +162,7 @@ class TaskHandle(SentLater, Generic[R_co]):
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
         """Let a route of FastAPI return a handle: it is sent as a `TaskSummary`, without arguments, result and error.
 
-        The schema is made without Pydantic's own functions, which the core does not import.
+        The schema is written without Pydantic's functions, because the core does not import Pydantic.
         """
         summary = handler.generate_schema(TaskSummary)
         return {
@@ -206,11 +206,11 @@ class TaskHandle(SentLater, Generic[R_co]):
         """Block until the task has ended and return what it returned.
 
         Args:
-            timeout: Most seconds to wait; None waits without end.
+            timeout: Maximum seconds to wait; None for no limit.
 
         Raises:
             ResultNotKeptError: The task keeps no result: its `retention` is 0.
-            ResultTimeoutError: It did not end in time; it goes on all the same.
+            ResultTimeoutError: It did not end in time. It is not cancelled.
             ResultTooLargeError: It succeeded, but its result is over the limit `max_result_bytes` and was not stored.
             TaskFailedError: It was archived after its last failure.
             TaskNotFoundError: It was deleted, or its retention is over.
@@ -240,7 +240,7 @@ class TaskHandle(SentLater, Generic[R_co]):
             )
 
     def _ask_outcome(self) -> RequestPlan[Any]:
-        """Return the result, `NOT_YET` while the task has not ended, or raise why there is no result."""
+        """Return the result, or `NOT_YET` while the task has not ended. Raise the reason why it has no result."""
         stored = yield from ask(views.look(self._keys, self.id, tell_end=True))
         if stored is None:
             if self.is_late:
@@ -273,7 +273,7 @@ class TaskHandle(SentLater, Generic[R_co]):
         """Read the task and return it; also kept as `info`.
 
         Raises:
-            TaskNotFoundError: It has ended without being kept, or was deleted.
+            TaskNotFoundError: It ended without retention, or was deleted.
             TaskNotSentError: The surrounding transaction has not committed yet.
         """
         self._check_sent()
@@ -295,21 +295,20 @@ class TaskHandle(SentLater, Generic[R_co]):
         raise TaskNotFoundError(self.queue, self.id)
 
     def events(self, *, after: str | None = None, timeout: Duration | None = None) -> TaskEvents:
-        """Return what happens to the task from now on, for `for` and for `async for`: its states and its progress.
+        """Return the events of the task from now on, for `for` and `async for`: changes of state and of progress.
 
-        The first event says how it stands now, the last how it has ended. One that has ended without being kept is
-        gone, and so is one that never was. While Redis does not answer, the loop waits for it. Leaving the loop closes
-        what it listens on.
+        The first event has the current state, the last one the final state. The event of a task that does not exist has
+        no task: it ended without retention, was deleted, or never existed. While Redis does not answer, the loop waits.
+        Leaving the loop closes its connection.
 
         Args:
-            after: Id of an event that was seen before: the first event is then the first that says something else, and
-                there is none if that was the last.
-            timeout: Most seconds that the loop takes in all, two more if Redis does not answer at the end; None waits
-                without end.
+            after: Id of an event that you have seen. The first event is then the first that differs from it; if it was
+                the last one, the loop ends without an event.
+            timeout: Maximum seconds of the loop, two more if Redis does not answer at the end; None for no limit.
 
         Raises:
             TaskNotSentError: The surrounding transaction has not committed yet.
-            ResultTimeoutError: In the loop: the task did not end in time; it goes on all the same.
+            ResultTimeoutError: In the loop: the task did not end in time. It is not cancelled.
             BrokerUnavailableError: In the loop: the time is over, and Redis does not answer.
         """
         self._check_sent()
@@ -323,21 +322,20 @@ class TaskHandle(SentLater, Generic[R_co]):
         )
 
     def cancel(self, *, retry: bool = False, keep: bool | None = None) -> bool:
-        """Delete the task if it waits, or ask the worker that runs it to cancel it.
+        """Delete a waiting task, or ask the worker of a running task to cancel it.
 
-        A task that runs is archived when its function has ended, whatever that returned or raised; but one that raises
-        `SkipRetry` then is archived with its reason, and one that raises `Discard` is dropped. It works on whichever
-        worker runs the task.
+        A running task is archived when its function has ended, whatever the function returns or raises. If it raises
+        `SkipRetry`, the task is archived with that reason. If it raises `Discard`, the task is deleted.
 
         Args:
-            retry: Run it again, like one that failed: an attempt is used, and the retry delay waited for. One without
-                attempts left is archived. A task that waits is left as it is.
-            keep: True archives the task whether it waits or runs, False leaves nothing of it; None deletes a waiting
-                one and archives a running one.
+            retry: Run it again like a failed task: this uses an attempt and applies the retry delay. A task without
+                attempts left is archived. A waiting task is not changed.
+            keep: True archives the task, False deletes it, whether it waits or runs. None deletes a waiting task and
+                archives a running one.
 
         Returns:
-            True if it was deleted or archived, or a worker was asked; False if it has ended already, or waits and is to
-            be retried.
+            True if it was deleted or archived, or a worker was asked. False if it has ended already, or if it waits and
+            `retry` is set.
 
         Raises:
             TaskNotSentError: The surrounding transaction has not committed yet.
@@ -347,7 +345,7 @@ class TaskHandle(SentLater, Generic[R_co]):
         return self._source.run(changing.cancel(self._source.keys, self._keys, self.id, retry=retry, keep=keep))
 
     async def acancel(self, *, retry: bool = False, keep: bool | None = None) -> bool:
-        """Delete the task if it waits, or ask its worker to cancel it. As `cancel`, for coroutines."""
+        """Cancel the task. As `cancel`, for coroutines."""
         self._check_sent()
         plan = changing.cancel(self._source.keys, self._keys, self.id, retry=retry, keep=keep)
         return await self._source.arun(plan)
@@ -355,23 +353,23 @@ class TaskHandle(SentLater, Generic[R_co]):
     def reschedule(
         self, *, at: datetime | None = None, after: Duration | None = None, call: SupportsCall | None = None
     ) -> None:
-        """Let the task wait until another time, with other arguments if a call is given. It keeps its id.
+        """Change the start of the task, and its arguments if a call is given. The task keeps its id.
 
-        Both happen in one step: no worker takes the task in between. A pending task, or one in a group, becomes
-        scheduled; an archived one waits for a retry. Its unique lock goes over to the new arguments and keeps its time.
+        Both happen in one step, so no worker takes the task between them. A pending or grouped task becomes scheduled.
+        An archived task waits for a retry. Its unique lock changes to the new arguments and keeps its time.
 
         Args:
-            at: When it may run, with a time zone. Rounded up to whole seconds.
-            after: How long from now, instead of `at`.
-            call: `task.s(...)` of the same task, whose arguments replace those it has.
+            at: The new start, with a time zone. Rounded up to whole seconds.
+            after: Time from now, instead of `at`.
+            call: `task.s(...)` of the same task with the new arguments.
 
         Raises:
-            TaskNotFoundError: It has ended without being kept, or was deleted.
+            TaskNotFoundError: It ended without retention, or was deleted.
             TaskStateError: It has succeeded. `TaskActiveError` if it runs.
             DuplicateTaskError: Another task holds the unique lock of the new arguments.
             TaskArgumentsError: The arguments do not fit.
             TaskNotSentError: The surrounding transaction has not committed yet.
-            ConfigurationError: Not just one of `at` and `after` is given, or the call is of another task.
+            ConfigurationError: Both or neither of `at` and `after` are given, or the call is of another task.
         """
         self._check_sent()
         self._source.run(self._reschedule(at, after, call))
@@ -379,7 +377,7 @@ class TaskHandle(SentLater, Generic[R_co]):
     async def areschedule(
         self, *, at: datetime | None = None, after: Duration | None = None, call: SupportsCall | None = None
     ) -> None:
-        """Let the task wait until another time. As `reschedule`, for coroutines."""
+        """Change the start of the task. As `reschedule`, for coroutines."""
         self._check_sent()
         await self._source.arun(self._reschedule(at, after, call))
 
@@ -392,18 +390,17 @@ class TaskHandle(SentLater, Generic[R_co]):
         yield from changing.reschedule(self._keys, self.id, at=at, after=after, payload=payload)
 
     def move(self, to_queue: str) -> None:
-        """Move the task, unless it runs, to another queue, where it is in the same state. `queue` is that one then.
+        """Move the task to another queue, unless it runs. It keeps its state, and `queue` becomes the new queue.
 
-        If this is cut off, the task is in one queue to be run, never in none and never in both; see
-        `Inspector.move_task`.
+        If the move is interrupted, the task is runnable in exactly one of the queues; see `Inspector.move_task`.
 
         Raises:
-            TaskNotFoundError: It has ended without being kept, or was deleted.
+            TaskNotFoundError: It ended without retention, or was deleted.
             TaskIdConflictError: The other queue has a task of this id. It stays in its queue.
             DuplicateTaskError: Its unique lock is held there by another task. It stays in its queue.
-            TaskStateError: It is on its way to yet another queue. `TaskActiveError` if it runs.
+            TaskStateError: It is being moved to a third queue. `TaskActiveError` if it runs.
             TaskNotSentError: The surrounding transaction has not committed yet.
-            ConfigurationError: The name of the other queue is not usable, or is the same.
+            ConfigurationError: The name of the other queue is not valid, or is the same.
         """
         self._check_sent()
         self._source.run(self._move(to_queue))

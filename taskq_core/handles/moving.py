@@ -1,19 +1,19 @@
-"""Bring tasks to another queue, in the state they are in.
+"""Move tasks to another queue, in their current state.
 
-The two queues stand on different slots of a cluster, so no script reaches both. A task moves in three steps:
+The queues are on different slots of a cluster, so one script cannot change both. A task moves in three steps:
 
-1. It sets out: it leaves the structures of its queue, so nobody runs it there any more, and its hash notes where to.
-2. It arrives: the other queue stores it, with a receipt under the name of the move.
-3. It is deleted where it came from.
+1. Departure: a script removes it from the structures of its queue, so that it cannot run there, and notes the target.
+2. Arrival: the other queue stores it, with a receipt under the name of the move.
+3. A script deletes it from its old queue.
 
-Whatever breaks off in between, the task is in one queue to be run, never in none and never in both: until it has
-arrived its hash stays, named in `taskq:{Q}:moving`, and the receipt keeps a second arrival from storing it again, also
-when it has run and gone by then. Doing the move again, or `finish`, carries it on under its first name; the reconciler
-of a worker does so for moves that were cut off.
+If the move is interrupted at any point, the task is runnable in exactly one queue, or the move can be completed: until
+the arrival, its hash stays and is listed in `taskq:{Q}:moving`. The receipt prevents a second arrival, even if the task
+has run and was deleted. Repeating the move, or `finish`, completes it under its first name. Workers complete
+interrupted moves.
 
-A task that is not wanted at the other queue, because its id is taken there or its unique lock held, is put back where
-it stood; so is one that has just set out when the other queue takes none, if it is certain that it has not arrived. The
-unique lock moves along with the time it has left.
+If the other queue refuses a task, because its id or its unique lock is taken, the task returns to its old state. So
+does a task that has departed while the other queue is unavailable, if it has certainly not arrived. The unique lock
+moves with its remaining time.
 """
 
 import secrets
@@ -39,30 +39,30 @@ _LEFT_BEHIND = (
     b"taskq_line",
 )
 _CONFIRMED_S = 2 * MOVE_S
-"""Seconds a receipt outlives the end of its move: no caller can still be on the way to step 2."""
+"""Seconds that a receipt is kept after the end of its move. No caller can be at step 2 for so long."""
 
 Code = str | WireFormatError
-"""An `ArrivalCode`, or why a task could not be addressed to the other queue."""
+"""An `ArrivalCode`, or the error of a task whose message cannot be changed for the other queue."""
 
 
 def move(
     keys: Keys, queue: QueueKeys, target: QueueKeys, ids: Sequence[str], *, state: TaskState | None
 ) -> RequestPlan[list[tuple[Departure, Code | None]]]:
-    """Move at most `BATCH_MAX` tasks; return how each set out, and how it arrived if it did set out."""
+    """Move at most `BATCH_MAX` tasks. Return the departure of each, and its arrival if it departed."""
     token = _new_token()
     ends: list[tuple[Departure, Code | None]] = []
     while ids:
         step = actions.move_out(queue, ids, token=token, target=target.name, state=state)
         departures = yield from ask(step)
-        on_the_way = [each for each in departures.tasks if each.answer == OK]
-        codes = yield from _arrive(keys, queue, target, on_the_way, token, departures.now_s)
+        departed = [each for each in departures.tasks if each.answer == OK]
+        codes = yield from _arrive(keys, queue, target, departed, token, departures.now_s)
         ends += [(each, codes.get(each.task_id)) for each in departures.tasks]
         ids = ids[len(departures.tasks) :]
     return ends
 
 
 def finish(keys: Keys, queue: QueueKeys, *, idle_s: int = 0) -> RequestPlan[int]:
-    """Carry on moves that nobody has carried on for so many seconds; return how many tasks arrived."""
+    """Complete moves that have made no progress for so many seconds. Return the number of tasks that arrived."""
     now_s = (yield from ask(actions.move_out(queue, (), token="", target=""))).now_s
     ids: list[str] = []
     while True:
@@ -93,7 +93,7 @@ def _new_token() -> str:
 def _arrive(
     keys: Keys, queue: QueueKeys, target: QueueKeys, tasks: Sequence[Departure], token: str, now_s: int
 ) -> RequestPlan[dict[str, Code]]:
-    """Steps 2 and 3 for tasks that have set out at `now_s`, or were carried on then."""
+    """Execute steps 2 and 3 for tasks that departed at `now_s`, or whose move was resumed then."""
     ready: list[tuple[Departure, str]] = []
     codes: dict[str, Code] = {}
     for task in tasks:
@@ -109,12 +109,12 @@ def _arrive(
             is_sent = True
             arrived = yield from ask(actions.move_in(target, ready, until_s=now_s + MOVE_S))
         except BrokerError as error:
-            back = [task for task in tasks if task.move == token]  # others may have arrived with an earlier caller
+            back = [task for task in tasks if task.move == token]  # not those of earlier callers
             if back and not (is_sent and error.may_have_happened):
                 yield from ask(actions.move_end(queue, token=token, gone=(), back=back))
             raise
         if arrived is None:
-            raise BrokerUnavailableError(f"moving tasks to {target.name!r} took too long; do it again to carry it on")
+            raise BrokerUnavailableError(f"moving tasks to {target.name!r} took too long; repeat it to complete it")
         codes |= {task.task_id: code for (task, _), code in zip(ready, arrived, strict=True)}
     gone = [task for task in tasks if codes[task.task_id] == ArrivalCode.ARRIVED]
     back = [task for task in tasks if codes[task.task_id] != ArrivalCode.ARRIVED]
@@ -126,7 +126,7 @@ def _arrive(
 
 
 def _note_steps(keys: Keys, target: QueueKeys, tasks: Sequence[Departure]) -> RequestPlan[None]:
-    """Let the homes of workflows know where steps of theirs are from now on; perhaps only Go looks there."""
+    """Note the new queue of workflow steps at their workflows, because only Go workers may serve that queue."""
     by_home: dict[QueueKeys, set[str]] = {}
     for task in tasks:
         key = task.fields.get(b"taskq_step", b"").decode("utf-8", "surrogateescape").split(" ", 3)[3:]
@@ -139,7 +139,7 @@ def _note_steps(keys: Keys, target: QueueKeys, tasks: Sequence[Departure]) -> Re
 
 
 def _addressed(task: Departure, queue: QueueKeys, target: QueueKeys) -> tuple[Departure, str]:
-    """Return a task as it stands in the other queue, and the unique lock it takes along, "" for none."""
+    """Return a task in its form for the other queue, and the unique lock that moves with it, "" without one."""
     message = decode_message(task.fields[b"msg"])
     changed = TaskMessage()
     changed.CopyFrom(message)
@@ -150,7 +150,7 @@ def _addressed(task: Departure, queue: QueueKeys, target: QueueKeys) -> tuple[De
         lock = target.unique_prefix + message.unique_key.removeprefix(queue.unique_prefix)
         fields[b"unique_key"] = lock.encode()
     else:
-        fields.pop(b"unique_key", None)  # it is a lock of this queue, or forged
+        fields.pop(b"unique_key", None)  # not a lock of this queue
     changed.unique_key = lock
     fields[b"msg"] = encode_message(changed)
     return replace(task, fields=fields), lock if task.lock_ms is not None else ""

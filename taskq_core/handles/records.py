@@ -1,4 +1,4 @@
-"""A task as people look at it: one record, whoever asks."""
+"""`TaskInfo`, the record of a task for handles, inspectors, dashboards and the API."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -17,39 +17,39 @@ FINAL = (TaskState.COMPLETED, TaskState.ARCHIVED)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskInfo:
-    """One task as it stands in Redis.
+    """One task as read from Redis.
 
     Attributes:
         id: Id of the task.
         name: Name of the task (its type on the wire).
         queue: Queue it is in.
-        state: Where it stands.
+        state: Its state.
         payload: Payload bytes.
-        headers: Text that travels with it.
-        max_retry: Most retries.
-        retried: Failures counted so far.
-        last_error: Text of the last failure, "" for none.
-        last_failed_at: When that was.
-        timeout: Longest run, None for no limit.
+        headers: Its headers.
+        max_retry: Maximum number of retries.
+        retried: Number of failures that counted.
+        last_error: Text of the last failure, "" before one.
+        last_failed_at: Time of the last failure.
+        timeout: Maximum run time, None for no limit.
         deadline: Latest moment to run, None for no limit.
         retention: How long it is kept after success.
-        group: Group it waits in, "" for none.
+        group: Group in which it waits, "" outside of a group.
         next_run_at: Start of a scheduled task or next attempt of a retry; None while it waits for a limit.
         lease_expires_at: When an active task counts as lost unless its worker extends the lease.
         completed_at: When it succeeded.
         archived_at: When it was archived.
         expires_at: When a completed task is deleted.
-        result: Result bytes, b"" for none.
+        result: Result bytes, b"" without a result.
         oversized_result: Size and limit of a result that was not stored because it was too large; None otherwise.
-        attempts: Its last attempts that failed, and the one that succeeded; see `Attempt`. Empty in listings.
+        attempts: The last failed attempts, and the successful one; see `Attempt`. Empty in listings.
         last_attempt: The last of these attempts, None if none is recorded. Listings omit its error.
         enqueued_at: When it was enqueued, None if unknown. Django's clients record it. For other pending tasks,
             listings have the time at which they became pending.
         worker: Token of the worker that runs it, "" if it is not running.
         started_at: When that worker got it, None if unknown.
         progress: Progress last reported by the task, None if it reported none.
-        waits_for_limit: Whether it is scheduled for no time, but starts as soon as its limits let it.
-        limit: Name of the limit that it waits for, "" for none. Empty in listings.
+        waits_for_limit: Whether it waits for a limit. It then has no scheduled time.
+        limit: Name of the limit for which it waits, "" if it waits for no limit. Empty in listings.
     """
 
     id: str
@@ -118,7 +118,7 @@ class TaskInfo:
 
     @property
     def start_by(self) -> datetime | None:
-        """By when it has to be started, or it expires; None for whenever."""
+        """Latest start before it expires; None for no limit."""
         expiry = read_expiry(self.headers)
         return None if expiry is None or expiry.is_relative else _moment(expiry.value_s)
 
@@ -127,7 +127,7 @@ def _moment(unix_s: int | None) -> datetime | None:
     try:
         return datetime.fromtimestamp(unix_s, tz=UTC) if unix_s else None
     except (ValueError, OverflowError, OSError):
-        return None  # a foreign producer may have written a time no calendar holds
+        return None  # another producer may have written a time beyond the calendar
 
 
 def _span(value: int) -> timedelta:

@@ -1,4 +1,4 @@
-"""What the handles of tasks and workflows ask Redis, for blocking code and for coroutines."""
+"""The requests of task and workflow handles, for blocking code and for coroutines."""
 
 import asyncio
 import contextlib

@@ -38,7 +38,7 @@ class WorkflowHandle(SentLater):
 
     Attributes:
         id: Its id, chosen before it was sent.
-        queue: Its home queue, beside which its state is kept.
+        queue: Its home queue. Its state has the same cluster slot.
         name: Its given name, or the names of its first steps, such as `fetch → resize → notify`.
         result_type: Type of its result.
         is_late: True while it may still wait in an outbox although its transaction has committed.
@@ -73,14 +73,14 @@ class WorkflowHandle(SentLater):
         After a group it is the list of results, and of several last steps by name a dict.
 
         Args:
-            timeout: Most seconds to wait; None waits without end.
+            timeout: Maximum seconds to wait; None for no limit.
 
         Raises:
             WorkflowFailedError: Steps of it failed.
             WorkflowCancelledError: It was cancelled.
-            WorkflowTimeoutError: It did not end in time; it goes on all the same.
-            ResultTooLargeError: The result of a step that it consists of was too large to be stored.
-            WorkflowNotFoundError: It is kept no longer.
+            WorkflowTimeoutError: It did not end in time. It is not cancelled.
+            ResultTooLargeError: A result that is part of its result was too large to be stored.
+            WorkflowNotFoundError: Its retention is over.
             WorkflowNotSentError: The surrounding transaction has not committed yet.
         """
         self._check_sent()
@@ -134,20 +134,20 @@ class WorkflowHandle(SentLater):
         return self._asked(self._plans.ask_retry(self._keys, self.id))
 
     def refresh(self) -> WorkflowInfo:
-        """Read how the workflow stands: its state, and counts of its steps.
+        """Read the workflow: its state, and the counts of its steps.
 
         Raises:
-            WorkflowNotFoundError: It is kept no longer.
+            WorkflowNotFoundError: Its retention is over.
             WorkflowNotSentError: The surrounding transaction has not committed yet.
         """
         return self.graph().info
 
     async def arefresh(self) -> WorkflowInfo:
-        """Read how the workflow stands. As `refresh`, for coroutines."""
+        """Read the workflow. As `refresh`, for coroutines."""
         return (await self.agraph()).info
 
     def graph(self) -> WorkflowGraph:
-        """Read the workflow with all its steps, what they come after and how they stand. Raises as `refresh`."""
+        """Read the workflow with all its steps, their states and their dependencies. Raises as `refresh`."""
         self._check_sent()
         return self._source.run(self._ask_graph())
 
@@ -157,12 +157,12 @@ class WorkflowHandle(SentLater):
         return await self._source.arun(self._ask_graph())
 
     def cancel(self) -> bool:
-        """Cancel the workflow: no further step starts, those that wait in queues are not run, those that run are told.
+        """Cancel the workflow: no further step starts, workers drop waiting steps, and running steps are cancelled.
 
-        A second call tells them again, as after a first that was cut off.
+        A second call repeats the cancellation of running steps, for example after an interrupted first call.
 
         Returns:
-            True if it is cancelled, now or before; False if it has ended otherwise.
+            True if it is cancelled, now or before; False if it ended in another way.
         """
         self._check_sent()
         return self._source.run(self._ask_cancel())
@@ -173,7 +173,7 @@ class WorkflowHandle(SentLater):
         return await self._source.arun(self._ask_cancel())
 
     def retry(self) -> int:
-        """Run the steps that failed again, and then what was skipped for their sake.
+        """Run the failed steps again, and then the steps that were skipped because of them.
 
         A member of a group in the home queue stays failed if its task was dropped or deleted.
 

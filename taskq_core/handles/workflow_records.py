@@ -1,4 +1,4 @@
-"""A workflow as people look at it: how it stands, and its graph."""
+"""Records of a workflow: its state, its steps and its graph."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -9,44 +9,44 @@ from typing import Any
 
 
 class WorkflowState(StrEnum):
-    """How a workflow stands."""
+    """State of a workflow."""
 
     RUNNING = "running"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
     DAMAGED = "damaged"
-    """What Redis keeps of it cannot be read. Lists say so; whoever reads it gets a `WorkflowDamagedError`."""
+    """Its data in Redis cannot be read. Lists show this state; reading the workflow raises `WorkflowDamagedError`."""
 
 
 class StepState(StrEnum):
-    """How a step of a workflow stands."""
+    """State of a step of a workflow."""
 
     WAITING = "waiting"
-    """What it comes after has not ended."""
+    """Earlier steps have not ended."""
     STARTED = "started"
     """Its task is enqueued, and may run or be retried."""
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     """Its task was archived or dropped."""
     SKIPPED = "skipped"
-    """It does not run, for what it comes after has ended otherwise."""
+    """It does not run, because an earlier step ended in another way."""
     CANCELLED = "cancelled"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkflowInfo:
-    """How a workflow stands.
+    """State of a workflow, with the counts of its steps.
 
     Attributes:
         id: Its id.
         queue: Its home queue.
         name: Its given name, or the names of its first steps, such as `fetch → resize → notify`.
-        state: How it stands.
+        state: Its state.
         created_at: When it began, aware UTC.
         ended_at: When it ended, None while it runs.
-        total: Steps it has, each member of a group as one; callbacks are counted.
-        counts: How many of them stand how.
+        total: Number of steps. Each member of a group and each callback counts as one.
+        counts: Number of steps by state.
     """
 
     id: str
@@ -60,7 +60,7 @@ class WorkflowInfo:
 
     @property
     def ended(self) -> int:
-        """How many steps have ended, in whatever way."""
+        """Number of steps that have ended."""
         return self.total - self.counts.get(StepState.WAITING, 0) - self.counts.get(StepState.STARTED, 0)
 
 
@@ -73,9 +73,9 @@ class StepInfo:
         task: Name of its task; of a group that of its first member, "" if that is not known.
         queue: Queue of its task, "" for a group.
         task_id: Id of its task, "" for a group: a member's is the name with "." and its number behind.
-        state: How it stands.
-        after: Names of the steps it comes after, and when it runs: "success", "failure", or "end" for either.
-        is_callback: True for what runs after a part of the workflow.
+        state: Its state.
+        after: Names of the earlier steps, each with when this one runs: "success", "failure", or "end" for either.
+        is_callback: True for a callback of a part of the workflow.
         ended_at: When it ended, None while it has not.
         error: Text of its failure; for a group, of its first failure. For a step that is retried, its last error. For a
             step that succeeded, why its result was not stored. "" if none applies.
@@ -83,7 +83,7 @@ class StepInfo:
         max_retry: For a retried step, the maximum number of retries.
         members: Members of a group, None for a step.
         succeeded: Members that have succeeded.
-        failed: Members that have failed for good.
+        failed: Members that failed after their last retry.
     """
 
     name: str
@@ -109,11 +109,11 @@ class StepInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkflowGraph:
-    """A workflow with its steps and what they come after.
+    """A workflow with its steps and their dependencies.
 
     Attributes:
-        info: How it stands as a whole.
-        steps: Its steps, each behind those it comes after.
+        info: State of the whole workflow.
+        steps: Its steps, each after the steps on which it depends.
     """
 
     info: WorkflowInfo
@@ -185,7 +185,7 @@ class WorkflowGraph:
 
 
 def counted(steps: "tuple[StepInfo, ...]") -> tuple[int, Mapping[StepState, int]]:
-    """Return how many steps there are, members each as one, and how many stand how."""
+    """Return the number of steps, and their numbers by state. Each member of a group counts as one."""
     counts: Counter[StepState] = Counter()
     total = 0
     for step in steps:

@@ -129,7 +129,7 @@ async def test_what_is_so_already_is_told(ask: Ask, enqueue: Enqueue) -> None:
     pending, archived = enqueue().id, enqueue().id
     await ask("archive_task", "default", archived)
 
-    with pytest.raises(TaskStateError, match="is pending: it waits to be run already"):
+    with pytest.raises(TaskStateError, match="is pending: it is pending already"):
         await ask("run_task", "default", pending)
     with pytest.raises(TaskStateError, match="is archived: it is archived already"):
         await ask("archive_task", "default", archived)
