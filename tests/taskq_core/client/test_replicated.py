@@ -27,8 +27,8 @@ def test_a_store_in_memory_has_no_replicas() -> None:
     ("options", "message"),
     [
         ({"replicated": "yes"}, "replicated must be True, False or a number of replicas, got 'yes'"),
-        ({"replicated": -1}, "replicated must be between 0 and 100 replicas, got -1"),
-        ({"replicated": 101}, "replicated must be between 0 and 100 replicas, got 101"),
+        ({"replicated": -1}, "replicated must be between 0 and 100, got -1"),
+        ({"replicated": 101}, "replicated must be between 0 and 100, got 101"),
         ({"fsynced": 1}, "fsynced must be True or False, got 1"),
     ],
 )
