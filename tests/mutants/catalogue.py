@@ -823,7 +823,8 @@ DJANGO = (
     Mutant(
         name="a task that is enqueued in a transaction is sent before the commit",
         file="taskq_django/transaction.py",
-        old="            after_commit(waiting_for, send, robust=not self._app.propagates)\n        return bool(waiting_for)\n",
+        old="            after_commit(waiting_for, send, robust=not self._app.propagates)\n"
+        "        return bool(waiting_for)\n",
         new="            pass\n        return False\n",
         tests=(f"{_OF_DJANGO}/test_transaction.py",),
     ),

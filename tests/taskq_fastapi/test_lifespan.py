@@ -132,7 +132,7 @@ def test_the_app_starts_while_redis_is_down(caplog: pytest.LogCaptureFixture) ->
             with pytest.raises(EnqueueError, match="email:deliver"):
                 web.post("/signup", params={"to": "a@b.c"})
             server.start()
-            taskq.runtime.async_client._timeout_s = 30
+            taskq.runtime.async_client._sender.timeout_s = 30
             after = web.post("/signup", params={"to": "a@b.c"})
 
         assert after.status_code == 200

@@ -1,7 +1,7 @@
 """A process that uses an outbox is killed, or sleeps, at each step: no task is lost, none is sent without its data.
 
-Each step is tried with each adapter, on SQLite or, where there is one, on PostgreSQL; nightly on both. What is compared afterwards: the
-user's data, the rows, Redis, and what the tasks did.
+Each step is tried with each adapter, on SQLite or, where there is one, on PostgreSQL; nightly on both. What is compared
+afterwards: the user's data, the rows, Redis, and what the tasks did.
 """
 
 import json
