@@ -5,9 +5,8 @@ machine would import taskq::
 
     pytest_plugins = ["taskq_core.testing.plugin"]
 
-The option `taskq_app` of pytest's configuration names the queue application, as in
-`taskq_app = "shop.queue:taskq"` (in a Django project `"taskq_django:taskq"`), or a fixture of yours returns it under this
-name.
+The option `taskq_app` of pytest's configuration names the queue application, as in `taskq_app = "shop.queue:taskq"`, or
+`"taskq_django:taskq"` in a Django project. A fixture of yours with this name can return it instead.
 """
 
 from collections.abc import Awaitable, Callable, Iterator

@@ -135,7 +135,7 @@ def steps_sent(queue: QueueKeys, steps: Sequence[StepToSend]) -> Operation[int]:
 
 
 def note_moved(home: QueueKeys, workflow_keys: Sequence[str], *, target: str) -> Operation[list[str]]:
-    """Record that steps of workflows move to another queue. Reads as ids of the cancelled ones among these workflows."""
+    """Record that steps of workflows move to another queue. Reads as the ids of those workflows that were cancelled."""
     args = (home.own_prefix, target, *workflow_keys)
     keys = (home.workflow_queues,)
     return script("note_moved", keys, args, lambda reply: [replies.shown(each) for each in reply])
@@ -144,7 +144,7 @@ def note_moved(home: QueueKeys, workflow_keys: Sequence[str], *, target: str) ->
 def sweep_steps(
     queue: QueueKeys, *, first: int = 0, count: int = SWEEP_MAX, now_ns: int | None = None
 ) -> Operation[tuple[int, int, bool]]:
-    """Find ended steps whose workflow does not know it. Reads as steps read, ends found, and whether to dispatch more."""
+    """Find ended steps that their workflow has missed. Reads as steps read, ends found, and whether there is more."""
     keys = (*step_keys(queue), queue.completed, queue.archived)
     args = (time_argument(now_ns), queue.own_prefix, queue.prefix, first, count)
     return script("sweep_steps", keys, args, lambda reply: (int(reply[0]), int(reply[1]), int(reply[2]) == 1))
