@@ -386,7 +386,7 @@ class TestCost:
             for name in ("send_robust", "asend_robust"):
                 monkeypatch.setattr(signal, name, fail)
         monkeypatch.setattr("taskq_core.tasks.observer.Observer.notify_enqueued", fail)
-        monkeypatch.setattr("taskq_core.worker.reporter.ErrorReporter._tell", fail)
+        monkeypatch.setattr("taskq_core.worker.reporter.ErrorReporter._call_all", fail)
         handle = double.using(retention=60, run_after=timedelta(0)).delay(2)
         double.delay(-1)
         drain(raises=False)
