@@ -83,7 +83,7 @@ class Address:
         path: Socket (unix) or folder (embedded).
         master: Name of the primary (sentinel).
         db: Number of the database.
-        password_file: File that holds the password, read for every connection. "" if there is no file.
+        password_file: File that holds the password, read for every connection, or "".
         sentinel_password_file: The same for that of the Sentinels.
         tls: True for TLS.
         tls_options: Files for TLS: ssl_ca_certs, ssl_certfile, ssl_keyfile.

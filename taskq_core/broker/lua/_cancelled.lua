@@ -1,4 +1,4 @@
--- is_cancelled: whether a step belongs to a workflow that was cancelled; it is told of no more then.
+-- is_cancelled: whether a step belongs to a cancelled workflow. If so, it is removed from the started steps.
 -- `wake` is the key of the queue's wake tokens, `step` the field taskq_step of its task; see `_flow`.
 local function is_cancelled(wake, step)
   local own = string.sub(wake, 1, -5)

@@ -1,4 +1,4 @@
--- What is looked at, and done, where a worker ends the runs of tasks. The id at a position is ids[before + position]; they
+-- Shared steps of the scripts that end runs of a worker's tasks. The id at a position is ids[before + position]; they
 -- were handed out oldest first, and most end in that order.
 
 -- owned: find which tasks this worker still owns in the runs it names. `runs` is "<run>x<tasks>," for each sequence of
@@ -65,8 +65,8 @@ local function are_these(there, ids, before, size)
   return true
 end
 
--- stand_together: at which end of the active list these tasks stand together, so that they can leave it in one command:
--- 'old' if the worker runs no others, 'young' if others take long. Else nil, and what stands among the oldest.
+-- stand_together: the end of the active list at which these tasks are next to each other, so that one command removes them:
+-- 'old' if the worker runs no others, 'young' if others take long. Else nil, and the oldest ids.
 local function stand_together(active, ids, before, size)
   local oldest = redis.call('LRANGE', active, -size, -1)
   if are_these(oldest, ids, before, size) then
@@ -82,9 +82,9 @@ local function scannable(active)
   return math.max(1, math.floor(2000000 / math.max(1, redis.call('LLEN', active))))
 end
 
--- leave_one_by_one: take tasks out of the active list, each looked for from the end that it is nearer to: the youngest stand
--- at the left end. From the last to the first, so that what is requeued comes to stand in its old order. `is_young` says of
--- a position where its task stands if it is not among the `oldest`. A task that is named twice is taken out once, and its
+-- leave_one_by_one: take tasks out of the active list, each searched from its nearer end: the youngest are
+-- at the left end. From the last to the first, so that requeued tasks keep their order. `is_young` says of
+-- a position whether its task is young if it is not among the `oldest`. A task that is named twice is taken out once, and its
 -- other key is false from then on. This comes before every other write: Redis accepts it also over maxmemory, and with it
 -- the writes that follow.
 local function leave_one_by_one(active, ids, before, size, task_keys, oldest, is_young)
@@ -103,7 +103,7 @@ local function leave_one_by_one(active, ids, before, size, task_keys, oldest, is
   end
 end
 
--- leave_together: take tasks out of it that stand together. This comes before every other write as well.
+-- leave_together: take tasks out of the active list that are next to each other. This comes before every other write as well.
 local function leave_together(active, ends, size)
   if ends == 'old' then
     redis.call('LTRIM', active, 0, -size - 1)
@@ -112,7 +112,7 @@ local function leave_together(active, ends, size)
   end
 end
 
--- delete_done: delete tasks of this worker that are done and of which nothing is to be told, and count them.
+-- delete_done: delete finished tasks of this worker that need no notification, and count them.
 local function delete_done(lease, prefix, task_keys, ids, before, size, now_s, counters_s)
   redis.call('DEL', unpack(task_keys, 1, size))
   redis.call('ZREM', lease, unpack(ids, before + 1, before + size))

@@ -7,20 +7,20 @@
 --   q<i>  '1' if it only runs after a failure
 --   c<i>  children, each as "<j><edge> "; edge: s after success only   c after a failure as well   z the same, but the
 --         failure stays one of the workflow   f after a failure only
---   t<i>  '1' if a failure of it is no failure of the workflow
+--   t<i>  '1' if the workflow ignores its failure
 --   m<i>  what to enqueue, see `pack`      r<i> result, JSON      e<i> text of its failure      z<i> when it ended, Unix ms
 --         a result that was not stored because it is too large is kept as "!<size> <limit>"; JSON never begins so
 --   l<i>  `traceparent` of the run that enqueued it, where it goes to another queue
 --   i<i>  how a failure names it: the inside of a JSON object
 --   n:<name>  number of the group with this name
 --   of a group also gt<i> members, gd<i> done, gf<i> failed, go<i> '1' while members are still added
--- Of a group besides, in keys of their own: W:h<i> members to enqueue, W:g<i> results, W:f<i> failures, each a hash by
+-- Of a group, also in separate keys: W:h<i> members to enqueue, W:g<i> results, W:f<i> failures, each a hash by
 -- the number of the member; W:x<i> of members that were added from inside the number by task id, and 'n<number>' the
 -- other way round; W:d<i> a bit for each that has ended.
 --
 -- The set W:q names the queues, other than its home, that steps were sent to. v<node> counts how often a step or a member was retried.
--- On the outbox wf-out of the home queue stands what its carrier is to do: "s <id> <node>" send a step to its queue,
--- "r <id> <i>.<member>" start further members of a group. In wf-notes of another queue stands how steps ended there.
+-- The outbox wf-out of the home queue holds the work of its dispatcher: "s <id> <node>" send a step to its queue,
+-- "r <id> <i>.<member>" start further members of a group. wf-notes of another queue holds the ends of steps there.
 --
 -- A task that is a step says so in its field taskq_step: "<i> <t|k> <task id> <W>", "<i>.<member>" for one of a group;
 -- t: it is deleted after success, k: it is kept.
@@ -137,7 +137,7 @@ local function workflows(own, now)
   end
 
   -- assemble: a message of its pieces, each "<kind><length>:<bytes>": H what comes before the payload, T what comes
-  -- after it, L part of the payload as it is, R the result of a node, G those of a group, E the failure among nodes.
+  -- after it, L literal part of the payload, R the result of a node, G those of a group, E the failure among nodes.
   -- Nothing and a reason if the payload would be too large, or a result is missing.
   local function assemble(pieces)
     local head, tail, parts, size, at = '', '', {}, 0, 1
@@ -226,7 +226,7 @@ local function workflows(own, now)
     return 'p'
   end
 
-  -- message_of: what a step that goes to another queue is there: task id, step, message, start, queue.
+  -- message_of: the task of a step that goes to another queue: task id, step, message, start, queue.
   function flow.message_of(node)
     local i, k = string.match(node, '^(%d+)%.?(%d*)$')
     local state = get('s' .. i)
@@ -278,7 +278,7 @@ local function workflows(own, now)
     return failed > 0 and 'f' or 'd'
   end
 
-  -- start: start a node whose parents have ended. Returns the state it is in then; a final one is to be told on.
+  -- start: start a node whose parents have ended. Returns its new state. The caller passes a final state on.
   local function start(i)
     if get('gt' .. i) then
       redis.call('HSET', W, 's' .. i, 'p')
@@ -306,7 +306,7 @@ local function workflows(own, now)
     flow.over(facts[4])
   end
 
-  -- over: note that the workflow in hand has ended, and tell who waits for it.
+  -- over: record that the current workflow has ended, and notify its waiting clients.
   function flow.over(waited)
     redis.call('ZREM', own .. 'wf-running', id_of())
     redis.call('ZADD', own .. 'wf-ended', whole(now.s + kept_s), id_of())
@@ -355,7 +355,7 @@ local function workflows(own, now)
     conclude()
   end
 
-  -- reopen: a node that failed runs again, or has succeeded after all: what was skipped for its sake waits again.
+  -- reopen: a node that failed runs again, or has succeeded late: nodes that were skipped because of it wait again.
   local function reopen(first)
     local todo, at = { first }, 1
     if not get('t' .. first) then
@@ -395,7 +395,7 @@ local function workflows(own, now)
     local ended = W .. ':d' .. i
     if redis.call('SETBIT', ended, k, 1) == 1 then
       if state ~= 'd' or redis.call('HDEL', W .. ':f' .. i, k) == 0 then
-        return -- told before
+        return -- known before
       end
       add('gf' .. i, -1)
     end
@@ -413,7 +413,7 @@ local function workflows(own, now)
     end
   end
 
-  -- ended: tell the workflow in hand that a step has ended: node, 'd' done or 'f' failed, result or error text.
+  -- ended: record that a step of the current workflow has ended: node, 'd' done or 'f' failed, result or error text.
   function flow.ended(node, state, result, problem)
     local i, k = string.match(node, '^(%d+)%.?(%d*)$')
     local current = i and get('s' .. i)
@@ -592,7 +592,7 @@ local function workflows(own, now)
     return page[1], count
   end
 
-  -- begin: start the nodes that wait for nobody.
+  -- begin: start the nodes without predecessors.
   function flow.begin(roots)
     for i in string.gmatch(roots, '%d+') do
       local state = start(i)
@@ -604,7 +604,7 @@ local function workflows(own, now)
   end
 
   -- settled: a task that is a step has ended in this queue. `outcome` as in settle: 'c' completed, 'd' dropped,
-  -- 'a' archived, 'g' gone; `result` is what it returned, '' for what stands in its hash, if anything;
+  -- 'a' archived, 'g' gone; `result` is its result, '' to read it from its hash;
   -- `size_and_limit` is given if it was too large to be stored.
   -- Returns the outcome to go on with.
   function flow.settled(step, outcome, key, message, result, size_and_limit)
@@ -620,7 +620,7 @@ local function workflows(own, now)
         size_and_limit = size_and_limit or kept[1] == '' and kept[2]
         result = size_and_limit and '!' .. size_and_limit or kept[1] ~= '' and kept[1]
       end
-      redis.call('HDEL', key, 'taskq_step') -- when it is run again it is no step any more
+      redis.call('HDEL', key, 'taskq_step') -- if it runs again, it is an ordinary task
     else
       state, result = 'f', nil
       problem = outcome == 'd' and 'the task was dropped' or outcome == 'g' and 'the task was deleted' or text_of(message, 7)

@@ -8,7 +8,7 @@ if ARGV[11] ~= '' then
   most = most_active(KEYS[7], ARGV[11])
   limit = math.min(limit, most - redis.call('LLEN', KEYS[2]))
   if limit < 1 then
-    return reply -- and no token: whoever ends one of them looks again
+    return reply -- and no token: the worker that ends one of them looks again
   end
 end
 local ids = redis.call('RPOP', KEYS[1], limit)
@@ -20,7 +20,7 @@ local task_prefix, max_bytes = ARGV[7], tonumber(ARGV[5])
 local waits = ARGV[9] == '1' and {}
 local call = redis.call
 
--- start_plain: start a task that has the three fields with which Asynq stores one that waits, and no other, as most do:
+-- start_plain: start a task that has the three fields with which Asynq stores a waiting task, and no others, as most do:
 -- there is nothing to look for then, and to count them costs Redis less than to ask for the others by name. Returns its
 -- message and when it came. Nothing if it turns out to be another one, which the caller looks at as if nothing was done;
 -- the third value is true if the hash does not exist.
@@ -40,7 +40,7 @@ end
 
 local limits
 
--- is_permitted: whether a task may run now; one that is gone gives back what it holds. With all it needs inside, which is
+-- is_permitted: whether a task may run now; a deleted task gives back its places. Includes all it needs, which is
 -- made only where there are limits.
 local function is_permitted(id, key, limited, is_gone)
 -- include _place
@@ -49,7 +49,7 @@ local function is_permitted(id, key, limited, is_gone)
   return is_gone and limits.let_go(id, key) or limits.hand_out(id, key, limited, redis.call('HGET', key, 'taskq_permit'))
 end
 
--- start_other_here: what starts any task, with all it needs inside, which is made where there is one that is not plain. It
+-- start_other_here: make the function that starts any task, with its includes; called for the first task that is not plain. It
 -- returns message and time as start_plain does, nothing where the task is not started.
 local start_other
 local foreign_locks = 0
@@ -72,7 +72,7 @@ local unique_prefix = string.sub(task_prefix, 1, -3) .. 'unique:'
     end
     if not message then
       if message == false then -- nil: a key of another type
-        drop(id, key, lock) -- a stub without a message would block its id for ever
+        drop(id, key, lock) -- without a message, the hash would only block its id
       end
       reply[3] = reply[3] + 1
       return nil
@@ -83,7 +83,7 @@ local unique_prefix = string.sub(task_prefix, 1, -3) .. 'unique:'
       drop(id, key, lock)
       return nil
     elseif limited and not is_permitted(id, key, limited) then
-      return nil -- it stands in line for its limit now
+      return nil -- it waits for its limit now
     end
     redis.call('HSET', key, 'state', 'active', 'taskq_owner', owner, 'taskq_started', started)
     redis.call('HDEL', key, 'pending_since')
@@ -141,9 +141,9 @@ repeat
   batch = reply[3] > dropped and count < limit and bytes < max_bytes and looked_at < 1000 and redis.call('RPOP', KEYS[1], 100)
 until not batch
 
--- A small sorted set Redis keeps as a list, in which it looks for every member from the start; one that has ever had a
+-- A small sorted set Redis keeps as a list, in which it searches every member from the start; a set that once had a
 -- long member it keeps sorted. So a batch of more than a few brings one along, of blanks, as no id is, and it is gone
--- before anybody can see it.
+-- before another client can see it.
 local long = count > 8 and count < 128 and string.rep(' ', 65)
 for first = 1, count, 200 do
   local last_index = math.min(first + 199, count)

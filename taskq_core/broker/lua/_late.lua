@@ -1,4 +1,4 @@
--- lateness: check the deadline of a request (Unix ms by Redis's clock, '' for none). Returns an error reply with Redis's
+-- lateness: check the deadline of a request (Unix ms by Redis's clock, or ''). Returns an error reply with Redis's
 -- time if the deadline has passed, or is further ahead than any caller sets it, as after a jump of the clock. A caller
 -- that still waits sets a new deadline from this time and sends the request again. A request that arrives after its
 -- deadline must change nothing, because the record by which its repeat is recognized may have expired.

@@ -1,5 +1,5 @@
 -- lead: take or renew the lease of a service of the queue; true while `token` holds it. Writes only when it leads.
--- A key of another type is no lease and is written over: it is our own, and nobody would ever lead.
+-- A key of another type is overwritten, because otherwise no worker would ever lead.
 -- The DEL comes first because Redis never refuses it, also over maxmemory, and lets the script's other writes follow.
 local function lead(key, token, ttl_ms)
   local holder = redis.pcall('GET', key)

@@ -1,6 +1,6 @@
--- limiter: what lets tasks of one queue run only so many at once, in order, or so often. All of it stands in functions
+-- limiter: limits how many tasks of a queue run at once, in order, or per time. All of it is in functions
 -- made at the first use, so that a call without limited tasks pays nothing. Its keys are made from `prefix`, all of one
--- cluster slot. A key of ours that is of another type is written over. The caller has written something before, which a
+-- cluster slot. One of our keys with another type is overwritten. The caller has written before, which a
 -- full Redis accepts, and with it the writes here. Needs `_clock` and `_place`.
 --
 -- A task names its limits in the field taskq_limit, a line each, in the order in which their places are taken:
@@ -8,7 +8,7 @@
 --   c <places> 1 <name>:<key>                  so many at once
 --   r b/<tokens>/<ms>/<burst> <cost> <name>:<key>   token bucket       r w/<limit>/<ms> <cost> <name>:<key>   fixed window
 -- At most one `r`, and it comes last, so that nothing waits with tokens in hand. taskq_permit says how many of them it
--- holds a place of, with '!' behind where somebody lets it run all the same; taskq_line in whose line it waits.
+-- holds a place of, followed by '!' if a user lets it run in spite of them; taskq_line the line in which it waits.
 --   limits           hash  'd:<kind>:<name>' as workers declare them, 'o:<kind>:<name>' as people set them, 'n' last place
 --   lim:h:<slot>     zset  who holds a place, by the second it was taken or, of a rate, by cost (only what is pending)
 --   lim:w:<slot>     zset  who waits, by place in line
@@ -16,7 +16,7 @@
 --   lim:due          zset  slot by when its next may start (ms)
 --   lim:check        zset  slot by when its holders are looked at (ms)
 --   lim:wake         list  token for the worker that admits
--- Who waits stands in Asynq's scheduled set as well, at the last second of the year 9999.
+-- A waiting task is also in Asynq's scheduled set, at the last second of the year 9999.
 local function limiter(prefix, now_s, now_ns, now_ms)
   local base, tag = string.match(prefix, '^([^{]*):({.*}:)$')
   local ours = (base == 'asynq' and 'taskq:' or base .. ':taskq:') .. tag
@@ -59,7 +59,7 @@ local function limiter(prefix, now_s, now_ns, now_ms)
     return found or limit.spec
   end
 
-  -- rate_of: how a rate stands now; nothing where it is lifted.
+  -- rate_of: the current tokens of a rate; nil if the limit was removed.
   local function rate_of(limit)
     local fields = own('HMGET', lim .. limit.slot, 'level', 'at', 'held', 'spec')
     local spec = spec_of(limit)
@@ -124,7 +124,7 @@ local function limiter(prefix, now_s, now_ns, now_ms)
     end
     local lacking = lacks(rate, limit.cost) or 0
     if rate.held > 0 and rate.held + math.min(limit.cost, rate.most) > rate.most then
-      own('ZADD', lim .. 'check', whole(now_ms + 15000), limit.slot) -- not before a worker takes one of those that may
+      own('ZADD', lim .. 'check', whole(now_ms + 15000), limit.slot) -- not before a worker takes one of the admitted ones
     elseif rate.way == 'b' then
       arm(now_ms + math.max(1, math.ceil(lacking * rate.period / rate.tokens)), limit.slot)
     else
@@ -344,7 +344,7 @@ local function limiter(prefix, now_s, now_ns, now_ms)
     arm(now_ms, slot)
   end
 
-  -- verify: free the places of those who do not run and do not wait to.
+  -- verify: free the places of tasks that neither run nor wait to run.
   function self.verify(slot)
     local kind, freed_here = string.sub(slot, 1, 1), 0
     local holders = lim .. 'h:' .. slot
@@ -397,7 +397,7 @@ local function limiter(prefix, now_s, now_ns, now_ms)
     end
   end
 
-  -- finish: let those in who wait for what was freed, and tell workers. The last word of a script.
+  -- finish: admit tasks that wait for freed places, and wake workers. A script calls it last.
   function self.finish()
     local known = {}
     for _, slot in ipairs(freed) do

@@ -1,6 +1,7 @@
 -- marked: the message of a new task with what Redis's clock has to say: the moment it expires at, `from_ms` being its
--- start, and for Go a deadline as much later as it may run. What stands behind a message replaces what stands in it.
--- Marks are 'p<band>:<band of its retries>;', see _place, and 'x<ms it may wait>,<seconds it may run, 0 leaves the deadline alone>,<d: dropped when it expires>;'.
+-- start, and for Go a deadline as much later as it may run. A field behind a message replaces the same field inside it.
+-- Marks are 'p<band>:<band of its retries>;', see _place, and
+-- 'x<ms it may wait>,<seconds it may run, 0 keeps the deadline>,<d: dropped when it expires>;'.
 local function marked(message, marks, from_ms)
   local wait_ms, run_s, discard = string.match(marks, 'x(%d+),(%d+),(d?);')
   if not wait_ms then

@@ -1,6 +1,6 @@
--- Priority inside a queue. `pending` stays the one list that every worker takes from at its right end, Go's too: what is
--- more urgent is put further right. The zset `urgent` names the tasks of bands 1 to 9 in the order they were put, so that
--- the next one finds its place; who takes tasks need not know it, and ids that wait no more are dropped here.
+-- Priority inside a queue. `pending` stays the one list from whose right end every worker takes, Go's too. More
+-- urgent tasks are further right. The zset `urgent` names the tasks of bands 1 to 9 in their order, so that the next one
+-- finds its place. Workers that take tasks do not read it, and ids that do not wait any more are removed here.
 
 local URGENT_MAX, PATIENT_MS, URGENT_S, BAND = 10000, 60000, 604800, 1e12
 
@@ -99,7 +99,7 @@ local function place(pending, wake_key, task_prefix, now_ms, ids, band)
   redis.call('EXPIRE', urgent, URGENT_S)
 end
 
--- join: put one task that has become pending among the others, by its band; 0 for none.
+-- join: put one task that has become pending among the others, by its band; 0 is the lowest.
 local function join(pending, wake_key, task_prefix, now_ms, id, band)
   if band > 0 then
     place(pending, wake_key, task_prefix, now_ms, { id }, band)
@@ -108,7 +108,7 @@ local function join(pending, wake_key, task_prefix, now_ms, id, band)
   end
 end
 
--- band_of: the band in what a task says of its priority, '<band>:<band of its retries>'; 0 for none.
+-- band_of: the band in a task's priority, '<band>:<band of its retries>'; 0 without one.
 local function band_of(priority, is_retry)
   local band, retry = string.match(type(priority) == 'string' and priority or '', '^(%d):(%d)$')
   return tonumber(is_retry and retry or band or 0)

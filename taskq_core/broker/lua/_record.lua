@@ -1,4 +1,4 @@
--- record: what is known of a task's attempts with a further line, as field and value to write; nothing without a line. The
+-- record: the record of a task's attempts with one more line, as field and value to write; nothing without a line. The
 -- oldest go once all take more than 16 KiB, but for the last. With `is_first` nothing is known yet.
 local function record(task_key, line, is_first)
   if line == '' then

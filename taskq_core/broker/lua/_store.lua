@@ -1,7 +1,7 @@
 -- Storing a new task. Needs `_clock`, `_limits`, `_marks` and `_unique`.
 
--- meet: what an enqueue does about the task that holds its lock, one that `is_held`. `word` is that of the lock, `start_s`
--- 0 to start now. Returns 'd' refused, 'x' left as it is, 'u' changed: with 'r' it gets the new message, and the new
+-- meet: treat the task that holds the lock of a new one, for which `is_held` is true. `word` is that of the lock, `start_s`
+-- 0 to start now. Returns 'd' refused, 'x' not changed, 'u' changed: with 'r' it gets the new message, and the new
 -- start if there is one; with 'm' the new start alone. Only a task that waits is changed, and it keeps its priority.
 local function meet(keys, now, holder, message, start, start_s, marks, word, group, limit)
   local key = keys.prefix .. 't:' .. holder
@@ -43,7 +43,7 @@ local function meet(keys, now, holder, message, start, start_s, marks, word, gro
     redis.call('HDEL', key, 'pending_since')
   end
   if word.conflict == 'r' then
-    -- The message names the id it was made with. Of a field that stands there twice the last one counts.
+    -- The message names the id it was made with. If a field occurs twice, the last one counts.
     local size, bytes = #holder, ''
     while size > 127 do
       bytes = bytes .. string.char(size % 128 + 128)
@@ -70,7 +70,7 @@ end
 -- checked the types of the keys, and pushes the id to pending itself: it may have many.
 -- `start` is '' now, '=<Unix s>' or '+<ms from now>', and may have marks behind '|': see _marks. `is_full` refuses what
 -- would be pending, but no sooner than what its id or its lock refuses. `lock_word` is the seconds of the lock, and
--- behind them for one with a rule (_unique): its until, what to do if it is held (d refuse, e leave the holder as it is,
+-- behind them for one with a rule (_unique): its until, what to do if it is held (d refuse, e keep the holder,
 -- r replace it, m move its start), and the names of its arguments behind a colon. `limit` names its limits, '' none: it
 -- may have to wait. Returns the code of the task, whether it is to be pushed, its band, whether it counts as pending, as
 -- one does that waits for a limit, and who holds its lock.
@@ -158,7 +158,7 @@ local function store(keys, now, id, message, start, lock, lock_word, group, limi
   return '1', is_ready, tonumber(string.sub(priority or '0', 1, 1)), counts
 end
 
--- named: what an answer adds to its codes: who holds the locks, each as "<length>:<id>".
+-- named: the suffix of an answer: the holders of the locks, each as "<length>:<id>".
 local function named(holders)
   return #holders > 0 and '\n' .. table.concat(holders) or ''
 end

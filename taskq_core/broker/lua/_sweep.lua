@@ -9,7 +9,7 @@ local function sweep(keys, set)
   for count, id in ipairs(ids) do
     local key = keys.prefix .. 't:' .. id
     local fields = redis.pcall('HMGET', key, 'state', 'unique_key', 'taskq_wait')
-    if fields[1] == 'aggregating' then -- anything else has come to stand there without us
+    if fields[1] == 'aggregating' then -- any other task was put there by another client
       local lock = fields[2]
       if not lock then
         local message = redis.call('HGET', key, 'msg') or ''

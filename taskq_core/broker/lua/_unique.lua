@@ -22,11 +22,11 @@ local function covers(rule, state)
 end
 
 -- is_held: whether the task that a lock names may hold it: it is there, in a state that its rule covers, and names no
--- other lock. A Go worker, or whoever deletes by hand, leaves locks behind of which none of this is true.
+-- other lock. A Go worker, or a deletion by hand, leaves locks for which this is false.
 local function is_held(lock, task_key)
   local fields = redis.pcall('HMGET', task_key, 'state', 'taskq_unique', 'unique_key')
   if fields.err then
-    return true -- a key of another type tells nothing
+    return true -- its key is not a hash, so the lock is kept
   end
   return fields[1] and covers(fields[2] or '', fields[1]) and (fields[3] or lock) == lock
 end
@@ -38,7 +38,7 @@ local function release(lock, id)
   end
 end
 
--- follow: what becomes of the lock of a task with a rule that comes to stand in a state. A lock with a time that was
+-- follow: update the lock of a task with a rule that has entered a state. A lock with a time that was
 -- freed is not taken again.
 local function follow(rule, lock, id, state)
   if not rule or not is_lock(lock) then
@@ -59,7 +59,7 @@ local function is_taken(lock, id, task_prefix)
   return type(holder) == 'table' or (holder and holder ~= id and is_held(lock, task_prefix .. holder))
 end
 
--- lost_lock: the lock that a task of the queue should hold without an end while nobody does, if there is one.
+-- lost_lock: the lock that a task should hold without expiry but does not, if there is one.
 local function lost_lock(task_key)
   local fields = redis.pcall('HMGET', task_key, 'taskq_unique', 'unique_key', 'state', 'msg')
   local rule, lock = fields[1], fields[2]

@@ -1,5 +1,5 @@
 -- withdraw: take a task that does not run out of the structure that its state names. False, and nothing written, if it is
--- not there; an error for who may not take it away. A pending one is looked for from the end where the next to run stands.
+-- not there; an error without the right to remove it. A pending one is searched from the end of the next to run.
 -- The removal comes before every other write: Redis accepts it also over maxmemory, and with it the writes that follow.
 local function withdraw(keys, id, state, group)
   local removed
@@ -16,7 +16,7 @@ local function withdraw(keys, id, state, group)
   end
   local said = type(removed) == 'table' and type(removed.err) == 'string' and removed.err or ''
   if string.find(said, 'ACL failure', 1, true) or string.find(said, 'executing the script can', 1, true) then
-    error(said) -- the task is where it should be: who asks may not take it
+    error(said) -- the user may not change this structure
   end
   return type(removed) == 'number' and removed > 0
 end

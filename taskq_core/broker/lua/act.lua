@@ -9,10 +9,10 @@
   KEYS[6]  set     names of groups with members
   KEYS[7]  list    wake tokens
   ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
-  ARGV[2]  string  action: run   archive   cancel (archive, with that as its error)   delete   wait (until another time: scheduled and retry stay what they are,
-                   archived becomes retry, all others scheduled)
+  ARGV[2]  string  action: run   archive   cancel (archive, with that as its error)   delete   wait (until another time:
+                   scheduled and retry keep their state, archived becomes retry, all others scheduled)
   ARGV[3]  string  prefix of the queue's keys
-  ARGV[4]  string  channel that tells of ended tasks
+  ARGV[4]  string  channel for the ids of ended tasks
   ARGV[5]  int     seconds an archived task is kept
   ARGV[6]  int     most archived tasks
   ARGV[7]  string  state that the tasks have to be in, '' any
@@ -97,7 +97,7 @@ local function carry_out(id)
     follow(fields[8], fields[2], id, 'pending')
   elseif action == 'archive' or action == 'cancel' then
     redis.call('ZADD', KEYS[4], whole(now_s), id)
-    if action == 'cancel' then -- what stands behind a message replaces what stands in it: field 7, 16 bytes
+    if action == 'cancel' then -- a field behind a message replaces the same field inside it: field 7, 16 bytes
       redis.call('HSET', key, 'msg', redis.call('HGET', key, 'msg') .. '\58\16context canceled')
     end
     redis.call('HSET', key, 'state', 'archived')

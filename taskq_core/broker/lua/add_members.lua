@@ -7,7 +7,7 @@
   ARGV[2]  string  what the own keys of the queue begin with
   ARGV[3]  int     number of the group's node
   ARGV[4]  int     number of the first of these members
-  ARGV[5]  int     seconds until the next call, after which whoever adds members is taken for dead
+  ARGV[5]  int     seconds until the next call, after which the caller that adds members counts as dead
   ARGV[6]  string  id of the workflow
   ARGV[7..]        per member what to enqueue, see `_flow`
 

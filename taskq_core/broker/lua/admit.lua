@@ -6,7 +6,7 @@
   KEYS[3]  string  token of the worker that leads
   KEYS[4]  any     a key that never exists
   KEYS[5]  hash    limits of the queue
-  KEYS[6]  zset    workers that keep limits, by when they told so last (Unix s)
+  KEYS[6]  zset    workers that admit tasks, by their last call (Unix s)
   ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
   ARGV[2]  string  token of this worker
   ARGV[3]  int     ms the leader's lease lasts

@@ -1,8 +1,8 @@
 --[[
-  adopt: read how far periodic entries have come, and let those nobody knows begin now.
+  adopt: read the marks of periodic entries, and let new entries begin now.
 
-  KEYS[1..]  string  mark of an entry: "<last firing dealt with>:<last firing enqueued, empty for none>" (Unix s);
-                     all of one cluster slot. What is no mark is replaced, whatever its type: it is our own key
+  KEYS[1..]  string  mark of an entry: "<last firing handled>:<last firing enqueued, or empty>" (Unix s);
+                     all of one cluster slot. Any other value is replaced, of any type
   ARGV[1]    int     time that replaces Redis's (Unix ns), empty in production
   ARGV[2]    int     seconds a mark is kept from now
   ARGV[3]    int     seconds ahead of now beyond which a mark is wrong (the clock was) and begins now as well

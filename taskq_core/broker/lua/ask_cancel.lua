@@ -6,7 +6,7 @@
 
   The note names the run by when its worker got it, so that it says nothing of a later one.
 
-  returns  the state of the task, or nothing if there is none
+  returns  the state of the task, or nothing if it does not exist
 ]]
 local fields = redis.call('HMGET', KEYS[1], 'state', 'taskq_started')
 if fields[1] == 'active' then

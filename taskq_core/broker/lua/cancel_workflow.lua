@@ -11,7 +11,7 @@
 
   A worker drops steps of a cancelled workflow when it fetches them.
 
-  returns  nothing if there is no such workflow, or 1 cancelled now / 2 before / 0 it has ended otherwise, then the queues
+  returns  nothing if the workflow does not exist, or 1 cancelled now / 2 before / 0 it has ended otherwise, then the queues
 ]]
 -- include _engine
 local flow = engine(ARGV[2], ARGV[1])

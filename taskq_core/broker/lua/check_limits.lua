@@ -39,7 +39,7 @@ if tonumber(ARGV[5]) >= 0 then
   for _, id in ipairs(ids) do
     local fields = redis.pcall('HMGET', ARGV[2] .. 't:' .. id, 'taskq_limit', 'taskq_line')
     if fields[1] and not (fields[2] and limits.own('ZSCORE', limits.lim .. 'w:' .. fields[2], id)) then
-      redis.call('ZADD', KEYS[1], whole(now_s), id) -- whoever forwards what is due lets it enter
+      redis.call('ZADD', KEYS[1], whole(now_s), id) -- the forwarder lets it enter
       lost = lost + 1
     end
   end

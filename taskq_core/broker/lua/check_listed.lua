@@ -1,5 +1,5 @@
 --[[
-  check_listed: read some ids of one structure and tell which of them do not fit their task. Reads only.
+  check_listed: read some ids of one structure, and which of them do not fit their task. Reads only.
 
   KEYS[1]  list or zset
   KEYS[2]  zset    leases: id by expiry (Unix s)
@@ -14,12 +14,12 @@
   ARGV[8]  int     seconds from now beyond which no worker lets a lease end
 
   A list is read from its left end, where tasks are added, so that none moves past the reader unseen, and each call
-  begins with the id that the call before ended with, by which its reader sees how far the rest has moved. An id is told
-  when its task is no hash, has no message, another state or another group, when an active one has no lease, a leased one
+  begins with the id that the call before ended with, by which the caller sees how far the rest has moved. An id is reported
+  when its task is not a hash, has no message, another state or another group, when an active one has no lease, a leased one
   is not active (that is looked at while no more than 10000 are active) or its lease ends later than any worker's, or a
   member of a set is in its group as well.
 
-  returns  the next cursor ('0' at the end), the ids told, all ids read (of a list or members, else none)
+  returns  the next cursor ('0' at the end), the reported ids, all ids read (only of a list or members)
 ]]
 -- include _clock
 local ids, all, cursor, is_far = {}, {}, '0', {}

@@ -1,6 +1,6 @@
 --[[
-  check_stored: read some tasks of the queue, wherever they are listed, and tell where each stands; tell of its unique
-  locks and aggregation sets those that are damaged. Reads only.
+  check_stored: read some tasks of the queue by their keys, and whether each is in its structure; report damaged unique
+  locks and aggregation sets. Reads only.
 
   KEYS[1]  zset    leases: id by expiry (Unix s)
   KEYS[2]  set     names of groups with members
@@ -13,10 +13,10 @@
   ARGV[4]  string  pattern that the keys of tasks, groups and locks match
   ARGV[5]  int     largest message to return, in bytes
 
-  returns  the next cursor ('0' at the end), keys of locks that are no strings, keys of aggregation sets that are not on
-           the list of them, locks that nobody may hold, tasks that have lost a lock, then per task: id, state ('' none, '!' the key is no hash), message ('' none
-           or too large), pending_since ('' none), and where its state says that it is:
-             1  listed there     0  not listed there     ?  a list, not looked through
+  returns  the next cursor ('0' at the end), keys of locks that are not strings, keys of aggregation sets that are not on
+           the list of them, locks whose holder may not hold them, tasks that have lost a lock, then per task: id, state
+           ('' unknown, '!' not a hash), message ('' missing or too large), pending_since ('' unknown), and its place:
+             1  in the structure of its state     0  not there     ?  in a list, which was not searched
 ]]
 -- include _orphan
 local unique_prefix = ARGV[3] .. 'unique:'

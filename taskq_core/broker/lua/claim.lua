@@ -35,5 +35,5 @@ if limits.hand_out(ARGV[4], KEYS[3], ARGV[5]) then
   return 1
 end
 redis.call('ZREM', KEYS[2], ARGV[4])
-follow(fields[3], fields[4], ARGV[4], 'scheduled') -- it was let go of when the worker took it, if it ends with the start
+follow(fields[3], fields[4], ARGV[4], 'scheduled') -- the worker released it at the start, if its rule says so
 return 2

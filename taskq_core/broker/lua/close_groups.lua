@@ -6,7 +6,7 @@
   ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
   ARGV[2]  string  what the own keys of the queue begin with
   ARGV[3]  string  why a group stays incomplete, which is a failure of it; '' it is complete
-  ARGV[4]  int     1: only if whoever adds members is taken for dead
+  ARGV[4]  int     1: only if the caller that adds members counts as dead
   ARGV[5]  string  id of the workflow
 
   returns  number of groups that were closed

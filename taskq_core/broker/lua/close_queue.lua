@@ -15,7 +15,7 @@
   ARGV[1]  string  prefix of group keys
   ARGV[2]  int     1 to set tasks aside, 0 to do so only if there are none but completed ones
 
-  Workers and tools find an empty queue from here on; tasks enqueued meanwhile are not touched.
+  Workers and tools find an empty queue from now on; tasks that are enqueued later are not touched.
 
   returns  active tasks, tasks that count (all but active and completed; of at most 1000 groups; unless tasks are set
            aside in any case, also workflows that run), tasks in all (in the

@@ -15,7 +15,7 @@
   members. If the answer of a call was lost, a repeat returns the sets that it made.
 
   returns  one character per group:  1  set made   0  not due   2  not looked at, send again (the most sets were made)
-                                     x  what stands in its place is no group
+                                     x  its key is not a group
 ]]
 -- include _clock
 local now_s = clock(ARGV[1])

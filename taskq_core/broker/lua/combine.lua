@@ -13,14 +13,14 @@
   KEYS[10] any     a key that never exists
   ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
   ARGV[2]  string  prefix of the queue's keys
-  ARGV[3]  string  channel that tells of ended tasks
+  ARGV[3]  string  channel for the ids of ended tasks
   ARGV[4]  string  id of the set
   ARGV[5]  int     members the set had when it was read
   ARGV[6]  int     seconds the receipt is kept
   ARGV[7..13]      the task: id, message, start, unique lock key, word of the lock, group, limits, as in enqueue; left out
                    when the members are dropped for nothing
 
-  The set is renamed to a key of our own in the same step, so nobody, Go included, can give its members back to their
+  The set is renamed to one of our keys in the same step, so neither Go nor taskq can give its members back to their
   group once the task is stored; the first members are deleted at once and the rest by sweep. A set whose deadline has
   passed is refused, for it may be on its way back, and what was read of it is not what it holds: its members come again.
 
@@ -40,7 +40,7 @@ local unique_prefix = ARGV[2] .. 'unique:'
 -- include _lock
 -- include _sweep
 local now_s, now_ns, now_ms = clock(ARGV[1])
-local receipt = redis.pcall('GET', KEYS[9]) -- a key of another type is no receipt, and is written over
+local receipt = redis.pcall('GET', KEYS[9]) -- a key of another type is not a receipt, and is overwritten
 if type(receipt) == 'string' then
   return receipt
 end

@@ -10,12 +10,12 @@
   ARGV[3]  int     seconds the tally is kept
   ARGV[4]  int     seconds the totals are kept
   ARGV[5]  int     most types
-  ARGV[6]  string  type that stands for what is beyond
+  ARGV[6]  string  type that counts all further types
   ARGV[7]  int     the hour (Unix hours)
   ARGV[8]  int     hours after its last run for which the totals of a type keep their place
   ARGV[9..] string per type: its name, its numbers as text
 
-  DEL comes before any other write: Redis accepts it also over maxmemory, and with it those that follow.
+  DEL comes before any other write: Redis accepts it also over maxmemory, and with it the writes that follow.
 
   returns  1  added   0  a repeat   -1  a key is of another type
 ]]
@@ -32,7 +32,7 @@ end
 redis.call('DEL', KEYS[3])
 redis.call('SET', KEYS[2], ARGV[1], 'EX', ARGV[2])
 
--- room: how many further types a hash may keep apart. Of totals, types that ran long ago make room if there is none.
+-- room: how many more types a hash may hold. In a full hash of totals, types that ran long ago are removed.
 local function room(key)
   local stored = redis.call('HGETALL', key)
   local left = tonumber(ARGV[5]) - #stored / 2

@@ -16,7 +16,7 @@
 -- include _clock
 -- include _date
 local now_s, now_ns = clock(ARGV[1])
-local function number(value) -- what is none counts as nothing, as the next one that counts begins anew
+local function number(value) -- any other value counts as 0, and the next increment replaces it
   return value and string.match(value, '^%-?%d+$') or '0'
 end
 local aggregating = 0

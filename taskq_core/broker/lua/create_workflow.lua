@@ -1,5 +1,5 @@
 --[[
-  create_workflow: store a workflow, or a part of one that is too large for one call, and with the last part begin it.
+  create_workflow: store a workflow, or a part of a large one, and begin it with the last part.
 
   KEYS[1]  hash    the workflow
   KEYS[2]  zset    workflows that run: id by start (Unix s)
@@ -13,7 +13,7 @@
   ARGV[5]  string  '' more parts follow; otherwise its nodes without parents, each with a space behind
   ARGV[6]  string  receipt of the outbox's row that holds this part, '' where its client sends it
   ARGV[7]  int     with a receipt: when the claim of the sender ends (Unix ms by Redis's clock). Without one: deadline of
-                   this request, '' for none
+                   this request, or ''
   ARGV[8]  int     with a receipt: number of parts; they come in any order, and the last of them begins it
   ARGV[9]  int     number of this call
   ARGV[10..]       what to store: suffix of the key ('' the workflow, ':h<i>' members of a group), field, value
@@ -37,7 +37,7 @@ local is_known = receipt ~= '' and redis.call('ZSCORE', KEYS[8], receipt)
 if receipt ~= '' and now_ms >= tonumber(ARGV[7]) then
   return 3
 elseif is_known then
-  redis.call('ZADD', KEYS[8], whole(now_s), receipt) -- whoever waits for replicas waits for what this connection wrote
+  redis.call('ZADD', KEYS[8], whole(now_s), receipt) -- a caller that waits for replicas waits for this write
   return 2
 end
 local before = made_before(KEYS[9], ARGV[9])

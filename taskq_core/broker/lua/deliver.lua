@@ -14,7 +14,7 @@
   KEYS[6]  string  receipt of this caller's last call: "<call>:<codes>", kept for 120 s; a claim is shorter
   ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
   ARGV[2]  int     when the claim of the sender ends (Unix ms by Redis's clock)
-  ARGV[3]  int     seconds after which a receipt that nobody gave back is dropped
+  ARGV[3]  int     seconds after which a receipt is dropped if it was not given back
   ARGV[4]  string  prefix of the queue's keys
   ARGV[5]  int     most pending tasks, '' for any number
   ARGV[6]  int     number of this call; a repeat returns the codes again
@@ -25,7 +25,7 @@
 
   returns  one character per task:  1  stored   s  was stored by an earlier delivery
              0  id taken   d  unique lock held by another task   f  no room among the pending
-             x  held by one that stays as it is   u  held by one that was changed in its stead
+             x  the holder is not changed   u  the holder was changed instead
              l  too late: the claim has ended
            At the end who holds locks, as in enqueue
 ]]

@@ -17,18 +17,19 @@
   ARGV[5]  int     bytes of messages after which no further task is taken (the first is always taken)
   ARGV[6]  int     seconds of the lease
   ARGV[7]  string  prefix of task keys
-  ARGV[8]  string  channel that tells of changes
-  ARGV[9]  int     1 to tell how long each task was pending
+  ARGV[8]  string  channel for the ids of changed tasks
+  ARGV[9]  int     1 to return how long each task was pending
   ARGV[10] int     seconds for which a task that starts holds its unique lock at least
   ARGV[11] int     most active tasks of the queue, '' for any number; what people set over it counts
-  ARGV[12] int     deadline of this request by Redis's clock (Unix ms), '' for none
+  ARGV[12] int     deadline of this request by Redis's clock (Unix ms), '' without one
 
   An id without a message is dropped and counted, and another id is taken in its place, until about 1000 were looked at.
   RPOP comes before any other write: Redis accepts it also over maxmemory, and with it the writes that follow.
 
   returns  now (Unix ns as text), lease expiry (Unix s as text), ids dropped, how long each task was pending (ms, with a
-           comma behind each; '' if not asked for, in a repeat, or where Go noted no time), then per task: id, message. If hashes of tasks name a
-           key outside the queue's locks, the third word is "<ids dropped> <number of these tasks>"; they hold no lock
+           comma behind each; '' if not asked for, in a repeat, or where Go noted no time), then per task: id, message.
+           If tasks name a lock outside the queue's locks, they hold no lock, and the third word is
+           "<ids dropped> <number of these tasks>"
 ]]
 -- include _clock
 -- include _late
@@ -41,7 +42,7 @@ local late = lateness(ARGV[12], now_ms)
 if late then
   return late
 end
-local last = redis.pcall('GET', KEYS[6]) -- a key of another type is no record, and is written over
+local last = redis.pcall('GET', KEYS[6]) -- a key of another type is not a record, and is overwritten
 if type(last) == 'string' then
   local number = string.match(last, '^%d+')
   if number == ARGV[3] then

@@ -12,11 +12,11 @@
   KEYS[9]  zset    tasks on their way to another queue
   ARGV[1]  string  prefix of the queue's keys
   ARGV[2]  string  prefix of quarantined hashes
-  ARGV[3]  string  channel that tells of ended tasks
+  ARGV[3]  string  channel for the ids of ended tasks
   ARGV[4]  int     most tasks to delete (at most 200)
   ARGV[5]  string  what the own keys of the queue begin with
 
-  A step of a workflow that is at home elsewhere stays listed as started, for whoever looks after that home to notice.
+  A step of a workflow that is at home elsewhere stays listed as started, so that the dispatcher of its home notices.
 
   returns  tasks deleted, 1 if that was all
 ]]
@@ -37,7 +37,7 @@ local function delete(key, id)
   local fields = redis.pcall('HMGET', key, 'unique_key', 'msg', 'taskq_wait', 'taskq_step')
   left = left - 1
   if fields[1] == nil then
-    return -- a key of another type, which is no task
+    return -- the key is not a hash
   end
   deleted = deleted + redis.call('DEL', key)
   release(fields[1] or lock_of(fields[2] or ''), id)

@@ -10,25 +10,25 @@
   ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
   ARGV[2]  int     number of this call; a repeat with the same number changes nothing and returns the codes again, and a
                    number below the one of the receipt is refused
-  ARGV[3]  int     deadline of this request by Redis's clock (Unix ms), '' for none. It is less than 120 s away; the
+  ARGV[3]  int     deadline of this request by Redis's clock (Unix ms), '' without one. It is less than 120 s away; the
                    receipt is kept for 120 s after each request of the call
   ARGV[4]  string  prefix of the queue's keys
   ARGV[5]  int     arguments per task: 2 (plain), 7 or 8 (to be confirmed)
   ARGV[6..]        per task: id, message and, with 7, start ('' now, '=<Unix s>', '+<ms from now>'),
                    unique lock key ('' none), word of the lock (see _store), group ('' none),
                    limits ('' none); with 8 also the digest of its call
-  ARGV[last] int   most pending tasks; one more argument than the tasks take, left out where there is no limit
+  ARGV[last] int   most pending tasks; one more argument than the tasks take, left out without a limit
 
   A batch is bounded by its caller (200 tasks, about 1 MiB). The limit holds for tasks that would be pending at once, and
   not for those with a start ahead or a group. A call in which nothing is stored for want of room writes its receipt only.
 
   Where tasks are to be confirmed, its caller waits on the same connection until replicas have what it wrote. So a
-  repeat writes as well: it renews its receipt. A caller who was told that nobody confirmed enqueues again, with the
+  repeat writes as well: it renews its receipt. A caller that got no confirmation enqueues again, with the
   same id and another number: the digest says that this task was stored already, whatever has become of it since. The
   caller deletes it once the task is confirmed.
 
   returns  one character per task:  1  stored   0  id taken   d  unique lock held by another task
-           x  held by one that stays as it is   u  held by one that was changed in its stead
+           x  the holder is not changed   u  the holder was changed instead
            f  no room; if there is one, ':' and the number of pending tasks follow
            At the end, where there is a d, x or u: a line feed, and for each of them in order the task that holds the
            lock, as "<length>:<id>"
@@ -39,7 +39,7 @@
 -- include _wake
 -- include _batch
 
--- storing: what it takes to store tasks that are not plain, made only where there are some.
+-- storing: the functions that store tasks that are not plain, made for the first of them.
 local function storing()
 -- include _marks
 -- include _place

@@ -1,5 +1,5 @@
 --[[
-  expel: set members of an aggregation set aside whose message cannot be read, with their bytes as they are.
+  expel: quarantine members of an aggregation set whose message cannot be read. Their bytes are kept.
 
   KEYS[1]  zset    the set: id by the time the task joined its group (Unix s)
   KEYS[2]  zset    quarantine: id by time (Unix s)

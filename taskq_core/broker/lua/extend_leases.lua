@@ -10,7 +10,7 @@
   ARGV[5]  int     seconds for which they hold their unique locks at least
   ARGV[6..]        per task: its run, its id
 
-  A lapsed lease that nobody took may still be extended by its owner. DEL comes before any other write: Redis accepts
+  The owner may extend a lapsed lease that was not taken back. DEL comes before any other write: Redis accepts
   it also over maxmemory, and with it the writes that follow.
 
   returns  now (Unix ns as text), then one character per task:  1  extended   0  lost

@@ -1,8 +1,8 @@
 --[[
-  forget_notes: drop notes that were told to the workflows they are for.
+  forget_notes: delete notes that were delivered to their workflows.
 
   KEYS[1]  hash    notes
-  ARGV[1..]        field and value of each, as it was told
+  ARGV[1..]        field and delivered value of each
 
   returns  notes dropped
 ]]

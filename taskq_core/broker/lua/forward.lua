@@ -49,12 +49,12 @@ for source = 1, 2 do
     local fields = redis.pcall('HMGET', key, 'msg', 'group', 'taskq_priority', 'taskq_limit', 'taskq_group')
     local group = fields[2] or (source == 1 and fields[5])
     if group and (group == '' or type(redis.pcall('ZCARD', ARGV[4] .. 'g:' .. group)) == 'table') then
-      group = nil -- what stands in its place is no group: better alone than lost
+      group = nil -- its group key is not a zset: running alone is better than being lost
     end
     redis.call('ZREM', KEYS[source], id)
     if not fields[1] then
       if fields[1] == false then
-        redis.call('DEL', key) -- a stub without a message would block its id for ever
+        redis.call('DEL', key) -- without a message, the hash would only block its id
       end
       dropped = dropped + 1
     elseif group then
@@ -69,7 +69,7 @@ for source = 1, 2 do
       moved = moved + 1
     else
       local band = fields[3] and band_of(fields[3], source == 2) or 0
-      if band == 0 and fields[3] then -- retries may be of no band: it is no place for urgent ones any more
+      if band == 0 and fields[3] then -- its retries may have no priority: it leaves the urgent ones
         redis.pcall('ZREM', string.sub(KEYS[5], 1, -5) .. 'urgent', id)
       end
       ready.add(id, band)

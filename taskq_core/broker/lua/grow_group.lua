@@ -11,7 +11,7 @@
 
   A member that is there is not added again: the ids of members stay the same when the task that adds them is retried.
 
-  returns  members added now; nothing if the group or the task that adds them has ended, or it is none of this group
+  returns  members added now; nothing if the group or the task that adds them has ended, or it is not a member
 ]]
 -- include _engine
 local flow = engine(ARGV[2], ARGV[1])

@@ -7,8 +7,8 @@
   ARGV[3]  int     most tasks to list
   ARGV[4]  string  prefix of task keys
 
-  returns  now (Unix ns as text), then per task: id, lease expiry (Unix s as text), message ('' if there is none), its
-           worker's fence, when it was handed to it (Unix ms), the mark of a started run (each '' if there is none)
+  returns  now (Unix ns as text), then per task: id, lease expiry (Unix s as text), message ('' if missing), its
+           worker's fence, when it was handed to it (Unix ms), the mark of a started run (each '' if missing)
 ]]
 -- include _clock
 local now_s, now_ns = clock(ARGV[1])
@@ -20,7 +20,7 @@ for i = 1, #found, 2 do
   reply[#reply + 1] = found[i]
   reply[#reply + 1] = found[i + 1]
   for field = 1, 4 do
-    reply[#reply + 1] = fields[field] or '' -- none of a key of another type
+    reply[#reply + 1] = fields[field] or '' -- nil if the key is not a hash
   end
 end
 return reply

@@ -1,5 +1,5 @@
 --[[
-  list_limits: read how some slots of a queue's limits stand. Reads only.
+  list_limits: read some slots of a queue's limits. Reads only.
 
   KEYS[1]  any     a key of the queue
   ARGV[1]  string  cursor of the scan over all keys: '0' to begin, then what the call before returned

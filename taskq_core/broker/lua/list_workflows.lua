@@ -4,11 +4,11 @@
   KEYS[1]  zset    workflows that run: id by start (Unix s)
   KEYS[2]  zset    workflows that have ended: id by when they are deleted (Unix s)
   ARGV[1]  string  what the own keys of the queue begin with
-  ARGV[2]  string  'b' those that run and then those that have ended   'r' those that run   'e' those that have ended
+  ARGV[2]  string  'b' running ones, then ended ones   'r' running ones   'e' ended ones
   ARGV[3]  int     how many to leave out before
   ARGV[4]  int     how many to read at most
 
-  A workflow that is gone is left out; of one whose key is of another type only the id is told.
+  Deleted workflows are left out. If a key is not a hash, only the id is returned.
 
   returns  how many run, how many have ended, and per workflow its id, state, name, when it began and ended (Unix ms),
            its steps, how many of them have ended, and how many failures count: members of a group each as a step, but
@@ -34,7 +34,7 @@ if ARGV[2] ~= 'r' then
   add(KEYS[2], math.max(0, ARGV[2] == 'b' and skip - running or skip))
 end
 
--- number: what a field holds; 0 for what is no number, which is not what is told here.
+-- number: the number in a field, 0 for any other value.
 local function number(value)
   return tonumber(value or 0) or 0
 end

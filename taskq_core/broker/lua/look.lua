@@ -1,14 +1,14 @@
 --[[
-  look: read one task, and on request ask to be told of its end, or of every change, on the queue's channel.
+  look: read one task, and on request have its end or every change published on the queue's channel.
 
   KEYS[1]  hash    the task
   ARGV[1]  string  task id
   ARGV[2]  string  prefix of the queue's keys
-  ARGV[3]  int     1 to be told of its end, 2 of every change; whoever asked for more still gets it
+  ARGV[3]  int     1 to publish its end, 2 every change; an earlier request for more stays valid
 
   returns  nothing, or: state, message, result ('' none), score in the set of its state ('' none), its worker's fence, when
            it was handed to it (Unix ms), the records of its attempts, its progress, the rule of its unique lock, the limit
-           in whose line it waits, size and limit of a result that was not stored (each '' where there is none)
+           its waiting line, size and limit of a result that was not stored (each '' if missing)
 ]]
 local fields = redis.call(
   'HMGET',

@@ -1,11 +1,11 @@
 --[[
-  look_at_workflow: read how a workflow stands, and on request ask to be told of its end on the queue's channel.
+  look_at_workflow: read fields of a workflow, and on request have its end published on the queue's channel.
 
   KEYS[1]  hash    the workflow
-  ARGV[1]  int     1 to be told
+  ARGV[1]  int     1 to publish its end
   ARGV[2..]        fields to read
 
-  returns  nothing if there is no such workflow, or the values of the fields
+  returns  nothing if the workflow does not exist, or the values of the fields
 ]]
 local state = redis.call('HGET', KEYS[1], 'state')
 if not state or state == 'building' then

@@ -1,5 +1,5 @@
 --[[
-  move_end: end the way of tasks to another queue. Step 3 of 3: delete those that stand there, put the others back.
+  move_end: end moves to another queue. Step 3 of 3: delete tasks that have arrived there, put the others back.
 
   KEYS[1]  list    pending tasks
   KEYS[2]  zset    scheduled
@@ -11,9 +11,9 @@
   KEYS[8]  list    wake tokens
   ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
   ARGV[2]  string  prefix of the queue's keys
-  ARGV[3]  string  channel that tells of ended tasks
+  ARGV[3]  string  channel for the ids of ended tasks
   ARGV[4]  string  token of the call that let them set out or carried them on
-  ARGV[5..]        per task: the name of its move behind 'g' (gone: delete it) or 'b' (back: put it where it stood, a
+  ARGV[5..]        per task: the name of its move behind 'g' (gone: delete it) or 'b' (back: put it into its old structure, a
                    pending one at the end of the line); then its id
 
   Only a task that is on its way under this name, and was not carried on by another caller since, is touched.

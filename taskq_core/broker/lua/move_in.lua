@@ -1,5 +1,5 @@
 --[[
-  move_in: put tasks that come from another queue in the structures they stood in there. Step 2 of 3.
+  move_in: store tasks that come from another queue in the structures of their states. Step 2 of 3.
 
   KEYS[1]  list    pending tasks
   KEYS[2]  zset    scheduled
@@ -16,10 +16,10 @@
   ARGV[5..]        per task: name of its move, id, score ('' none), unique lock to take ('' none), ms to hold it (-1 without end),
                    number of words that follow, fields and values of its hash, state among them
 
-  A receipt tells a repeat that the task was put here before, even if it has run and gone since, or with an 'x' in front
-  that it was refused, since it may have been put back by then. What is in the way of one task does not stop the others.
+  By a receipt, a repeat knows that the task was stored here before, even if it has ended since, or with an 'x' in front
+  that it was refused, because it may be back in its old queue. A refusal of one task does not stop the others.
 
-  returns  'late', or one character per task:  1  stands here   0  id taken, or where it would stand is a key of another
+  returns  'late', or one character per task:  1  stored here   0  id taken, or its structure is a key of another
            type   d  unique lock held by another task
 ]]
 -- include _check

@@ -1,6 +1,6 @@
 --[[
   move_out: set tasks out on their way to another queue. Step 1 of 3: out of the structures of this queue, so that
-  nobody runs them here any more; their hashes stay until they stand in the other queue.
+  they do not run here any more; their hashes stay until the other queue has them.
 
   KEYS[1]  list    pending tasks
   KEYS[2]  zset    scheduled
@@ -21,7 +21,7 @@
   on its way to that queue already is carried on under the name of its first move, so that the other queue knows it
   again; only the caller who asked last may end its way. A repeat changes nothing.
 
-  That an archived one is yet to be told of goes along in the field taskq_letter.
+  The field taskq_letter says that a handler has to receive an archived task.
 
   returns  now (Unix s), then per task looked at: answer, name of its move, other queue, score ('' none), ms its unique
            lock is held for ('' not held), number of words that follow, fields and values of its hash.

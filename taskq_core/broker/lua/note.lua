@@ -5,7 +5,7 @@
   KEYS[2]  zset    leases: id by expiry (Unix s)
   ARGV[1]  string  "<token of the worker>.<run>"
   ARGV[2]  string  task id
-  ARGV[3]  string  channel that tells of changes
+  ARGV[3]  string  channel for the ids of changed tasks
   ARGV[4..]        fields of the hash, each followed by its value (at most 10)
 
   returns  1  stored   0  the run is over

@@ -7,7 +7,7 @@
   ARGV[2]  string  name of the other queue
   ARGV[3..]        keys of workflows
 
-  returns  ids of those that are cancelled already
+  returns  ids of the cancelled workflows among them
 ]]
 redis.call('SCARD', KEYS[1]) -- a key of another type is refused here, before the first write
 local cancelled = {}

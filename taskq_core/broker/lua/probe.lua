@@ -1,5 +1,5 @@
 --[[
-  probe: tell whether the structures of a queue are of their types, and that the store takes writes.
+  probe: check the types of a queue's structures, and that the store accepts writes.
 
   KEYS[1]   a key that never exists; deleting it is a write
   KEYS[2]   list    pending tasks

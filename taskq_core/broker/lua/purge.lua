@@ -17,12 +17,12 @@
   ARGV[3]  int     keys to look at in about
   ARGV[4]  string  what the pattern's keys begin with
 
-  How steps of workflows ended that are at home in other queues, and which of them were started, is left alone: whoever
+  Ends and starts of steps whose workflows have another home queue are not deleted: the dispatcher that
   looks after their home reads it, and deletes it so.
 
   A queue whose name goes on behind this one's with a brace, as "a}:b" for "a", has keys that begin alike: left alone.
 
-  returns  where to go on ('0' at the end), or nothing if tasks were enqueued meanwhile: then the queue lives on
+  returns  where to go on ('0' at the end), or nothing if tasks were enqueued since: then the queue lives on
 ]]
 if redis.call('EXISTS', unpack(KEYS)) > 0 then
   return false

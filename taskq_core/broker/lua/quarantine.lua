@@ -1,5 +1,5 @@
 --[[
-  quarantine: set an active task whose message cannot be read aside, with its bytes as they are.
+  quarantine: quarantine an active task whose message cannot be read. Its bytes are kept.
 
   KEYS[1]  list    active tasks
   KEYS[2]  zset    leases: id by expiry (Unix s)

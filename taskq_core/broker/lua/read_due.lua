@@ -9,7 +9,7 @@
   KEYS[6]  zset    workflows that run
   KEYS[7]  set     other queues that steps were sent to
   ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
-  ARGV[2]  string  token of this worker, '' to ask whoever leads
+  ARGV[2]  string  token of this worker, '' to read under any leader
   ARGV[3]  int     ms the leader's lease lasts
   ARGV[4]  int     most of each kind
 

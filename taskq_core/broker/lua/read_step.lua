@@ -13,7 +13,7 @@
   A result that was not stored because it is too large, "!<size> <limit>", reads as ''. The failure of a member says
   why; for a step, `e<node>` does.
 
-  returns  nothing if there is no such workflow; what a step returned, and how many bytes that has; of a group per
+  returns  nothing if the workflow does not exist; the result of a step and its size in bytes; of a group per
            member its number, 'd' if it has succeeded, 'f' if it has failed, its failure, its id if that is not made of its number,
            its queue if it waits or that is another one, what it returned, and how many bytes that has; '' for what
            there is not

@@ -10,12 +10,12 @@
   ARGV[3]  int     ms the leader's lease lasts
   ARGV[4]  string  prefix of the queue's keys
   ARGV[5]  int     most sets to look at (at most 100)
-  ARGV[6]  int     most members to move one by one (at most 100); a group without members takes a set as it is
+  ARGV[6]  int     most members to move one by one (at most 100); a whole set is renamed if its group has no members
 
   A set that is moved in several calls stays on the list until it is empty, its members each in one place.
 
   returns  1 leads / 0 another does, sets given back, members moved one by one, entries dropped that named no set,
-           entries put off because what stands in place of their group is none, sets for sweep
+           entries postponed because the key of their group is not a zset, sets for sweep
 ]]
 -- include _check
 -- include _clock

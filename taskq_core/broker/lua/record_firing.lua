@@ -5,7 +5,7 @@
   ARGV[1]  int     time of the firing (Unix s)
   ARGV[2]  string  SchedulerEnqueueEvent bytes
   ARGV[3]  int     most events
-  ARGV[4]  int     seconds the history is kept from now, empty for ever
+  ARGV[4]  int     seconds the history is kept from now, empty to keep it without expiry
 
   The removal comes first: Redis accepts it also over maxmemory, and with it the writes that follow.
 

@@ -9,7 +9,7 @@
   ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
   ARGV[2]  int     seconds of grace
   ARGV[3]  string  prefix of the queue's keys
-  ARGV[4]  string  channel that tells of ended tasks
+  ARGV[4]  string  channel for the ids of ended tasks
   ARGV[5]  int     seconds a daily counter is kept
   ARGV[6]  int     seconds an archived task is kept
   ARGV[7]  int     most archived tasks
@@ -19,11 +19,11 @@
   ARGV[10..]       per task: verdict, id, lease expiry as listed, message listed, message to store, ms until the next
                    attempt, record of the attempt ('' none)
                    verdict  r retry after a counted failure   n retry without counting one   a archive
-                            b archive, and let it be told of
+                            b archive, and let a handler receive it
                             z quarantine: unreadable          x drop: no hash
 
   The lease, the message and the fence are read again here: a listing made a moment earlier proves nothing. A task whose
-  lease was extended, or that was settled or taken meanwhile, is left alone. DEL or LREM comes first, for over maxmemory.
+  lease was extended, or that was settled or taken since, is not changed. DEL or LREM comes first, because of maxmemory.
 
   returns  one character per task:  1  moved   0  left alone   2  not looked at, ask again (the scan of a long active
            list is bounded: tasks x length <= 2 000 000)
@@ -81,7 +81,7 @@ for i = 10, math.min(#ARGV, 9 + 7 * budget), 7 do
       keep(KEYS[3], whole(due(now_ms, tonumber(ARGV[i + 5]))), id, key, ARGV[i + 4], 'retry', record(key, ARGV[i + 6]))
       follow(fields[6], fields[5], id, 'retry')
       failed = failed + (verdict == 'r' and 1 or 0)
-      tell(keys, fields[2], id)
+      announce_change(keys, fields[2], id)
     elseif verdict == 'a' then
       if is_told then
         redis.call('ZADD', string.gsub(KEYS[5], 'quarantine$', 'letters'), whole(now_s), id)
@@ -102,7 +102,7 @@ for i = 10, math.min(#ARGV, 9 + 7 * budget), 7 do
       release(fields[5], id)
       announce(keys, fields[2], id)
     elseif fields[1] ~= nil then -- nil: a key of another type, which is not ours
-      redis.call('DEL', key) -- a stub without a message would block its id for ever
+      redis.call('DEL', key) -- without a message, the hash would only block its id
       release(fields[5], id)
     end
   end

@@ -9,12 +9,12 @@
   KEYS[6..] zset   the sets (at most 50)
   ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
   ARGV[2]  string  prefix of the queue's keys
-  ARGV[3]  int     1 to put them there, 0 to tell only
+  ARGV[3]  int     1 to add them, 0 only to report them
   ARGV[4]  int     number of sets
 
-  The deadline is now: whoever was turning such a set into one task may have ended, and its members are only given back.
+  The deadline is now: the worker of such a set may have ended, and its members are only given back.
 
-  returns  per set:  1  it was not listed   0  it is, or is no set any more
+  returns  per set:  1  it was not listed   0  it is listed, or does not exist any more
 ]]
 -- include _clock
 -- include _orphan

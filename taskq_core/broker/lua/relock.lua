@@ -1,15 +1,15 @@
 --[[
-  relock: free unique locks that nobody may hold, and give tasks back locks that they should.
+  relock: free unique locks whose holder may not hold them, and give tasks back their lost locks.
 
   KEYS[1]  any     a key that never exists
   KEYS[2..] string locks, then hashes of tasks (at most 50 in all)
   ARGV[1]  string  prefix of the queue's keys
-  ARGV[2]  int     1 to do so, 0 to tell only
+  ARGV[2]  int     1 to do so, 0 only to report it
   ARGV[3]  int     number of locks
-  ARGV[4]  int     number of locks and tasks; on a cluster one more key stands behind them
+  ARGV[4]  int     number of locks and tasks; a cluster declares one more key
 
   A lock is freed whose holder is gone, has come to a state that its rule does not cover, or names another lock. A task
-  gets the lock back that its rule lets it hold without an end, if nobody holds it.
+  gets back the lock that its rule grants without expiry, if the lock is free.
 
   returns  per key: '' if nothing is wrong, else the id of the task that a lock names, or the lock that a task names
 ]]

@@ -17,9 +17,9 @@
   KEYS[14] any     a key that never exists
   ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
   ARGV[2]  string  prefix of the queue's keys
-  ARGV[3]  string  channel that tells of ended tasks
+  ARGV[3]  string  channel for the ids of ended tasks
   ARGV[4]  string  prefix of quarantined hashes
-  ARGV[5]  int     seconds of a lease that is written anew, and age at which a lost one is no longer restored
+  ARGV[5]  int     seconds of a new lease, and age after which a lost one is not restored
   ARGV[6]  string  prefix of what was pending, scheduled, ... of a queue that is being removed
   ARGV[7]  int     seconds from now beyond which no worker lets a lease end
   ARGV[8..]        per task: id, diagnosis of an earlier call ('' repairs nothing), message that cannot be read ('' none),
@@ -29,7 +29,7 @@
   Where a task belongs, in this order: where it runs, if the worker's fence fits its lease; where its state says, if it is
   listed there; where it is listed; where its state says. A lost lease is restored from the fence, so that the worker
   that runs the task continues. A stale fence is removed, and no worker extends the new lease. A lease that ends
-  later than any worker's is no lease, and says nothing of where its task belongs unless the fence fits it. What was due
+  later than any worker's is not a lease, and is ignored unless the fence fits it. A task that was due
   at a time that is lost is due now. A task that is being moved, removed or deleted is not reported.
 
   returns  per task: diagnosis ('' nothing is wrong), what is wrong, state, places, where it belongs, and
@@ -56,7 +56,7 @@ check('ZCARD', KEYS[9], KEYS[11], KEYS[12], KEYS[13])
 check('LLEN', KEYS[10])
 local budget = math.max(1, math.floor(500000 / math.max(1, scan)))
 
--- In the order in which a place is believed when the state names none of them.
+-- The order in which places count when the state names another one.
 local order = { 'active', 'pending', 'retry', 'scheduled', 'aggregating', 'archived', 'completed' }
 
 local function score_in(set, id)
@@ -64,7 +64,7 @@ local function score_in(set, id)
   return type(score) == 'string' and score or nil
 end
 
--- find_in_group: add the keys in which a member of a group stands: a set that is being turned into one task comes before
+-- find_in_group: add the keys that contain a member of a group: an aggregation set comes before
 -- the group itself.
 local function find_in_group(found, group, id)
   local key = prefix .. 'g:' .. group
@@ -78,7 +78,7 @@ local function find_in_group(found, group, id)
   end
 end
 
--- While a queue is being removed, what was in its structures stands in others; none of it is to come back.
+-- While a queue is being removed, its tasks are in other structures and must not come back.
 local is_removed = false
 for _, kind in ipairs({
   'pending', 'scheduled', 'retry', 'archived', 'completed', 'groups', 'aggregation_sets', 'quarantine', 'moving',
@@ -98,7 +98,7 @@ local function is_leaving(id, state)
       return true
     end
   end
-  return redis.call('ZCARD', KEYS[9]) > 200 or redis.call('ZCARD', KEYS[12]) > 200 -- too many to tell
+  return redis.call('ZCARD', KEYS[9]) > 200 or redis.call('ZCARD', KEYS[12]) > 200 -- too many to search
 end
 
 -- facts: everything that is known of one task.
@@ -128,7 +128,7 @@ local function facts(id, group)
   for name, set in pairs(sets) do
     task.score[name] = score_in(set, id)
   end
-  task.members = {} -- keys of groups and their sets in which it stands: first those of the group that it names
+  task.members = {} -- keys of groups and sets that contain it: first those of the group that it names
   if task.named then
     find_in_group(task.members, task.named, id)
   end
@@ -154,8 +154,8 @@ local function is_in(task, place)
   return task.score[place] ~= nil
 end
 
--- judge: what is wrong with a task ('' nothing), its places as text, and where it belongs.
-local function judge(task, unreadable, kept_s)
+-- diagnose: the damage of a task ('' if it is sound), its places as text, and where it belongs.
+local function diagnose(task, unreadable, kept_s)
   local places, named = {}, {}
   for _, place in ipairs(order) do
     if is_in(task, place) then
@@ -305,12 +305,12 @@ for i = 8, #ARGV, 6 do
   if budget > 0 then
     budget = budget - 1
     local task = facts(id, ARGV[i + 3])
-    kind, listed, truth = judge(task, ARGV[i + 2], ARGV[i + 5])
+    kind, listed, truth = diagnose(task, ARGV[i + 2], ARGV[i + 5])
     state, code = string.sub(task.state or '', 1, 32), '0'
     if truth == 'aggregating' and kind ~= '' then
       local group_type = redis.call('TYPE', prefix .. 'g:' .. task.group)['ok']
       if group_type ~= 'none' and group_type ~= 'zset' then
-        truth = 'pending' -- what stands in its place is no group: better alone than lost
+        truth = 'pending' -- its group key is not a zset: running alone is better than being lost
       end
     end
     if kind ~= '' then
@@ -328,7 +328,7 @@ for i = 8, #ARGV, 6 do
           release(task.lock, id)
         end
         if task.stub then
-          redis.call('DEL', task.key) -- a stub without a message would block its id for ever
+          redis.call('DEL', task.key) -- without a message, the hash would only block its id
         end
         announce({ done = ARGV[3] }, task.waited, id)
       elseif truth == 'quarantine' then
@@ -340,7 +340,7 @@ for i = 8, #ARGV, 6 do
         redis.call('ZADD', KEYS[11], whole(now_s), id)
         announce({ done = ARGV[3] }, task.waited, id)
       elseif truth == 'moving' then
-        redis.call('ZADD', KEYS[13], whole(now_s), id) -- whoever carries moves on finds it there
+        redis.call('ZADD', KEYS[13], whole(now_s), id) -- `finish_moves` finds it there
       else
         enlist(task, truth, ARGV[i + 4], ARGV[i + 5])
       end

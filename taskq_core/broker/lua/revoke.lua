@@ -8,10 +8,10 @@
   KEYS[5]  set     names of groups with members
   ARGV[1]  string  task id
   ARGV[2]  string  prefix of the queue's keys
-  ARGV[3]  string  channel that tells of ended tasks
+  ARGV[3]  string  channel for the ids of ended tasks
 
-  returns  the state it was in, or nothing if there is no such task. Only pending, scheduled, retry and aggregating
-           tasks are deleted; nothing as well for one that says so but is not there, as in a group being turned into
+  returns  the state it was in, or nothing if the task does not exist. Only pending, scheduled, retry and aggregating
+           tasks are deleted; also nothing for a task outside the structure of its state, as in a group being turned into
            one task.
 ]]
 -- include _clock

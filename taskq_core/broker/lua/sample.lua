@@ -1,5 +1,5 @@
 --[[
-  sample: note how a queue stands, at each resolution whose time has come.
+  sample: record figures of a queue at each resolution that is due.
 
   KEYS[1]  any     a key that never exists
   KEYS[2..] list   per resolution: its samples, the newest first
@@ -8,7 +8,7 @@
 
   A time has come when no sample of its stretch of seconds is there, so two workers that both think they lead write one.
   Samples of later than this one were written while Redis's clock was ahead: they are dropped. DEL comes before any other
-  write: Redis accepts it also over maxmemory, and with it those that follow.
+  write: Redis accepts it also over maxmemory, and with it the writes that follow.
 
   returns  per resolution: 1 noted, 0 not its time, -1 the key is of another type
 ]]

@@ -10,7 +10,7 @@
   ARGV[6]  int     bytes of messages and results after which no further task is read
 
   A sorted set is read on after (score, id), whether or not that task is still there. In a list new tasks push the
-  others on, so some are read again; none is missed but for those that shift when others before them are taken out of
+  others on, so some are read again; only tasks that shift when earlier ones leave may be missed, in
   the middle.
 
   returns  size, 1 if this was the end, then per task: id, score ('' in a list) and, with a prefix, message ('' none),

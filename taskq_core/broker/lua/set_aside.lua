@@ -1,15 +1,15 @@
 --[[
-  set_aside: move what stands at keys of a queue and is of another type than it must be, whole and as it is.
+  set_aside: rename keys of a queue that have a wrong type.
 
   KEYS[1]    a key that never exists; deleting it is a write
-  KEYS[2..]  per key: the key, and where to move what stands there
+  KEYS[2..]  per key: the key, and its new name
   ARGV[1..]  string  per key: the type it must have
 
-  A key that is of its type, or gone, is left alone, and nothing is written over. The place where it goes tells when it
+  A missing key, or one of the right type, is not renamed, and nothing is overwritten. The new name says when it
   was moved, so a call whose answer was lost can be sent again. At most 50 keys a call. DEL comes before any other
-  write: Redis accepts it also over maxmemory, and with it those that follow.
+  write: Redis accepts it also over maxmemory, and with it the writes that follow.
 
-  returns  per key: the type of what stands where it was to go ('' nothing: it was not moved)
+  returns  per key: the type of the renamed key ('' if it was not renamed)
 ]]
 local reply = {}
 redis.call('DEL', KEYS[1])

@@ -1,7 +1,7 @@
 --[[
-  set_limit: set or clear the number of a limit, and let those who wait for it be looked at: a page of the slots.
+  set_limit: set or clear the number of a limit, and check the tasks that wait for it: a page of the slots.
 
-  KEYS[1]  hash    limits as they are declared ('d:') and as people set them ('o:')
+  KEYS[1]  hash    limits that code declares ('d:') and that users set ('o:')
   KEYS[2]  zset    slots by when the next of their line may start (Unix ms)
   KEYS[3]  zset    slots by when their holders are looked at (Unix ms)
   KEYS[4]  list    token for the worker that admits

@@ -11,7 +11,7 @@
   ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
   ARGV[2]  string  token of the worker
   ARGV[3]  string  prefix of the queue's keys
-  ARGV[4]  string  channel that tells of ended tasks
+  ARGV[4]  string  channel for the ids of ended tasks
   ARGV[5]  int     seconds a daily counter is kept
   ARGV[6]  int     seconds an archived task is kept
   ARGV[7]  int     most archived tasks
@@ -22,7 +22,7 @@
                    outcome  d done: delete                     c complete: keep, time = seconds of retention
                             o complete with an oversized result: the field for the result holds "<size> <limit>"
                             r retry after a failure, time = ms until then
-                            n retry that counts no failure     a archive   b archive, and let it be told of
+                            n retry that counts no failure     a archive   b archive, and let a handler receive it
                             q requeue at the head
                    followed by '+' where the task is among the youngest active ones (it is looked for from that end)
 
@@ -66,7 +66,7 @@ if mine == looked_at and mine > 2 then
 end
 if ends then
   leave_together(KEYS[1], ends, mine)
-  if stride == 1 and is_plain then -- nothing is to be told, carried on or given back
+  if stride == 1 and is_plain then -- they have no waiting clients, steps or limits
     delete_done(KEYS[2], ARGV[3], task_keys, ids, before, mine, now_s, tonumber(ARGV[5]))
     return string.rep('1', mine) .. string.rep('2', total - mine)
   end
@@ -180,7 +180,7 @@ for position = looked_at, 1, -1 do
     elseif outcome == 'r' or outcome == 'n' then
       keep(KEYS[5], whole(due(now_ms, tonumber(ARGV[i + 3]))), id, key, ARGV[i + 2], 'retry', record(key, ARGV[i + 6], is_first))
       follow(rule, lock, id, 'retry')
-      tell(keys, fields[2], id)
+      announce_change(keys, fields[2], id)
       if outcome == 'r' then
         processed = processed + 1
         failed = failed + 1
@@ -200,7 +200,7 @@ for position = looked_at, 1, -1 do
       redis.call('HSET', key, 'state', 'pending')
       redis.call('HDEL', key, 'taskq_owner', 'taskq_started', 'taskq_begun', 'taskq_cancel')
       requeued = requeued + 1
-      tell(keys, fields[2], id)
+      announce_change(keys, fields[2], id)
     end
   end
 end

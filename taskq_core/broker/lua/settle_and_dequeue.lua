@@ -1,5 +1,5 @@
 --[[
-  settle_and_dequeue: settle a worker's tasks that are done and of which nothing else is to be told, and hand it others in
+  settle_and_dequeue: settle finished tasks of a worker that need no notification, and hand it others in
   their place. One script for what most turns of a worker are: it costs Redis less than a settle and a dequeue.
 
   KEYS     as those of dequeue
@@ -23,7 +23,7 @@ local late = lateness(ARGV[12], now_ms)
 if late then
   return late
 end
-local last = redis.pcall('GET', KEYS[6]) -- a key of another type is no record, and is written over
+local last = redis.pcall('GET', KEYS[6]) -- a key of another type is not a record, and is overwritten
 local number = type(last) == 'string' and tonumber(string.match(last, '^%d+'))
 if number and number >= tonumber(ARGV[3]) then
   return false

@@ -1,5 +1,5 @@
 --[[
-  steps_sent: note that steps stand in other queues now. A repeat changes nothing.
+  steps_sent: record that other queues have stored steps. A repeat changes nothing.
 
   KEYS[1]  zset    what is to be started elsewhere
   ARGV[1]  string  what the own keys of the queue begin with

@@ -1,11 +1,11 @@
 --[[
-  survey: read some keys of one server by a pattern, and what tells whether each is where and as it should be. Reads only.
+  survey: read some keys of one server by a pattern, with the facts that show damage. Reads only.
 
   ARGV[1]  string  cursor of the scan over all keys: '0' to begin, then what the call before returned
   ARGV[2]  string  pattern of the keys
   ARGV[3]  int     about how many keys to look at (at most 500)
 
-  Of a healthy task, a hash without an expiry, only the queue is told. What the user may not look at is left out.
+  Of a healthy task, a hash without an expiry, only the queue is returned. Keys that the user may not read are left out.
 
   returns  the next cursor ('0' at the end), the queues of healthy tasks (what their keys begin with, up to 't:'), then
            per other key: key, type, ms until it expires (-1 never), and
@@ -39,7 +39,7 @@ end
 
 for _, key in ipairs(page[2]) do
   local kind = redis.pcall('TYPE', key)
-  kind = kind.ok or 'none' -- what the user may not look at is no fact
+  kind = kind.ok or 'none' -- the user may not read it
   local ttl = kind ~= 'none' and redis.pcall('PTTL', key) or -2
   local head = string.match(key, '^(.-{.-}:)t:')
   if head and kind == 'hash' and ttl == -1 then

@@ -5,7 +5,7 @@
   KEYS[2]  any     a key that never exists
   ARGV[1]  string  prefix of the keys that hold such members
   ARGV[2]  string  prefix of the queue's keys
-  ARGV[3]  string  channel that tells of ended tasks
+  ARGV[3]  string  channel for the ids of ended tasks
 
   returns  members deleted (at most 100, and about 1 MiB of messages), sets left
 ]]
@@ -25,7 +25,7 @@ if type(size) == 'number' then
   deleted = sweep({ prefix = ARGV[2], done = ARGV[3] }, set)
   size = size - deleted
 end
-if size == 0 or type(size) == 'table' then -- a table: what stands there is not ours
+if size == 0 or type(size) == 'table' then -- a table: the key has another type
   redis.call('ZREM', KEYS[1], id)
 end
 return { deleted, redis.call('ZCARD', KEYS[1]) }

@@ -1,6 +1,6 @@
 --[[
-  sweep_steps: find steps whose end no workflow was told of: of tasks that a worker ran which knows no workflows, or that
-  somebody deleted or archived.
+  sweep_steps: find ended steps whose workflow does not know it: tasks that a Go worker ran, or that a user
+  deleted or archived.
 
   KEYS[1..5]     keys that starting a step may touch: pending, scheduled, wake tokens, started steps, outbox
   KEYS[6]  zset    completed
@@ -26,7 +26,7 @@ for _, step in ipairs(steps) do
   if not id then
     redis.call('ZREM', KEYS[4], step)
   elseif fields.err then
-    state = 'active' -- what stands there is no task; the reconciler sets it aside
+    state = 'active' -- the key is not a task
   elseif not fields[2] then
     flow.settled(step, 'g', key, '', '')
     found = found + 1

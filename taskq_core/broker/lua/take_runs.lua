@@ -4,12 +4,12 @@
   The runs that were read are kept, separate from later ones, until acknowledge_runs deletes them. If a caller dies
   before it has reported them, the next caller reads the same runs.
 
-  KEYS[1]    hash  runs: "<count>:<last>:<count being told>:<last being told>" by name; last is a firing (Unix s)
+  KEYS[1]    hash  runs: "<count>:<last>:<count to report>:<last to report>" by name; last is a firing (Unix s)
   ARGV[1..]        names
 
   At most 500 names a call.
 
-  returns  "<count being told>:<last being told>" per name, '' where there is nothing to tell
+  returns  "<count to report>:<last to report>" per name, '' without runs
 ]]
 local reply = {}
 local kind = redis.call('TYPE', KEYS[1])

@@ -9,7 +9,7 @@
   KEYS[3]  list    wake tokens
   KEYS[4]  string  receipt of this caller's last call: "<call>:<codes>"
   KEYS[5]  set     names of groups with members
-  KEYS[6]  hash    runs that are counted, see take_runs; of another type it is no such hash, and is written over
+  KEYS[6]  hash    runs that are counted, see take_runs; a key of another type is overwritten
   ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
   ARGV[2]  int     number of this call; a repeat with the same number changes nothing and returns the codes again
   ARGV[3]  int     seconds the receipt is kept
@@ -20,12 +20,12 @@
                    start ('' now, '=<Unix s>', '+<ms from now>'), unique lock key ('' none), word of the lock (see
                    _store), group ('' none), limits ('' none), name under which a stored task is counted ('' not)
 
-  A batch is bounded by its caller (100 firings, about 1 MiB). Firings of one entry stand in their order.
+  A batch is bounded by its caller (100 firings, about 1 MiB). Firings of one entry are in order.
 
   returns  now (Unix ns as text), and one character per firing:
              1  stored            0  dealt with: the id is taken    d  dealt with: another task holds the unique lock
-             x  dealt with: held by one that stays as it is
-             u  dealt with: held by one that was changed in its stead
+             x  dealt with: the holder is not changed
+             u  dealt with: the holder was changed instead
              -  dealt with, nothing to enqueue
              s  not now: the entry has come to another firing       e  not now: it is ahead of Redis's clock
 ]]

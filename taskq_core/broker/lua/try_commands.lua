@@ -1,9 +1,9 @@
 --[[
   try_commands: find out which of the commands that scripts use this user may not run. Nothing is left behind: a user who
-  may not look for a key or delete one is told of that alone.
+  may not look for a key or delete one gets only that answer.
 
   KEYS[1]  a key that does not exist; nothing happens if it does
-  ARGV[1]  string  channel on which nobody waits for an empty message
+  ARGV[1]  string  channel that receives an empty message
 
   returns  per refused command: its name, what Redis said
 ]]
@@ -45,6 +45,6 @@ for _, probe in ipairs(probes) do
       return refused -- what the others make could not be taken away
     end
   end
-  redis.pcall('DEL', key) -- whatever it made is gone before anybody can see it
+  redis.pcall('DEL', key) -- it is deleted before another client can see it
 end
 return refused
