@@ -236,5 +236,5 @@ def test_a_project_without_tasks_of_its_own_is_told_where_to_put_them(
         run(*command)
     assert caught.value.returncode == 2
 
-    monkeypatch.setattr("taskq_django.management.worker_command.mailers", lambda: [("EMAIL_BACKEND", object, {})])
+    monkeypatch.setattr("taskq_django.management.commands.runworker.mailers", lambda: [("EMAIL_BACKEND", object, {})])
     run(*command)

@@ -1,10 +1,20 @@
-"""`manage.py runscheduler`."""
+"""`manage.py runscheduler`, and `taskq scheduler` with the same options. argparse reads the one, click the other."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
+import click
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from taskq_django.management.scheduler_command import DESCRIPTION, add_scheduler_arguments, run_scheduler
+from taskq_core import TaskQError
+from taskq_core.cli import scheduler
+from taskq_core.cli.base import Command as ClickCommand
+from taskq_core.cli.running import HEALTH_OPTIONS, Output, add_arguments
+from taskq_core.cli.session import Session
+from taskq_core.cli.worker import click_options
+from taskq_django.app import taskq
+
+DESCRIPTION = f"{scheduler.DESCRIPTION} Each worker of runworker does so as well."
 
 
 class Command(BaseCommand):
@@ -14,8 +24,35 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Add the options."""
-        add_scheduler_arguments(parser)
+        add_arguments(parser, options=HEALTH_OPTIONS)
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Run until told to stop."""
+        """Run until stopped."""
         run_scheduler(options, options["verbosity"], self.stdout)
+
+
+def run_scheduler(options: Mapping[str, Any], verbosity: int, stdout: Output) -> None:
+    """Run a scheduler until it is told to stop.
+
+    Raises:
+        CommandError: An option is not usable, `EAGER` is set, or it could not start.
+    """
+    try:
+        taskq.refuse_eager("a scheduler")
+        status = scheduler.run(taskq, options, verbosity=verbosity, stdout=stdout)
+    except TaskQError as error:
+        raise CommandError(str(error)) from error
+    if status:
+        raise CommandError("the scheduler could not start; its log says why", returncode=status)
+
+
+def make_click_command() -> click.Command:
+    """Return `taskq scheduler`."""
+    command = click.command("scheduler", cls=ClickCommand, help=DESCRIPTION, short_help=scheduler.DESCRIPTION)(_run)
+    command.params += click_options(options=HEALTH_OPTIONS)
+    return command
+
+
+@click.pass_obj
+def _run(session: Session, /, **options: Any) -> None:
+    run_scheduler(options, 1 if session.verbosity is None else session.verbosity, session.output.stdout)

@@ -1,11 +1,38 @@
-"""`manage.py runworker`."""
+"""`manage.py runworker`, and `taskq worker` with the same options. argparse reads the one, click the other."""
 
-from typing import Any
+import argparse
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser, DjangoHelpFormatter
+from django.utils.autoreload import get_child_arguments
 
+from taskq_core import ConfigurationError, Settings, TaskQError
 from taskq_core.cli import running
-from taskq_django.management.worker_command import DESCRIPTION, HelpFormatter, add_worker_arguments, run_worker
+from taskq_core.cli.processes import refuse_processes
+from taskq_django.app import taskq
+from taskq_django.autoreload import run_with_autoreload
+from taskq_django.mail.checks import mailers
+
+if TYPE_CHECKING:
+    import click
+
+    from taskq_core.cli.session import Session
+
+DESCRIPTION = f"{running.DESCRIPTION} The tasks are in tasks.py of each app, and in the modules of TASKQ['INCLUDE']."
+
+
+class HelpFormatter(DjangoHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Django's order of options, with the line breaks of the examples kept."""
+
+
+_AUTORELOAD_HELP = "restart when code changes, after running tasks have finished; for development"
+
+
+_NO_TASKS_HINT = (
+    "put them into tasks.py of an app in INSTALLED_APPS, or name their modules in TASKQ['INCLUDE'], for example "
+    "['shop.jobs']"
+)
 
 
 class Command(BaseCommand):
@@ -20,9 +47,57 @@ class Command(BaseCommand):
         )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Add the worker's options."""
-        add_worker_arguments(parser)
+        """Add the options. Their help shows the settings."""
+        running.add_arguments(parser, _settings())
+        parser.add_argument("--autoreload", action="store_true", help=_AUTORELOAD_HELP)
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Run until told to stop."""
+        """Run until stopped."""
         run_worker(options, self.stdout)
+
+
+def make_click_command() -> "click.Command":
+    """Return `taskq worker` with the same options."""
+    import click  # not above: `runworker` has no use for it
+
+    from taskq_core.cli import worker
+
+    @click.option("--autoreload", is_flag=True, help=_AUTORELOAD_HELP)
+    @click.pass_obj
+    def work(session: "Session", /, **options: Any) -> None:
+        run_worker({**options, "verbosity": session.verbosity}, session.output.stdout)
+
+    return worker.make_command(work, description=DESCRIPTION, epilog=running.epilog(), settings=_settings())
+
+
+def _settings() -> Settings | None:
+    try:
+        return taskq.settings
+    except ConfigurationError:
+        return None  # a system check reports it
+
+
+def run_worker(options: Mapping[str, Any], stdout: running.Output) -> None:
+    """Run a worker until it is told to stop.
+
+    Raises:
+        CommandError: An option is not usable, `EAGER` is set, or the worker could not start or gave up.
+        SystemExit: Under autoreload, when its process has to be replaced or ends.
+    """
+    try:
+        if not any(mailers()):
+            running.check_tasks(taskq, _NO_TASKS_HINT)
+    except ConfigurationError as error:
+        raise CommandError(str(error), returncode=2) from None
+    try:
+        taskq.refuse_eager("a worker")
+        running.set_up_log(int(options.get("verbosity", 1)))
+        if options["autoreload"]:
+            refuse_processes(options, "--autoreload")
+            status = run_with_autoreload(lambda: running.make_worker(taskq, options, stdout=stdout))
+        else:
+            status = running.run(taskq, options, stdout=stdout, command=get_child_arguments)
+    except TaskQError as error:
+        raise CommandError(str(error)) from error
+    if status:
+        raise CommandError("the worker could not start or gave up; its log says why", returncode=status)

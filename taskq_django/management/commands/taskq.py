@@ -17,8 +17,7 @@ from taskq_core.cli.command import make_root
 from taskq_core.cli.exporter import exporter
 from taskq_core.cli.session import Session
 from taskq_django.app import taskq
-from taskq_django.management import scheduler_command
-from taskq_django.management.worker_command import make_click_command
+from taskq_django.management.commands import runscheduler, runworker
 
 _FLAGS = ("--traceback", "--no-color", "--force-color", "--skip-checks")
 _VALUES = ("-v", "--verbosity", "--settings", "--pythonpath")
@@ -64,8 +63,8 @@ def _parted(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _root() -> Root:
     services = {
-        "worker": make_click_command(),
-        "scheduler": scheduler_command.make_click_command(),
+        "worker": runworker.make_click_command(),
+        "scheduler": runscheduler.make_click_command(),
         "exporter": exporter,
     }
     return make_root(services, is_hosted=True)
