@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -40,20 +41,21 @@ class TestOnPostgres:
     """The page over rows in PostgreSQL."""
 
     @pytest.mark.django_db(databases=["default", "other", "postgres"])
-    def test_rows_are_listed_put_in_order_and_deleted(self, root: Client) -> None:
-        address = f"{LIST}?database=postgres"
+    def test_rows_are_listed_put_in_order_and_deleted(self, root: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+        chosen = SimpleNamespace(db_for_write=lambda _model: "postgres")
+        monkeypatch.setattr("taskq_django.admin.outbox.router", chosen)
         rows = [wait(name, using="postgres", minutes=minutes) for name, minutes in (("new", 2), ("old", 7))]
         left = timezone.now() + timedelta(minutes=3)
         OutboxTask.objects.using("postgres").filter(pk=rows[0].pk).update(claimed_until=left)
 
         for column in range(1, 7):
-            html = show(root, f"{address}&o={column}")
+            html = show(root, f"{LIST}?o={column}")
             assert sorted(ids(html)) == ["new", "old"]
             assert "2 tasks wait, the oldest for 7" in note(html)
-        assert ids(show(root, f"{address}&o=4")) == ["new", "old"]  # by how long they wait, the shortest first
-        assert ids(show(root, f"{address}&queue=default&name=email:deliver&q=old")) == ["old"]
+        assert ids(show(root, f"{LIST}?o=4")) == ["new", "old"]  # by how long they wait, the shortest first
+        assert ids(show(root, f"{LIST}?queue=default&name=email:deliver&q=old")) == ["old"]
 
         data = {"action": "delete_selected", ACTION_CHECKBOX_NAME: [str(rows[1].pk)], "post": "yes"}
-        root.post(address, data, follow=True)
+        root.post(LIST, data, follow=True)
 
         assert [row.task_id for row in OutboxTask.objects.using("postgres")] == ["new"]
