@@ -10,14 +10,14 @@ from taskq_core.cli.documents import document
 from taskq_core.cli.render import Column, shown_distance
 from taskq_core.cli.session import Session
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
+from taskq_core.inspector import WorkerProcess
 from taskq_core.service.worker_control import WorkerAction
-from taskq_core.views import WorkerRow, worker_row
 
 server = Group("server", help="List, quiet, resume, scale and stop running workers.")
 
 
-def _queues(worker: WorkerRow) -> str:
-    text = ",".join(f"{queue.name}={queue.weight}" for queue in worker.queues)
+def _queues(worker: WorkerProcess) -> str:
+    text = ",".join(f"{queue.name}={queue.weight}" for queue in worker.weights)
     return f"{text} (strict)" if worker.strict_priority else text
 
 
@@ -38,7 +38,7 @@ def list_servers(session: Session) -> None:
         Column("QUEUES", _queues),
         Column("STARTED", lambda row: shown_distance(row.started_at, now)),
     )
-    session.output.table(columns, [worker_row(each, now) for each in servers], empty="no worker runs")
+    session.output.table(columns, servers, empty="no worker runs")
 
 
 def _workers(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -5,8 +5,9 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 
 from taskq_core.app import TaskQ
-from taskq_core.broker.operations import presence, services, views
+from taskq_core.broker.operations import diagnosis, presence, services, views
 from taskq_core.broker.plans import RequestPlan, ask
+from taskq_core.clock import utc_datetime
 from taskq_core.errors import (
     BrokerAuthenticationError,
     TaskNotFoundError,
@@ -33,6 +34,7 @@ _LAST = datetime.max.replace(tzinfo=UTC)
 
 def servers(keys: Keys) -> RequestPlan[list[WorkerProcess]]:
     """Return the worker processes that are alive, Go's too, by host and process id, as of their last heartbeats."""
+    now = utc_datetime((yield from ask(diagnosis.read_time())))
     infos = yield from server_infos(keys)
     running: dict[str, list[RunningTask]] = {info.server_id: [] for info in infos}
     for key in (yield from alive(keys.workers)):
@@ -42,8 +44,9 @@ def servers(keys: Keys) -> RequestPlan[list[WorkerProcess]]:
             except WireFormatError:
                 continue
             if task.server_id in running:
-                running[task.server_id].append(_running(task))
-    return sorted((_process(info, running[info.server_id]) for info in infos), key=lambda each: (each.host, each.pid))
+                running[task.server_id].append(_running(task, now))
+    found = [_process(info, running[info.server_id], now) for info in infos]
+    return sorted(found, key=lambda each: (each.host, each.pid))
 
 
 def moment_of(ns: int | None) -> datetime | None:
@@ -54,17 +57,18 @@ def moment_of(ns: int | None) -> datetime | None:
         return None  # a foreign worker may have written a time no calendar holds
 
 
-def _running(task: WorkerInfo) -> RunningTask:
+def _running(task: WorkerInfo, now: datetime) -> RunningTask:
     return RunningTask(
         task_id=task.task_id,
         name=task.task_type,
         queue=task.queue,
         started_at=moment_of(task.start_time_ns),
         deadline=moment_of(task.deadline_ns),
+        as_of=now,
     )
 
 
-def _process(info: ServerInfo, running: list[RunningTask]) -> WorkerProcess:
+def _process(info: ServerInfo, running: list[RunningTask], now: datetime) -> WorkerProcess:
     return WorkerProcess(
         id=info.server_id,
         host=info.host,
@@ -77,6 +81,7 @@ def _process(info: ServerInfo, running: list[RunningTask]) -> WorkerProcess:
         processed=info.processed,
         failed=info.failed,
         running=tuple(sorted(running, key=lambda each: (each.started_at or _LAST, each.task_id))),
+        as_of=now,
     )
 
 

@@ -234,9 +234,10 @@ class RunningTask:
     Attributes:
         task_id: Id of the task.
         name: Name of the task.
-        queue: Queue it came from.
-        started_at: When the run began, None if the worker does not say.
-        deadline: When the run has to end, None for no limit.
+        queue: Queue that it came from.
+        started_at: Start of the run. None if the worker does not report it.
+        deadline: When the run has to end. None: no limit.
+        as_of: Time of the reading, by Redis's clock.
     """
 
     task_id: str
@@ -244,24 +245,52 @@ class RunningTask:
     queue: str
     started_at: datetime | None
     deadline: datetime | None
+    as_of: datetime
+
+    @property
+    def running_for(self) -> timedelta | None:
+        """How long it has been running. None if the worker does not report the start."""
+        return _age(self.started_at, self.as_of)
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether the deadline has passed."""
+        return self.deadline is not None and self.deadline < self.as_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueWeight:
+    """A queue that a worker serves.
+
+    Attributes:
+        name: Name of the queue.
+        weight: Its configured weight.
+        share: How often it is asked first, 0 to 1. None with strict priority, where a queue is asked only while those
+            of larger weight are empty.
+    """
+
+    name: str
+    weight: int
+    share: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerProcess:
-    """A worker process, as of its last heartbeat.
+    """A worker process of any language, as of its last heartbeat.
 
     Attributes:
         id: Its id, new with every start.
-        host: Name of its machine.
+        host: Name of its host.
         pid: Its process id.
-        started_at: When it started, None if it does not say.
-        status: `active`, `stopped` (takes nothing new), or `new` and `closed` for a moment.
-        queues: Queues it serves, with their weights.
+        started_at: Its start. None if it does not report it.
+        status: `active`, `stopped` (takes no new tasks), or for a moment `new` or `closed`.
+        queues: Weights of the queues that it serves, by name.
         strict_priority: Whether it serves a queue only while those of larger weight are empty.
-        concurrency: Most tasks it runs at the same time.
-        running: The tasks it runs, longest first.
+        concurrency: Maximum number of tasks that it runs at the same time.
+        running: The tasks that it runs, the longest running first.
         processed: Runs since it started. None for Go workers, which do not report it.
         failed: Failed runs among them.
+        as_of: Time of the reading, by Redis's clock.
     """
 
     id: str
@@ -275,6 +304,27 @@ class WorkerProcess:
     running: Sequence[RunningTask]
     processed: int | None = None
     failed: int | None = None
+    as_of: datetime
+
+    @property
+    def uptime(self) -> timedelta | None:
+        """Time since its start. None if it does not report it."""
+        return _age(self.started_at, self.as_of)
+
+    @property
+    def weights(self) -> Sequence[QueueWeight]:
+        """The queues that it serves, the largest weight first."""
+        total = 0 if self.strict_priority else sum(self.queues.values())
+        largest_first = sorted(self.queues.items(), key=lambda item: (-item[1], item[0]))
+        return tuple(
+            QueueWeight(name=name, weight=weight, share=weight / total if total > 0 else None)
+            for name, weight in largest_first
+        )
+
+
+def _age(moment: datetime | None, now: datetime) -> timedelta | None:
+    """Return the time since a moment, not below 0, because the clock of a worker may be ahead."""
+    return None if moment is None else max(timedelta(0), now - moment)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,7 +37,7 @@ from taskq_core.views.tasks import (
 from taskq_core.views.times import TaskTime, TimeKind, times_of
 from taskq_core.views.traces import trace_headers, trace_url
 from taskq_core.views.types import StateTypes, TypeRuns, TypesOverview
-from taskq_core.views.workers import QueueWeight, RunningRow, WorkerRow, WorkersOverview, worker_row
+from taskq_core.views.workers import WorkersOverview
 from taskq_core.views.workflow_lists import (
     WORKFLOW_SCAN_MAX,
     WORKFLOWS_MAX,
@@ -73,9 +73,7 @@ __all__ = [
     "QueuePlace",
     "QueueSeries",
     "QueueStatus",
-    "QueueWeight",
     "QueuesOverview",
-    "RunningRow",
     "Sample",
     "StateTypes",
     "StepBox",
@@ -91,7 +89,6 @@ __all__ = [
     "TypeRow",
     "TypeRuns",
     "TypesOverview",
-    "WorkerRow",
     "WorkersOverview",
     "WorkflowCounts",
     "WorkflowDetail",
@@ -120,6 +117,5 @@ __all__ = [
     "times_of",
     "trace_headers",
     "trace_url",
-    "worker_row",
     "workflow_of",
 ]

@@ -72,7 +72,7 @@ class WorkerAdminMixin(RedisAdminMixin):
 
         def fits(worker: Any) -> bool:
             record = worker.record
-            parts = [record.host, *(queue.name for queue in record.queues)]
+            parts = [record.host, *record.queues]
             return any(text in part.lower() for part in parts) or text in (str(record.pid), record.status)
 
         return (queryset.only_if(fits) if text else queryset), False
@@ -104,14 +104,14 @@ class WorkerAdminMixin(RedisAdminMixin):
     def queues(self, worker: Any) -> SafeString | str:
         """Its queues, with their weights."""
         record = worker.record
-        queues = ((worker.links.queue(each.name), each.weight) for each in record.queues)
+        queues = ((worker.links.queue(each.name), each.weight) for each in record.weights)
         text = format_html_join(", ", '<span class="nowrap">{}&nbsp;({})</span>', queues)
         return format_html("{} ({})", text, _now("strict priority")) if record.strict_priority and text else text
 
     @admin.display(description=_("queues"), empty_value="-")
     def all_queues(self, worker: Any) -> SafeString | str:
         """Its queues, and how often it asks each first."""
-        queues = [(worker.links.queue(each.name), each) for each in worker.record.queues]
+        queues = [(worker.links.queue(each.name), each) for each in worker.record.weights]
         return render("worker_queues.html", queues=queues, worker=worker.record) if queues else ""
 
     @admin.display(description=_("running now"), empty_value="-")

@@ -6,9 +6,9 @@ from datetime import datetime
 from urllib.parse import quote, unquote
 
 from taskq_core.handles.records import TaskInfo
-from taskq_core.inspector import TaskAction, TaskRef, UnreadableTask
+from taskq_core.inspector import RunningTask, TaskAction, TaskRef, UnreadableTask
 from taskq_core.settings.language import gettext, marked, pmarked
-from taskq_core.views import RunningRow, TaskRecord, WorkersOverview, is_orphaned
+from taskq_core.views import TaskRecord, WorkersOverview, is_orphaned
 from taskq_core.views.messages import actions_for
 from taskq_core.wire import TaskState
 from taskq_fastapi.dashboard.blobs import Blob, listed, listed_result
@@ -137,7 +137,7 @@ def rows_of(
     return [_row(view, task, now, running.get((task.queue, task.id))) for task in tasks]
 
 
-def _row(view: View, task: TaskRecord, now: datetime, run: RunningRow | None) -> Row:
+def _row(view: View, task: TaskRecord, now: datetime, run: RunningTask | None) -> Row:
     actions = actions_for(task.state)
     status = ""
     if task.state is TaskState.ACTIVE:

@@ -10,8 +10,8 @@ from taskq_core.cli.render import shown_bytes, shown_distance, shown_span
 from taskq_core.cli.terminal.figures import shown
 from taskq_core.cli.terminal.screen import Look
 from taskq_core.cli.terminal.table import Column, Row
-from taskq_core.inspector import TaskRef, UnreadableTask
-from taskq_core.views import RunningRow, TaskRecord, WorkersOverview, is_orphaned
+from taskq_core.inspector import RunningTask, TaskRef, UnreadableTask
+from taskq_core.views import TaskRecord, WorkersOverview, is_orphaned
 from taskq_core.wire import TaskState
 
 LISTED_CHARS = 200
@@ -104,7 +104,7 @@ class Listed:
             rows.append(Row(key_of(task), cells))
         return columns, rows
 
-    def _cell(self, what: str, task: TaskRecord, run: RunningRow | None) -> Text:
+    def _cell(self, what: str, task: TaskRecord, run: RunningTask | None) -> Text:
         if what == "state":
             return self._look.styled(task.state.value)
         if what == "status":

@@ -13,8 +13,8 @@ from taskq_core.cli.terminal.figures import shown
 from taskq_core.cli.terminal.places import TaskPlace
 from taskq_core.cli.terminal.screen import Look
 from taskq_core.cli.terminal.table import Column, Records, Row
-from taskq_core.inspector import TaskAction, TaskRef
-from taskq_core.views import RunningRow, WorkerRow, WorkersOverview
+from taskq_core.inspector import RunningTask, TaskAction, TaskRef, WorkerProcess
+from taskq_core.views import WorkersOverview
 from taskq_core.wire import TaskState
 
 RUNNING_MOST = 500
@@ -82,7 +82,7 @@ class WorkersLook(Look[WorkersOverview]):
         table.display = bool(running)
         self.query_one("#idle").display = not running
 
-    def _worker(self, row: WorkerRow) -> list[Any]:
+    def _worker(self, row: WorkerProcess) -> list[Any]:
         palette = self.desk.palette
         share = len(row.running) / row.concurrency if row.concurrency else 0.0
 
@@ -90,7 +90,7 @@ class WorkersLook(Look[WorkersOverview]):
             cells = min(width, round(share * width) or (1 if row.running else 0))
             return Text.assemble(("█" * cells, palette.good), ("░" * (width - cells), palette.quiet))
 
-        queues = ", ".join(f"{each.name} {each.weight}" for each in row.queues)
+        queues = ", ".join(f"{each.name} {each.weight}" for each in row.weights)
         return [
             shown(f"{row.host}:{row.pid}", "bold"),
             self.styled(row.status),
@@ -100,7 +100,7 @@ class WorkersLook(Look[WorkersOverview]):
             shown(shown_span(row.uptime)),
         ]
 
-    def _run(self, worker: WorkerRow, run: RunningRow, found: WorkersOverview) -> list[Any]:
+    def _run(self, worker: WorkerProcess, run: RunningTask, found: WorkersOverview) -> list[Any]:
         if self.desk.is_cancelling(run.queue, run.task_id):
             deadline = self.styled("cancelling")
         elif run.is_overdue:
@@ -117,7 +117,7 @@ class WorkersLook(Look[WorkersOverview]):
         ]
 
     @property
-    def chosen(self) -> RunningRow | None:
+    def chosen(self) -> RunningTask | None:
         """The running task that is chosen."""
         key = self.query_one("#running", Records).current
         rows = () if self.found is None else self.found.workers
@@ -142,5 +142,5 @@ class WorkersLook(Look[WorkersOverview]):
         await act_on(self, [ref], TaskAction.CANCEL)
 
 
-def _key(run: RunningRow) -> str:
+def _key(run: RunningTask) -> str:
     return f"{run.queue}\0{run.task_id}"

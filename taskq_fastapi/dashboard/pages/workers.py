@@ -4,10 +4,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from taskq_core.inspector import WorkerProcess
 from taskq_core.service.worker_control import WorkerAction
 from taskq_core.settings import CONCURRENCY_MAX
 from taskq_core.settings.language import gettext, marked
-from taskq_core.views import WorkerRow
 from taskq_fastapi.dashboard.form import Form
 from taskq_fastapi.dashboard.registry import Done, Question, action, page
 from taskq_fastapi.dashboard.view import Shown, View
@@ -15,12 +15,12 @@ from taskq_fastapi.dashboard.view import Shown, View
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
-def utilisation(row: WorkerRow) -> float:
+def utilisation(row: WorkerProcess) -> float:
     """Return which share of the slots of a worker is taken."""
     return min(1.0, len(row.running) / row.concurrency) if row.concurrency > 0 else 0.0
 
 
-SORTS: dict[str, Callable[[WorkerRow], Any]] = {
+SORTS: dict[str, Callable[[WorkerProcess], Any]] = {
     "worker": lambda row: (row.host, row.pid),
     "started": lambda row: row.started_at or _LONG_AGO,
     "status": lambda row: row.status,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from taskq_core import TaskQ
-from taskq_core.views import QueueWeight
+from taskq_core.inspector import QueueWeight
 from taskq_core.wire import ServerInfo, WorkerInfo
 from tests.redis_server import RedisServer
 from tests.taskq_core.views.conftest import Ask
@@ -50,7 +50,7 @@ async def test_a_worker_says_what_it_does(ask: Ask, redis_server: RedisServer) -
     (worker,) = found.workers
     assert (worker.id, worker.host, worker.pid, worker.status) == ("s7", "box", 7, "active")
     assert timedelta(hours=1) <= worker.uptime < timedelta(hours=1, minutes=1)
-    assert list(worker.queues) == [
+    assert list(worker.weights) == [
         QueueWeight(name="critical", weight=3, share=0.75),
         QueueWeight(name="low", weight=1, share=0.25),
     ]
@@ -69,7 +69,7 @@ async def test_with_strict_priority_weights_are_an_order_and_no_shares(ask: Ask,
     (worker,) = (await ask("workers")).workers
 
     assert worker.strict_priority
-    assert [(each.name, each.share) for each in worker.queues] == [("critical", None), ("low", None)]
+    assert [(each.name, each.share) for each in worker.weights] == [("critical", None), ("low", None)]
 
 
 async def test_what_a_worker_does_not_say_is_unknown(ask: Ask, redis_server: RedisServer) -> None:
@@ -79,9 +79,9 @@ async def test_what_a_worker_does_not_say_is_unknown(ask: Ask, redis_server: Red
 
     first, second = (await ask("workers")).workers
 
-    assert (first.started_at, first.uptime, list(first.queues)) == (None, None, [])
+    assert (first.started_at, first.uptime, list(first.weights)) == (None, None, [])
     assert (first.running[0].running_for, first.running[0].is_overdue) == (None, False)
-    assert (second.uptime, list(second.queues)) == (None, [QueueWeight(name="low", weight=0, share=None)])
+    assert (second.uptime, list(second.weights)) == (None, [QueueWeight(name="low", weight=0, share=None)])
 
 
 async def test_a_worker_whose_clock_is_ahead_started_just_now(ask: Ask, redis_server: RedisServer) -> None:
