@@ -160,7 +160,7 @@ class Subscription:
     async def open(self) -> None:
         """Connect and subscribe; when it returns nothing published afterwards is missed."""
         connection = None
-        told = cancellations()
+        cancelled = cancellations()
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S + ANSWER_TIMEOUT_S):
                 connection = await self._endpoint.async_connection()
@@ -168,7 +168,7 @@ class Subscription:
                 await connection.send_packed_command([pack(("SUBSCRIBE", *self._channels))], check_health=False)
                 for _ in self._channels:
                     await connection.read_response()
-                if cancellations() > told:  # swallowed on Python 3.11 by `asyncio.wait_for`, which redis-py uses
+                if cancellations() > cancelled:  # swallowed on Python 3.11 by `asyncio.wait_for`, which redis-py uses
                     raise asyncio.CancelledError
         except BaseException as error:
             if connection is not None:

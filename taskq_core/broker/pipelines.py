@@ -31,11 +31,11 @@ class Pipeline:
         timeout_s: Seconds to wait for the answers of one exchange.
 
     Attributes:
-        is_told: Whether the server sends messages when keys change that were read on the current connection, see
+        is_tracking: Whether the server sends messages when keys change that were read on the current connection, see
             `taskq_core.broker.tracking`.
     """
 
-    is_told = False
+    is_tracking = False
 
     def __init__(self, endpoint: Endpoint, *, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
         self._endpoint = endpoint

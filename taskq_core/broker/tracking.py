@@ -5,8 +5,8 @@ key must be read again to receive the next change. Redis calls this tracking (`C
 No change between the read and the message is lost, because both use one connection. If that connection breaks, the
 owner of the pipeline is notified as if the key had changed.
 
-Without tracking on the server or rights to it, the pipeline works without messages. `is_told` is False then, and its
-owner has to poll.
+Without tracking on the server or rights to it, the pipeline works without messages. Then `is_tracking` is False, and
+its owner has to poll.
 """
 
 from collections.abc import Callable
@@ -96,7 +96,7 @@ class TrackingPipeline(Pipeline):
     async def _connect_if_needed(self, timeout_s: float) -> None:
         if self.is_connected:
             return
-        self.is_told = False
+        self.is_tracking = False
         await super()._connect_if_needed(timeout_s)
         if self._stream is None or not self._tries_left:
             return
@@ -109,6 +109,6 @@ class TrackingPipeline(Pipeline):
         except BaseException:
             await self.close()
             raise
-        self.is_told = not any(isinstance(reply, Exception) for reply in replies)
-        if self.is_told:
+        self.is_tracking = not any(isinstance(reply, Exception) for reply in replies)
+        if self.is_tracking:
             self._tries_left = _TRIES_MOST

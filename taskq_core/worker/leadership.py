@@ -127,7 +127,7 @@ class Leadership(Service):
     @property
     def unchanged_since(self) -> float:
         """Monotonic second since which nothing in the queue has changed; infinite where that is not known."""
-        is_known = self.leads and self.pipeline.is_told and not self._has_changed
+        is_known = self.leads and self.pipeline.is_tracking and not self._has_changed
         return self._looked_at if is_known else math.inf
 
     @property
@@ -205,9 +205,11 @@ class Leadership(Service):
     @property
     def _look_at(self) -> float:
         """Monotonic second of the next look: just after the Redis second that follows the last, if it is needed."""
-        if self.pipeline.is_told and not self._has_changed:
+        if self.pipeline.is_tracking and not self._has_changed:
             return math.inf
-        if self._looked_at == -math.inf or (self.pipeline.is_told and self._clock.monotonic() - self._looked_at >= 1):
+        if self._looked_at == -math.inf or (
+            self.pipeline.is_tracking and self._clock.monotonic() - self._looked_at >= 1
+        ):
             return -math.inf
         ahead_s = self._context.redis_clock.time() - self._clock.monotonic()
         return math.floor(self._looked_at + ahead_s) + 1 + AFTER_S - ahead_s
@@ -227,14 +229,14 @@ class Leadership(Service):
         if not self._found and self.due_s is None:
             (count,) = await self._ask(count_keys((*self._dated, *self._others)))
             due_s, found = await self._look_closely() if count else (None, set())
-        elif self.pipeline.is_told or self._looked_at - self._full_look_at >= FULL_LOOK_S:
+        elif self.pipeline.is_tracking or self._looked_at - self._full_look_at >= FULL_LOOK_S:
             due_s, found = await self._look_closely()
         else:  # one number says mostly that nothing is new beside due tasks
             *scores, count = await self._ask(*map(first_score, self._dated), count_keys(self._others))
             due_s, found = _first(scores), self._found
             if count != self._other_count:
                 due_s, found = await self._look_closely()
-        if self.pipeline.is_told:
+        if self.pipeline.is_tracking:
             await self._ask(count_keys(self._watched))  # not for the number: to hear of them
         self._learn(due_s, found)
 

@@ -75,7 +75,7 @@ def decide(
     if is_last:
         text = f"{LOST_TEXT}: the worker that ran it was lost, and no attempt is left"
         stored = archived_message(message, error=OVERRUN_TEXT if is_overrun else text, failed_at_s=now_s)
-        return Recovery(task, Verdict.ARCHIVE, stored, record=record, is_told=needs_letter(message))
+        return Recovery(task, Verdict.ARCHIVE, stored, record=record, is_dead_letter=needs_letter(message))
     is_counted = is_overrun or counts(message)
     text = OVERRUN_TEXT if is_overrun else LOST_TEXT
     delay_ms = math.ceil(delay(message, error) * 1000)

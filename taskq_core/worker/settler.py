@@ -137,7 +137,7 @@ class Settler:
             self._lose(run, duration_s)
             return
         if settlement.outcome is Ended.ARCHIVE:
-            settlement.is_told = self._dead_letters[run.queue.name].expects(run.message)
+            settlement.is_dead_letter = self._dead_letters[run.queue.name].expects(run.message)
         elif isinstance(run.error, UnknownTaskError) and run.failure is None:
             self._log_unknown.add(1, run.name)
         run.settlement = settlement

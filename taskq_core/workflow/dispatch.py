@@ -59,7 +59,7 @@ def _dispatch_ends(keys: Keys, queue: QueueKeys, due: DueSteps) -> Dispatch:
             for field, value in notes:
                 node, _, key_bytes = field.partition(b" ")
                 ends.append((key_bytes, node, value))
-            if (yield operations.tell_ends(home, ends)):
+            if (yield operations.record_ends(home, ends)):
                 more.add(home.name)
         yield operations.forget_notes(queue, notes)
     return more

@@ -17,10 +17,10 @@ def test_a_settlement_notes_it_where_it_is_wished(broker: Broker) -> None:
     broker.enqueue("told", "quiet", "lost")
     broker.dequeue()
     ends = [
-        Settlement("told", runs.Outcome.ARCHIVE, 1, b"m", is_told=True),
+        Settlement("told", runs.Outcome.ARCHIVE, 1, b"m", is_dead_letter=True),
         Settlement("quiet", runs.Outcome.ARCHIVE, 1, b"m"),
     ]
-    stale = Settlement("lost", runs.Outcome.ARCHIVE, 1, b"m", is_told=True)
+    stale = Settlement("lost", runs.Outcome.ARCHIVE, 1, b"m", is_dead_letter=True)
 
     assert broker.run(runs.settle(broker.queue, ends, owner="w1", now_ns=NOW_NS)) == "11"
     assert broker.run(runs.settle(broker.queue, [stale], owner="another", now_ns=NOW_NS)) == "0"
@@ -34,7 +34,7 @@ def test_a_recovery_notes_it_as_well(broker: Broker) -> None:
     broker.dequeue(lease_s=1)
     later_ns = NOW_NS + MINUTE_NS
     listed = broker.run(services.list_expired(broker.queue, grace_s=1, limit=9, now_ns=later_ns)).tasks
-    verdicts = [Recovery(task, Verdict.ARCHIVE, b"m", is_told=task.task_id == "told") for task in listed]
+    verdicts = [Recovery(task, Verdict.ARCHIVE, b"m", is_dead_letter=task.task_id == "told") for task in listed]
 
     assert broker.run(services.recover(broker.queue, verdicts, grace_s=1, now_ns=later_ns)) == "11"
 
@@ -64,7 +64,7 @@ def test_one_that_is_archived_again_meanwhile_is_told_of_again(broker: Broker) -
     taken = broker.run(letter_ops.take_dead_letters(broker.queue, claim_s=60, limit=9, now_ns=NOW_NS))
     broker.enqueue("a")
     broker.dequeue()
-    ends = [Settlement("a", runs.Outcome.ARCHIVE, 1, b"m", is_told=True)]
+    ends = [Settlement("a", runs.Outcome.ARCHIVE, 1, b"m", is_dead_letter=True)]
     broker.run(runs.settle(broker.queue, ends, owner="w1", now_ns=NOW_NS + 1_000_000_000))
 
     assert not broker.run(letter_ops.end_dead_letter(broker.queue, "a", until_s=taken.until_s, now_ns=NOW_NS))

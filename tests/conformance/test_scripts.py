@@ -100,7 +100,7 @@ EVERY: dict[str, Callable[[QueueKeys], Operation[Any]]] = {
     "clean_workflows": lambda q: workflows.clean_workflows(q),
     "read_due": lambda q: carrying.read_due(q, owner="w1", leader_ms=1000),
     "note_moved": lambda q: carrying.note_moved(q, [q.workflow("a")], target="other"),
-    "tell_ends": lambda q: carrying.tell_ends(q, [(q.workflow("a"), "0", "d")]),
+    "record_ends": lambda q: carrying.record_ends(q, [(q.workflow("a"), "0", "d")]),
     "forget_notes": lambda q: carrying.forget_notes(q, [(b"a", b"d")]),
     "fetch_steps": lambda q: carrying.fetch_steps(q, [b"s a 0"]),
     "put_steps": lambda q: carrying.put_steps(q, [], until_s=4_000_000_000),

@@ -90,7 +90,7 @@ FLOW_MUTANTS = {
     "settle: a step does not wait for all": ("settle", "add('p' .. j, -1) == 0", "add('p' .. j, -1) <= 1"),
     "settle: a failure stops nothing": ("settle", "edge == 's' and state ~= 'd'", "false"),
     "flow_note: an end counts twice": (
-        "tell_ends",
+        "record_ends",
         "elseif current ~= 'p' and current ~= 'h' then",
         "elseif false then",
     ),

@@ -10,11 +10,11 @@ from taskq_core.broker.operations.workflows import step_keys
 from taskq_core.wire import QueueKeys
 
 DISPATCH_MAX = 100
-"""Most of each kind that one round of a carrier takes."""
+"""Most of each kind that one round of a dispatcher takes."""
 SWEEP_MAX = 200
 """Most started steps that one call looks at."""
 PUT_S = 60
-"""Seconds after which a step that was fetched is not stored any more: another carrier may have done it."""
+"""Seconds after which a step that was fetched is not stored any more: another dispatcher may have done it."""
 STEP_RECEIPT_S = 3_600
 """Seconds a receipt of a step from elsewhere is kept."""
 
@@ -70,14 +70,14 @@ def read_due(queue: QueueKeys, *, owner: str, leader_ms: int, now_ns: int | None
     return script("read_due", keys, args, read)
 
 
-def tell_ends(
+def record_ends(
     queue: QueueKeys, ends: Sequence[tuple[Argument, Argument, Argument]], *, now_ns: int | None = None
 ) -> Operation[bool]:
     """Tell workflows of a queue how steps ended elsewhere: key, node and end. Reads as whether more is to carry."""
     args: list[Argument] = [time_argument(now_ns), queue.own_prefix]
     for end in ends:
         args += end
-    return script("tell_ends", step_keys(queue), args, replies.boolean)
+    return script("record_ends", step_keys(queue), args, replies.boolean)
 
 
 def forget_notes(queue: QueueKeys, notes: Sequence[tuple[bytes, bytes]]) -> Operation[int]:

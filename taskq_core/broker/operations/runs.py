@@ -163,7 +163,7 @@ class Settlement:
         result: Result bytes for COMPLETE, b"" for no result.
         is_oversized: Whether `result` holds size and limit of a result that is too large to be stored.
         record: Record of the attempt for COMPLETE, RETRY, RETRY_UNCOUNTED and ARCHIVE, one line; b"" to record nothing.
-        is_told: Whether a handler has to receive the task once it is archived.
+        is_dead_letter: Whether a handler has to receive the task once it is archived.
         is_young: True if the task is among the youngest active ones, which makes it cheaper to find.
         cursor: Where a task that is not over would go on, for RETRY, RETRY_UNCOUNTED, ARCHIVE and REQUEUE; b"" leaves
             what is stored.
@@ -179,7 +179,7 @@ class Settlement:
     result: bytes = b""
     record: bytes = b""
     is_young: bool = True
-    is_told: bool = False
+    is_dead_letter: bool = False
     cursor: bytes = b""
     is_oversized: bool = False
 
@@ -214,7 +214,7 @@ def settle(
         args += (7, runs)
         for each in settlements:
             args += (
-                ("b" if each.is_told else "o" if each.is_oversized else each.outcome.value)
+                ("b" if each.is_dead_letter else "o" if each.is_oversized else each.outcome.value)
                 + ("+" if each.is_young else ""),
                 each.task_id,
                 each.message,

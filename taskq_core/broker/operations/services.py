@@ -140,7 +140,7 @@ class Verdict(StrEnum):
 class Recovery:
     """A verdict on one listed task: the message to store, the ms until the next attempt, the record of this one.
 
-    `is_told` says whether a handler has to receive the task once it is archived.
+    `is_dead_letter` says whether a handler has to receive the task once it is archived.
     """
 
     task: ExpiredTask
@@ -148,7 +148,7 @@ class Recovery:
     message: bytes = b""
     delay_ms: int = 0
     record: bytes = b""
-    is_told: bool = False
+    is_dead_letter: bool = False
 
 
 def recover(
@@ -170,7 +170,7 @@ def recover(
     args: list[Argument] = [time_argument(now_ns), grace_s, *housekeeping(queue, archive), queue.quarantined(""), gone]
     for each in recoveries:
         args += (
-            "b" if each.is_told else each.verdict.value,
+            "b" if each.is_dead_letter else each.verdict.value,
             each.task.task_id,
             each.task.lease_expiry,
             each.task.message,
@@ -185,7 +185,7 @@ def recover(
 def clean(
     queue: QueueKeys, *, limit: int = 100, archive: ArchiveLimits = ARCHIVE, now_ns: int | None = None
 ) -> Operation[tuple[int, int]]:
-    """Delete what is kept no longer. Reads as (completed, archived) tasks deleted; at most `limit` and 100."""
+    """Delete tasks whose retention has ended. Reads as (completed, archived) tasks deleted; at most `limit` and 100."""
     args = (time_argument(now_ns), queue.task_prefix, limit, archive.kept_s, archive.max_tasks)
     return script("clean", (queue.completed, queue.archived), args, lambda reply: (int(reply[0]), int(reply[1])))
 

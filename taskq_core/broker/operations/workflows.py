@@ -292,8 +292,7 @@ def read_step(
 
     def member(reply: Any) -> StoredMember:
         number, end, failure, task_id, name, result, size = reply
-        told = (replies.shown(task_id), replies.shown(name))
-        return StoredMember(int(number), end, failure, *told, result, int(size))
+        return StoredMember(int(number), end, failure, replies.shown(task_id), replies.shown(name), result, int(size))
 
     def read(reply: Any) -> StoredStep | None:
         if reply is None:
@@ -347,6 +346,6 @@ def retry_steps(
 
 
 def clean_workflows(queue: QueueKeys, *, limit: int = 100, now_ns: int | None = None) -> Operation[int]:
-    """Delete workflows that are kept no longer."""
+    """Delete workflows whose retention has ended."""
     args = (time_argument(now_ns), queue.own_prefix, limit)
     return script("clean_workflows", (queue.workflows_ended,), args, replies.integer)

@@ -54,7 +54,7 @@ def test_a_worker_killed_at_a_step_of_a_chain(
 
 
 CARRYING = [
-    "before:tell_ends",
+    "before:record_ends",
     "before:forget_notes",
     "before:put_steps",
     "before:steps_sent",
@@ -90,7 +90,7 @@ def test_a_worker_killed_between_two_queues(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", ["before:put_steps", "before:steps_sent", "before:tell_ends", "before:forget_notes"])
+@pytest.mark.parametrize("step", ["before:put_steps", "before:steps_sent", "before:record_ends", "before:forget_notes"])
 def test_a_carrier_that_stood_still_changes_nothing_when_it_goes_on(
     app: TaskQ, start_process: Start, redis_server: RedisServer, step: str
 ) -> None:

@@ -49,7 +49,7 @@ async def test_a_change_is_told_once_and_again_once_the_key_was_read_again(
 ) -> None:
     lane, client = open_lane(), redis_server.client
     assert await lane.run(count_keys(("a", "b"))) == 0
-    assert lane.is_told
+    assert lane.is_tracking
 
     client.zadd("b", {"x": 7})
     await within(told)
@@ -96,7 +96,7 @@ async def test_the_end_of_the_connection_is_told(
     await within(told)
     told.clear()
     assert await lane.run(count_keys(("a",))) == 0
-    assert lane.is_told
+    assert lane.is_tracking
     redis_server.client.set("a", 1)
     await within(told)
 
@@ -113,5 +113,5 @@ async def test_a_user_who_may_not_track_has_an_ordinary_lane(
         assert await lane.run(count_keys(("a",))) == 1
     finally:
         client.acl_deluser("plain")
-    assert not lane.is_told
+    assert not lane.is_tracking
     assert not told.is_set()

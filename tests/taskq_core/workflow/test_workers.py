@@ -466,7 +466,7 @@ async def test_a_retry_sends_no_other_member_again(app: TaskQ, redis_server: Red
     assert runner.run(carrying.put_steps(other, steps, until_s=now_s + 60))
     redis_server.client.delete(other.pending, *(other.task(each.task_id.decode()) for each in steps))  # both have run
     key = queue.workflow(handle.id)
-    runner.run(carrying.tell_ends(queue, [(key, "0.0", b"fwhy"), (key, "0.1", b"d=1")]))
+    runner.run(carrying.record_ends(queue, [(key, "0.0", b"fwhy"), (key, "0.1", b"d=1")]))
 
     assert await handle.aretry() == 1
     now_s, again = runner.run(carrying.fetch_steps(queue, [each.member for each in steps]))

@@ -1,5 +1,5 @@
 --[[
-  tell_ends: record in workflows of this queue how their steps ended in other queues. A repeat changes nothing.
+  record_ends: record in workflows of this queue how their steps ended in other queues. A repeat changes nothing.
 
   KEYS[1..5]     keys that starting a step may touch: pending, scheduled, wake tokens, started steps, outbox
   ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
