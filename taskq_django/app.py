@@ -71,7 +71,7 @@ class DjangoTaskQ(TaskQ):
         self._eager: Store | None = None
         self.bridge = DjangoBridge()
         self.conflicts: list[TaskDefinitionError] = []
-        """Tasks whose names others had already, found while Django started. A system check tells of them."""
+        """Tasks whose names were taken, found while Django started. A system check reports them."""
         self._reading = threading.RLock()
         self.middleware.append(DatabaseMiddleware())
         self.middleware.append(CarryMiddleware(lambda: self.settings.carry))
@@ -93,7 +93,7 @@ class DjangoTaskQ(TaskQ):
             self._is_current = True
 
     def on_error(self, function: E) -> E:
-        """Let a function be told of every run that fails, with healthy database connections. As `TaskQ.on_error`."""
+        """Call a function after every failed run, with healthy database connections. As `TaskQ.on_error`."""
         self.error_handlers.append(error_handler(function, guard=on_healthy_connections))
         return function
 
@@ -108,7 +108,7 @@ class DjangoTaskQ(TaskQ):
                 self.configure(settings, transaction=self._transaction_hook(settings))
                 self._set_eager(settings)
                 if settings.eager or self._takes_for_committed:
-                    from taskq_django.test_cases import take_for_committed  # only here: production needs none of it
+                    from taskq_django.test_cases import take_for_committed  # not at the top: only tests need it
 
                     self._takes_for_committed = settings.eager
                     take_for_committed(settings.eager)
@@ -122,12 +122,12 @@ class DjangoTaskQ(TaskQ):
 
     @property
     def is_diverted(self) -> bool:
-        """Whether something stands in the place of Redis: `EAGER`, or a test."""
+        """Whether `EAGER` or a test replaces Redis."""
         _ = self.settings  # EAGER counts once they are read
         return self._diverted is not None
 
     def _set_eager(self, settings: Settings) -> None:
-        """Let tasks run at once, or not any more. What a test has put in the place of Redis stays there."""
+        """Start or stop running tasks at once. A test's replacement of Redis stays."""
         eager = self._eager
         if eager is not None and self._diverted is eager:
             if settings.eager and eager.propagates == settings.eager_propagates:
@@ -141,7 +141,7 @@ class DjangoTaskQ(TaskQ):
 
     def waiting_note(self) -> str:
         """Return a sentence on what this thread enqueued and what waits for a commit, and what to do about it."""
-        from taskq_django.test_cases import waiting_note  # only here: production needs none of it
+        from taskq_django.test_cases import waiting_note  # not at the top: only tests need it
 
         return waiting_note()
 
@@ -157,7 +157,7 @@ class DjangoTaskQ(TaskQ):
             what: Who asks, for the error.
 
         Raises:
-            ConfigurationError: `EAGER` is set: tasks run at once, and none of them gets to Redis.
+            ConfigurationError: `EAGER` is set: tasks run at once and never reach Redis.
         """
         if self.settings.eager:
             raise ConfigurationError(
@@ -177,7 +177,7 @@ class DjangoTaskQ(TaskQ):
         return super().task_defaults
 
     def find_task(self, name: str) -> Task[Any, Any] | None:
-        """Return the task of a name, None if there is none.
+        """Return the task with a name, or None.
 
         A task of `django.tasks` may have been made for another backend: it is looked for in the modules that the
         setting `AUTODISCOVER` names. No name imports a module.
@@ -190,7 +190,7 @@ class DjangoTaskQ(TaskQ):
         return task
 
     def registered_form(self, task: object) -> object:
-        """Return a task of `django.tasks` as it is registered, and anything else as it is."""
+        """Return the registered form of a task of `django.tasks`, and anything else unchanged."""
         path = getattr(task, "module_path", None)
         return (self.find_task(path) or task) if isinstance(path, str) else task
 
@@ -198,7 +198,7 @@ class DjangoTaskQ(TaskQ):
         """Make a task known to workers.
 
         While Django starts, a name that is taken is noted in `conflicts` instead of raised, so that the system checks
-        can tell of it; then nothing is enqueued and no worker starts.
+        report it. Until it is corrected, nothing is enqueued and no worker starts.
 
         Raises:
             TaskDefinitionError: Another function has its name, or the function is a task of the other interface: of
@@ -236,7 +236,7 @@ class DjangoTaskQ(TaskQ):
             raise self.conflicts[0]
         self._follow_settings()
         if are_tests_running():
-            from taskq_django.test_cases import watch  # only here: production needs none of it
+            from taskq_django.test_cases import watch  # not at the top: only tests need it
 
             watch()
             if self._diverted is None and not self._settings.redis_in_tests:

@@ -1,9 +1,9 @@
 """The language, time zone and request id of who enqueues a task, carried to its run.
 
-The system check `taskq.E032` tells of a `CARRY["REQUEST_ID"]` that is no function.
+The system check `taskq.E032` reports a `CARRY["REQUEST_ID"]` that is not a function.
 
-What is the default of the settings is not carried: the run has it anyway. What a run cannot use, such as a language
-that is not installed there, is left out.
+Defaults of the settings are not carried, because the run has them anyway. Values that a run cannot use, such as a
+language that is not installed there, are ignored.
 """
 
 import logging
@@ -38,7 +38,7 @@ def check_carry(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[
     try:
         source = read_settings().carry.request_id
     except ConfigurationError:
-        return []  # E001 tells of it
+        return []  # E001 reports it
     problem = ""
     if isinstance(source, str):
         try:

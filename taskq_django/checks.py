@@ -5,9 +5,9 @@
 - `taskq.E003` a periodic task is not usable: its task is not registered, or its arguments do not fit
 - `taskq.E004` the outbox is used and has no table (`check --database`)
 - `taskq.E005` `DEV_WORKER` without `DEBUG`, or beside `EAGER`
-- `taskq.E006` there is no table of periodic tasks where the router lets it be (`check --database`)
+- `taskq.E006` the table of periodic tasks is missing (`check --database`)
 - `taskq.E007` two tasks have one name
-- `taskq.W001` `manage.py runworker` is another app's, which stands before `taskq_django` in `INSTALLED_APPS`
+- `taskq.W001` `manage.py runworker` is that of an app before `taskq_django` in `INSTALLED_APPS`
 - `taskq.W002` `manage.py runworker` is ours and hides another app's
 - `taskq.W003` `embedded://` in a deployment (`check --deploy`)
 - `taskq.W004` `EAGER` in a deployment
@@ -183,7 +183,7 @@ def check_deployment(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> 
 def check_outbox(
     app_configs: Sequence[AppConfig] | None, databases: Sequence[str] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """Report an outbox without a table, and one whose rows nobody sends any more."""
+    """Report an outbox without a table, and an outbox whose rows are not sent any more."""
     from taskq_django.outbox import outbox_aliases  # models can only be imported once the apps are loaded
 
     try:

@@ -26,8 +26,8 @@ def read_settings() -> Settings:
     """Return the settings as Django's and the environment have them now.
 
     Raises:
-        ConfigurationError: The setting is no dict, a key is unknown (the nearest known one is named), or a value is not
-            usable.
+        ConfigurationError: The setting is not a dict, a key is unknown (the nearest known one is named), or a value is
+            not usable.
     """
     mapping: object = getattr(django_settings, "TASKQ", {})
     if not isinstance(mapping, Mapping):

@@ -2,10 +2,10 @@
 
 It starts in the process that serves: under Django's reloader the child, not the parent that watches it, and in no other
 command. It ends with that process. A change of code gives running tasks some seconds to finish; Ctrl-C gives them back
-at once, because the reloader's parent ends its child 0.25 s later. Tasks that were given back stand at the head of
+at once, because the reloader's parent ends its child 0.25 s later. Requeued tasks are at the head of
 their queue and have used no attempt.
 
-This says where there is one; `served_worker` makes it.
+This module decides whether a process has such a worker; `served_worker` makes it.
 """
 
 import multiprocessing
@@ -44,7 +44,7 @@ def check_dev_worker(settings: Settings) -> None:
 def start_with_server() -> "BackgroundWorker | None":
     """Start a worker if this process is about to serve and the settings want one. Called while Django starts.
 
-    Settings that are not usable start none; the system checks tell of them and keep the server from starting.
+    With unusable settings it starts none; the system checks report them and keep the server from starting.
     """
     if not is_serving(sys.argv, os.environ) or multiprocessing.parent_process() is not None:
         return None  # a process that the server's code starts has its command line, and may set Django up again
@@ -61,7 +61,7 @@ def start_with_server() -> "BackgroundWorker | None":
 
 
 def is_serving(arguments: Sequence[str], environ: Mapping[str, str]) -> bool:
-    """Whether a process is a development server's that serves, rather than one that watches it or another command.
+    """Whether a process is a development server that serves, not its reloader or another command.
 
     Args:
         arguments: Its command line.

@@ -1,8 +1,8 @@
-"""Querysets as something a task can go on with: rows in the order of their primary keys, read in chunks.
+"""Let tasks iterate over querysets, and continue in a later run: rows by primary key, read in chunks.
 
-A chunk is asked for by the key after which it begins, so that rows that are deleted or added in between move nothing,
-and no query and no transaction is held open while the task works. What `iterate` is given stays as it is but for its
-order: filters, annotations, `select_related`, the database.
+Each query asks for the rows after a key, so deleted or added rows move nothing, and no query or transaction stays open
+while the task works. `iterate` changes only the order of the queryset, not its filters, annotations, `select_related` or
+database.
 """
 
 from collections.abc import AsyncGenerator, Iterator
@@ -64,7 +64,7 @@ class QuerysetSource:
             ) from None
 
     def _read(self, key: Any) -> tuple[list[tuple[Any, Any]], Any]:
-        """Return the rows after a key with their cursors, and the key of the last; None if there are no more."""
+        """Return the rows after a key with their cursors, and the key of the last, None at the end."""
         rows = self._rows.order_by("pk")
         if key is not None:
             rows = rows.filter(pk__gt=key)
@@ -98,7 +98,7 @@ def _check(rows: "models.QuerySet[Any]") -> None:
 
 
 def _is_by_key(rows: "models.QuerySet[Any]") -> bool:
-    """Whether no order is asked for, but for that by primary key. What the model has by default counts for nothing."""
+    """Whether the queryset sets no order other than by primary key. The default order of the model does not matter."""
     key = rows.model._meta.pk
     by_key = {("pk",), (key.name,), (key.attname,)} if key is not None else {("pk",)}
     return not rows.query.order_by or tuple(rows.query.order_by) in by_key

@@ -23,9 +23,9 @@ logger = logging.getLogger("taskq.django")
 def metrics_view(
     *, allow: Callable[[HttpRequest], bool] | None = None, config: ExporterConfig | None = None
 ) -> Callable[[HttpRequest], HttpResponse]:
-    """Return a view that tells how all queues stand, for Prometheus. It answers 200 also without Redis.
+    """Return a view with the metrics of all queues, for Prometheus. It answers 200 also without Redis.
 
-    Every process of the site that is scraped tells the same.
+    Every process of the site gives the same metrics.
 
     Args:
         allow: Says whether a request may see the metrics; others are answered 403. Without it all are.

@@ -4,7 +4,7 @@ A plain function uses the connections of the thread that runs it. Before and aft
 request, Django closes connections past `CONN_MAX_AGE` and connections that broke. After a timeout, all connections of
 the thread are closed, because a query may be half done.
 
-Each coroutine has a thread of its own for its ORM calls (asgiref's `ThreadSensitiveContext`), so that coroutines do not
+Each coroutine has a separate thread for its ORM calls (asgiref's `ThreadSensitiveContext`), so that coroutines do not
 wait for each other's queries. A thread whose connections `CONN_MAX_AGE` keeps open serves later coroutines. Any other
 thread ends with its coroutine. A worker needs at most as many connections as its concurrency.
 
@@ -57,7 +57,7 @@ class DatabaseMiddleware(Middleware):
             raise
 
     async def aaround(self, context: TaskContext, call: Callable[[], Awaitable[object]]) -> object:
-        """Run a coroutine with a thread, and so with connections, of its own."""
+        """Run a coroutine with a separate thread, and so with separate connections."""
         async with ThreadSensitiveContext() as own:
             thread = _OwnThread()
             SyncToAsync.context_to_thread_executor[own] = thread
@@ -157,7 +157,7 @@ _NO_TASK = TaskContext(id="local", name="", queue="", max_retry=0, local=True)
 
 
 def on_healthy_connections(function: F) -> F:
-    """Return a function that is no task, whose database connections are looked after as those of a task are."""
+    """Wrap a function that is not a task, so that its database connections are treated like those of a task."""
     middleware = DatabaseMiddleware()
     if is_coroutine_function(function):
 
@@ -200,7 +200,7 @@ def discard_connections() -> None:
 
 
 async def _finish(closing: Awaitable[None]) -> None:
-    """Wait for the end of closing, cancelled or not: whoever waits for the task may count on free connections."""
+    """Wait for the end of closing, cancelled or not, so that connections are free once the task has ended."""
     task = asyncio.ensure_future(closing)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():

@@ -163,7 +163,7 @@ class PeriodicTask(models.Model):
 
     The core's rules (`taskq_core.tasks.schedule_table`) check its fields; `full_clean` applies them. Schedulers
     see a change within seconds, however it was made. `last_run_at`, `next_run_at` and `total_runs` are theirs: `save`
-    leaves them as they are unless they are named in `update_fields`.
+    does not write them unless `update_fields` names them.
     """
 
     NOTES = ("last_run_at", "next_run_at", "total_runs")
@@ -191,7 +191,7 @@ class PeriodicTask(models.Model):
     created_at = models.DateTimeField(_("made"), default=timezone.now, db_default=Now(), editable=False)
 
     code_entry: Any = None
-    """The entry of the code that this stands for in the admin, where it is no row."""
+    """The entry of the code that this shows in the admin, if it is not a row."""
     is_added = False
     """Whether that entry was added at run time."""
     unreadable: frozenset[str] = frozenset()
@@ -208,7 +208,7 @@ class PeriodicTask(models.Model):
         return self.name
 
     def save(self, *, update_fields: Iterable[str] | None = None, **kwargs: Any) -> None:
-        """Store it; of a row that stands already, all but what schedulers write."""
+        """Store the row. Of an existing row, the fields that schedulers write are not changed."""
         stands = not self._state.adding and kwargs.get("using") in (None, self._state.db)
         if update_fields is None and stands and not kwargs.get("force_insert"):
             left_out = {*self.NOTES, *self.get_deferred_fields()}
@@ -221,7 +221,7 @@ class PeriodicTask(models.Model):
 
     @property
     def row(self) -> ScheduleRow:
-        """What it says, for the core."""
+        """The row as the core takes it."""
         return ScheduleRow(
             key=str(self.pk or 0),
             name=self.name,
@@ -252,7 +252,7 @@ class PeriodicTask(models.Model):
         return self.code_entry or entry_of(self.row, taskq.tasks, taskq.remote)
 
     def upcoming(self, count: int = 5, *, after: datetime | None = None) -> list[datetime]:
-        """Return when it fires next, after a moment (now unless given); nothing for one that is disabled.
+        """Return when it fires next, after a moment (now unless given); an empty list if it is disabled.
 
         Raises:
             ConfigurationError, TaskArgumentsError: As `entry`.
@@ -264,7 +264,7 @@ class PeriodicTask(models.Model):
         return found
 
     def clean(self) -> None:
-        """Apply the core's rules, and tell each mistake beside its field."""
+        """Apply the core's rules, and report each mistake beside its field."""
         super().clean()
         must_fire_after = utc_datetime(SYSTEM_CLOCK.time()) if self._state.adding else None
         found = problems(self.row, taskq.tasks, taskq.remote, zone=taskq.settings.time_zone, now=must_fire_after)
@@ -273,7 +273,7 @@ class PeriodicTask(models.Model):
             if value is not None and not _YEARS[0] <= value.year <= _YEARS[1]:
                 facts = {"first": _YEARS[0], "last": _YEARS[1]}
                 found[name] = gettext("Give a year from %(first)d to %(last)d.") % facts
-        for name in self.unreadable:  # told already
+        for name in self.unreadable:  # reported already
             found.pop(name, None)
         if "interval" in self.unreadable and not self.cron:
             found.pop("cron", None)
@@ -289,6 +289,6 @@ def _aware(moment: datetime | None) -> datetime | None:
 
 
 _YEARS = (2, 9998)
-"""First and last year of a moment that can be told in every time zone."""
+"""First and last year of a moment that every time zone can show."""
 _FIELDS = {"window": "catch_up_window", "start": "start_at", "expire": "expire_at"}
 """Names of fields where they are not those of the core's row."""

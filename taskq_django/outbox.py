@@ -24,7 +24,7 @@ from taskq_django.transaction import after_commit
 WRITTEN_AT_ONCE = 500
 """Most rows that one statement writes."""
 WRITTEN_BYTES = 8 << 20
-"""Bytes of messages that one statement writes at most, if it writes several: MariaDB takes 16 MiB unless told more."""
+"""Bytes of messages that one statement writes at most, if it writes several: MariaDB takes 16 MiB by default."""
 
 
 class DatabaseTable:
@@ -41,7 +41,7 @@ class DatabaseTable:
         return OutboxTask.objects.using(self.name)
 
     def write(self, rows: Sequence[OutboxRow]) -> None:
-        """Write rows in the transaction that is open, or in one of their own."""
+        """Write rows in the open transaction, or in a new one."""
         largest = max((len(row.task.message) for row in rows), default=0) or 1
         self._rows.bulk_create(
             [OutboxTask(**row.columns()) for row in rows],

@@ -33,8 +33,8 @@ class ModelKind:
         """Return the primary key of an instance, or the key given, as a JSON value; a list for a composite one.
 
         Raises:
-            RefusedError: The instance is of another model, was never saved or was deleted, or its row stands in another
-                database than the one a run reads; or what was given is no key.
+            RefusedError: The instance is of another model, was never saved or was deleted, or its row is in another
+                database than the one a run reads; or the value is not a key.
         """
         parts: list[Any] = [value]
         if isinstance(value, models.Model):
@@ -48,10 +48,10 @@ class ModelKind:
         return plain if self._is_composite else plain[0]
 
     def to_key(self, value: object) -> Hashable:
-        """Return the primary key that a JSON value stands for.
+        """Return the primary key of a JSON value.
 
         Raises:
-            RefusedError: It is none.
+            RefusedError: It is not a key.
         """
         if not self._is_composite:
             return self._read(self._fields[0], value)
@@ -105,7 +105,7 @@ _JSON_TYPES = {type(None): "null", bool: "bool", int: "int", float: "float", str
 
 
 def _to_json(field: Any, value: Any) -> object:
-    """Return a part of a key as a JSON value; a field may have a type of its own for it."""
+    """Return a part of a key as a JSON value; a field may have a special type for it."""
     for each in (_known, field.get_prep_value):
         try:
             return msgspec.to_builtins(_known(each(value)))
@@ -117,7 +117,7 @@ def _to_json(field: Any, value: Any) -> object:
 def _known(value: object) -> object:
     """Return text that is marked as safe, and bytes as PostgreSQL returns them, as types that have a JSON form."""
     if type(value) is not str and isinstance(value, str) and not isinstance(value, Enum):
-        return str.__str__(value)  # `str` returns marked text as it is
+        return str.__str__(value)  # `str` would return the marked text itself
     return bytes(value) if isinstance(value, memoryview) else value
 
 
@@ -128,10 +128,10 @@ class ModelReferences:
         self._kinds: dict[type, ModelKind] = {}
 
     def kind(self, type_: type) -> ModelKind | None:
-        """Return how instances of a class travel; None where it is no model.
+        """Return how instances of a class travel, None if the class is not a model.
 
         Raises:
-            TypeError: It is a model without rows of its own.
+            TypeError: It is a model without rows.
         """
         if not issubclass(type_, models.Model):
             return None

@@ -20,7 +20,7 @@ _USABLE = re.compile(r"[\w.:@/+=-]{1,128}", re.ASCII)
 
 
 def get_request_id() -> str:
-    """Return the id of the request that this code works for, also in a task that the request enqueued; "" for none."""
+    """Return the id of the request that this code works for, also in a task that the request enqueued, or ""."""
     return request_id.get()
 
 

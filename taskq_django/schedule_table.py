@@ -79,7 +79,7 @@ class DatabaseSchedule:
             raise
 
     def record(self, runs: Sequence[EntryRuns]) -> None:
-        """Add runs to the rows that were not told of them yet. As `ScheduleTable.record`."""
+        """Add runs to the rows that do not count them yet. As `ScheduleTable.record`."""
         alias = schedule_alias()
         if alias is not None:
             for start in range(0, len(runs), BATCH):
@@ -92,7 +92,7 @@ class DatabaseSchedule:
             _reached(partial(_note_next, alias))
 
     def watch(self, changed: Callable[[], None]) -> Callable[[], None]:
-        """Let somebody be told when a save or deletion in this process is committed. As `ScheduleTable.watch`."""
+        """Call a function when a save or deletion in this process has committed. As `ScheduleTable.watch`."""
 
         def hear(*, using: str, **_: Any) -> None:
             transaction.on_commit(changed, using=using, robust=True)
@@ -121,11 +121,11 @@ class DatabaseSchedule:
         with connections[alias].cursor() as cursor:
             cursor.execute(sql, parameters)
             found = cursor.fetchall()
-        said = hash(repr(found)) or 1  # of this process alone; 0 stands for no table
+        said = hash(repr(found)) or 1  # of this process alone; 0 means no table
         return None if said == seen else (said, self._entries(rows))
 
     def _entries(self, rows: Any) -> list[Entry]:
-        """Make the entries. A row that cannot be used is left out and told of once."""
+        """Make the entries. A row that cannot be used is left out and logged once."""
         entries: list[Entry] = []
         troubles: dict[int, str] = {}
         for row in rows:
@@ -174,7 +174,7 @@ def _next(row: PeriodicTask) -> datetime | None:
     try:
         found = row.upcoming(1)
     except (TaskQError, ValueError, TypeError):
-        return None  # the scheduler's log and the admin tell of it
+        return None  # the scheduler's log and the admin report it
     return _stored(found[0]) if found else None
 
 

@@ -1,4 +1,4 @@
-"""Send the signals: what the core tells (`Observer`) and what happens around a run, given to those who listen."""
+"""Send the signals, from the events that the core reports (`Observer`) and around runs."""
 
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -26,7 +26,7 @@ Tasks = Mapping[str, Task[Any, Any]]
 
 
 class SignalObserver(Observer):
-    """Sends `task_enqueued` and the signals about the ends of runs, if anybody listens.
+    """Sends `task_enqueued` and the signals about the ends of runs, if they have receivers.
 
     Attributes:
         others: Told of what they want to know as well.
@@ -37,7 +37,7 @@ class SignalObserver(Observer):
         self.others: list[Observer] = []
 
     def wants_enqueued(self) -> bool:
-        """Whether anybody listens to `task_enqueued`."""
+        """Whether `task_enqueued` has receivers."""
         if task_enqueued.receivers:
             return True
         for other in self.others:  # noqa: SIM110 - asked of every task; `any` with a generator takes three times as long
@@ -62,7 +62,7 @@ class SignalObserver(Observer):
                 await _asend(task_enqueued, self._tasks.get(handle.name, RemoteTask), _about(handle))
 
     def wants_ended(self, outcome: str) -> bool:
-        """Whether anybody listens to the signal about this outcome."""
+        """Whether the signal about this outcome has receivers."""
         signal = _ENDED.get(outcome)
         if signal is not None and signal.receivers:
             return True
@@ -85,25 +85,25 @@ class SignalObserver(Observer):
 
 
 class SignalMiddleware(Middleware):
-    """Sends `task_started`, if anybody listens."""
+    """Sends `task_started`, if it has receivers."""
 
     def __init__(self, tasks: Tasks) -> None:
         self._tasks = tasks
 
     def around(self, context: TaskContext, call: Callable[[], object]) -> object:
         """Send it, and run a plain function."""
-        if task_started.receivers and current.get() is context:  # else it is an aggregator, which is no task
+        if task_started.receivers and current.get() is context:  # not for an aggregator
             _send(task_started, self._tasks.get(context.name, RawTask), _about_run(context))
         return call()
 
     def aaround(self, context: TaskContext, call: Callable[[], Awaitable[object]]) -> Coroutine[Any, Any, object]:
-        """Send it, and run a coroutine. No coroutine around it while nobody listens."""
+        """Send it, and run a coroutine. Without receivers, no coroutine is put around it."""
         if not task_started.receivers:
             return cast("Coroutine[Any, Any, object]", call())
         return self._acall(context, call)
 
     async def _acall(self, context: TaskContext, call: Callable[[], Awaitable[object]]) -> object:
-        if current.get() is context:  # else it is an aggregator, which is no task
+        if current.get() is context:  # not for an aggregator
             await _asend(task_started, self._tasks.get(context.name, RawTask), _about_run(context))
         return await call()
 

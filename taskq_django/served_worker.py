@@ -1,4 +1,4 @@
-"""The worker that `runserver` has with `DEV_WORKER`: how it is made, what it tells, and how it ends with the process.
+"""The worker that `runserver` has with `DEV_WORKER`: how it is made, its output, and how it ends with the process.
 
 Apart from `dev_worker`, which says where there is one, because all that a worker needs is imported with it.
 """
@@ -22,7 +22,7 @@ from taskq_django.app import taskq
 GRACE_S = 5.0
 """Most seconds running tasks get when code has changed; fewer where `SHUTDOWN_GRACE` says so."""
 TOLD_TO_END_S = 0.1
-"""Seconds functions get that are told to end. All of it has to fit into the 0.25 s that Ctrl-C leaves."""
+"""Seconds that interrupted functions get to end. Everything has to fit into the 0.25 s that Ctrl-C leaves."""
 ENDING_S = 3.0
 """Seconds beyond the grace after which the process ends without its worker."""
 
@@ -38,7 +38,7 @@ def start(settings: Settings) -> BackgroundWorker:
 def make_worker() -> Worker:
     """Return a worker as the settings say, which logs each task that ends."""
     settings = taskq.settings
-    _ = taskq.runtime  # tasks that are not usable are told once, and not tried again
+    _ = taskq.runtime  # unusable tasks raise here, once, and are not tried again
     config = WorkerConfig.from_settings(settings)
     config = replace(config, shutdown_grace=_grace_s(settings), interrupt_grace=TOLD_TO_END_S)
     set_up_log(1, "taskq")

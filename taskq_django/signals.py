@@ -2,7 +2,7 @@
 
 The sender is the registered task, as `@task` leaves it; for a type whose code is not here it is
 `taskq_core.RemoteTask` or, where a handler runs it, `taskq_core.RawTask`. All receive `task_id`, `name` and `queue`.
-What a receiver raises is logged by Django and changes nothing. Receivers may be coroutine functions.
+Django logs the exception of a receiver, which changes nothing else. Receivers may be coroutine functions.
 
 Keyword arguments besides:
     task_enqueued: `handle`, the `TaskHandle`. Sent once the task is stored: after the commit inside a transaction, and
@@ -13,7 +13,7 @@ Keyword arguments besides:
     task_failed: `context`, and `error`. It is archived.
 
 The last three are sent once the outcome is decided; `context.outcome` is its word. A task that is dropped (`Discard`),
-given back by a worker that stops, or lost to another worker sends none of them.
+requeued by a worker that stops, or lost to another worker does not send them.
 """
 
 from django.dispatch import Signal

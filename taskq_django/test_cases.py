@@ -67,7 +67,7 @@ def watch() -> None:
 
 
 def waiting_note() -> str:
-    """Return a sentence on the sends that wait for a commit in this thread, "" for none. For errors of tests."""
+    """Return a sentence on the sends that wait for a commit in this thread, or "". For errors of tests."""
     count = len({*_waiting()} - {*_choice.waiting_before})
     if not count:
         return ""
@@ -88,8 +88,8 @@ _all_open = transaction.open_transactions
 def _open_transactions() -> list[BaseDatabaseWrapper]:
     """Return the connections that are inside `atomic`.
 
-    Those that only a `TestCase` holds open count if there is no other, and then as one: the default database's, whose
-    hooks `captureOnCommitCallbacks` captures by default. Taken for committed, they do not count.
+    Those that only a `TestCase` holds open count if they are all there are, and then as one: the default database's,
+    whose hooks `captureOnCommitCallbacks` captures by default. Taken for committed, they do not count.
     """
     opened = _all_open()
     own = [connection for connection in opened if not is_held_only_by_test_case(connection)]

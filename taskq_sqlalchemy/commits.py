@@ -62,7 +62,7 @@ class AfterCommit:
             return app.client.enqueue(call)
 
     def enqueue_many(self, calls: Iterable[Signature[Any]]) -> BulkResult:
-        """Enqueue any number of calls of one queue application when the sessions have committed, or none of them.
+        """Enqueue any number of calls of one queue application when the sessions have committed: all or nothing.
 
         Raises:
             TaskArgumentsError, PayloadTooLargeError: A call does not fit.

@@ -1,7 +1,7 @@
-"""Actions that ask for confirmation on a page of their own.
+"""Actions that ask for confirmation on a separate page.
 
 Django's own machinery offers and calls them, for selected rows and for all that match. The confirmation page carries
-the state in which each selected row was shown, so that an action can skip a row that somebody else has changed since.
+the state in which each selected row was shown, so that an action can skip a row that has changed since.
 """
 
 import functools
@@ -78,7 +78,7 @@ def confirmed_action(
         description: Text in the list's choice of actions, such as `Run selected %(verbose_name_plural)s now`.
         button: Text of the button that confirms, and of the link on the page of one row.
         question: Question of the page, an `ngettext_lazy` over `%(count)d`.
-        permissions: The user needs one of them: `run` stands for `has_run_permission`.
+        permissions: The user needs one of them: `run` means `has_run_permission`.
         form: Form with further questions. Its cleaned data are passed to the method as keyword arguments.
         is_destructive: True draws the button as that of a deletion.
 

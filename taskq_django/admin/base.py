@@ -44,7 +44,7 @@ class FrameMixin(LiveMixin):
     confirmation_template = "admin/taskq_django/confirmation.html"
 
     def render_page(self, request: HttpRequest, template: str, context: dict[str, Any]) -> HttpResponse:
-        """Draw a page of ours in the frame of this admin."""
+        """Draw one of our pages in the frame of this admin."""
         request.current_app = self.admin_site.name  # for links, as Django's own admin does
         shared = {
             **self.admin_site.each_context(request),
@@ -174,7 +174,7 @@ class RedisAdminMixin(FrameMixin, MixinBase):
     # --- views --------------------------------------------------------------------------------------------------------
 
     def get_urls(self) -> list[URLPattern]:
-        """Return Django's pages, and one that takes an action on one row. All say so while Redis does not answer."""
+        """Return Django's pages, and a page for actions on one row. While Redis does not answer, each page says so."""
         name = f"{self.opts.app_label}_{self.opts.model_name}_act"
         act = path("<path:object_id>/act/<str:action>/", self.admin_site.admin_view(self.act_view), name=name)
         patterns = [act, *super().get_urls()]
@@ -196,7 +196,7 @@ class RedisAdminMixin(FrameMixin, MixinBase):
         return reporting
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
-        """Return the lines of a row's page without those that have no value."""
+        """Return the lines of a row's page, without empty lines."""
         fieldsets = super().get_fieldsets(request, obj)
         if obj is None:
             return fieldsets

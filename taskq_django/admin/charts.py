@@ -1,7 +1,7 @@
 """Charts as inline SVG, drawn on the server: a page loads nothing for them and holds no inline style.
 
 Colors are classes of `admin.css`, which follow the light and the dark theme. The figures of a chart are in its title
-and description for screen readers, and in a table beside it. A drawing stretches with the page, so its text stands
+and description for screen readers, and in a table beside it. A drawing stretches with the page, so its text is
 outside.
 """
 

@@ -98,7 +98,7 @@ def size(value: int | None) -> SafeString | str:
 
 
 def nowrap(text: str) -> SafeString | str:
-    """Return a text that stays on one line; nothing for none."""
+    """Return a text that stays on one line."""
     return format_html('<span class="nowrap">{}</span>', text) if text else ""
 
 
@@ -171,7 +171,7 @@ def exactly(value: datetime | None) -> SafeString | str:
 
 
 def blob(data: bytes) -> tuple[str, str]:
-    """Return bytes as text to show, and a note on it. JSON is indented; other text stays as it is."""
+    """Return bytes as text to show, and a note on it. JSON is indented."""
     if len(data) > SHOWN_BYTES:
         return data[:SHOWN_BYTES].decode("utf-8", "ignore"), cut_note(SHOWN_BYTES, len(data))
     try:
@@ -190,7 +190,7 @@ def cut_note(shown: int, total: int) -> str:
 
 
 def block(data: bytes | str) -> SafeString | str:
-    """Return preformatted text, and a note below it if it is cut or not text; nothing for none."""
+    """Return preformatted text, with a note below it if it is cut or binary. Return "" for no bytes."""
     text, note = (data, "") if isinstance(data, str) else blob(data)
     if not text:
         return ""

@@ -1,6 +1,6 @@
 """Pages that keep themselves up to date: a small script asks for the same page and swaps what has changed.
 
-Without JavaScript the page is what it was when it was loaded. The script is a file of its own, so that a strict
+Without JavaScript the page does not change after it was loaded. The script is a separate file, so that a strict
 content security policy lets it run, and knows no address but that of the page.
 """
 
@@ -21,11 +21,11 @@ else:
 
 SEARCH = Script("taskq_django/search.js", defer=True)
 LIVE_HEADER = "X-TaskQ-Live"
-"""Sent by the script: this page is for nobody to read as a whole."""
+"""Header of the script's requests: the page is not shown as a whole."""
 
 
 class LiveMixin(MixinBase):
-    """A list, and regions marked with `data-taskq-live`, that are refreshed while somebody looks at them.
+    """A list, and regions marked with `data-taskq-live`, that are refreshed while the page is visible.
 
     Nothing is refreshed while a row is selected, text is marked or a field has the focus, nor in a tab in the
     background. After an answer that did not come the next is asked for later, up to a minute.
@@ -70,7 +70,7 @@ class LiveMixin(MixinBase):
 
 
 def keep_messages(request: HttpRequest, response: HttpResponse) -> HttpResponse:
-    """Keep messages for the next page that somebody reads, if this one is only for the script."""
+    """Keep messages for the next visible page if the script requested this one."""
     if LIVE_HEADER in request.headers and isinstance(response, TemplateResponse):
         storage = messages.get_messages(request)
 

@@ -71,7 +71,7 @@ def _figures(alias: str) -> str:
 class OutboxTaskAdminMixin(LiveMixin):
     """Tasks that wait to be sent: since when, and whether a sender has claimed them. Their arguments are not shown.
 
-    The database's own clock counts the spans, as for those who send the rows.
+    The clock of the database counts the spans, as it does for the relay.
     """
 
     list_display = ("name", "task_id", "queue", "waits", "claimed_for", "size")

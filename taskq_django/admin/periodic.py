@@ -83,14 +83,14 @@ class PeriodicTaskAdminMixin(FrameMixin):
         return type("PeriodicTaskList", (PeriodicTaskList, below), {})
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
-        """Return a row of the table, or one that stands for a periodic task of the code."""
+        """Return a row of the table, or the row for a periodic task of the code."""
         if object_id.startswith(CODE_KEY):
             return next((row for row in code_rows() if str(row.pk) == object_id), None)
         return super().get_object(request, object_id, from_field)
 
     @functools.wraps(admin.ModelAdmin.action_checkbox)  # with its heading, which Django 5.2 keeps there
     def action_checkbox(self, obj: Any) -> Any:  # type: ignore[override]  # it is wrapped
-        """Return the box to choose a row; there is none where no action can be taken."""
+        """Return the checkbox of a row, or an empty cell for rows without actions."""
         return mark_safe("<span></span>") if obj.code_entry is not None else super().action_checkbox(obj)
 
     # --- permissions --------------------------------------------------------------------------------------------------
@@ -113,7 +113,7 @@ class PeriodicTaskAdminMixin(FrameMixin):
         return field
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
-        """Return the parts of the form; of a new one those that can be filled in."""
+        """Return the parts of the form. The form of a new row has only the editable fields."""
         if obj is not None and obj.code_entry is not None:
             if self.has_change_permission(request):
                 return self.code_fieldsets
@@ -134,7 +134,7 @@ class PeriodicTaskAdminMixin(FrameMixin):
             response.context_data["save_as"] = False
         return response
 
-    # --- what is shown ------------------------------------------------------------------------------------------------
+    # --- columns ----------------------------------------------------------------------------------------------------
 
     @admin.display(description=gettext_lazy("schedule"))
     def schedule(self, obj: PeriodicTask) -> str:
@@ -209,7 +209,7 @@ class PeriodicTaskAdminMixin(FrameMixin):
             alias = router.db_for_write(type(obj), instance=obj)  # rows may be read elsewhere
             with transaction.atomic(using=alias):
                 if not type(obj)._base_manager.using(alias).filter(pk=obj.pk).exists():
-                    continue  # deleted meanwhile
+                    continue  # deleted in the meantime
                 obj.save(using=alias, update_fields=["enabled"])
                 with override(None):  # Django's log is in the language of the code as well
                     label = capfirst(str(self.opts.get_field("enabled").verbose_name))  # type: ignore[union-attr]  # a field of the model's own

@@ -21,7 +21,7 @@ from taskq_django.admin.formats import number
 
 
 class RowsQuery:
-    """The attributes of a query set's `query` that the admin reads: nothing to join, and no order of its own."""
+    """The attributes of a query set's `query` that the admin reads: nothing to join, and no order."""
 
     select_related = True
     order_by: tuple[str, ...] = ()
@@ -42,7 +42,7 @@ class Rows(ABC):
     next_cursor: str | None = None
     """Place where a search that has not read everything continues."""
     progress: tuple[int, int] | None = None
-    """Number of rows searched so far, and their total. None if this is no search."""
+    """Number of rows searched so far, and their total. None without a search."""
 
     def __init__(self, model: type[models.Model]) -> None:
         self.model = model
@@ -224,7 +224,7 @@ class FilteredRows(Rows):
         if self.wanted not in self._searches:
             try:
                 self._searches[self.wanted] = self.run_search(self._place)
-            except ConfigurationError:  # somebody has edited the cursor in the address
+            except ConfigurationError:  # the cursor in the address was edited by hand
                 self._searches[self.wanted] = self.run_search(None)
         return self._searches[self.wanted]
 

@@ -37,7 +37,7 @@ COLUMNS: dict[TaskState | None, tuple[str, ...]] = {
 
 
 class TaskColumns(MixinBase):
-    """The columns: those of `columns` by state, unless a subclass has a `list_display` of its own."""
+    """The columns: those of `columns` by state, unless a subclass sets `list_display`."""
 
     columns = COLUMNS
     list_display: Any = ()

@@ -87,7 +87,7 @@ class TaskFields(MixinBase):
 
     @admin.display(description=_("attempts"))
     def attempts(self, task: Task) -> SafeString | str:
-        """Recorded attempts, the latest first, with the traceback of those that failed."""
+        """Recorded attempts, the latest first, with the tracebacks of failures."""
         attempts = [
             {
                 "record": each,

@@ -23,7 +23,7 @@ from taskq_django.models import Task
 class TaskForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's own class takes no parameter
     """The arguments of a task, as indented JSON.
 
-    The arguments are compared with those that the page showed. If they have changed, or the task does not wait any
+    The arguments are compared with the arguments on the page. If they have changed, or the task does not wait any
     more, nothing is saved, and the form keeps what was typed.
     """
 

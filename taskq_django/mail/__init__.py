@@ -1,4 +1,4 @@
-"""E-mail that a worker sends: Django's `send_mail` and all that stands on it enqueue a task for each message.
+"""E-mail that a worker sends: Django's `send_mail`, and everything that uses it, enqueues a task for each message.
 
 ::
 

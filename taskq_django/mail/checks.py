@@ -26,7 +26,7 @@ def check_mail(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[C
     try:
         settings = taskq.settings
     except ConfigurationError:
-        return []  # E001 tells of it
+        return []  # E001 reports it
     for where, kind, options in mailers():
         try:
             mailer = kind(**options)
@@ -48,14 +48,14 @@ def check_mail(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[C
 
 
 def mailers() -> Iterator[tuple[str, type[EmailBackend], dict[str, Any]]]:
-    """Yield the mailers that are ours: where they stand, their class and what it is made with."""
+    """Yield our mailers: the setting that names each, its class and its arguments."""
     configured = getattr(django_settings, "MAILERS", None) if hasattr(django_mail, "mailers") else None
     if configured is None:
         lazy: Any = django_settings  # the stubs do not know its methods
         if not lazy.is_overridden("EMAIL_BACKEND"):
             return
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Django 6.1 has told of the old setting already
+            warnings.simplefilter("ignore")  # Django 6.1 has warned of the old setting already
             kind = _ours(django_settings.EMAIL_BACKEND)
         if kind is not None:
             yield "EMAIL_BACKEND", kind, {}
@@ -70,5 +70,5 @@ def _ours(path: str) -> type[EmailBackend] | None:
     try:
         found = import_string(path)
     except ImportError:
-        return None  # Django tells of it when it sends
+        return None  # Django reports it when it sends
     return found if isinstance(found, type) and issubclass(found, EmailBackend) else None

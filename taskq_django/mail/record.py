@@ -117,7 +117,7 @@ def to_record(message: EmailMessage) -> Mail:
 
 
 def to_message(mail: Mail) -> EmailMessage:
-    """Return the message that a record stands for."""
+    """Return the message of a record."""
     message: Any = EmailMessage() if mail.alternatives is None else EmailMultiAlternatives()
     message.subject, message.body, message.from_email = mail.subject, mail.body, mail.from_email
     message.to, message.cc, message.bcc, message.reply_to = mail.to, mail.cc, mail.bcc, mail.reply_to
@@ -178,7 +178,7 @@ def _read_attachment(part: MailPart) -> Any:
 
 
 class _ReadPart(MIMEBase):
-    """A MIME part that is read: Django 5.2 takes only this class for an attachment with headers of its own."""
+    """A MIME part that is read: Django 5.2 takes only this class for an attachment with headers."""
 
     def __init__(self, policy: Any = email.policy.compat32) -> None:
         Message.__init__(self, policy=policy)

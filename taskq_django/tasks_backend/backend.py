@@ -57,7 +57,7 @@ class TaskQBackend(BaseTaskBackend):
     def __init__(self, alias: str, params: dict[str, Any]) -> None:
         super().__init__(alias, params)
         self._own_options: BackendOptions | None = None
-        # Of options that are not usable the system check tells, and every enqueue; raised here they would hide both.
+        # The system check and every enqueue report unusable options. Raised here, the error would hide both.
         with suppress(ConfigurationError):
             self.supports_priority = bool(self.own_options.bands)
 
@@ -80,7 +80,7 @@ class TaskQBackend(BaseTaskBackend):
         return self.own_options.queue_for(task.queue_name, int(task.priority), taskq.settings.queues)
 
     def ignores_priority(self, task: AnyTask) -> bool:
-        """Return whether a task stands in another queue than that of its priority, because no worker serves that."""
+        """Return whether a task goes to another queue than that of its priority, because no worker serves that."""
         name, priority = task.queue_name, int(task.priority)
         return self.queue_for(task) != self.own_options.queue_for(name, priority, self.own_options.queues(name))
 
@@ -135,7 +135,7 @@ class TaskQBackend(BaseTaskBackend):
 
         Raises:
             InvalidTask: The task cannot be run.
-            TypeError: An argument is no JSON, or they do not fit the function.
+            TypeError: An argument has no JSON form, or they do not fit the function.
             EnqueueError: As `taskq_core.Client.enqueue`.
         """
         call, announcement = self._prepare(task, args, kwargs)

@@ -37,7 +37,7 @@ def check_backend(backend: Any) -> list[CheckMessage]:
     try:
         settings = taskq.settings
     except ConfigurationError:
-        return found  # E001 tells of it
+        return found  # E001 reports it
     retention = {**DEFAULTS, **settings.defaults, **options.defaults}["retention"]
     if seconds("retention", retention) == 0:
         found.append(

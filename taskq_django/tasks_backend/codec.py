@@ -15,7 +15,7 @@ from taskq_core.codec import ArgumentsCodec, Parameter
 from taskq_django.tasks_backend.framework import normalize_json
 
 REFUSAL = "\0refusal"
-"""Name of what stands in the place of arguments that cannot be read; no parameter has such a name."""
+"""Name of the error that replaces arguments which cannot be read; no parameter has such a name."""
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _PLAIN: dict[Any, Any] = {kind: kind for kind in (str, int, float, bool)} | {
     kind.__name__: kind for kind in (str, int, float, bool)
@@ -23,7 +23,7 @@ _PLAIN: dict[Any, Any] = {kind: kind for kind in (str, int, float, bool)} | {
 
 
 def _parameter(parameter: inspect.Parameter) -> Parameter:
-    """What is known of a parameter: any JSON value fits, but a form may offer a field for the plain ones."""
+    """Describe a parameter. Any JSON value fits it."""
     variadic: dict[Any, Any] = {parameter.VAR_POSITIONAL: list[Any], parameter.VAR_KEYWORD: dict[str, Any]}
     annotation: Any = _PLAIN.get(parameter.annotation, Any) if isinstance(parameter.annotation, type | str) else Any
     return Parameter(
@@ -69,7 +69,7 @@ class JsonArgumentsCodec(ArgumentsCodec):
         """Return the payload of a call.
 
         Raises:
-            TypeError: An argument is none of JSON's types.
+            TypeError: An argument has no JSON type.
             TaskArgumentsError: The arguments do not fit the function, or one has no JSON form.
         """
         plain = normalize_json(self.bind(args, kwargs))
@@ -88,14 +88,14 @@ class JsonArgumentsCodec(ArgumentsCodec):
         """Return the arguments by name.
 
         Raises:
-            PayloadError: The payload is no JSON object, lacks an argument, or has one of the wrong form.
+            PayloadError: The payload is not a JSON object, lacks an argument, or has one of the wrong form.
         """
         return self._decode(payload)[0]
 
     def decode_counting(self, payload: bytes) -> tuple[dict[str, object], int]:
         """Return the arguments by name, and how many unknown fields were ignored. For workers.
 
-        Of a payload that does not fit they are a `REFUSAL`: the run raises it, so that its signals tell of it.
+        For a payload that does not fit they are a `REFUSAL`. The run raises it, so that its signals report it.
         """
         try:
             return self._decode(payload)

@@ -18,7 +18,7 @@ HEADER = "django-task"
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the framework knows of a call besides its arguments.
+    """Facts about a call besides its arguments.
 
     Attributes:
         backend: Alias of the backend.

@@ -29,10 +29,10 @@ def find_by_name(name: str) -> BackendTask | None:
 
 
 def _make_known(task: AnyTask) -> None:
-    """Register a task that was made for another backend, by making a copy for the first of ours."""
+    """Register a task that was made for another backend, by making a copy for our first backend."""
     backends = framework.backends()
     for alias in backends:
-        with suppress(ImproperlyConfigured):  # another's mistake, of which a system check tells
+        with suppress(ImproperlyConfigured):  # a mistake in another backend, which a system check reports
             backend = backends[alias]
             if isinstance(backend, TaskQBackend):
                 backend.adopt(task)

@@ -1,7 +1,7 @@
 """`OPTIONS` of the backend in the setting `TASKS`, and how priorities become queues.
 
 Asynq knows no priority of a single task: a queue is served in order, and queues are served by weight. So priorities
-form bands, and each band of a queue is a queue of its own. A band without a name is the queue itself.
+form bands, and each band of a queue is a separate queue. A band without a name is the queue itself.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,7 +20,7 @@ DAY_S = 86_400
 DEFAULTS: Mapping[str, Any] = MappingProxyType({"max_retry": 0, "retention": DAY_S})
 """Options of this backend's tasks where nothing else is said: the framework runs a task once and keeps its result."""
 _NOT_HERE = ("queue", "priority", "run_after", "task_id", "on_missing")
-"""The framework has words of its own for the first three, chooses ids itself, and passes JSON, never a model's row."""
+"""The framework has other words for the first three, chooses ids itself, and passes JSON, never a model's row."""
 TASK_OPTIONS = tuple(name for name in TaskOptionsDict.__annotations__ if name not in _NOT_HERE)
 """Task options that a task of this backend can have."""
 LOWEST, HIGHEST = -100, 100
@@ -32,7 +32,7 @@ class Band:
     """Priorities that are served alike.
 
     Attributes:
-        name: What the queue's name gets behind it, after a hyphen; "" for the queue itself.
+        name: Suffix of the queue's name, after a hyphen; "" for the queue itself.
         least: Lowest priority that belongs to it; it ends where the next begins.
         weight: How often its queue is served beside the others, where `TASKQ` does not set `QUEUES`.
     """
@@ -64,7 +64,7 @@ class BackendOptions:
     """Bands of priorities, the highest first; none: tasks have no priority."""
 
     def queues(self, name: str) -> list[str]:
-        """Return the queues that a queue's tasks may stand in, the highest band first."""
+        """Return the queues that a queue's tasks may go to, the highest band first."""
         return [band.queue(name) for band in self.bands] or [name]
 
     def queue_for(self, name: str, priority: int, served: Iterable[str]) -> str:
@@ -79,7 +79,7 @@ def read_options(given: object) -> BackendOptions:
     """Return what `OPTIONS` says.
 
     Raises:
-        ConfigurationError: It is no dict, a key is unknown, or a value is not usable.
+        ConfigurationError: It is not a dict, a key is unknown, or a value is not usable.
     """
     if not isinstance(given, Mapping):
         raise ConfigurationError(f"OPTIONS must be a dict, got {type(given).__name__}")
@@ -153,7 +153,7 @@ def _read_band(name: object, value: object) -> Band:
 def queues_of_tasks(setting: object) -> dict[str, int]:
     """Return the queues that the setting `TASKS` needs, with their weights; none where it does not name this backend.
 
-    What in it is not usable is left out: a system check tells of it.
+    Unusable parts are left out; a system check reports them.
     """
     found: dict[str, int] = {}
     for params in setting.values() if isinstance(setting, Mapping) else ():

@@ -1,4 +1,4 @@
-"""From a task as it stands in Redis to a `TaskResult` of the framework."""
+"""Make a `TaskResult` of the framework from a task in Redis."""
 
 import json
 import sys
@@ -87,7 +87,7 @@ def new_result(task: AnyTask, result_id: str, args: Any, kwargs: Any) -> AnyResu
     """Return the result of a call that is being made.
 
     Raises:
-        TypeError: An argument is none of JSON's types.
+        TypeError: An argument has no JSON type.
     """
     return BackendResult(
         task=task,
@@ -106,7 +106,7 @@ def new_result(task: AnyTask, result_id: str, args: Any, kwargs: Any) -> AnyResu
 
 
 def called(task: AnyTask, facts: Facts) -> AnyTask:
-    """Return a task as it was called, or as it is defined where its backend does not take that any more."""
+    """Return a task with the options of a call, or its definition if its backend does not take them any more."""
     changes: dict[str, Any] = {
         "backend": facts.backend,
         "queue_name": facts.queue_name,
@@ -122,7 +122,7 @@ def called(task: AnyTask, facts: Facts) -> AnyTask:
 
 
 def read_result(task: AnyTask, codec: JsonArgumentsCodec, info: TaskInfo) -> AnyResult:
-    """Return the result of a task as it stands in Redis."""
+    """Return the result of a task in Redis."""
     facts = read_facts(info.headers, task)
     payload, _ = unwrap(info.payload, codec.parameters)
     try:
@@ -167,7 +167,7 @@ def set_status(result: AnyResult, info: TaskInfo, facts: Facts) -> None:
 
 
 def put(result: AnyResult, **values: Any) -> None:
-    """Set attributes of a result, which nobody else changes. Times never run backwards, though clocks differ."""
+    """Set attributes of a result, which is frozen. Times never run backwards, though clocks differ."""
     earliest: datetime | None = values.get("enqueued_at")
     for name in ("started_at", "last_attempted_at", "finished_at"):
         if values.get(name) is not None:

@@ -1,7 +1,7 @@
 """A task of Django's framework in taskq's registry, and its runs.
 
-`BackendTask` stands under the default name, `module.qualname`, among the tasks of `taskq_django.task`; a worker runs it
-as any other. Around the function it keeps the framework's contract: context, JSON as result, signals.
+`BackendTask` is registered under the default name, `module.qualname`, among the tasks of `taskq_django.task`. A worker
+runs it as any other. Around the function it keeps the framework's contract: context, JSON as result, signals.
 """
 
 import inspect
@@ -131,7 +131,7 @@ class BackendTask(Task[..., Any]):
 class _Run:
     """One run: what its function and the receivers of signals see of it.
 
-    As a context it forgets the run unless it is told later how it ended.
+    As a context manager it forgets the run, unless its end is reported later.
     """
 
     def __init__(self, task: BackendTask, context: TaskContext, arguments: Mapping[str, object]) -> None:
@@ -177,7 +177,7 @@ class _Run:
         _running[self._key] = self.result
 
     def __exit__(self, kind: object, error: BaseException | None, stack: object) -> None:
-        if isinstance(error, Snooze | Discard | KeyboardInterrupt):  # no failure, of which nothing is told
+        if isinstance(error, Snooze | Discard | KeyboardInterrupt):  # not a failure; no signal is sent
             _running.pop(self._key, None)
 
     def succeed(self, value: object) -> None:
@@ -222,10 +222,10 @@ def _note_blind(context: TaskContext, error: TaskQError) -> None:
 
 
 class RunObserver(Announcer):
-    """Is told how runs of the framework's tasks have ended, unless they succeeded, which they tell themselves."""
+    """Sends `task_finished` of failed runs of the framework's tasks. Successful runs send it themselves."""
 
     def wants_ended(self, outcome: str) -> bool:
-        """Whether a run of the framework's tasks may be among those that ended so."""
+        """Whether a run of the framework's tasks may have this outcome."""
         return bool(_running) and outcome != Outcome.COMPLETED
 
     def ended(self, context: TaskContext, result: object, error: BaseException | None) -> None:

@@ -18,7 +18,7 @@ logger = logging.getLogger("taskq.django")
 
 
 def tell(signal: Signal, sender: Any, result: AnyResult) -> None:
-    """Send a signal. What a receiver raises is logged by Django."""
+    """Send a signal. Django logs the exceptions of receivers."""
     with _contained():
         signal.send_robust(sender=sender, task_result=result)
 
@@ -34,7 +34,7 @@ async def atell(signal: Signal, sender: Any, result: AnyResult) -> None:
 
 @contextmanager
 def _contained() -> Iterator[None]:
-    """Log what would end a process and is no interruption: Django lets it through."""
+    """Log a `SystemExit` of a receiver, which Django lets through."""
     try:
         yield
     except SystemExit:
@@ -56,8 +56,8 @@ def tell_of_failure(signal: Signal, sender: Any, result: AnyResult, error: BaseE
 class Announcement:
     """Says once that a task was enqueued: when it was sent, or in its run where this comes first.
 
-    A task may be run by this very process before its client tells that it is stored: at once, with `EAGER`. An
-    announcement lasts as long as somebody holds it: who enqueues the task, and its handle until the commit.
+    This process may run the task before its client reports it as stored: at once, with `EAGER`. An announcement lasts
+    until the enqueue has returned, and with the handle until the commit.
     """
 
     def __init__(self, sender: Any, result: AnyResult, enqueued: Callable[[], None]) -> None:
@@ -73,7 +73,7 @@ class Announcement:
         """Begin to enqueue."""
 
     def __exit__(self, kind: object, error: object, stack: object) -> None:
-        """Forget it where the task was not enqueued: the error's stack holds it longer than anybody needs it."""
+        """Forget it if the task was not enqueued: the traceback of the error would keep it."""
         if error is not None:
             _open.pop(self.result.id, None)
 
@@ -98,7 +98,7 @@ class Announcement:
 
 
 class Announcer(Observer):
-    """Is told by the client when a task is stored: after the commit inside a transaction."""
+    """Sends `task_enqueued` when the client reports a task as stored: inside a transaction after the commit."""
 
     def wants_enqueued(self) -> bool:
         """Whether an announcement waits."""

@@ -55,7 +55,7 @@ class TaskQTask(AnyTask):
             priority: -100 to 100, the higher the sooner.
             queue_name: Queue, one of the backend's `QUEUES`.
             run_after: Not before this moment, or this time after each enqueue.
-            backend: Alias in `TASKS`. Another backend than this one knows none of taskq's options.
+            backend: Alias in `TASKS`. Other backends do not know taskq's options.
             **options: Task options of taskq: max_retry, timeout, retention, ... Those that workers read from
                 the registered task, such as retry_delay, belong in `@task(...)` or in the backend's `OPTIONS`.
 

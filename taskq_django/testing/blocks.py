@@ -15,9 +15,9 @@ def capture(*, as_committed: bool = True) -> Iterator[Captured]:
     """Capture what is enqueued in a `with` block: nothing is sent to Redis, nothing runs by itself.
 
     Args:
-        as_committed: Take the transaction that `TestCase` holds around a test for committed: what is enqueued in it is
-            captured at once, and what is enqueued in an `atomic` block of the code under test at the end of that block,
-            or never if it is rolled back. False: it waits, as every `on_commit` hook does, for
+        as_committed: Take the transaction that `TestCase` holds around a test for committed: tasks enqueued in it are
+            captured at once, and those enqueued in an `atomic` block of the code under test at the end of that block,
+            or never if it is rolled back. False: they wait, as every `on_commit` hook does, for
             `captureOnCommitCallbacks(execute=True)`.
 
     Raises:
@@ -57,7 +57,7 @@ def drain(
 ) -> list[TaskRun]:
     """Run a worker until nothing is due any more, blocking. As `taskq_core.testing.drain`.
 
-    Its threads have database connections of their own, which do not see what a `TestCase` has not committed.
+    Its threads have separate database connections, which do not see uncommitted data of a `TestCase`.
     """
     return testing.drain(taskq, queues=queues, advance=advance, timeout=timeout, raises=raises)
 

@@ -21,12 +21,12 @@ else:
 
 
 class TaskQTestMixin(_Base):
-    """Captures what each test enqueues; stands before Django's test case, as in `(TaskQTestMixin, TestCase)`.
+    """Captures the tasks that each test enqueues. Put it before Django's test case, as in `(TaskQTestMixin, TestCase)`.
 
     A `setUp` of your own calls `super().setUp()` before it enqueues.
 
     Attributes:
-        taskq_eager: Run each task inside the call that enqueues it, instead of when the test says. What one fails with
+        taskq_eager: Run each task inside the call that enqueues it, instead of when the test says. An error of one
             fails the test at its end. Set on the class.
         taskq_as_committed: Take the transaction that `TestCase` holds around a test for committed; see `capture`. Set
             on the class.
@@ -43,7 +43,7 @@ class TaskQTestMixin(_Base):
 
     @property
     def tasks(self) -> Captured:
-        """What the test has enqueued so far, and what became of it.
+        """Tasks that the test has enqueued so far, and their outcomes.
 
         Raises:
             RuntimeError: `setUp` was not called.
@@ -56,7 +56,7 @@ class TaskQTestMixin(_Base):
     def assert_enqueued(
         self, task: TaskLike, *args: object, count: int | None = None, queue: str | None = None, **kwargs: object
     ) -> list[EnqueuedTask]:
-        """Check that a task was enqueued, and return those that match. As `Captured.assert_enqueued`."""
+        """Check that a task was enqueued, and return the matches. As `Captured.assert_enqueued`."""
         __tracebackhide__ = True
         return self.tasks.assert_enqueued(task, *args, count=count, queue=queue, **kwargs)
 

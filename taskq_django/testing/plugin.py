@@ -35,13 +35,13 @@ def taskq_as_committed() -> bool:
 
 @pytest.fixture
 def taskq_capture(taskq_as_committed: bool) -> Iterator[Captured]:
-    """What the test enqueues: nothing is sent, and nothing runs by itself."""
+    """Tasks that the test enqueues. They are not sent and do not run by themselves."""
     with capture(as_committed=taskq_as_committed) as tasks:
         yield tasks
 
 
 @pytest.fixture
 def taskq_eager(taskq_as_committed: bool) -> Iterator[Captured]:
-    """What the test enqueues: each task runs at once, and what one fails with fails the test at its end."""
+    """Tasks that the test enqueues. Each runs at once, and its error fails the test at the end."""
     with eager(as_committed=taskq_as_committed) as tasks:
         yield tasks

@@ -32,7 +32,7 @@ class Command(BaseCommand):
 
 
 def run_scheduler(options: Mapping[str, Any], verbosity: int, stdout: Output) -> None:
-    """Run a scheduler until it is told to stop.
+    """Run a scheduler until it is stopped.
 
     Raises:
         CommandError: An option is not usable, `EAGER` is set, or it could not start.

@@ -78,7 +78,7 @@ def _settings() -> Settings | None:
 
 
 def run_worker(options: Mapping[str, Any], stdout: running.Output) -> None:
-    """Run a worker until it is told to stop.
+    """Run a worker until it is stopped.
 
     Raises:
         CommandError: An option is not usable, `EAGER` is set, or the worker could not start or gave up.

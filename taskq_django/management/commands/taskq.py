@@ -1,6 +1,6 @@
 """`manage.py taskq`: the whole `taskq` command, working on the project's queue application.
 
-click reads what stands behind `taskq`, as on the console; Django's own options may stand anywhere among it.
+click reads the words after `taskq`, as on the console. Django's own options may be anywhere among them.
 """
 
 import argparse
@@ -24,7 +24,7 @@ _VALUES = ("-v", "--verbosity", "--settings", "--pythonpath")
 
 
 class Parser(CommandParser):
-    """Reads Django's options wherever they stand, and leaves all other words to click."""
+    """Reads Django's options at any place, and leaves all other words to click."""
 
     def parse_args(  # type: ignore[override]  # argparse has overloads for the namespace
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
