@@ -1,15 +1,12 @@
 """Find the files of a project, rewrite them together, show the difference, write.
 
-A file is written only if the result is valid Python. It keeps its encoding and its line ends, and is replaced in one
-step, so that a reader sees the old or the new text.
+A file is written only if the result is valid Python. It keeps its encoding, line ends and permissions.
 """
 
 import ast
-import contextlib
 import difflib
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,8 +45,10 @@ from taskq_core.migrate.tasks import check, untyped_dates
 from taskq_core.migrate.usage import note_usage
 
 _SKIPPED = {"node_modules", "site-packages", "__pycache__", "build", "dist"}
-_MAKES_TASKS = re.compile(rb"celery|add_periodic_task|\.task\b|broker_url|INSTALLED_APPS", re.IGNORECASE)
-"""Text of files that make tasks or settings. Other files are parsed only if they name a task."""
+_MAKES_TASKS = re.compile(rb"celery|add_periodic_task|@[\w.]+\.task\b|broker_url|INSTALLED_APPS", re.IGNORECASE)
+"""Text of files that make tasks or settings. Other files are parsed only if they name a task and use it."""
+_USES_TASKS = re.compile(rb"\.(?:s|si|delay\w*|apply\w*|subtask|signature|chunks|map|starmap|AsyncResult)\b\s*\(")
+"""Text of files that call tasks or make signatures."""
 _IMPORTS_DJANGO = re.compile(rb"^\s*(from|import) django\b", re.MULTILINE)
 _APPS = {
     "django_celery_beat": "enter its periodic tasks in the admin of taskq, then remove it",
@@ -127,20 +126,10 @@ class Change:
         """Replace the old text by the new one.
 
         Raises:
-            OSError: The file cannot be written. It still has the old text.
+            OSError: The file cannot be written.
         """
-        place = self.path.resolve()
-        place.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding=self.encoding, newline="") as file:
-                file.write(self.new)
-            os.chmod(name, place.stat().st_mode & 0o777 if place.exists() else 0o644)
-            os.replace(name, place)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(name)
-            raise
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_bytes(self.new.encode(self.encoding))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -210,7 +199,8 @@ def migrate_celery(paths: Sequence[Path], target: Target | None = None) -> Migra
             look(file)
     tasks = re.compile("|".join({rf"\b{task.node.name.value}\b" for task in project.tasks}).encode() or rb"(?!)")
     others = (each for each in changes if each.path not in files and not each.error)
-    _parse((each for each in others if tasks.search(texts[each.path])), texts, files, project)
+    used = (each for each in others if _USES_TASKS.search(texts[each.path]) and tasks.search(texts[each.path]))
+    _parse(used, texts, files, project)
     if target is None:
         if not is_django:
             raise ConfigurationError("no file imports Django, so say where the TaskQ is: --to MODULE:NAME")

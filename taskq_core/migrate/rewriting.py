@@ -7,7 +7,7 @@ from libcst.codemod import CodemodContext
 from libcst.codemod.visitors import AddImportsVisitor, RemoveImportsVisitor
 
 from taskq_core.migrate.calls import Calls, is_canvas
-from taskq_core.migrate.source import DELAYS, MARK, CannotTranslateError, File, Node, code, task_decorator
+from taskq_core.migrate.source import DELAYS, MARK, CannotTranslateError, File, Node, code, nodes, task_decorator
 from taskq_core.migrate.tasks import rewrite_function, task_options
 
 _HANDLE_HINTS = dict.fromkeys(
@@ -84,15 +84,27 @@ class Rewriter(cst.CSTTransformer):
     def result(self) -> cst.Module:
         """Return the rewritten file."""
         tree = self._file.tree.visit(self)
-        if tree.deep_equals(self._file.tree):
-            return tree.visit(_MarkImports())
+        if not tree.deep_equals(self._file.tree):
+            tree = self._with_imports(tree)
+        return tree.visit(_MarkImports()) if "celery" in tree.code else tree
+
+    def _with_imports(self, tree: cst.Module) -> cst.Module:
+        """Return the file with the imports that it needs.
+
+        The visitors of libcst take most of the time of a file. So they see its first statements, up to the last import,
+        and one statement with the names that the others use.
+        """
         for name, origin in self._imports.items():
             module, _, what = origin.rpartition(".")
             if origin.startswith("celery.") or self._file.project.is_app(origin):
                 RemoveImportsVisitor.remove_unused_import(self._context, module, what, None if name == what else name)
-        tree = AddImportsVisitor(self._context).transform_module(tree)
-        tree = RemoveImportsVisitor(self._context).transform_module(tree)
-        return tree.visit(_MarkImports())
+        count = max((number for number, each in enumerate(tree.body, 1) if _imports_something(each)), default=1)
+        first, others = tree.body[:count], tree.body[count:]
+        used = sorted({name.value for each in others for name in nodes(each, cst.Name)})
+        small = tree.with_changes(body=[*first, cst.parse_statement(f"({', '.join(used)},)" if used else "()")])
+        small = AddImportsVisitor(self._context).transform_module(small)
+        small = RemoveImportsVisitor(self._context).transform_module(small)
+        return small.with_changes(body=[*small.body[:-1], *others])
 
     def _want(self, name: str, module: str = "taskq_core") -> str:
         """Import a name and return it, or an alias if the file uses the name for something else."""
@@ -240,6 +252,10 @@ class Rewriter(cst.CSTTransformer):
             return cst.RemoveFromParent()
         left[-1] = left[-1].with_changes(comma=updated_node.names[-1].comma)
         return updated_node.with_changes(names=left) if len(left) < len(updated_node.names) else updated_node
+
+
+def _imports_something(node: Node) -> bool:
+    return any(True for _ in nodes(node, cst.Import)) or any(True for _ in nodes(node, cst.ImportFrom))
 
 
 class _MarkImports(cst.CSTTransformer):

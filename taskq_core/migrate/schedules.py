@@ -8,10 +8,9 @@ import ast
 import re
 
 from taskq_core.migrate.source import CannotTranslateError
+from taskq_core.wire.cron import parse_schedule
 
 _FIELDS = ("minute", "hour", "day_of_month", "month_of_year", "day_of_week")
-_DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
-_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _UNITS = {"weeks": 604_800, "days": 86_400, "hours": 3600, "minutes": 60, "seconds": 1, "milliseconds": 0.001}
 
 
@@ -82,40 +81,22 @@ def _cron(call: ast.Call) -> str:
             "it limits the day of the month and the day of the week, "
             "and Celery fires when both match, a cron line when one does"
         )
-    return " ".join(fields[name] for name in _FIELDS)
+    spec = " ".join(fields[name] for name in _FIELDS)
+    try:
+        parse_schedule(spec)
+    except ValueError as error:
+        raise CannotTranslateError(f"crontab: {error}") from None
+    return spec
 
 
 def _field(name: str, node: ast.expr) -> str:
-    if isinstance(node, ast.Constant) and isinstance(node.value, int) and not isinstance(node.value, bool):
-        text = str(node.value)
-    elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-        text = node.value.replace(" ", "").lower()
-    elif isinstance(node, ast.List | ast.Tuple | ast.Set) and node.elts:
-        text = ",".join(_field(name, each) for each in node.elts)
-    else:
+    if isinstance(node, ast.List | ast.Tuple | ast.Set) and node.elts:
+        return ",".join(_field(name, each) for each in node.elts)
+    value = node.value if isinstance(node, ast.Constant) else None
+    if not isinstance(value, int | str) or isinstance(value, bool):
         raise CannotTranslateError(f"crontab({name}=) is not written out")
-    return ",".join(_range(name, each) for each in text.split(","))
-
-
-def _range(name: str, text: str) -> str:
-    match = re.fullmatch(r"(?P<first>\*|\w+)(?:-(?P<last>\w+))?(?P<step>/[1-9][0-9]*)?", text)
-    if match is None or (match["step"] and match["first"] != "*" and not match["last"]):
-        raise CannotTranslateError(f"crontab({name}={text!r}) is not known")
-    first, last = _value(name, match["first"]), match["last"] and _value(name, match["last"])
-    if last is not None and first.isdigit() and last.isdigit() and int(first) > int(last):
-        raise CannotTranslateError(f"crontab({name}={text!r}) runs backward, which a cron line cannot")
-    return f"{first}{f'-{last}' if last is not None else ''}{match['step'] or ''}"
-
-
-def _value(name: str, text: str) -> str:
-    if text == "*":
-        return text
-    if text.isdigit():
-        return "0" if name == "day_of_week" and text == "7" else str(int(text))
-    names = {"day_of_week": _DAYS, "month_of_year": _MONTHS}.get(name, ())
-    if text[:3] in names and len(text) >= 3:
-        return str(names.index(text[:3]) + (name == "month_of_year"))
-    raise CannotTranslateError(f"crontab({name}={text!r}) is not known")
+    text = re.sub(r"[a-z]{3,}", lambda word: word[0][:3], str(value).replace(" ", "").lower())  # sunday: sun
+    return re.sub(r"\b7\b", "0", text) if name == "day_of_week" else text
 
 
 def _name(function: ast.expr) -> str:

@@ -18,7 +18,6 @@ from libcst.metadata import (
     MetadataWrapper,
     ParentNodeProvider,
     PositionProvider,
-    QualifiedNameProvider,
     QualifiedNameSource,
     ScopeProvider,
 )
@@ -142,9 +141,8 @@ class File:
         self.module = ".".join(parts[:-1] if is_package else parts)
         self.package = self.module if is_package else self.module.rpartition(".")[0]
         self._wrapper = MetadataWrapper(self.tree, unsafe_skip_copy=True)
-        found: Any = self._wrapper.resolve_many((QualifiedNameProvider, ScopeProvider, ParentNodeProvider))
-        self._names, self._scopes = found[QualifiedNameProvider], found[ScopeProvider]
-        self._parents = found[ParentNodeProvider]
+        found: Any = self._wrapper.resolve_many((ScopeProvider, ParentNodeProvider))
+        self._scopes, self._parents = found[ScopeProvider], found[ParentNodeProvider]
         self.marks: dict[Node, list[str]] = {}
         self.notes: list[tuple[int, str]] = []
 
@@ -173,11 +171,11 @@ class File:
 
     def dotted(self, node: Node) -> str | None:
         """Return the dotted name of an expression, None if it has none or several."""
-        found = self._names.get(node, ())
-        names = found() if callable(found) else found
+        scope = self._scopes.get(node)
+        names = scope.get_qualified_names_for(node) if scope is not None else ()
         if len(names) != 1:
             return None
-        (name,) = names
+        name = next(iter(names))
         return f"{self.module}.{name.name}" if name.source is QualifiedNameSource.LOCAL else self._absolute(name.name)
 
     def _absolute(self, name: str) -> str:
