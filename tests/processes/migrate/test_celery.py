@@ -81,7 +81,7 @@ def test_the_migrated_tasks_of_django_run(tmp_path: Path) -> None:
         "(<class 'ConnectionError'>, <class 'TimeoutError'>) 60",
         "ping @every 30s {}",
         'report 0 3 * * * {"kind":"daily","year":2033}',
-        "tidy */15 8-18 * * 1-5 {}",
+        "tidy */15 8-18 * * mon-fri {}",
     ]
 
 

@@ -39,7 +39,7 @@ TASKQ = {
     "QUEUES": ["default", "reports"],
     "DEFAULTS": {"retention": 3600, "queue": "default"},
     "SCHEDULE": {
-        "tidy": {"task": "shop.tasks.tidy", "cron": "*/15 8-18 * * 1-5"},
+        "tidy": {"task": "shop.tasks.tidy", "cron": "*/15 8-18 * * mon-fri"},
         "report": {"task": "shop.tasks.build_report", "cron": "0 3 * * *", "kwargs": {"kind": "daily", "year": 2033}, "queue": "reports", "expires": 3600},
         "ping": {"task": "ping", "cron": "@every 30s"},
     },
