@@ -1,7 +1,7 @@
-"""`TaskQ`: one configured queue application. To what is registered with it come the settings and the clients.
+"""`TaskQ`: a queue application, with its registry, settings and clients.
 
-Nothing connects before the first use. `configure` replaces the settings of an application whose tasks stand already,
-which is what a framework's test settings need.
+Nothing connects before the first use. `configure` replaces the settings after tasks were registered, for example by the
+test settings of a framework.
 """
 
 import contextlib
@@ -44,7 +44,7 @@ _applications: "weakref.WeakSet[TaskQ]" = weakref.WeakSet()
 
 
 def applications() -> "list[TaskQ]":
-    """Return the queue applications of this process. For processes that are given the name of a task alone."""
+    """Return the queue applications of this process. For processes that only receive the name of a task."""
     return list(_applications)
 
 
@@ -60,17 +60,17 @@ class TaskQ(Registry):
         **values: Single settings in lower case, for example `prefix=`, `queues=`, `concurrency=`, `defaults=`.
 
     Raises:
-        ConfigurationError: A setting is unknown or its value is not usable.
+        ConfigurationError: A setting is unknown or its value is not valid.
     """
 
     carry: Callable[[], Mapping[str, str]] | None = None
-    """Returns the headers of what a task carries to its run from where it is enqueued. For adapters."""
+    """Returns the headers that a task propagates from its enqueue to its run. For adapters."""
     built_in: frozenset[str] = frozenset()
-    """Names of tasks that an adapter registers by itself. A worker with only these has nothing to do."""
+    """Names of tasks that an adapter registers. A worker with only these tasks has nothing to do."""
     observer: Observer = Observer()
-    """Told of tasks that were enqueued and of runs that ended. For adapters, which set it before the first enqueue."""
+    """Notified of enqueued tasks and of ended runs. Adapters set it before the first enqueue."""
     process_set_up: str = ""
-    """`module:function` that a process has to call before it imports tasks, "" for nothing. For adapters."""
+    """`module:function` that a process calls before it imports tasks, "" without one. For adapters."""
 
     def __init__(
         self,
@@ -110,7 +110,7 @@ class TaskQ(Registry):
             **values: As for `TaskQ(...)`.
 
         Raises:
-            ConfigurationError: A setting or a variable that begins `TASKQ_` is unknown, or a value is not usable.
+            ConfigurationError: A setting or a variable that begins with `TASKQ_` is unknown, or a value is not valid.
         """
         return cls(**{**values, **values_from_environ(os.environ if environ is None else environ)})
 
@@ -121,18 +121,18 @@ class TaskQ(Registry):
 
     @property
     def settings(self) -> Settings:
-        """The settings in force."""
+        """The current settings."""
         return self._settings
 
     def configure(self, settings: Settings, *, transaction: TransactionHook | None = None) -> None:
-        """Replace the settings. Clients taken before belong to the old ones.
+        """Replace the settings. Clients from before keep the old settings.
 
         Args:
             settings: The new settings.
             transaction: Postpones sending to the commit of a surrounding database transaction.
 
         Raises:
-            ConfigurationError: The URL or an option in `defaults` is not usable; nothing was changed.
+            ConfigurationError: The URL or an option in `defaults` is not valid; nothing was changed.
         """
         self._check(settings)
         with self._lock:
@@ -180,7 +180,7 @@ class TaskQ(Registry):
         return {queue: names for queue, names in found.items() if names}
 
     def _check(self, settings: Settings) -> None:
-        Endpoint(settings.url, embedded_folder=self._embedded_folder)  # connects to nothing
+        Endpoint(settings.url, embedded_folder=self._embedded_folder)  # checks the URL, without a connection
         if settings.enqueue is EnqueueMode.OUTBOX and self.outbox is None:
             raise ConfigurationError(
                 "ENQUEUE is 'outbox', and there is no database to write tasks to: pass "
@@ -192,12 +192,12 @@ class TaskQ(Registry):
 
     @property
     def outbox(self) -> Outbox | None:
-        """Where tasks are written that go through a database, None where the application has none. For adapters."""
+        """The outbox of the application, None without one. For adapters."""
         return self._outbox
 
     @property
     def outbox_tables(self) -> Sequence[OutboxTable]:
-        """The tables that workers relay, none unless tasks are enqueued through them."""
+        """The tables that workers relay; empty unless tasks are enqueued through an outbox."""
         outbox = self._used_outbox
         return () if outbox is None else outbox.tables()
 
@@ -212,7 +212,7 @@ class TaskQ(Registry):
 
     @property
     def runtime(self) -> Runtime:
-        """Keys, connections and clients of the settings in force. For adapters and workers."""
+        """Keys, connections and clients of the current settings. For adapters and workers."""
         runtime = self._runtime
         if runtime is None:
             with self._lock:
@@ -234,12 +234,12 @@ class TaskQ(Registry):
         return runtime
 
     def divert(self, store: Store | None) -> Store | None:
-        """Send everything to another store; None: to that of the settings again. For `taskq_core.testing`.
+        """Send everything to another store; None: to the store of the settings. For `taskq_core.testing`.
 
-        It holds for clients taken before, and for other settings as well.
+        This applies to existing clients, and to later settings.
 
         Returns:
-            The store that took the place of the settings' until now, or None.
+            The store that was used instead of the settings' until now, or None.
         """
         with self._lock:
             before, self._diverted = self._diverted, store
@@ -249,11 +249,11 @@ class TaskQ(Registry):
 
     @property
     def propagates(self) -> bool:
-        """Whether sending a task raises what the task fails with; see `Store`. For adapters."""
+        """Whether sending a task raises the error of its run; see `Store`. For adapters."""
         return self._diverted is not None and self._diverted.propagates
 
     def waiting_note(self) -> str:
-        """Return a sentence on the sends that wait for a commit in this thread, "" for none. For errors of tests."""
+        """Return a sentence on the sends of this thread that wait for a commit, "" without any. For errors of tests."""
         return ""
 
     # --- clients ------------------------------------------------------------------------------------------------------
@@ -345,27 +345,27 @@ class TaskQ(Registry):
         return await self.runtime.workflows.asyncio.enqueue(workflow)
 
     def extend_group(self, calls: Iterable[Signature[Any]]) -> int:
-        """Add members to the group of a workflow whose member runs here, blocking, and return how many are new.
+        """Add members to the group of the current task, blocking, and return how many are new.
 
-        The group ends once these have ended too. A member that is retried adds what it had added once.
+        The group ends once the new members have ended too. A retried member does not add its members twice.
 
         Raises:
             NoCurrentTaskError: The code does not run inside a task.
-            WorkflowError: The task is no member of a group of signatures, or its run has ended meanwhile.
-            WorkflowDefinitionError, PayloadTooLargeError: A call does not fit; those before are added.
+            WorkflowError: The task is not a member of a group of signatures, or its run has ended.
+            WorkflowDefinitionError, PayloadTooLargeError: A call does not fit; the calls before it are added.
             BrokerError: Redis refused or was not reached.
         """
         return self.runtime.workflows.blocking.grow(calls)
 
     async def aextend_group(self, calls: Iterable[Signature[Any]] | AsyncIterable[Signature[Any]]) -> int:
-        """Add members to the group of a workflow whose member runs here. As `extend_group`, for coroutines."""
+        """Add members to the group of the current task. As `extend_group`, for coroutines."""
         return await self.runtime.workflows.asyncio.grow(calls)
 
     def workflow(self, workflow_id: str, queue: str = "default") -> WorkflowHandle:
-        """Return the handle of a workflow by its id and its home queue; nothing is asked of Redis.
+        """Return the handle of a workflow by its id and its home queue, without a request to Redis.
 
         Raises:
-            ConfigurationError: The id or the name of the queue cannot be one.
+            ConfigurationError: The id or the name of the queue is not valid.
         """
         return self.runtime.workflows.handle(workflow_id, queue)
 

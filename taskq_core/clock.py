@@ -1,8 +1,8 @@
 """The only module that reads the wall clock.
 
-Leases and due times are judged by Redis's own clock inside the scripts; "may I still act?" by the monotonic clock.
-The wall clock serves what people read, and what a client must send as an absolute time. `RedisClock` is what a process
-that waits for a second of Redis's goes by. Tests replace `Clock`.
+Scripts compare leases and due times with Redis's clock. Processes measure their own timeouts with the monotonic clock.
+The wall clock serves texts for people, and absolute times that a client must send. `RedisClock` serves processes that
+wait for a second of Redis's clock. Tests replace `Clock`.
 """
 
 import threading
@@ -31,7 +31,7 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The clock of this machine. Its methods are the interpreter's own: workers ask several times a task."""
+    """The clock of this machine. Its methods are those of the interpreter, because workers call them often."""
 
     monotonic = staticmethod(time.monotonic)
     time = staticmethod(time.time)

@@ -5,10 +5,10 @@
     TaskQError
     |-- ConfigurationError           a setting, an option of a task or a URL is not usable (also a ValueError)
     |   |-- TaskDefinitionError      a function cannot become a task (also a TypeError)
-    |   `-- WorkflowDefinitionError  a workflow cannot be put together so; carries the step
+    |   `-- WorkflowDefinitionError  a workflow has a mistake; carries the step
     |-- TaskArgumentsError           the arguments of a call do not fit the task (also a TypeError)
     |-- PayloadError                 a stored payload does not fit the task that should run it
-    |-- MissingReferenceError        what an argument refers to is gone, such as a row of a database
+    |-- MissingReferenceError        an argument refers to an object that does not exist, such as a deleted row
     |-- PayloadTooLargeError         a payload is over the limit (also a ValueError)
     |-- WireFormatError              stored bytes are not what the layout says
     |-- EnqueueError                 a task was not enqueued; carries its id
@@ -27,7 +27,7 @@
     |   |-- BrokerReplyError         the store answered something else than the layout says
     |   `-- EmbeddedRedisError       the private redis-server cannot be started or used
     |-- QueueNotFoundError
-    |-- QueueStateError              a queue does not stand as it would have to; carries its name
+    |-- QueueStateError              the state of a queue does not allow it; carries its name
     |   |-- QueuePausedError         it is paused already
     |   |-- QueueNotPausedError      it is not paused
     |   `-- QueueNotEmptyError       it holds tasks, or tasks that run
@@ -37,26 +37,26 @@
     |-- TaskStateError               the state of a task does not allow what was asked
     |   `-- TaskActiveError          it runs
     |-- NoCurrentTaskError           current_task() was called outside a task (also a LookupError)
-    |-- ResultError                  the outcome of a task cannot be had
+    |-- ResultError                  the result of a task is not available
     |   |-- ResultNotKeptError       retention is 0: nothing is kept
     |   |-- ResultTimeoutError       not finished in time (also a TimeoutError)
     |   |-- ResultTooLargeError      the result is over the limit and was not stored (also a ValueError)
     |   |-- TaskNotSentError         the surrounding transaction has not committed yet, or sending failed
     |   `-- TaskFailedError          the task was archived; carries its error text
     |       `-- TaskExpiredError     it was not started in time; error handlers get it too
-    |-- WorkflowError                the outcome of a workflow cannot be had; carries its id
+    |-- WorkflowError                the result of a workflow is not available; carries its id
     |   |-- WorkflowFailedError      steps of it failed
     |   |-- WorkflowCancelledError   it was cancelled
-    |   |-- WorkflowNotFoundError    there is no such workflow, or it is kept no longer
-    |   |-- WorkflowDamagedError     what Redis keeps of it cannot be read
+    |   |-- WorkflowNotFoundError    it does not exist, or its retention is over
+    |   |-- WorkflowDamagedError     its data in Redis cannot be read
     |   |-- WorkflowNotSentError     the surrounding transaction has not committed yet, or sending failed
     |   `-- WorkflowTimeoutError     not finished in time (also a TimeoutError)
     |-- ResultValueError             a result has no JSON form, or a stored one does not fit (also a ValueError)
-    |-- IterationError               what a task iterates over, or a cursor, cannot be gone on with (also a ValueError)
-    |-- ProgressError                what a task tells of how far it is is no number or no text (also a ValueError)
+    |-- IterationError               items or a cursor that another run could not continue (also a ValueError)
+    |-- ProgressError                reported progress is not a number or not text (also a ValueError)
     |-- SemaphoreFullError           all places of a semaphore are held
     |-- LeaseLostError               the worker no longer owns the task
-    |-- TaskProcessError             the process of its own that a task ran in has ended, or did not come up
+    |-- TaskProcessError             the separate process of a task has ended, or did not start
     |-- TaskCancelledError           a run was cancelled on request; error handlers get it, no task sees it
     `-- UnknownTaskError             neither a task nor a handler is registered for a type
 
@@ -71,9 +71,9 @@
     `-- TaskPaused                   raised between two items of `context.iterate`, and by `context.checkpoint`: the
                                      task goes on there in another run
 
-Errors carry their facts as attributes, read as a sentence and survive pickling. None carries the value of a task's
-argument or a password; only `MissingReferenceError` names keys. Each has a `code`, and `taskq explain CODE` tells
-of its causes and their cures.
+Errors have their facts as attributes, read as a sentence and can be pickled. They never contain the value of a task's
+argument or a password; only `MissingReferenceError` names keys. Each has a `code`, and `taskq explain CODE` shows its
+causes and their fixes.
 """
 
 import re
@@ -85,8 +85,8 @@ class TaskQError(Exception):
     """Base of every error raised by taskq."""
 
     code: ClassVar[str] = "taskq"
-    """Names the kind of error in words that stay: `queue-not-found` of `QueueNotFoundError`. A class whose name changes
-    keeps its code by giving it."""
+    """Stable name of the kind of error: `queue-not-found` for `QueueNotFoundError`. A renamed class sets its old
+    code."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -95,13 +95,13 @@ class TaskQError(Exception):
 
 
 def code_of(name: str) -> str:
-    """Return the code that the name of a class stands for: `QueueFullError` gives `queue-full`."""
+    """Return the code for the name of a class: `queue-full` for `QueueFullError`."""
     words = re.sub(r"(Error|Warning)$", "", name.lstrip("_"))
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", words).lower()
 
 
 class ConfigurationError(TaskQError, ValueError):
-    """A setting, an option or a URL is not usable. The message names it, its value and what was expected."""
+    """A setting, an option or a URL is not valid. The message names it, its value and the expected values."""
 
 
 class TaskDefinitionError(ConfigurationError, TypeError):
@@ -109,11 +109,11 @@ class TaskDefinitionError(ConfigurationError, TypeError):
 
 
 class WorkflowDefinitionError(ConfigurationError):
-    """A workflow cannot be what it was put together as: nothing was written.
+    """A workflow has a mistake; nothing was written.
 
     Attributes:
-        step: Name of the step that is wrong, "" for the workflow itself.
-        problem: What is wrong with it.
+        step: Name of the step with the mistake, "" for the workflow itself.
+        problem: The mistake.
     """
 
     def __init__(self, step: str, problem: str) -> None:
@@ -132,7 +132,7 @@ class TaskArgumentsError(TaskQError, TypeError):
     Attributes:
         task: Name of the task.
         parameter: Name of the parameter, or "" when the call as a whole does not fit.
-        problem: What is wrong, as the rest of a sentence.
+        problem: The mistake, as the rest of a sentence.
     """
 
     def __init__(self, task: str, parameter: str, problem: str) -> None:
@@ -150,7 +150,7 @@ class PayloadError(TaskQError):
     Attributes:
         task: Name of the task.
         parameter: Name of the parameter, or "" when the payload as a whole is unreadable.
-        problem: What is wrong, naming types and never the value.
+        problem: The mistake. It names types, never the value.
     """
 
     def __init__(self, task: str, parameter: str, problem: str) -> None:
@@ -163,12 +163,12 @@ class PayloadError(TaskQError):
 
 
 class MissingReferenceError(TaskQError):
-    """What an argument of a task refers to is gone, for example a row of a database; retrying cannot help.
+    """An argument of a task refers to an object that does not exist, such as a deleted row; retrying cannot help.
 
     Attributes:
         task: Name of the task.
-        label: What is gone, for example the label of a model.
-        keys: Keys of those that are gone.
+        label: Kind of the object, for example the label of a model.
+        keys: Keys of the missing objects.
     """
 
     def __init__(self, task: str, label: str, keys: tuple[object, ...]) -> None:
@@ -247,7 +247,7 @@ class TaskIdConflictError(EnqueueError):
 class QueueFullError(EnqueueError):
     """As many tasks of the queue are pending as the setting `LIMITS` allows. Nothing was written, no lock was taken.
 
-    With `when_full` `block` there was no room for as long as the client waited.
+    With `when_full` `block`, the queue stayed full while the client waited.
 
     Attributes:
         size: Tasks that were pending.
@@ -279,8 +279,8 @@ class EnqueueUnknownError(EnqueueError):
 class NotReplicatedError(EnqueueError):
     """The task is in its queue, but not confirmed as `replicated` or `fsynced` asked, and a failover may lose it.
 
-    A worker may run it all the same. Enqueueing the same call again with the same `task_id` within an hour is safe: it
-    waits for the confirmation of this task, also if that has run meanwhile, and stores it anew only where it was lost.
+    A worker may still run it. Enqueueing the same call again with the same `task_id` within an hour is safe: it waits
+    for the confirmation of this task, also after its run, and stores it again only if it was lost.
 
     Attributes:
         wanted: Replicas that had to confirm.
@@ -354,7 +354,7 @@ class CircuitOpenError(BrokerUnavailableError):
         address: Where the store is.
         failures: How often it failed in a row.
         retry_in_s: Seconds until it is asked again.
-        last_failure: What the last of them said.
+        last_failure: Text of the last failure.
     """
 
     may_have_happened = False
@@ -430,7 +430,7 @@ class QueueNotFoundError(TaskQError):
 
 
 class QueueStateError(TaskQError):
-    """A queue does not stand as it would have to; nothing was changed.
+    """The state of a queue does not allow the request; nothing was changed.
 
     Attributes:
         queue: Name of the queue.
@@ -531,8 +531,8 @@ class TaskStateError(TaskQError):
     Attributes:
         queue: Queue of the task.
         task_id: Id of the task.
-        state: State it is in; "moving" on its way to another queue, "lost" when it is not where its state says.
-        reason: What is wrong, as the rest of a sentence.
+        state: Its state; "moving" during a move to another queue, "lost" if it is missing in the list of its state.
+        reason: The reason, as the rest of a sentence.
     """
 
     def __init__(self, queue: str, task_id: str, state: str, reason: str) -> None:
@@ -555,7 +555,7 @@ class NoCurrentTaskError(TaskQError, LookupError):
 
 
 class ResultError(TaskQError):
-    """The outcome of a task cannot be had.
+    """The result of a task is not available.
 
     Attributes:
         queue: Queue of the task.
@@ -619,7 +619,7 @@ class TaskExpiredError(TaskFailedError):
 
 
 class WorkflowError(TaskQError):
-    """The outcome of a workflow cannot be had.
+    """The result of a workflow is not available.
 
     Attributes:
         queue: Its home queue.
@@ -644,11 +644,11 @@ class WorkflowCancelledError(WorkflowError):
 
 
 class WorkflowNotFoundError(WorkflowError):
-    """There is no workflow with this id in the queue, or it is kept no longer."""
+    """The queue has no workflow with this id, or its retention is over."""
 
 
 class WorkflowDamagedError(WorkflowError):
-    """What Redis keeps of the workflow cannot be read. `reason` names the field, and what was expected."""
+    """The data of the workflow in Redis cannot be read. `reason` names the field and the expected value."""
 
 
 class WorkflowNotSentError(WorkflowError):
@@ -656,7 +656,7 @@ class WorkflowNotSentError(WorkflowError):
 
 
 class WorkflowTimeoutError(WorkflowError, TimeoutError):
-    """The workflow did not end in the time given; it goes on all the same."""
+    """The workflow did not end in the time given. It is not cancelled."""
 
 
 class ResultValueError(TaskQError, ValueError):
@@ -664,14 +664,14 @@ class ResultValueError(TaskQError, ValueError):
 
 
 class IterationError(TaskQError, ValueError):
-    """What a task iterates over cannot be gone on with in another run, or its cursor cannot be kept.
+    """Another run could not continue the items of a task, or their cursor cannot be stored.
 
     The message names types, never values.
     """
 
 
 class ProgressError(TaskQError, ValueError):
-    """What a task tells of how far it is is not usable. The message names the part and what was expected."""
+    """The progress that a task reports is not valid. The message names the value and what was expected."""
 
 
 class SemaphoreFullError(TaskQError):
@@ -709,13 +709,13 @@ class LeaseLostError(TaskQError):
 
 
 class TaskProcessError(TaskQError):
-    """The process of its own in which a task ran has ended, or it did not come up. It fails that attempt of the task.
+    """The separate process of a task has ended, or did not start. The attempt has failed.
 
     Attributes:
         queue: Queue of the task.
         task_id: Its id.
         status: Exit status of the process, negative for the signal that ended it, None if it was not started.
-        problem: What happened, where the status alone does not tell.
+        problem: Further details, "" if the status is enough.
     """
 
     def __init__(self, queue: str, task_id: str, status: int | None, problem: str = "") -> None:
@@ -731,7 +731,7 @@ class TaskProcessError(TaskQError):
 
 
 class TaskCancelledError(TaskQError):
-    """The run of a task was cancelled on request. Error handlers get it; the function itself is told otherwise."""
+    """The run of a task was cancelled on request. Error handlers get this error; the function itself does not."""
 
     def __init__(self, queue: str, task_id: str) -> None:
         super().__init__(queue, task_id)
@@ -760,8 +760,8 @@ class UnknownTaskError(TaskQError):
         return f"{text}; {self.hint}" if self.hint else text
 
 
-class TaskControl(Exception):  # noqa: N818 - steers the queue, is no error
-    """Base of what a task raises to steer the queue. It is no failure of the code."""
+class TaskControl(Exception):  # noqa: N818 - controls the queue, not an error
+    """Base class of exceptions that a task raises to control the queue. They are not failures."""
 
 
 class Retry(TaskControl):
@@ -801,7 +801,7 @@ class SkipRetry(TaskControl):
 
 
 class Discard(TaskControl):
-    """Drop the task: it is neither retried nor archived, and counts as processed."""
+    """Delete the task: it is neither retried nor archived, and counts as processed."""
 
 
 class TaskInterrupted(BaseException):

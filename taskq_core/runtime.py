@@ -1,4 +1,4 @@
-"""What one set of settings stands for: keys, connections and clients. Nothing connects before the first use."""
+"""Keys, connections and clients of one set of settings. Nothing connects before the first use."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,10 +25,10 @@ from taskq_core.workflow.client import WorkflowClients
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Store:
-    """What a queue application sends to: an endpoint, and a runner of each kind on it.
+    """The destination of a queue application: an endpoint, and its runners.
 
     Attributes:
-        propagates: True if tasks run while they are sent, and what they fail with is raised to who sends them.
+        propagates: True if tasks run while they are sent, and their errors are raised to the sender.
     """
 
     endpoint: Endpoint
@@ -38,7 +38,7 @@ class Store:
 
 
 class Runtime:
-    """What one set of settings stands for: keys, connections and clients."""
+    """Keys, connections and clients of one set of settings."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Runtime:
         timeout_s = float(settings.enqueue_timeout)  # type: ignore[arg-type]  # Settings has turned it into seconds
         self.settings = settings
         self.timeout_s = timeout_s
-        """Most seconds that an enqueue or a look at a task may take."""
+        """Maximum seconds of an enqueue, or of a read of a task."""
         self.endpoint = Endpoint(settings.url, embedded_folder=embedded_folder)
         self.keys = Keys(settings.prefix)
         trace = settings.trace
@@ -100,7 +100,7 @@ class Runtime:
         self._own = Store(endpoint=self.endpoint, runner=self.runner, async_runner=self.async_runner)
 
     def use(self, store: Store | None) -> None:
-        """Send to another store from now on, also through clients taken before; None: to that of the settings."""
+        """Send to another store from now on, also through existing clients. None: the store of the settings."""
         store = store or self._own
         self.endpoint, self.runner, self.async_runner = store.endpoint, store.runner, store.async_runner
         self.source.send_through(store.runner, store.async_runner)
@@ -108,6 +108,6 @@ class Runtime:
         self.async_client.send_through(store.async_runner)
 
     def close(self) -> None:
-        """Close what blocking code opened, and give up the embedded server. Another store is not ours to close."""
+        """Close the connections of blocking code, and release the embedded server. Other stores are not closed."""
         self._own.runner.close()
         self._own.endpoint.close()

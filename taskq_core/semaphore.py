@@ -70,7 +70,7 @@ class Semaphore:
             False if all places are held.
 
         Raises:
-            ConfigurationError: A value is not valid, or is missing and there is no current task with a deadline.
+            ConfigurationError: A value is not valid, or it is missing outside of a task with a deadline.
             BrokerError: The store refuses or does not answer within the enqueue timeout.
         """
         return self._app.runtime.source.run(ask(self._acquire(self._holder(holder), deadline)))
@@ -89,7 +89,7 @@ class Semaphore:
             False if the holder had none, for example because its deadline had passed.
 
         Raises:
-            ConfigurationError: There is no current task and no holder.
+            ConfigurationError: The holder is missing outside of a task.
             BrokerError: The store refuses or does not answer; the place becomes free at its deadline.
         """
         return self._app.runtime.source.run(ask(semaphores.release(self._key, holder=self._holder(holder))))

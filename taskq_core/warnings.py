@@ -1,6 +1,6 @@
-"""What taskq warns of through Python's `warnings`: mistakes that are no errors yet.
+"""Warnings of taskq: probable mistakes that are not errors.
 
-Each class has a `code`, as errors have; `taskq explain CODE` tells of its causes and their cures.
+Each class has a `code`, as errors have. `taskq explain CODE` shows its causes and their fixes.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ class TaskQWarning(UserWarning):
     """Base of all warnings of taskq."""
 
     code: ClassVar[str] = "warning"
-    """Names the kind of warning in words that stay."""
+    """Stable name of the kind of warning."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -28,11 +28,11 @@ class TaskQWarning(UserWarning):
 
 
 class PayloadSizeWarning(TaskQWarning):
-    """A payload is large; Redis keeps it in memory until the task is gone."""
+    """A payload is large; Redis keeps it in memory until the task is deleted."""
 
 
 class ArgumentTypeWarning(TaskQWarning):
-    """An argument arrives as another type than it was given, since its parameter has no annotation."""
+    """An argument arrives with another type than it was given, because its parameter has no annotation."""
 
 
 class BlockingEnqueueWarning(TaskQWarning, RuntimeWarning):
@@ -40,7 +40,7 @@ class BlockingEnqueueWarning(TaskQWarning, RuntimeWarning):
 
 
 class TaskQDeprecationWarning(TaskQWarning, DeprecationWarning):
-    """A name, an option or a setting goes away; the text says with which release, and what to use instead."""
+    """A name, an option or a setting is deprecated; the text names the release that removes it, and the replacement."""
 
     code = "deprecation"
 
@@ -58,7 +58,7 @@ class WorkflowUnservedWarning(TaskQWarning):
 
 
 def warn_caller(message: str, category: type[TaskQWarning]) -> None:
-    """Warn of the line outside taskq that led here, however it got here."""
+    """Warn about the nearest calling line outside taskq."""
     frame, level = sys._getframe(), 1
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_OURS):
         frame, level = frame.f_back, level + 1
@@ -69,7 +69,7 @@ _warned_of_blocking = False
 
 
 def warn_if_blocking(call: str, instead: str) -> None:
-    """Warn, once in a process, of a blocking call on a running event loop."""
+    """Warn about a blocking call on a running event loop, once in a process."""
     global _warned_of_blocking
     if asyncio._get_running_loop() is not None and not _warned_of_blocking:
         _warned_of_blocking = True
@@ -80,12 +80,11 @@ def warn_if_blocking(call: str, instead: str) -> None:
 
 
 def warn_deprecated(what: str, *, removed_in: str, instead: str) -> None:
-    """Warn of the line outside taskq that uses what goes away.
+    """Warn about the calling line outside taskq that uses something deprecated.
 
     Args:
-        what: What it is, as the beginning of a sentence: "`Client.put`".
-        removed_in: The release that has it no longer, as "0.3". A test fails when that release is made and it is
-            still there.
-        instead: What to use, as the rest of "use ...".
+        what: The deprecated name, as the beginning of a sentence: "`Client.put`".
+        removed_in: The release that removes it, such as "0.3". A test fails if that release still has it.
+        instead: The replacement, as the rest of "use ...".
     """
     warn_caller(f"{what} goes away with taskq {removed_in}; use {instead}", TaskQDeprecationWarning)

@@ -180,7 +180,7 @@ class AsyncClient:
     def _note_end(self, sending: "asyncio.Task[None]") -> None:
         self._sending.discard(sending)
         if not sending.cancelled():
-            sending.exception()  # marks it as retrieved, because nobody awaits it after the caller was cancelled
+            sending.exception()  # marks it as retrieved, because it is not awaited after the caller was cancelled
 
     async def _run(self, plan: SendPlan[T]) -> T:
         return await arun_plan(plan, self._answer)

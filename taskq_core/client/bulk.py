@@ -115,7 +115,7 @@ class BulkResult(Sequence[TaskHandle[Any]]):
     """The tasks that `enqueue_many` enqueued: a sequence of handles, made when asked for.
 
     Handles are in the order of the calls within each queue. Inside a database transaction the sequence holds all
-    tasks; after the commit it holds those that were enqueued.
+    tasks; after the commit it holds the enqueued ones.
 
     Attributes:
         ids: Ids of the tasks, in the order of the handles.

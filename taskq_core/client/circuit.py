@@ -114,7 +114,7 @@ class Circuit:
         self.end(None, is_try=is_try)
 
     def begin(self) -> bool:
-        """Begin a request to Redis, and return whether it is the one that tries while the circuit is open.
+        """Begin a request to Redis, and return whether it is the only try while the circuit is open.
 
         Raises:
             CircuitOpenError: Redis is not asked now.

@@ -1,4 +1,4 @@
-"""Sending that waits for database transactions: what an adapter tells a client, and what runs at the last commit."""
+"""Sends that wait for the commit of a database transaction, or for the last of several commits."""
 
 import threading
 from collections.abc import Callable
@@ -20,7 +20,7 @@ class TransactionHook(Protocol):
         ...
 
     async def adefer(self, send: Callable[[], None]) -> bool:
-        """As `defer`, asked from a coroutine. `send` is called in blocking code."""
+        """Postpone a send, from a coroutine. As `defer`; `send` is called in blocking code."""
         ...
 
 

@@ -63,7 +63,7 @@ class Prepared(Generic[R]):
 
         Args:
             code: The code.
-            answer: The answer that contains the code; None if it came from another script than the one that enqueues.
+            answer: The answer that contains the code; None if the code is from another script.
             holder: Id of the task that holds its unique lock, "" if unknown.
         """
         if code == EnqueueCode.STORED:
@@ -125,7 +125,7 @@ class Preparer:
     """Turns calls into messages.
 
     Args:
-        source: What the handles of its tasks ask.
+        source: Answers the handles of its tasks.
         tracing: Opens producer spans.
         envelope: Write payloads with their trace inside, for peers without headers.
         middleware: Middleware of the application. Clients call it before they call this, because it may be a coroutine.
@@ -163,7 +163,7 @@ class Preparer:
         return task.plan(self.keys, self._app)
 
     def prepare(self, call: Signature[R], *, task_id: str | None = None, links: Sequence[Any] = ()) -> Prepared[R]:
-        """Return a task ready to be sent, with a producer span of its own.
+        """Return a task ready to be sent, with its own producer span.
 
         Args:
             call: The call.

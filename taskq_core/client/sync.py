@@ -177,8 +177,8 @@ class Client:
     def enqueue_many(self, calls: Iterable[Signature[Any]]) -> BulkResult:
         """Enqueue any number of calls, streamed in batches of one script call each.
 
-        A call that does not fit raises an error. The full batches before it are enqueued by then, and a note on the
-        error says how many tasks that makes. Inside a transaction all calls are prepared first and sent at the commit,
+        An error is raised for a call that does not fit. The full batches before it are enqueued already, and a note on
+        the error has their number of tasks. Inside a transaction all calls are prepared first and sent at the commit,
         or none if one does not fit. If the setting `LIMITS` lets clients wait for room, each batch waits until all of
         it was stored. After one batch has waited too long, the rest is tried without waiting.
 

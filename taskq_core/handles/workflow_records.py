@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -121,35 +121,7 @@ class WorkflowGraph:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON values."""
-        return {
-            "id": self.info.id,
-            "queue": self.info.queue,
-            "name": self.info.name,
-            "state": self.info.state.value,
-            "created_at": self.info.created_at.isoformat(),
-            "ended_at": None if self.info.ended_at is None else self.info.ended_at.isoformat(),
-            "total": self.info.total,
-            "counts": {state.value: count for state, count in self.info.counts.items()},
-            "steps": [
-                {
-                    "name": step.name,
-                    "task": step.task,
-                    "queue": step.queue,
-                    "task_id": step.task_id,
-                    "state": step.state.value,
-                    "after": dict(step.after),
-                    "is_callback": step.is_callback,
-                    "ended_at": None if step.ended_at is None else step.ended_at.isoformat(),
-                    "error": step.error,
-                    "members": step.members,
-                    "succeeded": step.succeeded,
-                    "failed": step.failed,
-                    "retried": step.retried,
-                    "max_retry": step.max_retry,
-                }
-                for step in self.steps
-            ],
-        }
+        return {**_plain(self.info), "steps": [_plain(step) for step in self.steps]}
 
     def to_mermaid(self) -> str:
         """Return it as a flowchart of Mermaid."""
@@ -200,3 +172,16 @@ def counted(steps: "tuple[StepInfo, ...]") -> tuple[int, Mapping[StepState, int]
         is_over = step.state in (StepState.SUCCEEDED, StepState.FAILED)
         counts[StepState.STARTED if is_over else step.state] += left
     return total, {state: count for state, count in counts.items() if count}
+
+
+def _plain(record: WorkflowInfo | StepInfo) -> dict[str, Any]:
+    """Return a record as JSON values."""
+    values = {each.name: getattr(record, each.name) for each in fields(record)}
+    for name, value in values.items():
+        if isinstance(value, datetime):
+            values[name] = value.isoformat()
+        elif isinstance(value, Mapping):
+            values[name] = {str(key): each for key, each in value.items()}
+        elif isinstance(value, StrEnum):
+            values[name] = value.value
+    return values

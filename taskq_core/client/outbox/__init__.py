@@ -1,8 +1,8 @@
-"""Transactional enqueue: a task stands in the user's database before it stands in Redis.
+"""Transactional enqueue: a task is written to the user's database before it is sent to Redis.
 
-The row of a task is written in the transaction of the data it belongs to, so both are there or neither is. Rows are
-moved to Redis right after the commit, and by a relay in every worker for whatever that missed. Adapters bring the
-table; the rules are here::
+The row of a task is written in the transaction of its data, so either both are stored or neither. Rows are moved to
+Redis right after the commit. A relay in every worker moves the rows that were missed. Adapters provide the table; this
+package has the rules::
 
     row written, in the user's transaction
       |  commit
@@ -14,10 +14,11 @@ table; the rules are here::
       |
     receipt given back
 
-A crash at any arrow neither loses the task nor stores it twice: until the row is gone its claim runs out and another
-sender takes it, and the receipt tells that one what has been stored already. A sender that slept beyond its claim is
-refused by Redis's clock (`SEND_S` after the claim began), because by then the row and its receipt may be gone. The
-promise holds while the clocks of a cluster's nodes agree to within `CLAIM_S - SEND_S`, and for tasks that Redis keeps.
+A crash at any arrow neither loses the task nor stores it twice. While the row exists, its claim expires and another
+sender takes it; the receipt shows that sender which tasks are stored already. A sender that was suspended beyond its
+claim is refused by Redis's clock (`SEND_S` after the claim began), because the row and its receipt may be deleted. The
+guarantee holds while the clocks of a cluster's nodes agree to within `CLAIM_S - SEND_S`, and for tasks that Redis
+keeps.
 """
 
 from taskq_core.client.outbox.delivery import Delivered, Delivery

@@ -30,31 +30,31 @@ from taskq_core.wire.ids import new_token
 logger = logging.getLogger("taskq.outbox")
 
 CLAIM_S = 60.0
-"""Seconds for which claimed rows are their claimant's, by the database's clock."""
+"""Seconds that a claim of rows is valid, by the database's clock."""
 SEND_S = 30.0
-"""Seconds from the beginning of a claim within which Redis stores its rows, by Redis's clock."""
+"""Seconds after the beginning of a claim in which Redis accepts its rows, by Redis's clock."""
 CLAIM_MAX = BATCH_MAX
-"""Most rows of one claim."""
+"""Maximum rows of one claim."""
 CLAIM_BYTES = 4 * BATCH_BYTES
 """Bytes of messages after which a claim takes no further row."""
 PUT_OFF_S = 5.0
-"""Seconds for which rows are left alone whose queue refused them."""
+"""Seconds until rows that their queue refused are tried again."""
 _CONTROLS = re.compile(f"{EXPIRES}|{PRIORITY}".encode())
 PATIENCE_S = 2.0
-"""Most seconds one call to Redis may take."""
+"""Maximum seconds of one call to Redis."""
 
 
 @dataclass(slots=True)
 class Delivered:
-    """What one delivery did.
+    """Outcome of one delivery.
 
     Attributes:
-        claimed: Rows it claimed.
-        stored: Receipts of rows whose tasks stand in Redis, stored by it or before.
-        refused: `EnqueueCode` by receipt of rows whose id or unique lock was taken: their tasks are dropped, with a
+        claimed: Number of claimed rows.
+        stored: Receipts of rows whose tasks are in Redis, stored by this delivery or before.
+        refused: `EnqueueCode` by receipt, of rows whose id or unique lock was taken. Their tasks are dropped, with a
             warning.
-        existing: Id of the task that stands for a stored one, because it was there before, by receipt.
-        failure: What Redis said last where it refused or did not answer, if it did.
+        existing: Id of the task that holds the unique lock in place of a row's task, by receipt.
+        failure: The last error of Redis, if there was one.
     """
 
     claimed: int
@@ -65,7 +65,7 @@ class Delivered:
 
 
 class Delivery:
-    """Moves rows to Redis. Any number may do so at once, in any process."""
+    """Moves rows to Redis. Any number of them may run at the same time, in any process."""
 
     def __init__(self, keys: Keys, runner: SyncRunner, sender: Sender, *, patience_s: float = PATIENCE_S) -> None:
         self._keys = keys
@@ -78,10 +78,10 @@ class Delivery:
         self._runner = runner
 
     def deliver(self, table: OutboxTable, receipts: Sequence[str] | None = None) -> Delivered:
-        """Move one claim of rows: these, or whichever wait. What Redis refuses stays for later.
+        """Move one claim of rows: the given ones, or any waiting ones. Refused rows stay for later.
 
         Raises:
-            BrokerUnavailableError: Redis did not tell the time, so nothing was claimed.
+            BrokerUnavailableError: Redis did not return its time, so nothing was claimed.
         """
         began_s = self._runner.run(diagnosis.read_time(), patience_s=self._patience_s)
         claim = new_token()
@@ -101,11 +101,11 @@ class Delivery:
                 delivered.failure = error
                 is_away = isinstance(error, BrokerUnavailableError)
                 if error.may_have_happened:
-                    pass  # they stay claimed: until the claim ends Redis may still carry it out
+                    pass  # they stay claimed, because Redis may execute the request until the claim ends
                 elif is_away:
                     left += [row.receipt for row in batch]
                 else:
-                    put_off += [row.receipt for row in batch]  # a queue that refuses must not hold up the others
+                    put_off += [row.receipt for row in batch]  # a queue that refuses must not delay the others
             else:
                 put_off += self._note(batch, codes, delivered)
         self._finish(table, claim, rows, delivered)
@@ -138,7 +138,7 @@ class Delivery:
         return codes
 
     def _note(self, batch: Sequence[OutboxRow], codes: str, delivered: Delivered) -> list[str]:
-        """Note what became of rows; return the receipts of those for which there is no room yet."""
+        """Note the outcomes of rows, and return the receipts of rows whose queue is full."""
         put_off = []
         for row, (code, holder) in zip(batch, each_code(codes), strict=True):
             if code in (DeliveryCode.STORED, DeliveryCode.STORED_BEFORE):
@@ -148,7 +148,7 @@ class Delivery:
                 delivered.existing[row.receipt] = holder
             elif code == DeliveryCode.FULL:
                 put_off.append(row.receipt)
-            elif code != DeliveryCode.TOO_LATE:  # those are another sender's by now
+            elif code != DeliveryCode.TOO_LATE:  # another sender has claimed these
                 is_locked = code == DeliveryCode.DUPLICATE
                 delivered.refused[row.receipt] = EnqueueCode.DUPLICATE if is_locked else EnqueueCode.ID_CONFLICT
                 taken = "its unique lock" if is_locked else "its id"
@@ -161,12 +161,12 @@ class Delivery:
         return put_off
 
     def _finish(self, table: OutboxTable, claim: str, rows: Sequence[OutboxRow], delivered: Delivered) -> None:
-        """Delete the rows that are dealt with, then give back their receipts."""
+        """Delete the rows with a final outcome, then their receipts in Redis."""
         over = {*delivered.stored, *delivered.refused}
         if not over:
             return
         if table.delete(claim, [row.receipt for row in rows if row.receipt in over]) < len(over):
-            return  # another sender has claimed some since, and needs their receipts; they expire after 30 days
+            return  # another sender has claimed some and needs their receipts, which expire after 30 days
         stored = set(delivered.stored)
         by_queue: dict[str, list[str]] = {}
         for row in rows:
@@ -181,9 +181,11 @@ class Delivery:
 
 
 def _due(row: OutboxRow, queue: QueueKeys) -> NewTask:
-    """Return the task with its start, and by when it has to be, counted from now: the row has waited."""
+    """Return the task with its start and its expiry counted from now, because the row has waited."""
     task = row.task
-    if task.unique_key and not queue.is_lock(task.unique_key):  # the prefix was changed, or the row was not ours
+    if task.unique_key and not queue.is_lock(
+        task.unique_key
+    ):  # the prefix was changed, or another application wrote the row
         logger.warning(
             "task %s from the outbox is stored without its unique lock: %r is not a lock of its queue",
             row.name,
@@ -200,7 +202,7 @@ def _due(row: OutboxRow, queue: QueueKeys) -> NewTask:
 
 
 def _marks(row: OutboxRow) -> str:
-    """Return the marks of a row's task, by its headers: a table keeps the message alone."""
+    """Return the marks of a row's task from its headers, because a table stores only the message."""
     task = row.task
     message = decode_message(task.message)
     marks = priority_mark(*read_priority(message.headers))
@@ -213,9 +215,9 @@ def _marks(row: OutboxRow) -> str:
 
 
 def _batches(rows: Sequence[OutboxRow]) -> Iterator[tuple[str, list[OutboxRow]]]:
-    """Gather tasks by queue and by who confirms them, in their order, into calls of a bounded size.
+    """Group tasks by queue and confirmation, in their order, into calls of a bounded size.
 
-    Parts of workflows go one by one.
+    Parts of workflows are sent one by one.
     """
     alike: dict[tuple[str, Confirmation | None, str], list[OutboxRow]] = {}
     for row in rows:

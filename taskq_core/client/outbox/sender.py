@@ -1,7 +1,7 @@
-"""Enqueue through an outbox: write rows, and move them to Redis as soon as they are committed.
+"""Enqueue through an outbox: write rows, and move them to Redis after their commit.
 
-Moving them at once is an attempt only. When Redis does not take them, or the process dies, the relay of a worker does
-it, so nothing is raised for it: once the rows are committed the tasks are enqueued.
+Tasks are enqueued once their rows are committed. Moving the rows at once is an attempt that raises no error: if Redis
+refuses them or the process dies, the relay of a worker moves them.
 """
 
 import logging
@@ -25,11 +25,11 @@ logger = logging.getLogger("taskq.outbox")
 
 
 class OutboxSender:
-    """Enqueues what clients prepared. Safe to share between threads.
+    """Enqueues prepared tasks through an outbox. Safe to share between threads.
 
     Args:
-        outbox: Where rows are written.
-        delivery: Moves them.
+        outbox: Writes rows.
+        delivery: Moves rows to Redis.
         sender: Its circuit breaker decides whether Redis is asked at once; its preparer closes spans and counts tasks.
         observer: Notified of tasks whose rows are committed.
     """
@@ -54,7 +54,7 @@ class OutboxSender:
     # --- one task -----------------------------------------------------------------------------------------------------
 
     def send(self, prepared: Prepared[Any]) -> None:
-        """Write the row of a task. Raises what the database raises."""
+        """Write the row of a task. Raises errors of the database."""
         with self._writing(prepared) as (rows, committed):
             self._outbox.keep(rows, committed)
 
@@ -92,7 +92,7 @@ class OutboxSender:
     # --- many ---------------------------------------------------------------------------------------------------------
 
     def send_many(self, batches: Iterable[Batch], result: BulkResult) -> None:
-        """Write the rows of batches and note them: all at once in a transaction, else each as it comes."""
+        """Write the rows of batches: all together in a transaction, otherwise batch by batch."""
         is_deferred = self._outbox.in_transaction()
         for part in [list(batches)] if is_deferred else ([batch] for batch in batches):
             rows, committed = self._begin_many(part, result, is_deferred)
@@ -128,14 +128,14 @@ class OutboxSender:
         def committed(table: OutboxTable) -> None:
             handles = result.begin() if is_deferred else ()  # which empties the result
             delivered = self._attempt(table, [row.receipt for row in rows])
-            told = len(result)
+            first = len(result)
             for batch, its_rows in zip(batches, by_batch, strict=True):
                 codes = "".join(_code(row.receipt, delivered) for row in its_rows)
                 there = [delivered.existing[row.receipt] for row in its_rows if row.receipt in delivered.existing]
                 result.add(batch, Admitted(Codes(codes, there) if there else codes))
             result.settle(handles, None)
             if self._observer.wants_enqueued():
-                self._observer.notify_enqueued(result[told:])
+                self._observer.notify_enqueued(result[first:])
 
         if is_deferred:
             result.defer(batches)
@@ -150,7 +150,7 @@ class OutboxSender:
     # --- workflows ----------------------------------------------------------------------------------------------------
 
     def send_workflow(self, rows: Sequence[OutboxRow], sent: Callable[[bool], None]) -> None:
-        """Write the rows of a workflow; `sent` is told once they are committed whether all of them stand in Redis."""
+        """Write the rows of a workflow. After the commit, `sent` is called with whether all rows are in Redis."""
         self._outbox.keep(rows, self._committed(rows, sent))
 
     async def asend_workflow(self, rows: Sequence[OutboxRow], sent: Callable[[bool], None]) -> None:
@@ -168,7 +168,7 @@ class OutboxSender:
     # --- after the commit ---------------------------------------------------------------------------------------------
 
     def _attempt(self, table: OutboxTable, receipts: Sequence[str]) -> Delivered:
-        """Move rows at once, as far as Redis takes them now."""
+        """Move rows to Redis as far as it accepts them now."""
         whole = Delivered(0, [], {})
         waiting = list(receipts)
         try:
@@ -185,10 +185,10 @@ class OutboxSender:
                     break
                 waiting = left
         except CircuitOpenError:
-            pass  # told when it opened
+            pass  # it was logged when it opened
         except BrokerError as error:
             whole.failure = error
-        except Exception:  # the database failed: the rows are committed all the same, and a worker sends them
+        except Exception:  # the database failed, but the rows are committed, and a worker sends them
             logger.exception("tasks wait in the outbox of database %r", table.name)
         if whole.failure is not None:
             count = "1 task waits" if len(waiting) == 1 else f"{len(waiting)} tasks wait"
@@ -197,5 +197,5 @@ class OutboxSender:
 
 
 def _code(receipt: str, delivered: Delivered) -> str:
-    """Return what became of a row, as the code of an enqueue."""
+    """Return the outcome of a row as the code of an enqueue."""
     return EnqueueCode.EXISTING if receipt in delivered.existing else delivered.refused.get(receipt, EnqueueCode.STORED)

@@ -1,4 +1,4 @@
-"""What an adapter brings: a table whose rows are tasks, and parts of workflows, that wait."""
+"""The interface of an outbox: rows of waiting tasks and parts of workflows, and their table. Adapters implement it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,16 +14,16 @@ from taskq_core.wire import TaskState
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboxRow:
-    """A task, or part of a workflow, that waits in a database.
+    """A task, or a part of a workflow, that waits in a database.
 
     Attributes:
         receipt: Random name of the row, in the table and in Redis.
-        queue: Queue the task goes to; of a workflow its home.
+        queue: Queue of the task; home queue of a workflow.
         name: Name of the task or the workflow.
-        task: What to store. Its start in so many milliseconds counts from when the row was written. Of a workflow its
-            id, and a packed `WorkflowPart` as the message.
-        age_s: Seconds since the row was written, by the database's clock; 0 for one that is yet to be written.
-        is_workflow: Whether it is part of a workflow.
+        task: The task to store. A start in milliseconds counts from when the row was written. For a workflow, its id,
+            and a packed `WorkflowPart` as the message.
+        age_s: Seconds since the row was written, by the database's clock; 0 for a new row.
+        is_workflow: Whether it is a part of a workflow.
     """
 
     receipt: str
@@ -93,14 +93,14 @@ class OutboxRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboxFigures:
-    """How many rows wait, and for how many seconds the oldest has (None if none waits)."""
+    """Number of waiting rows, and the age of the oldest in seconds (None without rows)."""
 
     waiting: int
     oldest_s: float | None
 
 
 class OutboxTable(Protocol):
-    """The rows of one database. Every call blocks, is a transaction of its own, and raises what the database raises."""
+    """The rows of one database. Every call blocks, is a separate transaction, and raises errors of the database."""
 
     @property
     def name(self) -> str:
@@ -110,46 +110,46 @@ class OutboxTable(Protocol):
     def claim(
         self, claim: str, *, most: int, most_bytes: int, seconds: float, receipts: Sequence[str] | None = None
     ) -> list[OutboxRow]:
-        """Claim rows that nobody claims, in the order they were written.
+        """Claim rows without a valid claim, in the order in which they were written.
 
         Args:
             claim: Random name of the claim.
-            most: Most rows.
-            most_bytes: Bytes of messages after which no further row is taken; the first always is.
-            seconds: How long the claim holds, by the database's clock.
-            receipts: Only these rows; None: whichever wait.
+            most: Maximum rows.
+            most_bytes: Bytes of messages after which no further row is claimed. The first row is always claimed.
+            seconds: Validity of the claim, by the database's clock.
+            receipts: Only these rows. None: any rows.
         """
         ...
 
     def delete(self, claim: str, receipts: Sequence[str]) -> int:
-        """Delete rows of a claim, and return how many. Rows that another sender has claimed since stay."""
+        """Delete rows of a claim, and return their number. Rows that another sender has claimed stay."""
         ...
 
     def release(self, claim: str, receipts: Sequence[str], *, seconds: float) -> None:
-        """Give up the claim on rows; they can be claimed again after so many seconds."""
+        """End the claim of rows. They can be claimed again after so many seconds."""
         ...
 
     def figures(self) -> OutboxFigures:
-        """Count what waits."""
+        """Count the waiting rows."""
         ...
 
 
 class Outbox(Protocol):
-    """What an adapter brings: where rows are written, and which tables a relay looks through."""
+    """Writes rows of waiting tasks, and names the tables that relays read."""
 
     def in_transaction(self) -> bool:
         """Whether a transaction is open, so that `keep` postpones `committed`."""
         ...
 
     async def ain_transaction(self) -> bool:
-        """As `in_transaction`, for the blocking code around a coroutine."""
+        """Whether a transaction is open in the blocking code around a coroutine. As `in_transaction`."""
         ...
 
     def keep(self, rows: Sequence[OutboxRow], committed: Callable[[OutboxTable], None]) -> None:
-        """Write rows in the surrounding transaction, or in one of their own.
+        """Write rows in the surrounding transaction, or in a new one.
 
-        `committed` is called with their table once they are committed: at once where no transaction is open, and never
-        when it is rolled back.
+        `committed` is called with their table after the commit: at once if no transaction is open, and never after a
+        rollback.
         """
         ...
 
@@ -158,7 +158,7 @@ class Outbox(Protocol):
         ...
 
     def find(self, task_id: str) -> TaskInfo | None:
-        """Return a task that waits in one of the tables, None if none has it."""
+        """Return a task that waits in one of the tables, None if it does not."""
         ...
 
     async def afind(self, task_id: str) -> TaskInfo | None:
@@ -166,9 +166,9 @@ class Outbox(Protocol):
         ...
 
     def tables(self) -> Sequence[OutboxTable]:
-        """Return the table of each database that has one."""
+        """Return the table of each database that has an outbox."""
         ...
 
     def close(self) -> None:
-        """Close connections that the outbox opened for itself. The next use opens new ones."""
+        """Close connections that the outbox has opened. The next use opens new ones."""
         ...
