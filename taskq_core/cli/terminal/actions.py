@@ -1,4 +1,4 @@
-"""Change tasks from a screen: choose what, ask, do it, and tell what became of it."""
+"""Run actions on tasks: ask for the details and a confirmation, run the action, and show the result."""
 
 import time
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from typing import Any
 from taskq_core.cli.base import failure_text
 from taskq_core.cli.terminal.dialogs import Ask, Choose, Question, Working
 from taskq_core.cli.terminal.filtering import duration_of
-from taskq_core.cli.terminal.screen import Level, Look
+from taskq_core.cli.terminal.screen import DashScreen, Level
 from taskq_core.errors import BrokerAuthenticationError, ConfigurationError
 from taskq_core.inspector import ALLOWED_STATES, ActionReport, Matching, QueueInfo, TaskAction, TaskRef
 from taskq_core.views import SELECTED_MAX, TaskFilter
@@ -18,12 +18,12 @@ from taskq_core.views.messages import ALL_BUTTONS, BUTTONS, actions_for, outcome
 from taskq_core.wire import TaskState, validate_queue_name
 
 PART_S = 0.3
-"""How long one part of work on many tasks takes, about."""
+"""Approximate duration of one step of an action on many tasks."""
 _LOSES = (TaskAction.DELETE, TaskAction.CANCEL)
 
 
 def whom(refs: Sequence[TaskRef]) -> str:
-    """Return which tasks are meant."""
+    """Return a description of tasks."""
     if len(refs) == 1:
         return f"the task “{refs[0].id}” of the queue “{refs[0].queue}”"
     queues = {ref.queue for ref in refs}
@@ -31,89 +31,89 @@ def whom(refs: Sequence[TaskRef]) -> str:
     return f"{len(refs):,} tasks{where}"
 
 
-async def act_on(look: Look[Any], refs: Sequence[TaskRef], action: TaskAction) -> ActionReport | None:
-    """Ask, then do something to tasks, and tell what became of it. None if it was not done.
+async def act_on(screen: DashScreen[Any], refs: Sequence[TaskRef], action: TaskAction) -> ActionReport | None:
+    """Run an action on tasks after a confirmation, and show the result. Return None if it was not run.
 
-    What their state does not allow is left out before; if that is all, it is said and nothing asked.
+    Tasks whose state does not allow the action are skipped.
     """
     states = ALLOWED_STATES[action]
     fit = [ref for ref in refs if ref.state in states]
     if not fit:
         if refs:
-            look.say(f"{BUTTONS[action]}: not while {_they_are(refs)}.", "warning")
+            screen.say(f"{BUTTONS[action]}: not while {_they_are(refs)}.", "warning")
         return None
-    options = await _options(look, action, question(action, whom(fit), len(fit)))
+    options = await _options(screen, action, question(action, whom(fit), len(fit)))
     if options is None:
         return None
     text = question(action, whom(fit), len(fit)) + _detail(options)
     if len(fit) < len(refs):
-        text += f"\n{len(refs) - len(fit):,} more are left alone: their state does not allow it."
+        text += f"\n{len(refs) - len(fit):,} more are skipped, because of their state."
     names = [ref.id for ref in fit] if len(fit) > 1 else []
     asked = Question(text=text, button=BUTTONS[action], is_destructive=action in _LOSES, names=names)
-    if not await look.ask(asked):
+    if not await screen.ask(asked):
         return None
     if len(fit) > 1:
-        look.say(f"{BUTTONS[action]}: {whom(fit)}…")
-    report = await look.desk.inspector.act_on(fit, action, **options)
+        screen.say(f"{BUTTONS[action]}: {whom(fit)}…")
+    report = await screen.poller.inspector.act_on(fit, action, **options)
     if action is TaskAction.CANCEL:
         for ref in report.done:
-            look.desk.cancelling(ref.queue, ref.id)
+            screen.poller.cancelling(ref.queue, ref.id)
     level, told = outcome(action, report)
-    _tell(look, level, told, report)
+    _show(screen, level, told, report)
     return report
 
 
 async def act_on_all(
-    look: Look[Any], infos: Sequence[QueueInfo], wanted: TaskFilter, *, group: str | None, total: int
+    screen: DashScreen[Any], infos: Sequence[QueueInfo], wanted: TaskFilter, *, group: str | None, total: int
 ) -> bool:
-    """Ask what to do to all tasks of a state that are listed, do it part by part, and tell what became of it.
+    """Ask for an action, run it step by step on all listed tasks of a state, and show the result.
 
     Args:
-        look: The screen.
-        infos: How the queues stand.
-        wanted: Which tasks; their state is needed.
-        group: Their group, of tasks in groups.
-        total: How many there are to look at.
+        screen: The screen.
+        infos: The figures of the queues.
+        wanted: The filter, which has a state.
+        group: The group, for state aggregating.
+        total: Number of tasks to read.
 
     Returns:
-        Whether it was begun.
+        Whether the action was started.
     """
     state = wanted.state
     assert state is not None
     where = "all queues" if wanted.queue is None else f"the queue “{wanted.queue}”"
     if group is not None:
         where = f"the group “{group}” of {where}"
-    fitting = f" that fit the filter (of {total:,})" if wanted.looks_inside else ""
+    fitting = f" that match the filter (of {total:,})" if wanted.looks_inside else ""
     count = "" if wanted.looks_inside else f"{total:,} "
     meant = f"all {count}{state} tasks of {where}{fitting}"
     choices = [(action.value, ALL_BUTTONS[action]) for action, _ in actions_for(state)]
-    chosen = await look.app.push_screen_wait(Choose(f"What is to be done to {meant}?", choices))
+    chosen = await screen.app.push_screen_wait(Choose(f"Action for {meant}:", choices))
     if chosen is None:
         return False
     action = TaskAction(chosen)
     text = question(action, meant, 2)
-    options = await _options(look, action, text)
+    options = await _options(screen, action, text)
     if options is None:
         return False
     asked = Question(text=text + _detail(options), button=ALL_BUTTONS[action], is_destructive=action in _LOSES)
-    if not await look.ask(asked):
+    if not await screen.ask(asked):
         return False
-    if wanted.text:  # which is looked for in several places at once: those that fit are selected first
-        selection = await look.desk.dashboard.select_tasks(infos, wanted, states=ALLOWED_STATES[action])
-        report = await look.desk.inspector.act_on(selection.tasks, action, **options)
+    if wanted.text:  # a text may be in several fields: the matching tasks are selected first
+        selection = await screen.poller.dashboard.select_tasks(infos, wanted, states=ALLOWED_STATES[action])
+        report = await screen.poller.inspector.act_on(selection.tasks, action, **options)
         level, told = outcome(action, report)
         more = "" if selection.is_complete else f" There may be more: at most {SELECTED_MAX:,} are selected at once."
-        _tell(look, level, told + more, report)
+        _show(screen, level, told + more, report)
         return True
-    await _in_parts(look, _matching(wanted, state, group), action, options, total=total)
+    await _in_parts(screen, _matching(wanted, state, group), action, options, total=total)
     return True
 
 
 async def _in_parts(
-    look: Look[Any], matching: Matching, action: TaskAction, options: dict[str, Any], *, total: int
+    screen: DashScreen[Any], matching: Matching, action: TaskAction, options: dict[str, Any], *, total: int
 ) -> None:
     working = Working(f"{ALL_BUTTONS[action]}…")
-    await look.app.push_screen(working)
+    await screen.app.push_screen(working)
     count = scanned = 0
     reasons: Skipped = Skipped()
     cursor: str | None = None
@@ -121,7 +121,7 @@ async def _in_parts(
     try:
         while True:
             until = time.monotonic() + PART_S
-            part = await look.desk.inspector.act_on_matching(
+            part = await screen.poller.inspector.act_on_matching(
                 matching, action, **options, cursor=cursor, has_time=partial(_is_before, until)
             )
             report = part.report
@@ -131,17 +131,17 @@ async def _in_parts(
             cursor = part.next
             if action is TaskAction.CANCEL:
                 for ref in report.done:
-                    look.desk.cancelling(ref.queue, ref.id)
+                    screen.poller.cancelling(ref.queue, ref.id)
             if cursor is None or report.failure is not None or working.is_stopped:
                 break
-            working.tell(f"{scanned:,} of {max(total, scanned):,} were looked at, {count:,} done")
+            working.show(f"{scanned:,} of {max(total, scanned):,} were read, {count:,} done")
     finally:
         working.dismiss(None)
     texts = [text for text in (done(action, count) if count else "", skipped(reasons)) if text]
     if cursor is not None and report.failure is None:
         texts.append(f"Stopped after {scanned:,} of {max(total, scanned):,}.")
     level: Level = "success" if count and not reasons and cursor is None else "warning"
-    _tell(look, level, " ".join(texts) or "There was nothing to do.", report)
+    _show(screen, level, " ".join(texts) or "There was nothing to do.", report)
 
 
 def _is_before(until: float) -> bool:
@@ -161,27 +161,27 @@ def _matching(wanted: TaskFilter, state: TaskState, group: str | None) -> Matchi
     )
 
 
-def _tell(look: Look[Any], level: str, text: str, report: ActionReport) -> None:
+def _show(screen: DashScreen[Any], level: str, text: str, report: ActionReport) -> None:
     if report.failure is None:
-        look.say(text, "error" if level == "error" else "success" if level == "success" else "warning")
+        screen.say(text, "error" if level == "error" else "success" if level == "success" else "warning")
         return
     if isinstance(report.failure, BrokerAuthenticationError):
-        look.tell_failure(report.failure)
+        screen.show_failure(report.failure)
         return
-    look.say(f"{text} {failure_text(report.failure)}", "error")
+    screen.say(f"{text} {failure_text(report.failure)}", "error")
 
 
-async def _options(look: Look[Any], action: TaskAction, title: str) -> dict[str, Any] | None:
-    """Ask for what an action needs besides tasks; None if it is not wanted after all."""
+async def _options(screen: DashScreen[Any], action: TaskAction, title: str) -> dict[str, Any] | None:
+    """Ask for the options of an action; None if the user cancels."""
     if action is TaskAction.RETRY:
-        answer = await look.app.push_screen_wait(
-            Ask(title, hint="For how long, as 90s, 10m or 1h30m", check=_wrong_duration, value="10m")
+        answer = await screen.app.push_screen_wait(
+            Ask(title, hint="Delay, as 90s, 10m or 1h30m", check=_wrong_duration, value="10m")
         )
         return None if answer is None else {"after": duration_of(answer)}
     if action is TaskAction.MOVE:
-        queues = await look.desk.inspector.queues()
-        answer = await look.app.push_screen_wait(
-            Ask(title, hint=f"To which queue: {', '.join(queues[:20])}", check=_wrong_queue, choices=queues)
+        queues = await screen.poller.inspector.queues()
+        answer = await screen.app.push_screen_wait(
+            Ask(title, hint=f"Target queue: {', '.join(queues[:20])}", check=_wrong_queue, choices=queues)
         )
         return None if answer is None else {"to_queue": answer.strip()}
     return {}

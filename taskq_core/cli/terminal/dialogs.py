@@ -1,4 +1,4 @@
-"""What stands over a screen: a question before something is changed, a field, a choice, work that goes on, the help."""
+"""Dialogs over a screen: a confirmation, an input field, an editor, a choice, progress, and the help."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -20,13 +20,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What is asked before something is changed.
+    """A confirmation before a change.
 
     Attributes:
-        text: The question; it names what is meant, and how many.
-        button: What the button says that does it.
-        is_destructive: Whether it cannot be undone.
-        names: What is meant, one by one, as far as there is room.
+        text: The question. It names the objects and their number.
+        button: The label of the button that confirms.
+        is_destructive: Whether the change cannot be undone.
+        names: The objects. The dialog lists the first ones.
     """
 
     text: str
@@ -35,23 +35,23 @@ class Question:
     names: Sequence[str] = field(default=())
 
 
-NAMES_MOST = 5
-"""Most things that a question lists."""
+NAMES_MAX = 5
+"""Most objects that a dialog lists."""
 
 
 class Dialog(ModalScreen[T | None]):
-    """A box over a screen; Escape leaves it."""
+    """A box over a screen. Escape closes it."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "Leave", show=False)]
     HORIZONTAL_BREAKPOINTS: list[tuple[int, str]] | None = [(0, "-narrow"), (64, "-roomy")]  # noqa: RUF012 - as its base has it
 
     def action_leave(self) -> None:
-        """Leave without an answer."""
+        """Close it without an answer."""
         self.dismiss(None)
 
 
 class Confirm(Dialog[bool]):
-    """A question. `y` does it, `n` and Escape do not; Enter presses the button that is chosen."""
+    """A confirmation. `y` confirms, `n` and Escape do not; Enter presses the focused button."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y", "answer(True)", "Yes", show=False),
@@ -64,12 +64,12 @@ class Confirm(Dialog[bool]):
         self.question = question
 
     def compose(self) -> ComposeResult:
-        """Put the box together."""
+        """Return the widgets."""
         question = self.question
-        more = len(question.names) - NAMES_MOST
+        more = len(question.names) - NAMES_MAX
         with Vertical(classes="box" + (" -bad" if question.is_destructive else "")):
             yield Static(shown_lines(question.text), id="question")
-            for name in question.names[:NAMES_MOST]:
+            for name in question.names[:NAMES_MAX]:
                 yield Static(Text.assemble("  ", shown(name)), classes="name")
             if more > 0:
                 yield Static(Text(f"  and {more:,} more"), classes="name quiet")
@@ -77,10 +77,10 @@ class Confirm(Dialog[bool]):
                 yield Button(
                     f"{question.button} (y)", id="yes", variant="error" if question.is_destructive else "primary"
                 )
-                yield Button("Leave it (n)", id="no")
+                yield Button("Cancel (n)", id="no")
 
     def on_mount(self) -> None:
-        """Choose the button that does no harm."""
+        """Focus the harmless button."""
         self.query_one("#no" if self.question.is_destructive else "#yes").focus()
 
     def action_answer(self, is_yes: bool) -> None:
@@ -92,23 +92,23 @@ class Confirm(Dialog[bool]):
         self.dismiss(False)
 
     def action_other(self) -> None:
-        """Choose the other button."""
+        """Focus the other button."""
         self.focus_next()
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
-        """Answer as the button says."""
+        """Answer."""
         self.dismiss(event.button.id == "yes")
 
 
 class Ask(Dialog[str]):
-    """A field to be filled in.
+    """An input field.
 
     Args:
-        title: What is asked.
-        hint: What the field takes.
-        check: Returns what is wrong with an answer, "" if nothing is.
-        value: What stands in it first.
-        choices: What it may be completed to.
+        title: The question.
+        hint: The expected input.
+        check: Returns the problem of an answer, "" if it is valid.
+        value: The initial value.
+        choices: Values for completion.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class Ask(Dialog[str]):
         self._title, self._hint, self._check, self._value, self._choices = title, hint, check, value, choices
 
     def compose(self) -> ComposeResult:
-        """Put the box together."""
+        """Return the widgets."""
         suggester = SuggestFromList(self._choices) if self._choices else None
         with Vertical(classes="box"):
             yield Static(shown_lines(self._title), id="question")
@@ -126,7 +126,7 @@ class Ask(Dialog[str]):
             yield Static(shown_lines(self._hint), classes="quiet", id="hint")
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Answer, unless something is wrong with it."""
+        """Answer, if the input is valid."""
         problem = self._check(event.value)
         if problem:
             hint = self.query_one("#hint", Static)
@@ -137,15 +137,15 @@ class Ask(Dialog[str]):
 
 
 class Edit(Dialog[str]):
-    """A text to be edited. Ctrl-S takes it; Escape leaves it, at the second time if something was typed.
+    """A text editor. Ctrl-S saves. Escape closes it, if the text was changed only the second time.
 
     Args:
-        title: What it is.
-        text: The text as it is.
-        hint: What it has to be.
-        check: Returns what is wrong with a text, "" if nothing is.
-        typed: What somebody has typed already.
-        problem: Why that was not saved.
+        title: The title.
+        text: The original text.
+        hint: The expected input.
+        check: Returns the problem of a text, "" if it is valid.
+        typed: The text from an earlier edit.
+        problem: Why the earlier edit was not saved.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("ctrl+s", "save", "Save", show=False)]
@@ -168,7 +168,7 @@ class Edit(Dialog[str]):
         self._left_as: str | None = None
 
     def compose(self) -> ComposeResult:
-        """Put the box together."""
+        """Return the widgets."""
         with Vertical(classes="box -editor"):
             yield Static(shown_lines(self._title), id="question")
             yield TextArea(self._typed, id="text", soft_wrap=True, tab_behavior="focus")
@@ -177,41 +177,41 @@ class Edit(Dialog[str]):
             )
             with Horizontal(classes="buttons"):
                 yield Button("Save (Ctrl-S)", id="save", variant="primary")
-                yield Button("Leave it (Esc)", id="leave")
+                yield Button("Cancel (Esc)", id="leave")
 
     def action_save(self) -> None:
-        """Answer, unless something is wrong with it."""
+        """Answer, if the input is valid."""
         text = self.query_one(TextArea).text
         problem = self._check(text)
         if problem:
-            self._tell(problem)
+            self._complain(problem)
         else:
             self.dismiss(text)
 
     def action_leave(self) -> None:
-        """Leave without an answer; what was typed is not lost at one key."""
+        """Close it. A changed text needs a second Escape."""
         text = self.query_one(TextArea).text
         if text in (self._text, self._left_as):
             self.dismiss(None)
         else:
             self._left_as = text
-            self._tell("Something was changed: Escape once more leaves it as it was.")
+            self._complain("You changed the text: press Escape again to discard the changes.")
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
-        """Save or leave."""
+        """Save or close."""
         if event.button.id == "save":
             self.action_save()
         else:
             self.action_leave()
 
-    def _tell(self, problem: str) -> None:
+    def _complain(self, problem: str) -> None:
         hint = self.query_one("#hint", Static)
         hint.update(shown_lines(problem))
         hint.set_classes("bad")
 
 
 class Choose(Dialog[str]):
-    """One of several things to do."""
+    """A choice between several options."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("j", "move(1)", "Down", show=False),
@@ -223,13 +223,13 @@ class Choose(Dialog[str]):
         self._title, self._choices = title, choices
 
     def compose(self) -> ComposeResult:
-        """Put the box together."""
+        """Return the widgets."""
         with Vertical(classes="box"):
             yield Static(shown_lines(self._title), id="question")
             yield OptionList(*(Option(shown(label), id=key) for key, label in self._choices))
 
     def action_move(self, by: int) -> None:
-        """Go up or down."""
+        """Move the selection."""
         options = self.query_one(OptionList)
         if by > 0:
             options.action_cursor_down()
@@ -242,38 +242,38 @@ class Choose(Dialog[str]):
 
 
 class Working(Dialog[None]):
-    """Work that goes on in parts; Escape ends it after the part that goes on."""
+    """Progress of work in steps. Escape stops it after the current step."""
 
     def __init__(self, title: str) -> None:
         super().__init__()
         self._title = title
         self.is_stopped = False
-        """Whether somebody wants it to end."""
+        """Whether the user wants to stop."""
 
     def compose(self) -> ComposeResult:
-        """Put the box together."""
+        """Return the widgets."""
         with Vertical(classes="box"):
             yield Static(shown_lines(self._title), id="question")
             yield Static("", id="progress")
             with Horizontal(classes="buttons"):
                 yield Button("Stop (Esc)", id="stop")
 
-    def tell(self, text: str) -> None:
-        """Say how far it is."""
+    def show(self, text: str) -> None:
+        """Show the progress."""
         self.query_one("#progress", Static).update(shown(text))
 
     def action_leave(self) -> None:
-        """Let it end."""
+        """Stop after the current step."""
         self.is_stopped = True
-        self.tell("Stopping…")
+        self.show("Stopping…")
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
-        """Let it end."""
+        """Stop after the current step."""
         self.action_leave()
 
 
 class Help(Dialog[None]):
-    """The keys of a screen, and what it shows."""
+    """The keys and the description of a screen."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("q,question_mark", "leave", "Leave", show=False)]
 
@@ -282,7 +282,7 @@ class Help(Dialog[None]):
         self._title, self._about, self._keys = title, about, list(keys)
 
     def compose(self) -> ComposeResult:
-        """Put the box together."""
+        """Return the widgets."""
         width = max((len(key) for key, _ in self._keys), default=0)
         text = Text()
         for key, what in self._keys:

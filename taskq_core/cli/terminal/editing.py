@@ -1,26 +1,26 @@
-"""Change the payload of a task: show it as text, check what somebody types, ask, and save it if nobody else has."""
+"""Edit the payload of a task: check the text, ask, and save it unless the payload has changed."""
 
 import json
 from typing import Any
 
 from taskq_core.cli.base import failure_text
 from taskq_core.cli.terminal.dialogs import Edit, Question
-from taskq_core.cli.terminal.screen import Look
+from taskq_core.cli.terminal.screen import DashScreen
 from taskq_core.errors import PayloadError, TaskQError
 from taskq_core.handles.records import TaskInfo
 from taskq_core.views import as_text, edited_payload
 
 
-async def edit_payload(look: Look[Any], task: TaskInfo) -> None:
-    """Let somebody edit the payload of a task that is editable, then replace it.
+async def edit_payload(screen: DashScreen[Any], task: TaskInfo) -> None:
+    """Edit and replace the payload of an editable task.
 
-    What does not fit the task, or is no JSON though the payload was, is said beside what was typed; so is why it could
-    not be saved, as that somebody else has changed it. Who does not mean it after all is back at the text.
+    Errors are shown beside the text: arguments that do not fit the task, invalid JSON, or why saving failed, for
+    example because the payload has changed. If the user does not confirm, the editor opens again.
     """
-    known = look.desk.taskq.tasks.get(task.name)
+    known = screen.poller.taskq.tasks.get(task.name)
     text = _harmless(task.payload)
     if text is None:
-        look.say("It holds characters that a terminal obeys, and is no JSON: edit it elsewhere.", "warning")
+        screen.say("It contains control characters and is not JSON, so it cannot be edited here.", "warning")
         return
 
     def wrong(text: str) -> str:
@@ -30,10 +30,12 @@ async def edit_payload(look: Look[Any], task: TaskInfo) -> None:
             return f"{error.parameter}: {error.problem}" if error.parameter else error.problem
         return ""
 
-    checked = "the parameters of the task" if known is not None else "JSON alone: the task is not registered here"
+    checked = (
+        "the parameters of the task" if known is not None else "JSON only, because the task is not registered here"
+    )
     answer, problem = text, ""
     while True:
-        typed = await look.app.push_screen_wait(
+        typed = await screen.app.push_screen_wait(
             Edit(
                 f"The payload of “{task.id}”",
                 text,
@@ -48,25 +50,25 @@ async def edit_payload(look: Look[Any], task: TaskInfo) -> None:
         answer, problem = typed, ""
         payload = task.payload if answer == text else edited_payload(task, answer, known)
         if payload == task.payload:
-            look.say("The payload is the same as before.", "warning")
+            screen.say("The payload has not changed.", "warning")
             return
         sizes = f"{len(task.payload):,} bytes become {len(payload):,}"
         question = f"Replace the payload of the task “{task.id}” of the queue “{task.queue}”? {sizes}."
-        if await look.ask(Question(text=question, button="Replace")):
+        if await screen.ask(Question(text=question, button="Replace")):
             try:
-                await look.desk.inspector.update_payload(task.queue, task.id, payload, expected=task.payload)
+                await screen.poller.inspector.update_payload(task.queue, task.id, payload, expected=task.payload)
             except TaskQError as error:
-                look.tell_failure(error)
+                screen.show_failure(error)
                 problem = failure_text(error)
             else:
-                look.say("The payload was changed.")
+                screen.say("The payload was changed.")
                 return
 
 
 def _harmless(payload: bytes) -> str | None:
-    """Return a payload as it is edited, with nothing in it that a terminal obeys: JSON may spell it out, others not.
+    """Return a payload as text without control characters, which JSON can escape.
 
-    None for text that is no JSON and holds such characters.
+    Return None for a payload with control characters that is not JSON.
     """
     text = as_text(payload)
     if all(line.isprintable() for line in text.replace("\r\n", "\n").replace("\t", " ").split("\n")):
@@ -75,5 +77,5 @@ def _harmless(payload: bytes) -> str | None:
         json.loads(payload)
     except (ValueError, RecursionError):
         return None
-    # Between its strings JSON has nothing that could not be printed but tabs and ends of lines.
+    # Outside of strings, the only control characters in JSON are tabs and line breaks.
     return "".join(each if each.isprintable() or each in "\t\r\n" else json.dumps(each)[1:-1] for each in text)

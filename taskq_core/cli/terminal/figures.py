@@ -1,41 +1,33 @@
-"""Figures as a terminal shows them: short numbers, bars by state, and the past in one line."""
+"""Figures for a terminal: short numbers, bars, and charts in one line."""
 
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 from rich.style import Style
 from rich.text import Text
 
 from taskq_core.cli.text import clean
-from taskq_core.inspector import QueueInfo
-from taskq_core.views import QueueSeries
 from taskq_core.wire import TaskState
 
 _HEIGHTS = "▁▂▃▄▅▆▇█"
 _UNITS = ("", "k", "M", "G", "T")
-LEAST_APART_S = 0.5
-"""Two looks that are nearer tell no pace."""
-PACES_KEPT = 120
-"""Most differences between two looks that are kept of a queue."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Palette:
-    """Colours on a dark or a light background: those of the web dashboard.
+    """Colors for a dark or light background, as in the web dashboard.
 
     Attributes:
-        states: Colour of each state of a task.
-        quiet: What matters less.
-        good: What is well.
-        warn: What somebody should look at.
-        bad: What is wrong.
-        link: What leads somewhere.
+        states: Color of each state of a task.
+        quiet: Less important text.
+        good: Good states.
+        warn: States that need attention.
+        bad: Errors.
+        link: Links.
         front: Text.
-        back: The background.
-        bar: The background of the first and the last line.
-        cursor: The background of the line that is chosen.
+        back: Background.
+        bar: Background of the first and last line.
+        cursor: Background of the selected line.
     """
 
     states: Mapping[TaskState, str]
@@ -50,7 +42,7 @@ class Palette:
     cursor: str
 
     def of(self, word: str) -> str:
-        """Return the colour of a word that says how something stands, "" for none."""
+        """Return the color of a state, "" for other words."""
         if word in tuple(TaskState):
             return self.states[TaskState(word)]
         tone = _TONES.get(word)
@@ -119,23 +111,23 @@ LIGHT = Palette(
 
 
 def gauge(palette: Palette, width: int, *parts: tuple[int, str]) -> Text:
-    """Return a bar of so many cells: parts of it, each with its colour, and what is left of it."""
+    """Return a bar: parts with a width and color each, and the rest in grey."""
     left = width - sum(cells for cells, _ in parts)
     return Text.assemble(*(("█" * cells, colour) for cells, colour in parts), ("░" * left, palette.quiet), end="")
 
 
 def page_words(skip: int, count: int, total: int) -> str:
-    """Return which page begins after so many, of so many in all."""
+    """Return "page X of Y"."""
     return f"page {skip // count + 1:,} of {max(1, -(-total // count)):,}"
 
 
 def shown(text: str, style: str | Style = "") -> Text:
-    """Return text of whatever origin in one line, with nothing in it that a terminal or a reader of markup obeys."""
+    """Return foreign text as one line, with control characters escaped and without markup."""
     return Text(clean(text), style=style, no_wrap=True, end="")
 
 
 def shown_lines(text: str, style: str | Style = "") -> Text:
-    """Return text of several lines, each as `shown`; tabs become blanks."""
+    """Return text of several lines, each as `shown`; tabs become spaces."""
     lines = text.replace("\r\n", "\n").expandtabs(4).split("\n")
     return Text("\n".join(map(clean, lines)), style=style, end="")
 
@@ -153,7 +145,7 @@ def short(number: float) -> str:
 
 
 def per_second(rate: float | None) -> str:
-    """Return how often something happens in a second; a dash for what is not known."""
+    """Return a rate per second; "-" for None."""
     if rate is None:
         return "-"
     if rate >= 1000:
@@ -162,11 +154,11 @@ def per_second(rate: float | None) -> str:
 
 
 def bar(sizes: Mapping[TaskState, int], largest: int, width: int) -> list[tuple[TaskState, int]]:
-    """Return how many cells of a bar each state takes. What is there takes one at least, if there is room.
+    """Return the width of each state in a bar, at least one cell each if there is room.
 
     Args:
         sizes: Tasks by state.
-        largest: How many tasks take the whole width.
+        largest: Number of tasks that fill the whole width.
         width: The whole width, in cells.
     """
     there = [(state, count) for state, count in sizes.items() if count > 0][:width]
@@ -177,19 +169,19 @@ def bar(sizes: Mapping[TaskState, int], largest: int, width: int) -> list[tuple[
     cells = [max(1, int(whole * count / total)) for _, count in there]
     while sum(cells) > whole:
         cells[cells.index(max(cells))] -= 1
-    while sum(cells) < whole:  # what is missing most of its share gets the next one
+    while sum(cells) < whole:  # the state that lacks most of its share gets the next cell
         lacks = [whole * count / total - given for (_, count), given in zip(there, cells, strict=True)]
         cells[lacks.index(max(lacks))] += 1
     return [(state, given) for (state, _), given in zip(there, cells, strict=True)]
 
 
 def sparkline(values: Sequence[float | None], width: int, *, top: float | None = None) -> str:
-    """Return the last `width` values as a line of blocks, right-aligned; a blank for what is not known.
+    """Return the last `width` values as a line of blocks, right-aligned; a space for None.
 
     Args:
         values: The values, the oldest first.
-        width: How many of them, in cells.
-        top: What the highest block stands for; None for the largest of them.
+        width: Number of values.
+        top: Value of the highest block; None for the largest value.
     """
     last = values[-width:] if width > 0 else []
     most = max((value for value in last if value is not None), default=0.0) if top is None else top
@@ -213,46 +205,9 @@ _FEW_LETTERS = {
     TaskState.COMPLETED: "compl",
 }
 ROOMY = 104
-"""Cells that a terminal has in which states in one line are written out."""
+"""Least width of a terminal that shows full names of states in one line."""
 
 
 def state_label(state: TaskState, width: int) -> str:
-    """Return what a state is called where all of them stand in one line of a terminal that is so wide."""
+    """Return the name of a state for a line with all states, on a terminal of this width."""
     return state.value if width >= ROOMY else _FEW_LETTERS[state]
-
-
-class Paces:
-    """How many tasks of each queue ran per second, from one look to the next.
-
-    Workers of this library take samples, which reach back; of queues that only others serve this is all there is.
-    """
-
-    def __init__(self) -> None:
-        self._last: dict[str, tuple[datetime, int]] = {}
-        self._seen: dict[str, deque[float | None]] = {}
-
-    def note(self, rows: Sequence[QueueInfo]) -> None:
-        """Note how queues stand."""
-        for row in rows:
-            before = self._last.get(row.name)
-            passed_s = 0.0 if before is None else (row.as_of - before[0]).total_seconds()
-            if before is not None and passed_s <= LEAST_APART_S:
-                continue
-            self._last[row.name] = (row.as_of, row.processed)
-            if before is not None:
-                ran = max(0, row.processed - before[1])  # a counter that is smaller began anew
-                self._seen.setdefault(row.name, deque(maxlen=PACES_KEPT)).append(ran / passed_s)
-        there = {row.name for row in rows}
-        for name in [name for name in self._last if name not in there]:
-            del self._last[name]
-            self._seen.pop(name, None)
-
-    def of(self, name: str, series: QueueSeries | None) -> list[float | None]:
-        """Return how many tasks of a queue ran per second, the oldest first; a gap is None."""
-        if series is None or not series.samples:
-            return list(self._seen.get(name, ()))
-        found: list[float | None] = []
-        for sample in series.samples:
-            found += [None] if sample.is_after_gap else []
-            found.append(sample.processed_per_s)
-        return found

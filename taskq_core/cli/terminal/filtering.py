@@ -1,4 +1,4 @@
-"""From what somebody types into the filter of tasks to what is wanted."""
+"""Parse the filter of the tasks screen."""
 
 import difflib
 import shlex
@@ -18,16 +18,16 @@ _AGES = ("older", "newer")
 
 
 def wanted_of(text: str, *, queue: str | None, state: TaskState | None, in_payload: bool) -> TaskFilter:
-    """Return which tasks a filter means: words with a name and a colon, and the rest as a text.
+    """Parse a filter: words of the form name:value, and the rest as a text.
 
     Args:
-        text: What was typed. Quotes keep blanks together.
-        queue: Their queue.
-        state: Their state.
+        text: The filter. Quotes enclose values with spaces.
+        queue: The queue.
+        state: The state.
         in_payload: Whether payloads may be searched.
 
     Raises:
-        ConfigurationError: It cannot be read.
+        ConfigurationError: The filter is invalid.
     """
     try:
         words = shlex.split(text)
@@ -44,18 +44,18 @@ def wanted_of(text: str, *, queue: str | None, state: TaskState | None, in_paylo
             rest.append(word)
             continue
         if not value:
-            raise ConfigurationError(f"{name}: what should it be? As in {name}:{'1h' if name in _AGES else 'text'}")
+            raise ConfigurationError(f"{name} needs a value, as in {name}:{'1h' if name in _AGES else 'text'}")
         if name == "payload" and not in_payload:
-            raise ConfigurationError("payloads that are not shown are not searched")
+            raise ConfigurationError("hidden payloads cannot be searched")
         fields[_WORDS[name]] = duration_of(value) if name in _AGES else value
     return TaskFilter(queue=queue, state=state, text=" ".join(rest), in_payload=in_payload, **fields)
 
 
 def duration_of(text: str) -> timedelta:
-    """Return a duration that somebody has typed.
+    """Parse a duration.
 
     Raises:
-        ConfigurationError: It is none.
+        ConfigurationError: The text is not a duration.
     """
     try:
         return DURATION.convert(text.strip(), None, None)

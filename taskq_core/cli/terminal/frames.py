@@ -1,46 +1,104 @@
-"""Two kinds of screens: one with a filter above its last line, and one that is a long text."""
+"""Bases of screens: a list of records, a list with a filter, and a long text."""
 
-from typing import ClassVar, TypeVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, Generic, TypeVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.widgets import Input, Static
 
-from taskq_core.cli.terminal.poller import Desk
-from taskq_core.cli.terminal.screen import Look
-from taskq_core.cli.terminal.table import Records
+from taskq_core.cli.terminal.poller import Poller
+from taskq_core.cli.terminal.screen import DashScreen
+from taskq_core.cli.terminal.table import Cell, Column, Records, Row
 from taskq_core.errors import ConfigurationError
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
-class FilteredLook(Look[T]):
-    """A screen whose records are found by a filter.
+class ListScreen(DashScreen[T], Generic[T, R]):
+    """A screen with one table of records. `T` is the type of a read, `R` that of a record."""
+
+    COLUMNS: ClassVar[Sequence[Column]] = ()
+    EMPTY: ClassVar[str] = ""
+    """The text instead of an empty table."""
+    OPENS: ClassVar[str] = ""
+    """Name of the screen that Enter opens, "" for none."""
+
+    def records(self, found: T) -> Sequence[R]:
+        """Return the records of a read."""
+        raise NotImplementedError
+
+    def key(self, record: R) -> str:
+        """Return the key of a record."""
+        raise NotImplementedError
+
+    def cells(self, record: R) -> Sequence[Cell]:
+        """Return the cells of a record."""
+        raise NotImplementedError
+
+    def opens(self, record: R) -> tuple[Any, ...]:
+        """Return the arguments of the screen that Enter opens."""
+        raise NotImplementedError
+
+    def body(self) -> ComposeResult:
+        """Return the table, and the text for an empty one."""
+        yield Records(id="table", opens=bool(self.OPENS))
+        yield Static(self.EMPTY, classes="empty", id="empty")
+
+    def draw(self, found: T) -> None:
+        """Fill the table."""
+        self.fill(self.COLUMNS, found)
+
+    def fill(self, columns: Sequence[Column], found: T) -> None:
+        """Fill the table with the records of a read, or show the text for an empty one."""
+        records = self.records(found)
+        table = self.query_one(Records)
+        table.fill(columns, [Row(self.key(each), self.cells(each)) for each in records])
+        table.display = bool(records)
+        self.query_one("#empty").display = not records
+
+    @property
+    def chosen(self) -> R | None:
+        """The selected record."""
+        key = self.query_one(Records).current
+        records = () if self.found is None else self.records(self.found)
+        return next((each for each in records if self.key(each) == key), None)
+
+    def on_data_table_row_selected(self) -> None:
+        """Open the selected record."""
+        record = self.chosen
+        if record is not None and self.OPENS:
+            self.go(self.OPENS, *self.opens(record))
+
+
+class FilteredScreen(DashScreen[T]):
+    """A screen with a filter.
 
     Attributes:
         text: The filter, "" for none.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("slash", "filter", "Filter", key_display="/", tooltip="Find some by a filter")
+        Binding("slash", "filter", "Filter", key_display="/", tooltip="Filter the list")
     ]
     HINT: ClassVar[str] = ""
-    """What a filter may say."""
+    """The syntax of a filter."""
 
-    def __init__(self, desk: Desk) -> None:
-        super().__init__(desk)
+    def __init__(self, poller: Poller) -> None:
+        super().__init__(poller)
         self.text = ""
 
     def field(self) -> Input:
-        """Return the field of the filter, to be put at the end of the body."""
+        """Return the input field of the filter, for the end of the body."""
         return Input(placeholder=self.HINT, id="filter")
 
     def begin(self, text: str) -> None:
-        """Begin at the first page of what a filter finds.
+        """Show the first page of a filter.
 
         Raises:
-            ConfigurationError: It cannot be read.
+            ConfigurationError: The filter is invalid.
         """
         raise NotImplementedError
 
@@ -52,7 +110,7 @@ class FilteredLook(Look[T]):
         field.focus()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Take the filter."""
+        """Apply the filter."""
         try:
             self.begin(event.value.strip())
         except ConfigurationError as error:
@@ -66,7 +124,7 @@ class FilteredLook(Look[T]):
         self.query_one(Records).focus()
 
     def leaves(self) -> bool:
-        """Close the filter, or take it away, before the screen is left; return whether there was nothing to close."""
+        """Close or clear the filter before the screen is left. Return True if there was none."""
         if self.query_one("#filter", Input).has_class("-open"):
             self._close()
             return False
@@ -76,8 +134,8 @@ class FilteredLook(Look[T]):
         return True
 
 
-class TextLook(Look[T]):
-    """A screen that is one text, which scrolls."""
+class TextScreen(DashScreen[T]):
+    """A screen with one long text, which scrolls."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("j", "scroll(1)", "Down", show=False),
@@ -85,15 +143,15 @@ class TextLook(Look[T]):
     ]
 
     def body(self) -> ComposeResult:
-        """Put the text together."""
+        """Return the text."""
         with VerticalScroll(id="scroll"):
             yield Static(id="text", classes="facts")
 
     def on_mount(self) -> None:
-        """Let the keys scroll."""
+        """Focus the text, so that keys scroll it."""
         super().on_mount()
         self.query_one("#scroll").focus()
 
     def action_scroll(self, by: int) -> None:
-        """Go up or down."""
+        """Scroll by a line."""
         self.query_one("#scroll").scroll_relative(y=by, animate=False)

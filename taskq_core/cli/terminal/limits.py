@@ -1,4 +1,4 @@
-"""Limits of tasks: what each is, what holds a place and what waits for one, and another number for it."""
+"""The limits of tasks, with running and waiting tasks; override a limit."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,37 +11,26 @@ from textual.widgets import Static
 
 from taskq_core.cli.terminal.dialogs import Ask, Question
 from taskq_core.cli.terminal.figures import short, shown
-from taskq_core.cli.terminal.places import TasksPlace
-from taskq_core.cli.terminal.poller import Desk
-from taskq_core.cli.terminal.screen import Look
-from taskq_core.cli.terminal.table import Column, Records, Row
+from taskq_core.cli.terminal.frames import ListScreen
+from taskq_core.cli.terminal.poller import Poller
+from taskq_core.cli.terminal.table import Cell, Column
 from taskq_core.errors import BrokerReplyError, ConfigurationError, QueueNotFoundError
 from taskq_core.inspector import LimitInfo
 from taskq_core.tasks.limits import Concurrency, RateLimit
 from taskq_core.wire import TaskState
 
-_QUEUE = Column(title="Queue", least=6, most=20)
-_COLUMNS = (
-    Column(title="Limit of", least=10, grows=True),
-    Column(title="Kind", least=4),
-    Column(title="Code", least=5, drop=3),
-    Column(title="Set to", least=6, drop=1),
-    Column(title="Keys", right=True, drop=4),
-    Column(title="Held", right=True, drop=2),
-    Column(title="Waiting", right=True),
-)
 _HINTS = {
-    "rate": "So many starts in a period, as 100/m or 5/10s",
-    "concurrency": "So many runs at once, for all workers together",
+    "rate": "Starts per period, as 100/m or 5/10s",
+    "concurrency": "Runs at the same time, for all workers together",
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What was read.
+    """A read of this screen.
 
     Attributes:
-        limits: The limits, each with its queue; those for which something waits first.
+        limits: The limits, each with its queue; those with waiting tasks first.
         damaged: Queues whose limits cannot be read.
     """
 
@@ -49,39 +38,49 @@ class Found:
     damaged: Sequence[str]
 
 
-class LimitsLook(Look[Found]):
-    """Limits of the tasks of one queue, or of all.
+class LimitsScreen(ListScreen[Found, tuple[str, LimitInfo]]):
+    """The limits of one queue, or of all.
 
     Args:
-        desk: What screens share.
+        poller: The shared state.
         queue: The queue; None for all.
     """
 
     TOP = "limits"
+    EMPTY = "No task has a limit."
+    OPENS = "tasks"
+    COLUMNS = (
+        Column(title="Queue", least=6, most=20),
+        Column(title="Limit of", least=10, grows=True),
+        Column(title="Kind", least=4),
+        Column(title="Code", least=5, drop=3),
+        Column(title="Set to", least=6, drop=1),
+        Column(title="Keys", right=True, drop=4),
+        Column(title="Held", right=True, drop=2),
+        Column(title="Waiting", right=True),
+    )
     ABOUT = (
-        "How often and how many at once tasks may run: what the code says of each limit, what somebody has set over "
-        "it, how many hold a place of it and how many wait for one, of all values of its key. s sets another number "
-        "for all workers at once, and for what waits already; c takes it back. Enter shows the tasks that wait, which "
-        "are scheduled."
+        "The limits of tasks: the value in the code, the value that overrides it, and how many tasks hold a slot or "
+        "wait for one, summed over all values of the key. s overrides a limit for all workers at once, also for "
+        "waiting tasks; c removes the override. Enter shows the waiting tasks, which are scheduled."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("s", "change_set", "Set", tooltip="Set another number over what the code says"),
-        Binding("c", "change_clear", "Clear", tooltip="Let the limit be again what the code says"),
+        Binding("s", "change_set", "Set", tooltip="Override the limit of the code"),
+        Binding("c", "change_clear", "Clear", tooltip="Remove the override"),
     ]
 
-    def __init__(self, desk: Desk, queue: str | None = None) -> None:
-        super().__init__(desk)
+    def __init__(self, poller: Poller, queue: str | None = None) -> None:
+        super().__init__(poller)
         self.queue = queue
 
     def body(self) -> ComposeResult:
-        """Put the table together."""
-        yield Records(id="table")
-        yield Static("No task has a limit.", classes="empty", id="empty")
+        """Return the table, and a line for damaged queues."""
+        yield from super().body()
         yield Static(id="damaged", classes="line bad")
 
     @property
     def heading(self) -> str:
-        """Whose limits, and what waits for them."""
+        """The queue, and the number of waiting tasks."""
         whose = "limits" if self.queue is None else f"limits of queue {self.queue}"
         if self.found is None:
             return whose
@@ -89,8 +88,8 @@ class LimitsLook(Look[Found]):
         return f"{whose}, {waiting:,} task{'' if waiting == 1 else 's'} wait{'s' if waiting == 1 else ''}"
 
     async def read(self) -> Found:
-        """Read them, queue by queue."""
-        inspector = self.desk.inspector
+        """Read the limits, queue by queue."""
+        inspector = self.poller.inspector
         found: list[tuple[str, LimitInfo]] = []
         damaged: list[str] = []
         for queue in await inspector.queues() if self.queue is None else [self.queue]:
@@ -98,26 +97,36 @@ class LimitsLook(Look[Found]):
                 found += [(queue, each) for each in await inspector.limits(queue)]
             except QueueNotFoundError:
                 if self.queue is not None:
-                    raise  # of all queues, one that somebody has deleted meanwhile is missing
+                    raise  # in a list of all queues, it was deleted in the meantime
             except BrokerReplyError:
                 damaged.append(queue)
         found.sort(key=lambda pair: (not pair[1].waiting, pair[0], pair[1].kind, pair[1].name))
         return Found(limits=found, damaged=damaged)
 
     def draw(self, found: Found) -> None:
-        """Show them."""
-        table = self.query_one(Records)
-        whose = [] if self.queue is not None else [_QUEUE]
-        table.fill([*whose, *_COLUMNS], [Row(_key(*pair), self._cells(*pair)) for pair in found.limits])
-        table.display = bool(found.limits)
+        """Show the table, and damaged queues."""
+        self.fill(self.COLUMNS if self.queue is None else self.COLUMNS[1:], found)
         self.query_one("#empty").display = not found.limits and not found.damaged
-        told = self.query_one("#damaged", Static)
-        told.display = bool(found.damaged)
-        told.update(shown(f"Limits that cannot be read: {', '.join(found.damaged)}. taskq doctor says why."))
+        line = self.query_one("#damaged", Static)
+        line.display = bool(found.damaged)
+        line.update(shown(f"Limits that cannot be read: {', '.join(found.damaged)}. taskq doctor says why."))
         self.refresh_bindings()
 
-    def _cells(self, queue: str, each: LimitInfo) -> list[Text]:
-        palette = self.desk.palette
+    def records(self, found: Found) -> Sequence[tuple[str, LimitInfo]]:
+        """Return the limits."""
+        return found.limits
+
+    def key(self, record: tuple[str, LimitInfo]) -> str:
+        """Return queue, kind and name of a limit."""
+        return f"{record[0]}\0{record[1].kind}\0{record[1].name}"
+
+    def opens(self, record: tuple[str, LimitInfo]) -> tuple[Any, ...]:
+        """Return the queue and state of the waiting tasks."""
+        return record[0], TaskState.SCHEDULED
+
+    def cells(self, record: tuple[str, LimitInfo]) -> Sequence[Cell]:
+        """Return the cells of a limit."""
+        (queue, each), palette = record, self.poller.palette
         return [
             *([] if self.queue is not None else [shown(queue)]),
             shown(each.name, "bold") if each.name else Text("the queue", "bold italic"),
@@ -129,82 +138,58 @@ class LimitsLook(Look[Found]):
             shown(short(each.waiting), palette.warn if each.waiting else ""),
         ]
 
-    @property
-    def chosen(self) -> tuple[str, LimitInfo] | None:
-        """The limit that is chosen, with its queue."""
-        key = self.query_one(Records).current
-        pairs = () if self.found is None else self.found.limits
-        return next((pair for pair in pairs if _key(*pair) == key), None)
-
-    def on_data_table_row_selected(self) -> None:
-        """Show the tasks that wait."""
-        pair = self.chosen
-        if pair is not None:
-            self.go(TasksPlace(pair[0], TaskState.SCHEDULED))
-
     def on_data_table_row_highlighted(self) -> None:
-        """Offer what can be done to it."""
+        """Update the available actions."""
         self.refresh_bindings()
 
     def action_change_set(self) -> None:
-        """Set another number."""
+        """Override the selected limit."""
         if self.chosen is not None:
-            self.change(set_number(self, *self.chosen))
+            self.change(self._set(*self.chosen))
 
     def action_change_clear(self) -> None:
-        """Take back what was set."""
+        """Remove the override of the selected limit."""
         if self.chosen is not None:
-            self.change(clear_number(self, *self.chosen))
+            self.change(self._clear(*self.chosen))
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Offer what can be done to the limit that is chosen: a sequence has no number."""
+        """Enable the actions that fit the selected limit: a sequence has no number."""
         if action in ("change_set", "change_clear") and self.is_ready:
             pair = self.chosen
             if pair is None or pair[1].kind not in _HINTS or (action == "change_clear" and not pair[1].changed):
                 return False
         return super().check_action(action, parameters)
 
+    async def _set(self, queue: str, limit: LimitInfo) -> None:
+        def wrong(text: str) -> str:
+            try:
+                _numbers(limit, text)
+            except ConfigurationError as error:
+                return str(error)
+            return ""
 
-async def set_number(look: Look[Any], queue: str, limit: LimitInfo) -> None:
-    """Ask for a number and whether it is meant, then set it over what the code says."""
+        named = _named(queue, limit)
+        value = (limit.changed or limit.declared).partition(",")[0].strip()
+        answer = await self.app.push_screen_wait(
+            Ask(f"The {limit.kind} of {named}", hint=_HINTS[limit.kind], check=wrong, value=value)
+        )
+        if answer is None:
+            return
+        new = answer.strip()
+        code = f"The code says {limit.declared}." if limit.declared else "The value in the code is unknown."
+        text = f"Set the {limit.kind} of {named} to {new}? {code} It applies at once, to all workers and waiting tasks."
+        if await self.ask(Question(text=text, button="Set")):
+            await self.poller.inspector.set_limit(queue, limit.name, **_numbers(limit, new))
+            self.say(f"The {limit.kind} of {named} is now {new}.")
 
-    def wrong(text: str) -> str:
-        try:
-            _numbers(limit, text)
-        except ConfigurationError as error:
-            return str(error)
-        return ""
-
-    before = limit.changed or limit.declared
-    value = before.partition(",")[0]
-    asked = Ask(
-        f"The {limit.kind} of {_named(queue, limit)}", hint=_HINTS[limit.kind], check=wrong, value=value.strip()
-    )
-    answer = await look.app.push_screen_wait(asked)
-    if answer is None:
-        return
-    new = answer.strip()
-    code = f"The code says {limit.declared}." if limit.declared else "No worker has told what the code says."
-    text = (
-        f"Set the {limit.kind} of {_named(queue, limit)} to {new}? {code} It holds at once, for all workers and for "
-        "what waits already."
-    )
-    if await look.ask(Question(text=text, button="Set")):
-        await look.desk.inspector.set_limit(queue, limit.name, **_numbers(limit, new))
-        look.say(f"The {limit.kind} of {_named(queue, limit)} is {new} from now on.")
-
-
-async def clear_number(look: Look[Any], queue: str, limit: LimitInfo) -> None:
-    """Ask, then let a limit be again what the code says."""
-    code = f", {limit.declared}" if limit.declared else ""
-    text = (
-        f"Let the {limit.kind} of {_named(queue, limit)} be again what the code says{code}? It is set to "
-        f"{limit.changed}."
-    )
-    if await look.ask(Question(text=text, button="Clear")):
-        was_set = await look.desk.inspector.clear_limit(queue, limit.name)
-        told = "is again what the code says" if was_set else "was not set to anything any more"
-        look.say(f"The {limit.kind} of {_named(queue, limit)} {told}.", "success" if was_set else "warning")
+    async def _clear(self, queue: str, limit: LimitInfo) -> None:
+        named = _named(queue, limit)
+        code = f", {limit.declared}" if limit.declared else ""
+        text = f"Reset the {limit.kind} of {named} from {limit.changed} to the value in the code{code}?"
+        if await self.ask(Question(text=text, button="Clear")):
+            was_set = await self.poller.inspector.clear_limit(queue, limit.name)
+            result = "has the value of the code again" if was_set else "had no override any more"
+            self.say(f"The {limit.kind} of {named} {result}.", "success" if was_set else "warning")
 
 
 def _named(queue: str, limit: LimitInfo) -> str:
@@ -212,10 +197,10 @@ def _named(queue: str, limit: LimitInfo) -> str:
 
 
 def _numbers(limit: LimitInfo, text: str) -> dict[str, Any]:
-    """Return what `set_limit` takes.
+    """Return the arguments of `set_limit`.
 
     Raises:
-        ConfigurationError: It is no number of this kind.
+        ConfigurationError: The text is not a valid limit of this kind.
     """
     text = text.strip()
     if limit.kind == "rate":
@@ -223,7 +208,3 @@ def _numbers(limit: LimitInfo, text: str) -> dict[str, Any]:
     if not (text.isascii() and text.isdigit()):
         raise ConfigurationError(f"concurrency must be a whole number, got {text!r}")
     return {"concurrency": Concurrency(int(text)).limit}
-
-
-def _key(queue: str, limit: LimitInfo) -> str:
-    return f"{queue}\0{limit.kind}\0{limit.name}"

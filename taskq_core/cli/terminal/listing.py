@@ -1,4 +1,4 @@
-"""What a list shows of each task: columns by state, and their cells."""
+"""The columns and cells of a list of tasks, by state."""
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
@@ -8,14 +8,14 @@ from rich.text import Text
 
 from taskq_core.cli.render import shown_bytes, shown_distance, shown_span
 from taskq_core.cli.terminal.figures import shown
-from taskq_core.cli.terminal.screen import Look
+from taskq_core.cli.terminal.screen import DashScreen
 from taskq_core.cli.terminal.table import Column, Row
 from taskq_core.inspector import RunningTask, TaskRef, UnreadableTask
 from taskq_core.views import TaskRecord, WorkersOverview, is_orphaned
 from taskq_core.wire import TaskState
 
 LISTED_CHARS = 200
-"""Characters of a payload that a list shows."""
+"""Most characters of a payload in a list."""
 _MARK = Column(title=" ", least=1)
 _ID = Column(title="Id", least=13, most=36)
 _TYPE = Column(title="Type", least=12, most=32)
@@ -59,21 +59,21 @@ COLUMNS: dict[TaskState | None, Sequence[tuple[str, Column]]] = {
         ("payload", _PAYLOAD),
     ),
 }
-"""Columns by state, besides mark, queue, id and type; None for tasks of several states."""
+"""Columns by state, besides mark, queue, id and type. None is for tasks of several states."""
 
 
 class Listed:
-    """Tasks of a page as rows.
+    """Makes rows of the tasks of a page.
 
     Args:
-        look: The screen of the list.
-        whole: Whether they are of all queues, so that each tells its own.
-        marked: Those that are marked.
-        now: The time, by Redis's clock.
+        screen: The screen of the list.
+        whole: Whether the list is of all queues and needs a column for the queue.
+        marked: The marked tasks.
+        now: The time of Redis's clock.
     """
 
-    def __init__(self, look: Look[Any], *, whole: bool, marked: Collection[TaskRef], now: datetime) -> None:
-        self._look, self._desk, self._whole, self._marked, self._now = look, look.desk, whole, marked, now
+    def __init__(self, screen: DashScreen[Any], *, whole: bool, marked: Collection[TaskRef], now: datetime) -> None:
+        self._screen, self._poller, self._whole, self._marked, self._now = screen, screen.poller, whole, marked, now
 
     def table(
         self, state: TaskState | None, tasks: Sequence[TaskRecord], workers: WorkersOverview | None
@@ -81,9 +81,9 @@ class Listed:
         """Return the columns and rows.
 
         Args:
-            state: The state that all are in; None for several.
+            state: The state of all tasks; None for several states.
             tasks: The tasks.
-            workers: What runs, with active tasks.
+            workers: The running tasks, for state active.
         """
         names = COLUMNS[state]
         columns = [_MARK, *([_QUEUE] if self._whole else []), _ID, _TYPE, *(column for _, column in names)]
@@ -92,10 +92,10 @@ class Listed:
         rows = []
         for task in tasks:
             name = task.problem if isinstance(task, UnreadableTask) else task.name
-            style = self._desk.palette.bad if isinstance(task, UnreadableTask) else ""
+            style = self._poller.palette.bad if isinstance(task, UnreadableTask) else ""
             run = running.get((task.queue, task.id))
             cells = [
-                Text("●" if ref_of(task) in self._marked else "·", self._desk.palette.link),
+                Text("●" if ref_of(task) in self._marked else "·", self._poller.palette.link),
                 *([shown(task.queue)] if self._whole else []),
                 shown(task.id, "bold"),
                 shown(name, style),
@@ -106,25 +106,25 @@ class Listed:
 
     def _cell(self, what: str, task: TaskRecord, run: RunningTask | None) -> Text:
         if what == "state":
-            return self._look.styled(task.state.value)
+            return self._screen.styled(task.state.value)
         if what == "status":
-            return self._look.styled(self._status(task))
+            return self._screen.styled(self._status(task))
         if isinstance(task, UnreadableTask):
             return shown("-")
         deadline = task.deadline if run is None else run.deadline
         match what:
             case "result" if task.oversized_result is not None:
-                return self._look.quiet(str(task.oversized_result))
+                return self._screen.quiet(str(task.oversized_result))
             case "payload" | "result":
                 return self._octets(task.payload if what == "payload" else task.result)
             case "error":
-                return self._look.first_line(task.last_error)
+                return self._screen.first_line(task.last_error)
             case "retried":
                 return shown(f"{task.retried}/{task.max_retry}")
             case "running":
                 return shown(shown_span(None if run is None else run.running_for))
             case "next" if task.waits_for_limit:
-                return self._look.quiet("waits for a limit")
+                return self._screen.quiet("waits for a limit")
         moment = {
             "time": task.next_run_at or task.completed_at or task.archived_at,
             "deadline": deadline,
@@ -138,19 +138,19 @@ class Listed:
     def _status(self, task: TaskRecord) -> str:
         if is_orphaned(task, self._now):
             return "orphaned"
-        return "cancelling" if self._desk.is_cancelling(task.queue, task.id) else "running"
+        return "cancelling" if self._poller.is_cancelling(task.queue, task.id) else "running"
 
     def _octets(self, data: bytes) -> Text:
-        if not self._desk.config.payloads:
-            return self._look.quiet("hidden" if data else "")
-        return self._look.quiet(" ".join(shown_bytes(data[: 4 * LISTED_CHARS], most=LISTED_CHARS).split()))
+        if not self._poller.config.payloads:
+            return self._screen.quiet("hidden" if data else "")
+        return self._screen.quiet(" ".join(shown_bytes(data[: 4 * LISTED_CHARS], most=LISTED_CHARS).split()))
 
 
 def ref_of(task: TaskRecord) -> TaskRef:
-    """Return what stands for a task in an action."""
+    """Return the reference of a task for actions."""
     return TaskRef(task.queue, task.id, task.state)
 
 
 def key_of(task: TaskRecord) -> str:
-    """Return what stands for a task in a table."""
+    """Return the key of a task in a table."""
     return f"{task.queue}\0{task.state}\0{task.id}"

@@ -1,6 +1,6 @@
-"""All queues: how they stand, by state and over the last minutes; pausing, resuming and deleting one."""
+"""All queues, by state and over the last minutes; pause, resume and delete a queue."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, ClassVar
@@ -13,29 +13,18 @@ from textual.widgets import Static
 from taskq_core.cli.render import shown_rate, shown_size, shown_span
 from taskq_core.cli.terminal.dialogs import Question
 from taskq_core.cli.terminal.figures import bar, per_second, short, shown, sparkline, state_label
-from taskq_core.cli.terminal.places import LimitsPlace, TasksPlace
-from taskq_core.cli.terminal.screen import Look
-from taskq_core.cli.terminal.table import Column, Records, Row
-from taskq_core.inspector import QueueInfo
+from taskq_core.cli.terminal.frames import ListScreen
+from taskq_core.cli.terminal.screen import DashScreen
+from taskq_core.cli.terminal.table import Cell, Column
+from taskq_core.inspector import QueueInfo, QueueStatus
 from taskq_core.inspector.records import GROUPS_COUNTED
-from taskq_core.views import STATES, QueueSeries, QueuesOverview, QueueStatus
+from taskq_core.views import STATES, QueueSeries, QueuesOverview
 from taskq_core.wire import TaskState
 
 SPAN = timedelta(minutes=20)
-"""How far back the line of a queue goes."""
-SERIES_MOST = 100
-"""Most queues whose past is read: one call each."""
-_COLUMNS = (
-    Column(title="Queue", least=8, most=24),
-    Column(title="Status", least=9, drop=1),
-    Column(title="By state", width=24, least=16, grows=True),
-    Column(title="Tasks", right=True),
-    Column(title="Wait", right=True, drop=3),
-    Column(title="Last 20 min", width=20, least=11, drop=2),
-    Column(title="Runs/s", right=True),
-    Column(title="Failed", right=True, drop=4),
-    Column(title="Memory", right=True, drop=5),
-)
+"""Period of the chart of a queue."""
+SERIES_MAX = 100
+"""Most queues with a chart: one call each."""
 _ORDER = (QueueStatus.DAMAGED, QueueStatus.NO_WORKER, QueueStatus.PAUSED, QueueStatus.RUNNING)
 SORTS: Mapping[str, Callable[[QueueInfo], Any]] = {
     "name": lambda row: row.name,
@@ -44,42 +33,54 @@ SORTS: Mapping[str, Callable[[QueueInfo], Any]] = {
     "failed": lambda row: -(row.error_rate or 0.0),
     "status": lambda row: _ORDER.index(row.status),
 }
-"""What the queues can be sorted by."""
+"""Sort orders, by name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What was read."""
+    """A read of this screen."""
 
     overview: QueuesOverview
     series: Mapping[str, QueueSeries]
 
 
-class QueuesLook(Look[Found]):
+class QueuesScreen(ListScreen[Found, QueueInfo]):
     """All queues."""
 
     TOP = "queues"
+    EMPTY = "There is no queue yet. The first task creates one."
+    OPENS = "tasks"
+    COLUMNS = (
+        Column(title="Queue", least=8, most=24),
+        Column(title="Status", least=9, drop=1),
+        Column(title="By state", width=24, least=16, grows=True),
+        Column(title="Tasks", right=True),
+        Column(title="Wait", right=True, drop=3),
+        Column(title="Last 20 min", width=20, least=11, drop=2),
+        Column(title="Runs/s", right=True),
+        Column(title="Failed", right=True, drop=4),
+        Column(title="Memory", right=True, drop=5),
+    )
     ABOUT = (
-        "Each queue with its tasks by state as a bar, how long the next one has waited, how many ran per second over "
-        "the last 20 minutes, and the share of today's runs (UTC) that failed. Below, the queue that is chosen in full."
+        "Each queue with its tasks by state as a bar, the age of its oldest pending task, the runs per second of the "
+        "last 20 minutes, and the share of today's runs (UTC) that failed. Below: details of the selected queue."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("p,P", "change_pause", "Pause", tooltip="Pause the queue, or resume it"),
+        Binding("p,P", "change_pause", "Pause", tooltip="Pause or resume the queue"),
         Binding("d", "change_delete", "Delete", tooltip="Delete the queue with all its tasks"),
-        Binding("L", "limits", "Limits", show=False, tooltip="Limits of the queue's tasks"),
+        Binding("L", "limits", "Limits", show=False, tooltip="Show the limits of the queue's tasks"),
         Binding("s", "sort", "Sort", tooltip="Sort by name, tasks, wait, failed or status"),
     ]
 
     def body(self) -> ComposeResult:
-        """Put the legend, the table and the panel together."""
+        """Return legend, table and details."""
         yield Static(id="legend", classes="lines")
-        yield Records(id="table")
-        yield Static("There is no queue so far: the first task makes one.", classes="empty", id="empty")
+        yield from super().body()
         yield Static(id="panel")
 
     @property
     def heading(self) -> str:
-        """How many queues there are."""
+        """The number of queues."""
         if self.found is None:
             return "reading…"
         count = len(self.found.overview.queues)
@@ -87,32 +88,38 @@ class QueuesLook(Look[Found]):
 
     @property
     def _sort(self) -> str:
-        return self.desk.memory.get("queues", "name")
+        return self.poller.memory.get("queues", "name")
 
     async def read(self) -> Found:
-        """Read all queues and their last minutes."""
-        overview = await self.desk.dashboard.queues()
-        self.desk.paces.note(overview.queues)
-        names = [row.name for row in self._sorted(overview)[:SERIES_MOST]]
-        series = await self.desk.dashboard.samples(names, span=SPAN, points=120)
+        """Read all queues and their charts."""
+        overview = await self.poller.dashboard.queues()
+        names = [row.name for row in self._sorted(overview)[:SERIES_MAX]]
+        series = await self.poller.dashboard.samples(names, span=SPAN, points=120)
         return Found(overview, {each.name: each for each in series})
 
     def draw(self, found: Found) -> None:
-        """Show them."""
-        rows = self._sorted(found.overview)
+        """Show legend, table and details."""
         self.query_one("#legend", Static).update(self._legend(found.overview))
-        largest = max((row.size for row in rows), default=0)
-        table = self.query_one(Records)
-        table.fill(_COLUMNS, [Row(row.name, self._cells(row, largest)) for row in rows])
-        table.display = bool(rows)
-        self.query_one("#empty").display = not rows
+        super().draw(found)
         self._draw_panel()
+
+    def records(self, found: Found) -> Sequence[QueueInfo]:
+        """Return the queues in the chosen order."""
+        return self._sorted(found.overview)
 
     def _sorted(self, overview: QueuesOverview) -> list[QueueInfo]:
         return sorted(sorted(overview.queues, key=lambda row: row.name), key=SORTS[self._sort])
 
+    def key(self, record: QueueInfo) -> str:
+        """Return the name of a queue."""
+        return record.name
+
+    def opens(self, record: QueueInfo) -> tuple[Any, ...]:
+        """Return the queue whose tasks are shown."""
+        return (record.name,)
+
     def _legend(self, overview: QueuesOverview) -> Text:
-        palette, sizes = self.desk.palette, overview.sizes
+        palette, sizes = self.poller.palette, overview.sizes
         text = Text(end="")
         for state in STATES:
             text.append("■ ", palette.states[state]).append(f"{state_label(state, self.size.width)} ")
@@ -123,9 +130,10 @@ class QueuesLook(Look[Found]):
         text.append(f"today {short(overview.processed_today)} ran, {failed} failed", palette.quiet)
         return text
 
-    def _cells(self, row: QueueInfo, largest: int) -> list[Any]:
-        palette = self.desk.palette
-        paces = self._paces(row.name)
+    def cells(self, record: QueueInfo) -> Sequence[Cell]:
+        """Return the cells of a queue."""
+        row, palette, rates = record, self.poller.palette, self._rates(record.name)
+        largest = 0 if self.found is None else max((each.size for each in self.found.overview.queues), default=0)
         rate = row.error_rate
         return [
             shown(row.name, "bold"),
@@ -133,23 +141,28 @@ class QueuesLook(Look[Found]):
             lambda width: self._bar(row, largest, width),
             shown(f"{short(row.size)}{'+' if _has_more(row) else ''}"),
             shown(shown_span(row.latency), palette.warn if row.latency and row.latency > timedelta(minutes=5) else ""),
-            lambda width: Text(sparkline(_narrowed(paces, width), width), palette.link),
-            shown(per_second(paces[-1] if paces else None)),
+            lambda width: Text(sparkline(_narrowed(rates, width), width), palette.link),
+            shown(per_second(rates[-1] if rates else None)),
             shown(shown_rate(rate), palette.bad if rate and rate >= 0.05 else ""),
             shown("-" if row.memory is None else shown_size(row.memory)),
         ]
 
     def _bar(self, row: QueueInfo, largest: int, width: int) -> Text:
         if row.problem:
-            return shown(row.problem, self.desk.palette.bad)
+            return shown(row.problem, self.poller.palette.bad)
         text = Text(end="")
         for state, cells in bar(row.sizes, largest, width):
-            text.append("█" * cells, self.desk.palette.states[state])
+            text.append("█" * cells, self.poller.palette.states[state])
         return text
 
-    def _paces(self, name: str) -> list[float | None]:
+    def _rates(self, name: str) -> list[float | None]:
+        """Return the runs per second of a queue, the oldest first; None for a gap. Go workers take no samples."""
         series = None if self.found is None else self.found.series.get(name)
-        return self.desk.paces.of(name, series)
+        found: list[float | None] = []
+        for sample in () if series is None else series.samples:
+            found += [None] if sample.is_after_gap else []
+            found.append(sample.processed_per_s)
+        return found
 
     def _draw_panel(self) -> None:
         row = self.chosen
@@ -157,7 +170,7 @@ class QueuesLook(Look[Found]):
         panel.display = row is not None and self.size.height >= 18
         if row is None:
             return
-        palette = self.desk.palette
+        palette = self.poller.palette
         text = Text(end="")
         text.append_text(shown(row.name, "bold")).append("  ").append_text(self.styled(row.status.value))
         counted = f", the tasks of {GROUPS_COUNTED:,} are counted" if _has_more(row) else ""
@@ -173,55 +186,38 @@ class QueuesLook(Look[Found]):
             text.append(f"{row.sizes[state]:,}{more}  ", quiet or "bold")
         text.append("\ntoday ", palette.quiet).append(f"{row.processed_today:,} ran, {row.failed_today:,} failed")
         text.append("   ever ", palette.quiet).append(f"{row.processed:,} ran, {row.failed:,} failed\n")
-        paces = self._paces(row.name)
-        known = [pace for pace in paces if pace is not None]
+        rates = self._rates(row.name)
+        known = [rate for rate in rates if rate is not None]
         width = max(10, min(120, self.size.width - 30))
-        text.append("runs/s ", palette.quiet).append(sparkline(paces, width).lstrip(), palette.link)
-        text.append(f"  most {per_second(max(known))}" if known else "no worker serves it", palette.quiet)
+        text.append("runs/s ", palette.quiet).append(sparkline(rates, width).lstrip(), palette.link)
+        text.append(f"  most {per_second(max(known))}" if known else "no samples", palette.quiet)
         panel.update(text)
 
-    @property
-    def chosen(self) -> QueueInfo | None:
-        """The queue that is chosen."""
-        key = self.query_one(Records).current
-        rows = () if self.found is None else self.found.overview.queues
-        return next((row for row in rows if row.name == key), None)
-
     def on_data_table_row_highlighted(self) -> None:
-        """Tell of the queue that is chosen."""
+        """Show the details of the selected queue."""
         if self.found is not None:
             self._draw_panel()
-
-    def on_data_table_row_selected(self) -> None:
-        """Show the tasks of a queue."""
-        self.action_open()
-
-    def action_open(self) -> None:
-        """Show the tasks of a queue."""
-        row = self.chosen
-        if row is not None:
-            self.go(TasksPlace(row.name))
 
     def action_sort(self) -> None:
         """Sort by the next criterion."""
         names = list(SORTS)
-        self.desk.memory["queues"] = names[(names.index(self._sort) + 1) % len(names)]
+        self.poller.memory["queues"] = names[(names.index(self._sort) + 1) % len(names)]
         self.redraw()
 
     def action_limits(self) -> None:
-        """Show the limits of the queue that is chosen."""
+        """Show the limits of the selected queue."""
         row = self.chosen
         if row is not None:
-            self.go(LimitsPlace(row.name))
+            self.go("limits", row.name)
 
     def action_change_pause(self) -> None:
-        """Pause or resume the queue that is chosen."""
+        """Pause or resume the selected queue."""
         row = self.chosen
         if row is not None:
             self.change(pause_or_resume(self, row.name, is_paused=row.is_paused))
 
     def action_change_delete(self) -> None:
-        """Delete the queue that is chosen."""
+        """Delete the selected queue."""
         row = self.chosen
         if row is not None:
             self.change(self._delete(row))
@@ -231,32 +227,30 @@ class QueuesLook(Look[Found]):
         text = f"Delete the queue “{row.name}” with {tasks}?"
         if not await self.ask(Question(text=text, button="Delete", is_destructive=True)):
             return
-        count = await self.desk.inspector.remove_queue(row.name, force=True)
+        count = await self.poller.inspector.remove_queue(row.name, force=True)
         self.say(f"Queue “{row.name}” is deleted, and {count:,} task{'' if count == 1 else 's'} with it.")
 
 
-async def pause_or_resume(look: Look[Any], name: str, *, is_paused: bool) -> None:
-    """Ask, then pause a queue or resume it."""
+async def pause_or_resume(screen: DashScreen[Any], name: str, *, is_paused: bool) -> None:
+    """Pause or resume a queue after a confirmation."""
     if is_paused:
-        if await look.ask(Question(text=f"Let workers take tasks of the queue “{name}” again?", button="Resume")):
-            await look.desk.inspector.resume(name)
-            look.say(f"Queue “{name}” is resumed: workers take its tasks again.")
-    elif await look.ask(
-        Question(
-            text=f"Pause the queue “{name}”? Workers take no more of its tasks until it is resumed.", button="Pause"
-        )
-    ):
-        await look.desk.inspector.pause(name)
-        look.say(f"Queue “{name}” is paused: workers take no more tasks of it.")
+        if await screen.ask(Question(text=f"Let workers take tasks of the queue “{name}” again?", button="Resume")):
+            await screen.poller.inspector.resume(name)
+            screen.say(f"Queue “{name}” is resumed: workers take its tasks again.")
+        return
+    text = f"Pause the queue “{name}”? Workers take no more of its tasks until it is resumed."
+    if await screen.ask(Question(text=text, button="Pause")):
+        await screen.poller.inspector.pause(name)
+        screen.say(f"Queue “{name}” is paused: workers take no more of its tasks.")
 
 
 def _has_more(row: QueueInfo) -> bool:
-    """Return whether a queue has more tasks in groups than were counted."""
+    """Return whether a queue has more groups than are counted."""
     return row.groups > GROUPS_COUNTED
 
 
 def _narrowed(values: list[float | None], width: int) -> list[float | None]:
-    """Return about as many values as there are cells: neighbours are told together, by their mean."""
+    """Return about as many values as there are cells, as means of neighbors."""
     if width <= 0 or len(values) <= width:
         return values
     size = -(-len(values) // width)

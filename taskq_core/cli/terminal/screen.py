@@ -1,4 +1,4 @@
-"""What all screens have: a line that says where one is, one that says what is wrong, and a way to ask and to change."""
+"""The base of all screens: title, state and messages, and the way to ask and to change something."""
 
 from collections.abc import Coroutine, Iterator
 from typing import Any, ClassVar, Generic, Literal, TypeVar
@@ -14,112 +14,103 @@ from textual.widgets import Footer, Static
 from taskq_core.cli.base import failure_text
 from taskq_core.cli.terminal.dialogs import Confirm, Question
 from taskq_core.cli.terminal.figures import shown
-from taskq_core.cli.terminal.places import Place
-from taskq_core.cli.terminal.poller import Desk
+from taskq_core.cli.terminal.poller import Poller
 from taskq_core.errors import BrokerAuthenticationError, TaskQError
 
 T = TypeVar("T")
 Level = Literal["success", "warning", "error"]
 
-LEAST_WIDTH, LEAST_HEIGHT = 40, 10
-"""A terminal that is smaller shows one line that says so."""
-TOPS = (
-    ("queues", "Queues"),
-    ("tasks", "Tasks"),
-    ("workers", "Workers"),
-    ("schedules", "Schedules"),
-    ("workflows", "Workflows"),
-    ("types", "Types"),
-    ("redis", "Redis"),
-    ("limits", "Limits"),
-)
-"""The screens that a digit leads to."""
+MIN_WIDTH, MIN_HEIGHT = 40, 10
+"""A smaller terminal shows one line that says so."""
+TOPS = ("queues", "tasks", "workers", "schedules", "workflows", "types", "redis", "limits")
+"""The screens of the digit keys."""
 
 
-def front(app: App[Any]) -> "Look[Any] | None":
-    """Return the screen that is shown, under a question too."""
-    return next((screen for screen in reversed(app.screen_stack) if isinstance(screen, Look)), None)
+def front(app: App[Any]) -> "DashScreen[Any] | None":
+    """Return the visible screen, also if a dialog is over it."""
+    return next((screen for screen in reversed(app.screen_stack) if isinstance(screen, DashScreen)), None)
 
 
 class Item(Static):
-    """A word that does something when it is clicked."""
+    """A word with an action for a click."""
 
     def __init__(self, label: Text, action: str, **more: Any) -> None:
         super().__init__(label, **more)
         self._action = action
 
     async def on_click(self) -> None:
-        """Do it."""
+        """Run the action."""
         await self.run_action(self._action)
 
 
-class Look(Screen[None], Generic[T]):
-    """A screen that shows what is read from Redis, again and again.
+class DashScreen(Screen[None], Generic[T]):
+    """A screen that is read from Redis again and again.
 
     Attributes:
-        found: What was read last, None before.
-        is_ready: Whether it can be drawn on: its parts are there.
-        turns: How often something else was wanted of it; what was being read until then is not shown.
+        found: The last read, None before the first.
+        is_ready: Whether its widgets exist.
+        turns: Number of requests for another page or filter. Reads from before the last one are not shown.
     """
 
     HORIZONTAL_BREAKPOINTS: list[tuple[int, str]] | None = [(0, "-tight"), (85, "-wide")]  # noqa: RUF012 - as its base has it
     TOP: ClassVar[str] = ""
-    """Which of `TOPS` it belongs to."""
+    """Its entry in `TOPS`."""
     ABOUT: ClassVar[str] = ""
-    """What it shows, for the help."""
+    """Its description in the help."""
 
     class Go(Message):
-        """Somebody wants to see something else."""
+        """A request to open another screen."""
 
-        def __init__(self, place: Place) -> None:
+        def __init__(self, name: str, arguments: tuple[Any, ...]) -> None:
             super().__init__()
-            self.place = place
+            self.name, self.arguments = name, arguments
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, poller: Poller) -> None:
         super().__init__()
-        self.desk = desk
+        self.poller = poller
         self.found: T | None = None
         self.turns = 0
         self.is_ready = False
         self._is_gone = False
         self._may_change: bool | None = None
 
-    # --- what each screen has of its own ------------------------------------------------------------------------------
+    # --- defined by each screen ---------------------------------------------------------------------------------------
 
     def body(self) -> ComposeResult:
-        """Put together what stands between the lines above and below."""
+        """Return the widgets between title and footer."""
         raise NotImplementedError
 
     async def read(self) -> T:
-        """Read what is shown.
+        """Read the records from Redis.
 
         Raises:
-            TaskQError: It is not there, or Redis does not answer.
+            TaskQError: The record does not exist, or Redis does not answer.
         """
         raise NotImplementedError
 
     def draw(self, found: T) -> None:
-        """Show what was read."""
+        """Show a read."""
         raise NotImplementedError
 
     @property
     def heading(self) -> str:
-        """What is shown, in a few words."""
+        """The title."""
         raise NotImplementedError
 
     # --- the frame ----------------------------------------------------------------------------------------------------
 
     def compose(self) -> ComposeResult:
-        """Put the screen together."""
+        """Return all widgets."""
         yield Static(id="small")
         with Horizontal(id="top"):
             yield Static(Text("taskq"), id="brand")
             yield Static(id="where")
             yield Static(id="state")
         with Horizontal(id="nav"):
-            for number, (name, label) in enumerate(TOPS, 1):
+            for number, name in enumerate(TOPS, 1):
                 classes = "item -on" if name == self.TOP else "item"
-                yield Item(Text.assemble((f"{number} ", "bold"), label), f"app.top('{name}')", classes=classes)
+                label = Text.assemble((f"{number} ", "bold"), name.capitalize())
+                yield Item(label, f"app.top('{name}')", classes=classes)
         yield Static(id="trouble")
         with Container(id="body"):
             yield from self.body()
@@ -127,83 +118,83 @@ class Look(Screen[None], Generic[T]):
         yield Footer(compact=True, show_command_palette=False)
 
     def on_mount(self) -> None:
-        """Begin with what is known; from now on it can be drawn on."""
+        """Show the state, and read at once."""
         self.is_ready = True
-        self.tell_state()
-        self.fit(self.size.width, self.size.height)
-        self.desk.wake.set()
+        self.show_state()
+        self._fit(self.size.width, self.size.height)
+        self.poller.wake.set()
 
     def on_screen_resume(self) -> None:
-        """Look at once."""
-        self.desk.wake.set()
+        """Read at once."""
+        self.poller.wake.set()
 
     def on_resize(self, event: events.Resize) -> None:
-        """Say that a terminal is too small, in its first line."""
+        """Check the size of the terminal."""
         if self.is_ready:
-            self.fit(event.size.width, event.size.height)
+            self._fit(event.size.width, event.size.height)
 
-    def fit(self, width: int, height: int) -> None:
-        """Show the screen, or that there is no room for it."""
-        is_small = width < LEAST_WIDTH or height < LEAST_HEIGHT
+    def _fit(self, width: int, height: int) -> None:
+        """Show the screen, or that the terminal is too small."""
+        is_small = width < MIN_WIDTH or height < MIN_HEIGHT
         self.set_class(is_small, "-small")
         if is_small:
-            text = f"taskq dash needs {LEAST_WIDTH}x{LEAST_HEIGHT}, this is {width}x{height} (q quits)"
+            text = f"taskq dash needs {MIN_WIDTH}x{MIN_HEIGHT}, this is {width}x{height} (q quits)"
             self.query_one("#small", Static).update(Text(text))
 
     @property
     def has_parts(self) -> bool:
-        """Whether the widgets of this screen still exist. A dashboard that closes removes them before the screen."""
+        """Whether the widgets still exist. A closing dashboard removes them before the screen."""
         return self.app.is_running and bool(self.query("#where"))
 
-    def tell_state(self) -> None:
-        """Say where one is and how Redis is doing."""
-        desk, palette = self.desk, self.desk.palette
+    def show_state(self) -> None:
+        """Show the title and the state of Redis."""
+        poller, palette = self.poller, self.poller.palette
         self.query_one("#where", Static).update(
-            Text.assemble(shown(self.heading), "   ", shown(desk.taskq.runtime.endpoint.address, palette.quiet))
+            Text.assemble(shown(self.heading), "   ", shown(poller.taskq.runtime.endpoint.address, palette.quiet))
         )
         parts = []
-        if desk.refusal:
+        if poller.refusal:
             parts.append(("read-only", f"bold {palette.warn}"))
-        parts.append((f"every {desk.config.refresh.total_seconds():g} s", palette.quiet))
-        clock = "--:--:--" if desk.read_at is None else desk.read_at.strftime("%H:%M:%SZ")
-        parts.append((clock, palette.bad if desk.away_since else palette.quiet))
+        parts.append((f"every {poller.config.refresh.total_seconds():g} s", palette.quiet))
+        clock = "--:--:--" if poller.read_at is None else poller.read_at.strftime("%H:%M:%SZ")
+        parts.append((clock, palette.bad if poller.away_since else palette.quiet))
         self.query_one("#state", Static).update(Text("  ").join(Text(*part) for part in parts))
         trouble = self.query_one("#trouble", Static)
-        trouble.display = desk.away_since is not None
-        if desk.away_since is not None:
-            what = "refuses what is asked" if desk.is_refused else "does not answer"
-            since = f"Redis {what} since {desk.away_since:%H:%M:%SZ}. "
-            old = "" if desk.read_at is None else f"What is shown is of {desk.read_at:%H:%M:%SZ}. "
-            trouble.update(shown(f"{since}{old}It is tried again: {desk.trouble}."))
-        self.set_class(desk.away_since is not None or self._is_gone, "-stale")
-        if desk.may_change is not self._may_change:
-            self._may_change = desk.may_change
+        trouble.display = poller.away_since is not None
+        if poller.away_since is not None:
+            what = "refuses requests" if poller.is_refused else "does not answer"
+            since = f"Redis {what} since {poller.away_since:%H:%M:%SZ}. "
+            old = "" if poller.read_at is None else f"Data of {poller.read_at:%H:%M:%SZ}. "
+            trouble.update(shown(f"{since}{old}Trying again: {poller.trouble}."))
+        self.set_class(poller.away_since is not None or self._is_gone, "-stale")
+        if poller.may_change is not self._may_change:
+            self._may_change = poller.may_change
             self.refresh_bindings()
 
     def take(self, found: T) -> None:
-        """Show what was read."""
+        """Store and show a read."""
         self.found = found
         self._is_gone = False
-        self.tell_state()
+        self.show_state()
         self.draw(found)
 
     def gone(self, error: TaskQError) -> None:
-        """Say that what is shown is not there any more; what it was stays, greyed."""
+        """Show that the record no longer exists. The last read stays, in grey."""
         self._is_gone = True
-        self.tell_state()
+        self.show_state()
         self.say(failure_text(error), "error")
 
     def redraw(self) -> None:
-        """Show what was read once more, as after a change of colours."""
-        self.tell_state()
+        """Show the last read again."""
+        self.show_state()
         if self.found is not None:
             self.draw(self.found)
 
     def say(self, text: str, level: Level = "success") -> None:
-        """Say what an action came to, until the next one; on the screen that is shown by then, where it is another."""
-        look = front(self.app)
-        if look is not None and look is not self:
-            look.say(text, level)
+        """Show a message until the next one, on the visible screen."""
+        screen = front(self.app)
+        if screen is not None and screen is not self:
+            screen.say(text, level)
             return
         if not self.has_parts:
             return
@@ -214,70 +205,70 @@ class Look(Screen[None], Generic[T]):
 
     @property
     def said(self) -> str:
-        """What was said last."""
+        """The last message."""
         return str(self.query_one("#notice", Static).render())
 
     def styled(self, word: str) -> Text:
-        """Return a word that says how something stands, in its colour."""
-        return shown(word, self.desk.palette.of(word))
+        """Return a state in its color."""
+        return shown(word, self.poller.palette.of(word))
 
     def first_line(self, error: str) -> Text:
-        """Return the first line of what something failed with."""
-        return shown(error.strip().partition("\n")[0], self.desk.palette.bad)
+        """Return the first line of an error."""
+        return shown(error.strip().partition("\n")[0], self.poller.palette.bad)
 
     def quiet(self, text: str) -> Text:
-        """Return text that matters less."""
-        return shown(text, self.desk.palette.quiet)
+        """Return text in a pale color."""
+        return shown(text, self.poller.palette.quiet)
 
     # --- going and changing -------------------------------------------------------------------------------------------
 
     def turn(self) -> None:
-        """Read at once what is wanted now."""
+        """Read another page or filter at once."""
         self.turns += 1
-        self.desk.wake.set()
+        self.poller.wake.set()
 
-    def go(self, place: Place) -> None:
-        """Show something else."""
-        self.post_message(self.Go(place))
+    def go(self, name: str, *arguments: Any) -> None:
+        """Open another screen, by its name."""
+        self.post_message(self.Go(name, arguments))
 
     def leaves(self) -> bool:
-        """Return whether the screen may be left, or has to close something first, which it does."""
+        """Return whether the screen may be left; if not, close what has to be closed first."""
         return True
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Offer no change where none can be made."""
-        if action.startswith("change_") and not self.desk.may_change:
+        """Disable changes if they are not possible."""
+        if action.startswith("change_") and not self.poller.may_change:
             return False
         return super().check_action(action, parameters)
 
     async def ask(self, question: Question) -> bool:
-        """Ask before something is changed."""
+        """Ask for a confirmation."""
         return await self.app.push_screen_wait(Confirm(question)) is True
 
     def change(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do something that asks, changes and tells, while the screen goes on, and also once it is left."""
+        """Run a change in the background. It continues if the screen is left."""
         self.say("")
         self.app.run_worker(self._changing(work), group="change")
 
     async def _changing(self, work: Coroutine[Any, Any, None]) -> None:
-        self.desk.changes += 1
-        self.desk.is_warned = False
+        self.poller.changes += 1
+        self.poller.is_warned = False
         try:
             await work
         except TaskQError as error:
-            self.tell_failure(error)
+            self.show_failure(error)
         finally:
-            self.desk.changes -= 1
-        self.desk.wake.set()
+            self.poller.changes -= 1
+        self.poller.wake.set()
 
-    def tell_failure(self, error: TaskQError) -> None:
-        """Say why something was not done."""
-        if isinstance(error, BrokerAuthenticationError) and not self.desk.config.read_only:
-            self.desk.refusal = None  # what this user may do is asked anew
+    def show_failure(self, error: TaskQError) -> None:
+        """Show why a change failed."""
+        if isinstance(error, BrokerAuthenticationError) and not self.poller.config.read_only:
+            self.poller.refusal = None  # read the rights of this user again
         self.say(failure_text(error), "error")
 
     def shortcuts(self) -> Iterator[tuple[str, str]]:
-        """Return the keys that do something here, and what, those of the screen before those of all screens."""
+        """Return the active keys and their descriptions, those of the screen before those of all screens."""
         seen: set[tuple[str, str]] = set()
         own: list[tuple[str, str]] = []
         of_all: list[tuple[str, str]] = []

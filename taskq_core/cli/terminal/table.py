@@ -1,4 +1,4 @@
-"""A table of records that fits its terminal, keeps its place while it is renewed, and takes no markup."""
+"""A table of records that fits its terminal and keeps the selection and scroll position when it is updated."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,19 +14,19 @@ _PADDING = 1
 
 STATE_KEYS = (
     Binding("right,l", "state(1)", "Next state", show=False, key_display="→ l", tooltip="Next state"),
-    Binding("left,h", "state(-1)", "State before", show=False, key_display="← h", tooltip="State before"),
+    Binding("left,h", "state(-1)", "Previous state", show=False, key_display="← h", tooltip="Previous state"),
 )
-"""Keys of a screen that shows one state at a time."""
+"""Keys to select a state."""
 
 Cell = Text | Callable[[int], Text]
-"""What a cell shows; a function is given its width."""
+"""The content of a cell, or a function from its width to the content."""
 
 
 def page_keys(*, show: bool = True) -> tuple[Binding, Binding]:
-    """Return the keys of a screen with pages, which its last line shows or not."""
+    """Return the keys for pages; `show` adds them to the footer."""
     return (
         Binding("n,right_square_bracket", "page(1)", "Next", key_display="n", show=show, tooltip="Next page"),
-        Binding("p,left_square_bracket", "page(-1)", "Back", key_display="p", show=show, tooltip="Page before"),
+        Binding("p,left_square_bracket", "page(-1)", "Back", key_display="p", show=show, tooltip="Previous page"),
     )
 
 
@@ -36,12 +36,12 @@ class Column:
 
     Attributes:
         title: Its heading.
-        right: Align to the right, as numbers are.
-        least: Cells that it is not narrower than; a title and cells that are shorter take less.
-        most: Cells that it is not wider than, None for as wide as its widest cell.
-        width: Cells that a column of functions wants.
-        drop: Whether it is left out where there is no room: those with the largest number go first, 0 never goes.
-        grows: Whether it takes the room that is left.
+        right: Align to the right, for numbers.
+        least: Least width, unless title and cells are shorter.
+        most: Largest width, None for the width of the widest cell.
+        width: Desired width of a column of functions.
+        drop: Columns with a larger number are dropped first if there is no room; 0 is never dropped.
+        grows: Whether it takes the remaining width.
     """
 
     title: str
@@ -55,19 +55,19 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row: what stands for its record, and its cells."""
+    """A row: the key of its record, and its cells."""
 
     key: str
     cells: Sequence[Cell]
 
 
 def fitted(columns: Sequence[Column], natural: Sequence[int], room: int) -> dict[int, int]:
-    """Return which columns are shown, and how wide each is.
+    """Return the width of each visible column, by index.
 
     Args:
         columns: The columns.
-        natural: How wide each would be.
-        room: Cells that there are, paddings between columns included.
+        natural: The width of the content of each.
+        room: The available width, including padding.
     """
     wanted = [size if each.most is None else min(size, each.most) for each, size in zip(columns, natural, strict=True)]
     least = [size if each.right else min(size, each.least) for each, size in zip(columns, wanted, strict=True)]
@@ -85,7 +85,7 @@ def fitted(columns: Sequence[Column], natural: Sequence[int], room: int) -> dict
     while over > 0:
         index = max(shown, key=lambda index: widths[index] - least[index])
         if widths[index] <= least[index]:
-            break  # narrower than this nothing can be read; the rest is scrolled to
+            break  # still too wide: the user scrolls
         widths[index] -= 1
         over -= 1
     growing = next((index for index in shown if columns[index].grows), None)
@@ -95,25 +95,25 @@ def fitted(columns: Sequence[Column], natural: Sequence[int], room: int) -> dict
 
 
 class Records(DataTable[Text]):
-    """A table of records. Its first column may be for marks, which a click on it sets."""
+    """A table of records. A click on a first column of marks sets the mark."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "select_cursor", "Open", tooltip="Open what is chosen"),
+        Binding("enter", "select_cursor", "Open", tooltip="Open the selected line"),
         Binding("j", "cursor_down", "Down", show=False, key_display="↓ j", tooltip="Next line"),
-        Binding("k", "cursor_up", "Up", show=False, key_display="↑ k", tooltip="Line before"),
+        Binding("k", "cursor_up", "Up", show=False, key_display="↑ k", tooltip="Previous line"),
         Binding("g", "scroll_top", "First", show=False, tooltip="First line"),
         Binding("G", "scroll_bottom", "Last", show=False, tooltip="Last line"),
     ]
 
     class Marked(Message):
-        """Somebody clicked on the mark of a record."""
+        """The user clicked the mark of a record."""
 
         def __init__(self, table: "Records", key: str) -> None:
             super().__init__()
             self.table, self.key = table, key
 
     class Refit(Message):
-        """There is room for more rows now, or for fewer."""
+        """The number of rows that fit has changed."""
 
     def __init__(self, *, has_marks: bool = False, opens: bool = True, **more: Any) -> None:
         super().__init__(cursor_type="row", cursor_foreground_priority="renderable", cell_padding=_PADDING, **more)
@@ -122,31 +122,31 @@ class Records(DataTable[Text]):
         self._layout: tuple[Any, ...] = ()
         self._fitted = 0
         self.keys: list[str] = []
-        """What stands for the records of the rows, in their order."""
+        """The keys of the rows, in order."""
 
     @property
     def current(self) -> str | None:
-        """The key of the record that is chosen, None where there is none."""
+        """The key of the selected record, None without one."""
         return self.keys[self.cursor_row] if 0 <= self.cursor_row < len(self.keys) else None
 
     @property
     def fits(self) -> int:
-        """How many rows there is room for."""
+        """The number of rows that fit."""
         return max(1, self.size.height - self.header_height)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Offer to open records where that shows something."""
+        """Disable opening if it shows nothing."""
         if action == "select_cursor" and not self._opens:
             return False
         return super().check_action(action, parameters)
 
     def fill(self, columns: Sequence[Column], rows: Sequence[Row]) -> None:
-        """Show these records; the one that was chosen stays so while it is there."""
+        """Show these records, and keep the selection."""
         self._wanted = (columns, rows)
         self._fill()
 
     def on_resize(self, event: events.Resize) -> None:
-        """Fit the terminal anew."""
+        """Fit the new size."""
         self._fill()
         if self._fitted not in (0, self.fits):
             self.post_message(self.Refit())
@@ -176,7 +176,7 @@ class Records(DataTable[Text]):
                     if self.get_cell_at((number, place)) != cell:  # type: ignore[arg-type]  # a coordinate is a pair
                         self.update_cell_at((number, place), cell)  # type: ignore[arg-type]
             return
-        chosen, row_before = self.current, self.cursor_row
+        selected, row_before = self.current, self.cursor_row
         top = self.scroll_y
         self.clear(columns=True)
         for index, width in widths.items():
@@ -186,7 +186,7 @@ class Records(DataTable[Text]):
             self.add_row(*line)
         self._layout, self.keys = layout, keys
         if keys:
-            place = keys.index(chosen) if chosen in keys else min(row_before, len(keys) - 1)
+            place = keys.index(selected) if selected in keys else min(row_before, len(keys) - 1)
             self.move_cursor(row=place, animate=False, scroll=False)
             self.call_after_refresh(self._stay, top, place)
 
@@ -196,7 +196,7 @@ class Records(DataTable[Text]):
             self.move_cursor(row=place, animate=False)
 
     def on_click(self, event: events.Click) -> None:
-        """Mark the record whose mark was clicked, in place of opening it."""
+        """Mark the record whose mark was clicked, instead of opening it."""
         meta = event.style.meta
         row = meta.get("row", -1)
         if self._has_marks and meta.get("column") == 0 and 0 <= row < len(self.keys):

@@ -1,4 +1,4 @@
-"""One task: all that is known of it, and what is done to it."""
+"""One task: all its facts, and the actions on it."""
 
 import json
 from typing import ClassVar
@@ -11,9 +11,8 @@ from taskq_core.cli.render import shown_bytes, shown_distance, shown_moment, sho
 from taskq_core.cli.terminal.actions import act_on
 from taskq_core.cli.terminal.editing import edit_payload
 from taskq_core.cli.terminal.figures import gauge, shown, shown_lines
-from taskq_core.cli.terminal.frames import TextLook
-from taskq_core.cli.terminal.places import WorkflowPlace
-from taskq_core.cli.terminal.poller import Desk
+from taskq_core.cli.terminal.frames import TextScreen
+from taskq_core.cli.terminal.poller import Poller
 from taskq_core.handles.attempts import Attempt
 from taskq_core.handles.records import TaskInfo
 from taskq_core.inspector import ALLOWED_STATES, TaskAction, TaskRef, UnreadableTask
@@ -32,63 +31,63 @@ from taskq_core.views.messages import time_of
 
 SHOWN_BYTES = 64 * 1024
 """Most bytes of a payload or result that are shown."""
-LINES_MOST = 2000
-"""Most lines of a payload or result that are drawn: a terminal takes its time for each."""
+LINES_MAX = 2000
+"""Most lines of a payload or result that are shown. Drawing is slow."""
 MESSAGE_BYTES = 4096
-"""Most bytes of a message that cannot be read that are shown."""
+"""Most bytes of an unreadable message that are shown."""
 _BAR = 30
 
 
-class TaskLook(TextLook[TaskRecord]):
+class TaskScreen(TextScreen[TaskRecord]):
     """One task."""
 
     TOP = "tasks"
     ABOUT = (
-        "All that Redis has of a task: its times, how far it is, its last error, its attempts with their tracebacks, "
-        "what it returned, its payload and its headers. Times are UTC."
+        "Everything that is stored about a task: times, progress, last error, attempts with their tracebacks, result, "
+        "payload and headers. Times are UTC."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("r", "change_task('run')", "Run", tooltip="Let the task run now"),
-        Binding("t", "change_task('retry')", "Later", tooltip="Let the task wait until another time"),
+        Binding("r", "change_task('run')", "Run", tooltip="Run the task now"),
+        Binding("t", "change_task('retry')", "Later", tooltip="Retry the task later"),
         Binding("a", "change_task('archive')", "Archive", tooltip="Archive the task"),
-        Binding("c", "change_task('cancel')", "Cancel", tooltip="Cancel the task, which runs"),
+        Binding("c", "change_task('cancel')", "Cancel", tooltip="Cancel the running task"),
         Binding("e", "change_payload", "Edit", tooltip="Edit the payload of the task"),
         Binding("m", "change_task('move')", "Move", tooltip="Move the task to another queue"),
         Binding("d", "change_task('delete')", "Delete", tooltip="Delete the task"),
-        Binding("w", "workflow", "Workflow", tooltip="Show the workflow that the task is a step of"),
+        Binding("w", "workflow", "Workflow", tooltip="Show the workflow of the task"),
         Binding("y", "copy", "Copy id", show=False, tooltip="Copy the id to the clipboard"),
     ]
 
-    def __init__(self, desk: Desk, queue: str, task_id: str) -> None:
-        super().__init__(desk)
+    def __init__(self, poller: Poller, queue: str, task_id: str) -> None:
+        super().__init__(poller)
         self.queue, self.task_id = queue, task_id
         self._shown = Text()
 
     @property
     def heading(self) -> str:
-        """Which task it is."""
+        """The title."""
         return f"task {self.task_id} of queue {self.queue}"
 
     async def read(self) -> TaskRecord:
-        """Read it."""
-        return await self.desk.inspector.task(self.queue, self.task_id)
+        """Read the task."""
+        return await self.poller.inspector.task(self.queue, self.task_id)
 
     def draw(self, found: TaskRecord) -> None:
-        """Show it."""
+        """Show all facts."""
         text = self._unreadable(found) if isinstance(found, UnreadableTask) else self._whole(found)
         if text != self._shown:
             self._shown = text
             self.query_one("#text", Static).update(text)
         self.refresh_bindings()
 
-    # --- what is shown ------------------------------------------------------------------------------------------------
+    # --- facts --------------------------------------------------------------------------------------------------------
 
     def _whole(self, task: TaskInfo) -> Text:
-        now, palette, see = self.desk.now(), self.desk.palette, self.desk.config.payloads
+        now, palette, see = self.poller.now(), self.poller.palette, self.poller.config.payloads
         text = Text.assemble(shown(task.name, "bold"), "  ", self.styled(task.state.value), end="")
         if is_orphaned(task, now):
             text.append("  ").append_text(self.styled("orphaned"))
-        elif self.desk.is_cancelling(task.queue, task.id):
+        elif self.poller.is_cancelling(task.queue, task.id):
             text.append("  ").append_text(self.styled("cancelling"))
         text.append("\n\n")
         self._pairs(text, self._facts(task))
@@ -120,16 +119,16 @@ class TaskLook(TextLook[TaskRecord]):
             self._section(text, "Result")
             text.append(not_stored(task.oversized_result), palette.bad).append("\n")
         self._octets(text, "Payload", task.payload)
-        headers = self.desk.headers(task.headers)
+        headers = self.poller.headers(task.headers)
         if headers:
             self._section(text, "Headers")
             self._pairs(text, {name: shown(value) for name, value in headers.items()})
         return text
 
     def _facts(self, task: TaskInfo) -> dict[str, Text]:
-        known = self.desk.taskq.tasks.get(task.name)
+        known = self.poller.taskq.tasks.get(task.name)
         traced = trace_headers(task, () if known is None else known.codec.parameters)
-        trace = trace_url(self.desk.taskq.settings.trace.url, traced)
+        trace = trace_url(self.poller.taskq.settings.trace.url, traced)
         facts = {
             "id": shown(task.id),
             "queue": shown(task.queue),
@@ -143,68 +142,68 @@ class TaskLook(TextLook[TaskRecord]):
             else None,
             "worker": shown(task.worker) if task.worker else None,
             "workflow": self._workflow(task),
-            "trace": shown(trace, self.desk.palette.link) if trace else None,
+            "trace": shown(trace, self.poller.palette.link) if trace else None,
         }
         return {name: text for name, text in facts.items() if text is not None}
 
     def _workflow(self, task: TaskInfo) -> Text | None:
         home = workflow_of(task)
-        return None if home is None else shown(f"{home[1]} of queue {home[0]}  (w shows it)", self.desk.palette.link)
+        return None if home is None else shown(f"{home[1]} of queue {home[0]}  (w shows it)", self.poller.palette.link)
 
     def _attempt(self, text: Text, attempt: Attempt) -> None:
         took = ""
         if attempt.started_at and attempt.ended_at:
             took = f"  took {shown_span(attempt.ended_at - attempt.started_at)}"
         text.append(f"{attempt.number}  {shown_moment(attempt.started_at)}{took}  ", "bold")
-        text.append_text(shown(attempt.error or "succeeded", self.desk.palette.bad if attempt.error else ""))
+        text.append_text(shown(attempt.error or "succeeded", self.poller.palette.bad if attempt.error else ""))
         text.append("\n")
-        if attempt.traceback and self.desk.config.payloads:
-            text.append_text(shown_lines(attempt.traceback.rstrip(), self.desk.palette.quiet)).append("\n")
+        if attempt.traceback and self.poller.config.payloads:
+            text.append_text(shown_lines(attempt.traceback.rstrip(), self.poller.palette.quiet)).append("\n")
 
     def _octets(self, text: Text, title: str, data: bytes) -> None:
         if not data:
             return
         self._section(text, f"{title}, {shown_size(len(data))}")
-        if not self.desk.config.payloads:
-            text.append("hidden\n", self.desk.palette.quiet)
+        if not self.poller.config.payloads:
+            text.append("hidden\n", self.poller.palette.quiet)
             return
         text.append_text(shown_lines(_laid_out(data[:SHOWN_BYTES]))).append("\n")
         if len(data) > SHOWN_BYTES:
-            text.append(f"The first {SHOWN_BYTES:,} of {len(data):,} bytes.\n", self.desk.palette.quiet)
+            text.append(f"The first {SHOWN_BYTES:,} of {len(data):,} bytes.\n", self.poller.palette.quiet)
 
     def _unreadable(self, task: UnreadableTask) -> Text:
         text = Text.assemble(
-            shown(task.problem, self.desk.palette.bad), "  ", self.styled(task.state.value), "\n\n", end=""
+            shown(task.problem, self.poller.palette.bad), "  ", self.styled(task.state.value), "\n\n", end=""
         )
         self._pairs(text, {"id": shown(task.id), "queue": shown(task.queue)})
-        if task.message and self.desk.config.payloads:
+        if task.message and self.poller.config.payloads:
             self._section(text, f"Message, {shown_size(len(task.message))}")
             text.append(task.message[:MESSAGE_BYTES].hex(" ", -2)).append("\n")
         return text
 
     def _section(self, text: Text, title: str) -> None:
-        text.append(f"\n{title}\n", f"bold {self.desk.palette.quiet}")
+        text.append(f"\n{title}\n", f"bold {self.poller.palette.quiet}")
 
     def _pairs(self, text: Text, pairs: dict[str, Text]) -> None:
         width = max((len(name) for name in pairs), default=0)
         for name, value in pairs.items():
-            text.append_text(shown(f"{name:<{width}}  ", self.desk.palette.quiet)).append_text(value).append("\n")
+            text.append_text(shown(f"{name:<{width}}  ", self.poller.palette.quiet)).append_text(value).append("\n")
 
-    # --- what is done -------------------------------------------------------------------------------------------------
+    # --- actions ------------------------------------------------------------------------------------------------------
 
     def action_copy(self) -> None:
-        """Copy the id, where the terminal lets that be done."""
+        """Copy the id, if the terminal allows it."""
         self.app.copy_to_clipboard(self.task_id)
         self.say("The id is on the clipboard, if this terminal allows it.")
 
     def action_workflow(self) -> None:
-        """Show the workflow that the task is a step of."""
+        """Show the workflow of the task."""
         home = workflow_of(self.found) if isinstance(self.found, TaskInfo) else None
         if home is not None:
-            self.go(WorkflowPlace(*home))
+            self.go("workflow", *home)
 
     def action_change_task(self, word: str) -> None:
-        """Do something to the task."""
+        """Run an action on the task."""
         if self.found is not None:
             self.change(self._act(TaskAction(word), TaskRef(self.queue, self.task_id, self.found.state)))
 
@@ -219,18 +218,18 @@ class TaskLook(TextLook[TaskRecord]):
             self.left()
 
     def left(self) -> None:
-        """Go back to where it was listed, unless that was left already: it is not here any more."""
+        """Go back to the list, because the task is not in this queue any more."""
         if self.app.screen is self:
-            told = self.said
+            said = self.said
             self.app.pop_screen()
-            self.say(told)
+            self.say(said)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Offer what can be done in its state, and its workflow if it has one."""
+        """Enable the actions that fit the state, and the workflow if there is one."""
         if action == "workflow":
             return isinstance(self.found, TaskInfo) and workflow_of(self.found) is not None
         if action == "change_payload" and not (
-            self.desk.config.payloads and self.found is not None and is_editable(self.found)
+            self.poller.config.payloads and self.found is not None and is_editable(self.found)
         ):
             return False
         if action == "change_task" and self.found is not None:
@@ -245,6 +244,6 @@ def _laid_out(data: bytes) -> str:
     except (ValueError, RecursionError):
         return shown_bytes(data)
     lines = as_text(data).splitlines()
-    if len(lines) > LINES_MOST:
-        lines[LINES_MOST:] = [f"… {len(lines) - LINES_MOST:,} more lines"]
+    if len(lines) > LINES_MAX:
+        lines[LINES_MAX:] = [f"… {len(lines) - LINES_MAX:,} more lines"]
     return "\n".join(lines)

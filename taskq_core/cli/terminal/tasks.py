@@ -1,4 +1,4 @@
-"""Tasks by state, page by page: of a queue, a group, or all queues; found by a filter; and what is done to them."""
+"""Tasks by state, of a queue, a group or all queues, with a filter and actions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,10 +15,9 @@ from taskq_core.cli.render import shown_rate, shown_span
 from taskq_core.cli.terminal.actions import act_on, act_on_all
 from taskq_core.cli.terminal.figures import page_words, short, shown, state_label
 from taskq_core.cli.terminal.filtering import HINT, wanted_of
-from taskq_core.cli.terminal.frames import FilteredLook
+from taskq_core.cli.terminal.frames import FilteredScreen
 from taskq_core.cli.terminal.listing import Listed, key_of, ref_of
-from taskq_core.cli.terminal.places import TaskPlace, TasksPlace
-from taskq_core.cli.terminal.poller import Desk
+from taskq_core.cli.terminal.poller import Poller
 from taskq_core.cli.terminal.queues import pause_or_resume
 from taskq_core.cli.terminal.screen import Item
 from taskq_core.cli.terminal.table import STATE_KEYS, Column, Records, Row, page_keys
@@ -36,23 +35,23 @@ from taskq_core.views import STATES, TaskFilter, TaskRecord, TaskSearch, Workers
 from taskq_core.wire import TaskState
 
 SCAN = 5_000
-"""Most tasks that one look through a filter reads."""
-MARKED_MOST = 10_000
+"""Most tasks that one page of a filter reads."""
+MARKED_MAX = 10_000
 _GROUPS = (Column(title="Group", least=10, grows=True), Column(title="Tasks", right=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What was read.
+    """A read of this screen.
 
     Attributes:
-        infos: How the queues stand: one, or all.
+        infos: The figures of one queue, or of all.
         tasks: The tasks of the page.
-        total: How many there are in the list, None of a search.
-        now: The time, by Redis's clock.
-        workers: What runs, with active tasks.
-        groups: The groups of the page, where these are shown.
-        search: What the filter found, where there is one.
+        total: Number of tasks in the list, None for a search.
+        now: The time of Redis's clock.
+        workers: The running tasks, for state active.
+        groups: The groups of the page, if groups are listed.
+        search: The result of the filter, if there is one.
     """
 
     infos: Sequence[QueueInfo]
@@ -64,42 +63,42 @@ class Found:
     search: TaskSearch | None = None
 
 
-class TasksLook(FilteredLook[Found]):
+class TasksScreen(FilteredScreen[Found]):
     """Tasks by state.
 
     Args:
-        desk: What screens share.
-        queue: Whose tasks; None for those of all queues.
-        state: In which state; None for the first that has some, or for all of all queues.
-        group: Of which group.
+        poller: The shared state.
+        queue: The queue; None for all queues.
+        state: The state; None for the first state with tasks, or for all states of all queues.
+        group: The group.
     """
 
     TOP = "tasks"
     HINT = HINT
     ABOUT = (
-        "Tasks of one state; left and right go through the states. What is done is done to those that are marked, or "
-        "to the one that is chosen; x does something to all that are listed, on all pages. The filter finds tasks by a "
-        f"{HINT}; quotes keep blanks together. What a filter found is not renewed by itself: F5 looks again."
+        "Tasks of one state; left and right select another state. Actions apply to the marked tasks, or to the "
+        f"selected one; x applies to all listed tasks, on all pages. The filter searches for a {HINT}; use quotes for "
+        "texts with spaces. The result of a filter is not updated: F5 searches again."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("space", "mark", "Mark", key_display="␣", tooltip="Mark the task, or take its mark away"),
+        Binding("space", "mark", "Mark", key_display="␣", tooltip="Mark or unmark the task"),
         Binding("ctrl+a", "mark_all", "Mark page", show=False, tooltip="Mark all tasks of the page, or none"),
-        Binding("r", "change_tasks('run')", "Run", tooltip="Let tasks run now"),
-        Binding("t", "change_tasks('retry')", "Later", show=False, tooltip="Let tasks wait until another time"),
+        Binding("r", "change_tasks('run')", "Run", tooltip="Run tasks now"),
+        Binding("t", "change_tasks('retry')", "Later", show=False, tooltip="Retry tasks later"),
         Binding("a", "change_tasks('archive')", "Archive", tooltip="Archive tasks"),
         Binding("c", "change_tasks('cancel')", "Cancel", tooltip="Cancel running tasks"),
         Binding("m", "change_tasks('move')", "Move", show=False, tooltip="Move tasks to another queue"),
         Binding("d", "change_tasks('delete')", "Delete", tooltip="Delete tasks"),
-        Binding("x", "change_all", "All", tooltip="Do something to all tasks of the list"),
-        Binding("P", "change_pause", "Pause", show=False, tooltip="Pause the queue, or resume it"),
+        Binding("x", "change_all", "All", tooltip="Run an action on all tasks of the list"),
+        Binding("P", "change_pause", "Pause", show=False, tooltip="Pause or resume the queue"),
         *page_keys(show=False),
         *STATE_KEYS,
     ]
 
     def __init__(
-        self, desk: Desk, queue: str | None = None, *, state: TaskState | None = None, group: str | None = None
+        self, poller: Poller, queue: str | None = None, state: TaskState | None = None, group: str | None = None
     ) -> None:
-        super().__init__(desk)
+        super().__init__(poller)
         self.queue, self.state, self.group = queue, state, group
         self.marked: set[TaskRef] = set()
         self._skip = 0
@@ -108,10 +107,10 @@ class TasksLook(FilteredLook[Found]):
         self._search: TaskSearch | None = None
         self._chooses_state = queue is not None and state is None
 
-    # --- what is shown ------------------------------------------------------------------------------------------------
+    # --- reading and drawing ------------------------------------------------------------------------------------------
 
     def body(self) -> ComposeResult:
-        """Put the chips, the table and the filter together."""
+        """Return states, table and filter."""
         yield Static(id="about", classes="line")
         with Horizontal(classes="chips"):
             for number in range(len(self._states)):
@@ -129,7 +128,7 @@ class TasksLook(FilteredLook[Found]):
 
     @property
     def heading(self) -> str:
-        """Whose tasks are shown."""
+        """The queue and group."""
         whose = "all queues" if self.queue is None else f"queue {self.queue}"
         return f"{whose}, group {self.group}" if self.group is not None else whose
 
@@ -138,8 +137,8 @@ class TasksLook(FilteredLook[Found]):
         return self.state is TaskState.AGGREGATING and self.group is None
 
     async def read(self) -> Found:
-        """Read how the queues stand and the tasks of the page."""
-        inspector, dashboard = self.desk.inspector, self.desk.dashboard
+        """Read the figures of the queues and the tasks of the page."""
+        inspector, dashboard = self.poller.inspector, self.poller.dashboard
         if self.queue is None:
             infos = await inspector.queue_infos()
         else:
@@ -148,7 +147,7 @@ class TasksLook(FilteredLook[Found]):
             self.state = next((state for state in STATES if infos[0].sizes[state]), TaskState.PENDING)
             self._wanted = replace(self._wanted, state=self.state)
             self._chooses_state = False
-        now = max((info.as_of for info in infos), default=self.desk.now())
+        now = max((info.as_of for info in infos), default=self.poller.now())
         count = self.query_one(Records).fits
         if self.queue is not None and infos[0].problem:
             return Found(infos=infos, tasks=(), total=0, now=now)
@@ -178,7 +177,7 @@ class TasksLook(FilteredLook[Found]):
         return Found(infos=infos, tasks=tasks, total=total, now=now, workers=workers)
 
     def draw(self, found: Found) -> None:
-        """Show them."""
+        """Show states and table."""
         self.query_one("#about", Static).update(self._about(found))
         self._draw_chips(found)
         table = self.query_one(Records)
@@ -197,7 +196,7 @@ class TasksLook(FilteredLook[Found]):
         self.refresh_bindings()
 
     def _about(self, found: Found) -> Text:
-        palette = self.desk.palette
+        palette = self.poller.palette
         if self.queue is None:
             return Text(
                 f"{sum(info.size for info in found.infos):,} tasks in {len(found.infos):,} queues", palette.quiet
@@ -214,20 +213,20 @@ class TasksLook(FilteredLook[Found]):
         for number, state in enumerate(self._states):
             chip = self.query_one(f"#chip-{number}", Item)
             size = total_of(found.infos, state) if state is None else sum(info.sizes[state] for info in found.infos)
-            colour = "" if state is None else self.desk.palette.states[state]
+            colour = "" if state is None else self.poller.palette.states[state]
             label = "all" if state is None else state_label(state, self.size.width)
             is_cut = state is TaskState.AGGREGATING and any(info.groups > GROUPS_COUNTED for info in found.infos)
             count = f"{short(size)}{'+' if is_cut else ''}"
-            chip.update(Text.assemble((label, colour if size else self.desk.palette.quiet), " ", (count, "bold")))
+            chip.update(Text.assemble((label, colour if size else self.poller.palette.quiet), " ", (count, "bold")))
             chip.set_class(state is self.state, "-on")
 
     def _nothing(self, found: Found) -> str:
         if self.queue is not None and found.infos[0].problem:
-            return f"It cannot be counted: {found.infos[0].problem}. taskq queue reconcile repairs it."
+            return f"It cannot be counted: {found.infos[0].problem}. taskq doctor says why."
         if found.groups is not None:
-            return "No group waits to become a task."
+            return "No group has tasks."
         if found.search is not None:
-            return "No task that was read fits the filter."
+            return "No task on this page matches the filter."
         return f"No task is {self.state}." if self.state is not None else "There is no task."
 
     def _pages(self, found: Found) -> str:
@@ -235,46 +234,46 @@ class TasksLook(FilteredLook[Found]):
         marked = f"{len(self.marked):,} marked   " if self.marked else ""
         if found.search is not None:
             search = found.search
-            more = "; n goes on" if search.cursor is not None else ""
+            more = "; n continues" if search.cursor is not None else ""
             filtered = (
                 f"filter: {self.text}   {len(search.tasks):,} found in {search.scanned:,} of {search.total:,}{more}"
             )
             return marked + filtered
         total = found.total or 0
         if found.groups is not None:
-            more = "; n goes on" if found.groups.cursor is not None else ""
+            more = "; n continues" if found.groups.cursor is not None else ""
             return f"{total:,} group{'' if total == 1 else 's'}{more}"
         word = "task" if total == 1 else "tasks"
         return f"{marked}{page_words(self._skip, count, total)}   {total:,} {word}   n next, p back"
 
-    # --- going through them -------------------------------------------------------------------------------------------
+    # --- pages and filters --------------------------------------------------------------------------------------------
 
     def begin(self, text: str) -> None:
-        """Begin at the first page of another list.
+        """Show the first page of a filter.
 
         Raises:
-            ConfigurationError: The filter cannot be read.
+            ConfigurationError: The filter is invalid.
         """
-        self._wanted = wanted_of(text, queue=self.queue, state=self.state, in_payload=self.desk.config.payloads)
+        self._wanted = wanted_of(text, queue=self.queue, state=self.state, in_payload=self.poller.config.payloads)
         self.text = text
         self._skip, self._cursors, self._search = 0, [None], None
         self.marked.clear()
         self.turn()
 
     def action_state(self, by: int) -> None:
-        """Go to the next state, or to the one before."""
+        """Select the next or previous state."""
         states = self._states
         if states and self.state in states:
             self.action_choose_state((states.index(self.state) + by) % len(states))
 
     def action_choose_state(self, number: int) -> None:
-        """Go to a state."""
+        """Select a state."""
         self.state = self._states[number]
         self._chooses_state = False
         self.begin(self.text)
 
     def action_page(self, by: int) -> None:
-        """Go to the next page, or to the one before."""
+        """Show the next or previous page."""
         if self.found is None:
             return
         cursor = (
@@ -297,32 +296,28 @@ class TasksLook(FilteredLook[Found]):
         self.turn()
 
     def on_records_refit(self) -> None:
-        """Show as many as there is room for now."""
+        """Read as many rows as fit."""
         self._search = None
         self.turn()
 
-    def look_again(self) -> None:
-        """Search anew what a filter found."""
+    def search_again(self) -> None:
+        """Repeat the search of the filter."""
         self._search = None
 
-    def action_open(self) -> None:
+    def on_data_table_row_selected(self) -> None:
         """Show a task, or the tasks of a group."""
         key = self.query_one(Records).current
         if key is None or self.found is None:
             return
         if self._shows_groups:
             assert self.queue is not None
-            self.go(TasksPlace(self.queue, TaskState.AGGREGATING, key))
+            self.go("tasks", self.queue, TaskState.AGGREGATING, key)
             return
         task = self._listed(key)
         if task is not None:
-            self.go(TaskPlace(task.queue, task.id))
+            self.go("task", task.queue, task.id)
 
-    def on_data_table_row_selected(self) -> None:
-        """Show a task, or the tasks of a group."""
-        self.action_open()
-
-    # --- changing them ------------------------------------------------------------------------------------------------
+    # --- actions ------------------------------------------------------------------------------------------------------
 
     def _listed(self, key: str | None) -> TaskRecord | None:
         tasks = () if self.found is None else self.found.tasks
@@ -330,30 +325,30 @@ class TasksLook(FilteredLook[Found]):
 
     @property
     def meant(self) -> list[TaskRef]:
-        """The tasks that are marked; where there are none, the one that is chosen."""
+        """The marked tasks, or else the selected one."""
         if self.marked:
             return sorted(self.marked, key=lambda ref: (ref.queue, str(ref.state), ref.id))
         task = self._listed(self.query_one(Records).current)
         return [] if task is None else [ref_of(task)]
 
     def on_records_marked(self, event: Records.Marked) -> None:
-        """Mark the task whose mark was clicked."""
+        """Mark the clicked task."""
         self.action_mark()
 
     def action_mark(self) -> None:
-        """Mark the task that is chosen, or take its mark away, and go to the next."""
+        """Mark or unmark the selected task, and go to the next."""
         task = self._listed(self.query_one(Records).current)
         if task is None:
             return
-        if len(self.marked) >= MARKED_MOST and ref_of(task) not in self.marked:
-            self.say(f"At most {MARKED_MOST:,} tasks are marked; x does something to all.", "warning")
+        if len(self.marked) >= MARKED_MAX and ref_of(task) not in self.marked:
+            self.say(f"At most {MARKED_MAX:,} tasks can be marked; x applies to all tasks of the list.", "warning")
             return
         self.marked ^= {ref_of(task)}
         self.redraw()
         self.query_one(Records).action_cursor_down()
 
     def action_mark_all(self) -> None:
-        """Mark all tasks of the page, or none where all are."""
+        """Mark all tasks of the page, or unmark them if all are marked."""
         if self.found is None:
             return
         refs = {ref_of(task) for task in self.found.tasks}
@@ -361,7 +356,7 @@ class TasksLook(FilteredLook[Found]):
         self.redraw()
 
     def action_change_tasks(self, word: str) -> None:
-        """Do something to tasks."""
+        """Run an action on the marked tasks."""
         self.change(self._act(TaskAction(word)))
 
     async def _act(self, action: TaskAction) -> None:
@@ -371,7 +366,7 @@ class TasksLook(FilteredLook[Found]):
             self._search = None
 
     def action_change_all(self) -> None:
-        """Do something to all tasks of the list."""
+        """Run an action on all tasks of the list."""
         if self.state is None:
             self.say("Choose a state first, with left and right.", "warning")
         elif self.found is not None:
@@ -390,7 +385,7 @@ class TasksLook(FilteredLook[Found]):
             self.change(pause_or_resume(self, self.queue, is_paused=self.found.infos[0].is_paused))
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Offer what can be done in this state."""
+        """Enable the actions that fit the state."""
         if action == "change_pause" and self.queue is None:
             return False
         if action in ("mark", "mark_all", "filter", "change_all") and self._shows_groups:

@@ -1,4 +1,4 @@
-"""Workers that live, whatever language they are written in, and what they run."""
+"""Running workers of any language, and the tasks that they run."""
 
 from typing import Any, ClassVar
 
@@ -10,14 +10,13 @@ from textual.widgets import Static
 from taskq_core.cli.render import shown_distance, shown_span
 from taskq_core.cli.terminal.actions import act_on
 from taskq_core.cli.terminal.figures import shown
-from taskq_core.cli.terminal.places import TaskPlace
-from taskq_core.cli.terminal.screen import Look
+from taskq_core.cli.terminal.screen import DashScreen
 from taskq_core.cli.terminal.table import Column, Records, Row
 from taskq_core.inspector import RunningTask, TaskAction, TaskRef, WorkerProcess
 from taskq_core.views import WorkersOverview
 from taskq_core.wire import TaskState
 
-RUNNING_MOST = 500
+RUNNING_MAX = 500
 """Most running tasks that are listed."""
 _WORKERS = (
     Column(title="Worker", least=10, most=40),
@@ -37,21 +36,21 @@ _RUNNING = (
 )
 
 
-class WorkersLook(Look[WorkersOverview]):
-    """Workers, and below what they run."""
+class WorkersScreen(DashScreen[WorkersOverview]):
+    """Workers, and below them the running tasks."""
 
     TOP = "workers"
     ABOUT = (
-        "Worker processes that live, as of their last heartbeats, with the queues they serve and their weights, how "
-        "many of their slots are taken, and what they run. Tab goes from one table to the other."
+        "Running worker processes, as of their last heartbeats, with their queues and weights, their busy slots, and "
+        "the tasks that they run. Tab switches between the tables."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("tab", "app.focus_next", "Other table", show=False),
-        Binding("c", "change_cancel", "Cancel", tooltip="Cancel the running task that is chosen"),
+        Binding("c", "change_cancel", "Cancel", tooltip="Cancel the selected task"),
     ]
 
     def body(self) -> ComposeResult:
-        """Put the two tables together."""
+        """Return the two tables."""
         yield Records(id="workers")
         yield Static("No worker runs.", classes="empty", id="empty")
         yield Static("Running tasks", classes="caption")
@@ -60,30 +59,30 @@ class WorkersLook(Look[WorkersOverview]):
 
     @property
     def heading(self) -> str:
-        """How many there are, and how busy."""
+        """The number of workers and busy slots."""
         if self.found is None:
             return "reading…"
         count, found = len(self.found.workers), self.found
-        return f"{count:,} worker{'' if count == 1 else 's'}, {found.running:,} of {found.concurrency:,} slots taken"
+        return f"{count:,} worker{'' if count == 1 else 's'}, {found.running:,} of {found.concurrency:,} slots busy"
 
     async def read(self) -> WorkersOverview:
-        """Read them."""
-        return await self.desk.dashboard.workers()
+        """Read the workers."""
+        return await self.poller.dashboard.workers()
 
     def draw(self, found: WorkersOverview) -> None:
-        """Show them."""
+        """Fill the tables."""
         workers = self.query_one("#workers", Records)
         workers.fill(_WORKERS, [Row(each.id, self._worker(each)) for each in found.workers])
         workers.display = bool(found.workers)
         self.query_one("#empty").display = not found.workers
-        running = [(each, run) for each in found.workers for run in each.running][:RUNNING_MOST]
+        running = [(each, run) for each in found.workers for run in each.running][:RUNNING_MAX]
         table = self.query_one("#running", Records)
         table.fill(_RUNNING, [Row(_key(run), self._run(each, run, found)) for each, run in running])
         table.display = bool(running)
         self.query_one("#idle").display = not running
 
     def _worker(self, row: WorkerProcess) -> list[Any]:
-        palette = self.desk.palette
+        palette = self.poller.palette
         share = len(row.running) / row.concurrency if row.concurrency else 0.0
 
         def busy(width: int) -> Text:
@@ -101,7 +100,7 @@ class WorkersLook(Look[WorkersOverview]):
         ]
 
     def _run(self, worker: WorkerProcess, run: RunningTask, found: WorkersOverview) -> list[Any]:
-        if self.desk.is_cancelling(run.queue, run.task_id):
+        if self.poller.is_cancelling(run.queue, run.task_id):
             deadline = self.styled("cancelling")
         elif run.is_overdue:
             deadline = self.styled("overdue")
@@ -118,22 +117,22 @@ class WorkersLook(Look[WorkersOverview]):
 
     @property
     def chosen(self) -> RunningTask | None:
-        """The running task that is chosen."""
+        """The selected running task."""
         key = self.query_one("#running", Records).current
         rows = () if self.found is None else self.found.workers
         return next((run for each in rows for run in each.running if _key(run) == key), None)
 
     def on_data_table_row_selected(self, event: Records.RowSelected) -> None:
-        """Show a running task; of a worker, go to what it runs."""
+        """Show a running task; for a worker, focus the running tasks."""
         if event.data_table.id == "workers":
             self.query_one("#running", Records).focus()
             return
         run = self.chosen
         if run is not None:
-            self.go(TaskPlace(run.queue, run.task_id))
+            self.go("task", run.queue, run.task_id)
 
     def action_change_cancel(self) -> None:
-        """Cancel the running task that is chosen."""
+        """Cancel the selected task."""
         run = self.chosen
         if run is not None:
             self.change(self._cancel(TaskRef(run.queue, run.task_id, TaskState.ACTIVE)))

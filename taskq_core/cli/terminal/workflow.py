@@ -1,4 +1,4 @@
-"""One workflow with its steps as a tree, one step with what it returned or its members, and what is done to it."""
+"""One workflow with its steps as a tree, and one step with its result or its members; cancel and retry."""
 
 from typing import Any, ClassVar
 
@@ -10,9 +10,8 @@ from textual.widgets import Static
 from taskq_core.cli.render import shown_bytes, shown_distance, shown_moment, shown_size
 from taskq_core.cli.terminal.dialogs import Question
 from taskq_core.cli.terminal.figures import page_words, shown, shown_lines
-from taskq_core.cli.terminal.places import StepPlace, TaskPlace
-from taskq_core.cli.terminal.poller import Desk
-from taskq_core.cli.terminal.screen import Look
+from taskq_core.cli.terminal.poller import Poller
+from taskq_core.cli.terminal.screen import DashScreen
 from taskq_core.cli.terminal.table import Column, Records, Row, page_keys
 from taskq_core.views import MemberRow, StepDetail, WorkflowDetail, has_task
 from taskq_core.views.labels import step_state
@@ -36,51 +35,55 @@ _MEMBERS = (
     Column(title="Error or result", least=12, grows=True),
 )
 _RAIL, _NO_RAIL, _BRANCH, _LAST_BRANCH = "│  ", "   ", "├─ ", "└─ "
-_RAILS_MOST = 8
-"""Levels that are drawn; what is deeper stands as deep as these."""
+_RAILS_MAX = 8
+"""Most levels of indentation."""
 
 
-class WorkflowLook(Look[WorkflowDetail]):
+CHANGE_KEYS = (
+    Binding("r", "change_retry", "Retry", tooltip="Retry the failed steps of the workflow"),
+    Binding("c", "change_cancel", "Cancel", tooltip="Cancel the workflow"),
+)
+
+
+class WorkflowScreen(DashScreen[WorkflowDetail]):
     """One workflow, its steps as a tree."""
 
     TOP = "workflows"
     ABOUT = (
-        "The steps of a workflow, each below what it comes after; several that follow the same step branch off, and "
-        "what comes after several stands below all of them. Enter shows what a step returned, or the members of a "
-        "group; o shows its task."
+        "The steps of a workflow, each below the steps that it depends on. Enter shows the result of a step, or the "
+        "members of a group; o shows its task."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("o", "task", "Task", tooltip="Show the task of the step"),
-        Binding("r", "change_retry", "Retry", tooltip="Run what failed of the workflow again"),
-        Binding("c", "change_cancel", "Cancel", tooltip="Cancel the workflow"),
+        *CHANGE_KEYS,
         *page_keys(show=False),
     ]
     PAGE = 500
     """Most steps on a page."""
 
-    def __init__(self, desk: Desk, queue: str, workflow_id: str) -> None:
-        super().__init__(desk)
+    def __init__(self, poller: Poller, queue: str, workflow_id: str) -> None:
+        super().__init__(poller)
         self.queue, self.workflow_id = queue, workflow_id
         self._page = 0
 
     def body(self) -> ComposeResult:
-        """Put the facts and the tree together."""
+        """Return facts and tree."""
         yield Static(id="facts", classes="facts")
         yield Records(id="table")
         yield Static(id="pages", classes="line quiet")
 
     @property
     def heading(self) -> str:
-        """Which it is."""
+        """The title."""
         name = "" if self.found is None else self.found.graph.info.name
         return f"workflow {name or self.workflow_id} of queue {self.queue}"
 
     async def read(self) -> WorkflowDetail:
-        """Read it."""
-        return await self.desk.dashboard.workflow(self.queue, self.workflow_id)
+        """Read the workflow."""
+        return await self.poller.dashboard.workflow(self.queue, self.workflow_id)
 
     def draw(self, found: WorkflowDetail) -> None:
-        """Show it."""
+        """Show facts and table."""
         self.query_one("#facts", Static).update(self._facts(found.graph.info))
         lines = step_tree(found.graph)
         pages = max(1, -(-len(lines) // self.PAGE))
@@ -93,7 +96,7 @@ class WorkflowLook(Look[WorkflowDetail]):
         paging.update(Text(f"{where}   {len(lines):,} steps   n next, p back"))
 
     def _facts(self, info: WorkflowInfo) -> Text:
-        now, palette = self.desk.now(), self.desk.palette
+        now, palette = self.poller.now(), self.poller.palette
         text = Text.assemble(shown(info.name or info.id, "bold"), "  ", self.styled(info.state.value), end="")
         text.append(f"   {info.ended:,} of {info.total:,} steps ended", palette.quiet)
         counts = ", ".join(f"{count:,} {state}" for state, count in info.counts.items() if count)
@@ -104,8 +107,8 @@ class WorkflowLook(Look[WorkflowDetail]):
         return text
 
     def _cells(self, line: StepLine) -> list[Text]:
-        step, palette = line.step, self.desk.palette
-        rails = line.rails[:_RAILS_MOST]
+        step, palette = line.step, self.poller.palette
+        rails = line.rails[:_RAILS_MAX]
         name = Text(end="")
         for number, goes_on in enumerate(rails):
             is_own = line.is_branch and number == len(rails) - 1
@@ -119,71 +122,71 @@ class WorkflowLook(Look[WorkflowDetail]):
             state,
             shown(step.task),
             shown(step.queue),
-            shown(shown_distance(step.ended_at, self.desk.now())),
+            shown(shown_distance(step.ended_at, self.poller.now())),
             self.first_line(step.error),
         ]
 
     @property
     def chosen(self) -> StepInfo | None:
-        """The step that is chosen."""
+        """The selected step."""
         key = self.query_one(Records).current
         steps = () if self.found is None else self.found.graph.steps
         return next((step for step in steps if step.name == key), None)
 
     def on_data_table_row_selected(self) -> None:
-        """Show a step."""
+        """Show the selected step."""
         step = self.chosen
         if step is not None:
-            self.go(StepPlace(self.queue, self.workflow_id, step.name))
+            self.go("step", self.queue, self.workflow_id, step.name)
 
     def action_task(self) -> None:
-        """Show the task of the step."""
+        """Show the task of the selected step."""
         step = self.chosen
         if step is None:
             return
         if step.members is not None:
-            self.go(StepPlace(self.queue, self.workflow_id, step.name))
+            self.go("step", self.queue, self.workflow_id, step.name)
         elif has_task(step):
-            self.go(TaskPlace(step.queue, step.task_id))
+            self.go("task", step.queue, step.task_id)
         else:
             self.say(f"The step “{step.name}” has no task: it is {step.state}.", "warning")
 
     def action_page(self, by: int) -> None:
-        """Go to the next page of steps, or to the one before."""
+        """Show the next or previous page."""
         self._page = max(0, self._page + by)
         self.redraw()
 
     def action_change_cancel(self) -> None:
-        """Cancel it."""
+        """Cancel the workflow."""
         self.change(cancel(self, self.queue, self.workflow_id))
 
     def action_change_retry(self) -> None:
-        """Run what failed again."""
+        """Retry the failed steps."""
         self.change(retry(self, self.queue, self.workflow_id))
 
 
-class StepLook(Look[StepDetail]):
-    """One step of a workflow: what it returned, or the members of a group."""
+class StepScreen(DashScreen[StepDetail]):
+    """One step of a workflow: its result, or the members of a group."""
 
     TOP = "workflows"
     ABOUT = (
-        "A step of a workflow with what it returned, or a group with its members page by page; f shows those that have "
-        "failed alone. Enter shows the task."
+        "A step of a workflow with its result, or a group with its members; f shows only failed members. Enter shows "
+        "the task."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("o", "task", "Task", tooltip="Show the task of the step, or of the member that is chosen"),
-        Binding("f", "failed", "Failed", tooltip="Show members that have failed alone, or all"),
+        Binding("o", "task", "Task", tooltip="Show the task of the step, or of the selected member"),
+        Binding("f", "failed", "Failed", tooltip="Show only failed members, or all"),
         *page_keys(),
     ]
 
-    def __init__(self, desk: Desk, queue: str, workflow_id: str, step: str) -> None:
-        super().__init__(desk)
+    def __init__(self, poller: Poller, queue: str, workflow_id: str, step: str) -> None:
+        super().__init__(poller)
         self.queue, self.workflow_id, self.step = queue, workflow_id, step
         self.only_failed = False
         self._skip = 0
 
     def body(self) -> ComposeResult:
-        """Put the facts and the table together."""
+        """Return facts and members."""
         yield Static(id="facts", classes="facts")
         yield Records(id="table")
         yield Static(classes="empty", id="empty")
@@ -191,12 +194,12 @@ class StepLook(Look[StepDetail]):
 
     @property
     def heading(self) -> str:
-        """Which it is."""
+        """The title."""
         return f"step {self.step} of workflow {self.workflow_id}"
 
     async def read(self) -> StepDetail:
-        """Read it, and a page of its members."""
-        return await self.desk.dashboard.workflow_step(
+        """Read the step and a page of its members."""
+        return await self.poller.dashboard.workflow_step(
             self.queue,
             self.workflow_id,
             self.step,
@@ -206,14 +209,14 @@ class StepLook(Look[StepDetail]):
         )
 
     def draw(self, found: StepDetail) -> None:
-        """Show it."""
+        """Show facts and table."""
         step, members = found.step, found.members
         self.query_one("#facts", Static).update(self._facts(found))
         table, empty = self.query_one(Records), self.query_one("#empty", Static)
         table.fill(_MEMBERS, [Row(str(each.number), self._cells(each)) for each in members])
         is_group = step.members is not None
         table.display, empty.display = is_group and bool(members), is_group and not members
-        empty.update("No member has failed." if self.only_failed else "It has no members so far.")
+        empty.update("No member has failed." if self.only_failed else "It has no members yet.")
         pages = self.query_one("#pages", Static)
         pages.display = is_group
         if step.members is not None:
@@ -222,25 +225,25 @@ class StepLook(Look[StepDetail]):
 
     def _pages(self, count: int, step: StepInfo) -> str:
         if self.only_failed:
-            return f"{count:,} of {step.failed:,} that have failed   f shows all"
+            return f"{count:,} of {step.failed:,} failed members   f shows all"
         fits = min(500, self.query_one(Records).fits)
         members = step.members or 0
         return f"{page_words(self._skip, fits, members)}   {members:,} members"
 
     def _facts(self, found: StepDetail) -> Text:
-        step, palette = found.step, self.desk.palette
+        step, palette = found.step, self.poller.palette
         text = Text.assemble(
             shown(step.name, "bold"), "  ", shown(step_stands(step), palette.of(step.state.value)), end=""
         )
         text.append_text(self.quiet(_after(step) if step.after else "")).append("\n")
         if step.members is None:
-            where = f"task {step.task_id} of queue {step.queue}" if has_task(step) else "no task so far"
+            where = f"task {step.task_id} of queue {step.queue}" if has_task(step) else "no task yet"
             text.append_text(shown(f"{step.task}   {where}   (o shows it)", palette.quiet)).append("\n")
         if step.error:
             text.append_text(shown_lines(step.error, palette.bad)).append("\n")
         if found.result:
             text.append(f"\nResult, {shown_size(found.result_size)}\n", f"bold {palette.quiet}")
-            if self.desk.config.payloads:
+            if self.poller.config.payloads:
                 text.append_text(shown_lines(shown_bytes(found.result)))
                 cut = found.result_size > len(found.result)
                 text.append(f"\nThe first {len(found.result):,} bytes." if cut else "", palette.quiet)
@@ -251,30 +254,30 @@ class StepLook(Look[StepDetail]):
     def _cells(self, member: MemberRow) -> list[Text]:
         if member.error:
             told = self.first_line(member.error)
-        elif self.desk.config.payloads:
+        elif self.poller.config.payloads:
             told = self.quiet(shown_bytes(member.result[:800], most=200))
         else:
             told = self.quiet("hidden" if member.result else "")
         return [
             shown(str(member.number)),
-            shown(step_state(member), self.desk.palette.of(member.state.value)),
+            shown(step_state(member), self.poller.palette.of(member.state.value)),
             shown(member.task_id, "bold"),
             shown(member.queue),
             told,
         ]
 
     def action_failed(self) -> None:
-        """Show members that have failed alone, or all."""
+        """Show only failed members, or all."""
         self.only_failed = not self.only_failed
         self._skip = 0
         self.turn()
 
     def on_records_refit(self) -> None:
-        """Show as many as there is room for now."""
+        """Read as many members as fit."""
         self.turn()
 
     def action_page(self, by: int) -> None:
-        """Go to the next page, or to the one before."""
+        """Show the next or previous page."""
         if self.found is None or self.only_failed:
             return
         skip = self._skip + by * min(500, self.query_one(Records).fits)
@@ -283,11 +286,11 @@ class StepLook(Look[StepDetail]):
             self.turn()
 
     def on_data_table_row_selected(self) -> None:
-        """Show the task of a member."""
+        """Show the task of the selected member."""
         self.action_task()
 
     def action_task(self) -> None:
-        """Show the task of the step, or of the member that is chosen."""
+        """Show the task of the step, or of the selected member."""
         if self.found is None:
             return
         each: StepInfo | MemberRow | None = self.found.step
@@ -295,42 +298,42 @@ class StepLook(Look[StepDetail]):
             key = self.query_one(Records).current
             each = next((member for member in self.found.members if str(member.number) == key), None)
         if each is not None and has_task(each):
-            self.go(TaskPlace(each.queue, each.task_id))
+            self.go("task", each.queue, each.task_id)
         elif each is not None:
             self.say(f"It has no task: it is {each.state}.", "warning")
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Offer pages and those that failed for groups only."""
+        """Enable the keys of groups only for groups."""
         if action in ("failed", "page") and (self.found is None or self.found.step.members is None):
             return False
         return super().check_action(action, parameters)
 
 
-async def cancel(look: Look[Any], queue: str, workflow_id: str) -> None:
-    """Ask, then cancel a workflow."""
-    info = (await look.desk.dashboard.workflow(queue, workflow_id)).graph.info
+async def cancel(screen: DashScreen[Any], queue: str, workflow_id: str) -> None:
+    """Cancel a workflow after a confirmation."""
+    info = (await screen.poller.dashboard.workflow(queue, workflow_id)).graph.info
     if info.state is not WorkflowState.RUNNING:
-        look.say(cancelled(info, is_done=False), "warning")
+        screen.say(cancelled(info, is_done=False), "warning")
         return
-    if await look.ask(Question(text=cancel_question(info), button="Cancel the workflow", is_destructive=True)):
-        is_done = await look.desk.taskq.workflow(info.id, info.queue).acancel()
-        look.say(cancelled(info, is_done=is_done), "success" if is_done else "warning")
+    if await screen.ask(Question(text=cancel_question(info), button="Cancel the workflow", is_destructive=True)):
+        is_done = await screen.poller.taskq.workflow(info.id, info.queue).acancel()
+        screen.say(cancelled(info, is_done=is_done), "success" if is_done else "warning")
 
 
-async def retry(look: Look[Any], queue: str, workflow_id: str) -> None:
-    """Ask, then run what failed of a workflow again."""
-    detail = await look.desk.dashboard.workflow(queue, workflow_id)
+async def retry(screen: DashScreen[Any], queue: str, workflow_id: str) -> None:
+    """Retry the failed steps of a workflow after a confirmation."""
+    detail = await screen.poller.dashboard.workflow(queue, workflow_id)
     info = detail.graph.info
     if not detail.can_be_retried:
-        look.say(retried(info, 0), "warning")
+        screen.say(retried(info, 0), "warning")
         return
-    if await look.ask(Question(text=retry_question(detail), button="Run again")):
-        count = await look.desk.taskq.workflow(info.id, info.queue).aretry()
-        look.say(retried(info, count), "success" if count else "warning")
+    if await screen.ask(Question(text=retry_question(detail), button="Run again")):
+        count = await screen.poller.taskq.workflow(info.id, info.queue).aretry()
+        screen.say(retried(info, count), "success" if count else "warning")
 
 
 def _after(step: StepInfo) -> str:
-    """Return what else has to be said of when a step runs: after several, or not on success."""
+    """Return when a step runs, unless it simply follows the success of one step."""
     whens = [name if when == "success" else f"{when} of {name}" for name, when in step.after.items()]
     is_plain = len(whens) == 1 and set(step.after.values()) == {"success"}
     return "" if is_plain or not whens else f"  after {', '.join(whens)}"

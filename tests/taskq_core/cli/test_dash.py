@@ -18,7 +18,7 @@ pytestmark = pytest.mark.redis
 def begun(monkeypatch: pytest.MonkeyPatch) -> list[DashConfig]:
     """With a terminal: how the dashboard was begun, in place of beginning it."""
     begun: list[DashConfig] = []
-    monkeypatch.setattr(DashApp, "run", lambda self: begun.append(self.desk.config))
+    monkeypatch.setattr(DashApp, "run", lambda self: begun.append(self.poller.config))
     monkeypatch.setattr("taskq_core.cli.dash.has_terminal", lambda: True)
     return begun
 

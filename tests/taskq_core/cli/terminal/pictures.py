@@ -15,7 +15,6 @@ from textual.widgets import TextArea
 
 from taskq_core import TaskQ
 from taskq_core.broker.operations import limits
-from taskq_core.cli.terminal.places import SchedulePlace, StepPlace, TaskPlace, TasksPlace, WorkflowPlace
 from taskq_core.inspector import AsyncInspector
 from taskq_core.wire import TaskState
 from tests.browser.scene import Scene, registered_tasks
@@ -88,18 +87,18 @@ async def test_pictures(taskq: TaskQ, redis_server: RedisServer, theme: Literal[
             await person.pilot.pause()
             take(person, name, theme)
         places = (
-            ("tasks", TasksPlace("mail", TaskState.RETRY)),
-            ("task", TaskPlace("mail", scene.failing.id)),
-            ("groups", TasksPlace("default", TaskState.AGGREGATING)),
-            ("schedule", SchedulePlace("hooks")),
-            ("workflow", WorkflowPlace(workflow.queue, workflow.id)),
-            ("step", StepPlace(workflow.queue, workflow.id, "pictures")),
+            ("tasks", ("tasks", "mail", TaskState.RETRY)),
+            ("task", ("task", "mail", scene.failing.id)),
+            ("groups", ("tasks", "default", TaskState.AGGREGATING)),
+            ("schedule", ("schedule", "hooks")),
+            ("workflow", ("workflow", workflow.queue, workflow.id)),
+            ("step", ("step", workflow.queue, workflow.id, "pictures")),
         )
         for name, place in places:
             await person.press("1")
             await person.until(lambda: person.look.TOP == "queues" and person.look.found is not None)
             below = person.look
-            below.go(place)
+            below.go(*place)
             await person.until(lambda below=below: person.look is not below and person.look.found is not None)
             await person.pilot.pause()
             take(person, name, theme)

@@ -8,10 +8,10 @@ import pytest
 
 from taskq_core import TaskQ
 from taskq_core.cli.terminal.app import DashApp
-from taskq_core.cli.terminal.poller import DashConfig, Desk
-from taskq_core.cli.terminal.queues import QueuesLook
+from taskq_core.cli.terminal.poller import DashConfig, Poller
+from taskq_core.cli.terminal.queues import QueuesScreen
 from taskq_core.cli.terminal.screen import TOPS
-from taskq_core.cli.terminal.tasks import TasksLook
+from taskq_core.cli.terminal.tasks import TasksScreen
 from taskq_core.errors import ConfigurationError
 from taskq_core.inspector import AsyncInspector
 from taskq_core.wire import TaskState
@@ -37,7 +37,7 @@ async def test_digits_lead_to_the_screens_and_q_leads_back_and_out(opened: Open)
 async def test_a_click_leads_to_a_screen(opened: Open) -> None:
     async with opened() as person:
         await person.click("#nav", offset=(12, 0))
-        await person.until(lambda: isinstance(person.look, TasksLook))
+        await person.until(lambda: isinstance(person.look, TasksScreen))
 
 
 @pytest.mark.nightly
@@ -45,17 +45,17 @@ async def test_each_screen_has_its_keys_and_its_help(opened: Open, enqueued: Put
     enqueued("a")
 
     async with opened(size=(80, 50)) as person:
-        for number, (name, label) in enumerate(TOPS, 1):
+        for number, name in enumerate(TOPS, 1):
             await person.press(str(number))
-            await person.sees(f"{number} {label}")
+            await person.sees(f"{number} {name.capitalize()}")
             await person.until(lambda name=name: person.look.found is not None and name == person.look.TOP)
             await person.until(lambda: "Help" in person.foot)
             assert "Back" in person.foot
             await person.press("question_mark")
-            await person.sees("taskq dash:", "Look again now", person.look.ABOUT.split()[0])
+            await person.sees("taskq dash:", "Read again now", person.look.ABOUT.split()[0])
             await person.press("d", "a")  # which do nothing below
             await person.press("escape")
-            await person.misses("Look again now")
+            await person.misses("Read again now")
 
 
 async def test_every_screen_fits_a_narrow_terminal(opened: Open, enqueued: Put) -> None:
@@ -63,14 +63,14 @@ async def test_every_screen_fits_a_narrow_terminal(opened: Open, enqueued: Put) 
     enqueued("a-task-with-a-rather-long-id-that-does-not-fit", name="reports:of-a-rather-long-name-too")
 
     async with opened(size=(40, 24)) as person:
-        for number, (name, _label) in enumerate(TOPS, 1):
+        for number, name in enumerate(TOPS, 1):
             await person.press(str(number))
             await person.until(lambda name=name: person.look.found is not None and name == person.look.TOP)
             for width in (80, 40):
                 await person.pilot.resize_terminal(width, 24)
                 await person.until(lambda width=width: len(person.lines) == 24 and max(map(len, person.lines)) <= width)
         await person.press("1", "enter")
-        await person.until(lambda: isinstance(person.look, TasksLook) and person.look.found is not None)
+        await person.until(lambda: isinstance(person.look, TasksScreen) and person.look.found is not None)
         await person.sees("a-task-w", "…")
         await person.pilot.resize_terminal(80, 24)
         await person.sees("a-task-w", "…")
@@ -106,7 +106,7 @@ async def test_a_question_is_asked_on_a_small_terminal_too(opened: Open, enqueue
 
 async def test_it_looks_again_by_itself(opened: Open, enqueued: Put, clock: Clock) -> None:
     async with opened(refresh=timedelta(seconds=2)) as person:
-        await person.sees("There is no queue so far")
+        await person.sees("There is no queue yet")
         enqueued("a")
         await person.sees("mail", "pend 1", meanwhile=lambda: clock.skip(1))
 
@@ -119,9 +119,9 @@ async def test_one_look_ends_before_the_next_begins(
     at_once = looks = held = 0
     answers = asyncio.Event()
     answers.set()
-    read = QueuesLook.read
+    read = QueuesScreen.read
 
-    async def slowly(self: QueuesLook) -> object:
+    async def slowly(self: QueuesScreen) -> object:
         nonlocal at_once, looks, held
         at_once += 1
         looks += 1
@@ -133,7 +133,7 @@ async def test_one_look_ends_before_the_next_begins(
         finally:
             at_once -= 1
 
-    monkeypatch.setattr(QueuesLook, "read", slowly)
+    monkeypatch.setattr(QueuesScreen, "read", slowly)
     async with opened(refresh=timedelta(seconds=2)) as person:
         answers.clear()
         await person.until(lambda: held == 1, meanwhile=lambda: clock.skip(1))
@@ -151,11 +151,11 @@ async def test_one_look_ends_before_the_next_begins(
 async def test_another_screen_does_not_wait_for_the_one_before(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     async with opened() as person:
 
-        async def for_ever(self: QueuesLook) -> object:
+        async def for_ever(self: QueuesScreen) -> object:
             await asyncio.Event().wait()
             raise AssertionError
 
-        monkeypatch.setattr(QueuesLook, "read", for_ever)
+        monkeypatch.setattr(QueuesScreen, "read", for_ever)
         await person.press("f5", "3")
         await person.sees("No worker runs.")
 
@@ -171,12 +171,12 @@ async def test_a_redis_that_goes_away_is_told_and_what_was_seen_stays_until_it_i
         await person.sees("mail")
         socket.unlink()
         redis_server.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-        await person.sees("Redis does not answer since", "What is shown is of", "mail", meanwhile=lambda: clock.skip(1))
+        await person.sees("Redis does not answer since", "Data of", "mail", meanwhile=lambda: clock.skip(1))
         assert person.look.has_class("-stale")
         await person.until(lambda: "Pause" not in person.foot)  # who answers next may be another
 
         await person.press("enter")
-        await person.until(lambda: isinstance(person.look, TasksLook))
+        await person.until(lambda: isinstance(person.look, TasksScreen))
         await person.press("3", "1")
         await person.sees("Redis does not answer since", meanwhile=lambda: clock.skip(1))
 
@@ -195,12 +195,12 @@ async def test_a_redis_that_refuses_what_is_asked_is_not_said_to_be_away(
     taskq = TaskQ(redis_server.unix_url.replace("unix://", "unix://bob:secret@"), enqueue_timeout=30)
     try:
         async with sat_down(taskq, (120, 30)) as person:
-            await person.sees("Redis refuses what is asked since", "NOPERM")
+            await person.sees("Redis refuses requests since", "NOPERM")
             assert "does not answer" not in person.text
             redis_server.command("ACL", "SETUSER", "bob", "~*")
             await person.press("f5")
             await person.sees("mail")
-            await person.misses("refuses what is asked")
+            await person.misses("refuses requests")
     finally:
         await taskq.aclose()
         redis_server.command("ACL", "DELUSER", "bob")
@@ -214,7 +214,7 @@ async def test_it_begins_while_redis_is_away_and_goes_on_once_it_is_there(
     async with sat_down(taskq, (80, 24), refresh=timedelta(seconds=2)) as person:
         await person.sees("Redis does not answer since", "cannot reach", meanwhile=lambda: clock.skip(1))
         socket.symlink_to(redis_server.socket_path)
-        await person.sees("There is no queue so far", meanwhile=lambda: clock.skip(1))
+        await person.sees("There is no queue yet", meanwhile=lambda: clock.skip(1))
     await taskq.aclose()
 
 
@@ -251,7 +251,7 @@ async def test_nothing_is_offered_where_nothing_may_be_changed(opened: Open, enq
         assert "Delete" not in person.foot
         await person.press("d", "p", "y")
         await person.press("enter")
-        await person.until(lambda: isinstance(person.look, TasksLook) and person.look.found is not None)
+        await person.until(lambda: isinstance(person.look, TasksScreen) and person.look.found is not None)
         await person.press("d", "a", "x", "y")
         await person.sees("a")
         assert len(person.app.screen_stack) == 3, "no question is asked"
@@ -303,13 +303,14 @@ async def test_rights_that_are_taken_away_meanwhile_are_noticed_at_the_first_ref
 async def test_colours_suit_a_light_or_a_dark_background(opened: Open, enqueued: Put) -> None:
     enqueued("a")
 
-    async with opened(theme="light") as person:
-        assert not person.app.current_theme.dark
-        light = person.app.screen.styles.background
-        await person.press("D")
-        await person.until(lambda: person.app.current_theme.dark)
-        assert person.app.screen.styles.background != light
-        await person.sees("mail")
+    backgrounds = []
+    for theme in ("light", "dark"):
+        async with opened(theme=theme) as person:
+            assert person.app.current_theme.dark is (theme == "dark")
+            backgrounds.append(person.app.screen.styles.background)
+            await person.sees("mail")
+
+    assert backgrounds[0] != backgrounds[1]
 
 
 async def test_without_colours_nothing_is_lost(opened: Open, enqueued: Put, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -342,14 +343,14 @@ async def test_a_task_whose_worker_was_asked_is_cancelling_for_a_minute(
 ) -> None:
     now_s = 1000.0
     monkeypatch.setattr("taskq_core.cli.terminal.poller.time.monotonic", lambda: now_s)
-    desk = Desk(taskq, DashConfig())
+    poller = Poller(taskq, DashConfig())
 
-    desk.cancelling("mail", "a")
+    poller.cancelling("mail", "a")
 
-    assert desk.is_cancelling("mail", "a")
-    assert not desk.is_cancelling("mail", "b")
+    assert poller.is_cancelling("mail", "a")
+    assert not poller.is_cancelling("mail", "b")
     now_s = 1061.0
-    assert not desk.is_cancelling("mail", "a")
+    assert not poller.is_cancelling("mail", "a")
 
 
 async def test_connections_are_closed_at_its_end(taskq: TaskQ, redis_server: RedisServer) -> None:
@@ -359,7 +360,7 @@ async def test_connections_are_closed_at_its_end(taskq: TaskQ, redis_server: Red
     before = clients()  # those of earlier tests may go at any time
     app = DashApp(taskq)
     async with app.run_test():
-        await until(lambda: app.desk.read_at is not None)
+        await until(lambda: app.poller.read_at is not None)
         assert not clients() <= before
 
     await until(lambda: clients() <= before)
@@ -374,5 +375,5 @@ async def test_what_is_told_or_read_while_it_ends_is_not_shown(opened: Open) -> 
             await asyncio.sleep(0)
             look.say("told too late")
 
-        await person.app._read(look)
+        await person.app.poller._read(look, lambda: person.app.front)
         assert not look.has_parts

@@ -1,15 +1,14 @@
 """Figures as a terminal shows them."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskq_core.cli.terminal.figures import DARK, LIGHT, Paces, bar, per_second, short, shown, shown_lines, sparkline
-from taskq_core.inspector import QueueInfo
-from taskq_core.views import STATES, QueueSeries, Sample
+from taskq_core.cli.terminal.figures import DARK, LIGHT, bar, per_second, short, shown, shown_lines, sparkline
+from taskq_core.views import STATES
 from taskq_core.wire import TaskState
 
 BEGIN = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -80,59 +79,6 @@ def test_a_sparkline_shows_what_came_last_at_its_right_end() -> None:
 
 def test_little_is_seen_beside_much() -> None:
     assert sparkline([0, 0.001, 1000], 3) == "▁▂█"
-
-
-def row(processed: int, after_s: float, name: str = "mail") -> QueueInfo:
-    return QueueInfo(
-        name=name,
-        is_paused=False,
-        sizes=dict.fromkeys(STATES, 0),
-        groups=0,
-        latency=None,
-        memory=None,
-        processed=processed,
-        failed=0,
-        processed_today=0,
-        failed_today=0,
-        as_of=BEGIN + timedelta(seconds=after_s),
-        problem="",
-    )
-
-
-def test_paces_come_from_two_looks_where_no_worker_takes_samples() -> None:
-    paces = Paces()
-    for processed, after_s in ((100, 0), (110, 5), (110, 5.1), (110, 10), (3, 15)):
-        paces.note([row(processed, after_s)])
-
-    assert paces.of("mail", None) == [2.0, 0.0, 0.0], (
-        "a look at once tells nothing, and a counter that began anew no pace"
-    )
-    assert paces.of("other", None) == []
-
-    paces.note([row(1, 20, "other")])
-    assert paces.of("mail", None) == [], "a queue that is gone is forgotten"
-
-
-def test_samples_are_preferred_and_gaps_are_seen() -> None:
-    def sample(after_s: int, processed: int, *, is_after_gap: bool = False) -> Sample:
-        return Sample(
-            at=BEGIN + timedelta(seconds=after_s),
-            since=timedelta(seconds=10),
-            is_after_gap=is_after_gap,
-            sizes={},
-            latency=None,
-            memory=None,
-            is_paused=False,
-            processed=processed,
-            failed=0,
-            busy=0,
-            slots=0,
-        )
-
-    samples = [sample(10, 50), sample(90, 20, is_after_gap=True)]
-    series = QueueSeries(name="mail", step=timedelta(seconds=10), begin=BEGIN, end=BEGIN, samples=samples)
-
-    assert Paces().of("mail", series) == [5.0, None, 2.0]
 
 
 def test_text_of_others_steers_nothing() -> None:

@@ -38,7 +38,7 @@ def test_what_cannot_be_read_is_told(subtests: pytest.Subtests) -> None:
     for text, complaint in [
         ('error:"timed out', "the filter cannot be read: No closing quotation"),
         ("eror:x", "a filter has no 'eror'; did you mean 'error'?"),
-        ("error:", "error: what should it be? As in error:text"),
+        ("error:", "error needs a value, as in error:text"),
         ("older:soon", "'soon' is no duration; give for example 90s, 1h30m or a number of seconds"),
     ]:
         with subtests.test(text=text, complaint=complaint):
@@ -50,7 +50,7 @@ def test_what_cannot_be_read_is_told(subtests: pytest.Subtests) -> None:
 
 def test_payloads_that_are_hidden_are_not_searched() -> None:
     assert wanted("42", in_payload=False) == TaskFilter(text="42", in_payload=False)
-    with pytest.raises(ConfigurationError, match="payloads that are not shown are not searched"):
+    with pytest.raises(ConfigurationError, match="hidden payloads cannot be searched"):
         wanted("payload:42", in_payload=False)
 
 

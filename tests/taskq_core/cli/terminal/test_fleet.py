@@ -3,11 +3,11 @@
 import pytest
 
 from taskq_core import TaskQ
-from taskq_core.cli.terminal.schedules import ScheduleLook, SchedulesLook
-from taskq_core.cli.terminal.store import StoreLook
-from taskq_core.cli.terminal.task import TaskLook
-from taskq_core.cli.terminal.types import TypesLook
-from taskq_core.cli.terminal.workers import WorkersLook
+from taskq_core.cli.terminal.schedules import ScheduleScreen, SchedulesScreen
+from taskq_core.cli.terminal.store import StoreScreen
+from taskq_core.cli.terminal.task import TaskScreen
+from taskq_core.cli.terminal.types import TypesScreen
+from taskq_core.cli.terminal.workers import WorkersScreen
 from taskq_core.inspector import AsyncInspector
 from taskq_core.wire import TaskState
 from tests.browser.scene import Scene
@@ -36,18 +36,18 @@ async def at(person: Person, key: str, kind: type) -> None:
 @pytest.mark.usefixtures("scene")
 async def test_workers_tell_what_they_serve_and_run(opened: Open) -> None:
     async with opened(size=(120, 30)) as person:
-        await at(person, "3", WorkersLook)
+        await at(person, "3", WorkersScreen)
         await person.sees("web-1:4021", "media-1:812", "2/10", "default 5, mail 3", "5d 1h")
-        await person.sees("3 workers, 4 of 30 slots taken", "images:resize", "orders:fulfil")
+        await person.sees("3 workers, 4 of 30 slots busy", "images:resize", "orders:fulfil")
 
 
 @pytest.mark.usefixtures("scene")
 async def test_a_running_task_is_opened_and_cancelled(opened: Open) -> None:
     async with opened(size=(120, 30)) as person:
-        await at(person, "3", WorkersLook)
+        await at(person, "3", WorkersScreen)
         await person.press("tab")
         look = person.look
-        assert isinstance(look, WorkersLook)
+        assert isinstance(look, WorkersScreen)
         await person.until(lambda: look.chosen is not None)
         run = look.chosen
         assert run is not None
@@ -56,25 +56,25 @@ async def test_a_running_task_is_opened_and_cancelled(opened: Open) -> None:
         await person.press("n")
         await person.misses("Ask the worker")
         await person.press("enter")
-        await person.until(lambda: isinstance(person.look, TaskLook) and person.look.found is not None)
+        await person.until(lambda: isinstance(person.look, TaskScreen) and person.look.found is not None)
         await person.sees(run.task_id, run.name)
 
 
 @pytest.mark.nightly
 async def test_there_may_be_no_worker_and_no_schedule(opened: Open) -> None:
     async with opened() as person:
-        await at(person, "3", WorkersLook)
+        await at(person, "3", WorkersScreen)
         await person.sees("No worker runs.", "No task runs.")
-        await at(person, "4", SchedulesLook)
-        await person.sees("No scheduler runs, or none has an entry.")
-        await at(person, "6", TypesLook)
+        await at(person, "4", SchedulesScreen)
+        await person.sees("No scheduler runs, or none has a schedule.")
+        await at(person, "6", TypesScreen)
         await person.sees("Nothing ran.")
 
 
 @pytest.mark.usefixtures("scene")
 async def test_schedules_stand_there_with_what_is_due_next_in_front(opened: Open) -> None:
     async with opened(size=(130, 24)) as person:
-        await at(person, "4", SchedulesLook)
+        await at(person, "4", SchedulesScreen)
 
         assert [cells[0] for cells in person.cells] == ["hooks", "thumbnails", "nightly"]
         await person.sees("@every 5m", "hooks:deliver", 'Queue("hooks")', "0 3 * * * (UTC)", "3 schedules")
@@ -85,12 +85,12 @@ async def test_a_schedule_is_paused_and_resumed(opened: Open, taskq: TaskQ) -> N
     inspector = AsyncInspector(taskq)
 
     async with opened() as person:
-        await at(person, "4", SchedulesLook)
+        await at(person, "4", SchedulesScreen)
         await person.press("p")
         await person.sees("“hooks” is paused.")
         assert [each.id for each in await inspector.scheduler_entries() if each.is_paused] == ["hooks"]
         await person.press("p")
-        await person.sees("“hooks” goes on.")
+        await person.sees("“hooks” is resumed.")
 
     assert not any(each.is_paused for each in await inspector.scheduler_entries())
 
@@ -100,7 +100,7 @@ async def test_a_schedule_is_run_now_once_that_is_confirmed(opened: Open, taskq:
     inspector = AsyncInspector(taskq)
 
     async with opened() as person:
-        await at(person, "4", SchedulesLook)
+        await at(person, "4", SchedulesScreen)
         await person.press("r")
         await person.sees("Enqueue “hooks:deliver” now, as the schedule “hooks” does when it is due?")
         await person.press("n")
@@ -122,21 +122,21 @@ async def test_a_schedule_tells_what_it_has_enqueued(opened: Open, taskq: TaskQ)
     taskq.client.enqueue(taskq.remote("hooks:deliver", queue="hooks", task_id="fired-1").s())
 
     async with opened() as person:
-        await at(person, "4", SchedulesLook)
+        await at(person, "4", SchedulesScreen)
         await person.press("enter")
-        await person.until(lambda: isinstance(person.look, ScheduleLook) and person.look.found is not None)
+        await person.until(lambda: isinstance(person.look, ScheduleScreen) and person.look.found is not None)
         await person.sees("schedule hooks", "@every 5m", "fired-0", "fired-7")
         await person.press("enter")
-        await person.sees("Task “fired-0” is not kept any more.")
+        await person.sees("Task “fired-0” is no longer stored.")
         await person.press("down", "enter")
-        await person.until(lambda: isinstance(person.look, TaskLook) and person.look.found is not None)
+        await person.until(lambda: isinstance(person.look, TaskScreen) and person.look.found is not None)
         await person.sees("task fired-1 of queue hooks")
 
 
 @pytest.mark.usefixtures("scene")
 async def test_task_types_tell_how_they_ran(opened: Open) -> None:
     async with opened(size=(100, 24)) as person:
-        await at(person, "6", TypesLook)
+        await at(person, "6", TypesScreen)
 
         assert [cells[0].strip() for cells in person.cells][:2] == ["mail:receipt", "orders:fulfil"]
         await person.sees("4,980", "2.65 %", "(1 h)")
@@ -146,7 +146,7 @@ async def test_task_types_tell_how_they_ran(opened: Open) -> None:
 
 async def test_redis_tells_of_itself(opened: Open) -> None:
     async with opened() as person:
-        await at(person, "7", StoreLook)
+        await at(person, "7", StoreScreen)
         await person.sees("persistence", "->")  # the server of the tests keeps nothing
         await person.sees("version", "memory", "uptime", "user", "default", "may change     yes")
         assert "tcp_port" not in person.text

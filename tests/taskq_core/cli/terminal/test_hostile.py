@@ -8,8 +8,8 @@ import pytest
 
 from taskq_core import TaskQ
 from taskq_core.cli.terminal.screen import TOPS
-from taskq_core.cli.terminal.task import TaskLook
-from taskq_core.cli.terminal.tasks import TasksLook
+from taskq_core.cli.terminal.task import TaskScreen
+from taskq_core.cli.terminal.tasks import TasksScreen
 from taskq_core.wire import SchedulerEntry, ServerInfo, WorkerInfo
 from taskq_core.workflow import Workflow
 from tests.redis_server import RedisServer
@@ -121,7 +121,7 @@ async def test_in_lists_questions_help_and_the_detail_of_a_task(opened: Open) ->
         await person.sees("Delete the queue “[b]q[/b]”")
         nothing_steers(person)
         await person.press("escape", "enter")
-        await person.until(lambda: isinstance(person.look, TasksLook) and person.look.found is not None)
+        await person.until(lambda: isinstance(person.look, TasksScreen) and person.look.found is not None)
         person.look.action_choose_state(5)  # type: ignore[attr-defined]
         await person.sees("[red]id", "\\x1b[31m[b]x[/b]")
         nothing_steers(person)
@@ -132,7 +132,7 @@ async def test_in_lists_questions_help_and_the_detail_of_a_task(opened: Open) ->
         await person.sees("queue [b]q[/b]")
         nothing_steers(person)
         await person.press("escape", "enter")
-        await person.until(lambda: isinstance(person.look, TaskLook) and person.look.found is not None)
+        await person.until(lambda: isinstance(person.look, TaskScreen) and person.look.found is not None)
         await person.sees("[@click=app.quit]q[/]", "[red]id", "\\u202e")
         for _ in range(3):
             nothing_steers(person)

@@ -4,8 +4,8 @@ import pytest
 
 from taskq_core import TaskQ
 from taskq_core.broker.operations import limits
-from taskq_core.cli.terminal.limits import LimitsLook
-from taskq_core.cli.terminal.tasks import TasksLook
+from taskq_core.cli.terminal.limits import LimitsScreen
+from taskq_core.cli.terminal.tasks import TasksScreen
 from taskq_core.inspector import AsyncInspector
 from taskq_core.wire import TaskState
 from tests.redis_server import RedisServer
@@ -30,7 +30,7 @@ async def limited(taskq: TaskQ, enqueued: Put) -> None:
 async def at(person: Person) -> None:
     """Look at the limits of all queues."""
     await person.press("8")
-    await person.until(lambda: isinstance(person.look, LimitsLook) and person.look.found is not None)
+    await person.until(lambda: isinstance(person.look, LimitsScreen) and person.look.found is not None)
 
 
 async def changed(taskq: TaskQ, queue: str) -> dict[str, str]:
@@ -49,8 +49,8 @@ async def test_those_for_which_something_waits_stand_first(opened: Open) -> None
             ["bank", "bank:book", "sequence", "-", "", "1", "1", "0"],
         ]
         await person.press("enter")
-        await person.until(lambda: isinstance(person.look, TasksLook) and person.look.found is not None)
-        assert isinstance(person.look, TasksLook)
+        await person.until(lambda: isinstance(person.look, TasksScreen) and person.look.found is not None)
+        assert isinstance(person.look, TasksScreen)
         assert (person.look.queue, person.look.state) == ("mail", TaskState.SCHEDULED)
         await person.sees("m1", "waits for a limit")
 
@@ -77,14 +77,14 @@ async def test_another_number_is_set_after_a_question_and_taken_back(opened: Ope
         await person.types("2")
         await person.sees("Set the concurrency")
         await person.press("y")
-        await person.sees("The concurrency of “mail:send” in the queue “mail” is 2 from now on.")
+        await person.sees("The concurrency of “mail:send” in the queue “mail” is now 2.")
         assert await changed(taskq, "mail") == {"concurrency mail:send": "2"}
 
         await person.until(lambda: "Clear" in person.foot)
         await person.press("c")
-        await person.sees("be again what the code says, 1? It is set to 2.")
+        await person.sees("from 2 to the value in the code, 1?")
         await person.press("y")
-        await person.sees("is again what the code")
+        await person.sees("has the value of the code")
         assert await changed(taskq, "mail") == {"concurrency mail:send": ""}
         await person.until(lambda: "Clear" not in person.foot)
 
@@ -100,7 +100,7 @@ async def test_a_rate_is_set_and_a_sequence_has_no_number(opened: Open, taskq: T
         await person.types("5/10s")
         await person.sees("to 5/10s? The code says 100/m, 10 at once.")
         await person.press("y")
-        await person.sees("is 5/10s from now on.")
+        await person.sees("is now 5/10s.")
         assert (await changed(taskq, "bank"))["rate bank:ask"].startswith("5/10s")
 
         await person.press("down")
@@ -114,7 +114,7 @@ async def test_those_of_one_queue_alone(opened: Open) -> None:
     async with opened() as person:
         await person.sees("bank")
         await person.press("L")
-        await person.until(lambda: isinstance(person.look, LimitsLook) and person.look.found is not None)
+        await person.until(lambda: isinstance(person.look, LimitsScreen) and person.look.found is not None)
         await person.sees("limits of queue bank, 0 tasks wait", "bank:ask", "bank:book")
         assert "mail:send" not in person.text
 

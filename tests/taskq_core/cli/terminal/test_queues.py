@@ -43,25 +43,9 @@ async def test_the_queue_that_is_chosen_is_told_of_in_full(
         await person.sees("ever 4,711 ran, 12 failed")
 
 
-async def test_paces_are_seen_once_tasks_ran(
-    opened: Open, enqueued: Put, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of a queue that no worker of this library serves, from one look to the next."""
-    monkeypatch.setattr("taskq_core.cli.terminal.figures.LEAST_APART_S", 0.0)
-    enqueued("a")
-
-    async with opened() as person:
-        await person.rests()  # the look after the one that sees the runs sees none again
-        assert "█" not in row(person, "mail")[5]
-        redis_server.client.set("asynq:{mail}:processed", 10_000)
-        await person.press("f5")
-        await person.until(lambda: "█" in row(person, "mail")[5])
-        assert row(person, "mail")[6].strip() not in ("-", "0")
-
-
 async def test_there_may_be_no_queue(opened: Open) -> None:
     async with opened() as person:
-        await person.sees("There is no queue so far")
+        await person.sees("There is no queue yet")
 
 
 async def test_one_that_cannot_be_counted_hides_no_other(
@@ -131,7 +115,7 @@ async def test_a_queue_is_deleted_once_that_is_confirmed(opened: Open, enqueued:
         await person.sees("Delete the queue “mail” with its 2 tasks?")
         await person.press("y")
         await person.sees("Queue “mail” is deleted, and 2 tasks with it.")
-        await person.sees("There is no queue so far")
+        await person.sees("There is no queue yet")
         assert await inspector.queues() == []
 
 
@@ -162,4 +146,4 @@ async def test_of_very_many_groups_it_says_that_not_all_are_counted(
         await person.sees("group 1,000+", "1,101 groups, the tasks of 1,000 are counted")
         assert person.cells[0][3].strip() == "1,000+"
         await person.press("enter")
-        await person.sees("group 1,000+", "1,101 groups; n goes on")
+        await person.sees("group 1,000+", "1,101 groups; n continues")

@@ -10,8 +10,7 @@ import pytest
 from textual.widgets import TextArea
 
 from taskq_core import TaskHandle, TaskQ
-from taskq_core.cli.terminal.places import TaskPlace, TasksPlace
-from taskq_core.cli.terminal.task import LINES_MOST, SHOWN_BYTES, TaskLook
+from taskq_core.cli.terminal.task import LINES_MAX, SHOWN_BYTES, TaskScreen
 from taskq_core.handles.records import TaskInfo
 from taskq_core.inspector import AsyncInspector
 from taskq_core.wire import TaskState
@@ -36,8 +35,8 @@ async def at(opened: Open, handle: TaskHandle[Any], **more: Any) -> AsyncIterato
     """Look at a task, on a terminal that is long enough for all of it."""
     more.setdefault("size", (100, 60))
     async with opened(**more) as person:
-        person.look.go(TaskPlace(handle.queue, handle.id))
-        await person.until(lambda: isinstance(person.look, TaskLook) and person.look.found is not None)
+        person.look.go("task", handle.queue, handle.id)
+        await person.until(lambda: isinstance(person.look, TaskScreen) and person.look.found is not None)
         yield person
 
 
@@ -72,7 +71,7 @@ async def test_a_result_that_was_too_large_is_explained(opened: Open, enqueued: 
 
     async with at(opened, handle) as person:
         await person.sees("Not stored: the result has 20,000,000 bytes, and the limit is 16,777,216")
-        person.look.go(TasksPlace(handle.queue, TaskState.COMPLETED))
+        person.look.go("tasks", handle.queue, TaskState.COMPLETED)
         await person.sees("20,000,000 bytes are")
 
 
@@ -88,7 +87,7 @@ async def test_payloads_are_hidden_where_that_is_wanted(opened: Open, failing: T
         assert "grace@example.com" not in person.text
         await person.press("slash")
         await person.types("payload:grace")
-        await person.sees("payloads that are not shown are not searched")
+        await person.sees("hidden payloads cannot be searched")
 
 
 @pytest.mark.nightly
@@ -179,7 +178,7 @@ async def test_quitting_in_the_middle_of_an_action_is_asked_twice(
         await person.press("y", "escape")
         await person.sees("1 queue, by name")
         await person.press("q")
-        await person.sees("Something is still being changed")
+        await person.sees("A change is still in progress")
         assert not person.app._exit
         await person.press("q")
         await person.until(lambda: not person.app.is_running or person.app._exit)
@@ -198,7 +197,7 @@ async def test_quitting_is_not_asked_again_once_an_action_has_ended(
         await person.press("y", "escape")
         await person.sees("1 queue, by name")
         await person.press("q")
-        await person.sees("Something is still being changed")
+        await person.sees("A change is still in progress")
         held.set()
         await person.sees("1 task was archived.")
         await person.press("q")
@@ -243,9 +242,9 @@ async def test_a_payload_of_many_lines_is_cut_and_says_so(opened: Open, taskq: T
     handle = taskq.client.enqueue(taskq.remote("go:task", queue="mail", task_id="deep").s(payload))
 
     async with at(opened, handle) as person:
-        assert isinstance(person.look, TaskLook)
+        assert isinstance(person.look, TaskScreen)
         drawn = person.look._shown.plain
-        assert len(drawn.splitlines()) < LINES_MOST + 30
+        assert len(drawn.splitlines()) < LINES_MAX + 30
         assert len(drawn) < 10 * SHOWN_BYTES
         if payload.startswith(b"[1"):
             await person.press("end")
@@ -304,7 +303,7 @@ async def test_a_payload_is_checked_as_its_task_would(opened: Open, taskq: TaskQ
         await edits(person, '{"to": "grace", "lines": ["x"]}')
         await person.sees("lines:", "int", "Save (Ctrl-S)")
         await person.press("escape")
-        await person.sees("Escape once more leaves it")
+        await person.sees("press Escape again to discard")
         await person.press("escape")
         await person.misses("Save (Ctrl-S)")
 
@@ -360,7 +359,7 @@ async def test_what_a_terminal_obeys_is_spelled_out_in_what_is_edited(opened: Op
         await person.sees("The payload was changed.")
     async with at(opened, handles[1]) as person:
         await person.press("e")
-        await person.sees("holds characters that a terminal obeys")
+        await person.sees("contains control characters")
         assert person.app.screen is person.look
 
     assert await payload_of(taskq) == {"to": hostile.replace("52", "53")}

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from taskq_core import TaskQ
-from taskq_core.cli.terminal.tasks import TasksLook
+from taskq_core.cli.terminal.tasks import TasksScreen
 from taskq_core.inspector import AsyncInspector
 from taskq_core.wire import TaskState
 from tests.redis_server import RedisServer
@@ -21,11 +21,11 @@ def ids(person: Person, column: int = 1) -> list[str]:
     return [cells[column] for cells in person.cells]
 
 
-async def in_queue(person: Person) -> TasksLook:
+async def in_queue(person: Person) -> TasksScreen:
     """Open the queue that is chosen."""
     await person.press("enter")
-    await person.until(lambda: isinstance(person.look, TasksLook) and person.look.found is not None)
-    assert isinstance(person.look, TasksLook)
+    await person.until(lambda: isinstance(person.look, TasksScreen) and person.look.found is not None)
+    assert isinstance(person.look, TasksScreen)
     return person.look
 
 
@@ -104,7 +104,7 @@ async def test_tasks_of_all_queues_stand_together(opened: Open, enqueued: Put) -
 
     async with opened(size=(120, 30)) as person:
         await person.press("2")
-        await person.until(lambda: isinstance(person.look, TasksLook) and person.look.found is not None)
+        await person.until(lambda: isinstance(person.look, TasksScreen) and person.look.found is not None)
 
         assert {(cells[1], cells[2]) for cells in person.cells} == {
             ("images", "elsewhere"),
@@ -141,7 +141,7 @@ async def test_a_filter_finds_tasks_and_goes_on_where_it_stopped(opened: Open, e
         look = await in_queue(person)
         await person.press("slash")
         await person.types("type:receipt")
-        await person.sees("filter: type:receipt", "n goes on")
+        await person.sees("filter: type:receipt", "n continues")
         first = ids(person)
         assert all(int(each[1:]) % 2 == 0 for each in first)
 
@@ -238,7 +238,7 @@ async def test_a_task_is_put_off_for_as_long_as_is_typed(opened: Open, enqueued:
     async with opened() as person:
         await in_queue(person)
         await person.press("t")
-        await person.sees("Let the task “a” of the queue “mail” wait until another time?", "For how long")
+        await person.sees("Let the task “a” of the queue “mail” wait until another time?", "Delay, as")
         await person.types("soon")
         await person.sees("'soon' is no duration")
         await person.types("2h")
@@ -296,7 +296,7 @@ async def test_marks_are_set_by_a_click_and_for_a_whole_page(opened: Open, enque
         await person.until(lambda: len(look.marked) == 4)
         await person.press("ctrl+a")
         await person.until(lambda: not look.marked)
-        assert isinstance(person.look, TasksLook), "a click on a mark opens nothing"
+        assert isinstance(person.look, TasksScreen), "a click on a mark opens nothing"
 
 
 async def test_what_somebody_else_changed_meanwhile_is_left_alone_and_told(
@@ -328,7 +328,7 @@ async def test_what_the_state_does_not_allow_is_neither_offered_nor_asked(opened
 
         await person.press("2")
         await person.until(
-            lambda: isinstance(person.look, TasksLook) and person.look.queue is None and bool(person.cells)
+            lambda: isinstance(person.look, TasksScreen) and person.look.queue is None and bool(person.cells)
         )
         await person.press("c")
         await person.sees("Cancel: not while it is pending.")
@@ -341,14 +341,12 @@ async def test_all_of_a_list_are_changed_on_all_pages(opened: Open, enqueued: Pu
     async with opened() as person:
         await in_queue(person)
         await person.press("x")
-        await person.sees(
-            "What is to be done to all 250 pending tasks of the queue “mail”?", "Archive all", "Delete all"
-        )
+        await person.sees("Action for all 250 pending tasks of the queue “mail”:", "Archive all", "Delete all")
         await person.press("escape")
-        await person.misses("What is to be done")
+        await person.misses("Action for all")
 
         await person.press("x")
-        await person.sees("What is to be done")
+        await person.sees("Action for all")
         await person.press("down", "enter")
         await person.sees("Archive all 250 pending tasks of the queue “mail”?")
         await person.press("y")
@@ -372,7 +370,7 @@ async def test_all_that_fit_a_filter_are_changed_and_no_others(
         await person.types(text)
         await person.until(lambda: ids(person) == ["receipt"])
         await person.press("x")
-        await person.sees("all pending tasks of the queue “mail” that fit the filter (of 5)")
+        await person.sees("all pending tasks of the queue “mail” that match the filter (of 5)")
         await person.press("down", "enter")
         await person.sees("Archive all pending tasks")
         await person.press("y")

@@ -3,10 +3,9 @@
 import pytest
 
 from taskq_core import TaskQ
-from taskq_core.cli.terminal.places import TaskPlace, WorkflowPlace
-from taskq_core.cli.terminal.task import TaskLook
-from taskq_core.cli.terminal.workflow import StepLook, WorkflowLook
-from taskq_core.cli.terminal.workflows import WorkflowsLook
+from taskq_core.cli.terminal.task import TaskScreen
+from taskq_core.cli.terminal.workflow import StepScreen, WorkflowScreen
+from taskq_core.cli.terminal.workflows import WorkflowsScreen
 from taskq_core.workflow import WorkflowHandle, WorkflowState
 from tests.browser.scene import TIMED_OUT, Scene
 from tests.redis_server import RedisServer
@@ -22,17 +21,17 @@ def handle(taskq: TaskQ, redis_server: RedisServer) -> WorkflowHandle:
     return Scene(redis_server, taskq).workflow
 
 
-async def listed(person: Person) -> WorkflowsLook:
+async def listed(person: Person) -> WorkflowsScreen:
     await person.press("5")
-    await person.until(lambda: isinstance(person.look, WorkflowsLook) and person.look.found is not None)
-    assert isinstance(person.look, WorkflowsLook)
+    await person.until(lambda: isinstance(person.look, WorkflowsScreen) and person.look.found is not None)
+    assert isinstance(person.look, WorkflowsScreen)
     return person.look
 
 
-async def whole(person: Person, handle: WorkflowHandle) -> WorkflowLook:
-    person.look.go(WorkflowPlace(handle.queue, handle.id))
-    await person.until(lambda: isinstance(person.look, WorkflowLook) and person.look.found is not None)
-    assert isinstance(person.look, WorkflowLook)
+async def whole(person: Person, handle: WorkflowHandle) -> WorkflowScreen:
+    person.look.go("workflow", handle.queue, handle.id)
+    await person.until(lambda: isinstance(person.look, WorkflowScreen) and person.look.found is not None)
+    assert isinstance(person.look, WorkflowScreen)
     return person.look
 
 
@@ -48,12 +47,12 @@ async def test_they_are_chosen_by_state_and_found_by_a_text(opened: Open) -> Non
         look = await listed(person)
         await person.press("right", "right")
         await person.until(lambda: look.state is WorkflowState.SUCCEEDED)
-        await person.sees("No workflow that was read fits.")
+        await person.sees("No workflow on this page matches.")
         await person.click("#chip-0")
         await person.sees("order-48217")
         await person.press("slash")
         await person.types("nothing")
-        await person.sees("filter: nothing", "No workflow that was read fits.")
+        await person.sees("filter: nothing", "No workflow on this page matches.")
         await person.press("escape")
         await person.sees("order-48217")
 
@@ -83,7 +82,7 @@ async def test_a_group_shows_its_members_page_by_page_or_those_that_failed(
     async with opened(size=(120, 14)) as person:
         await whole(person, handle)
         await person.press("down", "down", "enter")
-        await person.until(lambda: isinstance(person.look, StepLook) and person.look.found is not None)
+        await person.until(lambda: isinstance(person.look, StepScreen) and person.look.found is not None)
         first = [cells[0].strip() for cells in person.cells]
         assert first[0] == "0"
         assert len(first) < 12
@@ -91,9 +90,9 @@ async def test_a_group_shows_its_members_page_by_page_or_those_that_failed(
         await person.until(lambda: [cells[0].strip() for cells in person.cells] != first)
         await person.press("f")
         await person.until(lambda: [cells[0].strip() for cells in person.cells] == ["3"])
-        await person.sees("image file is truncated", "1 of 1 that have failed")
+        await person.sees("image file is truncated", "1 of 1 failed members")
         await person.press("enter")
-        await person.until(lambda: isinstance(person.look, TaskLook))
+        await person.until(lambda: isinstance(person.look, TaskScreen))
         await person.sees(f"task {handle.id}.pictures.3")
 
 
@@ -102,20 +101,20 @@ async def test_a_step_tells_what_it_returned_and_leads_to_its_task(opened: Open,
     async with opened(size=(120, 24)) as person:
         await whole(person, handle)
         await person.press("enter")
-        await person.until(lambda: isinstance(person.look, StepLook) and person.look.found is not None)
+        await person.until(lambda: isinstance(person.look, StepScreen) and person.look.found is not None)
         await person.sees("step reserve", '{"reserved":2}')
         await person.press("o")
-        await person.until(lambda: isinstance(person.look, TaskLook) and person.look.found is not None)
+        await person.until(lambda: isinstance(person.look, TaskScreen) and person.look.found is not None)
 
 
 @pytest.mark.nightly
 async def test_a_task_that_is_a_step_leads_to_its_workflow(opened: Open, handle: WorkflowHandle) -> None:
     async with opened() as person:
-        person.look.go(TaskPlace(handle.queue, f"{handle.id}.reserve"))
-        await person.until(lambda: isinstance(person.look, TaskLook) and person.look.found is not None)
+        person.look.go("task", handle.queue, f"{handle.id}.reserve")
+        await person.until(lambda: isinstance(person.look, TaskScreen) and person.look.found is not None)
         await person.until(lambda: "Workflow" in person.foot)
         await person.press("w")
-        await person.until(lambda: isinstance(person.look, WorkflowLook) and person.look.found is not None)
+        await person.until(lambda: isinstance(person.look, WorkflowScreen) and person.look.found is not None)
         await person.sees("workflow order-48217")
 
 
