@@ -5,7 +5,7 @@ It keeps idle pipelines per event loop. Each call borrows one.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any, TypeVar
 
 from taskq_core.broker.connection import ANSWER_TIMEOUT_S, CONNECT_TIMEOUT_S, Endpoint
@@ -13,12 +13,14 @@ from taskq_core.broker.exchange import Attempts
 from taskq_core.broker.failures import CLIENT_ERRORS, pack, translate
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.pipelines import ClusterPipeline, Pipeline
-from taskq_core.broker.tracking import TrackingPipeline
+from taskq_core.broker.tracking import Changed, TrackingPipeline
 from taskq_core.errors import BrokerError, BrokerUnavailableError
 from taskq_core.service.user_code import cancellations
 
 T = TypeVar("T")
 
+IDLE_S = 10.0
+"""Seconds after which a connection that nobody needed is closed, at the next use of another one."""
 FOLLOW_EVERY_S = 1.0
 """Seconds between two questions to the Sentinels."""
 
@@ -29,7 +31,7 @@ class _Pool:
     __slots__ = ("free", "idle")
 
     def __init__(self, size: int) -> None:
-        self.idle: deque[Pipeline] = deque()
+        self.idle: deque[tuple[Pipeline, float]] = deque()  # with the second of its last use
         self.free = asyncio.Semaphore(size)
 
 
@@ -69,12 +71,14 @@ class AsyncRunner:
             pool = await self._start_on(loop)
         await self._take_turn(pool, timeout_s)
         try:
-            pipeline = pool.idle.pop() if pool.idle else self.new_pipeline()
+            pipeline = pool.idle.pop()[0] if pool.idle else self.new_pipeline()
             try:
                 return await pipeline.run(operation, timeout_s=timeout_s)
             finally:
                 if pipeline.is_connected and self._pools.get(loop) is pool:  # not after `aclose`
-                    pool.idle.append(pipeline)
+                    pool.idle.append((pipeline, loop.time()))
+                    while pool.idle[0][1] < loop.time() - IDLE_S:  # the one that was used least lately
+                        await pool.idle.popleft()[0].close()
                 else:
                     await pipeline.close()
         finally:
@@ -105,8 +109,8 @@ class AsyncRunner:
         kind = ClusterPipeline if self.endpoint.is_cluster else Pipeline
         return kind(self.endpoint, timeout_s=self._timeout_s)
 
-    def new_tracking_pipeline(self, changed: Callable[[], object]) -> Pipeline:
-        """Return a reserved connection that calls `changed` when a key that was read on it changes, where it can.
+    def new_tracking_pipeline(self, changed: Changed) -> Pipeline:
+        """Return a reserved connection that reports changes of keys that were read on it, where it can.
 
         In a cluster it does not, because each node would send messages on another connection.
         """
@@ -146,7 +150,7 @@ class AsyncRunner:
 
     async def _close_idle(self, pool: _Pool | None) -> None:
         while pool is not None and pool.idle:
-            await pool.idle.pop().close()
+            await pool.idle.pop()[0].close()
 
 
 class Subscription:

@@ -20,6 +20,7 @@ from taskq_core.broker.failures import CLIENT_ERRORS, pack, translate_connecting
 from taskq_core.broker.pipelines import Pipeline
 from taskq_core.broker.stream import ReplyStream
 
+Changed = Callable[[list[str] | None], object]
 _MORE = object()
 """What the parser answers while a reply is not complete. `False` is a value in this form of the protocol."""
 _TRIES_MOST = 2
@@ -32,31 +33,34 @@ class TrackingStream(ReplyStream):
 
     Args:
         transport: A connected transport.
-        changed: Called when a key that was read has changed, and when the connection has ended.
+        changed: Called with the names of keys that were read and have changed, or with None when all may have changed:
+            the connection has ended, or the database was emptied.
     """
 
-    def __init__(self, transport: Any, changed: Callable[[], object]) -> None:
+    def __init__(self, transport: Any, changed: Changed) -> None:
         super().__init__(transport)
         self._reader = hiredis.Reader(protocolError=ConnectionError, replyError=ResponseError, notEnoughData=_MORE)
         self._changed = changed
 
     def data_received(self, data: bytes) -> None:
         """Parse what came; wake the caller once all its replies are there, and tell of changes."""
-        has_changed = False
+        names: list[str] = []
+        are_all = False
         replies: list[Any] = []
         try:
             self._reader.feed(data)
             while (reply := self._reader.gets()) is not _MORE:
-                if isinstance(reply, hiredis.PushNotification):
-                    has_changed = has_changed or reply[0] == b"invalidate"
-                else:
+                if not isinstance(reply, hiredis.PushNotification):
                     replies.append(reply)
+                elif reply[0] == b"invalidate":
+                    are_all = are_all or reply[1] is None
+                    names += [name.decode(errors="replace") for name in reply[1] or ()]
         except ConnectionError as error:
             self._fail(error)
             self._transport.abort()
             return
-        if has_changed:
-            self._changed()
+        if names or are_all:
+            self._changed(None if are_all else names)
         if not replies:
             return
         waiter = self._waiter
@@ -71,7 +75,7 @@ class TrackingStream(ReplyStream):
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the caller, and whoever waits for changes: nobody watches the keys any more."""
         super().connection_lost(exc)
-        self._changed()
+        self._changed(None)
 
 
 class TrackingPipeline(Pipeline):
@@ -79,13 +83,11 @@ class TrackingPipeline(Pipeline):
 
     Args:
         endpoint: Where the server is; no cluster.
-        changed: Called, on the event loop, when one of them has changed and when the connection has ended.
+        changed: Called on the event loop with the names of those that have changed, None for all of them.
         timeout_s: Seconds to wait for the answers of one exchange.
     """
 
-    def __init__(
-        self, endpoint: Endpoint, *, changed: Callable[[], object], timeout_s: float = ANSWER_TIMEOUT_S
-    ) -> None:
+    def __init__(self, endpoint: Endpoint, *, changed: Changed, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
         super().__init__(endpoint, timeout_s=timeout_s)
         self._changed = changed
         self._tries_left = _TRIES_MOST

@@ -24,6 +24,7 @@ from taskq_core.broker.operations.operation import BATCH_MAX, Operation
 from taskq_core.broker.operations.runs import Dequeued
 from taskq_core.broker.pipelines import Pipeline
 from taskq_core.errors import BrokerError, BrokerReplyError, WireFormatError
+from taskq_core.service.user_code import is_cancelled
 from taskq_core.wire import EXPIRES, QueueOrder, decode_message
 from taskq_core.worker.context import WorkerContext
 from taskq_core.worker.counted_log import CountedLog
@@ -43,6 +44,8 @@ AHEAD_QUEUES = 4
 AHEAD_TASKS = 2
 """Most tasks asked for ahead of one queue. With one it would not be seen that there are no more."""
 _EXPIRES = EXPIRES.encode()
+IDLE_S = 30.0
+"""Seconds after which a connection that nothing was sent on is closed. It is opened again when it is needed."""
 LONGEST_PAUSE_S = 2.0
 """Longest time between two attempts while Redis does not answer, in seconds."""
 
@@ -76,7 +79,7 @@ class Fetcher:
         self._sure = asyncio.Event()
         self._failures = 0
         self._wakes = 0
-        self._is_probing = False
+        self._is_probing = True  # one pipeline asks first, and others join only if there is more
         self._probing: set[Turn] = set()  # those that ask while no other is to
         self._concurrency = config.concurrency
         self._pipeline_turns: list[Turn] = []
@@ -218,7 +221,8 @@ class Fetcher:
                 return False
             if self.is_idle:
                 self._idle.set()
-            await self._sleep()
+            if not await self._sleep(turn):
+                await turn.pipeline.close()
             return True
         try:
             try:
@@ -243,15 +247,25 @@ class Fetcher:
             await asyncio.sleep(LONGEST_PAUSE_S)
         return True
 
-    async def _sleep(self) -> None:
-        """Wait until `notify` wakes this pipeline."""
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    async def _sleep(self, turn: Turn) -> bool:
+        """Wait until `notify` wakes this pipeline. Return False once its connection was not used for `IDLE_S`."""
+        loop = asyncio.get_running_loop()
+        left_s = turn.used_at + IDLE_S - self._clock.monotonic() if turn.pipeline.is_connected else math.inf
+        waiter: asyncio.Future[None] = loop.create_future()
         self._asleep.append(waiter)
+        timer = loop.call_later(max(0.0, left_s), waiter.cancel) if left_s < math.inf else None
         try:
             await waiter
+        except asyncio.CancelledError:
+            if is_cancelled():
+                raise
+            return False
         finally:
+            if timer is not None:
+                timer.cancel()
             if waiter.done() and not waiter.cancelled():
                 self._is_waking = False
+        return True
 
     def _forget(self, turn: Turn) -> None:
         self._keep_slots(turn, -turn.asked)
@@ -351,7 +365,7 @@ class Fetcher:
                 joined = self._fused.join(batches, turn.queue, turn.in_doubt)
         spans = self._spans
         turn.started_ns = started_ns = 0 if spans is None else spans.now_ns()
-        sent_at = self._clock.monotonic()
+        sent_at = turn.used_at = self._clock.monotonic()
         self.turns += 1
         slots = carried if turn.in_doubt is None else turn.asked + carried
         self._in_turns += slots

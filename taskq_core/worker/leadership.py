@@ -28,6 +28,7 @@ from taskq_core.broker.operations.services import LOOKOUT, count_keys, first_sco
 from taskq_core.errors import BrokerError, BrokerReplyError
 from taskq_core.service.loop import Service, Signal, jittered
 from taskq_core.wire import QueueKeys
+from taskq_core.worker.change_feed import ChangeFeed
 from taskq_core.worker.context import WorkerContext
 
 SERVICE = LOOKOUT
@@ -85,23 +86,26 @@ class Leadership(Service):
     Args:
         context: The worker.
         queue: Key names of the queue.
+        feed: The connection of all leaderships of the worker.
         after: Events to wait for before this worker tries to lead.
     """
 
     name = "leadership"
 
-    def __init__(self, context: WorkerContext, queue: QueueKeys, *, after: Sequence[asyncio.Event] = ()) -> None:
+    def __init__(
+        self, context: WorkerContext, queue: QueueKeys, feed: ChangeFeed, *, after: Sequence[asyncio.Event] = ()
+    ) -> None:
         self._context = context
         self._clock = context.clock
         self._queue = queue
         self._after = after
-        self.pipeline = context.runner.new_tracking_pipeline(self._on_change)
-        """Its connection, which the worker closes."""
+        self._feed = feed
         self._leader_s = context.leader_s
         self._topics = {topic: topic.keys(queue) for topic in Topic}
         self._others = tuple(key for keys in self._topics.values() for key in keys)
         self._dated = (queue.scheduled, queue.retry)
         self._watched = (queue.pending, queue.active, queue.processed, queue.paused)
+        feed.watch((*self._others, *self._dated, *self._watched), self._on_change)
         self._led_until = -math.inf
         self._other_leads_until = -math.inf
         self._again_s = 0.0
@@ -127,7 +131,7 @@ class Leadership(Service):
     @property
     def unchanged_since(self) -> float:
         """Monotonic second since which nothing in the queue has changed; infinite where that is not known."""
-        is_known = self.leads and self.pipeline.is_tracking and not self._has_changed
+        is_known = self.leads and self._feed.is_tracking and not self._has_changed
         return self._looked_at if is_known else math.inf
 
     @property
@@ -205,11 +209,9 @@ class Leadership(Service):
     @property
     def _look_at(self) -> float:
         """Monotonic second of the next look: just after the Redis second that follows the last, if it is needed."""
-        if self.pipeline.is_tracking and not self._has_changed:
+        if self._feed.is_tracking and not self._has_changed:
             return math.inf
-        if self._looked_at == -math.inf or (
-            self.pipeline.is_tracking and self._clock.monotonic() - self._looked_at >= 1
-        ):
+        if self._looked_at == -math.inf or (self._feed.is_tracking and self._clock.monotonic() - self._looked_at >= 1):
             return -math.inf
         ahead_s = self._context.redis_clock.time() - self._clock.monotonic()
         return math.floor(self._looked_at + ahead_s) + 1 + AFTER_S - ahead_s
@@ -229,14 +231,14 @@ class Leadership(Service):
         if not self._found and self.due_s is None:
             (count,) = await self._ask(count_keys((*self._dated, *self._others)))
             due_s, found = await self._look_closely() if count else (None, set())
-        elif self.pipeline.is_tracking or self._looked_at - self._full_look_at >= FULL_LOOK_S:
+        elif self._feed.is_tracking or self._looked_at - self._full_look_at >= FULL_LOOK_S:
             due_s, found = await self._look_closely()
         else:  # one number says mostly that nothing is new beside due tasks
             *scores, count = await self._ask(*map(first_score, self._dated), count_keys(self._others))
             due_s, found = _first(scores), self._found
             if count != self._other_count:
                 due_s, found = await self._look_closely()
-        if self.pipeline.is_tracking:
+        if self._feed.is_tracking:
             await self._ask(count_keys(self._watched))  # not for the number: to hear of them
         self._learn(due_s, found)
 
@@ -263,7 +265,7 @@ class Leadership(Service):
             operations.append(
                 renew_lead(self._queue, SERVICE, owner=self._context.token, leader_ms=self._context.leader_ms)
             )
-        answers = await self.pipeline.exchange(operations)
+        answers = await self._feed.exchange(operations)
         for answer in answers:
             if isinstance(answer, BrokerError) and not isinstance(answer, BrokerReplyError):
                 raise answer

@@ -13,6 +13,7 @@ from taskq_core.errors import BrokerError
 from taskq_core.service.loop import Service, serve
 from taskq_core.service.user_code import unlisted
 from taskq_core.worker.aggregator import AT_ONCE, Aggregator
+from taskq_core.worker.change_feed import ChangeFeed
 from taskq_core.worker.combining import Combiner
 from taskq_core.worker.context import WorkerContext
 from taskq_core.worker.dead_letters import DeadLetters
@@ -46,6 +47,8 @@ class Services:
         self.all: list[Service] = []
         self.pipelines: list[Pipeline] = []
         """Reserved connections, which are closed last."""
+        self.feed = ChangeFeed(context.runner)
+        """Reports changes of keys to the services of all queues."""
         self._tasks: list[asyncio.Task[None]] = []
 
     def add(self, *services: Service) -> None:
@@ -80,7 +83,6 @@ class Services:
             self.add(Waker(context, queues, self.new_pipeline(), fetcher, leaderships, asks_ahead=asks_ahead))
         for queue in context.queues:
             leadership, letters = leaderships[queue.name], dead_letters[queue.name]
-            self.pipelines.append(leadership.pipeline)
             self.add(
                 leadership,
                 letters,
@@ -91,7 +93,7 @@ class Services:
                 Janitor(context, queue, leadership),
                 Sampler(context, queue, leadership, fleet, gauges.keep_sample),
                 Limiter(context, queue, leadership, self.new_pipeline()),
-                Watcher(context, queue, leadership, self.new_pipeline(), starts.room(queue.name)[1]),
+                Watcher(context, queue, leadership, self.feed, self.new_pipeline(), starts.room(queue.name)[1]),
             )
         self.add(WorkerWarnings(context, fleet), gauges)
 
@@ -124,6 +126,12 @@ class Services:
                     await service.resign()
         except (BrokerError, TimeoutError) as error:
             logger.debug("leases could not be given up: %s; they end by themselves", error)
+
+    async def disconnect(self) -> None:
+        """Close the reserved connections."""
+        for pipeline in self.pipelines:
+            await pipeline.close()
+        await self.feed.close()
 
     def close(self) -> None:
         """Let their threads end."""

@@ -25,6 +25,7 @@ class Turn:
         is_repeat: Whether it was sent before, without an answer.
         is_off: Whether it was called off: what it handed out goes back.
         started_ns: Unix time of the exchange, for spans.
+        used_at: Monotonic second of the last exchange.
     """
 
     __slots__ = (
@@ -40,6 +41,7 @@ class Turn:
         "queue",
         "share",
         "started_ns",
+        "used_at",
     )
 
     def __init__(
@@ -63,6 +65,7 @@ class Turn:
         self.is_repeat = False
         self.is_off = False
         self.started_ns = 0
+        self.used_at = 0.0
 
     def ask(self, queue: QueueKeys, limit: int, *, call: int, max_active: int | None) -> None:
         """Prepare a dequeue."""

@@ -1,8 +1,8 @@
 """Notice new tasks without polling.
 
 `Waker` waits for the tokens that our own enqueue, forward and requeue scripts put, and asks for tasks behind the wait.
-`Watcher` serves producers that put no token, such as Go's: the worker that leads the queue waits on the pending list
-and puts a token for all workers.
+`Watcher` serves producers that put no token, such as Go's: the worker that leads the queue notices changes of the
+pending list, and puts a token for all workers.
 """
 
 import asyncio
@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from taskq_core.broker.operations.operation import REQUEST_LIFETIME_S
-from taskq_core.broker.operations.services import Notified, notify, wait_for_wake, watch_pending
+from taskq_core.broker.operations.services import Notified, count_keys, notify, wait_for_wake, watch_pending
 from taskq_core.broker.operations.views import ping
 from taskq_core.broker.pipelines import Pipeline
 from taskq_core.errors import BrokerError
 from taskq_core.service.loop import Service, jittered
 from taskq_core.wire import QueueKeys
+from taskq_core.worker.change_feed import ChangeFeed
 from taskq_core.worker.context import WorkerContext
 from taskq_core.worker.fetcher import Fetcher
 from taskq_core.worker.leadership import Leadership
@@ -173,18 +174,18 @@ class Waker(Service):
 
 
 class Watcher(Service):
-    """Watches one queue for tasks that came without a token.
+    """Puts wake tokens for tasks that came without one, while this worker leads the queue.
 
     Args:
         context: The worker.
         queue: Key names of the queue.
         leadership: Says whether this worker leads.
-        pipeline: A reserved connection.
+        feed: Reports changes of the pending list.
+        pipeline: A reserved connection, on which it waits where the feed reports no changes.
         max_active: Most tasks of the queue that are active in all; None: any number.
     """
 
     name = "watcher"
-
     SHORTEST_S = 0.001
     """Shortest time between two looks, in seconds, while tasks come without a token."""
     SELDOM_S = 0.016
@@ -192,52 +193,50 @@ class Watcher(Service):
     LONGEST_S = 1.0
     """Longest time between two looks while tasks stay pending, which means that all workers are busy."""
     HELD_S = 0.25
-    """Time between two looks while the queue hands nothing out. So soon its tasks run once it is not paused any more;
-    who ends one of as many as may be active looks by itself."""
+    """Time between two looks while no task of the queue may run: it is paused, or as many are active as may be."""
 
     def __init__(
         self,
         context: WorkerContext,
         queue: QueueKeys,
         leadership: Leadership,
+        feed: ChangeFeed,
         pipeline: Pipeline,
         max_active: int | None = None,
     ) -> None:
         self._queue = queue
+        self._feed = feed
         self._pipeline = pipeline
-        self._clock = context.clock
         self._leadership = leadership
         self._changes = leadership.signal()
+        feed.watch((queue.pending,), self._changes.set)
         self._watch_s = 2 * context.leader_s
         self._max_active = max_active
         self._pause_s = self.SHORTEST_S
 
     async def work(self) -> float:
-        """Watch for a while, while this worker leads."""
+        """Put a token if tasks are pending, and wait for the next task."""
         self._changes.clear()
         if not self._leadership.leads:
             await self._changes.wait_for(self._watch_s)
             return 0.0
-        while self._leadership.leads:
-            started = self._clock.monotonic()
-            # The token is put behind the wait, in the same write, as `Waker` asks: it lies there as soon as the task.
-            # Our own producers put theirs before the task, so a worker has mostly taken that by then.
-            wait = watch_pending(self._queue, timeout_s=self._watch_s)
-            answers = await self._pipeline.exchange([wait, notify(self._queue, max_active=self._max_active)])
-            for answer in answers:
-                if isinstance(answer, BrokerError):
-                    raise answer
-            is_there, notified = answers
-            if not is_there:
-                break
-            if notified is Notified.HELD:
-                self._pause_s = self.HELD_S
-            elif notified is Notified.PUT:
-                self._pause_s = self.SHORTEST_S
-                if self._clock.monotonic() - started > self.SHORTEST_S:
-                    continue
-            else:
-                most_s = self.SELDOM_S if notified is Notified.NOTHING else self.LONGEST_S
-                self._pause_s = min(2 * self._pause_s, most_s)
-            await asyncio.sleep(self._pause_s)
+        # The list is read in the same write, so that Redis reports its next change.
+        questions = (count_keys((self._queue.pending,)), notify(self._queue, max_active=self._max_active))
+        answers = await self._feed.exchange(questions)
+        failure = next((each for each in answers if isinstance(each, BrokerError)), None)
+        if failure is not None:
+            raise failure
+        notified = answers[1]
+        if notified is Notified.HELD:
+            return self.HELD_S
+        if notified is Notified.PUT:
+            self._pause_s = self.SHORTEST_S
+        else:
+            most_s = self.SELDOM_S if notified is Notified.NOTHING else self.LONGEST_S
+            self._pause_s = min(2 * self._pause_s, most_s)
+        await asyncio.sleep(self._pause_s)
+        if not self._feed.is_tracking:
+            await self._pipeline.run(watch_pending(self._queue, timeout_s=self._watch_s))
+        else:
+            await self._changes.wait_for(self._watch_s if notified is Notified.NOTHING else self.LONGEST_S)
         return 0.0

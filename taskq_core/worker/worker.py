@@ -76,6 +76,10 @@ logger = logging.getLogger("taskq.worker")
 
 START_PATIENCE_S = 5.0
 """Seconds a worker waits for Redis to answer when it starts."""
+CONNECTIONS = 2
+"""Most connections that background services share. They are opened when needed, and closed when idle."""
+CLUSTER_CONNECTIONS = 16
+"""The same for a cluster, where calls to a node that is away must not hold up calls to the others."""
 CALLED_OFF_S = 0.5
 """Seconds for which a worker that ends waits before all else for what it has asked for to be called off."""
 WAITING_LOG_S = 5.0
@@ -286,7 +290,8 @@ class Worker:
         if self._loop is not None:
             raise RuntimeError(f"a worker runs once; this one is {self.status}")
         self._loop = asyncio.get_running_loop()
-        runner = AsyncRunner(self.app.runtime.endpoint)
+        endpoint = self.app.runtime.endpoint
+        runner = AsyncRunner(endpoint, max_connections=CLUSTER_CONNECTIONS if endpoint.is_cluster else CONNECTIONS)
         self._context = WorkerContext(
             self.app,
             self.config,
@@ -391,7 +396,8 @@ class Worker:
         takeovers = self._new_takeovers()
         # A takeover frees the lead of a dead worker, which would last for seconds otherwise.
         after = [each.has_looked for each in takeovers]
-        leaderships = {queue.name: Leadership(context, queue, after=after) for queue in context.queues}
+        services = self._services = Services(context)
+        leaderships = {queue.name: Leadership(context, queue, services.feed, after=after) for queue in context.queues}
         dead_letters = {queue.name: DeadLetters(context, queue, leaderships[queue.name]) for queue in context.queues}
         dispatcher = Dispatcher(context, leaderships)
         counters = self._counters = RunCounters(context)
@@ -413,7 +419,6 @@ class Worker:
             look=LoopWatch(asyncio.get_running_loop(), context).look,
         )
         self._gauges = WorkerGauges(context, self._pulse, self._scheduler)
-        services = self._services = Services(context)
         keys = context.keys
         services.add(Subscriber(context, {keys.cancel: self._cancel, keys.control: self._control}), *takeovers)
         services.add_of_queues(self._fetcher, self._starts, leaderships, dead_letters, self._gauges)
@@ -612,8 +617,7 @@ class Worker:
         await self._executor.close(ENDING_S)
         context.metrics.flush()
         await self._keepalive.stop()
-        for pipeline in services.pipelines:
-            await pipeline.close()
+        await services.disconnect()
 
 
 async def _to_the_end(ending: Coroutine[Any, Any, None]) -> None:

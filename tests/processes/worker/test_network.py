@@ -199,7 +199,7 @@ async def test_a_network_that_is_gone_every_other_second(
     worker = await start(app=far, lease=30, heartbeat=1, lease_grace=30, concurrency=10)
     await until(lambda: worker._fetcher.is_idle)
     before, threads = relay.connections, threading.active_count()
-    parties = len(worker._services.all) + 2  # a connection each, and one for the fetcher and for the keepalive
+    parties = len(worker._services.all) + 2  # each service tries again by itself, as fetcher and keepalive do
     for flap in range(flaps):
         relay.refuse()
         await app.async_client.enqueue_many(app.remote("work").s(number=flap * 50 + number) for number in range(50))

@@ -29,7 +29,7 @@ async def open_lane(redis_server: RedisServer, told: asyncio.Event) -> AsyncIter
 
     def open_lane(url: str | None = None) -> TrackingPipeline:
         endpoint = Endpoint(url or redis_server.url, embedded_folder=Path("unused"))
-        lane = AsyncRunner(endpoint, timeout_s=30).new_tracking_pipeline(told.set)
+        lane = AsyncRunner(endpoint, timeout_s=30).new_tracking_pipeline(lambda names: told.set())
         assert isinstance(lane, TrackingPipeline)
         lanes.append(lane)
         return lane

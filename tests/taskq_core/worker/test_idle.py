@@ -15,6 +15,7 @@ from taskq_core.wire import QueueKeys
 from taskq_core.worker import Worker, waker
 from taskq_core.worker.sampler import Fleet, Sampler
 from taskq_core.worker.waker import Watcher
+from tests.clock import Clock
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import PATIENCE_S, Runner, context_of, until
 
@@ -203,7 +204,7 @@ async def waits(server: RedisServer, count: int) -> None:
 
     def waiting() -> bool:
         found = [each["cmd"] for each in server.client.client_list()]
-        return found.count("blpop") >= count and found.count("blmove") == 1
+        return found.count("blpop") >= count
 
     await until(waiting)
 
@@ -235,3 +236,15 @@ async def test_a_task_costs_the_same_beside_twenty_idle_workers(
 
     assert alone <= 70
     assert among_twenty <= alone + 30  # beside what some of them look after meanwhile
+
+
+@pytest.mark.parametrize("queues", [1, 3])
+async def test_an_idle_worker_has_few_connections(
+    app: TaskQ, start: Runner, redis_server: RedisServer, clock: Clock, queues: int
+) -> None:
+    """Its services share a few, and connections that nobody needs are closed."""
+    await start(queues={f"q{number}": 1 for number in range(queues)})
+
+    await clock.advance(90)
+
+    assert len(redis_server.client.client_list()) - 1 <= 6

@@ -9,6 +9,7 @@ import pytest
 from taskq_core import TaskQ
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.wire import QueueKeys
+from taskq_core.worker.change_feed import ChangeFeed
 from taskq_core.worker.leadership import AFTER_S, SERVICE, Leadership, Topic
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import Runner, context_of, until
@@ -61,12 +62,12 @@ async def make(app: TaskQ, queue: QueueKeys, clock: StillClock) -> AsyncIterator
         if not is_told:
             runner.new_tracking_pipeline = lambda changed: runner.new_pipeline()  # type: ignore[method-assign]
         context = context_of(app, runner, clock=clock, token=owner, leader_lease=leader_s)
-        made.append(Leadership(context, queue))
+        made.append(Leadership(context, queue, ChangeFeed(runner)))
         return made[-1]
 
     yield make
     for each in made:
-        await each.pipeline.close()
+        await each._feed.close()
     await runner.aclose()
     await app.aclose()
 
@@ -190,7 +191,7 @@ async def test_it_knows_what_there_is_to_do(
             assert leadership.has(topic), (key, before)
             assert leadership.has(other) == (before is not None)
             assert changes.is_set()
-            await leadership.pipeline.close()
+            await leadership._feed.close()
             await leadership.resign()
 
 

@@ -1,0 +1,47 @@
+"""One connection on which a worker reads keys of all its queues, and on which Redis reports their changes.
+
+Redis reports the next change of a key after each read, whoever makes it: Go's client and people with `redis-cli`, too.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from taskq_core.broker.aio import AsyncRunner
+from taskq_core.broker.operations.operation import Operation
+
+
+class ChangeFeed:
+    """Reads keys and calls back when they change.
+
+    Args:
+        runner: Opens the connection, when it is needed.
+    """
+
+    def __init__(self, runner: AsyncRunner) -> None:
+        self._pipeline = runner.new_tracking_pipeline(self._on_change)
+        self._turn = asyncio.Lock()
+        self._watchers: list[tuple[frozenset[str], Callable[[], object]]] = []
+
+    @property
+    def is_tracking(self) -> bool:
+        """Whether Redis reports changes. It does not in a cluster, for example."""
+        return self._pipeline.is_tracking
+
+    def watch(self, keys: Sequence[str], changed: Callable[[], object]) -> None:
+        """Call a function when one of these keys has changed after it was read, or when the connection has ended."""
+        self._watchers.append((frozenset(keys), changed))
+
+    def _on_change(self, names: Sequence[str] | None) -> None:
+        for keys, changed in self._watchers:
+            if names is None or not keys.isdisjoint(names):
+                changed()
+
+    async def exchange(self, operations: Sequence[Operation[Any]]) -> list[Any]:
+        """Send operations in one write and return their answers, as `Pipeline.exchange`."""
+        async with self._turn:
+            return await self._pipeline.exchange(operations)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._pipeline.close()
