@@ -1,8 +1,8 @@
 """Let tasks iterate over querysets, and continue in a later run: rows by primary key, read in chunks.
 
-Each query asks for the rows after a key, so deleted or added rows move nothing, and no query or transaction stays open
-while the task works. `iterate` changes only the order of the queryset, not its filters, annotations, `select_related` or
-database.
+Each query asks for the rows after a key, so deleted or added rows move nothing, and no query or transaction is open
+while the task works. `iterate` changes only the order of the queryset, not its filters, annotations, `select_related`
+or database.
 """
 
 from collections.abc import AsyncGenerator, Iterator
