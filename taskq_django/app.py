@@ -6,21 +6,19 @@ tasks stay. Nothing connects before the first enqueue.
 
 import sys
 import threading
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, cast
 
 from django.apps import apps
 
 from taskq_core import (
-    BulkResult,
-    CircuitState,
+    AsyncClient,
+    Client,
     ConfigurationError,
     Settings,
-    Signature,
     TaskDefinitionError,
-    TaskHandle,
     TaskQ,
 )
 from taskq_core.client.commits import TransactionHook
@@ -36,8 +34,6 @@ from taskq_django.middleware import DatabaseMiddleware, on_healthy_connections
 from taskq_django.references import ModelReferences
 from taskq_django.sending import SignalMiddleware, SignalObserver
 from taskq_django.transaction import CommitHook, ImmediateHook
-
-R = TypeVar("R")
 
 MOST_SOUGHT = 1000
 """Names without a task that are remembered, so that none is looked for twice."""
@@ -271,39 +267,18 @@ aggregator = taskq.aggregator
 """Makes a function turn groups of tasks into one task each: `@aggregator("user:", grace=60)`."""
 
 
-class CurrentClient:
-    """Enqueues from blocking code with the settings in force: `taskq.client`, importable once and for all."""
+class _Current:
+    """The client of the settings in force, importable once and for all."""
 
-    def enqueue(self, call: Signature[R]) -> TaskHandle[R]:
-        """Enqueue one call. As `taskq_core.Client.enqueue`."""
-        return taskq.client.enqueue(call)
+    def __init__(self, name: str) -> None:
+        self._name = name
 
-    @property
-    def circuit_state(self) -> CircuitState:
-        """Whether Redis is asked, or was out of reach too often. As `taskq_core.Client.circuit_state`."""
-        return taskq.client.circuit_state
-
-    def enqueue_many(self, calls: Iterable[Signature[Any]]) -> BulkResult:
-        """Enqueue any number of calls, streamed. As `taskq_core.Client.enqueue_many`."""
-        return taskq.client.enqueue_many(calls)
+    def __getattr__(self, attribute: str) -> Any:
+        return getattr(getattr(taskq, self._name), attribute)
 
 
-class CurrentAsyncClient:
-    """Enqueues from coroutines with the settings in force: `taskq.async_client`, importable once and for all."""
+client = cast("Client", _Current("client"))
+"""Enqueues from blocking code, as `taskq.client`."""
 
-    async def enqueue(self, call: Signature[R]) -> TaskHandle[R]:
-        """Enqueue one call. As `taskq_core.AsyncClient.enqueue`."""
-        return await taskq.async_client.enqueue(call)
-
-    @property
-    def circuit_state(self) -> CircuitState:
-        """Whether Redis is asked, or was out of reach too often. As `taskq_core.AsyncClient.circuit_state`."""
-        return taskq.async_client.circuit_state
-
-    async def enqueue_many(self, calls: Iterable[Signature[Any]] | AsyncIterable[Signature[Any]]) -> BulkResult:
-        """Enqueue any number of calls, streamed. As `taskq_core.AsyncClient.enqueue_many`."""
-        return await taskq.async_client.enqueue_many(calls)
-
-
-client = CurrentClient()
-async_client = CurrentAsyncClient()
+async_client = cast("AsyncClient", _Current("async_client"))
+"""Enqueues from coroutines, as `taskq.async_client`."""

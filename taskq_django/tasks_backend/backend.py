@@ -141,20 +141,14 @@ class TaskQBackend(BaseTaskBackend):
         call, announcement = self._prepare(task, args, kwargs)
         with announcement:
             handle = taskq.client.enqueue(call)
-        _follow(announcement.result, handle)
-        handle.note = announcement  # until the commit
-        self._catch_up(announcement, handle)
-        return announcement.result
+        return self._result(announcement, handle)
 
     async def aenqueue(self, task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, Any]) -> AnyResult:  # type: ignore[override]  # takes any sequence
         """Enqueue a call from a coroutine, without a thread. As `enqueue`."""
         call, announcement = self._prepare(task, args, kwargs)
         with announcement:
             handle = await taskq.async_client.enqueue(call)
-        _follow(announcement.result, handle)
-        handle.note = announcement  # until the commit
-        self._catch_up(announcement, handle)
-        return announcement.result
+        return self._result(announcement, handle)
 
     def _prepare(
         self, task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, Any]
@@ -174,16 +168,20 @@ class TaskQBackend(BaseTaskBackend):
         enqueued = facts.enqueued_at
         return call, Announcement(type(self), result, lambda: put(result, enqueued_at=enqueued))
 
-    def _catch_up(self, announcement: Announcement, handle: TaskHandle[Any]) -> None:
-        """Where tasks run at once, put what became of this one into its result."""
-        if not taskq.is_diverted or not handle.is_sent:
-            return
-        found = announcement.outcome
-        with suppress(TaskNotFoundError):
-            found = self._read(handle.refresh())
-        if found is not None:
-            for name in _FOUND_ATTRIBUTES:
-                object.__setattr__(announcement.result, name, getattr(found, name))
+    def _result(self, announcement: Announcement, handle: TaskHandle[Any]) -> AnyResult:
+        """Return the result of a call. If tasks run at once, it has the outcome already."""
+        result = announcement.result
+        handle.note = announcement  # until the commit
+        if handle.existing:  # the option `unique` returned the task that was there before
+            object.__setattr__(result, "id", handle.id)
+        if taskq.is_diverted and handle.is_sent:
+            found = announcement.outcome
+            with suppress(TaskNotFoundError):
+                found = self._read(handle.refresh())
+            if found is not None:
+                for name in _FOUND_ATTRIBUTES:
+                    object.__setattr__(result, name, getattr(found, name))
+        return result
 
     # --- results ------------------------------------------------------------------------------------------------------
 
@@ -225,9 +223,3 @@ def _start(task: AnyTask) -> datetime | timedelta | None:
     if isinstance(start, datetime) and timezone.is_naive(start):  # USE_TZ is off
         return timezone.make_aware(start)
     return start
-
-
-def _follow(result: AnyResult, handle: TaskHandle[Any]) -> None:
-    """Let a result be that of the task that was there before, where the option `unique` says so."""
-    if handle.existing:
-        object.__setattr__(result, "id", handle.id)

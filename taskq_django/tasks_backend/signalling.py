@@ -1,7 +1,6 @@
 """The framework's signals, sent so that no receiver changes what becomes of a task."""
 
 import logging
-import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -65,8 +64,6 @@ class Announcement:
         self.outcome: AnyResult | None = None
         self._sender = sender
         self._enqueued = enqueued
-        self._is_told = False
-        self._lock = threading.Lock()
         _open[result.id] = self
 
     def __enter__(self) -> None:
@@ -78,13 +75,10 @@ class Announcement:
             _open.pop(self.result.id, None)
 
     def _take(self) -> bool:
-        with self._lock:
-            if self._is_told:
-                return False
-            self._is_told = True
-        _open.pop(self.result.id, None)
-        self._enqueued()
-        return True
+        is_first = _open.pop(self.result.id, None) is not None
+        if is_first:
+            self._enqueued()
+        return is_first
 
     def tell(self) -> None:
         """Send `task_enqueued`, unless that was done."""
