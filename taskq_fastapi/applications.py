@@ -1,8 +1,8 @@
-"""Where an app keeps its queue applications while its lifespan runs, and how a request finds them.
+"""Queue applications of an app, and how a request finds them.
 
-They stand in two places, and nowhere else: on `app.state`, and in the lifespan state that the server hands to every
-request. Starlette runs no lifespan for a mounted sub-app and passes the server's state on to it, so a sub-app finds its
-own queue applications first and those of the app it is mounted in after them.
+They are on `app.state` and in the lifespan state that the server passes to every request. Starlette runs no lifespan
+for a mounted sub-app and passes the server's state on to it, so a sub-app finds its own queue applications first and
+then those of the app in which it is mounted.
 """
 
 from collections.abc import Iterator, Mapping
@@ -53,7 +53,7 @@ def find(connection: HTTPConnection, name: str) -> TaskQ:
     """Return the queue application of a request or WebSocket.
 
     Raises:
-        ConfigurationError: There is none of this name, or none at all; the message says how to give one.
+        ConfigurationError: No queue application has this name. The message says how to add one.
     """
     own: Mapping[str, TaskQ] = getattr(connection.app.state, STATE_KEY, {})
     outer: Mapping[str, TaskQ] = connection.scope.get("state", {}).get(STATE_KEY, {})

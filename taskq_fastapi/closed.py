@@ -1,4 +1,4 @@
-"""Routers are closed unless they are told who may ask."""
+"""Routers refuse every request until the app decides who may send requests."""
 
 import logging
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ logger = logging.getLogger("taskq.fastapi")
 
 
 def is_closed(router: str, dependencies: Sequence[Any], *, allow_anonymous: bool) -> bool:
-    """Return whether a router lets nobody in.
+    """Return whether a router refuses every request.
 
     Raises:
-        ConfigurationError: Dependencies are given though everybody may ask.
+        ConfigurationError: Both dependencies and `allow_anonymous` are given.
     """
     if allow_anonymous and dependencies:
         raise ConfigurationError(f"{router} takes dependencies, or allow_anonymous=True, and was given both")
@@ -23,13 +23,13 @@ def is_closed(router: str, dependencies: Sequence[Any], *, allow_anonymous: bool
 
 
 def guards(router: str, dependencies: Sequence[Any], *, allow_anonymous: bool, open_for: str) -> list[Any]:
-    """Return the dependencies of a router: those it is given, or one that lets nobody in.
+    """Return the dependencies of a router. Without any, return a dependency that refuses every request.
 
     Args:
         router: Name of the function that makes the router.
-        dependencies: Who may ask.
-        allow_anonymous: Whether everybody may ask.
-        open_for: What everybody could do with `allow_anonymous=True`, as the rest of a sentence.
+        dependencies: The given dependencies.
+        allow_anonymous: Whether all callers are allowed.
+        open_for: What all callers could do with `allow_anonymous=True`, as the rest of a sentence.
     """
 
     async def refuse() -> None:

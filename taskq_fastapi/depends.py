@@ -1,4 +1,4 @@
-"""FastAPI's `Depends` in tasks: sessions, clients and settings, given to a task as they are to a route.
+"""FastAPI's `Depends` in tasks: a task receives sessions, clients and settings as a route does.
 
 ::
 
@@ -8,11 +8,11 @@
     @taskq.task
     async def charge(order_id: int, session: Session = Depends(get_session)) -> None: ...
 
-    await charge.adelay(7)  # the session is no argument: the worker gives it
+    await charge.adelay(7)  # the worker provides the session
 
 A dependency may be a function, a coroutine function, a generator of either kind that cleans up behind its `yield`, or a
 class, and may have dependencies and a `TaskContext` itself. Each is asked once for a run unless `use_cache=False`.
-There is no request: what would be taken from one is refused when the task is made.
+There is no request, so dependencies on a request are refused when the task is defined.
 """
 
 import functools
@@ -50,7 +50,7 @@ class TaskDependencies:
         self._plans: dict[Callable[..., Any], Plan] = {}
 
     def inject(self, what: str, function: Callable[..., Any]) -> Injection | None:
-        """Return what stands in for the function of a task, None if it has no dependencies. For the core.
+        """Return a function that calls the task with its dependencies. None without dependencies. For the core.
 
         Raises:
             TaskDefinitionError: Something cannot be given to a task.
@@ -168,7 +168,7 @@ def enable_depends(taskq: TaskQ) -> TaskDependencies:
         What gives them; its `dependency_overrides` are for tests. The same for a second call.
 
     Raises:
-        ConfigurationError: It is no queue application, or something else gives its tasks values.
+        ConfigurationError: It is not a queue application, or it has another injector.
     """
     if not isinstance(taskq, TaskQ):
         raise ConfigurationError(f"enable_depends takes a TaskQ, got {type(taskq).__name__}")

@@ -1,4 +1,4 @@
-"""`/livez` and `/readyz` of an app, which tell of the workers in its process as a worker's own port does.
+"""`/livez` and `/readyz` of an app, which report on the workers in its process like the port of a worker.
 
 ::
 
@@ -18,11 +18,11 @@ def health_router(*, show_details: bool = False) -> APIRouter:
 
     `/readyz` answers 200 while each worker of `taskq_lifespan(..., worker=...)` takes tasks and Redis carries out what
     it is asked, and 503 otherwise: also while one has died and another one has not started yet. Without a worker in
-    the process it always answers 200; Redis is no concern of most that an app serves.
+    the process it always answers 200, because most routes of an app do not need Redis.
 
     Args:
-        show_details: Tell what a worker's own port tells: its queues with their sizes, and the text of errors, which
-            holds the address of Redis.
+        show_details: Include the details that the port of a worker shows: its queues with their sizes, and the text of
+            errors, which contains the address of Redis.
     """
     router = APIRouter(tags=["health"])
 

@@ -43,10 +43,10 @@ def taskq_lifespan(
     Args:
         taskq: The queue application, which `ClientDep` then uses; or several by name, for `client_dep(name)`. The one
             named `default` is that of `ClientDep`.
-        worker: Whether a worker runs in this process as well, for development and small deployments: in a thread with
-            an event loop of its own, from after the user's lifespan has started until before it ends. One that dies is
-            followed by another one after a pause that doubles each time; `health_router` tells. True: as the settings
-            say; a `WorkerConfig`: as it says; by name where there are several queue applications.
+        worker: Whether a worker also runs in this process, for development and small deployments. It has its own thread
+            and event loop, starts after the user's lifespan has started, and ends before that ends. A dead worker is
+            replaced after a pause that doubles each time; `health_router` reports it. True takes the settings. For
+            several queue applications, give a mapping by name.
         lifespan: The app's own lifespan. It runs inside; the state it yields reaches requests as without taskq.
 
     The modules of the setting `INCLUDE` are imported at the start.
@@ -129,7 +129,7 @@ async def _stop(
     taskqs: Mapping[str, TaskQ],
     configs: Mapping[str, WorkerConfig | None],
 ) -> None:
-    """Stop workers together, each with its grace; those that are cancelled meanwhile give their tasks back."""
+    """Stop all workers at once, each within its grace period. Cancelled workers return their tasks to the queue."""
 
     async def stop(name: str) -> None:
         config = _config(taskqs[name], configs[name])

@@ -25,10 +25,10 @@ def metrics_router(
     allow_anonymous: bool = False,
     config: ExporterConfig | None = None,
 ) -> APIRouter:
-    """Return a router with `/metrics`: how all queues stand, for Prometheus. It answers 200 also without Redis.
+    """Return a router with `/metrics`: figures of all queues for Prometheus. It answers 200 even without Redis.
 
-    Every process of the app that is scraped tells the same, so scrape one. Nothing is told of the process; its own
-    metrics may stand at another route.
+    Every process of the app returns the same figures, so scrape one. They contain nothing about the process; serve its
+    metrics on another route.
 
     Args:
         taskq: The queue application. Its connections are closed by the lifespan that it is given to.
@@ -49,7 +49,7 @@ def metrics_router(
         accept_encoding: Annotated[str, Header()] = "",
         x_prometheus_scrape_timeout_seconds: Annotated[str, Header()] = "",
     ) -> Response:
-        """Tell how all queues stand."""
+        """Return the figures of all queues."""
         told = await exporter.expose(
             accept=accept, accept_encoding=accept_encoding, wait_s=wait_s(x_prometheus_scrape_timeout_seconds)
         )

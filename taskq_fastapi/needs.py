@@ -1,7 +1,7 @@
-"""What a function with `Depends` needs, read from its signature before anything runs.
+"""Read the dependencies of a function from its signature, before anything runs.
 
-Only what FastAPI makes public is used: `fastapi.Depends` and the attributes `dependency` and `use_cache` of what it
-returns. What comes from a request is refused here, where the mistake is, rather than in a worker.
+Only public parts of FastAPI are used: `fastapi.Depends` and the attributes `dependency` and `use_cache` of its result.
+A dependency on a request is refused here, where the mistake is, and not in a worker.
 """
 
 import inspect
@@ -62,7 +62,7 @@ class Plan:
 
     Attributes:
         needs: Parameters that dependencies give, in the order of the signature.
-        context: Parameter that receives the `TaskContext`, None if there is none.
+        context: Parameter that receives the `TaskContext`, if any.
         kind: How it gives its value.
     """
 
@@ -243,7 +243,7 @@ def _parts(annotation: Any) -> Iterator[Any]:
 
 
 def _kind(function: Any) -> Kind:
-    """Return how it gives its value: as it is itself, or, where it is decorated, as what it wraps, as in a route."""
+    """Return how a dependency gives its value. A decorated function counts as what it wraps, as in a route."""
     while isinstance(function, partial):
         function = function.func
     own = _own_kind(function)

@@ -1,7 +1,7 @@
-"""Ask dependencies for their values, call the function, and clean up in the reverse order.
+"""Get the values of dependencies, call the function, and clean up in reverse order.
 
-What the function raises is raised into generators at their `yield`, and they may raise something else instead. One that
-swallows it changes nothing: a failed run has failed.
+An exception of the function is raised in the generators at their `yield`, and they may raise another one. If a
+generator swallows it, the run has still failed.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ class Resolver:
     """Asks the dependencies of one run.
 
     Attributes:
-        plan: What is needed.
+        plan: The needed dependencies.
         context: The run.
     """
 
@@ -48,7 +48,7 @@ class Resolver:
         self._cache: dict[Callable[..., Any], Any] = {}
 
     def values(self, stack: ExitStack) -> dict[str, Any]:
-        """Ask in this thread; what is to be cleaned up goes on the stack."""
+        """Return the values, in this thread. The stack receives the cleanups."""
         return self._values(self.plan, stack)
 
     def _values(self, plan: Plan, stack: ExitStack) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class Resolver:
         return self._cache.setdefault(call, value) if need.use_cache else value
 
     async def avalues(self, stack: AsyncExitStack) -> dict[str, Any]:
-        """Ask on this event loop, plain ones in threads; what is to be cleaned up goes on the stack."""
+        """Return the values, on this event loop, plain functions in threads. The stack receives the cleanups."""
         return await self._avalues(self.plan, stack)
 
     async def _avalues(self, plan: Plan, stack: AsyncExitStack) -> dict[str, Any]:
@@ -177,7 +177,7 @@ class _Hosted:
         return result
 
     def _waited_for(self, future: "Future[T]") -> T:
-        """Return the result of a future. In between, the thread can be told to end."""
+        """Return the result of a future. Short waits let the thread be stopped in between."""
         while True:
             try:
                 return future.result(timeout=NAP_S)
@@ -251,7 +251,7 @@ class _InThread:
 
 
 async def _threaded(call: Callable[[], T], *, limiter: CapacityLimiter | None = None) -> T:
-    """Call a plain function in a thread, to its end also when cancelled meanwhile: a thread cannot be called back."""
+    """Call a plain function in a thread. Wait for its end even if cancelled, because a thread cannot be stopped."""
 
     def guarded() -> tuple[list[T], BaseException | None]:
         try:

@@ -1,4 +1,4 @@
-"""Routes that tell how one task stands: once, and as Server-Sent Events until it has ended.
+"""Routes that return the status of one task: once, and as Server-Sent Events until it has ended.
 
 ::
 
@@ -7,10 +7,9 @@
     GET /tasks/status/{queue}/{task_id}
     GET /tasks/events/{queue}/{task_id}
 
-A stream sends the event `status` when something changes, `end` when the task has ended, and `trouble` while Redis does
-not answer, after which `status` says how it stands. The id of an event stands for what it says: a client that comes
-back with it hears only of what is new, and with that of the end is told by 204 to come no more. A stream ends after a
-while all the same, so that a server that stops need not wait for it, and the client comes back.
+A stream sends the event `status` after each change, `end` when the task has ended, and `trouble` while Redis does not
+answer. A client that comes back with the id of `end` is answered 204, so that it does not come back again. See
+`taskq_fastapi.streams`.
 """
 
 import json
@@ -59,16 +58,16 @@ def task_router(
     stream_for: Duration = 30.0,
     max_streams: int = 1_000,
 ) -> APIRouter:
-    """Return a router with the routes that tell how a task stands. Payloads are never shown.
+    """Return a router with the status of tasks. Payloads are never shown.
 
     Args:
         dependencies: Who may ask: `Depends(...)` of what raises for all others. They may take the path parameters
             `queue` and `task_id`, to let each see only their own tasks. Without any the routes answer 403.
         allow_anonymous: Whether everybody may ask who knows a task's id, without dependencies.
         name: Of the queue application, as given to `taskq_lifespan`.
-        show_results: Tell what a task returned, and what it tells of itself by `progress`.
-        show_errors: Tell what it failed with. The text is the exception's, which may not be for everybody.
-        poll_every: Longest time between two looks at a task that is streamed. Its end is told at once.
+        show_results: Include the result of a task, and its reported progress.
+        show_errors: Include the text of its error, which may contain internal details.
+        poll_every: Maximum time between two reads of a streamed task. Its end is sent at once.
         stream_for: Time after which a stream ends and the client comes back.
         max_streams: Streams at a time in this process; further ones get 503.
 
@@ -91,7 +90,7 @@ def task_router(
     async def task_status(
         queue: QueueParam, task_id: TaskIdParam, response: Response, client: Annotated[AsyncClient, Depends(ask)]
     ) -> TaskStatus:
-        """Tell how a task stands."""
+        """Return the status of a task."""
         async with _followed(client, queue, task_id) as follower:
             try:
                 info = await follower.look()
@@ -120,7 +119,7 @@ def task_router(
         client: Annotated[AsyncClient, Depends(ask)],
         last_event_id: Annotated[str | None, Header(max_length=100)] = None,
     ) -> Response:
-        """Stream how a task stands until it has ended."""
+        """Stream the status of a task until it has ended."""
         follower, status = _followed(client, queue, task_id), None
         try:
             status = _told(await follower.look(), queue, task_id, shown)
@@ -170,7 +169,7 @@ def _followed(client: AsyncClient, queue: str, task_id: str) -> TaskFollower:
 
 
 def _words(error: Exception) -> str:
-    """Return what clients are told of an error, which names no address."""
+    """Return the text of an error for clients, without addresses."""
     return _DAMAGED if isinstance(error, WireFormatError) else _AWAY
 
 

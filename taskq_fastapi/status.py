@@ -1,4 +1,4 @@
-"""How one task stands, as an app tells its clients: the models, and the answer to a request that has enqueued one.
+"""The status of one task for clients of an app, and the response to a request that enqueued one.
 
 ::
 
@@ -21,9 +21,9 @@ from taskq_core import OversizedResult, TaskHandle, TaskState
 from taskq_fastapi.applications import DEFAULT_NAME
 
 GONE: Literal["gone"] = "gone"
-"""What stands for the state of a task that is not there any more."""
+"""The state of a task that no longer exists."""
 DEFERRED: Literal["deferred"] = "deferred"
-"""What stands for the state of a task that is sent when a transaction commits."""
+"""The state of a task that is sent when a transaction commits."""
 
 
 class TaskAccepted(BaseModel):
@@ -48,7 +48,7 @@ class TaskAccepted(BaseModel):
 
 
 class TaskProgress(BaseModel):
-    """How far a task is, as it told."""
+    """Progress last reported by the task."""
 
     done: float = Field(examples=[3])
     total: float | None = Field(default=None, examples=[10])
@@ -57,7 +57,7 @@ class TaskProgress(BaseModel):
 
 
 class TaskStatus(BaseModel):
-    """How a task stands."""
+    """The status of a task."""
 
     id: str = Field(examples=["01981b0c-7b0e-7cc3-98a9-0f8d3c6c7a51"])
     queue: str = Field(examples=["default"])
@@ -85,17 +85,17 @@ class TaskStatus(BaseModel):
 
 
 def status_of_none(queue: str, task_id: str) -> TaskStatus:
-    """Return what is told of a task that is not there any more."""
+    """Return the status of a task that no longer exists."""
     return TaskStatus(id=task_id, queue=queue, state=GONE, is_final=True)
 
 
 def status_route(name: str) -> str:
-    """Return the name of the route that tells how tasks of a queue application stand."""
+    """Return the name of the status route of a queue application."""
     return f"taskq_status_{name}"
 
 
 def events_route(name: str) -> str:
-    """Return the name of the route that streams how a task of a queue application stands."""
+    """Return the name of the events route of a queue application."""
     return f"taskq_events_{name}"
 
 

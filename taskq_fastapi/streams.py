@@ -24,7 +24,7 @@ QUIET_S = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A state, or a reason why there is none.
+    """A state, or the reason for the end of a stream.
 
     Attributes:
         word: Name of the event.

@@ -39,9 +39,9 @@ def override_clients(app: FastAPI, taskq: TaskQ, *, name: str = DEFAULT_NAME) ->
     """Give the routes of an app the clients of a queue application, whether its lifespan runs or not.
 
     Args:
-        app: The app. A mounted sub-app has overrides of its own.
+        app: The app. A mounted sub-app has separate overrides.
         taskq: The queue application.
-        name: The one it stands for in `client_dep(name)` and `sync_client_dep(name)`.
+        name: Its name in `client_dep(name)` and `sync_client_dep(name)`.
     """
     overrides = app.dependency_overrides
     before = dict(overrides)
@@ -66,7 +66,7 @@ def override_dependencies(
     Args:
         taskq: The queue application.
         overrides: What takes the place of a dependency, by the dependency.
-        app: An app whose routes get the same. A mounted sub-app has overrides of its own.
+        app: An app whose routes get the same overrides. A mounted sub-app has separate overrides.
     """
     places = [enable_depends(taskq).dependency_overrides, *([] if app is None else [app.dependency_overrides])]
     before = [dict(place) for place in places]

@@ -1,8 +1,8 @@
-"""Look at queues and tasks and act on them: `Inspector` for blocking code, `AsyncInspector` for coroutines.
+"""Read and change queues and tasks: `Inspector` for blocking code, `AsyncInspector` for coroutines.
 
-A task that cannot be decoded is shown as such rather than hidden or raised, since somebody has to find it. What is
-asked and how the answers read is written once, in the other modules of this package; the two classes only send the
-requests. Work on many tasks is done in small script calls, which keep Redis responsive.
+A task that cannot be decoded is listed as `UnreadableTask`, so that a person can find it. The modules of this package
+contain request plans, which are written once; the two classes send the requests. Work on many tasks uses small script
+calls, which keep Redis responsive.
 """
 
 from taskq_core.inspector.aio import AsyncInspector

@@ -1,8 +1,8 @@
-"""Do something to all tasks of a state: their ids are read first, then they are gone through in chunks.
+"""Apply an action to all tasks of a state: read their ids first, then change them in chunks.
 
-So only what was there when it began is touched, each task once: a task that comes back, as an archived one that is run
-and fails again, waits for the next time. A task that has left the state meanwhile is left alone. Each script call
-handles at most `CHUNK` tasks, whatever the number of all of them. The ids are held in memory, about 100 bytes each.
+Only tasks that were there at the start are changed, once each. A task that has left the state is skipped. If it
+returns, the next call changes it. Each script call handles at most `CHUNK` tasks. The ids take about 100 bytes of
+memory each.
 """
 
 from collections.abc import Sequence

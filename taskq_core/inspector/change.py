@@ -1,8 +1,7 @@
-"""Change one task, or whether a queue is paused.
+"""Change one task, or pause and resume a queue.
 
-What is refused has changed nothing. None of these calls is repeated by itself when the store does not answer, but for
-those that a repeat finds done: a `BrokerUnavailableError`, or a `BrokerAuthenticationError` that ended a script
-half-way, with `may_have_happened` says that it is not known.
+A refused change has changed nothing. A change is not repeated if Redis does not answer, unless the repeat is harmless.
+`may_have_happened` of a `BrokerUnavailableError` or `BrokerAuthenticationError` is True if the outcome is unknown.
 """
 
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""What a caller names: queues, states, groups, ids. What is not there is refused, with the nearest as a hint."""
+"""Check the queues, states, groups and ids that a caller names. Errors suggest the nearest name."""
 
 import difflib
 from collections.abc import Iterable
@@ -29,7 +29,7 @@ def known_state(state: TaskState) -> TaskState:
 
 
 def check_group(state: TaskState, group: str | None) -> None:
-    """Refuse a group where none belongs, and none where one does."""
+    """Check that a group is given with the state aggregating, and only then."""
     if (state is TaskState.AGGREGATING) != (group is not None):
         expected = "needs the name of its group" if group is None else f"has no groups, got group={group!r}"
         raise ConfigurationError(f"state {str(state)!r} {expected}")
@@ -38,7 +38,7 @@ def check_group(state: TaskState, group: str | None) -> None:
 
 
 def check_text(what: str, value: object) -> None:
-    """Refuse what is no text."""
+    """Check that a value is a string."""
     if not isinstance(value, str):
         raise ConfigurationError(f"{what} must be a string, got {type(value).__name__}")
 

@@ -1,4 +1,4 @@
-"""Limits of a queue: how they stand, and other numbers for them while tasks wait."""
+"""Read the limits of a queue, and override them."""
 
 from dataclasses import dataclass
 
@@ -20,11 +20,11 @@ class LimitInfo:
     Attributes:
         kind: `rate`, `concurrency` or `sequence`.
         name: Its name; the task's own unless it was given one, with `/key` behind where a `Concurrency` has a key.
-        declared: Its number as the code of workers has it, "" if no worker has told.
-        changed: The number that somebody set over it, "" for none.
-        slots: Values of its key that hold or wait now.
-        held: Places that are held; of a rate, tasks that may start and that no worker has taken yet.
-        waiting: Tasks that wait.
+        declared: Its number in the code of the workers, "" if it is unknown.
+        changed: The number that overrides it, or "".
+        slots: Number of key values with running or waiting tasks.
+        held: Running tasks. For a rate: tasks that may start but have not started.
+        waiting: Waiting tasks.
     """
 
     kind: str

@@ -1,4 +1,4 @@
-"""How queues and tasks stand. Nothing here changes anything."""
+"""Read queues and tasks."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -66,7 +66,7 @@ def _all_counted(keys: Keys) -> RequestPlan[list[QueueInfo]]:
 
 
 def whole_or_damaged(keys: Keys, name: str) -> RequestPlan[QueueInfo]:
-    """Return how a queue stands; one that cannot be counted says so in `problem`. Whether it is known is not asked."""
+    """Return the state of a queue. `problem` says why it cannot be counted. Does not check that the queue exists."""
     problem = ""
     try:
         counts = yield from ask(views.count_tasks(keys.queue(name)))
@@ -214,7 +214,7 @@ def task(keys: Keys, queue: str, task_id: str) -> RequestPlan[TaskInfo | Unreada
 
 
 def find(keys: Keys, name: str, task_id: str) -> RequestPlan[StoredTask]:
-    """Return one task as it is stored."""
+    """Return the stored form of a task."""
     check_text("queue", name)
     check_text("task_id", task_id)
     stored = yield from ask(views.look(keys.queue(name), task_id))
@@ -225,9 +225,9 @@ def find(keys: Keys, name: str, task_id: str) -> RequestPlan[StoredTask]:
 
 
 def read_task(queue: str, stored: StoredTask) -> TaskInfo | UnreadableTask:
-    """Return the record of a stored task, readable or not, under the queue and the id it stands in.
+    """Return the record of a stored task, with the queue and the id under which it is stored.
 
-    A message may name others; whoever acts on what is listed must not reach another task by that.
+    The message may name another queue or id, and an action on a listed task must not reach another task.
     """
     problem = "it is listed, but its data is gone"
     if stored.message:

@@ -1,7 +1,7 @@
-"""Do one thing to all tasks of a state that fit, a bounded part a call.
+"""Apply an action to all tasks of a state that match a filter, in several calls.
 
-The caller says when a part is long enough, and gets a cursor to go on with. What was there when the first part began is
-touched once: a task that was run and failed again since is left alone, and so is one that was put off already.
+The caller decides when a call ends, and gets a cursor for the next one. Each task that was there at the first call is
+changed at most once: a task is skipped if it has run and failed again since then, or already waits for the new time.
 """
 
 from collections.abc import Callable
@@ -31,18 +31,18 @@ _CANCELLED = 20
 
 
 def always() -> bool:
-    """There is time left."""
+    """Return True: a call without a time limit goes on."""
     return True
 
 
 @dataclass(slots=True)
 class MatchingReport:
-    """What became of the tasks that fit, as far as this part went.
+    """The outcome for matching tasks, as far as this call went.
 
     Attributes:
-        report: What was done and what was skipped.
-        scanned: How many tasks were read for it.
-        next: Where to go on, None if all were gone through.
+        report: Changed and skipped tasks.
+        scanned: Number of tasks that were read.
+        next: Cursor for the next call, None at the end.
     """
 
     report: ActionReport = field(default_factory=ActionReport)
@@ -52,7 +52,7 @@ class MatchingReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Matching:
-    """Which tasks are meant; what is None does not matter.
+    """A filter for tasks. A field that is None matches all.
 
     Attributes:
         queue: Their queue.
@@ -85,7 +85,7 @@ class Matching:
         )
 
     def checked(self, action: TaskAction) -> TaskState:
-        """Return the state; what is not usable is refused, before anything is asked."""
+        """Check the filter before any request, and return its state."""
         state = known_state(self.state)
         check_state(action, state, ALLOWED_STATES[action])
         check_group(state, self.group)
@@ -136,7 +136,7 @@ def act_on_matching(
     keys = app.runtime.keys
     action = TaskAction(action)
     state = matching.checked(action)
-    # What is asked for is checked with nothing to do it to.
+    # Check the arguments with an empty list of tasks.
     done = MatchingReport(report=(yield from act_on(app, (), action, at=at, after=after, to_queue=to_queue)))
     if cursor is None:
         now_s = yield from ask(diagnosis.read_time())
@@ -171,7 +171,7 @@ def act_on_matching(
             except BrokerError as error:
                 if not done.scanned:
                     raise
-                done.report.failure, done.next = error, str(place)  # what was done before is told
+                done.report.failure, done.next = error, str(place)  # report the tasks that were changed before
                 return done
             done.scanned += found.scanned
             refs = [TaskRef(name, task.id, state) for task in found.tasks]

@@ -1,4 +1,4 @@
-"""What an inspector answers with."""
+"""The records that an inspector returns."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -52,7 +52,7 @@ class QueueStatus(StrEnum):
     NO_WORKER = "no worker"
     """No running worker serves it, so its tasks wait."""
     PAUSED = "paused"
-    """Workers take none of its tasks."""
+    """Workers do not take its tasks."""
     DAMAGED = "damaged"
     """It cannot be counted."""
 
@@ -66,13 +66,13 @@ class QueueInfo:
         sizes: Number of tasks by state, in the order of `STATES`. Of more than 1000 groups, the tasks of 1000 count.
         groups: Number of groups with tasks.
         limited: Number of scheduled tasks that wait for a limit.
-        is_paused: Whether workers take none of its tasks.
+        is_paused: Whether it is paused, so that workers do not take its tasks.
         is_served: False if no running worker serves it. True also if this was not read or is unknown.
         processed: Number of runs in the life of the queue, including failed ones.
         failed: Number of failed runs in the life of the queue.
         processed_today: Like `processed`, since midnight UTC.
         failed_today: Like `failed`, since midnight UTC.
-        latency: How long the next task to run has been pending. None if there is none, or if this is unknown.
+        latency: How long the next task to run has been pending. None without a pending task, or if it is unknown.
         memory: Approximate size in Redis in bytes. None if it was not read or is unknown.
         as_of: Time of the reading, by Redis's clock.
         problem: Why the queue cannot be counted, "" if it can. With a problem all numbers are 0. A key of a wrong type
@@ -163,7 +163,7 @@ class FoundTasks:
         tasks: Those that fit.
         scanned: How many were looked at for them.
         total: How many are in the state.
-        cursor: Give it to the next call to go on; None when all were looked at.
+        cursor: Pass it to the next call to continue; None at the end.
         read_bytes: How many bytes of messages and results were read for them.
     """
 
@@ -217,9 +217,10 @@ class GroupPage:
     """Some of the groups of a queue.
 
     Attributes:
-        groups: The groups, by name within this page; one that comes or goes meanwhile may come twice or be left out.
-        total: How many groups there are.
-        cursor: Give it to the next call to go on; None when all were gone through.
+        groups: The groups, by name within this page. A group that changes between two calls may be missing or appear
+            twice.
+        total: Number of groups.
+        cursor: Pass it to the next call to continue; None at the end.
     """
 
     groups: Sequence[GroupInfo]

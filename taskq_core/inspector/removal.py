@@ -1,9 +1,8 @@
-"""Remove a queue with all that belongs to it.
+"""Remove a queue and all its data.
 
-First all its structures are set aside in one script, so workers, tools and producers see an empty queue from one moment
-to the next. Then its tasks are deleted in bounded steps, with the unique locks they hold; at last whatever else is left
-under its names, for which the keys of the server are gone through twice: for Asynq's names and for our own. A removal
-that is cut off is carried on by the next one.
+One script moves all structures of the queue aside, so that workers, tools and producers see an empty queue at once.
+Its tasks are then deleted in chunks, with their unique locks. Finally two scans of the key names delete the rest: one
+for Asynq's names and one for taskq's. The next call continues an interrupted removal.
 """
 
 import re
@@ -23,11 +22,11 @@ _CURSOR = re.compile(f"({_CLOSE}|{_DISCARD}|{_PURGE}|{_PURGE_OWN})/([0-9]{{1,20}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueRemoval:
-    """What became of a queue that is being removed, as far as this part went.
+    """Progress of the removal of a queue.
 
     Attributes:
-        deleted: How many tasks were deleted.
-        next: Where to go on, None if the queue is removed.
+        deleted: Number of tasks that this call deleted.
+        next: Cursor for the next call, None if the queue is removed.
     """
 
     deleted: int
@@ -116,7 +115,7 @@ def _purge(queue: QueueKeys, phase: str, at: str, has_time: Callable[[], bool]) 
     while True:
         page = yield from ask(actions.purge(queue, at, own=phase == _PURGE_OWN))
         if page is None:
-            return False, None  # tasks were enqueued meanwhile: they are a new queue of this name
+            return False, None  # tasks were enqueued during the removal; they form a new queue of this name
         at = page
         if at == "0":
             if phase == _PURGE_OWN:

@@ -61,7 +61,7 @@ def scheduler_entries(keys: Keys) -> RequestPlan[list[PeriodicEntryInfo]]:
 
 
 def _is_of(entry: SchedulerEntry, added: PeriodicEntryInfo) -> bool:
-    """Return whether a scheduler announced an added schedule as it is now. Its spec may have a time zone in front."""
+    """Return whether a scheduler announced the current version of an added schedule. Its spec may have a time zone."""
     same_call = (entry.task_type, entry.task_payload) == (added.name, added.payload)
     return same_call and entry.spec.endswith(added.spec)
 

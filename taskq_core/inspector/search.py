@@ -1,9 +1,8 @@
-"""Find tasks by what they hold: a bounded look at the tasks of one state, which can be carried on.
+"""Search the tasks of one state by their content, in several bounded calls.
 
-The cursor is a place, not a snapshot. In the states that stand in a sorted set (all but pending and active) it names
-the time and id of the last task looked at: what stays is looked at once, whatever comes and goes. Pending and active
-tasks stand in a list, newest first here: new ones push the others on, so that some are looked at twice; one is missed
-only if others before it are taken out of the middle of the list (deleted, archived, moved).
+The cursor is a position. For states in a sorted set (all but pending and active) it is the time and id of the last task
+that was read, so a task that stays is read once. Pending and active tasks are in a list, newest first: new tasks shift
+the others, so some are read twice. A task is missed only if tasks before it are deleted, archived or moved.
 """
 
 import math
@@ -29,12 +28,12 @@ LIMIT_MAX = 1000
 SCAN_MAX = 1_000_000
 """Most tasks one search looks at."""
 Fits = Callable[[TaskInfo | UnreadableTask, int | None], bool]
-"""Whether a task is wanted; asked with the Unix second its state tells of, None for none."""
+"""Returns whether a task matches. The second argument is the time of its state in Unix seconds, if it has one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What a task has to be; None does not matter."""
+    """A filter. A field that is None matches all tasks."""
 
     name: str | None
     error: str | None
@@ -43,7 +42,7 @@ class Wanted:
     after_s: float | None
 
     def fits(self, task: TaskInfo | UnreadableTask, at_s: int | None) -> bool:
-        """Return whether a task is wanted; `at_s` is the Unix second its state tells of."""
+        """Return whether a task matches. `at_s` is the time of its state in Unix seconds, if it has one."""
         if self.before_s is not None and (at_s is None or at_s >= self.before_s):
             return False
         if self.after_s is not None and (at_s is None or at_s < self.after_s):
@@ -153,7 +152,7 @@ def scan_state(
     cursor: str | None,
     max_bytes: float = math.inf,
 ) -> RequestPlan[FoundTasks]:
-    """Look at tasks of one state from a cursor on, for those that fit; at no more after so many bytes of them."""
+    """Read tasks of one state from a cursor on and return matching ones. End after `max_bytes` of task data."""
     place = _place(state, cursor)
     found: list[TaskInfo | UnreadableTask] = []
     scanned, read_bytes = 0, 0
@@ -224,7 +223,7 @@ _OVERLAP = 50
 def all_ids(queue: QueueKeys, state: TaskState, group: str | None) -> RequestPlan[list[str]]:
     """Return the ids of all tasks of a state, those longest there (or due first) in front.
 
-    Pages of a list overlap a little, so that tasks taken out of its middle meanwhile hide none.
+    Pages of a list overlap a little, so that none is missed if tasks are removed between two pages.
     """
     ids: list[str] = []
     place = ScanPlace()

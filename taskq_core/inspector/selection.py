@@ -1,8 +1,7 @@
-"""Do one thing to tasks that somebody has selected, wherever they are.
+"""Apply an action to selected tasks of any queues.
 
-What cannot be done to a task is skipped and told, with the reason, and holds up no other. A task that is no longer in
-the state it was selected in is left alone: somebody else has done something with it meanwhile. The tasks are gone
-through in chunks; when the store fails at one, what was done until then stays done and is told.
+A task that refuses the action is skipped and counted with the reason, and so is a task whose state has changed since it
+was selected. Tasks are changed in chunks. If the store fails part way, the report covers the tasks before it.
 """
 
 from collections import Counter
@@ -25,12 +24,12 @@ from taskq_core.wire import Keys, TaskState, validate_queue_name
 
 
 class TaskAction(StrEnum):
-    """What can be done to selected tasks."""
+    """An action on tasks."""
 
     RUN = "run"
-    """Let it run now."""
+    """Run it now."""
     RETRY = "retry"
-    """Let it wait until another time."""
+    """Make it wait until a new time."""
     ARCHIVE = "archive"
     DELETE = "delete"
     CANCEL = "cancel"
@@ -40,10 +39,10 @@ class TaskAction(StrEnum):
 
 
 class Skip(StrEnum):
-    """Why nothing was done to a task."""
+    """Why a task was skipped."""
 
     GONE = "gone"
-    """It is not there (any more)."""
+    """It does not exist, or no longer."""
     CHANGED = "changed"
     """It is in another state than the one it was selected in."""
     STATE = "state"
@@ -61,7 +60,7 @@ class Skip(StrEnum):
     UNREADABLE = "unreadable"
     """It cannot be read."""
     UNHEARD = "unheard"
-    """No worker was there to be told."""
+    """No worker received the request."""
 
 
 _MOVE_SKIPS = {ArrivalCode.ID_CONFLICT.value: Skip.ID_TAKEN, ArrivalCode.DUPLICATE.value: Skip.LOCK_TAKEN}
@@ -84,12 +83,12 @@ ALLOWED_STATES: dict[TaskAction, Sequence[TaskState]] = {
 
 @dataclass(frozen=True, slots=True)
 class TaskRef:
-    """A task that was selected.
+    """A selected task.
 
     Attributes:
         queue: Its queue.
         id: Its id.
-        state: The state it was seen in; None lets any state do.
+        state: The state in which it was seen. None: any state.
     """
 
     queue: str
@@ -99,10 +98,10 @@ class TaskRef:
 
 @dataclass(slots=True)
 class ActionReport:
-    """What became of selected tasks.
+    """The outcome of an action on selected tasks.
 
     Attributes:
-        done: Those to which it was done.
+        done: The changed tasks.
         skipped: How many were skipped, by reason and, for `CHANGED` and `STATE`, the state they are in.
         failure: The failure of the store that ended it, None if it came to its end. With `may_have_happened` it is not
             known of up to 100 tasks more whether it was done to them.

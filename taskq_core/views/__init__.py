@@ -1,7 +1,7 @@
-"""What an operator looks at, as plain records: the admin, a web dashboard, the command and metrics show the same.
+"""Records for operators, which the admin, the web dashboard, the API, the terminal and the command share.
 
-Rules that are not Redis's but the onlooker's stand here, once: the order of states, which share of runs failed, how
-long a worker has lived, which queue it prefers. Nothing here changes anything; that is the inspector's.
+The rules about these records are here: the order of states, the error rate, the layout of a workflow. Nothing here
+changes anything; use the inspector for that.
 """
 
 from taskq_core.inspector import STATES, QueueStatus, error_rate

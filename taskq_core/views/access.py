@@ -1,4 +1,4 @@
-"""Whether an operator may change anything, so that nobody is offered what Redis would refuse."""
+"""Whether an operator may change anything, so that a dashboard offers no action that Redis would refuse."""
 
 from taskq_core.broker.operations import diagnosis
 from taskq_core.broker.plans import RequestPlan, ask

@@ -23,10 +23,10 @@ def graph_svg(
 
     Args:
         drawing: The drawing.
-        about: What it says to those who do not see it.
-        words: Says how a step stands, in a few words.
+        about: Description for screen readers.
+        words: Returns the state of a step in a few words.
         prefix: What each class begins with.
-        shown: Name of the step whose box is marked as the one that is shown, "" for none.
+        shown: Name of the highlighted step, or "".
     """
     size = f'width="{drawing.width}" height="{drawing.height}" viewBox="0 0 {drawing.width} {drawing.height}"'
     parts = [f'<svg class="{prefix}flow" {size} role="img" aria-label="{escape(about)}">']

@@ -1,6 +1,6 @@
 """A workflow as a drawing: steps in layers from left to right, each right of all it comes after.
 
-All is told in units of a drawing, so that a page has only to write it as SVG: boxes, and paths between them.
+Positions are in units of the drawing, so that a page only writes boxes and paths as SVG.
 """
 
 from collections.abc import Sequence
@@ -30,8 +30,8 @@ class StepBox:
 
     Attributes:
         step: The step.
-        layer: Which layer it stands in, from 0: 0 comes after nothing, others after one of the layer before.
-        row: Which place it has in its layer, from 0.
+        layer: Number of its layer, from 0. A step is one layer after the last step that it depends on.
+        row: Its position in the layer, from 0.
         x: Its left edge.
         y: Its upper edge.
         label: Its name, cut to what a box shows.
@@ -47,7 +47,7 @@ class StepBox:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepEdge:
-    """What leads from a step to one that comes after it.
+    """An edge from a step to a dependent step.
 
     Attributes:
         source: Name of the first.
@@ -95,7 +95,7 @@ class _Spot:
 
     @property
     def height(self) -> int:
-        """What it takes of a column."""
+        """Height in its column."""
         return _LANE if self.step is None else BOX_HEIGHT
 
 
@@ -117,7 +117,7 @@ def drawing_of(graph: WorkflowGraph) -> GraphDrawing | None:
     boxes: dict[str, StepBox] = {}
     lanes: dict[tuple[int, str], int] = {}
     for number, layer in enumerate(layers):
-        y, row = _EDGE + (most - heights[number]) // 2, 0  # small layers stand in the middle
+        y, row = _EDGE + (most - heights[number]) // 2, 0  # center small layers
         for spot in layer.values():
             if spot.step is None:
                 lanes[number, spot.target] = y + _LANE // 2

@@ -1,7 +1,7 @@
-"""What the admin says in the same words as the web dashboard and the terminal: what was done to tasks, and how long.
+"""Texts that the admin shares with the web dashboard and the terminal: outcomes of actions, and durations.
 
-Texts are in the current language (`taskq_core.settings.language`). The texts of this module are in the catalogs
-of both dashboards. Do not add texts that only one of them shows.
+Texts are in the current language (`taskq_core.settings.language`), and in the catalogs of both dashboards. Do not add
+texts that only one of them shows.
 """
 
 from collections import Counter
@@ -79,7 +79,7 @@ def done(action: TaskAction, count: int) -> str:
 
 
 def skipped(reasons: Skipped) -> str:
-    """Return in words how many were skipped and why, "" for none."""
+    """Return how many tasks were skipped and why, or ""."""
     texts = [
         ngettext(*_REASONS[reason], count, count=f"{count:,}", state=pgettext("task state", state) if state else "")
         for (reason, state), count in sorted(reasons.items())

@@ -61,7 +61,7 @@ class Bar:
     """One part of a bar.
 
     Attributes:
-        state: What it stands for.
+        state: The state of its tasks.
         count: How many.
         x: Where it begins, in thousandths of the whole width.
         width: How wide it is, in the same.
@@ -74,7 +74,7 @@ class Bar:
 
 
 def bars(sizes: Mapping[TaskState, int], largest: int) -> Sequence[Bar]:
-    """Return the parts of a bar by state. What is there is seen, however small its share.
+    """Return the parts of a bar by state. Even a small part is visible.
 
     Args:
         sizes: Tasks by state.

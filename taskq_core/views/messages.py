@@ -1,6 +1,6 @@
-"""What is said of tasks and workflows, and of what was done to them, on a page as in a terminal.
+"""Texts about tasks and workflows that the web dashboard and the terminal share.
 
-Texts are in the current language (`taskq_core.settings.language`).
+They are in the current language (`taskq_core.settings.language`).
 """
 
 from taskq_core.inspector import ALLOWED_STATES, ActionReport, PeriodicEntryInfo, TaskAction
@@ -19,7 +19,7 @@ BUTTONS = {
     TaskAction.MOVE: marked("Move"),
     TaskAction.DELETE: marked("Delete"),
 }
-"""What the button of each action says, in English, in the order in which they stand."""
+"""English labels of the buttons of each action, in display order."""
 ALL_BUTTONS = {
     TaskAction.RUN: marked("Run all now"),
     TaskAction.RETRY: marked("Retry all later"),
@@ -122,7 +122,7 @@ def actions_for(state: TaskState) -> list[tuple[TaskAction, str]]:
 
 
 def step_stands(step: StepInfo) -> str:
-    """Return how a step of a workflow stands, and of a group how many members have ended."""
+    """Return the state of a step, and for a group how many members have ended."""
     state = step_state(step)
     if step.members is None:
         return state

@@ -14,7 +14,7 @@ from taskq_core.views.payloads import compact_json
 
 
 def signature_of(task: Task[Any, Any]) -> str:
-    """Return the parameters of a task as they are written."""
+    """Return the parameters of a task as in its code."""
     try:
         signature = inspect.signature(task.function, eval_str=True)
     except (NameError, TypeError, AttributeError, SyntaxError):

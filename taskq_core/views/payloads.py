@@ -15,7 +15,7 @@ from taskq_core.wire import TaskState
 EDITED_BYTES = 64 * 1024
 """Most bytes of a payload that is edited."""
 LAID_OUT_BYTES = 256 * 1024
-"""Most bytes that JSON is laid out to. What is nested deeply grows by the square of its depth, to a thousand times."""
+"""Most bytes that JSON is laid out to. Deeply nested JSON grows up to a thousand times."""
 EDITABLE_STATES = (
     *(TaskState.PENDING, TaskState.SCHEDULED, TaskState.RETRY, TaskState.AGGREGATING, TaskState.ARCHIVED),
 )
@@ -33,7 +33,7 @@ def is_editable(task: TaskRecord) -> bool:
 
 
 def as_text(payload: bytes) -> str:
-    """Return an editable payload as it is edited: JSON is laid out, unless that makes it too long; other text stays."""
+    """Return an editable payload as text. JSON is indented unless that makes it too long."""
     try:
         text = msgspec.json.format(payload, indent=2)
         return (text if len(text) <= LAID_OUT_BYTES else payload).decode()
@@ -42,27 +42,27 @@ def as_text(payload: bytes) -> str:
 
 
 def digest(payload: bytes) -> str:
-    """Return what stands for a payload in a form: what is saved is compared with what was shown."""
+    """Return a hash of a payload, to notice that it has changed since a form showed it."""
     return hashlib.sha256(payload).hexdigest()
 
 
 def edited_payload(task: TaskInfo, text: str, known: Task[Any, Any] | None) -> bytes:
-    """Return the payload that edited text stands for.
+    """Return the payload for edited text.
 
     Args:
-        task: The task as it is.
-        text: What somebody has typed.
-        known: The task that is registered under its name, None for none.
+        task: The current task.
+        text: The edited text.
+        known: The registered task with its name, if any.
 
     Raises:
-        PayloadError: It does not fit the task, or is no JSON though the payload was.
+        PayloadError: It does not fit the task, or is not JSON although the old payload is.
     """
     text = text.replace("\r\n", "\n")
     if text == as_text(task.payload):
         return task.payload
     payload = text.encode("utf-8", "replace")
     if known is None and not _is_json(task.payload):
-        return payload  # another program's, in a form of its own
+        return payload  # a task of another program, in its own format
     payload = compact_json(payload, task.name)
     if known is not None:
         inner, _traceparent = unwrap(payload, known.codec.parameters)
@@ -74,7 +74,7 @@ def compact_json(data: bytes, task: str) -> bytes:
     """Return JSON without spaces between its parts; numbers keep their digits.
 
     Raises:
-        PayloadError: It is no JSON.
+        PayloadError: It is not JSON.
     """
     try:
         data = msgspec.json.format(data, indent=-1)

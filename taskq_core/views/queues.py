@@ -1,4 +1,4 @@
-"""How queues stand, one by one and all together, and which types of tasks fill one."""
+"""All queues with their memory and sums, and one queue with its history and its types of tasks."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from taskq_core.views.history import read_history
 from taskq_core.wire import Keys, TaskState
 
 TYPES_SAMPLE = 200
-"""Most tasks of each state that are read for the counts by type."""
+"""Maximum number of tasks of each state that are read for the counts by type."""
 _MEMORY_SAMPLES = 20
 
 
@@ -37,7 +37,7 @@ class QueuesOverview:
 
     @property
     def processed_today(self) -> int:
-        """Tasks that ran since midnight UTC; those that failed included."""
+        """Runs since midnight UTC, including failed ones."""
         return sum(row.processed_today for row in self.queues)
 
     @property
@@ -53,10 +53,10 @@ class QueuesOverview:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TypeRow:
-    """How many tasks of one type stand in a queue, among those that were looked at.
+    """Number of tasks of one type in a queue, among the tasks that were read.
 
     Attributes:
-        name: Name of the task; "" for those that cannot be read.
+        name: Name of the task, "" for unreadable ones.
         sizes: How many by state, in the order of `STATES`.
     """
 
@@ -74,10 +74,10 @@ class QueueDetail:
     """One queue in full.
 
     Attributes:
-        queue: How it stands.
-        days: What it did day by day, the oldest first and today last.
-        types: How many tasks of each type, the most first. Those in groups are not among them.
-        looked_at: How many tasks `types` is made of: at most `TYPES_SAMPLE` of each state.
+        queue: Its state and counts.
+        days: Its daily counters, the oldest first.
+        types: Number of tasks of each type, the largest first, without tasks in groups.
+        looked_at: Number of tasks that were read for `types`: at most `TYPES_SAMPLE` of each state.
     """
 
     queue: QueueInfo

@@ -1,4 +1,4 @@
-"""How queues stood as time went by: what charts of throughput and latency are drawn from."""
+"""Samples of queues over time, for charts."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,29 +19,29 @@ from taskq_core.wire.samples import LEVELS, REST_S, SAMPLE_S, Level, QueueSample
 LONGEST_SPAN = timedelta(seconds=LEVELS[-1].span_s)
 """How far back samples are kept."""
 POINTS = 360
-"""Most points of a series, where nobody says otherwise."""
+"""Default for the maximum number of points of a series."""
 _POINTS_MOST = 2000
 _GAP_STEPS = 3
 _AT_REST = (
     *("active", "pending", "aggregating", "scheduled", "retry", "archived", "completed"),
     *("processed", "failed", "is_paused"),
 )
-"""What is the same in two samples between which nothing happened."""
+"""Fields that are equal in two samples if nothing happened between them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """How a queue stood at one moment, and what it did since the sample before.
+    """State of a queue at one time, and its runs since the previous sample.
 
     Attributes:
-        at: When, by Redis's clock.
-        since: How long before that the sample before was taken; None for the first that there is.
-        is_after_gap: True if it is so long after the one before that samples are missing between them.
+        at: Time of the sample, by Redis's clock.
+        since: Time since the previous sample. None for the first one.
+        is_after_gap: Whether samples are missing before it.
         sizes: Tasks by state, in the order of `STATES`.
-        latency: The longest that the next task to run had been pending in this time; None if none was.
+        latency: Longest time that the next task to run had been pending. None if there was none.
         memory: About how many bytes the queue took in Redis; None if that is not known.
         is_paused: True while workers took nothing.
-        processed: Tasks that ran in this time; those that failed included.
+        processed: Runs in this time, including failed ones.
         failed: Runs that failed in this time.
         busy: Tasks that ran on the workers which serve the queue, of whichever queue; the mean of several samples.
         slots: Most tasks that these workers run at the same time; the mean of several samples.
@@ -148,7 +148,7 @@ def read_samples(
         try:
             stored = yield from ask(sample_ops.read_samples(keys.queue(name), level, count=count))
         except BrokerReplyError:
-            stored = []  # of another type; doctor tells of it
+            stored = []  # a key of another type, which the doctor reports
         samples = [each for each in _samples(stored, level) if begin <= each.at <= end]
         series.append(QueueSeries(name=name, step=step, begin=begin, end=end, samples=_merged(samples, step, merged)))
     return tuple(series)
@@ -204,7 +204,7 @@ def _grown(before: int, after: int) -> int:
 
 
 def _merged(samples: Sequence[Sample], step: timedelta, count: int) -> Sequence[Sample]:
-    """Tell neighbours together: what stands as the last of them has it, what happened as their sum."""
+    """Merge neighboring samples: the state is that of the last one, and runs are added up."""
     if count == 1:
         return tuple(samples)
     groups: dict[int, list[Sample]] = {}

@@ -1,7 +1,7 @@
-"""The steps of a workflow as lines of a tree, for where there is no room to draw a graph.
+"""The steps of a workflow as lines of a tree, for the terminal.
 
-A step stands below what it comes after. One that follows alone stands right below, as deep; several that follow the
-same step branch off. What comes after several steps stands below the last step that they all come after, behind them.
+A step is below the step that it depends on. A single dependent step is right below it at the same depth; several branch
+off. A step that depends on several steps is below the last step that all of them depend on.
 """
 
 from collections.abc import Iterable, Mapping

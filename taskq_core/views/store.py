@@ -1,4 +1,4 @@
-"""The store itself: its version, memory and clients, who we are to it, and where queues stand in a cluster."""
+"""Facts about the Redis server: version, memory, clients, the current user, and the places of queues in a cluster."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from taskq_core.wire import Keys
 T = TypeVar("T")
 
 PLACES_MOST = 100
-"""Most queues whose place in a cluster is told."""
+"""Maximum number of queues whose place in a cluster is read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueuePlace:
-    """Where a queue stands in a cluster.
+    """The place of a queue in a cluster.
 
     Attributes:
         name: Name of the queue.
@@ -36,11 +36,11 @@ class QueuePlace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreRow:
-    """What a store says of itself; of a cluster, one of its nodes. What it does not tell is None.
+    """Facts about the store, or about one node of a cluster. An unknown fact is None.
 
     Attributes:
-        kind: `Redis`, `Valkey`, or "" where it does not tell.
-        version: Its version, "" where it does not tell.
+        kind: `Redis`, `Valkey`, or "" if it is unknown.
+        version: Its version, "" if it is unknown.
         uptime: How long it runs.
         memory: Bytes that it uses.
         memory_peak: The most that it has used.
@@ -51,10 +51,10 @@ class StoreRow:
         saved_at: When it was last saved as a whole.
         changes_since_save: Changes since then.
         user: Name of the ACL user of this connection.
-        info: All that it says (`INFO`), by name.
+        info: Answer of `INFO`, by name.
         is_cluster: Whether it is a node of a cluster.
-        cluster: What a node says of the cluster, by name.
-        places: Where queues stand in the cluster, at most `PLACES_MOST`.
+        cluster: Answer of `CLUSTER INFO`, by name.
+        places: Places of queues in the cluster, at most `PLACES_MOST`.
     """
 
     kind: str

@@ -1,7 +1,7 @@
-"""Tasks as an operator lists, searches and selects them.
+"""List, search and select tasks.
 
-A list that goes by queue and state reads the tasks of one page. What looks inside tasks (their type, a text, their age)
-reads them, at most `SCAN_MAX` a call, says how far it got, and can be carried on from there.
+A list by queue and state reads the tasks of one page. A search by type, text or age reads inside tasks, at most
+`SCAN_MAX` in each call, and returns a cursor to continue.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,20 +33,20 @@ TaskRecord = TaskInfo | UnreadableTask
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskFilter:
-    """Which tasks are wanted. All that is given has to fit; None and "" do not matter.
+    """A filter for tasks. A task must match every field that is not None or "".
 
     Attributes:
         queue: Their queue.
-        state: Their state. Tasks in groups are in none of these lists.
+        state: Their state. Tasks in groups are not listed.
         name: Their type, whole.
         name_part: Part of their type.
         error: Part of the last error.
         payload: Part of the payload.
         text: Part of the id, the payload or the last error.
-        older_than: The time their state tells of is longer ago than this. A task without one, as an active one, fits no
-            age.
-        newer_than: It is not longer ago than this, or still to come.
-        in_payload: Whether `text` is looked for in payloads too. Who may not see payloads must not search them either.
+        older_than: Minimum age of the time of their state. A task without such a time, such as an active one, does not
+            match.
+        newer_than: Maximum age of this time. Future times match.
+        in_payload: Whether `text` is also searched in payloads. Set it to False for users who may not see payloads.
     """
 
     queue: str | None = None
@@ -71,7 +71,7 @@ class TaskFilter:
         return [info for info in infos if self.queue in (None, info.name)]
 
     def fits(self, task: TaskRecord, at_s: int | None, now_s: float) -> bool:
-        """Return whether a task is wanted, whatever its queue and state; `at_s` is what its state tells of."""
+        """Return whether a task of the right queue and state matches. `at_s` is the time of its state, if known."""
         if self.older_than is not None and (at_s is None or at_s >= now_s - self.older_than.total_seconds()):
             return False
         if self.newer_than is not None and (at_s is None or at_s < now_s - self.newer_than.total_seconds()):
@@ -100,7 +100,7 @@ def is_orphaned(task: TaskRecord, now: datetime) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskSearch:
-    """What a search found.
+    """The result of a search.
 
     Attributes:
         tasks: Those that fit, in the order of `LISTED_STATES` and of the queues.
@@ -252,7 +252,7 @@ def select_tasks(
 
 
 def _ids(keys: Keys, info: QueueInfo, state: TaskState, *, skip: int, room: int) -> RequestPlan[list[TaskRef]]:
-    """Read ids of a queue and state. Of a list those that are next to run, in this order: Redis finds them at once."""
+    """Read ids of a queue and state. For pending and active tasks: those that run next, in this order."""
     is_list = views.is_list(state)
     ids: list[str] = []
     place = ScanPlace(skip if is_list else 0)
@@ -307,7 +307,7 @@ def _cursor(state: TaskState, info: QueueInfo, place: str) -> str:
 
 
 def _place(parts: Sequence[tuple[TaskState, QueueInfo]], cursor: str | None) -> tuple[int, str | None]:
-    """Return the part to go on with and the place in it; a part that has emptied meanwhile gives way to the next."""
+    """Return the part to go on with and the place in it; if the part is empty now, the next one."""
     if cursor is None:
         return 0, None
     wrong = ConfigurationError(f"cursor must come from a search of tasks, got {cursor[:80]!r}")

@@ -45,7 +45,7 @@ class TaskTime:
 
 
 def times_of(task: TaskRecord) -> Sequence[TaskTime]:
-    """Return the times that are known of a task; of one that cannot be read there are none."""
+    """Return the known times of a task. An unreadable task has none."""
     if isinstance(task, UnreadableTask):
         return ()
     past: list[tuple[datetime | None, TimeKind, int | None]]

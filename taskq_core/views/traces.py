@@ -24,8 +24,8 @@ def trace_url(template: str, headers: Mapping[str, str]) -> str | None:
     """Return the address of a task's trace, None if it has none.
 
     Args:
-        template: The setting `TRACE["URL"]`, "" for none.
-        headers: Headers of the task, whoever wrote them: of their text only a valid id gets into the address.
+        template: The setting `TRACE["URL"]`, or "".
+        headers: Headers of the task. Only a valid trace id is put into the address.
     """
     found = trace_id(headers) if template else None
     return None if found is None else template.replace(TRACE_ID, found)

@@ -18,9 +18,9 @@ from taskq_core.wire import Keys, TaskState
 from taskq_core.wire.tallies import HOUR_S, HOURS_KEPT, TypeCounters
 
 HOURS_MOST = HOURS_KEPT - 2
-"""Most hours back of which the runs by type are told."""
+"""Maximum number of hours for which runs by type are known."""
 STATE_SCAN = 2000
-"""Most tasks of a state that are read for its counts by type, where nobody says otherwise."""
+"""Default for the maximum number of tasks of a state that are read for its counts by type."""
 _SCAN_MOST = 10_000
 _SCAN_STEP = 200
 
@@ -94,7 +94,7 @@ def read_types(keys: Keys, names: Sequence[str], *, hours: int = 24) -> RequestP
             try:
                 found = yield from ask(samples.read_tally(keys.queue(name), hour))
             except BrokerReplyError:
-                continue  # of another type; doctor tells of it
+                continue  # a key of another type, which the doctor reports
             for each, tally in found.items():
                 sums.setdefault(each, TypeCounters.empty()).add(tally)
     types = [_type_runs(name, tally) for name, tally in sums.items()]
@@ -127,7 +127,7 @@ class StateTypes:
     """Tasks of one state of a queue, by type.
 
     Attributes:
-        counts: How many of each type, the most first; "" for those that cannot be read.
+        counts: Number of tasks of each type, the largest first; "" for unreadable ones.
         looked_at: How many tasks were read.
         total: How many there are.
     """

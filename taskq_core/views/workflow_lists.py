@@ -1,7 +1,7 @@
-"""Workflows as an operator lists and searches them, each with how far it is.
+"""List and search workflows.
 
-A list that goes by queue, and by whether workflows run, reads those of one page. What looks at workflows (their name,
-how they ended) reads them, at most `WORKFLOW_SCAN_MAX` a call, says how far it got, and can be carried on from there.
+A list by queue, and by running or ended, reads the workflows of one page. A search by name or state reads workflows, at
+most `WORKFLOW_SCAN_MAX` in each call, and returns a cursor to continue.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -34,7 +34,7 @@ class WorkflowRow:
         queue: Its home queue.
         id: Its id.
         name: Its given name, or the names of its first steps, such as `fetch → resize → notify`.
-        state: How it stands.
+        state: Its state.
         created_at: When it began, aware UTC; None of a damaged one.
         ended_at: When it ended, None while it runs.
         steps: Its steps, each member of a group as one; of more than 100 groups each group as one.
@@ -59,7 +59,7 @@ class WorkflowsPage:
 
     Attributes:
         queue: Name of the queue.
-        rows: Those that run first, then those that have ended; of both the newest first.
+        rows: Running workflows, then ended ones, each the newest first.
         running: How many run.
         ended: How many have ended and are kept.
     """
@@ -92,11 +92,11 @@ class WorkflowCounts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkflowFilter:
-    """Which workflows are wanted. All that is given has to fit; None and "" do not matter.
+    """A filter for workflows. A workflow must match every field that is not None or "".
 
     Attributes:
         queue: Their home queue.
-        state: How they stand.
+        state: Their state.
         text: Part of their id or name, whether in capitals or not.
     """
 
@@ -127,10 +127,10 @@ class WorkflowFilter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkflowSearch:
-    """What a search found.
+    """The result of a search.
 
     Attributes:
-        rows: Those that fit; those that run first.
+        rows: Matching workflows, running ones first.
         scanned: How many were read for them.
         total: How many there are in these queues.
         cursor: Where to go on, None if all were read.

@@ -29,7 +29,7 @@ class WorkflowDetail:
     """One workflow.
 
     Attributes:
-        graph: How it stands, with its steps.
+        graph: Its state and steps.
         drawing: Its steps laid out; None where they are more than a drawing can show.
     """
 
@@ -38,7 +38,7 @@ class WorkflowDetail:
 
     @property
     def failures(self) -> int:
-        """How many steps have failed, members of groups each as one: what a retry runs again."""
+        """Number of failed steps and group members, which a retry runs again."""
         return sum(step.failed if step.members is not None else step.state == "failed" for step in self.graph.steps)
 
     @property
@@ -55,10 +55,10 @@ class MemberRow:
         number: Which it is, from 0.
         task_id: Id of its task, which is there as long as any task.
         queue: Queue of its task.
-        state: How it stands; `StepState.STARTED` also while it is on its way to another queue.
+        state: Its state. `StepState.STARTED` also while it moves to another queue.
         error: Text of its failure, or why its result was not stored, cut to 200 bytes. While it is retried, its last
             error. "" if none applies.
-        result: What it returned as JSON, cut to `MEMBER_RESULT_BYTES`; b"" for nothing.
+        result: Its result as JSON, cut to `MEMBER_RESULT_BYTES`. b"" if it has no result.
         result_size: How many bytes that has.
         retried: For a started member, how often its task has failed so far.
         max_retry: For a retried member, the maximum number of retries.
@@ -82,12 +82,12 @@ class StepDetail:
     Attributes:
         queue: Home queue of the workflow.
         workflow_id: Its id.
-        workflow_name: Its name, "" for none.
-        workflow_state: How it stands.
+        workflow_name: Its name, or "".
+        workflow_state: Its state.
         step: The step.
-        result: What a step that is no group returned as JSON, cut to `STEP_RESULT_BYTES`; b"" for nothing.
+        result: The result of a single step as JSON, cut to `STEP_RESULT_BYTES`. b"" if it has no result.
         result_size: How many bytes that has.
-        members: Members of a group, in their order; those that were asked for.
+        members: The requested members of a group, in order.
     """
 
     queue: str
@@ -101,7 +101,7 @@ class StepDetail:
 
 
 def workflow_of(task: TaskInfo) -> tuple[str, str] | None:
-    """Return the home queue and the id of the workflow that a task is a step of; None if it is none."""
+    """Return the home queue and id of the workflow of a task. None if it is not a step of a workflow."""
     queue, workflow_id = task.headers.get(WORKFLOW_QUEUE), task.headers.get(WORKFLOW)
     return (queue, workflow_id) if queue and workflow_id else None
 

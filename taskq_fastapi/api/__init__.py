@@ -52,20 +52,21 @@ def taskq_router(
 
     Args:
         taskq: The queue application. Its connections are closed by the lifespan that it is given to.
-        dependencies: Who may ask: `Depends(...)` of what raises for all others. Without any the routes answer 403.
-        allow_anonymous: Whether everybody may ask, without dependencies.
+        dependencies: `Depends(...)` of functions that raise for callers who may not use the API. Without any, the
+            routes answer 403.
+        allow_anonymous: Whether all callers are allowed, without dependencies.
         read_only: Whether changes are refused with 403; True, False, or a dependency that says it for each request.
         show_payloads: Whether payloads, results and tracebacks are shown; as `read_only`. Who does not see payloads
             cannot search or change them.
         redact: Called with the name of a task, what is shown (`payload`, `result`, `headers`, `error`, `traceback`,
             `progress`) and its value; returns what is shown instead. With it payloads are neither searched nor
             changed. If it fails, nothing is shown.
-        who: A dependency that names who asks, for the audit log; without it that is the address of the client.
+        who: A dependency that returns the name of the caller for the audit log. Default: the address of the client.
         trusted_origins: Other origins (`https://ops.example.com`) whose pages may change something.
-        rate_limits: How often one address may ask; None: as often as it likes.
+        rate_limits: Rate limits for each address; None: no limits.
 
     Raises:
-        ConfigurationError: An argument is not usable, or dependencies are given though everybody may ask.
+        ConfigurationError: An argument is not valid, or both dependencies and `allow_anonymous` are given.
     """
     if not isinstance(taskq, TaskQ):
         raise ConfigurationError(f"taskq_router takes a TaskQ, got {type(taskq).__name__}")

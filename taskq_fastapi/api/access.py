@@ -1,4 +1,4 @@
-"""Who may change something, who did, and what of a task is shown."""
+"""Access rules of the API: permissions, the audit log, and the visible parts of tasks."""
 
 import base64
 import json
@@ -22,11 +22,11 @@ its value; returns what is shown instead."""
 Allowed = bool | Callable[..., bool | Awaitable[bool]]
 """A yes or no for everybody, or a FastAPI dependency that says it for a request."""
 Who = Callable[..., str | Awaitable[str]]
-"""A FastAPI dependency that names who asks."""
+"""A FastAPI dependency that returns the name of the caller."""
 LISTED_BYTES = 16 * 1024
 """Most bytes of a payload or result that a list shows; a single task shows all."""
 DEPTH_MAX = 100
-"""Levels of JSON that are shown as such; what is nested deeper is shown as text."""
+"""Maximum depth of JSON. Deeper JSON is shown as text."""
 REDACTION_FAILED = "[not shown: the redaction failed]"
 
 
@@ -44,11 +44,11 @@ class Shown:
 
     @property
     def may_ask_payloads(self) -> bool:
-        """Whether payloads may be searched, edited and compared: what is hidden in part could be guessed by that."""
+        """Whether payloads may be searched, edited and compared, which would reveal hidden parts."""
         return self.payloads and self.redact is None
 
     def check_may_ask(self, what: str) -> None:
-        """Refuse what would tell of payloads that are not shown."""
+        """Refuse a request that would reveal hidden payloads."""
         if not self.may_ask_payloads:
             raise HTTPException(403, f"{what} needs payloads that are shown, unredacted; show_payloads says who may")
 
@@ -65,7 +65,7 @@ class Shown:
             return REDACTION_FAILED
 
     def headers(self, name: str, headers: Mapping[str, str]) -> Any:
-        """Return what is shown of headers. That of limits has keys from the payload, and goes by `may_ask_payloads`."""
+        """Return the visible headers. Those of limits contain parts of the payload, so they may be hidden."""
         kept = {key: text for key, text in headers.items() if key != LIMITS or self.may_ask_payloads}
         return self.value(name, "headers", kept)
 
@@ -121,10 +121,10 @@ def _no_constant(word: str) -> Any:
 
 
 class Audit:
-    """Notes what somebody does in the logger `taskq.audit`; payloads are never in it.
+    """Writes actions of a caller to the logger `taskq.audit`, never with payloads.
 
     Args:
-        who: Who asks.
+        who: Name of the caller.
     """
 
     def __init__(self, who: str) -> None:
@@ -132,7 +132,7 @@ class Audit:
 
     @contextmanager
     def action(self, action: str, **facts: Any) -> Iterator[dict[str, Any]]:
-        """Note an action with its outcome, also if it fails. What is put in the answer is noted as well."""
+        """Log an action and its outcome, even if it fails, with facts that are added to the yielded dict."""
         outcome: dict[str, Any] = {}
         ended = "cut off"
         try:
@@ -170,7 +170,7 @@ class Access:
 
 
 def access(*, read_only: Allowed, show_payloads: Allowed, redact: Redact | None, who: Who | None) -> Access:
-    """Return the dependencies that carry out what a router was told."""
+    """Return the dependencies for the options of a router."""
     is_read_only, sees_payloads = _allowed("read_only", read_only), _allowed("show_payloads", show_payloads)
     for name, hook in (("redact", redact), ("who", who)):
         if hook is not None and not callable(hook):

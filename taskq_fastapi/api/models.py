@@ -45,7 +45,7 @@ _ATTRIBUTE = re.compile(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", re.MULTILINE)
 
 
 def _printable(value: object) -> object:
-    """Replace half characters, which stand for bytes that are not UTF-8. A response cannot contain them."""
+    """Replace lone surrogates, which represent bytes that are not UTF-8. A response cannot contain them."""
     return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace") if isinstance(value, str) else value
 
 
@@ -355,7 +355,7 @@ def _step(record: StepInfo, shown: Shown) -> dict[str, Any]:
 
 
 def _result(shown: Shown, name: str, data: bytes, size: int) -> dict[str, Any]:
-    """Return a result. Leave out one that was cut when it was read."""
+    """Return a result. Omit a result that was cut when it was read."""
     found = shown.octets(name, "result", data, most=None)
     if size > len(data) and "omitted" not in found:
         return {"size": size, "omitted": "large"}

@@ -17,7 +17,7 @@ _OTHER_SITE = "a change that a page of another site asks for is refused; trusted
 
 
 def check_trusted(origins: Sequence[str]) -> None:
-    """Refuse what are no origins.
+    """Check the argument `trusted_origins`.
 
     Raises:
         ConfigurationError: It is a text, or holds something else.

@@ -1,4 +1,4 @@
-"""What the route modules share: clients, access rules and parameters."""
+"""Clients, access rules and parameters that the route modules share."""
 
 import time
 from collections.abc import Callable

@@ -58,7 +58,7 @@ COSTLY = {
 
 
 class WrongField(BaseModel):
-    """What is wrong with one part of a request."""
+    """An error in one part of a request."""
 
     where: list[str | int] = Field(description="Path to the part.", examples=[["query", "page"]])
     message: str = Field(examples=["Input should be greater than or equal to 1"])

@@ -119,7 +119,7 @@ def add_queue_routes(router: APIRouter, parts: Parts) -> None:
 
     @router.patch("/queues/{queue:taskq_any}", tags=["queues"], response_model=models.QueueRow)
     async def pause_or_resume(queue: QueuePath, body: QueueChange, audit: AuditDep) -> Any:
-        """Pause or resume a queue, for workers of any language. It is no error if it is already so."""
+        """Pause or resume a queue, for workers of any language. Doing it twice is allowed."""
         action = "pause" if body.paused else "resume"
         with suppress(QueuePausedError, QueueNotPausedError), audit.action(action, queue=queue):
             await (inspector.pause(queue) if body.paused else inspector.resume(queue))

@@ -1,12 +1,12 @@
-"""A web dashboard: everything the inspector can do, as pages that keep themselves up to date.
+"""A web dashboard with pages that update themselves.
 
 ::
 
     app.mount("/taskq", taskq_dashboard(taskq, login=who_is_it))
 
-It is an ASGI app, to be mounted in FastAPI or Starlette or run alone; `taskq dashboard` runs it on the own machine.
-It is closed unless it is told who may look, notes every action in the logger `taskq.audit`, and asks nothing of any
-other server.
+It is an ASGI app that can be mounted in FastAPI or Starlette, or run alone. `taskq dashboard` runs it on this machine.
+It refuses every request until the app decides who may see it, logs every action to `taskq.audit`, and loads nothing
+from other servers.
 """
 
 from collections.abc import Callable, Coroutine, Sequence
@@ -56,22 +56,22 @@ def taskq_dashboard(
 
     Args:
         taskq: The queue application. Its connections are closed by the lifespan that it is given to.
-        login: Says who sends a request: a `User`; a response, for example a redirect to the app's own login, for
-            somebody who has to log in; or None for somebody who may not look. Plain or asynchronous.
-        dependencies: `Depends(...)` of what raises for those who may not ask. Whoever is let in is an operator, unless
-            `login` says otherwise. Without these and without a login everything answers 403.
-        allow_anonymous: Whether everybody may look and act, without a login and without dependencies.
-        read_only: Whether nobody may change anything, whatever their role.
+        login: Authenticates a request. It returns a `User`, a response such as a redirect to the login of the app, or
+            None to refuse the request. Plain or asynchronous.
+        dependencies: `Depends(...)` of functions that raise for users who may not see the dashboard. All others are
+            operators, unless `login` returns another role. Without these and without a login everything answers 403.
+        allow_anonymous: Whether everyone may see and change everything, without a login and without dependencies.
+        read_only: Whether all changes are refused, for every role.
         viewers_see_payloads: Whether viewers see payloads, results and tracebacks, as operators do.
         redact: Called with the name of a task, what is shown (`payload`, `result`, `headers`, `error`, `traceback`,
             `progress`) and its value; returns what is shown instead. If it fails, nothing is shown.
         trusted_origins: Origins (`https://ops.example.com`) under which it is served, if a proxy in front of it passes
             on another `Host` and its users' browsers do not send `Sec-Fetch-Site`.
-        title: What it is called at the top of each page.
-        rate_limits: How often one address may ask; None: as often as it likes.
+        title: Title of each page.
+        rate_limits: Rate limits for each address; None: no limits.
 
     Raises:
-        ConfigurationError: An argument is not usable, or it is told who may look though everybody may.
+        ConfigurationError: An argument is not valid, or `allow_anonymous` is given with a login or dependencies.
     """
     if not isinstance(taskq, TaskQ):
         raise ConfigurationError(f"taskq_dashboard takes a TaskQ, got {type(taskq).__name__}")
@@ -102,7 +102,7 @@ def taskq_dashboard(
         return await site.answer(request, _own_path(request.scope, request.path_params["path"]))
 
     app.router.route_class = _guarded(Throttle(rate_limits))
-    # One route for all, so that nothing is answered before the dependencies have let somebody in.
+    # One route for everything, so that the dependencies run before any answer.
     app.add_api_route("/{path:taskq_any}", answer, methods=_METHODS, response_model=None)
     return app
 
@@ -133,10 +133,10 @@ def _guarded(throttle: Throttle) -> type[APIRoute]:
 
 
 def _own_path(scope: Scope, path: str) -> str:
-    """Return the part of an address that is ours.
+    """Return the path relative to the dashboard.
 
-    An app with a `root_path` whose proxy takes that part away is asked for less than it counts as its own; then what
-    it mounts is not told how much of the path led there, but for what `root_path` has grown by.
+    If a proxy removes the `root_path` of the app from the address, the path of a mounted app still contains the mount
+    path, which is the part by which `root_path` has grown.
     """
     root = scope.get("root_path", "")
     if scope["path"].startswith(root):

@@ -1,4 +1,4 @@
-"""Files that pages need. Their addresses hold a hash of what is in them, so browsers keep them for good."""
+"""Static files. Their addresses contain a hash of the content, so browsers cache them permanently."""
 
 import gzip
 import hashlib
@@ -17,7 +17,7 @@ _KEPT = "private, max-age=31536000, immutable"
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """A file as it is sent."""
+    """A static file, plain and compressed."""
 
     plain: bytes
     zipped: bytes

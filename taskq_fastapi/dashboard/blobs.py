@@ -1,4 +1,4 @@
-"""Payloads and results as text, as far as somebody may see them."""
+"""The visible text of payloads and results."""
 
 import json
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ SHOWN_BYTES = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """What is shown of bytes.
+    """The visible text of bytes.
 
     Attributes:
-        text: The text, "" for nothing.
-        note: What has to be said of it, "" for nothing; `hidden` where it may not be seen.
+        text: The text, or "".
+        note: A note about it, or "". `hidden` if the user may not see it.
     """
 
     text: str
@@ -38,7 +38,7 @@ def listed(shown: Shown, name: str, what: str, data: bytes) -> Blob:
 
 
 def whole(shown: Shown, name: str, what: str, data: bytes) -> Blob:
-    """Return what a page of its own shows of bytes; JSON is laid out."""
+    """Return the text of bytes on their own page. JSON is indented."""
     return _read(shown, name, what, data, most=SHOWN_BYTES, indent=2)
 
 

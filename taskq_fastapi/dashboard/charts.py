@@ -14,7 +14,7 @@ from taskq_core.wire import TaskState
 from taskq_fastapi.dashboard import labels as wording
 
 COLOURS = 8
-"""Number of different lines. More queues reuse them, and the table and the tooltips tell them apart."""
+"""Number of different lines. More queues reuse them, and the table and the tooltips distinguish them."""
 HOVERS = 25
 """Number of columns with tooltips."""
 HOVER_WIDTH = 1000 / HOVERS
@@ -88,7 +88,7 @@ class Line:
     Attributes:
         name: Name of the queue.
         number: Number of its color.
-        path: The line, "" for none.
+        path: The line, or "".
         last: Its last value.
         mean: The mean of its values.
         highest: Its highest value.

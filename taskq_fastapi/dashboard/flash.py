@@ -1,4 +1,4 @@
-"""What is said once on the next page: a cookie carries it there. It is shown as text, whoever made it."""
+"""A message for the next page, in a cookie. Pages show it as plain text, because a user can change the cookie."""
 
 import base64
 import binascii
@@ -18,7 +18,7 @@ def packed(level: str, text: str) -> str:
 
 
 def unpacked(cookie: str) -> tuple[str, str] | None:
-    """Return the level and the text, None if there is none."""
+    """Return the level and the text. None without a valid message."""
     try:
         level, text = json.loads(base64.urlsafe_b64decode(cookie.encode("ascii")))
     except (ValueError, TypeError, binascii.Error, RecursionError):

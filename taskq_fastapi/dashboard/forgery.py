@@ -1,9 +1,9 @@
-"""A change is made only by a form of the dashboard itself, in the hands of the person it was shown to.
+"""Protection against forged requests: a change needs a form that the dashboard showed to this user in this browser.
 
-Each browser keeps a secret in a cookie that no script reads. A form holds what is made of that secret and the name of
-who it was shown to; another site can neither read the cookie nor make the token, and a form of one person is refused
-in the browser of another. Nothing has to be kept by the server, so any number of processes serve one dashboard.
-Besides, a browser says where a request comes from, and what comes from elsewhere is refused before.
+Each browser has a secret in a cookie that scripts cannot read. A form contains a token, made from this secret and the
+name of the user. Another site can neither read the cookie nor make the token, and a form of one user is refused for
+another one. The server stores nothing, so any number of processes can serve one dashboard. Requests that a browser
+marks as coming from another site are refused before.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ _SECRET = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
 def secret_of(request: Request) -> str | None:
-    """Return the secret of a browser, None if it has none, or none of ours."""
+    """Return the secret of a browser. None without a valid one."""
     secret = request.cookies.get(COOKIE, "")
     return secret if _SECRET.fullmatch(secret) else None
 
@@ -31,7 +31,7 @@ def new_secret() -> str:
 
 
 def token_for(secret: str, who: str) -> str:
-    """Return the token of the forms that are shown to somebody."""
+    """Return the token in the forms of a user."""
     return hmac.new(secret.encode(), b"taskq form of " + who.encode("utf-8", "replace"), hashlib.sha256).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""What a form sends: fields with one value or several, read with bounds."""
+"""Fields of forms and queries, with checks."""
 
 from collections.abc import Iterable
 from urllib.parse import parse_qsl
@@ -35,7 +35,7 @@ class Form:
         """Return the value of a field that has to be there.
 
         Raises:
-            BadRequestError: It is not, or empty.
+            BadRequestError: It is missing or empty.
         """
         value = self.get(name)
         if not value:
@@ -46,7 +46,7 @@ class Form:
         """Return a whole number.
 
         Raises:
-            BadRequestError: It is none, or out of bounds.
+            BadRequestError: It is not a whole number, or out of bounds.
         """
         text = self.get(name)
         if not text:
@@ -68,7 +68,7 @@ def parsed(text: str) -> Form:
     """Return the fields of a query or form.
 
     Raises:
-        BadRequestError: There are too many, or a text is no UTF-8.
+        BadRequestError: There are too many, or a text is not UTF-8.
     """
     try:
         return Form(parse_qsl(text, keep_blank_values=True, max_num_fields=FIELDS_MAX, errors="strict"))

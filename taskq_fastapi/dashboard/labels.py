@@ -1,4 +1,4 @@
-"""Figures as people read them."""
+"""Numbers, sizes, durations and times as text. None is a dash."""
 
 import json
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from taskq_core.settings.language import gettext
 from taskq_core.views import labels as telling
 
 NONE = "-"
-"""What stands for a figure that is not there."""
+"""Text for an unknown value."""
 _UNITS = ("KiB", "MiB", "GiB", "TiB")
 
 
@@ -19,12 +19,12 @@ def number(value: int) -> str:
 
 
 def percent(rate: float | None) -> str:
-    """Return a share, 0 to 1; a dash for none."""
+    """Return a share, 0 to 1, as a percentage."""
     return NONE if rate is None else f"{100 * rate:.1f} %"
 
 
 def size(value: int | None) -> str:
-    """Return about how many bytes something takes; a dash where that is not known."""
+    """Return an approximate size in bytes."""
     if value is None:
         return NONE
     if value < 1024:
@@ -34,12 +34,12 @@ def size(value: int | None) -> str:
 
 
 def span(value: timedelta | None) -> str:
-    """Return a span in its two largest units; a dash for none."""
+    """Return a duration in its two largest units."""
     return NONE if value is None else telling.span(value)
 
 
 def duration(value: timedelta | None) -> str:
-    """Return how long a run took, to the millisecond where it was short; a dash for none."""
+    """Return the duration of a run, with milliseconds if it was short."""
     if value is None or value >= timedelta(seconds=10):
         return span(value)
     seconds = value.total_seconds()
@@ -49,7 +49,7 @@ def duration(value: timedelta | None) -> str:
 
 
 def octets(facts: Mapping[str, Any]) -> str:
-    """Return bytes as far as somebody is shown them."""
+    """Return the visible text of bytes."""
     if facts.get("omitted") == "hidden":
         return gettext("%(size)s, hidden", size=size(facts["size"]))
     if facts.get("omitted"):
@@ -59,5 +59,5 @@ def octets(facts: Mapping[str, Any]) -> str:
 
 
 def moment(value: datetime | None) -> str:
-    """Return a time in UTC; a dash for none."""
+    """Return a time in UTC."""
     return NONE if value is None else value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")

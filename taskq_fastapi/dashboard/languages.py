@@ -1,6 +1,6 @@
-"""In which language somebody is shown the pages: the one they have chosen, else the first their browser asks for.
+"""The language of a page: the choice of the user, or else the first known language of the browser.
 
-English texts stand in the code; a catalogue beside it has them in each further language.
+English texts are in the code, and a catalog has them in each other language.
 """
 
 from collections.abc import Iterator
@@ -30,17 +30,17 @@ def catalogue(language: str) -> NullTranslations:
 
 
 def language_of(request: Request) -> str:
-    """Return the language in which whoever sends a request is told what is told."""
+    """Return the language of the answer to a request."""
     return language_by(preferences.kept(request.cookies.get(preferences.COOKIE, "")), request)
 
 
 def language_by(wanted: preferences.Preferences, request: Request) -> str:
-    """Return the language in which whoever sends a request is told what is told, if that is what they have chosen."""
+    """Return the language of the answer to a request of a user with these preferences."""
     return wanted.language or accepted(",".join(request.headers.getlist("accept-language")))
 
 
 def accepted(header: str) -> str:
-    """Return the language that fits `Accept-Language` best (RFC 9110, 12.5.4), English where none of ours does."""
+    """Return the language that fits `Accept-Language` best (RFC 9110, 12.5.4), or English."""
     asked = sorted(_asked(header[:HEADER_MAX]), key=lambda each: -each[1])  # the order decides where weights are equal
     return next((found for tag, weight in asked if weight > 0 and (found := _fitting(tag))), ENGLISH)
 

@@ -55,7 +55,7 @@ class Paging:
 
 
 def paging(query: Form, total: int, *, rows: int, choices: Sequence[int] = ROWS) -> Paging:
-    """Return which part of a list a query asks for: `page`, and `rows` in place of what somebody has chosen.
+    """Return the part of a list that a query names with `page` and, instead of the preference of the user, `rows`.
 
     Raises:
         BadRequestError: A number is out of bounds.

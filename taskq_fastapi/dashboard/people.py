@@ -1,4 +1,4 @@
-"""Who looks at the dashboard, and what they may do."""
+"""Users of the dashboard, their roles, and login hooks."""
 
 import base64
 import binascii
@@ -17,25 +17,25 @@ from taskq_core.settings.language import gettext, pmarked
 
 
 class Role(StrEnum):
-    """What somebody may do."""
+    """Permissions of a user."""
 
     VIEWER = "viewer"
-    """Looks; sees no payloads unless the dashboard says so."""
+    """Reads everything, payloads only if the dashboard allows it."""
     OPERATOR = "operator"
-    """Looks, sees payloads, and changes queues and tasks."""
+    """Reads everything, and changes queues and tasks."""
 
 
 ROLES = (pmarked("role", "viewer"), pmarked("role", "operator"))
-"""What the roles are called in English."""
+"""English names of the roles."""
 
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Somebody who has logged in.
+    """A user who has logged in.
 
     Attributes:
-        name: Name, for the audit log and the top of the page.
-        role: What they may do.
+        name: Name for the audit log and the page.
+        role: The permissions.
     """
 
     name: str
@@ -48,18 +48,18 @@ class User:
 
 
 LoggedIn = User | Response | None
-"""Who it is; the answer for somebody who has to log in first; None for somebody who may not look."""
+"""The user, a response that asks for a login, or None for a refused request."""
 Login = Callable[[Request], LoggedIn | Awaitable[LoggedIn]]
 """Says who sends a request. A plain function is called in a thread."""
 Check = Callable[[str, str], User | Awaitable[User | None] | None]
-"""Returns whose name and password these are, None for nobody's."""
+"""Returns the user with this name and password, or None."""
 
 
 async def ask_login(login: Login, request: Request) -> LoggedIn:
-    """Return what the hook of an app says of a request.
+    """Call the login hook for a request.
 
     Raises:
-        TypeError: It says something else than a hook may.
+        TypeError: The hook returned a value of another type.
     """
     found: object = await _called(login, request)
     if found is None or isinstance(found, User | Response):
@@ -73,10 +73,10 @@ def basic_login(check: Check, *, realm: str = "taskq") -> Login:
     Args:
         check: Gets the name and the password. It has to compare in constant time. Whoever guesses is slowed down by
             the `rate_limits` of the dashboard.
-        realm: What the browser calls the place.
+        realm: Name that the browser shows.
 
     Raises:
-        ConfigurationError: The realm cannot stand in a header.
+        ConfigurationError: The realm is not valid in a header.
     """
     if not callable(check):
         raise ConfigurationError(f"basic_login takes a function, got {type(check).__name__}")

@@ -1,7 +1,4 @@
-"""What somebody has chosen for themselves: colours, language, how often pages are renewed, rows on a page.
-
-A cookie keeps it.
-"""
+"""Preferences of a user in a cookie: colors, language, update interval, rows on a page."""
 
 from dataclasses import dataclass
 
@@ -12,23 +9,23 @@ from taskq_fastapi.dashboard.form import Form, parsed
 COOKIE = "taskq_settings"
 THEMES = ("system", pmarked("colours", "light"), pmarked("colours", "dark"))
 INTERVALS = (0, 2, 5, 8, 20)
-"""Seconds between two looks that can be chosen; 0 is never."""
+"""Seconds between two updates; 0 is never."""
 ROWS = (10, 20, 30, 60, 100)
 ENGLISH = "en"
 LANGUAGES = {ENGLISH: "English", "zh-Hans": "简体中文"}
-"""The languages there are, by their tag (BCP 47), each called as those who read it call it."""
+"""Names of the languages in themselves, by their tag (BCP 47)."""
 YEAR_S = 365 * 24 * 3600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preferences:
-    """How somebody wants the pages.
+    """Preferences of a user.
 
     Attributes:
         theme: `light`, `dark`, or `system` for that of the machine.
-        interval: Seconds between two looks; 0 for pages that stand still.
+        interval: Seconds between two updates; 0 for no updates.
         rows: Rows on a page.
-        language: One of `LANGUAGES`, or "" for the one that the browser asks for.
+        language: One of `LANGUAGES`, or "" for the language of the browser.
     """
 
     theme: str = "system"
@@ -38,7 +35,7 @@ class Preferences:
 
     @property
     def cookie(self) -> str:
-        """What the cookie says."""
+        """The value of the cookie."""
         return f"theme={self.theme}&interval={self.interval}&rows={self.rows}&language={self.language}"
 
 
@@ -66,7 +63,7 @@ def chosen(form: Form) -> Preferences:
 
 
 def kept(cookie: str) -> Preferences:
-    """Return what a cookie says, the default if it is none of ours."""
+    """Return the preferences in a cookie, or the default if it is not valid."""
     try:
         return chosen(parsed(cookie))
     except BadRequestError:

@@ -1,7 +1,6 @@
-"""What errors of the core say to somebody who is shown the pages in another language than English.
+"""Errors of the core in the language of a page.
 
-In English an error speaks for itself. What is met while all works is told in the language of the moment; the rest is
-told in English, as it stands in logs and in the reference of errors.
+The errors that users meet in normal work are translated. All others are in English, as in logs and in the reference.
 """
 
 from taskq_core.errors import (
@@ -41,7 +40,7 @@ _TEXTS: dict[type[TaskQError], str] = {
 
 
 def told(error: TaskQError) -> str:
-    """Return what an error says."""
+    """Return the text of an error."""
     text = next((_TEXTS[kind] for kind in type(error).__mro__ if kind in _TEXTS), "")
     translated = gettext(text) if text else text
     if translated == text:
@@ -51,7 +50,7 @@ def told(error: TaskQError) -> str:
 
 
 def told_of_too_many(error: TooManyError) -> str:
-    """Return what is said to somebody who asks too often."""
+    """Return the text for a request over a rate limit."""
     text = marked("too many requests: try again in %(seconds)s s")
     translated = gettext(text)
     if translated == text:

@@ -84,13 +84,13 @@ class Action:
     """A change, made by a POST from a form of the dashboard and written to the logger `taskq.audit`.
 
     A GET of its address shows the question, in a dialog if there is JavaScript. So does a form with the field `ASK`, if
-    the form is too long for an address. Without a question there is no GET.
+    the form is too long for an address. Without a question, GET is refused.
 
     Attributes:
         path: Its address, for example `queue-delete`.
         perform: Makes the change. Returns the outcome, or the form again if its values are not valid. An error of
             taskq is shown on the next page.
-        ask: Returns the question, None for none.
+        ask: Returns the question. None: no question.
         audited: Names of the fields of the form that are logged. Never those of payloads.
         for_viewers: Whether viewers may do it, even on a read-only dashboard, because it changes only their own view.
         body_max: Maximum size of the form in bytes.

@@ -1,9 +1,8 @@
-"""From what a page shows to HTML: everything is escaped unless a template of ours made it, and nothing may be missing.
+"""Render pages to HTML. Everything is escaped except output of our own templates, and undefined variables are errors.
 
-A template extends `base.html` and fills its block `main`, which is what is kept up to date. `ui` holds macros, `link`
-makes addresses; the words for figures are filters: `number`, `percent`, `size`, `span`, `moment`. A text for people is
-marked by `_("...")` or `{% trans %}`, which tell it in the language of the moment, and a word out of Redis by the
-filter `word`, with its context.
+A template extends `base.html` and fills its block `main`, which is updated while the page is open. `ui` has macros, and
+`link` makes addresses. Filters format values: `number`, `percent`, `size`, `span`, `moment`. `_("...")` and
+`{% trans %}` translate texts, and the filter `word` translates a word from Redis with its context.
 """
 
 from typing import Any
@@ -68,7 +67,7 @@ class Rendering:
         return "".join(template.blocks["main"](context))
 
     def plain(self, template: str, **context: Any) -> str:
-        """Return a page for somebody who may not look."""
+        """Return a page for a refused user."""
         return self._environment.get_template(template).render(context)
 
 

@@ -1,8 +1,8 @@
-"""`taskq dashboard`: the dashboard on a socket of its own.
+"""`taskq dashboard`: serve the dashboard on its own socket.
 
-Without a login it is open to whoever reaches the socket, so that has to be on the loopback interface, and requests
-have to name this machine: a page on the internet could have its own name point here (DNS rebinding) and would then
-count as of the same origin.
+Without a login everyone who reaches the socket may use it, so it must be on the loopback interface, and requests must
+name this machine. Otherwise a page on the internet could let its own name point here (DNS rebinding) and would count as
+the same origin.
 """
 
 import socket
@@ -41,8 +41,8 @@ def serve(
         taskq: The queue application.
         host: Address or name to listen at.
         port: Port to listen at; 0 takes a free one.
-        read_only: Whether nobody may change anything.
-        login: Says who sends a request; None lets everybody in who reaches the socket.
+        read_only: Whether all changes are refused.
+        login: Authenticates a request. None: no login.
         ready: Called with the address of the home page once it listens.
 
     Raises:

@@ -1,4 +1,4 @@
-"""One dashboard: who may ask, which page or action it is, and what becomes of errors."""
+"""Answer the requests to one dashboard: authentication, pages, actions and errors."""
 
 import asyncio
 import json
@@ -65,7 +65,7 @@ STATUS = (
     pmarked("HTTP status", "Too Many Requests"),
     pmarked("HTTP status", "Internal Server Error"),
 )
-"""What pages of errors are called in English."""
+"""English titles of error pages."""
 _NOT_FOUND = (
     NotFoundError,
     QueueNotFoundError,
@@ -138,7 +138,7 @@ class Site:
             return self._error(view, error.status_code, told_of_too_many(error), headers=error.headers)
         except HTTPException as error:
             return self._error(view, error.status_code, str(error.detail), headers=error.headers)
-        except (BadRequestError, ConfigurationError) as error:  # such as a cursor that is none of ours
+        except (BadRequestError, ConfigurationError) as error:  # such as an invalid cursor
             return self._error(view, 400, told(error))
         except _NOT_FOUND as error:
             return self._error(view, 404, told(error))
@@ -323,7 +323,7 @@ class Site:
 
 
 def secured(response: Response) -> Response:
-    """Return an answer with what browsers have to be told, whatever it is."""
+    """Add the security headers to a response."""
     for name, value in HEADERS.items():
         response.headers[name] = value
     return response

@@ -14,7 +14,7 @@ _UNITS = (
 
 
 def roughly(value: datetime | None) -> str:
-    """Return how far a time is from now, in its largest unit: `in 3 min`, `2 d ago`; "" for none."""
+    """Return the distance of a time from now in its largest unit: `in 3 min`, `2 d ago`."""
     if value is None:
         return ""
     seconds = (value - utc_datetime(SYSTEM_CLOCK.time())).total_seconds()
@@ -24,7 +24,7 @@ def roughly(value: datetime | None) -> str:
 
 
 def in_utc(value: str) -> datetime | None:
-    """Return the time of a field of a form, in UTC; None for none that can be read."""
+    """Return the time in a form field, in UTC. None if it is not valid."""
     try:
         return datetime.fromisoformat(value).replace(tzinfo=UTC)
     except ValueError:

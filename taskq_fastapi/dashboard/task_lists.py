@@ -27,9 +27,9 @@ class TaskList:
         rows: Its rows.
         columns: Its columns besides id, type and what can be done.
         paging: Which part of the list it is, None where it has no pages.
-        selected: What can be done to those that are selected; what the state of one does not allow is skipped and told.
-        all: The fields of a form that means all of the list.
-        all_actions: What can be done to all of the list.
+        selected: Actions for selected tasks. A task whose state does not allow one is skipped and counted.
+        all: Form fields that select the whole list.
+        all_actions: Actions for the whole list.
     """
 
     rows: Sequence[Row]
@@ -41,7 +41,7 @@ class TaskList:
 
     @property
     def labels(self) -> Mapping[str, str]:
-        """What the columns are called; a time is called otherwise than the state that begins with it."""
+        """Labels of the columns. A time has another label than the state with the same name."""
         return {
             name: pgettext("time", label) if name in TIME_LABELS else gettext(label)
             for name, label in (LABELS | TIME_LABELS).items()

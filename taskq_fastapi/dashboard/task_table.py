@@ -60,7 +60,7 @@ _TIMES = {
 
 
 def mark_of(task: TaskRecord) -> str:
-    """Return what stands for a task, and the state it was seen in, in a form."""
+    """Return the form value for a task and the state in which it was seen."""
     return f"{task.state}/{quote(task.queue.encode('utf-8', 'surrogateescape'), safe='')}/{task.id}"
 
 
@@ -83,12 +83,12 @@ class Row:
 
     Attributes:
         task: The task.
-        mark: What stands for it in a form.
-        name: Its type, "" of one that cannot be read.
+        mark: Its value in a form.
+        name: Its type, "" if it is unreadable.
         error: The first line of its last error, or why it cannot be read.
-        payload: What is shown of its payload.
-        result: What is shown of its result.
-        status: What an active one does: `Running` or `Orphaned`.
+        payload: Visible text of its payload.
+        result: Visible text of its result.
+        status: `Running` or `Orphaned` for an active task.
         started_at: When the run began, of an active one.
         deadline: When an active one has to end, or any one's latest moment to run.
         actions: What can be done to it, with what the buttons say.

@@ -1,4 +1,4 @@
-"""How queues fared: ten charts over an hour to a month, up to now or to any moment of the past."""
+"""Charts of queues over an hour to a month, up to now or to a time in the past."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,22 +21,22 @@ DURATIONS = {
     "8d": timedelta(days=8),
     "30d": timedelta(days=30),
 }
-"""Spans of time that are offered."""
+"""Periods with a button."""
 QUEUES_MOST = 10
-"""Most queues that are drawn where nobody chooses."""
+"""Maximum number of queues without a choice."""
 CHOSEN_MOST = 20
-"""Most queues that can be chosen."""
+"""Maximum number of chosen queues."""
 POINTS = 180
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
-    """Which time is shown.
+    """The period of the charts.
 
     Attributes:
-        word: The duration as the address names it.
-        length: How long it is.
-        until: Where it ends, None for now.
+        word: Its length as in the address.
+        length: Its length.
+        until: Its end. None: now.
     """
 
     word: str
@@ -45,7 +45,7 @@ class Span:
 
 
 def asked_span(view: View) -> Span:
-    """Return which time the address asks for.
+    """Return the period in the address.
 
     Raises:
         BadRequestError: A part of it cannot be used.
@@ -83,7 +83,7 @@ def _moment(text: str) -> datetime | None:
 
 
 def asked_queues(view: View, there: Sequence[str]) -> list[str]:
-    """Return which queues the address asks for, [] for those that are shown where nobody chooses.
+    """Return the queues in the address, [] without a choice.
 
     Raises:
         BadRequestError: Too many are chosen.

@@ -1,4 +1,4 @@
-"""One queue: how it stands, its past, which types of tasks are in it, and its tasks by state."""
+"""One queue: its state, its history, its types of tasks, and its tasks by state."""
 
 from functools import partial
 

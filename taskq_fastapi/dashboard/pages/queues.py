@@ -1,4 +1,4 @@
-"""All queues: how they stand, what they did, and pausing, resuming and deleting them."""
+"""All queues with their state and history; actions that pause, resume and delete them."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -24,7 +24,7 @@ SORTS: dict[str, Callable[[QueueInfo], Any]] = {
     "failed": lambda row: row.failed_today,
     "errors": lambda row: row.error_rate or 0.0,
 }
-"""What the table can be sorted by."""
+"""Sort keys of the table."""
 
 
 @page("", label=marked("Queues"))

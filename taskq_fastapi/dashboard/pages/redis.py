@@ -10,7 +10,7 @@ from taskq_fastapi.dashboard.registry import page
 from taskq_fastapi.dashboard.view import Shown, View
 
 FINDINGS_S = 60.0
-"""Seconds for which those who keep looking are shown the same findings."""
+"""Seconds for which an open page shows the same findings."""
 
 
 @page("redis", label=marked("Redis"))

@@ -29,7 +29,7 @@ SORTS: dict[str, Callable[[PeriodicEntryInfo], Any]] = {
     "next": lambda entry: entry.next_run_at or _NEVER,
     "previous": lambda entry: entry.previous_run_at or _LONG_AGO,
 }
-"""What the table can be sorted by."""
+"""Sort keys of the table."""
 
 
 @page("schedules", label=marked("Schedules"))

@@ -1,4 +1,4 @@
-"""What somebody chooses for themselves: colours, language, how often pages are renewed, rows on a page."""
+"""Preferences of a user: colors, language, update interval, rows on a page."""
 
 from taskq_core.settings.language import gettext, marked, translated_with
 from taskq_fastapi.dashboard import preferences

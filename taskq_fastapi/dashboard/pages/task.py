@@ -44,7 +44,7 @@ class ShownAttempt:
     Attributes:
         attempt: The attempt.
         took: How long it took, "" if that is not known.
-        traceback: Its traceback, "" where there is none or it is not shown.
+        traceback: Its traceback, or "" if it is hidden.
     """
 
     attempt: Attempt
@@ -105,7 +105,7 @@ def _progress_message(view: View, task: TaskInfo) -> str:
 
 
 def _is_in_vain(task: TaskRecord, action: TaskAction) -> bool:
-    """Return whether no worker would hear of it."""
+    """Return whether no worker would receive the request."""
     return action is TaskAction.CANCEL and is_orphaned(task, utc_datetime(SYSTEM_CLOCK.time()))
 
 
@@ -150,7 +150,7 @@ def _form(view: View, task: TaskInfo, text: str, seen: str, *, problem: str = ""
 
 @action("task-payload", audited=("queue", "id"))
 async def edit(view: View, form: Form) -> Done | Shown:
-    """Replace a payload, unless it is another than the one that was shown, or does not fit the task."""
+    """Replace a payload, unless it has changed since it was shown, or does not fit the task."""
     task = _editable(view, await read(view, form))
     text, seen = form.get("payload"), form.get("seen")
     problem = gettext("The payload is another by now, and nothing was saved: open the page anew to see it.")

@@ -1,4 +1,4 @@
-"""What is done to tasks: to those that are selected, and to all that are meant, part by part."""
+"""Actions on selected tasks, and on all tasks that match a filter, in parts of about a second."""
 
 from collections import Counter
 from datetime import timedelta
@@ -72,7 +72,7 @@ async def _question(view: View, action: TaskAction, text: str) -> Question:
     )
 
 
-# --- those that are selected ------------------------------------------------------------------------------------------
+# --- selected tasks ---------------------------------------------------------------------------------------------------
 
 
 def _refs(form: Form) -> list[TaskRef]:
@@ -126,7 +126,7 @@ def _note(view: View, report: ActionReport) -> None:
     }
 
 
-# --- all that are meant -----------------------------------------------------------------------------------------------
+# --- all matching tasks -----------------------------------------------------------------------------------------------
 
 
 def meant_by(view: View, form: Form) -> Matching:

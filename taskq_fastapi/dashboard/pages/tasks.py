@@ -1,4 +1,4 @@
-"""Tasks of all queues: found by id, type, payload, error and age; those that failed; by type."""
+"""Tasks of all queues: a search by id, type, payload, error and age, and the failed tasks by error."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -19,11 +19,11 @@ from taskq_fastapi.dashboard.task_table import error_line
 from taskq_fastapi.dashboard.view import Shown, View
 
 SCAN = 5_000
-"""Most tasks that one look reads."""
+"""Maximum number of tasks that one search reads."""
 SAMPLE = 1_000
-"""Most failed tasks of each state that the breakdown by error reads."""
+"""Maximum number of failed tasks that the breakdown by error reads."""
 ERRORS = 20
-"""Most kinds of failures that are told."""
+"""Maximum number of listed errors."""
 AGES = (
     ("", marked("any time")),
     ("3600", marked("an hour")),
@@ -120,12 +120,12 @@ def _meant(view: View) -> dict[str, str]:
     return {name: view.query.get(name) for name in names if view.query.get(name)}
 
 
-# --- those that failed ------------------------------------------------------------------------------------------------
+# --- failed tasks -----------------------------------------------------------------------------------------------------
 
 
 @page("failed", label=marked("Failed"), is_costly=True)
 async def show_failed(view: View) -> Shown:
-    """Show what failed in all queues: archived tasks, or those that wait for another attempt, and why."""
+    """Show failed tasks of all queues, archived or waiting for a retry, with a breakdown by error."""
     text = view.query.get("state") or str(TaskState.ARCHIVED)
     if text not in FAILED:
         raise unknown_choice("state", FAILED, text)

@@ -14,7 +14,7 @@ from taskq_fastapi.dashboard.registry import page
 from taskq_fastapi.dashboard.view import Shown, View
 
 HOURS = (1, 6, 24)
-"""How far back runs are told of."""
+"""Periods to choose from."""
 SCAN = 2000
 """Most tasks of a state that are read."""
 SORTS: dict[str, Callable[[TypeRuns], Any]] = {
@@ -27,7 +27,7 @@ SORTS: dict[str, Callable[[TypeRuns], Any]] = {
     "mean": lambda row: row.mean or timedelta(0),
     "p95": lambda row: row.p95 or timedelta(0),
 }
-"""What the table can be sorted by."""
+"""Sort keys of the table."""
 
 
 @page("types", label=marked("Types"))

@@ -27,7 +27,7 @@ SORTS: dict[str, Callable[[WorkerProcess], Any]] = {
     "active": lambda row: len(row.running),
     "utilisation": utilisation,
 }
-"""What the table can be sorted by."""
+"""Sort keys of the table."""
 
 
 @page("workers", label=marked("Workers"))
