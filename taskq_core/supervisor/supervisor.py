@@ -37,6 +37,7 @@ from taskq_core.supervisor.config import HAND_BACK_S, MEMBER_SHARE, START_TRIES,
 from taskq_core.supervisor.place import Place
 from taskq_core.supervisor.returns import Returns
 from taskq_core.telemetry import flush_at_end, launched
+from taskq_core.worker.liveness import hold, supervisor_name
 from taskq_core.worker.process import has_terminal
 
 logger = logging.getLogger("taskq.supervisor")
@@ -95,9 +96,12 @@ class Supervisor:
         Returns:
             0 when it was stopped, or the work was done in burst mode; 1 when no process has ever come up.
         """
+        name = hold(supervisor_name(os.getpid()))  # workers of this host leave its dead processes to it
         try:
             return asyncio.run(self._live())
         finally:
+            if name is not None:
+                name.close()
             flush_at_end(1 - MEMBER_SHARE)
 
     async def _live(self) -> int:

@@ -1,6 +1,6 @@
 """Take back the tasks of workers of this host whose process has ended, without waiting for their leases.
 
-A worker that was killed cannot give its tasks back. Each worker records its process in Redis, by queue and host. It
+A worker that was killed cannot give its tasks back. Each worker records its token in Redis, by queue and host. It
 reads the records of the other workers at its start and with each heartbeat. If a process has provably ended
 (`liveness`), it takes back the tasks of this process at once. All other leases must run out first, as the recoverer
 requires.
@@ -18,7 +18,7 @@ from taskq_core.service.loop import Service
 from taskq_core.wire import QueueKeys
 from taskq_core.worker.context import WorkerContext
 from taskq_core.worker.hand_back import hand_back
-from taskq_core.worker.liveness import Host, LocalWorker, is_held
+from taskq_core.worker.liveness import is_held
 
 logger = logging.getLogger("taskq.worker")
 
@@ -38,21 +38,20 @@ class Takeover(Service):
     Args:
         context: The worker.
         queue: Key names of the queue.
-        worker: The process of this worker.
-        host: Tells which processes have ended.
+        here: The place in which this worker sees names; see `liveness.place`.
+        supervisor: Name that its supervisor holds, "" if it has none.
     """
 
     name = "takeover"
 
-    def __init__(self, context: WorkerContext, queue: QueueKeys, worker: LocalWorker, host: Host) -> None:
+    def __init__(self, context: WorkerContext, queue: QueueKeys, here: str, supervisor: str = "") -> None:
         self._app = context.app
         self._queue = queue
         self._runner = context.runner
         self._clock = context.clock
         self._token = context.token
-        self._record = worker.encode()
-        self._host = host
-        self._place = host.place()
+        self._record = supervisor.encode()
+        self._place = here
         self._every_s = context.heartbeat_s
         self._kept_s = context.lock_s + KEPT_S
         self._dead_since: dict[str, float] = {}
@@ -75,27 +74,25 @@ class Takeover(Service):
             for token in known.keys() - others.keys():
                 del known[token]
         pause_s = self._every_s
-        for token, data in others.items():
-            worker = LocalWorker.decode(data)  # None: another release wrote it
-            if worker is not None and self._is_ours_to_take(token, worker):
-                await self._take_from(token, worker)
+        for token, supervisor in others.items():
+            if self._is_ours_to_take(token, supervisor.decode(errors="replace")):
+                await self._take_from(token)
                 pause_s = min(pause_s, SECOND_LOOK_S)
         return pause_s
 
-    def _is_ours_to_take(self, token: str, worker: LocalWorker) -> bool:
-        if not self._host.has_ended(worker.process) or is_held(token):
+    def _is_ours_to_take(self, token: str, supervisor: str) -> bool:
+        if is_held(token):
             return False
         dead_for_s = self._clock.monotonic() - self._dead_since.setdefault(token, self._clock.monotonic())
-        return worker.supervisor is None or dead_for_s >= SUPERVISOR_S or self._host.has_ended(worker.supervisor)
+        return not supervisor or dead_for_s >= SUPERVISOR_S or not is_held(supervisor)
 
-    async def _take_from(self, token: str, worker: LocalWorker) -> None:
+    async def _take_from(self, token: str) -> None:
         count = await hand_back(self._runner, [self._queue], token, self._app)
         if count:
             logger.warning(
-                "took back %d tasks of queue %s from a worker of this host whose process (pid %d) has ended",
+                "took back %d tasks of queue %s from a worker of this host whose process has ended",
                 count,
                 self._queue.name,
-                worker.process.pid,
             )
         for service in LEADERSHIPS:
             await self._runner.run(services.resign(self._queue.leader(service), owner=token))

@@ -52,7 +52,7 @@ from taskq_core.worker.health import Health, Pulse
 from taskq_core.worker.keepalive import Keepalive
 from taskq_core.worker.leadership import Leadership
 from taskq_core.worker.listener import WorkerListener
-from taskq_core.worker.liveness import Host, hold
+from taskq_core.worker.liveness import hold, place, supervisor_name
 from taskq_core.worker.loop_watch import LoopWatch
 from taskq_core.worker.outcome import given_back
 from taskq_core.worker.process import run_as_process
@@ -445,12 +445,11 @@ class Worker:
 
     def _new_takeovers(self) -> list[Takeover]:
         """Return a `Takeover` for each queue, none if this host cannot prove that a worker has ended."""
-        host = Host()
-        worker = host.describe(has_supervisor=self.has_supervisor)
-        is_memory = self._context.runner.endpoint.is_memory
-        if worker is None or self._socket_name is None or not host.place() or is_memory:
+        here = place()
+        if self._socket_name is None or not here or self._context.runner.endpoint.is_memory:
             return []
-        return [Takeover(self._context, queue, worker, host) for queue in self._context.queues]
+        supervisor = supervisor_name(os.getppid()) if self.has_supervisor else ""
+        return [Takeover(self._context, queue, here, supervisor) for queue in self._context.queues]
 
     async def _register_queues(self) -> None:
         context = self._context

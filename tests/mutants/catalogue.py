@@ -604,8 +604,8 @@ WORKER = (
     Mutant(
         name="tasks of a dead worker are taken while a process that it started still runs one",
         file=f"{_WORKER}/takeover.py",
-        old="if not self._host.has_ended(worker.process) or is_held(token):",
-        new="if not self._host.has_ended(worker.process):",
+        old="        if is_held(token):\n            return False\n",
+        new="",
         tests=(f"{_OF_WORKER}/test_takeover.py",),
     ),
     Mutant(

@@ -9,7 +9,7 @@ from taskq_core import TaskQ
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import runs, services
 from taskq_core.wire import QueueKeys
-from taskq_core.worker.liveness import Host, LocalWorker, ProcessId, hold
+from taskq_core.worker.liveness import hold, place
 from taskq_core.worker.takeover import SUPERVISOR_S, Takeover
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import Runner, context_of, state_of
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.redis
 
 async def test_a_worker_that_stops_leaves_no_record(start: Runner, redis_server: RedisServer, queue: QueueKeys) -> None:
     worker = await start()
-    key = queue.peers(Host().place())
+    key = queue.peers(place())
     await next(worker._services.of(Takeover)).has_looked.wait()
     assert redis_server.client.hkeys(key) == [worker.token.encode()]
     assert 0 < redis_server.client.ttl(key) <= 120
@@ -37,27 +37,18 @@ class Scene:
     def __init__(self, app: TaskQ, server: RedisServer, queue: QueueKeys) -> None:
         self.app, self.server, self.queue = app, server, queue
         self.runner = AsyncRunner(app.runtime.endpoint)
-        self.ended = {1}
         self.now = 1000.0
         self.calls = count(1)
         context = context_of(app, self.runner, clock=self, token="fedcba9876543210")
-        host: Any = self
-        self.takeover = Takeover(context, queue, LocalWorker(ProcessId(9, 9)), host)
+        self.takeover = Takeover(context, queue, "here")
 
     def monotonic(self) -> float:
         return self.now
 
     time = monotonic
 
-    def place(self) -> str:
-        return "here"
-
-    def has_ended(self, process: ProcessId) -> bool:
-        return process.pid in self.ended
-
-    def record(self, supervisor: ProcessId | None = None) -> None:
-        record = LocalWorker(ProcessId(1, 1), supervisor).encode()
-        self.server.client.hset(self.queue.peers("here"), self.token, record)
+    def record(self, supervisor: str = "") -> None:
+        self.server.client.hset(self.queue.peers("here"), self.token, supervisor)
 
     @property
     def is_recorded(self) -> bool:
@@ -108,16 +99,19 @@ async def test_nothing_is_taken_while_a_process_of_the_dead_worker_lives(scene: 
 
 @pytest.mark.parametrize("then", ["its supervisor ends too", "its supervisor does nothing"])
 async def test_a_dead_worker_is_left_to_its_supervisor(scene: Scene, then: str) -> None:
-    scene.record(supervisor=ProcessId(2, 2))
+    scene.record(supervisor="test-supervisor")
+    supervisor = hold("test-supervisor")
+    assert supervisor is not None
     task_id = await scene.take()
     assert await scene.state_after_look(task_id) == "active"
 
     if then == "its supervisor ends too":
-        scene.ended.add(2)
+        supervisor.close()
     else:
         scene.now += SUPERVISOR_S
 
     assert await scene.state_after_look(task_id) == "retry"
+    supervisor.close()
 
 
 async def test_a_dead_leader_leaves_its_lead(scene: Scene) -> None:
@@ -132,12 +126,7 @@ async def test_a_dead_leader_leaves_its_lead(scene: Scene) -> None:
     assert await scene.runner.run(services.lead_left(scene.queue, "limiter")) > 0
 
 
-async def test_records_that_are_no_records_are_left_alone(scene: Scene) -> None:
-    scene.server.client.hset(scene.queue.peers("here"), scene.token, b"\xff")
-    task_id = await scene.take()
-
-    assert await scene.state_after_look(task_id) == "active"
-    scene.server.client.delete(scene.queue.peers("here"))
+async def test_a_key_of_another_type_is_left_alone(scene: Scene) -> None:
     scene.server.client.set(scene.queue.peers("here"), "a string")
     await scene.takeover.work()
     assert scene.server.client.hlen(scene.queue.peers("here")) == 1
