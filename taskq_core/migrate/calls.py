@@ -10,6 +10,7 @@ from taskq_core.migrate.source import (
     DELAYS,
     CannotTranslateError,
     File,
+    bound,
     code,
     comments,
     constant,
@@ -86,7 +87,7 @@ class Calls:
     def _delay(self, old: cst.Call, new: cst.Call, verb: str, kind: str) -> cst.BaseExpression:
         if verb == "delay_on_commit":
             return new.with_changes(func=_attribute(new).with_changes(attr=cst.Name("delay")))
-        given = _bound(new, ("args", "kwargs", "task_id"), verb)
+        given = bound(new, ("args", "kwargs", "task_id"), verb)
         links = {str(name): given.pop(name) for name in ("link", "link_error") if name in given}
         arguments = [*_positional(given.pop("args", None)), *_by_name(given.pop("kwargs", None))]
         if kind != "task" and arguments:
@@ -156,7 +157,7 @@ class Calls:
     # --- results, workflows and calls by name -------------------------------------------------------------------------
 
     def _get(self, old: cst.Call, new: cst.Call) -> cst.BaseExpression:
-        given = _bound(new, ("timeout",), "get")
+        given = bound(new, ("timeout",), "get")
         given.pop("disable_sync_subtasks", None)
         if given.keys() - {"timeout"}:
             raise CannotTranslateError("get: handle.result(timeout=) takes nothing else")
@@ -182,7 +183,7 @@ class Calls:
 
     def _send_task(self, old: cst.Call, new: cst.Call, app: str) -> cst.BaseExpression:
         """Send a task of the project by its name, with the options that its own calls carry."""
-        given = _bound(new, ("name", "args", "kwargs"), "send_task")
+        given = bound(new, ("name", "args", "kwargs"), "send_task")
         name = constant(given.pop("name", None))
         above = self._file.parent(old)
         if not isinstance(above, cst.Expr) and not (isinstance(above, cst.Attribute) and above.attr.value == "id"):
@@ -243,20 +244,7 @@ def _method(call: cst.Call, name: str, arguments: list[str]) -> cst.Call:
 
 
 def _named(call: cst.Call) -> dict[str, cst.BaseExpression]:
-    return _bound(call, (), cst.ensure_type(call.func, cst.Attribute).attr.value)
-
-
-def _bound(call: cst.Call, order: tuple[str, ...], verb: str) -> dict[str, cst.BaseExpression]:
-    """Return the arguments of a call by name.
-
-    Raises:
-        CannotTranslateError: There are more, or some that are not written out.
-    """
-    positional = [each for each in call.args if not each.keyword]
-    if len(positional) > len(order) or any(each.star for each in positional):
-        raise CannotTranslateError(f"{verb}: its arguments are not written out")
-    given = dict(zip(order, (each.value for each in positional), strict=False))
-    return given | {each.keyword.value: each.value for each in call.args if each.keyword}
+    return bound(call, (), cst.ensure_type(call.func, cst.Attribute).attr.value)
 
 
 def _positional(value: cst.BaseExpression | None) -> list[str]:

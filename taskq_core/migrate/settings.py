@@ -20,6 +20,7 @@ from taskq_core.migrate.source import (
     Project,
     Task,
     assignments,
+    bound,
     code,
     constant,
     elements,
@@ -411,39 +412,23 @@ def take_periodic_call(file: File, call: cst.Call, settings: Settings) -> None:
         raise CannotTranslateError(
             "add_periodic_task: it is called in a condition or loop; name each entry in SCHEDULE"
         )
-    given = dict(
-        zip(
-            ("schedule", "sig", "args", "kwargs", "name"),
-            (each.value for each in call.args if not each.keyword),
-            strict=False,
-        )
-    )
-    given |= keywords(cst.Call(func=call.func, args=[each for each in call.args if each.keyword or each.star]))
+    given = bound(call, ("schedule", "sig", "args", "kwargs", "name"), "add_periodic_task")
     signature, schedule = given.pop("sig", None), given.pop("schedule", None)
     args, kwargs, name = given.pop("args", None), given.pop("kwargs", None), constant(given.pop("name", None))
     meaning = file.meaning(signature) if signature is not None else None
     if schedule is None or meaning is None or meaning.kind not in ("task", "signature") or len(meaning.tasks) != 1:
         raise CannotTranslateError("add_periodic_task: its task is not known")
     (task,) = meaning.tasks
-    options = [(key, value) for key, value in given.items()]
-    while (
-        isinstance(signature, cst.Call)
-        and isinstance(signature.func, cst.Attribute)
-        and signature.func.attr.value == "set"
-    ):
+    options = list(given.items())
+    while isinstance(signature, cst.Call) and m.matches(signature.func, m.Attribute(attr=m.Name("set"))):
         options += keywords(signature).items()
-        signature = signature.func.value
+        signature = cst.ensure_type(signature.func, cst.Attribute).value
     if isinstance(signature, cst.Call):
         if any(each.star for each in signature.args) or args is not None or kwargs is not None:
             raise CannotTranslateError("add_periodic_task: its arguments are not written out")
         args = cst.List([cst.Element(each.value) for each in signature.args if not each.keyword])
-        kwargs = cst.Dict(
-            [
-                cst.DictElement(cst.SimpleString(literal(each.keyword.value)), each.value)
-                for each in signature.args
-                if each.keyword
-            ]
-        )
+        named = [(each.keyword.value, each.value) for each in signature.args if each.keyword]
+        kwargs = cst.Dict([cst.DictElement(cst.SimpleString(literal(key)), value) for key, value in named])
     setting = Setting(name="add_periodic_task", value=schedule, file=file, node=statement)
     entry = settings.entry(setting, task.name, schedule, args, kwargs, options)
     settings.configured.schedule[name if isinstance(name, str) else _entry_name(task, settings)] = entry

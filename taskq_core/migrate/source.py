@@ -323,6 +323,19 @@ def keywords(call: cst.Call) -> dict[str, cst.BaseExpression]:
     return {each.keyword.value if each.keyword else each.star or "": each.value for each in call.args}
 
 
+def bound(call: cst.Call, order: tuple[str, ...], verb: str) -> dict[str, cst.BaseExpression]:
+    """Return the arguments of a call by name.
+
+    Raises:
+        CannotTranslateError: There are more, or some that are not written out.
+    """
+    positional = [each for each in call.args if not each.keyword]
+    if len(positional) > len(order) or any(each.star for each in positional):
+        raise CannotTranslateError(f"{verb}: its arguments are not written out")
+    given = dict(zip(order, (each.value for each in positional), strict=False))
+    return given | {each.keyword.value: each.value for each in call.args if each.keyword}
+
+
 def entries(node: cst.BaseExpression | None) -> list[tuple[Any, cst.BaseExpression]] | None:
     """Return keys and values of a dict that is written out, None for anything else."""
     if not isinstance(node, cst.Dict) or not all(isinstance(each, cst.DictElement) for each in node.elements):

@@ -1,7 +1,7 @@
 """What tests look at: tasks that were enqueued, runs that ended, and what is asserted about them."""
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
@@ -207,27 +207,23 @@ class Call:
             return False
         if self._payload is not None:
             return enqueued.payload == self._payload
-        actual = dict(enqueued.arguments)
-        if self._is_whole and any(
-            name not in self._arguments and not self._is_default(name, actual[name]) for name in actual
-        ):
-            return False
-        expected = dict(actual)
-        for name, value in self._arguments.items():
-            if name in actual:
-                expected[name] = value
-            elif not self._is_default(name, value):
-                return False
-        return expected == actual or self._encode(expected) == self._encode(actual)
+        actual = {**self._defaults(), **enqueued.arguments}
+        expected = {**(self._defaults() if self._is_whole else actual), **self._arguments}
+        if expected == actual:
+            return True
+        names = enqueued.arguments.keys() | self._arguments.keys()  # a default may be no JSON
+        return expected.keys() == actual.keys() and self._encode(expected, names) == self._encode(actual, names)
 
-    def _is_default(self, name: str, value: object) -> bool:
+    def _defaults(self) -> dict[str, object]:
         if self._task is None:
-            return False
-        default = inspect.signature(self._task.function).parameters[name].default
-        return default is not inspect.Parameter.empty and bool(default == value)
+            return {}
+        parameters = inspect.signature(self._task.function).parameters
+        given = {name: parameters[name].default for name in self._task.codec.parameters}
+        return {name: default for name, default in given.items() if default is not inspect.Parameter.empty}
 
-    def _encode(self, arguments: Mapping[str, object]) -> bytes:
-        return msgspec.json.encode(arguments) if self._task is None else self._task.encode((), arguments)
+    def _encode(self, arguments: Mapping[str, object], names: Set[str]) -> bytes:
+        chosen = {name: value for name, value in arguments.items() if name in names}
+        return msgspec.json.encode(chosen) if self._task is None else self._task.encode((), chosen)
 
 
 def describe(tasks: Iterable[EnqueuedTask]) -> str:
