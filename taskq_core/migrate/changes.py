@@ -14,7 +14,7 @@ from pathlib import Path
 import libcst as cst
 
 from taskq_core.errors import ConfigurationError
-from taskq_core.migrate.rewriting import Rewriter
+from taskq_core.migrate.rewriting import Edits, Rewriter
 from taskq_core.migrate.settings import (
     Configured,
     Setting,
@@ -31,7 +31,6 @@ from taskq_core.migrate.source import (
     MARK,
     CannotTranslateError,
     File,
-    Node,
     Project,
     assignments,
     constant,
@@ -206,16 +205,12 @@ def migrate_celery(paths: Sequence[Path], target: Target | None = None) -> Migra
             raise ConfigurationError("no file imports Django, so say where the TaskQ is: --to MODULE:NAME")
         target = Target()
     queue_path = None if not target.name else _queue_path(paths[0], target)
-    plan = _Plan(
-        list(files.values()),
-        project,
-        is_django=not target.name,
-        is_quiet=queue_path is not None and queue_path.exists(),
-    )
+    edits = Edits(module=target.module, app=target.name)
+    plan = _Plan(list(files.values()), project, edits, is_quiet=queue_path is not None and queue_path.exists())
     plan.read()
     for change in changes:
         if change.path in files:
-            _rewrite(change, files[change.path], plan, target)
+            _rewrite(change, files[change.path], edits)
     if queue_path is not None and plan.settings.configured:
         changes.append(_queue_file(queue_path, target, plan.settings.configured))
     return Migration(changes=changes)
@@ -242,20 +237,18 @@ def _parse(changes: Iterable[Change], texts: dict[Path, bytes], files: dict[Path
 class _Plan:
     """Collects the facts of all files, and the edits of each."""
 
-    def __init__(self, files: list[File], project: Project, *, is_django: bool, is_quiet: bool) -> None:
-        self.files, self.project, self.is_django = files, project, is_django
-        self.settings = Settings(project, is_django=is_django, is_quiet=is_quiet)
-        self.is_strict = False
-        self.done: set[Node] = set()
-        self.below: dict[Node, str] = {}
-        self.installed: Node | None = None
+    def __init__(self, files: list[File], project: Project, edits: Edits, *, is_quiet: bool) -> None:
+        self.files, self.project, self.edits, self.is_django = files, project, edits, not edits.app
+        self.settings = Settings(project, is_django=self.is_django, is_quiet=is_quiet)
 
     def read(self) -> None:
         """Read all files: settings, then tasks, then calls."""
         of_files = {file: django_settings(file) for file in self.files} if self.is_django else {}
         of_app = [each for file in self.files for each in app_settings(file, self.files)]
         every = [*of_app, *(each for found in of_files.values() for each in found)]
-        self.is_strict = any(each.name == "task_time_limit" and constant(each.value) is not None for each in every)
+        self.edits.is_strict = any(
+            each.name == "task_time_limit" and constant(each.value) is not None for each in every
+        )
         route_tasks(every, self.project)
         self._check_tasks()
         for file in self.files:
@@ -294,11 +287,11 @@ class _Plan:
                 for call in calls:
                     try:
                         take_periodic_call(file, call, settings)
-                        self.done.add(call)
+                        self.edits.done.add(call)
                     except CannotTranslateError as error:
                         file.mark(call, str(error))
-                if is_spent(function, self.done):
-                    self.done.add(function)
+                if is_spent(function, self.edits.done):
+                    self.edits.done.add(function)
 
     # --- Django -------------------------------------------------------------------------------------------------------
 
@@ -330,7 +323,7 @@ class _Plan:
                     if found
                     else next(line for line, name, _ in assignments(file) if name == "INSTALLED_APPS")
                 )
-                self.below[place] = text
+                self.edits.below[place] = text
 
     def _install(self, main: File) -> None:
         for line, name, value in assignments(main):
@@ -343,21 +336,12 @@ class _Plan:
             if not apps:
                 main.mark(line, "add taskq_django to INSTALLED_APPS")
             elif "taskq_django" not in apps:
-                self.installed = value
+                self.edits.installed = value
 
 
-def _rewrite(change: Change, file: File, plan: _Plan, target: Target) -> None:
-    rewriter = Rewriter(
-        file,
-        module=target.module,
-        app=target.name,
-        is_strict=plan.is_strict,
-        done=plan.done,
-        below=plan.below,
-        installed=plan.installed,
-    )
+def _rewrite(change: Change, file: File, edits: Edits) -> None:
     try:
-        tree = rewriter.result()
+        tree = Rewriter(file, edits).result()
         ast.parse(tree.code)
         tree.code.encode(change.encoding)
         change.new = tree.code

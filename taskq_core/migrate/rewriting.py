@@ -1,6 +1,6 @@
 """Rewrite one file, when all files have been read."""
 
-from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 
 import libcst as cst
 from libcst.codemod import CodemodContext
@@ -49,11 +49,11 @@ _IMPORT_HINTS = {
 _SIGNAL_HINT = "see on_error, on_archived, worker_lifespan and, in Django, taskq_django.signals"
 
 
-class Rewriter(cst.CSTTransformer):
-    """Rewrites one file.
+@dataclass(slots=True, kw_only=True)
+class Edits:
+    """Edits of all files that the facts of the project ask for.
 
-    Args:
-        file: The file to rewrite.
+    Attributes:
         module: The module that tasks are imported from.
         app: The name of the `TaskQ` in it, "" for Django's adapter.
         is_strict: Whether the settings have a hard time limit for all tasks.
@@ -62,23 +62,23 @@ class Rewriter(cst.CSTTransformer):
         installed: The value of `INSTALLED_APPS` that gets the adapter's app.
     """
 
-    def __init__(
-        self,
-        file: File,
-        *,
-        module: str,
-        app: str,
-        is_strict: bool,
-        done: Collection[Node],
-        below: Mapping[Node, str],
-        installed: Node | None,
-    ) -> None:
+    module: str
+    app: str
+    is_strict: bool = False
+    done: set[Node] = field(default_factory=set)
+    below: dict[Node, str] = field(default_factory=dict)
+    installed: Node | None = None
+
+
+class Rewriter(cst.CSTTransformer):
+    """Rewrites one file."""
+
+    def __init__(self, file: File, edits: Edits) -> None:
         super().__init__()
-        self._file, self._module, self._app, self._is_strict = file, module, app, is_strict
+        self._file, self._edits = file, edits
         self._calls = Calls(file)
         self._context = CodemodContext(full_module_name=file.module, full_package_name=file.package)
         self._imports, self._bound = file.imports, file.bound()
-        self._done, self._below, self._installed = done, below, installed
         self._pending: list[list[str]] = []
 
     def result(self) -> cst.Module:
@@ -116,7 +116,7 @@ class Rewriter(cst.CSTTransformer):
         return alias or name
 
     def _want_app(self) -> str:
-        return self._want(self._app or "taskq", self._module)
+        return self._want(self._edits.app or "taskq", self._edits.module)
 
     # --- statements and their marks -----------------------------------------------------------------------------------
 
@@ -139,8 +139,8 @@ class Rewriter(cst.CSTTransformer):
             if not any(line.startswith(MARK) for line in old):  # by an earlier run, which also changed what names mean
                 lines = [cst.EmptyLine(comment=cst.Comment(MARK + each)) for each in dict.fromkeys(marks)]
                 new = new.with_changes(leading_lines=[*new.leading_lines, *lines])  # type: ignore[attr-defined]  # the same
-        if original_node in self._below and isinstance(new, cst.BaseStatement):
-            added = cst.parse_statement(self._below[original_node])
+        if original_node in self._edits.below and isinstance(new, cst.BaseStatement):
+            added = cst.parse_statement(self._edits.below[original_node])
             return cst.FlattenSentinel([new, added.with_changes(leading_lines=[cst.EmptyLine(indent=False)])])  # type: ignore[return-value]  # a statement of the module
         return new  # type: ignore[return-value]  # a statement
 
@@ -150,7 +150,7 @@ class Rewriter(cst.CSTTransformer):
     def leave_SimpleStatementLine(
         self, original_node: cst.SimpleStatementLine, updated_node: cst.SimpleStatementLine
     ) -> cst.BaseStatement | cst.RemovalSentinel:
-        if any(isinstance(each, cst.Expr) and each.value in self._done for each in original_node.body):
+        if any(isinstance(each, cst.Expr) and each.value in self._edits.done for each in original_node.body):
             return cst.RemoveFromParent()
         return updated_node
 
@@ -161,12 +161,12 @@ class Rewriter(cst.CSTTransformer):
     ) -> cst.BaseStatement | cst.RemovalSentinel:
         task = next((each for each in self._file.project.tasks if each.node is original_node), None)
         if task is None:
-            return cst.RemoveFromParent() if original_node in self._done else updated_node
+            return cst.RemoveFromParent() if original_node in self._edits.done else updated_node
         if task.left:
             self._mark(f"{original_node.name.value} is left to Celery: {task.left}")
             return updated_node
-        options = task_options(task, self._want, is_strict=self._is_strict)
-        maker = f"{self._want_app()}.task" if self._app else self._want("task", self._module)
+        options = task_options(task, self._want, is_strict=self._edits.is_strict)
+        maker = f"{self._want_app()}.task" if self._edits.app else self._want("task", self._edits.module)
         made = cst.parse_expression(maker + (f"({', '.join(options)})" if options else ""))
         old = task_decorator(self._file, original_node)
         decorators = [
@@ -190,7 +190,7 @@ class Rewriter(cst.CSTTransformer):
             AddImportsVisitor.add_needed_import(self._context, "logging")
             return updated_node.with_changes(func=cst.parse_expression("logging.getLogger"))
         try:
-            made = self._calls.rewrite(original_node, updated_node, self._app or "taskq")
+            made = self._calls.rewrite(original_node, updated_node, self._edits.app or "taskq")
         except CannotTranslateError as error:
             self._mark(str(error))
             return updated_node
@@ -224,7 +224,7 @@ class Rewriter(cst.CSTTransformer):
 
     def _install(self, old: cst.List | cst.Tuple, new: cst.List | cst.Tuple) -> cst.List | cst.Tuple:
         """Put `taskq_django` at the end of `INSTALLED_APPS`."""
-        if old is not self._installed:
+        if old is not self._edits.installed:
             return new
         *others, last = new.elements
         added = last.with_changes(value=cst.SimpleString('"taskq_django"'))
