@@ -9,7 +9,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Tracer, TracerProvider
 from opentelemetry.util.types import AttributeValue
 
-from taskq_core.settings import OptIn
+from taskq_core.settings import OptIn, Relation, member, members
 from taskq_core.telemetry import names
 from taskq_core.telemetry.exceptions import note_error
 from taskq_core.telemetry.providers import switch, tracer_of
@@ -25,28 +25,35 @@ class Recording:
     """Tracer and attributes that the spans of one queue application share. `Tracing` starts the spans.
 
     Args:
+        relation: "parent" continues the request's trace in the task, "link" starts a new trace that links to it,
+            "none" starts a new trace.
         baggage: Whether tasks carry baggage.
         redaction: Decides what spans show of exceptions.
         server: Host and port of Redis, or the path of its socket and 0.
-        opt_in: Optional attributes.
+        opt_in: Optional attributes and spans.
         create_spans: Whether each task of a bulk enqueue has a span `create`.
         tracer_provider: Used instead of the global one.
+
+    Raises:
+        ConfigurationError: `relation` or `opt_in` is not one of these.
     """
 
     def __init__(
         self,
         *,
-        baggage: bool,
-        redaction: Redaction,
-        server: tuple[str, int] | None,
-        opt_in: Collection[OptIn],
-        create_spans: bool,
-        tracer_provider: TracerProvider | None,
+        relation: Relation | str = Relation.PARENT,
+        baggage: bool = True,
+        redaction: Redaction | None = None,
+        server: tuple[str, int] | None = None,
+        opt_in: Collection[OptIn | str] = (),
+        create_spans: bool = True,
+        tracer_provider: TracerProvider | None = None,
     ) -> None:
+        self.relation = member(Relation, "relation", relation)
         self.baggage = baggage
-        self._redaction = redaction
+        self._redaction = redaction or Redaction()
         self.server = server
-        self.opt_in = opt_in
+        self.opt_in = members(OptIn, "opt_in", opt_in)
         self.creates_spans = create_spans
         self._fixed_provider = tracer_provider
         # One attribute, so that another thread never sees the tracer of one provider beside another provider.

@@ -10,18 +10,17 @@ guarantees:
 - A fault in a span processor, sampler or propagator is logged once and costs the span, never the task.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from opentelemetry import context as context_api
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.trace import Link, SpanKind, TracerProvider
+from opentelemetry.trace import Link, SpanKind
 
-from taskq_core.settings import OptIn, Relation, member, members
+from taskq_core.settings import OptIn, Relation
 from taskq_core.telemetry import names, propagation
 from taskq_core.telemetry.recording import Recording
-from taskq_core.telemetry.redaction import Redaction
 from taskq_core.telemetry.spans import BatchSpan, ConsumerSpan, ProducerSpan
 
 FIRST_RUN = "taskq-first-run"
@@ -37,42 +36,7 @@ NO_RUN = f"00-{'0' * 32}-{'0' * 16}-00"
 
 
 class Tracing(Recording):
-    """Starts the spans of one queue application.
-
-    Args:
-        relation: "parent" continues the request's trace in the task, "link" starts a new trace that links to it,
-            "none" starts a new trace.
-        baggage: Whether tasks carry baggage.
-        redaction: Decides what spans show of exceptions.
-        server: Host and port of Redis, or the path of its socket and 0.
-        opt_in: Optional attributes and spans.
-        create_spans: Whether each task of a bulk enqueue has a span `create`.
-        tracer_provider: Used instead of the global one.
-
-    Raises:
-        ConfigurationError: `relation` or `opt_in` is not one of these.
-    """
-
-    def __init__(
-        self,
-        *,
-        relation: Relation | str = Relation.PARENT,
-        baggage: bool = True,
-        redaction: Redaction | None = None,
-        server: tuple[str, int] | None = None,
-        opt_in: Collection[OptIn | str] = (),
-        create_spans: bool = True,
-        tracer_provider: TracerProvider | None = None,
-    ) -> None:
-        super().__init__(
-            baggage=baggage,
-            redaction=redaction or Redaction(),
-            server=server,
-            opt_in=members(OptIn, "opt_in", opt_in),
-            create_spans=create_spans,
-            tracer_provider=tracer_provider,
-        )
-        self._relation = member(Relation, "relation", relation)
+    """Starts the spans of one queue application."""
 
     @property
     def is_active(self) -> bool:
@@ -172,7 +136,7 @@ class Tracing(Recording):
         parent = propagation.extract(headers, baggage=self.baggage)
         sender = propagation.sender_of(parent)
         is_malformed = propagation.is_malformed(headers, sender)
-        relation = relation or self._relation
+        relation = relation or self.relation
         links: list[Link] = []
         if self.tracer() is None or (relation is Relation.PARENT and self.drops(sender)):
             return ConsumerSpan(self, None, parent, is_malformed=is_malformed)
