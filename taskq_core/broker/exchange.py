@@ -60,16 +60,16 @@ def exchange(
         is_asking: Send `ASKING` before each operation, which a cluster needs while their slot moves to this node.
         spin_s: See `Write`.
     """
-    block_s = max([operation.block_s for operation in operations])
+    commands: list[Command] = []
+    block_s = 0.0
     for operation in operations:
         if operation.takes_deadline:
             yield from _set_deadline(endpoint, operation)
-    if endpoint.is_node:
-        commands = [operation.command(*absent_key(operation)) for operation in operations]
-    else:
-        commands = [operation.command() for operation in operations]
-    if is_asking:
-        commands = [each for command in commands for each in (ASKING, command)]
+        if operation.block_s > block_s:
+            block_s = operation.block_s
+        if is_asking:
+            commands.append(ASKING)
+        commands.append(operation.command(*absent_key(operation)) if endpoint.is_node else operation.command())
     replies = yield Write(commands, block_s, spin_s)
     if is_asking:
         replies = replies[1::2]

@@ -16,7 +16,7 @@ from redis.exceptions import ResponseError
 
 from taskq_core.broker.cluster import NodeRequest, Server, cluster_exchange
 from taskq_core.broker.connection import ANSWER_TIMEOUT_S, CONNECT_TIMEOUT_S, Endpoint
-from taskq_core.broker.exchange import TIME, Attempts, Exchange, Write, exchange, must_close
+from taskq_core.broker.exchange import TIME, Attempts, Write, exchange, must_close
 from taskq_core.broker.failures import CLIENT_ERRORS, pack, translate, translate_connecting
 from taskq_core.broker.operations import presence
 from taskq_core.broker.operations.operation import Operation
@@ -74,18 +74,20 @@ class SyncRunner:
             connection = self._take(until)
         except BrokerUnavailableError:
             return Pending(self, operation, None)  # finish() tries again, for as long as its caller has patience
-        sent = _Sent(connection, exchange(self.endpoint, (operation,), lambda: until - time.monotonic()))
+        plan = exchange(self.endpoint, (operation,), connection.left_s)
+        connection.until = until
         try:
-            sent.write = next(sent.plan)
-            if sent.write.commands[0] == TIME:
-                sent.write = sent.plan.send(connection.exchange(sent.write, until))
-            connection.send(sent.write, until)
+            write = next(plan)
+            if write.commands[0] == TIME:
+                write = plan.send(connection.exchange(write))
+            connection.send(write)
         except BrokerError:
             connection.close()
             return Pending(self, operation, None)
-        return Pending(self, operation, sent)
+        connection.plan, connection.unread = plan, write
+        return Pending(self, operation, connection)
 
-    def _finish(self, operation: Operation[T], sent: "_Sent | None", patience_s: float | None) -> T:
+    def _finish(self, operation: Operation[T], sent: "_Connection | None", patience_s: float | None) -> T:
         attempts = Attempts(operation, patience_s, time.monotonic)
         while True:
             until = time.monotonic() + attempts.limit_s(self._timeout_s)
@@ -98,7 +100,7 @@ class SyncRunner:
             sent = None
             time.sleep(pause_s)
 
-    def _run_once(self, operation: Operation[T], until: float, sent: "_Sent | None") -> T:
+    def _run_once(self, operation: Operation[T], until: float, sent: "_Connection | None") -> T:
         if sent is None:
             self._check_open()
         if self.endpoint.is_cluster:
@@ -115,25 +117,19 @@ class SyncRunner:
         self,
         operations: Sequence[Operation[Any]],
         until: float,
-        sent: "_Sent | None" = None,
+        sent: "_Connection | None" = None,
         *,
         is_asking: bool = False,
     ) -> list[Any]:
         """Carry out operations on one connection to this server; `sent` has one that was written already."""
         if sent is None:
             connection = self._take(until)
-            plan = exchange(self.endpoint, operations, lambda: until - time.monotonic(), is_asking=is_asking)
+            plan = exchange(self.endpoint, operations, connection.left_s, is_asking=is_asking)
         else:
-            connection, plan = sent.connection, sent.plan
-        unread = None if sent is None else sent.write
-
-        def send(write: Write) -> list[Any]:
-            if write is not unread:
-                connection.send(write, until)
-            return connection.read(write, until)
-
+            connection, plan = sent, sent.plan
+        connection.until = until
         try:
-            answers = run_plan(plan, send, unread)
+            answers = run_plan(plan, connection.exchange, connection.unread)
         except BaseException:
             connection.close()
             raise
@@ -207,12 +203,20 @@ class _Connection:
     """One connection on which one caller at a time exchanges. It raises only taskq's own errors.
 
     redis-py opens it. Where possible its socket is taken over (`SocketStream`).
+
+    Attributes:
+        until: When the current caller gives up, by the monotonic clock.
+        plan: The exchange that was begun on it and not finished, if there is one.
+        unread: The write of that exchange whose replies were not read.
     """
 
-    __slots__ = ("_endpoint", "_raw", "_stream", "_takeovers")
+    __slots__ = ("_endpoint", "_raw", "_stream", "_takeovers", "plan", "unread", "until")
 
     def __init__(self, endpoint: Endpoint, timeout_s: float) -> None:
         self._endpoint = endpoint
+        self.plan: Any = None
+        self.unread: Write | None = None
+        self.until = 0.0
         try:
             # The handshake waits no longer than the attempt. Later reads bring their own time, and so do long sends.
             connect_timeout_s = min(timeout_s, CONNECT_TIMEOUT_S)
@@ -235,31 +239,34 @@ class _Connection:
         except CLIENT_ERRORS:
             return False
 
-    def exchange(self, write: Write, until: float) -> list[Any]:
-        """Send commands and return their replies; an error reply is returned as an exception."""
-        self.send(write, until)
-        return self.read(write, until)
+    def left_s(self) -> float:
+        """Return the seconds until the caller gives up."""
+        return self.until - time.monotonic()
 
-    def send(self, write: Write, until: float) -> None:
-        """Send commands."""
-        packed = b"".join([pack(command) for command in write.commands])
-        try:
-            if self._stream is not None:
-                self._stream.send(packed, until)
-                return
-            if len(packed) > _SENT_AT_ONCE and isinstance(self._raw._sock, socket.socket):
-                self._raw._sock.settimeout(_left_s(until))
-            self._raw.send_packed_command([packed], check_health=False)
-        except CLIENT_ERRORS as error:
-            raise translate(error, self._endpoint.address) from error
-
-    def read(self, write: Write, until: float) -> list[Any]:
-        """Return the replies to commands that were sent."""
-        until += write.block_s
+    def exchange(self, write: Write) -> list[Any]:
+        """Send commands, unless `begin` did, and return their replies; an error reply is returned as an exception."""
+        if write is self.unread:
+            self.unread = None
+        else:
+            self.send(write)
+        until = self.until + write.block_s
         try:
             if self._stream is not None:
                 return [self._stream.read(until) for _ in write.commands]
             return [self._read_alone(until) for _ in write.commands]
+        except CLIENT_ERRORS as error:
+            raise translate(error, self._endpoint.address) from error
+
+    def send(self, write: Write) -> None:
+        """Send commands."""
+        packed = b"".join([pack(command) for command in write.commands])
+        try:
+            if self._stream is not None:
+                self._stream.send(packed, self.until)
+                return
+            if len(packed) > _SENT_AT_ONCE and isinstance(self._raw._sock, socket.socket):
+                self._raw._sock.settimeout(_left_s(self.until))
+            self._raw.send_packed_command([packed], check_health=False)
         except CLIENT_ERRORS as error:
             raise translate(error, self._endpoint.address) from error
 
@@ -283,23 +290,12 @@ def _left_s(until: float) -> float:
     return max(0.001, until - time.monotonic())
 
 
-class _Sent:
-    """An operation that was written on a connection and not yet answered."""
-
-    __slots__ = ("connection", "plan", "write")
-
-    def __init__(self, connection: _Connection, plan: Exchange) -> None:
-        self.connection = connection
-        self.plan = plan
-        self.write = Write(())
-
-
 class Pending(Generic[T]):
     """An operation that was sent and not yet answered."""
 
     __slots__ = ("_operation", "_runner", "_sent")
 
-    def __init__(self, runner: SyncRunner, operation: Operation[T], sent: _Sent | None) -> None:
+    def __init__(self, runner: SyncRunner, operation: Operation[T], sent: _Connection | None) -> None:
         self._runner = runner
         self._operation = operation
         self._sent = sent
