@@ -20,8 +20,8 @@ def place() -> str:
     """Return a digest of the place in which this process sees names, "" if it is not known.
 
     Names are those of a network namespace. Its inode number is free for another namespace only when the namespace and
-    all its processes are gone. The boot ID differs between kernels and between boots. Virtual machines that started from
-    one memory snapshot share both, but not a host name that was set after the start.
+    all its processes are gone. The boot ID differs between kernels and between boots. Virtual machines that started
+    from one memory snapshot share both, but not a host name that was set after the start.
     """
     if sys.platform != "linux":
         return ""

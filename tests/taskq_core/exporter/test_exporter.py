@@ -18,7 +18,6 @@ from taskq_core.exporter.series import Places
 from taskq_core.inspector import Inspector
 from taskq_core.wire import ServerInfo
 from taskq_core.wire.tallies import BOUNDS_S, TypeCounters
-from taskq_fastapi.dashboard.charts import MEASURES
 from tests.docs.pages import table
 from tests.redis_server import RedisServer
 from tests.relay import Relay
@@ -438,20 +437,6 @@ async def test_a_queue_that_the_user_of_redis_may_not_count_hides_no_other(redis
     assert some.by("taskq_queue_damaged", "queue") == {"mail": 0, "other": 1}
     assert some.of("taskq_exporter_refused", what="queue") == 1
     assert none.of("taskq_up") == 0
-
-
-async def test_the_charts_of_the_dashboard_ask_for_what_is_told(app: TaskQ) -> None:
-    """Of a Prometheus that scrapes this exporter they draw the same as of one that scrapes Asynq's."""
-    await fill(app)
-
-    found = await scrape(fresh(app))
-
-    asked: set[str] = set()
-    for query in (each.query for each in MEASURES if each.query):
-        asked |= set(re.findall(r"asynq_\w+", query))
-        assert set(re.findall(r'state="(\w+)"', query)) <= set(found.by("asynq_tasks_enqueued_total", "state"))
-    assert asked <= found.samples.keys()
-    assert asked <= OF_ASYNQ.keys()
 
 
 async def test_the_page_lists_every_metric_with_its_kind_and_labels(app: TaskQ) -> None:
