@@ -9,7 +9,7 @@ import contextlib
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -34,74 +34,59 @@ class Dependencies(Protocol):
 
 
 class Resolver:
-    """Asks the dependencies of one run.
+    """Gets the values of the dependencies of one run.
 
     Attributes:
         plan: The needed dependencies.
         context: The run.
+        is_inline: Whether plain dependencies run in this thread, and not in other threads.
     """
 
     def __init__(self, dependencies: Dependencies, plan: Plan, context: TaskContext) -> None:
         self.plan = plan
-        self._dependencies = dependencies
         self.context = context
+        self.is_inline = False
+        self._dependencies = dependencies
         self._cache: dict[Callable[..., Any], Any] = {}
 
-    def values(self, stack: ExitStack) -> dict[str, Any]:
-        """Return the values, in this thread. The stack receives the cleanups."""
-        return self._values(self.plan, stack)
-
-    def _values(self, plan: Plan, stack: ExitStack) -> dict[str, Any]:
-        values = {need.name: self._value(need, stack) for need in plan.needs}
+    async def values(self, plan: Plan, stack: AsyncExitStack) -> dict[str, Any]:
+        """Return the values for a plan. The stack receives the cleanups."""
+        values = {need.name: await self._value(need, stack) for need in plan.needs}
         if plan.context is not None:
             values[plan.context] = self.context
         return values
 
-    def _value(self, need: Need, stack: ExitStack) -> Any:
+    async def _value(self, need: Need, stack: AsyncExitStack) -> Any:
         call, plan = self._dependencies.find(need.call)
         if need.use_cache and call in self._cache:
             return self._cache[call]
-        given = self._values(plan, stack)
-        is_generator = plan.kind is Kind.GENERATOR
-        value = stack.enter_context(contextmanager(call)(**given)) if is_generator else call(**given)
-        return self._cache.setdefault(call, value) if need.use_cache else value
-
-    async def avalues(self, stack: AsyncExitStack) -> dict[str, Any]:
-        """Return the values, on this event loop, plain functions in threads. The stack receives the cleanups."""
-        return await self._avalues(self.plan, stack)
-
-    async def _avalues(self, plan: Plan, stack: AsyncExitStack) -> dict[str, Any]:
-        values = {need.name: await self._avalue(need, stack) for need in plan.needs}
-        if plan.context is not None:
-            values[plan.context] = self.context
-        return values
-
-    async def _avalue(self, need: Need, stack: AsyncExitStack) -> Any:
-        call, plan = self._dependencies.find(need.call)
-        if need.use_cache and call in self._cache:
-            return self._cache[call]
-        given = await self._avalues(plan, stack)
+        given = await self.values(plan, stack)
+        value: Any
         if plan.kind is Kind.COROUTINE:
             value = await call(**given)
         elif plan.kind is Kind.ASYNC_GENERATOR:
             value = await stack.enter_async_context(asynccontextmanager(call)(**given))
         elif plan.kind is Kind.GENERATOR:
-            value = await stack.enter_async_context(_InThread(contextmanager(call)(**given)))
+            manager = contextmanager(call)(**given)
+            inline = self.is_inline
+            value = stack.enter_context(manager) if inline else await stack.enter_async_context(_InThread(manager))
         else:
-            value = await _threaded(partial(call, **given))
+            value = call(**given) if self.is_inline else await _threaded(partial(call, **given))
         return self._cache.setdefault(call, value) if need.use_cache else value
 
 
 def in_thread(resolver: Resolver, call: Callable[..., Any]) -> object:
     """Call a plain function with plain dependencies, all in this thread."""
-    error: BaseException | None = None
-    with ExitStack() as stack:
-        try:
-            return call(**resolver.values(stack))
-        except BaseException as raised:
-            error = raised
-            raise
-    raise _noted(error)
+    resolver.is_inline = True
+
+    async def body(values: dict[str, Any]) -> object:
+        return call(**values)
+
+    try:
+        on_loop(resolver, body).send(None)
+    except StopIteration as done:
+        return done.value
+    raise AssertionError("without asynchronous dependencies nothing waits, so the first step is the last one")
 
 
 async def on_loop(resolver: Resolver, call: Callable[[dict[str, Any]], Awaitable[object]]) -> object:
@@ -109,7 +94,7 @@ async def on_loop(resolver: Resolver, call: Callable[[dict[str, Any]], Awaitable
     error: BaseException | None = None
     async with AsyncExitStack() as stack:
         try:
-            return await call(await resolver.avalues(stack))
+            return await call(await resolver.values(resolver.plan, stack))
         except BaseException as raised:
             error = raised
             raise
@@ -203,7 +188,7 @@ class _Hosted:
         failure: BaseException | None = None
         try:
             async with AsyncExitStack() as stack:
-                values = await self._resolver.avalues(stack)
+                values = await self._resolver.values(self._resolver.plan, stack)
                 self._opened.set_result(values)
                 await self._ended.wait()
                 self._raise_error()

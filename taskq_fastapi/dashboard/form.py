@@ -1,13 +1,16 @@
 """Fields of forms and queries, with checks."""
 
 from collections.abc import Iterable
+from typing import TypeVar
 from urllib.parse import parse_qsl
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from taskq_core.settings.language import gettext
-from taskq_fastapi.dashboard.errors import BadRequestError
+from taskq_fastapi.dashboard.errors import BadRequestError, unknown_choice
+
+T = TypeVar("T")
 
 FIELDS_MAX = 20_000
 TYPE = "application/x-www-form-urlencoded"
@@ -41,6 +44,18 @@ class Form:
         if not value:
             raise BadRequestError(gettext("%(name)s is missing", name=name))
         return value
+
+    def choice(self, name: str, choices: Iterable[T]) -> T | None:
+        """Return the choice that a field names, None without one.
+
+        Raises:
+            BadRequestError: It is not one of the choices.
+        """
+        text = self.get(name)
+        offered = list(choices)
+        if text and text not in map(str, offered):
+            raise unknown_choice(name, offered, text)
+        return next((each for each in offered if str(each) == text), None)
 
     def number(self, name: str, default: int, *, low: int, high: int) -> int:
         """Return a whole number.

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from taskq_core.settings.language import pmarked
-from taskq_fastapi.dashboard.errors import BadRequestError, unknown_choice
+from taskq_fastapi.dashboard.errors import BadRequestError
 from taskq_fastapi.dashboard.form import Form, parsed
 
 COOKIE = "taskq_settings"
@@ -46,20 +46,12 @@ def chosen(form: Form) -> Preferences:
         BadRequestError: It says something that cannot be chosen.
     """
     default = Preferences()
-    theme = form.get("theme", default.theme)
-    interval = form.number("interval", default.interval, low=0, high=20)
-    rows = form.number("rows", default.rows, low=1, high=100)
-    language = form.get("language", default.language)
-    for name, value, choices in (
-        ("theme", theme, THEMES),
-        ("interval", interval, INTERVALS),
-        ("rows", rows, ROWS),
-    ):
-        if value not in choices:
-            raise unknown_choice(name, choices, value)
-    if language and language not in LANGUAGES:
-        raise unknown_choice("language", LANGUAGES, language)
-    return Preferences(theme=theme, interval=interval, rows=rows, language=language)
+    return Preferences(
+        theme=form.choice("theme", THEMES) or default.theme,
+        interval=default.interval if (found := form.choice("interval", INTERVALS)) is None else found,
+        rows=form.choice("rows", ROWS) or default.rows,
+        language=form.choice("language", LANGUAGES) or "",
+    )
 
 
 def kept(cookie: str) -> Preferences:

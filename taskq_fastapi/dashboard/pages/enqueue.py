@@ -1,4 +1,4 @@
-"""Enqueue a registered task: its arguments as JSON, which the task itself judges, as for any other caller."""
+"""Enqueue a registered task with arguments in JSON, which are checked as for any other caller."""
 
 import logging
 from collections.abc import Sequence
@@ -106,14 +106,9 @@ async def enqueue(view: View, form: Form) -> Done | Shown:
         handle = await view.services.taskq.aenqueue(call)
     except _WrongFieldError as error:
         wrong = error
-    except PayloadError as error:
-        wrong = _WrongFieldError(
-            "arguments", f"{error.parameter}: {error.problem}" if error.parameter else error.problem
-        )
-    except TaskArgumentsError as error:
-        wrong = _WrongFieldError(
-            "arguments", f"{error.parameter}: {error.problem}" if error.parameter else error.problem
-        )
+    except (PayloadError, TaskArgumentsError) as error:
+        text = f"{error.parameter}: {error.problem}" if error.parameter else error.problem
+        wrong = _WrongFieldError("arguments", text)
     except (DuplicateTaskError, TaskIdConflictError, QueueFullError) as error:
         wrong = _WrongFieldError("", told(error))
     except EnqueueUnknownError:

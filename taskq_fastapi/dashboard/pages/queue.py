@@ -3,31 +3,15 @@
 from functools import partial
 
 from taskq_core.views import DAYS_CHOICES, STATES
-from taskq_core.wire import TaskState
-from taskq_fastapi.dashboard.errors import unknown_choice
 from taskq_fastapi.dashboard.registry import page
 from taskq_fastapi.dashboard.task_lists import of_queue
 from taskq_fastapi.dashboard.view import Shown, View
 
 
-def asked_state(view: View) -> TaskState | None:
-    """Return the state that the address names.
-
-    Raises:
-        BadRequestError: It names none that there is.
-    """
-    text = view.query.get("state")
-    if not text:
-        return None
-    if text not in tuple(STATES):
-        raise unknown_choice("state", STATES, text)
-    return TaskState(text)
-
-
 @page("queue")
 async def show(view: View) -> Shown:
     """Show one queue."""
-    name, state = view.query.need("name"), asked_state(view)
+    name, state = view.query.need("name"), view.query.choice("state", STATES)
     days = view.query.number("days", DAYS_CHOICES[0], low=1, high=90)
     detail = await view.shared(("queue", name, days), partial(view.dashboard.queue, name, days=days))
     names = await view.shared("queue names", view.inspector.queues)

@@ -10,7 +10,7 @@ from taskq_core.views.labels import Skipped, done, skipped
 from taskq_core.views.messages import BUTTONS, outcome, question
 from taskq_core.wire import TaskState
 from taskq_fastapi.api.parts import time_left
-from taskq_fastapi.dashboard.errors import BadRequestError, unknown_choice
+from taskq_fastapi.dashboard.errors import BadRequestError
 from taskq_fastapi.dashboard.form import Form
 from taskq_fastapi.dashboard.registry import Done, Question, action
 from taskq_fastapi.dashboard.task_labels import in_utc
@@ -27,15 +27,15 @@ _OPTIONS = ("minutes", "at", "to_queue")
 
 
 def asked_action(form: Form) -> TaskAction:
-    """Return what is to be done.
+    """Return the action that a form names.
 
     Raises:
-        BadRequestError: It is nothing that can be done.
+        BadRequestError: It names none.
     """
-    word = form.need("do")
-    if word not in tuple(TaskAction):
-        raise unknown_choice("do", TaskAction, word)
-    return TaskAction(word)
+    form.need("do")
+    action = form.choice("do", TaskAction)
+    assert action is not None
+    return action
 
 
 def options_of(action: TaskAction, form: Form) -> dict[str, Any]:
@@ -135,15 +135,15 @@ def meant_by(view: View, form: Form) -> Matching:
     Raises:
         BadRequestError: That cannot be, or they would be guessed from payloads that are not shown.
     """
-    state = form.need("state")
-    if state not in tuple(TaskState):
-        raise unknown_choice("state", TaskState, state)
+    form.need("state")
+    state = form.choice("state", TaskState)
+    assert state is not None
     if form.get("payload") and not view.shown.may_ask_payloads:
         raise BadRequestError(gettext("payloads that are not shown are not searched"))
     ages = {name: form.number(name, 0, low=0, high=10**9) if form.get(name) else None for name in ("older", "newer")}
     return Matching(
         queue=form.get("queue") or None,
-        state=TaskState(state),
+        state=state,
         group=form.get("group") or None,
         name=form.get("type") or None,
         error=form.get("error") or None,

@@ -12,7 +12,7 @@ from taskq_core.inspector import LISTED_STATES, QueueInfo, total_of
 from taskq_core.settings.language import gettext, marked
 from taskq_core.views import TaskFilter, TaskRecord
 from taskq_core.wire import TaskState
-from taskq_fastapi.dashboard.errors import BadRequestError, unknown_choice
+from taskq_fastapi.dashboard.errors import BadRequestError
 from taskq_fastapi.dashboard.registry import page
 from taskq_fastapi.dashboard.task_lists import listing
 from taskq_fastapi.dashboard.task_table import error_line
@@ -58,9 +58,7 @@ def wanted_of(view: View) -> TaskFilter:
         BadRequestError: That cannot be, or they would be guessed from payloads that are not shown.
     """
     query = view.query
-    state = query.get("state")
-    if state and state not in tuple(LISTED_STATES):
-        raise unknown_choice("state", LISTED_STATES, state)
+    state = query.choice("state", LISTED_STATES)
     if query.get("payload") and not view.shown.may_ask_payloads:
         raise BadRequestError(gettext("payloads that are not shown are not searched"))
     ages = {
@@ -69,7 +67,7 @@ def wanted_of(view: View) -> TaskFilter:
     }
     return TaskFilter(
         queue=query.get("queue") or None,
-        state=TaskState(state) if state else None,
+        state=state,
         name_part=query.get("type"),
         error=query.get("error"),
         payload=query.get("payload"),
@@ -126,10 +124,7 @@ def _meant(view: View) -> dict[str, str]:
 @page("failed", label=marked("Failed"), is_costly=True)
 async def show_failed(view: View) -> Shown:
     """Show failed tasks of all queues, archived or waiting for a retry, with a breakdown by error."""
-    text = view.query.get("state") or str(TaskState.ARCHIVED)
-    if text not in FAILED:
-        raise unknown_choice("state", FAILED, text)
-    state = TaskState(text)
+    state = view.query.choice("state", FAILED) or TaskState.ARCHIVED
     infos: Sequence[QueueInfo] = await view.shared("queue infos", view.inspector.queue_infos)
     paging = view.paging(total_of(infos, state))
     read = partial(view.dashboard.tasks, infos, TaskFilter(state=state), skip=paging.skip, count=paging.rows)
@@ -139,7 +134,7 @@ async def show_failed(view: View) -> Shown:
     return view.page(
         "failed.html",
         title=gettext("Failed tasks"),
-        found=await listing(view, tasks, state=None, now=now, paging=paging, meant={"state": text}),
+        found=await listing(view, tasks, state=None, now=now, paging=paging, meant={"state": state.value}),
         state=state,
         sizes={each: total_of(infos, each) for each in FAILED},
         failures=_failures(view, sample),

@@ -8,8 +8,7 @@ from typing import Any
 from taskq_core.inspector import LISTED_STATES
 from taskq_core.settings.language import gettext, marked
 from taskq_core.views import TypeRuns
-from taskq_core.wire import TaskState
-from taskq_fastapi.dashboard.errors import NotFoundError, unknown_choice
+from taskq_fastapi.dashboard.errors import NotFoundError
 from taskq_fastapi.dashboard.registry import page
 from taskq_fastapi.dashboard.view import Shown, View
 
@@ -40,7 +39,7 @@ async def show(view: View) -> Shown:
         raise NotFoundError(gettext("no queue %(queue)r", queue=queue[:80]))
     names = (queue,) if queue else tuple(there)
     found = await view.shared(("types", names, hours), partial(view.dashboard.types, names, hours=hours))
-    state = _state(view) if queue else None
+    state = view.query.choice("state", LISTED_STATES) if queue else None
     held = None
     if state is not None:
         read = partial(view.dashboard.state_types, queue, state, scan=SCAN)
@@ -60,12 +59,3 @@ async def show(view: View) -> Shown:
         held=held,
         listed_states=LISTED_STATES,
     )
-
-
-def _state(view: View) -> TaskState | None:
-    text = view.query.get("state")
-    if not text:
-        return None
-    if text not in LISTED_STATES:
-        raise unknown_choice("state", LISTED_STATES, text)
-    return TaskState(text)
