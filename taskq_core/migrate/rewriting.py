@@ -1,5 +1,6 @@
 """Rewrite one file, when all files have been read."""
 
+import ast
 from dataclasses import dataclass, field
 
 import libcst as cst
@@ -7,7 +8,7 @@ from libcst.codemod import CodemodContext
 from libcst.codemod.visitors import AddImportsVisitor, RemoveImportsVisitor
 
 from taskq_core.migrate.calls import Calls, is_canvas
-from taskq_core.migrate.source import DELAYS, MARK, CannotTranslateError, File, Node, code, nodes, task_decorator
+from taskq_core.migrate.source import DELAYS, MARK, CannotTranslateError, File, Node, code, task_decorator
 from taskq_core.migrate.tasks import rewrite_function, task_options
 
 _HANDLE_HINTS = dict.fromkeys(
@@ -98,9 +99,11 @@ class Rewriter(cst.CSTTransformer):
             module, _, what = origin.rpartition(".")
             if origin.startswith("celery.") or self._file.project.is_app(origin):
                 RemoveImportsVisitor.remove_unused_import(self._context, module, what, None if name == what else name)
-        count = max((number for number, each in enumerate(tree.body, 1) if _imports_something(each)), default=1)
+        walked = [list(ast.walk(ast.parse(code(each)))) for each in tree.body]  # ast, because walking libcst is slow
+        imports = [any(isinstance(each, ast.Import | ast.ImportFrom) for each in found) for found in walked]
+        count = max((number for number, has_import in enumerate(imports, 1) if has_import), default=1)
         first, others = tree.body[:count], tree.body[count:]
-        used = sorted({name.value for each in others for name in nodes(each, cst.Name)})
+        used = sorted({each.id for found in walked[count:] for each in found if isinstance(each, ast.Name)})
         small = tree.with_changes(body=[*first, cst.parse_statement(f"({', '.join(used)},)" if used else "()")])
         small = AddImportsVisitor(self._context).transform_module(small)
         small = RemoveImportsVisitor(self._context).transform_module(small)
@@ -252,10 +255,6 @@ class Rewriter(cst.CSTTransformer):
             return cst.RemoveFromParent()
         left[-1] = left[-1].with_changes(comma=updated_node.names[-1].comma)
         return updated_node.with_changes(names=left) if len(left) < len(updated_node.names) else updated_node
-
-
-def _imports_something(node: Node) -> bool:
-    return any(True for _ in nodes(node, cst.Import)) or any(True for _ in nodes(node, cst.ImportFrom))
 
 
 class _MarkImports(cst.CSTTransformer):
