@@ -103,7 +103,7 @@ ROWS_BY_SECTION = {
     "Inspector": 36,
     "Extras": 15,
     "The CLI": 48,
-    "asynqmon's server": 12,
+    "asynqmon's server": 11,
     "asynqmon's pages": 26,
 }
 """How many features of Asynq each part of the page has. One that is split or found makes it more, never fewer."""
