@@ -88,9 +88,7 @@ class Client:
                 (its cause says which); `EnqueueUnknownError` when the task may have been written all the same,
                 `NotReplicatedError` when it was written, but its replicas have not confirmed it.
         """
-        warn_if_blocking(
-            f"enqueueing task {call.task.name!r}", ".adelay() or AsyncClient.enqueue() (FastAPI: ClientDep)"
-        )
+        warn_if_blocking("enqueueing a task", ".adelay() or AsyncClient.enqueue() (in FastAPI: ClientDep)")
         middleware = self._preparer.middleware
         if middleware.sees_calls:
             call = middleware.outgoing(call)
