@@ -8,10 +8,10 @@ from typing import Any, Concatenate, ParamSpec
 from taskq_core.app import TaskQ
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.plans import Progress, RequestPlan, T, arun_plan
-from taskq_core.inspector import bulk, change, control, look, move, presence, removal, schedules, search
+from taskq_core.inspector import bulk, change, control, look, move, presence, removal, schedules
 from taskq_core.inspector import limits as limit_plans
 from taskq_core.inspector.known import known_queue
-from taskq_core.inspector.matching import act_on_matching
+from taskq_core.inspector.matching import act_on_matching, find_tasks
 from taskq_core.inspector.selection import act_on
 from taskq_core.repair.reconcile import ReconcileReport, arun, reconcile
 from taskq_core.settings import seconds
@@ -94,7 +94,7 @@ class AsyncInspector:
     tasks_of = _with_keys(look.tasks_of)
     task = _with_keys(look.task)
     count = _with_keys(look.count)
-    find_tasks = _with_keys(search.find_tasks)
+    find_tasks = _with_keys(find_tasks)
 
     # one task
     run_task = _with_app(change.run_task)

@@ -1,7 +1,8 @@
-"""Apply an action to all tasks of a state that match a filter, in several calls.
+"""Search tasks by a filter, and apply an action to all that match, in several calls.
 
-The caller decides when a call ends, and gets a cursor for the next one. Each task that was there at the first call is
-changed at most once: a task is skipped if it has run and failed again since then, or already waits for the new time.
+The caller of an action decides when a call ends, and gets a cursor for the next one. Each task that was there at the
+first call is changed at most once: it is skipped if it has run and failed again since then, or already waits for the
+new time.
 """
 
 from collections.abc import Callable
@@ -17,12 +18,16 @@ from taskq_core.handles.changing import start_of
 from taskq_core.handles.records import TaskInfo
 from taskq_core.inspector.bulk import CHUNK, check_state
 from taskq_core.inspector.known import check_group, check_text, known_queue, known_state
-from taskq_core.inspector.records import UnreadableTask
-from taskq_core.inspector.search import Wanted, moment, scan_state
+from taskq_core.inspector.records import FoundTasks, UnreadableTask
+from taskq_core.inspector.search import place_of, scan_state
 from taskq_core.inspector.selection import ALLOWED_STATES, ActionReport, TaskAction, TaskRef, act_on
-from taskq_core.settings import Duration
+from taskq_core.settings import Duration, check_whole, seconds
 from taskq_core.wire import Keys, TaskState
 
+LIMIT_MAX = 1000
+"""Most tasks one search returns."""
+SCAN_MAX = 1_000_000
+"""Most tasks one search looks at."""
 _SCAN = 1_000
 """Most tasks that are read before the caller is asked whether to go on."""
 _SCAN_BYTES = 16 * 1024 * 1024
@@ -74,20 +79,26 @@ class Matching:
     older_than: datetime | Duration | None = None
     newer_than: datetime | Duration | None = None
 
-    def wanted(self, now_s: float) -> Wanted:
-        """Return what a task has to be."""
-        return Wanted(
-            name=self.name,
-            error=self.error,
-            payload=self.payload.encode() if isinstance(self.payload, str) else self.payload,
-            before_s=moment("older_than", self.older_than, now_s),
-            after_s=moment("newer_than", self.newer_than, now_s),
+    def fits(self, task: TaskInfo | UnreadableTask, at_s: int | None, now_s: float) -> bool:
+        """Return whether a task of the right queue and state matches. `at_s` is the time of its state, if known."""
+        before_s = _moment("older_than", self.older_than, now_s)
+        after_s = _moment("newer_than", self.newer_than, now_s)
+        if before_s is not None and (at_s is None or at_s >= before_s):
+            return False
+        if after_s is not None and (at_s is None or at_s < after_s):
+            return False
+        payload = self.payload.encode() if isinstance(self.payload, str) else self.payload
+        if isinstance(task, UnreadableTask):
+            return self.name is None and self.error is None and (payload is None or payload in task.message)
+        return (
+            (self.name is None or self.name in task.name)
+            and (self.error is None or self.error in task.last_error)
+            and (payload is None or payload in task.payload)
         )
 
-    def checked(self, action: TaskAction) -> TaskState:
+    def checked(self) -> TaskState:
         """Check the filter before any request, and return its state."""
         state = known_state(self.state)
-        check_state(action, state, ALLOWED_STATES[action])
         check_group(state, self.group)
         if self.group is not None and self.queue is None:
             raise ConfigurationError(f"group={self.group!r} needs its queue")
@@ -96,8 +107,93 @@ class Matching:
                 check_text(what, text)
         if self.payload is not None and not isinstance(self.payload, bytes | str):
             raise ConfigurationError(f"payload must be bytes or a string, got {type(self.payload).__name__}")
-        self.wanted(0)
+        _moment("older_than", self.older_than, 0)
+        _moment("newer_than", self.newer_than, 0)
         return state
+
+
+def _moment(name: str, value: datetime | Duration | None, now_s: float) -> float | None:
+    """Return the Unix seconds of an aware datetime, or of so long ago.
+
+    Raises:
+        ConfigurationError: It is neither, or a datetime without a time zone.
+    """
+    if value is None:
+        return None
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise ConfigurationError(f"{name} must have a time zone, got {value!r}")
+        return value.timestamp()
+    return now_s - seconds(name, value)
+
+
+def find_tasks(
+    keys: Keys,
+    queue: str,
+    state: TaskState,
+    *,
+    group: str | None = None,
+    name: str | None = None,
+    error: str | None = None,
+    payload: bytes | str | None = None,
+    older_than: datetime | Duration | None = None,
+    newer_than: datetime | Duration | None = None,
+    limit: int = 100,
+    scan: int = 10000,
+    cursor: str | None = None,
+) -> RequestPlan[FoundTasks]:
+    """Search the tasks of one state. A task must match every argument that is given.
+
+    Each call reads a limited number of tasks, in small requests that keep Redis responsive. The cursor in the
+    answer continues the search. A task that stays in its state is read once, whatever other tasks do. Pending and
+    active tasks are an exception, because their newest come first: a task may be read twice, and is missed if
+    tasks before it are deleted, archived or moved between two calls.
+
+    `older_than` and `newer_than` compare the time of the task's state: when it became pending, its start, its next
+    attempt, or when it was archived, succeeded or joined its group. Active tasks have no such time, so they do not
+    match.
+
+    Args:
+        queue: Name of the queue.
+        state: Their state.
+        group: Their group, with `TaskState.AGGREGATING`.
+        name: Part of the task's name.
+        error: Part of the text of its last failure.
+        payload: Part of its payload.
+        older_than: A moment before which its time is, or a minimum age.
+        newer_than: A moment at or after which its time is, or a maximum age.
+        limit: Maximum number of tasks to return, 1 to 1000.
+        scan: Maximum number of tasks to read, 1 to 1,000,000.
+        cursor: `FoundTasks.cursor` of the previous call, with the same queue, state and group.
+
+    Raises:
+        QueueNotFoundError: No queue has this name.
+        ConfigurationError: An argument is out of bounds or of the wrong type, a moment has no time zone, or the
+            cursor is not valid.
+    """
+    matching = Matching(
+        queue=queue,
+        state=state,
+        group=group,
+        name=name,
+        error=error,
+        payload=payload,
+        older_than=older_than,
+        newer_than=newer_than,
+    )
+    state = matching.checked()
+    check_whole("limit", limit, least=1, most=LIMIT_MAX)
+    check_whole("scan", scan, least=1, most=SCAN_MAX)
+    place_of(state, cursor)  # check it before any request
+    queue_keys = yield from known_queue(keys, queue)
+    now_s = 0.0
+    if older_than is not None or newer_than is not None:
+        now_s = yield from ask(diagnosis.read_time())
+
+    def fits(task: TaskInfo | UnreadableTask, at_s: int | None) -> bool:
+        return matching.fits(task, at_s, now_s)
+
+    return (yield from scan_state(queue_keys, state, fits, group=group, limit=limit, scan=scan, cursor=cursor))
 
 
 def act_on_matching(
@@ -135,7 +231,8 @@ def act_on_matching(
     """
     keys = app.runtime.keys
     action = TaskAction(action)
-    state = matching.checked(action)
+    state = matching.checked()
+    check_state(action, state, ALLOWED_STATES[action])
     # Check the arguments with an empty list of tasks.
     done = MatchingReport(report=(yield from act_on(app, (), action, at=at, after=after, to_queue=to_queue)))
     if cursor is None:
@@ -151,7 +248,6 @@ def act_on_matching(
     start = None if place.at_s is None else _start(place.at_s)
     names = yield from _names(keys, matching, to_queue)
     names = [name for name in names if name >= place.queue]
-    wanted = matching.wanted(place.began_s)
     most = _CANCELLED if action is TaskAction.CANCEL else CHUNK
     for number, name in enumerate(names):
         if name != place.queue:
@@ -161,7 +257,7 @@ def act_on_matching(
                 found = yield from scan_state(
                     keys.queue(name),
                     state,
-                    lambda task, at_s: wanted.fits(task, at_s) and _is_due(task, place.began_s, start),
+                    lambda task, at_s: matching.fits(task, at_s, place.began_s) and _is_due(task, place.began_s, start),
                     group=matching.group,
                     limit=most,
                     scan=_SCAN,
