@@ -28,7 +28,7 @@ import redis
 
 from taskq_core import TaskQ, current_task
 from taskq_core.wire import Keys
-from taskq_core.worker import Worker, WorkerConfig, worker
+from taskq_core.worker import Worker, WorkerConfig, takeover
 from tests.redis_server import RedisServer
 
 CONCURRENCY = 10
@@ -184,7 +184,7 @@ def _work(given: dict[str, Any]) -> int:
     logging.basicConfig(level=logging.CRITICAL)  # a worker that goes on after a pause finds that Redis has not answered
     notes = redis.from_url(given["url"])
     if not given["proves"]:
-        worker.place = lambda: ""  # type: ignore[attr-defined]  # as on another host
+        takeover.place = lambda: ""  # type: ignore[attr-defined]  # as on another host
     app.configure(type(app.settings).from_mapping({"URL": given["url"], "DEFAULTS": dict(app.settings.defaults)}))
     return Worker(app, WorkerConfig(**given["config"])).run()
 

@@ -314,6 +314,15 @@ class Executor:
                 extra=run.facts,
             )
 
+    def lose(self, runs: list[Run]) -> None:
+        """End runs whose lease is lost, from any thread."""
+        self._loop.call_soon_threadsafe(self._lose, runs)
+
+    def _lose(self, runs: list[Run]) -> None:
+        for run in runs:
+            if self._context.running.get(run.key) is run:
+                self.end(run, Ending.LEASE_LOST)
+
     def resize(self, concurrency: int) -> None:
         """Set the maximum number of threads and of abandoned functions. Surplus threads stay idle."""
         self._most_abandoned = concurrency

@@ -23,14 +23,12 @@ from typing import Any
 from taskq_core.broker.operations.operation import BATCH_MAX, Operation
 from taskq_core.broker.operations.runs import Dequeued
 from taskq_core.broker.pipelines import Pipeline
-from taskq_core.errors import BrokerError, BrokerReplyError, WireFormatError
+from taskq_core.errors import BrokerError, BrokerReplyError
 from taskq_core.service.user_code import is_cancelled
-from taskq_core.wire import EXPIRES, QueueOrder, decode_message
+from taskq_core.wire import QueueOrder
 from taskq_core.worker.context import WorkerContext
-from taskq_core.worker.counted_log import CountedLog
 from taskq_core.worker.exchange_spans import ExchangeSpans
 from taskq_core.worker.fused_exchange import FusedExchange
-from taskq_core.worker.run import Run
 from taskq_core.worker.settler import SettleBatch, Settler
 from taskq_core.worker.starts import Starts
 from taskq_core.worker.turn import Turn
@@ -43,7 +41,6 @@ AHEAD_QUEUES = 4
 """Most queues that are asked ahead: each costs a script at every token, whichever queue that is of."""
 AHEAD_TASKS = 2
 """Most tasks asked for ahead of one queue. With one it would not be seen that there are no more."""
-_EXPIRES = EXPIRES.encode()
 IDLE_S = 30.0
 """Seconds after which a connection that nothing was sent on is closed. It is opened again when it is needed."""
 LONGEST_PAUSE_S = 2.0
@@ -69,7 +66,6 @@ class Fetcher:
         self._settler = settler
         settler.release = self.release
         self._starts = starts
-        self._start = starts.start
         self._asked: Counter[str] = Counter()
         self._calls = itertools.count(1)
         self._fused = FusedExchange()
@@ -100,12 +96,6 @@ class Fetcher:
         """True if pipelines end as soon as nothing is left to settle."""
         self.dropped = 0
         """Ids that were listed without a message."""
-        self._log_dropped = CountedLog(logger, logging.ERROR, "%d ids in queue %s had no message and were dropped")
-        self._log_foreign = CountedLog(
-            logger,
-            logging.ERROR,
-            "%d tasks in queue %s name a unique lock that is not the queue's; they hold none",
-        )
         self.last_answer: float | None = None
         """Monotonic second of the last answered dequeue."""
         self.turns = 0
@@ -138,11 +128,6 @@ class Fetcher:
             turn.share = min(-(-slots // len(self._pipeline_turns)), BATCH_MAX)
         self.wake()
 
-    def flush_logs(self) -> None:
-        """Log what was counted and not logged yet."""
-        self._log_dropped.flush()
-        self._log_foreign.flush()
-
     def wake(self) -> None:
         """A queue may have pending tasks."""
         self._wakes += 1
@@ -163,6 +148,11 @@ class Fetcher:
     def can_take(self) -> bool:
         """True if a slot is free and tasks are taken."""
         return self.free > 0 and self.is_fetching
+
+    @property
+    def is_empty(self) -> bool:
+        """True if all slots are free, and no answer can bring tasks for them."""
+        return self.free >= self._concurrency and not self.doubts
 
     @property
     def is_idle(self) -> bool:
@@ -495,39 +485,10 @@ class Fetcher:
         self.free -= len(answer.tasks)
         is_wanted = not turn.is_off and (self.is_fetching or not turn.is_ahead)
         self.turns += turn.is_ahead and bool(answer.tasks)
-        if answer.dropped:
-            self.dropped += answer.dropped
-            self._log_dropped.add(answer.dropped, queue.name)
-        foreign_locks = 0  # messages may name other ones than hashes
+        self.dropped += answer.dropped
         lease_until = sent_at + answer.lease_expiry_s - answer.now_ns / 1e9
-        runs: list[Run] | None = None if self._spans is None else []
-        waits = iter(answer.waits_s) if answer.waits_s else None
-        for task_id, data in answer.tasks:
-            try:
-                message = decode_message(data)
-            except WireFormatError:
-                if waits is not None:
-                    next(waits)
-                self._starts.set_aside(queue, task_id, turn.call)
-                continue
-            if message.unique_key and not queue.is_lock(message.unique_key):
-                message.unique_key = ""
-                foreign_locks += 1
-            # To open the headers costs a tenth of a task that does nothing, so its bytes are looked through instead.
-            run = Run(queue, task_id, message, lease_until, number=turn.call, may_expire=_EXPIRES in data)
-            if waits is not None and (wait_s := next(waits)) is not None:
-                self._metrics.waited(queue.name, run.name, wait_s)
-            if runs is not None:
-                runs.append(run)
-            if now >= lease_until:  # this process slept, or its loop did
-                self._settler.give_back(run, now, "came after its lease had ended")
-            elif not is_wanted:
-                self._settler.give_back(run, now, "came when it was asked for no longer")
-            else:
-                self._start(run, now)
-        if foreign_locks or answer.foreign_locks:
-            self._log_foreign.add(max(foreign_locks, answer.foreign_locks), queue.name)
-        if self._spans is not None and runs:
+        runs = self._starts.receive(queue, turn.call, answer, lease_until, now, is_wanted=is_wanted)
+        if self._spans is not None:
             self._spans.received(queue, runs, turn.started_ns)
         found_all = len(answer.tasks) + answer.dropped >= asked
         self.is_hungry = self.is_hungry or found_all  # a probe has taken for granted that there is nothing

@@ -4,10 +4,13 @@ To add one, write a class with the shape of `service.loop.Service`, and add a li
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
+from taskq_core.broker.operations.limits import declare_limits
+from taskq_core.broker.operations.new_tasks import register_queue
 from taskq_core.broker.pipelines import Pipeline
 from taskq_core.errors import BrokerError
 from taskq_core.service.loop import Service, serve
@@ -104,6 +107,15 @@ class Services:
 
             gauges.relays = [Relay(self._context, table) for table in self._context.app.outbox_tables]
             self.add(*gauges.relays)
+
+    async def register_queues(self, starts: Starts) -> None:
+        """Let tools see the queues, also empty ones, and the limits of their tasks. Clients register queues as well."""
+        context = self._context
+        with contextlib.suppress(BrokerError):
+            await context.runner.run(register_queue(context.keys.queues, tuple(context.config.queues)))
+            if specs := starts.specs:
+                for queue in context.queues:
+                    await context.runner.run(declare_limits(queue, specs))
 
     # --- life ---------------------------------------------------------------------------------------------------------
 

@@ -16,15 +16,19 @@ from taskq_core.broker.operations import limits as limit_ops
 from taskq_core.broker.operations import runs as run_ops
 from taskq_core.broker.operations.limits import ClaimCode
 from taskq_core.broker.operations.operation import BATCH_MAX
-from taskq_core.errors import PayloadError, TaskArgumentsError
+from taskq_core.broker.operations.runs import Dequeued
+from taskq_core.errors import PayloadError, TaskArgumentsError, WireFormatError
 from taskq_core.tasks.limits import HEADER
 from taskq_core.telemetry import unwrap
-from taskq_core.wire import QueueKeys
+from taskq_core.wire import EXPIRES, QueueKeys, decode_message
 from taskq_core.worker.context import WorkerContext
+from taskq_core.worker.counted_log import CountedLog
 from taskq_core.worker.run import Run
 from taskq_core.worker.settler import Settler
 
 logger = logging.getLogger("taskq.worker")
+
+_EXPIRES = EXPIRES.encode()
 
 
 class Starts:
@@ -46,6 +50,10 @@ class Starts:
         self._start_now = start
         self._batch: list[Run] = []
         self._waiting: dict[tuple[str, str], Run] = {}  # claimed or marked now
+        self._log_dropped = CountedLog(logger, logging.ERROR, "%d ids in queue %s had no message and were dropped")
+        self._log_foreign = CountedLog(
+            logger, logging.ERROR, "%d tasks in queue %s name a unique lock that is not the queue's; they hold none"
+        )
         app = context.app
         self.caps = {
             name: limit
@@ -53,6 +61,49 @@ class Starts:
             if name in context.config.queues and (limit.concurrency is not None or limit.worker_concurrency is not None)
         }
         self.limits = {name: task.limits for name, task in app.tasks.items() if task.limits is not None}
+
+    def receive(
+        self, queue: QueueKeys, number: int, answer: Dequeued, lease_until: float, now: float, *, is_wanted: bool
+    ) -> list[Run]:
+        """Start the tasks that a dequeue handed out, and return their runs.
+
+        Args:
+            queue: The queue.
+            number: Number of the dequeue.
+            answer: What it was answered.
+            lease_until: Monotonic second at which the leases end.
+            now: Monotonic second.
+            is_wanted: Whether the tasks may start. If not, they go back to their queue.
+        """
+        if answer.dropped:
+            self._log_dropped.add(answer.dropped, queue.name)
+        foreign_locks = 0  # messages may name other ones than hashes
+        waits = iter(answer.waits_s) if answer.waits_s else None
+        runs: list[Run] = []
+        for task_id, data in answer.tasks:
+            wait_s = None if waits is None else next(waits)
+            try:
+                message = decode_message(data)
+            except WireFormatError:
+                self._set_aside(queue, task_id, number)
+                continue
+            if message.unique_key and not queue.is_lock(message.unique_key):
+                message.unique_key = ""
+                foreign_locks += 1
+            # To open the headers costs a tenth of a task that does nothing, so its bytes are looked through instead.
+            run = Run(queue, task_id, message, lease_until, number=number, may_expire=_EXPIRES in data)
+            runs.append(run)
+            if wait_s is not None:
+                self._context.metrics.waited(queue.name, run.name, wait_s)
+            if now >= lease_until:  # this process slept, or its loop did
+                self._settler.give_back(run, now, "came after its lease had ended")
+            elif not is_wanted:
+                self._settler.give_back(run, now, "came when it was asked for no longer")
+            else:
+                self.start(run, now)
+        if foreign_locks or answer.foreign_locks:
+            self._log_foreign.add(max(foreign_locks, answer.foreign_locks), queue.name)
+        return runs
 
     def start(self, run: Run, now: float) -> None:
         """Start a run at a monotonic second, or as soon as its limits and its mark allow it."""
@@ -62,7 +113,7 @@ class Starts:
         else:
             self._start(run, now)
 
-    def set_aside(self, queue: QueueKeys, task_id: str, number: int) -> None:
+    def _set_aside(self, queue: QueueKeys, task_id: str, number: int) -> None:
         """Set aside a task that cannot be read, and give its slot back."""
         facts = {"queue": queue.name, "task_id": task_id}
         logger.error("a task of queue %s cannot be read and is set aside", queue.name, extra=facts)
@@ -74,6 +125,11 @@ class Starts:
             await context.runner.run(run_ops.quarantine(queue, task_id, owner=context.token, run=number))
         finally:
             self._settler.release(1)  # if it failed, the lease ends and the recoverer sets it aside
+
+    def flush_logs(self) -> None:
+        """Log what was counted and not logged yet."""
+        self._log_dropped.flush()
+        self._log_foreign.flush()
 
     # --- limits -------------------------------------------------------------------------------------------------------
 

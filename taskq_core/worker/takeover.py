@@ -12,13 +12,15 @@ dequeue hands out to it are taken back by the second look.
 
 import asyncio
 import logging
+import os
+import socket
 
 from taskq_core.broker.operations import presence, services
 from taskq_core.service.loop import Service
 from taskq_core.wire import QueueKeys
 from taskq_core.worker.context import WorkerContext
 from taskq_core.worker.hand_back import hand_back
-from taskq_core.worker.liveness import is_held
+from taskq_core.worker.liveness import is_held, place, supervisor_name
 
 logger = logging.getLogger("taskq.worker")
 
@@ -103,3 +105,18 @@ class Takeover(Service):
     async def resign(self) -> None:
         """Delete the record of this process: the worker has given back what it held."""
         await self._runner.run(presence.forget_peer(self._queue, self._place, self._token))
+
+
+def new_takeovers(context: WorkerContext, held: socket.socket | None, *, has_supervisor: bool) -> list[Takeover]:
+    """Return the takeovers of all queues, none if nobody on this host can prove that a worker has ended.
+
+    Args:
+        context: The worker.
+        held: The socket that holds the worker's name, None if it has none.
+        has_supervisor: Whether the parent process takes back the tasks of this one.
+    """
+    here = place()
+    if held is None or not here or context.runner.endpoint.is_memory:
+        return []
+    supervisor = supervisor_name(os.getppid()) if has_supervisor else ""
+    return [Takeover(context, queue, here, supervisor) for queue in context.queues]

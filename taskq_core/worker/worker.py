@@ -25,25 +25,24 @@ from typing import TYPE_CHECKING, Any
 from taskq_core.app import TaskQ
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.connection import ANSWER_TIMEOUT_S
-from taskq_core.broker.operations import limits, new_tasks, views
 from taskq_core.broker.operations import services as service_ops
+from taskq_core.broker.operations import views
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.clock import SYSTEM_CLOCK, Clock
 from taskq_core.errors import BrokerError, TaskQError
 from taskq_core.execution.lifespan import Lifespan
 from taskq_core.repair.reconcile import FindingKind
-from taskq_core.service.calls import Caller
 from taskq_core.service.health import HealthServer, open_health_server
 from taskq_core.service.user_code import unlisted
 from taskq_core.service.worker_control import WorkerAction, request_for
 from taskq_core.wire import ServerInfo
 from taskq_core.wire.ids import worker_token
-from taskq_core.worker.aggregator import Aggregator
 from taskq_core.worker.burst import Burst
 from taskq_core.worker.config import WorkerConfig
 from taskq_core.worker.context import WorkerContext
 from taskq_core.worker.dead_letters import DeadLetters
 from taskq_core.worker.dispatcher import Dispatcher
+from taskq_core.worker.draining import ENDING_S, Drain, close_idle, to_the_end
 from taskq_core.worker.executor import Executor
 from taskq_core.worker.fetcher import Fetcher
 from taskq_core.worker.forwarder import Forwarder
@@ -52,21 +51,19 @@ from taskq_core.worker.health import Health, Pulse
 from taskq_core.worker.keepalive import Keepalive
 from taskq_core.worker.leadership import Leadership
 from taskq_core.worker.listener import WorkerListener
-from taskq_core.worker.liveness import hold, place, supervisor_name
+from taskq_core.worker.liveness import hold
 from taskq_core.worker.loop_watch import LoopWatch
-from taskq_core.worker.outcome import given_back
 from taskq_core.worker.process import run_as_process
 from taskq_core.worker.reconciler import Reconciler
 from taskq_core.worker.reporter import ErrorReporter
 from taskq_core.worker.rights import check_rights
-from taskq_core.worker.run import Ending, Run
+from taskq_core.worker.run import Run
 from taskq_core.worker.run_counters import RunCounters
-from taskq_core.worker.run_log import runs_text
 from taskq_core.worker.services import Services
 from taskq_core.worker.settler import Settler
 from taskq_core.worker.starts import Starts
-from taskq_core.worker.subscriber import PrimaryFollower, Subscriber
-from taskq_core.worker.takeover import Takeover
+from taskq_core.worker.subscriber import Canceller, PrimaryFollower, Subscriber
+from taskq_core.worker.takeover import new_takeovers
 from taskq_core.worker.waker import Waker
 
 if TYPE_CHECKING:
@@ -76,24 +73,10 @@ logger = logging.getLogger("taskq.worker")
 
 START_PATIENCE_S = 5.0
 """Seconds a worker waits for Redis to answer when it starts."""
-CONNECTIONS = 2
-"""Most connections that background services share. They are opened when needed, and closed when idle."""
-CLUSTER_CONNECTIONS = 16
-"""The same for a cluster, where calls to a node that is away must not hold up calls to the others."""
-CALLED_OFF_S = 0.5
-"""Seconds for which a worker that ends waits before all else for what it has asked for to be called off."""
-WAITING_LOG_S = 5.0
-"""Seconds between two log lines about the tasks for which a stopping worker waits."""
+CONNECTIONS, CLUSTER_CONNECTIONS = 2, 16
+"""Most connections that services share. In a cluster, calls to a node that is away must not hold up the others."""
 RETIRE_LOOK_S = 0.05
 """Seconds between two checks for the last task of a worker that retires."""
-ENDING_S = 2.0
-"""Seconds that each part gets to end when the worker does."""
-
-
-def _new_scheduler(app: TaskQ, clock: Clock) -> "Scheduler":
-    from taskq_core.scheduler import Scheduler  # not at the top: a worker without one saves the memory
-
-    return Scheduler(app, clock=clock)
 
 
 class Worker:
@@ -106,6 +89,8 @@ class Worker:
         clock: Source of time.
         when_idle: Asked by a worker in burst mode that has nothing left to do; True if there may be work now.
     """
+
+    _scheduler: "Scheduler | None" = None
 
     def __init__(
         self,
@@ -130,7 +115,10 @@ class Worker:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = asyncio.Event()
         self._aborting = asyncio.Event()
-        self._scheduler = _new_scheduler(app, clock) if self.config.with_scheduler else None
+        if self.config.with_scheduler:
+            from taskq_core.scheduler import Scheduler  # not at the top: a worker without one saves the memory
+
+            self._scheduler = Scheduler(app, clock=clock)
         self._health_server: HealthServer | None = None
         self._health: Health | None = None
         self.has_supervisor = False
@@ -301,8 +289,8 @@ class Worker:
             listener=self._listener,
             stopping=self._stopping,
         )
-        scheduler = None if self._scheduler is None else self._scheduler.health
-        self._health = Health(self._context.queues, self._pulse, self._clock, runner, scheduler)
+        judge = None if self._scheduler is None else self._scheduler.health
+        self._health = Health(self._context.queues, self._pulse, self._clock, runner, judge)
         try:
             host, port = self.config.health_host, self.config.health_port
             self._health_server = await open_health_server("worker", self._health, host, port)
@@ -351,15 +339,8 @@ class Worker:
             except Exception:
                 logger.exception("the worker's lifespan failed")
                 status = 1
-            await self._close_idle()
+            await close_idle(self.app)
         return status
-
-    async def _close_idle(self) -> None:
-        """Close what runs left open, such as database connections. The threads of the loop may all hang."""
-        call = Caller(1, name="the bridge")
-        with contextlib.suppress(TimeoutError):
-            await call(self.app.bridge.close_idle, timeout_s=ENDING_S)
-        call.close()
 
     async def _work(self, state: Mapping[str, Any]) -> None:
         self._started_ns = int(self._clock.time() * 1e9)
@@ -370,13 +351,13 @@ class Worker:
         pipelines = [unlisted(asyncio.create_task(each, name="taskq pipeline")) for each in self._fetch_pipelines()]
         self._services.start()
         try:
-            await self._register_queues()
+            await self._services.register_queues(self._starts)
             self._context.listener.started(self)
             await self._stopping.wait()
-            await self._drain()
+            await self._end_runs()
         except asyncio.CancelledError:  # who runs this worker in a loop of its own wants it to end now
             self._aborting.set()
-            await _to_the_end(self._drain())
+            await to_the_end(self._end_runs())
             raise
         finally:
             self.status = "closed"
@@ -384,16 +365,16 @@ class Worker:
             self._fetcher.is_closing = True
             self._fetcher.notify()
             try:
-                await _to_the_end(self._close(pipelines))
+                await to_the_end(self._close(pipelines))
             finally:
-                self._fetcher.flush_logs()
+                self._starts.flush_logs()
                 self._keepalive.leave()  # else its thread would show for ever a worker that is gone
                 logger.info("stopped: %d tasks ended here", self.ended_count)
 
     def _build(self, state: Mapping[str, Any]) -> None:
         context = self._context
-        context.metrics.expect([queue.name for queue in context.queues], [kind.value for kind in FindingKind])
-        takeovers = self._new_takeovers()
+        context.metrics.expect(list(context.config.queues), [kind.value for kind in FindingKind])
+        takeovers = new_takeovers(context, self._socket_name, has_supervisor=self.has_supervisor)
         # A takeover frees the lead of a dead worker, which would last for seconds otherwise.
         after = [each.has_looked for each in takeovers]
         services = self._services = Services(context)
@@ -415,12 +396,15 @@ class Worker:
             SyncRunner(self.app.runtime.endpoint, timeout_s=timeout_s, max_idle=1),
             context,
             describe=self.describe,
-            lost=self._lost_from_thread,
+            lost=self._executor.lose,
             look=LoopWatch(asyncio.get_running_loop(), context).look,
         )
         self._gauges = WorkerGauges(context, self._pulse, self._scheduler)
         keys = context.keys
-        services.add(Subscriber(context, {keys.cancel: self._cancel, keys.control: self._control}), *takeovers)
+        services.add(
+            Subscriber(context, {keys.cancel: Canceller(context, self._executor).cancel, keys.control: self._control}),
+            *takeovers,
+        )
         services.add_of_queues(self._fetcher, self._starts, leaderships, dead_letters, self._gauges)
         services.add_relays(self._gauges)
         services.add(dispatcher, counters)
@@ -430,9 +414,10 @@ class Worker:
             services.add(self._health)
         if context.runner.endpoint.has_sentinels:
             services.add(PrimaryFollower(context, self._call_off))
+        self._drain = Drain(context, self._fetcher, self._executor, settler, services, self._aborting)
         if self.config.burst:
             when_idle = None if self._when_idle is None else partial(self._when_idle, self)
-            services.add(Burst(context, self._fetcher, is_quiet=self._has_finished, when_idle=when_idle))
+            services.add(Burst(context, self._fetcher, is_quiet=self._drain.has_finished, when_idle=when_idle))
 
     def _fetch_pipelines(self) -> list[Coroutine[Any, Any, None]]:
         # Several pipelines overlap Redis's work with Python's. With two, each side still sleeps between turns of
@@ -440,24 +425,8 @@ class Worker:
         # pipelines drained fastest at 10, 12, 20, 50 and 200 slots.
         concurrency = self.config.concurrency
         count = 1 if concurrency < 6 else 3
-        share = -(-concurrency // count)
-        return [self._fetcher.serve(self._services.new_pipeline(), number, share) for number in range(count)]
-
-    def _new_takeovers(self) -> list[Takeover]:
-        """Return a `Takeover` for each queue, none if this host cannot prove that a worker has ended."""
-        here = place()
-        if self._socket_name is None or not here or self._context.runner.endpoint.is_memory:
-            return []
-        supervisor = supervisor_name(os.getppid()) if self.has_supervisor else ""
-        return [Takeover(self._context, queue, here, supervisor) for queue in self._context.queues]
-
-    async def _register_queues(self) -> None:
-        context = self._context
-        with contextlib.suppress(BrokerError):  # clients register queues too; this only shows empty ones to tools
-            await context.runner.run(new_tasks.register_queue(context.keys.queues, tuple(context.config.queues)))
-            if specs := self._starts.specs:
-                for queue in context.queues:
-                    await context.runner.run(limits.declare_limits(queue, specs))
+        serve, share = self._fetcher.serve, -(-concurrency // count)
+        return [serve(self._services.new_pipeline(), number, share) for number in range(count)]
 
     def describe(self) -> ServerInfo:
         """Return the worker's presence, as tools read it."""
@@ -488,40 +457,11 @@ class Worker:
             fetcher.can_take,
         )
 
-    # --- runs ---------------------------------------------------------------------------------------------------------
-
     def _worn_out(self, abandoned: int) -> None:
         if self.on_worn_out is not None:
             self.on_worn_out()
         else:
-            logger.error(
-                "%d abandoned functions still run; any further one keeps its slot. Restart this process", abandoned
-            )
-
-    def _lost_from_thread(self, runs: list[Run]) -> None:
-        assert self._loop is not None
-        self._loop.call_soon_threadsafe(self._lost, runs)
-
-    def _lost(self, runs: list[Run]) -> None:
-        for run in runs:
-            if self._context.running.get(run.key) is run:
-                self._executor.end(run, Ending.LEASE_LOST)
-
-    def _cancel(self, task_id: str) -> None:
-        """Cancel the runs of a task here, in whichever of the queues."""
-        for queue in self._context.queues:
-            run = self._context.running.get((queue.name, task_id))
-            if run is not None and not run.is_cancelling:  # a flood of messages asks Redis once
-                run.is_cancelling = True
-                self._context.background.start(self._cancel_run(run))
-
-    async def _cancel_run(self, run: Run) -> None:
-        """Cancel a run once it is known what becomes of its task. Without an answer, the task is archived."""
-        try:
-            run.wish = await self._context.runner.run(service_ops.read_cancel(run.queue, run.task_id))
-        finally:
-            run.is_cancelling = False
-            self._executor.end(run, Ending.CANCELLED)
+            logger.error("%d abandoned functions run; any further one keeps its slot. Restart this process", abandoned)
 
     # --- end ----------------------------------------------------------------------------------------------------------
 
@@ -530,70 +470,10 @@ class Worker:
         for forwarder in self._services.of(Forwarder):
             await forwarder.move()
 
-    async def _drain(self) -> None:
-        """Wait for running tasks, then give back what still runs."""
+    async def _end_runs(self) -> None:
         self.status = "stopped"
         self._stop_fetching()
-        await self._fetcher.wait_until_sure(CALLED_OFF_S)
-        aggregators = list(self._services.of(Aggregator))
-        for aggregator in aggregators:
-            aggregator.is_stopping = True
-        await self._wait_for_tasks(self.config.span("shutdown_grace"))
-        for run in self.runs:
-            self._executor.end(run, Ending.SHUTDOWN)
-        interrupt_grace_s = self.config.span("interrupt_grace")
-        await asyncio.gather(*(aggregator.drain(interrupt_grace_s) for aggregator in aggregators))
-        await self._wait_for_end(interrupt_grace_s)
-        for run in self.runs:
-            # Its thread ends with this process, which is the next thing to happen.
-            if run.settlement is not None:
-                continue
-            if run.is_stuck and run.ending in (Ending.TIMEOUT, Ending.CANCELLED):
-                self._settler.add(run)  # requeueing would only repeat the hang
-                continue
-            logger.warning("task %s did not end when interrupted; it is given back", run.name, extra=run.facts)
-            run.settlement = given_back(run)
-            self._settler.requeue(run)
-        await self._wait_for_end(ENDING_S)
-
-    async def _wait_for_tasks(self, seconds: float) -> None:
-        """Wait for running tasks until the time is over or the worker aborts, and log what it waits for."""
-        assert self._loop is not None
-        until = self._loop.time() + seconds
-        while not self._aborting.is_set() and not self._is_quiet and (left_s := until - self._loop.time()) > 0:
-            if runs := self.runs:
-                text = runs_text(runs, self._clock.monotonic())
-                logger.info("stopping: waiting up to %.0fs for %d running tasks: %s", left_s, len(runs), text)
-            await self._wait_for_end(min(left_s, WAITING_LOG_S), self._aborting)
-        if runs := self.runs:
-            text = runs_text(runs, self._clock.monotonic())
-            logger.warning("stopping: %d tasks still run and go back to their queue: %s", len(runs), text)
-
-    async def _wait_for_end(self, seconds: float, event: asyncio.Event | None = None) -> None:
-        """Wait until nothing runs and all is settled, the time is over, or the event is set."""
-        assert self._loop is not None
-        until = self._loop.time() + seconds
-        while (  # noqa: ASYNC110 - it waits for several things at once, and only while the worker stops
-            not self._is_quiet and self._loop.time() < until and not (event is not None and event.is_set())
-        ):
-            await asyncio.sleep(min(0.02, max(0.0, until - self._loop.time())))
-
-    @property
-    def _is_quiet(self) -> bool:
-        """True if nothing runs or waits to be settled, and no answer can bring further tasks, or none comes."""
-        if self._context.running or any(aggregator.is_busy for aggregator in self._services.of(Aggregator)):
-            return False
-        return self._is_empty or self._fetcher.is_failing
-
-    @property
-    def _is_empty(self) -> bool:
-        """True if all slots are free, and no answer can bring tasks for them."""
-        return self._fetcher.free >= self.config.concurrency and not self._fetcher.doubts
-
-    def _has_finished(self) -> bool:
-        """Whether nothing is left to do, and no service may still bring tasks."""
-        is_idle = all(each.is_idle for each in self._services.all)
-        return is_idle and self._is_quiet and self._is_empty and not self._settler.count
+        await self._drain.run()
 
     async def _close(self, pipelines: "list[asyncio.Task[None]]") -> None:
         services, context = self._services, self._context
@@ -617,20 +497,3 @@ class Worker:
         context.metrics.flush()
         await self._keepalive.stop()
         await services.disconnect()
-
-
-async def _to_the_end(ending: Coroutine[Any, Any, None]) -> None:
-    """Await what has to come to its end. A cancellation meanwhile is raised once it has."""
-    task = unlisted(asyncio.create_task(ending, name="taskq ending"))
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is None:
-        return task.result()
-    failure = None if task.cancelled() else task.exception()
-    if failure is not None:
-        logger.error("a worker that was cancelled did not end as it should", exc_info=failure)
-    raise cancelled

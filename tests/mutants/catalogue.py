@@ -533,7 +533,7 @@ WORKER = (
     ),
     Mutant(
         name="a worker does not cancel the task that it was told to cancel",
-        file=f"{_WORKER}/worker.py",
+        file=f"{_WORKER}/subscriber.py",
         old="            self._executor.end(run, Ending.CANCELLED)\n",
         new="            pass\n",
         tests=(f"{_OF_WORKER}/test_cancel.py",),
@@ -610,8 +610,8 @@ WORKER = (
     ),
     Mutant(
         name="a worker that stops gives its tasks no time to finish",
-        file=f"{_WORKER}/worker.py",
-        old='self._wait_for_tasks(self.config.span("shutdown_grace"))',
+        file=f"{_WORKER}/draining.py",
+        old='self._wait_for_tasks(config.span("shutdown_grace"))',
         new="self._wait_for_tasks(0.0)",
         tests=(f"{_OF_WORKER}/test_worker.py",),
     ),

@@ -356,7 +356,7 @@ async def test_a_coroutine_cancelled_before_its_first_step_ends(app: TaskQ, star
         started(run, now)
         worker._executor.end(run, Ending.CANCELLED)
 
-    worker._fetcher._start = start_and_end
+    worker._starts._start_now = start_and_end
     handle = await hold.adelay()
 
     with pytest.raises(TaskFailedError, match="context canceled"):

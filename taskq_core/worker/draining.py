@@ -1,0 +1,146 @@
+"""End the runs of a worker that stops: wait for them, interrupt them, give back those that go on."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+from taskq_core.app import TaskQ
+from taskq_core.service.calls import Caller
+from taskq_core.service.user_code import unlisted
+from taskq_core.worker.aggregator import Aggregator
+from taskq_core.worker.context import WorkerContext
+from taskq_core.worker.executor import Executor
+from taskq_core.worker.fetcher import Fetcher
+from taskq_core.worker.outcome import given_back
+from taskq_core.worker.run import Ending, Run
+from taskq_core.worker.run_log import runs_text
+from taskq_core.worker.services import Services
+from taskq_core.worker.settler import Settler
+
+logger = logging.getLogger("taskq.worker")
+
+CALLED_OFF_S = 0.5
+"""Seconds for which an ending worker first waits until the tasks that it has asked for are called off."""
+WAITING_LOG_S = 5.0
+"""Seconds between two log lines about the tasks for which a stopping worker waits."""
+ENDING_S = 2.0
+"""Seconds that each part gets to end when the worker does."""
+
+
+class Drain:
+    """Ends the runs of a worker.
+
+    Args:
+        context: The worker.
+        fetcher: Takes no new tasks any more.
+        executor: Interrupts runs.
+        settler: Settles them.
+        services: The background services.
+        aborting: Set once running tasks get no more time.
+    """
+
+    def __init__(
+        self,
+        context: WorkerContext,
+        fetcher: Fetcher,
+        executor: Executor,
+        settler: Settler,
+        services: Services,
+        aborting: asyncio.Event,
+    ) -> None:
+        self._context = context
+        self._clock = context.clock
+        self._fetcher = fetcher
+        self._executor = executor
+        self._settler = settler
+        self._services = services
+        self._aborting = aborting
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def _runs(self) -> list[Run]:
+        return list(self._context.running.values())
+
+    async def run(self) -> None:
+        """Wait for running tasks, then give back those that still run."""
+        config = self._context.config
+        await self._fetcher.wait_until_sure(CALLED_OFF_S)
+        aggregators = list(self._services.of(Aggregator))
+        for aggregator in aggregators:
+            aggregator.is_stopping = True
+        await self._wait_for_tasks(config.span("shutdown_grace"))
+        for run in self._runs:
+            self._executor.end(run, Ending.SHUTDOWN)
+        interrupt_grace_s = config.span("interrupt_grace")
+        await asyncio.gather(*(aggregator.drain(interrupt_grace_s) for aggregator in aggregators))
+        await self._wait_for_end(interrupt_grace_s)
+        for run in self._runs:
+            # Its thread ends with this process, which is the next thing to happen.
+            if run.settlement is not None:
+                continue
+            if run.is_stuck and run.ending in (Ending.TIMEOUT, Ending.CANCELLED):
+                self._settler.add(run)  # requeueing would only repeat the hang
+                continue
+            logger.warning("task %s did not end when interrupted; it is given back", run.name, extra=run.facts)
+            run.settlement = given_back(run)
+            self._settler.requeue(run)
+        await self._wait_for_end(ENDING_S)
+
+    async def _wait_for_tasks(self, seconds: float) -> None:
+        """Wait for running tasks until the time is over or the worker aborts, and log the names of the tasks."""
+        until = self._loop.time() + seconds
+        while not self._aborting.is_set() and not self._is_quiet and (left_s := until - self._loop.time()) > 0:
+            if runs := self._runs:
+                text = runs_text(runs, self._clock.monotonic())
+                logger.info("stopping: waiting up to %.0fs for %d running tasks: %s", left_s, len(runs), text)
+            await self._wait_for_end(min(left_s, WAITING_LOG_S), self._aborting)
+        if runs := self._runs:
+            text = runs_text(runs, self._clock.monotonic())
+            logger.warning("stopping: %d tasks still run and go back to their queue: %s", len(runs), text)
+
+    async def _wait_for_end(self, seconds: float, event: asyncio.Event | None = None) -> None:
+        """Wait until nothing runs and all is settled, the time is over, or the event is set."""
+        until = self._loop.time() + seconds
+        while (  # noqa: ASYNC110 - it waits for several things at once, and only while the worker stops
+            not self._is_quiet and self._loop.time() < until and not (event is not None and event.is_set())
+        ):
+            await asyncio.sleep(min(0.02, max(0.0, until - self._loop.time())))
+
+    @property
+    def _is_quiet(self) -> bool:
+        """True if nothing runs or waits to be settled, and no answer can bring further tasks, or none comes."""
+        if self._context.running or any(aggregator.is_busy for aggregator in self._services.of(Aggregator)):
+            return False
+        return self._fetcher.is_empty or self._fetcher.is_failing
+
+    def has_finished(self) -> bool:
+        """Return whether nothing is left to do, and no service may still bring tasks."""
+        is_idle = all(each.is_idle for each in self._services.all)
+        return is_idle and self._is_quiet and self._fetcher.is_empty and not self._settler.count
+
+
+async def to_the_end(ending: Coroutine[Any, Any, None]) -> None:
+    """Await what has to come to its end. A cancellation meanwhile is raised once it has."""
+    task = unlisted(asyncio.create_task(ending, name="taskq ending"))
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is None:
+        return task.result()
+    failure = None if task.cancelled() else task.exception()
+    if failure is not None:
+        logger.error("a worker that was cancelled did not end as it should", exc_info=failure)
+    raise cancelled
+
+
+async def close_idle(app: TaskQ) -> None:
+    """Close what runs left open, such as database connections. The threads of the loop may all hang."""
+    call = Caller(1, name="the bridge")
+    with contextlib.suppress(TimeoutError):
+        await call(app.bridge.close_idle, timeout_s=ENDING_S)
+    call.close()
