@@ -142,10 +142,10 @@ def report_more(modeladmin: Any, request: HttpRequest) -> None:
     modeladmin.message_user(request, text, messages.WARNING)
 
 
-def log(request: HttpRequest, row: Any, text: str, *, flag: int = CHANGE) -> None:
-    """Record in the admin's log what the user did to a row."""
+def log(request: HttpRequest, row: Any, entry: Any, *, flag: int = CHANGE) -> None:
+    """Record in the admin's log what the user did to a row: a text, or Django's list of changes."""
     LogEntry.objects.log_actions(
-        user_id=str(request.user.pk), queryset=[row], action_flag=flag, change_message=text, single_object=True
+        user_id=str(request.user.pk), queryset=[row], action_flag=flag, change_message=entry, single_object=True
     )
 
 
@@ -176,8 +176,8 @@ def act_on_each(
     modeladmin: Any,
     request: HttpRequest,
     rows: Any,
-    act: Callable[[Any, Deadline], str],
-    report: Callable[[int], str],
+    act: Callable[[Any, Deadline], tuple[Any, int]],
+    report: Any,
     *,
     seen: Mapping[str, str] | None = None,
     flag: int = CHANGE,
@@ -190,15 +190,16 @@ def act_on_each(
         modeladmin: The admin.
         request: Request of the user.
         rows: The rows.
-        act: Acts on one row, and returns what to log. Raises `SkippedError` if it does not apply.
-        report: Returns the message about a number of changed rows.
+        act: Acts on one row. Returns what to log and a number for the report. Raises `SkippedError` if the action does
+            not apply.
+        report: Message about the sum of these numbers, an `ngettext_lazy` over `%(count)d`.
         seen: Mark of each row when it was shown. A row with another mark now is skipped.
         flag: Flag of the log entries.
     """
     deadline = Deadline()
     found = rows[:ACTED_MAX]
-    is_complete = len(found) == rows.count() and rows.next_cursor is None
-    done = 0
+    is_complete = len(found) == rows.count() and getattr(rows, "next_cursor", None) is None
+    done: list[int] = []
     skipped: Counter[str] = Counter()
     if gone := len(getattr(rows, "keys", found)) - len(found):
         skipped[_("it does not exist any more")] = gone
@@ -210,9 +211,9 @@ def act_on_each(
             if seen is not None and seen.get(row.pk, row.mark) != row.mark:
                 raise SkippedError(gettext_lazy("it has changed since the page was loaded"))
             with override(None):  # Django's log is in the language of the code as well
-                text = act(row, deadline)
-            log(request, row, text, flag=flag)
-            done += 1
+                entry, count = act(row, deadline)
+            log(request, row, entry, flag=flag)
+            done.append(count)
         except TimeoutError:
             log(request, row, f"Cut off after {LONGEST_S:.0f} s.")
             is_complete = False
@@ -228,7 +229,7 @@ def act_on_each(
         except TaskQError as error:
             skipped[str(error)] += 1
     if done:
-        modeladmin.message_user(request, report(done), messages.SUCCESS)
+        modeladmin.message_user(request, report % {"count": sum(done)}, messages.SUCCESS)
     for reason, count in skipped.items():
         text = ngettext("%(count)d was skipped: %(reason)s.", "%(count)d were skipped: %(reason)s.", count)
         modeladmin.message_user(request, text % {"count": count, "reason": reason.rstrip(".")}, messages.WARNING)

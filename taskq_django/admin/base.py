@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
-from django.contrib.admin.utils import lookup_field, quote, unquote
+from django.contrib.admin.utils import flatten_fieldsets, lookup_field, quote, unquote
 from django.contrib.admin.views.main import ChangeList
 from django.contrib.auth import get_permission_codename
 from django.core.exceptions import PermissionDenied
@@ -95,6 +95,8 @@ class RedisAdminMixin(FrameMixin, MixinBase):
     show_facets = admin.ShowFacets.NEVER  # a database counts facets; these filters count for themselves
     list_per_page = 50
     actions: Any = ()
+    unreadable_fieldsets: Any = ()
+    """Lines of the page of a row that cannot be read."""
 
     # --- rows ---------------------------------------------------------------------------------------------------------
 
@@ -205,6 +207,10 @@ class RedisAdminMixin(FrameMixin, MixinBase):
             for heading, options in fieldsets
         ]
         return [(heading, options) for heading, options in shown if options["fields"]]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Return all lines. Fields that are not in `fieldsets` can be edited."""
+        return flatten_fieldsets((*(self.fieldsets or ()), *self.unreadable_fieldsets))
 
     def has_value(self, obj: Any, name: str) -> bool:
         """Return whether a line has a value."""

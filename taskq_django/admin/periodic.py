@@ -7,12 +7,13 @@ be put over another `ModelAdmin`:
 """
 
 import functools
+from functools import partial
 from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
-from django.db import DatabaseError, router, transaction
+from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern, path
@@ -20,12 +21,12 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, ngettext, ngettext_lazy, override
+from django.utils.translation import gettext_lazy, ngettext_lazy, override
 
-from taskq_core import BrokerUnavailableError, EnqueueError, TaskQError
+from taskq_core import TaskQError
 from taskq_core.inspector import Inspector
 from taskq_core.wire.cron import with_zone
-from taskq_django.admin.actions import confirmed_action
+from taskq_django.admin.actions import Deadline, SkippedError, act_on_each, confirmed_action
 from taskq_django.admin.base import BaseAdmin, FrameMixin
 from taskq_django.admin.code_entries import CODE_KEY, SOURCE_VAR, PeriodicTaskList, code_rows
 from taskq_django.admin.periodic_form import PeriodicTaskForm, fit_widget
@@ -190,32 +191,18 @@ class PeriodicTaskAdminMixin(FrameMixin):
     @admin.action(permissions=["change"], description=gettext_lazy("Enable selected %(verbose_name_plural)s"))
     def enable(self, request: HttpRequest, queryset: "QuerySet[PeriodicTask]") -> None:
         """Let them fire again. Firings missed while they were disabled are not caught up."""
-        count = self._switch(request, queryset, is_on=True)
-        text = ngettext("%(count)d periodic task was enabled.", "%(count)d periodic tasks were enabled.", count)
-        self.message_user(request, text % {"count": count}, messages.SUCCESS)
+        report = ngettext_lazy(
+            "%(count)d periodic task was enabled.", "%(count)d periodic tasks were enabled.", "count"
+        )
+        act_on_each(self, request, queryset, partial(_switch, True), report)
 
     @admin.action(permissions=["change"], description=gettext_lazy("Disable selected %(verbose_name_plural)s"))
     def disable(self, request: HttpRequest, queryset: "QuerySet[PeriodicTask]") -> None:
         """Keep them from firing until they are enabled."""
-        count = self._switch(request, queryset, is_on=False)
-        text = ngettext("%(count)d periodic task was disabled.", "%(count)d periodic tasks were disabled.", count)
-        self.message_user(request, text % {"count": count}, messages.SUCCESS)
-
-    def _switch(self, request: HttpRequest, queryset: "QuerySet[PeriodicTask]", *, is_on: bool) -> int:
-        """Enable or disable rows, and return how many have changed."""
-        count = 0
-        for obj in queryset.filter(enabled=not is_on):
-            obj.enabled = is_on
-            alias = router.db_for_write(type(obj), instance=obj)  # rows may be read elsewhere
-            with transaction.atomic(using=alias):
-                if not type(obj)._base_manager.using(alias).filter(pk=obj.pk).exists():
-                    continue  # deleted in the meantime
-                obj.save(using=alias, update_fields=["enabled"])
-                with override(None):  # Django's log is in the language of the code as well
-                    label = capfirst(str(self.opts.get_field("enabled").verbose_name))  # type: ignore[union-attr]  # a field of the model's own
-                self.log_change(request, obj, [{"changed": {"fields": [label]}}])
-            count += 1
-        return count
+        report = ngettext_lazy(
+            "%(count)d periodic task was disabled.", "%(count)d periodic tasks were disabled.", "count"
+        )
+        act_on_each(self, request, queryset, partial(_switch, False), report)
 
     @confirmed_action(
         description=gettext_lazy("Run selected %(verbose_name_plural)s now"),
@@ -229,24 +216,16 @@ class PeriodicTaskAdminMixin(FrameMixin):
     )
     def run_now(self, request: HttpRequest, queryset: "QuerySet[PeriodicTask]", **_seen: Any) -> None:
         """Enqueue a task of each now. It is not counted as one of its runs."""
-        count = 0
-        for obj in queryset:
+
+        def act(obj: PeriodicTask, deadline: Deadline) -> tuple[str, int]:
             try:
                 handle = taskq.client.enqueue(obj.entry.call)
-            except EnqueueError as error:
-                self.message_user(request, f"{obj}: {error}", messages.ERROR)
-                if isinstance(error.__cause__, BrokerUnavailableError):
-                    break  # the others would wait for Redis as well
             except (TaskQError, ValueError, TypeError) as error:
-                self.message_user(request, f"{obj}: {error}", messages.ERROR)
-            else:
-                count += 1
-                with override(None):  # as above
-                    said = _("Run now, as task %(id)s.") % {"id": handle.id}
-                self.log_change(request, obj, said)
-        if count:
-            text = ngettext("%(count)d task was enqueued.", "%(count)d tasks were enqueued.", count)
-            self.message_user(request, text % {"count": count}, messages.SUCCESS)
+                raise SkippedError(f"{obj}: {error}") from error
+            return _("Run now, as task %(id)s.") % {"id": handle.id}, 1
+
+        report = ngettext_lazy("%(count)d task was enqueued.", "%(count)d tasks were enqueued.", "count")
+        act_on_each(self, request, queryset, act, report)
 
     # --- views --------------------------------------------------------------------------------------------------------
 
@@ -286,20 +265,13 @@ class PeriodicTaskAdminMixin(FrameMixin):
         """Show the list, or take an action on rows of it."""
         return super().changelist_view(request, extra_context)
 
-    def changeform_view(
-        self,
-        request: HttpRequest,
-        object_id: str | None = None,
-        form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
-    ) -> HttpResponse:
-        """Show the form, or save it. Report a row that was deleted in the meantime."""
-        try:
-            return super().changeform_view(request, object_id, form_url, extra_context)
-        except DatabaseError:
-            if object_id is None or self.get_object(request, unquote(object_id)) is not None:
-                raise
-            return self.say_gone(request, unquote(object_id))
+
+def _switch(is_on: bool, obj: PeriodicTask, deadline: Deadline) -> tuple[Any, int]:
+    """Enable or disable a row."""
+    obj.enabled = is_on
+    obj.save(update_fields=["enabled"])
+    label = capfirst(str(obj._meta.get_field("enabled").verbose_name))
+    return [{"changed": {"fields": [label]}}], 1
 
 
 @admin.register(PeriodicTask)

@@ -81,10 +81,6 @@ class QueueAdminMixin(QueueColumns, RedisAdminMixin):
         (_("Runs"), {"fields": ("today", "total", "recent", "history")}),
         (_("Task types"), {"fields": ("types",)}),
     )
-    readonly_fields = (
-        *("name", "status", "problem", "workflows", "buttons", "bar", "sizes", "groups", "latency", "memory"),
-        *("today", "total", "recent", "history", "types"),
-    )
 
     def has_pause_permission(self, request: HttpRequest) -> bool:
         """Return whether the user may pause and resume queues."""
@@ -170,13 +166,11 @@ class QueueAdminMixin(QueueColumns, RedisAdminMixin):
     def pause(self, request: HttpRequest, queues: Any, *, seen: Any) -> None:
         """Keep workers from taking tasks."""
 
-        def act(queue: Queue, deadline: Deadline) -> str:
+        def act(queue: Queue, deadline: Deadline) -> tuple[str, int]:
             Inspector(taskq).pause(queue.name)
-            return _now("Paused.")
+            return _now("Paused."), 1
 
-        def report(count: int) -> str:
-            return ngettext("%(count)d queue was paused.", "%(count)d queues were paused.", count) % {"count": count}
-
+        report = ngettext_lazy("%(count)d queue was paused.", "%(count)d queues were paused.", "count")
         self._act(request, queues, act, report)
 
     @confirmed_action(
@@ -192,13 +186,11 @@ class QueueAdminMixin(QueueColumns, RedisAdminMixin):
     def resume(self, request: HttpRequest, queues: Any, *, seen: Any) -> None:
         """Let workers take tasks again."""
 
-        def act(queue: Queue, deadline: Deadline) -> str:
+        def act(queue: Queue, deadline: Deadline) -> tuple[str, int]:
             Inspector(taskq).resume(queue.name)
-            return _now("Resumed.")
+            return _now("Resumed."), 1
 
-        def report(count: int) -> str:
-            return ngettext("%(count)d queue was resumed.", "%(count)d queues were resumed.", count) % {"count": count}
-
+        report = ngettext_lazy("%(count)d queue was resumed.", "%(count)d queues were resumed.", "count")
         self._act(request, queues, act, report)
 
     @confirmed_action(
@@ -216,23 +208,17 @@ class QueueAdminMixin(QueueColumns, RedisAdminMixin):
     def empty(self, request: HttpRequest, queues: Any, *, seen: Any, states: Sequence[str]) -> None:
         """Delete all tasks in some states."""
         inspector = Inspector(taskq)
-        deleted = 0
 
-        def act(queue: Queue, deadline: Deadline) -> str:
-            nonlocal deleted
+        def act(queue: Queue, deadline: Deadline) -> tuple[str, int]:
             count = 0
             for state in map(TaskState, states):
                 is_grouped = state is TaskState.AGGREGATING
                 for group in [each.name for each in inspector.groups(queue.name)] if is_grouped else [None]:
                     count += inspector.delete_all(queue.name, state, group=group, progress=deadline.progress)
-            deleted += count
             text = ngettext("Deleted %(count)d task: %(states)s.", "Deleted %(count)d tasks: %(states)s.", count)
-            return text % {"count": count, "states": ", ".join(states)}
+            return text % {"count": count, "states": ", ".join(states)}, count
 
-        def report(_count: int) -> str:
-            text = ngettext("%(count)d task was deleted.", "%(count)d tasks were deleted.", deleted)
-            return text % {"count": deleted}
-
+        report = ngettext_lazy("%(count)d task was deleted.", "%(count)d tasks were deleted.", "count")
         self._act(request, queues, act, report)
 
     @confirmed_action(
@@ -250,13 +236,12 @@ class QueueAdminMixin(QueueColumns, RedisAdminMixin):
     def delete_selected(self, request: HttpRequest, queues: Any, *, seen: Any, force: bool) -> None:
         """Delete queues. Those with tasks are deleted only with `force`."""
 
-        def act(queue: Queue, deadline: Deadline) -> str:
+        def act(queue: Queue, deadline: Deadline) -> tuple[str, int]:
             count = Inspector(taskq).remove_queue(queue.name, force=force, progress=deadline.progress)
-            return ngettext("Deleted with %(count)d task.", "Deleted with %(count)d tasks.", count) % {"count": count}
+            text = ngettext("Deleted with %(count)d task.", "Deleted with %(count)d tasks.", count)
+            return text % {"count": count}, 1
 
-        def report(count: int) -> str:
-            return ngettext("%(count)d queue was deleted.", "%(count)d queues were deleted.", count) % {"count": count}
-
+        report = ngettext_lazy("%(count)d queue was deleted.", "%(count)d queues were deleted.", "count")
         self._act(request, queues, act, report, flag=DELETION)
 
 

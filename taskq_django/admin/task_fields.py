@@ -49,10 +49,6 @@ class TaskFields(MixinBase):
     unreadable_fieldsets: Any = (
         (None, {"fields": ("task_id", "task_queue", "task_state", "problem", "message", "buttons")}),
     )
-    readonly_fields = (
-        *(*_WHICH, "buttons", "last_error", "attempts", "payload", "progress", "result", "timeline"),
-        *("worker", "timeout", "retention", "trace", "headers", "problem", "message"),
-    )
 
     task_name = column(_("name"), "name")
     task_id = column(_("id"), "id")

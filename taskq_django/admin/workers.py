@@ -49,10 +49,6 @@ class WorkerAdminMixin(RedisAdminMixin):
         (None, {"fields": ("host", "pid", "id", "status", "started_at", "uptime")}),
         (_("Work"), {"fields": ("busy", "processed", "failed", "all_queues", "all_running")}),
     )
-    readonly_fields = (
-        *("host", "pid", "id", "status", "started_at", "uptime", "busy", "processed", "failed"),
-        *("all_queues", "all_running"),
-    )
 
     # --- rows ---------------------------------------------------------------------------------------------------------
 

@@ -44,7 +44,6 @@ class WorkflowAdminMixin(WorkflowColumns, RedisAdminMixin):
         (gettext_lazy("One step"), {"fields": ("step",)}),
         (gettext_lazy("Steps"), {"fields": ("steps",)}),
     )
-    readonly_fields = (*_ABOUT, "buttons", "graph", "step", "steps")
 
     # --- rows ---------------------------------------------------------------------------------------------------------
 
@@ -110,11 +109,11 @@ class WorkflowAdminMixin(WorkflowColumns, RedisAdminMixin):
         self,
         request: HttpRequest,
         rows: Any,
-        act: Callable[[WorkflowHandle, WorkflowState], str],
-        report: Callable[[int], str],
+        act: Callable[[WorkflowHandle, WorkflowState], tuple[str, int]],
+        report: Any,
         seen: Mapping[str, str],
     ) -> None:
-        def act_on(row: Any, deadline: Deadline) -> str:
+        def act_on(row: Any, deadline: Deadline) -> tuple[str, int]:
             if row.record.state is WorkflowState.DAMAGED:
                 raise SkippedError(gettext_lazy("it is damaged"))
             return act(taskq.workflow(row.record.id, row.record.queue), row.record.state)
@@ -137,16 +136,13 @@ class WorkflowAdminMixin(WorkflowColumns, RedisAdminMixin):
     def cancel_workflows(self, request: HttpRequest, rows: Any, *, seen: Mapping[str, str]) -> None:
         """Cancel workflows."""
 
-        def act(handle: WorkflowHandle, state: WorkflowState) -> str:
+        def act(handle: WorkflowHandle, state: WorkflowState) -> tuple[str, int]:
             is_cancelled = handle.cancel()  # for a cancelled workflow, it reaches steps that are still running
             if not is_cancelled or state is not WorkflowState.RUNNING:
                 raise SkippedError(gettext_lazy("it has ended already"))
-            return _("Cancelled.")
+            return _("Cancelled."), 1
 
-        def report(count: int) -> str:
-            text = ngettext("%(count)d workflow is cancelled.", "%(count)d workflows are cancelled.", count)
-            return text % {"count": count}
-
+        report = ngettext_lazy("%(count)d workflow is cancelled.", "%(count)d workflows are cancelled.", "count")
         self._act(request, rows, act, report, seen)
 
     @confirmed_action(
@@ -163,19 +159,15 @@ class WorkflowAdminMixin(WorkflowColumns, RedisAdminMixin):
     )
     def retry_workflows(self, request: HttpRequest, rows: Any, *, seen: Mapping[str, str]) -> None:
         """Retry failed steps."""
-        steps = 0
 
-        def act(handle: WorkflowHandle, state: WorkflowState) -> str:
-            nonlocal steps
+        def act(handle: WorkflowHandle, state: WorkflowState) -> tuple[str, int]:
             count = handle.retry()
             if not count:
                 raise SkippedError(gettext_lazy("no step can be retried"))
-            steps += count
-            return ngettext("Retried %(count)d step.", "Retried %(count)d steps.", count) % {"count": count}
+            text = ngettext("Retried %(count)d step.", "Retried %(count)d steps.", count)
+            return text % {"count": count}, count
 
-        def report(_count: int) -> str:
-            return ngettext("%(count)d step runs again.", "%(count)d steps run again.", steps) % {"count": steps}
-
+        report = ngettext_lazy("%(count)d step runs again.", "%(count)d steps run again.", "count")
         self._act(request, rows, act, report, seen)
 
 
