@@ -1,16 +1,12 @@
 """Show the entries to tools, as Asynq's schedulers do: by the one that leads, so that each entry is shown once."""
 
 import math
-import os
-from collections.abc import Callable
 
-from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import schedules, services
 from taskq_core.broker.operations.schedules import ENTRIES_SHOWN
-from taskq_core.clock import Clock, RedisClock
-from taskq_core.scheduler.entries import EntryBook
+from taskq_core.scheduler.context import SchedulerContext
+from taskq_core.scheduler.leader import Leader
 from taskq_core.service.loop import Service
-from taskq_core.wire import Keys
 
 LOOK_S = 1.0
 """Seconds between two looks whether this scheduler leads, or has other entries."""
@@ -20,46 +16,28 @@ class Announcer(Service):
     """Writes the entries, and deletes them when another scheduler leads.
 
     Args:
-        keys: Key names.
-        book: The entries.
-        runner: Sends operations.
-        clock: Source of monotonic time.
-        redis_clock: Redis's time.
-        host: Name of this machine.
-        scheduler_id: Id of this scheduler.
-        every_s: Seconds between two times; what is written lasts twice as long.
-        leads: Whether this scheduler leads now.
+        context: The scheduler.
+        key: Key at which they are written.
+        leader: Says whether this scheduler leads now.
     """
-
-    def __init__(
-        self,
-        keys: Keys,
-        book: EntryBook,
-        runner: AsyncRunner,
-        clock: Clock,
-        redis_clock: RedisClock,
-        *,
-        host: str,
-        scheduler_id: str,
-        every_s: float,
-        leads: Callable[[], bool],
-    ) -> None:
-        self._keys = keys
-        self._key = keys.scheduler(host, os.getpid(), scheduler_id)
-        self._book = book
-        self._runner = runner
-        self._clock = clock
-        self._redis_clock = redis_clock
-        self._every_s = every_s
-        self._leads = leads
-        self._shown = ""  # digest of the entries that stand there, "" for none
-        self._written_at = -math.inf
 
     name = "announcer"
 
+    def __init__(self, context: SchedulerContext, key: str, leader: Leader) -> None:
+        self._keys = context.keys
+        self._key = key
+        self._book = context.book
+        self._runner = context.runner
+        self._clock = context.clock
+        self._redis_clock = context.redis_clock
+        self._every_s = context.config.span("heartbeat")
+        self._leader = leader
+        self._shown = ""  # digest of the entries that are written, "" for none
+        self._written_at = -math.inf
+
     async def work(self) -> float:
         """Write or delete the entries if need be; return the seconds until the next look."""
-        if not self._leads():
+        if not self._leader.leads:
             await self.withdraw()
         elif self._shown != self._book.digest or self._clock.monotonic() - self._written_at >= self._every_s:
             await self._write()

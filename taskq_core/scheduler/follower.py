@@ -11,16 +11,16 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 
-from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import schedules
 from taskq_core.broker.operations.schedules import RUNS_MAX, Ran
-from taskq_core.clock import Clock, utc_datetime
+from taskq_core.clock import utc_datetime
 from taskq_core.errors import BrokerError
-from taskq_core.scheduler.entries import EntryBook
+from taskq_core.scheduler.context import SchedulerContext
+from taskq_core.scheduler.leader import Leader
 from taskq_core.service.calls import Caller
 from taskq_core.service.loop import Service, Signal
 from taskq_core.tasks.periodic import EntryRuns, Firing, FiringOutcome, PeriodicTask, ScheduleTable
-from taskq_core.wire import Keys, QueueKeys
+from taskq_core.wire import QueueKeys
 
 logger = logging.getLogger("taskq.scheduler")
 
@@ -38,35 +38,22 @@ class Follower(Service):
     """Follows one table.
 
     Args:
+        context: The scheduler.
         table: The table.
-        book: Takes the entries.
-        keys: Key names.
-        runner: Sends operations.
-        clock: Source of monotonic time.
         source: Number of the table in the book.
-        leads: Whether this scheduler is the one that enqueues.
+        leader: Says whether this scheduler leads now.
     """
 
     name = "table of periodic tasks"
 
-    def __init__(
-        self,
-        table: ScheduleTable,
-        book: EntryBook,
-        keys: Keys,
-        runner: AsyncRunner,
-        clock: Clock,
-        *,
-        source: int,
-        leads: Callable[[], bool],
-    ) -> None:
+    def __init__(self, context: SchedulerContext, table: ScheduleTable, source: int, leader: Leader) -> None:
         self._table = table
-        self._book = book
-        self._keys = keys
-        self._runner = runner
-        self._clock = clock
+        self._book = context.book
+        self._keys = context.keys
+        self._runner = context.runner
+        self._clock = context.clock
         self._source = source
-        self._leads = leads
+        self._leader = leader
         self._call = Caller(2, name="a table of periodic tasks")  # one may hang
         self._seen: object = None
         self._entries: list[PeriodicTask] = []
@@ -121,7 +108,7 @@ class Follower(Service):
 
     def _follow_lead(self) -> None:
         """A new leader tells what the one before may have left, and when entries fire next."""
-        led, self._led = self._led, self._leads()
+        led, self._led = self._led, self._leader.leads
         if self._led and not led:
             self._untold.update(self._book.by_queue)
             self._must_note_next = True
@@ -153,7 +140,7 @@ class Follower(Service):
         return True
 
     async def _note_next(self) -> None:
-        if self._must_note_next and self._leads():
+        if self._must_note_next and self._leader.leads:
             try:
                 await self._call(self._table.note_next, timeout_s=CALL_S)
             except Exception as error:

@@ -6,14 +6,12 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import schedules
 from taskq_core.broker.operations.operation import Operation
-from taskq_core.clock import Clock
 from taskq_core.errors import BrokerError, BrokerUnavailableError
-from taskq_core.scheduler.entries import EntryBook
+from taskq_core.scheduler.context import SchedulerContext
 from taskq_core.tasks.periodic import Firing
-from taskq_core.wire import Keys, SchedulerEnqueueEvent
+from taskq_core.wire import SchedulerEnqueueEvent
 from taskq_core.wire.durations import NS_PER_S
 
 logger = logging.getLogger("taskq.scheduler")
@@ -30,17 +28,14 @@ class History:
     """Writes, keeps and deletes the history of entries.
 
     Args:
-        keys: Key names.
-        book: The entries.
-        runner: Sends operations.
-        clock: Source of monotonic time.
+        context: The scheduler.
     """
 
-    def __init__(self, keys: Keys, book: EntryBook, runner: AsyncRunner, clock: Clock) -> None:
-        self._keys = keys
-        self._book = book
-        self._runner = runner
-        self._clock = clock
+    def __init__(self, context: SchedulerContext) -> None:
+        self._keys = context.keys
+        self._book = context.book
+        self._runner = context.runner
+        self._clock = context.clock
         self._kept_at = -math.inf
 
     async def record(self, enqueued: Iterable[Firing], now_ns: int) -> None:

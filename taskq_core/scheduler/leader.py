@@ -14,15 +14,15 @@ import math
 from collections.abc import Callable
 from functools import partial
 
-from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import services
-from taskq_core.clock import Clock
-from taskq_core.scheduler.entries import EntryBook
+from taskq_core.scheduler.context import SchedulerContext
 from taskq_core.scheduler.health import TurnState
 from taskq_core.scheduler.history import History
 from taskq_core.scheduler.ticker import Ticker
+from taskq_core.service.calls import Caller
 from taskq_core.service.loop import Service, jittered, serve
-from taskq_core.wire import Keys, QueueKeys
+from taskq_core.tasks.periodic import Firing, FiringOutcome
+from taskq_core.wire import QueueKeys
 from taskq_core.wire.ids import new_token
 
 logger = logging.getLogger("taskq.scheduler")
@@ -37,38 +37,32 @@ class Leader(Service):
     """Takes and renews the lease of a set of entries, and runs their tickers.
 
     Args:
-        keys: Key names.
-        book: The entries.
-        runner: Sends operations.
-        clock: Source of monotonic time.
-        history: The history of the entries.
-        new_ticker: Makes the ticker of a queue.
+        context: The scheduler.
+        call: Calls hooks and middleware.
+        fired: Called with each firing and its outcome.
         prepare: Reads the entries. Returns the seconds to wait for sources that have not answered yet.
-        lease_s: Seconds after which another scheduler takes over from one that went silent.
     """
 
     name = "scheduler"
 
     def __init__(
         self,
-        keys: Keys,
-        book: EntryBook,
-        runner: AsyncRunner,
-        clock: Clock,
+        context: SchedulerContext,
         *,
-        history: History,
-        new_ticker: Callable[[QueueKeys], Ticker],
+        call: Caller,
+        fired: Callable[[Firing, FiringOutcome, Exception | None], None],
         prepare: Callable[[], float],
-        lease_s: float,
     ) -> None:
-        self._keys = keys
-        self._book = book
-        self._runner = runner
-        self._clock = clock
-        self._history = history
-        self._new_ticker = new_ticker
+        self._context = context
+        self._keys = context.keys
+        self._book = context.book
+        self._runner = context.runner
+        self._clock = context.clock
+        self._call = call
+        self._fired = fired
         self._prepare = prepare
-        self._lease_s = lease_s
+        self._history = History(context)
+        self._lease_s = context.config.span("leader_lease")
         self._owner = new_token()
         self._key = ""
         self._has_lease = False
@@ -141,7 +135,9 @@ class Leader(Service):
             del self._running[queue], self._tickers[queue]
         for queue in self._book.by_queue:
             if queue not in self._running:
-                ticker = self._tickers[queue] = self._new_ticker(queue)
+                ticker = self._tickers[queue] = Ticker(
+                    self._context, queue, call=self._call, history=self._history, fired=self._fired
+                )
                 work = serve(
                     f"periodic tasks of queue {queue.name}", ticker.work, goes_on=partial(self._needs_ticker, queue)
                 )

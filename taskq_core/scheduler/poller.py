@@ -1,11 +1,15 @@
-"""Ask a provider which periodic tasks there are, and apply what has changed."""
+"""Follow the periodic tasks that providers return, and those that are added and paused at run time."""
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from typing import Any
 
+from taskq_core.broker.operations import presence
 from taskq_core.errors import ConfigurationError
+from taskq_core.scheduler.context import SchedulerContext
 from taskq_core.scheduler.entries import EntryBook
+from taskq_core.scheduler.runtime_schedules import RuntimeSchedules
 from taskq_core.service.calls import Caller
 from taskq_core.service.loop import Service
 from taskq_core.tasks.periodic import PeriodicTask, Provider
@@ -14,6 +18,8 @@ logger = logging.getLogger("taskq.scheduler")
 
 AFTER_FAILURE_S = 30.0
 """Most seconds until a provider that failed is asked again."""
+RUNTIME_EVERY_S = 2.0
+"""Seconds between two reads of the schedules that change at run time."""
 SLOW_S = 30.0
 """Seconds after which a call that has not ended is reported."""
 
@@ -66,3 +72,35 @@ def _checked(provided: Any) -> list[PeriodicTask]:
         if not isinstance(task, PeriodicTask):
             raise ConfigurationError(f"a provider must return PeriodicTask objects, got {task!r}")
     return tasks
+
+
+class RuntimeFollower(Service):
+    """Reads the schedules that are added, paused and removed at run time. While Redis is down, the last state applies.
+
+    Args:
+        context: The scheduler.
+        source: Number of this source in the book.
+    """
+
+    name = "runtime schedules"
+
+    def __init__(self, context: SchedulerContext, source: int) -> None:
+        self._context = context
+        self._source = source
+        self._seen: Mapping[str, bytes] = {}
+        self.was_asked = False
+        """True after the first read, even if it failed."""
+
+    async def work(self) -> float:
+        """Read once; return the seconds until the next time."""
+        context = self._context
+        try:
+            found = await context.runner.run(presence.read_schedules(context.keys.schedules))
+            if found != self._seen:
+                schedules = RuntimeSchedules.of(found)
+                context.book.hold(schedules.paused)
+                context.book.replace(self._source, schedules.entries(context.app))
+                self._seen = found
+        finally:
+            self.was_asked = True
+        return RUNTIME_EVERY_S

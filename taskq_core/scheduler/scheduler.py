@@ -15,7 +15,9 @@ Any number of schedulers may run; see `leader` for who acts and `ticker` for why
 
 import asyncio
 import contextlib
+import itertools
 import logging
+import os
 import signal
 import socket
 import sys
@@ -31,22 +33,19 @@ from taskq_core.clock import SYSTEM_CLOCK, Clock, RedisClock
 from taskq_core.errors import BrokerError, TaskQError
 from taskq_core.scheduler.announcer import Announcer
 from taskq_core.scheduler.config import SchedulerConfig
+from taskq_core.scheduler.context import SchedulerContext
 from taskq_core.scheduler.entries import Entry, EntryBook
 from taskq_core.scheduler.follower import Follower
 from taskq_core.scheduler.health import SchedulerHealth, SchedulerState
-from taskq_core.scheduler.history import History
 from taskq_core.scheduler.leader import Leader
 from taskq_core.scheduler.listener import SchedulerListener
-from taskq_core.scheduler.poller import Poller
-from taskq_core.scheduler.runtime import RuntimeFollower
-from taskq_core.scheduler.ticker import Ticker
+from taskq_core.scheduler.poller import Poller, RuntimeFollower
 from taskq_core.service.calls import Caller
 from taskq_core.service.health import HealthServer, open_health_server
 from taskq_core.service.loop import Service, serve
 from taskq_core.settings import Settings
 from taskq_core.tasks.periodic import Firing, FiringOutcome
 from taskq_core.telemetry import Reading, gauges, names
-from taskq_core.wire import QueueKeys
 
 logger = logging.getLogger("taskq.scheduler")
 
@@ -189,60 +188,17 @@ class Scheduler:
         Raises:
             ConfigurationError, TaskArgumentsError: An entry is not usable.
         """
-        keys = self.app.runtime.keys
-        redis_clock = RedisClock(self._clock)
-        self._book = book = EntryBook(keys, zone=self.app.settings.time_zone, registered=self._trace_entry)
+        app, keys = self.app, self.app.runtime.keys
+        self._book = EntryBook(keys, zone=app.settings.time_zone, registered=self._trace_entry)
         self._read_entries()
+        context = SchedulerContext(app, self.config, self._book, runner, self._clock, RedisClock(self._clock))
         self._hooks = Caller(HOOK_THREADS, name="a hook or middleware")
-        history = History(keys, book, runner, self._clock)
-        lease_s = self.config.span("leader_lease")
-
-        def new_ticker(queue: QueueKeys) -> Ticker:
-            return Ticker(
-                queue,
-                self.app,
-                book,
-                runner,
-                self._clock,
-                redis_clock,
-                call=self._hooks,
-                history=history,
-                fired=self._fired,
-                look_s=lease_s / 4,
-                refresh_s=self.config.span("refresh"),
-            )
-
-        self._leader = Leader(
-            keys,
-            book,
-            runner,
-            self._clock,
-            history=history,
-            new_ticker=new_ticker,
-            prepare=self._prepare,
-            lease_s=lease_s,
-        )
-        self._announcer = Announcer(
-            keys,
-            self._book,
-            runner,
-            self._clock,
-            redis_clock,
-            host=self.host,
-            scheduler_id=self.id,
-            every_s=self.config.span("heartbeat"),
-            leads=lambda: self._leader.leads,
-        )
-        self._pollers = [
-            Poller(provider, self._book, source=number)
-            for number, provider in enumerate(self.app.timetable.providers, OWN_ENTRIES + 1)
-        ]
-        self._followers = [
-            Follower(table, book, keys, runner, self._clock, source=number, leads=lambda: self._leader.leads)
-            for number, table in enumerate(self.app.timetable.tables, OWN_ENTRIES + 1 + len(self._pollers))
-        ]
-        source = OWN_ENTRIES + 1 + len(self._pollers) + len(self._followers)
-        self._runtime = RuntimeFollower(self.app, book, runner, source=source)
+        self._leader = Leader(context, call=self._hooks, fired=self._fired, prepare=self._prepare)
+        self._announcer = Announcer(context, keys.scheduler(self.host, os.getpid(), self.id), self._leader)
+        sources = itertools.count(OWN_ENTRIES + 1)
+        self._pollers = [Poller(each, self._book, source=next(sources)) for each in app.timetable.providers]
+        self._followers = [Follower(context, each, next(sources), self._leader) for each in app.timetable.tables]
+        self._runtime = RuntimeFollower(context, next(sources))
         self._ready_by = self._clock.monotonic() + PROVIDERS_S
         self._status = "active"
 

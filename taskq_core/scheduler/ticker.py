@@ -21,16 +21,15 @@ from contextvars import Context
 from dataclasses import dataclass
 from typing import Any
 
-from taskq_core.app import TaskQ
-from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import schedules
 from taskq_core.broker.operations.new_tasks import ReceiptSlot, register_queue
 from taskq_core.broker.operations.operation import BATCH_BYTES
 from taskq_core.broker.operations.schedules import ADOPT_MAX, TICK_MAX, Mark, Tick, TickCode
 from taskq_core.client.preparer import Prepared
-from taskq_core.clock import Clock, RedisClock, utc_datetime
+from taskq_core.clock import utc_datetime
 from taskq_core.errors import BrokerError, ConfigurationError, EnqueueError
-from taskq_core.scheduler.entries import Entry, EntryBook
+from taskq_core.scheduler.context import SchedulerContext
+from taskq_core.scheduler.entries import Entry
 from taskq_core.scheduler.health import TurnState
 from taskq_core.scheduler.history import History
 from taskq_core.service.calls import Caller, HangError
@@ -87,53 +86,41 @@ class Ticker:
     """Enqueues what is due of one queue's entries.
 
     Args:
+        context: The scheduler.
         queue: Key names of the queue.
-        app: The queue application.
-        book: All entries.
-        runner: Sends operations.
-        clock: Source of monotonic time.
-        redis_clock: Redis's time.
         call: Calls hooks and middleware.
         history: Notes what was enqueued.
-        fired: Told of each firing and what became of it.
-        look_s: Most seconds between two looks at the book.
-        refresh_s: Seconds between two looks at how far entries have come.
+        fired: Called with each firing and its outcome.
     """
 
     def __init__(
         self,
+        context: SchedulerContext,
         queue: QueueKeys,
-        app: TaskQ,
-        book: EntryBook,
-        runner: AsyncRunner,
-        clock: Clock,
-        redis_clock: RedisClock,
         *,
         call: Caller,
         history: History,
         fired: Callable[[Firing, FiringOutcome, Exception | None], None],
-        look_s: float,
-        refresh_s: float,
     ) -> None:
         self._queue = queue
-        self._app = app
-        self._preparer = app.runtime.preparer
-        self._book = book
-        self._runner = runner
-        self._clock = clock
-        self._redis_clock = redis_clock
+        self._app = context.app
+        self._preparer = context.app.runtime.preparer
+        self._book = context.book
+        self._runner = context.runner
+        self._clock = context.clock
+        self._redis_clock = context.redis_clock
         self._call = call
         self._history = history
         self._fired = fired
-        self._look_s = look_s
-        self._refresh_s = refresh_s
+        self._look_s = context.config.span("leader_lease") / 4
+        self._refresh_s = context.config.span("refresh")
         self._receipts = ReceiptSlot(new_token())
         self._adopted_at = -math.inf
         self.is_busy = False
         """True during a turn."""
         self.is_ending = False
         """True to make no further turn."""
-        self._ended_at = clock.monotonic()
+        self._ended_at = context.clock.monotonic()
         self._problem = ""
 
     def forget(self) -> None:
