@@ -24,7 +24,7 @@ from taskq_core.errors import (
 )
 from taskq_core.settings import Settings
 from taskq_core.telemetry.envelope import unwrap, wrap
-from taskq_core.telemetry.propagation import HEADERS_LIMIT, check_headers, extract, headers_size, inject
+from taskq_core.telemetry.propagation import HEADERS_LIMIT, check_headers, extract, fit, headers_size, trace_headers
 from taskq_core.wire import (
     Keys,
     SchedulerEnqueueEvent,
@@ -316,7 +316,7 @@ def headers(data: bytes) -> None:
     found = dict(line.partition("=")[::2] for line in data.decode("utf-8", "replace").splitlines())
     context = extract(found)
     onward: dict[str, str] = {}
-    inject(onward, context)
+    fit(onward, trace_headers(context))
     assert headers_size(onward) <= HEADERS_LIMIT
     try:
         own = check_headers(found)
