@@ -58,6 +58,8 @@ def _dispatch_ends(keys: Keys, queue: QueueKeys, due: DueSteps) -> Dispatch:
             ends: list[tuple[Argument, Argument, Argument]] = []
             for field, value in notes:
                 node, _, key_bytes = field.partition(b" ")
+                if run := due.notes.get(b"run " + field):  # to which the next steps link
+                    ends.append((key_bytes, b"run", run))
                 ends.append((key_bytes, node, value))
             if (yield operations.record_ends(home, ends)):
                 more.add(home.name)

@@ -629,11 +629,15 @@ local function workflows(own, now)
       end
     end
     redis.call('ZREM', steps, step)
+    local run = message and string.match(message, 'taskq%-run\18\55(00%-%x+%-%x+%-%x%x)') -- a header: name, tag, length, value
     if string.sub(of, 1, #own + 3) ~= own .. 'wf:' then
       redis.call('HSET', notes, node .. ' ' .. of, state .. (problem or result and '=' .. result or ''))
+      if run then
+        redis.call('HSET', notes, 'run ' .. node .. ' ' .. of, run) -- workers without this field drop it
+      end
       flow.has_to_carry = true
     elseif flow.open(of) then
-      flow.run = message and string.match(message, 'taskq%-run\18\55(00%-%x+%-%x+%-%x%x)') -- a header: name, tag, length, value
+      flow.run = run
       flow.ended(node, state, result, problem)
       flow.run = nil
     end

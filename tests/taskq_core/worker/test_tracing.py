@@ -94,7 +94,7 @@ async def test_a_task_says_how_its_runs_relate_to_its_enqueue(
 async def test_the_next_step_of_a_chain_has_a_send_of_its_own_and_links_to_the_run_that_enqueued_it(
     app: TaskQ, start: Runner, named: Named, queue_name: str
 ) -> None:
-    """In the queue of the first step, whose script starts the next one, and in another, where a dispatcher does."""
+    """In the queue of the first step, whose script starts the next one, and from and to another by a dispatcher."""
 
     @app.task(name="first")
     async def first() -> int:
@@ -103,11 +103,19 @@ async def test_the_next_step_of_a_chain_has_a_send_of_its_own_and_links_to_the_r
     @app.task(name="second", queue=queue_name)
     async def second(n: int) -> None: ...
 
-    await start(queues={"default": 1, "other": 1})
-    await (first.s() | second.s()).adelay()
-    await until(lambda: len({*named("process default"), *named(f"process {queue_name}")}) == 2, "both ran")
+    @app.task(name="third")
+    async def third() -> None: ...
 
-    before, run = named("process default")[0], named(f"process {queue_name}")[-1]
+    await start(queues={"default": 1, "other": 1})
+    await (first.s() | second.s() | third.si()).adelay()
+    await until(lambda: len({*named("process default"), *named(f"process {queue_name}")}) == 3, "all ran")
+
+    runs = {
+        _of(each)["messaging.asynq.task.type"]: each
+        for each in (*named("process default"), *named(f"process {queue_name}"))
+    }
+    before, run, after = runs["first"], runs["second"], runs["third"]
+    assert [link.context.span_id for link in after.links][1:] == [run.context.span_id]
     assert before.parent is not None
     assert run.parent is not None
     (send,) = [each for each in named(f"send {queue_name}") if each.context.span_id == run.parent.span_id]
