@@ -155,56 +155,54 @@ def parse_url(url: str) -> Address:
     kind, tls = _KINDS[scheme]
     rest, _, query = rest.partition("?")
     if "@" in query:
-        raise _refuse("an @ stands behind a ?; write ? in a user or password as %3F, and @ in an option as %40")
+        raise _refuse("an @ follows a ?; write ? in a user or password as %3F, and @ in an option as %40")
     if kind == "embedded" or rest.startswith("/"):
         credentials, location = "", rest  # a path, which may hold an @
     else:
         credentials, _, location = rest.rpartition("@")
     username, _, password = credentials.partition(":")
     hosts_text, slash, path = location.partition("/")
+    options = _read_options(query, scheme)
+    if kind == "embedded":
+        return Address(kind=kind, path=unquote(hosts_text + slash + path))
+    hosts = _parse_hosts(hosts_text, _DEFAULT_PORTS[kind]) if kind != "unix" else ()
+    if kind == "unix" and (hosts_text or not path):
+        raise _refuse("unix:// needs an absolute path, as in unix:///run/redis.sock")
+    if kind == "sentinel" and not path:
+        raise _refuse("redis+sentinel:// needs the primary's name, as in redis+sentinel://h1,h2/mymaster")
+    if kind == "cluster" and path:
+        raise _refuse(f"a cluster has no numbered databases, got {path!r}")
+    if kind == "standalone" and len(hosts) > 1:
+        raise _refuse("several hosts need redis+sentinel:// or redis+cluster://")
+    db = options.get("db", "0")
+    return Address(
+        kind=kind,
+        hosts=hosts,
+        path="/" + unquote(path) if kind == "unix" else "",
+        master=unquote(path) if kind == "sentinel" else "",
+        db=_database(path or db if kind == "standalone" else db),
+        username=unquote(username) or None,
+        password=unquote(password) if ":" in credentials else None,
+        password_file=_password_file(options, "password_file", has_password=":" in credentials),
+        sentinel_username=options.get("sentinel_username"),
+        sentinel_password=options.get("sentinel_password"),
+        sentinel_password_file=_password_file(
+            options, "sentinel_password_file", has_password="sentinel_password" in options
+        ),
+        tls=tls,
+        tls_options={name: options[name] for name in _TLS_OPTIONS if name in options},
+    )
+
+
+def _read_options(query: str, scheme: str) -> dict[str, str]:
+    kind, tls = _KINDS[scheme]
     options = dict(parse_qsl(query, keep_blank_values=True))
     allowed = _OPTIONS[kind] + (_TLS_OPTIONS if tls else ())
     for name in options:
         if name not in allowed:
             expected = f"known are {', '.join(allowed)}" if allowed else f"{scheme}:// takes none"
             raise _refuse(f"unknown option {name!r}; {expected}")
-    password_file = _password_file(options, "password_file", has_password=":" in credentials)
-    common: dict[str, Any] = {
-        "kind": kind,
-        "password_file": password_file,
-        "tls": tls,
-        "username": unquote(username) or None,
-        "password": unquote(password) if ":" in credentials else None,
-        "tls_options": {name: options[name] for name in _TLS_OPTIONS if name in options},
-    }
-    if kind == "embedded":
-        return Address(kind=kind, path=unquote(hosts_text + slash + path))
-    if kind == "unix":
-        if hosts_text or not path:
-            raise _refuse("unix:// needs an absolute path, as in unix:///run/redis.sock")
-        return Address(path="/" + unquote(path), db=_database(options.get("db", "0")), **common)
-    hosts = _parse_hosts(hosts_text, _DEFAULT_PORTS[kind])
-    if kind == "sentinel":
-        if not path:
-            raise _refuse("redis+sentinel:// needs the primary's name, as in redis+sentinel://h1,h2/mymaster")
-        return Address(
-            hosts=hosts,
-            master=unquote(path),
-            db=_database(options.get("db", "0")),
-            sentinel_username=options.get("sentinel_username"),
-            sentinel_password=options.get("sentinel_password"),
-            sentinel_password_file=_password_file(
-                options, "sentinel_password_file", has_password="sentinel_password" in options
-            ),
-            **common,
-        )
-    if kind == "cluster":
-        if path:
-            raise _refuse(f"a cluster has no numbered databases, got {path!r}")
-        return Address(hosts=hosts, **common)
-    if len(hosts) > 1:
-        raise _refuse("several hosts need redis+sentinel:// or redis+cluster://")
-    return Address(hosts=hosts, db=_database(path or options.get("db", "0")), **common)
+    return options
 
 
 def _password_file(options: Mapping[str, str], name: str, *, has_password: bool) -> str:

@@ -160,7 +160,7 @@ REFUSED = [
     ),
     (
         "redis://:hun?ter2@h",
-        "an @ stands behind a ?; write ? in a user or password as %3F, and @ in an option as %40",
+        "an @ follows a ?; write ? in a user or password as %3F, and @ in an option as %40",
     ),
     ("unix://", "unix:// needs an absolute path, as in unix:///run/redis.sock"),
     ("unix:///", "unix:// needs an absolute path, as in unix:///run/redis.sock"),
