@@ -63,7 +63,7 @@ class TaskQ(Registry):
         ConfigurationError: A setting is unknown or its value is not valid.
     """
 
-    carry: Callable[[], Mapping[str, str]] | None = None
+    propagate: Callable[[], Mapping[str, str]] | None = None
     """Returns the headers that a task propagates from its enqueue to its run. For adapters."""
     built_in: frozenset[str] = frozenset()
     """Names of tasks that an adapter registers. A worker with only these tasks has nothing to do."""
@@ -225,7 +225,7 @@ class TaskQ(Registry):
                         middleware=self.middleware,
                         outbox=self.outbox if self._settings.enqueue is EnqueueMode.OUTBOX else None,
                         observer=self.observer,
-                        carry=self.carry,
+                        propagate=self.propagate,
                         app=self,
                     )
                     if self._diverted is not None:

@@ -49,7 +49,7 @@ class Runtime:
         middleware: MiddlewareStack | None = None,
         outbox: Outbox | None = None,
         observer: Observer | None = None,
-        carry: Callable[[], Mapping[str, str]] | None = None,
+        propagate: Callable[[], Mapping[str, str]] | None = None,
         app: object = None,
     ) -> None:
         timeout_s = float(settings.enqueue_timeout)  # type: ignore[arg-type]  # Settings has turned it into seconds
@@ -83,7 +83,7 @@ class Runtime:
             self.tracing,
             envelope=trace.envelope,
             middleware=middleware,
-            carry=carry,
+            propagate=propagate,
             app=app,
         )
         circuit = Circuit(

@@ -84,7 +84,7 @@ class DjangoTaskQ(TaskQ):
     def configure(self, settings: Settings, *, transaction: TransactionHook | None = None) -> None:
         """Replace the settings by others than Django's, until these change."""
         with self._reading:
-            self.carry = partial(carried, settings.carry)
+            self.propagate = partial(carried, settings.carry)
             super().configure(settings, transaction=transaction)
             self._is_current = True
 

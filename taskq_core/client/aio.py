@@ -137,16 +137,16 @@ class AsyncClient:
         try:
             async for batch in prepared:
                 if in_flight is not None:
-                    landing, in_flight = in_flight, None
-                    await asyncio.shield(landing)
+                    previous, in_flight = in_flight, None
+                    await asyncio.shield(previous)
                 name = batch.queue.name
                 if name not in waits:
                     waits[name] = self._sender.wait(name)
                 in_flight = self._start(self._sender.store_batch(batch, result, waits[name]))
                 await asyncio.sleep(0)  # lets it reach the socket, and others run between batches
             if in_flight is not None:
-                landing, in_flight = in_flight, None
-                await asyncio.shield(landing)
+                previous, in_flight = in_flight, None
+                await asyncio.shield(previous)
         except Exception as error:
             if in_flight is not None:  # a later call did not fit; the batch on its way still counts
                 await asyncio.shield(in_flight)

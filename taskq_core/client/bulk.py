@@ -40,13 +40,13 @@ class Batch:
 
     def headers(self, preparer: Preparer, plan: Plan, name: str, task_id: str, body_size: int) -> Headers:
         """Return the headers of one of its tasks. Tasks with the same plan and propagated headers share them."""
-        carried = preparer.carried()
+        propagated = preparer.propagated()
         if self._has_spans:
-            return preparer.headers(plan, self.span.create(name, task_id, body_size), carried)
-        key = (plan, tuple(carried.items()) if carried else ())
+            return preparer.headers(plan, self.span.create(name, task_id, body_size), propagated)
+        key = (plan, tuple(propagated.items()) if propagated else ())
         headers = self._headers.get(key)
         if headers is None:
-            headers = self._headers[key] = preparer.headers(plan, self.span.trace_headers(), carried)
+            headers = self._headers[key] = preparer.headers(plan, self.span.trace_headers(), propagated)
         return headers
 
     @property

@@ -22,7 +22,7 @@ from taskq_core.errors import (
     QueueFullError,
     TaskIdConflictError,
 )
-from taskq_core.execution.propagation import carry
+from taskq_core.execution.propagation import add_propagated
 from taskq_core.handles.handle import TaskHandle
 from taskq_core.handles.source import HandleSource
 from taskq_core.tasks.base import BaseTask
@@ -129,7 +129,7 @@ class Preparer:
         tracing: Opens producer spans.
         envelope: Write payloads with their trace inside, for peers without headers.
         middleware: Middleware of the application. Clients call it before they call this, because it may be a coroutine.
-        carry: Returns the headers that tasks propagate from the code that enqueues them.
+        propagate: Returns the headers that tasks propagate from the code that enqueues them.
         app: The queue application; tasks of another are refused. None does not check.
     """
 
@@ -140,7 +140,7 @@ class Preparer:
         *,
         envelope: bool,
         middleware: MiddlewareStack | None = None,
-        carry: Callable[[], Mapping[str, str]] | None = None,
+        propagate: Callable[[], Mapping[str, str]] | None = None,
         app: object = None,
     ) -> None:
         self.keys = source.keys
@@ -150,7 +150,7 @@ class Preparer:
         self.metrics = ClientMetrics(server=tracing.server)
         self.tracing = tracing
         self._envelope = envelope
-        self.carried: Callable[[], Mapping[str, str]] = carry or dict
+        self.propagated: Callable[[], Mapping[str, str]] = propagate or dict
         """Returns the headers that tasks enqueued here and now propagate."""
         self._registered: dict[str, float] = {}
 
@@ -185,7 +185,7 @@ class Preparer:
         task_id = plan.task_id or task_id or new_task_id()
         span = self.tracing.start_producer(plan.queue.name, task.name, task_id, body_size=len(payload), links=links)
         try:
-            headers = self.headers(plan, span.trace_headers(), self.carried())
+            headers = self.headers(plan, span.trace_headers(), self.propagated())
             new = self._new_task(call, plan, task_id, payload, headers)
         except BaseException as error:
             span.end(error)
@@ -209,15 +209,15 @@ class Preparer:
         return self._new_task(call, plan, task_id, payload, headers(self, plan, call.task.name, task_id, len(payload)))
 
     def headers(
-        self, plan: Plan, trace: TraceHeaders, carried: Mapping[str, str], more: Mapping[str, str] | None = None
+        self, plan: Plan, trace: TraceHeaders, propagated: Mapping[str, str], more: Mapping[str, str] | None = None
     ) -> Headers:
         """Return the headers of a task: its own, propagated ones, the trace, and more that taskq adds."""
         has_trace = bool(trace)
-        if not has_trace and not carried and not more:
+        if not has_trace and not propagated and not more:
             return plan.headers  # encoded once for all calls
         texts = dict(plan.headers.texts)
-        if carried:
-            carry(texts, carried)
+        if propagated:
+            add_propagated(texts, propagated)
         if more:
             texts |= more
         left_out = fit(texts, trace) if has_trace else 0

@@ -242,15 +242,15 @@ class Client:
         try:
             for batch in prepared:
                 if in_flight is not None:
-                    landing, in_flight = in_flight, None
-                    self._run(landing.plan, landing)
+                    previous, in_flight = in_flight, None
+                    self._run(previous.plan, previous)
                 name = batch.queue.name
                 if name not in waits:
                     waits[name] = wait(name)
                 in_flight = _InFlight(self._sender.store_batch(batch, result, waits[name]), self._runner)
             if in_flight is not None:
-                landing, in_flight = in_flight, None
-                self._run(landing.plan, landing)
+                previous, in_flight = in_flight, None
+                self._run(previous.plan, previous)
         except Exception as error:
             if in_flight is not None:  # a later call did not fit; the batch on its way still counts
                 self._run(in_flight.plan, in_flight)

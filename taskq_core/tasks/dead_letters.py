@@ -24,7 +24,7 @@ def read_dead_letter(headers: Mapping[str, str]) -> tuple[str, str] | None:
     return (queue, name) if isinstance(queue, str) and isinstance(name, str) and queue and name else None
 
 
-def letter_id(task: TaskInfo) -> str:
+def dead_letter_id(task: TaskInfo) -> str:
     """Return the id of the dead letter of an archived task. It is the same each time for one archiving."""
     at_s = 0 if task.archived_at is None else int(task.archived_at.timestamp())
     task_id = f"dead:{task.queue}:{task.id}:{at_s}"
@@ -33,7 +33,7 @@ def letter_id(task: TaskInfo) -> str:
     return f"dead:{hashlib.blake2b(task_id.encode(), digest_size=16).hexdigest()}"
 
 
-def letter_arguments(task: TaskInfo) -> dict[str, object]:
+def dead_letter_arguments(task: TaskInfo) -> dict[str, object]:
     """Return the arguments of the dead letter of an archived task. They do not contain the payload."""
     return {
         "task_id": task.id,

@@ -23,7 +23,7 @@ from taskq_core.service.calls import Caller
 from taskq_core.service.loop import Service, jittered
 from taskq_core.service.user_code import contained
 from taskq_core.tasks.canvas import Signature
-from taskq_core.tasks.dead_letters import letter_arguments, letter_id, read_dead_letter
+from taskq_core.tasks.dead_letters import dead_letter_arguments, dead_letter_id, read_dead_letter
 from taskq_core.tasks.task import Task
 from taskq_core.wire import DEAD_LETTER, QueueKeys, TaskMessage, TaskState
 from taskq_core.worker.context import WorkerContext
@@ -136,8 +136,8 @@ class DeadLetters(Service):
 
     def _replacement(self, task: TaskInfo, queue: str, name: str) -> Signature[Any]:
         """Return the call that is enqueued for an archived task. It has no dead-letter task itself."""
-        arguments = letter_arguments(task)
-        options: Any = {"queue": queue, "task_id": letter_id(task), "dead_letter": None}
+        arguments = dead_letter_arguments(task)
+        options: Any = {"queue": queue, "task_id": dead_letter_id(task), "dead_letter": None}
         known = self._app.find_task(name)
         if isinstance(known, Task):
             takes_all = known.codec.named_rest is not None

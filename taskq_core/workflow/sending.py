@@ -82,7 +82,7 @@ class Outgoing:
         self.confirm: Confirmation | None = None
         self.streams = streams
         self._preparer = preparer
-        self._carried = preparer.carried()
+        self._propagated = preparer.propagated()
         self._plans: dict[tuple[int, int], tuple[BaseTask[Any], Plan, bool, bytes]] = {}
         self._traces: dict[int, TraceHeaders] = {}
         self._trace()
@@ -316,7 +316,7 @@ class Outgoing:
                 sends = [each.headers.get("traceparent", "") for each in parents] if is_join else []
                 own[LINKS] = ",".join([NO_RUN, *sends][:LINKS_MAX])  # the script that starts the step knows the run
             trace = self._traces.get(node.number) or self.span.trace_headers()
-            headers = self._preparer.headers(plan, trace, self._carried, own).encoded
+            headers = self._preparer.headers(plan, trace, self._propagated, own).encoded
             self.queues[plan.queue.name] = plan.queue
             if len(self._plans) >= 1000:  # each member of a stream may have other options
                 self._plans.clear()
