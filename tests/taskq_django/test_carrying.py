@@ -199,7 +199,7 @@ class TestInAWorker:
         """As another program may write it, Go's for one."""
         seen.clear()
         _ = taskq.settings  # what is carried follows them
-        monkeypatch.setattr(taskq, "carry", lambda: headers)
+        monkeypatch.setattr(taskq, "propagate", lambda: headers)
         taskq.close()
         handle = look.delay()
         assert handle.refresh().headers == headers
