@@ -14,7 +14,7 @@ answer. A client that comes back with the id of `end` is answered 204, so that i
 
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from typing import Annotated, Any
 
@@ -132,31 +132,11 @@ def task_router(
                 raise HTTPException(404, _NOT_FOUND)
         if not streams.has_room:
             raise HTTPException(503, "too many streams are open", headers={"Retry-After": "10"})
-        return streams.response(events(follower, queue, task_id, last_event_id, status))
 
-    async def events(
-        follower: TaskFollower, queue: str, task_id: str, seen: str | None, first: TaskStatus | None
-    ) -> AsyncIterator[str]:
-        """Yield the events of a task. `first` is the status that was just read."""
-        pause_s = FIRST_LOOK_S
+        async def current() -> TaskStatus:
+            return _told(await follower.look(), queue, task_id, shown)
 
-        async def read() -> Event:
-            nonlocal first
-            try:
-                status, first = first or _told(await follower.look(), queue, task_id, shown), None
-            except (BrokerError, WireFormatError) as error:
-                raise AwayError(json.dumps({"detail": _words(error)})) from error
-            return _event(status)
-
-        async def wait(is_changed: bool, left_s: float) -> bool:
-            nonlocal pause_s
-            pause_s = FIRST_LOOK_S if is_changed else min(2 * pause_s, poll_s)
-            await follower.wait(min(pause_s, left_s))
-            return True
-
-        async with follower:
-            async for event in streams.events(read, wait, seen=seen):
-                yield event
+        return streams.response(_events(streams, follower, current, last_event_id, status, poll_s))
 
     return router
 
@@ -179,3 +159,33 @@ def _told(info: TaskInfo | None, queue: str, task_id: str, shown: Shown) -> Task
 
 def _event(status: TaskStatus) -> Event:
     return Event("end" if status.is_final else "status", status.model_dump_json(), is_last=status.is_final)
+
+
+async def _events(
+    streams: Streams,
+    follower: TaskFollower,
+    current: Callable[[], Awaitable[TaskStatus]],
+    seen: str | None,
+    first: TaskStatus | None,
+    poll_s: float,
+) -> AsyncIterator[str]:
+    """Yield the events of a task. `first` is the status that was just read."""
+    pause_s = FIRST_LOOK_S
+
+    async def read() -> Event:
+        nonlocal first
+        try:
+            status, first = first or await current(), None
+        except (BrokerError, WireFormatError) as error:
+            raise AwayError(json.dumps({"detail": _words(error)})) from error
+        return _event(status)
+
+    async def wait(is_changed: bool, left_s: float) -> bool:
+        nonlocal pause_s
+        pause_s = FIRST_LOOK_S if is_changed else min(2 * pause_s, poll_s)
+        await follower.wait(min(pause_s, left_s))
+        return True
+
+    async with follower:
+        async for event in streams.events(read, wait, seen=seen):
+            yield event

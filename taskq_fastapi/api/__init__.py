@@ -22,9 +22,9 @@ from taskq_fastapi.api.bulk_routes import add_bulk_routes
 from taskq_fastapi.api.origin import check_trusted
 from taskq_fastapi.api.parts import Parts
 from taskq_fastapi.api.problems import RESPONSES, Problem, problem_route
-from taskq_fastapi.api.queue_routes import add_limit_routes, add_queue_routes
+from taskq_fastapi.api.queue_routes import add_figure_routes, add_limit_routes, add_queue_routes
 from taskq_fastapi.api.schedule_routes import add_schedule_routes
-from taskq_fastapi.api.task_routes import add_task_routes
+from taskq_fastapi.api.task_routes import add_task_list_routes, add_task_routes
 from taskq_fastapi.api.worker_routes import add_worker_routes
 from taskq_fastapi.api.workflow_routes import add_workflow_routes
 from taskq_fastapi.closed import is_closed, refusal
@@ -86,8 +86,10 @@ def taskq_router(
         access=access(read_only=read_only, show_payloads=show_payloads, redact=redact, who=who),
     )
     add_bulk_routes(router, made_of)
+    add_task_list_routes(router, made_of)
     add_task_routes(router, made_of)
     add_queue_routes(router, made_of)
+    add_figure_routes(router, made_of)
     add_worker_routes(router, made_of)
     add_schedule_routes(router, made_of)
     add_limit_routes(router, made_of)

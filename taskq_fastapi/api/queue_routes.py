@@ -51,15 +51,49 @@ class LimitChange(BaseModel):
 
 
 def add_queue_routes(router: APIRouter, parts: Parts) -> None:
-    """Add the routes about queues and groups."""
+    """Add the routes that read, pause, resume and remove queues."""
     inspector, dashboard = parts.inspector, parts.dashboard
     AuditDep = Annotated[Audit, Depends(parts.access.change)]  # noqa: N806
-    names_query = Query(max_length=SAMPLED_MAX, description="Names of queues. Default: all.")
 
     @router.get("/queues", tags=["queues"], response_model=models.QueuesOverview)
     async def queues() -> Any:
         """Return the state of every queue, and the sums."""
         return await dashboard.queues()
+
+    @router.get("/queues/{queue:taskq_any}", tags=["queues"], response_model=models.QueueDetail)
+    async def queue(queue: QueuePath, days: DaysQuery = 30) -> Any:
+        """Return one queue in full: its state, its daily counters, and the types of its tasks."""
+        return await dashboard.queue(queue, days=days)
+
+    @router.patch("/queues/{queue:taskq_any}", tags=["queues"], response_model=models.QueueRow)
+    async def pause_or_resume(queue: QueuePath, body: QueueChange, audit: AuditDep) -> Any:
+        """Pause or resume a queue, for workers of any language. Doing it twice is allowed."""
+        action = "pause" if body.paused else "resume"
+        with suppress(QueuePausedError, QueueNotPausedError), audit.action(action, queue=queue):
+            await (inspector.pause(queue) if body.paused else inspector.resume(queue))
+        return (await dashboard.queue(queue, days=1)).queue
+
+    @router.delete("/queues/{queue:taskq_any}", tags=["queues"], response_model=models.Removed)
+    async def remove_queue(
+        queue: QueuePath,
+        audit: AuditDep,
+        force: Annotated[bool, Query(description="Also delete waiting tasks. Running tasks always refuse it.")] = False,
+        cursor: CursorQuery = None,
+    ) -> Any:
+        """Remove a queue with all its data. If that takes longer than a second, the answer has `next`.
+
+        The queue is empty from the first request on. Tasks that are enqueued after that are kept.
+        """
+        with audit.action("remove_queue", queue=queue, force=force) as outcome:
+            part = await inspector.remove_queue_part(queue, force=force, cursor=cursor, has_time=time_left())
+            outcome |= {"deleted": part.deleted, "is_complete": part.next is None}
+        return part
+
+
+def add_figure_routes(router: APIRouter, parts: Parts) -> None:
+    """Add the routes about counters, samples, types and groups of queues."""
+    inspector, dashboard = parts.inspector, parts.dashboard
+    names_query = Query(max_length=SAMPLED_MAX, description="Names of queues. Default: all.")
 
     @router.get("/history", tags=["queues"], response_model=models.History)
     async def history(
@@ -111,35 +145,6 @@ def add_queue_routes(router: APIRouter, parts: Parts) -> None:
     async def count(queue: QueueQuery, state: TaskState, group: GroupQuery = None) -> Any:
         """Count the tasks of one state, or of one group."""
         return {"count": await inspector.count(queue, state, group=group)}
-
-    @router.get("/queues/{queue:taskq_any}", tags=["queues"], response_model=models.QueueDetail)
-    async def queue(queue: QueuePath, days: DaysQuery = 30) -> Any:
-        """Return one queue in full: its state, its daily counters, and the types of its tasks."""
-        return await dashboard.queue(queue, days=days)
-
-    @router.patch("/queues/{queue:taskq_any}", tags=["queues"], response_model=models.QueueRow)
-    async def pause_or_resume(queue: QueuePath, body: QueueChange, audit: AuditDep) -> Any:
-        """Pause or resume a queue, for workers of any language. Doing it twice is allowed."""
-        action = "pause" if body.paused else "resume"
-        with suppress(QueuePausedError, QueueNotPausedError), audit.action(action, queue=queue):
-            await (inspector.pause(queue) if body.paused else inspector.resume(queue))
-        return (await dashboard.queue(queue, days=1)).queue
-
-    @router.delete("/queues/{queue:taskq_any}", tags=["queues"], response_model=models.Removed)
-    async def remove_queue(
-        queue: QueuePath,
-        audit: AuditDep,
-        force: Annotated[bool, Query(description="Also delete waiting tasks. Running tasks always refuse it.")] = False,
-        cursor: CursorQuery = None,
-    ) -> Any:
-        """Remove a queue with all its data. If that takes longer than a second, the answer has `next`.
-
-        The queue is empty from the first request on. Tasks that are enqueued after that are kept.
-        """
-        with audit.action("remove_queue", queue=queue, force=force) as outcome:
-            part = await inspector.remove_queue_part(queue, force=force, cursor=cursor, has_time=time_left())
-            outcome |= {"deleted": part.deleted, "is_complete": part.next is None}
-        return part
 
 
 def add_limit_routes(router: APIRouter, parts: Parts) -> None:

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from taskq_core.errors import EntryNotFoundError
+from taskq_core.inspector import AsyncInspector
 from taskq_core.scheduler.runtime_schedules import named_schedule
 from taskq_fastapi.api import models
 from taskq_fastapi.api.access import Audit, Shown
@@ -84,7 +85,7 @@ def add_schedule_routes(router: APIRouter, parts: Parts) -> None:
                 options=body.options,
             )
             await inspector.add_schedule(entry, replace=body.replace)
-        return await one(body.id, shown)
+        return await _one(inspector, body.id, shown)
 
     @router.post("/schedules/actions", tags=["schedules"], response_model=models.Schedule)
     async def change_schedule(body: ScheduleChange, audit: AuditDep, shown: ShownDep) -> Any:
@@ -92,7 +93,7 @@ def add_schedule_routes(router: APIRouter, parts: Parts) -> None:
         with audit.action(f"{body.action}_schedule", id=body.id):
             change = inspector.pause_schedule if body.action == "pause" else inspector.resume_schedule
             await change(body.id)
-        return await one(body.id, shown)
+        return await _one(inspector, body.id, shown)
 
     @router.delete("/schedules", tags=["schedules"], response_model=models.ScheduleRemoved)
     async def remove_schedule(
@@ -104,8 +105,9 @@ def add_schedule_routes(router: APIRouter, parts: Parts) -> None:
             await inspector.remove_schedule(id)
         return {"id": id}
 
-    async def one(entry_id: str, shown: Shown) -> Any:
-        for entry in await inspector.scheduler_entries():
-            if entry.id == entry_id:
-                return models.schedule_of(entry, shown)
-        raise EntryNotFoundError(entry_id)  # it was just removed
+
+async def _one(inspector: AsyncInspector, entry_id: str, shown: Shown) -> dict[str, Any]:
+    for entry in await inspector.scheduler_entries():
+        if entry.id == entry_id:
+            return models.schedule_of(entry, shown)
+    raise EntryNotFoundError(entry_id)  # it was just removed

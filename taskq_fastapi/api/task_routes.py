@@ -137,11 +137,10 @@ class PayloadChange(StartChange):
     )
 
 
-def add_task_routes(router: APIRouter, parts: Parts) -> None:
-    """Add the routes about tasks."""
+def add_task_list_routes(router: APIRouter, parts: Parts) -> None:
+    """Add the routes that list and search tasks."""
     inspector, dashboard = parts.inspector, parts.dashboard
     ShownDep = Annotated[Shown, Depends(parts.access.shown)]  # noqa: N806
-    AuditDep = Annotated[Audit, Depends(parts.access.change)]  # noqa: N806
 
     @router.get("/tasks", tags=["tasks"], response_model=models.Tasks)
     async def tasks(
@@ -179,6 +178,13 @@ def add_task_routes(router: APIRouter, parts: Parts) -> None:
         if query.payload is not None:
             shown.check_may_ask("a search in payloads")
         return models.tasks_of(await inspector.find_tasks(**query.model_dump()), shown)
+
+
+def add_task_routes(router: APIRouter, parts: Parts) -> None:
+    """Add the routes that show and change one task. Add them after the lists, whose paths they also match."""
+    inspector = parts.inspector
+    ShownDep = Annotated[Shown, Depends(parts.access.shown)]  # noqa: N806
+    AuditDep = Annotated[Audit, Depends(parts.access.change)]  # noqa: N806
 
     @router.get("/tasks/{queue}/{task_id:taskq_any}", tags=["tasks"], response_model=models.Task)
     async def task(queue: QueuePath, task_id: TaskIdPath, shown: ShownDep) -> Any:
