@@ -20,7 +20,7 @@ from taskq_core.service.user_code import cancellations
 T = TypeVar("T")
 
 IDLE_S = 10.0
-"""Seconds after which a connection that nobody needed is closed, at the next use of another one."""
+"""Seconds after which an unused connection is closed, at the next use of another one."""
 FOLLOW_EVERY_S = 1.0
 """Seconds between two questions to the Sentinels."""
 
@@ -77,7 +77,7 @@ class AsyncRunner:
             finally:
                 if pipeline.is_connected and self._pools.get(loop) is pool:  # not after `aclose`
                     pool.idle.append((pipeline, loop.time()))
-                    while pool.idle[0][1] < loop.time() - IDLE_S:  # the one that was used least lately
+                    while pool.idle[0][1] < loop.time() - IDLE_S:  # the least recently used one
                         await pool.idle.popleft()[0].close()
                 else:
                     await pipeline.close()

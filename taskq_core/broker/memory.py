@@ -10,7 +10,7 @@ _MISSING = "a store in memory needs fakeredis with Lua: pip install 'taskq-asynq
 
 
 def memory_endpoint() -> Endpoint:
-    """Return an endpoint of a fresh, empty store that nobody else reaches.
+    """Return an endpoint of a new, empty store of this caller alone.
 
     Raises:
         ConfigurationError: fakeredis, or the Lua that it needs, is not installed.

@@ -110,7 +110,7 @@ class Pipeline:
                 return await self._stream.exchange(packed, count, max(0.0, timeout_s), spin_s=write.spin_s)
             if self._connection is None:
                 raise ConnectionError("the connection is closed")
-            async with asyncio.timeout(timeout_s):  # one after the other: a stand-in may mix up the order of replies
+            async with asyncio.timeout(timeout_s):  # one after the other: a fake store may mix up the order of replies
                 return [await self._send_alone(pack(command)) for command in write.commands]
         except CLIENT_ERRORS as error:
             await self.close()
@@ -147,7 +147,7 @@ class Pipeline:
             raise
         self._connection, self._takeovers = connection, takeovers
         transport: Any = getattr(getattr(connection, "_writer", None), "transport", None)
-        if hasattr(transport, "set_protocol"):  # fakeredis has none; uvloop's is no subclass of asyncio.Transport
+        if hasattr(transport, "set_protocol"):  # fakeredis has no transport; uvloop has another class
             self._stream = self._stream_on(transport)
 
     def _stream_on(self, transport: Any) -> ReplyStream:
@@ -157,7 +157,7 @@ class Pipeline:
     def abort(self) -> None:
         """Break the connection at once, so that the current exchange fails. The next one opens a new one.
 
-        Does nothing while it connects, or if it leads to a stand-in.
+        Does nothing while it connects, or if it leads to a fake store.
         """
         if self._stream is not None:
             self._stream.abort()

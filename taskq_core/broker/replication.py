@@ -1,7 +1,7 @@
-"""Ask whether replicas have new tasks: what is sent on the connection that stored them, and how the answer reads.
+"""Ask whether replicas have new tasks: the requests on the connection that stored them, and their replies.
 
 `WAIT` and `WAITAOF` count the replicas that have everything this connection has written, so they must follow the write
-on the same connection, and what is repeated must write again. Without input or output.
+on the same connection, and a repeat must write again. Without I/O.
 """
 
 from typing import Any
@@ -49,12 +49,12 @@ def _codes(operation: Operation[Any], reply: Any) -> str:
 
 
 class Shortfall:
-    """What is missing to a confirmation.
+    """Result of a confirmation that failed.
 
     Attributes:
         is_final: True if waiting again cannot help.
         confirmed: Replicas that have the write.
-        problem: What is missing, as the rest of a sentence.
+        problem: The reason, as the rest of a sentence.
     """
 
     __slots__ = ("confirmed", "is_final", "problem")
@@ -95,7 +95,7 @@ def shortfall(confirmation: Confirmation, reply: Any) -> Shortfall | None:
 
 
 def _is_final(refusal: str) -> bool:
-    """Whether Redis would say the same again: not if it became a replica meanwhile, for then another is asked."""
+    """Return whether a repeat would be refused as well. If Redis became a replica, it goes to another server."""
     return not refusal.startswith("UNBLOCKED") and "replica instances" not in refusal
 
 

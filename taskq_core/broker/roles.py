@@ -15,7 +15,7 @@ from taskq_core.errors import ConfigurationError
 from taskq_core.wire import Keys, QueueKeys, validate_queue_name
 
 EVERY_QUEUE = "*"
-"""All queues, also those that are created later."""
+"""All queues, existing and future ones."""
 _SPECIAL = re.compile(r"([*?\[\\])")
 _UNUSABLE = re.compile(r"[\s\"'\x00-\x1f\x7f]")
 

@@ -3,8 +3,8 @@
 All at once: a process that later has no file descriptors left still extends its leases, and one whose package is
 replaced while it runs never mixes scripts of two releases.
 
-A file without a leading underscore is one transition. A line `-- include _name` in it, or in what it includes, stands
-for the shared file `_name.lua`. Headers (`--[[ ... ]]`) are for the reader and are not sent.
+A file without a leading underscore is one transition. A line `-- include _name` in it, or in an included file,
+includes the shared file `_name.lua`. Headers (`--[[ ... ]]`) are for the reader and are not sent.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ class Script:
 
     @property
     def text(self) -> str:
-        """What is sent to Redis."""
+        """The text that Redis receives."""
         return "".join(self.parts)
 
 
@@ -58,7 +58,7 @@ def _scripts() -> dict[str, Script]:
     }
 
     def parts_of(text: str) -> list[str]:
-        # Split by the includes, what stands between two of them is at even places and their names at odd ones.
+        # After the split, the text between two includes is at even places, and their names are at odd ones.
         parts: list[str] = []
         for place, piece in enumerate(_INCLUDE.split(text)):
             parts += included(piece) if place % 2 else [piece]

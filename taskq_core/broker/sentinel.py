@@ -46,9 +46,9 @@ def find(sentinels: Sequence[Server], master: str, *, timeout_s: float) -> Gener
 
 
 def agree(sentinels: Sequence[Server], *, timeout_s: float) -> Generator[Options, Any, Server | None]:
-    """Ask all Sentinels and return the primary that more than half of them name, None if there is none.
+    """Ask all Sentinels and return the primary that more than half of them name, or None.
 
-    One that is cut off together with an old primary may name that one for ever.
+    A Sentinel that is cut off together with an old primary may never name another one.
     """
     named: Counter[Server] = Counter()
     for options in _turns(sentinels, timeout_s):

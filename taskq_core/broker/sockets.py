@@ -1,8 +1,8 @@
 """Write commands and read replies on a connected socket, for blocking code.
 
-redis-py connects and authenticates; then its socket is taken over, because around each command it asks the operating
-system ten times (to set the timeout before and after each wait, mostly), and four do: whether something came that
-nobody asked for, send, wait, receive. hiredis parses.
+redis-py connects and authenticates; then its socket is taken over, because redis-py makes ten
+system calls per command (mostly to set the timeout before and after each wait). This class makes four: look for an
+unexpected reply, send, wait, receive. hiredis parses.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from redis.exceptions import ResponseError
 _RECEIVED_AT_ONCE = 1 << 16
 """Bytes that are taken from the operating system at once."""
 _LEAST_S = 0.001
-"""Seconds that a wait takes at least: what is on its way just then still counts."""
+"""Minimum seconds of a wait, in which a reply that is about to arrive still counts."""
 
 
 class SocketStream:
@@ -41,7 +41,7 @@ class SocketStream:
     def over(cls, connection: Any) -> "SocketStream | None":
         """Take the socket of a connection of redis-py over; None where that cannot be.
 
-        TLS keeps bytes that were read to itself, stand-ins have no socket, and Windows has no `poll`.
+        TLS buffers bytes that were read, fake stores have no socket, and Windows has no `poll`.
         """
         connected = getattr(connection, "_sock", None)
         if type(connected) is not socket.socket or not hasattr(select, "poll"):
@@ -50,14 +50,14 @@ class SocketStream:
 
     @property
     def is_clean(self) -> bool:
-        """True if the connection stands, as far as is known here, and nothing came that nobody asked for."""
+        """True if the connection is open, as far as known, and has no unexpected reply."""
         try:
             self._socket.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
             return not self._reader.has_data()
         except OSError:
             return False
-        return False  # a reply to nobody, or its end
+        return False  # an unexpected reply, or the end of the connection
 
     def send(self, packed: bytes, until: float) -> None:
         """Send commands.
@@ -93,7 +93,7 @@ class SocketStream:
             until: When to give up, by the monotonic clock; at least a millisecond is waited.
 
         Raises:
-            OSError: The connection ended, or what came is no reply.
+            OSError: The connection ended, or sent invalid bytes.
             TimeoutError: The reply did not come in time. The connection is of no use afterwards.
         """
         reader = self._reader

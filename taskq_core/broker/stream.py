@@ -39,10 +39,10 @@ class ReplyStream(asyncio.Protocol):
         return not self._transport.is_closing()
 
     async def exchange(self, packed: bytes, count: int, timeout_s: float, *, spin_s: float = 0.0) -> list[Any]:
-        """Write commands and return their `count` replies; an error reply stands as an exception in the list.
+        """Write commands and return their `count` replies; an error reply is an exception in the list.
 
-        For `spin_s` seconds the loop is kept turning rather than put to sleep; what else is ready runs meanwhile, and
-        the processor is offered to other processes at each turn.
+        For `spin_s` seconds the loop does not sleep. Other callbacks run, and each turn yields the processor to other
+        processes.
 
         Raises:
             ConnectionError: The connection ended.

@@ -121,7 +121,7 @@ class SyncRunner:
         *,
         is_asking: bool = False,
     ) -> list[Any]:
-        """Carry out operations on one connection to this server; `sent` has one that was written already."""
+        """Carry out operations on one connection to this server; `begin` wrote them on `sent`."""
         if sent is None:
             connection = self._take(until)
             plan = exchange(self.endpoint, operations, connection.left_s, is_asking=is_asking)

@@ -22,14 +22,14 @@ from taskq_core.broker.stream import ReplyStream
 
 Changed = Callable[[list[str] | None], object]
 _MORE = object()
-"""What the parser answers while a reply is not complete. `False` is a value in this form of the protocol."""
+"""Result of the parser while a reply is incomplete. In this version of the protocol `False` is a value."""
 _TRIES_MOST = 2
 """Connections that ended over the question whether they track, after which it is asked no more."""
 _BEGIN = pack(("HELLO", "3")) + pack(("CLIENT", "TRACKING", "ON"))
 
 
 class TrackingStream(ReplyStream):
-    """One connection on which messages come that nobody asked for.
+    """One connection that also receives messages about changed keys.
 
     Args:
         transport: A connected transport.
@@ -43,7 +43,7 @@ class TrackingStream(ReplyStream):
         self._changed = changed
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came; wake the caller once all its replies are there, and tell of changes."""
+        """Parse what came; wake the caller once all its replies are there, and report changes."""
         names: list[str] = []
         are_all = False
         replies: list[Any] = []
@@ -73,17 +73,17 @@ class TrackingStream(ReplyStream):
             waiter.set_result(self._replies)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the caller, and whoever waits for changes: nobody watches the keys any more."""
+        """Fail the current exchange, and report that all keys may have changed."""
         super().connection_lost(exc)
         self._changed(None)
 
 
 class TrackingPipeline(Pipeline):
-    """One reserved connection that tells of changes to the keys that were read on it.
+    """One reserved connection that reports changes of the keys that were read on it.
 
     Args:
         endpoint: Where the server is; no cluster.
-        changed: Called on the event loop with the names of those that have changed, None for all of them.
+        changed: Called on the event loop with the names of changed keys, None for all keys.
         timeout_s: Seconds to wait for the answers of one exchange.
     """
 

@@ -5,9 +5,9 @@
   ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
   ARGV[2]  string  what the own keys of the queue begin with
   ARGV[3..]        per step: key of the workflow, node, how it ended: 'd' done and '=' and its result if there is one,
-                   'f' and why it failed. Before it may stand: the key, 'run', the `traceparent` of its run
+                   'f' and why it failed. Optionally preceded by the key, 'run', the `traceparent` of its run
 
-  returns  1 if there is more to carry, else 0
+  returns  1 if the dispatcher has more to do, else 0
 ]]
 -- include _engine
 local flow = engine(ARGV[2], ARGV[1])

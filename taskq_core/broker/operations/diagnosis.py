@@ -11,7 +11,7 @@ from taskq_core.broker.scripts import Script
 SURVEY_MAX = 500
 """About how many keys one call of `survey` reads."""
 _NOTHING = "return 1"
-_MOMENT = "0.01"  # Redis 6.2 reads one millisecond as 0, and waits for ever
+_MOMENT = "0.01"  # Redis 6.2 reads one millisecond as 0, and waits without a limit
 
 
 def read_config(name: str) -> Operation[dict[str, str]]:

@@ -165,8 +165,8 @@ class Settlement:
         record: Record of the attempt for COMPLETE, RETRY, RETRY_UNCOUNTED and ARCHIVE, one line; b"" to record nothing.
         is_dead_letter: Whether a handler has to receive the task once it is archived.
         is_young: True if the task is among the youngest active ones, which makes it cheaper to find.
-        cursor: Where a task that is not over would go on, for RETRY, RETRY_UNCOUNTED, ARCHIVE and REQUEUE; b"" leaves
-            what is stored.
+        cursor: Where a task that is not over would go on, for RETRY, RETRY_UNCOUNTED, ARCHIVE and REQUEUE; b"" keeps
+            the stored one.
     """
 
     task_id: str
