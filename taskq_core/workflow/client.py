@@ -8,7 +8,8 @@ from taskq_core.handles.workflow import WorkflowHandle
 from taskq_core.wire import validate_queue_name, validate_task_id
 from taskq_core.workflow import reading
 from taskq_core.workflow.aio import AsyncWorkflowClient
-from taskq_core.workflow.sending import Batch, Outgoing
+from taskq_core.workflow.members import Batch
+from taskq_core.workflow.sending import Outgoing
 from taskq_core.workflow.sync import WorkflowClient
 
 

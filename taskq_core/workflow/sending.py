@@ -1,13 +1,13 @@
 """Write a workflow down: messages in pieces, which are put together when the results before them are known."""
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Self, TypeVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Self
 
 import msgspec
 
 from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
 from taskq_core.broker.operations.operation import BATCH_BYTES, BATCH_MAX, Argument, Confirmation, Operation
-from taskq_core.broker.operations.workflows import WorkflowPart, add_members, close_groups, create_workflow, grow_group
+from taskq_core.broker.operations.workflows import WorkflowPart, add_members, close_groups, create_workflow
 from taskq_core.client.outbox import OutboxRow
 from taskq_core.client.preparer import PAYLOAD_MAX, Preparer
 from taskq_core.codec import Later
@@ -18,33 +18,23 @@ from taskq_core.errors import (
     PayloadTooLargeError,
     TaskArgumentsError,
     WorkflowDefinitionError,
-    WorkflowError,
 )
-from taskq_core.execution.context import TaskContext
 from taskq_core.tasks.base import BaseTask
 from taskq_core.tasks.canvas import Peeked, Signature
 from taskq_core.tasks.options import TaskOptions
 from taskq_core.tasks.plan import Plan
 from taskq_core.tasks.remote import RemoteTask
-from taskq_core.tasks.step_options import About
 from taskq_core.tasks.task import Task
 from taskq_core.telemetry import LINKS, LINKS_MAX, NO_RUN, ProducerSpan, TraceHeaders
 from taskq_core.wire import Keys, QueueKeys
 from taskq_core.wire.ids import new_task_id, new_token
 from taskq_core.workflow.graph import FAILED, Before, Failure, Graph, Node, Result
 
-T = TypeVar("T")
 
 STEP_KEPT_S = 86_400
 """Seconds for which a step without retention is kept if a Go worker ran it, until a worker notices its end."""
-MEMBERS_AT_ONCE = 100
-"""Maximum size of a group that is stored together with the workflow. Members of larger groups are streamed."""
-HELD_MAX = 10_000
-"""Maximum number of members of a group that does not begin at once."""
 WORKFLOW, WORKFLOW_QUEUE = "taskq-workflow", "taskq-workflow-queue"
 """Headers of a step: the id of its workflow, and its home queue."""
-Batch = tuple[Node, int, list[bytes]]
-"""Members of a group in the form in which they are stored: the group, the number of the first, and the members."""
 Entry = tuple[str, str, Argument]
 """A field of a stored workflow: the suffix of its key, its name and its value."""
 
@@ -324,81 +314,6 @@ class Outgoing:
         return known[1], known[2], known[3]
 
 
-class Growing:
-    """Members on their way to the group whose member runs here.
-
-    Args:
-        preparer: Makes keys, headers and spans.
-        context: The run that adds them. It counts them, so that its next attempt gives them the same ids.
-
-    Raises:
-        WorkflowError: The task is not a member of a group.
-    """
-
-    def __init__(self, preparer: Preparer, context: TaskContext) -> None:
-        queue, workflow_id = context.headers.get(WORKFLOW_QUEUE), context.headers.get(WORKFLOW, "")
-        name = context.id.removeprefix(f"{workflow_id}.").partition(".")[0]
-        if queue is None or not context.id.startswith(f"{workflow_id}.{name}."):
-            raise WorkflowError(context.queue, workflow_id, f"task {context.id!r} is no member of a group")
-        home = preparer.keys.queue(queue)
-        self.span = preparer.tracing.start_producer(home.name, name, context.id)
-        self._outgoing = Outgoing(preparer, Graph(About()), workflow_id, home, self.span)
-        self._node = Node(0, name)
-        self._context = context
-
-    def pack(self, call: Any) -> bytes:
-        """Return a member in the form in which it is stored."""
-        if not isinstance(call, Signature):
-            raise WorkflowDefinitionError(self._node.name, f"a member must be a signature, got {call!r:.200}")
-        number = getattr(self._context, "grown", 0)
-        self._context.grown = number + 1
-        return self._outgoing.pack(self._node, call, f"{self._context.id}-{number}")
-
-    def operation(self, filler: "Filler") -> Operation[int | None]:
-        """Return the operation that adds a batch of members."""
-        outgoing = self._outgoing
-        return grow_group(outgoing.home, outgoing.id, self._node.name, self._context.id, filler.take()[1])
-
-    def read(self, added: int | None) -> int:
-        """Return how many members were added.
-
-        Raises:
-            WorkflowError: The group takes none any more.
-        """
-        if added is None:
-            outgoing, task_id = self._outgoing, self._context.id
-            raise WorkflowError(
-                outgoing.home.name, outgoing.id, f"the group {self._node.name!r} or the member {task_id!r} has ended"
-            )
-        return added
-
-
-class Filler:
-    """Collects members of a group into batches that one call sends.
-
-    Attributes:
-        members: Those of the next batch.
-    """
-
-    def __init__(self) -> None:
-        self.members: list[bytes] = []
-        self._first = 0
-        self._bytes = 0
-
-    def add(self, packed: bytes) -> bool:
-        """Add one, and return whether the batch is full now."""
-        self.members.append(packed)
-        self._bytes += len(packed)
-        return len(self.members) >= BATCH_MAX or self._bytes >= BATCH_BYTES
-
-    def take(self) -> tuple[int, list[bytes]]:
-        """Return the batch, with the number of its first member, and begin the next one."""
-        first, members = self._first, self.members
-        self._first += len(members)
-        self.members, self._bytes = [], 0
-        return first, members
-
-
 def _failures(before: Before) -> Iterator[int]:
     for what in (*before.positional, *before.named.values()):
         if isinstance(what, Failure):
@@ -478,34 +393,3 @@ def first_call(node: Node) -> Signature[Any] | None:
     elif isinstance(members, Sequence) and members:
         call = members[0]
     return call if isinstance(call, Signature) else None
-
-
-def members_of(node: Node) -> Iterator[Any]:
-    """Yield the members of a group that is stored as a whole.
-
-    Raises:
-        WorkflowDefinitionError: They are too many.
-    """
-    for number, member in enumerate(node.members):
-        if number >= HELD_MAX and node.before.parents:
-            raise WorkflowDefinitionError(
-                node.name,
-                f"has more than {HELD_MAX} members; only a group that comes after nothing may have any number",
-            )
-        yield member
-
-
-def is_streamed(node: Node) -> bool:
-    """Whether the members of a group are sent after the workflow has begun."""
-    is_small = isinstance(node.members, Sequence) and len(node.members) <= MEMBERS_AT_ONCE
-    return node.is_group and not node.before.parents and not is_small
-
-
-async def aiterate(calls: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
-    """Yield from an iterable of either kind."""
-    if isinstance(calls, AsyncIterable):
-        async for call in calls:
-            yield call
-        return
-    for call in calls:
-        yield call

@@ -19,7 +19,8 @@ from taskq_core.handles.workflow import WorkflowHandle
 from taskq_core.tasks.canvas import Part, Signature
 from taskq_core.workflow import reading
 from taskq_core.workflow.graph import Graph, Node, build
-from taskq_core.workflow.sending import Batch, Filler, Growing, Outgoing, is_streamed, members_of
+from taskq_core.workflow.members import Batch, Filler, Growing, is_streamed, members_of
+from taskq_core.workflow.sending import Outgoing
 from taskq_core.workflow.unserved import WorkerCheck
 
 SendDeferred = Callable[[Outgoing, WorkflowHandle, list[Batch]], None]

@@ -1,0 +1,129 @@
+"""Members of groups: which of them are streamed, their batches, and members that a running member adds."""
+
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from taskq_core.broker.operations.operation import BATCH_BYTES, BATCH_MAX, Operation
+from taskq_core.broker.operations.workflows import grow_group
+from taskq_core.client.preparer import Preparer
+from taskq_core.errors import WorkflowDefinitionError, WorkflowError
+from taskq_core.execution.context import TaskContext
+from taskq_core.tasks.canvas import Signature
+from taskq_core.tasks.step_options import About
+from taskq_core.workflow.graph import Graph, Node
+from taskq_core.workflow.sending import WORKFLOW, WORKFLOW_QUEUE, Outgoing
+
+T = TypeVar("T")
+
+MEMBERS_AT_ONCE = 100
+"""Maximum size of a group that is stored together with the workflow. Members of larger groups are streamed."""
+HELD_MAX = 10_000
+"""Maximum number of members of a group that does not begin at once."""
+Batch = tuple[Node, int, list[bytes]]
+"""Members of a group in the form in which they are stored: the group, the number of the first, and the members."""
+
+
+def members_of(node: Node) -> Iterator[Any]:
+    """Yield the members of a group that is stored as a whole.
+
+    Raises:
+        WorkflowDefinitionError: They are too many.
+    """
+    for number, member in enumerate(node.members):
+        if number >= HELD_MAX and node.before.parents:
+            raise WorkflowDefinitionError(
+                node.name,
+                f"has more than {HELD_MAX} members; only a group that comes after nothing may have any number",
+            )
+        yield member
+
+
+def is_streamed(node: Node) -> bool:
+    """Whether the members of a group are sent after the workflow has begun."""
+    is_small = isinstance(node.members, Sequence) and len(node.members) <= MEMBERS_AT_ONCE
+    return node.is_group and not node.before.parents and not is_small
+
+
+async def aiterate(calls: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
+    """Yield from an iterable of either kind."""
+    if isinstance(calls, AsyncIterable):
+        async for call in calls:
+            yield call
+        return
+    for call in calls:
+        yield call
+
+
+class Filler:
+    """Collects members of a group into batches that one call sends.
+
+    Attributes:
+        members: Those of the next batch.
+    """
+
+    def __init__(self) -> None:
+        self.members: list[bytes] = []
+        self._first = 0
+        self._bytes = 0
+
+    def add(self, packed: bytes) -> bool:
+        """Add one, and return whether the batch is full now."""
+        self.members.append(packed)
+        self._bytes += len(packed)
+        return len(self.members) >= BATCH_MAX or self._bytes >= BATCH_BYTES
+
+    def take(self) -> tuple[int, list[bytes]]:
+        """Return the batch, with the number of its first member, and begin the next one."""
+        first, members = self._first, self.members
+        self._first += len(members)
+        self.members, self._bytes = [], 0
+        return first, members
+
+
+class Growing:
+    """Members on their way to the group whose member runs here.
+
+    Args:
+        preparer: Makes keys, headers and spans.
+        context: The run that adds them. It counts them, so that its next attempt gives them the same ids.
+
+    Raises:
+        WorkflowError: The task is not a member of a group.
+    """
+
+    def __init__(self, preparer: Preparer, context: TaskContext) -> None:
+        queue, workflow_id = context.headers.get(WORKFLOW_QUEUE), context.headers.get(WORKFLOW, "")
+        name = context.id.removeprefix(f"{workflow_id}.").partition(".")[0]
+        if queue is None or not context.id.startswith(f"{workflow_id}.{name}."):
+            raise WorkflowError(context.queue, workflow_id, f"task {context.id!r} is no member of a group")
+        home = preparer.keys.queue(queue)
+        self.span = preparer.tracing.start_producer(home.name, name, context.id)
+        self._outgoing = Outgoing(preparer, Graph(About()), workflow_id, home, self.span)
+        self._node = Node(0, name)
+        self._context = context
+
+    def pack(self, call: Any) -> bytes:
+        """Return a member in the form in which it is stored."""
+        if not isinstance(call, Signature):
+            raise WorkflowDefinitionError(self._node.name, f"a member must be a signature, got {call!r:.200}")
+        number = getattr(self._context, "grown", 0)
+        self._context.grown = number + 1
+        return self._outgoing.pack(self._node, call, f"{self._context.id}-{number}")
+
+    def operation(self, filler: "Filler") -> Operation[int | None]:
+        """Return the operation that adds a batch of members."""
+        outgoing = self._outgoing
+        return grow_group(outgoing.home, outgoing.id, self._node.name, self._context.id, filler.take()[1])
+
+    def read(self, added: int | None) -> int:
+        """Return how many members were added.
+
+        Raises:
+            WorkflowError: The group takes none any more.
+        """
+        if added is None:
+            outgoing, task_id = self._outgoing, self._context.id
+            raise WorkflowError(
+                outgoing.home.name, outgoing.id, f"the group {self._node.name!r} or the member {task_id!r} has ended"
+            )
+        return added
