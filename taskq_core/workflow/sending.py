@@ -30,7 +30,6 @@ from taskq_core.wire import Keys, QueueKeys
 from taskq_core.wire.ids import new_task_id, new_token
 from taskq_core.workflow.graph import FAILED, Before, Failure, Graph, Node, Result
 
-
 STEP_KEPT_S = 86_400
 """Seconds for which a step without retention is kept if a Go worker ran it, until a worker notices its end."""
 WORKFLOW, WORKFLOW_QUEUE = "taskq-workflow", "taskq-workflow-queue"
