@@ -10,7 +10,7 @@ from taskq_core.inspector import ActionReport, Matching, TaskAction, TaskRef
 from taskq_core.wire import TaskState
 from taskq_fastapi.api import models
 from taskq_fastapi.api.access import Audit, Shown
-from taskq_fastapi.api.parts import AGE_MAX, Parts, Whole, time_left
+from taskq_fastapi.api.parts import Age, Parts, time_left
 from taskq_fastapi.api.task_routes import TaskChange
 
 CHUNK = 100
@@ -19,9 +19,6 @@ CANCELLED = 20
 """The same for cancellations, which need two requests each."""
 NAMED_MAX = 1_000
 """Maximum number of named tasks."""
-
-
-Age = Annotated[Whole, Field(ge=0, le=AGE_MAX)]
 
 
 class BulkFilter(BaseModel):

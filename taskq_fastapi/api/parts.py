@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Path, Query
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 from starlette.convertors import Convertor, register_url_convertor
 
 from taskq_core import TaskQ
 from taskq_core.inspector import PAGE_SIZE_MAX, AsyncInspector
+from taskq_core.settings import CONCURRENCY_MAX
 from taskq_core.views import AsyncDashboard
 from taskq_fastapi.api.access import Access
 
@@ -31,15 +32,17 @@ DaysQuery = Annotated[int, Query(ge=1, le=90, description="Number of days, today
 CursorQuery = Annotated[str | None, Query(description="`next` of the previous answer, to continue.")]
 
 
-def _whole(value: object) -> object:
+def whole(value: object) -> object:
     """Accept what JSON calls an integer: 5 and 5.0, but neither true nor "5"."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError("it must be a whole number")
     return value
 
 
-Whole = Annotated[int, BeforeValidator(_whole)]
-"""A whole number in the body of a request."""
+Age = Annotated[int, Field(ge=0, le=AGE_MAX), BeforeValidator(whole)]
+"""Seconds in the body of a request. The bounds come before the validator, so that the schema has them."""
+Concurrency = Annotated[int, Field(ge=1, le=CONCURRENCY_MAX), BeforeValidator(whole)]
+"""A number of tasks in the body of a request."""
 
 
 class AnyText(Convertor[str]):

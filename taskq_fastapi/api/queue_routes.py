@@ -14,6 +14,7 @@ from taskq_core.wire import TaskState
 from taskq_fastapi.api import models
 from taskq_fastapi.api.access import Audit
 from taskq_fastapi.api.parts import (
+    Concurrency,
     CursorQuery,
     DaysQuery,
     GroupQuery,
@@ -21,7 +22,6 @@ from taskq_fastapi.api.parts import (
     Parts,
     QueuePath,
     QueueQuery,
-    Whole,
     time_left,
 )
 
@@ -47,7 +47,7 @@ class LimitChange(BaseModel):
     queue: str = Field(examples=["default"])
     name: str = Field(description="Name of the limit, usually that of the task.", examples=["mail:send"])
     rate: str | None = Field(default=None, description="Starts per period.", examples=["100/m"])
-    concurrency: Whole | None = Field(default=None, ge=1, le=10**6, description="Runs at the same time.")
+    concurrency: Concurrency | None = Field(default=None, description="Runs at the same time.")
 
 
 def add_queue_routes(router: APIRouter, parts: Parts) -> None:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from taskq_core.inspector import WorkerAction
 from taskq_fastapi.api import models
 from taskq_fastapi.api.access import Audit
-from taskq_fastapi.api.parts import Parts, Whole
+from taskq_fastapi.api.parts import Concurrency, Parts
 from taskq_fastapi.api.problems import Problem, kinds
 
 
@@ -23,7 +23,7 @@ class WorkerRequest(BaseModel):
     workers: list[str] | None = Field(
         default=None, max_length=1000, description="Ids, hosts, or `<host>:<pid>`. Default: all workers."
     )
-    concurrency: Whole | None = Field(default=None, ge=1, le=100_000, description="New concurrency, for `scale`.")
+    concurrency: Concurrency | None = Field(default=None, description="New concurrency, for `scale`.")
 
 
 def add_worker_routes(router: APIRouter, parts: Parts) -> None:

@@ -18,6 +18,7 @@ from taskq_core import TaskInfo, TaskQ
 from taskq_core import inspector as inspection
 from taskq_core import views as dashboard
 from taskq_core.inspector import AsyncInspector
+from taskq_core.scheduler.runtime_schedules import named_schedule
 from taskq_core.views import AsyncDashboard
 from taskq_fastapi.api import models
 from tests.redis_server import RedisServer
@@ -212,6 +213,8 @@ def _name_what_is_there(case: Any) -> None:
     if case.operation.label.endswith("/tasks/actions"):
         chosen = {"tasks": [{"queue": "default", "id": models.ID}]}
         case.body = {"action": "delete", **(chosen if case.body.get("filter") is None else _filter(case.body))}
+    if case.operation.label == f"DELETE {PREFIX}/schedules":
+        case.query["id"] = "added"
     if case.operation.label == f"POST {PREFIX}/limits":
         case.body = {"queue": "default", "name": "note", "concurrency": 5}
     if case.operation.label == f"POST {PREFIX}/workers/actions":
@@ -241,6 +244,8 @@ def test_requests_made_up_from_the_description_are_answered_as_it_says(
         operation = result.ok()
         server.flushall()  # each route finds all there is, whatever the one before did to it
         populate(taskq, server)
+        added = named_schedule(taskq, "added", "@daily", "note", remote=True)
+        inspection.Inspector(taskq).add_schedule(added)
 
         @settings(
             max_examples=EXAMPLES,
