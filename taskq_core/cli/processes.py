@@ -1,4 +1,4 @@
-"""Several processes of a worker on a command line: what its options and the settings ask for, and what cannot be."""
+"""Options and settings for several worker processes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,21 +9,21 @@ from taskq_core.supervisor import Limits, SupervisorConfig, process_count
 from taskq_core.worker import WorkerConfig
 
 ENDING_MARGIN_S = 15.0
-"""Seconds that a process gets to end, beside the grace of what it runs, before its supervisor kills it."""
+"""Seconds that a process gets to end, besides the grace of its tasks, before the supervisor kills it."""
 
 
 def supervisor_config(
     settings: Settings, options: Mapping[str, Any], config: WorkerConfig, *, has_lifespans: bool = False
 ) -> SupervisorConfig | None:
-    """Return how several processes are supervised, None where the worker is one process that is never replaced.
+    """Return the configuration of a supervisor, None for one process that is never replaced.
 
-    `auto` is always supervised, also where there is one core: what SIGHUP does must not depend on the machine.
+    `auto` always has a supervisor, also with one core, so that SIGHUP has the same effect on every machine.
 
     Args:
         settings: The settings of the queue application.
         options: Parsed command line.
-        config: How each of the processes runs.
-        has_lifespans: Whether a worker has something to close when it ends.
+        config: The configuration of each worker.
+        has_lifespans: Whether a worker has lifespans to close at its end.
 
     Raises:
         ConfigurationError: A value is not usable.
@@ -50,7 +50,7 @@ def supervisor_config(
 
 
 def recycling(settings: Settings, options: Mapping[str, Any]) -> Limits:
-    """Return after how many tasks and beyond how much memory a process is replaced.
+    """Return the limits at which a process is replaced.
 
     Raises:
         ConfigurationError: A value is not usable.
@@ -66,14 +66,14 @@ def recycling(settings: Settings, options: Mapping[str, Any]) -> Limits:
 
 
 def refuse_processes(options: Mapping[str, Any], flag: str) -> None:
-    """Refuse options about processes beside one that runs a single process, whatever the settings say.
+    """Refuse options for several processes together with an option for a single process.
 
     Raises:
         ConfigurationError: One is given.
     """
     for name in ("processes", "max_tasks", "max_memory"):
         if options.get(name) not in (None, "1"):
-            raise ConfigurationError(f"{flag} runs a single process, so --{name.replace('_', '-')} does not fit")
+            raise ConfigurationError(f"{flag} runs a single process; remove --{name.replace('_', '-')}")
 
 
 def processes_text(config: WorkerConfig, supervision: SupervisorConfig | None) -> list[str]:
@@ -86,5 +86,5 @@ def processes_text(config: WorkerConfig, supervision: SupervisorConfig | None) -
     return [
         f"  processes    {supervision.processes}" + (f" (replaced {' or '.join(replaced)})" if replaced else ""),
         f"  concurrency  {config.concurrency} in each",
-        f"  ends         within {supervision.ends_within_s:g} s of SIGTERM: who kills it has to wait longer",
+        f"  shutdown     at most {supervision.ends_within_s:g} s; a process manager must wait longer before SIGKILL",
     ]

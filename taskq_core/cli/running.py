@@ -1,7 +1,7 @@
-"""Run a worker for a command line: its options, its banner and its log.
+"""Run a worker from a command line: options, banner and log.
 
 `taskq worker` and Django's `manage.py runworker` share this module: both make their options from `OPTIONS` and call
-`run`. Only the first uses click, so this module does not import it. The worker itself is in `taskq_core.worker`.
+`run`. Only the first uses click, so this module does not import it.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from taskq_core.supervisor.channel import VARIABLE
 from taskq_core.telemetry import flush
 from taskq_core.worker import Worker, WorkerConfig, WorkerListener
 
-if TYPE_CHECKING:  # `taskq worker` has its command line from click, and few workers have a scheduler
+if TYPE_CHECKING:  # not imported at run time, to start faster
     import argparse
 
     from taskq_core.scheduler import SchedulerConfig
@@ -33,19 +33,19 @@ logger = logging.getLogger("taskq.worker")
 
 DESCRIPTION = "Run tasks from the queues until stopped."
 LOG_LEVELS = (logging.ERROR, logging.INFO, logging.INFO, logging.DEBUG)
-"""What the log tells, by verbosity."""
+"""Log level by verbosity."""
 _TASKS_SHOWN = 20
 
 
 class Output(Protocol):
-    """Where to write: a text file, or what stands for one in a framework."""
+    """A text file, or a framework's object with the same methods."""
 
     def write(self, text: str, /) -> object:
-        """Write a text, which ends with a line break."""
+        """Write a text that ends with a line break."""
         ...
 
     def flush(self) -> object:
-        """Make it seen."""
+        """Flush the text."""
         ...
 
 
@@ -180,7 +180,7 @@ OPTIONS = (
 
 
 HEALTH_OPTIONS = tuple(option for option in OPTIONS if option.name.startswith("health_"))
-"""Those that a scheduler has, too."""
+"""The options that a scheduler also has."""
 
 
 def add_arguments(
@@ -205,7 +205,7 @@ def check_tasks(app: TaskQ, hint: str = "") -> None:
 
     Args:
         app: The queue application.
-        hint: How to name the modules with tasks; that of `taskq worker` if left out.
+        hint: How to name the modules with tasks; "" for the hint of `taskq worker`.
 
     Raises:
         ConfigurationError: The application has no tasks, no handlers, no periodic tasks and no outbox.
@@ -219,7 +219,7 @@ def check_tasks(app: TaskQ, hint: str = "") -> None:
 
 
 def worker_config(settings: Settings, options: Mapping[str, Any]) -> WorkerConfig:
-    """Return the worker's configuration: what the command line says over the settings.
+    """Return the worker's configuration: the settings, overridden by the command line.
 
     Raises:
         ConfigurationError: A value is not usable.
@@ -240,7 +240,7 @@ def worker_config(settings: Settings, options: Mapping[str, Any]) -> WorkerConfi
 def banner(
     app: TaskQ, config: WorkerConfig, supervision: SupervisorConfig | None = None, *, all_tasks: bool = False
 ) -> str:
-    """Return what a worker says of itself when it starts. The broker's address has no password."""
+    """Return the banner of a worker. The address has no password."""
     order = "strictly in this order" if config.strict_priority else "by weight"
     queues = queues_text(config.queues) + (f" ({order})" if len(config.queues) > 1 else "")
     lines = [
@@ -268,33 +268,33 @@ def banner(
 
 
 class Narrator(WorkerListener):
-    """Writes when the worker is ready.
+    """Writes a line when the worker is ready.
 
     Args:
-        stdout: Where to write.
+        stdout: Receives the line.
     """
 
     def __init__(self, stdout: Output) -> None:
         self._stdout = stdout
 
     def started(self, worker: Worker) -> None:
-        """Say that tasks are taken from now on."""
+        """Write that the worker is ready."""
         self.write("ready")
 
     def write(self, line: str) -> None:
-        """Write a line, if somebody is there to read it."""
+        """Write a line, unless the reader has closed the pipe."""
         try:
             self._stdout.write(line + "\n")
             self._stdout.flush()
         except (OSError, ValueError):
-            pass  # whoever read it is gone, or a character cannot be shown; no reason to stop working
+            pass  # the pipe is closed, or a character cannot be encoded; the worker continues
 
 
 def make_worker(app: TaskQ, options: Mapping[str, Any], *, stdout: Output) -> Worker:
-    """Return a worker as the options say, its banner written.
+    """Return a worker for the options, and write its banner.
 
     Args:
-        app: Queue application whose tasks it runs.
+        app: The queue application.
         options: Parsed command line: queues, concurrency, strict, burst, verbosity.
         stdout: Receives the banner, except at verbosity 0.
 
@@ -317,16 +317,15 @@ def run(
     stdout: Output,
     command: Callable[[], Sequence[str]],
 ) -> int:
-    """Run a worker until it is told to stop, and return the exit status.
+    """Run a worker until it is stopped, and return the exit status.
 
-    Where the options or the settings ask for several processes, or for ones that are replaced, this process becomes
-    their supervisor.
+    If the options or settings ask for several processes, or for their replacement, this process is the supervisor.
 
     Args:
-        app: Queue application whose tasks it runs.
+        app: The queue application.
         options: Parsed command line, as for `make_worker`.
-        stdout: Where banner and task lines go; nothing does at verbosity 0.
-        command: Returns the command line that starts another process as this one was.
+        stdout: Receives the banner, except at verbosity 0.
+        command: Returns the command line of another process.
 
     Raises:
         ConfigurationError: A value is not usable.
@@ -354,7 +353,7 @@ def run(
 
 
 def _replace_process(command: Sequence[str]) -> None:
-    """Start this process anew under the same pid. This ends the threads of functions that did not end."""
+    """Replace this process by a new one with the same pid, which ends the threads of abandoned functions."""
     logger.warning("this process is replaced: too many of its functions did not end after they were interrupted")
     flush()
     for stream in (sys.stdout, sys.stderr):
@@ -364,22 +363,22 @@ def _replace_process(command: Sequence[str]) -> None:
 
 
 def _say_nothing(line: str) -> None:
-    """Say nothing, at verbosity 0."""
+    """Write nothing, at verbosity 0."""
 
 
 def queues_text(queues: Mapping[str, int]) -> str:
-    """Queues as they are given on the command line, the heaviest first."""
+    """Return queues as on the command line, the heaviest first."""
     return ",".join(f"{name}={weight}" for name, weight in sorted(queues.items(), key=lambda item: (-item[1], item[0])))
 
 
 def health_url(config: "WorkerConfig | SchedulerConfig") -> str:
-    """Return where health is told."""
+    """Return the URL of the health checks."""
     host = f"[{config.health_host}]" if ":" in config.health_host else config.health_host
     return f"http://{host}:{config.health_port}/readyz"
 
 
 class WorkerFormatter(LineFormatter):
-    """Adds name and id of the task to log lines of its code and to lines of the worker about it."""
+    """Adds name and id of the task to log lines from its code and about it."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         """Return the line."""
@@ -396,13 +395,13 @@ def set_up_log(verbosity: int, logger: str = "") -> None:
     """Write the log to standard error, unless the program has configured logging.
 
     Args:
-        verbosity: 0 logs errors only, 3 all details.
+        verbosity: 0 logs only errors, 3 also debug messages.
         logger: Name of the logger that gets the handler; "" is the root.
     """
     target = logging.getLogger(logger)
     if target.hasHandlers() or logging.getLogger("taskq").handlers:
         return
-    process = "[%(process)d] " if VARIABLE in os.environ else ""  # one of several
+    process = "[%(process)d] " if VARIABLE in os.environ else ""  # one of several processes
     handler = logging.StreamHandler()
     handler.setFormatter(WorkerFormatter(f"%(asctime)s {process}%(levelname)s %(name)s: %(message)s"))
     target.addHandler(handler)

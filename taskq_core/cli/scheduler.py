@@ -55,7 +55,7 @@ def banner(app: TaskQ, config: SchedulerConfig) -> str:
     entries = [*timetable.entries.values()]
     lines = [
         f"taskq scheduler {importlib.metadata.version('taskq-asynq')}",
-        f"  redis        {app.runtime.endpoint.address}",
+        f"  broker       {app.runtime.endpoint.address}",
         f"  pid          {os.getpid()}",
         f"  entries      {len(entries)}, and {len(app.settings.schedule)} in the settings",
         f"  providers    {len(timetable.providers)}",

@@ -78,7 +78,6 @@ _OF_A_QUEUE_OURS: Sequence[Form] = (
     ("moved", "zset", 30 * DAY_S),
     ("rcpt:.*", "string", 120),
     ("(unconfirmed|call):.*", "string", 3600),
-    ("look:.*", "string", 600),
     ("leader:.*", "string", 60),
     ("tick:.*", "string", 90 * DAY_S),
     ("urgent", "zset", 7 * DAY_S),

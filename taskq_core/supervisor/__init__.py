@@ -1,7 +1,7 @@
-"""A worker of several processes: their parent, and what each process does towards it.
+"""Run a worker as several processes.
 
-`Supervisor` is the parent; `Member` is a process that has one. `SupervisorConfig` says how many there are and when each
-is replaced.
+`Supervisor` is the parent process, and `Member` the side of a worker process. `SupervisorConfig` says how many
+processes run, and when each is replaced.
 """
 
 from taskq_core.supervisor.config import Limits, SupervisorConfig, process_count

@@ -1,16 +1,16 @@
-"""What a supervisor and its processes tell each other: lines of JSON over a pair of sockets.
+"""Messages between a supervisor and its processes: lines of JSON over a pair of sockets.
 
-The end of a connection tells as much: a supervisor that reads no more knows that the process has ended, and a process
-that reads no more knows that its supervisor has, however it was killed.
+When the connection closes, the supervisor knows that the process has ended, and a process knows that its supervisor
+has ended, however it was killed.
 
-A process says                            a supervisor says
-  hello    who it is, before it works       stop     gracefully, as SIGTERM
-  ready    it takes tasks                   abort    at once, as a second SIGTERM
-  report   how it is, every second, and     pause    take no new tasks, as SIGTSTP
-           why it wants a successor         retire   a successor works: finish what runs, then end
+From a process                              From the supervisor
+  hello    its identity, before it works      stop     stop gracefully, as SIGTERM
+  ready    it takes tasks                     abort    stop at once, as a second SIGTERM
+  report   its health, every second, and      pause    take no new tasks, as SIGTSTP
+           why it must be replaced            retire   a successor works: finish running tasks, then end
   closing  it ends now
-  leave    an operator asked it to stop:
-           all processes are to stop
+  leave    an operator requested a stop
+           of all processes
 """
 
 import json
@@ -22,21 +22,21 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 VARIABLE = "_TASKQ_SUPERVISED"
-"""Environment variable with the descriptor of a process's end of the channel."""
+"""Environment variable with the file descriptor of a process's end of the channel."""
 LONGEST_LINE = 1 << 20
-"""Most bytes of one line."""
+"""Maximum length of a line, in bytes."""
 
 HELLO, READY, REPORT, CLOSING, LEAVE = "hello", "ready", "report", "closing", "leave"
 STOP, ABORT, PAUSE, RETIRE = "stop", "abort", "pause", "retire"
 
 
 def encode(word: str, facts: Mapping[str, Any]) -> bytes:
-    """Return a line."""
+    """Return a message as a line."""
     return json.dumps({"word": word, **facts}, separators=(",", ":")).encode() + b"\n"
 
 
 def decode(line: bytes) -> tuple[str, dict[str, Any]]:
-    """Return the word of a line and the facts that come with it; an unreadable one is the word ""."""
+    """Return the word and the facts of a line; an invalid line has the word ""."""
     try:
         facts = json.loads(line)
         return str(facts.pop("word")), facts
@@ -45,10 +45,10 @@ def decode(line: bytes) -> tuple[str, dict[str, Any]]:
 
 
 class Channel:
-    """A process's end of the channel. One thread hears, others may tell; none waits for a supervisor that stands still.
+    """A process's end of the channel. One thread reads, any thread may send. Neither waits for a stopped supervisor.
 
     Args:
-        descriptor: Of the socket. Processes started from here do not inherit it.
+        descriptor: File descriptor of the socket. Child processes do not inherit it.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -59,20 +59,19 @@ class Channel:
         self._unsent = b""
 
     def tell(self, word: str, *, within_s: float = 0.0, **facts: Any) -> None:
-        """Tell the supervisor. One that is gone hears nothing, and is noticed by `hear`.
+        """Send a message. `hear` notices if the supervisor has ended.
 
         Args:
-            word: What is told.
-            within_s: Most seconds to wait for a supervisor that does not read. What it has no room for then is kept,
-                and sent with what is told next.
-            facts: What comes with it.
+            word: The kind of message.
+            within_s: Maximum wait if the supervisor does not read. The rest is then sent with the next message.
+            facts: The content.
         """
         with self._lock:
             self._unsent += encode(word, facts)
             self._send(within_s)
 
     def tell_if_heard(self, word: str, **facts: Any) -> None:
-        """Tell the supervisor what is out of date soon: nothing while it does not read what it was told before."""
+        """Send a status update. Drop it if the supervisor has not read the previous message."""
         with self._lock:
             self._send(0.0)
             if not self._unsent:
@@ -80,7 +79,7 @@ class Channel:
                 self._send(0.0)
 
     def _send(self, within_s: float) -> None:
-        """Send what there is room for."""
+        """Send as much as the socket accepts."""
         until = time.monotonic() + within_s
         while self._unsent:
             try:
@@ -90,14 +89,14 @@ class Channel:
                 left_s = until - time.monotonic()
                 if left_s <= 0:
                     return
-                room = select.poll()  # takes descriptors of any number
+                room = select.poll()  # select() is limited to small descriptors
                 room.register(self._socket, select.POLLOUT)
                 room.poll(left_s * 1000)
-            except OSError:  # it is gone
+            except OSError:  # the supervisor has ended
                 self._unsent = b""
 
     def hear(self) -> Iterator[str]:
-        """Wait for words and yield them, until the supervisor is gone."""
+        """Yield the words of messages until the supervisor ends."""
         rest = b""
         while True:
             try:

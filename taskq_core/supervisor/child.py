@@ -1,4 +1,4 @@
-"""One process of a supervisor, as the supervisor sees it: how it was started, what it says, how it ended."""
+"""A worker process from the view of its supervisor: start, messages, health and end."""
 
 import contextlib
 import math
@@ -12,49 +12,49 @@ from typing import Any
 from taskq_core.supervisor import channel
 
 STALE_S = 10.0
-"""Age of the last report beyond which a process is not taken for well."""
+"""Age of the last report above which a process does not count as healthy."""
 
 
 class Stage(StrEnum):
-    """Where a process is in its life."""
+    """Stage in the life of a process."""
 
     LOADING = "loading"
-    """It loads its code, and hears nothing yet."""
+    """It imports its code, and does not read messages yet."""
     STARTING = "starting"
-    """Its worker has begun and takes no tasks yet."""
+    """Its worker starts and takes no tasks yet."""
     WORKING = "working"
     """It takes tasks."""
     RETIRING = "retiring"
-    """A successor works; it finishes what it runs."""
+    """A successor works; it finishes its running tasks."""
     STOPPING = "stopping"
-    """It was told to stop, or ends by itself."""
+    """It was asked to stop, or ends by itself."""
 
 
 class Child:
-    """A process.
+    """A worker process. Times are monotonic seconds.
 
     Args:
-        place: Number of the place that it has among the processes, from 1.
+        place: Number of its place among the processes, from 1.
         command: Its command line.
         environment: Its environment.
-        now: Monotonic second.
+        now: The current time.
 
     Attributes:
-        stage: Where it is in its life.
-        since: When it was started.
-        start_by: When it is killed if it takes no tasks by then.
-        working_since: When it began to take tasks, None before.
-        heard_at: When it last said something.
-        kill_at: When it is killed if it still lives.
-        killed_at: When it was killed, None before.
-        was_told: Whether it was told to end.
-        has_closed: Whether it said that it ends.
-        who: What it said of itself: token, server_id, host, queues.
-        health: What it last said of its health: whether it is ready, and the body that says so.
-        tasks: Tasks that have ended in it.
-        memory: Bytes of memory that it takes.
-        asked_at: When it was last asked in Redis what it holds, while it says nothing.
-        overran: Queue and id of runs for which it was killed.
+        stage: Its stage.
+        since: Time of the start.
+        start_by: Time at which it is killed if it takes no tasks yet.
+        working_since: Time since when it takes tasks, None before.
+        heard_at: Time of its last message.
+        kill_at: Time at which it is killed if it still runs.
+        killed_at: Time at which it was killed, None before.
+        was_told: Whether it was asked to end.
+        has_closed: Whether it announced its end.
+        who: Its identity: token, server_id, host, queues.
+        health: Its last reported health: whether it is ready, and the body of `/readyz`.
+        tasks: Number of tasks that have ended in it.
+        memory: Its memory in bytes.
+        asked_at: Time of the last check for overdue tasks, while it sends no messages.
+        overran: Queue and id of the overdue runs for which it was killed.
 
     Raises:
         OSError: It cannot be started.
@@ -64,14 +64,14 @@ class Child:
         self.place = place
         ours, theirs = socket.socketpair()
         with theirs:
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])  # until it has a handler for it
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])  # until it has its own handler
             try:
                 self.process = subprocess.Popen(  # noqa: S603 - our own command line
                     command,
                     env={**environment, channel.VARIABLE: str(theirs.fileno())},
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
-                    start_new_session=True,  # what a terminal sends reaches the supervisor alone, which passes it on
+                    start_new_session=True,  # signals of a terminal reach only the supervisor, which forwards them
                 )
             except OSError:
                 ours.close()
@@ -97,7 +97,7 @@ class Child:
         self.overran: list[tuple[str, str]] = []
 
     def hear(self) -> tuple[list[tuple[str, dict[str, Any]]], bool]:
-        """Return what it has said since, as words with their facts, and whether it may say more."""
+        """Return the new messages, as words with facts, and whether more may follow."""
         try:
             data = self.socket.recv(65_536)
         except BlockingIOError:
@@ -114,27 +114,27 @@ class Child:
         return self.process.pid
 
     def tell(self, word: str) -> None:
-        """Tell it something; one that is gone hears nothing."""
+        """Send a message, unless it has ended."""
         with contextlib.suppress(OSError):
             self.socket.send(channel.encode(word, {}))
 
     def stop(self, kill_at: float, *, at_once: bool = False) -> None:
-        """Tell it to stop, and when it is killed if it does not."""
+        """Ask it to stop, and set the time at which it is killed."""
         self.was_told = True
         self.kill_at = kill_at if self.kill_at is None else min(self.kill_at, kill_at)
         if self.stage is Stage.LOADING:
-            self._signal(signal.SIGTERM)  # it hears nothing else yet, and has nothing to finish
+            self._signal(signal.SIGTERM)  # it reads no messages yet, and runs no task
         self.tell(channel.ABORT if at_once else channel.STOP)
         self.stage = Stage.STOPPING
 
     def retire(self) -> None:
-        """Tell it that a successor works. It is not killed for what it runs: that has a time of its own."""
+        """Tell it that a successor works. It has no deadline; its tasks have their own timeouts."""
         self.was_told = True
         self.tell(channel.RETIRE)
         self.stage = Stage.RETIRING
 
     def kill(self, now: float) -> None:
-        """End it."""
+        """Kill it."""
         self.killed_at = now
         self._signal(signal.SIGKILL)
 
@@ -144,16 +144,16 @@ class Child:
 
     @property
     def ends_in_order(self) -> bool:
-        """Whether it has ended as it should, rather than in the midst of its work by whatever status."""
+        """Whether it ended in order, and not in the middle of its work."""
         return self.process.returncode == 0 and (self.has_closed or self.was_told)
 
     def note_report(self, facts: Mapping[str, Any]) -> None:
-        """Take in a report."""
+        """Store a report."""
         self.health = (bool(facts["is_ready"]), dict(facts["body"]))
         self.tasks, self.memory = int(facts["tasks"]), int(facts["memory"])
 
     def put_off(self, seconds: float) -> None:
-        """Let time stand still: nobody has heard it meanwhile, whatever it said."""
+        """Move all deadlines, after the supervisor itself was stopped."""
         self.heard_at += seconds
         self.asked_at += seconds
         self.start_by += seconds
@@ -161,11 +161,11 @@ class Child:
             self.kill_at += seconds
 
     def is_well(self, now: float) -> bool:
-        """Whether it works, as it last said, and said so lately."""
+        """Whether it recently reported that it works."""
         return self.stage is Stage.WORKING and self.health[0] and now - self.heard_at < STALE_S
 
     def document(self, now: float) -> dict[str, Any]:
-        """Return how it is, for people and monitors."""
+        """Return its state for the health endpoint."""
         _, body = self.health
         return {
             "place": self.place,
@@ -182,9 +182,9 @@ class Child:
 
 
 def ending_of(status: int, *, is_in_order: bool = True) -> str:
-    """Return how a process ended, in words."""
+    """Return a description of the end of a process."""
     if status == 0 and not is_in_order:
-        return "ended with status 0 in the midst of its work, as by os._exit"
+        return "ended with status 0 in the middle of its work, as by os._exit"
     if status >= 0:
         return f"ended with status {status}"
     try:

@@ -1,4 +1,4 @@
-"""How many processes a worker has and when each is replaced: one checked record, and the pure rules about it."""
+"""Number of processes, and the rules for replacing them."""
 
 import random
 from dataclasses import dataclass
@@ -8,17 +8,17 @@ from taskq_core.settings import AUTO, PROCESSES_MAX, Duration, check_whole, memo
 from taskq_core.supervisor.cores import usable_cores
 
 TICK_S = 1.0
-"""Seconds between two looks of a supervisor at what is due, beside those that something gives rise to."""
+"""Seconds between two checks of the supervisor, besides those after an event."""
 HAND_BACK_S = 5.0
-"""Seconds in which what the last processes held is given back before the supervisor ends."""
+"""Maximum time for returning the tasks of the last processes, before the supervisor ends."""
 FIRST_PAUSE_S = 1.0
-"""Seconds before a process that died twice in a row is followed by another one; twice as long each further time."""
+"""Pause before the next process after two deaths in a row. It doubles with each further death."""
 LONGEST_PAUSE_S = 60.0
-"""Most seconds before a process is followed by another one."""
+"""Longest pause before the next process."""
 STEADY_S = 60.0
-"""Seconds after which a process that dies is followed as if it were the first to die."""
+"""Lifetime in seconds after which a death counts as the first again."""
 START_TRIES = 3
-"""Processes that may die at their start, at each place, before it is given up that any comes up."""
+"""Failed starts at each place after which the supervisor gives up, if no process ever worked."""
 MEMBER_SHARE = 0.8
 """Fraction of the final telemetry timeout for worker processes. The rest is for their supervisor."""
 
@@ -28,28 +28,27 @@ class SupervisorConfig:
     """Configuration of the parent of worker processes."""
 
     processes: int = 1
-    """Processes that work at the same time, 1 to 512."""
+    """Number of processes, 1 to 512."""
     max_tasks: int | None = None
-    """Tasks after about which a process is replaced. None: it is not for their number."""
+    """Approximate number of tasks after which a process is replaced. None: no limit."""
     max_memory: int | None = None
-    """Bytes of memory beyond which a process is replaced. None: it is not for its memory."""
+    """Memory in bytes above which a process is replaced. None: no limit."""
     ending: Duration = 45.0
-    """Seconds after which a process that was told to stop is killed."""
+    """Seconds after which a process that was asked to stop is killed."""
     aborting: Duration = 15.0
-    """Seconds after which a process that was told to stop at once is killed."""
+    """Seconds after which a process that was asked to stop at once is killed."""
     silence: Duration = 60.0
-    """Seconds after which a process that says nothing is killed: its leases have ended, and others have its tasks."""
+    """Seconds without messages after which a process is killed: its leases have expired by then."""
     loading: Duration = 300.0
-    """Seconds after which a process that has not loaded its code is killed."""
+    """Maximum time for importing the code. Then the process is killed."""
     starting: Duration = 300.0
-    """Seconds after that in which one that takes no tasks is killed: what a lifespan opens hangs. As long, for that may
-    fill caches."""
+    """Maximum time from then until it takes tasks; a lifespan may hang. Then the process is killed."""
     burst: bool = False
-    """Whether a process that ends by itself has done its work."""
+    """Whether a process that ends by itself is finished, and not replaced."""
     health_host: str = "127.0.0.1"
-    """Address at which the health of all is told over HTTP."""
+    """Address of the health endpoint for all processes."""
     health_port: int | None = None
-    """Port at which it is told, 0 for any free one. None: it is not told."""
+    """Its port, 0 for any free port. None: no endpoint."""
 
     def __post_init__(self) -> None:
         check_whole("processes", self.processes, least=1, most=PROCESSES_MAX)
@@ -63,10 +62,7 @@ class SupervisorConfig:
 
     @property
     def ends_within_s(self) -> float:
-        """Seconds after which it has ended that was told to stop. Who kills it has to wait longer.
-
-        By then its last process was killed, and what that held was given back.
-        """
+        """Maximum shutdown time in seconds. The process manager must wait longer before it sends SIGKILL."""
         return self.span("ending") + 2 * TICK_S + HAND_BACK_S
 
     def span(self, name: str) -> float:
@@ -75,19 +71,19 @@ class SupervisorConfig:
 
 
 def process_count(processes: int | str) -> int:
-    """Return how many processes are meant: for `auto` as many as this process may use cores, at least 1."""
+    """Return the number of processes; `auto` means the number of usable cores."""
     return usable_cores() if processes == AUTO else int(processes)
 
 
 class Pause:
-    """How long to wait before a process that died is followed by another one. The first is followed at once."""
+    """The pause before a process that died is replaced. The first death has none."""
 
     def __init__(self) -> None:
         self.deaths = 0
-        """Deaths in a row."""
+        """Number of deaths in a row."""
 
     def after(self, lived_s: float) -> float:
-        """Return the seconds to wait after a process that lived so long."""
+        """Return the pause in seconds after a process with this lifetime."""
         self.deaths = 1 if lived_s >= STEADY_S else self.deaths + 1
         if self.deaths == 1:
             return 0.0
@@ -95,17 +91,17 @@ class Pause:
         return longest * random.uniform(0.75, 1.0)  # noqa: S311 - jitter, no secret
 
     def forget(self) -> None:
-        """Begin anew: what follows is other code."""
+        """Forget the deaths, because the next process runs new code."""
         self.deaths = 0
 
 
 @dataclass(slots=True)
 class Limits:
-    """When one process asks to be replaced. Drawn anew for each, so that processes started together part.
+    """Limits at which a process asks to be replaced. They are random, so that processes are not replaced together.
 
     Attributes:
-        tasks: Ended tasks, None for any number.
-        memory: Bytes of memory, None for any.
+        tasks: Number of ended tasks, None for no limit.
+        memory: Memory in bytes, None for no limit.
     """
 
     tasks: int | None = None
@@ -113,18 +109,18 @@ class Limits:
 
     @classmethod
     def drawn(cls, max_tasks: int | None, max_memory: int | None) -> "Limits":
-        """Return limits within a tenth of those given: of the memory below, of the tasks to either side."""
+        """Return random limits: up to a tenth less memory, up to a tenth more or fewer tasks."""
         tasks = None if max_tasks is None else max(1, round(max_tasks * random.uniform(0.9, 1.1)))  # noqa: S311
         memory = None if max_memory is None else round(max_memory * random.uniform(0.9, 1.0))  # noqa: S311
         return cls(tasks, memory)
 
     def reached(self, tasks: int, memory: int) -> str:
-        """Return why a process with so many ended tasks and bytes of memory is to be replaced, "" if it is not.
+        """Return why a process must be replaced, "" if not.
 
-        It is not before it has run anything: what it takes then, its successor takes as well.
+        Memory does not count before the first task: the successor would use as much.
         """
         if self.tasks is not None and tasks >= self.tasks:
             return f"it has run {tasks} tasks"
         if self.memory is not None and memory > self.memory and tasks:
-            return f"it takes {memory / 1e6:.0f} MB of memory"
+            return f"it uses {memory / 1e6:.0f} MB of memory"
         return ""

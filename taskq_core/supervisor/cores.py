@@ -1,7 +1,7 @@
-"""How many cores this process may use: those it is bound to, and no more than its control groups grant it.
+"""Number of usable cores: limited by CPU affinity and by the CPU quota of control groups.
 
-Linux limits a group of processes by a quota of time in each period (`cpu.max`; in version 1 of control groups
-`cpu.cfs_quota_us` and `cpu.cfs_period_us`). A group has no more than the groups that it stands in.
+The quota is in `cpu.max`, or in version 1 in `cpu.cfs_quota_us` and `cpu.cfs_period_us`. Parent groups limit their
+children.
 """
 
 import math
@@ -14,7 +14,7 @@ _OWN = Path("/proc/self/cgroup")
 
 
 def usable_cores() -> int:
-    """Return how many cores this process may use, at least 1."""
+    """Return the number of usable cores, at least 1."""
     try:
         cores = len(os.sched_getaffinity(0))
     except (AttributeError, OSError):  # not on macOS, nor on Windows
@@ -23,7 +23,7 @@ def usable_cores() -> int:
 
 
 def _granted() -> Iterator[int]:
-    """Yield the cores that each of the control groups of this process grants, rounded up."""
+    """Yield the quota of each control group of this process, in cores, rounded up."""
     try:
         lines = _OWN.read_text().splitlines()
     except OSError:
@@ -44,7 +44,7 @@ def _granted_by(group: Path) -> Iterator[int]:
     for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
         try:
             quota, period = " ".join((group / name).read_text() for name in names).split()
-            if quota != "max" and int(quota) > 0:  # version 1 says -1 for any number
+            if quota != "max" and int(quota) > 0:  # -1 is no limit in version 1
                 yield math.ceil(int(quota) / int(period))
         except (OSError, ValueError):
             continue

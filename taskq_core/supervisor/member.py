@@ -1,8 +1,8 @@
-"""A worker whose process has a supervisor: it tells how it is, and does what it is told.
+"""A worker process with a supervisor: it reports its health and follows the supervisor's messages.
 
-Two threads do so, so that neither a blocked event loop nor a slow supervisor holds up the other: one hears, one tells
-every second. A process of which nothing is heard any more has an interpreter that is held up as a whole, by a function
-that never lets go of its lock; the supervisor ends it. If that one is gone too, a watchdog in C does.
+One thread reads messages and one sends a report every second, so that a blocked event loop or a slow supervisor does
+not stop them. If reports stop, a function holds the interpreter's lock, and the supervisor kills the process. If the
+supervisor has ended too, a watchdog in C does.
 """
 
 import contextlib
@@ -30,21 +30,21 @@ logger = logging.getLogger("taskq.supervisor")
 REPORT_EVERY_S = 1.0
 """Seconds between two reports."""
 LOOKED_AT_S = 3.0
-"""Seconds after which a worker that takes tasks counts as working though it is not well: its predecessor may not be."""
+"""Seconds after which a worker that takes tasks counts as working, even if it is not healthy."""
 CLOSING_S = 1.0
-"""Most seconds to wait for a supervisor that does not read, to tell it that the process ends."""
+"""Maximum wait for a supervisor that does not read the last message."""
 _LOOK_EVERY_S = 0.05
-"""Seconds between two looks whether the worker has started."""
+"""Seconds between two checks whether the worker has started."""
 _WATCHDOG_MARGIN_S = 15.0
-"""Seconds by which the watchdog is later than a supervisor that lives."""
+"""Seconds by which the watchdog is later than the supervisor."""
 _STATM = Path("/proc/self/statm")
 
 
 class Member:
-    """This process, as one of those of a supervisor.
+    """This process as a member of a supervisor.
 
     Args:
-        descriptor: Of its end of the channel.
+        descriptor: File descriptor of its end of the channel.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -55,16 +55,16 @@ class Member:
 
     @classmethod
     def from_environment(cls) -> "Member | None":
-        """Return this process as a member, None if it has no supervisor. Processes started from here have none."""
+        """Return this process as a member, None without a supervisor. Child processes have none."""
         text = os.environ.pop(channel.VARIABLE, "")
         return cls(int(text)) if text.isdigit() else None
 
     def run(self, worker: Worker, limits: Limits) -> int:
-        """Run a worker until it is told to end, and return the exit status.
+        """Run a worker until it is stopped, and return the exit status.
 
         Args:
             worker: A worker that was not started.
-            limits: When it asks to be replaced.
+            limits: Limits at which it asks to be replaced.
         """
         worker.is_watched = worker.has_supervisor = True
         worker.on_worn_out = self._worn_out
@@ -86,7 +86,7 @@ class Member:
             self._is_over.set()
             faulthandler.cancel_dump_traceback_later()
 
-    # --- told by the supervisor ---------------------------------------------------------------------------------------
+    # --- messages from the supervisor ---------------------------------------------------------------------------------
 
     def _hear(self, worker: Worker) -> None:
         for word in self._channel.hear():
@@ -99,13 +99,13 @@ class Member:
             elif word == channel.RETIRE:
                 worker.retire()
         if not self._is_over.is_set():
-            logger.error("the supervisor is gone; this process stops")
+            logger.error("the supervisor has ended; this process stops")
             worker.stop()
 
-    # --- told to the supervisor ---------------------------------------------------------------------------------------
+    # --- messages to the supervisor -----------------------------------------------------------------------------------
 
     def _worn_out(self) -> None:
-        """Request a replacement process, because only its end stops abandoned functions. It works until then."""
+        """Request a replacement, because only the end of the process stops abandoned functions. It works until then."""
         self._wish = "too many of its functions did not end after they were interrupted"
 
     def _tell(self, worker: Worker, limits: Limits) -> None:
@@ -115,14 +115,14 @@ class Member:
             takes_over = pause_s < REPORT_EVERY_S and self._takes_over(worker)
             try:
                 self._report(worker, limits)
-            except Exception:  # without its reports the process would be taken for held up
+            except Exception:  # without reports, the supervisor would kill the process
                 logger.exception("a report to the supervisor failed")
-            if takes_over:  # told last: it is known to be well once it counts instead of its predecessor
+            if takes_over:  # after the report, so that the supervisor knows its health first
                 pause_s = REPORT_EVERY_S
                 self._channel.tell(channel.READY)
 
     def _takes_over(self, worker: Worker) -> bool:
-        """Whether it works as well as one that it takes over from: its queues were looked at, or it has waited."""
+        """Whether the worker is healthy, or has been active for a while."""
         if worker.status != "active":
             return False
         if self._active_since is None:
@@ -131,17 +131,17 @@ class Member:
 
     def _report(self, worker: Worker, limits: Limits) -> None:
         patience_s = worker.config.span("lease") + worker.config.span("lease_grace") + _WATCHDOG_MARGIN_S
-        with contextlib.suppress(RuntimeError, ValueError, AttributeError, OSError):  # no standard error to write to
+        with contextlib.suppress(RuntimeError, ValueError, AttributeError, OSError):  # standard error is closed
             faulthandler.dump_traceback_later(patience_s, exit=True)
         memory = resident_memory()
         tasks = worker.ended_count
-        wish = self._wish or limits.reached(tasks, memory)  # each time: it may not be granted at once
+        wish = self._wish or limits.reached(tasks, memory)  # repeated, because the supervisor may have to wait
         is_well, body = worker.report()
         self._channel.tell_if_heard(channel.REPORT, is_ready=is_well, body=body, tasks=tasks, memory=memory, wish=wish)
 
 
 def resident_memory() -> int:
-    """Return the bytes of memory that this process takes; where the system does not tell, the most it ever took."""
+    """Return the memory of this process in bytes; if the system does not report it, the peak memory."""
     try:
         return int(_STATM.read_text().split()[1]) * resource.getpagesize()
     except (OSError, ValueError, IndexError):

@@ -1,7 +1,7 @@
-"""Processes that fall to a supervisor which is the first of its container: what workers that died had started.
+"""Reap the orphans of dead workers, if the supervisor is the first process of a container.
 
-The system hands them to the first process, and keeps an entry of each that has ended until that one asks for it. A
-container may have only so many.
+The system makes the first process their parent, and keeps an entry for each until the parent waits for it. The number
+of entries is limited.
 """
 
 import contextlib
@@ -11,16 +11,16 @@ from collections.abc import Collection
 
 
 def fall_to_this_process() -> bool:
-    """Whether they fall to this process."""
+    """Return whether this process becomes the parent of orphans."""
     return os.getpid() == 1
 
 
 def reap(own: Collection[int]) -> None:
-    """Ask for the end of each child that has ended, but for those of our own, who are asked for elsewhere."""
+    """Wait for each ended child process, except our own, which the supervisor waits for."""
     if sys.platform != "linux" or not fall_to_this_process():
         return
-    with contextlib.suppress(ChildProcessError):  # there is none
+    with contextlib.suppress(ChildProcessError):  # there is no child
         while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
-            if ended.si_pid in own:  # it stands before the others until it was asked for
+            if ended.si_pid in own:  # it hides others until the supervisor has waited for it
                 return
             os.waitpid(ended.si_pid, os.WNOHANG)

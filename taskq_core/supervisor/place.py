@@ -1,21 +1,21 @@
-"""A place for one process among those of a supervisor: who has it, and who is to have it next."""
+"""A place for one worker process: its process, and its successor during a replacement."""
 
 from taskq_core.supervisor.child import Child
 from taskq_core.supervisor.config import Pause
 
 
 class Place:
-    """One of the places for processes.
+    """A place for one worker process.
 
     Attributes:
-        number: From 1.
-        current: Who has it, None between two.
-        successor: Who is being started to take it over.
-        wants: Why the current one is to be replaced, "" if it is not.
-        next_at: Monotonic second before which no process is started here.
-        pause: How long a place stays empty.
-        is_done: Whether the work here is done, in burst mode.
-        restarts: Processes that were followed by another one because they died.
+        number: Its number, from 1.
+        current: Its process, None between two.
+        successor: The process that starts to replace it.
+        wants: Why the process must be replaced, "" if not.
+        next_at: Monotonic second before which no process is started.
+        pause: The pause after a death.
+        is_done: Whether the work is done, in burst mode.
+        restarts: Number of processes that died and were replaced.
     """
 
     def __init__(self, number: int) -> None:

@@ -1,6 +1,6 @@
-"""What a supervisor asks of Redis: to take back what a dead process held, and what a silent one holds.
+"""Return the tasks of dead processes to their queues, and find overdue tasks of silent ones.
 
-It has no connection before the first process has ended.
+The connection is opened when the first process has ended.
 """
 
 import asyncio
@@ -19,13 +19,13 @@ from taskq_core.worker.executor import STUCK_S
 logger = logging.getLogger("taskq.supervisor")
 
 SECOND_LOOK_S = 1.0
-"""Seconds after which it is looked again what a dead process held: a call of its own may have been on the way."""
+"""Seconds until the second check of a dead process: one of its requests may still arrive."""
 _PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 5.0
 
 
 class Returns:
-    """Gives back what processes held.
+    """Returns the tasks of processes.
 
     Args:
         app: The queue application.
@@ -36,11 +36,11 @@ class Returns:
         self._runner: AsyncRunner | None = None
 
     async def give_back(self, child: Child, *, patience_s: float) -> None:
-        """Give back what a process held that has ended, and take it off the list of those that live.
+        """Return the tasks of an ended process, and remove it from the list of workers.
 
         Args:
             child: The process.
-            patience_s: Seconds for which it is tried again while Redis is away. Then the leases end by themselves.
+            patience_s: Maximum time for retries while Redis does not answer. Then the leases expire.
         """
         looks, failures, until = 0, 0, time.monotonic() + patience_s
         while looks < 2:
@@ -52,20 +52,20 @@ class Returns:
                 failures += 1
                 if time.monotonic() > until:
                     logger.error(
-                        "what process %d (pid %d) held is left to the end of its leases: %s",
+                        "tasks of process %d (pid %d) cannot be returned, and wait for their leases to expire: %s",
                         child.place,
                         child.pid,
                         error,
                     )
                     return
                 if failures == 1:
-                    logger.warning("what a process held cannot be given back yet: %s; trying again", error)
+                    logger.warning("tasks of a process cannot be returned yet: %s; trying again", error)
                 await asyncio.sleep(min(_PAUSE_S * failures, _LONGEST_PAUSE_S))
                 continue
             if count:
-                logger.info("%d tasks that process %d (pid %d) held are given back", count, child.place, child.pid)
+                logger.info("%d tasks of process %d (pid %d) are returned", count, child.place, child.pid)
             looks += 1
-            if child.ends_in_order:  # no call of its can be on the way
+            if child.ends_in_order:  # none of its requests can still arrive
                 return
             if looks < 2:
                 await asyncio.sleep(SECOND_LOOK_S)
@@ -75,18 +75,18 @@ class Returns:
         return await hand_back.hand_back(runner, queues, str(child.who["token"]), self._app, overran=child.overran)
 
     async def list_overrun(self, child: Child) -> list[tuple[str, str]]:
-        """Return queue and id of what a process holds and should have ended; nothing while Redis is away."""
+        """Return queue and id of the overdue tasks of a process; nothing while Redis does not answer."""
         try:
             runner, queues = await self._runner_and_queues(child)
             return await hand_back.list_overrun(runner, queues, str(child.who["token"]), grace_s=STUCK_S)
         except BrokerError:
-            return []  # asked again; in the end the silence of the process counts
+            return []  # checked again; in the end, the silence of the process counts
 
     async def _runner_and_queues(self, child: Child) -> tuple[AsyncRunner, list[QueueKeys]]:
         runtime = self._app.runtime
         if self._runner is None:
             await asyncio.to_thread(runtime.endpoint.open)
-            self._runner = self._runner or AsyncRunner(runtime.endpoint)  # another process may have died meanwhile
+            self._runner = self._runner or AsyncRunner(runtime.endpoint)  # another task may have opened it
         return self._runner, [runtime.keys.queue(name) for name in child.who["queues"]]
 
     async def _forget(self, child: Child) -> None:

@@ -1,19 +1,10 @@
-"""The parent of a worker's processes: starts them, replaces them, passes signals on, gives back what a dead one held.
+"""The parent of worker processes: starts and replaces them, forwards signals, and returns the tasks of dead ones.
 
 ::
 
     place 1   child --dies--> (pause) --> child --asks to be replaced--> child and its successor
                                                                            |          |
-                                              successor works: the old one retires    |
-                                                                                     child ...
-
-Each process is a Python interpreter of its own, started by the same command line, and runs a whole worker. So code is
-read anew with each; nothing that an event loop, a thread or an exporter of telemetry holds is ever shared by a fork.
-A process is replaced in one way whatever the reason (it asked to be, or all are on SIGHUP): its successor starts, and
-only once that one takes tasks does the old one take no more.
-
-All the supervisor knows it hears over the channel or from the system; it runs no task. It speaks to Redis for one
-purpose: what a process held that has ended is given back at once.
+                                              successor works: the old one retires    child ...
 """
 
 import asyncio
@@ -43,31 +34,33 @@ from taskq_core.worker.process import has_terminal
 logger = logging.getLogger("taskq.supervisor")
 
 UNDEAD_S = 10.0
-"""Seconds after which a process that was killed is left behind: the system holds it."""
+"""Seconds after which the supervisor gives up on a killed process, for example in uninterruptible I/O."""
 LATE_S = 5.0
-"""Seconds by which a look may be late before the supervisor itself is taken to have stood still."""
+"""Delay of a check above which the supervisor itself was stopped."""
 DEAF_S = 5.0
-"""Seconds of silence after which a process whose task should have ended is taken for held up by it."""
+"""Seconds of silence after which a process with an overdue task is killed."""
 
 
 class Supervisor:
     """Runs a worker as several processes.
 
     Args:
-        app: The queue application, for what dead processes held.
-        config: How many processes, and when they are replaced.
+        app: The queue application, to return tasks.
+        config: The configuration.
         command: Command line of a process.
-        say: Writes a line for whoever started it.
+        say: Writes a line to the user.
 
     Raises:
-        ConfigurationError: This system has no signals.
+        ConfigurationError: The system has no signals.
     """
 
     def __init__(
         self, app: TaskQ, config: SupervisorConfig, command: Sequence[str], *, say: Callable[[str], None]
     ) -> None:
         if sys.platform == "win32":
-            raise ConfigurationError("several processes need a system with signals, such as Linux or macOS; run one")
+            raise ConfigurationError(
+                "several processes need a system with signals, such as Linux or macOS; use one process"
+            )
         self.config = config
         self._command = list(command)
         self._say = say
@@ -87,14 +80,14 @@ class Supervisor:
 
     @property
     def health_port(self) -> int | None:
-        """Port at which its health is told, None where it is not."""
+        """Port of the health endpoint, None without one."""
         return None if self._health_server is None else self._health_server.port
 
     def run(self) -> int:
         """Run until it is stopped.
 
         Returns:
-            0 when it was stopped, or the work was done in burst mode; 1 when no process has ever come up.
+            0 if it was stopped, or the work is done in burst mode; 1 if no process ever worked.
         """
         name = hold(supervisor_name(os.getpid()))  # workers of this host leave its dead processes to it
         try:
@@ -134,7 +127,7 @@ class Supervisor:
         finally:
             for number in handlers:
                 self._loop.remove_signal_handler(number)
-            for child in self._children:  # only if this very code has failed
+            for child in self._children:  # only after an error in this loop
                 child.kill(time.monotonic())
                 self._loop.remove_reader(child.socket)
             for task in self._background:
@@ -155,11 +148,11 @@ class Supervisor:
         if self._is_stopping:
             self.stop(at_once=True)
         else:
-            logger.info("stopping; once more stops it at once")
+            logger.info("stopping; a second signal stops it at once")
             self.stop()
 
     def stop(self, *, at_once: bool = False) -> None:
-        """Tell all processes to stop, and start none any more. From the event loop."""
+        """Ask all processes to stop, and start no more. Call it on the event loop."""
         self._is_stopping = True
         self._is_aborting = at_once
         kill_at = time.monotonic() + self.config.span("aborting" if at_once else "ending")
@@ -173,7 +166,7 @@ class Supervisor:
         logger.info("no new tasks are taken")
         self._is_paused = True
         if self._rolled is not None:
-            self._rolled.wants = ""  # nobody would follow
+            self._rolled.wants = ""  # no successor starts
         self._rolled = None
         self._rolling.clear()
         for place in self._places:
@@ -181,7 +174,7 @@ class Supervisor:
                 self._call_off(place)
             if place.current is not None and place.current.stage in (Stage.LOADING, Stage.STARTING):
                 place.current.stop(time.monotonic() + self.config.span("aborting"), at_once=True)
-                place.current = None  # it would take tasks before it heard that it shall not
+                place.current = None  # it would take tasks before it reads the message
         for child in self._children:
             child.tell(channel.PAUSE)
         self._news.set()
@@ -194,23 +187,23 @@ class Supervisor:
 
     def _on_hang_up(self) -> None:
         if self._had_terminal and not has_terminal():
-            logger.info("the terminal is gone; stopping")
+            logger.info("the terminal was closed; stopping")
             self.stop()
         elif not self._is_stopping:
             self.roll()
 
     def roll(self) -> None:
-        """Replace all processes, one after the other, by ones that read their code anew. From the event loop."""
-        logger.info("a rolling restart: %d processes are replaced one after the other", len(self._places))
+        """Replace all processes one after the other, with the current code. Call it on the event loop."""
+        logger.info("rolling restart: %d processes are replaced one after the other", len(self._places))
         self._rolls_out_of_pause, self._is_paused = self._rolls_out_of_pause or self._is_paused, False
         for place in self._places:
             if place.successor is not None:
-                self._call_off(place)  # its code may be older than what this restart is for
+                self._call_off(place)  # it may run older code
         self._rolled = None
         self._rolling = deque(self._places)
         self._news.set()
 
-    # --- what is due --------------------------------------------------------------------------------------------------
+    # --- the regular check --------------------------------------------------------------------------------------------
 
     def _turn(self) -> None:
         now = time.monotonic()
@@ -229,8 +222,7 @@ class Supervisor:
         if self._is_stopping:
             return
         if not self._has_come_up and all(place.pause.deaths >= START_TRIES for place in self._places):
-            told = "no process of the worker has come up in %d tries each; it is given up. What they wrote says why"
-            logger.error(told, START_TRIES)
+            logger.error("no process has started in %d tries each; giving up. Their output says why", START_TRIES)
             self._status = 1
             self.stop()
             return
@@ -242,7 +234,7 @@ class Supervisor:
                 self._fill(place, now)
 
     def _look_after(self, child: Child, now: float) -> None:
-        """Kill a process that does not end, or that is held up as a whole."""
+        """Kill a process that does not end, start or send messages."""
         if child.killed_at is not None:
             if now - child.killed_at > UNDEAD_S:
                 self._leave(child, now)
@@ -252,11 +244,11 @@ class Supervisor:
         if child.kill_at is not None and now >= child.kill_at:
             why = "it did not end in time"
         elif child.stage is Stage.LOADING and silent_s > self.config.span("loading"):
-            why = f"it has not loaded its code in {silent_s:.0f} s"
+            why = f"it has not imported its code in {silent_s:.0f} s"
         elif child.stage is Stage.STARTING and now > child.start_by:
-            why = f"it has loaded its code, but does not take tasks {self.config.span('starting'):g} s later"
+            why = f"it takes no tasks {self.config.span('starting'):g} s after it imported its code"
         elif child.stage is not Stage.LOADING and silent_s > self.config.span("silence"):
-            why = f"it has said nothing for {silent_s:.0f} s"
+            why = f"it has sent no message for {silent_s:.0f} s"
         elif child.stage is not Stage.LOADING and silent_s > DEAF_S and now - child.asked_at > DEAF_S:
             child.asked_at = now
             self._in_background(self._ask_about(child))
@@ -270,10 +262,10 @@ class Supervisor:
         child.kill(time.monotonic())
 
     def _leave(self, child: Child, now: float) -> None:
-        """Go on without a process that does not end, though it was killed. No code of its own runs any more."""
+        """Continue without a killed process that does not end. Its code does not run any more."""
         logger.error(
-            "process %d (pid %d) has not ended %.0f s after it was killed, and is left behind: the system holds it, as "
-            "where a disk does not answer",
+            "process %d (pid %d) has not ended %.0f s after it was killed, and is left behind; perhaps a disk does not "
+            "answer",
             child.place,
             child.pid,
             UNDEAD_S,
@@ -281,12 +273,12 @@ class Supervisor:
         self._gone(child, now)
 
     async def _ask_about(self, child: Child) -> None:
-        """Kill a process that says nothing if a task of its should have ended: that one holds up all of it."""
+        """Kill a silent process if one of its tasks is overdue: the task blocks the whole process."""
         overran = await self._returns.list_overrun(child)
         if overran and time.monotonic() - child.heard_at > DEAF_S:
             child.overran = overran
             ids = ", ".join(task_id for _, task_id in overran)
-            self._kill(child, f"it is held up by what did not end when its time was over: task {ids}")
+            self._kill(child, f"it is blocked by an overdue task: {ids}")
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work, name="taskq supervisor")
@@ -296,10 +288,10 @@ class Supervisor:
     def _was_done(self, task: asyncio.Task[None]) -> None:
         self._background.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("what a process held could not be looked after: %s", error, exc_info=error)
+            logger.error("an error in a background task of the supervisor: %s", error, exc_info=error)
 
     def _fill(self, place: Place, now: float) -> None:
-        """Start a process where one is lacking, or where one is to be replaced."""
+        """Start a process for an empty place, or a successor."""
         if place.is_done or now < place.next_at or place.successor is not None:
             return
         if place.current is None:
@@ -308,10 +300,12 @@ class Supervisor:
             place.successor = self._start(place, now)
 
     def _empty(self, place: Place) -> None:
-        """Let a process end that wants a successor, while no tasks are taken and so nobody follows."""
+        """While paused, let a process end that must be replaced, without a successor."""
         child = place.current
         if child is not None and place.wants:
-            logger.info("process %d (pid %d) finishes what it runs; nobody follows for now", child.place, child.pid)
+            logger.info(
+                "process %d (pid %d) finishes its tasks; no process follows while paused", child.place, child.pid
+            )
             place.current, place.wants = None, ""
             child.retire()
 
@@ -327,7 +321,7 @@ class Supervisor:
         self._loop.add_reader(child.socket, self._hear, child)
         return child
 
-    # --- what processes say -------------------------------------------------------------------------------------------
+    # --- messages of processes ----------------------------------------------------------------------------------------
 
     def _hear(self, child: Child) -> None:
         words, goes_on = child.hear()
@@ -335,13 +329,13 @@ class Supervisor:
             try:
                 self._heard(child, word, facts)
             except (KeyError, TypeError, ValueError):
-                logger.error("process %d (pid %d) said what cannot be read", child.place, child.pid)
+                logger.error("process %d (pid %d) sent an invalid message", child.place, child.pid)
         if not goes_on:
             self._loop.remove_reader(child.socket)
             self._news.set()
 
     def _hear_out(self, child: Child) -> None:
-        """Take in who a process was and whether it said that it ends, as far as that was not heard before it did."""
+        """Read the last messages of an ended process: its identity, and whether it ended in order."""
         while words := child.hear()[0]:
             for word, facts in words:
                 if word in (channel.HELLO, channel.CLOSING):
@@ -392,7 +386,7 @@ class Supervisor:
 
     def _retire(self, old: Child, child: Child) -> None:
         if old.stage is Stage.WORKING:
-            logger.info("process %d (pid %d) finishes what it runs; pid %d works", old.place, old.pid, child.pid)
+            logger.info("process %d (pid %d) finishes its tasks; pid %d works", old.place, old.pid, child.pid)
             old.retire()
         else:
             old.stop(time.monotonic() + self.config.span("ending"))
@@ -405,13 +399,13 @@ class Supervisor:
             self._news.set()
 
     def _mind_memory(self, child: Child) -> None:
-        """Say, once, that a process takes too much before it has run anything: so will those that replace it."""
+        """Log once that a process exceeds the memory limit before its first task, as its successors will."""
         most = self.config.max_memory
         if most is not None and child.memory > most and not child.tasks and not self._has_said_memory:
             self._has_said_memory = True
             logger.error(
-                "process %d (pid %d) takes %.0f MB before its first task, and max-memory is %.0f MB: each process is "
-                "replaced after its first tasks; allow more",
+                "process %d (pid %d) uses %.0f MB before its first task, and max-memory is %.0f MB: each process is "
+                "replaced after its first tasks; raise max-memory",
                 child.place,
                 child.pid,
                 child.memory / 1e6,
@@ -447,14 +441,14 @@ class Supervisor:
         self._gone(child, now)
 
     def _gone(self, child: Child, now: float) -> None:
-        """Give back what a process held, and decide who follows it."""
+        """Return the tasks of an ended process, and decide what follows."""
         self._children.remove(child)
         self._loop.remove_reader(child.socket)
         child.socket.close()
         place = self._places[child.place - 1]
         is_needed = child in (place.current, place.successor)
         if child.who:
-            patience_s = self.config.span("silence")  # by then its leases end by themselves
+            patience_s = self.config.span("silence")  # its leases have expired by then
             self._in_background(self._returns.give_back(child, patience_s=patience_s))
         if self._is_stopping or not is_needed:
             return
@@ -462,12 +456,12 @@ class Supervisor:
         if child is place.successor:
             place.successor = None
             if place is self._rolled:
-                then = "no tasks are taken until the next SIGHUP" if self._rolls_out_of_pause else "the others go on"
-                logger.error("the rolling restart is given up: the new process ended at its start; %s", then)
+                then = "no tasks are taken until the next SIGHUP" if self._rolls_out_of_pause else "the others continue"
+                logger.error("the rolling restart failed: the new process ended at its start; %s", then)
                 place.wants = ""
                 self._rolling.clear()
                 self._rolled = None
-                if self._rolls_out_of_pause:  # those not replaced yet take no tasks, and nothing but a successor would
+                if self._rolls_out_of_pause:  # the remaining old processes are paused
                     self._on_pause()
                 return
         else:
@@ -488,7 +482,7 @@ class Supervisor:
     # --- health -------------------------------------------------------------------------------------------------------
 
     def report(self) -> tuple[bool, dict[str, Any]]:
-        """Return whether as many processes work as were asked for, and the body that tells of all of them."""
+        """Return whether all processes work, and the body of the health endpoint."""
         now = time.monotonic()
         well = [place.current is not None and place.current.is_well(now) for place in self._places]
         body: dict[str, Any] = {
@@ -504,7 +498,6 @@ class Supervisor:
         elif not self._has_come_up:
             body |= {"status": "starting", "reason": "no task is taken yet"}
         elif not all(well):
-            numbered = zip(self._places, well, strict=True)
-            lacking = ", ".join(str(place.number) for place, is_well in numbered if not is_well)
+            lacking = ", ".join(str(number) for number, is_well in enumerate(well, 1) if not is_well)
             body |= {"status": "degraded", "reason": f"not at work: process {lacking}"}
         return body["status"] == "ready", body

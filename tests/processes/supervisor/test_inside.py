@@ -98,7 +98,7 @@ def test_what_fails_in_the_background_is_said(beside: Any, caplog: pytest.LogCap
 
     def work(parent: Supervisor) -> None:
         parent._loop.call_soon_threadsafe(parent._in_background, fail())
-        until_blocking(lambda: "could not be looked after: odd" in caplog.text)
+        until_blocking(lambda: "background task of the supervisor: odd" in caplog.text)
 
     assert beside(work) == 0
 

@@ -191,7 +191,7 @@ def test_a_killed_process_is_replaced_and_what_it_held_is_given_back_at_once(
     assert stored(redis_server, queue, handles[1].id).retried == 0
     until_blocking(lambda: victim not in {each.pid for each in Inspector(app).servers()})
     workers.wait_for("was ended by SIGKILL")
-    workers.wait_for("1 tasks that process")
+    workers.wait_for("1 tasks of process")
     assert workers.stop() == 0
     assert workers.pids() == {victim}, "all others have closed what they had opened"
 
@@ -224,14 +224,14 @@ def test_a_rolling_restart_leaves_no_gap_and_reads_code_anew(
     version.write_text("two")
 
     workers.signal(signal.SIGHUP)
-    while len(workers.pids() - before) < 2 or workers.said.count("finishes what it runs") < 2:
+    while len(workers.pids() - before) < 2 or workers.said.count("finishes its tasks") < 2:
         assert app.remote("version", retention=600).delay().result(PATIENCE_S) in ("one", "two")
         status, body = answer(port)
         assert (status, body["working"]) == (200, 2), body
 
     assert app.remote("version", retention=600).delay().result(PATIENCE_S) == "two"
     assert answer(port)[0] == 200
-    assert is_alive(old), "it finishes what it runs"
+    assert is_alive(old), "it finishes its tasks"
     redis_server.client.set("go", 1)
     assert long.result(PATIENCE_S) == f"{old}"
     until_blocking(lambda: not workers.pids() & before, "the old ones have closed")
@@ -247,7 +247,7 @@ def test_a_rolling_restart_with_broken_code_is_given_up(run: Any, app: TaskQ, tm
     version.unlink()
 
     workers.signal(signal.SIGHUP)
-    workers.wait_for("the rolling restart is given up")
+    workers.wait_for("the rolling restart failed")
 
     assert workers.pids() == before
     assert app.remote("version", retention=600).delay().result(PATIENCE_S) == "one"
@@ -271,7 +271,7 @@ def test_a_rolling_restart_out_of_a_pause_that_is_given_up_leaves_the_pause(
 
     status, body = until_blocking(lambda: (found := answer(port))[1]["working"] == 0 and found)
     assert (status, body["status"]) == (503, "draining")
-    assert "the others go on" not in workers.said
+    assert "the others continue" not in workers.said
     version.write_text("two")
     handle = app.remote("version", retention=600).delay()
     workers.signal(signal.SIGHUP)
@@ -331,7 +331,7 @@ def test_a_wish_for_a_successor_is_heard_again_when_a_rolling_restart_is_given_u
     workers.wait_for("is replaced: too many")
     assert app.remote("whoami", retention=600).delay().result(PATIENCE_S) == f"{first}", "it works until then"
     workers.signal(signal.SIGHUP)
-    workers.wait_for("the rolling restart is given up")
+    workers.wait_for("the rolling restart failed")
 
     version.write_text("two")
 
@@ -372,7 +372,7 @@ def test_a_process_that_takes_too_much_from_the_start_is_not_replaced_for_it(
     workers.wait_for("before its first task, and max-memory is 20 MB")
     assert app.remote("whoami", retention=600).delay().result(PATIENCE_S) == f"{first}"
 
-    workers.wait_for("is replaced: it takes")
+    workers.wait_for("is replaced: it uses")
     assert workers.said.count("before its first task") == 1
     assert workers.stop() == 0
 
@@ -399,7 +399,7 @@ def test_a_function_that_does_not_end_in_time_costs_its_process(
     assert beside.result(PATIENCE_S)
     assert stored(redis_server, queue, beside.id).retried == (1 if how == "hold_lock" else 0)
     until_blocking(lambda: not is_alive(first))
-    workers.wait_for("did not end when")
+    workers.wait_for("functions did not end" if how == "stubborn" else "is blocked by an overdue task")
     assert workers.stop() == 0
 
 
@@ -448,7 +448,7 @@ def test_signals_are_passed_on(run: Any, app: TaskQ, redis_server: RedisServer, 
     until_blocking(lambda: {each.status for each in Inspector(app).servers()} == {"stopped"})
     later = app.remote("whoami", retention=600).delay()
     workers.signal(signal.SIGTERM)
-    workers.wait_for("stopping; once more stops it at once")
+    workers.wait_for("stopping; a second signal stops it at once")
     workers.signal(signal.SIGTERM)
 
     assert workers.wait() == 0
@@ -517,7 +517,7 @@ def test_a_manager_that_signals_all_processes_forces_nothing(
     os.kill(pid, signal.SIGTERM)
     os.kill(pid, signal.SIGTERM)
     workers.signal(signal.SIGTERM)
-    workers.wait_for("stopping; once more stops it at once")
+    workers.wait_for("stopping; a second signal stops it at once")
     assert state_of(redis_server, queue, handle.id) == "active"
     redis_server.client.set("go", 1)
 
@@ -531,7 +531,7 @@ def test_processes_that_never_come_up_end_it(run: Any) -> None:
 
     assert workers.wait() == 1
     assert workers.said.count("is started again in") >= 2
-    assert "no process of the worker has come up in 3 tries each" in workers.said
+    assert "no process has started in 3 tries each" in workers.said
     assert "this code is broken" in workers.said
     assert "ready\n" not in workers.said
 
@@ -547,7 +547,7 @@ def test_a_process_that_hangs_at_its_start_is_replaced(
 
     hangs.unlink()
 
-    workers.wait_for("is killed: it has loaded its code, but does not take tasks 3 s later")
+    workers.wait_for("is killed: it takes no tasks 3 s after it imported its code")
     workers.wait_for("ready\n")
     assert app.remote("whoami", retention=600).delay().result(PATIENCE_S) != f"{first}"
     assert workers.stop() == 0
@@ -595,7 +595,7 @@ def test_what_a_process_held_is_given_back_once_redis_is_there_again(
     victim = pid_of(redis_server, "w")
     redis_server.client.config_set("maxclients", 1)
     os.kill(victim, signal.SIGKILL)
-    workers.wait_for("cannot be given back yet")
+    workers.wait_for("cannot be returned yet")
 
     redis_server.client.config_set("maxclients", 10_000)
     redis_server.client.set("go", 1)
@@ -625,4 +625,4 @@ def test_a_process_that_ends_with_status_0_in_the_midst_of_its_work_has_not_done
     assert workers.wait() == 0
     assert state_of(redis_server, queue, handle.id) == "archived"
     assert later.refresh().state is TaskState.COMPLETED
-    assert "ended with status 0 in the midst of its work" in workers.said
+    assert "ended with status 0 in the middle of its work" in workers.said

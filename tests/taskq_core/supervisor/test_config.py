@@ -88,7 +88,7 @@ def test_options_replace_the_settings() -> None:
 def test_a_worker_that_is_a_single_process_refuses_them(subtests: pytest.Subtests) -> None:
     for name in ["processes", "max_tasks", "max_memory"]:
         option = f"--{name.replace('_', '-')}"
-        with subtests.test(name=name), pytest.raises(ConfigurationError, match=f"--reload .* {option} "):
+        with subtests.test(name=name), pytest.raises(ConfigurationError, match=f"--reload .* {option}$"):
             refuse_processes({name: "2"}, "--reload")
 
 
@@ -155,7 +155,7 @@ def test_why_a_process_is_replaced(subtests: pytest.Subtests) -> None:
     for tasks, memory, why in [
         (9, 99, ""),
         (10, 0, "it has run 10 tasks"),
-        (1, 20_000_001, "it takes 20 MB of memory"),
+        (1, 20_000_001, "it uses 20 MB of memory"),
         (0, 20_000_001, ""),
     ]:
         with subtests.test(tasks=tasks, memory=memory, why=why):
