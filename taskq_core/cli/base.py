@@ -319,7 +319,7 @@ def for_each(session: Session, key: str, names: Sequence[str], act: Callable[[st
 
     Args:
         session: The session, with the output.
-        key: What a name is, in the JSON document: `{"<key>s": [{"<key>": name, "ok": true}, ...]}`.
+        key: Kind of the names, in the JSON document: `{"<key>s": [{"<key>": name, "ok": true}, ...]}`.
         names: The names.
         act: Does it and returns a sentence, or a sentence and further fields of the document.
 
@@ -355,7 +355,7 @@ def confirm(question: str, *, yes: bool) -> None:
 
     Raises:
         click.UsageError: Standard input is not a terminal.
-        click.Abort: The answer was no.
+        click.Abort: The user refused.
     """
     if yes:
         return
@@ -390,7 +390,7 @@ def each_command(
         group: The group of the command.
         name: Name of the command.
         params: Decorators that add its parameters: `names` for the names, and the options.
-        key: What a name is, in the JSON document: `{"<key>s": [{"<key>": name, "ok": true}, ...]}`.
+        key: Kind of the names, in the JSON document: `{"<key>s": [{"<key>": name, "ok": true}, ...]}`.
         aliases: Further names of the command.
         question: Returns the question to ask before, from the names and the options. None asks nothing.
     """

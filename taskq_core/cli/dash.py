@@ -68,13 +68,13 @@ def has_terminal() -> bool:
     return all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
 
 
-def background(told: str) -> Literal["dark", "light"]:
+def background(value: str) -> Literal["dark", "light"]:
     """Return the background of a terminal.
 
     Args:
-        told: The value of `COLORFGBG`: color numbers, as `15;0` or `0;default;15`.
+        value: The content of `COLORFGBG`: color numbers, as `15;0` or `0;default;15`.
     """
-    return "light" if told.rpartition(";")[2] in ("7", "15") else "dark"
+    return "light" if value.rpartition(";")[2] in ("7", "15") else "dark"
 
 
 def _program() -> Any:

@@ -51,7 +51,7 @@ class Damage:
     """Damaged tasks of a queue.
 
     Attributes:
-        findings: What is wrong, at most about 1000 findings.
+        findings: The problems, at most about 1000.
         moving: Tasks whose move to another queue was interrupted.
     """
 

@@ -1,4 +1,4 @@
-"""Findings of the doctor: what a check found, how severe it is, and what to do about it."""
+"""Findings of the doctor: problem, severity and advice."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Finding:
         level: Its severity.
         check: Name of the check.
         subject: The server, queue or key; "" for the whole installation.
-        message: What was found, as a sentence.
+        message: The problem, as a sentence.
         advice: What to do, "" if nothing.
 
     Findings about servers are in the current language (`taskq_core.settings.language`), because the web dashboard

@@ -21,7 +21,7 @@ ANY = -1
 
 
 class KeyKind(StrEnum):
-    """What is wrong with a key.
+    """Problem of a key.
 
     A failover of one node of a cluster can lose the entry of a queue in the list of queues, and `doctor --fix` adds
     it again. Nothing that taskq, Go or Redis does produces the other kinds, so they are only reported.
@@ -44,10 +44,10 @@ class KeyDamage:
     """One damaged key.
 
     Attributes:
-        kind: What is wrong.
-        queue: Name of the queue it belongs to, "" for none.
+        kind: The problem.
+        queue: Name of its queue, or "".
         key: The key.
-        detail: What was found, as the rest of a sentence.
+        detail: Details of the problem, as the end of a sentence.
     """
 
     kind: KeyKind
@@ -124,7 +124,7 @@ class Census:
 
 
 class Surveyor:
-    """Checks keys as they are read.
+    """Checks keys one by one.
 
     Args:
         keys: Key names.

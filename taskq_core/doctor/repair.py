@@ -31,10 +31,10 @@ class Repair:
     """One planned or finished repair.
 
     Attributes:
-        queue: Name of the queue, "" for none.
-        kind: What is wrong: a `FindingKind`, a `KeyKind`, "move_cut_off" or "removal_cut_off".
+        queue: Name of the queue, or "".
+        kind: The problem: a `FindingKind`, a `KeyKind`, "move_cut_off" or "removal_cut_off".
         subject: The task or key, "" for the queue itself.
-        detail: What was found and what is done about it, as a sentence.
+        detail: The problem and its repair, as a sentence.
         is_done: True once it is repaired.
     """
 
@@ -72,7 +72,7 @@ def plan(facts: Facts) -> list[Repair]:
 
 
 def for_a_person(facts: Facts) -> list[Repair]:
-    """Return the problems that somebody has to solve who knows the data; each says what to do."""
+    """Return the problems that need a decision, each with advice."""
     left: list[Repair] = []
 
     def leave(queue: str, kind: str, subject: str, detail: str) -> None:

@@ -1,4 +1,4 @@
-"""One exporter: it answers scrapes, whether on a port of its own or inside a web framework."""
+"""An exporter: it answers scrapes, on its port or inside a web framework."""
 
 import asyncio
 import gzip

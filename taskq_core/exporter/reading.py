@@ -1,4 +1,4 @@
-"""What a scrape reads from Redis: three commands, and three for each queue."""
+"""The data of a scrape: three commands, and three for each queue."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -69,7 +69,7 @@ def read_queue(keys: Keys, name: str) -> RequestPlan[QueueReading]:
     types: Mapping[str, TypeCounters] = {}
     refused: dict[str, str] = {}
     if not info.problem:
-        # An error here is no problem of the queue: MEMORY USAGE is missing, or the totals have a wrong type.
+        # An error here does not concern the queue: MEMORY USAGE is missing, or the totals have a wrong type.
         try:
             memory = yield from ask(views.estimate_memory(keys.queue(name), samples=_MEMORY_SAMPLES))
         except BrokerAuthenticationError as error:

@@ -41,7 +41,7 @@ _SETS = (TaskState.SCHEDULED, TaskState.RETRY, TaskState.ARCHIVED, TaskState.COM
 
 
 class FindingKind(StrEnum):
-    """What is wrong, what produces it, and how it is repaired. The page "repair damage" has the same table."""
+    """Kinds of damage, with cause and repair. The page "repair damage" has the same table."""
 
     LISTED_WITHOUT_TASK = "listed_without_task"
     """A listed id has no task. Eviction or deletion of the task's key. The id is removed from the list."""
@@ -81,9 +81,9 @@ class Finding:
     """One damaged task or structure.
 
     Attributes:
-        kind: What is wrong.
+        kind: The kind of damage.
         task_id: Id of the task, "" for a structure.
-        detail: What was found and where the task belongs, as a sentence.
+        detail: The damage and the correct place of the task, as a sentence.
         repaired: Whether it was repaired.
     """
 
@@ -187,9 +187,9 @@ class _Pass:
         if self._found or self._orphans or self._unheld or self._unlocked or (self._strange and self._repair):
             yield Pause(self._look_again_s)
         yield from self._set_aside(probed.now_ns)
-        yield from self._relist()  # before the tasks: their set must be listed by then
+        yield from self._relist()  # before the tasks, which need their set listed
         yield from self._look_again()
-        yield from self._relock()  # after the tasks: damaged ones are deleted or in place by then
+        yield from self._relock()  # after the tasks, when damaged ones are deleted or in place
         return self.report(is_complete=not is_full)
 
     def report(self, *, is_complete: bool) -> ReconcileReport:

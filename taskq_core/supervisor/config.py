@@ -38,7 +38,7 @@ class SupervisorConfig:
     aborting: Duration = 15.0
     """Seconds after which a process that was asked to stop at once is killed."""
     silence: Duration = 60.0
-    """Seconds without messages after which a process is killed: its leases have expired by then."""
+    """Seconds without messages after which a process is killed. Its leases have expired before."""
     loading: Duration = 300.0
     """Maximum time for importing the code. Then the process is killed."""
     starting: Duration = 300.0

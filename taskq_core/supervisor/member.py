@@ -15,7 +15,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-with contextlib.suppress(ImportError):  # Windows, where there is no supervisor
+with contextlib.suppress(ImportError):  # Windows has no supervisor
     import resource
 
 from taskq_core.supervisor import channel
