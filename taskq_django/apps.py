@@ -11,16 +11,6 @@ from django.utils.translation import gettext_lazy as _
 
 from taskq_django.app import taskq
 from taskq_django.carrying import check_carry
-from taskq_django.checks import (
-    check_commands,
-    check_deployment,
-    check_dev_worker,
-    check_names,
-    check_outbox,
-    check_periodic_tasks,
-    check_queues,
-    check_settings,
-)
 from taskq_django.dev_worker import start_with_server
 from taskq_django.discovery import autodiscover
 from taskq_django.iteration import let_tasks_iterate
@@ -38,17 +28,10 @@ class TaskQConfig(AppConfig):
 
     def ready(self) -> None:
         """Register the checks, follow `override_settings`, import the tasks of all apps, and start a `DEV_WORKER`."""
-        checks.register(check_settings)
-        checks.register(check_names)
-        checks.register(check_queues)
-        checks.register(check_dev_worker)
-        checks.register(check_commands)
-        checks.register(check_deployment, deploy=True)
-        checks.register(check_outbox, checks.Tags.database)
-        checks.register(check_periodic_tasks, checks.Tags.database)
         setting_changed.connect(_follow_settings, dispatch_uid="taskq_django")
         checks.register(check_carry)
-        checks.register(import_module("taskq_django.mail.checks").check_mail)  # not above: it needs the settings
+        for module in ("taskq_django.checks", "taskq_django.mail.checks"):  # not above: they need the settings
+            import_module(module)
         let_tasks_iterate()
         connect_outbox()
         connect_django_tasks()

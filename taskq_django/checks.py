@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from django.apps import AppConfig, apps
-from django.core.checks import CheckMessage, Error, Warning  # noqa: A004 - Django's names for them
+from django.core.checks import CheckMessage, Error, Tags, Warning, register  # noqa: A004 - Django's names for them
 from django.core.management import find_commands
-from django.db import DatabaseError, connections
+from django.db import DatabaseError
 
 from taskq_core import ConfigurationError, TaskQError
 from taskq_core.broker.connection import parse_url
@@ -37,8 +37,9 @@ from taskq_django.conf import read_settings
 COMMAND = "runworker"
 
 
+@register
 def check_settings(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """Check the `TASKQ` setting and the environment, and the periodic tasks that it names."""
+    """Check the `TASKQ` setting and the environment, and the periodic tasks and the `DEV_WORKER` in it."""
     try:
         settings = read_settings()
     except ConfigurationError as error:
@@ -49,18 +50,20 @@ def check_settings(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> li
                 id="taskq.E001",
             )
         ]
-    if isinstance(settings.url, str):
+    dev_worker_hint = "Write 'DEV_WORKER': DEBUG, or leave it out; `manage.py runworker` works anywhere."
+    for what, use, hint, number in (
+        ("TASKQ['URL']", lambda: isinstance(settings.url, str) and parse_url(settings.url), None, "taskq.E002"),
+        ("A periodic task", taskq.periodic_tasks, None, "taskq.E003"),
+        ("TASKQ['DEV_WORKER']", lambda: dev_worker.check_dev_worker(settings), dev_worker_hint, "taskq.E005"),
+    ):
         try:
-            parse_url(settings.url)
-        except ConfigurationError as error:
-            return [Error(f"TASKQ['URL'] is not usable: {error}.", id="taskq.E002")]
-    try:
-        taskq.periodic_tasks()
-    except TaskQError as error:
-        return [Error(f"A periodic task is not usable: {error}.", id="taskq.E003")]
+            use()
+        except TaskQError as error:
+            return [Error(f"{what} is not usable: {error}.", hint=hint, id=number)]
     return []
 
 
+@register
 def check_names(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """Tell of each task whose name another function has."""
     return [
@@ -73,6 +76,7 @@ def check_names(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[
     ]
 
 
+@register
 def check_queues(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """Warn of tasks whose queue is not in `QUEUES`, so that workers do not serve it by default."""
     try:
@@ -98,25 +102,7 @@ def _listed(names: Sequence[str]) -> str:
     return f"task {names[0]!r}{more} {'go' if more else 'goes'}"
 
 
-def check_dev_worker(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """Refuse a worker inside `runserver` where it has no place."""
-    try:
-        settings = read_settings()
-    except ConfigurationError:
-        return []  # E001 reports it
-    try:
-        dev_worker.check_dev_worker(settings)
-    except ConfigurationError as error:
-        return [
-            Error(
-                f"TASKQ['DEV_WORKER'] is not usable: {error}.",
-                hint="Write 'DEV_WORKER': DEBUG, or leave it out; `manage.py runworker` works anywhere.",
-                id="taskq.E005",
-            )
-        ]
-    return []
-
-
+@register
 def check_commands(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """Report another app with a command of the same name. Django takes that of the first app."""
     names = [
@@ -146,40 +132,44 @@ def check_commands(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> li
     ]
 
 
+@register(deploy=True)
 def check_deployment(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """Report settings that are for development."""
     try:
         settings = read_settings()
     except ConfigurationError:
         return []  # E001 reports it
-    found: list[CheckMessage] = []
-    if isinstance(settings.url, str) and settings.url.startswith("embedded://"):
-        found.append(
-            Warning(
-                "TASKQ['URL'] is embedded://, a private redis-server for development on this machine alone.",
-                hint="Give the URL of a Redis that all machines reach, for example TASKQ_URL=redis://redis:6379/0.",
-                id="taskq.W003",
-            )
+    is_embedded = isinstance(settings.url, str) and settings.url.startswith("embedded://")
+    return [
+        Warning(f"TASKQ[{key!r}] {problem}", hint=hint, id=number)
+        for is_set, key, problem, hint, number in (
+            (
+                is_embedded,
+                "URL",
+                "is embedded://, a private redis-server for development on this machine alone.",
+                "Give the URL of a Redis that all machines reach, for example TASKQ_URL=redis://redis:6379/0.",
+                "taskq.W003",
+            ),
+            (
+                settings.eager,
+                "EAGER",
+                "is set: each task runs inside the request that enqueues it, and no worker gets any.",
+                "Leave it out; it is for tests and development.",
+                "taskq.W004",
+            ),
+            (
+                settings.dev_worker,
+                "DEV_WORKER",
+                "is set: `manage.py runserver` runs a worker, and no other server does.",
+                "Leave it out, and run `manage.py runworker`.",
+                "taskq.W006",
+            ),
         )
-    if settings.eager:
-        found.append(
-            Warning(
-                "TASKQ['EAGER'] is set: each task runs inside the request that enqueues it, and no worker gets any.",
-                hint="Leave it out; it is for tests and development.",
-                id="taskq.W004",
-            )
-        )
-    if settings.dev_worker:
-        found.append(
-            Warning(
-                "TASKQ['DEV_WORKER'] is set: `manage.py runserver` runs a worker, and no other server does.",
-                hint="Leave it out, and run `manage.py runworker`.",
-                id="taskq.W006",
-            )
-        )
-    return found
+        if is_set
+    ]
 
 
+@register(Tags.database)
 def check_outbox(
     app_configs: Sequence[AppConfig] | None, databases: Sequence[str] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
@@ -196,13 +186,14 @@ def check_outbox(
 
 def _check_outbox(alias: str, *, is_used: bool) -> list[CheckMessage]:
     from taskq_django.models import OutboxTask
+    from taskq_django.schedule_table import has_table
 
     try:
-        has_table = _has_table(alias, OutboxTask)
-        waiting = OutboxTask.objects.using(alias).count() if has_table and not is_used else 0
+        is_there = has_table(alias, OutboxTask)
+        waiting = OutboxTask.objects.using(alias).count() if is_there and not is_used else 0
     except DatabaseError as error:
         return [_no_answer(alias, error)]
-    if not has_table and is_used and not _is_migrating():
+    if not is_there and is_used and not _is_migrating():
         return [
             Error(
                 f"TASKQ['ENQUEUE'] is 'outbox', and database {alias!r} has no outbox.",
@@ -223,11 +214,6 @@ def _check_outbox(alias: str, *, is_used: bool) -> list[CheckMessage]:
     return []
 
 
-def _has_table(alias: str, model: Any) -> bool:
-    with connections[alias].cursor() as cursor:
-        return model._meta.db_table in connections[alias].introspection.table_names(cursor)
-
-
 def _no_answer(alias: str, error: DatabaseError) -> CheckMessage:
     return Warning(
         f"Database {alias!r} did not say whether it has the tables of taskq_django: {error}.",
@@ -236,6 +222,7 @@ def _no_answer(alias: str, error: DatabaseError) -> CheckMessage:
     )
 
 
+@register(Tags.database)
 def check_periodic_tasks(
     app_configs: Sequence[AppConfig] | None, databases: Sequence[str] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:

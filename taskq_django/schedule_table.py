@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, connections, router, transaction
-from django.db.models import F, Q
+from django.db.models import F, Model, Q
 from django.db.models.signals import post_delete, post_save
 from django.utils import timezone
 
@@ -49,10 +49,10 @@ def schedule_alias() -> str | None:
     return alias if router.allow_migrate_model(alias, PeriodicTask) else None
 
 
-def has_table(alias: str) -> bool:
-    """Whether the table is there."""
+def has_table(alias: str, model: type[Model] = PeriodicTask) -> bool:
+    """Whether a table is there."""
     with connections[alias].cursor() as cursor:
-        return PeriodicTask._meta.db_table in connections[alias].introspection.table_names(cursor)
+        return model._meta.db_table in connections[alias].introspection.table_names(cursor)
 
 
 class DatabaseSchedule:

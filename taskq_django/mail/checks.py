@@ -11,7 +11,7 @@ from typing import Any
 from django.apps import AppConfig
 from django.conf import settings as django_settings
 from django.core import mail as django_mail
-from django.core.checks import CheckMessage, Error, Warning  # noqa: A004 - Django's names for them
+from django.core.checks import CheckMessage, Error, Warning, register  # noqa: A004 - Django's names for them
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
@@ -20,6 +20,7 @@ from taskq_django.app import taskq
 from taskq_django.mail.backend import EmailBackend
 
 
+@register
 def check_mail(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """Check the mailers of the settings that are `EmailBackend`."""
     found: list[CheckMessage] = []

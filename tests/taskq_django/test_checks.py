@@ -189,7 +189,7 @@ def test_the_page_lists_all_checks_there_are() -> None:
     page = (ROOT / "docs/reference/system-checks.md").read_text(encoding="utf-8")
     listed = re.findall(r"^\| `(taskq\.[EW]\d{3})` \|(.*)\|(.*)\|$", page, re.MULTILINE)
     code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "taskq_django").rglob("*.py"))
-    given = re.findall(r'id="(taskq\.[EW]\d{3})"', code)
+    given = re.findall(r'"(taskq\.[EW]\d{3})"', code)
 
     assert sorted({number for number, *_ in listed}) == sorted(set(given))
     assert len(listed) == len({number for number, *_ in listed})
