@@ -12,7 +12,7 @@ import pytest
 from taskq_core import TaskQ
 from taskq_core.broker.operations.runs import dequeue
 from taskq_core.wire import QueueKeys
-from taskq_core.worker import fetcher
+from taskq_core.worker import turn
 from tests.processes.worker.disturbing import disturbed
 from tests.redis_server import RedisServer
 from tests.relay import Direction, Relay
@@ -129,7 +129,7 @@ async def test_a_worker_that_was_cut_off_asks_what_it_was_given_and_not_for_more
         asked[options["lane"], options["call"]].append(options["limit"])
         return dequeue(*args, **options)
 
-    monkeypatch.setattr(fetcher, "dequeue", noting)
+    monkeypatch.setattr(turn, "dequeue", noting)
     worker = await start(app=far, lease=60, lease_grace=30, heartbeat=5, concurrency=2)
     await app.remote(hold.name).adelay()
     await until(lambda: worker.running_count == 1)
