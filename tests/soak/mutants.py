@@ -104,7 +104,7 @@ MUTANTS = (
         changes=(
             Change(
                 file="taskq_core/worker/settler.py",
-                old="if now < run.lease_until + self._lease_margin_s:",
+                old="if now < run.lease_until + self._context.grace_s:",
                 new="if now < 0:",
             ),
         ),
