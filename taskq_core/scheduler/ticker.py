@@ -271,7 +271,7 @@ class Ticker:
 
     @staticmethod
     def _pass_over(candidate: _Candidate) -> None:
-        """Take note of a firing of a paused entry, of which nobody is told."""
+        """Move the mark past a firing of a paused entry, without calling hooks."""
         entry = candidate.entry
         if entry.mark is not None:
             entry.move(Mark(candidate.tick.at_s, entry.mark.enqueued_s))

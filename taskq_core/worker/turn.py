@@ -23,7 +23,7 @@ class Turn:
         asked: Tasks it asked for.
         in_doubt: The dequeue, until it is answered or called off.
         is_repeat: Whether it was sent before, without an answer.
-        is_off: Whether it was called off: what it handed out goes back.
+        is_off: Whether it was called off, so that its tasks go back to their queue.
         started_ns: Unix time of the exchange, for spans.
         used_at: Monotonic second of the last exchange.
     """

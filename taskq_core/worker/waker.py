@@ -35,10 +35,10 @@ class Waker(Service):
         worker   BLPOP wake   dequeue call 7 |................| 1, task      BLPOP wake   dequeue call 8 ...
         Redis                                  token: both run
 
-    What is on its way so may be carried out at any time, also when nobody waits for it any more: the worker stops, the
-    connection breaks, another server has become the primary. So then it is called off on a new connection: a dequeue
-    of the same number that takes nothing, returns what the first has handed out, which goes back to the head of its
-    queue, and notes the number, by which Redis hands nothing out should the first be carried out only later.
+    Redis may run such a dequeue after the worker has stopped waiting: the worker stops, the connection breaks, or another
+    server has become the primary. The worker then calls it off on a new connection, by a dequeue of the same number that
+    takes nothing. It returns the tasks that the first one handed out, which go back to the head of their queue. It also
+    notes the number, so Redis hands out nothing if the first one arrives only later.
 
     A worker that is killed takes its connection with it. One that stands still does not: what it is handed out then, at
     most two tasks of a queue, comes back when its lease ends, as what it ran does. So nothing is asked for while tasks
