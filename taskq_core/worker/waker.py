@@ -35,8 +35,8 @@ class Waker(Service):
         worker   BLPOP wake   dequeue call 7 |................| 1, task      BLPOP wake   dequeue call 8 ...
         Redis                                  token: both run
 
-    Redis may run such a dequeue after the worker has stopped waiting: the worker stops, the connection breaks, or another
-    server has become the primary. The worker then calls it off on a new connection, by a dequeue of the same number that
+    Redis may run such a dequeue after the worker has stopped waiting: the worker stops, the connection breaks, or
+    another server has become the primary. The worker then calls it off on a new connection, by a dequeue of the same number that
     takes nothing. It returns the tasks that the first one handed out, which go back to the head of their queue. It also
     notes the number, so Redis hands out nothing if the first one arrives only later.
 
