@@ -36,9 +36,9 @@ class Waker(Service):
         Redis                                  token: both run
 
     Redis may run such a dequeue after the worker has stopped waiting: the worker stops, the connection breaks, or
-    another server has become the primary. The worker then calls it off on a new connection, by a dequeue of the same number that
-    takes nothing. It returns the tasks that the first one handed out, which go back to the head of their queue. It also
-    notes the number, so Redis hands out nothing if the first one arrives only later.
+    another server has become the primary. The worker then calls it off on a new connection, by a dequeue of the same
+    number that takes nothing. It returns the tasks that the first one handed out, which go back to the head of their
+    queue. It also notes the number, so Redis hands out nothing if the first one arrives only later.
 
     A worker that is killed takes its connection with it. One that stands still does not: what it is handed out then, at
     most two tasks of a queue, comes back when its lease ends, as what it ran does. So nothing is asked for while tasks
