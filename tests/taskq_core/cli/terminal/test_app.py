@@ -76,7 +76,6 @@ async def test_every_screen_fits_a_narrow_terminal(opened: Open, enqueued: Put) 
         await person.sees("a-task-w", "…")
 
 
-@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("size", "line"), [((20, 24), "taskq dash needs"), ((80, 5), "taskq dash needs 40x10, this is 80x5")]
 )
