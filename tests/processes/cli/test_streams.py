@@ -64,7 +64,7 @@ def test_a_full_disk_is_told_in_one_line(redis_server: RedisServer, words: tuple
             check=False,
         )
 
-    assert (done.returncode, done.stderr) == (1, "taskq: cannot write the answer: No space left on device\n")
+    assert (done.returncode, done.stderr) == (1, "taskq: cannot write the output: No space left on device\n")
 
 
 @pytest.mark.redis
@@ -76,7 +76,7 @@ def test_a_full_disk_is_told_in_one_line(redis_server: RedisServer, words: tuple
         (
             "queue list --ask-password <&-",
             1,
-            "taskq: --ask-password: standard input holds no password [configuration]\n",
+            "taskq: --ask-password: standard input contains no password [configuration]\n",
         ),
         ("queue remove here <&-", 2, "taskq: Remove queue here: nobody is there to confirm it; pass --yes"),
         ("queue list --url 127.0.0.1:1 2>&-", 1, ""),
@@ -188,7 +188,7 @@ class TestOnATerminal:
         status, shown = in_terminal("queue", "rm", "default", url=redis_server.unix_url, answer=("[y/N]: ", "\x04"))
 
         assert status == 1
-        assert "\r\ntaskq: stopped; what was not done yet was left as it is\r\n" in shown
+        assert "\r\ntaskq: stopped; the rest was not changed\r\n" in shown
         assert redis_server.client.sismember("asynq:queues", "default")
 
     def test_completion_asks_for_no_password(self) -> None:
@@ -227,5 +227,5 @@ def test_the_password_is_read_from_a_pipe_and_told_nowhere() -> None:
     assert right.returncode == 0
     assert (wrong.returncode, "falsch" in wrong.stderr) == (1, False)
     assert "--ask-password asks" in none.stderr
-    assert "standard input holds no password" in empty.stderr
+    assert "standard input contains no password" in empty.stderr
     assert all(each.stderr.count("\n") == 1 for each in (wrong, none, empty))
