@@ -25,7 +25,7 @@ from example_project.demo.otlp import Receiver, Traces
 from example_project.demo.processes import Processes, clean_environment
 from example_project.demo.visits import Visit, make_visits
 from example_project.demo.waterfall import waterfall
-from taskq_core import ResultTimeoutError, TaskHandle, TaskQ, TaskQError
+from taskq_core import ResultTimeoutError, TaskQ, TaskQError
 from taskq_core.broker.embedded import open_embedded
 
 MANAGE = "example_project/manage.py"
@@ -153,7 +153,7 @@ def wait_for_results(taskq: TaskQ, visits: Sequence[Visit], processes: Processes
     results = {}
     try:
         for task in (task for visit in visits for task in visit.tasks):
-            handle = TaskHandle[Any](taskq.client, id=task.id, queue=task.queue, name=task.name, is_kept=True)
+            handle = taskq.get(task.id, queue=task.queue)
             while task.id not in results:
                 processes.check()
                 try:
