@@ -8,6 +8,7 @@ from tests.redis_server import RedisServer
 from tests.taskq_core.client.test_costs import ROUNDS, Calls
 
 
+@pytest.mark.nightly  # a measurement, which a busy machine can disturb
 @pytest.mark.redis
 @pytest.mark.django_db(transaction=True, databases="__all__")
 def test_an_enqueue_where_no_transaction_is_open(redis: RedisServer) -> None:
