@@ -103,8 +103,9 @@ class OutboxTaskAdminMixin(LiveMixin):
         return "" if obj.claim_left is None or obj.claim_left <= timedelta() else span(obj.claim_left)
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
-        """Return whether an address may filter by this. Messages hold arguments, which these pages do not show."""
-        return not lookup.startswith("message") and super().lookup_allowed(lookup, value, request)
+        """Return whether an address may filter by this. Messages and unique keys would reveal arguments."""
+        field = lookup.partition("__")[0]
+        return field not in ("message", "unique_key", "claim") and super().lookup_allowed(lookup, value, request)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         """Return False: rows are written by enqueueing."""
