@@ -126,7 +126,7 @@ def test_a_full_disk_is_told_in_one_line(project: Project, words: tuple[str, ...
             check=False,
         )
 
-    assert (done.returncode, done.stderr) == (1, "CommandError: cannot write the answer: No space left on device\n")
+    assert (done.returncode, done.stderr) == (1, "CommandError: cannot write the output: No space left on device\n")
 
 
 def test_a_pipe_that_is_closed_is_no_traceback(project: Project, redis: RedisServer) -> None:
