@@ -106,16 +106,16 @@ def test_the_demo_shows_one_trace_for_every_request(tmp_path: Path) -> None:
 
 
 STRIPPED = """
-import taskq_core.worker.fetcher as fetcher
+import taskq_core.worker.starts as starts
 
-decode = fetcher.decode_message
+decode = starts.decode_message
 
 def decode_without_trace(data):
     message = decode(data)
     message.headers.pop("traceparent", None)
     return message
 
-fetcher.decode_message = decode_without_trace
+starts.decode_message = decode_without_trace
 """
 """Takes `traceparent` out of every message between Redis and the worker's code."""
 
