@@ -1,7 +1,7 @@
 """Settings of the studio, for the Django site, the FastAPI app and the worker alike.
 
-Everything works on a laptop as it stands. What differs elsewhere comes from the environment: `DJANGO_SECRET_KEY`,
-`DJANGO_DEBUG`, `DJANGO_ALLOWED_HOSTS`, `STUDIO_DATA`, `STUDIO_SMTP` and `TASKQ_URL`.
+The defaults work on a laptop. Other machines set environment variables: `DJANGO_SECRET_KEY`, `DJANGO_DEBUG`,
+`DJANGO_ALLOWED_HOSTS`, `STUDIO_DATA`, `STUDIO_SMTP` and `TASKQ_URL`.
 """
 
 import os
@@ -81,7 +81,7 @@ BACKUP_DIR = DATA_DIR / "backups"
 MEDIA_ROOT = DATA_DIR / "media"
 MEDIA_URL = "media/"
 STATIC_URL = "static/"
-WHITENOISE_USE_FINDERS = True  # gunicorn serves them as they stand in the apps
+WHITENOISE_USE_FINDERS = True  # gunicorn serves them directly from the apps
 STORAGES = {
     # A task that runs twice writes its file twice, rather than a second one beside it.
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage", "OPTIONS": {"allow_overwrite": True}},

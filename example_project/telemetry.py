@@ -9,10 +9,10 @@ def trace_process(service_name: str) -> bool:
     """Export the traces of this process to `OTEL_EXPORTER_OTLP_ENDPOINT`.
 
     Args:
-        service_name: What the process is called in them.
+        service_name: Name of the process in the traces.
 
     Returns:
-        False if that is not set: nothing is traced then.
+        False if the variable is not set, in which case nothing is traced.
     """
     if "OTEL_EXPORTER_OTLP_ENDPOINT" not in os.environ:
         return False

@@ -1,7 +1,8 @@
 """Measure how many bytes of Redis a task takes, by its state and the size of its payload.
 
-Each kind is measured on an empty Redis of its own making: memory before and after so many tasks, divided by their
-number. Prints the table of docs/how-to/set-up-redis.md. No quiet machine is needed: time is not measured.
+The script starts an empty Redis for each kind, measures the memory before and after it adds the tasks, and divides the
+difference by their number. It prints the table of docs/how-to/set-up-redis.md. The load of the machine does not matter,
+because the script measures no time.
 
     python scripts/bytes_per_task.py --count 2000
 """

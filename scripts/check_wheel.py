@@ -40,7 +40,7 @@ SDIST = (
     "pyproject.toml",
     "PKG-INFO",
 )
-"""What else stands in the sdist."""
+"""Other files in the sdist."""
 IMPORTS = {
     "": "taskq_core, taskq_core.cli.command, taskq_core.worker, taskq_core.inspector, taskq_core.scheduler",
     "django": "taskq_django, taskq_django.testing, taskq_django.mail",
@@ -90,7 +90,7 @@ def main() -> int:
 def run_tests(arguments: list[str]) -> int:
     """Run tests from the source tree with each direct dependency in its oldest allowed version; return pytest's status.
 
-    What those versions say of newer ones of their own dependencies is shown and fails nothing.
+    Warnings that these old versions raise about their own newer dependencies are shown but do not fail the tests.
     """
     if not bounds():
         print("the oldest versions are those of the oldest supported Python: run this with it", file=sys.stderr)
@@ -121,7 +121,7 @@ def not_the_same(python: Path, wheel: Path, sdist: Path, folder: Path) -> list[s
     """Return what differs when it is built again, and built from the sdist."""
     again = build(python, ROOT, folder / "second")
     with tarfile.open(sdist) as archive:
-        archive.extraction_filter = getattr(tarfile, "data_filter", None)  # Python 3.11.3 and before have none
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)  # missing in Python 3.11.3 and older
         archive.extractall(folder / "unpacked")
     (unpacked,) = (folder / "unpacked").iterdir()
     from_sdist = build(python, unpacked, folder / "third")

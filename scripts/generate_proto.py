@@ -1,8 +1,8 @@
 """Write `taskq_core/wire/asynq_pb2.py` and its type stub from `asynq.proto`; with `--check`, only compare.
 
-The compiler that grpcio-tools carries stamps its own version into the code, and an older protobuf runtime then
-refuses to load it. What it writes for this file is the same since 6.31, so the stamp is set back to the oldest runtime
-that `pyproject.toml` allows, and any grpcio-tools from 1.74 on gives the same bytes.
+The compiler in grpcio-tools stamps its own version into the code, and an older protobuf runtime then refuses to load
+it. Its output for this file has not changed since 6.31. So the script sets the stamp to the oldest runtime that
+`pyproject.toml` allows. Every grpcio-tools from 1.74 on then produces the same bytes.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""Write down the public API: names, signatures, fields and members, as they stand in the source.
+"""Write the public API to a file: the names, signatures, fields and members in the source.
 
     python scripts/public_api.py            print it
     python scripts/public_api.py --write    write it to tests/golden/public_api.json
 
-A test compares the file with the code, so that no promise changes unnoticed. What is read is the source, not the living
-objects: how Python shows an annotation differs between its versions.
+A test compares the file with the code, so that no public name changes unnoticed. The script reads the source instead of
+the imported objects, because Python versions differ in how they show an annotation.
 """
 
 import argparse
@@ -89,7 +89,7 @@ def _signature(node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
 
 
 def text() -> str:
-    """Return the public API as it stands in the file."""
+    """Return the public API in the format of the file."""
     return json.dumps(describe_all(), indent=2) + "\n"
 
 

@@ -159,7 +159,7 @@ async def _status(app: Any, path: str) -> int:
 
 
 def smoke() -> None:
-    """Do all of it, and tell which versions it was done with."""
+    """Run all checks, and print the versions that they used."""
     with tempfile.TemporaryDirectory(prefix="taskq-", ignore_cleanup_errors=True) as folder:  # the server still closes
         core(str(Path(folder) / "data"))
     try:

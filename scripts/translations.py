@@ -3,7 +3,7 @@
     python scripts/translations.py            say what is missing or behind
     python scripts/translations.py --write    bring new texts into the catalogs, drop old ones, compile
 
-New texts stand there with an empty translation, to be filled in by hand.
+New texts get an empty translation, which a person fills in.
 """
 
 import argparse
@@ -53,7 +53,7 @@ class Domain:
 
     Attributes:
         name: Name of the catalog, as gettext calls it.
-        folder: Where `locale` stands with the catalogs.
+        folder: The folder with `locale`, which holds the catalogs.
         sources: Packages and files where the texts are, each with what marks them there.
         is_jinja: Whether templates are Jinja's, or Django's.
     """
@@ -64,7 +64,7 @@ class Domain:
     is_jinja: bool
 
     def catalog_path(self, language: str) -> Path:
-        """Return where the catalog of a language stands; beside it is what is compiled, with the ending mo."""
+        """Return the path of a language's catalog. The compiled catalog has the same path with the ending mo."""
         return self.folder / "locale" / language / "LC_MESSAGES" / f"{self.name}.po"
 
 
@@ -119,7 +119,7 @@ def _of_python(marks: Marks, source: str) -> Iterator[Text]:
             expected = marks.functions.get(names.get(node.func.id, ""), ())
             parts = dict(zip(expected, node.args, strict=False))
             values = {name: part.value for name, part in parts.items() if isinstance(part, ast.Constant)}
-            if values and len(values) == len(expected):  # what is made of variables is marked elsewhere
+            if values and len(values) == len(expected):  # texts in variables are marked elsewhere
                 yield str(values.get("context", "")), str(values["id"]), str(values.get("plural", ""))
 
 

@@ -11,8 +11,8 @@
     await charge.adelay(7)  # the worker provides the session
 
 A dependency may be a function, a coroutine function, a generator of either kind that cleans up behind its `yield`, or a
-class, and may have dependencies and a `TaskContext` itself. Each is asked once for a run unless `use_cache=False`.
-There is no request, so dependencies on a request are refused when the task is defined.
+class. It may have dependencies and a `TaskContext` itself. Each dependency is called once for a run unless
+`use_cache=False`. A task has no request, so defining a task with a dependency on a request raises an error.
 """
 
 import functools

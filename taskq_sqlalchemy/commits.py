@@ -45,10 +45,10 @@ class AfterCommit:
     def enqueue(self, call: Signature[R]) -> TaskHandle[R]:
         """Enqueue one call when the sessions have committed.
 
-        Nothing is sent now, so this is no coroutine for asynchronous sessions either. Middleware is asked by `enqueue`.
+        This call sends nothing, so it is a plain function for asynchronous sessions too. Middleware runs in `enqueue`.
 
         Returns:
-            Its handle; `is_sent` is False until then, and its id is that of the task.
+            Its handle. `is_sent` is False until the commit, and the id of the handle is the id of the task.
 
         Raises:
             TaskArgumentsError, PayloadTooLargeError: The call does not fit.
@@ -112,10 +112,10 @@ def enqueue_after_commit(*sessions: Any) -> AfterCommit:
     """Return what enqueues when a session has committed; of several, after the last, and not if one is rolled back.
 
     Args:
-        *sessions: `Session`, `AsyncSession`, or a registry of either. One, if the queue application has an outbox.
+        *sessions: `Session`, `AsyncSession`, or a registry of either. Exactly one if the application has an outbox.
 
     Raises:
-        ConfigurationError: There is none, or something is no session.
+        ConfigurationError: No session is passed, or an argument is not a session.
     """
     if not sessions:
         raise ConfigurationError("enqueue_after_commit takes a session")
@@ -149,7 +149,7 @@ def _app_of(part: Whole) -> TaskQ:
 
 
 def _send(sendings: Sequence[SendAtLastCommit]) -> None:
-    """Count the commit for each sending. Log those that fail, because the commit cannot be undone."""
+    """Count the commit for each sending. Log failures, because the commit cannot be undone."""
     for sending in sendings:
         try:
             sending()

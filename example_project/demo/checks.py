@@ -29,7 +29,7 @@ TRACE_TIMEOUT_S = 10.0
 
 
 def check_enqueued(visits: Sequence[Visit]) -> None:
-    """Every request told of the tasks it was to enqueue, no two the same."""
+    """Check that each request reported the expected tasks, and that all tasks differ."""
     for visit in visits:
         told = [task.name for task in visit.tasks]
         if Counter(told) != Counter(EXPECTED_TASKS[visit.path]):

@@ -11,11 +11,11 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 
 
 class MailServer:
-    """An SMTP server on a free port of this machine, with a thread of its own; a context manager.
+    """Run an SMTP server in a thread, on a free port of this machine. A context manager.
 
     Attributes:
         address: `host:port`.
-        messages: What has arrived.
+        messages: The received messages.
     """
 
     def __init__(self) -> None:

@@ -74,7 +74,7 @@ class Traces:
         return next((span for span in spans if attributes.items() <= span.attributes.items()), None)
 
     def ancestors(self, span: Span) -> list[Span]:
-        """Return what stands above a span, its parent first, as far as it has arrived."""
+        """Return the received ancestors of a span, its parent first."""
         found = []
         while (parent := self._spans.get(span.parent_id)) is not None and parent.trace_id == span.trace_id:
             found.append(parent)
@@ -82,7 +82,7 @@ class Traces:
         return found
 
     def children(self, span: Span) -> list[Span]:
-        """Return what stands directly below a span, earliest first."""
+        """Return the received child spans of a span, earliest first."""
         below = (s for s in self._spans.values() if s.trace_id == span.trace_id and s.parent_id == span.id)
         return sorted(below, key=lambda s: s.start_ns)
 
@@ -127,7 +127,7 @@ class Receiver:
     """An OTLP/HTTP receiver on a free port of this machine; a context manager.
 
     Attributes:
-        traces: What it has received.
+        traces: The received traces.
         url: What `OTEL_EXPORTER_OTLP_ENDPOINT` has to be.
     """
 

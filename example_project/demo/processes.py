@@ -20,7 +20,7 @@ HEARING_S = 2.0
 
 
 class Process:
-    """One Python program. What it prints is read as it comes; the last lines are kept."""
+    """Run one Python program. Read its output as it arrives, and keep the last lines."""
 
     def __init__(
         self, name: str, *arguments: str, environment: Mapping[str, str], an_end: threading.Event | None = None
@@ -120,7 +120,7 @@ class Processes:
         self._an_end = threading.Event()
 
     def start(self, name: str, *arguments: str) -> Process:
-        """Start one that runs until the end."""
+        """Start a process that runs until the demo ends."""
         process = Process(name, *arguments, environment=self._environment, an_end=self._an_end)
         self._running.append(process)
         return process

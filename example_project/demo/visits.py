@@ -17,7 +17,7 @@ PHOTO_SIZE = (1600, 1000)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnqueuedTask:
-    """A task as the sites told of it."""
+    """An enqueued task, as reported by a site."""
 
     name: str
     id: str

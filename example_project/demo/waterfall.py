@@ -26,7 +26,7 @@ def waterfall(title: str, spans: Sequence[tuple[int, Span]]) -> str:
     """
     begun = min(span.start_ns for _, span in spans)
     whole = max(span.end_ns for _, span in spans) - begun
-    width = _WIDTH - _NAMES - 2 * _EDGE - 70  # the durations stand behind the bars
+    width = _WIDTH - _NAMES - 2 * _EDGE - 70  # the durations are to the right of the bars
     services = list(dict.fromkeys(span.service for _, span in spans))
     height = _HEAD + _ROW * len(spans) + _FOOT
     parts = [

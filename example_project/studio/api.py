@@ -18,7 +18,7 @@ from taskq_fastapi import AcceptedDep, ClientDep, TaskAccepted
 
 
 async def database() -> AsyncIterator[None]:
-    """Do for Django's database connections what Django does around each of its own requests."""
+    """Close old database connections before and after a request, as Django does around its requests."""
     await sync_to_async(close_old_connections)()
     yield
     await sync_to_async(close_old_connections)()

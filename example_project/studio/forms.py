@@ -12,7 +12,7 @@ class SignupForm(forms.ModelForm):
 
 
 class UploadForm(forms.ModelForm):
-    """A new photo. Django opens the file with Pillow and refuses what is no image."""
+    """A new photo. Django opens the file with Pillow and refuses a file that is not an image."""
 
     class Meta:  # noqa: D106 - Django's own form
         model = Photo

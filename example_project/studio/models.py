@@ -17,7 +17,7 @@ class Customer(models.Model):
 
 
 def original_path(photo: "Photo", filename: str) -> str:
-    """Return where an uploaded file is stored: under a name of its own, so that no upload replaces another."""
+    """Return the path of an uploaded file: under a unique name, so that no upload replaces another."""
     return f"originals/{uuid4().hex}{PurePosixPath(filename).suffix.lower()}"
 
 

@@ -1,4 +1,4 @@
-"""What the studio does in the background. Enqueued by the Django site and by the FastAPI app, run by `runworker`.
+"""Define the background tasks of the studio. The Django site and the FastAPI app enqueue them; `runworker` runs them.
 
 Every task may run twice (after a crash, for example), so each writes its result under a name that depends only on what
 it was asked for.
@@ -98,7 +98,7 @@ async def build_report() -> Report:
 
 @contextmanager
 def opened(path: str) -> Iterator[Image.Image]:
-    """Open a stored image, upright. One that is no image cannot become one by trying again: its task is archived."""
+    """Open a stored image, upright. If the file is not an image, archive the task, because a retry cannot succeed."""
     with tracer.start_as_current_span("image.open"), default_storage.open(path) as file:
         try:
             image = ImageOps.exif_transpose(Image.open(file))

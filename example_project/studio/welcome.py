@@ -1,4 +1,4 @@
-"""The welcome mail: at most one in 24 hours to each customer, however often somebody asks for it."""
+"""Send the welcome mail, at most once in 24 hours to each customer, however often it is requested."""
 
 from datetime import timedelta
 
@@ -21,9 +21,9 @@ def welcome(customer: Customer) -> Signature[None]:
 
 
 def welcome_again(customer: Customer) -> TaskHandle[None] | None:
-    """Send the welcome to somebody who says that it never came.
+    """Send the welcome mail again to a customer who did not receive it.
 
-    Return None if one waits, was sent within 24 hours, or failed for good and lies in the archive.
+    Return None if a mail waits, was sent within 24 hours, or failed for good and is in the archive.
     """
     try:
         return welcome(customer).delay()

@@ -1,1 +1,1 @@
-"""What keeps the studio healthy without anybody asking for it: backups, deletion of old data, checks of health."""
+"""Keep the studio healthy by periodic tasks: backups, deletion of old data, health checks."""

@@ -2,7 +2,7 @@ from django.db import models
 
 
 class HealthCheck(models.Model):
-    """What one look at one part of the system found."""
+    """The result of one health check of one part of the system."""
 
     part = models.CharField(max_length=20)
     is_healthy = models.BooleanField()

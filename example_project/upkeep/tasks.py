@@ -1,7 +1,7 @@
-"""What the studio does by the clock. Any scheduler enqueues it: `runworker` has one, `runscheduler` is one.
+"""Define the periodic tasks of the studio. `runworker` and `runscheduler` each run a scheduler that enqueues them.
 
-`backup:database` and `health:check` say here when they run; `cleanup:old_data` is in the setting `SCHEDULE`, where
-whoever runs the studio decides how long data is kept.
+The schedules of `backup:database` and `health:check` are in this file. `cleanup:old_data` is in the setting `SCHEDULE`,
+where the operator decides how long data is kept.
 """
 
 import sqlite3

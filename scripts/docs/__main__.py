@@ -4,9 +4,9 @@
     python -m scripts.docs --to FOLDER     into FOLDER/site
     python -m scripts.docs --check-only    look at the links of a site that was built
 
-The pages are put together in FOLDER/docs with those that are made from the code, Sphinx makes HTML of them and takes
-each warning for an error, and then every link, anchor and picture in that HTML is followed. A broken one fails the
-build; so does anything that a page would load from elsewhere. Nothing is downloaded.
+The script collects the pages and the generated API pages in FOLDER/docs. Sphinx turns them into HTML and treats each
+warning as an error. Then the script checks every link, anchor and picture in the HTML. The build fails on a broken link
+and on anything that a page would load from another site. Nothing is downloaded.
 """
 
 import argparse

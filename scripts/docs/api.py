@@ -1,7 +1,8 @@
-"""The pages of the Python API, made from signatures and docstrings.
+"""Generate the pages of the Python API from signatures and docstrings.
 
-The source is read and not run, by griffe. What a module's `__all__` names is on its page, in this order: functions,
-classes with their members, errors. A class has those of its bases as well, unless these are on the page themselves.
+griffe reads the source without running it. The page of a module shows the names in its `__all__` in this order:
+functions, classes with their members, errors. A class also shows the members of its bases, unless the bases are on the
+same page.
 """
 
 import re
@@ -52,7 +53,7 @@ def _module(module: Any, name: str) -> str:
 
 
 class _Slugs:
-    """The anchors of headings, as they are given: in order, a second one of a name with a number."""
+    """Assign anchors to headings in order. A repeated name gets a number."""
 
     def __init__(self) -> None:
         self._seen: dict[str, int] = {}

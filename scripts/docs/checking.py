@@ -7,12 +7,12 @@ from urllib.parse import unquote, urlsplit
 
 _LOADED = {"script": "src", "img": "src", "source": "srcset", "iframe": "src", "video": "src", "object": "data"}
 _ENTRANCES = ("index.html", "search.html")
-"""Pages that are reached without a link: the first, and the one that the form of the search opens."""
+"""Pages that are reached without a link: the first page, and the page that the search form opens."""
 _LOADED_LINKS = {"stylesheet", "icon", "preload", "modulepreload", "manifest"}
 
 
 class _Page(HTMLParser):
-    """What a page links to, loads, and can be linked at."""
+    """Collect the links, loaded resources and anchors of a page."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -62,7 +62,7 @@ def _tree(caption: str, names: list[str]) -> str:
 
 
 def navigation(index: str) -> dict[str, list[str]]:
-    """Return the pages that the index names, by section; one that has subsections is these.
+    """Return the pages that the index names, by section. Subsections replace the section that contains them.
 
     Raises:
         ValueError: A section has no pages, or a page is named in two.
@@ -87,7 +87,7 @@ def navigation(index: str) -> dict[str, list[str]]:
 
 
 def page(text: str, path: Path, root: Path) -> str:
-    """Return a page as it is in the site: without what speaks to the tests, and without links that leave the site."""
+    """Return a page for the site, without markers for the tests and without links to files outside the site."""
     lines: list[str] = []
     fence = ""
     for line in text.splitlines():

@@ -68,7 +68,7 @@ class HeaderType(click.ParamType):  # type: ignore[type-arg]  # generic in newer
 
 
 class StateType(click.Choice[str]):
-    """A task state, one of those that the command accepts."""
+    """Accept only the task states that the command supports."""
 
     def __init__(self, states: Sequence[TaskState]) -> None:
         super().__init__([state.value for state in states])

@@ -1,8 +1,9 @@
-"""Arguments that stay where they are: a payload carries their keys, and a run gets them fetched by key.
+"""Support arguments that are passed by key: the payload holds the keys, and the run fetches the objects.
 
-An adapter knows the classes, for example the models of a database (`References`); this knows where in a call they may
-stand. An annotation such as `list[Order]` is read as a list of references to orders: a caller gives orders or their
-keys, the payload holds the keys as JSON values, and what is read from it are references, until they are fetched.
+An adapter knows the classes, for example the models of a database (`References`). This module finds them in the
+parameters of a task. It reads an annotation such as `list[Order]` as a list of references to orders. The caller passes
+orders or their keys, and the payload holds the keys as JSON values. Decoding a payload returns references, which are
+then fetched.
 """
 
 import collections.abc

@@ -165,7 +165,7 @@ class Surveyor:
         return self.census
 
     def _queue_of(self, key: str) -> tuple[QueueKeys, str, bool] | None:
-        """Return the queue of a key, the rest of the key, and whether it is one of ours; None if it is ambiguous."""
+        """Return the queue of a key, the rest of the key, and whether taskq owns it; None if the key is ambiguous."""
         for prefix, is_own in ((self._own_prefix, True), (self._prefix, False)):
             start = prefix + "{"
             if key.startswith(start) and key.count("}:") == 1:

@@ -44,7 +44,7 @@ def _granted_by(group: Path) -> Iterator[int]:
     for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
         try:
             quota, period = " ".join((group / name).read_text() for name in names).split()
-            if quota != "max" and int(quota) > 0:  # -1 is no limit in version 1
+            if quota != "max" and int(quota) > 0:  # version 1 writes -1 for "unlimited"
                 yield math.ceil(int(quota) / int(period))
         except (OSError, ValueError):
             continue

@@ -55,7 +55,7 @@ class Member:
 
     @classmethod
     def from_environment(cls) -> "Member | None":
-        """Return this process as a member, None without a supervisor. Child processes have none."""
+        """Return this process as a member, or None if it has no supervisor. Its child processes get None."""
         text = os.environ.pop(channel.VARIABLE, "")
         return cls(int(text)) if text.isdigit() else None
 

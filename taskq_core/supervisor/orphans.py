@@ -19,7 +19,7 @@ def reap(own: Collection[int]) -> None:
     """Wait for each ended child process, except our own, which the supervisor waits for."""
     if sys.platform != "linux" or not fall_to_this_process():
         return
-    with contextlib.suppress(ChildProcessError):  # there is no child
+    with contextlib.suppress(ChildProcessError):  # this process has no children
         while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
             if ended.si_pid in own:  # it hides others until the supervisor has waited for it
                 return

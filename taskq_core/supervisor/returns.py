@@ -65,7 +65,7 @@ class Returns:
             if count:
                 logger.info("%d tasks of process %d (pid %d) are returned", count, child.place, child.pid)
             looks += 1
-            if child.ends_in_order:  # none of its requests can still arrive
+            if child.ends_in_order:  # its last request has already arrived
                 return
             if looks < 2:
                 await asyncio.sleep(SECOND_LOOK_S)

@@ -448,7 +448,7 @@ class Supervisor:
         place = self._places[child.place - 1]
         is_needed = child in (place.current, place.successor)
         if child.who:
-            patience_s = self.config.span("silence")  # its leases have expired by then
+            patience_s = self.config.span("silence")  # its leases expire within this time
             self._in_background(self._returns.give_back(child, patience_s=patience_s))
         if self._is_stopping or not is_needed:
             return

@@ -31,9 +31,9 @@ class After:
 
     Attributes:
         step: The name of the earlier step.
-        into: Parameter that takes its result; None: the next argument by position; "": none takes it.
-        on_failure: What happens to the later step when the earlier one fails after its last retry; None: what the
-            earlier step says.
+        into: Parameter that receives its result; None: the next positional argument; "": the result is not passed.
+        on_failure: What happens to the later step when the earlier step fails after its last retry; None: use the
+            setting of the earlier step.
     """
 
     step: str

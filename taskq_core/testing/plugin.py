@@ -6,7 +6,7 @@ machine would import taskq::
     pytest_plugins = ["taskq_core.testing.plugin"]
 
 The option `taskq_app` of pytest's configuration names the queue application, as in `taskq_app = "shop.queue:taskq"`, or
-`"taskq_django:taskq"` in a Django project. A fixture of yours with this name can return it instead.
+`"taskq_django:taskq"` in a Django project. You can also define a fixture with this name that returns it.
 """
 
 from collections.abc import Awaitable, Callable, Iterator

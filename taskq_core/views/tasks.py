@@ -252,7 +252,7 @@ def select_tasks(
 
 
 def _ids(keys: Keys, info: QueueInfo, state: TaskState, *, skip: int, room: int) -> RequestPlan[list[TaskRef]]:
-    """Read ids of a queue and state. For pending and active tasks: those that run next, in this order."""
+    """Read ids of a queue and state. Return pending and active tasks in the order in which they run."""
     is_list = views.is_list(state)
     ids: list[str] = []
     place = ScanPlace(skip if is_list else 0)
@@ -270,11 +270,11 @@ def _ids(keys: Keys, info: QueueInfo, state: TaskState, *, skip: int, room: int)
 
 
 def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")  # what a command line took for no text comes back as it was
+    return text.encode("utf-8", "surrogateescape")  # restore arguments that the command line could not decode
 
 
 def selection_of(search: TaskSearch, states: Sequence[TaskState]) -> TaskSelection:
-    """Select those of the tasks a search found that are in one of these states, those next to run in front."""
+    """Select the found tasks that are in one of these states, the next to run first."""
     tasks = [TaskRef(task.queue, task.id, task.state) for task in reversed(search.tasks) if task.state in states]
     refused: dict[TaskState, int] = {}
     for task in search.tasks:

@@ -24,7 +24,7 @@ class ListScreen(DashScreen[T], Generic[T, R]):
     EMPTY: ClassVar[str] = ""
     """The text instead of an empty table."""
     OPENS: ClassVar[str] = ""
-    """Name of the screen that Enter opens, "" for none."""
+    """Name of the screen that Enter opens; "" if Enter opens no screen."""
 
     def records(self, found: T) -> Sequence[R]:
         """Return the records of a read."""
@@ -77,7 +77,7 @@ class FilteredScreen(DashScreen[T]):
     """A screen with a filter.
 
     Attributes:
-        text: The filter, "" for none.
+        text: The filter; "" if no filter is set.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -40,7 +40,7 @@ class Column:
         least: Least width, unless title and cells are shorter.
         most: Largest width, None for the width of the widest cell.
         width: Desired width of a column of functions.
-        drop: Columns with a larger number are dropped first if there is no room; 0 is never dropped.
+        drop: If space is short, columns with a larger number are dropped first; columns with 0 are always shown.
         grows: Whether it takes the remaining width.
     """
 
