@@ -73,7 +73,7 @@ class TestSettings:
             TaskQ.from_env({"TASKQ_URL": "nowhere"})
 
     def test_nothing_connects_before_the_first_use(self) -> None:
-        """A queue application can be made where there is no Redis."""
+        """A queue application can be created without Redis."""
         taskq = TaskQ("redis://127.0.0.1:1/0")
 
         assert taskq.client is taskq.client
@@ -244,7 +244,7 @@ class TestSecrets:
             assert "c4nary" not in text
 
     async def test_that_redis_refuses(self) -> None:
-        """A wrong password is an error of its own, at once, with the task's id and without the password."""
+        """A wrong password raises a specific error at once, with the task's id and without the password."""
         with RedisServer(password="right") as server:
             taskq = TaskQ(str(server.url).replace("right", ENCODED), enqueue_timeout=30)
             task = taskq.remote("t").using(task_id="id-1")
@@ -262,7 +262,7 @@ class TestSecrets:
 
 
 class TestQueues:
-    """A task in a queue that no worker serves waits for ever, so enqueueing it warns."""
+    """A task in a queue that no worker serves never runs, so enqueueing it warns."""
 
     def test_a_queue_that_is_not_in_the_settings_warns_with_the_nearest_name(self, redis_server: RedisServer) -> None:
         taskq = TaskQ(redis_server.url, queues={"critical": 6, "default": 3})

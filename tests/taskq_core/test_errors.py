@@ -1,4 +1,4 @@
-"""The error tree: drawn as it is, picklable, readable, and with its facts as attributes."""
+"""Test the error tree: the documented drawing matches, and errors are picklable, readable and have attributes."""
 
 import copy
 import inspect

@@ -251,7 +251,7 @@ class TestLostReplies:
 
 
 async def until_clients(server: RedisServer, most: int) -> None:
-    """Wait until so many connections or fewer stand, the one that looks among them."""
+    """Wait until the server has at most this many connections, including the one used for the check."""
     await until(lambda: len(server.client.client_list()) <= most)
 
 

@@ -1,4 +1,4 @@
-"""Where requests to a cluster go: what is known of its slots, redirections, and keys that are never there."""
+"""Test the routing of requests to a cluster: the slot map, redirections, and keys that never exist."""
 
 from importlib.resources import files
 

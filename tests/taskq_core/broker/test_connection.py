@@ -223,7 +223,7 @@ def test_any_text_is_an_address_or_refused(scheme: str, rest: str) -> None:
 
 
 AS_AN_ADDRESS = re.compile(r"(@|\d*[/,])[^@]*$")
-"""What behind `user:`, with no @host to follow, ends a host or its port: nobody can tell it from an address."""
+"""Text after `user:` that looks like the end of a host or port, without an @host after it."""
 
 
 @given(

@@ -37,7 +37,7 @@ def servers_of(folder: Path) -> list[int]:
 
 
 def guardians_of(folder: Path) -> list[int]:
-    """Pids of guardians of the folder, also of ones that are about to become one."""
+    """Return the pids of the folder's guardians, including processes that are about to become a guardian."""
     found = []
     for pid, _, _ in _processes():
         try:
@@ -60,7 +60,7 @@ def _processes() -> Iterator[tuple[int, Path, Path]]:
 
 
 def is_free(lock: Path) -> bool:
-    """Whether nobody holds the lock. The kernel frees it last when a process ends."""
+    """Return whether the lock is free. The kernel frees it last when a process ends."""
     if not lock.exists():
         return True
     descriptor = open_lock(lock)
@@ -83,7 +83,7 @@ def client(share: EmbeddedRedis) -> redis.Redis:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder with a short path; what is left running in it is ended, and fails the test."""
+    """Return a folder with a short path. Processes left running in it are ended and fail the test."""
     base = Path(tempfile.mkdtemp(prefix="taskq-"))
     yield base / "embedded"
     try:
@@ -100,7 +100,7 @@ def program() -> ServerProgram:
 
 
 def make_program(path: Path, version_line: str, *, otherwise: str = "exit 1") -> Path:
-    """A stand-in for a redis-server that tells the given version."""
+    """Create a fake redis-server that reports the given version."""
     path.write_text(f'#!/bin/sh\n[ "$1" = --version ] && echo "{version_line}" && exit 0\n{otherwise}\n')
     path.chmod(0o755)
     return path
@@ -231,7 +231,7 @@ def test_the_program_on_path_comes_first(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_program_on_path_that_cannot_be_used_is_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
 ) -> None:
-    """It is named when there is no other."""
+    """The error names it if no other server is installed."""
     unusable = make_program(tmp_path / "redis-server", line)
     monkeypatch.setenv("PATH", str(tmp_path))
     assert find_redis_server() != unusable

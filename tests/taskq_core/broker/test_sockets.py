@@ -1,4 +1,4 @@
-"""A connection of the blocking runner: what it asks of the operating system, and what it makes of all that may come."""
+"""Test a connection of the blocking runner: its system calls, and its handling of every kind of reply."""
 
 import socket
 import threading
@@ -31,7 +31,7 @@ def server(ends: tuple[socket.socket, socket.socket]) -> socket.socket:
 
 
 def after(seconds: float) -> float:
-    """A moment from now, by the clock that deadlines go by."""
+    """Return a time after now, on the clock that deadlines use."""
     return time.monotonic() + seconds
 
 
@@ -156,7 +156,7 @@ def test_what_is_no_reply_is_an_error(stream: SocketStream, server: socket.socke
 
 class TestTakingOver:
     def test_a_connection_that_is_no_plain_socket_is_left_alone(self) -> None:
-        """As of TLS, which reads ahead, and of stand-ins."""
+        """For example a TLS socket, which reads ahead, or a fake socket."""
 
         class Wrapped(socket.socket): ...
 

@@ -57,7 +57,7 @@ def relay(redis_server: RedisServer) -> Iterator[Relay]:
 
 
 class FakeTime:
-    """A clock that moves when somebody sleeps, or when a fake connection waits."""
+    """A clock that advances when code sleeps, or when a fake connection waits."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -171,7 +171,7 @@ class TestPatience:
     def test_a_doubt_is_remembered_though_a_later_attempt_was_refused(
         self, silent: SyncRunner, clock: FakeTime, attempts: list[float], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The first was sent and not answered; the next found nobody. The first may have happened."""
+        """The first attempt was sent without a reply, and the next found no server. The first may have succeeded."""
 
         def connection(**options: float) -> Any:
             attempts.append(clock.now)
@@ -313,7 +313,7 @@ class TestBegin:
         assert runner.begin(views.count_tasks(QUEUE)).finish().processed == 0
 
     def test_nobody_there_is_found_out_at_the_end(self, tmp_path: Path) -> None:
-        """So that one patience covers both, and a server that comes meanwhile is used."""
+        """So one timeout covers both attempts, and a server that starts in between is used."""
         runner = runner_of(f"unix://{tmp_path}/none.sock")
 
         pending = runner.begin(views.ping())

@@ -1,4 +1,4 @@
-"""Redis tells of changes to keys that were read on a connection, where it can."""
+"""Test that Redis reports changes to keys that were read on a connection, if it supports tracking."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -54,7 +54,7 @@ async def test_a_change_is_told_once_and_again_once_the_key_was_read_again(
     client.zadd("b", {"x": 7})
     await within(told)
     told.clear()
-    client.zadd("b", {"y": 5})  # nobody has read it since
+    client.zadd("b", {"y": 5})  # not read since the last notification
     assert await lane.run(first_score("b")) == 5
     assert not told.is_set()
     client.eval("return redis.call('DEL', KEYS[1])", 1, "b")
@@ -88,7 +88,7 @@ async def test_emptying_the_store_is_told(open_lane: Open, told: asyncio.Event, 
 async def test_the_end_of_the_connection_is_told(
     open_lane: Open, told: asyncio.Event, redis_server: RedisServer
 ) -> None:
-    """Nobody watches the keys then, so whoever waits has to read them again."""
+    """The keys are no longer tracked then, so waiting callers must read them again."""
     lane = open_lane()
     await lane.run(count_keys(("a",)))
 

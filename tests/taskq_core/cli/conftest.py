@@ -80,7 +80,7 @@ def run_json(run: Run) -> Callable[..., Any]:
 
 @pytest.fixture
 def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
-    """A module with a queue application in the working directory, under a name of its own."""
+    """Create a module with a queue application in the working directory, under a unique name."""
     name = f"shop_{abs(hash(request.node.nodeid))}"
     (tmp_path / f"{name}.py").write_text(SHOP.format(url="redis://127.0.0.1:1/0"))
     (tmp_path / f"{name}_broken.py").write_text("import not_installed_anywhere")

@@ -1,4 +1,4 @@
-"""`taskq acl`: what it prints. What the rules do is in tests/topologies/test_acl.py."""
+"""Test the output of `taskq acl`. tests/topologies/test_acl.py tests the effect of the rules."""
 
 import hashlib
 from collections.abc import Callable

@@ -188,7 +188,7 @@ def test_the_completion_script_names_the_command(capsys: pytest.CaptureFixture[s
 
 
 def completed(typed: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> list[str]:
-    """Return what a shell is told that completes the last word; nothing may be said beside it."""
+    """Return the completions of the last word for a shell, and check that nothing else is printed."""
     monkeypatch.setenv("_TASKQ_COMPLETE", "bash_complete")
     monkeypatch.setenv("COMP_WORDS", typed)
     monkeypatch.setenv("COMP_CWORD", str(len(typed.split()) - 1))

@@ -69,7 +69,7 @@ def test_a_burst_runs_what_is_there_and_ends_with_status_0(
     shop: str, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     (Path.cwd() / f"{shop}.py").write_text(SHOP.format(url=redis_server.unix_url))
-    app = TaskQ(redis_server.unix_url, enqueue_timeout=30)  # the command closes the one that it loads
+    app = TaskQ(redis_server.unix_url, enqueue_timeout=30)  # the command closes the application that it loads
     handle = app.remote("shop:greet", retention=600).delay(name="Ada")
     stdout = io.StringIO()
 

@@ -1,4 +1,4 @@
-"""`taskq dash`: what it takes, and what it says where it cannot draw."""
+"""Test `taskq dash`: its options, and its errors if it cannot draw."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""`taskq doctor --fix`. What is repaired and how is tested in tests/taskq_core/doctor/test_doctor_repair.py."""
+"""Test `taskq doctor --fix`. tests/taskq_core/doctor/test_doctor_repair.py tests the repairs themselves."""
 
 import io
 import json
@@ -79,7 +79,7 @@ def test_it_shows_asks_repairs_and_looks_again(run: Run, redis_server: RedisServ
     told = run("doctor", "--fix", "--yes").stdout
 
     assert told.index("to be repaired: 2") < told.index("repaired: 2", told.index("to be repaired: 2") + 20)
-    assert told.rindex("yellow") > told.index("to be repaired: 2")  # the task waits, and nobody serves its queue
+    assert told.rindex("yellow") > told.index("to be repaired: 2")  # the task waits in a queue that no worker serves
     assert "green" not in told[told.index("to be repaired: 2") :]
     assert is_repaired(redis_server, damaged)
 
@@ -113,7 +113,7 @@ def test_json(run_json: RunJson, redis_server: RedisServer, damaged: str) -> Non
 
 
 def test_nothing_to_repair(run: Run, run_json: RunJson, app: TaskQ) -> None:
-    """Then nobody is asked."""
+    """The command asks no question then."""
     app.remote("shop:ship").delay()
 
     assert run("doctor", "--fix").stdout.splitlines()[-1] == "no repair is needed"
@@ -163,7 +163,7 @@ def test_more_repairs_than_people_read(run: Run, run_json: RunJson, redis_server
 def test_a_broker_that_goes_away_while_it_is_repaired(
     run: Run, app: TaskQ, redis_server: RedisServer, damaged: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was repaired until then is told, and that the broker is gone."""
+    """The output lists the repairs made before the failure, and states that the broker is unavailable."""
     from taskq_core import BrokerUnavailableError
     from taskq_core.doctor import Repairer
 
@@ -192,7 +192,7 @@ def test_options_that_do_not_go_together(run: Run, options: tuple[str, ...], tol
 
 
 def test_it_works_on_the_application_of_a_framework(app: TaskQ, redis_server: RedisServer, damaged: str) -> None:
-    """As `manage.py taskq doctor --fix` runs it: with a session of its own."""
+    """With a separate session, as `manage.py taskq doctor --fix` runs it."""
     said = io.StringIO()
     session = Session(app, stdout=said)
 

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[3]
 CODES = (ROOT / "tests/golden/codes.txt").read_text(encoding="utf-8").split()
 """Codes that were released: more may come, none may go."""
 LOGGED = {"loop-blocked", "no-scheduler", "clock-skew", "eviction"}
-"""Codes of warnings that stand in the log only."""
+"""Codes of warnings that appear only in the log."""
 
 
 def kinds(base: type) -> Iterator[type]:
@@ -32,7 +32,7 @@ def all_kinds() -> dict[str, type]:
             if not module.name.endswith(("__main__", "uvloop")):
                 importlib.import_module(module.name)
     found = {kind.__name__: kind for base in (TaskQError, TaskQWarning) for kind in kinds(base)}
-    internal = {"LateError", "RedirectedError"}  # how runners tell what to do next; callers know only their bases
+    internal = {"LateError", "RedirectedError"}  # runners use them internally; callers see only their base classes
     return {name: kind for name, kind in found.items() if name not in internal}
 
 

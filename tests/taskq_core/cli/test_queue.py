@@ -23,13 +23,13 @@ RunJson = Callable[..., Any]
 
 @pytest.fixture
 def in_one_hour(clock: Clock) -> None:
-    """Begin early in an hour, for what ran is told by hour and by day."""
+    """Begin early in an hour, because runs are counted by hour and by day."""
     clock.skip(3600 - clock.time() % 3600)
 
 
 @pytest.fixture
 def filled(in_one_hour: None, app: TaskQ) -> TaskQ:
-    """Two queues: one with tasks in several states, one that is empty again."""
+    """Create two queues: one with tasks in several states, and one that was emptied."""
 
     @app.task(name="shop:greet", queue="low", retention=600)
     def greet(name: str) -> str:

@@ -1,4 +1,4 @@
-"""What is written, on a terminal and anywhere else."""
+"""Test the output on a terminal and in files or pipes."""
 
 import io
 import json

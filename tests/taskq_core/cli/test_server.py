@@ -22,7 +22,7 @@ NOON_NS = 1_900_000_000 * 10**9
 
 @pytest.fixture
 def worker(app: TaskQ) -> TaskQ:
-    """A worker with one running task, as it tells of itself."""
+    """Store the presence record of a worker with one running task."""
     who = {"host": "box", "pid": 7, "server_id": "s1"}
     info = ServerInfo(**who, concurrency=10, queues={"low": 1, "critical": 6}, start_time_ns=NOON_NS)  # type: ignore[arg-type]  # the three fit
     running = WorkerInfo(**who, task_id="t1", task_type="shop:ship", queue="low", start_time_ns=NOON_NS)  # type: ignore[arg-type]  # the three fit
@@ -50,7 +50,7 @@ def test_no_servers_and_no_entries(run: Run) -> None:
 
 
 def test_workers_are_asked_to_quiet_resume_scale_and_stop(run: Run, run_json: RunJson, worker: TaskQ) -> None:
-    """By any of their names; what nobody hears, and a name that none has, fails."""
+    """Any name of a worker works. The command fails if no worker receives the request, or for an unknown name."""
     assert run("server", "quiet", "box:7", status=1).stdout == "no worker received the request\n"
     heard = worker.runtime.runner.subscribe("taskq:control")
     try:
@@ -104,7 +104,7 @@ def test_schedules_are_added_paused_resumed_and_removed(run: Run, run_json: RunJ
 
 @pytest.fixture
 def scheduler(app: TaskQ, redis_server: RedisServer) -> TaskQ:
-    """A scheduler of Go with two entries, as it tells of itself."""
+    """Store the presence record of a Go scheduler with two entries."""
     entries = (
         SchedulerEntry(
             id="e1",

@@ -140,7 +140,7 @@ def test_a_result_that_was_too_large_is_explained(run: Run, run_json: RunJson, a
 
 
 def test_inspect_shows_attempts_and_the_last_traceback(run: Run, run_json: RunJson, app: TaskQ) -> None:
-    """What an exception says is spelled out where it is no printable text."""
+    """Unprintable characters in an exception's text are escaped."""
 
     @app.task(name="shop:lose", max_retry=0)
     def lose() -> None:

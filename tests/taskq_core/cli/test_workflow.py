@@ -17,7 +17,7 @@ RunJson = Callable[..., Any]
 
 @pytest.fixture
 def handle(app: TaskQ) -> WorkflowHandle:
-    """A workflow whose second step fails, for as long as nobody mends it."""
+    """Enqueue a workflow whose second step fails until it is repaired."""
 
     @app.task(name="shop:load")
     def load(order: int) -> int:

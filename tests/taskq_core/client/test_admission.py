@@ -12,7 +12,7 @@ from taskq_core.settings import CircuitSettings, QueueLimit, WhenFull
 
 
 class Time:
-    """Monotonic time that stands still unless a pause is made."""
+    """Monotonic time that advances only during a pause."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.now = 100.0

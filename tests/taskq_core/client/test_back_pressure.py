@@ -1,4 +1,4 @@
-"""Limits of pending tasks, as those who enqueue see them. Each test runs for both clients where they may differ."""
+"""Test limits of pending tasks from the caller's side. Tests run for both clients if the clients may differ."""
 
 import asyncio
 import contextlib
@@ -95,7 +95,7 @@ async def begun(send: Coroutine[Any, Any, T], server: RedisServer) -> "asyncio.T
 
 
 class Drain:
-    """Takes tasks off the pending list, as workers do, once somebody was refused a few times."""
+    """Take tasks off the pending list, as workers do, after a few enqueues were refused."""
 
     def __init__(self, server: RedisServer, count: int) -> None:
         self._server = server
@@ -169,7 +169,7 @@ class TestReject:
     async def test_an_enqueue_whose_reply_was_lost_is_no_less_accepted(
         self, redis_server: RedisServer, is_async: bool
     ) -> None:
-        """The repeat finds the queue full, of its own task among others, and is answered by the receipt."""
+        """The repeat finds the queue full, partly because of its first attempt, and gets its reply from the receipt."""
         with Relay(redis_server.socket_path) as relay:
             app = Application(relay.url, rejects(2), is_async=is_async, enqueue_timeout=60)
             await app.send()
@@ -183,7 +183,7 @@ class TestReject:
         assert pending(redis_server) == 2
 
     async def test_enqueueing_again_with_the_same_id_tells_that_it_is_there(self, open_app: Any) -> None:
-        """As one does who could not learn the outcome; that the queue is full meanwhile says nothing about it."""
+        """A caller does this after an unknown outcome. A queue that is full by now does not change the answer."""
         app = open_app(rejects(1))
         await app.send(task_id="id-1")
 
@@ -315,7 +315,7 @@ class Hook:
 
 
 class TestTransactions:
-    """What was promised at the commit is refused there, as it would have been without a transaction."""
+    """An enqueue deferred to the commit is refused at the commit, as it would be without a transaction."""
 
     @pytest.fixture
     def hook(self) -> Hook:

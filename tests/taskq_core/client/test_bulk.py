@@ -294,7 +294,7 @@ class TestFailures:
 
     @rows("turns", [1, 2, 3, 5, 8, 13])
     async def test_a_cancelled_bulk_leaves_whole_batches(self, redis_server: RedisServer, turns: int) -> None:
-        """What was on its way is sent; the client goes on working."""
+        """The batch in flight is sent completely, and the client keeps working."""
         taskq = TaskQ(redis_server.url, enqueue_timeout=30)
         task = taskq.remote("t")
         await taskq.async_client.enqueue_many([task.s()])

@@ -128,7 +128,7 @@ class TestStates:
 
     @pytest.mark.parametrize("error", [BrokerFullError("full"), None], ids=["refusal", "success"])
     def test_any_answer_closes_it(self, error: BaseException | None) -> None:
-        """A server that refuses is there, and has an error of its own to tell."""
+        """A server that refuses a request is reachable, and returns its own error."""
         bench = Bench()
         bench.fail(3)
         bench.now += 1
@@ -163,7 +163,7 @@ class TestStates:
         assert bench.circuit.state is CircuitState.CLOSED
 
     def test_a_try_that_was_given_up_lets_another_try(self) -> None:
-        """A cancelled coroutine, or Ctrl-C, tells nothing of the server."""
+        """A cancelled coroutine, or Ctrl-C, says nothing about the server."""
         bench = Bench()
         bench.fail(3)
         bench.now += 1
@@ -256,7 +256,7 @@ class Application:
         self.is_async = is_async
 
     async def begin(self) -> Any:
-        """Enqueue a first one, which succeeds. A machine that stands still may cost an attempt its short time."""
+        """Enqueue a first task successfully. On a stalled machine, an attempt may exceed its short timeout."""
         for _ in range(20):
             with contextlib.suppress(EnqueueError):
                 return await self.send()
@@ -293,7 +293,7 @@ async def server() -> AsyncIterator[RedisServer]:
 @pytest.mark.redis
 class TestEnqueues:
     async def test_applications_do_not(self, server: RedisServer, is_async: bool) -> None:
-        """Each has an endpoint of its own, which may be another."""
+        """Each application has its own endpoint, which may be a different server."""
         app = Application("redis://127.0.0.1:1/0", is_async=is_async, enqueue_timeout=0.01)
         other = Application(server.url, is_async=is_async, enqueue_timeout=30)
         for _ in range(3):

@@ -1,4 +1,4 @@
-"""Both clients: what an enqueue writes, what it refuses, and what a failure says. Each test runs for both."""
+"""Test what an enqueue writes and refuses, and the errors of failures. Each test runs for both clients."""
 
 import asyncio
 import math
@@ -200,7 +200,7 @@ class TestRefusals:
         taskq.close()
 
     async def test_a_payload_over_the_limit_is_refused_before_anything_is_sent(self, is_async: bool) -> None:
-        """There is no Redis at this address, and the error is about the size."""
+        """The error is about the size, although no Redis listens at this address."""
         app = Application(TaskQ("redis://127.0.0.1:1/0"), is_async=is_async)
 
         with pytest.raises(PayloadTooLargeError, match="is 16777217 bytes, the limit is 16777216; store the data"):
@@ -254,7 +254,7 @@ class TestLostReplies:
         assert redis_server.client.llen("asynq:{default}:pending") == 2
 
     async def test_even_if_the_task_has_finished_meanwhile(self, redis_server: RedisServer, is_async: bool) -> None:
-        """The receipt, not the task, tells the repeat that the first attempt was carried out."""
+        """The receipt, not the task, shows the repeat that the first attempt succeeded."""
         with Relay(redis_server.socket_path) as relay:
             app = Application(TaskQ(relay.url, enqueue_timeout=60), is_async=is_async)
             await app.send(app.taskq.remote("t").s())
@@ -274,7 +274,7 @@ class TestLostReplies:
     async def test_a_repeat_that_is_refused_tells_what_became_of_the_first(
         self, is_async: bool, word: bytes, kind: type[EnqueueError]
     ) -> None:
-        """The user's password is taken away; the connection that stands goes on until its reply is lost."""
+        """The user's password is revoked. The open connection keeps working until its reply is lost."""
         with RedisServer() as server, Relay(server.socket_path) as relay:
             server.command("ACL", "SETUSER", "app", "on", ">old", "~*", "&*", "+@all")
             app = Application(TaskQ(relay.url.replace("//", "//app:old@"), enqueue_timeout=60), is_async=is_async)
@@ -342,7 +342,7 @@ class TestTransactionHook:
     async def test_arguments_are_bound_and_checked_at_the_call(
         self, app: Application, redis_server: RedisServer, hook: Hook
     ) -> None:
-        """What the caller changes afterwards does not reach the task; what is wrong is told at once."""
+        """Later changes by the caller do not reach the task, and invalid calls raise at once."""
         names = ["a"]
         handle = await app.send(app.taskq.remote("t").s(names=names))
         names.append("b")
@@ -451,7 +451,7 @@ class TestAsyncClient:
         assert redis_server.client.llen("asynq:{default}:pending") == 1124
 
     async def test_each_caller_gets_its_own_answer(self, redis_server: RedisServer) -> None:
-        """One that is refused does not disturb those that went along."""
+        """A refused call does not affect the other calls in its batch."""
         taskq = TaskQ(redis_server.url, enqueue_timeout=30)
         task = taskq.remote("t")
 
@@ -509,7 +509,7 @@ class TestAsyncClient:
             assert len(ids) == 12
 
     async def test_nothing_warns_when_a_cancelled_call_fails(self) -> None:
-        """The error of a task nobody waits for any more is not "never retrieved"."""
+        """An abandoned call does not make asyncio report "exception was never retrieved"."""
         taskq = TaskQ("redis://127.0.0.1:1/0", enqueue_timeout=0.01)
         complaints: list[Any] = []
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))

@@ -1,6 +1,6 @@
 """What enqueueing and running a task costs in calls of functions, which a profiler counts alike on every machine.
 
-A bound leaves room for a Python that calls some more; whoever makes a task dearer by a tenth sees it here.
+The bounds allow for a Python version with a few more calls. A change that makes a task 10 % more expensive fails here.
 """
 
 import asyncio
@@ -154,7 +154,7 @@ def test_spans_and_metrics_of_a_run() -> None:
 
 
 def test_metrics_of_runs_that_are_settled_together() -> None:
-    """OpenTelemetry's own calls among them: of a dozen runs it is told what it would be told of one, nearly."""
+    """Count OpenTelemetry's calls too: recording a dozen runs takes nearly as many calls as recording one."""
     reader = InMemoryMetricReader()
     metrics = WorkerMetrics(meter_provider=MeterProvider(metric_readers=[reader]))
 

@@ -83,7 +83,7 @@ REFUSALS: dict[str, tuple[str, str]] = {
     "read-only": ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE"),
     "ACL": ("ACL SETUSER default -evalsha", "ACL SETUSER default +evalsha"),
 }
-"""Commands after which Redis refuses an enqueue, and those that undo them."""
+"""Commands that make Redis refuse an enqueue, each with the command that undoes it."""
 
 
 @pytest.mark.parametrize(

@@ -417,7 +417,7 @@ def test_a_workflow_that_cannot_be_made_leaves_no_row(outbox: OutboxUnderTest) -
 def test_a_task_that_was_there_before_answers_after_the_commit(
     outbox: OutboxUnderTest, mode: EnqueueMode, on_conflict: str
 ) -> None:
-    """Each handle is that of the task that stands for its call, one by one and in bulk."""
+    """Each handle belongs to the task that represents its call, for single and bulk enqueues."""
     outbox.configure(lambda settings: replace(settings, enqueue=mode))
     task = outbox.greet.using(unique=Unique(on_conflict=on_conflict), run_after=60)
     with outbox.transaction():

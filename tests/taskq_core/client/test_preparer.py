@@ -1,4 +1,4 @@
-"""What is sent, seen without any Redis: trace headers, spans and metrics of single and of bulk enqueues."""
+"""Test trace headers, spans and metrics of single and bulk enqueues, without Redis."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -98,7 +98,7 @@ def test_a_failure_ends_the_span_with_its_error(recording: Recording, call: Sign
 
 
 def test_a_batch_has_one_span_and_each_task_one_that_it_carries(recording: Recording, call: Signature[Any]) -> None:
-    """With or without headers of their own."""
+    """Tasks with and without headers behave the same."""
     plain = TaskQ().remote("u").s()
     other = TaskQ().remote("u", queue="other").s()
     sender = Sender(recording.preparer, Circuit(CircuitSettings(), address="redis"), {}, timeout_s=1)
@@ -127,7 +127,7 @@ def test_a_batch_has_one_span_and_each_task_one_that_it_carries(recording: Recor
 
 
 def test_baggage_that_does_not_fit_is_counted() -> None:
-    """For each task that has a trace of its own; what fits is there, and nothing is counted where all of it fits."""
+    """Each task with its own trace counts. Members that fit are sent, and nothing is counted if all members fit."""
     recording = Recording()
     task = TaskQ().remote("t", queue="low")
     recording.preparer.prepare(task.s())
@@ -162,7 +162,7 @@ def test_the_envelope_holds_the_payload_and_the_trace(call: Signature[Any]) -> N
 
 @pytest.mark.parametrize("name", ["data", "traceparent"])
 def test_no_envelope_around_what_a_worker_would_not_open(name: str) -> None:
-    """A task with such a parameter could not tell an envelope from its own payload."""
+    """A task with such a parameter could not distinguish an envelope from its own payload."""
     recording = Recording(envelope=True)
     functions: dict[str, Any] = {}
     exec(f"def task({name}: str) -> None: ...", functions)

@@ -1,4 +1,4 @@
-"""The payload of a task: what goes in comes out, nothing wrong is written, and no error tells a value."""
+"""Test payloads: values survive a round trip, invalid values are refused, and errors never contain a value."""
 
 import enum
 import functools
@@ -245,7 +245,7 @@ def test_an_omitted_argument_stays_out_of_the_payload(email: ArgumentsCodec) -> 
 
 
 def test_equal_calls_make_equal_bytes(email: ArgumentsCodec) -> None:
-    """Fields stand in the order of the signature, however they were passed."""
+    """Fields follow the order of the signature, however they were passed."""
     first = email.encode(("a",), {"copies": 2, "subject": "s"})
 
     assert first == email.encode((), {"subject": "s", "copies": 2, "to": "a"})
@@ -302,7 +302,7 @@ def test_unknown_fields_are_ignored_and_counted(email: ArgumentsCodec) -> None:
 
 
 def test_strict_refuses_unknown_fields() -> None:
-    """The field is named, what stands in it is not."""
+    """The error names the field but not its value."""
     codec = ArgumentsCodec(send_email, name="email:deliver", strict=True)
 
     assert codec.decode(b'{"to":"a"}') == {"to": "a"}
@@ -639,7 +639,7 @@ def test_an_annotation_without_json_form_is_refused(annotation: Any, message: st
 
 
 def test_an_ambiguous_union_is_refused() -> None:
-    """JSON could not tell the members apart."""
+    """The JSON forms of the members are indistinguishable."""
     with pytest.raises(TaskDefinitionError, match=r"parameter 'value': the annotation Point \| Order is not supported"):
         codec_for(Point | Order)
 
@@ -680,7 +680,7 @@ def test_a_name_that_cannot_be_resolved_is_named() -> None:
 
 
 def test_the_return_annotation_may_be_unresolvable() -> None:
-    """It is no part of the payload, and neither is an injected parameter's."""
+    """The return annotation is not part of the payload, and neither is the annotation of an injected parameter."""
 
     def function(context: "Nowhere", a: int) -> "Nowhere":  # type: ignore[name-defined] # noqa: F821 - the point
         pass
@@ -744,7 +744,7 @@ def test_no_result_bytes_are_null() -> None:
     ],
 )
 def test_a_result_without_json_form_is_refused(value: object, message: str) -> None:
-    """The error tells the type only."""
+    """The error names only the type."""
     with pytest.raises(ResultValueError) as caught:
         encode_result(value)
     assert str(caught.value) == message

@@ -27,7 +27,7 @@ SAFE = {"maxmemory": "64mb", "maxmemory-policy": "noeviction", "appendfsync": "e
 
 @pytest.fixture(autouse=True)
 def _closed_in_the_end(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Close every application that a test has made: none of its connections is left to the garbage collector."""
+    """Close every application that a test created, so that the garbage collector finds no open connections."""
     made = TaskQ
     opened: list[TaskQ] = []
 

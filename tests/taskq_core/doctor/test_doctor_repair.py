@@ -75,7 +75,7 @@ def bench(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 
 def kinds(repairs: list[Repair]) -> dict[str, str]:
-    """What is wrong, by what it is about."""
+    """Return the kind of each repair by its subject."""
     return {each.subject: str(each.kind) for each in repairs}
 
 
@@ -95,7 +95,7 @@ OF_EACH_KIND = {damage.found[next(iter(damage.found))]: (name, damage) for name,
 
 @rows("damage", [damage for _, damage in OF_EACH_KIND.values()], ids=[name for name, _ in OF_EACH_KIND.values()])
 def test_damaged_tasks(bench: Bench, damage: Damage) -> None:
-    """Looking changes nothing; one repair is enough; tasks that were not damaged stand as before."""
+    """A check changes nothing, one repair is enough, and undamaged tasks stay unchanged."""
     damage.do(bench.broker)
     before, others = bench.dump(), bench.others()
 
@@ -119,7 +119,7 @@ STRUCTURES = [
 
 @rows("name", [name for name in STRUCTURES if name != "paused"])
 def test_a_structure_of_another_type(bench: Bench, name: str) -> None:
-    """It is moved aside as it is, what belongs there is built again, and a person is told where it is."""
+    """The repair moves the key aside unchanged, rebuilds the correct structure, and reports the new location."""
     own = name in ("wake", "quarantine", "combined", "moving", "moved")
     key = (bench.queue.own_prefix if own else bench.queue.prefix) + name
     bench.raw.delete(key)
@@ -267,7 +267,7 @@ def test_what_only_another_program_does_to_a_key_is_left_to_a_person(bench: Benc
 
 
 def test_a_lock_of_another_type_is_told_once(bench: Bench) -> None:
-    """It is the business of those who look at tasks, workers among them."""
+    """Workers and other readers of tasks handle it."""
     bench.raw.hset(lock(bench), "not", "ours")
 
     facts = bench.look()
@@ -315,7 +315,7 @@ def test_a_worker_that_runs_nothing_is_no_damage(bench: Bench) -> None:
 
 
 def test_a_busy_broker_has_nothing_to_repair(redis_server: RedisServer) -> None:
-    """Locks come and go, groups become tasks, workers start and stop: none of it is damage."""
+    """Locks come and go, groups become tasks, and workers start and stop, without any reported damage."""
     app = TaskQ(redis_server.unix_url, enqueue_timeout=30)
 
     @app.task(name="quick", retention=0)
@@ -352,7 +352,7 @@ def test_a_busy_broker_has_nothing_to_repair(redis_server: RedisServer) -> None:
     assert looks == [[]] * 5
 
 
-# --- what was cut off -------------------------------------------------------------------------------------------------
+# --- interrupted operations -------------------------------------------------------------------------------------------
 
 
 def test_a_move_that_was_cut_off_is_carried_on(bench: Bench) -> None:
@@ -389,7 +389,7 @@ def test_a_move_that_goes_on_is_left_to_whoever_moves(bench: Bench) -> None:
 
 
 def test_a_removal_that_was_cut_off_is_ended(bench: Bench) -> None:
-    """Its tasks are those that somebody has removed by force; what was enqueued since then is kept."""
+    """The repair deletes the tasks of the forced removal and keeps tasks enqueued since."""
     others = bench.others()
     bench.raw.delete(bench.queue.active, bench.queue.lease, bench.queue.task("active"))
     bench.broker.run(actions.close_queue(bench.queue, force=True))
@@ -502,7 +502,7 @@ def test_a_full_store_is_repaired(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_script_looks_at_a_bounded_number_of_keys(bench: Bench) -> None:
-    """However many there are, a call looks at about as many as it is told."""
+    """A call checks about as many keys as requested, however many exist."""
     bench.raw.mset({f"taskq:{{default}}:rcpt:{number}": "1:1" for number in range(5_000)})
 
     found = bench.broker.run(diagnosis.survey("taskq:*", count=100))

@@ -23,7 +23,7 @@ SECRET = "s3cret\nof a payload"
 def written(
     *names: str, formatter: logging.Formatter | None = None, filters: tuple[logging.Filter, ...] = ()
 ) -> Iterator[io.StringIO]:
-    """What is logged under some names, and to nobody else: half characters must not reach pytest's own records."""
+    """Capture the logs of some loggers without propagation, because surrogates must not reach pytest's records."""
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(formatter or JsonFormatter())
@@ -157,7 +157,7 @@ def test_the_filter_gives_every_record_all_fields() -> None:
 
 
 def test_structlog_gets_what_is_known() -> None:
-    """A processor is a function; what the event has already stays."""
+    """The processor is a plain function, and it keeps the fields that the event already has."""
     assert add_task_fields(None, "info", {"event": "outside"}) == {"event": "outside"}
     with in_a_task():
         event = add_task_fields(None, "info", {"event": "inside", "queue": "own"})

@@ -1,4 +1,4 @@
-"""What a task can iterate over: every item once, from any cursor on."""
+"""Test the sources that a task can iterate over: each yields every item once, from any cursor."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Read what an exporter told."""
+"""Parse the output of an exporter."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -27,7 +27,7 @@ class HandClock:
 
 
 class Scraped:
-    """What a scrape was answered with.
+    """The response to a scrape.
 
     Attributes:
         kinds: Kind of each family, by its name as `# TYPE` has it.

@@ -1,4 +1,4 @@
-"""What Prometheus is told of queues, what a scrape costs, and what becomes of it without Redis."""
+"""Test the metrics of queues, the cost of a scrape, and a scrape without Redis."""
 
 import asyncio
 import gzip
@@ -36,7 +36,7 @@ OF_ASYNQ = {
     "asynq_tasks_failed_total": ("counter", {"queue"}),
     "asynq_queue_paused_total": ("gauge", {"queue"}),
 }
-"""What Asynq's own exporter tells: kind and labels."""
+"""Kind and labels of the metrics in Asynq's own exporter."""
 
 
 def fresh(app: TaskQ, **values: Any) -> Exporter:
@@ -215,7 +215,7 @@ async def test_what_a_scrape_costs_goes_by_queues_and_not_by_tasks_or_groups(
 async def test_workers_are_read_together_however_many_there_are(app: TaskQ, redis_server: RedisServer) -> None:
     await app.remote("plain").adelay()
     await present(app, 50)
-    redis_server.client.delete("asynq:servers:{h:1:s}")  # one that just went
+    redis_server.client.delete("asynq:servers:{h:1:s}")  # a worker that has just stopped
     redis_server.client.set("asynq:servers:{h:0:s}", b"\xff\xff")
     redis_server.command("CONFIG", "RESETSTAT")
 
@@ -298,7 +298,7 @@ def test_a_name_keeps_its_place_while_it_is_there() -> None:
 
 
 async def test_workers_and_schedulers_are_told(app: TaskQ, start: Runner) -> None:
-    """Each queue tells of those that serve it; the scheduler counts while it has entries."""
+    """Each queue reports the workers that serve it. A scheduler counts while it has entries."""
     await app.remote("plain", run_after=3600).adelay()
     await app.remote("plain", queue="low", run_after=3600).adelay()
     app.schedule("@daily", app.remote("beat"), id="beat")
@@ -395,7 +395,7 @@ TYPES, MEMORY = ("types", "-hgetall"), ("memory", "-memory")
 async def test_what_the_user_of_redis_may_not_ask_is_missing_alone(
     app: TaskQ, redis_server: RedisServer, caplog: pytest.LogCaptureFixture, what: str, rule: str
 ) -> None:
-    """All else is told; it is counted, and complained of once."""
+    """All other metrics are exported. The failure is counted, and logged once."""
     redis_server.command("ACL", "SETUSER", "some", "reset", "on", ">pw", "~*", "&*", "+@all", rule)
     await app.remote("plain").adelay()
     await app.remote("plain", queue="low").adelay()
@@ -419,7 +419,7 @@ async def test_what_the_user_of_redis_may_not_ask_is_missing_alone(
 
 
 async def test_a_queue_that_the_user_of_redis_may_not_count_hides_no_other(redis_server: RedisServer) -> None:
-    """One who may count none of them is told nothing."""
+    """A user without rights to any queue gets no queue metrics."""
     rules = ("reset", "on", ">pw", "&*", "+@all", "~asynq:queues", "~asynq:servers", "~asynq:schedulers")
     redis_server.command("ACL", "SETUSER", "some", *rules, "~asynq:{mail}:*", "~taskq:{mail}:*")
     redis_server.command("ACL", "SETUSER", "none", *rules)

@@ -1,4 +1,4 @@
-"""The exporter on a port of its own: what it serves, and who gets in."""
+"""Test the exporter on its own port: its responses, and its access checks."""
 
 import base64
 import ssl
@@ -73,7 +73,7 @@ async def test_without_redis_it_lives_and_is_not_ready() -> None:
 
 
 async def test_an_open_port_of_this_machine_answers_to_its_names_only(open_port: Open) -> None:
-    """A page on the internet that has its name point here is told nothing."""
+    """A web page whose host name resolves to this machine gets no data."""
     address = await open_port()
     port = address.rpartition(":")[2]
 

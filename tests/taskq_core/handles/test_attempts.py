@@ -1,4 +1,4 @@
-"""What is noted of the attempts of a task: one line of JSON for each."""
+"""Test the records of a task's attempts: one line of JSON for each."""
 
 import json
 import traceback
@@ -54,7 +54,7 @@ def test_a_damaged_line_is_left_out(line: bytes) -> None:
 
 
 def test_a_record_is_as_small_whatever_the_language() -> None:
-    """And what is no text of its own is read back as it was."""
+    """Lone surrogates survive the round trip."""
     noted = record_attempt(1, worker="w", started_s=None, ended_s=1.0, error=ShopError("\u0436" * 9000 + "\udc80"))
 
     (attempt,) = read_attempts(noted)
@@ -173,7 +173,7 @@ def test_a_lost_lease_is_noted_with_the_worker_that_had_it() -> None:
 
 
 def test_a_record_is_compact() -> None:
-    """It stands in Redis for each kept task: under 100 bytes for one that succeeded."""
+    """Redis stores a record for each kept task, so a successful attempt takes less than 100 bytes."""
     noted = record_attempt(1, worker="0123456789abcdef", started_s=1.8e9, ended_s=1.8e9)
 
     assert len(noted) < 100

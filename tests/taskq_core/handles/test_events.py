@@ -120,7 +120,7 @@ async def app(redis_server: RedisServer, is_async: bool) -> AsyncIterator[Applic
 
 @pytest.fixture
 def no_polling(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever follows looks again only when told."""
+    """Let followers read again only after a notification."""
     monkeypatch.setattr(subscription, "FIRST_LOOK_S", 1000.0)
     monkeypatch.setattr(subscription, "LAST_LOOK_S", 1000.0)
 
@@ -134,7 +134,7 @@ def only_polling(monkeypatch: pytest.MonkeyPatch) -> None:
 pytestmark = pytest.mark.redis
 
 
-# --- what is told -----------------------------------------------------------------------------------------------------
+# --- reported events --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("no_polling")
@@ -329,7 +329,7 @@ def test_a_time_that_is_none_is_refused_at_once(redis_server: RedisServer, timeo
         handle.events(timeout=timeout)
 
 
-# --- what it costs ----------------------------------------------------------------------------------------------------
+# --- costs ------------------------------------------------------------------------------------------------------------
 
 
 async def test_leaving_early_leaves_no_connection(app: Application) -> None:

@@ -82,7 +82,7 @@ class Application:
             self.settle(task_id, Outcome.ARCHIVE, failed)
 
     async def waiting(self, count: int = 1) -> None:
-        """Return when as many callers as that have asked to be told, and listen."""
+        """Return when this many callers have subscribed and listen."""
 
         def are_waiting() -> bool:
             keys = self.server.client.keys("asynq:{default}:t:*")
@@ -106,7 +106,7 @@ async def app(redis_server: RedisServer, is_async: bool) -> AsyncIterator[Applic
 
 @pytest.fixture
 def no_polling(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever waits looks again only when told."""
+    """Let waiting callers read again only after a notification."""
     monkeypatch.setattr(subscription, "FIRST_LOOK_S", 1000.0)
     monkeypatch.setattr(subscription, "LAST_LOOK_S", 1000.0)
 
@@ -240,7 +240,7 @@ class TestNoOutcome:
         ("timeout", "text"), [(0, "0 s"), (60, "60 s"), (timedelta(milliseconds=90_500), "90.5 s")]
     )
     async def test_a_task_that_goes_on(self, app: Application, clock: Clock, timeout: Any, text: str) -> None:
-        """It is an error of its own, also a `TimeoutError`; the task is untouched."""
+        """A specific error is raised, which is also a `TimeoutError`. The task is not affected."""
         handle = await app.task.adelay()
         waiting = asyncio.ensure_future(app.result(handle, timeout))
         if timeout:

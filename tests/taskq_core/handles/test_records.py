@@ -1,4 +1,4 @@
-"""The record of a task: what the message and its place in Redis say, in Python's types."""
+"""Test the record of a task, which converts the message and its state in Redis to Python types."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

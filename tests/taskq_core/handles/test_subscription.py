@@ -1,4 +1,4 @@
-"""Followers of one task on one event loop share what they read, and none of them misses a change by that."""
+"""Test that followers of one task on one event loop share reads without missing a change."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable

@@ -36,7 +36,7 @@ def ask(app: TaskQ) -> Ask:
 
 @pytest.fixture
 def enqueue(app: TaskQ, redis_server: RedisServer) -> Enqueue:
-    """Enqueue a task `email:deliver` to a queue, with any options and a payload of its own."""
+    """Enqueue a task `email:deliver` to a queue, with any options and a unique payload."""
     number = 0
 
     def enqueue(queue: str = "default", **options: Any) -> TaskHandle[Any]:

@@ -140,7 +140,7 @@ async def test_a_task_that_has_left_is_left_alone(ask: Ask, enqueue: Enqueue, re
 async def test_a_task_that_has_come_to_another_state_is_left_alone(
     ask: Ask, enqueue: Enqueue, redis_server: RedisServer
 ) -> None:
-    """It could be deleted there as well, but nobody has asked for that."""
+    """The task could be deleted there as well, but the caller did not request that."""
     ids = [enqueue().id for _ in range(CHUNK + 1)]
 
     def put_off(done: int, total: int) -> None:

@@ -28,7 +28,7 @@ PREFIX = "asynq:{default}:"
 
 
 def activate(redis_server: RedisServer, task_id: str) -> None:
-    """Make a pending task one that runs, as a worker would."""
+    """Make a pending task active, as a worker would."""
     redis_server.client.lrem(PREFIX + "pending", 0, task_id)
     redis_server.client.lpush(PREFIX + "active", task_id)
     redis_server.client.zadd(PREFIX + "lease", {task_id: 2_000_000_000})
@@ -136,7 +136,7 @@ async def test_what_is_so_already_is_told(ask: Ask, enqueue: Enqueue) -> None:
 
 
 async def test_a_task_that_is_nowhere_is_told(ask: Ask, enqueue: Enqueue, redis_server: RedisServer) -> None:
-    """Its state says scheduled, but it stands in no such set: nothing is done on hearsay."""
+    """The task's state is `scheduled`, but it is not in the scheduled set, so the inspector changes nothing."""
     task_id = enqueue(run_after=60).id
     redis_server.client.zrem(PREFIX + "scheduled", task_id)
 

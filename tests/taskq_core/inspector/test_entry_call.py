@@ -1,4 +1,4 @@
-"""From a periodic entry that a scheduler shows to the call it stands for."""
+"""Test the conversion of a scheduler's periodic entry to the call that it enqueues."""
 
 from datetime import UTC, datetime
 from typing import Any

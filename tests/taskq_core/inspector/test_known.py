@@ -1,4 +1,4 @@
-"""What an inspector is asked for and is not there, or is of another kind."""
+"""Test requests to an inspector for objects that do not exist or have another type."""
 
 from datetime import UTC, datetime
 from typing import Any

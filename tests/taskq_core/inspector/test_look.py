@@ -328,7 +328,7 @@ async def test_a_time_that_no_calendar_holds_hides_nothing(app: TaskQ, ask: Ask,
 
 
 async def test_a_group_that_is_none_hides_nothing(app: TaskQ, ask: Ask, redis_server: RedisServer) -> None:
-    """A key of another type stands where its members should: it has none."""
+    """The key of its members has another type, so the group is empty."""
     enqueue(app, aggregate="good")
     redis_server.client.sadd("asynq:{default}:groups", "odd")
     redis_server.client.set("asynq:{default}:g:odd", "x")
@@ -339,7 +339,7 @@ async def test_a_group_that_is_none_hides_nothing(app: TaskQ, ask: Ask, redis_se
 
 
 async def test_a_damaged_queue_hides_no_other(app: TaskQ, ask: Ask, redis_server: RedisServer) -> None:
-    """Where all are counted it tells its problem; asked for by itself it is an error."""
+    """A read of all queues reports its problem. A read of this queue alone raises an error."""
     enqueue(app, "odd")
     enqueue(app)
     redis_server.client.set("asynq:{odd}:retry", "x")

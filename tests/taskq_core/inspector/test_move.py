@@ -35,7 +35,7 @@ STATES: dict[str, dict[str, Any]] = {
     "aggregating": {"aggregate": "g"},
 }
 STEPS = ("move_out", "move_in", "move_end", "release_receipts")
-"""What a move asks, in order."""
+"""The scripts of a move, in order."""
 
 
 class Cut(Exception):  # noqa: N818 - no error, the end
@@ -78,7 +78,7 @@ def cut(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def runnable(redis_server: RedisServer, task_id: str) -> list[str]:
-    """The queues in which a task stands in a structure."""
+    """Return the queues that have the task in a structure."""
     client, found = redis_server.client, []
     for queue in ("default", "low"):
         prefix = f"asynq:{{{queue}}}:"
@@ -291,7 +291,7 @@ async def test_a_mover_that_was_frozen_puts_no_second_one_there(
 async def test_a_mover_that_was_frozen_puts_none_back(
     app: TaskQ, ask: Ask, enqueue: Enqueue, redis_server: RedisServer
 ) -> None:
-    """Another caller carries the move on meanwhile: only the last may end it."""
+    """Another caller continues the move at the same time, and only the last one may finish it."""
     task_id = enqueue().id
     queue, run = app.runtime.keys.queue("default"), app.runtime.runner.run
     first = departure(redis_server, app, task_id, "aa")
@@ -452,7 +452,7 @@ async def test_receipts_do_not_pile_up(app: TaskQ, ask: Ask, enqueue: Enqueue, r
 async def test_a_time_that_is_no_whole_second_moves_along_and_comes_back(
     ask: Ask, enqueue: Enqueue, redis_server: RedisServer
 ) -> None:
-    """Other programs may write any number; a task that is refused stands where it stood."""
+    """Other programs may write any number. A task that is refused stays where it is."""
     client = redis_server.client
     enqueue("low", task_id="7")
     enqueue(task_id="7", run_after=600)
@@ -499,7 +499,7 @@ async def test_a_task_with_very_many_fields_moves(ask: Ask, enqueue: Enqueue, re
 
 
 async def test_a_lock_of_another_name_stays_behind(ask: Ask, enqueue: Enqueue, redis_server: RedisServer) -> None:
-    """It may belong to somebody else, so nobody touches it; it keeps nothing from moving."""
+    """The lock may belong to another task, so the move leaves it alone. It does not block the move."""
     task_id = enqueue().id
     key = f"asynq:{{default}}:t:{task_id}"
     message = decode_message(redis_server.client.hget(key, "msg"))
@@ -534,7 +534,7 @@ async def test_a_target_that_cannot_be_registered_takes_nothing(
 async def test_an_arrival_is_sent_only_once(
     ask: Ask, enqueue: Enqueue, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A second one that is refused would put the task back, while the first may still arrive."""
+    """If a second request is refused, it would put the task back while the first may still arrive."""
     task_id = enqueue().id
     sent: list[Any] = []
     fail_after(monkeypatch, sent.append)

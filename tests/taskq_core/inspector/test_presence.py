@@ -172,7 +172,7 @@ async def test_cancelling_notes_what_is_to_become_of_the_task(
 
 
 async def test_what_does_not_run_is_not_cancelled(ask: Ask, enqueue: Enqueue, redis_server: RedisServer) -> None:
-    """And nobody is told of it."""
+    """No worker is notified."""
     enqueue(task_id="waits")
     listening = redis_server.client.pubsub(ignore_subscribe_messages=True)
     listening.subscribe("asynq:cancel")
@@ -199,4 +199,4 @@ async def test_without_a_cluster_there_are_no_nodes(ask: Ask, enqueue: Enqueue) 
     enqueue()
 
     assert await ask("cluster_nodes", "default") == []
-    assert await ask("key_slot", "default") == 5718  # as Redis's own CLUSTER KEYSLOT tells
+    assert await ask("key_slot", "default") == 5718  # same as CLUSTER KEYSLOT in Redis

@@ -21,7 +21,7 @@ def names(redis_server: RedisServer, queue: str = "default") -> list[str]:
 
 
 async def test_nothing_is_left(app: TaskQ, ask: Ask, enqueue: Enqueue, redis_server: RedisServer) -> None:
-    """Whatever there can be in a queue is gone, and another queue keeps all of its own."""
+    """Every key of the queue is gone, and another queue keeps all its keys."""
 
     @app.task(name="email:deliver")
     def deliver(to: str) -> None:
@@ -77,7 +77,7 @@ async def test_a_queue_with_tasks_is_refused(ask: Ask, enqueue: Enqueue, redis_s
 async def test_a_queue_whose_tasks_run_is_refused(
     app: TaskQ, ask: Ask, enqueue: Enqueue, redis_server: RedisServer
 ) -> None:
-    """Forced or not: a worker would go on with tasks that are no more."""
+    """This holds with and without force, because a worker would continue tasks that no longer exist."""
     enqueue()
     queue = app.runtime.keys.queue("default")
     app.runtime.runner.run(runs.dequeue(queue, owner="w", call=1, limit=1, lease_s=30))
@@ -106,7 +106,7 @@ async def test_completed_tasks_keep_no_queue(ask: Ask, enqueue: Enqueue, redis_s
 async def test_a_removal_that_is_cut_off_is_carried_on(
     app: TaskQ, ask: Ask, enqueue: Enqueue, redis_server: RedisServer
 ) -> None:
-    """Tasks that came meanwhile count anew; those that were set aside are deleted all the same."""
+    """Tasks enqueued in between are counted again. Tasks that were already set aside are still deleted."""
     for _ in range(250):
         enqueue()
 
@@ -212,7 +212,7 @@ async def test_what_comes_at_the_very_end_stays_visible(
 
 @rows("name", ["a*", "a?[b]", "a\\b", "a^-b", "x y"])
 def test_names_with_the_signs_of_a_pattern(redis_server: RedisServer, name: str) -> None:
-    """They stand for themselves: no other queue loses a key."""
+    """Pattern characters are literal: no other queue loses a key."""
     app = TaskQ(redis_server.unix_url, enqueue_timeout=30)
     for queue in (name, "ab", "a", "aa", "a1b"):
         app.client.enqueue(app.remote("t", queue=queue).s())

@@ -66,7 +66,7 @@ async def test_it_is_done_to_tasks_of_several_queues_and_what_is_gone_is_told(
 async def test_a_task_in_another_state_than_the_one_it_was_seen_in_is_left_alone(
     ask: Ask, enqueue: Enqueue, redis_server: RedisServer
 ) -> None:
-    """Somebody has let an archived task run meanwhile: deleting it now would lose its work."""
+    """An archived task was run again in between, so deleting it now would lose its work."""
     handle = enqueue()
 
     report = await ask("act_on", refs(handle, state=TaskState.ARCHIVED), TaskAction.DELETE)

@@ -96,7 +96,7 @@ def test_a_second_run_changes_nothing(project: str, tmp_path: Path, monkeypatch:
 
 
 def test_a_second_run_marks_nothing_again(tmp_path: Path, subtests: pytest.Subtests) -> None:
-    """By then the task is one of taskq, in a file that has others of Celery: what the call is of cannot be told."""
+    """On a second run, the file has tasks of both libraries, so the library of the call is unknown."""
     for call in ["add.apply_async((1, 2), priority=5)", "chord([add.s(1, 2)], add.s(3)).apply_async(countdown=5)"]:
         with subtests.test(call=call):
             tasks = "@shared_task\ndef add(x, y): ...\n\n\n@shared_task\ndef left(x, /): ...\n"
@@ -435,7 +435,7 @@ def test_a_function_that_cannot_be_a_task_is_left_to_celery(tmp_path: Path, subt
 
 
 def test_a_class_of_an_app_is_marked(tmp_path: Path) -> None:
-    """Also of one that another file has made."""
+    """This also holds for an app that another file creates."""
     before = (
         "from shop.celery import app\n\n\nclass Import(app.Task): ...\n\n\ndo_import = app.register_task(Import())\n"
     )
@@ -523,7 +523,7 @@ def test_environments_hidden_folders_and_links_are_left_out(tmp_path: Path) -> N
 
 
 def test_names_that_are_taken_get_others(tmp_path: Path) -> None:
-    """A file with a `task` and a `Retry` of its own."""
+    """The file already defines a `task` and a `Retry`."""
     change = migrated(
         """
         from celery import shared_task

@@ -27,9 +27,9 @@ async def until(
     """Wait until the condition (or what it returns, awaited) is true; return it. Time does not pass by itself.
 
     Args:
-        condition: What is waited for.
+        condition: The condition to wait for.
         what: What to call it if it never comes.
-        meanwhile: Called again and again, as to skip time.
+        meanwhile: Called repeatedly during the wait, for example to skip time.
     """
     deadline = _MONOTONIC() + PATIENCE_S
     while True:

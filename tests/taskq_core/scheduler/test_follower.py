@@ -1,4 +1,4 @@
-"""A scheduler follows a table of periodic tasks: what it takes up, what it tells, and what it does while it cannot."""
+"""Test a scheduler that follows a table of periodic tasks: the changes it picks up, its reports, and failures."""
 
 import asyncio
 import logging
@@ -207,7 +207,7 @@ async def test_no_firing_waits_for_a_table_that_fails(
     caplog: pytest.LogCaptureFixture,
     clock: Clock,
 ) -> None:
-    """It is said once; what was enqueued meanwhile is counted afterwards, and changes are taken up."""
+    """The failure is logged once. Firings in between are counted afterwards, and changes are picked up."""
     table = Table(work())
     app.timetable.tables.append(table)
     fired = Fired()
@@ -267,7 +267,7 @@ async def test_no_firing_waits_for_a_table_that_hangs(
     what: str,
     clock: Clock,
 ) -> None:
-    """A call is waited for; one that never comes back is given up, and the next one works."""
+    """The scheduler waits for a call, gives up on a call that never returns, and the next call works."""
     table = Table(work())
     app.timetable.tables.append(table)
     fired = Fired()
@@ -347,7 +347,7 @@ async def test_a_firing_without_a_run_is_no_run_and_moves_the_next_one_on(
 async def test_a_scheduler_that_ends_tells_all_there_is_to_tell(
     app: TaskQ, start: Runner, looker: Looker, work: Callable[..., PeriodicTask]
 ) -> None:
-    """What another was telling when it died, and behind it what came since."""
+    """The scheduler first repeats the report of a scheduler that died, and then sends newer reports."""
     entry = work("@every 1h")
     now_s = looker.now_s()
     looker.set_mark(entry, now_s - HOUR)

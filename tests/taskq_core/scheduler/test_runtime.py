@@ -17,7 +17,7 @@ from tests.taskq_core.scheduler.conftest import Fired, Looker, Runner
 async def test_a_schedule_is_added_paused_resumed_and_removed(
     app: TaskQ, start: Runner, looker: Looker, clock: Clock
 ) -> None:
-    """The task has the payload and the options of the schedule; what is missed meanwhile is not caught up."""
+    """The task has the payload and the options of the schedule; firings missed in between are not run later."""
 
     @app.task(name="report", max_retry=9)
     def report(kind: str, days: int = 7) -> None: ...

@@ -1,4 +1,4 @@
-"""A running scheduler: what it enqueues, what it shows, whom it tells, and what it survives."""
+"""Test a running scheduler: the tasks it enqueues, its published entries, its hooks, and failures."""
 
 import asyncio
 import logging
@@ -468,7 +468,7 @@ class TestHooks:
     async def test_a_firing_that_is_under_way_is_brought_to_its_end(
         self, app: TaskQ, start: Runner, looker: Looker, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The scheduler was told to stop when its hook had been told before; it is told after, too."""
+        """The scheduler is stopped after the hook's `before` call, and still makes the `after` call."""
         told: list[FiringOutcome] = []
         begun, go_on = asyncio.Event(), asyncio.Event()
 
@@ -520,7 +520,7 @@ class TestHooks:
     async def test_one_that_is_cancelled_ends_nothing(
         self, app: TaskQ, start: Runner, looker: Looker, caplog: pytest.LogCaptureFixture, clock: Clock
     ) -> None:
-        """What it waits for may be cancelled; it is not the scheduler that is."""
+        """An awaitable inside the hook may be cancelled without cancelling the scheduler."""
 
         class Cancelled(ScheduleHook):
             async def before_enqueue(self, firing: Firing) -> None:
@@ -544,7 +544,7 @@ class TestHooks:
     async def test_a_middleware_that_may_block_is_asked_in_a_thread(
         self, app: TaskQ, start: Runner, looker: Looker
     ) -> None:
-        """What it says of coroutines, it is asked here."""
+        """A middleware with coroutine methods runs on the event loop, another one in a thread."""
         threads: dict[str, int] = {}
 
         class Plain(Middleware):
@@ -645,7 +645,7 @@ class TestHooks:
     async def test_a_call_that_a_middleware_refuses_is_left_out(
         self, app: TaskQ, start: Runner, looker: Looker, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """It is told, and the next firing comes."""
+        """The failure is reported, and the next firing runs."""
 
         class Refusing(Middleware):
             def enqueue(self, call: Signature[Any]) -> Signature[Any]:
@@ -703,7 +703,7 @@ class TestTrouble:
         assert "the scheduler cannot start" in caplog.text
 
     async def test_a_full_redis_postpones(self, app: TaskQ, start: Runner, looker: Looker, clock: Clock) -> None:
-        """The firing is told as failed and enqueued when there is room."""
+        """The firing is reported as failed, and enqueued when the queue has room."""
 
         @app.task(name="work")
         def work() -> None: ...
@@ -754,7 +754,7 @@ class TestTrouble:
             await clock.advance(0.3)
         assert len(led) == 4
         for scheduler in schedulers:
-            await start.stop(scheduler)  # which has told of all that it enqueued then
+            await start.stop(scheduler)  # it has then reported everything that it enqueued
 
         ticks = sorted(at_s for _, at_s, _ in fired.all)
         assert ticks == list(range(ticks[0], ticks[0] + len(ticks)))
@@ -780,7 +780,7 @@ class TestTrouble:
     async def test_one_that_cannot_renew_its_lease_leads_no_longer_than_it_lasts(
         self, redis_server: RedisServer, start: Runner, clock: Clock
     ) -> None:
-        """By its own clock, though no answer has told it so; when Redis answers again, it takes the lead again."""
+        """It uses its own clock, because Redis does not reply. When Redis replies again, it takes the lead again."""
         with Relay(redis_server.socket_path) as relay:
             app = TaskQ(relay.url)
             app.schedule("@every 1h", app.remote("work"), id="entry")
@@ -801,7 +801,7 @@ class TestTrouble:
     async def test_two_applications_on_one_redis_do_not_wait_for_each_other(
         self, redis_server: RedisServer, app: TaskQ, start: Runner, looker: Looker, clock: Clock
     ) -> None:
-        """Each set of entries has a leader of its own, and equal ids of other tasks are other entries."""
+        """Each set of entries has its own leader, and equal ids for different tasks are different entries."""
         other = TaskQ(redis_server.url)
         for each in (app, other):
             name = "ours" if each is app else "theirs"

@@ -105,7 +105,7 @@ async def test_a_machine_without_threads_is_told_and_costs_none(call: Caller, mo
 
 class TestHanging:
     async def test_it_is_left_behind_and_others_go_on_in_other_threads(self, call: Caller, clock: Clock) -> None:
-        """While there are any; then it is told at once, and until one of those that hang has ended."""
+        """Other threads are used while some are free. After that, calls fail at once until a hanging call ends."""
         end = threading.Event()
 
         for _ in range(2):
@@ -142,7 +142,7 @@ class TestHanging:
         assert ended == ["cancelled"]
 
     async def test_it_takes_no_thread_from_anybody_else(self) -> None:
-        """The event loop has a few dozen, which tasks use, and whoever looks up a host name."""
+        """The event loop's few dozen threads are for tasks and host name lookups."""
         end = threading.Event()
         caller = Caller(64, name="a hook")
         calls = [asyncio.create_task(caller(end.wait)) for _ in range(64)]

@@ -1,4 +1,4 @@
-"""The server of a health port: what it answers, and what it survives."""
+"""Test the server of a health port: its responses, and bad clients."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -74,7 +74,7 @@ async def test_a_large_request_is_refused(server: HealthServer) -> None:
 
 
 async def test_slow_clients_are_dropped(clock: Clock, server: HealthServer) -> None:
-    """They end after a while, and hold nobody up meanwhile."""
+    """They are dropped after a while, and do not block other clients until then."""
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(b"GET /livez HT")
     await until(lambda: server._clients, "it is connected")

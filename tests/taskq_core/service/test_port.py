@@ -37,7 +37,7 @@ def test_other_names(host: str) -> None:
 
 
 async def test_a_client_that_does_not_read_is_left(clock: Clock) -> None:
-    """What it has not taken in time is dropped, and holds up neither the connection nor the end of the server."""
+    """Data that the client does not read in time is dropped, without blocking the connection or the server's stop."""
 
     async def answer(request: Request) -> Answer:
         return Answer(body=BODY, content_type="text/plain")

@@ -1,4 +1,4 @@
-"""Texts for people are English unless whoever shows them says otherwise, for a while and for their own context."""
+"""Test that displayed texts are English unless the caller selects another language for a block and a context."""
 
 import asyncio
 from gettext import NullTranslations

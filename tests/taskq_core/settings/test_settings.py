@@ -27,7 +27,7 @@ from tests.rows import rows
 
 class TestDefaults:
     def test_without_any_setting(self) -> None:
-        """The defaults are those that the documentation names."""
+        """The defaults match the documentation."""
         settings = Settings()
 
         assert settings.url == "redis://localhost:6379/0"
@@ -375,7 +375,7 @@ class TestEnvironment:
         assert str(caught.value).startswith(message)
 
     def test_from_env_reads_the_process(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """`TaskQ.from_env()` takes the process's own environment; what is given by name stands below it."""
+        """`TaskQ.from_env()` reads the process's environment, which overrides keyword arguments."""
         monkeypatch.setenv("TASKQ_URL", "redis://from-env:1/0")
 
         taskq = TaskQ.from_env(url="redis://given:1/0", concurrency=3)

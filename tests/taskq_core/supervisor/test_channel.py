@@ -1,4 +1,4 @@
-"""What a process tells a supervisor that stands still, as after SIGSTOP: it waits for nothing, and nothing is torn."""
+"""Test status messages to a stopped supervisor (SIGSTOP): sending never blocks, and no message is cut."""
 
 import faulthandler
 import socket

@@ -95,7 +95,7 @@ def test_a_worker_that_is_a_single_process_refuses_them(subtests: pytest.Subtest
 def test_auto_is_as_many_as_may_be_used(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
-    """A container or unit that is granted one and a half cores of many counts two; so does what it stands in."""
+    """A container or unit limited to 1.5 cores counts two, and so does its parent's limit."""
     for own, files, count in [
         ("0::/", {}, 8),
         ("0::/", {"cpu.max": "max 100000"}, 8),

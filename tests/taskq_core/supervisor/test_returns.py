@@ -1,4 +1,4 @@
-"""What a supervisor asks of Redis when several of its processes have died."""
+"""Test the requests of a supervisor to Redis after several of its processes have died."""
 
 import asyncio
 from types import SimpleNamespace

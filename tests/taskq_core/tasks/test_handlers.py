@@ -59,7 +59,7 @@ class TestWhichOneRuns:
     def test_task_then_exact_then_the_longest_beginning(
         self, names: Callable[[str], str], name: str, expected: str
     ) -> None:
-        """There are no wildcards, and case counts."""
+        """Patterns have no wildcards, and matching is case-sensitive."""
         assert names(name) == expected
 
     def test_the_order_of_registration_does_not_matter(self, taskq: TaskQ) -> None:

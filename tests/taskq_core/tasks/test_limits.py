@@ -1,4 +1,4 @@
-"""Limits as options: what they mean, what a task carries of them, what is refused and how it is told."""
+"""Test limits as options: their meaning, their fields in a task, refused values and their errors."""
 
 import uuid
 from collections.abc import Callable

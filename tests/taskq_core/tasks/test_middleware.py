@@ -1,4 +1,4 @@
-"""Middleware: what it may do with a call before it is enqueued, in which order, and what is refused."""
+"""Test middleware: its changes to a call before the enqueue, its order, and refused changes."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable

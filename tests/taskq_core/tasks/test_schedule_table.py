@@ -1,4 +1,4 @@
-"""Rows of a table of periodic tasks: what is wrong with one is told beside its field, and what a good one makes."""
+"""Test rows of a table of periodic tasks: errors are reported per field, and valid rows become entries."""
 
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -73,7 +73,7 @@ def told(app: TaskQ, given: ScheduleRow) -> dict[str, str]:
     ],
 )
 def test_a_mistake_is_told_beside_its_field(app: TaskQ, given: dict[str, Any], field: str, problem: str) -> None:
-    """And whoever makes an entry of it is refused, but for what only nobody would want."""
+    """Making an entry of the row is also refused, except for mistakes that are valid but pointless."""
     found = told(app, row(**given))
 
     assert list(found) == [field]

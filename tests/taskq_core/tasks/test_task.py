@@ -255,7 +255,7 @@ class TestFunctions:
 
 class TestContext:
     def test_a_context_parameter_is_filled_in(self, taskq: TaskQ, fake_redis: Any) -> None:
-        """It is no part of the payload; called here, it says that the run is local."""
+        """The context is not part of the payload. In a direct call, it says that the run is local."""
 
         @taskq.task(name="t", queue="q", max_retry=3)
         def job(context: TaskContext, a: int) -> tuple[str, str, str, bool, int, int]:

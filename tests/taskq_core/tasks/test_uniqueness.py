@@ -225,7 +225,7 @@ class TestConflicts:
         assert timedelta(seconds=535) < start - info.next_run_at < timedelta(seconds=545)
 
     async def test_many_at_once(self, shop: Shop) -> None:
-        """Each call has its handle, in order; what was there before says so, what was refused is among the errors."""
+        """Each call has its handle, in order. Existing tasks are marked, and refused calls are among the errors."""
         there = shop.index.using(unique=Unique(args=["page"], on_conflict="return_existing"))
         refused = shop.index.using(unique=Unique(args=["page"]))
         first = await shop.send(there.s(1))

@@ -27,7 +27,7 @@ def provider(exporter: InMemorySpanExporter) -> TracerProvider:
 
 @pytest.fixture
 def reader() -> InMemoryMetricReader:
-    """What was measured under `meter_provider`."""
+    """Return the reader of the metrics recorded by `meter_provider`."""
     return InMemoryMetricReader()
 
 

@@ -33,7 +33,7 @@ def fresh(clean_globals: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 
 
 class Receiver:
-    """An OTLP collector on a free port of the loopback that keeps what it receives; silent while it is told to hold."""
+    """An OTLP collector on a free loopback port. It keeps the received data, and does not reply while it holds."""
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, bytes]] = []

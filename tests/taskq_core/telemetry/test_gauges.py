@@ -90,7 +90,7 @@ def test_sources_come_and_go_while_somebody_exports(
 
     def churn() -> None:
         while not stop.is_set():
-            source = lambda: [Reading(names.WORKER_SLOTS, 2, {})]  # noqa: E731 - one that is equal to no other
+            source = lambda: [Reading(names.WORKER_SLOTS, 2, {})]  # noqa: E731 - a source that is equal to no other
             board.add(source)
             board.remove(source)
 

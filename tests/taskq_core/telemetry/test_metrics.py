@@ -217,7 +217,7 @@ class TestWorker:
     def test_what_should_stay_at_zero_is_told_from_the_start(
         self, meter_provider: MeterProvider, reader: InMemoryMetricReader
     ) -> None:
-        """A series that appears with its first event has not risen, for those who look at rises."""
+        """A series that appears with its first event shows no increase, so it must exist before."""
         WorkerMetrics(meter_provider=meter_provider).expect(["low", "high"], ["lost", "doubled"])
 
         told = points(reader)

@@ -171,7 +171,7 @@ def test_unreadable_headers_carry_nothing(subtests: pytest.Subtests) -> None:
 
 
 class OwnFormat(TextMapPropagator):
-    """A propagator somebody chose; it can be told to fail."""
+    """A custom propagator, which fails on request."""
 
     def __init__(self, *, fails: bool = False) -> None:
         self.fails = fails
@@ -224,7 +224,7 @@ def test_baggage_that_cannot_be_encoded_keeps_the_trace() -> None:
 
 
 class SelectiveBaggage(OwnFormat):
-    """Writes one member only, as a propagator does that has limits of its own."""
+    """Write only one member, like a propagator with its own limits."""
 
     def inject(self, carrier: MutableMapping[str, object], context: object = None, setter: object = None) -> None:
         carrier["baggage"] = "user=7"

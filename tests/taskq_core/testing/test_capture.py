@@ -1,4 +1,4 @@
-"""`capture`: what is enqueued goes to a store in memory, is recorded, and runs when the test says so."""
+"""Test `capture`: tasks go to a store in memory, are recorded, and run when the test requests it."""
 
 import asyncio
 import threading
@@ -565,7 +565,7 @@ class TestTime:
             assert tasks.run() == []
 
     def test_scheduled_tasks_run_in_the_order_of_their_starts(self, taskq: TaskQ) -> None:
-        """Also those that a task schedules, as far from it as they would be; in all queues together."""
+        """This includes tasks scheduled by a task, with their delay after it, across all queues."""
         ran: list[str] = []
 
         @taskq.task(name="note")

@@ -45,7 +45,7 @@ def fail(taskq: TaskQ) -> Any:
 
 
 def test_a_task_has_run_when_the_call_returns(taskq: TaskQ, ran: list[Any]) -> None:
-    """In this thread; what it returned is read back from the store."""
+    """The task runs in this thread, and its result is read from the store."""
 
     @taskq.task(name="pair", retention=60)
     def pair(a: int, b: int = 2) -> tuple[int, int]:
@@ -119,7 +119,7 @@ def test_a_unique_lock_is_held_while_its_task_runs_and_free_afterwards(taskq: Ta
 
 
 def test_blocking_code_below_a_coroutine_runs_coroutines_too(taskq: TaskQ, ran: list[Any]) -> None:
-    """Their event loop is another one: the one that runs is blocked by the call."""
+    """They run on another event loop, because the call blocks the current one."""
     word: ContextVar[str] = ContextVar("word")
 
     @taskq.task(name="coroutine")
@@ -155,7 +155,7 @@ async def test_in_coroutines(taskq: TaskQ) -> None:
 
 
 async def test_coroutines_that_wait_for_each_other(taskq: TaskQ) -> None:
-    """Each call runs its own task, so one that waits holds up no other."""
+    """Each call runs its own task, so a waiting task does not block others."""
     waits, begun = asyncio.Event(), asyncio.Event()
 
     @taskq.task(name="wait")
@@ -325,12 +325,12 @@ def test_a_standing_one_remembers_nothing_and_logs_failures(
     assert (standing.enqueued, standing.runs) == ([], [])
     (record,) = logged_here(caplog)
     assert record.getMessage() == "task fail failed"
-    assert record.task_id == handle.id  # type: ignore[attr-defined]  # a field of ours
+    assert record.task_id == handle.id  # type: ignore[attr-defined]  # a field that taskq adds
     assert record.exc_info is not None
     assert Inspector(taskq).queue_info("default").sizes[TaskState.ARCHIVED] == 1, "nobody tries it again"
 
 
-# --- what a task fails with, raised to who enqueues it ----------------------------------------------------------------
+# --- task failures raised to the caller -------------------------------------------------------------------------------
 
 
 def test_what_a_task_fails_with_is_raised_where_it_is_enqueued(taskq: TaskQ, fail: Any) -> None:
@@ -376,7 +376,7 @@ def test_a_task_inside_a_task_fails_both(taskq: TaskQ, fail: Any) -> None:
 
 
 def test_redis_may_be_asked_after_any_number_of_failures(taskq: TaskQ, fail: Any) -> None:
-    """They are no failures of Redis's, which the circuit breaker counts."""
+    """The circuit breaker counts only failures of Redis, not failures of tasks."""
     with eager(taskq, propagates=True):
         for _ in range(20):
             with pytest.raises(ValueError, match="attempt 1"):

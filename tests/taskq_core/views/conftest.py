@@ -24,7 +24,7 @@ async def app(redis_server: RedisServer) -> AsyncIterator[TaskQ]:
 
 @pytest.fixture
 def now_s(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> int:
-    """The time of Redis, at which it stands still for the dashboard: no hour and no day turns in a test."""
+    """Freeze the dashboard at the current time of Redis, so that no hour or day changes during a test."""
     now: Any = redis_server.client.time()
     still = replace(diagnosis.read_time(), read=lambda _: float(now[0]))
     monkeypatch.setattr(diagnosis, "read_time", lambda: still)
@@ -43,7 +43,7 @@ def ask(app: TaskQ) -> Ask:
 
 @pytest.fixture
 def commands_of(ask: Ask, redis_server: RedisServer) -> Callable[..., Any]:
-    """Return how many commands a look costs Redis, those that scripts call in turn included."""
+    """Return how many Redis commands a read takes, including the commands called by scripts."""
 
     def all_so_far() -> int:
         stats: Any = redis_server.client.info("commandstats")

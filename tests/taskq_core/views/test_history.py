@@ -43,7 +43,7 @@ async def test_days_come_the_oldest_first_with_those_without_work(
 
 @redis
 async def test_several_queues_are_told_together(ask: Ask, redis_server: RedisServer, today: date) -> None:
-    """One that is gone, and a counter that is no number, add nothing."""
+    """A deleted queue and a counter that is not a number add nothing."""
     count(redis_server, "default", today, processed=7, failed=3)
     count(redis_server, "low", today, processed=5, failed=1)
     count(redis_server, "odd", today, processed="x", failed=1)

@@ -1,4 +1,4 @@
-"""What is said of tasks and workflows, in the singular and the plural."""
+"""Test messages about tasks and workflows, in the singular and the plural."""
 
 from collections import Counter
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""Payloads as they are shown: laid out, as long as that makes them no monsters."""
+"""Test displayed payloads: they are indented, unless that makes them too long."""
 
 import json
 

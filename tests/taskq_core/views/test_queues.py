@@ -1,4 +1,4 @@
-"""How queues stand, as an operator sees them."""
+"""Test the state of queues as shown to an operator."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -114,7 +114,7 @@ async def test_a_damaged_queue_hides_no_other(app: TaskQ, ask: Ask, redis_server
 
 
 async def test_memory_is_unknown_where_redis_does_not_tell(app: TaskQ, ask: Ask, redis_server: RedisServer) -> None:
-    """All else is told; the user of the connection may not ask for it."""
+    """The connection's user may not read the memory. All other values are shown."""
     enqueue(app)
     redis_server.client.execute_command("ACL", "SETUSER", "default", "-memory")
     try:
@@ -126,7 +126,7 @@ async def test_memory_is_unknown_where_redis_does_not_tell(app: TaskQ, ask: Ask,
 
 
 async def test_a_queue_in_full_tells_its_types(app: TaskQ, ask: Ask, redis_server: RedisServer) -> None:
-    """The most first; one that cannot be read has no name."""
+    """The most frequent type comes first. An unreadable task has no type name."""
     enqueue(app, name="email:deliver", count=3)
     enqueue(app, name="email:deliver", run_after=60)
     enqueue(app, name="report:build")

@@ -1,4 +1,4 @@
-"""How queues stood as time went by, as an operator sees it."""
+"""Test the history of queues as shown to an operator."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -140,7 +140,7 @@ async def test_a_span_in_the_past_is_read_where_it_is_still_kept(ask: Ask, past:
 
 
 async def test_neighbours_are_told_together_where_there_are_many(ask: Ask, past: Past) -> None:
-    """What stands as the last has it, what was done as their sum, and the longest wait stays visible."""
+    """Merged samples keep the last sizes, the sum of the runs, and the longest wait."""
     start_s = past.now_s % 40 + 40
     past.note(
         (start_s, {"processed": 0, "busy": 4, "slots": 10}),

@@ -1,4 +1,4 @@
-"""What a store says of itself, as an operator sees it."""
+"""Test the information about a store as shown to an operator."""
 
 from datetime import timedelta
 from typing import Any

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.redis
 
 @pytest.fixture
 def infos(app: TaskQ) -> Callable[[], list[QueueInfo]]:
-    """How the queues stand now."""
+    """Return a function that reads the current state of the queues."""
     return Inspector(app).queue_infos
 
 

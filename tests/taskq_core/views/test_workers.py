@@ -25,7 +25,7 @@ def now_ns(redis_server: RedisServer) -> int:
 def appear(
     redis_server: RedisServer, *, pid: int = 7, running: Mapping[str, WorkerInfo] | None = None, **facts: Any
 ) -> None:
-    """Let a worker tell of itself, as any does, whatever language it is written in."""
+    """Write the presence record of a worker, in the format that Go and Python workers share."""
     client, name = redis_server.client, f"{{box:{pid}:s{pid}}}"
     info = ServerInfo(host="box", pid=pid, server_id=f"s{pid}", **{"concurrency": 10, **facts})
     client.set(f"asynq:servers:{name}", info.encode())

@@ -78,7 +78,7 @@ async def test_a_row_tells_how_far_it_is(ask: Ask, app: TaskQ, good: Any, bad: A
         "elsewhere → good-group": ("cancelled", 2, 2, 0),
     }
     assert {row.queue for row in page.rows} == {"default"}
-    for row in page.rows:  # the same as its graph tells
+    for row in page.rows:  # the same numbers as in its graph
         info = (await app.workflow(row.id, "default").agraph()).info
         assert (row.steps, row.steps_ended) == (info.total, info.ended), row.name
 

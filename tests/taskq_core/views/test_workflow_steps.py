@@ -1,4 +1,4 @@
-"""One step of a workflow: what it returned, and the members of a group, page by page."""
+"""Test one step of a workflow: its result, and the members of a group, page by page."""
 
 from collections.abc import Callable
 from typing import Any

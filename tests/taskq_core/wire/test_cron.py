@@ -205,7 +205,7 @@ class TestAnchor:
 
 class TestLimits:
     def test_a_leap_day_eight_years_off_is_too_far(self) -> None:
-        """2100 is no leap year: from 2096 on the next one is in 2104."""
+        """2100 is not a leap year, so the leap year after 2096 is 2104."""
         assert fires("0 0 29 2 *", start_s=unix("2096-03-01T00:00:00+00:00"), count=1) == []
         assert fires("0 0 29 2 *", start_s=unix("2099-01-01T00:00:00+00:00"), count=2) == [
             unix("2104-02-29T00:00:00+00:00"),
@@ -300,7 +300,7 @@ def test_threads_share_a_schedule() -> None:
 
     def ask(start_s: int) -> set[int | None]:
         together.wait(timeout=30)
-        return {schedule.look_after(start_s) for _ in range(2000)}  # what is not remembered
+        return {schedule.look_after(start_s) for _ in range(2000)}  # the uncached computation
 
     interval_s = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
@@ -314,7 +314,7 @@ def test_threads_share_a_schedule() -> None:
 
 
 Field = tuple[str, frozenset[int]]
-"""The text of a field, and the numbers it stands for."""
+"""The text of a field, and the numbers that it selects."""
 
 STAR = "*"
 

@@ -138,7 +138,7 @@ def test_process_keys_are_gos(row: dict[str, Any]) -> None:
 
 @rows("row", GOLDEN["queue_name_validation"] + GOLDEN["queues"], ids=lambda row: ascii(row["queue"]))
 def test_queue_names_are_checked_as_in_go_except_the_listed_ones(row: dict[str, Any]) -> None:
-    """What Go refuses is refused; what Go takes is taken unless a reason stands in the list above."""
+    """The client accepts the same names as Go, except the names that the list above explains."""
     name = row["queue"]
 
     if row["valid"] and name not in REFUSED_THOUGH_GO_TAKES_THEM:
@@ -262,7 +262,7 @@ def test_a_huge_name_is_cut_in_the_error() -> None:
 
 
 def test_our_keys_of_schedulers_carry_the_prefix() -> None:
-    """The mark of an entry stands on the slot of its queue; the lease of a set of entries is a key of its own."""
+    """The marker of an entry is in the slot of its queue. The lease of a set of entries is a separate key."""
     assert Keys().queue("low").tick("e:1") == "taskq:{low}:tick:e:1"
     assert Keys("other").queue("low").tick("e:1") == "other:taskq:{low}:tick:e:1"
     assert Keys().scheduler_leader("d") == "taskq:scheduler:leader:d"

@@ -42,7 +42,7 @@ KEPT_THOUGH_GO_DROPS = {
     "decode: unknown field 16 bytes is dropped on re-encode": "unknown fields survive a rewrite",
     "decode: wrong wire type for field 1 is ignored": "protobuf keeps it as an unknown field",
 }
-# What a new task never carries; a template cannot write it.
+# Fields that a new task never has, so a template cannot write them.
 SETTLED_FIELDS = ("retried", "error_msg", "last_failed_at", "completed_at")
 
 

@@ -62,7 +62,7 @@ def test_records_are_written_as_in_go(row: dict[str, Any]) -> None:
 
     if row["kind"] == "WorkerInfo" and row["message"]["task_payload"]:
         stored = asynq_pb2.WorkerInfo.FromString(bytes.fromhex(row["hex"]))
-        stored.ClearField("task_payload")  # left out on purpose: heartbeats are no place for users' data
+        stored.ClearField("task_payload")  # left out on purpose: heartbeats must not contain users' data
         assert encoded == stored.SerializeToString(deterministic=True)
     elif row.get("map_order_free"):
         assert asynq_pb2.ServerInfo.FromString(encoded) == asynq_pb2.ServerInfo.FromString(bytes.fromhex(row["hex"]))

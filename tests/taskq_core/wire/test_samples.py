@@ -1,4 +1,4 @@
-"""What a sample of a queue looks like in Redis."""
+"""Test the format of a queue's sample in Redis."""
 
 from dataclasses import fields
 
@@ -64,7 +64,7 @@ def test_no_bytes_break_the_reader(data: bytes) -> None:
 
 
 def test_a_number_below_zero_is_stored_as_nothing() -> None:
-    """A counter that somebody set to a negative number."""
+    """For example a counter that was set to a negative number by hand."""
     assert QueueSample.decode(QueueSample(at_s=5, processed=-3).encode()) == QueueSample(at_s=5)
 
 

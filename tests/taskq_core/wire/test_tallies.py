@@ -1,4 +1,4 @@
-"""What the tally of a task type looks like in Redis, and what is told of it."""
+"""Test the format of a task type's counters in Redis, and the values read from them."""
 
 import random
 

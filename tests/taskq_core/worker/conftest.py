@@ -1,4 +1,4 @@
-"""Run workers in tests: on the test's own event loop, or as processes of their own."""
+"""Run workers in tests: on the test's own event loop, or in separate processes."""
 
 import asyncio
 import inspect
@@ -44,7 +44,7 @@ LEASE_S = 30
 """Seconds of a lease of workers on the test's loop."""
 
 STEADY: dict[str, Any] = {"lease": 30, "heartbeat": 5, "lease_grace": 30, "recover_every": 0.2, "leader_lease": 1}
-"""Times of a worker on the test's loop. Leases are as in production: none ends where the machine stands still."""
+"""Times of a worker on the test's loop. Leases are as long as in production, so that a slow machine loses none."""
 
 PROGRAM = Path(__file__).parents[2] / "processes/worker/worker_process.py"
 
@@ -81,7 +81,7 @@ def until_released(release: threading.Event | None = None) -> None:
 
 
 class Ends(WorkerListener):
-    """Records how each run ended. It is told before that is stored."""
+    """Record how each run ended. The listener is called before the outcome is stored."""
 
     per_task = True
 
@@ -153,7 +153,7 @@ class Runner:
 
 @pytest.fixture
 def app(redis_server: RedisServer) -> Iterator[TaskQ]:
-    """An application whose results are kept, and that waits for a Redis which stands still."""
+    """Return an application that keeps results, and that waits for a stalled Redis."""
     app = TaskQ(redis_server.url, defaults={"retention": 600, "max_retry": 3}, enqueue_timeout=PATIENCE_S)
     yield app
     app.close()
@@ -175,22 +175,22 @@ def queue(app: TaskQ) -> QueueKeys:
 
 
 def stored(server: RedisServer, queue: QueueKeys, task_id: str) -> TaskMessage:
-    """The message of a task as it stands in Redis."""
+    """Return the stored message of a task."""
     data = server.client.hget(queue.task(task_id), "msg")
     assert isinstance(data, bytes), "the task is gone"
     return decode_message(data)
 
 
 def state_of(server: RedisServer, queue: QueueKeys, task_id: str) -> str | None:
-    """The state field of a task, None if there is no task."""
+    """Return the state field of a task, or None for an unknown task."""
     state = server.client.hget(queue.task(task_id), "state")
     assert not isinstance(state, str)
     return None if state is None else state.decode()
 
 
 def lapse(server: RedisServer, *queues: QueueKeys) -> None:
-    """Let every lease have ended a minute ago, instead of waiting for it: who held them is dead or stands still."""
-    server.client.ping()  # what a dead process sent last is read before the answer to this
+    """Set every lease to a minute ago, instead of waiting. The workers that held them are dead or stopped."""
+    server.client.ping()  # Redis reads the last requests of a dead process before it answers this
     ended = int(server.client.time()[0]) - 60  # type: ignore[index]  # of a blocking client
     for queue in queues:
         for task_id in server.client.zrange(queue.lease, 0, -1):  # type: ignore[union-attr]  # of a blocking client
@@ -212,12 +212,12 @@ def push_raw(
 
 
 class WorkerProcess:
-    """A worker in a process of its own, with the tasks of `tests/processes/worker/worker_process.py`.
+    """A worker in a separate process, with the tasks of `tests/processes/worker/worker_process.py`.
 
     Args:
         server: Where its tasks note what they do.
         url: Where it works; the server's own if left out.
-        harm: What it does to itself; see `harm.py`.
+        harm: The damage it does to itself; see `harm.py`.
         has_to_start: Whether to wait until it has started.
         config: How it runs, beside `SHRUNK`.
     """
@@ -299,7 +299,7 @@ def start_process(redis_server: RedisServer) -> Iterator[Callable[..., WorkerPro
 
     def start(server: RedisServer | None = None, *, has_to_start: bool = True, **config: Any) -> WorkerProcess:
         process = WorkerProcess(server or redis_server, has_to_start=False, **config)
-        processes.append(process)  # also one that does not start is closed, and makes no other test fail
+        processes.append(process)  # so that a process that does not start is closed too
         if has_to_start:
             process.wait_until_started()
         return process
@@ -315,12 +315,12 @@ def texts(values: Any) -> list[str]:
 
 
 def hears_cancels(server: RedisServer) -> bool:
-    """Whether the only worker has subscribed: it may run tasks before, and what is published then nobody hears."""
+    """Return whether the only worker has subscribed. It may run tasks before, and misses messages until then."""
     return bool(server.client.pubsub_numsub("asynq:cancel")[0][1] == 1)
 
 
 def status_of_worker(server: RedisServer) -> str:
-    """What the only worker's presence says of it, "" if there is none."""
+    """Return the status in the only worker's presence record, or "" without one."""
     keys: Any = server.client.keys("asynq:servers:*")
     data: Any = server.client.get(keys[0]) if keys else None
     return ServerInfo.decode(data).status if data else ""

@@ -163,7 +163,7 @@ class TestDue:
         assert made == [(0, ["user:7"]), (60, ["user:1"]), (30, ["other"])]
 
     async def test_a_full_queue_takes_the_task_of_a_group(self, bench: Bench) -> None:
-        """The setting `LIMITS` has held up its members, if anything; what was accepted is not refused later."""
+        """The setting `LIMITS` applies only to the members. An accepted member is not refused later."""
         bench.app.configure(replace(bench.app.settings, limits={bench.queue.name: 1}))
         bench.app.aggregator("g", grace=30)(bench.note)
         filler = await bench.app.async_client.enqueue(bench.notify.using(queue=bench.queue.name).s("filler"))
@@ -177,7 +177,7 @@ class TestDue:
         assert bench.pending()[0] == filler.id
 
     async def test_a_backlog_is_worked_off_in_one_look(self, bench: Bench) -> None:
-        """In calls of the largest size, oldest first; what is left is younger than the grace."""
+        """Calls get the maximum size, oldest tasks first. The remaining tasks are younger than the grace."""
         bench.app.aggregator(max_size=10)(bench.note)
         names = [f"{number:03}" for number in range(135)]
         await bench.join(*names)
@@ -565,7 +565,7 @@ class TestFailures:
     async def test_members_that_cannot_be_deleted_at_once_are_no_failure(
         self, bench: Bench, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """The task is stored; whoever looks next deletes them."""
+        """The task is stored, and the next check deletes the members."""
         bench.app.aggregator()(bench.note)
         await bench.join(*(f"{number:03}" for number in range(250)))
         bench.now_s += 60
@@ -715,7 +715,7 @@ class TestFailures:
         assert bench.calls == [("g", ["a", "b"])]
 
     async def test_a_worker_lost_with_members_to_delete_doubles_no_task(self, bench: Bench) -> None:
-        """Killed after it stored the one task: what is left of the members is deleted by another."""
+        """The worker is killed after it stored the task. Another worker deletes the remaining members."""
         bench.app.aggregator()(bench.note)
         names = [f"{number:03}" for number in range(350)]
         await bench.join(*names)
@@ -732,7 +732,7 @@ class TestFailures:
         assert (bench.calls, bench.pending()) == ([], ["one"])
 
     async def test_a_group_of_any_name_that_go_may_give_it(self, bench: Bench) -> None:
-        """Bytes that are no text, blanks and colons: in its function's eyes as in Redis."""
+        """The function gets the name unchanged, including invalid UTF-8, spaces and colons."""
         bench.app.aggregator()(lambda group, tasks: bench.digest.s(repr(group), [task.id for task in tasks]))
         for number, name in enumerate((b"a:b: c", b"caf\xe9", "\u00fc".encode())):
             task_id = f"id-{number}"
@@ -747,7 +747,7 @@ class TestFailures:
         assert bench.hashes() == set(bench.pending())
 
     async def test_the_answer_of_a_combine_may_be_lost(self, bench: Bench) -> None:
-        """The repeat is recognised, also when the task has run meanwhile."""
+        """The repeat is recognized, even if the task has run in between."""
         bench.app.aggregator()(bench.note)
         await bench.join("a")
         bench.now_s += 60

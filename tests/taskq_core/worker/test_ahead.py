@@ -32,13 +32,13 @@ def relay(redis_server: RedisServer) -> Iterator[Relay]:
 
 @pytest.fixture(autouse=True)
 def limiter(redis_server: RedisServer, queue: QueueKeys) -> None:
-    """Let nobody wait for limits, so that who waits in Redis waits for a token."""
+    """Keep workers from waiting for limits, so that a worker waiting in Redis waits for a token."""
     redis_server.client.set(queue.leader("limiter"), "nobody")
 
 
 @pytest.fixture
 def unwatched(redis_server: RedisServer, queue: QueueKeys) -> None:
-    """Let nobody watch either: a look just between a token and its task puts another one, which is taken in vain."""
+    """Disable the watcher: a check between a token and its task would add a second token, which wakes in vain."""
     redis_server.client.set(queue.leader(SERVICE), "nobody")
 
 
@@ -258,7 +258,7 @@ async def test_a_task_whose_answer_is_lost_runs_once_all_the_same(
 async def test_a_connection_that_is_killed_while_it_waits_loses_nothing(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """Again and again, with tasks coming meanwhile."""
+    """Repeat it many times while tasks arrive."""
     runs: Counter[int] = Counter()
 
     @app.task(name="work", retention=0)
@@ -322,7 +322,7 @@ async def test_nothing_is_asked_ahead_where_that_would_hold_something_up(
 async def test_a_worker_that_cannot_wait_still_asks(
     app: TaskQ, start: Runner, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As where only its older connections stand, since the password was changed."""
+    """For example after a password change, when only older connections still work."""
 
     @app.task
     async def work() -> str:

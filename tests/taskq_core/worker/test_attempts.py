@@ -19,7 +19,7 @@ async def look(app: TaskQ, task_id: str) -> TaskInfo:
 
 
 async def stored(app: TaskQ, task_id: str) -> TaskInfo:
-    """Return a task once its outcome is stored, of which a listener is told before."""
+    """Return a task once its outcome is stored. Listeners are called earlier."""
 
     async def settled() -> TaskInfo | None:
         info = await look(app, task_id)

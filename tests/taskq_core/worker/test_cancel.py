@@ -32,7 +32,7 @@ from tests.taskq_core.worker.conftest import (
 async def test_a_running_task_is_archived_retried_or_dropped(
     app: TaskQ, start: Runner, redis_server: RedisServer, kind: str
 ) -> None:
-    """As whoever cancels it wishes."""
+    """The caller that cancels chooses the outcome."""
     runs: dict[str, int] = {}
     told: list[BaseException] = []
 

@@ -51,7 +51,7 @@ async def test_a_worker_is_quieted_and_resumed(
 async def test_a_worker_runs_another_number_of_tasks_at_a_time(
     app: TaskQ, start: Runner, redis_server: RedisServer, inspector: AsyncInspector
 ) -> None:
-    """More at once, in threads too; fewer once enough of those that run have ended."""
+    """More tasks start at once, in threads too. Fewer run once enough running tasks have ended."""
     most = 0
     release = asyncio.Event()
 

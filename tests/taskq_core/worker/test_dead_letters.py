@@ -1,4 +1,4 @@
-"""Archived tasks are told of: functions are called, tasks enqueued in their place, whoever archives, whatever dies."""
+"""Test dead letters: archived tasks trigger functions and tasks, for every way to archive and after every crash."""
 
 import asyncio
 import json
@@ -145,7 +145,7 @@ async def test_what_fails_is_done_again_and_the_archive_stays(
 async def test_one_that_was_moved_is_told_of_where_it_went(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """Once the first try has failed where it was; one that is put back, because its id is taken there, is so there."""
+    """The task is handled in its old queue after a failed try, and also after a move is undone by an id conflict."""
     told: list[tuple[str, str]] = []
     is_broken = [True]
 

@@ -1,4 +1,4 @@
-"""Functions that must end before they do: timeouts, deadlines, cancellation, and those that will not hear."""
+"""Test functions that must end early: timeouts, deadlines, cancellation, and functions that ignore it."""
 
 import asyncio
 import contextlib
@@ -37,7 +37,7 @@ from tests.taskq_core.worker.conftest import (
 @pytest.mark.parametrize("kind", ["coroutine", "plain"])
 @pytest.mark.parametrize("limit", ["timeout", "deadline"])
 async def test_a_run_ends_at_its_limit(app: TaskQ, start: Runner, clock: Clock, kind: str, limit: str) -> None:
-    """The function is told, can clean up, and the failure is Go's own text."""
+    """The function is interrupted and can clean up. The stored error has the same text as in Go."""
     cleaned: list[str] = []
 
     @app.task(name="slow", max_retry=0)
@@ -130,7 +130,7 @@ async def test_the_earlier_of_timeout_and_deadline_counts(app: TaskQ, start: Run
 async def test_a_cancelled_run_is_archived_and_not_retried(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, kind: str
 ) -> None:
-    """Nobody runs again behind their back what somebody cancelled."""
+    """A cancelled task is not retried without the user's knowledge."""
 
     @app.task(max_retry=5)
     async def coroutine() -> None:
@@ -154,7 +154,7 @@ async def test_a_cancelled_run_is_archived_and_not_retried(
 
 
 async def test_a_waiting_task_is_cancelled_without_a_worker(app: TaskQ, redis_server: RedisServer) -> None:
-    """It is deleted; one that has ended is not cancelled any more."""
+    """A waiting task is deleted. A task that has ended cannot be cancelled."""
 
     @app.task
     def never() -> None: ...
@@ -187,7 +187,7 @@ async def test_forged_cancel_messages_are_ignored(app: TaskQ, start: Runner, red
         for number in range(10_000):
             pipeline.publish("asynq:cancel", forged[number % 5])
         received += await asyncio.to_thread(pipeline.execute)
-    # What is published last is heard last: a real cancel ends a second task, so all forged ones were heard before.
+    # Messages arrive in order: once a real cancel has ended a second task, all forged messages have arrived.
     other = await hold.adelay()
     await until(lambda: worker.running_count == 2)
     await other.acancel()
@@ -265,7 +265,7 @@ async def test_a_function_that_goes_on_after_its_timeout_gives_up_its_slot(
 async def test_a_worker_abandons_as_many_functions_as_it_has_slots_and_asks_to_be_replaced(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, clock: Clock
 ) -> None:
-    """A further one keeps its slot; the worker stops when told to, and waits for none of them."""
+    """Such a task keeps its slot. The worker stops on request, without waiting for these tasks."""
     asked: list[int] = []
     release = threading.Event()
 
@@ -343,7 +343,7 @@ async def test_a_plain_function_that_swallows_an_interrupt_is_told_again(
 
 
 async def test_a_coroutine_cancelled_before_its_first_step_ends(app: TaskQ, start: Runner) -> None:
-    """Even one that is told to end at once is reported, so its slot comes back."""
+    """Even a coroutine cancelled at once is reported, so its slot is released."""
 
     @app.task(max_retry=0)
     async def hold() -> None:
@@ -394,7 +394,7 @@ async def test_a_storm_of_timeouts_hits_only_its_own_tasks(
 ) -> None:
     """Interrupts that race the ends of short functions never reach the next task on the thread.
 
-    None of those that were not told sees an interrupt, and every one of them ends.
+    A function that was not interrupted never sees an interrupt, and every function ends.
     """
     count = 600
     stray: list[str] = []
@@ -418,7 +418,7 @@ async def test_a_storm_of_timeouts_hits_only_its_own_tasks(
     ends = Ends()
     worker = await start(concurrency=4, listener=ends, lease=30, heartbeat=10)  # the storm starves the keepalive too
     pool = worker._executor._threads
-    # Interrupts come from a thread of their own, so that they fall anywhere in the functions and between them.
+    # A separate thread sends the interrupts, so that they hit the functions and the gaps between them.
     done = threading.Event()
     interrupts = 0
 
@@ -469,7 +469,7 @@ async def test_an_interrupt_that_comes_too_late_is_dropped(
     places: list[tuple[str, int]] = []
 
     def is_held() -> bool:
-        """Whether the thread of the first function stands at one place behind it, seen twenty times."""
+        """Return whether the first function's thread was seen twenty times at the same place after the function."""
         frame = sys._current_frames()[thread.ident]
         places.append((frame.f_code.co_name, frame.f_lasti))
         return places[-20:] == [("_perform", frame.f_lasti)] * 20

@@ -1,4 +1,4 @@
-"""What a function sees while a worker runs it, and how payloads that do not fit end."""
+"""Test the context of a function that a worker runs, and the outcome of payloads that do not fit."""
 
 import asyncio
 import json
@@ -94,7 +94,7 @@ async def test_a_plain_function_runs_in_a_thread(app: TaskQ, start: Runner) -> N
 
 @pytest.mark.parametrize("kind", ["coroutine", "plain"])
 async def test_a_task_knows_its_run(app: TaskQ, start: Runner, kind: str) -> None:
-    """The context parameter and `current_task()` are one object that tells id, attempt, deadline and headers."""
+    """The context parameter and `current_task()` are one object with id, attempt, deadline and headers."""
     seen: list[TaskContext] = []
 
     def look(context: TaskContext) -> None:
@@ -155,7 +155,7 @@ async def test_a_context_ends_with_its_task(app: TaskQ, start: Runner) -> None:
 async def test_a_result_is_kept_for_the_retention(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """The completed task stands with a score of its end plus retention; without retention nothing is left."""
+    """A completed task gets its end plus the retention as score. Without retention, it is deleted."""
 
     @app.task(retention=100)
     def kept() -> dict[str, int]:
@@ -205,7 +205,7 @@ async def test_a_written_result_is_kept_when_nothing_is_returned(app: TaskQ, sta
 
 
 async def test_a_returned_value_replaces_a_written_result(app: TaskQ, start: Runner) -> None:
-    """What the function returns counts, also if the write was still on its way."""
+    """The returned value wins, even if the write was still in flight."""
 
     @app.task
     def write() -> str:
@@ -413,7 +413,7 @@ async def test_an_unreadable_message_is_set_aside_and_the_next_runs(
 async def test_ids_without_a_task_are_dropped(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """They stop nobody and take no slot."""
+    """They do not stop the worker and take no slot."""
 
     @app.task
     def fine() -> str:

@@ -1,4 +1,4 @@
-"""Tasks that are not started in time: archived or dropped, told of, and never run late."""
+"""Test tasks that are not started in time: they are archived or dropped, reported, and never run late."""
 
 import logging
 from datetime import UTC, datetime, timedelta
@@ -25,7 +25,7 @@ LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 async def test_a_task_that_expired_is_archived_and_does_not_run(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its handle raises a typed error, error handlers are told, it is counted, and a neighbour runs."""
+    """Its handle raises a typed error, error handlers are called, it is counted, and another task runs."""
     ran: list[str] = []
     told: list[BaseException] = []
 

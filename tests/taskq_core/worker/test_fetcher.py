@@ -80,7 +80,7 @@ async def test_concurrency_is_never_exceeded(
         with lock:
             running += 1
             most = max(most, running)
-        # Seen from Redis at the same moment: what is handed out and not settled, over both queues.
+        # Count the tasks of both queues that are fetched and not settled, in one transaction.
         with redis_server.client.pipeline(transaction=True) as at_once:
             for name in ("one", "two"):
                 at_once.llen(keys.queue(name).active)
@@ -297,7 +297,7 @@ async def test_a_damaged_queue_stops_no_other(
 async def test_a_queue_whose_request_was_refused_is_asked_again(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where it seemed empty and was asked only to be sure: nobody else asks for what comes without a token."""
+    """This includes a queue that seemed empty and is only checked: no other worker fetches tasks without a token."""
     exchange = Pipeline.exchange
 
     async def refuses(lane: Pipeline, operations: Sequence[Operation[Any]], **options: Any) -> list[Any]:
@@ -308,7 +308,7 @@ async def test_a_queue_whose_request_was_refused_is_asked_again(
 
     redis_server.client.set(queue.leader(SERVICE), "nobody")  # no watcher, who would put a token
     order = await fill(app, {})
-    worker = await start(safety_net=600, lease=3600, heartbeat=1)  # what was asked ahead is answered after that
+    worker = await start(safety_net=600, lease=3600, heartbeat=1)  # keeps the request sent ahead waiting
     await until(lambda: worker._fetcher.ahead)
     monkeypatch.setattr(Pipeline, "exchange", refuses)
     message = build_message(type="note", payload=b'{"queue": "default"}', id="quiet", queue="default")

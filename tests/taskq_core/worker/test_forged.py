@@ -22,7 +22,7 @@ def foreign_keys(server: RedisServer) -> dict[bytes, Any]:
 
 
 def forge(server: RedisServer, queue: QueueKeys, task_id: str, *, lock: str = "", **fields: str) -> None:
-    """Write a pending task with redis-py; `lock` is the one that the message names."""
+    """Write a pending task with redis-py. `lock` is the lock in its message."""
     message = build_message(type="work", id=task_id, queue=queue.name, payload=b"{}", unique_key=lock, retry=0)
     written: dict[Any, Any] = {"msg": encode_message(message), "state": "pending", "pending_since": "1", **fields}
     server.client.hset(queue.task(task_id), mapping=written)
@@ -51,7 +51,7 @@ async def test_forged_fields_reach_no_key_outside_the_queue(
     forge(redis_server, queue, "b", unique_key="session:admin")
     forge(redis_server, queue, "c", lock="session:c")
     forge(redis_server, queue, "d", unique_key=other.unique("t", b"absent"), taskq_unique="w0")
-    # A workflow that names the keys of another queue, and steps of hashes that are no workflows.
+    # A workflow that names the keys of another queue, and steps of hashes that are not workflows.
     workflow = queue.workflow("evil")
     step = encode_message(build_message(type="work", id="next", queue="other", payload=b"{}"))
     redis_server.client.hset(
@@ -102,7 +102,7 @@ async def test_a_hundred_thousand_ids_without_a_task(
     exchanges: list[list[tuple[str, Any]]],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """They cost a hundred calls and two lines: what was dropped at first, and the rest when the worker ends."""
+    """They cost a hundred calls and two log lines: one for the first dropped ids, one when the worker ends."""
     count = 100_000
     for first in range(0, count, 10_000):
         redis_server.client.lpush(queue.pending, *(f"ghost-{number}" for number in range(first, first + 10_000)))

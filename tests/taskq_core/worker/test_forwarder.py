@@ -159,7 +159,7 @@ async def test_due_ids_without_a_task_are_dropped(
 async def test_another_worker_forwards_when_the_leader_is_gone(
     app: TaskQ, start: Runner, redis_server: RedisServer, clock: Clock
 ) -> None:
-    """A leader that stops gives the lead up; one that dies loses it with its lease."""
+    """A leader that stops releases the lead. A leader that dies loses it with its lease."""
 
     @app.task
     async def work() -> str:

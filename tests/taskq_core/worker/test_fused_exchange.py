@@ -64,7 +64,7 @@ def test_after_refusals_it_is_tried_ever_more_seldom(answer: BrokerReplyError | 
 
 
 def test_what_an_error_may_have_settled_is_sent_again_as_what_is_not_known() -> None:
-    """So that none of it is taken for another worker's when Redis says that it is not this worker's any more."""
+    """So a refusal by Redis does not make these tasks look as if another worker owned them."""
     refused, failed = batch(), batch()
 
     assert FusedExchange().part(refused, None) is None

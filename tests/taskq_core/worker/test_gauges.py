@@ -1,4 +1,4 @@
-"""What a worker tells whoever exports metrics."""
+"""Test the gauges that a worker provides to metrics exporters."""
 
 from typing import Any
 

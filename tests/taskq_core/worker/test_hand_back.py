@@ -1,4 +1,4 @@
-"""What a process held that is gone is taken back at once, as the recoverer would later."""
+"""Test that the tasks of a dead process are recovered at once, in the same way as by the recoverer later."""
 
 from datetime import timedelta
 from itertools import count
@@ -137,7 +137,7 @@ async def test_a_tasks_own_delay_applies_as_after_a_failure(
 
 
 def test_without_one_the_first_loss_costs_no_delay(app: TaskQ, queue: QueueKeys) -> None:
-    """A task that is lost again may be the cause, and one that exceeded its time has failed."""
+    """Only a task that is lost again may be the cause, and a task that exceeded its time has failed."""
     lost = LeaseLostError("default", "x")
 
     assert delay_after_loss(app, queue, TaskMessage(type="t", error_msg="ValueError"), lost) == 0

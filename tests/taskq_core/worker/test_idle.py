@@ -42,7 +42,7 @@ def commands(server: RedisServer) -> int:
 async def test_the_presence_of_a_worker_that_runs_nothing_costs_a_command(
     app: TaskQ, start: Runner, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While it stands as it was written; where Redis has lost it, it is written again, and the indexes with it."""
+    """Only if the record is unchanged. If Redis has lost it, the worker writes it and its indexes again."""
     client: Any = redis_server.client
     keepalive = (await start(**RARELY))._keepalive
     await until(lambda: client.zcard("asynq:workers"))
@@ -78,7 +78,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return notify(queue, **options)
 
     monkeypatch.setattr(waker, "notify", noted)
-    monkeypatch.setattr(Sampler, "work", _noted_nothing)  # what it notes is pushed, too, and no token
+    monkeypatch.setattr(Sampler, "work", _noted_nothing)  # its samples are pushed too, but are not tokens
     monkeypatch.setattr(Watcher, "HELD_S", 0.01)
     return names
 
@@ -104,7 +104,7 @@ async def tokens_put(server: RedisServer, looks: list[str]) -> int:
 async def test_what_waits_in_a_paused_queue_wakes_nobody(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, looks: list[str]
 ) -> None:
-    """Who watches it looks now and then, and its tasks run once it is resumed, whoever resumes it."""
+    """The watcher checks it now and then, and its tasks run once any tool has resumed it."""
 
     @app.task
     async def work() -> str:
@@ -235,14 +235,14 @@ async def test_a_task_costs_the_same_beside_twenty_idle_workers(
     among_twenty = await cost_of_a_task(app, redis_server, workers)
 
     assert alone <= 70
-    assert among_twenty <= alone + 30  # beside what some of them look after meanwhile
+    assert among_twenty <= alone + 30  # plus the requests of the services that some of them run
 
 
 @pytest.mark.parametrize("queues", [1, 3])
 async def test_an_idle_worker_has_few_connections(
     app: TaskQ, start: Runner, redis_server: RedisServer, clock: Clock, queues: int
 ) -> None:
-    """Its services share a few, and connections that nobody needs are closed."""
+    """Its services share a few connections, and unused connections are closed."""
     await start(queues={f"q{number}": 1 for number in range(queues)})
 
     await clock.advance(90)

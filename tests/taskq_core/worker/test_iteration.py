@@ -31,7 +31,7 @@ BOTH = pytest.mark.parametrize("kind", [PLAIN, COROUTINE])
 
 
 def cursor_of(server: RedisServer, queue: QueueKeys, task_id: str) -> int:
-    """The cursor that is stored for the only loop of a task, 0 for none."""
+    """Return the stored cursor of a task's only loop, 0 without a cursor."""
     data: Any = server.client.hget(queue.task(task_id), "taskq_cursor")
     return int(json.loads(data)["/0"][0] or 0) if data else 0
 
@@ -87,7 +87,7 @@ async def test_an_item_longer_than_the_grace_is_repeated_once_a_stop(app: TaskQ,
 # --- Redis away -------------------------------------------------------------------------------------------------------
 
 
-# --- told to end ------------------------------------------------------------------------------------------------------
+# --- interrupted runs -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.redis
@@ -170,7 +170,7 @@ async def test_a_slot_is_given_back_in_time_for_others(app: TaskQ, start: Runner
 
 @pytest.mark.redis
 async def test_an_item_of_a_stopped_worker_is_what_is_seen_from_inside(app: TaskQ, start: Runner) -> None:
-    """`is_stopping` tells a task that wants to stop by itself."""
+    """`is_stopping` lets a task stop by itself."""
     told: list[bool] = []
     going_on = threading.Event()
 

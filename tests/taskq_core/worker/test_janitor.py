@@ -1,4 +1,4 @@
-"""What is kept no longer goes, while a worker runs."""
+"""Test that a running worker deletes data whose retention is over."""
 
 import time
 from typing import Any

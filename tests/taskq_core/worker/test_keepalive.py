@@ -32,7 +32,7 @@ from tests.taskq_core.worker.conftest import (
 async def test_a_queue_that_cannot_be_kept_costs_no_other_its_leases(
     app: TaskQ, start: Runner, redis_server: RedisServer, clock: Clock
 ) -> None:
-    """The key of its leases is none any more, say, or its node of a cluster is away."""
+    """For example, the key of its leases has another type, or its cluster node is unreachable."""
     release = asyncio.Event()
 
     @app.task(name="hold")
@@ -148,7 +148,7 @@ def give_up(queues: int, left_s: float) -> tuple[list[Run], dict[str, float]]:
 
 
 def test_a_lease_is_given_up_before_others_may_act_whenever_it_ends(subtests: pytest.Subtests) -> None:
-    """The time of a lease may end with any second of those that a queue takes to fail."""
+    """The lease may end in any of the seconds that a queue takes to fail."""
     for queues in (1, 2, 5):
         for left_s in (25 + tenths / 10 for tenths in range(0, 50, 7)):
             with subtests.test(queues=queues, left_s=left_s):

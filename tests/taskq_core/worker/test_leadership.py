@@ -27,7 +27,7 @@ BUT = {
 
 
 class StillClock:
-    """Stands until it is told to go on; close to the real time, by which Redis's leases go."""
+    """A clock that advances only on request, and stays close to the real time that Redis uses for leases."""
 
     def __init__(self) -> None:
         self.now = 1_000_000.5
@@ -85,7 +85,7 @@ async def _at_once() -> None:
 
 
 async def told(leadership: Leadership, act: Callable[[], object]) -> None:
-    """Do something that Redis is to tell of, and wait until it has."""
+    """Run an action that Redis reports, and wait for the report."""
     leadership._has_changed = False
     act()
     await until(lambda: leadership._has_changed)
@@ -123,7 +123,7 @@ async def test_a_leader_that_lost_its_lease_steps_down(
 async def test_a_leader_that_leads_again_looks_although_nothing_has_changed(
     make: Make, clock: StillClock, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """Its lease ended while its process stood still, say; nobody else would forward what is due."""
+    """For example, its lease ended while its process was stopped. No other worker would forward due tasks."""
     redis_server.client.zadd(queue.retry, {"x": 5})
     leadership = make("a")
     await passes(leadership, clock, [0])
@@ -198,7 +198,7 @@ async def test_it_knows_what_there_is_to_do(
 async def test_a_queue_in_which_nothing_happens_costs_a_renewal_of_the_lease_now_and_then(
     make: Make, clock: StillClock, redis_server: RedisServer
 ) -> None:
-    """Redis would tell; with a lease of five seconds that is a command every four."""
+    """Redis would report a loss. With a lease of five seconds, this takes one command every four seconds."""
     leadership = make()
     await passes(leadership, clock, [0])
     redis_server.client.config_resetstat()
@@ -282,7 +282,7 @@ async def test_a_redis_that_was_emptied_is_led_and_looked_at_anew(
 async def test_what_is_scheduled_by_others_is_seen_at_once(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """As Go's client schedules it: a hash and an entry, and no word to anybody."""
+    """Go's client schedules a task like this: it writes a hash and an entry, without a notification."""
     worker = await start(safety_net=600, leader_lease=60)
     await until(lambda: next(worker._services.of(Leadership)).unchanged_since < 1e12)
 

@@ -1,4 +1,4 @@
-"""What a worker opens before its first task and closes after its last."""
+"""Test lifespans, which a worker opens before its first task and closes after its last."""
 
 import asyncio
 import contextlib
@@ -99,7 +99,7 @@ async def _lives(worker: Worker) -> int:
 async def test_a_worker_whose_lifespan_fails_does_not_start(
     app: TaskQ, caplog: pytest.LogCaptureFixture, how: str
 ) -> None:
-    """What was open is closed, no task is taken, and the log says why."""
+    """Open lifespans are closed, the worker fetches no task, and the log states the reason."""
     closed: list[str] = []
 
     @app.worker_lifespan
@@ -161,7 +161,7 @@ async def test_a_worker_that_is_stopped_while_it_opens_ends(app: TaskQ) -> None:
 async def test_a_worker_whose_lifespan_ends_by_itself_stops_and_says_so(
     app: TaskQ, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its tasks would only fail from then on: whoever looks after it starts another one."""
+    """Further tasks would only fail, so the worker ends and its process manager starts another one."""
 
     @app.worker_lifespan
     async def breaks() -> AsyncIterator[None]:
@@ -206,7 +206,7 @@ async def test_a_lifespan_that_does_not_end_is_cancelled(
 async def test_a_lifespan_that_goes_on_when_it_is_cancelled_is_left_behind(
     app: TaskQ, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, while_it: str
 ) -> None:
-    """A worker that is told to end at once does not wait for it."""
+    """A worker that is aborted does not wait for it."""
     monkeypatch.setattr("taskq_core.execution.lifespan.CANCELLED_S", 0.01)
     is_there, go = asyncio.Event(), asyncio.Event()
 

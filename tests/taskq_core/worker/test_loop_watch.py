@@ -1,4 +1,4 @@
-"""A coroutine that blocks the event loop of its worker is told of by name, while it does."""
+"""Test that the log names a coroutine while it blocks its worker's event loop."""
 
 import threading
 from typing import Any

@@ -1,4 +1,4 @@
-"""How a run ends: what a task raises to steer the queue, retry policies, error texts and results."""
+"""Test the outcome of a run: exceptions that control the queue, retry policies, error texts and results."""
 
 import logging
 import math
@@ -94,7 +94,7 @@ def test_an_unknown_type_backs_off_until_its_time_is_over() -> None:
 
 
 def test_time_in_which_no_worker_took_an_unknown_type_counts_little() -> None:
-    """A queue that was paused for hours has offered the task to nobody."""
+    """For example, no worker was offered the task while its queue was paused for hours."""
     message = build_message(type="new", payload=b"{}", id="x", queue="default", retry=3)
     message = decode_message(refuse(message, NOW_S).message)
 
@@ -531,7 +531,7 @@ def test_a_result_that_is_not_kept_is_not_encoded() -> None:
     assert decide(None, result=object()).outcome is Outcome.DONE
 
 
-# --- told to end ------------------------------------------------------------------------------------------------------
+# --- interrupted runs -------------------------------------------------------------------------------------------------
 
 
 def test_a_cancelled_task_is_archived(subtests: pytest.Subtests) -> None:
@@ -545,6 +545,6 @@ def test_a_cancelled_task_is_archived(subtests: pytest.Subtests) -> None:
 
 
 def test_a_task_that_succeeds_while_the_worker_stops_has_succeeded() -> None:
-    """Only one that could not end goes back."""
+    """Only a task that could not finish is requeued."""
     assert decide(None, ending=Ending.SHUTDOWN).outcome is Outcome.DONE
     assert decide(BaseException(), ending=Ending.SHUTDOWN).outcome is Outcome.REQUEUE

@@ -8,7 +8,7 @@ from tests.taskq_core.worker.conftest import Runner, until
 
 
 async def test_urgent_tasks_run_first_and_in_their_order(app: TaskQ, start: Runner) -> None:
-    """Also those that were put off, and those of a bulk enqueue."""
+    """This includes delayed tasks and tasks of a bulk enqueue."""
     ran: list[str] = []
 
     @app.task

@@ -1,4 +1,4 @@
-"""Tasks in processes of their own: what they are given, how they end, and that nothing else suffers."""
+"""Test tasks in separate processes: their arguments, their end, and their isolation from other tasks."""
 
 import os
 from typing import Any

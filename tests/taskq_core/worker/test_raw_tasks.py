@@ -51,7 +51,7 @@ class TestHandlers:
     async def test_it_receives_the_message_as_it_is(
         self, app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, kind: str
     ) -> None:
-        """Whoever wrote it: bytes that are no JSON, headers, and what was counted so far."""
+        """The handler gets a payload that is not JSON, the headers, and the number of retries."""
         seen: list[RawTask] = []
         threads: list[threading.Thread] = []
 
@@ -116,7 +116,7 @@ class TestHandlers:
     async def test_its_own_options_decide(
         self, app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, kind: str
     ) -> None:
-        """What it raises is judged and retried as what a task raises."""
+        """Its exceptions are handled and retried like the exceptions of a task."""
 
         def fail(context: TaskContext, message: RawTask) -> str:
             if context.attempt == 1:
@@ -184,7 +184,7 @@ class TestHandlers:
         assert redis_server.client.hget(queue.task("x"), "result") == b'"{\\"a\\": 5}"'
 
     async def test_any_number_of_types_leaves_nothing_behind(self, app: TaskQ, start: Runner) -> None:
-        """A type may hold an id; what is learned of a function is kept by its pattern."""
+        """A type may contain an id, so data about a function is cached by its pattern."""
 
         @app.handler("order:")
         def handle(message: RawTask) -> None: ...
@@ -202,14 +202,14 @@ class TestUnknownTypes:
     async def test_by_default_they_go_back_for_other_workers(
         self, app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
     ) -> None:
-        """The text begins with the one that Asynq's tools show. Error handlers are called only for an archived task."""
+        """The error starts with the text in Asynq's tools. Error handlers are called only for an archived task."""
         told: list[BaseException] = []
         app.on_error(lambda error, context: told.append(error))
         ends = Ends()
         await start(listener=ends)
         handle = await app.remote("nobody's", max_retry=1).adelay()
         await until(lambda: ends.of(handle.id) == ["snoozed"])
-        await until(lambda: state_of(redis_server, queue, handle.id) == "retry")  # told before it is written
+        await until(lambda: state_of(redis_server, queue, handle.id) == "retry")  # listeners run first
 
         message = stored(redis_server, queue, handle.id)
         assert message.error_msg.startswith('handler not found for task "nobody\'s"')

@@ -39,7 +39,7 @@ class TestService:
     async def test_one_of_many_workers_goes_over_a_queue(
         self, app: TaskQ, queue: QueueKeys, redis_server: RedisServer
     ) -> None:
-        """The lease stands until the next pass is due, also when the worker that took it is gone."""
+        """The lease lasts until the next pass is due, even if the worker that took it is gone."""
         runner = AsyncRunner(app.runtime.endpoint)
         services = [
             Reconciler(context_of(app, runner, token=f"w{number}", reconcile_every=300), queue, asyncio.Lock())
@@ -80,7 +80,7 @@ class TestService:
         await runner.aclose()
 
     async def test_a_long_pass_keeps_its_lease(self, app: TaskQ, queue: QueueKeys, redis_server: RedisServer) -> None:
-        """The time that goes by with every look at the clock is far beyond the lease."""
+        """Each read of the clock advances it far beyond the lease."""
         runner = AsyncRunner(app.runtime.endpoint)
         service = Reconciler(context_of(app, runner, clock=Hasty()), queue, asyncio.Lock())
         await service.work()
@@ -207,7 +207,7 @@ async def test_a_task_that_runs_keeps_its_lease(
 async def test_a_task_that_go_left_in_no_structure_runs_again(
     app: TaskQ, start: Runner, queue: QueueKeys, redis_server: RedisServer
 ) -> None:
-    """A worker of Go whose lease was gone takes the task off the list and is then refused: nobody would find it."""
+    """A Go worker without a lease takes the task off the list and is then refused, so no tool would find the task."""
     runs: list[str] = []
 
     @app.task(name="lost")

@@ -1,4 +1,4 @@
-"""Error handlers: what they are told of, in which order, and that they harm nobody."""
+"""Test error handlers: the errors that they get, their order, and their isolation from other tasks."""
 
 import asyncio
 import functools
@@ -32,7 +32,7 @@ from tests.taskq_core.worker.conftest import PATIENCE_S, Ends, Runner, hears_can
 
 
 class Told:
-    """An error handler of either kind that notes what it is told."""
+    """A plain or coroutine error handler that records its calls."""
 
     def __init__(self, app: TaskQ, kind: str) -> None:
         self.errors: list[BaseException] = []
@@ -208,7 +208,7 @@ async def test_a_cancellation_is_told_of(app: TaskQ, start: Runner, told: Told, 
 async def test_a_lost_lease_is_told_of(
     app: TaskQ, start: Runner, told: Told, redis_server: RedisServer, queue: QueueKeys, clock: Clock, end: str
 ) -> None:
-    """Whatever the function did when it was told to end."""
+    """This holds however the function reacted to the interrupt."""
 
     @app.task
     async def task() -> str:
@@ -236,7 +236,7 @@ async def test_a_lost_lease_is_told_of(
 async def test_a_refused_outcome_is_told_of(
     app: TaskQ, start: Runner, told: Told, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """The lease was lost and nobody had noticed before the function ended."""
+    """The lease was lost, and the worker had not noticed it before the function ended."""
 
     @app.task
     async def task(fails: bool) -> None:
@@ -275,7 +275,7 @@ async def test_what_never_ran_is_told_of(app: TaskQ, start: Runner, told: Told) 
 async def test_a_task_that_was_given_back_is_not_told_of(
     app: TaskQ, start: Runner, told: Told, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """A worker that stops is no failure of its tasks."""
+    """A stopping worker does not make its tasks fail."""
 
     @app.task
     async def task() -> None:
@@ -343,7 +343,7 @@ async def test_all_are_told_in_order_and_those_that_fail_harm_nobody(
 async def test_a_slow_handler_keeps_the_slot_and_not_the_outcome(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, kind: str
 ) -> None:
-    """A worker has never more failures to tell of than slots, and nothing of a task waits for a handler."""
+    """A worker never has more failures to report than slots, and no task waits for a handler."""
     release = threading.Event()
     begun: list[str] = []
 

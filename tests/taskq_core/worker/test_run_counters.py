@@ -27,7 +27,7 @@ def counters_of(app: TaskQ, runner: AsyncRunner, now_s: float = 0.0) -> RunCount
 
 
 def handed_in(server: RedisServer, queue: QueueKeys) -> dict[str, TypeCounters]:
-    """What stands in Redis of all hours together."""
+    """Return the stored counters, summed over all hours."""
     sums: dict[str, TypeCounters] = {}
     for key in server.client.scan_iter(match=queue.tally(0)[:-1] + "*"):
         found: Any = server.client.hgetall(key)
@@ -169,7 +169,7 @@ async def test_what_got_no_answer_is_handed_in_once(redis_server: RedisServer, q
         with pytest.raises(BrokerUnavailableError):
             await tally.hand_in()
         tally.add(queue, [ended(queue, "work", 1)] * 4)
-        for _ in range(2):  # what was sent before, then what came since
+        for _ in range(2):  # first the earlier batch, then the newer counts
             await tally.hand_in()
         await runner.aclose()
         await far.aclose()
@@ -178,7 +178,7 @@ async def test_what_got_no_answer_is_handed_in_once(redis_server: RedisServer, q
 
 
 async def test_what_cannot_be_handed_in_is_kept(redis_server: RedisServer, queue: QueueKeys) -> None:
-    """Until Redis is back; what ends meanwhile follows."""
+    """The counters are kept until Redis is back, and runs that end in between are added later."""
     with Relay(redis_server.socket_path) as relay:
         far = TaskQ(relay.url)
         runner = AsyncRunner(far.runtime.endpoint)

@@ -1,4 +1,4 @@
-"""What the log says of the end of a run."""
+"""Test the log lines about the end of a run."""
 
 import asyncio
 import logging
@@ -241,7 +241,7 @@ async def test_what_never_came_to_the_users_code_has_no_stack(
 
 @pytest.mark.parametrize("length", [1, 100])
 def test_a_chain_of_causes_is_followed_for_a_while(length: int) -> None:
-    """A ring of causes, and one that is as long as retrying in a loop makes it."""
+    """Test a cycle of causes, and a long chain as made by retries in a loop."""
     errors = [ValueError(SECRET) for _ in range(length)]
     for number, error in enumerate(errors):
         error.__cause__ = errors[(number + 1) % length]

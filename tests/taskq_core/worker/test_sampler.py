@@ -1,4 +1,4 @@
-"""How a worker notes how queues stand, while it runs and as time goes by."""
+"""Test how a running worker records samples of its queues over time."""
 
 import time
 from collections.abc import AsyncIterator
@@ -21,7 +21,7 @@ BEGUN_S = 1_999_998_005
 
 
 class Hurried:
-    """Sends operations and tells another time than Redis's, which goes on only by `ahead_s`."""
+    """Send operations, but report a time other than Redis's, which advances only through `ahead_s`."""
 
     def __init__(self, runner: AsyncRunner) -> None:
         self.runner = runner
@@ -49,7 +49,7 @@ def sampler_of(app: TaskQ, hurried: Hurried, queue: QueueKeys) -> Sampler:
 
 
 def next_to_nothing() -> Any:
-    """A leadership that nobody asks."""
+    """Return a fake leadership that is never used."""
     return type("Leadership", (), {"signal": lambda self: None})()
 
 

@@ -30,7 +30,7 @@ async def test_a_worker_that_stops_leaves_no_record(start: Runner, redis_server:
 
 
 class Scene:
-    """A worker that is dead, as far as its host says, and one that looks."""
+    """A worker that is dead according to its host, and a worker that checks it."""
 
     token = "0123456789abcdef"
 
@@ -86,7 +86,7 @@ async def test_what_a_late_request_took_is_found_by_a_second_look(scene: Scene) 
 
 
 async def test_nothing_is_taken_while_a_process_of_the_dead_worker_lives(scene: Scene) -> None:
-    """It may be one that runs its task."""
+    """This process may still run its task."""
     scene.record()
     task_id = await scene.take()
     name = hold(scene.token)

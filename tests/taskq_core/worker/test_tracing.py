@@ -1,4 +1,4 @@
-"""What a worker's spans tell of tasks that run again, and of its exchanges with Redis."""
+"""Test a worker's spans for repeated runs and for its requests to Redis."""
 
 from collections.abc import Callable
 from typing import Any

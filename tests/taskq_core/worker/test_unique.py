@@ -29,7 +29,7 @@ def locks(server: RedisServer, queue: QueueKeys) -> dict[bytes, bytes | None]:
 async def test_a_task_that_outlives_its_lock_leaves_the_next_ones_alone(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, end: str
 ) -> None:
-    """When somebody deletes its lock another task may take it, and only that one gives it back."""
+    """If its lock is deleted, another task may take the lock, and only that task releases it."""
     release = asyncio.Event()
     runs: list[str] = []
 
@@ -51,7 +51,7 @@ async def test_a_task_that_outlives_its_lock_leaves_the_next_ones_alone(
     second = await slow.using(unique_for=600, run_after=600).adelay()
     release.set()
     await until(lambda: ends.of(first.id))
-    await until(lambda: state_of(redis_server, queue, first.id) != "active")  # told before it is written
+    await until(lambda: state_of(redis_server, queue, first.id) != "active")  # listeners run first
 
     assert locks(redis_server, queue) == {lock: second.id.encode()}
     with pytest.raises(DuplicateTaskError):

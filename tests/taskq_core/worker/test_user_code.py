@@ -163,7 +163,7 @@ RAISED: dict[str, tuple[BaseException, str]] = {
     "nameless": (NamelessError("x"), "RuntimeError: NamelessError: x"),
     "group": (BaseExceptionGroup("g", [SystemExit(3), FacelessError("x")]), "BaseExceptionGroup: g (2 sub-exceptions)"),
 }
-"""What a function raises, and the error that is stored."""
+"""The exception that a function raises, and the stored error."""
 
 DONE: dict[str, tuple[Callable[..., Any], dict[str, Any], str, str]] = {
     "cause": (chained, {}, "archived", "ValueError: it has a cause"),
@@ -186,7 +186,7 @@ DONE: dict[str, tuple[Callable[..., Any], dict[str, Any], str, str]] = {
         "CancelledError (not cancelled by the worker)",
     ),
 }
-"""What a function does, with which options, the state of its task, and the error that is stored."""
+"""A function, the options of its task, the final state, and the stored error."""
 
 
 class WorkerThread:
@@ -241,7 +241,7 @@ class Neighbors:
 
 
 def test_its_run_fails_and_its_neighbors_finish(app: TaskQ, redis_server: RedisServer, queue: QueueKeys) -> None:
-    """The worker goes on, and ends in order when it is told to."""
+    """The worker keeps running, and stops cleanly on request."""
     neighbors = Neighbors(app)
     calls: dict[str, Signature[Any]] = {}
     expected: dict[str, tuple[str, str]] = {}

@@ -100,7 +100,7 @@ async def test_the_watch_passes_on_when_its_worker_stops(
 
 
 def without_watcher(server: RedisServer, queue: QueueKeys) -> None:
-    """Let nobody lead and watch, so that tokens alone can explain what happens."""
+    """Disable the leader and its watcher, so that only tokens can wake a worker."""
     server.client.set(queue.leader("lookout"), "nobody")
 
 
@@ -146,7 +146,7 @@ async def test_a_paused_worker_passes_its_token_on(
 
 
 async def test_requeued_tasks_wake_others(app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
-    """What a stopping worker gives back starts on the next at once."""
+    """Tasks that a stopping worker returns start on the next worker at once."""
     release = asyncio.Event()
 
     @app.task

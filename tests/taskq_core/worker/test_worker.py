@@ -139,7 +139,7 @@ async def test_its_queues_are_known_to_tools(start: Runner, redis_server: RedisS
 async def test_stop_waits_for_running_tasks(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """They finish and are settled; what is pending stays so."""
+    """Running tasks finish and are settled. Pending tasks stay pending."""
     release = threading.Event()
 
     @app.task
@@ -169,7 +169,7 @@ async def test_stop_waits_for_running_tasks(
 async def test_what_outlives_the_grace_goes_back_to_the_head(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """Unchanged, without using an attempt, and is next to run; its function is told to end."""
+    """The task returns unchanged, uses no attempt, and is next to run. Its function is interrupted."""
     begun: list[str] = []
     told: list[str] = []
 
@@ -230,7 +230,7 @@ async def test_abort_does_not_wait(app: TaskQ, start: Runner, redis_server: Redi
 async def test_a_cancelled_worker_gives_its_tasks_back(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """Whoever runs it in a loop of their own may cancel it."""
+    """A caller that runs the worker on its own event loop may cancel it."""
 
     @app.task
     async def hold() -> None:
@@ -280,7 +280,7 @@ async def test_a_worker_that_is_cancelled_while_it_ends_comes_to_its_end(
 async def test_a_worker_that_is_cancelled_again_gives_its_tasks_back(
     app: TaskQ, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """What runs is told to end and waited for, however often."""
+    """The worker interrupts its running tasks and waits for them, however often it is cancelled."""
     cleaning, go_on = asyncio.Event(), asyncio.Event()
 
     @app.task
@@ -352,7 +352,7 @@ async def test_the_presence_of_a_worker_goes_also_where_its_ending_fails(
 async def test_a_stop_at_any_moment_leaves_nothing_active(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, concurrency: int
 ) -> None:
-    """Also while a fetch is on its way: what it brings runs or goes back."""
+    """This includes a fetch in flight: its tasks run or are returned."""
     ran: list[int] = []
 
     @app.task(retention=0)
@@ -427,7 +427,7 @@ def count_looks(monkeypatch: pytest.MonkeyPatch) -> list[None]:
 
 
 async def test_burst_mode_ends_when_all_is_done(app: TaskQ, redis_server: RedisServer, queue: QueueKeys) -> None:
-    """What is pending, what is due already and what tasks enqueue themselves; not what is due later."""
+    """The worker runs pending tasks, due tasks and tasks enqueued by tasks, but no tasks that are due later."""
     ran: list[str] = []
 
     @app.task(retention=0)
@@ -561,7 +561,7 @@ async def test_burst_mode_ends_on_empty_and_on_paused_queues(app: TaskQ, redis_s
 
 
 async def test_burst_mode_runs_what_limits_let_in_later(app: TaskQ, redis_server: RedisServer) -> None:
-    """By a rate, by places and in turn; not what waits behind one that failed for good, or in a paused queue."""
+    """This covers rates, concurrency and sequences, except tasks behind a failed one and in a paused queue."""
     ran: list[str] = []
 
     @app.task(retention=0, rate_limit=RateLimit("10/s", burst=1))
@@ -601,7 +601,7 @@ async def test_burst_mode_runs_what_limits_let_in_later(app: TaskQ, redis_server
 
 
 async def test_burst_mode_waits_for_running_tasks(app: TaskQ, start: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However often it looks meanwhile."""
+    """This holds however often the worker checks."""
     release = asyncio.Event()
     looks = count_looks(monkeypatch)
 

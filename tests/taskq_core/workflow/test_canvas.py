@@ -1,4 +1,4 @@
-"""What a workflow cannot be is refused where it is put together, and the step is named."""
+"""Test that an invalid workflow is refused where it is built, with the name of the step."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -116,7 +116,7 @@ LATE: dict[str, tuple[Callable[[], Any], str]] = {
 
 
 def test_it_is_refused_before_anything_is_sent(subtests: pytest.Subtests) -> None:
-    """The store of these tests does not exist: what is sent to it fails otherwise."""
+    """The store of these tests does not exist, so a sent request would raise another error."""
     for build, words in LATE.values():
         with subtests.test(build=build, words=words):
             workflow = build()

@@ -111,7 +111,7 @@ def test_signs_and_calls_that_take_no_result(tasks: Captured) -> None:
 
 
 def test_a_step_waits_for_the_settled_success_of_the_one_before(tasks: Captured) -> None:
-    """Retries, however many, put the next step off; nothing of it stands in the queue meanwhile."""
+    """Any number of retries delays the next step, which is not in the queue until then."""
     handle = (fail_twice.s(4) | double.s()).delay()
 
     tasks.run(raises=False)
@@ -240,7 +240,7 @@ def test_callbacks_after_success(tasks: Captured) -> None:
 
 
 def test_callbacks_of_named_steps_get_what_the_handle_returns(tasks: Captured) -> None:
-    """The result of the last step, and where there are several a dict of theirs."""
+    """They get the result of the last step, or a dict of results if there are several last steps."""
     one = Workflow().step("a", add.s(1)).step("b", double.s(), after="a").on_success(hear.s()).on_complete(hear.s())
     several = Workflow().step("a", add.s(1)).step("b", add.s(2)).on_success(hear.s()).on_complete(hear.s())
     handles = one.delay(), several.delay()
@@ -255,7 +255,7 @@ def test_callbacks_of_named_steps_get_what_the_handle_returns(tasks: Captured) -
 
 
 def test_callbacks_after_a_failure(tasks: Captured) -> None:
-    """What runs on an error runs once, and is told which step it was."""
+    """An error callback runs once, and gets the name of the failed step."""
     workflow = (add.s(1) | fail.s() | double.s()).on_success(note.si(what="?")).on_error(tell.s())
     handle = workflow.on_complete(note.si(what="over")).delay()
 

@@ -1,4 +1,4 @@
-"""Workflows on workers: what starts when, and what is left when a worker dies or stands still half-way."""
+"""Test workflows on workers: the order of steps, and the state after a worker dies or stalls halfway."""
 
 import asyncio
 from typing import Any
@@ -59,7 +59,7 @@ async def test_a_step_waits_for_a_long_one_and_what_fails_stops_the_rest(
     handle = await (slow.s(1) | bad.s() | never.s()).adelay()
     await until(lambda: ends.started_ids, "the first step runs")
 
-    for _ in range(4):  # the services of the worker come round meanwhile
+    for _ in range(4):  # let the worker's services run
         await clock.advance(10)
         assert redis_server.client.llen(queue.pending) == 0
         assert not redis_server.client.exists(queue.task(f"{handle.id}.bad"), queue.task(f"{handle.id}.never"))
@@ -112,7 +112,7 @@ async def test_cancelling_tells_who_runs_a_step(app: TaskQ, start: Runner, redis
     assert len(ends.started_ids) == 2
 
 
-# --- workers that die or stand still ----------------------------------------------------------------------------------
+# --- workers that die or stall ----------------------------------------------------------------------------------------
 
 
 # --- workers that know no workflows -----------------------------------------------------------------------------------
@@ -148,7 +148,7 @@ def end_as_go_does(
 
 @pytest.fixture
 async def go_queue(app: TaskQ, start: Runner, redis_server: RedisServer) -> QueueKeys:
-    """A queue that a worker of ours serves and takes nothing from."""
+    """Return a paused queue that a taskq worker serves."""
     go = app.runtime.keys.queue("go")
     redis_server.client.set(go.paused, "1")
     await start(queues={"default": 1, "go": 1}, carry_every=0.1)
@@ -232,7 +232,7 @@ async def test_a_step_that_was_deleted_is_noticed(app: TaskQ, go_queue: QueueKey
 
 
 HOMES = {"home": "default", "elsewhere": "other"}
-"""Where a step stands that is moved: at the home of its workflow, or in another queue."""
+"""The queue of a moved step: the home of its workflow, or another queue."""
 
 
 @pytest.mark.parametrize("where", HOMES)
@@ -303,7 +303,7 @@ async def test_a_step_that_was_moved_is_dropped_once_its_workflow_is_cancelled(
 
 
 async def test_a_step_that_went_with_its_queue_has_failed(app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
-    """Its workflow, at home elsewhere, ends and can be retried; what was not told yet is told, and nothing is left."""
+    """Its workflow in another queue ends and can be retried. Pending reports are sent, and no keys are left."""
 
     @app.task
     async def one() -> int:
@@ -317,7 +317,7 @@ async def test_a_step_that_went_with_its_queue_has_failed(app: TaskQ, start: Run
 
     with pytest.raises(WorkflowFailedError, match="the task was deleted"):
         await handle.aresult(timeout=60)
-    # What was told is forgotten last.
+    # Sent reports are deleted last.
     await until(lambda: not redis_server.client.keys("*{gone}*wf-notes"), "nothing is left")
     assert redis_server.client.keys("*{gone}*wf-steps") == []
     assert await handle.aretry() == 1
@@ -347,7 +347,7 @@ def test_an_end_that_was_not_told_yet_survives_its_queue(app: TaskQ, redis_serve
 async def test_members_that_cannot_be_made_fail_the_group(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, what: str, face: str
 ) -> None:
-    """Behind the first batch those before run, and the whole has failed; who enqueues is told, and nothing is left."""
+    """After a first batch, its steps run and the workflow fails. The caller gets an error, and no keys are left."""
     ran: list[int] = []
 
     @app.task(retention=0)

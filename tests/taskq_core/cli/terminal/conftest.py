@@ -27,7 +27,7 @@ def _enqueueing_beside_a_loop() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _nothing_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Do not work out what a terminal would be sent: a person reads what is to be there, and there is no terminal."""
+    """Skip rendering terminal output. `Person` reads the screen's contents, and the tests have no terminal."""
 
     def render_update(self: Compositor, **options: Any) -> None:
         visible_screen_stack.set(options.get("screen_stack") or [])
@@ -46,7 +46,7 @@ async def taskq(redis_server: RedisServer) -> AsyncIterator[TaskQ]:
 
 @pytest.fixture
 def opened(taskq: TaskQ) -> Open:
-    """Open the dashboard, 80 columns by 24 lines unless told otherwise; it looks again when somebody wants it to."""
+    """Open the dashboard, with 80 columns by 24 lines by default. It refreshes only when the test asks for it."""
 
     @asynccontextmanager
     async def opened(size: tuple[int, int] = (80, 24), **config: Any) -> AsyncIterator[Person]:
@@ -58,7 +58,7 @@ def opened(taskq: TaskQ) -> Open:
 
 @pytest.fixture
 def enqueued(taskq: TaskQ) -> Put:
-    """Enqueue a task with an id, to `mail` unless told otherwise."""
+    """Enqueue a task with an id, by default to `mail`."""
 
     def enqueued(task_id: str, name: str = "mail:send", queue: str = "mail", **options: Any) -> TaskHandle[Any]:
         arguments = options.pop("arguments", {"to": f"{task_id}@example.com"})

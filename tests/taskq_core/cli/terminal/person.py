@@ -46,7 +46,7 @@ class Person:
 
     @property
     def text(self) -> str:
-        """What is on the terminal, of a dialog too; behind it what a dialog says, in one line."""
+        """Return the text on the terminal, including dialogs, followed by the text of a dialog in one line."""
         shown = [*self.app._background_screens, self.app.screen]
         text = "\n".join(line for screen in shown for line in _lines(screen))
         box = self.app.screen.query(".box")
@@ -105,7 +105,7 @@ class Person:
         )
 
     async def misses(self, *parts: str, meanwhile: Callable[[], object] | None = None) -> None:
-        """Wait until none of these is on the terminal."""
+        """Wait until the terminal shows no part of `parts`."""
         await self.until(
             lambda: self._shows(*parts) == 0,
             lambda: f"no {parts} in\n{self.text}",
@@ -119,7 +119,7 @@ class Person:
         *,
         meanwhile: Callable[[], object] | None = None,
     ) -> None:
-        """Wait until something is so; do something again and again meanwhile, as to skip time."""
+        """Wait until a condition is true. Call `meanwhile` repeatedly during the wait, for example to skip time."""
         deadline = _MONOTONIC() + PATIENCE_S
         await self.settle()
         while not is_so():

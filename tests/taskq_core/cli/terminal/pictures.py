@@ -31,7 +31,7 @@ _FONTS = "ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas, 'Liberation Mono', 
 async def taskq(redis_server: RedisServer) -> AsyncIterator[TaskQ]:
     """The shop."""
     taskq = TaskQ(redis_server.unix_url, queues={"default": 3, "low": 1})
-    taskq.runtime.endpoint.address = "redis://redis:6379/0"  # as it is told; where it is asked stays as it is
+    taskq.runtime.endpoint.address = "redis://redis:6379/0"  # only the displayed address changes, not the connection
     with registered_tasks(taskq):
         yield taskq
     await taskq.aclose()

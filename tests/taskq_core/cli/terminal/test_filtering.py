@@ -1,4 +1,4 @@
-"""What is typed into the filter of tasks."""
+"""Test the text typed into the filter of tasks."""
 
 from datetime import timedelta
 from typing import Any

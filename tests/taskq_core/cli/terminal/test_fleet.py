@@ -118,7 +118,7 @@ async def test_a_schedule_is_run_now_once_that_is_confirmed(opened: Open, taskq:
 @pytest.mark.nightly
 @pytest.mark.usefixtures("scene")
 async def test_a_schedule_tells_what_it_has_enqueued(opened: Open, taskq: TaskQ) -> None:
-    """And leads to a task as long as it is kept."""
+    """It also links to a task while the task is stored."""
     taskq.client.enqueue(taskq.remote("hooks:deliver", queue="hooks", task_id="fired-1").s())
 
     async with opened() as person:

@@ -1,4 +1,4 @@
-"""Whatever a producer put into Redis is shown as text: it steers no terminal, and is no markup."""
+"""Test that any data from a producer is shown as text: it cannot control the terminal or act as markup."""
 
 import json
 import re
@@ -35,7 +35,7 @@ def nothing_steers(person: Person) -> None:
 
 @pytest.fixture
 def hostile(taskq: TaskQ, redis_server: RedisServer) -> None:
-    """A queue, tasks, a worker, a schedule and a workflow of somebody who means ill."""
+    """Create a queue, tasks, a worker, a schedule and a workflow with hostile names and data."""
     client = taskq.client
     queue = "[b]q[/b]"
     handle = client.enqueue(taskq.remote("type", queue=queue, task_id="[red]id", headers={"evil": EVIL}).s(text=EVIL))

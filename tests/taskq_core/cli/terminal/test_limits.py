@@ -1,4 +1,4 @@
-"""Limits of tasks in a terminal: how they stand, and other numbers for them."""
+"""Test limits of tasks in the terminal dashboard: their current use, and changing their numbers."""
 
 import pytest
 

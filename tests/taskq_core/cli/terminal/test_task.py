@@ -93,7 +93,7 @@ async def test_payloads_are_hidden_where_that_is_wanted(opened: Open, failing: T
 @pytest.mark.nightly
 async def test_it_scrolls_on_a_small_terminal(opened: Open, failing: TaskHandle[Any]) -> None:
     async with at(opened, failing, size=(80, 24)) as person:
-        await person.sees("Attempts, the latest first")  # laid out: before, there is no end to go to
+        await person.sees("Attempts, the latest first")  # the layout is done: before that, End has no target
         assert "acme" not in person.text
         await person.press("end")
         await person.sees("acme")
@@ -238,7 +238,7 @@ async def test_a_long_payload_is_cut_and_says_so(opened: Open, enqueued: Put) ->
 @pytest.mark.nightly
 @pytest.mark.parametrize("payload", [b"[" * 900 + b"]" * 900, b"[" + b"1," * 20_000 + b"1]"], ids=["deep", "long"])
 async def test_a_payload_of_many_lines_is_cut_and_says_so(opened: Open, taskq: TaskQ, payload: bytes) -> None:
-    """A terminal takes its time for each line; what is nested deeply would have thousands, each longer."""
+    """A terminal is slow for each line, and deeply nested data would have thousands of ever longer lines."""
     handle = taskq.client.enqueue(taskq.remote("go:task", queue="mail", task_id="deep").s(payload))
 
     async with at(opened, handle) as person:
@@ -263,7 +263,7 @@ async def payload_of(taskq: TaskQ, task_id: str = "order-8") -> Any:
 
 
 async def edits(person: Person, text: str) -> None:
-    """Put another text in place of what stands there, and save it."""
+    """Replace the text in the editor, and save it."""
     await person.press("e")
     await person.until(lambda: isinstance(person.app.screen.focused, TextArea))
     area = person.app.screen.focused
@@ -313,7 +313,7 @@ async def test_a_payload_is_checked_as_its_task_would(opened: Open, taskq: TaskQ
 async def test_what_somebody_else_has_changed_is_not_overwritten(
     opened: Open, taskq: TaskQ, waiting: TaskHandle[Any]
 ) -> None:
-    """What was typed is there still."""
+    """The typed text is kept."""
     async with at(opened, waiting) as person:
         await edits(person, '{"to": "grace"}')
         await person.sees("Replace the payload")

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.redis
 
 @pytest.fixture
 def handle(taskq: TaskQ, redis_server: RedisServer) -> WorkflowHandle:
-    """A workflow in the middle: a step that has succeeded, one that failed, and a group that runs."""
+    """Return a running workflow with a succeeded step, a failed step and a running group."""
     return Scene(redis_server, taskq).workflow
 
 

@@ -1,4 +1,4 @@
-"""What a function raised in another process, as it comes back."""
+"""Test exceptions that a function raised in another process, as the worker receives them."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from taskq_core.handles.attempts import traceback_text
 from taskq_core.worker.task_process.failures import decode_failure, encode_failure
 
 
-class Sealed(Exception):  # noqa: N818 - it is no error of this project
+class Sealed(Exception):  # noqa: N818 - it stands in for a foreign exception
     """Refuses to have subclasses."""
 
     def __init_subclass__(cls) -> None:
@@ -51,11 +51,11 @@ def test_a_class_that_is_not_loaded_here_is_not_imported() -> None:
 
 
 class ManyError(ExceptionGroup[Exception]):
-    """A group of a class of its own."""
+    """An exception group of a custom class."""
 
 
 def test_a_group_comes_back_as_one() -> None:
-    """With its members, in groups too; its class is told apart, and its traceback is told once."""
+    """Members survive, in nested groups too. The class is restored, and the traceback appears once."""
     inner = ManyError("inner", [KeyError("k"), OSError(2, "gone")])
     try:
         raise ExceptionGroup("outer", [ValueError("v"), inner])
@@ -114,7 +114,7 @@ def test_causes_come_along_so_far() -> None:
 
 
 def test_what_led_to_it_is_shown_as_it_would_be_there() -> None:
-    """What an author hides with `from None` may be a secret. It steers all the same, as behind a `Retry`."""
+    """A cause hidden with `from None` may be secret, so it is not shown. It still counts, as behind a `Retry`."""
 
     def raised(how: str) -> Exception:
         try:
