@@ -1,6 +1,7 @@
-"""A running scheduler: it enqueues periodic tasks when they are due.
+"""Run a scheduler that enqueues periodic tasks when they are due.
 
-`scheduler` holds its life, `ticker` what it does and why any number of schedulers enqueue each firing once.
+`scheduler` starts and stops it. `ticker` enqueues the tasks, and explains why any number of schedulers enqueue each
+firing once.
 """
 
 from taskq_core.scheduler.config import SchedulerConfig

@@ -1,4 +1,4 @@
-"""Show the entries to tools, as Asynq's schedulers do: by the one that leads, so that each entry is shown once."""
+"""Show the leader's entries to tools, as Asynq's schedulers do. Only the leader writes, so each entry is shown once."""
 
 import math
 
@@ -9,16 +9,16 @@ from taskq_core.scheduler.leader import Leader
 from taskq_core.service.loop import Service
 
 LOOK_S = 1.0
-"""Seconds between two looks whether this scheduler leads, or has other entries."""
+"""Seconds between two checks of the leadership and of the set of entries."""
 
 
 class Announcer(Service):
-    """Writes the entries, and deletes them when another scheduler leads.
+    """Writes the entries while this scheduler leads, and deletes them when another scheduler takes over.
 
     Args:
         context: The scheduler.
-        key: Key at which they are written.
-        leader: Says whether this scheduler leads now.
+        key: Redis key of the entries.
+        leader: Reports whether this scheduler leads now.
     """
 
     name = "announcer"
@@ -32,11 +32,11 @@ class Announcer(Service):
         self._redis_clock = context.redis_clock
         self._every_s = context.config.span("heartbeat")
         self._leader = leader
-        self._shown = ""  # digest of the entries that are written, "" for none
+        self._shown = ""  # digest of the entries in Redis, "" while there are none
         self._written_at = -math.inf
 
     async def work(self) -> float:
-        """Write or delete the entries if need be; return the seconds until the next look."""
+        """Write or delete the entries if needed. Return the seconds until the next call."""
         if not self._leader.leads:
             await self.withdraw()
         elif self._shown != self._book.digest or self._clock.monotonic() - self._written_at >= self._every_s:
@@ -49,13 +49,13 @@ class Announcer(Service):
         digest = self._book.digest
         shown = [each for each in self._book.entries.values() if not each.task.is_paused][:ENTRIES_SHOWN]
         entries = [each.describe(now_s).encode() for each in shown]
-        self._shown = digest  # from here on there may be something to delete
+        self._shown = digest  # set before the write: a write without an answer may leave entries to delete
         await self._runner.run(services.index_presence(self._keys.schedulers, self._key, expiry_s=now_s + ttl_s))
         await self._runner.run(schedules.announce(self._key, entries, ttl_s=ttl_s))
         self._written_at = self._clock.monotonic()
 
     async def withdraw(self) -> None:
-        """Delete the entries, if some are written."""
+        """Delete the entries from Redis, if this scheduler wrote any."""
         if self._shown:
             await self._runner.run(services.unindex_presence(self._keys.schedulers, self._key))
             await self._runner.run(schedules.withdraw_entries(self._key))

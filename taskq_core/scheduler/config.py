@@ -1,4 +1,4 @@
-"""How a scheduler runs: one checked record."""
+"""Configuration of a scheduler."""
 
 from dataclasses import dataclass
 
@@ -12,15 +12,15 @@ class SchedulerConfig:
     """Configuration of one scheduler."""
 
     leader_lease: Duration = 8.0
-    """Seconds after which another scheduler takes over from a leader that went silent. At least 1."""
+    """Seconds after which another scheduler takes over from a silent leader. At least 1."""
     heartbeat: Duration = 10.0
-    """Seconds between two times that the leader writes its entries for tools; they last twice as long. At least 1."""
+    """Seconds between two writes of the leader's entries for tools. They expire after twice this time. At least 1."""
     refresh: Duration = 60.0
-    """Seconds between two looks of the leader at how far its entries have come."""
+    """Seconds between two reads of all marks by the leader. A mark is the last firing of an entry that was handled."""
     health_host: str = "127.0.0.1"
-    """Address at which the health of a scheduler of its own process is told over HTTP."""
+    """Address of the health endpoints of a scheduler that runs without a worker."""
     health_port: int | None = None
-    """Port at which it is told, 0 for any free one. None: it is not told."""
+    """Port of the health endpoints, 0 for any free port. None: no health endpoints."""
 
     def __post_init__(self) -> None:
         for name in ("leader_lease", "heartbeat", "refresh"):

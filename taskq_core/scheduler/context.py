@@ -1,4 +1,4 @@
-"""What the parts of one scheduler share."""
+"""Objects that the parts of one scheduler share."""
 
 from dataclasses import dataclass
 

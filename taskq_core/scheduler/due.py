@@ -1,29 +1,29 @@
-"""Which firings of an entry to enqueue now: the catch-up policy. Pure."""
+"""Choose which firings of an entry to enqueue now: the catch-up policy. Pure functions."""
 
 from taskq_core.tasks.periodic import CatchUp
 from taskq_core.wire.cron import Schedule
 
 ON_TIME_S = 60
-"""Seconds after which a firing counts as missed. A change of leader and a failover of Redis take less."""
+"""Seconds after which a firing counts as missed. A change of leader or a failover of Redis takes less."""
 
 
 def due_firings(
     schedule: Schedule, mark_s: int, now_s: int, *, catch_up: CatchUp, window_s: float, limit: int
 ) -> list[int]:
-    """Return the firings to enqueue, in order and at most `limit`. Those left out are older than the first of them.
+    """Return at most `limit` firings to enqueue, oldest first. Skipped firings are older than the first of them.
 
     Args:
         schedule: When the entry fires.
-        mark_s: The last firing dealt with, or when the entry began; Unix s.
-        now_s: Unix s.
-        catch_up: What becomes of missed firings.
-        window_s: Seconds after which a missed firing is not caught up any more.
-        limit: Most firings to return.
+        mark_s: The last firing that was handled, or the start of the entry; Unix s.
+        now_s: Current time, Unix s.
+        catch_up: Policy for missed firings.
+        window_s: Age in seconds beyond which a missed firing is not caught up.
+        limit: Maximum number of firings.
     """
     first_s = schedule.next_after(mark_s)
     if first_s is None or first_s > now_s:
         return []
-    missed_until_s = now_s - ON_TIME_S - 1  # the last second of which a firing counts as missed
+    missed_until_s = now_s - ON_TIME_S - 1  # the last second at which a firing counts as missed
     if first_s > missed_until_s:
         return _firings(schedule, mark_s, now_s, limit)
     caught_from_s = now_s - int(window_s) - 1
@@ -37,7 +37,7 @@ def due_firings(
 
 
 def next_firing(schedule: Schedule, mark_s: int, now_s: int) -> int | None:
-    """Return the first firing after now, Unix s, or None if there is none."""
+    """Return the first firing after now, Unix s, or None if the schedule has ended."""
     return schedule.next_after(schedule.anchor(mark_s, max(mark_s, now_s)))
 
 
@@ -51,7 +51,7 @@ def _firings(schedule: Schedule, after_s: int, until_s: int, limit: int) -> list
 
 
 def _last_firing(schedule: Schedule, mark_s: int, after_s: int, until_s: int) -> int | None:
-    """Return the last firing of a span, looking from its end in growing steps, so that a long one costs little."""
+    """Return the last firing of a span. Search backwards in growing steps, so that a long span costs little."""
     step_s = ON_TIME_S
     while after_s < until_s:
         from_s = max(after_s, until_s - step_s)

@@ -1,4 +1,4 @@
-"""The entries of a running scheduler: what the application and its providers say, and how far each has come."""
+"""Hold the entries of a running scheduler, and the last firing of each that was handled."""
 
 import hashlib
 import logging
@@ -18,30 +18,30 @@ logger = logging.getLogger("taskq.scheduler")
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """One entry, and how far it has come."""
+    """One periodic entry, with its mark: the last firing that was handled."""
 
     task: PeriodicTask
     schedule: Schedule
     queue: QueueKeys
-    """Queue of its tasks, which keeps its mark as well."""
+    """Queue of its tasks. The queue's keys also hold the mark."""
     key: str
-    """Its name in the key of its mark: id and a digest of schedule and task. With other ones it begins anew."""
+    """Field of its mark in Redis: id, and a digest of schedule and task name. A new digest starts a new mark."""
     mark: Mark | None = None
-    """How far it has come; None while that is not known."""
+    """The last firing that was handled; None until it is read from Redis."""
     next_s: int | None = None
-    """When it has to be looked at, Unix s: its next firing. None: never."""
+    """Next firing to examine, Unix s. None: the schedule has ended, or the mark was not read yet."""
     origin: Sequence[Any] = ()
-    """What traces of its tasks link to: where it was taken up."""
+    """Span links for the traces of its tasks. They lead to the registration of the entry."""
     is_held: bool = False
-    """Whether it was paused at run time."""
+    """True while the entry is paused at run time."""
 
     @property
     def is_paused(self) -> bool:
-        """Whether it enqueues nothing."""
+        """Whether the entry is paused at run time or in its definition. A paused entry enqueues nothing."""
         return self.is_held or self.task.is_paused
 
     def move(self, mark: Mark) -> None:
-        """Take note of how far it has come."""
+        """Set the mark and compute the next firing."""
         self.mark = mark
         self.next_s = self.schedule.next_after(mark.at_s)
 
@@ -57,12 +57,12 @@ class Entry:
             window_s=self.task.window_s,
             limit=limit,
         )
-        if not firings:  # all that is due is left out; the mark moves on with the next that is not
+        if not firings:  # the policy skips all due firings; the next enqueued firing moves the mark
             self.next_s = next_firing(self.schedule, self.mark.at_s, now_s)
         return firings
 
     def describe(self, now_s: int) -> SchedulerEntry:
-        """Return what tools are shown."""
+        """Return the entry in the form that tools read."""
         mark = self.mark
         upcoming_s = None if mark is None or self.is_paused else next_firing(self.schedule, mark.at_s, now_s)
         return SchedulerEntry(
@@ -77,12 +77,12 @@ class Entry:
 
 
 class EntryBook:
-    """All entries by id, and what changes them.
+    """Merges the entries of all sources, by id.
 
     Args:
         keys: Key names.
-        zone: Time zone of cron lines that name none.
-        registered: Told of each entry that is taken up; returns what traces of its tasks link to.
+        zone: Time zone of cron lines that do not name a zone.
+        registered: Called with each new or changed entry. Returns the span links for its tasks' traces.
     """
 
     def __init__(
@@ -95,17 +95,17 @@ class EntryBook:
         self._held: frozenset[str] = frozenset()
         self.entries: dict[str, Entry] = {}
         self.by_queue: dict[QueueKeys, list[Entry]] = {}
-        """The entries by the queue of their tasks."""
+        """The entries, grouped by the queue of their tasks."""
         self.digest = ""
-        """Names the set of entries: equal on schedulers with equal entries."""
+        """Digest of the set of entries: equal on schedulers with equal entries."""
         self.removed: list[PeriodicTask] = []
-        """Entries that went since somebody asked."""
+        """Entries that were removed since the last call of `take_removed`."""
 
     def replace(self, source: int, tasks: Iterable[PeriodicTask]) -> None:
-        """Take what a source says now in place of what it said before. The source of the smallest number wins an id.
+        """Replace the entries of a source. If two sources use the same id, the source with the smaller number wins.
 
         Raises:
-            ConfigurationError: The time zone of an entry is not usable; nothing was changed.
+            ConfigurationError: An entry has an unusable time zone. Nothing was changed.
         """
         given: dict[str, PeriodicTask] = {}
         for task in tasks:
@@ -117,7 +117,7 @@ class EntryBook:
         self._merge()
 
     def hold(self, ids: frozenset[str]) -> None:
-        """Pause these entries, and let all others go on."""
+        """Pause exactly these entries, and resume all others."""
         self._held = ids
         for each in self.entries.values():
             each.is_held = each.task.id in ids
@@ -158,6 +158,6 @@ class EntryBook:
         return entry
 
     def take_removed(self) -> list[PeriodicTask]:
-        """Return the entries that went since the last call and are not back."""
+        """Return the entries that were removed since the last call and were not added again."""
         removed, self.removed = self.removed, []
         return [task for task in removed if task.id not in self.entries]

@@ -1,9 +1,9 @@
-"""Follow a table of periodic tasks: take up what changes in it, and tell it what its entries have enqueued.
+"""Read a table of periodic tasks, and write back how often its entries ran.
 
-How often an entry ran is counted in Redis, in the very step that stores its task, and taken to the table from there.
-So a leader that dies in between leaves the count to the next one, and one that slept cannot count a run again: the
-table knows the last run it was told of. While the table cannot be reached, the entries stay as they were, firings go
-on, and what they add to the count waits in Redis.
+Redis counts the runs of an entry in the same script that stores its task. The leader copies these counts to the table.
+If the leader dies in between, the next leader copies them. The table stores the last run that was recorded, so a leader
+that was frozen cannot record a run twice. While the table cannot be reached, the known entries stay in force and the
+counts wait in Redis.
 """
 
 import asyncio
@@ -25,13 +25,13 @@ from taskq_core.wire import QueueKeys
 logger = logging.getLogger("taskq.scheduler")
 
 SPARED = 20
-"""A look at the table is followed by a pause at least so many times as long, so that a large table costs little."""
+"""Minimum ratio of the pause after a read to the time of the read, so that a large table costs little."""
 LONGEST_PAUSE_S = 30.0
-"""Longest such pause, in seconds."""
+"""Maximum length of this pause, in seconds."""
 CALL_S = 30.0
-"""Seconds a call of the table is waited for. One that hangs keeps its thread, and the next call has another."""
+"""Seconds to wait for a call of the table. A hanging call keeps its thread, and the next call uses another."""
 FAREWELL_S = 2.0
-"""Seconds that a scheduler which ends takes to tell the table of its last runs."""
+"""Seconds that a stopping scheduler spends on recording the last runs in the table."""
 
 
 class Follower(Service):
@@ -41,7 +41,7 @@ class Follower(Service):
         context: The scheduler.
         table: The table.
         source: Number of the table in the book.
-        leader: Says whether this scheduler leads now.
+        leader: Reports whether this scheduler leads now.
     """
 
     name = "table of periodic tasks"
@@ -54,21 +54,21 @@ class Follower(Service):
         self._clock = context.clock
         self._source = source
         self._leader = leader
-        self._call = Caller(2, name="a table of periodic tasks")  # one may hang
+        self._call = Caller(2, name="a table of periodic tasks")  # the second thread serves while one call hangs
         self._seen: object = None
         self._entries: list[PeriodicTask] = []
-        self._untold: set[QueueKeys] = set()  # queues with runs, for all one knows, that the table was not told of
+        self._untold: set[QueueKeys] = set()  # queues that may have runs which the table has not recorded
         self._must_note_next = False
         self._led = False
-        self._troubles: set[str] = set()  # what cannot be done now, and was told
+        self._troubles: set[str] = set()  # operations that fail now and were logged
         self._woken = Signal()
         loop = asyncio.get_running_loop()
         self._unwatch = table.watch(lambda: _call_on(loop, self._woken.set))
         self.was_asked = False
-        """True once the table was read, or could not be."""
+        """True after the first read of the table, even if it failed."""
 
     def heard(self, firing: Firing, outcome: FiringOutcome) -> None:
-        """Take note of a firing that was counted, or may have been, or that is over without a run."""
+        """Handle a firing: its run may have to be recorded, or the next firing of its entry has to be noted."""
         if not firing.entry.run_key:
             return
         if outcome in (FiringOutcome.ENQUEUED, FiringOutcome.FAILED):
@@ -77,7 +77,7 @@ class Follower(Service):
             self._must_note_next = True
 
     async def work(self) -> float:
-        """Look at the table and tell it what it has to know; return when it is to be looked at again."""
+        """Read the table, write back runs and next firings, and wait. Return 0 for the next call at once."""
         self._woken.clear()
         begun = self._clock.monotonic()
         is_read = await self._read()
@@ -90,7 +90,7 @@ class Follower(Service):
         return 0.0
 
     async def _read(self) -> bool:
-        """Take up what has changed; return whether the table could be read."""
+        """Read changes of the table. Return whether the read succeeded."""
         try:
             answer = await self._call(self._table.read, self._seen, timeout_s=CALL_S)
             if answer is not None:
@@ -107,14 +107,14 @@ class Follower(Service):
         return True
 
     def _follow_lead(self) -> None:
-        """A new leader tells what the one before may have left, and when entries fire next."""
+        """Schedule all writes after this scheduler became the leader: the previous leader may have left some undone."""
         led, self._led = self._led, self._leader.leads
         if self._led and not led:
             self._untold.update(self._book.by_queue)
             self._must_note_next = True
 
     async def _tell(self) -> None:
-        """Tell the table of runs in the queues that may have some; those that could not be told are kept for later."""
+        """Record runs in the table, for each queue that may have some. Queues that failed are tried again later."""
         run_keys = [each.run_key for each in self._entries if each.run_key]
         batches = [run_keys[start : start + RUNS_MAX] for start in range(0, len(run_keys), RUNS_MAX)]
         queues, self._untold = self._untold, set()
@@ -150,7 +150,7 @@ class Follower(Service):
                 self._report("write", "")
 
     def _report(self, what: str, trouble: str) -> None:
-        """Say what is wrong when it begins, and that it is over when it ends."""
+        """Log a problem when it begins and when it ends."""
         if trouble and what not in self._troubles:
             self._troubles.add(what)
             logger.error("the table of periodic tasks %s", trouble)
@@ -159,7 +159,7 @@ class Follower(Service):
             logger.warning("the table of periodic tasks can be %s again", "read" if what == "read" else "written")
 
     async def finish(self) -> None:
-        """Tell the table of the last runs, if that takes no time, and let the thread end."""
+        """Record the last runs if the table answers quickly, and close the threads."""
         self._unwatch()
         try:
             async with asyncio.timeout(FAREWELL_S):
@@ -174,5 +174,5 @@ class Follower(Service):
 
 
 def _call_on(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
-    with suppress(RuntimeError):  # it has been closed: nobody follows the table any more
+    with suppress(RuntimeError):  # the loop is closed: the follower has ended
         loop.call_soon_threadsafe(function)

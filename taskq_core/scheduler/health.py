@@ -1,7 +1,7 @@
-"""Judge whether a scheduler works, for `/readyz`.
+"""Decide whether a scheduler is ready, for `/readyz`.
 
-It means work: a script of the lease's has run on Redis lately, whether this scheduler leads or waits to, and if it
-leads, each queue's turns come to their end.
+Ready means that Redis answered recently about the leader's lease, whether this scheduler leads or waits. If it leads,
+every queue must also have completed a turn recently.
 """
 
 from collections.abc import Callable
@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from typing import Any
 
 STALE_S = 30.0
-"""Age of the last answer about the lease, and of a queue's last turn, beyond which the scheduler is not ready."""
+"""Maximum age of the last answer about the lease, and of a queue's last turn, for a ready scheduler."""
 
 
 @dataclass(frozen=True, slots=True)
 class TurnState:
-    """What a queue's ticker says of itself.
+    """State of a queue's ticker.
 
     Attributes:
-        age_s: Seconds since a turn came to its end, or since the first one began.
-        problem: What the last turn failed with, "" for nothing.
+        age_s: Seconds since the end of the last turn, or since the ticker was created.
+        problem: Error of the last turn, "" if it succeeded.
     """
 
     age_s: float
@@ -27,14 +27,14 @@ class TurnState:
 
 @dataclass(frozen=True, slots=True)
 class SchedulerState:
-    """What a scheduler says of itself.
+    """State of a scheduler.
 
     Attributes:
         status: `new`, `active` or `closed`.
-        leads: Whether it is the one that enqueues.
-        entries: Periodic tasks it knows.
-        answer_age_s: Seconds since Redis last answered about the lease, None before the first time.
-        queues: The queues whose turns it makes now.
+        leads: Whether it holds the lease and enqueues.
+        entries: Number of periodic tasks.
+        answer_age_s: Seconds since Redis last answered about the lease, None before the first answer.
+        queues: State of the tickers by queue; empty while another scheduler leads.
     """
 
     status: str
@@ -45,17 +45,17 @@ class SchedulerState:
 
 
 class SchedulerHealth:
-    """Judges the health of a scheduler.
+    """Decides whether a scheduler is ready.
 
     Args:
-        state: Asks the scheduler for what it says of itself.
+        state: Returns the current state of the scheduler.
     """
 
     def __init__(self, state: Callable[[], SchedulerState]) -> None:
         self._state = state
 
     def report(self) -> tuple[bool, dict[str, Any]]:
-        """Return whether the scheduler is ready, and the body that says so."""
+        """Return whether the scheduler is ready, and the body of the response."""
         state = self._state()
         problems = {name: problem for name, turn in state.queues.items() if (problem := _problem(turn))}
         status, reason = _judge(state, problems)
@@ -80,12 +80,12 @@ def _problem(turn: TurnState) -> str:
 
 
 def _judge(state: SchedulerState, problems: dict[str, str]) -> tuple[str, str]:
-    """Return the status in a word, and why the scheduler is not ready ("" if it is)."""
+    """Return the status word, and the reason if the scheduler is not ready ("" if it is)."""
     if state.status == "closed":
         return "draining", "nothing more is enqueued"
     if state.status == "new":
         return "starting", "nothing is enqueued yet"
-    if state.entries:  # without any there is no lease to ask for
+    if state.entries:  # without entries the scheduler does not request the lease
         if state.answer_age_s is None:
             return "starting", "Redis was not asked for the lease yet"
         if state.answer_age_s > STALE_S:

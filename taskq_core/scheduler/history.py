@@ -1,4 +1,4 @@
-"""Keep the history of periodic entries, where Asynq's tools look for it. A failure is logged, no more."""
+"""Write the history of periodic entries for Asynq's tools. Failures are only logged."""
 
 import asyncio
 import logging
@@ -17,15 +17,15 @@ from taskq_core.wire.durations import NS_PER_S
 logger = logging.getLogger("taskq.scheduler")
 
 KEPT_S = 7 * 86_400
-"""Seconds the history of an entry is kept after the last scheduler that knew it."""
+"""Seconds that Redis keeps a history after the last scheduler that had the entry."""
 REFRESH_S = 3600.0
-"""Seconds between two extensions of the time that histories are kept."""
+"""Seconds between two extensions of the histories' expiry."""
 AT_ONCE = 16
-"""Operations that are sent at the same time."""
+"""Maximum number of concurrent operations."""
 
 
 class History:
-    """Writes, keeps and deletes the history of entries.
+    """Writes, extends and deletes the histories of entries.
 
     Args:
         context: The scheduler.
@@ -39,7 +39,7 @@ class History:
         self._kept_at = -math.inf
 
     async def record(self, enqueued: Iterable[Firing], now_ns: int) -> None:
-        """Note firings that were enqueued, at a time of Redis's."""
+        """Add enqueued firings to the histories of their entries, with Redis's time."""
         sent = [
             schedules.record_firing(
                 self._keys.scheduler_history(firing.entry.id),
@@ -52,7 +52,7 @@ class History:
         await self._send(sent, "writing histories")
 
     async def keep(self) -> None:
-        """Extend the time that the histories of all entries are kept, if that was not done lately."""
+        """Extend the expiry of all histories, unless this was done within `REFRESH_S`."""
         now = self._clock.monotonic()
         if now - self._kept_at >= REFRESH_S:
             self._kept_at = now
@@ -63,7 +63,7 @@ class History:
             await self._send(sent, "keeping histories")
 
     async def forget_removed(self) -> None:
-        """Delete the histories of entries that went since the last call."""
+        """Delete the histories of entries that were removed since the last call."""
         removed = [self._keys.scheduler_history(task.id) for task in self._book.take_removed()]
         await self._send([schedules.delete_history(key) for key in removed], "deleting histories")
 
@@ -79,4 +79,4 @@ class History:
             if failures:
                 logger.warning("%s of periodic tasks failed: %s", what, failures[0])
             if any(isinstance(failure, BrokerUnavailableError) for failure in failures):
-                return  # the others would wait for it as well
+                return  # further operations would wait for the same unreachable server

@@ -1,11 +1,11 @@
-"""Lead a set of entries: while this scheduler does, a ticker runs for each of their queues.
+"""Hold the leader's lease of a set of entries, and run a ticker for each of their queues.
 
-Any number of schedulers may run. For each set of entries one leads, by a lease that it renews four times before it
-ends; the others look whether it is free. The lease only saves work: what keeps a firing from being enqueued twice or
-not at all is said in `ticker`, and holds with any number of leaders.
+Any number of schedulers may run. For each set of entries, one of them leads. It holds a lease, which it renews four
+times per lease time. The others try to take it. The lease only saves work: `ticker` guarantees that each firing is
+enqueued once, with any number of leaders.
 
-Queues may be on different servers, and their hooks and middleware are the application's own. So each queue has its
-turns to itself, and one that hangs or cannot be reached keeps no other from its second.
+Queues may be on different servers, and the application's hooks and middleware may hang. So each queue has a separate
+ticker, and a slow or unreachable queue does not delay the others.
 """
 
 import asyncio
@@ -28,9 +28,9 @@ from taskq_core.wire.ids import new_token
 logger = logging.getLogger("taskq.scheduler")
 
 ENDING_S = 2.0
-"""Seconds that tickers get to end their turns, and then to end at all: they may be in a hook."""
+"""Seconds that tickers get to finish their turns, and again to end after cancellation: they may be in a hook."""
 IDLE_S = 1.0
-"""Seconds between two looks whether there are entries now."""
+"""Seconds between two checks for entries while there are none."""
 
 
 class Leader(Service):
@@ -40,7 +40,7 @@ class Leader(Service):
         context: The scheduler.
         call: Calls hooks and middleware.
         fired: Called with each firing and its outcome.
-        prepare: Reads the entries. Returns the seconds to wait for sources that have not answered yet.
+        prepare: Reads the entries. Returns the seconds to wait for sources that have not answered yet, or 0.
     """
 
     name = "scheduler"
@@ -73,23 +73,23 @@ class Leader(Service):
 
     @property
     def leads(self) -> bool:
-        """True while this scheduler holds the lease, as far as it knows."""
+        """True while this scheduler holds the lease by its own clock."""
         return self._has_lease and self._clock.monotonic() - self._asked_at < self._lease_s
 
     @property
     def answer_age_s(self) -> float | None:
-        """Seconds since Redis last answered about the lease, None before the first time."""
+        """Seconds since Redis last answered about the lease, None before the first answer."""
         return None if self._answered_at is None else self._clock.monotonic() - self._answered_at
 
     @property
     def turns(self) -> dict[str, TurnState]:
-        """How the turns of each queue go; empty while another scheduler leads."""
+        """State of each queue's ticker; empty while another scheduler leads."""
         if not self.leads:
             return {}
         return {queue.name: ticker.state for queue, ticker in self._tickers.items() if queue in self._book.by_queue}
 
     async def work(self) -> float:
-        """Take or renew the lease and see that the tickers run; return the seconds until the next time."""
+        """Take or renew the lease and start missing tickers. Return the seconds until the next call."""
         if wait_s := self._prepare():
             return wait_s
         await self._history.forget_removed()
@@ -103,7 +103,7 @@ class Leader(Service):
         return jittered(self._lease_s / 4)
 
     async def _follow_book(self) -> None:
-        """Give up the lease of a set of entries that is not ours any more."""
+        """Resign the lease of the previous set of entries if the set has changed."""
         key = self._keys.scheduler_leader(self._book.digest) if self._book.entries else ""
         if key != self._key:
             await self.resign()
@@ -122,7 +122,7 @@ class Leader(Service):
             logger.info("another scheduler leads now")
 
     async def resign(self) -> None:
-        """Give up the lease, so that another scheduler need not wait for its end."""
+        """Give up the lease, so that another scheduler can lead without waiting for its expiry."""
         if self._has_lease:
             self._has_lease = False
             await self._runner.run(services.resign(self._key, owner=self._owner))
@@ -130,7 +130,7 @@ class Leader(Service):
     # --- tickers ------------------------------------------------------------------------------------------------------
 
     def _run_tickers(self) -> None:
-        """See that each queue that has entries has a ticker that runs. Those of others end by themselves."""
+        """Start a ticker for each queue with entries but no running ticker. Other queues' tickers end by themselves."""
         for queue in [queue for queue, running in self._running.items() if running.done()]:
             del self._running[queue], self._tickers[queue]
         for queue in self._book.by_queue:
@@ -147,7 +147,7 @@ class Leader(Service):
         return self.leads and queue in self._book.by_queue and not self._tickers[queue].is_ending
 
     async def finish(self) -> None:
-        """End the tickers: at once those that wait, the others after their turn, so that what they do is told."""
+        """End the tickers. Cancel waiting tickers at once. Let the others finish their turn and report its results."""
         for queue, ticker in self._tickers.items():
             ticker.is_ending = True
             if not ticker.is_busy:

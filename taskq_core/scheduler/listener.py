@@ -1,4 +1,4 @@
-"""What a front end can be told while a scheduler runs."""
+"""Callbacks for front ends that run a scheduler."""
 
 from typing import Any
 
@@ -6,10 +6,10 @@ from taskq_core.tasks.periodic import Firing, FiringOutcome
 
 
 class SchedulerListener:
-    """Told of a scheduler's life, on its event loop. Override what you need; be quick."""
+    """Receives a scheduler's events on its event loop. Override the methods that you need. They must not block."""
 
     def started(self, scheduler: Any) -> None:
-        """The scheduler has connected and begins to look for what is due."""
+        """Handle the start: the scheduler has connected and begins to look for due firings."""
 
     def fired(self, firing: Firing, outcome: FiringOutcome, error: Exception | None) -> None:
-        """An entry has fired."""
+        """Handle the outcome of a firing."""

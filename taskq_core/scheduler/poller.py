@@ -1,4 +1,4 @@
-"""Follow the periodic tasks that providers return, and those that are added and paused at run time."""
+"""Poll providers for periodic tasks, and read the schedules that are added and paused at run time."""
 
 import asyncio
 import logging
@@ -17,19 +17,19 @@ from taskq_core.tasks.periodic import PeriodicTask, Provider
 logger = logging.getLogger("taskq.scheduler")
 
 AFTER_FAILURE_S = 30.0
-"""Most seconds until a provider that failed is asked again."""
+"""Maximum seconds until the next call of a provider that failed."""
 RUNTIME_EVERY_S = 2.0
 """Seconds between two reads of the schedules that change at run time."""
 SLOW_S = 30.0
-"""Seconds after which a call that has not ended is reported."""
+"""Seconds after which a running call of a provider is logged as slow."""
 
 
 class Poller(Service):
-    """Asks one provider again and again. While it fails, what it returned last stays.
+    """Calls one provider periodically. While it fails, its last entries stay in force.
 
     Args:
-        provider: Whom to ask, and how often.
-        book: Takes the entries.
+        provider: The provider, with its interval.
+        book: Receives the entries.
         source: Number of the provider in the book.
     """
 
@@ -41,10 +41,10 @@ class Poller(Service):
         self._source = source
         self._call = Caller(1, name="a provider")
         self.was_asked = False
-        """True once the provider has answered or failed."""
+        """True after the first call of the provider, even if it failed."""
 
     async def work(self) -> float:
-        """Ask once; return the seconds until the next time."""
+        """Call the provider once. Return the seconds until the next call."""
         slow = asyncio.get_running_loop().call_later(SLOW_S, self._report_slow)
         try:
             self._book.replace(self._source, _checked(await self._call(self._provider.function)))
@@ -62,7 +62,7 @@ class Poller(Service):
         )
 
     def close(self) -> None:
-        """Let its thread end."""
+        """Let the thread end."""
         self._call.close()
 
 
@@ -92,7 +92,7 @@ class RuntimeFollower(Service):
         """True after the first read, even if it failed."""
 
     async def work(self) -> float:
-        """Read once; return the seconds until the next time."""
+        """Read the schedules once. Return the seconds until the next call."""
         context = self._context
         try:
             found = await context.runner.run(presence.read_schedules(context.keys.schedules))

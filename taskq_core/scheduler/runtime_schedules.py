@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger("taskq.scheduler")
 
 ADDED_MAX = 1000
-"""Most schedules that can be added at run time. A table in a database holds more."""
+"""Maximum number of schedules that can be added at run time. A table in a database holds more."""
 _ENTRY, _PAUSED = "entry:", "paused:"
 
 
 class _Stored(msgspec.Struct, omit_defaults=True):
-    """A schedule as JSON. Payload bytes are Base64 in it."""
+    """A schedule as stored in JSON. The payload is Base64 there."""
 
     spec: str
     task: str
@@ -85,7 +85,7 @@ def paused_field(entry_id: str) -> str:
 
 
 def declares(app: "TaskQ", entry_id: str) -> bool:
-    """Return whether an application has a schedule of this id in its code or settings, with or without a scheduler."""
+    """Return whether the application defines a schedule with this id in its code or settings."""
     return entry_id in app.timetable.entries or entry_id in app.settings.schedule
 
 
@@ -93,7 +93,7 @@ def encode_schedule(app: "TaskQ", entry: PeriodicTask) -> bytes:
     """Return the stored form of a schedule.
 
     Raises:
-        ConfigurationError: Some of its options cannot be stored, or its time zone is unknown.
+        ConfigurationError: An option cannot be stored, or the time zone is unknown.
     """
     entry.schedule(app.settings.time_zone)
     task = entry.call.task
@@ -114,10 +114,10 @@ def encode_schedule(app: "TaskQ", entry: PeriodicTask) -> bytes:
 
 
 def decode_schedule(app: "TaskQ", entry_id: str, data: bytes) -> PeriodicTask:
-    """Return a stored schedule. Options that are not stored are those of the task, if the application knows it.
+    """Return a stored schedule. Options that are not stored come from the task, if the application has it.
 
     Raises:
-        TaskQError, ValueError, TypeError: It is not usable.
+        TaskQError, ValueError, TypeError: The stored schedule is not usable.
     """
     stored = msgspec.json.decode(data, type=_Stored)
     known = app.tasks.get(stored.task)
@@ -137,7 +137,7 @@ def decode_schedule(app: "TaskQ", entry_id: str, data: bytes) -> PeriodicTask:
 
 
 def _own_options(options: TaskOptions) -> dict[str, Any]:
-    """Return what schedulers that do not know the task need to enqueue it as this application does."""
+    """Return the options that a scheduler without the task's code needs to enqueue it as this application does."""
     default = TaskOptions()
     found: dict[str, Any] = {"queue": options.queue}
     for name, value in call_options(options).items():
@@ -158,10 +158,10 @@ def _plain(name: str, value: object) -> object:
 
 
 def read_stored(data: bytes) -> tuple[str, str, bytes, tuple[str, ...]]:
-    """Return when a stored schedule is due, its task, its payload and its options as Asynq writes them.
+    """Return the spec, task name, payload and options (as Asynq writes them) of a stored schedule.
 
     Raises:
-        TaskQError, ValueError: It is not usable.
+        TaskQError, ValueError: The stored schedule is not usable.
     """
     stored = msgspec.json.decode(data, type=_Stored)
     return stored.spec, stored.task, stored.payload, option_strings(stored.options)
@@ -178,20 +178,20 @@ def named_schedule(
     remote: bool = False,
     options: Mapping[str, Any] | None = None,
 ) -> PeriodicTask:
-    """Return a schedule of a task by its name, with arguments and options as JSON has them.
+    """Return a schedule for a task name, with JSON arguments and options.
 
     Args:
         app: The queue application.
         entry_id: Id of the schedule. None: the task's name and a digest.
         spec: When it is due.
         task: Name of the task.
-        kwargs: Arguments by name.
+        kwargs: Keyword arguments.
         tz: IANA name of the zone of a cron line.
-        remote: Whether the task's code is elsewhere. An application without tasks takes every name.
+        remote: Whether another program has the task's code. An application without tasks accepts every name.
         options: Task options, `catch_up` and `window`.
 
     Raises:
-        ConfigurationError: Something is not usable, or the task is unknown.
+        ConfigurationError: A value is not usable, or the task is unknown.
         TaskArgumentsError: The arguments do not fit the task.
     """
     known = None if remote else app.tasks.get(task)

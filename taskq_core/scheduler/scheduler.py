@@ -1,16 +1,16 @@
-"""A running scheduler: on its own, or as services of a worker.
+"""Run a scheduler, alone or as services of a worker.
 
 It reads the entries of the application, asks providers for more, and runs these services:
 
 | service   | does                                                                          |
 |-----------|-------------------------------------------------------------------------------|
-| leader    | leads, and runs a ticker for each queue, which enqueues what is due           |
+| leader    | holds the lease, and runs a ticker for each queue, which enqueues due tasks   |
 | announcer | shows the entries to tools                                                    |
-| poller    | one per provider: asks it for entries                                         |
-| follower  | one per table: takes up its entries, and tells it what they have enqueued     |
-| runtime   | takes up entries that were added or paused at run time                        |
+| poller    | one per provider: reads its entries                                           |
+| follower  | one per table: reads its entries, and records their runs in it                |
+| runtime   | reads entries that were added or paused at run time                           |
 
-Any number of schedulers may run; see `leader` for who acts and `ticker` for why each firing is enqueued once.
+Any number of schedulers may run. See `leader` for the election, and `ticker` for why each firing is enqueued once.
 """
 
 import asyncio
@@ -50,15 +50,15 @@ from taskq_core.telemetry import Reading, gauges, names
 logger = logging.getLogger("taskq.scheduler")
 
 START_PATIENCE_S = 5.0
-"""Seconds a scheduler waits for Redis to answer when it starts."""
+"""Seconds that a starting scheduler waits for Redis."""
 PROVIDERS_S = 5.0
-"""Seconds it waits for the first answer of its providers before it acts without."""
+"""Seconds to wait for the first answers of providers and tables before the scheduler leads without them."""
 HOOK_THREADS = 8
-"""Plain hooks that are called at the same time. Each of these threads may have database connections of its own."""
+"""Maximum number of concurrent plain hooks. Each of these threads may hold separate database connections."""
 GAUGES_S = 5.0
-"""Seconds between two looks whether an SDK was configured that exports gauges."""
+"""Seconds between two checks for a configured OpenTelemetry SDK that exports gauges."""
 OWN_ENTRIES = 0
-"""Number of the application as a source of entries; providers and tables have those behind it."""
+"""Number of the application as a source of entries. Providers, tables and the runtime hash have larger numbers."""
 
 
 class Scheduler:
@@ -67,7 +67,7 @@ class Scheduler:
     Args:
         app: The queue application.
         config: How it runs.
-        listener: Told of its life.
+        listener: Receives its events.
         clock: Source of time.
     """
 
@@ -91,14 +91,14 @@ class Scheduler:
         self._seen: tuple[int, Settings] | None = None
         self._status = "new"
         self.health = SchedulerHealth(self._state)
-        """Judges how it is."""
+        """Decides whether this scheduler is ready."""
         self._health_server: HealthServer | None = None
         self._deaf = False
 
     # --- on its own ---------------------------------------------------------------------------------------------------
 
     def run(self) -> int:
-        """Run until it is stopped, on an event loop of its own, with signals handled if this is the main thread.
+        """Run until stopped, on a new event loop. Handle SIGTERM and SIGINT if this is the main thread.
 
         Returns:
             0 when it was stopped, 1 when it could not start.
@@ -119,15 +119,15 @@ class Scheduler:
                 loop.remove_signal_handler(number)
 
     def stop(self) -> None:
-        """Stop, from any thread. Another scheduler takes over within seconds."""
+        """Stop the scheduler, from any thread. Another scheduler takes over within seconds."""
         if self._loop is None:
             self._stopping.set()
         else:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: it has stopped
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the scheduler has stopped
                 self._loop.call_soon_threadsafe(self._stopping.set)
 
     async def arun(self) -> int:
-        """Run until it is stopped, on the running event loop, without signal handlers. Returns as `run`."""
+        """Run until stopped, on the current event loop, without signal handlers. Return the same codes as `run`."""
         if self._loop is not None:
             raise RuntimeError("a scheduler runs once")
         self._loop = asyncio.get_running_loop()
@@ -170,7 +170,7 @@ class Scheduler:
             await runner.aclose()
 
     def readings(self) -> Sequence[Reading]:
-        """Return what is told when metrics are exported: nothing while there are no entries. From any thread."""
+        """Return gauge readings for the metrics export; empty without entries. Callable from any thread."""
         return (Reading(names.SCHEDULER_LEADING, int(self.leads), {}),) if self.entry_count else ()
 
     async def _refresh_gauges(self) -> float:
@@ -180,10 +180,10 @@ class Scheduler:
     # --- as part of something that runs -------------------------------------------------------------------------------
 
     def open(self, runner: AsyncRunner) -> None:
-        """Read the entries and get ready; nothing is sent yet.
+        """Read the entries and create the services. Send nothing yet.
 
         Args:
-            runner: Sends operations. Whoever gave it closes it.
+            runner: Sends operations. The caller closes it.
 
         Raises:
             ConfigurationError, TaskArgumentsError: An entry is not usable.
@@ -203,11 +203,11 @@ class Scheduler:
         self._status = "active"
 
     def services(self) -> list[Service]:
-        """Return its services."""
+        """Return the services to run."""
         return [self._leader, self._announcer, *self._pollers, *self._followers, self._runtime]
 
     async def close(self) -> None:
-        """End what runs, give up the lease and delete what tools are shown, once the services have ended."""
+        """End the tickers, resign the lease and delete the entries shown to tools. Called after the services ended."""
         self._status = "closed"
         await self._leader.finish()
         try:
@@ -223,12 +223,12 @@ class Scheduler:
 
     @property
     def leads(self) -> bool:
-        """True while this scheduler is the one that enqueues."""
+        """True while this scheduler leads, and so enqueues."""
         return self._leader.leads
 
     @property
     def health_port(self) -> int | None:
-        """Port at which its health is told, None where it is not."""
+        """Port of the health endpoints, None without any."""
         return None if self._health_server is None else self._health_server.port
 
     def _state(self) -> SchedulerState:
@@ -239,7 +239,7 @@ class Scheduler:
 
     @property
     def entry_count(self) -> int:
-        """Entries it knows."""
+        """Number of entries."""
         return len(self._book.entries)
 
     def _prepare(self) -> float:
@@ -253,7 +253,7 @@ class Scheduler:
         return 0.0
 
     def _read_entries(self) -> None:
-        """Take the application's entries, if they may have changed."""
+        """Read the application's entries, if the timetable or the settings have changed."""
         seen = (self.app.timetable.version, self.app.settings)
         if self._seen is None or self._seen[0] != seen[0] or self._seen[1] is not seen[1]:
             is_first, self._seen = self._seen is None, seen
@@ -286,5 +286,5 @@ class Scheduler:
 def run_scheduler(
     app: TaskQ, config: SchedulerConfig | None = None, *, listener: SchedulerListener | None = None
 ) -> int:
-    """Run a scheduler until it is told to stop. Returns as `Scheduler.run`."""
+    """Run a scheduler until it is stopped. Return the same codes as `Scheduler.run`."""
     return Scheduler(app, config, listener=listener).run()

@@ -1,12 +1,12 @@
-"""Enqueue what is due of one queue: the part of a scheduler that acts.
+"""Enqueue the due firings of one queue's entries.
 
-That each firing is enqueued once, and none is left out, is the business of the marks: the task is stored and the mark
-moved on in one script, which refuses a firing unless the mark stands at the firing before it. A leader that froze past
-its lease therefore finds the mark elsewhere when it wakes up, and reads anew how far its entries have come.
+Marks ensure that each firing is enqueued exactly once. One script stores the task and moves the entry's mark, and it
+refuses a firing unless the mark is at the firing before it. So when a leader that was frozen past its lease wakes up,
+the script refuses its firings, and it reads the marks again.
 
 ::
 
-    adopt the marks --> enqueue what is due --> wait for the next firing
+    adopt the marks --> enqueue due firings --> wait for the next firing
           ^                     |                        |
           +---- superseded -----+------------------------+
 """
@@ -41,25 +41,25 @@ from taskq_core.wire.ids import new_token
 logger = logging.getLogger("taskq.scheduler")
 
 AFTER_S = 0.002
-"""Seconds after a second of Redis's clock at which its firings are sent: the clocks are compared over a network."""
+"""Seconds to wait past a firing's second of Redis's clock, because the clocks are compared over a network."""
 PATIENCE_S = 5.0
-"""Seconds in which a batch that got no answer is sent again; Redis recognises it."""
+"""Seconds in which a batch without an answer is sent again. Redis recognizes the repetition."""
 HOOK_S = 5.0
 """Seconds a hook may take."""
 MIDDLEWARE_S = 5.0
-"""Seconds a middleware may look at a call. If it takes longer, the firing is put off, so that others go on."""
+"""Seconds a middleware may take for a call. After that, the firing is put off, so that it does not delay others."""
 
 _TICK_IDS = uuid.UUID("ce8714d3-7d56-5a42-a1bd-e7cfeb76a8fd")
 
 
 def tick_task_id(entry_id: str, task_name: str, at_s: int) -> str:
-    """Return the id of the task that a firing enqueues: a UUID that is the same on every scheduler."""
+    """Return the id of the task that a firing enqueues: a UUID that is equal on every scheduler."""
     return str(uuid.uuid5(_TICK_IDS, f"{entry_id}\n{task_name}\n{at_s}"))
 
 
 @dataclass(slots=True)
 class _Candidate:
-    """A firing on its way to Redis."""
+    """A firing that is being sent to Redis."""
 
     entry: Entry
     firing: Firing
@@ -70,7 +70,7 @@ class _Candidate:
 
 
 _Settled = tuple[_Candidate, FiringOutcome, Exception | None]
-"""A firing, what became of it, and why if there is something to say."""
+"""A firing, its outcome, and its error if it has one."""
 
 _OUTCOMES = {
     TickCode.STORED: FiringOutcome.ENQUEUED,
@@ -83,13 +83,13 @@ _OUTCOMES = {
 
 
 class Ticker:
-    """Enqueues what is due of one queue's entries.
+    """Enqueues the due firings of one queue's entries.
 
     Args:
         context: The scheduler.
         queue: Key names of the queue.
         call: Calls hooks and middleware.
-        history: Notes what was enqueued.
+        history: Records the enqueued firings.
         fired: Called with each firing and its outcome.
     """
 
@@ -119,21 +119,21 @@ class Ticker:
         self.is_busy = False
         """True during a turn."""
         self.is_ending = False
-        """True to make no further turn."""
+        """Set to True to prevent further turns."""
         self._ended_at = context.clock.monotonic()
         self._problem = ""
 
     def forget(self) -> None:
-        """Read all marks anew at the next turn: others may have moved them."""
+        """Read all marks again at the next turn: another leader may have moved them."""
         self._adopted_at = -math.inf
 
     @property
     def state(self) -> TurnState:
-        """How its turns go."""
+        """Age and error of the last turn."""
         return TurnState(self._clock.monotonic() - self._ended_at, self._problem)
 
     async def work(self) -> float:
-        """Adopt marks and enqueue at most one batch; return the seconds until the next turn."""
+        """Read marks and enqueue at most one batch. Return the seconds until the next turn."""
         entries = self._book.by_queue.get(self._queue, [])
         self.is_busy = True
         try:
@@ -152,10 +152,10 @@ class Ticker:
         until_firing_s = min(firings) + AFTER_S - self._redis_clock.time() if firings else math.inf
         return max(0.0, min(self._look_s, until_firing_s))
 
-    # --- how far entries have come ------------------------------------------------------------------------------------
+    # --- marks --------------------------------------------------------------------------------------------------------
 
     async def _adopt(self, entries: Sequence[Entry]) -> None:
-        """Read marks that are not known, and now and then all of them."""
+        """Read the marks that are not known, and every `refresh` seconds all of them."""
         now = self._clock.monotonic()
         is_stale = now - self._adopted_at >= self._refresh_s
         wanted = entries if is_stale else [each for each in entries if each.mark is None]
@@ -171,14 +171,14 @@ class Ticker:
     def _learn(self, now_ns: int) -> None:
         self._redis_clock.learn(now_ns, self._clock.monotonic())
 
-    # --- what is due --------------------------------------------------------------------------------------------------
+    # --- due firings --------------------------------------------------------------------------------------------------
 
     async def _enqueue_due(self, entries: Sequence[Entry]) -> bool:
-        """Send at most one batch. Return False if nothing was due."""
+        """Send at most one batch of due firings. Return False if nothing was due."""
         now_s = math.floor(self._redis_clock.time())
         chosen: list[tuple[Entry, int, int]] = []
         size = 0
-        # Those furthest behind come last: what one has to catch up must not keep the others from their second.
+        # Entries furthest behind come last: catching up one entry must not delay the firings of the others.
         for entry in sorted(entries, key=lambda each: each.next_s or 0, reverse=True):
             if len(chosen) >= TICK_MAX or size >= BATCH_BYTES:
                 break
@@ -192,7 +192,7 @@ class Ticker:
                     size += len(entry.task.payload)
                     before_s = at_s
         if chosen:
-            # Side by side: a hook or a middleware that takes its time would hold up a hundred firings one by one.
+            # Concurrently: in sequence, one slow hook or middleware would delay up to a hundred firings.
             batch = await asyncio.gather(*(self._prepare(*each) for each in chosen))
             held_up = [each for each in batch if isinstance(each.error, HangError)]
             if held_up:
@@ -213,7 +213,7 @@ class Ticker:
         try:
             if self._preparer.middleware.sees_calls:
                 call = await self._call(self._show, call, timeout_s=MIDDLEWARE_S)
-            # In a context of its own: each firing begins a trace, whatever span this code may run in.
+            # In an empty context: each firing begins a trace, whatever span this code runs in.
             prepared = Context().run(self._preparer.prepare, call, task_id=task_id, links=entry.origin)
             if prepared.queue.name != entry.queue.name:
                 raise ConfigurationError(
@@ -232,7 +232,7 @@ class Ticker:
         )
 
     async def _put_off(self, batch: Sequence[_Candidate]) -> None:
-        """Tell of firings whose middleware hung. Their marks stay, so that the next turn tries them again."""
+        """Report firings whose middleware hung. Their marks stay, so the next turn tries them again."""
         for each in batch:
             logger.error("periodic task %s is put off: its middleware hangs", each.entry.task.id)
         failed = [(each, FiringOutcome.FAILED, each.error) for each in batch]
@@ -259,14 +259,14 @@ class Ticker:
         settled: list[_Settled] = []
         for each, code in zip(batch, answer.codes, strict=True):
             if code == TickCode.SUPERSEDED:
-                each.entry.mark = None  # to be read anew
+                each.entry.mark = None  # the next turn reads it from Redis
             elif code != TickCode.EARLY and each.is_paused:
                 self._pass_over(each)
             elif code != TickCode.EARLY:
                 settled.append(self._settle(each, code))
         self._note(settled, started)
         enqueued = [each.firing for each, outcome, _ in settled if outcome is FiringOutcome.ENQUEUED]
-        await self._history.record(enqueued, answer.now_ns)  # before hooks, which may take their time
+        await self._history.record(enqueued, answer.now_ns)  # before the hooks, which may be slow
         await self._tell_after(settled)
 
     @staticmethod

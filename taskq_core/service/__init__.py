@@ -1,1 +1,1 @@
-"""What long-running processes share: service loops, health ports, bridges between threads and coroutines."""
+"""Code that long-running processes share: service loops, health ports, bridges between threads and coroutines."""

@@ -1,4 +1,4 @@
-"""Threads for blocking calls of coroutines, for which Python does not wait when the process ends."""
+"""Run blocking calls of coroutines in daemon threads, which do not delay the end of the process."""
 
 import threading
 from collections.abc import Callable
@@ -12,13 +12,14 @@ T = TypeVar("T")
 
 
 class DaemonThreads(ThreadPoolExecutor):
-    """Threads for what coroutines wait for, as with `asyncio.to_thread`. Python does not wait for them when it ends.
+    """Threads for blocking calls that coroutines await, as with `asyncio.to_thread`. Python does not join them at exit.
 
-    It does for those of the class that this one derives from, because an event loop takes no other: one call that hangs
-    would keep the process from ending, while another worker runs its task. Nothing else of that class is used.
+    Python joins the threads of `ThreadPoolExecutor`, so a hanging call would keep the process from ending while another
+    worker already runs its task. This class derives from it only because an event loop accepts no other executor.
 
     Args:
-        max_workers: Most threads, each started when a call finds none free; the default is that of the class above.
+        max_workers: Maximum number of threads. A call that finds no free thread starts one. The default is that of
+            `ThreadPoolExecutor`.
     """
 
     def __init__(self, max_workers: int | None = None) -> None:
@@ -37,12 +38,12 @@ class DaemonThreads(ThreadPoolExecutor):
                 raise RuntimeError("these threads were shut down, and take no more calls")
             self._open.add(future)
             future.add_done_callback(self._open.discard)
-            self._calls.put(partial(_call, future, partial(fn, *args, **kwargs)))  # first: a new thread finds it
-            while self._count < min(len(self._open), self._max_workers):  # also for calls that could not get one
+            self._calls.put(partial(_call, future, partial(fn, *args, **kwargs)))  # first: a new thread takes it
+            while self._count < min(len(self._open), self._max_workers):  # also for earlier calls without a thread
                 try:
                     threading.Thread(target=self._serve, name=f"asyncio_{self._count}", daemon=True).start()
                     self._count += 1
-                except RuntimeError:  # the system has none: it waits for one of those that there are
+                except RuntimeError:  # the system has no more threads: the call waits for an existing one
                     if not self._count:
                         future.cancel()
                         raise
@@ -55,17 +56,17 @@ class DaemonThreads(ThreadPoolExecutor):
             if call is None:
                 return
             call()
-            del call  # an idle thread keeps nothing of its last call alive
+            del call  # an idle thread must not keep the objects of its last call alive
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no more calls. Threads end as soon as nothing is left to do."""
+        """Accept no more calls. Threads end once the accepted calls are done."""
         with self._lock:
             self._is_shut = True
             for _ in range(self._count):
                 self._calls.put(None)
 
     def wait(self, timeout_s: float) -> None:
-        """Wait for what is being called, at most so long."""
+        """Wait for the running and waiting calls, at most this many seconds."""
         wait(set(self._open), timeout_s)
 
 

@@ -1,7 +1,7 @@
-"""How blocking code runs a coroutine, and how a coroutine runs blocking code, in one process without a worker.
+"""Run coroutines from blocking code, and blocking code from coroutines, in a process without a worker.
 
-A framework has its own rules for it, for example in which thread its database connections are; its adapter puts a
-`Bridge` of its own on the queue application.
+A framework may have special rules, for example for the threads of its database connections. Its adapter sets a subclass
+of `Bridge` on the queue application.
 """
 
 import asyncio
@@ -14,10 +14,10 @@ T = TypeVar("T")
 
 
 class Bridge:
-    """The rules of plain Python: an event loop of its own, and any thread."""
+    """Rules of plain Python: each coroutine runs on a new event loop, and blocking code runs in any thread."""
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine to its end from blocking code, also from blocking code that a coroutine called."""
+        """Run a coroutine to its end from blocking code, even if a coroutine called that code."""
         if asyncio._get_running_loop() is None:
             return asyncio.run(coroutine)
         answer: list[T] = []
@@ -42,7 +42,7 @@ class Bridge:
         return await asyncio.to_thread(function)
 
     def close_thread(self) -> None:
-        """Close what this thread has left open, such as database connections, because it is about to end."""
+        """Close resources that this thread has opened, such as database connections. Called before the thread ends."""
 
     def close_idle(self) -> None:
-        """Close what runs have left open for later ones, such as database connections. A worker calls it at its end."""
+        """Close resources that runs left open for reuse, such as database connections. Called when a worker ends."""

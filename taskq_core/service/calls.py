@@ -1,7 +1,7 @@
-"""Call functions of users that are no tasks: hooks, providers, error handlers, aggregators.
+"""Call user functions other than tasks: hooks, providers, error handlers, aggregators.
 
-A call ends when its time is over, whatever the function does. Plain functions run in separate daemon threads, so one
-that hangs takes no thread from tasks or host name look-ups, and the process ends without it.
+A call ends at its timeout, even if the function goes on. Plain functions run in separate daemon threads. So a hanging
+function takes no thread from tasks or host name look-ups, and does not keep the process from ending.
 """
 
 import asyncio
@@ -18,11 +18,11 @@ from taskq_core.service.interruption import clear_in_thread, raise_in_thread
 from taskq_core.service.user_code import as_exception, contained, is_coroutine_function
 
 ENDING_S = 0.5
-"""Seconds that a plain function gets to end after its interruption. Then its call ends all the same."""
+"""Seconds that an interrupted plain function gets to end. After that, its call ends anyway."""
 
 
 class HangError(TimeoutError):
-    """A call did not end in time. Nobody waits for it any longer."""
+    """A call did not end in time, and its caller has stopped waiting."""
 
 
 class Caller:
@@ -30,7 +30,7 @@ class Caller:
 
     Args:
         size: Maximum number of threads, and so of plain functions that run or hang at the same time.
-        name: What is called, for errors: "a hook".
+        name: Description of the functions for errors, such as "a hook".
     """
 
     def __init__(self, size: int, *, name: str) -> None:
@@ -45,8 +45,8 @@ class Caller:
         Args:
             function: The function.
             *arguments: Its arguments.
-            timeout_s: Seconds after which the call ends. A coroutine is cancelled; `TaskInterrupted` is raised into a
-                plain function, which may go on all the same. None: no limit.
+            timeout_s: Seconds after which the call ends. A coroutine is cancelled. In a plain function,
+                `TaskInterrupted` is raised, but the function may ignore it and go on. None: no limit.
 
         Raises:
             Exception: The error of the function, as `as_exception` returns it.
@@ -73,7 +73,8 @@ class Caller:
             raise HangError(f"{self._size} earlier calls of {self._name} hang, and there are no more threads")
         job = _Job(partial(contextvars.copy_context().run, call), self._hanging)
         ending = asyncio.get_running_loop().run_in_executor(self._threads, job.run)
-        ending.add_done_callback(lambda future: future.cancelled() or future.exception())  # perhaps nobody waits
+        # If the caller is cancelled, no code reads the error, and asyncio would log it.
+        ending.add_done_callback(lambda future: future.cancelled() or future.exception())
         try:
             return await asyncio.shield(ending)
         except asyncio.CancelledError:
@@ -93,9 +94,9 @@ class _Job:
 
     def __init__(self, call: Callable[[], Any], hanging: "set[_Job]") -> None:
         self._call = call
-        self._hanging = hanging  # those that nobody waits for any longer
+        self._hanging = hanging  # interrupted jobs that have not ended
         self._lock = threading.Lock()
-        self._thread_id: int | None = None  # of the thread in which the function runs now
+        self._thread_id: int | None = None  # the thread that runs the function now
 
     def run(self) -> Any:
         result, failure = None, None
@@ -106,11 +107,11 @@ class _Job:
                 result = self._call()
             except BaseException as error:
                 failure = error
-        except TaskInterrupted as error:  # it arrived after the function had failed
+        except TaskInterrupted as error:  # the interruption arrived after the function had failed
             failure = error
         while True:
             try:
-                with self._lock:  # from here on no interruption comes, and one on its way is taken back
+                with self._lock:  # no interruption can come after this; one in delivery is cleared
                     self._thread_id = None
                     clear_in_thread(threading.get_ident())
                 break
@@ -122,7 +123,7 @@ class _Job:
         return result
 
     def interrupt(self) -> bool:
-        """Raise `TaskInterrupted` in the function. Return False if it does not run."""
+        """Raise `TaskInterrupted` in the function. Return False if the function is not running."""
         with self._lock:
             if self._thread_id is None:
                 return False

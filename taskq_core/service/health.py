@@ -1,6 +1,6 @@
-"""Tell over HTTP whether a process lives and whether it works: `/livez` and `/readyz`.
+"""Serve the health of a process over HTTP: `/livez` and `/readyz`.
 
-`/livez` answers as long as the event loop turns. What `/readyz` says is judged by whoever is asked: `worker.health`,
+`/livez` answers as long as the event loop runs. A `Judge` decides the answer of `/readyz`: see `worker.health` and
 `scheduler.health`.
 """
 
@@ -17,15 +17,15 @@ logger = logging.getLogger("taskq.health")
 
 
 class Judge(Protocol):
-    """Says how a process is."""
+    """Decides whether a process is ready."""
 
     def report(self) -> tuple[bool, dict[str, Any]]:
-        """Return whether it is ready, and the body that says so."""
+        """Return whether the process is ready, and the body of the response."""
         ...
 
 
 def check_health_address(host: object, port: object) -> None:
-    """Check where health is to be told.
+    """Check the address of the health endpoints.
 
     Raises:
         ConfigurationError: The host is blank, or the port is neither None nor a number from 0 to 65535.
@@ -37,10 +37,10 @@ def check_health_address(host: object, port: object) -> None:
 
 
 async def open_health_server(what: str, health: Judge, host: str, port: int | None) -> "HealthServer | None":
-    """Begin to tell how a process is; None without a port.
+    """Open the health endpoints. Return None if no port is given.
 
     Raises:
-        OSError: The address cannot be used. That was logged.
+        OSError: The address cannot be used. The error was logged.
     """
     if port is None:
         return None
@@ -58,7 +58,7 @@ class HealthServer(Port):
     """Serves the health of a process over HTTP.
 
     Args:
-        health: What is served.
+        health: Decides whether the process is ready.
         host: Address to listen on.
         port: Port to listen on, 0 for any free one.
     """

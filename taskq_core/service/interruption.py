@@ -11,10 +11,10 @@ _clear_exception = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_ulong, ctypes.c_void
 
 
 def raise_in_thread(thread_id: int, error: type[BaseException]) -> None:
-    """Raise an exception in a thread, soon."""
+    """Raise an exception in a thread as soon as it runs its next bytecode."""
     _set_exception(thread_id, error)
 
 
 def clear_in_thread(thread_id: int) -> None:
-    """Take back an exception that was not delivered yet."""
+    """Cancel the exception that was raised in a thread, if it was not delivered yet."""
     _clear_exception(thread_id, None)

@@ -1,4 +1,4 @@
-"""What the services of workers and schedulers share: the shape of a service, and a loop that survives its errors."""
+"""Base class of the services of workers and schedulers, and a loop that survives errors."""
 
 import asyncio
 import contextlib
@@ -12,32 +12,32 @@ from taskq_core.service.user_code import is_cancelled
 logger = logging.getLogger("taskq.worker")
 
 LONGEST_PAUSE_S = 5.0
-"""Longest time between two attempts while a service fails, in seconds."""
+"""Maximum seconds between two attempts while a service fails."""
 
 
 class Service:
-    """A background loop of a worker or scheduler. `serve` calls `work` again and again.
+    """A background loop of a worker or scheduler. `serve` calls `work` repeatedly.
 
     Attributes:
-        name: Its name in logs.
+        name: Name of the service in logs.
     """
 
     name = ""
 
     @property
     def is_idle(self) -> bool:
-        """Whether it has looked for work at least once and knows of none now. A burst worker waits for that."""
+        """Whether it has looked for work at least once and knows of none. A burst worker waits for all services."""
         return True
 
     async def work(self) -> float:
-        """Do one pass, and return the seconds until the next one."""
+        """Do one pass, and return the seconds until the next pass."""
         raise NotImplementedError
 
     async def resign(self) -> None:
-        """Give up leases in Redis, so that another process takes over at once. Called after the last pass.
+        """Give up leases in Redis, so that another process can take over at once. Called after the last pass.
 
         Raises:
-            BrokerError: Redis refused or was not reached.
+            BrokerError: Redis refused or could not be reached.
         """
 
     def close(self) -> None:
@@ -45,19 +45,19 @@ class Service:
 
 
 class Signal(asyncio.Event):
-    """An event that is waited for with a time limit."""
+    """An event with a `wait_for` that has a time limit."""
 
     async def wait_for(self, seconds: float | None) -> None:
-        """Wait until it is set, at most so many seconds. None: without a limit."""
+        """Wait until the event is set, at most `seconds`. None: no limit."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self.wait()
 
 
 async def serve(name: str, work: Callable[[], Awaitable[float]], *, goes_on: Callable[[], bool] = lambda: True) -> None:
-    """Call `work` again and again while `goes_on` returns True. It returns the seconds until its next call.
+    """Call `work` repeatedly while `goes_on` returns True. `work` returns the seconds until its next call.
 
-    An error of `work` is logged, and it is called again after a growing pause: a service never ends by an error.
+    Log an error of `work`, and call it again after a growing pause. An error never ends a service.
     """
     failures = 0
     while goes_on():
@@ -78,7 +78,7 @@ async def serve(name: str, work: Callable[[], Awaitable[float]], *, goes_on: Cal
                 logger.exception("%s failed; trying again", name)
         except MemoryError:  # a task used all memory, so that not even the failure could be logged
             pause_s = 1.0
-        if is_cancelled():  # and what `work` awaited swallowed it, as `asyncio.wait_for` does on Python 3.11
+        if is_cancelled():  # `work` may have swallowed it, as `asyncio.wait_for` does on Python 3.11
             raise asyncio.CancelledError
         await asyncio.sleep(pause_s)
 
@@ -88,5 +88,5 @@ def _backoff(failures: int) -> float:
 
 
 def jittered(seconds: float) -> float:
-    """Return a time within a fifth of the one given, so that workers started together drift apart."""
+    """Return a time within 20 % of the given one, so that workers started together drift apart."""
     return seconds * random.uniform(0.8, 1.2)  # noqa: S311 - jitter, no secret

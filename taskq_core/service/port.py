@@ -1,7 +1,7 @@
-"""A small HTTP server for a port of a process: health, metrics.
+"""A small HTTP server for the health and metrics ports of a process.
 
-It speaks just enough HTTP/1.1: one request a connection, GET and HEAD, bounded in size, time and number. What is
-answered is the business of whoever opens the port.
+It supports a small part of HTTP/1.1: GET and HEAD, one request per connection, with limits on size, time and number of
+connections. The code that opens the port supplies the responses.
 """
 
 import asyncio
@@ -16,20 +16,20 @@ from typing import Any
 logger = logging.getLogger("taskq.port")
 
 REQUEST_S = 5.0
-"""Seconds a client gets to send its request, and to take the answer."""
+"""Seconds a client gets to send its request, and again to read the response."""
 REQUEST_MAX = 8192
-"""Most bytes of a request."""
+"""Maximum bytes of a request."""
 CONNECTIONS_MAX = 64
-"""Most connections at a time. Further ones are closed at once."""
+"""Maximum number of concurrent connections. Further connections are closed at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is asked.
+    """An HTTP request.
 
     Attributes:
         path: The path, without a query.
-        headers: The headers, by their names in lower case; of several of one name the last.
+        headers: The headers by lowercase name. If a name repeats, the last value counts.
     """
 
     path: str
@@ -38,7 +38,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What is answered."""
+    """An HTTP response."""
 
     body: bytes
     content_type: str
@@ -47,7 +47,7 @@ class Answer:
 
 
 def text(words: str, status: HTTPStatus = HTTPStatus.OK, **headers: str) -> Answer:
-    """Return an answer of one line. Names of headers are written with `_` for `-`."""
+    """Return a response with one line of text. Write header names with `_` instead of `-`."""
     return Answer(
         body=f"{words}\n".encode(),
         content_type="text/plain; charset=utf-8",
@@ -57,10 +57,10 @@ def text(words: str, status: HTTPStatus = HTTPStatus.OK, **headers: str) -> Answ
 
 
 def names_this_machine(host: str) -> bool:
-    """Return whether a header `Host` names this machine: `localhost`, or a loopback address as 127.0.0.1 or [::1].
+    """Return whether a `Host` header names this machine: `localhost`, or a loopback address such as 127.0.0.1 or [::1].
 
-    A port that is open to whoever uses this machine answers such requests only: a page on the internet could have its
-    own name point here (DNS rebinding), and would then count as of the same origin.
+    A port that is open to all users of this machine must reject other hosts. Otherwise a web page could point its
+    domain here (DNS rebinding), and its requests would count as same-origin.
     """
     name, colon, port = host.rpartition(":")
     if not colon or host.endswith("]"):
@@ -69,17 +69,17 @@ def names_this_machine(host: str) -> bool:
         return False
     address = name[1:-1] if name.startswith("[") and name.endswith("]") else name
     try:
-        # An address is in braces if, and only if, it is one of IPv6.
+        # Only an IPv6 address is in brackets.
         return name.lower() == "localhost" or ((":" in address) == (address != name) and is_loopback(address))
     except ValueError:
         return False
 
 
 def is_loopback(address: str) -> bool:
-    """Return whether an address is reached from this machine only.
+    """Return whether an address can be reached from this machine only.
 
     Raises:
-        ValueError: It is a name, or nothing of the kind.
+        ValueError: It is a name, or not an address.
     """
     return ipaddress.ip_address(address.partition("%")[0]).is_loopback
 
@@ -89,14 +89,14 @@ Refuse = Callable[[HTTPStatus, str], Answer]
 
 
 class Port:
-    """Listens, and hands requests to who answers them.
+    """Listens on a port, and passes requests to a callback.
 
     Args:
-        respond: Answers a GET or HEAD; the body of a HEAD is left away.
+        respond: Returns the response to a GET or HEAD. The server removes the body for HEAD.
         host: Address to listen on.
         port: Port to listen on, 0 for any free one.
-        refuse: Words the answer to what is no such request.
-        tls: Speaks TLS if given.
+        refuse: Returns the response to a request that is not valid.
+        tls: TLS context. None: plain HTTP.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Port:
         self._clients: set[asyncio.Task[Any]] = set()
 
     async def start(self) -> None:
-        """Begin to listen.
+        """Start listening.
 
         Raises:
             OSError: The address cannot be used.
@@ -128,7 +128,7 @@ class Port:
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
-        """Stop listening, and end what is open."""
+        """Stop listening, and close open connections."""
         if self._server is None:
             return
         self._server.close()
@@ -150,7 +150,7 @@ class Port:
                     writer.write(data)
                     await writer.drain()
         except (OSError, TimeoutError, asyncio.IncompleteReadError):
-            writer.transport.abort()  # gone, or too slow: what is not read is not waited for
+            writer.transport.abort()  # the client has gone or is too slow: do not wait for it
         except Exception:
             logger.exception("a request to port %d failed", self.port)
         finally:
@@ -158,7 +158,7 @@ class Port:
             writer.close()
 
     async def _read(self, reader: asyncio.StreamReader) -> bytes | None:
-        """Return the head of a request, None if it is too large."""
+        """Return the head of a request, or None if it is too large."""
         try:
             return await reader.readuntil(b"\r\n\r\n")
         except asyncio.LimitOverrunError:

@@ -1,8 +1,8 @@
-"""Run code of users so that nothing it raises or does harms the worker.
+"""Run user code so that its errors cannot harm the worker.
 
-Code of users may raise any `BaseException`, and to read an exception may run code of its class. `readable` returns an
-exception that is safe to read. `contained` awaits code of users and raises only `Exception`. `unlisted`
-hides asyncio tasks of the worker from code that cancels all tasks.
+User code may raise any `BaseException`, and reading an exception may run code of its class. `readable` returns an
+exception that is safe to read. `contained` awaits user code and raises only `Exception`. `unlisted` hides asyncio tasks
+of the worker from code that cancels all tasks.
 """
 
 import asyncio
@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 Work = TypeVar("Work", bound=asyncio.Task[Any])
 
-_TRACEBACK: Any = vars(BaseException)["__traceback__"]  # read so, no property of a subclass runs
-_NAME: Any = vars(type)["__name__"]  # read so, no property of a metaclass runs
+_TRACEBACK: Any = vars(BaseException)["__traceback__"]  # read like this, no property of a subclass runs
+_NAME: Any = vars(type)["__name__"]  # read like this, no property of a metaclass runs
 UNREADABLE = "(its text cannot be read)"
-"""Stands for the text of an object whose `__str__` fails."""
+"""Text of an object whose `__str__` fails."""
 
 
 def text_of(value: object) -> str:
@@ -46,14 +46,14 @@ def readable(error: BaseException) -> BaseException:
     """Return an exception that `isinstance`, `traceback` and `logging` can read. Never raises.
 
     Returns:
-        The exception itself, or, if its class, its causes or the members of its group cannot be read, a plain exception
+        The exception itself. If its class, its causes or the members of its group cannot be read, a plain exception
         with the same class name, text and traceback.
     """
     try:
         _read_all(error)
     except BaseException:
         try:
-            kind: Any = type(error)  # mypy denies that exception classes are hashable
+            kind: Any = type(error)  # typed as Any: mypy denies that exception classes are hashable
             stand_in: BaseException = namesake(kind, Exception)(text_of(error))
         except BaseException:  # raised by code of its metaclass
             stand_in = RuntimeError(describe(error))
@@ -62,7 +62,7 @@ def readable(error: BaseException) -> BaseException:
 
 
 def _read_all(error: BaseException) -> None:
-    """Read what others read of an exception, its causes and its members."""
+    """Read every attribute that handlers and loggers read of an exception, its causes and its members."""
     left, found = [error], {id(error)}
     while left:
         each = left.pop()
@@ -78,14 +78,14 @@ def _read_all(error: BaseException) -> None:
 
 @functools.lru_cache(maxsize=256)
 def namesake(kind: type[BaseException], base: type[Exception]) -> Any:
-    """Return a subclass of `base` that a traceback shows under the name of `kind`."""
+    """Return a subclass of `base` that tracebacks show under the name of `kind`."""
     return type(kind.__name__, (base,), {"__module__": kind.__module__, "__qualname__": kind.__qualname__})
 
 
 def as_exception(error: BaseException) -> Exception:
-    """Return what code of users raised as an `Exception` that is safe to read.
+    """Return an error of user code as an `Exception` that is safe to read.
 
-    `StopIteration` counts as no `Exception`, because asyncio cannot pass it on.
+    `StopIteration` is wrapped too, because asyncio cannot propagate it.
     """
     error = readable(error)
     if isinstance(error, Exception) and not isinstance(error, StopIteration):
@@ -96,7 +96,7 @@ def as_exception(error: BaseException) -> Exception:
 
 
 def is_coroutine_function(function: Any) -> bool:
-    """Return whether a call of it returns a coroutine. Also true of partials, and of objects with such a `__call__`."""
+    """Return whether calling it returns a coroutine. Also true of partials, and of objects with an async `__call__`."""
     while isinstance(function, functools.partial):
         function = function.func
     if inspect.iscoroutinefunction(function):
@@ -105,12 +105,12 @@ def is_coroutine_function(function: Any) -> bool:
 
 
 async def contained(call: Callable[[], Awaitable[T]]) -> T:
-    """Call a coroutine function of users and return its result.
+    """Call a coroutine function of the user and return its result.
 
     Raises:
         Exception: The error of the code, as `as_exception` returns it.
-        asyncio.CancelledError: The running asyncio task was cancelled. One that the code raised itself counts as its
-            error.
+        asyncio.CancelledError: The running asyncio task was cancelled. A `CancelledError` that the code raised itself
+            counts as an error of the code.
     """
     try:
         return await call()
@@ -122,12 +122,12 @@ async def contained(call: Callable[[], Awaitable[T]]) -> T:
 
 
 def is_cancelled() -> bool:
-    """Whether the running asyncio task is being cancelled. If not, code of users raised a `CancelledError` itself."""
+    """Return whether the running asyncio task is being cancelled. If not, user code raised the `CancelledError`."""
     return cancellations() > 0
 
 
 def cancellations() -> int:
-    """Return how often the running asyncio task was cancelled. If more often than before, it has to end."""
+    """Return how often the running asyncio task was cancelled. A higher count than before means that it has to end."""
     task = asyncio.current_task()
     return 0 if task is None else task.cancelling()
 
@@ -135,14 +135,14 @@ def cancellations() -> int:
 def unlisted(task: Work) -> Work:
     """Remove an asyncio task of the worker from `asyncio.all_tasks()`, and return it.
 
-    A task of the queue may cancel everything that it finds there. The caller has to keep the asyncio task and to end
-    it, since nothing else can find it. Both functions are part of asyncio's documented interface for extensions.
+    User code may cancel every task in that list. The caller has to keep a reference to the asyncio task and to end it,
+    since nothing else can find it. Both functions are part of asyncio's documented interface for extensions.
     """
     _unregister_task(task)
     return task
 
 
 def abandon(task: asyncio.Task[Any]) -> None:
-    """Cancel an asyncio task that is `unlisted`, and let whatever closes the event loop wait for its end."""
+    """Cancel an `unlisted` asyncio task, and list it again, so that closing the event loop waits for its end."""
     _register_task(task)
     task.cancel()

@@ -1,4 +1,4 @@
-"""Requests of operators to running workers, and their messages on the channel `taskq:control`."""
+"""Define the requests that operators send to running workers on the channel `taskq:control`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,11 +25,11 @@ class WorkerAction(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class WorkerRequest:
-    """One request.
+    """One request of an operator.
 
     Attributes:
         action: What to do.
-        concurrency: Tasks to run at a time, for `SCALE` only.
+        concurrency: Number of concurrent tasks, for `SCALE` only.
 
     Raises:
         ConfigurationError: A value is not usable.
@@ -46,7 +46,7 @@ class WorkerRequest:
             raise ConfigurationError(f"only 'scale' takes a concurrency, {str(self.action)!r} got {self.concurrency}")
 
     def encode(self, workers: Sequence[str]) -> bytes:
-        """Return the message to workers with these ids."""
+        """Return the message for the workers with these ids."""
         return msgspec.json.encode({"workers": workers, "action": self.action, "concurrency": self.concurrency})
 
 
@@ -57,7 +57,7 @@ class _Message(msgspec.Struct):
 
 
 def request_for(worker: str, message: str) -> WorkerRequest | None:
-    """Decode a message. Return None if it is for other workers or not valid."""
+    """Decode a message. Return None if it is not for this worker or not valid."""
     try:
         read = msgspec.json.decode(message, type=_Message)
         return WorkerRequest(read.action, read.concurrency) if worker in read.workers else None

@@ -1,6 +1,6 @@
-"""A running worker: it fetches tasks, runs them, settles them, and keeps its queues in order.
+"""Run a worker: fetch tasks, run them, settle them, and repair its queues.
 
-Each service is a module with a class of its name: `fetcher`, `executor`, `settler`, `keepalive`, `forwarder`,
+Each service is a module with a class of the same name: `fetcher`, `executor`, `settler`, `keepalive`, `forwarder`,
 `recoverer`, `janitor`, `subscriber`, `waker`.
 """
 

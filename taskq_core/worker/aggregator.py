@@ -1,20 +1,20 @@
-"""Turn groups of tasks into one task each.
+"""Combine groups of tasks into one task each.
 
 ::
 
-    group --gather--> set --function--> one task        combine: the task is stored and the set is gone, or neither
-      ^                |
-      +----reclaim-----+   its time is over: the function failed or its worker was lost
+    group --collect--> set --function--> one task       combine: store the task and delete the set, or do neither
+      ^                 |
+      +----reclaim------+   after the set's deadline, if the function failed or its worker was lost
 
-The aggregator looks at the groups of one queue every second or so. It takes the members of those that are due into
-sets, has the application's functions turn each set into one task, and stores that in the same step that takes the set
-away, so a crash at any moment leaves either the members or the one task, never both. A set whose time is over goes back
-to its group, whoever made it, Go too; so do the sets of a function that failed, when their time is over.
+The aggregator checks the groups of one queue about every second. It moves the members of due groups into sets, and
+calls the application's function to turn each set into one task. One script stores that task and deletes the set, so a
+crash leaves either the members or the task, never both. After its deadline, a set goes back to its group, even if
+another program such as Go Asynq made it. The same happens to sets whose function failed.
 
-One worker per queue looks, by a lease, because a look costs Redis work for every group; taking a set is one script, so
-two that look take nothing twice. The lease is one of workers with the same aggregators, so that workers of another
-program, or of the next release, do not keep theirs from being called. While all slots of the leader are busy it does
-not renew the lease, and another worker helps.
+One worker per queue holds a lease and checks, because a check costs Redis work for every group. Taking a set is one
+script, so two workers that check at the same time take no member twice. Only workers with the same aggregators share a
+lease, so a worker of another program or release does not keep the others from checking. A leader whose slots are all
+busy does not renew the lease, and another worker takes over.
 """
 
 import asyncio
@@ -55,32 +55,32 @@ from taskq_core.worker.leadership import Leadership, Topic
 logger = logging.getLogger("taskq.worker")
 
 AT_ONCE = 4
-"""Sets of one queue that are turned into tasks at the same time."""
+"""Maximum number of sets of one queue that are combined concurrently."""
 PATIENCE_S = 5.0
-"""Seconds for which a call to Redis is sent again. A repeat is recognised."""
+"""Seconds in which a call to Redis is repeated. Redis recognizes the repetition."""
 CUT_S = 1
-"""Seconds by which a set gets more time than was asked for: its deadline is a whole second, of which a part is over."""
+"""Seconds added to the deadline of a set, which Redis rounds down to a whole second."""
 WITHOUT_EVERY_S = 10.0
-"""Seconds between two looks of a worker without aggregators, which only gives back what others left."""
+"""Seconds between two checks of a worker without aggregators, which only returns expired sets to their groups."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Check:
-    """A group to look at and the aggregator it is for."""
+    """A group to check, and its aggregator."""
 
     aggregation: Aggregation
     what: GroupCheck
 
 
 class Aggregator(Service):
-    """Turns the groups of one queue into tasks.
+    """Combines the groups of one queue into tasks.
 
     Args:
         context: The worker.
         queue: Key names of the queue.
         combiner: Calls the functions.
-        leadership: Says whether there may be groups or sets.
-        now_ns: Returns the time that replaces Redis's (Unix ns) in tests.
+        leadership: Reports whether this worker leads, and whether there may be groups or sets.
+        now_ns: Returns the time (Unix ns) that replaces Redis's in tests.
     """
 
     name = "aggregator"
@@ -113,17 +113,17 @@ class Aggregator(Service):
         self._is_taking = False
         self._has_looked = False
         self.is_stopping = False
-        """True once no further set is taken."""
+        """Set to True to take no further sets."""
         self.combined = 0
-        """Sets turned into one task so far."""
+        """Number of sets that were combined into a task."""
         self.reclaimed = 0
-        """Sets given back to their group so far, whoever made them."""
+        """Number of expired sets that were returned to their groups, including sets of other workers."""
         self.failed = 0
-        """Sets that could not be turned into one task so far. Their members go back to their group."""
+        """Number of sets whose combination failed. Their members go back to their group."""
 
     @property
     def is_idle(self) -> bool:
-        """Whether every group was looked at, or another worker was seen to lead."""
+        """Whether all groups were checked, or another worker leads."""
         return self._has_looked
 
     @property
@@ -144,13 +144,13 @@ class Aggregator(Service):
             return True
         if leadership.leads:
             return leadership.has(Topic.GROUPS)
-        # Who leads tidies up; its program may have other aggregators, or none.
+        # The leader reclaims sets, but its program may have other aggregators, or none. So this worker checks too.
         if not self._aggregators.of_queue(self._queue.name):
             return False
         return await self._runner.run(count_keys(Topic.GROUPS.keys(self._queue))) > 0
 
     async def drain(self, timeout_s: float) -> None:
-        """Take no further set, give back those in progress, and wait for that at most so many seconds."""
+        """Take no further set, give back the sets in progress, and wait for that at most `timeout_s`."""
         self.is_stopping = True
         for each in self._running:
             each.cancel()
@@ -158,13 +158,13 @@ class Aggregator(Service):
             await asyncio.wait(self._running, timeout=timeout_s)
 
     async def resign(self) -> None:
-        """Let another worker lead at once."""
+        """Give up the lease, so that another worker can lead at once."""
         await self._runner.run(resign(self._queue.leader(self.service), owner=self._context.token))
 
-    # --- what others left ---------------------------------------------------------------------------------------------
+    # --- expired sets -------------------------------------------------------------------------------------------------
 
     async def _tidy(self) -> bool:
-        """Give back sets whose time is over and delete members of combined ones. Returns whether this worker leads."""
+        """Reclaim expired sets and delete members of combined sets. Return whether this worker leads."""
         while True:
             found = await self._runner.run(
                 reclaim(
@@ -202,15 +202,15 @@ class Aggregator(Service):
             _, sets = await self._runner.run(sweep(self._queue))
 
     async def _sweep_rest(self, size: int) -> None:
-        """Delete what a combine left of a set of this size. Where that fails, whoever looks next does it."""
+        """Delete the members that a combine left of a set of this size. If that fails, the next check deletes them."""
         if size > GATHER_MAX:
             with contextlib.suppress(BrokerError):
                 await self._sweep(1)
 
-    # --- groups that are due ------------------------------------------------------------------------------------------
+    # --- due groups ---------------------------------------------------------------------------------------------------
 
     async def _look(self) -> None:
-        """Take what is due in all groups, page by page."""
+        """Collect all due groups, page by page."""
         if not self._aggregators.of_queue(self._queue.name):
             return
         cursor = 0
@@ -222,7 +222,7 @@ class Aggregator(Service):
                 return
 
     async def _gather(self, names: Sequence[str]) -> None:
-        """Take what is due in some groups, as slots become free."""
+        """Collect the due groups among these, as slots become free."""
         checks = [check for name in names if (check := self._check(name)) is not None]
         while checks:
             while len(self._running) >= AT_ONCE:
@@ -235,7 +235,7 @@ class Aggregator(Service):
                 limit=AT_ONCE - len(self._running),
                 now_ns=self._now_ns(),
             )
-            self._is_taking = True  # their tasks are in no group any more, and not yet with us
+            self._is_taking = True  # their tasks have left the group, and this worker has not received them
             try:
                 codes = await self._runner.run(operation, patience_s=PATIENCE_S)
             finally:
@@ -274,7 +274,7 @@ class Aggregator(Service):
         )
 
     def _log_once(self, level: int, text: str, group: str) -> None:
-        """Log a problem with a group, once for each queue: every look finds it again."""
+        """Log a problem with a group, once per queue: every check finds it again."""
         if text not in self._logged:
             self._logged.add(text)
             logger.log(level, f"{text} (once per queue)", group, self._queue.name)  # noqa: G004 - no data in it
@@ -287,7 +287,7 @@ class Aggregator(Service):
         task.add_done_callback(self._running.discard)
 
     async def _turn(self, check: _Check) -> None:
-        """Turn a set into one task. Whatever goes wrong, its members go back to their group when its time is over."""
+        """Combine a set into one task. After any error, its members go back to their group at the set's deadline."""
         try:
             await self._turn_into_one(check)
         except asyncio.CancelledError:
@@ -330,7 +330,7 @@ class Aggregator(Service):
         await self._store(check, size, result, tasks)
 
     async def _read(self, group: str, set_id: str) -> tuple[list[GroupedTask], int] | None:
-        """Return the tasks of a set and the number of its members, or None if it is gone."""
+        """Return the tasks of a set and the number of its members, or None if the set is gone."""
         tasks: list[GroupedTask] = []
         unreadable: list[str] = []
         size = missing = 0
@@ -363,7 +363,7 @@ class Aggregator(Service):
         return tasks, size - len(unreadable)
 
     async def _store(self, check: _Check, size: int, result: Signature[Any], tasks: Sequence[GroupedTask]) -> None:
-        """Store the task in the queue of its members: the next in the trace of the first, with links to all of them."""
+        """Store the combined task in the members' queue. It continues the first member's trace, and links to all."""
         preparer = self._app.runtime.preparer
         group, set_id = check.what.group, check.what.set_id
         if result.task.options.aggregate == group:
@@ -389,7 +389,7 @@ class Aggregator(Service):
             raise
         if error is None and code is CombineCode.GONE:
             self._log_gone(group)
-            return  # the span is not ended, and so not exported: there is no such task
+            return  # the span is not ended, and so not exported: the task was not stored
         preparer.note_sent(prepared, error, started)
         if error is not None:
             raise error
@@ -399,7 +399,7 @@ class Aggregator(Service):
         await self._sweep_rest(size)
 
     async def _drop(self, check: _Check, size: int) -> None:
-        """Delete the members of a set for nothing."""
+        """Delete the members of a set without storing a task."""
         operation = combine(self._queue, check.what.group, check.what.set_id, size, None, now_ns=self._now_ns())
         if await self._runner.run(operation, patience_s=PATIENCE_S) is CombineCode.GONE:
             self._log_gone(check.what.group)

@@ -1,12 +1,12 @@
-"""Start a worker anew when code changes, without cutting tasks off.
+"""Restart a worker when code changes, without interrupting tasks.
 
-A parent process starts the worker as a child and starts it again when it exits with the status `RELOAD`. In the child
-the worker has the main thread, and with it the signals, while another thread watches the files; a change stops the
-worker as SIGTERM does, so running tasks finish first. Ctrl-C reaches both processes; the parent only waits. A child
-that fails (code in the middle of an edit) is tried again after the next change; one whose worker cannot start (Redis is
-not there yet) also a few seconds later.
+A parent process starts the worker as a child process, and restarts it when it exits with the status `RELOAD`. In the
+child, the worker runs in the main thread and handles signals, while another thread watches the files. A change stops
+the worker as SIGTERM does, so running tasks finish first. Ctrl-C reaches both processes, and the parent only waits. If
+a child fails because of broken code, the parent restarts it after the next change. If its worker cannot start, for
+example because Redis is down, the parent also retries after a few seconds.
 
-Which files are watched, and what a child is started with, is said by whoever asks.
+The caller supplies the watched files and the command of the child.
 """
 
 import math
@@ -28,42 +28,43 @@ from taskq_core.errors import TaskQError
 from taskq_core.worker.worker import Worker
 
 RELOAD = 3
-"""Exit status with which a child asks to be started again."""
+"""Exit status by which a child requests a restart."""
 NOT_STARTED = 4
 """Exit status of a child whose worker could not start, or gave up."""
 TRIED_AGAIN_S = 5.0
-"""Seconds after which a worker that could not start is tried again."""
+"""Seconds after which a worker that could not start is restarted."""
 EVERY_S = 1.0
-"""Seconds between two looks at the files."""
+"""Seconds between two checks of the files."""
 LOADED_SINCE = "_TASKQ_AUTORELOAD_SINCE"
-"""Environment variable with the time before a child loads code, in Unix seconds."""
+"""Environment variable with the time, in Unix seconds, before the child loads code."""
 CHILD = "_TASKQ_AUTORELOAD_CHILD"
-"""Environment variable that tells a child of `taskq worker --reload` that it is one."""
+"""Environment variable that marks a process as a child of `taskq worker --reload`."""
 _NAP_S = 0.1
-"""Longest time in which a signal to the waiting parent is not seen, in seconds."""
+"""Maximum seconds until the waiting parent notices a signal."""
 _STOPPED = (0, RELOAD, 128 + signal.SIGTERM, 128 + signal.SIGINT)
-"""Exit status of a child that was told to stop: at work, at a change of code, or while it started."""
+"""Exit statuses of a child that was stopped: in normal work, by a code change, or while it started."""
 _NOBODYS = frozenset({"__pycache__", "node_modules", "site-packages"})
-"""Folders whose code is not the project's. Hidden ones and virtual environments are left out as well."""
+"""Folders without code of the project. Hidden folders and virtual environments are skipped as well."""
 
 
 class Watch(Protocol):
-    """Looks at the files of a project."""
+    """Watches the files of a project."""
 
     def must_restart(self) -> bool:
-        """Whether files have changed since the last look."""
+        """Return whether files have changed since the last check."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reloading:
-    """How a project is watched and its worker started.
+    """How to watch a project and start its worker.
 
     Attributes:
-        watch: Begins to watch. It is given the Unix second since which this process loads code, infinity where it loads
-            none: what has changed since then may have been read before, so the first look asks to restart.
-        command: Command line of a child.
-        child: Environment variable that tells a child that it is one, with the value "true".
+        watch: Creates a watch. The argument is the Unix time at which this process began to load code, or infinity if
+            it loads none. The process may have read an older version of files that changed after that time, so the
+            first check requests a restart for them.
+        command: Command line of the child.
+        child: Environment variable that marks a process as the child, with the value "true".
     """
 
     watch: Callable[[float], Watch]
@@ -77,14 +78,14 @@ class Reloading:
 
 
 def run_with_autoreload(make_worker: Callable[[], Worker], reloading: Reloading) -> int:
-    """Run a worker, anew after each change of code, and return the exit status of the last one.
+    """Run a worker, restart it after each change of code, and return the last exit status.
 
     Args:
-        make_worker: Loads the code and returns a worker that was not started. Called in the child.
-        reloading: How the project is watched and its worker started.
+        make_worker: Loads the code and returns a worker that is not started. Called in the child.
+        reloading: How to watch the project and start its worker.
 
     Raises:
-        SystemExit: In the child, when it has ended.
+        SystemExit: In the child, when the worker has ended.
     """
     return _run_child(make_worker, reloading) if reloading.is_child else _supervise(reloading)
 
@@ -94,7 +95,7 @@ def _run_child(make_worker: Callable[[], Worker], reloading: Reloading) -> NoRet
     try:
         worker = make_worker()
     except TaskQError:
-        raise  # is shown in one line
+        raise  # the command shows it in one line
     except Exception as error:
         sys.stderr.write(project_traceback(error, Path.cwd()))
         sys.exit(1)
@@ -116,10 +117,10 @@ def _run_child(make_worker: Callable[[], Worker], reloading: Reloading) -> NoRet
 
 
 def project_traceback(error: Exception, folder: Path) -> str:
-    """Return the traceback of an error from the first frame in a project's folder on.
+    """Return the traceback of an error, starting at the first frame in a project's folder.
 
-    The frames before are those of the command and of Python's import system. An error that has no frame in the folder,
-    such as a `SyntaxError`, names its place itself.
+    Earlier frames belong to the command and to Python's import system. An error without a frame in the folder, such as
+    a `SyntaxError`, contains its location.
     """
     stack = error.__traceback__
     while stack is not None and not Path(stack.tb_frame.f_code.co_filename).is_relative_to(folder):
@@ -130,7 +131,7 @@ def project_traceback(error: Exception, folder: Path) -> str:
 def _supervise(reloading: Reloading) -> int:
     with _Child() as child:
         while True:
-            watch = reloading.watch(math.inf)  # a change while the child starts counts as well
+            watch = reloading.watch(math.inf)  # before the start, so that a change during the start counts
             since = {reloading.child: "true", LOADED_SINCE: repr(SYSTEM_CLOCK.time())}
             status = child.run(reloading.command, {**os.environ, **since})
             if child.was_told_to_stop and status in _STOPPED:
@@ -150,7 +151,7 @@ def _supervise(reloading: Reloading) -> int:
 
 
 class _Child:
-    """The process that is running now. SIGTERM to the parent is passed on, SIGINT has reached the child already."""
+    """The running child process. It receives SIGTERM from the parent, and SIGINT directly from the terminal."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -169,16 +170,16 @@ class _Child:
 
     def run(self, command: Sequence[str], environment: Mapping[str, str]) -> int:
         self._process = subprocess.Popen(command, env=environment, close_fds=False)  # noqa: S603 - our own
-        if self._is_terminated:  # told while the process was being made
+        if self._is_terminated:  # SIGTERM arrived while the process was being created
             self._process.terminate()
         try:
             status = self._process.wait()
-            return status if status >= 0 else 128 - status  # ended by a signal: said as shells do
+            return status if status >= 0 else 128 - status  # killed by a signal: return the status that a shell returns
         finally:
             self._process = None
 
     def wait_to_stop(self, timeout_s: float) -> bool:
-        # Not with an Event: its lock may be held by the very code that the signal interrupts.
+        # No Event: the code that the signal interrupts may hold its lock.
         until = time.monotonic() + timeout_s
         while not self.was_told_to_stop and (left := until - time.monotonic()) > 0:
             time.sleep(min(_NAP_S, left))
@@ -193,7 +194,7 @@ class _Child:
 
 
 def _wait_for_change(child: _Child, watch: Watch, timeout_s: float) -> bool:
-    """Return True when a file of the project has changed or the time is over, False when told to stop."""
+    """Return True when a file has changed or the timeout is over, False when the parent was stopped."""
     until = time.monotonic() + timeout_s
     while not child.wait_to_stop(EVERY_S):
         if watch.must_restart() or time.monotonic() >= until:
@@ -202,15 +203,15 @@ def _wait_for_change(child: _Child, watch: Watch, timeout_s: float) -> bool:
 
 
 class FileWatch:
-    """Looks at files again and again.
+    """Checks files for changes.
 
     Args:
-        loaded_since: When this process began to load code, in Unix seconds. What changed after that may have been read
-            before it: the first look asks to restart then. A time in the future is nobody's change.
+        loaded_since: When this process began to load code, in Unix seconds. The process may have read an older version
+            of files that changed later, so the first check requests a restart for them. Future times are ignored.
     """
 
     counts_files = False
-    """Whether a file that is new or gone is a change as well."""
+    """Whether new and deleted files count as changes."""
 
     def __init__(self, loaded_since: float = math.inf) -> None:
         self._seen = self.files() or {}
@@ -218,15 +219,15 @@ class FileWatch:
         self._is_stale = any(path.suffix == ".py" and loaded_since <= when <= now for path, when in self._seen.items())
 
     def files(self) -> dict[Path, float] | None:
-        """Return the files with their times of change, None if they cannot be listed just now."""
+        """Return the files with their modification times, or None if they cannot be listed now."""
         raise NotImplementedError
 
     def is_dealt_with(self, path: Path) -> bool:
-        """Whether somebody else has dealt with the change of a file."""
+        """Return whether other code has handled the change of a file."""
         return False
 
     def must_restart(self) -> bool:
-        """Whether files have changed since the last look, and nobody dealt with the change otherwise."""
+        """Return whether files have changed since the last check, except for changes that other code has handled."""
         now = self.files()
         if now is None:
             return False
@@ -237,16 +238,16 @@ class FileWatch:
         for path, when in now.items():
             if self._seen.setdefault(path, when) != when:
                 self._seen[path] = when
-                must_restart = not self.is_dealt_with(path) or must_restart  # every change is told
+                must_restart = not self.is_dealt_with(path) or must_restart  # call it for every changed file
         return must_restart
 
 
 class FolderWatch(FileWatch):
-    """Looks at the Python files below a folder, those that are not loaded too: code in the middle of an edit is not.
+    """Watches all Python files below a folder, even if they are not loaded: broken code cannot be loaded.
 
     Args:
         folder: The folder.
-        loaded_since: As for `FileWatch`.
+        loaded_since: See `FileWatch`.
     """
 
     counts_files = True
@@ -256,7 +257,7 @@ class FolderWatch(FileWatch):
         super().__init__(loaded_since)
 
     def files(self) -> dict[Path, float]:
-        """Return the files below the folder; what goes away meanwhile is left out."""
+        """Return the files below the folder. Skip files that are deleted during the search."""
         found: dict[Path, float] = {}
         for folder, folders, names in os.walk(self._folder):
             folders[:] = [each for each in folders if not _is_nobodys(folder, each)]
@@ -265,7 +266,7 @@ class FolderWatch(FileWatch):
                     path = Path(folder, name)
                     try:
                         found[path] = path.stat().st_mtime
-                    except OSError:  # gone, or a link that leads nowhere
+                    except OSError:  # deleted, or a broken link
                         continue
         return found
 

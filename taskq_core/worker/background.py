@@ -1,8 +1,8 @@
-"""A worker in a thread of a process that does something else, for example a development server.
+"""Run a worker in a thread of another process, for example of a development server.
 
-It has an event loop of its own and handles no signals. The thread is a daemon: whatever becomes of the worker, it never
-keeps the process from ending. One that cannot start, for example because Redis is not there yet, or that dies, is
-followed by another one, after a pause that doubles each time.
+The worker has a separate event loop and handles no signals. The thread is a daemon, so it never keeps the process from
+ending. If a worker cannot start (for example because Redis is down) or dies, a new worker starts after a pause that
+doubles each time.
 """
 
 import asyncio
@@ -19,19 +19,19 @@ from taskq_core.worker.worker import Worker
 logger = logging.getLogger("taskq.worker")
 
 TRIED_AGAIN_S = 1.0
-"""Seconds after which a worker that could not start, or died, is followed by another one; doubled each time."""
+"""Seconds until a new worker starts after a worker that failed. Doubled each time."""
 LONGEST_PAUSE_S = 60.0
-"""Most seconds between two workers. One that has lived as long is followed as if it were the first to die."""
+"""Maximum seconds between two workers. After a worker that lived this long, the pause starts small again."""
 _NAP_S = 0.05
-"""Longest time in which a stop is not seen while no worker runs, in seconds."""
+"""Maximum seconds until a stop is noticed while no worker runs."""
 
 
 class BackgroundWorker:
-    """Runs a worker in a thread, a new one after one that could not start or died.
+    """Runs a worker in a thread, and starts a new worker if it cannot start or dies.
 
     Args:
-        make: Returns a worker that was not started. Called in the thread.
-        may_begin: Waits at most the seconds given and returns whether work may begin; asked until it may.
+        make: Returns a worker that is not started. Called in the thread.
+        may_begin: Waits at most the given seconds and returns whether work may begin. Called until it returns True.
     """
 
     def __init__(self, make: Callable[[], Worker], *, may_begin: Callable[[float], bool] = lambda _: True) -> None:
@@ -41,7 +41,7 @@ class BackgroundWorker:
         self._pause = Pause()
         self._death = ""
         self._next_at: float | None = None
-        # Plain flags, which a signal handler may set whatever it interrupts: an Event has a lock.
+        # Plain flags, no Event: a signal handler sets them, and may interrupt code that holds an Event's lock.
         self._is_stopping = False
         self._is_aborting = False
         self._thread = threading.Thread(target=self._live, name="taskq worker", daemon=True)
@@ -52,7 +52,7 @@ class BackgroundWorker:
         return self._thread.is_alive()
 
     def report(self) -> tuple[bool, dict[str, Any]]:
-        """Return whether a worker exists and is ready, and the body of the health answer. Like `Judge.report`."""
+        """Return whether a worker runs and is ready, and the body of the health response. Like `Judge.report`."""
         body: dict[str, Any] = {}
         next_at, worker = self._next_at, self._worker
         if self._is_stopping:
@@ -71,17 +71,17 @@ class BackgroundWorker:
         return is_ready, {**body, "restarts": self._pause.count}
 
     def start(self) -> None:
-        """Begin to work, and return at once."""
+        """Start the thread, and return at once."""
         self._thread.start()
 
     def stop(self, timeout_s: float) -> bool:
-        """Stop gracefully: running tasks get the worker's grace, then they are given back.
+        """Stop gracefully. Running tasks get the worker's grace period, then they are given back.
 
         Args:
-            timeout_s: Most seconds this takes, whatever the worker does.
+            timeout_s: Maximum seconds to wait.
 
         Returns:
-            False if it has not ended by then.
+            False if the thread still runs after that.
         """
         self._is_stopping = True
         self._tell()
@@ -90,7 +90,7 @@ class BackgroundWorker:
         return not self._thread.is_alive()
 
     def abort(self) -> None:
-        """Give running tasks back without waiting for them, and return at once. A signal handler may call it."""
+        """Give running tasks back without waiting for them, and return at once. A signal handler may call this."""
         self._is_stopping = self._is_aborting = True
         self._tell()
 
@@ -109,7 +109,7 @@ class BackgroundWorker:
             try:
                 if self._live_once():
                     return
-            except BaseException as error:  # whatever it is, this thread is there to begin anew
+            except BaseException as error:  # any error: this thread has to start a new worker
                 self._death = f"it died of {type(error).__name__}"
                 logger.exception("the worker died")
             pause_s = self._pause.after(time.monotonic() - started)
@@ -120,7 +120,7 @@ class BackgroundWorker:
                 time.sleep(_NAP_S)
 
     def _live_once(self) -> bool:
-        """Run one worker; return False if another one is to follow."""
+        """Run one worker. Return False if a new worker has to follow."""
         try:
             self._worker = worker = self._make()
         except TaskQError as error:
@@ -129,17 +129,17 @@ class BackgroundWorker:
             return True
         worker.is_watched = True
         self._next_at = None
-        self._tell()  # it was told to stop while the worker was made
+        self._tell()  # a stop may have come while the worker was created
         self._death = "it could not start, or gave up"
         with asyncio.Runner() as runner:
             return complete(runner.get_loop(), worker.arun()) == 0
 
 
 class Pause:
-    """How long to wait before another worker starts.
+    """Computes the pause before a new worker starts.
 
     Attributes:
-        count: Workers that were followed by another one.
+        count: Number of failed workers.
     """
 
     def __init__(self) -> None:
@@ -147,7 +147,7 @@ class Pause:
         self._next_s = TRIED_AGAIN_S
 
     def after(self, lived_s: float) -> float:
-        """Return the seconds to wait after a worker that lived so long."""
+        """Return the seconds to wait after a worker that ran for `lived_s` seconds."""
         if lived_s >= LONGEST_PAUSE_S:
             self._next_s = TRIED_AGAIN_S
         pause_s, self._next_s = self._next_s, min(2 * self._next_s, LONGEST_PAUSE_S)

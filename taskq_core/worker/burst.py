@@ -1,4 +1,4 @@
-"""The end of a worker in burst mode: it stops once nothing is left to do and nobody brings more."""
+"""Stop a burst worker once no work is left and no service can bring more."""
 
 from collections.abc import Awaitable, Callable
 
@@ -9,19 +9,19 @@ from taskq_core.worker.context import WorkerContext
 from taskq_core.worker.fetcher import Fetcher
 
 FIRST_PAUSE_S = 0.001
-"""Seconds between two looks after something has happened; doubled while nothing does."""
+"""Seconds between two checks after activity. Doubled after each check without activity."""
 LONGEST_PAUSE_S = 0.05
-"""Most seconds between two looks."""
+"""Maximum seconds between two checks."""
 
 
 class Burst(Service):
-    """Ends a burst worker that has finished.
+    """Stops a burst worker that has finished.
 
     Args:
         context: The worker.
-        fetcher: Knows whether the queues were found empty.
-        is_quiet: Returns whether nothing runs, waits to be settled, or may still be brought by a service.
-        when_idle: Called once nothing is left to do; returns whether there may be work now. None: there is none.
+        fetcher: Reports whether the queues were found empty.
+        is_quiet: Returns whether nothing runs or waits to be settled, and no service can bring tasks.
+        when_idle: Called once no work is left. Returns whether there may be new work. None: stop without a call.
     """
 
     name = "burst"
@@ -42,7 +42,7 @@ class Burst(Service):
         self._pause_s = FIRST_PAUSE_S
 
     async def work(self) -> float:
-        """Stop the worker if it has finished; return the seconds until the next look."""
+        """Stop the worker if it has finished. Return the seconds until the next check."""
         await self._fetcher.wait_until_idle()
         turns = self._fetcher.turns
         self._pause_s = FIRST_PAUSE_S if turns != self._turns else min(2 * self._pause_s, LONGEST_PAUSE_S)
@@ -50,7 +50,7 @@ class Burst(Service):
         if await self._has_finished():
             if self._when_idle is not None and await self._when_idle():
                 self._pause_s = FIRST_PAUSE_S
-            elif self._when_idle is None or await self._has_finished():  # nothing came while it was asked
+            elif self._when_idle is None or await self._has_finished():  # no work came during the call
                 self._context.stopping.set()
         return self._pause_s
 
@@ -58,7 +58,7 @@ class Burst(Service):
         turns = self._fetcher.turns
         if not self._is_out_of_work or await self._is_work_left():
             return False
-        # What was taken and has ended meanwhile may have let in others, which were looked for before that.
+        # A task that ended during the checks may have unblocked others, which an earlier check has missed.
         return self._is_out_of_work and self._fetcher.turns == turns
 
     @property
@@ -66,13 +66,13 @@ class Burst(Service):
         return self._fetcher.is_idle and self._is_quiet()
 
     async def _is_work_left(self) -> bool:
-        """True if a queue that is not paused has a task that is pending, due but not forwarded, or limited by a rate.
+        """Return whether an unpaused queue has a task that is pending, due but not forwarded, or held by a rate limit.
 
-        One that waits for a place is let in by who frees it, and is pending then.
+        A task that waits for a concurrency limit becomes pending when a running task frees its place.
         """
         run = self._context.runner.run
         for queue in self._context.queues:
-            for state in (TaskState.SCHEDULED, TaskState.RETRY):  # first: what is forwarded meanwhile is pending then
+            for state in (TaskState.SCHEDULED, TaskState.RETRY):  # first: a task forwarded later is pending below
                 page = await run(views.list_tasks(queue, state, skip=0, count=1))
                 if any(
                     task.score is not None and task.score <= self._context.redis_clock.time() for task in page.tasks

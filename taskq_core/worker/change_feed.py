@@ -1,6 +1,6 @@
-"""One connection on which a worker reads keys of all its queues, and on which Redis reports their changes.
+"""Read keys of all queues of a worker on one connection, on which Redis reports their changes.
 
-Redis reports the next change of a key after each read, whoever makes it: Go's client and people with `redis-cli`, too.
+After each read, Redis reports the next change of the key by any client, including Go's client and `redis-cli`.
 """
 
 import asyncio
@@ -12,10 +12,10 @@ from taskq_core.broker.operations.operation import Operation
 
 
 class ChangeFeed:
-    """Reads keys and calls back when they change.
+    """Reads keys, and calls back when they change.
 
     Args:
-        runner: Opens the connection, when it is needed.
+        runner: Opens the connection on first use.
     """
 
     def __init__(self, runner: AsyncRunner) -> None:
@@ -25,11 +25,11 @@ class ChangeFeed:
 
     @property
     def is_tracking(self) -> bool:
-        """Whether Redis reports changes. It does not in a cluster, for example."""
+        """Whether Redis reports changes. In a cluster, for example, it does not."""
         return self._pipeline.is_tracking
 
     def watch(self, keys: Sequence[str], changed: Callable[[], object]) -> None:
-        """Call a function when one of these keys has changed after it was read, or when the connection has ended."""
+        """Call a function when one of these keys changes after a read, or when the connection ends."""
         self._watchers.append((frozenset(keys), changed))
 
     def _on_change(self, names: Sequence[str] | None) -> None:
@@ -38,7 +38,7 @@ class ChangeFeed:
                 changed()
 
     async def exchange(self, operations: Sequence[Operation[Any]]) -> list[Any]:
-        """Send operations in one write and return their answers, as `Pipeline.exchange`."""
+        """Send operations in one write and return their answers, like `Pipeline.exchange`."""
         async with self._turn:
             return await self._pipeline.exchange(operations)
 

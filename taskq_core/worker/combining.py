@@ -1,4 +1,4 @@
-"""Call the functions of aggregators, which turn the tasks of a group into one task."""
+"""Call the functions of aggregators, which combine the tasks of a group into one task."""
 
 import logging
 from collections.abc import Callable
@@ -16,14 +16,14 @@ from taskq_core.wire import QueueKeys
 logger = logging.getLogger("taskq.worker")
 
 OBSERVER_S = 30.0
-"""Maximum time of an observer of enqueued tasks, in seconds."""
+"""Timeout of an observer of enqueued tasks, in seconds."""
 
 
 class Combiner:
-    """Calls the functions of aggregators: coroutines on the loop, plain functions in threads.
+    """Calls the functions of aggregators: coroutine functions on the loop, plain functions in threads.
 
-    Both run inside the application's middleware, as a task does, and in the trace of the group's first task. The task
-    that they return passes the middleware for outgoing calls there.
+    Both run inside the application's middleware, as tasks do, and in the trace of the group's first task. The returned
+    task passes through the middleware for outgoing calls.
 
     Args:
         app: The queue application.
@@ -37,11 +37,11 @@ class Combiner:
     async def combine(
         self, aggregation: Aggregation, queue: QueueKeys, set_id: str, group: str, tasks: list[GroupedTask]
     ) -> Signature[Any]:
-        """Return the task that the function makes of the others, as the middleware leaves it.
+        """Call the function with the tasks, and return its result as the middleware leaves it.
 
         Raises:
-            TimeoutError: It did not end in time.
-            TypeError: It returned something else.
+            TimeoutError: The function did not end in time.
+            TypeError: The function did not return a task signature.
         """
         name = aggregation.name
         context = TaskContext(id=set_id, name=name, queue=queue.name)
@@ -55,7 +55,7 @@ class Combiner:
             return _signature(await self._call(call, timeout_s=aggregation.timeout_s))
 
     async def notify_enqueued(self, handle: TaskHandle[Any], queue: QueueKeys) -> None:
-        """Call the application's observer with a task that was stored in place of others."""
+        """Call the application's observer with the combined task, which was stored."""
         notify = self._app.timetable.guard(self._app.observer.notify_enqueued)
         try:
             await self._call(notify, (handle,), timeout_s=OBSERVER_S)

@@ -1,4 +1,4 @@
-"""How a worker runs: one checked record."""
+"""Configuration of a worker."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,50 +18,50 @@ class WorkerConfig:
     queues: Mapping[str, int] = field(default_factory=lambda: {"default": 1})
     """Queues it serves, with their weights."""
     strict_priority: bool = False
-    """Serve a queue only while those of larger weight are empty."""
+    """Serve a queue only while all queues with larger weights are empty."""
     concurrency: int = 10
-    """Tasks that run at the same time. At least 1."""
+    """Number of tasks that run concurrently. At least 1."""
     shutdown_grace: Duration = 30.0
-    """Seconds running tasks get to finish once it stops; then they go back to the head of their queue."""
+    """Seconds that running tasks get to finish when the worker stops. Then they go back to the head of their queue."""
     interrupt_grace: Duration = 2.0
-    """Seconds that functions get which were told to end; then their tasks are given back all the same."""
+    """Seconds that interrupted functions get to end. After that, their tasks are given back anyway."""
     unknown_task_timeout: Duration = 3600.0
-    """Seconds for which tasks of types that this worker does not know go back for other workers, without using an
-    attempt; then they are archived. 0 archives them at once."""
+    """Seconds for which tasks of unknown types go back to the queue for other workers, without using an attempt. After
+    that, they are archived. 0 archives them at once."""
     burst: bool = False
-    """Stop by itself when no task is pending or running."""
+    """Stop the worker when no task is pending or running."""
     lease: Duration = 30.0
-    """Seconds a fetched task stays this worker's without a heartbeat, 1 to 3600. Go Asynq uses 30."""
+    """Seconds a fetched task belongs to this worker without a heartbeat, 1 to 3600. Go Asynq uses 30."""
     heartbeat: Duration = 5.0
     """Seconds between two heartbeats, which extend the leases. At most a third of the lease."""
     lease_grace: Duration = 30.0
-    """Seconds after which a lapsed lease is acted on. Go Asynq uses 30."""
+    """Seconds to wait after the end of a lease before the task is recovered. Go Asynq uses 30."""
     recover_every: Duration = 15.0
-    """Seconds between two looks for tasks whose worker went silent."""
+    """Seconds between two searches for tasks of silent workers."""
     clean_every: Duration = 8.0
-    """Seconds between two deletions of what is kept no longer."""
+    """Seconds between two deletions of expired data."""
     reconcile_every: Duration = 300.0
-    """Seconds between two passes over a queue that find damage and repair it."""
+    """Seconds between two passes over a queue that find and repair damage."""
     aggregate_every: Duration = 1.0
-    """Seconds between two looks for groups that are due."""
+    """Seconds between two checks for due groups."""
     carry_every: Duration = 0.5
     relay_every: Duration = 1.0
-    """Seconds between two looks for tasks that wait in an outbox."""
+    """Seconds between two checks for tasks that wait in an outbox."""
     letters_every: Duration = 5.0
-    """Seconds between two looks for archived tasks that are to be told of, beside those it archives itself."""
+    """Seconds between two searches for archived tasks whose handlers must run. This worker's own need no search."""
     leader_lease: Duration = 5.0
-    """Seconds after which another worker takes over a service whose leader went silent."""
+    """Seconds after which another worker takes over a service from a silent leader."""
     safety_net: Duration = 5.0
-    """Longest wait for a wake token, in seconds; then the queues are tried all the same."""
+    """Maximum seconds to wait for a wake token. After that, the worker tries its queues anyway."""
     task_processes: bool = True
-    """Run tasks with `executor="process"` in processes of their own. False: in threads, as in `taskq_core.testing`."""
+    """Run tasks with `executor="process"` in separate processes. False: in threads, as in `taskq_core.testing`."""
     with_scheduler: bool | None = None
     """Run a scheduler, which enqueues periodic tasks, in this worker. None: yes, except in burst mode. Any number of
     schedulers may run at the same time; each firing is enqueued once."""
     health_host: str = "127.0.0.1"
-    """Address at which its health is told over HTTP."""
+    """Address of the worker's health endpoints."""
     health_port: int | None = None
-    """Port at which its health is told, 0 for any free one. None: its health is not told."""
+    """Port of the health endpoints, 0 for any free port. None: no health endpoints."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "queues", MappingProxyType(check_queues(self.queues)))
@@ -95,7 +95,7 @@ class WorkerConfig:
 
     @classmethod
     def from_settings(cls, settings: Settings, **overrides: Any) -> "WorkerConfig":
-        """Take what a queue application's settings say about workers, with single values replaced."""
+        """Return the worker configuration in a queue application's settings, with some values replaced."""
         values = {
             "queues": settings.queues,
             "strict_priority": settings.strict_priority,

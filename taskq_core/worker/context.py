@@ -1,4 +1,4 @@
-"""What the parts of one worker share: one record instead of long parameter lists."""
+"""Objects that the parts of one worker share, in one record instead of long parameter lists."""
 
 import asyncio
 import logging
@@ -19,20 +19,20 @@ logger = logging.getLogger("taskq.worker")
 
 
 class Background:
-    """Coroutines that run beside everything else. Their broker errors are logged."""
+    """Runs coroutines in the background and logs their broker errors."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self, work: Awaitable[None]) -> asyncio.Task[None]:
-        """Run a coroutine to its end."""
+        """Start a coroutine as a background task, and return that."""
         task = unlisted(asyncio.get_running_loop().create_task(_guarded(work)))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
     async def close(self, timeout_s: float) -> None:
-        """Wait so many seconds for what still runs, then cancel it."""
+        """Wait at most `timeout_s` for the running coroutines, then cancel them."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout_s)
         for task in self._tasks:
@@ -55,15 +55,15 @@ class WorkerContext:
         runner: Sends operations.
         token: Identifies the worker as the holder of leases.
         clock: Source of time.
-        listener: Receives events of the worker's life.
+        listener: Receives the worker's events.
         stopping: Set when the worker stops.
 
     Attributes:
         queues: Key names of the queues that the worker serves.
         redis_clock: Redis's time.
-        running: Runs by queue and id, from their start until their settlement is known.
-        background: Runs coroutines beside everything else.
-        lock_s: Seconds for which a starting task holds its unique lock at least.
+        running: Runs by queue and id, from their start until their settlement is confirmed.
+        background: Runs coroutines in the background.
+        lock_s: Minimum seconds for which a starting task holds its unique lock.
     """
 
     def __init__(
@@ -98,5 +98,5 @@ class WorkerContext:
 
     @property
     def leader_ms(self) -> int:
-        """Milliseconds after which another worker takes over a service whose leader went silent."""
+        """Milliseconds after which another worker takes over a service from a silent leader."""
         return int(self.leader_s * 1000)

@@ -1,26 +1,26 @@
-"""Log events that may come in floods, such as ids without a task: at most one line a minute for each subject."""
+"""Log frequent events, such as ids without a task, with at most one line a minute for each subject."""
 
 import asyncio
 import logging
 
 EVERY_S = 60.0
-"""Seconds between two lines about one subject."""
+"""Minimum seconds between two lines about one subject."""
 SUBJECTS_MAX = 100
-"""Maximum number of subjects that are counted separately: the type of a task may contain an id."""
+"""Maximum number of separately counted subjects. It is limited because a task type may contain an id."""
 OTHERS = "(others)"
-"""Stands for all further subjects."""
+"""Subject that counts all further subjects."""
 
 
 class CountedLog:
-    """Logs how often something happened, for each queue or other subject.
+    """Counts events by queue or another subject, and logs the counts.
 
-    The first event is logged at once. Later ones are counted, and their number is logged a minute after the last line.
+    The first event is logged at once. Later events are counted, and the count is logged a minute after the last line.
 
     Args:
-        logger: Where to log.
+        logger: Logger for the lines.
         level: Level of the lines.
-        message: Format of a line; it takes the number of events and what they are about.
-        field: Field of the log records that says what they are about.
+        message: Format of a line, with the number of events and the subject as arguments.
+        field: Name of the log record's field that holds the subject.
     """
 
     def __init__(self, logger: logging.Logger, level: int, message: str, field: str = "queue") -> None:
@@ -28,11 +28,11 @@ class CountedLog:
         self._field = field
         self._level = level
         self._message = message
-        self._counts: dict[str, int] = {}  # of queues with a line less than a minute ago: events since then
+        self._counts: dict[str, int] = {}  # events since the last line, of subjects with a line in the last minute
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
     def add(self, count: int, subject: str) -> None:
-        """Note that something happened `count` times. Call it on the event loop."""
+        """Count `count` events. Call this on the event loop."""
         if subject not in self._counts and len(self._counts) >= SUBJECTS_MAX:
             subject = OTHERS
         if subject in self._counts:
@@ -41,7 +41,7 @@ class CountedLog:
             self._write(count, subject)
 
     def flush(self) -> None:
-        """Log what was counted since the last line, as when the worker ends."""
+        """Log the events that were counted since the last line. Called when the worker ends."""
         for timer in self._timers.values():
             timer.cancel()
         counts, self._counts, self._timers = self._counts, {}, {}

@@ -1,9 +1,9 @@
-"""Handle archived tasks: call the functions that handle them, and enqueue the tasks that take their place.
+"""Handle archived tasks: call the application's handlers, and enqueue dead-letter tasks.
 
-The script that archives a task notes a dead letter in the same step. Any worker may take dead letters: it claims a few
-for a minute or so, handles them, and deletes them. If it dies in between, another worker handles them again, so every
-handler runs at least once. What fails is repeated every half minute while the task is in the archive. The archived task
-itself never changes.
+The script that archives a task also stores a dead letter. Any worker may claim dead letters: it claims a few for about
+a minute, handles them, and deletes them. If it dies in between, another worker handles them again, so every handler
+runs at least once. A failed dead letter is handled again every half minute while the task is in the archive. The
+archived task itself never changes.
 """
 
 import asyncio
@@ -32,13 +32,13 @@ from taskq_core.worker.leadership import Leadership, Topic
 logger = logging.getLogger("taskq.worker")
 
 AT_ONCE = 4
-"""Archived tasks of one queue that are handled at the same time."""
+"""Maximum number of archived tasks of one queue that are handled concurrently."""
 CLAIM_S = 60.0
-"""Seconds of a claim, after which another worker handles the task. Each handler adds its longest time."""
+"""Seconds of a claim, after which another worker handles the task. `LONGEST_S` is added for each handler."""
 LONGEST_S = 30.0
 """Seconds after which a handler is interrupted."""
 SOON_S = 0.05
-"""Seconds from the end of a run that is archived to the next look: its outcome is on the way to Redis."""
+"""Seconds to wait after a run that will be archived, because its settlement is on the way to Redis."""
 
 
 class DeadLetters(Service):
@@ -47,7 +47,7 @@ class DeadLetters(Service):
     Args:
         context: The worker.
         queue: Key names of the queue.
-        leadership: Says whether there may be archived tasks to handle.
+        leadership: Reports whether this worker leads, and whether there may be dead letters.
     """
 
     name = "dead letters"
@@ -65,11 +65,11 @@ class DeadLetters(Service):
 
     @property
     def is_idle(self) -> bool:
-        """Whether a look has found nothing, and nothing has come since."""
+        """Whether the last check found no dead letter, and none was announced since."""
         return self._has_looked
 
     def expects(self, message: TaskMessage) -> bool:
-        """Return whether a task that is being archived needs a dead letter, and look for it soon if so."""
+        """Return whether a task that is being archived needs a dead letter. If so, check for it soon."""
         if not needs_dead_letter(self._app, message):
             return False
         self._has_looked = False
@@ -78,7 +78,7 @@ class DeadLetters(Service):
         return True
 
     async def work(self) -> float:
-        """Handle a few archived tasks, or wait until it is time to look again."""
+        """Handle a few archived tasks, or wait until the next check. Return 0 for the next call at once."""
         self._changes.clear()
         if self._is_expected:
             self._is_expected = False
@@ -99,7 +99,7 @@ class DeadLetters(Service):
             return True
         if self._leadership.leads:
             return self._leadership.has(Topic.LETTERS)
-        # The program of the worker that leads may have other handlers, or none.
+        # The leader's program may have other handlers, or none. So this worker checks too.
         return bool(self._app.archive_handlers) and await self._runner.run(count_keys((self._queue.letters,))) > 0
 
     async def _rest(self) -> None:
@@ -111,8 +111,8 @@ class DeadLetters(Service):
         facts = {"queue": self._queue.name, "task_id": task_id}
         try:
             stored = await self._runner.run(look(self._queue, task_id))
-            if stored is not None and stored.state is TaskState.ARCHIVED:  # else it was run again, or deleted
-                # The message may name another task, and handlers act on the one they are given.
+            if stored is not None and stored.state is TaskState.ARCHIVED:  # otherwise it was run again, or deleted
+                # The message may contain another queue or id, but handlers must act on this task.
                 task = replace(task_info(stored), queue=self._queue.name, id=task_id)
                 await contained(partial(self._call_handlers, task))
         except (BrokerError, WireFormatError) as error:
@@ -135,7 +135,7 @@ class DeadLetters(Service):
                     await self._app.aenqueue(self._replacement(task, *wanted))
 
     def _replacement(self, task: TaskInfo, queue: str, name: str) -> Signature[Any]:
-        """Return the call that is enqueued for an archived task. It has no dead-letter task itself."""
+        """Return the dead-letter task of an archived task. It has no dead-letter task itself."""
         arguments = dead_letter_arguments(task)
         options: Any = {"queue": queue, "task_id": dead_letter_id(task), "dead_letter": None}
         known = self._app.find_task(name)
@@ -151,5 +151,5 @@ class DeadLetters(Service):
 
 
 def needs_dead_letter(app: TaskQ, message: TaskMessage) -> bool:
-    """Return whether a handler or a dead-letter task acts on a task that is archived."""
+    """Return whether a task needs a dead letter: the app has handlers, or the task names a dead-letter task."""
     return bool(app.archive_handlers) or DEAD_LETTER in message.headers

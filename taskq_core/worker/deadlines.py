@@ -1,4 +1,4 @@
-"""Know when runs must end. One timer serves all of them."""
+"""Track the deadlines of all runs with one timer."""
 
 import asyncio
 import math
@@ -12,11 +12,11 @@ LATEST_S = 253_402_300_799
 
 
 class Deadlines:
-    """Sets when runs must end, and calls back at that time.
+    """Computes when runs must end, and calls back at that time.
 
     Args:
         context: The worker.
-        overdue: Called with a run that must end, and the monotonic second. It may set `ends_by` for another call.
+        overdue: Called with an overdue run and the monotonic time. It may set `ends_by` to be called again.
     """
 
     def __init__(self, context: WorkerContext, overdue: Callable[[Run, float], None]) -> None:
@@ -28,12 +28,12 @@ class Deadlines:
         self._timer_at = math.inf
 
     def begin(self, run: Run, now: float) -> None:
-        """Let the time of a run begin at a monotonic second."""
+        """Start the timeout of a run at a monotonic time."""
         message = run.message
         timeout_s = message.timeout
         if message.deadline > 0:
             run.ends_by = ends_at(message, now, clock_ahead_s=self._context.redis_clock.time() - now)
-        elif timeout_s > 0:  # by far the most, so without a call
+        elif timeout_s > 0:  # the usual case, inlined for speed
             run.ends_by = now + timeout_s
         else:
             run.ends_by = ends_at(message, now, clock_ahead_s=0.0)
@@ -41,25 +41,25 @@ class Deadlines:
             self._arm(run.ends_by)
 
     def hold(self, run: Run) -> None:
-        """Stop the time of a run, but for its deadline: the process of the task is about to start."""
+        """Suspend the timeout of a run, but not its deadline: the process of the task is about to start."""
         if run.ending is None:
             deadline_s = run.message.deadline
             now = self._clock.monotonic()
             run.ends_by = now + deadline_s - self._context.redis_clock.time() if deadline_s > 0 else math.inf
 
     def begin_again(self, run: Run) -> None:
-        """Let the time of a run begin now, after `hold`."""
+        """Start the timeout of a run again after `hold`."""
         if run.ending is None:
             self.begin(run, self._clock.monotonic())
 
     def shorten(self, run: Run, seconds: float) -> None:
-        """Call back for a run at the latest after so many seconds."""
+        """Call back for a run after at most `seconds`."""
         run.ends_by = min(run.ends_by, self._clock.monotonic() + seconds)
         if run.ends_by < self._timer_at:
             self._arm(run.ends_by)
 
     def unix_s(self, run: Run) -> float:
-        """Return the Unix second, by Redis's clock, at which a run must end."""
+        """Return the Unix time, by Redis's clock, at which a run must end."""
         return min(self._context.redis_clock.time() + run.ends_by - self._clock.monotonic(), LATEST_S)
 
     def _arm(self, at: float) -> None:
@@ -73,7 +73,7 @@ class Deadlines:
         now = self._clock.monotonic()
         upcoming = math.inf
         for run in list(self._context.running.values()):
-            if run.settlement is None and run.error is None:  # else it has ended, and is about to be settled
+            if run.settlement is None and run.error is None:  # otherwise it has ended, and is about to be settled
                 if run.ends_by <= now:
                     self._overdue(run, now)
                 if run.ends_by > now:

@@ -1,8 +1,7 @@
-"""Carry workflow steps between queues, and find steps whose end was not reported.
+"""Dispatch workflow steps between queues, and find steps whose end was not reported.
 
-The worker that leads the queue acts, with a lease, if the queue has due steps. The worker that settled a step acts at
-once even if it is not the leader, because repeating a transfer does no harm. `taskq_core.workflow.dispatch` has the
-rules.
+The worker that leads a queue dispatches its due steps, under a lease. The worker that settled a step also dispatches at
+once without the lease, because repeating a transfer does no harm. See `taskq_core.workflow.dispatch` for the rules.
 """
 
 from collections.abc import Mapping
@@ -46,19 +45,19 @@ class Dispatcher(Service):
         self._leads = self._has_looked = False
 
     def call(self, queue: str) -> None:
-        """Let it look at a queue at once."""
+        """Dispatch the steps of a queue at once."""
         self._urgent.add(queue)
         self._called.set()
 
     @property
     def is_idle(self) -> bool:
-        """Whether it has looked at every queue and knows of nothing to carry."""
+        """Whether all queues were checked and no transfer is known or in progress."""
         return self._has_looked and not self._urgent and self._at_hand is None
 
     async def work(self) -> float:
-        """Carry all due steps, and wait until it is time to look again."""
+        """Dispatch all due steps, and wait until the next check. Return 0 for the next call at once."""
         while self._urgent:
-            name = self._at_hand = self._urgent.pop()  # before it is read: whoever calls meanwhile has written more
+            name = self._at_hand = self._urgent.pop()  # before the read: a later call means more steps
             try:
                 self._urgent |= await self._look(self._keys.queue(name), owner="")
             except BaseException:
@@ -73,7 +72,7 @@ class Dispatcher(Service):
         for name in wanted:
             queue = self._queues[name]
             self._urgent |= await self._look(queue, owner=self._token, sweep=self._sweeps[name], others=others)
-        for name in others - self._queues.keys():  # perhaps only Go serves them
+        for name in others - self._queues.keys():  # possibly served by Go workers only
             sweep = self._sweeps.setdefault(name, Sweep())
             self._urgent |= await self._look(self._keys.queue(name), owner="", sweep=sweep)
         self._has_looked = True
@@ -112,6 +111,6 @@ class Dispatcher(Service):
             return found
 
     async def resign(self) -> None:
-        """Let another worker act at once."""
+        """Give up the leases, so that another worker can dispatch at once."""
         for queue in self._queues.values():
             await self._runner.run(resign(queue.leader("carrier"), owner=self._token))

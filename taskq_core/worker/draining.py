@@ -1,4 +1,4 @@
-"""End the runs of a worker that stops: wait for them, interrupt them, give back those that go on."""
+"""End the runs of a stopping worker: wait for them, interrupt the rest, and give back tasks that still run."""
 
 import asyncio
 import contextlib
@@ -22,11 +22,11 @@ from taskq_core.worker.settler import Settler
 logger = logging.getLogger("taskq.worker")
 
 CALLED_OFF_S = 0.5
-"""Seconds for which an ending worker first waits until the tasks that it has asked for are called off."""
+"""Seconds that a stopping worker first waits until its requests ahead are called off."""
 WAITING_LOG_S = 5.0
-"""Seconds between two log lines about the tasks for which a stopping worker waits."""
+"""Seconds between two log lines about the tasks that a stopping worker waits for."""
 ENDING_S = 2.0
-"""Seconds that each part gets to end when the worker does."""
+"""Seconds that each part of a stopping worker gets to end."""
 
 
 class Drain:
@@ -34,11 +34,11 @@ class Drain:
 
     Args:
         context: The worker.
-        fetcher: Takes no new tasks any more.
+        fetcher: Has stopped taking tasks.
         executor: Interrupts runs.
-        settler: Settles them.
+        settler: Settles runs.
         services: The background services.
-        aborting: Set once running tasks get no more time.
+        aborting: Set when running tasks get no more time.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Drain:
         return list(self._context.running.values())
 
     async def run(self) -> None:
-        """Wait for running tasks, then give back those that still run."""
+        """Wait for running tasks, interrupt the rest, and give back tasks that still run."""
         config = self._context.config
         await self._fetcher.wait_until_sure(CALLED_OFF_S)
         aggregators = list(self._services.of(Aggregator))
@@ -77,7 +77,7 @@ class Drain:
         await asyncio.gather(*(aggregator.drain(interrupt_grace_s) for aggregator in aggregators))
         await self._wait_for_end(interrupt_grace_s)
         for run in self._runs:
-            # Its thread ends with this process, which is the next thing to happen.
+            # If its function runs in a thread, that ends with this process, which ends next.
             if run.settlement is not None:
                 continue
             if run.is_stuck and run.ending in (Ending.TIMEOUT, Ending.CANCELLED):
@@ -89,7 +89,7 @@ class Drain:
         await self._wait_for_end(ENDING_S)
 
     async def _wait_for_tasks(self, seconds: float) -> None:
-        """Wait for running tasks until the time is over or the worker aborts, and log the names of the tasks."""
+        """Wait for running tasks until the timeout or an abort, and log the names of the tasks."""
         until = self._loop.time() + seconds
         while not self._aborting.is_set() and not self._is_quiet and (left_s := until - self._loop.time()) > 0:
             if runs := self._runs:
@@ -101,7 +101,7 @@ class Drain:
             logger.warning("stopping: %d tasks still run and go back to their queue: %s", len(runs), text)
 
     async def _wait_for_end(self, seconds: float, event: asyncio.Event | None = None) -> None:
-        """Wait until nothing runs and all is settled, the time is over, or the event is set."""
+        """Wait until nothing runs or waits to be settled, the timeout is over, or the event is set."""
         until = self._loop.time() + seconds
         while (  # noqa: ASYNC110 - it waits for several things at once, and only while the worker stops
             not self._is_quiet and self._loop.time() < until and not (event is not None and event.is_set())
@@ -110,19 +110,19 @@ class Drain:
 
     @property
     def _is_quiet(self) -> bool:
-        """True if nothing runs or waits to be settled, and no answer can bring further tasks, or none comes."""
+        """True if nothing runs or waits to be settled, and the fetcher will bring no further tasks."""
         if self._context.running or any(aggregator.is_busy for aggregator in self._services.of(Aggregator)):
             return False
         return self._fetcher.is_empty or self._fetcher.is_failing
 
     def has_finished(self) -> bool:
-        """Return whether nothing is left to do, and no service may still bring tasks."""
+        """Return whether no work is left, and no service can bring tasks."""
         is_idle = all(each.is_idle for each in self._services.all)
         return is_idle and self._is_quiet and self._fetcher.is_empty and not self._settler.count
 
 
 async def to_the_end(ending: Coroutine[Any, Any, None]) -> None:
-    """Await what has to come to its end. A cancellation meanwhile is raised once it has."""
+    """Await a coroutine that must complete. If this call is cancelled, raise the cancellation after the completion."""
     task = unlisted(asyncio.create_task(ending, name="taskq ending"))
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
@@ -139,7 +139,7 @@ async def to_the_end(ending: Coroutine[Any, Any, None]) -> None:
 
 
 async def close_idle(app: TaskQ) -> None:
-    """Close what runs left open, such as database connections. The threads of the loop may all hang."""
+    """Close resources that runs left open, such as database connections. Use a new thread: the loop's may all hang."""
     call = Caller(1, name="the bridge")
     with contextlib.suppress(TimeoutError):
         await call(app.bridge.close_idle, timeout_s=ENDING_S)

@@ -1,4 +1,4 @@
-"""Spans of a worker's exchanges with Redis, where the setting `TRACE["OPT_IN"]` asks for them."""
+"""Write spans of a worker's exchanges with Redis, if the setting `TRACE["OPT_IN"]` enables them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from taskq_core.worker.settler import SettleBatch
 
 
 class ExchangeSpans:
-    """Tells of outcomes that were sent and of tasks that came.
+    """Writes spans of settled and of received tasks.
 
     Args:
         tracing: Writes the spans.
@@ -26,23 +26,23 @@ class ExchangeSpans:
 
     @classmethod
     def wanted(cls, tracing: Tracing) -> "ExchangeSpans | None":
-        """Return what tells of exchanges, or None where nobody asks for it."""
+        """Return an instance, or None if the settings enable neither kind of span."""
         spans = cls(tracing)
         return spans if spans._tells_settle or spans._tells_receive else None
 
     @staticmethod
     def now_ns() -> int:
-        """Return the time of a start, Unix ns."""
+        """Return the current Unix time in ns, for the start of a span."""
         return int(SYSTEM_CLOCK.time() * 1e9)
 
     def settled(self, batches: Sequence[SettleBatch], answers: Sequence[Any], started_ns: int) -> None:
-        """Tell of outcomes that were answered, each with its codes or with an error."""
+        """Write spans of settle batches that Redis answered, with codes or with an error."""
         if self._tells_settle:
             for batch, answer in zip(batches, answers, strict=False):
                 self._tell_settle(batch, answer if isinstance(answer, BrokerError) else None, started_ns)
 
     def unanswered(self, batches: Sequence[SettleBatch], error: BaseException, started_ns: int) -> None:
-        """Tell of outcomes whose exchange failed."""
+        """Write spans of settle batches whose exchange failed."""
         if self._tells_settle:
             for batch in batches:
                 self._tell_settle(batch, error, started_ns)
@@ -54,7 +54,7 @@ class ExchangeSpans:
         )
 
     def received(self, queue: QueueKeys, runs: Sequence[Run], started_ns: int) -> None:
-        """Tell of tasks that came and were started."""
+        """Write a span of tasks that were received and started."""
         if self._tells_receive and runs:
             spans = [run.span for run in runs if run.span is not None]
             self._tracing.note_exchange(OptIn.RECEIVE, queue.name, spans, count=len(runs), started_ns=started_ns)

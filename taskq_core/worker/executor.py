@@ -1,9 +1,9 @@
-"""Run tasks: open the span, decode the arguments, call the function, end it in time.
+"""Run tasks: open the span, decode the arguments, call the function, and end it in time.
 
-Coroutines run on the loop, plain functions in threads, or in processes if their tasks say so. A function that must end
-is interrupted: it timed out, was cancelled or lost its lease, or the worker stops. If it has not ended `STUCK_S` later,
-it is abandoned: its run is settled and its slot is free, while the function keeps running. There are at most as many
-abandoned functions as slots. Any further function keeps its slot.
+Coroutines run on the loop. Plain functions run in threads, or in processes if their tasks say so. A function must end
+if it timed out, was cancelled or lost its lease, or if the worker stops. The executor then interrupts it. If it has not
+ended `STUCK_S` later, the executor abandons it: the run is settled and its slot is free, while the function keeps
+running. At most as many functions are abandoned as there are slots. Any further function keeps its slot.
 """
 
 import asyncio
@@ -89,13 +89,13 @@ class Executor:
         message = run.message
         run.started = now
         known = self._context.running.setdefault(run.key, run)
-        if known is not run:  # it was lost, taken back and came here again, while its function still runs
+        if known is not run:  # this worker lost the task and took it again, while its function still runs
             self.end(known, Ending.LEASE_LOST)
             self._context.running[run.key] = run
         name = run.name
         task = run.task = self._app.find_handler(name)
         self._deadlines.begin(run, now)
-        has_headers = not self._middleware.wraps_runs or bool(message.headers)  # if nobody looks, it is not asked
+        has_headers = not self._middleware.wraps_runs or bool(message.headers)  # middleware may read them first
         run.context = TaskContext.filled_by(partial(self._fill, run), has_headers=has_headers)
         try:
             if run.error is not None:
@@ -132,9 +132,9 @@ class Executor:
             if run.ends_by <= now:
                 run.ending = Ending.TIMEOUT
                 raise TimeoutError(Ending.TIMEOUT.value)
-        except BaseException as error:  # whatever it is, it is this run's: the one who starts runs must go on
+        except BaseException as error:  # any error belongs to this run: the caller must go on
             run.error = readable(error)
-            self._loop.call_soon(self._finish, run)  # later, so that who starts runs sees none end meanwhile
+            self._loop.call_soon(self._finish, run)  # later, so that no run ends inside the caller
             return
         if task.is_coroutine or (task.runs_in_process and self._processes is not None):
             self._start_coroutine(run)
@@ -142,7 +142,7 @@ class Executor:
             self._threads.submit(run)
 
     def _fill(self, run: Run, context: TaskContext) -> None:
-        """Set what a running function reads of itself, when it first does."""
+        """Fill the context when the function first reads it."""
         message = run.message
         context.id = message.id
         context.name = run.name
@@ -171,7 +171,7 @@ class Executor:
             run.coroutine = RunTask(self._run_coroutine(run), loop=self._loop)
 
     async def _run_coroutine(self, run: Run) -> None:
-        # This asyncio task has a context of its own, so what is set here ends with it.
+        # Each asyncio task has a separate context, so these settings end with it.
         task, context = run.task, run.context
         assert task is not None
         current.set(context)
@@ -189,7 +189,7 @@ class Executor:
                 run.result = await task.body(**run.kwargs)
         except BaseException as raised:
             if issubclass(type(raised), MemoryError):
-                traceback.clear_frames(raised.__traceback__)  # as for a plain function
+                traceback.clear_frames(raised.__traceback__)  # frees the memory, as for a plain function
             error = run.error = readable(raised)
             if isinstance(error, KeyboardInterrupt | SystemExit):
                 logger.warning("task %s raised %s; it counts as failed", task.name, type(error).__name__)
@@ -247,7 +247,8 @@ class Executor:
     def _abandon(self, run: Run) -> bool:
         """Settle a run whose function still runs. Return False if its slot has to wait for the function.
 
-        A worker that stops returns such a run to its queue, and a task in a process is killed.
+        A stopping worker does not abandon runs: it returns them to their queue. A task in a process is not abandoned,
+        because its process is killed.
         """
         assert run.ending is not None
         if self.is_worn_out or run.ending is Ending.SHUTDOWN:
@@ -257,7 +258,7 @@ class Executor:
             stack = run.thread.stack()
             if not self._threads.abandon(run):
                 return False
-        elif run.coroutine is None:  # it has ended, and its progress is still to be written
+        elif run.coroutine is None:  # the function has ended, but its progress is still being written
             return False
         run.is_abandoned = True
         self.abandoned += 1
@@ -276,9 +277,9 @@ class Executor:
         return True
 
     def end(self, run: Run, ending: Ending, *, again: bool = False) -> None:
-        """Tell a run's function to end. What it was told first counts, but a lost lease counts always.
+        """Interrupt the function of a run. The first reason counts, except that a lost lease replaces it.
 
-        A plain function is told once, unless `again`: it may be cleaning up.
+        Interrupt a plain function only once, unless `again`: it may be cleaning up.
         """
         if run.settlement is not None:
             return
@@ -287,13 +288,13 @@ class Executor:
                 self._deadlines.shorten(run, STUCK_S)
             run.ending = ending
         if run.coroutine is not None:
-            # Later: a coroutine that is cancelled before its first step would never run, nor report its end.
+            # Later: a coroutine that is cancelled before its first step would not run, and so not report its end.
             self._loop.call_soon(run.coroutine.end)
         elif run.task is not None and not run.task.is_coroutine:
             self._threads.interrupt(run, again=again)
 
     def _overdue(self, run: Run, now: float) -> None:
-        """End a run whose time is over, and abandon one that was interrupted and still runs."""
+        """Interrupt a run whose time is over, and abandon a run that still runs after an interruption."""
         if run.ending is None:
             self.end(run, Ending.TIMEOUT)
             run.ends_by = now + STUCK_S
@@ -315,7 +316,7 @@ class Executor:
             )
 
     def lose(self, runs: list[Run]) -> None:
-        """End runs whose lease is lost, from any thread."""
+        """Interrupt runs whose lease is lost. Callable from any thread."""
         self._loop.call_soon_threadsafe(self._lose, runs)
 
     def _lose(self, runs: list[Run]) -> None:
@@ -329,7 +330,7 @@ class Executor:
         self._threads.resize(concurrency)
 
     async def close(self, timeout_s: float) -> None:
-        """Wait so many seconds for writes of progress, let threads and processes end, and stop the timer."""
+        """Wait at most `timeout_s` for writes of progress, then close threads, processes and the timer."""
         await self._progress.close(timeout_s)
         self._threads.close()
         self._deadlines.close()

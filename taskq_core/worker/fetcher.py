@@ -1,13 +1,13 @@
-"""Fetch tasks for free slots, and carry outcomes on the way.
+"""Fetch tasks for free slots, and send outcomes with the same requests.
 
-A `turn` is one exchange with Redis on one pipeline: the outcomes that wait, then a dequeue for the slots that are free
-or become free with them. Both go in one write on one connection, or as one script (`fused_exchange`), so Redis settles
-before it hands out, and this worker never has more than `concurrency` tasks. If Redis refuses to settle but hands out
-tasks, it has at most twice as many, because no tasks are taken for outcomes that are sent again. With several
-pipelines, Redis works on one turn while Python runs the tasks of another.
+A `turn` is one exchange with Redis on one pipeline: it sends waiting outcomes, and then a dequeue for the free slots,
+including slots freed by the outcomes. Both go in one write on one connection, or as one script (`fused_exchange`).
+Redis settles before it hands out tasks, so this worker never has more than `concurrency` tasks. If Redis refuses to
+settle but hands out tasks, it has at most twice as many, because it takes no tasks for outcomes that are sent again.
+With several pipelines, Redis works on one turn while Python runs the tasks of another.
 
-When all queues are empty the worker waits for a wake token instead of asking again. What asks behind such a wait, in
-the same write (`waker`), has a turn too: while it is on its way it keeps some of the free slots for itself.
+When all queues are empty, the worker waits for a wake token instead of polling. A dequeue can follow such a wait in the
+same write (`waker`). It is called a turn ahead, and reserves some of the free slots until it is answered.
 """
 
 import asyncio
@@ -36,15 +36,15 @@ from taskq_core.worker.turn import Turn
 logger = logging.getLogger("taskq.worker")
 
 SPIN_S = 0.0005
-"""Seconds an answer usually takes below which it is awaited without sleeping while nothing else is to be done."""
+"""If Redis usually answers within this time (s) and no task runs, poll for the answer instead of sleeping."""
 AHEAD_QUEUES = 4
-"""Most queues that are asked ahead: each costs a script at every token, whichever queue that is of."""
+"""Maximum number of turns ahead. Each costs a script call at every token, even if the token is of another queue."""
 AHEAD_TASKS = 2
-"""Most tasks asked for ahead of one queue. With one it would not be seen that there are no more."""
+"""Maximum tasks of one turn ahead. At least 2: a queue with more tasks is recognized by a full answer."""
 IDLE_S = 30.0
-"""Seconds after which a connection that nothing was sent on is closed. It is opened again when it is needed."""
+"""Seconds after which an unused connection is closed. It is opened again on demand."""
 LONGEST_PAUSE_S = 2.0
-"""Longest time between two attempts while Redis does not answer, in seconds."""
+"""Maximum seconds between two attempts while Redis does not answer."""
 
 
 class Fetcher:
@@ -52,7 +52,7 @@ class Fetcher:
 
     Args:
         context: The worker.
-        settler: Its outcomes are sent, and it returns slots.
+        settler: Supplies the outcomes to send, and returns slots.
         starts: Starts fetched tasks.
     """
 
@@ -75,34 +75,34 @@ class Fetcher:
         self._sure = asyncio.Event()
         self._failures = 0
         self._wakes = 0
-        self._is_probing = True  # one pipeline asks first, and others join only if there is more
-        self._probing: set[Turn] = set()  # those that ask while no other is to
+        self._is_probing = True  # one pipeline asks first; the others join only if it finds enough tasks
+        self._probing: set[Turn] = set()  # turns of probes in progress
         self._concurrency = config.concurrency
         self._pipeline_turns: list[Turn] = []
-        self._in_turns = 0  # slots asked for, and outcomes carried, by turns on their way
-        self._covered = 0  # slots asked for that the outcomes carried by the same turn give back before
+        self._in_turns = 0  # slots requested and outcomes carried by turns in progress
+        self._covered = 0  # requested slots that outcomes of the same turn free
         self._usual_answer_s = math.inf
         self.free = config.concurrency
-        """Slots that have no task and for which no pipeline has asked."""
+        """Slots without a task that no pipeline has requested tasks for."""
         self.ahead = 0
-        """Those of them that are kept for tasks asked for ahead."""
+        """Free slots that are reserved for turns ahead."""
         self.doubts = 0
-        """Turns ahead whose answer may still bring tasks."""
+        """Number of turns ahead whose answer may still bring tasks."""
         self.is_hungry = True
         """True while a queue may have pending tasks."""
         self.is_fetching = True
         """False once the worker takes no new tasks."""
         self.is_closing = False
-        """True if pipelines end as soon as nothing is left to settle."""
+        """Set to True to end the pipelines once all outcomes are sent."""
         self.dropped = 0
-        """Ids that were listed without a message."""
+        """Number of listed ids without a message."""
         self.last_answer: float | None = None
-        """Monotonic second of the last answered dequeue."""
+        """Monotonic time of the last answer to a dequeue."""
         self.turns = 0
-        """Exchanges so far."""
+        """Number of exchanges."""
 
     def notify(self) -> None:
-        """Wake one idle pipeline to look for work. If it leaves work, it wakes the next."""
+        """Wake one idle pipeline. If more work is left than it takes, it wakes the next."""
         if self._is_waking:
             return
         while self._asleep:
@@ -113,15 +113,15 @@ class Fetcher:
                 return
 
     def release(self, slots: int) -> None:
-        """Take slots back, and send waiting outcomes."""
+        """Return slots, and wake a pipeline to use them and to send waiting outcomes."""
         self.free += slots
-        if slots and self._starts.caps:  # another task of a queue with a cap may start
+        if slots and self._starts.caps:  # another task of a capped queue may start
             self.wake()
         else:
             self.notify()
 
     def resize(self, slots: int) -> None:
-        """Change the number of slots. With fewer slots than running tasks, `free` is negative until tasks end."""
+        """Change the number of slots. If more tasks run than the new number, `free` is negative until some end."""
         self.free += slots - self._concurrency
         self._concurrency = slots
         for turn in self._pipeline_turns:
@@ -129,7 +129,7 @@ class Fetcher:
         self.wake()
 
     def wake(self) -> None:
-        """A queue may have pending tasks."""
+        """Note that a queue may have pending tasks, and wake a pipeline."""
         self._wakes += 1
         self.is_hungry = True
         self.notify()
@@ -146,12 +146,12 @@ class Fetcher:
 
     @property
     def can_take(self) -> bool:
-        """True if a slot is free and tasks are taken."""
+        """True if a slot is free and the worker takes tasks."""
         return self.free > 0 and self.is_fetching
 
     @property
     def is_empty(self) -> bool:
-        """True if all slots are free, and no answer can bring tasks for them."""
+        """True if all slots are free, and no outstanding answer can bring tasks."""
         return self.free >= self._concurrency and not self.doubts
 
     @property
@@ -160,13 +160,13 @@ class Fetcher:
         return not self.is_hungry and not self._probing and self.can_take
 
     async def wait_until_idle(self) -> None:
-        """Wait until slots are free and all queues were found empty."""
+        """Wait until `is_idle`."""
         while not self.is_idle:
             self._idle.clear()
             await self._idle.wait()
 
     async def wait_until_sure(self, timeout_s: float) -> None:
-        """Wait until no answer to what was asked ahead is missing, at most so long."""
+        """Wait at most `timeout_s` until all turns ahead are answered or called off."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 while self.doubts:
@@ -175,7 +175,7 @@ class Fetcher:
 
     @property
     def left(self) -> int:
-        """Slots that a further turn may ask for."""
+        """Slots that a further turn may request tasks for."""
         return self.free + self._covered - self.ahead
 
     @property
@@ -188,7 +188,7 @@ class Fetcher:
         Args:
             pipeline: A reserved connection.
             number: Number of the pipeline.
-            share: Most tasks to take in one turn.
+            share: Maximum number of tasks per turn.
         """
         turn = Turn(self._context, pipeline, f"-{number}", share)
         self._pipeline_turns.append(turn)
@@ -201,11 +201,11 @@ class Fetcher:
                 if not await self._serve_once(turn):
                     self.notify()
                     return
-            except MemoryError:  # a task has taken it all, so that not even a failure could be told of
+            except MemoryError:  # a task used all memory, so not even logging is possible
                 has_failed = True
 
     async def _serve_once(self, turn: Turn) -> bool:
-        """Take a turn, or wait until there is something to do. False once all is done."""
+        """Take a turn, or wait until there is work. Return False once the pipeline is to end."""
         if not self._has_work and turn.in_doubt is None:
             if self.is_closing:
                 return False
@@ -220,7 +220,7 @@ class Fetcher:
             finally:
                 self._probing.discard(turn)
             self._failures = 0
-            await asyncio.sleep(0)  # quick functions end meanwhile, and their outcomes travel together
+            await asyncio.sleep(0)  # lets quick functions end, so that their outcomes share one exchange
         except BrokerError as error:
             self._failures += 1
             self.notify()  # other pipelines may still be connected
@@ -228,7 +228,7 @@ class Fetcher:
             if self._failures in (1, 10) or self._failures % 100 == 0:
                 logger.error("%s; trying again", error)
             await asyncio.sleep(random.uniform(0.5, 1.0) * pause_s)  # noqa: S311 - jitter, no secret
-            if self.is_closing and turn.in_doubt is not None and turn.is_off:  # to call it off is tried once
+            if self.is_closing and turn.in_doubt is not None and turn.is_off:  # calling it off is tried once only
                 self._forget(turn)
         except Exception:
             self._failures += 1
@@ -238,7 +238,7 @@ class Fetcher:
         return True
 
     async def _sleep(self, turn: Turn) -> bool:
-        """Wait until `notify` wakes this pipeline. Return False once its connection was not used for `IDLE_S`."""
+        """Wait until `notify` wakes this pipeline. Return False once its connection was unused for `IDLE_S`."""
         loop = asyncio.get_running_loop()
         left_s = turn.used_at + IDLE_S - self._clock.monotonic() if turn.pipeline.is_connected else math.inf
         waiter: asyncio.Future[None] = loop.create_future()
@@ -262,7 +262,7 @@ class Fetcher:
         turn.in_doubt = None
 
     def _keep_slots(self, turn: Turn, count: int) -> None:
-        """Keep free slots for a turn, or with a negative count no longer."""
+        """Reserve free slots for a turn. A negative count releases them."""
         assert turn.queue is not None
         self._asked[turn.queue.name] += count
         if turn.is_ahead:
@@ -271,7 +271,7 @@ class Fetcher:
             self.free -= count
 
     async def _take_turn(self, turn: Turn) -> None:
-        """Send what waits and ask one queue after the other until the slots are filled or all were asked."""
+        """Send waiting outcomes and query the queues in order, until all slots are filled or all queues are queried."""
         queues: Sequence[str] = ()
         if turn.in_doubt is None and self.is_fetching and self.is_hungry:
             queues = self._order.next()
@@ -282,8 +282,8 @@ class Fetcher:
         asked = 0
         found_all = False
         while True:
-            # Idle pipelines share outcomes that arrive together: one script that settles all of them would delay tasks
-            # that could run next.
+            # Idle pipelines share outcomes that arrive together. One script that settles all of them would delay other
+            # tasks that could start earlier.
             batches = self._settler.take(turn.share if self._asleep else BATCH_MAX)
             carried = sum([batch.slots for batch in batches])
             if turn.in_doubt is None and asked < len(queues) and self.is_fetching:
@@ -293,11 +293,11 @@ class Fetcher:
                     asked += 1
             if not batches and turn.in_doubt is None:
                 if asked < len(queues) and self.left > 0 and self.is_fetching:
-                    continue  # this worker runs all it may of that queue
+                    continue  # this worker already runs as many tasks of that queue as it may
                 if queues and wakes == self._wakes and asked >= len(queues):
                     self.is_hungry = False
                 return
-            # A repeat may be answered though these outcomes never arrive.
+            # Redis may answer a repeated dequeue even if these outcomes never arrive.
             covered = 0 if turn.in_doubt is None or turn.is_repeat else min(turn.asked, carried)
             self._covered += covered
             try:
@@ -307,14 +307,14 @@ class Fetcher:
             finally:
                 self._covered -= covered
             if found_all:
-                return  # there may be more, and the slots are taken: the next turn asks again
+                return  # there may be more tasks, but the slots are taken: the next turn asks again
             if asked >= len(queues):
                 if queues and wakes == self._wakes:
                     self.is_hungry = False
                 return
 
     def _ask(self, turn: Turn, queue: str, limit: int) -> None:
-        """Prepare a dequeue, unless this worker runs all it may of the queue."""
+        """Prepare a dequeue, unless this worker already runs as many tasks of the queue as it may."""
         most = None
         if self._starts.caps:
             left, most = self._starts.room(queue)
@@ -326,28 +326,28 @@ class Fetcher:
         self._keep_slots(turn, limit)
 
     def has_room(self, queue: str) -> bool:
-        """Whether this worker may run another task of a queue."""
+        """Return whether this worker may run another task of a queue."""
         left = self._starts.room(queue)[0]
         return left is None or left > self._asked[queue]
 
     @property
     def _running(self) -> int:
-        """Tasks that run and are not being settled."""
+        """Number of tasks that run and are not being settled."""
         return self._concurrency - self.free - self._in_turns
 
     def _learn(self, answer_s: float) -> None:
-        """Note how long Redis took to answer while nothing else was to be done."""
+        """Update the usual time that Redis takes to answer while no task runs."""
         usual_s = self._usual_answer_s
         self._usual_answer_s = answer_s if usual_s == math.inf else usual_s + 0.1 * (answer_s - usual_s)
 
     async def _exchange(self, turn: Turn, batches: list[SettleBatch], carried: int) -> bool:
-        """Exchange once with Redis. True if a dequeue gave all it was asked for."""
+        """Exchange once with Redis. Return True if a dequeue returned as many tasks as requested."""
         operations: list[Operation[Any]] = [batch.operation for batch in batches]
         joined = None
         is_repeat = turn.is_repeat and turn.in_doubt is not None
         turn.is_off = is_repeat and not self.is_fetching
         if is_repeat:
-            # The first may still arrive, with nobody to take what it hands out. Redis knows its number from now on.
+            # The first request may still arrive, and its tasks would be lost. `call_off` makes Redis refuse its number.
             operations.append(turn.call_off())
         elif turn.in_doubt is not None:
             operations.append(turn.in_doubt)
@@ -392,35 +392,38 @@ class Fetcher:
             found_all, refused = self._read(turn, answers[-1], sent_at)
             failure = refused or failure
             if is_repeat and refused is None:
-                self.wake()  # it has asked what was handed out, and for nothing new
+                self.wake()  # the repeat only recovered earlier tasks, and requested no new ones
         if failure is not None:
             raise failure
         return found_all
 
     def _read(self, turn: Turn, answer: Any, sent_at: float) -> tuple[bool, BrokerError | None]:
-        """Read the answer to a dequeue. Return whether all that was asked for came, and why it is to be asked again."""
+        """Read the answer to a dequeue.
+
+        Return whether all requested tasks came. Also return an error if the dequeue must be repeated.
+        """
         if isinstance(answer, BrokerReplyError):
             self._forget(turn)
             assert turn.queue is not None
-            logger.error("nothing can be taken from queue %s: %s", turn.queue.name, answer)  # but from others
+            logger.error("nothing can be taken from queue %s: %s", turn.queue.name, answer)  # other queues may work
         elif isinstance(answer, BrokerError):
-            if not turn.is_repeat:  # otherwise the first time may have handed out what only a repeat returns
-                self._forget(turn)  # refused whole: nothing was handed out
-                self.is_hungry = True  # a probe or another pipeline has assumed that this queue was asked
+            if not turn.is_repeat:  # an earlier attempt may have handed out tasks, which only a repeat returns
+                self._forget(turn)  # Redis refused the request as a whole, and handed out nothing
+                self.is_hungry = True  # a probe or another pipeline assumed that this queue was queried
             return False, answer
         else:
             return self._accept(turn, answer, sent_at), None
         return False, None
 
-    # --- ahead --------------------------------------------------------------------------------------------------------
+    # --- turns ahead --------------------------------------------------------------------------------------------------
 
     def ask_ahead(self, turns: Mapping[str, Turn]) -> list[Turn]:
         """Prepare dequeues that Redis runs when a token arrives, for some of these queues, in their order.
 
-        Return none while a task runs here: it might block this loop, and new tasks would wait for it while other
-        workers are idle. Each asks for at most `AHEAD_TASKS` tasks, because these wait for the end of their lease if
-        this process hangs. Other pipelines cannot use the reserved slots. The caller passes each outcome to
-        `answered_ahead` or `unanswered_ahead`.
+        Return an empty list while a task runs here: it might block this loop, and new tasks would wait for it while
+        other workers are idle. Each dequeue requests at most `AHEAD_TASKS` tasks, because if this process hangs, they
+        wait for the end of their lease. Other pipelines cannot use the reserved slots. The caller passes each outcome
+        to `answered_ahead` or `unanswered_ahead`.
         """
         if self._running > 0:
             return []
@@ -436,25 +439,25 @@ class Fetcher:
         return asked
 
     def answered_ahead(self, turn: Turn, answer: Any, sent_at: float) -> BrokerError | None:
-        """Read what a dequeue ahead was answered. Return why it was refused, if it was."""
+        """Read the answer to a dequeue ahead. Return the error if Redis refused it."""
         self._resolve_doubt()
         if self._spans is not None:
-            turn.started_ns = self._spans.now_ns()  # the wait before it is no part of it
+            turn.started_ns = self._spans.now_ns()  # the span does not include the wait
         found_all, refused = self._read(turn, answer, sent_at)
         if found_all:
-            self.wake()  # there may be more
-        self.notify()  # what was given back is to be sent
+            self.wake()  # there may be more tasks
+        self.notify()  # a pipeline has to send the tasks that were given back
         return refused
 
     def unanswered_ahead(self, turn: Turn) -> None:
-        """Give up the slots of a dequeue ahead that got no answer. It stays in doubt until it is `called_off`."""
+        """Release the slots of a dequeue ahead without an answer. It stays in doubt until `called_off` or `give_up`."""
         self._keep_slots(turn, -turn.asked)
         turn.asked = 0
 
     def called_off(self, turn: Turn, answer: Any, sent_at: float) -> BrokerError | None:
-        """Read what calling off a dequeue was answered. Return why that is to be done again, if it is.
+        """Read the answer to calling off a dequeue. Return the error if that must be repeated.
 
-        Others may have its slots by now, so what it had handed out goes back to the head of its queue.
+        Other turns may use its slots now, so the tasks that it handed out go back to the head of their queue.
         """
         if isinstance(answer, BrokerError) and not isinstance(answer, BrokerReplyError):
             return answer
@@ -470,12 +473,12 @@ class Fetcher:
             self._sure.set()
 
     def give_up(self, turn: Turn) -> None:
-        """Leave a dequeue in doubt that cannot be called off: what it handed out comes back once its lease ends."""
+        """Abandon a dequeue that cannot be called off. Tasks that it handed out are recovered when their lease ends."""
         self._resolve_doubt()
         turn.in_doubt = None
 
     def _accept(self, turn: Turn, answer: Dequeued, sent_at: float) -> bool:
-        """Start what was handed out. True if all that was asked for came, so that there may be more."""
+        """Start the tasks that Redis handed out. Return True if all requested tasks came, so that there may be more."""
         queue, asked = turn.queue, turn.asked
         turn.in_doubt = None
         assert queue is not None
@@ -491,5 +494,5 @@ class Fetcher:
         if self._spans is not None:
             self._spans.received(queue, runs, turn.started_ns)
         found_all = len(answer.tasks) + answer.dropped >= asked
-        self.is_hungry = self.is_hungry or found_all  # a probe has taken for granted that there is nothing
+        self.is_hungry = self.is_hungry or found_all  # a probe has set it to False in advance
         return found_all

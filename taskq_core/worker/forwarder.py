@@ -1,7 +1,7 @@
 """Move due tasks to pending, within milliseconds of their second.
 
-The worker that leads the queue acts, just after the second of Redis's clock at which the first task is due: scores are
-whole seconds. The script has a separate lease, which older releases also use.
+The worker that leads the queue moves them just after the second of Redis's clock at which the first task is due: scores
+are whole seconds. The script has a separate lease, which older releases also use.
 """
 
 import logging
@@ -16,7 +16,7 @@ from taskq_core.worker.leadership import AFTER_S, Leadership
 logger = logging.getLogger("taskq.worker")
 
 BATCH = 100
-"""Most tasks one script call moves."""
+"""Maximum number of tasks per script call."""
 
 
 class Forwarder(Service):
@@ -25,7 +25,7 @@ class Forwarder(Service):
     Args:
         context: The worker.
         queue: Key names of the queue.
-        leadership: Says when the first task is due.
+        leadership: Reports whether this worker leads, and when the first task is due.
     """
 
     name = "forwarder"
@@ -37,15 +37,15 @@ class Forwarder(Service):
         self._changes = leadership.signal()
         self._log_dropped = CountedLog(logger, logging.ERROR, "%d due ids in queue %s had no task and were dropped")
         self.moved = 0
-        """Tasks moved so far."""
+        """Number of tasks moved."""
 
     async def work(self) -> float:
-        """Wait until a task is due and move all due tasks; return the seconds until the next time."""
+        """Wait until a task is due and move all due tasks. Return the seconds until the next call."""
         await self._until_due()
         due_s, moved = self._leadership.due_s, self.moved
         if not await self.move():
             return jittered(self._context.leader_s / 3)
-        if self.moved > moved or due_s is None or due_s <= self._context.redis_clock.time():  # else the clock was ahead
+        if self.moved > moved or due_s is None or due_s <= self._context.redis_clock.time():  # else our clock was ahead
             self._leadership.look_again()
         return 0.0
 
@@ -61,7 +61,7 @@ class Forwarder(Service):
             await self._changes.wait_for(left_s)
 
     async def move(self) -> bool:
-        """Move all tasks that are due now. Return False if another worker does."""
+        """Move all tasks that are due now. Return False if another worker holds the lease."""
         context = self._context
         while True:
             answer = await context.runner.run(
@@ -77,5 +77,5 @@ class Forwarder(Service):
                 return True
 
     async def resign(self) -> None:
-        """Let another worker forward at once."""
+        """Give up the lease, so that another worker can forward at once."""
         await self._context.runner.run(resign(self._queue.leader("forwarder"), owner=self._context.token))

@@ -1,9 +1,9 @@
-"""Send outcomes and a request for tasks as one script, where both can go in one.
+"""Settle runs and dequeue tasks with one script where that is possible.
 
-A worker of quick tasks settles a batch and asks for the next in each turn. One script for both costs Redis less than
-two, but it settles only tasks of which nothing else is to be told: for any other batch it does nothing, and the two are
-sent after it. Whether somebody waits for a task, Redis alone knows, so it is tried, and after each refusal in a row
-half as often.
+A worker of quick tasks settles a batch and dequeues the next one in each turn. One script for both costs Redis less
+than two scripts. But the fused script only settles tasks that need no further notification. For any other batch it does
+nothing, and the worker sends the two scripts instead. Only Redis knows whether a caller waits for a task, so the worker
+has to try. Each refusal in a row doubles the number of turns until the next try.
 """
 
 from collections.abc import Sequence
@@ -16,22 +16,22 @@ from taskq_core.wire import QueueKeys
 from taskq_core.worker.settler import SettleBatch
 
 RUNS_MIN = 2
-"""Fewest outcomes that are joined with a request: with fewer the two cost little."""
+"""Minimum number of outcomes in a fused exchange. With fewer, two scripts cost little."""
 APART_MAX = 256
-"""Most turns in a row in which it is not tried."""
+"""Maximum number of turns until the next try after a refusal."""
 
 
 class FusedExchange:
-    """Joins outcomes with a request for tasks of the same queue."""
+    """Fuses outcomes with a dequeue from the same queue."""
 
     def __init__(self) -> None:
-        self._apart = 0  # turns in which it is not tried
+        self._apart = 0  # turns until the next try
         self._refusals = 0  # in a row
 
     def join(
         self, batches: Sequence[SettleBatch], queue: QueueKeys, asked: Operation[Dequeued]
     ) -> Operation[Dequeued | None] | None:
-        """Return one operation for all of it, or None if they go apart. `asked` was never sent before."""
+        """Return one operation for all of it, or None to send two operations. `asked` was never sent before."""
         if len(batches) != 1:
             return None
         batch = batches[0]
@@ -43,13 +43,13 @@ class FusedExchange:
         return settle_and_dequeue([(run.task_id, run.number) for run in batch.runs], asked)
 
     def part(self, batch: SettleBatch, answer: Dequeued | BrokerError | None) -> list[Any] | None:
-        """Return what the two would have answered; None if they are to be sent now."""
+        """Return the answers that separate scripts would return, or None if they have to be sent now."""
         if isinstance(answer, Dequeued):
             self._refusals = 0
             return [SettleCode.SETTLED * len(batch.runs), answer]
         self._refusals += 1
         self._apart = min(2**self._refusals, APART_MAX)
-        if isinstance(answer, BrokerError):  # it may have settled some before it came upon what it failed for
+        if isinstance(answer, BrokerError):  # it may have settled some runs before it failed
             for run in batch.runs:
                 run.repeated = True
         return None

@@ -1,8 +1,8 @@
 """Publish metrics of a worker, of queues and of outboxes whenever metrics are exported.
 
 The worker that leads a queue publishes the sample that it stores every ten seconds. The worker whose relay leads an
-outbox publishes its size. So each value is published once, however many workers run, and costs no request. Old values
-are left out: another worker leads now.
+outbox publishes its size. So each value is published once for any number of workers, and costs no request. Old values
+are not published, because another worker leads now.
 """
 
 import math
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from taskq_core.worker.relay import Relay
 
 REFRESH_S = 5.0
-"""Seconds between two looks whether an SDK was configured."""
+"""Seconds between two checks for a configured OpenTelemetry SDK."""
 KEPT_S = 3.5 * SAMPLE_S
 """Seconds for which a sample is published."""
 
@@ -31,7 +31,7 @@ class WorkerGauges(Service):
     Args:
         context: The worker.
         pulse: Returns the state of the worker.
-        scheduler: Scheduler inside the worker, None if there is none.
+        scheduler: Scheduler inside the worker, or None.
     """
 
     name = "gauges"
@@ -45,7 +45,7 @@ class WorkerGauges(Service):
         """Relays of the worker, whose outboxes are published."""
 
     def open(self) -> None:
-        """Begin to publish."""
+        """Start publishing."""
         gauges.add(self.read)
 
     def close(self) -> None:
@@ -53,17 +53,17 @@ class WorkerGauges(Service):
         gauges.remove(self.read)
 
     async def work(self) -> float:
-        """Use an SDK that was configured since the last look; return the seconds until the next one."""
+        """Use an SDK that was configured since the last call. Return the seconds until the next call."""
         self._context.metrics.flush()
         gauges.refresh()
         return REFRESH_S
 
     def keep_sample(self, queue: str, sample: QueueSample) -> None:
-        """Publish a sample of a queue."""
+        """Publish a sample of a queue from now on."""
         self._samples[queue] = (sample, self._context.clock.monotonic())
 
     def read(self) -> Iterable[Reading]:
-        """Return the current values. Any thread may call it."""
+        """Return the current values. Callable from any thread."""
         pulse = self._pulse()
         yield Reading(names.WORKER_SLOTS, pulse.concurrency, {})
         yield Reading(names.WORKER_BUSY, pulse.running, {})

@@ -1,10 +1,10 @@
 """Take back the tasks of a worker process that has ended, without waiting for the end of their leases.
 
-The tasks are found in Redis by the token of the worker. The script that moves a task compares the token again, so a
-task that was settled, or that another worker took over meanwhile, stays as it is.
+The worker's token identifies its tasks in Redis. The script that moves a task compares the token again. So it does not
+move a task that was settled or that another worker has taken.
 
-An attempt counts as it does when a lease ends, so a task that kills its process stops after `max_retry + 1` runs.
-`delay_after_loss` says when it runs again.
+The loss counts as an attempt, as at the end of a lease, so a task that kills its process stops after `max_retry + 1`
+runs. `delay_after_loss` computes the delay of the next run.
 """
 
 import logging
@@ -29,9 +29,9 @@ logger = logging.getLogger("taskq.worker")
 async def list_overrun(
     runner: AsyncRunner, queues: Sequence[QueueKeys], token: str, *, grace_s: float
 ) -> list[tuple[str, str]]:
-    """Return queue and id of the tasks that a worker holds though their time was over so long ago.
+    """Return queue and id of the tasks that a worker still holds `grace_s` after the end of their time.
 
-    For a process that says nothing itself, because one of them holds up all of it.
+    This is for a process that does not answer because one of its tasks blocks all of it.
 
     Raises:
         BrokerError: Redis refused or was not reached.
@@ -45,7 +45,7 @@ async def list_overrun(
 
 
 def _ends_s(task: ExpiredTask) -> float:
-    """Return the Unix second at which a task had to end, infinity if that cannot be told."""
+    """Return the Unix time at which a task had to end, or infinity if it is not known."""
     if task.started_s is None:
         return math.inf
     try:
@@ -56,7 +56,7 @@ def _ends_s(task: ExpiredTask) -> float:
 
 
 async def _held(runner: AsyncRunner, queue: QueueKeys, token: str) -> AsyncIterator[Expired]:
-    """Yield what a worker holds of a queue, in parts."""
+    """Yield the tasks of a queue that a worker holds, in pages."""
     cursor = ""
     while cursor != "0":
         held = await runner.run(list_held(queue, owner=token, cursor=cursor or "0"))
@@ -72,17 +72,17 @@ async def hand_back(
     *,
     overran: Collection[tuple[str, str]] = (),
 ) -> int:
-    """Take back all tasks that a worker holds, and return how many.
+    """Take back all tasks that a worker holds, and return their number.
 
     Args:
         runner: Sends operations.
         queues: Key names of the queues it served.
         token: Token of the worker, whose process has ended.
-        app: The queue application; its tasks say whether their loss counts.
-        overran: Queue and id of those that did not end when their time was over.
+        app: The queue application. Its tasks decide whether a loss counts as a failure.
+        overran: Queue and id of tasks that did not end when their time was over.
 
     Raises:
-        BrokerError: Redis refused or was not reached; some may have been taken back.
+        BrokerError: Redis refused or was not reached. Some tasks may have been taken back.
     """
     count = 0
     letter = partial(needs_dead_letter, app)

@@ -1,8 +1,7 @@
-"""Judge whether a worker works, for `/readyz`.
+"""Decide whether a worker is ready, for `/readyz`.
 
-It means work: every few seconds a real script runs on every queue that the worker serves, and the worker is ready while
-they succeed, its own fetching does, and it is not stopping. A PING would also answer from a store that refuses every
-task.
+Every few seconds a real script runs on every queue of the worker. The worker is ready while these scripts and its
+fetching succeed and it is not stopping. A PING is not enough: a Redis that refuses every task may still answer it.
 """
 
 import asyncio
@@ -19,26 +18,26 @@ from taskq_core.service.loop import Service
 from taskq_core.wire import QueueKeys
 
 CHECK_EVERY_S = 15.0
-"""Seconds between two checks while all is well."""
+"""Seconds between two checks while no problem is found."""
 CHECK_AGAIN_S = 2.0
-"""Seconds between two checks while something is not."""
+"""Seconds between two checks while there is a problem."""
 CHECK_S = 5.0
-"""Seconds one check may take, all queues together."""
+"""Maximum seconds of one check of all queues."""
 STALE_S = 60.0
-"""Age of the last check, and of the last dequeue while slots are free, beyond which the worker is not ready."""
+"""Maximum age of the last check, and of the last dequeue while slots are free, for a ready worker."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pulse:
-    """What a worker says of itself.
+    """State of a worker.
 
     Attributes:
         status: `new`, `active`, `stopped` or `closed`.
-        running: Tasks that run.
-        concurrency: Tasks that may run at the same time.
-        dequeue_age_s: Seconds since Redis last answered a dequeue, None before the first.
+        running: Number of running tasks.
+        concurrency: Maximum number of running tasks.
+        dequeue_age_s: Seconds since Redis last answered a dequeue, None before the first answer.
         is_failing: Whether the last attempt to fetch failed.
-        can_take: Whether a slot is free and tasks are taken.
+        can_take: Whether a slot is free and the worker takes tasks.
     """
 
     status: str
@@ -51,21 +50,21 @@ class Pulse:
 
 @dataclass(slots=True)
 class QueueHealth:
-    """What the last check found of one queue: pending tasks, and what is wrong ("" for nothing)."""
+    """Result of the last check of a queue: number of pending tasks, and the problem ("" for a healthy queue)."""
 
     pending: int = 0
     problem: str = ""
 
 
 def judge_queue(queue: QueueKeys, probed: Probed) -> QueueHealth:
-    """Say how a queue is on which a script has run."""
+    """Return the health of a queue from the result of its check."""
     needed = (queue.pending, queue.active, queue.lease, queue.wake)
     strange = [f"{key} is a {probed.strange[key]}" for key in needed if key in probed.strange]
     return QueueHealth(pending=probed.pending, problem="; ".join(strange))
 
 
 def queues_document(found: Mapping[str, QueueHealth]) -> dict[str, Any]:
-    """Return what was found of queues, by name, as it is told."""
+    """Return the health of queues, by name, in the form of the health response."""
     return {
         name: {"ok": False, "problem": queue.problem} if queue.problem else {"ok": True, "pending": queue.pending}
         for name, queue in found.items()
@@ -77,11 +76,11 @@ class Health(Service):
 
     Args:
         queues: Key names of the queues it serves.
-        pulse: Asks the worker for what it says of itself.
+        pulse: Returns the state of the worker.
         clock: Source of monotonic time.
         runner: Sends operations.
-        scheduler: Judges the scheduler inside the worker, if there is one. Others take over from it, so what it says is
-            told and does not count.
+        scheduler: Decides whether the scheduler inside the worker is ready, if it has one. The report includes the
+            result but does not depend on it, because other schedulers can take over.
     """
 
     name = "health"
@@ -103,7 +102,7 @@ class Health(Service):
         self.checked_at: float | None = None
 
     async def check(self) -> None:
-        """Run a script on every queue and keep the results."""
+        """Run a script on every queue and store the results."""
         found: dict[str, QueueHealth] = {}
         until = asyncio.get_running_loop().time() + CHECK_S
         for queue in self.queues:
@@ -118,7 +117,7 @@ class Health(Service):
         self.checked_at = self.clock.monotonic()
 
     def problem(self) -> tuple[str, str]:
-        """Return the state in a word, and why the worker is not ready ("" if it is)."""
+        """Return the status word, and the reason if the worker is not ready ("" if it is)."""
         pulse = self.pulse()
         if pulse.status != "active":
             words = {"new": "starting", "stopped": "draining", "closed": "draining"}
@@ -139,7 +138,7 @@ class Health(Service):
         return "ready", ""
 
     def report(self) -> tuple[bool, dict[str, Any]]:
-        """Return whether the worker is ready, and the body that says so."""
+        """Return whether the worker is ready, and the body of the health response."""
         state, reason = self.problem()
         pulse = self.pulse()
         checked_age_s = None if self.checked_at is None else self.clock.monotonic() - self.checked_at
@@ -158,7 +157,7 @@ class Health(Service):
         return state == "ready", body
 
     async def work(self) -> float:
-        """Check; return the seconds until the next time."""
+        """Check the queues. Return the seconds until the next call."""
         await self.check()
         return CHECK_AGAIN_S if any(queue.problem for queue in self.found.values()) else CHECK_EVERY_S
 

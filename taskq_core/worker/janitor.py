@@ -11,9 +11,9 @@ from taskq_core.worker.context import WorkerContext
 from taskq_core.worker.leadership import Leadership, Topic
 
 BATCH = 100
-"""Most tasks one script call deletes of each kind."""
+"""Maximum number of tasks of each kind that one script call deletes."""
 RAREST = 8
-"""Longest rest while there is nothing to delete, as a multiple of the usual one."""
+"""Maximum pause while nothing expires, as a multiple of the usual pause."""
 
 
 class Janitor(Service):
@@ -22,7 +22,7 @@ class Janitor(Service):
     Args:
         context: The worker.
         queue: Key names of the queue.
-        leadership: Says whether this worker leads, and whether there is data that can expire.
+        leadership: Reports whether this worker leads, and whether there is data that can expire.
     """
 
     name = "janitor"
@@ -35,7 +35,7 @@ class Janitor(Service):
         self._archive = context.app.settings.archive.limits(queue.name)
 
     async def work(self) -> float:
-        """Delete expired data; return the seconds until the next look."""
+        """Delete expired data. Return the seconds until the next call."""
         if not self._leadership.has(Topic.KEPT):
             self._rest_s = self._every_s
             return jittered(self._every_s)
@@ -44,7 +44,7 @@ class Janitor(Service):
         return jittered(self._rest_s)
 
     async def _clean(self) -> int:
-        """Delete expired data and return how much that was."""
+        """Delete expired data and return the number of deleted items."""
         deleted = 0
         while True:
             completed, archived = await self._runner.run(clean(self._queue, limit=BATCH, archive=self._archive))

@@ -1,8 +1,9 @@
-"""Keep leases and presence alive, from a thread and a connection of its own.
+"""Extend leases and write the worker's presence, from a separate thread and connection.
 
-A blocked event loop or a busy thread pool loses no lease. Each beat extends the leases of running tasks and writes what
-the worker is and runs, as Go's tools read it; while it runs nothing and has not changed, a beat only lets that last. A
-lease that cannot be extended in time is given up on this side before anybody else may take the task.
+So a blocked event loop or a busy thread pool loses no lease. Each beat extends the leases of running tasks, and writes
+the worker's description and its running tasks in the format of Go's tools. While nothing runs and nothing has changed,
+a beat only extends the expiry of this presence. If a lease cannot be extended in time, this worker gives it up before
+another worker may take the task.
 """
 
 import asyncio
@@ -24,21 +25,21 @@ from taskq_core.worker.run import Ending, Run
 logger = logging.getLogger("taskq.worker")
 
 EXTEND_BATCH = 200
-"""Most leases one script call extends."""
+"""Maximum number of leases per script call."""
 INDEX_BEATS = 12
-"""Beats after which the worker is noted anew in the indexes of those that are alive. Who reads an index looks whether
-the presence itself is there, so it may name for a while one that died."""
+"""Beats between two writes of the worker to the indexes of live workers. An index may list a dead worker for a while,
+so its readers also check for the presence itself."""
 
 
 class Keepalive:
     """Extends leases and writes presence.
 
     Args:
-        runner: A runner of its own.
+        runner: A runner that no other code uses.
         context: The worker.
         describe: Returns the worker's presence.
-        lost: Called, on this thread, with runs whose lease is lost.
-        look: Checks the event loop between beats; returns the seconds until the next check.
+        lost: Called on this thread with runs whose lease is lost.
+        look: Checks the event loop between beats. Returns the seconds until the next check.
     """
 
     def __init__(
@@ -70,19 +71,19 @@ class Keepalive:
         self._has_ended = asyncio.Event()
 
     def start(self) -> None:
-        """Start the thread. Its first beat is at once."""
+        """Start the thread. It beats at once."""
         loop = asyncio.get_running_loop()
         threading.Thread(target=self._run_beside, args=(loop,), name="taskq-keepalive", daemon=True).start()
 
     def leave(self) -> None:
-        """Let the thread delete the presence and end, which is not waited for."""
+        """Make the thread delete the presence and end. Do not wait for it."""
         self._stop.set()
 
     def _running(self) -> list[Run]:
         return list(self._context.running.values())
 
     async def stop(self) -> None:
-        """Let the thread delete the presence and end, and wait for that: two beats at most, and in no other thread."""
+        """Make the thread delete the presence and end, and wait for it for at most two heartbeats."""
         self.leave()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(2 * self._every_s):
@@ -93,14 +94,14 @@ class Keepalive:
         try:
             self._run()
         finally:
-            with contextlib.suppress(RuntimeError):  # the loop has been closed: nobody waits
+            with contextlib.suppress(RuntimeError):  # the loop is closed, so no coroutine waits
                 loop.call_soon_threadsafe(self._has_ended.set)
 
     def _run(self) -> None:
         pause_s = 0.0
         while not self._rest(pause_s):
             started = self._clock.monotonic()
-            with contextlib.suppress(MemoryError):  # a task took it all, so that not even a failure could be told of
+            with contextlib.suppress(MemoryError):  # a task used all memory, so not even logging is possible
                 self._beat_or_tell()
             pause_s = max(self._every_s / 10, self._every_s - (self._clock.monotonic() - started))
         try:
@@ -109,7 +110,7 @@ class Keepalive:
             logger.warning("the worker's presence could not be deleted: %s; it expires by itself", error)
 
     def _rest(self, pause_s: float) -> bool:
-        """Wait for the next beat and look at the event loop meanwhile; True if the thread is to end."""
+        """Wait for the next beat, and check the event loop in between. Return True if the thread has to end."""
         ends_at = self._clock.monotonic() + pause_s
         while (left_s := ends_at - self._clock.monotonic()) > 0:
             if self._clock.wait(self._stop, min(left_s, self._look())):
@@ -120,7 +121,7 @@ class Keepalive:
         try:
             try:
                 if self._failures:
-                    self._give_up(again=False)  # what has lapsed since the last beat does not wait for this one to fail
+                    self._give_up(again=False)  # lapsed leases must not wait until this beat fails
                 self.beat()
             finally:
                 self._give_up()
@@ -143,12 +144,12 @@ class Keepalive:
         is_kept = not runs and shown == self._shown
         if not is_kept or not self._runner.run(services.keep_presence(server, ttl_s=self._presence_s)):
             if is_kept:
-                self._index_at = -math.inf  # Redis has lost it, and perhaps the indexes with it
+                self._index_at = -math.inf  # Redis has lost the presence, and perhaps the indexes
             self._runner.run(
                 services.beat(server, workers, ttl_s=self._presence_s, server_info=shown[0], workers=shown[1])
             )
             self._shown = shown
-        if (now := self._clock.monotonic()) >= self._index_at:  # last: over maxmemory the index is refused
+        if (now := self._clock.monotonic()) >= self._index_at:  # last, because Redis refuses this write above maxmemory
             expiry_s = int(self._redis_clock.time()) + self._presence_s + self._indexed_s
             self._runner.run(services.index_presence(self._keys.servers, server, expiry_s=expiry_s))
             self._runner.run(services.index_presence(self._keys.workers, workers, expiry_s=expiry_s))
@@ -160,21 +161,21 @@ class Keepalive:
             host=server.host,
             pid=server.pid,
             server_id=server.server_id,
-            task_id=run.task_id.encode(errors="replace").decode(),  # an id read from Redis may be no UTF-8
+            task_id=run.task_id.encode(errors="replace").decode(),  # ids from Redis may not be UTF-8
             task_type=run.name,
             queue=run.queue.name,
             start_time_ns=int((run.started + offset) * 1e9),
-            deadline_ns=int(min(run.ends_by + offset, LATEST_S) * 1e9),  # a peer may have written any number
+            deadline_ns=int(min(run.ends_by + offset, LATEST_S) * 1e9),  # another client may have written any number
         ).encode()
 
     def _extend(self, runs: list[Run]) -> None:
-        """Extend leases of which more than a heartbeat is used up; younger ones have time.
+        """Extend the leases that were not extended within about the last heartbeat.
 
-        A queue of which it fails holds up no other, as long as there is time: its keys may be damaged, or its node of a
-        cluster away. Those that failed last time come last.
+        A failing queue does not delay the others unless it takes a whole heartbeat: its keys may be damaged, or its
+        cluster node may be down. Queues that failed last time come last.
 
         Raises:
-            BrokerError: It failed of one, at least.
+            BrokerError: At least one queue failed.
         """
         now = self._clock.monotonic()
         by_queue: dict[QueueKeys, list[Run]] = {}
@@ -193,7 +194,7 @@ class Keepalive:
                     break
             finally:
                 if self._failing:
-                    self._give_up(again=False)  # the next queue may take as long
+                    self._give_up(again=False)  # the next queue may be slow, too
         if failure is not None:
             raise failure
 
@@ -209,7 +210,7 @@ class Keepalive:
             lost = []
             for run, kept in zip(batch, answer.kept, strict=True):
                 if kept:
-                    # A second less, because the score is floored to whole seconds.
+                    # One second less, because scores are whole seconds, rounded down.
                     run.lease_until = sent_at + self._lease_s - 1
                 else:
                     lost.append(run)
@@ -217,12 +218,12 @@ class Keepalive:
                 self._lost(lost)
 
     def _give_up(self, *, again: bool = True) -> None:
-        """Give up leases that could not be extended, a heartbeat before others may act on them.
+        """Give up leases that could not be extended, one heartbeat before other workers may recover their tasks.
 
-        It may be seen later by the time that one queue takes to answer, or to fail.
+        The thread may notice it later, if a queue takes long to answer or to fail.
 
         Args:
-            again: Also those that were given up, and whose functions have not ended.
+            again: Whether to include leases that were given up before and whose functions still run.
         """
         now = self._clock.monotonic()
         margin_s = max(0.0, self._context.grace_s - self._every_s)

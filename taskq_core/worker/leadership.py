@@ -1,18 +1,17 @@
-"""Look out for what there is to do in a queue, so that its services ask nothing of Redis while there is nothing.
+"""Elect one leader per queue and find out what work the queue has, so that idle services send no requests.
 
-One worker per queue leads, by a lease; the others look now and then whether it is free. The leader reads which of the
-keys are there that mean work for a service, and when the first task is due, and wakes the services concerned::
+One worker per queue leads, under a lease. The others check from time to time whether it is free. The leader reads when
+the first task is due, and which of the keys exist that mean work for a service. It wakes the services concerned::
 
-    nothing known --look--> nothing to do   <--+   services sleep
-                                |              |
-                     a key has changed   --look--> services with work go at their own pace
+    nothing known --read--> no work  <------+   services sleep
+                               |            |
+                        a key changes --read--> services with work run at their own pace
 
-It reads on a connection on which Redis itself tells when one of these keys changes, whoever changes it, Go's client and
-people with `redis-cli` too. Where Redis does not tell, in a cluster for example, it looks just after each second of
-Redis's clock, with one command while there is nothing to do. Scores are whole seconds, so that is as soon as it can
-matter.
+It reads on a connection on which Redis reports changes of these keys by any client, including Go's client and
+`redis-cli`. Where Redis does not report changes, for example in a cluster, the leader polls just after each second of
+Redis's clock, with one command while the queue has no work. Scores are whole seconds, so more polls gain nothing.
 
-The lease saves work and protects nothing: whatever a service does may be done by two workers at once.
+The lease only saves work. Services stay correct if two workers act at the same time.
 """
 
 import asyncio
@@ -34,33 +33,33 @@ from taskq_core.worker.context import WorkerContext
 SERVICE = LOOKOUT
 """Name of the lease."""
 AFTER_S = 0.002
-"""Seconds after each second of Redis's clock at which what is due is looked at: clocks are compared over a network."""
+"""Seconds to wait past each second of Redis's clock before a check, because clocks are compared over a network."""
 RENEW_AT = 0.8
-"""How much of its lease a leader uses before it renews it."""
+"""Fraction of the lease after which the leader renews it."""
 FULL_LOOK_S = 5.0
-"""Longest time between two closer looks, at each service's keys by themselves, where Redis does not tell of changes."""
+"""Maximum seconds between two full reads, of each service's keys separately, where Redis does not report changes."""
 SOON_S = 0.05
-"""Seconds after the end of a lease at which others look whether it was renewed."""
+"""Seconds after the end of a lease at which other workers check whether it was renewed."""
 NOBODY_LEADS = -2
-"""What Redis answers for the time left of a key that is not there."""
+"""Redis's answer for the remaining time of a key that does not exist."""
 
 
 class Topic(Enum):
-    """What there may be to do beside due tasks."""
+    """Kinds of work besides due tasks."""
 
     WORKFLOWS = "workflows"
-    """Something to carry to another queue, or steps that somebody may have ended."""
+    """Workflow steps to dispatch to another queue, or steps whose end may not have been reported."""
     LETTERS = "letters"
-    """Archived tasks to be told of."""
+    """Archived tasks that need a dead letter handled."""
     GROUPS = "groups"
-    """Groups or sets of tasks to be combined."""
+    """Groups or sets of tasks to combine."""
     LIMITS = "limits"
-    """Tasks of this queue have had limits."""
+    """The queue has or had tasks with limits."""
     KEPT = "kept"
-    """Tasks or workflows that are kept after their end."""
+    """Ended tasks or workflows that are retained."""
 
     def keys(self, queue: QueueKeys) -> tuple[str, ...]:
-        """Return the keys of which one is there if there may be something to do."""
+        """Return the keys of which at least one exists if there may be work."""
         match self:
             case Topic.WORKFLOWS:
                 return (
@@ -81,13 +80,13 @@ class Topic(Enum):
 
 
 class Leadership(Service):
-    """Leads one queue, or waits until it can, and knows what there is to do in it.
+    """Leads one queue or waits until it can, and knows which work the queue has.
 
     Args:
         context: The worker.
         queue: Key names of the queue.
-        feed: The connection of all leaderships of the worker.
-        after: Events to wait for before this worker tries to lead.
+        feed: Connection shared by all leaderships of the worker.
+        after: Events to wait for before the first attempt to lead.
     """
 
     name = "leadership"
@@ -117,9 +116,9 @@ class Leadership(Service):
         self._signals: list[Signal] = []
         self._found: set[Topic] = set()
         self.due_s: float | None = None
-        """Second by Redis's clock at which the first scheduled task or retry is due; None for none, or if not known."""
+        """Unix time by Redis's clock at which the first scheduled task or retry is due. None: no task, or unknown."""
         self.has_looked = False
-        """True once it has looked, or has seen another worker lead."""
+        """True once this worker has read the queue, or another worker has been found to lead."""
 
     # --- for services -------------------------------------------------------------------------------------------------
 
@@ -130,17 +129,17 @@ class Leadership(Service):
 
     @property
     def unchanged_since(self) -> float:
-        """Monotonic second since which nothing in the queue has changed; infinite where that is not known."""
+        """Monotonic time since which the queue has not changed; infinity if that is not known."""
         is_known = self.leads and self._feed.is_tracking and not self._has_changed
         return self._looked_at if is_known else math.inf
 
     @property
     def is_led(self) -> bool:
-        """Whether a worker leads, this one or another, as far as is known."""
+        """Whether any worker leads, as far as this worker knows."""
         return self.leads or self._clock.monotonic() < self._other_leads_until
 
     def has(self, topic: Topic) -> bool:
-        """Whether this worker leads and there may be something to do."""
+        """Return whether this worker leads and there may be work of this kind."""
         return topic in self._found and self.leads
 
     def signal(self, signal: Signal | None = None) -> Signal:
@@ -150,14 +149,14 @@ class Leadership(Service):
         return signal
 
     def look_again(self) -> None:
-        """Read the queue again, because a service has moved due tasks."""
+        """Read the queue again. A service calls this after it has moved due tasks."""
         self.due_s = None
         self._on_change()
 
     # --- the service --------------------------------------------------------------------------------------------------
 
     async def work(self) -> float:
-        """Lead for a while, or look whether nobody does; return the seconds until the next time."""
+        """Read the queue as leader, or try to lead. Return the seconds until the next call."""
         for event in self._after:
             await event.wait()
         if not self.leads and not await self._take_lead():
@@ -172,7 +171,7 @@ class Leadership(Service):
             self._step_down()
             return 0.0
         except BrokerError:
-            self._has_changed = True  # what was being read is not known
+            self._has_changed = True  # the interrupted read has to be repeated
             raise
         await self._rest()
         return 0.0
@@ -182,7 +181,7 @@ class Leadership(Service):
         if self._led_until > -math.inf:
             self._step_down()
         self._again_s = jittered(self._leader_s / 2)
-        if self.has_looked:  # whoever has just started takes the lead with its first question
+        if self.has_looked:  # a worker that has just started tries at once
             left_ms = await self._context.runner.run(lead_left(self._queue, SERVICE))
             if left_ms != NOBODY_LEADS:
                 self._other_leads_until = sent_at + (left_ms / 1000 if left_ms > 0 else self._leader_s)
@@ -198,7 +197,7 @@ class Leadership(Service):
             return False
         self._led_until = sent_at + self._leader_s
         self._looked_at = self._full_look_at = -math.inf
-        self._has_changed = True  # what was known is forgotten, and Redis tells only of what changes from now on
+        self._has_changed = True  # Redis reports only changes after a read, so everything is read again
         self._tell()
         return True
 
@@ -208,7 +207,7 @@ class Leadership(Service):
 
     @property
     def _look_at(self) -> float:
-        """Monotonic second of the next look: just after the Redis second that follows the last, if it is needed."""
+        """Monotonic time of the next read: at once, just after the next second of Redis's clock, or infinity."""
         if self._feed.is_tracking and not self._has_changed:
             return math.inf
         if self._looked_at == -math.inf or (self._feed.is_tracking and self._clock.monotonic() - self._looked_at >= 1):
@@ -217,7 +216,7 @@ class Leadership(Service):
         return math.floor(self._looked_at + ahead_s) + 1 + AFTER_S - ahead_s
 
     async def _rest(self) -> None:
-        """Wait for the next look or renewal, or for a change."""
+        """Wait for the next read or renewal, or for a change."""
         self._wake.clear()
         left_s = min(self._look_at, self._renew_at) - self._clock.monotonic()
         if left_s > 0:
@@ -227,19 +226,19 @@ class Leadership(Service):
 
     async def _look(self) -> None:
         self._looked_at = self._clock.monotonic()
-        self._has_changed = False  # first: what changes meanwhile is looked at again
+        self._has_changed = False  # before the read: a change during it causes another read
         if not self._found and self.due_s is None:
             (count,) = await self._ask(count_keys((*self._dated, *self._others)))
             due_s, found = await self._look_closely() if count else (None, set())
         elif self._feed.is_tracking or self._looked_at - self._full_look_at >= FULL_LOOK_S:
             due_s, found = await self._look_closely()
-        else:  # one number says mostly that nothing is new beside due tasks
+        else:  # one count shows in most cases that only the due tasks may have changed
             *scores, count = await self._ask(*map(first_score, self._dated), count_keys(self._others))
             due_s, found = _first(scores), self._found
             if count != self._other_count:
                 due_s, found = await self._look_closely()
         if self._feed.is_tracking:
-            await self._ask(count_keys(self._watched))  # not for the number: to hear of them
+            await self._ask(count_keys(self._watched))  # ignore the counts: the read makes Redis report changes
         self._learn(due_s, found)
 
     async def _look_closely(self) -> tuple[float | None, set[Topic]]:
@@ -251,17 +250,17 @@ class Leadership(Service):
         return _first(answers[: len(self._dated)]), found
 
     async def _ask(self, *questions: Operation[Any]) -> list[Any]:
-        """Ask in one write, and renew the lease with it if it is time.
+        """Send operations in one write, and renew the lease in the same write if needed.
 
         Raises:
-            _NoLeaderError: The lease is another's.
+            _NoLeaderError: Another worker holds the lease.
         """
         operations = list(questions)
         sent_at = self._clock.monotonic()
         is_renewal = sent_at >= self._renew_at
         if is_renewal:
             if self.due_s is not None:
-                operations.append(read_time())  # whose second is waited for; the clock may have been set
+                operations.append(read_time())  # the clock may have been set, and a due second is awaited
             operations.append(
                 renew_lead(self._queue, SERVICE, owner=self._context.token, leader_ms=self._context.leader_ms)
             )
@@ -298,15 +297,15 @@ class Leadership(Service):
             signal.set()
 
     async def resign(self) -> None:
-        """Let another worker lead at once."""
+        """Give up the lease, so that another worker can lead at once."""
         await self._context.runner.run(resign(self._queue.leader(SERVICE), owner=self._context.token))
 
 
 def _first(scores: Iterable[Any]) -> float | None:
-    # A key of another type counts as due: the script that forwards says so, until the reconciler sets it aside.
+    # A key of a wrong type counts as due. The forward script reports it, until the reconciler moves it aside.
     known = [0.0 if isinstance(each, BrokerReplyError) else each for each in scores]
     return min((each for each in known if each is not None), default=None)
 
 
 class _NoLeaderError(Exception):
-    """The lease is another worker's by now."""
+    """Another worker holds the lease."""

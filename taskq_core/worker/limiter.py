@@ -1,9 +1,9 @@
-"""Let tasks start that wait for a limit, at the moment it allows it.
+"""Admit tasks that wait for a limit as soon as the limit allows.
 
-The script that frees a place gives it to the next task. The limiter handles events in time: new tokens of a rate, and
-holders that vanished without a report, such as Go workers. The worker that leads the queue acts if the queue has
-limits, with a lease that each call renews. It sleeps until the next task is due. A token wakes it if another task is
-due sooner. The other workers only report from time to time that they support limits.
+The script that frees a slot of a limit gives it to the next task. The limiter handles the other cases: new tokens of a
+rate limit, and holders that vanished without a report, such as Go workers. The worker that leads the queue acts if the
+queue has limits, under a lease that each call renews. It sleeps until the next task may start. A wake token wakes it
+earlier if another task may start sooner. Other workers only report from time to time that they support limits.
 """
 
 import asyncio
@@ -20,11 +20,11 @@ from taskq_core.worker.leadership import Leadership, Topic
 logger = logging.getLogger("taskq.worker")
 
 SHORTEST_S = 0.002
-"""Shortest time between two looks, in seconds."""
+"""Minimum seconds between two calls."""
 CHECK_COUNT = 200
-"""About how many holders, and how many tasks that wait, one call of a check looks at."""
+"""Approximate number of holders and of waiting tasks that one call of a check examines."""
 TELL_EVERY_S = 20.0
-"""Seconds after which a worker that does not admit tells that it keeps limits; for a minute it is believed."""
+"""Seconds between two reports of a worker that it supports limits. A report is valid for a minute."""
 REST_S = 0.02
 """Seconds between two calls of a check."""
 
@@ -35,8 +35,8 @@ class Limiter(Service):
     Args:
         context: The worker.
         queue: Key names of the queue.
-        leadership: Says whether this worker leads, and whether there are limits.
-        pipeline: A reserved connection, on which it waits for tokens while there are limits.
+        leadership: Reports whether this worker leads, and whether the queue has limits.
+        pipeline: A reserved connection to wait for tokens on.
     """
 
     name = "limiter"
@@ -58,7 +58,7 @@ class Limiter(Service):
         self._tell_at = self._clock.monotonic()
 
     async def work(self) -> float:
-        """Admit what is due, then sleep until the next is."""
+        """Admit the tasks that may start, then sleep until the next one may. Return the seconds until the next call."""
         if not self._leadership.has(Topic.LIMITS):
             self._forget_token()
             await self._stand_by()
@@ -81,18 +81,18 @@ class Limiter(Service):
         )
 
     async def _stand_by(self) -> None:
-        """Wait for a change, and tell that this worker keeps limits if there are any."""
+        """Wait for a change, and report from time to time that this worker supports limits if the queue has some."""
         self._changes.clear()
         if not self._leadership.leads and self._clock.monotonic() >= self._tell_at:
             self._tell_at = self._clock.monotonic() + jittered(TELL_EVERY_S)
             if await self._runner.run(has_limits(self._queue)):
                 await self._admit()
-        if self._leadership.has(Topic.LIMITS):  # `_admit` may have found some
+        if self._leadership.has(Topic.LIMITS):  # `_admit` may have created them
             return
         await self._changes.wait_for(max(0.0, self._tell_at - self._clock.monotonic()) or TELL_EVERY_S)
 
     async def _check(self) -> float:
-        """Look at one page of all holders and of all that wait, if it is time; return the seconds until the next."""
+        """Check one page of holders and waiting tasks if it is time. Return the seconds until the next page."""
         now = self._clock.monotonic()
         if self._checking is None:
             if now < self._next_check:
@@ -121,7 +121,7 @@ class Limiter(Service):
         return REST_S
 
     async def _wait(self, seconds: float) -> None:
-        """Wait for a token, at most so long. The wait on the server goes on beyond: its own end is not exact."""
+        """Wait for a token, at most `seconds`. The server-side wait lasts longer, because its timeout is not exact."""
         if self._token is None:
             self._token = asyncio.ensure_future(
                 self._pipeline.run(wait_for_limits(self._queue, timeout_s=2 * self._leader_s))
@@ -136,11 +136,11 @@ class Limiter(Service):
             token.result()
 
     def _forget_token(self) -> None:
-        """Leave the tokens to who leads now."""
+        """Stop waiting for tokens, and leave them to the current leader."""
         if self._token is not None:
             self._token.cancel()
             self._token = None
 
     async def resign(self) -> None:
-        """Let another worker admit at once."""
+        """Give up the lease, so that another worker can admit at once."""
         await self._runner.run(resign(self._queue.leader("limiter"), owner=self._context.token))

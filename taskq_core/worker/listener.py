@@ -1,4 +1,4 @@
-"""What a front end can be told while a worker runs."""
+"""Callbacks for front ends that run a worker."""
 
 import logging
 from collections.abc import Callable
@@ -10,41 +10,41 @@ logger = logging.getLogger("taskq.worker")
 
 
 class WorkerListener:
-    """Told of a worker's life, on its event loop. Override what you need; be quick.
+    """Receives a worker's events on its event loop. Override the methods that you need. They must not block.
 
     Attributes:
-        per_task: True to be told of each task as well.
+        per_task: Whether to call the methods for single tasks.
     """
 
     per_task = False
 
     def started(self, worker: Any) -> None:
-        """The worker has connected and begins to fetch."""
+        """Handle the start: the worker has connected and begins to fetch."""
 
     def task_started(self, context: TaskContext) -> None:
-        """A task is about to run."""
+        """Handle the start of a task, just before it runs."""
 
     def task_ended(self, context: TaskContext, outcome: str, duration_s: float, error: BaseException | None) -> None:
-        """A task has ended: completed, retried, archived, snoozed, discarded, requeued or lost."""
+        """Handle the end of a task: completed, retried, archived, snoozed, discarded, requeued or lost."""
 
 
 class GuardedListener(WorkerListener):
-    """Passes on to another listener, whose errors are logged and harm no task."""
+    """Calls another listener and logs its errors, so that they do not affect tasks."""
 
     def __init__(self, listener: WorkerListener) -> None:
         self._listener = listener
         self.per_task = listener.per_task
 
     def started(self, worker: Any) -> None:
-        """Pass on."""
+        """Call the listener."""
         self._tell(self._listener.started, worker)
 
     def task_started(self, context: TaskContext) -> None:
-        """Pass on."""
+        """Call the listener."""
         self._tell(self._listener.task_started, context)
 
     def task_ended(self, context: TaskContext, outcome: str, duration_s: float, error: BaseException | None) -> None:
-        """Pass on."""
+        """Call the listener."""
         self._tell(self._listener.task_ended, context, outcome, duration_s, error)
 
     def _tell(self, method: Callable[..., None], *told: object) -> None:

@@ -1,10 +1,10 @@
-"""Prove that a process of this host has ended, by the name that it held.
+"""Prove that a process on this host has ended, by the socket name that it held.
 
-A worker, and a supervisor, binds a socket to a name of its own among the abstract names of Linux. The kernel frees a
-name when every process that holds the socket has ended; the processes that run tasks for a worker inherit it. A process
-that is stopped, busy or cut off from the network keeps its name.
+Each worker and each supervisor binds a socket to a unique name in Linux's abstract namespace. The kernel frees the name
+when all processes that hold the socket have ended, including task processes, which inherit it. A process that is
+stopped, busy or disconnected keeps its name.
 
-Without a proof the answer is "may be running", and the lease decides. Only Linux has such names.
+Without proof, a process counts as running, and its leases must expire. Only Linux has such names.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ _PROC = Path("/proc")
 
 
 def place() -> str:
-    """Return a digest of the place in which this process sees names, "" if it is not known.
+    """Return a digest of the namespace in which this process sees socket names, "" if it is not known.
 
     Names are those of a network namespace. Its inode number is free for another namespace only when the namespace and
     all its processes are gone. The boot ID differs between kernels and between boots. Virtual machines that started
@@ -42,7 +42,7 @@ def hold(name: str) -> socket.socket | None:
     """Take a name until this process and all processes that inherit the socket have ended.
 
     Returns:
-        A socket that holds the name. None where the system has no such names, or another process holds it.
+        A socket that holds the name, or None if the system has no such names or another process holds it.
     """
     if sys.platform != "linux":
         return None

@@ -1,7 +1,7 @@
-"""Notice from another thread that the event loop stands still, and tell which task holds it.
+"""Detect from another thread that the event loop is blocked, and log which task blocks it.
 
-A coroutine that blocks stops the whole worker: nothing is started, settled or timed out meanwhile. Leases are kept by a
-thread, so that nothing is lost; but nobody would know why the worker is slow.
+A coroutine that blocks stops the whole worker: no task is started, settled or timed out. Another thread extends the
+leases, so no task is lost. But without this log, the cause of the slow worker would stay hidden.
 """
 
 import asyncio
@@ -22,14 +22,14 @@ from taskq_core.worker.run import Run
 logger = logging.getLogger("taskq.worker")
 
 BLOCKED_S = 1.0
-"""Seconds after which a loop that has done nothing else counts as blocked, and between two looks."""
+"""Seconds after which an unresponsive loop counts as blocked, and between two checks."""
 AGAIN_S = 600.0
-"""Seconds after which the same task is told of again."""
+"""Minimum seconds between two warnings about the same task."""
 _FRAMES = 8
 
 
 class LoopWatch:
-    """Asks the loop for a sign of life while tasks run. Made on the thread of the loop, asked from another.
+    """Checks that the loop responds while tasks run. Create it on the loop's thread, and call `look` on another thread.
 
     Args:
         loop: The loop.
@@ -45,10 +45,10 @@ class LoopWatch:
         self._told: dict[str, float] = {}
 
     def look(self) -> float:
-        """Look whether the loop has given the sign that it was asked for, and ask for another.
+        """Check whether the loop has run the last callback, and schedule another.
 
         Returns:
-            Seconds until the next look is worth it; infinity while nothing runs.
+            Seconds until the next check; infinity while no task runs.
         """
         runs = list(self._running.values())
         now = self._clock.monotonic()
@@ -66,10 +66,10 @@ class LoopWatch:
 
     def _tell(self, runs: list[Run], blocked_s: float, now: float) -> None:
         frame = sys._current_frames().get(self._thread_id)
-        if frame is None or self._asked_at is None:  # it moved on just now
+        if frame is None or self._asked_at is None:  # the loop has just continued
             return
         name, held_by = _holder(frame, runs)
-        if not name or now - self._told.get(name, -math.inf) < AGAIN_S:  # without a task: the machine is too busy
+        if not name or now - self._told.get(name, -math.inf) < AGAIN_S:  # without a task: the machine is overloaded
             return
         self._told[name] = now
         where = f"{held_by.f_code.co_filename}:{held_by.f_lineno}"
@@ -84,7 +84,7 @@ class LoopWatch:
 
 
 def _holder(frame: FrameType, runs: Iterable[Run]) -> tuple[str, FrameType]:
-    """Return the name of the task whose coroutine is in a stack, "" if there is none, and where it is in it."""
+    """Return the name of the task whose coroutine is in a stack, with its frame. Return "" if the stack has none."""
     names: dict[CodeType, str] = {}
     for run in runs:
         function = run.task.function if isinstance(run.task, Task) else None

@@ -1,4 +1,4 @@
-"""Decide how a run ends: from what its function returned or raised to what is stored. No input, no output."""
+"""Decide the outcome of a run from its function's result or error. Pure functions."""
 
 import asyncio
 import logging
@@ -47,11 +47,11 @@ from taskq_core.workflow.sending import WORKFLOW
 logger = logging.getLogger("taskq.worker")
 
 YOUNG_S = 1.0
-"""Seconds below which a run counts as young: its id stands near the left end of the active list."""
+"""Seconds below which a run counts as young: its id is probably near the left end of the active list."""
 PUT_BACK_MIN_S, PUT_BACK_MAX_S = 1.0, 60.0
-"""Shortest and longest delay of a task that goes back for a worker that knows its type."""
+"""Minimum and maximum delay of a task that goes back for a worker with its handler."""
 COUNTED_MAX_S = 300
-"""Most seconds between two workers that refuse a task which count as time in which it was offered."""
+"""Maximum seconds between two refusals of a task that count as time in which it was offered."""
 _WAITED = re.compile(r" \(waiting for a worker that has it: (\d{1,9}) s so far\)$")
 
 
@@ -74,14 +74,14 @@ def settle(
     worker: str = "",
     unknown_timeout_s: float = 0.0,
 ) -> Settlement:
-    """Return what is stored for a run whose function has ended, and note in the run what it failed with.
+    """Return the settlement of a run whose function has ended. Set `failure` of the run if it failed.
 
     Args:
         run: The run.
-        result: What the function returned.
-        error: What it raised, None if it returned.
+        result: Return value of the function.
+        error: Exception of the function, or None.
         now_s: Unix seconds by Redis's clock.
-        duration_s: Seconds it ran.
+        duration_s: Duration of the run.
         worker: Token of the worker.
         unknown_timeout_s: Seconds for which a task of an unknown type goes back for other workers.
     """
@@ -91,14 +91,14 @@ def settle(
             settlement = _put_back(run, error, now_s=int(now_s), timeout_s=unknown_timeout_s, worker=worker)
         if settlement is None:
             settlement = _settle(run, result, error, now_s=now_s, duration_s=duration_s, worker=worker)
-    except BaseException as problem:  # to write a result runs code of users
+    except BaseException as problem:  # encoding the result runs user code
         unsettled = _unsettled(error, problem)
         settlement = _settle(run, None, unsettled, now_s=now_s, duration_s=duration_s, worker=worker)
     return _whole(run, settlement)
 
 
 def _unsettled(error: BaseException | None, problem: BaseException) -> BaseException:
-    """Return the error of a run whose outcome cannot be decided from what its function returned or raised."""
+    """Return the error of a run whose outcome could not be decided from its function's result or error."""
     text = f"its outcome cannot be decided: {describe(problem)}"
     unsettled = ResultValueError(text) if error is None else RuntimeError(f"{describe(error)}, but {text}")
     unsettled.__cause__ = readable(problem)
@@ -106,7 +106,7 @@ def _unsettled(error: BaseException | None, problem: BaseException) -> BaseExcep
 
 
 def given_back(run: Run) -> Settlement:
-    """Return what is stored for a run that goes back to the head of its queue: where it would go on."""
+    """Return the settlement that returns a run to the head of its queue, with its cursor."""
     return _whole(run, Settlement(run.task_id, Outcome.REQUEUE, run.number))
 
 
@@ -128,7 +128,7 @@ def _settle(
         pause = _pause(error)
         if run.ending is Ending.SHUTDOWN or (pause is not None and pause.is_stopping):
             return Settlement(run.task_id, Outcome.REQUEUE, run.number, is_young=is_young)
-        if pause is not None:  # behind the others, who wait for its slot
+        if pause is not None:  # behind other tasks, which wait for its slot
             message = encode_message(run.message)
             return Settlement(run.task_id, Outcome.RETRY_UNCOUNTED, run.number, message=message, is_young=is_young)
     if error is None and run.ending in (None, Ending.SHUTDOWN):
@@ -151,12 +151,12 @@ def _settle(
 
 
 def _put_back(run: Run, error: UnknownTaskError, *, now_s: int, timeout_s: float, worker: str) -> Settlement | None:
-    """Return the settlement that keeps a task of an unknown type for other workers, None once its time is over.
+    """Return the settlement that returns a task of an unknown type for other workers, or None after the timeout.
 
-    The message itself carries how long the task has waited, as part of its last error: every worker sees it, and Go
-    shows it as it shows any error. An error of another kind ends the count.
+    The last error in the message contains how long the task has waited. So every worker can read it, and Go's tools
+    show it. An error of another kind resets the wait.
     """
-    text = clean_text(text_of(error), 1024)  # what follows it must not be cut off
+    text = clean_text(text_of(error), 1024)  # short enough to keep the text after it
     waited_s = _waited_s(run.message, clean_text(str(UnknownTaskError(error.name)), 1024), now_s)
     if (waited_s or 0) >= timeout_s:
         return None
@@ -169,15 +169,15 @@ def _put_back(run: Run, error: UnknownTaskError, *, now_s: int, timeout_s: float
     wait_s = min(max(waited_s or 0, PUT_BACK_MIN_S), PUT_BACK_MAX_S) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
     delay_ms = _milliseconds(wait_s)
     settlement = Settlement(run.task_id, Outcome.RETRY_UNCOUNTED, run.number, message=message, delay_ms=delay_ms)
-    if waited_s is None:  # further ones would push the records of real attempts out
+    if waited_s is None:  # once only: further records would displace those of real attempts
         settlement.record = _record(run, error, now_s, 0.0, worker)
     return settlement
 
 
 def _waited_s(message: TaskMessage, beginning: str, now_s: int) -> int | None:
-    """Return for how many seconds a task was offered to workers that do not know it, None if none has refused it.
+    """Return the seconds for which a task was offered to workers without its handler, or None if none has refused it.
 
-    The time in which no worker took it counts up to `COUNTED_MAX_S`, so a paused queue does not end the wait.
+    Count at most `COUNTED_MAX_S` between two refusals, so that a paused queue does not use up the time.
     """
     found = _WAITED.search(message.error_msg) if message.error_msg.startswith(beginning) else None
     if found is None:
@@ -186,7 +186,7 @@ def _waited_s(message: TaskMessage, beginning: str, now_s: int) -> int | None:
 
 
 def _pause(error: BaseException) -> TaskPaused | None:
-    """Return what paused the run, also where a group of coroutines has wrapped it."""
+    """Return the `TaskPaused` that ended the run, even if a task group has wrapped it, or None."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error if isinstance(error, TaskPaused) else None
@@ -197,7 +197,7 @@ def _success(run: Run, result: object, now_s: int) -> Settlement | ResultValueEr
     if not message.retention:
         return Settlement(run.task_id, Outcome.DONE, run.number)
     data: bytes | OversizedResult = b""
-    if isinstance(result, OversizedResult):  # its process has encoded it
+    if isinstance(result, OversizedResult):  # encoded by the task's process
         data = result
     elif result is not None:
         assert run.task is not None
@@ -231,7 +231,7 @@ def warn_oversized(run: Run, result: OversizedResult) -> None:
 
 
 def _record(run: Run, error: BaseException | None, now_s: float, duration_s: float, worker: str) -> bytes:
-    """Return what is noted of the attempt."""
+    """Return the stored record of the attempt."""
     return record_attempt(
         run.message.retried + 1, worker=worker, started_s=now_s - duration_s, ended_s=now_s, error=error
     )
@@ -248,15 +248,15 @@ def _steered(run: Run, error: BaseException | None) -> Settlement:
 
 
 def _failure(run: Run, error: BaseException | None) -> _Failure | None:
-    """Return the failure, or None when the task asked to be snoozed or discarded."""
+    """Return the failure, or None when the task requested a snooze or a discard."""
     if run.ending is Ending.TIMEOUT:
         cause = error if isinstance(error, Exception) else TimeoutError("the time of the task is over")
         if cause is not error:
-            cause.__cause__ = error  # its stack says where the function was
+            cause.__cause__ = error  # its traceback shows where the function was
         return _Failure(Ending.TIMEOUT.value, cause, is_final=_is_final(run, cause))
     if run.ending is Ending.CANCELLED:
-        # Unlike upstream, a task that somebody cancelled is not run again behind their back; and what it steers to
-        # when it is cancelled is heard.
+        # Unlike Asynq, a cancelled task does not run again on its own. Its handler may still raise a control exception
+        # such as `Retry` or `Discard`.
         if isinstance(error, Discard):
             return None
         if isinstance(error, SkipRetry):
@@ -292,13 +292,13 @@ def _failure(run: Run, error: BaseException | None) -> _Failure | None:
     if isinstance(error, UnknownTaskError):
         return _Failure(str(error), error, is_final=error.name == run.name)
     text = describe(error)
-    if isinstance(error, asyncio.CancelledError):  # else it looks as if an operator or the worker had cancelled it
+    if isinstance(error, asyncio.CancelledError):  # otherwise it looks as if an operator or the worker had cancelled it
         text += " (not cancelled by the worker)"
     return _Failure(text, error, is_final=_is_final(run, error))
 
 
 def _is_final(run: Run, error: BaseException) -> bool:
-    """True if the task's options say that this error is not retried."""
+    """Return whether the task's options exclude retries after this error."""
     if run.task is None:
         return False
     options = run.task.options
@@ -324,7 +324,7 @@ def _failed(run: Run, failure: _Failure, now_s: int) -> Settlement:
 
 
 def _note_first_run(run: Run) -> None:
-    """Write the trace of the first run into the task's headers, for its next runs to link to."""
+    """Write the trace of the first run into the task's headers. Later runs link to it."""
     span, headers = run.span, run.message.headers
     if span is not None and FIRST_RUN not in headers:
         traceparent = span.traceparent
@@ -343,7 +343,7 @@ def _counts(run: Run, error: BaseException) -> bool:
 def counts_as_failure(
     is_failure: Callable[[BaseException], bool] | None, error: BaseException, *, name: str, queue: str, task_id: str
 ) -> bool:
-    """Return what an `is_failure` option says of an error. One that fails itself is logged, and the error counts."""
+    """Return whether an error counts by the `is_failure` option. If the option fails, log that and count the error."""
     if is_failure is None:
         return True
     try:
@@ -359,7 +359,7 @@ def counts_as_failure(
 
 
 def lease_lost(run: Run, error: BaseException | None) -> LeaseLostError:
-    """Return what error handlers are told of a run whose lease is lost, whatever its function did then."""
+    """Return the error that error handlers receive for a lost lease. Its cause is the function's own error."""
     lost = LeaseLostError(run.queue.name, run.task_id)
     lost.__cause__ = error
     return lost
@@ -396,12 +396,12 @@ _WORDS = {
 
 
 def state_after(settlement: Settlement) -> str:
-    """Return the state a settlement leaves its task in."""
+    """Return the state of the task after a settlement."""
     return _STATES[settlement.outcome]
 
 
 def word(settlement: Settlement, error: BaseException | None) -> Word:
-    """Return the outcome as metrics, logs and listeners say it."""
+    """Return the outcome for metrics, logs and listeners."""
     if isinstance(error, TaskExpiredError) and settlement.outcome in (Outcome.ARCHIVE, Outcome.DONE):
         return Word.EXPIRED
     is_dropped = isinstance(error, TaskCancelledError) and settlement.outcome is Outcome.DONE

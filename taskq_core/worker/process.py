@@ -1,6 +1,6 @@
-"""Run a worker as the main thing of a process: an event loop of its own, signals, and fewer garbage collections.
+"""Run a worker as the main part of a process: with a new event loop, signal handlers, and fewer garbage collections.
 
-uvloop's loop where it is installed. Signals are handled only on the main thread, where Python delivers them.
+The loop is uvloop's if that is installed. Signals are handled only on the main thread, where Python delivers them.
 """
 
 import asyncio
@@ -23,21 +23,21 @@ logger = logging.getLogger("taskq.worker")
 T = TypeVar("T")
 
 GARBAGE_THRESHOLD = 10_000
-"""Objects made before young ones are collected. Python's 700 to 2000 come round every few hundred tasks."""
+"""Allocations before a collection of young objects. Python's 700 to 2000 are used up every few hundred tasks."""
 CLOSING_S = 2.0
-"""Seconds that what is left on the loop gets to end."""
+"""Seconds that remaining asyncio tasks and threads get to end."""
 
 
 class Runnable(Protocol):
-    """A worker, as far as this module looks at it."""
+    """The part of a worker that this module uses."""
 
     @property
     def is_stopping(self) -> bool:
-        """Whether it was told to stop."""
+        """Whether a stop was requested."""
         ...
 
     async def arun(self) -> int:
-        """Run on the running event loop until it is stopped, and return the exit status."""
+        """Run on the current event loop until stopped, and return the exit status."""
         ...
 
     def stop(self) -> None:
@@ -54,15 +54,15 @@ class Runnable(Protocol):
 
 
 def run_as_process(worker: Runnable, *, has_supervisor: bool = False) -> int:
-    """Run a worker until it is stopped, on an event loop of its own, with signals handled if this is the main thread.
+    """Run a worker until it is stopped, on a new event loop. Handle signals if this is the main thread.
 
-    SIGTERM and SIGINT stop it, and a second one ends the grace; SIGTSTP pauses it. SIGHUP stops it, too, as when its
-    terminal is closed; one that was ignored at the start, as `nohup` has it, stays so.
+    SIGTERM and SIGINT stop the worker, and a second signal ends the grace period. SIGTSTP pauses it. SIGHUP, sent when
+    the terminal closes, stops it too. If SIGHUP is ignored at the start, as under `nohup`, it stays ignored.
 
     Args:
-        worker: A worker that was not started.
-        has_supervisor: Whether a parent passes signals on, which this process may get from elsewhere as well: a second
-            one ends no grace then, and SIGHUP is for the parent alone.
+        worker: A worker that is not started.
+        has_supervisor: Whether a parent process forwards signals. This process may then receive a signal twice, so a
+            second one does not end the grace period, and only the parent handles SIGHUP.
 
     Returns:
         0 when it was stopped, 1 when it could not start.
@@ -83,8 +83,8 @@ def run_as_process(worker: Runnable, *, has_supervisor: bool = False) -> int:
 def complete(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine of the worker to its end, and return its result.
 
-    Code of a task may stop the loop before, by `loop.stop()`, or by `SystemExit` or `KeyboardInterrupt` in an asyncio
-    task or a callback that it has started. This is logged, and the loop goes on. Ctrl-C without a handler ends it.
+    Code of a task may stop the loop early: with `loop.stop()`, or with `SystemExit` or `KeyboardInterrupt` in an
+    asyncio task or callback. Log this and continue. Ctrl-C without a signal handler ends the loop.
     """
     main = unlisted(loop.create_task(work))
     while True:
@@ -100,7 +100,7 @@ def complete(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T
 
 
 def _is_interrupted_by_user() -> bool:
-    """Whether a `KeyboardInterrupt` may come from Ctrl-C."""
+    """Return whether a `KeyboardInterrupt` may come from Ctrl-C."""
     is_main = threading.current_thread() is threading.main_thread()
     return is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
@@ -128,7 +128,7 @@ async def _run_with_signals(worker: Runnable, *, has_supervisor: bool) -> int:
     for number, handler in handlers.items():
         loop.add_signal_handler(number, handler)
     if has_supervisor:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])  # held back since it was started
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])  # the supervisor has blocked it
     try:
         return await worker.arun()
     finally:
@@ -137,7 +137,7 @@ async def _run_with_signals(worker: Runnable, *, has_supervisor: bool) -> int:
 
 
 def _heed_nothing() -> None:
-    """Take a signal and do nothing. It is not ignored: what tasks start would inherit that."""
+    """Do nothing. The signal is handled and not ignored, because processes of tasks would inherit the latter."""
 
 
 def has_terminal() -> bool:
@@ -151,14 +151,14 @@ def has_terminal() -> bool:
 
 @contextlib.contextmanager
 def rarer_garbage_collection() -> Iterator[None]:
-    """Collect less often while a worker has the process, and leave what was loaded before it out of it.
+    """Collect garbage less often while a worker runs, and exclude objects that were loaded before.
 
-    A run leaves no cycles of its own behind, so there is little to find. What was loaded is not looked through before,
-    as is usual: of the 106,000 objects of a Django project 19 were garbage, and the worker would begin later for them.
+    Runs leave no reference cycles, so there is little to collect. The usual collection before a freeze is left out: of
+    106,000 objects of a Django project only 19 were garbage, and the worker would start later.
     """
     before = gc.get_threshold()
     gc.freeze()
-    if before[0]:  # 0 means that somebody turned it off
+    if before[0]:  # 0 means that collection is turned off
         gc.set_threshold(max(before[0], GARBAGE_THRESHOLD), *before[1:])
     try:
         yield
@@ -170,20 +170,20 @@ def rarer_garbage_collection() -> Iterator[None]:
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     try:
         import uvloop
-    except ImportError:  # Windows, PyPy: the loop of the standard library
+    except ImportError:  # Windows, PyPy: use the standard library's loop
         return None
     return uvloop.new_event_loop
 
 
 def _close(loop: asyncio.AbstractEventLoop) -> None:
-    """Close the loop. What swallows its cancellation is left behind: its task was given back, the process ends."""
+    """Close the loop. Leave asyncio tasks behind that ignore their cancellation: the process ends anyway."""
     try:
         left = asyncio.all_tasks(loop)
         for task in left:
             task.cancel()
         if left:
             complete(loop, asyncio.wait(left, timeout=CLOSING_S))
-        with contextlib.suppress(TimeoutError):  # a generator that a task has left behind does not end, either
+        with contextlib.suppress(TimeoutError):  # an abandoned generator of a task may not end, either
             complete(loop, asyncio.wait_for(loop.shutdown_asyncgens(), CLOSING_S))
     finally:
         loop.close()

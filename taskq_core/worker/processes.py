@@ -1,8 +1,8 @@
-"""Processes that run plain functions: those of tasks with `executor="process"`.
+"""Run plain functions of tasks with `executor="process"` in separate processes.
 
-Each runs one task at a time. They are started when they are needed, kept for the next task, and replaced after so many.
-A function that must end gets `TaskInterrupted` raised into it; if that does not end it within a second its process is
-killed, which ends a call into C as well. A process that dies fails the attempt of its task, and nothing else.
+Each process runs one task at a time. Processes start on demand, are reused, and are replaced after `RUNS_MOST` tasks.
+If a function must end, `TaskInterrupted` is raised in it. If it has not ended within a second, its process is killed,
+which also ends a call into C. If a process dies, only the attempt of its task fails.
 """
 
 import asyncio
@@ -35,17 +35,17 @@ from taskq_core.worker.task_process.failures import decode_failure
 logger = logging.getLogger("taskq.worker")
 
 BOOT_S = 120.0
-"""Seconds a process gets to come up, and again to import a module. The time of a task begins after that."""
+"""Seconds a process gets to start, and again to import a module. The timeout of a task begins after that."""
 INTERRUPT_S = 1.0
-"""Seconds a function gets to end after it was told to; then its process is killed."""
+"""Seconds an interrupted function gets to end before its process is killed."""
 CLOSE_S = 2.0
-"""Seconds that processes without a task get to end, for example to send telemetry, before they are killed."""
+"""Seconds that idle processes get to end, for example to send telemetry, before they are killed."""
 RUNS_MOST = 1000
 """Tasks after which a process is replaced."""
 _POLL_S = 0.02
-"""Seconds between two looks whether a process has ended."""
+"""Seconds between two checks whether a process has ended."""
 _ALIVE_EVERY_S = 1.0
-"""Seconds between two looks whether a process that runs a task is alive: its children may hold its socket open."""
+"""Seconds between two checks whether a busy process is alive: its children may keep its socket open."""
 
 
 class TaskProcesses:
@@ -53,7 +53,7 @@ class TaskProcesses:
 
     Args:
         context: The worker.
-        deadlines: Know when runs must end.
+        deadlines: Computes when runs must end.
         progress: Writes the progress of runs.
         name: Socket that the processes inherit; see `liveness.hold`.
     """
@@ -75,13 +75,13 @@ class TaskProcesses:
         self._leaving: set[asyncio.Task[None]] = set()
 
     async def call(self, run: Run) -> object:
-        """Run the function of a run and return what it returned, as JSON or as `OversizedResult`.
+        """Run the function of a run and return its result, as JSON or as `OversizedResult`.
 
-        It ends as soon as this is cancelled.
+        A cancellation ends the function.
 
         Raises:
-            TaskProcessError: Its process could not be started, or ended while it ran.
-            BaseException: What the function raised, as far as it can be told.
+            TaskProcessError: Its process could not be started, or ended during the run.
+            BaseException: The function's exception, as far as it can be rebuilt from JSON.
         """
         while True:
             self._deadlines.hold(run)
@@ -89,7 +89,7 @@ class TaskProcesses:
             process = await self._start(run) if idle is None else idle
             try:
                 return await self._call(process, run)
-            except _NotStartedError:  # one that was idle has ended unnoticed
+            except _NotStartedError:  # the idle process had ended
                 if idle is None:
                     raise self._died(run, process) from None
 
@@ -134,11 +134,11 @@ class TaskProcesses:
                 self._all.discard(process)
 
     async def _load(self, process: "_Process", run: Run) -> BaseException | None:
-        """Let a process import the module of a task, once, and return what that raised.
+        """Make a process import the module of a task, once, and return the error of the import, if any.
 
         Raises:
             _EndedError: The process has ended.
-            TaskProcessError: It takes too long.
+            TaskProcessError: The import takes too long.
         """
         assert run.task is not None
         module = run.task.function.__module__
@@ -148,7 +148,7 @@ class TaskProcesses:
         kind, data = b"", b""
         try:
             async with asyncio.timeout(BOOT_S):
-                while kind not in (frames.READY, frames.FAILURE):  # it may tell what an earlier task has left behind
+                while kind not in (frames.READY, frames.FAILURE):  # skip late frames of an earlier task
                     kind, data = await process.next_frame()
         except TimeoutError:
             problem = f"it has not imported {module} in {BOOT_S:g} s"
@@ -159,7 +159,7 @@ class TaskProcesses:
         return None
 
     def _take_idle(self) -> "_Process | None":
-        """Return a process that has no task, None if there is none. Those that have ended unnoticed are let go."""
+        """Return an idle process, or None. Discard idle processes that have ended."""
         dead = [each for each in self._idle if each.process.poll() is not None]
         for process in dead:
             self._idle.remove(process)
@@ -176,7 +176,7 @@ class TaskProcesses:
             self._progress.of(run).write_result(_oversized(data) if kind == frames.WRITTEN_OVERSIZED else data)
 
     def _let_go(self, process: "_Process") -> None:
-        """Let a process end that gets no more tasks, without waiting for it."""
+        """Make a process end after its last task, without waiting for it."""
         self._all.discard(process)
         process.hang_up()
         leaving = asyncio.create_task(process.end(CLOSE_S), name="taskq process")
@@ -240,10 +240,10 @@ class TaskProcesses:
         }
 
     async def close(self) -> None:
-        """End all processes: those without a task by themselves, within a while."""
+        """End all processes. Kill busy ones, and give idle ones time to end by themselves."""
         waiting, self._idle = self._idle, []
         for process in self._all.difference(waiting):
-            process.kill()  # what it ran was given back
+            process.kill()  # its task was given back
         for process in waiting:
             process.hang_up()
         await asyncio.gather(*(process.end(CLOSE_S) for process in self._all), *self._leaving)
@@ -281,10 +281,10 @@ class _Process:
 
     @classmethod
     async def start(cls, name: socket.socket | None) -> "_Process":
-        """Start a process, which inherits a socket.
+        """Start a process that inherits a socket.
 
         Raises:
-            OSError: The system has none.
+            OSError: The system cannot start it.
         """
         ours, theirs = socket.socketpair()
         with theirs:
@@ -298,7 +298,7 @@ class _Process:
                         env=launched(os.environ, [each for each in sys.path if each]),
                         pass_fds=descriptors,
                         stdin=subprocess.DEVNULL,
-                        start_new_session=True,  # what a terminal sends reaches the worker alone
+                        start_new_session=True,  # so a terminal's signals reach only the worker
                     )
             except OSError:
                 ours.close()
@@ -306,8 +306,8 @@ class _Process:
         return cls(process, *await asyncio.open_connection(sock=ours))
 
     async def send(self, kind: bytes, data: bytes) -> None:
-        """Send a frame; one that has ended gets none, and the next read says so."""
-        with contextlib.suppress(OSError, RuntimeError):  # the latter from uvloop, of a connection that is closed
+        """Send a frame. If the process has ended, do nothing: the next read reports it."""
+        with contextlib.suppress(OSError, RuntimeError):  # uvloop raises RuntimeError on a closed connection
             self._writer.write(frames.encode(kind, data))
             await self._writer.drain()
 
@@ -322,8 +322,8 @@ class _Process:
             if data is None:
                 if self.process.poll() is None:
                     continue
-                # Something held the loop for as long: what it sent before it ended may not have been taken in yet.
-                # The loop does so during the first of these reads, which may be over by then; the second one has it.
+                # If the loop was blocked for that long, it may not have received the process's last bytes yet. It
+                # receives them during the first of these calls, which may time out first. Then the second one has them.
                 data = await self._read(_POLL_S) or await self._read(_POLL_S)
             if not data:
                 raise _EndedError
@@ -331,7 +331,7 @@ class _Process:
         return self._inbox.popleft()
 
     async def _read(self, within_s: float) -> bytes | None:
-        """Return what has come, b"" at the end of the connection, None if nothing has come in time."""
+        """Return received bytes, b"" at the end of the connection, or None on timeout."""
         try:
             async with asyncio.timeout(within_s):
                 return await self._reader.read(262_144)
@@ -341,7 +341,7 @@ class _Process:
             return b""
 
     async def interrupt(self) -> None:
-        """End the process: tell its function to end, and kill it if that is not enough. Cannot be cancelled."""
+        """End the process: interrupt its function, and kill it if that is not enough. Cannot be cancelled."""
         with contextlib.suppress(OSError, RuntimeError):  # as above
             self._writer.write(frames.encode(frames.INTERRUPT))
         until = self._loop.time() + INTERRUPT_S
@@ -354,14 +354,14 @@ class _Process:
             try:
                 has_answered = has_answered or await self._answers()
                 await asyncio.sleep(_POLL_S)
-            except asyncio.CancelledError:  # told again: there is no more time
+            except asyncio.CancelledError:  # a second request to end: kill it now
                 self.kill()
         self.hang_up()
         with contextlib.suppress(OSError):
             await self._writer.wait_closed()
 
     async def _answers(self) -> bool:
-        """Whether the function has ended."""
+        """Return whether the function has ended."""
         try:
             async with asyncio.timeout(_POLL_S):
                 kind, _ = await self.next_frame()
@@ -370,7 +370,7 @@ class _Process:
             return False
 
     async def end(self, within_s: float = INTERRUPT_S) -> None:
-        """Wait until the process has ended, and kill it if it does not in time."""
+        """Wait until the process has ended. Kill it after `within_s`."""
         until = self._loop.time() + within_s
         while self.process.poll() is None:
             if self._loop.time() > until:
@@ -381,11 +381,11 @@ class _Process:
             await self._writer.wait_closed()
 
     def hang_up(self) -> None:
-        """Close the connection: a process without a task ends by itself."""
+        """Close the connection. An idle process then ends by itself."""
         self._writer.close()
 
     def kill(self) -> None:
-        """End the process at once, and what its functions have started, unless that has a session of its own."""
+        """Kill the process and its children, except children with a separate session."""
         if self.process.poll() is None:
             with contextlib.suppress(OSError):
-                os.killpg(self.process.pid, signal.SIGKILL)  # its session is its own, so its group is
+                os.killpg(self.process.pid, signal.SIGKILL)  # it leads its session, and so its process group

@@ -1,10 +1,10 @@
-"""Store what running tasks write: their result so far, how far they are, where they would go on.
+"""Store what running tasks write: results, progress and cursors.
 
-A function notes things in whatever thread and never waits for it, unless it asks to. Of several values of a kind that
-wait, the last counts. Results are written soon; progress and cursors at most once in `EVERY_S`, the last of them too.
-All writes of a run go one after the other, and its end is held back until the last was answered, so that none
-overtakes its settlement; the last cursor travels with the settlement itself. Each is fenced: one of a worker that has
-lost the task changes nothing.
+A function may write from any thread, and does not wait unless it asks to. If several values of one kind are waiting,
+only the last is written. Results are written soon. Progress and cursors are written at most once per `EVERY_S`, and the
+last value is always written. All writes of a run are sequential, and its settlement waits until the last write was
+answered, so no write arrives after the settlement. The last cursor is part of the settlement. Each write is fenced: if
+the worker has lost the task, Redis changes nothing.
 """
 
 import asyncio
@@ -31,28 +31,28 @@ from taskq_core.worker.run import Run
 logger = logging.getLogger("taskq.worker")
 
 PATIENCE_S = 5.0
-"""Seconds a write is repeated while Redis does not answer."""
+"""Seconds for which a write is repeated while Redis does not answer."""
 EVERY_S = 1.0
-"""Seconds between two writes of progress and cursors of one run."""
+"""Minimum seconds between two writes of progress or cursors of one run."""
 LOOK_S = 0.2
-"""Seconds after which a function that waits for a write looks whether it has to end."""
+"""Seconds between two checks whether a function that waits for a write has to end."""
 _WHAT = {RESULT_FIELD: "its result", PROGRESS_FIELD: "its progress", CURSOR_FIELD: "its cursor"}
 
 T = TypeVar("T")
 
 
 def written_fields(data: bytes | OversizedResult) -> dict[str, bytes]:
-    """Return the fields of a task that hold a result which it wrote, or why that is not stored."""
+    """Return the task's fields that store a written result, or its size and limit if it is too large."""
     if isinstance(data, OversizedResult):
         return {RESULT_FIELD: b"", OVERSIZED_FIELD: data.stored}
     return {RESULT_FIELD: data} if data else {RESULT_FIELD: b"", OVERSIZED_FIELD: b""}
 
 
 class RunNotes:
-    """What one run notes, and what is not stored yet; its context's `Notes`.
+    """Buffers what one run writes until it is stored. The run's context uses it as its progress buffer.
 
     Attributes:
-        cursor: Where the task would go on, None where this run did not say.
+        cursor: The last cursors that this run wrote, or None.
     """
 
     __slots__ = (
@@ -94,58 +94,58 @@ class RunNotes:
 
     @property
     def is_beside_loop(self) -> bool:
-        """True on an event loop, where nothing may block."""
+        """True in a thread with a running event loop, where no call may block."""
         return asyncio._get_running_loop() is not None
 
     def check(self) -> None:
-        """Raise `TaskInterrupted` if the run was told to end."""
+        """Raise `TaskInterrupted` if the run has to end."""
         if self._run.ending is not None:
             raise TaskInterrupted
 
     @property
     def max_result_bytes(self) -> int:
-        """Most bytes of a result that the task may store."""
+        """Maximum bytes of the task's result."""
         assert self._run.task is not None
         return self._run.task.options.max_result_bytes
 
     def write_result(self, data: bytes | OversizedResult) -> None:
-        """Store bytes as the result, soon; or why they are not stored."""
+        """Store bytes as the result soon, or the size and limit of a result that is too large."""
         if isinstance(data, OversizedResult) and not self._has_warned:
             self._has_warned = True
             warn_oversized(self._run, data)
         self._put(written_fields(data))
 
     def store_progress(self, progress: bytes) -> None:
-        """Store what the function tells of its progress."""
+        """Store progress that the function reports itself."""
         self._tells_by_itself = True
         self._put({PROGRESS_FIELD: progress})
 
     def report(self, done: int, total: int | None) -> None:
-        """Store the progress of a loop, unless the function tells its own."""
+        """Store the progress of a loop, unless the function reports its own."""
         if not self._tells_by_itself:
             self._put({PROGRESS_FIELD: encode_progress(done, total)})
 
     def keep(self, cursor: bytes) -> None:
-        """Keep cursors for the end of the run, and store them soon."""
+        """Set the cursors for the settlement, and store them soon."""
         self.cursor = cursor
         self._put({CURSOR_FIELD: cursor})
 
     def store(self, cursor: bytes) -> None:
-        """Store cursors, and return once they are."""
+        """Store cursors now, and return when they are stored."""
         self.cursor = cursor
         self._wait_for(self._flush(cursor))
 
     async def astore(self, cursor: bytes) -> None:
-        """As `store`, for coroutines."""
+        """Store cursors like `store`, for coroutines."""
         self.cursor = cursor
         await self._await(self._flush(cursor))
 
     def read_cursor(self) -> bytes:
-        """Return what an earlier run has stored."""
+        """Return the cursors that an earlier run stored."""
         return self._wait_for(self._read())
 
     async def aread_cursor(self) -> bytes:
-        """As `read_cursor`, for coroutines."""
+        """Return stored cursors like `read_cursor`, for coroutines."""
         return await self._await(self._read())
 
     def _wait_for(self, work: Coroutine[Any, Any, T]) -> T:
@@ -164,14 +164,14 @@ class RunNotes:
             self._is_planned = True
         try:
             self._writer.loop.call_soon_threadsafe(self._plan)
-        except RuntimeError:  # the loop is closed: the task was given back, and this function should have ended
+        except RuntimeError:  # the loop is closed: the task was given back, and this function has to end
             raise TaskInterrupted from None
 
     # --- on the event loop --------------------------------------------------------------------------------------------
 
     def _plan(self) -> None:
-        """Write what waits now, or when it is time."""
-        if self._busy is not None or not self._waiting:  # what is being written plans anew at its end
+        """Write waiting values now, or set a timer for it."""
+        if self._busy is not None or not self._waiting:  # the current write calls this again when it ends
             return
         pause_s = self._next_at - self._writer.clock.monotonic()
         if pause_s <= 0 or self._has_ended or self._waiters or RESULT_FIELD in self._waiting:
@@ -191,12 +191,12 @@ class RunNotes:
         while True:
             try:
                 return await writer.runner.run(read_cursor(run.queue, run.task_id), patience_s=LOOK_S)
-            except BrokerUnavailableError:  # to begin anew because Redis is away would be wrong
+            except BrokerUnavailableError:  # never start anew while Redis is down
                 self.check()
                 await asyncio.sleep(LOOK_S)
 
     async def _flush(self, cursor: bytes) -> None:
-        """Write cursors now, and return once they are stored, however long Redis is away."""
+        """Write cursors now, and return when they are stored, however long Redis is down."""
         stored: bool | None = None
         while not stored:
             with self._lock:
@@ -208,7 +208,7 @@ class RunNotes:
                 await asyncio.wait((waiter,), timeout=LOOK_S)
                 self.check()
             stored = waiter.result()
-            if stored is False:  # the task is another worker's
+            if stored is False:  # another worker has the task
                 raise TaskInterrupted
 
     async def _write(self) -> None:
@@ -244,9 +244,9 @@ class RunNotes:
                 self._plan()
 
     def hold_back(self) -> bool:
-        """True if the run, which has ended, waits for its last write. The writer's `ended` is called when it may go."""
+        """Return whether the ended run has to wait for its last write. The writer calls `ended` after that."""
         with self._lock:
-            self._waiting.pop(CURSOR_FIELD, None)  # it goes with the settlement
+            self._waiting.pop(CURSOR_FIELD, None)  # it is part of the settlement
             if not self._waiting and self._busy is None:
                 return False
         self._has_ended = True
@@ -259,7 +259,7 @@ class ProgressWriter:
 
     Args:
         context: The worker.
-        ended: Called with a run whose end was held back and may be settled now.
+        ended: Called with each run that was held back, when it may be settled.
     """
 
     def __init__(self, context: WorkerContext, ended: Callable[[Run], None]) -> None:
@@ -273,7 +273,7 @@ class ProgressWriter:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def of(self, run: Run) -> RunNotes:
-        """Return what a run notes. From any thread."""
+        """Return the buffer of a run. Callable from any thread."""
         notes = run.notes
         if notes is None:
             with self._lock:
@@ -291,6 +291,6 @@ class ProgressWriter:
         return task
 
     async def close(self, timeout_s: float) -> None:
-        """Wait for writes on their way."""
+        """Wait at most `timeout_s` for writes in progress."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout_s)

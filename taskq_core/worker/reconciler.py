@@ -1,12 +1,13 @@
-"""Look for damage, slowly and all the time, and repair it.
+"""Search a queue for damage in slow, regular passes, and repair it.
 
-One worker per queue goes over it every few minutes, by a lease that stands until the next pass is due: whoever finds it
-free goes next, and a worker that was just started does not begin anew. `taskq_core.repair.reconcile` has the rules.
-A pass rests four times as long as it works, and a worker makes one at a time, since each goes through all keys of the
-server: it takes no more than a fifth of one connection's time, however many queues there are. What it counts should
-stay at zero; if it does not, something other than taskq changes the keys, or Redis has lost some of them.
+One worker per queue makes a pass every few minutes. It takes a lease that lasts until the next pass is due. The first
+worker that finds the lease free makes the next pass, so a restarted worker does not repeat one. The rules are in
+`taskq_core.repair.reconcile`. After each call, a pass rests four times as long as the call took. Each pass reads all
+keys of the server, so a worker makes only one pass at a time. So it takes at most a fifth of one connection's time,
+however many queues there are. Its counters should stay at zero. Otherwise another program changes the keys, or Redis
+has lost some of them.
 
-It also carries on moves to other queues that were cut off, as when the process of an inspector died in between.
+It also completes interrupted moves to other queues, for example of an inspector whose process died.
 """
 
 import asyncio
@@ -28,13 +29,13 @@ from taskq_core.worker.context import WorkerContext
 logger = logging.getLogger("taskq.worker")
 
 FIRST_S = 10.0
-"""Seconds after its start at which a worker looks whether a pass is due."""
+"""Seconds after its start at which a worker checks whether a pass is due."""
 REST = 4.0
-"""How long a pass rests after each call, as a multiple of the time the call took."""
+"""Pause after each call of a pass, as a multiple of the call's duration."""
 AGAIN_S = 1.0
-"""Seconds until a pass that could not tell all it found is followed by the next."""
+"""Seconds from a pass that reported only a part of its findings to the next one."""
 TOLD_MAX = 20
-"""Most findings of one pass that are logged one by one."""
+"""Maximum number of findings of one pass that are logged individually."""
 
 
 class Reconciler(Service):
@@ -57,12 +58,12 @@ class Reconciler(Service):
         self._is_new = True
         self._led_at = 0.0
         self.repairs: Counter[FindingKind] = Counter()
-        """Repairs so far, by kind."""
+        """Number of repairs, by kind."""
         self.passes = 0
-        """Passes so far."""
+        """Number of passes."""
 
     async def work(self) -> float:
-        """Make a pass if one is due; return the seconds until the next look."""
+        """Make a pass if one is due. Return the seconds until the next call."""
         if self._is_new:
             self._is_new = False
             return jittered(min(FIRST_S, self._every_s))
@@ -84,11 +85,11 @@ class Reconciler(Service):
 
     async def _send(self, operation: Operation[Any]) -> Any:
         if self._context.clock.monotonic() - self._led_at > self._every_s / 3:
-            await self._lead()  # a large queue takes longer than the lease; a second pass beside this one does no harm
+            await self._lead()  # renewed for a large queue; a second concurrent pass does no harm
         return await self._runner.run(operation)
 
     async def _finish_moves(self) -> None:
-        """Carry on moves that were cut off. What fails waits for the next pass, and is no reason to make it sooner."""
+        """Complete interrupted moves. A failure waits for the next regular pass."""
         name = self._queue.name
         try:
             moved = await arun_plan(finish(self._context.keys, self._queue, idle_s=MOVE_S), self._send)

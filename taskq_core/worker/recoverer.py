@@ -27,13 +27,13 @@ from taskq_core.worker.run import Ending
 logger = logging.getLogger("taskq.worker")
 
 BATCH = 100
-"""Most tasks one script call takes back."""
+"""Maximum number of tasks per script call."""
 LOST_TEXT = "asynq: task lease expired"
-"""Error text of a task whose worker was lost; Go's own, so that tools know it."""
+"""Error text of a task whose worker was lost. It is Go's text, so that tools recognize it."""
 NOT_STARTED_TEXT = f"{LOST_TEXT}: the worker was lost before the run started; no attempt is used"
 """Error text of a task whose last run was lost before it started."""
 OVERRUN_TEXT = Ending.TIMEOUT.value
-"""Error text of a task that did not end when its time was over."""
+"""Error text of a task that ran past the end of its time."""
 
 
 def decide(
@@ -45,14 +45,14 @@ def decide(
     is_overrun: bool = False,
     delay: Callable[[TaskMessage, Exception], float] = lambda message, error: 0.0,
 ) -> Recovery:
-    """Decide what becomes of a task whose worker was lost. Pure.
+    """Decide what happens to a task whose worker was lost. Pure.
 
     Args:
         task: The task, as listed.
         now_s: Unix second by Redis's clock.
-        counts: Returns whether its lost lease is a failure, which uses an attempt.
-        needs_letter: Returns whether it needs a dead letter if it is archived.
-        is_overrun: Whether its worker was ended because this task exceeded its time and did not end.
+        counts: Returns whether the lost lease counts as a failure, which uses an attempt.
+        needs_letter: Returns whether the task needs a dead letter if it is archived.
+        is_overrun: Whether the worker was killed because this task did not end when its time was over.
         delay: Returns the seconds until the next attempt.
     """
     if not task.message:
@@ -85,7 +85,7 @@ def decide(
 
 
 def loss_counts(app: TaskQ, queue: QueueKeys, message: TaskMessage) -> bool:
-    """Whether it is a failure that the worker of a task was lost, as the task's `is_failure` says."""
+    """Return whether the loss of a task's worker counts as a failure, by the task's `is_failure`."""
     is_failure = app.find_handler(message.type).options.is_failure
     error = LeaseLostError(queue.name, message.id)
     return counts_as_failure(is_failure, error, name=message.type, queue=queue.name, task_id=message.id)
@@ -94,9 +94,9 @@ def loss_counts(app: TaskQ, queue: QueueKeys, message: TaskMessage) -> bool:
 def delay_after_loss(app: TaskQ, queue: QueueKeys, message: TaskMessage, error: Exception) -> float:
     """Return the seconds until the next attempt of a task that was lost with its process or worker.
 
-    A `retry_delay` that is set for the task, or for all tasks, applies as after any other attempt. Without one a task
-    runs again at once after its first loss: most tasks that are lost did not end their worker. After a second loss in a
-    row, or when the task exceeded its time, Asynq's default applies. The same holds for types that are unknown here.
+    A `retry_delay` of the task or of all tasks applies as after any other attempt. Without one, a task runs again at
+    once after its first loss, because most lost tasks did not cause the loss. After a second loss in a row, or if the
+    task exceeded its time, Asynq's default applies. The same holds for types that are unknown here.
     """
     options = app.find_handler(message.type).options
     is_first_loss = isinstance(error, LeaseLostError) and message.error_msg != LOST_TEXT
@@ -122,7 +122,7 @@ def decide_for(
     *,
     is_overrun: bool = False,
 ) -> Recovery:
-    """Decide as `decide`, by the options of the application's tasks."""
+    """Call `decide` with the options of the application's tasks."""
     return decide(
         task,
         now_s,
@@ -154,9 +154,9 @@ class Recoverer(Service):
         self._archive = context.app.settings.archive.limits(queue.name)
 
     async def work(self) -> float:
-        """Take back what was lost; return the seconds until the next look."""
+        """Take back lost tasks. Return the seconds until the next call."""
         if not await self._runner.run(count_keys((self._queue.lease,))):
-            return jittered(self._every_s)  # nothing is active
+            return jittered(self._every_s)  # no task is active
         while True:
             expired = await self._runner.run(list_expired(self._queue, grace_s=self._grace_s, limit=BATCH))
             if not expired.tasks:

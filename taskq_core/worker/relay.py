@@ -1,7 +1,7 @@
-"""Send the rows of an outbox that were not sent at the commit, because the process died or Redis was away.
+"""Send outbox rows that were not sent after their commit, because the process died or Redis was down.
 
-One worker acts for a table, by a lease; another takes over within seconds. The lease only spares the database: two
-relays at once neither lose nor duplicate a task, see `taskq_core.client.outbox`.
+One worker acts for each table, under a lease. If it dies, another takes over within seconds. The lease only saves
+database work: two concurrent relays neither lose nor duplicate a task, see `taskq_core.client.outbox`.
 """
 
 import math
@@ -14,7 +14,7 @@ from taskq_core.telemetry import gauges
 from taskq_core.worker.context import WorkerContext
 
 COUNT_EVERY_S = 30.0
-"""Seconds between two times that rows are counted for metrics; counting costs the database a look at all of them."""
+"""Seconds between two counts of the rows for metrics. A count reads the whole table."""
 
 
 class Relay(Service):
@@ -38,7 +38,7 @@ class Relay(Service):
 
     @property
     def is_idle(self) -> bool:
-        """Whether it has sent what waited, found another worker acting, or failed."""
+        """Whether it has sent all waiting rows, found another worker acting, or failed."""
         return self._has_looked
 
     @property
@@ -48,11 +48,11 @@ class Relay(Service):
 
     @property
     def figures(self) -> OutboxFigures | None:
-        """How much waits; None unless this relay leads and somebody wants to know. From any thread."""
+        """Number and age of waiting rows. None unless this relay leads and exports metrics. Thread-safe."""
         return self._figures if self._context.clock.monotonic() - self._figures_at <= 3 * COUNT_EVERY_S else None
 
     async def work(self) -> float:
-        """Send what waits; return the seconds until the next look."""
+        """Send waiting rows. Return the seconds until the next call."""
         try:
             return await self._send_all()
         finally:
@@ -67,7 +67,7 @@ class Relay(Service):
                 raise delivered.failure
             await self._count()
             if not delivered.stored and not delivered.refused:
-                return context.config.span("relay_every")  # nothing waits, or there is no room for what does
+                return context.config.span("relay_every")  # no row waits, or Redis has no room for the rows
         return jittered(context.leader_s / 3)
 
     async def _count(self) -> None:
@@ -77,7 +77,7 @@ class Relay(Service):
             self._figures_at = now
 
     async def resign(self) -> None:
-        """Let another worker take over at once."""
+        """Give up the lease, so that another worker can take over at once."""
         await self._context.runner.run(resign(self._leader_key, owner=self._context.token))
 
     def close(self) -> None:

@@ -1,8 +1,8 @@
-"""Call error handlers with runs that failed, and an adapter's observer with the runs it wants to know of.
+"""Call error handlers for failed runs, and the adapter's observer for the runs it wants.
 
-The outcome of such a run is on its way to Redis meanwhile. Only its slot stays taken until all handlers have returned.
-So a worker never has more failures to report than slots, and a handler that hangs neither loses nor delays an outcome.
-A handler that takes too long is interrupted, so it does not take the worker's slots for ever.
+The outcome of such a run is sent to Redis at the same time. Only its slot stays in use until all handlers have
+returned. So a worker never has more failures to report than slots, and a hanging handler neither loses nor delays an
+outcome. A handler that takes too long is interrupted, so it cannot block a slot for long.
 
 Handlers are called in the order of their registration.
 """
@@ -19,11 +19,11 @@ from taskq_core.worker.run import Run
 logger = logging.getLogger("taskq.worker")
 
 LONGEST_S = 30.0
-"""Seconds after which an error handler is told to end."""
+"""Seconds after which an error handler is interrupted."""
 
 
 class ErrorReporter:
-    """Calls error handlers with failures, and the application's observer with the outcomes it wants to know.
+    """Calls error handlers with failures, and the application's observer with the outcomes that it wants.
 
     Args:
         context: The worker.
@@ -38,11 +38,11 @@ class ErrorReporter:
         self._call = Caller(context.config.concurrency, name="an error handler")
 
     def report(self, run: Run, done: Callable[[Run], None]) -> None:
-        """Call handlers with a run that has ended. Its `is_reported` is true until all of them have returned.
+        """Call the handlers with a run that has ended. Keep its `is_reported` True until all of them have returned.
 
         Args:
             run: The run.
-            done: Called with the run then.
+            done: Called with the run after all handlers.
         """
         outcome = None if run.outcome is None else run.outcome.value
         is_observed = outcome is not None and self._observer.wants_ended(outcome)
@@ -63,7 +63,7 @@ class ErrorReporter:
     ) -> None:
         current.set(context)
         if run.span is not None:
-            run.span.attach()  # it has ended; what a handler sends and logs still belongs to its trace
+            run.span.attach()  # the span has ended, but spans and logs of handlers still belong to its trace
         try:
             if ended is not None:
                 try:

@@ -1,8 +1,7 @@
-"""Find out at the start whether the worker's user may run the commands that the scripts use.
+"""Check at the start that the worker's Redis user may run the commands that the scripts use.
 
-Redis ends a script at the first command that its user may not run, and keeps what it has done so far: a task may be
-taken from its list and not be handed out. The reconciler repairs that, but a worker that would do it with each task
-must not start at all.
+Redis aborts a script at the first forbidden command and keeps its earlier changes. A task could be taken from its list
+and not be handed out. The reconciler repairs that, but a worker that causes it with each task must not start.
 """
 
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ async def check_rights(runner: AsyncRunner, queues: Sequence[QueueKeys]) -> None
     """Try the commands on keys of each queue that do not exist.
 
     Raises:
-        BrokerAuthenticationError: Some are refused; it names them.
+        BrokerAuthenticationError: Redis refuses some commands. The error names them.
     """
     for queue in queues:
         for key in (f"{queue.prefix}absent", queue.absent):
@@ -26,7 +25,7 @@ async def check_rights(runner: AsyncRunner, queues: Sequence[QueueKeys]) -> None
             except BrokerAuthenticationError:
                 raise
             except BrokerError:
-                return  # it is not answering just now, which says nothing of rights
+                return  # no answer now, so the rights are unknown
             if refused:
                 raise BrokerAuthenticationError(
                     f"{runner.endpoint.address} refused the user or password: no permissions to run "

@@ -1,4 +1,4 @@
-"""One run of one task, from its dequeue to its settlement."""
+"""State of one run of one task, from its dequeue to its settlement."""
 
 import asyncio
 import contextvars
@@ -22,7 +22,7 @@ logger = logging.getLogger("taskq.worker")
 
 
 class Ending(Enum):
-    """Why a run was told to end before its function did."""
+    """Why a run has to end before its function returns."""
 
     TIMEOUT = "context deadline exceeded"
     CANCELLED = "context canceled"
@@ -31,24 +31,24 @@ class Ending(Enum):
 
 
 def ends_at(message: TaskMessage, started: float, *, clock_ahead_s: float) -> float:
-    """Return when a run is told to end: after its timeout, and at its deadline; infinity for never.
+    """Return when a run has to end: the earlier of timeout and deadline, or infinity.
 
     Args:
         message: Its message.
-        started: When it began, by any clock; the answer is by the same one.
-        clock_ahead_s: Seconds by which Unix time by Redis's clock is ahead of that clock.
+        started: Start of the run, by any clock. The result uses the same clock.
+        clock_ahead_s: Redis's Unix time minus the time of that clock.
     """
     if message.timeout > 0:
         ends = started + message.timeout
     elif message.deadline > 0:
         ends = math.inf
     else:
-        ends = started + DEFAULT_TIMEOUT_S  # a peer wrote neither; an unlimited run would never be noticed
+        ends = started + DEFAULT_TIMEOUT_S  # another client wrote neither, and an unlimited run might hang unnoticed
     return min(ends, message.deadline - clock_ahead_s) if message.deadline > 0 else ends
 
 
 class Run:
-    """State of one run. Changed on the event loop only, but for `thread` and `is_interrupted`.
+    """State of one run. Changed on the event loop only, except `thread` and `is_interrupted`.
 
     Attributes:
         queue: Key names of its queue.
@@ -57,31 +57,31 @@ class Run:
         key: Queue and id: ids are unique within a queue.
         message: Its decoded message.
         name: Name of its task, the message's type.
-        lease_until: Monotonic second until which the lease holds by this process's reckoning.
+        lease_until: Monotonic time of the lease's end, by this process's estimate.
         task: The task or handler that runs it.
         kwargs: Decoded arguments.
-        context: What the function can know about itself.
+        context: The context object that the function can read.
         span: Consumer span, if tracing is on.
-        started: Monotonic second at which the function started.
-        ends_by: Monotonic second at which it is told to end.
-        ending: Why it was told to end, None while it was not.
+        started: Monotonic time at which the function started.
+        ends_by: Monotonic time at which it is interrupted.
+        ending: Why it has to end early, or None.
         coroutine: The asyncio task that runs a coroutine.
         thread: The thread that runs a plain function.
-        is_interrupted: True once an exception was raised into the thread.
-        settlement: How it ended; set once the function has really ended.
+        is_interrupted: True once an exception was raised in the thread.
+        settlement: Its outcome for Redis. Set when the function has ended, or when the run is abandoned or given back.
         repeated: True if the settlement was sent before and its answer is unknown.
-        was_sent: True if the settlement was sent before, whatever the answer.
+        was_sent: True if the settlement was sent before, with any answer or none.
         duration_s: Seconds from its start to its end; set with the settlement.
-        error: What the function raised.
-        failure: What error handlers are told, None if it did not fail. Set together with the settlement.
-        is_reported: True while error handlers are being told.
-        is_abandoned: True once it was settled while its function goes on.
-        is_stuck: True once it was noticed that the function goes on though it was told to end.
-        is_cancelling: True while Redis is asked what becomes of the task that is being cancelled.
-        is_over: True once it is settled, or lost for good, while error handlers are being told.
-        notes: What the function notes, such as its cursor; None while it does not. Kept by who runs it.
-        wish: What is to become of its task if it is cancelled.
-        may_expire: False if its message surely names no time by which it must start.
+        error: Exception of the function.
+        failure: Exception for the error handlers, or None if the run did not fail. Set with the settlement.
+        is_reported: True while error handlers and observers run.
+        is_abandoned: True once it was settled while its function still runs.
+        is_stuck: True once the function was found to run on after an interruption.
+        is_cancelling: True while the worker reads from Redis how to cancel the task.
+        is_over: True once it is settled or lost, while error handlers and observers run.
+        notes: Buffer for the function's progress, results and cursors, or None while it is not used.
+        wish: What happens to the task if it is cancelled.
+        may_expire: False if its message certainly has no start deadline.
     """
 
     __slots__ = (
@@ -168,17 +168,17 @@ class Run:
 
     @property
     def kind(self) -> str:
-        """Name of what runs it. A handler runs any number of types, so nothing is kept by their names."""
+        """Name of its task or handler. A handler runs any number of types, so statistics are not kept by type."""
         return self.name if self.task is None else self.task.name
 
 
 class RunTask(asyncio.Task[None]):
     """The asyncio task of a coroutine. Only the worker and the coroutine's own code can cancel it.
 
-    Code of another run may cancel all of `asyncio.all_tasks()`.
+    This protects it from code of another run that cancels all of `asyncio.all_tasks()`.
     """
 
-    if sys.version_info < (3, 12):  # where an asyncio task does not return its context
+    if sys.version_info < (3, 12):  # older asyncio tasks have no `get_context`
 
         def __init__(self, work: Coroutine[Any, Any, None], *, loop: asyncio.AbstractEventLoop) -> None:
             self._own = contextvars.copy_context()
@@ -189,7 +189,7 @@ class RunTask(asyncio.Task[None]):
             return self._own
 
     def cancel(self, msg: Any | None = None) -> bool:
-        """Cancel it, unless code of another run asks for it."""
+        """Cancel it, unless the caller is code of another run."""
         caller, own = current.get(None), self.get_context().get(current)
         if caller is None or caller is own:
             return super().cancel(msg)
@@ -198,5 +198,5 @@ class RunTask(asyncio.Task[None]):
         return False
 
     def end(self) -> None:
-        """Cancel it for the worker, which may do so in the context of any run."""
+        """Cancel it for the worker, from the context of any run."""
         super().cancel()

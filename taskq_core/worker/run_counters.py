@@ -1,7 +1,7 @@
 """Count the outcomes of runs by task type, and add the counts to Redis every few seconds.
 
-A run costs a few additions in memory. Every `HAND_IN_S` seconds the worker adds its counts to those of the hour in
-Redis, with one call per queue in which runs ended. A worker that is killed loses the counts since then.
+Each run costs only a few additions in memory. Every `HAND_IN_S` seconds, the worker adds its counts to the hourly
+counts in Redis, with one call per queue in which runs ended. A killed worker loses the counts since its last call.
 """
 
 import logging
@@ -19,13 +19,13 @@ from taskq_core.worker.run import Run
 logger = logging.getLogger("taskq.worker")
 
 _NO_RUNS = NOT_PROCESSED | {Outcome.EXPIRED}
-"""Ends of what did not run, or of runs that used no attempt."""
+"""Outcomes of tasks that did not run, or of runs that used no attempt."""
 HAND_IN_S = 10.0
-"""Seconds between two times that a worker sends its counts, about."""
+"""Approximate seconds between two calls that add the counts to Redis."""
 
 
 class RunCounters(Service):
-    """Numbers of one worker. Used on its event loop only.
+    """Counts of one worker. Used on its event loop only.
 
     Args:
         context: The worker.
@@ -39,12 +39,12 @@ class RunCounters(Service):
         self._sent: dict[QueueKeys, tuple[int, int, dict[str, TypeCounters]]] = {}
         self._calls = 0
         self.processed = 0
-        """Runs since the worker started."""
+        """Number of runs since the worker started."""
         self.failed = 0
-        """Failed runs among them."""
+        """Number of failed runs."""
 
     def add(self, queue: QueueKeys, runs: Sequence[Run]) -> None:
-        """Count runs of a queue that are settled."""
+        """Count settled runs of a queue."""
         types = self._counted.get(queue)
         if types is None:
             types = self._counted[queue] = {}
@@ -55,7 +55,7 @@ class RunCounters(Service):
             counted = types.get(run.name) or self._new(types, run.name)
             if outcome is not Outcome.COMPLETED:
                 is_archived = outcome is Outcome.ARCHIVED
-                is_failure = is_archived or outcome is Outcome.RETRIED  # as the queue's own counter has it
+                is_failure = is_archived or outcome is Outcome.RETRIED  # as the queue's own counter defines it
                 counted.failed += is_failure
                 self.failed += is_failure
                 counted.archived += is_archived
@@ -71,12 +71,12 @@ class RunCounters(Service):
         return types.setdefault(name, TypeCounters.empty())
 
     async def work(self) -> float:
-        """Hand in what was counted; return the seconds until the next time."""
+        """Add the counts to Redis. Return the seconds until the next call."""
         await self.hand_in()
         return jittered(HAND_IN_S)
 
     async def hand_in(self) -> None:
-        """Hand in what was counted since the last time, and again what got no answer then."""
+        """Add the new counts to Redis, and repeat calls that got no answer."""
         hour = int(self._context.redis_clock.time()) // HOUR_S
         for queue in list(self._counted):
             if queue not in self._sent and (types := self._counted.pop(queue)):

@@ -16,7 +16,7 @@ from taskq_core.worker.run import Run
 logger = logging.getLogger("taskq.worker")
 
 _LONGEST = 200
-"""Characters of an exception's text in the line. The traceback below has all of it."""
+"""Maximum characters of an exception's text in the line. The traceback below contains the whole text."""
 _RUNS_SHOWN = 5
 _CAUSES_MAX = 10
 _ENDS = {
@@ -34,7 +34,7 @@ class RunLog:
     ERROR. Failures have their exception as `exc_info`.
 
     Args:
-        redaction: Decides what is shown of exceptions.
+        redaction: Decides which parts of exceptions are shown.
         retry_level: Name of the level of a failure that will be retried.
     """
 
@@ -49,16 +49,16 @@ class RunLog:
         return logger.isEnabledFor(logging.INFO)
 
     def ended(self, run: Run, outcome: Outcome, duration_s: float) -> None:
-        """Log the end of a run, once its outcome is decided. Never raises: a filter of the project may fail."""
+        """Log the end of a run once its outcome is decided. Never raises: a filter of the project may fail."""
         try:
             self._ended(run, outcome, duration_s)
         except Exception:
             if not self._has_failed and logging.raiseExceptions:
                 self._has_failed = True
-                traceback.print_exc()  # as `logging` reports a handler that fails
+                traceback.print_exc()  # as `logging` does for a failing handler
 
     def _ended(self, run: Run, outcome: Outcome, duration_s: float) -> None:
-        if outcome is Outcome.LOST:  # logged where it is noticed
+        if outcome is Outcome.LOST:  # logged where the loss is detected
             return
         message, error = run.message, run.failure
         level, what = logging.INFO, _ENDS.get(outcome, "task completed")
@@ -85,7 +85,7 @@ class RunLog:
         trace_id, span_id = ("", "") if run.span is None else current_ids(run.span.context)
         text = f"{what}: {' '.join(f'{name}=%s' for name in facts)}"
         record = logger.makeRecord(logger.name, level, __file__, 0, text, tuple(facts.values()), exc_info, "ended")
-        # Not as `extra`, which refuses names that a record factory of the project has set already.
+        # Not as `extra`, which refuses names that the project's record factory has already set.
         record.__dict__ |= {
             "queue": run.queue.name,
             "task_id": run.task_id,
@@ -111,13 +111,13 @@ def _leave_out_frames(error: BaseException) -> None:
         if each is None:
             break
         stack = users_frames(each.__traceback__)
-        if stack is not None or isinstance(each, TaskQError):  # else it is a fault of the worker: keep all
+        if stack is not None or isinstance(each, TaskQError):  # otherwise the worker itself failed: keep all frames
             each.__traceback__ = stack
         each = each.__cause__ or each.__context__
 
 
 def runs_text(runs: Sequence[Run], now: float) -> str:
-    """Return names, ids and ages of the first runs, at a monotonic second."""
+    """Return the names, ids and ages of the first runs. `now` is a monotonic time."""
     shown = [f"{run.name} (id={run.task_id}, running for {now - run.started:.0f}s)" for run in runs[:_RUNS_SHOWN]]
     more = len(runs) - len(shown)
     return ", ".join([*shown, f"and {more} more"] if more else shown)

@@ -23,21 +23,21 @@ from taskq_core.worker.leadership import Leadership
 logger = logging.getLogger("taskq.worker")
 
 MEMORY_EVERY_S = 60
-"""Seconds after which the memory of a queue is estimated anew; what is noted between is the last estimate."""
+"""Seconds between two estimates of a queue's memory. Samples in between repeat the last estimate."""
 WORKERS_MOST = 1000
-"""Most workers that are asked how busy they are."""
+"""Maximum number of workers whose load is read."""
 _MEMORY_SAMPLES = 5
 LOOK_S = 1.0
 """Maximum wait for the leader to read the queue, in seconds."""
 SOON_S = 0.5
-"""Seconds until a queue that is not known yet is looked at again."""
+"""Seconds until the next try while the queue is not registered."""
 
 
 class Fleet:
-    """How busy the workers of each queue are. Redis is asked at most every ten seconds.
+    """Reads how busy the workers of each queue are, at most every ten seconds.
 
     Args:
-        context: The worker that asks.
+        context: The worker.
     """
 
     def __init__(self, context: WorkerContext) -> None:
@@ -48,7 +48,7 @@ class Fleet:
         self._by_queue: Mapping[str, tuple[int, int]] = {}
 
     async def of(self, queue: str) -> tuple[int, int]:
-        """Return how many tasks run on the workers that serve a queue, and how many they could run."""
+        """Return how many tasks the workers of a queue run, and how many they can run."""
         now = self._clock.monotonic()
         if self._read_at is None or now - self._read_at >= SAMPLE_S * 0.9:
             self._read_at = now
@@ -78,8 +78,8 @@ class Sampler(Service):
     Args:
         context: The worker.
         queue: Key names of the queue.
-        leadership: Says whether this worker leads, and whether the queue has changed.
-        fleet: How busy the workers are.
+        leadership: Reports whether this worker leads, and whether the queue has changed.
+        fleet: Reads how busy the workers are.
         on_sample: Called with each sample of the finest resolution.
     """
 
@@ -107,13 +107,13 @@ class Sampler(Service):
         self._memory_at_s: int | None = None
 
     async def work(self) -> float:
-        """Store a sample while this worker leads; return the seconds until the next one."""
+        """Store a sample while this worker leads. Return the seconds until the next call."""
         self._changes.clear()
         if not self._leadership.leads:
             await self._changes.wait_for(SAMPLE_S)
             return 0.0
         if self._leadership.unchanged_since == math.inf:
-            await self._changes.wait_for(LOOK_S)  # the leader is about to read the queue and to hear of its changes
+            await self._changes.wait_for(LOOK_S)  # the leader is about to read the queue, and then notices changes
         clock = self._context.clock
         noted_at = clock.monotonic()
         await self.sample()
@@ -129,7 +129,7 @@ class Sampler(Service):
         return self._leadership.unchanged_since <= since and not gauges.is_active
 
     async def sample(self) -> None:
-        """Store a sample, unless there is one of these ten seconds or the queue was removed."""
+        """Store a sample, unless these ten seconds have one or the queue was removed."""
         queue = self._queue
         counts = await self._runner.run(count_tasks(queue))
         now_s = counts.now_ns // NS_PER_S
@@ -169,7 +169,7 @@ class Sampler(Service):
         codes = await self._runner.run(sample(queue, samples))
         self._last_s = now_s
         for level, code in zip(samples, codes, strict=True):
-            if code >= 0:  # noted, or by somebody else
+            if code >= 0:  # stored by this worker or by another
                 self._steps[level] = now_s // level.step_s
             if code == 1:
                 self._longest_ms[level] = None
@@ -186,7 +186,7 @@ class Sampler(Service):
             try:
                 used = await self._runner.run(estimate_memory(self._queue, samples=_MEMORY_SAMPLES))
             except (BrokerReplyError, BrokerAuthenticationError):
-                self._memory_kib = None  # a store without MEMORY USAGE, or a user who may not ask; all else is known
+                self._memory_kib = None  # Redis has no MEMORY USAGE, or forbids it; the rest of the sample is valid
             else:
                 self._memory_kib = used // 1024
         return self._memory_kib

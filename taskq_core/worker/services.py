@@ -1,6 +1,6 @@
-"""The table of a worker's background services: which there are, and what each of them needs.
+"""Create and run the background services of a worker.
 
-To add one, write a class with the shape of `service.loop.Service`, and add a line here.
+To add a service, write a subclass of `service.loop.Service` and add a line here.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ class Services:
         self._context = context
         self.all: list[Service] = []
         self.pipelines: list[Pipeline] = []
-        """Reserved connections, which are closed last."""
+        """Reserved connections. They are closed last."""
         self.feed = ChangeFeed(context.runner)
         """Reports changes of keys to the services of all queues."""
         self._tasks: list[asyncio.Task[None]] = []
@@ -59,7 +59,7 @@ class Services:
         self.all += services
 
     def of(self, kind: type[S]) -> Iterator[S]:
-        """Yield the services of a class."""
+        """Return the services of a class."""
         return (each for each in self.all if isinstance(each, kind))
 
     def new_pipeline(self) -> Pipeline:
@@ -76,7 +76,7 @@ class Services:
         dead_letters: Mapping[str, DeadLetters],
         gauges: WorkerGauges,
     ) -> None:
-        """Add the services that each queue has."""
+        """Add the services of each queue."""
         context = self._context
         combiner = Combiner(context.app, AT_ONCE * len(context.queues))
         fleet = Fleet(context)
@@ -103,13 +103,13 @@ class Services:
     def add_relays(self, gauges: WorkerGauges) -> None:
         """Add a relay for each outbox of the application."""
         if self._context.app.outbox_tables:
-            from taskq_core.worker.relay import Relay  # not at the top: few workers have an outbox
+            from taskq_core.worker.relay import Relay  # imported here because few workers have an outbox
 
             gauges.relays = [Relay(self._context, table) for table in self._context.app.outbox_tables]
             self.add(*gauges.relays)
 
     async def register_queues(self, starts: Starts) -> None:
-        """Let tools see the queues, also empty ones, and the limits of their tasks. Clients register queues as well."""
+        """Register the queues, even empty ones, and their tasks' limits for tools. Clients register queues as well."""
         context = self._context
         with contextlib.suppress(BrokerError):
             await context.runner.run(register_queue(context.keys.queues, tuple(context.config.queues)))
@@ -120,18 +120,18 @@ class Services:
     # --- life ---------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start all of them."""
+        """Start all services."""
         for each in self.all:
             self._tasks.append(unlisted(asyncio.create_task(serve(each.name, each.work), name=f"taskq {each.name}")))
 
     async def stop(self) -> None:
-        """End all loops."""
+        """Stop all services."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def resign(self, timeout_s: float) -> None:
-        """Give up all leases, so that other workers take over at once; but within so many seconds."""
+        """Give up all leases within `timeout_s`, so that other workers can take over at once."""
         try:
             async with asyncio.timeout(timeout_s):
                 for service in self.all:
@@ -146,17 +146,17 @@ class Services:
         await self.feed.close()
 
     def close(self) -> None:
-        """Let their threads end."""
+        """Let the threads of the services end."""
         for service in self.all:
             service.close()
 
 
 def _asks_ahead(context: WorkerContext, starts: Starts) -> bool:
-    """Return whether the worker may ask for tasks behind the wait for a token.
+    """Return whether the worker may send dequeues behind the wait for a token.
 
-    It may not with caps on queues: the end of a task lets in others, and nothing says so. Nor in burst mode: a request
-    on its way would always count as work. Nor on a cluster, which may send the wait on to another node, or with a store
-    in memory, whose connections cannot break.
+    It may not if queues have caps: the end of a task lets another one start, but puts no token. In burst mode, a
+    dequeue in progress would always count as work. A cluster may redirect the wait to another node. The connections of
+    an in-memory store cannot break.
     """
     endpoint = context.runner.endpoint
     return not (starts.caps or context.config.burst or endpoint.is_cluster or endpoint.is_memory)

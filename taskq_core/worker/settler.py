@@ -1,8 +1,8 @@
 """Settle runs: collect outcomes and send them in batches, one script call per queue.
 
-A settlement that got no answer is sent again until the lease has certainly passed to somebody else; the script
-recognises the repeat. The slot of a run is free only when its settlement is on its way, so a worker that dies loses
-at most its `concurrency` outcomes.
+A settlement without an answer is sent again until the lease has certainly passed to another worker. The script
+recognizes the repetition. The slot of a run becomes free only when its settlement is being sent, so a worker that dies
+loses at most `concurrency` outcomes.
 """
 
 import logging
@@ -29,21 +29,21 @@ from taskq_core.worker.run_log import RunLog
 
 logger = logging.getLogger("taskq.worker")
 
-_COMPLETED = Outcome.COMPLETED.value  # a call of two functions, if asked each time
+_COMPLETED = Outcome.COMPLETED.value  # looked up once for speed
 PLAIN_DONE = Settlement("", Ended.DONE, run=0)
-"""The settlement of every run that just succeeded, and was not sent before: nothing to store, no lock to free."""
+"""Shared settlement of runs that just succeeded and were not sent before: no data to store, no lock to release."""
 
 
 @dataclass(slots=True)
 class SettleBatch:
-    """Settlements of one queue on their way.
+    """Settlements of one queue that are being sent.
 
     Attributes:
         queue: The queue.
-        runs: Whose they are.
-        operation: What is sent.
-        slots: How many slots are free once they have arrived. Of what is sent again that is not counted on.
-        is_plain: Whether each run just succeeded, lately.
+        runs: The settled runs.
+        operation: The operation that settles them.
+        slots: Number of slots that become free when the batch arrives. Runs that were sent before do not count.
+        is_plain: Whether all runs have the settlement `PLAIN_DONE`.
     """
 
     queue: QueueKeys
@@ -54,19 +54,19 @@ class SettleBatch:
 
 
 class Settler:
-    """Collects outcomes and reads what became of them.
+    """Collects outcomes, and handles the answers to their settlements.
 
     Args:
         context: The worker.
         reporter: Calls error handlers and observers.
         counters: Counts settled runs.
         dead_letters: Handles archived tasks, by the name of their queue.
-        dispatcher: Carries workflow steps to other queues.
+        dispatcher: Dispatches workflow steps to other queues.
 
     Attributes:
         release: Returns slots to the fetcher, which sets it. Called with 0 when an outcome waits to be sent.
-        count: Outcomes that wait to be sent.
-        ended_count: Tasks that have ended here, whatever became of them.
+        count: Number of outcomes that wait to be sent.
+        ended_count: Number of runs that have ended here, with any outcome.
     """
 
     def __init__(
@@ -103,13 +103,13 @@ class Settler:
         self.ended_count = 0
 
     def add(self, run: Run) -> None:
-        """Decide what becomes of a run whose function has ended, and send it with the next batch."""
+        """Decide the outcome of a run whose function has ended, and send it with the next batch."""
         if run.settlement is not None:
             return  # it was given back while its function still ran
         duration_s = run.duration_s = self._clock.monotonic() - run.started
         if run.ending is None and run.error is None and duration_s < YOUNG_S:
             message = run.message
-            is_plain = not message.retention and not message.unique_key  # by far the most common end
+            is_plain = not message.retention and not message.unique_key  # the most common outcome by far
             if is_plain and not self._wants(_COMPLETED):
                 run.settlement = PLAIN_DONE
                 run.outcome = Outcome.COMPLETED
@@ -130,7 +130,7 @@ class Settler:
                 worker=self._context.token,
                 unknown_timeout_s=self._unknown_timeout_s,
             )
-        except BaseException as problem:  # code of users raised it, and the slot must become free
+        except BaseException as problem:  # user code failed, and the slot must become free
             logger.error(
                 "the outcome of task %s cannot be stored; its lease ends", run.name, exc_info=readable(problem)
             )
@@ -149,15 +149,15 @@ class Settler:
         self._keep(run)
 
     def requeue(self, run: Run) -> None:
-        """Give a task back that has not ended: the process of this worker ends, or it got the task too late."""
+        """Give a task back whose run has not ended, or has not begun."""
         run.outcome = Outcome.REQUEUED
         self._tell(run, Outcome.REQUEUED, "pending", self._clock.monotonic() - run.started)
         self._keep(run)
 
     def give_back(self, run: Run, now: float, why: str) -> None:
-        """Give a task back that has not begun: another worker may have it by now, or nobody here wants it any more.
+        """Give a task back that has not begun, because its lease may have ended or the worker no longer wants it.
 
-        Where none has, it goes back to the head of its queue without using an attempt.
+        If no other worker has it, it goes back to the head of its queue without using an attempt.
         """
         run.started = now
         run.settlement = Settlement(run.task_id, Ended.REQUEUE, run.number, unique_key=run.message.unique_key)
@@ -177,7 +177,7 @@ class Settler:
             extra={"queue": run.queue.name, "task_id": run.task_id, "attempt": run.message.retried + 1},
         )
         self._tell(run, Outcome.LOST, "active", duration_s)
-        run.failure = None  # whatever it was: what is reported is that the lease is lost
+        run.failure = None  # handlers get the lost lease instead
         self._report_lost(run)
         self._finish((run,))
 
@@ -189,8 +189,8 @@ class Settler:
             self.release(1)
 
     def _report_lost(self, run: Run) -> None:
-        """Report a run that is another worker's, unless its own failure was reported."""
-        if run.failure is None and run.context is not None:  # else it never began
+        """Report a run that another worker has taken, unless its own failure was reported."""
+        if run.failure is None and run.context is not None:  # otherwise it never began
             run.outcome = Outcome.LOST
             run.failure = lease_lost(run, run.error)
             self._report(run)
@@ -204,19 +204,19 @@ class Settler:
         self.release(0)
 
     def _keep_again(self, run: Run) -> None:
-        """Keep a run that was sent and is not known to be settled.
+        """Keep a run for another attempt to settle it.
 
-        Nothing is taken in its place before it is: else each refusal would let in another task, without end.
+        Its slot stays in use. Otherwise each refusal would let in another task, without end.
         """
         run.was_sent = True
         run.settlement = _settlement(run)
         self._keep(run)
 
     def _tell(self, run: Run, outcome: Outcome, state: str, duration_s: float) -> None:
-        """Write span, metrics and log of an end, all by the error that error handlers are told."""
+        """Write span, metrics and log of an ended run, with the same error that error handlers receive."""
         error = run.failure or run.error
         if isinstance(error, TaskPaused):
-            error = None  # it went as it should
+            error = None  # a pause is not an error
         if run.span is not None:
             run.span.end(state, error, error_type="lease_lost" if outcome is Outcome.LOST else None)
         if self._metrics.is_active:
@@ -234,7 +234,7 @@ class Settler:
             self._listener.task_ended(run.context, outcome.value, duration_s, error)
 
     def take(self, most: int = BATCH_MAX) -> list[SettleBatch]:
-        """Take what waits, as one batch per queue of at most so many tasks and about `BATCH_BYTES`."""
+        """Take waiting outcomes, as one batch per queue with at most `most` runs and about `BATCH_BYTES`."""
         if self._metrics.is_active:
             self._metrics.flush()
         batches = []
@@ -260,7 +260,7 @@ class Settler:
         return batches
 
     def settled(self, batch: SettleBatch, codes: str) -> None:
-        """Read the answer to a batch."""
+        """Handle the answer to a batch."""
         if codes.count(SettleCode.SETTLED) == len(batch.runs):
             self._counters.add(batch.queue, batch.runs)
             self._finish(batch.runs)
@@ -291,7 +291,7 @@ class Settler:
         self._finish(released)
 
     def unanswered(self, batch: SettleBatch) -> None:
-        """Keep a batch that got no answer for a repeat, but for runs whose lease is over for good."""
+        """Keep an unanswered batch for another attempt, except runs whose lease has ended for good."""
         now = self._clock.monotonic()
         given_up = []
         for run in batch.runs:
@@ -310,16 +310,16 @@ class Settler:
         self._finish(given_up)
 
     def _finish(self, runs: Sequence[Run]) -> None:
-        """Forget runs whose settlement is known, and return their slots."""
+        """Remove runs whose settlement is known, and return their slots."""
         running = self._context.running
         self.ended_count += len(runs)
         slots = len(runs)
         for run in runs:
-            # Ends the cycles, so that no garbage collection is needed.
+            # Break the reference cycles, so that no garbage collection is needed.
             run.context = run.error = run.failure = run.coroutine = None
-            if running.get(run.key) is run:  # a task that was lost may have come back and run here again
+            if running.get(run.key) is run:  # a lost task may run here again
                 del running[run.key]
-            if run.is_reported:  # its slot is free when all error handlers have returned
+            if run.is_reported:  # its slot becomes free when all error handlers have returned
                 run.is_over = True
                 slots -= 1
         self.release(slots)
@@ -333,7 +333,7 @@ def _settlement(run: Run) -> Settlement:
 
 
 def _fitting(runs: Sequence[Run], most: int) -> int:
-    """Return how many runs go in one batch."""
+    """Return the number of runs that fit in one batch."""
     size = 0
     for count, run in enumerate(runs, start=1):
         assert run.settlement is not None

@@ -1,6 +1,6 @@
-"""Start fetched tasks: at once, or after Redis has agreed.
+"""Start fetched tasks: at once, or after a request to Redis.
 
-Redis is asked in two cases; all other tasks start at once and cost no request:
+Two kinds of tasks need a request. All others start at once.
 
 - The task has limits that its producer did not know. A claim checks them.
 - The run may be the last one of its task. It is marked as started first, because a task whose last run was lost is
@@ -36,11 +36,11 @@ class Starts:
 
     Args:
         context: The worker.
-        settler: Returns tasks to their queue that cannot start.
-        start: Starts a run at a monotonic second.
+        settler: Returns tasks that cannot start to their queue.
+        start: Starts a run at a monotonic time.
 
     Attributes:
-        caps: Limits on how many tasks of a queue run at the same time, by the queue's name.
+        caps: Maximum numbers of concurrent tasks, by the queue's name.
         limits: Limits of tasks, by the task's name.
     """
 
@@ -49,7 +49,7 @@ class Starts:
         self._settler = settler
         self._start_now = start
         self._batch: list[Run] = []
-        self._waiting: dict[tuple[str, str], Run] = {}  # claimed or marked now
+        self._waiting: dict[tuple[str, str], Run] = {}  # being claimed or marked
         self._log_dropped = CountedLog(logger, logging.ERROR, "%d ids in queue %s had no message and were dropped")
         self._log_foreign = CountedLog(
             logger, logging.ERROR, "%d tasks in queue %s name a unique lock that is not the queue's; they hold none"
@@ -70,14 +70,14 @@ class Starts:
         Args:
             queue: The queue.
             number: Number of the dequeue.
-            answer: What it was answered.
-            lease_until: Monotonic second at which the leases end.
-            now: Monotonic second.
+            answer: Answer to the dequeue.
+            lease_until: Monotonic time at which the leases end.
+            now: Monotonic time.
             is_wanted: Whether the tasks may start. If not, they go back to their queue.
         """
         if answer.dropped:
             self._log_dropped.add(answer.dropped, queue.name)
-        foreign_locks = 0  # messages may name other ones than hashes
+        foreign_locks = 0  # a message may name a lock that is not a valid one
         waits = iter(answer.waits_s) if answer.waits_s else None
         runs: list[Run] = []
         for task_id, data in answer.tasks:
@@ -90,12 +90,12 @@ class Starts:
             if message.unique_key and not queue.is_lock(message.unique_key):
                 message.unique_key = ""
                 foreign_locks += 1
-            # To open the headers costs a tenth of a task that does nothing, so its bytes are looked through instead.
+            # Decoding the headers costs a tenth of an empty task, so the raw bytes are searched instead.
             run = Run(queue, task_id, message, lease_until, number=number, may_expire=_EXPIRES in data)
             runs.append(run)
             if wait_s is not None:
                 self._context.metrics.waited(queue.name, run.name, wait_s)
-            if now >= lease_until:  # this process slept, or its loop did
+            if now >= lease_until:  # this process or its loop was suspended
                 self._settler.give_back(run, now, "came after its lease had ended")
             elif not is_wanted:
                 self._settler.give_back(run, now, "came when it was asked for no longer")
@@ -106,7 +106,7 @@ class Starts:
         return runs
 
     def start(self, run: Run, now: float) -> None:
-        """Start a run at a monotonic second, or as soon as its limits and its mark allow it."""
+        """Start a run, at once or when its limits and its start mark allow it. `now` is a monotonic time."""
         if run.name in self.limits and HEADER not in run.message.headers:
             self._waiting[run.key] = run
             self._context.background.start(self._claim(run))
@@ -114,7 +114,7 @@ class Starts:
             self._start(run, now)
 
     def _set_aside(self, queue: QueueKeys, task_id: str, number: int) -> None:
-        """Set aside a task that cannot be read, and give its slot back."""
+        """Quarantine an unreadable task, and return its slot."""
         facts = {"queue": queue.name, "task_id": task_id}
         logger.error("a task of queue %s cannot be read and is set aside", queue.name, extra=facts)
         self._context.background.start(self._quarantine(queue, task_id, number))
@@ -124,10 +124,10 @@ class Starts:
         try:
             await context.runner.run(run_ops.quarantine(queue, task_id, owner=context.token, run=number))
         finally:
-            self._settler.release(1)  # if it failed, the lease ends and the recoverer sets it aside
+            self._settler.release(1)  # after a failure, the recoverer quarantines it when its lease ends
 
     def flush_logs(self) -> None:
-        """Log what was counted and not logged yet."""
+        """Log counted events that were not logged yet."""
         self._log_dropped.flush()
         self._log_foreign.flush()
 
@@ -135,11 +135,11 @@ class Starts:
 
     @property
     def specs(self) -> Mapping[str, str]:
-        """Each limit that a task names, as it is stored."""
+        """Stored form of each limit of this worker's tasks, by name."""
         return {name: spec for limits in self.limits.values() for name, spec in limits.specs.items()}
 
     def room(self, queue: str) -> tuple[int | None, int | None]:
-        """Return how many more tasks of a queue may run here, and how many may be active in all. None: any number."""
+        """Return how many more tasks of a queue may run here, and how many may be active overall. None: no limit."""
         cap = self.caps.get(queue)
         if cap is None:
             return None, None
@@ -172,7 +172,7 @@ class Starts:
                 self._settler.release(1)  # it waits for its limit, or its lease ends
 
     def _limit_of(self, run: Run) -> str | None:
-        """Return the limits of a task as a header has them. None if its arguments are wrong: the run fails then."""
+        """Return the limits of a task in header form, or None if its arguments are wrong. The run then fails."""
         task = self._context.app.tasks[run.name]
         limits = self.limits[run.name]
         try:
@@ -188,14 +188,14 @@ class Starts:
     def _left_s(self, run: Run) -> float:
         return max(0.0, run.lease_until - self._context.clock.monotonic())
 
-    # --- marks --------------------------------------------------------------------------------------------------------
+    # --- start marks --------------------------------------------------------------------------------------------------
 
     def _start(self, run: Run, now: float) -> None:
         message = run.message
         if message.retried < message.retry:
             self._start_now(run, now)
             return
-        if not self._batch:  # the runs of one dequeue come one after the other, in one turn of the loop
+        if not self._batch:  # collects all runs of one dequeue, which arrive in one turn of the loop
             asyncio.get_running_loop().call_soon(self._mark_batch)
         self._batch.append(run)
         self._waiting[run.key] = run
@@ -210,7 +210,7 @@ class Starts:
                 self._context.background.start(self._mark(queue, runs[first : first + BATCH_MAX]))
 
     async def _mark(self, queue: QueueKeys, runs: list[Run]) -> None:
-        """Start runs once they are marked. Give back those whose lease has ended.
+        """Start runs once they are marked. Give back runs whose lease has ended.
 
         Raises:
             BrokerError: Redis did not answer before a lease ended. The runs are given back.

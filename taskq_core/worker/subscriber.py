@@ -1,7 +1,7 @@
-"""Listen for messages of operators and clients: tasks to cancel, and requests to this worker.
+"""Receive messages of operators and clients: tasks to cancel, and requests to this worker.
 
-A cancel message is a bare task id from any client that can publish. An id that does not run here costs a look into a
-dict per queue. Requests use a separate channel, because the right to cancel tasks is not the right to stop workers.
+A cancel message is a task id from any client that may publish. If the task does not run here, it costs one dict look-up
+per queue. Requests use a separate channel, because permission to cancel tasks is not permission to stop workers.
 """
 
 import logging
@@ -22,7 +22,7 @@ class Subscriber(Service):
 
     Args:
         context: The worker.
-        handlers: Called with each message, by channel. Without the right to the others, it listens to the first alone.
+        handlers: Called with each message, by channel. If Redis refuses the others, only the first channel is used.
     """
 
     name = "subscriber"
@@ -33,7 +33,7 @@ class Subscriber(Service):
         self._has_warned = False
 
     async def work(self) -> float:
-        """Listen until the connection ends, which raises."""
+        """Receive messages until the connection ends and an error is raised."""
         try:
             subscription = await self._runner.subscribe(*self._handlers)
         except BrokerAuthenticationError as error:
@@ -55,8 +55,8 @@ class PrimaryFollower(Service):
 
     Args:
         context: The worker.
-        changed: Called when another server has become the primary. The one before would hand out tasks, and forget that
-            when it becomes a replica.
+        changed: Called when another server has become the primary. The old primary would hand out tasks, and would
+            forget that when it becomes a replica.
     """
 
     name = "follower"
@@ -66,7 +66,7 @@ class PrimaryFollower(Service):
         self._changed = changed
 
     async def work(self) -> float:
-        """Ask once; return the seconds until the next time."""
+        """Ask once. Return the seconds until the next call."""
         takeovers = self._runner.endpoint.takeovers
         pause_s = await self._runner.follow_primary()
         if self._runner.endpoint.takeovers != takeovers:
@@ -87,15 +87,15 @@ class Canceller:
         self._executor = executor
 
     def cancel(self, task_id: str) -> None:
-        """Cancel the runs of a task here, in whichever of the queues."""
+        """Cancel the runs of a task in all queues of this worker."""
         for queue in self._context.queues:
             run = self._context.running.get((queue.name, task_id))
-            if run is not None and not run.is_cancelling:  # a flood of messages asks Redis once
+            if run is not None and not run.is_cancelling:  # repeated messages cause only one request
                 run.is_cancelling = True
                 self._context.background.start(self._cancel(run))
 
     async def _cancel(self, run: Run) -> None:
-        """Cancel a run once it is known what becomes of its task. Without an answer, the task is archived."""
+        """Read from Redis how to cancel a task, and interrupt its run. Without an answer, the task is archived."""
         try:
             run.wish = await self._context.runner.run(read_cancel(run.queue, run.task_id))
         finally:

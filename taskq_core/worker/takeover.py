@@ -1,13 +1,12 @@
-"""Take back the tasks of workers of this host whose process has ended, without waiting for their leases.
+"""Take back the tasks of dead workers on this host, without waiting for their leases to end.
 
-A worker that was killed cannot give its tasks back. Each worker records its token in Redis, by queue and host. It
-reads the records of the other workers at its start and with each heartbeat. If a process has provably ended
-(`liveness`), it takes back the tasks of this process at once. All other leases must run out first, as the recoverer
-requires.
+A killed worker cannot give its tasks back. Each worker records its token in Redis, by queue and host. It reads the
+records of the other workers at its start and with each heartbeat. If a process has provably ended (`liveness`), it
+takes back the tasks of this process at once. All other leases must expire first; the recoverer handles them.
 
-The same task cannot be taken back twice: the script compares the lease and the token of the worker that held it. What
-the dead worker sent last may arrive late: a settlement is refused once the task was taken back, and tasks that a late
-dequeue hands out to it are taken back by the second look.
+A task cannot be taken back twice, because the script compares the lease and the token of its holder. Late requests of
+the dead worker do no harm: a settlement is refused once the task was taken back, and a second pass takes back tasks
+that a late dequeue handed out.
 """
 
 import asyncio
@@ -25,13 +24,13 @@ from taskq_core.worker.liveness import is_held, place, supervisor_name
 logger = logging.getLogger("taskq.worker")
 
 SECOND_LOOK_S = 1.0
-"""Seconds after which a dead worker's tasks are looked for again: its last request may arrive late."""
+"""Seconds until the second pass over a dead worker's tasks: its last request may arrive late."""
 SUPERVISOR_S = 60.0
-"""Seconds for which a dead worker is left to its supervisor, which knows more about why it died."""
+"""Seconds for which a dead worker is left to its supervisor, which knows more about the cause of death."""
 KEPT_S = 60
 """Seconds for which a record is kept beyond lease and grace."""
 LEADERSHIPS = ("lookout", "forwarder", "limiter", "carrier")
-"""Services of a queue whose leader may have been the dead worker. They need not wait for the end of its lead."""
+"""Services of a queue that the dead worker may have led. Their leases are released at once."""
 
 
 class Takeover(Service):
@@ -40,8 +39,8 @@ class Takeover(Service):
     Args:
         context: The worker.
         queue: Key names of the queue.
-        here: The place in which this worker sees names; see `liveness.place`.
-        supervisor: Name that its supervisor holds, "" if it has none.
+        here: Digest of this worker's socket namespace; see `liveness.place`.
+        supervisor: Name that its supervisor holds, "" without one.
     """
 
     name = "takeover"
@@ -59,10 +58,10 @@ class Takeover(Service):
         self._dead_since: dict[str, float] = {}
         self._taken_at: dict[str, float] = {}
         self.has_looked = asyncio.Event()
-        """Set once it has looked. A worker then finds that services led by a dead one have no leader."""
+        """Set after the first pass, which releases leases of dead workers. The queue's `Leadership` waits for it."""
 
     async def work(self) -> float:
-        """Record this process and take back what dead ones held; return the seconds until the next look."""
+        """Record this process and take back tasks of dead workers. Return the seconds until the next call."""
         try:
             return await self._look()
         finally:
@@ -103,17 +102,17 @@ class Takeover(Service):
             await self._runner.run(presence.forget_peer(self._queue, self._place, token))
 
     async def resign(self) -> None:
-        """Delete the record of this process: the worker has given back what it held."""
+        """Delete the record of this process, which has given back its tasks."""
         await self._runner.run(presence.forget_peer(self._queue, self._place, self._token))
 
 
 def new_takeovers(context: WorkerContext, held: socket.socket | None, *, has_supervisor: bool) -> list[Takeover]:
-    """Return the takeovers of all queues, none if nobody on this host can prove that a worker has ended.
+    """Return a takeover for each queue, or an empty list if this host cannot prove that a worker has ended.
 
     Args:
         context: The worker.
-        held: The socket that holds the worker's name, None if it has none.
-        has_supervisor: Whether the parent process takes back the tasks of this one.
+        held: The socket that holds the worker's name, or None.
+        has_supervisor: Whether the parent process takes back the tasks of this worker.
     """
     here = place()
     if held is None or not here or context.runner.endpoint.is_memory:

@@ -1,16 +1,15 @@
-"""Threads that run plain functions.
+"""Run plain functions in threads.
 
-Daemon threads fed by one queue. Ended runs are collected, and the event loop is woken once per burst.
-Waking a thread costs more than a short function runs, so functions that have lately been quick share a thread that is
-awake already; if it turns out to be held up, others are woken a millisecond later. All other functions get a thread
-each.
+The threads are daemons, and take runs from one queue. Ended runs are collected, and the event loop is woken once per
+burst. Waking a thread takes longer than a short function runs. So functions that were quick lately share a thread that
+is already awake. If that thread is delayed, others are woken a millisecond later. Each other function wakes a thread.
 
-A function that must end gets `TaskInterrupted` raised into it, which Python delivers between two bytecodes: not
-inside a C call, so it is best effort. The exception can only hit the task it is meant for: it is raised under a lock
-that the end of the task takes as well, and the end clears one that was not delivered yet.
+If a function must end, `TaskInterrupted` is raised in it. Python delivers it between two bytecodes and not inside a C
+call, so this is best effort. The exception can only hit the intended task: it is raised under a lock that the end of
+the task also takes, and the end clears an exception that was not delivered yet.
 
-A thread cannot be killed. One whose function does not end can be abandoned: it leaves the pool, another thread takes
-its place, and it ends with its function.
+A thread cannot be killed. If its function does not end, it can be abandoned: it leaves the pool, another thread
+replaces it, and it ends with its function.
 """
 
 import asyncio
@@ -32,11 +31,11 @@ from taskq_core.worker.run import Run
 logger = logging.getLogger("taskq.worker")
 
 QUICK_S = 0.0002
-"""Seconds a function usually takes below which it shares a thread that is awake."""
+"""Average duration in seconds below which a function shares a thread that is already awake."""
 RELIEF_S = 0.001
-"""Seconds after which functions that wait behind others get threads of their own."""
+"""Seconds after which functions that wait for a shared thread get separate threads."""
 START_AGAIN_S = 0.5
-"""Seconds until a thread that the system refused is asked for again."""
+"""Seconds until another attempt to start a thread that the system refused."""
 
 STACK_LINES = 8
 """Number of innermost calls of an abandoned thread that the log shows."""
@@ -46,10 +45,10 @@ class TaskThreads:
     """Runs plain functions in threads.
 
     Args:
-        size: Most threads. They start as they are needed.
-        call: Runs the function of a run and returns its result; called in the thread, in a context of its own.
+        size: Maximum number of threads. They start on demand.
+        call: Runs the function of a run and returns its result. Called in the thread, in a copy of its context.
         ended: Called on the event loop for each run whose function has ended, with `result` or `error` set.
-        close_thread: Called in a thread that was abandoned, before it ends.
+        close_thread: Called in an abandoned thread before it ends.
     """
 
     def __init__(
@@ -76,7 +75,7 @@ class TaskThreads:
         self.is_closed = False
 
     def submit(self, run: Run) -> None:
-        """Run a function as soon as a thread is free. On the event loop."""
+        """Run a function as soon as a thread is free. Call this on the event loop."""
         self._inbox.append(run)
         if self._usual_s.get(run.kind, 1.0) < QUICK_S and len(self._idle) < len(self._threads):
             if self._relief is None:
@@ -85,7 +84,7 @@ class TaskThreads:
             self._wake_one()
 
     def resize(self, size: int) -> None:
-        """Set the maximum number of threads. On the event loop."""
+        """Set the maximum number of threads. Call this on the event loop."""
         self._size = size
 
     def _wake_one(self) -> None:
@@ -102,7 +101,7 @@ class TaskThreads:
         try:
             thread.start()
         except (RuntimeError, MemoryError) as error:
-            # The function waits: for a thread that becomes free, or for the system to have one again.
+            # The function waits until another thread is free, or until the system can start one.
             if self._another_try is None:
                 logger.error("no thread can be started: %s; %d run, trying again", error, len(self._threads))
                 self._another_try = self._loop.call_later(START_AGAIN_S, self._try_again)
@@ -115,7 +114,7 @@ class TaskThreads:
             self._wake_one()
 
     def _relieve(self) -> None:
-        """Wake a thread for each function that still waits, if the first has waited long: those awake are held up."""
+        """Wake a thread for each waiting function if the first has waited long: the awake threads are delayed."""
         self._relief = None
         try:
             waited_s = monotonic() - self._inbox[0].started
@@ -128,7 +127,7 @@ class TaskThreads:
         self._relief = self._loop.call_later(RELIEF_S - waited_s, self._relieve)
 
     def interrupt(self, run: Run, *, again: bool = False) -> bool:
-        """Raise `TaskInterrupted` into a run's function, once unless `again`. False if it was not raised.
+        """Raise `TaskInterrupted` in a run's function, only once unless `again`. Return False if it was not raised.
 
         It is lost where Python swallows exceptions: in a finalizer, or in a callback of the garbage collector.
         """
@@ -136,7 +135,7 @@ class TaskThreads:
         return thread is not None and thread.interrupt(run, again=again)
 
     def abandon(self, run: Run) -> bool:
-        """Replace the thread of a function by another one. False if the function has just ended."""
+        """Remove the thread of a function from the pool. Return False if the function has just ended."""
         thread: _TaskThread | None = run.thread
         if thread is None or not thread.abandon(run):
             return False
@@ -144,7 +143,7 @@ class TaskThreads:
         return True
 
     def close(self) -> None:
-        """Let idle threads end. Busy ones end with their function, or with the process."""
+        """Let idle threads end. Busy threads end with their function, or with the process."""
         self.is_closed = True
         for timer in (self._relief, self._another_try):
             if timer is not None:
@@ -153,7 +152,7 @@ class TaskThreads:
             self._idle.pop().wake()
 
     def next_for(self, thread: "_TaskThread") -> Run | None:
-        """Return the next run, waiting for one; None when the thread shall end. On the thread."""
+        """Wait for the next run and return it, or None when the thread has to end. Called on the thread."""
         while True:
             try:
                 return self._inbox.popleft()
@@ -161,16 +160,16 @@ class TaskThreads:
                 if self.is_closed:
                     return None
             self._idle.append(thread)
-            if self._inbox or self.is_closed:  # it came between the look and the note: do not sleep on it
+            if self._inbox or self.is_closed:  # it came after the check: do not sleep
                 try:
                     self._idle.remove(thread)
                     continue
                 except ValueError:
-                    pass  # woken meanwhile: the wake-up is waiting below
+                    pass  # another thread has woken this one: `sleep` returns at once
             thread.sleep()
 
     def perform(self, run: Run) -> object:
-        """Run the function, and learn how long it usually takes. On a thread."""
+        """Run the function, and update its average duration. Called on a thread."""
         started = monotonic()
         result = contextvars.copy_context().run(self._call, run)
         usual_s = self._usual_s.get(run.kind, 1.0)
@@ -183,9 +182,9 @@ class TaskThreads:
             self._is_signalled = True
             try:
                 self._loop.call_soon_threadsafe(self._drain)
-            except RuntimeError:  # the loop is closed: what still ran was given back
+            except RuntimeError:  # the loop is closed: running tasks were given back
                 return
-            except MemoryError:  # an end that nobody hears of would hold its lease for ever
+            except MemoryError:  # try again: an unreported end would hold its lease forever
                 self._is_signalled = False
                 sleep(0.01)
 
@@ -211,12 +210,12 @@ class _TaskThread(threading.Thread):
             if run is None:
                 return
             self._perform(run)
-            if self._is_abandoned:  # no other task would use what is open here
+            if self._is_abandoned:  # no other task would use the resources that this thread has open
                 self._threads_.close_thread()
             self._threads_._finished(run)
             if self._is_abandoned:
                 return
-            del run  # an idle thread keeps nothing of its last task alive
+            del run  # an idle thread must not keep the objects of its last task alive
 
     def sleep(self) -> None:
         self._gate.acquire()
@@ -253,20 +252,20 @@ class _TaskThread(threading.Thread):
                 run.thread = self
                 with self._lock:
                     self._current = run
-                    if run.ending is not None:  # told before this thread could be interrupted
+                    if run.ending is not None:  # it was ended before this thread could be interrupted
                         raise TaskInterrupted
                 run.result = self._threads_.perform(run)
             except BaseException as raised:
                 if issubclass(type(raised), MemoryError):
-                    traceback.clear_frames(raised.__traceback__)  # what it holds is needed to store its outcome
+                    traceback.clear_frames(raised.__traceback__)  # frees its memory, which storing the outcome needs
                 run.error = readable(raised)
-        except TaskInterrupted as error:  # delivered just above, which must not end this thread
+        except TaskInterrupted as error:  # delivered in the except block above; it must not end this thread
             run.error = error
         while True:
             try:
                 with self._lock:
                     self._current = None
-                    if run.is_interrupted:  # one that was not delivered yet must not hit the next task
+                    if run.is_interrupted:  # an undelivered exception must not hit the next task
                         assert self.ident is not None
                         clear_in_thread(self.ident)
                 return

@@ -1,4 +1,4 @@
-"""One turn of the fetcher: a dequeue on one pipeline, until it is answered or called off."""
+"""Hold one dequeue on one pipeline, until it is answered or called off."""
 
 from taskq_core.broker.operations.operation import BATCH_MAX, Operation
 from taskq_core.broker.operations.runs import Dequeued, dequeue
@@ -13,19 +13,19 @@ class Turn:
     Args:
         context: The worker.
         pipeline: A reserved connection.
-        name: Name of the pipeline among those of the worker.
-        share: Most tasks to take at once.
-        is_ahead: Whether it asks behind a wait for a token.
+        name: Name of the pipeline, unique within the worker.
+        share: Maximum number of tasks per dequeue.
+        is_ahead: Whether its dequeues follow a wait for a token.
 
     Attributes:
         call: Number of the last dequeue.
         queue: Its queue.
-        asked: Tasks it asked for.
+        asked: Number of tasks it requested.
         in_doubt: The dequeue, until it is answered or called off.
         is_repeat: Whether it was sent before, without an answer.
         is_off: Whether it was called off, so that its tasks go back to their queue.
         started_ns: Unix time of the exchange, for spans.
-        used_at: Monotonic second of the last exchange.
+        used_at: Monotonic time of the last exchange.
     """
 
     __slots__ = (

@@ -1,7 +1,7 @@
 """Notice new tasks without polling.
 
-`Waker` waits for the tokens that our own enqueue, forward and requeue scripts put, and asks for tasks behind the wait.
-`Watcher` serves producers that put no token, such as Go's: the worker that leads the queue notices changes of the
+`Waker` waits for the wake tokens that taskq's enqueue, forward and requeue scripts put, and sends dequeues behind the
+wait. `Watcher` serves producers that put no token, such as Go's. The worker that leads the queue notices changes of the
 pending list, and puts a token for all workers.
 """
 
@@ -23,35 +23,35 @@ from taskq_core.worker.leadership import Leadership
 from taskq_core.worker.turn import Turn
 
 FULL_S = 0.05
-"""Seconds until a worker that runs all it may of its queues looks again whether it waits for others."""
+"""Seconds until the next check by a worker that already runs as many tasks of its queues as it may."""
 
 
 class Waker(Service):
     """Waits for wake tokens while the worker is idle.
 
-    Behind the wait, in the same write, it asks for tasks. Redis answers both at once when a token comes, so a task
-    starts after one wake-up of Redis and one of this process, instead of two each. ::
+    It sends dequeues behind the wait, in the same write. Redis answers both at once when a token comes. So Redis and
+    this process each wake up only once before a task starts, instead of twice. ::
 
         worker   BLPOP wake   dequeue call 7 |................| 1, task      BLPOP wake   dequeue call 8 ...
         Redis                                  token: both run
 
     Redis may run such a dequeue after the worker has stopped waiting: the worker stops, the connection breaks, or
-    another server has become the primary. The worker then calls it off on a new connection, by a dequeue of the same
-    number that takes nothing. It returns the tasks that the first one handed out, which go back to the head of their
-    queue. It also notes the number, so Redis hands out nothing if the first one arrives only later.
+    another server has become the primary. The worker then calls it off on a new connection, by a dequeue with the same
+    number that takes nothing. If the first dequeue handed out tasks, the second one returns them, and they go back to
+    the head of their queue. It also records the number, so a first dequeue that arrives later hands out nothing.
 
-    A worker that is killed takes its connection with it. One that stands still does not: what it is handed out then, at
-    most two tasks of a queue, comes back when its lease ends, as what it ran does. So nothing is asked for while tasks
-    run here, which may hold up the loop. The lease counts from before the wait, which is therefore no longer than a
-    quarter of it.
+    The connection of a killed worker closes. The connection of a hanging worker stays open. It may receive up to two
+    tasks of a queue, which are recovered when their leases end, like its running tasks. So the worker sends no dequeue
+    ahead while tasks run here, because they may block the loop. Leases count from before the wait, so the wait lasts
+    at most a quarter of a lease.
 
     Args:
         context: The worker.
         queues: Queues whose tokens one connection waits for. On a cluster one queue.
         pipeline: A reserved connection.
-        fetcher: Woken by a token.
+        fetcher: Prepares the dequeues, and is woken by tokens.
         leaderships: Leaderships of the queues, by name. They know whether a worker watches for tasks without tokens.
-        asks_ahead: Whether it asks for tasks behind the wait. False: the fetcher's pipelines ask.
+        asks_ahead: Whether to send dequeues behind the wait. False: the fetcher's pipelines send them.
     """
 
     name = "waker"
@@ -80,7 +80,7 @@ class Waker(Service):
         self._is_waiting = self._is_called_off = False
 
     async def work(self) -> float:
-        """Wait for one token or the safety net, and start what came with it."""
+        """Wait for a token or the safety net, and start the tasks that came. Return the seconds until the next call."""
         try:
             return await self._work()
         except BrokerError:
@@ -92,10 +92,10 @@ class Waker(Service):
         await self._make_sure()
         await self._fetcher.wait_until_idle()
         if self._turns and not self._pipeline.is_connected:
-            await self._pipeline.run(ping())  # so that the next write is sent at once and can be called off
+            await self._pipeline.run(ping())  # connect first, so that the next write can be called off
             return 0.0
         keys = tuple(key for key, queue in self._queues.items() if self._fetcher.has_room(queue.name))
-        if not keys:  # it runs all it may of every queue; the tokens are other workers'
+        if not keys:  # this worker is at the caps of all its queues; leave the tokens to other workers
             return FULL_S
         turns = self._fetcher.ask_ahead(self._turns)
         sent_at = self._clock.monotonic()
@@ -116,14 +116,14 @@ class Waker(Service):
         if key is not None and not is_taken:
             await self._pipeline.run(
                 notify(self._queues[key])
-            )  # no task is taken any more: the token is another worker's
+            )  # this worker takes no more tasks: return the token for another worker
         self._fetcher.probe()
         return 0.0
 
     async def _wait(self, keys: tuple[str, ...], turns: list[Turn]) -> list[Any]:
-        """Return the key of a token, None after the time, and the answers of what was asked behind the wait.
+        """Return the key of a token (None on timeout), and the answers to the dequeues behind the wait.
 
-        Nothing at all if it was called off.
+        Return an empty list if the wait was called off.
         """
         wait_s = jittered(self._safety_net_s)
         if turns and all(self._leaderships[queue.name].is_led for queue in self._queues.values()):
@@ -146,15 +146,15 @@ class Waker(Service):
         return []
 
     def call_off(self) -> None:
-        """End the wait under way: this worker takes no new tasks, or another server has become the primary."""
+        """End the current wait, because this worker takes no new tasks or another server has become the primary."""
         if self._is_waiting:
             self._is_called_off = True
             self._pipeline.abort()
 
     async def _make_sure(self) -> None:
-        """Call off what got no answer, and give back what it has handed out.
+        """Call off dequeues without an answer, and give back the tasks that they handed out.
 
-        Once the worker stops it is tried once. Without an answer the tasks come back when their lease ends.
+        A stopping worker tries once. Without an answer, the tasks are recovered when their leases end.
         """
         while self._in_doubt:
             turn = self._in_doubt[-1]
@@ -179,21 +179,21 @@ class Watcher(Service):
     Args:
         context: The worker.
         queue: Key names of the queue.
-        leadership: Says whether this worker leads.
+        leadership: Reports whether this worker leads.
         feed: Reports changes of the pending list.
-        pipeline: A reserved connection, on which it waits where the feed reports no changes.
-        max_active: Most tasks of the queue that are active in all; None: any number.
+        pipeline: A reserved connection to wait on, if the feed does not report changes.
+        max_active: Maximum number of active tasks of the queue, or None.
     """
 
     name = "watcher"
     SHORTEST_S = 0.001
-    """Shortest time between two looks, in seconds, while tasks come without a token."""
+    """Minimum seconds between two checks, while tasks come without a token."""
     SELDOM_S = 0.016
-    """Longest time between two looks while all tasks come with one: each wakes this worker for nothing."""
+    """Maximum seconds between two checks while all tasks come with a token, when each check is useless."""
     LONGEST_S = 1.0
-    """Longest time between two looks while tasks stay pending, which means that all workers are busy."""
+    """Maximum seconds between two checks while tasks stay pending because all workers are busy."""
     HELD_S = 0.25
-    """Time between two looks while no task of the queue may run: it is paused, or as many are active as may be."""
+    """Seconds between two checks while no task of the queue may start: it is paused or at its cap."""
 
     def __init__(
         self,
@@ -215,12 +215,12 @@ class Watcher(Service):
         self._pause_s = self.SHORTEST_S
 
     async def work(self) -> float:
-        """Put a token if tasks are pending, and wait for the next task."""
+        """Put a token if tasks are pending, and wait for the next task. Return the seconds until the next call."""
         self._changes.clear()
         if not self._leadership.leads:
             await self._changes.wait_for(self._watch_s)
             return 0.0
-        # The list is read in the same write, so that Redis reports its next change.
+        # The same write reads the list, so that Redis reports its next change.
         questions = (count_keys((self._queue.pending,)), notify(self._queue, max_active=self._max_active))
         answers = await self._feed.exchange(questions)
         failure = next((each for each in answers if isinstance(each, BrokerError)), None)

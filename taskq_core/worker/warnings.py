@@ -1,4 +1,4 @@
-"""Warn once of each problem that delays or loses tasks without any error.
+"""Warn once about each problem that delays or loses tasks without an error.
 
 `taskq doctor` finds more problems on request.
 """
@@ -17,9 +17,9 @@ from taskq_core.worker.sampler import Fleet
 logger = logging.getLogger("taskq.worker")
 
 SETTLED_S = 60.0
-"""Seconds after which workers that were started together are all there."""
+"""Seconds after which all workers of a deployment have started."""
 AGAIN_S = 3600.0
-"""Seconds between two looks."""
+"""Seconds between two checks."""
 
 
 class WorkerWarnings(Service):
@@ -62,7 +62,7 @@ class WorkerWarnings(Service):
         try:
             info = await self._runner.run(server_info())
         except (BrokerAuthenticationError, BrokerReplyError):
-            return  # a user who may not ask: the doctor tells of that
+            return  # this user may not read it; `taskq doctor` reports that
         policy = info.get("maxmemory_policy", "noeviction")
         if policy != "noeviction":
             self._tell(

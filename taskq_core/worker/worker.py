@@ -1,12 +1,13 @@
-"""A running worker: its services, its states, its end.
+"""Run a worker: its services, its states, its end.
 
 ::
 
     new --> active --> stopped --> closed
              stop()      drained: every run has ended and is settled, or was given back
 
-`stop` lets running tasks finish for the grace; what still runs then is told to end and goes back to the head of its
-queue without using an attempt. `abort`, or a second signal, ends the grace at once. SIGTSTP only stops fetching.
+`stop` lets running tasks finish within the grace period. After that, they are interrupted and go back to the head of
+their queue without using an attempt. `abort`, or a second signal, ends the grace period at once. SIGTSTP only stops
+fetching.
 """
 
 import asyncio
@@ -72,9 +73,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("taskq.worker")
 
 START_PATIENCE_S = 5.0
-"""Seconds a worker waits for Redis to answer when it starts."""
+"""Seconds that a starting worker waits for Redis."""
 CONNECTIONS, CLUSTER_CONNECTIONS = 2, 16
-"""Most connections that services share. In a cluster, calls to a node that is away must not hold up the others."""
+"""Maximum connections that services share. In a cluster, calls to an unreachable node must not delay the others."""
 RETIRE_LOOK_S = 0.05
 """Seconds between two checks for the last task of a worker that retires."""
 
@@ -84,10 +85,10 @@ class Worker:
 
     Args:
         app: The queue application.
-        config: How it runs; taken from the application's settings when left out.
-        listener: Told of its life.
+        config: How it runs. By default, the configuration in the application's settings.
+        listener: Receives its events.
         clock: Source of time.
-        when_idle: Asked by a worker in burst mode that has nothing left to do; True if there may be work now.
+        when_idle: Called by a burst worker without work. Returns whether there may be work now.
     """
 
     _scheduler: "Scheduler | None" = None
@@ -111,31 +112,31 @@ class Worker:
         self._clock = clock
         self._when_idle = when_idle
         self.token = worker_token(self.id)
-        """Identifies it as the holder of leases."""
+        """Identifies this worker as the holder of leases."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = asyncio.Event()
         self._aborting = asyncio.Event()
         if self.config.with_scheduler:
-            from taskq_core.scheduler import Scheduler  # not at the top: a worker without one saves the memory
+            from taskq_core.scheduler import Scheduler  # imported here to save memory in workers without one
 
             self._scheduler = Scheduler(app, clock=clock)
         self._health_server: HealthServer | None = None
         self._health: Health | None = None
         self.has_supervisor = False
-        """Whether the parent process takes back its tasks when it dies."""
+        """Whether the parent process takes back this worker's tasks when it dies."""
         self.is_watched = False
-        """Whether a caller polls its report, so that it checks its health without an HTTP server."""
+        """Whether a caller polls `report`. It then checks its health without an HTTP server, too."""
         self.on_worn_out: Callable[[], None] | None = None
-        """Called when there are as many abandoned functions as slots, so that its process is replaced."""
+        """Called when as many functions are abandoned as there are slots, so that the process can be replaced."""
         self.on_stop_asked: Callable[[], None] = self.stop
-        """Called when an operator asks it to stop."""
+        """Called when an operator requests a stop."""
         self.has_retired = False
-        """Whether it stopped by itself, for its process to be replaced."""
+        """Whether `retire` stopped it, so that its process can be replaced."""
 
-    # --- from outside -------------------------------------------------------------------------------------------------
+    # --- control ------------------------------------------------------------------------------------------------------
 
     def run(self) -> int:
-        """Run until it is stopped, on an event loop of its own, with signals handled if this is the main thread.
+        """Run until stopped, on a new event loop. Handle signals if this is the main thread.
 
         Returns:
             0 when it was stopped, 1 when it could not start.
@@ -144,30 +145,30 @@ class Worker:
 
     @property
     def is_stopping(self) -> bool:
-        """Whether it was told to stop."""
+        """Whether a stop was requested."""
         return self._stopping.is_set()
 
     def stop(self) -> None:
-        """Stop gracefully, from any thread."""
+        """Stop gracefully. Callable from any thread."""
         self.has_retired = False
         self.on_loop(self._stopping.set)
 
     def abort(self) -> None:
-        """Stop without waiting for running tasks, from any thread."""
+        """Stop without waiting for running tasks. Callable from any thread."""
         self.has_retired = False
         self.on_loop(self._stopping.set)
         self.on_loop(self._aborting.set)
 
     def retire(self) -> None:
-        """Take no new tasks, and stop once running ones have ended, from any thread.
+        """Take no new tasks, and stop once running tasks have ended. Callable from any thread.
 
-        It does not wait for functions that still run after an interruption. They count as timed out or cancelled.
+        Do not wait for functions that ignore an interruption. Their runs count as timed out or cancelled.
         """
         self.on_loop(lambda: self._context.background.start(self._retire()))
 
     async def _retire(self) -> None:
         self.pause()
-        await asyncio.sleep(RETIRE_LOOK_S)  # a dequeue on its way may bring tasks
+        await asyncio.sleep(RETIRE_LOOK_S)  # a dequeue in progress may bring tasks
         while not self.is_stopping and any(run.is_abandoned or not run.is_stuck for run in self.runs):  # noqa: ASYNC110 - several things
             await asyncio.sleep(RETIRE_LOOK_S)
         if not self.is_stopping:
@@ -177,14 +178,14 @@ class Worker:
                 self._aborting.set()
 
     def pause(self) -> None:
-        """Take no new tasks from now on; running ones go on. From the event loop."""
+        """Take no new tasks. Running tasks go on. Call this on the event loop."""
         if self.status == "active":
             logger.info("no new tasks are taken")
             self.status = "stopped"
             self._stop_fetching()
 
     def resume(self) -> None:
-        """Take tasks again after `pause`. From the event loop."""
+        """Take tasks again after `pause`. Call this on the event loop."""
         if self.status == "stopped" and not self.is_stopping:
             logger.info("taking tasks again")
             self.status = "active"
@@ -192,7 +193,7 @@ class Worker:
             self._fetcher.wake()
 
     def scale(self, concurrency: int) -> None:
-        """Change the concurrency. Running tasks finish. From the event loop.
+        """Change the concurrency. Running tasks finish. Call this on the event loop.
 
         Raises:
             ConfigurationError: The number is not usable.
@@ -203,7 +204,7 @@ class Worker:
         logger.info("concurrency is now %d", concurrency)
 
     def _control(self, message: str) -> None:
-        """Carry out a request of an operator to this worker."""
+        """Execute an operator's request to this worker."""
         request = request_for(self.id, message)
         if request is None or self.status not in ("active", "stopped"):
             return
@@ -226,55 +227,55 @@ class Worker:
             waker.call_off()
 
     def on_loop(self, call: Callable[[], object]) -> None:
-        """Call something on its event loop soon, from any thread; at once while it has none, never after its end."""
+        """Call a function on the event loop soon, from any thread. Before the start, call it at once."""
         if self._loop is None:
             call()
         else:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: it has stopped
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the worker has stopped
                 self._loop.call_soon_threadsafe(call)
 
     @property
     def runs(self) -> list[Run]:
-        """What runs now, or waits for its settlement. Any thread may ask."""
+        """Runs that have not ended, or wait for their settlement. Callable from any thread."""
         return [] if self.status in ("new", "closed") else list(self._context.running.values())
 
     @property
     def running_count(self) -> int:
-        """Tasks that run now."""
+        """Number of tasks that run or wait for their settlement."""
         return 0 if self.status == "new" else len(self._context.running)
 
     @property
     def ended_count(self) -> int:
-        """Tasks that have ended here, whatever became of them."""
+        """Number of tasks that have ended here, with any outcome."""
         return 0 if self.status == "new" else self._settler.ended_count
 
     @property
     def ignored_fields(self) -> int:
-        """Payload fields that no parameter took, since the start: a newer producer sends more than this code knows."""
+        """Number of payload fields without a parameter since the start. A newer producer may send such fields."""
         return self._executor.ignored_fields
 
     @property
     def repairs(self) -> Mapping[FindingKind, int]:
-        """Damage this worker has repaired, by kind. It should stay at zero."""
+        """Number of repairs of damage by this worker, by kind. It should stay at zero."""
         if self.status == "new":
             return {}
         return sum((each.repairs for each in self._services.of(Reconciler)), Counter[FindingKind]())
 
     def report(self) -> tuple[bool, dict[str, Any]]:
-        """Return whether it is ready, and the body that says so; from any thread. True only if it `is_watched`."""
+        """Return whether it is ready, and the body of the health response. Thread-safe. Set `is_watched` to use it."""
         if self._health is None:
             return False, {"status": "starting", "reason": "no task is taken yet"}
         return self._health.report()
 
     @property
     def health_port(self) -> int | None:
-        """Port at which its health is told, None where it is not."""
+        """Port of the health endpoints, None without any."""
         return None if self._health_server is None else self._health_server.port
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
     async def arun(self) -> int:
-        """Run until it is stopped, on the running event loop, without signal handlers. Returns as `run`."""
+        """Run until stopped, on the current event loop, without signal handlers. Return the same codes as `run`."""
         if self._loop is not None:
             raise RuntimeError(f"a worker runs once; this one is {self.status}")
         self._loop = asyncio.get_running_loop()
@@ -355,7 +356,7 @@ class Worker:
             self._context.listener.started(self)
             await self._stopping.wait()
             await self._end_runs()
-        except asyncio.CancelledError:  # who runs this worker in a loop of its own wants it to end now
+        except asyncio.CancelledError:  # the caller cancels this worker: end it now
             self._aborting.set()
             await to_the_end(self._end_runs())
             raise
@@ -368,14 +369,14 @@ class Worker:
                 await to_the_end(self._close(pipelines))
             finally:
                 self._starts.flush_logs()
-                self._keepalive.leave()  # else its thread would show for ever a worker that is gone
+                self._keepalive.leave()  # otherwise its thread would go on to show a worker that has ended
                 logger.info("stopped: %d tasks ended here", self.ended_count)
 
     def _build(self, state: Mapping[str, Any]) -> None:
         context = self._context
         context.metrics.expect(list(context.config.queues), [kind.value for kind in FindingKind])
         takeovers = new_takeovers(context, self._socket_name, has_supervisor=self.has_supervisor)
-        # A takeover frees the lead of a dead worker, which would last for seconds otherwise.
+        # A takeover releases the leases of a dead worker, which would last for seconds otherwise.
         after = [each.has_looked for each in takeovers]
         services = self._services = Services(context)
         leaderships = {queue.name: Leadership(context, queue, services.feed, after=after) for queue in context.queues}
@@ -429,7 +430,7 @@ class Worker:
         return [serve(self._services.new_pipeline(), number, share) for number in range(count)]
 
     def describe(self) -> ServerInfo:
-        """Return the worker's presence, as tools read it."""
+        """Return the worker's presence in the form that tools read."""
         return ServerInfo(
             host=self.host,
             pid=os.getpid(),
@@ -466,7 +467,7 @@ class Worker:
     # --- end ----------------------------------------------------------------------------------------------------------
 
     async def forward(self) -> None:
-        """Move due tasks to pending now, rather than just after the next second."""
+        """Move due tasks to pending now, instead of just after the next second."""
         for forwarder in self._services.of(Forwarder):
             await forwarder.move()
 

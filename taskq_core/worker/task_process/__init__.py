@@ -1,5 +1,5 @@
-"""A process that runs plain functions for a worker: what it is told, what it answers, and what it does.
+"""Run plain functions for a worker in a separate process.
 
-The worker's side of it is `taskq_core.worker.processes`. Tasks reach it as the bytes of their messages, results leave
-it as JSON, errors as the name of their class and their text: nothing is pickled.
+`taskq_core.worker.processes` is the worker's side. Tasks arrive as encoded messages. Results leave as JSON, and errors
+as class name and text. Nothing is pickled.
 """

@@ -1,9 +1,9 @@
-"""A process that runs tasks for a worker, one at a time, on its main thread. Started by the worker, with a socket.
+"""Run tasks for a worker, one at a time, on the main thread of this process. The worker starts it with a socket.
 
-It ends when the worker does: the socket ends, and on Linux the system ends it as well, also inside a call into C. The
-worker tells it over the socket to end what runs: `TaskInterrupted` is raised in the function, and what then goes on is
-killed. Signals that ask it to end are not heeded: who stops a whole unit, or a terminal, sends them to every process of
-it, while what runs has its grace.
+The process ends with the worker: the socket closes, and on Linux the kernel kills the process, even inside a call into
+C. To end a task, the worker sends a frame, and `TaskInterrupted` is raised in the function. If the function goes on,
+the worker kills the process. The process does not act on SIGTERM, SIGINT and SIGHUP from elsewhere: a service manager
+or a terminal sends them to all processes, but running tasks have a grace period.
 """
 
 import contextlib
@@ -42,10 +42,10 @@ from taskq_core.worker.task_process.failures import encode_failure
 logger = logging.getLogger("taskq.worker")
 
 PROGRESS_EVERY_S = 0.2
-"""Seconds between two tellings of progress; the last is told when the task has ended."""
+"""Minimum seconds between two progress frames. The last progress is sent at the end of the task."""
 MAIN = "__mp_main__"
-"""Name under which a script is loaded whose functions are tasks. As `multiprocessing` calls it, so that what asks
-whether it is the program itself finds that it is not."""
+"""Module name of a script whose functions are tasks. `multiprocessing` uses the same name, so that the script does not
+run as `__main__`."""
 _SET_DEATH_SIGNAL = 1  # prctl(PR_SET_PDEATHSIG, ...)
 
 _NO_ITERATION = (
@@ -55,10 +55,10 @@ _NO_ITERATION = (
 
 
 class TaskProcess:
-    """This process.
+    """The state of this process.
 
     Args:
-        connection: To the worker.
+        connection: Socket to the worker.
     """
 
     def __init__(self, connection: socket.socket) -> None:
@@ -70,7 +70,7 @@ class TaskProcess:
         self._has_loaded_script = False
 
     def serve(self) -> None:
-        """Run tasks until the worker is gone or wants no more."""
+        """Run tasks until the worker has gone or closes the connection."""
         threading.Thread(target=self._read, name="taskq-task-process", daemon=True).start()
         boot = self._inbox.get()
         if boot is None:
@@ -88,12 +88,12 @@ class TaskProcess:
             self._run(json.loads(frame[1]), message[1])
 
     def send(self, kind: bytes, data: bytes = b"") -> None:
-        """Send a frame; a worker that is gone gets none."""
+        """Send a frame. Do nothing if the worker has gone."""
         with self._sending, contextlib.suppress(OSError):
             self._connection.sendall(frames.encode(kind, data))
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
-        """End what runs, if it was the worker that asked for it."""
+        """Interrupt the running task, or exit without one, if the worker requested it. Ignore other signals."""
         if not self._is_told:
             return
         self._is_told = False
@@ -102,7 +102,7 @@ class TaskProcess:
         raise TaskInterrupted
 
     def _interrupt(self) -> None:
-        """Let the main thread end what it runs; a signal ends what it waits for in the system as well."""
+        """Interrupt the main thread with a signal, which also ends a blocking system call."""
         self._is_told = True
         main = threading.main_thread().ident
         assert main is not None
@@ -122,7 +122,7 @@ class TaskProcess:
                     self._interrupt()
                 else:
                     self._inbox.put((kind, content))
-        if self._is_running:  # nobody takes its outcome
+        if self._is_running:  # the worker has gone, so the outcome has no receiver
             os._exit(1)
         self._inbox.put(None)
 
@@ -136,7 +136,7 @@ class TaskProcess:
         self.send(kind, answer)
 
     def _guarded(self, work: Callable[[], tuple[bytes, bytes]]) -> tuple[bytes, bytes]:
-        """Do what may fail and what the worker may have ended; return the frame that tells how it went."""
+        """Call a function that may fail or be interrupted. Return the frame with its outcome."""
         try:
             try:
                 self._is_running = True
@@ -158,7 +158,7 @@ class TaskProcess:
             for middleware in reversed(app.middleware.of_run(facts["queue"], task.name, facts["name"])):
                 call = partial(middleware.around, context, call)
         headers: Mapping[str, str] = message.headers
-        if facts["traceparent"] is not None:  # the span of this run, which the worker has opened
+        if facts["traceparent"] is not None:  # the span that the worker has opened for this run
             headers = {**headers, "traceparent": facts["traceparent"]}
         token = current.set(context)
         try:
@@ -192,10 +192,10 @@ class TaskProcess:
 
 
 class _Notes:
-    """Takes what a running task tells: told to the worker, which stores it. There is nothing to go on from.
+    """Sends what a running task writes to the worker, which stores it. It does not support cursors.
 
-    A thread that a function leaves behind may tell something when its task has ended and the next one runs: that is
-    dropped here. What a forked process that it leaves behind tells is dropped by the worker, by the run's number.
+    A thread that a function leaves behind may write after its task has ended. These writes are dropped here. The worker
+    drops writes of a forked process that a function leaves behind, by the run's number.
 
     Args:
         process: This process.
@@ -238,7 +238,7 @@ class _Notes:
         self._complain()
 
     def close(self) -> None:
-        """Tell what was not told yet, and take no more."""
+        """Send progress that was not sent yet, and refuse further writes."""
         with self._lock:
             self._tell_progress()
             self._is_over = True
@@ -254,7 +254,7 @@ class _Notes:
             logger.warning("task %s has ended, but a thread of its goes on; what that tells is dropped", self._name)
 
     def check(self) -> None:
-        """It is ended by a signal."""
+        """Do nothing: a signal interrupts the function."""
 
     def read_cursor(self) -> bytes:
         raise IterationError(_NO_ITERATION)
@@ -272,7 +272,7 @@ class _Notes:
         raise IterationError(_NO_ITERATION)
 
     def report(self, done: int, total: int | None) -> None:
-        """No loop gets as far as that."""
+        """Do nothing: loops that report progress need a cursor, which fails."""
 
 
 def _context(facts: Mapping[str, Any], message: TaskMessage, notes: _Notes) -> TaskContext:
@@ -290,7 +290,7 @@ def _context(facts: Mapping[str, Any], message: TaskMessage, notes: _Notes) -> T
 
 
 def _connect(app: TaskQ, broker: Mapping[str, Any]) -> None:
-    """Let an application use the broker that the worker uses, whatever its code says."""
+    """Make an application use the worker's broker, whatever its code configures."""
     if not broker:
         return
     url: Any = Address(**_hashable(broker["address"])) if "address" in broker else broker["url"]
@@ -315,21 +315,21 @@ def _set_up(boot: Mapping[str, Any]) -> None:
 
 
 def _die_with(parent: int) -> None:
-    """Let the system end this process with the worker that has started it, where it can."""
+    """Make the kernel kill this process when the worker ends, where that is possible."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it had ended before that
+    if os.getppid() != parent:  # the worker ended before the call
         os._exit(1)
 
 
 def main() -> None:
-    """Serve the worker that has started this process."""
+    """Serve the worker that started this process."""
     parent, descriptor, *names = map(int, sys.argv[1:])
     _die_with(parent)
     connection = socket.socket(fileno=descriptor)
     connection.setblocking(True)
-    for each in (descriptor, *names):  # the name of the worker is held by this process, not by what a task starts
+    for each in (descriptor, *names):  # children of tasks must not hold the worker's name
         os.set_inheritable(each, False)
     process = TaskProcess(connection)
     signals.handle(process.on_signal)

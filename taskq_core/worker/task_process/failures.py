@@ -1,8 +1,8 @@
-"""What a function raised in another process, told as JSON and made an exception again.
+"""Encode an exception of a task process as JSON, and rebuild it in the worker.
 
-The class is looked up among the modules that are loaded anyway; nothing is imported for it. What comes back is an
-instance of a subclass of the same name, so `except`, `retry_on` and error handlers know it. Its text is what it was,
-and a note holds its traceback; its attributes are not carried.
+The class is looked up only in loaded modules; no module is imported for it. The rebuilt exception is an instance of a
+subclass with the same name, so `except`, `retry_on` and error handlers recognize it. It has the original text, and its
+traceback in a note. Its attributes are not transferred.
 """
 
 import json
@@ -15,9 +15,9 @@ from taskq_core.handles.attempts import traceback_text
 from taskq_core.service.user_code import readable, text_of
 
 _DEEPEST = 3
-"""Causes of causes, and groups in groups, that are told."""
+"""Maximum depth of encoded causes and nested groups."""
 _MEMBERS_MOST = 10
-"""Exceptions of a group that are told; its traceback has all."""
+"""Maximum number of encoded exceptions of a group. The group's traceback contains all."""
 
 
 def encode_failure(error: BaseException) -> bytes:
@@ -40,11 +40,11 @@ def _facts(error: BaseException, deepest: int) -> dict[str, Any]:
         after: Any = error.after
         facts["after"] = after.total_seconds() if isinstance(after, timedelta) else after
         if facts["after"] is not None and not isinstance(facts["after"], int | float):
-            facts["after"] = text_of(after)[:80]  # no time at all: the worker says so
+            facts["after"] = text_of(after)[:80]  # not a duration: the worker reports this
     if isinstance(error, SkipRetry):
         facts["reason"] = text_of(error.reason)
     if isinstance(error, BaseExceptionGroup) and deepest:
-        # Their tracebacks stand in the one of the group.
+        # The group's traceback contains theirs.
         members = error.exceptions[:_MEMBERS_MOST]
         facts["members"] = [{**_facts(each, deepest - 1), "traceback": ""} for each in members]
         facts["message"] = text_of(error.message)
@@ -52,12 +52,12 @@ def _facts(error: BaseException, deepest: int) -> dict[str, Any]:
         facts["cause"] = _facts(error.__cause__, deepest - 1)
     elif error.__context__ is not None and deepest:
         facts["context"] = _facts(error.__context__, deepest - 1)
-        facts["is_context_hidden"] = error.__suppress_context__  # `from None`: steers, and is shown nowhere
+        facts["is_context_hidden"] = error.__suppress_context__  # `from None`: still decides, but is not shown
     return facts
 
 
 def decode_failure(data: bytes) -> BaseException:
-    """Return the exception that `encode_failure` wrote. Never raises, whatever the class of the exception does."""
+    """Return the exception that `encode_failure` wrote. Never raises, whatever the exception's class does."""
     facts = json.loads(data)
     try:
         return readable(_rebuilt(facts))
@@ -112,7 +112,7 @@ def _plain(facts: dict[str, Any]) -> BaseException:
 
 
 def _made(base: type[BaseException], facts: dict[str, Any], given: tuple[Any, ...]) -> BaseException | None:
-    """Return an exception of a subclass, None of a class that has rules of its own."""
+    """Return an exception of a subclass, or None if the class cannot be subclassed or instantiated."""
     module, qualname, text = facts["module"], facts["qualname"], facts["text"]
     names = {"__module__": module, "__qualname__": qualname, "__str__": lambda self: text, "__init__": _init}
     try:
@@ -125,7 +125,7 @@ def _made(base: type[BaseException], facts: dict[str, Any], given: tuple[Any, ..
 
 
 def _init(self: BaseException, *args: object) -> None:
-    """Take the place of a constructor that wants other arguments."""
+    """Replace a constructor that needs other arguments."""
 
 
 def _known_class(module: str, qualname: str) -> type[BaseException] | None:

@@ -1,8 +1,8 @@
-"""Frames between a worker and a process that runs tasks for it: a kind, a length, bytes. Pure.
+"""Encode and decode frames between a worker and a task process: a kind, a length, bytes. Pure.
 
 A worker sends `BOOT` once, `LOAD` before the first task of each module, and `TASK` and `MESSAGE` for each task. The
-process answers the first two with `READY` once it has done so, or with `FAILURE`; and each task with `STARTED`, any
-number of `PROGRESS`, `WRITTEN` and `WRITTEN_OVERSIZED`, and `RESULT`, `OVERSIZED` or `FAILURE`.
+process answers `BOOT` and `LOAD` with `READY`, and a failed `LOAD` with `FAILURE`. It answers each task with `STARTED`,
+any number of `PROGRESS`, `WRITTEN` and `WRITTEN_OVERSIZED`, and one `RESULT`, `OVERSIZED` or `FAILURE`.
 """
 
 import struct
@@ -12,31 +12,31 @@ _HEAD = struct.Struct("!cI")
 _NUMBER = struct.Struct("!Q")
 
 BOOT = b"B"
-"""JSON: where code is found, and how it is set up."""
+"""JSON: module path, setup function, broker and log level."""
 LOAD = b"L"
-"""Name of a module that is to be imported."""
+"""Name of a module to import."""
 TASK = b"T"
-"""JSON: what is run and what is known of the run beside its message."""
+"""JSON: task name, queue and other facts of the run that are not in its message."""
 MESSAGE = b"M"
 """Bytes of the task's message."""
 INTERRUPT = b"I"
-"""What runs is to end. A signal would not do: one may come from elsewhere, as to all processes of a unit. Empty."""
+"""Request to interrupt the running task. A plain signal is ambiguous, because it may come from elsewhere. Empty."""
 READY = b"Y"
-"""What it was told to load is there. Empty."""
+"""The setup or import succeeded. Empty."""
 STARTED = b"S"
-"""The task has begun: from here on it must not be given to another process. Empty."""
+"""The task has begun, and must not be given to another process any more. Empty."""
 PROGRESS = b"P"
-"""Number of the run; how far the task is, as it is stored."""
+"""Number of the run, then the progress in its stored form."""
 WRITTEN = b"W"
-"""Number of the run; a result on the way, as it is stored."""
+"""Number of the run, then an intermediate result in its stored form."""
 WRITTEN_OVERSIZED = b"w"
-"""Number of the run; size and limit of a result on the way that is too large to be stored."""
+"""Number of the run, then size and limit of an intermediate result that is too large to store."""
 RESULT = b"R"
-"""JSON of what the function returned; empty where nobody keeps it."""
+"""JSON of the function's result. Empty if it is None or not retained."""
 OVERSIZED = b"O"
-"""In place of `RESULT`: size and limit of a result that is too large to be stored."""
+"""In place of `RESULT`: size and limit of a result that is too large to store."""
 FAILURE = b"F"
-"""JSON of what it raised."""
+"""JSON of the function's exception."""
 
 
 def encode(kind: bytes, data: bytes = b"") -> bytes:
@@ -45,7 +45,7 @@ def encode(kind: bytes, data: bytes = b"") -> bytes:
 
 
 def numbered(number: int, data: bytes) -> bytes:
-    """Return the content of a frame that belongs to one run."""
+    """Return the content of a frame that belongs to a run."""
     return _NUMBER.pack(number) + data
 
 
@@ -55,13 +55,13 @@ def read_number(content: bytes) -> tuple[int, bytes]:
 
 
 class Frames:
-    """Takes bytes as they come and gives whole frames."""
+    """Splits received bytes into frames."""
 
     def __init__(self) -> None:
         self._data = bytearray()
 
     def feed(self, data: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Add bytes and yield the frames that are whole now, as kind and content."""
+        """Add bytes, and yield the kind and content of each complete frame."""
         self._data += data
         while len(self._data) >= _HEAD.size:
             kind, length = _HEAD.unpack_from(self._data)

@@ -1,4 +1,4 @@
-"""Signals that a process of a task does not heed: who stops a whole unit sends them to every process of it."""
+"""Block and handle signals that a task process must survive: service managers send them to all processes of a unit."""
 
 import contextlib
 import signal
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-if sys.platform == "win32":  # where no task has a process of its own
+if sys.platform == "win32":  # Windows has no task processes
 
     @contextlib.contextmanager
     def held_back() -> Iterator[None]:
@@ -18,7 +18,7 @@ else:
 
     @contextlib.contextmanager
     def held_back() -> Iterator[None]:
-        """Start a process with these signals held back, until it has a handler for them."""
+        """Block these signals while a process starts. It inherits the mask, and unblocks them once it has a handler."""
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
         try:
             yield
@@ -26,11 +26,11 @@ else:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def handle(handler: Callable[[int, FrameType | None], None]) -> None:
-        """Handle these signals from now on. They are not ignored: what a task starts would inherit that."""
+        """Handle these signals from now on. They are not ignored, because children of tasks would inherit that."""
         for number in _HELD:
             signal.signal(number, handler)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
 
     def interrupt(thread: int) -> None:
-        """Let a thread of this process run the handler, also where it waits for the system."""
+        """Make a thread of this process run the handler, even if it is blocked in a system call."""
         signal.pthread_kill(thread, signal.SIGTERM)
