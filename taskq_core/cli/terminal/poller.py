@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol
 
 from taskq_core.app import TaskQ
 from taskq_core.cli.terminal.figures import DARK, LIGHT, Palette
@@ -16,13 +16,38 @@ from taskq_core.tasks.limits import HEADER as LIMITS
 from taskq_core.views import AsyncDashboard
 from taskq_core.views.access import read_refusal
 
-if TYPE_CHECKING:
-    from taskq_core.cli.terminal.screen import DashScreen
-
 REFRESH_MIN_S, REFRESH_MAX_S = 0.2, 3600.0
 CANCELLING_S = 60.0
 """Seconds for which a task is shown as "cancelling" after the request. Redis does not store the request."""
 READ_ONLY = "--read-only"
+
+
+class Polled(Protocol):
+    """The part of a screen that the poller uses; see `DashScreen`."""
+
+    is_ready: bool
+    turns: int
+
+    @property
+    def has_parts(self) -> bool:
+        """Return whether the screen can show results."""
+        ...
+
+    async def read(self) -> Any:
+        """Read what the screen shows."""
+        ...
+
+    def take(self, found: Any, /) -> None:
+        """Show a result."""
+        ...
+
+    def gone(self, error: TaskQError, /) -> None:
+        """Handle an error that ends the screen."""
+        ...
+
+    def show_state(self) -> None:
+        """Show whether Redis answers."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +128,7 @@ class Poller:
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
-    async def run(self, front: "Callable[[], DashScreen[Any] | None]") -> None:
+    async def run(self, front: Callable[[], Polled | None]) -> None:
         """Read the visible screen again and again. The next read starts when the previous one has ended."""
         pause_s = self.config.refresh.total_seconds()
         while True:
@@ -117,7 +142,7 @@ class Poller:
             except TimeoutError:
                 pass
 
-    async def _read(self, screen: "DashScreen[Any]", front: "Callable[[], DashScreen[Any] | None]") -> None:
+    async def _read(self, screen: Polled, front: Callable[[], Polled | None]) -> None:
         """Read a screen and show the result, unless another screen or page was requested in the meantime."""
         turns = screen.turns
         reading = self.reading = asyncio.create_task(self._ask(screen))
@@ -141,7 +166,7 @@ class Poller:
             self._answered()
             screen.take(reading.result())
 
-    async def _ask(self, screen: "DashScreen[Any]") -> Any:
+    async def _ask(self, screen: Polled) -> Any:
         if self.refusal is None:
             self.refusal = await self.inspector.run_plan(read_refusal)
         return await screen.read()
