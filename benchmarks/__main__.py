@@ -1,8 +1,8 @@
 """Run the measurements and print a table: `python -m benchmarks` (or `make bench`), `--peers` (`make bench-peers`).
 
-Without `--peers` taskq is measured beside the raw limit of the same Redis, with it beside other task queues. Each
-measurement runs in processes of its own on a Redis of its own, several times, the measurements in turn, so that a slow
-spell of the machine meets them all. The table gives the median and in brackets the lowest and the highest run.
+Without `--peers`, taskq is compared with the raw limit of the same Redis, and with `--peers` with other task queues.
+Each measurement runs several times, in separate processes with a separate Redis. The measurements take turns, so that
+a slow period of the machine affects all of them. The table shows the median, with the lowest and highest in brackets.
 """
 
 import argparse

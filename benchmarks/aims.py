@@ -21,12 +21,12 @@ class Aim:
     """One line of the table.
 
     Args:
-        what: What is measured.
-        rows: Titles of the rows it is judged by; the first is the one that `--only` is told.
+        what: Description of the measurement.
+        rows: Titles of the rows that decide whether the aim is met; `--only` takes the first.
         unit: Of the value.
         least: Smallest value with which it is met.
         most: Largest value with which it is met. Without either it is only counted.
-        value: Makes the value out of the medians by title; that of the first row if there is none.
+        value: Computes the value from the medians by title. Without it, the value is the median of the first row.
         is_optional: Left out of the table where it was not measured.
     """
 

@@ -2,7 +2,7 @@
 
 Fills a queue of a private Redis (a million archived tasks, a million pending, a hundred thousand active whose worker is
 gone, a hundred thousand scheduled and due), lets a worker with all its services work in it while people look at it and
-act on it, and prints the longest calls by the server's own slow log. While a call lasts, nobody else is answered.
+act on it, and prints the longest calls by the server's own slow log. During a call, Redis answers no other client.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Tasks that keep the processor busy: how many run a second in one process, in several, and in processes of their own.
+"""Measure CPU-bound tasks per second: in one process, in several worker processes, and in a process for each task.
 
 `taskq` is the queue application of the workers, which are the command as users start it.
 """
@@ -31,21 +31,21 @@ def compute(number: int) -> None:
 
 @taskq.task(name="bench:compute_apart", executor="process")
 def compute_apart(number: int) -> None:
-    """The same, in a process of its own."""
+    """Compute the same in a separate process."""
     _compute()
 
 
 def drain_computing(
     url: str, *, processes: int, concurrency: int, count: int, is_apart: bool = False
 ) -> dict[str, float]:
-    """A worker runs tasks that compute, on all cores: what is measured is how many it uses.
+    """Run CPU-bound tasks on all cores with a worker, and measure how many cores it uses.
 
     Args:
         url: Redis.
         processes: Of the worker.
         concurrency: Of each of them.
         count: Number of tasks.
-        is_apart: Whether each task has a process of its own.
+        is_apart: Whether each task runs in a separate process.
     """
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, range(os.cpu_count() or 1))

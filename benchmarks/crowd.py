@@ -1,8 +1,8 @@
 """Many workers that wait for one queue: `python -m benchmarks.crowd URL COUNT CONCURRENCY` runs some in one process.
 
 Each is a whole worker, with its services, its connections and its heartbeat's thread. Those of one process share its
-interpreter and its event loop: two hundred processes of 50 MB would not fit into the memory of most machines. What a
-process of its own would add to each is memory and a wake-up by the kernel, which all processes here have as well.
+interpreter and its event loop: two hundred processes of 50 MB would not fit into the memory of most machines. A
+separate process would add only memory and a wake-up by the kernel to each worker.
 """
 
 import asyncio
@@ -126,7 +126,7 @@ def latency_among(
 
 
 def crowd_commands(url: str, *, per_s: int, seconds: int, workers: int, processes: int) -> Figures:
-    """Commands that Redis runs for a task beyond those that the workers have it run idle, the enqueue's included.
+    """Count the commands that Redis runs for a task, with its enqueue, without the commands of idle workers.
 
     Requests are what clients send; commands are those and what scripts call.
     """

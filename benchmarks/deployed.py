@@ -1,6 +1,6 @@
 """Measurements of workers as users start them: processes of `taskq worker`, seen from outside.
 
-They need the server and the placement themselves, so they are run by the harness and not in a process of their own. A
+They need direct access to the server and the placement, so they run in the harness instead of a separate process. A
 ledger proves that each task ran.
 """
 
@@ -36,7 +36,7 @@ def drain_by(server: RedisServer, placement: Placement, *, processes: int, count
 
 
 def idle_worker(server: RedisServer, placement: Placement, *, seconds: float) -> Found:
-    """Start one worker that has a task waiting, then leave it alone: what it takes, and what it asks of Redis."""
+    """Start one worker with one waiting task, then leave it idle. Measure its resources and its requests to Redis."""
     command = [sys.executable, "-m", "taskq_core", "worker", "benchmarks.peers.taskq:app", "--verbosity", "0"]
     with tempfile.TemporaryDirectory(prefix="taskq-bench-") as folder:
         ledger = Ledger.create(Path(folder) / "ledger", 1)

@@ -21,7 +21,7 @@ SLICES = 10
 
 
 def _bare_calls(count: int) -> list[tuple[Any, ...]]:
-    """Return the words behind EVALSHA of so many enqueues, each with an id and a message of its own."""
+    """Return the EVALSHA arguments of `count` enqueues, each with a unique id and message."""
     lane = ReceiptSlot("bare")
     return [new_tasks.enqueue(QUEUE, tasks, lane).command()[1:] for tasks in batches(count, 1)]
 

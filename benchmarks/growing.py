@@ -1,4 +1,4 @@
-"""Measurements with very many tasks in Redis: what they take, and whether the others get slower by them."""
+"""Measure very large numbers of tasks in Redis: their cost, and whether they slow down other operations."""
 
 import statistics
 import time

@@ -1,7 +1,7 @@
-"""What bare clients take to hand something to another process: floors under the time from enqueue to start.
+"""Measure how long bare clients take to hand data to another process: lower bounds for the time to a task's start.
 
-One hands over an element of a list, with the client that taskq stands on. The other sends taskq's own scripts from
-sockets that are waited for by the kernel alone: no event loop, no task that is decoded, no outcome.
+One measurement passes a list element with redis-py, the client that taskq uses. The other sends taskq's scripts over
+blocking sockets, without an event loop, decoding or outcomes.
 """
 
 import asyncio
@@ -54,8 +54,8 @@ def bare_latency(url: str, *, per_s: int, seconds: int) -> Figures:
 def scripts_latency(url: str, *, per_s: int, seconds: int) -> Figures:
     """Time from before an enqueue to the answer of a dequeue in another process, by taskq's own scripts.
 
-    The one that takes asks behind its wait for a token, as a worker does. Messages are made before, none is decoded or
-    settled.
+    The consumer sends its dequeue right behind its wait for a token, as a worker does. Messages are made in advance.
+    They are not decoded or settled.
 
     Args:
         url: Redis.
@@ -125,7 +125,7 @@ def script_taker(url: str, count: str) -> None:
 
 
 def taker(url: str) -> None:
-    """The other process: prints a line when it waits, the delays when it is told to end."""
+    """Run the other process. It prints a line when it waits, and the delays when it is stopped."""
 
     async def main() -> list[float]:
         delays: list[float] = []

@@ -26,7 +26,7 @@ class Measure:
         function: Its name.
         arguments: Rows of the same function with the same arguments come of one call.
         figure: Name of the figure.
-        limit: Title of the row that stands beside it: the raw limit, or what it is compared with.
+        limit: Title of the row to compare with, for example the raw limit.
         placement: Where it runs; "" where the others do.
         is_share: Whether it is a share of something that cannot be passed, so that more is better.
     """

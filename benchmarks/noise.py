@@ -54,13 +54,13 @@ def spent_s(pid: int | str) -> float:
 
 
 class NoiseMeter:
-    """Notes where the counters stand, and later what came in between that was not ours.
+    """Record the system's CPU counters, and later the CPU time that foreign processes used in between.
 
-    Ours is this process, its children that have ended and been waited for, and the processes named.
+    This process, its reaped children and the given processes do not count as foreign.
 
     Args:
-        elapsed_s: What the clock says, in seconds.
-        pids: Processes of ours that go on.
+        elapsed_s: The current time of the clock, in seconds.
+        pids: Running processes that do not count as foreign.
     """
 
     def __init__(self, elapsed_s: float, *pids: int) -> None:

@@ -50,7 +50,7 @@ def placements(cpus: list[int] | None = None) -> dict[str, Placement]:
 
 @contextmanager
 def on(cpus: tuple[int, ...]) -> Iterator[None]:
-    """Let what this thread starts meanwhile run on these CPUs only; nothing happens if there are none."""
+    """Restrict processes that this thread starts in the block to these CPUs. Do nothing without CPUs."""
     if not cpus:
         yield
         return

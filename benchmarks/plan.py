@@ -1,6 +1,6 @@
 """What `python -m benchmarks` measures: taskq beside the raw limit of the same Redis.
 
-Each row is a function of `scenarios` or of a module beside it, run in a process of its own, or one of `deployed`.
+Each row is a function of `scenarios` or a module beside it, which runs in a separate process, or of `deployed`.
 """
 
 import json
@@ -142,13 +142,13 @@ def plan(tasks: int, *, large: bool = False) -> list[Measure]:
 
 
 def cases(measures: Sequence[Measure], placement: str, *, only: str = "", titles: Collection[str] = ()) -> list[Case]:
-    """Return the cases of rows, and those of what stands beside them.
+    """Return the cases of rows, and the cases of the rows that they are compared with.
 
     Rows of the same function with the same arguments on the same CPUs belong to one case.
 
     Args:
         measures: All there are.
-        placement: Of those that have none of their own.
+        placement: Used for measures without a placement.
         only: Rows whose titles contain this text.
         titles: Of the cases of rows with these titles; of all if there are none.
     """
@@ -163,7 +163,7 @@ def cases(measures: Sequence[Measure], placement: str, *, only: str = "", titles
 
 
 def _key(measure: Measure) -> str:
-    """Return what tells cases apart."""
+    """Return the key that identifies a case."""
     return json.dumps([measure.function, measure.arguments, measure.placement], sort_keys=True)
 
 

@@ -41,7 +41,7 @@ class Picture:
         name: Of the file.
         measures: Rows of these are drawn.
         is_logarithmic: The axis grows by factors, for figures that are far apart.
-        is_ours: All rows are of taskq; they are named by their titles, and stand as they are given.
+        is_ours: All rows are of taskq. They are labelled by their titles and keep their order.
     """
 
     name: str
@@ -251,7 +251,7 @@ class _Scale:
             self.low, self.high = 0.0, highest
 
     def x(self, value: float) -> float:
-        """Return where a figure stands, within the axis."""
+        """Return the position of a value on the axis."""
         if self._is_logarithmic:
             value = max(value, self.low)
             share = math.log(value / self.low) / math.log(self.high / self.low)
@@ -290,7 +290,7 @@ def is_noisy(results: Results) -> bool:
 
 
 def described(picture: Picture, rows: Sequence[Row]) -> str:
-    """Return what a picture shows, for those who cannot see it."""
+    """Return the alternative text of a picture."""
     if picture.is_ours:
         return f"{picture.title}: {len(rows)} bars"
     best = rows[0]

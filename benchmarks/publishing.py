@@ -73,7 +73,7 @@ def conditions(results: Results) -> str:
 
 
 def section(results: Results, pictures: Mapping[str, Picture]) -> str:
-    """Return what stands on the page between its marks: the conditions, and each picture with its table."""
+    """Return the generated part of the page: the conditions, and each picture with its table."""
     parts = [conditions(results)]
     for name, picture in pictures.items():
         parts.append(
@@ -150,7 +150,7 @@ def rows_table(results: Results) -> str:
 
 
 def _write_pictures(folder: Path, drawn: Mapping[str, str]) -> None:
-    """Write pictures, and delete those that are drawn no more."""
+    """Write pictures, and delete pictures that are no longer drawn."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob("*.svg"):
         if old.stem not in drawn:
@@ -169,7 +169,7 @@ def _write_part(page: Path, name: str, text: str) -> None:
 
 
 def replace(results: Results) -> None:
-    """Put results in the place of those that the page has, and say which pictures it shows."""
+    """Replace the results on the page, and print the pictures that it shows."""
     results.write(RESULTS)
     for name in publish(results):
         print(f"{PICTURES.relative_to(ROOT)}/{name}.svg")

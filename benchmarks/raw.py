@@ -55,7 +55,7 @@ class Pipe:
 
 
 def batches(count: int, size: int) -> list[list[NewTask]]:
-    """Return so many prepared tasks, each with an id and a message of its own, in batches."""
+    """Return `count` prepared tasks in batches, each task with a unique id and message."""
     template = MessageTemplate("bench:plain", "default", retry=25, timeout=1800)
     payload, headers = b'{"number":12345,"text":"some text"}', encode_headers({"tenant": "acme"})
     tasks = [(task_id, template.encode(task_id, payload, headers)) for task_id in (new_task_id() for _ in range(count))]

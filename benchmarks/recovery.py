@@ -1,10 +1,10 @@
 """Measure how fast the tasks of a killed worker run again, and what a pause of a worker costs.
 
-Run `python -m benchmarks.recovery`. It starts a Redis of its own and real worker processes. Per setting it prints:
+Run `python -m benchmarks.recovery`. It starts a private Redis and real worker processes. For each setting it prints:
 
 - killed: a worker is killed (SIGKILL) amid 200 tasks of 0.1 to 0.4 s and another one is started at once. Seconds from
   the kill until that one runs its first task, until the tasks that ran at the kill were taken back (they go behind
-  those that wait), and until all tasks are done. Then how many ran at the kill, and how many started twice.
+  the waiting tasks), and until all tasks are done. Then how many ran at the kill, and how many started twice.
 - paused: one of two workers is stopped (SIGSTOP) for some seconds while it runs ten long tasks. Tasks that started
   twice.
 """
@@ -104,7 +104,7 @@ def main() -> int:
 
 
 def _kill(server: RedisServer, setting: Setting) -> tuple[list[float], int, int]:
-    """Return the seconds from the kill on, the tasks that ran then, and those that started twice."""
+    """Return the seconds since the kill, the tasks that ran at the kill, and the tasks that started twice."""
     chance = random.Random(22)
     _enqueue(server, [chance.uniform(0.1, 0.4) for _ in range(TASKS)])
     with _worker(server, setting) as worker:

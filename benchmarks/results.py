@@ -38,7 +38,7 @@ class Row:
 
     system: str
     measure: str
-    """What is measured; rows of the same measure may be compared."""
+    """Name of the measure. Rows with the same measure may be compared."""
     setting: str
     title: str
     unit: str
@@ -71,7 +71,7 @@ class Absent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:
-    """What a run of the harness found, and where."""
+    """The results of a run of the harness, with its machine."""
 
     taken: str
     command: str

@@ -1,4 +1,4 @@
-"""One measurement per function, each run in a process of its own: `python -m benchmarks.scenarios NAME URL JSON`.
+"""Define one measurement per function. Each runs in a separate process: `python -m benchmarks.scenarios NAME URL JSON`.
 
 Every task has its own id, arguments and a header; they are encoded and decoded in the timed part. A function prints one
 JSON object of figures.
@@ -41,7 +41,7 @@ def app(url: str) -> TaskQ:
 
 
 def calls(taskq: TaskQ, name: str, count: int) -> Iterator[Signature[Any]]:
-    """Return calls of a task, each with arguments of its own."""
+    """Return calls of a task, each with different arguments."""
     task = taskq.tasks[name]
     return (Signature(task, (number, "some text"), {}) for number in range(count))
 
@@ -367,7 +367,7 @@ def latency_worker(url: str, concurrency: int) -> None:
 
 
 def idle(url: str, *, seconds: int) -> Figures:
-    """What a worker with nothing to do asks of Redis a second, and the CPU it takes."""
+    """Measure the requests to Redis a second and the CPU time of an idle worker."""
     import threading
 
     taskq = app(url)
@@ -410,7 +410,7 @@ ROOMS = (
     *("raw", "enqueueing", "growing", "waiting", "handing", "crowd", "workflows", "limiting", "computing"),
     *("inspecting", "django_site.measuring", "pages"),
 )
-"""Modules with further measurements, those that import a web framework last: it would count as a client's memory."""
+"""Modules with further measurements. Imports of web frameworks come last, or they would count as a client's memory."""
 
 
 def _function(name: str) -> Callable[..., Figures]:

@@ -30,7 +30,7 @@ class CaseError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What one run of a case found."""
+    """The result of one run of a case."""
 
     figures: Mapping[str, float]
     account: Account | None = None
@@ -97,10 +97,10 @@ class Session:
             return found, meter.read(time.monotonic())
 
     def measure(self, cases: Sequence[Case], keep: Callable[[list[Row]], None]) -> None:
-        """Run every case in every round; one that fails is left out from then on, and told of.
+        """Run every case in every round. Report a case that fails, and skip it from then on.
 
         Args:
-            cases: What is run, in turn.
+            cases: The cases, which take turns.
             keep: Called after each round with the rows so far.
         """
         failed: set[int] = set()

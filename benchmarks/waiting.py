@@ -55,7 +55,7 @@ def io_drain(url: str, *, kind: str, concurrency: int, count: int) -> Figures:
 
 
 def bare_waits(url: str, *, concurrency: int, count: int) -> Figures:
-    """Coroutines that wait for 10 ms, each a task of an event loop without a queue: what the loop itself can do."""
+    """Run coroutines that wait for 10 ms on an event loop without a queue, to measure the limit of the loop itself."""
 
     async def wait() -> None:
         await asyncio.sleep(IO_S)

@@ -1,1 +1,1 @@
-"""Other task queues under the same measurements, each in an environment of its own without taskq."""
+"""Measure other task queues in the same way, each in a separate environment without taskq."""

@@ -1,6 +1,6 @@
-"""arq. Setting after https://arq-docs.helpmanual.io/: `max_jobs`, `keep_result=0` where nobody reads results.
+"""arq. Setting after https://arq-docs.helpmanual.io/: `max_jobs`, `keep_result=0` if results are not read.
 
-`poll_delay` and `queue_read_limit` are those of the setting that is measured. There is no bulk call; 50 coroutines
+`poll_delay` and `queue_read_limit` are those of the setting that is measured. It has no bulk call; 50 coroutines
 enqueue at once. `python -m benchmarks.peers.arq` is a worker.
 """
 

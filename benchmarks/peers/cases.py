@@ -1,4 +1,4 @@
-"""Measurements of a peer: what is enqueued, who works, what the ledger says about it."""
+"""Measure a peer: enqueue tasks, run its workers, and check the result in the ledger."""
 
 import json
 import os
@@ -141,7 +141,7 @@ class Runner:
 
     @staticmethod
     def _wait(workers: Workers, ledger: Ledger, is_done: Callable[[], bool], total: int) -> None:
-        """Wait until the ledger says so, as long as it says something new.
+        """Wait until the ledger reaches the count. Give up when it stops changing.
 
         Raises:
             CaseError: A worker has ended, or nothing happens any more.

@@ -1,6 +1,6 @@
 """Celery. Setting after https://docs.celeryq.dev/en/stable/userguide/optimizing.html: many short tasks, large prefetch.
 
-There is no bulk call that Redis sees as one; `enqueue_many` keeps one producer, which is the quickest way found.
+It has no bulk call that reaches Redis as one request; `enqueue_many` keeps one producer, the fastest way that we found.
 """
 
 from collections.abc import Iterable

@@ -97,7 +97,7 @@ def _cases(peer: Peer, runner: Runner, options: argparse.Namespace, session: Ses
 
 
 def _trial(runner: Runner, session: Session, case: Callable[[Run], Case], most: int) -> float:
-    """Return about how many tasks a second are drained: with ever more tasks, until it takes long enough to tell."""
+    """Estimate how many tasks are drained a second: use more and more tasks until the run is long enough."""
     plain = replace(runner, setting=replace(runner.setting, enqueues=False))
     count = min(most, max(_FIRST_TRIAL, runner.setting.fewest))
     while True:

@@ -1,6 +1,6 @@
 """dramatiq. Setting after https://dramatiq.io/guide.html and https://dramatiq.io/advanced.html (prefetch).
 
-Its middleware is the default one without Prometheus, which would open a port. There is no bulk call.
+Its middleware is the default one without Prometheus, which would open a port. It has no bulk call.
 """
 
 from collections.abc import Callable, Iterable

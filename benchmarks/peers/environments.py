@@ -1,6 +1,6 @@
 """An environment for each peer below `.venv/peers`: a virtual environment, or a folder of npm packages.
 
-They are made on first use and brought to the newest versions by each run, unless it is told to keep them.
+They are created on first use. Each run updates them to the newest versions, unless it is asked to keep them.
 """
 
 import json
@@ -35,7 +35,7 @@ def environment_of(peer: Peer, *, keep: bool = False) -> Environment:
 
     Args:
         peer: Whose.
-        keep: Take what is there as it is.
+        keep: Use the existing environment without updates.
 
     Raises:
         CaseError: It cannot be installed; the text has the installer's last words.

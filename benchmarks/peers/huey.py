@@ -1,6 +1,6 @@
 """huey. Setting after https://huey.readthedocs.io/en/latest/guide.html and .../consumer.html: threads, blocking reads.
 
-Results are off, as its page on performance advises where nobody reads them. There is no bulk call.
+Results are off, as its page on performance advises if results are not read. It has no bulk call.
 """
 
 from collections.abc import Iterable

@@ -40,7 +40,7 @@ class Ledger:
 
     Args:
         path: The file; `create` makes it.
-        process_id: Tells by which process a task was run; where each has a fork of its own, that is its parent.
+        process_id: Identifies the process that ran a task; for a peer that forks for each task, the parent process.
     """
 
     def __init__(self, path: str | Path, process_id: Callable[[], int] = os.getpid) -> None:
@@ -57,7 +57,7 @@ class Ledger:
 
     @classmethod
     def create(cls, path: str | Path, capacity: int) -> "Ledger":
-        """Make an empty file for so many tasks, over one that is there."""
+        """Create an empty file for this many tasks. Overwrite an existing file."""
         with open(path, "wb") as file:
             file.truncate(capacity * _BYTES_A_TASK)
         return cls(path)
@@ -85,7 +85,7 @@ class Ledger:
         return count - bytes(self.runs[:count]).count(0)
 
     def account(self, count: int) -> Account:
-        """Return how often the first so many ran; what ran beyond them counts as repeated, for nobody asked for it."""
+        """Return how often the first `count` tasks ran. Runs beyond them count as repeated: they were not enqueued."""
         runs = bytes(self.runs)
         asked = runs[:count]
         beyond = len(runs) - count - runs[count:].count(0)

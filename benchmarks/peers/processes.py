@@ -19,7 +19,7 @@ _REAP_S = 10.0
 
 
 class Workers:
-    """Processes that work until the block ends; each command leads a session of its own.
+    """Run processes until the block ends. Each command leads a separate session.
 
     Args:
         commands: What to start.
@@ -64,7 +64,7 @@ class Workers:
 
     @property
     def is_alive(self) -> bool:
-        """Whether none of them has ended."""
+        """Return whether all of them still run."""
         return all(process.poll() is None for process in self._started)
 
     def last_words(self) -> str:
@@ -77,40 +77,40 @@ class Workers:
         return sum(map(spent_s, self._pids()))
 
     def busy_s(self) -> float:
-        """CPU seconds of all their threads that run now, more finely than `cpu_s`; that where Linux does not tell."""
+        """Return the CPU seconds of all running threads, more precise than `cpu_s`, or `cpu_s` except on Linux."""
         spent_ns = 0
         for pid in self._pids():
             for task in Path(f"/proc/{pid}/task").glob("*/schedstat"):
                 try:
                     spent_ns += int(task.read_text().split()[0])
                 except OSError:
-                    continue  # it has ended meanwhile
+                    continue  # it has just ended
         return spent_ns / 1e9 or self.cpu_s()
 
     def rss_mb(self) -> float:
-        """Resident memory of all processes of the sessions; what they share counts for each."""
+        """Return the resident memory of all processes of the sessions. Shared memory counts for each process."""
         pages = 0
         for pid in self._pids():
             try:
                 pages += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
             except OSError:
-                continue  # it has ended meanwhile
+                continue  # it has just ended
         return pages * _PAGE / 2**20
 
     def own_mb(self) -> float:
-        """The part of `rss_mb` that they share with no other process, as code of libraries is; 0 where nobody tells."""
+        """Return the part of `rss_mb` that is not shared with other processes; 0 if the system does not report it."""
         kilobytes = 0
         for pid in self._pids():
             try:
                 lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
             except OSError:
-                continue  # it has ended meanwhile, or this is another user's
+                continue  # it has just ended, or belongs to another user
             kilobytes += sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
         return kilobytes / 2**10
 
     def _pids(self) -> list[str]:
         if not Path("/proc/self/stat").exists():
-            return []  # not Linux: what a worker started is not known
+            return []  # not Linux: the children of a worker are unknown
         sessions = {str(process.pid) for process in self._started}
         found = []
         for folder in Path("/proc").iterdir():
@@ -118,7 +118,7 @@ class Workers:
                 try:
                     words = (folder / "stat").read_text().rpartition(")")[2].split()
                 except OSError:
-                    continue  # it has ended meanwhile
+                    continue  # it has just ended
                 if words[3] in sessions:
                     found.append(folder.name)
         return found
@@ -139,7 +139,7 @@ class Workers:
 
 
 def _is_gone(pid: int) -> bool:
-    """Wait for a process if it has become ours; say whether it is not there, or somebody else's to wait for."""
+    """Reap a process if it is our child. Return whether it is gone or belongs to another parent."""
     try:
         return os.waitpid(pid, os.WNOHANG)[0] != 0
     except ChildProcessError:

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import Any
 
 _WARM = 100
-"""Tasks in bulk before those that are timed: they open the connections, and load what is loaded once."""
+"""Tasks enqueued in bulk before the timed tasks. They open the connections and load the scripts."""
 
 
 def main() -> None:

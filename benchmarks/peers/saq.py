@@ -1,6 +1,6 @@
 """saq. Setting after https://saq-py.readthedocs.io/en/latest/: `concurrency` of the worker's settings, no results kept.
 
-There is no bulk call; 50 coroutines enqueue at once, of which the queue lets `max_concurrent_ops` through.
+It has no bulk call; 50 coroutines enqueue at once, of which the queue lets `max_concurrent_ops` through.
 """
 
 import asyncio

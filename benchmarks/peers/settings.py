@@ -1,4 +1,4 @@
-"""What a peer is, and what a setting of its workers is."""
+"""Define peers and the settings of their workers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -40,9 +40,9 @@ class Peer:
     name: str
     """Of its adapter, environment and rows."""
     packages: tuple[str, ...]
-    """What is installed; nothing for this project."""
+    """The packages to install; empty for this project."""
     distribution: str
-    """Whose version is told."""
+    """The package whose version is reported."""
     page: str
     """Where the setting comes from."""
     settings: tuple[Setting, ...]

@@ -1,6 +1,6 @@
 """taskiq. Setting after https://taskiq-python.github.io/guide/cli.html and the README of taskiq-redis.
 
-`RedisStreamBroker`, which acknowledges, or `ListQueueBroker`, which loses tasks with its worker. There is no bulk call;
+`RedisStreamBroker`, which acknowledges, or `ListQueueBroker`, which loses tasks with its worker. It has no bulk call;
 50 coroutines enqueue at once.
 """
 
@@ -12,7 +12,7 @@ from taskiq_redis import ListQueueBroker, RedisStreamBroker
 from benchmarks.peers.tasks import SETTING, TEXT, URL, ran, slept, waited
 
 _CALLERS = 50
-# The group reads from the beginning of the stream: what stands there when the first worker comes is to run as well.
+# The group reads from the start of the stream, so that tasks enqueued before the first worker starts also run.
 broker = ListQueueBroker(URL) if SETTING.get("broker") == "list" else RedisStreamBroker(URL, consumer_id="0")
 
 

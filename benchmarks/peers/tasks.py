@@ -1,4 +1,4 @@
-"""What the tasks of every Python adapter do, and what adapters are told. Needs nothing but Python."""
+"""Define the tasks of every Python adapter, and the parameters of the adapters. Needs only Python."""
 
 import asyncio
 import json

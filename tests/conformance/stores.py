@@ -29,7 +29,7 @@ T = TypeVar("T")
 NOW_S = 2_000_000_000
 NOW_NS = NOW_S * 1_000_000_000 + 123_456_789
 PATIENCE_S = 30.0
-"""How long a store may stand still, as on a machine that does. Nothing waits that long when all is well."""
+"""Longest time that a store may stall, for example on a busy machine. Tests normally wait much shorter."""
 _ROOT = Path(__file__).parents[2]
 
 
@@ -177,7 +177,7 @@ class Broker:
         return {name.decode(): value for name, value in found.items()}
 
     def dump(self) -> dict[bytes, Any]:
-        """Everything that stands in the store, without times of expiry."""
+        """Return all keys and values of the store, without times of expiry."""
         return dump(self.raw)
 
 
@@ -186,7 +186,7 @@ def _bytes(text: str) -> bytes:
 
 
 def dump(raw: Any) -> dict[bytes, Any]:
-    """Everything that stands in a store, without times of expiry."""
+    """Return all keys and values of a store, without times of expiry."""
     found: dict[bytes, Any] = {}
     for key in raw.scan_iter(count=1000):
         found[key] = read_key(raw, key)

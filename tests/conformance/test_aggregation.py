@@ -174,7 +174,7 @@ class TestGather:
         assert broker.raw.zrange(broker.queue.aggregation_sets, 0, -1, withscores=True) == [(key.encode(), NOW_S + 120)]
 
     def test_a_repeat_tells_the_set_again(self, broker: Broker) -> None:
-        """The answer of the first was lost: the set is not taken for one of somebody else."""
+        """The reply to the first request was lost. The set is not mistaken for another caller's set."""
         join(broker, "a", at_s=-100)
 
         assert [collect_groups(broker), collect_groups(broker)] == ["1", "1"]
@@ -369,14 +369,14 @@ class TestCombine:
         assert (members(broker), set_members(broker)) == (["a", "new"], ["b", "c"])
 
     def test_a_set_past_its_deadline_is_refused(self, broker: Broker) -> None:
-        """Whether or not somebody has begun to give it back."""
+        """This holds whether or not a worker has started to return its members."""
         take(broker, "a")
 
         assert combine(broker, 1, NewTask("one", b"m"), at_s=120) is CombineCode.GONE
         assert combine(broker, 1, NewTask("one", b"m"), at_s=119) is CombineCode.STORED
 
     def test_a_crash_after_it_loses_and_doubles_nothing(self, broker: Broker) -> None:
-        """Of a set larger than one call deletes, only members to delete are left, which nobody gives back."""
+        """A set is larger than one call deletes. Only members to delete are left, and no worker returns them."""
         ids = [f"id-{number:03}" for number in range(250)]
         take(broker, *ids)
         assert combine(broker, 250, NewTask("one", b"m")) is CombineCode.STORED

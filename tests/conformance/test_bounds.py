@@ -1,6 +1,6 @@
 """Scripts do no more in a full queue than in a small one: each call runs as many commands, and answers as much.
 
-Redis answers nobody else meanwhile. How long the calls take is measured by `python -m benchmarks.bounds`.
+Redis answers no other client during a script. `python -m benchmarks.bounds` measures the time of the calls.
 """
 
 from collections.abc import Callable

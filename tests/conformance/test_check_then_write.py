@@ -409,7 +409,7 @@ def test_a_refused_call_changes_nothing(broker: Broker, case: Case, name: str) -
 
 @rows(("case", "name"), pairs("tolerate"))
 def test_damage_that_does_not_matter_stops_nothing(broker: Broker, case: Case, name: str) -> None:
-    """The call answers, and afterwards every other task stands in the one structure its state names."""
+    """The call returns, and afterwards every other task is in the one structure of its state."""
     ready(broker)
     key = key_of(broker.queue, name)
     spoil(broker, key)
@@ -429,7 +429,7 @@ def test_damage_that_does_not_matter_stops_nothing(broker: Broker, case: Case, n
     ],
 )
 def test_a_record_of_ours_that_is_none_is_written_over(broker: Broker, title: str, name: str, answer: object) -> None:
-    """Nobody but us has a use for it, and refused it would stop its owner for ever."""
+    """Only taskq uses the record, and a refusal would block its owner permanently."""
     ready(broker)
     spoil(broker, key_of(broker.queue, name))
 

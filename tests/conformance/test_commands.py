@@ -57,7 +57,7 @@ def test_a_bulk_enqueue(taskq: TaskQ, redis_server: RedisServer) -> None:
 
 
 class TestRuns:
-    """A turn of a worker: what is done, and new tasks."""
+    """Test a turn of a worker: settled tasks and new tasks."""
 
     @pytest.fixture
     def run(self, taskq: TaskQ, redis_server: RedisServer) -> Iterator[Callable[[Operation[Any]], Any]]:
@@ -91,7 +91,7 @@ class TestRuns:
         assert counts == dict.fromkeys(("evalsha", "time", "get", "llen"), 1)
 
     def test_done(self, taskq: TaskQ, redis_server: RedisServer, run: Callable[[Operation[Any]], Any]) -> None:
-        """Tasks of one turn stand together, and leave in one command; so are they deleted."""
+        """Tasks of one turn are adjacent, so one command removes them, and one command deletes them."""
         keys = taskq.runtime.keys.queue("default")
         first = run(runs.dequeue(keys, owner="w", call=1, limit=TASKS, lease_s=30))
         run(runs.dequeue(keys, owner="w", call=2, limit=TASKS, lease_s=30))
@@ -141,7 +141,7 @@ class TestRuns:
 
 
 def test_the_raw_benchmark_drains_what_it_enqueues(redis_server: RedisServer) -> None:
-    """It sends these scripts by itself, and must read their replies as they are."""
+    """It sends these scripts directly, and must read their raw replies."""
     assert raw_enqueue(redis_server.url, count=10, batch=2)["tasks_per_s"] > 0
     redis_server.flushall()
     assert raw_drain(redis_server.url, count=100, concurrency=10)["tasks_per_s"] > 0

@@ -150,7 +150,7 @@ class TestStart:
     def test_a_start_ahead_is_scheduled_and_never_early(
         self, broker: Broker, start: dict[str, int], second: int
     ) -> None:
-        """The clock stands at .123 s of its second; a start is rounded up to the next whole second."""
+        """The clock is at .123 s of its second. A start time is rounded up to the next whole second."""
         broker.enqueue("a", **start)
 
         assert broker.raw.zscore(broker.queue.scheduled, "a") == second
@@ -416,7 +416,7 @@ class TestLimit:
         assert broker.pending() == ["a"]
 
     def test_an_id_or_a_lock_that_is_taken_is_told_first(self, broker: Broker) -> None:
-        """So enqueueing again, after an answer that was lost, tells that the task is there."""
+        """So a repeated enqueue after a lost reply reports that the task exists."""
         lock = broker.queue.unique_prefix + "x"
         broker.enqueue("a", unique_key=lock, unique_s=60)
 

@@ -58,7 +58,7 @@ def test_tasks_are_handed_out(full: Broker) -> None:
 
 
 def test_a_dequeue_is_called_off(full: Broker) -> None:
-    """Also one that has not come yet, which is noted."""
+    """This includes a request that has not arrived yet: the cancellation is stored."""
     assert full.dequeue("w2", limit=0, call=5) == []
 
     assert full.dequeue("w2", limit=1, call=5) == []
@@ -184,7 +184,7 @@ def test_what_ended_is_cleaned_and_waiting_tasks_are_revoked(full: Broker) -> No
 
 
 def test_waiting_tasks_are_run_archived_and_deleted(full: Broker) -> None:
-    """What an operator does to make room goes on."""
+    """An operator can still free memory."""
     queue = full.queue
 
     assert full.run(actions.act(queue, actions.Action.RUN, ["due"], now_ns=NOW_NS)) == [actions.OK]
@@ -221,7 +221,7 @@ def test_a_task_that_cannot_arrive_elsewhere_is_put_back(full: Broker) -> None:
 
 
 def test_looking_goes_on(full: Broker) -> None:
-    """A request to be told of the end is dropped; whoever waits polls as well."""
+    """The request for a notification is dropped, because waiting callers also poll."""
     task = full.run(views.look(full.queue, "run-1", tell_end=True))
 
     assert task is not None

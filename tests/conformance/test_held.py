@@ -1,4 +1,4 @@
-"""What one worker holds is listed and taken back, and nothing else is touched."""
+"""Test that the tasks of one worker are listed and taken back, and that other tasks are not affected."""
 
 from taskq_core.broker.operations import new_tasks, runs, services
 from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
@@ -19,7 +19,7 @@ def taken(broker: Broker, owner: str, *ids: str, now_ns: int = NOW_NS) -> None:
 
 
 def held(broker: Broker, owner: str) -> list[services.ExpiredTask]:
-    """What a worker holds, by all pages."""
+    """Return the tasks that a worker holds, from all pages."""
     found: dict[str, services.ExpiredTask] = {}
     cursor = ""
     while cursor != "0":

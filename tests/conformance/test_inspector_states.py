@@ -74,7 +74,7 @@ ANSWERS_DIFFER = {
     "update_payload_id-pending-1": DIFFERENCES["update_payload_id-pending-1"],
     "update_payload_id-retry": DIFFERENCES["update_payload_id-retry"],
 }
-"""Where the caller is told something else on purpose, and why."""
+"""Scenarios with an intentionally different result, and the reasons."""
 
 REPLAYED = (
     "run_task",
@@ -147,7 +147,7 @@ def plan_of(broker: Broker, scenario: dict[str, Any]) -> RequestPlan[Any]:
 
 
 def refusal_of(scenario: dict[str, Any]) -> type[TaskQError] | tuple[type[TaskQError], ...] | None:
-    """Return the error that stands for Go's."""
+    """Return the taskq error that corresponds to Go's error."""
     returns = scenario["returns"]
     if returns["error"] is None:
         return None
@@ -282,7 +282,7 @@ def test_an_inspector_reads_what_gos_reads(one_server: Broker, scenario: dict[st
 
 
 def test_options_of_entries_are_gos_own_words(one_server: Broker) -> None:
-    """All of them, also those that Go's parser drops."""
+    """This covers all options, including the options that Go's parser drops."""
     scenario = by_name("scheduler_entries_list")
     load(one_server, scenario["before"])
 
@@ -313,7 +313,7 @@ def store_tasks(broker: Broker, count: int, *, unique: bool = False) -> list[str
 
 @pytest.mark.parametrize("to", ["low", "other"])
 def test_tasks_move_between_queues_of_any_slot(broker: Broker, to: str) -> None:
-    """On a cluster the two queues stand on different nodes."""
+    """On a cluster, the two queues are on different nodes."""
     ids = store_tasks(broker, 5, unique=True)
     target = broker.keys.queue(to)
 
@@ -386,7 +386,7 @@ def test_all_ids_of_a_list_are_read(broker: Broker, size: int) -> None:
 
 
 def test_the_slot_of_a_queue_is_redis_own(broker: Broker) -> None:
-    """And its nodes are those that hold it; without a cluster there are none."""
+    """Its nodes are the nodes that hold the slot. Without a cluster, the list is empty."""
     is_cluster = broker.store.endpoint.is_cluster
     for name in ("default", "a}b", "x y", "q"):
         broker.run(new_tasks.register_queue(broker.keys.queues, (name,)))
@@ -407,7 +407,7 @@ def test_the_store_tells_about_itself(broker: Broker) -> None:
 
 
 def test_the_archive_keeps_to_its_limits_whoever_archives(broker: Broker) -> None:
-    """Settling, recovering, cleaning and the inspector are told the same two numbers."""
+    """Settling, recovering, cleaning and the inspector use the same two limits."""
     queue, run, archive = broker.queue, broker.run, ArchiveLimits(max_tasks=2, kept_s=50)
     broker.enqueue("a", "b", "c", "d", "e")
     broker.dequeue()

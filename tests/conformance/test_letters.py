@@ -1,4 +1,4 @@
-"""Archiving a task and noting that it is to be told of are one step, and a note is one caller's at a time."""
+"""Test that archiving a task and storing its dead-letter note are atomic, and that one caller owns a note at a time."""
 
 from taskq_core.broker.operations import dead_letters as letter_ops
 from taskq_core.broker.operations import runs, services
@@ -42,7 +42,7 @@ def test_a_recovery_notes_it_as_well(broker: Broker) -> None:
 
 
 def test_a_note_is_one_callers_until_its_time_is_over(broker: Broker) -> None:
-    """What was taken, and not ended, is handed out again; a caller who comes back late changes nothing."""
+    """A note that was taken and not finished is handed out again. A late caller changes nothing."""
     broker.raw.zadd(broker.queue.letters, {"a": NOW_S - 2, "b": NOW_S - 1, "later": NOW_S + 500})
 
     first = broker.run(letter_ops.take_dead_letters(broker.queue, claim_s=60, limit=9, now_ns=NOW_NS))
@@ -59,7 +59,7 @@ def test_a_note_is_one_callers_until_its_time_is_over(broker: Broker) -> None:
 
 
 def test_one_that_is_archived_again_meanwhile_is_told_of_again(broker: Broker) -> None:
-    """The end of the first telling does not take the second note away."""
+    """Finishing the first note does not delete the second one."""
     broker.raw.zadd(broker.queue.letters, {"a": NOW_S})
     taken = broker.run(letter_ops.take_dead_letters(broker.queue, claim_s=60, limit=9, now_ns=NOW_NS))
     broker.enqueue("a")

@@ -1,4 +1,4 @@
-"""Limits hold on every store, whatever is done to tasks: a random life against a count of what was handed out."""
+"""Test limits on every store: apply random operations to tasks, and count the tasks that are handed out."""
 
 import random
 from collections import defaultdict
@@ -32,7 +32,7 @@ def fixed(tokens: int, ms: int, *, cost: int = 1, key: str = "") -> str:
 
 
 class Life:
-    """Drives one queue by hand, with a clock of its own, and notes every start."""
+    """Drive one queue by hand with a separate clock, and record every start."""
 
     def __init__(self, broker: Broker) -> None:
         self.broker = broker
@@ -233,7 +233,7 @@ def test_a_fixed_window_lets_no_more_than_twice_its_number_start_in_any_span(lif
 def test_tokens_kept_for_tasks_that_no_worker_takes_are_not_given_twice(life: Life) -> None:
     for number in range(20):
         life.enqueue(f"a{number}", bucket(10, 1000, 2))
-    for _ in range(50):  # no worker is free meanwhile
+    for _ in range(50):  # while no worker is free
         life.pass_time(100)
         life.admit()
     assert len(life.broker.pending()) == 2

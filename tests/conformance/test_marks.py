@@ -1,4 +1,4 @@
-"""What a task says of itself beyond Asynq's fields, as Redis's clock has it."""
+"""Test the times that taskq adds to Asynq's task fields, measured by Redis's clock."""
 
 import pytest
 

@@ -83,7 +83,7 @@ def test_a_task_of_any_id_lives(broker: Broker, task_id: str) -> None:
 
 
 def test_ids_of_any_bytes_do_not_mix_in_a_repeat(broker: Broker) -> None:
-    """The record of a dequeue holds lengths, so an id that looks like a record is no danger."""
+    """The record of a dequeue stores lengths, so an id that looks like a record is harmless."""
     ids = ["3:abc", "1:", "a:b", "9", "\n2:xy", "\udcfe"]
     broker.enqueue(*ids)
 

@@ -1,4 +1,4 @@
-"""Delivering what waited in an outbox, on every store: each row once, whoever sends it."""
+"""Test delivery from an outbox on every store: each row is delivered once, whichever process sends it."""
 
 import pytest
 
@@ -33,7 +33,7 @@ def test_rows_are_stored_in_their_order(broker: Broker) -> None:
 
 
 def test_a_second_delivery_stores_nothing(broker: Broker) -> None:
-    """Also when the task has run and is gone meanwhile: the receipt stays until its row is deleted."""
+    """This holds even if the task has run and is deleted: the receipt stays until its row is deleted."""
     deliver(broker, plain("a"))
     assert broker.dequeue(limit=1) == ["a"]
     broker.run(runs.settle_done(broker.queue, [("a", 1)], owner="w1"))

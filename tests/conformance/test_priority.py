@@ -1,4 +1,4 @@
-"""Priority inside a queue: the one list of pending tasks stands in the order in which every worker takes them."""
+"""Test priority inside a queue: the list of pending tasks is in the order in which every worker takes them."""
 
 import itertools
 import random
@@ -73,7 +73,7 @@ def test_who_takes_tasks_need_not_know(broker: Broker) -> None:
 
 
 def test_a_retry_of_a_lower_band_holds_up_no_urgent_task(broker: Broker) -> None:
-    """It was urgent at its first attempt, and its name is no place any more."""
+    """The task was urgent at its first attempt, but its id no longer marks the position of the urgent band."""
     enqueue(broker, task("again", 5, 0))
     take(broker, 1)
     broker.settle(runs.Outcome.RETRY, "again", delay_ms=1)

@@ -65,7 +65,7 @@ def found(report: ReconcileReport) -> dict[str, str]:
 
 
 def states(broker: Broker) -> dict[str, str]:
-    """The state of each task, after checking that it stands once, in the structure that its state names."""
+    """Return the state of each task, after checking that it is only in the structure of its state."""
     queue, all_ = broker.queue, dump(broker.raw)
     seen: dict[str, str] = {}
 
@@ -102,7 +102,7 @@ def listing(broker: Broker, state: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Damage:
-    """What somebody does to a healthy queue, what must be found, and how the tasks stand after the repair."""
+    """Damage to a healthy queue, the expected findings, and the states of the tasks after the repair."""
 
     do: Callable[[Broker], object]
     found: dict[str, str]
@@ -154,7 +154,7 @@ def no_state(task_id: str) -> Damage:
 
 
 def deleted_listing(state: str) -> Damage:
-    """All that stood in it is found again, in its state."""
+    """All its tasks are found again, in their state."""
     return Damage(
         do=lambda broker: broker.raw.delete(listing(broker, state)),
         found=dict.fromkeys((each for each in ALL if state_of(each) == state), "not_listed"),
@@ -270,7 +270,7 @@ DAMAGES: dict[str, Damage] = {
 
 @rows("damage", DAMAGES.values(), ids=DAMAGES)
 def test_damage_is_told_then_repaired(broker: Broker, damage: Damage) -> None:
-    """A look tells and changes nothing; one pass repairs; after it everything stands where it belongs."""
+    """A check reports the damage without changes. One repair pass then puts everything in its place."""
     fill(broker)
     damage.do(broker)
     before = broker.dump()
@@ -350,7 +350,7 @@ class TestTwoGroups:
 
 
 class TestAggregationSets:
-    """A set that is not on the list of them would keep its members for ever."""
+    """A set that is missing from the list of sets would keep its members forever."""
 
     @staticmethod
     def take_set(broker: Broker, group: str = GROUP) -> None:
@@ -412,7 +412,7 @@ class TestAggregationSets:
 
 
 def test_a_lock_of_another_type_is_set_aside(broker: Broker) -> None:
-    """Nobody holds it, and it would refuse its payload for ever."""
+    """No task holds the lock, and it would refuse its payload forever."""
     lock = broker.queue.unique("t:a", b"")
     broker.raw.rpush(lock, "x")
 
@@ -425,7 +425,7 @@ def test_a_lock_of_another_type_is_set_aside(broker: Broker) -> None:
 
 class TestRepairs:
     def test_a_lost_time_means_now(self, broker: Broker) -> None:
-        """The start of a scheduled task stands nowhere else."""
+        """The start time of a scheduled task is stored only there."""
         fill(broker)
         broker.raw.delete(broker.queue.scheduled, broker.queue.retry)
 
@@ -539,7 +539,7 @@ class TestRepairs:
         assert look(broker, repair=True).findings == ()
 
     def test_odd_names(self, broker: Broker) -> None:
-        """Names that mean something in a pattern, and ids that are no UTF-8."""
+        """Test names with pattern characters, and ids that are not valid UTF-8."""
         broker.queue = queue = broker.keys.queue("q[*]?\\ü")
         ids = ["*", "a:b", "\udcff\udc80", "x" * 256]
         for each in ids:
@@ -557,7 +557,7 @@ class TestRepairs:
 
 
 class TestFence:
-    """What a worker does whose task was damaged while it ran."""
+    """Test a worker whose task was damaged while it ran."""
 
     def test_a_restored_lease_is_the_workers_own(self, broker: Broker) -> None:
         """The worker that runs the task goes on and settles it: no second run."""
@@ -627,7 +627,7 @@ class TestFence:
         assert broker.dump() == before
 
     def test_a_late_outcome_does_not_touch_a_task_that_was_given_back(self, broker: Broker) -> None:
-        """The task was found in pending, so it is nobody's; its old worker is refused."""
+        """The task is pending, so no worker owns it. The outcome of its old worker is refused."""
         queue, raw = broker.queue, broker.raw
         put(broker, "a")
         take(broker)
@@ -730,7 +730,7 @@ class TestOnTheWay:
 
 class TestBounds:
     def test_long_lists_bound_a_call(self, broker: Broker) -> None:
-        """What a call had no time for is told, and sent again by the pass."""
+        """A call reports the work that it left over, and the pass sends it again."""
         queue, raw = broker.queue, broker.raw
         for base in range(0, 60_000, 10_000):
             raw.lpush(queue.pending, *(f"x{number}" for number in range(base, base + 10_000)))
@@ -875,7 +875,7 @@ def test_a_full_store_is_repaired(one_server: Broker) -> None:
 
 
 class TestKeysOfAnotherType:
-    """They are kept under another name, as they are, and what belongs in their place is built again from the tasks."""
+    """Such keys are renamed unchanged, and the correct structures are rebuilt from the tasks."""
 
     @rows("name", STRUCTURES)
     def test_a_look_tells_of_a_structure_and_judges_nothing(self, broker: Broker, name: str) -> None:
@@ -895,7 +895,7 @@ class TestKeysOfAnotherType:
 
     @rows("name", [*STRUCTURES, *OWN])
     def test_a_structure_makes_room(self, broker: Broker, name: str) -> None:
-        """One pass: the queue works again, and every task stands where it belongs."""
+        """After one pass, the queue works again, and every task is in its place."""
         fill(broker)
         key = getattr(broker.queue, name)
         broker.raw.delete(key)
@@ -931,7 +931,7 @@ class TestKeysOfAnotherType:
 
     @pytest.mark.parametrize("error", [BrokerReplyError("WRONGTYPE"), BrokerUnavailableError("gone")])
     def test_what_was_moved_is_told_although_the_pass_fails(self, broker: Broker, error: BrokerError) -> None:
-        """Nobody would find it otherwise. A pass with nothing to tell raises."""
+        """Otherwise the moved keys would be lost. A pass with nothing to report raises."""
         queue = broker.queue
         fill(broker)
         broker.raw.delete(queue.retry)
@@ -982,7 +982,7 @@ class TestKeysOfAnotherType:
         assert states(one_server) == HEALTHY
 
     def test_whatever_stands_there_pauses_a_queue(self, broker: Broker) -> None:
-        """To move it away would let the queue go on, which nobody asked for."""
+        """Moving the key away would resume the queue without a request."""
         fill(broker)
         broker.raw.hset(broker.queue.paused, "not", "ours")
         broker.raw.delete(broker.queue.retry)

@@ -38,7 +38,7 @@ def test_a_retry_is_brought_forward(broker: Broker) -> None:
 
 
 def test_what_does_not_wait_there_stays_away(broker: Broker) -> None:
-    """A task that was taken meanwhile does not come back."""
+    """A task that was taken in between does not come back."""
     key = rehearsal.waiting_key(broker.queue, TaskState.SCHEDULED)
 
     assert broker.run(rehearsal.bring_forward(key, "a", by_s=50)) is False

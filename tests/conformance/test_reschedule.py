@@ -29,7 +29,7 @@ def test_a_repeat_finds_it_done(broker: Broker) -> None:
 
 
 def test_another_message_is_left_alone(broker: Broker) -> None:
-    """Two who change it at once: the second is told, and nothing of its own is written."""
+    """Two callers change the task at once. The second gets an error, and its change is not written."""
     broker.enqueue("a")
     before = broker.dump()
 

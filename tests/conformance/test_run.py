@@ -1,4 +1,4 @@
-"""What a worker does to its tasks, on every store: dequeue, extend, settle, and the fence around all of it."""
+"""Test a worker's operations on every store: dequeue, extend, settle, and the fence that protects them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ ENDS = list(Outcome)
 
 
 def state_of(broker: Broker, task_id: str) -> str | None:
-    """The state of a task, after checking that it stands in the structure of that state and in no other."""
+    """Return the state of a task, after checking that it is only in the structure of that state."""
     queue = broker.queue
     fields = broker.fields(task_id)
     state = fields["state"].decode() if "state" in fields else None
@@ -49,7 +49,7 @@ class TestDequeue:
         assert state_of(broker, "a") == "active"
 
     def test_it_tells_how_long_each_was_pending_if_asked(self, broker: Broker) -> None:
-        """But not of one that Go enqueued before it noted that, nor in a repeat."""
+        """It omits the time for tasks of old Go releases, which did not store it, and in a repeat."""
         for number, task_id in enumerate(("a", "b", "c")):
             broker.enqueue(task_id, now_ns=NOW_NS + number * SECOND)
         broker.raw.hdel(broker.queue.task_prefix + "b", "pending_since")
@@ -106,7 +106,7 @@ class TestDequeue:
         assert broker.dequeue(limit=0, call=2) == []
 
     def test_a_call_that_was_called_off_hands_nothing_out_when_it_comes(self, broker: Broker) -> None:
-        """As a request does that waited in Redis on a connection that nobody reads any more."""
+        """For example a request that waited in Redis on an abandoned connection."""
         assert broker.dequeue(limit=0, call=7) == []
         broker.enqueue("a", "b")
         before = broker.dump()
@@ -183,7 +183,7 @@ class TestDequeue:
         assert not broker.raw.hexists(broker.queue.task("a"), "pending_since")
 
     def test_leases_of_many_are_kept_sorted(self, one_server: Broker) -> None:
-        """Not as a list, in which each is looked for from the start; and nothing else stands among them."""
+        """They are not a list, which Redis would search from the start. They contain nothing else."""
         ids = [f"id-{number}" for number in range(10)]
         one_server.enqueue(*ids)
         one_server.dequeue()
@@ -261,7 +261,7 @@ class TestSettle:
 
     @rows("outcome", [Outcome.RETRY, Outcome.RETRY_UNCOUNTED, Outcome.ARCHIVE, Outcome.REQUEUE])
     def test_a_task_that_is_not_over_keeps_its_cursor(self, broker: Broker, outcome: Outcome) -> None:
-        """It goes with the settlement; one that was noted before stays where the settlement has none."""
+        """The settlement stores its cursor. Without one, the previously stored cursor stays."""
         broker.enqueue("a", "b")
         broker.dequeue()
         for task_id in ("a", "b"):
@@ -455,7 +455,7 @@ class TestSettle:
         assert broker.fields("a")["msg"] == message
 
     def test_an_end_is_told_to_those_who_wait(self, broker: Broker) -> None:
-        """Only for tasks that somebody waits for, and only when the task is at its end."""
+        """A notification is sent only if a caller waits for the task, and only when the task has ended."""
         if broker.store.endpoint.is_cluster:
             pytest.skip("redis-py's cluster client has no plain subscription")
         ids = list("abcdef")
@@ -541,7 +541,7 @@ class TestLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """What a turn finds where the tasks f to j are pending, and what it hands out, of four that are asked for."""
+    """The state before a turn with the pending tasks f to j, and the tasks returned for a request of four."""
 
     taken: str
     prepare: Callable[[Broker], object] = lambda broker: None
@@ -606,7 +606,7 @@ class TestSettleAndDequeue:
 
     @rows("done", ["a b", "b a", "c d", "d c", "a b c d", "d b c a", "a", "d", "b c", "c a"])
     def test_tasks_are_settled_and_others_handed_out(self, broker: Broker, done: str) -> None:
-        """Wherever they stand in the active list, and in any order."""
+        """This holds for any position in the active list, and in any order."""
         broker.enqueue(*"abcdefg")
         broker.dequeue(limit=4)
 
@@ -800,7 +800,7 @@ class TestFence:
         assert taken_over.dump() == before
 
     def test_a_go_worker_that_took_over_is_safe(self, broker: Broker) -> None:
-        """Go leaves our field as it is and writes a lease of its own, which no longer fits it."""
+        """Go keeps taskq's field unchanged and writes its own lease, which no longer matches the field."""
         broker.enqueue("a")
         broker.dequeue()
         broker.raw.zadd(broker.queue.lease, {"a": NOW_S + 97})

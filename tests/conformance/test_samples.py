@@ -90,7 +90,7 @@ def test_a_key_of_another_type_is_left_alone_and_told_of(broker: Broker) -> None
 
 
 def test_a_full_redis_takes_samples_and_tallies(one_server: Broker) -> None:
-    """They tell how it came to be full; their number is bounded."""
+    """They show why Redis became full, and their number is limited."""
     assert one_server.store.server is not None
     one_server.store.server.command("CONFIG", "SET", "maxmemory", "1")
     try:

@@ -1,4 +1,4 @@
-"""What a scheduler asks, on every store: firings that count once, marks, what tools are shown."""
+"""Test a scheduler's requests on every store: firings that count once, markers, and data for tools."""
 
 import itertools
 
@@ -87,7 +87,7 @@ class TestRuns:
         )
 
     def test_what_is_stored_is_counted_in_the_same_step(self, broker: Broker) -> None:
-        """What is not stored is not: left out, superseded, ahead of its time, or an id that is taken."""
+        """A firing that is not stored is not counted: skipped, superseded, too early, or with a taken id."""
         adopt(broker, "a", "b", "c")
 
         codes = tick(
@@ -113,7 +113,7 @@ class TestRuns:
         assert not broker.raw.exists(broker.queue.runs)
 
     def test_what_is_being_told_stays_until_it_was(self, broker: Broker) -> None:
-        """What comes meanwhile waits its turn, so that whoever asks again gets the same."""
+        """Newer outcomes wait, so that a repeated request gets the same answer."""
         adopt(broker, "a")
         tick(broker, counted("a", 0, 1), at_s=1)
 
@@ -171,7 +171,7 @@ class TestTick:
         assert adopt(broker, "a", at_s=6) == [Mark(NOW_S + 5, NOW_S + 5)]
 
     def test_another_scheduler_cannot_repeat_it_though_the_task_is_gone(self, broker: Broker) -> None:
-        """Neither the same firing, nor one from before that nobody dealt with."""
+        """It can repeat neither this firing nor an earlier firing that was never processed."""
         adopt(broker, "a")
         assert tick(broker, firing("a", 0, 5), at_s=5) == "1"
         broker.raw.delete(broker.queue.task("a5"), broker.queue.pending)
@@ -183,7 +183,7 @@ class TestTick:
         assert {key: value for key, value in broker.dump().items() if b"rcpt" not in key} == before
 
     def test_none_is_left_out(self, broker: Broker) -> None:
-        """A scheduler that believes the firing before is dealt with is told that it is not."""
+        """A scheduler that wrongly considers the previous firing done is refused."""
         adopt(broker, "a")
 
         assert tick(broker, firing("a", 5, 6), at_s=6) == "s"

@@ -213,7 +213,7 @@ async def test_one_exchange_of_several_operations(broker: Broker) -> None:
 
 
 async def test_a_refused_operation_leaves_the_others_their_answers(broker: Broker) -> None:
-    """An error of the store, and an answer that cannot be read, stand in the place of their answer."""
+    """A store error or an unreadable reply replaces only the result of its own operation."""
     queue = broker.queue
     broker.raw.hset(queue.task("odd"), mapping={"msg": "m", "state": "dancing"})
     broker.raw.set(queue.task("damaged"), "not a hash")

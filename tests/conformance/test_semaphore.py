@@ -60,7 +60,7 @@ def test_lapsed_holders_are_dropped_in_bounded_steps(broker: Broker) -> None:
 
 
 def test_a_holder_keeps_its_place_with_the_new_time(broker: Broker) -> None:
-    """Other than in Go, which refuses it when all places are held: the call may be the repeat of one that was lost."""
+    """Go refuses the call when all places are held. In taskq it succeeds, because it may repeat a lost call."""
     acquire(broker, "a")
     acquire(broker, "b")
 

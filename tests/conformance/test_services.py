@@ -1,4 +1,4 @@
-"""What the services of a worker do, on every store: forward, recover, clean, lead, quarantine, presence."""
+"""Test the services of a worker on every store: forward, recover, clean, lead, quarantine, presence."""
 
 import pytest
 
@@ -165,7 +165,7 @@ class TestRecover:
         assert self.expired(broker) == [listed]
 
     def test_the_start_of_a_run_is_marked_while_its_lease_lasts(self, broker: Broker) -> None:
-        """Only of the run that is named; the listing tells whether there is a mark."""
+        """Only the given run is marked, and the listing shows whether a mark exists."""
         broker.enqueue("a", "b")
         broker.dequeue()
         late_ns = NOW_NS + 30 * SECOND
@@ -228,7 +228,7 @@ class TestRecover:
         assert broker.settle(Outcome.DONE, "taken", owner="w2") == "1"
 
     def test_the_scan_of_a_long_active_list_is_bounded(self, broker: Broker) -> None:
-        """Tasks beyond the budget are not looked at; whoever asks again takes them back."""
+        """Tasks beyond the budget are not checked. The next request takes them back."""
         broker.enqueue(*(f"id-{number}" for number in range(60)))
         broker.dequeue()
         for _ in range(4):
@@ -370,7 +370,7 @@ class TestPresence:
         assert 0 < broker.raw.ttl(server) <= 10
 
     def test_a_look_at_who_is_alive_changes_nothing(self, broker: Broker) -> None:
-        """Who ended an hour before somebody announces itself is taken out then."""
+        """When a worker announces itself, records that ended an hour earlier are removed."""
         index = broker.keys.servers
         broker.raw.zadd(index, {f"gone{number}": NOW_S - 4000 for number in range(150)} | {"late": NOW_S - 100})
         before = broker.dump()
@@ -405,7 +405,7 @@ def test_it_answers(broker: Broker) -> None:
 
 
 class TestDamage:
-    """What other programs left must not stop those who look."""
+    """Data of other programs must not break reads."""
 
     def test_counting_survives_a_strange_next_task(self, broker: Broker) -> None:
         broker.enqueue("a")

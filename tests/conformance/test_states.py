@@ -160,7 +160,7 @@ def expected(dump: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def theirs(broker: Broker) -> dict[str, Any]:
-    """What stands in Redis but for our own keys and, in tasks, our own fields."""
+    """Return the content of Redis without taskq's own keys and its own task fields."""
     found = {key.decode(): value for key, value in broker.dump().items() if not key.startswith(b"taskq:")}
     for kind, value in found.values():
         if kind == "hash":
@@ -236,7 +236,7 @@ class Replay:
     def __call__(self) -> None:
         getattr(self, self.scenario["given"]["operation"])()
 
-    # Enqueueing: what the client sends.
+    # Enqueue requests of the client.
 
     def _enqueue(self, **options: Any) -> None:
         if "error_msg_hex" in self.parameters:
@@ -573,7 +573,7 @@ def by_name(name: str) -> dict[str, Any]:
 
 
 def test_every_scenario_is_accounted_for() -> None:
-    """A new operation or scenario has to find its place here, and no list names one that is gone."""
+    """Every operation and scenario must be listed, and no list may name a deleted one."""
     names = {each["name"] for each in SCENARIOS}
 
     assert {each["given"]["operation"] for each in SCENARIOS} == {*REPLAYED, *READ, *INSPECTED, *ELSEWHERE}
@@ -743,7 +743,7 @@ def test_a_task_is_what_go_reads(broker: Broker, scenario: dict[str, Any]) -> No
 
 @rows("scenario", of("aggregation_read"))
 def test_a_set_is_read_as_go_reads_it(broker: Broker, scenario: dict[str, Any]) -> None:
-    """In the same order. Where Go reads an empty message for one that is gone, the id stands without a message."""
+    """The order is the same. For a deleted task, Go reads an empty message; taskq returns the id without one."""
     load(broker, scenario["before"])
     set_id = (scenario.get("observed") or {}).get("set_id", "nope")
 
@@ -824,7 +824,7 @@ def options_of(texts: list[str]) -> dict[str, Any]:
 
 
 def without_real_time(scenario: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
-    """A state without what is told by a real clock."""
+    """Return a state without the times of a real clock."""
     found = {}
     for key, (kind, value) in state.items():
         if kind == "hash" and b"pending_since" in value:
@@ -878,7 +878,7 @@ def test_a_client_enqueues_as_go_does(one_server: Broker, scenario: dict[str, An
 @pytest.mark.parametrize("scenario", of("client_batch_enqueue"))
 @pytest.mark.parametrize("face", ["blocking", "coroutines"])
 def test_a_bulk_enqueue_leaves_what_go_leaves(one_server: Broker, scenario: dict[str, Any], face: str) -> None:
-    """Go leaves a taken id out without a word; ours tells it. What Go cannot put into a batch, ours can."""
+    """Go skips a taken id silently, and taskq reports it. taskq also accepts calls that Go cannot batch."""
     load(one_server, scenario["before"])
     app = TaskQ(one_server.raw, enqueue_timeout=30)
     task = app.remote("t", retention=0)

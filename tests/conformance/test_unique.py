@@ -1,4 +1,4 @@
-"""Unique locks: on every path that a task can take its lock is held as its rule says, and never by nobody's task."""
+"""Test unique locks: on every path of a task, its lock follows its rule, and never outlives the task."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -158,7 +158,7 @@ def claim_in_vain(broker: Broker) -> None:
 
 
 def delete_by_hand(broker: Broker) -> None:
-    """As whoever deletes a task without a script: nobody has freed its lock, and a pass over the queue does."""
+    """Delete a task without a script, so that its lock stays, and let a repair pass release the lock."""
     broker.raw.delete(broker.queue.task("a"))
     reconciled(broker)
 
@@ -402,7 +402,7 @@ class TestConflicts:
 
 
 class TestRenewal:
-    """A running task holds its lock at least as long as nobody else may run it."""
+    """A running task holds its lock at least as long as no other worker may run it."""
 
     def extend(self, broker: Broker, lock_s: int = 40) -> None:
         kept = broker.run(
@@ -442,7 +442,7 @@ class TestRenewal:
 
     @rows("rule", ["", "fd", "f0"])
     def test_one_that_is_gone_is_taken_again(self, broker: Broker, rule: str) -> None:
-        """It ran out while the task waited, or somebody deleted it."""
+        """The lock expired while the task waited, or was deleted by hand."""
         lock = broker.queue.unique("t", b"one")
         endless = rule == "f0"
         enqueue(broker, task(broker, "a", "fd" if endless else rule, unique_s=0 if endless else 5))
@@ -471,7 +471,7 @@ class TestRenewal:
         assert broker.raw.ttl(lock) <= 7
 
     def test_a_task_that_started_takes_no_lock_back(self, broker: Broker) -> None:
-        """Until it waits again; unless another has taken it by then."""
+        """The task takes the lock again only when it waits again, unless another task holds it."""
         lock = broker.queue.unique("t", b"one")
         enqueue(broker, task(broker, "a", "sd"))
         broker.dequeue()
@@ -485,7 +485,7 @@ class TestRenewal:
         assert broker.raw.get(lock) == b"b"
 
     def test_what_names_no_lock_is_not_written(self, broker: Broker) -> None:
-        """The name comes from a hash that anybody may have written."""
+        """The name comes from a hash that any program may have written."""
         broker.enqueue("a")
         broker.raw.hset(broker.queue.task("a"), "unique_key", broker.queue.prefix + "paused")
 
@@ -585,7 +585,7 @@ class TestForeignLocks:
 
     @rows("rule", RULES)
     def test_no_path_touches_a_key_outside_the_queues_locks(self, broker: Broker, rule: str) -> None:
-        """Neither a key that holds the id of the task, nor one that is absent."""
+        """Neither a key with the id of the task nor an absent key is touched."""
         elsewhere = "asynq:{low}:unique:t:x"
         for path, (walk, _) in {**PATHS, **GROUPED}.items():
             for foreign, holder in (("session:admin", b"a"), (elsewhere, b"a"), (elsewhere, None)):

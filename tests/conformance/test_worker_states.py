@@ -1,7 +1,7 @@
 """What Go Asynq's server and scheduler leave in Redis around a whole run, and what ours leave.
 
 These are the scenarios of `test_states` for which a process has to run. Some of their times are those of a real clock,
-so a time is compared by what it stands for: the end of the run, so long after it, the day of it.
+so a time is compared by its meaning: the end of the run, a time after it, the day of it.
 """
 
 import asyncio
@@ -104,7 +104,7 @@ async def work(app: TaskQ, scenario: dict[str, Any]) -> None:
 
 
 def by_meaning(state: dict[str, Any], texts: dict[str, str]) -> dict[str, Any]:
-    """Return a state with its times replaced by what they stand for, and texts by those that stand for them."""
+    """Return a state with its times and texts replaced by names for their meaning."""
     messages = [decode_message(value[b"msg"]) for kind, value in state.values() if kind == "hash"]
     end_s = max((max(each.last_failed_at, each.completed_at) for each in messages), default=0)
     found: dict[str, Any] = {}
@@ -118,7 +118,7 @@ def by_meaning(state: dict[str, Any], texts: dict[str, str]) -> dict[str, Any]:
             message.error_msg = texts.get(message.error_msg, message.error_msg)
             value = {**value, b"msg": encode_message(message)}
         elif key.endswith(":retry"):
-            value = [member for member, _ in value]  # Go's stands by a real clock; ours is looked at below
+            value = [member for member, _ in value]  # Go's follows a real clock; ours is checked below
         elif kind == "zset":
             # The message is written by the worker and stored by a script, which may be some seconds later.
             value = [(member, (score - end_s) // 10) for member, score in value]

@@ -1,4 +1,4 @@
-"""Workflows on every store: the scripts that continue them, also where queues stand on different nodes of a cluster."""
+"""Test the scripts of workflows on every store, including queues on different nodes of a cluster."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -132,7 +132,7 @@ async def test_a_step_whose_result_is_too_large(app: TaskQ, tasks: Tasks) -> Non
 
 
 async def test_a_retry_counts_a_step_once_that_comes_after_several(app: TaskQ, tasks: Tasks) -> None:
-    """What was skipped on several ways waits once, and the workflow ends when all of it has."""
+    """A step skipped along several paths waits once, and the workflow ends when all its steps have ended."""
     is_broken = True
 
     @app.task(name="first", max_retry=0)
@@ -162,7 +162,7 @@ async def test_a_retry_counts_a_step_once_that_comes_after_several(app: TaskQ, t
 
 
 async def test_priority_and_expiry_of_steps(app: TaskQ, tasks: Tasks) -> None:
-    """What a task's options say of its place in the queue holds for steps: the urgent member runs first."""
+    """Priority and expiry apply to steps as to tasks: the urgent member runs first."""
     handle = await group(tasks.add.s(1), tasks.add.s(2), tasks.add.s(3).using(priority=9, expires=600)).adelay()
 
     first = Inspector(app).tasks("default", TaskState.PENDING).tasks[0]
