@@ -50,7 +50,7 @@ def move_keys(slot: int, source: RedisServer, target: RedisServer, *, most: int 
 
 
 def close_slot(slot: int, target: RedisServer, servers: Sequence[RedisServer]) -> None:
-    """End the move of a slot whose keys have all arrived. The target is told first, so that nobody is left without."""
+    """End the move of a slot whose keys have all arrived. Notify the target first: the slot always has an owner."""
     for server in (target, *(each for each in servers if each is not target)):
         if server.command("ROLE")[0] == b"master":
             server.command("CLUSTER", "SETSLOT", slot, "NODE", node_id(target))

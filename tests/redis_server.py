@@ -1,4 +1,4 @@
-"""Real redis-servers for tests, each in a folder of its own and never outliving the tests.
+"""Run real redis-servers for tests, each in a separate folder. They never outlive the tests.
 
 Every server listens on a unix socket; a free TCP port on 127.0.0.1 (never 6379) is opened where it is asked for. On
 Linux the kernel ends a server when the thread that started it ends, so start servers from the main thread.
@@ -306,7 +306,7 @@ class RedisServer:
             settings |= {"cluster-enabled": "yes", "cluster-node-timeout": "2000"}
         if self._cluster and self.tls and self._has_tls:
             settings["tls-cluster"] = "yes"
-        elif self._cluster and self.tls:  # it needs a port of its own, and tells clients that of the relay
+        elif self._cluster and self.tls:  # it needs its own port, and announces the relay's port to clients
             settings |= {"port": str(free_port(with_bus=True)), "cluster-announce-port": str(self.port)}
         if self.replica_of is not None:
             settings["replicaof"] = ("127.0.0.1", str(self.replica_of.port))
@@ -340,7 +340,7 @@ class RedisServer:
             return said.readline() == b"ready\n"
 
     def _sentinel_file(self) -> Path:
-        # A Sentinel needs a file it can rewrite; one that was written already holds what it has learnt.
+        # A Sentinel needs a writable file. An existing file already holds what it has learned.
         file = self.folder / "sentinel.conf"
         watched = self._sentinel_of
         assert watched is not None
@@ -359,7 +359,7 @@ class RedisServer:
     def _wait_until_ready(self, is_loading: bool) -> bool:
         assert self._process is not None
         deadline = _monotonic() + _READY_TIMEOUT_S
-        probe = redis.Redis(  # a client of its own: others try again by themselves while it loads
+        probe = redis.Redis(  # a separate client, because others retry by themselves while it loads
             unix_socket_path=str(self.socket_path), password=self.password, retry=Retry(NoBackoff(), 0)
         )
         with closing(probe):
@@ -408,7 +408,7 @@ def start_cluster(nodes: int = 3, *, replicas: int = 0, **arguments: Any) -> Ite
         replicas: How many replicas each has; they come after all the masters, those of the first one first.
         arguments: Passed to each `RedisServer`.
     """
-    if not replicas:  # nobody could take over: no node that stands still for seconds is to be given up by the others
+    if not replicas:  # without replicas, the other nodes must not mark a node as failed that stalls for seconds
         arguments["options"] = {"cluster-node-timeout": "30000", **arguments.get("options", {})}
     servers: list[RedisServer] = []
     try:
@@ -474,12 +474,12 @@ def _start_bound(
 
 
 def _speaks_tls(binary: Path) -> bool:
-    """Whether the program was built with TLS; one that was not has no OpenSSL in it."""
+    """Return whether the program was built with TLS. A build without TLS does not contain OpenSSL."""
     return b"SSL_CTX_new" in binary.read_bytes()
 
 
 def free_port(*, with_bus: bool = False) -> int:
-    """Return a TCP port of 127.0.0.1 that nobody uses, and that no outgoing connection will be given meanwhile."""
+    """Return an unused TCP port of 127.0.0.1 that no outgoing connection can take in the meantime."""
     while True:
         port = random.choice(_PORTS_WITH_BUS if with_bus else _PORTS)
         wanted = (port, port + _CLUSTER_BUS) if with_bus else (port,)

@@ -1,6 +1,6 @@
 """A relay between a client and a redis-server, which can misbehave in both directions as a network does.
 
-It runs in a thread with an event loop of its own, so that blocking code and coroutines can be tested through it. Bytes
+It runs in a thread with its own event loop, so that blocking code and coroutines can be tested through it. Bytes
 that go to the server are requests, bytes that come back are replies.
 """
 
@@ -15,11 +15,11 @@ from typing import Any, Literal, Self
 Direction = Literal["requests", "replies"]
 
 HANDSHAKE = (b"+OK", b"-ERR Unknown", b"-ERR unknown")
-"""How the answers begin that a new connection gets for telling its library's name."""
+"""Start of the replies to a new connection's announcement of its library name."""
 
 
 class Relay:
-    """Passes bytes between a TCP port of its own and a server; a context manager.
+    """Pass bytes between a separate TCP port and a server. A context manager.
 
     Args:
         target: Unix socket of the server, or its host and port.
@@ -27,7 +27,7 @@ class Relay:
     Attributes:
         port: The port.
         connections: How many connections were accepted.
-        most_open: Most connections that stood at the same time.
+        most_open: Largest number of simultaneously open connections.
         trapped: How many requests, or replies, were met by what is to be dropped or held.
         met: How many of these requests held each word.
     """
@@ -60,12 +60,12 @@ class Relay:
 
     @property
     def open_connections(self) -> int:
-        """Connections that stand now."""
+        """Return the number of open connections."""
         return len(self._pairs)
 
     @property
     def connections_with_gaps(self) -> int:
-        """Connections that stand now, some of whose bytes were swallowed."""
+        """Return the number of open connections that lost bytes."""
         return sum(pair.has_lost for pair in list(self._pairs))
 
     def __enter__(self) -> Self:

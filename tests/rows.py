@@ -27,7 +27,7 @@ def rows(
     Args:
         names: The parameters that a row gives, as for `pytest.mark.parametrize`.
         values: The rows.
-        ids: A name for each row, or what makes one of a value. A row without a name is shown as it is.
+        ids: A name for each row, or a function that names a value. A row without a name is shown unchanged.
     """
     parameters = [each.strip() for each in names.split(",")] if isinstance(names, str) else list(names)
     table = list(_named(parameters, list(values), ids))

@@ -110,7 +110,7 @@ class Terminal:
         deadline = time.monotonic() + 60
         while not matches(expected, self.path.read_text(encoding="utf-8")):
             assert time.monotonic() < deadline, f"expected:\n{expected}\ngot:\n{self.path.read_text(encoding='utf-8')}"
-            time.sleep(0.02)  # a look at a file, there is no event to wait for
+            time.sleep(0.02)  # files send no event to wait for
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGINT)

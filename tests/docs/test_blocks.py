@@ -81,7 +81,7 @@ def all_commands() -> list[tuple[Path, str]]:
 
 
 def commands_in_text() -> list[tuple[Path, str]]:
-    """Return the commands in the text of guides that somebody is to type; one that is only named takes no words."""
+    """Return the commands in guides that the reader types. A command without arguments is only mentioned."""
     return [
         (page, command)
         for page in PAGES
@@ -114,7 +114,7 @@ def test_commands_on_pages_exist_with_their_options() -> None:
 
 
 def problem_of(command: str) -> str:
-    """Return what is wrong with a command of ours, "" if nothing is."""
+    """Return the error in a taskq command, or "" if it is valid."""
     words = shlex.split(re.split(r"\s(?:&|\||;)", command)[0])
     while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
         words.pop(0)
@@ -139,7 +139,7 @@ def problem_of(command: str) -> str:
 
 
 def problem_of_djangos(name: str, words: list[str]) -> str:
-    """Return what Django's parser of a command of ours has against some words."""
+    """Return the error of Django's parser for the arguments of a taskq command."""
     parser = load_command_class("taskq_django", name).create_parser("manage.py", name)
     try:
         parser.parse_args(words)

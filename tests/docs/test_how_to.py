@@ -99,7 +99,7 @@ def test_the_django_code_of_the_readme_runs(tmp_path: Path, redis_server: RedisS
 
 @pytest.mark.redis
 def test_the_code_of_the_page_on_djangos_tasks_runs(tmp_path: Path, redis_server: RedisServer) -> None:
-    """A request enqueues one task now and one for later, a worker runs the first, and its state is told."""
+    """A request enqueues one task now and one for later. A worker runs the first, and its state is reported."""
     page = ROOT / "docs/how-to/use-django-tasks.md"
     write_files(page, tmp_path)
     (tmp_path / "shop" / "__init__.py").touch()
@@ -598,7 +598,7 @@ DJANGO_PAGES = (
 
 
 def test_code_for_django_runs_in_a_project(tmp_path: Path, subtests: pytest.Subtests) -> None:
-    """Each page in a process of its own, because it registers tasks and models."""
+    """Run each page in a separate process, because it registers tasks and models."""
     for page in DJANGO_PAGES:
         with subtests.test(page):
             run_in_django_project(page, tmp_path / page)

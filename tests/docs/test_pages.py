@@ -83,7 +83,7 @@ def test_every_picture_is_there_shown_and_described() -> None:
 
 
 def test_the_readme_says_the_same_in_chinese() -> None:
-    """The same links, code, commands and marks, in the same order; what is code differs in its comments only."""
+    """Both have the same links, code, commands and marks in the same order. Code differs only in comments."""
     pages = [(ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh-CN.md")]
     links = [set(re.findall(r"\]\(([^)]+)\)", page)) - {"README.md", "README.zh-CN.md"} for page in pages]
     code = [
@@ -101,7 +101,7 @@ def test_the_readme_says_the_same_in_chinese() -> None:
 
 
 def test_tutorials_install_what_their_code_needs() -> None:
-    """The tests have all extras at hand; readers have those that the tutorial installs."""
+    """The tests have all extras installed, but readers have only the extras that the tutorial installs."""
     needed = {
         "testing": r"import (capture|eager|drain|TaskQTestMixin)",
         "embedded": r"embedded://",

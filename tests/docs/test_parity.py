@@ -1,4 +1,4 @@
-"""The parity page names what there is: every API imports, every command exists, every test stands where it says."""
+"""Test that every API, command and test on the parity page exists."""
 
 import ast
 import importlib

@@ -1,4 +1,4 @@
-"""Supported versions are those that the tests cover, and deprecated code goes with its release."""
+"""Test that the tests cover all supported versions, and that deprecated code is removed with its release."""
 
 import re
 import tomllib
@@ -12,7 +12,7 @@ def release(text: str) -> tuple[int, ...]:
 
 
 def overdue(sources: dict[str, str], version: str) -> list[str]:
-    """What stands in sources though the release that was to remove it is this one or an earlier one."""
+    """Return deprecated code in the sources whose removal release is this one or earlier."""
     return [
         f"{path}: {named}"
         for path, source in sources.items()

@@ -30,7 +30,7 @@ _FILE = re.compile(r"# (?P<name>[\w/]+\.py)\n")
 
 
 def until(condition: Callable[[], Any], what: str) -> Any:
-    """Wait for what a worker tells a moment before it is stored."""
+    """Wait for a state that a worker reports just before it is stored."""
     deadline = time.monotonic() + PATIENCE_S
     while not (value := condition()):
         assert time.monotonic() < deadline, f"not within {PATIENCE_S} s: {what}"

@@ -1,4 +1,4 @@
-"""Looking at the admin's pages as a browser does: what is listed, what a form carries, what an action says."""
+"""Read the admin's pages as a browser does: the rows of lists, the fields of forms, and the messages of actions."""
 
 import re
 from html import unescape

@@ -31,7 +31,7 @@ HOSTILE = "</pre><script>alert('x')</script>"
 
 @pytest.fixture
 def staff(client: Client) -> Client:
-    """A browser of somebody who may view tasks and queues, and nothing else."""
+    """Return the browser of a user who may only view tasks and queues."""
     user = User.objects.create_user("ada", password="ada", is_staff=True)
     views = Permission.objects.filter(content_type__app_label="taskq_django", codename__startswith="view_")
     user.user_permissions.set(views)
@@ -345,7 +345,7 @@ def test_the_migration_is_current() -> None:
     ],
 )
 def test_bytes_are_shown_as_what_they_are(data: bytes, shown: str, note: str) -> None:
-    """Numbers are not rounded; what is no JSON is shown as it is; what is long is cut."""
+    """Numbers are not rounded, text that is not JSON is shown unchanged, and long values are cut."""
     text, remark = blob(data)
 
     assert text == shown

@@ -72,7 +72,7 @@ def at_once(redis: RedisServer, settings: Any) -> None:
 
 @pytest.fixture
 def operator(client: Client, redis: RedisServer) -> Client:
-    """A browser of somebody who may enqueue tasks and see them."""
+    """Return the browser of a user who may enqueue and view tasks."""
     client.force_login(user("ada", "view_task", "add_task"))
     return client
 

@@ -1,4 +1,4 @@
-"""What a page gives to the script that keeps it up to date."""
+"""Test the data that a page provides for its live update script."""
 
 import re
 from pathlib import Path

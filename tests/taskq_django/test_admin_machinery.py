@@ -1,4 +1,4 @@
-"""What all admin pages over Redis stand on: rows, lists, actions and their confirmation, other ModelAdmins below."""
+"""Test the base of all admin pages over Redis: rows, lists, actions with confirmation, and custom ModelAdmins."""
 
 import re
 from collections.abc import Sequence
@@ -103,7 +103,7 @@ class ThemedChangeList(ChangeList):
 
 
 class ThemedModelAdmin(BaseAdmin):
-    """The `ModelAdmin` of a theme, with templates and a list page of its own."""
+    """The `ModelAdmin` of a theme, with its own templates and list page."""
 
     change_list_template = "theme/list.html"
     change_form_template = "theme/form.html"
@@ -181,7 +181,7 @@ def themed(settings: Any) -> None:
 
 @pytest.fixture
 def staff(client: Client) -> Client:
-    """A browser of somebody who may view, and nothing else."""
+    """Return the browser of a user who may only view."""
     user = User.objects.create_user("ada", is_staff=True)
     user.user_permissions.set(Permission.objects.filter(codename__in=("view_worker", "view_task")))
     client.force_login(user)
@@ -275,7 +275,7 @@ def test_the_confirmation_of_what_is_gone_says_so(staff: Client) -> None:
 @pytest.mark.django_db
 @pytest.mark.parametrize("model_admin_page", ["add/", "worker-007/delete/"])
 def test_nobody_may_do_what_the_model_has_no_permission_for(client: Client, model_admin_page: str) -> None:
-    """A superuser has all permissions, those that are none included."""
+    """A superuser passes every permission check, even for permissions that the model does not have."""
     client.force_login(User.objects.create_superuser("root"))
 
     assert client.get(LIST + model_admin_page).status_code == 403
@@ -296,7 +296,7 @@ def test_an_action_is_taken_from_the_page_of_one_row(staff: Client) -> None:
 @pytest.mark.django_db
 @pytest.mark.parametrize("action", ["greet", "delete_selected", "no such action"])
 def test_an_action_that_is_not_offered_is_refused(client: Client, action: str) -> None:
-    """Django's own deletion needs a database and is not there for anybody."""
+    """Django's own delete action needs a database and is not offered to any user."""
     client.force_login(User.objects.create_user("eve", is_staff=True))
     data = {ACTION_CHECKBOX_NAME: ["worker-007"], "action": action, "post": "yes"}
 

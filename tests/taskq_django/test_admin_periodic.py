@@ -43,7 +43,7 @@ FORM = {
 
 @pytest.fixture
 def login(client: Client) -> Callable[..., Client]:
-    """A browser of somebody with these permissions on periodic tasks."""
+    """Return the browser of a user with these permissions on periodic tasks."""
 
     def login(*words: str) -> Client:
         user = User.objects.create_user("ada", is_staff=True)
@@ -155,7 +155,7 @@ class TestForm:
         ids=["brackets", "digits", "half", "half of a name", "null", "nan", "infinity"],
     )
     def test_json_that_no_database_or_page_could_take(self, staff: Client, field: str, text: str, told: str) -> None:
-        """Also of a task of another program, whose arguments nobody here knows."""
+        """This includes a task of another program, whose arguments are unknown here."""
         given = {"task": "other:program", "is_remote": "on", field: text}
 
         html = staff.post(f"{LIST}add/", {**FORM, **given}).content.decode()
@@ -184,7 +184,7 @@ class TestForm:
         assert "Next runs" not in html
 
     def test_the_next_runs_are_shown_in_both_time_zones(self, staff: Client, settings: Any) -> None:
-        """By the clock of the entry, and by that of whoever looks."""
+        """Times are shown in the entry's time zone and in the user's."""
         settings.TIME_ZONE = "America/New_York"
         row = make(cron="30 4 * * *", time_zone="Europe/Berlin")
 
@@ -200,7 +200,7 @@ class TestForm:
 class TestList:
     @pytest.mark.usefixtures("of_the_code")
     def test_one_of_the_code_is_paused_and_resumed(self, staff: Client) -> None:
-        """Also while no scheduler runs; one that was added at run time stands beside it."""
+        """This holds even without a scheduler. An entry added at run time is listed beside it."""
         Inspector(taskq).add_schedule(Entry("@daily", greet.s("Bob"), id="added"))
         address = "code_3Anightly/"
 
@@ -344,7 +344,7 @@ class TestActions:
         assert set(PeriodicTask.objects.values_list("total_runs", "last_run_at")) == {(0, None)}
 
     def test_what_the_confirmation_says_is_what_is_done(self, staff: Client) -> None:
-        """Only those that were chosen, though all were there; or all that match."""
+        """The action affects only the chosen rows of the list, or all rows that match."""
         first, second = make("a"), make("b")
         html = act(staff, "run_now", first)
         hidden = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', html))
@@ -360,7 +360,7 @@ class TestActions:
     def test_what_cannot_be_enqueued_is_told(
         self, staff: Client, settings: Any, monkeypatch: pytest.MonkeyPatch, in_transactions: bool
     ) -> None:
-        """Also where each request is a transaction, which ends when it is too late to tell."""
+        """This holds even if each request is a transaction, which ends after the response is made."""
         monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", in_transactions)
         once, broken = make("once", options={"task_id": "one"}), make("broken", kwargs={})
         act(staff, "run_now", once, post="yes")

@@ -1,4 +1,4 @@
-"""The pages of queues in the admin: what they tell, and what can be done there."""
+"""Test the pages of queues in the admin: their content and their actions."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -48,13 +48,13 @@ def sign_in(client: Client, *codenames: str) -> Client:
 
 @pytest.fixture
 def viewer(client: Client) -> Client:
-    """A browser of somebody who may only look."""
+    """Return the browser of a user who may only view."""
     return sign_in(client, "view_queue", "view_task")
 
 
 @pytest.fixture
 def operator(client: Client) -> Client:
-    """A browser of somebody who may do all there is to do to queues."""
+    """Return the browser of a user with all permissions on queues."""
     return sign_in(client, "view_queue", "pause_queue", "delete_queue")
 
 
@@ -89,7 +89,7 @@ def rows_of(html: str) -> dict[str, dict[str, str]]:
 
 @pytest.fixture
 def in_one_day(redis: RedisServer) -> None:
-    """Skip the last half a minute of a day: what is counted has to be today's still when it is looked at."""
+    """Skip the last half minute of a day, so that runs are still shown as today's."""
     now: Any = redis.client.time()
     if 86_400 - now[0] % 86_400 <= 30:
         pytest.skip("the day is about to end")
@@ -103,7 +103,7 @@ def count_on(redis: RedisServer, queue: str, *, back: int = 0, processed: int, f
     redis.client.set(f"asynq:{{{queue}}}:failed:{day}", failed)
 
 
-# --- what the list tells ----------------------------------------------------------------------------------------------
+# --- the list ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("in_one_day")
@@ -175,7 +175,7 @@ def test_the_past_is_a_chart_with_a_table(viewer: Client, redis: RedisServer) ->
 
 
 def test_the_last_hour_is_drawn_from_samples(viewer: Client, redis: RedisServer) -> None:
-    """A stretch without samples breaks the lines; what they show is said in words as well."""
+    """A gap in the samples breaks the lines, and a text describes the chart."""
     enqueue()
     Past(redis).samples("default", per_s=5, gap=(100, 200))
 
@@ -369,7 +369,7 @@ def test_emptying_says_how_many_tasks_it_is_about(operator: Client, redis: Redis
 
 
 def test_two_operators_at_once_are_told(operator: Client, redis: RedisServer, inspector: Inspector) -> None:
-    """What one of them has done already keeps nothing else from being done."""
+    """An action that another user has already done on one row does not block the other rows."""
     enqueue()
     enqueue("low")
     inspector.pause("low")
@@ -602,7 +602,7 @@ THEME = {
 
 
 class ThemedModelAdmin(BaseAdmin):
-    """The `ModelAdmin` of a theme, with templates of its own."""
+    """The `ModelAdmin` of a theme, with its own templates."""
 
     change_list_template = "theme/list.html"
     change_form_template = "theme/form.html"

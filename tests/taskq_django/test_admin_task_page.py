@@ -30,7 +30,7 @@ def at_once(redis: RedisServer, settings: Any) -> None:
 
 @pytest.fixture
 def operator(client: Client, redis: RedisServer) -> Client:
-    """A browser of somebody who may change tasks."""
+    """Return the browser of a user who may change tasks."""
     client.force_login(user("ada", "view_task", "change_task"))
     return client
 
@@ -264,7 +264,7 @@ def test_arguments_that_do_not_fit_the_task_are_refused_and_stay_in_the_form(
 
 
 def test_arguments_of_another_program_only_have_to_stay_what_they_are(operator: Client, redis: RedisServer) -> None:
-    """JSON stays JSON, with numbers as they are written; other text stays text."""
+    """JSON stays JSON with unchanged numbers, and other text stays text."""
     number, text = taskq.remote("go:number").delay(b'{"n": 1}'), taskq.remote("go:text").delay(b"plain")
 
     edit(operator, number, '{"n": 12345678901234567890123, "m": 1e400}')
@@ -285,7 +285,7 @@ def test_saving_without_a_change_changes_no_byte(operator: Client, redis: RedisS
 def test_a_page_that_is_out_of_date_changes_nothing_and_keeps_what_was_typed(
     operator: Client, redis: RedisServer
 ) -> None:
-    """Two operators at once: the second is told, and neither change is lost unseen."""
+    """Two operators edit at once. The second gets a message, and no change is overwritten silently."""
     handle = taskq.tasks["shop:greet"].delay("Grace")
     first, second = (form_of(operator.get(page_of(handle)).content.decode()) for _ in range(2))
     operator.post(page_of(handle), {**first, "arguments": '{"name": "Ada"}', "_save": "Save"})

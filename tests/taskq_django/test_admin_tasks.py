@@ -51,7 +51,7 @@ def at_once(redis: RedisServer, settings: Any) -> None:
 
 @pytest.fixture
 def operator(client: Client, redis: RedisServer) -> Client:
-    """A browser of somebody who may do everything with tasks."""
+    """Return the browser of a user with all permissions on tasks."""
     client.force_login(user("ada", "view_task", "change_task", "delete_task", "run_task"))
     return client
 
@@ -149,7 +149,7 @@ def test_a_search_from_a_place_that_is_none_begins_at_the_start(pages: Callable[
 def test_no_more_is_read_to_sort_tasks_than_some_bytes(
     pages: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Tasks with large arguments fill no memory: what was read until then is sorted, or Redis's order shown."""
+    """Tasks with large arguments do not fill the memory. The page sorts what it has read, or keeps Redis's order."""
     handles = [enqueue(text="x" * 1000) for _ in range(205)]
     enqueue(queue="low")
     monkeypatch.setattr("taskq_django.admin.task_rows.SORTED_BYTES", 100_000)
@@ -408,7 +408,7 @@ def test_more_than_a_step_is_told(operator: Client, redis: RedisServer, monkeypa
 
 
 def test_what_an_other_operator_was_faster_with_is_left_alone_and_told(operator: Client, redis: RedisServer) -> None:
-    """One deletes archived tasks; meanwhile another lets one run again, one is gone. The work is not lost."""
+    """A user deletes archived tasks while another runs one of them again and one is gone. The running task survives."""
     rescued, gone, rest = enqueue(), enqueue(), enqueue()
     for handle in (rescued, gone, rest):
         put(redis, handle, "archived")

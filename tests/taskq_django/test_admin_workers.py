@@ -35,7 +35,7 @@ def sign_in(client: Client, *codenames: str) -> Client:
 
 @pytest.fixture
 def viewer(client: Client) -> Client:
-    """A browser of somebody who may look at everything."""
+    """Return the browser of a user who may view everything."""
     return sign_in(client, "view_worker", "view_task", "view_queue")
 
 
@@ -53,7 +53,7 @@ def now_ns(redis: RedisServer) -> int:
 def appear(
     redis: RedisServer, host: str = "box", *, pid: int = 7, running: Mapping[str, Any] | None = None, **facts: Any
 ) -> str:
-    """Let a worker tell of itself as Go's do, and ours in the same words; return its id."""
+    """Write the presence record of a worker in the format of Go and Python workers, and return its id."""
     server_id = f"{host}-{pid}"
     name = f"{{{host}:{pid}:{server_id}}}"
     info = ServerInfo(host=host, pid=pid, server_id=server_id, **{"concurrency": 10, **facts})
@@ -115,7 +115,7 @@ def test_running_tasks_and_queues_are_links_for_who_may_see_them(client: Client,
 
 
 def test_a_worker_that_says_little_is_listed_as_any_other(viewer: Client, redis: RedisServer) -> None:
-    """One written in Go says no more than this of a task, and one that has just started says less."""
+    """A Go worker reports only this about a task, and a worker that has just started reports less."""
     appear(redis, "go", pid=1, start_time_ns=None, running={"t1": {}})
     appear(redis, "", pid=2, status="unheard of", strict_priority=True, queues={"low": 2, "high": 5})
 
@@ -168,7 +168,7 @@ def test_workers_are_searched_put_in_order_and_filtered(viewer: Client, redis: R
 
 
 def test_how_much_is_asked_of_redis_does_not_grow_with_the_tasks(viewer: Client, redis: RedisServer) -> None:
-    """Neither with those that wait nor with those that a worker runs."""
+    """The number of commands depends neither on waiting tasks nor on running tasks."""
 
     def commands() -> int:
         before: Any = redis.client.info("commandstats")
@@ -224,7 +224,7 @@ def test_who_may_not_look_sees_nothing(client: Client, redis: RedisServer) -> No
 
 
 def test_workers_are_asked_by_those_who_may(client: Client, redis: RedisServer) -> None:
-    """The list and the log of the admin say so; nobody else is offered it."""
+    """The list and the admin log show it. Other users do not see the action."""
     worker = appear(redis)
     heard = redis.client.pubsub()
     heard.subscribe("taskq:control")

@@ -40,13 +40,13 @@ def sign_in(client: Client, *codenames: str) -> Client:
 
 @pytest.fixture
 def viewer(client: Client) -> Client:
-    """A browser of somebody who may look at everything."""
+    """Return the browser of a user who may view everything."""
     return sign_in(client, *LOOKING)
 
 
 @pytest.fixture
 def operator(client: Client) -> Client:
-    """A browser of somebody who may look at everything, and act on workflows."""
+    """Return the browser of a user who may view everything, and act on workflows."""
     return sign_in(client, *LOOKING, "run_workflow")
 
 

@@ -20,7 +20,7 @@ def test_tasks_of_installed_apps_are_found() -> None:
 
 
 def test_autodiscover_names_modules(settings: Any) -> None:
-    """A name with a dot is imported as it stands; a module that is not there is a mistake."""
+    """A name with a dot is imported unchanged. A missing module raises an error."""
     settings.TASKQ = {"AUTODISCOVER": ["tests.taskq_django.shop.nowhere"]}
 
     with pytest.raises(ModuleNotFoundError, match="nowhere"):

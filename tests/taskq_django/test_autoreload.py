@@ -1,4 +1,4 @@
-"""What the worker's reloader sees of files. How it starts workers anew is shown with processes, in `test_commands`."""
+"""Test how the worker's reloader detects changed files. `test_commands` tests restarts with real processes."""
 
 from collections.abc import Iterator
 from pathlib import Path

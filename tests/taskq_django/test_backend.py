@@ -256,7 +256,7 @@ def test_a_running_task_says_so() -> None:
 
 
 async def test_a_task_whose_worker_was_lost_has_failed() -> None:
-    """It is not left running for ever; a task of this framework is run once unless it says otherwise."""
+    """It does not stay running forever. A task of Django's framework runs once by default."""
     result = await parcels.label.aenqueue()
     keys = taskq.runtime.keys.queue("default")
     taken = runs.dequeue(keys, owner="lost", call=1, limit=1, lease_s=1, now_ns=int((time.time() - 90) * 1e9))
@@ -356,7 +356,7 @@ def test_the_higher_band_is_served_first_with_strict_priority(settings: Any) -> 
 
 
 def test_a_band_that_no_worker_serves_is_not_used(settings: Any) -> None:
-    """A task never goes where nobody looks."""
+    """A task is never sent to a queue without a reader."""
     settings.TASKQ = {**settings.TASKQ, "QUEUES": {"default": 1}}
     result = parcels.label.using(priority=50).enqueue()
 

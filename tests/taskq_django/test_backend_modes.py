@@ -57,7 +57,7 @@ def announced() -> Iterator[list[str]]:
 class TestModes:
     @pytest.mark.parametrize("is_async", [False, True])
     def test_on_commit_is_the_default(self, announced: list[str], is_async: bool) -> None:
-        """Until then there is no task, and nobody is told of one."""
+        """Until the commit, no task exists and no signal is sent."""
         enqueue = async_to_sync(parcels.label.aenqueue) if is_async else parcels.label.enqueue
         with transaction.atomic(), transaction.atomic(using="other"):
             result = enqueue(1)
@@ -100,7 +100,7 @@ class TestModes:
     def test_through_the_outbox_a_task_is_found_before_it_is_sent(
         self, announced: list[str], settings: Any, redis: RedisServer
     ) -> None:
-        """Redis may be away meanwhile."""
+        """Redis may be unreachable until then."""
         there = {**settings.TASKQ, "ENQUEUE": "outbox"}
         settings.TASKQ = {**there, "URL": "unix:///nowhere/at/all.sock", "ENQUEUE_TIMEOUT": 0.01}
         with transaction.atomic():

@@ -1,4 +1,4 @@
-"""Tasks of both of Django's interfaces stand in one registry, under the same names, and one worker runs them."""
+"""Test that tasks of both Django interfaces share one registry and their names, and that one worker runs them."""
 
 import importlib
 import pickle
@@ -34,7 +34,7 @@ takes_options = pytest.mark.skipif(
 
 @pytest.fixture(autouse=True)
 def registry() -> Iterator[None]:
-    """What a test registers is gone after it."""
+    """Remove the tasks that a test registers."""
     before = dict(taskq.tasks)
     yield
     taskq._tasks.clear()
@@ -291,7 +291,7 @@ def test_a_module_that_the_setting_names_has_tasks(redis: RedisServer, settings:
 def test_a_task_that_was_made_for_another_backend_is_run(
     redis: RedisServer, settings: Any, monkeypatch: pytest.MonkeyPatch, is_named: bool
 ) -> None:
-    """Where the module is one that `AUTODISCOVER` names."""
+    """Only if `AUTODISCOVER` names the module."""
     immediate = f"{PACKAGE}.backends.immediate.ImmediateBackend"
     settings.TASKQ = {**settings.TASKQ, "AUTODISCOVER": [HERE] if is_named else True}
     settings.TASKS = {

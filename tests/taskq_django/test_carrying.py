@@ -1,4 +1,4 @@
-"""Language, time zone and request id of who enqueues a task are those of its run, and stand in its log."""
+"""Test that a run has the language, time zone and request id of its enqueue, and that its log shows them."""
 
 import asyncio
 import dataclasses
@@ -120,7 +120,7 @@ class TestInAWorker:
     def test_a_run_without_headers_costs_nothing(
         self, redis: RedisServer, monkeypatch: pytest.MonkeyPatch, called: Any
     ) -> None:
-        """What the run could know about itself is not even gathered, which takes longer than all else around it."""
+        """The fields of the run are not even collected, because that costs more than the rest."""
         fill = Executor._fill
 
         def noted(self: Executor, run: Run, context: TaskContext) -> None:
@@ -198,7 +198,7 @@ class TestInAWorker:
     ) -> None:
         """As another program may write it, Go's for one."""
         seen.clear()
-        _ = taskq.settings  # what is carried follows them
+        _ = taskq.settings  # the propagated values follow the settings
         monkeypatch.setattr(taskq, "propagate", lambda: headers)
         taskq.close()
         handle = look.delay()
@@ -331,7 +331,7 @@ class TestEnqueueing:
         assert str(caught.value) == problem
 
     def test_the_tasks_own_headers_go_first(self) -> None:
-        """They may take seven KiB; what is carried goes along as far as there is room."""
+        """User headers may take seven KiB. Propagated values are added as long as they fit."""
         with capture() as tasks, of_a_request():
             look.using(headers={"own": "x" * (7 * 1024 - 3)}).delay()
             look.using(headers={"own": "x" * (7 * 1024 - 3 - 30)}).delay()
@@ -423,7 +423,7 @@ def test_a_check_tells_of_what_is_no_function(settings: Any, path: str, problem:
 
 
 class Lines(logging.Handler):
-    """What a handler with the filter writes."""
+    """Return the output of a handler with the filter."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__()

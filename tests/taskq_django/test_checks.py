@@ -96,7 +96,7 @@ def test_embedded_in_a_deployment_is_warned_of(settings: Any) -> None:
 def test_another_runworker_is_told_of(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Any, order: list[str], expected: str | None
 ) -> None:
-    """Django takes the command of the app that stands first; the message says whose it is and what to do."""
+    """Django uses the command of the first app. The message names this app and the fix."""
     commands = tmp_path / "management" / "commands"
     commands.mkdir(parents=True)
     (commands / "runworker.py").touch()

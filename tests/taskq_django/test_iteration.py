@@ -1,4 +1,4 @@
-"""Querysets in `context.iterate`: each row once, in the order of the keys, whatever happens to the table meanwhile."""
+"""Test querysets in `context.iterate`: each row comes once, in key order, while the table changes."""
 
 # ruff: noqa: PERF401 - loops are what is tested
 

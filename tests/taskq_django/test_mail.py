@@ -139,7 +139,7 @@ class TestInAWorker:
 
     @pytest.mark.redis
     def test_a_repeat_is_the_same_message(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Its Message-ID and Date are those of when it was enqueued, so who gets it twice can tell."""
+        """Its Message-ID and Date are set at the enqueue, so a recipient can recognize a duplicate."""
         monkeypatch.setattr(mailers, "errors", iter([smtplib.SMTPServerDisconnected("gone"), None]))
         send_mail("Hi", "there", "a@example.com", ["b@example.com"])
 
@@ -268,7 +268,7 @@ class TestEnqueueing:
         assert "secret" not in caplog.text
 
     def test_a_log_that_is_mailed_does_not_go_round(self, settings: Any) -> None:
-        """Django's handler that mails log records is told of the loss by a record, which it would mail again."""
+        """The loss is logged, and Django's handler that mails log records would mail that record again."""
         settings.ADMINS = ["admin@example.com"] if django.VERSION >= (6, 0) else [("Admin", "admin@example.com")]
         mailed: list[str] = []
 
@@ -311,7 +311,7 @@ class TestEnqueueing:
         assert mailers.sent[0].message().get_content_type() == "multipart/related"
 
     def test_a_mime_part_of_the_older_kind(self) -> None:
-        """Django 6 still takes it, with a warning of its own."""
+        """Django 6 still accepts it, with Django's own warning."""
         part = MIMEBase("application", "x-thing")
         part.set_payload("hello")
         part["X-Own"] = "1"

@@ -40,7 +40,7 @@ def meeting_at_every_read(parties: int) -> Iterator[threading.Barrier]:
 
 
 def in_thread(function: Any) -> Any:
-    """Run a function as a worker does, in a thread of its own, and return its result or error."""
+    """Run a function as a worker does, in a separate thread, and return its result or error."""
     outcome: list[Any] = []
 
     def run() -> None:
@@ -67,7 +67,7 @@ def is_usable(wrapper: Any) -> bool:
 
 
 async def test_eight_orm_coroutines_overlap() -> None:
-    """All eight are in the middle of a query at the same time: the barrier lets nobody pass before."""
+    """All eight are inside a query at the same time, because the barrier waits for all of them."""
     await Group.objects.acreate(name="staff")
     middleware = DatabaseMiddleware()
 
@@ -204,7 +204,7 @@ async def test_a_coroutine_without_blocking_code_starts_no_thread() -> None:
     async def nothing() -> set[threading.Thread]:
         return set(threading.enumerate())
 
-    assert await DatabaseMiddleware().aaround(CONTEXT, nothing) <= before  # one that was there may have ended
+    assert await DatabaseMiddleware().aaround(CONTEXT, nothing) <= before  # an existing connection may have ended
 
 
 def test_a_plain_task_starts_without_the_queries_of_the_last_one(settings: Any) -> None:
@@ -377,7 +377,7 @@ def test_a_schedule_hooks_connection_is_looked_after(monkeypatch: pytest.MonkeyP
 
 
 def test_a_providers_connection_is_looked_after(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also one that reads only while what it returned is gone through."""
+    """This includes a function that reads only while its result is iterated."""
     monkeypatch.setitem(connections.settings["default"], "CONN_MAX_AGE", 0)
     application = DjangoTaskQ()
     application.schedule_provider(lambda: (Group.objects.count() for _ in range(2)))  # type: ignore[arg-type,return-value]

@@ -125,7 +125,7 @@ def test_coroutines_without_a_transaction() -> None:
 
 @pytest.mark.django_db(transaction=True, databases=BOTH)
 def test_the_worker_that_relays_tells_them_whoever_exports_metrics(settings: Any) -> None:
-    """A full queue keeps its rows waiting, so that there is something to tell."""
+    """A full queue keeps its rows waiting, so that the page has rows to show."""
     settings.TASKQ = {**settings.TASKQ, "LIMITS": {"low": {"MAX_PENDING": 1}}}
     with transaction.atomic():
         for _ in range(3):

@@ -1,4 +1,4 @@
-"""Periodic tasks in the database: what a row may say, and how a scheduler takes it up."""
+"""Test periodic tasks in the database: validation of rows, and their pickup by a scheduler."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -46,7 +46,7 @@ def wrong(**given: Any) -> dict[str, list[str]]:
 
 
 class TestRules:
-    """The core's, told beside each field."""
+    """The core's errors are reported for each field."""
 
     pytestmark = pytest.mark.django_db
 
@@ -116,7 +116,7 @@ class TestRules:
 
     @pytest.mark.django_db(transaction=True)
     def test_a_project_without_time_zones(self, settings: Any) -> None:
-        """Its moments have none; they are those of the setting `TIME_ZONE`, as everywhere in Django."""
+        """Naive times are in the time zone of the setting `TIME_ZONE`, as everywhere in Django."""
         settings.USE_TZ, settings.TIME_ZONE = False, "Europe/Berlin"
         row = make(interval=timedelta(hours=1), start_at=datetime(2030, 1, 1, 12), created_at=datetime(2030, 1, 1))  # noqa: DTZ001
 
@@ -233,7 +233,7 @@ class TestScheduling:
         assert (off.total_runs, off.next_run_at) == (0, None)
 
     async def test_rows_are_taken_up_while_it_runs(self, redis: RedisServer, clock: Clock) -> None:
-        """Also those that no signal tells of: a disabled row enqueues nothing more, a deleted one is forgotten."""
+        """This includes changes without a signal: a disabled row stops enqueueing, and a deleted row is forgotten."""
         first = await amake("first")
         fired = Fired()
         async with scheduling(clock, fired) as scheduler:
@@ -281,7 +281,7 @@ class TestReading:
         assert rows_of(table, found[0])[1] == ["first"]
 
     def test_a_row_that_cannot_be_used_holds_up_no_other(self, caplog: pytest.LogCaptureFixture) -> None:
-        """It is told once, however often the table is read; and it works as soon as it is repaired."""
+        """The error is logged once, however often the table is read. The row works as soon as it is repaired."""
         broken = make("broken", kwargs={})
         make("good")
         table = DatabaseSchedule()
@@ -358,7 +358,7 @@ class TestTable:
         assert (row.total_runs, row.last_run_at) == (5, second.last)
 
     def test_runs_of_another_row_of_the_same_number_do_not_count(self) -> None:
-        """Of a project with a table of its own that shares the queue, or from before the database was made anew."""
+        """It may come from a project with its own table on the same queue, or from an earlier database."""
         row = make()
         other = EntryRuns(run_key=f"{row.pk}-1", count=3, last=datetime(2030, 1, 1, tzinfo=UTC))
 

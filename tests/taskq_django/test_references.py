@@ -84,7 +84,7 @@ def payload_of(tasks: Captured) -> Any:
 
 
 class TestInAWorker:
-    """Real Redis, a real worker, threads and connections of its own."""
+    """Use a real Redis and a real worker with its own threads and connections."""
 
     @pytest.mark.redis
     def test_a_plain_task_gets_the_row_as_it_is_then(self, redis: RedisServer) -> None:
@@ -181,7 +181,7 @@ class TestInAWorker:
 
     @pytest.mark.redis
     def test_connections_are_looked_after(self, redis: RedisServer) -> None:
-        """Where none may be kept (`CONN_MAX_AGE` 0), the one that read the row is closed with the task."""
+        """If connections must not persist (`CONN_MAX_AGE` 0), the connection for the row is closed with the task."""
         used: list[Any] = []
 
         def note(**kwargs: Any) -> None:

@@ -63,7 +63,7 @@ def steer(how: str) -> None:
 
 
 class Noted:
-    """What was sent, in order."""
+    """Collect the sent signals in order."""
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, Any]] = []
@@ -164,7 +164,7 @@ class TestRuns:
 
     @pytest.mark.redis
     def test_of_a_handler(self, redis: RedisServer, noted: Noted, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Its types are no registered tasks: the sender says what it is instead."""
+        """Its types are not registered tasks, so the sender describes the type instead."""
         monkeypatch.setattr(taskq.handlers, "_by_pattern", {})
         monkeypatch.setattr(taskq.handlers, "_lengths", ())
 
@@ -336,7 +336,7 @@ class TestReceivers:
     @pytest.mark.redis
     @pytest.mark.django_db(transaction=True)
     async def test_those_of_a_worker_may_use_the_database_and_leave_no_connection(self, redis: RedisServer) -> None:
-        """In threads other than the loop's, and for a coroutine in that of its own connections."""
+        """Receivers run outside the event loop's thread, and for a coroutine in the thread with its connections."""
         await Group.objects.acreate(name="staff")
         seen: list[tuple[int, Any, bool]] = []
 

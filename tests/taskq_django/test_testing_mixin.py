@@ -1,4 +1,4 @@
-"""`TaskQTestMixin`: what a user's test case sees."""
+"""Test `TaskQTestMixin` from the view of a user's test case."""
 
 import unittest
 from typing import Any

@@ -60,7 +60,7 @@ def test_outside_a_transaction_a_task_is_sent_at_once(inspector: Inspector) -> N
 def test_enqueue_immediately_does_not_wait_for_the_commit_and_warns_of_that(
     inspector: Inspector, settings: Any
 ) -> None:
-    """The warning names the line that enqueues; outside a transaction there is none."""
+    """The warning names the line that enqueues. Outside a transaction, no warning is raised."""
     settings.TASKQ = {**settings.TASKQ, "ENQUEUE": "immediate"}
 
     greet.delay("Ada")
@@ -101,7 +101,7 @@ def test_a_task_is_sent_at_the_commit_of_any_database(inspector: Inspector, alia
 def test_a_full_queue_refuses_at_the_commit(
     redis: RedisServer, settings: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The commit stands, Django logs the error, and the handle tells of it."""
+    """The commit is kept, Django logs the error, and the handle shows it."""
     settings.TASKQ = {**settings.TASKQ, "LIMITS": {"default": 1}}
 
     with caplog.at_level(logging.ERROR), transaction.atomic():
@@ -189,7 +189,7 @@ def test_clients_obey_the_same_rule(inspector: Inspector) -> None:
 
 @pytest.mark.django_db(transaction=True)
 def test_arguments_are_bound_and_checked_where_delay_is_called(inspector: Inspector) -> None:
-    """What the task is about stands when it is enqueued, whatever happens to the objects before the commit."""
+    """The arguments are fixed at the enqueue. Later changes to the objects before the commit have no effect."""
     with transaction.atomic():
         amounts = [1, 2]
         handle = taskq.remote("go:sum").delay(amounts=amounts)
@@ -227,7 +227,7 @@ async def test_adelay_without_a_transaction_sends_at_once(redis: RedisServer) ->
 
 @pytest.mark.django_db(transaction=True)
 def test_replicas_that_do_not_confirm_at_the_commit_are_told(redis: RedisServer, settings: Any, caplog: Any) -> None:
-    """The task is there; the error is in the log and told by the handle. Here is no replica."""
+    """The task exists. The error is in the log and in the handle, because the server has no replica."""
     settings.TASKQ = {**settings.TASKQ, "ENQUEUE_TIMEOUT": 1, "DEFAULTS": {"replicated": True}}
 
     with caplog.at_level(logging.ERROR, logger="django.db"), transaction.atomic():

@@ -1,4 +1,4 @@
-"""What the admin shows is translated whole, and compiled as it is translated."""
+"""Test that all texts of the admin are translated, and that the compiled catalogs are current."""
 
 import re
 from collections import Counter
@@ -21,7 +21,7 @@ from tests.rows import rows
 from tests.taskq_django.admin_pages import enqueue
 
 KEPT = {"worker", "outbox", "default", "other", "admin", "django", "taskq", "enqueue"}
-"""Words that stand in Chinese as well, in whatever case, and names: of a queue, databases, the user, settings."""
+"""Words that also appear in Chinese texts, in any case, and names of a queue, databases, the user and settings."""
 PAGES = ("", "task/", "queue/", "queue/default/change/", "worker/", "workflow/", "periodictask/", "outboxtask/")
 
 

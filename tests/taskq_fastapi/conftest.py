@@ -20,7 +20,7 @@ def _time_enough(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def server(redis_server: RedisServer) -> RedisServer:
-    """An empty redis-server, to which nobody is connected: an earlier test may have left connections to the garbage."""
+    """Return an empty redis-server without clients. Earlier tests may have left open connections behind."""
     redis_server.client.client_kill_filter(_type="normal", skipme=True)
     return redis_server
 

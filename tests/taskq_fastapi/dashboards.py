@@ -63,7 +63,7 @@ class Fields(HTMLParser):
 
 
 async def token_of(web: AsyncClient, page: str = "/settings") -> str:
-    """Return the token of the forms of somebody."""
+    """Return the form token of a user."""
     return Fields((await web.get(page)).text).hidden[TOKEN]
 
 

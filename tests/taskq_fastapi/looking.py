@@ -11,9 +11,9 @@ def pending(server: RedisServer, prefix: str = "asynq") -> list[str]:
 
 
 def connections(server: RedisServer, *, expected: int) -> int:
-    """Connections to the server, the one that asks left out, as soon as they are as many as expected.
+    """Wait for the expected number of connections, without the connection of this check, and return their number.
 
-    Redis learns of a closed connection a moment later than the one who closed it; after 30 s the number is what it is.
+    Redis notices a closed connection a moment after its client closed it. After 30 s, return the current number.
     """
     deadline = time.monotonic() + 30
     while (found := len(server.client.client_list()) - 1) != expected and time.monotonic() < deadline:

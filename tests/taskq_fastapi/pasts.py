@@ -19,7 +19,7 @@ class Past:
         self.now_s: int = self.raw.time()[0]
 
     def samples(self, name: str, *, per_s: int = 5, count: int = 360, gap: tuple[int, int] = (0, 0)) -> None:
-        """Note how a queue stood, every ten seconds up to now, but for a gap of numbers."""
+        """Record samples of a queue, every ten seconds up to now, except for a gap."""
         self.raw.sadd(self.keys.queues, name)
         for level in LEVELS:
             pipeline = self.raw.pipeline(transaction=False)

@@ -81,9 +81,9 @@ class Stream:
                 self._came.notify_all()
 
     async def next(self) -> Event | None:
-        """Return the next event, None at the end. What is no event, such as a comment, is passed over.
+        """Return the next event, None at the end. Skip everything else, such as comments.
 
-        Where there is a clock, time passes until there is one.
+        With a clock, let time pass until an event arrives.
         """
         while True:
             while self.clock is not None and not self._has_more():

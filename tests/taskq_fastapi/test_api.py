@@ -1,4 +1,4 @@
-"""What the JSON API tells and does, for single tasks, for many, and when something is wrong."""
+"""Test the JSON API: reads, actions on single and many tasks, and errors."""
 
 import asyncio
 import json
@@ -45,7 +45,7 @@ async def states(web: HttpClient, *ids: str, queue: str = "default") -> list[str
     return [(await web.get(f"/tasks/{queue}/{task_id}")).json().get("state", "gone") for task_id in ids]
 
 
-# --- what is told -----------------------------------------------------------------------------------------------------
+# --- reads ------------------------------------------------------------------------------------------------------------
 
 
 async def test_queues_are_told_with_their_sums(taskq: TaskQ, web: HttpClient) -> None:
@@ -195,7 +195,7 @@ async def test_the_inspector_is_a_dependency_of_routes(taskq: TaskQ, server: Red
         assert (await web.get("/names/mail")).json() == []
 
 
-# --- what is done to one ----------------------------------------------------------------------------------------------
+# --- actions on one task ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ async def test_a_running_task_is_cancelled_only_where_it_was_named(taskq: TaskQ,
         cancelling.append(asyncio.ensure_future(send(web, "POST", "/tasks/default/1", {"action": "cancel"})))
         await asyncio.Event().wait()
 
-    cancelling: list[asyncio.Future[Any]] = []  # a task of its own: cancelling ends the one that asks
+    cancelling: list[asyncio.Future[Any]] = []  # a separate asyncio task, because cancelling ends the caller
     await ask.using(task_id="1").adelay()
     await adrain(taskq, raises=False, queues=["default"])
     answers += await asyncio.gather(*cancelling)
@@ -361,7 +361,7 @@ async def test_a_queue_is_paused_resumed_and_removed(taskq: TaskQ, web: HttpClie
     assert gone.status_code == 404
 
 
-# --- what is done to many ---------------------------------------------------------------------------------------------
+# --- actions on many tasks --------------------------------------------------------------------------------------------
 
 
 async def act(web: HttpClient, **body: Any) -> list[dict[str, Any]]:
@@ -510,7 +510,7 @@ async def test_groups_are_told_page_by_page(taskq: TaskQ, web: HttpClient, serve
     assert sorted({group["name"] for answer in answers for group in answer["groups"]}) == names
 
 
-# --- what is wrong ----------------------------------------------------------------------------------------------------
+# --- errors -----------------------------------------------------------------------------------------------------------
 
 
 @rows(
@@ -605,7 +605,7 @@ async def test_while_redis_is_away_every_route_says_so_and_names_no_address(
 
 
 class NotHereError(Exception):
-    """What an app raises where nobody is logged in, and answers in a way of its own."""
+    """Raised by an app without a logged-in user, with a custom response."""
 
 
 async def test_an_error_of_a_dependency_is_answered_by_the_app(taskq: TaskQ) -> None:

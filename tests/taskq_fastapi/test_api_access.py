@@ -161,7 +161,7 @@ async def test_a_redaction_changes_what_is_shown_and_shows_nothing_if_it_fails(t
         if isinstance(fails, Exception):
             raise fails
         if fails is not None:
-            return fails  # which is no JSON
+            return fails  # which is not valid JSON
         return {"word": "***"} if (name, what) == ("note", "payload") else value
 
     async with requests(api_app(tasks, allow_anonymous=True, show_payloads=True, redact=redact)) as web:

@@ -262,7 +262,7 @@ def test_requests_made_up_from_the_description_are_answered_as_it_says(
             answer = case.call_and_validate(excluded_checks=[positive_data_acceptance])
             tried.setdefault(case.operation.label, []).append(answer.status_code)
             if mode.is_positive and answer.status_code == 422:
-                # A rule between parts of a request, such as a state and an action, which no schema can tell.
+                # A rule between parts of a request, such as a state and an action, which a schema cannot express.
                 assert answer.json().get("errors") is None, (case, answer.text)
 
         try:

@@ -217,7 +217,7 @@ async def test_what_somebody_chooses_is_kept_for_them(filled: TaskQ) -> None:
         assert 'data-theme="system"' in (await web.get("/")).text
 
 
-# --- where it stands --------------------------------------------------------------------------------------------------
+# --- mounting ---------------------------------------------------------------------------------------------------------
 
 
 def mounted(dashboard: Any, how: str) -> tuple[Any, str]:
@@ -284,7 +284,7 @@ async def test_behind_a_proxy_whose_part_of_the_path_the_app_is_told(filled: Tas
 
 
 async def test_behind_a_proxy_that_takes_a_part_of_the_path_away(filled: TaskQ) -> None:
-    """Without being told of it: links and cookies go by what the browser sees."""
+    """It needs no configuration: links and cookies use the path that the browser sees."""
     async with looking(dashboard_of(filled)) as web:
         page = await web.get("/")
         assert "path=" not in page.headers["set-cookie"].lower()
@@ -311,7 +311,7 @@ async def test_files_are_kept_by_browsers_for_good(filled: TaskQ) -> None:
 
 
 async def test_the_first_page_is_small(taskq: TaskQ) -> None:
-    """The page of 20 queues with all it needs, as it is without compression."""
+    """The page of 20 queues and all its resources are small without compression."""
     for number in range(20):
         await taskq.remote("note").using(queue=f"queue-{number}").adelay(word="w")
     async with looking(dashboard_of(taskq)) as web:

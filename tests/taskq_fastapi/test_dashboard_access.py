@@ -244,7 +244,7 @@ async def test_a_look_changes_nothing(filled: TaskQ, server: RedisServer) -> Non
     assert everything(server) == before
 
 
-# --- what browsers are told -------------------------------------------------------------------------------------------
+# --- response headers -------------------------------------------------------------------------------------------------
 
 
 @rows("path", ["/", "/nowhere", "/queue?name=none", "/settings"])

@@ -44,7 +44,7 @@ CHINESE = "zh-CN,zh;q=0.9,en;q=0.8"
 MARKING = {"_", "gettext", "ngettext", "pgettext"}
 SHOWN_ATTRIBUTES = "aria-label|title|placeholder|alt|data-pause|data-resume|data-gone|data-away"
 NAMES = {"worker", "redis", "prometheus", "trace", "json", "english", "taskq"}
-"""Words that stand in Chinese as well."""
+"""Words that also appear in Chinese texts."""
 STEPS = "alarm charge deliver fulfil hooks order orders pack pick pictures receipt reserve resize"
 DATA = {
     "enqueue": "receipt",
@@ -213,7 +213,7 @@ def _unmarked(node: nodes.Node) -> Iterator[str]:
 
 
 def test_no_text_of_a_page_is_unmarked_in_python() -> None:
-    """Titles, questions, answers and refusals are told in a language, where they are not of the user's own making."""
+    """Titles, questions, answers and refusals are translated, unless they come from the user."""
     telling = {
         "BadRequestError",
         "NotFoundError",
@@ -234,7 +234,7 @@ def test_no_text_of_a_page_is_unmarked_in_python() -> None:
 
 
 def _literal(node: ast.expr) -> str:
-    """Return the words of a text that stands there as it is."""
+    """Return the literal words of a text in the source."""
     parts = node.values if isinstance(node, ast.JoinedStr) else [node]
     text = "".join(str(each.value) for each in parts if isinstance(each, ast.Constant))
     return text if re.search(r"[a-z]{2} [a-z]", text) else ""
@@ -263,7 +263,7 @@ def words(page: str) -> set[str]:
 @pytest.mark.redis
 async def test_no_page_in_chinese_shows_english(shop: tuple[TaskQ, Scene]) -> None:
     taskq, scene = shop
-    there = {"default", "images", "mail", "reports"}  # queues and the like, which stand in labels of buttons
+    there = {"default", "images", "mail", "reports"}  # names of queues and the like, which appear in button labels
     found: dict[str, set[str]] = {}
     async with looking(dashboard_of(taskq), accept_language=CHINESE) as web:
         paths = [each for page in addresses(scene).values() for each in page]
@@ -295,7 +295,7 @@ async def test_heads_of_columns_are_not_called_as_links_between_pages_are(shop: 
 
 @pytest.mark.redis
 async def test_a_task_without_bytes_has_none_of_them(taskq: TaskQ, session_redis_server: RedisServer) -> None:
-    """It does not say that there are no tasks, as lists do."""
+    """The page does not show the message of empty lists."""
     handle = await taskq.remote("note").adelay(word="w")
     session_redis_server.client.hset(f"asynq:{{default}}:t:{handle.id}", "msg", b"")
     async with looking(dashboard_of(taskq), accept_language=CHINESE) as web:
@@ -322,7 +322,7 @@ async def test_who_may_not_look_or_asks_too_often_is_told_so_in_chinese(taskq: T
     assert too_many.text.startswith("请求过多：请在 ")
 
 
-# --- what is said -----------------------------------------------------------------------------------------------------
+# --- messages ---------------------------------------------------------------------------------------------------------
 
 
 def test_figures_are_told_in_chinese() -> None:

@@ -1,4 +1,4 @@
-"""Pages of the dashboard that keep themselves up to date: what their streams tell, and what these ask of Redis."""
+"""Test the live updates of dashboard pages: the events of their streams, and the requests to Redis."""
 
 import asyncio
 from typing import Any

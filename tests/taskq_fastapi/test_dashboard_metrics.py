@@ -1,4 +1,4 @@
-"""The charts of the dashboard: what is drawn, of which time, and where the figures come from."""
+"""Test the charts of the dashboard: their lines, their time span, and the source of their values."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -51,7 +51,7 @@ def test_a_line_goes_through_its_points() -> None:
 
 
 def test_a_line_is_broken_where_figures_are_missing() -> None:
-    """What stands alone is a dot."""
+    """A single value is drawn as a dot."""
     points = [at(0, 10), at(100, 10), at(200, None), at(300, 0), at(400, None), at(900, 20)]
 
     assert line_path(points, top=10, begin=BEGIN, end=END) == "M0 0L100 0M300 100h0M900 0h0"

@@ -1,4 +1,4 @@
-"""Whatever stands in an address or a form of the dashboard, the answer is a page that says so, never a failure."""
+"""Test that any value in an address or a form of the dashboard gives a page with a message, never a server error."""
 
 import ast
 import re
@@ -46,7 +46,7 @@ READERS = ("get", "need", "number", "all")
 
 
 def asked_for(*files: Path) -> Iterator[str]:
-    """Return the names of what is read of addresses and forms, as they stand in the source."""
+    """Return the names of the query and form fields that the source reads."""
     for file in files:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in READERS):
@@ -61,7 +61,7 @@ FOLDER = Path(taskq_fastapi.dashboard.__file__).parent
 
 
 def names_of(function: Callable[..., Any]) -> list[str]:
-    """Return the names of what a page or action may read: in its own module, and in those that are for all."""
+    """Return the names of the fields that a page or action may read: in its own module and in shared modules."""
     module = FOLDER / "pages" / f"{function.__module__.rpartition('.')[2]}.py"
     return sorted({*asked_for(module, *FOLDER.glob("*.py"))} - {TOKEN})
 
@@ -83,7 +83,7 @@ def test_what_is_asked_for_is_found() -> None:
 def questions(name: str, function: Callable[..., Any], *, few: int | None) -> Iterator[tuple[str, str]]:
     """Return names and values to ask a page or action for: every value by every name, or a few values by each name.
 
-    Which few goes by the names, so that all values are asked for by and by.
+    The choice of values depends on the names, so that every value is used for some name.
     """
     for each in names_of(function):
         begin = zlib.crc32(f"{name} {each}".encode()) % len(ODD)

@@ -152,7 +152,7 @@ async def test_a_schedule_that_is_gone_still_tells_what_it_has_enqueued(taskq: T
 
 
 async def test_a_schedule_is_run_now(taskq: TaskQ, past: Past, caplog: pytest.LogCaptureFixture) -> None:
-    """With the options that its scheduler shows; when it is due next stays as it is, and who did it is noted."""
+    """The task gets the published options. The next due time does not change, and the user is in the audit log."""
     past.schedule(past.entry())
     caplog.set_level(logging.INFO, "taskq.audit")
 

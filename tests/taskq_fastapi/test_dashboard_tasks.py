@@ -91,7 +91,7 @@ async def in_all_states(taskq: TaskQ) -> None:
 
 
 def traced(server: RedisServer, task_id: str) -> None:
-    """Let a stored task carry a trace, as one that an instrumented program enqueued."""
+    """Add a trace to a stored task, as an instrumented program does when it enqueues."""
     key = f"asynq:{{default}}:t:{task_id}"
     stored: Any = server.client.hget(key, "msg")
     message = decode_message(stored)
@@ -511,7 +511,7 @@ async def test_a_payload_is_edited_where_it_fits_the_task(taskq: TaskQ) -> None:
     assert '"number": 1' in html.unescape(page.text)
     assert (no_json.status_code, "this is no JSON" in no_json.text) == (422, True)
     assert (wrong.status_code, "number:" in wrong.text) == (422, True)
-    assert "x&lt;y" in wrong.text  # what was typed is still there
+    assert "x&lt;y" in wrong.text  # the typed text is kept
     assert told(after) == "The payload was changed."
     record: Any = await AsyncInspector(taskq).task("default", "1")
     assert record.payload == b'{"number":2}'

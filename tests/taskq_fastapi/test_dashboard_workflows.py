@@ -1,4 +1,4 @@
-"""Pages of workflows without a browser: what they tell, who may act, and what is noted."""
+"""Test the pages of workflows without a browser: their content, the required roles, and the audit log."""
 
 import logging
 import re
@@ -110,7 +110,7 @@ async def test_members_of_a_group_are_told_page_by_page(taskq: TaskQ, server: Re
 
 
 async def test_of_members_nothing_goes_past_a_redaction(taskq: TaskQ, server: RedisServer) -> None:
-    """Of which task a member is, is not known, so no redaction can tell by its name what to show of its result."""
+    """The task type of a member is unknown, so a redaction cannot choose by its name what to show of its result."""
     handle = await group([taskq.remote("note").si(number=each) for each in range(2)], name="notes").adelay()
     key = taskq.runtime.keys.queue("default").workflow(handle.id)
     server.client.hset(f"{key}:g0", "0", '"card 4242"')

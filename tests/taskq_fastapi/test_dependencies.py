@@ -189,7 +189,7 @@ def test_the_blocking_client_in_a_coroutine_warns_as_delay_does(
 
 @pytest.mark.redis
 def test_a_client_refuses_the_task_of_another_queue_application(server: RedisServer, taskq: TaskQ) -> None:
-    """It would go to the wrong queue, where nobody knows it."""
+    """The task would go to the wrong queue, whose workers do not know it."""
     foreign, note = TaskQ(server.url, prefix="other").remote("note"), taskq.remote("note")
 
     for refused in (

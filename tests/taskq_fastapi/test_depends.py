@@ -1,4 +1,4 @@
-"""`Depends` in tasks: what a run is given, what is cleaned up behind it, and what is refused when a task is made."""
+"""Test `Depends` in tasks: injected values, cleanup after a run, and errors when a task is defined."""
 
 import asyncio
 import contextvars
@@ -299,7 +299,7 @@ def _forget(taskq: TaskQ) -> None:
 
 
 def _task(taskq: TaskQ, is_coroutine: bool, is_async: bool, error: BaseException, **session: Any) -> Any:
-    """Return a task that raises, with two sessions of which the inner is as told."""
+    """Return a task that raises, with two sessions. `session` configures the inner one."""
     _forget(taskq)
     outer, inner = _session("outer")[is_async], _session("inner", **session)[is_async]
 
@@ -337,7 +337,7 @@ def test_generators_see_what_the_task_raises(taskq: TaskQ, run: Any, is_coroutin
 
 @KINDS
 def test_a_generator_may_raise_something_else(taskq: TaskQ, run: Any, is_coroutine: bool, is_async: bool) -> None:
-    """It counts, and is what the generators around it see: here the queue is told to drop the task."""
+    """The new exception counts, and outer generators see it. Here it makes the worker drop the task."""
     work = _task(taskq, is_coroutine, is_async, ValueError("no"), raises=Discard())
 
     (ended,) = run(work.delay, raises=False)
@@ -421,7 +421,7 @@ def test_a_failing_dependency_fails_the_run_and_cleans_up(
 
 
 def _when_told_to_end(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
-    """Return what is set once a run has been told to end: its coroutine is cancelled, or its thread interrupted."""
+    """Return an event that is set once a run was interrupted: its coroutine cancelled, or its thread interrupted."""
     told, end = asyncio.Event(), Executor.end
 
     def note(self: Executor, *arguments: Any, **options: Any) -> None:
@@ -455,7 +455,7 @@ def _when_it_listens(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
 async def test_a_run_that_is_told_to_end_cleans_up(
     taskq: TaskQ, is_coroutine: bool, is_async: bool, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While the function runs, or while a dependency is asked; what is asked in a thread goes on to its yield."""
+    """A run may end in its function or in a dependency. A dependency in a thread continues to its yield."""
     enable_depends(taskq)
     first = _session("first")[is_async]
     reached, go = threading.Event(), threading.Event()
@@ -566,7 +566,7 @@ def test_asynchronous_dependencies_live_on_the_event_loop_of_the_lifespan(
 def test_many_runs_that_wait_for_one_resource_do_not_lock_each_other_out(
     taskq: TaskQ, depends: TaskDependencies
 ) -> None:
-    """What is given back needs a thread as well, and gets one though all are taken by those who wait for it."""
+    """Cleanup needs a thread too, and gets one even if runs that wait for the cleanup hold all threads."""
     pool = threading.Semaphore(2)
 
     def resource() -> Iterator[str]:
@@ -626,7 +626,7 @@ async def test_a_task_called_like_a_function_is_given_what_is_missing(taskq: Tas
 
 
 def test_dependencies_are_replaced_by_overrides(taskq: TaskQ, depends: TaskDependencies, run: Any) -> None:
-    """At any depth, by a dependency of another kind with dependencies of its own."""
+    """This works at any depth, and the replacement may be of another kind and have its own dependencies."""
 
     async def double(settings: Annotated[Settings, Depends()]) -> AsyncIterator[str]:
         yield f"double of {settings.name}"
@@ -673,7 +673,7 @@ def test_what_takes_a_request_works_with_an_override_that_does_not(taskq: TaskQ,
     assert TestClient(app).get("/", headers={"x-tenant": "8"}).json() == "8"
 
 
-# --- what is refused --------------------------------------------------------------------------------------------------
+# --- refused definitions ----------------------------------------------------------------------------------------------
 
 
 def _takes(annotation: Any, default: Any = None) -> Callable[..., None]:

@@ -1,4 +1,4 @@
-"""A route returns the handle of a task: what is sent, and what OpenAPI says of it."""
+"""Test routes that return the handle of a task: the response, and its OpenAPI schema."""
 
 from typing import Any
 

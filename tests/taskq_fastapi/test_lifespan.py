@@ -46,7 +46,7 @@ def test_a_route_enqueues(server: RedisServer, taskq: TaskQ, path: str) -> None:
 
 
 def test_connections_are_closed_at_the_end(server: RedisServer, taskq: TaskQ) -> None:
-    """The lifespan opens a connection before the first request, and leaves none of either client behind."""
+    """The lifespan opens a connection before the first request, and closes the connections of both clients."""
     app = welcoming_app(taskq, lifespan=taskq_lifespan(taskq))
 
     with TestClient(app) as web:

@@ -1,4 +1,4 @@
-"""What a task owes to the request that enqueued it: its trace, and nothing to its end."""
+"""Test the link between a task and its request: the task joins the trace, but outlives the request."""
 
 import asyncio
 from typing import Any
@@ -107,7 +107,7 @@ async def test_a_task_survives_the_end_of_its_request(
         await web.post("/notes/after")
 
         async with asyncio.timeout(30):
-            while len(pending(server)) < 3:  # noqa: ASYNC110 - Redis tells nobody here
+            while len(pending(server)) < 3:  # noqa: ASYNC110 - Redis sends no notification here
                 await asyncio.sleep(0)
 
     assert sorted(pending(server)) == ["abandoned", "after", "before"]

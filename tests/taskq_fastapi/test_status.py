@@ -1,4 +1,4 @@
-"""How a task stands, told to an app's clients: the answer 202, polling, and Server-Sent Events."""
+"""Test the status of a task for an app's clients: the 202 response, polling, and Server-Sent Events."""
 
 import asyncio
 import logging
@@ -405,7 +405,7 @@ async def test_a_task_is_streamed_to_its_end(taskq: TaskQ, app: FastAPI, work: A
 async def test_who_comes_back_hears_of_what_is_new(
     taskq: TaskQ, app: FastAPI, web: HttpClient, work: Any, gate: asyncio.Event
 ) -> None:
-    """With the id of the last event: nothing twice, and nothing missed that happened meanwhile."""
+    """The client sends the id of the last event. It gets no event twice, and no event in between is lost."""
     handle = await work.adelay()
     path = f"/tasks/events/default/{handle.id}"
     async with stream(app, path) as events:
@@ -600,7 +600,7 @@ def test_the_routes_are_in_the_schema(taskq: TaskQ) -> None:
 
 
 def test_drain_and_status_together(taskq: TaskQ) -> None:
-    """What a test of an app does: enqueue by a request, run, look by another."""
+    """Do what a test of an app does: enqueue by a request, run the task, and read the status by another request."""
     app = FastAPI()
     app.include_router(task_router(allow_anonymous=True))
 

@@ -84,7 +84,7 @@ class TestBuckets:
         assert len(buckets) == 0
 
     def test_any_number_of_addresses_takes_bounded_memory(self, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Those that came too late share one count; who is counted stays so, and those who are through make room."""
+        """Clients beyond the limit share one count. Counted clients stay counted, and expired clients make room."""
         monkeypatch.setattr(throttle, "ADDRESSES_MAX", 100)
         buckets = Buckets("2/m", clock)
         for number in range(100):
@@ -169,7 +169,7 @@ def basic(name: str, password: str) -> str:
 
 
 async def test_guesses_of_a_password_are_slowed_down(filled: TaskQ, caplog: pytest.LogCaptureFixture) -> None:
-    """After some that were wrong nobody is asked any more, not even whether the right one is right."""
+    """After several wrong passwords, passwords are no longer checked, not even the correct one."""
     asked: list[str] = []
 
     def check(name: str, password: str) -> User | None:
@@ -217,7 +217,7 @@ async def test_a_login_that_returns_nobody_counts(filled: TaskQ) -> None:
 
 
 async def test_a_wrong_key_counts_whatever_the_answer_asks_for(filled: TaskQ) -> None:
-    """A 401 names a scheme; only one that browsers ask their user for is a question and no guess."""
+    """A 401 with a scheme that browsers do not prompt for counts as a wrong guess."""
 
     def refuse() -> None:
         raise HTTPException(401, "no", headers={"WWW-Authenticate": "ApiKey"})

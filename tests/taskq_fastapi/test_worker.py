@@ -1,4 +1,4 @@
-"""A worker in the process of an app: it works, it is told of at `/readyz`, and one that dies is followed by another."""
+"""Test a worker in the process of an app: it runs tasks, `/readyz` reports it, and it is restarted if it dies."""
 
 import asyncio
 import sys

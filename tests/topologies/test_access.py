@@ -47,12 +47,12 @@ ANY = {"ACL", "ASKING", "CLIENT", "CLUSTER", "CONFIG", "INFO", "PING", "SCRIPT",
 """Commands without a key, which connections and single tools send."""
 
 OUTSIDE = {"try_commands", "beat", "announce", "record_firing"}
-"""Scripts that are tried here on keys of other names, and the one that tries all rights."""
+"""Scripts that are tested here on keys with other names, and the script that checks all rights."""
 
 ENQUEUES = ("enqueue", "locate", "look", "revoke")
 WORKFLOWS = ("create_workflow", "add_members", "close_groups", "look_at_workflow", "cancel_workflow", "revoke_steps")
 OF_A_PRODUCER = (*ENQUEUES, *WORKFLOWS)
-"""Scripts of those who enqueue tasks and workflows, wait for their results and cancel them."""
+"""Scripts of clients that enqueue tasks and workflows, wait for their results and cancel them."""
 
 CORE = files("taskq_core")
 LOOKS = [
@@ -64,7 +64,7 @@ LOOKS = [
     ),
     *(CORE / name for name in ("handles/changing.py", "handles/moving.py", "workflow/reading.py")),
 ]
-"""Modules of those who look and act."""
+"""Modules of tools that read and act."""
 
 FUNCTION = re.compile(r"^( *)(?:local )?function ([\w.]+)\([^\n]*\n(.*?)^\1end$", re.MULTILINE | re.DOTALL)
 
@@ -104,7 +104,7 @@ def asked_by(modules: list[Traversable]) -> tuple[set[str], set[str]]:
 
 
 def reached(text: str) -> str:
-    """What a script can come to: its own lines, and the functions that these name, one by way of another."""
+    """Return the code that a script can reach: its own lines, and the functions that they call, directly or not."""
     functions: dict[str, list[str]] = {}
 
     def take_out(text: str) -> str:
@@ -115,7 +115,7 @@ def reached(text: str) -> str:
         return FUNCTION.sub(note, text)
 
     found = [take_out(re.sub(r"--.*", "", text))]
-    for part in found:  # it grows meanwhile
+    for part in found:  # the loop appends to it
         for name in set(re.findall(r"\w+", part)) & functions.keys():
             found += functions.pop(name)
     return "\n".join(found)
@@ -198,7 +198,7 @@ def url_of(
 
 
 def denied(server: RedisServer) -> set[str]:
-    """What was refused; the name that redis-py tells of itself is of no matter."""
+    """Return the refused commands, without the commands by which redis-py announces its name."""
     entries = server.client.acl_log()
     return {str(entry["object"]) for entry in entries} - {"client", "client|setinfo", "hello"}
 
@@ -367,7 +367,7 @@ class TestRights:
 
     @pytest.mark.parametrize("command", sorted(commands("producer")))
     def test_a_command_that_is_missing_is_named(self, newest: RedisServer, command: str) -> None:
-        """Whoever needs it is told which, and whether something may have been done all the same."""
+        """The error names the command, and whether the operation may have taken effect."""
         url = url_of(newest, "producer", f"-{command.lower()}", redis=RedisVersion.V6_2)
         newest.client.script_flush()
         with closing(TaskQ(url, defaults={"retention": 60}, enqueue_timeout=60)) as app:
@@ -440,7 +440,7 @@ UNNOTICED = {
 
 
 def refusal_of(call: Callable[[], Any]) -> TaskQError | None:
-    """What a call was told of rights, if anything."""
+    """Return the permission error of a call, if it raised one."""
     try:
         call()
     except (EnqueueError, BrokerAuthenticationError) as error:
@@ -451,7 +451,7 @@ def refusal_of(call: Callable[[], Any]) -> TaskQError | None:
 
 
 def stored_by_another(server: RedisServer) -> dict[str, Any]:
-    """Handles of tasks in several states, which somebody with all rights has stored."""
+    """Return handles of tasks in several states, stored by a user with all rights."""
     with closing(TaskQ(server.unix_url, defaults={"retention": 60}, enqueue_timeout=60)) as app:
         queue, run = app.runtime.keys.queue("default"), app.runtime.runner.run
         task = app.remote("known")
@@ -524,7 +524,7 @@ async def run_scheduler(app: TaskQ, server: RedisServer) -> None:
 
 
 class TestTopologies:
-    """What the table of the page adds, for those who use it."""
+    """Test the additional rights in the page's table for other topologies."""
 
     async def test_a_cluster(self) -> None:
         with start_cluster(nodes=1) as (node,):

@@ -167,7 +167,7 @@ PERMITTED: dict[Role, tuple[Callable[[TaskQ, RedisServer], None], set[str]]] = {
     Role.VIEWER: (look, set()),
     Role.EXPORTER: (export, set()),
 }
-"""Per role what it is for, and what is refused meanwhile without a consequence."""
+"""For each role, the function that uses it, and the commands whose refusal has no effect."""
 
 
 @pytest.mark.parametrize("version", ["7.2", "6.2"])

@@ -87,7 +87,7 @@ async def test_a_server_that_comes_back_in_time(is_async: bool) -> None:
 
 
 async def test_a_call_in_doubt_does_not_spoil_the_next(is_async: bool) -> None:
-    """After a call without an answer the next one has a receipt of its own."""
+    """After a call without a reply, the next call has its own receipt."""
     with RedisServer() as server:
         app = Application(TaskQ(server.url, enqueue_timeout=2), is_async=is_async)
         await app.send(app.taskq.remote("t").s())
@@ -195,7 +195,7 @@ async def test_a_bulk_enqueue_that_loses_redis_while_it_waits(is_async: bool) ->
 
 @pytest.mark.parametrize("how", ["pause", "kill"])
 async def test_a_server_that_goes_away(server: RedisServer, is_async: bool, how: str) -> None:
-    """The first enqueues tell what they met; those after them fail without being sent, and say so."""
+    """The first enqueues raise the actual error. Later ones fail without being sent, and their errors say so."""
     app = test_circuit.Application(server.url, is_async=is_async)
     await app.begin()
     getattr(server, how)()
@@ -279,7 +279,7 @@ async def test_bulk_enqueues_that_fail_count(server: RedisServer, is_async: bool
 
 
 async def test_results_and_handles_are_asked_for_all_the_same(server: RedisServer, is_async: bool) -> None:
-    """Only enqueueing is held up: whoever asks for more is one caller with a timeout of its own."""
+    """The circuit breaker blocks only enqueues, because other requests have single callers with their own timeouts."""
     app = test_circuit.Application(server.url, is_async=is_async)
     handle = await app.begin()
     server.pause()

@@ -53,7 +53,7 @@ async def take_over(replica: RedisServer) -> None:
 
 
 async def test_slots_move_and_a_primary_is_killed() -> None:
-    """Whoever enqueues and whoever works follows; no confirmed task is lost, and nothing has to be repaired."""
+    """Clients and workers follow the move. No confirmed task is lost, and no repair is needed."""
     recoveries = []
     with start_cluster(PRIMARIES, replicas=1) as nodes:
         primaries = nodes[:PRIMARIES]

@@ -109,7 +109,7 @@ class TestTls:
 
     @pytest.fixture
     def by_address(self, authority: trustme.CA, files: TlsFiles, tmp_path: Path) -> TlsFiles:
-        """Files of a server known by its address, which is what Sentinels and clusters tell."""
+        """Return files of a server known by its address, because Sentinels and clusters report addresses."""
         authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
         return replace(files, certificate=tmp_path / "server.pem", key=tmp_path / "server.pem")
 
@@ -228,7 +228,7 @@ class TestSentinel:
             RedisServer(sentinel_of=first) as sentinel,
         ):
             url = f"redis+sentinel://127.0.0.1:{sentinel.port}/{RedisServer.MASTER_NAME}"
-            sentinel.wait_for_primary(60)  # none takes over too early where the machine stands still for a moment
+            sentinel.wait_for_primary(60)  # so that a short stall of the machine causes no early failover
             await replica_joined(second, sentinel)
             async with coroutines(url) as lanes:
                 with blocking(url) as runner:
@@ -252,7 +252,7 @@ class TestSentinel:
             RedisServer(sentinel_of=first) as sentinel,
         ):
             url = f"redis+sentinel://127.0.0.1:{sentinel.port}/{RedisServer.MASTER_NAME}"
-            sentinel.wait_for_primary(60)  # none takes over too early where the machine stands still for a moment
+            sentinel.wait_for_primary(60)  # so that a short stall of the machine causes no early failover
             await replica_joined(second, sentinel)
             endpoint = endpoint_of(url)
             lanes, runner = AsyncRunner(endpoint), SyncRunner(endpoint)

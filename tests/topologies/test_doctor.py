@@ -1,4 +1,4 @@
-"""`taskq doctor` looks at and repairs every node of a cluster, and tells of replicas."""
+"""Test that `taskq doctor` checks and repairs every node of a cluster, and reports replicas."""
 
 import pytest
 

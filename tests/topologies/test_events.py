@@ -1,4 +1,4 @@
-"""Followers of tasks on Sentinel and on a cluster: the end is told, whoever is the primary by then."""
+"""Test followers of tasks with Sentinel and on a cluster: they see the end after a change of the primary."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""A Redis that stops and comes back while somebody waits for a task. Each test runs blocking and as coroutine."""
+"""Test a Redis that stops and comes back while a caller waits. Each test runs blocking and as a coroutine."""
 
 import asyncio
 

@@ -1,7 +1,7 @@
 """A replica that lags takes over, and a primary that is cut off goes on: what that costs, and whom it spares.
 
 The replica gets its copy through a relay, which throws bytes away or holds them. A replica that is only stopped would
-not lag: what was sent to it waits in its socket.
+not lag: the data sent to it waits in its socket.
 """
 
 import asyncio
@@ -58,7 +58,7 @@ async def opened(url: str, **settings: Any) -> AsyncIterator[TaskQ]:
 
 
 async def outcomes(task: Any, ids: list[str]) -> list[str]:
-    """Enqueue tasks together, and return the ids of those that were acknowledged."""
+    """Enqueue tasks together, and return the ids of the acknowledged tasks."""
     answers = await asyncio.gather(*[task.using(task_id=each).adelay() for each in ids], return_exceptions=True)
     # The answer that replicas have not confirmed, which test_replicated.py awaits, may itself come too late.
     assert {type(answer) for answer in answers} <= {TaskHandle, NotReplicatedError, EnqueueUnknownError}
@@ -70,7 +70,7 @@ def ids_in(server: RedisServer) -> set[str]:
 
 
 async def test_a_lagging_replica_takes_over() -> None:
-    """Plain enqueues are acknowledged and lost; replicated ones that were acknowledged are there."""
+    """Acknowledged plain enqueues are lost. Acknowledged replicated enqueues survive."""
     with start_pair() as (primary, relay, replica):
         async with (
             opened(primary.url, enqueue_timeout=2.0) as taskq,

@@ -43,7 +43,7 @@ def noreplicas(server: RedisServer) -> Iterator[None]:
 
 @contextmanager
 def misconf(server: RedisServer) -> Iterator[None]:
-    """It cannot write its snapshot: a folder stands where the file would go."""
+    """Make Redis unable to write its snapshot: a folder has the name of the file."""
     blocked = server.folder / "dump.rdb"
     blocked.mkdir()
     server.client.config_set("save", "3600 1")
@@ -72,7 +72,7 @@ def busy(server: RedisServer) -> Iterator[None]:
 
 @contextmanager
 def loading(server: RedisServer) -> Iterator[None]:
-    """It reads its append-only file, slowly: for twenty seconds, unless it is told to make haste."""
+    """Make Redis load its append-only file slowly: for twenty seconds, unless the test speeds it up."""
     server.client.mset({f"ballast-{number}": "x" * 100 for number in range(20_000)})
     server.client.bgrewriteaof()  # a snapshot, between whose keys it answers
     wait_until(lambda: not server.client.info("persistence")["aof_rewrite_in_progress"], "the file is rewritten")

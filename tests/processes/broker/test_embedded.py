@@ -77,7 +77,7 @@ share.close()
 
 
 def opened_by(pid: int) -> Iterator[str]:
-    """What a process has open: names of files, and numbers of sockets."""
+    """Yield the open files of a process: names of files, and numbers of sockets."""
     for descriptor in os.listdir(f"/proc/{pid}/fd"):
         with suppress(OSError):  # it has just been closed: a server reads a file now and then
             yield os.readlink(f"/proc/{pid}/fd/{descriptor}")
@@ -180,7 +180,7 @@ def test_only_this_user_can_read_anything(folder: Path) -> None:
 
 
 def test_git_keeps_a_new_folder_out_of_a_project(folder: Path) -> None:
-    """A task's arguments do not get into its history. A folder that was there before is left as it is."""
+    """So task arguments do not get into the project's history. An existing folder is not changed."""
     with open_embedded(folder):
         pass
     wait_until_gone(folder)
@@ -227,7 +227,7 @@ def test_threads_share_one_server_until_the_last_one_closes(folder: Path) -> Non
 
 
 def test_a_long_folder_path_gets_a_short_socket_path(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The socket then stands in a private folder among the temporary files; every opener finds it there."""
+    """The socket is then in a private temporary folder, where every opener finds it."""
     temporary = folder.parent / "temporary"
     temporary.mkdir()
     deep = folder / ("d" * 60) / ("e" * 60)
@@ -309,7 +309,7 @@ def test_a_forked_child_keeps_the_share_of_its_parent(folder: Path, start_user: 
 
 
 def test_a_killed_guardian_takes_its_server_along(folder: Path) -> None:
-    """The kernel does it; nobody needs to open again. The server ends in an orderly way."""
+    """The kernel ends the server without another opener. The server shuts down cleanly."""
     with open_embedded(folder):
         kill_guardian(folder)
 
@@ -320,7 +320,7 @@ def test_a_killed_guardian_takes_its_server_along(folder: Path) -> None:
 
 
 def test_after_a_killed_guardian_the_next_opener_starts_anew(folder: Path) -> None:
-    """Data is kept, and whoever had the server open reaches the new one at the same socket."""
+    """Data is kept, and earlier openers reach the new server at the same socket."""
     with open_embedded(folder) as share, client(share) as connection:
         connection.set("key", "value")
         pid = the_server_of(folder)
@@ -355,7 +355,7 @@ def test_a_new_server_waits_until_the_one_of_a_killed_guardian_is_gone(
 
 
 def test_a_killed_server_is_started_again(folder: Path) -> None:
-    """Its guardian does it: users need not open again, and an opener meanwhile waits for it."""
+    """Its guardian restarts it. Users need not open it again, and a new opener waits for it."""
     with open_embedded(folder) as share, client(share) as connection:
         connection.set("key", "value")
         until_blocking(lambda: connection.info("persistence")["aof_buffer_length"] == 0, "the value is in the file")

@@ -1,4 +1,4 @@
-"""A process that forks: parent and child have connections of their own."""
+"""Test a process that forks: parent and child have separate connections."""
 
 import os
 import socket

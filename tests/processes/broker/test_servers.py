@@ -1,4 +1,4 @@
-"""Servers that are frozen, killed and restarted: what it costs a call, and that the next one is right."""
+"""Test servers that are frozen, killed and restarted: the cost for a call, and the result of the next call."""
 
 import asyncio
 import time

@@ -21,7 +21,7 @@ def test_nothing_of_it_is_loaded_by_other_commands() -> None:
 
 
 def test_it_draws_on_a_real_terminal_and_leaves_it_as_it_was(redis_server: RedisServer) -> None:
-    """A process of its own: what it draws, the key that ends it, and its exit status."""
+    """Run the dashboard in a separate process: check its output, the quit key, and its exit status."""
     with contextlib.closing(TaskQ(redis_server.unix_url, enqueue_timeout=30)) as taskq:
         taskq.client.enqueue(taskq.remote("mail:send", queue="mail-of-the-shop").s())
     master, slave = pty.openpty()

@@ -1,4 +1,4 @@
-"""`taskq doctor --fix` at a terminal, where somebody confirms it."""
+"""Test `taskq doctor --fix` at a terminal, where a person confirms it."""
 
 import os
 import subprocess
@@ -41,7 +41,7 @@ sys.exit(main(["doctor", "--fix"]))
 
 @pytest.mark.parametrize(("answer", "is_wanted"), [("y", True), ("n", False), ("", False)])
 def test_a_person_confirms_or_declines(redis_server: RedisServer, damaged: str, answer: str, is_wanted: bool) -> None:
-    """At a terminal; the answer that is meant unless one is given is no."""
+    """At a terminal, the default answer is no."""
     terminal, stdin = os.openpty()
     with subprocess.Popen(
         (sys.executable, "-c", WITHOUT_PAUSES),

@@ -1,4 +1,4 @@
-"""`taskq scheduler` as a process: it enqueues until it is told to stop, and nothing holds up its end."""
+"""Test `taskq scheduler` as a process: it enqueues until it is stopped, and nothing delays its end."""
 
 import os
 import signal
@@ -89,7 +89,7 @@ def test_hooks_and_providers_that_hang_do_not_hold_up_the_end(
         assert process.stdout is not None
         said = ""
         for line in process.stdout:
-            said += line  # several threads write there; what one says may begin in the midst of a line
+            said += line  # several threads write there, so a message may begin in the middle of a line
             if "the provider hangs" in said and "a hook hangs" in said:
                 break
         process.send_signal(signal.SIGTERM)

@@ -133,7 +133,7 @@ def in_terminal(*words: str, url: str, answer: tuple[str, str] = ("", ""), **env
         stdin=terminal,
         stdout=terminal,
         stderr=terminal,
-        start_new_session=True,  # so that a password is asked for here, not on the terminal of whoever runs the tests
+        start_new_session=True,  # so that the password prompt appears here, not on the terminal of the test run
     )
     os.close(terminal)
     shown = b""
@@ -192,7 +192,7 @@ class TestOnATerminal:
         assert redis_server.client.sismember("asynq:queues", "default")
 
     def test_completion_asks_for_no_password(self) -> None:
-        """The question would stand in the middle of what is being typed."""
+        """The prompt would appear in the middle of the typed command."""
         _, shown = in_terminal(
             url="redis://127.0.0.1:1/0",
             answer=("Password:", "\x04"),

@@ -125,7 +125,7 @@ def test_children_of_multiprocessing(app: TaskQ, redis_server: RedisServer) -> N
 
 
 def test_workers_of_a_web_server_forked_while_its_loop_was_used(app: TaskQ, redis_server: RedisServer) -> None:
-    """The parent has used coroutines before, its children run event loops of their own."""
+    """The parent has used coroutines before, and its children run their own event loops."""
     runner = asyncio.Runner()
     runner.run(app.remote("work").adelay(whose="before"))
     children = [

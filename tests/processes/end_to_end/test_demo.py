@@ -197,7 +197,7 @@ REFUSALS = [
 
 
 def refused_forms(site: str) -> Iterator[tuple[int, str]]:
-    """What the Django site says to bad input: status, and the words expected if they are there."""
+    """Yield the Django site's responses to bad input: the status, and the expected words if they are present."""
     expected = iter(REFUSALS)
     with httpx.Client(base_url=site, timeout=30) as web:
         web.get("/")
@@ -215,7 +215,7 @@ def refused_forms(site: str) -> Iterator[tuple[int, str]]:
 
 
 def refused_calls(api: str) -> Iterator[tuple[int, str]]:
-    """What the FastAPI app says to bad input."""
+    """Yield the FastAPI app's responses to bad input."""
     expected = iter(REFUSALS[6:])
     with httpx.Client(base_url=api, timeout=30) as web:
         for answer in (

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 class Studio:
-    """The example project with a folder and a Redis of its own."""
+    """The example project with its own folder and Redis."""
 
     def __init__(self, folder: Path, server: RedisServer) -> None:
         self.folder = folder
@@ -234,7 +234,7 @@ def test_a_worker_does_it_all_and_what_is_due_by_itself(studio: Studio) -> None:
         while not (cleaned() and is_done("low", "backup") and is_done("critical", "health")):
             assert worker.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.05)  # it is another process's, there is no event to wait for
+            time.sleep(0.05)  # another process sends no event to wait for
     finally:
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(60) == 0, log.read_text()

@@ -82,7 +82,7 @@ def web(app: FastAPI, *asked: tuple[str, str, Any]) -> list[Response]:
 
 
 FEW_LOOKS = ("/ops/", "/ops/task?queue=default&id=1", "/ops/redis", "/api/queues", "/api/redis")
-"""What is enough where every page would say the same."""
+"""A sample of pages, for checks in which all pages give the same answer."""
 
 
 def web_looks(app: FastAPI, addresses: Sequence[str] = (*WEB_LOOKS, *API_LOOKS)) -> str:
@@ -94,7 +94,7 @@ def web_looks(app: FastAPI, addresses: Sequence[str] = (*WEB_LOOKS, *API_LOOKS))
 
 
 def command(*words: str, url: str, status: int | None = None) -> str:
-    """What the command says, on both of its streams."""
+    """Return the output of the command on both streams."""
     result = CliRunner().invoke(root, words, prog_name="taskq", env={"TASKQ_URL": url})
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -147,6 +147,6 @@ _READ: Mapping[bytes, Callable[[Any, bytes], Any]] = {
 
 
 def everything(server: RedisServer) -> dict[bytes, Any]:
-    """All that Redis holds. DUMP would tell of the order in a hash, which changes by itself."""
+    """Return the content of Redis. DUMP would include the order inside a hash, which can change by itself."""
     client = server.client
     return {key: _READ[client.type(key)](client, key) for key in client.scan_iter("*", count=1000)}

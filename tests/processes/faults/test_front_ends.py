@@ -1,4 +1,4 @@
-"""Faults of those who look and act: the same is tried at the admin, at FastAPI's front ends and at the command."""
+"""Test faults of the user interfaces: the same cases run on the admin, FastAPI's front ends and the command."""
 
 import ast
 import io
@@ -75,7 +75,7 @@ def operator(server: RedisServer, settings: Any, client: Client) -> Iterator[Cli
 
 
 def fill_with_canaries(url: str) -> None:
-    """Tasks that hold canaries, run and failed, and one that waits."""
+    """Store completed, failed and waiting tasks that hold canaries."""
     with closing(TaskQ(url, defaults={"retention": 600}, enqueue_timeout=60)) as app:
 
         @app.task(name="whisper", max_retry=0)
@@ -143,7 +143,7 @@ def test_a_password_is_not_told_when_redis_is_away_or_refuses_it(
 
 FORGED = "FORGED"
 HOSTILE = f'evil\n{FORGED} line\r{FORGED}\x1b[31m\x9b2J\x85{FORGED}\u2028{FORGED}\u202e"}}'
-"""What a foreign producer may name things: Redis takes any text."""
+"""A name that a foreign producer may choose, because Redis accepts any text."""
 
 
 def enqueue_raw(server: RedisServer, name: str, task_id: str, *, state: str = "pending", **fields: Any) -> None:
@@ -243,7 +243,7 @@ def test_looking_changes_nothing(server: RedisServer, taskq: TaskQ, operator: Cl
 def test_an_anonymous_visitor_is_shown_nothing(
     server: RedisServer, taskq: TaskQ, settings: Any, client: Client
 ) -> None:
-    """Whatever page and method; the command has no visitors but those who hold Redis's password."""
+    """This holds for every page and method. The command is only for users with Redis's password."""
     settings.TASKQ = {"URL": server.unix_url}
     before = everything(server)
     for address in admin_addresses():
@@ -254,7 +254,7 @@ def test_an_anonymous_visitor_is_shown_nothing(
     client.force_login(DjangoUser.objects.create_user("eve", is_staff=True))
     for address in admin_addresses():
         for answer in (client.get(address), client.post(address, {"action": "run", "post": "yes"})):
-            # Django looks for a row before it asks who may look, and leads to the lists where there is none.
+            # Django looks for the row before it checks permissions, and redirects to the list if the row is missing.
             is_gone = answer.status_code == 302 and address.endswith("/history/")
             assert answer.status_code == 403 or is_gone, (address, answer)
     django_taskq.close()
@@ -292,7 +292,7 @@ class Bomb:
 def test_nothing_in_redis_is_loaded_as_code(
     server: RedisServer, taskq: TaskQ, operator: Client, tmp_path: Path, kind: str
 ) -> None:
-    """A worker refuses it, and every front end shows it as it is."""
+    """A worker refuses it, and every front end shows it unchanged."""
     struck = tmp_path / "struck"
     payload = {
         "pickle": pickle.dumps(Bomb(struck)),
@@ -355,7 +355,7 @@ NAMES = ["*", "asynq:*", "{default}", "}x", "a}b{default", "default:pending", "x
 def test_no_name_of_a_queue_or_task_reaches_other_keys(
     server: RedisServer, taskq: TaskQ, operator: Client, subtests: pytest.Subtests
 ) -> None:
-    """It is refused, or names nothing: what there is stays as it is."""
+    """The name is refused or unknown, and existing data does not change."""
     for name in NAMES:
         with subtests.test(ascii(name)[:20]):
             check_name(name, server, taskq, operator)

@@ -36,7 +36,7 @@ def run(folder: Path, code: str, **variables: str) -> str:
 
 
 def test_the_migrated_tasks_of_django_run(tmp_path: Path) -> None:
-    """All that was translated; what was left to Celery is cut out, as a person would."""
+    """Run all translated tasks. Code left to Celery is removed, as a person would do."""
     folder = tmp_path / "project"
     shutil.copytree(GOLDEN / "django" / "after", folder)
     (folder / "shop" / "celery.py").unlink()
@@ -86,7 +86,7 @@ def test_the_migrated_tasks_of_django_run(tmp_path: Path) -> None:
 
 
 def _cut(path: Path, *names: str) -> None:
-    """Take functions out of a file, with what stands above them."""
+    """Remove functions from a file, with the comments and decorators above them."""
     text = path.read_text()
     lines = text.splitlines()
     for node in reversed(ast.parse(text).body):

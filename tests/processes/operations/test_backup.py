@@ -1,4 +1,4 @@
-"""A backup is taken, work goes on, the older state is restored: what the page says of it is true."""
+"""Test the page about backups: take a backup, continue to work, restore the older state, and check the result."""
 
 import time
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ PAGE = "back-up-and-restore"
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[RedisServer]:
-    """The Redis that is backed up, with data in a folder of its own."""
+    """Return the Redis to back up, with its data in a separate folder."""
     (tmp_path / "data").mkdir()
     options = {"dir": str(tmp_path / "data")}
     with RedisServer(tcp=True, appendonly=True, options=options) as server:
@@ -33,10 +33,10 @@ def store(tmp_path: Path) -> Iterator[RedisServer]:
 
 @pytest.fixture
 def variables(store: RedisServer, tmp_path: Path) -> Iterator[dict[str, str]]:
-    """What the page's commands name. Whatever they started is stopped."""
+    """Yield the variables of the page's commands. Stop the processes that they start."""
     for name in ("backup", "bin"):
         (tmp_path / name).mkdir()
-    (tmp_path / "bin" / "redis-server").symlink_to(store.binary)  # one that reads what the other wrote
+    (tmp_path / "bin" / "redis-server").symlink_to(store.binary)  # a version that can read the backup
     yield {
         "REDIS": store.url,
         "PORT": str(store.port),

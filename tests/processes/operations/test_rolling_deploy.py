@@ -45,7 +45,7 @@ class Fleet:
         self.statuses: list[int] = []
 
     def launch(self) -> str:
-        """Start a worker; return the port that tells its health."""
+        """Start a worker, and return its health port."""
         port = str(free_port())
         path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
         command = f"exec {self.start.removesuffix('&')}".replace("8091", port)

@@ -92,7 +92,7 @@ class Depot:
     # --- what came ----------------------------------------------------------------------------------------------------
 
     def ask(self, what: str, *, by: str = "site") -> str:
-        """Make a request with a trace of its own, and return the trace's id."""
+        """Make a request with a new trace, and return the trace's id."""
         trace_id = os.urandom(16).hex()
         headers = {"traceparent": f"00-{trace_id}-{os.urandom(8).hex()}-01"}
         if by == "site":
@@ -114,7 +114,7 @@ class Depot:
         return spans
 
     def metric(self, name: str, service: str, labels: dict[str, str]) -> list[Point]:
-        """Wait until a process told of a metric, and return all that it told."""
+        """Wait until a process reports a metric, and return its points."""
 
         def found() -> list[Point]:
             wanted = labels.items()

@@ -91,7 +91,7 @@ def test_children_of_a_server_that_forks_lose_no_span_when_they_are_recycled(tmp
 
 
 class Collector:
-    """Something at a port that is no good collector."""
+    """A faulty collector at a port."""
 
     def __init__(self, kind: str) -> None:
         self._kind = kind
@@ -138,7 +138,7 @@ def test_a_collector_that_is_away_holds_up_no_task_and_no_end(kind: str, tmp_pat
     """All tasks end while hardly a span is taken, with a queue of spans far smaller than what they make."""
     collector = Collector(kind)
     log = tmp_path / "worker.log"
-    with RedisServer() as redis, OtlpReceiver() as receiver:  # which takes metrics: what is dropped is told
+    with RedisServer() as redis, OtlpReceiver() as receiver:  # which receives metrics, so drops are reported
         taskq = TaskQ(redis.url, enqueue_timeout=30)
         taskq.client.enqueue_many(taskq.remote("depot:apack").s(secret="x") for _ in range(500))
         env = environment(
@@ -163,5 +163,5 @@ def test_a_collector_that_is_away_holds_up_no_task_and_no_end(kind: str, tmp_pat
     collector.close()
 
     assert status == 0, log.read_text()
-    assert re.search("(?i)queue.* full", log.read_text())  # the SDK tells of what it drops
+    assert re.search("(?i)queue.* full", log.read_text())  # the SDK logs its drops
     assert max(dropped, default=0) >= 1  # and counts it

@@ -1,4 +1,4 @@
-"""What an OTLP receiver gets from three separate processes that know nothing of OpenTelemetry but their launcher."""
+"""Test the data that an OTLP receiver gets from three processes that use OpenTelemetry only through its launcher."""
 
 import socket
 from collections.abc import Iterator
@@ -191,7 +191,7 @@ def test_exchanges_with_redis_are_told_as_asked_for(depot: Depot) -> None:
 
 
 def test_redis_spans_are_those_of_users_code_alone(depot: Depot) -> None:
-    """The launcher instruments redis-py too; none of the queue's own commands may show."""
+    """The launcher instruments redis-py too. The queue's own commands must not appear."""
     spans = depot.trace(depot.ask("pack"), "process default", "GET")
 
     redis = [span for span in depot.receiver.spans if "redis" in span.scope]

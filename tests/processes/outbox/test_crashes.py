@@ -1,7 +1,7 @@
 """A process that uses an outbox is killed, or sleeps, at each step: no task is lost, none is sent without its data.
 
-Each step is tried with each adapter, on SQLite or, where there is one, on PostgreSQL; nightly on both. What is compared
-afterwards: the user's data, the rows, Redis, and what the tasks did.
+Each step is tested with each adapter, on PostgreSQL if it is installed, or else on SQLite; nightly on both. Afterwards
+the test compares the user's data, the rows, Redis, and the effects of the tasks.
 """
 
 import json
@@ -29,7 +29,7 @@ AWAY: dict[str, Any] = {"redis": "unix:///nowhere/at/all.sock", "patience_s": 0.
 
 @dataclass(frozen=True, kw_only=True)
 class Adapter:
-    """What the processes are given, and what the adapter's tables are called."""
+    """The arguments of the processes, and the names of the adapter's tables."""
 
     plan: dict[str, Any]
     orders: str
@@ -75,7 +75,7 @@ class Shop:
         return output
 
     def query(self, statement: str) -> list[Any]:
-        """Run a statement in a connection of its own."""
+        """Run a statement in a separate connection."""
         if "sqlite3" in self.database["ENGINE"]:
             import sqlite3
 
@@ -140,7 +140,7 @@ def test_a_view_that_is_killed(shop: Shop, point: str) -> None:
     assert shop.shipped() == expected
     assert shop.rows() == 0
     assert shop.redis.client.keys("asynq:{default}:t:*") == []
-    # A receipt that nobody could give back is dropped after 30 days, and until then costs some bytes.
+    # A receipt that no process could release expires after 30 days, and takes some bytes until then.
     assert shop.receipts() == (1 if point == "row deleted" else 0)
     assert DELIVERED_KEPT_S == 30 * 86_400
 
@@ -162,7 +162,7 @@ def test_a_relay_that_is_killed(shop: Shop, point: str) -> None:
 
 @pytest.fixture(params=[DJANGO, SQLALCHEMY], ids=["django", "sqlalchemy"])
 def file_shop(request: pytest.FixtureRequest, redis_server: RedisServer, tmp_path: Path) -> Shop:
-    """On SQLite alone: what the database does is the same for rows of any kind."""
+    """Use only SQLite, because the database treats rows of any kind the same."""
     return Shop(request.param, in_file(tmp_path), redis_server, tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""What stands in Redis as JSON, put back, and made comparable."""
+"""Dump Redis as JSON, restore a dump, and make dumps comparable."""
 
 import json
 import re
@@ -13,7 +13,7 @@ Dump = Sequence[Mapping[str, Any]]
 _PASSING = re.compile(
     r"asynq:(servers|workers|schedulers)(:.*)?|taskq:\{.*\}:(rcpt|call|leader|peers|samples|wake|lim:keepers|lim:wake)(:.*)?"
 )
-"""Keys that last seconds, or tell how queues stood."""
+"""Keys that last seconds, or hold samples of queues."""
 
 
 def dump(raw: Any) -> list[dict[str, Any]]:
@@ -54,7 +54,7 @@ def load(raw: Any, dumped: Dump) -> None:
 def comparable(dumped: Dump) -> list[str]:
     """Return what two plays of a scenario have in common, a line for each thing: clocks and chance are masked.
 
-    Of a message that tells no time every byte counts.
+    Messages without times must match in every byte.
     """
     lines = []
     for each in dumped:
@@ -120,7 +120,7 @@ def text_of(data: bytes) -> Any:
 
 
 def as_bytes(value: Any) -> bytes:
-    """A value of a dump as it stood in Redis."""
+    """Return a value of a dump as bytes."""
     return value.encode() if isinstance(value, str) else bytes.fromhex(value["hex"])
 
 

@@ -1,4 +1,4 @@
-"""Find a release by its tag in a git repository, and install it into an environment of its own."""
+"""Find a release by its tag in a git repository, and install it into a separate environment."""
 
 import io
 import re
@@ -13,24 +13,24 @@ Version = tuple[int, ...]
 
 
 def version_of(text: str) -> Version | None:
-    """Return a version as it compares, None for what is no release: a candidate, another tag."""
+    """Return a comparable version, or None for a candidate or another tag that is not a release."""
     found = re.fullmatch(r"v?(\d+(?:\.\d+)*)", text)
     return None if found is None else tuple(map(int, found[1].split(".")))
 
 
 def previous_release(repository: Path, current: str) -> str | None:
-    """Return the newest tag `v*` that is older than a version, None if there is none."""
+    """Return the newest tag `v*` that is older than a version, or None without one."""
     now = version_of(current)
     assert now is not None, current
     done = subprocess.run(
         ("git", "tag", "--list", "v*"), cwd=repository, capture_output=True, text=True, check=False
-    )  # fails where there is no repository, as in an unpacked archive
+    )  # fails outside a repository, for example in an unpacked archive
     tags = {tag: found for tag in done.stdout.split() if (found := version_of(tag)) is not None and found < now}
     return max(tags, key=lambda tag: tags[tag], default=None)
 
 
 def install(repository: Path, tag: str, folder: Path, *, with_dependencies: bool) -> Path:
-    """Install a release into an environment of its own and return its interpreter.
+    """Install a release into a separate environment and return its interpreter.
 
     Args:
         repository: Where the tag is.
@@ -41,7 +41,7 @@ def install(repository: Path, tag: str, folder: Path, *, with_dependencies: bool
     source = folder / "source"
     packed = subprocess.run(("git", "archive", tag), cwd=repository, capture_output=True, check=True).stdout
     with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
-        archive.extraction_filter = getattr(tarfile, "data_filter", None)  # Python 3.11.3 and before have none
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)  # missing in Python 3.11.3 and older
         archive.extractall(source)
     environment = folder / "environment"
     venv.create(environment)

@@ -9,7 +9,7 @@ import sys
 
 
 def main() -> None:
-    """Play it on a database of its own, in memory, while there is no Redis."""
+    """Run the scenario on a separate database in memory, without Redis."""
     os.environ["DJANGO_SETTINGS_MODULE"] = "tests.taskq_django.settings"
     import django
     from django.test import override_settings

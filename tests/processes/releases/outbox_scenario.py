@@ -25,7 +25,7 @@ OF_THE_DATABASE = {"id", "created_at", "claim", "claimed_until"}
 
 
 def play(taskq: TaskQ) -> None:
-    """Enqueue in one transaction whatever a row can stand for. The application sends through the outbox."""
+    """Enqueue every kind of row in one transaction. The application sends through the outbox."""
     send = taskq.remote("mail:send", queue="default", timeout=60)
     with transaction.atomic():
         send.using(task_id="plain-1").delay(to="a@example.com", subject="é")

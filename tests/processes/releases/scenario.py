@@ -1,7 +1,7 @@
 """A queue application, and what it leaves in Redis when it has done a bit of everything.
 
 Ids, arguments and moments are fixed, so that two plays differ in nothing but clocks and chance. Run as a program it
-plays on a Redis of its own and prints what then stands there: the golden file of a release.
+uses a private Redis and prints its final content: the golden file of a release.
 
     python -m tests.processes.releases.scenario > tests/golden/release-0.1.0.json
 """
@@ -95,7 +95,7 @@ async def play(url: str) -> None:
     task = {name: taskq.tasks[name] for name in taskq.tasks}
     send, add = task["mail:send"], task["sum:add"]
 
-    # What a worker has done: completed, archived, to be retried, workflows whose next step waits in another queue.
+    # Tasks that a worker ran: completed, archived, to be retried, and workflows whose next step waits in another queue.
     await send.using(task_id="done-1").adelay("a@example.com", subject="é")
     await task["mail:broken"].using(task_id="broken-1").adelay("b@example.com")
     await task["mail:flaky"].using(task_id="flaky-1").adelay("c@example.com")
@@ -128,7 +128,7 @@ async def play(url: str) -> None:
     await send.using(task_id="low-1", queue="low").adelay("h@example.com")
     Inspector(taskq).pause("low")
 
-    # What a worker had in hand when it was killed.
+    # Tasks that a worker was running when it was killed.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", QueueUnservedWarning)  # a worker that is gone serves it
         await send.using(task_id="active-1", queue="busy").adelay("i@example.com")

@@ -1,6 +1,6 @@
 """What earlier releases left in Redis: today's code reads it, goes on with it, and writes the same.
 
-The files are kept: what stands in a queue outlives the release that wrote it. A change of the format on purpose gets a
+The files are kept: data in a queue outlives the release that wrote it. A change of the format on purpose gets a
 new file beside the old ones, made by that release (`scenario.py`), and the old ones stay readable.
 """
 
@@ -138,7 +138,7 @@ def test_locks_hold(left: TaskQ) -> None:
 
 
 async def test_work_goes_on_to_its_end(left: TaskQ) -> None:
-    """Tasks, workflows, groups and lines; what a worker had in hand; a paused queue once it is resumed."""
+    """This covers tasks, workflows, groups, sequences, tasks of a killed worker, and a resumed queue."""
     inspector = AsyncInspector(left)
     workflows = [each.id for each in (await AsyncDashboard(inspector).workflows("default")).rows]
 

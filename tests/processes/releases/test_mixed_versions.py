@@ -48,7 +48,7 @@ def worker(python: Path, folder: Path, environment: dict[str, str]) -> Iterator[
 
 
 def share_a_queue(redis: RedisServer, old: Path, folder: Path) -> list[dict[str, Any]]:
-    """Let a worker and a producer of each release work on one queue; return what the producers were told."""
+    """Let a worker and a producer of each release work on one queue; return the producers' results."""
     shutil.copy(Path(__file__).with_name("program.py"), folder)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("TASKQ_", "PYTHON"))}
     environment |= {"TASKQ_URL": redis.unix_url, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -96,7 +96,7 @@ def git(folder: Path, *words: str) -> None:
 
 
 def test_a_release_that_was_made_up_shares_a_queue(redis_server: RedisServer, tmp_path: Path) -> None:
-    """What stands above works: a clone of this repository has a tag, which is found, installed and run."""
+    """Check the test above: it finds, installs and runs the tag of a clone of this repository."""
     if subprocess.run(("git", "rev-parse", "HEAD"), cwd=ROOT, capture_output=True, check=False).returncode:
         pytest.skip("this is no git repository")
     clone = tmp_path / "clone"

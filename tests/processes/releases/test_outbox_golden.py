@@ -1,6 +1,6 @@
 """What earlier releases wrote into outboxes: today's code delivers and runs it, and writes the same.
 
-A table is shared by the releases that stand side by side during a deploy: the older one writes rows with the columns it
+The releases that run at the same time during a deploy share a table: the older one writes rows with the columns it
 knows, and either may deliver them.
 """
 
@@ -39,7 +39,7 @@ STATES = {
     "limited-1": "pending",
     "safe-1": "pending",
 }
-"""How the tasks of the scenario stand once they are delivered."""
+"""The states of the scenario's tasks after their delivery."""
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -80,7 +80,7 @@ def application(url: str) -> TaskQ:
 
 
 def test_the_same_scenario_writes_the_same_today(settings: Any) -> None:
-    """Whoever changes a column, or what stands in it, learns it here."""
+    """A change of a column or its content fails here."""
     settings.TASKQ = {**settings.TASKQ, **AWAY}
     play(taskq)
 

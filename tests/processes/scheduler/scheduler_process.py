@@ -1,4 +1,4 @@
-"""A scheduler process for tests: two entries fire every second, and Redis is told which process enqueued last."""
+"""Run a scheduler for tests: two entries fire every second, and Redis records which process enqueued last."""
 
 import json
 import logging
@@ -30,7 +30,7 @@ def main() -> int:
     settings = json.loads(sys.argv[1])
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(levelname)s %(message)s")
     app = TaskQ(settings["url"])
-    ticker.PATIENCE_S = 60.0  # one that was frozen in a call asks what became of it, however late another took over
+    ticker.PATIENCE_S = 60.0  # a scheduler frozen in a call then checks its outcome, however late another took over
 
     @app.periodic("* * * * * *", id="cron")
     @app.periodic("@every 1s", id="interval")

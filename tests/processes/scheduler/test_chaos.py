@@ -197,7 +197,7 @@ def test_each_firing_comes_exactly_once(redis_server: RedisServer, swarm: Callab
 
 
 def forget_tasks(server: RedisServer, stop: threading.Event) -> None:
-    """Delete tasks but leave their ids pending, so that a second enqueue of one stands there twice."""
+    """Delete tasks but leave their ids pending, so that a second enqueue appears twice."""
     raw: Any = server.client
     while not stop.wait(0.05):
         with suppress(redis.RedisError):

@@ -39,7 +39,7 @@ class FileExporter(SpanExporter):
 
 
 if "SPANS_FILE" in os.environ:
-    provider = TracerProvider(shutdown_on_exit=False)  # what is not flushed by somebody is lost
+    provider = TracerProvider(shutdown_on_exit=False)  # spans that are not flushed explicitly are lost
     provider.add_span_processor(BatchSpanProcessor(FileExporter(), schedule_delay_millis=3_600_000))
     trace.set_tracer_provider(provider)
 
@@ -89,7 +89,7 @@ def stubborn(name: str) -> None:
 
 @app.task(name="hold_lock", timeout=1, retry_delay=0, max_retry=0)
 def hold_lock(name: str) -> None:
-    """Sit in one C call that does not let go of Python's interpreter lock."""
+    """Run one C call that does not release Python's interpreter lock."""
     note(name, f"{os.getpid()}")
     ctypes.PyDLL(None).usleep(int(3.6e9))
 

@@ -53,7 +53,7 @@ def beside(
             try:
                 until_blocking(lambda: parent.report()[0], "it works")
                 act(parent)
-            except BaseException as error:  # told below
+            except BaseException as error:  # reported below
                 problems.append(error)
             finally:
                 parent._loop.call_soon_threadsafe(parent.stop)
@@ -81,7 +81,7 @@ def test_time_that_the_supervisor_slept_through_is_nobodys_silence(
 
         def wake_up() -> None:
             behind[0] += 3600
-            parent._turn()  # before it hears what was said meanwhile
+            parent._turn()  # before it reads the newer messages
 
         parent._loop.call_soon_threadsafe(wake_up)
         until_blocking(lambda: child.heard_at > heard_at + 3601, "it is heard again")
@@ -117,7 +117,7 @@ def first_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_what_a_dead_process_has_left_behind_is_asked_for_by_the_first_of_a_container(
     beside: Any, first_process: None
 ) -> None:
-    """Otherwise each leaves an entry in the system's table of processes. Its own are told of as they are."""
+    """Otherwise each leaves a zombie process. The supervisor's own children are reported as usual."""
 
     def leave(parent: Supervisor) -> None:
         said = subprocess.run(["sh", "-c", "sleep 0.2 >/dev/null & echo $!"], capture_output=True, check=True).stdout

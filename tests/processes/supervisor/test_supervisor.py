@@ -1,4 +1,4 @@
-"""A worker of several processes, as real ones: they die, are replaced, are held up, and none of it loses a task."""
+"""Test a worker with several real processes: they die, are replaced, and stall, without losing a task."""
 
 import fcntl
 import json
@@ -257,7 +257,7 @@ def test_a_rolling_restart_with_broken_code_is_given_up(run: Any, app: TaskQ, tm
 def test_a_rolling_restart_out_of_a_pause_that_is_given_up_leaves_the_pause(
     run: Any, app: TaskQ, tmp_path: Path
 ) -> None:
-    """The old processes take no tasks, so health and log say that nobody does; whole code ends that."""
+    """The old processes take no tasks, so health and log report that no process does, until the code is valid again."""
     version = tmp_path / "version"
     version.write_text("one")
     workers = run(processes=2, health_port=0, environment={"VERSION_FILE": str(version)})
@@ -321,7 +321,7 @@ def test_telemetry_is_sent_before_a_process_ends(run: Any, app: TaskQ, tmp_path:
 def test_a_wish_for_a_successor_is_heard_again_when_a_rolling_restart_is_given_up(
     run: Any, app: TaskQ, redis_server: RedisServer, queue: QueueKeys, tmp_path: Path
 ) -> None:
-    """A function goes on for ever and the code is broken for a while: once it is whole, the process is replaced."""
+    """A function never ends and the code is invalid for a while. Once the code is valid, the process is replaced."""
     version = tmp_path / "version"
     version.write_text("one")
     workers = run(environment={"VERSION_FILE": str(version)}, worker={"concurrency": 1})
@@ -526,7 +526,7 @@ def test_a_manager_that_signals_all_processes_forces_nothing(
 
 
 def test_processes_that_never_come_up_end_it(run: Any) -> None:
-    """The pause between the tries grows, what went wrong is said, and the status tells."""
+    """The pause between the attempts grows, the error is logged, and the exit status shows the failure."""
     workers = run("--processes", "2", ready=False, environment={"BREAKS": "1"})
 
     assert workers.wait() == 1
@@ -576,7 +576,7 @@ def test_the_health_of_all_is_told_at_one_port(run: Any, redis_server: RedisServ
     assert all(each["memory"] > 10_000_000 for each in body["children"])
 
     victim = body["children"][0]["pid"]
-    held.touch()  # nobody takes its place before this is gone
+    held.touch()  # no process replaces it before this file is gone
     os.kill(victim, signal.SIGKILL)
 
     until_blocking(lambda: answer(port)[0] == 503)
@@ -589,7 +589,7 @@ def test_the_health_of_all_is_told_at_one_port(run: Any, redis_server: RedisServ
 def test_what_a_process_held_is_given_back_once_redis_is_there_again(
     run: Any, app: TaskQ, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """A store that refuses for a while is asked again; what another worker has taken meanwhile is left alone."""
+    """The request is repeated if the store refuses for a while. Tasks taken by another worker are not affected."""
     workers = run(processes=2, worker={"concurrency": 1})
     handle = app.remote("wait", retention=600).delay(name="w", until="go")
     victim = pid_of(redis_server, "w")

@@ -1,4 +1,4 @@
-"""A Django project in a folder of its own, whose commands run as processes."""
+"""Create a Django project in a separate folder, and run its commands as processes."""
 
 import os
 import signal
@@ -32,7 +32,7 @@ def work(flag: str) -> str:
 
 
 class Project:
-    """A Django project in a folder of its own, with one app.
+    """A Django project in a separate folder, with one app.
 
     Args:
         folder: Where it is written.

@@ -35,7 +35,7 @@ TASKQ = {"URL": "redis://127.0.0.1:1", "EAGER": True, "ENQUEUE": "immediate"}
 
 
 def source_of_django(folder: Path) -> Path:
-    """Fetch Django's source distribution, as pip is told to fetch things on this machine."""
+    """Fetch Django's source distribution with the pip configuration of this machine."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "django"]
     command += ["--retries", "5", "--dest", str(folder), f"django=={django.get_version()}"]
     fetched = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
@@ -57,7 +57,7 @@ def test_its_tests_of_a_backend_pass(tmp_path: Path) -> None:
                 target.parent.mkdir(exist_ok=True)
                 target.write_bytes(content.read().replace(THEIRS.encode(), b"taskq_django.TaskQBackend"))
     suite = tmp_path / "tasks" / f"{SUITE.partition('.')[2]}.py"
-    # What is imported by that name stays, so that the one test of the class itself can be loaded.
+    # Imports of that name are not replaced, so that the test of the class itself can be loaded.
     assert suite.read_text().count('"taskq_django.TaskQBackend"') >= 3
     (tmp_path / "suite_settings.py").write_text(textwrap.dedent(SETTINGS))
     root = Path(__file__).parents[3]

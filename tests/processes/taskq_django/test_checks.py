@@ -27,7 +27,7 @@ TASKQ["ENQUEUE"] = "outbox"
 
 @pytest.mark.redis
 def test_two_tasks_of_one_name_are_told_with_both_places(tmp_path: Path, redis: RedisServer) -> None:
-    """By every command that checks; nothing is enqueued and no worker starts, whoever does not check."""
+    """Every command with checks reports them. Without checks, enqueueing fails and no worker starts."""
     project = Project(tmp_path, redis, 'INSTALLED_APPS.append("stall")\n')
     stall = tmp_path / "stall"
     stall.mkdir()

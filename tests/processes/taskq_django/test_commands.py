@@ -80,7 +80,7 @@ def test_blocking_code_that_a_coroutine_waits_for_does_not_hold_up_the_exit(
 
 @pytest.mark.slow
 def test_several_processes_and_a_task_in_one_of_its_own(project: Project, redis: RedisServer) -> None:
-    """Each is a Python of its own that has set Django up; the setting says how many there are."""
+    """Each is a separate Python process that has set up Django. The setting gives their number."""
     project.configure("TASKQ |= {'PROCESSES': 2, 'SHUTDOWN_GRACE': 5}\n")
     project.tasks.write_text(ISOLATED)
     app = TaskQ(redis.unix_url, enqueue_timeout=30)

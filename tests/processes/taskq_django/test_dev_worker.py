@@ -50,7 +50,7 @@ def begin(process: "subprocess.Popen[str]", flag: Path, name: str = "first") -> 
 
 
 def worker_pid(inspector: Inspector) -> int:
-    """Return the process of the one worker there is, once it has told of itself."""
+    """Return the pid of the only worker, once its presence record exists."""
     while not (workers := inspector.servers()):
         time.sleep(0.01)
     (worker,) = workers

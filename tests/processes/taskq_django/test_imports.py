@@ -1,4 +1,4 @@
-"""What a Python process imports, and what its tasks are called."""
+"""Test the imports of a Python process, and the names of its tasks."""
 
 import subprocess
 import sys

@@ -1,7 +1,7 @@
 """Schedulers as processes that read periodic tasks from a database, and are killed and frozen past their lease.
 
-Each firing comes once and is counted once, whoever leads. Tasks are deleted the moment they come, and their ids stay
-pending, so that a second enqueue of one would stand there twice.
+Each firing is enqueued and counted once, whichever process leads. Tasks are deleted when they arrive, but their ids
+stay pending, so that a second enqueue would appear twice.
 """
 
 import json
@@ -197,7 +197,7 @@ def test_each_firing_comes_once_and_is_counted_once(swarm: Swarm) -> None:
 
 @pytest.mark.parametrize("point", POINTS)
 def test_a_leader_that_dies_between_enqueueing_and_counting(swarm: Swarm, point: str) -> None:
-    """What it enqueued is counted by the next, and what it counted already is not counted again."""
+    """The next leader counts its enqueued firings, and does not count firings again that it had counted."""
     row = make("cron", cron="* * * * * *")
     first = swarm.start(point=point)
     until(lambda: first.poll() is not None, "it comes to the point")

@@ -159,7 +159,7 @@ class TestTakingUp:
     def test_a_row_that_cannot_be_used_holds_up_no_other(
         self, database: None, redis: RedisServer, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """It is told once, however often the table is read; and it works as soon as it is mended."""
+        """The error is logged once, however often the table is read. The row works as soon as it is repaired."""
         broken, good = make("broken", kwargs={}), make("good")
         with caplog.at_level(logging.ERROR, logger="taskq.scheduler"), Running() as running:
             until(lambda: running.of(good))
@@ -227,7 +227,7 @@ def test_a_connection_from_before_a_restart_is_opened_anew() -> None:
 @pytest.mark.usefixtures("quick")
 @pytest.mark.django_db(transaction=True)
 def test_firings_go_on_while_the_database_is_down(redis: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
-    """It is said once. What ran meanwhile is counted when the database is back, and changes are taken up again."""
+    """The failure is logged once. When the database is back, firings are counted and changes are picked up again."""
     with PostgresServer() as server, default_database(server.create("away")):
         call_command("migrate", verbosity=0)
         row = make()

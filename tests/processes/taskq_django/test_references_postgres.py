@@ -49,7 +49,7 @@ def test_every_kind_of_key(postgres: None) -> None:
     with eager():
         store.delay(shelf, places[1], receipt, country)
         send_all.delay(None, [*reversed(parcels), parcels[0]])
-        check.delay(fragile, parcels[0])  # type: ignore[arg-type]  # a proxy takes what it stands for
+        check.delay(fragile, parcels[0])  # type: ignore[arg-type]  # a proxy accepts instances of its concrete model
 
     assert arrived == [
         *(shelf, places[1], receipt, country),

@@ -1,4 +1,4 @@
-"""`taskq_django.testing` in runs of Django's and pytest's runners of their own, with several processes."""
+"""Test `taskq_django.testing` in separate runs of Django's and pytest's runners, with several processes."""
 
 import subprocess
 import sys

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.redis
 
 @contextmanager
 def serving(folder: Path, *words: str) -> Iterator[str]:
-    """Run the command until the end of the block; yields the address it tells."""
+    """Run the command until the end of the block, and yield the address that it prints."""
     command = (sys.executable, "-m", "taskq_core", "dashboard", "--port", "0", *words)
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "TASKQ_ENQUEUE_TIMEOUT": "30"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder, env=environment) as process:

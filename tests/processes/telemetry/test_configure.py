@@ -1,4 +1,4 @@
-"""Telemetry in processes of their own: without an SDK, at their end, and in forked children."""
+"""Test telemetry in separate processes: without an SDK, at their end, and in forked children."""
 
 import os
 import subprocess

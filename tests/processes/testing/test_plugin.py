@@ -1,4 +1,4 @@
-"""The fixtures, in a run of pytest of their own."""
+"""Test the fixtures in a separate run of pytest."""
 
 import subprocess
 import sys

@@ -11,7 +11,7 @@ from tests.taskq_core.worker.conftest import SHRUNK, Runner, app, exchanges, que
 __all__ = ["app", "exchanges", "queue", "read", "start", "start_process"]
 
 SHORT: dict[str, Any] = {**SHRUNK, "lease": 10}
-"""Times of a worker on the test's loop, which stands still when the machine is busy: its lease is longer than others'.
+"""Times of a worker on the test's loop, which stalls when the machine is busy. So its lease is longer than others'.
 Where one is to end, or to be extended for want of time, a test says so."""
 
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 
 @contextlib.asynccontextmanager
 async def disturbed(disturb: Callable[[], object], pause_s: float) -> AsyncIterator[Callable[[], bool]]:
-    """Disturb again and again, from a thread, while the block runs; yield what tells whether that was often enough."""
+    """Disturb repeatedly from a thread during the block. Yield a function that returns whether it was often enough."""
     done, times = False, 0
 
     def again() -> None:

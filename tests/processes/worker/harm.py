@@ -1,4 +1,4 @@
-"""What a worker process for tests does to itself: signals at a chosen step, and limits of the operating system."""
+"""Damage a worker process for tests from inside: signals at a chosen step, and limits of the operating system."""
 
 import os
 import signal

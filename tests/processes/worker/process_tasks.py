@@ -1,4 +1,4 @@
-"""Tasks that run in processes of their own, for `test_processes.py`. They are found there by importing this module."""
+"""Define tasks that run in separate processes, for `test_processes.py`. The processes import this module."""
 
 import ctypes
 import logging
@@ -40,7 +40,7 @@ def who() -> dict[str, Any]:
 
 @app.task(executor="process")
 def about(context: TaskContext, text: str) -> dict[str, Any]:
-    """What is known in there."""
+    """Return the context of the task inside its process."""
     logger.warning("said in there")
     current = trace.get_current_span().get_span_context()
     return {
@@ -66,7 +66,7 @@ def steps(context: TaskContext, until: str) -> str:
 
 @app.task(executor="process")
 def leave_behind(context: TaskContext, how: str, until: str, told: str) -> None:
-    """Leave a thread or a process behind that tells something later."""
+    """Leave a thread or a process behind that reports something later."""
 
     def tell() -> None:
         end = time.monotonic() + 60
@@ -201,7 +201,7 @@ def stuck_with_child(started: str) -> None:
 
 @app.task(executor="process")
 def clean_up(started: str, ended: str) -> None:
-    """Wait for ever, and clean up when told to end."""
+    """Wait forever, and clean up when interrupted."""
     try:
         Path(started).write_text(f"{os.getpid()}")
         while True:

@@ -109,7 +109,7 @@ def test_a_worker_killed_at_a_step(
 def test_a_recoverer_stopped_between_listing_and_moving_moves_nothing(
     app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys, meanwhile: str
 ) -> None:
-    """What it listed is no proof once it goes on: the script looks again."""
+    """Its old list of lost tasks is outdated when it continues, so the script checks again."""
     owner = start_process(recover_every=600, lease_grace=600)  # nor does it give up a lease that lapsed in a heartbeat
     handle = app.remote("wait", retention=600).delay(name="a", until="go")
     until_blocking(lambda: marks(redis_server, "a") == ["started 1"])
@@ -140,7 +140,7 @@ def test_a_recoverer_stopped_between_listing_and_moving_moves_nothing(
 def test_signals_at_a_step_leave_nothing_stuck(
     app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys, step: str
 ) -> None:
-    """Two at once, so that there is no grace: what was taken is settled, or given back to run with the next worker."""
+    """Two signals end the worker without a grace. Fetched tasks are settled, or returned for the next worker."""
     count, concurrency = 20, 5
     app.client.enqueue_many(app.remote("quick", retention=600).s(name="a") for _ in range(count))
     process = start_process(
@@ -161,7 +161,7 @@ def test_signals_at_a_step_leave_nothing_stuck(
 def test_a_rolling_deploy_under_load_runs_each_task_once(
     load: Load, start_process: Start, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """Workers are replaced one after the other, five times; the one that stays goes on."""
+    """Workers are replaced one after the other, five times. The remaining worker keeps running."""
     config: dict[str, Any] = {**LONG_LEASE, "concurrency": 2}
     workers = [start_process(**config) for _ in range(2)]
     for _ in range(5):
@@ -228,7 +228,7 @@ def test_a_task_that_takes_all_memory_is_archived_and_its_worker_lives(
     """
     concurrency = 3
     worker = start_process(harm={"memory_mib": 400}, concurrency=concurrency)
-    # Each slot has its thread before: Python waits for ever for one whose start fails for want of memory.
+    # Start the thread of each slot first: Python waits forever for a thread whose start fails without memory.
     first = [app.remote("plain_wait", retention=600).delay(name="first", until="on") for _ in range(concurrency)]
     until_blocking(lambda: len(marks(redis_server, "first")) == concurrency)
     redis_server.client.set("on", 1)
@@ -250,7 +250,7 @@ def test_a_task_that_takes_all_memory_is_archived_and_its_worker_lives(
 def test_a_call_that_keeps_pythons_lock_costs_no_other_task_its_lease(
     app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """For less than lease and grace, less a heartbeat: nobody takes the other over, and it ends when it is told to."""
+    """The lock is held for less than lease and grace minus a heartbeat, so other workers recover no task of it."""
     config: dict[str, Any] = {"lease": 2, "heartbeat": 0.5, "lease_grace": 5}
     start_process(**config)
     other = app.remote("wait", retention=600).delay(name="other", until="go")
@@ -277,7 +277,7 @@ def test_a_call_that_keeps_pythons_lock_costs_no_other_task_its_lease(
 def test_a_worker_without_file_descriptors_keeps_its_leases_and_goes_on(
     app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys, tmp_path: Path
 ) -> None:
-    """One of its tasks holds all there are: connections that stand are used, new ones are tried again later."""
+    """One of its tasks holds all descriptors. Open connections are used, and new ones are retried later."""
     worker = start_process(harm={"files": 64}, concurrency=2)
     other = start_process(queues={"elsewhere": 1, "default": 1}, concurrency=1)
     other.signal(signal.SIGTSTP)  # takes no tasks, but would take back those whose lease has run out

@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.redis, pytest.mark.slow]
 
 
 async def test_it_leaves_a_primary_that_still_takes_writes(start: Runner) -> None:
-    """What it settled on the old one would be forgotten when that is made a replica, ten seconds later."""
+    """Tasks settled on the old primary would be lost when it becomes a replica ten seconds later."""
     with ExitStack() as stack:
         first = stack.enter_context(RedisServer(tcp=True))
         second = stack.enter_context(RedisServer(tcp=True, replica_of=first))

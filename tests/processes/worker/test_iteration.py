@@ -30,7 +30,7 @@ COROUTINE = "iterate_coroutine"
 
 
 def cursor_of(server: RedisServer, queue: QueueKeys, task_id: str) -> int:
-    """The cursor that is stored for the only loop of a task, 0 for none."""
+    """Return the stored cursor of a task's only loop, 0 without a cursor."""
     data: Any = server.client.hget(queue.task(task_id), "taskq_cursor")
     return int(json.loads(data)["/0"][0] or 0) if data else 0
 
@@ -177,7 +177,7 @@ def test_a_zombie_does_not_move_the_cursor(
 
 @pytest.mark.redis
 async def test_progress_waits_for_nothing_while_redis_is_away(start: Runner) -> None:
-    """The function is through before Redis answers anybody."""
+    """The function finishes before Redis answers any client."""
     told = threading.Event()
     may_go, has_begun = threading.Event(), threading.Event()
 

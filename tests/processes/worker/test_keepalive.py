@@ -1,4 +1,4 @@
-"""Leases of real workers: killed, stopped, busy for longer than a lease, and with a Redis that stands still."""
+"""Test leases of real workers: killed, stopped, busy for longer than a lease, and with a stalled Redis."""
 
 import asyncio
 import signal
@@ -70,7 +70,7 @@ async def test_a_task_without_attempts_left_is_archived_when_its_worker_dies(
 async def test_a_stopped_and_continued_worker_cannot_touch_its_successors_task(
     app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """Its writes are refused, its function is told to end, and the successor's run is the one that counts."""
+    """Its writes are refused, its function is interrupted, and only the successor's run counts."""
     zombie = start_process()
     handle = await app.remote("wait", retention=600, max_retry=3).adelay(name="a", until="go")
     await until(lambda: marks(redis_server, "a") == ["started 1"])
@@ -99,7 +99,7 @@ async def test_a_stopped_and_continued_worker_cannot_touch_its_successors_task(
 async def test_a_zombie_that_finished_cannot_settle(
     app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """Also when its function ends in the moment it continues: what it returned is thrown away."""
+    """This holds even if its function ends just as the process continues: the result is discarded."""
     zombie = start_process()
     handle = await app.remote("plain_wait", retention=600, max_retry=3).adelay(name="a", until="go")
     await until(lambda: marks(redis_server, "a") == ["started 1"])
@@ -121,7 +121,7 @@ async def test_a_zombie_that_finished_cannot_settle(
 async def test_a_task_that_blocks_its_loop_longer_than_its_lease_runs_once(
     app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """The lease is extended from a thread of its own."""
+    """A separate thread extends the lease."""
     workers = [start_process(), start_process()]  # both before the task, which ends by itself; one would take it back
     handle = await app.remote("block", retention=600).adelay(name="a", seconds=4)
     await until(lambda: marks(redis_server, "a") == ["started 1"])
@@ -138,7 +138,7 @@ async def test_a_task_that_blocks_its_loop_longer_than_its_lease_runs_once(
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["coroutine", "plain"])
 async def test_a_worker_fences_itself_when_redis_is_frozen_too_long(start: Runner, kind: str) -> None:
-    """Before others may take the task, its function is told to end, and its outcome is dropped."""
+    """The worker interrupts the function and drops its outcome before other workers may take the task."""
     told: list[float] = []
     release = threading.Event()
 
@@ -174,13 +174,13 @@ async def test_a_worker_fences_itself_when_redis_is_frozen_too_long(start: Runne
         await until(lambda: worker.running_count == 1)
         lease = frozen.runtime.keys.queue("default").lease
         first = server.client.zscore(lease, handle.id)
-        # Once extended, it ends a second earlier on this side than in Redis: so long may this process stand still.
+        # Once extended, the lease ends a second earlier here than in Redis, so this process may stall for a second.
         await until(lambda: server.client.zscore(lease, handle.id) != first)
         server.pause()
         paused_at = time.monotonic()
         await until(lambda: ends.ends)
         release.set()
-        await until(lambda: time.monotonic() > paused_at + 5.5)  # nobody could have taken it before lease and grace
+        await until(lambda: time.monotonic() > paused_at + 5.5)  # no worker could have taken it before lease and grace
         server.resume()
         result = await handle.aresult(20)
         await start.stop(worker)
@@ -188,7 +188,7 @@ async def test_a_worker_fences_itself_when_redis_is_frozen_too_long(start: Runne
 
     assert ends.of(handle.id) == ["lost", "completed"]
     assert result == "run 2"
-    assert told[0] - paused_at <= 5  # lease and grace: nobody else may act before
+    assert told[0] - paused_at <= 5  # lease and grace: no other worker may act before
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Workers that are killed, stopped and continued: what they held runs elsewhere, and only what counts is stored."""
+"""Test workers that are killed, stopped and continued: their tasks run elsewhere, and stale outcomes are refused."""
 
 import signal
 import time
@@ -71,7 +71,7 @@ def test_a_worker_that_is_killed_while_it_cancels_leaves_the_task_to_be_recovere
 def test_a_task_whose_worker_is_killed_runs_again_only_in_time(
     app: TaskQ, redis_server: RedisServer, queue: QueueKeys, start_process: Callable[..., WorkerProcess]
 ) -> None:
-    """It is archived as expired by whoever gets it after that: one run, one task, none lost."""
+    """The next worker that gets it archives it as expired: one run, one task, no loss."""
     first = start_process(**LONG_LEASE)
     work = app.remote("wait", retention=600).using(expires=4)
     others = [app.remote("wait", retention=600).delay(name=f"other {n}", until="go") for n in range(3)]
@@ -99,7 +99,7 @@ def test_a_task_whose_worker_is_killed_runs_again_only_in_time(
 def test_kills_between_archive_and_letter_lose_and_double_nothing(
     app: TaskQ, redis_server: RedisServer, queue: QueueKeys, start_process: Callable[..., WorkerProcess], kind: str
 ) -> None:
-    """Workers die while they run tasks, so that others archive them, and while they tell: each letter comes once."""
+    """Workers die while they run tasks and while they handle dead letters. Each dead letter is handled once."""
     name = "die" if kind == "die" else "fails_for_good"
     task = app.remote(name, max_retry=0, dead_letter="note_letter", retention=600)
     handles = [task.delay(name="work") for _ in range(6)]
@@ -115,7 +115,7 @@ def test_kills_between_archive_and_letter_lose_and_double_nothing(
             processes += 1
             worker = start_process(has_to_start=False, **config)
         claimed = redis_server.client.zrange(queue.letters, 0, -1)
-        if processes and claimed:  # also from the one that lives: two tell of the same
+        if processes and claimed:  # also from a live worker, so that two workers handle the same note
             redis_server.client.zadd(queue.letters, dict.fromkeys(claimed, 1), xx=True)
         time.sleep(0.02)
     until_blocking(lambda: not redis_server.client.exists(queue.letters))

@@ -1,4 +1,4 @@
-"""Limits over several worker processes, counted; holders that are killed or frozen; numbers that change meanwhile."""
+"""Test limits over several worker processes: counts, killed or frozen holders, and limits changed during the run."""
 
 import json
 import signal

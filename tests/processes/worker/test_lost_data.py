@@ -1,4 +1,4 @@
-"""A Redis that loses data: restarted empty, or set to evict. What is lost is told, and the rest runs."""
+"""Test a Redis that loses data, by an empty restart or by eviction: losses are reported, and other tasks run."""
 
 import asyncio
 from collections import Counter
@@ -11,7 +11,7 @@ from tests.taskq_core.worker.conftest import Ends, Runner, until
 
 
 async def test_redis_restarted_empty(start: Runner, caplog: pytest.LogCaptureFixture) -> None:
-    """Without persistence all is lost, and said so to whoever asks; workers go on with what comes next."""
+    """Without persistence all data is lost, and handles report it. Workers continue with new tasks."""
     with RedisServer(tcp=True) as server:
         forgetful = TaskQ(server.url, defaults={"retention": 600}, enqueue_timeout=20)
         release = asyncio.Event()
@@ -50,7 +50,7 @@ async def test_redis_restarted_empty(start: Runner, caplog: pytest.LogCaptureFix
 
 @pytest.mark.parametrize("policy", ["allkeys-random", "allkeys-lru"])
 async def test_a_redis_that_evicts(start: Runner, policy: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Tasks that were evicted are lost, which is told; all others run, once."""
+    """Evicted tasks are lost and reported. All other tasks run once."""
     with RedisServer() as server:
         evicting = TaskQ(server.url, defaults={"retention": 0}, enqueue_timeout=60)
         queue = evicting.runtime.keys.queue("default")

@@ -1,4 +1,4 @@
-"""A Redis whose memory is full: one that refuses, for longer than a lease, and one that evicts."""
+"""Test a Redis with full memory: it refuses writes for longer than a lease, or evicts keys."""
 
 import asyncio
 import logging
@@ -21,7 +21,7 @@ def is_at_rest(server: RedisServer, queue: QueueKeys) -> bool:
 
 
 async def test_memory_that_is_full_for_longer_than_a_lease_costs_no_second_run(start: Runner) -> None:
-    """Leases are extended all the time, so nobody takes the running tasks back; the queue drains by itself."""
+    """Leases are still extended, so running tasks are not recovered, and the queue drains by itself."""
     with RedisServer() as server:
         app = TaskQ(server.url, enqueue_timeout=PATIENCE_S)
         queue = app.runtime.keys.queue("default")
@@ -54,7 +54,7 @@ async def test_memory_that_is_full_for_longer_than_a_lease_costs_no_second_run(s
 
 
 async def test_a_redis_that_evicts_loses_tasks_and_it_is_said(start: Runner, caplog: pytest.LogCaptureFixture) -> None:
-    """What was evicted is dropped and told, all else runs, and nothing is left hanging; the doctor names the cause."""
+    """Evicted tasks are dropped and reported, all others run, and no keys are left. The doctor names the cause."""
     with RedisServer(options={"maxmemory-policy": "allkeys-random"}) as server:
         app = TaskQ(server.url, enqueue_timeout=PATIENCE_S)
         queue = app.runtime.keys.queue("default")

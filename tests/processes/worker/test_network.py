@@ -52,7 +52,7 @@ async def test_a_worker_that_is_cut_off_ends_its_run_before_another_begins(
     how: str,
     directions: tuple[Direction, ...],
 ) -> None:
-    """Its connections stand and say nothing. What it was told to end may reach the outside world, so it ends first.
+    """Its connections stay open without data. Its functions may reach the outside world, so they are ended in time.
 
     When the network has healed nothing it did counts, and it works again.
     """
@@ -111,7 +111,7 @@ async def test_a_worker_that_was_cut_off_asks_what_it_was_given_and_not_for_more
 ) -> None:
     """It asked before that, and does not know whether Redis heard it: it asks what it was given, not for more.
 
-    One that goes on does the same before it asks anew: its question may still arrive, with nobody to take the answer.
+    A running worker does the same before its next request, because the old request may still arrive without a reader.
     """
     release, seen = asyncio.Event(), []
 
@@ -219,7 +219,7 @@ async def test_a_network_that_is_gone_every_other_second(
 async def test_killed_connections_are_noticed_by_nobody(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
 ) -> None:
-    """Those of producers, of workers, and those that listen for results and for cancellations."""
+    """This covers connections of producers and workers, and subscriptions for results and cancellations."""
     runs: Counter[int] = Counter()
 
     @app.task

@@ -1,4 +1,4 @@
-"""Tasks in processes of their own: what they are given, how they end, and that nothing else suffers."""
+"""Test tasks in separate processes: their arguments, their end, and their isolation from other tasks."""
 
 import asyncio
 import math
@@ -161,7 +161,7 @@ RAISED: list[tuple[str, str | None, str]] = [
     ("snooze", "retry", ""),
     ("discard", None, ""),
 ]
-"""What a function raises, the state of its task then, and the beginning of its error."""
+"""The exception of a function, the resulting state of its task, and the start of the stored error."""
 
 
 async def test_what_a_function_raises_counts_as_if_it_ran_here(
@@ -425,7 +425,7 @@ async def test_a_process_that_does_not_come_up_fails_the_attempt(
 async def test_its_time_begins_once_its_process_and_its_module_are_there(
     start: Runner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, has_deadline: bool
 ) -> None:
-    """A deadline is a deadline, also meanwhile."""
+    """The deadline also applies during this time."""
     at_once = processes._Process.start
     may_start = asyncio.Event()
 

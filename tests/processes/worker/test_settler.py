@@ -63,7 +63,7 @@ async def test_a_network_that_flaps_loses_and_repeats_nothing(
 async def test_scripts_and_connections_may_go_at_any_time(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, fault: str
 ) -> None:
-    """All tasks run once; nobody notices."""
+    """All tasks run once, without visible errors."""
     runs: Counter[int] = Counter()
     other: Any = redis_server.client.connection_pool.get_connection()
 
@@ -129,7 +129,7 @@ async def test_a_read_only_spell_passes(app: TaskQ, start: Runner, redis_server:
 
 
 def _unused(server: RedisServer) -> int:
-    """A port nobody listens on, so that the replica keeps its data."""
+    """A port without a server, so that the replica keeps its data."""
     port = server.port
     server.kill()
     return port

@@ -1,4 +1,4 @@
-"""Worker processes that are told to stop, and workers whose Redis comes late or goes."""
+"""Test worker processes that get stop signals, and workers whose Redis starts late or goes away."""
 
 import asyncio
 import signal

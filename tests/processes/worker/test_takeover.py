@@ -23,7 +23,7 @@ NEVER: dict[str, Any] = {"lease": 600, "lease_grace": 600, "heartbeat": 0.2}
 def test_the_next_worker_runs_the_tasks_of_a_killed_one_at_once(
     app: TaskQ, start_process: Callable[..., WorkerProcess], redis_server: RedisServer, queue: QueueKeys, name: str
 ) -> None:
-    """Also those that ran in processes of their own, which the kernel ends with the worker."""
+    """This includes tasks in separate processes, which the kernel ends with the worker."""
     killed = start_process(concurrency=3, **NEVER)
     handles = [app.remote(name, retention=600).delay(name="a", until="go") for _ in range(3)]
     until_blocking(lambda: marks(redis_server, "a") == ["started 1"] * 3)

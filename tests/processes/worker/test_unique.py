@@ -113,7 +113,7 @@ def test_the_lock_of_a_killed_task_that_is_unique_until_it_ends_is_free_with_its
 def test_a_frozen_worker_neither_loses_nor_frees_the_lock(
     app: TaskQ, start_process: Start, redis_server: RedisServer, queue: QueueKeys, options: dict[str, Any]
 ) -> None:
-    """Another one runs the task by then, and holds the lock; what wakes up again changes nothing of it."""
+    """Another worker then runs the task and holds the lock. The worker that wakes up does not change that."""
     task = app.remote("plain_wait").using(**options)
     frozen = start_process(concurrency=1)
     handle = task.delay(name="u", until="go")

@@ -1,4 +1,4 @@
-"""Workflows whose workers are killed and stand still."""
+"""Test workflows whose workers are killed or stopped."""
 
 import signal
 from collections.abc import Callable

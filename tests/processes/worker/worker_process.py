@@ -72,7 +72,7 @@ def plain_wait(context: TaskContext, name: str, until: str) -> str:
 
 @app.task(name="wait_in_process", executor="process")
 def wait_in_process(context: TaskContext, name: str, until: str) -> str:
-    """As `wait`, in a process of its own, which has no notes yet."""
+    """Do the same as `wait` in a separate process, which has no notes yet."""
     global notes
     notes = redis.from_url(str(app.settings.url))
     return plain_wait.function(context, name, until)
@@ -159,14 +159,14 @@ def fails_for_good(name: str) -> None:
 
 @app.task(name="note_letter")
 def note_letter(task_id: str) -> None:
-    """What is enqueued for an archived task."""
+    """Handle an archived task as its dead-letter task."""
     note("letters", task_id)
 
 
 @app.on_archived
 def tell(task: TaskInfo) -> None:
     """Take the process along, as often as a key says, before the letter is sent."""
-    with one_dies:  # each death is counted, though several are told at once
+    with one_dies:  # each death is counted, even if several are reported at once
         if int(notes.get("kill-letters") or 0) > 0:
             notes.decr("kill-letters")
             os._exit(9)

@@ -26,7 +26,7 @@ class Parcel(Stamped):
 
 
 class FragileParcel(Parcel):
-    """Has a table of its own, whose key is that of its parent's row."""
+    """A model with a separate table, whose primary key is the key of its parent's row."""
 
 
 class HeavyParcel(Parcel):

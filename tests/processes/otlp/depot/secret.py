@@ -1,3 +1,3 @@
-"""What no signal may tell."""
+"""The secret that no signal may contain."""
 
 SECRET = "c4n4ry-hunter2"

@@ -1,4 +1,4 @@
-"""The tasks. What they are given, return and raise holds a secret, which no signal may tell."""
+"""Define tasks whose arguments, results and exceptions hold a secret, which no signal may contain."""
 
 import os
 
