@@ -25,7 +25,7 @@ OPTIONS = (
 
 @cache
 def find_chromium() -> Path | None:
-    """Return the program, or None where there is none."""
+    """Return the program, or None if it is not installed."""
     for name in NAMES:
         if found := shutil.which(name):
             return Path(found)
@@ -39,7 +39,7 @@ def running_chromium() -> Iterator[Browser]:
     if program is None:
         raise FileNotFoundError(NONE_FOUND)
     with sync_playwright() as playwright:
-        # Its sandbox refuses to start as root, as whom CI runs. What it shows is ours.
+        # Its sandbox refuses to start as root, as in CI. It shows only our own pages.
         options = [*OPTIONS, *(["--no-sandbox"] if os.geteuid() == 0 else [])]
         browser = playwright.chromium.launch(executable_path=program, args=options)
         try:

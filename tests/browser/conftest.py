@@ -1,4 +1,4 @@
-"""A real Chromium for tests. Where there is none they are skipped; in CI they fail."""
+"""Provide a real Chromium for tests. Without it, the tests are skipped; in CI they fail."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -27,7 +27,7 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture
 def open_browser(chromium: Browser) -> Iterator[OpenBrowser]:
-    """Call it with the site's origin, and options, to get somebody who looks at it; any number of times."""
+    """Return a function that opens a browser for a site's origin and options. It may be called several times."""
     with ExitStack() as stack:
         visitors: list[Visitor] = []
 

@@ -75,7 +75,7 @@ def registered_tasks(taskq: TaskQ) -> Iterator[None]:
 
 
 class Scene:
-    """What is in Redis.
+    """The content of Redis.
 
     Args:
         redis: An empty one.
@@ -124,7 +124,7 @@ class Scene:
 
     @cached_property
     def workflow(self) -> WorkflowHandle:
-        """A workflow in the middle: a step that has succeeded, one that failed, and a group that runs."""
+        """A running workflow with a succeeded step, a failed step and a running group."""
         call = self.taskq.remote
         pictures = [call("images:resize").si(picture=f"{number}.jpg", widths=[320]) for number in range(12)]
         steps = chain(

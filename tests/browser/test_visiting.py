@@ -1,4 +1,4 @@
-"""What a visitor watches for is noticed. Otherwise no test that watches could fail."""
+"""Test that a visitor notices every kind of trouble. Otherwise no test with a visitor could fail."""
 
 from collections.abc import Iterator
 from functools import partial

@@ -1,7 +1,7 @@
-"""Somebody who looks at pages, and whoever watches that these keep still.
+"""Visit pages as a user, and watch them for trouble.
 
-Whatever page is looked at, by the end of the test no script of a payload may have run, no dialog may have opened, the
-console may have told of nothing, and nothing may have been asked of another server.
+At the end of a test, no page may have run a script of a payload, opened a dialog, written to the console, or sent a
+request to another server.
 """
 
 import re
@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Dialog, Page, Request, expect
 
 SCRIPT = "taskqHacked"
-"""What a hostile payload calls."""
+"""The function that a hostile payload calls."""
 DESKTOP = {"width": 1280, "height": 800}
 NARROW = {"width": 375, "height": 812}
 PATIENCE_MS = 60_000
@@ -26,7 +26,7 @@ expect.set_options(timeout=PATIENCE_MS)
 
 
 class Visitor:
-    """A browser of somebody's own: cookies, storage, and any number of tabs; a context manager.
+    """A separate browser with its own cookies, storage and any number of tabs. A context manager.
 
     Args:
         browser: Where it is a part of.
@@ -57,7 +57,7 @@ class Visitor:
         return self.context.new_page()
 
     def expect_trouble(self, pattern: str) -> None:
-        """Let the console say something of this kind: it tells of every answer that is no success."""
+        """Allow console messages of this kind, because the console reports every response that is not a success."""
         self._expected.append(re.compile(pattern))
 
     def check(self) -> None:
@@ -73,7 +73,7 @@ class Visitor:
     def _on_console(self, message: ConsoleMessage) -> None:
         url = message.location.get("url", "")
         if urlsplit(url).path == "/favicon.ico":
-            return  # browsers ask for it without being told
+            return  # browsers request it by themselves
         if message.type in ("error", "warning"):
             self.troubles.append(f"console: {message.text} ({url})")
 
@@ -88,7 +88,7 @@ class Visitor:
 
 
 def stop_time(page: Page) -> None:
-    """Let a tab's time stand still from now on, and go on only as far as `page.clock.run_for` says."""
+    """Stop a tab's clock, so that only `page.clock.run_for` advances it."""
     noon = datetime(2026, 6, 1, 12, tzinfo=UTC)
     page.clock.install(time=noon)
     page.clock.pause_at(noon + timedelta(hours=1))  # a time that is not over yet, however late this is asked

@@ -1,4 +1,4 @@
-"""Fault 31: somebody else changes keys of the queue `damaged`. What can be known of its tasks is put right again."""
+"""Fault 31: another program changes keys of the queue `damaged`. Everything that can be derived is repaired."""
 
 import random
 from collections.abc import Callable, Iterator

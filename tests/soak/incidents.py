@@ -101,21 +101,21 @@ class Incidents:
 
     processes: dict[int, Process]
     outages: list[Window]
-    """When nobody could reach Redis, joined."""
+    """Times when no process could reach Redis, merged."""
     failovers: list[Window]
     """When another server took over."""
     damaged: dict[str, bool]
     """By id of a task: whether it must be run all the same."""
     unexpected: list[str]
     stalls: list[Window]
-    """When the machine stood still."""
+    """Times when the machine was stalled."""
 
     @property
     def workers(self) -> list[Process]:
         return [process for process in self.processes.values() if process.role == "worker"]
 
     def down_s(self, start: float, end: float) -> float:
-        """Return for how many seconds of a time nobody could reach Redis."""
+        """Return for how many seconds of a time span no process could reach Redis."""
         return sum(outage.overlap(start, end) for outage in self.outages)
 
     def takes_task(self, pid: int, start: float, end: float, leases: Leases) -> str:

@@ -108,7 +108,7 @@ class Run:
 
 @dataclass(slots=True, kw_only=True)
 class Task:
-    """What the ledgers know of one task."""
+    """The events of one task in the ledgers."""
 
     id: str
     name: str = ""

@@ -53,7 +53,7 @@ class Plan:
 
 
 class PlanError(ValueError):
-    """What was asked for cannot be planned."""
+    """The requested plan is impossible."""
 
 
 def duration(number: int, leases: Leases, draw: random.Random, variant: int) -> float:

@@ -50,7 +50,7 @@ PRODUCERS = ("blocking", "concurrent", "on_commit")
 START_S = 120.0
 """Seconds in which processes are started; on a busy machine it takes nine a while."""
 STOP_S = 60.0
-"""Seconds in which processes that were told to end have ended."""
+"""Seconds within which stopped processes have ended."""
 ENQUEUE_S = 1.0
 """Seconds that a fault tries to enqueue a task, during which no other goes on."""
 AT_ONCE = 2

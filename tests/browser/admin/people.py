@@ -55,7 +55,7 @@ def choose(page: Page, action: str, *texts: str, everything: bool = False) -> No
 
     Args:
         page: A list.
-        action: What the list calls the action, or a part of it.
+        action: Label of the action in the list, or a part of it.
         texts: A part of each row.
         everything: All that match instead, also those of other pages.
     """
@@ -81,7 +81,7 @@ def expect_message(page: Page, text: str) -> None:
 
 
 class Site:
-    """The admin on a server, and whoever comes to it.
+    """The admin on a server, and its users.
 
     Args:
         url: Where the server is.
@@ -93,7 +93,7 @@ class Site:
         self._open_browser = open_browser
 
     def operator(self, name: str = "ada", **options: Any) -> Visitor:
-        """Return the browser of somebody who may do everything, signed in."""
+        """Return the browser of a signed-in user with all permissions."""
         return self._enter(self.create_operator(name), options)
 
     def create_operator(self, name: str, password: str | None = None) -> User:
@@ -101,7 +101,7 @@ class Site:
         return User.objects.create_superuser(name, password=password)
 
     def member(self, *codenames: str, name: str = "eve", **options: Any) -> Visitor:
-        """Return the browser of somebody of the staff with these permissions only, signed in."""
+        """Return the browser of a signed-in staff user with only these permissions."""
         user = User.objects.create_user(name, is_staff=True)
         user.user_permissions.set(
             Permission.objects.filter(content_type__app_label="taskq_django", codename__in=codenames)
@@ -109,7 +109,7 @@ class Site:
         return self._enter(user, options)
 
     def stranger(self, **options: Any) -> Visitor:
-        """Return the browser of somebody who has not signed in."""
+        """Return the browser of a user who is not signed in."""
         return self._open_browser(self.url, **options)
 
     def _enter(self, user: User, options: dict[str, Any]) -> Visitor:

@@ -24,7 +24,7 @@ SETTINGS: dict[str, Any] = {
 
 
 class Scene(scene.Scene):
-    """What is in Redis and in the database.
+    """The content of Redis and of the database.
 
     Args:
         redis: An empty one, which `TASKQ` names.
@@ -52,7 +52,7 @@ class Scene(scene.Scene):
         self._settings.TASKQ = there
 
     def _periodic(self) -> None:
-        """Rows of the table; two more stand in the settings."""
+        """Add rows to the table. The settings have two more entries."""
         night = datetime.fromtimestamp(self.now_s, UTC).replace(hour=3, minute=0, second=0)
         self.periodic = PeriodicTask.objects.create(
             name="sales of the day",

@@ -57,7 +57,7 @@ def task(redis: RedisServer) -> Any:
 
 
 def visible(page: Page, field: str) -> None:
-    """Check that a field's payload can be read as it is on the page, or the beginning of it."""
+    """Check that the page shows a field's payload unchanged, or at least its beginning."""
     expect(page.locator("#content")).to_contain_text(f"{field}</script>"[:11])
 
 
@@ -131,7 +131,7 @@ def test_on_pages_of_queues_and_in_what_is_said_of_them(page: Page, redis: Redis
 
 @pytest.mark.nightly
 def test_on_pages_of_workers(page: Page, redis: RedisServer, task: Any) -> None:
-    """A worker in any language may tell of itself and of what it runs."""
+    """A worker in any language may report itself and its running tasks."""
     who: Any = {"host": hostile("host"), "pid": 7, "server_id": hostile("server")}
     name = f"{{{who['host']}:7:{who['server_id']}}}"
     info = ServerInfo(**who, concurrency=10, queues={hostile("served"): 1}, status=hostile("status"))

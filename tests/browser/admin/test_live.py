@@ -1,6 +1,6 @@
-"""Lists refresh while somebody looks at them, without flicker and without getting in the way.
+"""Test that lists refresh while a user looks at them, without flicker and without getting in the way.
 
-The browser's clock is a made one, which tests put forward: nobody waits for the next look.
+The browser has a fake clock, which tests advance, so that they need not wait for the next refresh.
 """
 
 import re
@@ -29,7 +29,7 @@ EVERY_MS = 5_000
 
 @pytest.fixture
 def page(operator: Visitor) -> Page:
-    """A tab whose time goes on when it is told to."""
+    """Return a tab whose clock advances only on request."""
     page = operator.new_page()
     stop_time(page)
     return page
@@ -37,7 +37,7 @@ def page(operator: Visitor) -> Page:
 
 @pytest.fixture
 def looks(page: Page) -> list[str]:
-    """What the page asks for by itself."""
+    """Return the addresses that the page requests by itself."""
     asked: list[str] = []
 
     def note(request: Request) -> None:
@@ -56,12 +56,12 @@ def look(page: Page, after_ms: int = EVERY_MS) -> None:
 
 
 def mark(locator: Locator) -> None:
-    """Mark an element, so that another in its place is noticed. Its text and attributes stay as they are."""
+    """Mark an element without changing its text and attributes, so that a test notices its replacement."""
     locator.evaluate("element => { element.taskqMark = true }")
 
 
 def is_marked(locator: Locator) -> bool:
-    """Return whether an element is the one that was marked."""
+    """Return whether this element was marked."""
     return bool(locator.evaluate("element => element.taskqMark === true"))
 
 
@@ -285,13 +285,13 @@ def test_the_list_of_workers_refreshes_as_well(page: Page, oven: Oven, inspector
 
 
 def is_told(inspector: Inspector) -> bool:
-    """Return whether a worker tells of a task that it runs."""
+    """Return whether a worker reports a running task."""
     return any(worker.running for worker in inspector.servers())
 
 
 @pytest.mark.nightly
 def test_a_message_is_not_lost_to_a_look(site: Site, page: Page, redis: RedisServer) -> None:
-    """What an action in one tab has to say is said there, though another tab looks meanwhile."""
+    """The message of an action appears in its tab, although another tab refreshes in between."""
     put(redis, enqueue("first"), "archived")
     page.goto(TASKS)
     other = page.context.new_page()
@@ -310,7 +310,7 @@ def test_a_message_is_not_lost_to_a_look(site: Site, page: Page, redis: RedisSer
 
 @pytest.mark.nightly
 def test_rows_that_came_are_selected_with_the_others(page: Page, inspector: Inspector) -> None:
-    """By Django's own script, which knew only those that were there when the page was loaded."""
+    """Django's own script selects them, although it knew only the rows of the loaded page."""
     enqueue("first")
     page.goto(TASKS)
     enqueue("task:second")

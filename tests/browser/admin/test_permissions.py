@@ -1,4 +1,4 @@
-"""Somebody who may look and nothing else sees no action, and is refused one that no page offered."""
+"""Test that a user who may only view sees no action, and is refused an action that no page offered."""
 
 import pytest
 from playwright.sync_api import Page, expect

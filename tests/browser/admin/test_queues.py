@@ -1,4 +1,4 @@
-"""Queues and workers in a real browser: what is done to a queue, its charts, and what a worker runs."""
+"""Test queues and workers in a real browser: actions on a queue, its charts, and a worker's running tasks."""
 
 from typing import Any
 

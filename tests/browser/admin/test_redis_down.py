@@ -1,4 +1,4 @@
-"""Redis goes away while somebody looks at the admin, and comes back."""
+"""Test the admin while Redis goes away and comes back."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -78,5 +78,5 @@ def operator(site: Site) -> Visitor:
 
 @pytest.fixture
 def page(operator: Visitor) -> Page:
-    """A tab of somebody who may do everything."""
+    """Return a tab of a user with all permissions."""
     return operator.new_page()

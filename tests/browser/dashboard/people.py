@@ -20,7 +20,7 @@ from tests.browser.conftest import OpenBrowser
 from tests.browser.visiting import Visitor
 
 OFTEN = "theme=system&interval=2&rows=20"
-"""Settings of somebody whose pages are renewed as often as they can be."""
+"""Settings of a user with the shortest refresh interval."""
 
 
 def by_header(request: Request) -> User | None:
@@ -31,7 +31,7 @@ def by_header(request: Request) -> User | None:
 
 @dataclass
 class Site:
-    """The dashboard on a server, and whoever comes to it.
+    """The dashboard on a server, and its users.
 
     Attributes:
         origin: Scheme, host and port.
@@ -46,11 +46,11 @@ class Site:
     visitors: list[Visitor] = field(default_factory=list)
 
     def operator(self, name: str = "olga", **options: Any) -> Visitor:
-        """Return the browser of somebody who may do everything."""
+        """Return the browser of an operator."""
         return self._enter(f"{name}:operator", options)
 
     def viewer(self, **options: Any) -> Visitor:
-        """Return the browser of somebody who may only look."""
+        """Return the browser of a viewer."""
         return self._enter("vera:viewer", options)
 
     def _enter(self, user: str, options: dict[str, Any]) -> Visitor:
@@ -114,7 +114,7 @@ def app_of(taskq: TaskQ, posts: list[str], *, mount: str = "", **options: Any) -
     return Noting(app, posts)
 
 
-# --- what they see and do ---------------------------------------------------------------------------------------------
+# --- pages and actions ------------------------------------------------------------------------------------------------
 
 
 def rows(page: Page, table: str = "table") -> Locator:

@@ -33,7 +33,7 @@ def hostile(field: str) -> str:
 
 
 def visible(page: Page, field: str) -> None:
-    """Check that a field's payload can be read as it is on the page, or the beginning of it."""
+    """Check that the page shows a field's payload unchanged, or at least its beginning."""
     expect(page.locator("main")).to_contain_text(f"{field}</script>"[:11])
 
 

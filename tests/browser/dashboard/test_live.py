@@ -1,4 +1,4 @@
-"""Pages keep themselves up to date, get in nobody's way, and come back when Redis does."""
+"""Test that pages update themselves, do not disturb the user, and recover when Redis comes back."""
 
 from collections.abc import Iterator
 
@@ -28,7 +28,7 @@ def is_stream(request: Request) -> bool:
 
 
 def is_marked(locator: Locator) -> bool:
-    """Return whether an element is the one that was marked."""
+    """Return whether this element was marked."""
     return bool(locator.evaluate("element => element.taskqMark === true"))
 
 
@@ -66,7 +66,7 @@ def test_nothing_moves_while_somebody_is_busy(site: Site, page: Page, taskq: Tas
     )
     page.goto(site.at("queue?name=default"))
     page.get_by_label("Queue").focus()
-    with page.expect_event("console", lambda message: message.text == "paused"):  # it was told
+    with page.expect_event("console", lambda message: message.text == "paused"):  # the event has arrived
         inspector.pause("default")
     expect(page.locator("h1")).to_contain_text("no worker")
     page.get_by_label("Queue").blur()
@@ -75,7 +75,7 @@ def test_nothing_moves_while_somebody_is_busy(site: Site, page: Page, taskq: Tas
 
 @pytest.mark.nightly
 def test_what_was_chosen_stays_until_it_is_sent(site: Site, page: Page, taskq: TaskQ, inspector: Inspector) -> None:
-    """Also when the field was left, as it is on the way to the button."""
+    """This holds even if the field loses focus, for example on the way to the button."""
     taskq.remote("note").delay()
     taskq.remote("note").using(queue="low").delay()
     page.goto(site.at("queue?name=default"))
@@ -146,7 +146,7 @@ def test_a_stream_that_has_ended_and_begins_anew_is_no_trouble(
     assert page.evaluate("said") == []
 
     monkeypatch.setattr(live, "STREAM_S", 3600.0)
-    for queue in ("default", "low"):  # one that ended at once told of one queue at most
+    for queue in ("default", "low"):  # a stream that ended at once would report at most one queue
         taskq.remote("note").using(queue=queue).delay()
         expect(row(page, queue, "#queues")).to_be_visible()
     page.clock.run_for(10_000)

@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.redis, pytest.mark.nightly]
 
 
 class Proxy:
-    """Takes the first part of the path away and says another host, and tells the app of neither."""
+    """Remove the first part of the path and change the host, without informing the app."""
 
     def __init__(self, app: ASGIApp, prefix: str) -> None:
         self._app, self._prefix = app, prefix
