@@ -170,7 +170,7 @@ def on_commit(ledger: Ledger, mixture: Mixture, pace: Pace, draw: random.Random,
 
     from taskq_django.transaction import CommitHook
 
-    app.configure(app.settings, transaction=CommitHook())
+    app.configure(app.settings, transaction=CommitHook(app))
     logging.getLogger("django.db.backends.base").setLevel(logging.CRITICAL)  # it logs what we note in the ledger
     with connection.cursor() as cursor:
         cursor.execute("CREATE TABLE orders (task TEXT)")
