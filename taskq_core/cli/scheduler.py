@@ -19,6 +19,7 @@ from taskq_core.cli.text import clean
 from taskq_core.cli.worker import click_options, verbosity_option
 from taskq_core.scheduler import SchedulerConfig, SchedulerListener, run_scheduler
 from taskq_core.tasks.periodic import Firing, FiringOutcome
+from taskq_core.telemetry import flush_at_end
 
 DESCRIPTION = "Enqueue periodic tasks when they are due, until stopped."
 EPILOG = """\
@@ -102,11 +103,15 @@ def run(app: TaskQ, options: Mapping[str, Any], *, verbosity: int, stdout: Outpu
         ConfigurationError: A value is not usable.
     """
     config = scheduler_config(options)
-    if verbosity == 0:
-        return run_scheduler(app, config)
-    stdout.write(banner(app, config) + "\n")
-    stdout.flush()
-    return run_scheduler(app, config, listener=Narrator(stdout, per_firing=verbosity >= 2))
+    listener = None
+    if verbosity:
+        stdout.write(banner(app, config) + "\n")
+        stdout.flush()
+        listener = Narrator(stdout, per_firing=verbosity >= 2)
+    try:
+        return run_scheduler(app, config, listener=listener)
+    finally:
+        flush_at_end()
 
 
 @click.command("scheduler", cls=Command, epilog=EPILOG, help=DESCRIPTION, short_help=DESCRIPTION)

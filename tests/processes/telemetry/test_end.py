@@ -13,6 +13,7 @@ import pytest
 from taskq_core import TaskQ
 from tests.redis_server import RedisServer
 from tests.taskq_core.telemetry.test_configure import Receiver
+from tests.taskq_core.worker.conftest import until_blocking
 
 ROOT = Path(__file__).parents[3]
 SHOP = """
@@ -21,15 +22,16 @@ from taskq_core import TaskQ
 taskq = TaskQ({url!r})
 
 
+@taskq.periodic("@every 1s")
 @taskq.task(name="shop:greet")
 def greet() -> None: ...
 """
 
 
 @pytest.mark.redis
-@pytest.mark.parametrize("processes", [1, 2])
-def test_a_silent_collector_delays_the_end_of_a_worker_by_no_more_than_its_timeout(
-    redis_server: RedisServer, receiver: Receiver, tmp_path: Path, processes: int
+@pytest.mark.parametrize("command", ["worker", "worker --processes 2", "scheduler"])
+def test_a_silent_collector_delays_the_end_by_no_more_than_its_timeout(
+    redis_server: RedisServer, receiver: Receiver, tmp_path: Path, command: str
 ) -> None:
     """Set up by OpenTelemetry's launcher, whose exporters would wait for a minute."""
     receiver.release.clear()
@@ -45,13 +47,17 @@ def test_a_silent_collector_delays_the_end_of_a_worker_by_no_more_than_its_timeo
         "OTEL_BSP_EXPORT_TIMEOUT": "60000",
         "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}",
     }
-    command = [launcher, sys.executable, "-m", "taskq_core", "worker", "shop:taskq", "--processes", str(processes)]
+    name, *options = command.split()
+    program = [launcher, sys.executable, "-m", "taskq_core", name, "shop:taskq", *options]
     app = TaskQ(redis_server.unix_url, enqueue_timeout=30)
     with (tmp_path / "log").open("w") as log:
-        worker = subprocess.Popen(command, cwd=tmp_path, env=os.environ | told, stderr=log, stdout=log)
+        worker = subprocess.Popen(program, cwd=tmp_path, env=os.environ | told, stderr=log, stdout=log)
     try:
-        for _ in range(4):
-            app.remote("shop:greet", retention=600).delay().result(timeout=60)
+        if name == "worker":
+            for _ in range(4):
+                app.remote("shop:greet", retention=600).delay().result(timeout=60)
+        else:
+            until_blocking(lambda: redis_server.client.llen("asynq:{default}:pending") > 0)
         worker.send_signal(signal.SIGINT)
         begun = time.monotonic()
         status = worker.wait(timeout=50)
