@@ -102,7 +102,15 @@ class PeriodicTaskAdminMixin(FrameMixin):
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Return whether the user may delete it. Those of the code are deleted in the code."""
-        return (obj is None or obj.code_entry is None) and super().has_delete_permission(request, obj)
+        is_of_code = obj is not None and obj.code_entry is not None and not obj.is_added
+        return not is_of_code and super().has_delete_permission(request, obj)
+
+    def delete_model(self, request: HttpRequest, obj: PeriodicTask) -> None:
+        """Delete a row, or a schedule that was added at run time."""
+        if obj.is_added:
+            Inspector(taskq).remove_schedule(obj.name)
+        else:
+            super().delete_model(request, obj)
 
     # --- form ---------------------------------------------------------------------------------------------------------
 

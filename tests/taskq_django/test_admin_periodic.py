@@ -218,6 +218,21 @@ class TestList:
         assert "added at run time" in page(staff, "code_3Aadded/change/")
 
     @pytest.mark.usefixtures("of_the_code")
+    def test_one_that_was_added_at_run_time_is_deleted_and_one_of_the_code_is_not(self, staff: Client) -> None:
+        inspector = Inspector(taskq)
+        inspector.add_schedule(Entry("@daily", greet.s("Bob"), id="added"))
+
+        asked = page(staff, "code_3Aadded/delete/")
+        staff.post(f"{LIST}code_3Aadded/delete/", {"post": "yes"}, follow=True)
+        refused = staff.post(f"{LIST}code_3Anightly/delete/", {"post": "yes"})
+
+        assert "Are you sure" in asked
+        assert "code_3Aadded/delete/" not in page(staff)
+        assert names(page(staff)) == ["nightly", "poll"]
+        assert inspector.scheduler_entries() == []
+        assert refused.status_code == 403
+
+    @pytest.mark.usefixtures("of_the_code")
     def test_those_of_the_code_stand_beside_those_of_the_table(self, staff: Client) -> None:
         """They follow filters and search, and cannot be chosen for an action."""
         make("in the table")
