@@ -7,6 +7,7 @@ import pytest
 from taskq_core import ConfigurationError, TaskQ
 from taskq_core.errors import WorkerNotFoundError
 from taskq_core.inspector import AsyncInspector
+from tests.clock import Clock
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import PATIENCE_S, Runner, hears_cancels, until
 
@@ -121,6 +122,23 @@ async def test_a_worker_without_the_right_to_requests_still_hears_cancels(
         app.close()
     (line,) = [each for each in caplog.messages if "requests of operators" in each]
     assert "taskq:control" in line
+
+
+async def test_a_worker_says_how_many_runs_ended_and_failed(
+    app: TaskQ, start: Runner, inspector: AsyncInspector, clock: Clock
+) -> None:
+    @app.task(max_retry=0)
+    def divide(by: int) -> float:
+        return 1 / by
+
+    worker = await start(heartbeat=5)
+    for by in (1, 2, 0):
+        await divide.adelay(by=by)
+    await until(lambda: worker.ended_count == 3)
+    await clock.advance(6)
+
+    (shown,) = await inspector.servers()
+    assert (shown.processed, shown.failed) == (3, 1)
 
 
 async def test_requests_that_make_no_sense_are_refused(start: Runner, inspector: AsyncInspector) -> None:

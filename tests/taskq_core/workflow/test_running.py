@@ -22,6 +22,7 @@ from taskq_core.errors import QueueNotEmptyError
 from taskq_core.inspector import Inspector
 from taskq_core.testing import Captured, capture, eager
 from taskq_core.views import Dashboard
+from taskq_core.views.labels import step_state
 from taskq_core.workflow import StepFailure, StepState, Workflow, WorkflowState, after, chain, chord, group, step
 
 app = TaskQ("redis://127.0.0.1:1/0", queues={"default": 1, "other": 1})
@@ -381,6 +382,7 @@ def test_a_step_that_fails_says_how_often_and_why(tasks: Captured) -> None:
         "the task asked to be retried",
     )
     assert handle.graph().to_text().splitlines()[0] == "fail_twice  retrying 2/3  (the task asked to be retried)"
+    assert step_state(first) == "retrying 2/3", "as the admin and the dashboards show it"
 
     tasks.run(advance=60)
     assert [step.status for step in handle.graph().steps] == ["succeeded", "succeeded"]
