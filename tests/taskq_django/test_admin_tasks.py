@@ -190,6 +190,25 @@ def test_the_columns_fit_the_state(
     assert shown_ids(html) == [handle.id]
 
 
+def test_a_click_on_a_column_sorts_by_it(pages: Callable[..., str]) -> None:
+    handles = {name: enqueue(name) for name in ("b", "c", "a")}
+    number = columns(pages(TASKS)).index("name") + 1
+
+    up, down = pages(TASKS, o=str(number)), pages(TASKS, o=f"-{number}")
+
+    assert shown_ids(up) == [handles[name].id for name in "abc"]
+    assert shown_ids(down) == [handles[name].id for name in "cba"]
+
+
+def test_archived_tasks_are_listed_by_the_time_they_ended(pages: Callable[..., str], redis: RedisServer) -> None:
+    """The last first, whatever was enqueued last."""
+    early, late = enqueue(), enqueue()
+    put(redis, early, "archived", score=1_700_000_200)
+    put(redis, late, "archived", score=1_700_000_100)
+
+    assert shown_ids(pages(TASKS, state="archived")) == [early.id, late.id]
+
+
 def test_a_task_that_waits_for_a_limit_says_so(pages: Callable[..., str]) -> None:
     limited = taskq.remote("email:deliver", rate_limit="1/h")
     limited.delay()
