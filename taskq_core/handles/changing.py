@@ -5,9 +5,11 @@ Handles and inspectors execute these request plans. A refused change has written
 
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 
 from taskq_core.broker.operations import actions, services, views
 from taskq_core.broker.operations.actions import OK, Action, ArrivalCode, Refusal
+from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.operations.services import CancelWish
 from taskq_core.broker.operations.views import StoredTask
 from taskq_core.broker.plans import RequestPlan, ask
@@ -74,7 +76,7 @@ def check_payload(payload: object, expected: object = None) -> None:
         raise ConfigurationError(f"payload must be at most {PAYLOAD_MAX} bytes, got {len(payload)}")
 
 
-def with_payload(queue: QueueKeys, message: TaskMessage, payload: bytes, unique_rule: str) -> TaskMessage:
+def _with_payload(queue: QueueKeys, message: TaskMessage, payload: bytes, unique_rule: str) -> TaskMessage:
     """Return a message with another payload, and with the unique lock for that payload."""
     changed = TaskMessage()
     changed.CopyFrom(message)
@@ -93,7 +95,6 @@ def reschedule(
     at: datetime | None,
     after: Duration | None,
     payload: bytes | None = None,
-    check: Callable[[TaskMessage], None] = lambda message: None,
 ) -> RequestPlan[None]:
     """Change the start of a task, and its payload if one is given, in one step.
 
@@ -103,40 +104,60 @@ def reschedule(
         at: The new start, with a time zone.
         after: Time from now, instead of `at`.
         payload: Its new payload. None does not change it.
-        check: Raises an error if the payload does not fit the message.
     """
     start_at_s, start_in_ms = start_of(at, after, what="another time")
-    if payload is None:
-        answer = yield from ask(actions.reschedule(queue, task_id, start_at_s=start_at_s, start_in_ms=start_in_ms))
-        if answer != OK:
-            raise refusal(queue.name, task_id, answer, doing="rescheduled")
+    operate = partial(actions.reschedule, queue, task_id, start_at_s=start_at_s, start_in_ms=start_in_ms)
+    if payload is not None:
+        check_payload(payload)
+        yield from replace_payload(queue, task_id, payload, operate=operate, doing="rescheduled")
         return
-    check_payload(payload)
+    answer = yield from ask(operate())
+    if answer != OK:
+        raise refusal(queue.name, task_id, answer, doing="rescheduled")
+
+
+def replace_payload(
+    queue: QueueKeys,
+    task_id: str,
+    payload: bytes,
+    *,
+    operate: Callable[..., Operation[str]],
+    doing: str,
+    expected: bytes | None = None,
+) -> RequestPlan[None]:
+    """Replace the payload of a task and its unique lock. Read the task again if somebody changes it at the same time.
+
+    Args:
+        queue: Its queue.
+        task_id: Its id.
+        payload: The new payload, checked by `check_payload`.
+        operate: Returns the operation for the messages `old` and `new`, `old_lock` and `new_lock`.
+        doing: The change in a word, for errors.
+        expected: The payload that was read before. If the stored payload differs, nothing is changed.
+    """
     for _ in range(_ATTEMPTS):
         stored: StoredTask | None = yield from ask(views.look(queue, task_id))
         if stored is None:
             raise TaskNotFoundError(queue.name, task_id)
         message = decode_message(stored.message)
-        check(message)
-        changed = with_payload(queue, message, payload, stored.unique_rule)
-        operation = actions.reschedule(
-            queue,
-            task_id,
-            start_at_s=start_at_s,
-            start_in_ms=start_in_ms,
-            old=stored.message,
-            new=encode_message(changed),
-            old_lock=message.unique_key,
-            new_lock=changed.unique_key,
+        if expected is not None and message.payload != expected:
+            raise TaskStateError(queue.name, task_id, str(stored.state), "its payload has changed since it was read")
+        changed = _with_payload(queue, message, payload, stored.unique_rule)
+        answer = yield from ask(
+            operate(
+                old=stored.message,
+                new=encode_message(changed),
+                old_lock=message.unique_key,
+                new_lock=changed.unique_key,
+            )
         )
-        answer = yield from ask(operation)
         if answer == OK:
             return
         if answer == Refusal.DUPLICATE:
             raise DuplicateTaskError(message.type, queue.name, task_id)
         if answer != Refusal.CHANGED:
-            raise refusal(queue.name, task_id, answer, doing="rescheduled")
-    raise TaskStateError(queue.name, task_id, answer, "other changes came between; try again")
+            raise refusal(queue.name, task_id, answer, doing=doing)
+    raise TaskStateError(queue.name, task_id, "changing", "others keep changing it; try again")
 
 
 def move_one(keys: Keys, queue: QueueKeys, target: QueueKeys, task_id: str) -> RequestPlan[None]:

@@ -5,25 +5,21 @@ A refused change has changed nothing. A change is not repeated if Redis does not
 """
 
 from datetime import datetime
+from functools import partial
 
 from taskq_core.app import TaskQ
 from taskq_core.broker.operations import actions
-from taskq_core.broker.operations.actions import OK, Action, Refusal
+from taskq_core.broker.operations.actions import OK, Action
 from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.errors import (
-    DuplicateTaskError,
     QueueNotPausedError,
     QueuePausedError,
-    TaskStateError,
 )
 from taskq_core.handles import changing
-from taskq_core.handles.changing import check_payload, refusal, start_of, with_payload
+from taskq_core.handles.changing import check_payload, refusal, start_of
 from taskq_core.inspector.known import check_text, known_queue
-from taskq_core.inspector.look import find
 from taskq_core.settings import Duration
-from taskq_core.wire import Keys, decode_message, encode_message
-
-_ATTEMPTS = 5
+from taskq_core.wire import Keys
 
 
 def run_task(app: TaskQ, queue: str, task_id: str) -> RequestPlan[None]:
@@ -137,28 +133,14 @@ def update_payload(
     check_text("task_id", task_id)
     check_payload(payload, expected)
     queue_keys = yield from known_queue(keys, queue)
-    for _ in range(_ATTEMPTS):
-        stored = yield from find(keys, queue, task_id)
-        message = decode_message(stored.message)
-        if expected is not None and message.payload != expected:
-            raise TaskStateError(queue, task_id, str(stored.state), "its payload is another by now")
-        changed = with_payload(queue_keys, message, payload, stored.unique_rule)
-        operation = actions.rewrite(
-            queue_keys,
-            task_id,
-            old=stored.message,
-            new=encode_message(changed),
-            old_lock=message.unique_key,
-            new_lock=changed.unique_key,
-        )
-        answer = yield from ask(operation)
-        if answer == OK:
-            return
-        if answer == Refusal.DUPLICATE:
-            raise DuplicateTaskError(message.type, queue, task_id)
-        if answer != Refusal.CHANGED:
-            raise refusal(queue, task_id, answer, doing="changed")
-    raise TaskStateError(queue, task_id, str(stored.state), "others keep changing it; try again")
+    yield from changing.replace_payload(
+        queue_keys,
+        task_id,
+        payload,
+        operate=partial(actions.rewrite, queue_keys, task_id),
+        doing="changed",
+        expected=expected,
+    )
 
 
 def reschedule_task(

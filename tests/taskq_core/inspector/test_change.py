@@ -15,7 +15,8 @@ from taskq_core import (
 )
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.errors import QueueNotPausedError, QueuePausedError, TaskActiveError, TaskStateError, WireFormatError
-from taskq_core.inspector import Inspector, change
+from taskq_core.handles import changing
+from taskq_core.inspector import Inspector
 from taskq_core.wire import decode_message, encode_message
 from taskq_core.worker import Worker, WorkerConfig
 from tests.redis_server import RedisServer
@@ -262,19 +263,18 @@ class TestUpdatePayload:
         """Another caller changes the task between reading and writing: it is read again."""
         task_id = enqueue(run_after=60).id
         key, looks = PREFIX + f"t:{task_id}", 0
-        real_find = change.find
+        with_payload = changing._with_payload
 
-        def find(*arguments: Any) -> Any:
+        def between(*arguments: Any) -> Any:
             nonlocal looks
-            stored = yield from real_find(*arguments)
             looks += 1
             if looks == 1:
                 message = decode_message(redis_server.client.hget(key, "msg"))
                 message.retried = 7
                 redis_server.client.hset(key, "msg", encode_message(message))
-            return stored
+            return with_payload(*arguments)
 
-        monkeypatch.setattr(change, "find", find)
+        monkeypatch.setattr(changing, "_with_payload", between)
 
         await ask("update_payload", "default", task_id, b"{}")
 

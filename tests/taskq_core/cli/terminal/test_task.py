@@ -319,7 +319,7 @@ async def test_what_somebody_else_has_changed_is_not_overwritten(
         await person.sees("Replace the payload")
         await AsyncInspector(taskq).update_payload("mail", "order-8", b'{"to":"other"}')
         await person.press("y")
-        await person.sees("its payload is another by now", "Save (Ctrl-S)", '{"to": "grace"}')
+        await person.sees("its payload has changed since it was read", "Save (Ctrl-S)", '{"to": "grace"}')
 
     assert await payload_of(taskq) == {"to": "other"}
 
