@@ -346,7 +346,7 @@ class Endpoint:
             self._embedded = open_embedded(folder)
 
     def close(self) -> None:
-        """Give up the share of the embedded server."""
+        """Release this endpoint's share of the embedded server, which stops after the last share is released."""
         if self._embedded is not None:
             self._embedded.close()
             self._embedded = None

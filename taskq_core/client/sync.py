@@ -100,7 +100,7 @@ class Client:
         return prepared.handle
 
     def defer(self, call: Signature[R], hook: TransactionHook) -> TaskHandle[R]:
-        """Enqueue one call at the commit that the hook waits for, instead of the application's own. For adapters.
+        """Enqueue one call when the transaction of `hook` commits. The client's own hook is not used. For adapters.
 
         The call is checked now, and middleware sees it now.
 
@@ -200,7 +200,7 @@ class Client:
         return result
 
     def defer_many(self, calls: Iterable[Signature[Any]], hook: TransactionHook) -> BulkResult:
-        """Enqueue any number of calls at a commit. As `defer`; none is enqueued if one does not fit."""
+        """Enqueue any number of calls when the transaction of `hook` commits. If one does not fit, none is enqueued."""
         result = BulkResult(self._preparer.handle)
         prepared = list(batches(self._preparer, map(self._preparer.middleware.outgoing, calls)))
         self._send_or_defer_many(prepared, result, hook)

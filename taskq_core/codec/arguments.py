@@ -185,7 +185,7 @@ class ArgumentsCodec:
         try:
             arguments = self._decode_exact(payload)
         except MemoryError:
-            raise  # says nothing about the payload
+            raise  # the process is out of memory; the payload may be valid
         except Exception:
             arguments = None
         if arguments is None:

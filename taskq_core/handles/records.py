@@ -127,7 +127,7 @@ def _moment(unix_s: int | None) -> datetime | None:
     try:
         return datetime.fromtimestamp(unix_s, tz=UTC) if unix_s else None
     except (ValueError, OverflowError, OSError):
-        return None  # another producer may have written a time beyond the calendar
+        return None  # another producer may have written a time that `datetime` cannot represent
 
 
 def _span(value: int) -> timedelta:

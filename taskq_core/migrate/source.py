@@ -353,12 +353,12 @@ def elements(node: cst.BaseExpression | None) -> list[cst.BaseExpression] | None
 
 
 def comments(node: Node) -> int:
-    """Return how many comments a node has."""
+    """Return the number of comments in a node."""
     return sum(1 for _ in nodes(node, cst.Comment))
 
 
 def nodes(node: Node, kind: type[N]) -> Iterator[N]:
-    """Yield the nodes of one kind in a node, in their order."""
+    """Yield all nodes of a type in a syntax tree, the root included, in source order."""
     if isinstance(node, kind):
         yield node
     for child in node.children:
@@ -366,7 +366,7 @@ def nodes(node: Node, kind: type[N]) -> Iterator[N]:
 
 
 def literal(text: str) -> str:
-    """Return a text as code."""
+    """Return the source code of a string literal."""
     return repr(text) if '"' in text or "\\" in text else f'"{text}"'
 
 

@@ -31,7 +31,7 @@ RetryDelay: TypeAlias = Duration | Sequence[Duration] | RetryPolicy | ContextRet
 logger = logging.getLogger("taskq.worker")
 
 LONGEST_DELAY_S = 3_000_000_000.0
-"""Seconds; about a century. A longer delay is cut to it."""
+"""Maximum delay in seconds: about a century. A longer delay is cut to it."""
 _rng = random.SystemRandom()
 
 
@@ -65,10 +65,10 @@ def exponential(
 
 
 def as_policy(delay: RetryDelay) -> Callable[..., Duration]:
-    """Return the policy made of a `retry_delay` option; `delay_after` calls it.
+    """Return the policy function for a `retry_delay` option. Pass it to `delay_after`, which calls it.
 
     Raises:
-        ConfigurationError: It has another form.
+        ConfigurationError: The option is not a valid delay.
     """
     if delay is None:
         return asynq_default
@@ -87,10 +87,10 @@ def as_policy(delay: RetryDelay) -> Callable[..., Duration]:
 
 
 def delay_after(policy: Callable[..., Duration], retried: int, error: BaseException, context: TaskContext) -> float:
-    """Return the seconds that a task waits after an attempt, by its policy.
+    """Return the seconds between a failed attempt and the next one, as its policy decides.
 
-    Every attempt is treated alike: it failed, its process died, or its worker was lost. If the policy raises, or does
-    not return a delay, this is logged and Asynq's default applies.
+    The policy is also called if the process died or the worker was lost. If it raises or does not return a delay, this
+    function logs the error and returns Asynq's default.
     """
     try:
         delay = policy(retried, error, context) if _takes_context(policy) else policy(retried, error)

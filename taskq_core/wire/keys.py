@@ -221,15 +221,15 @@ class Keys:
         return queue if workflow_key.startswith(queue.own_prefix) else None
 
     def server(self, host: str, pid: int, server_id: str) -> str:
-        """Presence of one server: string, expiring."""
+        """String, expiring: record of one worker process."""
         return f"{self.servers}:{{{host}:{pid}:{server_id}}}"
 
     def workers_of(self, host: str, pid: int, server_id: str) -> str:
-        """Running tasks of one server: hash, expiring."""
+        """Hash, expiring: running tasks of one worker process."""
         return f"{self.workers}:{{{host}:{pid}:{server_id}}}"
 
     def scheduler(self, host: str, pid: int, scheduler_id: str) -> str:
-        """Entries of one scheduler: list, expiring."""
+        """List, expiring: periodic entries of one scheduler."""
         return f"{self.schedulers}:{{{host}:{pid}:{scheduler_id}}}"
 
     def scheduler_leader(self, entries: str) -> str:

@@ -63,6 +63,7 @@ class QueueOrder:
         """Return all queue names in the order in which one dequeue tries them."""
         if self._constant is not None:
             return self._constant
-        # The time of the first event of a process with rate `weight`: the earliest one is each with that chance.
+        # Weighted order without replacement: draw an exponential variate with rate `weight` for each queue, and sort.
+        # The smallest one belongs to a queue with the probability weight / sum of the weights.
         drawn = {name: -math.log(1.0 - self._random()) / weight for name, weight in self.weights.items()}
         return tuple(sorted(drawn, key=drawn.__getitem__))

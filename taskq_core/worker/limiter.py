@@ -104,7 +104,7 @@ class Limiter(Service):
         page = await self._runner.run(check_limits(self._queue, cursor=cursor, skip=skip, count=CHECK_COUNT))
         if page.freed or page.lost:
             logger.info(
-                "queue %s: %d places of limits were freed whose holder had gone, %d tasks that waited in no line go on",
+                "queue %s: freed %d limit places without a holder, rescheduled %d waiting tasks that are in no line",
                 self._queue.name,
                 page.freed,
                 page.lost,

@@ -149,15 +149,18 @@ class Settler:
         self._keep(run)
 
     def requeue(self, run: Run) -> None:
-        """Give a task back whose run has not ended, or has not begun."""
+        """Settle a run as requeued, because its function still runs or was never called.
+
+        The caller sets `run.settlement` first.
+        """
         run.outcome = Outcome.REQUEUED
         self._tell(run, Outcome.REQUEUED, "pending", self._clock.monotonic() - run.started)
         self._keep(run)
 
     def give_back(self, run: Run, now: float, why: str) -> None:
-        """Give a task back that has not begun, because its lease may have ended or the worker no longer wants it.
+        """Requeue a task that has not started, because its lease may have ended or the worker no longer wants it.
 
-        If no other worker has it, it goes back to the head of its queue without using an attempt.
+        Unless another worker has the task, it goes to the head of its queue. This uses no attempt.
         """
         run.started = now
         run.settlement = Settlement(run.task_id, Ended.REQUEUE, run.number, unique_key=run.message.unique_key)

@@ -207,7 +207,8 @@ def add_task_routes(router: APIRouter, parts: Parts) -> None:
                 case TaskAction.DELETE:
                     await inspector.delete_task(queue, task_id)
                 case TaskAction.CANCEL:
-                    await inspector.task(queue, task_id)  # workers compare only the id, so check the queue here
+                    # `cancel_task` takes no queue. This raises if the task is not in the queue of the path.
+                    await inspector.task(queue, task_id)
                     told = await inspector.cancel_task(task_id)
                 case TaskAction.MOVE:
                     assert body.to_queue is not None

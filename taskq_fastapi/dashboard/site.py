@@ -185,7 +185,7 @@ class Site:
 
     def _stream(self, view: View, page: Page) -> Response:
         if not page.is_live or not view.preferences.interval:
-            return Response(status_code=204)  # the browser does not come back
+            return Response(status_code=204)  # tells EventSource not to reconnect
         if not self._streams.has_room:
             return PlainTextResponse(gettext("too many pages are open"), 503, headers={"Retry-After": "10"})
 

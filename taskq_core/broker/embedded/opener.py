@@ -59,7 +59,7 @@ class EmbeddedRedis:
         return f"unix://{quote(str(self.socket_path))}"
 
     def close(self) -> None:
-        """Give the share back. The server stops, soon after, when it was the last one. Closing twice is allowed."""
+        """Release the share. The server stops soon after the last share is released. Closing twice is allowed."""
         try:
             share = self._share.pop()
         except IndexError:
@@ -78,7 +78,7 @@ def open_embedded(folder: Path, *, redis_server: Path | None = None) -> Embedded
         redis_server: The program to start; None takes the one on PATH, else the one of the `embedded` extra.
 
     Returns:
-        A share in the server; close it to give it back.
+        A share of the server. Close it to release the share.
 
     Raises:
         EmbeddedRedisError: No usable redis-server was found, it does not start, or the folder cannot be used. The

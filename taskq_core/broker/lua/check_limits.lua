@@ -1,17 +1,18 @@
 --[[
-  check_limits: free places whose holder is gone, take ids out of lines whose task is gone, and let tasks enter anew that
-  wait in no line; a page of each.
+  check_limits: free places whose holder is gone, drop ids without a task from lines, and reschedule waiting tasks that
+  are in no line. Each call handles one page of each.
 
   KEYS[1]  zset    scheduled: id by start (Unix s)
   KEYS[2]  any     a key that never exists
   ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
   ARGV[2]  string  prefix of the queue's keys
-  ARGV[3]  string  cursor of the scan over all keys: '0' to begin, then what the call before returned, '' not to scan
+  ARGV[3]  string  cursor of the scan over all keys: '0' to begin, then the cursor that the previous call returned, ''
+                   not to scan
   ARGV[4]  string  pattern that the keys of holders and lines match
-  ARGV[5]  int     tasks that wait for a limit to skip, -1 to look at none
-  ARGV[6]  int     about how many keys, and how many tasks, to look at
+  ARGV[5]  int     how many of the tasks that wait for a limit to skip, -1 to check none
+  ARGV[6]  int     approximate number of keys, and of tasks, to check
 
-  returns  the next cursor ('0' at the end), tasks looked at, places freed, tasks that enter anew
+  returns  the next cursor ('0' at the end), tasks checked, places freed, tasks rescheduled
 ]]
 -- include _clock
 -- include _place

@@ -1,10 +1,10 @@
 --[[
-  deliver: store tasks that waited in an outbox, each once, however often and by whomever it is delivered.
+  deliver: store tasks from an outbox. Each task is stored once, even if several senders deliver it several times.
 
-  Each delivered task leaves a receipt until its row is deleted, so a delivery whose sender died before it deleted the row
-  is recognized. A sender whose claim on the rows has ended stores nothing: another sender may have delivered them,
-  deleted the rows and given back the receipts. Before the claim ends, a delayed duplicate of this request finds the
-  number of its call, or of a later one, in KEYS[6] and changes nothing.
+  Each delivered task has a receipt until its row is deleted. If a sender dies before it deletes the row, the next
+  sender's delivery finds the receipt. A sender whose claim on the rows has ended stores nothing: another sender may
+  have delivered the tasks, deleted the rows and deleted the receipts. Before the claim ends, a delayed duplicate of
+  this request finds the number of its call, or of a later one, in KEYS[6] and changes nothing.
 
   KEYS[1]  list    pending tasks of the queue
   KEYS[2]  zset    scheduled tasks: id by start (Unix s)
@@ -14,9 +14,9 @@
   KEYS[6]  string  receipt of this caller's last call: "<call>:<codes>", kept for 120 s; a claim is shorter
   ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
   ARGV[2]  int     when the claim of the sender ends (Unix ms by Redis's clock)
-  ARGV[3]  int     seconds after which a receipt is dropped if it was not given back
+  ARGV[3]  int     seconds after which a receipt expires if its sender has not deleted it
   ARGV[4]  string  prefix of the queue's keys
-  ARGV[5]  int     most pending tasks, '' for any number
+  ARGV[5]  int     maximum number of pending tasks, '' for no limit
   ARGV[6]  int     number of this call; a repeat returns the codes again
   ARGV[7..]        per task: receipt, id, message, start ('' now, '=<Unix s>', '+<ms from now>'), unique lock key
                    ('' none), word of the lock (see _store), group ('' none), limits ('' none)
@@ -24,10 +24,10 @@
   A batch is bounded by its caller (200 tasks, about 1 MiB).
 
   returns  one character per task:  1  stored   s  was stored by an earlier delivery
-             0  id taken   d  unique lock held by another task   f  no room among the pending
+             0  id taken   d  unique lock held by another task   f  the queue is full
              x  the holder is not changed   u  the holder was changed instead
              l  too late: the claim has ended
-           At the end who holds locks, as in enqueue
+           At the end the tasks that hold the locks, as in enqueue
 ]]
 -- include _check
 -- include _clock

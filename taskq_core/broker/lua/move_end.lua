@@ -1,5 +1,6 @@
 --[[
-  move_end: end moves to another queue. Step 3 of 3: delete tasks that have arrived there, put the others back.
+  move_end: finish moves to another queue. Step 3 of 3: delete tasks that the other queue has stored, and put the
+  others back into this one.
 
   KEYS[1]  list    pending tasks
   KEYS[2]  zset    scheduled
@@ -12,13 +13,13 @@
   ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
   ARGV[2]  string  prefix of the queue's keys
   ARGV[3]  string  channel for the ids of ended tasks
-  ARGV[4]  string  token of the call that let them set out or carried them on
-  ARGV[5..]        per task: the name of its move behind 'g' (gone: delete it) or 'b' (back: put it into its old structure, a
-                   pending one at the end of the line); then its id
+  ARGV[4]  string  token of the move_out call that started or resumed the moves
+  ARGV[5..]        per task: 'g' (gone: delete it) or 'b' (back: put it into its old structure, a pending one at the
+                   end of the queue) and the name of its move; then its id
 
-  Only a task that is on its way under this name, and was not carried on by another caller since, is touched.
+  A task is skipped if it is not moving under this name, or if another caller has resumed its move since.
 
-  returns  number of tasks ended
+  returns  number of tasks whose move was finished
 ]]
 -- include _check
 -- include _clock

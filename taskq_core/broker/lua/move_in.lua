@@ -1,5 +1,5 @@
 --[[
-  move_in: store tasks that come from another queue in the structures of their states. Step 2 of 3.
+  move_in: store tasks from another queue in the structures of their states. Step 2 of 3.
 
   KEYS[1]  list    pending tasks
   KEYS[2]  zset    scheduled
@@ -10,14 +10,14 @@
   KEYS[7]  list    wake tokens
   KEYS[8]  zset    receipts: "<move>:<id>" by the second until which they are kept
   ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
-  ARGV[2]  int     Unix second after which it is too late: another caller may have carried the move on and ended it
+  ARGV[2]  int     Unix second after which it is too late: another caller may have resumed and finished the move
   ARGV[3]  string  prefix of the queue's keys
   ARGV[4]  int     seconds a receipt is kept
-  ARGV[5..]        per task: name of its move, id, score ('' none), unique lock to take ('' none), ms to hold it (-1 without end),
-                   number of words that follow, fields and values of its hash, state among them
+  ARGV[5..]        per task: name of its move, id, score ('' none), unique lock to take ('' none), ms to hold it
+                   (-1 without end), number of words that follow, fields and values of its hash, state among them
 
-  By a receipt, a repeat knows that the task was stored here before, even if it has ended since, or with an 'x' in front
-  that it was refused, because it may be back in its old queue. A refusal of one task does not stop the others.
+  A receipt tells a repeat that the task was stored here before, even if it has ended since. A receipt with an 'x' in
+  front tells it that the task was refused, and may be back in its old queue. A refused task does not stop the others.
 
   returns  'late', or one character per task:  1  stored here   0  id taken, or its structure is a key of another
            type   d  unique lock held by another task

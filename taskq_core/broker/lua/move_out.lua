@@ -1,6 +1,6 @@
 --[[
-  move_out: set tasks out on their way to another queue. Step 1 of 3: out of the structures of this queue, so that
-  they do not run here any more; their hashes stay until the other queue has them.
+  move_out: start to move tasks to another queue. Step 1 of 3: remove them from the structures of this queue, so that
+  they no longer run here. Their hashes stay until the other queue has stored them.
 
   KEYS[1]  list    pending tasks
   KEYS[2]  zset    scheduled
@@ -12,14 +12,14 @@
   ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
   ARGV[2]  string  prefix of the queue's keys
   ARGV[3]  string  token of this call, hexadecimal
-  ARGV[4]  string  name of the other queue, '' to carry on moves that were cut off
-  ARGV[5]  string  state that the tasks have to be in, '' any
-  ARGV[6]  int     bytes of hashes after which no further task is looked at
+  ARGV[4]  string  name of the other queue, '' to resume interrupted moves
+  ARGV[5]  string  required state of the tasks, '' for any
+  ARGV[6]  int     stop after so many bytes of hashes
   ARGV[7..]        ids (at most 200)
 
-  The field taskq_moving holds "<move>:<caller>:<score>:<name of the other queue>", both first the token. A task that is
-  on its way to that queue already is carried on under the name of its first move, so that the other queue knows it
-  again; only the caller who asked last may end its way. A repeat changes nothing.
+  The field taskq_moving holds "<move>:<caller>:<score>:<name of the other queue>". At first, move and caller are both
+  the token of this call. If a task is already moving to that queue, the move is resumed under its first name, by which
+  the other queue recognizes it. Only the last caller may finish it. A repeat changes nothing.
 
   The field taskq_letter says that a handler has to receive an archived task.
 

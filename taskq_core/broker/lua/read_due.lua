@@ -1,21 +1,25 @@
 --[[
-  read_due: read what the carrier of a queue has to do, if this worker leads it.
+  read_due: read the work of the workflow dispatcher of a queue, if this worker is its leader.
 
-  KEYS[1]  string  token of the worker that leads
-  KEYS[2]  hash    how steps of workflows at home elsewhere have ended
-  KEYS[3]  zset    what is to be started elsewhere
-  KEYS[4]  zset    steps that were started
-  KEYS[5]  zset    workflows that are open for members: id by the second until which that is
-  KEYS[6]  zset    workflows that run
+  KEYS[1]  string  token of the leader
+  KEYS[2]  hash    outcomes of steps that ran here, for workflows whose home is another queue
+  KEYS[3]  zset    outbox: steps to start in other queues
+  KEYS[4]  zset    steps of workflows that were started here
+  KEYS[5]  zset    workflows that still accept members: id by the second until which they do
+  KEYS[6]  zset    running workflows
   KEYS[7]  set     other queues that steps were sent to
   ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
-  ARGV[2]  string  token of this worker, '' to read under any leader
+  ARGV[2]  string  token of this worker, '' to read without being the leader
   ARGV[3]  int     ms the leader's lease lasts
-  ARGV[4]  int     most of each kind
+  ARGV[4]  int     maximum number of items of each kind
 
-  returns  1 leads / 0 another does, number of steps that were started, number of pairs that follow, fields and values of
-           the first hash, number of words that follow, members of the outbox, number of words that follow, while workflows
-           run the other queues, ids of workflows whose time is over
+  returns  0 alone if another worker leads. Otherwise, in this order:
+             1
+             the number of started steps (KEYS[4])
+             the number of outcomes, then field and value of each (KEYS[2])
+             the number of steps to start in other queues, then the steps (KEYS[3])
+             the number of other queues, then their names (KEYS[7]); none while no workflow runs
+             the ids of workflows that waited too long for members (KEYS[5])
 ]]
 -- include _clock
 -- include _lead

@@ -1,16 +1,17 @@
 --[[
-  set_limit: set or clear the number of a limit, and check the tasks that wait for it: a page of the slots.
+  set_limit: override the value of a limit or clear the override. Then make a page of the limit's slots due, so that
+  the limiter checks them at once.
 
-  KEYS[1]  hash    limits that code declares ('d:') and that users set ('o:')
-  KEYS[2]  zset    slots by when the next of their line may start (Unix ms)
-  KEYS[3]  zset    slots by when their holders are looked at (Unix ms)
-  KEYS[4]  list    token for the worker that admits
-  ARGV[1]  string  kind and name
-  ARGV[2]  string  what holds from now on, '' what is declared
-  ARGV[3]  string  which slots to go through: 2 or 3, as KEYS
-  ARGV[4]  string  cursor of them: '0' to begin, then what the call before returned
+  KEYS[1]  hash    values that code declares ('d:'), and overrides by users ('o:')
+  KEYS[2]  zset    slots by when their next waiting task may start (Unix ms)
+  KEYS[3]  zset    slots by when their holders are checked (Unix ms)
+  KEYS[4]  list    wake token of the limiter
+  ARGV[1]  string  kind and name of the limit
+  ARGV[2]  string  new override, '' to clear it
+  ARGV[3]  string  where to read the slots: 2 for KEYS[2], 3 for KEYS[3]
+  ARGV[4]  string  cursor of the scan: '0' to begin, then the cursor that the previous call returned
 
-  returns  the next cursor ('0' at the end), what was set before ('' nothing)
+  returns  the next cursor ('0' at the end), the previous override ('' none)
 ]]
 local before = redis.call('HGET', KEYS[1], 'o:' .. ARGV[1]) or ''
 if ARGV[2] == '' then

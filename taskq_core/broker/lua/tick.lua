@@ -1,15 +1,15 @@
 --[[
-  tick: deal with firings of periodic entries: store their tasks and note how far each entry has come, in one step.
+  tick: process firings of periodic entries: store their tasks and advance the mark of each entry, in one step.
 
-  A firing names the one before it. It counts only where the mark of its entry says the same, so a scheduler that slept
-  past its lease and wakes up with old knowledge neither repeats a firing nor leaves one out.
+  A firing names the firing before it, and is processed only if the mark of its entry is that one. So a scheduler that
+  goes on with old data after its lease has ended neither repeats nor skips a firing.
 
   KEYS[1]  list    pending tasks of the queue
   KEYS[2]  zset    scheduled tasks: id by start (Unix s)
   KEYS[3]  list    wake tokens
   KEYS[4]  string  receipt of this caller's last call: "<call>:<codes>"
   KEYS[5]  set     names of groups with members
-  KEYS[6]  hash    runs that are counted, see take_runs; a key of another type is overwritten
+  KEYS[6]  hash    counts of runs, see take_runs; a key of another type is overwritten
   ARGV[1]  int     time that replaces Redis's (Unix ns), empty in production
   ARGV[2]  int     number of this call; a repeat with the same number changes nothing and returns the codes again
   ARGV[3]  int     seconds the receipt is kept
@@ -23,11 +23,12 @@
   A batch is bounded by its caller (100 firings, about 1 MiB). Firings of one entry are in order.
 
   returns  now (Unix ns as text), and one character per firing:
-             1  stored            0  dealt with: the id is taken    d  dealt with: another task holds the unique lock
-             x  dealt with: the holder is not changed
-             u  dealt with: the holder was changed instead
-             -  dealt with, nothing to enqueue
-             s  not now: the entry has come to another firing       e  not now: it is ahead of Redis's clock
+             1  stored            0  processed: the id is taken     d  processed: another task holds the unique lock
+             x  processed: the holder is not changed
+             u  processed: the holder was changed instead
+             -  processed: nothing to enqueue
+             s  superseded: the mark is another firing
+             e  too early: the firing is ahead of Redis's clock
 ]]
 -- include _check
 -- include _clock

@@ -10,13 +10,13 @@ from taskq_core.broker.operations.operation import Argument, Operation, command,
 from taskq_core.wire import QueueKeys
 
 ADMIT_MAX = 100
-"""Most slots one `admit` looks at."""
+"""Maximum number of slots that one `admit` checks."""
 WAITING_SCORE_S = 253_402_300_799
 """Score in Asynq's scheduled set of a task that waits for a limit: the last second of the year 9999."""
 
 
 class ClaimCode(StrEnum):
-    """Whether a task may run that a worker took."""
+    """Whether a task that a worker has taken may run."""
 
     RUN = "1"
     WAITS = "2"
@@ -83,12 +83,10 @@ class LimitsChecked:
 def check_limits(
     queue: QueueKeys, *, cursor: str | None, skip: int | None, count: int = 200, now_ns: int | None = None
 ) -> Operation[LimitsChecked]:
-    """Free places whose holder is gone, drop ids without a task from lines, and requeue tasks that are in no line.
+    """Free places whose holder is gone, drop ids without a task from lines, and reschedule tasks that are in no line.
 
-    Handles one page of each.
-
-    `cursor` goes through the holders and the lines ("0" at the start and at the end), `skip` through the tasks; None
-    leaves them out.
+    Handles one page of each. `cursor` scans the holders and the lines ("0" at the start and at the end), and `skip` is
+    the offset among the waiting tasks. None leaves them out.
     """
     args = (
         time_argument(now_ns),
@@ -122,7 +120,7 @@ def limits_move(queue: QueueKeys) -> Operation[bool]:
 
 
 def declare_limits(queue: QueueKeys, specs: Mapping[str, str]) -> Operation[int]:
-    """Note the numbers of limits, by kind and name, as the code has them."""
+    """Store the values of limits that the code declares, by kind and name."""
     words: list[Argument] = ["HSET", queue.limits]
     for name, spec in specs.items():
         words += (f"d:{name}", spec)
@@ -130,9 +128,9 @@ def declare_limits(queue: QueueKeys, specs: Mapping[str, str]) -> Operation[int]
 
 
 def set_limit(queue: QueueKeys, name: str, spec: str, *, checks: bool, cursor: str) -> Operation[tuple[str, str]]:
-    """Set the number of a limit over what the code has, "" to clear it, and let a page of its slots be looked at.
+    """Override the value of a limit, or clear the override with "", and let the limiter check a page of its slots.
 
-    Reads as where to go on ("0" at the end, as at the start), and what was set before. To be sent for either value of
+    Reads as the next cursor ("0" at the start and at the end) and the previous override. Call it for both values of
     `checks`.
     """
     keys = (queue.limits, queue.limits_due, queue.limit_checks, queue.limit_wake)

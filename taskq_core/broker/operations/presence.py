@@ -1,4 +1,4 @@
-"""Read who is there: workers with what they run, schedulers with their entries, and the store itself."""
+"""Read the workers and their running tasks, the schedulers and their entries, and facts about the Redis server."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -30,20 +30,20 @@ def keys_of_index(index_key: str, members: Iterable[str]) -> list[str]:
 
 
 def read_server(server_key: str) -> Operation[bytes | None]:
-    """Read what a worker process says of itself. Reads as ServerInfo bytes, None if it is gone."""
+    """Read the record of a worker process: a serialized `ServerInfo`, None if it has expired."""
     return command("read_server", ("GET", server_key), lambda reply: reply)
 
 
 def read_servers(server_keys: Sequence[str]) -> Operation[list[bytes | None]]:
-    """Read what several worker processes say of themselves, at most 1000; in a cluster, those of one slot.
+    """Read the records of up to 1000 worker processes; in a cluster, all of one slot.
 
-    Reads as ServerInfo bytes, None where one is gone.
+    Each is a serialized `ServerInfo`, None if it has expired.
     """
     return command("read_servers", ("MGET", *server_keys), list, keys=tuple(server_keys))
 
 
 def list_peers(queue: QueueKeys, place: str, token: str, record: bytes, *, kept_s: int) -> Operation[dict[str, bytes]]:
-    """Record a worker process among those of its host, for so many seconds. Reads as the records of the others."""
+    """Store the record of a worker process for `kept_s` seconds, and read the records of the others on its host."""
 
     def read(reply: Any) -> dict[str, bytes]:
         words = iter(reply)
@@ -59,24 +59,24 @@ def forget_peer(queue: QueueKeys, place: str, token: str) -> Operation[int]:
 
 
 def read_running(workers_key: str) -> Operation[list[bytes]]:
-    """Read what a worker process runs; as many as its concurrency. Reads as WorkerInfo bytes."""
+    """Read the running tasks of a worker process, at most its concurrency. Each is a serialized `WorkerInfo`."""
     return command("read_running", ("HVALS", workers_key), list)
 
 
 def read_entries(scheduler_key: str, *, skip: int, count: int) -> Operation[list[bytes]]:
-    """Read some entries of a scheduler. Reads as SchedulerEntry bytes."""
+    """Read a page of the entries of a scheduler. Each is a serialized `SchedulerEntry`."""
     words = ("LRANGE", scheduler_key, skip, skip + count - 1)
     return command("read_entries", words, list)
 
 
 def read_events(history_key: str, *, skip: int, count: int) -> Operation[list[bytes]]:
-    """Read firings of an entry, the newest first. Reads as SchedulerEnqueueEvent bytes."""
+    """Read a page of the past firings of an entry, newest first. Each is a serialized `SchedulerEnqueueEvent`."""
     words = ("ZREVRANGE", history_key, skip, skip + count - 1)
     return command("read_events", words, list)
 
 
 def read_schedules(schedules_key: str) -> Operation[dict[str, bytes]]:
-    """Read the schedules that were added or paused at run time. Reads as the fields of the hash."""
+    """Read the schedules that were added or paused at run time: all fields of the hash."""
 
     def read(reply: Any) -> dict[str, bytes]:
         words = iter(reply)
@@ -111,7 +111,7 @@ def _read_info(reply: Any) -> Mapping[str, str | int]:
 
 
 def server_info() -> Operation[Mapping[str, str | int]]:
-    """Read what the store says of itself (`INFO`); of a cluster, one of its nodes."""
+    """Read the `INFO` of the Redis server; in a cluster, of one node."""
     return command("server_info", ("INFO",), _read_info, keys=())
 
 

@@ -1,4 +1,4 @@
-"""Requests of a scheduler: read and move marks of entries, enqueue their tasks, publish entries and history."""
+"""Requests of a scheduler: read and advance the marks of entries, enqueue their tasks, publish entries and history."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,25 +13,25 @@ from taskq_core.wire import QueueKeys
 MARK_KEPT_S = 7_776_000
 """Seconds the mark of an entry is kept after the last scheduler that knew it: 90 days."""
 MARK_AHEAD_S = 86_400
-"""Seconds ahead of Redis's clock beyond which a mark is wrong: that clock was, and has been set back."""
+"""Maximum seconds a mark may be ahead of Redis's clock. One further ahead was made before the clock was set back."""
 ADOPT_MAX = 100
-"""Most entries one `adopt` reads."""
+"""Maximum number of entries in one `adopt`."""
 TICK_MAX = 100
-"""Most firings one `tick` deals with."""
+"""Maximum number of firings in one `tick`."""
 RUNS_MAX = 500
 """Maximum number of names in one `take_runs` or `acknowledge_runs`."""
 ENTRIES_SHOWN = 1000
-"""Most entries of a scheduler that tools are shown."""
+"""Maximum number of entries of a scheduler that tools can read."""
 HISTORY_MAX = 1000
-"""Most firings in the history of an entry, as upstream."""
+"""Maximum number of firings in the history of an entry, as in Asynq."""
 
 
 @dataclass(slots=True)
 class Mark:
-    """How far an entry has come, Unix s.
+    """Progress of an entry, in Unix seconds.
 
     Attributes:
-        at_s: The last firing dealt with, or when the entry began.
+        at_s: The last firing that was processed, or when the entry began.
         enqueued_s: The last firing that enqueued a task, or None.
     """
 
@@ -41,7 +41,7 @@ class Mark:
 
 @dataclass(slots=True)
 class Adopted:
-    """Answer to an adoption: Redis's time (Unix ns) and the mark of each entry."""
+    """Result of `adopt`: Redis's time (Unix ns) and the mark of each entry."""
 
     now_ns: int
     marks: list[Mark]
@@ -63,7 +63,7 @@ def adopt(queue: QueueKeys, entries: Sequence[str], *, now_ns: int | None = None
 
 
 class TickCode(StrEnum):
-    """What became of one firing."""
+    """Result of one firing."""
 
     STORED = "1"
     ID_CONFLICT = "0"
@@ -83,8 +83,8 @@ class Tick:
         entry: The entry, as in its mark's key.
         before_s: The mark that the entry must have, Unix s.
         at_s: The firing, Unix s.
-        task: What to store, or None to leave the firing out.
-        run_key: Name under which it is counted if the task is stored, "" not to.
+        task: The task to store, or None to skip the firing.
+        run_key: Name under which the run is counted if the task is stored; "" does not count it.
     """
 
     entry: str
@@ -96,16 +96,17 @@ class Tick:
 
 @dataclass(slots=True)
 class Ticked:
-    """Answer to firings: Redis's time (Unix ns) and one `TickCode` character per firing."""
+    """Result of `tick`: Redis's time (Unix ns) and one `TickCode` character per firing."""
 
     now_ns: int
     codes: str
 
 
 def tick(queue: QueueKeys, ticks: Sequence[Tick], slot: ReceiptSlot, *, now_ns: int | None = None) -> Operation[Ticked]:
-    """Deal with firings of entries of one queue; at most `TICK_MAX` of about `BATCH_BYTES`, those of an entry in order.
+    """Process firings of the periodic entries of one queue: store their tasks and advance the marks of the entries.
 
-    Refused whole when Redis is over its memory limit.
+    At most `TICK_MAX` firings, about `BATCH_BYTES` in total. Firings of one entry must be in order. If Redis is over
+    its memory limit, it refuses all of them.
     """
     slot.call += 1
     keys = (queue.pending, queue.scheduled, queue.wake, queue.receipt(slot.token), queue.groups, queue.runs)

@@ -65,10 +65,10 @@ async def show(view: View) -> Shown:
 
 
 async def _like(view: View, task: AnyTask) -> dict[str, str]:
-    """Return the fields of a task like another one."""
+    """Return the form fields for a copy of another task."""
     found = await view.inspector.task(view.query.need("like_queue"), view.query.get("like"))
     if not isinstance(found, TaskInfo) or found.name != task.name:
-        raise BadRequestError(gettext("the task to enqueue another one like is of another type"))
+        raise BadRequestError(gettext("the task to copy has another type"))
     fields = {"queue": found.queue}
     inner, _traceparent = unwrap(found.payload, task.codec.parameters)
     if view.shown.may_ask_payloads and len(inner) <= 64 * 1024:

@@ -65,7 +65,7 @@ async def resume(view: View, form: Form) -> Done:
 
 
 async def ask_delete(view: View, form: Form) -> Question:
-    """Ask before a queue is deleted."""
+    """Ask for confirmation to delete a queue."""
     name = form.need("queue")
     info = await view.inspector.queue_info(name)
     if info.size:

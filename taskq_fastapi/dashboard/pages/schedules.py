@@ -81,7 +81,7 @@ async def _entry(view: View, form: Form) -> PeriodicEntryInfo:
 
 
 async def ask_run(view: View, form: Form) -> Question:
-    """Ask before an entry is run now."""
+    """Ask for confirmation to run a schedule now."""
     entry = await _entry(view, form)
     return Question(
         text=fire_question(entry),
@@ -91,7 +91,7 @@ async def ask_run(view: View, form: Form) -> Question:
 
 @action("schedule-run", ask=ask_run, audited=("id",))
 async def run(view: View, form: Form) -> Done:
-    """Enqueue what an entry enqueues."""
+    """Enqueue the task of a schedule now."""
     entry = await _entry(view, form)
     handle = await view.services.taskq.async_client.enqueue(entry_call(view.services.taskq, entry))
     view.audited |= {"task_id": handle.id, "queue": handle.queue}

@@ -87,7 +87,7 @@ def _refs(form: Form) -> list[TaskRef]:
 
 
 async def ask_selected(view: View, form: Form) -> Question:
-    """Ask before something is done to selected tasks."""
+    """Ask for confirmation to apply an action to the selected tasks."""
     action, refs = asked_action(form), _refs(form)
     if len(refs) == 1:
         whom = gettext("the task “%(id)s” of the queue “%(queue)s”", id=refs[0].id, queue=refs[0].queue)
@@ -98,7 +98,7 @@ async def ask_selected(view: View, form: Form) -> Question:
 
 @action("tasks-act", ask=ask_selected, audited=("do", "task", *_OPTIONS))
 async def act_on_selected(view: View, form: Form) -> Done:
-    """Do something to selected tasks."""
+    """Apply an action to the selected tasks."""
     action, refs = asked_action(form), _refs(form)
     report = await view.inspector.act_on(refs, action, **options_of(action, form))
     _note(view, report)
@@ -110,7 +110,7 @@ async def act_on_selected(view: View, form: Form) -> Done:
 
 
 def _away_from(form: Form, task: TaskRef, to_queue: str) -> str | None:
-    """Return where one goes on whose task is not on the page that it was shown on any more."""
+    """Return the link to show after a task was deleted or moved from its own page."""
     if not (own_link(form.get("back")) or "").startswith("./task?"):
         return None
     if to_queue:
@@ -130,16 +130,16 @@ def _note(view: View, report: ActionReport) -> None:
 
 
 def meant_by(view: View, form: Form) -> Matching:
-    """Return which tasks a form means.
+    """Return the filter that a form describes.
 
     Raises:
-        BadRequestError: That cannot be, or they would be guessed from payloads that are not shown.
+        BadRequestError: The filter is not valid, or it searches payloads that are hidden or redacted.
     """
     form.need("state")
     state = form.choice("state", TaskState)
     assert state is not None
     if form.get("payload") and not view.shown.may_ask_payloads:
-        raise BadRequestError(gettext("payloads that are not shown are not searched"))
+        raise BadRequestError(gettext("payloads that are hidden or redacted cannot be searched"))
     ages = {name: form.number(name, 0, low=0, high=10**9) if form.get(name) else None for name in ("older", "newer")}
     return Matching(
         queue=form.get("queue") or None,
@@ -167,7 +167,7 @@ def _checked(view: View, form: Form) -> tuple[TaskAction, Matching]:
 
 
 async def ask_all(view: View, form: Form) -> Question:
-    """Ask before something is done to all tasks that are meant."""
+    """Ask for confirmation to apply an action to all matching tasks."""
     action, matching = _checked(view, form)
     total = await _total(view, matching)
     is_all = not (matching.name or matching.error or matching.payload or matching.older_than or matching.newer_than)

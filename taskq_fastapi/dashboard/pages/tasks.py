@@ -52,15 +52,15 @@ class Failure:
 
 
 def wanted_of(view: View) -> TaskFilter:
-    """Return which tasks an address asks for.
+    """Return the filter that the query string describes.
 
     Raises:
-        BadRequestError: That cannot be, or they would be guessed from payloads that are not shown.
+        BadRequestError: The filter is not valid, or it searches payloads that are hidden or redacted.
     """
     query = view.query
     state = query.choice("state", LISTED_STATES)
     if query.get("payload") and not view.shown.may_ask_payloads:
-        raise BadRequestError(gettext("payloads that are not shown are not searched"))
+        raise BadRequestError(gettext("payloads that are hidden or redacted cannot be searched"))
     ages = {
         name: timedelta(seconds=query.number(name, 0, low=0, high=10**9)) if query.get(name) else None
         for name in ("older", "newer")

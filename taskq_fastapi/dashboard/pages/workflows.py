@@ -120,7 +120,7 @@ async def _detail(view: View, form: Form) -> WorkflowDetail:
 
 
 async def ask_cancel(view: View, form: Form) -> Question:
-    """Ask before a workflow is cancelled."""
+    """Ask for confirmation to cancel a workflow."""
     detail = await _detail(view, form)
     return Question(
         text=cancel_question(detail.graph.info),
@@ -139,7 +139,7 @@ async def cancel(view: View, form: Form) -> Done:
 
 
 async def ask_retry(view: View, form: Form) -> Question:
-    """Ask before what failed is run again."""
+    """Ask for confirmation to rerun the failed steps of a workflow."""
     detail = await _detail(view, form)
     return Question(
         text=retry_question(detail),
@@ -149,7 +149,7 @@ async def ask_retry(view: View, form: Form) -> Question:
 
 @action("workflow-retry", ask=ask_retry, audited=("queue", "id"))
 async def retry(view: View, form: Form) -> Done:
-    """Run what failed again."""
+    """Rerun the failed steps of a workflow."""
     detail = await _detail(view, form)
     info = detail.graph.info
     count = await view.services.taskq.workflow(info.id, info.queue).aretry()
