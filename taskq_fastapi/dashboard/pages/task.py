@@ -153,9 +153,7 @@ async def edit(view: View, form: Form) -> Done | Shown:
     """Replace a payload, unless it has changed since it was shown, or does not fit the task."""
     task = _editable(view, await read(view, form))
     text, seen = form.get("payload"), form.get("seen")
-    problem = gettext(
-        "The payload has changed since the page was loaded. Nothing was saved. Reload the page."
-    )
+    problem = gettext("The payload has changed since the page was loaded. Nothing was saved. Reload the page.")
     if seen == digest(task.payload):
         try:
             payload = edited_payload(task, text, view.services.taskq.tasks.get(task.name))
