@@ -24,6 +24,7 @@ from taskq_core.clock import utc_datetime
 from taskq_core.codec import decode_result
 from taskq_core.codec.oversized import OversizedResult, read_oversized
 from taskq_core.errors import (
+    BrokerError,
     ResultError,
     ResultTooLargeError,
     WireFormatError,
@@ -81,7 +82,7 @@ def damage_named(queue: QueueKeys, workflow_id: str) -> Iterator[None]:
     """Raise WorkflowDamagedError if a stored field cannot be read."""
     try:
         yield
-    except ResultError:  # some are a ValueError too
+    except (ResultError, BrokerError):  # some are a ValueError or an OSError too
         raise
     except (ValueError, OverflowError, OSError, msgspec.DecodeError) as error:
         raise WorkflowDamagedError(queue.name, workflow_id, f"what Redis keeps of it is damaged: {error}") from None
