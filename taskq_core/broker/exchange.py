@@ -172,20 +172,25 @@ class Attempts:
             return timeout_s
         return min(timeout_s, max(0.001, self._deadline - self._clock()))
 
-    def pause_s(self, error: BrokerError) -> float:
-        """Return the seconds to wait before the next attempt, or raise the error of the call."""
+    def pause_s(self, error: BrokerError, *, may_repeat: bool = True) -> float:
+        """Return the seconds to wait before the next attempt, or raise the error of the call.
+
+        Args:
+            error: The error of the last attempt.
+            may_repeat: False if there is no further attempt, whatever the error is.
+        """
         operation = self._operation
         failure: BrokerError = error
         left_s = -1.0 if self._deadline is None else self._deadline - self._clock()
-        may_repeat = False
         if isinstance(error, BrokerReplicationError):
             self._unconfirmed = error
-            may_repeat = not error.is_final and left_s > ANSWER_S
+            may_repeat = may_repeat and not error.is_final and left_s > ANSWER_S
         elif isinstance(error, BrokerUnavailableError):
             failure = self._unconfirmed or error
             operation.in_doubt = error.may_have_happened = operation.in_doubt or error.may_have_happened
-            may_repeat = operation.repeatable and not isinstance(error, LateError)
+            may_repeat = may_repeat and operation.repeatable and not isinstance(error, LateError)
         else:
+            may_repeat = False
             failure = self._unconfirmed or error
             error.may_have_happened = error.may_have_happened or operation.in_doubt
         pause_s = random.uniform(0.5, 1.0) * min(0.05 * 2.0**self._number, 1.0)  # noqa: S311 - jitter, no secret

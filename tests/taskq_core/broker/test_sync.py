@@ -411,6 +411,22 @@ class TestClosed:
         assert flying.finish() is True
         wait_for_clients(redis_server, 1)
 
+    def test_a_close_between_two_attempts_keeps_the_doubt_about_the_first(
+        self, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The first attempt got no answer: Redis may have carried it out."""
+        runner = runner_of(redis_server.unix_url)
+
+        def no_answer(*arguments: Any, **named: Any) -> Any:
+            raise BrokerUnavailableError("no answer")
+
+        monkeypatch.setattr(runner, "_attempt", no_answer)
+        monkeypatch.setattr(sync.time, "sleep", lambda seconds: runner.close())
+
+        with pytest.raises(BrokerUnavailableError, match="is closed") as failed:
+            runner.run(views.ping(), patience_s=5)
+        assert failed.value.may_have_happened
+
 
 class TestSubscription:
     def test_what_is_published_is_heard(self, runner: SyncRunner, redis_server: RedisServer) -> None:
