@@ -41,6 +41,8 @@ def run_plan(plan: Generator[S, Any, T], send: Callable[[S], Any], first: S | No
                 operation = plan.send(answer)
     except StopIteration as done:
         return done.value  # type: ignore[no-any-return]  # what the plan returns
+    finally:
+        plan.close()  # an error of another kind must not leave it suspended
 
 
 async def arun_plan(plan: Generator[S, Any, T], send: Callable[[S], Awaitable[Any]]) -> T:
@@ -56,3 +58,5 @@ async def arun_plan(plan: Generator[S, Any, T], send: Callable[[S], Awaitable[An
                 operation = plan.send(answer)
     except StopIteration as done:
         return done.value  # type: ignore[no-any-return]  # what the plan returns
+    finally:
+        plan.close()  # an error of another kind must not leave it suspended
