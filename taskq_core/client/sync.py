@@ -117,6 +117,7 @@ class Client:
             prepared.handle.mark_deferred()
             return
         self._send(prepared, self._sender.timeout_s, self._sender.wait)
+        self._notify(prepared)
 
     def send_deferred(self, prepared: Prepared[Any]) -> None:
         """Send a task whose transaction has committed. An error is stored in its handle, and raised."""
@@ -135,6 +136,7 @@ class Client:
             prepared.handle.mark_sent()  # tests may run a task while it is sent, and the task raised this
             raise
         prepared.handle.mark_sent()
+        self._notify(prepared)
 
     def _deferred_wait(self, queue: str) -> Wait:
         """Return the time that a deferred send may wait for room: none soon after another send found the queue full."""
@@ -169,6 +171,8 @@ class Client:
         self._preparer.note_sent(prepared, error, started)
         if error is not None:
             raise error
+
+    def _notify(self, prepared: Prepared[Any]) -> None:
         if self._observer.wants_enqueued():
             self._observer.notify_enqueued((prepared.handle,))
 
@@ -280,6 +284,8 @@ class Client:
                     operation, until = plan.send(answer)
         except StopIteration as done:
             return done.value  # type: ignore[no-any-return]  # what the plan returns
+        finally:
+            plan.close()  # an interrupt must not leave it suspended: it may be the trial of the circuit breaker
 
     # --- for workflows ------------------------------------------------------------------------------------------------
 

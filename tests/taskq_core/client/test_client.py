@@ -24,6 +24,7 @@ from taskq_core import (
 from taskq_core.client import preparer
 from taskq_core.client.sync import AFTER_FAILURE_S
 from taskq_core.errors import BrokerFullError
+from taskq_core.tasks.observer import Observer
 from taskq_core.wire import TaskMessage, decode_message
 from tests.clock import Clock
 from tests.redis_server import RedisServer
@@ -330,6 +331,19 @@ class TestTransactionHook:
         assert before == []
         assert handle.is_sent
         assert redis_server.client.lrange("asynq:{default}:pending", 0, -1) == [handle.id.encode()]
+
+    async def test_observers_see_a_deferred_task_as_sent(
+        self, app: Application, hook: Hook, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seen: list[bool] = []
+        monkeypatch.setattr(Observer, "wants_enqueued", lambda self: True)
+        monkeypatch.setattr(Observer, "enqueued", lambda self, handles: seen.extend(each.is_sent for each in handles))
+        await app.send(app.taskq.remote("t").s(a=1))
+        before = list(seen)
+
+        await hook.commit()
+
+        assert (before, seen) == ([], [True])
 
     async def test_a_rollback_sends_nothing(self, app: Application, redis_server: RedisServer, hook: Hook) -> None:
         handle = await app.send(app.taskq.remote("t").s(a=1))
