@@ -144,7 +144,7 @@ def cluster_exchange(
     Yields the requests to send, each to another node, and receives their outcomes.
     """
     if not slots.is_known:
-        yield from _learn_slots(slots, address, left_s)
+        yield from learn_slots(slots, address, left_s)
     answers: list[Any] = [None] * len(operations)
     targets: dict[int, tuple[Server, bool]] = {}
     for place, operation in enumerate(operations):
@@ -192,7 +192,7 @@ def _grouped(
     return list(requests.values())
 
 
-def _learn_slots(
+def learn_slots(
     slots: SlotMap, address: str, left_s: Callable[[], float]
 ) -> Generator[list[NodeRequest], Outcomes, None]:
     """Ask one node after the other which node serves which slot, each for its share of the time."""

@@ -14,11 +14,10 @@ from typing import Any, Generic, TypeVar
 
 from redis.exceptions import ResponseError
 
-from taskq_core.broker.cluster import NodeRequest, Server, cluster_exchange
+from taskq_core.broker.cluster import NodeRequest, Server, cluster_exchange, learn_slots
 from taskq_core.broker.connection import ANSWER_TIMEOUT_S, CONNECT_TIMEOUT_S, Endpoint
 from taskq_core.broker.exchange import TIME, Attempts, Write, exchange, must_close
 from taskq_core.broker.failures import CLIENT_ERRORS, pack, translate, translate_connecting
-from taskq_core.broker.operations import presence
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.plans import run_plan
 from taskq_core.broker.sockets import SocketStream
@@ -94,9 +93,7 @@ class SyncRunner:
             try:
                 return self._run_once(operation, until, sent)
             except BrokerError as error:
-                if self._closed:
-                    raise
-                pause_s = attempts.pause_s(error)
+                pause_s = attempts.pause_s(error, may_repeat=not self._closed)
             sent = None
             time.sleep(pause_s)
 
@@ -158,9 +155,10 @@ class SyncRunner:
         """Return a new runner for every primary of a cluster, or one for the only server. The caller closes them."""
         if not self.endpoint.is_cluster:
             return [SyncRunner(self.endpoint, timeout_s=self._timeout_s)]
-        self.endpoint.slots.forget()
-        self.run(presence.read_shards())  # learns the slots first
-        primaries = self.endpoint.slots.primaries
+        until = time.monotonic() + self._timeout_s
+        slots, address = self.endpoint.slots, self.endpoint.address
+        run_plan(learn_slots(slots, address, lambda: until - time.monotonic()), self._ask_nodes)
+        primaries = slots.primaries
         return [SyncRunner(self.endpoint.node(*each), timeout_s=self._timeout_s) for each in primaries]
 
     def _ask_nodes(self, requests: Sequence[NodeRequest]) -> list[list[Any] | BrokerError]:
