@@ -51,12 +51,15 @@ def _dispatch_ends(keys: Keys, queue: QueueKeys, due: DueSteps) -> Dispatch:
     more: set[str] = set()
     by_home: dict[QueueKeys | None, list[tuple[bytes, bytes]]] = defaultdict(list)
     for field, value in due.notes.items():
-        _, _, key = field.decode("utf-8", "surrogateescape").partition(" ")
+        note = field.removeprefix(b"run ")
+        _, _, key = note.decode("utf-8", "surrogateescape").partition(" ")
         by_home[keys.home_of(key)].append((field, value))
     for home, notes in by_home.items():
         if home is not None:
             ends: list[tuple[Argument, Argument, Argument]] = []
             for field, value in notes:
+                if field.startswith(b"run "):
+                    continue
                 node, _, key_bytes = field.partition(b" ")
                 if run := due.notes.get(b"run " + field):  # to which the next steps link
                     ends.append((key_bytes, b"run", run))
