@@ -14,7 +14,8 @@
   returns  nothing if the workflow does not exist, or 1 cancelled now / 2 before / 0 it has ended otherwise, then the queues
 ]]
 -- include _engine
-local flow = engine(ARGV[2], ARGV[1])
+local now_s, now_ns, now_ms = clock(ARGV[1])
+local flow = workflows(ARGV[2], { s = now_s, ns = now_ns, ms = now_ms }) -- no step starts: the queue's keys do not matter
 check('SCARD', KEYS[2])
 check('ZCARD', KEYS[3], KEYS[4], KEYS[5])
 local state = redis.call('HGET', KEYS[1], 'state')
