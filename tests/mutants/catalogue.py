@@ -289,7 +289,7 @@ WORKFLOWS_AND_GROUPS = (
         file=f"{_LUA}/_flow.lua",
         old="elseif current ~= 'p' and current ~= 'h' then",
         new="elseif false then",
-        tests=("tests/processes/worker/test_workflows.py",),
+        tests=(f"{_CORE}/workflow/test_workers.py",),
     ),
     Mutant(
         name="a step that was sent to another queue twice is stored twice",

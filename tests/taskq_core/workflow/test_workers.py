@@ -16,9 +16,11 @@ from taskq_core import (
 from taskq_core.broker.operations import actions, new_tasks, workflows
 from taskq_core.broker.operations import dispatch as carrying
 from taskq_core.broker.sync import SyncRunner
+from taskq_core.errors import BrokerUnavailableError
 from taskq_core.inspector import Inspector
 from taskq_core.wire import QueueKeys, decode_message
-from taskq_core.workflow import StepState, WorkflowHandle, WorkflowState, chain, chord, group
+from taskq_core.workflow import StepState, Workflow, WorkflowHandle, WorkflowState, chain, chord, group
+from taskq_core.workflow.reading import damage_named
 from tests.clock import Clock
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import (
@@ -505,6 +507,11 @@ async def test_a_damaged_workflow_is_named(
             assert words in damaged.value.reason
 
 
+def test_an_outage_is_not_damage(queue: QueueKeys) -> None:
+    with pytest.raises(BrokerUnavailableError), damage_named(queue, "w"):
+        raise BrokerUnavailableError("no answer")
+
+
 async def test_a_result_that_no_step_has_is_damage(app: TaskQ, redis_server: RedisServer, queue: QueueKeys) -> None:
     handle = await group(app.remote("x").s(a=1), name="g").adelay()
     key = queue.workflow(handle.id)
@@ -541,3 +548,36 @@ async def test_limits_hold_for_steps(app: TaskQ, start: Runner) -> None:
     for handle in handles:
         assert await handle.aresult(timeout=60) == list(range(10))
     assert most[0] == 2
+
+
+def test_an_end_that_is_delivered_twice_counts_once(app: TaskQ, redis_server: RedisServer, queue: QueueKeys) -> None:
+    """A step after two others waits for both, and the workflow does not end before its last step."""
+
+    @app.task
+    def step() -> int:
+        return 1
+
+    handle = (
+        Workflow()
+        .step("there", step.s(), queue="other")
+        .step("here", step.s())
+        .step("both", step.si(), after=("there", "here"))
+        .at_home("default")
+        .delay()
+    )
+    key = queue.workflow(handle.id)
+    assert redis_server.client.lrange(queue.pending, 0, -1) == [f"{handle.id}.here".encode()]
+
+    runner = SyncRunner(app.runtime.endpoint)
+    for _ in range(2):  # the dispatcher died before it deleted the note
+        runner.run(carrying.record_ends(queue, [(key, "0", b"d=1")]))
+    runner.close()
+
+    graph = handle.graph()
+    assert {each.name: each.state for each in graph.steps} == {
+        "there": StepState.SUCCEEDED,
+        "here": StepState.STARTED,
+        "both": StepState.WAITING,
+    }
+    assert graph.info.state is WorkflowState.RUNNING
+    assert redis_server.client.lrange(queue.pending, 0, -1) == [f"{handle.id}.here".encode()]
