@@ -77,7 +77,7 @@ class AsyncRunner:
             finally:
                 if pipeline.is_connected and self._pools.get(loop) is pool:  # not after `aclose`
                     pool.idle.append((pipeline, loop.time()))
-                    while pool.idle[0][1] < loop.time() - IDLE_S:  # the least recently used one
+                    while pool.idle and pool.idle[0][1] < loop.time() - IDLE_S:  # the least recently used one
                         await pool.idle.popleft()[0].close()
                 else:
                     await pipeline.close()

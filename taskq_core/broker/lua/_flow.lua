@@ -246,7 +246,7 @@ local function workflows(own, now)
 
   local finish, member_ended
 
-  -- release_members: enqueue members of a group, at most 200; the rest is left to the carrier.
+  -- release_members: enqueue members of a group, at most 200; the dispatcher enqueues the rest.
   function flow.release_members(i, first)
     local total = tonumber(get('gt' .. i)) or 0
     local last = math.min(first + 199, total - 1)

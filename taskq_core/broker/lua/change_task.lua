@@ -17,7 +17,8 @@
   ARGV[8]  string  unique lock named in the message to store, '' none
 
   With a start, pending and grouped tasks become scheduled, archived ones wait for a retry, the others keep their state.
-  The lock moves only while this task holds it, with the time it has left. A repeat finds the new message and is done.
+  The lock moves only while this task holds it, with the time it has left. A repeat finds the new message, and only
+  sets the start again.
 
   returns  'ok'; '' no such task; 'lost' if it is not where its state says; 'moving' on its way to another queue;
            'changed' if it has another message now; 'duplicate' if another task holds the new lock; otherwise its

@@ -28,11 +28,6 @@ def shown(raw: bytes) -> str:
     return raw.decode("utf-8", "replace")
 
 
-def pairs(reply: Any) -> list[tuple[Any, Any]]:
-    """Read a flat list of pairs."""
-    return list(zip(reply[::2], reply[1::2], strict=True))
-
-
 def flags(reply: Any) -> list[bool]:
     """Read a text with one character per item, "1" for True."""
     return [code == "1" for code in text(reply)]
