@@ -49,7 +49,7 @@ class Starts:
         self._settler = settler
         self._start_now = start
         self._batch: list[Run] = []
-        self._waiting: dict[tuple[str, str], Run] = {}  # being claimed or marked
+        self._waiting: set[Run] = set()  # being claimed or marked; two runs may be of the same task
         self._log_dropped = CountedLog(logger, logging.ERROR, "%d ids in queue %s had no message and were dropped")
         self._log_foreign = CountedLog(
             logger, logging.ERROR, "%d tasks in queue %s name a unique lock that is not the queue's; they hold none"
@@ -108,7 +108,7 @@ class Starts:
     def start(self, run: Run, now: float) -> None:
         """Start a run, at once or when its limits and its start mark allow it. `now` is a monotonic time."""
         if run.name in self.limits and HEADER not in run.message.headers:
-            self._waiting[run.key] = run
+            self._waiting.add(run)
             self._context.background.start(self._claim(run))
         else:
             self._start(run, now)
@@ -145,7 +145,7 @@ class Starts:
             return None, None
         left = None
         if cap.worker_concurrency is not None:
-            keys = self._context.running.keys() | self._waiting.keys()
+            keys = self._context.running.keys() | {run.key for run in self._waiting}
             left = cap.worker_concurrency - sum(name == queue for name, _ in keys)
         return left, cap.concurrency
 
@@ -165,7 +165,7 @@ class Starts:
                 claim = limit_ops.claim(run.queue, run.task_id, limit, owner=context.token, run=run.number)
                 code = await context.runner.run(claim, patience_s=self._left_s(run))
         finally:
-            del self._waiting[run.key]
+            self._waiting.discard(run)
             if code == ClaimCode.RUN:
                 self._start(run, context.clock.monotonic())
             else:
@@ -198,7 +198,7 @@ class Starts:
         if not self._batch:  # collects all runs of one dequeue, which arrive in one turn of the loop
             asyncio.get_running_loop().call_soon(self._mark_batch)
         self._batch.append(run)
-        self._waiting[run.key] = run
+        self._waiting.add(run)
 
     def _mark_batch(self) -> None:
         by_queue: dict[QueueKeys, list[Run]] = {}
@@ -223,7 +223,7 @@ class Starts:
         finally:
             now = context.clock.monotonic()
             for run, is_marked in zip(runs, marked, strict=True):
-                self._waiting.pop(run.key, None)
+                self._waiting.discard(run)
                 if not is_marked or now >= run.lease_until:
                     self._settler.give_back(run, now, "was not started before its lease ended")
                 elif context.stopping.is_set():

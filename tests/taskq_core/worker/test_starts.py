@@ -10,10 +10,12 @@ import pytest
 from taskq_core import TaskQ, current_task
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations import runs
+from taskq_core.broker.operations.limits import ClaimCode
 from taskq_core.clock import SYSTEM_CLOCK
 from taskq_core.wire import QueueKeys, decode_message
 from taskq_core.worker.run import Run
 from taskq_core.worker.starts import Starts
+from tests.clock import Clock
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import PATIENCE_S, Ends, Runner, context_of, state_of, stored, until
 
@@ -80,7 +82,8 @@ async def test_a_worker_that_wakes_too_late_does_not_start_the_run(
     await asyncio.sleep(0)
     await context.background.close(PATIENCE_S)
 
-    assert (started, given_back, starts._waiting) == ([], [run], {})
+    assert (started, given_back) == ([], [run])
+    assert not starts._waiting
 
 
 async def test_only_runs_that_may_be_the_last_are_marked(
@@ -112,3 +115,49 @@ async def test_only_runs_that_may_be_the_last_are_marked(
 
     assert seen == {**dict.fromkeys(last, True), other: None}
     assert marks == [3]
+
+
+async def test_a_late_answer_to_a_claim_returns_its_slot(
+    app: TaskQ, start: Runner, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By then, this worker has received the same task again, and claims or runs it."""
+    places = asyncio.Semaphore(0)
+    running: list[str] = []
+    answers: list[ClaimCode] = []
+    may_arrive = asyncio.Event()
+    run = AsyncRunner.run
+
+    async def delay_refusals(self: AsyncRunner, operation: Any, **options: Any) -> Any:
+        answer = await run(self, operation, **options)
+        if isinstance(answer, ClaimCode):
+            answers.append(answer)
+            if answer != ClaimCode.RUN:
+                await may_arrive.wait()
+        return answer
+
+    async def hold(name: str) -> None:
+        running.append(name)
+        await places.acquire()
+
+    monkeypatch.setattr(AsyncRunner, "run", delay_refusals)
+    app.task(name="limited", concurrency=1)(hold)
+    app.task(name="free")(hold)
+    worker = await start(concurrency=3)
+    producer = TaskQ(app.settings.url)  # does not know the limit
+    for _ in range(2):
+        await producer.remote("limited").adelay(name="limited")
+    await producer.aclose()
+    await until(lambda: len(answers) == 2)
+    places.release()
+    await until(lambda: len(running) == 2)
+    places.release()
+    await until(lambda: worker.running_count == 0)
+    may_arrive.set()
+    await clock.settle()
+
+    for _ in range(3):
+        await app.tasks["free"].adelay(name="free")
+    await until(lambda: running.count("free") == 3)
+    assert len(answers) == 3
+    for _ in range(3):
+        places.release()
