@@ -225,3 +225,32 @@ async def test_messages_of_exceptions_can_be_left_out_by_a_setting(telling: Task
     (span,) = named("process default")
     assert _of(span)["error.type"] == "ValueError"
     assert "hunter2" not in span.to_json()
+
+
+async def test_a_hook_scrubs_the_messages_of_spans(redis_server: RedisServer, start: Runner, named: Named) -> None:
+    """The hook of the log also changes the event, the stack with its causes, and the status of a span."""
+    secret = "hunter" + "2"  # in two parts, because the stack shows lines of code
+
+    def scrub(message: str) -> str:
+        return message.replace(secret, "***")
+
+    scrubbing = TaskQ(redis_server.url, log={"EXCEPTION_MESSAGES": scrub}, enqueue_timeout=PATIENCE_S)
+
+    @scrubbing.task(name="fail", max_retry=0)
+    def fail() -> None:
+        try:
+            raise KeyError(secret)
+        except KeyError as error:
+            raise ValueError(f"no password {secret}") from error
+
+    await start(app=scrubbing)
+    await fail.adelay()
+    await until(lambda: named("process default"), "its run")
+
+    (span,) = named("process default")
+    (event,) = span.events
+    shown = dict(event.attributes or {})
+    assert (shown["exception.type"], shown["exception.message"]) == ("ValueError", "no password ***")
+    assert span.status.description == "no password ***"
+    assert "KeyError: '***'" in str(shown["exception.stacktrace"])
+    assert secret not in span.to_json()
