@@ -2,7 +2,9 @@
 
 import io
 import json
+import logging
 import os
+import re
 from contextlib import nullcontext
 from typing import Any
 
@@ -67,6 +69,29 @@ def test_the_banner_says_what_runs_and_the_log_what_ended(
     assert f"pid          {os.getpid()}" in told
     assert f"task completed: name=shop:greet id={handle.id} attempt=1/" in caplog.text
     assert handle.id not in told
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_log_lines_begin_with_the_time_unless_the_project_configures_logging(
+    redis: RedisServer,
+    command: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    handle = greet.delay("Ada")
+
+    with caplog.at_level("WARNING"), monkeypatch.context() as patch:  # restores the level that the worker sets
+        patch.setattr(logging.getLogger(), "handlers", [])  # those of pytest count as the project's own
+        run(*command)
+
+    lines = capsys.readouterr().err.splitlines()
+    (line,) = [each for each in lines if handle.id in each]
+    assert re.fullmatch(
+        r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO taskq\.worker: "
+        rf"task completed: name=shop:greet id={handle.id} attempt=1/\d+ duration=\d+\.\d{{3}}s",
+        line,
+    )
 
 
 @rows(
