@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi import HTTPException, Request, Response
+from fastapi import FastAPI, HTTPException, Request, Response
+from httpx import ASGITransport
+from httpx import AsyncClient as HttpClient
 from sqlalchemy import Integer, create_engine, event, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker, create_async_engine
@@ -20,7 +22,7 @@ from sqlalchemy.pool import QueuePool
 from taskq_core import ConfigurationError, Signature, TaskArgumentsError, TaskNotSentError, TaskQ, chain
 from taskq_core.tasks.middleware import Middleware
 from taskq_core.testing import adrain, capture
-from taskq_fastapi import accepted_dep
+from taskq_fastapi import AcceptedDep, TaskAccepted, accepted_dep, task_router, taskq_lifespan
 from taskq_sqlalchemy.commits import _Hook, enqueue_after_commit
 from tests.redis_server import RedisServer
 from tests.taskq_fastapi.looking import pending
@@ -297,6 +299,40 @@ async def test_a_commit_holds_though_redis_does_not_answer(
     (message,) = caplog.messages
     assert message.startswith("a task was not enqueued after the commit, and is lost; an outbox would keep it: ")
     assert "s3cret" not in caplog.text
+
+
+@pytest.mark.parametrize("why", ["redis is away", "the queue is full"])
+async def test_a_request_answers_503_for_a_task_that_was_not_sent_after_the_commit(
+    server: RedisServer, make: Make, why: str
+) -> None:
+    """The client tries again, instead of waiting for a task that nobody has."""
+    url = "redis://127.0.0.1:1/0" if why == "redis is away" else server.url
+    limits = {"default": 1} if why == "the queue is full" else {}
+    taskq = TaskQ(url, enqueue_timeout=0.01 if why == "redis is away" else 30, limits=limits)
+    note = taskq.task(name="note")(lambda: None)
+    app = FastAPI(lifespan=taskq_lifespan(taskq))
+    app.include_router(task_router(allow_anonymous=True))
+    session = make()
+
+    @app.post("/notes", status_code=202)
+    async def create(accepted: AcceptedDep) -> TaskAccepted:
+        handles = [enqueue_after_commit(session).enqueue(note.s()) for _ in range(2)]
+        session.add(User(id=1))
+        await done(session.commit())
+        return accepted(handles[1])
+
+    async with (
+        app.router.lifespan_context(app),
+        HttpClient(transport=ASGITransport(app), base_url="http://test") as web,
+    ):
+        answer = await web.post("/notes")
+    stored = (await done(session.execute(select(User)))).scalars().all()
+    await done(session.close())
+
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert answer.json() == {"detail": "task 'note' was not enqueued after the commit"}
+    assert [user.id for user in stored] == [1]
+    assert len(pending(server)) == (1 if why == "the queue is full" else 0)
 
 
 async def test_a_silent_redis_does_not_hold_up_the_event_loop(taskq: TaskQ, make: Make, note: Any) -> None:
