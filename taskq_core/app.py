@@ -27,7 +27,7 @@ from taskq_core.runtime import Runtime, Store
 from taskq_core.service.bridge import Bridge
 from taskq_core.settings import EnqueueMode, Settings, nearest_hint, unknown, values_from_environ
 from taskq_core.tasks.base import BaseTask
-from taskq_core.tasks.canvas import Part, Signature
+from taskq_core.tasks.canvas import Signature, Whole
 from taskq_core.tasks.observer import Observer
 from taskq_core.tasks.options import check_defaults
 from taskq_core.tasks.periodic import PeriodicTask, Timetable
@@ -336,11 +336,11 @@ class TaskQ(Registry):
         handle.info, handle.is_late = info, is_late
         return handle
 
-    def enqueue_workflow(self, workflow: Part) -> WorkflowHandle:
+    def enqueue_workflow(self, workflow: Whole) -> WorkflowHandle:
         """Enqueue a workflow, blocking, and return its handle. Raises as `Canvas.delay`."""
         return self.runtime.workflows.blocking.enqueue(workflow)
 
-    async def aenqueue_workflow(self, workflow: Part) -> WorkflowHandle:
+    async def aenqueue_workflow(self, workflow: Whole) -> WorkflowHandle:
         """Enqueue a workflow from a coroutine and return its handle. Raises as `Canvas.delay`."""
         return await self.runtime.workflows.asyncio.enqueue(workflow)
 

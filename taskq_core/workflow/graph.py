@@ -13,7 +13,7 @@ from typing import Any
 
 from taskq_core.codec import Later
 from taskq_core.errors import WorkflowDefinitionError
-from taskq_core.tasks.canvas import Canvas, Chain, Group, Part, Signature, Single, check_takes_result
+from taskq_core.tasks.canvas import Canvas, Chain, Group, Signature, Single, Whole, check_takes_result
 from taskq_core.tasks.named import Workflow, given_by
 from taskq_core.tasks.step_options import About, Callbacks, OnFailure, check_call
 
@@ -140,7 +140,7 @@ def leaves(tree: Any) -> list[int]:
     return [each for branch in (tree.values() if isinstance(tree, dict) else tree) for each in leaves(branch)]
 
 
-def build(workflow: Part) -> Graph:
+def build(workflow: Whole) -> Graph:
     """Return the nodes and edges of a workflow.
 
     Raises:

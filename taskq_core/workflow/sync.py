@@ -16,7 +16,7 @@ from taskq_core.errors import (
 )
 from taskq_core.execution.context import current_task
 from taskq_core.handles.workflow import WorkflowHandle
-from taskq_core.tasks.canvas import Part, Signature
+from taskq_core.tasks.canvas import Signature, Whole
 from taskq_core.workflow import reading
 from taskq_core.workflow.graph import Graph, Node, build
 from taskq_core.workflow.members import Batch, Filler, Growing, is_streamed, members_of
@@ -56,7 +56,7 @@ class WorkflowClient:
 
     # --- enqueue ------------------------------------------------------------------------------------------------------
 
-    def enqueue(self, workflow: Part, hook: TransactionHook | None = None) -> WorkflowHandle:
+    def enqueue(self, workflow: Whole, hook: TransactionHook | None = None) -> WorkflowHandle:
         """Enqueue a workflow and return its handle. Members of large groups are streamed.
 
         Args:
