@@ -3,14 +3,17 @@
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import Group
 from django.db import DatabaseError, connection, connections, transaction
+from django.db.backends.base import base
 from django.db.backends.sqlite3.base import DatabaseWrapper
 from django.db.models.signals import post_init
 
@@ -120,6 +123,40 @@ class TestCoroutinesWithConnMaxAge:
 
         assert first.connection is not None
         assert await self.use() is first
+
+    @pytest.fixture
+    def age(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+        """Connections may be a minute old. The returned function makes all of them older."""
+        skipped_s = [0.0]
+        monkeypatch.setitem(connections.settings["default"], "CONN_MAX_AGE", 60)
+        monkeypatch.setattr(base, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + sum(skipped_s)))
+        return skipped_s.append
+
+    async def test_a_connection_past_its_age_is_replaced(self, age: Callable[[float], None]) -> None:
+        wrapper = await self.use()
+        first = wrapper.connection
+
+        age(30)
+        await self.use()
+        assert wrapper.connection is first
+
+        age(40)
+        await self.use()
+        assert wrapper.connection not in (first, None)
+
+    async def test_a_connection_that_grew_too_old_during_the_coroutine_is_closed(
+        self, age: Callable[[float], None]
+    ) -> None:
+        seen: list[Any] = []
+
+        async def read_for_long() -> None:
+            await Group.objects.acount()
+            seen.append(await sync_to_async(lambda: connections["default"])())
+            age(70)
+
+        await DatabaseMiddleware().aaround(CONTEXT, read_for_long)
+
+        assert seen[0].connection is None
 
     async def test_after_a_cancellation_it_has_another(self) -> None:
         first = await self.use(error=asyncio.CancelledError())
