@@ -654,6 +654,23 @@ async def test_workflows_are_listed_told_cancelled_and_run_again(taskq: TaskQ, w
     )
 
 
+async def test_a_step_that_is_retried_has_its_number_of_retries_and_its_error(taskq: TaskQ, web: HttpClient) -> None:
+    @taskq.task(name="fail", max_retry=7)
+    def fail() -> None:
+        raise ValueError("broken")
+
+    handle = await chain(step(fail.s(), name="bad"), taskq.remote("note").si(number=1)).adelay()
+    await adrain(taskq, raises=False)
+
+    first, second = (await web.get(f"/workflows/default/{handle.id}")).json()["steps"]
+    step_page = (await web.get(f"/workflow-steps/default/{handle.id}", params={"step": "bad"})).json()
+
+    assert (first["state"], first["retried"], first["max_retry"]) == ("started", 1, 7)
+    assert first["error"] == "ValueError: broken"
+    assert (second["state"], second["retried"], second["max_retry"], second["error"]) == ("waiting", 0, 0, "")
+    assert step_page["step"] == first
+
+
 async def test_steps_and_members_are_told_page_by_page(taskq: TaskQ, web: HttpClient, server: RedisServer) -> None:
     handle = await group([taskq.remote("note").si(number=each) for each in range(5)], name="notes").adelay()
     key = taskq.runtime.keys.queue("default").workflow(handle.id)
