@@ -11,7 +11,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.sdk.trace import TracerProvider
 
 from taskq_core.errors import ConfigurationError
-from taskq_core.telemetry import Tracing, configure
+from taskq_core.supervisor.config import MEMBER_SHARE
+from taskq_core.telemetry import Tracing, configure, flush_at_end
 
 module = importlib.import_module("taskq_core.telemetry.configure")  # the package gives the function under this name
 
@@ -221,3 +222,43 @@ def test_a_missing_sdk_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     assert str(caught.value) == (
         "the OpenTelemetry SDK is not installed; install it with: pip install 'taskq-asynq[otel]'"
     )
+
+
+class Provider(TracerProvider):
+    """Notes how many milliseconds a flush may take."""
+
+    def __init__(self) -> None:
+        super().__init__(shutdown_on_exit=False)
+        self.allowed_ms: list[int] = []
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        self.allowed_ms.append(timeout_millis)
+        return True
+
+
+@pytest.mark.parametrize(
+    ("setting", "allowed_s"), [("2", 2), ("0.5", 0.5), ("60", 10), (None, 10), ("0", 10), ("10s", 10)]
+)
+def test_the_flush_at_the_end_has_the_timeout_of_the_exporters_and_at_most_10_seconds(
+    monkeypatch: pytest.MonkeyPatch, setting: str | None, allowed_s: float
+) -> None:
+    if setting is not None:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", setting)
+    provider = Provider()
+    trace.set_tracer_provider(provider)
+
+    flush_at_end()
+
+    assert provider.allowed_ms == [allowed_s * 1000]
+
+
+def test_a_supervisor_and_its_processes_share_these_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processes flush at the same time, and the supervisor after them."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "60")
+    provider = Provider()
+    trace.set_tracer_provider(provider)
+
+    flush_at_end(MEMBER_SHARE)
+    flush_at_end(1 - MEMBER_SHARE)
+
+    assert sum(provider.allowed_ms) <= 10_000
