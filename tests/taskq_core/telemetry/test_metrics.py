@@ -280,3 +280,47 @@ class TestClient:
         client.sent("low", "email")
 
         assert totals(reader)["asynq.tasks.enqueued"] == 1
+
+
+@pytest.mark.parametrize(
+    ("opt_in", "expected", "version"),
+    [
+        ("", {"messaging.system"}, "1.44.0"),
+        ("messaging", {"messaging.system.name"}, "1.45.0"),
+        ("messaging/dup", {"messaging.system", "messaging.system.name"}, "1.45.0"),
+    ],
+)
+def test_the_environment_selects_old_names_new_ones_or_both(
+    meter_provider: MeterProvider,
+    reader: InMemoryMetricReader,
+    monkeypatch: pytest.MonkeyPatch,
+    opt_in: str,
+    expected: set[str],
+    version: str,
+) -> None:
+    monkeypatch.setenv("OTEL_SEMCONV_STABILITY_OPT_IN", opt_in)
+    worker = WorkerMetrics(meter_provider=meter_provider)
+
+    ClientMetrics(meter_provider=meter_provider).sent("low", "email", duration_s=0.1)
+    worker.record("low", "email", Outcome.COMPLETED, 0.2)
+    worker.flush()
+
+    data = reader.get_metrics_data()
+    assert data is not None
+    (scope,) = data.resource_metrics[0].scope_metrics
+    assert scope.schema_url == f"https://opentelemetry.io/schemas/{version}"
+    found = {
+        metric.name: {name for name, value in dict(point.attributes).items() if value == "asynq"}
+        for metric in scope.metrics
+        for point in metric.data.data_points
+        if metric.name.startswith("messaging.")
+    }
+    assert found == dict.fromkeys(
+        (
+            "messaging.client.sent.messages",
+            "messaging.client.operation.duration",
+            "messaging.client.consumed.messages",
+            "messaging.process.duration",
+        ),
+        expected,
+    )
