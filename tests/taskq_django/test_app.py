@@ -5,6 +5,11 @@ from typing import Any
 
 import pytest
 from django.test import override_settings
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind
 
 from taskq_core import ConfigurationError
 from taskq_django import client, discovery, task, taskq
@@ -60,6 +65,33 @@ def test_the_imported_client_follows_the_settings(redis: RedisServer, settings: 
 
     assert redis.client.llen("asynq:{default}:pending") == 1
     assert redis.client.llen("elsewhere:{default}:pending") == 1
+
+
+@pytest.mark.redis
+@pytest.mark.parametrize(
+    ("setting", "names"),
+    [
+        ({}, ["create default", "create default", "send default"]),
+        ({"CREATE_SPANS": True}, ["create default", "create default", "send default"]),
+        ({"CREATE_SPANS": False}, ["send default"]),
+    ],
+)
+def test_the_settings_say_whether_each_task_of_a_batch_has_a_span(
+    redis: RedisServer, settings: Any, monkeypatch: pytest.MonkeyPatch, setting: dict[str, bool], names: list[str]
+) -> None:
+    """Without spans of their own, all tasks carry the span of the batch."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
+    settings.TASKQ = {**settings.TASKQ, "TRACE": setting}
+
+    handles = client.enqueue_many(greet.s(name) for name in ("Ada", "Grace"))
+
+    spans = exporter.get_finished_spans()
+    carriers = {handle.refresh().headers["traceparent"].split("-")[2] for handle in handles}
+    assert sorted(span.name for span in spans) == names
+    assert carriers == {format(span.context.span_id, "016x") for span in spans if span.kind is SpanKind.PRODUCER}
 
 
 def test_the_environment_overrides_the_dict(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
