@@ -6,16 +6,17 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any, Protocol, TypeVar, overload
+from typing import Any, Protocol, TypeVar, Unpack, overload
 
 from taskq_core.codec.oversized import OversizedResult, within_limit
 from taskq_core.errors import IterationError, NoCurrentTaskError
-from taskq_core.execution.iteration import NOBODY, Iteration, Keeper, Loops
+from taskq_core.execution.iteration import NOBODY, Iteration, Keeper, LoopOptions, Loops
 from taskq_core.execution.progress import encode_progress
-from taskq_core.execution.sources import CsvRows, source_of
-from taskq_core.settings import Duration
+from taskq_core.execution.sources import source_of
 
 T = TypeVar("T")
+FromCursor = Callable[[Any], Iterable[T] | AsyncIterable[T] | Awaitable[Iterable[T]]]
+"""A function that takes a cursor, None at first, and returns the items after it."""
 
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _NO_STATE: Mapping[str, Any] = MappingProxyType({})
@@ -156,85 +157,23 @@ class TaskContext:
 
     @overload
     def iterate(
-        self,
-        items: Callable[[Any], Iterable[T] | AsyncIterable[T] | Awaitable[Iterable[T]]],
-        *,
-        cursor: Callable[[T], object],
-        name: str | None = None,
-        every: int | None = None,
-        for_at_most: Duration | None = None,
-        total: int | None = None,
+        self, items: FromCursor[T], *, cursor: Callable[[T], object], **options: Unpack[LoopOptions]
     ) -> Iteration[T]: ...
-
     @overload
     def iterate(
-        self,
-        items: Callable[[Any], Iterable[T] | AsyncIterable[T] | Awaitable[Iterable[T]]],
-        *,
-        cursor: Callable[[T], object],
-        batch_size: int,
-        name: str | None = None,
-        every: int | None = None,
-        for_at_most: Duration | None = None,
-        total: int | None = None,
+        self, items: FromCursor[T], *, cursor: Callable[[T], object], batch_size: int, **options: Unpack[LoopOptions]
     ) -> Iteration[list[T]]: ...
-
     @overload
-    def iterate(
-        self,
-        items: CsvRows,
-        *,
-        name: str | None = None,
-        every: int | None = None,
-        for_at_most: Duration | None = None,
-        total: int | None = None,
-    ) -> Iteration[Any]: ...
-
+    def iterate(self, items: Iterable[T], **options: Unpack[LoopOptions]) -> Iteration[T]: ...
     @overload
-    def iterate(
-        self,
-        items: Iterable[T],
-        *,
-        name: str | None = None,
-        every: int | None = None,
-        for_at_most: Duration | None = None,
-        total: int | None = None,
-    ) -> Iteration[T]: ...
-
-    @overload
-    def iterate(
-        self,
-        items: Iterable[T],
-        *,
-        batch_size: int,
-        name: str | None = None,
-        every: int | None = None,
-        for_at_most: Duration | None = None,
-        total: int | None = None,
-    ) -> Iteration[list[T]]: ...
-
-    @overload
-    def iterate(
-        self,
-        items: CsvRows,
-        *,
-        batch_size: int,
-        name: str | None = None,
-        every: int | None = None,
-        for_at_most: Duration | None = None,
-        total: int | None = None,
-    ) -> Iteration[list[Any]]: ...
-
+    def iterate(self, items: Iterable[T], *, batch_size: int, **options: Unpack[LoopOptions]) -> Iteration[list[T]]: ...
     def iterate(
         self,
         items: Any,
         *,
         cursor: Callable[[Any], object] | None = None,
         batch_size: int | None = None,
-        name: str | None = None,
-        every: int | None = None,
-        for_at_most: Duration | None = None,
-        total: int | None = None,
+        **options: Unpack[LoopOptions],
     ) -> Iteration[Any]:
         """Iterate over items so that another run continues where this one stopped.
 
@@ -258,15 +197,8 @@ class TaskContext:
             IterationError: Another run could not continue these items, or a cursor has no JSON form or is too large.
             ConfigurationError: A number or the name is not valid.
         """
-        return Iteration(
-            self._all_loops,
-            source_of(items, cursor, batch_size=batch_size),
-            name=name,
-            batch_size=batch_size,
-            every=every,
-            for_at_most=for_at_most,
-            total=total,
-        )
+        source = source_of(items, cursor, batch_size=batch_size)
+        return Iteration(self._all_loops, source, batch_size=batch_size, **options)
 
     def checkpoint(self, cursor: object) -> None:
         """Keep a cursor for the next run, and end this run here if the worker stops.

@@ -19,7 +19,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator
 from contextlib import aclosing, contextmanager
 from contextvars import ContextVar
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypedDict, TypeVar
 
 import msgspec
 
@@ -260,6 +260,15 @@ def _decode(data: bytes) -> dict[str, Any]:
     except ValueError:
         raise IterationError("the stored cursors of this task cannot be read") from None
     return stored
+
+
+class LoopOptions(TypedDict, total=False):
+    """Keyword options of `context.iterate`."""
+
+    name: str | None
+    every: int | None
+    for_at_most: Duration | None
+    total: int | None
 
 
 class Iteration(Generic[T]):

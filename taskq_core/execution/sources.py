@@ -149,6 +149,9 @@ class CsvRows(_Blocking):
         self._header = header
         self._options = options
 
+    def __iter__(self) -> Iterator[Any]:
+        return (row for row, _ in self.pairs(None))
+
     def pairs(self, cursor: Any) -> Pairs:
         """Yield each row after a cursor, with the file position after it."""
         file = self._file
