@@ -49,9 +49,6 @@ class Enqueuer(Protocol):
         ...
 
 
-_LIMITS = ("rate_limit", "concurrency", "sequence")
-
-
 class BaseTask(Generic[R_co]):
     """Base class of tasks with code and of remote tasks.
 
@@ -72,14 +69,16 @@ class BaseTask(Generic[R_co]):
 
     def __init__(self, name: str, options: Mapping[str, Any], enqueuer: Enqueuer) -> None:
         self.name = validate_task_type(name)
-        self._given = dict(options)
         self.changed: frozenset[str] = frozenset()
         self._enqueuer = enqueuer
+        self._give(options)
+
+    def _give(self, options: Mapping[str, Any]) -> None:
+        self._given = dict(options)
         self.current_plan: Plan | None = None
         """The plan that `plan` returned last. Clients use it while its keys are theirs."""
         self._options: tuple[Mapping[str, Any], TaskOptions] | None = None
         self._with_headers: tuple[Mapping[str, str], BaseTask[Any]] | None = None
-        self._check_options()
 
     @property
     def enqueuer(self) -> Enqueuer:
@@ -91,13 +90,17 @@ class BaseTask(Generic[R_co]):
         """This task's options, over the defaults of its queue application."""
         defaults = self._enqueuer.task_defaults
         if self._options is None or self._options[0] is not defaults:
-            options = task_options({**defaults, **self._given})
-            self._check_unique(options)
-            self._options = (defaults, options)
+            self._options = (defaults, self._check_options({**defaults, **self._given}))
         return self._options[1]
 
-    def _check_unique(self, options: TaskOptions) -> None:
-        """Refuse options whose `unique` names unknown parameters."""
+    def _check_options(self, given: Mapping[str, Any]) -> TaskOptions:
+        """Return checked options. Called for the task's own at its definition, so that mistakes show there."""
+        try:
+            options = task_options(given)
+            self._limits(options)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"task {self.name!r}: {error}") from None
+        return options
 
     def plan(self, keys: Keys, app: object = None) -> Plan:
         """Return the data that all calls share, computed once. Warn of a queue not in the settings. For clients.
@@ -127,30 +130,11 @@ class BaseTask(Generic[R_co]):
         return self._limits(self.options)
 
     def _limits(self, options: TaskOptions) -> Limits | None:
-        if not options.limits:
-            return None
-        try:
-            return Limits(self.name, options.limits, self._parameter_defaults())
-        except ConfigurationError as error:
-            raise ConfigurationError(f"task {self.name!r}: {error}") from None
+        return Limits(self.name, options.limits, self._parameter_defaults()) if options.limits else None
 
     def _parameter_defaults(self) -> Mapping[str, Any] | None:
         """Return the parameters' default values by name, `inspect.Parameter.empty` for no default. None if unknown."""
         return None
-
-    def _check_options(self) -> None:
-        """Refuse wrong options at their definition instead of at the first call."""
-        self._check_limits(self._given)
-        self._check_unique(task_options(self._given))
-
-    def _check_limits(self, given: Mapping[str, Any]) -> None:
-        limits = {name: given[name] for name in _LIMITS if name in given}
-        if limits:
-            try:
-                checked = task_options(limits)
-            except ConfigurationError as error:
-                raise ConfigurationError(f"task {self.name!r}: {error}") from None
-            self._limits(checked)
 
     def using(self, **options: Unpack[CallOptionsDict]) -> Self:
         """Return a copy with other options.
@@ -159,16 +143,12 @@ class BaseTask(Generic[R_co]):
             ConfigurationError: An option is unknown, its value is not usable, or workers read it from the registered
                 task, so that a copy cannot change it.
         """
-        self._check_limits(options)
-        check_call_options(options)
         copy: Self = object.__new__(type(self))
         copy.__dict__.update(self.__dict__)
-        copy._given = {**self._given, **options}
         copy.changed = self.changed | options.keys()
-        copy.current_plan = None
-        copy._options = None
-        copy._with_headers = None
-        copy._check_options()
+        copy._give({**self._given, **options})
+        copy._check_options(copy._given)
+        check_call_options(options)
         return copy
 
     def with_headers(self, headers: Mapping[str, str]) -> Self:

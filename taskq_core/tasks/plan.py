@@ -36,27 +36,6 @@ class Headers:
 class Plan:
     """The data that all calls of one task share under one key prefix."""
 
-    __slots__ = (
-        "confirm",
-        "first_state",
-        "group",
-        "has_rules",
-        "headers",
-        "is_kept",
-        "keys",
-        "limits",
-        "marks",
-        "options",
-        "queue",
-        "start_at_s",
-        "start_in_ms",
-        "task_id",
-        "template",
-        "unique",
-        "unique_rule",
-        "unique_s",
-    )
-
     def __init__(self, name: str, options: TaskOptions, keys: Keys, limits: Limits | None = None) -> None:
         self.keys = keys
         self.limits = limits

@@ -7,7 +7,7 @@ import msgspec
 
 from taskq_core.errors import TaskArgumentsError
 from taskq_core.handles.handle import TaskHandle
-from taskq_core.tasks.base import BaseTask
+from taskq_core.tasks.base import BaseTask, Enqueuer
 from taskq_core.tasks.canvas import Signature
 from taskq_core.tasks.options import check_call_options
 
@@ -21,10 +21,11 @@ class RemoteTask(BaseTask[Any]):
     result_type = Any
     is_remote = True
 
-    def _check_options(self) -> None:
-        check_call_options(self._given)
-        self.changed = frozenset(self._given)
-        super()._check_options()
+    def __init__(self, name: str, options: Mapping[str, Any], enqueuer: Enqueuer) -> None:
+        super().__init__(name, options, enqueuer)
+        self.changed = frozenset(options)
+        self._check_options(options)
+        check_call_options(options)
 
     def __repr__(self) -> str:
         return f"<remote task {self.name!r}>"

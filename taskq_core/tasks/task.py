@@ -19,7 +19,7 @@ from taskq_core.tasks.base import BaseTask, Enqueuer
 from taskq_core.tasks.canvas import Group, PartialSignature, Signature, group
 from taskq_core.tasks.functions import context_parameter, parameters, qualified_name, result_type
 from taskq_core.tasks.injection import Injection
-from taskq_core.tasks.options import OnMissing, TaskOptions, task_options
+from taskq_core.tasks.options import OnMissing, TaskOptions
 
 logger = logging.getLogger("taskq.worker")
 P = ParamSpec("P")
@@ -71,7 +71,6 @@ class Task(BaseTask[R], Generic[P, R]):
         references = enqueuer.references
         codec = self.codec = self._make_codec(function, strict, injected, references)
         self.encode, self.bind, self.split = codec.encode, codec.bind, codec.split
-        self._check_unique(task_options(self._given))
         self.body = self.function
         if self.codec.is_variadic:
             self.body = functools.partial(self.codec.call, self.function)
@@ -82,7 +81,7 @@ class Task(BaseTask[R], Generic[P, R]):
                 f"task {self.name!r}: on_missing has no effect: no parameter is annotated with a class whose values "
                 "travel as keys, such as a Django model"
             )
-        self._check_limits(self._given)  # again: now its parameters are known
+        self._check_options(self._given)
         self.result_type = result_type(function)
         self.__name__ = self.__qualname__ = self.name  # for a partial or a callable object, which have no name
         functools.update_wrapper(self, function, updated=())
@@ -93,16 +92,14 @@ class Task(BaseTask[R], Generic[P, R]):
         """Return the codec of the arguments. Adapters with other rules override it."""
         return ArgumentsCodec(function, name=self.name, strict=strict, injected=injected, references=references)
 
-    def _check_unique(self, options: TaskOptions) -> None:
-        if "codec" not in self.__dict__:
-            return  # checked again when the parameters are known
+    def _check_options(self, given: Mapping[str, Any]) -> TaskOptions:
+        options = super()._check_options(given)
         for name in () if options.unique is None else options.unique.args or ():
             if name not in self.codec.known:
                 raise unknown(f"parameter of task {self.name!r} in unique args", name, self.codec.parameters)
+        return options
 
-    def _parameter_defaults(self) -> Mapping[str, Any] | None:
-        if "codec" not in self.__dict__:
-            return None  # called again when the codec exists
+    def _parameter_defaults(self) -> Mapping[str, Any]:
         known = {each.name: each.default for each in parameters(f"task {self.name!r}", self.function)}
         return {name: known.get(name, inspect.Parameter.empty) for name in self.codec.parameters}
 
