@@ -1,4 +1,4 @@
-"""taskq for Django: tasks configured by the `TASKQ` setting, enqueued when the transaction commits, seen in the admin.
+"""taskq for Django: configured by the setting `TASKQ`, enqueues when the transaction commits, shows tasks in the admin.
 
 Put `"taskq_django"` into `INSTALLED_APPS`, write tasks in the `tasks.py` of your apps, and run a worker with
 `python manage.py runworker`::
@@ -23,7 +23,7 @@ __all__ = ["TaskQBackend", "aggregator", "async_client", "client", "periodic", "
 
 
 def __getattr__(name: str) -> Any:
-    # Only when it is asked for: it needs Django's task framework, which Django 5.2 has not.
+    # Imported on first access, because it needs Django's task framework, which Django 5.2 does not have.
     if name == "TaskQBackend":
         from taskq_django.tasks_backend.backend import TaskQBackend
 

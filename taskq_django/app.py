@@ -36,7 +36,7 @@ from taskq_django.sending import SignalMiddleware, SignalObserver
 from taskq_django.transaction import CommitHook, ImmediateHook
 
 MOST_SOUGHT = 1000
-"""Names without a task that are remembered, so that none is looked for twice."""
+"""Maximum number of task names that are remembered as unknown, so that none is searched twice."""
 
 
 class DjangoTaskQ(TaskQ):
@@ -46,7 +46,7 @@ class DjangoTaskQ(TaskQ):
     """
 
     references = ModelReferences()
-    """Instances of models travel as their primary keys."""
+    """Encodes model instances in arguments as their primary keys."""
     process_set_up = "taskq_django.task_process:set_up"
     unknown_task_hint = "if it is a task of this project, add its module to TASKQ['AUTODISCOVER']"
     built_in = frozenset({"taskq:send-mail"})
@@ -75,14 +75,14 @@ class DjangoTaskQ(TaskQ):
         self.timetable.guard = on_healthy_connections
 
     def reload(self) -> None:
-        """Read the settings anew at the next use."""
+        """Read the settings again at the next use."""
         with self._reading:
             self._is_current = False
             self._sought.clear()
             self.close()
 
     def configure(self, settings: Settings, *, transaction: TransactionHook | None = None) -> None:
-        """Replace the settings by others than Django's, until these change."""
+        """Use these settings instead of Django's, until Django's settings change."""
         with self._reading:
             self.propagate = partial(carried, settings.carry)
             super().configure(settings, transaction=transaction)
@@ -100,7 +100,8 @@ class DjangoTaskQ(TaskQ):
             if not self._is_current:
                 settings = read_settings()
                 if settings.eager and settings.enqueue is EnqueueMode.OUTBOX:
-                    settings = replace(settings, enqueue=EnqueueMode.ON_COMMIT)  # the same moment, without a table
+                    # Tasks of an outbox are also sent at the commit.
+                    settings = replace(settings, enqueue=EnqueueMode.ON_COMMIT)
                 self.configure(settings, transaction=self._transaction_hook(settings))
                 self._set_eager(settings)
                 if settings.eager or self._takes_for_committed:
@@ -119,7 +120,7 @@ class DjangoTaskQ(TaskQ):
     @property
     def is_diverted(self) -> bool:
         """Whether `EAGER` or a test replaces Redis."""
-        _ = self.settings  # EAGER counts once they are read
+        _ = self.settings  # reading them applies EAGER
         return self._diverted is not None
 
     def _set_eager(self, settings: Settings) -> None:
@@ -130,39 +131,39 @@ class DjangoTaskQ(TaskQ):
                 return
             self.divert(None)
         if settings.eager and self._diverted is None:
-            from taskq_core.testing.captured import StandingEager  # only here: it brings all of the worker along
+            from taskq_core.testing.captured import StandingEager  # only here, because it imports the whole worker
 
             self._eager = StandingEager(self).store
             self.divert(self._eager)
 
     def waiting_note(self) -> str:
-        """Return a sentence on what this thread enqueued and what waits for a commit, and what to do about it."""
+        """Return a sentence about tasks of this thread that wait for a commit, for errors of tests. "" if none wait."""
         from taskq_django.test_cases import waiting_note  # not at the top: only tests need it
 
         return waiting_note()
 
     def divert(self, store: Store | None) -> Store | None:
-        """Send everything to another store, or to that of the settings again. As `TaskQ.divert`."""
+        """Send all tasks to another store, or with None to the Redis of the settings again. As `TaskQ.divert`."""
         self._checked = None
         return super().divert(store)
 
     def refuse_eager(self, what: str) -> None:
-        """Check that what works on Redis has work there.
+        """Refuse to start a service that would never receive a task.
 
         Args:
-            what: Who asks, for the error.
+            what: The service, such as "a worker", for the error.
 
         Raises:
-            ConfigurationError: `EAGER` is set: tasks run at once and never reach Redis.
+            ConfigurationError: `EAGER` is set: tasks run where they are enqueued and never reach Redis.
         """
         if self.settings.eager:
             raise ConfigurationError(
-                f"TASKQ['EAGER'] is set: each task runs at once, where it is enqueued, and {what} would get none"
+                f"TASKQ['EAGER'] is set: each task runs where it is enqueued, and {what} would never receive one"
             )
 
     @property
     def settings(self) -> Settings:
-        """The settings in force."""
+        """The current settings."""
         self._follow_settings()
         return super().settings
 
@@ -175,8 +176,8 @@ class DjangoTaskQ(TaskQ):
     def find_task(self, name: str) -> Task[Any, Any] | None:
         """Return the task with a name, or None.
 
-        A task of `django.tasks` may have been made for another backend: it is looked for in the modules that the
-        setting `AUTODISCOVER` names. No name imports a module.
+        A task of `django.tasks` may have been defined for another backend. It is searched in the modules that the
+        setting `AUTODISCOVER` names. The search never imports a module.
         """
         task = super().find_task(name)
         if task is None and name not in self._sought and self.find_elsewhere is not None:
@@ -193,19 +194,19 @@ class DjangoTaskQ(TaskQ):
     def register(self, task: Task[Any, Any]) -> None:
         """Make a task known to workers.
 
-        While Django starts, a name that is taken is noted in `conflicts` instead of raised, so that the system checks
+        While Django starts, a duplicate name is added to `conflicts` instead of raised, so that the system checks
         report it. Until it is corrected, nothing is enqueued and no worker starts.
 
         Raises:
-            TaskDefinitionError: Another function has its name, or the function is a task of the other interface: of
-                `taskq_django.task` and of `django.tasks` it can be only one.
+            TaskDefinitionError: Another function has the name, or the function is registered with both
+                `taskq_django.task` and `django.tasks`.
         """
         try:
             known = self._tasks.get(task.name)
             if known is not None and known.interface != task.interface and origin(known) == origin(task):
                 raise TaskDefinitionError(
-                    f"{task.name!r} is a task of {known.interface} already, and cannot be one of {task.interface} "
-                    "as well"
+                    f"{task.name!r} is already a task of {known.interface}; a function cannot also be a task of "
+                    f"{task.interface}"
                 )
             super().register(task)
         except TaskDefinitionError as error:
@@ -216,11 +217,11 @@ class DjangoTaskQ(TaskQ):
 
     @property
     def runtime(self) -> Runtime:
-        """Keys, connections and clients of the settings in force.
+        """Keys, connections and clients of the current settings.
 
         Raises:
             TaskDefinitionError: Two tasks have one name.
-            ConfigurationError: A test would use the Redis of the settings, and these do not allow it.
+            ConfigurationError: A test would use the Redis of the settings, and `REDIS_IN_TESTS` does not allow it.
         """
         runtime = self._runtime
         if runtime is None or runtime is not self._checked:
@@ -246,7 +247,7 @@ class DjangoTaskQ(TaskQ):
 
 
 def are_tests_running() -> bool:
-    """Return whether Django's test runner, or pytest-django, has prepared this process for tests."""
+    """Return whether Django's test runner or pytest-django has set up this process for tests."""
     state = getattr(sys.modules.get("django.test.utils"), "_TestState", None)  # Django records it there
     return hasattr(state, "saved_data")
 
@@ -255,20 +256,20 @@ taskq = DjangoTaskQ()
 """The project's queue application."""
 
 task = taskq.task
-"""Makes a function a task: `@task` or `@task(queue=..., ...)`."""
+"""Decorator that registers a function as a task: `@task` or `@task(queue=..., ...)`."""
 
 periodic = taskq.periodic
-"""Lets the task below be enqueued again and again: `@periodic("*/5 * * * *")` above `@task`."""
+"""Decorator that enqueues a task periodically: `@periodic("*/5 * * * *")` above `@task`."""
 
 schedule = taskq.schedule
-"""Lets a call be enqueued again and again: `schedule("@hourly", report.s(kind="sales"))`."""
+"""Enqueues a call periodically: `schedule("@hourly", report.s(kind="sales"))`."""
 
 aggregator = taskq.aggregator
-"""Makes a function turn groups of tasks into one task each: `@aggregator("user:", grace=60)`."""
+"""Decorator for a function that combines each group of tasks into one task: `@aggregator("user:", grace=60)`."""
 
 
 class _Current:
-    """The client of the settings in force, importable once and for all."""
+    """Forwards to the client of the current settings, so that a module can import it before they change."""
 
     def __init__(self, name: str) -> None:
         self._name = name

@@ -1,4 +1,4 @@
-"""The Django app: finds tasks and follows settings that change."""
+"""Set up the Django app: import tasks, register checks, and reload settings that change."""
 
 from importlib import import_module
 from typing import Any
@@ -41,14 +41,14 @@ class TaskQConfig(AppConfig):
 
 
 def connect_outbox() -> None:
-    """Let tasks be stored in the project's databases."""
+    """Give the queue application its outbox in the project's databases."""
     from taskq_django.outbox import DatabaseOutbox  # models can only be imported once the apps are loaded
 
     taskq.outbox = DatabaseOutbox()
 
 
 def connect_django_tasks() -> None:
-    """Let workers find tasks that were made for another backend, if the setting `TASKS` names ours."""
+    """Let workers find tasks that were defined for another backend, if the setting `TASKS` uses `TaskQBackend`."""
     taskq.find_elsewhere = None
     if queues_of_tasks(getattr(settings, "TASKS", None)):
         from taskq_django.tasks_backend.finding import find_by_name  # needs the framework, which Django 5.2 lacks
@@ -57,7 +57,7 @@ def connect_django_tasks() -> None:
 
 
 def follow_periodic_tasks() -> None:
-    """Let the schedulers of this project read its table of periodic tasks."""
+    """Add the table of periodic tasks to the sources of this project's schedulers."""
     from taskq_django.schedule_table import DatabaseSchedule  # models can only be imported once the apps are loaded
 
     if not any(isinstance(each, DatabaseSchedule) for each in taskq.timetable.tables):
@@ -68,6 +68,6 @@ def _follow_settings(*, setting: str, **_: Any) -> None:
     if setting in _SETTINGS:
         from taskq_django.test_cases import watch  # only here: only tests change settings
 
-        watch()  # before a block begins in which a new `EAGER` may be read
+        watch()  # before `override_settings` enters its block, in which `EAGER` may be read
         connect_django_tasks()
         taskq.reload()

@@ -1,7 +1,7 @@
-"""Start the worker anew when code changes, as `taskq_core.worker.autoreload` does, with what Django says of files.
+"""Restart the worker when code changes, like `taskq_core.worker.autoreload`, but with Django's list of files.
 
-Django's list of files is watched, which apps may add to, and its signals are sent, through which templates and
-translations deal with their changes themselves.
+Apps can add files to that list. A change of a template or translation is sent as Django's signal `file_changed`; its
+receivers reload it, so the worker does not restart.
 """
 
 import math
@@ -16,17 +16,17 @@ from taskq_core.worker.autoreload import run_with_autoreload as run
 
 
 def run_with_autoreload(make_worker: Callable[[], Worker]) -> int:
-    """Run a worker, anew after each change of code, and return the exit status of the last one.
+    """Run a worker, restart it after each change of code, and return the exit status of the last one.
 
     Raises:
-        SystemExit: In the child, when code has changed.
+        SystemExit: In the child process, when code has changed.
     """
     command = autoreload.get_child_arguments()
     return run(make_worker, Reloading(watch=_Watch, command=command, child=autoreload.DJANGO_AUTORELOAD_ENV))
 
 
 class _Watch(FileWatch):
-    """The files that Django's reloader watches, and when they changed last."""
+    """Lists the files that Django's reloader watches, with the times of their last changes."""
 
     def __init__(self, loaded_since: float = math.inf) -> None:
         self._reloader = autoreload.StatReloader()
@@ -34,7 +34,7 @@ class _Watch(FileWatch):
         super().__init__(loaded_since)
 
     def files(self) -> dict[Path, float] | None:
-        """Return Django's files, None if they cannot be listed just now."""
+        """Return Django's files with their times, or None if they cannot be listed at the moment."""
         try:
             return dict(self._reloader.snapshot_files())
         except (RuntimeError, KeyError):  # another thread imports modules while they are listed
@@ -43,6 +43,6 @@ class _Watch(FileWatch):
             return None
 
     def is_dealt_with(self, path: Path) -> bool:
-        """Whether an app has dealt with the change of a file."""
+        """Return whether an app handled the change of a file itself."""
         answers = autoreload.file_changed.send(sender=self._reloader, file_path=path)
         return any(answer for _, answer in answers)

@@ -1,6 +1,7 @@
-"""How blocking code runs a coroutine and the other way round, where database connections belong to threads.
+"""Run coroutines from blocking code, and blocking functions from coroutines, in the thread that has the connections.
 
-A task that runs inside the code which enqueued it then sees that code's transaction.
+Database connections belong to threads. A task that runs inside the code which enqueued it stays in that code's thread,
+so it sees that code's transaction.
 """
 
 import asyncio
@@ -16,10 +17,10 @@ T = TypeVar("T")
 
 
 class DjangoBridge(Bridge):
-    """asgiref's rules: all blocking code below one piece of blocking code stays in its thread."""
+    """Runs all blocking code under one blocking caller in that caller's thread, by asgiref's rules."""
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine to its end; its blocking parts run in this thread."""
+        """Run a coroutine until it ends. Its blocking parts run in this thread."""
         if asyncio._get_running_loop() is not None:
             return super().run(coroutine)
 

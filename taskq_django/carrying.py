@@ -1,9 +1,9 @@
-"""The language, time zone and request id of who enqueues a task, carried to its run.
+"""Propagate the language, time zone and request id of the enqueuing code to the run of the task.
 
 The system check `taskq.E032` reports a `CARRY["REQUEST_ID"]` that is not a function.
 
-Defaults of the settings are not carried, because the run has them anyway. Values that a run cannot use, such as a
-language that is not installed there, are ignored.
+Values equal to the project's defaults are not stored, because the run has these defaults, too. Values that a run cannot
+use, such as a language that is not installed there, are ignored.
 """
 
 import logging
@@ -34,7 +34,7 @@ _CARRIED = frozenset((LANGUAGE, TIME_ZONE, REQUEST_ID))
 
 
 def check_carry(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """Check that the function that knows the request's id is there."""
+    """Check that the function that `CARRY["REQUEST_ID"]` names can be imported."""
     try:
         source = read_settings().carry.request_id
     except ConfigurationError:
@@ -42,7 +42,7 @@ def check_carry(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[
     problem = ""
     if isinstance(source, str):
         try:
-            problem = "" if callable(import_string(source)) else "it is no function"
+            problem = "" if callable(import_string(source)) else "it is not a function"
         except ImportError as error:
             problem = str(error)
     if not problem:
@@ -57,7 +57,7 @@ def check_carry(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[
 
 
 def carried(settings: CarrySettings) -> dict[str, str]:
-    """Return the headers that a task enqueued here carries."""
+    """Return the headers with the current language, time zone and request id, as the settings ask for them."""
     found: dict[str, str] = {}
     if settings.enqueued_at:
         found[ENQUEUED] = f"{SYSTEM_CLOCK.time() * 1000:.0f}"
@@ -79,7 +79,7 @@ def carried(settings: CarrySettings) -> dict[str, str]:
 
 
 def _project_request_id(path: str) -> str:
-    """Return the id that the project's function knows."""
+    """Return the request id from the project's function. Log its exceptions and return "" instead."""
     try:
         return readable(import_string(path)())
     except Exception:
@@ -96,7 +96,7 @@ def _zone(name: str) -> ZoneInfo | None:
 
 
 class CarryMiddleware(Middleware):
-    """Puts in force what a task carries, around its run."""
+    """Activates the language, time zone and request id of a task's headers during its run."""
 
     def __init__(self, settings: Callable[[], CarrySettings]) -> None:
         self._settings = settings
@@ -109,7 +109,10 @@ class CarryMiddleware(Middleware):
             return call()
 
     def aaround(self, context: TaskContext, call: Callable[[], Awaitable[object]]) -> Coroutine[Any, Any, object]:
-        """Run a coroutine in its language and time zone, with its request id. No coroutine around one without them."""
+        """Run a coroutine in its language and time zone, with its request id.
+
+        Without these headers, return the coroutine unchanged.
+        """
         if _CARRIED.isdisjoint(context.headers):
             return cast("Coroutine[Any, Any, object]", call())
         return self._acall(context, call)
@@ -119,7 +122,7 @@ class CarryMiddleware(Middleware):
             return await call()
 
     def _in_force(self, context: TaskContext) -> ExitStack:
-        """Return what puts in force what a run can use of its headers, and takes it back at the end."""
+        """Activate the usable values of the headers. The returned stack restores the previous ones when it closes."""
         headers, settings, stack = context.headers, self._settings(), ExitStack()
         if (
             settings.language

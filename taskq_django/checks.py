@@ -7,13 +7,13 @@
 - `taskq.E005` `DEV_WORKER` without `DEBUG`, or beside `EAGER`
 - `taskq.E006` the table of periodic tasks is missing (`check --database`)
 - `taskq.E007` two tasks have one name
-- `taskq.W001` `manage.py runworker` is that of an app before `taskq_django` in `INSTALLED_APPS`
-- `taskq.W002` `manage.py runworker` is ours and hides another app's
+- `taskq.W001` an app before `taskq_django` in `INSTALLED_APPS` replaces `manage.py runworker`
+- `taskq.W002` `manage.py runworker` of `taskq_django` hides the command of another app
 - `taskq.W003` `embedded://` in a deployment (`check --deploy`)
 - `taskq.W004` `EAGER` in a deployment
 - `taskq.W005` tasks wait in an outbox that is not used any more (`check --database`)
 - `taskq.W006` `DEV_WORKER` in a deployment (`check --deploy`)
-- `taskq.W009` a database did not say what it has (`check --database`)
+- `taskq.W009` the tables of a database cannot be listed (`check --database`)
 - `taskq.W011` a task goes to a queue that is not in `QUEUES`
 """
 
@@ -65,7 +65,7 @@ def check_settings(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> li
 
 @register
 def check_names(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """Tell of each task whose name another function has."""
+    """Report each task whose name is used by another function."""
     return [
         Error(
             f"Two tasks have one name: {problem}.",
@@ -104,7 +104,7 @@ def _listed(names: Sequence[str]) -> str:
 
 @register
 def check_commands(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """Report another app with a command of the same name. Django takes that of the first app."""
+    """Report another app with a command `runworker`. Django uses the command of the first app."""
     names = [
         config.name
         for config in apps.get_app_configs()
@@ -134,7 +134,7 @@ def check_commands(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> li
 
 @register(deploy=True)
 def check_deployment(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """Report settings that are for development."""
+    """Report development settings in a deployment."""
     try:
         settings = read_settings()
     except ConfigurationError:
@@ -153,7 +153,7 @@ def check_deployment(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> 
             (
                 settings.eager,
                 "EAGER",
-                "is set: each task runs inside the request that enqueues it, and no worker gets any.",
+                "is set: each task runs inside the request that enqueues it, and workers get no tasks.",
                 "Leave it out; it is for tests and development.",
                 "taskq.W004",
             ),
@@ -173,7 +173,7 @@ def check_deployment(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> 
 def check_outbox(
     app_configs: Sequence[AppConfig] | None, databases: Sequence[str] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """Report an outbox without a table, and an outbox whose rows are not sent any more."""
+    """Report an outbox without a table, and an unused outbox that still has rows."""
     from taskq_django.outbox import outbox_aliases  # models can only be imported once the apps are loaded
 
     try:
@@ -216,7 +216,7 @@ def _check_outbox(alias: str, *, is_used: bool) -> list[CheckMessage]:
 
 def _no_answer(alias: str, error: DatabaseError) -> CheckMessage:
     return Warning(
-        f"Database {alias!r} did not say whether it has the tables of taskq_django: {error}.",
+        f"Cannot list the tables of database {alias!r}, so the tables of taskq_django were not checked: {error}.",
         hint="Check the database, then run this check again.",
         id="taskq.W009",
     )
@@ -226,7 +226,7 @@ def _no_answer(alias: str, error: DatabaseError) -> CheckMessage:
 def check_periodic_tasks(
     app_configs: Sequence[AppConfig] | None, databases: Sequence[str] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
-    """Tell when the table of periodic tasks is missing."""
+    """Report a missing table of periodic tasks."""
     from taskq_django.schedule_table import has_table, schedule_alias
 
     alias = schedule_alias()
@@ -249,5 +249,5 @@ def check_periodic_tasks(
 
 
 def _is_migrating() -> bool:
-    """Whether `migrate` runs, which makes what is missing and would be kept from it by an error."""
+    """Return whether `migrate` runs. It creates missing tables, and an error would prevent it."""
     return sys.argv[1:2] == ["migrate"]

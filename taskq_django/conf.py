@@ -1,4 +1,4 @@
-"""The `TASKQ` setting, turned into the core's `Settings`.
+"""Convert the `TASKQ` setting into the core's `Settings`.
 
 The environment (`TASKQ_<KEY>`) overrides the dict. `embedded://` without a path keeps its data in `.taskq` below
 `BASE_DIR`, so that it does not depend on where a command was started. Where `QUEUES` is not set, workers serve the
@@ -23,7 +23,7 @@ EMBEDDED_FOLDER = ".taskq"
 
 
 def read_settings() -> Settings:
-    """Return the settings as Django's and the environment have them now.
+    """Read the current settings from Django and from the environment.
 
     Raises:
         ConfigurationError: The setting is not a dict, a key is unknown (the nearest known one is named), or a value is

@@ -1,11 +1,11 @@
-"""A worker inside `manage.py runserver`, for development: the setting `DEV_WORKER`.
+"""Run a worker inside `manage.py runserver` for development: the setting `DEV_WORKER`.
 
-It starts in the process that serves: under Django's reloader the child, not the parent that watches it, and in no other
-command. It ends with that process. A change of code gives running tasks some seconds to finish; Ctrl-C gives them back
-at once, because the reloader's parent ends its child 0.25 s later. Requeued tasks are at the head of
-their queue and have used no attempt.
+The worker starts in the process that serves requests. Under Django's reloader this is the child process, not the parent
+that watches the files. It ends with that process. After a change of code, running tasks have a few seconds to finish.
+Ctrl-C requeues them at once, because the parent kills the child 0.25 s later. Requeued tasks go to the head of their
+queue and use no attempt.
 
-This module decides whether a process has such a worker; `served_worker` makes it.
+This module decides whether a process runs such a worker; `served_worker` starts it.
 """
 
 import multiprocessing
@@ -24,30 +24,32 @@ if TYPE_CHECKING:
     from taskq_core.worker.background import BackgroundWorker
 
 COMMAND = "runserver"
-"""The command that has a worker; whose it is does not matter, so that those of other servers have one too."""
+"""The command that runs a worker. Any app may provide it, so that it also works with other development servers."""
 
 
 def check_dev_worker(settings: Settings) -> None:
-    """Check that `DEV_WORKER` may be set where it is.
+    """Check that the other settings allow `DEV_WORKER`.
 
     Raises:
-        ConfigurationError: It is set without `DEBUG`, or beside `EAGER`.
+        ConfigurationError: It is set without `DEBUG`, or together with `EAGER`.
     """
     if not settings.dev_worker:
         return
     if settings.eager:
-        raise ConfigurationError("DEV_WORKER and EAGER are both set: tasks run at once, and a worker would get none")
+        raise ConfigurationError(
+            "DEV_WORKER and EAGER are both set: with EAGER, tasks run where they are enqueued and workers get none"
+        )
     if not django_settings.DEBUG and not are_tests_running():
-        raise ConfigurationError("DEV_WORKER is set, which is for development: it needs DEBUG = True")
+        raise ConfigurationError("DEV_WORKER is for development: it needs DEBUG = True")
 
 
 def start_with_server() -> "BackgroundWorker | None":
-    """Start a worker if this process is about to serve and the settings want one. Called while Django starts.
+    """Start a worker if this process will serve requests and `DEV_WORKER` is set. Called while Django starts.
 
-    With unusable settings it starts none; the system checks report them and keep the server from starting.
+    Invalid settings start no worker. The system checks report them and prevent the server from starting.
     """
     if not is_serving(sys.argv, os.environ) or multiprocessing.parent_process() is not None:
-        return None  # a process that the server's code starts has its command line, and may set Django up again
+        return None  # a child process of the server has the same command line and may set up Django again
     try:
         settings = taskq.settings
         check_dev_worker(settings)
@@ -55,13 +57,13 @@ def start_with_server() -> "BackgroundWorker | None":
         return None
     if not settings.dev_worker:
         return None
-    from taskq_django.served_worker import start  # only here: it brings all of the worker along
+    from taskq_django.served_worker import start  # only here, because it imports the whole worker
 
     return start(settings)
 
 
 def is_serving(arguments: Sequence[str], environ: Mapping[str, str]) -> bool:
-    """Whether a process is a development server that serves, not its reloader or another command.
+    """Return whether a process is a development server that serves requests, not its reloader or another command.
 
     Args:
         arguments: Its command line.
@@ -69,6 +71,6 @@ def is_serving(arguments: Sequence[str], environ: Mapping[str, str]) -> bool:
     """
     if len(arguments) < 2 or arguments[1] != COMMAND or {"-h", "--help", "--version"} & set(arguments):
         return False
-    # argparse takes an option that is cut short as well.
+    # argparse also accepts a shortened option.
     has_no_reloader = any(word.startswith("--nor") and "--noreload".startswith(word) for word in arguments)
     return has_no_reloader or environ.get(DJANGO_AUTORELOAD_ENV) == "true"

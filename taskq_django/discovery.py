@@ -13,7 +13,7 @@ from taskq_django.app import taskq
 
 
 def autodiscover() -> None:
-    """Import modules with tasks, as the setting `AUTODISCOVER` says.
+    """Import the modules with tasks that the settings `AUTODISCOVER` and `INCLUDE` name.
 
     True imports the module `tasks` of every installed app. A list names other modules of the apps. A name with a dot is
     imported directly. Modules of the setting `INCLUDE` are also imported.

@@ -1,4 +1,4 @@
-"""Let tasks iterate over querysets, and continue in a later run: rows by primary key, read in chunks.
+"""Let `context.iterate` read querysets: in chunks, ordered by primary key, so that a later run can continue.
 
 Each query asks for the rows after a key, so deleted or added rows move nothing, and no query or transaction is open
 while the task works. `iterate` changes only the order of the queryset, not its filters, annotations, `select_related`
@@ -19,11 +19,11 @@ from taskq_core.execution.sources import Source, adapters
 from taskq_django.references import ModelKind
 
 CHUNK = 200
-"""Rows that one query reads, where no batches are asked for."""
+"""Number of rows that one query reads, unless the task sets `batch_size`."""
 
 
 class QuerysetSource:
-    """The rows of a queryset; the cursor is the primary key of the last."""
+    """Reads the rows of a queryset. The cursor is the primary key of the last row read."""
 
     total = None
 
@@ -34,7 +34,7 @@ class QuerysetSource:
         self._kind = ModelKind(rows.model)
 
     def pairs(self, cursor: Any) -> Iterator[tuple[Any, Any]]:
-        """Yield each row after a cursor, with its own."""
+        """Yield each row after a cursor, with the cursor of that row."""
         key = self._key(cursor)
         while True:
             pairs, key = self._read(key)
@@ -59,12 +59,12 @@ class QuerysetSource:
             return self._kind.to_key(cursor)
         except RefusedError as error:
             raise IterationError(
-                f"the stored cursor of this iteration is no primary key of {self._kind.label}: {error}; "
-                "a task that has several loops gives them names, so that none takes the cursor of another"
+                f"the stored cursor of this iteration is not a primary key of {self._kind.label}: {error}; "
+                "if the task has several loops, give each a name, so that each has its own cursor"
             ) from None
 
     def _read(self, key: Any) -> tuple[list[tuple[Any, Any]], Any]:
-        """Return the rows after a key with their cursors, and the key of the last, None at the end."""
+        """Return a chunk of rows after a key with their cursors, and the key of the last row, or None at the end."""
         rows = self._rows.order_by("pk")
         if key is not None:
             rows = rows.filter(pk__gt=key)
@@ -84,21 +84,21 @@ def _check(rows: "models.QuerySet[Any]") -> None:
     name = f"a queryset of {rows.model._meta.label}"
     problem = ""
     if query.combinator:
-        problem = f"{name} made by {query.combinator}() cannot be filtered further; iterate over its parts, one by one"
+        problem = f"{name} made by {query.combinator}() cannot be filtered further; iterate over each part instead"
     elif query.is_sliced:
-        problem = f"{name} is sliced, and its rows would be others in the next run; filter it instead"
+        problem = f"{name} is sliced, and the slice would have other rows in the next run; filter it instead"
     elif not issubclass(rows._iterable_class, ModelIterable):
-        problem = f"{name} gives values() instead of instances; leave that out, or take only()"
+        problem = f"{name} returns values() instead of instances; remove values(), or use only()"
     elif query.distinct_fields:
-        problem = f"{name} has distinct({', '.join(map(repr, query.distinct_fields))}), which needs an order of its own"
+        problem = f"{name} has distinct({', '.join(map(repr, query.distinct_fields))}), which needs another order"
     elif query.extra_order_by or not _is_by_key(rows):
-        problem = f"{name} is ordered by {_order(query)}; iterate() goes by primary key: leave order_by() out"
+        problem = f"{name} is ordered by {_order(query)}, but iterate() orders by primary key: remove order_by()"
     if problem:
-        raise IterationError(f"iterate() cannot go on with it in another run: {problem}")
+        raise IterationError(f"iterate() cannot continue this queryset in a later run: {problem}")
 
 
 def _is_by_key(rows: "models.QuerySet[Any]") -> bool:
-    """Whether the queryset sets no order other than by primary key. The default order of the model does not matter."""
+    """Return whether the queryset sets no order other than by primary key. The model's default order is ignored."""
     key = rows.model._meta.pk
     by_key = {("pk",), (key.name,), (key.attname,)} if key is not None else {("pk",)}
     return not rows.query.order_by or tuple(rows.query.order_by) in by_key
@@ -109,7 +109,7 @@ def _order(query: Any) -> str:
 
 
 def source_of_queryset(items: object, batch_size: int | None) -> Source | None:
-    """Return the source of a queryset or a manager, None for anything else."""
+    """Return the source for a queryset or a manager, or None for other objects."""
     if isinstance(items, BaseManager):
         items = items.all()
     if not isinstance(items, models.QuerySet):
@@ -118,6 +118,6 @@ def source_of_queryset(items: object, batch_size: int | None) -> Source | None:
 
 
 def let_tasks_iterate() -> None:
-    """Let `context.iterate` take querysets."""
+    """Register querysets with `context.iterate`."""
     if source_of_queryset not in adapters:
         adapters.append(source_of_queryset)

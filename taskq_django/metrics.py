@@ -1,4 +1,4 @@
-"""`/metrics` in a site: what `taskq exporter` serves, as a view. It needs the extra `exporter`.
+"""Serve the metrics of `taskq exporter` as a Django view. Needs the extra `exporter`.
 
 ::
 
@@ -23,13 +23,14 @@ logger = logging.getLogger("taskq.django")
 def metrics_view(
     *, allow: Callable[[HttpRequest], bool] | None = None, config: ExporterConfig | None = None
 ) -> Callable[[HttpRequest], HttpResponse]:
-    """Return a view with the metrics of all queues, for Prometheus. It answers 200 also without Redis.
+    """Return a view with the metrics of all queues, for Prometheus.
 
-    Every process of the site gives the same metrics.
+    It answers 200 even if Redis cannot be reached, because Prometheus then still scrapes the metric that reports it.
+    Every process of the site returns the same metrics.
 
     Args:
-        allow: Says whether a request may see the metrics; others are answered 403. Without it all are.
-        config: How many labels there may be, and how long Redis may take; the rest of it says nothing here.
+        allow: Return whether a request may see the metrics. Other requests are answered 403, and all are without it.
+        config: Maximum number of labels and of seconds for Redis. The address in it has no effect here.
     """
     exporter: list[Exporter] = []
     turn = threading.Lock()
@@ -38,20 +39,20 @@ def metrics_view(
     def metrics(request: HttpRequest) -> HttpResponse:
         if allow is None:
             logger.warning(
-                "metrics_view answers 403: give it allow=..., which says of a request whether it may see them"
+                "metrics_view answers 403: pass allow=..., a function that returns whether a request may see metrics"
             )
         if allow is None or not allow(request):
-            return HttpResponse("this is closed\n", status=403, content_type="text/plain")
-        with turn:  # who waits here is answered from the reading of the one before
+            return HttpResponse("access to the metrics is not allowed\n", status=403, content_type="text/plain")
+        with turn:  # a request that waited here shares the collection of the request before
             if not exporter:
                 exporter.append(Exporter(taskq, config))
-            told = asyncio.run(
+            scrape = asyncio.run(
                 exporter[0].expose(
                     accept=request.headers.get("Accept", ""),
                     accept_encoding=request.headers.get("Accept-Encoding", ""),
                     wait_s=wait_s(request.headers.get("X-Prometheus-Scrape-Timeout-Seconds", "")),
                 )
             )
-        return HttpResponse(told.body, headers=told.headers)
+        return HttpResponse(scrape.body, headers=scrape.headers)
 
     return metrics

@@ -36,15 +36,15 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class DatabaseMiddleware(Middleware):
-    """Gives every task fresh or healthy database connections and leaves none behind that are not.
+    """Closes broken and expired database connections before and after each task in a worker.
 
-    A task that runs inside the code which enqueued it has that code's connections, and they are not its to close.
+    A task that runs inside the code which enqueued it uses that code's connections and must not close them.
     """
 
     only_in_workers = True
 
     def around(self, context: TaskContext, call: Callable[[], object]) -> object:
-        """Run a plain function on its thread's own connections."""
+        """Run a plain function with the connections of its thread."""
         try:
             try:
                 _enter_thread()
@@ -175,7 +175,7 @@ def on_healthy_connections(function: F) -> F:
 
 
 def was_interrupted(error: BaseException | None) -> bool:
-    """Whether a function was made to end, also if it turned the interruption into another exception."""
+    """Return whether a function was interrupted, even if it raised another exception because of it."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         if isinstance(error, TaskInterrupted) or not isinstance(error, Exception):
@@ -186,7 +186,7 @@ def was_interrupted(error: BaseException | None) -> bool:
 
 
 def discard_connections() -> None:
-    """Drop this thread's connections without another word to the database; the next use opens new ones."""
+    """Drop this thread's connections without sending anything to the database. The next use opens new ones."""
     with _lock:
         _idle_connections.difference_update(connections.all(initialized_only=True))
     for connection in connections.all(initialized_only=True):

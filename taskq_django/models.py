@@ -23,7 +23,7 @@ from taskq_django.app import taskq
 
 
 class NoRows(models.Manager[Any]):
-    """Finds nothing, and asks no database: commands such as `dumpdata` go over all models."""
+    """A manager without rows that queries no database, for commands such as `dumpdata` that read all models."""
 
     def get_queryset(self) -> models.QuerySet[Any]:
         """Return an empty query set."""
@@ -84,7 +84,7 @@ class Task(RedisModel):
 
     @property
     def mark(self) -> str:
-        """State in which it was read."""
+        """State of the task when it was read."""
         return str(self.record.state)
 
 
@@ -114,12 +114,12 @@ class Workflow(RedisModel):
 
     @property
     def mark(self) -> str:
-        """State in which it was read."""
+        """State of the workflow when it was read."""
         return str(self.record.state)
 
 
 class OutboxTask(models.Model):
-    """A task that waits to be sent to Redis, written in the transaction of the data it belongs to."""
+    """A task that waits to be sent to Redis. It was written in the transaction that enqueued it."""
 
     id = models.BigAutoField(primary_key=True)
     receipt = models.CharField(_("receipt"), max_length=32, unique=True, editable=False)
@@ -151,7 +151,7 @@ class OutboxTask(models.Model):
 
 
 class CatchUpChoices(models.TextChoices):
-    """What becomes of missed firings, in words."""
+    """The choices for missed firings, with their labels."""
 
     SKIP = CatchUp.SKIP.value, _("leave them out")
     ONE = CatchUp.ONE.value, _("enqueue the last one")
@@ -159,15 +159,15 @@ class CatchUpChoices(models.TextChoices):
 
 
 class PeriodicTask(models.Model):
-    """A task that is enqueued again and again, edited while schedulers run.
+    """A task that schedulers enqueue periodically. It can be edited while they run.
 
-    The core's rules (`taskq_core.tasks.schedule_table`) check its fields; `full_clean` applies them. Schedulers
-    see a change within seconds, however it was made. `last_run_at`, `next_run_at` and `total_runs` are theirs: `save`
-    does not write them unless `update_fields` names them.
+    `full_clean` checks the fields by the core's rules (`taskq_core.tasks.schedule_table`). Schedulers see a change
+    within seconds, also one made in SQL. They write `last_run_at`, `next_run_at` and `total_runs`, so `save` does not
+    write these fields unless `update_fields` names them.
     """
 
-    NOTES = ("last_run_at", "next_run_at", "total_runs")
-    """What schedulers write."""
+    SCHEDULER_FIELDS = ("last_run_at", "next_run_at", "total_runs")
+    """Fields that schedulers write."""
 
     id = models.BigAutoField(primary_key=True)
     name = models.CharField(_("name"), max_length=200, unique=True)
@@ -191,11 +191,11 @@ class PeriodicTask(models.Model):
     created_at = models.DateTimeField(_("made"), default=timezone.now, db_default=Now(), editable=False)
 
     code_entry: Any = None
-    """The entry of the code that this shows in the admin, if it is not a row."""
+    """The entry in code that this object shows in the admin, or None for a row of the table."""
     is_added = False
     """Whether that entry was added at run time."""
     unreadable: frozenset[str] = frozenset()
-    """Fields for which a form has been given what it could not read, so that nothing more is to be said of them."""
+    """Fields whose form values could not be read. The form has reported them, so `clean` does not."""
 
     class Meta:  # noqa: D106 - Django's own form
         default_permissions = ("add", "change", "delete", "view")
@@ -208,10 +208,10 @@ class PeriodicTask(models.Model):
         return self.name
 
     def save(self, *, update_fields: Iterable[str] | None = None, **kwargs: Any) -> None:
-        """Store the row. Of an existing row, the fields that schedulers write are not changed."""
-        stands = not self._state.adding and kwargs.get("using") in (None, self._state.db)
-        if update_fields is None and stands and not kwargs.get("force_insert"):
-            left_out = {*self.NOTES, *self.get_deferred_fields()}
+        """Store the row. For an existing row, leave the fields that schedulers write unchanged."""
+        is_update = not self._state.adding and kwargs.get("using") in (None, self._state.db)
+        if update_fields is None and is_update and not kwargs.get("force_insert"):
+            left_out = {*self.SCHEDULER_FIELDS, *self.get_deferred_fields()}
             update_fields = [
                 each.name
                 for each in self._meta.concrete_fields
@@ -221,7 +221,7 @@ class PeriodicTask(models.Model):
 
     @property
     def row(self) -> ScheduleRow:
-        """The row as the core takes it."""
+        """The row as the core's record."""
         return ScheduleRow(
             key=str(self.pk or 0),
             name=self.name,
@@ -243,19 +243,19 @@ class PeriodicTask(models.Model):
 
     @property
     def entry(self) -> Any:
-        """The entry it makes, a `taskq_core.PeriodicTask`.
+        """The `taskq_core.PeriodicTask` that schedulers use for this row.
 
         Raises:
-            ConfigurationError, TaskArgumentsError: It cannot be used, which happens to rows that were written without
-                `full_clean`, or whose task has changed.
+            ConfigurationError, TaskArgumentsError: The row is invalid. It was written without `full_clean`, or its
+                task has changed since.
         """
         return self.code_entry or entry_of(self.row, taskq.tasks, taskq.remote)
 
     def upcoming(self, count: int = 5, *, after: datetime | None = None) -> list[datetime]:
-        """Return when it fires next, after a moment (now unless given); an empty list if it is disabled.
+        """Return the next firings after a moment, which is now by default. Return an empty list if disabled.
 
         Raises:
-            ConfigurationError, TaskArgumentsError: As `entry`.
+            ConfigurationError, TaskArgumentsError: The row is invalid, as for `entry`.
         """
         if not self.enabled:
             return []
@@ -264,7 +264,7 @@ class PeriodicTask(models.Model):
         return found
 
     def clean(self) -> None:
-        """Apply the core's rules, and report each mistake beside its field."""
+        """Check the fields by the core's rules, and report each error at its field."""
         super().clean()
         must_fire_after = utc_datetime(SYSTEM_CLOCK.time()) if self._state.adding else None
         found = problems(self.row, taskq.tasks, taskq.remote, zone=taskq.settings.time_zone, now=must_fire_after)
@@ -282,7 +282,7 @@ class PeriodicTask(models.Model):
 
 
 def _aware(moment: datetime | None) -> datetime | None:
-    """Return a moment as the core takes it: without `USE_TZ` Django's have no time zone."""
+    """Return a moment with its time zone. Without `USE_TZ`, Django's moments have none."""
     if moment is None or timezone.is_aware(moment):
         return moment
     return timezone.make_aware(moment, timezone.get_default_timezone())
@@ -291,4 +291,4 @@ def _aware(moment: datetime | None) -> datetime | None:
 _YEARS = (2, 9998)
 """First and last year of a moment that every time zone can show."""
 _FIELDS = {"window": "catch_up_window", "start": "start_at", "expire": "expire_at"}
-"""Names of fields where they are not those of the core's row."""
+"""Fields whose names differ from those of the core's record."""

@@ -1,7 +1,7 @@
-"""The outbox in Django's databases: rows written in the user's transaction. `taskq_core.client.outbox` has the rules.
+"""Store tasks in Django's databases, in the user's transaction. `taskq_core.client.outbox` defines the rules.
 
-Every database that the router lets `OutboxTask` migrate to has a table, and a task's row is written to the database
-whose transaction is open. All times are the database's own, so that the clocks of web servers do not matter.
+Every database that the router lets `OutboxTask` migrate to has a table. A task is written to the database whose
+transaction is open. All times come from the database, so that the clocks of web servers do not matter.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,13 +22,13 @@ from taskq_django.models import OutboxTask
 from taskq_django.transaction import after_commit
 
 WRITTEN_AT_ONCE = 500
-"""Most rows that one statement writes."""
+"""Maximum number of rows in one INSERT statement."""
 WRITTEN_BYTES = 8 << 20
-"""Bytes of messages that one statement writes at most, if it writes several: MariaDB takes 16 MiB by default."""
+"""Maximum bytes of messages in one INSERT statement of several rows. MariaDB accepts 16 MiB by default."""
 
 
 class DatabaseTable:
-    """The table of one database."""
+    """The outbox table of one database. Implements the core's `OutboxTable`."""
 
     def __init__(self, alias: str) -> None:
         self.name = alias
@@ -51,7 +51,10 @@ class DatabaseTable:
     def claim(
         self, claim: str, *, most: int, most_bytes: int, seconds: float, receipts: Sequence[str] | None = None
     ) -> list[OutboxRow]:
-        """Claim rows. Two senders at once never get the same: where the database can, each skips what is locked."""
+        """Claim waiting rows for one sender. Two senders never get the same row.
+
+        If the database supports it, a sender skips the rows that another one has locked.
+        """
         waiting = self._rows.filter(Q(claimed_until=None) | Q(claimed_until__lt=Now()))
         if receipts is not None:
             waiting = waiting.filter(receipt__in=receipts[:most])
@@ -62,7 +65,7 @@ class DatabaseTable:
                 chosen = _fitting(ordered.select_for_update(skip_locked=True), most, most_bytes)
                 claimed = self._rows.filter(pk__in=chosen).update(claim=claim, claimed_until=ends) if chosen else 0
         else:
-            # One statement that takes only what is free still: no transaction here that a writer could get in between.
+            # The single UPDATE takes only rows that are still free, so it needs no transaction.
             chosen = _fitting(ordered, most, most_bytes)
             claimed = waiting.filter(pk__in=chosen).update(claim=claim, claimed_until=ends) if chosen else 0
         if not claimed:
@@ -72,17 +75,17 @@ class DatabaseTable:
         return [OutboxRow.from_columns(each, each.age.total_seconds()) for each in mine]
 
     def delete(self, claim: str, receipts: Sequence[str]) -> int:
-        """Delete rows of a claim, and return how many."""
+        """Delete rows of a claim. Return their number."""
         count, _ = self._rows.filter(receipt__in=receipts, claim=claim).delete()
         return count
 
     def release(self, claim: str, receipts: Sequence[str], *, seconds: float) -> None:
-        """Give up the claim on rows."""
+        """Release claimed rows. Other senders can claim them after this many seconds."""
         until = Now() + timedelta(seconds=seconds) if seconds > 0 else None
         self._rows.filter(receipt__in=receipts, claim=claim).update(claim="", claimed_until=until)
 
     def figures(self) -> OutboxFigures:
-        """Count what waits."""
+        """Return the number of waiting rows and the age of the oldest."""
         found = self._rows.aggregate(
             waiting=Count("pk"),
             oldest=ExpressionWrapper(Now() - Min("created_at"), output_field=DurationField()),
@@ -94,7 +97,7 @@ class DatabaseTable:
 
 
 class RelayedTable(DatabaseTable):
-    """A table that is used outside of requests and tasks: each call begins and ends with healthy connections."""
+    """The table as services of a worker use it. Each call closes broken and expired connections before and after."""
 
     claim = on_healthy_connections(DatabaseTable.claim)
     delete = on_healthy_connections(DatabaseTable.delete)
@@ -103,7 +106,7 @@ class RelayedTable(DatabaseTable):
 
 
 def _fitting(rows: "QuerySet[OutboxTask]", most: int, most_bytes: int) -> list[int]:
-    """Return the keys of the first rows that make up a claim."""
+    """Return the keys of the first rows, until their number or their total size reaches its maximum."""
     chosen: list[int] = []
     total = 0
     for key, size in rows.values_list("pk", "size")[:most]:
@@ -115,10 +118,10 @@ def _fitting(rows: "QuerySet[OutboxTask]", most: int, most_bytes: int) -> list[i
 
 
 class DatabaseOutbox:
-    """The core's `Outbox` for Django's databases."""
+    """Writes tasks to the outbox tables of Django's databases. Implements the core's `Outbox`."""
 
     def in_transaction(self) -> bool:
-        """Whether `keep` would postpone `committed`."""
+        """Return whether a transaction is open, so that `keep` would call `committed` later."""
         return is_open(writing_alias())
 
     async def ain_transaction(self) -> bool:
@@ -126,7 +129,7 @@ class DatabaseOutbox:
         return await sync_to_async(self.in_transaction, thread_sensitive=True)()
 
     def keep(self, rows: Sequence[OutboxRow], committed: Callable[[OutboxTable], None]) -> None:
-        """Write rows; `committed` runs after the commit, or at once where no transaction is open."""
+        """Write rows. Call `committed` after the commit, or at once if no transaction is open."""
         alias = writing_alias()
         table = DatabaseTable(alias)
         table.write(rows)
@@ -136,11 +139,11 @@ class DatabaseOutbox:
             committed(table)
 
     async def akeep(self, rows: Sequence[OutboxRow], committed: Callable[[OutboxTable], None]) -> None:
-        """As `keep`, in the thread of the blocking code around this coroutine, whose transaction it is."""
+        """As `keep`, in the thread of the blocking code around this coroutine, which has the transaction."""
         await sync_to_async(self.keep, thread_sensitive=True)(rows, committed)
 
     def find(self, task_id: str) -> TaskInfo | None:
-        """Return a task that waits in an outbox, or None. The query scans the table, which has no index of ids."""
+        """Return a task that waits in an outbox, or None. This scans the tables, which have no index of task ids."""
         for alias in outbox_aliases():
             row = OutboxTask.objects.using(alias).filter(task_id=task_id, is_workflow=False).first()
             if row is not None:
@@ -152,7 +155,7 @@ class DatabaseOutbox:
         return await sync_to_async(self.find, thread_sensitive=True)(task_id)
 
     def tables(self) -> list[DatabaseTable]:
-        """Return the table of each database that has one, for threads that look after no connections themselves."""
+        """Return the table of each database that has an outbox, for use outside of requests and tasks."""
         return [RelayedTable(alias) for alias in outbox_aliases()]
 
     def close(self) -> None:
@@ -160,22 +163,23 @@ class DatabaseOutbox:
 
 
 def outbox_aliases() -> list[str]:
-    """Return the databases that have an outbox, by the router."""
+    """Return the databases in which the router allows an outbox."""
     return [alias for alias in connections if router.allow_migrate_model(alias, OutboxTask)]
 
 
 def is_open(alias: str) -> bool:
-    """Whether a transaction whose commit counts is open on this database, in this thread."""
+    """Return whether this thread has an open transaction on a database. That of a `TestCase` may not count."""
     return any(each.alias == alias for each in transactions.open_transactions())
 
 
 def writing_alias() -> str:
-    """Return the database a row is written to now: one whose transaction is open in this thread and that has an outbox.
+    """Return the database to write a row to: one with an outbox and an open transaction in this thread.
 
-    Of several the router's own choice counts, then the default. Without any it is the router's choice.
+    If there are several, prefer the router's choice, then the default database. Without an open transaction, return the
+    router's choice.
 
     Raises:
-        ConfigurationError: Transactions are open, but of no database that has an outbox.
+        ConfigurationError: Transactions are open, but only on databases without an outbox.
     """
     preferred: str = router.db_for_write(OutboxTask)
     opened = [each.alias for each in transactions.open_transactions()]

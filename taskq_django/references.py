@@ -1,7 +1,7 @@
-"""Model instances as arguments: a payload carries primary keys, and a run gets fresh instances.
+"""Accept model instances as arguments: the payload holds primary keys, and the run gets fresh instances.
 
-The rules are the core's (`taskq_core.codec.references`); this says what the key of an instance is and reads rows by
-their keys, one query a model. Rows are read from the database that the router writes the model to, because a replica
+The core (`taskq_core.codec.references`) defines the rules. This module converts instances to keys and reads rows by
+key, with one query per model. Rows are read from the database that the router writes the model to, because a replica
 may be behind, and through the model's base manager, as `refresh_from_db` does.
 """
 
@@ -18,7 +18,7 @@ from taskq_core.codec import Found, RefusedError, Wanted
 
 
 class ModelKind:
-    """One model whose instances travel as their primary keys."""
+    """Converts instances of one model to primary keys, and reads them back."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -73,18 +73,18 @@ class ModelKind:
         return bool(self._model._meta.is_composite_pk)
 
     def _check(self, instance: Any) -> None:
-        """Refuse an instance that a run could not get by its key."""
+        """Refuse an instance that a run could not read by its key."""
         meta = instance._meta
         if not issubclass(meta.concrete_model, self._model._meta.concrete_model):
             raise RefusedError(f"expected a {self.label}, got a {meta.label}")
         if instance._state.adding or instance.pk is None:
-            raise RefusedError(f"this {self.label} has no row: save it before, or enqueue before it is deleted")
+            raise RefusedError(f"this {self.label} has no row: save it first, or enqueue before you delete it")
         there = router.db_for_write(self._model, instance=instance)
         read = router.db_for_write(self._model)
         if there != read:
             raise RefusedError(
-                f"the row of this {self.label} is in database {there!r}, and a run would look for it in {read!r}; "
-                "let a database router name the one, or pass its key and read it in the task"
+                f"the row of this {self.label} is in database {there!r}, but a run would read it from {read!r}; "
+                "let a database router return one database for both, or pass the key and read the row in the task"
             )
 
     def _read(self, field: Any, value: object) -> Hashable:
@@ -105,13 +105,13 @@ _JSON_TYPES = {type(None): "null", bool: "bool", int: "int", float: "float", str
 
 
 def _to_json(field: Any, value: Any) -> object:
-    """Return a part of a key as a JSON value; a field may have a special type for it."""
+    """Return a part of a key as a JSON value. A field may store the key as a type that has no JSON form."""
     for each in (_known, field.get_prep_value):
         try:
             return msgspec.to_builtins(_known(each(value)))
         except (TypeError, ValueError, ValidationError):
             continue
-    raise RefusedError(f"{type(value).__qualname__} is no primary key that has a JSON form")
+    raise RefusedError(f"a primary key of type {type(value).__qualname__} has no JSON form")
 
 
 def _known(value: object) -> object:
@@ -122,16 +122,16 @@ def _known(value: object) -> object:
 
 
 class ModelReferences:
-    """The core's `References` for Django's models."""
+    """Converts Django model instances in arguments. Implements the core's `References`."""
 
     def __init__(self) -> None:
         self._kinds: dict[type, ModelKind] = {}
 
     def kind(self, type_: type) -> ModelKind | None:
-        """Return how instances of a class travel, None if the class is not a model.
+        """Return the converter for a class, or None if the class is not a model.
 
         Raises:
-            TypeError: It is a model without rows.
+            TypeError: The model is abstract or swapped, so it has no rows.
         """
         if not issubclass(type_, models.Model):
             return None
@@ -142,7 +142,7 @@ class ModelReferences:
         return self._kinds.setdefault(type_, ModelKind(type_))
 
     def fetch(self, wanted: Wanted) -> Found:
-        """Read rows, one query a model. Those that are gone are missing in what is returned."""
+        """Read rows with one query per model. Deleted rows are missing in the result."""
         found: dict[Any, dict[Hashable, object]] = {}
         for kind, keys in wanted.items():
             assert isinstance(kind, ModelKind)

@@ -1,6 +1,6 @@
-"""The id of a request, for its response, its log and the tasks it enqueues.
+"""Give each request an id, for its response, its log lines and the tasks it enqueues.
 
-It is for projects without such a middleware. `CARRY["REQUEST_ID"]` names the function of another one.
+If your project already has such a middleware, set `CARRY["REQUEST_ID"]` to its function instead.
 """
 
 import re
@@ -20,15 +20,15 @@ _USABLE = re.compile(r"[\w.:@/+=-]{1,128}", re.ASCII)
 
 
 def get_request_id() -> str:
-    """Return the id of the request that this code works for, also in a task that the request enqueued, or ""."""
+    """Return the id of the current request, or in a task the id of the request that enqueued it. "" without one."""
     return request_id.get()
 
 
 @sync_and_async_middleware
 def RequestIdMiddleware(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:  # noqa: N802 - Django's settings name it as a class
-    """Give each request an id: that of its header `X-Request-ID`, if it is usable, else a new one.
+    """Set `request.id` to the request's header `X-Request-ID` if it is valid, else to a new id.
 
-    Usable are 1 to 128 letters, digits and `.:@/+=_-`. The response has the same header, and `request.id` is the id.
+    A valid id has 1 to 128 letters, digits and `.:@/+=_-`. The response gets the same header.
     """
 
     @contextmanager

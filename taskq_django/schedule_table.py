@@ -1,8 +1,8 @@
-"""The table of periodic tasks, for schedulers. `taskq_core.tasks.schedule_table` has the rules.
+"""Read and update the table of periodic tasks for schedulers. `taskq_core.tasks.schedule_table` defines the rules.
 
-Each look reads what all rows say in one query and compares it with the last time: so it sees whatever was changed,
-added or deleted, by whomever, and needs neither a clock nor the help of who writes. What schedulers write themselves is
-not part of it. A table that does not exist, or that the router keeps out of its database, is not read.
+Every two seconds one query reads the columns that define the entries, and its result is compared with the previous one.
+So any change is noticed, also one made in SQL, and no clocks have to agree. Columns that schedulers write are not
+compared. A table that does not exist, or that the router does not allow in its database, is not read.
 """
 
 import logging
@@ -28,21 +28,23 @@ T = TypeVar("T")
 logger = logging.getLogger("taskq.scheduler")
 
 EVERY_S = 2.0
-"""Seconds between two looks at the table."""
+"""Seconds between two reads of the table."""
 MISSING_S = 60.0
-"""Seconds between two looks whether there is a table now."""
+"""Seconds between two checks for the table while it is missing."""
 BATCH = 100
-"""Most rows that are written in one transaction."""
-_SAID = tuple(
-    each.attname for each in PeriodicTask._meta.concrete_fields if each.name not in (*PeriodicTask.NOTES, "description")
+"""Maximum number of rows that are updated in one transaction."""
+_DEFINING = tuple(
+    each.attname
+    for each in PeriodicTask._meta.concrete_fields
+    if each.name not in (*PeriodicTask.SCHEDULER_FIELDS, "description")
 )
-"""Columns that say what a row does."""
+"""Columns that define the entry of a row."""
 _WHEN = ("enabled", "cron", "interval", "time_zone", "start_at", "expire_at")
-"""Fields that say when a row fires."""
+"""Fields that decide when a row fires."""
 
 
 def schedule_alias() -> str | None:
-    """Return the database of periodic tasks, which the router writes them to. None: it lets no table be there."""
+    """Return the database that the router writes periodic tasks to, or None if the router allows no table there."""
     alias: str = router.db_for_write(PeriodicTask)
     if connections[alias].settings_dict["ENGINE"] == "django.db.backends.dummy":
         return None
@@ -50,13 +52,13 @@ def schedule_alias() -> str | None:
 
 
 def has_table(alias: str, model: type[Model] = PeriodicTask) -> bool:
-    """Whether a table is there."""
+    """Return whether the table of a model exists."""
     with connections[alias].cursor() as cursor:
         return model._meta.db_table in connections[alias].introspection.table_names(cursor)
 
 
 class DatabaseSchedule:
-    """The core's `ScheduleTable` for Django's databases."""
+    """Reads periodic tasks from a Django database. Implements the core's `ScheduleTable`."""
 
     every_s = EVERY_S
 
@@ -64,8 +66,6 @@ class DatabaseSchedule:
         self._is_there = False
         self._looked_at: float | None = None
         self._troubles: dict[int, str] = {}
-
-    # --- what schedulers ask ------------------------------------------------------------------------------------------
 
     def read(self, seen: object) -> tuple[object, list[Entry]] | None:
         """Return the entries of all usable rows, unless nothing has changed. As `ScheduleTable.read`."""
@@ -86,7 +86,7 @@ class DatabaseSchedule:
                 _reached(partial(_record, alias, runs[start : start + BATCH]))
 
     def note_next(self) -> None:
-        """Write down when each row fires next, where that is not known. As `ScheduleTable.note_next`."""
+        """Store the next firing of each row where it has changed. As `ScheduleTable.note_next`."""
         alias = schedule_alias()
         if alias is not None and self._is_there:
             _reached(partial(_note_next, alias))
@@ -94,19 +94,17 @@ class DatabaseSchedule:
     def watch(self, changed: Callable[[], None]) -> Callable[[], None]:
         """Call a function when a save or deletion in this process has committed. As `ScheduleTable.watch`."""
 
-        def hear(*, using: str, **_: Any) -> None:
+        def call_after_commit(*, using: str, **_: Any) -> None:
             transaction.on_commit(changed, using=using, robust=True)
 
         for signal in (post_save, post_delete):
-            signal.connect(hear, sender=PeriodicTask, weak=False)
+            signal.connect(call_after_commit, sender=PeriodicTask, weak=False)
 
         def stop() -> None:
             for signal in (post_save, post_delete):
-                signal.disconnect(hear, sender=PeriodicTask)
+                signal.disconnect(call_after_commit, sender=PeriodicTask)
 
         return stop
-
-    # --- how ----------------------------------------------------------------------------------------------------------
 
     def _find_table(self, alias: str) -> bool:
         now = time.monotonic()
@@ -117,15 +115,15 @@ class DatabaseSchedule:
 
     def _read(self, alias: str, seen: object) -> tuple[object, list[Entry]] | None:
         rows = PeriodicTask.objects.using(alias).order_by("pk")
-        sql, parameters = rows.values_list(*_SAID).query.get_compiler(alias).as_sql()
+        sql, parameters = rows.values_list(*_DEFINING).query.get_compiler(alias).as_sql()
         with connections[alias].cursor() as cursor:
             cursor.execute(sql, parameters)
             found = cursor.fetchall()
-        said = hash(repr(found)) or 1  # of this process alone; 0 means no table
-        return None if said == seen else (said, self._entries(rows))
+        version = hash(repr(found)) or 1  # compared in this process only; 0 means no table
+        return None if version == seen else (version, self._entries(rows))
 
     def _entries(self, rows: Any) -> list[Entry]:
-        """Make the entries. A row that cannot be used is left out and logged once."""
+        """Convert rows to entries. An invalid row is skipped and logged once."""
         entries: list[Entry] = []
         troubles: dict[int, str] = {}
         for row in rows:
@@ -134,13 +132,13 @@ class DatabaseSchedule:
             except (TaskQError, ValueError, TypeError) as error:
                 troubles[row.pk] = str(error)
                 if self._troubles.get(row.pk) != troubles[row.pk]:
-                    logger.error("periodic task %r cannot be used and is left out: %s", row.name, error)
+                    logger.error("periodic task %r is invalid and is skipped: %s", row.name, error)
         self._troubles = troubles
         return entries
 
 
 def _reached(function: Callable[[], T]) -> T:
-    """Call a function with healthy connections, and once more if its connection is from before a restart."""
+    """Call a function with healthy connections. Call it again if the database has closed the connection meanwhile."""
     call = on_healthy_connections(function)
     try:
         return call()
@@ -153,11 +151,13 @@ def _record(alias: str, runs: Sequence[EntryRuns]) -> None:
     with transaction.atomic(using=alias):
         rows = PeriodicTask.objects.using(alias)
         for row in rows.filter(pk__in=keys):
-            told = keys[row.pk]
-            last = _stored(told.last)
-            if row.row.run_key == told.run_key:
-                untold = rows.filter(Q(last_run_at=None) | Q(last_run_at__lt=last), pk=row.pk)
-                untold.update(total_runs=F("total_runs") + told.count, last_run_at=last, next_run_at=_next(row))
+            runs_of_row = keys[row.pk]
+            last = _stored(runs_of_row.last)
+            if row.row.run_key == runs_of_row.run_key:
+                uncounted = rows.filter(Q(last_run_at=None) | Q(last_run_at__lt=last), pk=row.pk)
+                uncounted.update(
+                    total_runs=F("total_runs") + runs_of_row.count, last_run_at=last, next_run_at=_next(row)
+                )
 
 
 def _note_next(alias: str) -> None:

@@ -1,4 +1,4 @@
-"""Send the signals, from the events that the core reports (`Observer`) and around runs."""
+"""Send Django's signals about tasks: on the events that the core reports (`Observer`), and around runs."""
 
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -29,7 +29,7 @@ class SignalObserver(Observer):
     """Sends `task_enqueued` and the signals about the ends of runs, if they have receivers.
 
     Attributes:
-        others: Told of what they want to know as well.
+        others: Further observers, notified of the events that they want.
     """
 
     def __init__(self, tasks: Tasks) -> None:
@@ -85,19 +85,19 @@ class SignalObserver(Observer):
 
 
 class SignalMiddleware(Middleware):
-    """Sends `task_started`, if it has receivers."""
+    """Sends `task_started` before each run, if the signal has receivers."""
 
     def __init__(self, tasks: Tasks) -> None:
         self._tasks = tasks
 
     def around(self, context: TaskContext, call: Callable[[], object]) -> object:
-        """Send it, and run a plain function."""
+        """Send `task_started`, and run a plain function."""
         if task_started.receivers and current.get() is context:  # not for an aggregator
             _send(task_started, self._tasks.get(context.name, RawTask), _about_run(context))
         return call()
 
     def aaround(self, context: TaskContext, call: Callable[[], Awaitable[object]]) -> Coroutine[Any, Any, object]:
-        """Send it, and run a coroutine. Without receivers, no coroutine is put around it."""
+        """Send `task_started`, and run a coroutine. Without receivers, return the coroutine unchanged."""
         if not task_started.receivers:
             return cast("Coroutine[Any, Any, object]", call())
         return self._acall(context, call)
@@ -117,7 +117,7 @@ def _about_run(context: TaskContext) -> dict[str, Any]:
 
 
 def _send(signal: Signal, sender: object, about: dict[str, Any]) -> None:
-    """Send to all receivers; Django logs what they raise."""
+    """Send a signal to all receivers. Django logs their exceptions."""
     try:
         signal.send_robust(sender, **about)
     except SystemExit:

@@ -1,9 +1,9 @@
-"""The worker that `runserver` has with `DEV_WORKER`: how it is made, its output, and how it ends with the process.
+"""Start the worker of `runserver` (`DEV_WORKER`), print its output, and stop it when the process ends.
 
-Apart from `dev_worker`, which says where there is one, because all that a worker needs is imported with it.
+It is separate from `dev_worker`, which decides whether to start it, because this module imports the whole worker.
 """
 
-import concurrent.futures.thread  # noqa: F401 - what it does at the end of a process has to be registered before ours
+import concurrent.futures.thread  # noqa: F401 - registers its handler for the end of the process before ours
 import signal
 import sys
 import threading
@@ -20,11 +20,11 @@ from taskq_core.worker.background import BackgroundWorker
 from taskq_django.app import taskq
 
 GRACE_S = 5.0
-"""Most seconds running tasks get when code has changed; fewer where `SHUTDOWN_GRACE` says so."""
-TOLD_TO_END_S = 0.1
-"""Seconds that interrupted functions get to end. Everything has to fit into the 0.25 s that Ctrl-C leaves."""
+"""Maximum seconds for running tasks to finish after a change of code. `SHUTDOWN_GRACE` can lower it."""
+INTERRUPTED_S = 0.1
+"""Seconds that interrupted functions get to end. The whole shutdown must fit into the 0.25 s that Ctrl-C leaves."""
 ENDING_S = 3.0
-"""Seconds beyond the grace after which the process ends without its worker."""
+"""Seconds after the grace period until the process ends even if its worker still runs."""
 
 
 def start(settings: Settings) -> BackgroundWorker:
@@ -36,11 +36,11 @@ def start(settings: Settings) -> BackgroundWorker:
 
 
 def make_worker() -> Worker:
-    """Return a worker as the settings say, which logs each task that ends."""
+    """Return a worker with the project's settings that logs the end of each task."""
     settings = taskq.settings
-    _ = taskq.runtime  # unusable tasks raise here, once, and are not tried again
+    _ = taskq.runtime  # raises here, once, if two tasks have one name
     config = WorkerConfig.from_settings(settings)
-    config = replace(config, shutdown_grace=_grace_s(settings), interrupt_grace=TOLD_TO_END_S)
+    config = replace(config, shutdown_grace=_grace_s(settings), interrupt_grace=INTERRUPTED_S)
     set_up_log(1, "taskq")
     return Worker(taskq, config, listener=_Narrator(sys.stdout))
 
@@ -49,7 +49,7 @@ class _Narrator(Narrator):
     """Prints one line when the worker starts."""
 
     def started(self, worker: Worker) -> None:
-        """Say that tasks are taken from now on."""
+        """Print that the worker has started."""
         self.write(
             f"taskq worker in this process: {queues_text(worker.config.queues)}, concurrency "
             f"{worker.config.concurrency}, {len(taskq.tasks)} tasks, on {taskq.runtime.endpoint.address}"
@@ -61,14 +61,14 @@ def _grace_s(settings: Settings) -> float:
 
 
 def _end_with_process(worker: BackgroundWorker, timeout_s: float) -> None:
-    """Stop a worker when its process ends, by a change of code, Ctrl-C or SIGTERM, while it can still work."""
+    """Stop the worker when the process ends (change of code, Ctrl-C, SIGTERM), while its threads still work."""
     # `atexit` is too late: the thread pools of asyncio and asgiref, which tasks need to finish, are closed before it.
     threading._register_atexit(worker.stop, timeout_s)  # type: ignore[attr-defined]  # not public; in 3.9 to 3.14
     if threading.current_thread() is not threading.main_thread():
         return  # only the main thread may handle signals
     before: Any = signal.getsignal(signal.SIGINT)
     if not callable(before):
-        return  # ignored, as a shell does for what it runs in the background
+        return  # SIGINT is ignored, as in background jobs of a shell
 
     def interrupted(number: int, frame: FrameType | None) -> None:
         worker.abort()

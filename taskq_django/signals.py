@@ -1,19 +1,19 @@
 """Django signals about tasks, in the processes that enqueue them and in workers.
 
-The sender is the registered task, as `@task` leaves it; for a type whose code is not here it is
-`taskq_core.RemoteTask` or, where a handler runs it, `taskq_core.RawTask`. All receive `task_id`, `name` and `queue`.
-Django logs the exception of a receiver, which changes nothing else. Receivers may be coroutine functions.
+The sender is the registered task. For a task type that is not registered in this process it is
+`taskq_core.RemoteTask`, or `taskq_core.RawTask` if a handler runs it. All signals have the arguments `task_id`, `name`
+and `queue`. An exception in a receiver is logged and has no other effect. Receivers may be coroutine functions.
 
-Keyword arguments besides:
+Further keyword arguments:
     task_enqueued: `handle`, the `TaskHandle`. Sent once the task is stored: after the commit inside a transaction, and
         when the row is committed with the outbox.
-    task_started: `context`, the `TaskContext`. Sent where the function would begin, within its time limit.
-    task_succeeded: `context`, and `result`, what the function returned.
-    task_retried: `context`, and `error`, what it failed with or `Snooze`. It runs again.
-    task_failed: `context`, and `error`. It is archived.
+    task_started: `context`, the `TaskContext`. Sent just before the function is called; receivers use up its timeout.
+    task_succeeded: `context`, and `result`, the function's return value.
+    task_retried: `context`, and `error`, the function's exception or `Snooze`. The task will run again.
+    task_failed: `context`, and `error`. The task is archived.
 
-The last three are sent once the outcome is decided; `context.outcome` is its word. A task that is dropped (`Discard`),
-requeued by a worker that stops, or lost to another worker does not send them.
+The last three are sent when the outcome is decided. `context.outcome` names it. They are not sent for a task that is
+dropped (`Discard`), requeued by a stopping worker, or lost to another worker.
 """
 
 from django.dispatch import Signal

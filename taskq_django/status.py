@@ -1,4 +1,4 @@
-"""The status of one task as JSON, for the page of the user who waits for it.
+"""Serve the status of one task as JSON, for the page of the user who waits for it.
 
 ::
 
@@ -46,7 +46,7 @@ def task_status_view(
     answers 503 while Redis does not answer.
 
     Args:
-        allow: Says whether a request may see a task. Without it, the view answers 403.
+        allow: Return whether a request may see a task. Without it, the view answers 403.
         show_results: Include the result of the task, and its progress.
         show_errors: Include the error of its last failed run. The text of an exception may hold private data.
     """

@@ -1,9 +1,8 @@
-"""Support for Django's `TestCase`, whose transaction around each test never commits. Imported in tests only.
+"""Send tasks in Django's `TestCase`, whose transaction around each test never commits. Imported in tests only.
 
-Tasks enqueued in it wait like every `on_commit` hook, until `captureOnCommitCallbacks(execute=True)` runs them, unless
-the test says that this transaction is to be taken for committed. Then a task enqueued in it is sent at once, and one
-enqueued in an `atomic` block of the code under test at the end of that block, or never if it is rolled back: as in
-production, where the outermost `atomic` commits.
+By default, tasks enqueued in the test wait like every `on_commit` hook until `captureOnCommitCallbacks(execute=True)`
+runs them. A test can instead count this transaction as committed. Then a task is sent at once, or at the end of the
+outermost `atomic` block of the code under test, and never if that block is rolled back, as in production.
 """
 
 import logging
@@ -26,26 +25,26 @@ class _Choice:
     by_default = False
     in_block: bool | None = None
     waiting_before: tuple[SendAtLastCommit, ...] = ()
-    """Hooks that waited when the block began, which is not to call them."""
+    """Hooks that waited before the block began. The block does not call them."""
 
 
 _choice = _Choice()  # of the whole process: the threads of a live server belong to the test, too
 
 
 def are_committed() -> bool:
-    """Whether the transactions of test cases are taken for committed."""
+    """Return whether the transactions of test cases count as committed."""
     return _choice.by_default if _choice.in_block is None else _choice.in_block
 
 
 def take_for_committed(by_default: bool) -> None:
-    """Set what holds outside of `taken_for_committed`."""
+    """Set whether the transactions of test cases count as committed outside of `taken_for_committed`."""
     watch()
     _choice.by_default = by_default
 
 
 @contextmanager
 def taken_for_committed(are_committed: bool) -> Iterator[None]:
-    """Set what holds in a `with` block."""
+    """Set whether the transactions of test cases count as committed in a `with` block."""
     watch()
     before = _choice.in_block, _choice.waiting_before
     _choice.in_block, _choice.waiting_before = are_committed, tuple(_waiting())
@@ -56,9 +55,9 @@ def taken_for_committed(are_committed: bool) -> Iterator[None]:
 
 
 def watch() -> None:
-    """Follow the ends of `atomic` blocks from now on. Blocks that are already open are not seen.
+    """Start to observe the ends of `atomic` blocks. Blocks that are already open are not observed.
 
-    Django does not report when a block inside another one ends, so the exit of `atomic` is wrapped.
+    Django does not report the end of a block inside another one, so `Atomic.__exit__` is wrapped.
     """
     transaction.open_transactions = _open_transactions
     if Atomic.__exit__ is not _exit:
@@ -67,18 +66,18 @@ def watch() -> None:
 
 
 def waiting_note() -> str:
-    """Return a sentence on the sends that wait for a commit in this thread, or "". For errors of tests."""
+    """Return a sentence about tasks of this thread that wait for a commit, or "". For errors of tests."""
     count = len({*_waiting()} - {*_choice.waiting_before})
     if not count:
         return ""
     note = f"{count} more wait for the commit of the transaction around them"
     if are_committed():
-        return f"{note}: look after the `atomic` block has ended"
-    return f"{note}, and Django's TestCase makes none: use captureOnCommitCallbacks(execute=True)"
+        return f"{note}: check after the `atomic` block has ended"
+    return f"{note}, which Django's TestCase never commits: use captureOnCommitCallbacks(execute=True)"
 
 
 def is_inside(connection: BaseDatabaseWrapper) -> bool:
-    """Whether a test case holds a transaction open, whatever other blocks there are in it."""
+    """Return whether a test case opened the outermost `atomic` block of the connection."""
     return bool(connection.atomic_blocks) and getattr(connection.atomic_blocks[0], "_from_testcase", False)
 
 
@@ -86,10 +85,11 @@ _all_open = transaction.open_transactions
 
 
 def _open_transactions() -> list[BaseDatabaseWrapper]:
-    """Return the connections that are inside `atomic`.
+    """Return the connections inside `atomic`, in place of `transaction.open_transactions`.
 
-    Those that only a `TestCase` holds open count if they are all there are, and then as one: the default database's,
-    whose hooks `captureOnCommitCallbacks` captures by default. Taken for committed, they do not count.
+    Connections that only a `TestCase` holds open are left out if the code under test opened others, or if they count as
+    committed. Otherwise one of them is returned: that of the default database, whose hooks `captureOnCommitCallbacks`
+    runs by default.
     """
     opened = _all_open()
     own = [connection for connection in opened if not is_held_only_by_test_case(connection)]
@@ -115,7 +115,7 @@ def _exit(self: Atomic, *error: Any) -> None:
 
 
 def _call_waiting(connection: BaseDatabaseWrapper) -> None:
-    """Call our hooks that wait for the commit, as Django would at it. Hooks of others are the test's to run."""
+    """Run our hooks that wait for the commit. The test itself runs the hooks of other libraries."""
     entries: list[Any] = connection.run_on_commit
     ours = [
         entry for entry in entries if isinstance(entry[1], SendAtLastCommit) and entry[1] not in _choice.waiting_before

@@ -19,10 +19,10 @@ from taskq_core.warnings import EnqueueInTransactionWarning, warn_caller
 
 
 class CommitHook:
-    """The core's `TransactionHook` for Django's databases.
+    """Sends tasks after the commit of Django's transactions. Implements the core's `TransactionHook`.
 
     Args:
-        app: The queue application. While its tasks run where they are enqueued, it may want their errors raised.
+        app: The queue application. Its `propagates` decides whether errors of sending are raised or logged.
     """
 
     def __init__(self, app: TaskQ) -> None:
@@ -44,14 +44,14 @@ class CommitHook:
 
 
 class ImmediateHook:
-    """The core's `TransactionHook` for tasks that are sent at once. It warns of those sent inside a transaction."""
+    """Sends tasks at once, and warns if a transaction is open. Implements the core's `TransactionHook`."""
 
     def defer(self, send: Callable[[], None]) -> bool:
-        """Return False, after a warning if a transaction is open."""
+        """Return False. Warn if a transaction is open."""
         if not all(map(is_held_only_by_test_case, open_transactions())):
             warn_caller(
-                "a task is sent before the transaction around it has committed, as ENQUEUE is 'immediate': a worker "
-                "may not find its rows yet, and a rollback does not stop it",
+                "a task is sent before its transaction commits, because ENQUEUE is 'immediate': a worker may run it "
+                "before it can read the rows of the transaction, and a rollback does not stop it",
                 EnqueueInTransactionWarning,
             )
         return False
@@ -62,12 +62,12 @@ class ImmediateHook:
 
 
 def after_commit(waiting_for: Sequence[BaseDatabaseWrapper], send: Callable[[], None], *, robust: bool = True) -> None:
-    """Call `send` once when all these transactions have committed, never if one rolls back.
+    """Call `send` once when all these transactions have committed. Never call it if one rolls back.
 
     Args:
         waiting_for: Connections inside `atomic`, at least one.
         send: Called in the thread of the last commit.
-        robust: Log an error of it; False: raise it.
+        robust: Log an error of `send`. If false, raise it.
     """
     hook: Any = SendAtLastCommit(len(waiting_for), send)
     hook.__qualname__ = "taskq's sending of a task"  # Django's log names a failed hook by this
@@ -81,6 +81,6 @@ def open_transactions() -> list[BaseDatabaseWrapper]:
 
 
 def is_held_only_by_test_case(connection: BaseDatabaseWrapper) -> bool:
-    """Return whether the open transaction is only that of Django's `TestCase`."""
+    """Return whether Django's `TestCase` opened all `atomic` blocks of the connection."""
     blocks: Sequence[Any] = connection.atomic_blocks
     return all(block._from_testcase for block in blocks)

@@ -1,4 +1,4 @@
-"""E-mail that a worker sends: Django's `send_mail`, and everything that uses it, enqueues a task for each message.
+"""Send e-mail in a worker: Django's `send_mail`, and everything that uses it, enqueues a task for each message.
 
 ::
 

@@ -1,4 +1,4 @@
-"""The backend that enqueues a task for each message, and the task that sends it through another backend."""
+"""Define the e-mail backend that enqueues a task for each message, and the task that sends the message."""
 
 import logging
 import smtplib
@@ -27,15 +27,15 @@ class EmailBackend(BaseEmailBackend):
     """Lets a worker send e-mail: each message is a task, enqueued as the setting `ENQUEUE` says.
 
     Args:
-        fail_silently: Do not raise when a task cannot be enqueued, but log it. What fails in the worker is retried and
-            archived as any other task, whatever this says.
-        alias: Name of this mailer in `MAILERS`; Django gives it.
-        using: The mailer in `MAILERS` that sends in the worker.
-        username, password: Refused: they would have to be written to Redis.
-        **options: Task options, such as `queue`, over those of `TASKQ["EMAIL"]["OPTIONS"]`.
+        fail_silently: Log instead of raising when a task cannot be enqueued. It does not change the task itself, which
+            is retried and archived like any other.
+        alias: Name of this mailer in `MAILERS`, passed by Django.
+        using: Name of the mailer in `MAILERS` that sends in the worker.
+        username, password: Always refused, because they would be stored in Redis.
+        **options: Task options, such as `queue`. They override `TASKQ["EMAIL"]["OPTIONS"]`.
 
     Raises:
-        ImproperlyConfigured: The backend that is to send is not named, not there, or this one.
+        ImproperlyConfigured: The sending backend is not set, does not exist, or is this class.
         ConfigurationError: A task option is unknown or its value is not usable.
     """
 
@@ -49,14 +49,14 @@ class EmailBackend(BaseEmailBackend):
         password: str | None = None,
         **options: Any,
     ) -> None:
-        options.pop("_ignore_unknown_kwargs", None)  # Django 6.1's note of arguments that come from its old functions
+        options.pop("_ignore_unknown_kwargs", None)  # Django 6.1 passes it to mailers of its old functions
         super().__init__()
         self.alias = alias
         self.fail_silently = fail_silently
         if username or password:
             raise ImproperlyConfigured(
-                "a user name or password of an e-mail server cannot be given with a message that a worker sends; "
-                "configure them with the backend that sends"
+                "a user name or password cannot be passed with a message, because it would be stored in Redis; "
+                "configure it for the sending backend"
             )
         self._using = _checked_target(alias, using)
         self._task = send.using(**{**taskq.settings.email.options, **options})
@@ -67,14 +67,14 @@ class EmailBackend(BaseEmailBackend):
         return self._task.options.queue
 
     def send_messages(self, email_messages: Sequence[EmailMessage]) -> int:
-        """Enqueue a task for each message that has a recipient, and return how many that are.
+        """Enqueue a task for each message that has a recipient. Return their number.
 
-        All are checked before the first is enqueued. Inside a transaction they are sent as the setting `ENQUEUE` says.
+        All messages are checked before the first is enqueued. `ENQUEUE` decides when they are sent to Redis.
 
         Raises:
-            MailContentError: A message holds what cannot travel.
-            PayloadTooLargeError: A message is over 16 MiB as JSON, where bytes take a third more.
-            EnqueueError: Redis refused or was not reached, unless `fail_silently`.
+            MailContentError: A message has content that cannot be stored as JSON.
+            PayloadTooLargeError: A message exceeds 16 MiB as JSON. Attachments grow by a third there (base64).
+            EnqueueError: Redis refused the task or could not be reached, unless `fail_silently`.
         """
         calls = [
             self._task.s(mail=to_record(message), using=self._using)
@@ -105,7 +105,7 @@ def send(mail: Mail, using: str = "") -> None:
         target.send_messages([to_message(mail)])
     except smtplib.SMTPRecipientsRefused as error:
         if all(500 <= code < 600 for code, _ in error.recipients.values()):
-            raise SkipRetry("the server refuses all recipients for good") from error
+            raise SkipRetry("the server permanently refuses all recipients") from error
         raise
 
 
@@ -113,7 +113,7 @@ _is_logging: ContextVar[bool] = ContextVar("taskq_mail_is_logging", default=Fals
 
 
 def _log_loss(error: EnqueueError) -> None:
-    """Log that a message was not enqueued, but not what logging itself wants to mail: that would go round."""
+    """Log that a message was not enqueued. Do not log while the log itself sends mail, which would never end."""
     if not _is_logging.get():
         token = _is_logging.set(True)
         try:
@@ -123,10 +123,10 @@ def _log_loss(error: EnqueueError) -> None:
 
 
 def _checked_target(alias: str | None, using: str | None) -> str:
-    """Return the mailer that sends, "" for the backend of the settings."""
+    """Check and return the name of the sending mailer, or "" for `TASKQ["EMAIL"]["BACKEND"]`."""
     if alias is None:
         if using is not None:
-            raise ImproperlyConfigured("'using' names a mailer of MAILERS, and this backend is not in MAILERS")
+            raise ImproperlyConfigured("'using' only works for a backend in MAILERS, and this backend is not there")
         _sending_class()
         return ""
     if using is None:
@@ -136,7 +136,7 @@ def _checked_target(alias: str | None, using: str | None) -> str:
         raise _refused(alias, f"'using' names the mailer {using!r}, which is not in MAILERS.")
     path = config.get("BACKEND")
     if path is not None and _is_ours(import_string(path)):
-        raise _refused(alias, f"'using' names the mailer {using!r}, which enqueues as well and would never send.")
+        raise _refused(alias, f"'using' names the mailer {using!r}, which also enqueues and would never send.")
     return using
 
 

@@ -1,6 +1,6 @@
-"""System checks of mailers that enqueue.
+"""System checks of mailers that use `EmailBackend`.
 
-- `taskq.E031` a mailer enqueues, and what it enqueues could never be sent
+- `taskq.E031` a mailer enqueues e-mail that could never be sent
 - `taskq.W031` a mailer enqueues to a queue that no worker serves
 """
 
@@ -41,7 +41,7 @@ def check_mail(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[C
                     f"{where} enqueues e-mail to queue {mailer.queue!r}, which TASKQ['QUEUES'] does not name, so that "
                     "no worker serves it.",
                     hint="Add it to TASKQ['QUEUES'] with its weight, or add 'taskq.W031' to SILENCED_SYSTEM_CHECKS if "
-                    "a worker is told to serve it.",
+                    "workers with --queues serve it.",
                     id="taskq.W031",
                 )
             )
@@ -49,7 +49,7 @@ def check_mail(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[C
 
 
 def mailers() -> Iterator[tuple[str, type[EmailBackend], dict[str, Any]]]:
-    """Yield our mailers: the setting that names each, its class and its arguments."""
+    """Yield each mailer that is an `EmailBackend`: the setting that names it, its class and its arguments."""
     configured = getattr(django_settings, "MAILERS", None) if hasattr(django_mail, "mailers") else None
     if configured is None:
         lazy: Any = django_settings  # the stubs do not know its methods

@@ -1,8 +1,8 @@
-"""An e-mail as data: what of an `EmailMessage` travels to the worker, and the message made of it there.
+"""Convert an `EmailMessage` to JSON data for the worker, and back to a message there.
 
-It travels in its parts rather than as rendered MIME, because backends that speak to a mail service's API look at the
-parts. Bytes are base64 in the JSON. `Message-ID` and `Date` are fixed when the message is enqueued, so that each
-attempt sends the same message and a repeat can be recognised.
+The data has the parts of the message rather than its rendered MIME, because backends of mail services read the parts.
+Bytes are base64 in the JSON. `Message-ID` and `Date` are set when the message is enqueued, so that each attempt sends
+the same message and mail servers can detect a duplicate.
 """
 
 import email
@@ -41,11 +41,11 @@ _FIELDS = frozenset(
     }
 )
 _SUBTYPES = ("mixed_subtype", "alternative_subtype")
-"""What of Django 5.2's classes may be overridden beside the fields."""
+"""Class attributes of Django 5.2's messages that a subclass or instance may override."""
 
 
 class MailContentError(TaskQError, ValueError):
-    """A message holds what cannot travel to a worker; nothing was enqueued. The text names the part alone."""
+    """A message has content that cannot be stored as JSON. Nothing was enqueued. The error names the part only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +61,7 @@ class MailPart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mail:
-    """One message. `extra` holds attributes that a mail service's backend looks at."""
+    """One message. `extra` holds further attributes, which backends of mail services read."""
 
     subject: str = field(repr=False)
     body: str = field(repr=False)
@@ -80,16 +80,16 @@ class Mail:
 
 
 def to_record(message: EmailMessage) -> Mail:
-    """Return what travels of a message. It is rendered once, so that what Django refuses is refused here.
+    """Convert a message to data. The message is also rendered once, so that Django's errors are raised here.
 
     Raises:
-        MailContentError: It holds what cannot travel.
+        MailContentError: The message has content that cannot be stored as JSON.
     """
-    given: Any = message  # its attributes may hold what people put there
+    given: Any = message  # its attributes may have any type
     kind = type(message)
     if kind.message not in (EmailMessage.message, EmailMultiAlternatives.message):
         raise MailContentError(
-            f"an e-mail of class {kind.__qualname__} makes its own MIME, and its class does not travel to the worker; "
+            f"an e-mail of class {kind.__qualname__} renders its own MIME, which cannot be repeated in the worker; "
             "send it through another backend"
         )
     if given.encoding is not None and not isinstance(given.encoding, str):
@@ -117,7 +117,7 @@ def to_record(message: EmailMessage) -> Mail:
 
 
 def to_message(mail: Mail) -> EmailMessage:
-    """Return the message of a record."""
+    """Return the message of the data."""
     message: Any = EmailMessage() if mail.alternatives is None else EmailMultiAlternatives()
     message.subject, message.body, message.from_email = mail.subject, mail.body, mail.from_email
     message.to, message.cc, message.bcc, message.reply_to = mail.to, mail.cc, mail.bcc, mail.reply_to
@@ -125,7 +125,7 @@ def to_message(mail: Mail) -> EmailMessage:
     message.content_subtype, message.encoding = mail.subtype, mail.encoding
     for part in mail.alternatives or ():
         message.attach_alternative(_content(part), part.mimetype)
-    # The list itself: `attach` would guess again what was settled when the message was made.
+    # Not `attach`, which would guess the MIME types again.
     message.attachments = [_read_attachment(part) for part in mail.attachments]
     for name, value in mail.extra.items():
         if _may_be_extra(name):
@@ -178,14 +178,14 @@ def _read_attachment(part: MailPart) -> Any:
 
 
 class _ReadPart(MIMEBase):
-    """A MIME part that is read: Django 5.2 takes only this class for an attachment with headers."""
+    """A parsed MIME part. Django 5.2 accepts only `MIMEBase` as an attachment with headers."""
 
     def __init__(self, policy: Any = email.policy.compat32) -> None:
         Message.__init__(self, policy=policy)
 
 
 def _extra(message: Any) -> dict[str, Any]:
-    """Return what else was set on a message: backends of mail services look at tags, metadata and the like."""
+    """Return further attributes of a message, such as tags and metadata, which backends of mail services read."""
     found = {name: value for name, value in vars(message).items() if _may_be_extra(name)}
     stock = EmailMultiAlternatives if isinstance(message, EmailMultiAlternatives) else EmailMessage
     for name in _SUBTYPES:
@@ -197,7 +197,7 @@ def _extra(message: Any) -> dict[str, Any]:
             plain[name] = value
         else:
             logger.warning(
-                "the attribute %r of an e-mail stays behind: %s has no JSON form", name, type(value).__qualname__
+                "the attribute %r of an e-mail is dropped: %s has no JSON form", name, type(value).__qualname__
             )
     return plain
 

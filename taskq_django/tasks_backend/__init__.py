@@ -1,5 +1,5 @@
-"""Django's own task interface, `django.tasks`, on taskq: the backend `taskq_django.TaskQBackend`.
+"""Run tasks of Django's own framework, `django.tasks`, with the backend `taskq_django.TaskQBackend`.
 
-Nothing here imports Django's framework before it is asked for: `settings` and `options` read the setting `TASKS`, and
-only `backend` and the modules it imports need the framework itself.
+Only `backend` and the modules that it imports need the framework, which Django 5.2 lacks. `options` reads the setting
+`TASKS` without it.
 """

@@ -1,4 +1,4 @@
-"""`TaskQBackend`: the backend of Django's task framework that enqueues to taskq and reads results from Redis."""
+"""Define `TaskQBackend`, the backend of Django's task framework that enqueues to taskq and reads results from Redis."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -45,7 +45,7 @@ _FOUND_ATTRIBUTES = (
 class TaskQBackend(BaseTaskBackend):
     """Runs tasks of Django's framework on taskq: `TASKS = {"default": {"BACKEND": "taskq_django.TaskQBackend"}}`.
 
-    `OPTIONS` takes `DEFAULTS`, a dict of task options, and `PRIORITY_BANDS`. Making one reads and connects to nothing.
+    `OPTIONS` takes `DEFAULTS`, a dict of task options, and `PRIORITY_BANDS`. The constructor does not connect to Redis.
     """
 
     task_class = TaskQTask
@@ -63,10 +63,10 @@ class TaskQBackend(BaseTaskBackend):
 
     @property
     def own_options(self) -> BackendOptions:
-        """What `OPTIONS` says.
+        """The checked `OPTIONS`.
 
         Raises:
-            ConfigurationError: It is not usable.
+            ConfigurationError: They are not valid.
         """
         if self._own_options is None:
             try:
@@ -76,30 +76,30 @@ class TaskQBackend(BaseTaskBackend):
         return self._own_options
 
     def queue_for(self, task: AnyTask) -> str:
-        """Return the queue of a task: that of its priority's band, or where no worker serves it, its own."""
+        """Return the queue of the task's priority band, or the task's own queue if no worker serves that one."""
         return self.own_options.queue_for(task.queue_name, int(task.priority), taskq.settings.queues)
 
     def ignores_priority(self, task: AnyTask) -> bool:
-        """Return whether a task goes to another queue than that of its priority, because no worker serves that."""
+        """Return whether the priority of a task has no effect because no worker serves the queue of its band."""
         name, priority = task.queue_name, int(task.priority)
         return self.queue_for(task) != self.own_options.queue_for(name, priority, self.own_options.queues(name))
 
     def known_tasks(self) -> list[tuple[str, AnyTask]]:
-        """Return the tasks that this process knows of this backend, by name."""
+        """Return the registered tasks of this backend, with their names."""
         known = [(name, each.task) for name, each in taskq.tasks.items() if isinstance(each, BackendTask)]
         return [(name, task) for name, task in known if task.backend == self.alias]
 
     # --- tasks --------------------------------------------------------------------------------------------------------
 
     def validate_task(self, task: AnyTask) -> None:
-        """Check that a task can be run, and make it known to workers.
+        """Check that a task can run, and register it for workers.
 
         Raises:
-            InvalidTask: It cannot.
+            InvalidTask: It cannot run.
         """
         run_after: object = task.run_after
         if isinstance(run_after, timedelta):
-            replace(task, run_after=None)  # which is checked in its place: the framework's own check takes moments only
+            replace(task, run_after=None)  # runs this check for the copy, because the framework's takes no timedelta
             return
         if run_after is not None and not isinstance(run_after, datetime):
             raise InvalidTask(f"run_after must be a datetime or a timedelta, got {run_after!r}.")
@@ -113,7 +113,7 @@ class TaskQBackend(BaseTaskBackend):
             raise InvalidTask(str(error)) from error
 
     def _register(self, task: AnyTask) -> BackendTask:
-        """Make a task known to workers, and return it as they know it. A copy with other options changes nothing."""
+        """Register a task for workers, and return its registered form. Keep the first form of a function."""
         known = taskq.tasks.get(qualified_name(task.func))
         if isinstance(known, BackendTask) and known.function is task.func:
             return known
@@ -122,7 +122,7 @@ class TaskQBackend(BaseTaskBackend):
         return new
 
     def adopt(self, task: AnyTask) -> None:
-        """Make a task of another backend known to workers, with a queue and a priority that this one takes."""
+        """Register a task of another backend, with a queue and a priority that this backend accepts."""
         queue = task.queue_name
         if self.queues and queue not in self.queues:
             queue = min(self.queues)
@@ -131,11 +131,11 @@ class TaskQBackend(BaseTaskBackend):
     # --- enqueue ------------------------------------------------------------------------------------------------------
 
     def enqueue(self, task: AnyTask, args: Sequence[Any], kwargs: Mapping[str, Any]) -> AnyResult:  # type: ignore[override]  # takes any sequence
-        """Enqueue a call, as the setting `ENQUEUE` says: at the commit, at once, or through the outbox.
+        """Enqueue a call. The setting `ENQUEUE` decides whether at the commit, at once, or through the outbox.
 
         Raises:
-            InvalidTask: The task cannot be run.
-            TypeError: An argument has no JSON form, or they do not fit the function.
+            InvalidTask: The task cannot run.
+            TypeError: An argument has no JSON form, or the arguments do not fit the function.
             EnqueueError: As `taskq_core.Client.enqueue`.
         """
         call, announcement = self._prepare(task, args, kwargs)
@@ -169,9 +169,9 @@ class TaskQBackend(BaseTaskBackend):
         return call, Announcement(type(self), result, lambda: put(result, enqueued_at=enqueued))
 
     def _result(self, announcement: Announcement, handle: TaskHandle[Any]) -> AnyResult:
-        """Return the result of a call. If tasks run at once, it has the outcome already."""
+        """Return the result of a call. If the task ran at once, the result has its outcome."""
         result = announcement.result
-        handle.note = announcement  # until the commit
+        handle.note = announcement  # keeps it alive until the commit
         if handle.existing:  # the option `unique` returned the task that was there before
             object.__setattr__(result, "id", handle.id)
         if taskq.is_diverted and handle.is_sent:
@@ -186,11 +186,11 @@ class TaskQBackend(BaseTaskBackend):
     # --- results ------------------------------------------------------------------------------------------------------
 
     def get_result(self, result_id: str) -> AnyResult:
-        """Return what became of a call.
+        """Return the result of a call.
 
         Raises:
-            TaskResultDoesNotExist: No task of the framework has this id: it is not kept any more, or waits for the
-                commit of a transaction.
+            TaskResultDoesNotExist: No task of the framework has this id. Its retention has ended, or the transaction
+                that enqueued it has not committed yet.
         """
         try:
             return self._read(taskq.get(result_id).info)
@@ -198,7 +198,7 @@ class TaskQBackend(BaseTaskBackend):
             raise TaskResultDoesNotExist(result_id) from None
 
     async def aget_result(self, result_id: str) -> AnyResult:
-        """Return what became of a call, without a thread. As `get_result`."""
+        """Return the result of a call, without a thread. As `get_result`."""
         try:
             return self._read((await taskq.aget(result_id)).info)
         except TaskNotFoundError:
@@ -214,7 +214,7 @@ class TaskQBackend(BaseTaskBackend):
     # --- checks -------------------------------------------------------------------------------------------------------
 
     def check(self, **kwargs: Any) -> list[CheckMessage]:
-        """Return what is wrong with the backend's settings."""
+        """Return the errors and warnings about the backend's settings."""
         return checks.check_backend(self)
 
 

@@ -19,14 +19,14 @@ from taskq_django.tasks_backend.options import DEFAULTS
 
 
 def check_backend(backend: Any) -> list[CheckMessage]:
-    """Return what is wrong with the settings of a `TaskQBackend`, which imports this module."""
+    """Return the errors and warnings about the settings of a `TaskQBackend`."""
     where = f"TASKS[{backend.alias!r}]"
     found: list[CheckMessage] = []
     if not apps.is_installed("taskq_django"):
         found.append(
             Error(
-                f"{where} is taskq's backend, and 'taskq_django' is not in INSTALLED_APPS.",
-                hint="Add it: it brings the worker, and finds the tasks of the installed apps.",
+                f"{where} is taskq's backend, but 'taskq_django' is not in INSTALLED_APPS.",
+                hint="Add it. It provides `manage.py runworker` and imports the tasks of the installed apps.",
                 id="taskq.E022",
             )
         )
@@ -42,10 +42,10 @@ def check_backend(backend: Any) -> list[CheckMessage]:
     if seconds("retention", retention) == 0:
         found.append(
             Warning(
-                f"{where} keeps no results: the retention of its tasks is 0, so a task that has succeeded is deleted "
-                "at once, and get_result() does not find it.",
-                hint="Set DEFAULTS['retention'] in its OPTIONS, for example to 86400 seconds. To keep it so, add "
-                "'taskq.W021' to SILENCED_SYSTEM_CHECKS.",
+                f"{where} keeps no results: the retention of its tasks is 0, so a successful task is deleted at once "
+                "and get_result() does not find it.",
+                hint="Set DEFAULTS['retention'] in its OPTIONS, for example to 86400 seconds. If you need no results, "
+                "add 'taskq.W021' to SILENCED_SYSTEM_CHECKS.",
                 id="taskq.W021",
             )
         )
@@ -53,10 +53,10 @@ def check_backend(backend: Any) -> list[CheckMessage]:
     if missing:
         found.append(
             Warning(
-                f"{where} has queues that TASKQ['QUEUES'] does not name, so that no worker serves them: "
+                f"{where} has queues that are not in TASKQ['QUEUES'], so no worker serves them: "
                 f"{', '.join(map(repr, missing))}.",
-                hint="Add them to TASKQ['QUEUES'] with their weights, or leave QUEUES out of TASKQ so that it follows "
-                "TASKS.",
+                hint="Add them to TASKQ['QUEUES'] with their weights, or remove QUEUES from TASKQ to serve the queues "
+                "of TASKS.",
                 id="taskq.W022",
             )
         )
@@ -64,10 +64,10 @@ def check_backend(backend: Any) -> list[CheckMessage]:
     if ignored:
         found.append(
             Warning(
-                f"{where} has tasks with a priority whose queue TASKQ['QUEUES'] does not name, so that it is ignored: "
+                f"{where} has tasks with a priority whose queue is not in TASKQ['QUEUES'], so the priority is ignored: "
                 f"{', '.join(sorted(ignored))}.",
-                hint="Add the queues of the bands to TASKQ['QUEUES'] with their weights, such as 'default-high', or "
-                "leave QUEUES out of TASKQ so that it follows TASKS.",
+                hint="Add the queues of the bands, such as 'default-high', to TASKQ['QUEUES'] with their weights, or "
+                "remove QUEUES from TASKQ to serve the queues of TASKS.",
                 id="taskq.W023",
             )
         )

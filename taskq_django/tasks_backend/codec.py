@@ -1,8 +1,8 @@
-"""Arguments of a task of Django's framework <-> payload.
+"""Convert the arguments of a task of Django's framework to a payload and back.
 
-The framework's rule is JSON and nothing else: annotations are not looked at, and a function may take `*args` and
-`**kwargs`. The payload is the JSON object of the arguments by name all the same, as of every task of taskq, so that a
-schedule, the command line and Go can enqueue it; `*args` is a list and `**kwargs` an object under their own name.
+The framework allows only JSON values, ignores annotations, and accepts functions with `*args` and `**kwargs`. As for
+every task of taskq, the payload is a JSON object of the arguments by name, so that schedules, the command line and Go
+can enqueue the task. `*args` is a list, and `**kwargs` an object, under the parameter's name.
 """
 
 import inspect
@@ -15,7 +15,7 @@ from taskq_core.codec import ArgumentsCodec, Parameter
 from taskq_django.tasks_backend.framework import normalize_json
 
 REFUSAL = "\0refusal"
-"""Name of the error that replaces arguments which cannot be read; no parameter has such a name."""
+"""Key of the error that replaces unreadable arguments. No parameter can have this name."""
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _PLAIN: dict[Any, Any] = {kind: kind for kind in (str, int, float, bool)} | {
     kind.__name__: kind for kind in (str, int, float, bool)
@@ -23,7 +23,7 @@ _PLAIN: dict[Any, Any] = {kind: kind for kind in (str, int, float, bool)} | {
 
 
 def _parameter(parameter: inspect.Parameter) -> Parameter:
-    """Describe a parameter. Any JSON value fits it."""
+    """Describe a parameter. It accepts any JSON value."""
     variadic: dict[Any, Any] = {parameter.VAR_POSITIONAL: list[Any], parameter.VAR_KEYWORD: dict[str, Any]}
     annotation: Any = _PLAIN.get(parameter.annotation, Any) if isinstance(parameter.annotation, type | str) else Any
     return Parameter(
@@ -37,12 +37,12 @@ def _parameter(parameter: inspect.Parameter) -> Parameter:
 
 
 class JsonArgumentsCodec(ArgumentsCodec):
-    """Reads and writes the arguments of one function.
+    """Encodes and decodes the arguments of one function.
 
     Args:
         function: The function.
         name: Name of the task, for errors.
-        injected: Parameters that the worker fills in itself.
+        injected: Parameters that the worker passes itself.
         strict: Refuse payloads with unknown fields instead of counting them.
     """
 
@@ -70,7 +70,7 @@ class JsonArgumentsCodec(ArgumentsCodec):
 
         Raises:
             TypeError: An argument has no JSON type.
-            TaskArgumentsError: The arguments do not fit the function, or one has no JSON form.
+            TaskArgumentsError: The arguments do not fit the function, or a value such as NaN has no JSON form.
         """
         plain = normalize_json(self.bind(args, kwargs))
         problem = ""
@@ -82,7 +82,7 @@ class JsonArgumentsCodec(ArgumentsCodec):
             problem = "is nested too deeply or contains itself"
         except ValueError:
             problem = "NaN and infinity have no JSON form"
-        raise TaskArgumentsError(self.name, "", problem)  # out here, so that no value travels along as its context
+        raise TaskArgumentsError(self.name, "", problem)  # outside `except`, whose error would contain the values
 
     def decode(self, payload: bytes) -> dict[str, object]:
         """Return the arguments by name.
@@ -93,9 +93,10 @@ class JsonArgumentsCodec(ArgumentsCodec):
         return self._decode(payload)[0]
 
     def decode_counting(self, payload: bytes) -> tuple[dict[str, object], int]:
-        """Return the arguments by name, and how many unknown fields were ignored. For workers.
+        """Return the arguments by name, and the number of ignored unknown fields. For workers.
 
-        For a payload that does not fit they are a `REFUSAL`. The run raises it, so that its signals report it.
+        If the payload does not fit, return the error under the key `REFUSAL`. The run raises it, so that the
+        framework's signals report it.
         """
         try:
             return self._decode(payload)

@@ -1,6 +1,6 @@
-"""Facts about a call for Django's framework alone. They travel in a header, beside the payload that everybody reads.
+"""Store what only Django's framework knows of a call in a header of the task.
 
-A task without the header, from a schedule, the command line or Go, runs and is found all the same.
+Tasks without the header, from a schedule, the command line or Go, also run and have results.
 """
 
 from collections.abc import Mapping
@@ -18,15 +18,15 @@ HEADER = "django-task"
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Facts about a call besides its arguments.
+    """What the header stores of a call.
 
     Attributes:
         backend: Alias of the backend.
-        queue_name: Queue by its name in the framework, without its band.
-        positional: Number of arguments given by position.
-        priority: Its priority.
-        after_s, at: When it may start.
-        enqueued_at: When it was enqueued, by the clock of the caller.
+        queue_name: Queue in the framework, without the suffix of the priority band.
+        positional: Number of positional arguments.
+        priority: Priority of the task, -100 to 100.
+        after_s, at: Earliest start, in seconds after the enqueue or as a datetime.
+        enqueued_at: Time of the enqueue, by the caller's clock.
     """
 
     backend: str
@@ -53,7 +53,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def run_after(self) -> datetime | timedelta | None:
-        """When it may start."""
+        """Earliest start of the task."""
         return self.at if self.after_s is None else timedelta(seconds=self.after_s)
 
     def header(self) -> str:

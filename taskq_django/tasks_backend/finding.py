@@ -22,17 +22,17 @@ def find_by_name(name: str) -> BackendTask | None:
     for module in discovered_modules():
         for value in list(vars(module).values()):
             if isinstance(value, framework.Task) and value.module_path == name:
-                _make_known(value)
+                _register(value)
                 known = taskq.tasks.get(name)
                 return known if isinstance(known, BackendTask) else None
     return None
 
 
-def _make_known(task: AnyTask) -> None:
-    """Register a task that was made for another backend, by making a copy for our first backend."""
+def _register(task: AnyTask) -> None:
+    """Register a task of another backend, as a copy for the first `TaskQBackend` in `TASKS`."""
     backends = framework.backends()
     for alias in backends:
-        with suppress(ImproperlyConfigured):  # a mistake in another backend, which a system check reports
+        with suppress(ImproperlyConfigured):  # another backend is misconfigured, which a system check reports
             backend = backends[alias]
             if isinstance(backend, TaskQBackend):
                 backend.adopt(task)

@@ -1,6 +1,6 @@
-"""Django's task framework: `django.tasks` since Django 6.0, the package `django-tasks` before.
+"""Import Django's task framework: `django.tasks` since Django 6.0, the package `django-tasks` before.
 
-Both have the same classes. What differs between them and their releases is evened out here.
+Both have the same classes. This module hides the differences between them.
 """
 
 from importlib import import_module
@@ -46,7 +46,7 @@ else:
 
 
 def backends() -> Any:
-    """Return the framework's handler of backends: it iterates over aliases, and `[alias]` gives a backend."""
+    """Return the framework's backends: iteration yields aliases, and `[alias]` returns a backend."""
     return import_module(PACKAGE).task_backends
 
 

@@ -1,7 +1,7 @@
-"""`OPTIONS` of the backend in the setting `TASKS`, and how priorities become queues.
+"""Read `OPTIONS` of the backend in the setting `TASKS`, and map priorities to queues.
 
-Asynq knows no priority of a single task: a queue is served in order, and queues are served by weight. So priorities
-form bands, and each band of a queue is a separate queue. A band without a name is the queue itself.
+Asynq has no priority of a single task: tasks of a queue run in order, and queues have weights. So priorities are
+divided into bands, and each band of a queue is a separate queue. The band without a name is the queue itself.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,12 +15,12 @@ from taskq_core.tasks.options import TaskOptionsDict, task_options
 from taskq_core.wire import validate_queue_name
 
 PATHS = ("taskq_django.TaskQBackend", "taskq_django.tasks_backend.backend.TaskQBackend")
-"""What `BACKEND` says where it is this backend."""
+"""Values of `BACKEND` that name this backend."""
 DAY_S = 86_400
 DEFAULTS: Mapping[str, Any] = MappingProxyType({"max_retry": 0, "retention": DAY_S})
-"""Options of this backend's tasks where nothing else is said: the framework runs a task once and keeps its result."""
+"""Default options of this backend's tasks. By the framework's rules a task runs once and its result is kept."""
 _NOT_HERE = ("queue", "priority", "run_after", "task_id", "on_missing")
-"""The framework has other words for the first three, chooses ids itself, and passes JSON, never a model's row."""
+"""taskq's options that the framework replaces by its own, or that it has no use for."""
 TASK_OPTIONS = tuple(name for name in TaskOptionsDict.__annotations__ if name not in _NOT_HERE)
 """Task options that a task of this backend can have."""
 LOWEST, HIGHEST = -100, 100
@@ -29,12 +29,12 @@ LOWEST, HIGHEST = -100, 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Band:
-    """Priorities that are served alike.
+    """A range of priorities that share a queue.
 
     Attributes:
-        name: Suffix of the queue's name, after a hyphen; "" for the queue itself.
-        least: Lowest priority that belongs to it; it ends where the next begins.
-        weight: How often its queue is served beside the others, where `TASKQ` does not set `QUEUES`.
+        name: Suffix of the queue's name, after a hyphen. "" for the queue itself.
+        least: Lowest priority of the band. The band ends below the `least` of the next higher one.
+        weight: Weight of the band's queue if `TASKQ` does not set `QUEUES`.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Band:
     weight: int
 
     def queue(self, name: str) -> str:
-        """Return the queue of a queue's tasks in this band."""
+        """Return the name of this band's queue for a task in the queue `name`."""
         return f"{name}-{self.name}" if self.name else name
 
 
@@ -51,24 +51,24 @@ BANDS = (
     Band(name="", least=0, weight=3),
     Band(name="low", least=LOWEST, weight=1),
 )
-"""The bands where `OPTIONS` names none, the highest first. Weights as in Asynq's own examples."""
+"""The default bands, the highest first. The weights are those of Asynq's examples."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendOptions:
-    """`OPTIONS`, checked."""
+    """Checked `OPTIONS` of the backend."""
 
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    """Task options of every task of the backend, over those in `TASKQ['DEFAULTS']`."""
+    """Task options for every task of the backend. They override `TASKQ['DEFAULTS']`."""
     bands: tuple[Band, ...] = BANDS
-    """Bands of priorities, the highest first; none: tasks have no priority."""
+    """Bands of priorities, the highest first. If empty, tasks have no priority."""
 
     def queues(self, name: str) -> list[str]:
-        """Return the queues that a queue's tasks may go to, the highest band first."""
+        """Return the queues of all bands of a queue, the highest band first."""
         return [band.queue(name) for band in self.bands] or [name]
 
     def queue_for(self, name: str, priority: int, served: Iterable[str]) -> str:
-        """Return the queue of a task: that of its band, or the queue itself where workers do not serve that."""
+        """Return the queue of the priority's band if it is in `served`, else the queue itself."""
         for band in self.bands:
             if priority >= band.least:
                 return found if (found := band.queue(name)) in served else name
@@ -76,10 +76,10 @@ class BackendOptions:
 
 
 def read_options(given: object) -> BackendOptions:
-    """Return what `OPTIONS` says.
+    """Check `OPTIONS` and return them as a record.
 
     Raises:
-        ConfigurationError: It is not a dict, a key is unknown, or a value is not usable.
+        ConfigurationError: `OPTIONS` is not a dict, a key is unknown, or a value is not valid.
     """
     if not isinstance(given, Mapping):
         raise ConfigurationError(f"OPTIONS must be a dict, got {type(given).__name__}")
@@ -151,9 +151,9 @@ def _read_band(name: object, value: object) -> Band:
 
 
 def queues_of_tasks(setting: object) -> dict[str, int]:
-    """Return the queues that the setting `TASKS` needs, with their weights; none where it does not name this backend.
+    """Return the queues of this backend in the setting `TASKS`, with their weights.
 
-    Unusable parts are left out; a system check reports them.
+    Invalid parts are skipped, because a system check reports them.
     """
     found: dict[str, int] = {}
     for params in setting.values() if isinstance(setting, Mapping) else ():

@@ -1,4 +1,4 @@
-"""Make a `TaskResult` of the framework from a task in Redis."""
+"""Convert a task in Redis to a `TaskResult` of Django's framework."""
 
 import json
 import sys
@@ -31,13 +31,16 @@ STATUSES: Mapping[TaskState, TaskResultStatus] = {
 }
 """The framework's status for each state."""
 UNKNOWN_WORKER = ""
-"""Worker of an attempt that is not noted any more, or was another program's."""
+"""Worker id of an attempt without a stored record: an old attempt, or one of a worker in Go."""
 NO_CLASS = "taskq_core.errors.TaskFailedError"
-"""Class of an error of which only the text is known: a worker in Go writes no more."""
+"""Class of an error with only a stored text. Workers in Go store no class."""
 
 
 class StoredTaskError(TaskError):
-    """An error read from Redis. Everyone who can write there chooses the path, so reading the class imports nothing."""
+    """An error read from Redis.
+
+    Anyone who can write to Redis can choose the class path, so reading the class imports no module.
+    """
 
     __slots__ = ()
 
@@ -46,15 +49,15 @@ class StoredTaskError(TaskError):
         """Class of the exception.
 
         Raises:
-            ImportError: Its module is not imported in this process, or has no such class.
+            ImportError: The module is not imported in this process, or has no such class.
             ValueError: The path does not name an exception.
         """
         module_path, _, name = self.exception_class_path.rpartition(".")
         module = sys.modules.get(module_path)
         if module is None:
             raise ImportError(
-                f"{self.exception_class_path!r} is an error read from Redis, and its module is not imported in this "
-                "process; import the module before you read exception_class"
+                f"the module of {self.exception_class_path!r}, an error read from Redis, is not imported in this "
+                "process; import it before you read exception_class"
             )
         if name not in vars(module):
             raise ImportError(f"module {module_path!r} has no class {name!r}")
@@ -65,7 +68,7 @@ class StoredTaskError(TaskError):
 
 
 class BackendResult(AnyResult):
-    """A result of this backend. Reading a return value that was too large to be stored raises an error."""
+    """A result of this backend. Raises an error if the return value was too large to be stored."""
 
     __slots__ = ()
 
@@ -74,7 +77,7 @@ class BackendResult(AnyResult):
         """Return value of the task.
 
         Raises:
-            ResultTooLargeError: It was too large to be stored; also a `ValueError`.
+            ResultTooLargeError: It was too large to be stored. The error is also a `ValueError`.
             ValueError: The task has failed, or has not finished.
         """
         value = super().return_value
@@ -84,7 +87,7 @@ class BackendResult(AnyResult):
 
 
 def new_result(task: AnyTask, result_id: str, args: Any, kwargs: Any) -> AnyResult:
-    """Return the result of a call that is being made.
+    """Return the result of a new call, which has not started.
 
     Raises:
         TypeError: An argument has no JSON type.
@@ -106,7 +109,7 @@ def new_result(task: AnyTask, result_id: str, args: Any, kwargs: Any) -> AnyResu
 
 
 def called(task: AnyTask, facts: Facts) -> AnyTask:
-    """Return a task with the options of a call, or its definition if its backend does not take them any more."""
+    """Return the task with the options of a call, or unchanged if its backend no longer accepts them."""
     changes: dict[str, Any] = {
         "backend": facts.backend,
         "queue_name": facts.queue_name,
@@ -117,7 +120,7 @@ def called(task: AnyTask, facts: Facts) -> AnyTask:
         return task
     try:
         return replace(task, **changes)
-    except (InvalidTask, ValueError):  # another version of the project enqueued it, for a queue or backend that is gone
+    except (InvalidTask, ValueError):  # an older version of the project had another queue or backend
         return task
 
 
@@ -167,7 +170,7 @@ def set_status(result: AnyResult, info: TaskInfo, facts: Facts) -> None:
 
 
 def put(result: AnyResult, **values: Any) -> None:
-    """Set attributes of a result, which is frozen. Times never run backwards, though clocks differ."""
+    """Set attributes of a frozen result. Make its times ascend even if the clocks of the machines differ."""
     earliest: datetime | None = values.get("enqueued_at")
     for name in ("started_at", "last_attempted_at", "finished_at"):
         if values.get(name) is not None:
@@ -180,5 +183,5 @@ def put(result: AnyResult, **values: Any) -> None:
 def _value(data: bytes) -> Any:
     try:
         return json.loads(data or b"null")
-    except ValueError:  # another program's result, which need not be JSON
+    except ValueError:  # a result of another program may not be JSON
         return data.decode("utf-8", "replace")

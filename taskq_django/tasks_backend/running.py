@@ -1,7 +1,7 @@
-"""A task of Django's framework in taskq's registry, and its runs.
+"""Register and run tasks of Django's framework as tasks of taskq.
 
-`BackendTask` is registered under the default name, `module.qualname`, among the tasks of `taskq_django.task`. A worker
-runs it as any other. Around the function it keeps the framework's contract: context, JSON as result, signals.
+`BackendTask` is registered under the default name, `module.qualname`, and a worker runs it like any other task. Around
+the function it follows the framework's rules: it passes the context, returns JSON values, and sends signals.
 """
 
 import inspect
@@ -35,14 +35,14 @@ from taskq_django.tasks_backend.tasks import options_of
 logger = logging.getLogger("taskq.django")
 
 _running: dict[tuple[str, str], AnyResult] = {}
-"""Results of runs by queue and id, from their start until it is known how they ended."""
+"""Results of current runs by queue and task id, until their outcome is known."""
 
 
 class BackendTask(Task[..., Any]):
-    """A task of Django's framework, as workers know it.
+    """A task of Django's framework in taskq's registry.
 
     Attributes:
-        task: The framework's task, as it was defined.
+        task: The framework's task.
     """
 
     interface = "django.tasks"
@@ -59,23 +59,26 @@ class BackendTask(Task[..., Any]):
     def _make_codec(
         self, function: Callable[..., Any], strict: bool, injected: frozenset[str], references: References | None
     ) -> JsonArgumentsCodec:
-        """Return the codec: annotations do not matter to the framework."""
+        """Return a codec that ignores annotations, as the framework does."""
         injected = frozenset({"context"}) if self.task.takes_context else frozenset()
         return JsonArgumentsCodec(function, name=self.name, injected=injected, strict=strict)
 
     @property
     def json_codec(self) -> JsonArgumentsCodec:
-        """Its codec."""
+        """The codec with its own type."""
         return cast("JsonArgumentsCodec", self.codec)
 
     @property
     def backend(self) -> Any:
-        """The backend of the task as it was defined."""
+        """The backend in the definition of the task."""
         return self.task.get_backend()
 
     @property
     def options(self) -> TaskOptions:
-        """Its options over those of the backend, these over the settings'; another backend has none for it."""
+        """Options of the task. They override those of the backend, which override the settings.
+
+        A task of another backend has no backend options.
+        """
         defaults = self._enqueuer.task_defaults
         of_backend = getattr(self.backend, "own_options", None)
         known = self._merged
@@ -98,7 +101,7 @@ class BackendTask(Task[..., Any]):
     # --- runs ---------------------------------------------------------------------------------------------------------
 
     def _run(self, context: TaskContext, /, **arguments: object) -> object:
-        """Run a plain function, in the thread that a worker chose."""
+        """Run a plain function in the worker's thread."""
         run = _Run(self, context, arguments)
         if context.retried:
             run.remember(_look(self, context))
@@ -113,7 +116,7 @@ class BackendTask(Task[..., Any]):
         return value
 
     async def _arun(self, context: TaskContext, /, **arguments: object) -> object:
-        """Run a coroutine function, on the worker's event loop."""
+        """Run a coroutine function on the worker's event loop."""
         run = _Run(self, context, arguments)
         if context.retried:
             run.remember(await _alook(self, context))
@@ -129,9 +132,9 @@ class BackendTask(Task[..., Any]):
 
 
 class _Run:
-    """One run: what its function and the receivers of signals see of it.
+    """One run, with the result that its function and the receivers of signals get.
 
-    As a context manager it forgets the run, unless its end is reported later.
+    As a context manager it ends the run, unless `RunObserver` reports its end later.
     """
 
     def __init__(self, task: BackendTask, context: TaskContext, arguments: Mapping[str, object]) -> None:
@@ -160,15 +163,15 @@ class _Run:
             self.args = [framework.TaskContext(task_result=self.result), *self.args]
 
     def remember(self, info: TaskInfo | None) -> None:
-        """Put into the result what is noted of earlier attempts."""
+        """Add stored errors and times of earlier attempts to the result."""
         if info is not None and info.worker == self._worker:
             set_status(self.result, info, self._facts)
 
     def check(self) -> None:
-        """Refuse to go on with a payload that does not fit.
+        """Raise the error of a payload that does not fit the function.
 
         Raises:
-            PayloadError: It does not.
+            PayloadError: The payload does not fit.
         """
         if self._refusal is not None:
             raise self._refusal
@@ -181,7 +184,7 @@ class _Run:
             _running.pop(self._key, None)
 
     def succeed(self, value: object) -> None:
-        """Note that the function has returned."""
+        """Set the result's status and return value after the function has returned."""
         _running.pop(self._key, None)
         put(self.result, status=TaskResultStatus.SUCCESSFUL, _return_value=value)
         object.__setattr__(self.result, "finished_at", None)
@@ -191,7 +194,7 @@ class _Run:
 
 
 def handle_of(queue: str, task_id: str, name: str) -> TaskHandle[Any]:
-    """Return the handle of a task that may be in a queue."""
+    """Return the handle of a task."""
     return TaskHandle(taskq.runtime.source, id=task_id, queue=queue, name=name, is_kept=True)
 
 
@@ -199,7 +202,7 @@ def _look(task: BackendTask, context: TaskContext) -> TaskInfo | None:
     try:
         return handle_of(context.queue, context.id, task.name).refresh()
     except TaskQError as error:
-        _note_blind(context, error)
+        _log_unread(context, error)
         return None
 
 
@@ -207,14 +210,14 @@ async def _alook(task: BackendTask, context: TaskContext) -> TaskInfo | None:
     try:
         return await handle_of(context.queue, context.id, task.name).arefresh()
     except TaskQError as error:
-        _note_blind(context, error)
+        _log_unread(context, error)
         return None
 
 
-def _note_blind(context: TaskContext, error: TaskQError) -> None:
-    """The run goes on; its context only knows how many attempts there were."""
+def _log_unread(context: TaskContext, error: TaskQError) -> None:
+    """Log that earlier attempts cannot be read. The run continues; its result has only their number."""
     logger.warning(
-        "what earlier attempts of task %s did cannot be read: %s",
+        "cannot read the earlier attempts of task %s: %s",
         context.name,
         error,
         extra={"queue": context.queue, "task_id": context.id},
@@ -225,11 +228,11 @@ class RunObserver(Announcer):
     """Sends `task_finished` of failed runs of the framework's tasks. Successful runs send it themselves."""
 
     def wants_ended(self, outcome: str) -> bool:
-        """Whether a run of the framework's tasks may have this outcome."""
+        """Return whether a task of the framework is running that may have ended with this outcome."""
         return bool(_running) and outcome != Outcome.COMPLETED
 
     def ended(self, context: TaskContext, result: object, error: BaseException | None) -> None:
-        """Send `task_finished` of a run that failed for good. A run that is repeated has not finished."""
+        """Send `task_finished` if the task is archived. A task that will be retried has not finished."""
         known = _running.pop((context.queue, context.id), None)
         if known is None or error is None or context.outcome != Outcome.ARCHIVED:
             return

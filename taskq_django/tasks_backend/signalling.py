@@ -1,4 +1,4 @@
-"""The framework's signals, sent so that no receiver changes what becomes of a task."""
+"""Send the signals of Django's framework. Exceptions of receivers do not affect the task."""
 
 import logging
 import weakref
@@ -25,8 +25,8 @@ def tell(signal: Signal, sender: Any, result: AnyResult) -> None:
 async def atell(signal: Signal, sender: Any, result: AnyResult) -> None:
     """Send a signal from a coroutine.
 
-    In a thread, as its receivers mostly are blocking ones. `asend_robust` would have them in asyncio tasks, from which
-    a `SystemExit` goes straight to the event loop and ends it.
+    It is sent in a thread, because most receivers block. `asend_robust` would run them in asyncio tasks, where a
+    `SystemExit` ends the event loop.
     """
     await sync_to_async(tell, thread_sensitive=True)(signal, sender, result)
 
@@ -37,26 +37,29 @@ def _contained() -> Iterator[None]:
     try:
         yield
     except SystemExit:
-        logger.exception("a receiver of a task's signal raised SystemExit, which is ignored")
+        logger.exception("a receiver of a task signal raised SystemExit, which is ignored")
 
 
 def tell_of_failure(signal: Signal, sender: Any, result: AnyResult, error: BaseException) -> None:
-    """Send a signal as if from the `except` of an error: receivers, Django's log first, find it in `sys.exc_info()`."""
+    """Send a signal while an error is being handled, so that receivers such as Django's log find it.
+
+    They read it from `sys.exc_info()`.
+    """
     stack = error.__traceback__
     try:
         raise error
     except BaseException as raised:
         if raised is not error:
-            raise  # an interruption that came just now
-        error.__traceback__ = stack  # without this function
+            raise  # the thread was interrupted here
+        error.__traceback__ = stack  # removes this function
         tell(signal, sender, result)
 
 
 class Announcement:
-    """Says once that a task was enqueued: when it was sent, or in its run where this comes first.
+    """Sends `task_enqueued` of one task exactly once: after it was stored, or at the start of its run.
 
-    This process may run the task before its client reports it as stored: at once, with `EAGER`. An announcement lasts
-    until the enqueue has returned, and with the handle until the commit.
+    A run can start first, for example with `EAGER`. The object exists until the enqueue returns, and inside a
+    transaction until the commit, because the handle refers to it.
     """
 
     def __init__(self, sender: Any, result: AnyResult, enqueued: Callable[[], None]) -> None:
@@ -67,10 +70,10 @@ class Announcement:
         _open[result.id] = self
 
     def __enter__(self) -> None:
-        """Begin to enqueue."""
+        """Return when the enqueue begins."""
 
     def __exit__(self, kind: object, error: object, stack: object) -> None:
-        """Forget it if the task was not enqueued: the traceback of the error would keep it."""
+        """Discard the announcement if the enqueue failed. The error's traceback would keep it alive."""
         if error is not None:
             _open.pop(self.result.id, None)
 
@@ -81,25 +84,25 @@ class Announcement:
         return is_first
 
     def tell(self) -> None:
-        """Send `task_enqueued`, unless that was done."""
+        """Send `task_enqueued`, unless it was sent before."""
         if self._take():
             tell(task_enqueued, self._sender, self.result)
 
     async def atell(self) -> None:
-        """Send `task_enqueued` from a coroutine, unless that was done."""
+        """Send `task_enqueued` from a coroutine, unless it was sent before."""
         if self._take():
             await atell(task_enqueued, self._sender, self.result)
 
 
 class Announcer(Observer):
-    """Sends `task_enqueued` when the client reports a task as stored: inside a transaction after the commit."""
+    """Sends `task_enqueued` when the client reports a task as stored, which is after the commit of a transaction."""
 
     def wants_enqueued(self) -> bool:
-        """Whether an announcement waits."""
+        """Return whether a task of the framework is being enqueued."""
         return bool(_open)
 
     def enqueued(self, handles: Sequence[TaskHandle[Any]]) -> None:
-        """Make the announcements of these tasks."""
+        """Send `task_enqueued` for these tasks."""
         for handle in handles:
             announcement = _open.get(handle.id)
             if announcement is not None:
@@ -114,9 +117,9 @@ class Announcer(Observer):
 
 
 _open: "weakref.WeakValueDictionary[str, Announcement]" = weakref.WeakValueDictionary()
-"""Announcements by task id, for as long as they last."""
+"""Announcements of tasks that are being enqueued, by task id."""
 
 
 def announcement_of(task_id: str) -> Announcement | None:
-    """Return that of a task which this process is just enqueueing."""
+    """Return the announcement of a task that this process is enqueueing, or None."""
     return _open.get(task_id)

@@ -1,4 +1,4 @@
-"""`TaskQTask`: a task of Django's framework that carries taskq's options."""
+"""Define `TaskQTask`, a task of Django's framework with taskq's options."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,10 +17,10 @@ _Errors = type[BaseException] | tuple[type[BaseException], ...]
 
 @dataclass(frozen=True, kw_only=True)
 class TaskQTask(AnyTask):
-    """What `@task` makes of a function where its backend is `TaskQBackend`.
+    """The task that the framework's `@task` returns if its backend is `TaskQBackend`.
 
-    Besides those of the framework it takes taskq's task options, in `using(...)` and, since Django 6.1 and with the
-    package django-tasks, in `@task(...)` as well. None means: as the backend's `OPTIONS` and `TASKQ` say.
+    It accepts taskq's task options in `using(...)`, and since Django 6.1 and with the package django-tasks also in
+    `@task(...)`. None means the default of the backend's `OPTIONS` or of `TASKQ`.
     """
 
     run_after: datetime | timedelta | None = None  # type: ignore[assignment]  # the framework's takes no timedelta
@@ -56,11 +56,11 @@ class TaskQTask(AnyTask):
             queue_name: Queue, one of the backend's `QUEUES`.
             run_after: Not before this moment, or this time after each enqueue.
             backend: Alias in `TASKS`. Other backends do not know taskq's options.
-            **options: Task options of taskq: max_retry, timeout, retention, ... Those that workers read from
-                the registered task, such as retry_delay, belong in `@task(...)` or in the backend's `OPTIONS`.
+            **options: Task options of taskq: max_retry, timeout, retention, ... Set options that workers read from
+                the registered task, such as retry_delay, in `@task(...)` or in the backend's `OPTIONS`.
 
         Raises:
-            InvalidTask: The backend refuses it.
+            InvalidTask: The backend refuses an option.
             TypeError: An option is unknown.
         """
         try:
@@ -72,5 +72,5 @@ class TaskQTask(AnyTask):
 
 
 def options_of(task: AnyTask) -> dict[str, Any]:
-    """Return the options of taskq that a task sets itself. None of a task that another backend made."""
+    """Return the taskq options that a task sets itself. A task of another backend has none."""
     return {name: value for name in TASK_OPTIONS if (value := getattr(task, name, None)) is not None}

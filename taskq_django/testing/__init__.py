@@ -1,4 +1,4 @@
-"""What tests of a Django project need: `taskq_core.testing` for the project's queue application.
+"""Helpers for tests of a Django project: `taskq_core.testing` for the project's queue application.
 
 ::
 
@@ -11,9 +11,9 @@
 
 or, in a test of any kind, `with capture() as tasks:`. Fixtures for pytest are in `taskq_django.testing.plugin`.
 
-`TestCase` holds a transaction around each test that never commits. Here it is taken for committed, so that what waits
-for a commit is captured, or run, when it would be in production. Tasks that run inside the test, by `eager`,
-`Captured.run` and `TaskQTestMixin.drain`, use its database connections.
+`TestCase` holds a transaction around each test that never commits. These helpers count it as committed, so that tasks
+are captured or run at the same point as in production. Tasks that run inside the test, by `eager`, `Captured.run` and
+`TaskQTestMixin.drain`, use its database connections.
 """
 
 from taskq_core.testing import Captured, EnqueuedTask, TaskRun

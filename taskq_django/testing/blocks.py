@@ -1,4 +1,4 @@
-"""`capture`, `eager` and `drain` for the project's queue application, and for what Django's `TestCase` does to it."""
+"""Provide `capture`, `eager` and `drain` for the project's queue application, also inside Django's `TestCase`."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -12,13 +12,12 @@ from taskq_django.test_cases import taken_for_committed
 
 @contextmanager
 def capture(*, as_committed: bool = True) -> Iterator[Captured]:
-    """Capture what is enqueued in a `with` block: nothing is sent to Redis, nothing runs by itself.
+    """Capture the tasks that are enqueued in a `with` block. They are not sent to Redis and do not run by themselves.
 
     Args:
-        as_committed: Take the transaction that `TestCase` holds around a test for committed: tasks enqueued in it are
-            captured at once, and those enqueued in an `atomic` block of the code under test at the end of that block,
-            or never if it is rolled back. False: they wait, as every `on_commit` hook does, for
-            `captureOnCommitCallbacks(execute=True)`.
+        as_committed: Count the transaction that `TestCase` holds around a test as committed. Tasks are then captured
+            at once, or at the end of the outermost `atomic` block of the code under test, and never if that block is
+            rolled back. If false, they wait like every `on_commit` hook for `captureOnCommitCallbacks(execute=True)`.
 
     Raises:
         ConfigurationError: fakeredis is not installed; the extra `testing` brings it.
@@ -34,9 +33,9 @@ def eager(
     """Run each task that is enqueued in a `with` block at once. As `taskq_core.testing.eager`.
 
     Args:
-        retries: Run again at once what failed or was snoozed, until it succeeds or is archived.
-        raises: Raise at the end of the block what tasks failed with, unless the block itself raises.
-        propagates: Raise it where the task is enqueued, or where the `atomic` block around that ends, instead.
+        retries: Run failed and snoozed tasks again at once, until they succeed or are archived.
+        raises: Raise the error of a failed task at the end of the block, unless the block itself raises.
+        propagates: Raise the error in the call that enqueues the task, or at the end of the `atomic` block around it.
         as_committed: As `capture`.
 
     Raises:
@@ -55,7 +54,7 @@ def drain(
     timeout: Duration = 60.0,
     raises: bool = True,
 ) -> list[TaskRun]:
-    """Run a worker until nothing is due any more, blocking. As `taskq_core.testing.drain`.
+    """Run a worker until no task is due, and block until then. As `taskq_core.testing.drain`.
 
     Its threads have separate database connections, which do not see uncommitted data of a `TestCase`.
     """
@@ -69,5 +68,5 @@ async def adrain(
     timeout: Duration = 60.0,
     raises: bool = True,
 ) -> list[TaskRun]:
-    """Run a worker on this event loop until nothing is due any more. As `drain`, for coroutines."""
+    """Run a worker on this event loop until no task is due. As `drain`, for coroutines."""
     return await testing.adrain(taskq, queues=queues, advance=advance, timeout=timeout, raises=raises)

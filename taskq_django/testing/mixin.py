@@ -1,4 +1,4 @@
-"""`TaskQTestMixin`: each test of a class captures what it enqueues."""
+"""Define `TaskQTestMixin`, with which each test of a class captures the tasks that it enqueues."""
 
 import unittest
 from typing import TYPE_CHECKING
@@ -23,20 +23,20 @@ else:
 class TaskQTestMixin(_Base):
     """Captures the tasks that each test enqueues. Put it before Django's test case, as in `(TaskQTestMixin, TestCase)`.
 
-    A `setUp` of your own calls `super().setUp()` before it enqueues.
+    If your class has a `setUp`, it must call `super().setUp()` before it enqueues.
 
     Attributes:
-        taskq_eager: Run each task inside the call that enqueues it, instead of when the test says. An error of one
-            fails the test at its end. Set on the class.
-        taskq_as_committed: Take the transaction that `TestCase` holds around a test for committed; see `capture`. Set
-            on the class.
+        taskq_eager: Run each task inside the call that enqueues it, instead of in `drain()`. An error of a task fails
+            the test at its end. Set it on the class.
+        taskq_as_committed: Count the transaction that `TestCase` holds around a test as committed; see `capture`. Set
+            it on the class.
     """
 
     taskq_eager = False
     taskq_as_committed = True
 
     def setUp(self) -> None:
-        """Begin to capture; the end of the test ends it."""
+        """Start to capture. The end of the test stops it."""
         super().setUp()
         block = blocks.eager if self.taskq_eager else blocks.capture
         self._taskq_tasks = self.enterContext(block(as_committed=self.taskq_as_committed))
@@ -61,24 +61,24 @@ class TaskQTestMixin(_Base):
         return self.tasks.assert_enqueued(task, *args, count=count, queue=queue, **kwargs)
 
     def assert_not_enqueued(self, task: TaskLike, *args: object, queue: str | None = None, **kwargs: object) -> None:
-        """Check that no call like this was enqueued. As `Captured.assert_not_enqueued`."""
+        """Check that no matching call was enqueued. As `Captured.assert_not_enqueued`."""
         __tracebackhide__ = True
         self.tasks.assert_not_enqueued(task, *args, queue=queue, **kwargs)
 
     def assert_nothing_enqueued(self) -> None:
-        """Check that no task at all was enqueued. As `Captured.assert_nothing_enqueued`."""
+        """Check that no task was enqueued. As `Captured.assert_nothing_enqueued`."""
         __tracebackhide__ = True
         self.tasks.assert_nothing_enqueued()
 
     def drain(self, *, advance: Duration | None = None, raises: bool = True) -> list[TaskRun]:
-        """Run what is due, and what that enqueues, until nothing is due any more.
+        """Run due tasks, and the due tasks that they enqueue, until no task is due.
 
-        Inside a `TestCase` tasks run in this thread, as only it sees what the test has not committed. Elsewhere, in a
-        `TransactionTestCase`, a real worker runs those in the queues of the settings.
+        Inside a `TestCase`, tasks run in this thread, because only it sees the uncommitted data of the test. In a
+        `TransactionTestCase`, a real worker runs the tasks in the queues of the settings.
 
         Args:
-            advance: Let this much time pass for tasks that wait for their start or their next attempt, without waiting.
-            raises: Raise what tasks failed with; False: only return it.
+            advance: Treat tasks as due that are scheduled or retried within this time, without waiting for it.
+            raises: Raise the error of a failed task. If false, only return it.
 
         Returns:
             The runs, in order.
@@ -91,7 +91,7 @@ class TaskQTestMixin(_Base):
         return blocks.drain(advance=advance, raises=raises)
 
     async def adrain(self, *, advance: Duration | None = None, raises: bool = True) -> list[TaskRun]:
-        """Run what is due on this event loop. As `drain`, for coroutines."""
+        """Run due tasks on this event loop. As `drain`, for coroutines."""
         if await sync_to_async(_has_own_data, thread_sensitive=True)():
             return await self.tasks.arun(advance=advance, raises=raises)
         return await blocks.adrain(advance=advance, raises=raises)

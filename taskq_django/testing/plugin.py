@@ -1,11 +1,11 @@
 """Fixtures for pytest: those of `taskq_core.testing.plugin` for the project's queue application.
 
-They are asked for in the `conftest.py` of your tests::
+Load them in the `conftest.py` of your tests::
 
     pytest_plugins = ["taskq_django.testing.plugin"]
 
-In a test whose database is that of pytest-django's `db`, its transaction is taken for committed, as in
-`taskq_django.testing.capture`; a fixture `taskq_as_committed` of your own that returns False lets tasks wait.
+The transaction of pytest-django's fixture `db` counts as committed, as in `taskq_django.testing.capture`. To make tasks
+wait for a commit, define a fixture `taskq_as_committed` that returns False.
 """
 
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ def taskq_app() -> TaskQ:
 
 @pytest.fixture
 def taskq_as_committed() -> bool:
-    """Whether the transaction around a test is taken for committed."""
+    """Whether the transaction around a test counts as committed."""
     return True
 
 

@@ -194,7 +194,7 @@ def test_w023_a_priority_is_ignored(settings: Any) -> None:
         del taskq._tasks[f"{__name__}.rush"]
 
     assert found.id == "taskq.W023"
-    assert found.msg.endswith("so that it is ignored: 'tests.taskq_django.test_backend_options.rush' (5).")
+    assert found.msg.endswith("so the priority is ignored: 'tests.taskq_django.test_backend_options.rush' (5).")
     assert mended == []
 
 

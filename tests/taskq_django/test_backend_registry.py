@@ -83,11 +83,11 @@ def test_copies_do_not_take_the_place_of_the_task() -> None:
 
 def test_a_function_is_a_task_of_one_interface_only() -> None:
     django_task(pack)
-    with pytest.raises(TaskDefinitionError, match=r"is a task of django\.tasks already"):
+    with pytest.raises(TaskDefinitionError, match=r"is already a task of django\.tasks"):
         taskq_task(pack)
 
     taskq_task(unpack)
-    with pytest.raises(InvalidTask, match=r"cannot be one of django\.tasks as well"):
+    with pytest.raises(InvalidTask, match=r"cannot also be a task of django\.tasks"):
         django_task(unpack)
 
 

@@ -215,7 +215,7 @@ def test_a_context_that_cannot_read_the_past_still_counts(
 
     result.refresh()
     assert result.return_value == [[], 2]
-    assert "what earlier attempts" in caplog.text
+    assert "cannot read the earlier attempts" in caplog.text
 
 
 def test_an_interruption_in_a_receiver_is_no_receivers_error() -> None:

@@ -205,7 +205,7 @@ def test_what_fails_is_a_command_error(redis: RedisServer, words: list[str], mes
 def test_what_is_not_ready_is_told_as_such(settings: Any) -> None:
     settings.TASKQ = {"URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.01}
 
-    with pytest.raises(CommandError, match=r"^the queues do not work now$") as caught:
+    with pytest.raises(CommandError, match=r"^the queues are not healthy$") as caught:
         taskq("health", "--timeout", "0.01")
 
     assert caught.value.returncode == 1
@@ -214,7 +214,7 @@ def test_what_is_not_ready_is_told_as_such(settings: Any) -> None:
 def test_without_a_verb_the_help_is_shown_and_the_status_is_2() -> None:
     stdout = io.StringIO()
 
-    with pytest.raises(CommandError, match="which command") as caught:
+    with pytest.raises(CommandError, match="a command is missing") as caught:
         call_command("taskq", "queue", stdout=stdout)
 
     assert caught.value.returncode == 2

@@ -222,14 +222,14 @@ def test_an_order_by_primary_key_is_taken(rows: Callable[[], Any]) -> None:
     ("rows", "said"),
     [
         (lambda: Parcel.objects.all()[:5], "a queryset of depot.Parcel is sliced"),
-        (lambda: Parcel.objects.order_by("to"), "is ordered by 'to'; iterate.. goes by primary key"),
+        (lambda: Parcel.objects.order_by("to"), "is ordered by 'to', but iterate.. orders by primary key"),
         (lambda: Parcel.objects.order_by("-pk"), "is ordered by '-pk'"),
         (lambda: Parcel.objects.order_by("pk", "to"), "is ordered by 'pk', 'to'"),
         (lambda: Parcel.objects.order_by("?"), "is ordered by '.'"),
         (lambda: Parcel.objects.order_by(models.F("to").desc()), "is ordered by OrderBy"),
-        (lambda: Parcel.objects.values("to"), "gives values.. instead of instances"),
-        (lambda: Parcel.objects.values_list("to", flat=True), "gives values.. instead of instances"),
-        (lambda: Parcel.objects.distinct("to"), "has distinct.'to'., which needs an order of its own"),
+        (lambda: Parcel.objects.values("to"), "returns values.. instead of instances"),
+        (lambda: Parcel.objects.values_list("to", flat=True), "returns values.. instead of instances"),
+        (lambda: Parcel.objects.distinct("to"), "has distinct.'to'., which needs another order"),
         (lambda: Parcel.objects.all().union(Parcel.objects.all()), "made by union.. cannot be filtered further"),
         (lambda: Parcel.objects.raw("SELECT * FROM depot_parcel"), "a RawQuerySet in another run"),
         (lambda: Parcel.objects.first, "a method in another run"),
@@ -243,10 +243,12 @@ def test_what_cannot_be_read_by_key_is_refused_and_named(rows: Callable[[], Any]
 
 @rows("cursor", ["x", 1.5, [1], {"a": 1}, True])
 def test_a_cursor_that_is_no_key_is_refused(cursor: object) -> None:
-    with pytest.raises(IterationError, match=r"the stored cursor of this iteration is no primary key of depot\.Parcel"):
+    with pytest.raises(
+        IterationError, match=r"the stored cursor of this iteration is not a primary key of depot\.Parcel"
+    ):
         list(source_of(Parcel.objects.all()).pairs(cursor))
 
 
 def test_the_key_of_the_other_kind_of_model_is_refused() -> None:
-    with pytest.raises(IterationError, match=r"no primary key of depot\.Place"):
+    with pytest.raises(IterationError, match=r"not a primary key of depot\.Place"):
         list(source_of(Place.objects.all()).pairs(str(uuid.uuid4())))

@@ -160,7 +160,7 @@ class TestInAWorker:
 
         assert sorted(run.outcome for run in runs) == ["archived", "retried"]
         (archived,) = inspector.tasks("low", TaskState.ARCHIVED).tasks
-        assert archived.last_error == "the server refuses all recipients for good"
+        assert archived.last_error == "the server permanently refuses all recipients"
 
     @pytest.mark.redis
     def test_nothing_of_it_is_logged(self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
@@ -297,7 +297,7 @@ class TestEnqueueing:
         assert mailers.sent[0].metadata == {"order": 17}  # type: ignore[attr-defined]
         assert not hasattr(mailers.sent[0], "request")
         assert [record.getMessage() for record in logged_here(caplog)] == [
-            "the attribute 'request' of an e-mail stays behind: object has no JSON form"
+            "the attribute 'request' of an e-mail is dropped: object has no JSON form"
         ]
 
     @pytest.mark.skipif(django.VERSION >= (6, 0), reason="Django 6 has no such attributes any more")
@@ -357,7 +357,7 @@ class TestRefusals:
             send_mail("Hi\nBcc: everybody@example.com", "there", None, ["a@example.com"])
 
     def test_a_class_that_makes_its_own_mime(self) -> None:
-        with pytest.raises(MailContentError, match="class OwnMime makes its own MIME"):
+        with pytest.raises(MailContentError, match="class OwnMime renders its own MIME"):
             OwnMime("Hi", to=["a@example.com"]).send()
 
     def test_an_attachment_without_a_type(self) -> None:
@@ -368,7 +368,7 @@ class TestRefusals:
             message.send()
 
     def test_a_password_given_with_the_message(self) -> None:
-        with pytest.raises(ImproperlyConfigured, match="cannot be given with a message that a worker sends") as caught:
+        with pytest.raises(ImproperlyConfigured, match="cannot be passed with a message") as caught:
             send_mail("Hi", "there", None, ["a@example.com"], auth_user="ada", auth_password="hunter2")
         assert "hunter2" not in str(caught.value)
 
@@ -422,7 +422,7 @@ class TestMailers:
         [
             ({}, r"MAILERS\['default'\]: OPTIONS must name with 'using' the mailer that sends"),
             ({"using": "nobody"}, "'using' names the mailer 'nobody', which is not in MAILERS"),
-            ({"using": "default"}, "'using' names the mailer 'default', which enqueues as well"),
+            ({"using": "default"}, "'using' names the mailer 'default', which also enqueues"),
         ],
     )
     def test_a_mailer_that_could_not_send(self, options: dict[str, str], problem: str) -> None:
@@ -488,7 +488,7 @@ class TestChecks:
 
 
 def test_without_mailers_none_can_be_named() -> None:
-    with pytest.raises(ImproperlyConfigured, match="'using' names a mailer of MAILERS"):
+    with pytest.raises(ImproperlyConfigured, match="'using' only works for a backend in MAILERS"):
         EmailBackend(using="real")
 
 

@@ -294,7 +294,7 @@ class TestReading:
         assert rows_of(table, seen)[1] == ["broken", "good", "another"]
 
         (said,) = [each.getMessage() for each in caplog.records if "broken" in each.getMessage()]
-        assert "periodic task 'broken' cannot be used and is left out: task 'shop:greet', parameter 'name'" in said
+        assert "periodic task 'broken' is invalid and is skipped: task 'shop:greet', parameter 'name'" in said
 
     def test_a_table_that_is_made_later(self, clock: Clock, django_assert_num_queries: Any) -> None:
         """Without one, nothing but its absence is looked at, and that seldom."""

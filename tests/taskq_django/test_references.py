@@ -391,8 +391,8 @@ class TestRefusals:
             send.delay(Parcel(to="Ada"))
 
         assert str(caught.value) == (
-            "task 'depot:send', parameter 'parcel': this depot.Parcel has no row: save it before, or enqueue before it "
-            "is deleted (position 1)"
+            "task 'depot:send', parameter 'parcel': this depot.Parcel has no row: save it first, or enqueue before you "
+            "delete it (position 1)"
         )
         with pytest.raises(TaskArgumentsError, match=r"this depot\.Parcel has no row: .* at \[1\]"):
             send_all.delay(None, [Parcel.objects.create(to="a"), Parcel(to="b")])
@@ -443,9 +443,7 @@ class TestRefusals:
     def test_a_row_of_a_database_that_a_run_would_not_read(self, settings: Any) -> None:
         """With a router that says where the model is, both are the same, and a replica's instance is taken."""
         parcel = Parcel.objects.using("other").create(to="Ada")
-        with pytest.raises(
-            TaskArgumentsError, match="is in database 'other', and a run would look for it in 'default'"
-        ):
+        with pytest.raises(TaskArgumentsError, match="is in database 'other', but a run would read it from 'default'"):
             send.delay(parcel)
 
         settings.DATABASE_ROUTERS = [WritesToOther()]

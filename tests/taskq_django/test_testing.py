@@ -111,7 +111,7 @@ class TestCaptureInTestCase(TestCase):
         with capture() as tasks, transaction.atomic():
             greet.delay("Ada")
 
-            with pytest.raises(AssertionError, match=r"1 more wait .*: look after the `atomic` block has ended"):
+            with pytest.raises(AssertionError, match=r"1 more wait .*: check after the `atomic` block has ended"):
                 tasks.assert_enqueued(greet)
 
     def test_what_still_waits_is_told(self) -> None:
@@ -124,7 +124,7 @@ class TestCaptureInTestCase(TestCase):
 
         assert str(caught.value) == (
             "shop:greet() was not enqueued; nothing was enqueued\n"
-            "2 more wait for the commit of the transaction around them, and Django's TestCase makes none: "
+            "2 more wait for the commit of the transaction around them, which Django's TestCase never commits: "
             "use captureOnCommitCallbacks(execute=True)"
         )
 
@@ -431,7 +431,7 @@ class TestTheSetting:
             call_command(*command)
 
         assert str(caught.value) == (
-            f"TASKQ['EAGER'] is set: each task runs at once, where it is enqueued, and a {what} would get none"
+            f"TASKQ['EAGER'] is set: each task runs where it is enqueued, and a {what} would never receive one"
         )
 
     def test_a_deployment_is_warned(self, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""`manage.py runscheduler`, and `taskq scheduler` with the same options. argparse reads the one, click the other."""
+"""Define `manage.py runscheduler` (argparse), and `taskq scheduler` with the same options (click)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ from taskq_core.cli.session import Session
 from taskq_core.cli.worker import click_options
 from taskq_django.app import taskq
 
-DESCRIPTION = f"{scheduler.DESCRIPTION} Each worker of runworker does so as well."
+DESCRIPTION = f"{scheduler.DESCRIPTION} Each worker of runworker also does this."
 
 
 class Command(BaseCommand):
@@ -35,7 +35,7 @@ def run_scheduler(options: Mapping[str, Any], verbosity: int, stdout: Output) ->
     """Run a scheduler until it is stopped.
 
     Raises:
-        CommandError: An option is not usable, `EAGER` is set, or it could not start.
+        CommandError: An option is invalid, `EAGER` is set, or the scheduler could not start.
     """
     try:
         taskq.refuse_eager("a scheduler")
@@ -43,7 +43,7 @@ def run_scheduler(options: Mapping[str, Any], verbosity: int, stdout: Output) ->
     except TaskQError as error:
         raise CommandError(str(error)) from error
     if status:
-        raise CommandError("the scheduler could not start; its log says why", returncode=status)
+        raise CommandError("the scheduler could not start; see its log", returncode=status)
 
 
 def make_click_command() -> click.Command:

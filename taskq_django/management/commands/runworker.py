@@ -1,4 +1,4 @@
-"""`manage.py runworker`, and `taskq worker` with the same options. argparse reads the one, click the other."""
+"""Define `manage.py runworker` (argparse), and `taskq worker` with the same options (click)."""
 
 import argparse
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ DESCRIPTION = f"{running.DESCRIPTION} The tasks are in tasks.py of each app, and
 
 
 class HelpFormatter(DjangoHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Django's order of options, with the line breaks of the examples kept."""
+    """Sorts options like Django and keeps the line breaks of the examples."""
 
 
 _AUTORELOAD_HELP = "restart when code changes, after running tasks have finished; for development"
@@ -81,8 +81,8 @@ def run_worker(options: Mapping[str, Any], stdout: running.Output) -> None:
     """Run a worker until it is stopped.
 
     Raises:
-        CommandError: An option is not usable, `EAGER` is set, or the worker could not start or gave up.
-        SystemExit: Under autoreload, when its process has to be replaced or ends.
+        CommandError: An option is invalid, `EAGER` is set, or the worker could not start or stopped after an error.
+        SystemExit: With autoreload, when the process is replaced or ends.
     """
     try:
         if not any(mailers()):
@@ -100,4 +100,4 @@ def run_worker(options: Mapping[str, Any], stdout: running.Output) -> None:
     except TaskQError as error:
         raise CommandError(str(error)) from error
     if status:
-        raise CommandError("the worker could not start or gave up; its log says why", returncode=status)
+        raise CommandError("the worker could not start, or stopped after an error; see its log", returncode=status)

@@ -1,6 +1,6 @@
-"""`manage.py taskq`: the whole `taskq` command, working on the project's queue application.
+"""Define `manage.py taskq`: the whole `taskq` command for the project's queue application.
 
-click reads the words after `taskq`, as on the console. Django's own options may be anywhere among them.
+click parses the arguments after `taskq`. Django's own options may be anywhere among them.
 """
 
 import argparse
@@ -24,12 +24,12 @@ _VALUES = ("-v", "--verbosity", "--settings", "--pythonpath")
 
 
 class Parser(CommandParser):
-    """Reads Django's options at any place, and leaves all other words to click."""
+    """Parses Django's options at any position, and leaves all other arguments to click."""
 
     def parse_args(  # type: ignore[override]  # argparse has overloads for the namespace
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> argparse.Namespace:
-        """Return Django's options, and the rest as `words`."""
+        """Return Django's options, and the other arguments as `words`."""
         words, ours = _parted(sys.argv[2:] if args is None else args)
         parsed = super().parse_args(ours, namespace)
         parsed.words = words
@@ -43,7 +43,7 @@ class Parser(CommandParser):
 
 
 def _parted(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the words for click, and Django's options."""
+    """Split arguments into those for click and Django's options."""
     words: list[str] = []
     ours: list[str] = []
     left = iter(arguments)
@@ -76,8 +76,8 @@ class Command(BaseCommand):
     help = "Run workers, and manage queues and tasks."
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
-        """Let click read what is not Django's."""
-        # BaseCommand names no other way to the class of its parser.
+        """Return a parser that leaves other arguments to click."""
+        # BaseCommand has no hook for the class of its parser.
         parser = super().create_parser(prog_name, subcommand, add_help=False, **kwargs)
         parser.__class__ = Parser
         self.prog = parser.prog
@@ -87,7 +87,7 @@ class Command(BaseCommand):
         """Run the command line.
 
         Raises:
-            CommandError: It is wrong (status 2), or the command failed (status 1).
+            CommandError: The command line is invalid (status 2), or the command failed (status 1).
         """
         session = Session(taskq, stdout=cast("Any", self.stdout), verbosity=options["verbosity"])
         if options["no_color"]:
@@ -99,11 +99,11 @@ class Command(BaseCommand):
             self.stdout.flush()
         except click.exceptions.NoArgsIsHelpError as error:
             self.stdout.write(error.format_message())
-            raise CommandError("which command?", returncode=error.exit_code) from None
+            raise CommandError("a command is missing", returncode=error.exit_code) from None
         except click.ClickException as error:
             raise CommandError(usage_text(error), returncode=error.exit_code) from None
         except click.Abort:
-            raise CommandError("stopped; what was not done yet was left as it is") from None
+            raise CommandError("stopped; the remaining items were not changed") from None
         except TaskQError as error:
             raise CommandError(failure_text(error)) from error
         except OSError as error:
@@ -112,5 +112,5 @@ class Command(BaseCommand):
                 raise SystemExit(FAILED) from None
             raise CommandError(text) from None
         if isinstance(status, int) and status:
-            problem = "the queues do not work now" if list(words[:1]) == ["health"] else "some items failed; see above"
+            problem = "the queues are not healthy" if list(words[:1]) == ["health"] else "some items failed; see above"
             raise CommandError(problem if status == FAILED else "", returncode=status)

@@ -170,7 +170,7 @@ class TestTakingUp:
 
         said = [each.getMessage() for each in caplog.records if "broken" in each.getMessage()]
         assert len(said) == 1
-        assert "periodic task 'broken' cannot be used and is left out: task 'shop:greet', parameter 'name'" in said[0]
+        assert "periodic task 'broken' is invalid and is skipped: task 'shop:greet', parameter 'name'" in said[0]
 
     def test_entries_of_the_code_stay_beside_them(self, database: None, redis: RedisServer) -> None:
         row = make()
