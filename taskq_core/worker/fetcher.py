@@ -112,10 +112,15 @@ class Fetcher:
                 self._is_waking = True
                 return
 
-    def release(self, slots: int) -> None:
-        """Return slots, and wake a pipeline to use them and to send waiting outcomes."""
+    def release(self, slots: int, ended_in: str | None = None) -> None:
+        """Return slots, and wake a pipeline to use them and to send waiting outcomes.
+
+        Args:
+            slots: Number of slots. A run whose error handlers still run returns its slot later.
+            ended_in: Name of the queue in which runs have ended, if any.
+        """
         self.free += slots
-        if slots and self._starts.caps:  # another task of a capped queue may start
+        if ended_in in self._starts.caps:  # the queue has a cap, so another of its tasks may start now
             self.wake()
         else:
             self.notify()

@@ -64,7 +64,7 @@ class Settler:
         dispatcher: Dispatches workflow steps to other queues.
 
     Attributes:
-        release: Returns slots to the fetcher, which sets it. Called with 0 when an outcome waits to be sent.
+        release: `Fetcher.release`, which the fetcher sets. Called with 0 when an outcome waits to be sent.
         count: Number of outcomes that wait to be sent.
         ended_count: Number of runs that have ended here, with any outcome.
     """
@@ -98,7 +98,7 @@ class Settler:
         self._dead_letters = dead_letters
         self._dispatcher = dispatcher
         self._waiting: dict[QueueKeys, list[Run]] = {}
-        self.release: Callable[[int], None] = lambda slots: None
+        self.release: Callable[..., None] = lambda slots, ended_in=None: None
         self.count = 0
         self.ended_count = 0
 
@@ -313,7 +313,7 @@ class Settler:
         self._finish(given_up)
 
     def _finish(self, runs: Sequence[Run]) -> None:
-        """Remove runs whose settlement is known, and return their slots."""
+        """Remove runs of one queue whose settlement is known, and return their slots."""
         running = self._context.running
         self.ended_count += len(runs)
         slots = len(runs)
@@ -325,7 +325,7 @@ class Settler:
             if run.is_reported:  # its slot becomes free when all error handlers have returned
                 run.is_over = True
                 slots -= 1
-        self.release(slots)
+        self.release(slots, runs[0].queue.name if runs else None)
 
 
 def _settlement(run: Run) -> Settlement:

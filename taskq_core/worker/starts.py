@@ -124,7 +124,8 @@ class Starts:
         try:
             await context.runner.run(run_ops.quarantine(queue, task_id, owner=context.token, run=number))
         finally:
-            self._settler.release(1)  # after a failure, the recoverer quarantines it when its lease ends
+            # After a failure, the recoverer quarantines it when its lease ends.
+            self._settler.release(1, queue.name)
 
     def flush_logs(self) -> None:
         """Log counted events that were not logged yet."""
@@ -169,7 +170,7 @@ class Starts:
             if code == ClaimCode.RUN:
                 self._start(run, context.clock.monotonic())
             else:
-                self._settler.release(1)  # it waits for its limit, or its lease ends
+                self._settler.release(1, run.queue.name)  # it waits for its limit, or its lease ends
 
     def _limit_of(self, run: Run) -> str | None:
         """Return the limits of a task in header form, or None if its arguments are wrong. The run then fails."""

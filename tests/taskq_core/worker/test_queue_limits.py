@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
-from taskq_core import TaskQ
+from taskq_core import TaskContext, TaskQ
 from taskq_core.inspector import AsyncInspector
+from tests.clock import Clock
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import Runner, until
 
@@ -96,3 +98,51 @@ async def test_the_number_of_a_queue_is_changed_while_tasks_wait(app: TaskQ, sta
     for _ in range(4):
         crowd.places.release()
     await until(lambda: crowd.done == 4)
+
+
+async def test_the_end_of_a_task_lets_the_worker_query_only_for_a_queue_with_a_limit(
+    app: TaskQ, start: Runner, clock: Clock, exchanges: list[list[tuple[str, Any]]]
+) -> None:
+    """Otherwise each task in another queue costs a request for each queue of the worker."""
+    crowd = Crowd(app)
+    await start(concurrency=4, queues={"default": 1, "few": 1})
+    dequeues: dict[str, int] = {}
+    for queue in crowd.running:
+        await crowd.fill(queue, 1)
+        await until(lambda queue=queue: crowd.running[queue])
+        await clock.settle()
+        exchanges.clear()
+        crowd.places.release()
+        await until(lambda: any(name.startswith("settle") for exchange in exchanges for name, _ in exchange))
+        await clock.settle()
+        dequeues[queue] = sum("dequeue" in name for exchange in exchanges for name, _ in exchange)
+
+    assert dequeues["default"] == 0
+    assert dequeues["few"] > 0
+
+
+async def test_an_error_handler_keeps_no_place_of_a_queue(app: TaskQ, start: Runner, clock: Clock) -> None:
+    """It keeps only a slot of the worker."""
+    started: list[int] = []
+    may_fail, is_over = asyncio.Event(), asyncio.Event()
+
+    @app.task(queue="few", max_retry=0)
+    async def fail(number: int) -> None:
+        started.append(number)
+        await may_fail.wait()
+        raise ValueError
+
+    @app.on_error
+    async def report(error: BaseException, context: TaskContext) -> None:
+        await is_over.wait()
+
+    for number in range(6):
+        await fail.adelay(number)
+    await start(concurrency=8, queues={"few": 1})
+    await until(lambda: len(started) == 2)
+    await clock.settle()
+    may_fail.set()
+    await clock.settle()  # a worker that looks only now and then has not looked by then
+
+    assert sorted(started) == list(range(6))
+    is_over.set()

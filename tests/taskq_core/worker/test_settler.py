@@ -201,7 +201,7 @@ def settler_of(app: TaskQ, **config: Any) -> tuple[Settler, list[int]]:
         dead_letters={},
         dispatcher=Dispatcher(context, {}),
     )
-    settler.release = released.append
+    settler.release = lambda slots, ended_in=None: released.append(slots)
     return settler, released
 
 
