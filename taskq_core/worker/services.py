@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from taskq_core.broker.operations.limits import declare_limits
 from taskq_core.broker.operations.new_tasks import register_queue
+from taskq_core.broker.operations.services import notify
 from taskq_core.broker.pipelines import Pipeline
 from taskq_core.errors import BrokerError
 from taskq_core.service.loop import Service, serve
@@ -129,6 +130,13 @@ class Services:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def return_tokens(self, timeout_s: float) -> None:
+        """Put a wake token in each queue with pending tasks: this worker may have taken one while it stopped."""
+        with contextlib.suppress(BrokerError, TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                for queue in self._context.queues:
+                    await self._context.runner.run(notify(queue))
 
     async def resign(self, timeout_s: float) -> None:
         """Give up all leases within `timeout_s`, so that other workers can take over at once."""

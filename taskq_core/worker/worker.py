@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, Any
 from taskq_core.app import TaskQ
 from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.connection import ANSWER_TIMEOUT_S
-from taskq_core.broker.operations import services as service_ops
 from taskq_core.broker.operations import views
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.clock import SYSTEM_CLOCK, Clock
@@ -485,11 +484,10 @@ class Worker:
         await services.stop()
         if self._scheduler is not None:
             await self._scheduler.close()
+        await services.return_tokens(ENDING_S)
         with contextlib.suppress(BrokerError, TimeoutError):
             async with asyncio.timeout(ENDING_S):
                 await self._counters.hand_in()
-                for queue in context.queues:  # this worker may have taken a token while it stopped
-                    await context.runner.run(service_ops.notify(queue))
         await services.resign(ENDING_S)
         services.close()
         await context.background.close(ENDING_S)

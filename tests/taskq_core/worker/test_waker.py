@@ -14,6 +14,7 @@ from taskq_core.wire import QueueKeys, build_message
 from taskq_core.worker import Worker
 from tests.clock import Clock
 from tests.redis_server import RedisServer
+from tests.relay import Relay
 from tests.taskq_core.worker.conftest import PATIENCE_S, Ends, Runner, push_raw, state_of, until
 
 
@@ -143,6 +144,33 @@ async def test_a_paused_worker_passes_its_token_on(
     first.pause()  # it is the first in line, and the token goes to it
 
     assert await (await work.adelay()).aresult(PATIENCE_S) == "ran"
+
+
+async def test_a_stopping_worker_returns_its_token_although_its_counters_cannot_be_stored(
+    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It cannot know whether it has taken a token while it stopped."""
+    monkeypatch.setattr("taskq_core.worker.run_counters.HAND_IN_S", 600)
+
+    with Relay(redis_server.socket_path) as relay:
+        far = TaskQ(relay.url)
+
+        @far.task(name="work")
+        async def work() -> None: ...
+
+        without_watcher(redis_server, queue)
+        worker = await start(app=far, safety_net=600)
+        await app.remote("work").adelay()
+        await until(lambda: worker.ended_count == 1)
+        worker.pause()
+        message = build_message(type="work", payload=b"{}", id="x", queue="default", retry=0, retention=60)
+        push_raw(redis_server, queue, "x", message.SerializeToString())
+        relay.drop_request(redis_server.load("count_runs"))
+        await start.stop(worker)
+        await far.aclose()
+
+    assert relay.trapped == 1
+    assert redis_server.client.llen(queue.wake) == 1
 
 
 async def test_requeued_tasks_wake_others(app: TaskQ, start: Runner, redis_server: RedisServer) -> None:
