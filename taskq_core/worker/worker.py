@@ -115,6 +115,7 @@ class Worker:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = asyncio.Event()
         self._aborting = asyncio.Event()
+        self._is_built = False  # until `_build`, which a failed start does not reach
         if self.config.with_scheduler:
             from taskq_core.scheduler import Scheduler  # imported here to save memory in workers without one
 
@@ -246,17 +247,17 @@ class Worker:
     @property
     def ended_count(self) -> int:
         """Number of tasks that have ended here, with any outcome."""
-        return 0 if self.status == "new" else self._settler.ended_count
+        return self._settler.ended_count if self._is_built else 0
 
     @property
     def ignored_fields(self) -> int:
         """Number of payload fields without a parameter since the start. A newer producer may send such fields."""
-        return self._executor.ignored_fields
+        return self._executor.ignored_fields if self._is_built else 0
 
     @property
     def repairs(self) -> Mapping[FindingKind, int]:
         """Number of repairs of damage by this worker, by kind. It should stay at zero."""
-        if self.status == "new":
+        if not self._is_built:
             return {}
         return sum((each.repairs for each in self._services.of(Reconciler)), Counter[FindingKind]())
 
@@ -418,6 +419,7 @@ class Worker:
         if self.config.burst:
             when_idle = None if self._when_idle is None else partial(self._when_idle, self)
             services.add(Burst(context, self._fetcher, is_quiet=self._drain.has_finished, when_idle=when_idle))
+        self._is_built = True
 
     def _fetch_pipelines(self) -> list[Coroutine[Any, Any, None]]:
         # Several pipelines overlap Redis's work with Python's. With two, each side still sleeps between turns of

@@ -124,6 +124,9 @@ def test_an_unreachable_redis_ends_the_start(monkeypatch: pytest.MonkeyPatch, ca
 
     assert status == 1
     assert worker.status == "closed"
+    assert (worker.ended_count, worker.running_count, worker.ignored_fields) == (0, 0, 0)
+    assert not worker.repairs
+    assert not worker.runs
     assert f"the worker cannot start: cannot reach redis://127.0.0.1:{port}/0" in caplog.text
 
 
