@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +35,8 @@ class Entry:
     """Span links for the traces of its tasks. They lead to the registration of the entry."""
     is_held: bool = False
     """True while the entry is paused at run time."""
+    put_off_until: float = -math.inf
+    """Monotonic time before which its firings are not tried again, because its middleware hung."""
 
     @property
     def is_paused(self) -> bool:

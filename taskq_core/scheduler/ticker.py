@@ -47,7 +47,9 @@ PATIENCE_S = 5.0
 HOOK_S = 5.0
 """Seconds a hook may take."""
 MIDDLEWARE_S = 5.0
-"""Seconds a middleware may take for a call. After that, the firing is put off, so that it does not delay others."""
+"""Seconds a middleware may take for a call before the firing is put off. Other due firings of the queue wait for it."""
+PUT_OFF_S = 5.0
+"""Seconds until a firing that was put off is tried again. Other firings of the queue do not wait for it meanwhile."""
 
 _TICK_IDS = uuid.UUID("ce8714d3-7d56-5a42-a1bd-e7cfeb76a8fd")
 
@@ -148,9 +150,9 @@ class Ticker:
             self._ended_at = self._clock.monotonic()
         if was_due or self.is_ending:
             return 0.0
-        firings = [each.next_s for each in entries if each.next_s is not None]
-        until_firing_s = min(firings) + AFTER_S - self._redis_clock.time() if firings else math.inf
-        return max(0.0, min(self._look_s, until_firing_s))
+        now, now_s = self._clock.monotonic(), self._redis_clock.time()
+        waits = [max(each.next_s + AFTER_S - now_s, each.put_off_until - now) for each in entries if each.next_s]
+        return max(0.0, min([self._look_s, *waits]))
 
     # --- marks --------------------------------------------------------------------------------------------------------
 
@@ -175,11 +177,12 @@ class Ticker:
 
     async def _enqueue_due(self, entries: Sequence[Entry]) -> bool:
         """Send at most one batch of due firings. Return False if nothing was due."""
-        now_s = math.floor(self._redis_clock.time())
+        now, now_s = self._clock.monotonic(), math.floor(self._redis_clock.time())
+        candidates = [each for each in entries if each.put_off_until <= now]
         chosen: list[tuple[Entry, int, int]] = []
         size = 0
         # Entries furthest behind come last: catching up one entry must not delay the firings of the others.
-        for entry in sorted(entries, key=lambda each: each.next_s or 0, reverse=True):
+        for entry in sorted(candidates, key=lambda each: each.next_s or 0, reverse=True):
             if len(chosen) >= TICK_MAX or size >= BATCH_BYTES:
                 break
             mark = entry.mark
@@ -232,9 +235,14 @@ class Ticker:
         )
 
     async def _put_off(self, batch: Sequence[_Candidate]) -> None:
-        """Report firings whose middleware hung. Their marks stay, so the next turn tries them again."""
-        for each in batch:
-            logger.error("periodic task %s is put off: its middleware hangs", each.entry.task.id)
+        """Report firings whose middleware hung. Their marks stay, so they are tried again after `PUT_OFF_S`."""
+        for entry in {each.entry for each in batch}:
+            logger.error(
+                "periodic task %s is put off for %g s: its middleware hangs, or no thread is left for it",
+                entry.task.id,
+                PUT_OFF_S,
+            )
+            entry.put_off_until = self._clock.monotonic() + PUT_OFF_S
         failed = [(each, FiringOutcome.FAILED, each.error) for each in batch]
         self._note(failed, time.monotonic())
         await self._tell_after(failed)

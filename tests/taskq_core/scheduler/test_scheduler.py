@@ -1,6 +1,7 @@
 """Test a running scheduler: the tasks it enqueues, its published entries, its hooks, and failures."""
 
 import asyncio
+import contextlib
 import logging
 import threading
 import uuid
@@ -15,9 +16,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from taskq_core import PeriodicTask, ScheduleHook, TaskQ
-from taskq_core.errors import ConfigurationError
+from taskq_core.errors import ConfigurationError, TaskInterrupted
 from taskq_core.scheduler import Scheduler, SchedulerConfig, SchedulerListener
-from taskq_core.scheduler.ticker import tick_task_id
+from taskq_core.scheduler.ticker import PUT_OFF_S, tick_task_id
 from taskq_core.tasks.canvas import Signature
 from taskq_core.tasks.middleware import Middleware
 from taskq_core.tasks.periodic import Firing, FiringOutcome
@@ -595,6 +596,61 @@ class TestHooks:
             assert ticks == list(range(ticks[0], ticks[0] + len(ticks)))
         first_tried_s = next(at_s for entry_id, at_s, _ in fired.all if entry_id == "stuck")
         assert ("stuck", first_tried_s, ENQUEUED) in fired.all
+
+    async def test_a_middleware_that_holds_all_threads_is_tried_again_now_and_then(
+        self, app: TaskQ, start: Runner, looker: Looker, monkeypatch: pytest.MonkeyPatch, clock: Clock
+    ) -> None:
+        """Not all the time, although each attempt fails at once. When a thread is free again, the firing comes."""
+        released = threading.Event()
+
+        class Hanging(Middleware):
+            def enqueue(self, call: Signature[Any]) -> Signature[Any]:
+                while not released.is_set():
+                    with contextlib.suppress(TaskInterrupted):
+                        released.wait()
+                return call
+
+        monkeypatch.setattr("taskq_core.scheduler.scheduler.HOOK_THREADS", 1)
+        app.middleware.append(Hanging())
+        looker.set_mark(app.schedule("@every 1h", app.remote("stuck"), id="stuck"), looker.now_s() - HOUR)
+        fired = Fired()
+        await start(listener=fired)
+        try:
+            await until(lambda: "no more threads" in str(fired.errors[-1:]), meanwhile=lambda: clock.skip(0.5))
+            fired.all.clear()
+            began_s = clock.monotonic()
+            await asyncio.wait_for(clock.advance(30), PATIENCE_S)  # a busy loop would let it wait forever
+            attempts, lasted_s = fired.outcomes("stuck"), clock.monotonic() - began_s
+        finally:
+            released.set()
+
+        assert set(attempts) == {FiringOutcome.FAILED}
+        assert len(attempts) <= lasted_s / PUT_OFF_S + 1
+        await until(lambda: fired.outcomes("stuck")[-1] is ENQUEUED, meanwhile=lambda: clock.skip(0.5))
+
+    async def test_firings_that_are_put_off_keep_no_other_of_their_queue_waiting(
+        self, app: TaskQ, start: Runner, monkeypatch: pytest.MonkeyPatch, clock: Clock
+    ) -> None:
+        """Others wait for the hanging middleware only while it is tried."""
+
+        class Hanging(Middleware):
+            async def aenqueue(self, call: Signature[Any]) -> Signature[Any]:
+                if call.task.name == "stuck":
+                    await asyncio.Event().wait()
+                return call
+
+        monkeypatch.setattr("taskq_core.scheduler.ticker.PUT_OFF_S", 600)
+        app.middleware.append(Hanging())
+        app.schedule("* * * * * *", app.remote("stuck"), id="stuck")
+        app.schedule("* * * * * *", app.remote("beat"), id="beat")
+        fired = Fired()
+        await start(listener=fired)
+        await until(lambda: fired.outcomes("stuck"), meanwhile=lambda: clock.skip(0.5))
+        attempts, beats = len(fired.outcomes("stuck")), len(fired.outcomes("beat"))
+        await clock.advance(3)
+
+        assert len(fired.outcomes("stuck")) == attempts
+        assert len(fired.outcomes("beat")) >= beats + 2
 
     async def test_a_queue_that_hangs_keeps_no_other_waiting(
         self, app: TaskQ, start: Runner, looker: Looker, monkeypatch: pytest.MonkeyPatch, clock: Clock
