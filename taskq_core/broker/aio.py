@@ -21,18 +21,21 @@ T = TypeVar("T")
 
 IDLE_S = 10.0
 """Seconds after which an unused connection is closed, at the next use of another one."""
+OPEN_AFTER_S = 0.1
+"""Seconds for which a call waits while the preferred number of calls is in progress."""
 FOLLOW_EVERY_S = 1.0
 """Seconds between two questions to the Sentinels."""
 
 
 class _Pool:
-    """The idle connections of one event loop, and the number that may still be opened."""
+    """The idle connections of one event loop, and how many more calls may be in progress."""
 
-    __slots__ = ("free", "idle")
+    __slots__ = ("free", "idle", "preferred")
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, max_connections: int, preferred: int | None) -> None:
         self.idle: deque[tuple[Pipeline, float]] = deque()  # with the second of its last use
-        self.free = asyncio.Semaphore(size)
+        self.free = asyncio.Semaphore(max_connections)
+        self.preferred = None if preferred is None else asyncio.Semaphore(preferred)
 
 
 class AsyncRunner:
@@ -42,12 +45,21 @@ class AsyncRunner:
         endpoint: Where the store is.
         timeout_s: Seconds to wait for an answer.
         max_connections: Connections per event loop; further calls wait their turn. They stay open between calls.
+        preferred: Connections to use while they suffice: further calls first wait `OPEN_AFTER_S` for one of them.
     """
 
-    def __init__(self, endpoint: Endpoint, *, timeout_s: float = ANSWER_TIMEOUT_S, max_connections: int = 16) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        timeout_s: float = ANSWER_TIMEOUT_S,
+        max_connections: int = 16,
+        preferred: int | None = None,
+    ) -> None:
         self.endpoint = endpoint
         self._timeout_s = timeout_s
         self._max_connections = max_connections
+        self._preferred = preferred
         self._pools: dict[asyncio.AbstractEventLoop, _Pool] = {}
         self._closers: dict[asyncio.AbstractEventLoop, AsyncGenerator[None, None]] = {}
 
@@ -69,7 +81,19 @@ class AsyncRunner:
         pool = self._pools.get(loop)
         if pool is None:
             pool = await self._start_on(loop)
-        await self._take_turn(pool, timeout_s)
+        preferred = pool.preferred
+        if preferred is None or not await _acquire(preferred, OPEN_AFTER_S):
+            return await self._attempt_on(pool, operation, timeout_s)
+        try:
+            return await self._attempt_on(pool, operation, timeout_s)
+        finally:
+            preferred.release()
+
+    async def _attempt_on(self, pool: _Pool, operation: Operation[T], timeout_s: float) -> T:
+        loop = asyncio.get_running_loop()
+        if not await _acquire(pool.free, timeout_s):
+            busy = f"all {self._max_connections} connections to {self.endpoint.address} are busy"
+            raise BrokerUnavailableError.unchanged(busy)
         try:
             pipeline = pool.idle.pop()[0] if pool.idle else self.new_pipeline()
             try:
@@ -83,17 +107,6 @@ class AsyncRunner:
                     await pipeline.close()
         finally:
             pool.free.release()
-
-    async def _take_turn(self, pool: _Pool, patience_s: float) -> None:
-        if not pool.free.locked():
-            await pool.free.acquire()  # at once
-            return
-        try:
-            async with asyncio.timeout(patience_s):
-                await pool.free.acquire()
-        except TimeoutError:
-            busy = f"all {self._max_connections} connections to {self.endpoint.address} are busy"
-            raise BrokerUnavailableError.unchanged(busy) from None
 
     async def follow_primary(self) -> float:
         """Ask the Sentinels whether another server has become the primary, and return the seconds until the next time.
@@ -122,7 +135,7 @@ class AsyncRunner:
         for other in [each for each in self._pools if each.is_closed()]:  # closed without a word to us
             self._pools.pop(other, None)
             self._closers.pop(other, None)
-        pool = self._pools[loop] = _Pool(self._max_connections)
+        pool = self._pools[loop] = _Pool(self._max_connections, self._preferred)
         closer = self._closers[loop] = self._close_with(loop)
         await anext(closer)
         return pool
@@ -151,6 +164,17 @@ class AsyncRunner:
     async def _close_idle(self, pool: _Pool | None) -> None:
         while pool is not None and pool.idle:
             await pool.idle.pop()[0].close()
+
+
+async def _acquire(semaphore: asyncio.Semaphore, patience_s: float) -> bool:
+    """Acquire a semaphore, and return False if that takes longer than this."""
+    if not semaphore.locked():
+        return await semaphore.acquire()  # at once
+    try:
+        async with asyncio.timeout(patience_s):
+            return await semaphore.acquire()
+    except TimeoutError:
+        return False
 
 
 class Subscription:

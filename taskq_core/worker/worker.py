@@ -73,8 +73,8 @@ logger = logging.getLogger("taskq.worker")
 
 START_PATIENCE_S = 5.0
 """Seconds that a starting worker waits for Redis."""
-CONNECTIONS, CLUSTER_CONNECTIONS = 2, 16
-"""Maximum connections that services share. In a cluster, calls to an unreachable node must not delay the others."""
+CONNECTIONS, PREFERRED_CONNECTIONS = 16, 2
+"""Maximum connections that services and running tasks share, and the number that suffices while Redis answers fast."""
 RETIRE_LOOK_S = 0.05
 """Seconds between two checks for the last task of a worker that retires."""
 
@@ -280,7 +280,9 @@ class Worker:
             raise RuntimeError(f"a worker runs once; this one is {self.status}")
         self._loop = asyncio.get_running_loop()
         endpoint = self.app.runtime.endpoint
-        runner = AsyncRunner(endpoint, max_connections=CLUSTER_CONNECTIONS if endpoint.is_cluster else CONNECTIONS)
+        # In a cluster, calls to an unreachable node must not delay the others.
+        preferred = None if endpoint.is_cluster else PREFERRED_CONNECTIONS
+        runner = AsyncRunner(endpoint, max_connections=CONNECTIONS, preferred=preferred)
         self._context = WorkerContext(
             self.app,
             self.config,

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from taskq_core import TaskQ
+from taskq_core.broker.operations import views
 from taskq_core.broker.operations.operation import Operation
-from taskq_core.broker.operations.services import notify
+from taskq_core.broker.operations.services import notify, watch_pending
 from taskq_core.service.loop import Signal
 from taskq_core.wire import QueueKeys
 from taskq_core.worker import Worker, waker
@@ -248,3 +249,18 @@ async def test_an_idle_worker_has_few_connections(
     await clock.advance(90)
 
     assert len(redis_server.client.client_list()) - 1 <= 6
+
+
+async def test_calls_that_hang_do_not_stop_the_other_calls_of_an_idle_worker(
+    start: Runner, redis_server: RedisServer, queue: QueueKeys
+) -> None:
+    """They take the few connections that suffice otherwise."""
+    runner = (await start(queues={"other": 1}, **RARELY))._context.runner
+    hanging = [asyncio.create_task(runner.run(watch_pending(queue, timeout_s=PATIENCE_S))) for _ in range(2)]
+    await until(lambda: [each["cmd"] for each in redis_server.client.client_list()].count("blmove") == len(hanging))
+
+    await runner.run(views.ping())
+
+    for each in hanging:
+        each.cancel()
+    await asyncio.wait(hanging)
