@@ -78,7 +78,6 @@ class Aggregator(Service):
     Args:
         context: The worker.
         queue: Key names of the queue.
-        combiner: Calls the functions.
         leadership: Reports whether this worker leads, and whether there may be groups or sets.
         now_ns: Returns the time (Unix ns) that replaces Redis's in tests.
     """
@@ -89,7 +88,6 @@ class Aggregator(Service):
         self,
         context: WorkerContext,
         queue: QueueKeys,
-        combiner: Combiner,
         leadership: Leadership,
         *,
         now_ns: Callable[[], int | None] = lambda: None,
@@ -98,7 +96,7 @@ class Aggregator(Service):
         self._queue = queue
         self._runner = context.runner
         self._app = context.app
-        self._combiner = combiner
+        self._combiner = Combiner(context.app, AT_ONCE)  # per queue, so that a hanging function blocks no other queue
         self._now_ns = now_ns
         self._leadership = leadership
         self._aggregators = context.app.aggregators

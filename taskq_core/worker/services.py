@@ -16,9 +16,8 @@ from taskq_core.broker.pipelines import Pipeline
 from taskq_core.errors import BrokerError
 from taskq_core.service.loop import Service, serve
 from taskq_core.service.user_code import unlisted
-from taskq_core.worker.aggregator import AT_ONCE, Aggregator
+from taskq_core.worker.aggregator import Aggregator
 from taskq_core.worker.change_feed import ChangeFeed
-from taskq_core.worker.combining import Combiner
 from taskq_core.worker.context import WorkerContext
 from taskq_core.worker.dead_letters import DeadLetters
 from taskq_core.worker.fetcher import Fetcher
@@ -79,7 +78,6 @@ class Services:
     ) -> None:
         """Add the services of each queue."""
         context = self._context
-        combiner = Combiner(context.app, AT_ONCE * len(context.queues))
         fleet = Fleet(context)
         turn = asyncio.Lock()
         asks_ahead = _asks_ahead(context, starts)
@@ -90,7 +88,7 @@ class Services:
             self.add(
                 leadership,
                 letters,
-                Aggregator(context, queue, combiner, leadership),
+                Aggregator(context, queue, leadership),
                 Forwarder(context, queue, leadership),
                 Reconciler(context, queue, turn),
                 Recoverer(context, queue, letters.expects),

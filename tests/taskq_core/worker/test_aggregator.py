@@ -23,7 +23,6 @@ from taskq_core.tasks.aggregation import GroupedTask
 from taskq_core.tasks.middleware import Middleware
 from taskq_core.wire import QueueKeys, build_message, encode_message
 from taskq_core.worker.aggregator import AT_ONCE, Aggregator
-from taskq_core.worker.combining import Combiner
 from tests.clock import Clock
 from tests.redis_server import RedisServer
 from tests.taskq_core.worker.conftest import Ends, Runner, context_of, state_of, stored, texts, until, until_released
@@ -59,7 +58,6 @@ class Bench:
         self.now_s: float = NOW_S
         self.runner = CountingRunner(app.runtime.endpoint)
         self.runner.sent = []
-        self.combiner = Combiner(app, AT_ONCE)
         self.calls: list[tuple[str, list[str]]] = []
         self._lane = new_tasks.ReceiptSlot("bench")
 
@@ -83,7 +81,7 @@ class Bench:
     def aggregator(self, owner: str = "w1", **options: Any) -> Aggregator:
         context = context_of(self.app, self.runner, token=owner, **{"leader_lease": 60, **options})
         leadership: Any = Unknown()
-        return Aggregator(context, self.queue, self.combiner, leadership, now_ns=self.now_ns)
+        return Aggregator(context, self.queue, leadership, now_ns=self.now_ns)
 
     async def look(self, aggregator: Aggregator | None = None) -> Aggregator:
         """Let an aggregator look once, and wait for the sets it took."""
@@ -121,7 +119,6 @@ class Bench:
 async def bench(app: TaskQ, redis_server: RedisServer, queue: QueueKeys) -> AsyncIterator[Bench]:
     bench = Bench(app, redis_server, queue)
     yield bench
-    bench.combiner.close()
     await bench.runner.aclose()
     await app.aclose()
 
@@ -854,6 +851,41 @@ class TestWorker:
         await until(lambda: results)
 
         assert results == [("user:1", [1, 2, 3])]
+
+    async def test_functions_that_hang_leave_the_threads_of_other_queues_alone(
+        self, app: TaskQ, start: Runner, clock: Clock
+    ) -> None:
+        released = threading.Event()
+        hanging: list[str] = []
+        results: list[str] = []
+
+        @app.task
+        async def digest(group: str) -> None:
+            results.append(group)
+
+        @app.aggregator("hangs:", queue="bad", timeout=1, max_size=1)
+        def hang(group: str, tasks: list[GroupedTask]) -> Signature[Any]:
+            hanging.append(group)
+            released.wait()  # one call, which no interruption reaches
+            return digest.s(group)
+
+        @app.aggregator("works", queue="good", max_size=1)
+        def combine(group: str, tasks: list[GroupedTask]) -> Signature[Any]:
+            return digest.s(group)
+
+        await start(queues={"bad": 1, "good": 1})
+        for number in range(2 * AT_ONCE):  # twice as many as may hang
+            await digest.using(queue="bad", aggregate=f"hangs:{number}").adelay("")
+        await clock.advance(10)
+        await until(lambda: len(hanging) >= AT_ONCE)
+        await clock.advance(10)
+        await digest.using(queue="good", aggregate="works").adelay("")
+        await clock.advance(10)
+
+        try:
+            await until(lambda: results == ["works"])
+        finally:
+            released.set()
 
     async def test_a_worker_that_stops_waits_for_its_sets(
         self, app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
