@@ -96,7 +96,7 @@ class Aggregator(Service):
         self._queue = queue
         self._runner = context.runner
         self._app = context.app
-        self._combiner = Combiner(context.app, AT_ONCE)  # per queue, so that a hanging function blocks no other queue
+        self._combiner = Combiner(context, AT_ONCE)  # per queue, so that a hanging function blocks no other queue
         self._now_ns = now_ns
         self._leadership = leadership
         self._aggregators = context.app.aggregators

@@ -5,13 +5,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from taskq_core.app import TaskQ
 from taskq_core.execution.context import TaskContext
 from taskq_core.handles.handle import TaskHandle
 from taskq_core.service.calls import Caller
 from taskq_core.tasks.aggregation import Aggregation, GroupedTask
 from taskq_core.tasks.canvas import Signature
 from taskq_core.wire import QueueKeys
+from taskq_core.worker.context import WorkerContext
 
 logger = logging.getLogger("taskq.worker")
 
@@ -26,13 +26,13 @@ class Combiner:
     task passes through the middleware for outgoing calls.
 
     Args:
-        app: The queue application.
+        context: The worker.
         size: Maximum number of threads.
     """
 
-    def __init__(self, app: TaskQ, size: int) -> None:
-        self._app = app
-        self._call = Caller(size, name="an aggregator")
+    def __init__(self, context: WorkerContext, size: int) -> None:
+        self._app = context.app
+        self._call = Caller(size, name="an aggregator", on_worn_out=context.on_worn_out)
 
     async def combine(
         self, aggregation: Aggregation, queue: QueueKeys, set_id: str, group: str, tasks: list[GroupedTask]

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 
 from taskq_core.app import TaskQ
 from taskq_core.broker.aio import AsyncRunner
@@ -57,6 +57,8 @@ class WorkerContext:
         clock: Source of time.
         listener: Receives the worker's events.
         stopping: Set when the worker stops.
+        on_worn_out: Called with a description when functions that do not end take all threads or slots, so that the
+            process should be replaced.
 
     Attributes:
         queues: Key names of the queues that the worker serves.
@@ -76,6 +78,7 @@ class WorkerContext:
         clock: Clock = SYSTEM_CLOCK,
         listener: WorkerListener | None = None,
         stopping: asyncio.Event | None = None,
+        on_worn_out: Callable[[str], object] = logger.error,
     ) -> None:
         self.app = app
         self.config = config
@@ -85,6 +88,7 @@ class WorkerContext:
         self.redis_clock = RedisClock(clock)
         self.listener = GuardedListener(listener or WorkerListener())
         self.stopping = stopping or asyncio.Event()
+        self.on_worn_out = on_worn_out
         self.keys = app.runtime.keys
         self.queues = tuple(self.keys.queue(name) for name in config.queues)
         self.metrics = WorkerMetrics(server=app.runtime.tracing.server)

@@ -44,7 +44,6 @@ class Executor:
         settler: Receives each run whose function has ended, or was abandoned.
         state: State of the worker's lifespan, for the contexts of runs.
         socket_name: Socket that processes of tasks inherit; see `liveness.hold`.
-        on_worn_out: Called when no further function can be abandoned, so that the process should be replaced.
     """
 
     def __init__(
@@ -54,7 +53,6 @@ class Executor:
         *,
         state: Mapping[str, Any],
         socket_name: socket.socket | None,
-        on_worn_out: Callable[[int], None],
     ) -> None:
         self._context = context
         self._app = context.app
@@ -63,7 +61,6 @@ class Executor:
         self._settler = settler
         self._listener = context.listener if context.listener.per_task else None
         self._state = state
-        self._on_worn_out = on_worn_out
         self._loop = asyncio.get_running_loop()
         self._most_abandoned = context.config.concurrency
         self._deadlines = Deadlines(context, self._overdue)
@@ -305,7 +302,9 @@ class Executor:
             run.is_stuck = True
             self._context.metrics.stuck(run.queue.name, run.name)
             if self.is_worn_out:
-                self._on_worn_out(self.abandoned)
+                self._context.on_worn_out(
+                    f"{self.abandoned} abandoned functions run, and any further one keeps its slot"
+                )
         if not is_abandoned:
             run.ends_by = now + STUCK_S
             logger.warning(

@@ -127,7 +127,7 @@ class Worker:
         self.is_watched = False
         """Whether a caller polls `report`. It then checks its health without an HTTP server, too."""
         self.on_worn_out: Callable[[], None] | None = None
-        """Called when as many functions are abandoned as there are slots, so that the process can be replaced."""
+        """Called when functions that do not end take all slots or threads, so that the process can be replaced."""
         self.on_stop_asked: Callable[[], None] = self.stop
         """Called when an operator requests a stop."""
         self.has_retired = False
@@ -280,8 +280,7 @@ class Worker:
             raise RuntimeError(f"a worker runs once; this one is {self.status}")
         self._loop = asyncio.get_running_loop()
         endpoint = self.app.runtime.endpoint
-        # In a cluster, calls to an unreachable node must not delay the others.
-        preferred = None if endpoint.is_cluster else PREFERRED_CONNECTIONS
+        preferred = None if endpoint.is_cluster else PREFERRED_CONNECTIONS  # a dead node must not delay others
         runner = AsyncRunner(endpoint, max_connections=CONNECTIONS, preferred=preferred)
         self._context = WorkerContext(
             self.app,
@@ -291,6 +290,7 @@ class Worker:
             clock=self._clock,
             listener=self._listener,
             stopping=self._stopping,
+            on_worn_out=self._worn_out,
         )
         judge = None if self._scheduler is None else self._scheduler.health
         self._health = Health(self._context.queues, self._pulse, self._clock, runner, judge)
@@ -389,9 +389,7 @@ class Worker:
         settler = self._settler = Settler(
             context, reporter=self._reporter, counters=counters, dead_letters=dead_letters, dispatcher=dispatcher
         )
-        self._executor = Executor(
-            context, settler, state=state, socket_name=self._socket_name, on_worn_out=self._worn_out
-        )
+        self._executor = Executor(context, settler, state=state, socket_name=self._socket_name)
         self._starts = Starts(context, settler, self._executor.start)
         self._fetcher = Fetcher(context, settler, self._starts)
         timeout_s = min(ANSWER_TIMEOUT_S, context.heartbeat_s)
@@ -461,11 +459,11 @@ class Worker:
             fetcher.can_take,
         )
 
-    def _worn_out(self, abandoned: int) -> None:
+    def _worn_out(self, problem: str) -> None:
         if self.on_worn_out is not None:
             self.on_worn_out()
         else:
-            logger.error("%d abandoned functions run; any further one keeps its slot. Restart this process", abandoned)
+            logger.error("%s. Restart this process", problem)
 
     # --- end ----------------------------------------------------------------------------------------------------------
 

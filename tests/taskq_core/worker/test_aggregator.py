@@ -855,6 +855,7 @@ class TestWorker:
     async def test_functions_that_hang_leave_the_threads_of_other_queues_alone(
         self, app: TaskQ, start: Runner, clock: Clock
     ) -> None:
+        """The worker asks for its replacement once they take all threads of their queue."""
         released = threading.Event()
         hanging: list[str] = []
         results: list[str] = []
@@ -873,7 +874,9 @@ class TestWorker:
         def combine(group: str, tasks: list[GroupedTask]) -> Signature[Any]:
             return digest.s(group)
 
-        await start(queues={"bad": 1, "good": 1})
+        worker = await start(queues={"bad": 1, "good": 1})
+        asked: list[str] = []
+        worker.on_worn_out = lambda: asked.append("")
         for number in range(2 * AT_ONCE):  # twice as many as may hang
             await digest.using(queue="bad", aggregate=f"hangs:{number}").adelay("")
         await clock.advance(10)
@@ -884,6 +887,7 @@ class TestWorker:
 
         try:
             await until(lambda: results == ["works"])
+            assert asked
         finally:
             released.set()
 
