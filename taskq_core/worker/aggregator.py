@@ -159,6 +159,10 @@ class Aggregator(Service):
         """Give up the lease, so that another worker can lead at once."""
         await self._runner.run(resign(self._queue.leader(self.service), owner=self._context.token))
 
+    def close(self) -> None:
+        """Let the threads of the functions end."""
+        self._combiner.close()
+
     # --- expired sets -------------------------------------------------------------------------------------------------
 
     async def _tidy(self) -> bool:

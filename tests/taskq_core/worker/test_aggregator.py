@@ -59,6 +59,7 @@ class Bench:
         self.runner = CountingRunner(app.runtime.endpoint)
         self.runner.sent = []
         self.calls: list[tuple[str, list[str]]] = []
+        self.aggregators: list[Aggregator] = []
         self._lane = new_tasks.ReceiptSlot("bench")
 
         @app.task(name="digest", retention=0)
@@ -81,7 +82,8 @@ class Bench:
     def aggregator(self, owner: str = "w1", **options: Any) -> Aggregator:
         context = context_of(self.app, self.runner, token=owner, **{"leader_lease": 60, **options})
         leadership: Any = Unknown()
-        return Aggregator(context, self.queue, leadership, now_ns=self.now_ns)
+        self.aggregators.append(Aggregator(context, self.queue, leadership, now_ns=self.now_ns))
+        return self.aggregators[-1]
 
     async def look(self, aggregator: Aggregator | None = None) -> Aggregator:
         """Let an aggregator look once, and wait for the sets it took."""
@@ -119,6 +121,8 @@ class Bench:
 async def bench(app: TaskQ, redis_server: RedisServer, queue: QueueKeys) -> AsyncIterator[Bench]:
     bench = Bench(app, redis_server, queue)
     yield bench
+    for each in bench.aggregators:
+        each.close()
     await bench.runner.aclose()
     await app.aclose()
 
@@ -890,6 +894,24 @@ class TestWorker:
             assert asked
         finally:
             released.set()
+
+    async def test_no_thread_remains_after_the_worker(self, app: TaskQ, start: Runner) -> None:
+        threads: list[threading.Thread] = []
+
+        @app.task(name="digest", retention=0)
+        async def digest() -> None: ...
+
+        @app.aggregator(max_size=1)
+        def aggregate(group: str, tasks: list[GroupedTask]) -> Signature[Any]:
+            threads.append(threading.current_thread())
+            return digest.s()
+
+        worker = await start(aggregate_every=0.02)
+        await digest.using(aggregate="g").adelay()
+        await until(lambda: threads)
+        await start.stop(worker)
+
+        await until(lambda: not threads[0].is_alive())
 
     async def test_a_worker_that_stops_waits_for_its_sets(
         self, app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
