@@ -23,6 +23,8 @@ from typing import Any
 
 VARIABLE = "_TASKQ_SUPERVISED"
 """Environment variable with the file descriptor of a process's end of the channel."""
+NAME_VARIABLE = "_TASKQ_SUPERVISOR_NAME"
+"""Environment variable with the name that the supervisor holds; see `taskq_core.worker.liveness`."""
 LONGEST_LINE = 1 << 20
 """Maximum length of a line, in bytes."""
 

@@ -45,10 +45,12 @@ class Member:
 
     Args:
         descriptor: File descriptor of its end of the channel.
+        supervisor: Name that the supervisor holds.
     """
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, supervisor: str) -> None:
         self._channel = Channel(descriptor)
+        self._supervisor = supervisor
         self._is_over = threading.Event()
         self._wish = ""
         self._active_since: float | None = None
@@ -56,8 +58,8 @@ class Member:
     @classmethod
     def from_environment(cls) -> "Member | None":
         """Return this process as a member, or None if it has no supervisor. Its child processes get None."""
-        text = os.environ.pop(channel.VARIABLE, "")
-        return cls(int(text)) if text.isdigit() else None
+        text, supervisor = os.environ.pop(channel.VARIABLE, ""), os.environ.pop(channel.NAME_VARIABLE, "")
+        return cls(int(text), supervisor) if text.isdigit() else None
 
     def run(self, worker: Worker, limits: Limits) -> int:
         """Run a worker until it is stopped, and return the exit status.
@@ -66,7 +68,8 @@ class Member:
             worker: A worker that was not started.
             limits: Limits at which it asks to be replaced.
         """
-        worker.is_watched = worker.has_supervisor = True
+        worker.is_watched = True
+        worker.supervisor = self._supervisor
         worker.on_worn_out = self._worn_out
         worker.on_stop_asked = partial(self._channel.tell, channel.LEAVE)
         self._channel.tell(

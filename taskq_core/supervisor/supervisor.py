@@ -28,7 +28,8 @@ from taskq_core.supervisor.config import HAND_BACK_S, MEMBER_SHARE, START_TRIES,
 from taskq_core.supervisor.place import Place
 from taskq_core.supervisor.returns import Returns
 from taskq_core.telemetry import flush_at_end, launched
-from taskq_core.worker.liveness import hold, supervisor_name
+from taskq_core.wire.ids import new_token
+from taskq_core.worker.liveness import hold
 from taskq_core.worker.process import has_terminal
 
 logger = logging.getLogger("taskq.supervisor")
@@ -64,7 +65,8 @@ class Supervisor:
         self.config = config
         self._command = list(command)
         self._say = say
-        self._environment = launched(os.environ)
+        self._name = f"supervisor-{new_token()}"  # containers that share a network namespace may have the same PIDs
+        self._environment = {**launched(os.environ), channel.NAME_VARIABLE: self._name}
         self._places = [Place(number + 1) for number in range(config.processes)]
         self._children: list[Child] = []
         self._rolling: deque[Place] = deque()
@@ -89,7 +91,7 @@ class Supervisor:
         Returns:
             0 if it was stopped, or the work is done in burst mode; 1 if no process ever worked.
         """
-        name = hold(supervisor_name(os.getpid()))  # workers of this host leave its dead processes to it
+        name = hold(self._name)  # workers of this host leave its dead processes to it
         try:
             return asyncio.run(self._live())
         finally:

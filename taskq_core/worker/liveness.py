@@ -33,11 +33,6 @@ def place() -> str:
     return hashlib.sha256(f"{socket.gethostname()}\n{boot_id}\n{namespace}".encode()).hexdigest()[:32]
 
 
-def supervisor_name(pid: int) -> str:
-    """Return the name that a supervisor with this PID holds."""
-    return f"supervisor-{pid}"
-
-
 def hold(name: str) -> socket.socket | None:
     """Take a name until this process and all processes that inherit the socket have ended.
 

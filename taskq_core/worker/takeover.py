@@ -11,7 +11,6 @@ that a late dequeue handed out.
 
 import asyncio
 import logging
-import os
 import socket
 
 from taskq_core.broker.operations import presence, services
@@ -19,7 +18,7 @@ from taskq_core.service.loop import Service
 from taskq_core.wire import QueueKeys
 from taskq_core.worker.context import WorkerContext
 from taskq_core.worker.hand_back import hand_back
-from taskq_core.worker.liveness import is_held, place, supervisor_name
+from taskq_core.worker.liveness import is_held, place
 
 logger = logging.getLogger("taskq.worker")
 
@@ -106,16 +105,15 @@ class Takeover(Service):
         await self._runner.run(presence.forget_peer(self._queue, self._place, self._token))
 
 
-def new_takeovers(context: WorkerContext, held: socket.socket | None, *, has_supervisor: bool) -> list[Takeover]:
+def new_takeovers(context: WorkerContext, held: socket.socket | None, *, supervisor: str) -> list[Takeover]:
     """Return a takeover for each queue, or an empty list if this host cannot prove that a worker has ended.
 
     Args:
         context: The worker.
         held: The socket that holds the worker's name, or None.
-        has_supervisor: Whether the parent process takes back the tasks of this worker.
+        supervisor: Name that its supervisor holds, "" without one.
     """
     here = place()
     if held is None or not here or context.runner.endpoint.is_memory:
         return []
-    supervisor = supervisor_name(os.getppid()) if has_supervisor else ""
     return [Takeover(context, queue, here, supervisor) for queue in context.queues]

@@ -122,8 +122,8 @@ class Worker:
             self._scheduler = Scheduler(app, clock=clock)
         self._health_server: HealthServer | None = None
         self._health: Health | None = None
-        self.has_supervisor = False
-        """Whether the parent process takes back this worker's tasks when it dies."""
+        self.supervisor = ""
+        """Name that the parent process holds, if it takes back this worker's tasks when the worker dies."""
         self.is_watched = False
         """Whether a caller polls `report`. It then checks its health without an HTTP server, too."""
         self.on_worn_out: Callable[[], None] | None = None
@@ -377,7 +377,7 @@ class Worker:
     def _build(self, state: Mapping[str, Any]) -> None:
         context = self._context
         context.metrics.expect(list(context.config.queues), [kind.value for kind in FindingKind])
-        takeovers = new_takeovers(context, self._socket_name, has_supervisor=self.has_supervisor)
+        takeovers = new_takeovers(context, self._socket_name, supervisor=self.supervisor)
         # A takeover releases the leases of a dead worker, which would last for seconds otherwise.
         after = [each.has_looked for each in takeovers]
         services = self._services = Services(context)

@@ -60,7 +60,7 @@ def test_reports_that_nobody_reads_hold_up_neither_their_thread_nor_the_watchdog
     worker: Any = SimpleNamespace(
         status="active", ended_count=0, config=config, report=lambda: (True, {"status": "ready", "queues": "q" * 500})
     )
-    process = Member(descriptor)
+    process = Member(descriptor, "")
     telling = threading.Thread(target=process._tell, args=(worker, Limits(None, None)), daemon=True)
     telling.start()
 
@@ -81,7 +81,7 @@ def test_who_finds_no_time_to_look_at_its_queues_takes_over_all_the_same(
     """They may be away for all: its predecessor would not be replaced for as long."""
     now = 100.0
     monkeypatch.setattr(member, "time", SimpleNamespace(monotonic=lambda: now))
-    process = Member(pair[1])
+    process = Member(pair[1], "")
     worker: Any = SimpleNamespace(status="starting", report=lambda: (False, {}))
 
     assert not process._takes_over(worker)

@@ -1,0 +1,67 @@
+"""Test supervisors in containers that share a network namespace, as those of a pod do: their PIDs are the same."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from taskq_core import TaskQ
+from tests.redis_server import RedisServer
+from tests.taskq_core.worker.conftest import PATIENCE_S, marks, state_of, until_blocking
+
+pytestmark = [pytest.mark.slow, pytest.mark.redis]
+
+ROOT = Path(__file__).parents[3]
+CONTAINER = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child"]
+
+
+def can_isolate() -> bool:
+    return shutil.which("unshare") is not None and subprocess.run([*CONTAINER, "true"], check=False).returncode == 0
+
+
+def start_container(server: RedisServer) -> "subprocess.Popen[str]":
+    """Start a supervisor with one process as PID 1 of a namespace, and return once it takes tasks."""
+    settings = {"supervisor": {}, "worker": {"concurrency": 1, "heartbeat": 0.5}}
+    process = subprocess.Popen(
+        [*CONTAINER, sys.executable, "-m", "tests.processes.supervisor.program", json.dumps(settings)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TASKQ_URL": server.url, "NOTES_URL": server.url},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.skipif(not can_isolate(), reason="needs user namespaces")
+def test_a_container_takes_the_tasks_of_another_one_that_was_killed(redis_server: RedisServer) -> None:
+    """The supervisor of the killed container had the PID of the one that lives."""
+    app = TaskQ(redis_server.url, defaults={"retention": 600})
+    queue = app.runtime.keys.queue("default")
+    containers = [start_container(redis_server) for _ in range(2)]
+    try:
+        handles = [app.remote("wait").delay(name="waits", until="go") for _ in containers]
+        until_blocking(lambda: len(marks(redis_server, "waits")) == 2, "each container runs a task")
+        containers[1].send_signal(signal.SIGKILL)
+
+        until_blocking(
+            lambda: [state_of(redis_server, queue, each.id) for each in handles].count("active") == 1,
+            "the task of the killed container waits for the other one",
+            within=PATIENCE_S / 2,
+        )
+        redis_server.client.set("go", 1)
+        for handle in handles:
+            handle.result(PATIENCE_S)
+    finally:
+        for container in containers:
+            container.kill()
+            container.wait()
+            assert container.stdout is not None
+            container.stdout.close()
+        app.close()
