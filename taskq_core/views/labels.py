@@ -1,4 +1,4 @@
-"""Texts that the admin shares with the web dashboard and the terminal: outcomes of actions, and durations.
+"""Texts that the admin shares with the web dashboard and the terminal: outcomes of actions, times, and durations.
 
 Texts are in the current language (`taskq_core.settings.language`), and in the catalogs of both dashboards. Do not add
 texts that only one of them shows.
@@ -10,7 +10,8 @@ from datetime import timedelta
 
 from taskq_core.codec.oversized import OversizedResult
 from taskq_core.inspector import Skip, TaskAction
-from taskq_core.settings.language import gettext, ngettext, nmarked, pgettext, pmarked
+from taskq_core.settings.language import gettext, marked, ngettext, nmarked, pgettext, pmarked
+from taskq_core.views.times import TimeKind
 from taskq_core.views.workflows import MemberRow
 from taskq_core.workflow import StepInfo
 
@@ -46,6 +47,20 @@ _REASONS = {
     Skip.UNREADABLE: nmarked("%(count)s cannot be read", "%(count)s cannot be read"),
     Skip.UNHEARD: nmarked("no worker was there for %(count)s", "no worker was there for %(count)s"),
 }
+_TIMES = {
+    TimeKind.ATTEMPT_FAILED: marked("attempt %(number)s failed"),
+    TimeKind.ATTEMPT_SUCCEEDED: marked("attempt %(number)s succeeded"),
+    TimeKind.FAILED: marked("failed"),
+    TimeKind.STARTED: marked("started"),
+    TimeKind.COMPLETED: marked("completed"),
+    TimeKind.ARCHIVED: marked("archived"),
+    TimeKind.STARTS: marked("starts"),
+    TimeKind.NEXT_ATTEMPT: marked("next attempt"),
+    TimeKind.LEASE_ENDS: marked("lease ends, unless its worker extends it"),
+    TimeKind.START_BY: marked("expires, unless a worker has started it"),
+    TimeKind.DEADLINE: marked("deadline"),
+    TimeKind.DELETED: marked("deleted"),
+}
 STEP_STATES = (
     pmarked("workflow state", "waiting"),
     pmarked("workflow state", "started"),
@@ -62,6 +77,11 @@ def step_state(step: StepInfo | MemberRow) -> str:
     if step.retried:
         return gettext("retrying %(done)s/%(most)s", done=step.retried, most=step.max_retry)
     return pgettext("workflow state", step.state.value)
+
+
+def time_text(kind: TimeKind, attempt: int | None) -> str:
+    """Return what happens to a task at a time."""
+    return gettext(_TIMES[kind], number=attempt)
 
 
 def not_stored(result: OversizedResult) -> str:

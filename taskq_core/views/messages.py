@@ -6,7 +6,6 @@ They are in the current language (`taskq_core.settings.language`).
 from taskq_core.inspector import ALLOWED_STATES, ActionReport, PeriodicEntryInfo, TaskAction
 from taskq_core.settings.language import gettext, marked, ngettext, nmarked, pmarked
 from taskq_core.views.labels import done, skipped, step_state
-from taskq_core.views.times import TaskTime, TimeKind
 from taskq_core.views.workflows import WorkflowDetail
 from taskq_core.wire import TaskState
 from taskq_core.workflow import StepInfo, WorkflowInfo
@@ -40,20 +39,6 @@ _QUESTIONS = {
         "Ask the worker of %(whom)s to cancel it?", "Ask the workers of %(whom)s to cancel them?"
     ),
     TaskAction.MOVE: nmarked("Move %(whom)s to another queue?", "Move %(whom)s to another queue?"),
-}
-_TIMES = {
-    TimeKind.ATTEMPT_FAILED: marked("attempt %(number)s failed"),
-    TimeKind.ATTEMPT_SUCCEEDED: marked("attempt %(number)s succeeded"),
-    TimeKind.FAILED: marked("failed"),
-    TimeKind.STARTED: marked("started"),
-    TimeKind.COMPLETED: marked("completed"),
-    TimeKind.ARCHIVED: marked("archived"),
-    TimeKind.STARTS: marked("starts"),
-    TimeKind.NEXT_ATTEMPT: marked("next attempt"),
-    TimeKind.LEASE_ENDS: marked("lease ends, unless its worker extends it"),
-    TimeKind.START_BY: marked("expires, unless a worker has begun it"),
-    TimeKind.DEADLINE: marked("deadline"),
-    TimeKind.DELETED: marked("deleted"),
 }
 TASK_STATES = (
     pmarked("task state", "active"),
@@ -106,11 +91,6 @@ def outcome(action: TaskAction, report: ActionReport) -> tuple[str, str]:
         parts.append(gettext("There was nothing to do."))
     level = "error" if report.failure is not None else "success" if count and not report.skipped else "warning"
     return level, " ".join(parts)
-
-
-def time_of(time: TaskTime) -> str:
-    """Return what happens to a task at a time."""
-    return gettext(_TIMES[time.kind], number=time.attempt)
 
 
 def actions_for(state: TaskState) -> list[tuple[TaskAction, str]]:

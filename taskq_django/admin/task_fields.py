@@ -19,20 +19,6 @@ from taskq_django.admin.live import MixinBase
 from taskq_django.app import taskq
 from taskq_django.models import Task
 
-_TIMES = {
-    TimeKind.ATTEMPT_FAILED: _("attempt %(number)d failed"),
-    TimeKind.ATTEMPT_SUCCEEDED: _("attempt %(number)d succeeded"),
-    TimeKind.FAILED: _("failed"),
-    TimeKind.STARTED: _("started"),
-    TimeKind.COMPLETED: _("completed"),
-    TimeKind.ARCHIVED: _("archived"),
-    TimeKind.STARTS: _("starts"),
-    TimeKind.NEXT_ATTEMPT: _("next attempt"),
-    TimeKind.LEASE_ENDS: _("lease ends, unless its worker extends it"),
-    TimeKind.START_BY: _("expires, unless a worker has started it"),
-    TimeKind.DEADLINE: _("deadline"),
-    TimeKind.DELETED: _("deleted"),
-}
 _WHICH = ("task_name", "task_id", "task_queue", "task_state", "waits_for", "attempts_used", "group", "workflow")
 
 
@@ -140,4 +126,5 @@ class TaskFields(MixinBase):
 
 
 def _time_text(kind: TimeKind, number: int | None) -> str:
-    return str(_TIMES[kind]) % {"number": number}
+    with in_active_language():
+        return labels.time_text(kind, number)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from datetime import timedelta
 from html import unescape
 from typing import Any
 
@@ -11,6 +12,7 @@ from django.core.management import call_command
 from django.test import Client
 
 from taskq_core.inspector import Inspector
+from taskq_core.views import TimeKind, labels
 from taskq_django import taskq
 from tests.redis_server import RedisServer
 from tests.rows import rows
@@ -76,6 +78,15 @@ def test_a_tasks_times_are_told_in_their_order(pages: Callable[..., str], redis:
         ("ahead", "next attempt", "2096-10-02T07:06:40+00:00"),
         ("ahead", "deadline", "2099-12-03T16:53:20+00:00"),
     ]
+
+
+def test_the_times_of_a_task_have_the_words_of_the_dashboard(pages: Callable[..., str], settings: Any) -> None:
+    handle = taskq.remote("email:deliver", expires=timedelta(hours=1)).delay()
+
+    assert labels.time_text(TimeKind.START_BY, None) == "expires, unless a worker has started it"
+    assert "expires, unless a worker has started it" in pages(page_of(handle))
+    settings.LANGUAGE_CODE = "zh-hans"
+    assert "过期（除非已有工作进程开始执行）" in pages(page_of(handle))
 
 
 def test_attempts_are_told_with_their_tracebacks(pages: Callable[..., str], redis: RedisServer) -> None:

@@ -26,8 +26,7 @@ from taskq_core.views import (
     trace_url,
     workflow_of,
 )
-from taskq_core.views.labels import not_stored
-from taskq_core.views.messages import time_of
+from taskq_core.views.labels import not_stored, time_text
 
 SHOWN_BYTES = 64 * 1024
 """Most bytes of a payload or result that are shown."""
@@ -106,7 +105,8 @@ class TaskScreen(TextScreen[TaskRecord]):
             self._section(text, "Times (UTC)")
             for time in times:
                 style = palette.quiet if time.at > now else ""
-                text.append(f"{shown_moment(time.at, now=now):<34}  ", style).append(f"{time_of(time)}\n", style)
+                at, label = shown_moment(time.at, now=now), time_text(time.kind, time.attempt)
+                text.append(f"{at:<34}  {label}\n", style)
         if task.last_error:
             self._section(text, "Last error")
             text.append_text(shown_lines(task.last_error, palette.bad)).append("\n")
