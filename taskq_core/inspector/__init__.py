@@ -29,7 +29,14 @@ from taskq_core.inspector.records import (
     error_rate,
 )
 from taskq_core.inspector.removal import QueueRemoval
-from taskq_core.inspector.selection import ALLOWED_STATES, ActionReport, Skip, TaskAction, TaskRef
+from taskq_core.inspector.selection import (
+    ALLOWED_STATES,
+    RETRY_MINUTES_MAX,
+    ActionReport,
+    Skip,
+    TaskAction,
+    TaskRef,
+)
 from taskq_core.inspector.sync import Inspector
 from taskq_core.service.worker_control import WorkerAction
 
@@ -37,6 +44,7 @@ __all__ = [
     "ALLOWED_STATES",
     "LISTED_STATES",
     "PAGE_SIZE_MAX",
+    "RETRY_MINUTES_MAX",
     "STATES",
     "ActionReport",
     "AsyncInspector",

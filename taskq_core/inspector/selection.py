@@ -70,6 +70,8 @@ _ACTIONS = {
     TaskAction.ARCHIVE: Action.ARCHIVE,
     TaskAction.DELETE: Action.DELETE,
 }
+RETRY_MINUTES_MAX = 60 * 24 * 365 * 10
+"""Most minutes by which a form postpones a task: 10 years."""
 ALLOWED_STATES: dict[TaskAction, Sequence[TaskState]] = {
     TaskAction.RUN: STATES[Action.RUN],
     TaskAction.RETRY: STATES[Action.DELETE],

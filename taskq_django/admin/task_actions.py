@@ -10,6 +10,7 @@ from typing import Any
 from django.contrib import messages
 from django.contrib.admin.models import CHANGE, DELETION, LogEntry
 from django.core.exceptions import ValidationError
+from django.core.validators import MaxValueValidator
 from django.db import models
 from django.http import HttpRequest
 from django.utils import timezone
@@ -17,7 +18,15 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, gettext_noop, ngettext_lazy, override
 
 from taskq_core import ConfigurationError, TaskState
-from taskq_core.inspector import ALLOWED_STATES, ActionReport, Inspector, Skip, TaskAction, TaskRef
+from taskq_core.inspector import (
+    ALLOWED_STATES,
+    RETRY_MINUTES_MAX,
+    ActionReport,
+    Inspector,
+    Skip,
+    TaskAction,
+    TaskRef,
+)
 from taskq_core.views import labels
 from taskq_django.admin.actions import AdminForm, confirmed_action, report_more, report_nothing_left
 from taskq_django.admin.base import RedisAdminMixin
@@ -50,7 +59,12 @@ class RetryForm(AdminForm):
     """When to run the tasks."""
 
     columns = {  # noqa: RUF012 - constant, as Django's own forms have it
-        "after": models.PositiveIntegerField(gettext_lazy("Minutes from now"), null=True, blank=True),
+        "after": models.PositiveIntegerField(
+            gettext_lazy("Minutes from now"),
+            null=True,
+            blank=True,
+            validators=[MaxValueValidator(RETRY_MINUTES_MAX)],
+        ),
         "at": models.DateTimeField(gettext_lazy("Or at"), null=True, blank=True),
     }
 

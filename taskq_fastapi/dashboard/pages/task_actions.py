@@ -4,7 +4,15 @@ from collections import Counter
 from datetime import timedelta
 from typing import Any
 
-from taskq_core.inspector import ALLOWED_STATES, ActionReport, Matching, Skip, TaskAction, TaskRef
+from taskq_core.inspector import (
+    ALLOWED_STATES,
+    RETRY_MINUTES_MAX,
+    ActionReport,
+    Matching,
+    Skip,
+    TaskAction,
+    TaskRef,
+)
 from taskq_core.settings.language import gettext, pgettext
 from taskq_core.views.labels import Skipped, done, skipped
 from taskq_core.views.messages import BUTTONS, outcome, question
@@ -19,7 +27,6 @@ from taskq_fastapi.dashboard.view import Shown, View, link, own_link
 
 SELECTED_MAX = 200
 """Most tasks that are selected one by one: more than a page shows."""
-MINUTES_MAX = 60 * 24 * 365 * 10
 _TEMPLATES = {TaskAction.RETRY: "question_retry.html", TaskAction.MOVE: "question_move.html"}
 _MEANT = ("queue", "state", "group", "type", "error", "payload", "older", "newer")
 """Fields that say which tasks are meant."""
@@ -52,7 +59,7 @@ def options_of(action: TaskAction, form: Form) -> dict[str, Any]:
     if bool(minutes) == bool(at):
         raise BadRequestError(gettext("give either the minutes or a time"))
     if minutes:
-        return {"after": timedelta(minutes=form.number("minutes", 0, low=0, high=MINUTES_MAX))}
+        return {"after": timedelta(minutes=form.number("minutes", 0, low=0, high=RETRY_MINUTES_MAX))}
     found = in_utc(at)
     if found is None:
         raise BadRequestError(gettext("the time must be such as 2030-01-31T03:00, got %(got)r", got=at[:50]))
