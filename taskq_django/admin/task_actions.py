@@ -184,8 +184,10 @@ class TaskActions(RedisAdminMixin):
     ) -> None:
         """Act on tasks, log it, and report what was done and what was skipped."""
         refused: dict[TaskState, int] = {}
+        named: dict[str, Task] = {}
         is_complete = True
         if isinstance(rows, PickedRows):
+            named = {row.pk: row for row in rows}  # read first: the action may delete or move them, and Redis may fail
             refs = [_ref(key, seen.get(key)) for key in rows.keys]
         else:
             selection = rows.select(ALLOWED_STATES[action])
@@ -197,13 +199,17 @@ class TaskActions(RedisAdminMixin):
             return
         for state, count in refused.items():
             report.skipped[Skip.STATE, str(state)] += count
-        self._log(request, rows, report, action, options)
+        self._log(request, named, report, action, options)
         self._report(request, report, action, is_complete=is_complete)
 
     def _log(
-        self, request: HttpRequest, rows: Any, report: ActionReport, action: TaskAction, options: Mapping[str, Any]
+        self,
+        request: HttpRequest,
+        named: Mapping[str, Task],
+        report: ActionReport,
+        action: TaskAction,
+        options: Mapping[str, Any],
     ) -> None:
-        named = {row.pk: row for row in rows} if isinstance(rows, PickedRows) else {}
         keys = [key_of(task.queue, task.id) for task in report.done]
         if not keys:
             return

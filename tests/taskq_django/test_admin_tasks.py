@@ -521,6 +521,27 @@ def test_redis_that_fails_on_the_way_is_told_with_what_was_done(
     assert len(logged()) == 100
 
 
+def test_redis_that_fails_after_the_action_loses_no_log_entry_and_no_name(
+    operator: Client, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handle = enqueue()
+    asked = choose(operator, "delete_selected", key(handle))
+    act_on = Inspector.act_on
+
+    def away(*_: Any) -> Any:
+        raise BrokerUnavailableError("Redis is away")
+
+    def act_and_fail(self: Inspector, *args: Any, **options: Any) -> Any:
+        report = act_on(self, *args, **options)
+        monkeypatch.setattr(Inspector, "task", away)
+        return report
+
+    monkeypatch.setattr(Inspector, "act_on", act_and_fail)
+
+    assert confirm(operator, asked) == ["1 task was deleted."]
+    assert [entry.object_repr for entry in LogEntry.objects.all()] == [f"email:deliver {handle.id}"]
+
+
 @pytest.mark.parametrize(
     ("codenames", "actions"),
     [
