@@ -8,10 +8,11 @@ used:
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
+from django.contrib.admin.actions import delete_selected
 from django.contrib.admin.utils import flatten_fieldsets, lookup_field, quote, unquote
 from django.contrib.admin.views.main import ChangeList
 from django.contrib.auth import get_permission_codename
@@ -122,8 +123,8 @@ class RedisAdminMixin(FrameMixin, MixinBase):
         if obj is not None:
             obj.links = Links(request, self.admin_site)
             obj.action_links = [
-                (self.address("act", obj.pk, name), getattr(self, name).button)
-                for name in self.allowed_actions(request)
+                (self.address("act", obj.pk, name), function.button)
+                for name, function in self.allowed_actions(request).items()
                 if self.fits(name, obj)
             ]
         return obj
@@ -142,16 +143,22 @@ class RedisAdminMixin(FrameMixin, MixinBase):
         """Return whether the user may delete rows. As `has_add_permission`."""
         return "delete" in self.opts.default_permissions and super().has_delete_permission(request, obj)
 
-    # --- actions on one row -------------------------------------------------------------------------------------------
+    # --- actions ------------------------------------------------------------------------------------------------------
+
+    def get_actions(self, request: HttpRequest, action_location: Any = None) -> Any:
+        """Return the actions that the user may take, except Django's own deletion, which needs a database."""
+        given = {} if action_location is None else {"action_location": action_location}  # since Django 6.1
+        actions = super().get_actions(request, **given)
+        return {name: each for name, each in actions.items() if _function_of(each) is not delete_selected}
 
     def fits(self, action: str, obj: Any) -> bool:
         """Return whether the page of a row offers an action."""
         return True
 
-    def allowed_actions(self, request: HttpRequest) -> Sequence[str]:
-        """Return the names of the actions that the user may take."""
-        offered = self.get_actions(request)
-        return [name for name in self.actions if name in offered]
+    def allowed_actions(self, request: HttpRequest) -> dict[str, Any]:
+        """Return the functions of the actions that the user may take on one row, by name. Each has a `button`."""
+        functions = {name: _function_of(each) for name, each in self.get_actions(request).items()}
+        return {name: function for name, function in functions.items() if hasattr(function, "button")}
 
     @admin.display(description=gettext_lazy("actions"))
     def buttons(self, obj: Any) -> SafeString:
@@ -161,13 +168,14 @@ class RedisAdminMixin(FrameMixin, MixinBase):
 
     def act_view(self, request: HttpRequest, object_id: str, action: str) -> HttpResponse:
         """Take an action on one row, after its confirmation."""
-        if not self.has_view_or_change_permission(request) or action not in self.allowed_actions(request):
+        allowed = self.allowed_actions(request) if self.has_view_or_change_permission(request) else {}
+        if action not in allowed:
             raise PermissionDenied
         key = unquote(object_id)
         rows = self.get_queryset(request).filter(pk__in=[key])
         if not rows.count():
             return self.say_gone(request, key)
-        response = getattr(self, action)(request, rows)
+        response = allowed[action](self, request, rows)
         if isinstance(response, HttpResponse):
             return response
         exists = self.get_queryset(request).filter(pk__in=[key]).count()
@@ -231,3 +239,8 @@ class RedisAdminMixin(FrameMixin, MixinBase):
 
     def _get_obj_does_not_exist_redirect(self, request: HttpRequest, opts: Any, object_id: str) -> HttpResponse:
         return self.say_gone(request, unquote(object_id))
+
+
+def _function_of(action: Any) -> Any:
+    """Return the function of an action, which is a tuple before Django 6.1."""
+    return action[0] if isinstance(action, tuple) else action.func

@@ -27,6 +27,7 @@ from taskq_django.admin.tasks import TaskAdminMixin
 from taskq_django.models import Queue, Task, Worker
 from tests.redis_server import RedisServer
 from tests.rows import rows
+from tests.taskq_django.admin_pages import offered
 
 HOSTILE = "</pre><script>alert('x')</script>"
 
@@ -158,10 +159,45 @@ class WorkerAdmin(RedisAdminMixin, BaseAdmin):
         self.message_user(request, f"Greeted {rows.count()}", messages.SUCCESS)
 
 
+@admin.action(description="Wave")
+def wave(modeladmin: Any, request: HttpRequest, rows: Rows) -> None:
+    done.append(("wave", [row.id for row in rows]))
+
+
+@confirmed_action(
+    description="Praise",
+    button="Praise",
+    question=ngettext_lazy("Praise %(count)d worker?", "Praise %(count)d workers?", "count"),
+    permissions=["view"],
+)
+def praise(modeladmin: Any, request: HttpRequest, rows: Rows, *, seen: dict[str, str]) -> None:
+    done.append(("praise", [row.id for row in rows]))
+
+
+class ProjectWorkerAdmin(WorkerAdmin):
+    """The page with actions of a project: plain ones of Django, and functions."""
+
+    fieldsets = ((None, {"fields": ("id", "buttons")}),)
+    actions = ("greet", "nod", wave, praise)
+
+    @admin.action(description="Nod")
+    def nod(self, request: HttpRequest, rows: Rows) -> None:
+        done.append(("nod", [row.id for row in rows]))
+
+
+class ShortTaskAdmin(TaskAdminMixin, BaseAdmin):
+    """The page of tasks with few actions."""
+
+    actions = ("run_now",)
+
+
+project = admin.AdminSite("project")
+project.register(Worker, ProjectWorkerAdmin)
+project.register(Task, ShortTaskAdmin)
 site = admin.AdminSite("themed")
 site.register(Task, ThemedTaskAdmin)
 site.register(Worker, WorkerAdmin)
-urlpatterns = [path("admin/", admin.site.urls), path("themed/", site.urls)]
+urlpatterns = [path("admin/", admin.site.urls), path("themed/", site.urls), path("project/", project.urls)]
 LIST = "/themed/taskq_django/worker/"
 THEME = {
     "theme/list.html": '{% extends "admin/change_list.html" %}{% block pretitle %}{{ cl.theme }}{% endblock %}',
@@ -307,6 +343,32 @@ def test_an_action_that_is_not_offered_is_refused(client: Client, action: str) -
         client.post(LIST, data)
         assert client.post(f"{LIST}worker-007/act/{action}/", data).status_code == 403
     assert done == []
+
+
+@pytest.mark.django_db
+def test_the_page_of_a_row_offers_the_actions_with_a_button_and_takes_functions(staff: Client) -> None:
+    row = "/project/taskq_django/worker/worker-007/"
+
+    html = staff.get(f"{row}change/").content.decode()
+    staff.post(f"{row}act/praise/", {"post": "yes"})
+
+    assert re.findall(r'taskq-action" href="([^"]*)"', html) == [f"{row}act/greet/", f"{row}act/praise/"]
+    assert done == [("praise", ["worker-007"])]
+    for plain in ("nod", "wave"):
+        assert staff.post(f"{row}act/{plain}/").status_code == 403
+        post(staff, "/project/taskq_django/worker/", "worker-003", action=plain, index="0")
+    assert done[1:] == [("nod", ["worker-003"]), ("wave", ["worker-003"])]
+
+
+@pytest.mark.redis
+@pytest.mark.django_db(transaction=True)
+def test_djangos_own_deletion_is_not_offered_for_rows_of_redis(client: Client, redis: RedisServer) -> None:
+    client.force_login(User.objects.create_superuser("root"))
+    handle = taskq.remote("email:deliver").delay()
+    address = "/project/taskq_django/task/"
+
+    assert offered(client.get(address).content.decode()) == ["run_now"]
+    post(client, address, f"default/{handle.id}", action="delete_selected", index="0")
 
 
 @pytest.mark.django_db
