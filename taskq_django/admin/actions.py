@@ -96,7 +96,7 @@ def confirmed_action(
                 given = {} if asked is None else asked.cleaned_data
                 return function(modeladmin, request, rows, seen=_seen_marks(request), **given)
             count, shown = rows.count(), rows[:SHOWN]
-            is_picked = request.POST.get("select_across") != "1"
+            is_picked = not is_across(request)
             context = {
                 "title": button,
                 "question": question % {"count": count},
@@ -119,6 +119,11 @@ def confirmed_action(
         return action
 
     return decorate
+
+
+def is_across(request: HttpRequest) -> bool:
+    """Return whether all rows that match are selected. The value is read as by Django's own form of actions."""
+    return forms.BooleanField(required=False).to_python(request.POST.get("select_across"))
 
 
 def _marks(rows: Any) -> list[str]:

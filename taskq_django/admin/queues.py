@@ -18,7 +18,7 @@ from taskq_core import TaskState
 from taskq_core.errors import QueueNotFoundError
 from taskq_core.inspector import Inspector
 from taskq_core.views import DAYS_CHOICES, STATES, Dashboard, QueuesOverview
-from taskq_django.admin.actions import AdminForm, Deadline, act_on_each, confirmed_action
+from taskq_django.admin.actions import AdminForm, Deadline, act_on_each, confirmed_action, is_across
 from taskq_django.admin.base import BaseAdmin, RedisAdminMixin
 from taskq_django.admin.charts import POINTS, RECENT, history_chart
 from taskq_django.admin.formats import TASK_STATES, Links, number
@@ -44,7 +44,7 @@ class EmptyForm(AdminForm):
     def __init__(self, modeladmin: Any, request: HttpRequest, data: Any = None) -> None:
         super().__init__(modeladmin, request, data)
         queues = modeladmin.overview(request).queues
-        if request.POST.get("select_across") != "1":
+        if not is_across(request):
             match = request.resolver_match
             own = [] if match is None else [unquote(match.kwargs["object_id"])] if "object_id" in match.kwargs else []
             names = own or request.POST.getlist(ACTION_CHECKBOX_NAME)

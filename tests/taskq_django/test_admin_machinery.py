@@ -292,8 +292,10 @@ def test_an_action_asks_first_and_then_acts_on_what_was_selected(staff: Client) 
 
 
 @pytest.mark.django_db
-def test_all_that_match_are_confirmed_without_their_keys(staff: Client) -> None:
-    asked = post(staff, LIST, "worker-007", index="0", select_across="1")
+@pytest.mark.parametrize("across", ["1", "true"])
+def test_all_that_match_are_confirmed_without_their_keys(staff: Client, across: str) -> None:
+    """Django's list takes either value for all rows."""
+    asked = post(staff, LIST, "worker-007", index="0", select_across=across)
 
     assert "Greet 120 workers?" in asked
     assert "and 100 more" in asked
