@@ -54,7 +54,9 @@ def form_field(modeladmin: Any, request: HttpRequest, name: str, column: "models
     """Return the form field that a `ModelAdmin` makes of a field of a database."""
     column.set_attributes_from_name(name)
     column.model = modeladmin.model
-    return modeladmin.formfield_for_dbfield(column, request, validators=column.validators)
+    # Only those that were given: the form field has its own for the others, and would show their errors twice.
+    given = column._validators  # type: ignore[attr-defined]  # the stubs omit it
+    return modeladmin.formfield_for_dbfield(column, request, validators=given)
 
 
 def as_code(field: Any, rows: int) -> None:
