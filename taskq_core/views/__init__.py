@@ -15,10 +15,12 @@ from taskq_core.views.payloads import (
     EDITABLE_STATES,
     EDITED_BYTES,
     as_text,
+    check_json,
     compact_json,
     digest,
     edited_payload,
     is_editable,
+    json_levels,
 )
 from taskq_core.views.queues import TYPES_SAMPLE, QueueDetail, QueuesOverview, TypeRow, overview
 from taskq_core.views.samples import LONGEST_SPAN, QueueSeries, Sample
@@ -100,6 +102,7 @@ __all__ = [
     "bars",
     "blank_arguments",
     "call_of",
+    "check_json",
     "compact_json",
     "digest",
     "edited_payload",
@@ -108,6 +111,7 @@ __all__ = [
     "has_task",
     "is_editable",
     "is_orphaned",
+    "json_levels",
     "line_path",
     "overview",
     "scale_top",

@@ -1,6 +1,8 @@
 """Payloads as an operator reads and edits them."""
 
 import hashlib
+import json
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -16,6 +18,8 @@ EDITED_BYTES = 64 * 1024
 """Most bytes of a payload that is edited."""
 LAID_OUT_BYTES = 256 * 1024
 """Most bytes that JSON is laid out to. Deeply nested JSON grows up to a thousand times."""
+JSON_DEPTH_MAX = 64
+"""Most levels of nesting of JSON that forms accept, and that the JSON API shows as JSON."""
 EDITABLE_STATES = (
     *(TaskState.PENDING, TaskState.SCHEDULED, TaskState.RETRY, TaskState.AGGREGATING, TaskState.ARCHIVED),
 )
@@ -82,6 +86,31 @@ def compact_json(data: bytes, task: str) -> bytes:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise PayloadError(task, "", f"this is no JSON: {error}") from None
     return data
+
+
+def check_json(value: Any) -> None:
+    """Refuse values that JSON cannot hold, numbers beyond a double, half characters, and values nested too deeply.
+
+    Raises:
+        ValueError: It is one of these; also TypeError and RecursionError.
+    """
+    json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    if any(depth > JSON_DEPTH_MAX for depth, _level in enumerate(json_levels(value), 1)):
+        raise ValueError(f"it is nested deeper than {JSON_DEPTH_MAX} levels")
+
+
+def json_levels(value: Any) -> Iterator[list[Any]]:
+    """Yield the values on each level of nesting, the outermost first. The keys of an object count as its values."""
+    level = [value]
+    while level:
+        yield level
+        inner: list[Any] = []
+        for each in level:
+            if isinstance(each, dict):
+                inner += [*each, *each.values()]
+            elif isinstance(each, list | tuple):
+                inner += each
+        level = inner
 
 
 def _is_json(payload: bytes) -> bool:

@@ -11,6 +11,8 @@ from django.core.exceptions import ValidationError
 from django.forms.fields import InvalidJSONInput
 from django.utils.translation import gettext_lazy as _
 
+from taskq_core.views import check_json, json_levels
+
 
 class StoredJSONField(forms.JSONField):
     """JSON that can be stored in any database and shown on any page."""
@@ -26,12 +28,23 @@ class StoredJSONField(forms.JSONField):
         """Return the value. Raises `ValidationError`."""
         try:
             found = super().to_python(value)
-            is_storable = b"\\u0000" not in json.dumps(found, ensure_ascii=False, allow_nan=False).encode()
+            check_json(found)
+            strings = (each for level in json_levels(found) for each in level if isinstance(each, str))
+            is_storable = not any("\0" in each for each in strings)
         except (RecursionError, ValueError):
             is_storable = False
         if not is_storable:
             raise ValidationError(self.error_messages["unstorable"], code="unstorable")
         return found
+
+    def prepare_value(self, value: Any) -> Any:
+        """Return the text of a value. A stored half of a character is written as an escape, which a page can show."""
+        text = super().prepare_value(value)
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return json.dumps(value, cls=self.encoder)
+        return text
 
     def bound_data(self, data: Any, initial: Any) -> Any:
         """Return the value to show again: the text as it was typed if it is refused."""

@@ -12,6 +12,7 @@ from fastapi import Depends, HTTPException, Request
 
 from taskq_core import ConfigurationError
 from taskq_core.tasks.limits import HEADER as LIMITS
+from taskq_core.views import check_json
 
 logger = logging.getLogger("taskq.fastapi")
 audit_logger = logging.getLogger("taskq.audit")
@@ -25,8 +26,6 @@ Who = Callable[..., str | Awaitable[str]]
 """A FastAPI dependency that returns the name of the caller."""
 LISTED_BYTES = 16 * 1024
 """Most bytes of a payload or result that a list shows; a single task shows all."""
-DEPTH_MAX = 100
-"""Maximum depth of JSON. Deeper JSON is shown as text."""
 REDACTION_FAILED = "[not shown: the redaction failed]"
 
 
@@ -58,7 +57,7 @@ class Shown:
             return value
         try:
             shown = self.redact(name, what, value)
-            _check_json(shown)
+            check_json(shown)
             return shown
         except Exception:
             logger.exception("the redaction of the %s of a task %r failed; it is not shown", what, name)
@@ -89,31 +88,10 @@ def _read(data: bytes) -> tuple[str, Any]:
         return "base64", base64.b64encode(data).decode()
     try:
         value = json.loads(text, parse_constant=_no_constant)
-        _check_json(value)
+        check_json(value)
     except (ValueError, RecursionError):
         return "text", text
     return "json", value
-
-
-def _check_json(value: Any) -> None:
-    """Refuse what an answer cannot hold: no JSON, numbers beyond a double, half characters, and what is too deep.
-
-    Raises:
-        ValueError: It is one of these; also TypeError and RecursionError.
-    """
-    json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
-    level, depth = [value], 0
-    while level:
-        depth += 1
-        if depth > DEPTH_MAX:
-            raise ValueError(f"it is nested deeper than {DEPTH_MAX}")
-        inner: list[Any] = []
-        for each in level:
-            if isinstance(each, dict):
-                inner += each.values()
-            elif isinstance(each, list | tuple):
-                inner += each
-        level = inner
 
 
 def _no_constant(word: str) -> Any:

@@ -1,5 +1,6 @@
 """Periodic tasks in the admin: edited, switched and run by who may, with those of the code beside them."""
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -152,7 +153,7 @@ class TestForm:
             ('{"name": NaN}', "cannot be stored"),
             ('{"name": -Infinity}', "cannot be stored"),
         ],
-        ids=["brackets", "digits", "half", "half of a name", "null", "nan", "infinity"],
+        ids=["brackets", "levels", "a level too many", "digits", "half", "half of a name", "null", "nan", "infinity"],
     )
     def test_json_that_no_database_or_page_could_take(self, staff: Client, field: str, text: str, told: str) -> None:
         """This includes a task of another program, whose arguments are unknown here."""
@@ -163,6 +164,22 @@ class TestForm:
         assert told in errors(html)[field]
         assert text in unescape(html)  # as it was typed
         assert not PeriodicTask.objects.exists()
+
+    @rows("value", ["C:\\u0000", "\\\\u0000", "[" * 63 + "]" * 63])
+    def test_json_that_only_looks_like_what_is_refused_is_stored(self, staff: Client, value: str) -> None:
+        """The text of a backslash and u0000 has no character U+0000, and 64 levels are allowed."""
+        arguments = {"name": json.loads(value) if value.startswith("[") else value}
+        given = {"task": "other:program", "is_remote": "on", "name": value[:9], "kwargs": json.dumps(arguments)}
+
+        html = staff.post(f"{LIST}add/", {**FORM, **given}, follow=True).content.decode()
+
+        assert errors(html) == {}
+        assert PeriodicTask.objects.get(name=value[:9]).kwargs == arguments
+
+    def test_a_stored_half_of_a_character_is_shown_as_an_escape(self, staff: Client) -> None:
+        row = make(kwargs={"name": "\ud800"})
+
+        assert '{"name": "\\ud800"}' in unescape(page(staff, f"{row.pk}/change/"))
 
     @rows("field", ["start_at", "expire_at"])
     @rows("zone", ["America/Los_Angeles", "Pacific/Kiritimati"])

@@ -110,7 +110,8 @@ async def test_whatever_an_id_is_its_task_is_found_and_changed(taskq: TaskQ, web
         (b"NaN", "text", "NaN"),
         (b'"\\ud800"', "text", '"\\ud800"'),
         (b"[" * 50_000, "text", "[" * 50_000),
-        (b"[" * 300 + b"]" * 300, "text", "[" * 300 + "]" * 300),
+        (b'{"a":' * 64 + b"1" + b"}" * 64, "text", '{"a":' * 64 + "1" + "}" * 64),
+        (b"[" * 64 + b"]" * 64, "json", json.loads("[" * 64 + "]" * 64)),
         (b"1e999", "text", "1e999"),
     ],
 )
