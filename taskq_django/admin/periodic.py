@@ -268,6 +268,16 @@ class PeriodicTaskAdminMixin(FrameMixin):
                 self.log_change(request, obj, _("Paused.") if obj.enabled else _("Resumed."))
         return HttpResponseRedirect(self.address("change", str(obj.pk)))
 
+    def delete_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Delete one after its confirmation, or report that Redis failed."""
+        try:
+            return super().delete_view(request, object_id, extra_context)
+        except TaskQError as error:
+            self.message_user(request, str(error), messages.ERROR)
+            return HttpResponseRedirect(self.address("changelist"))
+
     @transaction.non_atomic_requests  # "run now" sends its tasks while the response can still report it
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """Show the list, or take an action on rows of it."""

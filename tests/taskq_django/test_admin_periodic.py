@@ -18,6 +18,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from taskq_core import PeriodicTask as Entry
+from taskq_core.errors import BrokerUnavailableError
 from taskq_core.inspector import Inspector
 from taskq_django import schedule, taskq
 from taskq_django.admin import PeriodicTaskAdminMixin
@@ -146,6 +147,8 @@ class TestForm:
         ("text", "told"),
         [
             ("[" * 100_000, "cannot be stored"),
+            ('{"name": ' + "[" * 2000 + "]" * 2000 + "}", "cannot be stored"),
+            ('{"name": ' + "[" * 64 + "]" * 64 + "}", "cannot be stored"),
             ('{"name": ' + "9" * 5000 + "}", "cannot be stored"),
             ('{"name": "\\ud800"}', "cannot be stored"),
             ('{"\\udc00": 1}', "cannot be stored"),
@@ -248,6 +251,22 @@ class TestList:
         assert names(page(staff)) == ["nightly", "poll"]
         assert inspector.scheduler_entries() == []
         assert refused.status_code == 403
+
+    def test_redis_that_fails_while_one_is_deleted_is_told(
+        self, staff: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        Inspector(taskq).add_schedule(Entry("@daily", greet.s("Bob"), id="added"))
+
+        def away(*_: Any) -> None:
+            raise BrokerUnavailableError("Redis is away")
+
+        monkeypatch.setattr(Inspector, "remove_schedule", away)
+
+        html = staff.post(f"{LIST}code_3Aadded/delete/", {"post": "yes"}, follow=True).content.decode()
+
+        assert said(html) == ["Redis is away"]
+        assert "added at run time" in html
+        assert not LogEntry.objects.exists()
 
     @pytest.mark.usefixtures("of_the_code")
     def test_those_of_the_code_stand_beside_those_of_the_table(self, staff: Client) -> None:
