@@ -36,7 +36,7 @@ def test_what_cannot_be_asked_for(options: Any, message: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
         TaskQ().remote("t", **options)
 
-    assert str(refused.value) == message
+    assert str(refused.value) == f"task 't': {message}"
 
 
 def test_the_errors_survive_pickling() -> None:
