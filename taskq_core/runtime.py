@@ -89,13 +89,11 @@ class Runtime:
         circuit = Circuit(
             settings.circuit_breaker, address=self.endpoint.address, opened=preparer.metrics.circuit_opened
         )
-        sender = Sender(preparer, circuit, settings.limits, timeout_s=timeout_s)
-        self.delivery = Delivery(self.keys, self.runner, sender, patience_s=timeout_s)
+        self._sender = sender = Sender(preparer, circuit, settings.limits, timeout_s=timeout_s)
+        self.delivery = Delivery(sender)
         through = None if outbox is None else OutboxSender(outbox, self.delivery, sender, observer)
-        self.client = Client(sender, self.runner, hook=hook, outbox=through, observer=observer)
-        self.async_client = AsyncClient(
-            sender, self.async_runner, blocking=self.client, hook=hook, outbox=through, observer=observer
-        )
+        self.client = Client(sender, hook=hook, outbox=through, observer=observer)
+        self.async_client = AsyncClient(sender, blocking=self.client, hook=hook, outbox=through, observer=observer)
         self.workflows = WorkflowClients(preparer, self.client, self.async_client, hook=hook, outbox=through)
         self._own = Store(endpoint=self.endpoint, runner=self.runner, async_runner=self.async_runner)
 
@@ -104,8 +102,7 @@ class Runtime:
         store = store or self._own
         self.endpoint, self.runner, self.async_runner = store.endpoint, store.runner, store.async_runner
         self.source.send_through(store.runner, store.async_runner)
-        self.client.send_through(store.runner)
-        self.async_client.send_through(store.async_runner)
+        self._sender.reset()
 
     def close(self) -> None:
         """Close the connections of blocking code, and release the embedded server. Other stores are not closed."""

@@ -13,8 +13,8 @@ process that dies between the commit and the sending loses the task.
 import asyncio
 import logging
 import weakref
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from sqlalchemy import event
@@ -23,7 +23,7 @@ from sqlalchemy.util import await_only
 from sqlalchemy.util.concurrency import in_greenlet
 
 from taskq_core import BulkResult, ConfigurationError, EnqueueError, Signature, TaskHandle, TaskQ, WorkflowHandle
-from taskq_core.client.commits import SendAtLastCommit
+from taskq_core.client.commits import SendAtLastCommit, TransactionHook
 from taskq_core.settings import EnqueueMode
 from taskq_core.tasks.canvas import Canvas, Whole
 from taskq_sqlalchemy.outbox import SQLAlchemyOutbox
@@ -55,11 +55,8 @@ class AfterCommit:
             ConfigurationError: The queue application has an outbox, and there are several sessions.
         """
         app = _app_of_call(call)
-        joined = self._joined(app)
-        if joined is None:
-            return app.client.defer(call, self._hook)
-        with joined:
-            return app.client.enqueue(call)
+        with self._joining(app) as hook:
+            return app.client.enqueue(call, hook)
 
     def enqueue_many(self, calls: Iterable[Signature[Any]]) -> BulkResult:
         """Enqueue any number of calls of one queue application when the sessions have committed: all or nothing.
@@ -74,11 +71,8 @@ class AfterCommit:
         if len(apps) != 1:
             raise ConfigurationError(f"enqueue_many takes calls of one queue application, got {len(apps)}")
         (app,) = apps
-        joined = self._joined(app)
-        if joined is None:
-            return app.client.defer_many(calls, self._hook)
-        with joined:
-            return app.client.enqueue_many(calls)
+        with self._joining(app) as hook:
+            return app.client.enqueue_many(calls, hook)
 
     def enqueue_workflow(self, workflow: Whole) -> WorkflowHandle:
         """Enqueue a workflow when the sessions have committed.
@@ -90,22 +84,22 @@ class AfterCommit:
         if not isinstance(workflow, Signature | Canvas):
             raise ConfigurationError(f"enqueue_workflow takes a chain, group or step, got {type(workflow).__name__}")
         app = _app_of(workflow)
-        joined = self._joined(app)
-        if joined is None:
-            return app.runtime.workflows.blocking.enqueue(workflow, self._hook)
-        with joined:
-            return app.enqueue_workflow(workflow)
+        with self._joining(app) as hook:
+            return app.runtime.workflows.blocking.enqueue(workflow, hook)
 
-    def _joined(self, app: TaskQ) -> AbstractContextManager[None] | None:
-        """Return the block in which the application's outbox writes to the session, None if it has no such outbox."""
+    @contextmanager
+    def _joining(self, app: TaskQ) -> Iterator[TransactionHook | None]:
+        """Yield what postpones the sending: None where the application's outbox writes a row to the session."""
         outbox = app.outbox if app.settings.enqueue is EnqueueMode.OUTBOX else None
         if not isinstance(outbox, SQLAlchemyOutbox):
-            return None
+            yield self._hook
+            return
         if len(self._sessions) > 1:
             raise ConfigurationError(
                 f"a row of the outbox is written in the transaction of one session, got {len(self._sessions)} sessions"
             )
-        return outbox.joined(self._sessions[0], self._hook)
+        with outbox.joined(self._sessions[0], self._hook):
+            yield None
 
 
 def enqueue_after_commit(*sessions: Any) -> AfterCommit:

@@ -6,11 +6,10 @@ import weakref
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from typing import Any, TypeVar
 
-from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations.new_tasks import Admitted, NewTask
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.plans import arun_plan
-from taskq_core.client.bulk import Batch, BatchFiller, BulkResult, batches
+from taskq_core.client.bulk import Batch, BatchFiller, BulkResult, aiterate, batches
 from taskq_core.client.circuit import CircuitState
 from taskq_core.client.commits import TransactionHook
 from taskq_core.client.merging import Merger
@@ -22,7 +21,6 @@ from taskq_core.errors import QueueFullError
 from taskq_core.handles.handle import TaskHandle
 from taskq_core.handles.subscription import TaskFollower
 from taskq_core.tasks.canvas import Signature
-from taskq_core.tasks.middleware import MiddlewareStack
 from taskq_core.tasks.observer import Observer
 from taskq_core.wire import QueueKeys, validate_queue_name, validate_task_id
 
@@ -41,7 +39,6 @@ class AsyncClient:
     def __init__(
         self,
         sender: Sender,
-        runner: AsyncRunner,
         *,
         blocking: Client,
         hook: TransactionHook | None = None,
@@ -50,18 +47,13 @@ class AsyncClient:
     ) -> None:
         self._sender = sender
         self._preparer = sender.preparer
-        self._runner = runner
+        self._source = sender.preparer.source
         self._blocking = blocking
         self._hook = hook
         self._outbox = outbox
         self._observer = observer or Observer()
         self._mergers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Merger] = weakref.WeakKeyDictionary()
         self._sending: set[asyncio.Task[None]] = set()
-
-    def send_through(self, runner: AsyncRunner) -> None:
-        """Send through another runner from now on."""
-        self._runner = runner
-        self._sender.reset()
 
     @property
     def circuit_state(self) -> CircuitState:
@@ -163,8 +155,8 @@ class AsyncClient:
                 yield batch
             return
         filler = BatchFiller(self._preparer)
-        async for call in _seen(middleware, calls):
-            full = filler.add(call)
+        async for call in aiterate(calls):
+            full = filler.add(await middleware.aoutgoing(call))
             if full is not None:
                 yield full
         for batch in filler.rest():
@@ -190,7 +182,7 @@ class AsyncClient:
         left_s = max(0.0, until - time.monotonic())
         if operation is None:
             return await asyncio.sleep(left_s)
-        return await self._runner.run(operation, patience_s=left_s)
+        return await self._source.async_runner.run(operation, patience_s=left_s)
 
     # --- for workflows and status routes ------------------------------------------------------------------------------
 
@@ -208,19 +200,4 @@ class AsyncClient:
         Raises:
             ConfigurationError: The name or the id is not valid.
         """
-        return self._preparer.source.afollower(validate_queue_name(queue), validate_task_id(task_id))
-
-
-async def _seen(middleware: MiddlewareStack, calls: Calls) -> AsyncIterator[Signature[Any]]:
-    """Yield calls after all middleware has seen them."""
-    show = middleware.aoutgoing if middleware.sees_calls else _unchanged
-    if isinstance(calls, AsyncIterable):
-        async for call in calls:
-            yield await show(call)
-        return
-    for call in calls:
-        yield await show(call)
-
-
-async def _unchanged(call: Signature[Any]) -> Signature[Any]:
-    return call
+        return self._source.afollower(validate_queue_name(queue), validate_task_id(task_id))

@@ -6,8 +6,8 @@ tasks. Payloads are released once their batch was sent.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, overload
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar, overload
 
 from taskq_core.broker.operations.new_tasks import HELD, Admitted, Codes, EnqueueCode, NewTask
 from taskq_core.broker.operations.operation import BATCH_BYTES, BATCH_MAX
@@ -19,6 +19,8 @@ from taskq_core.tasks.canvas import Signature
 from taskq_core.tasks.plan import Headers, Plan
 from taskq_core.telemetry import BatchSpan, type_name
 from taskq_core.wire import QueueKeys
+
+T = TypeVar("T")
 
 LINKED_MAX = 128
 """Maximum tasks of a batch with a span each. The span of the batch links to them, and an SDK keeps 128 links."""
@@ -109,6 +111,16 @@ def batches(preparer: Preparer, calls: Iterable[Signature[Any]]) -> Iterator[Bat
         if batch is not None:
             yield batch
     yield from filler.rest()
+
+
+async def aiterate(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
+    """Yield the items of an iterable of either kind."""
+    if isinstance(items, AsyncIterable):
+        async for each in items:
+            yield each
+        return
+    for each in items:
+        yield each
 
 
 class BulkResult(Sequence[TaskHandle[Any]]):

@@ -190,7 +190,7 @@ class Preparer:
         except BaseException as error:
             span.end(error)
             raise
-        return Prepared(plan.queue, new, self._handle(task, plan, task_id), span)
+        return Prepared(plan.queue, new, self.handle(task, task_id, plan), span)
 
     def prepare_for_batch(
         self, call: Signature[Any], plan: Plan, headers: "Callable[[Preparer, Plan, str, str, int], Headers]"
@@ -254,11 +254,9 @@ class Preparer:
             new.marks, new.unique_rule, new.confirm, new.digest = plan.marks, plan.unique_rule, plan.confirm, digest
         return new
 
-    def handle(self, task: BaseTask[R], task_id: str) -> TaskHandle[R]:
-        """Return the handle of a task."""
-        return self._handle(task, self.plan(task), task_id)
-
-    def _handle(self, task: BaseTask[R], plan: Plan, task_id: str) -> TaskHandle[R]:
+    def handle(self, task: BaseTask[R], task_id: str, plan: Plan | None = None) -> TaskHandle[R]:
+        """Return the handle of a task. `plan` is that of its task, if it is known."""
+        plan = plan or self.plan(task)
         return TaskHandle(
             self.source,
             id=task_id,

@@ -50,7 +50,6 @@ class Client:
     def __init__(
         self,
         sender: Sender,
-        runner: SyncRunner,
         *,
         hook: TransactionHook | None = None,
         outbox: OutboxSender | None = None,
@@ -58,26 +57,23 @@ class Client:
     ) -> None:
         self._sender = sender
         self._preparer = sender.preparer
-        self._runner = runner
+        self._source = sender.preparer.source
         self._hook = hook
         self._outbox = outbox
         self._observer = observer or Observer()
         self._backoff = _Backoff()
-
-    def send_through(self, runner: SyncRunner) -> None:
-        """Send through another runner from now on."""
-        self._runner = runner
-        self._sender.reset()
-        if self._outbox is not None:
-            self._outbox.send_through(runner)
 
     @property
     def circuit_state(self) -> CircuitState:
         """State of the circuit breaker: whether Redis is asked, or failed to answer too often."""
         return self._sender.circuit.state
 
-    def enqueue(self, call: Signature[R]) -> TaskHandle[R]:
+    def enqueue(self, call: Signature[R], hook: TransactionHook | None = None) -> TaskHandle[R]:
         """Enqueue one call and return its handle.
+
+        Args:
+            call: The call. It is checked now, and middleware sees it now.
+            hook: Postpones the sending in place of the application's own hook or outbox. For adapters.
 
         Raises:
             TaskArgumentsError, PayloadTooLargeError: The call does not fit; nothing was written.
@@ -88,36 +84,21 @@ class Client:
                 (its cause says which); `EnqueueUnknownError` when the task may have been written all the same,
                 `NotReplicatedError` when it was written, but its replicas have not confirmed it.
         """
-        warn_if_blocking("enqueueing a task", ".adelay() or AsyncClient.enqueue() (in FastAPI: ClientDep)")
+        if hook is None:
+            warn_if_blocking("enqueueing a task", ".adelay() or AsyncClient.enqueue() (in FastAPI: ClientDep)")
         middleware = self._preparer.middleware
         if middleware.sees_calls:
             call = middleware.outgoing(call)
         prepared = self._preparer.prepare(call)
-        if self._outbox is not None:
-            self._outbox.send(prepared)
-        else:
-            self._send_or_defer(prepared, self._hook)
-        return prepared.handle
-
-    def defer(self, call: Signature[R], hook: TransactionHook) -> TaskHandle[R]:
-        """Enqueue one call when the transaction of `hook` commits. The client's own hook is not used. For adapters.
-
-        The call is checked now, and middleware sees it now.
-
-        Raises:
-            TaskArgumentsError, PayloadTooLargeError: The call does not fit.
-            EnqueueError: As for `enqueue`, if no transaction is open.
-        """
-        prepared = self._preparer.prepare(self._preparer.middleware.outgoing(call))
-        self._send_or_defer(prepared, hook)
-        return prepared.handle
-
-    def _send_or_defer(self, prepared: Prepared[Any], hook: TransactionHook | None) -> None:
-        if hook is not None and hook.defer(partial(self.send_deferred, prepared)):
+        outbox, hook = (self._outbox, self._hook) if hook is None else (None, hook)
+        if outbox is not None:
+            outbox.send(prepared)
+        elif hook is not None and hook.defer(partial(self.send_deferred, prepared)):
             prepared.handle.mark_deferred()
-            return
-        self._send(prepared, self._sender.timeout_s, self._sender.wait)
-        self._notify(prepared)
+        else:
+            self._send(prepared, self._sender.timeout_s, self._sender.wait)
+            self._notify(prepared)
+        return prepared.handle
 
     def send_deferred(self, prepared: Prepared[Any]) -> None:
         """Send a task whose transaction has committed. An error is stored in its handle, and raised."""
@@ -176,13 +157,17 @@ class Client:
         if self._observer.wants_enqueued():
             self._observer.notify_enqueued((prepared.handle,))
 
-    def enqueue_many(self, calls: Iterable[Signature[Any]]) -> BulkResult:
+    def enqueue_many(self, calls: Iterable[Signature[Any]], hook: TransactionHook | None = None) -> BulkResult:
         """Enqueue any number of calls, streamed in batches of one script call each.
 
         An error is raised for a call that does not fit. The full batches before it are enqueued already, and a note on
         the error has their number of tasks. Inside a transaction all calls are prepared first and sent at the commit,
         or none if one does not fit. If the setting `LIMITS` lets clients wait for room, each batch waits until all of
         it was stored. After one batch has waited too long, the rest is tried without waiting.
+
+        Args:
+            calls: The calls.
+            hook: As for `enqueue`.
 
         Returns:
             The handles, and one error for each task whose lock or id was taken, or whose queue was full.
@@ -191,32 +176,23 @@ class Client:
             TaskArgumentsError, PayloadTooLargeError: A call does not fit.
             BulkEnqueueError: Redis refused or was not reached; it says how many were enqueued before.
         """
-        warn_if_blocking("Client.enqueue_many()", "AsyncClient.enqueue_many() (in FastAPI: ClientDep)")
+        if hook is None:
+            warn_if_blocking("Client.enqueue_many()", "AsyncClient.enqueue_many() (in FastAPI: ClientDep)")
         middleware = self._preparer.middleware
         if middleware.sees_calls:
             calls = map(middleware.outgoing, calls)
         result = BulkResult(self._preparer.handle)
         prepared = batches(self._preparer, calls)
-        if self._outbox is not None:
-            self._outbox.send_many(prepared, result)
-        else:
-            self._send_or_defer_many(prepared, result, self._hook)
-        return result
-
-    def defer_many(self, calls: Iterable[Signature[Any]], hook: TransactionHook) -> BulkResult:
-        """Enqueue any number of calls when the transaction of `hook` commits. If one does not fit, none is enqueued."""
-        result = BulkResult(self._preparer.handle)
-        prepared = list(batches(self._preparer, map(self._preparer.middleware.outgoing, calls)))
-        self._send_or_defer_many(prepared, result, hook)
-        return result
-
-    def _send_or_defer_many(self, prepared: Iterable[Batch], result: BulkResult, hook: TransactionHook | None) -> None:
         waiting: list[Batch] = []
-        if hook is not None and hook.defer(partial(self.send_deferred_batches, waiting, result)):
+        outbox, hook = (self._outbox, self._hook) if hook is None else (None, hook)
+        if outbox is not None:
+            outbox.send_many(prepared, result)
+        elif hook is not None and hook.defer(partial(self.send_deferred_batches, waiting, result)):
             waiting += list(prepared)  # all or none: an error in a call leaves nothing to send
             result.defer(waiting)
         else:
             self._send_batches(prepared, result, self._sender.wait)
+        return result
 
     def send_deferred_batches(self, waiting: Sequence[Batch], result: BulkResult) -> None:
         """Send tasks whose transaction has committed. As `send_deferred`."""
@@ -251,7 +227,7 @@ class Client:
                 name = batch.queue.name
                 if name not in waits:
                     waits[name] = wait(name)
-                in_flight = _InFlight(self._sender.store_batch(batch, result, waits[name]), self._runner)
+                in_flight = _InFlight(self._sender.store_batch(batch, result, waits[name]), self._source.runner)
             if in_flight is not None:
                 previous, in_flight = in_flight, None
                 self._run(previous.plan, previous)
@@ -277,7 +253,7 @@ class Client:
                     elif operation is None:
                         time.sleep(max(0.0, until - time.monotonic()))
                     else:
-                        answer = self._runner.run(operation, patience_s=max(0.0, until - time.monotonic()))
+                        answer = self._source.runner.run(operation, patience_s=max(0.0, until - time.monotonic()))
                 except BrokerError as error:
                     operation, until = plan.throw(error)
                 else:

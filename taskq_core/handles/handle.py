@@ -71,16 +71,13 @@ class SentLater:
         note: Data that an adapter keeps until the task is sent or failed to be sent. taskq itself does not use it.
     """
 
-    __slots__ = ("_failure", "_is_deferred", "id", "is_late", "note", "queue")
-
+    id: str
+    queue: str
+    is_late = False
+    note: Any = None
+    _is_deferred = False
+    _failure: BaseException | None = None
     _not_sent: type[TaskNotSentError | WorkflowNotSentError]
-
-    def __init__(self, queue: str, id: str) -> None:  # noqa: A002 - the attribute's name
-        self.queue, self.id = queue, id
-        self.is_late = False
-        self.note: Any = None
-        self._is_deferred = False
-        self._failure: BaseException | None = None
 
     @property
     def is_sent(self) -> bool:
@@ -131,8 +128,8 @@ class TaskHandle(SentLater, Generic[R_co]):
         note: Data that an adapter keeps until the task is sent or failed to be sent.
     """
 
-    __slots__ = ("_source", "existing", "first_state", "info", "is_kept", "name", "result_type")
-
+    existing = False
+    info: TaskInfo | None = None
     _not_sent = TaskNotSentError
 
     def __init__(
@@ -146,14 +143,13 @@ class TaskHandle(SentLater, Generic[R_co]):
         result_type: Any = Any,
         first_state: TaskState = TaskState.PENDING,
     ) -> None:
-        super().__init__(queue, id)
         self._source = source
+        self.id = id
+        self.queue = queue
         self.name = name
         self.is_kept = is_kept
         self.result_type = result_type
         self.first_state = first_state
-        self.existing = False
-        self.info: TaskInfo | None = None
 
     def __repr__(self) -> str:
         return f"TaskHandle(id={self.id!r}, name={self.name!r}, queue={self.queue!r})"

@@ -52,25 +52,25 @@ class HandleSource:
 
     def send_through(self, runner: SyncRunner, async_runner: AsyncRunner) -> None:
         """Send through these runners from now on."""
-        self._runner, self._async_runner = runner, async_runner
+        self.runner, self.async_runner = runner, async_runner
         self._hub = EndHub(async_runner)
 
     def run(self, plan: RequestPlan[T]) -> T:
         """Execute a request plan and return its result."""
-        return run_plan(plan, partial(self._runner.run, patience_s=self.timeout_s))
+        return run_plan(plan, partial(self.runner.run, patience_s=self.timeout_s))
 
     async def arun(self, plan: RequestPlan[T]) -> T:
         """Execute a request plan from a coroutine."""
-        return await arun_plan(plan, partial(self._async_runner.run, patience_s=self.timeout_s))
+        return await arun_plan(plan, partial(self.async_runner.run, patience_s=self.timeout_s))
 
     def follower(self, queue: str, task_id: str) -> "BlockingFollower":
         """Return an object that reads one task repeatedly."""
-        return BlockingFollower(self._runner, self.keys.queue(queue), task_id)
+        return BlockingFollower(self.runner, self.keys.queue(queue), task_id)
 
     def afollower(self, queue: str, task_id: str) -> TaskFollower:
         """Return an object that reads one task repeatedly from a coroutine."""
         return TaskFollower(
-            self._async_runner,
+            self.async_runner,
             self._hub,
             self.keys.queue(queue),
             task_id,
@@ -89,7 +89,7 @@ class HandleSource:
         try:
             while (result := self.run(plan())) is NOT_YET and time.monotonic() < deadline:
                 if messages is None:
-                    messages = EndSubscription(self._runner, channel, task_id)
+                    messages = EndSubscription(self.runner, channel, task_id)
                     continue  # earlier messages were missed, so read it again
                 messages.wait(min(time.monotonic() + pause_s, deadline))
                 pause_s = min(2 * pause_s, subscription.LAST_LOOK_S)

@@ -44,8 +44,6 @@ class WorkflowHandle(SentLater):
         is_late: True while it may still wait in an outbox although its transaction has committed.
     """
 
-    __slots__ = ("_plans", "_source", "name", "result_type")
-
     _not_sent = WorkflowNotSentError
 
     def __init__(
@@ -58,9 +56,10 @@ class WorkflowHandle(SentLater):
         name: str = "",
         result_type: Any = Any,
     ) -> None:
-        super().__init__(queue, id)
         self._source = source
         self._plans = plans
+        self.id = id
+        self.queue = queue
         self.name = name
         self.result_type = result_type
 

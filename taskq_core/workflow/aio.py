@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 from taskq_core.client import AsyncClient
+from taskq_core.client.bulk import aiterate
 from taskq_core.client.commits import TransactionHook
 from taskq_core.client.outbox import OutboxSender
 from taskq_core.client.preparer import Preparer
@@ -19,7 +20,7 @@ from taskq_core.handles.workflow import WorkflowHandle
 from taskq_core.tasks.canvas import Signature, Whole
 from taskq_core.workflow import reading
 from taskq_core.workflow.graph import Graph, Node, build
-from taskq_core.workflow.members import Batch, Filler, Growing, aiterate, is_streamed, members_of
+from taskq_core.workflow.members import Batch, Filler, Growing, is_streamed, members_of
 from taskq_core.workflow.sending import Outgoing
 from taskq_core.workflow.unserved import WorkerCheck
 

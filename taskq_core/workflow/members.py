@@ -1,6 +1,6 @@
 """Members of groups: which of them are streamed, their batches, and members that a running member adds."""
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 from taskq_core.broker.operations.operation import BATCH_BYTES, BATCH_MAX, Operation
@@ -42,16 +42,6 @@ def is_streamed(node: Node) -> bool:
     """Whether the members of a group are sent after the workflow has begun."""
     is_small = isinstance(node.members, Sequence) and len(node.members) <= MEMBERS_AT_ONCE
     return node.is_group and not node.before.parents and not is_small
-
-
-async def aiterate(calls: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
-    """Yield from an iterable of either kind."""
-    if isinstance(calls, AsyncIterable):
-        async for call in calls:
-            yield call
-        return
-    for call in calls:
-        yield call
 
 
 class Filler:

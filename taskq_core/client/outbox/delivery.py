@@ -4,12 +4,13 @@ import logging
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from taskq_core.broker.operations import diagnosis, new_tasks, outbox, workflows
 from taskq_core.broker.operations.new_tasks import HELD, EnqueueCode, NewTask, each_code
-from taskq_core.broker.operations.operation import BATCH_BYTES, BATCH_MAX, Confirmation
+from taskq_core.broker.operations.operation import BATCH_BYTES, BATCH_MAX, Confirmation, Operation
 from taskq_core.broker.operations.outbox import DeliveryCode
-from taskq_core.broker.sync import SyncRunner
+from taskq_core.broker.plans import ask
 from taskq_core.client import receipts as slots
 from taskq_core.client.outbox.table import OutboxRow, OutboxTable
 from taskq_core.client.sender import Sender
@@ -17,7 +18,6 @@ from taskq_core.errors import BrokerError, BrokerUnavailableError
 from taskq_core.wire import (
     EXPIRES,
     PRIORITY,
-    Keys,
     QueueKeys,
     decode_message,
     expiry_mark,
@@ -40,8 +40,7 @@ CLAIM_BYTES = 4 * BATCH_BYTES
 PUT_OFF_S = 5.0
 """Seconds until rows that their queue refused are tried again."""
 _CONTROLS = re.compile(f"{EXPIRES}|{PRIORITY}".encode())
-PATIENCE_S = 2.0
-"""Maximum seconds of one call to Redis."""
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -67,15 +66,12 @@ class Delivered:
 class Delivery:
     """Moves rows to Redis. Any number of them may run at the same time, in any process."""
 
-    def __init__(self, keys: Keys, runner: SyncRunner, sender: Sender, *, patience_s: float = PATIENCE_S) -> None:
-        self._keys = keys
-        self._runner = runner
+    def __init__(self, sender: Sender) -> None:
+        self._keys = sender.preparer.keys
         self._sender = sender
-        self._patience_s = patience_s
 
-    def send_through(self, runner: SyncRunner) -> None:
-        """Send through another runner from now on."""
-        self._runner = runner
+    def _run(self, operation: Operation[T]) -> T:
+        return self._sender.preparer.source.run(ask(operation))
 
     def deliver(self, table: OutboxTable, receipts: Sequence[str] | None = None) -> Delivered:
         """Move one claim of rows: the given ones, or any waiting ones. Refused rows stay for later.
@@ -83,7 +79,7 @@ class Delivery:
         Raises:
             BrokerUnavailableError: Redis did not return its time, so nothing was claimed.
         """
-        began_s = self._runner.run(diagnosis.read_time(), patience_s=self._patience_s)
+        began_s = self._run(diagnosis.read_time())
         claim = new_token()
         rows = table.claim(claim, most=CLAIM_MAX, most_bytes=CLAIM_BYTES, seconds=CLAIM_S, receipts=receipts)
         delivered = Delivered(len(rows), [], {})
@@ -117,7 +113,7 @@ class Delivery:
 
     def _send(self, queue: str, batch: Sequence[OutboxRow], ends_ms: int) -> str:
         try:
-            self._runner.run(new_tasks.register_queue(self._keys.queues, (queue,)), patience_s=self._patience_s)
+            self._run(new_tasks.register_queue(self._keys.queues, (queue,)))
         except BrokerError as error:
             error.may_have_happened = False  # the rows themselves were not sent
             raise
@@ -133,7 +129,7 @@ class Delivery:
             rows = [(row.receipt, _due(row, keys)) for row in batch]
             most = self._sender.max_pending(queue)
             operation = outbox.deliver(keys, rows, slot, claim_ends_ms=ends_ms, max_pending=most)
-        codes = self._runner.run(operation, patience_s=self._patience_s)
+        codes = self._run(operation)
         slots.give_back(slot)
         return codes
 
@@ -175,7 +171,7 @@ class Delivery:
         try:
             for queue, receipts in by_queue.items():
                 forget = outbox.forget_deliveries(self._keys.queue(queue), receipts)
-                self._runner.run(forget, patience_s=self._patience_s)
+                self._run(forget)
         except BrokerError as error:
             logger.info("receipts of %d tasks stay for 30 days: %s", len(stored), error)
 

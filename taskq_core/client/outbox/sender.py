@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from taskq_core.broker.operations.new_tasks import Admitted, Codes, EnqueueCode
-from taskq_core.broker.sync import SyncRunner
 from taskq_core.client.bulk import Batch, BulkResult
 from taskq_core.client.outbox.delivery import Delivered, Delivery
 from taskq_core.client.outbox.table import Outbox, OutboxRow, OutboxTable
@@ -46,10 +45,6 @@ class OutboxSender:
         self._delivery = delivery
         self._circuit = sender.circuit
         self._preparer = sender.preparer
-
-    def send_through(self, runner: SyncRunner) -> None:
-        """Send through another runner from now on."""
-        self._delivery.send_through(runner)
 
     # --- one task -----------------------------------------------------------------------------------------------------
 
