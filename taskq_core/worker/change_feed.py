@@ -1,4 +1,4 @@
-"""Read keys of all queues of a worker on one connection, on which Redis reports their changes.
+"""Read keys of queues on one connection, on which Redis reports their changes.
 
 After each read, Redis reports the next change of the key by any client, including Go's client and `redis-cli`.
 """

@@ -85,7 +85,7 @@ class Leadership(Service):
     Args:
         context: The worker.
         queue: Key names of the queue.
-        feed: Connection shared by all leaderships of the worker.
+        feed: Connection to read on. Queues may share it.
         after: Events to wait for before the first attempt to lead.
     """
 
@@ -98,7 +98,8 @@ class Leadership(Service):
         self._clock = context.clock
         self._queue = queue
         self._after = after
-        self._feed = feed
+        self.feed = feed
+        """The connection that it reads on."""
         self._leader_s = context.leader_s
         self._topics = {topic: topic.keys(queue) for topic in Topic}
         self._others = tuple(key for keys in self._topics.values() for key in keys)
@@ -130,7 +131,7 @@ class Leadership(Service):
     @property
     def unchanged_since(self) -> float:
         """Monotonic time since which the queue has not changed; infinity if that is not known."""
-        is_known = self.leads and self._feed.is_tracking and not self._has_changed
+        is_known = self.leads and self.feed.is_tracking and not self._has_changed
         return self._looked_at if is_known else math.inf
 
     @property
@@ -208,9 +209,9 @@ class Leadership(Service):
     @property
     def _look_at(self) -> float:
         """Monotonic time of the next read: at once, just after the next second of Redis's clock, or infinity."""
-        if self._feed.is_tracking and not self._has_changed:
+        if self.feed.is_tracking and not self._has_changed:
             return math.inf
-        if self._looked_at == -math.inf or (self._feed.is_tracking and self._clock.monotonic() - self._looked_at >= 1):
+        if self._looked_at == -math.inf or (self.feed.is_tracking and self._clock.monotonic() - self._looked_at >= 1):
             return -math.inf
         ahead_s = self._context.redis_clock.time() - self._clock.monotonic()
         return math.floor(self._looked_at + ahead_s) + 1 + AFTER_S - ahead_s
@@ -230,14 +231,14 @@ class Leadership(Service):
         if not self._found and self.due_s is None:
             (count,) = await self._ask(count_keys((*self._dated, *self._others)))
             due_s, found = await self._look_closely() if count else (None, set())
-        elif self._feed.is_tracking or self._looked_at - self._full_look_at >= FULL_LOOK_S:
+        elif self.feed.is_tracking or self._looked_at - self._full_look_at >= FULL_LOOK_S:
             due_s, found = await self._look_closely()
         else:  # one count shows in most cases that only the due tasks may have changed
             *scores, count = await self._ask(*map(first_score, self._dated), count_keys(self._others))
             due_s, found = _first(scores), self._found
             if count != self._other_count:
                 due_s, found = await self._look_closely()
-        if self._feed.is_tracking:
+        if self.feed.is_tracking:
             await self._ask(count_keys(self._watched))  # ignore the counts: the read makes Redis report changes
         self._learn(due_s, found)
 
@@ -264,7 +265,7 @@ class Leadership(Service):
             operations.append(
                 renew_lead(self._queue, SERVICE, owner=self._context.token, leader_ms=self._context.leader_ms)
             )
-        answers = await self._feed.exchange(operations)
+        answers = await self.feed.exchange(operations)
         for answer in answers:
             if isinstance(answer, BrokerError) and not isinstance(answer, BrokerReplyError):
                 raise answer

@@ -6,7 +6,7 @@ To add a service, write a subclass of `service.loop.Service` and add a line here
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from taskq_core.broker.operations.limits import declare_limits
@@ -50,8 +50,10 @@ class Services:
         self.all: list[Service] = []
         self.pipelines: list[Pipeline] = []
         """Reserved connections. They are closed last."""
-        self.feed = ChangeFeed(context.runner)
-        """Reports changes of keys to the services of all queues."""
+        self._feeds: list[ChangeFeed] = []
+        # Queues share connections, except on a cluster, where a node that hangs must not delay queues on other nodes.
+        is_cluster = context.runner.endpoint.is_cluster
+        self._groups = [(queue,) for queue in context.queues] if is_cluster else [context.queues]
         self._tasks: list[asyncio.Task[None]] = []
 
     def add(self, *services: Service) -> None:
@@ -68,6 +70,19 @@ class Services:
         self.pipelines.append(pipeline)
         return pipeline
 
+    def new_leaderships(self, after: Sequence[asyncio.Event]) -> dict[str, Leadership]:
+        """Return a leadership for each queue, by name.
+
+        Args:
+            after: Events to wait for before the first attempt to lead.
+        """
+        leaderships: dict[str, Leadership] = {}
+        for group in self._groups:
+            feed = ChangeFeed(self._context.runner)
+            self._feeds.append(feed)
+            leaderships |= {queue.name: Leadership(self._context, queue, feed, after=after) for queue in group}
+        return leaderships
+
     def add_of_queues(
         self,
         fetcher: Fetcher,
@@ -81,8 +96,8 @@ class Services:
         fleet = Fleet(context)
         turn = asyncio.Lock()
         asks_ahead = _asks_ahead(context, starts)
-        for queues in [[queue] for queue in context.queues] if context.runner.endpoint.is_cluster else [context.queues]:
-            self.add(Waker(context, queues, self.new_pipeline(), fetcher, leaderships, asks_ahead=asks_ahead))
+        for group in self._groups:
+            self.add(Waker(context, group, self.new_pipeline(), fetcher, leaderships, asks_ahead=asks_ahead))
         for queue in context.queues:
             leadership, letters = leaderships[queue.name], dead_letters[queue.name]
             self.add(
@@ -95,7 +110,7 @@ class Services:
                 Janitor(context, queue, leadership),
                 Sampler(context, queue, leadership, fleet, gauges.keep_sample),
                 Limiter(context, queue, leadership, self.new_pipeline()),
-                Watcher(context, queue, leadership, self.feed, self.new_pipeline(), starts.room(queue.name)[1]),
+                Watcher(context, queue, leadership, self.new_pipeline(), starts.room(queue.name)[1]),
             )
         self.add(WorkerWarnings(context, fleet), gauges)
 
@@ -149,7 +164,8 @@ class Services:
         """Close the reserved connections."""
         for pipeline in self.pipelines:
             await pipeline.close()
-        await self.feed.close()
+        for feed in self._feeds:
+            await feed.close()
 
     def close(self) -> None:
         """Let the threads of the services end."""

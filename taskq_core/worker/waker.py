@@ -16,7 +16,6 @@ from taskq_core.broker.pipelines import Pipeline
 from taskq_core.errors import BrokerError
 from taskq_core.service.loop import Service, jittered
 from taskq_core.wire import QueueKeys
-from taskq_core.worker.change_feed import ChangeFeed
 from taskq_core.worker.context import WorkerContext
 from taskq_core.worker.fetcher import Fetcher
 from taskq_core.worker.leadership import Leadership
@@ -179,9 +178,8 @@ class Watcher(Service):
     Args:
         context: The worker.
         queue: Key names of the queue.
-        leadership: Reports whether this worker leads.
-        feed: Reports changes of the pending list.
-        pipeline: A reserved connection to wait on, if the feed does not report changes.
+        leadership: Reports whether this worker leads, and changes of the pending list.
+        pipeline: A reserved connection to wait on, if no changes are reported.
         max_active: Maximum number of active tasks of the queue, or None.
     """
 
@@ -200,16 +198,15 @@ class Watcher(Service):
         context: WorkerContext,
         queue: QueueKeys,
         leadership: Leadership,
-        feed: ChangeFeed,
         pipeline: Pipeline,
         max_active: int | None = None,
     ) -> None:
         self._queue = queue
-        self._feed = feed
+        self._feed = leadership.feed
         self._pipeline = pipeline
         self._leadership = leadership
         self._changes = leadership.signal()
-        feed.watch((queue.pending,), self._changes.set)
+        self._feed.watch((queue.pending,), self._changes.set)
         self._watch_s = 2 * context.leader_s
         self._max_active = max_active
         self._pause_s = self.SHORTEST_S

@@ -49,7 +49,6 @@ from taskq_core.worker.forwarder import Forwarder
 from taskq_core.worker.gauges import WorkerGauges
 from taskq_core.worker.health import Health, Pulse
 from taskq_core.worker.keepalive import Keepalive
-from taskq_core.worker.leadership import Leadership
 from taskq_core.worker.listener import WorkerListener
 from taskq_core.worker.liveness import hold
 from taskq_core.worker.loop_watch import LoopWatch
@@ -381,7 +380,7 @@ class Worker:
         # A takeover releases the leases of a dead worker, which would last for seconds otherwise.
         after = [each.has_looked for each in takeovers]
         services = self._services = Services(context)
-        leaderships = {queue.name: Leadership(context, queue, services.feed, after=after) for queue in context.queues}
+        leaderships = services.new_leaderships(after)
         dead_letters = {queue.name: DeadLetters(context, queue, leaderships[queue.name]) for queue in context.queues}
         dispatcher = Dispatcher(context, leaderships)
         counters = self._counters = RunCounters(context)

@@ -9,10 +9,15 @@ from typing import Any
 
 import pytest
 
-from taskq_core.wire import Keys
+from taskq_core import TaskQ
+from taskq_core.wire import Keys, build_message, encode_message
 from taskq_core.wire.slots import key_slot
+from taskq_core.worker import Worker, WorkerConfig
+from taskq_core.worker.change_feed import ChangeFeed
+from taskq_core.worker.leadership import Leadership
 from tests.redis_cluster import move_slot, owner_of
 from tests.redis_server import RedisServer, start_cluster
+from tests.taskq_core.worker.conftest import push_raw
 from tests.topologies.traffic import Traffic
 
 pytestmark = [pytest.mark.redis, pytest.mark.slow]
@@ -36,12 +41,13 @@ def queues_on(nodes: list[RedisServer]) -> list[str]:
     raise AssertionError("unreachable")
 
 
-async def until(condition: Callable[[], Any], what: str, *, within: float = 60.0) -> None:
-    """Wait until a condition is true."""
+async def until(condition: Callable[[], Any], what: str, *, within: float = 60.0) -> Any:
+    """Wait until a condition is true, and return it."""
     deadline = time.monotonic() + within
-    while not await asyncio.to_thread(condition):
+    while not (value := await asyncio.to_thread(condition)):
         assert time.monotonic() < deadline, f"not within {within} s: {what}"
         await asyncio.sleep(0.02)
+    return value
 
 
 async def take_over(replica: RedisServer) -> None:
@@ -85,3 +91,52 @@ async def test_slots_move_and_a_primary_is_killed() -> None:
     traffic.ledger.tell("slots moved, a primary killed, then a planned failover", recoveries)
     assert traffic.ledger.lost() == set()
     assert moved == {}, "a script was refused whole, or done whole"
+
+
+async def test_a_node_that_hangs_delays_no_queue_of_another_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The leader notices a task without a wake token while its read of another queue waits for an answer."""
+    reads: dict[int, str] = {}
+    numbers = itertools.count()
+    exchange = ChangeFeed.exchange
+
+    async def noted(self: ChangeFeed, operations: Any) -> Any:
+        number = next(numbers)
+        reads[number] = f"{operations}"
+        try:
+            return await exchange(self, operations)
+        finally:
+            del reads[number]
+
+    monkeypatch.setattr(ChangeFeed, "exchange", noted)
+    with start_cluster(PRIMARIES) as nodes:
+        app = TaskQ(f"redis+cluster://{','.join(f'127.0.0.1:{node.port}' for node in nodes)}")
+        ran = asyncio.Event()
+
+        @app.task
+        async def work() -> None:
+            ran.set()
+
+        healthy, hanging, *_ = queues_on(nodes)
+        node, hanging_node = (owner_of(nodes, slot_of(queue)) for queue in (healthy, hanging))
+        worker = Worker(app, WorkerConfig(queues={healthy: 1, hanging: 1}, safety_net=600))
+        running = asyncio.create_task(worker.arun())
+        await until(lambda: worker.status == "active", "the worker starts")
+        await until(lambda: all(each.leads for each in worker._services.of(Leadership)), "it leads")
+        hanging_node.pause()
+        first = next(numbers)
+        stuck = await until(
+            lambda: [number for number, text in list(reads.items()) if number > first and f"{{{hanging}}}" in text],
+            "a read",
+        )
+
+        message = encode_message(build_message(type=work.name, id="a", queue=healthy, payload=b"{}"))
+        push_raw(node, app.runtime.keys.queue(healthy), "a", message, register=False)
+        await asyncio.wait_for(ran.wait(), 60)
+
+        was_stuck = stuck[0] in reads
+        hanging_node.resume()
+        worker.stop()
+        assert await running == 0
+        await app.aclose()
+
+    assert was_stuck

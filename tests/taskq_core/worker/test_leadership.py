@@ -67,7 +67,7 @@ async def make(app: TaskQ, queue: QueueKeys, clock: StillClock) -> AsyncIterator
 
     yield make
     for each in made:
-        await each._feed.close()
+        await each.feed.close()
     await runner.aclose()
     await app.aclose()
 
@@ -191,7 +191,7 @@ async def test_it_knows_what_there_is_to_do(
             assert leadership.has(topic), (key, before)
             assert leadership.has(other) == (before is not None)
             assert changes.is_set()
-            await leadership._feed.close()
+            await leadership.feed.close()
             await leadership.resign()
 
 
