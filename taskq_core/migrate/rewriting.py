@@ -118,9 +118,6 @@ class Rewriter(cst.CSTTransformer):
         AddImportsVisitor.add_needed_import(self._context, module, name, alias)
         return alias or name
 
-    def _want_app(self) -> str:
-        return self._want(self._edits.app or "taskq", self._edits.module)
-
     # --- statements and their marks -----------------------------------------------------------------------------------
 
     def on_visit(self, node: Node) -> bool:
@@ -169,7 +166,8 @@ class Rewriter(cst.CSTTransformer):
             self._mark(f"{original_node.name.value} is left to Celery: {task.left}")
             return updated_node
         options = task_options(task, self._want, is_strict=self._edits.is_strict)
-        maker = f"{self._want_app()}.task" if self._edits.app else self._want("task", self._edits.module)
+        app, module = self._edits.app, self._edits.module
+        maker = f"{self._want(app, module)}.task" if app else self._want("task", module)
         made = cst.parse_expression(maker + (f"({', '.join(options)})" if options else ""))
         old = task_decorator(self._file, original_node)
         decorators = [
@@ -193,17 +191,10 @@ class Rewriter(cst.CSTTransformer):
             AddImportsVisitor.add_needed_import(self._context, "logging")
             return updated_node.with_changes(func=cst.parse_expression("logging.getLogger"))
         try:
-            made = self._calls.rewrite(original_node, updated_node, self._edits.app or "taskq")
+            return self._calls.rewrite(original_node, updated_node)
         except CannotTranslateError as error:
             self._mark(str(error))
             return updated_node
-        if (
-            isinstance(original_node.func, cst.Attribute)
-            and original_node.func.attr.value == "send_task"
-            and made is not updated_node
-        ):
-            self._want_app()
-        return made
 
     def visit_Attribute(self, node: cst.Attribute) -> None:
         of = self._file.meaning(node.value)

@@ -1,4 +1,6 @@
+from datetime import date
 from decimal import Decimal
+from uuid import UUID
 
 from celery import chain, shared_task
 from celery.utils.log import get_task_logger
@@ -70,13 +72,13 @@ def notify(customer, text="ready"):
 
 
 @shared_task
-def plan(day):
+def plan(day: date):
     record("plan", day.isoformat(), day.year)
     return day.strftime("%d.%m.%Y")
 
 
 @shared_task
-def label(order, amount):
+def label(order: UUID, amount: Decimal):
     record("label", type(order).__name__, str(order), str(amount + Decimal("0.10")))
     return str(amount * 2)
 
