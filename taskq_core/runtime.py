@@ -81,7 +81,6 @@ class Runtime:
         self.preparer = preparer = Preparer(
             source,
             self.tracing,
-            envelope=trace.envelope,
             middleware=middleware,
             propagate=propagate,
             app=app,

@@ -30,8 +30,7 @@ from taskq_core.tasks.canvas import Signature
 from taskq_core.tasks.limits import HEADER
 from taskq_core.tasks.middleware import MiddlewareStack
 from taskq_core.tasks.plan import Headers, Plan
-from taskq_core.tasks.task import Task
-from taskq_core.telemetry import ClientMetrics, ProducerSpan, TraceHeaders, Tracing, fit, type_name, wrap
+from taskq_core.telemetry import ClientMetrics, ProducerSpan, TraceHeaders, Tracing, fit, type_name
 from taskq_core.warnings import PayloadSizeWarning, warn_caller
 from taskq_core.wire import QueueKeys
 from taskq_core.wire.ids import new_task_id
@@ -127,7 +126,6 @@ class Preparer:
     Args:
         source: Answers the handles of its tasks.
         tracing: Opens producer spans.
-        envelope: Write payloads with their trace inside, for peers without headers.
         middleware: Middleware of the application. Clients call it before they call this, because it may be a coroutine.
         propagate: Returns the headers that tasks propagate from the code that enqueues them.
         app: The queue application; tasks of another are refused. None does not check.
@@ -138,7 +136,6 @@ class Preparer:
         source: HandleSource,
         tracing: Tracing,
         *,
-        envelope: bool,
         middleware: MiddlewareStack | None = None,
         propagate: Callable[[], Mapping[str, str]] | None = None,
         app: object = None,
@@ -149,7 +146,6 @@ class Preparer:
         self.middleware = MiddlewareStack() if middleware is None else middleware
         self.metrics = ClientMetrics(server=tracing.server)
         self.tracing = tracing
-        self._envelope = envelope
         self.propagated: Callable[[], Mapping[str, str]] = propagate or dict
         """Returns the headers that tasks enqueued here and now propagate."""
         self._registered: dict[str, float] = {}
@@ -246,8 +242,6 @@ class Preparer:
         elif plan.unique_s:
             unique_key = plan.queue.unique(task.name, payload)
         digest = "" if plan.confirm is None else _digest(task.name, payload)
-        if self._envelope:
-            payload = wrap(payload, headers.texts, task.codec.parameters if isinstance(task, Task) else ())
         message = plan.template.encode(task_id, payload, headers.encoded, unique_key)
         new = NewTask(task_id, message, plan.start_at_s, plan.start_in_ms, unique_key, plan.unique_s, plan.group, limit)
         if plan.has_rules:

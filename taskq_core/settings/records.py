@@ -85,8 +85,6 @@ class TraceSettings:
     `none`: it starts its own."""
     baggage: bool = True
     """Whether baggage travels in the headers (together at most 8 KiB)."""
-    envelope: bool = False
-    """Write payloads as `{"traceparent": ..., "data": {...}}`: Asynq peers older than 0.26 have no headers."""
     url: str = ""
     """Address of a trace for people, `http` or `https`, with `{trace_id}` in the place of its id. "": no links."""
     opt_in: Collection[OptIn] = ()
@@ -97,7 +95,7 @@ class TraceSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "relation", member(Relation, "TRACE['RELATION']", self.relation))
-        for flag in ("baggage", "envelope", "create_spans"):
+        for flag in ("baggage", "create_spans"):
             check_flag(f"TRACE[{flag.upper()!r}]", getattr(self, flag))
         object.__setattr__(self, "opt_in", members(OptIn, "TRACE['OPT_IN']", self.opt_in))
         _check_trace_url(self.url)

@@ -17,7 +17,6 @@ from taskq_core.service.user_code import is_coroutine_function
 from taskq_core.settings import Duration, check_whole, seconds
 from taskq_core.tasks.canvas import Signature
 from taskq_core.tasks.functions import check_callable, function_name
-from taskq_core.telemetry import unwrap
 from taskq_core.wire import TaskMessage, validate_group_name, validate_queue_name
 
 DEFAULT_GRACE_S = 60.0
@@ -45,12 +44,8 @@ class GroupedTask:
         self.id: str = message.id
         self.name: str = message.type
         self.queue: str = message.queue
-        payload, traceparent = unwrap(message.payload, () if codec is None else codec.parameters)
-        self.payload: bytes = payload
-        headers = dict(message.headers)
-        if traceparent is not None:
-            headers["traceparent"] = traceparent
-        self.headers: Mapping[str, str] = headers
+        self.payload: bytes = message.payload
+        self.headers: Mapping[str, str] = dict(message.headers)
         self._codec = codec
         self._kwargs: dict[str, Any] | None = None
 

@@ -1,7 +1,7 @@
 """Traces and metrics of tasks, on `opentelemetry-api` alone.
 
 A task continues the trace of the request that enqueued it: `propagation` carries trace and baggage in the task's
-headers (`envelope` in the payload, for peers without headers), `spans` opens the span of the sender and that of the
+headers, `spans` opens the span of the sender and that of the
 run, `client_metrics` and `worker_metrics` count both. Without an SDK this package does nothing. `configure` sets up
 an SDK for programs without one. It imports the SDK when it is called.
 """
@@ -10,12 +10,11 @@ from taskq_core.settings import OptIn, Relation
 from taskq_core.telemetry import names
 from taskq_core.telemetry.client_metrics import ClientMetrics
 from taskq_core.telemetry.configure import TelemetryHandle, configure, flush, flush_at_end
-from taskq_core.telemetry.envelope import trace_id, unwrap, wrap
 from taskq_core.telemetry.exceptions import type_name
 from taskq_core.telemetry.gauges import GaugeBoard, Reading, gauges
 from taskq_core.telemetry.launcher import launched
 from taskq_core.telemetry.metrics import NOT_PROCESSED, Outcome
-from taskq_core.telemetry.propagation import TraceHeaders, current_ids, extract, fit
+from taskq_core.telemetry.propagation import TraceHeaders, current_ids, extract, fit, trace_id
 from taskq_core.telemetry.spans import BatchSpan, ConsumerSpan, ProducerSpan
 from taskq_core.telemetry.tracing import FIRST_RUN, LINKS, LINKS_MAX, NO_RUN, RUN, Tracing
 from taskq_core.telemetry.worker_metrics import WorkerMetrics
@@ -51,6 +50,4 @@ __all__ = [
     "names",
     "trace_id",
     "type_name",
-    "unwrap",
-    "wrap",
 ]

@@ -10,6 +10,7 @@ Writing and reading go through OpenTelemetry's global propagator, so a user's ch
 """
 
 import logging
+import re
 from collections.abc import Mapping, MutableMapping, Sequence
 from typing import NamedTuple
 
@@ -31,6 +32,8 @@ USER_HEADERS_LIMIT = HEADERS_LIMIT - TRACE_RESERVE
 """Most bytes that a task's own headers may take together."""
 
 TRACEPARENT, TRACESTATE, BAGGAGE = "traceparent", "tracestate", "baggage"
+
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}\b")
 
 _logger = logging.getLogger(__name__)
 
@@ -213,6 +216,12 @@ def current_ids(context: Context | None = None) -> tuple[str, str]:
     """Return the ids of trace and span, hexadecimal, of a context or of the current one, "" without a span."""
     span = get_current_span(context).get_span_context()
     return (f"{span.trace_id:032x}", f"{span.span_id:016x}") if span.is_valid else ("", "")
+
+
+def trace_id(headers: Mapping[str, str]) -> str | None:
+    """Return the id of the trace that a task's headers name, 32 hexadecimal digits, or None."""
+    found = _TRACEPARENT.match(headers.get(TRACEPARENT, ""))
+    return None if found is None else found[1]
 
 
 def is_malformed(headers: Mapping[str, str], sender: SpanContext) -> bool:

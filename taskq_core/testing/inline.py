@@ -33,7 +33,6 @@ from taskq_core.service.user_code import readable
 from taskq_core.tasks.handlers import Handler
 from taskq_core.tasks.options import DEFAULT_TIMEOUT_S
 from taskq_core.tasks.task import Task
-from taskq_core.telemetry import unwrap
 from taskq_core.testing.records import TaskRun
 from taskq_core.wire import QueueKeys, decode_message
 from taskq_core.wire.ids import new_token
@@ -192,27 +191,22 @@ class InlineWorker:
         message = run.message
         run.started = SYSTEM_CLOCK.monotonic()
         run.context = self._context(run, on_loop)
-        parameters = () if isinstance(task, Handler) else task.codec.parameters
-        payload, traceparent = unwrap(message.payload, parameters)
         tracing = self._app.runtime.tracing
         if tracing.is_active:
-            headers: Mapping[str, str] = message.headers
-            if traceparent is not None:
-                headers = {**headers, "traceparent": traceparent}
             run.span = tracing.start_consumer(
                 run.queue.name,
                 run.name,
                 run.task_id,
                 retried=message.retried,
                 max_retry=message.retry,
-                headers=headers,
+                headers=message.headers,
                 relation=task.options.relation,
                 body_size=len(message.payload),
             )
         if isinstance(task, Handler):
-            run.kwargs = task.arguments(message, payload, run.queue.name)
+            run.kwargs = task.arguments(message, message.payload, run.queue.name)
         else:
-            run.kwargs, _ = task.codec.decode_counting(payload)
+            run.kwargs, _ = task.codec.decode_counting(message.payload)
         given = (run.context,) if task.takes_context else ()
         call: Callable[[], Any] = partial(task.body, *given, **run.kwargs)
         for middleware in reversed(self._app.middleware.of_run(run.queue.name, task.name, run.name)):

@@ -14,7 +14,6 @@ from taskq_core.errors import PayloadError, TaskArgumentsError
 from taskq_core.tasks.base import BaseTask
 from taskq_core.tasks.canvas import Signature
 from taskq_core.tasks.task import Task
-from taskq_core.telemetry import unwrap
 from taskq_core.wire import TaskMessage, decode_message
 
 
@@ -106,13 +105,13 @@ class TaskRun:
 def enqueued_task(new: NewTask, tasks: Mapping[str, Task[Any, Any]]) -> EnqueuedTask:
     """Return the record of a task that was sent."""
     message = decode_message(new.message)
-    payload, arguments = _arguments(message, tasks.get(message.type))
+    arguments = _arguments(message, tasks.get(message.type))
     return EnqueuedTask(
         id=new.task_id,
         name=message.type,
         queue=message.queue,
         arguments=MappingProxyType(arguments),
-        payload=payload,
+        payload=message.payload,
         headers=MappingProxyType(dict(message.headers)),
         max_retry=message.retry,
         timeout=timedelta(seconds=message.timeout) if message.timeout else None,
@@ -125,18 +124,17 @@ def enqueued_task(new: NewTask, tasks: Mapping[str, Task[Any, Any]]) -> Enqueued
     )
 
 
-def _arguments(message: TaskMessage, task: Task[Any, Any] | None) -> tuple[bytes, dict[str, object]]:
-    """Return the task's own payload, and its arguments as far as they can be read."""
-    payload, _ = unwrap(message.payload, () if task is None else task.codec.parameters)
+def _arguments(message: TaskMessage, task: Task[Any, Any] | None) -> dict[str, object]:
+    """Return the arguments of a task as far as they can be read."""
     if task is not None:
         try:
-            return payload, task.codec.decode(payload)
+            return task.codec.decode(message.payload)
         except PayloadError:
             pass  # a peer's payload, or one of another version: what JSON says of it is shown
     try:
-        return payload, msgspec.json.decode(payload, type=dict[str, object])
+        return msgspec.json.decode(message.payload, type=dict[str, object])
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return payload, {}
+        return {}
 
 
 # --- assertions -------------------------------------------------------------------------------------------------------

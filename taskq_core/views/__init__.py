@@ -37,7 +37,7 @@ from taskq_core.views.tasks import (
     selection_of,
 )
 from taskq_core.views.times import TaskTime, TimeKind, times_of
-from taskq_core.views.traces import trace_headers, trace_url
+from taskq_core.views.traces import trace_url
 from taskq_core.views.types import StateTypes, TypeRuns, TypesOverview
 from taskq_core.views.workers import WorkersOverview
 from taskq_core.views.workflow_lists import (
@@ -119,7 +119,6 @@ __all__ = [
     "signature_of",
     "summary_of",
     "times_of",
-    "trace_headers",
     "trace_url",
     "workflow_of",
 ]

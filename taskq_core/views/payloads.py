@@ -10,7 +10,6 @@ import msgspec
 from taskq_core.errors import PayloadError
 from taskq_core.handles.records import TaskInfo
 from taskq_core.tasks.task import Task
-from taskq_core.telemetry import unwrap
 from taskq_core.views.tasks import TaskRecord
 from taskq_core.wire import TaskState
 
@@ -69,8 +68,7 @@ def edited_payload(task: TaskInfo, text: str, known: Task[Any, Any] | None) -> b
         return payload  # a task of another program, in its own format
     payload = compact_json(payload, task.name)
     if known is not None:
-        inner, _traceparent = unwrap(payload, known.codec.parameters)
-        known.codec.decode(inner)
+        known.codec.decode(payload)
     return payload
 
 

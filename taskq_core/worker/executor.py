@@ -21,7 +21,6 @@ from taskq_core.handles.expiry import check_expiry
 from taskq_core.service.user_code import readable
 from taskq_core.tasks.handlers import Handler
 from taskq_core.tasks.middleware import Middleware
-from taskq_core.telemetry import unwrap
 from taskq_core.worker.context import WorkerContext
 from taskq_core.worker.deadlines import Deadlines
 from taskq_core.worker.processes import TaskProcesses
@@ -99,21 +98,17 @@ class Executor:
                 raise run.error
             if run.may_expire:
                 check_expiry(message, self._context.redis_clock.time(), run.queue.name)
-            parameters = () if isinstance(task, Handler) else task.codec.parameters
-            payload, traceparent = unwrap(message.payload, parameters)
+            payload = message.payload
             if self._tracing.is_active:
-                headers: Mapping[str, str] = message.headers
-                if traceparent is not None:
-                    headers = {**headers, "traceparent": traceparent}
                 run.span = self._tracing.start_consumer(
                     run.queue.name,
                     name,
                     run.task_id,
                     retried=message.retried,
                     max_retry=message.retry,
-                    headers=headers,
+                    headers=message.headers,
                     relation=task.options.relation,
-                    body_size=len(message.payload),
+                    body_size=len(payload),
                 )
                 if run.span.is_malformed:
                     self._context.metrics.malformed_trace(run.queue.name)

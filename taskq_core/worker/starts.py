@@ -19,7 +19,6 @@ from taskq_core.broker.operations.operation import BATCH_MAX
 from taskq_core.broker.operations.runs import Dequeued
 from taskq_core.errors import PayloadError, TaskArgumentsError, WireFormatError
 from taskq_core.tasks.limits import HEADER
-from taskq_core.telemetry import unwrap
 from taskq_core.wire import EXPIRES, QueueKeys, decode_message
 from taskq_core.worker.context import WorkerContext
 from taskq_core.worker.counted_log import CountedLog
@@ -179,8 +178,7 @@ class Starts:
         try:
             arguments: Mapping[str, object] = {}
             if limits.need_arguments:
-                payload, _ = unwrap(run.message.payload, task.codec.parameters)
-                arguments = task.codec.decode(payload)
+                arguments = task.codec.decode(run.message.payload)
             return limits.text(arguments)
         except (PayloadError, TaskArgumentsError) as error:
             run.error = error

@@ -12,7 +12,7 @@ from taskq_core import TaskState
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
 from taskq_core.settings import TRACE_ID
 from taskq_core.telemetry import trace_id
-from taskq_core.views import TimeKind, labels, times_of, trace_headers, trace_url, workflow_of
+from taskq_core.views import TimeKind, labels, times_of, trace_url, workflow_of
 from taskq_django.admin.columns import column
 from taskq_django.admin.formats import SHOWN_BYTES, TASK_STATES, block, in_active_language, render, span
 from taskq_django.admin.live import MixinBase
@@ -107,12 +107,10 @@ class TaskFields(MixinBase):
     @admin.display(description=_("trace"))
     def trace(self, task: Task) -> SafeString | str:
         """Id of its trace, as a link if the settings have a URL for it."""
-        known = taskq.tasks.get(task.record.name)
-        headers = trace_headers(task.record, () if known is None else known.codec.parameters)
-        found = trace_id(headers)
+        found = trace_id(task.record.headers)
         if found is None:
             return ""
-        url = trace_url(taskq.settings.trace.url, headers)
+        url = trace_url(taskq.settings.trace.url, task.record.headers)
         if url is None:
             hint = gettext("To link to it, set TASKQ['TRACE']['URL'], as https://tempo.example/trace/%s") % TRACE_ID
             return format_html('{}<div class="help">{}</div>', found, hint)

@@ -9,7 +9,6 @@ from typing import Any
 
 from taskq_core import OversizedResult, ResultTooLargeError, TaskInfo, TaskState
 from taskq_core.errors import PayloadError
-from taskq_core.telemetry import unwrap
 from taskq_django.tasks_backend.codec import JsonArgumentsCodec
 from taskq_django.tasks_backend.facts import Facts, read_facts, shown
 from taskq_django.tasks_backend.framework import (
@@ -127,9 +126,8 @@ def called(task: AnyTask, facts: Facts) -> AnyTask:
 def read_result(task: AnyTask, codec: JsonArgumentsCodec, info: TaskInfo) -> AnyResult:
     """Return the result of a task in Redis."""
     facts = read_facts(info.headers, task)
-    payload, _ = unwrap(info.payload, codec.parameters)
     try:
-        args, kwargs = codec.split(codec.decode(payload), facts.positional)
+        args, kwargs = codec.split(codec.decode(info.payload), facts.positional)
     except PayloadError:
         args, kwargs = [], {}  # it cannot run either, and its error says so
     result = new_result(called(task, facts), info.id, args, kwargs)

@@ -151,16 +151,6 @@ def test_a_task_links_to_its_trace_where_a_setting_says_so(
     assert link in html
 
 
-def test_a_trace_that_travels_in_the_payload_is_linked_too(pages: Callable[..., str], settings: Any) -> None:
-    trace = {"ENVELOPE": True, "URL": "https://tempo.example/trace/{trace_id}"}
-    settings.TASKQ = {**settings.TASKQ, "TRACE": trace}
-    handle = taskq.remote("go:old").delay(
-        b'{"traceparent":"00-%s-00f067aa0ba902b7-01","data":{"n":1}}' % TRACE.encode()
-    )
-
-    assert f"https://tempo.example/trace/{TRACE}" in pages(page_of(handle))
-
-
 def test_a_header_that_is_no_trace_makes_no_link(pages: Callable[..., str], redis: RedisServer, settings: Any) -> None:
     settings.TASKQ = {**settings.TASKQ, "TRACE": {"URL": "https://tempo.example/{trace_id}"}}
     handle = enqueue()

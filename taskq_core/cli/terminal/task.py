@@ -22,7 +22,6 @@ from taskq_core.views import (
     is_editable,
     is_orphaned,
     times_of,
-    trace_headers,
     trace_url,
     workflow_of,
 )
@@ -126,9 +125,7 @@ class TaskScreen(TextScreen[TaskRecord]):
         return text
 
     def _facts(self, task: TaskInfo) -> dict[str, Text]:
-        known = self.poller.taskq.tasks.get(task.name)
-        traced = trace_headers(task, () if known is None else known.codec.parameters)
-        trace = trace_url(self.poller.taskq.settings.trace.url, traced)
+        trace = trace_url(self.poller.taskq.settings.trace.url, task.headers)
         facts = {
             "id": shown(task.id),
             "queue": shown(task.queue),

@@ -34,7 +34,6 @@ from taskq_core.errors import IterationError, TaskInterrupted, UnknownTaskError
 from taskq_core.execution.context import TaskContext, current
 from taskq_core.execution.logs import LineFormatter
 from taskq_core.tasks.task import Task
-from taskq_core.telemetry import unwrap
 from taskq_core.wire import TaskMessage, decode_message
 from taskq_core.worker.task_process import frames, signals
 from taskq_core.worker.task_process.failures import encode_failure
@@ -149,8 +148,7 @@ class TaskProcess:
     def _call(self, facts: Mapping[str, Any], data: bytes, notes: "_Notes") -> tuple[bytes, bytes]:
         message = decode_message(data)
         app, task = self._find(facts["module"], facts["name"])
-        payload, _ = unwrap(message.payload, task.codec.parameters)
-        kwargs = task.codec.decode(payload)
+        kwargs = task.codec.decode(message.payload)
         notes.max_result_bytes = task.options.max_result_bytes
         context = _context(facts, message, notes)
         call: Any = partial(task.body, context, **kwargs) if task.takes_context else partial(task.body, **kwargs)

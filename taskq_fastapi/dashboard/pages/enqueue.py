@@ -17,7 +17,6 @@ from taskq_core.errors import (
 )
 from taskq_core.handles.records import TaskInfo
 from taskq_core.settings.language import gettext, marked
-from taskq_core.telemetry import unwrap
 from taskq_core.views import as_text, blank_arguments, call_of, signature_of, summary_of
 from taskq_fastapi.dashboard.errors import BadRequestError, NotFoundError
 from taskq_fastapi.dashboard.form import Form
@@ -70,9 +69,8 @@ async def _like(view: View, task: AnyTask) -> dict[str, str]:
     if not isinstance(found, TaskInfo) or found.name != task.name:
         raise BadRequestError(gettext("the task to copy has another type"))
     fields = {"queue": found.queue}
-    inner, _traceparent = unwrap(found.payload, task.codec.parameters)
-    if view.shown.may_ask_payloads and len(inner) <= 64 * 1024:
-        fields["arguments"] = as_text(inner)
+    if view.shown.may_ask_payloads and len(found.payload) <= 64 * 1024:
+        fields["arguments"] = as_text(found.payload)
     return fields
 
 

@@ -19,7 +19,6 @@ from taskq_core.views import (
     is_editable,
     is_orphaned,
     times_of,
-    trace_headers,
     trace_url,
     workflow_of,
 )
@@ -80,7 +79,6 @@ async def show(view: View) -> Shown:
     shown, name = view.shown, task.name
     headers = shown.headers(name, task.headers)
     known = view.services.taskq.tasks.get(name)
-    traced = trace_headers(task, () if known is None else known.codec.parameters)
     return view.page(
         "task.html",
         title=name,
@@ -92,8 +90,8 @@ async def show(view: View) -> Shown:
         times=[(time_text(each.kind, each.attempt), each.at, each.at > now) for each in times_of(task)],
         headers=sorted(headers.items()) if isinstance(headers, dict) else [("", str(headers))],
         workflow=workflow_of(task),
-        trace=trace_id(traced),
-        trace_link=trace_url(view.services.taskq.settings.trace.url, traced),
+        trace=trace_id(task.headers),
+        trace_link=trace_url(view.services.taskq.settings.trace.url, task.headers),
         is_editable=is_editable(task) and view.shown.may_ask_payloads,
         is_known=known is not None,
         **common,

@@ -23,7 +23,6 @@ from taskq_core.errors import (
     WireFormatError,
 )
 from taskq_core.settings import Settings
-from taskq_core.telemetry.envelope import unwrap, wrap
 from taskq_core.telemetry.propagation import HEADERS_LIMIT, check_headers, extract, fit, headers_size, trace_headers
 from taskq_core.wire import (
     Keys,
@@ -295,18 +294,6 @@ def result(data: bytes) -> None:
         assert decode_result(written, type_) == read
 
 
-_TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-
-
-def envelope(data: bytes) -> None:
-    """A payload in or without an envelope."""
-    own, traceparent = unwrap(data, ())
-    assert (traceparent is None) == (own == data)
-    wrapped = wrap(data, {"traceparent": _TRACE})
-    if wrapped != data:
-        assert unwrap(wrapped, ()) == (data.strip(b" \t\r\n"), _TRACE)
-
-
 def headers(data: bytes) -> None:
     """A message's headers, one a line: the trace in them is read or left out, and what is written on fits.
 
@@ -342,6 +329,5 @@ TARGETS: Mapping[str, Target] = {
     "cron": cron,
     "payload": payload,
     "result": result,
-    "envelope": envelope,
     "headers": headers,
 }

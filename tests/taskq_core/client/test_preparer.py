@@ -28,16 +28,14 @@ from taskq_core.wire import Keys, TaskMessage, decode_message
 class Recording:
     """A preparer whose spans and metrics are kept."""
 
-    def __init__(self, *, envelope: bool = False) -> None:
+    def __init__(self) -> None:
         self.exporter = InMemorySpanExporter()
         provider = TracerProvider(shutdown_on_exit=False)
         provider.add_span_processor(SimpleSpanProcessor(self.exporter))
         self.tracer = provider.get_tracer("test")
         self.reader = InMemoryMetricReader()
         source: Any = SimpleNamespace(keys=Keys())
-        self.preparer = Preparer(
-            source, Tracing(tracer_provider=provider, server=("redis.example", 6379)), envelope=envelope
-        )
+        self.preparer = Preparer(source, Tracing(tracer_provider=provider, server=("redis.example", 6379)))
         self.preparer.metrics = ClientMetrics(meter_provider=MeterProvider([self.reader], shutdown_on_exit=False))
 
     def spans(self) -> list[Any]:
@@ -145,35 +143,6 @@ def test_baggage_that_does_not_fit_is_counted() -> None:
         names = [member.partition("=")[0] for member in read(new).headers["baggage"].split(",")]
         assert names == ["small", "large-0", "large-1"]
     assert recording.counts("asynq.client.baggage_cut") == {("low",): 6}
-
-
-def test_the_envelope_holds_the_payload_and_the_trace(call: Signature[Any]) -> None:
-    """The unique lock is that of the payload alone, so the trace does not make every task unique."""
-    recording = Recording(envelope=True)
-    unique = call.using(unique_for=60)
-
-    with recording.tracer.start_as_current_span("http"):
-        one, two = (recording.preparer.prepare(unique) for _ in range(2))
-
-    assert read(one.task).payload.startswith(b'{"traceparent":"00-')
-    assert read(one.task).payload.endswith(b'"data":{"a":1}}')
-    assert one.task.unique_key == two.task.unique_key
-
-
-@pytest.mark.parametrize("name", ["data", "traceparent"])
-def test_no_envelope_around_what_a_worker_would_not_open(name: str) -> None:
-    """A task with such a parameter could not distinguish an envelope from its own payload."""
-    recording = Recording(envelope=True)
-    functions: dict[str, Any] = {}
-    exec(f"def task({name}: str) -> None: ...", functions)
-    task = TaskQ().task(name="t")(functions["task"])
-
-    with recording.tracer.start_as_current_span("http"):
-        one = recording.preparer.prepare(task.s("x"))
-        (many,) = batches(recording.preparer, [task.s("x")])
-
-    assert read(one.task).payload == read(many.tasks[0]).payload == f'{{"{name}":"x"}}'.encode()
-    assert read(one.task).headers["traceparent"]
 
 
 def test_a_call_that_does_not_fit_starts_no_span(recording: Recording) -> None:

@@ -43,7 +43,7 @@ class TestDefaults:
         assert dict(settings.limits) == {}
         assert settings.circuit_breaker == CircuitSettings(failures=5, first_pause=0.5, max_pause=5.0)
         assert settings.archive.limits("any") == ArchiveLimits(max_tasks=10_000, kept_s=90 * 86_400)
-        assert settings.trace == TraceSettings(relation=Relation.PARENT, baggage=True, envelope=False)
+        assert settings.trace == TraceSettings(relation=Relation.PARENT, baggage=True)
 
     def test_settings_cannot_be_changed(self) -> None:
         settings = Settings(queues={"a": 1}, defaults={"max_retry": 1})
@@ -76,7 +76,6 @@ class TestFromMapping:
                 "TRACE": {
                     "RELATION": "link",
                     "BAGGAGE": False,
-                    "ENVELOPE": True,
                     "URL": "https://tempo.example/trace/{trace_id}",
                 },
             }
@@ -95,9 +94,7 @@ class TestFromMapping:
             enqueue_timeout=1.0,
             autodiscover=("jobs",),
             archive=ArchiveSettings(max_tasks=5, max_age=86_400.0, queues={"low": {"MAX_TASKS": 2}}),
-            trace=TraceSettings(
-                relation=Relation.LINK, baggage=False, envelope=True, url="https://tempo.example/trace/{trace_id}"
-            ),
+            trace=TraceSettings(relation=Relation.LINK, baggage=False, url="https://tempo.example/trace/{trace_id}"),
         )
         assert isinstance(settings.enqueue_timeout, float)
 
@@ -199,7 +196,7 @@ class TestFromMapping:
             ),
             (
                 {"TRACE": "link"},
-                "TRACE must be a dict of RELATION, BAGGAGE, ENVELOPE, URL, OPT_IN and CREATE_SPANS, got 'link'",
+                "TRACE must be a dict of RELATION, BAGGAGE, URL, OPT_IN and CREATE_SPANS, got 'link'",
             ),
             ({"LOG": "json"}, "LOG must be a dict of EXCEPTION_MESSAGES and RETRY_LEVEL, got 'json'"),
             (
@@ -213,7 +210,7 @@ class TestFromMapping:
             ),
             ({"TRACE": {"RELATION": "x"}}, "TRACE['RELATION'] must be 'parent', 'link' or 'none', got 'x'"),
             ({"TRACE": {"BAGGAGE": 1}}, "TRACE['BAGGAGE'] must be True or False, got 1"),
-            ({"TRACE": {"ENVELOPE": None}}, "TRACE['ENVELOPE'] must be True or False, got None"),
+            ({"TRACE": {"CREATE_SPANS": None}}, "TRACE['CREATE_SPANS'] must be True or False, got None"),
             *(
                 ({"TRACE": {"URL": url}}, "TRACE['URL'] must be an http or https address with {trace_id} in it, got")
                 for url in (

@@ -196,15 +196,6 @@ class TestGroupedTask:
 
         assert "canary" not in str(caught.value)
 
-    def test_an_envelope_is_opened(self) -> None:
-        trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-        message = build_message(payload=b'{"traceparent":"%b","data":{"a":1}}' % trace.encode())
-
-        found = GroupedTask(message, None)
-
-        assert found.payload == b'{"a":1}'
-        assert found.headers == {"traceparent": trace}
-
 
 class TestOption:
     def test_a_task_waits_in_its_group(self, app: TaskQ) -> None:

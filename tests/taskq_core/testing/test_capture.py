@@ -229,14 +229,6 @@ class TestRecords:
 
         assert (tasks.enqueued[0].arguments, tasks.enqueued[0].payload) == ({}, b"\x00\xff")
 
-    def test_envelopes_are_opened(self) -> None:
-        taskq = TaskQ("redis://127.0.0.1:1/0", trace={"ENVELOPE": True})
-
-        with capture(taskq) as tasks:
-            taskq.remote("note").delay(n=1)
-
-        tasks.assert_enqueued("note", n=1)
-
 
 class TestRun:
     @pytest.fixture

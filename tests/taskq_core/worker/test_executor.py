@@ -427,24 +427,6 @@ async def test_ids_without_a_task_are_dropped(
     assert worker._fetcher.dropped == 30
 
 
-async def test_an_enveloped_payload_is_unwrapped(
-    app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
-) -> None:
-    """A peer without headers writes the trace into the payload; the task sees only its own."""
-
-    @app.task(name="add")
-    def add(a: int) -> int:
-        return a
-
-    await start()
-    payload = json.dumps({"traceparent": TRACEPARENT, "data": {"a": 5}}).encode()
-    message = build_message(type="add", payload=payload, id="x", queue="default", retry=0, retention=60)
-    push_raw(redis_server, queue, "x", message.SerializeToString())
-    await until(lambda: state_of(redis_server, queue, "x") == "completed")
-
-    assert redis_server.client.hget(queue.task("x"), "result") == b"5"
-
-
 async def test_a_message_with_the_largest_limits_runs(
     app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys, clock: Clock
 ) -> None:

@@ -166,23 +166,6 @@ class TestHandlers:
         assert ends.of(wrong.id) == ["archived"]
         assert isinstance(ends.errors[-1], PayloadError)
 
-    async def test_an_enveloped_payload_is_unwrapped(
-        self, app: TaskQ, start: Runner, redis_server: RedisServer, queue: QueueKeys
-    ) -> None:
-        """The handler sees what the producer meant."""
-
-        @app.handler("email:")
-        async def handle(message: RawTask) -> str:
-            return message.payload.decode()
-
-        await start()
-        payload = b'{"traceparent": "%s", "data": {"a": 5}}' % TRACEPARENT.encode()
-        message = build_message(type="email:x", payload=payload, id="x", queue="default", retry=0, retention=60)
-        push_raw(redis_server, queue, "x", message.SerializeToString())
-        await until(lambda: state_of(redis_server, queue, "x") == "completed")
-
-        assert redis_server.client.hget(queue.task("x"), "result") == b'"{\\"a\\": 5}"'
-
     async def test_any_number_of_types_leaves_nothing_behind(self, app: TaskQ, start: Runner) -> None:
         """A type may contain an id, so data about a function is cached by its pattern."""
 
