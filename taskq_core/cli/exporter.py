@@ -1,7 +1,6 @@
 """`taskq exporter`: serve metrics for Prometheus."""
 
 import importlib
-from pathlib import Path
 from typing import Any
 
 import click
@@ -13,7 +12,6 @@ from taskq_core.cli.session import Session
 from taskq_core.errors import ConfigurationError
 
 _MISSING = "taskq exporter needs packages that are not installed: pip install 'taskq-asynq[exporter]'"
-_FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.command(
@@ -23,8 +21,8 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 examples:
   %(prog)s
       at http://127.0.0.1:9876/metrics, for a Prometheus on this machine
-  %(prog)s --host 0.0.0.0 --auth-file people.txt --tls-cert cert.pem --tls-key key.pem
-      for a Prometheus on another machine, with a user of people.txt (lines name:password)
+  %(prog)s --host 0.0.0.0 --open
+      for a Prometheus on another machine, where the network lets only Prometheus through
 
 signals:
   SIGTERM, SIGINT (Ctrl-C)   stop
@@ -60,12 +58,7 @@ exit status:
     metavar="N",
     help="maximum number of task types with metrics",
 )
-@click.option(
-    "--auth-file", type=_FILE, metavar="FILE", help="file with the users who may scrape, one line name:password each"
-)
-@click.option("--tls-cert", type=_FILE, metavar="FILE", help="TLS certificate (PEM)")
-@click.option("--tls-key", type=_FILE, metavar="FILE", help="TLS key (PEM)")
-@click.option("--open", "is_open", is_flag=True, help="allow scraping without a login, also from other machines")
+@click.option("--open", "is_open", is_flag=True, help="allow scraping from other machines; there is no login")
 @click.pass_obj
 def exporter(session: Session, /, **options: Any) -> None:
     """Serve Prometheus metrics of all queues until stopped."""

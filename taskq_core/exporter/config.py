@@ -1,7 +1,6 @@
 """The configuration of an exporter."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from taskq_core.errors import ConfigurationError
 from taskq_core.service.port import is_loopback
@@ -15,11 +14,11 @@ class ExporterConfig:
     """Configuration of an exporter.
 
     Raises:
-        ConfigurationError: A value is not usable, or other machines could read the metrics without a login.
+        ConfigurationError: A value is not usable, or other machines could read the metrics without `is_open`.
     """
 
     host: str = "127.0.0.1"
-    """Address to listen on. An address that other machines can reach needs `auth_file` or `is_open`."""
+    """Address to listen on. An address that other machines can reach needs `is_open`."""
     port: int = 9876
     """Port to listen on; 0 takes a free one."""
     timeout: Duration = 5.0
@@ -30,14 +29,8 @@ class ExporterConfig:
     max_types: int = 200
     """Maximum number of pairs of queue and task type with metrics, 0 to 10,000. `taskq_exporter_omitted` counts the
     others."""
-    auth_file: Path | None = None
-    """File with users for HTTP Basic, one line `name:password` each. It is read at each scrape."""
-    tls_cert: Path | None = None
-    """File with the TLS certificate and its intermediate certificates (PEM)."""
-    tls_key: Path | None = None
-    """File with the key of the certificate (PEM)."""
     is_open: bool = False
-    """Let other machines read the metrics without a login."""
+    """Let other machines read the metrics. There is no login."""
 
     def __post_init__(self) -> None:
         """Refuse unusable values."""
@@ -48,14 +41,10 @@ class ExporterConfig:
             raise ConfigurationError(f"timeout must be more than 0 and at most 60 s, got {self.timeout_s:g} s")
         check_whole("max_queues", self.max_queues, least=1, most=LIMIT_MAX)
         check_whole("max_types", self.max_types, least=0, most=LIMIT_MAX)
-        if (self.tls_cert is None) != (self.tls_key is None):
-            raise ConfigurationError("tls_cert and tls_key go together")
-        if self.auth_file is not None and self.is_open:
-            raise ConfigurationError("auth_file requires a login, and is_open does not; give one of them")
-        if self.auth_file is None and not self.is_open and not self.is_local:
+        if not self.is_open and not self.is_local:
             raise ConfigurationError(
-                f"{self.host!r} may be reached from other machines: listen on 127.0.0.1, require a login with "
-                "auth_file (--auth-file), or allow everybody with is_open (--open)"
+                f"{self.host!r} may be reached from other machines: listen on 127.0.0.1 behind a proxy with a login, "
+                "or allow everybody with is_open (--open)"
             )
 
     @property

@@ -7,7 +7,6 @@ connections. The code that opens the port supplies the responses.
 import asyncio
 import ipaddress
 import logging
-import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
@@ -46,13 +45,12 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-def text(words: str, status: HTTPStatus = HTTPStatus.OK, **headers: str) -> Answer:
-    """Return a response with one line of text. Write header names with `_` instead of `-`."""
+def text(words: str, status: HTTPStatus = HTTPStatus.OK) -> Answer:
+    """Return a response with one line of text."""
     return Answer(
         body=f"{words}\n".encode(),
         content_type="text/plain; charset=utf-8",
         status=status,
-        headers={name.replace("_", "-"): value for name, value in headers.items()},
     )
 
 
@@ -96,16 +94,12 @@ class Port:
         host: Address to listen on.
         port: Port to listen on, 0 for any free one.
         refuse: Returns the response to a request that is not valid.
-        tls: TLS context. None: plain HTTP.
     """
 
-    def __init__(
-        self, respond: Respond, host: str, port: int, *, refuse: Refuse, tls: ssl.SSLContext | None = None
-    ) -> None:
+    def __init__(self, respond: Respond, host: str, port: int, *, refuse: Refuse) -> None:
         self._respond = respond
         self._refuse = refuse
         self._host = host
-        self._tls = tls
         self.port = port
         """Port it listens on."""
         self._server: asyncio.Server | None = None
@@ -117,14 +111,7 @@ class Port:
         Raises:
             OSError: The address cannot be used.
         """
-        self._server = await asyncio.start_server(
-            self._serve,
-            self._host,
-            self.port,
-            limit=REQUEST_MAX,
-            ssl=self._tls,
-            ssl_handshake_timeout=None if self._tls is None else REQUEST_S,
-        )
+        self._server = await asyncio.start_server(self._serve, self._host, self.port, limit=REQUEST_MAX)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:

@@ -463,8 +463,6 @@ async def test_the_page_lists_every_metric_with_its_kind_and_labels(app: TaskQ) 
         ({"timeout": 61}, "timeout must"),
         ({"max_queues": 0}, "max_queues must"),
         ({"max_types": 10_001}, "max_types must"),
-        ({"tls_cert": "cert.pem"}, "go together"),
-        ({"auth_file": "people", "is_open": True}, "give one"),
     ],
 )
 def test_what_is_not_usable_is_refused(values: dict[str, Any], words: str) -> None:

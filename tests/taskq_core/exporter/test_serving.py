@@ -1,18 +1,14 @@
 """Test the exporter on its own port: its responses, and its access checks."""
 
-import base64
-import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import trustme
 
-from taskq_core import ConfigurationError, TaskQ
+from taskq_core import TaskQ
 from taskq_core.exporter import Exporter, ExporterConfig
-from taskq_core.exporter.serving import ExporterPort, read_people, wait_s
+from taskq_core.exporter.serving import ExporterPort, wait_s
 from tests.taskq_core.exporter.scraping import Scraped
 
 pytestmark = pytest.mark.redis
@@ -30,7 +26,7 @@ async def open_port(app: TaskQ) -> AsyncIterator[Open]:
         port = ExporterPort(Exporter(app, config), config)
         await port.start()
         ports.append(port)
-        return f"http{'s' if config.tls_cert else ''}://127.0.0.1:{port.port}"
+        return f"http://127.0.0.1:{port.port}"
 
     yield open_port
     for port in ports:
@@ -38,7 +34,7 @@ async def open_port(app: TaskQ) -> AsyncIterator[Open]:
 
 
 async def get(address: str, **more: Any) -> httpx.Response:
-    async with httpx.AsyncClient(verify=more.pop("verify", True), trust_env=False, timeout=60) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
         return await client.get(address, **more)
 
 
@@ -95,67 +91,6 @@ async def test_whoever_is_let_in_comes_by_any_name(open_port: Open) -> None:
     address = await open_port(is_open=True)
 
     assert (await get(f"{address}/metrics", headers={"Host": "exporter.example"})).status_code == 200
-
-
-async def test_names_and_passwords_are_asked_for_and_may_change_meanwhile(open_port: Open, tmp_path: Path) -> None:
-    people = tmp_path / "people"
-    people.write_text("# who scrapes\nprometheus:seCret:\u00e9\nother:x\n", encoding="utf-8")
-    address = await open_port(auth_file=people)
-
-    async def status(name: str, password: str) -> int:
-        pair = base64.b64encode(f"{name}:{password}".encode()).decode()
-        return (await get(f"{address}/metrics", headers={"Authorization": f"Basic {pair}"})).status_code
-
-    before = [await status("prometheus", "seCret:\u00e9"), await status("other", "x"), await status("prometheus", "x")]
-    nobody = await get(f"{address}/metrics")
-    garbage = await get(f"{address}/metrics", headers={"Authorization": "Basic %%%"})
-    people.write_text("prometheus:new\n")
-    after = [await status("prometheus", "seCret:\u00e9"), await status("prometheus", "new")]
-    people.unlink()
-
-    assert before == [200, 200, 401]
-    assert (nobody.status_code, garbage.status_code) == (401, 401)
-    assert nobody.headers["www-authenticate"].startswith("Basic ")
-    assert after == [401, 200]
-    assert await status("prometheus", "new") == 401, "without the file nobody is let in"
-    assert (await get(f"{address}/livez")).status_code == 200, "a probe has no password"
-
-
-async def test_tls(open_port: Open, tmp_path: Path) -> None:
-    authority = trustme.CA()
-    certificate = authority.issue_cert("127.0.0.1")
-    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    cert.write_bytes(b"".join(each.bytes() for each in certificate.cert_chain_pems))
-    key.write_bytes(certificate.private_key_pem.bytes())
-    trusting = ssl.create_default_context()
-    authority.configure_trust(trusting)
-
-    address = await open_port(tls_cert=cert, tls_key=key)
-
-    assert (await get(f"{address}/metrics", verify=trusting)).status_code == 200
-    with pytest.raises(httpx.ConnectError):
-        await get(f"{address}/metrics")
-
-
-def test_a_file_that_names_nobody_is_refused(tmp_path: Path, subtests: pytest.Subtests) -> None:
-    for text, words in [
-        ("", "contains no user"),
-        ("# x\n\n", "contains no user"),
-        ("a:b\nc\n", "entry 2"),
-        (":b\n", "entry 1"),
-    ]:
-        with subtests.test(text=text, words=words):
-            (tmp_path / "people").write_text(text)
-
-            with pytest.raises(ConfigurationError, match=words):
-                read_people(tmp_path / "people")
-
-
-def test_a_file_that_is_not_there_is_refused(app: TaskQ, tmp_path: Path) -> None:
-    for values in ({"auth_file": tmp_path / "none"}, {"tls_cert": tmp_path / "none", "tls_key": tmp_path / "none"}):
-        config = ExporterConfig(**values)
-        with pytest.raises(ConfigurationError, match="none"):
-            ExporterPort(Exporter(app, config), config)
 
 
 def test_what_a_scraper_says_of_its_patience(subtests: pytest.Subtests) -> None:
