@@ -7,7 +7,6 @@ wrong type or Redis refuses writes. Nothing is changed.
 import http.client
 import json
 import socket
-import threading
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from taskq_core.app import TaskQ
 from taskq_core.broker.operations.repair import probe
 from taskq_core.errors import TaskQError
 from taskq_core.inspector import Inspector
+from taskq_core.service.blocking import DaemonThreads
 from taskq_core.worker.health import QueueHealth, judge_queue, queues_document
 
 T = TypeVar("T")
@@ -128,20 +128,8 @@ def within(seconds: float, ask: Callable[[], T]) -> T:
     Raises:
         TimeoutError: It did not return in time.
     """
-    results: list[T] = []
-    errors: list[Exception] = []
-
-    def call() -> None:
-        try:
-            results.append(ask())
-        except Exception as error:  # raised in the caller
-            errors.append(error)
-
-    thread = threading.Thread(target=call, name="taskq asking", daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if errors:
-        raise errors[0]
-    if not results:
-        raise TimeoutError(f"there was no answer within {seconds:g} seconds")
-    return results[0]
+    threads = DaemonThreads(1)
+    try:
+        return threads.submit(ask).result(seconds)
+    finally:
+        threads.shutdown()

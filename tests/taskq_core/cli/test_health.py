@@ -180,7 +180,7 @@ class TestWithin:
     def test_what_never_answers_is_left_behind(self) -> None:
         release = threading.Event()
         try:
-            with pytest.raises(TimeoutError, match=r"no answer within 0\.01 seconds"):
+            with pytest.raises(TimeoutError):
                 within(0.01, lambda: release.wait(60))
         finally:
             release.set()
