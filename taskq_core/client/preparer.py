@@ -30,7 +30,7 @@ from taskq_core.tasks.canvas import Signature
 from taskq_core.tasks.limits import HEADER
 from taskq_core.tasks.middleware import MiddlewareStack
 from taskq_core.tasks.plan import Headers, Plan
-from taskq_core.telemetry import ClientMetrics, ProducerSpan, TraceHeaders, Tracing, fit, type_name
+from taskq_core.telemetry import ClientMetrics, ProducerSpan, Tracing, fit, type_name
 from taskq_core.warnings import PayloadSizeWarning, warn_caller
 from taskq_core.wire import QueueKeys
 from taskq_core.wire.ids import new_task_id
@@ -205,18 +205,17 @@ class Preparer:
         return self._new_task(call, plan, task_id, payload, headers(self, plan, call.task.name, task_id, len(payload)))
 
     def headers(
-        self, plan: Plan, trace: TraceHeaders, propagated: Mapping[str, str], more: Mapping[str, str] | None = None
+        self, plan: Plan, trace: Mapping[str, str], propagated: Mapping[str, str], more: Mapping[str, str] | None = None
     ) -> Headers:
         """Return the headers of a task: its own, propagated ones, the trace, and more that taskq adds."""
-        has_trace = bool(trace)
-        if not has_trace and not propagated and not more:
+        if not trace and not propagated and not more:
             return plan.headers  # encoded once for all calls
         texts = dict(plan.headers.texts)
         if propagated:
             add_propagated(texts, propagated)
         if more:
             texts |= more
-        left_out = fit(texts, trace) if has_trace else 0
+        left_out = fit(texts, trace) if trace else 0
         if left_out:
             self.metrics.baggage_cut(plan.queue.name, left_out)
         return Headers(texts)

@@ -14,7 +14,7 @@ from taskq_core.telemetry.exceptions import type_name
 from taskq_core.telemetry.gauges import GaugeBoard, Reading, gauges
 from taskq_core.telemetry.launcher import launched
 from taskq_core.telemetry.metrics import NOT_PROCESSED, Outcome
-from taskq_core.telemetry.propagation import TraceHeaders, current_ids, extract, fit, trace_id
+from taskq_core.telemetry.propagation import current_ids, extract, fit, trace_id
 from taskq_core.telemetry.spans import BatchSpan, ConsumerSpan, ProducerSpan
 from taskq_core.telemetry.tracing import FIRST_RUN, LINKS, LINKS_MAX, NO_RUN, RUN, Tracing
 from taskq_core.telemetry.worker_metrics import WorkerMetrics
@@ -36,7 +36,6 @@ __all__ = [
     "Reading",
     "Relation",
     "TelemetryHandle",
-    "TraceHeaders",
     "Tracing",
     "WorkerMetrics",
     "configure",

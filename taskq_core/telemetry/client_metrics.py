@@ -56,7 +56,7 @@ class ClientMetrics:
             instruments[names.CLIENT_OPERATION_DURATION].record(duration_s, message)
 
     def baggage_cut(self, queue: str, count: int) -> None:
-        """Count the headers and members of baggage that did not fit into the headers of tasks."""
+        """Count the trace headers and baggage that did not fit into the headers of tasks."""
         instruments = self._current()
         if instruments is not None:
             instruments[names.BAGGAGE_CUT].add(count, {names.QUEUE: queue})

@@ -5,16 +5,14 @@ Writing and reading go through OpenTelemetry's global propagator, so a user's ch
 
 - All headers of a task together stay within `HEADERS_LIMIT` bytes. Of these, `TRACE_RESERVE` are kept for the trace,
   so whether a user's own headers fit never depends on tracing being on.
-- The trace goes first. Baggage takes what room is left and is cut between members, never inside one.
+- The trace goes first. Baggage that does not fit behind it is left out, and counted.
 - Nothing found in headers, and no fault of a propagator, fails a task: then a new trace starts.
 """
 
 import logging
 import re
-from collections.abc import Mapping, MutableMapping, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, MutableMapping
 
-from opentelemetry import baggage as baggage_api
 from opentelemetry import context as context_api
 from opentelemetry.context import Context
 from opentelemetry.propagate import get_global_textmap
@@ -33,29 +31,9 @@ USER_HEADERS_LIMIT = HEADERS_LIMIT - TRACE_RESERVE
 
 TRACEPARENT, TRACESTATE, BAGGAGE = "traceparent", "tracestate", "baggage"
 
-_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}\b")
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 
 _logger = logging.getLogger(__name__)
-
-
-class TraceHeaders(NamedTuple):
-    """The headers that continue a trace in a task, before they are fitted into the task's own headers.
-
-    Attributes:
-        headers: Trace headers without `baggage`.
-        members: Members of the `baggage` header, encoded.
-        refused_members: Number of members that the propagator left out because they are over W3C's limits.
-    """
-
-    headers: Mapping[str, str]
-    members: Sequence[str] = ()
-    refused_members: int = 0
-
-    def __bool__(self) -> bool:
-        return any(self[:])
-
-
-_EMPTY = TraceHeaders({})
 
 
 class _HeaderSetter(Setter[dict[str, str]]):
@@ -107,7 +85,7 @@ def check_headers(headers: Mapping[str, str]) -> int:
     return size
 
 
-def trace_headers(context: Context | None = None, *, baggage: bool = True) -> TraceHeaders:
+def trace_headers(context: Context | None = None, *, baggage: bool = True) -> dict[str, str]:
     """Return the headers that the global propagator writes for a context.
 
     Args:
@@ -117,21 +95,17 @@ def trace_headers(context: Context | None = None, *, baggage: bool = True) -> Tr
     if context is None:
         context = context_api.get_current()
     if not context:
-        return _EMPTY
+        return {}
     written: dict[str, str] = {}
-    propagator = get_global_textmap()
     try:
-        propagator.inject(written, context, _SETTER)
+        get_global_textmap().inject(written, context, _SETTER)
     except Exception:
         # For example a lone surrogate in baggage, which cannot be encoded: the task matters more than its baggage.
         _logger.warning("the trace of a task could not be written completely into its headers", exc_info=True)
     text = written.pop(BAGGAGE, "")
-    if not baggage:
-        return TraceHeaders(written)
-    members = text.split(",") if text else ()
-    entries = len(baggage_api.get_all(context))
-    refused = entries - len(members) if entries > len(members) and BAGGAGE in propagator.fields else 0
-    return TraceHeaders(written, members, refused)
+    if baggage and text:
+        written[BAGGAGE] = text  # behind the trace, which goes first
+    return written
 
 
 def traceparent_of(span: SpanContext) -> str:
@@ -139,7 +113,7 @@ def traceparent_of(span: SpanContext) -> str:
     return f"00-{span.trace_id:032x}-{span.span_id:016x}-{int(span.trace_flags):02x}"
 
 
-def fit(headers: MutableMapping[str, str], trace: TraceHeaders) -> int:
+def fit(headers: MutableMapping[str, str], trace: Mapping[str, str]) -> int:
     """Add trace headers to a task's own headers, within `HEADERS_LIMIT`.
 
     Old trace headers are replaced as a whole: a new `traceparent` never gets the `tracestate` of another
@@ -150,7 +124,7 @@ def fit(headers: MutableMapping[str, str], trace: TraceHeaders) -> int:
         trace: From `trace_headers`. Empty ones change nothing.
 
     Returns:
-        The number of members of baggage and other trace headers that were left out.
+        The number of trace headers that were left out.
 
     Raises:
         ConfigurationError: The task's own headers are over `USER_HEADERS_LIMIT`; nothing was changed.
@@ -158,34 +132,19 @@ def fit(headers: MutableMapping[str, str], trace: TraceHeaders) -> int:
     size = left_out = 0
     if headers:
         size = check_headers(headers)
-        if trace.headers or trace.members:
-            for name in (TRACEPARENT, TRACESTATE, BAGGAGE, *trace.headers):
+        if trace:
+            for name in (TRACEPARENT, TRACESTATE, BAGGAGE, *trace):
                 old = headers.pop(name, None)
                 if old is not None:
                     size -= _size(name) + _size(old)
-    for name, value in trace.headers.items():
+    for name, value in trace.items():
         needed = _size(name) + _size(value)
         if size + needed > HEADERS_LIMIT:
             left_out += 1
             continue
         headers[name] = value
         size += needed
-    if trace.members or trace.refused_members:
-        left_out += _fit_baggage(headers, trace, HEADERS_LIMIT - size)
     return left_out
-
-
-def _fit_baggage(headers: MutableMapping[str, str], trace: TraceHeaders, room: int) -> int:
-    kept: list[str] = []
-    room -= len(BAGGAGE)
-    for member in trace.members:
-        needed = _size(member) + (1 if kept else 0)
-        if needed <= room:  # a large member is left out, a small one behind it may still fit
-            kept.append(member)
-            room -= needed
-    if kept:
-        headers[BAGGAGE] = ",".join(kept)
-    return trace.refused_members + len(trace.members) - len(kept)
 
 
 def extract(headers: Mapping[str, str], *, baggage: bool = True) -> Context:
@@ -220,7 +179,7 @@ def current_ids(context: Context | None = None) -> tuple[str, str]:
 
 def trace_id(headers: Mapping[str, str]) -> str | None:
     """Return the id of the trace that a task's headers name, 32 hexadecimal digits, or None."""
-    found = _TRACEPARENT.match(headers.get(TRACEPARENT, ""))
+    found = _TRACEPARENT.fullmatch(headers.get(TRACEPARENT, ""))
     return None if found is None else found[1]
 
 

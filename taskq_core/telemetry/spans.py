@@ -3,6 +3,7 @@
 Without an SDK, and in a trace that is not sampled, they only carry the context.
 """
 
+from collections.abc import Mapping
 from contextvars import Token
 from types import TracebackType
 from typing import Self
@@ -32,9 +33,9 @@ class TaskSpan:
 
     def __init__(self, recording: Recording, span: Span | None, context: Context) -> None:
         self._recording, self.span, self.context = recording, span, context
-        self._trace_headers: propagation.TraceHeaders | None = None
+        self._trace_headers: Mapping[str, str] | None = None
 
-    def trace_headers(self) -> propagation.TraceHeaders:
+    def trace_headers(self) -> Mapping[str, str]:
         """Return the headers that continue the trace in a task; empty without a trace."""
         if self._trace_headers is None:
             self._trace_headers = propagation.trace_headers(self.context, baggage=self._recording.baggage)
@@ -144,7 +145,7 @@ class BatchSpan(TaskSpan):
         """Whether each of its tasks has a span, and so its own headers."""
         return self.span is not None and self._recording.creates_spans
 
-    def create(self, task_type: str, task_id: str, body_size: int) -> propagation.TraceHeaders:
+    def create(self, task_type: str, task_id: str, body_size: int) -> Mapping[str, str]:
         """Write the span `create <queue>` of one task, and return the headers that continue it."""
         recording = self._recording
         attributes = recording.attributes(names.CREATE, self._queue, task_type, task_id, body_size)

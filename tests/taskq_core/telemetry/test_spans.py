@@ -186,7 +186,7 @@ class TestBatches:
         request, send = only(exporter, "request"), only(exporter, "send low")
         created = [span for span in exporter.get_finished_spans() if span.name == "create low"]
         ids = [format(span.context.span_id, "016x") for span in created]
-        assert [each.headers["traceparent"].split("-")[2] for each in carried] == ids
+        assert [each["traceparent"].split("-")[2] for each in carried] == ids
         assert {span.parent.span_id for span in (*created, send) if span.parent} == {request.context.span_id}
         assert [span.kind for span in (*created, send)] == [SpanKind.PRODUCER, SpanKind.PRODUCER, SpanKind.CLIENT]
         assert [format(link.context.span_id, "016x") for link in send.links] == ids
@@ -217,7 +217,7 @@ class TestBatches:
         self, provider: TracerProvider, exporter: InMemorySpanExporter
     ) -> None:
         batch = Tracing(tracer_provider=provider, create_spans=False).start_batch("low")
-        carried = batch.trace_headers().headers["traceparent"].split("-")[2]
+        carried = batch.trace_headers()["traceparent"].split("-")[2]
         batch.end(count=2)
 
         assert not batch.has_spans
@@ -240,7 +240,7 @@ class TestBatches:
         context_api.detach(token)
 
         assert not batch.has_spans
-        assert batch.trace_headers().headers == UNSAMPLED
+        assert batch.trace_headers() == UNSAMPLED
         batch.end(count=1)
         assert exporter.get_finished_spans() == ()
 
@@ -249,7 +249,7 @@ class TestBatches:
         batch = Tracing(tracer_provider=provider).start_batch("low")
 
         assert not batch.has_spans
-        flags = batch.trace_headers().headers["traceparent"].rpartition("-")[2]
+        flags = batch.trace_headers()["traceparent"].rpartition("-")[2]
         assert int(flags, 16) & 1 == 0  # the other bits say how the id was made
 
 
@@ -636,7 +636,7 @@ class TestOtherPropagators:
 
         headers = enqueue(tracing)
         batch = tracing.start_batch("low")
-        carried = batch.create("email:deliver", "id-2", 0).headers
+        carried = batch.create("email:deliver", "id-2", 0)
         consume(tracing, headers).end("completed")
 
         send, process = only(exporter, "send low"), only(exporter, "process low")
