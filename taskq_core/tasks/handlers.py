@@ -42,7 +42,7 @@ class RawTask:
         id: Id of the task.
         type: Its type, the name under which it was enqueued.
         queue: Queue it came from.
-        payload: Payload bytes, without the envelope in which peers without headers send their trace.
+        payload: Payload bytes.
         headers: Its headers.
         retried: Failures counted so far.
         max_retry: Most retries.
