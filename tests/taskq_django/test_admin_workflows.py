@@ -16,6 +16,7 @@ from django.test.utils import CaptureQueriesContext
 
 from taskq_core import BrokerUnavailableError
 from taskq_core.inspector import Inspector
+from taskq_core.testing import drain
 from taskq_core.views import Dashboard
 from taskq_core.views.workflow_lists import search_workflows
 from taskq_core.wire import TaskState
@@ -243,6 +244,29 @@ def test_the_page_draws_the_graph_and_lists_the_steps(viewer: Client, redis: Red
     assert f'href="{page_of_task(handle, "first")}"' in html
     assert f'href="{page_of_task(handle, "last")}"' not in html, "it waits, so there is no task yet"
     assert 'href="?step=many#taskq-step">many</a>' in html
+
+
+def test_a_step_that_is_retried_shows_how_often_and_why(
+    viewer: Client, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the drawing, in the list of steps, and for the members of a group."""
+    monkeypatch.setattr(taskq, "_tasks", {})
+
+    @taskq.task(name="fail", max_retry=7)
+    def fail() -> None:
+        raise ValueError("card is gone")
+
+    one = taskq.enqueue_workflow(step(fail.si(), name="charge"))
+    many = group([fail.si(), fail.si()], name="charges").delay()
+    drain(taskq, raises=False)
+
+    html, members = html_of(viewer, own_page(one)), html_of(viewer, own_page(many), step="charges")
+
+    assert ">retrying 1/7</text>" in html
+    assert table_of(html, "Steps") == ["charge retrying 1/7 - fail default - ValueError: card is gone"]
+    assert [row.split(" ", 1)[1] for row in table_of(members, "Members")] == [
+        f"retrying 1/7 {many.id}.charges.{number} default ValueError: card is gone" for number in range(2)
+    ]
 
 
 def page_of_task(handle: WorkflowHandle, step_name: str, *, queue: str = "default") -> str:

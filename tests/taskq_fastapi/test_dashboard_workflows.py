@@ -6,7 +6,8 @@ import re
 import pytest
 
 from taskq_core import TaskQ
-from taskq_core.workflow import Workflow, WorkflowHandle, group
+from taskq_core.testing import adrain
+from taskq_core.workflow import Workflow, WorkflowHandle, group, step
 from tests.redis_server import RedisServer
 from tests.rows import rows
 from tests.taskq_fastapi.dashboards import act, dashboard_of, looking, told
@@ -57,6 +58,30 @@ async def test_steps_are_drawn_and_told_and_too_many_only_told(taskq: TaskQ) -> 
     assert "301 steps, with what is between them, are too much for a drawing" in listed
     assert 'class="flow"' in drawn
     assert 'class="flow"' not in listed
+
+
+async def test_a_step_that_is_retried_shows_how_often_and_why(taskq: TaskQ) -> None:
+    """In the list of steps, on the page of the step, and for a member of a group."""
+
+    @taskq.task(name="fail", max_retry=7)
+    def fail() -> None:
+        raise ValueError("card is gone")
+
+    one = await taskq.aenqueue_workflow(step(fail.si(), name="charge"))
+    many = await taskq.aenqueue_workflow(group([fail.si(), fail.si()], name="charges"))
+    await adrain(taskq, raises=False)
+
+    async with looking(dashboard_of(taskq)) as web:
+        listed = (await web.get("/workflow", params={"queue": "default", "id": one.id})).text
+        alone = (await web.get("/workflow-step", params={"queue": "default", "id": one.id, "step": "charge"})).text
+        members = (await web.get("/workflow-step", params={"queue": "default", "id": many.id, "step": "charges"})).text
+
+    (row,) = table_rows(listed, "steps")
+    assert row.startswith("charge retrying 1/7")
+    assert "ValueError: card is gone" in row
+    assert "retrying 1/7" in alone
+    assert "ValueError: card is gone" in alone
+    assert [" retrying 1/7 " in each for each in table_rows(members, "members")] == [True, True]
 
 
 async def test_errors_of_steps_are_redacted(taskq: TaskQ, server: RedisServer) -> None:

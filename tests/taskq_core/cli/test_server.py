@@ -132,6 +132,7 @@ def test_periodic_entries(run: Run, run_json: RunJson, scheduler: TaskQ) -> None
 
     assert "@every 90s" in lines["e1"]
     assert 'Queue("low")' in lines["e1"]
+    assert "0 2 * * * (UTC)" in lines["e2"]
     assert lines["e1"].split()[-1] == "-"
     assert "in " in lines["e1"]
     assert (entries["e1"]["name"], entries["e1"]["payload"]) == ("shop:report", '{"a":1}')

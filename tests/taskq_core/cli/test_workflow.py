@@ -7,7 +7,7 @@ import pytest
 
 from taskq_core import TaskQ
 from taskq_core.worker import Worker, WorkerConfig
-from taskq_core.workflow import Workflow, WorkflowHandle, chain, group
+from taskq_core.workflow import Workflow, WorkflowHandle, chain, group, step
 from tests.redis_server import RedisServer
 from tests.taskq_core.cli.conftest import Run
 
@@ -84,6 +84,21 @@ def test_show(run: Run, run_json: RunJson, app: TaskQ, handle: WorkflowHandle) -
     assert run(*words, "--format", "mermaid").stdout == handle.graph().to_mermaid()
     assert run_json(*words) == handle.graph().to_dict()
     assert run(*words, "--format", "json").stdout == run(*words, "--json").stdout
+
+
+def test_a_step_that_is_retried_shows_how_often_and_why(run: Run, run_json: RunJson, app: TaskQ) -> None:
+    @app.task(name="shop:charge", max_retry=7)
+    def charge() -> None:
+        raise ValueError("card is gone")
+
+    handle = app.enqueue_workflow(chain(step(charge.si(), name="charge"), app.remote("shop:ship").si()))
+    work(app)
+    words = (handle.id, "--queue", "default")
+
+    assert "charge  retrying 1/7  (ValueError: card is gone)" in run("workflow", "show", *words).stdout
+    first = run_json("workflow", "show", *words)["steps"][0]
+    assert (first["retried"], first["max_retry"], first["error"]) == (1, 7, "ValueError: card is gone")
+    assert "state     retrying 1/7" in run("workflow", "step", handle.id, "charge", "-q", "default").stdout
 
 
 def test_show_what_is_not_there(run: Run, handle: WorkflowHandle) -> None:
