@@ -55,6 +55,16 @@ async def app(redis_server: RedisServer, is_async: bool) -> AsyncIterator[Applic
     await taskq.aclose()
 
 
+@pytest.fixture
+def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
+    """The spans that ended in this test."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
+    return exporter
+
+
 def pending(server: RedisServer, queue: str = "default") -> list[str]:
     """Ids of the pending tasks, oldest first."""
     return [each.decode() for each in server.client.lrange(f"asynq:{{{queue}}}:pending", 0, -1)][::-1]
@@ -117,18 +127,14 @@ class TestStreaming:
         assert redis_server.client.info("commandstats")["cmdstat_evalsha"]["calls"] == 3
 
     async def test_a_batch_has_one_span_that_says_how_many_tasks_it_has_and_each_of_these_one(
-        self, app: Application, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+        self, app: Application, redis_server: RedisServer, spans: InMemorySpanExporter
     ) -> None:
         """A full batch and what is left. An SDK keeps 128 links a span, so a batch has no more tasks."""
-        exporter = InMemorySpanExporter()
-        provider = TracerProvider(shutdown_on_exit=False)
-        provider.add_span_processor(SimpleSpanProcessor(exporter))
-        monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
         task = app.taskq.remote("t")
 
         result = await app.send(task.s(n=n) for n in range(BATCH_MAX + 50))
 
-        ended = [span for span in exporter.get_finished_spans() if span.context]
+        ended = [span for span in spans.get_finished_spans() if span.context]
         created = {format(span.context.span_id, "016x"): span for span in ended if span.name == "create default"}
         sends = [span for span in ended if span.name == "send default"]
         for task_id in result.ids:
@@ -139,6 +145,19 @@ class TestStreaming:
         told = [dict(span.attributes or {})["messaging.batch.message_count"] for span in sends]
         assert told == [128, BATCH_MAX + 50 - 128]
         assert [(len(span.links), span.dropped_links) for span in sends] == [(count, 0) for count in told]
+
+    async def test_without_spans_of_its_tasks_a_batch_is_as_large_as_without_traces(
+        self, redis_server: RedisServer, is_async: bool, spans: InMemorySpanExporter
+    ) -> None:
+        taskq = TaskQ(redis_server.url, enqueue_timeout=30, trace={"CREATE_SPANS": False})
+        task = taskq.remote("t")
+
+        await Application(taskq, is_async=is_async).send(task.s(n=n) for n in range(BATCH_MAX + 50))
+        await taskq.aclose()
+
+        sends = spans.get_finished_spans()
+        assert {span.name for span in sends} == {"send default"}
+        assert [dict(span.attributes or {})["messaging.batch.message_count"] for span in sends] == [BATCH_MAX, 50]
 
     async def test_an_asynchronous_iterable(self, redis_server: RedisServer) -> None:
         taskq = TaskQ(redis_server.url, enqueue_timeout=30)
