@@ -8,6 +8,7 @@ from taskq_core import (
     AsyncClient,
     Client,
     PartialSignature,
+    PeriodicTask,
     Signature,
     TaskHandle,
     TaskQ,
@@ -69,9 +70,15 @@ async def clients(client: Client, later: AsyncClient, session: Session) -> None:
     enqueue_after_commit(session).enqueue(fetch.s(1))  # error
     enqueue_after_commit(session).enqueue(parse.s(2))  # error
     enqueue_after_commit(session).enqueue_many([fetch.s(1)])  # error
+    enqueue_after_commit(session).enqueue_workflow(chain(parse.s(2)))  # error
+    taskq.enqueue_workflow(fetch.s("a") | parse.s(2))
+    taskq.enqueue_workflow(parse.s(2) | clean_up.si())  # error
+    await taskq.aenqueue_workflow(group(parse.s(2)))  # error
     parse.s(depth=2).delay()  # error
     await parse.s(depth="2").adelay()  # error
     taskq.extend_group([fetch.s(1)])  # error
+    await taskq.aextend_group([parse.s(depth=1)])  # error
+    PeriodicTask("@daily", parse.s(depth=1))  # error
     taskq.schedule("@daily", parse.s(depth=1))  # error
     taskq.schedule("@daily", fetch.s("a", "b"))  # error
 
