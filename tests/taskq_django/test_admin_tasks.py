@@ -200,13 +200,17 @@ def test_a_click_on_a_column_sorts_by_it(pages: Callable[..., str]) -> None:
     assert shown_ids(down) == [handles[name].id for name in "cba"]
 
 
-def test_archived_tasks_are_listed_by_the_time_they_ended(pages: Callable[..., str], redis: RedisServer) -> None:
-    """The last first, whatever was enqueued last."""
+@pytest.mark.parametrize("state", ["archived", "completed"])
+def test_tasks_that_have_ended_are_listed_by_the_time_of_their_end(
+    pages: Callable[..., str], redis: RedisServer, state: str
+) -> None:
+    """The last first, whatever was enqueued last, and however long it is kept."""
     early, late = enqueue(), enqueue()
-    put(redis, early, "archived", score=1_700_000_200)
-    put(redis, late, "archived", score=1_700_000_100)
+    kept_s = 4_000_000_000
+    put(redis, early, state, score=1_700_000_200 if state == "archived" else kept_s, completed_at=1_700_000_200)
+    put(redis, late, state, score=1_700_000_100 if state == "archived" else 2 * kept_s, completed_at=1_700_000_100)
 
-    assert shown_ids(pages(TASKS, state="archived")) == [early.id, late.id]
+    assert shown_ids(pages(TASKS, state=state)) == [early.id, late.id]
 
 
 def test_a_task_that_waits_for_a_limit_says_so(pages: Callable[..., str]) -> None:
