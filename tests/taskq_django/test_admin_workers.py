@@ -86,10 +86,12 @@ def test_the_list_tells_what_each_worker_is_and_does(viewer: Client, redis: Redi
         "t1": {"start_time_ns": now - 90 * S, "deadline_ns": now - 5 * S},
         "t2": {"start_time_ns": now - 30 * S},
     }
-    appear(redis, queues={"low": 1, "critical": 3}, start_time_ns=now - 3 * 3600 * S, running=running)
+    counts = {"processed": 1200, "failed": 7}
+    appear(redis, queues={"low": 1, "critical": 3}, start_time_ns=now - 3 * 3600 * S, running=running, **counts)
 
     (row,) = rows_of(html_of(viewer, WORKERS))
 
+    assert (row["processed"], row["failed"]) == ("1,200", "7")
     assert (row["host"], row["pid"], row["status"], row["busy"]) == ("box", "7", "active", "2 of 10")
     assert re.fullmatch(r"3 h \d+ min", row["uptime"])
     assert row["queues"] == "critical (3) , low (1)"
