@@ -1,5 +1,6 @@
 """Tasks in the admin: filters, searching, columns and the actions on selected tasks and on all that match."""
 
+import os
 import re
 import threading
 from collections.abc import Callable
@@ -12,15 +13,18 @@ from django.contrib.admin.models import CHANGE, DELETION, LogEntry
 from django.db import connections
 from django.test import Client
 
+from taskq_core import TaskContext
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.errors import BrokerUnavailableError
 from taskq_core.inspector import Inspector
 from taskq_core.views import Dashboard
 from taskq_core.views import tasks as dashboard_tasks
 from taskq_core.worker import Worker, WorkerConfig
+from taskq_core.worker.background import BackgroundWorker
 from taskq_django import taskq
 from tests.redis_server import RedisServer
 from tests.rows import rows
+from tests.taskq_core.worker.conftest import until_blocking
 from tests.taskq_django.admin_pages import (
     TASKS,
     choose,
@@ -66,6 +70,18 @@ def pages(operator: Client) -> Callable[..., str]:
         return response.content.decode()
 
     return page
+
+
+def rows_of(html: str) -> list[dict[str, str]]:
+    """Return the cells of each task in a list by the name of their column, as text."""
+    body = html.partition('<table id="result_list"')[2].partition("<tbody>")[2].partition("</tbody>")[0]
+    return [
+        {
+            name: " ".join(unescape(re.sub(r"<[^>]*>", " ", cell)).split())
+            for name, cell in re.findall(r'<t[dh] class="field-(\w+)[^"]*">(.*?)</t[dh]>', row, re.DOTALL)
+        }
+        for row in body.split("</tr>")[:-1]
+    ]
 
 
 def logged() -> list[tuple[str, str, int, str]]:
@@ -188,6 +204,44 @@ def test_the_columns_fit_the_state(
 
     assert columns(html) == expected
     assert shown_ids(html) == [handle.id]
+
+
+def test_the_columns_show_what_is_known_of_a_run(pages: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it runs its progress, its worker and its attempt, and after it also how long it took."""
+    monkeypatch.setattr(taskq, "_tasks", {})
+    go_on = threading.Event()
+
+    @taskq.task(name="oven:bake", max_retry=4, retention=600)
+    def bake(context: TaskContext, loaves: int) -> None:
+        context.progress(3, 10)
+        go_on.wait(60)
+
+    bake.delay(7)
+    worker = BackgroundWorker(lambda: Worker(taskq, WorkerConfig(queues={"default": 1})))
+    worker.start()
+    try:
+        until_blocking(lambda: "<progress" in pages(TASKS, state="active"), "the progress is stored")
+        (running,) = rows_of(pages(TASKS, state="active"))
+    finally:
+        go_on.set()
+        assert worker.stop(60)
+    (ended,) = rows_of(pages(TASKS, state="completed"))
+
+    for row in (running, ended):
+        assert (row["name"], row["call"], row["attempt_count"]) == ("oven:bake", '{"loaves":7}', "1/5")
+        assert row["enqueued"].endswith(" ago")
+        assert row["started"].endswith(" ago")
+        assert row["duration"].endswith(" s")
+    assert running["progress_bar"] == "30.0 %"
+    assert running["run_by"].endswith(f":{os.getpid()}")
+    assert ended["completed"].endswith(" ago")
+
+
+def test_the_newest_tasks_come_first(pages: Callable[..., str]) -> None:
+    """In all states and queues together, and in a list of one state."""
+    handles = [enqueue(queue=queue) for queue in ("default", "low", "default")]
+
+    assert shown_ids(pages(TASKS)) == shown_ids(pages(TASKS, state="pending")) == [each.id for each in handles[::-1]]
 
 
 def test_a_click_on_a_column_sorts_by_it(pages: Callable[..., str]) -> None:
