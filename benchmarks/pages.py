@@ -33,7 +33,7 @@ def dashboard_pages(url: str, *, count: int) -> dict[str, float]:
 
 async def _measured(url: str) -> dict[str, float]:
     taskq = TaskQ(url)
-    app = taskq_dashboard(taskq, allow_anonymous=True, rate_limits=None)
+    app = taskq_dashboard(taskq, allow_anonymous=True, failed_logins=None)
     figures: dict[str, float] = {}
     async with AsyncClient(transport=ASGITransport(app), base_url="http://localhost") as web:
         for name, path in PAGES.items():

@@ -31,14 +31,12 @@ from taskq_fastapi.health import health_router
 from taskq_fastapi.lifespan import taskq_lifespan
 from taskq_fastapi.router import task_router
 from taskq_fastapi.status import AcceptedDep, TaskAccepted, TaskStatus, accepted_dep
-from taskq_fastapi.throttle import RateLimits
 
 __all__ = [
     "INJECTED",
     "AcceptedDep",
     "ClientDep",
     "InspectorDep",
-    "RateLimits",
     "SyncClientDep",
     "TaskAccepted",
     "TaskDependencies",

@@ -28,12 +28,11 @@ from taskq_fastapi.api.task_routes import add_task_list_routes, add_task_routes
 from taskq_fastapi.api.worker_routes import add_worker_routes
 from taskq_fastapi.api.workflow_routes import add_workflow_routes
 from taskq_fastapi.closed import is_closed, refusal
-from taskq_fastapi.throttle import RateLimits, Throttle, check_rate_limits, visit_of
+from taskq_fastapi.throttle import FAILED_LOGINS, LoginLimiter, let_in
 
-__all__ = ["Allowed", "Problem", "RateLimits", "Redact", "Who", "taskq_router"]
+__all__ = ["Allowed", "Problem", "Redact", "Who", "taskq_router"]
 
 _OPEN_FOR = "see, change and delete every task"
-_RATE_LIMITS = RateLimits()
 
 
 def taskq_router(
@@ -46,7 +45,7 @@ def taskq_router(
     redact: Redact | None = None,
     who: Who | None = None,
     trusted_origins: Sequence[str] = (),
-    rate_limits: RateLimits | None = _RATE_LIMITS,
+    failed_logins: str | None = FAILED_LOGINS,
 ) -> APIRouter:
     """Return a router with everything the inspector can do.
 
@@ -63,7 +62,8 @@ def taskq_router(
             changed. If it fails, nothing is shown.
         who: A dependency that returns the name of the caller for the audit log. Default: the address of the client.
         trusted_origins: Other origins (`https://ops.example.com`) whose pages may change something.
-        rate_limits: Rate limits for each address; None: no limits.
+        failed_logins: Maximum rate of requests from one address that the dependencies refuse, such as "10/m"; None: no
+            limit.
 
     Raises:
         ConfigurationError: An argument is not valid, or both dependencies and `allow_anonymous` are given.
@@ -71,10 +71,11 @@ def taskq_router(
     if not isinstance(taskq, TaskQ):
         raise ConfigurationError(f"taskq_router takes a TaskQ, got {type(taskq).__name__}")
     check_trusted(trusted_origins)
-    check_rate_limits(rate_limits)
     closed = is_closed("taskq_router", dependencies, allow_anonymous=allow_anonymous)
     route_class = problem_route(
-        (lambda: refusal("taskq_router", _OPEN_FOR)) if closed else None, tuple(trusted_origins), Throttle(rate_limits)
+        (lambda: refusal("taskq_router", _OPEN_FOR)) if closed else None,
+        tuple(trusted_origins),
+        LoginLimiter(failed_logins),
     )
     # Runs last: the dependencies of the app have let the caller in.
     router = APIRouter(dependencies=[*dependencies, Depends(_let_in)], route_class=route_class, responses=RESPONSES)
@@ -98,4 +99,4 @@ def taskq_router(
 
 
 async def _let_in(request: Request) -> None:
-    visit_of(request).let_in()
+    let_in(request)

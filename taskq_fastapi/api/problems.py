@@ -34,7 +34,7 @@ from taskq_core.errors import (
     WorkflowNotFoundError,
 )
 from taskq_fastapi.api.origin import check_origin
-from taskq_fastapi.throttle import OwnRefusal, Throttle, Visit
+from taskq_fastapi.throttle import LoginLimiter, OwnRefusal, is_let_in
 
 logger = logging.getLogger("taskq.fastapi")
 
@@ -45,16 +45,6 @@ PAYLOAD_BODY_MAX = 24 * 1024 * 1024
 """The same where the body contains a payload, which may have 16 MiB, in base64."""
 _URN = "urn:taskq:problem:"
 _SAFE = ("GET", "HEAD", "OPTIONS")
-COSTLY = {
-    "act_on_tasks",
-    "find_tasks",
-    "remove_queue",
-    "samples",
-    "search_tasks",
-    "search_workflows",
-    "state_types",
-}
-"""Names of the routes that read or change many tasks."""
 
 
 class WrongField(BaseModel):
@@ -192,28 +182,26 @@ def document(
 
 
 def problem_route(
-    refusal: Callable[[], HTTPException] | None, trusted_origins: Sequence[str], throttle: Throttle
+    refusal: Callable[[], HTTPException] | None, trusted_origins: Sequence[str], limiter: LoginLimiter
 ) -> type[APIRoute]:
     """Return the class of the routes of a router. It leaves errors of other libraries to the app.
 
     Args:
         refusal: Makes the error that a closed router raises before anything is read; None for an open one.
         trusted_origins: Other origins whose pages may change something.
-        throttle: Counts the requests.
+        limiter: Counts the requests that the dependencies refuse.
     """
 
     class ProblemRoute(APIRoute):
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
             handle = super().get_route_handler()
             body_max = PAYLOAD_BODY_MAX if self.name == "update_payload" else BODY_MAX
-            is_costly = self.name in COSTLY
 
             async def answer(request: Request) -> Response:
-                visit: Visit | None = None
                 try:
                     if refusal is not None:
                         raise refusal()
-                    visit = throttle.enter(request, is_costly=is_costly)
+                    limiter.check(request)
                     if request.method not in _SAFE:
                         check_origin(request, trusted_origins)
                         request = _limited(request, body_max)
@@ -223,14 +211,14 @@ def problem_route(
                 except StarletteHTTPException as error:
                     if error.status_code < 400:
                         raise
-                    if visit is not None and not isinstance(error, OwnRefusal):
-                        visit.refuse(request, error.status_code, error.headers)
+                    if refusal is None and not isinstance(error, OwnRefusal):
+                        limiter.refuse(request, error.status_code, error.headers)
                     response = of_http(error)
                 except TaskQError as error:
                     response = of_error(error)
                 except Exception:
-                    if visit is not None and not visit.is_known:
-                        visit.refuse(request, 403, None)  # a dependency refused it with an error of the app
+                    if not is_let_in(request):
+                        limiter.refuse(request, 403)  # a dependency refused it with an error of the app
                     raise
                 response.headers["Cache-Control"] = "no-store"
                 response.headers["X-Content-Type-Options"] = "nosniff"

@@ -20,7 +20,7 @@ from starlette.types import Scope
 
 from taskq_core import ConfigurationError, TaskQ
 from taskq_core.inspector import AsyncInspector
-from taskq_core.settings.language import translated_with
+from taskq_core.settings.language import gettext, translated_with
 from taskq_core.views import AsyncDashboard
 from taskq_fastapi.api.access import Redact
 from taskq_fastapi.api.origin import check_trusted
@@ -28,15 +28,13 @@ from taskq_fastapi.closed import is_closed
 from taskq_fastapi.dashboard import pages as _pages  # noqa: F401 - registers the pages
 from taskq_fastapi.dashboard.languages import catalogue, language_of
 from taskq_fastapi.dashboard.people import Check, LoggedIn, Login, Role, User, basic_login
-from taskq_fastapi.dashboard.refusals import told_of_too_many
 from taskq_fastapi.dashboard.site import Site, secured
 from taskq_fastapi.dashboard.view import Services
-from taskq_fastapi.throttle import RateLimits, Throttle, TooManyError, check_rate_limits
+from taskq_fastapi.throttle import FAILED_LOGINS, LoginLimiter, TooManyError
 
-__all__ = ["Check", "LoggedIn", "Login", "RateLimits", "Redact", "Role", "User", "basic_login", "taskq_dashboard"]
+__all__ = ["Check", "LoggedIn", "Login", "Redact", "Role", "User", "basic_login", "taskq_dashboard"]
 
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-_RATE_LIMITS = RateLimits()
 
 
 def taskq_dashboard(
@@ -50,7 +48,7 @@ def taskq_dashboard(
     redact: Redact | None = None,
     trusted_origins: Sequence[str] = (),
     title: str = "taskq",
-    rate_limits: RateLimits | None = _RATE_LIMITS,
+    failed_logins: str | None = FAILED_LOGINS,
 ) -> FastAPI:
     """Return the dashboard of a queue application, as an ASGI app.
 
@@ -68,7 +66,7 @@ def taskq_dashboard(
         trusted_origins: Origins (`https://ops.example.com`) under which it is served, if a proxy in front of it passes
             on another `Host` and its users' browsers do not send `Sec-Fetch-Site`.
         title: Title of each page.
-        rate_limits: Rate limits for each address; None: no limits.
+        failed_logins: Maximum rate of refused logins from one address, such as "10/m"; None: no limit.
 
     Raises:
         ConfigurationError: An argument is not valid, or `allow_anonymous` is given with a login or dependencies.
@@ -79,7 +77,7 @@ def taskq_dashboard(
         if hook is not None and not callable(hook):
             raise ConfigurationError(f"{name} must be a function, got {type(hook).__name__}")
     check_trusted(trusted_origins)
-    check_rate_limits(rate_limits)
+    limiter = LoginLimiter(failed_logins)
     told_who = [*dependencies, *([] if login is None else [login])]
     inspector = AsyncInspector(taskq)
     site = Site(
@@ -94,21 +92,22 @@ def taskq_dashboard(
             redact=redact,
             trusted_origins=tuple(trusted_origins),
             title=title,
-        )
+        ),
+        limiter,
     )
     app = FastAPI(title=title, openapi_url=None, docs_url=None, redoc_url=None, dependencies=list(dependencies))
 
     async def answer(request: Request) -> Response:
         return await site.answer(request, _own_path(request.scope, request.path_params["path"]))
 
-    app.router.route_class = _guarded(Throttle(rate_limits))
+    app.router.route_class = _guarded(limiter)
     # One route for everything, so that the dependencies run before any answer.
     app.add_api_route("/{path:taskq_any}", answer, methods=_METHODS, response_model=None)
     return app
 
 
-def _guarded(throttle: Throttle) -> type[APIRoute]:
-    """Return the class of the dashboard's route. It sets the language and applies the rate limits."""
+def _guarded(limiter: LoginLimiter) -> type[APIRoute]:
+    """Return the class of the dashboard's route. It sets the language and applies the limit of refused logins."""
 
     class Guarded(APIRoute):
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -117,14 +116,14 @@ def _guarded(throttle: Throttle) -> type[APIRoute]:
             async def answer(request: Request) -> Response:
                 with translated_with(catalogue(language_of(request))):
                     try:
-                        visit = throttle.enter(request)
+                        limiter.check(request)
                     except TooManyError as error:
-                        text = told_of_too_many(error)
+                        text = gettext("too many refused logins: try again in %(seconds)s s", seconds=error.seconds)
                         return secured(PlainTextResponse(text, error.status_code, headers=error.headers))
                     try:
                         return await handle(request)
                     except HTTPException as error:  # of a dependency
-                        visit.refuse(request, error.status_code, error.headers)
+                        limiter.refuse(request, error.status_code, error.headers)
                         raise
 
             return answer

@@ -71,8 +71,8 @@ def basic_login(check: Check, *, realm: str = "taskq") -> Login:
     """Return a login hook that lets the browser ask for a name and a password (HTTP Basic). Use it over TLS only.
 
     Args:
-        check: Gets the name and the password. It has to compare in constant time. Whoever guesses is slowed down by
-            the `rate_limits` of the dashboard.
+        check: Receives the name and the password. It must compare in constant time. The argument `failed_logins` of
+            the dashboard slows down guesses.
         realm: Name that the browser shows.
 
     Raises:

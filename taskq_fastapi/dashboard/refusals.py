@@ -19,7 +19,6 @@ from taskq_core.errors import (
     WorkflowNotFoundError,
 )
 from taskq_core.settings.language import gettext, marked, pgettext
-from taskq_fastapi.throttle import TooManyError
 
 _TEXTS: dict[type[TaskQError], str] = {
     QueueNotFoundError: marked("no queue “%(queue)s”"),
@@ -47,12 +46,3 @@ def told(error: TaskQError) -> str:
         return str(error)
     facts = vars(error)
     return translated % {**facts, "state": pgettext("task state", str(facts.get("state", "")))}
-
-
-def told_of_too_many(error: TooManyError) -> str:
-    """Return the text for a request over a rate limit."""
-    text = marked("too many requests: try again in %(seconds)s s")
-    translated = gettext(text)
-    if translated == text:
-        return str(error.detail)
-    return translated % {"seconds": (error.headers or {}).get("Retry-After", "")}

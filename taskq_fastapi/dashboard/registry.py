@@ -30,7 +30,6 @@ class Page:
         label: Its English label in the navigation. None: it is not in the navigation.
         is_live: Whether it is updated while it is open.
         needs_operator: Whether viewers are refused.
-        is_costly: Whether it reads many tasks, so that the rate limit for costly requests applies.
     """
 
     path: str
@@ -38,7 +37,6 @@ class Page:
     label: str | None = None
     is_live: bool = True
     needs_operator: bool = False
-    is_costly: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +92,6 @@ class Action:
         audited: Names of the fields of the form that are logged. Never those of payloads.
         for_viewers: Whether viewers may do it, even on a read-only dashboard, because it changes only their own view.
         body_max: Maximum size of the form in bytes.
-        is_costly: Whether it reads or changes many tasks, so that the rate limit for costly requests applies.
     """
 
     path: str
@@ -103,7 +100,6 @@ class Action:
     audited: Sequence[str] = ()
     for_viewers: bool = False
     body_max: int = 1024 * 1024
-    is_costly: bool = False
 
 
 PAGES: dict[str, Page] = {}

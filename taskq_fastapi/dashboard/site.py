@@ -28,12 +28,12 @@ from taskq_fastapi.dashboard.errors import BadRequestError, NotFoundError
 from taskq_fastapi.dashboard.form import Form, posted
 from taskq_fastapi.dashboard.languages import catalogue, language_of
 from taskq_fastapi.dashboard.people import Role, User, ask_login
-from taskq_fastapi.dashboard.refusals import told, told_of_too_many
+from taskq_fastapi.dashboard.refusals import told
 from taskq_fastapi.dashboard.registry import ACTIONS, ASK, PAGES, Action, Done, Page
 from taskq_fastapi.dashboard.rendering import Rendering
 from taskq_fastapi.dashboard.view import Services, Shown, View, own_link
 from taskq_fastapi.streams import AwayError, Event, Streams
-from taskq_fastapi.throttle import TooManyError, visit_of
+from taskq_fastapi.throttle import LoginLimiter, let_in
 
 logger = logging.getLogger("taskq.fastapi")
 
@@ -81,10 +81,12 @@ class Site:
 
     Args:
         services: Its options and clients.
+        limiter: Counts refused logins.
     """
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, limiter: LoginLimiter) -> None:
         self.services = services
+        self._limiter = limiter
         self._streams = Streams(most=STREAMS_MAX, life_s=STREAM_S)
         self._assets = Assets()
         self._rendering = Rendering(
@@ -100,16 +102,15 @@ class Site:
             refusal("taskq_dashboard", OPEN_FOR, give="login=, or dependencies=[Depends(...)],")
             return secured(PlainTextResponse(gettext("this is closed; the log of the server says how to open it"), 403))
         user = await self._who(request)
-        visit = visit_of(request)
         if isinstance(user, Response):
-            visit.refuse(request, user.status_code, user.headers)
+            self._limiter.refuse(request, user.status_code, user.headers)
             return user
         if user is None:
-            visit.refuse(request, 403, None)
+            self._limiter.refuse(request, 403)
             language = language_of(request)
             refused = self._rendering.plain("refused.html", up="../" * path.count("/"), language=language)
             return secured(self._html(refused, 403, language))
-        visit.let_in()
+        let_in(request)
         asset = self._assets.find(path) if path.startswith(f"{FOLDER}/") else None
         if asset is not None and request.method in ("GET", "HEAD"):
             return secured(asset.response(request))
@@ -134,8 +135,6 @@ class Site:
             raise HTTPException(
                 405, gettext("this is neither asked for nor done like that"), headers={"Allow": "GET, HEAD, POST"}
             )
-        except TooManyError as error:
-            return self._error(view, error.status_code, told_of_too_many(error), headers=error.headers)
         except HTTPException as error:
             return self._error(view, error.status_code, str(error.detail), headers=error.headers)
         except (BadRequestError, ConfigurationError) as error:  # such as an invalid cursor
@@ -158,8 +157,6 @@ class Site:
                 self._check_operator(view)
             if "text/event-stream" in view.request.headers.get("accept", ""):
                 return self._stream(view, page)
-            if page.is_costly:
-                visit_of(view.request).spend()
             shown = await page.show(view)
             return shown if isinstance(shown, Response) else self._shown(view, shown, is_live=page.is_live)
         if action is not None and action.ask is not None:
@@ -221,8 +218,6 @@ class Site:
             audit_logger.warning("%s by %r: refused, for another site asked for it", action.path, view.user.name)
             raise HTTPException(403, gettext("a page of another site may not do this"))
         self._check_allowed(view, action)
-        if action.is_costly:
-            visit_of(view.request).spend()
         form = await posted(view.request, most=action.body_max)
         if not view.has_sent(form):
             audit_logger.warning("%s by %r: refused, for its form was not shown to them", action.path, view.user.name)

@@ -918,7 +918,7 @@ FASTAPI = (
     Mutant(
         name="refused logins are not counted",
         file="taskq_fastapi/throttle.py",
-        old="            self._throttle.refused.spend(self.address)\n",
+        old="            self.count(address_of(request))\n",
         new="            pass\n",
         tests=(f"{_OF_FASTAPI}/test_throttle.py",),
     ),

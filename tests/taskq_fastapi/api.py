@@ -24,7 +24,7 @@ NOW_NS = 1_800_000_000_123_456_000
 
 def api_app(taskq: TaskQ, **options: Any) -> FastAPI:
     app = FastAPI(lifespan=taskq_lifespan(taskq))
-    app.include_router(taskq_router(taskq, **{"rate_limits": None, **options}), prefix=PREFIX)
+    app.include_router(taskq_router(taskq, **{"failed_logins": None, **options}), prefix=PREFIX)
     return app
 
 

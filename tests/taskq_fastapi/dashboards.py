@@ -35,7 +35,7 @@ async def looking(
 
 def dashboard_of(taskq: TaskQ, **options: Any) -> Any:
     """A dashboard with the login of tests, which may be asked as often as they like."""
-    return taskq_dashboard(taskq, login=by_header, **{"rate_limits": None, **options})
+    return taskq_dashboard(taskq, login=by_header, **{"failed_logins": None, **options})
 
 
 class Fields(HTMLParser):

@@ -29,7 +29,6 @@ from taskq_fastapi.dashboard import labels as wording
 from taskq_fastapi.dashboard.languages import accepted, catalogue
 from taskq_fastapi.dashboard.people import ROLES
 from taskq_fastapi.dashboard.refusals import _TEXTS, told
-from taskq_fastapi.throttle import RateLimits
 from tests.browser.dashboard.addresses import ODD, addresses, questions
 from tests.browser.scene import Scene, registered_tasks
 from tests.clock import Clock
@@ -311,15 +310,15 @@ async def test_who_may_not_look_or_asks_too_often_is_told_so_in_chinese(taskq: T
             return await web.get("/")
 
     refused = await ask(dashboard_of(taskq), user="")
-    limited = dashboard_of(taskq, rate_limits=RateLimits(requests="1/m"))
-    await ask(limited)
+    limited = dashboard_of(taskq, failed_logins="1/m")
+    await ask(limited, user="")
     too_many = await ask(limited)
 
     assert refused.status_code == 403
     assert "你无权查看此页面" in refused.text
     assert refused.headers["content-language"] == "zh-Hans"
     assert too_many.status_code == 429
-    assert too_many.text.startswith("请求过多：请在 ")
+    assert too_many.text.startswith("登录失败次数过多：请在 ")
 
 
 # --- messages ---------------------------------------------------------------------------------------------------------

@@ -101,7 +101,7 @@ def asked_queues(view: View, there: Sequence[str]) -> list[str]:
     return chosen
 
 
-@page("metrics", label=marked("Metrics"), is_costly=True)
+@page("metrics", label=marked("Metrics"))
 async def show(view: View) -> Shown:
     """Show the charts."""
     span = asked_span(view)

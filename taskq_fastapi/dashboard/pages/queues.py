@@ -79,7 +79,7 @@ async def ask_delete(view: View, form: Form) -> Question:
     )
 
 
-@action("queue-delete", ask=ask_delete, audited=("queue",), is_costly=True)
+@action("queue-delete", ask=ask_delete, audited=("queue",))
 async def delete(view: View, form: Form) -> Done | Shown:
     """Delete a queue unless tasks would be lost, for about a second; show how far it is if there is more."""
     name, cursor = form.need("queue"), form.get("cursor") or None

@@ -193,7 +193,6 @@ async def ask_all(view: View, form: Form) -> Question:
     "tasks-act-all",
     ask=ask_all,
     audited=("do", *(name for name in _MEANT if name != "payload"), *_OPTIONS),
-    is_costly=True,
 )
 async def act_on_all(view: View, form: Form) -> Done | Shown:
     """Do something to all tasks that are meant, for about a second; show how far it is if there are more."""

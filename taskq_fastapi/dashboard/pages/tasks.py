@@ -78,7 +78,7 @@ def wanted_of(view: View) -> TaskFilter:
     )
 
 
-@page("tasks", label=marked("Tasks"), is_live=False, is_costly=True)
+@page("tasks", label=marked("Tasks"), is_live=False)
 async def show(view: View) -> Shown:
     """Find tasks."""
     wanted = wanted_of(view)
@@ -121,7 +121,7 @@ def _meant(view: View) -> dict[str, str]:
 # --- failed tasks -----------------------------------------------------------------------------------------------------
 
 
-@page("failed", label=marked("Failed"), is_costly=True)
+@page("failed", label=marked("Failed"))
 async def show_failed(view: View) -> Shown:
     """Show failed tasks of all queues, archived or waiting for a retry, with a breakdown by error."""
     state = view.query.choice("state", FAILED) or TaskState.ARCHIVED

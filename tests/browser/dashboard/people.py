@@ -110,7 +110,7 @@ class Noting:
 def app_of(taskq: TaskQ, posts: list[str], *, mount: str = "", **options: Any) -> ASGIApp:
     """Return an app with the dashboard mounted in it."""
     app = FastAPI(lifespan=taskq_lifespan(taskq), openapi_url=None)
-    app.mount(mount or "/", taskq_dashboard(taskq, **{"login": by_header, "rate_limits": None, **options}))
+    app.mount(mount or "/", taskq_dashboard(taskq, **{"login": by_header, "failed_logins": None, **options}))
     return Noting(app, posts)
 
 

@@ -160,7 +160,7 @@ def _loop() -> asyncio.Runner:
 @cache
 def _dashboard() -> Any:
     who = User(SCRIPT, Role.OPERATOR)
-    return taskq_dashboard(TaskQ(sample()), login=lambda request: who, rate_limits=None)
+    return taskq_dashboard(TaskQ(sample()), login=lambda request: who, failed_logins=None)
 
 
 def dashboard(data: bytes) -> None:
@@ -188,7 +188,7 @@ def dashboard(data: bytes) -> None:
 @cache
 def _api() -> Any:
     app = FastAPI(redirect_slashes=False)  # an app's own, to the host that a request names
-    app.include_router(taskq_router(TaskQ(sample()), allow_anonymous=True, show_payloads=True, rate_limits=None))
+    app.include_router(taskq_router(TaskQ(sample()), allow_anonymous=True, show_payloads=True, failed_logins=None))
     return app
 
 

@@ -61,8 +61,8 @@ CLI_LOOKS = [
 def web_app(taskq: TaskQ, role: Role = Role.OPERATOR, **api: Any) -> FastAPI:
     """An app with the dashboard at /ops and the JSON API at /api."""
     app = FastAPI()
-    app.mount("/ops", taskq_dashboard(taskq, login=lambda request: User("olga", role), rate_limits=None))
-    app.include_router(taskq_router(taskq, allow_anonymous=True, rate_limits=None, **api), prefix="/api")
+    app.mount("/ops", taskq_dashboard(taskq, login=lambda request: User("olga", role), failed_logins=None))
+    app.include_router(taskq_router(taskq, allow_anonymous=True, failed_logins=None, **api), prefix="/api")
     return app
 
 
