@@ -38,7 +38,7 @@ from taskq_core.views.tasks import (
 )
 from taskq_core.views.times import TaskTime, TimeKind, times_of
 from taskq_core.views.traces import trace_url
-from taskq_core.views.types import StateTypes, TypeRuns, TypesOverview
+from taskq_core.views.types import TypeRuns, TypesOverview
 from taskq_core.views.workers import WorkersOverview
 from taskq_core.views.workflow_lists import (
     WORKFLOW_SCAN_MAX,
@@ -77,7 +77,6 @@ __all__ = [
     "QueueStatus",
     "QueuesOverview",
     "Sample",
-    "StateTypes",
     "StepBox",
     "StepDetail",
     "StepEdge",

@@ -12,7 +12,7 @@ from taskq_core.views.queues import read_queue, read_queues
 from taskq_core.views.samples import read_samples
 from taskq_core.views.store import read_store
 from taskq_core.views.tasks import read_tasks, search_tasks, select_tasks
-from taskq_core.views.types import read_state_types, read_types
+from taskq_core.views.types import read_types
 from taskq_core.views.workers import read_workers
 from taskq_core.views.workflow_lists import count_workflows, list_workflows, read_workflows, search_workflows
 from taskq_core.views.workflows import read_step, read_workflow
@@ -51,7 +51,6 @@ class Dashboard:
     history = _reads(read_history)
     samples = _reads(read_samples)
     types = _reads(read_types)
-    state_types = _reads(read_state_types)
     workers = _reads(read_workers)
     workflows = _reads(read_workflows)
     workflow = _reads(read_workflow)

@@ -1,28 +1,20 @@
-"""Which types of tasks there are, and what became of their runs."""
+"""Outcomes and durations of runs by task type."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from types import MappingProxyType
 
-from taskq_core.broker.operations import diagnosis, samples, views
-from taskq_core.broker.operations.views import ScanPlace
+from taskq_core.broker.operations import diagnosis, samples
 from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.clock import utc_datetime
-from taskq_core.errors import BrokerReplyError, ConfigurationError
-from taskq_core.inspector import LISTED_STATES, UnreadableTask, error_rate
-from taskq_core.inspector.known import known_queue
-from taskq_core.inspector.look import read_task
+from taskq_core.errors import BrokerReplyError
+from taskq_core.inspector import error_rate
 from taskq_core.settings import check_whole
-from taskq_core.wire import Keys, TaskState
+from taskq_core.wire import Keys
 from taskq_core.wire.tallies import HOUR_S, HOURS_KEPT, TypeCounters
 
 HOURS_MOST = HOURS_KEPT - 2
 """Maximum number of hours for which runs by type are known."""
-STATE_SCAN = 2000
-"""Default for the maximum number of tasks of a state that are read for its counts by type."""
-_SCAN_MOST = 10_000
-_SCAN_STEP = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,57 +111,4 @@ def _type_runs(name: str, tally: TypeCounters) -> TypeRuns:
         median=share(0.5),
         p95=share(0.95),
         p99=share(0.99),
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StateTypes:
-    """Tasks of one state of a queue, by type.
-
-    Attributes:
-        counts: Number of tasks of each type, the largest first; "" for unreadable ones.
-        looked_at: How many tasks were read.
-        total: How many there are.
-    """
-
-    counts: Mapping[str, int]
-    looked_at: int
-    total: int
-
-    @property
-    def is_sampled(self) -> bool:
-        """True if there are more tasks than were read."""
-        return self.looked_at < self.total
-
-
-def read_state_types(keys: Keys, name: str, state: TaskState, *, scan: int = STATE_SCAN) -> RequestPlan[StateTypes]:
-    """Count the tasks of one state by type. Reads at most `scan` tasks, up to 10,000.
-
-    Raises:
-        QueueNotFoundError: No queue has this name.
-        ConfigurationError: The state is `AGGREGATING`, or the number is out of bounds.
-    """
-    if state not in LISTED_STATES:
-        raise ConfigurationError(f"state must be one of {', '.join(LISTED_STATES)}, got {state!s}")
-    check_whole("scan", scan, least=1, most=_SCAN_MOST)
-    yield from known_queue(keys, name)
-    counts: dict[str, int] = {}
-    looked_at = total = 0
-    place = ScanPlace()
-    while looked_at < scan:
-        step = min(_SCAN_STEP, scan - looked_at)
-        page = yield from ask(views.scan_tasks(keys.queue(name), state, place, count=step))
-        total = page.size
-        for stored in page.tasks:
-            task = read_task(name, stored)
-            kind = "" if isinstance(task, UnreadableTask) else task.name
-            counts[kind] = counts.get(kind, 0) + 1
-        looked_at += len(page.tasks)
-        if page.is_end or not page.places:
-            break
-        place = page.places[-1]
-    return StateTypes(
-        counts=MappingProxyType(dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))),
-        looked_at=looked_at,
-        total=max(total, looked_at),
     )

@@ -127,15 +127,6 @@ def add_figure_routes(router: APIRouter, parts: Parts) -> None:
         """Return outcomes and durations of runs by task type, added up over queues."""
         return await dashboard.types(queue or (await inspector.queues())[:SAMPLED_MAX], hours=hours)
 
-    @router.get("/state-types", tags=["queues"], response_model=models.StateTypes)
-    async def state_types(
-        queue: QueueQuery,
-        state: TaskState,
-        scan: Annotated[int, Query(ge=1, le=10_000, description="Maximum number of tasks to read.")] = 2_000,
-    ) -> Any:
-        """Count the tasks of one state by type. At most `scan` tasks are read."""
-        return await dashboard.state_types(queue, state, scan=scan)
-
     @router.get("/groups", tags=["queues"], response_model=models.Groups)
     async def groups(queue: QueueQuery, cursor: CursorQuery = None, limit: PageSizeQuery = 100) -> Any:
         """List the groups of tasks that wait to be aggregated. Redis may return a few more than `limit`."""

@@ -88,7 +88,6 @@ LOOKS = (
     f"/workflow-steps/default/{models.ID}?step=note",
     "/samples?span=3600&queue=default",
     "/types?hours=2",
-    "/state-types?queue=default&state=pending",
     "/problems",
 )
 CHANGES: tuple[tuple[str, str, Any], ...] = (

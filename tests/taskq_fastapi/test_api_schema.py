@@ -83,7 +83,6 @@ ROUTES = {
     "workers": "GET /workers",
     "samples": "GET /samples",
     "types": "GET /types",
-    "state_types": "GET /state-types",
     "store": "GET /redis",
     "search_tasks": "GET /tasks/search",
     "select_tasks": "POST /tasks/actions",

@@ -264,27 +264,10 @@ async def test_types_tell_what_became_of_their_runs(taskq: TaskQ, past: Past) ->
     assert [row.split()[0] for row in table_rows(by_errors.text, "runs")] == ["email", "report"]
 
 
-async def test_types_tell_which_fill_a_state(taskq: TaskQ, past: Past, monkeypatch: pytest.MonkeyPatch) -> None:
-    for number in range(30):
-        await taskq.remote("email" if number % 3 else "report").adelay(number=number)
-
-    async with looking(dashboard_of(taskq)) as web:
-        whole = await web.get("/types?queue=default&state=pending")
-        monkeypatch.setattr("taskq_fastapi.dashboard.pages.types.SCAN", 12)
-        some = await web.get("/types?queue=default&state=pending")
-        none = await web.get("/types?queue=default&state=retry")
-
-    assert table_rows(whole.text, "held") == ["email 20 66.7 %", "report 10 33.3 %"]
-    assert "A sample" not in whole.text
-    assert "A sample: 12 of 30 tasks were read." in some.text
-    assert "No task is retry." in none.text
-
-
 @rows(
     ("path", "status", "said"),
     [
         ("/types?queue=none", 404, "no queue"),
-        ("/types?queue=default&state=aggregating", 400, "state must be one of"),
         ("/types?hours=25", 400, "hours must be a whole number from 0 to 24"),
         ("/types?sort=x", 400, "sort must be one of"),
         ("/workers?sort=x", 400, "sort must be one of"),

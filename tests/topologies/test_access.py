@@ -493,7 +493,6 @@ def look_at_all(dashboard: Dashboard, workflow_id: str) -> None:
     assert dashboard.queues().queues
     dashboard.queue("default")
     dashboard.types(["default"])
-    dashboard.state_types("other", TaskState.PENDING)
     dashboard.workers()
     assert dashboard.workflows("default").rows
     assert dashboard.workflow("default", workflow_id).graph.steps

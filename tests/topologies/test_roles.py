@@ -129,7 +129,6 @@ def look_at_dashboard(inspector: Inspector, workflow: str) -> None:
         "history": dashboard.history([Q]),
         "samples": dashboard.samples([Q], span=timedelta(hours=1)),
         "types": dashboard.types([Q]),
-        "state_types": dashboard.state_types(Q, TaskState.PENDING),
         "workers": dashboard.workers(),
         "workflows": dashboard.workflows(Q),
         "workflow": dashboard.workflow(Q, workflow),

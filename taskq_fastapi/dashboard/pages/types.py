@@ -1,11 +1,10 @@
-"""Task types: what became of their runs and how long they took, and which of them fill a state."""
+"""Show outcomes and durations of runs by task type."""
 
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from taskq_core.inspector import LISTED_STATES
 from taskq_core.settings.language import gettext, marked
 from taskq_core.views import TypeRuns
 from taskq_fastapi.dashboard.errors import NotFoundError
@@ -14,8 +13,6 @@ from taskq_fastapi.dashboard.view import Shown, View
 
 HOURS = (1, 6, 24)
 """Periods to choose from."""
-SCAN = 2000
-"""Most tasks of a state that are read."""
 SORTS: dict[str, Callable[[TypeRuns], Any]] = {
     "type": lambda row: row.name,
     "processed": lambda row: row.processed,
@@ -39,11 +36,6 @@ async def show(view: View) -> Shown:
         raise NotFoundError(gettext("no queue %(queue)r", queue=queue[:80]))
     names = (queue,) if queue else tuple(there)
     found = await view.shared(("types", names, hours), partial(view.dashboard.types, names, hours=hours))
-    state = view.query.choice("state", LISTED_STATES) if queue else None
-    held = None
-    if state is not None:
-        read = partial(view.dashboard.state_types, queue, state, scan=SCAN)
-        held = await view.shared(("state types", queue, state), read)
     sort, rows = view.in_order(found.types, SORTS, "-processed")
     return view.page(
         "types.html",
@@ -55,7 +47,4 @@ async def show(view: View) -> Shown:
         hours_choices=HOURS,
         there=there,
         queue=queue,
-        state=state,
-        held=held,
-        listed_states=LISTED_STATES,
     )

@@ -28,7 +28,7 @@ def addresses(scene: Scene) -> Mapping[str, Sequence[str]]:
         "schedules": ["schedules", "schedules?sort=-next"],
         "schedule": ["schedule?id=nightly"],
         "metrics": ["metrics", "metrics?duration=8d&queue=mail", "metrics?duration=30d&end=2020-01-01T00:00"],
-        "types": ["types", "types?queue=mail&state=pending"],
+        "types": ["types", "types?queue=mail"],
         "redis": ["redis"],
         "settings": ["settings"],
     }

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from taskq_core import ConfigurationError, TaskQ, TaskState
-from taskq_core.errors import QueueNotFoundError
+from taskq_core import ConfigurationError
 from taskq_core.wire import Keys
 from taskq_core.wire.tallies import BOUNDS_S, HOUR_S, TypeCounters
 from tests.redis_server import RedisServer
@@ -63,49 +62,3 @@ async def test_a_day_costs_one_command_a_queue_and_hour(ask: Ask, commands_of: C
     await ask("types", ["a"], hours=0)  # connects
 
     assert await commands_of("types", ["a", "b"], hours=24) == 51
-
-
-# --- of a state -------------------------------------------------------------------------------------------------------
-
-
-def enqueue(app: TaskQ, name: str, count: int, **options: Any) -> None:
-    app.client.enqueue_many(app.remote(name, **options).s() for _ in range(count))
-
-
-@pytest.mark.parametrize("options", [{}, {"run_after": 600}], ids=["pending", "scheduled"])
-async def test_tasks_of_a_state_are_told_by_type(
-    app: TaskQ, ask: Ask, redis_server: RedisServer, options: dict[str, Any]
-) -> None:
-    enqueue(app, "email:deliver", 250, **options)
-    enqueue(app, "report:build", 3, **options)
-    broken = app.client.enqueue(app.remote("report:build", **options).s())
-    redis_server.client.hset(f"asynq:{{default}}:t:{broken.id}", "msg", b"\xff\xff garbage")
-    state = TaskState.SCHEDULED if options else TaskState.PENDING
-
-    found = await ask("state_types", "default", state)
-    some = await ask("state_types", "default", state, scan=100)
-
-    assert dict(found.counts) == {"email:deliver": 250, "report:build": 3, "": 1}
-    assert list(found.counts) == ["email:deliver", "report:build", ""]
-    assert (found.looked_at, found.total, found.is_sampled) == (254, 254, False)
-    assert (some.looked_at, some.total, some.is_sampled) == (100, 254, True)
-    assert sum(some.counts.values()) == 100
-
-
-async def test_an_empty_state_has_no_types(app: TaskQ, ask: Ask) -> None:
-    enqueue(app, "email:deliver", 1)
-
-    found = await ask("state_types", "default", TaskState.RETRY)
-
-    assert (dict(found.counts), found.looked_at, found.total, found.is_sampled) == ({}, 0, 0, False)
-
-
-async def test_what_cannot_be_scanned_is_refused(app: TaskQ, ask: Ask) -> None:
-    enqueue(app, "email:deliver", 1)
-
-    with pytest.raises(QueueNotFoundError):
-        await ask("state_types", "gone", TaskState.RETRY)
-    with pytest.raises(ConfigurationError, match=r"state must be one of .*pending.*, got aggregating"):
-        await ask("state_types", "default", TaskState.AGGREGATING)
-    with pytest.raises(ConfigurationError, match="scan must"):
-        await ask("state_types", "default", TaskState.PENDING, scan=10_001)
