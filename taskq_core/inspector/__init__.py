@@ -8,7 +8,7 @@ calls, which keep Redis responsive.
 from taskq_core.inspector.aio import AsyncInspector
 from taskq_core.inspector.limits import LimitInfo
 from taskq_core.inspector.look import total_of
-from taskq_core.inspector.matching import Matching, MatchingReport
+from taskq_core.inspector.matching import MatchingReport, TaskFilter
 from taskq_core.inspector.records import (
     LISTED_STATES,
     PAGE_SIZE_MAX,
@@ -54,7 +54,6 @@ __all__ = [
     "GroupPage",
     "Inspector",
     "LimitInfo",
-    "Matching",
     "MatchingReport",
     "PeriodicEntryInfo",
     "QueueInfo",
@@ -65,6 +64,7 @@ __all__ = [
     "SchedulerEvent",
     "Skip",
     "TaskAction",
+    "TaskFilter",
     "TaskPage",
     "TaskRef",
     "UnreadableTask",

@@ -5,7 +5,7 @@ first call is changed at most once: it is skipped if it has run and failed again
 new time.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -18,7 +18,7 @@ from taskq_core.handles.changing import start_of
 from taskq_core.handles.records import TaskInfo
 from taskq_core.inspector.bulk import CHUNK, check_state
 from taskq_core.inspector.known import check_group, check_text, known_queue, known_state
-from taskq_core.inspector.records import FoundTasks, UnreadableTask
+from taskq_core.inspector.records import FoundTasks, QueueInfo, UnreadableTask
 from taskq_core.inspector.search import place_of, scan_state
 from taskq_core.inspector.selection import ALLOWED_STATES, ActionReport, TaskAction, TaskRef, act_on
 from taskq_core.settings import Duration, check_whole, seconds
@@ -56,28 +56,45 @@ class MatchingReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Matching:
-    """A filter for tasks. A field that is None matches all.
+class TaskFilter:
+    """A filter for tasks. A task must match every field that is not None or "".
 
     Attributes:
-        queue: Their queue.
-        state: Their state.
-        group: Their group, with `TaskState.AGGREGATING`.
-        name: Part of the task's name.
-        error: Part of the text of its last failure.
-        payload: Part of its payload.
-        older_than: Its time is before this moment, or longer ago than this when the first part began.
-        newer_than: Its time is not before this moment, or was not longer ago than this.
+        queue: Name of their queue.
+        state: Their state. Without it, tasks in groups do not match.
+        group: Name of their group, with `queue` and `TaskState.AGGREGATING`.
+        name: Name of their task, in full.
+        name_part: Part of the name of their task.
+        error: Part of the last error.
+        payload: Part of the payload.
+        text: Part of the id, the last error or the payload.
+        older_than: A moment before which the time of their state is, or its minimum age. A task without such a time,
+            such as an active task, does not match.
+        newer_than: A moment at or after which this time is, or its maximum age. Future times match.
+        in_payload: Whether `text` is also searched in payloads. Set it to False for users who may not see payloads.
     """
 
     queue: str | None = None
-    state: TaskState
+    state: TaskState | None = None
     group: str | None = None
     name: str | None = None
-    error: str | None = None
-    payload: bytes | str | None = None
+    name_part: str = ""
+    error: str = ""
+    payload: bytes | str = ""
+    text: str = ""
     older_than: datetime | Duration | None = None
     newer_than: datetime | Duration | None = None
+    in_payload: bool = True
+
+    @property
+    def looks_inside(self) -> bool:
+        """Whether tasks have to be read to know which of them match."""
+        texts = (self.name_part, self.error, self.payload, self.text)
+        return any(texts) or any(each is not None for each in (self.name, self.older_than, self.newer_than))
+
+    def of(self, infos: Iterable[QueueInfo]) -> list[QueueInfo]:
+        """Return the queues that match."""
+        return [info for info in infos if self.queue in (None, info.name)]
 
     def fits(self, task: TaskInfo | UnreadableTask, at_s: int | None, now_s: float) -> bool:
         """Return whether a task of the right queue and state matches. `at_s` is the time of its state, if known."""
@@ -87,29 +104,40 @@ class Matching:
             return False
         if after_s is not None and (at_s is None or at_s < after_s):
             return False
-        payload = self.payload.encode() if isinstance(self.payload, str) else self.payload
         if isinstance(task, UnreadableTask):
-            return self.name is None and self.error is None and (payload is None or payload in task.message)
-        return (
-            (self.name is None or self.name in task.name)
-            and (self.error is None or self.error in task.last_error)
-            and (payload is None or payload in task.payload)
-        )
+            if self.name is not None or self.name_part or self.error:
+                return False
+            error, content = "", task.message
+        else:
+            if self.name not in (None, task.name) or self.name_part not in task.name:
+                return False
+            error, content = task.last_error, task.payload
+        if self.error not in error or _bytes(self.payload) not in content:
+            return False
+        return self.text in task.id or self.text in error or (self.in_payload and _bytes(self.text) in content)
 
-    def checked(self) -> TaskState:
-        """Check the filter before any request, and return its state."""
-        state = known_state(self.state)
-        check_group(state, self.group)
-        if self.group is not None and self.queue is None:
-            raise ConfigurationError(f"group={self.group!r} needs its queue")
-        for what, text in (("queue", self.queue), ("name", self.name), ("error", self.error)):
-            if text is not None:
-                check_text(what, text)
-        if self.payload is not None and not isinstance(self.payload, bytes | str):
+    def check(self) -> None:
+        """Check the fields before any request.
+
+        Raises:
+            ConfigurationError: A field is not valid, or `group` is given without `queue` and `TaskState.AGGREGATING`.
+        """
+        if self.state is not None:
+            check_group(known_state(self.state), self.group)
+        if self.group is not None and None in (self.queue, self.state):
+            raise ConfigurationError(f"group={self.group!r} needs its queue and the state 'aggregating'")
+        for what in ("queue", "name", "name_part", "error", "text"):
+            if getattr(self, what) is not None:
+                check_text(what, getattr(self, what))
+        if not isinstance(self.payload, bytes | str):
             raise ConfigurationError(f"payload must be bytes or a string, got {type(self.payload).__name__}")
         _moment("older_than", self.older_than, 0)
         _moment("newer_than", self.newer_than, 0)
-        return state
+
+
+def _bytes(text: bytes | str) -> bytes:
+    """Return the bytes of a text. Arguments that the command line could not decode are restored."""
+    return text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
 
 
 def _moment(name: str, value: datetime | Duration | None, now_s: float) -> float | None:
@@ -171,17 +199,20 @@ def find_tasks(
         ConfigurationError: An argument is out of bounds or of the wrong type, a moment has no time zone, or the
             cursor is not valid.
     """
-    matching = Matching(
+    if name is not None:
+        check_text("name", name)
+    wanted = TaskFilter(
         queue=queue,
         state=state,
         group=group,
-        name=name,
-        error=error,
-        payload=payload,
+        name_part="" if name is None else name,
+        error="" if error is None else error,
+        payload="" if payload is None else payload,
         older_than=older_than,
         newer_than=newer_than,
     )
-    state = matching.checked()
+    state = known_state(state)
+    wanted.check()
     check_whole("limit", limit, least=1, most=LIMIT_MAX)
     check_whole("scan", scan, least=1, most=SCAN_MAX)
     place_of(state, cursor)  # check it before any request
@@ -191,14 +222,14 @@ def find_tasks(
         now_s = yield from ask(diagnosis.read_time())
 
     def fits(task: TaskInfo | UnreadableTask, at_s: int | None) -> bool:
-        return matching.fits(task, at_s, now_s)
+        return wanted.fits(task, at_s, now_s)
 
     return (yield from scan_state(queue_keys, state, fits, group=group, limit=limit, scan=scan, cursor=cursor))
 
 
 def act_on_matching(
     app: TaskQ,
-    matching: Matching,
+    wanted: TaskFilter,
     action: TaskAction,
     *,
     at: datetime | None = None,
@@ -213,7 +244,7 @@ def act_on_matching(
     left the state and came back is skipped. Tasks are read in chunks of 100.
 
     Args:
-        matching: Filter for the tasks. Their state must allow the action.
+        wanted: The filter, with a state. The state must allow the action.
         action: The action, as in `act_on`.
         at: When tasks may run, with a time zone.
         after: Time from the first call on, instead of `at`.
@@ -231,7 +262,10 @@ def act_on_matching(
     """
     keys = app.runtime.keys
     action = TaskAction(action)
-    state = matching.checked()
+    wanted.check()
+    if wanted.state is None:
+        raise ConfigurationError("an action on all matching tasks needs their state")
+    state = known_state(wanted.state)
     check_state(action, state, ALLOWED_STATES[action])
     # Check the arguments with an empty list of tasks.
     done = MatchingReport(report=(yield from act_on(app, (), action, at=at, after=after, to_queue=to_queue)))
@@ -243,10 +277,10 @@ def act_on_matching(
             place.at_s = at_s if at_s is not None else -int(-(now_s + in_ms / 1000) // 1)
     else:
         place = _Place.of(cursor, action)
-        if matching.queue is not None and place.queue not in ("", matching.queue):
+        if wanted.queue is not None and place.queue not in ("", wanted.queue):
             raise ConfigurationError(f"cursor must come from the part before, got one of queue {place.queue!r}")
     start = None if place.at_s is None else _start(place.at_s)
-    names = yield from _names(keys, matching, to_queue)
+    names = yield from _names(keys, wanted, to_queue)
     names = [name for name in names if name >= place.queue]
     most = _CANCELLED if action is TaskAction.CANCEL else CHUNK
     for number, name in enumerate(names):
@@ -257,8 +291,8 @@ def act_on_matching(
                 found = yield from scan_state(
                     keys.queue(name),
                     state,
-                    lambda task, at_s: matching.fits(task, at_s, place.began_s) and _is_due(task, place.began_s, start),
-                    group=matching.group,
+                    lambda task, at_s: wanted.fits(task, at_s, place.began_s) and _is_due(task, place.began_s, start),
+                    group=wanted.group,
                     limit=most,
                     scan=_SCAN,
                     cursor=place.inner,
@@ -291,10 +325,10 @@ def act_on_matching(
     return done
 
 
-def _names(keys: Keys, matching: Matching, to_queue: str | None) -> RequestPlan[list[str]]:
-    if matching.queue is not None:
-        yield from known_queue(keys, matching.queue)
-        return [matching.queue]
+def _names(keys: Keys, wanted: TaskFilter, to_queue: str | None) -> RequestPlan[list[str]]:
+    if wanted.queue is not None:
+        yield from known_queue(keys, wanted.queue)
+        return [wanted.queue]
     return sorted(name for name in (yield from ask(views.list_queues(keys.queues))) if name != to_queue)
 
 

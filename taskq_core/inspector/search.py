@@ -109,15 +109,24 @@ _IDS_STEP = 1000
 _OVERLAP = 50
 
 
-def all_ids(queue: QueueKeys, state: TaskState, group: str | None) -> RequestPlan[list[str]]:
-    """Return the ids of all tasks of a state, those longest there (or due first) in front.
+def all_ids(
+    queue: QueueKeys, state: TaskState, group: str | None, *, skip: int = 0, most: int | None = None
+) -> RequestPlan[list[str]]:
+    """Return the ids of the tasks of a state, the oldest (or those due first) in front.
 
     Pages of a list overlap a little, so that none is missed if tasks are removed between two pages.
+
+    Args:
+        queue: The queue.
+        state: The state.
+        group: Their group, for `TaskState.AGGREGATING`.
+        skip: Number of the newest pending or active tasks to leave out.
+        most: Maximum number of ids. None: all.
     """
     ids: list[str] = []
-    place = ScanPlace()
     listed = views.is_list(state)
-    while True:
+    place = ScanPlace(skip if listed else 0)
+    while most is None or len(ids) < most:
         step = views.scan_tasks(queue, state, place, count=_IDS_STEP, group=group, ids_only=True)
         page = yield from ask(step)
         fresh = page.ids
@@ -127,6 +136,7 @@ def all_ids(queue: QueueKeys, state: TaskState, group: str | None) -> RequestPla
         if page.is_end or not page.ids:
             break
         place = ScanPlace(max(place.skip + 1, page.places[-1].skip - _OVERLAP)) if listed else page.places[-1]
+    ids = ids[:most]
     if listed:
         ids.reverse()
     return ids

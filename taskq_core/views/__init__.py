@@ -4,7 +4,7 @@ The rules about these records are here: the order of states, the error rate, the
 changes anything; use the inspector for that.
 """
 
-from taskq_core.inspector import STATES, QueueStatus, error_rate
+from taskq_core.inspector import STATES, FoundTasks, QueueStatus, TaskFilter, error_rate
 from taskq_core.views.aio import AsyncDashboard
 from taskq_core.views.graph_svg import graph_svg
 from taskq_core.views.graphs import BOX_HEIGHT, BOX_WIDTH, GraphDrawing, StepBox, StepEdge
@@ -29,9 +29,7 @@ from taskq_core.views.sync import Dashboard
 from taskq_core.views.tasks import (
     SCAN_MAX,
     SELECTED_MAX,
-    TaskFilter,
     TaskRecord,
-    TaskSearch,
     TaskSelection,
     is_orphaned,
     selection_of,
@@ -68,6 +66,7 @@ __all__ = [
     "AsyncDashboard",
     "Bar",
     "Dashboard",
+    "FoundTasks",
     "GraphDrawing",
     "MemberRow",
     "Points",
@@ -83,7 +82,6 @@ __all__ = [
     "StoreRow",
     "TaskFilter",
     "TaskRecord",
-    "TaskSearch",
     "TaskSelection",
     "TaskTime",
     "TimeKind",

@@ -4,18 +4,27 @@ A list by queue and state reads the tasks of one page. A search by type, text or
 `SCAN_MAX` in each call, and returns a cursor to continue.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from taskq_core.broker.operations import views
-from taskq_core.broker.operations.views import ScanPlace
 from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.errors import ConfigurationError
 from taskq_core.handles.records import TaskInfo
-from taskq_core.inspector import LISTED_STATES, PAGE_SIZE_MAX, QueueInfo, TaskRef, UnreadableTask, total_of
+from taskq_core.inspector import (
+    LISTED_STATES,
+    PAGE_SIZE_MAX,
+    STATES,
+    FoundTasks,
+    QueueInfo,
+    TaskFilter,
+    TaskRef,
+    UnreadableTask,
+    total_of,
+)
 from taskq_core.inspector.look import Listing, read_task
-from taskq_core.inspector.search import scan_state
+from taskq_core.inspector.search import all_ids, scan_state
 from taskq_core.settings import check_whole
 from taskq_core.wire import Keys, TaskState
 
@@ -25,70 +34,10 @@ SCAN_BYTES = 64 * 1024 * 1024
 """Bytes of tasks after which a search reads no more."""
 SELECTED_MAX = 10_000
 """Most tasks that are selected at once."""
-_ID_BYTES = 256
-_IDS_STEP = 1_000
+_ID_CHARS = 256
+"""Characters of a searched text that may be a task id."""
 
 TaskRecord = TaskInfo | UnreadableTask
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskFilter:
-    """A filter for tasks. A task must match every field that is not None or "".
-
-    Attributes:
-        queue: Their queue.
-        state: Their state. Tasks in groups are not listed.
-        name: Their type, whole.
-        name_part: Part of their type.
-        error: Part of the last error.
-        payload: Part of the payload.
-        text: Part of the id, the payload or the last error.
-        older_than: Minimum age of the time of their state. A task without such a time, such as an active one, does not
-            match.
-        newer_than: Maximum age of this time. Future times match.
-        in_payload: Whether `text` is also searched in payloads. Set it to False for users who may not see payloads.
-    """
-
-    queue: str | None = None
-    state: TaskState | None = None
-    name: str | None = None
-    name_part: str = ""
-    error: str = ""
-    payload: str = ""
-    text: str = ""
-    older_than: timedelta | None = None
-    newer_than: timedelta | None = None
-    in_payload: bool = True
-
-    @property
-    def looks_inside(self) -> bool:
-        """Whether tasks have to be read to know which are wanted."""
-        texts = (self.text, self.name_part, self.error, self.payload)
-        return any(texts) or any(each is not None for each in (self.name, self.older_than, self.newer_than))
-
-    def of(self, infos: Iterable[QueueInfo]) -> list[QueueInfo]:
-        """Return the queues to look at."""
-        return [info for info in infos if self.queue in (None, info.name)]
-
-    def fits(self, task: TaskRecord, at_s: int | None, now_s: float) -> bool:
-        """Return whether a task of the right queue and state matches. `at_s` is the time of its state, if known."""
-        if self.older_than is not None and (at_s is None or at_s >= now_s - self.older_than.total_seconds()):
-            return False
-        if self.newer_than is not None and (at_s is None or at_s < now_s - self.newer_than.total_seconds()):
-            return False
-        if isinstance(task, UnreadableTask):
-            in_message = self.in_payload and _bytes(self.text) in task.message
-            asks_more = self.name is not None or self.name_part or self.error or self.payload
-            return not asks_more and (self.text in task.id or in_message)
-        if self.name is not None and task.name != self.name:
-            return False
-        if self.name_part not in task.name or self.error not in task.last_error:
-            return False
-        if self.payload and _bytes(self.payload) not in task.payload:
-            return False
-        if self.text in task.id or self.text in task.last_error:
-            return True
-        return self.in_payload and _bytes(self.text) in task.payload
 
 
 def is_orphaned(task: TaskRecord, now: datetime) -> bool:
@@ -96,23 +45,6 @@ def is_orphaned(task: TaskRecord, now: datetime) -> bool:
     if not isinstance(task, TaskInfo) or task.state is not TaskState.ACTIVE:
         return False
     return task.lease_expires_at is None or task.lease_expires_at < now
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskSearch:
-    """The result of a search.
-
-    Attributes:
-        tasks: Those that fit, in the order of `LISTED_STATES` and of the queues.
-        scanned: How many were read for them.
-        total: How many there are in these queues and states.
-        cursor: Where to go on, None if all were read.
-    """
-
-    tasks: Sequence[TaskRecord]
-    scanned: int
-    total: int
-    cursor: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,27 +101,28 @@ def search_tasks(
     cursor: str | None = None,
     scan: int = SCAN_MAX,
     limit: int = SCAN_MAX,
-) -> RequestPlan[TaskSearch]:
+) -> RequestPlan[FoundTasks]:
     """Search tasks by reading inside them. A text that is the full id of a task finds only tasks with that id.
 
     Args:
         infos: The queues, from `Inspector.queue_infos`.
         wanted: The filter.
-        cursor: `TaskSearch.cursor` of the previous call, with the same filter.
+        cursor: `FoundTasks.cursor` of the previous call, with the same filter.
         scan: Maximum number of tasks to read, up to 10,000.
         limit: Maximum number of tasks to return, up to 10,000.
 
     Raises:
-        ConfigurationError: The cursor is not valid, or a number is out of bounds.
+        ConfigurationError: The filter or the cursor is not valid, or a number is out of bounds.
     """
+    wanted.check()
     check_whole("scan", scan, least=1, most=SCAN_MAX)
     check_whole("limit", limit, least=1, most=SCAN_MAX)
     chosen = wanted.of(infos)
     total = total_of(chosen, wanted.state)
-    if cursor is None and wanted.text and len(_bytes(wanted.text)) <= _ID_BYTES:
+    if cursor is None and wanted.text and wanted.group is None and len(wanted.text) <= _ID_CHARS:
         exact = yield from _by_id(keys, chosen, wanted)
         if exact:
-            return TaskSearch(tasks=exact, scanned=len(exact), total=total, cursor=None)
+            return FoundTasks(tasks=exact, scanned=len(exact), total=total, cursor=None)
     found: list[TaskRecord] = []
     scanned, left_bytes = 0, SCAN_BYTES
     parts = list(_parts(chosen, wanted.state))
@@ -205,7 +138,7 @@ def search_tasks(
             queue,
             state,
             fits,
-            group=None,
+            group=wanted.group,
             limit=limit - len(found),
             scan=scan - scanned,
             cursor=place,
@@ -215,12 +148,14 @@ def search_tasks(
         left_bytes -= part.read_bytes
         found += part.tasks
         scanned += part.scanned
+        if wanted.group is not None:
+            total = part.total
         if part.cursor is not None:
-            return TaskSearch(tasks=found, scanned=scanned, total=total, cursor=_cursor(state, info, part.cursor))
+            return FoundTasks(tasks=found, scanned=scanned, total=total, cursor=_cursor(state, info, part.cursor))
         if (scanned >= scan or len(found) >= limit or left_bytes <= 0) and number + 1 < len(parts):
             after = _cursor(*parts[number + 1], "")
-            return TaskSearch(tasks=found, scanned=scanned, total=total, cursor=after)
-    return TaskSearch(tasks=found, scanned=scanned, total=total, cursor=None)
+            return FoundTasks(tasks=found, scanned=scanned, total=total, cursor=after)
+    return FoundTasks(tasks=found, scanned=scanned, total=total, cursor=None)
 
 
 def select_tasks(
@@ -245,35 +180,14 @@ def select_tasks(
         if not room:
             return TaskSelection(tasks=tasks, refused=refused, is_complete=False)
         left_out = max(0, info.sizes[state] - room)
-        tasks += yield from _ids(keys, info, state, skip=left_out, room=room)
+        ids = yield from all_ids(keys.queue(info.name), state, None, skip=left_out, most=room)
+        tasks += [TaskRef(info.name, task_id, state) for task_id in ids]
         if left_out:
             return TaskSelection(tasks=tasks, refused=refused, is_complete=False)
     return TaskSelection(tasks=tasks, refused=refused)
 
 
-def _ids(keys: Keys, info: QueueInfo, state: TaskState, *, skip: int, room: int) -> RequestPlan[list[TaskRef]]:
-    """Read ids of a queue and state. Return pending and active tasks in the order in which they run."""
-    is_list = views.is_list(state)
-    ids: list[str] = []
-    place = ScanPlace(skip if is_list else 0)
-    while len(ids) < room:
-        count = min(_IDS_STEP, room - len(ids))
-        step = views.scan_tasks(keys.queue(info.name), state, place, count=count, ids_only=True)
-        page = yield from ask(step)
-        ids += page.ids
-        if page.is_end or not page.ids:
-            break
-        place = page.places[-1]
-    if is_list:
-        ids.reverse()
-    return [TaskRef(info.name, task_id, state) for task_id in ids]
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")  # restore arguments that the command line could not decode
-
-
-def selection_of(search: TaskSearch, states: Sequence[TaskState]) -> TaskSelection:
+def selection_of(search: FoundTasks, states: Sequence[TaskState]) -> TaskSelection:
     """Select the found tasks that are in one of these states, the next to run first."""
     tasks = [TaskRef(task.queue, task.id, task.state) for task in reversed(search.tasks) if task.state in states]
     refused: dict[TaskState, int] = {}
@@ -315,13 +229,13 @@ def _place(parts: Sequence[tuple[TaskState, QueueInfo]], cursor: str | None) -> 
     name, slash, place = rest.partition("/")
     try:
         state, queue = TaskState(word), bytes.fromhex(name).decode()
-        order = LISTED_STATES.index(state)
+        order = STATES.index(state)
     except ValueError:
         raise wrong from None
     if not slash:
         raise wrong
     for number, (each, info) in enumerate(parts):
-        at = (LISTED_STATES.index(each), info.name)
+        at = (STATES.index(each), info.name)
         if at == (order, queue):
             return number, place or None
         if at > (order, queue):

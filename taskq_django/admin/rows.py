@@ -216,7 +216,7 @@ class FilteredRows(Rows):
 
     @abstractmethod
     def run_search(self, cursor: str | None) -> Any:
-        """Search from a cursor: return a `TaskSearch` or a `WorkflowSearch`."""
+        """Search from a cursor: return `FoundTasks` or a `WorkflowSearch`."""
 
     @property
     def search(self) -> Any:

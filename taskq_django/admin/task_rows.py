@@ -11,7 +11,7 @@ from taskq_core import TaskInfo, TaskNotFoundError, TaskState
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
 from taskq_core.errors import QueueNotFoundError
 from taskq_core.inspector import LISTED_STATES, Inspector, QueueInfo, total_of
-from taskq_core.views import Dashboard, TaskFilter, TaskRecord, TaskSearch, TaskSelection, selection_of
+from taskq_core.views import Dashboard, FoundTasks, TaskFilter, TaskRecord, TaskSelection, selection_of
 from taskq_core.wire.ids import worker_token
 from taskq_django.admin.formats import key_of, number, parts_of
 from taskq_django.admin.rows import FilteredRows
@@ -221,6 +221,6 @@ class TaskRows(FilteredRows):
             return selection_of(self.search, states)
         return Dashboard(self._inspector).select_tasks(self.infos, self.wanted, states=states)
 
-    def run_search(self, cursor: str | None) -> TaskSearch:
+    def run_search(self, cursor: str | None) -> FoundTasks:
         """Search tasks from a cursor."""
         return Dashboard(self._inspector).search_tasks(self.infos, self.wanted, cursor=cursor)

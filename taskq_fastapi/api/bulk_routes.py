@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field
 
 from taskq_core import ConfigurationError
-from taskq_core.inspector import ActionReport, Matching, TaskAction, TaskRef
+from taskq_core.inspector import ActionReport, TaskAction, TaskFilter, TaskRef
 from taskq_core.wire import TaskState
 from taskq_fastapi.api import models
 from taskq_fastapi.api.access import Audit, Shown
@@ -29,9 +29,11 @@ class BulkFilter(BaseModel):
     state: TaskState = Field(examples=["archived"])
     queue: str | None = Field(default=None, examples=["default"])
     group: str | None = Field(default=None, description="Their group, with the state aggregating and a queue.")
-    name: str | None = Field(default=None, description="Part of the name of their task.")
-    error: str | None = Field(default=None, description="Part of their last error.", examples=["timed out"])
-    payload: str | None = Field(default=None, description="Part of their payload, only where it is shown.")
+    name: str | None = Field(default=None, description="The whole name of their task.")
+    name_part: str = Field(default="", description="Part of the name of their task.")
+    error: str = Field(default="", description="Part of their last error.", examples=["timed out"])
+    payload: str = Field(default="", description="Part of their payload, only where it is shown.")
+    text: str = Field(default="", description="Part of the id, the last error or, where it is shown, the payload.")
     older_than: Age | None = Field(default=None, description="In seconds.")
     newer_than: Age | None = Field(default=None, description="In seconds.")
 
@@ -75,13 +77,13 @@ def add_bulk_routes(router: APIRouter, parts: Parts) -> None:
         return await by_name(body, body.tasks, audit)
 
     async def by_filter(body: BulkAction, wanted: BulkFilter, audit: Audit, shown: Shown) -> models.Acted:
-        if wanted.payload is not None:
+        if wanted.payload:
             shown.check_may_ask("a search in payloads")
-        matching = Matching(**wanted.model_dump())
-        told = {**wanted.model_dump(exclude={"payload", "state"}), "state": wanted.state.value}
-        with audit.action(f"{body.action.value}_all", **told, **body.options) as outcome:
+        facts = {**wanted.model_dump(exclude={"payload", "text"}, exclude_defaults=True), "state": wanted.state.value}
+        tasks = TaskFilter(**wanted.model_dump(), in_payload=shown.may_ask_payloads)
+        with audit.action(f"{body.action.value}_all", **facts, **body.options) as outcome:
             part = await inspector.act_on_matching(
-                matching, body.action, **body.options, cursor=body.cursor, has_time=time_left()
+                tasks, body.action, **body.options, cursor=body.cursor, has_time=time_left()
             )
             outcome |= _outcome(part.report)
         return models.acted_of(part.report, scanned=part.scanned, following=part.next, names=False)

@@ -21,6 +21,7 @@ from taskq_core.handles.attempts import Attempt as StoredAttempt
 from taskq_core.inspector import (
     ActionReport,
     DailyStats,
+    FoundTasks,
     GroupPage,
     LimitInfo,
     PeriodicEntryInfo,
@@ -31,7 +32,7 @@ from taskq_core.inspector import (
     UnreadableTask,
 )
 from taskq_core.inspector import TaskPage as PageOfTasks
-from taskq_core.views import TaskRecord, TaskSearch
+from taskq_core.views import TaskRecord
 from taskq_core.workflow import StepInfo, WorkflowGraph
 from taskq_fastapi.api.access import LISTED_BYTES, Shown
 from taskq_fastapi.status import TaskProgress
@@ -195,7 +196,7 @@ Task = model_of(
     message=Octets | None,
 )
 Tasks = model_of(PageOfTasks, tasks=list_of(Task))
-TasksFound = model_of(TaskSearch, "TasksFound", tasks=list_of(Task))
+TasksFound = model_of(FoundTasks, "TasksFound", tasks=list_of(Task))
 
 
 def task_of(record: TaskRecord, shown: Shown, *, is_listed: bool = False) -> dict[str, Any]:

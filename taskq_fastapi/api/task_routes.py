@@ -2,7 +2,6 @@
 
 import base64
 import json
-from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query
@@ -10,8 +9,7 @@ from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Fiel
 
 from taskq_core import ConfigurationError
 from taskq_core.errors import TaskStateError
-from taskq_core.inspector import TaskAction, UnreadableTask
-from taskq_core.views import TaskFilter
+from taskq_core.inspector import TaskAction, TaskFilter, UnreadableTask
 from taskq_core.wire import TaskState
 from taskq_fastapi.api import models
 from taskq_fastapi.api.access import Audit, Shown
@@ -31,35 +29,25 @@ LimitQuery = Annotated[int, Query(ge=1, le=PAGE_SIZE_MAX, description="Maximum n
 
 
 class SearchQuery(BaseModel):
-    """Parameters that all searches for tasks take."""
+    """A search for tasks. A task must match every parameter that is given."""
 
     model_config = ConfigDict(extra="forbid")
 
+    queue: str | None = Field(default=None, description="Name of the queue. Default: all.", examples=["default"])
+    state: TaskState | None = Field(default=None, description="Their state. Default: any but aggregating.")
+    group: str | None = Field(
+        default=None, description="Their group, with the state aggregating and a queue.", examples=["user:7"]
+    )
+    name: str | None = Field(default=None, description="The whole name of their task.", examples=["image:resize"])
+    name_part: str = Field(default="", description="Part of the name of their task.")
+    error: str = Field(default="", description="Part of their last error.")
+    payload: str = Field(default="", description="Part of their payload, only where it is shown.")
+    text: str = Field(default="", description="Part of the id, the last error or, where it is shown, the payload.")
     older_than: int | None = Field(default=None, ge=0, le=AGE_MAX, description="Minimum age in seconds.")
     newer_than: int | None = Field(default=None, ge=0, le=AGE_MAX, description="Maximum age in seconds.")
     cursor: str | None = Field(default=None, description="`next` of the previous answer, to continue.")
     scan: int = Field(default=5_000, ge=1, le=10_000, description="Maximum number of tasks to read.")
     limit: int = Field(default=100, ge=1, le=PAGE_SIZE_MAX, description="Maximum number of tasks to return.")
-
-
-class AnywhereQuery(SearchQuery):
-    """A search in all queues and states."""
-
-    queue: str | None = Field(default=None, description="Name of the queue. Default: all.", examples=["default"])
-    state: TaskState | None = Field(default=None, description="Their state. Default: any but aggregating.")
-    name: str | None = Field(default=None, description="The whole name of their task.", examples=["image:resize"])
-    text: str = Field(default="", description="Part of the id, the last error or, where it is shown, the payload.")
-
-
-class StateQuery(SearchQuery):
-    """A search in one state of a queue, or in one group."""
-
-    queue: str = Field(description="Name of the queue.", examples=["default"])
-    state: TaskState = Field(description="Their state.")
-    group: str | None = Field(default=None, description="Their group, with the state aggregating.", examples=["user:7"])
-    name: str | None = Field(default=None, description="Part of the name of their task.")
-    error: str | None = Field(default=None, description="Part of their last error.")
-    payload: str | None = Field(default=None, description="Part of their payload, only where it is shown.")
 
 
 def _as_text(value: object) -> object:
@@ -155,29 +143,14 @@ def add_task_list_routes(router: APIRouter, parts: Parts) -> None:
         return models.tasks_of(await inspector.tasks(queue, state, group=group, page=page, page_size=page_size), shown)
 
     @router.get("/tasks/search", tags=["tasks"], response_model=models.TasksFound)
-    async def search_tasks(shown: ShownDep, query: Annotated[AnywhereQuery, Query()]) -> Any:
-        """Search the tasks of all queues and states. A text that is a whole task id finds only tasks with that id."""
-        if query.state is TaskState.AGGREGATING:
-            raise ConfigurationError("tasks in groups are found by queue and group, with /tasks/find")
+    async def search_tasks(shown: ShownDep, query: Annotated[SearchQuery, Query()]) -> Any:
+        """Search tasks. A text that is a whole task id finds only tasks with that id."""
+        if query.payload:
+            shown.check_may_ask("a search in payloads")
         infos = await inspector.queue_infos() if query.queue is None else [await inspector.queue_info(query.queue)]
-        wanted = TaskFilter(
-            queue=query.queue,
-            state=query.state,
-            name=query.name,
-            text=query.text,
-            older_than=_span(query.older_than),
-            newer_than=_span(query.newer_than),
-            in_payload=shown.may_ask_payloads,
-        )
+        wanted = TaskFilter(**query.model_dump(exclude={"cursor", "scan", "limit"}), in_payload=shown.may_ask_payloads)
         found = await dashboard.search_tasks(infos, wanted, cursor=query.cursor, scan=query.scan, limit=query.limit)
         return models.tasks_of(found, shown)
-
-    @router.get("/tasks/find", tags=["tasks"], response_model=models.TasksFound)
-    async def find_tasks(shown: ShownDep, query: Annotated[StateQuery, Query()]) -> Any:
-        """Search the tasks of one queue and state. A task must match every parameter that is given."""
-        if query.payload is not None:
-            shown.check_may_ask("a search in payloads")
-        return models.tasks_of(await inspector.find_tasks(**query.model_dump()), shown)
 
 
 def add_task_routes(router: APIRouter, parts: Parts) -> None:
@@ -241,10 +214,6 @@ def add_task_routes(router: APIRouter, parts: Parts) -> None:
         if not _is_same(expected, stored):
             raise TaskStateError(queue, task_id, str(record.state), "its payload has changed since it was read")
         return stored
-
-
-def _span(seconds: int | None) -> timedelta | None:
-    return None if seconds is None else timedelta(seconds=seconds)
 
 
 def _is_same(given: PayloadText, stored: bytes) -> bool:

@@ -1,20 +1,24 @@
 """The lists of tasks that pages show: of a queue and state, of a group, or of all queues."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Any
 
-from taskq_core.inspector import QueueInfo, TaskAction
+from taskq_core.inspector import QueueInfo, TaskAction, TaskFilter
 from taskq_core.settings.language import gettext, pgettext
 from taskq_core.views import TaskRecord
 from taskq_core.views.messages import ALL_BUTTONS, BUTTONS, actions_for
 from taskq_core.wire import TaskState
+from taskq_fastapi.dashboard.errors import BadRequestError
+from taskq_fastapi.dashboard.form import Form
 from taskq_fastapi.dashboard.paging import Paging
 from taskq_fastapi.dashboard.task_table import COLUMNS, LABELS, TIME_LABELS, Row, rows_of
 from taskq_fastapi.dashboard.view import View
 
+FILTER_FIELDS = ("queue", "state", "group", "type", "error", "payload", "text", "older", "newer")
+"""Fields of a query or form that are a filter for tasks."""
 GROUPS = 100
 """About how many groups are offered at once."""
 
@@ -46,6 +50,37 @@ class TaskList:
             name: pgettext("time", label) if name in TIME_LABELS else gettext(label)
             for name, label in (LABELS | TIME_LABELS).items()
         }
+
+
+def task_filter(view: View, fields: Form, states: Iterable[TaskState]) -> TaskFilter:
+    """Return the filter in the fields of a query or form.
+
+    Args:
+        view: The view of the user.
+        fields: The query or form.
+        states: States that may be chosen.
+
+    Raises:
+        BadRequestError: The filter is not valid, or it searches payloads that are hidden or redacted.
+    """
+    if fields.get("payload") and not view.shown.may_ask_payloads:
+        raise BadRequestError(gettext("payloads that are hidden or redacted cannot be searched"))
+
+    def age(name: str) -> int | None:
+        return fields.number(name, 0, low=0, high=10**9) if fields.get(name) else None
+
+    return TaskFilter(
+        queue=fields.get("queue") or None,
+        state=fields.choice("state", states),
+        group=fields.get("group") or None,
+        name_part=fields.get("type"),
+        error=fields.get("error"),
+        payload=fields.get("payload"),
+        text=fields.get("text").strip(),
+        older_than=age("older"),
+        newer_than=age("newer"),
+        in_payload=view.shown.may_ask_payloads,
+    )
 
 
 async def listing(

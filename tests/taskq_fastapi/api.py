@@ -75,7 +75,7 @@ LOOKS = (
     "/tasks?queue=default&state=pending",
     "/tasks?queue=default&state=aggregating&group=g",
     "/tasks/search?text=x&name=note",
-    "/tasks/find?queue=default&state=pending&name=no",
+    "/tasks/search?queue=default&state=pending&name_part=no",
     "/tasks/default/1",
     "/workers",
     "/schedules",

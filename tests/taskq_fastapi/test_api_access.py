@@ -97,7 +97,7 @@ async def test_payloads_are_hidden_unless_they_are_allowed(tasks: TaskQ) -> None
     async with requests(api_app(tasks, allow_anonymous=True)) as web:
         answers = [await web.get(path) for path in LOOKS]
         guess = await web.get("/tasks/search", params={"text": SECRET[:6]})
-        asked = await web.get("/tasks/find?queue=default&state=pending&payload=s3")
+        asked = await web.get("/tasks/search?queue=default&state=pending&payload=s3")
         bulk = await send(
             web, "POST", "/tasks/actions", {"action": "delete", "filter": {"state": "pending", "payload": "s3"}}
         )

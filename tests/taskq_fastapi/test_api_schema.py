@@ -44,7 +44,7 @@ ROUTES = {
     "remove_queue_part": "DELETE /queues/{queue}",
     "tasks": "GET /tasks",
     "tasks_of": "GET /tasks",
-    "find_tasks": "GET /tasks/find",
+    "find_tasks": "GET /tasks/search",
     "task": "GET /tasks/{queue}/{task_id}",
     "run_task": "POST /tasks/{queue}/{task_id}",
     "archive_task": "POST /tasks/{queue}/{task_id}",

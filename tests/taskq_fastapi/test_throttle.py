@@ -285,7 +285,7 @@ async def test_who_is_let_in_is_not_slowed_down_by_what_they_may_not_do(filled: 
     async with api_of(filled, read_only=True, failed_logins="1/h") as web:
         for _ in range(3):
             assert (await web.patch("/queues/default", json={"paused": True})).status_code == 403
-            assert (await web.get("/tasks/find?queue=default&state=pending&payload=x")).status_code == 403
+            assert (await web.get("/tasks/search?queue=default&state=pending&payload=x")).status_code == 403
             evil = {"origin": "https://evil.example", "x-key": "wrong"}
             assert (await web.patch("/queues/default", json={"paused": True}, headers=evil)).status_code == 403
         assert (await web.get("/queues")).status_code == 200

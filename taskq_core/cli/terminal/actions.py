@@ -11,11 +11,10 @@ from taskq_core.cli.terminal.dialogs import Ask, Choose, Question, Working
 from taskq_core.cli.terminal.filtering import duration_of
 from taskq_core.cli.terminal.screen import DashScreen, Level
 from taskq_core.errors import BrokerAuthenticationError, ConfigurationError
-from taskq_core.inspector import ALLOWED_STATES, ActionReport, Matching, QueueInfo, TaskAction, TaskRef
-from taskq_core.views import SELECTED_MAX, TaskFilter
+from taskq_core.inspector import ALLOWED_STATES, ActionReport, TaskAction, TaskFilter, TaskRef
 from taskq_core.views.labels import Skipped, done, skipped
 from taskq_core.views.messages import ALL_BUTTONS, BUTTONS, actions_for, outcome, question
-from taskq_core.wire import TaskState, validate_queue_name
+from taskq_core.wire import validate_queue_name
 
 PART_S = 0.3
 """Approximate duration of one step of an action on many tasks."""
@@ -63,16 +62,12 @@ async def act_on(screen: DashScreen[Any], refs: Sequence[TaskRef], action: TaskA
     return report
 
 
-async def act_on_all(
-    screen: DashScreen[Any], infos: Sequence[QueueInfo], wanted: TaskFilter, *, group: str | None, total: int
-) -> bool:
+async def act_on_all(screen: DashScreen[Any], wanted: TaskFilter, *, total: int) -> bool:
     """Ask for an action, run it step by step on all listed tasks of a state, and show the result.
 
     Args:
         screen: The screen.
-        infos: The figures of the queues.
         wanted: The filter, which has a state.
-        group: The group, for state aggregating.
         total: Number of tasks to read.
 
     Returns:
@@ -81,8 +76,8 @@ async def act_on_all(
     state = wanted.state
     assert state is not None
     where = "all queues" if wanted.queue is None else f"the queue “{wanted.queue}”"
-    if group is not None:
-        where = f"the group “{group}” of {where}"
+    if wanted.group is not None:
+        where = f"the group “{wanted.group}” of {where}"
     fitting = f" that match the filter (of {total:,})" if wanted.looks_inside else ""
     count = "" if wanted.looks_inside else f"{total:,} "
     meant = f"all {count}{state} tasks of {where}{fitting}"
@@ -98,19 +93,12 @@ async def act_on_all(
     asked = Question(text=text + _detail(options), button=ALL_BUTTONS[action], is_destructive=action in _LOSES)
     if not await screen.ask(asked):
         return False
-    if wanted.text:  # a text may be in several fields: the matching tasks are selected first
-        selection = await screen.poller.dashboard.select_tasks(infos, wanted, states=ALLOWED_STATES[action])
-        report = await screen.poller.inspector.act_on(selection.tasks, action, **options)
-        level, told = outcome(action, report)
-        more = "" if selection.is_complete else f" There may be more: at most {SELECTED_MAX:,} are selected at once."
-        _show(screen, level, told + more, report)
-        return True
-    await _in_parts(screen, _matching(wanted, state, group), action, options, total=total)
+    await _in_parts(screen, wanted, action, options, total=total)
     return True
 
 
 async def _in_parts(
-    screen: DashScreen[Any], matching: Matching, action: TaskAction, options: dict[str, Any], *, total: int
+    screen: DashScreen[Any], wanted: TaskFilter, action: TaskAction, options: dict[str, Any], *, total: int
 ) -> None:
     working = Working(f"{ALL_BUTTONS[action]}…")
     await screen.app.push_screen(working)
@@ -122,7 +110,7 @@ async def _in_parts(
         while True:
             until = time.monotonic() + PART_S
             part = await screen.poller.inspector.act_on_matching(
-                matching, action, **options, cursor=cursor, has_time=partial(_is_before, until)
+                wanted, action, **options, cursor=cursor, has_time=partial(_is_before, until)
             )
             report = part.report
             count += len(report.done)
@@ -146,19 +134,6 @@ async def _in_parts(
 
 def _is_before(until: float) -> bool:
     return time.monotonic() < until
-
-
-def _matching(wanted: TaskFilter, state: TaskState, group: str | None) -> Matching:
-    return Matching(
-        queue=wanted.queue,
-        state=state,
-        group=group,
-        name=wanted.name_part or None,
-        error=wanted.error or None,
-        payload=wanted.payload or None,
-        older_than=wanted.older_than,
-        newer_than=wanted.newer_than,
-    )
 
 
 def _show(screen: DashScreen[Any], level: str, text: str, report: ActionReport) -> None:

@@ -9,7 +9,7 @@ import click
 
 from taskq_core.cli.params import DURATION
 from taskq_core.errors import ConfigurationError
-from taskq_core.views import TaskFilter
+from taskq_core.inspector import TaskFilter
 from taskq_core.wire import TaskState
 
 HINT = "part of id, payload or error, and any of type:mail error:timeout payload:42 older:1h newer:30m"

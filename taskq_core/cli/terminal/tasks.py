@@ -31,7 +31,7 @@ from taskq_core.inspector import (
     total_of,
 )
 from taskq_core.inspector.records import GROUPS_COUNTED
-from taskq_core.views import STATES, TaskFilter, TaskRecord, TaskSearch, WorkersOverview
+from taskq_core.views import STATES, FoundTasks, TaskFilter, TaskRecord, WorkersOverview
 from taskq_core.wire import TaskState
 
 SCAN = 5_000
@@ -60,7 +60,7 @@ class Found:
     now: datetime
     workers: WorkersOverview | None = None
     groups: GroupPage | None = None
-    search: TaskSearch | None = None
+    search: FoundTasks | None = None
 
 
 class TasksScreen(FilteredScreen[Found]):
@@ -104,7 +104,7 @@ class TasksScreen(FilteredScreen[Found]):
         self._skip = 0
         self._cursors: list[str | None] = [None]
         self._wanted = TaskFilter(queue=queue, state=state)
-        self._search: TaskSearch | None = None
+        self._search: FoundTasks | None = None
         self._chooses_state = queue is not None and state is None
 
     # --- reading and drawing ------------------------------------------------------------------------------------------
@@ -375,7 +375,7 @@ class TasksScreen(FilteredScreen[Found]):
     async def _act_on_all(self, found: Found) -> None:
         assert self.state is not None
         total = found.total if found.search is None else found.search.total
-        if await act_on_all(self, found.infos, self._wanted, group=self.group, total=total or 0):
+        if await act_on_all(self, replace(self._wanted, group=self.group), total=total or 0):
             self.marked.clear()
             self._search = None
 

@@ -8,9 +8,9 @@ from taskq_core.inspector import (
     ALLOWED_STATES,
     RETRY_MINUTES_MAX,
     ActionReport,
-    Matching,
     Skip,
     TaskAction,
+    TaskFilter,
     TaskRef,
 )
 from taskq_core.settings.language import gettext, pgettext
@@ -22,14 +22,13 @@ from taskq_fastapi.dashboard.errors import BadRequestError
 from taskq_fastapi.dashboard.form import Form
 from taskq_fastapi.dashboard.registry import Done, Question, action
 from taskq_fastapi.dashboard.task_labels import in_utc
+from taskq_fastapi.dashboard.task_lists import FILTER_FIELDS, task_filter
 from taskq_fastapi.dashboard.task_table import ref_of
 from taskq_fastapi.dashboard.view import Shown, View, link, own_link
 
 SELECTED_MAX = 200
 """Most tasks that are selected one by one: more than a page shows."""
 _TEMPLATES = {TaskAction.RETRY: "question_retry.html", TaskAction.MOVE: "question_move.html"}
-_MEANT = ("queue", "state", "group", "type", "error", "payload", "older", "newer")
-"""Fields that say which tasks are meant."""
 _OPTIONS = ("minutes", "at", "to_queue")
 
 
@@ -136,53 +135,30 @@ def _note(view: View, report: ActionReport) -> None:
 # --- all matching tasks -----------------------------------------------------------------------------------------------
 
 
-def meant_by(view: View, form: Form) -> Matching:
-    """Return the filter that a form describes.
-
-    Raises:
-        BadRequestError: The filter is not valid, or it searches payloads that are hidden or redacted.
-    """
+def _checked(view: View, form: Form) -> tuple[TaskAction, TaskFilter, TaskState]:
     form.need("state")
-    state = form.choice("state", TaskState)
-    assert state is not None
-    if form.get("payload") and not view.shown.may_ask_payloads:
-        raise BadRequestError(gettext("payloads that are hidden or redacted cannot be searched"))
-    ages = {name: form.number(name, 0, low=0, high=10**9) if form.get(name) else None for name in ("older", "newer")}
-    return Matching(
-        queue=form.get("queue") or None,
-        state=state,
-        group=form.get("group") or None,
-        name=form.get("type") or None,
-        error=form.get("error") or None,
-        payload=form.get("payload") or None,
-        older_than=ages["older"],
-        newer_than=ages["newer"],
-    )
-
-
-def _checked(view: View, form: Form) -> tuple[TaskAction, Matching]:
-    action, matching = asked_action(form), meant_by(view, form)
-    if matching.state not in ALLOWED_STATES[action]:
+    action, wanted = asked_action(form), task_filter(view, form, TaskState)
+    assert wanted.state is not None
+    if wanted.state not in ALLOWED_STATES[action]:
         raise BadRequestError(
             gettext(
                 "%(action)s: not while they are %(state)s",
                 action=gettext(BUTTONS[action]).lower(),
-                state=pgettext("task state", matching.state),
+                state=pgettext("task state", wanted.state),
             )
         )
-    return action, matching
+    return action, wanted, wanted.state
 
 
 async def ask_all(view: View, form: Form) -> Question:
     """Ask for confirmation to apply an action to all matching tasks."""
-    action, matching = _checked(view, form)
-    total = await _total(view, matching)
-    is_all = not (matching.name or matching.error or matching.payload or matching.older_than or matching.newer_than)
-    where = gettext("the queue “%(queue)s”", queue=matching.queue) if matching.queue else gettext("all queues")
-    if matching.group is not None:
-        where = gettext("the group “%(group)s” of %(where)s", group=matching.group, where=where)
-    state = pgettext("task state", matching.state)
-    if is_all:
+    action, wanted, task_state = _checked(view, form)
+    total = await _total(view, wanted, task_state)
+    where = gettext("the queue “%(queue)s”", queue=wanted.queue) if wanted.queue else gettext("all queues")
+    if wanted.group is not None:
+        where = gettext("the group “%(group)s” of %(where)s", group=wanted.group, where=where)
+    state = pgettext("task state", task_state)
+    if not wanted.looks_inside:
         whom = gettext("all %(count)s %(state)s tasks of %(where)s", count=f"{total:,}", state=state, where=where)
     else:
         whom = gettext("all %(state)s tasks of %(where)s that fit", state=state, where=where)
@@ -192,15 +168,15 @@ async def ask_all(view: View, form: Form) -> Question:
 @action(
     "tasks-act-all",
     ask=ask_all,
-    audited=("do", *(name for name in _MEANT if name != "payload"), *_OPTIONS),
+    audited=("do", *(name for name in FILTER_FIELDS if name not in ("payload", "text")), *_OPTIONS),
 )
 async def act_on_all(view: View, form: Form) -> Done | Shown:
     """Do something to all tasks that are meant, for about a second; show how far it is if there are more."""
-    action, matching = _checked(view, form)
+    action, wanted, state = _checked(view, form)
     cursor = form.get("cursor") or None
-    total = form.number("total", 0, low=0, high=10**15) if cursor else await _total(view, matching)
+    total = form.number("total", 0, low=0, high=10**15) if cursor else await _total(view, wanted, state)
     part = await view.inspector.act_on_matching(
-        matching, action, **options_of(action, form), cursor=cursor, has_time=time_left()
+        wanted, action, **options_of(action, form), cursor=cursor, has_time=time_left()
     )
     _note(view, part.report)
     count = form.number("done", 0, low=0, high=10**15) + len(part.report.done)
@@ -212,7 +188,7 @@ async def act_on_all(view: View, form: Form) -> Done | Shown:
             text=" ".join(texts) or gettext("There was nothing to do."),
             level="success" if count and not reasons else "warning",
         )
-    carried = [(name, form.get(name)) for name in ("do", *_MEANT, *_OPTIONS) if form.get(name)]
+    carried = [(name, form.get(name)) for name in ("do", *FILTER_FIELDS, *_OPTIONS) if form.get(name)]
     carried += [("cursor", part.next), ("done", str(count)), ("scanned", str(scanned)), ("total", str(total))]
     carried += [("skip", f"{reason}/{state}/{number}") for (reason, state), number in sorted(reasons.items())]
     return view.page(
@@ -234,13 +210,13 @@ async def act_on_all(view: View, form: Form) -> Done | Shown:
     )
 
 
-async def _total(view: View, matching: Matching) -> int:
+async def _total(view: View, wanted: TaskFilter, state: TaskState) -> int:
     """Return how many tasks there are to look at."""
-    if matching.group is not None and matching.queue is not None:
-        return await view.inspector.count(matching.queue, matching.state, group=matching.group)
-    if matching.queue is not None:
-        return (await view.inspector.queue_info(matching.queue)).sizes[matching.state]
-    return sum(info.sizes[matching.state] for info in await view.inspector.queue_infos())
+    if wanted.group is not None and wanted.queue is not None:
+        return await view.inspector.count(wanted.queue, state, group=wanted.group)
+    if wanted.queue is not None:
+        return (await view.inspector.queue_info(wanted.queue)).sizes[state]
+    return sum(info.sizes[state] for info in await view.inspector.queue_infos())
 
 
 def _skipped_so_far(form: Form) -> Skipped:

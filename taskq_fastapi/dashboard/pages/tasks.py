@@ -3,18 +3,17 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
 
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
 from taskq_core.handles.records import TaskInfo
-from taskq_core.inspector import LISTED_STATES, QueueInfo, total_of
+from taskq_core.inspector import LISTED_STATES, QueueInfo, TaskFilter, total_of
 from taskq_core.settings.language import gettext, marked
-from taskq_core.views import TaskFilter, TaskRecord
+from taskq_core.views import TaskRecord
 from taskq_core.wire import TaskState
 from taskq_fastapi.dashboard.errors import BadRequestError
 from taskq_fastapi.dashboard.registry import page
-from taskq_fastapi.dashboard.task_lists import listing
+from taskq_fastapi.dashboard.task_lists import FILTER_FIELDS, listing, task_filter
 from taskq_fastapi.dashboard.task_table import error_line
 from taskq_fastapi.dashboard.view import Shown, View
 
@@ -51,37 +50,10 @@ class Failure:
     count: int
 
 
-def wanted_of(view: View) -> TaskFilter:
-    """Return the filter that the query string describes.
-
-    Raises:
-        BadRequestError: The filter is not valid, or it searches payloads that are hidden or redacted.
-    """
-    query = view.query
-    state = query.choice("state", LISTED_STATES)
-    if query.get("payload") and not view.shown.may_ask_payloads:
-        raise BadRequestError(gettext("payloads that are hidden or redacted cannot be searched"))
-    ages = {
-        name: timedelta(seconds=query.number(name, 0, low=0, high=10**9)) if query.get(name) else None
-        for name in ("older", "newer")
-    }
-    return TaskFilter(
-        queue=query.get("queue") or None,
-        state=state,
-        name_part=query.get("type"),
-        error=query.get("error"),
-        payload=query.get("payload"),
-        text=query.get("text").strip(),
-        older_than=ages["older"],
-        newer_than=ages["newer"],
-        in_payload=view.shown.may_ask_payloads,
-    )
-
-
 @page("tasks", label=marked("Tasks"), is_live=False)
 async def show(view: View) -> Shown:
     """Find tasks."""
-    wanted = wanted_of(view)
+    wanted = task_filter(view, view.query, LISTED_STATES)
     infos = await view.shared("queue infos", view.inspector.queue_infos)
     if wanted.queue is not None and wanted.queue not in [info.name for info in infos]:
         raise BadRequestError(gettext("there is no queue %(queue)r", queue=wanted.queue[:80]))
@@ -97,8 +69,9 @@ async def show(view: View) -> Shown:
     else:
         paging = view.paging(total_of(wanted.of(infos), wanted.state))
         tasks = await view.dashboard.tasks(infos, wanted, skip=paging.skip, count=paging.rows)
-    is_bulk = wanted.state is not None and not wanted.text
-    listed = await listing(view, tasks, state=None, now=now, paging=paging, meant=_meant(view), is_bulk=is_bulk)
+    meant = {name: view.query.get(name) for name in FILTER_FIELDS if view.query.get(name)}
+    is_bulk = wanted.state is not None
+    listed = await listing(view, tasks, state=None, now=now, paging=paging, meant=meant, is_bulk=is_bulk)
     return view.page(
         "tasks.html",
         title=gettext("Tasks"),
@@ -111,11 +84,6 @@ async def show(view: View) -> Shown:
         listed_states=LISTED_STATES,
         ages=AGES,
     )
-
-
-def _meant(view: View) -> dict[str, str]:
-    names = ("queue", "state", "type", "error", "payload", "older", "newer")
-    return {name: view.query.get(name) for name in names if view.query.get(name)}
 
 
 # --- failed tasks -----------------------------------------------------------------------------------------------------

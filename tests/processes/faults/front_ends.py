@@ -31,7 +31,7 @@ API_LOOKS = [
     "/api/tasks",
     "/api/tasks/default/1",
     "/api/tasks/search?text=1",
-    "/api/tasks/find?queue=default&state=archived",
+    "/api/tasks/search?queue=default&state=archived",
     "/api/workers",
     "/api/schedules",
     "/api/redis",

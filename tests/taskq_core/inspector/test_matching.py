@@ -9,7 +9,7 @@ from taskq_core import ConfigurationError, TaskQ, TaskState
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.plans import run_plan
 from taskq_core.errors import BrokerUnavailableError, QueueNotFoundError
-from taskq_core.inspector import Inspector, Matching, MatchingReport, TaskAction
+from taskq_core.inspector import Inspector, MatchingReport, TaskAction, TaskFilter
 from taskq_core.inspector.matching import act_on_matching
 from tests.redis_server import RedisServer
 from tests.rows import rows
@@ -26,7 +26,7 @@ async def test_it_goes_through_the_queues_there_are_and_looks_inside(ask: Ask, e
     wanted = [enqueue(), enqueue(queue="low")]
     other = enqueue(name="report")
 
-    part = await ask("act_on_matching", Matching(state=TaskState.PENDING, name="email"), TaskAction.ARCHIVE)
+    part = await ask("act_on_matching", TaskFilter(state=TaskState.PENDING, name_part="email"), TaskAction.ARCHIVE)
 
     assert {(each.queue, each.id) for each in part.report.done} == {(each.queue, each.id) for each in wanted}
     assert (part.scanned, part.next) == (3, None)
@@ -36,11 +36,11 @@ async def test_it_goes_through_the_queues_there_are_and_looks_inside(ask: Ask, e
 async def test_a_part_ends_when_time_is_over_and_the_cursor_goes_on(ask: Ask, enqueue: Enqueue) -> None:
     for number in range(230):
         enqueue(queue=("a", "b")[number % 2])
-    matching = Matching(state=TaskState.PENDING)
+    wanted = TaskFilter(state=TaskState.PENDING)
 
     done, cursor, parts = [], None, 0
     while parts == 0 or cursor is not None:
-        part = await ask("act_on_matching", matching, TaskAction.DELETE, cursor=cursor, has_time=never)
+        part = await ask("act_on_matching", wanted, TaskAction.DELETE, cursor=cursor, has_time=never)
         done += part.report.done
         cursor, parts = part.next, parts + 1
         assert parts < 10
@@ -51,12 +51,12 @@ async def test_a_part_ends_when_time_is_over_and_the_cursor_goes_on(ask: Ask, en
 
 async def test_what_comes_in_front_of_a_list_meanwhile_hides_none(ask: Ask, enqueue: Enqueue) -> None:
     old = {enqueue().id for _ in range(150)}
-    matching = Matching(queue="default", state=TaskState.PENDING)
+    wanted = TaskFilter(queue="default", state=TaskState.PENDING)
 
-    first = await ask("act_on_matching", matching, TaskAction.ARCHIVE, has_time=never)
+    first = await ask("act_on_matching", wanted, TaskAction.ARCHIVE, has_time=never)
     for _ in range(5):
         enqueue()
-    second = await ask("act_on_matching", matching, TaskAction.ARCHIVE, cursor=first.next)
+    second = await ask("act_on_matching", wanted, TaskAction.ARCHIVE, cursor=first.next)
 
     assert old <= {each.id for each in (*first.report.done, *second.report.done)}
 
@@ -64,9 +64,9 @@ async def test_what_comes_in_front_of_a_list_meanwhile_hides_none(ask: Ask, enqu
 async def test_those_of_a_group_are_moved_by_their_group(ask: Ask, enqueue: Enqueue) -> None:
     enqueue(aggregate="g")
     enqueue(aggregate="h")
-    matching = Matching(queue="default", state=TaskState.AGGREGATING, group="g")
+    wanted = TaskFilter(queue="default", state=TaskState.AGGREGATING, group="g")
 
-    part = await ask("act_on_matching", matching, TaskAction.MOVE, to_queue="low")
+    part = await ask("act_on_matching", wanted, TaskAction.MOVE, to_queue="low")
 
     assert len(part.report.done) == 1
     assert await ask("count", "low", TaskState.AGGREGATING, group="g") == 1
@@ -77,37 +77,37 @@ async def test_a_queue_that_tasks_are_moved_to_is_not_gone_through(ask: Ask, enq
     enqueue()
     enqueue(queue="low")
 
-    part = await ask("act_on_matching", Matching(state=TaskState.PENDING), TaskAction.MOVE, to_queue="low")
+    part = await ask("act_on_matching", TaskFilter(state=TaskState.PENDING), TaskAction.MOVE, to_queue="low")
 
     assert (len(part.report.done), part.report.skipped, part.scanned) == (1, {}, 1)
 
 
 @rows(
-    ("matching", "action", "options", "said"),
+    ("wanted", "action", "options", "said"),
     [
-        (Matching(state=TaskState.PENDING), TaskAction.RUN, {}, "run takes tasks that are"),
-        (Matching(state=TaskState.ACTIVE), TaskAction.DELETE, {}, "delete takes tasks that are"),
-        (Matching(state=TaskState.PENDING, group="g"), TaskAction.DELETE, {}, "has no groups"),
-        (Matching(state=TaskState.AGGREGATING, group="g"), TaskAction.DELETE, {}, "needs its queue"),
-        (Matching(state="sleeping"), TaskAction.DELETE, {}, "no state 'sleeping'"),  # type: ignore[arg-type]
-        (Matching(state=TaskState.PENDING), TaskAction.MOVE, {}, "to_queue"),
-        (Matching(state=TaskState.PENDING), TaskAction.RETRY, {}, "needs either at= or after="),
-        (Matching(state=TaskState.PENDING), TaskAction.DELETE, {"after": 1}, "at and after belong to retry"),
-        (Matching(state=TaskState.PENDING), TaskAction.DELETE, {"cursor": "1/2//"}, "cursor must come from"),
-        (Matching(state=TaskState.PENDING), TaskAction.DELETE, {"cursor": "x"}, "cursor must come from"),
+        (TaskFilter(state=TaskState.PENDING), TaskAction.RUN, {}, "run takes tasks that are"),
+        (TaskFilter(state=TaskState.ACTIVE), TaskAction.DELETE, {}, "delete takes tasks that are"),
+        (TaskFilter(state=TaskState.PENDING, group="g"), TaskAction.DELETE, {}, "has no groups"),
+        (TaskFilter(state=TaskState.AGGREGATING, group="g"), TaskAction.DELETE, {}, "needs its queue"),
+        (TaskFilter(state="sleeping"), TaskAction.DELETE, {}, "no state 'sleeping'"),  # type: ignore[arg-type]
+        (TaskFilter(state=TaskState.PENDING), TaskAction.MOVE, {}, "to_queue"),
+        (TaskFilter(state=TaskState.PENDING), TaskAction.RETRY, {}, "needs either at= or after="),
+        (TaskFilter(state=TaskState.PENDING), TaskAction.DELETE, {"after": 1}, "at and after belong to retry"),
+        (TaskFilter(state=TaskState.PENDING), TaskAction.DELETE, {"cursor": "1/2//"}, "cursor must come from"),
+        (TaskFilter(state=TaskState.PENDING), TaskAction.DELETE, {"cursor": "x"}, "cursor must come from"),
         (
-            Matching(queue="default", state=TaskState.PENDING),
+            TaskFilter(queue="default", state=TaskState.PENDING),
             *(TaskAction.DELETE, {"cursor": "1//6c6f77/"}, "got one of queue 'low'"),
         ),
-        (Matching(state=TaskState.PENDING), TaskAction.RETRY, {"after": 1e14}, "at most 100 years"),
-        (Matching(state=TaskState.PENDING, older_than=datetime(2020, 1, 1)), TaskAction.DELETE, {}, "time zone"),  # noqa: DTZ001
+        (TaskFilter(state=TaskState.PENDING), TaskAction.RETRY, {"after": 1e14}, "at most 100 years"),
+        (TaskFilter(state=TaskState.PENDING, older_than=datetime(2020, 1, 1)), TaskAction.DELETE, {}, "time zone"),  # noqa: DTZ001
     ],
 )
 async def test_what_is_not_usable_is_refused_and_changes_nothing(
     ask: Ask,
     enqueue: Enqueue,
     redis_server: RedisServer,
-    matching: Matching,
+    wanted: TaskFilter,
     action: TaskAction,
     options: dict[str, Any],
     said: str,
@@ -115,14 +115,14 @@ async def test_what_is_not_usable_is_refused_and_changes_nothing(
     enqueue()
 
     with pytest.raises(ConfigurationError, match=said):
-        await ask("act_on_matching", matching, action, **options)
+        await ask("act_on_matching", wanted, action, **options)
 
     assert (await ask("queue_info", "default")).sizes[TaskState.PENDING] == 1
 
 
 async def test_a_queue_that_is_not_there_is_refused(ask: Ask) -> None:
     with pytest.raises(QueueNotFoundError):
-        await ask("act_on_matching", Matching(queue="none", state=TaskState.PENDING), TaskAction.DELETE)
+        await ask("act_on_matching", TaskFilter(queue="none", state=TaskState.PENDING), TaskAction.DELETE)
 
 
 async def test_all_are_put_off_to_one_time_whatever_the_number_of_parts(
@@ -130,10 +130,10 @@ async def test_all_are_put_off_to_one_time_whatever_the_number_of_parts(
 ) -> None:
     for _ in range(150):
         enqueue(run_after=10)
-    matching, at = Matching(state=TaskState.SCHEDULED), datetime(2099, 1, 1, tzinfo=UTC)
+    wanted, at = TaskFilter(state=TaskState.SCHEDULED), datetime(2099, 1, 1, tzinfo=UTC)
 
-    first = await ask("act_on_matching", matching, TaskAction.RETRY, at=at, has_time=never)
-    second = await ask("act_on_matching", matching, TaskAction.RETRY, at=at, cursor=first.next)
+    first = await ask("act_on_matching", wanted, TaskAction.RETRY, at=at, has_time=never)
+    second = await ask("act_on_matching", wanted, TaskAction.RETRY, at=at, cursor=first.next)
 
     assert (len(first.report.done), len(second.report.done)) == (100, 50)
     scores = {score for _, score in redis_server.client.zrange("asynq:{default}:scheduled", 0, -1, withscores=True)}
@@ -156,8 +156,8 @@ def test_a_store_that_fails_on_the_way_leaves_a_report_and_a_place_to_go_on(
         return app.runtime.runner.run(operation)
 
     def step(cursor: str | None) -> MatchingReport:
-        matching = Matching(queue="default", state=TaskState.PENDING)
-        plan = act_on_matching(app, matching, TaskAction.DELETE, cursor=cursor)
+        wanted = TaskFilter(queue="default", state=TaskState.PENDING)
+        plan = act_on_matching(app, wanted, TaskAction.DELETE, cursor=cursor)
         return run_plan(plan, send)
 
     first = step(None)
@@ -174,6 +174,6 @@ def test_a_store_that_fails_at_once_raises(app: TaskQ, enqueue: Enqueue) -> None
             raise BrokerUnavailableError("gone")
         return app.runtime.runner.run(operation)
 
-    matching = Matching(state=TaskState.PENDING)
+    wanted = TaskFilter(state=TaskState.PENDING)
     with pytest.raises(BrokerUnavailableError):
-        run_plan(act_on_matching(app, matching, TaskAction.DELETE), send)
+        run_plan(act_on_matching(app, wanted, TaskAction.DELETE), send)

@@ -162,7 +162,7 @@ async def test_a_search_goes_on_after_a_queue_that_has_emptied(ask: Ask, redis_s
 
 @rows(
     "cursor",
-    ["", "x", "archived", "archived/zz/", "nowhere/64/", "aggregating/64/", "archived/64656661756c74/x", "a/b/c"],
+    ["", "x", "archived", "archived/zz/", "nowhere/64/", "archived/64656661756c74/x", "a/b/c"],
 )
 async def test_a_foreign_cursor_is_refused(ask: Ask, redis_server: RedisServer, infos: Any, cursor: str) -> None:
     store(redis_server, "a1")
