@@ -10,9 +10,10 @@
 
     await charge.adelay(7)  # the worker provides the session
 
-A dependency may be a function, a coroutine function, a generator of either kind that cleans up behind its `yield`, or a
-class. It may have dependencies and a `TaskContext` itself. Each dependency is called once for a run unless
-`use_cache=False`. A task has no request, so defining a task with a dependency on a request raises an error.
+A dependency may be a function, a class, or a generator that cleans up behind its `yield`; of a task that is `async def`
+also a coroutine function or an asynchronous generator. It may have dependencies and a `TaskContext` itself. Each
+dependency is called once for a run unless `use_cache=False`. A task has no request, so defining a task with a
+dependency on a request raises an error.
 """
 
 import functools
@@ -26,7 +27,7 @@ from taskq_core.service.user_code import is_coroutine_function
 from taskq_core.tasks.functions import function_name
 from taskq_core.tasks.injection import Injection
 from taskq_fastapi.needs import Kind, Plan, is_placeholder, name_of, plan_of_dependency, plan_of_task
-from taskq_fastapi.resolving import Resolver, hosted, in_thread, on_loop
+from taskq_fastapi.resolving import Resolver
 
 
 class _Injected:
@@ -42,7 +43,7 @@ class TaskDependencies:
     """Gives tasks their dependencies.
 
     Attributes:
-        dependency_overrides: What takes the place of a dependency, by the dependency; as on a FastAPI app.
+        dependency_overrides: Replacements by dependency, as on a FastAPI app.
     """
 
     def __init__(self) -> None:
@@ -53,109 +54,71 @@ class TaskDependencies:
         """Return a function that calls the task with its dependencies. None without dependencies. For the core.
 
         Raises:
-            TaskDefinitionError: Something cannot be given to a task.
+            TaskDefinitionError: A dependency does not work in this task.
         """
         plan = plan_of_task(what, function)
         if not plan.needs:
             return None
-        self._check(what, plan, ())
-        call = _Call(self, function, plan)
-        if is_coroutine_function(function):
+        is_plain = not is_coroutine_function(function)
+        self._check(what, plan, (), is_plain=is_plain)
+        names = tuple(inspect.signature(function).parameters)
 
-            async def acall(*args: Any, **kwargs: Any) -> object:
-                return await call.aexecute(args, kwargs)
+        def prepared(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Resolver, Callable[..., Any]]:
+            needed = {need.name for need in plan.needs}
+            given = {
+                name: value
+                for name, value in kwargs.items()
+                if name not in needed or not (value is INJECTED or is_placeholder(value))
+            }
+            passed = {*names[: len(args)], *given}
+            missing = Plan(tuple(need for need in plan.needs if need.name not in passed), None, Kind.CALL)
+            if self.dependency_overrides:
+                self._check(what, missing, (), is_plain=is_plain)
+            return Resolver(self, missing, _context(function, args)), functools.partial(function, *args, **given)
 
-            body: Callable[..., Any] = acall
-        else:
+        def call(*args: Any, **kwargs: Any) -> object:
+            resolver, prepared_call = prepared(args, kwargs)
+            return resolver.call(prepared_call)
 
-            def plain(*args: Any, **kwargs: Any) -> object:
-                return call.execute(args, kwargs)
+        async def acall(*args: Any, **kwargs: Any) -> object:
+            resolver, prepared_call = prepared(args, kwargs)
+            return await resolver.acall(prepared_call)
 
-            body = plain
+        body: Callable[..., Any] = call if is_plain else acall
         functools.update_wrapper(body, function)
         return Injection(body, frozenset(need.name for need in plan.needs))
 
-    def _check(self, what: str, plan: Plan, above: tuple[Callable[..., Any], ...]) -> None:
-        """Read all that a plan needs, so that what cannot work is refused now."""
+    def _check(self, what: str, plan: Plan, above: tuple[Callable[..., Any], ...], *, is_plain: bool) -> None:
+        """Check all dependencies of a plan, at any depth. A plain task cannot await asynchronous ones."""
         for need in plan.needs:
-            if need.call in above:
-                chain = " -> ".join(name_of(each) for each in (*above[above.index(need.call) :], need.call))
+            call, inner = self.find(need.call, what)
+            if call in above:
+                chain = " -> ".join(name_of(each) for each in (*above[above.index(call) :], call))
                 raise TaskDefinitionError(f"{what}: dependencies need each other without end: {chain}")
-            if need.call in self.dependency_overrides:
-                continue  # what takes its place is read when it runs
-            inner = self._plans.get(need.call)
-            if inner is None:
-                inner = plan_of_dependency(f"{what}, dependency {name_of(need.call)!r}", need.call)
-                self._check(what, inner, (*above, need.call))
-                self._plans[need.call] = inner
+            if is_plain and inner.kind.is_async:
+                raise TaskDefinitionError(
+                    f"{what} is a plain function and cannot await the dependency {name_of(call)!r}; "
+                    "make the task `async def`, or the dependency plain"
+                )
+            self._check(what, inner, (*above, call), is_plain=is_plain)
 
-    def find(self, call: Callable[..., Any]) -> tuple[Callable[..., Any], Plan]:
-        """Return a dependency, or what takes its place, and how to call it.
+    def find(self, call: Callable[..., Any], what: str = "") -> tuple[Callable[..., Any], Plan]:
+        """Return a dependency or its override, and how to call it.
 
         Raises:
-            TaskDefinitionError: What takes its place cannot be given to a task.
+            TaskDefinitionError: It does not work in a task.
         """
         call = self.dependency_overrides.get(call, call)
-        plan = self._plans.get(call)
-        if plan is None:
-            plan = plan_of_dependency(f"dependency {name_of(call)!r}", call)
-            self._check(f"dependency {name_of(call)!r}", plan, (call,))
-            self._plans[call] = plan
-        return call, plan
-
-    def needs_loop(self, plan: Plan) -> bool:
-        """Whether something that a plan needs is asynchronous."""
-        for need in plan.needs:
-            _, inner = self.find(need.call)
-            if inner.kind.is_async or self.needs_loop(inner):
-                return True
-        return False
+        if call not in self._plans:
+            where = f"{what}, dependency" if what else "dependency"
+            self._plans[call] = plan_of_dependency(f"{where} {name_of(call)!r}", call)
+        return call, self._plans[call]
 
 
-class _Call:
-    """A task's function, called with its dependencies."""
-
-    def __init__(self, dependencies: TaskDependencies, function: Callable[..., Any], plan: Plan) -> None:
-        self._dependencies = dependencies
-        self._function = function
-        self._plan = plan
-        self._names = tuple(inspect.signature(function).parameters)
-        self._needed = frozenset(need.name for need in plan.needs)
-
-    def _resolver(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Resolver, dict[str, Any]]:
-        """Return who gives what is missing, and the arguments by name that were given."""
-        given = {
-            name: value
-            for name, value in kwargs.items()
-            if name not in self._needed or not (value is INJECTED or is_placeholder(value))
-        }
-        named = {*self._names[: len(args)], *given}
-        missing = tuple(need for need in self._plan.needs if need.name not in named)
-        context = current.get()
-        if context is None:
-            name = function_name(self._function)
-            context = next((each for each in args[:1] if isinstance(each, TaskContext)), None) or TaskContext(
-                id="local", name=name, queue="", local=True
-            )
-        plan = Plan(missing, None, Kind.CALL)
-        return Resolver(self._dependencies, plan, context), given
-
-    async def aexecute(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
-        """Call a coroutine function: dependencies on this event loop, plain ones in threads."""
-        resolver, given = self._resolver(args, kwargs)
-        return await on_loop(resolver, lambda values: self._function(*args, **given, **values))
-
-    def execute(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
-        """Call a plain function, in this thread.
-
-        Its dependencies are called here too, unless one of them is asynchronous: then all as for a coroutine function,
-        on the worker's event loop.
-        """
-        resolver, given = self._resolver(args, kwargs)
-        call = functools.partial(self._function, *args, **given)
-        if self._dependencies.needs_loop(resolver.plan):
-            return hosted(resolver, call)
-        return in_thread(resolver, call)
+def _context(function: Callable[..., Any], args: tuple[Any, ...]) -> TaskContext:
+    """Return the context of this run. A task that is called like a function gets the given or a local one."""
+    context = current.get() or next((each for each in args[:1] if isinstance(each, TaskContext)), None)
+    return context or TaskContext(id="local", name=function_name(function), queue="", local=True)
 
 
 def enable_depends(taskq: TaskQ) -> TaskDependencies:

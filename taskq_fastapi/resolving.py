@@ -1,15 +1,12 @@
-"""Get the values of dependencies, call the function, and clean up in reverse order.
+"""Get the values of dependencies, call the function of a task, and clean up in reverse order.
 
 An exception of the function is raised in the generators at their `yield`, and they may raise another one. If a
 generator swallows it, the run has still failed.
 """
 
 import asyncio
-import contextlib
-import threading
-from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import Future
-from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -20,186 +17,89 @@ from taskq_fastapi.needs import Kind, Need, Plan
 
 T = TypeVar("T")
 
-NAP_S = 0.05
-"""Longest wait of a thread for the event loop in which it does not hear that it is to end, in seconds."""
 _SWALLOWED = "a dependency caught this behind its yield and did not raise it again; the run has failed all the same"
 
 
 class Dependencies(Protocol):
-    """Where dependencies are found."""
+    """Finds dependencies and their overrides."""
 
     def find(self, call: Callable[..., Any]) -> tuple[Callable[..., Any], Plan]:
-        """Return a dependency, or what takes its place, and how to call it."""
+        """Return a dependency or its override, and how to call it."""
         ...
 
 
 class Resolver:
     """Gets the values of the dependencies of one run.
 
-    Attributes:
-        plan: The needed dependencies.
+    Args:
+        dependencies: Finds dependencies.
+        plan: The dependencies of the task that its caller did not pass.
         context: The run.
-        is_inline: Whether plain dependencies run in this thread, and not in other threads.
     """
 
     def __init__(self, dependencies: Dependencies, plan: Plan, context: TaskContext) -> None:
-        self.plan = plan
-        self.context = context
-        self.is_inline = False
         self._dependencies = dependencies
+        self._plan = plan
+        self._context = context
         self._cache: dict[Callable[..., Any], Any] = {}
 
-    async def values(self, plan: Plan, stack: AsyncExitStack) -> dict[str, Any]:
-        """Return the values for a plan. The stack receives the cleanups."""
-        values = {need.name: await self._value(need, stack) for need in plan.needs}
-        if plan.context is not None:
-            values[plan.context] = self.context
-        return values
+    def call(self, function: Callable[..., Any]) -> object:
+        """Call a plain function with its dependencies, all in this thread."""
+        error: BaseException | None = None
+        with ExitStack() as stack:
+            try:
+                return function(**self._values(self._plan, stack))
+            except BaseException as raised:
+                error = raised
+                raise
+        raise _noted(error)
 
-    async def _value(self, need: Need, stack: AsyncExitStack) -> Any:
+    async def acall(self, function: Callable[..., Awaitable[object]]) -> object:
+        """Call a coroutine function with its dependencies, on this event loop. Plain dependencies run in threads."""
+        error: BaseException | None = None
+        async with AsyncExitStack() as stack:
+            try:
+                return await function(**await self._avalues(self._plan, stack))
+            except BaseException as raised:
+                error = raised
+                raise
+        raise _noted(error)
+
+    def _values(self, plan: Plan, stack: ExitStack) -> dict[str, Any]:
+        """Return the values for a plan. The stack receives the cleanups."""
+        return {need.name: self._value(need, stack) for need in plan.needs} | self._context_of(plan)
+
+    def _value(self, need: Need, stack: ExitStack) -> Any:
         call, plan = self._dependencies.find(need.call)
         if need.use_cache and call in self._cache:
             return self._cache[call]
-        given = await self.values(plan, stack)
-        value: Any
-        if plan.kind is Kind.COROUTINE:
-            value = await call(**given)
-        elif plan.kind is Kind.ASYNC_GENERATOR:
-            value = await stack.enter_async_context(asynccontextmanager(call)(**given))
-        elif plan.kind is Kind.GENERATOR:
-            manager = contextmanager(call)(**given)
-            inline = self.is_inline
-            value = stack.enter_context(manager) if inline else await stack.enter_async_context(_InThread(manager))
-        else:
-            value = call(**given) if self.is_inline else await _threaded(partial(call, **given))
+        given = self._values(plan, stack)
+        is_generator = plan.kind is Kind.GENERATOR
+        value = stack.enter_context(contextmanager(call)(**given)) if is_generator else call(**given)
         return self._cache.setdefault(call, value) if need.use_cache else value
 
+    async def _avalues(self, plan: Plan, stack: AsyncExitStack) -> dict[str, Any]:
+        return {need.name: await self._avalue(need, stack) for need in plan.needs} | self._context_of(plan)
 
-def in_thread(resolver: Resolver, call: Callable[..., Any]) -> object:
-    """Call a plain function with plain dependencies, all in this thread."""
-    resolver.is_inline = True
+    async def _avalue(self, need: Need, stack: AsyncExitStack) -> Any:
+        call, plan = self._dependencies.find(need.call)
+        if need.use_cache and call in self._cache:
+            return self._cache[call]
+        given = await self._avalues(plan, stack)
+        value: Any
+        match plan.kind:
+            case Kind.COROUTINE:
+                value = await call(**given)
+            case Kind.ASYNC_GENERATOR:
+                value = await stack.enter_async_context(asynccontextmanager(call)(**given))
+            case Kind.GENERATOR:
+                value = await stack.enter_async_context(_InThread(contextmanager(call)(**given)))
+            case Kind.CALL:
+                value = await _threaded(partial(call, **given))
+        return self._cache.setdefault(call, value) if need.use_cache else value
 
-    async def body(values: dict[str, Any]) -> object:
-        return call(**values)
-
-    try:
-        on_loop(resolver, body).send(None)
-    except StopIteration as done:
-        return done.value
-    raise AssertionError("without asynchronous dependencies nothing waits, so the first step is the last one")
-
-
-async def on_loop(resolver: Resolver, call: Callable[[dict[str, Any]], Awaitable[object]]) -> object:
-    """Call a coroutine function with its dependencies, on this event loop."""
-    error: BaseException | None = None
-    async with AsyncExitStack() as stack:
-        try:
-            return await call(await resolver.values(resolver.plan, stack))
-        except BaseException as raised:
-            error = raised
-            raise
-    raise _noted(error)
-
-
-def hosted(resolver: Resolver, call: Callable[..., Any]) -> object:
-    """Call a plain function in this thread, with dependencies on an event loop: the worker's, or else one for them."""
-    loop = resolver.context.loop
-    with contextlib.nullcontext(loop) if loop is not None and _is_elsewhere(loop) else _loop_in_thread() as host:
-        return _Hosted(resolver, host).call(call)
-
-
-def _is_elsewhere(loop: asyncio.AbstractEventLoop) -> bool:
-    return loop.is_running() and asyncio._get_running_loop() is not loop
-
-
-@contextmanager
-def _loop_in_thread() -> Iterator[asyncio.AbstractEventLoop]:
-    loop = asyncio.new_event_loop()
-
-    def live() -> None:
-        try:
-            loop.run_forever()
-            loop.run_until_complete(loop.shutdown_asyncgens())
-        finally:
-            loop.close()
-
-    thread = threading.Thread(target=live, name="taskq dependencies", daemon=True)
-    thread.start()
-    try:
-        yield loop
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-
-
-class _Hosted:
-    """Dependencies that live in one asyncio task while a function runs in another thread."""
-
-    def __init__(self, resolver: Resolver, loop: asyncio.AbstractEventLoop) -> None:
-        self._resolver = resolver
-        self._loop = loop
-        self._opened: Future[dict[str, Any]] = Future()
-        self._closed: Future[BaseException | None] = Future()
-        self._ended = asyncio.Event()
-        self._error: BaseException | None = None
-        self._task: asyncio.Task[None] | None = None
-
-    def call(self, call: Callable[..., Any]) -> object:
-        """Call the function, in this thread."""
-        result: object = None
-        try:
-            self._loop.call_soon_threadsafe(self._start)
-            result = call(**self._waited_for(self._opened))
-        except BaseException as error:
-            self._error = error
-            raise
-        finally:
-            self._loop.call_soon_threadsafe(self._end)
-            failure = self._waited_for(self._closed)
-            is_ours = failure is self._error or (self._error and isinstance(failure, asyncio.CancelledError))
-            if failure is not None and not is_ours:
-                raise failure
-        return result
-
-    def _waited_for(self, future: "Future[T]") -> T:
-        """Return the result of a future. Short waits let the thread be stopped in between."""
-        while True:
-            try:
-                return future.result(timeout=NAP_S)
-            except TimeoutError:
-                if future.done():
-                    return future.result()
-                if self._loop.is_closed():
-                    raise RuntimeError("the worker's event loop has ended") from None
-
-    def _start(self) -> None:
-        self._task = self._loop.create_task(self._live(), name="taskq dependencies")
-
-    def _end(self) -> None:
-        self._ended.set()
-        if not self._opened.done() and self._task is not None:
-            self._task.cancel()
-
-    def _raise_error(self) -> None:
-        if self._error is not None:
-            raise self._error
-
-    async def _live(self) -> None:
-        failure: BaseException | None = None
-        try:
-            async with AsyncExitStack() as stack:
-                values = await self._resolver.values(self._resolver.plan, stack)
-                self._opened.set_result(values)
-                await self._ended.wait()
-                self._raise_error()
-            if self._error is not None:
-                _noted(self._error)
-        except BaseException as error:  # for the thread: nothing of it may end the event loop
-            failure = error
-            if not self._opened.done():
-                self._opened.set_exception(error)
-        finally:
-            self._closed.set_result(failure)
+    def _context_of(self, plan: Plan) -> dict[str, Any]:
+        return {} if plan.context is None else {plan.context: self._context}
 
 
 def _noted(error: BaseException | None) -> BaseException:
@@ -209,9 +109,9 @@ def _noted(error: BaseException | None) -> BaseException:
 
 
 class _InThread:
-    """A plain context manager, entered and left in threads.
+    """A plain context manager that is entered and left in threads.
 
-    Leaving never waits for the threads that entering takes: these may all wait for what is given back here.
+    Leaving does not wait for a free thread of the pool: all of them may wait for what this context manager releases.
     """
 
     def __init__(self, manager: AbstractContextManager[Any]) -> None:
@@ -241,7 +141,7 @@ async def _threaded(call: Callable[[], T], *, limiter: CapacityLimiter | None = 
     def guarded() -> tuple[list[T], BaseException | None]:
         try:
             return [call()], None
-        except BaseException as error:  # handed over as a value: raised there, SystemExit would end the event loop
+        except BaseException as error:  # returned as a value: if raised here, SystemExit would end the event loop
             return [], error
 
     working = asyncio.ensure_future(to_thread.run_sync(guarded, limiter=limiter))

@@ -108,25 +108,24 @@ ORDER = ["settings", "open plain", "open async", "run", "close async", "close pl
 
 
 def test_a_plain_function_is_given_dependencies_of_each_kind(taskq: TaskQ, run: Any) -> None:
-    """Those of one kind too: `Settings`, which two of them need, is asked once."""
+    """`Settings`, which two of them need, is called once."""
     found: list[object] = []
 
     @taskq.task(name="plain")
     def work(
         number: int,
         a: Annotated[str, Depends(plain)],
-        b: Annotated[str, Depends(coroutine)],
-        c: AsyncSession,
-        d: str = Depends(Prefix("the")),
+        b: Annotated[str, Depends(generator)],
+        c: str = Depends(Prefix("the")),
     ) -> None:
         TOUCHED.append("run")
-        found.extend([number, a, b, c, d])
+        found.extend([number, a, b, c])
 
     (ended,) = run(lambda: work.delay(7))  # type: ignore[call-arg]
 
     assert ended.outcome == "completed"
-    assert found == [7, *EXPECTED]
-    assert TOUCHED == ORDER
+    assert found == [7, "plain of studio", "plain session", "the plain of studio"]
+    assert TOUCHED == ["settings", "open plain", "run", "close plain"]
 
 
 def test_and_so_is_a_coroutine(taskq: TaskQ, run: Any) -> None:
@@ -246,7 +245,7 @@ def test_an_annotation_may_be_a_type_alias(taskq: TaskQ, run: Any) -> None:
         __value__ = AsyncSession
 
     @taskq.task(name="work")
-    def work(session: Alias() = INJECTED) -> None:  # type: ignore[valid-type]
+    async def work(session: Alias() = INJECTED) -> None:  # type: ignore[valid-type]
         TOUCHED.append(session)
 
     run(work.delay)
@@ -320,8 +319,8 @@ def _task(taskq: TaskQ, is_coroutine: bool, is_async: bool, error: BaseException
 
 KINDS = rows(
     ("is_coroutine", "is_async"),
-    [(False, False), (False, True), (True, False), (True, True)],
-    ids=["plain-plain", "plain-async", "coroutine-plain", "coroutine-async"],
+    [(False, False), (True, False), (True, True)],
+    ids=["plain-plain", "coroutine-plain", "coroutine-async"],
 )
 
 
@@ -449,8 +448,8 @@ def _when_it_listens(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
 @pytest.mark.parametrize("where", ["task", "dependency"])
 @pytest.mark.parametrize(
     ("is_coroutine", "is_async"),
-    [(False, False), (False, True), (True, False), (True, True)],
-    ids=["plain-plain", "plain-async", "coroutine-plain", "coroutine-async"],
+    [(False, False), (True, False), (True, True)],
+    ids=["plain-plain", "coroutine-plain", "coroutine-async"],
 )
 async def test_a_run_that_is_told_to_end_cleans_up(
     taskq: TaskQ, is_coroutine: bool, is_async: bool, where: str, monkeypatch: pytest.MonkeyPatch
@@ -533,7 +532,7 @@ def test_a_plain_function_and_its_plain_dependencies_share_a_thread(taskq: TaskQ
 def test_asynchronous_dependencies_live_on_the_event_loop_of_the_lifespan(
     taskq: TaskQ, depends: TaskDependencies
 ) -> None:
-    """In one asyncio task from start to end, so that they may hold a task group; for plain functions as well."""
+    """In one asyncio task from start to end, so that they may hold a task group."""
     found: list[object] = []
     variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable")
 
@@ -546,21 +545,15 @@ def test_asynchronous_dependencies_live_on_the_event_loop_of_the_lifespan(
         async with asyncio.TaskGroup():
             yield asyncio.get_running_loop() is context.state["loop"]
 
-    @taskq.task(name="plain")
-    def plain_work(is_same: bool = Depends(grouped)) -> None:
-        found.append(is_same)
-
     @taskq.task(name="coroutine")
     async def coroutine_work(is_same: bool = Depends(grouped)) -> None:
         found.extend([is_same, variable.get()])
 
     with capture(taskq):
-        plain_work.delay()
-        drain(taskq)
         coroutine_work.delay()
         drain(taskq)
 
-    assert found == [True, True, "set by a dependency"]
+    assert found == [True, "set by a dependency"]
 
 
 def test_many_runs_that_wait_for_one_resource_do_not_lock_each_other_out(
@@ -592,7 +585,7 @@ def test_many_runs_that_wait_for_one_resource_do_not_lock_each_other_out(
 
 async def test_a_plain_function_beside_a_running_loop(taskq: TaskQ, depends: TaskDependencies) -> None:
     @taskq.task(name="work")
-    def work(session: AsyncSession = INJECTED) -> None:
+    def work(session: str = Depends(generator)) -> None:
         TOUCHED.append("run")
 
     with capture(taskq) as tasks:
@@ -601,8 +594,30 @@ async def test_a_plain_function_beside_a_running_loop(taskq: TaskQ, depends: Tas
     with eager(taskq):
         await work.adelay()
 
-    expected = [each for each in ORDER if each != "settings"] * 2
-    assert expected == TOUCHED
+    assert TOUCHED == ["open plain", "run", "close plain"] * 2
+
+
+def test_a_plain_function_takes_no_asynchronous_dependency(taskq: TaskQ, depends: TaskDependencies) -> None:
+    def plain_of(session: AsyncSession) -> str:
+        return session
+
+    said = "plain function and cannot await the dependency 'async_generator'; make the task `async def`"
+    with pytest.raises(TaskDefinitionError, match=said):
+
+        @taskq.task
+        def work(given: str = Depends(plain_of)) -> None: ...
+
+    depends.dependency_overrides[async_generator] = generator
+
+    @taskq.task
+    def other_work(given: str = Depends(plain_of)) -> str:
+        return given
+
+    assert other_work() == "plain session"
+    depends.dependency_overrides.clear()
+    depends.dependency_overrides[plain_of] = coroutine
+    with pytest.raises(TaskDefinitionError, match="cannot await the dependency 'coroutine'"):
+        other_work()
 
 
 async def test_a_task_called_like_a_function_is_given_what_is_missing(taskq: TaskQ, depends: TaskDependencies) -> None:
@@ -611,15 +626,15 @@ async def test_a_task_called_like_a_function_is_given_what_is_missing(taskq: Tas
         return f"{n} {session}"
 
     @taskq.task(name="plain")
-    def plain_work(n: int, session: AsyncSession = INJECTED) -> str:
+    def plain_work(n: int, session: str = Depends(generator)) -> str:
         return f"{n} {session}"
 
     assert await work(1) == "1 async session over plain session"
     assert await work(1, session="mine") == "1 mine"
     assert await work(1, "mine") == "1 mine"
-    assert plain_work(1) == "1 async session over plain session"
+    assert plain_work(1) == "1 plain session"
     assert plain_work(1, "mine") == "1 mine"
-    assert TOUCHED.count("close async") == 2
+    assert TOUCHED.count("close plain") == 2
 
 
 # --- overrides --------------------------------------------------------------------------------------------------------
@@ -633,7 +648,7 @@ def test_dependencies_are_replaced_by_overrides(taskq: TaskQ, depends: TaskDepen
         TOUCHED.append("close double")
 
     @taskq.task(name="work")
-    def work(a: str = Depends(Prefix("the"))) -> None:
+    async def work(a: str = Depends(Prefix("the"))) -> None:
         TOUCHED.append(a)
 
     depends.dependency_overrides[plain] = double
