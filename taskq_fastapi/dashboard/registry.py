@@ -29,6 +29,7 @@ class Page:
         show: Reads the data and returns `view.page(...)`. It changes nothing, and runs again for each update.
         label: Its English label in the navigation. None: it is not in the navigation.
         is_live: Whether it is updated while it is open.
+        update_s: Minimum seconds between two updates. Users may choose a longer interval.
         needs_operator: Whether viewers are refused.
     """
 
@@ -36,6 +37,7 @@ class Page:
     show: Show
     label: str | None = None
     is_live: bool = True
+    update_s: float = 0.0
     needs_operator: bool = False
 
 

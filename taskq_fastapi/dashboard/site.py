@@ -200,7 +200,7 @@ class Site:
                 return Event("page", json.dumps(self._rendering.contents(again, shown)))
 
         async def wait(_is_changed: bool, _left_s: float) -> bool:
-            await asyncio.sleep(view.preferences.interval)
+            await asyncio.sleep(max(view.preferences.interval, page.update_s))
             return not await view.request.is_disconnected()
 
         seen = view.request.headers.get("last-event-id")
@@ -237,8 +237,6 @@ class Site:
             raise
         except TaskQError as error:
             done = Done(text=told(error), level="error")
-        finally:
-            self.services.reads.clear()
         if isinstance(done, Shown):
             return self._shown(view, done, is_live=False)
         to = back if done.back is None else done.back

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from typing import Any
 
 from taskq_core.inspector import QueueInfo, TaskAction, TaskFilter
@@ -104,7 +103,7 @@ async def listing(
         meant: The fields of a form that means all of the list.
         is_bulk: Whether something can be done to all of the list.
     """
-    workers = await view.shared("workers", view.dashboard.workers) if state is TaskState.ACTIVE else None
+    workers = await view.dashboard.workers() if state is TaskState.ACTIVE else None
     selected = (
         actions_for(state) if state is not None else [(action, gettext(label)) for action, label in BUTTONS.items()]
     )
@@ -128,14 +127,11 @@ async def of_queue(view: View, row: QueueInfo, state: TaskState | None) -> dict[
         return context | {"state": None if row.problem else state}
     if state is TaskState.AGGREGATING and group is None:
         cursor = view.query.get("groups") or None
-        read = partial(view.inspector.groups_page, row.name, limit=GROUPS, cursor=cursor)
-        return context | {"groups": await view.shared(("groups", row.name, cursor), read)}
+        return context | {"groups": await view.inspector.groups_page(row.name, limit=GROUPS, cursor=cursor)}
     total = row.sizes[state]
     if group is not None:
-        count = partial(view.inspector.count, row.name, state, group=group)
-        total = await view.shared(("count", row.name, state, group), count)
+        total = await view.inspector.count(row.name, state, group=group)
     paging = view.paging(total)
-    read_page = partial(view.inspector.tasks, row.name, state, group=group, page=paging.number, page_size=paging.rows)
-    found = await view.shared(("tasks", row.name, state, group, paging.number, paging.rows), read_page)
+    found = await view.inspector.tasks(row.name, state, group=group, page=paging.number, page_size=paging.rows)
     meant = {"queue": row.name, "state": str(state)} | ({} if group is None else {"group": group})
     return context | {"tasks": await listing(view, found.tasks, state=state, now=row.as_of, paging=paging, meant=meant)}

@@ -1,8 +1,8 @@
 """The argument of pages and actions: one request, its user, and the services that answer it."""
 
 import re
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 from urllib.parse import urlencode
@@ -18,7 +18,6 @@ from taskq_fastapi.dashboard import flash, forgery, preferences
 from taskq_fastapi.dashboard.errors import unknown_choice
 from taskq_fastapi.dashboard.form import Form, parsed
 from taskq_fastapi.dashboard.languages import language_of
-from taskq_fastapi.dashboard.live import SharedReads
 from taskq_fastapi.dashboard.paging import Paging, paging
 from taskq_fastapi.dashboard.people import Login, Role, User
 
@@ -71,7 +70,6 @@ class Services:
         redact: Changes payloads, results and tracebacks before they are shown.
         trusted_origins: Origins under which it is served.
         title: Title of each page.
-        reads: Results that requests share.
     """
 
     taskq: TaskQ
@@ -84,7 +82,6 @@ class Services:
     redact: Redact | None
     trusted_origins: Sequence[str]
     title: str
-    reads: SharedReads = field(default_factory=SharedReads)
 
 
 class View:
@@ -131,16 +128,6 @@ class View:
     def inspector(self) -> AsyncInspector:
         """Reads and changes queues and tasks."""
         return self.services.inspector
-
-    async def shared(self, key: Hashable, read: Callable[[], Awaitable[T]]) -> T:
-        """Return a result from Redis. Updates of the same page for several users share it.
-
-        Args:
-            key: Identifies the result with everything it depends on. It must not depend on the user.
-            read: Reads the result.
-        """
-        age_s = 0.9 * self.preferences.interval if self.is_stream else 0.0
-        return await self.services.reads.get(key, read, age_s=age_s)
 
     # --- permissions --------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,6 @@ from taskq_core.broker.aio import AsyncRunner
 from taskq_core.errors import BrokerUnavailableError
 from taskq_core.inspector import AsyncInspector, Inspector
 from taskq_core.wire import TaskState
-from taskq_fastapi.dashboard.live import SharedReads
 from tests.clock import Clock
 from tests.taskq_fastapi.dashboards import dashboard_of, looking
 from tests.taskq_fastapi.streams import stream
@@ -59,29 +58,6 @@ async def test_who_comes_back_hears_only_of_what_is_new(filled: TaskQ, clock: Cl
 
     assert second.id != first.id
     assert "1 scheduled" in second.data
-
-
-async def test_one_read_serves_all_who_look(filled: TaskQ, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = 0
-    run_plan = AsyncInspector.run_plan
-
-    async def counted(self: AsyncInspector, plan: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        return await run_plan(self, plan)
-
-    monkeypatch.setattr(AsyncInspector, "run_plan", counted)
-    app = dashboard_of(filled)
-    async with (
-        open_stream(app, cookie=SELDOM) as one,
-        open_stream(app, cookie=SELDOM) as two,
-        open_stream(app, cookie=SELDOM, user="vera:viewer") as three,
-    ):
-        pages = [await each.next() for each in (one, two, three)]
-
-    assert calls == 2  # the queues and their past
-    assert pages[0].data == pages[1].data != pages[2].data
-    assert "queue-pause" not in pages[2].data
 
 
 async def test_a_redis_that_goes_away_is_told_of_once_and_the_page_comes_back(
@@ -138,59 +114,3 @@ async def test_a_stream_ends_when_nobody_listens_any_more(filled: TaskQ) -> None
         await page.next()
 
     assert len(asyncio.all_tasks()) == before
-
-
-class TestSharedReads:
-    async def test_what_was_read_is_shown_until_it_is_too_old(self) -> None:
-        reads, count = SharedReads(), 0
-
-        async def read() -> int:
-            nonlocal count
-            count += 1
-            return count
-
-        assert [await reads.get("key", read, age_s=60) for _ in range(2)] == [1, 1]
-        assert await reads.get("other", read, age_s=60) == 2
-        assert await reads.get("key", read, age_s=0) == 3
-        reads.clear()
-        assert await reads.get("key", read, age_s=60) == 4
-
-    async def test_those_who_ask_at_the_same_time_wait_for_the_same(self) -> None:
-        reads, count, has_begun, may_end = SharedReads(), 0, asyncio.Event(), asyncio.Event()
-
-        async def read() -> int:
-            nonlocal count
-            count += 1
-            has_begun.set()
-            await may_end.wait()
-            return count
-
-        waiting = [asyncio.create_task(reads.get("key", read, age_s=60)) for _ in range(3)]
-        await has_begun.wait()
-        waiting[0].cancel()
-        may_end.set()
-
-        assert (await asyncio.gather(*waiting, return_exceptions=True))[1:] == [1, 1]
-        assert [each.cancelled() for each in waiting] == [True, False, False]
-
-    async def test_a_failure_is_everybodys(self) -> None:
-        reads, count = SharedReads(), 0
-
-        async def read() -> int:
-            nonlocal count
-            count += 1
-            raise BrokerUnavailableError("away")
-
-        for _ in range(2):
-            with pytest.raises(BrokerUnavailableError):
-                await reads.get("key", read, age_s=60)
-        assert count == 1
-
-    async def test_the_number_of_what_is_kept_has_a_bound(self) -> None:
-        reads = SharedReads()
-
-        async def read() -> None: ...
-
-        for number in range(2000):
-            await reads.get(number, read, age_s=60)
-        assert len(reads._reads) <= 500

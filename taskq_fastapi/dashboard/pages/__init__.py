@@ -2,8 +2,8 @@
 
 To add a page:
 
-1. Write a module here with a function that has `@page(path, label=...)`. It reads with `view.shared(...)` and returns
-   `view.page(...)`.
+1. Write a module here with a function that has `@page(path, label=...)`. It reads with `view.dashboard` and
+   `view.inspector`, and returns `view.page(...)`.
 2. Write a template that extends `base.html` and fills the block `main`, which is updated while the page is open.
    `ui.html` has tables that scroll, buttons (`ui.button`, `ui.asking`), chips, bars, and links to other pages.
 3. Write its changes as functions with `@action(path, ask=..., audited=...)`. `site.py` checks permissions and forged

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import partial
 
 from taskq_core.errors import WireFormatError
 from taskq_core.settings.language import gettext, marked
@@ -101,11 +100,11 @@ def asked_queues(view: View, there: Sequence[str]) -> list[str]:
     return chosen
 
 
-@page("metrics", label=marked("Metrics"))
+@page("metrics", label=marked("Metrics"), update_s=20.0)
 async def show(view: View) -> Shown:
     """Show the charts."""
     span = asked_span(view)
-    there = await view.shared("queue names", view.inspector.queues)
+    there = await view.inspector.queues()
     chosen = asked_queues(view, there)
     names = tuple(chosen or there[:QUEUES_MOST])
     begin, end, charts = await _charts(view, names, span)
@@ -134,10 +133,7 @@ def _text(moment: datetime) -> str:
 async def _charts(view: View, names: Sequence[str], span: Span) -> tuple[datetime, datetime, list[Chart]]:
     series: Sequence[QueueSeries] = ()
     if names:
-        read = partial(view.dashboard.samples, names, span=span.length, until=span.until, points=POINTS)
-        # An open page reads again only when the next point may have come.
-        age_s = span.length.total_seconds() / POINTS / 2 if view.is_stream else 0.0
-        series = await view.services.reads.get(("samples", names, span), read, age_s=age_s)
+        series = await view.dashboard.samples(names, span=span.length, until=span.until, points=POINTS)
     end = span.until or (series[0].end if series else datetime.now(UTC))
     if span.until is None:  # the page does not change until a sample has come
         step_s = series[0].step.total_seconds() if series else 10

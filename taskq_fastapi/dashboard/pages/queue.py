@@ -1,7 +1,5 @@
 """One queue: its state, its history, its types of tasks, and its tasks by state."""
 
-from functools import partial
-
 from taskq_core.views import DAYS_CHOICES, STATES
 from taskq_fastapi.dashboard.registry import page
 from taskq_fastapi.dashboard.task_lists import of_queue
@@ -13,8 +11,8 @@ async def show(view: View) -> Shown:
     """Show one queue."""
     name, state = view.query.need("name"), view.query.choice("state", STATES)
     days = view.query.number("days", DAYS_CHOICES[0], low=1, high=90)
-    detail = await view.shared(("queue", name, days), partial(view.dashboard.queue, name, days=days))
-    names = await view.shared("queue names", view.inspector.queues)
+    detail = await view.dashboard.queue(name, days=days)
+    names = await view.inspector.queues()
     return view.page(
         "queue.html",
         title=name,

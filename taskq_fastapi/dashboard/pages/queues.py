@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from datetime import timedelta
-from functools import partial
 from typing import Any
 
 from taskq_core.inspector import QueueInfo
@@ -31,9 +30,9 @@ SORTS: dict[str, Callable[[QueueInfo], Any]] = {
 async def show(view: View) -> Shown:
     """Show all queues."""
     days = view.query.number("days", DAYS_CHOICES[0], low=1, high=90)
-    found = await view.shared("queues", view.dashboard.queues)
+    found = await view.dashboard.queues()
     names = tuple(row.name for row in found.queues)
-    past = await view.shared(("history", names, days), partial(view.dashboard.history, names, days=days))
+    past = await view.dashboard.history(names, days=days)
     sort, rows = view.in_order(found.queues, SORTS, "queue")
     return view.page(
         "queues.html",

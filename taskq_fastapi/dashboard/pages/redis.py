@@ -1,7 +1,6 @@
 """The store: its version, memory, clients and persistence, what is wrong with it, and a cluster's nodes."""
 
 import asyncio
-from functools import partial
 
 from taskq_core.doctor import Finding, Level, diagnose_nodes, read_nodes
 from taskq_core.settings.language import marked
@@ -9,18 +8,12 @@ from taskq_fastapi.dashboard.people import Role
 from taskq_fastapi.dashboard.registry import page
 from taskq_fastapi.dashboard.view import Shown, View
 
-FINDINGS_S = 60.0
-"""Seconds for which an open page shows the same findings."""
 
-
-@page("redis", label=marked("Redis"))
+@page("redis", label=marked("Redis"), update_s=60.0)
 async def show(view: View) -> Shown:
     """Show what the store says of itself, and what is wrong with it."""
-    row = await view.shared("store", view.dashboard.store)
-    look = partial(asyncio.to_thread, _findings, view)
-    findings = await view.services.reads.get(
-        ("findings", view.language), look, age_s=FINDINGS_S if view.is_stream else 0.0
-    )
+    row = await view.dashboard.store()
+    findings = await asyncio.to_thread(_findings, view)
     info = row.info if view.user.role is Role.OPERATOR else {}  # it names paths, addresses and hosts of the server
     return view.page("redis.html", title=row.kind or "Redis", row=row, info=info, findings=findings)
 

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 from taskq_core.errors import EntryNotFoundError
@@ -35,7 +34,7 @@ SORTS: dict[str, Callable[[PeriodicEntryInfo], Any]] = {
 @page("schedules", label=marked("Schedules"))
 async def show(view: View) -> Shown:
     """Show the entries of all schedulers that live."""
-    found = await view.shared("schedules", view.inspector.scheduler_entries)
+    found = await view.inspector.scheduler_entries()
     sort, rows = view.in_order(found, SORTS, "id")
     paging = view.paging(len(rows))
     part = rows[paging.skip : paging.skip + paging.rows]
@@ -53,9 +52,8 @@ async def show_entry(view: View) -> Shown:
     """Show one entry and what it has enqueued."""
     entry_id = view.query.need("id")
     paging = view.paging(_EVENTS_KEPT)
-    read = partial(view.inspector.scheduler_events, entry_id, page=paging.number, page_size=paging.rows)
-    events = await view.shared(("events", entry_id, paging.number, paging.rows), read)
-    found = await view.shared("schedules", view.inspector.scheduler_entries)
+    events = await view.inspector.scheduler_events(entry_id, page=paging.number, page_size=paging.rows)
+    found = await view.inspector.scheduler_entries()
     entry = next((each for each in found if each.id == entry_id), None)
     return view.page(
         "schedule.html",

@@ -1,7 +1,6 @@
 """One task: all that is known of it, and all that can be done to it."""
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
@@ -62,7 +61,7 @@ async def read(view: View, form: Form) -> TaskRecord:
 async def show(view: View) -> Shown:
     """Show one task."""
     queue, task_id = view.query.need("queue"), view.query.need("id")
-    task = await view.shared(("task", queue, task_id), partial(view.inspector.task, queue, task_id))
+    task = await view.inspector.task(queue, task_id)
     actions = [(action, label) for action, label in actions_for(task.state) if not _is_in_vain(task, action)]
     now = utc_datetime(SYSTEM_CLOCK.time())
     activity = status_of(view, task, now) if task.state is TaskState.ACTIVE else ""

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
 from taskq_core.handles.records import TaskInfo
@@ -54,7 +53,7 @@ class Failure:
 async def show(view: View) -> Shown:
     """Find tasks."""
     wanted = task_filter(view, view.query, LISTED_STATES)
-    infos = await view.shared("queue infos", view.inspector.queue_infos)
+    infos = await view.inspector.queue_infos()
     if wanted.queue is not None and wanted.queue not in [info.name for info in infos]:
         raise BadRequestError(gettext("there is no queue %(queue)r", queue=wanted.queue[:80]))
     rows = view.paging(0).rows
@@ -93,11 +92,11 @@ async def show(view: View) -> Shown:
 async def show_failed(view: View) -> Shown:
     """Show failed tasks of all queues, archived or waiting for a retry, with a breakdown by error."""
     state = view.query.choice("state", FAILED) or TaskState.ARCHIVED
-    infos: Sequence[QueueInfo] = await view.shared("queue infos", view.inspector.queue_infos)
+    infos: Sequence[QueueInfo] = await view.inspector.queue_infos()
     paging = view.paging(total_of(infos, state))
-    read = partial(view.dashboard.tasks, infos, TaskFilter(state=state), skip=paging.skip, count=paging.rows)
-    tasks = await view.shared(("failed", state, paging.number, paging.rows), read)
-    sample = await view.shared(("failures", state), partial(_sample, view, infos, state))
+    wanted = TaskFilter(state=state)
+    tasks = await view.dashboard.tasks(infos, wanted, skip=paging.skip, count=paging.rows)
+    sample = await view.dashboard.tasks(infos, wanted, count=SAMPLE)
     now = max((info.as_of for info in infos), default=utc_datetime(SYSTEM_CLOCK.time()))
     return view.page(
         "failed.html",
@@ -109,10 +108,6 @@ async def show_failed(view: View) -> Shown:
         looked_at=len(sample),
         is_sampled=len(sample) < paging.total,
     )
-
-
-async def _sample(view: View, infos: Sequence[QueueInfo], state: TaskState) -> Sequence[TaskRecord]:
-    return await view.dashboard.tasks(infos, TaskFilter(state=state), count=SAMPLE)
 
 
 def _failures(view: View, tasks: Sequence[TaskRecord]) -> list[Failure]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from datetime import timedelta
-from functools import partial
 from typing import Any
 
 from taskq_core.settings.language import gettext, marked
@@ -31,11 +30,11 @@ async def show(view: View) -> Shown:
     """Show task types of one queue or all."""
     queue = view.query.get("queue")
     hours = view.query.number("hours", HOURS[-1], low=0, high=24)
-    there = await view.shared("queue names", view.inspector.queues)
+    there = await view.inspector.queues()
     if queue and queue not in there:
         raise NotFoundError(gettext("no queue %(queue)r", queue=queue[:80]))
     names = (queue,) if queue else tuple(there)
-    found = await view.shared(("types", names, hours), partial(view.dashboard.types, names, hours=hours))
+    found = await view.dashboard.types(names, hours=hours)
     sort, rows = view.in_order(found.types, SORTS, "-processed")
     return view.page(
         "types.html",

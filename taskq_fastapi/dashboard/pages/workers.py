@@ -33,7 +33,7 @@ SORTS: dict[str, Callable[[WorkerProcess], Any]] = {
 @page("workers", label=marked("Workers"))
 async def show(view: View) -> Shown:
     """Show all workers."""
-    found = await view.shared("workers", view.dashboard.workers)
+    found = await view.dashboard.workers()
     sort, rows = view.in_order(found.workers, SORTS, "worker")
     running, slots = found.running, found.concurrency
     return view.page(

@@ -1,7 +1,5 @@
 """Workflows: those of a queue, and one with its graph; cancelling it, and running what failed again."""
 
-from functools import partial
-
 from markupsafe import Markup
 
 from taskq_core.settings.language import gettext
@@ -20,8 +18,7 @@ async def show(view: View) -> Shown:
     """Show the workflows whose home a queue is."""
     queue = view.query.need("queue")
     asked = view.paging(0)
-    read = partial(view.dashboard.workflows, queue, skip=asked.skip, count=asked.rows)
-    found = await view.shared(("workflows", queue, asked.skip, asked.rows), read)
+    found = await view.dashboard.workflows(queue, skip=asked.skip, count=asked.rows)
     return view.page(
         "workflows.html",
         title=gettext("Workflows of %(queue)s", queue=queue),
@@ -35,7 +32,7 @@ async def show(view: View) -> Shown:
 async def show_one(view: View) -> Shown:
     """Show one workflow with its graph."""
     queue, workflow_id = view.query.need("queue"), view.query.need("id")
-    detail = await view.shared(("workflow", queue, workflow_id), partial(view.dashboard.workflow, queue, workflow_id))
+    detail = await view.dashboard.workflow(queue, workflow_id)
     steps = detail.graph.steps
     paging = view.paging(len(steps))
     info = detail.graph.info
@@ -71,11 +68,9 @@ async def show_step(view: View) -> Shown:
     asked = view.paging(0)
     only_failed = bool(view.query.get("failed"))
     skip, count = (0, MEMBERS_MAX) if only_failed else (asked.skip, asked.rows)
-    read = partial(
-        view.dashboard.workflow_step, queue, workflow_id, name, skip=skip, count=count, only_failed=only_failed
+    found = await view.dashboard.workflow_step(
+        queue, workflow_id, name, skip=skip, count=count, only_failed=only_failed
     )
-    key = ("workflow-step", queue, workflow_id, name, skip, count, only_failed)
-    found: StepDetail = await view.shared(key, read)
     step = found.step
     of_members = view.shown if view.shown.may_ask_payloads else ShownOfTasks(payloads=False, redact=None)
     return view.page(
