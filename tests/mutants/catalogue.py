@@ -446,7 +446,7 @@ OPERATORS = (
     ),
     Mutant(
         name="a payload is replaced although it is not the expected one",
-        file="taskq_core/inspector/change.py",
+        file="taskq_core/handles/changing.py",
         old="if expected is not None and message.payload != expected:",
         new="if False:",
         tests=(f"{_OF_INSPECTOR}/test_selection.py",),
@@ -806,7 +806,7 @@ CLIENT_AND_WIRE = (
     Mutant(
         name="a task does not carry the trace of its caller",
         file="taskq_core/client/preparer.py",
-        old="left_out = fit(texts, trace) if has_trace else 0",
+        old="left_out = fit(texts, trace) if trace else 0",
         new="left_out = 0",
         tests=(f"{_CORE}/client/test_client.py", f"{_OF_WORKER}/test_tracing.py"),
     ),
