@@ -3,9 +3,8 @@
 import hashlib
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from taskq_core.broker.operations.schedules import Mark
 from taskq_core.scheduler.due import due_firings, next_firing
@@ -31,8 +30,6 @@ class Entry:
     """The last firing that was handled; None until it is read from Redis."""
     next_s: int | None = None
     """Next firing to examine, Unix s. None: the schedule has ended, or the mark was not read yet."""
-    origin: Sequence[Any] = ()
-    """Span links for the traces of its tasks. They lead to the registration of the entry."""
     is_held: bool = False
     """True while the entry is paused at run time."""
     put_off_until: float = -math.inf
@@ -85,15 +82,11 @@ class EntryBook:
     Args:
         keys: Key names.
         zone: Time zone of cron lines that do not name a zone.
-        registered: Called with each new or changed entry. Returns the span links for its tasks' traces.
     """
 
-    def __init__(
-        self, keys: Keys, *, zone: str, registered: Callable[[Entry], Sequence[Any]] = lambda entry: ()
-    ) -> None:
+    def __init__(self, keys: Keys, *, zone: str) -> None:
         self._keys = keys
         self._zone = zone
-        self._registered = registered
         self._sources: dict[int, Mapping[str, PeriodicTask]] = {}
         self._held: frozenset[str] = frozenset()
         self.entries: dict[str, Entry] = {}
@@ -157,7 +150,6 @@ class EntryBook:
         when = hashlib.sha256(f"{schedule.text}\n{task.call.task.name}".encode()).hexdigest()[:8]
         entry = Entry(task, schedule, self._keys.queue(task.call.task.options.queue), f"{task.id}:{when}")
         entry.is_held = task.id in self._held
-        entry.origin = self._registered(entry)
         return entry
 
     def take_removed(self) -> list[PeriodicTask]:

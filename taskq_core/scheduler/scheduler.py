@@ -24,7 +24,6 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from taskq_core.app import TaskQ
 from taskq_core.broker.aio import AsyncRunner
@@ -34,7 +33,7 @@ from taskq_core.errors import BrokerError, TaskQError
 from taskq_core.scheduler.announcer import Announcer
 from taskq_core.scheduler.config import SchedulerConfig
 from taskq_core.scheduler.context import SchedulerContext
-from taskq_core.scheduler.entries import Entry, EntryBook
+from taskq_core.scheduler.entries import EntryBook
 from taskq_core.scheduler.follower import Follower
 from taskq_core.scheduler.health import SchedulerHealth, SchedulerState
 from taskq_core.scheduler.leader import Leader
@@ -189,7 +188,7 @@ class Scheduler:
             ConfigurationError, TaskArgumentsError: An entry is not usable.
         """
         app, keys = self.app, self.app.runtime.keys
-        self._book = EntryBook(keys, zone=app.settings.time_zone, registered=self._trace_entry)
+        self._book = EntryBook(keys, zone=app.settings.time_zone)
         self._read_entries()
         context = SchedulerContext(app, self.config, self._book, runner, self._clock, RedisClock(self._clock))
         self._hooks = Caller(HOOK_THREADS, name="a hook or middleware")
@@ -263,11 +262,6 @@ class Scheduler:
                 if is_first:
                     self._seen = None
                 raise
-
-    def _trace_entry(self, entry: Entry) -> Sequence[Any]:
-        return self.app.runtime.tracing.note_registered(
-            entry.queue.name, entry.task.call.task.name, entry_id=entry.task.id, spec=entry.schedule.text
-        )
 
     def _fired(self, firing: Firing, outcome: FiringOutcome, error: Exception | None) -> None:
         for follower in self._followers:

@@ -217,7 +217,7 @@ class Ticker:
             if self._preparer.middleware.sees_calls:
                 call = await self._call(self._show, call, timeout_s=MIDDLEWARE_S)
             # In an empty context: each firing begins a trace, whatever span this code runs in.
-            prepared = Context().run(self._preparer.prepare, call, task_id=task_id, links=entry.origin)
+            prepared = Context().run(self._preparer.prepare, call, task_id=task_id)
             if prepared.queue.name != entry.queue.name:
                 raise ConfigurationError(
                     f"a middleware moved a periodic task from queue {entry.queue.name!r} to {prepared.queue.name!r}; "

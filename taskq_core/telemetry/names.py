@@ -35,8 +35,6 @@ TASK_MAX_RETRY: Final = "messaging.asynq.task.max_retry"
 TASK_STATE_AFTER: Final = "messaging.asynq.task.state_after"
 TASK_OUTCOME: Final = "messaging.asynq.task.outcome"
 REPAIR_KIND: Final = "messaging.asynq.repair.kind"
-CRON_SPEC: Final = "messaging.asynq.periodic.spec"
-ENTRY_ID: Final = "messaging.asynq.periodic.entry"
 
 EXCEPTION_EVENT: Final = "exception"
 EXCEPTION_TYPE: Final = "exception.type"

@@ -152,22 +152,6 @@ class Tracing(Recording):
             parent = trace.set_span_in_context(span, parent)
         return ConsumerSpan(self, span, parent, is_malformed=is_malformed)
 
-    def note_registered(self, queue: str, task_type: str, *, entry_id: str, spec: str) -> Sequence[Link]:
-        """Write the span `register <queue>` of a periodic task of a scheduler.
-
-        Returns:
-            Links for the spans of its tasks.
-        """
-        attributes = self.attributes("register", queue, task_type)
-        del attributes[names.OPERATION_TYPE]  # the conventions have no such type
-        attributes[names.CRON_SPEC] = spec
-        attributes[names.ENTRY_ID] = entry_id
-        span = self.start("register", queue, SpanKind.INTERNAL, Context(), attributes)
-        if span is None:
-            return ()
-        self.finish(span)
-        return (Link(span.get_span_context()),)
-
     def note_exchange(
         self,
         operation: OptIn,

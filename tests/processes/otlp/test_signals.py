@@ -170,15 +170,6 @@ def test_a_workflow_is_one_trace_whose_joins_link_to_what_they_wait_for(depot: D
     assert {span.name for span in spans if span.span_id == joined.parent_id} == {"send grouped"}
 
 
-def test_a_periodic_task_is_registered_with_its_schedule(depot: Depot) -> None:
-    found = depot.receiver.until(
-        lambda: [span for span in depot.receiver.spans if span.name == "register default"], "it is registered"
-    )
-
-    assert {span.service for span in found} == {"worker"}
-    assert found[0].attributes["messaging.asynq.periodic.spec"] == "CRON_TZ=America/Chicago 0 3 1 1 *"
-
-
 def test_exchanges_with_redis_are_told_as_asked_for(depot: Depot) -> None:
     depot.trace(depot.ask("pack"), "process default")
 

@@ -327,26 +327,6 @@ class TestSampling:
         assert len(only(exporter, "process low").links) == 1
 
 
-class TestRegistering:
-    def test_a_periodic_task(self, provider: TracerProvider, exporter: InMemorySpanExporter) -> None:
-        tracing = Tracing(tracer_provider=provider)
-        links = tracing.note_registered("low", "report", entry_id="nightly", spec="0 3 * * *")
-        tracing.start_producer("low", "report", "id-1", links=links).end()
-
-        register, send = only(exporter, "register low"), only(exporter, "send low")
-        assert [link.context.span_id for link in send.links] == [register.context.span_id]
-        assert send.context.trace_id != register.context.trace_id
-        assert dict(register.attributes or {}) == {
-            "messaging.system": "asynq",
-            "messaging.operation.name": "register",
-            "messaging.destination.name": "low",
-            "messaging.client.id": CLIENT_ID,
-            "messaging.asynq.task.type": "report",
-            "messaging.asynq.periodic.entry": "nightly",
-            "messaging.asynq.periodic.spec": "0 3 * * *",
-        }
-
-
 class TestAttributes:
     def test_of_a_producer(self, provider: TracerProvider, exporter: InMemorySpanExporter) -> None:
         tracing = Tracing(tracer_provider=provider, server=("redis.local", 6380))
