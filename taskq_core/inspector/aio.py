@@ -91,7 +91,6 @@ class AsyncInspector:
 
     # tasks
     tasks = _with_keys(look.tasks)
-    tasks_of = _with_keys(look.tasks_of)
     task = _with_keys(look.task)
     count = _with_keys(look.count)
     find_tasks = _with_keys(find_tasks)

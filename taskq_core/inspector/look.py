@@ -8,6 +8,7 @@ from types import MappingProxyType
 from taskq_core.broker.operations import diagnosis, views
 from taskq_core.broker.operations.views import Page, QueueCounts, StoredTask
 from taskq_core.broker.plans import RequestPlan, ask
+from taskq_core.clock import utc_datetime
 from taskq_core.errors import BrokerReplyError, ConfigurationError, TaskNotFoundError, WireFormatError
 from taskq_core.handles.records import TaskInfo, task_info
 from taskq_core.inspector.alive import with_workers
@@ -120,14 +121,30 @@ def history(keys: Keys, queue: str, days: int = 10) -> RequestPlan[list[DailySta
         ConfigurationError: The number of days is out of bounds.
     """
     check_whole("days", days, least=1, most=HISTORY_DAYS)
-    queue_keys = yield from known_queue(keys, queue)
-    counts = yield from ask(views.count_tasks(queue_keys))
-    today = datetime.fromtimestamp(counts.now_ns // 1_000_000_000, tz=UTC).date()
-    dates = [today - timedelta(days=number) for number in range(days)]
-    numbers = yield from ask(views.count_days(queue_keys, dates))
+    yield from known_queue(keys, queue)
+    return (yield from read_history(keys, (queue,), days=days))[::-1]
+
+
+def read_history(keys: Keys, names: Sequence[str], *, days: int = 30) -> RequestPlan[list[DailyStats]]:
+    """Return the daily counters of queues, added up, the oldest day first. Days are UTC.
+
+    Args:
+        names: Names of the queues. A queue that does not exist counts as 0.
+        days: Number of days, 1 to 90.
+
+    Raises:
+        ConfigurationError: The number of days is out of bounds.
+    """
+    check_whole("days", days, least=1, most=HISTORY_DAYS)
+    today = utc_datetime((yield from ask(diagnosis.read_time()))).date()
+    dates = [today - timedelta(days=back) for back in reversed(range(days))]
+    totals = [(0, 0)] * days
+    for name in names:
+        numbers = yield from ask(views.count_days(keys.queue(name), dates))
+        totals = [(ran + more, bad + more_bad) for (ran, bad), (more, more_bad) in zip(totals, numbers, strict=True)]
     return [
         DailyStats(day=day, processed=processed, failed=failed)
-        for day, (processed, failed) in zip(dates, numbers, strict=True)
+        for day, (processed, failed) in zip(dates, totals, strict=True)
     ]
 
 
@@ -262,59 +279,40 @@ def _read(
             return Page(answer.size, tasks)
 
 
-class Listing:
-    """A page of tasks from several queues and states, sorted by state, then by queue.
+def list_tasks(
+    keys: Keys,
+    infos: Iterable[QueueInfo],
+    state: TaskState | None,
+    *,
+    skip: int,
+    count: int,
+    is_newest_first: bool = False,
+) -> RequestPlan[list[TaskInfo | UnreadableTask]]:
+    """Return tasks of several queues, sorted by state, then by queue.
 
-    With `is_newest_first`, tasks that wait for a time are sorted by that time, and all others by the time they entered
-    their state, the newest first.
+    Args:
+        keys: The key names.
+        infos: The queues with their numbers of tasks.
+        state: The state. None: all of `LISTED_STATES`.
+        skip: Number of tasks to skip.
+        count: Maximum number of tasks.
+        is_newest_first: Within a state, the newest tasks come first. Tasks that wait for a time are still sorted by it.
     """
-
-    def __init__(
-        self, keys: Keys, *, page: int, page_size: int, skip: int | None = None, is_newest_first: bool = False
-    ) -> None:
-        check_page(page, page_size)
-        self._keys = keys
-        self._page = page
-        self._page_size = page_size
-        self._is_newest_first = is_newest_first
-        self._skip = (page - 1) * page_size if skip is None else skip
-
-    def of_state(self, name: str, state: TaskState, group: str | None) -> RequestPlan[TaskPage]:
-        """The page of one queue and state, or of one group."""
-        check_group(state, group)
-        queue = yield from known_queue(self._keys, name)
-        answer = yield from _read(queue, state, skip=self._skip, count=self._page_size, group=group)
-        return self._of([(name, answer)], answer.size)
-
-    def of_queues(self, infos: Iterable[QueueInfo], state: TaskState | None) -> RequestPlan[TaskPage]:
-        """The page of several; `infos` says how many tasks each has."""
-        infos = list(infos)
-        state = state if state is None else known_state(state)
-        total = total_of(infos, state)
-        answers = []
-        for name, each, skip, count in self._parts(infos, state) if total else ():
-            is_reversed = self._is_newest_first and each not in (TaskState.SCHEDULED, TaskState.RETRY)
-            queue = self._keys.queue(name)
-            answers.append((name, (yield from _read(queue, each, skip=skip, count=count, is_reversed=is_reversed))))
-        return self._of(answers, total)
-
-    def _parts(self, infos: Sequence[QueueInfo], state: TaskState | None) -> list[tuple[str, TaskState, int, int]]:
-        """Return queue, state, tasks to skip and to read of each part of the page."""
-        skip, left = self._skip, self._page_size
-        parts = []
-        for each in LISTED_STATES if state is None else (state,):
-            for info in infos:
-                size = info.sizes[each]
-                part = min(left, size - skip)
-                if part > 0:
-                    parts.append((info.name, each, skip, part))
-                    left -= part
-                skip = max(0, skip - size)
-        return parts
-
-    def _of(self, answers: Iterable[tuple[str, Page]], total: int) -> TaskPage:
-        tasks = tuple(read_task(queue, stored) for queue, answer in answers for stored in answer.tasks)
-        return TaskPage(tasks=tasks, total=total, page=self._page, page_size=self._page_size)
+    infos = list(infos)
+    tasks: list[TaskInfo | UnreadableTask] = []
+    left = count
+    for each in _listed(state):
+        is_reversed = is_newest_first and each not in (TaskState.SCHEDULED, TaskState.RETRY)
+        for info in infos:
+            size = info.sizes[each]
+            part = min(left, size - skip)
+            if part > 0:
+                queue = keys.queue(info.name)
+                page = yield from _read(queue, each, skip=skip, count=part, is_reversed=is_reversed)
+                tasks += [read_task(info.name, stored) for stored in page.tasks]
+                left -= part
+            skip = max(0, skip - size)
+    return tasks
 
 
 def tasks(
@@ -339,29 +337,32 @@ def tasks(
         QueueNotFoundError: No queue has this name.
         ConfigurationError: `page` or `page_size` is out of bounds, or `group` does not fit the state.
     """
-    listing = Listing(keys, page=page, page_size=page_size)
+    check_page(page, page_size)
     state = state if state is None else known_state(state)
     if group is not None and (queue is None or state is not TaskState.AGGREGATING):
         raise ConfigurationError(f"group={group!r} needs its queue and the state 'aggregating'")
     if group is None and state is TaskState.AGGREGATING:
         raise ConfigurationError("state 'aggregating' needs queue and group: tasks in groups are listed by group")
+    skip = (page - 1) * page_size
     if queue is not None and state is not None:
-        return (yield from listing.of_state(queue, state, group))
-    infos = (yield from _all_counted(keys)) if queue is None else [(yield from _counted(keys, queue))]
-    return (yield from listing.of_queues(infos, state))
+        queue_keys = yield from known_queue(keys, queue)
+        found = yield from _read(queue_keys, state, skip=skip, count=page_size, group=group)
+        tasks, total = [read_task(queue, stored) for stored in found.tasks], found.size
+    else:
+        infos = (yield from _all_counted(keys)) if queue is None else [(yield from _counted(keys, queue))]
+        tasks = yield from list_tasks(keys, infos, state, skip=skip, count=page_size)
+        total = total_of(infos, state)
+    return TaskPage(tasks=tuple(tasks), total=total, page=page, page_size=page_size)
 
 
-def tasks_of(
-    keys: Keys, infos: Iterable[QueueInfo], state: TaskState | None = None, *, page: int = 1, page_size: int = 30
-) -> RequestPlan[TaskPage]:
-    """Return a page of the tasks of queues that were just read, without tasks in groups. Like `tasks`."""
-    return (yield from Listing(keys, page=page, page_size=page_size).of_queues(infos, state))
+def _listed(state: TaskState | None) -> Sequence[TaskState]:
+    """Return the states of a list: one, or all of `LISTED_STATES`. Tasks in groups are not listed."""
+    return LISTED_STATES if state is None else (state,) if state in LISTED_STATES else ()
 
 
 def total_of(infos: Iterable[QueueInfo], state: TaskState | None) -> int:
     """Return how many tasks of these queues can be listed in a state; None means in all of them together."""
-    states = LISTED_STATES if state is None else (state,) if state in LISTED_STATES else ()
-    return sum(info.sizes[each] for info in infos for each in states)
+    return sum(info.sizes[each] for info in infos for each in _listed(state))
 
 
 def check_page(page: int, page_size: int) -> None:

@@ -90,7 +90,6 @@ class Inspector:
 
     # tasks
     tasks = _with_keys(look.tasks)
-    tasks_of = _with_keys(look.tasks_of)
     task = _with_keys(look.task)
     count = _with_keys(look.count)
     find_tasks = _with_keys(find_tasks)

@@ -8,7 +8,6 @@ from taskq_core.inspector import STATES, FoundTasks, QueueStatus, TaskFilter, er
 from taskq_core.views.aio import AsyncDashboard
 from taskq_core.views.graph_svg import graph_svg
 from taskq_core.views.graphs import BOX_HEIGHT, BOX_WIDTH, GraphDrawing, StepBox, StepEdge
-from taskq_core.views.history import DAYS_CHOICES
 from taskq_core.views.lines import Bar, Points, bars, line_path, scale_top
 from taskq_core.views.offered import blank_arguments, call_of, signature_of, summary_of
 from taskq_core.views.payloads import (
@@ -22,7 +21,7 @@ from taskq_core.views.payloads import (
     is_editable,
     json_levels,
 )
-from taskq_core.views.queues import TYPES_SAMPLE, QueueDetail, QueuesOverview, TypeRow, overview
+from taskq_core.views.queues import DAYS_CHOICES, TYPES_SAMPLE, QueueDetail, QueuesOverview, TypeRow, overview
 from taskq_core.views.samples import LONGEST_SPAN, QueueSeries, Sample
 from taskq_core.views.store import QueuePlace, StoreRow
 from taskq_core.views.sync import Dashboard

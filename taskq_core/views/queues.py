@@ -10,10 +10,11 @@ from taskq_core.errors import BrokerAuthenticationError, BrokerReplyError
 from taskq_core.inspector import LISTED_STATES, STATES, DailyStats, QueueInfo, UnreadableTask, error_rate
 from taskq_core.inspector.alive import with_workers
 from taskq_core.inspector.known import known_queue
-from taskq_core.inspector.look import queue_infos, read_task, whole_or_damaged
-from taskq_core.views.history import read_history
+from taskq_core.inspector.look import HISTORY_DAYS, queue_infos, read_history, read_task, whole_or_damaged
 from taskq_core.wire import Keys, TaskState
 
+DAYS_CHOICES = (7, 30, HISTORY_DAYS)
+"""Numbers of days that a chart of daily counters offers. Counters are kept for the longest."""
 TYPES_SAMPLE = 200
 """Maximum number of tasks of each state that are read for the counts by type."""
 _MEMORY_SAMPLES = 20

@@ -23,7 +23,7 @@ from taskq_core.inspector import (
     UnreadableTask,
     total_of,
 )
-from taskq_core.inspector.look import Listing, read_task
+from taskq_core.inspector.look import list_tasks, read_task
 from taskq_core.inspector.search import all_ids, scan_state
 from taskq_core.settings import check_whole
 from taskq_core.wire import Keys, TaskState
@@ -89,8 +89,12 @@ def read_tasks(
     check_whole("skip", skip, least=0, most=10**12)
     if count < 1:
         return ()
-    listing = Listing(keys, page=1, page_size=min(count, PAGE_SIZE_MAX), skip=skip, is_newest_first=is_newest_first)
-    return (yield from listing.of_queues(wanted.of(infos), wanted.state)).tasks
+    count = min(count, PAGE_SIZE_MAX)
+    return (
+        yield from list_tasks(
+            keys, wanted.of(infos), wanted.state, skip=skip, count=count, is_newest_first=is_newest_first
+        )
+    )
 
 
 def search_tasks(

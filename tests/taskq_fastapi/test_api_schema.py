@@ -43,7 +43,6 @@ ROUTES = {
     "remove_queue": "DELETE /queues/{queue}",
     "remove_queue_part": "DELETE /queues/{queue}",
     "tasks": "GET /tasks",
-    "tasks_of": "GET /tasks",
     "find_tasks": "GET /tasks/search",
     "task": "GET /tasks/{queue}/{task_id}",
     "run_task": "POST /tasks/{queue}/{task_id}",

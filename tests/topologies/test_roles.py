@@ -57,8 +57,10 @@ LOOKS: dict[str, Callable[[Inspector], Any]] = {
     "groups": lambda i: i.groups(Q),
     "groups_page": lambda i: i.groups_page(Q, limit=1),
     "limits": lambda i: i.limits(Q),
-    "tasks": lambda i: [i.tasks(Q, state) for state in TaskState if state is not TaskState.AGGREGATING],
-    "tasks_of": lambda i: i.tasks(Q, TaskState.AGGREGATING, group="alone"),
+    "tasks": lambda i: [
+        *(i.tasks(Q, state) for state in TaskState if state is not TaskState.AGGREGATING),
+        i.tasks(Q, TaskState.AGGREGATING, group="alone"),
+    ],
     "task": lambda i: i.task(Q, i.tasks(Q, TaskState.PENDING).tasks[0].id),
     "count": lambda i: i.count(Q, TaskState.PENDING),
     "find_tasks": lambda i: [
