@@ -38,6 +38,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from taskq_core import ConfigurationError, TaskInfo
 from taskq_core.client.commits import TransactionHook
 from taskq_core.client.outbox import OutboxFigures, OutboxRow, OutboxTable
+from taskq_core.warnings import warn_if_blocking
 from taskq_sqlalchemy.database import AsyncDatabase, Database
 
 DIALECTS = ("postgresql", "sqlite")
@@ -199,6 +200,7 @@ class SQLAlchemyOutbox:
         """Add rows to the session, or write them at once; call `committed` after the commit."""
         joined = self._joined.get()
         if joined is None:
+            warn_if_blocking("enqueueing a task", ".adelay() or AsyncClient.enqueue() (in FastAPI: ClientDep)")
             self._table.write(rows)
             committed(self._table)
             return

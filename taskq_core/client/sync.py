@@ -84,7 +84,7 @@ class Client:
                 (its cause says which); `EnqueueUnknownError` when the task may have been written all the same,
                 `NotReplicatedError` when it was written, but its replicas have not confirmed it.
         """
-        if hook is None:
+        if hook is None and self._outbox is None:
             warn_if_blocking("enqueueing a task", ".adelay() or AsyncClient.enqueue() (in FastAPI: ClientDep)")
         middleware = self._preparer.middleware
         if middleware.sees_calls:
@@ -176,7 +176,7 @@ class Client:
             TaskArgumentsError, PayloadTooLargeError: A call does not fit.
             BulkEnqueueError: Redis refused or was not reached; it says how many were enqueued before.
         """
-        if hook is None:
+        if hook is None and self._outbox is None:
             warn_if_blocking("Client.enqueue_many()", "AsyncClient.enqueue_many() (in FastAPI: ClientDep)")
         middleware = self._preparer.middleware
         if middleware.sees_calls:

@@ -1,6 +1,7 @@
 """What only SQLAlchemy's outbox has. `tests/taskq_core/client/test_outbox.py` has what every outbox does."""
 
 import threading
+import warnings
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import QueuePool
 
-from taskq_core import ConfigurationError, TaskQ, chain
+import taskq_core.warnings
+from taskq_core import BlockingEnqueueWarning, ConfigurationError, TaskQ, chain
 from taskq_fastapi import task_router, taskq_lifespan
 from taskq_sqlalchemy import OutboxTaskMixin, SQLAlchemyOutbox, enqueue_after_commit
 from tests.outboxes import Base, OutboxTask
@@ -99,6 +101,24 @@ async def test_a_plain_engine_serves_asynchronous_sessions(server: RedisServer, 
 
     assert sorted(pending(server)) == sorted([first.id, second.id])
     plain.dispose()
+    await engine.dispose()
+
+
+async def test_only_a_row_outside_of_a_session_blocks_the_event_loop(
+    server: RedisServer, outbox: SQLAlchemyOutbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(taskq_core.warnings, "_warned_of_blocking", False)
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/shop.db")
+    note = note_of(TaskQ(server.url, outbox=outbox))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        async with AsyncSession(engine) as session, session.begin():
+            enqueue_after_commit(session).enqueue(note.s(1))
+            enqueue_after_commit(session).enqueue_many([note.s(2)])
+    with pytest.warns(BlockingEnqueueWarning):
+        note.delay(3)
+
     await engine.dispose()
 
 
