@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from taskq_core.broker.operations.new_tasks import EnqueueCode
 from taskq_core.broker.operations.operation import Operation
+from taskq_core.broker.plans import run_plan
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.client.bulk import Batch, BulkResult, batches
 from taskq_core.client.circuit import CircuitState
@@ -223,45 +224,42 @@ class Client:
             for batch in prepared:
                 if in_flight is not None:
                     previous, in_flight = in_flight, None
-                    self._run(previous.plan, previous)
+                    self._finish(previous)
                 name = batch.queue.name
                 if name not in waits:
                     waits[name] = wait(name)
                 in_flight = _InFlight(self._sender.store_batch(batch, result, waits[name]), self._source.runner)
             if in_flight is not None:
                 previous, in_flight = in_flight, None
-                self._run(previous.plan, previous)
+                self._finish(previous)
         except Exception as error:
             if in_flight is not None:  # a later call did not fit; the batch on its way still counts
-                self._run(in_flight.plan, in_flight)
+                self._finish(in_flight)
             result.note_progress(error)
             raise
         finally:
             if self._observer.wants_enqueued():
                 self._observer.notify_enqueued(result[first:])
 
-    def _run(self, plan: SendPlan[T], in_flight: "_InFlight | None" = None) -> T:
-        """Execute a plan. The first request of a plan in flight was sent already."""
-        try:
-            operation, until = next(plan) if in_flight is None else in_flight.request
-            while True:
-                try:
-                    answer: Any = None
-                    if in_flight is not None:
-                        pending, in_flight = in_flight.pending, None
-                        answer = pending.finish(patience_s=self._sender.timeout_s)
-                    elif operation is None:
-                        time.sleep(max(0.0, until - time.monotonic()))
-                    else:
-                        answer = self._source.runner.run(operation, patience_s=max(0.0, until - time.monotonic()))
-                except BrokerError as error:
-                    operation, until = plan.throw(error)
-                else:
-                    operation, until = plan.send(answer)
-        except StopIteration as done:
-            return done.value  # type: ignore[no-any-return]  # what the plan returns
-        finally:
-            plan.close()  # an interrupt must not leave it suspended: it may be the trial of the circuit breaker
+    def _run(self, plan: SendPlan[T]) -> T:
+        return run_plan(plan, self._answer)
+
+    def _answer(self, request: tuple[Operation[Any] | None, float]) -> Any:
+        operation, until = request
+        left_s = max(0.0, until - time.monotonic())
+        if operation is None:
+            return time.sleep(left_s)
+        return self._source.runner.run(operation, patience_s=left_s)
+
+    def _finish(self, sent: "_InFlight") -> None:
+        """Execute the rest of a plan whose first request was sent already."""
+
+        def answer(request: tuple[Operation[Any] | None, float]) -> Any:
+            if request is sent.request:
+                return sent.pending.finish(patience_s=self._sender.timeout_s)
+            return self._answer(request)
+
+        run_plan(sent.plan, answer, sent.request)
 
     # --- for workflows ------------------------------------------------------------------------------------------------
 
