@@ -213,12 +213,12 @@ class TaskHandle(SentLater, Generic[R_co]):
             TaskNotSentError: The surrounding transaction has not committed yet.
         """
         self._check_can_wait()
-        return self._checked(self._source.poll(self._ask_outcome, self._keys.done, self.id, timeout), timeout)
+        return self._checked(self._source.poll(self._ask_outcome, self.queue, self.id, timeout), timeout)
 
     async def aresult(self, timeout: Duration | None = None) -> R_co:
         """Wait until the task has ended and return what it returned. As `result`, for coroutines."""
         self._check_can_wait()
-        outcome = await self._source.apoll(self._ask_outcome, self._keys.done, self.id, timeout)
+        outcome = await self._source.apoll(self._ask_outcome, self.queue, self.id, timeout)
         return self._checked(outcome, timeout)
 
     @property

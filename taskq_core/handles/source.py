@@ -1,10 +1,9 @@
 """The requests of task and workflow handles, for blocking code and for coroutines."""
 
-import asyncio
 import contextlib
 import math
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
@@ -78,102 +77,57 @@ class HandleSource:
             find_in_outbox=self._find_in_outbox,
         )
 
-    def poll(self, plan: Callable[[], RequestPlan[T]], channel: str, task_id: str, timeout: Duration | None) -> T:
+    def poll(self, plan: Callable[[], RequestPlan[T]], queue: str, task_id: str, timeout: Duration | None) -> T:
         """Execute a plan until its result is not `NOT_YET`, or the time is over. Return the last result.
 
-        The plan is executed again when a message on the channel names the task, and from time to time.
+        The plan is executed again when a message on the channel of the queue names the task, and from time to time.
         """
-        deadline = time.monotonic() + _wait_s(timeout)
-        pause_s = subscription.FIRST_LOOK_S
-        messages: EndSubscription | None = None
-        try:
-            while (result := self.run(plan())) is NOT_YET and time.monotonic() < deadline:
-                if messages is None:
-                    messages = EndSubscription(self.runner, channel, task_id)
-                    continue  # earlier messages were missed, so read it again
-                messages.wait(min(time.monotonic() + pause_s, deadline))
+        deadline, pause_s = _deadline(timeout), subscription.FIRST_LOOK_S
+        with contextlib.closing(self.follower(queue, task_id)) as follower:
+            while (result := self.run(plan())) is NOT_YET and (left_s := deadline - time.monotonic()) > 0:
+                follower.wait(min(pause_s, left_s))
                 pause_s = min(2 * pause_s, subscription.LAST_LOOK_S)
             return result
-        finally:
-            if messages is not None:
-                messages.close()
 
-    async def apoll(
-        self, plan: Callable[[], RequestPlan[T]], channel: str, task_id: str, timeout: Duration | None
-    ) -> T:
+    async def apoll(self, plan: Callable[[], RequestPlan[T]], queue: str, task_id: str, timeout: Duration | None) -> T:
         """Execute a plan until its result is not `NOT_YET`. As `poll`, for coroutines."""
-        deadline = time.monotonic() + _wait_s(timeout)
-        result = await self.arun(plan())
-        if result is not NOT_YET:
-            return result
-        pause_s = subscription.FIRST_LOOK_S
-        async with self._listen(channel, task_id) as changed:
-            while result is NOT_YET and (left_s := deadline - time.monotonic()) > 0:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(min(pause_s, left_s)):
-                        await changed.wait()
-                changed.clear()
+        deadline, pause_s = _deadline(timeout), subscription.FIRST_LOOK_S
+        async with self.afollower(queue, task_id) as follower:
+            while (result := await self.arun(plan())) is NOT_YET and (left_s := deadline - time.monotonic()) > 0:
+                await follower.wait(min(pause_s, left_s))
                 pause_s = min(2 * pause_s, subscription.LAST_LOOK_S)
-                result = await self.arun(plan())
-        return result
-
-    @contextlib.asynccontextmanager
-    async def _listen(self, channel: str, task_id: str) -> AsyncIterator[asyncio.Event]:
-        async with self._hub.follow(channel, task_id) as (_, changed):
-            yield changed
+            return result
 
 
-def _wait_s(timeout: Duration | None) -> float:
-    return math.inf if timeout is None else seconds("timeout", timeout)
+def _deadline(timeout: Duration | None) -> float:
+    return math.inf if timeout is None else time.monotonic() + seconds("timeout", timeout)
 
 
 class BlockingFollower:
-    """Reads one task repeatedly from blocking code. Subscribes at the first wait."""
+    """Reads one task repeatedly from blocking code."""
 
     def __init__(self, runner: SyncRunner, queue: QueueKeys, task_id: str) -> None:
         self._runner = runner
         self._queue = queue
         self._task_id = task_id
-        self._messages: EndSubscription | None = None
+        self._has_waited = False
+        self._subscription: SyncSubscription | None = None
 
     def read(self, patience_s: float) -> StoredTask | None:
-        """Return the task as stored in Redis, None if it does not exist."""
-        look = views.look(self._queue, self._task_id, tell_changes=self._messages is not None)
+        """Return the task as stored in Redis, None if it does not exist. Before the first wait this writes nothing."""
+        look = views.look(self._queue, self._task_id, tell_changes=self._has_waited)
         return self._runner.run(look, patience_s=patience_s)
 
     def wait(self, timeout_s: float) -> None:
-        """Wait until the next read: the timeout, or less if a message says that the task changed."""
-        if self._messages is None:  # earlier messages were missed, so the caller reads the task at once
-            self._messages = EndSubscription(self._runner, self._queue.done, self._task_id)
-        else:
-            self._messages.wait(time.monotonic() + timeout_s)
-
-    def close(self) -> None:
-        """End the subscription."""
-        if self._messages is not None:
-            self._messages.close()
-
-
-class EndSubscription:
-    """A subscription of blocking code to messages about one task. Without a connection it only lets time pass."""
-
-    def __init__(self, runner: SyncRunner, channel: str, task_id: str) -> None:
-        self._runner = runner
-        self._channel = channel
-        self._task_id = task_id
-        self._subscription: SyncSubscription | None = None
-        self._open()
-
-    def _open(self) -> None:
-        with contextlib.suppress(BrokerUnavailableError):
-            self._subscription = self._runner.subscribe(self._channel)
-
-    def wait(self, until: float) -> None:
-        """Return when a message names the task, when messages may have been missed, or at the given time."""
+        """Wait until the next read: the timeout, or less if a message names the task or may have been missed."""
+        self._has_waited = True
+        until = time.monotonic() + timeout_s
         if self._subscription is None:
-            time.sleep(max(0.0, until - time.monotonic()))
-            self._open()
-            return
+            try:
+                self._subscription = self._runner.subscribe(self._queue.done)
+            except BrokerUnavailableError:
+                time.sleep(max(0.0, until - time.monotonic()))
+            return  # earlier messages were missed
         try:
             while (left_s := until - time.monotonic()) > 0:
                 if self._subscription.next(left_s) == self._task_id:

@@ -181,9 +181,11 @@ class TaskFollower:
         if self._shared is None:
             self._shared = await self._stack.enter_async_context(self._hub.follow(self._queue.done, self._task_id))
             self._number = self._shared[0].number  # earlier reads may be older than this follower's first one
+        changed = self._shared[1]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                await self._shared[1].wait()
+                await changed.wait()
+        changed.clear()
 
     async def close(self) -> None:
         """Stop listening."""

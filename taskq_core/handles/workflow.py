@@ -83,13 +83,13 @@ class WorkflowHandle(SentLater):
             WorkflowNotSentError: The surrounding transaction has not committed yet.
         """
         self._check_sent()
-        result = self._source.poll(self._ask_end, self._keys.done, self.id, timeout)
+        result = self._source.poll(self._ask_end, self.queue, self.id, timeout)
         return self._checked(result, timeout)
 
     async def aresult(self, timeout: Duration | None = None) -> Any:
         """Wait until the workflow has ended and return its result. As `result`, for coroutines."""
         self._check_sent()
-        result = await self._source.apoll(self._ask_end, self._keys.done, self.id, timeout)
+        result = await self._source.apoll(self._ask_end, self.queue, self.id, timeout)
         return self._checked(result, timeout)
 
     @property
