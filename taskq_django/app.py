@@ -69,9 +69,9 @@ class DjangoTaskQ(TaskQ):
         self.conflicts: list[TaskDefinitionError] = []
         """Tasks whose names were taken, found while Django started. A system check reports them."""
         self._reading = threading.RLock()
-        self.middleware.append(DatabaseMiddleware())
-        self.middleware.append(CarryMiddleware(lambda: self.settings.carry))
-        self.middleware.append(SignalMiddleware(self.tasks))
+        self.use(DatabaseMiddleware())
+        self.use(CarryMiddleware(lambda: self.settings.carry))
+        self.use(SignalMiddleware(self.tasks))
         self.timetable.guard = on_healthy_connections
 
     def reload(self) -> None:

@@ -9,8 +9,8 @@ each the order of registration. The first is the outermost: it sees a call befor
     run:      application( queue( task( the function ) ) )
 """
 
-from collections.abc import Awaitable, Callable, MutableSequence
-from typing import Any, TypeVar, overload
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 from taskq_core.errors import ConfigurationError
 from taskq_core.execution.context import TaskContext
@@ -75,26 +75,27 @@ def _wraps_runs(middleware: Middleware) -> bool:
     return kind.around is not Middleware.around or kind.aaround is not Middleware.aaround
 
 
-class MiddlewareStack(MutableSequence[Middleware]):
-    """The middleware of a queue application.
-
-    As a sequence it holds the middleware of the whole application, outermost first, and changes like a list. `add` also
-    takes middleware of one queue or task. Changes apply from the next call and the next run.
+class MiddlewareStack:
+    """The middleware of a queue application. Changes apply from the next call and the next run.
 
     Attributes:
         sees_calls: False while no middleware overrides `enqueue` or `aenqueue`.
         wraps_runs: False while no middleware overrides `around` or `aaround`.
     """
 
-    __slots__ = ("_by_scope", "_everywhere", "_seeing", "_wrapping", "sees_calls", "wraps_runs")
-
     def __init__(self) -> None:
-        self._everywhere: list[Middleware] = []
-        self._by_scope: dict[tuple[str, str], list[Middleware]] = {_EVERYWHERE: self._everywhere}
+        self._by_scope: dict[tuple[str, str], list[Middleware]] = {}
         self._changed()
 
-    def add(self, middleware: Middleware, *, queue: str | None = None, task: str | BaseTask[Any] | None = None) -> None:
-        """Add middleware, as the innermost of its scope. See `TaskQ.use`."""
+    def add(
+        self,
+        middleware: Middleware,
+        *,
+        queue: str | None = None,
+        task: str | BaseTask[Any] | None = None,
+        outermost: bool = False,
+    ) -> None:
+        """Add middleware, as the innermost or outermost of its scope. See `TaskQ.use`."""
         _check(middleware)
         if queue is not None and task is not None:
             raise ConfigurationError("middleware is of one queue or of one task; give queue= or task=, not both")
@@ -103,7 +104,8 @@ class MiddlewareStack(MutableSequence[Middleware]):
             scope = ("queue", validate_queue_name(queue))
         elif task is not None:
             scope = ("task", task.name if isinstance(task, BaseTask) else validate_task_type(task))
-        self._by_scope.setdefault(scope, []).append(middleware)
+        known = self._by_scope.setdefault(scope, [])
+        known.insert(0 if outermost else len(known), middleware)
         self._changed()
 
     def _changed(self) -> None:
@@ -112,45 +114,6 @@ class MiddlewareStack(MutableSequence[Middleware]):
 
     def _only(self, wanted: Callable[[Middleware], bool]) -> dict[tuple[str, str], tuple[Middleware, ...]]:
         return {scope: found for scope, each in self._by_scope.items() if (found := tuple(filter(wanted, each)))}
-
-    # --- as a sequence ------------------------------------------------------------------------------------------------
-
-    @overload
-    def __getitem__(self, index: int) -> Middleware: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Middleware]: ...
-    def __getitem__(self, index: int | slice) -> Middleware | list[Middleware]:
-        return self._everywhere[index]
-
-    def __setitem__(self, index: Any, value: Any) -> None:
-        values = list(value) if isinstance(index, slice) else [value]
-        for each in values:
-            _check(each)
-        self._everywhere[index] = values if isinstance(index, slice) else value
-        self._changed()
-
-    def __delitem__(self, index: int | slice) -> None:
-        del self._everywhere[index]
-        self._changed()
-
-    def __len__(self) -> int:
-        return len(self._everywhere)
-
-    def insert(self, index: int, value: Middleware) -> None:
-        """Insert middleware of the whole application; 0 makes it the outermost."""
-        _check(value)
-        self._everywhere.insert(index, value)
-        self._changed()
-
-    def __eq__(self, other: object) -> bool:
-        if isinstance(other, MiddlewareStack):
-            return self is other
-        return self._everywhere == other
-
-    __hash__ = None  # type: ignore[assignment]  # as a list
-
-    def __repr__(self) -> str:
-        return repr(self._everywhere)
 
     # --- for clients and workers --------------------------------------------------------------------------------------
 

@@ -72,7 +72,7 @@ class Registry(Enqueuer):
         self._tasks: dict[str, Task[Any, Any]] = {}
         self._definitions = Definitions()
         self.middleware = MiddlewareStack()
-        """Middleware of the whole application, outermost first. It changes like a list. See `use`."""
+        """Middleware of the application. See `use`."""
         self.aggregators = Aggregators()
         """Functions that turn groups of tasks into one task. See `aggregator`."""
         self.handlers = Handlers(self, unknown_hint=self.unknown_task_hint)
@@ -414,7 +414,14 @@ class Registry(Enqueuer):
 
     # --- middleware ---------------------------------------------------------------------------------------------------
 
-    def use(self, middleware: Middleware, *, queue: str | None = None, task: str | BaseTask[Any] | None = None) -> None:
+    def use(
+        self,
+        middleware: Middleware,
+        *,
+        queue: str | None = None,
+        task: str | BaseTask[Any] | None = None,
+        outermost: bool = False,
+    ) -> None:
         """Add middleware, which wraps runs and sees calls before they are enqueued.
 
         Middleware of the application is outside that of a queue, which is outside that of a task. Within each of them,
@@ -424,11 +431,12 @@ class Registry(Enqueuer):
             middleware: The middleware; see `taskq_core.tasks.middleware.Middleware`.
             queue: Only for this queue.
             task: Only for this task, or the handler of this pattern.
+            outermost: Put it outside of the middleware registered before.
 
         Raises:
             ConfigurationError: It is not a `Middleware`, or both a queue and a task are given.
         """
-        self.middleware.add(middleware, queue=queue, task=task)
+        self.middleware.add(middleware, queue=queue, task=task, outermost=outermost)
 
 
 class TaskDecorator:

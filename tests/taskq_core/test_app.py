@@ -155,9 +155,6 @@ class TestMiddleware:
         assert Middleware().around(context, lambda: 1) == 1
         assert await Middleware().aaround(context, later) == 2
 
-    def test_an_application_starts_without_any(self) -> None:
-        assert TaskQ().middleware == []
-
 
 class TestSecrets:
     """A password is never shown: not in a repr, an error or its causes, nor in a log line."""

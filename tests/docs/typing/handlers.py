@@ -73,4 +73,3 @@ def use() -> None:
     taskq.use(Right(), task=taskq.remote("a"))
     taskq.use(Right)  # error
     taskq.use(Right(), task=plain)  # error
-    taskq.middleware.append(object())  # error

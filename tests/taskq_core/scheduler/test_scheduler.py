@@ -558,7 +558,8 @@ class TestHooks:
                 threads["coroutine"] = threading.get_ident()
                 return call.with_headers({"coroutine": "1"})
 
-        app.middleware.extend([Plain(), Coroutine()])
+        for each in (Plain(), Coroutine()):
+            app.use(each)
         looker.set_mark(app.schedule("@every 1h", app.remote("work"), id="entry"), looker.now_s() - HOUR)
         await start()
         (message,) = await until(looker.pending)
@@ -578,7 +579,7 @@ class TestHooks:
                     await asyncio.Event().wait()
                 return call
 
-        app.middleware.append(Hanging())
+        app.use(Hanging())
         for name in ("stuck", "beat"):
             app.schedule("* * * * * *", app.remote(name), id=name)
         fired = Fired()
@@ -611,7 +612,7 @@ class TestHooks:
                 return call
 
         monkeypatch.setattr("taskq_core.scheduler.scheduler.HOOK_THREADS", 1)
-        app.middleware.append(Hanging())
+        app.use(Hanging())
         looker.set_mark(app.schedule("@every 1h", app.remote("stuck"), id="stuck"), looker.now_s() - HOUR)
         fired = Fired()
         await start(listener=fired)
@@ -640,7 +641,7 @@ class TestHooks:
                 return call
 
         monkeypatch.setattr("taskq_core.scheduler.ticker.PUT_OFF_S", 600)
-        app.middleware.append(Hanging())
+        app.use(Hanging())
         app.schedule("* * * * * *", app.remote("stuck"), id="stuck")
         app.schedule("* * * * * *", app.remote("beat"), id="beat")
         fired = Fired()
@@ -664,7 +665,7 @@ class TestHooks:
                 return call
 
         monkeypatch.setattr("taskq_core.scheduler.ticker.MIDDLEWARE_S", 600)
-        app.middleware.append(Hanging())
+        app.use(Hanging())
         app.schedule("* * * * * *", app.remote("stuck"), id="stuck", queue="low")
         app.schedule("* * * * * *", app.remote("beat"), id="beat")
         fired = Fired()
@@ -718,7 +719,7 @@ class TestHooks:
         @app.task(name="work")
         def work() -> None: ...
 
-        app.middleware.append(Refusing())
+        app.use(Refusing())
         entries = [app.schedule("@every 1h", task, id=task.name) for task in (refused, moved, work)]
         last_s = looker.now_s()
         for entry in entries:

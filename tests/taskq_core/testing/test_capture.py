@@ -377,7 +377,8 @@ class TestRun:
         class OfWorkers(Around):
             only_in_workers = True
 
-        taskq.middleware += [Around(), OfWorkers()]
+        for each in (Around(), OfWorkers()):
+            taskq.use(each)
 
         @taskq.task(name="coroutine")
         async def coroutine() -> None: ...

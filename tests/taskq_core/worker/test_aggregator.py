@@ -250,7 +250,7 @@ class TestFunctions:
         async def coroutine(group: str, tasks: list[GroupedTask]) -> Signature[Any]:
             return bench.note(group, tasks)
 
-        bench.app.middleware.append(Seeing())
+        bench.app.use(Seeing())
         bench.app.aggregator("plain")(bench.note)
         bench.app.aggregator("coroutine")(coroutine)
         await bench.join("a", group="plain")

@@ -497,7 +497,8 @@ async def test_the_first_middleware_is_the_outermost(app: TaskQ, start: Runner, 
         async def aaround(self, context: TaskContext, call: Callable[[], Awaitable[object]]) -> object:
             return f"{await call()} changed"
 
-    app.middleware += [Noting("first", notes), Changing(), Noting("second", notes)]
+    for each in (Noting("first", notes), Changing(), Noting("second", notes)):
+        app.use(each)
 
     @app.task
     async def coroutine() -> str:
@@ -527,7 +528,7 @@ async def test_what_a_middleware_raises_counts_as_raised_by_the_task(app: TaskQ,
         async def aaround(self, context: TaskContext, call: Callable[[], Awaitable[object]]) -> object:
             raise PermissionError("not today")
 
-    app.middleware.append(Refusing())
+    app.use(Refusing())
 
     @app.task(no_retry_on=PermissionError)
     async def coroutine() -> None: ...
