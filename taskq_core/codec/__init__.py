@@ -17,18 +17,3 @@ from taskq_core.codec.messages import RefusedError
 from taskq_core.codec.references import Found, Kind, References, Wanted
 from taskq_core.codec.results import decode_payload, decode_result, encode_result, encode_result_within
 from taskq_core.codec.signature import Parameter
-
-__all__ = [
-    "ArgumentsCodec",
-    "Found",
-    "Kind",
-    "Later",
-    "Parameter",
-    "References",
-    "RefusedError",
-    "Wanted",
-    "decode_payload",
-    "decode_result",
-    "encode_result",
-    "encode_result_within",
-]

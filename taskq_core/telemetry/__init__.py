@@ -18,33 +18,3 @@ from taskq_core.telemetry.propagation import current_ids, extract, fit, trace_id
 from taskq_core.telemetry.spans import BatchSpan, ConsumerSpan, ProducerSpan
 from taskq_core.telemetry.tracing import FIRST_RUN, LINKS, LINKS_MAX, Tracing
 from taskq_core.telemetry.worker_metrics import WorkerMetrics
-
-__all__ = [
-    "FIRST_RUN",
-    "LINKS",
-    "LINKS_MAX",
-    "NOT_PROCESSED",
-    "BatchSpan",
-    "ClientMetrics",
-    "ConsumerSpan",
-    "GaugeBoard",
-    "OptIn",
-    "Outcome",
-    "ProducerSpan",
-    "Reading",
-    "Relation",
-    "TelemetryHandle",
-    "Tracing",
-    "WorkerMetrics",
-    "configure",
-    "current_ids",
-    "extract",
-    "fit",
-    "flush",
-    "flush_at_end",
-    "gauges",
-    "launched",
-    "names",
-    "trace_id",
-    "type_name",
-]

@@ -24,13 +24,3 @@ keeps.
 from taskq_core.client.outbox.delivery import Delivered, Delivery
 from taskq_core.client.outbox.sender import OutboxSender
 from taskq_core.client.outbox.table import Outbox, OutboxFigures, OutboxRow, OutboxTable
-
-__all__ = [
-    "Delivered",
-    "Delivery",
-    "Outbox",
-    "OutboxFigures",
-    "OutboxRow",
-    "OutboxSender",
-    "OutboxTable",
-]
