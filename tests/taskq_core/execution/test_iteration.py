@@ -39,7 +39,7 @@ def tasks(app: TaskQ) -> Iterator[Captured]:
 
 
 def cursors_of(app: TaskQ, task_id: str) -> Any:
-    stored = app.client._runner.run(runs.read_cursor(app.runtime.keys.queue("default"), task_id))
+    stored = app.runtime.runner.run(runs.read_cursor(app.runtime.keys.queue("default"), task_id))
     return json.loads(stored) if stored else None
 
 
