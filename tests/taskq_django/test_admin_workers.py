@@ -237,8 +237,9 @@ def test_workers_are_asked_by_those_who_may(client: Client, redis: RedisServer) 
     question = operator.post(WORKERS, chosen).content.decode()
     wrong = operator.post(WORKERS, {**chosen, "post": "yes", "concurrency": "0"}).content.decode()
     done = operator.post(WORKERS, {**chosen, "post": "yes", "concurrency": "3"}, follow=True).content.decode()
-    operator.post(WORKERS, {**chosen, "action": "quiet", "post": "yes"})
-    sent = [json.loads(heard.get_message(timeout=30)["data"]) for _ in range(2)]
+    for action in ("quiet", "resume", "stop"):
+        operator.post(WORKERS, {**chosen, "action": action, "post": "yes"})
+    sent = [json.loads(heard.get_message(timeout=30)["data"]) for _ in range(4)]
     heard.close()
     unheard = operator.post(WORKERS, {**chosen, "action": "stop", "post": "yes"}, follow=True).content.decode()
 
@@ -248,9 +249,11 @@ def test_workers_are_asked_by_those_who_may(client: Client, redis: RedisServer) 
     assert [(each["action"], each["workers"], each["concurrency"]) for each in sent] == [
         ("scale", [worker], 3),
         ("quiet", [worker], None),
+        ("resume", [worker], None),
+        ("stop", [worker], None),
     ]
     assert "No worker received the request." in unheard
-    assert LogEntry.objects.filter(object_id=worker).count() == 2
+    assert LogEntry.objects.filter(object_id=worker).count() == 4
 
 
 def test_who_may_only_view_workers_asks_them_nothing(viewer: Client, redis: RedisServer) -> None:
