@@ -303,15 +303,17 @@ async def test_workers_are_asked_by_name(taskq: TaskQ, web: HttpClient, server: 
     listener.subscribe("taskq:control")
     listener.get_message(timeout=30)
 
-    asked = await send(web, "POST", "/workers/actions", {"action": "scale", "workers": ["h:1"], "concurrency": 3})
+    requests = [{"action": "scale", "concurrency": 3}, *({"action": each} for each in ("quiet", "resume", "stop"))]
+    asked = [await send(web, "POST", "/workers/actions", {**each, "workers": ["h:1"]}) for each in requests]
     unknown = await send(web, "POST", "/workers/actions", {"action": "stop", "workers": ["x"]})
     wrong = await send(web, "POST", "/workers/actions", {"action": "scale"})
-    message = await asyncio.to_thread(listener.get_message, timeout=30)
+    sent = [await asyncio.to_thread(listener.get_message, timeout=30) for _ in requests]
     listener.close()
 
-    assert asked.json() == {"workers": ["s"]}
-    assert message is not None
-    assert json.loads(message["data"]) == {"workers": ["s"], "action": "scale", "concurrency": 3}
+    assert [each.json() for each in asked] == [{"workers": ["s"]}] * 4
+    assert [json.loads(each["data"]) for each in sent if each] == [
+        {"workers": ["s"], "concurrency": None, **each} for each in requests
+    ]
     assert (unknown.status_code, unknown.json()["type"].rsplit(":", 1)[-1]) == (404, "worker-not-found")
     assert wrong.status_code == 422
 
