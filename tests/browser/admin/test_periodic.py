@@ -1,6 +1,6 @@
 """Periodic tasks in a real browser: made and mended in a form, switched and run, and hostile ones shown as text."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -158,3 +158,20 @@ def test_list_and_form_fit_a_narrow_screen(site: Site, redis: Any) -> None:
         page.goto(path)
         expect(page.locator("#content")).to_be_visible()
         assert width_beyond(page) == 0, path
+
+
+def test_all_columns_are_seen_at_1280_pixels(page: Page) -> None:
+    """The last columns say whether a periodic task is enabled and where it is defined."""
+    for number in range(3):
+        name = f"send the newsletter of customer {number} on work days"
+        now = datetime.now(UTC)
+        make(name, cron="30 4 * * MON-FRI", time_zone="America/New_York", total_runs=12_345, last_run_at=now)
+
+    page.set_viewport_size({"width": 1280, "height": 800})
+    page.goto(PERIODIC)
+
+    expect(rows(page)).to_have_count(3)
+    sizes = page.locator(".results").evaluate("each => [each.scrollWidth, each.clientWidth]")
+    assert sizes[0] <= sizes[1]
+    assert width_beyond(page) == 0
+    expect(row(page, "customer 0").locator(".field-source")).to_be_in_viewport(ratio=1)
