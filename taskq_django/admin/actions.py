@@ -54,7 +54,7 @@ def form_field(modeladmin: Any, request: HttpRequest, name: str, column: "models
     """Return the form field that a `ModelAdmin` makes of a field of a database."""
     column.set_attributes_from_name(name)
     column.model = modeladmin.model
-    # Only those that were given: the form field has its own for the others, and would show their errors twice.
+    # Leave out the validators of the column type: the form field has the same ones and would repeat their errors.
     given = column._validators  # type: ignore[attr-defined]  # the stubs omit it
     return modeladmin.formfield_for_dbfield(column, request, validators=given)
 
