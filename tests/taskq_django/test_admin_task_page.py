@@ -86,7 +86,7 @@ def test_the_times_of_a_task_have_the_words_of_the_dashboard(pages: Callable[...
     assert labels.time_text(TimeKind.START_BY, None) == "expires, unless a worker has started it"
     assert "expires, unless a worker has started it" in pages(page_of(handle))
     settings.LANGUAGE_CODE = "zh-hans"
-    assert "过期（除非已有工作进程开始执行）" in pages(page_of(handle))
+    assert "过期，除非已有 worker 开始执行" in pages(page_of(handle))
 
 
 def test_attempts_are_told_with_their_tracebacks(pages: Callable[..., str], redis: RedisServer) -> None:
