@@ -75,6 +75,8 @@ class Calls:
             return self._get(old, new)
         if verb in _REFUSED and (kind == "task" or (kind, verb) == ("signature", "apply")):
             raise CannotTranslateError(f"{verb}: {_REFUSED[verb]}")
+        if verb == "add_periodic_task":
+            raise CannotTranslateError("add_periodic_task: name the task and its schedule in SCHEDULE")
         if verb == "send_task" and self._file.is_app(old.func.value):
             raise CannotTranslateError("send_task: import the task and call it, or use taskq.remote(name).delay(...)")
         return new

@@ -58,7 +58,6 @@ class Edits:
         module: The module that tasks are imported from.
         app: The name of the `TaskQ` in it, "" for Django's adapter.
         is_strict: Whether the settings have a hard time limit for all tasks.
-        done: Code to remove: calls of `add_periodic_task` now in `SCHEDULE`, and functions with no other calls.
         below: New statements, by the statement after which they are inserted.
         installed: The value of `INSTALLED_APPS` that gets the adapter's app.
     """
@@ -66,7 +65,6 @@ class Edits:
     module: str
     app: str
     is_strict: bool = False
-    done: set[Node] = field(default_factory=set)
     below: dict[Node, str] = field(default_factory=dict)
     installed: Node | None = None
 
@@ -147,13 +145,6 @@ class Rewriter(cst.CSTTransformer):
     def _mark(self, text: str) -> None:
         self._pending[-1].append(text)
 
-    def leave_SimpleStatementLine(
-        self, original_node: cst.SimpleStatementLine, updated_node: cst.SimpleStatementLine
-    ) -> cst.BaseStatement | cst.RemovalSentinel:
-        if any(isinstance(each, cst.Expr) and each.value in self._edits.done for each in original_node.body):
-            return cst.RemoveFromParent()
-        return updated_node
-
     # --- tasks --------------------------------------------------------------------------------------------------------
 
     def leave_FunctionDef(
@@ -161,7 +152,7 @@ class Rewriter(cst.CSTTransformer):
     ) -> cst.BaseStatement | cst.RemovalSentinel:
         task = next((each for each in self._file.project.tasks if each.node is original_node), None)
         if task is None:
-            return cst.RemoveFromParent() if original_node in self._edits.done else updated_node
+            return updated_node
         if task.left:
             self._mark(f"{original_node.name.value} is left to Celery: {task.left}")
             return updated_node

@@ -574,7 +574,7 @@ def django_project(tmp_path: Path, **files_: str) -> dict[str, str]:
 
 
 def test_a_django_project_gets_its_settings_in_one_place(tmp_path: Path) -> None:
-    """Settings of the app, periodic tasks of its signal, queues, time limits, and the zone that Celery used."""
+    """Settings and periodic tasks of the app, queues, time limits, and the zone that Celery used."""
     new = django_project(
         tmp_path,
         settings="""
@@ -589,13 +589,14 @@ def test_a_django_project_gets_its_settings_in_one_place(tmp_path: Path) -> None
 
             app = Celery("shop")
             app.conf.task_queues = [Queue("mail"), Queue("slow", routing_key="slow")]
-
-
-            @app.on_after_configure.connect
-            def set_up(sender, **kwargs):
-                from shop.tasks import tidy
-
-                sender.add_periodic_task(crontab(hour=3, minute=0), tidy.s(2, dry=True), name="nightly")
+            app.conf.beat_schedule = {
+                "nightly": {
+                    "task": "shop.tasks.tidy",
+                    "schedule": crontab(hour=3, minute=0),
+                    "args": [2],
+                    "kwargs": {"dry": True},
+                }
+            }
             """,
         tasks="""
             from celery import shared_task
@@ -628,12 +629,11 @@ def test_a_django_project_gets_its_settings_in_one_place(tmp_path: Path) -> None
         """
     )
     assert new["settings_test"].endswith('\n\nTASKQ = {\n    **TASKQ,\n    "EAGER": True,\n}\n')
-    assert "set_up" not in new["celery"]
     assert '@task(executor="process", max_retry=0)\ndef tidy' in new["tasks"]
     assert '@task(queue="own", max_retry=0)\nasync def ask' in new["tasks"]
 
 
-def test_a_periodic_call_that_is_not_written_out_is_marked(tmp_path: Path) -> None:
+def test_a_periodic_call_is_marked(tmp_path: Path) -> None:
     text = """
         from shop.celery import app
         from shop.tasks import f
@@ -641,14 +641,13 @@ def test_a_periodic_call_that_is_not_written_out_is_marked(tmp_path: Path) -> No
 
         @app.on_after_finalize.connect
         def set_up(sender, **kwargs):
-            for number in range(3):
-                sender.add_periodic_task(10, f.s(number))
+            sender.add_periodic_task(10, f.s(1))
         """
 
     new = django_project(tmp_path, jobs=text, tasks=HEAD, settings="INSTALLED_APPS = ['shop']\n")["jobs"]
 
-    assert "# TODO taskq: add_periodic_task: it is called in a condition or loop" in new
-    assert "sender.add_periodic_task(10, f.s(number))" in new
+    assert "# TODO taskq: add_periodic_task: name the task and its schedule in SCHEDULE" in new
+    assert "sender.add_periodic_task(10, f.s(1))" in new
 
 
 def test_parameters_used_as_dates_are_marked_and_read_results_are_kept(tmp_path: Path) -> None:
