@@ -10,7 +10,7 @@ from taskq_core.inspector import Inspector
 from taskq_django.models import PeriodicTask
 from tests.browser.admin.people import PERIODIC, Site, choose, confirm, expect_message, row, rows
 from tests.browser.admin.test_hostile import hostile
-from tests.browser.visiting import DESKTOP, NARROW, width_beyond
+from tests.browser.visiting import NARROW, width_beyond
 
 pytestmark = [pytest.mark.redis, pytest.mark.django_db(transaction=True, databases="__all__")]
 
@@ -130,23 +130,6 @@ def test_hostile_ones_are_shown_as_text(page: Page) -> None:
     choose(page, "now", everything=True)
     confirm(page, "Run now")
     expect(page.locator(".messagelist")).to_be_visible()
-
-
-def test_at_1280_pixels_the_list_shows_which_are_enabled(page: Page) -> None:
-    make("a report of all orders of the day by country", kwargs={"name": "a name that is long " * 4})
-    make("other", enabled=False, cron="0,15,30,45 8-18 * * MON-FRI", time_zone="America/Argentina/Buenos_Aires")
-
-    page.set_viewport_size(DESKTOP)
-    page.goto(PERIODIC)
-
-    marks = page.locator("td.field-enabled")
-    expect(marks).to_have_count(2)
-    for mark in marks.all():
-        box = mark.bounding_box()
-        assert box is not None
-        assert box["x"] + box["width"] <= DESKTOP["width"]
-    sizes = page.locator(".results").evaluate("each => [each.scrollWidth, each.clientWidth]")
-    assert sizes[0] <= sizes[1]
 
 
 @pytest.mark.nightly
