@@ -237,9 +237,11 @@ def test_the_columns_show_what_is_known_of_a_run(pages: Callable[..., str], monk
     assert ended["completed"].endswith(" ago")
 
 
-def test_the_newest_tasks_come_first(pages: Callable[..., str]) -> None:
+def test_the_newest_tasks_come_first(pages: Callable[..., str], redis: RedisServer) -> None:
     """In all states and queues together, and in a list of one state."""
     handles = [enqueue(queue=queue) for queue in ("default", "low", "default")]
+    for number, handle in enumerate(handles):  # two of them may have been enqueued in the same millisecond
+        put(redis, handle, "pending", headers={"taskq-enqueued": str(1_700_000_000_000 + number)})
 
     assert shown_ids(pages(TASKS)) == shown_ids(pages(TASKS, state="pending")) == [each.id for each in handles[::-1]]
 
