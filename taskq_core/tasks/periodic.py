@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Unpack
 
 from taskq_core.errors import ConfigurationError
 from taskq_core.service.user_code import is_coroutine_function
-from taskq_core.settings import Duration, seconds
+from taskq_core.settings import Duration, member, seconds
 from taskq_core.tasks.base import BaseTask
 from taskq_core.tasks.canvas import Signature
 from taskq_core.tasks.options import CallOptionsDict, check_call_options, task_options
@@ -48,6 +48,15 @@ class CatchUp(StrEnum):
     """The last of them is enqueued, unless a later firing is on time."""
     ALL = "all"
     """Each is enqueued, in order."""
+
+
+class ScheduleOptionsDict(CallOptionsDict, total=False):
+    """Keyword options of `periodic` and `schedule`."""
+
+    id: str | None
+    tz: "str | ZoneInfo | None"
+    catch_up: CatchUp | str
+    window: Duration
 
 
 class PeriodicTask:
@@ -198,11 +207,7 @@ def checked_policy(catch_up: object, window: object) -> tuple[CatchUp, float]:
     Raises:
         ConfigurationError: A value is not valid.
     """
-    try:
-        policy = CatchUp(catch_up)  # type: ignore[arg-type]  # whatever it is, it is a member's value or refused
-    except ValueError:
-        raise ConfigurationError(f"catch_up must be 'skip', 'one' or 'all', got {catch_up!r}") from None
-    return policy, seconds("window", window)
+    return member(CatchUp, "catch_up", catch_up), seconds("window", window)
 
 
 def option_strings(given: Mapping[str, Any]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ It reads no settings and opens no connections; `TaskQ` adds both.
 
 from collections.abc import Callable, Coroutine, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, Unpack, overload
+from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack, overload
 
 from taskq_core.codec import References
 from taskq_core.errors import TaskDefinitionError
@@ -38,19 +38,15 @@ from taskq_core.tasks.injection import Injector, refuse_markers
 from taskq_core.tasks.middleware import Middleware, MiddlewareStack
 from taskq_core.tasks.options import CallOptionsDict, HandlerOptionsDict, TaskExecutor, TaskOptionsDict
 from taskq_core.tasks.periodic import (
-    DEFAULT_WINDOW_S,
     PROVIDER_EVERY_S,
-    CatchUp,
     PeriodicTask,
     ProviderFunction,
     ScheduleHook,
+    ScheduleOptionsDict,
     Timetable,
 )
 from taskq_core.tasks.remote import RemoteTask
 from taskq_core.tasks.task import CoroutineTask, Task
-
-if TYPE_CHECKING:
-    from zoneinfo import ZoneInfo
 
 P = ParamSpec("P")
 A = TypeVar("A", bound=Callable[..., Any])
@@ -223,16 +219,7 @@ class Registry(Enqueuer):
 
     # --- periodic tasks -----------------------------------------------------------------------------------------------
 
-    def periodic(
-        self,
-        spec: str,
-        *,
-        id: str | None = None,  # noqa: A002 - what the wire and the tools call it
-        tz: "str | ZoneInfo | None" = None,
-        catch_up: CatchUp | str = CatchUp.ONE,
-        window: Duration = DEFAULT_WINDOW_S,
-        **options: Unpack[CallOptionsDict],
-    ) -> Callable[[T], T]:
+    def periodic(self, spec: str, **options: Unpack[ScheduleOptionsDict]) -> Callable[[T], T]:
         """Enqueue the task below repeatedly, without arguments. Write it above `@taskq.task`.
 
         This needs a running scheduler: `taskq scheduler`, `manage.py runscheduler`, or a worker with one.
@@ -240,11 +227,8 @@ class Registry(Enqueuer):
         Args:
             spec: A cron line (five fields, or six with the second in front), a descriptor such as `@hourly`, or
                 `@every 90s`. See `taskq_core.wire.cron`.
-            id: Name of the entry; see `PeriodicTask`.
-            tz: IANA name of the time zone of a cron line without one. None: the setting `TIME_ZONE`.
-            catch_up: `skip`, `one` or `all`: what happens to missed firings; see `CatchUp`.
-            window: Time after which a missed firing is not caught up.
-            **options: Task options, over those of the task.
+            **options: `id`, `tz`, `catch_up` and `window`, as for `PeriodicTask`, and task options over those of the
+                task.
 
         Raises:
             ConfigurationError: A value is not valid, or another entry has this id.
@@ -254,21 +238,13 @@ class Registry(Enqueuer):
         def register(task: T) -> T:
             if not isinstance(task, BaseTask):
                 raise TaskDefinitionError(f"@periodic stands above @task and takes its task, got {task!r}")
-            self.schedule(spec, task, id=id, tz=tz, catch_up=catch_up, window=window, **options)
+            self.schedule(spec, task, **options)
             return task
 
         return register
 
     def schedule(
-        self,
-        spec: str,
-        call: Signature[Any] | BaseTask[Any],
-        *,
-        id: str | None = None,  # noqa: A002 - what the wire and the tools call it
-        tz: "str | ZoneInfo | None" = None,
-        catch_up: CatchUp | str = CatchUp.ONE,
-        window: Duration = DEFAULT_WINDOW_S,
-        **options: Unpack[CallOptionsDict],
+        self, spec: str, call: Signature[Any] | BaseTask[Any], **options: Unpack[ScheduleOptionsDict]
     ) -> PeriodicTask:
         """Enqueue a call repeatedly: a task, or `task.s(...)` with arguments. As `periodic`.
 
@@ -277,7 +253,7 @@ class Registry(Enqueuer):
         Returns:
             The entry. `unschedule` takes its `id`.
         """
-        return self.timetable.add(PeriodicTask(spec, call, id=id, tz=tz, catch_up=catch_up, window=window, **options))
+        return self.timetable.add(PeriodicTask(spec, call, **options))
 
     def unschedule(self, entry_id: str) -> bool:
         """Remove a periodic task, also from a running scheduler of this process. Return False if it does not exist."""

@@ -12,7 +12,7 @@ import msgspec
 
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
 from taskq_core.errors import ConfigurationError, PayloadError, TaskArgumentsError, TaskQError
-from taskq_core.settings import seconds, unknown
+from taskq_core.settings import member, seconds, unknown
 from taskq_core.tasks.base import BaseTask
 from taskq_core.tasks.canvas import Signature
 from taskq_core.tasks.options import task_options
@@ -146,7 +146,7 @@ def problems(
     check("queue", lambda: task_options({"queue": row.queue} if row.queue else {}))
     if "queue" not in found:
         check("options", lambda: _options_of(row))
-    check("catch_up", lambda: _catch_up(row.catch_up))
+    check("catch_up", lambda: member(CatchUp, "catch_up", row.catch_up))
     check("window", lambda: seconds("window", row.window))
     check("expire", lambda: check_bounds(row.start, row.expire))
     if not found and now is not None:
@@ -227,10 +227,3 @@ def _interval_spec(interval: timedelta | None) -> str:
             f"an interval must be whole seconds, from 1 second to 100 years, got {interval.total_seconds():g} s"
         )
     return f"@every {interval // timedelta(seconds=1)}s"
-
-
-def _catch_up(text: str) -> CatchUp:
-    try:
-        return CatchUp(text)
-    except ValueError:
-        raise ConfigurationError(f"catch_up must be 'skip', 'one' or 'all', got {text!r}") from None

@@ -28,6 +28,7 @@ from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
 from taskq_core.codec.oversized import OversizedResult
 from taskq_core.errors import TaskPaused, WireFormatError
 from taskq_core.execution.context import TaskContext, current
+from taskq_core.execution.iteration import Keeper
 from taskq_core.execution.progress import encode_progress
 from taskq_core.service.user_code import readable
 from taskq_core.tasks.handlers import Handler
@@ -279,11 +280,8 @@ class InlineWorker:
         )
 
 
-class _InlineNotes:
+class _InlineNotes(Keeper):
     """Stores progress, cursors and results of a run at once."""
-
-    is_stopping = False
-    is_beside_loop = False
 
     def __init__(self, run: Run, runner: SyncRunner, owner: str) -> None:
         self._run = run
@@ -291,9 +289,6 @@ class _InlineNotes:
         self._owner = owner
         self._tells_by_itself = False
         self.cursor: bytes | None = None
-
-    def check(self) -> None:
-        """Do nothing: no run is ended here."""
 
     @property
     def max_result_bytes(self) -> int:
