@@ -8,7 +8,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from taskq_core.broker.operations.new_tasks import Admitted, EnqueueCode
+from taskq_core.broker.operations.new_tasks import EnqueueCode
 from taskq_core.broker.operations.operation import Argument, Confirmation, Operation
 from taskq_core.broker.operations.outbox import DeliveryCode
 from taskq_core.errors import BrokerReplicationError
@@ -44,8 +44,7 @@ def forget_command(operation: Operation[Any], reply: Any) -> tuple[Argument, ...
 
 
 def _codes(operation: Operation[Any], reply: Any) -> str:
-    answer = operation.read(reply)
-    return answer.codes if isinstance(answer, Admitted) else str(answer)
+    return str(operation.read(reply))
 
 
 class Shortfall:

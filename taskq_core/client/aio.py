@@ -6,7 +6,7 @@ import weakref
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from typing import Any, TypeVar
 
-from taskq_core.broker.operations.new_tasks import Admitted, NewTask
+from taskq_core.broker.operations.new_tasks import Codes, NewTask
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.broker.plans import arun_plan
 from taskq_core.client.bulk import Batch, BatchFiller, BulkResult, aiterate, batches
@@ -100,7 +100,7 @@ class AsyncClient:
         if self._observer.wants_enqueued():
             await self._observer.anotify_enqueued((prepared.handle,))
 
-    async def _store(self, queue: QueueKeys, tasks: Sequence[NewTask]) -> Admitted:
+    async def _store(self, queue: QueueKeys, tasks: Sequence[NewTask]) -> Codes:
         return await self._run(self._sender.store(queue, tasks, self._sender.timeout_s))
 
     async def enqueue_many(self, calls: Calls) -> BulkResult:

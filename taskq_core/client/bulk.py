@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, overload
 
-from taskq_core.broker.operations.new_tasks import HELD, Admitted, Codes, EnqueueCode, NewTask
+from taskq_core.broker.operations.new_tasks import HELD, Codes, EnqueueCode, NewTask
 from taskq_core.broker.operations.operation import BATCH_BYTES, BATCH_MAX
 from taskq_core.client.preparer import Preparer, refusal, task_of
 from taskq_core.errors import BrokerError, BulkEnqueueError, EnqueueError
@@ -65,15 +65,14 @@ class Batch:
         types = [None if error is None else type_name(error) for error in errors] or [None] * len(self.sources)
         return Counter(zip((source.name for source in self.sources), types, strict=True))
 
-    def split(self, answer: Admitted) -> tuple["Batch", "Batch", Admitted]:
+    def split(self, answer: Codes) -> tuple["Batch", "Batch", Codes]:
         """Return the tasks that found no room, the others, and the answer for the others."""
         full, others = Batch(self.queue, self.span), Batch(self.queue, self.span)
-        for source, task, code in zip(self.sources, self.tasks, answer.codes, strict=True):
+        for source, task, code in zip(self.sources, self.tasks, answer, strict=True):
             part = full if code == EnqueueCode.FULL else others
             part.sources.append(source)
             part.tasks.append(task)
-        codes = answer.codes.replace(EnqueueCode.FULL, "")
-        return full, others, Admitted(Codes(codes, getattr(answer.codes, "holders", ())))
+        return full, others, Codes(answer.replace(EnqueueCode.FULL, ""), answer.holders)
 
 
 class BatchFiller:
@@ -178,9 +177,9 @@ class BulkResult(Sequence[TaskHandle[Any]]):
 
     # --- for clients --------------------------------------------------------------------------------------------------
 
-    def add(self, batch: Batch, answer: Admitted) -> list[EnqueueError | None]:
+    def add(self, batch: Batch, answer: Codes) -> list[EnqueueError | None]:
         """Add a batch that was sent. Return an error or None for each of its tasks; nothing if none was refused."""
-        if answer.codes.count(EnqueueCode.STORED) == len(batch.tasks):
+        if answer.count(EnqueueCode.STORED) == len(batch.tasks):
             self._sources += batch.sources
             self.ids += [task.task_id for task in batch.tasks]
             return []
@@ -215,7 +214,7 @@ class BulkResult(Sequence[TaskHandle[Any]]):
         """Hold tasks that are sent when the surrounding transaction commits."""
         self._deferred = {}
         for batch in waiting:
-            self.add(batch, Admitted(EnqueueCode.STORED.value * len(batch.tasks)))
+            self.add(batch, Codes(EnqueueCode.STORED * len(batch.tasks)))
 
     def begin(self) -> list[TaskHandle[Any]]:
         """Drop the tasks held, because they are sent now. Return the handles given out for them."""

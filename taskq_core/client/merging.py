@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
-from taskq_core.broker.operations.new_tasks import Admitted, NewTask
+from taskq_core.broker.operations.new_tasks import Codes, NewTask
 from taskq_core.broker.operations.operation import BATCH_BYTES, BATCH_MAX
 from taskq_core.client.preparer import Prepared, Preparer, failures
 from taskq_core.errors import BrokerError, EnqueueError, QueueFullError
@@ -43,9 +43,7 @@ class Merger:
         store: Stores tasks of one queue and returns the outcome of each.
     """
 
-    def __init__(
-        self, preparer: Preparer, store: Callable[[QueueKeys, Sequence[NewTask]], Awaitable[Admitted]]
-    ) -> None:
+    def __init__(self, preparer: Preparer, store: Callable[[QueueKeys, Sequence[NewTask]], Awaitable[Codes]]) -> None:
         self._preparer = preparer
         self._store = store
         self._waiting: _Waiting = []

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
-from taskq_core.broker.operations.new_tasks import HELD, Admitted, EnqueueCode, NewTask
+from taskq_core.broker.operations.new_tasks import HELD, Codes, EnqueueCode, NewTask
 from taskq_core.errors import (
     BrokerError,
     BrokerReplicationError,
@@ -57,7 +57,7 @@ class Prepared(Generic[R]):
         self.handle = handle
         self.span = span
 
-    def settle(self, code: str, answer: Admitted | None = None, holder: str = "") -> EnqueueError | None:
+    def settle(self, code: str, answer: Codes | None = None, holder: str = "") -> EnqueueError | None:
         """Return the error for an enqueue code, or None.
 
         Args:
@@ -88,16 +88,14 @@ class Prepared(Generic[R]):
 def failures(sent: Sequence[Prepared[Any]], cause: BrokerError) -> list[EnqueueError]:
     """Return the error of each task of a request that failed. Refused tasks were not stored in any case."""
     answer = cause.answer if isinstance(cause, BrokerReplicationError) else None
-    if isinstance(answer, str):
-        answer = Admitted(answer)
-    if not isinstance(answer, Admitted):
+    if not isinstance(answer, Codes):
         return [prepared.failure(cause) for prepared in sent]
     codes = zip(sent, answer.each(), strict=True)
     return [prepared.settle(code, answer, holder) or prepared.failure(cause) for prepared, (code, holder) in codes]
 
 
 def refusal(
-    code: str, name: str, queue: str, task_id: str, answer: Admitted | None = None, holder: str = ""
+    code: str, name: str, queue: str, task_id: str, answer: Codes | None = None, holder: str = ""
 ) -> EnqueueError:
     """Return the error of a task that was not stored: its lock or its id is taken, or the queue is full."""
     if code == EnqueueCode.FULL and answer is not None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from taskq_core.broker.operations import new_tasks
-from taskq_core.broker.operations.new_tasks import Admitted, EnqueueCode, NewTask
+from taskq_core.broker.operations.new_tasks import Codes, EnqueueCode, NewTask
 from taskq_core.broker.operations.operation import Operation
 from taskq_core.client import receipts
 from taskq_core.client.bulk import Batch, BulkResult
@@ -130,7 +130,7 @@ class Sender:
             raise
         self.preparer.note_registered(queue)
 
-    def store(self, queue: QueueKeys, tasks: Sequence[NewTask], timeout_s: float) -> SendPlan[Admitted]:
+    def store(self, queue: QueueKeys, tasks: Sequence[NewTask], timeout_s: float) -> SendPlan[Codes]:
         """Store tasks of one queue in one script call, and return the outcome of each."""
         deadline = time.monotonic() + timeout_s
         is_try = self.circuit.begin()
@@ -139,18 +139,14 @@ class Sender:
                 yield from self._register(queue, deadline)
             slot = receipts.take()
             limit = self._limits.get(queue.name)
-            operation: Operation[Any]
-            if limit is None or limit.max_pending is None:
-                operation = new_tasks.enqueue(queue, tasks, slot)
-            else:
-                operation = new_tasks.enqueue_limited(queue, tasks, slot, max_pending=limit.max_pending)
-            answer = yield operation, deadline
+            most = None if limit is None else limit.max_pending
+            answer: Codes = yield new_tasks.enqueue(queue, tasks, slot, max_pending=most), deadline
         except BaseException as error:
             self.circuit.end(error, is_try=is_try)
             raise
         self.circuit.end(None, is_try=is_try)
         receipts.give_back(slot)
-        return answer if isinstance(answer, Admitted) else Admitted(answer)
+        return answer
 
     def store_batch(self, batch: Batch, result: BulkResult, wait: Wait) -> SendPlan[None]:
         """Store a batch and add its tasks to the result. While its queue is full, try the refused tasks again."""
@@ -160,7 +156,7 @@ class Sender:
         try:
             while True:
                 answer = yield from self.store(batch.queue, batch.tasks, self.timeout_s)
-                pause_s = wait.pause_s() if EnqueueCode.FULL in answer.codes else None
+                pause_s = wait.pause_s() if EnqueueCode.FULL in answer else None
                 if pause_s is None:
                     break
                 refused, stored, stored_answer = batch.split(answer)

@@ -133,7 +133,7 @@ class Client:
         try:
             while True:
                 answer = self._run(self._sender.store(prepared.queue, (prepared.task,), timeout_s))
-                if answer.codes == EnqueueCode.STORED:
+                if answer == EnqueueCode.STORED.value:
                     error = None
                     break
                 ((code, holder),) = answer.each()

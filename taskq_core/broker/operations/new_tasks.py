@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import repeat
+from functools import partial
 from typing import Any, TypeVar
 
 from taskq_core.broker.operations import replies
@@ -31,42 +31,40 @@ _NAMES_HOLDER = frozenset((EnqueueCode.DUPLICATE, *HELD))
 
 
 class Codes(str):
-    """Codes of an enqueue, some of which name a task that holds a lock.
+    """Answer of an enqueue: one `EnqueueCode` for each task.
 
     Attributes:
-        holders: Its id for each of them, in order.
+        holders: Ids of the tasks that hold a lock: one for each code that names one, in order.
+        pending: Tasks that were pending when some found no room, 0 if all did.
+        limit: Maximum number of pending tasks, 0 for no limit.
     """
 
-    __slots__ = ("holders",)
-
     holders: tuple[str, ...]
+    pending: int
+    limit: int
 
-    def __new__(cls, codes: str, holders: Sequence[str]) -> "Codes":
-        """Return codes with the ids that belong to them."""
+    def __new__(cls, codes: str, holders: Sequence[str] = (), pending: int = 0, limit: int = 0) -> "Codes":
+        """Return codes with what belongs to them."""
         self = super().__new__(cls, codes)
-        self.holders = tuple(holders)
+        self.holders, self.pending, self.limit = tuple(holders), pending, limit
         return self
 
+    def each(self) -> Iterator[tuple[str, str]]:
+        """Yield the codes one by one, each with the task that holds its lock, "" if that is unknown."""
+        holders = iter(self.holders)
+        return ((code, next(holders, "") if code in _NAMES_HOLDER else "") for code in self)
 
-def read_codes(reply: Any) -> str:
-    """Read the codes of an enqueue, `Codes` where some name a task that holds a lock."""
-    if not isinstance(reply, bytes) or b"\n" not in reply:
-        return replies.text(reply)
-    codes, _, rest = reply.partition(b"\n")
+
+def read_codes(reply: Any, limit: int = 0) -> Codes:
+    """Read the answer of an enqueue."""
+    first, _, rest = reply.partition(b"\n") if isinstance(reply, bytes) else (reply, b"", b"")
     holders = []
     while rest:
         size, _, rest = rest.partition(b":")
         holders.append(replies.name(rest[: int(size)]))
         rest = rest[int(size) :]
-    return Codes(codes.decode(), holders)
-
-
-def each_code(codes: str) -> Iterator[tuple[str, str]]:
-    """Yield the codes one by one, each with the task that holds its lock, "" if that is unknown."""
-    if not isinstance(codes, Codes):
-        return zip(codes, repeat(""), strict=False)
-    holders = iter(codes.holders)
-    return ((code, next(holders, "") if code in _NAMES_HOLDER else "") for code in codes)
+    codes, _, pending = replies.text(first).partition(":")
+    return Codes(codes, holders, int(pending or 0), limit)
 
 
 @dataclass(slots=True)
@@ -148,80 +146,27 @@ class ReceiptSlot:
         self.call = 0
 
 
-@dataclass(slots=True)
-class Admitted:
-    """What became of the tasks of an enqueue that may have met a full queue.
-
-    Attributes:
-        codes: One `EnqueueCode` character per task.
-        pending: Tasks that were pending when some found no room, 0 if all did.
-        limit: Most that may be pending, 0 for no limit.
-    """
-
-    codes: str
-    pending: int = 0
-    limit: int = 0
-
-    def each(self) -> Iterator[tuple[str, str]]:
-        """Yield the codes one by one, each with the task that holds its lock, "" if that is unknown."""
-        return each_code(self.codes)
-
-
 def enqueue(
-    queue: QueueKeys, tasks: Sequence[NewTask], slot: ReceiptSlot, *, now_ns: int | None = None
-) -> Operation[str]:
-    """Store tasks of one queue; at most `BATCH_MAX` of about `BATCH_BYTES`.
-
-    All have the same `confirm`. Reads as one `EnqueueCode` character per task. Refused whole when Redis is over its
-    memory limit.
-    """
-    return _operation(queue, tasks, *_words(queue, tasks, slot, now_ns), read_codes)
-
-
-def enqueue_limited(
-    queue: QueueKeys, tasks: Sequence[NewTask], slot: ReceiptSlot, *, max_pending: int, now_ns: int | None = None
-) -> Operation[Admitted]:
-    """As `enqueue`, while no more than `max_pending` tasks are pending; those beyond are refused (`FULL`)."""
-    keys, args = _words(queue, tasks, slot, now_ns)
-    args.append(max_pending)
-
-    def read(reply: Any) -> Admitted:
-        answer = read_codes(reply)
-        codes, _, pending = answer.partition(":")
-        if isinstance(answer, Codes):
-            codes = Codes(codes, answer.holders)
-        return Admitted(codes, int(pending or 0), max_pending)
-
-    return _operation(queue, tasks, keys, args, read)
-
-
-def _operation(
     queue: QueueKeys,
     tasks: Sequence[NewTask],
-    keys: tuple[str, ...],
-    args: list[Argument],
-    read: Callable[[Any], T],
-) -> Operation[T]:
-    confirm = tasks[0].confirm if tasks else None
-    receipts = () if confirm is None else _receipts(queue, tasks)
-    return script(
-        "enqueue", keys, args, read, tasks=tasks, confirm=confirm, receipts=receipts, deadline_at=None if args[0] else 2
-    )
+    slot: ReceiptSlot,
+    *,
+    max_pending: int | None = None,
+    now_ns: int | None = None,
+) -> Operation[Codes]:
+    """Store tasks of one queue; at most `BATCH_MAX` of about `BATCH_BYTES`, with the same `confirm`.
 
-
-def _receipts(queue: QueueKeys, tasks: Sequence[NewTask]) -> tuple[str, ...]:
-    return tuple([queue.unconfirmed(task.task_id) for task in tasks])
-
-
-def _words(
-    queue: QueueKeys, tasks: Sequence[NewTask], slot: ReceiptSlot, now_ns: int | None
-) -> tuple[tuple[str, ...], list[Argument]]:
-    """Return the keys and arguments of the next call of a slot."""
+    With `max_pending`, tasks are refused (`FULL`) while that many are pending. All are refused when Redis is over its
+    memory limit.
+    """
     slot.call += 1
     keys: tuple[str, ...] = (queue.pending, queue.scheduled, queue.wake, queue.receipt(slot.token))
     args: list[Argument] = [time_argument(now_ns), slot.call, "", queue.prefix]
-    if tasks and tasks[0].confirm is not None:
-        keys += (queue.groups, *_receipts(queue, tasks))
+    confirm = tasks[0].confirm if tasks else None
+    receipts: tuple[str, ...] = ()
+    if confirm is not None:
+        receipts = tuple([queue.unconfirmed(task.task_id) for task in tasks])
+        keys += (queue.groups, *receipts)
         args.append(8)
         for task in tasks:
             args += (*task.arguments(queue), task.digest)
@@ -234,7 +179,12 @@ def _words(
         args.append(7)
         for task in tasks:
             args += task.arguments(queue)
-    return keys, args
+    read: Callable[[Any], Codes] = read_codes
+    if max_pending is not None:
+        args.append(max_pending)
+        read = partial(read_codes, limit=max_pending)
+    deadline_at = None if args[0] else 2
+    return script("enqueue", keys, args, read, tasks=tasks, confirm=confirm, receipts=receipts, deadline_at=deadline_at)
 
 
 def register_queue(queues_key: str, names: Iterable[str]) -> Operation[int]:

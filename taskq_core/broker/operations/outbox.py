@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 
 from taskq_core.broker.operations import replies
-from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot, read_codes
+from taskq_core.broker.operations.new_tasks import Codes, NewTask, ReceiptSlot, read_codes
 from taskq_core.broker.operations.operation import Argument, Operation, command, script, time_argument
 from taskq_core.wire import QueueKeys
 
@@ -33,7 +33,7 @@ def deliver(
     claim_ends_ms: int,
     max_pending: int | None = None,
     now_ns: int | None = None,
-) -> Operation[str]:
+) -> Operation[Codes]:
     """Store tasks of one queue, given with the receipts of their rows; at most `BATCH_MAX` of about `BATCH_BYTES`.
 
     All have the same `confirm`. Nothing is stored once Redis's clock has reached `claim_ends_ms` (Unix ms, at most 110

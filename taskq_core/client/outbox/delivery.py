@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from taskq_core.broker.operations import diagnosis, new_tasks, outbox, workflows
-from taskq_core.broker.operations.new_tasks import HELD, EnqueueCode, NewTask, each_code
+from taskq_core.broker.operations.new_tasks import HELD, Codes, EnqueueCode, NewTask
 from taskq_core.broker.operations.operation import BATCH_BYTES, BATCH_MAX, Confirmation, Operation
 from taskq_core.broker.operations.outbox import DeliveryCode
 from taskq_core.broker.plans import ask
@@ -111,7 +111,7 @@ class Delivery:
             table.release(claim, put_off, seconds=PUT_OFF_S)
         return delivered
 
-    def _send(self, queue: str, batch: Sequence[OutboxRow], ends_ms: int) -> str:
+    def _send(self, queue: str, batch: Sequence[OutboxRow], ends_ms: int) -> Codes:
         try:
             self._run(new_tasks.register_queue(self._keys.queues, (queue,)))
         except BrokerError as error:
@@ -122,21 +122,21 @@ class Delivery:
         if batch[0].is_workflow:
             (row,) = batch
             task = row.task
-            operation = workflows.deliver_workflow(
+            deliver_workflow = workflows.deliver_workflow(
                 keys, row.receipt, task.task_id, task.message, slot, claim_ends_ms=ends_ms, confirm=task.confirm
             )
+            codes = Codes(self._run(deliver_workflow))
         else:
             rows = [(row.receipt, _due(row, keys)) for row in batch]
             most = self._sender.max_pending(queue)
-            operation = outbox.deliver(keys, rows, slot, claim_ends_ms=ends_ms, max_pending=most)
-        codes = self._run(operation)
+            codes = self._run(outbox.deliver(keys, rows, slot, claim_ends_ms=ends_ms, max_pending=most))
         slots.give_back(slot)
         return codes
 
-    def _note(self, batch: Sequence[OutboxRow], codes: str, delivered: Delivered) -> list[str]:
+    def _note(self, batch: Sequence[OutboxRow], codes: Codes, delivered: Delivered) -> list[str]:
         """Note the outcomes of rows, and return the receipts of rows whose queue is full."""
         put_off = []
-        for row, (code, holder) in zip(batch, each_code(codes), strict=True):
+        for row, (code, holder) in zip(batch, codes.each(), strict=True):
             if code in (DeliveryCode.STORED, DeliveryCode.STORED_BEFORE):
                 delivered.stored.append(row.receipt)
             elif code in HELD:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sequenc
 from contextlib import contextmanager
 from typing import Any
 
-from taskq_core.broker.operations.new_tasks import Admitted, Codes, EnqueueCode
+from taskq_core.broker.operations.new_tasks import Codes, EnqueueCode
 from taskq_core.client.bulk import Batch, BulkResult
 from taskq_core.client.outbox.delivery import Delivered, Delivery
 from taskq_core.client.outbox.table import Outbox, OutboxRow, OutboxTable
@@ -127,7 +127,7 @@ class OutboxSender:
             for batch, its_rows in zip(batches, by_batch, strict=True):
                 codes = "".join(_code(row.receipt, delivered) for row in its_rows)
                 there = [delivered.existing[row.receipt] for row in its_rows if row.receipt in delivered.existing]
-                result.add(batch, Admitted(Codes(codes, there) if there else codes))
+                result.add(batch, Codes(codes, there))
             result.settle(handles, None)
             if self._observer.wants_enqueued():
                 self._observer.notify_enqueued(result[first:])
