@@ -1,3 +1,5 @@
+import re
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -324,3 +326,11 @@ def test_the_environment_selects_old_names_new_ones_or_both(
         ),
         expected,
     )
+
+
+def test_the_names_of_attributes_and_metrics_are_in_one_module() -> None:
+    root = Path(names.__file__).parents[2]
+    literal = re.compile(r"""["'](messaging|asynq)\.[a-z_.]+["']""")
+    modules = [path for package in root.glob("taskq_*") for path in package.rglob("*.py")]
+
+    assert [path.name for path in modules if literal.search(path.read_text(encoding="utf-8"))] == ["names.py"]

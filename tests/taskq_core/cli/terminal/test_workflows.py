@@ -6,7 +6,8 @@ from taskq_core import TaskQ
 from taskq_core.cli.terminal.task import TaskScreen
 from taskq_core.cli.terminal.workflow import StepScreen, WorkflowScreen
 from taskq_core.cli.terminal.workflows import WorkflowsScreen
-from taskq_core.workflow import WorkflowHandle, WorkflowState
+from taskq_core.testing import adrain
+from taskq_core.workflow import WorkflowHandle, WorkflowState, step
 from tests.browser.scene import TIMED_OUT, Scene
 from tests.redis_server import RedisServer
 from tests.taskq_core.cli.terminal.conftest import Open
@@ -73,6 +74,19 @@ async def test_its_steps_stand_as_a_tree(opened: Open, handle: WorkflowHandle) -
         assert names[4] == "│  pack"
         assert any(name.startswith("└─ receipt") or "receipt  after" in name for name in names)
         await person.sees("started 8/12, 1 failed", TIMED_OUT[:20], "order-48217")
+
+
+async def test_a_step_that_is_retried_shows_how_often_and_why(opened: Open, taskq: TaskQ) -> None:
+    @taskq.task(name="charge", max_retry=7)
+    def charge() -> None:
+        raise ValueError("card is gone")
+
+    handle = await taskq.aenqueue_workflow(step(charge.si(), name="charge"))
+    await adrain(taskq, raises=False)
+
+    async with opened(size=(120, 24)) as person:
+        await whole(person, handle)
+        await person.sees("retrying 1/7", "card is gone")
 
 
 @pytest.mark.nightly
