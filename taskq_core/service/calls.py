@@ -116,9 +116,10 @@ class _Job:
             failure = error
         while True:
             try:
-                with self._lock:  # no interruption can come after this; one in delivery is cleared
+                with self._lock:  # no interruption can come after this
                     self._thread_id = None
-                    clear_in_thread(threading.get_ident())
+                    if self in self._hanging:  # an undelivered exception must not hit the next call
+                        clear_in_thread(threading.get_ident())
                 break
             except TaskInterrupted:
                 continue
