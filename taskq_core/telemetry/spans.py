@@ -41,11 +41,6 @@ class TaskSpan:
             self._trace_headers = propagation.trace_headers(self.context, baggage=self._recording.baggage)
         return self._trace_headers
 
-    @property
-    def is_open(self) -> bool:
-        """Whether the span is recorded and has not ended."""
-        return self.span is not None and self.span.is_recording()
-
 
 class ProducerSpan(TaskSpan):
     """The span of one enqueue, from `Tracing.start_producer`.
@@ -70,7 +65,7 @@ class ProducerSpan(TaskSpan):
         Args:
             error: Why the task was not enqueued, or None if it was.
         """
-        if self.span is not None and self.is_open:
+        if self.span is not None and self.span.is_recording():
             self._recording.finish(self.span, error)
 
     def __enter__(self) -> Self:
@@ -101,7 +96,7 @@ class ConsumerSpan(TaskSpan):
     @property
     def traceparent(self) -> str | None:
         """This span as W3C's `traceparent`; None if it is not recorded."""
-        if self.span is None or not self.is_open:
+        if self.span is None or not self.span.is_recording():
             return None
         return propagation.traceparent_of(self.span.get_span_context())
 
@@ -121,7 +116,7 @@ class ConsumerSpan(TaskSpan):
             error: The exception of the task's code. `Retry`, `Snooze` and `Discard` are not failures.
             error_type: Names a failure without an exception, for example "lease_lost"; wins over the class of `error`.
         """
-        if self.span is not None and self.is_open:
+        if self.span is not None and self.span.is_recording():
             error = None if isinstance(error, _STEERS) else error
             state = {names.TASK_STATE_AFTER: str(state_after)}
             self._recording.finish(self.span, error, error_type=error_type, attributes=state)
@@ -163,6 +158,6 @@ class BatchSpan(TaskSpan):
             error: Why the tasks were not enqueued, or None if they were.
             count: Number of tasks of the batch.
         """
-        if self.span is not None and self.is_open:
+        if self.span is not None and self.span.is_recording():
             attributes = {names.BATCH_COUNT: count} if count else None
             self._recording.finish(self.span, error, attributes=attributes, links=self._created)

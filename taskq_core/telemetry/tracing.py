@@ -143,7 +143,8 @@ class Tracing(Recording):
         others = [headers[FIRST_RUN]] if FIRST_RUN in headers else []
         if LINKS in headers:
             others += headers[LINKS].split(",")[:LINKS_MAX]
-        links += self.links({propagation.TRACEPARENT: each} for each in others)
+        if others:
+            links += self.links({propagation.TRACEPARENT: each} for each in others)
         attributes = self.attributes(names.PROCESS, queue, task_type, task_id, body_size)
         attributes[names.TASK_RETRIED] = retried
         attributes[names.TASK_MAX_RETRY] = max_retry

@@ -64,7 +64,7 @@ class Fetcher:
         self._spans = ExchangeSpans.wanted(context.app.runtime.tracing)
         self._order = QueueOrder(config.queues, config.strict_priority, random.Random())  # noqa: S311 - fairness
         self._settler = settler
-        settler.release = self.release
+        settler.notify, settler.release = self.notify, self.release
         self._starts = starts
         self._asked: Counter[str] = Counter()
         self._calls = itertools.count(1)
@@ -113,7 +113,7 @@ class Fetcher:
                 return
 
     def release(self, slots: int, ended_in: str | None = None) -> None:
-        """Return slots, and wake a pipeline to use them and to send waiting outcomes.
+        """Return slots, and wake a pipeline to use them.
 
         Args:
             slots: Number of slots. A run whose error handlers still run returns its slot later.

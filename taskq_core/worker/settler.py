@@ -64,7 +64,8 @@ class Settler:
         dispatcher: Dispatches workflow steps to other queues.
 
     Attributes:
-        release: `Fetcher.release`, which the fetcher sets. Called with 0 when an outcome waits to be sent.
+        notify: `Fetcher.notify`, which the fetcher sets. Called when an outcome waits to be sent.
+        release: `Fetcher.release`, which the fetcher sets.
         count: Number of outcomes that wait to be sent.
         ended_count: Number of runs that have ended here, with any outcome.
     """
@@ -98,6 +99,7 @@ class Settler:
         self._dead_letters = dead_letters
         self._dispatcher = dispatcher
         self._waiting: dict[QueueKeys, list[Run]] = {}
+        self.notify: Callable[[], None] = lambda: None
         self.release: Callable[..., None] = lambda slots, ended_in=None: None
         self.count = 0
         self.ended_count = 0
@@ -204,7 +206,7 @@ class Settler:
             waiting = self._waiting[run.queue] = []
         waiting.append(run)
         self.count += 1
-        self.release(0)
+        self.notify()
 
     def _keep_again(self, run: Run) -> None:
         """Keep a run for another attempt to settle it.

@@ -20,7 +20,7 @@ def name(raw: bytes) -> str:
 
 def names(reply: Any) -> list[str]:
     """Read ids or keys that are sent to Redis again."""
-    return [name(each) for each in reply]
+    return [each.decode("utf-8", "surrogateescape") for each in reply]
 
 
 def shown(raw: bytes) -> str:

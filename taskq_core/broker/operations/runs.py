@@ -54,13 +54,13 @@ def _runs_argument(runs: Sequence[int]) -> str:
 
 
 def _read_dequeued(reply: Any) -> Dequeued:
-    pairs = iter(reply[4:])
+    ids, messages = replies.names(reply[4::2]), reply[5::2]
     dropped, foreign_locks = (reply[2], 0) if isinstance(reply[2], int) else map(int, reply[2].split())
     return Dequeued(
         int(reply[0]),
         int(reply[1]),
         dropped,
-        [(replies.name(task_id), message) for task_id, message in zip(pairs, pairs, strict=True)],
+        list(zip(ids, messages, strict=True)),
         [int(each) / 1000 if each else None for each in reply[3].split(b",")[:-1]] if reply[3] else [],
         foreign_locks,
     )
