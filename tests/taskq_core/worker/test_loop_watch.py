@@ -1,5 +1,6 @@
 """Test that the log names a coroutine while it blocks its worker's event loop."""
 
+import asyncio
 import threading
 from typing import Any
 
@@ -18,24 +19,31 @@ def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
 async def test_a_coroutine_that_blocks_is_told_of_while_it_does(
     app: TaskQ, start: Runner, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    told: list[str] = []
+    may_end = threading.Event()
 
     @app.task(name="slow")
     async def slow() -> None:
+        may_end.wait(PATIENCE_S)  # the only line, so that the watch sees it whenever it looks
+
+    def block() -> list[str]:
+        """Let time pass in another thread until the task is named. Return what was logged by then."""
         watch: Any = worker._keepalive._look
+        until_blocking(lambda: worker.running_count)
         clock.skip(5)  # the watch looks at each heartbeat while nothing runs
         until_blocking(lambda: watch.__self__._asked_at is not None, "the watch has asked for a sign of life")
         clock.skip(BLOCKED_S)
-        until_blocking(lambda: warnings_of(caplog), "it is told of while it blocks")
-        told.extend(warnings_of(caplog))
+        told = until_blocking(lambda: warnings_of(caplog), "it is told of while it blocks")
+        may_end.set()
+        return told
 
     worker = await start()
+    blocking = asyncio.get_running_loop().run_in_executor(None, block)
     await (await slow.adelay()).aresult(PATIENCE_S)
+    (told,) = await blocking
 
-    assert len(told) == 1
-    assert "in task 'slow'" in told[0]
-    assert f"{__file__}:" in told[0]
-    assert "until_blocking(lambda: warnings_of(caplog)" in told[0]
+    assert "in task 'slow'" in told
+    assert f"{__file__}:" in told
+    assert "may_end.wait(PATIENCE_S)" in told
 
 
 async def test_a_plain_function_that_lasts_is_not(
