@@ -272,17 +272,16 @@ class TaskHandle(SentLater, Generic[R_co]):
             TaskNotFoundError: It ended without retention, or was deleted.
             TaskNotSentError: The surrounding transaction has not committed yet.
         """
-        self._check_sent()
         self.info = self._source.run(self._ask_info())
         return self.info
 
     async def arefresh(self) -> TaskInfo:
         """Read the task and return it; also kept as `info`. As `refresh`, for coroutines."""
-        self._check_sent()
         self.info = await self._source.arun(self._ask_info())
         return self.info
 
     def _ask_info(self) -> RequestPlan[TaskInfo]:
+        self._check_sent()
         stored = yield from ask(views.look(self._keys, self.id))
         if stored is not None:
             return task_info(stored)
@@ -337,14 +336,15 @@ class TaskHandle(SentLater, Generic[R_co]):
             TaskNotSentError: The surrounding transaction has not committed yet.
             ConfigurationError: `keep` is given together with `retry`.
         """
-        self._check_sent()
-        return self._source.run(changing.cancel(self._source.keys, self._keys, self.id, retry=retry, keep=keep))
+        return self._source.run(self._cancel(retry, keep))
 
     async def acancel(self, *, retry: bool = False, keep: bool | None = None) -> bool:
         """Cancel the task. As `cancel`, for coroutines."""
+        return await self._source.arun(self._cancel(retry, keep))
+
+    def _cancel(self, retry: bool, keep: bool | None) -> RequestPlan[bool]:
         self._check_sent()
-        plan = changing.cancel(self._source.keys, self._keys, self.id, retry=retry, keep=keep)
-        return await self._source.arun(plan)
+        return (yield from changing.cancel(self._source.keys, self._keys, self.id, retry=retry, keep=keep))
 
     def reschedule(
         self, *, at: datetime | None = None, after: Duration | None = None, call: SupportsCall | None = None
@@ -367,17 +367,16 @@ class TaskHandle(SentLater, Generic[R_co]):
             TaskNotSentError: The surrounding transaction has not committed yet.
             ConfigurationError: Both or neither of `at` and `after` are given, or the call is of another task.
         """
-        self._check_sent()
         self._source.run(self._reschedule(at, after, call))
 
     async def areschedule(
         self, *, at: datetime | None = None, after: Duration | None = None, call: SupportsCall | None = None
     ) -> None:
         """Change the start of the task. As `reschedule`, for coroutines."""
-        self._check_sent()
         await self._source.arun(self._reschedule(at, after, call))
 
     def _reschedule(self, at: datetime | None, after: Duration | None, call: SupportsCall | None) -> RequestPlan[None]:
+        self._check_sent()
         payload = None
         if call is not None:
             if call.task.name != self.name:
@@ -398,15 +397,14 @@ class TaskHandle(SentLater, Generic[R_co]):
             TaskNotSentError: The surrounding transaction has not committed yet.
             ConfigurationError: The name of the other queue is not valid, or is the same.
         """
-        self._check_sent()
         self._source.run(self._move(to_queue))
 
     async def amove(self, to_queue: str) -> None:
         """Move the task to another queue. As `move`, for coroutines."""
-        self._check_sent()
         await self._source.arun(self._move(to_queue))
 
     def _move(self, to_queue: str) -> RequestPlan[None]:
+        self._check_sent()
         validate_queue_name(to_queue)
         if to_queue == self.queue:
             raise ConfigurationError(f"the task is in queue {to_queue!r} already; name another queue")

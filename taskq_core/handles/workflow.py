@@ -113,6 +113,7 @@ class WorkflowHandle(SentLater):
 
     def _asked(self, plan: RequestPlan[T]) -> RequestPlan[T]:
         """Execute a plan. Raise `WorkflowNotSentError` if the workflow may still wait in an outbox."""
+        self._check_sent()
         try:
             answer = yield from plan
         except WorkflowNotFoundError:
@@ -147,12 +148,10 @@ class WorkflowHandle(SentLater):
 
     def graph(self) -> WorkflowGraph:
         """Read the workflow with all its steps, their states and their dependencies. Raises as `refresh`."""
-        self._check_sent()
         return self._source.run(self._ask_graph())
 
     async def agraph(self) -> WorkflowGraph:
         """Read the workflow with all its steps. As `graph`, for coroutines."""
-        self._check_sent()
         return await self._source.arun(self._ask_graph())
 
     def cancel(self) -> bool:
@@ -163,12 +162,10 @@ class WorkflowHandle(SentLater):
         Returns:
             True if it is cancelled, now or before; False if it ended in another way.
         """
-        self._check_sent()
         return self._source.run(self._ask_cancel())
 
     async def acancel(self) -> bool:
         """Cancel the workflow. As `cancel`, for coroutines."""
-        self._check_sent()
         return await self._source.arun(self._ask_cancel())
 
     def retry(self) -> int:
@@ -179,10 +176,8 @@ class WorkflowHandle(SentLater):
         Returns:
             How many steps are run again.
         """
-        self._check_sent()
         return self._source.run(self._ask_retry())
 
     async def aretry(self) -> int:
         """Run the steps that failed again. As `retry`, for coroutines."""
-        self._check_sent()
         return await self._source.arun(self._ask_retry())
