@@ -1,6 +1,7 @@
 """Celery's calls as calls of taskq, where the object is known to be a task, a signature, a canvas or a result."""
 
 import keyword
+from collections.abc import Iterator
 
 import libcst as cst
 
@@ -15,6 +16,7 @@ from taskq_core.migrate.source import (
     constant,
     elements,
     entries,
+    literal,
 )
 
 _RUN_OPTIONS = {
@@ -45,22 +47,23 @@ class Calls:
     def __init__(self, file: File) -> None:
         self._file = file
 
-    def rewrite(self, old: cst.Call, new: cst.Call) -> cst.BaseExpression:
+    def rewrite(self, old: cst.Call, new: cst.Call, app: str) -> cst.BaseExpression:
         """Return a call of taskq for a call of Celery.
 
         Args:
             old: The call in the file as it was read.
             new: The same, with the calls inside it rewritten.
+            app: The name of the `TaskQ` in the file.
 
         Raises:
             CannotTranslateError: It has no equivalent.
         """
-        made = self._rewrite(old, new)
+        made = self._rewrite(old, new, app)
         if made is not new and comments(made) < comments(new):
             raise CannotTranslateError(f"there is a comment inside {code(old.func).strip()}(...)")
         return made
 
-    def _rewrite(self, old: cst.Call, new: cst.Call) -> cst.BaseExpression:
+    def _rewrite(self, old: cst.Call, new: cst.Call, app: str) -> cst.BaseExpression:
         if not isinstance(old.func, cst.Attribute):
             return self._call_of_canvas(old, new)
         verb, of = old.func.attr.value, self._file.meaning(old.func.value)
@@ -75,10 +78,8 @@ class Calls:
             return self._get(old, new)
         if verb in _REFUSED and (kind == "task" or (kind, verb) == ("signature", "apply")):
             raise CannotTranslateError(f"{verb}: {_REFUSED[verb]}")
-        if verb == "add_periodic_task":
-            raise CannotTranslateError("add_periodic_task: name the task and its schedule in SCHEDULE")
         if verb == "send_task" and self._file.is_app(old.func.value):
-            raise CannotTranslateError("send_task: import the task and call it, or use taskq.remote(name).delay(...)")
+            return self._send_task(old, new, app)
         return new
 
     # --- delay and apply_async ----------------------------------------------------------------------------------------
@@ -87,6 +88,7 @@ class Calls:
         if verb == "delay_on_commit":
             return new.with_changes(func=_attribute(new).with_changes(attr=cst.Name("delay")))
         given = bound(new, ("args", "kwargs", "task_id"), verb)
+        links = {str(name): given.pop(name) for name in ("link", "link_error") if name in given}
         arguments = [*_positional(given.pop("args", None)), *_by_name(given.pop("kwargs", None))]
         if kind != "task" and arguments:
             raise CannotTranslateError("apply_async: give a signature its arguments with .s()")
@@ -97,21 +99,45 @@ class Calls:
             raise CannotTranslateError("apply_async: a workflow takes no options; give them to its steps with using()")
         if any(isinstance(each, cst.FunctionDef) and each.asynchronous for each in self._file.parents(old)):
             self._file.note(old, ".delay() blocks the event loop; await .adelay()")
-        made = _attribute(new).value
+        made: cst.BaseExpression = _attribute(new).value
+        if links and kind == "task":
+            made, arguments = _called(made, "s", arguments), []
         if options:
-            made = cst.Call(cst.Attribute(made, cst.Name("using")), _arguments(options))
+            made = _called(made, "using", options)
+        for name, callbacks in self._callbacks(old, kind, links, options):
+            made = _called(made, name, callbacks)
         function = _attribute(new).with_changes(value=made, attr=cst.Name("delay"))
         return new.with_changes(
             func=function, args=_arguments(arguments), whitespace_before_args=cst.SimpleWhitespace("")
         )
+
+    def _callbacks(
+        self, old: cst.Call, kind: str, links: dict[str, cst.BaseExpression], options: list[str]
+    ) -> Iterator[tuple[str, list[str]]]:
+        """Yield what replaces `link` and `link_error`: the call becomes a workflow of one step with callbacks."""
+        if links and kind == "canvas":
+            raise CannotTranslateError("link: give a workflow its callbacks with on_success() and on_error()")
+        if links and not isinstance(self._file.parent(old), cst.Expr):
+            raise CannotTranslateError("link: the call would return the handle of a workflow; see on_success()")
+        if links and any(each.startswith("task_id=") for each in options):
+            raise CannotTranslateError("link: a step of a workflow has no task_id of its own; see on_success()")
+        for name, value in links.items():
+            before = next(each.value for each in old.args if each.keyword and each.keyword.value == name)
+            signatures, texts = elements(before) or [before], elements(value) or [value]
+            meanings = [self._file.meaning(each) for each in signatures]
+            if not all(each is not None and each.kind == "signature" for each in meanings):
+                raise CannotTranslateError(f"{name}: its calls are not known to be signatures of tasks")
+            if name == "link_error" and not all(map(_is_immutable, signatures)):
+                raise CannotTranslateError(
+                    "link_error: Celery passes the request, the error and the traceback, on_error() a StepFailure"
+                )
+            yield "on_success" if name == "link" else "on_error", [code(each) for each in texts]
 
     def _options(self, given: dict[str, cst.BaseExpression]) -> list[str]:
         found: dict[str, str] = {}
         for key, value in given.items():
             if key == "ignore_result" and constant(value) is not ...:
                 found |= {"retention": "retention=0"} if constant(value) else {}
-            elif key in ("link", "link_error"):
-                raise CannotTranslateError(f"apply_async({key}=): see on_success() and on_error() of signatures")
             elif key not in _RUN_OPTIONS and key not in _NEEDLESS:
                 raise CannotTranslateError(f"apply_async({key}=) has no equivalent")
             elif key not in _NEEDLESS and constant(value) is not None:
@@ -155,6 +181,39 @@ class Calls:
             raise CannotTranslateError("a workflow is enqueued by .delay(), which takes no arguments")
         return new.with_changes(func=cst.Attribute(header, cst.Name("delay")))
 
+    def _send_task(self, old: cst.Call, new: cst.Call, app: str) -> cst.BaseExpression:
+        """Send a task of the project by its name, with the options that its own calls carry."""
+        given = bound(new, ("name", "args", "kwargs"), "send_task")
+        name = constant(given.pop("name", None))
+        above = self._file.parent(old)
+        if not isinstance(above, cst.Expr) and not (isinstance(above, cst.Attribute) and above.attr.value == "id"):
+            raise CannotTranslateError("send_task: its result is used for more than the id")
+        if not isinstance(name, str):
+            raise CannotTranslateError("send_task: the name of its task is not written out")
+        task = self._file.project.named(name)
+        if task is None or task.left:
+            raise CannotTranslateError(
+                "send_task: no rewritten task has this name; taskq.remote(name).delay(...) sends it"
+            )
+        if task.obstacle:
+            raise CannotTranslateError(
+                f"send_task: a call by name would not carry the {task.obstacle} of {name}; import it and call it"
+            )
+        if task.parameters is None:
+            raise CannotTranslateError("send_task: its task takes * or **; import it and call it")
+        positional = [*_positional(given.pop("args", None))]
+        if len(positional) > len(task.parameters) or any(each.startswith("*") for each in positional):
+            raise CannotTranslateError("send_task: its arguments have to be given by name")
+        arguments = [f"{parameter}={text}" for parameter, text in zip(task.parameters, positional, strict=False)]
+        arguments += _by_name(given.pop("kwargs", None))
+        options = self._options(given)
+        named = {each.partition("=")[0] for each in options}
+        queue = task.queue or constant(task.options.get("queue"))
+        more = [f"queue={literal(queue)}"] if isinstance(queue, str) else []
+        options += [each for each in (*more, *task.sent) if each.partition("=")[0] not in named]
+        remote = cst.parse_expression(f"{app}.remote({', '.join([literal(name), *options])})")
+        return new.with_changes(func=cst.Attribute(remote, cst.Name("delay")), args=_arguments(arguments))
+
 
 def is_canvas(origin: str) -> bool:
     """Whether a name is `chain`, `group` or `chord` of Celery."""
@@ -169,6 +228,10 @@ def _attribute(call: cst.Call) -> cst.Attribute:
 def _arguments(texts: list[str]) -> list[cst.Arg]:
     made = cst.parse_expression(f"_({', '.join(texts)})")
     return list(cst.ensure_type(made, cst.Call).args)
+
+
+def _called(value: cst.BaseExpression, name: str, arguments: list[str]) -> cst.Call:
+    return cst.Call(cst.Attribute(value, cst.Name(name)), _arguments(arguments))
 
 
 def _method(call: cst.Call, name: str, arguments: list[str]) -> cst.Call:
@@ -201,3 +264,12 @@ def _by_name(value: cst.BaseExpression | None) -> list[str]:
     if any(map(keyword.iskeyword, names)) or len(set(names)) < len(names):
         return [f"**{code(value)}"]
     return [f"{name}={code(each)}" for name, each in written]
+
+
+def _is_immutable(node: cst.BaseExpression) -> bool:
+    """Whether a signature takes no further arguments: one of `si`, with options or without."""
+    while isinstance(node, cst.Call) and isinstance(node.func, cst.Attribute):
+        if node.func.attr.value == "si":
+            return True
+        node = node.func.value
+    return False

@@ -21,8 +21,11 @@ from taskq_core.migrate.settings import (
     Settings,
     app_settings,
     django_settings,
+    is_spent,
+    periodic_calls,
     queue_module,
     route_tasks,
+    take_periodic_call,
 )
 from taskq_core.migrate.source import (
     MARK,
@@ -260,8 +263,7 @@ class _Plan:
             for name in untyped_dates(task) if not task.left else ():
                 task.file.mark(task.node, f"annotate {name}: it seems to be a date or a decimal, which arrives as text")
         if not self.is_django:
-            for each in of_app:
-                self.settings.take(each)
+            self._take(self.settings, of_app)
             return
         main = self._main_file(of_files) if every or self.project.tasks else None
         if main is None:
@@ -277,6 +279,20 @@ class _Plan:
             except CannotTranslateError as error:
                 task.left = str(error)
 
+    def _take(self, settings: Settings, found: list[Setting]) -> None:
+        for each in found:
+            settings.take(each)
+        for file in self.files if settings is self.settings else ():
+            for function, calls in periodic_calls(file):
+                for call in calls:
+                    try:
+                        take_periodic_call(file, call, settings)
+                        self.edits.done.add(call)
+                    except CannotTranslateError as error:
+                        file.mark(call, str(error))
+                if is_spent(function, self.edits.done):
+                    self.edits.done.add(function)
+
     # --- Django -------------------------------------------------------------------------------------------------------
 
     def _main_file(self, of_files: dict[File, list[Setting]]) -> File | None:
@@ -291,8 +307,7 @@ class _Plan:
         self._install(main)
         for file, found in of_files.items():
             settings = self.settings if file is main else Settings(self.project, is_django=True)
-            for each in (*found, *(of_app if file is main else ())):
-                settings.take(each)
+            self._take(settings, [*found, *(of_app if file is main else ())])
             configured = settings.configured
             if file is main and any("@every" not in each["cron"] for each in configured.schedule.values()):
                 configured.values.setdefault("time_zone", '"UTC"')  # Celery's default; taskq takes Django's TIME_ZONE

@@ -58,6 +58,7 @@ class Edits:
         module: The module that tasks are imported from.
         app: The name of the `TaskQ` in it, "" for Django's adapter.
         is_strict: Whether the settings have a hard time limit for all tasks.
+        done: Code to remove: calls of `add_periodic_task` now in `SCHEDULE`, and functions with no other calls.
         below: New statements, by the statement after which they are inserted.
         installed: The value of `INSTALLED_APPS` that gets the adapter's app.
     """
@@ -65,6 +66,7 @@ class Edits:
     module: str
     app: str
     is_strict: bool = False
+    done: set[Node] = field(default_factory=set)
     below: dict[Node, str] = field(default_factory=dict)
     installed: Node | None = None
 
@@ -116,6 +118,9 @@ class Rewriter(cst.CSTTransformer):
         AddImportsVisitor.add_needed_import(self._context, module, name, alias)
         return alias or name
 
+    def _want_app(self) -> str:
+        return self._want(self._edits.app or "taskq", self._edits.module)
+
     # --- statements and their marks -----------------------------------------------------------------------------------
 
     def on_visit(self, node: Node) -> bool:
@@ -145,6 +150,13 @@ class Rewriter(cst.CSTTransformer):
     def _mark(self, text: str) -> None:
         self._pending[-1].append(text)
 
+    def leave_SimpleStatementLine(
+        self, original_node: cst.SimpleStatementLine, updated_node: cst.SimpleStatementLine
+    ) -> cst.BaseStatement | cst.RemovalSentinel:
+        if any(isinstance(each, cst.Expr) and each.value in self._edits.done for each in original_node.body):
+            return cst.RemoveFromParent()
+        return updated_node
+
     # --- tasks --------------------------------------------------------------------------------------------------------
 
     def leave_FunctionDef(
@@ -152,13 +164,12 @@ class Rewriter(cst.CSTTransformer):
     ) -> cst.BaseStatement | cst.RemovalSentinel:
         task = next((each for each in self._file.project.tasks if each.node is original_node), None)
         if task is None:
-            return updated_node
+            return cst.RemoveFromParent() if original_node in self._edits.done else updated_node
         if task.left:
             self._mark(f"{original_node.name.value} is left to Celery: {task.left}")
             return updated_node
         options = task_options(task, self._want, is_strict=self._edits.is_strict)
-        app, module = self._edits.app, self._edits.module
-        maker = f"{self._want(app, module)}.task" if app else self._want("task", module)
+        maker = f"{self._want_app()}.task" if self._edits.app else self._want("task", self._edits.module)
         made = cst.parse_expression(maker + (f"({', '.join(options)})" if options else ""))
         old = task_decorator(self._file, original_node)
         decorators = [
@@ -182,10 +193,17 @@ class Rewriter(cst.CSTTransformer):
             AddImportsVisitor.add_needed_import(self._context, "logging")
             return updated_node.with_changes(func=cst.parse_expression("logging.getLogger"))
         try:
-            return self._calls.rewrite(original_node, updated_node)
+            made = self._calls.rewrite(original_node, updated_node, self._edits.app or "taskq")
         except CannotTranslateError as error:
             self._mark(str(error))
             return updated_node
+        if (
+            isinstance(original_node.func, cst.Attribute)
+            and original_node.func.attr.value == "send_task"
+            and made is not updated_node
+        ):
+            self._want_app()
+        return made
 
     def visit_Attribute(self, node: cst.Attribute) -> None:
         of = self._file.meaning(node.value)

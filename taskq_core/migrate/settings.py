@@ -3,7 +3,8 @@
 Expressions are copied unchanged, so a value that is read from the environment still is.
 """
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
@@ -19,6 +20,7 @@ from taskq_core.migrate.source import (
     Project,
     Task,
     assignments,
+    bound,
     code,
     constant,
     elements,
@@ -321,12 +323,29 @@ class Settings:
             raise CannotTranslateError(
                 f"it has {sorted(unknown)}" if unknown else "its task or schedule is not written out"
             )
-        options = entries(given.get("options", cst.Dict([])))
+        return self.entry(
+            setting, name, schedule, given.get("args"), given.get("kwargs"), entries(given.get("options", cst.Dict([])))
+        )
+
+    def entry(
+        self,
+        setting: Setting,
+        name: str,
+        schedule: cst.BaseExpression,
+        args: cst.BaseExpression | None,
+        kwargs: cst.BaseExpression | None,
+        options: list[tuple[str, cst.BaseExpression]] | None,
+    ) -> dict[str, str]:
+        """Return an entry of `SCHEDULE`.
+
+        Raises:
+            CannotTranslateError: It has no equivalent.
+        """
         task = self._project.named(name)
         if task is not None and task.left:
             raise CannotTranslateError("its task stays Celery's")
         found = {"task": literal(name), "cron": literal(spec_of(code(schedule)))}
-        pieces = self._arguments(setting, task, given.get("args"), given.get("kwargs"))
+        pieces = self._arguments(setting, task, args, kwargs)
         if pieces:
             found["kwargs"] = "{" + ", ".join(pieces) + "}"
         if options is None:
@@ -355,3 +374,67 @@ class Settings:
     def _argument(self, setting: Setting, value: cst.BaseExpression) -> str:
         self._text(setting, value)
         return code(value)
+
+
+def periodic_calls(file: File) -> Iterator[tuple[cst.FunctionDef, list[cst.Call]]]:
+    """Yield functions that a signal of the app runs, each with its calls of `add_periodic_task`."""
+    for node in file.tree.body:
+        signals = [code(each.decorator) for each in node.decorators] if isinstance(node, cst.FunctionDef) else []
+        if any(re.search(r"\.on_after_(configure|finalize)\.connect\b", each) for each in signals):
+            made = [each for each in nodes(node, cst.Call) if code(each.func).endswith(".add_periodic_task")]
+            yield cst.ensure_type(node, cst.FunctionDef), made
+
+
+def is_spent(function: cst.FunctionDef, done: Collection[Node]) -> bool:
+    """Whether a function does nothing but imports when these calls are gone."""
+    statements = [
+        each
+        for line in function.body.body
+        for each in (line.body if isinstance(line, cst.SimpleStatementLine) else (line,))
+    ]
+    return all(
+        isinstance(each, cst.Import | cst.ImportFrom | cst.Pass) or (isinstance(each, cst.Expr) and each.value in done)
+        for each in statements
+    )
+
+
+def take_periodic_call(file: File, call: cst.Call, settings: Settings) -> None:
+    """Put a call of `add_periodic_task` into `SCHEDULE`.
+
+    Raises:
+        CannotTranslateError: It is not a statement of the function itself, or has no equivalent.
+    """
+    statement = file.parent(call)
+    if not (
+        isinstance(statement, cst.Expr)
+        and isinstance(file.parent(file.parent(file.parent(statement))), cst.FunctionDef)
+    ):
+        raise CannotTranslateError(
+            "add_periodic_task: it is called in a condition or loop; name each entry in SCHEDULE"
+        )
+    given = bound(call, ("schedule", "sig", "args", "kwargs", "name"), "add_periodic_task")
+    signature, schedule = given.pop("sig", None), given.pop("schedule", None)
+    args, kwargs, name = given.pop("args", None), given.pop("kwargs", None), constant(given.pop("name", None))
+    meaning = file.meaning(signature) if signature is not None else None
+    if schedule is None or meaning is None or meaning.kind not in ("task", "signature") or len(meaning.tasks) != 1:
+        raise CannotTranslateError("add_periodic_task: its task is not known")
+    (task,) = meaning.tasks
+    options = list(given.items())
+    while isinstance(signature, cst.Call) and m.matches(signature.func, m.Attribute(attr=m.Name("set"))):
+        options += keywords(signature).items()
+        signature = cst.ensure_type(signature.func, cst.Attribute).value
+    if isinstance(signature, cst.Call):
+        if any(each.star for each in signature.args) or args is not None or kwargs is not None:
+            raise CannotTranslateError("add_periodic_task: its arguments are not written out")
+        args = cst.List([cst.Element(each.value) for each in signature.args if not each.keyword])
+        named = [(each.keyword.value, each.value) for each in signature.args if each.keyword]
+        kwargs = cst.Dict([cst.DictElement(cst.SimpleString(literal(key)), value) for key, value in named])
+    setting = Setting(name="add_periodic_task", value=schedule, file=file, node=statement)
+    entry = settings.entry(setting, task.name, schedule, args, kwargs, options)
+    settings.configured.schedule[name if isinstance(name, str) else _entry_name(task, settings)] = entry
+
+
+def _entry_name(task: Task, settings: Settings) -> str:
+    base = task.node.name.value
+    number = sum(entry.split(" ")[0] == base for entry in settings.configured.schedule)
+    return f"{base} {number + 1}" if number else base

@@ -6,7 +6,7 @@ does not say where its imports begin, so names are compared by their ends: `src/
 
 import ast
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -48,6 +48,9 @@ class Task:
         left: Reason why it stays a task of Celery, "" if it is rewritten.
         queue: The queue that `task_routes` gives it.
         is_read: Whether the project reads its result.
+        types: Types for parameters without annotation, from the arguments that calls give them.
+        sent: The options that a call by name has to carry.
+        obstacle: An option that a call by name cannot carry, "" without one.
     """
 
     place: str
@@ -60,6 +63,9 @@ class Task:
     left: str = ""
     queue: str | None = None
     is_read: bool = False
+    types: dict[str, set[str]] = field(default_factory=dict)
+    sent: list[str] = field(default_factory=list)
+    obstacle: str = ""
 
     @property
     def names(self) -> list[str]:
@@ -265,8 +271,33 @@ class File:
                 if found is not None:
                     yield found
 
+    def type_of(self, node: cst.BaseExpression) -> str | None:
+        """Return `datetime.datetime`, `uuid.UUID` and the like for an expression that clearly makes one."""
+        node = self.value_of(node)
+        if isinstance(node, cst.BinaryOperation):
+            return self.type_of(node.left)
+        if not isinstance(node, cst.Call):
+            return None
+        made = self.dotted(node.func)
+        if made is None and isinstance(node.func, cst.Attribute) and isinstance(node.func.value, cst.Call):
+            of = self.type_of(node.func.value)
+            if of == "datetime.datetime" and node.func.attr.value in ("date", "replace", "astimezone"):
+                return "datetime.date" if node.func.attr.value == "date" else of
+        return next((kind for kind, makers in _MAKERS.items() if made in (kind, *makers)), None)
+
 
 DELAYS = ("delay", "apply_async", "delay_on_commit", "apply_async_on_commit")
+_MAKERS = {
+    "datetime.datetime": (
+        *(f"datetime.datetime.{name}" for name in ("now", "utcnow", "today", "combine", "strptime", "fromisoformat")),
+        "django.utils.timezone.now",
+        "django.utils.timezone.make_aware",
+    ),
+    "datetime.date": ("datetime.date.today", "datetime.date.fromisoformat", "django.utils.timezone.localdate"),
+    "uuid.UUID": ("uuid.uuid1", "uuid.uuid4", "uuid.uuid5"),
+    "decimal.Decimal": (),
+}
+"""Types that JSON does not have, and the functions that make their values."""
 
 
 def ends_with(whole: str, end: str) -> bool:

@@ -39,6 +39,9 @@ _RETRYING = (
     *("autoretry_for", "max_retries", "default_retry_delay", "retry_backoff", "retry_backoff_max", "retry_jitter"),
     "retry_kwargs",
 )
+_CARRIED = ("max_retry", "timeout", "expires", "retention")
+_OF_RUNS = ("name", "queue", "retry_on", "no_retry_on", "retry_delay", "executor")
+"""Options that a call by name need not carry: the worker reads them from the task, or the call has them itself."""
 _ATTRIBUTES = {"max_retries": "max_retry", "name": "name"}
 _REQUEST = {"id": "id", "retries": "retried", "headers": "headers", "task": "name", "called_directly": "local"}
 _DATE_METHODS = ("isoformat", "strftime", "astimezone", "timestamp", "quantize", "weekday", "toordinal", "tzinfo")
@@ -66,7 +69,13 @@ def check(task: Task) -> None:
         made = file.celery(used)
         if made is not None and made.removeprefix("canvas.") not in CANVAS:
             raise CannotTranslateError(f"it uses {code(used)}, which has no equivalent")
-    task_options(task, lambda name, *_: name)
+    wanted = task_options(task, lambda name, *_: name)
+    for option in wanted:
+        name, _, value = option.partition("=")
+        if name in _CARRIED and re.fullmatch(r"[0-9_.]+", value):
+            task.sent.append(option)
+        elif name not in _OF_RUNS:
+            task.obstacle = name
     rewrite_function(task, node, lambda name, *_: name)
 
 
@@ -189,30 +198,60 @@ def self_of(task: Task) -> str:
 
 
 def rewrite_function(task: Task, node: Function, want: Want) -> Function:
-    """Return a task's function with its use of `self` translated, and `self` annotated.
+    """Return a task's function with its parameters annotated and its use of `self` translated.
 
     Raises:
         CannotTranslateError: It does something with `self` that has no equivalent.
     """
     me = self_of(task)
-    if not me:
-        return node
-    rewriter = _Body(me, want)
-    body = cast("cst.BaseSuite", node.body.visit(rewriter))
-    if rewriter.causes:
-        raise CannotTranslateError("retry is inside an expression")
-    first, *others = node.params.params
-    first = first.with_changes(annotation=cst.Annotation(cst.parse_expression(want("TaskContext"))))
-    return node.with_changes(params=node.params.with_changes(params=[first, *others]), body=body)
+    given = [
+        cst.Annotation(cst.parse_expression(want("TaskContext")))
+        if me and each is node.params.params[0]
+        else _annotation(task, each, want)
+        for each in node.params.params
+    ]
+    parameters = [_annotated(each, new) for each, new in zip(node.params.params, given, strict=True)]
+    by_name = [_annotated(each, _annotation(task, each, want)) for each in node.params.kwonly_params]
+    body = node.body
+    if me:
+        rewriter = _Body(me, want)
+        body = cast("cst.BaseSuite", body.visit(rewriter))
+        if rewriter.causes:
+            raise CannotTranslateError("retry is inside an expression")
+    return node.with_changes(params=node.params.with_changes(params=parameters, kwonly_params=by_name), body=body)
+
+
+def _annotation(task: Task, parameter: cst.Param, want: Want) -> cst.Annotation | None:
+    """Return the annotation of a parameter, or the type of its arguments in calls if it has no annotation."""
+    types = task.types.get(parameter.name.value, ())
+    if parameter.annotation is not None or len(types) != 1:
+        return parameter.annotation
+    module, _, kind = next(iter(types)).partition(".")
+    is_optional = parameter.default is not None and constant(parameter.default) is None
+    return cst.Annotation(cst.parse_expression(want(kind, module) + (" | None" if is_optional else "")))
+
+
+def _annotated(parameter: cst.Param, annotation: cst.Annotation | None) -> cst.Param:
+    if annotation is parameter.annotation:
+        return parameter
+    equal = cst.AssignEqual() if parameter.default is not None else cst.MaybeSentinel.DEFAULT
+    return parameter.with_changes(annotation=annotation, equal=equal)
 
 
 def untyped_dates(task: Task) -> list[str]:
-    """Return parameters without annotation that the body uses as dates or decimals."""
-    dates = {code(used.value) for used in nodes(task.node.body, cst.Attribute) if used.attr.value in _DATE_METHODS}
+    """Return parameters without annotation that seem to be dates or decimals, and whose type no call shows."""
     return [
         each.name.value
         for each in (*task.node.params.params, *task.node.params.kwonly_params)
-        if each.annotation is None and each.name.value in dates
+        if each.annotation is None
+        and len(task.types.get(each.name.value, ())) != 1
+        and (
+            task.types.get(each.name.value)
+            or any(
+                m.matches(used.value, m.Name(each.name.value)) and used.attr.value in _DATE_METHODS
+                for used in nodes(task.node.body, cst.Attribute)
+            )
+        )
     ]
 
 

@@ -1,9 +1,9 @@
-"""Collect facts about tasks from their calls: results that are read, and queues."""
+"""Collect facts about tasks from their calls: results that are read, types of arguments, and queues."""
 
 import libcst as cst
 
 from taskq_core.migrate.settings import Settings
-from taskq_core.migrate.source import DELAYS, File, constant, keywords, literal, nodes
+from taskq_core.migrate.source import DELAYS, File, Task, constant, elements, entries, keywords, literal, nodes
 
 _READS = ("get", "join", "collect", "ready", "successful", "failed", "status", "state", "result", "info", "wait")
 
@@ -22,13 +22,35 @@ def note_usage(file: File, settings: Settings) -> None:
         ):
             settings.keep_all_results()
         if isinstance(node.func, cst.Attribute):
-            _note_queue(file, node, node.func, settings)
+            _note_call(file, node, node.func, settings)
 
 
-def _note_queue(file: File, call: cst.Call, function: cst.Attribute, settings: Settings) -> None:
-    verb = function.attr.value
-    is_call = verb in (*DELAYS, "set") and file.meaning(function.value) is not None
-    if is_call or (verb == "send_task" and file.is_app(function.value)):
+def _note_call(file: File, call: cst.Call, function: cst.Attribute, settings: Settings) -> None:
+    of, verb = file.meaning(function.value), function.attr.value
+    is_sent = verb == "send_task" and file.is_app(function.value)
+    if of is None and not is_sent:
+        return
+    if verb in (*DELAYS, "set", "send_task"):
         queue = constant(keywords(call).get("queue"))
         if isinstance(queue, str):
             settings.add_queues([literal(queue)])
+    if of is None or of.kind != "task" or len(of.tasks) != 1:
+        return
+    if verb in ("delay", "delay_on_commit", "s", "si"):
+        positional = [each.value for each in call.args if not each.keyword and not each.star]
+        note_types(file, of.tasks[0], positional, keywords(call))
+    elif verb in DELAYS:
+        given = dict(zip(("args", "kwargs"), (each.value for each in call.args if not each.keyword), strict=False))
+        given |= keywords(call)
+        named = {name: value for name, value in entries(given.get("kwargs")) or () if isinstance(name, str)}
+        note_types(file, of.tasks[0], elements(given.get("args")) or [], named)
+
+
+def note_types(
+    file: File, task: Task, positional: list[cst.BaseExpression], named: dict[str, cst.BaseExpression]
+) -> None:
+    """Remember the types of arguments that JSON does not have."""
+    for name, value in [*zip(task.parameters or (), positional, strict=False), *named.items()]:
+        kind = file.type_of(value)
+        if kind is not None:
+            task.types.setdefault(name, set()).add(kind)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.taskq_core.migrate.test_celery import APP, migrated
+
 ROOT = Path(__file__).parents[3]
 
 
@@ -120,3 +122,33 @@ def test_the_migrated_workflow_runs_in_a_worker(tmp_path: Path, redis_server: ob
         "6",
         "[('count', '0,30 */2 * * *', '{\"text\":\"a b\"}'), ('often', '@every 90s', '{\"text\":\"c\"}')]",
     ]
+
+
+def test_a_call_by_name_is_enqueued_as_a_call_of_the_task(tmp_path: Path) -> None:
+    text = APP.partition("@app.task(rate")[0].replace(
+        'from celery import Celery\n\napp = Celery("shop")\napp.conf.task_default_queue = "shop"\n',
+        "from shop.celery import app\n",
+    )
+    change = migrated(text + "def later():\n    app.send_task('shop.tasks.f', [1])\n", tmp_path)
+    change.path.write_text(change.new)
+    (tmp_path / "shop" / "queue.py").write_text(
+        'from taskq_core import TaskQ\n\ntaskq = TaskQ("redis://localhost:1/0")\n'
+    )
+
+    output = run(
+        tmp_path,
+        """
+        from shop.queue import taskq
+        from shop.tasks import f, later
+        from taskq_core.testing import capture
+
+        with capture(taskq) as calls:
+            later()
+            f.delay(1)
+        for each in calls.enqueued:
+            print(each.name, each.queue, each.payload, each.max_retry, each.timeout, each.retention)
+        """,
+    )
+
+    one, other = output.splitlines()
+    assert one == other

@@ -163,8 +163,16 @@ def test_a_call_is_translated_or_marked(tmp_path: Path, subtests: pytest.Subtest
         ("# ä ö\nx = 'ü'; f.apply_async(('ß',))", "# ä ö\nx = 'ü'; f.delay('ß')"),
         ("f.apply_async(\n    args=(\n        1,  # one\n    ),\n)", None),
         ("f.apply_async((1,), priority=3)", None),
-        ("f.apply_async((1,), link=g.s(2))", None),
-        ("f.apply_async((1,), link_error=g.s())", None),
+        ("f.apply_async((1,), link=g.s(2))", "f.s(1).on_success(g.s(2)).delay()"),
+        (
+            "f.apply_async((1,), countdown=5, link=[g.s(), g.si(2).set(queue='q')], link_error=g.si(3))",
+            "f.s(1).using(run_after=5).on_success(g.s(), g.si(2).using(queue='q')).on_error(g.si(3)).delay()",
+        ),
+        ("f.s(1).apply_async(link=g.s())", "f.s(1).on_success(g.s()).delay()"),
+        ("f.apply_async((1,), link_error=g.s())", None),  # Celery hands on the request, the error and the traceback
+        ("f.apply_async((1,), link=unknown)", None),
+        ("f.apply_async((1,), link=g.s(), task_id='x')", None),
+        ("kept = f.apply_async((1,), link=g.s())", None),  # which would be the handle of a workflow
         ("(f.s(1) | g.s()).apply_async(link=g.s())", None),
         ("f.s(1).link(g.s())", None),
         ("f.apply_async((1,), **options)", None),
@@ -182,6 +190,66 @@ def test_a_call_is_translated_or_marked(tmp_path: Path, subtests: pytest.Subtest
         with subtests.test(before=before):
             assert unmarked(new) == (before if after is None else after)
             assert new.count("# TODO taskq: ") == (after is None)
+
+
+APP = """from celery import Celery
+
+app = Celery("shop")
+app.conf.task_default_queue = "shop"
+
+
+@app.task(max_retries=5, autoretry_for=(OSError,), time_limit=60, ignore_result=True)
+def f(a=1, b=2):
+    return a
+
+
+@app.task(rate_limit="1/s")
+def limited(a=1):
+    return a
+
+
+@app.task(base=Special)
+def special(a=1):
+    return a
+
+
+"""
+
+
+def test_a_task_that_is_sent_by_name_carries_what_its_own_calls_do(tmp_path: Path, subtests: pytest.Subtests) -> None:
+    cases: list[tuple[str, str | None]] = [
+        (
+            "app.send_task('shop.tasks.f', args=[1], kwargs={'b': 2}, countdown=5)",
+            'taskq.remote("shop.tasks.f", run_after=5, retention=0, timeout=60, max_retry=5).delay(a=1, b=2)',
+        ),
+        (
+            "app.send_task('shop.tasks.f', (1,), queue='q', time_limit=9).id",
+            "taskq.remote(\"shop.tasks.f\", queue='q', timeout=9, retention=0, max_retry=5).delay(a=1).id",
+        ),
+        ("app.send_task('shop.tasks.f', args=rest)", None),
+        ("app.send_task('shop.tasks.f', [1, 2, 3])", None),
+        ("app.send_task('billing.tasks.charge', kwargs={'a': 1})", None),  # whose program may stay Celery's
+        ("app.send_task('shop.tasks.special', kwargs={'a': 1})", None),
+        ("app.send_task('shop.tasks.limited', kwargs={'a': 1})", None),  # a call by name would not be counted
+        ("app.send_task(name, kwargs={'a': 1})", None),
+        ("app.send_task('shop.tasks.f', priority=3)", None),
+        ("app.send_task('shop.tasks.f').get()", None),
+        ("handle = app.send_task('shop.tasks.f')", None),
+    ]
+    results = translated([before for before, _ in cases], tmp_path, head=APP)
+    for (before, after), new in zip(cases, results, strict=True):
+        with subtests.test(before=before):
+            assert unmarked(new) == (after or before)
+            assert ("# TODO taskq: " in new) == (after is None)
+
+
+def test_a_call_by_name_that_cannot_carry_an_option_says_which(tmp_path: Path) -> None:
+    new = migrated(APP + "app.send_task('shop.tasks.limited', kwargs={'a': 1})\n", tmp_path).new
+
+    assert (
+        "# TODO taskq: send_task: a call by name would not carry the rate_limit of shop.tasks.limited; "
+        "import it and call it"
+    ) in new.splitlines()
 
 
 ROUTES = {
@@ -574,7 +642,7 @@ def django_project(tmp_path: Path, **files_: str) -> dict[str, str]:
 
 
 def test_a_django_project_gets_its_settings_in_one_place(tmp_path: Path) -> None:
-    """Settings and periodic tasks of the app, queues, time limits, and the zone that Celery used."""
+    """Settings of the app, periodic tasks of its signal, queues, time limits, and the zone that Celery used."""
     new = django_project(
         tmp_path,
         settings="""
@@ -589,14 +657,13 @@ def test_a_django_project_gets_its_settings_in_one_place(tmp_path: Path) -> None
 
             app = Celery("shop")
             app.conf.task_queues = [Queue("mail"), Queue("slow", routing_key="slow")]
-            app.conf.beat_schedule = {
-                "nightly": {
-                    "task": "shop.tasks.tidy",
-                    "schedule": crontab(hour=3, minute=0),
-                    "args": [2],
-                    "kwargs": {"dry": True},
-                }
-            }
+
+
+            @app.on_after_configure.connect
+            def set_up(sender, **kwargs):
+                from shop.tasks import tidy
+
+                sender.add_periodic_task(crontab(hour=3, minute=0), tidy.s(2, dry=True), name="nightly")
             """,
         tasks="""
             from celery import shared_task
@@ -629,11 +696,12 @@ def test_a_django_project_gets_its_settings_in_one_place(tmp_path: Path) -> None
         """
     )
     assert new["settings_test"].endswith('\n\nTASKQ = {\n    **TASKQ,\n    "EAGER": True,\n}\n')
+    assert "set_up" not in new["celery"]
     assert '@task(executor="process", max_retry=0)\ndef tidy' in new["tasks"]
     assert '@task(queue="own", max_retry=0)\nasync def ask' in new["tasks"]
 
 
-def test_a_periodic_call_is_marked(tmp_path: Path) -> None:
+def test_a_periodic_call_that_is_not_written_out_is_marked(tmp_path: Path) -> None:
     text = """
         from shop.celery import app
         from shop.tasks import f
@@ -641,16 +709,17 @@ def test_a_periodic_call_is_marked(tmp_path: Path) -> None:
 
         @app.on_after_finalize.connect
         def set_up(sender, **kwargs):
-            sender.add_periodic_task(10, f.s(1))
+            for number in range(3):
+                sender.add_periodic_task(10, f.s(number))
         """
 
     new = django_project(tmp_path, jobs=text, tasks=HEAD, settings="INSTALLED_APPS = ['shop']\n")["jobs"]
 
-    assert "# TODO taskq: add_periodic_task: name the task and its schedule in SCHEDULE" in new
-    assert "sender.add_periodic_task(10, f.s(1))" in new
+    assert "# TODO taskq: add_periodic_task: it is called in a condition or loop" in new
+    assert "sender.add_periodic_task(10, f.s(number))" in new
 
 
-def test_parameters_used_as_dates_are_marked_and_read_results_are_kept(tmp_path: Path) -> None:
+def test_dates_of_calls_annotate_parameters_and_read_results_are_kept(tmp_path: Path) -> None:
     new = django_project(
         tmp_path,
         settings="INSTALLED_APPS = ['shop']\n",
@@ -659,23 +728,38 @@ def test_parameters_used_as_dates_are_marked_and_read_results_are_kept(tmp_path:
 
 
             @shared_task
+            def send(when, to=None, *, price=None): ...
+
+
+            @shared_task
             def guess(day):
                 return day.isoformat()
+
+
+            @shared_task
+            def both(key): ...
             """,
-        views="from shop.tasks import guess\n\nguess.apply_async((now,)).get()\n",
+        views="""
+            import uuid
+            from datetime import datetime
+            from decimal import Decimal
+
+            from django.utils import timezone
+            from shop.tasks import both, send
+
+            now = timezone.now()
+            key = uuid.uuid4()
+            both.delay(key)
+            both.delay(datetime(2033, 5, 18))
+            send.apply_async((now,), {"to": key, "price": Decimal("1.2") * 2}).get()
+            """,
     )
 
     assert "@task(max_retry=0, retention=86400)\n" in new["tasks"]
+    assert "def send(when: datetime, to: UUID | None = None, *, price: Decimal | None = None): ..." in new["tasks"]
+    assert "from datetime import datetime\n" in new["tasks"]
     assert "# TODO taskq: annotate day: it seems to be a date or a decimal, which arrives as text" in new["tasks"]
-
-
-def test_a_call_by_name_is_marked_and_its_queue_is_served(tmp_path: Path) -> None:
-    app = 'from celery import Celery\n\napp = Celery("shop")\napp.send_task("billing.charge", queue="billing")\n'
-
-    new = django_project(tmp_path, settings="INSTALLED_APPS = ['shop']\n", celery=app, tasks=HEAD)
-
-    assert "# TODO taskq: send_task: import the task and call it, or use taskq.remote(name)" in new["celery"]
-    assert '"QUEUES": ["default", "billing"],' in new["settings"]
+    assert "# TODO taskq: annotate key: " in new["tasks"]
 
 
 def test_a_result_that_is_read_by_id_keeps_all_results(tmp_path: Path) -> None:

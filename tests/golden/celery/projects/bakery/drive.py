@@ -7,6 +7,7 @@ from uuid import UUID
 from celery import chain, chord, group
 from django.db import transaction
 
+from bakery.celery import app
 from orders import tasks
 from orders.tasks import bake, deliver, fail, label, notify, pay, plan, price, take_order, total
 
@@ -31,8 +32,8 @@ def drive():
     tasks.send_mail.apply_async(("a@b.c",), countdown=1)
     soon = datetime.now(timezone.utc) + timedelta(seconds=1)
     take_order.apply_async(("Eve",), eta=soon)
-    (take_order.s("Kim") | notify.si("Kim")).apply_async()
-    tasks.stock.delay("rye")
+    take_order.apply_async(("Kim",), link=notify.si("Kim"))
+    app.send_task("stock", args=["rye"])
     pay.delay(500)
     fail.delay()
     tasks.start_day.delay(["rye", "oat"])

@@ -4,6 +4,7 @@ import datetime
 
 from celery import chain, chord, group
 
+from journal.app import app
 from journal.articles import (
     add, add_up, age, check, count, edition, fetch, log, on_written, publish, spell, urgent, write,
 )
@@ -27,11 +28,11 @@ def drive():
         "sum": (group(add.s(1, 1), add.s(2, 2)) | add_up.s()).apply_async().get(timeout=30),
         "urgent": urgent.apply_async(("now",), expires=60, retry=True).get(timeout=30),
     }
-    chain(write.s("Ants"), on_written.s("science")).apply_async()
+    write.apply_async(("Ants",), link=on_written.s("science"))
     log.apply_async(("later",), countdown=1)
     check.delay("bad")
     edition.delay(["one", "two"])
-    log.apply_async(kwargs={"text": "by name"}, countdown=1)
+    app.send_task("journal.articles.log", kwargs={"text": "by name"}, countdown=1)
     return results
 
 

@@ -26,6 +26,5 @@ def report(request):
     # TODO taskq: apply_async: its arguments are not written out
     build_report.apply_async(["yearly"], **options)
     tasks.special.apply_async(countdown=5)
-    # TODO taskq: apply_async(link=): see on_success() and on_error() of signatures
-    tasks.build_report.apply_async(kwargs=request.GET.dict(), link=tasks.tidy.s())
+    tasks.build_report.s(**request.GET.dict()).on_success(tasks.tidy.s()).delay()
     return JsonResponse({"length": tasks.fetch.delay("a").result(timeout=10)})

@@ -1,6 +1,4 @@
-from datetime import date
 from decimal import Decimal
-from uuid import UUID
 
 from celery import chain, shared_task
 from celery.utils.log import get_task_logger
@@ -72,13 +70,13 @@ def notify(customer, text="ready"):
 
 
 @shared_task
-def plan(day: date):
+def plan(day):
     record("plan", day.isoformat(), day.year)
     return day.strftime("%d.%m.%Y")
 
 
 @shared_task
-def label(order: UUID, amount: Decimal):
+def label(order, amount):
     record("label", type(order).__name__, str(order), str(amount + Decimal("0.10")))
     return str(amount * 2)
 

@@ -1,5 +1,3 @@
-from datetime import datetime
-
 from celery import shared_task
 
 from fleet.record import record
@@ -17,7 +15,7 @@ def pause(number, minutes=30):
 
 
 @shared_task
-def shift(starts_at: datetime, ends_at: datetime | None = None):
+def shift(starts_at, ends_at=None):
     record("shift", starts_at.isoformat(), ends_at and ends_at.isoformat())
     return (ends_at - starts_at).total_seconds() if ends_at else None
 

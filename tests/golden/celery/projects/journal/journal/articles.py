@@ -49,7 +49,7 @@ def spell(text):
 
 
 @app.task
-def publish(when: datetime.datetime, title="news"):
+def publish(when, title="news"):
     record("publish", when.isoformat(), title)
     return when.year
 
