@@ -16,5 +16,5 @@ from taskq_core.telemetry.launcher import launched
 from taskq_core.telemetry.metrics import NOT_PROCESSED, Outcome
 from taskq_core.telemetry.propagation import current_ids, extract, fit, trace_id
 from taskq_core.telemetry.spans import BatchSpan, ConsumerSpan, ProducerSpan
-from taskq_core.telemetry.tracing import FIRST_RUN, LINKS, LINKS_MAX, Tracing
+from taskq_core.telemetry.tracing import FIRST_RUN, LINKS, LINKS_MAX, NO_RUN, RUN, Tracing
 from taskq_core.telemetry.worker_metrics import WorkerMetrics

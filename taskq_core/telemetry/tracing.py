@@ -29,6 +29,10 @@ LINKS = "taskq-links"
 """Header of a task whose run links to others: the `traceparent` of each, with commas between them."""
 LINKS_MAX = 32
 """Maximum number of them."""
+RUN = "taskq-run"
+"""Header of a workflow step that has ended: the `traceparent` of its run, to which the next steps link."""
+NO_RUN = f"00-{'0' * 32}-{'0' * 16}-00"
+"""Placeholder in `LINKS` for a run that is not known yet. It is not valid, so nothing links to it."""
 
 
 class Tracing(Recording):

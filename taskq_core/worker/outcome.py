@@ -31,7 +31,7 @@ from taskq_core.handles.expiry import is_discarded_when_expired
 from taskq_core.service.user_code import describe, readable, text_of
 from taskq_core.settings import Duration
 from taskq_core.tasks.retry import asynq_default, delay_after, delay_s, is_delay
-from taskq_core.telemetry import FIRST_RUN
+from taskq_core.telemetry import FIRST_RUN, RUN
 from taskq_core.telemetry import Outcome as Word
 from taskq_core.wire import (
     TaskMessage,
@@ -42,6 +42,7 @@ from taskq_core.wire import (
     retried_message,
 )
 from taskq_core.worker.run import Ending, Run
+from taskq_core.workflow.sending import WORKFLOW
 
 logger = logging.getLogger("taskq.worker")
 
@@ -121,6 +122,8 @@ def _settle(
     run: Run, result: object, error: BaseException | None, *, now_s: float, duration_s: float, worker: str
 ) -> Settlement:
     is_young = duration_s < YOUNG_S
+    if run.span is not None and WORKFLOW in run.message.headers and run.span.traceparent is not None:
+        run.message.headers[RUN] = run.span.traceparent
     if error is not None and run.ending in (None, Ending.SHUTDOWN):
         pause = _pause(error)
         if run.ending is Ending.SHUTDOWN or (pause is not None and pause.is_stopping):

@@ -12,7 +12,7 @@ from typing import Any
 from taskq_core.broker.operations import dispatch as operations
 from taskq_core.broker.operations import workflows
 from taskq_core.broker.operations.dispatch import PUT_S, SWEEP_MAX, DueSteps
-from taskq_core.broker.operations.operation import Operation
+from taskq_core.broker.operations.operation import Argument, Operation
 from taskq_core.wire import Keys, QueueKeys
 
 logger = logging.getLogger("taskq.workflow")
@@ -51,12 +51,19 @@ def _dispatch_ends(keys: Keys, queue: QueueKeys, due: DueSteps) -> Dispatch:
     more: set[str] = set()
     by_home: dict[QueueKeys | None, list[tuple[bytes, bytes]]] = defaultdict(list)
     for field, value in due.notes.items():
-        _, _, key = field.decode("utf-8", "surrogateescape").partition(" ")
+        note = field.removeprefix(b"run ")
+        _, _, key = note.decode("utf-8", "surrogateescape").partition(" ")
         by_home[keys.home_of(key)].append((field, value))
     for home, notes in by_home.items():
         if home is not None:
-            parts = [(*field.partition(b" "), value) for field, value in notes]
-            ends = [(key_bytes, node, value) for node, _, key_bytes, value in parts]
+            ends: list[tuple[Argument, Argument, Argument]] = []
+            for field, value in notes:
+                if field.startswith(b"run "):
+                    continue
+                node, _, key_bytes = field.partition(b" ")
+                if run := due.notes.get(b"run " + field):  # to which the next steps link
+                    ends.append((key_bytes, b"run", run))
+                ends.append((key_bytes, node, value))
             if (yield operations.record_ends(home, ends)):
                 more.add(home.name)
         yield operations.forget_notes(queue, notes)

@@ -25,7 +25,7 @@ from taskq_core.tasks.options import TaskOptions
 from taskq_core.tasks.plan import Plan
 from taskq_core.tasks.remote import RemoteTask
 from taskq_core.tasks.task import Task
-from taskq_core.telemetry import LINKS, LINKS_MAX, ProducerSpan
+from taskq_core.telemetry import LINKS, LINKS_MAX, NO_RUN, ProducerSpan
 from taskq_core.wire import Keys, QueueKeys
 from taskq_core.wire.ids import new_task_id, new_token
 from taskq_core.workflow.graph import FAILED, Before, Failure, Graph, Node, Result
@@ -301,7 +301,9 @@ class Outgoing:
                 self.confirm = _stronger(self.confirm, plan.confirm)
             own = {WORKFLOW: self.id, WORKFLOW_QUEUE: self.home.name}
             if parents:
-                own[LINKS] = ",".join(each.get("traceparent", "") for each in parents[:LINKS_MAX])
+                is_join = len(parents) > 1 or any(self.graph.nodes[each].is_group for each in node.before.parents)
+                sends = [each.get("traceparent", "") for each in parents] if is_join else []
+                own[LINKS] = ",".join([NO_RUN, *sends][:LINKS_MAX])  # the script that starts the step knows the run
             trace = self._traces.get(node.number) or self.span.trace_headers()
             headers = self._preparer.headers(plan, trace, self._propagated, own).encoded
             self.queues[plan.queue.name] = plan.queue

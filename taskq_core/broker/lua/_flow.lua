@@ -10,6 +10,7 @@
 --   t<i>  '1' if the workflow ignores its failure
 --   m<i>  what to enqueue, see `pack`      r<i> result, JSON      e<i> text of its failure      z<i> when it ended, Unix ms
 --         a result that was not stored because it is too large is kept as "!<size> <limit>"; JSON never begins so
+--   l<i>  `traceparent` of the run that enqueued it, where it goes to another queue
 --   i<i>  how a failure names it: the inside of a JSON object
 --   n:<name>  number of the group with this name
 --   of a group also gt<i> members, gd<i> done, gf<i> failed, go<i> '1' while members are still added
@@ -33,6 +34,7 @@ local function workflows(own, now)
   local home, prefix = string.sub(tag, 2, -3), (base == 'taskq:' and 'asynq:' or string.sub(base, 1, -7)) .. tag
   flow.prefix = prefix
   local W, kept_s -- of the workflow in hand
+  local NO_RUN = '00-' .. string.rep('0', 32) .. '-' .. string.rep('0', 16) .. '-00'
 
   -- step_of: read the field taskq_step: node, flag and key of the workflow. Nothing if it has another form than `enqueue`
   -- gives it. The workflow may be at home in any queue of this deployment.
@@ -127,6 +129,13 @@ local function workflows(own, now)
     return 'null'
   end
 
+  -- linked: what comes after a payload, with the run that enqueues the step in place of the empty `traceparent` to which
+  -- its span would link. `flow.run` is nil where that run is not traced.
+  local function linked(tail)
+    local at = flow.run and string.find(tail, NO_RUN, 1, true)
+    return at and string.sub(tail, 1, at - 1) .. flow.run .. string.sub(tail, at + #NO_RUN) or tail
+  end
+
   -- assemble: a message of its pieces, each "<kind><length>:<bytes>": H what comes before the payload, T what comes
   -- after it, L literal part of the payload, R the result of a node, G those of a group, E the failure among nodes.
   -- Nothing and a reason if the payload would be too large, or a result is missing.
@@ -139,7 +148,7 @@ local function workflows(own, now)
       if kind == 'H' then
         head = value
       elseif kind == 'T' then
-        tail = value
+        tail = linked(value)
       elseif kind == 'G' then
         local taken, problem = results_of(value, parts)
         if not taken then
@@ -203,6 +212,9 @@ local function workflows(own, now)
       redis.call('SADD', W .. ':q', queue)
       redis.call('SADD', own .. 'wf-queues', queue)
       redis.call('ZADD', out, now.ms, 's ' .. id_of() .. ' ' .. node)
+      if flow.run then
+        redis.call('HSET', W, 'l' .. node, flow.run)
+      end
       flow.has_to_carry = true
       return 'h'
     end
@@ -226,6 +238,7 @@ local function workflows(own, now)
       return nil
     end
     local id, flag, start, queue, pieces = unpack_step(packed)
+    flow.run = get('l' .. node) or nil
     local message, problem = assemble(pieces)
     local receipt = id .. ' ' .. (get('v' .. node) or '0')
     return id, node .. ' ' .. flag .. ' ' .. id .. ' ' .. W, message, start, queue, problem, receipt
@@ -616,11 +629,17 @@ local function workflows(own, now)
       end
     end
     redis.call('ZREM', steps, step)
+    local run = message and string.match(message, 'taskq%-run\18\55(00%-%x+%-%x+%-%x%x)') -- a header: name, tag, length, value
     if string.sub(of, 1, #own + 3) ~= own .. 'wf:' then
       redis.call('HSET', notes, node .. ' ' .. of, state .. (problem or result and '=' .. result or ''))
+      if run then
+        redis.call('HSET', notes, 'run ' .. node .. ' ' .. of, run) -- workers without this field drop it
+      end
       flow.has_to_carry = true
     elseif flow.open(of) then
+      flow.run = run
       flow.ended(node, state, result, problem)
+      flow.run = nil
     end
     return outcome == 'c' and flag == 't' and 'd' or outcome
   end

@@ -95,9 +95,14 @@ def test_a_workflow_is_one_trace_with_links_where_steps_join(taskq: TaskQ, expor
     runs = {str(span.attributes["messaging.message.id"]): span for span in spans if span.name == "process default"}
     assert len(runs) == 3 + 3
     of_a, of_b, joined = (runs[f"{handle.id}.{name}"] for name in ("a", "b", "join"))
-    own, *sends = (link.context.span_id for link in joined.links)
+    own, last, *sends = (link.context.span_id for link in joined.links)
     assert own == joined.parent.span_id
+    assert last == of_b.context.span_id  # it enqueued the join
     assert set(sends) == {of_a.parent.span_id, of_b.parent.span_id}
     member, callback = runs[f"{chorded.id}.add-group.1"], runs[f"{chorded.id}.total"]
-    assert [link.context.span_id for link in callback.links] == [callback.parent.span_id, member.parent.span_id]
+    assert [link.context.span_id for link in callback.links] == [
+        callback.parent.span_id,
+        member.context.span_id,
+        member.parent.span_id,
+    ]
     assert [link.context.span_id for link in of_a.links] == [of_a.parent.span_id]

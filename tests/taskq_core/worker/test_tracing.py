@@ -91,7 +91,7 @@ async def test_a_task_says_how_its_runs_relate_to_its_enqueue(
 
 
 @pytest.mark.parametrize("queue_name", ["default", "other"])
-async def test_the_next_step_of_a_chain_has_a_send_of_its_own_and_links_to_the_send_before_it(
+async def test_the_next_step_of_a_chain_has_a_send_of_its_own_and_links_to_the_run_that_enqueued_it(
     app: TaskQ, start: Runner, named: Named, queue_name: str
 ) -> None:
     """In the queue of the first step, whose script starts the next one, and from and to another by a dispatcher."""
@@ -115,13 +115,13 @@ async def test_the_next_step_of_a_chain_has_a_send_of_its_own_and_links_to_the_s
         for each in (*named("process default"), *named(f"process {queue_name}"))
     }
     before, run, after = runs["first"], runs["second"], runs["third"]
-    assert run.parent is not None
-    assert [link.context.span_id for link in after.links][1:] == [run.parent.span_id]
+    assert [link.context.span_id for link in after.links][1:] == [run.context.span_id]
     assert before.parent is not None
+    assert run.parent is not None
     (send,) = [each for each in named(f"send {queue_name}") if each.context.span_id == run.parent.span_id]
     assert _of(send)["messaging.asynq.task.type"] == "second"
     assert before.parent.span_id != send.context.span_id
-    assert [link.context.span_id for link in run.links] == [send.context.span_id, before.parent.span_id]
+    assert [link.context.span_id for link in run.links] == [send.context.span_id, before.context.span_id]
 
 
 @pytest.fixture
