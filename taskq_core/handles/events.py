@@ -86,16 +86,16 @@ class TaskEvents:
         after: str | None,
         timeout: Duration | None,
     ) -> None:
-        self._source = source
-        self._queue = queue
-        self._task_id = task_id
-        self._may_wait_in_outbox = may_wait_in_outbox
-        self._after = after
-        self._timeout_s = None if timeout is None else seconds("timeout", timeout)
+        self.source = source
+        self.queue = queue
+        self.task_id = task_id
+        self.may_wait_in_outbox = may_wait_in_outbox
+        self.after = after
+        self.timeout_s = None if timeout is None else seconds("timeout", timeout)
 
     def __iter__(self) -> Iterator[TaskEvent]:
-        state = self._begin()
-        with closing(self._source.follower(self._queue, self._task_id)) as follower:
+        state = _Loop(self)
+        with closing(self.source.follower(self.queue, self.task_id)) as follower:
             while True:
                 event = None
                 try:
@@ -109,8 +109,8 @@ class TaskEvents:
                 follower.wait(state.pause_s())
 
     async def __aiter__(self) -> AsyncIterator[TaskEvent]:
-        state = self._begin()
-        async with self._source.afollower(self._queue, self._task_id) as follower:
+        state = _Loop(self)
+        async with self.source.afollower(self.queue, self.task_id) as follower:
             while True:
                 event = None
                 try:
@@ -123,31 +123,14 @@ class TaskEvents:
                     return
                 await follower.wait(state.pause_s())
 
-    def _begin(self) -> "_Loop":
-        return _Loop(
-            self._queue, self._task_id, self._after, self._timeout_s, self._source.timeout_s, self._may_wait_in_outbox
-        )
-
 
 class _Loop:
     """The state of one loop over the events of a task: its last event, and the time that is left."""
 
-    def __init__(
-        self,
-        queue: str,
-        task_id: str,
-        last_event: str | None,
-        timeout_s: float | None,
-        patience_s: float,
-        may_wait_in_outbox: Callable[[], bool],
-    ) -> None:
-        self._queue = queue
-        self._task_id = task_id
-        self._last_event = last_event
-        self._timeout_s = timeout_s
-        self._ends_at = math.inf if timeout_s is None else time.monotonic() + timeout_s
-        self._patience_s = patience_s
-        self._may_wait_in_outbox = may_wait_in_outbox
+    def __init__(self, events: TaskEvents) -> None:
+        self._events = events
+        self._last_event = events.after
+        self._ends_at = math.inf if events.timeout_s is None else time.monotonic() + events.timeout_s
         self._state: TaskState | None = None
         self._unavailable: BrokerError | None = None
         self._pause_s = subscription.FIRST_LOOK_S
@@ -156,12 +139,12 @@ class _Loop:
 
     def patience_s(self) -> float:
         """Return the maximum seconds of the next read. A read just before the end of the loop gets some more time."""
-        return min(self._patience_s, max(LAST_CHANCE_S, self._ends_at - time.monotonic()))
+        return min(self._events.source.timeout_s, max(LAST_CHANCE_S, self._ends_at - time.monotonic()))
 
     def event(self, stored: StoredTask | None) -> TaskEvent | None:
         """Return the event of a read, None if nothing has changed."""
         self._unavailable = None
-        if stored is None and self._last_event is None and self._may_wait_in_outbox():
+        if stored is None and self._last_event is None and self._events.may_wait_in_outbox():
             return None
         event = event_of(stored)
         self.has_ended = event.is_final
@@ -188,6 +171,6 @@ class _Loop:
         left_s = self._ends_at - time.monotonic()
         if left_s <= 0:
             raise self._unavailable or ResultTimeoutError(
-                self._queue, self._task_id, f"it has not ended within {self._timeout_s:g} s"
+                self._events.queue, self._events.task_id, f"it has not ended within {self._events.timeout_s:g} s"
             )
         return min(pause_s, left_s)

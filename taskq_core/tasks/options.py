@@ -196,6 +196,8 @@ class TaskOptions:
     fsynced: bool = False
     """Whether the task must be on disk before its enqueue succeeds: in the append-only file of Redis, and of so many
     replicas as `replicated` asks for. Needs Redis 7.2 with `appendonly yes`."""
+    policy: Callable[..., Duration] = field(init=False, repr=False, compare=False)
+    """Function of `retry_delay`, which `retry.delay_after` calls."""
 
     def __post_init__(self) -> None:
         set_ = object.__setattr__
@@ -203,7 +205,7 @@ class TaskOptions:
         check_whole("max_retry", self.max_retry, least=0, most=2**31 - 1)
         for name in ("priority", "retry_priority"):
             _check_band(name, getattr(self, name))
-        as_policy(self.retry_delay)
+        set_(self, "policy", as_policy(self.retry_delay))
         set_(self, "retry_on", _classes("retry_on", self.retry_on))
         set_(self, "no_retry_on", _classes("no_retry_on", self.no_retry_on))
         if self.is_failure is not None:
@@ -253,11 +255,6 @@ class TaskOptions:
             raise ConfigurationError(
                 "unique and unique_for exclude each other; unique_for=0 or unique=None takes one of them away"
             )
-
-    @property
-    def policy(self) -> Callable[..., Duration]:
-        """The retry policy from `retry_delay`; `retry.delay_after` calls it."""
-        return as_policy(self.retry_delay)
 
     @property
     def relation(self) -> Relation | None:
@@ -329,7 +326,7 @@ class TaskOptions:
         return int(seconds("unique_for", self.unique_for))
 
 
-_NAMES = tuple(each.name for each in fields(TaskOptions))
+OPTION_NAMES = tuple(each.name for each in fields(TaskOptions) if each.init)
 CALL_OPTIONS = frozenset(CallOptionsDict.__annotations__)
 """Options that the message carries. Workers read the others from the registered task."""
 
@@ -341,8 +338,8 @@ def task_options(given: Mapping[str, Any], *, base: TaskOptions | None = None) -
         ConfigurationError: An option is unknown (the nearest known one is named) or its value is not usable.
     """
     for name in given:
-        if name not in _NAMES:
-            raise unknown("task option", name, _NAMES)
+        if name not in OPTION_NAMES:
+            raise unknown("task option", name, OPTION_NAMES)
     return replace(base or TaskOptions(), **given)
 
 
@@ -353,7 +350,7 @@ def check_call_options(given: Mapping[str, Any]) -> None:
         ConfigurationError: There is such an option, an option is unknown, or its value is not usable.
     """
     for name in given:
-        if name in _NAMES and name not in CALL_OPTIONS:
+        if name in OPTION_NAMES and name not in CALL_OPTIONS:
             raise ConfigurationError(
                 f"{name}={given[name]!r:.100} cannot be set for a single call: no message carries it, workers read it "
                 "from the registered task; set it in the decorator of the task, or in DEFAULTS for all tasks"
@@ -363,7 +360,7 @@ def check_call_options(given: Mapping[str, Any]) -> None:
 
 def call_options(options: TaskOptions) -> dict[str, Any]:
     """Return the options that the message carries, by name."""
-    return {name: getattr(options, name) for name in _NAMES if name in CALL_OPTIONS}
+    return {name: getattr(options, name) for name in OPTION_NAMES if name in CALL_OPTIONS}
 
 
 def check_defaults(given: Mapping[str, Any], *, where: str = "DEFAULTS", for_calls: bool = False) -> None:

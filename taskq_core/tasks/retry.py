@@ -11,7 +11,6 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from functools import lru_cache
 from typing import Any, TypeAlias
 
 from taskq_core.errors import ConfigurationError
@@ -35,7 +34,7 @@ LONGEST_DELAY_S = 3_000_000_000.0
 _rng = random.SystemRandom()
 
 
-def asynq_default(retried: int, error: BaseException) -> float:
+def asynq_default(retried: int, error: BaseException, context: object = None) -> float:
     """Return Asynq's own delay: `n**4 + 15 + rand{0..29} * (n + 1)` seconds for n failures before this one."""
     return default_retry_delay(retried, _rng).total_seconds()
 
@@ -65,7 +64,7 @@ def exponential(
 
 
 def as_policy(delay: RetryDelay) -> Callable[..., Duration]:
-    """Return the policy function for a `retry_delay` option. Pass it to `delay_after`, which calls it.
+    """Return the function of (earlier failures, error, context) for a `retry_delay` option, for `delay_after`.
 
     Raises:
         ConfigurationError: The option is not a valid delay.
@@ -73,14 +72,14 @@ def as_policy(delay: RetryDelay) -> Callable[..., Duration]:
     if delay is None:
         return asynq_default
     if callable(delay):
-        _takes_context(delay)  # refuses a function of other arguments here, rather than at the first failure
-        return delay
+        function: Callable[..., Duration] = delay
+        return function if _takes_context(function) else lambda retried, error, *_: function(retried, error)
     if isinstance(delay, int | float | timedelta):
         constant = seconds("retry_delay", delay)
-        return lambda retried, error: constant
+        return lambda *_: constant
     if isinstance(delay, Sequence) and not isinstance(delay, str | bytes) and delay:
         steps = [seconds(f"retry_delay[{index}]", step) for index, step in enumerate(delay)]
-        return lambda retried, error: steps[min(retried, len(steps) - 1)]
+        return lambda retried, *_: steps[min(retried, len(steps) - 1)]
     raise ConfigurationError(
         f"retry_delay must be seconds, a timedelta, a list of them, exponential(...) or a function, got {delay!r}"
     )
@@ -93,7 +92,7 @@ def delay_after(policy: Callable[..., Duration], retried: int, error: BaseExcept
     function logs the error and returns Asynq's default.
     """
     try:
-        delay = policy(retried, error, context) if _takes_context(policy) else policy(retried, error)
+        delay = policy(retried, error, context)
         if not is_delay(delay):
             raise TypeError(f"retry_delay must return seconds or a timedelta, got {type(delay).__name__}")
         return delay_s(delay)
@@ -121,14 +120,6 @@ def delay_s(delay: Duration) -> float:
 
 
 def _takes_context(policy: Callable[..., Any]) -> bool:
-    try:
-        return _takes_three(policy)
-    except TypeError:  # a callable without a hash
-        return _takes_three.__wrapped__(policy)
-
-
-@lru_cache(maxsize=1024)
-def _takes_three(policy: Callable[..., Any]) -> bool:
     """Whether a function must be given three arguments, or names the third one `context`."""
     if inspect.iscoroutinefunction(policy):
         raise ConfigurationError(f"retry_delay must be a plain function, got the coroutine function {policy!r}")

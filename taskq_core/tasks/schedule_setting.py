@@ -1,20 +1,19 @@
 """Periodic tasks in the setting `SCHEDULE`: check the entries, and turn them into `PeriodicTask` objects."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from taskq_core.errors import ConfigurationError
 from taskq_core.settings import unknown
 from taskq_core.tasks.base import BaseTask
 from taskq_core.tasks.canvas import Signature
-from taskq_core.tasks.options import TaskOptions
+from taskq_core.tasks.options import OPTION_NAMES
 from taskq_core.tasks.periodic import DEFAULT_WINDOW_S, CatchUp, PeriodicTask, check_entry_options, checked_policy
 from taskq_core.wire import validate_entry_id
 from taskq_core.wire.cron import parse_schedule
 
 _LINE_KEYS = ("task", "spec", "cron", "kwargs", "tz", "catch_up", "window", "options", "remote")
-_OPTION_KEYS = tuple(each.name for each in fields(TaskOptions))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +47,8 @@ def _read_line(entry_id: Any, given: Any, zone: str) -> ScheduleLine:
     if not isinstance(given, Mapping):
         raise ConfigurationError(f"must be a dict with 'task' and 'spec', got {type(given).__name__}")
     for key in given:
-        if key not in _LINE_KEYS and key not in _OPTION_KEYS:
-            raise unknown("key", str(key), (*_LINE_KEYS, *_OPTION_KEYS))
+        if key not in _LINE_KEYS and key not in OPTION_NAMES:
+            raise unknown("key", str(key), (*_LINE_KEYS, *OPTION_NAMES))
     specs = [given[key] for key in ("spec", "cron") if key in given]
     if len(specs) != 1:
         raise ConfigurationError("give either 'spec' or 'cron', which have the same meaning")
@@ -64,7 +63,7 @@ def _read_line(entry_id: Any, given: Any, zone: str) -> ScheduleLine:
     for key, value in (("kwargs", kwargs), ("options", options)):
         if not isinstance(value, Mapping) or not all(isinstance(each, str) for each in value):
             raise ConfigurationError(f"{key!r} must be a dict of names to values")
-    options = {**options, **{key: given[key] for key in _OPTION_KEYS if key in given}}
+    options = {**options, **{key: given[key] for key in OPTION_NAMES if key in given}}
     parse_schedule(specs[0], zone=tz or zone)
     check_entry_options(options)
     policy, window_s = checked_policy(given.get("catch_up", CatchUp.ONE), given.get("window", DEFAULT_WINDOW_S))

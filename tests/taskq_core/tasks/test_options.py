@@ -1,6 +1,5 @@
 """Options of tasks: checks, messages, times, names, and how defaults come in."""
 
-from dataclasses import fields
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -17,7 +16,7 @@ from taskq_core import (
     Workflow,
     exponential,
 )
-from taskq_core.tasks.options import task_options
+from taskq_core.tasks.options import OPTION_NAMES, task_options
 from taskq_core.tasks.retry import asynq_default
 from taskq_core.wire import Expiry
 from taskq_core.workflow import step
@@ -245,7 +244,7 @@ class TestUsing:
         options = taskq.remote("t").using(**given).options
         unique = Unique(args=["a"])
 
-        assert given.keys() | {"unique"} | WORKER_OPTIONS.keys() == {field.name for field in fields(TaskOptions)}
+        assert given.keys() | {"unique"} | WORKER_OPTIONS.keys() == set(OPTION_NAMES)
         assert taskq.remote("t").using(**{**given, "unique_for": 0, "unique": unique}).options.unique is unique
         assert (options.queue, options.max_retry, options.timeout_s, options.deadline) == ("q", 1, 1, moment)
         assert (options.run_after, options.retention_s, options.task_id, options.unique_s) == (5.0, 6, "id", 7)
