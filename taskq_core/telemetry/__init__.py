@@ -18,3 +18,5 @@ from taskq_core.telemetry.propagation import current_ids, extract, fit, trace_id
 from taskq_core.telemetry.spans import BatchSpan, ConsumerSpan, ProducerSpan
 from taskq_core.telemetry.tracing import FIRST_RUN, LINKS, LINKS_MAX, NO_RUN, RUN, Tracing
 from taskq_core.telemetry.worker_metrics import WorkerMetrics
+
+__all__ = ["TelemetryHandle", "configure", "flush_at_end"]  # for users; other rooms import more
