@@ -9,11 +9,11 @@
         handle = await client.enqueue(send_email.s(to=email))
         return {"task": handle.id}
 
-A task enqueued in a route continues the trace of the request. Once its sending has begun it is enqueued even if the
-request is cancelled, for example because its client went away. Nothing is global: the queue application belongs to the
-app, and a mounted sub-app uses that of the app it is mounted in.
+A task enqueued in a route continues the trace of the request. Once sending has begun, the task is enqueued even if the
+request is cancelled, for example because its client disconnected. There are no globals: the queue application belongs
+to the app, and a mounted sub-app uses the queue application of its outer app.
 
-In a test, `with TestClient(app)` runs the lifespan; without Redis, put a double in the place of the client:
+In a test, `with TestClient(app)` runs the lifespan. To test without Redis, replace the client by a double:
 `app.dependency_overrides[client_dep()] = lambda: double` (`sync_client_dep()` for `SyncClientDep`).
 """
 

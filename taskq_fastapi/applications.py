@@ -1,8 +1,8 @@
-"""Queue applications of an app, and how a request finds them.
+"""Store the queue applications of an app, and find them for a request.
 
-They are on `app.state` and in the lifespan state that the server passes to every request. Starlette runs no lifespan
-for a mounted sub-app and passes the server's state on to it, so a sub-app finds its own queue applications first and
-then those of the app in which it is mounted.
+They are stored on `app.state` and in the lifespan state that the server passes to every request. Starlette does not run
+the lifespan of a mounted sub-app, but passes the state of the server to it. So a sub-app finds its own queue
+applications first, and then those of the outer app.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,22 +15,22 @@ from taskq_core import ConfigurationError, TaskQ
 from taskq_core.worker.background import BackgroundWorker
 
 DEFAULT_NAME = "default"
-"""Name of the queue application where only one is given."""
+"""Name of the queue application if an app has only one."""
 STATE_KEY = "taskq_applications"
-"""Attribute of `app.state`, and key of the lifespan state."""
+"""Attribute of `app.state` and key of the lifespan state for the queue applications by name."""
 WORKERS_KEY = "taskq_workers"
-"""The same for the workers that run in this process, by the name of their queue application."""
+"""The same for the workers in this process, by the name of their queue application."""
 
 _MISSING = (
     "this request has no queue application: create the app with FastAPI(lifespan=taskq_lifespan(taskq)). "
-    "If it is created so, its lifespan does not run: a mounted sub-app needs taskq_lifespan on the app that it is "
-    "mounted in, and a test needs `with TestClient(app)` or an entry in app.dependency_overrides"
+    "If you did, the lifespan did not run: a mounted sub-app needs taskq_lifespan on its outer app, "
+    "and a test needs `with TestClient(app)` or an entry in app.dependency_overrides"
 )
 
 
 @contextmanager
 def registered(app: Starlette, key: str, values: Mapping[str, object]) -> Iterator[None]:
-    """Keep values by name on an app for the time of a `with` block, beside those of an enclosing one."""
+    """Store values by name on an app during a `with` block, in addition to those of an outer block."""
     before: dict[str, object] | None = getattr(app.state, key, None)
     setattr(app.state, key, {**(before or {}), **values})
     try:

@@ -18,7 +18,7 @@ def is_closed(router: str, dependencies: Sequence[Any], *, allow_anonymous: bool
         ConfigurationError: Both dependencies and `allow_anonymous` are given.
     """
     if allow_anonymous and dependencies:
-        raise ConfigurationError(f"{router} takes dependencies, or allow_anonymous=True, and was given both")
+        raise ConfigurationError(f"{router} takes either dependencies or allow_anonymous=True, got both")
     return not dependencies and not allow_anonymous
 
 
@@ -29,7 +29,7 @@ def guards(router: str, dependencies: Sequence[Any], *, allow_anonymous: bool, o
         router: Name of the function that makes the router.
         dependencies: The given dependencies.
         allow_anonymous: Whether all callers are allowed.
-        open_for: What all callers could do with `allow_anonymous=True`, as the rest of a sentence.
+        open_for: What `allow_anonymous=True` lets everybody do, as the end of a log line.
     """
 
     async def refuse() -> None:
@@ -39,10 +39,9 @@ def guards(router: str, dependencies: Sequence[Any], *, allow_anonymous: bool, o
 
 
 def refusal(router: str, open_for: str, *, give: str = "dependencies=[Depends(...)]") -> HTTPException:
-    """Log the line that opens a router, and return the error of a request to a closed one."""
+    """Log how to open a closed router, and return the error for a request to it."""
     logger.warning(
-        "the routes of %s answer 403: give it %s that let the right people in, or "
-        "allow_anonymous=True to let everybody %s",
+        "the routes of %s answer 403: pass %s that admit the right users, or allow_anonymous=True to let everybody %s",
         router,
         give,
         open_for,

@@ -1,7 +1,7 @@
-"""What routes and WebSockets ask for: the clients and inspectors of the app's queue applications.
+"""Dependencies that give routes and WebSockets the clients and inspectors of the app's queue applications.
 
-A dependency looks its client up in the request, so one module of routes serves any app, and several apps in a process
-keep apart. `client_dep(name)` makes equal dependencies for equal names; in a test, a double is put in its place with
+A dependency finds the queue application of the request, so one module of routes works in any app, and several apps in a
+process stay separate. `client_dep(name)` returns equal dependencies for equal names, so a test can replace it with
 `app.dependency_overrides[client_dep()] = lambda: double`.
 """
 
@@ -19,12 +19,12 @@ from taskq_fastapi.needs import is_given_to_plain, name_of
 
 @dataclass(frozen=True, slots=True)
 class AsyncClientDependency:
-    """Gives the `AsyncClient` of the queue application of this name. Equal for equal names."""
+    """A dependency on the `AsyncClient` of the queue application with this name. Equal for equal names."""
 
     name: str
 
     async def __call__(self, connection: HTTPConnection) -> AsyncClient:
-        """Find it in the request; called by FastAPI.
+        """Return the client. FastAPI calls this.
 
         Raises:
             ConfigurationError: The route is a plain function, which cannot await the calls of the client.
@@ -32,31 +32,31 @@ class AsyncClientDependency:
         endpoint = connection.scope.get("endpoint")
         if endpoint is not None and is_given_to_plain(self, endpoint):
             raise ConfigurationError(
-                f"{name_of(endpoint)} is a `def` route and takes the AsyncClient, whose coroutines it cannot await; "
-                "make it `async def`, or take SyncClientDep"
+                f"{name_of(endpoint)} is a `def` route with an AsyncClient, and cannot await its coroutines; "
+                "make it `async def`, or use SyncClientDep"
             )
         return find(connection, self.name).async_client
 
 
 @dataclass(frozen=True, slots=True)
 class SyncClientDependency:
-    """Gives the blocking `Client` of the queue application of this name. Equal for equal names."""
+    """A dependency on the blocking `Client` of the queue application with this name. Equal for equal names."""
 
     name: str
 
     async def __call__(self, connection: HTTPConnection) -> Client:
-        """Find it in the request; called by FastAPI. A coroutine, so that the look-up costs no thread."""
+        """Return the client. FastAPI calls this. As a coroutine it needs no thread."""
         return find(connection, self.name).client
 
 
 @dataclass(frozen=True, slots=True)
 class InspectorDependency:
-    """Gives an `AsyncInspector` of the queue application of this name. Equal for equal names."""
+    """A dependency on an `AsyncInspector` of the queue application with this name. Equal for equal names."""
 
     name: str
 
     async def __call__(self, connection: HTTPConnection) -> AsyncInspector:
-        """Find it in the request; called by FastAPI."""
+        """Return an inspector. FastAPI calls this."""
         return AsyncInspector(find(connection, self.name))
 
 
@@ -87,4 +87,4 @@ ClientDep = Annotated[AsyncClient, Depends(client_dep())]
 SyncClientDep = Annotated[Client, Depends(sync_client_dep())]
 """The blocking `Client` of the app's queue application, for `def` routes, which FastAPI runs in threads."""
 InspectorDep = Annotated[AsyncInspector, Depends(inspector_dep())]
-"""An `AsyncInspector` of the app's queue application, which looks at queues and tasks and acts on them."""
+"""An `AsyncInspector` of the app's queue application, to read and change queues and tasks."""

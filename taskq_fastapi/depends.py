@@ -3,7 +3,7 @@
 ::
 
     taskq = TaskQ("redis://localhost:6379/0")
-    enable_depends(taskq)  # before its tasks are made
+    enable_depends(taskq)  # before you define tasks
 
     @taskq.task
     async def charge(order_id: int, session: Session = Depends(get_session)) -> None: ...
@@ -36,7 +36,7 @@ class _Injected:
 
 
 INJECTED: Any = _Injected()
-"""Default of a parameter whose `Annotated` has `Depends`, so that type checkers let a call leave it out."""
+"""Default of a parameter with `Annotated[..., Depends(...)]`, so that type checkers allow a call without it."""
 
 
 class TaskDependencies:
@@ -94,7 +94,7 @@ class TaskDependencies:
             call, inner = self.find(need.call, what)
             if call in above:
                 chain = " -> ".join(name_of(each) for each in (*above[above.index(call) :], call))
-                raise TaskDefinitionError(f"{what}: dependencies need each other without end: {chain}")
+                raise TaskDefinitionError(f"{what}: the dependencies form a cycle: {chain}")
             if is_plain and inner.kind.is_async:
                 raise TaskDefinitionError(
                     f"{what} is a plain function and cannot await the dependency {name_of(call)!r}; "
@@ -125,13 +125,13 @@ def enable_depends(taskq: TaskQ) -> TaskDependencies:
     """Let the tasks of a queue application have dependencies.
 
     Args:
-        taskq: The queue application, before its tasks are made.
+        taskq: The queue application. Call this before you define its tasks.
 
     Returns:
-        What gives them; its `dependency_overrides` are for tests. The same for a second call.
+        The object with `dependency_overrides`, for tests. A second call returns the same object.
 
     Raises:
-        ConfigurationError: It is not a queue application, or it has another injector.
+        ConfigurationError: `taskq` is not a queue application, or already has another injector.
     """
     if not isinstance(taskq, TaskQ):
         raise ConfigurationError(f"enable_depends takes a TaskQ, got {type(taskq).__name__}")
@@ -139,5 +139,5 @@ def enable_depends(taskq: TaskQ) -> TaskDependencies:
     if known is None:
         known = taskq.injector = TaskDependencies()
     if not isinstance(known, TaskDependencies):
-        raise ConfigurationError(f"the tasks of this queue application are given values by {type(known).__name__}")
+        raise ConfigurationError(f"the tasks of this queue application already get values from {type(known).__name__}")
     return known

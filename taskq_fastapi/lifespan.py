@@ -1,8 +1,8 @@
 """The lifespan that opens an app's queue applications and closes them again.
 
-It goes around the user's own lifespan, which may enqueue from its first to its last line. The app starts even while
-Redis is down, with a warning in the log: most of what it serves does not need the queue, and Redis may be back before a
-task is enqueued. What no waiting heals ends the start: a password refused, an embedded server that cannot be started.
+It wraps the lifespan of the user, which may enqueue tasks from its first to its last line. The app starts even while
+Redis is down, and logs a warning: most routes do not need the queue, and Redis may be back before a task is enqueued.
+Errors that do not resolve themselves end the start: a refused password, or an embedded server that cannot be started.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ AppT = TypeVar("AppT", bound=Starlette)
 _logger = logging.getLogger("taskq.fastapi")
 
 ENDING_S = 10.0
-"""Seconds beyond its graces after which the app ends without its worker."""
+"""Seconds after its grace periods until the app ends without waiting for its worker."""
 
 
 def taskq_lifespan(
@@ -37,22 +37,23 @@ def taskq_lifespan(
 ) -> Callable[[AppT], AbstractAsyncContextManager[Mapping[str, Any]]]:
     """Return a lifespan that gives an app its queue application, or several.
 
-    At the start each is connected to once, so that a wrong address shows in the log and the first request finds an open
-    connection. At the end their connections are closed, after the user's lifespan has ended.
+    At the start it connects to each Redis once, so that a wrong address shows in the log and the first request finds an
+    open connection. At the end it closes the connections, after the lifespan of the user has ended.
 
     Args:
-        taskq: The queue application, which `ClientDep` then uses; or several by name, for `client_dep(name)`. The one
-            named `default` is that of `ClientDep`.
-        worker: Whether a worker also runs in this process, for development and small deployments. It has its own thread
-            and event loop, starts after the user's lifespan has started, and ends before that ends. A dead worker is
-            replaced after a pause that doubles each time; `health_router` reports it. True takes the settings. For
-            several queue applications, give a mapping by name.
-        lifespan: The app's own lifespan. It runs inside; the state it yields reaches requests as without taskq.
+        taskq: The queue application for `ClientDep`, or several by name for `client_dep(name)`. `ClientDep` uses the
+            queue application named `default`.
+        worker: Whether to run a worker in this process, for development and small deployments. It has a separate thread
+            and event loop, starts after the lifespan of the user has started, and stops before that lifespan ends. A
+            dead worker is replaced after a pause that doubles each time; `health_router` reports it. True: a worker
+            with the configuration of the settings. For several queue applications, pass a mapping by name.
+        lifespan: The lifespan of the user. The state that it yields is available to requests as usual.
 
     The modules of the setting `INCLUDE` are imported at the start.
 
     Raises:
-        ConfigurationError: `taskq` is neither a `TaskQ` nor a mapping of names to them, or `worker` names no such.
+        ConfigurationError: `taskq` is neither a `TaskQ` nor a mapping of names to `TaskQ`, or a name in `worker` is
+            unknown.
 
     Example:
         `app = FastAPI(lifespan=taskq_lifespan(taskq))`
@@ -74,8 +75,8 @@ def taskq_lifespan(
             stack.push_async_callback(_stop, workers, taskqs, configs)
             for each_worker in workers.values():
                 each_worker.start()
-            kept = {key: getattr(app.state, key) for key in (STATE_KEY, WORKERS_KEY)}
-            yield {**(state or {}), **kept}
+            registered_state = {key: getattr(app.state, key) for key in (STATE_KEY, WORKERS_KEY)}
+            yield {**(state or {}), **registered_state}
 
     return opened
 
@@ -101,12 +102,12 @@ def _by_name(taskq: Any) -> dict[str, TaskQ]:
 
 
 def _configs(taskqs: Mapping[str, TaskQ], worker: Any) -> dict[str, WorkerConfig | None]:
-    """Return how the workers run, by the name of their queue application; None: as its settings say."""
+    """Return the configurations of the workers by the name of their queue application. None: that of the settings."""
     by_name = worker if isinstance(worker, Mapping) else dict.fromkeys(taskqs, worker)
     for name, each in by_name.items():
         if name not in taskqs:
             known = ", ".join(map(repr, taskqs))
-            raise ConfigurationError(f"worker= names {name!r}, which is no queue application; known are {known}")
+            raise ConfigurationError(f"worker= has {name!r}, which is not a queue application; known are {known}")
         if not isinstance(each, bool | WorkerConfig):
             raise ConfigurationError(f"worker= takes True or a WorkerConfig, got {type(each).__name__}")
     return {name: None if each is True else each for name, each in by_name.items() if each is not False}
@@ -119,7 +120,7 @@ def _config(taskq: TaskQ, config: WorkerConfig | None) -> WorkerConfig:
 def _background(taskq: TaskQ, config: WorkerConfig | None) -> BackgroundWorker:
     if not taskq.has_work:
         _logger.warning(
-            "no tasks are registered, so the worker has nothing to run; name their modules in TaskQ(include=[...])"
+            "no tasks are registered, so the worker has nothing to run; list their modules in TaskQ(include=[...])"
         )
     return BackgroundWorker(lambda: Worker(taskq, _config(taskq, config)))
 
@@ -153,4 +154,4 @@ async def _open(taskq: TaskQ) -> None:
     except (BrokerAuthenticationError, EmbeddedRedisError):
         raise
     except BrokerError as error:
-        _logger.warning("the app starts without its queue, enqueueing fails until Redis is there: %s", error)
+        _logger.warning("the app starts without Redis, and enqueueing fails until Redis is available: %s", error)

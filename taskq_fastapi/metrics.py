@@ -1,4 +1,4 @@
-"""`/metrics` in an app: what `taskq exporter` serves, on a route. It needs the extra `exporter`.
+"""The route `/metrics`, with the same metrics as `taskq exporter`. It needs the extra `exporter`.
 
 ::
 
@@ -25,19 +25,20 @@ def metrics_router(
     allow_anonymous: bool = False,
     config: ExporterConfig | None = None,
 ) -> APIRouter:
-    """Return a router with `/metrics`: figures of all queues for Prometheus. It answers 200 even without Redis.
+    """Return a router with `/metrics`: metrics of all queues for Prometheus. It answers 200 even without Redis.
 
-    Every process of the app returns the same figures, so scrape one. They contain nothing about the process; serve its
-    metrics on another route.
+    Every process of the app returns the same metrics, so scrape one process. They contain nothing about the process
+    itself.
 
     Args:
         taskq: The queue application. Its connections are closed by the lifespan that it is given to.
-        dependencies: Who may scrape: `Depends(...)` of what raises for all others. Without any it answers 403.
+        dependencies: `Depends(...)` of functions that raise for callers who may not scrape. Without any, the route
+            answers 403.
         allow_anonymous: Whether everybody may scrape, without dependencies.
-        config: How many labels there may be, and how long Redis may take; the rest of it says nothing here.
+        config: Limits of labels, and the timeout for Redis. The other fields have no effect here.
 
     Raises:
-        ConfigurationError: Dependencies are given though everybody may ask.
+        ConfigurationError: Both dependencies and `allow_anonymous` are given.
     """
     guarded = guards("metrics_router", dependencies, allow_anonymous=allow_anonymous, open_for=_OPEN_FOR)
     router = APIRouter(tags=["metrics"], dependencies=guarded)
@@ -49,10 +50,10 @@ def metrics_router(
         accept_encoding: Annotated[str, Header()] = "",
         x_prometheus_scrape_timeout_seconds: Annotated[str, Header()] = "",
     ) -> Response:
-        """Return the figures of all queues."""
-        told = await exporter.expose(
+        """Return the metrics of all queues."""
+        exposed = await exporter.expose(
             accept=accept, accept_encoding=accept_encoding, wait_s=wait_s(x_prometheus_scrape_timeout_seconds)
         )
-        return Response(told.body, headers=told.headers)
+        return Response(exposed.body, headers=exposed.headers)
 
     return router

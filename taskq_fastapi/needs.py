@@ -28,7 +28,7 @@ _OF_REQUEST = (HTTPConnection, Response, BackgroundTasks, SecurityScopes)
 
 
 class Kind(Enum):
-    """How a dependency gives its value."""
+    """Kind of a callable: how its value is obtained."""
 
     CALL = "call"
     COROUTINE = "coroutine"
@@ -43,12 +43,12 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """One parameter that a dependency gives.
+    """A parameter whose value comes from a dependency.
 
     Attributes:
-        name: The parameter.
+        name: Name of the parameter.
         call: The dependency.
-        use_cache: Whether one value serves all who need it in a run.
+        use_cache: Whether all parameters of a run with this dependency share one value.
     """
 
     name: str
@@ -61,9 +61,9 @@ class Plan:
     """How to call a function.
 
     Attributes:
-        needs: Parameters that dependencies give, in the order of the signature.
+        needs: Parameters whose values come from dependencies, in the order of the signature.
         context: Parameter that receives the `TaskContext`, if any.
-        kind: How it gives its value.
+        kind: Kind of the function.
     """
 
     needs: tuple[Need, ...]
@@ -72,26 +72,26 @@ class Plan:
 
 
 def is_placeholder(value: object) -> bool:
-    """Whether a value only marks that something is to be given: what `Depends(...)` returns."""
+    """Return whether a value is a result of `Depends(...)`."""
     return isinstance(value, _DEPENDS)
 
 
 def plan_of_task(what: str, function: Callable[..., Any]) -> Plan:
-    """Return what the function of a task needs. Its other parameters come from the payload.
+    """Return the plan for the function of a task. Parameters without a dependency come from the payload.
 
     Raises:
-        TaskDefinitionError: Something cannot be given to a task; the message names the parameter and the way out.
+        TaskDefinitionError: A dependency does not work in a task. The message names the parameter and a solution.
     """
     return _plan(what, function, is_task=True)
 
 
 def plan_of_dependency(what: str, function: Callable[..., Any]) -> Plan:
-    """Return what a dependency needs. As `plan_of_task`, but nothing comes from the payload."""
+    """Return the plan for a dependency. As `plan_of_task`, but a parameter without a dependency needs a default."""
     return _plan(what, function, is_task=False)
 
 
 def name_of(function: Any) -> str:
-    """Return what a dependency is called in errors."""
+    """Return the name of a dependency for error messages."""
     while isinstance(function, partial):
         function = function.func
     return getattr(function, "__qualname__", None) or type(function).__qualname__
@@ -130,7 +130,7 @@ def _plan(what: str, function: Callable[..., Any], *, is_task: bool) -> Plan:
             needs.append(need)
         elif not is_task and parameter.default is parameter.empty and parameter.kind not in _VARIADIC:
             raise TaskDefinitionError(
-                f"{where} has no default, and a task has no request to take it from; give it with Depends(...)"
+                f"{where} has no default, and a task has no request that could supply it; use Depends(...)"
             )
     return Plan(tuple(needs), context, _kind(function))
 
@@ -170,11 +170,11 @@ def _checked(parameter: inspect.Parameter, call: Any, use_cache: bool, where: st
     if not callable(call):
         raise TaskDefinitionError(f"{where}: Depends takes a function or a class, got {call!r}")
     if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-        raise TaskDefinitionError(f"{where} is given by name, so it cannot be positional-only or variadic")
+        raise TaskDefinitionError(f"{where} is passed by name, so it cannot be positional-only or variadic")
     try:
         hash(call)
     except TypeError:
-        raise TaskDefinitionError(f"{where}: the dependency {call!r} has no hash, which finding it needs") from None
+        raise TaskDefinitionError(f"{where}: the dependency {call!r} is not hashable") from None
     return Need(parameter.name, call, use_cache)
 
 
@@ -186,10 +186,10 @@ def _resolved(parameter: inspect.Parameter, function: Any, what: str) -> Any:
 
 
 def _written(function: Any) -> Any:
-    """Return the function in whose module the names of a signature are to be looked up."""
+    """Return the function whose module defines the names in a signature."""
     while isinstance(function, partial):
         function = function.func
-    function = inspect.unwrap(function)  # of what is decorated, `inspect.signature` shows the inner one's
+    function = inspect.unwrap(function)  # `inspect.signature` shows the signature of the inner function
     if inspect.isclass(function):
         return function.__init__ if "__init__" in vars(function) else function.__new__
     return function if hasattr(function, "__code__") or hasattr(function, "__func__") else type(function).__call__
@@ -217,7 +217,7 @@ def _refuse_marker(marker: Any, where: str) -> None:
 def _refuse_security(marker: Any, where: str) -> None:
     if isinstance(marker, _SECURITY):
         raise TaskDefinitionError(
-            f"{where} asks with Security(...) who sends a request, and a task has none; "
+            f"{where} uses Security(...), which needs a request, and a task has none; "
             "pass the id of the user as an argument of the task"
         )
 
@@ -226,8 +226,8 @@ def _refuse_request(annotation: Any, where: str) -> None:
     for each in _parts(annotation):
         if inspect.isclass(each) and issubclass(each, _OF_REQUEST):
             raise TaskDefinitionError(
-                f"{where} is the {each.__name__} of a request, and a task has none; take a TaskContext, "
-                "or put another dependency in the place of this one with dependency_overrides"
+                f"{where} is the {each.__name__} of a request, and a task has none; use a TaskContext, "
+                "or replace this dependency with dependency_overrides"
             )
 
 
@@ -243,7 +243,7 @@ def _parts(annotation: Any) -> Iterator[Any]:
 
 
 def _kind(function: Any) -> Kind:
-    """Return how a dependency gives its value. A decorated function counts as what it wraps, as in a route."""
+    """Return the kind of a dependency. A decorated function has the kind of the inner function, as in a route."""
     while isinstance(function, partial):
         function = function.func
     own = _own_kind(function)

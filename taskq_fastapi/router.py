@@ -8,7 +8,7 @@
     GET /tasks/events/{queue}/{task_id}
 
 A stream sends the event `status` after each change, `end` when the task has ended, and `trouble` while Redis does not
-answer. A client that comes back with the id of `end` is answered 204, so that it does not come back again. See
+answer. A client that reconnects with the id of `end` gets 204, which tells it not to reconnect again. See
 `taskq_fastapi.streams`.
 """
 
@@ -30,19 +30,19 @@ from taskq_fastapi.applications import DEFAULT_NAME
 from taskq_fastapi.closed import guards
 from taskq_fastapi.dependencies import client_dep
 from taskq_fastapi.status import TaskStatus, events_route, status_of_none, status_route
-from taskq_fastapi.streams import AwayError, Event, Streams
+from taskq_fastapi.streams import Event, StateUnavailableError, Streams
 
 logger = logging.getLogger("taskq.fastapi")
 
 FIRST_LOOK_S = 0.1
-"""Seconds until a stream looks again after a change; doubled each time up to `poll_every`."""
+"""Seconds from a change to the next read of a streamed task; doubled after each read, up to `poll_every`."""
 _OPEN_FOR = "see every task whose id they know"
-_NOT_FOUND = "there is no such task: it has ended without being kept, or was deleted, or never was"
+_NOT_FOUND = "there is no such task: it has ended and is not stored, or was deleted, or never existed"
 _AWAY = "the queue does not answer"
 _DAMAGED = "the task cannot be read"
 
 Shown = Callable[[TaskInfo], dict[str, Any]]
-"""Returns the fields of the status of a task that the router shows."""
+"""Returns the visible fields of the status of a task."""
 QueueParam = Annotated[str, Path(description="The queue that the task is in.", examples=["default"])]
 TaskIdParam = Annotated[str, Path(description="Id of the task.")]
 
@@ -61,18 +61,19 @@ def task_router(
     """Return a router with the status of tasks. Payloads are never shown.
 
     Args:
-        dependencies: Who may ask: `Depends(...)` of what raises for all others. They may take the path parameters
-            `queue` and `task_id`, to let each see only their own tasks. Without any the routes answer 403.
-        allow_anonymous: Whether everybody may ask who knows a task's id, without dependencies.
-        name: Of the queue application, as given to `taskq_lifespan`.
+        dependencies: `Depends(...)` of functions that raise for callers who may not see a task. They may use the path
+            parameters `queue` and `task_id`, so that users see only their own tasks. Without any, the routes answer
+            403.
+        allow_anonymous: Whether everybody who knows the id of a task may see it, without dependencies.
+        name: Name of the queue application in `taskq_lifespan`.
         show_results: Include the result of a task, and its reported progress.
         show_errors: Include the text of its error, which may contain internal details.
         poll_every: Maximum time between two reads of a streamed task. Its end is sent at once.
-        stream_for: Time after which a stream ends and the client comes back.
-        max_streams: Streams at a time in this process; further ones get 503.
+        stream_for: Time after which a stream ends and the client reconnects.
+        max_streams: Maximum number of open streams in this process; further requests get 503.
 
     Raises:
-        ConfigurationError: A time is not usable, or dependencies are given though everybody may ask.
+        ConfigurationError: A time is not valid, or both dependencies and `allow_anonymous` are given.
     """
     let_in = guards("task_router", dependencies, allow_anonymous=allow_anonymous, open_for=_OPEN_FOR)
     shown = partial(status_of, show_results=show_results, show_errors=show_errors)
@@ -81,7 +82,7 @@ def task_router(
     router = APIRouter(tags=["tasks"], dependencies=let_in)
     ask = client_dep(name)
     errors: dict[int | str, dict[str, Any]] = {
-        403: {"description": "You may not see it."},
+        403: {"description": "The caller may not see the task."},
         404: {"description": _NOT_FOUND},
         503: {"description": _AWAY},
     }
@@ -95,8 +96,8 @@ def task_router(
             try:
                 info = await follower.look()
             except (BrokerError, WireFormatError) as error:
-                logger.warning("a request for a task cannot be answered: %s", error)
-                raise HTTPException(503, _words(error), headers={"Retry-After": "1"}) from None
+                logger.warning("a request for the status of a task failed: %s", error)
+                raise HTTPException(503, _detail(error), headers={"Retry-After": "1"}) from None
         if info is None:
             raise HTTPException(404, _NOT_FOUND)
         status = TaskStatus(**shown(info))
@@ -111,7 +112,11 @@ def task_router(
         "/events/{queue}/{task_id:path}",
         name=events_route(name),
         response_class=StreamingResponse,
-        responses={**errors, 200: stream_of_events, 204: {"description": "You have seen its end."}},
+        responses={
+            **errors,
+            200: stream_of_events,
+            204: {"description": "The client has received `end`."},
+        },
     )
     async def task_events(
         queue: QueueParam,
@@ -122,7 +127,7 @@ def task_router(
         """Stream the status of a task until it has ended."""
         follower, status = _followed(client, queue, task_id), None
         try:
-            status = _told(await follower.look(), queue, task_id, shown)
+            status = _status_of(await follower.look(), queue, task_id, shown)
         except (BrokerError, WireFormatError):
             pass  # the stream reports the outage, and continues when Redis is back
         else:
@@ -134,7 +139,7 @@ def task_router(
             raise HTTPException(503, "too many streams are open", headers={"Retry-After": "10"})
 
         async def current() -> TaskStatus:
-            return _told(await follower.look(), queue, task_id, shown)
+            return _status_of(await follower.look(), queue, task_id, shown)
 
         return streams.response(_events(streams, follower, current, last_event_id, status, poll_s))
 
@@ -148,12 +153,12 @@ def _followed(client: AsyncClient, queue: str, task_id: str) -> TaskFollower:
         raise HTTPException(404, _NOT_FOUND) from None
 
 
-def _words(error: Exception) -> str:
+def _detail(error: Exception) -> str:
     """Return the text of an error for clients, without addresses."""
     return _DAMAGED if isinstance(error, WireFormatError) else _AWAY
 
 
-def _told(info: TaskInfo | None, queue: str, task_id: str, shown: Shown) -> TaskStatus:
+def _status_of(info: TaskInfo | None, queue: str, task_id: str, shown: Shown) -> TaskStatus:
     return status_of_none(queue, task_id) if info is None else TaskStatus(**shown(info))
 
 
@@ -165,7 +170,7 @@ async def _events(
     streams: Streams,
     follower: TaskFollower,
     current: Callable[[], Awaitable[TaskStatus]],
-    seen: str | None,
+    last_event_id: str | None,
     first: TaskStatus | None,
     poll_s: float,
 ) -> AsyncIterator[str]:
@@ -177,7 +182,7 @@ async def _events(
         try:
             status, first = first or await current(), None
         except (BrokerError, WireFormatError) as error:
-            raise AwayError(json.dumps({"detail": _words(error)})) from error
+            raise StateUnavailableError(json.dumps({"detail": _detail(error)})) from error
         return _event(status)
 
     async def wait(is_changed: bool, left_s: float) -> bool:
@@ -187,5 +192,5 @@ async def _events(
         return True
 
     async with follower:
-        async for event in streams.events(read, wait, seen=seen):
+        async for event in streams.events(read, wait, last_event_id=last_event_id):
             yield event

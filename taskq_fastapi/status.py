@@ -1,4 +1,4 @@
-"""The status of one task for clients of an app, and the response to a request that enqueued one.
+"""Models of the status of a task, and of the response to a request that enqueued one.
 
 ::
 
@@ -27,22 +27,22 @@ DEFERRED: Literal["deferred"] = "deferred"
 
 
 class TaskAccepted(BaseModel):
-    """A task that was enqueued, for an answer with the status 202."""
+    """An enqueued task, for a response with the status 202."""
 
     id: str = Field(examples=["01981b0c-7b0e-7cc3-98a9-0f8d3c6c7a51"])
     queue: str = Field(examples=["default"])
     state: TaskState | Literal["deferred"] = Field(
-        description="The state it was enqueued in; deferred: it is enqueued when a transaction commits.",
+        description="State of the new task. deferred: it is enqueued when a transaction commits.",
         examples=["pending"],
     )
     status_url: str | None = Field(
         default=None,
-        description="Path at which its state is told, if the app tells it.",
+        description="Path of the status of the task, if the app has such a route.",
         examples=["/tasks/status/default/01981b0c-7b0e-7cc3-98a9-0f8d3c6c7a51"],
     )
     events_url: str | None = Field(
         default=None,
-        description="Path at which its state is streamed as Server-Sent Events, if the app does that.",
+        description="Path of the stream of its status as Server-Sent Events, if the app has such a route.",
         examples=["/tasks/events/default/01981b0c-7b0e-7cc3-98a9-0f8d3c6c7a51"],
     )
 
@@ -53,7 +53,7 @@ class TaskProgress(BaseModel):
     done: float = Field(examples=[3])
     total: float | None = Field(default=None, examples=[10])
     message: str = Field(default="", examples=["page 3"])
-    at: datetime = Field(description="When it said so.")
+    at: datetime = Field(description="Time of the report.")
 
 
 class TaskStatus(BaseModel):
@@ -61,27 +61,29 @@ class TaskStatus(BaseModel):
 
     id: str = Field(examples=["01981b0c-7b0e-7cc3-98a9-0f8d3c6c7a51"])
     queue: str = Field(examples=["default"])
-    name: str | None = Field(default=None, description="Its name; null once it is gone.", examples=["image:resize"])
-    state: TaskState | Literal["gone"] = Field(
-        description="gone: it has ended without being kept, or was deleted.", examples=["active"]
+    name: str | None = Field(
+        default=None, description="Name of the task; null if it no longer exists.", examples=["image:resize"]
     )
-    is_final: bool = Field(description="Whether it has ended: nothing changes any more by itself.")
-    attempt: int = Field(default=0, description="Runs that were begun, the running one included.", examples=[1])
-    max_attempts: int = Field(default=0, description="Runs after which it is given up.", examples=[26])
-    next_run_at: datetime | None = Field(default=None, description="When it starts, or is tried again.")
-    waits_for_limit: bool = Field(default=False, description="Whether it starts as soon as its limits let it.")
-    started_at: datetime | None = Field(default=None, description="When its current or last run began.")
+    state: TaskState | Literal["gone"] = Field(
+        description="gone: it has ended and is not stored, or was deleted.", examples=["active"]
+    )
+    is_final: bool = Field(description="Whether the task has ended. It then changes only if a person reruns it.")
+    attempt: int = Field(default=0, description="Number of started runs, including the current run.", examples=[1])
+    max_attempts: int = Field(default=0, description="Maximum number of runs.", examples=[26])
+    next_run_at: datetime | None = Field(default=None, description="Time of its start or its next attempt.")
+    waits_for_limit: bool = Field(default=False, description="Whether it starts as soon as its limits allow it.")
+    started_at: datetime | None = Field(default=None, description="Start of its current or last run.")
     ended_at: datetime | None = None
     progress: TaskProgress | None = Field(
-        default=None, description="How far it is, as it told; null if it told nothing."
+        default=None, description="Progress last reported by the task; null without a report."
     )
-    result: Any = Field(default=None, description="What it returned, once it is completed.")
+    result: Any = Field(default=None, description="Result of a completed task.")
     result_error: str | None = Field(
         default=None,
         description="Why a completed task has no result: it was too large to be stored.",
         examples=[str(OversizedResult(size=314_572_802, limit=16_777_216))],
     )
-    error: str | None = Field(default=None, description="What its last run failed with, where the app tells that.")
+    error: str | None = Field(default=None, description="Error of its last failed run, if the app shows errors.")
 
 
 def status_of_none(queue: str, task_id: str) -> TaskStatus:
@@ -101,14 +103,14 @@ def events_route(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class AcceptedDependency:
-    """Gives what turns the handle of a task into the answer. Equal for equal names."""
+    """A dependency on a function that makes a `TaskAccepted` from a handle. Equal for equal names."""
 
     name: str
 
     async def __call__(self, request: Request, response: Response) -> Callable[[TaskHandle[Any]], TaskAccepted]:
-        """Return a function that also sets the header `Location`; called by FastAPI.
+        """Return a function that makes a `TaskAccepted` and sets the header `Location`. FastAPI calls this.
 
-        It raises `HTTPException` with 503 for a task whose sending after the commit failed.
+        The function raises `HTTPException` with 503 for a task that could not be sent after the commit.
         """
 
         def accepted(handle: TaskHandle[Any]) -> TaskAccepted:
@@ -130,10 +132,10 @@ class AcceptedDependency:
 
 
 def _path(request: Request, route: str, handle: TaskHandle[Any]) -> str | None:
-    """Return the path of a route of the app, or of the one it is mounted in; None if neither has it."""
+    """Return the path of a route of the app or of its outer app. None if neither has the route."""
     scope = request.scope
     if "/" in handle.queue:
-        return None  # no route takes it
+        return None  # no route matches such a queue
     values = {"queue": quote(handle.queue, safe=""), "task_id": quote(handle.id, safe="")}
     outermost = scope.get("app_root_path", scope.get("root_path", ""))
     for root, router in ((scope.get("root_path", ""), request.app.router), (outermost, scope.get("router"))):
@@ -146,13 +148,13 @@ def _path(request: Request, route: str, handle: TaskHandle[Any]) -> str | None:
 
 
 def accepted_dep(name: str = DEFAULT_NAME) -> AcceptedDependency:
-    """Return the dependency on what makes a `TaskAccepted` of a handle.
+    """Return the dependency on a function that makes a `TaskAccepted` from a handle.
 
     Args:
-        name: Of the queue application, as given to `taskq_lifespan` and `task_router`.
+        name: Name of the queue application in `taskq_lifespan` and `task_router`.
     """
     return AcceptedDependency(name)
 
 
 AcceptedDep = Annotated[Callable[[TaskHandle[Any]], TaskAccepted], Depends(accepted_dep())]
-"""Makes a `TaskAccepted` of the handle of a task, and sets the header `Location` of the answer."""
+"""A function that makes a `TaskAccepted` from the handle of a task, and sets the header `Location`."""

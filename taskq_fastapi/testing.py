@@ -1,4 +1,4 @@
-"""What tests of a FastAPI app need: `taskq_core.testing`, and clients for an app whose lifespan does not run.
+"""Test helpers for FastAPI apps: those of `taskq_core.testing`, for apps whose lifespan does not run.
 
 ::
 
@@ -6,7 +6,7 @@
         TestClient(app).post("/signup", json={"email": "a@b.c"})
     tasks.assert_enqueued(send_welcome, to="a@b.c")
 
-`with TestClient(app)` runs the lifespan; then `taskq_core.testing` alone does as well.
+`with TestClient(app)` runs the lifespan; then the helpers of `taskq_core.testing` are enough.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -61,11 +61,11 @@ def override_clients(app: FastAPI, taskq: TaskQ, *, name: str = DEFAULT_NAME) ->
 def override_dependencies(
     taskq: TaskQ, overrides: Mapping[Callable[..., Any], Callable[..., Any]], *, app: FastAPI | None = None
 ) -> Iterator[None]:
-    """Put others in the place of dependencies of tasks, and of an app's routes.
+    """Replace dependencies of tasks, and of the routes of an app.
 
     Args:
         taskq: The queue application.
-        overrides: What takes the place of a dependency, by the dependency.
+        overrides: Replacements by dependency.
         app: An app whose routes get the same overrides. A mounted sub-app has separate overrides.
     """
     places = [enable_depends(taskq).dependency_overrides, *([] if app is None else [app.dependency_overrides])]
@@ -84,7 +84,7 @@ def override_dependencies(
 def capture(
     app: FastAPI, taskq: TaskQ, *, name: str = DEFAULT_NAME, state: Mapping[str, Any] | None = None
 ) -> Iterator[Captured]:
-    """Capture what an app's routes and other code enqueue in a `with` block. As `taskq_core.testing.capture`.
+    """Capture the tasks that routes and other code enqueue in a `with` block. As `taskq_core.testing.capture`.
 
     Args:
         app: The app.
@@ -106,14 +106,14 @@ def eager(
     raises: bool = True,
     state: Mapping[str, Any] | None = None,
 ) -> Iterator[Captured]:
-    """Run each task at once that is enqueued in a `with` block. As `taskq_core.testing.eager`.
+    """Run each task at once when it is enqueued in a `with` block. As `taskq_core.testing.eager`.
 
     Args:
         app: The app.
         taskq: The queue application.
         name: See `override_clients`.
-        retries: Run again at once what failed or was snoozed.
-        raises: Raise at the end of the block what tasks failed with.
+        retries: Run failed and snoozed tasks again at once.
+        raises: Raise the errors of failed tasks at the end of the block.
         state: As for `taskq_core.testing.capture`.
     """
     running = testing.eager(taskq, retries=retries, raises=raises, state=state)

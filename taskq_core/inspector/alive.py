@@ -1,4 +1,4 @@
-"""Which workers and schedulers are alive, and which queues the workers serve."""
+"""Read which workers and schedulers are alive, and which queues the workers serve."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,7 +16,7 @@ _OVERLAP = 50
 
 def alive(index: str) -> RequestPlan[list[str]]:
     """Return the keys that an index lists and that have not expired."""
-    members: dict[str, None] = {}  # each once, in order: a heartbeat between two pages moves one to the end
+    members: dict[str, None] = {}  # an ordered set, because a heartbeat may move a member to the next page
     skip = 0
     while True:
         page = yield from ask(presence.list_alive(index, skip=skip, count=_STEP))
@@ -27,7 +27,7 @@ def alive(index: str) -> RequestPlan[list[str]]:
 
 
 def server_infos(keys: Keys) -> RequestPlan[list[ServerInfo]]:
-    """Return what the running workers, of any language, report. Reports that cannot be read are left out."""
+    """Return the reports of the running workers of any language. Reports that cannot be read are left out."""
     infos: list[ServerInfo] = []
     for key in (yield from alive(keys.servers)):
         data = yield from ask(presence.read_server(key))
@@ -39,17 +39,18 @@ def server_infos(keys: Keys) -> RequestPlan[list[ServerInfo]]:
 
 
 def with_workers(keys: Keys, infos: Sequence[QueueInfo]) -> RequestPlan[list[QueueInfo]]:
-    """Return queues with `is_served` filled in.
+    """Return the queues with `is_served` set.
 
-    One call a queue. The workers are read only if a queue has no taskq worker, because Go's may serve it.
+    This needs one call for each queue. The reports of workers are read only if a queue has no taskq worker, because a
+    Go worker may serve it.
     """
     try:
-        lonely = set()
+        unserved = set()
         for info in infos:
             if not (yield from ask(services.has_worker(keys.queue(info.name)))):
-                lonely.add(info.name)
-        if lonely:
-            lonely -= {name for server in (yield from server_infos(keys)) for name in server.queues}
+                unserved.add(info.name)
+        if unserved:
+            unserved -= {name for server in (yield from server_infos(keys)) for name in server.queues}
     except (BrokerAuthenticationError, BrokerReplyError):
-        lonely = set()  # this user may not ask
-    return [replace(info, is_served=info.name not in lonely) for info in infos]
+        unserved = set()  # the ACL of this user does not allow the commands
+    return [replace(info, is_served=info.name not in unserved) for info in infos]

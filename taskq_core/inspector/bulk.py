@@ -1,6 +1,6 @@
-"""Apply an action to all tasks of a state: read their ids first, then change them in chunks.
+"""Apply an action to all tasks of a state: read their ids first, then change the tasks in chunks.
 
-Only tasks that were there at the start are changed, once each. A task that has left the state is skipped. If it
+Only tasks that were in the state at the start are changed, once each. A task that has left the state is skipped. If it
 returns, the next call changes it. Each script call handles at most `CHUNK` tasks. The ids take about 100 bytes of
 memory each.
 """
@@ -17,7 +17,7 @@ from taskq_core.inspector.search import all_ids
 from taskq_core.wire import TaskState
 
 CHUNK = 100
-"""Most tasks that one script call handles."""
+"""Maximum number of tasks that one script call handles."""
 
 _WAITING = (TaskState.SCHEDULED, TaskState.RETRY, TaskState.AGGREGATING)
 STATES = {
@@ -25,13 +25,13 @@ STATES = {
     Action.ARCHIVE: (TaskState.PENDING, *_WAITING, TaskState.COMPLETED),
     Action.DELETE: (TaskState.PENDING, *_WAITING, TaskState.ARCHIVED, TaskState.COMPLETED),
 }
-"""States whose tasks can be run, archived and deleted."""
+"""States that allow each action."""
 MOVABLE = STATES[Action.DELETE]
 """States whose tasks can be moved to another queue."""
 
 
 def check_state(what: str, state: TaskState, allowed: Sequence[TaskState]) -> None:
-    """Refuse a state whose tasks this cannot be done to."""
+    """Check that a state allows an action."""
     if state not in allowed:
         names = ", ".join(allowed)
         raise ConfigurationError(f"{what} takes tasks that are {names}; got state {str(state)!r}")
@@ -53,11 +53,11 @@ def run_all(
             raises ends the call.
 
     Returns:
-        The number of tasks that will run. It is too low if an answer was lost and its chunk repeated.
+        The number of tasks that will run. It is too low if Redis did not answer and a chunk was repeated.
 
     Raises:
         QueueNotFoundError: No queue has this name.
-        ConfigurationError: Tasks of this state cannot be run, or the group is missing or out of place.
+        ConfigurationError: Tasks of this state cannot be run, or `group` does not fit the state.
     """
     return (yield from _act_on_all(app, queue, state, Action.RUN, group, progress))
 
@@ -72,7 +72,7 @@ def archive_all(
 def delete_all(
     app: TaskQ, queue: str, state: TaskState, *, group: str | None = None, progress: Progress | None = None
 ) -> RequestPlan[int]:
-    """Delete all tasks of a state with their unique locks: any but active. Otherwise as `run_all`."""
+    """Delete all tasks of a state except active, and release their unique locks. Otherwise as `run_all`."""
     return (yield from _act_on_all(app, queue, state, Action.DELETE, group, progress))
 
 

@@ -1,4 +1,4 @@
-"""Requests to workers: take no new tasks, take tasks again, run more or fewer at a time, stop."""
+"""Send requests to workers: take no new tasks, take tasks again, change the concurrency, stop."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ def control_workers(
 ) -> RequestPlan[list[WorkerProcess]]:
     """Ask running workers to take no new tasks, to take tasks again, to change their concurrency, or to stop.
 
-    A worker that is not connected at this moment misses the request. Go's workers ignore it.
+    A worker that is not connected at this moment does not receive the request. Go workers ignore it.
 
     Args:
         action: `quiet`, `resume`, `scale` or `stop`.
@@ -35,18 +35,18 @@ def control_workers(
     if isinstance(workers, str):
         raise ConfigurationError(f"workers is a list of names, got {workers!r}; write [{workers!r}]")
     keys, is_cluster = app.runtime.keys, app.runtime.endpoint.is_cluster
-    alive = yield from servers(keys)
-    chosen = alive if workers is None else [each for name in workers for each in _named(name, alive)]
+    running = yield from servers(keys)
+    chosen = running if workers is None else [each for name in workers for each in _named(name, running)]
     chosen = list({each.id: each for each in chosen}.values())
     if not chosen:
         return []
-    heard = yield from ask(presence.send_control(keys.control, request.encode([each.id for each in chosen])))
-    return chosen if heard or is_cluster else []  # a cluster counts the listeners of one node only
+    receivers = yield from ask(presence.send_control(keys.control, request.encode([each.id for each in chosen])))
+    return chosen if receivers or is_cluster else []  # a cluster counts the subscribers of one node only
 
 
-def _named(name: str, alive: Sequence[WorkerProcess]) -> list[WorkerProcess]:
+def _named(name: str, running: Sequence[WorkerProcess]) -> list[WorkerProcess]:
     """Return the worker of an id or of `<host>:<pid>`, or all workers of a host."""
-    found = [each for each in alive if name in (each.id, f"{each.host}:{each.pid}", each.host)]
+    found = [each for each in running if name in (each.id, f"{each.host}:{each.pid}", each.host)]
     if not found:
-        raise WorkerNotFoundError(name, hint(name, [f"{each.host}:{each.pid}" for each in alive]))
+        raise WorkerNotFoundError(name, hint(name, [f"{each.host}:{each.pid}" for each in running]))
     return found

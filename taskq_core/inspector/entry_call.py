@@ -1,4 +1,4 @@
-"""From a periodic entry that a scheduler shows to the call that it enqueues, so that it can be made now."""
+"""Build the call of a periodic entry, to enqueue its task now."""
 
 from datetime import timedelta
 from typing import Any
@@ -30,11 +30,12 @@ _DURATIONS = (OptionKind.TIMEOUT, OptionKind.UNIQUE, OptionKind.PROCESS_IN, Opti
 def entry_call(app: TaskQ, entry: PeriodicEntryInfo) -> Signature[Any]:
     """Return the call that an entry enqueues when it is due.
 
-    An entry that the application itself declares keeps all options of its call. Of any other the options count that the
-    scheduler shows, over those of the task if the application knows it; what Asynq has no word for is not shown.
+    For an entry that the application declares, this is the declared call with all its options. For other entries, the
+    options come from the report of the scheduler, and then from the task if the application has it. Schedulers report
+    only options that Asynq has.
 
     Raises:
-        ConfigurationError: An option that the scheduler shows is not usable here.
+        ConfigurationError: An option that the scheduler reports is not valid here.
     """
     declared = app.timetable.entries.get(entry.id)
     if declared is not None and (declared.call.task.name, declared.payload) == (entry.name, entry.payload):
@@ -61,12 +62,12 @@ def entry_call(app: TaskQ, entry: PeriodicEntryInfo) -> Signature[Any]:
 
 
 def _duration(ns: int) -> timedelta:
-    """Return a duration in whole seconds, as Go stores it, not cut to nothing."""
+    """Return a duration in whole seconds, as Go stores it. It is rounded up, so that it does not become 0."""
     return timedelta(seconds=-(-ns // NS_PER_S))
 
 
 def _text_option(text: str) -> Option | None:
-    """Read the two options that Go shows and does not read back."""
+    """Parse an option that Go reports but does not parse: `TaskID` or `Group`."""
     name, _, argument = text.removesuffix(")").partition("(")
     try:
         return Option(OptionKind(name), unquote(argument)) if name in ("TaskID", "Group") else None

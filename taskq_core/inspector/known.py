@@ -9,11 +9,15 @@ from taskq_core.errors import ConfigurationError, QueueNotFoundError
 from taskq_core.wire import Keys, QueueKeys, TaskState
 
 _NAMED = 5
-"""Most names that a hint lists."""
+"""Maximum number of names that a hint lists."""
 
 
 def known_queue(keys: Keys, name: str) -> RequestPlan[QueueKeys]:
-    """Return the keys of a queue that is known."""
+    """Return the keys of a queue.
+
+    Raises:
+        QueueNotFoundError: No queue has this name.
+    """
     check_text("queue", name)
     if not (yield from ask(views.knows_queue(keys.queues, name))):
         raise QueueNotFoundError(name, hint(name, (yield from ask(views.list_queues(keys.queues)))))
@@ -21,7 +25,11 @@ def known_queue(keys: Keys, name: str) -> RequestPlan[QueueKeys]:
 
 
 def known_state(state: TaskState) -> TaskState:
-    """Return a state, also if it was given as its word."""
+    """Return a state that is given as a `TaskState` or as its value.
+
+    Raises:
+        ConfigurationError: It is not a state.
+    """
     try:
         return TaskState(state)
     except ValueError:
@@ -43,9 +51,9 @@ def check_text(what: str, value: object) -> None:
         raise ConfigurationError(f"{what} must be a string, got {type(value).__name__}")
 
 
-def hint(name: str, there: Iterable[str], *, most: int = _NAMED) -> str:
-    """Return the nearest of the names there are, or else what they are, as the rest of a sentence."""
-    names = [str(each) for each in there]
+def hint(name: str, existing: Iterable[str], *, most: int = _NAMED) -> str:
+    """Return the end of an error message that suggests the nearest name, or lists the existing names."""
+    names = [str(each) for each in existing]
     near = difflib.get_close_matches(name, names, n=1)
     if near:
         return f"did you mean {near[0]!r}?"

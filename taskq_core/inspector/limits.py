@@ -15,16 +15,17 @@ _KINDS = {"s": "sequence", "c": "concurrency", "r": "rate"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitInfo:
-    """One limit of a queue, with all values of its key.
+    """A limit of a queue. Its numbers are totals of all values of its key.
 
     Attributes:
         kind: `rate`, `concurrency` or `sequence`.
-        name: Its name; the task's own unless it was given one, with `/key` behind where a `Concurrency` has a key.
-        declared: Its number in the code of the workers, "" if it is unknown.
-        changed: The number that overrides it, or "".
+        name: Name of the limit: the name of the task unless the limit has another one. `/key` follows for a
+            `Concurrency` with a key.
+        declared: Value in the code of the workers, "" if it is unknown.
+        changed: Value that overrides it, or "".
         slots: Number of key values with running or waiting tasks.
-        held: Running tasks. For a rate: tasks that may start but have not started.
-        waiting: Waiting tasks.
+        held: Number of running tasks. For a rate: tasks that may start but have not started.
+        waiting: Number of waiting tasks.
     """
 
     kind: str
@@ -114,7 +115,7 @@ def clear_limit(keys: Keys, queue: str, name: str) -> RequestPlan[bool]:
 
 
 def _set(queue: QueueKeys, kind: str, limit: str, spec: str) -> RequestPlan[bool]:
-    """Set a number and let all that wait for it be looked at; return whether one was set before."""
+    """Set the value of a limit, and check all tasks that wait for it. Return whether another value was set before."""
     if limit != "":
         check_text("limit", limit)
     before = ""

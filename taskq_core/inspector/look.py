@@ -28,7 +28,7 @@ from taskq_core.settings import check_whole
 from taskq_core.wire import Keys, QueueKeys, TaskState
 
 HISTORY_DAYS = 90
-"""Days that daily counters are kept."""
+"""Number of days for which Redis stores daily counters."""
 _MEMORY_SAMPLES = 20
 
 
@@ -53,13 +53,13 @@ def queue_infos(keys: Keys) -> RequestPlan[list[QueueInfo]]:
 
 
 def _counted(keys: Keys, name: str) -> RequestPlan[QueueInfo]:
-    """Return a queue, without asking whether workers serve it."""
+    """Return a queue without reading whether workers serve it."""
     queue = yield from known_queue(keys, name)
     return _queue_info(name, (yield from ask(views.count_tasks(queue))))
 
 
 def _all_counted(keys: Keys) -> RequestPlan[list[QueueInfo]]:
-    """Return all queues, without asking whether workers serve them."""
+    """Return all queues without reading whether workers serve them."""
     infos = []
     for name in (yield from queues(keys)):
         infos.append((yield from whole_or_damaged(keys, name)))  # noqa: PERF401 - a comprehension cannot yield
@@ -73,11 +73,11 @@ def whole_or_damaged(keys: Keys, name: str) -> RequestPlan[QueueInfo]:
         counts = yield from ask(views.count_tasks(keys.queue(name)))
     except BrokerReplyError as error:
         now_s = yield from ask(diagnosis.read_time())
-        counts, problem = _nothing(now_s), str(error)
+        counts, problem = _no_counts(now_s), str(error)
     return _queue_info(name, counts, problem)
 
 
-def _nothing(now_s: float) -> QueueCounts:
+def _no_counts(now_s: float) -> QueueCounts:
     return QueueCounts(
         now_ns=int(now_s * 1e9),
         sizes=dict.fromkeys(TaskState, 0),
@@ -203,7 +203,7 @@ def groups_page(keys: Keys, queue: str, *, limit: int = 100, cursor: str | None 
 def _scan_cursor(cursor: str) -> str:
     check_text("cursor", cursor)
     if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= 20 and int(cursor) < 2**64):
-        raise ConfigurationError(f"cursor must come from the page before, got {cursor[:80]!r}")
+        raise ConfigurationError(f"cursor must come from the previous page, got {cursor[:80]!r}")
     return cursor
 
 
@@ -246,7 +246,7 @@ def read_task(queue: str, stored: StoredTask) -> TaskInfo | UnreadableTask:
 
     The message may name another queue or id, and an action on a listed task must not reach another task.
     """
-    problem = "it is listed, but its data is gone"
+    problem = "it is listed, but its data is missing"
     if stored.message:
         try:
             task = task_info(stored)
@@ -267,7 +267,7 @@ def _read(
     group: str | None = None,
     is_reversed: bool = False,
 ) -> RequestPlan[Page]:
-    """Read a page, in as many calls as its bytes need."""
+    """Read a page of tasks. Large tasks need several calls."""
     tasks: list[StoredTask] = []
     while True:
         step = views.list_tasks(
@@ -361,11 +361,11 @@ def _listed(state: TaskState | None) -> Sequence[TaskState]:
 
 
 def total_of(infos: Iterable[QueueInfo], state: TaskState | None) -> int:
-    """Return how many tasks of these queues can be listed in a state; None means in all of them together."""
+    """Return the number of listed tasks of queues in a state. None: in all states."""
     return sum(info.sizes[each] for info in infos for each in _listed(state))
 
 
 def check_page(page: int, page_size: int) -> None:
-    """Refuse a page that cannot be."""
+    """Check the number and the size of a page."""
     check_whole("page", page, least=1, most=10**9)
     check_whole("page_size", page_size, least=1, most=PAGE_SIZE_MAX)

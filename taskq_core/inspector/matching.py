@@ -1,8 +1,8 @@
-"""Search tasks by a filter, and apply an action to all that match, in several calls.
+"""Search tasks by a filter, and apply an action to all matching tasks, in several calls.
 
-The caller of an action decides when a call ends, and gets a cursor for the next one. Each task that was there at the
-first call is changed at most once: it is skipped if it has run and failed again since then, or already waits for the
-new time.
+The caller of an action decides when a call ends, and gets a cursor for the next call. Each task that was in the state
+at the first call is changed at most once: a task is skipped if it has run and failed again since then, or already waits
+for the new time.
 """
 
 from collections.abc import Callable, Iterable
@@ -25,24 +25,24 @@ from taskq_core.settings import Duration, check_whole, seconds
 from taskq_core.wire import Keys, TaskState
 
 LIMIT_MAX = 1000
-"""Most tasks one search returns."""
+"""Maximum number of tasks that a search returns."""
 SCAN_MAX = 1_000_000
-"""Most tasks one search looks at."""
+"""Maximum number of tasks that a search reads."""
 _SCAN = 1_000
-"""Most tasks that are read before the caller is asked whether to go on."""
+"""Maximum number of tasks that an action reads before it calls `has_time`."""
 _SCAN_BYTES = 16 * 1024 * 1024
-_CANCELLED = 20
-"""Most tasks that are cancelled before the caller is asked: each takes two calls."""
+_CANCEL_CHUNK = 20
+"""Maximum number of cancelled tasks before a call of `has_time`. Each task needs two requests to Redis."""
 
 
 def always() -> bool:
-    """Return True: a call without a time limit goes on."""
+    """Return True. This is the default of `has_time`, for calls without a time limit."""
     return True
 
 
 @dataclass(slots=True)
 class MatchingReport:
-    """The outcome for matching tasks, as far as this call went.
+    """The outcome of an action on the matching tasks that a call processed.
 
     Attributes:
         report: Changed and skipped tasks.
@@ -141,10 +141,10 @@ def _bytes(text: bytes | str) -> bytes:
 
 
 def _moment(name: str, value: datetime | Duration | None, now_s: float) -> float | None:
-    """Return the Unix seconds of an aware datetime, or of so long ago.
+    """Return the Unix seconds of a moment, or of an age before `now_s`.
 
     Raises:
-        ConfigurationError: It is neither, or a datetime without a time zone.
+        ConfigurationError: The value is neither a datetime with a time zone nor a duration.
     """
     if value is None:
         return None
@@ -215,7 +215,7 @@ def find_tasks(
     wanted.check()
     check_whole("limit", limit, least=1, most=LIMIT_MAX)
     check_whole("scan", scan, least=1, most=SCAN_MAX)
-    place_of(state, cursor)  # check it before any request
+    place_of(state, cursor)  # check the cursor before any request
     queue_keys = yield from known_queue(keys, queue)
     now_s = 0.0
     if older_than is not None or newer_than is not None:
@@ -278,11 +278,11 @@ def act_on_matching(
     else:
         place = _Place.of(cursor, action)
         if wanted.queue is not None and place.queue not in ("", wanted.queue):
-            raise ConfigurationError(f"cursor must come from the part before, got one of queue {place.queue!r}")
+            raise ConfigurationError(f"cursor must come from the previous call, got one of queue {place.queue!r}")
     start = None if place.at_s is None else _start(place.at_s)
     names = yield from _names(keys, wanted, to_queue)
     names = [name for name in names if name >= place.queue]
-    most = _CANCELLED if action is TaskAction.CANCEL else CHUNK
+    most = _CANCEL_CHUNK if action is TaskAction.CANCEL else CHUNK
     for number, name in enumerate(names):
         if name != place.queue:
             place.queue, place.inner = name, None
@@ -314,7 +314,9 @@ def act_on_matching(
                 break
             place.inner = found.cursor
             if views.is_list(state) and action is not TaskAction.CANCEL:
-                place.inner = str(max(0, int(found.cursor) - len(part.done)))  # those behind them have moved up
+                place.inner = str(
+                    max(0, int(found.cursor) - len(part.done))
+                )  # the tasks after the changed ones have moved up
             if not has_time():
                 done.next = str(place)
                 return done
@@ -333,7 +335,7 @@ def _names(keys: Keys, wanted: TaskFilter, to_queue: str | None) -> RequestPlan[
 
 
 def _is_due(task: TaskInfo | UnreadableTask, began_s: int, start: datetime | None) -> bool:
-    """Whether a task was there when the first part began, and nothing was done to it since."""
+    """Return whether a task was in the state when the first call began, and has not been changed since."""
     if isinstance(task, UnreadableTask):
         return True
     if start is not None and task.next_run_at == start:
@@ -345,7 +347,7 @@ def _start(at_s: int) -> datetime:
     try:
         return utc_datetime(0) + timedelta(seconds=at_s)
     except OverflowError:
-        raise ConfigurationError(f"a retry has to start at a time a calendar holds, got {at_s} s") from None
+        raise ConfigurationError(f"the start of a retry must be a valid date, got {at_s} s") from None
 
 
 def _add(report: ActionReport, part: ActionReport) -> None:
@@ -356,13 +358,13 @@ def _add(report: ActionReport, part: ActionReport) -> None:
 
 @dataclass(slots=True)
 class _Place:
-    """Where a part ended.
+    """The position at which a call ended, as stored in a cursor.
 
     Attributes:
-        began_s: The Unix second at which the first part began, by Redis's clock.
-        at_s: The second until which tasks are put off, the same for all parts; None for other actions.
-        queue: The queue.
-        inner: The place in its tasks.
+        began_s: Unix second at which the first call began, by Redis's clock.
+        at_s: Unix second of the new start for a retry, the same for all calls. None for other actions.
+        queue: Name of the queue.
+        inner: Cursor of the search in this queue.
     """
 
     began_s: int
@@ -377,7 +379,7 @@ class _Place:
     @classmethod
     def of(cls, cursor: str, action: TaskAction) -> "_Place":
         check_text("cursor", cursor)
-        wrong = ConfigurationError(f"cursor must come from the part before, got {cursor[:80]!r}")
+        wrong = ConfigurationError(f"cursor must come from the previous call, got {cursor[:80]!r}")
         parts = cursor.split("/", 3)
         if len(parts) != 4 or (action is TaskAction.RETRY) != bool(parts[1]):
             raise wrong

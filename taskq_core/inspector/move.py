@@ -1,4 +1,4 @@
-"""Move tasks to another queue: one, all of a state, or what was left on its way. How: `taskq_core.handles.moving`."""
+"""Move tasks to another queue, and finish interrupted moves. `taskq_core.handles.moving` describes the steps."""
 
 from taskq_core.broker.operations.actions import ArrivalCode
 from taskq_core.broker.plans import Progress, RequestPlan
@@ -77,6 +77,6 @@ def finish_moves(keys: Keys, queue: str) -> RequestPlan[int]:
 def _two_queues(keys: Keys, name: str, to: str) -> RequestPlan[tuple[QueueKeys, QueueKeys]]:
     validate_queue_name(to)
     if to == name:
-        raise ConfigurationError(f"the other queue must be another than {name!r}")
+        raise ConfigurationError(f"the target queue must differ from {name!r}")
     queue = yield from known_queue(keys, name)
     return queue, keys.queue(to)

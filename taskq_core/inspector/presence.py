@@ -33,7 +33,7 @@ _LAST = datetime.max.replace(tzinfo=UTC)
 
 
 def servers(keys: Keys) -> RequestPlan[list[WorkerProcess]]:
-    """Return the worker processes that are alive, Go's too, by host and process id, as of their last heartbeats."""
+    """Return the live worker processes, including Go workers, by host and process id, as of their last heartbeats."""
     now = utc_datetime((yield from ask(diagnosis.read_time())))
     infos = yield from server_infos(keys)
     running: dict[str, list[RunningTask]] = {info.server_id: [] for info in infos}
@@ -50,11 +50,11 @@ def servers(keys: Keys) -> RequestPlan[list[WorkerProcess]]:
 
 
 def moment_of(ns: int | None) -> datetime | None:
-    """Return a time that a peer wrote, None if it is not readable."""
+    """Return a time that another program wrote. None if it is not valid."""
     try:
         return None if ns is None else datetime_of_ns(ns)
     except WireFormatError:
-        return None  # a foreign worker may have written a time no calendar holds
+        return None  # a worker in another language may write a time outside the calendar
 
 
 def _running(task: WorkerInfo, now: datetime) -> RunningTask:
@@ -113,20 +113,20 @@ def cancel_task(keys: Keys, task_id: str, *, retry: bool = False, keep: bool | N
             states[name] = state
     if TaskState.ACTIVE not in states.values():
         for name, state in states.items():
-            raise TaskStateError(name, task_id, state, "only a task that runs can be cancelled")
+            raise TaskStateError(name, task_id, state, "only a running task can be cancelled")
         raise TaskNotFoundError("", task_id)
     running = {name for name, state in states.items() if state == TaskState.ACTIVE}
     for name in running:
         yield from ask(services.ask_cancel(keys.queue(name), task_id, wish))
-    heard = yield from ask(services.cancel(keys.cancel, task_id))
-    if heard == 0:
+    receivers = yield from ask(services.cancel(keys.cancel, task_id))
+    if receivers == 0:
         return 0
     try:
         infos = yield from server_infos(keys)
-    except BrokerAuthenticationError:  # this user may not ask
-        return heard
-    # Redis counts the subscribers of all its databases.
-    return min(heard, sum(not running.isdisjoint(info.queues) for info in infos))
+    except BrokerAuthenticationError:  # the ACL of this user does not allow the command
+        return receivers
+    # Redis counts the subscribers of all its databases, so limit the number to the workers of these queues.
+    return min(receivers, sum(not running.isdisjoint(info.queues) for info in infos))
 
 
 def cluster_nodes(app: TaskQ, queue: str) -> RequestPlan[list[str]]:
@@ -149,5 +149,5 @@ def key_slot(keys: Keys, name: str) -> int:
 
 
 def redis_info(_keys: Keys) -> RequestPlan[Mapping[str, str | int]]:
-    """Return what the store says of itself (`INFO`), numbers as numbers; of a cluster, one of its nodes."""
+    """Return the result of `INFO`, with numbers as `int`. On a cluster, it is that of one node."""
     return (yield from ask(presence.server_info()))

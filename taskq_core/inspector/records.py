@@ -1,4 +1,4 @@
-"""The records that an inspector returns."""
+"""Records that the inspector returns."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from taskq_core.wire import TaskState
 from taskq_core.wire.cron import with_zone
 
 PAGE_SIZE_MAX = 1000
-"""Most tasks on a page."""
+"""Maximum number of tasks on a page."""
 
 LISTED_STATES = (
     TaskState.ACTIVE,
@@ -20,7 +20,7 @@ LISTED_STATES = (
     TaskState.ARCHIVED,
     TaskState.COMPLETED,
 )
-"""States whose tasks are listed together, in the order in which they are. Those of a group are listed by group."""
+"""States whose tasks are listed together, in this order. Tasks in groups are listed by group."""
 
 STATES = (
     TaskState.ACTIVE,
@@ -138,10 +138,10 @@ class TaskPage:
     """A page of tasks.
 
     Attributes:
-        tasks: The tasks. First comes what is next to run or was started first.
-        total: How many there are on all pages.
+        tasks: The tasks. Tasks that run next, or that started first, come first.
+        total: Number of tasks on all pages.
         page: Number of this page, from 1.
-        page_size: Most tasks on a page.
+        page_size: Maximum number of tasks on a page.
     """
 
     tasks: Sequence[TaskInfo | UnreadableTask]
@@ -160,11 +160,11 @@ class FoundTasks:
     """Tasks that a search found so far.
 
     Attributes:
-        tasks: Those that fit.
-        scanned: How many were looked at for them.
-        total: How many are in the state.
-        cursor: Pass it to the next call to continue; None at the end.
-        read_bytes: How many bytes of messages and results were read for them.
+        tasks: The matching tasks.
+        scanned: Number of tasks that were read.
+        total: Number of tasks in the searched queues and states.
+        cursor: Pass this to the next call to continue; None at the end.
+        read_bytes: Number of bytes of messages and results that were read.
     """
 
     tasks: Sequence[TaskInfo | UnreadableTask]
@@ -201,11 +201,11 @@ class DailyStats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupInfo:
-    """A group of tasks that wait to become one.
+    """A group of tasks that wait to be aggregated.
 
     Attributes:
         name: Name of the group.
-        size: Tasks in it.
+        size: Number of tasks in it.
     """
 
     name: str
@@ -266,8 +266,8 @@ class QueueWeight:
     Attributes:
         name: Name of the queue.
         weight: Its configured weight.
-        share: How often it is asked first, 0 to 1. None with strict priority, where a queue is asked only while those
-            of larger weight are empty.
+        share: Share of fetches that ask this queue first, 0 to 1. None with strict priority, where a queue is asked
+            only while all queues of larger weight are empty.
     """
 
     name: str
@@ -286,7 +286,7 @@ class WorkerProcess:
         started_at: Its start. None if it does not report it.
         status: `active`, `stopped` (takes no new tasks), or for a moment `new` or `closed`.
         queues: Weights of the queues that it serves, by name.
-        strict_priority: Whether it serves a queue only while those of larger weight are empty.
+        strict_priority: Whether it serves a queue only while all queues of larger weight are empty.
         concurrency: Maximum number of tasks that it runs at the same time.
         running: The tasks that it runs, the longest running first.
         processed: Runs since it started. None for Go workers, which do not report it.
@@ -334,13 +334,13 @@ class PeriodicEntryInfo:
 
     Attributes:
         id: Id of the entry.
-        spec: When it is due: a cron line, or `@every` and a duration. A line of another time zone than UTC begins
+        spec: A cron line, or `@every` and a duration. A cron line in another time zone than UTC begins with
             `CRON_TZ=`.
         name: Name of the task.
         payload: Payload bytes of the task.
         options: Its options as Asynq spells them, for example `Queue("low")`.
-        next_run_at: When it is due next, None for never again.
-        previous_run_at: When it was enqueued last, None for not yet.
+        next_run_at: Next time it is due. None: never.
+        previous_run_at: Last time it was enqueued. None: not yet.
         is_paused: Whether it was paused at run time.
         is_removable: Whether it was added at run time, so that it can be removed.
     """
@@ -357,7 +357,7 @@ class PeriodicEntryInfo:
 
     @property
     def schedule(self) -> str:
-        """When it is due, for people: the time zone of a cron line follows it, as in `0 9 * * * (Europe/Berlin)`."""
+        """The spec in readable form: the time zone follows a cron line, as in `0 9 * * * (Europe/Berlin)`."""
         return with_zone(self.spec)
 
 
@@ -366,8 +366,8 @@ class SchedulerEvent:
     """One enqueue of a periodic entry.
 
     Attributes:
-        task_id: Id of the task it became.
-        enqueued_at: When that was, None if it is not known.
+        task_id: Id of the enqueued task.
+        enqueued_at: Time of the enqueue, None if it is unknown.
     """
 
     task_id: str

@@ -111,7 +111,7 @@ def _remove(
 
 
 def _purge(queue: QueueKeys, phase: str, at: str, has_time: Callable[[], bool]) -> RequestPlan[tuple[bool, str | None]]:
-    """Delete what else is left; return whether all is deleted, and if not where to go on, None for nowhere."""
+    """Delete the remaining keys. Return whether all are deleted, and else the cursor to continue, if there is one."""
     while True:
         page = yield from ask(actions.purge(queue, at, own=phase == _PURGE_OWN))
         if page is None:
@@ -131,5 +131,5 @@ def _place(cursor: str | None) -> tuple[str, str]:
     check_text("cursor", cursor)
     found = _CURSOR.fullmatch(cursor)
     if found is None or int(found[2]) >= 2**64:
-        raise ConfigurationError(f"cursor must come from the part before, got {cursor[:80]!r}")
+        raise ConfigurationError(f"cursor must come from the previous call, got {cursor[:80]!r}")
     return found[1], found[2] if found[1] in (_PURGE, _PURGE_OWN) else "0"

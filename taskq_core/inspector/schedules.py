@@ -104,9 +104,9 @@ def scheduler_events(
     history = keys.scheduler_history(entry_id)
     found = yield from ask(presence.read_events(history, skip=(page - 1) * page_size, count=page_size))
     if not found and not (yield from ask(diagnosis.count_members(history))):
-        there = [entry.id for entry in (yield from scheduler_entries(keys))]
-        if entry_id not in there:
-            raise EntryNotFoundError(entry_id, hint(entry_id, there))
+        ids = [entry.id for entry in (yield from scheduler_entries(keys))]
+        if entry_id not in ids:
+            raise EntryNotFoundError(entry_id, hint(entry_id, ids))
     events = []
     for data in found:
         try:
@@ -129,22 +129,22 @@ def add_schedule(app: TaskQ, entry: PeriodicTask, *, replace: bool = False) -> R
     """
     keys, entry_id, data = app.runtime.keys, entry.id, encode_schedule(app, entry)
     known = yield from scheduler_entries(keys)
-    there = next((each for each in known if each.id == entry_id), None)
-    if there is not None and not (replace and there.is_removable):
+    existing = next((each for each in known if each.id == entry_id), None)
+    if existing is not None and not (replace and existing.is_removable):
         how = (
             "pass replace=True to change it"
-            if there.is_removable
+            if existing.is_removable
             else "it is declared in code or in a table, or was removed seconds ago"
         )
-        raise ConfigurationError(f"there is a schedule {entry_id!r} already; {how}, or choose another id")
-    if there is None and sum(each.is_removable for each in known) >= ADDED_MAX:
+        raise ConfigurationError(f"there is already a schedule {entry_id!r}; {how}, or choose another id")
+    if existing is None and sum(each.is_removable for each in known) >= ADDED_MAX:
         raise ConfigurationError(f"at most {ADDED_MAX} schedules can be added at run time; use a table for more")
     field = entry_field(entry_id)
     is_new = yield from ask(presence.write_schedule(keys.schedules, field, data, only_new=not replace))
     if is_new or replace:
         return
     stored = yield from ask(presence.read_schedules(keys.schedules))
-    if stored.get(field) != data:  # else this write was repeated, because its answer was lost
+    if stored.get(field) != data:  # if equal, this write was repeated because its answer was lost
         raise ConfigurationError(f"schedule {entry_id!r} was just added by another program; choose another id")
 
 

@@ -19,7 +19,7 @@ from taskq_core.inspector.records import FoundTasks, UnreadableTask
 from taskq_core.wire import QueueKeys, TaskState
 
 SCAN_STEP = 100
-"""Most tasks read by one script call."""
+"""Maximum number of tasks that one script call reads."""
 Fits = Callable[[TaskInfo | UnreadableTask, int | None], bool]
 """Returns whether a task matches. The second argument is the time of its state in Unix seconds, if it has one."""
 

@@ -1,7 +1,8 @@
 """Apply an action to selected tasks of any queues.
 
 A task that refuses the action is skipped and counted with the reason, and so is a task whose state has changed since it
-was selected. Tasks are changed in chunks. If the store fails part way, the report covers the tasks before it.
+was selected. Tasks are changed in chunks. If Redis fails before the end, the report covers the tasks before the
+failure.
 """
 
 from collections import Counter
@@ -27,38 +28,38 @@ class TaskAction(StrEnum):
     """An action on tasks."""
 
     RUN = "run"
-    """Run it now."""
+    """Run the task now."""
     RETRY = "retry"
-    """Make it wait until a new time."""
+    """Let the task wait until a new time."""
     ARCHIVE = "archive"
     DELETE = "delete"
     CANCEL = "cancel"
-    """Ask the worker that runs it to cancel it."""
+    """Ask the worker that runs the task to cancel it."""
     MOVE = "move"
-    """Move it to another queue."""
+    """Move the task to another queue."""
 
 
 class Skip(StrEnum):
     """Why a task was skipped."""
 
     GONE = "gone"
-    """It does not exist, or no longer."""
+    """The task does not exist, or no longer exists."""
     CHANGED = "changed"
-    """It is in another state than the one it was selected in."""
+    """The task is no longer in the state in which it was selected."""
     STATE = "state"
-    """Its state does not allow it."""
+    """Its state does not allow the action."""
     LOST = "lost"
-    """It is not where its state says; `reconcile` repairs that."""
+    """The task is missing from the list of its state; `reconcile` repairs this."""
     MOVING = "moving"
-    """It is on its way to another queue."""
+    """The task is being moved to another queue."""
     ID_TAKEN = "id_taken"
-    """The other queue has a task with its id."""
+    """The target queue has a task with its id."""
     LOCK_TAKEN = "lock_taken"
-    """Another task holds its unique lock in the other queue."""
+    """Another task holds its unique lock in the target queue."""
     SAME_QUEUE = "same_queue"
-    """It is in that queue already."""
+    """The task is already in the target queue."""
     UNREADABLE = "unreadable"
-    """It cannot be read."""
+    """The task cannot be read."""
     UNHEARD = "unheard"
     """No worker received the request."""
 
@@ -90,7 +91,7 @@ class TaskRef:
     Attributes:
         queue: Its queue.
         id: Its id.
-        state: The state in which it was seen. None: any state.
+        state: Its last known state. None: any state.
     """
 
     queue: str
@@ -104,10 +105,10 @@ class ActionReport:
 
     Attributes:
         done: The changed tasks.
-        skipped: How many were skipped, by reason and, for `CHANGED` and `STATE`, the state they are in.
-        failure: The failure of the store that ended it, None if it came to its end. With `may_have_happened` it is not
-            known of up to 100 tasks more whether it was done to them.
-        untouched: How many were not gone through because of that.
+        skipped: Number of skipped tasks by reason and, for `CHANGED` and `STATE`, their current state.
+        failure: The error of Redis that ended the action early, or None. If its `may_have_happened` is True, up to 100
+            more tasks may have been changed.
+        untouched: Number of tasks that were not processed because of the failure.
     """
 
     done: list[TaskRef] = field(default_factory=list)
@@ -115,8 +116,8 @@ class ActionReport:
     failure: BrokerError | None = None
     untouched: int = 0
 
-    def note(self, task: TaskRef, answer: str) -> None:
-        """Note what Redis answered for a task."""
+    def record(self, task: TaskRef, answer: str) -> None:
+        """Record the answer of Redis for a task."""
         if answer == OK:
             self.done.append(task)
         elif answer == Refusal.NOT_FOUND:
@@ -129,7 +130,7 @@ class ActionReport:
             self.skipped[Skip.STATE, answer] += 1
 
     def skip(self, reason: Skip) -> None:
-        """Note that a task was skipped."""
+        """Record that a task was skipped."""
         self.skipped[reason, ""] += 1
 
 
@@ -155,7 +156,7 @@ def act_on(
         to_queue: The queue to move them to.
 
     Returns:
-        The outcome for each task. If the store fails part way, `failure` has the error, and the report covers the
+        The outcome for each task. If Redis fails before the end, `failure` has the error, and the report covers the
         tasks before it.
 
     Raises:
@@ -163,7 +164,7 @@ def act_on(
     """
     action = TaskAction(action)
     if (action is TaskAction.MOVE) != (to_queue is not None):
-        raise ConfigurationError(f"to_queue belongs to {TaskAction.MOVE} and to nothing else, got action={action!s}")
+        raise ConfigurationError(f"to_queue belongs to the action {TaskAction.MOVE} only, got action={action!s}")
     if to_queue is not None:
         validate_queue_name(to_queue)
     start_at_s, start_in_ms = None, 0
@@ -197,7 +198,7 @@ def act_on(
                         repeatable=False,
                     )
                     for task, answer in zip(chunk, (yield from ask(operation)), strict=True):
-                        report.note(task, answer)
+                        report.record(task, answer)
             except BrokerError as error:
                 report.failure, report.untouched = error, total - len(report.done) - sum(report.skipped.values())
                 return report
@@ -217,9 +218,9 @@ def _cancel(keys: Keys, tasks: Sequence[TaskRef], report: ActionReport) -> Reque
     for task in tasks:
         state = yield from ask(views.read_state(keys.queue(task.queue), task.id))
         if state != TaskState.ACTIVE:
-            report.note(task, Refusal.NOT_FOUND if state is None else state)
+            report.record(task, Refusal.NOT_FOUND if state is None else state)
         elif (yield from ask(services.cancel(keys.cancel, task.id))):
-            report.note(task, OK)
+            report.record(task, OK)
         else:
             report.skip(Skip.UNHEARD)
 
@@ -234,7 +235,7 @@ def _move(keys: Keys, tasks: Sequence[TaskRef], to: str, report: ActionReport) -
     for departure, code in (yield from move(keys, keys.queue(name), keys.queue(to), list(by_id), state=state)):
         task = by_id[departure.task_id]
         if departure.answer != OK or code == ArrivalCode.ARRIVED:
-            report.note(task, departure.answer)
+            report.record(task, departure.answer)
         elif isinstance(code, WireFormatError) or code is None:
             report.skip(Skip.UNREADABLE)
         else:

@@ -36,7 +36,7 @@ def _with_keys(
 def _with_app(
     plan: Callable[Concatenate[TaskQ, P], RequestPlan[T]],
 ) -> "Callable[Concatenate[Inspector, P], T]":
-    """Return the method that runs a plan with the application, because it needs settings or tasks."""
+    """Return the method that runs a plan with the application, for plans that need settings or tasks."""
 
     @functools.wraps(plan)
     def method(self: "Inspector", /, *args: P.args, **kwargs: P.kwargs) -> T:

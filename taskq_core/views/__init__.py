@@ -1,7 +1,7 @@
-"""Records for operators, which the admin, the web dashboard, the API, the terminal and the command share.
+"""Records that the admin, the web dashboard, the JSON API, the terminal and the command line show.
 
-The rules about these records are here: the order of states, the error rate, the layout of a workflow. Nothing here
-changes anything; use the inspector for that.
+This package contains the rules for these records: the order of states, the error rate, the layout of a workflow. It
+only reads. Use the inspector to make changes.
 """
 
 from taskq_core.inspector import STATES, FoundTasks, QueueStatus, TaskFilter, error_rate

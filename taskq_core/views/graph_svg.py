@@ -1,6 +1,6 @@
-"""The drawing of a workflow as SVG: the web dashboard and the admin put it into their pages, and colour it by class.
+"""Draw a workflow as SVG for the pages of the web dashboard and the admin. Their style sheets set the colors by class.
 
-All text in it is escaped, and nothing in it refers to anything else.
+All text in the SVG is escaped, and it contains no links.
 """
 
 from collections.abc import Callable
@@ -19,13 +19,13 @@ def graph_svg(
     """Return a drawing as an SVG element.
 
     Its classes are `flow`; `edge` and `edge-success`, `edge-end`, `edge-failure`; `box`, `box-callback` and
-    `box-shown`; `step-<state>` of the mark in a box; `small` of the words in it.
+    `box-shown`; `step-<state>` for the mark in a box; `small` for the state of the step.
 
     Args:
         drawing: The drawing.
         about: Description for screen readers.
-        words: Returns the state of a step in a few words.
-        prefix: What each class begins with.
+        words: Returns the text for the state of a step.
+        prefix: Prefix of all class names.
         shown: Name of the highlighted step, or "".
     """
     size = f'width="{drawing.width}" height="{drawing.height}" viewBox="0 0 {drawing.width} {drawing.height}"'

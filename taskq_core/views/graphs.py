@@ -1,6 +1,6 @@
-"""A workflow as a drawing: steps in layers from left to right, each right of all it comes after.
+"""Compute the layout of a workflow: layers of steps from left to right. A step is right of all steps it depends on.
 
-Positions are in units of the drawing, so that a page only writes boxes and paths as SVG.
+Positions are in units of the drawing, so that a page can write boxes and paths as SVG without further computation.
 """
 
 from collections.abc import Sequence
@@ -9,32 +9,32 @@ from dataclasses import dataclass
 from taskq_core.handles.workflow_records import StepInfo, WorkflowGraph
 
 STEPS_MAX = 300
-"""Most steps that are drawn; a group is one."""
+"""Maximum number of steps in a drawing. A group counts as one step."""
 EDGES_MAX = 3_000
-"""Most edges that are drawn."""
+"""Maximum number of edges in a drawing."""
 SPOTS_MAX = 5_000
-"""Most boxes, and places where lines pass by them, of a drawing."""
+"""Maximum number of boxes and lanes in a drawing."""
 BOX_WIDTH, BOX_HEIGHT = 180, 46
 _GAP_X, _GAP_Y, _EDGE = 56, 16, 4
 _COLUMN = BOX_WIDTH + _GAP_X
 _LANE = 6
-"""Height of a place where lines pass a layer."""
+"""Height of a lane, in which lines pass a layer."""
 _LABEL = 22
-"""Characters of a name that a box shows."""
+"""Maximum number of characters of a name in a box."""
 _SWEEPS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepBox:
-    """A step in a drawing.
+    """The box of a step in a drawing.
 
     Attributes:
         step: The step.
         layer: Number of its layer, from 0. A step is one layer after the last step that it depends on.
         row: Its position in the layer, from 0.
-        x: Its left edge.
-        y: Its upper edge.
-        label: Its name, cut to what a box shows.
+        x: Left edge of the box.
+        y: Upper edge of the box.
+        label: Name of the step, shortened to fit the box.
     """
 
     step: StepInfo
@@ -50,10 +50,10 @@ class StepEdge:
     """An edge from a step to a dependent step.
 
     Attributes:
-        source: Name of the first.
-        target: Name of the other.
-        when: When the other runs: "success", "failure", or "end" for either.
-        path: The line, as the `d` of an SVG path. It may end where it joins another that leads to the same step.
+        source: Name of the first step.
+        target: Name of the dependent step.
+        when: Outcome after which the dependent step runs: "success", "failure", or "end" for either.
+        path: The line as the `d` of an SVG path. It may end where it joins another line to the same step.
     """
 
     source: str
@@ -67,10 +67,10 @@ class GraphDrawing:
     """The drawing of a workflow.
 
     Attributes:
-        boxes: Its steps, in their order.
-        edges: What leads from one to another.
+        boxes: The boxes of the steps, in the order of the steps.
+        edges: The edges between steps.
         width: Width of the drawing.
-        height: Its height.
+        height: Height of the drawing.
     """
 
     boxes: Sequence[StepBox]
@@ -81,12 +81,12 @@ class GraphDrawing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Spot:
-    """A place in a layer: a step, or where lines to a step further right pass by.
+    """A place in a layer: a step, or a lane in which lines to a step in a later layer pass.
 
     Attributes:
-        step: The step; None for a lane.
-        target: Name of the step that a lane leads to, "" for a step.
-        near: Places in the layer before that lead here.
+        step: The step. None: a lane.
+        target: Name of the step to which a lane leads, "" for a step.
+        near: Keys of the places in the previous layer that lead here.
     """
 
     step: StepInfo | None
@@ -95,14 +95,14 @@ class _Spot:
 
     @property
     def height(self) -> int:
-        """Height in its column."""
+        """Height of the place in its layer."""
         return _LANE if self.step is None else BOX_HEIGHT
 
 
 def drawing_of(graph: WorkflowGraph) -> GraphDrawing | None:
-    """Return a drawing of a workflow; None if it has more than `STEPS_MAX` steps or `EDGES_MAX` edges.
+    """Return the drawing of a workflow.
 
-    Nor is one drawn whose lines pass by more than `SPOTS_MAX` places.
+    Return None if it has more than `STEPS_MAX` steps, `EDGES_MAX` edges, or `SPOTS_MAX` boxes and lanes.
     """
     steps = graph.steps
     if len(steps) > STEPS_MAX or sum(len(step.after) for step in steps) > EDGES_MAX:
@@ -128,7 +128,7 @@ def drawing_of(graph: WorkflowGraph) -> GraphDrawing | None:
     edges = []
     for step in steps:
         drawn: set[tuple[int, str]] = set()
-        for name in sorted(step.after, key=depth.__getitem__):  # the longest first, which others join
+        for name in sorted(step.after, key=depth.__getitem__):  # the longest edge first, because others join it
             when = step.after[name]
             path = _path(boxes[name], boxes[step.name], when, lanes, drawn)
             edges.append(StepEdge(source=name, target=step.name, when=when, path=path))
@@ -149,7 +149,7 @@ def _depths(steps: Sequence[StepInfo]) -> dict[str, int]:
 
 
 def _spots(steps: Sequence[StepInfo], depth: dict[str, int]) -> list[dict[str, _Spot]]:
-    """Return the places of each layer by a key; all lines that pass a layer on their way to a step share one lane."""
+    """Return the places of each layer by key. All lines to the same step share one lane in a layer."""
     layers: list[dict[str, _Spot]] = [{} for _ in range(max(depth.values(), default=-1) + 1)]
     for step in steps:
         here = depth[step.name]
@@ -167,7 +167,7 @@ def _spots(steps: Sequence[StepInfo], depth: dict[str, int]) -> list[dict[str, _
 
 
 def _untangle(layers: list[dict[str, _Spot]]) -> None:
-    """Bring the places of each layer into an order in which few lines cross."""
+    """Sort the places of each layer so that few lines cross, by the mean position of their neighbors."""
     following: list[dict[str, list[str]]] = [{} for _ in layers]
     for number, layer in enumerate(layers):
         for key, spot in layer.items():
@@ -195,7 +195,7 @@ def _box(step: StepInfo, layer: int, row: int, y: int) -> StepBox:
 def _path(
     source: StepBox, target: StepBox, when: str, lanes: dict[tuple[int, str], int], drawn: set[tuple[int, str]]
 ) -> str:
-    """Return the line between two steps; it ends where it joins one to the same step that is drawn already."""
+    """Return the line between two steps. It ends where it joins a line to the same step that is already drawn."""
     x, y = source.x + BOX_WIDTH, source.y + BOX_HEIGHT // 2
     path = f"M{x} {y}"
     for layer in range(source.layer + 1, target.layer):

@@ -1,7 +1,7 @@
-"""Texts that the admin shares with the web dashboard and the terminal: outcomes of actions, times, and durations.
+"""Texts that the admin, the web dashboard and the terminal share: outcomes of actions, times, and durations.
 
-Texts are in the current language (`taskq_core.settings.language`), and in the catalogs of both dashboards. Do not add
-texts that only one of them shows.
+Texts are in the current language (`taskq_core.settings.language`). The catalogs of the admin and of the web dashboard
+both contain them, so do not add texts that only one of the two shows.
 """
 
 from collections import Counter
@@ -16,7 +16,7 @@ from taskq_core.views.workflows import MemberRow
 from taskq_core.workflow import StepInfo
 
 Skipped = Counter[tuple[Skip, str]]
-"""How many tasks were skipped, by the reason and, where it matters, the state."""
+"""Number of skipped tasks by reason and, for some reasons, state."""
 
 _DONE = {
     TaskAction.RUN: nmarked("%(count)s task runs now.", "%(count)s tasks run now."),
@@ -73,7 +73,7 @@ STEP_STATES = (
 
 
 def step_state(step: StepInfo | MemberRow) -> str:
-    """Return the state of a step or of a group's member, or its number of retries while it is retried."""
+    """Return the text for the state of a step or group member, with the number of retries while it is retried."""
     if step.retried:
         return gettext("retrying %(done)s/%(most)s", done=step.retried, most=step.max_retry)
     return pgettext("workflow state", step.state.value)
@@ -85,7 +85,7 @@ def time_text(kind: TimeKind, attempt: int | None) -> str:
 
 
 def not_stored(result: OversizedResult) -> str:
-    """Return why a result is not there: it was too large to be stored."""
+    """Return the text for a result that was too large to be stored."""
     return gettext(
         "Not stored: the result has %(size)s bytes, and the limit is %(limit)s (task option max_result_bytes).",
         size=f"{result.size:,}",
@@ -94,12 +94,12 @@ def not_stored(result: OversizedResult) -> str:
 
 
 def done(action: TaskAction, count: int) -> str:
-    """Return what is said once something was done to tasks."""
+    """Return the text for the number of tasks that an action changed."""
     return ngettext(*_DONE[action], count, count=f"{count:,}")
 
 
 def skipped(reasons: Skipped) -> str:
-    """Return how many tasks were skipped and why, or ""."""
+    """Return the text for skipped tasks with the reasons. "" without skipped tasks."""
     texts = [
         ngettext(*_REASONS[reason], count, count=f"{count:,}", state=pgettext("task state", state) if state else "")
         for (reason, state), count in sorted(reasons.items())
@@ -108,11 +108,11 @@ def skipped(reasons: Skipped) -> str:
 
 
 def span(value: timedelta, with_tenths: Callable[[float], str] = "{:.1f}".format) -> str:
-    """Return a span in its two largest units, below ten seconds with tenths.
+    """Return a duration in its two largest units. Below ten seconds it has tenths of a second.
 
     Args:
-        value: The span; a negative one has a sign before its first number.
-        with_tenths: Writes a number with one digit behind its point, as people of the language do.
+        value: The duration. A negative duration has a sign before its first number.
+        with_tenths: Formats a number with one decimal, as is usual in the language.
     """
     seconds = value.total_seconds()
     if abs(seconds) < 10:

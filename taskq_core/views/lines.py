@@ -1,6 +1,6 @@
-"""The geometry of charts: bars of tasks by state, the upper end of a scale, and lines through figures as SVG paths.
+"""Compute the geometry of charts: bars of tasks by state, the top of a scale, and lines as SVG paths.
 
-Colors and texts belong to the page that shows a chart. A line is broken where figures are missing.
+Pages add colors and texts. A line has a gap where values are missing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,13 +10,13 @@ from datetime import datetime
 from taskq_core.wire import TaskState
 
 Points = Sequence[tuple[datetime, float | None]]
-"""When, and what; None where it is not known, which breaks the line."""
+"""Times and values of a line. None: the value is unknown, and the line has a gap."""
 WIDTH, HEIGHT = 1000, 100
-"""Units of a drawing: they say where something is, the page says how large."""
+"""Size of a chart in units of its drawing. The page sets the visible size."""
 
 
 def scale_top(highest: float, *, most: float | None, is_whole: bool, kilo: int = 1000) -> float:
-    """Return the upper end of a scale: 1, 2 or 5 times a power of ten, of the unit that fits, from the highest on."""
+    """Return the top of a scale: the highest value, rounded up to 1, 2 or 5 times a power of ten in its unit."""
     unit = 1.0
     while highest >= unit * kilo:
         unit *= kilo
@@ -35,7 +35,7 @@ def scale_top(highest: float, *, most: float | None, is_whole: bool, kilo: int =
 
 
 def line_path(points: Points, *, top: float, begin: datetime, end: datetime) -> str:
-    """Return the line through points, as the attribute `d` of a path. A point alone is a dot."""
+    """Return the line through points as the `d` of an SVG path. A single point is a dot."""
     width_s = (end - begin).total_seconds()
     words: list[str] = []
     run = 0
@@ -58,13 +58,13 @@ def _units(value: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One part of a bar.
+    """The part of a bar for one state.
 
     Attributes:
-        state: The state of its tasks.
-        count: How many.
-        x: Where it begins, in thousandths of the whole width.
-        width: How wide it is, in the same.
+        state: The state.
+        count: Number of tasks in the state.
+        x: Left edge, in thousandths of the width of the bar.
+        width: Width in the same unit.
     """
 
     state: TaskState
@@ -74,11 +74,11 @@ class Bar:
 
 
 def bars(sizes: Mapping[TaskState, int], largest: int) -> Sequence[Bar]:
-    """Return the parts of a bar by state. Even a small part is visible.
+    """Return the parts of a bar by state. Small parts are widened to be visible.
 
     Args:
-        sizes: Tasks by state.
-        largest: How many tasks take the whole width; at least their sum.
+        sizes: Number of tasks by state.
+        largest: Number of tasks that fills the width; at least the sum of `sizes`.
     """
     total = sum(sizes.values())
     if not total:

@@ -1,4 +1,4 @@
-"""Registered tasks as a page offers them, and calls of them with arguments that a person typed."""
+"""Describe registered tasks for forms, and build calls from arguments that a user typed as JSON."""
 
 import inspect
 import json
@@ -14,22 +14,22 @@ from taskq_core.views.payloads import compact_json
 
 
 def signature_of(task: Task[Any, Any]) -> str:
-    """Return the parameters of a task as in its code."""
+    """Return the parameters of a task as Python source."""
     try:
         signature = inspect.signature(task.function, eval_str=True)
     except (NameError, TypeError, AttributeError, SyntaxError):
-        signature = inspect.signature(task.function)  # names that are known to a type checker alone
+        signature = inspect.signature(task.function)  # some names exist only for type checkers
     known = [each for name, each in signature.parameters.items() if name in task.codec.known]
     return str(signature.replace(parameters=known, return_annotation=inspect.Signature.empty))
 
 
 def summary_of(task: Task[Any, Any]) -> str:
-    """Return the first line of what a task says of itself."""
+    """Return the first line of the docstring of a task."""
     return (inspect.getdoc(task.function) or "").partition("\n")[0]
 
 
 def blank_arguments(task: Task[Any, Any]) -> str:
-    """Return arguments of a task to fill in, as JSON: those without a default."""
+    """Return the required arguments of a task as JSON with null values, to fill in."""
     return json.dumps({name: None for name, each in task.codec.known.items() if each.required}, indent=2)
 
 
@@ -38,12 +38,14 @@ def call_of(task: Task[Any, Any], arguments: str, options: Mapping[str, Any]) ->
 
     Raises:
         PayloadError, TaskArgumentsError: The arguments are not JSON, or do not fit the task.
-        ConfigurationError: An option is not usable.
+        ConfigurationError: An option is not valid.
     """
     payload = compact_json(arguments.encode("utf-8", "replace"), task.name)
     decoded = task.codec.decode(payload)
     for name in msgspec.json.decode(payload):
-        if name not in task.codec.known:  # a stored payload may have such names, of another version of the task
+        if (
+            name not in task.codec.known
+        ):  # `decode` ignores unknown names, because another version of the task may have written them
             raise TaskArgumentsError(task.name, "", f"got an unexpected argument {name[:80]!r}")
     args, kwargs = task.codec.split(decoded)
     return task.using(**options).s(*args, **kwargs)

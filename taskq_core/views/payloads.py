@@ -1,4 +1,4 @@
-"""Payloads as an operator reads and edits them."""
+"""Format payloads as text, and check edited payloads."""
 
 import hashlib
 import json
@@ -14,9 +14,9 @@ from taskq_core.views.tasks import TaskRecord
 from taskq_core.wire import TaskState
 
 EDITED_BYTES = 64 * 1024
-"""Most bytes of a payload that is edited."""
+"""Maximum number of bytes of a payload that can be edited."""
 LAID_OUT_BYTES = 256 * 1024
-"""Most bytes that JSON is laid out to. Deeply nested JSON grows up to a thousand times."""
+"""Maximum number of bytes of indented JSON. Deeply nested JSON grows up to a thousand times when it is indented."""
 JSON_DEPTH_MAX = 64
 """Most levels of nesting of JSON that forms accept, and that the JSON API shows as JSON."""
 EDITABLE_STATES = (
@@ -26,7 +26,7 @@ EDITABLE_STATES = (
 
 
 def is_editable(task: TaskRecord) -> bool:
-    """Return whether the payload of a task can be edited: it waits, and its payload is text and not too long."""
+    """Return whether a payload can be edited: the task waits or is archived, and its payload is a short text."""
     if not isinstance(task, TaskInfo) or task.state not in EDITABLE_STATES or len(task.payload) > EDITED_BYTES:
         return False
     try:
@@ -82,7 +82,7 @@ def compact_json(data: bytes, task: str) -> bytes:
         data = msgspec.json.format(data, indent=-1)
         msgspec.json.decode(data, type=msgspec.Raw)  # which takes numbers of any size
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise PayloadError(task, "", f"this is no JSON: {error}") from None
+        raise PayloadError(task, "", f"this is not JSON: {error}") from None
     return data
 
 

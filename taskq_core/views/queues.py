@@ -1,4 +1,4 @@
-"""All queues with their memory and sums, and one queue with its history and its types of tasks."""
+"""Read all queues with their memory and totals, and one queue with its daily counters and types of tasks."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,33 +22,33 @@ _MEMORY_SAMPLES = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueuesOverview:
-    """All queues, sorted by name, and their sums."""
+    """All queues, sorted by name, with their totals."""
 
     queues: Sequence[QueueInfo]
 
     @property
     def sizes(self) -> Mapping[TaskState, int]:
-        """Tasks of all queues by state, in the order of `STATES`."""
+        """Number of tasks of all queues by state, in the order of `STATES`."""
         return MappingProxyType({state: sum(row.sizes[state] for row in self.queues) for state in STATES})
 
     @property
     def size(self) -> int:
-        """Tasks of all queues."""
+        """Number of tasks of all queues."""
         return sum(row.size for row in self.queues)
 
     @property
     def processed_today(self) -> int:
-        """Runs since midnight UTC, including failed ones."""
+        """Number of runs since midnight UTC, including failed runs."""
         return sum(row.processed_today for row in self.queues)
 
     @property
     def failed_today(self) -> int:
-        """Runs that failed since midnight UTC."""
+        """Number of failed runs since midnight UTC."""
         return sum(row.failed_today for row in self.queues)
 
     @property
     def error_rate(self) -> float | None:
-        """The share of today's runs that failed, 0 to 1; None where nothing ran."""
+        """Share of today's runs that failed, 0 to 1. None without runs."""
         return error_rate(self.failed_today, self.processed_today)
 
 
@@ -57,8 +57,8 @@ class TypeRow:
     """Number of tasks of one type in a queue, among the tasks that were read.
 
     Attributes:
-        name: Name of the task, "" for unreadable ones.
-        sizes: How many by state, in the order of `STATES`.
+        name: Name of the task, "" for unreadable tasks.
+        sizes: Number of tasks by state, in the order of `STATES`.
     """
 
     name: str
@@ -66,7 +66,7 @@ class TypeRow:
 
     @property
     def size(self) -> int:
-        """Tasks in all states together."""
+        """Number of tasks in all states."""
         return sum(self.sizes.values())
 
 
@@ -75,8 +75,8 @@ class QueueDetail:
     """One queue in full.
 
     Attributes:
-        queue: Its state and counts.
-        days: Its daily counters, the oldest first.
+        queue: State and counts of the queue.
+        days: Its daily counters, the oldest day first.
         types: Number of tasks of each type, the largest first, without tasks in groups.
         looked_at: Number of tasks that were read for `types`: at most `TYPES_SAMPLE` of each state.
     """
@@ -88,17 +88,17 @@ class QueueDetail:
 
     @property
     def is_sampled(self) -> bool:
-        """True if the queue has more tasks that are listed than were looked at."""
+        """Whether the queue has more listed tasks than were read for `types`."""
         return self.looked_at < sum(self.queue.sizes[state] for state in LISTED_STATES)
 
 
 def overview(infos: Iterable[QueueInfo]) -> QueuesOverview:
-    """Return what an operator looks at of queues that an inspector has read, without their memory."""
+    """Return the overview of queues that an inspector has read, without their memory."""
     return QueuesOverview(queues=tuple(infos))
 
 
 def read_queues(keys: Keys) -> RequestPlan[QueuesOverview]:
-    """Return state, counts and memory of every queue, and their sums. A damaged queue is marked as damaged."""
+    """Return state, counts and memory of every queue. A queue that cannot be counted has a `problem`."""
     rows = []
     for info in (yield from queue_infos(keys)):
         memory = yield from _memory(keys, info)
@@ -144,4 +144,4 @@ def _memory(keys: Keys, info: QueueInfo) -> RequestPlan[int | None]:
     try:
         return (yield from ask(views.estimate_memory(keys.queue(info.name), samples=_MEMORY_SAMPLES)))
     except (BrokerReplyError, BrokerAuthenticationError):
-        return None  # a store without MEMORY USAGE, or a user who may not ask; all else is known
+        return None  # Redis has no MEMORY USAGE, or this user may not call it

@@ -1,4 +1,4 @@
-"""Samples of queues over time, for charts."""
+"""Read samples of queues over time, for charts."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from taskq_core.wire import Keys, TaskState
 from taskq_core.wire.samples import LEVELS, REST_S, SAMPLE_S, Level, QueueSample
 
 LONGEST_SPAN = timedelta(seconds=LEVELS[-1].span_s)
-"""How far back samples are kept."""
+"""Age up to which samples are stored."""
 POINTS = 360
 """Default for the maximum number of points of a series."""
 _POINTS_MOST = 2000
@@ -26,7 +26,7 @@ _AT_REST = (
     *("active", "pending", "aggregating", "scheduled", "retry", "archived", "completed"),
     *("processed", "failed", "is_paused"),
 )
-"""Fields that are equal in two samples if nothing happened between them."""
+"""Fields that are equal in two samples if nothing happened in between."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,14 +37,14 @@ class Sample:
         at: Time of the sample, by Redis's clock.
         since: Time since the previous sample. None for the first one.
         is_after_gap: Whether samples are missing before it.
-        sizes: Tasks by state, in the order of `STATES`.
-        latency: Longest time that the next task to run had been pending. None if there was none.
-        memory: About how many bytes the queue took in Redis; None if that is not known.
-        is_paused: True while workers took nothing.
-        processed: Runs in this time, including failed ones.
-        failed: Runs that failed in this time.
-        busy: Tasks that ran on the workers which serve the queue, of whichever queue; the mean of several samples.
-        slots: Most tasks that these workers run at the same time; the mean of several samples.
+        sizes: Number of tasks by state, in the order of `STATES`.
+        latency: How long the next task to run had been pending. None without a pending task.
+        memory: Approximate size of the queue in Redis in bytes. None if it is unknown.
+        is_paused: Whether the queue was paused.
+        processed: Number of runs since the previous sample, including failed runs.
+        failed: Number of failed runs since the previous sample.
+        busy: Number of running tasks, of any queue, on the workers that serve this queue. The mean of merged samples.
+        slots: Maximum number of tasks that these workers run at the same time. The mean of merged samples.
     """
 
     at: datetime
@@ -66,22 +66,22 @@ class Sample:
 
     @property
     def processed_per_s(self) -> float | None:
-        """Tasks that ran per second; None for the first sample."""
+        """Runs per second. None for the first sample."""
         return self.processed / self.since.total_seconds() if self.since else None
 
     @property
     def failed_per_s(self) -> float | None:
-        """Runs that failed per second; None for the first sample."""
+        """Failed runs per second. None for the first sample."""
         return self.failed / self.since.total_seconds() if self.since else None
 
     @property
     def error_rate(self) -> float | None:
-        """The share of runs that failed, 0 to 1; None where nothing ran."""
+        """Share of runs that failed, 0 to 1. None without runs."""
         return error_rate(self.failed, self.processed)
 
     @property
     def utilisation(self) -> float | None:
-        """The share of the workers' slots that were taken, 0 to 1; None where no worker served the queue."""
+        """Share of busy worker slots, 0 to 1. None if no worker served the queue."""
         return min(1.0, self.busy / self.slots) if self.slots else None
 
 
@@ -91,10 +91,10 @@ class QueueSeries:
 
     Attributes:
         name: Name of the queue.
-        step: Time from one sample to the next, where none is missing.
-        begin: Where the span begins that was asked for.
-        end: Where it ends.
-        samples: The samples in it, the oldest first. None where no worker served the queue.
+        step: Time between two samples if none is missing.
+        begin: Begin of the requested period.
+        end: End of the requested period.
+        samples: The samples in the period, the oldest first. There are none while no worker served the queue.
     """
 
     name: str
@@ -104,7 +104,7 @@ class QueueSeries:
     samples: Sequence[Sample]
 
     def points(self, of: Callable[[Sample], float | None]) -> Points:
-        """Return what the samples say of one figure. Where some are missing between two, the line is broken."""
+        """Return the points of a value of the samples, with None where samples are missing."""
         found: list[tuple[datetime, float | None]] = []
         for sample in self.samples:
             if sample.is_after_gap:
@@ -148,7 +148,7 @@ def read_samples(
         try:
             stored = yield from ask(sample_ops.read_samples(keys.queue(name), level, count=count))
         except BrokerReplyError:
-            stored = []  # a key of another type, which the doctor reports
+            stored = []  # a key of another type, which `taskq doctor` reports
         samples = [each for each in _samples(stored, level) if begin <= each.at <= end]
         series.append(QueueSeries(name=name, step=step, begin=begin, end=end, samples=_merged(samples, step, merged)))
     return tuple(series)
@@ -159,7 +159,7 @@ def _samples(stored: Sequence[QueueSample], level: Level) -> list[Sample]:
     before: QueueSample | None = None
     for each in stored:
         if before is not None and each.at_s <= before.at_s:
-            continue  # what came in while Redis's clock was being set
+            continue  # written while Redis's clock was changed
         found.append(_sample(each, before, level))
         before = each
     return found
@@ -192,19 +192,19 @@ def _sample(each: QueueSample, before: QueueSample | None, level: Level) -> Samp
 
 
 def _longest_step(each: QueueSample, before: QueueSample | None, level: Level) -> int:
-    """Return most seconds between two samples of which none is missing. Of a queue at rest there are fewer."""
+    """Return the maximum seconds between two samples without a gap. A queue at rest is sampled less often."""
     longest = _GAP_STEPS * level.step_s
     is_at_rest = before is not None and all(getattr(before, name) == getattr(each, name) for name in _AT_REST)
     return max(longest, REST_S + 2 * SAMPLE_S) if is_at_rest else longest
 
 
 def _grown(before: int, after: int) -> int:
-    """By how much a counter has grown. One that is smaller began anew: Redis was emptied, or the queue removed."""
+    """Return the increase of a counter. A counter restarts at 0 when Redis is emptied or the queue removed."""
     return after - before if after >= before else after
 
 
 def _merged(samples: Sequence[Sample], step: timedelta, count: int) -> Sequence[Sample]:
-    """Merge neighboring samples: the state is that of the last one, and runs are added up."""
+    """Merge neighboring samples: the state is that of the last sample, and runs are added up."""
     if count == 1:
         return tuple(samples)
     groups: dict[int, list[Sample]] = {}

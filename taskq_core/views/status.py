@@ -1,4 +1,4 @@
-"""The status of one task for its user: state, progress, times and outcome, never the payload."""
+"""Build the status of a task for users of an app: state, progress, times and outcome, without the payload."""
 
 from dataclasses import asdict
 from typing import Any
@@ -10,7 +10,7 @@ from taskq_core.wire import TaskState
 
 
 def status_of(info: TaskInfo, *, show_results: bool, show_errors: bool) -> dict[str, Any]:
-    """Return the status of a task, to be sent as JSON.
+    """Return the status of a task as values for JSON.
 
     Args:
         info: The task.
@@ -39,7 +39,7 @@ def status_of(info: TaskInfo, *, show_results: bool, show_errors: bool) -> dict[
 
 
 def _json(data: bytes) -> Any:
-    """Decode JSON. Return None for no bytes, and for other data, which a Go task may have written."""
+    """Decode JSON. Return None without data, and for data that is not JSON, which a Go task may have written."""
     try:
         return msgspec.json.decode(data) if data else None
     except msgspec.DecodeError:

@@ -1,7 +1,7 @@
-"""The steps of a workflow as lines of a tree, for the terminal.
+"""Arrange the steps of a workflow as lines of a tree, for the terminal.
 
-A step is below the step that it depends on. A single dependent step is right below it at the same depth; several branch
-off. A step that depends on several steps is below the last step that all of them depend on.
+A step is below the step that it depends on. A single dependent step has the same depth; several dependent steps are
+branches. A step that depends on several steps is below the last step that all of these depend on.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from taskq_core.workflow import StepInfo, WorkflowGraph
 
 _TOP = ""
-"""Stands for what all steps come after; no step has this name."""
+"""Name of the root of the tree. No step has this name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepLine:
-    """A step in its place.
+    """A line of the tree.
 
     Attributes:
         step: The step.
-        rails: For each level that it is deep, from the outermost, whether that branch has another one below it.
-        is_branch: Whether a branch begins with it.
+        rails: For each level of depth, from the outermost, whether this branch has another branch below it.
+        is_branch: Whether the step is the first step of a branch.
     """
 
     step: StepInfo
@@ -29,7 +29,7 @@ class StepLine:
 
 
 def step_tree(graph: WorkflowGraph) -> tuple[StepLine, ...]:
-    """Return the steps of a workflow as lines, each once."""
+    """Return the steps of a workflow as lines of a tree. Each step appears once."""
     above: dict[str, str] = {}
     depth: dict[str, int] = {_TOP: 0}
     below: dict[str, list[StepInfo]] = {_TOP: []}
@@ -48,7 +48,7 @@ def step_tree(graph: WorkflowGraph) -> tuple[StepLine, ...]:
 
 
 def _branches(steps: list[StepInfo], rails: tuple[bool, ...]) -> list[StepLine]:
-    """Return the lines of what follows a step, the first of them last."""
+    """Return the lines of the dependent steps of a step, in reverse order."""
     if len(steps) == 1:
         return [StepLine(step=steps[0], rails=rails, is_branch=False)]
     return [
@@ -57,7 +57,7 @@ def _branches(steps: list[StepInfo], rails: tuple[bool, ...]) -> list[StepLine]:
 
 
 def _meeting(names: Iterable[str], above: Mapping[str, str], depth: Mapping[str, int]) -> str:
-    """Return the last step that all of these come after or are."""
+    """Return the last step that all of these steps depend on, or the step itself if there is one."""
     found: str | None = None
     for name in names:
         if found is None:

@@ -1,4 +1,4 @@
-"""Facts about the Redis server: version, memory, clients, the current user, and the places of queues in a cluster."""
+"""Read facts about the Redis server: version, memory, clients, user, and the places of queues in a cluster."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from taskq_core.wire import Keys
 
 T = TypeVar("T")
 
-PLACES_MOST = 100
+PLACES_MAX = 100
 """Maximum number of queues whose place in a cluster is read."""
 
 
@@ -25,8 +25,8 @@ class QueuePlace:
 
     Attributes:
         name: Name of the queue.
-        slot: Its slot.
-        nodes: host:port of the nodes that hold it, the primary first.
+        slot: Its cluster slot.
+        nodes: host:port of the nodes that store the slot, the primary first.
     """
 
     name: str
@@ -40,21 +40,21 @@ class StoreRow:
 
     Attributes:
         kind: `Redis`, `Valkey`, or "" if it is unknown.
-        version: Its version, "" if it is unknown.
-        uptime: How long it runs.
-        memory: Bytes that it uses.
-        memory_peak: The most that it has used.
-        memory_limit: The most that it may use, None for no limit.
-        fragmentation: Memory that it takes from the system as a multiple of what it uses.
-        clients: Connections to it.
-        replicas: Replicas that are connected to it.
-        saved_at: When it was last saved as a whole.
-        changes_since_save: Changes since then.
+        version: Version of the server, "" if it is unknown.
+        uptime: Time since its start.
+        memory: Used memory in bytes.
+        memory_peak: Maximum of used memory in bytes.
+        memory_limit: Limit of used memory in bytes. None: no limit.
+        fragmentation: Memory that the system has allocated, as a multiple of used memory.
+        clients: Number of connections.
+        replicas: Number of connected replicas.
+        saved_at: Time of the last snapshot.
+        changes_since_save: Number of changes since the last snapshot.
         user: Name of the ACL user of this connection.
         info: Answer of `INFO`, by name.
         is_cluster: Whether it is a node of a cluster.
         cluster: Answer of `CLUSTER INFO`, by name.
-        places: Places of queues in the cluster, at most `PLACES_MOST`.
+        places: Places of queues in the cluster, at most `PLACES_MAX`.
     """
 
     kind: str
@@ -77,22 +77,22 @@ class StoreRow:
 
 def read_store(keys: Keys) -> RequestPlan[StoreRow]:
     """Return facts about the Redis server. On a cluster: about one node, with the slots and nodes of the queues."""
-    info: Mapping[str, str | int] = (yield from _told(presence.server_info())) or {}
-    user = yield from _told(diagnosis.whoami())
+    info: Mapping[str, str | int] = (yield from _if_allowed(presence.server_info())) or {}
+    user = yield from _if_allowed(diagnosis.whoami())
     is_cluster = info.get("cluster_enabled") == 1
     cluster: Mapping[str, str] = {}
     places: list[QueuePlace] = []
     if is_cluster:
-        cluster = (yield from _told(diagnosis.cluster_info())) or {}
-        for name in (yield from ask(views.list_queues(keys.queues)))[:PLACES_MOST]:
+        cluster = (yield from _if_allowed(diagnosis.cluster_info())) or {}
+        for name in (yield from ask(views.list_queues(keys.queues)))[:PLACES_MAX]:
             slot = key_slot(keys, name)
-            nodes = (yield from _told(presence.list_nodes(slot))) or []
+            nodes = (yield from _if_allowed(presence.list_nodes(slot))) or []
             places.append(QueuePlace(name=name, slot=slot, nodes=nodes))
     return _row(info, user, cluster, places, is_cluster=is_cluster)
 
 
-def _told(operation: Operation[T]) -> RequestPlan[T | None]:
-    """Return what a server answers, None where this user may not ask."""
+def _if_allowed(operation: Operation[T]) -> RequestPlan[T | None]:
+    """Return the result of a command. None if this user may not call it."""
     try:
         return (yield from ask(operation))
     except (BrokerAuthenticationError, BrokerReplyError):

@@ -29,19 +29,19 @@ from taskq_core.settings import check_whole
 from taskq_core.wire import Keys, TaskState
 
 SCAN_MAX = 10_000
-"""Most tasks that one search reads."""
+"""Maximum number of tasks that a search reads."""
 SCAN_BYTES = 64 * 1024 * 1024
-"""Bytes of tasks after which a search reads no more."""
+"""Bytes of tasks after which a search stops reading."""
 SELECTED_MAX = 10_000
-"""Most tasks that are selected at once."""
+"""Maximum number of tasks that are selected at once."""
 _ID_CHARS = 256
-"""Characters of a searched text that may be a task id."""
+"""Maximum length of a searched text that is looked up as a task id."""
 
 TaskRecord = TaskInfo | UnreadableTask
 
 
 def is_orphaned(task: TaskRecord, now: datetime) -> bool:
-    """Return whether an active task has no worker any more: its lease has ended. The recoverer takes it back soon."""
+    """Return whether an active task has lost its worker: its lease has ended. The recoverer requeues it soon."""
     if not isinstance(task, TaskInfo) or task.state is not TaskState.ACTIVE:
         return False
     return task.lease_expires_at is None or task.lease_expires_at < now
@@ -52,9 +52,9 @@ class TaskSelection:
     """Tasks that were selected for an action.
 
     Attributes:
-        tasks: Those whose state allows it, as they were seen; at most `SELECTED_MAX`.
-        refused: How many others fit, by their state, which does not allow it.
-        is_complete: False if more tasks may fit than were gone through.
+        tasks: Matching tasks whose state allows the action; at most `SELECTED_MAX`.
+        refused: Number of matching tasks whose state does not allow the action, by state.
+        is_complete: False if further tasks may match.
     """
 
     tasks: Sequence[TaskRef]
@@ -85,7 +85,7 @@ def read_tasks(
         ConfigurationError: The filter needs to read inside tasks, or a number is out of bounds.
     """
     if wanted.looks_inside:
-        raise ConfigurationError("a list goes by queue and state; search_tasks looks inside tasks")
+        raise ConfigurationError("tasks are listed by queue and state only; use search_tasks, which looks inside tasks")
     check_whole("skip", skip, least=0, most=10**12)
     if count < 1:
         return ()
@@ -202,14 +202,14 @@ def selection_of(search: FoundTasks, states: Sequence[TaskState]) -> TaskSelecti
 
 
 def _parts(infos: Sequence[QueueInfo], state: TaskState | None) -> Iterator[tuple[TaskState, QueueInfo]]:
-    """The queues and states with tasks in them, in the order in which they are listed."""
+    """Yield the queues and states that have tasks, in the order of lists."""
     for each in LISTED_STATES if state is None else (state,):
         yield from ((each, info) for info in infos if info.sizes[each])
 
 
 def _by_id(keys: Keys, infos: Sequence[QueueInfo], wanted: TaskFilter) -> RequestPlan[list[TaskRecord]]:
     found: list[TaskRecord] = []
-    ageless = replace(wanted, older_than=None, newer_than=None)  # who names a task means it, whatever its age
+    ageless = replace(wanted, older_than=None, newer_than=None)  # a search by id finds tasks of any age
     for info in infos:
         stored = yield from ask(views.look(keys.queue(info.name), wanted.text))
         if stored is None or stored.state is TaskState.AGGREGATING:
@@ -225,7 +225,7 @@ def _cursor(state: TaskState, info: QueueInfo, place: str) -> str:
 
 
 def _place(parts: Sequence[tuple[TaskState, QueueInfo]], cursor: str | None) -> tuple[int, str | None]:
-    """Return the part to go on with and the place in it; if the part is empty now, the next one."""
+    """Return the part at which a search continues, and the position in it. An empty part is skipped."""
     if cursor is None:
         return 0, None
     wrong = ConfigurationError(f"cursor must come from a search of tasks, got {cursor[:80]!r}")

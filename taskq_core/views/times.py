@@ -1,4 +1,4 @@
-"""The times that are known of a task, in their order."""
+"""Collect the known times of a task in chronological order."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from taskq_core.wire import TaskState
 
 
 class TimeKind(StrEnum):
-    """What happens to a task at a time."""
+    """The event of a time."""
 
     ATTEMPT_FAILED = "attempt_failed"
     ATTEMPT_SUCCEEDED = "attempt_succeeded"
@@ -34,8 +34,8 @@ class TaskTime:
     """A time of a task.
 
     Attributes:
-        at: When.
-        kind: What happens.
+        at: The time.
+        kind: The event.
         attempt: Number of the attempt, with `ATTEMPT_FAILED` and `ATTEMPT_SUCCEEDED`.
     """
 
@@ -45,7 +45,7 @@ class TaskTime:
 
 
 def times_of(task: TaskRecord) -> Sequence[TaskTime]:
-    """Return the known times of a task. An unreadable task has none."""
+    """Return the known times of a task, sorted. An unreadable task has none."""
     if isinstance(task, UnreadableTask):
         return ()
     past: list[tuple[datetime | None, TimeKind, int | None]]
@@ -67,8 +67,8 @@ def times_of(task: TaskRecord) -> Sequence[TaskTime]:
         (task.deadline, TimeKind.DEADLINE, None),
         (task.expires_at, TimeKind.DELETED, None),
     ]
-    told = [TaskTime(at, kind, number) for at, kind, number in known if at is not None]
-    return sorted(told, key=lambda each: each.at.replace(microsecond=0))  # most are known to the second only
+    times = [TaskTime(at, kind, number) for at, kind, number in known if at is not None]
+    return sorted(times, key=lambda each: each.at.replace(microsecond=0))  # most times have whole seconds only
 
 
 _WAITING = (TaskState.PENDING, TaskState.SCHEDULED, TaskState.RETRY, TaskState.AGGREGATING)

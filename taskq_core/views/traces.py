@@ -1,4 +1,4 @@
-"""Where the trace of a task is shown."""
+"""Find the address of the trace of a task."""
 
 from collections.abc import Mapping
 

@@ -14,22 +14,22 @@ from taskq_core.wire import Keys
 from taskq_core.wire.tallies import HOUR_S, HOURS_KEPT, TypeCounters
 
 HOURS_MOST = HOURS_KEPT - 2
-"""Maximum number of hours for which runs by type are known."""
+"""Maximum number of full hours for which runs by type are stored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TypeRuns:
-    """What became of the runs of one task type.
+    """Outcomes and durations of the runs of one task type.
 
     Attributes:
-        name: Name of the task; `_other` for those beyond 200 types an hour.
-        processed: Runs that used an attempt.
-        failed: Of those, how many failed.
-        archived: Of those, after how many the task was archived.
-        total: How long they took together.
-        median: How long half of them took at most; about, as are the next two. None where nothing ran.
-        p95: How long 95 % of them took at most.
-        p99: How long 99 % of them took at most.
+        name: Name of the task; `_other` for types beyond 200 an hour.
+        processed: Number of runs that used an attempt.
+        failed: Number of failed runs among them.
+        archived: Number of these runs after which the task was archived.
+        total: Total duration of the runs.
+        median: Median of their durations. This and the percentiles are estimates. None without runs.
+        p95: Duration that 95 % of the runs did not exceed.
+        p99: Duration that 99 % of the runs did not exceed.
     """
 
     name: str
@@ -43,23 +43,23 @@ class TypeRuns:
 
     @property
     def error_rate(self) -> float | None:
-        """The share of runs that failed, 0 to 1; None where nothing ran."""
+        """Share of runs that failed, 0 to 1. None without runs."""
         return error_rate(self.failed, self.processed)
 
     @property
     def mean(self) -> timedelta | None:
-        """How long a run took on average; None where nothing ran."""
+        """Mean duration of a run. None without runs."""
         return self.total / self.processed if self.processed else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TypesOverview:
-    """What became of runs, by task type, the most first.
+    """Outcomes and durations of runs by task type, the type with most runs first.
 
     Attributes:
-        since: The full hour (UTC) from which on runs are counted.
-        as_of: When this was read, by Redis's clock. Workers hand their numbers in every ten seconds.
-        types: The types. Only workers of this library count by type, Go's do not.
+        since: The full hour (UTC) from which runs are counted.
+        as_of: Time of the reading, by Redis's clock. Workers report their numbers every ten seconds.
+        types: The types. Go workers do not count by type.
     """
 
     since: datetime
@@ -86,7 +86,7 @@ def read_types(keys: Keys, names: Sequence[str], *, hours: int = 24) -> RequestP
             try:
                 found = yield from ask(samples.read_tally(keys.queue(name), hour))
             except BrokerReplyError:
-                continue  # a key of another type, which the doctor reports
+                continue  # a key of another type, which `taskq doctor` reports
             for each, tally in found.items():
                 sums.setdefault(each, TypeCounters.empty()).add(tally)
     types = [_type_runs(name, tally) for name, tally in sums.items()]

@@ -1,4 +1,4 @@
-"""The worker processes that run, and their tasks."""
+"""Read the running worker processes and their tasks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

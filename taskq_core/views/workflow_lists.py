@@ -19,9 +19,9 @@ from taskq_core.wire import Keys, QueueKeys
 from taskq_core.workflow.reading import read_state, read_time
 
 WORKFLOWS_MAX = 1_000
-"""Most workflows of one page."""
+"""Maximum number of workflows on a page."""
 WORKFLOW_SCAN_MAX = 2_000
-"""Most workflows that one search reads."""
+"""Maximum number of workflows that a search reads."""
 _STEP = 200
 _RUNNING, _ENDED = "r", "e"
 
@@ -35,11 +35,11 @@ class WorkflowRow:
         id: Its id.
         name: Its given name, or the names of its first steps, such as `fetch → resize → notify`.
         state: Its state.
-        created_at: When it began, aware UTC; None of a damaged one.
-        ended_at: When it ended, None while it runs.
-        steps: Its steps, each member of a group as one; of more than 100 groups each group as one.
-        steps_ended: How many of them have ended, in whatever way.
-        steps_failed: How many have failed. Those after which it goes on as if nothing had happened are left out.
+        created_at: Time of its creation, in UTC. None: the workflow is damaged.
+        ended_at: Time of its end. None while it runs.
+        steps: Number of steps. Each member of a group counts; with more than 100 groups, each group counts as one.
+        steps_ended: Number of these steps that have ended.
+        steps_failed: Number of failed steps, without those whose failure the workflow ignores.
     """
 
     queue: str
@@ -55,13 +55,13 @@ class WorkflowRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkflowsPage:
-    """Part of the workflows whose home a queue is.
+    """A page of the workflows of a home queue.
 
     Attributes:
         queue: Name of the queue.
         rows: Running workflows, then ended ones, each the newest first.
-        running: How many run.
-        ended: How many have ended and are kept.
+        running: Number of running workflows.
+        ended: Number of ended workflows that are stored.
     """
 
     queue: str
@@ -71,18 +71,18 @@ class WorkflowsPage:
 
     @property
     def total(self) -> int:
-        """How many there are."""
+        """Number of workflows."""
         return self.running + self.ended
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkflowCounts:
-    """How many workflows have a queue as their home.
+    """Number of workflows of a home queue.
 
     Attributes:
         queue: Name of the queue.
-        running: How many run.
-        ended: How many have ended and are kept.
+        running: Number of running workflows.
+        ended: Number of ended workflows that are stored.
     """
 
     queue: str
@@ -97,7 +97,7 @@ class WorkflowFilter:
     Attributes:
         queue: Their home queue.
         state: Their state.
-        text: Part of their id or name, whether in capitals or not.
+        text: Part of their id or name. Case does not matter.
     """
 
     queue: str | None = None
@@ -106,19 +106,19 @@ class WorkflowFilter:
 
     @property
     def looks_inside(self) -> bool:
-        """Whether workflows have to be read to know which are wanted."""
+        """Whether workflows have to be read to know which of them match."""
         return bool(self.text) or self.state not in (None, WorkflowState.RUNNING)
 
     def of(self, counts: Iterable[WorkflowCounts]) -> list[WorkflowCounts]:
-        """Return the queues to look at."""
+        """Return the queues that match."""
         return [each for each in counts if self.queue in (None, each.queue)]
 
     def size(self, counts: Iterable[WorkflowCounts]) -> int:
-        """Return how many there are in the lists to look at."""
+        """Return the number of workflows in the matching queues and lists."""
         return sum(size for _, _, size in _parts(self.of(counts), self.state))
 
     def fits(self, row: WorkflowRow) -> bool:
-        """Return whether a workflow is wanted, whatever its queue."""
+        """Return whether a workflow of a matching queue matches."""
         if self.state not in (None, row.state):
             return False
         text = self.text.casefold()
@@ -130,10 +130,10 @@ class WorkflowSearch:
     """The result of a search.
 
     Attributes:
-        rows: Matching workflows, running ones first.
-        scanned: How many were read for them.
-        total: How many there are in these queues.
-        cursor: Where to go on, None if all were read.
+        rows: Matching workflows, running workflows first.
+        scanned: Number of workflows that were read.
+        total: Number of workflows in the searched queues.
+        cursor: Pass this to the next call to continue; None at the end.
     """
 
     rows: Sequence[WorkflowRow]
@@ -185,7 +185,9 @@ def list_workflows(
         ConfigurationError: The filter needs to read workflows, or a number is out of bounds.
     """
     if wanted.looks_inside:
-        raise ConfigurationError("a list goes by queue and whether workflows run; search_workflows looks at them")
+        raise ConfigurationError(
+            "workflows are listed by queue and running or ended only; use search_workflows, which reads each workflow"
+        )
     check_whole("skip", skip, least=0, most=10**12)
     check_whole("count", count, least=1, most=WORKFLOWS_MAX)
     rows: list[WorkflowRow] = []
@@ -240,7 +242,7 @@ def search_workflows(
 
 
 def _parts(counts: Iterable[WorkflowCounts], state: WorkflowState | None) -> Iterator[tuple[str, str, int]]:
-    """Yield the lists to look at that are not empty: which, of which queue, and how many are in it."""
+    """Yield the lists to read that are not empty: kind, queue, and number of workflows."""
     counts = list(counts)
     if state in (None, WorkflowState.RUNNING, WorkflowState.DAMAGED):
         yield from ((_RUNNING, each.queue, each.running) for each in counts if each.running)
@@ -249,19 +251,19 @@ def _parts(counts: Iterable[WorkflowCounts], state: WorkflowState | None) -> Ite
 
 
 def _place(parts: Sequence[tuple[str, str, int]], cursor: str | None) -> tuple[int, int]:
-    """Return in which list a search goes on, and how many of it are left out."""
+    """Return the list at which a search continues, and the number of workflows in it to skip."""
     if cursor is None:
         return 0, 0
     which, _, rest = cursor.partition(":")
     skip, _, name = rest.partition(":")
     if which not in (_RUNNING, _ENDED) or not (skip.isascii() and skip.isdecimal() and len(skip) <= 12):
-        raise ConfigurationError(f"{cursor!r:.200} is no cursor of a search for workflows")
-    asked = (which == _ENDED, name)
+        raise ConfigurationError(f"{cursor!r:.200} is not a cursor of a search for workflows")
+    wanted = (which == _ENDED, name)
     for number, (each, queue, size) in enumerate(parts):
         here = (each == _ENDED, queue)
-        if here == asked and int(skip) < size:
+        if here == wanted and int(skip) < size:
             return number, int(skip)
-        if here > asked:  # that one is empty by now, or was read to its end
+        if here > wanted:  # the list of the cursor is empty now, or was read to its end
             return number, 0
     return len(parts), 0
 

@@ -1,4 +1,4 @@
-"""One workflow: its steps laid out as a drawing, and one of its steps with what it returned, or its members."""
+"""Read a workflow with a drawing of its steps, and a step with its result or its members."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,11 +17,11 @@ from taskq_core.workflow.reading import LOOKED_UP_MAX, ask_attempts, ask_graph, 
 from taskq_core.workflow.sending import WORKFLOW, WORKFLOW_QUEUE
 
 MEMBERS_MAX = 500
-"""Most members of a group that are read at once."""
+"""Maximum number of members of a group that are read at once."""
 STEP_RESULT_BYTES = 64 * 1024
-"""Most bytes of what a step returned that are read."""
+"""Maximum number of bytes of the result of a step that are read."""
 MEMBER_RESULT_BYTES = 4 * 1024
-"""Most bytes of what a member of a group returned that are read."""
+"""Maximum number of bytes of the result of a group member that are read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,8 +29,8 @@ class WorkflowDetail:
     """One workflow.
 
     Attributes:
-        graph: Its state and steps.
-        drawing: Its steps laid out; None where they are more than a drawing can show.
+        graph: State and steps of the workflow.
+        drawing: Drawing of the steps. None: there are too many steps.
     """
 
     graph: WorkflowGraph
@@ -52,15 +52,15 @@ class MemberRow:
     """A member of a group.
 
     Attributes:
-        number: Which it is, from 0.
-        task_id: Id of its task, which is there as long as any task.
+        number: Number of the member, from 0.
+        task_id: Id of its task. The task may be deleted.
         queue: Queue of its task.
         state: Its state. `StepState.STARTED` also while it moves to another queue.
         error: Text of its failure, or why its result was not stored, cut to 200 bytes. While it is retried, its last
             error. "" if none applies.
         result: Its result as JSON, cut to `MEMBER_RESULT_BYTES`. b"" if it has no result.
-        result_size: How many bytes that has.
-        retried: For a started member, how often its task has failed so far.
+        result_size: Number of bytes of the whole result.
+        retried: Number of failed runs of a started member.
         max_retry: For a retried member, the maximum number of retries.
     """
 
@@ -86,7 +86,7 @@ class StepDetail:
         workflow_state: Its state.
         step: The step.
         result: The result of a single step as JSON, cut to `STEP_RESULT_BYTES`. b"" if it has no result.
-        result_size: How many bytes that has.
+        result_size: Number of bytes of the whole result.
         members: The requested members of a group, in order.
     """
 
@@ -107,7 +107,7 @@ def workflow_of(task: TaskInfo) -> tuple[str, str] | None:
 
 
 def has_task(step: StepInfo | MemberRow) -> bool:
-    """Return whether the task of a step was enqueued, so that a link to it makes sense; it may be deleted by now."""
+    """Return whether the task of a step was enqueued, so that a page can link to it. The task may be deleted."""
     return bool(step.task_id and step.state not in (StepState.WAITING, StepState.SKIPPED))
 
 
@@ -116,8 +116,8 @@ def read_workflow(keys: Keys, queue: str, workflow_id: str) -> RequestPlan[Workf
 
     Raises:
         QueueNotFoundError: No queue has this name.
-        WorkflowNotFoundError: The workflow does not exist, or no longer.
-        WorkflowDamagedError: What Redis keeps of it cannot be read.
+        WorkflowNotFoundError: The workflow does not exist, or no longer exists.
+        WorkflowDamagedError: The workflow cannot be read.
     """
     yield from known_queue(keys, queue)
     graph: WorkflowGraph = yield from ask_graph(keys, queue, workflow_id)
@@ -139,13 +139,13 @@ def read_step(
 
     Raises:
         QueueNotFoundError: No queue has this name.
-        WorkflowNotFoundError: The workflow or the step does not exist, or no longer.
-        WorkflowDamagedError: What Redis keeps of it cannot be read.
+        WorkflowNotFoundError: The workflow or the step does not exist, or no longer exists.
+        WorkflowDamagedError: The workflow cannot be read.
         ConfigurationError: A number is out of bounds.
     """
     check_whole("skip", skip, least=0, most=10**12)
     if only_failed and skip:
-        raise ConfigurationError(f"skip must be 0 where failed members alone are wanted, got {skip}")
+        raise ConfigurationError(f"skip must be 0 with only_failed, got {skip}")
     if not 1 <= count <= MEMBERS_MAX:
         raise ConfigurationError(f"count must be from 1 to {MEMBERS_MAX}, got {count}")
     queue_keys = yield from known_queue(keys, queue)
@@ -159,7 +159,7 @@ def read_step(
         )
     )
     if stored is None:
-        raise WorkflowNotFoundError(queue, workflow_id, "there is no such workflow, or it is kept no longer")
+        raise WorkflowNotFoundError(queue, workflow_id, "there is no such workflow, or it is no longer stored")
     members = [_member(queue_keys, workflow_id, found, each) for each in stored.members]
     started = [number for number, each in enumerate(members) if each.state is StepState.STARTED]
     for number in started[:LOOKED_UP_MAX]:
@@ -180,9 +180,9 @@ def read_step(
 def _member(queue: QueueKeys, workflow_id: str, group: StepInfo, stored: StoredMember) -> MemberRow:
     if stored.end:
         state = StepState.FAILED if stored.end == b"f" else StepState.SUCCEEDED
-    elif group.state in (StepState.SUCCEEDED, StepState.FAILED):  # it ends as this is read
+    elif group.state in (StepState.SUCCEEDED, StepState.FAILED):  # the group ended while this was read
         state = StepState.STARTED
-    elif group.state is StepState.STARTED and stored.queue == queue.name:  # others are enqueued before it
+    elif group.state is StepState.STARTED and stored.queue == queue.name:  # earlier members are enqueued first
         state = StepState.WAITING
     else:
         state = group.state

@@ -130,7 +130,7 @@ def ask_fields(
     for first in range(0, len(fields), FIELDS_MAX):
         page = yield look_at_workflow(queue, workflow_id, fields[first : first + FIELDS_MAX], tell_end=tell_end)
         if page is None:
-            raise WorkflowNotFoundError(queue.name, workflow_id, "there is no such workflow, or it is kept no longer")
+            raise WorkflowNotFoundError(queue.name, workflow_id, "there is no such workflow, or it is no longer stored")
         values += page
     return values
 
@@ -313,7 +313,7 @@ def ask_cancel(keys: Keys, home: str, workflow_id: str) -> RequestPlan[bool]:
     queue = keys.queue(home)
     answer = yield cancel_workflow(queue, workflow_id)
     if answer is None:
-        raise WorkflowNotFoundError(home, workflow_id, "there is no such workflow, or it is kept no longer")
+        raise WorkflowNotFoundError(home, workflow_id, "there is no such workflow, or it is no longer stored")
     is_cancelled: bool = answer[0]
     if is_cancelled:
         for name in (home, *answer[1]):

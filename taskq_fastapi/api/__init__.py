@@ -1,11 +1,11 @@
-"""The JSON API: everything the inspector can do, over HTTP.
+"""The JSON API: the inspector over HTTP.
 
 ::
 
     app.include_router(taskq_router(taskq, dependencies=[Depends(operator)]), prefix="/taskq")
 
-Its answers are the records of `taskq_core.views` and of the inspector, as typed models. Errors are problem documents
-(RFC 9457). Without access rules it refuses every request. It hides payloads by default, and logs every change to the
+Responses are the records of `taskq_core.views` and of the inspector, as typed models. Errors are problem documents (RFC
+9457). Without access rules the API refuses every request. It hides payloads by default, and logs every change to the
 logger `taskq.audit`.
 """
 
@@ -47,21 +47,21 @@ def taskq_router(
     trusted_origins: Sequence[str] = (),
     failed_logins: str | None = FAILED_LOGINS,
 ) -> APIRouter:
-    """Return a router with everything the inspector can do.
+    """Return a router with the JSON API of a queue application.
 
     Args:
         taskq: The queue application. Its connections are closed by the lifespan that it is given to.
         dependencies: `Depends(...)` of functions that raise for callers who may not use the API. Without any, the
             routes answer 403.
         allow_anonymous: Whether all callers are allowed, without dependencies.
-        read_only: Whether changes are refused with 403; True, False, or a dependency that says it for each request.
-        show_payloads: Whether payloads, results and tracebacks are shown; as `read_only`. Who does not see payloads
-            cannot search or change them.
-        redact: Called with the name of a task, what is shown (`payload`, `result`, `headers`, `error`, `traceback`,
-            `progress`) and its value; returns what is shown instead. With it payloads are neither searched nor
-            changed. If it fails, nothing is shown.
+        read_only: Whether changes are refused with 403: True, False, or a dependency that returns it for a request.
+        show_payloads: Whether payloads, results and tracebacks are shown: True, False, or a dependency that returns it
+            for a request. Callers who do not see payloads cannot search or change them.
+        redact: Called with the name of a task, the kind of a value (`payload`, `result`, `headers`, `error`,
+            `traceback`, `progress`) and the value; returns the value to show. With it, payloads can be neither searched
+            nor changed. If it raises, the value is hidden.
         who: A dependency that returns the name of the caller for the audit log. Default: the address of the client.
-        trusted_origins: Other origins (`https://ops.example.com`) whose pages may change something.
+        trusted_origins: Other origins (`https://ops.example.com`) whose pages may make changes.
         failed_logins: Maximum rate of requests from one address that the dependencies refuse, such as "10/m"; None: no
             limit.
 
@@ -77,24 +77,24 @@ def taskq_router(
         tuple(trusted_origins),
         LoginLimiter(failed_logins),
     )
-    # Runs last: the dependencies of the app have let the caller in.
+    # `_let_in` runs last, when the dependencies of the app have authenticated the caller.
     router = APIRouter(dependencies=[*dependencies, Depends(_let_in)], route_class=route_class, responses=RESPONSES)
     inspector = AsyncInspector(taskq)
-    made_of = Parts(
+    parts = Parts(
         taskq=taskq,
         inspector=inspector,
         dashboard=AsyncDashboard(inspector),
         access=access(read_only=read_only, show_payloads=show_payloads, redact=redact, who=who),
     )
-    add_bulk_routes(router, made_of)
-    add_task_list_routes(router, made_of)
-    add_task_routes(router, made_of)
-    add_queue_routes(router, made_of)
-    add_figure_routes(router, made_of)
-    add_worker_routes(router, made_of)
-    add_schedule_routes(router, made_of)
-    add_limit_routes(router, made_of)
-    add_workflow_routes(router, made_of)
+    add_bulk_routes(router, parts)
+    add_task_list_routes(router, parts)
+    add_task_routes(router, parts)
+    add_queue_routes(router, parts)
+    add_figure_routes(router, parts)
+    add_worker_routes(router, parts)
+    add_schedule_routes(router, parts)
+    add_limit_routes(router, parts)
+    add_workflow_routes(router, parts)
     return router
 
 

@@ -18,24 +18,24 @@ logger = logging.getLogger("taskq.fastapi")
 audit_logger = logging.getLogger("taskq.audit")
 
 Redact = Callable[[str, str, Any], Any]
-"""Called with the name of a task, what is shown (`payload`, `result`, `headers`, `error`, `traceback`, `progress`) and
-its value; returns what is shown instead."""
+"""Called with the name of a task, the kind of a value (`payload`, `result`, `headers`, `error`, `traceback`,
+`progress`) and the value; returns the value to show."""
 Allowed = bool | Callable[..., bool | Awaitable[bool]]
-"""A yes or no for everybody, or a FastAPI dependency that says it for a request."""
+"""A permission of all callers, or a FastAPI dependency that returns it for a request."""
 Who = Callable[..., str | Awaitable[str]]
 """A FastAPI dependency that returns the name of the caller."""
 LISTED_BYTES = 16 * 1024
-"""Most bytes of a payload or result that a list shows; a single task shows all."""
+"""Maximum number of bytes of a payload or result in a list. The response for a single task has no such limit."""
 REDACTION_FAILED = "[not shown: the redaction failed]"
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What of a task one request is shown.
+    """The visible parts of tasks for one request.
 
     Attributes:
-        payloads: Payloads, results and tracebacks.
-        redact: What changes them before, None for nothing.
+        payloads: Whether payloads, results and tracebacks are visible.
+        redact: Replaces values before they are shown. None: values are shown as they are.
     """
 
     payloads: bool
@@ -43,16 +43,16 @@ class Shown:
 
     @property
     def may_ask_payloads(self) -> bool:
-        """Whether payloads may be searched, edited and compared, which would reveal hidden parts."""
+        """Whether payloads may be searched, edited and compared, which reveals their contents."""
         return self.payloads and self.redact is None
 
     def check_may_ask(self, what: str) -> None:
-        """Refuse a request that would reveal hidden payloads."""
+        """Refuse a request with 403 if it would reveal hidden payloads."""
         if not self.may_ask_payloads:
-            raise HTTPException(403, f"{what} needs payloads that are shown, unredacted; show_payloads says who may")
+            raise HTTPException(403, f"{what} needs visible, unredacted payloads; see the argument show_payloads")
 
     def value(self, name: str, what: str, value: Any) -> Any:
-        """Return what is shown of a value."""
+        """Return the visible form of a value."""
         if self.redact is None:
             return value
         try:
@@ -60,16 +60,16 @@ class Shown:
             check_json(shown)
             return shown
         except Exception:
-            logger.exception("the redaction of the %s of a task %r failed; it is not shown", what, name)
+            logger.exception("redact failed for the %s of a task %r; the value is not shown", what, name)
             return REDACTION_FAILED
 
     def headers(self, name: str, headers: Mapping[str, str]) -> Any:
         """Return the visible headers. Those of limits contain parts of the payload, so they may be hidden."""
-        kept = {key: text for key, text in headers.items() if key != LIMITS or self.may_ask_payloads}
-        return self.value(name, "headers", kept)
+        visible = {key: text for key, text in headers.items() if key != LIMITS or self.may_ask_payloads}
+        return self.value(name, "headers", visible)
 
     def octets(self, name: str, what: str, data: bytes, *, most: int | None) -> dict[str, Any]:
-        """Return what is shown of bytes: as JSON if they are, else as text, else in base64."""
+        """Return the visible form of bytes: JSON, else text, else base64. Omit hidden or too many bytes."""
         facts: dict[str, Any] = {"size": len(data)}
         if not self.payloads:
             return {**facts, "omitted": "hidden"}
@@ -95,11 +95,11 @@ def _read(data: bytes) -> tuple[str, Any]:
 
 
 def _no_constant(word: str) -> Any:
-    raise ValueError(f"{word} is no JSON")
+    raise ValueError(f"{word} is not JSON")
 
 
 class Audit:
-    """Writes actions of a caller to the logger `taskq.audit`, never with payloads.
+    """Logs the actions of a caller to `taskq.audit`, without payloads.
 
     Args:
         who: Name of the caller.
@@ -110,7 +110,7 @@ class Audit:
 
     @contextmanager
     def action(self, action: str, **facts: Any) -> Iterator[dict[str, Any]]:
-        """Log an action and its outcome, even if it fails, with facts that are added to the yielded dict."""
+        """Log an action with its facts and outcome, also if it fails. The block adds facts to the yielded dict."""
         outcome: dict[str, Any] = {}
         ended = "cut off"
         try:
@@ -120,26 +120,26 @@ class Audit:
             ended = type(error).__name__
             raise
         finally:
-            told = {**{name: value for name, value in facts.items() if value is not None}, **outcome}
-            text = "".join(f" {name}={value!r}" for name, value in told.items())
+            fields = {**{name: value for name, value in facts.items() if value is not None}, **outcome}
+            text = "".join(f" {name}={value!r}" for name, value in fields.items())
             audit_logger.info(
                 "%s by %r: %s%s",
                 action,
                 self._who,
                 ended,
                 text,
-                extra={"audit": {"action": action, "who": self._who, "outcome": ended, **told}},
+                extra={"audit": {"action": action, "who": self._who, "outcome": ended, **fields}},
             )
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """The dependencies of the routes.
+    """The access rules of a router, as dependencies of its routes.
 
     Attributes:
-        shown: Gives the `Shown` of a request.
-        may_change: Returns whether the caller of a request may change something.
-        change: Gives the `Audit` of a request that changes something, or refuses it.
+        shown: Returns the `Shown` of a request.
+        may_change: Returns whether the caller of a request may make changes.
+        change: Returns the `Audit` of a request that makes a change, or refuses it.
     """
 
     shown: Callable[..., Awaitable[Shown]]
@@ -148,7 +148,7 @@ class Access:
 
 
 def access(*, read_only: Allowed, show_payloads: Allowed, redact: Redact | None, who: Who | None) -> Access:
-    """Return the dependencies for the options of a router."""
+    """Return the access rules for the arguments of a router."""
     is_read_only, sees_payloads = _allowed("read_only", read_only), _allowed("show_payloads", show_payloads)
     for name, hook in (("redact", redact), ("who", who)):
         if hook is not None and not callable(hook):
@@ -167,9 +167,9 @@ def access(*, read_only: Allowed, show_payloads: Allowed, redact: Redact | None,
     ) -> Audit:
         if not is_allowed:
             audit_logger.warning(
-                "%s %r by %r: refused, for it is for reading only", request.method, request.url.path, str(name)
+                "%s %r by %r: refused, because the API is read-only", request.method, request.url.path, str(name)
             )
-            raise HTTPException(403, "this is for reading only")
+            raise HTTPException(403, "this API is read-only")
         return Audit(str(name))
 
     return Access(shown=shown, may_change=may_change, change=change)

@@ -1,4 +1,4 @@
-"""The route that applies one action to many tasks: to named ones, or to all that match a filter."""
+"""The route that applies an action to many tasks: to named tasks, or to all tasks that match a filter."""
 
 from typing import Annotated
 
@@ -14,15 +14,15 @@ from taskq_fastapi.api.parts import Age, Parts, time_left
 from taskq_fastapi.api.task_routes import TaskChange
 
 CHUNK = 100
-"""Maximum number of tasks that are changed before the time is checked."""
-CANCELLED = 20
-"""The same for cancellations, which need two requests each."""
+"""Maximum number of tasks that are changed before the time limit is checked."""
+CANCEL_CHUNK = 20
+"""The same for cancellations, which need two requests to Redis each."""
 NAMED_MAX = 1_000
 """Maximum number of named tasks."""
 
 
 class BulkFilter(BaseModel):
-    """A filter: tasks of one state, in one queue or all, that match every given field."""
+    """A filter: tasks of one state, of one queue or all queues, that match every given field."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -90,10 +90,10 @@ def add_bulk_routes(router: APIRouter, parts: Parts) -> None:
 
     async def by_name(body: BulkAction, named: list[models.TaskAddress], audit: Audit) -> models.Acted:
         start, has_time, report = _offset(body.cursor, len(named)), time_left(), ActionReport()
-        most = CANCELLED if body.action is TaskAction.CANCEL else CHUNK
+        most = CANCEL_CHUNK if body.action is TaskAction.CANCEL else CHUNK
         refs = [TaskRef(each.queue, each.id, each.state) for each in named]
         with audit.action(f"{body.action.value}_tasks", **body.options) as outcome:
-            await inspector.act_on((), body.action, **body.options)  # refused also if nothing is left to do
+            await inspector.act_on((), body.action, **body.options)  # checks the options even if no task is left
             at = start
             while at < len(refs) and report.failure is None and (at == start or has_time()):
                 chunk = await inspector.act_on(refs[at : at + most], body.action, **body.options)
@@ -118,5 +118,5 @@ def _offset(cursor: str | None, most: int) -> int:
     if cursor is None:
         return 0
     if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 6 and int(cursor) <= most):
-        raise ConfigurationError(f"cursor must come from the answer before, got {cursor[:80]!r}")
+        raise ConfigurationError(f"cursor must be `next` of the previous answer, got {cursor[:80]!r}")
     return int(cursor)

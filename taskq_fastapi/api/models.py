@@ -1,7 +1,7 @@
-"""Response models of the API, made from the records of the core.
+"""Response models of the API, generated from the records of the core.
 
-A model has one field for each attribute and property of its record, and the docstrings of the record describe them.
-Durations are in seconds, times in UTC.
+A model has a field for each attribute and property of its record. The descriptions of the fields come from the
+docstrings of the record. Durations are in seconds, times in UTC.
 """
 
 import dataclasses
@@ -41,7 +41,7 @@ ID = "01981b0c-7b0e-7cc3-98a9-0f8d3c6c7a51"
 _SIZES = {"active": 2, "pending": 40, "aggregating": 0, "scheduled": 3, "retry": 1, "archived": 5, "completed": 0}
 _EXAMPLES: Mapping[str, Any] = {"id": ID, "task_id": ID, "workflow_id": ID, "queue": "default", "sizes": _SIZES}
 """Example values by the name of the field."""
-_NEXT = "Send it as `cursor` to continue; null at the end."
+_NEXT = "Send this as `cursor` to continue; null at the end."
 _ATTRIBUTE = re.compile(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", re.MULTILINE)
 
 
@@ -59,7 +59,7 @@ def text(value: str) -> str:
 
 
 class Record(BaseModel):
-    """Base of the models that are made from records."""
+    """Base of the models that are generated from records."""
 
     model_config = ConfigDict(from_attributes=True, ser_json_timedelta="float")
 
@@ -73,7 +73,8 @@ class Octets(BaseModel):
     )
     value: Any = Field(default=None, examples=[{"to": "a@example.com"}])
     omitted: Literal["hidden", "large"] | None = Field(
-        default=None, description="Why there is no `value`: you may not see it, or it is too large for a list."
+        default=None,
+        description="Why there is no `value`. hidden: you may not see it. large: it is too large for a list.",
     )
 
 
@@ -88,13 +89,13 @@ def fields_of(record: object) -> dict[str, Any]:
 
 
 def model_of(record: type, name: str = "", *, is_partial: bool = False, **replaced: Any) -> type[Record]:
-    """Return the response model of a record, the same for each call with this record. A `cursor` is called `next`.
+    """Return the response model of a record. Further calls return the same model. A field `cursor` is named `next`.
 
     Args:
         record: A dataclass.
-        name: Name of the model. "" takes that of the record.
+        name: Name of the model. "": the name of the record.
         is_partial: Whether every field may be missing.
-        replaced: Types of fields that differ from the record, or that it does not have.
+        replaced: Types of fields that differ from the record, and of additional fields.
     """
     if record not in _models:
         described = _descriptions(record)
@@ -116,12 +117,12 @@ def model_of(record: type, name: str = "", *, is_partial: bool = False, **replac
 
 
 def list_of(model: Any) -> Any:
-    """Return the type of a list of these."""
+    """Return the type of a list of models."""
     return types.GenericAlias(list, (model,))
 
 
 def wrapper(name: str, doc: str, **types_of_fields: Any) -> type[Record]:
-    """Return the model of an answer that only groups others."""
+    """Return the model of an answer with the given fields."""
     fields: dict[str, Any] = {each: (kind, ...) for each, kind in types_of_fields.items()}
     return create_model(name, __base__=Record, __doc__=doc, **fields)
 
@@ -200,7 +201,7 @@ TasksFound = model_of(FoundTasks, "TasksFound", tasks=list_of(Task))
 
 
 def task_of(record: TaskRecord, shown: Shown, *, is_listed: bool = False) -> dict[str, Any]:
-    """Return the fields of a task that the caller may see."""
+    """Return the visible fields of a task. Payloads and results in lists are limited to `LISTED_BYTES`."""
     most = LISTED_BYTES if is_listed else None
     if isinstance(record, UnreadableTask):
         message = shown if shown.may_ask_payloads else Shown(payloads=False, redact=None)
@@ -224,7 +225,7 @@ def task_of(record: TaskRecord, shown: Shown, *, is_listed: bool = False) -> dic
 
 
 def tasks_of(found: Any, shown: Shown) -> dict[str, Any]:
-    """Return a page of tasks, or the tasks that a search found."""
+    """Return the visible fields of a page of tasks, or of the tasks that a search found."""
     return {**fields_of(found), "tasks": [task_of(each, shown, is_listed=True) for each in found.tasks]}
 
 
@@ -237,37 +238,37 @@ class Skipped(BaseModel):
     """A number of skipped tasks, with the reason."""
 
     reason: Skip
-    state: str = Field(description='The state they are in, for "changed" and "state".', examples=["active"])
+    state: str = Field(description='State of the tasks, for the reasons "changed" and "state".', examples=["active"])
     count: int = Field(examples=[1])
 
 
 class TaskAddress(BaseModel):
-    """A task."""
+    """The queue and id of a task."""
 
     model_config = ConfigDict(extra="forbid")
 
     queue: str = Field(examples=["default"])
     id: str = Field(examples=[ID])
     state: TaskState | None = Field(
-        default=None, description="State in which it was seen. If it changed, it is skipped."
+        default=None, description="Last known state. The task is skipped if its state is another one now."
     )
 
 
 class Acted(BaseModel):
-    """The outcome of an action on tasks, as far as this request went."""
+    """The outcome of an action on the tasks that this request processed."""
 
     done: int = Field(description="Number of changed tasks.", examples=[100])
-    done_tasks: list[TaskAddress] = Field(description="The changed tasks, if the request named tasks.")
+    done_tasks: list[TaskAddress] = Field(description="The changed tasks, if the request has `tasks`.")
     skipped: list[Skipped]
     scanned: int = Field(description="Number of tasks that were read.", examples=[100])
     failure: str | None = Field(
-        default=None, description="Redis failed part way. Up to 100 more tasks may have been changed."
+        default=None, description="Redis failed before the end. Up to 100 more tasks may have been changed."
     )
     next: str | None = Field(description="Send the same request with this as `cursor` to continue; null at the end.")
 
 
 def acted_of(report: ActionReport, *, scanned: int, following: str | None, names: bool) -> Acted:
-    """Return the outcome of an action on tasks."""
+    """Return the response for an action on tasks. `names` adds the changed tasks."""
     return Acted(
         done=len(report.done),
         done_tasks=[TaskAddress(queue=text(each.queue), id=text(each.id)) for each in report.done] if names else [],
@@ -276,7 +277,7 @@ def acted_of(report: ActionReport, *, scanned: int, following: str | None, names
             for (reason, state), count in sorted(report.skipped.items())
         ],
         scanned=scanned,
-        failure=None if report.failure is None else "Redis did not answer, or refused; the log of the server says more",
+        failure=None if report.failure is None else "Redis did not answer, or refused; the server log has details",
         next=following,
     )
 
@@ -298,7 +299,7 @@ SchedulerEvents = wrapper(
 
 
 def schedule_of(entry: PeriodicEntryInfo, shown: Shown) -> dict[str, Any]:
-    """Return the fields of a schedule that the caller may see."""
+    """Return the visible fields of a schedule."""
     return {
         **fields_of(entry),
         "payload": shown.octets(entry.name, "payload", entry.payload, most=LISTED_BYTES),
@@ -323,14 +324,14 @@ class WorkflowChanged(BaseModel):
 
 
 def workflow_of(graph: WorkflowGraph, shown: Shown) -> dict[str, Any]:
-    """Return the fields of a workflow that the caller may see. Errors are redacted like those of tasks."""
+    """Return the visible fields of a workflow. Errors are redacted like errors of tasks."""
     return {"info": graph.info, "steps": [_step(each, shown) for each in graph.steps]}
 
 
 def step_of(found: records.StepDetail, shown: Shown) -> dict[str, Any]:
-    """Return the fields of a step and of its members that the caller may see.
+    """Return the visible fields of a step and of its members.
 
-    The task of a member is not known, so its result is hidden if there is a redaction.
+    The name of the task of a member is unknown, so its result is hidden if `redact` is set.
     """
     name = found.step.task
     of_members = shown if shown.may_ask_payloads else Shown(payloads=False, redact=None)
@@ -355,7 +356,7 @@ def _step(record: StepInfo, shown: Shown) -> dict[str, Any]:
 
 
 def _result(shown: Shown, name: str, data: bytes, size: int) -> dict[str, Any]:
-    """Return a result. Omit a result that was cut when it was read."""
+    """Return the visible form of a result. Omit a result of which only a part was read."""
     found = shown.octets(name, "result", data, most=None)
     if size > len(data) and "omitted" not in found:
         return {"size": size, "omitted": "large"}

@@ -1,7 +1,7 @@
-"""Changes come from the app's own pages or from no page at all: what guards them may be a cookie.
+"""Refuse changes that pages of other sites send (CSRF), because the app may authenticate users by a cookie.
 
-A browser says where a request comes from (`Sec-Fetch-Site`, `Origin`), and sends JSON to another site only after
-asking, which is never answered here. Programs send neither header.
+A browser sends the origin of a request in `Sec-Fetch-Site` and `Origin`. It sends JSON to another site only after a
+preflight request, which this API never allows. Programs send neither header.
 """
 
 from collections.abc import Sequence
@@ -13,17 +13,19 @@ from starlette.requests import Request
 from taskq_core import ConfigurationError
 from taskq_fastapi.throttle import OwnRefusal
 
-_OTHER_SITE = "a change that a page of another site asks for is refused; trusted_origins names those that may"
+_OTHER_SITE = (
+    "a page of another site sent this change, so it is refused; trusted_origins lists sites that may make changes"
+)
 
 
 def check_trusted(origins: Sequence[str]) -> None:
     """Check the argument `trusted_origins`.
 
     Raises:
-        ConfigurationError: It is a text, or holds something else.
+        ConfigurationError: It is a string, or an item is not an origin.
     """
     if isinstance(origins, str):
-        raise ConfigurationError(f"trusted_origins must be a list of origins, got the text {origins!r}")
+        raise ConfigurationError(f"trusted_origins must be a list of origins, got the string {origins!r}")
     for origin in origins:
         parts = urlsplit(origin)
         if f"{parts.scheme}://{parts.netloc}" != origin or not parts.netloc:
@@ -31,7 +33,7 @@ def check_trusted(origins: Sequence[str]) -> None:
 
 
 def check_origin(request: Request, trusted: Sequence[str]) -> None:
-    """Refuse a change that a page of another site asks for, and a body that is not JSON."""
+    """Refuse a change that a page of another site sent, and a body that is not JSON."""
     if is_from_elsewhere(request, trusted):
         raise OwnRefusal(_OTHER_SITE)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -41,11 +43,11 @@ def check_origin(request: Request, trusted: Sequence[str]) -> None:
 
 
 def is_from_elsewhere(request: Request, trusted: Sequence[str]) -> bool:
-    """Return whether a browser says that a page of another site sends this.
+    """Return whether a page of another site sent a request, according to the headers of the browser.
 
     Args:
         request: The request.
-        trusted: Other origins whose pages may.
+        trusted: Other origins whose pages may send requests.
     """
     origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
     if origin is not None and origin in trusted:

@@ -33,29 +33,29 @@ CursorQuery = Annotated[str | None, Query(description="`next` of the previous an
 
 
 def whole(value: object) -> object:
-    """Accept what JSON calls an integer: 5 and 5.0, but neither true nor "5"."""
+    """Check for a number as JSON defines an integer: accept 5 and 5.0, but neither true nor "5"."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError("it must be a whole number")
+        raise ValueError("must be a whole number")
     return value
 
 
 Age = Annotated[int, Field(ge=0, le=AGE_MAX), BeforeValidator(whole)]
-"""Seconds in the body of a request. The bounds come before the validator, so that the schema has them."""
+"""An age in seconds in the body of a request. The bounds come first, so that the schema contains them."""
 Concurrency = Annotated[int, Field(ge=1, le=CONCURRENCY_MAX), BeforeValidator(whole)]
-"""A number of tasks in the body of a request."""
+"""A concurrency in the body of a request."""
 
 
 class AnyText(Convertor[str]):
-    """A part of a path that may be any text, with slashes and line breaks, because producers choose the ids."""
+    """A part of a path that may be any text, also with slashes and line breaks, because producers choose ids."""
 
     regex = r"(?s:.*)"
 
     def convert(self, value: str) -> str:
-        """Return it unchanged."""
+        """Return the text unchanged."""
         return value
 
     def to_string(self, value: str) -> str:
-        """Return it unchanged."""
+        """Return the text unchanged."""
         return value
 
 
@@ -64,13 +64,13 @@ register_url_convertor("taskq_any", AnyText())
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What routes work with.
+    """The objects that the route functions use.
 
     Attributes:
         taskq: The queue application.
         inspector: Reads and changes queues and tasks.
         dashboard: Reads the records that dashboards show.
-        access: The dependencies that decide who may see and change what.
+        access: The access rules.
     """
 
     taskq: TaskQ
@@ -80,6 +80,6 @@ class Parts:
 
 
 def time_left(seconds: float = BULK_S) -> Callable[[], bool]:
-    """Return a function that returns whether time is left."""
+    """Return a function that returns False once this many seconds have passed."""
     end = time.monotonic() + seconds
     return lambda: time.monotonic() < end

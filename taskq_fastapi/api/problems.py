@@ -48,34 +48,34 @@ _SAFE = ("GET", "HEAD", "OPTIONS")
 
 
 class WrongField(BaseModel):
-    """An error in one part of a request."""
+    """An error in a part of a request."""
 
-    where: list[str | int] = Field(description="Path to the part.", examples=[["query", "page"]])
+    where: list[str | int] = Field(description="Path to the part of the request.", examples=[["query", "page"]])
     message: str = Field(examples=["Input should be greater than or equal to 1"])
 
 
 class Problem(BaseModel):
-    """Why a request was refused or failed (RFC 9457)."""
+    """The reason why a request was refused or failed (RFC 9457)."""
 
     model_config = ConfigDict(extra="allow")
 
     type: str = Field(description="Name of the kind of problem.", examples=[_URN + "queue-not-found"])
-    title: str = Field(description="The kind in words, always the same.", examples=["There is no such queue"])
+    title: str = Field(description="Text of the kind of problem.", examples=["There is no such queue"])
     status: int = Field(description="The HTTP status.", examples=[404])
-    detail: str = Field(description="This occurrence.", examples=["no queue 'defualt'; did you mean 'default'?"])
+    detail: str = Field(description="Details of the problem.", examples=["no queue 'defualt'; did you mean 'default'?"])
     code: str | None = Field(
         default=None, description="Code of the taskq error, as in the error reference and `taskq explain`."
     )
-    errors: list[WrongField] | None = Field(default=None, description="What is wrong with the parts of the request.")
+    errors: list[WrongField] | None = Field(default=None, description="Errors in the parts of the request.")
     may_have_happened: bool | None = Field(
-        default=None, description="If Redis did not answer a change: whether it may have been made."
+        default=None, description="Whether a change may have been made although Redis did not answer."
     )
 
 
 _KINDS: Sequence[tuple[type[TaskQError], int, str, str]] = (
     (QueueNotFoundError, 404, "queue-not-found", "There is no such queue"),
     (TaskNotFoundError, 404, "task-not-found", "There is no such task"),
-    (WorkflowNotFoundError, 404, "workflow-not-found", "There is no such workflow, or it is kept no longer"),
+    (WorkflowNotFoundError, 404, "workflow-not-found", "There is no such workflow, or it is no longer stored"),
     (EntryNotFoundError, 404, "schedule-not-found", "There is no such schedule"),
     (WorkerNotFoundError, 404, "worker-not-found", "There is no such worker"),
     (TaskActiveError, 409, "task-active", "The task is running"),
@@ -91,21 +91,21 @@ _KINDS: Sequence[tuple[type[TaskQError], int, str, str]] = (
     (BrokerFullError, 503, "redis-full", "Redis has no memory left"),
     (BrokerError, 503, "redis-refused", "Redis refused the request"),
 )
-"""Kinds of errors, a subclass before its base."""
+"""Kinds of errors. A subclass comes before its base class."""
 _STATUSES = {
     400: ("malformed-request", "The request cannot be read"),
     401: ("not-authenticated", "The caller is not authenticated"),
-    403: ("forbidden", "This is not allowed"),
-    404: ("not-found", "There is no such thing"),
-    409: ("conflict", "The state does not allow it"),
+    403: ("forbidden", "The request is not allowed"),
+    404: ("not-found", "The object does not exist"),
+    409: ("conflict", "The current state does not allow the request"),
     413: ("too-large", "The request is too large"),
-    415: ("not-json", "A change takes JSON"),
+    415: ("not-json", "A change must be JSON"),
     422: ("invalid-request", "The request is not valid"),
     429: ("too-many-requests", "Too many requests"),
-    500: ("failed", "Something failed"),
-    503: ("unavailable", "This cannot be answered now"),
+    500: ("failed", "The request failed"),
+    503: ("unavailable", "The request cannot be answered now"),
 }
-"""Kinds of problems by the status that a dependency or a check of the API answers with."""
+"""Kinds of problems of responses without an error of taskq, by HTTP status."""
 _OTHER = ("refused", "The request was refused")
 """The kind for any other status."""
 
@@ -118,7 +118,7 @@ def _response(status: int) -> dict[str, Any]:
 
 
 RESPONSES: dict[int | str, dict[str, Any]] = {status: _response(status) for status in _STATUSES if status != 500}
-"""Problems of all routes for the OpenAPI description. The route `/problems` brings in their schema."""
+"""Problems of all routes for the OpenAPI description. The route `/problems` adds their schema to it."""
 
 
 def kinds() -> list[Problem]:
@@ -132,15 +132,15 @@ def kinds() -> list[Problem]:
 
 
 def of_error(error: TaskQError) -> Response:
-    """Return the problem of a taskq error."""
+    """Return the response for an error of taskq."""
     kind = next((each[1:] for each in _KINDS if isinstance(error, each[0])), None)
     if kind is None:
         logger.error("a request to the JSON API failed", exc_info=error)
-        return document(500, *_STATUSES[500], "the log of the server says more")
+        return document(500, *_STATUSES[500], "the server log has details")
     if isinstance(error, BrokerError):
-        logger.warning("a request to the JSON API cannot be answered: %s", error)
+        logger.warning("a request to the JSON API failed: %s", error)
         facts = _facts(error, "code", "may_have_happened")
-        return document(*kind, "the log of the server says more", more=facts, headers={"Retry-After": "1"})
+        return document(*kind, "the server log has details", more=facts, headers={"Retry-After": "1"})
     more = {name: value for name, value in _facts(error, "code", "queue", "task_id", "state").items() if value}
     return document(*kind, str(error), more=more)
 
@@ -150,7 +150,7 @@ def _facts(error: TaskQError, *names: str) -> dict[str, Any]:
 
 
 def of_http(error: StarletteHTTPException) -> Response:
-    """Return the problem of an error that a dependency raised."""
+    """Return the response for an HTTP error, such as that of a dependency."""
     detail = error.detail if isinstance(error.detail, str) else json.dumps(error.detail, default=str)
     return document(
         error.status_code, *_STATUSES.get(error.status_code, _OTHER), detail, headers=dict(error.headers or {})
@@ -158,11 +158,11 @@ def of_http(error: StarletteHTTPException) -> Response:
 
 
 def of_validation(error: RequestValidationError) -> Response:
-    """Return the problem of a request that does not fit the description."""
+    """Return the response for a request that is not valid."""
     if any(each["type"] == "json_invalid" for each in error.errors()):
         return document(400, *_STATUSES[400], "the body is not JSON")
     wrong = [{"where": [str(part) for part in each["loc"]], "message": str(each["msg"])} for each in error.errors()]
-    first = f"{'.'.join(wrong[0]['where'])}: {wrong[0]['message']}" if wrong else "it does not fit the description"
+    first = f"{'.'.join(wrong[0]['where'])}: {wrong[0]['message']}" if wrong else "the request is not valid"
     return document(422, *_STATUSES[422], first, more={"errors": wrong})
 
 
@@ -175,20 +175,20 @@ def document(
     more: Mapping[str, Any] | None = None,
     headers: dict[str, str] | None = None,
 ) -> Response:
-    """Return a problem document."""
+    """Return a response with a problem document."""
     body = {"type": _URN + word, "title": title, "status": status, "detail": detail, **(more or {})}
-    text = json.dumps(body, default=str)  # escapes everything that is not ASCII, half characters too
+    text = json.dumps(body, default=str)  # escapes everything that is not ASCII, also lone surrogates
     return Response(text, status, headers=headers, media_type=MEDIA_TYPE)
 
 
 def problem_route(
     refusal: Callable[[], HTTPException] | None, trusted_origins: Sequence[str], limiter: LoginLimiter
 ) -> type[APIRoute]:
-    """Return the class of the routes of a router. It leaves errors of other libraries to the app.
+    """Return the class of the routes of a router. Errors of other libraries are left to the app.
 
     Args:
-        refusal: Makes the error that a closed router raises before anything is read; None for an open one.
-        trusted_origins: Other origins whose pages may change something.
+        refusal: Returns the error of a closed router. None: the router is open.
+        trusted_origins: Other origins whose pages may make changes.
         limiter: Counts the requests that the dependencies refuse.
     """
 
@@ -218,7 +218,7 @@ def problem_route(
                     response = of_error(error)
                 except Exception:
                     if not is_let_in(request):
-                        limiter.refuse(request, 403)  # a dependency refused it with an error of the app
+                        limiter.refuse(request, 403)  # a dependency refused the request with an error of the app
                     raise
                 response.headers["Cache-Control"] = "no-store"
                 response.headers["X-Content-Type-Options"] = "nosniff"
@@ -231,7 +231,7 @@ def problem_route(
 
 def _limited(request: Request, most: int) -> Request:
     """Return the request with a body of at most `most` bytes. A longer one raises when it is read."""
-    too_large = HTTPException(413, f"the body may have {most} bytes")
+    too_large = HTTPException(413, f"the body may have at most {most} bytes")
     length = request.headers.get("content-length", "")
     if length.isdigit() and int(length) > most:
         raise too_large

@@ -26,26 +26,30 @@ from taskq_fastapi.api.parts import (
 )
 
 SAMPLED_MAX = 100
-"""Maximum number of queues in one answer about samples or types. Each needs requests to Redis."""
+"""Maximum number of queues in one answer about samples or types. Each queue needs requests to Redis."""
 
 
 class QueueChange(BaseModel):
-    """The wanted state of a queue."""
+    """The requested state of a queue."""
 
     model_config = ConfigDict(extra="forbid")
 
-    paused: bool = Field(strict=True, description="Whether workers take none of its tasks.", examples=[True])
+    paused: bool = Field(
+        strict=True,
+        description="True: workers take none of its tasks.",
+        examples=[True],
+    )
 
 
 class LimitChange(BaseModel):
-    """The override of a limit: either `rate` or `concurrency`."""
+    """A new value of a limit: either `rate` or `concurrency`."""
 
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"queue": "default", "name": "mail:send", "rate": "100/m"}]}
     )
 
     queue: str = Field(examples=["default"])
-    name: str = Field(description="Name of the limit, usually that of the task.", examples=["mail:send"])
+    name: str = Field(description="Name of the limit, usually the name of the task.", examples=["mail:send"])
     rate: str | None = Field(default=None, description="Starts per period.", examples=["100/m"])
     concurrency: Concurrency | None = Field(default=None, description="Runs at the same time.")
 
@@ -57,7 +61,7 @@ def add_queue_routes(router: APIRouter, parts: Parts) -> None:
 
     @router.get("/queues", tags=["queues"], response_model=models.QueuesOverview)
     async def queues() -> Any:
-        """Return the state of every queue, and the sums."""
+        """Return the state of every queue, and their totals."""
         return await dashboard.queues()
 
     @router.get("/queues/{queue:taskq_any}", tags=["queues"], response_model=models.QueueDetail)
@@ -67,7 +71,7 @@ def add_queue_routes(router: APIRouter, parts: Parts) -> None:
 
     @router.patch("/queues/{queue:taskq_any}", tags=["queues"], response_model=models.QueueRow)
     async def pause_or_resume(queue: QueuePath, body: QueueChange, audit: AuditDep) -> Any:
-        """Pause or resume a queue, for workers of any language. Doing it twice is allowed."""
+        """Pause or resume a queue, for workers of any language. A repeated request changes nothing."""
         action = "pause" if body.paused else "resume"
         with suppress(QueuePausedError, QueueNotPausedError), audit.action(action, queue=queue):
             await (inspector.pause(queue) if body.paused else inspector.resume(queue))
@@ -77,12 +81,14 @@ def add_queue_routes(router: APIRouter, parts: Parts) -> None:
     async def remove_queue(
         queue: QueuePath,
         audit: AuditDep,
-        force: Annotated[bool, Query(description="Also delete waiting tasks. Running tasks always refuse it.")] = False,
+        force: Annotated[
+            bool, Query(description="Also delete waiting tasks. A queue with running tasks is never removed.")
+        ] = False,
         cursor: CursorQuery = None,
     ) -> Any:
-        """Remove a queue with all its data. If that takes longer than a second, the answer has `next`.
+        """Remove a queue with all its data. If this takes longer than a second, the answer has `next`.
 
-        The queue is empty from the first request on. Tasks that are enqueued after that are kept.
+        The first request empties the queue. Tasks that are enqueued after it are not deleted.
         """
         with audit.action("remove_queue", queue=queue, force=force) as outcome:
             part = await inspector.remove_queue_part(queue, force=force, cursor=cursor, has_time=time_left())
@@ -150,7 +156,7 @@ def add_limit_routes(router: APIRouter, parts: Parts) -> None:
 
     @router.post("/limits", tags=["limits"], response_model=models.Limits)
     async def set_limit(body: LimitChange, audit: AuditDep) -> Any:
-        """Override a limit of the code, for all workers and for tasks that already wait."""
+        """Override a limit that the code declares, for all workers and for tasks that already wait."""
         with audit.action("set_limit", **body.model_dump()):
             await inspector.set_limit(body.queue, body.name, rate=body.rate, concurrency=body.concurrency)
         return await limits(body.queue)

@@ -30,11 +30,11 @@ class NewSchedule(BaseModel):
         default_factory=dict, description="Task options, `catch_up` and `window`.", examples=[{"queue": "low"}]
     )
     remote: bool = Field(default=False, description="Whether the code of the task is in another program.")
-    replace: bool = Field(default=False, description="Overwrite a schedule that was added before.")
+    replace: bool = Field(default=False, description="Replace a schedule that was added before under this id.")
 
 
 class ScheduleChange(BaseModel):
-    """Which schedule to pause or to resume."""
+    """A schedule to pause or resume."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"action": "pause", "id": "nightly"}]})
 
@@ -89,7 +89,7 @@ def add_schedule_routes(router: APIRouter, parts: Parts) -> None:
 
     @router.post("/schedules/actions", tags=["schedules"], response_model=models.Schedule)
     async def change_schedule(body: ScheduleChange, audit: AuditDep, shown: ShownDep) -> Any:
-        """Pause or resume a schedule, wherever it is declared. Go schedulers ignore it."""
+        """Pause or resume a schedule, whether it is declared in code or was added. Go schedulers ignore this."""
         with audit.action(f"{body.action}_schedule", id=body.id):
             change = inspector.pause_schedule if body.action == "pause" else inspector.resume_schedule
             await change(body.id)
@@ -110,4 +110,4 @@ async def _one(inspector: AsyncInspector, entry_id: str, shown: Shown) -> dict[s
     for entry in await inspector.scheduler_entries():
         if entry.id == entry_id:
             return models.schedule_of(entry, shown)
-    raise EntryNotFoundError(entry_id)  # it was just removed
+    raise EntryNotFoundError(entry_id)  # another request has just removed it

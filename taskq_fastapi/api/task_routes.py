@@ -1,4 +1,4 @@
-"""Routes that list, find and show tasks, and change one."""
+"""Routes that list, search and show tasks, and change one task."""
 
 import base64
 import json
@@ -24,7 +24,7 @@ from taskq_fastapi.api.parts import (
 )
 
 PAGE_SIZE_MAX = 200
-"""Maximum number of tasks on a page, since they come with their payloads."""
+"""Maximum number of tasks on a page. It is small because tasks include their payloads."""
 LimitQuery = Annotated[int, Query(ge=1, le=PAGE_SIZE_MAX, description="Maximum number of tasks to return.")]
 
 
@@ -52,7 +52,7 @@ class SearchQuery(BaseModel):
 
 def _as_text(value: object) -> object:
     if not isinstance(value, str):
-        raise ValueError("it must be a text such as 2030-01-01T03:00:00Z")
+        raise ValueError("must be a text such as 2030-01-01T03:00:00Z")
     return value
 
 
@@ -60,7 +60,7 @@ Moment = Annotated[AwareDatetime, BeforeValidator(_as_text)]
 
 
 class StartChange(BaseModel):
-    """A new start time: neither or one of the two."""
+    """A new start time: `at`, `after` or neither."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -88,7 +88,9 @@ class Changed(BaseModel):
     """The outcome of an action on a task."""
 
     action: TaskAction
-    told: int | None = Field(default=None, description="For cancel: worker processes that received the request.")
+    received_by: int | None = Field(
+        default=None, description="For cancel: number of worker processes that received the request."
+    )
 
 
 class PayloadText(BaseModel):
@@ -121,7 +123,7 @@ class PayloadChange(StartChange):
 
     payload: PayloadText
     expected: PayloadText | None = Field(
-        default=None, description="The payload that was read before. If it has changed, nothing is changed."
+        default=None, description="The payload that was read before. If the stored payload differs, nothing is changed."
     )
 
 
@@ -167,8 +169,8 @@ def add_task_routes(router: APIRouter, parts: Parts) -> None:
     @router.post("/tasks/{queue}/{task_id:taskq_any}", tags=["tasks"])
     async def change_task(queue: QueuePath, task_id: TaskIdPath, body: TaskChange, audit: AuditDep) -> Changed:
         """Run a task now, retry it later, archive, delete, cancel or move it."""
-        await inspector.act_on((), body.action, **body.options)  # refuses options of another action
-        told = None
+        await inspector.act_on((), body.action, **body.options)  # refuses options that do not belong to the action
+        received_by = None
         with audit.action(body.action.value, queue=queue, task_id=task_id, **body.options):
             match body.action:
                 case TaskAction.RUN:
@@ -182,21 +184,21 @@ def add_task_routes(router: APIRouter, parts: Parts) -> None:
                 case TaskAction.CANCEL:
                     # `cancel_task` takes no queue. This raises if the task is not in the queue of the path.
                     await inspector.task(queue, task_id)
-                    told = await inspector.cancel_task(task_id)
+                    received_by = await inspector.cancel_task(task_id)
                 case TaskAction.MOVE:
                     assert body.to_queue is not None
                     await inspector.move_task(queue, task_id, body.to_queue)
-        return Changed(action=body.action, told=told)
+        return Changed(action=body.action, received_by=received_by)
 
     @router.patch("/tasks/{queue}/{task_id:taskq_any}", tags=["tasks"], response_model=models.Task)
     async def update_payload(
         queue: QueuePath, task_id: TaskIdPath, body: PayloadChange, audit: AuditDep, shown: ShownDep
     ) -> Any:
-        """Replace the payload of a waiting or archived task, and optionally its start. Its unique lock follows."""
+        """Replace the payload of a waiting or archived task, and optionally its start. Its unique lock is updated."""
         shown.check_may_ask("to change a payload")
         if body.at is not None or body.after is not None:
             if body.expected is not None:
-                raise ConfigurationError("expected is for a payload alone, without at and after")
+                raise ConfigurationError("expected cannot be combined with at and after")
             with audit.action("reschedule", queue=queue, task_id=task_id, at=body.at, after=body.after):
                 await inspector.reschedule_task(
                     queue, task_id, at=body.at, after=body.after, payload=body.payload.octets()
@@ -208,7 +210,7 @@ def add_task_routes(router: APIRouter, parts: Parts) -> None:
         return models.task_of(await inspector.task(queue, task_id), shown)
 
     async def stored_payload(queue: str, task_id: str, expected: PayloadText) -> bytes:
-        """Return the stored payload, if it is the expected one."""
+        """Return the stored payload. Refuse the request if the payload is not the expected one."""
         record = await inspector.task(queue, task_id)
         stored = b"" if isinstance(record, UnreadableTask) else record.payload
         if not _is_same(expected, stored):

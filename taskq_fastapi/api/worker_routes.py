@@ -13,7 +13,7 @@ from taskq_fastapi.api.problems import Problem, kinds
 
 
 class WorkerRequest(BaseModel):
-    """A request to workers."""
+    """A request to worker processes."""
 
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"action": "quiet", "workers": ["web-1:4211"]}]}
@@ -40,22 +40,22 @@ def add_worker_routes(router: APIRouter, parts: Parts) -> None:
     async def control_workers(body: WorkerRequest, audit: AuditDep) -> Any:
         """Ask workers to take no new tasks, to take tasks again, to change their concurrency, or to stop.
 
-        A worker that is not connected to Redis at this moment misses the request. Go workers ignore it.
+        A worker that is not connected to Redis at this moment does not receive the request. Go workers ignore it.
         """
         with audit.action(f"{body.action}_workers", workers=body.workers, concurrency=body.concurrency):
-            asked = await inspector.control_workers(body.action, body.workers, concurrency=body.concurrency)
-        return {"workers": [each.id for each in asked]}
+            receivers = await inspector.control_workers(body.action, body.workers, concurrency=body.concurrency)
+        return {"workers": [each.id for each in receivers]}
 
     @router.get("/redis", tags=["redis"], response_model=models.Store)
     async def store(may_change: Annotated[bool, Depends(parts.access.may_change)]) -> Any:
         """Return facts about the Redis server, and on a cluster the slots and nodes of the queues.
 
-        `info` contains files, addresses and users of the server. It is empty for callers that may change nothing.
+        `info` contains files, addresses and users of the server. It is empty for callers who may not make changes.
         """
         found = models.fields_of(await dashboard.store())
         return found if may_change else {**found, "info": {}}
 
     @router.get("/problems", tags=["problems"], response_model_exclude_none=True)
     async def problems() -> list[Problem]:
-        """List the kinds of problems that this API answers with. A `type` is a name, not an address."""
+        """List the kinds of problems in responses of this API. A `type` is a name, not an address."""
         return kinds()

@@ -21,9 +21,9 @@ class WorkflowAction(StrEnum):
     """An action on a workflow."""
 
     CANCEL = "cancel"
-    """Waiting steps do not run, and running steps are asked to stop."""
+    """Drop waiting steps, and ask running steps to stop."""
     RETRY = "retry"
-    """Failed steps run again, and the workflow continues from there."""
+    """Run failed steps again, and continue the workflow from there."""
 
 
 class WorkflowChange(BaseModel):
@@ -42,7 +42,7 @@ def add_workflow_routes(router: APIRouter, parts: Parts) -> None:
 
     @router.get("/workflows", tags=["workflows"], response_model=models.Workflows)
     async def workflows(queue: QueueQuery, page: PageQuery = 1, page_size: PageSizeQuery = 30) -> Any:
-        """List the workflows of a home queue: running ones first, then ended ones, each the newest first."""
+        """List the workflows of a home queue: running workflows, then ended workflows, the newest first."""
         return await dashboard.workflows(queue, skip=(page - 1) * page_size, count=page_size)
 
     @router.get("/workflows/search", tags=["workflows"], response_model=models.WorkflowSearch)

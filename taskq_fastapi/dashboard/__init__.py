@@ -2,10 +2,10 @@
 
 ::
 
-    app.mount("/taskq", taskq_dashboard(taskq, login=who_is_it))
+    app.mount("/taskq", taskq_dashboard(taskq, login=authenticate))
 
-It is an ASGI app that can be mounted in FastAPI or Starlette, or run alone. `taskq dashboard` runs it on this machine.
-It refuses every request until the app decides who may see it, logs every action to `taskq.audit`, and loads nothing
+The dashboard is an ASGI app. Mount it in FastAPI or Starlette, or run it alone: `taskq dashboard` serves it on this
+machine. It refuses every request until you set who may see it, logs every action to `taskq.audit`, and loads nothing
 from other servers.
 """
 
@@ -56,15 +56,16 @@ def taskq_dashboard(
         taskq: The queue application. Its connections are closed by the lifespan that it is given to.
         login: Authenticates a request. It returns a `User`, a response such as a redirect to the login of the app, or
             None to refuse the request. Plain or asynchronous.
-        dependencies: `Depends(...)` of functions that raise for users who may not see the dashboard. All others are
-            operators, unless `login` returns another role. Without these and without a login everything answers 403.
+        dependencies: `Depends(...)` of functions that raise for users who may not see the dashboard. All other users
+            are operators, unless `login` returns another role. Without dependencies and without a login, every request
+            is answered 403.
         allow_anonymous: Whether everyone may see and change everything, without a login and without dependencies.
         read_only: Whether all changes are refused, for every role.
         viewers_see_payloads: Whether viewers see payloads, results and tracebacks, as operators do.
-        redact: Called with the name of a task, what is shown (`payload`, `result`, `headers`, `error`, `traceback`,
-            `progress`) and its value; returns what is shown instead. If it fails, nothing is shown.
-        trusted_origins: Origins (`https://ops.example.com`) under which it is served, if a proxy in front of it passes
-            on another `Host` and its users' browsers do not send `Sec-Fetch-Site`.
+        redact: Called with the name of a task, the kind of a value (`payload`, `result`, `headers`, `error`,
+            `traceback`, `progress`) and the value; returns the value to show. If it raises, the value is hidden.
+        trusted_origins: Origins (`https://ops.example.com`) of the dashboard. Needed if a proxy changes the header
+            `Host` and the browsers of users do not send `Sec-Fetch-Site`.
         title: Title of each page.
         failed_logins: Maximum rate of refused logins from one address, such as "10/m"; None: no limit.
 
@@ -78,7 +79,7 @@ def taskq_dashboard(
             raise ConfigurationError(f"{name} must be a function, got {type(hook).__name__}")
     check_trusted(trusted_origins)
     limiter = LoginLimiter(failed_logins)
-    told_who = [*dependencies, *([] if login is None else [login])]
+    guards = [*dependencies, *([] if login is None else [login])]
     inspector = AsyncInspector(taskq)
     site = Site(
         Services(
@@ -86,7 +87,7 @@ def taskq_dashboard(
             inspector=inspector,
             dashboard=AsyncDashboard(inspector),
             login=login,
-            is_closed=is_closed("taskq_dashboard", told_who, allow_anonymous=allow_anonymous),
+            is_closed=is_closed("taskq_dashboard", guards, allow_anonymous=allow_anonymous),
             read_only=read_only,
             viewers_see_payloads=viewers_see_payloads,
             redact=redact,
@@ -101,7 +102,7 @@ def taskq_dashboard(
         return await site.answer(request, _own_path(request.scope, request.path_params["path"]))
 
     app.router.route_class = _guarded(limiter)
-    # One route for everything, so that the dependencies run before any answer.
+    # One route for all paths, so that the dependencies run before every response.
     app.add_api_route("/{path:taskq_any}", answer, methods=_METHODS, response_model=None)
     return app
 
@@ -122,7 +123,7 @@ def _guarded(limiter: LoginLimiter) -> type[APIRoute]:
                         return secured(PlainTextResponse(text, error.status_code, headers=error.headers))
                     try:
                         return await handle(request)
-                    except HTTPException as error:  # of a dependency
+                    except HTTPException as error:  # raised by a dependency
                         limiter.refuse(request, error.status_code, error.headers)
                         raise
 

@@ -12,7 +12,7 @@ from starlette.responses import Response
 TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
 NAMES = ("dashboard.css", "dashboard.js", "idiomorph.min.js", "icon.svg")
 FOLDER = "static"
-_KEPT = "private, max-age=31536000, immutable"
+_CACHE = "private, max-age=31536000, immutable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,18 +24,18 @@ class Asset:
     media_type: str
 
     def response(self, request: Request) -> Response:
-        """Return the answer that sends it."""
-        headers = {"Cache-Control": _KEPT, "Vary": "Accept-Encoding"}
+        """Return the response with the file."""
+        headers = {"Cache-Control": _CACHE, "Vary": "Accept-Encoding"}
         if "gzip" not in request.headers.get("accept-encoding", ""):
             return Response(self.plain, headers=headers, media_type=self.media_type)
         return Response(self.zipped, headers={**headers, "Content-Encoding": "gzip"}, media_type=self.media_type)
 
 
 class Assets:
-    """All files, read once.
+    """The static files, which are read once.
 
     Attributes:
-        paths: Addresses by name.
+        paths: Addresses of the files by name.
     """
 
     def __init__(self) -> None:

@@ -10,11 +10,11 @@ from taskq_core.views.payloads import LAID_OUT_BYTES
 from taskq_fastapi.api.access import Shown
 
 LISTED_BYTES = 16 * 1024
-"""A list reads no larger ones."""
+"""Maximum number of bytes of a payload or result in a list. Larger ones are not read."""
 LISTED_CHARS = 200
-"""Characters that a list shows; as asynqmon."""
+"""Characters of a payload or result that a list shows, as in asynqmon."""
 SHOWN_BYTES = 64 * 1024
-"""Most bytes of a payload or result that a page of a task shows."""
+"""Maximum number of bytes of a payload or result on the page of a task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Blob:
 
 
 def listed(shown: Shown, name: str, what: str, data: bytes) -> Blob:
-    """Return what a list shows of bytes: the beginning, in one line."""
+    """Return the text of bytes in a list: the beginning, in one line."""
     blob = _read(shown, name, what, data, most=LISTED_BYTES, indent=None)
     text = " ".join(blob.text.split()) if "\n" in blob.text else blob.text
     return Blob(text if len(text) <= LISTED_CHARS else f"{text[: LISTED_CHARS - 1]}…", blob.note)
@@ -43,12 +43,12 @@ def whole(shown: Shown, name: str, what: str, data: bytes) -> Blob:
 
 
 def listed_result(shown: Shown, task: TaskInfo) -> Blob:
-    """Return what a list shows of the result of a task."""
+    """Return the text of the result of a task in a list."""
     return _oversized(task) or listed(shown, task.name, "result", task.result)
 
 
 def whole_result(shown: Shown, task: TaskInfo) -> Blob:
-    """Return what the page of a task shows of its result."""
+    """Return the text of the result of a task on its own page."""
     return _oversized(task) or whole(shown, task.name, "result", task.result)
 
 
@@ -73,7 +73,7 @@ def _read(shown: Shown, name: str, what: str, data: bytes, *, most: int, indent:
 
 
 def first(shown: int, size: int) -> str:
-    """Return what is said of bytes of which only the first are shown."""
+    """Return the note for bytes of which only the beginning is shown."""
     return gettext("The first %(shown)s of %(size)s bytes.", shown=f"{shown:,}", size=f"{size:,}")
 
 

@@ -1,7 +1,7 @@
 """Line charts: paths, labels, tooltips and descriptions for the SVG in `metrics.html`.
 
-A drawing has 1000 x 100 units and stretches with the page. Classes of the style sheet set the colors and dashes. A line
-is broken where values are missing.
+A chart has 1000 x 100 units and is as wide as the page. Classes of the style sheet set colors and dashes. A line has a
+gap where values are missing.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,25 +13,25 @@ from taskq_core.views import Points, Sample, line_path, scale_top
 from taskq_core.wire import TaskState
 from taskq_fastapi.dashboard import labels as wording
 
-COLOURS = 8
-"""Number of different lines. More queues reuse them, and the table and the tooltips distinguish them."""
+COLORS = 8
+"""Number of different colors of lines. Further queues reuse the colors; tables and tooltips have the names."""
 HOVERS = 25
-"""Number of columns with tooltips."""
+"""Number of columns with tooltips in a chart."""
 HOVER_WIDTH = 1000 / HOVERS
 
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """The figure of one chart.
+    """A value of samples that a chart shows.
 
     Attributes:
-        key: Its name in addresses and ids.
-        title: Its English title.
+        key: Name of the measure in addresses and ids.
+        title: English title of the chart.
         shown: Formats a value.
-        of: Returns its value in a sample.
-        most: Its largest possible value, None without a bound.
-        is_whole: Whether it is a whole number, so that the scale ends at one.
-        kilo: Number of units in a thousand.
+        of: Returns the value of a sample.
+        most: Largest possible value. None: no bound.
+        is_whole: Whether values are whole numbers, so that the scale ends at 1 or more.
+        kilo: Factor between two units of the scale: 1000, or 1024 for bytes.
     """
 
     key: str
@@ -78,20 +78,20 @@ MEASURES = (
     Measure("archived", marked("Archived tasks"), _number, _count(TaskState.ARCHIVED), is_whole=True),
     Measure("utilisation", marked("Busy worker slots"), wording.percent, lambda sample: sample.utilisation, most=1.0),
 )
-"""The charts in order: the nine of Asynq's monitor, and how busy the workers are."""
+"""The charts in order: the nine charts of asynqmon, and the share of busy worker slots."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One queue in a chart.
+    """The line of a queue in a chart.
 
     Attributes:
         name: Name of the queue.
-        number: Number of its color.
-        path: The line, or "".
-        last: Its last value.
-        mean: The mean of its values.
-        highest: Its highest value.
+        number: Number of the color.
+        path: The line as the `d` of an SVG path, or "" without values.
+        last: The last value.
+        mean: The mean of the values.
+        highest: The highest value.
     """
 
     name: str
@@ -117,15 +117,15 @@ class Hover:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chart:
-    """One chart.
+    """A chart.
 
     Attributes:
-        key: Its name in addresses and ids.
-        title: Its title.
+        key: Name of the measure in addresses and ids.
+        title: The title.
         top: The value at the upper end of the scale.
         lines: The queues.
         hovers: Columns with tooltips.
-        words: A description for screen readers.
+        description: A description for screen readers.
     """
 
     key: str
@@ -133,7 +133,7 @@ class Chart:
     top: str
     lines: Sequence[Line]
     hovers: Sequence[Hover]
-    words: str
+    description: str
 
     @property
     def is_empty(self) -> bool:
@@ -142,23 +142,23 @@ class Chart:
 
 
 def chart(measure: Measure, lines: Mapping[str, Points], *, begin: datetime, end: datetime) -> Chart:
-    """Return the chart of a measure for a period."""
+    """Return the chart of a measure for a period, with a line for each queue."""
     known = [value for points in lines.values() for _, value in points if value is not None]
     top = scale_top(max(known, default=0.0), most=measure.most, is_whole=measure.is_whole, kilo=measure.kilo)
     title = gettext(measure.title)
-    words = gettext("%(title)s: no figures", title=title)
+    description = gettext("%(title)s: no figures", title=title)
     if known:
-        words = gettext("%(title)s: highest %(figure)s", title=title, figure=measure.shown(max(known)))
+        description = gettext("%(title)s: highest %(figure)s", title=title, figure=measure.shown(max(known)))
     return Chart(
         key=measure.key,
         title=title,
         top=measure.shown(top),
         lines=[
-            _line(name, number % COLOURS, measure, points, line_path(points, top=top, begin=begin, end=end))
+            _line(name, number % COLORS, measure, points, line_path(points, top=top, begin=begin, end=end))
             for number, (name, points) in enumerate(lines.items())
         ],
         hovers=_hovers(measure, lines, begin, (end - begin) / HOVERS),
-        words=words,
+        description=description,
     )
 
 
@@ -171,7 +171,7 @@ def _line(name: str, number: int, measure: Measure, points: Points, path: str) -
 
 
 def _hovers(measure: Measure, lines: Mapping[str, Points], begin: datetime, width: timedelta) -> list[Hover]:
-    """Return a column for each part of the period that has values, with the last one of each queue."""
+    """Return a column for each part of the period that has values, with the last value of each queue in it."""
     found: dict[int, dict[str, float]] = {}
     for name, points in lines.items():
         for at, value in points:

@@ -1,9 +1,9 @@
-"""Protection against forged requests: a change needs a form that the dashboard showed to this user in this browser.
+"""Protection against forged requests (CSRF): a change needs a form that this user received in this browser.
 
-Each browser has a secret in a cookie that scripts cannot read. A form contains a token, made from this secret and the
-name of the user. Another site can neither read the cookie nor make the token, and a form of one user is refused for
-another one. The server stores nothing, so any number of processes can serve one dashboard. Requests that a browser
-marks as coming from another site are refused before.
+Each browser has a secret in a cookie that scripts cannot read. A form contains a token, which is a hash of this secret
+and the name of the user. Another site can neither read the cookie nor make the token, and the form of one user is
+refused for another user. The server stores nothing, so any number of processes can serve one dashboard. Requests that a
+browser marks as coming from another site are refused before this check.
 """
 
 import hashlib
@@ -20,13 +20,13 @@ _SECRET = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
 def secret_of(request: Request) -> str | None:
-    """Return the secret of a browser. None without a valid one."""
+    """Return the secret of a browser. None if its cookie is missing or not valid."""
     secret = request.cookies.get(COOKIE, "")
     return secret if _SECRET.fullmatch(secret) else None
 
 
 def new_secret() -> str:
-    """Return a secret for a browser."""
+    """Return a new secret for a browser."""
     return secrets.token_urlsafe(32)
 
 
@@ -36,7 +36,7 @@ def token_for(secret: str, who: str) -> str:
 
 
 def is_ours(secret: str | None, who: str, token: str) -> bool:
-    """Return whether a form was shown to this person in this browser."""
+    """Return whether a token belongs to a form that this user received in this browser."""
     if secret is None or not token.isascii():
         return False
     return hmac.compare_digest(token_for(secret, who), token)

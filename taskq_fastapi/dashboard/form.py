@@ -1,4 +1,4 @@
-"""Fields of forms and queries, with checks."""
+"""Parse forms and query strings, and check their fields."""
 
 from collections.abc import Iterable
 from typing import TypeVar
@@ -17,7 +17,7 @@ TYPE = "application/x-www-form-urlencoded"
 
 
 class Form:
-    """Fields of a form or of the query of an address, in their order.
+    """The fields of a form or a query string, in their order.
 
     Args:
         fields: Names and values.
@@ -35,10 +35,10 @@ class Form:
         return [value for each, value in self.fields if each == name]
 
     def need(self, name: str) -> str:
-        """Return the value of a field that has to be there.
+        """Return the value of a required field.
 
         Raises:
-            BadRequestError: It is missing or empty.
+            BadRequestError: The field is missing or empty.
         """
         value = self.get(name)
         if not value:
@@ -46,10 +46,10 @@ class Form:
         return value
 
     def choice(self, name: str, choices: Iterable[T]) -> T | None:
-        """Return the choice that a field names, None without one.
+        """Return the choice in a field. None if the field is empty.
 
         Raises:
-            BadRequestError: It is not one of the choices.
+            BadRequestError: The value is not one of the choices.
         """
         text = self.get(name)
         offered = list(choices)
@@ -58,10 +58,10 @@ class Form:
         return next((each for each in offered if str(each) == text), None)
 
     def number(self, name: str, default: int, *, low: int, high: int) -> int:
-        """Return a whole number.
+        """Return the whole number in a field, or the default if the field is empty.
 
         Raises:
-            BadRequestError: It is not a whole number, or out of bounds.
+            BadRequestError: The value is not a whole number, or out of bounds.
         """
         text = self.get(name)
         if not text:
@@ -80,10 +80,10 @@ class Form:
 
 
 def parsed(text: str) -> Form:
-    """Return the fields of a query or form.
+    """Return the fields of a query string or an encoded form.
 
     Raises:
-        BadRequestError: There are too many, or a text is not UTF-8.
+        BadRequestError: There are too many fields, or a text is not UTF-8.
     """
     try:
         return Form(parse_qsl(text, keep_blank_values=True, max_num_fields=FIELDS_MAX, errors="strict"))
@@ -92,10 +92,10 @@ def parsed(text: str) -> Form:
 
 
 async def posted(request: Request, *, most: int) -> Form:
-    """Return the form that a request sends.
+    """Return the form in the body of a request.
 
     Raises:
-        HTTPException: It is too large, or no form.
+        HTTPException: The body is too large, or not a form.
         BadRequestError: As `parsed`.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -1,4 +1,4 @@
-"""Numbers, sizes, durations and times as text. None is a dash."""
+"""Format numbers, sizes, durations and times as text. None becomes a dash."""
 
 import json
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ _UNITS = ("KiB", "MiB", "GiB", "TiB")
 
 
 def number(value: int) -> str:
-    """Return a number with its thousands apart."""
+    """Return a number with thousands separators."""
     return f"{value:,}"
 
 
@@ -49,7 +49,7 @@ def duration(value: timedelta | None) -> str:
 
 
 def octets(facts: Mapping[str, Any]) -> str:
-    """Return the visible text of bytes."""
+    """Return the text for the result of `Shown.octets`."""
     if facts.get("omitted") == "hidden":
         return gettext("%(size)s, hidden", size=size(facts["size"]))
     if facts.get("omitted"):

@@ -1,6 +1,6 @@
-"""The language of a page: the choice of the user, or else the first known language of the browser.
+"""Choose the language of a page: the choice of the user, or else the first known language of the browser.
 
-English texts are in the code, and a catalog has them in each other language.
+The code contains the English texts. A catalog contains the texts of each other language.
 """
 
 from collections.abc import Iterator
@@ -14,14 +14,14 @@ from taskq_fastapi.dashboard import preferences
 from taskq_fastapi.dashboard.preferences import ENGLISH
 
 HEADER_MAX = 500
-"""Most characters that are read of what a browser asks for."""
-_OTHER_SCRIPTS = ("hant", "tw", "hk", "mo")
-"""Parts of a tag that say that Chinese is not meant in its simplified characters."""
+"""Maximum number of characters of `Accept-Language` that are read."""
+_TRADITIONAL = ("hant", "tw", "hk", "mo")
+"""Parts of a language tag for Chinese in traditional characters."""
 
 
 @cache
 def catalogue(language: str) -> NullTranslations:
-    """Return the texts of a language; of English there is nothing to translate."""
+    """Return the catalog of a language. That of English is empty."""
     if language == ENGLISH:
         return NullTranslations()
     place = files(__package__).joinpath("locale", language.replace("-", "_"), "LC_MESSAGES", "dashboard.mo")
@@ -30,18 +30,20 @@ def catalogue(language: str) -> NullTranslations:
 
 
 def language_of(request: Request) -> str:
-    """Return the language of the answer to a request."""
-    return language_by(preferences.kept(request.cookies.get(preferences.COOKIE, "")), request)
+    """Return the language of the response to a request."""
+    return language_by(preferences.stored(request.cookies.get(preferences.COOKIE, "")), request)
 
 
 def language_by(wanted: preferences.Preferences, request: Request) -> str:
-    """Return the language of the answer to a request of a user with these preferences."""
+    """Return the language of the response to a request of a user with these preferences."""
     return wanted.language or accepted(",".join(request.headers.getlist("accept-language")))
 
 
 def accepted(header: str) -> str:
     """Return the language that fits `Accept-Language` best (RFC 9110, 12.5.4), or English."""
-    asked = sorted(_asked(header[:HEADER_MAX]), key=lambda each: -each[1])  # the order decides where weights are equal
+    asked = sorted(
+        _asked(header[:HEADER_MAX]), key=lambda each: -each[1]
+    )  # a stable sort: the order decides between equal weights
     return next((found for tag, weight in asked if weight > 0 and (found := _fitting(tag))), ENGLISH)
 
 
@@ -63,4 +65,4 @@ def _fitting(tag: str) -> str | None:
     primary, *rest = tag.split("-")
     if primary in (ENGLISH, "*"):
         return ENGLISH
-    return "zh-Hans" if primary == "zh" and ("hans" in rest or not set(rest) & set(_OTHER_SCRIPTS)) else None
+    return "zh-Hans" if primary == "zh" and ("hans" in rest or not set(rest) & set(_TRADITIONAL)) else None

@@ -11,12 +11,12 @@ PAGE_MAX = 10**9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Paging:
-    """Which part of a list is shown.
+    """A page of a list.
 
     Attributes:
         number: Number of the page, from 1.
-        rows: Rows on a page.
-        total: Rows in all.
+        rows: Maximum number of rows on a page.
+        total: Number of rows of the list.
     """
 
     number: int
@@ -25,27 +25,27 @@ class Paging:
 
     @property
     def last(self) -> int:
-        """Number of the last page, 1 of an empty list."""
+        """Number of the last page; 1 for an empty list."""
         return max(1, -(-self.total // self.rows))
 
     @property
     def skip(self) -> int:
-        """Rows before this page."""
+        """Number of rows before this page."""
         return (self.number - 1) * self.rows
 
     @property
     def first_row(self) -> int:
-        """Number of its first row, from 1; 0 if it has none."""
+        """Number of the first row on this page, from 1; 0 if the page is empty."""
         return self.skip + 1 if self.skip < self.total else 0
 
     @property
     def last_row(self) -> int:
-        """Number of its last row; 0 if it has none."""
+        """Number of the last row on this page; 0 if the page is empty."""
         return min(self.total, self.skip + self.rows) if self.first_row else 0
 
     @property
     def choices(self) -> Sequence[int]:
-        """How many rows a page can have."""
+        """Numbers of rows that a user can choose."""
         return ROWS
 
     @property
@@ -55,7 +55,7 @@ class Paging:
 
 
 def paging(query: Form, total: int, *, rows: int, choices: Sequence[int] = ROWS) -> Paging:
-    """Return the part of a list that a query names with `page` and, instead of the preference of the user, `rows`.
+    """Return the page of a list that a query selects with `page` and `rows`.
 
     Raises:
         BadRequestError: A number is out of bounds.

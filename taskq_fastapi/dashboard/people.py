@@ -20,9 +20,9 @@ class Role(StrEnum):
     """Permissions of a user."""
 
     VIEWER = "viewer"
-    """Reads everything, payloads only if the dashboard allows it."""
+    """May read everything, but payloads only with `viewers_see_payloads`."""
     OPERATOR = "operator"
-    """Reads everything, and changes queues and tasks."""
+    """May read everything, and change queues and tasks."""
 
 
 ROLES = (pmarked("role", "viewer"), pmarked("role", "operator"))
@@ -43,14 +43,14 @@ class User:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
-            raise ConfigurationError(f"the name of a user must be text, got {type(self.name).__name__}")
+            raise ConfigurationError(f"the name of a user must be a string, got {type(self.name).__name__}")
         object.__setattr__(self, "role", Role(self.role))
 
 
 LoggedIn = User | Response | None
 """The user, a response that asks for a login, or None for a refused request."""
 Login = Callable[[Request], LoggedIn | Awaitable[LoggedIn]]
-"""Says who sends a request. A plain function is called in a thread."""
+"""Returns the user of a request. A plain function is called in a thread."""
 Check = Callable[[str, str], User | Awaitable[User | None] | None]
 """Returns the user with this name and password, or None."""
 

@@ -1,4 +1,4 @@
-"""Preferences of a user in a cookie: colors, language, update interval, rows on a page."""
+"""Store the preferences of a user in a cookie: colors, language, update interval, rows on a page."""
 
 from dataclasses import dataclass
 
@@ -9,11 +9,11 @@ from taskq_fastapi.dashboard.form import Form, parsed
 COOKIE = "taskq_settings"
 THEMES = ("system", pmarked("colours", "light"), pmarked("colours", "dark"))
 INTERVALS = (0, 2, 5, 8, 20)
-"""Seconds between two updates; 0 is never."""
+"""Seconds between two updates; 0: no updates."""
 ROWS = (10, 20, 30, 60, 100)
 ENGLISH = "en"
 LANGUAGES = {ENGLISH: "English", "zh-Hans": "简体中文"}
-"""Names of the languages in themselves, by their tag (BCP 47)."""
+"""Name of each language in that language, by its tag (BCP 47)."""
 YEAR_S = 365 * 24 * 3600
 
 
@@ -22,7 +22,7 @@ class Preferences:
     """Preferences of a user.
 
     Attributes:
-        theme: `light`, `dark`, or `system` for that of the machine.
+        theme: `light`, `dark`, or `system` for the theme of the operating system.
         interval: Seconds between two updates; 0 for no updates.
         rows: Rows on a page.
         language: One of `LANGUAGES`, or "" for the language of the browser.
@@ -40,10 +40,10 @@ class Preferences:
 
 
 def chosen(form: Form) -> Preferences:
-    """Return what a form says.
+    """Return the preferences in a form.
 
     Raises:
-        BadRequestError: It says something that cannot be chosen.
+        BadRequestError: A value is not one of the choices.
     """
     default = Preferences()
     return Preferences(
@@ -54,7 +54,7 @@ def chosen(form: Form) -> Preferences:
     )
 
 
-def kept(cookie: str) -> Preferences:
+def stored(cookie: str) -> Preferences:
     """Return the preferences in a cookie, or the default if it is not valid."""
     try:
         return chosen(parsed(cookie))

@@ -1,6 +1,6 @@
-"""Errors of the core in the language of a page.
+"""Texts of errors of the core in the language of a page.
 
-The errors that users meet in normal work are translated. All others are in English, as in logs and in the reference.
+Errors that users see in normal work are translated. All other errors are in English, as in logs and in the reference.
 """
 
 from taskq_core.errors import (
@@ -38,8 +38,8 @@ _TEXTS: dict[type[TaskQError], str] = {
 }
 
 
-def told(error: TaskQError) -> str:
-    """Return the text of an error."""
+def error_text(error: TaskQError) -> str:
+    """Return the text of an error in the current language."""
     text = next((_TEXTS[kind] for kind in type(error).__mro__ if kind in _TEXTS), "")
     translated = gettext(text) if text else text
     if translated == text:

@@ -1,6 +1,6 @@
-"""Pages and actions of the dashboard. The functions in `pages/` register themselves with `@page` and `@action`.
+"""Register the pages and actions of the dashboard: the functions in `pages/` with `@page` and `@action`.
 
-All addresses are on one level, without a slash, and the query names the object: `queue?name=mail`. So all links are
+Addresses have one level, without a slash, and the query string contains the object: `queue?name=mail`. So all links are
 relative, the dashboard works under any path and behind any proxy, and an id or a name can be any text.
 """
 
@@ -14,7 +14,7 @@ from taskq_fastapi.dashboard.form import Form
 from taskq_fastapi.dashboard.view import Shown, View
 
 ASK = "ask"
-"""Name of the field of a form that only asks for the question, because its values are too long for an address."""
+"""Name of the field of a form that only requests the question. The values of such a form are too long for a URL."""
 
 
 Show = Callable[[View], Awaitable[Shown | Response]]
@@ -25,9 +25,9 @@ class Page:
     """One page.
 
     Attributes:
-        path: Its address, for example `queues`; "" is the home page.
-        show: Reads the data and returns `view.page(...)`. It changes nothing, and runs again for each update.
-        label: Its English label in the navigation. None: it is not in the navigation.
+        path: Address of the page, for example `queues`; "" is the home page.
+        show: Reads the data and returns `view.page(...)`. It makes no changes, and runs again for each update.
+        label: English label in the navigation. None: the page is not in the navigation.
         is_live: Whether it is updated while it is open.
         update_s: Minimum seconds between two updates. Users may choose a longer interval.
         needs_operator: Whether viewers are refused.
@@ -49,8 +49,8 @@ class Question:
         text: The question.
         button: Label of the button.
         is_destructive: Whether the button is a warning.
-        template: A template with further fields of the form.
-        context: Variables of that template.
+        template: A template with more fields of the form.
+        context: Variables of this template.
     """
 
     text: str
@@ -66,7 +66,7 @@ class Done:
 
     Attributes:
         text: The message on the next page.
-        back: A link of the view to the next page. None: the page that the action was started on.
+        back: Link to the next page. None: the page on which the user started the action.
         level: `success`, `warning` or `error`.
     """
 
@@ -83,16 +83,17 @@ Perform = Callable[[View, Form], Awaitable[Done | Shown]]
 class Action:
     """A change, made by a POST from a form of the dashboard and written to the logger `taskq.audit`.
 
-    A GET of its address shows the question, in a dialog if there is JavaScript. So does a form with the field `ASK`, if
-    the form is too long for an address. Without a question, GET is refused.
+    A GET of the address shows the question, in a dialog if JavaScript is on. A POST of a form with the field `ASK` does
+    the same, for forms that are too long for a URL. Without a question, GET is refused.
 
     Attributes:
-        path: Its address, for example `queue-delete`.
-        perform: Makes the change. Returns the outcome, or the form again if its values are not valid. An error of
-            taskq is shown on the next page.
+        path: Address of the action, for example `queue-delete`.
+        perform: Makes the change. Returns the outcome, or the form again if its values are not valid. The next page
+            shows an error of taskq.
         ask: Returns the question. None: no question.
-        audited: Names of the fields of the form that are logged. Never those of payloads.
-        for_viewers: Whether viewers may do it, even on a read-only dashboard, because it changes only their own view.
+        audited: Names of the fields of the form that are logged. They must not contain payloads.
+        for_viewers: Whether viewers may run the action, even on a read-only dashboard, because it changes only their
+            own view.
         body_max: Maximum size of the form in bytes.
     """
 

@@ -1,7 +1,7 @@
-"""Render pages to HTML. Everything is escaped except output of our own templates, and undefined variables are errors.
+"""Render pages to HTML. All values are escaped except output of our own templates. Undefined variables are errors.
 
 A template extends `base.html` and fills its block `main`, which is updated while the page is open. `ui` has macros, and
-`link` makes addresses. Filters format values: `number`, `percent`, `size`, `span`, `moment`. `_("...")` and
+`link` returns addresses. Filters format values: `number`, `percent`, `size`, `span`, `moment`. `_("...")` and
 `{% trans %}` translate texts, and the filter `word` translates a word from Redis with its context.
 """
 
@@ -23,7 +23,7 @@ class Rendering:
 
     Args:
         assets: Files that pages need.
-        common: What every page is given besides.
+        common: Variables of every page.
     """
 
     def __init__(self, assets: Assets, **common: Any) -> None:
@@ -61,7 +61,7 @@ class Rendering:
         return self._environment.get_template(shown.template).render(context)
 
     def contents(self, view: View, shown: Shown) -> str:
-        """Return what is kept up to date of a page: its block `main`."""
+        """Return the part of a page that is updated: its block `main`."""
         template = self._environment.get_template(shown.template)
         context = template.new_context({**_common(view, shown), **shown.context})
         return "".join(template.blocks["main"](context))
@@ -72,7 +72,7 @@ class Rendering:
 
 
 def _word(value: object, context: str) -> str:
-    """Return a word that is the same in Redis or the code as in English."""
+    """Return the translation of a word that Redis or the code contains in English."""
     return pgettext(context, str(value)) if value is not None else ""
 
 

@@ -1,8 +1,8 @@
-"""`taskq dashboard`: serve the dashboard on its own socket.
+"""Serve the dashboard for `taskq dashboard`.
 
-Without a login everyone who reaches the socket may use it, so it must be on the loopback interface, and requests must
-name this machine. Otherwise a page on the internet could let its own name point here (DNS rebinding) and would count as
-the same origin.
+Without a login everyone who reaches the socket may use the dashboard, so it must listen on the loopback interface, and
+the `Host` of requests must be this machine. Otherwise a page on the internet could let its own host name resolve to
+this machine (DNS rebinding), and the browser would treat both as the same origin.
 """
 
 import socket
@@ -23,7 +23,7 @@ from taskq_fastapi.dashboard.languages import catalogue, language_of
 from taskq_fastapi.lifespan import taskq_lifespan
 
 GRACE_S = 2
-"""Seconds that open pages get when it ends."""
+"""Seconds that open pages get when the server stops."""
 
 
 def serve(
@@ -43,10 +43,11 @@ def serve(
         port: Port to listen at; 0 takes a free one.
         read_only: Whether all changes are refused.
         login: Authenticates a request. None: no login.
-        ready: Called with the address of the home page once it listens.
+        ready: Called with the address of the home page once the server listens.
 
     Raises:
-        ConfigurationError: Without a login it would be open to other machines, or it cannot listen there.
+        ConfigurationError: The dashboard has no login and would be open to other machines, or the address cannot be
+            used.
     """
     listener = _listening(host, port, is_open=login is None)
     with listener:
@@ -73,10 +74,10 @@ def _app(taskq: TaskQ, *, read_only: bool, login: Login | None) -> FastAPI:
 
 
 class LocalOnly:
-    """Refuses requests that do not name this machine.
+    """An ASGI app that refuses requests whose `Host` is not this machine.
 
     Args:
-        app: What answers the others.
+        app: Answers the other requests.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -101,8 +102,8 @@ def _listening(host: str, port: int, *, is_open: bool) -> socket.socket:
     family, kind, protocol, _, address = found[0]
     if is_open and not is_loopback(str(address[0])):
         raise ConfigurationError(
-            f"the dashboard is open without a login, and {host!r} is reached from other machines: listen at 127.0.0.1, "
-            "or name a login hook with --login"
+            f"the dashboard has no login, and other machines can reach {host!r}: listen at 127.0.0.1, "
+            "or pass a login hook with --login"
         )
     listener = socket.socket(family, kind, protocol)
     try:

@@ -28,17 +28,17 @@ from taskq_fastapi.dashboard.errors import BadRequestError, NotFoundError
 from taskq_fastapi.dashboard.form import Form, posted
 from taskq_fastapi.dashboard.languages import catalogue, language_of
 from taskq_fastapi.dashboard.people import Role, User, ask_login
-from taskq_fastapi.dashboard.refusals import told
+from taskq_fastapi.dashboard.refusals import error_text
 from taskq_fastapi.dashboard.registry import ACTIONS, ASK, PAGES, Action, Done, Page
 from taskq_fastapi.dashboard.rendering import Rendering
 from taskq_fastapi.dashboard.view import Services, Shown, View, own_link
-from taskq_fastapi.streams import AwayError, Event, Streams
+from taskq_fastapi.streams import Event, StateUnavailableError, Streams
 from taskq_fastapi.throttle import LoginLimiter, let_in
 
 logger = logging.getLogger("taskq.fastapi")
 
 STREAM_S = 30.0
-"""Seconds after which a stream ends. The browser comes back, so that an ended login is noticed."""
+"""Seconds after which a stream ends. The browser reconnects, so that an expired login is noticed."""
 STREAMS_MAX = 200
 """Maximum number of open streams of one dashboard in this process."""
 AWAY = marked("Redis does not answer. What is shown may be out of date; it is tried again.")
@@ -50,7 +50,7 @@ HEADERS = {
     ),
     "X-Frame-Options": "DENY",
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",  # with no-referrer a browser hides from us where our own forms come from
+    "Referrer-Policy": "same-origin",  # no-referrer would also hide the origin of our own forms
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
@@ -65,7 +65,7 @@ STATUS = (
     pmarked("HTTP status", "Too Many Requests"),
     pmarked("HTTP status", "Internal Server Error"),
 )
-"""English titles of error pages."""
+"""English titles of error pages, by HTTP status."""
 _NOT_FOUND = (
     NotFoundError,
     QueueNotFoundError,
@@ -97,7 +97,7 @@ class Site:
         )
 
     async def answer(self, request: Request, path: str) -> Response:
-        """Answer a request. `path` is its address relative to the dashboard."""
+        """Answer a request. `path` is relative to the dashboard."""
         if self.services.is_closed:
             refusal("taskq_dashboard", OPEN_FOR, give="login=, or dependencies=[Depends(...)],")
             return secured(PlainTextResponse(gettext("this is closed; the log of the server says how to open it"), 403))
@@ -129,7 +129,7 @@ class Site:
         method = view.request.method
         try:
             if method in ("GET", "HEAD"):
-                return await self._look(view)
+                return await self._read(view)
             if method == "POST":
                 return await self._act(view)
             raise HTTPException(
@@ -138,19 +138,19 @@ class Site:
         except HTTPException as error:
             return self._error(view, error.status_code, str(error.detail), headers=error.headers)
         except (BadRequestError, ConfigurationError) as error:  # such as an invalid cursor
-            return self._error(view, 400, told(error))
+            return self._error(view, 400, error_text(error))
         except _NOT_FOUND as error:
-            return self._error(view, 404, told(error))
+            return self._error(view, 404, error_text(error))
         except BrokerError as error:
-            logger.warning("a request to the dashboard cannot be answered: %s", error)
+            logger.warning("a request to the dashboard failed: %s", error)
             return self._away(view, error)
         except TaskQError as error:
             logger.warning("a request to the dashboard failed: %s", error, exc_info=True)
-            return self._error(view, 500, told(error))
+            return self._error(view, 500, error_text(error))
 
-    # --- looking ------------------------------------------------------------------------------------------------------
+    # --- reading ------------------------------------------------------------------------------------------------------
 
-    async def _look(self, view: View) -> Response:
+    async def _read(self, view: View) -> Response:
         page, action = PAGES.get(view.path), ACTIONS.get(view.path)
         if page is not None:
             if page.needs_operator:
@@ -169,12 +169,12 @@ class Site:
     async def _ask(self, view: View, action: Action, form: Form) -> Response:
         assert action.ask is not None
         question = await action.ask(view, form)
-        carried = [(name, value) for name, value in form.fields if name not in (forgery.FIELD, "back", ASK)]
+        repeated = [(name, value) for name, value in form.fields if name not in (forgery.FIELD, "back", ASK)]
         context = {
             **question.context,
             "question": question,
             "path": action.path,
-            "carried": carried,
+            "carried": repeated,
             "back": own_link(form.get("back")) or "./",
         }
         shown = Shown(template="question.html", title=question.button, context=context)
@@ -182,29 +182,29 @@ class Site:
 
     def _stream(self, view: View, page: Page) -> Response:
         if not page.is_live or not view.preferences.interval:
-            return Response(status_code=204)  # tells EventSource not to reconnect
+            return Response(status_code=204)  # an EventSource does not reconnect after 204
         if not self._streams.has_room:
             return PlainTextResponse(gettext("too many pages are open"), 503, headers={"Retry-After": "10"})
 
         async def read() -> Event:
             again = View(self.services, view.request, view.path, view.user, is_stream=True)
-            with translated_with(catalogue(view.language)):  # the request has been answered, with its language
+            with translated_with(catalogue(view.language)):  # the language of the request no longer applies here
                 try:
                     shown = await page.show(again)
                     if isinstance(shown, Response):
                         raise NotFoundError(gettext("this page is elsewhere now"))
                 except BrokerError as error:
-                    raise AwayError(json.dumps(gettext(AWAY))) from error
+                    raise StateUnavailableError(json.dumps(gettext(AWAY))) from error
                 except TaskQError as error:
-                    return Event("gone", json.dumps(told(error)), is_last=True)
+                    return Event("gone", json.dumps(error_text(error)), is_last=True)
                 return Event("page", json.dumps(self._rendering.contents(again, shown)))
 
         async def wait(_is_changed: bool, _left_s: float) -> bool:
             await asyncio.sleep(max(view.preferences.interval, page.update_s))
             return not await view.request.is_disconnected()
 
-        seen = view.request.headers.get("last-event-id")
-        return self._streams.response(self._streams.events(read, wait, seen=seen))
+        last_event_id = view.request.headers.get("last-event-id")
+        return self._streams.response(self._streams.events(read, wait, last_event_id=last_event_id))
 
     # --- acting -------------------------------------------------------------------------------------------------------
 
@@ -215,12 +215,16 @@ class Site:
                 raise HTTPException(405, gettext("a page is only looked at"), headers={"Allow": "GET, HEAD"})
             raise HTTPException(404, gettext("there is no such page"))
         if is_from_elsewhere(view.request, self.services.trusted_origins):
-            audit_logger.warning("%s by %r: refused, for another site asked for it", action.path, view.user.name)
+            audit_logger.warning(
+                "%s by %r: refused, because a page of another site sent it", action.path, view.user.name
+            )
             raise HTTPException(403, gettext("a page of another site may not do this"))
         self._check_allowed(view, action)
         form = await posted(view.request, most=action.body_max)
         if not view.has_sent(form):
-            audit_logger.warning("%s by %r: refused, for its form was not shown to them", action.path, view.user.name)
+            audit_logger.warning(
+                "%s by %r: refused, because its form belongs to another user or browser", action.path, view.user.name
+            )
             text = gettext("this form is too old, or was shown to somebody else: go back, load the page anew")
             raise HTTPException(403, text)
         if action.ask is not None and form.get(ASK):
@@ -228,30 +232,30 @@ class Site:
         back = own_link(form.get("back")) or "./"
         facts = {name: values[0] if len(values := form.all(name)) == 1 else values for name in action.audited}
         try:
-            with Audit(view.user.name).action(action.path, **facts) as noted:
+            with Audit(view.user.name).action(action.path, **facts) as outcome:
                 try:
                     done = await action.perform(view, form)
                 finally:
-                    noted.update(view.audited)
+                    outcome.update(view.audited)
         except BrokerError:
             raise
         except TaskQError as error:
-            done = Done(text=told(error), level="error")
+            done = Done(text=error_text(error), level="error")
         if isinstance(done, Shown):
             return self._shown(view, done, is_live=False)
         to = back if done.back is None else done.back
         response = Response(status_code=303, headers={"Location": to})
         self._set_cookie(view, response, flash.COOKIE, flash.packed(done.level, done.text))
         if view.new_preferences is not None:
-            kept = view.new_preferences.cookie
-            self._set_cookie(view, response, preferences.COOKIE, kept, max_age=preferences.YEAR_S)
+            value = view.new_preferences.cookie
+            self._set_cookie(view, response, preferences.COOKIE, value, max_age=preferences.YEAR_S)
         response.headers["Cache-Control"] = "no-store"
         return response
 
     def _check_allowed(self, view: View, action: Action) -> None:
         if action.for_viewers or view.may_change:
             return
-        audit_logger.warning("%s by %r: refused, for they may only look", action.path, view.user.name)
+        audit_logger.warning("%s by %r: refused, because the user may not make changes", action.path, view.user.name)
         reason = gettext("only operators may do this")
         if self.services.read_only:
             reason = gettext("this dashboard is for looking only")
@@ -268,7 +272,7 @@ class Site:
         if view.new_secret is not None:
             self._set_cookie(view, response, forgery.COOKIE, view.new_secret)
         if flash.COOKIE in view.request.cookies:
-            response.delete_cookie(flash.COOKIE, path=None)  # type: ignore[arg-type]  # as it was set
+            response.delete_cookie(flash.COOKIE, path=None)  # type: ignore[arg-type]  # the cookie was set without a path
         return response
 
     def _error(self, view: View, status: int, text: str, *, headers: Any = None) -> Response:
@@ -303,7 +307,7 @@ class Site:
         )
 
     def _set_cookie(self, view: View, response: Response, name: str, value: str, *, max_age: int | None = None) -> None:
-        """Set a cookie without a path: the browser takes the folder in which all our addresses lie."""
+        """Set a cookie without a path. The browser then uses the path of the dashboard, which has one level."""
         response.set_cookie(
             name,
             value,

@@ -1,4 +1,4 @@
-"""Times of tasks in words, and as forms have them."""
+"""Format and parse times of tasks."""
 
 from datetime import UTC, datetime
 
@@ -14,7 +14,7 @@ _UNITS = (
 
 
 def roughly(value: datetime | None) -> str:
-    """Return the distance of a time from now in its largest unit: `in 3 min`, `2 d ago`."""
+    """Return the time from now until or since a moment, in its largest unit: `in 3 min`, `2 d ago`."""
     if value is None:
         return ""
     seconds = (value - utc_datetime(SYSTEM_CLOCK.time())).total_seconds()
@@ -24,7 +24,7 @@ def roughly(value: datetime | None) -> str:
 
 
 def in_utc(value: str) -> datetime | None:
-    """Return the time in a form field, in UTC. None if it is not valid."""
+    """Return the time in a form field, which is in UTC. None if it is not valid."""
     try:
         return datetime.fromisoformat(value).replace(tzinfo=UTC)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The lists of tasks that pages show: of a queue and state, of a group, or of all queues."""
+"""Lists of tasks: of a queue and state, of a group, or of all queues."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from taskq_fastapi.dashboard.view import View
 FILTER_FIELDS = ("queue", "state", "group", "type", "error", "payload", "text", "older", "newer")
 """Fields of a query or form that are a filter for tasks."""
 GROUPS = 100
-"""About how many groups are offered at once."""
+"""Approximate number of groups on a page."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,9 +28,9 @@ class TaskList:
 
     Attributes:
         rows: Its rows.
-        columns: Its columns besides id, type and what can be done.
-        paging: Which part of the list it is, None where it has no pages.
-        selected: Actions for selected tasks. A task whose state does not allow one is skipped and counted.
+        columns: Its columns between type and actions.
+        paging: The page of the list. None: the list has no pages.
+        selected: Actions for selected tasks. Tasks whose state does not allow an action are skipped and counted.
         all: Form fields that select the whole list.
         all_actions: Actions for the whole list.
     """
@@ -44,7 +44,7 @@ class TaskList:
 
     @property
     def labels(self) -> Mapping[str, str]:
-        """Labels of the columns. A time has another label than the state with the same name."""
+        """Labels of the columns. A time and a state with the same name have different translations."""
         return {
             name: pgettext("time", label) if name in TIME_LABELS else gettext(label)
             for name, label in (LABELS | TIME_LABELS).items()
@@ -95,13 +95,13 @@ async def listing(
     """Return the table of tasks of a state, or of several.
 
     Args:
-        view: Who looks.
+        view: The view of the user.
         tasks: The tasks.
-        state: Their state, None for several or for tasks of several queues.
-        now: The time, by Redis's clock.
-        paging: Which part of the list it is.
-        meant: The fields of a form that means all of the list.
-        is_bulk: Whether something can be done to all of the list.
+        state: Their state. None: tasks of several states or queues.
+        now: The current time of Redis.
+        paging: The page of the list.
+        meant: The form fields that select the whole list.
+        is_bulk: Whether actions for the whole list are offered.
     """
     workers = await view.dashboard.workers() if state is TaskState.ACTIVE else None
     selected = (
@@ -120,7 +120,7 @@ async def listing(
 
 
 async def of_queue(view: View, row: QueueInfo, state: TaskState | None) -> dict[str, Any]:
-    """Return what the page of a queue shows of its tasks."""
+    """Return the template variables for the tasks on the page of a queue."""
     group = view.query.get("group") or None if state is TaskState.AGGREGATING else None
     context: dict[str, Any] = {"group": group, "groups": None, "tasks": None}
     if state is None or row.problem:

@@ -1,4 +1,4 @@
-"""Tables of tasks: which columns fit a state, what a row shows, and how a form names a task."""
+"""Tables of tasks: the columns for each state, the rows, and the form values for tasks."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ COLUMNS: Mapping[TaskState | None, Sequence[str]] = {
     TaskState.ARCHIVED: ("payload", "failed", "error", "retries"),
     TaskState.COMPLETED: ("payload", "completed", "result", "deleted"),
 }
-"""Columns by state, besides id, type and what can be done; None for tasks of several states or queues."""
+"""Columns by state, between type and actions. None: tasks of several states or queues."""
 LABELS = {
     "queue": marked("Queue"),
     "state": marked("State"),
@@ -60,15 +60,15 @@ _TIMES = {
 
 
 def mark_of(task: TaskRecord) -> str:
-    """Return the form value for a task and the state in which it was seen."""
+    """Return the form value for a task and its last known state."""
     return f"{task.state}/{quote(task.queue.encode('utf-8', 'surrogateescape'), safe='')}/{task.id}"
 
 
 def ref_of(mark: str) -> TaskRef:
-    """Return the task that a form means.
+    """Return the task of a form value.
 
     Raises:
-        BadRequestError: It means none.
+        BadRequestError: The form value is not valid.
     """
     state, _, rest = mark.partition("/")
     queue, slash, task_id = rest.partition("/")
@@ -83,15 +83,15 @@ class Row:
 
     Attributes:
         task: The task.
-        mark: Its value in a form.
-        name: Its type, "" if it is unreadable.
-        error: The first line of its last error, or why it cannot be read.
-        payload: Visible text of its payload.
-        result: Visible text of its result.
-        status: `Running` or `Orphaned` for an active task.
-        started_at: When the run began, of an active one.
-        deadline: When an active one has to end, or any one's latest moment to run.
-        actions: What can be done to it, with what the buttons say.
+        mark: The form value for the task.
+        name: Name of the task, "" if it is unreadable.
+        error: First line of the last error, or why the task cannot be read.
+        payload: Visible text of the payload.
+        result: Visible text of the result.
+        status: `Running` or `Orphaned` for an active task, else "".
+        started_at: Start of the run of an active task.
+        deadline: Deadline of the run of an active task, or of the task.
+        actions: Possible actions, with the labels of their buttons.
     """
 
     task: TaskRecord
@@ -107,7 +107,7 @@ class Row:
 
     @property
     def waits_for_limit(self) -> bool:
-        """Whether it starts as soon as its limits let it, at no known time."""
+        """Whether the task starts as soon as its limits allow it, at an unknown time."""
         return isinstance(self.task, TaskInfo) and self.task.waits_for_limit
 
     def time(self, column: str) -> datetime | None:
@@ -126,10 +126,10 @@ def rows_of(
     """Return the rows of a table.
 
     Args:
-        view: Who looks.
+        view: The view of the user.
         tasks: The tasks.
-        now: The time, by Redis's clock.
-        workers: What runs, for active tasks.
+        now: The current time of Redis.
+        workers: The workers with their running tasks, for active tasks.
     """
     running = (
         {} if workers is None else {(run.queue, run.task_id): run for each in workers.workers for run in each.running}
@@ -143,7 +143,7 @@ def _row(view: View, task: TaskRecord, now: datetime, run: RunningTask | None) -
     if task.state is TaskState.ACTIVE:
         status = status_of(view, task, now)
         if status == ORPHANED:
-            actions = []  # no worker would hear of it
+            actions = []  # no worker would receive the request
     if not isinstance(task, TaskInfo):
         hidden = Blob("")
         return Row(
@@ -173,14 +173,14 @@ def _row(view: View, task: TaskRecord, now: datetime, run: RunningTask | None) -
 
 
 def status_of(view: View, task: TaskRecord, now: datetime) -> str:
-    """Return what an active task does."""
+    """Return the status of an active task: orphaned if its lease has ended, else running."""
     if is_orphaned(task, now):
         return ORPHANED
     return RUNNING
 
 
 def error_line(view: View, task: TaskInfo) -> str:
-    """Return the first line of the last error, as it may be shown."""
+    """Return the visible first line of the last error."""
     error = str(view.shown.value(task.name, "error", task.last_error))
     line = error.strip().partition("\n")[0]
     return line if len(line) <= ERROR_CHARS else f"{line[: ERROR_CHARS - 1]}…"

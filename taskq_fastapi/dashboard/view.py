@@ -33,7 +33,7 @@ def link(path: str, /, **query: object) -> str:
 
 
 def own_link(text: str) -> str | None:
-    """Return a link from a request if it leads to a page of this dashboard, else None."""
+    """Return a link from a request if it is a page of this dashboard, else None."""
     match = _OWN.fullmatch(text)
     return f"./{match['rest']}" if match else None
 
@@ -68,7 +68,7 @@ class Services:
         read_only: Whether all changes are refused.
         viewers_see_payloads: Whether viewers see payloads, results and tracebacks.
         redact: Changes payloads, results and tracebacks before they are shown.
-        trusted_origins: Origins under which it is served.
+        trusted_origins: Origins of the dashboard.
         title: Title of each page.
     """
 
@@ -107,7 +107,7 @@ class View:
         self.user = user
         self.is_stream = is_stream
         self.query: Form = parsed(request.scope["query_string"].decode("latin-1"))
-        self.preferences = preferences.kept(request.cookies.get(preferences.COOKIE, ""))
+        self.preferences = preferences.stored(request.cookies.get(preferences.COOKIE, ""))
         self.language = language_of(request)
         self.audited: dict[str, Any] = {}
         """Facts that an action adds to the audit log."""
@@ -115,7 +115,7 @@ class View:
         """Preferences that an action has changed."""
         self._secret = forgery.secret_of(request)
         self.new_secret = None if self._secret or is_stream else forgery.new_secret()
-        """A secret for a browser that has none."""
+        """A new secret for a browser without a secret."""
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -133,7 +133,7 @@ class View:
 
     @property
     def may_change(self) -> bool:
-        """Whether the user may change something."""
+        """Whether the user may make changes."""
         return self.user.role is Role.OPERATOR and not self.services.read_only
 
     @property
@@ -143,7 +143,7 @@ class View:
 
     @property
     def shown(self) -> ShownOfTasks:
-        """Hides and redacts parts of tasks: `shown.octets(...)` and `shown.value(...)`."""
+        """The visible parts of tasks: `shown.octets(...)` and `shown.value(...)` hide and redact values."""
         return ShownOfTasks(payloads=self.sees_payloads, redact=self.services.redact)
 
     @cached_property
@@ -152,7 +152,7 @@ class View:
         return forgery.token_for(self._secret or self.new_secret or "", self.user.name)
 
     def has_sent(self, form: Form) -> bool:
-        """Return whether the form was shown to this user in this browser."""
+        """Return whether the form has the token of this user and browser."""
         return forgery.is_ours(self._secret, self.user.name, form.get(forgery.FIELD))
 
     # --- rendering ----------------------------------------------------------------------------------------------------
@@ -187,7 +187,7 @@ class View:
         return sort, sorted(by_name, key=sorts[name], reverse=sort.startswith("-"))
 
     def paging(self, total: int) -> Paging:
-        """Return the part of a list that the address names. `ui.pages(view, paging)` links to the other parts."""
+        """Return the page of a list that the address selects. `ui.pages(view, paging)` links to the other pages."""
         return paging(self.query, total, rows=self.preferences.rows)
 
     @property
@@ -203,6 +203,6 @@ class View:
         return f"{self.path or './'}{'?' if text else ''}{text}"
 
     @property
-    def told(self) -> tuple[str, str] | None:
+    def message(self) -> tuple[str, str] | None:
         """Level and text of the message of the previous action."""
         return None if self.is_stream else flash.unpacked(self.request.cookies.get(flash.COOKIE, ""))

@@ -234,7 +234,7 @@ def test_an_unreadable_task_is_shown_as_such(pages: Callable[..., str], redis: R
     listed, page = pages(TASKS), pages(detail(broken))
 
     assert sorted(shown_ids(listed)) == sorted([broken.id, gone.id])
-    assert "its data is gone" in listed
+    assert "its data is missing" in listed
     assert "unreadable" in listed
     assert "Problem" in page
     assert "ffff 2067" in page

@@ -76,7 +76,7 @@ async def test_for_reading_only_no_change_is_made(
         answers = [await send(web, *change) for change in CHANGES]
         looked = await web.get("/tasks/default/1")
 
-    assert [answer.json()["detail"] for answer in answers] == ["this is for reading only"] * len(CHANGES)
+    assert [answer.json()["detail"] for answer in answers] == ["this API is read-only"] * len(CHANGES)
     assert {answer.status_code for answer in answers} == {403}
     assert contents(server) == before
     assert looked.status_code == 200
@@ -262,7 +262,7 @@ async def test_every_change_is_noted_with_who_made_it_and_without_payloads(
 @rows(
     ("options", "said"),
     [
-        ({"allow_anonymous": True, "dependencies": [Depends(lambda: None)]}, "was given both"),
+        ({"allow_anonymous": True, "dependencies": [Depends(lambda: None)]}, "got both"),
         ({"read_only": "yes"}, "read_only must be True, False or a dependency"),
         ({"trusted_origins": ["a.example"]}, "must hold origins such as"),
         ({"trusted_origins": "https://a.example"}, "must be a list of origins"),

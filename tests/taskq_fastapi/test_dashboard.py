@@ -102,7 +102,7 @@ async def test_a_queue_is_told_of_in_full(filled: TaskQ) -> None:
         ("/queue-delete", 400, "queue is missing"),
         ("/tasks?text=w&cursor=pending/zz/1", 400, "cursor must come from a search of tasks"),
         ("/tasks?text=w&cursor=pending/64656661756c74/x", 400, "cursor must"),
-        ("/queue?name=default&state=aggregating&groups=next", 400, "cursor must come from the page before"),
+        ("/queue?name=default&state=aggregating&groups=next", 400, "cursor must come from the previous page"),
     ],
 )
 async def test_what_is_not_there_or_not_usable_is_said(filled: TaskQ, path: str, status: int, said: str) -> None:
@@ -181,7 +181,7 @@ async def test_a_large_queue_is_deleted_part_by_part(filled: TaskQ, monkeypatch:
         assert "“low” was deleted" in told(await web.get("/"))
         foreign = await act(web, "/queue-delete", queue="default", cursor="nowhere/9")
         assert foreign.status_code == 303
-        assert "cursor must come from the part before" in told(await web.get("/"))
+        assert "cursor must come from the previous call" in told(await web.get("/"))
 
     assert inspector.queues() == ["default"]
 

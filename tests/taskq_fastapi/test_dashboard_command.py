@@ -24,7 +24,7 @@ def failing(*words: str) -> str:
 
 @rows("host", ["0.0.0.0", "::", "192.0.2.1"])
 def test_it_does_not_start_open_for_other_machines(host: str) -> None:
-    assert "the dashboard is open without a login" in failing("--host", host, "--port", "0")
+    assert "the dashboard has no login" in failing("--host", host, "--port", "0")
 
 
 @rows(

@@ -28,7 +28,7 @@ from taskq_fastapi.dashboard import Role
 from taskq_fastapi.dashboard import labels as wording
 from taskq_fastapi.dashboard.languages import accepted, catalogue
 from taskq_fastapi.dashboard.people import ROLES
-from taskq_fastapi.dashboard.refusals import _TEXTS, told
+from taskq_fastapi.dashboard.refusals import _TEXTS, error_text
 from tests.browser.dashboard.addresses import ODD, addresses, questions
 from tests.browser.scene import Scene, registered_tasks
 from tests.clock import Clock
@@ -347,9 +347,9 @@ def test_errors_of_the_core_are_told_with_what_they_name(kind: type[TaskQError])
     }
     error = kind(*values.get(kind.__name__, ("q",)))
 
-    assert told(error) == str(error)
+    assert error_text(error) == str(error)
     with translated_with(catalogue("zh-Hans")):
-        text = told(error)
+        text = error_text(error)
     assert re.search("[\u4e00-\u9fff]", text)
     assert "%" not in text
 

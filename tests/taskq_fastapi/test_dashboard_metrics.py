@@ -88,7 +88,7 @@ def test_a_chart_says_in_words_what_it_shows() -> None:
 
     drawn = chart(size, {"a": [at(0, 3), at(10, 7)], "b": []}, begin=BEGIN, end=END)
 
-    assert (drawn.top, drawn.words) == ("10", "Queue size: highest 7")
+    assert (drawn.top, drawn.description) == ("10", "Queue size: highest 7")
     assert [(line.name, line.last, line.mean, line.highest) for line in drawn.lines] == [
         ("a", "7", "5", "7"),
         ("b", "-", "-", "-"),

@@ -106,12 +106,12 @@ def test_other_cookies_say_nothing(cookie: str) -> None:
 
 @rows("cookie", ["", "theme=x", "interval=3", "rows=a", "%ff", "theme=dark&rows=1000"])
 def test_settings_that_are_none_of_ours_are_no_matter(cookie: str) -> None:
-    assert preferences.kept(cookie) == preferences.Preferences()
+    assert preferences.stored(cookie) == preferences.Preferences()
 
 
 def test_settings_are_kept_as_they_were_chosen() -> None:
     chosen = preferences.Preferences(theme="dark", interval=20, rows=100)
-    assert preferences.kept(chosen.cookie) == chosen
+    assert preferences.stored(chosen.cookie) == chosen
 
 
 def test_links_are_relative_and_hold_any_text() -> None:

@@ -157,7 +157,7 @@ def test_a_plain_route_cannot_take_the_client_of_coroutines(server: RedisServer,
     app.include_router(router)
 
     with TestClient(app) as web:
-        with pytest.raises(ConfigurationError, match=r"create_plainly is a `def` route .* take SyncClientDep"):
+        with pytest.raises(ConfigurationError, match=r"create_plainly is a `def` route .* use SyncClientDep"):
             web.post("/plain")
         task_id = web.post("/service").json()
 
@@ -263,8 +263,8 @@ def test_a_missing_lifespan_is_explained() -> None:
 
     assert str(missing.value) == (
         "this request has no queue application: create the app with FastAPI(lifespan=taskq_lifespan(taskq)). "
-        "If it is created so, its lifespan does not run: a mounted sub-app needs taskq_lifespan on the app that it is "
-        "mounted in, and a test needs `with TestClient(app)` or an entry in app.dependency_overrides"
+        "If you did, the lifespan did not run: a mounted sub-app needs taskq_lifespan on its outer app, "
+        "and a test needs `with TestClient(app)` or an entry in app.dependency_overrides"
     )
 
 

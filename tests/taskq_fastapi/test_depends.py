@@ -704,7 +704,7 @@ def _takes(annotation: Any, default: Any = None) -> Callable[..., None]:
     return function
 
 
-NO_REQUEST = "parameter 'x' is the {} of a request, and a task has none; take a TaskContext"
+NO_REQUEST = "parameter 'x' is the {} of a request, and a task has none; use a TaskContext"
 TAKEN = r"parameter 'x' is taken from a request by {}\(...\), and a task has none"
 REFUSED = [
     (_takes(Request), NO_REQUEST.format("Request")),
@@ -714,12 +714,12 @@ REFUSED = [
     (_takes(str, Header()), TAKEN.format("Header")),
     (_takes(Annotated[str, Query()]), TAKEN.format("Query")),
     (_takes(Annotated[str, Cookie()]), TAKEN.format("Cookie")),
-    (_takes(str, Security(plain)), r"asks with Security\(...\) who sends a request"),
+    (_takes(str, Security(plain)), r"uses Security\(...\), which needs a request"),
     (_takes(list[int], Depends()), r"Depends\(\) alone needs a class as its annotation, got list\[int\]"),
     (_takes(int, Depends()), "the signature cannot be read: no signature found for builtin type"),
     (_takes(Annotated[str, Depends(plain)], Depends(plain)), "has Depends both in Annotated and as its default"),
     (_takes(str, Depends(7)), "Depends takes a function or a class, got 7"),  # type: ignore[arg-type]
-    (_takes(str, Depends(_takes(str))), "has no default, and a task has no request to take it from"),
+    (_takes(str, Depends(_takes(str))), "has no default, and a task has no request that could supply it"),
 ]
 
 
@@ -749,7 +749,7 @@ def test_dependencies_without_end_are_refused(taskq: TaskQ, depends: TaskDepende
 
     first.__defaults__ = (Depends(second),)
 
-    with pytest.raises(TaskDefinitionError, match="need each other without end") as refusal:
+    with pytest.raises(TaskDefinitionError, match="the dependencies form a cycle") as refusal:
         taskq.task(name="work")(_takes(str, Depends(first)))
 
     assert str(refusal.value).count("first") == 2
@@ -786,7 +786,7 @@ def test_only_a_queue_application_is_enabled_and_only_once(taskq: TaskQ) -> None
         enable_depends(FastAPI())  # type: ignore[arg-type]
     other = TaskQ()
     other.injector = object()  # type: ignore[assignment]
-    with pytest.raises(ConfigurationError, match="are given values by object"):
+    with pytest.raises(ConfigurationError, match="already get values from object"):
         enable_depends(other)
 
 

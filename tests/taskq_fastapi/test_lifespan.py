@@ -139,7 +139,7 @@ def test_the_app_starts_while_redis_is_down(caplog: pytest.LogCaptureFixture) ->
         assert pending(server) == [after.json()]
     [warning] = caplog.messages
     assert warning.startswith(
-        "the app starts without its queue, enqueueing fails until Redis is there: cannot reach unix:"
+        "the app starts without Redis, and enqueueing fails until Redis is available: cannot reach unix:"
     )
     assert "s3cret" not in warning
 

@@ -195,7 +195,7 @@ def test_it_is_closed_by_default(taskq: TaskQ, caplog: pytest.LogCaptureFixture,
 
     assert answer.status_code == 403
     assert answer.json() == {"detail": "this is closed; the log of the server says how to open it"}
-    assert "give it dependencies=[Depends(...)]" in caplog.messages[0]
+    assert "pass dependencies=[Depends(...)]" in caplog.messages[0]
     assert "allow_anonymous=True" in caplog.messages[0]
 
 
@@ -218,7 +218,7 @@ def test_dependencies_let_each_see_their_own(taskq: TaskQ) -> None:
 
 
 def test_options_that_contradict_are_refused() -> None:
-    with pytest.raises(ConfigurationError, match="was given both"):
+    with pytest.raises(ConfigurationError, match="got both"):
         task_router(dependencies=[Depends(lambda: None)], allow_anonymous=True)
     with pytest.raises(ConfigurationError, match="stream_for"):
         task_router(stream_for=0)
@@ -325,7 +325,7 @@ async def test_an_unknown_task_is_not_found(web: HttpClient, kind: str, path: st
     answer = await web.get(f"/tasks/{kind}/{path}")
 
     assert answer.status_code == 404
-    assert "it has ended without being kept" in answer.json()["detail"]
+    assert "it has ended and is not stored" in answer.json()["detail"]
 
 
 async def test_a_silent_redis_is_told_without_its_address(
@@ -444,7 +444,7 @@ async def test_a_quiet_stream_says_that_it_is_still_there(app: FastAPI, work: An
     async with stream(app, f"/tasks/events/default/{(await work.adelay()).id}", clock=clock) as events:
         assert (await events.next()).kind == "status"
         await clock.advance(20)
-        assert events.text.count(": still here\n\n") >= 1
+        assert events.text.count(": keep-alive\n\n") >= 1
 
     assert events.text.count("event:") == 1
 
@@ -577,7 +577,7 @@ async def test_one_stream_too_many_ends_at_once_though_it_was_let_in() -> None:
         return True
 
     streams = Streams(most=1, life_s=30)
-    first, second = (streams.events(read, wait, seen=None) for _ in range(2))
+    first, second = (streams.events(read, wait, last_event_id=None) for _ in range(2))
 
     begun = await anext(first)
     refused = [event async for event in second]

@@ -249,7 +249,7 @@ async def test_what_cannot_start_is_told_for_good(taskq: TaskQ, monkeypatch: pyt
 @rows(
     ("worker", "message"),
     [
-        ({"mail": True}, "worker= names 'mail', which is no queue application; known are 'default'"),
+        ({"mail": True}, "worker= has 'mail', which is not a queue application; known are 'default'"),
         (4, "worker= takes True or a WorkerConfig, got int"),
         ({"default": "yes"}, "worker= takes True or a WorkerConfig, got str"),
     ],

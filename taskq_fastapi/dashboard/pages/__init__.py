@@ -10,7 +10,7 @@ To add a page:
    forms, writes the audit log, and handles errors.
 4. Add the module to `_MODULES`. This is also the order of the navigation.
 
-Raise `BadRequestError` for a value that is not valid, and `NotFoundError` or an error of the core for an object that
+Raise `BadRequestError` for a value that is not valid. Raise `NotFoundError` or an error of the core for an object that
 does not exist.
 """
 

@@ -1,4 +1,4 @@
-"""Enqueue a registered task with arguments in JSON, which are checked as for any other caller."""
+"""Enqueue a registered task with arguments as JSON. They are checked like the arguments of any other call."""
 
 import logging
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from taskq_core.settings.language import gettext, marked
 from taskq_core.views import as_text, blank_arguments, call_of, signature_of, summary_of
 from taskq_fastapi.dashboard.errors import BadRequestError, NotFoundError
 from taskq_fastapi.dashboard.form import Form
-from taskq_fastapi.dashboard.refusals import told
+from taskq_fastapi.dashboard.refusals import error_text
 from taskq_fastapi.dashboard.registry import Done, action, page
 from taskq_fastapi.dashboard.view import Shown, View, link
 
@@ -32,14 +32,14 @@ AnyTask = Task[Any, Any]
 
 
 class _WrongFieldError(TaskQError):
-    """A field of the form is not usable."""
+    """The value of a form field is not valid. `field` is "" for an error of the whole form."""
 
     def __init__(self, field: str, problem: str) -> None:
         super().__init__(field, problem)
         self.field, self.problem = field, problem
 
 
-def _named(view: View, form: Form) -> AnyTask:
+def _task_of(view: View, form: Form) -> AnyTask:
     name = form.need("task")
     task = view.services.taskq.tasks.get(name)
     if task is None:
@@ -49,22 +49,22 @@ def _named(view: View, form: Form) -> AnyTask:
 
 @page("enqueue", label=marked("Enqueue"), is_live=False, needs_operator=True)
 async def show(view: View) -> Shown:
-    """Offer the registered tasks, or show the form of one."""
+    """Show the registered tasks, or the form to enqueue one of them."""
     if not view.may_change:
         raise HTTPException(403, gettext("this dashboard is for looking only"))
     if not view.query.get("task"):
         tasks = [view.services.taskq.tasks[name] for name in sorted(view.services.taskq.tasks)]
         offered = [(each.name, signature_of(each), summary_of(each)) for each in tasks]
         return view.page("enqueue_choice.html", title=gettext("Enqueue"), offered=offered)
-    task = _named(view, view.query)
+    task = _task_of(view, view.query)
     fields = {"arguments": blank_arguments(task), "queue": task.options.queue}
     if view.query.get("like"):
-        fields |= await _like(view, task)
-    return await _form(view, task, fields)
+        fields |= await _fields_of_task(view, task)
+    return await _form_page(view, task, fields)
 
 
-async def _like(view: View, task: AnyTask) -> dict[str, str]:
-    """Return the form fields for a copy of another task."""
+async def _fields_of_task(view: View, task: AnyTask) -> dict[str, str]:
+    """Return the form fields that repeat another task."""
     found = await view.inspector.task(view.query.need("like_queue"), view.query.get("like"))
     if not isinstance(found, TaskInfo) or found.name != task.name:
         raise BadRequestError(gettext("the task to copy has another type"))
@@ -74,7 +74,7 @@ async def _like(view: View, task: AnyTask) -> dict[str, str]:
     return fields
 
 
-async def _form(
+async def _form_page(
     view: View, task: AnyTask, fields: dict[str, str], *, wrong: _WrongFieldError | None = None, status: int = 200
 ) -> Shown:
     names: Sequence[str] = sorted(
@@ -95,8 +95,8 @@ async def _form(
 
 @action("task-enqueue", audited=("task", "run_after", "max_retry", "task_id"), body_max=24 * 1024 * 1024)
 async def enqueue(view: View, form: Form) -> Done | Shown:
-    """Enqueue a task, or show what is wrong with its arguments, in place."""
-    task = _named(view, form)
+    """Enqueue a task, or show the form again with the errors of its fields."""
+    task = _task_of(view, form)
     wrong = None
     try:
         options = _options(form)
@@ -108,7 +108,7 @@ async def enqueue(view: View, form: Form) -> Done | Shown:
         text = f"{error.parameter}: {error.problem}" if error.parameter else error.problem
         wrong = _WrongFieldError("arguments", text)
     except (DuplicateTaskError, TaskIdConflictError, QueueFullError) as error:
-        wrong = _WrongFieldError("", told(error))
+        wrong = _WrongFieldError("", error_text(error))
     except EnqueueUnknownError:
         wrong = _WrongFieldError(
             "", gettext("Redis has not answered: it may have been enqueued. Look before you do it again.")
@@ -130,7 +130,7 @@ async def enqueue(view: View, form: Form) -> Done | Shown:
         )
     view.audited["refused"] = wrong.field or "it was not accepted"
     names = ("arguments", "queue", "run_after", "max_retry", "task_id")
-    return await _form(view, task, {name: form.get(name) for name in names}, wrong=wrong, status=422)
+    return await _form_page(view, task, {name: form.get(name) for name in names}, wrong=wrong, status=422)
 
 
 def _options(form: Form) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Charts of queues over an hour to a month, up to now or to a time in the past."""
+"""Show charts of queues for a period of a minute to 31 days, which ends now or at a time in the past."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ DURATIONS = {
     "8d": timedelta(days=8),
     "30d": timedelta(days=30),
 }
-"""Periods with a button."""
+"""Lengths of periods that the page offers, by their value in the address."""
 QUEUES_MOST = 10
-"""Maximum number of queues without a choice."""
+"""Maximum number of queues if the user chose none."""
 CHOSEN_MOST = 20
-"""Maximum number of chosen queues."""
+"""Maximum number of queues that a user can choose."""
 POINTS = 180
 
 
@@ -33,27 +33,27 @@ class Span:
     """The period of the charts.
 
     Attributes:
-        word: Its length as in the address.
-        length: Its length.
-        until: Its end. None: now.
+        text: Length of the period in the address.
+        length: Length of the period.
+        until: End of the period. None: now.
     """
 
-    word: str
+    text: str
     length: timedelta
     until: datetime | None
 
 
-def asked_span(view: View) -> Span:
+def chosen_span(view: View) -> Span:
     """Return the period in the address.
 
     Raises:
-        BadRequestError: A part of it cannot be used.
+        BadRequestError: Its length or end is not valid.
     """
-    word = view.query.get("duration") or "1h"
-    length = DURATIONS.get(word)
+    text = view.query.get("duration") or "1h"
+    length = DURATIONS.get(text)
     if length is None:
         try:
-            length = timedelta_of_ns(parse_duration(word[:50]))
+            length = timedelta_of_ns(parse_duration(text[:50]))
         except WireFormatError:
             length = timedelta(0)
         if not timedelta(minutes=1) <= length <= LONGEST_SPAN:
@@ -62,14 +62,14 @@ def asked_span(view: View) -> Span:
                     "duration must be %(choices)s or as 90m, a minute to %(days)s days, got %(got)r",
                     choices=", ".join(DURATIONS),
                     days=LONGEST_SPAN.days,
-                    got=word[:50],
+                    got=text[:50],
                 )
             )
-    return Span(word=word, length=length, until=_moment(view.query.get("end")))
+    return Span(text=text, length=length, until=_moment(view.query.get("end")))
 
 
 def _moment(text: str) -> datetime | None:
-    """Read a moment; without a time zone it is UTC, as the field of the page sends it."""
+    """Parse a moment. Without a time zone it is in UTC, like the values of the field on the page."""
     if not text:
         return None
     try:
@@ -81,12 +81,12 @@ def _moment(text: str) -> datetime | None:
     return moment
 
 
-def asked_queues(view: View, there: Sequence[str]) -> list[str]:
-    """Return the queues in the address, [] without a choice.
+def chosen_queues(view: View, there: Sequence[str]) -> list[str]:
+    """Return the queues in the address. [] if the user chose none.
 
     Raises:
-        BadRequestError: Too many are chosen.
-        NotFoundError: One is not there.
+        BadRequestError: The address has too many queues.
+        NotFoundError: A queue does not exist.
     """
     chosen = list(dict.fromkeys(view.query.all("queue")))
     chosen = [name for name in chosen if name]
@@ -103,9 +103,9 @@ def asked_queues(view: View, there: Sequence[str]) -> list[str]:
 @page("metrics", label=marked("Metrics"), update_s=20.0)
 async def show(view: View) -> Shown:
     """Show the charts."""
-    span = asked_span(view)
+    span = chosen_span(view)
     there = await view.inspector.queues()
-    chosen = asked_queues(view, there)
+    chosen = chosen_queues(view, there)
     names = tuple(chosen or there[:QUEUES_MOST])
     begin, end, charts = await _charts(view, names, span)
     return view.page(
@@ -135,7 +135,7 @@ async def _charts(view: View, names: Sequence[str], span: Span) -> tuple[datetim
     if names:
         series = await view.dashboard.samples(names, span=span.length, until=span.until, points=POINTS)
     end = span.until or (series[0].end if series else datetime.now(UTC))
-    if span.until is None:  # the page does not change until a sample has come
+    if span.until is None:  # the page does not change until there is a new sample
         step_s = series[0].step.total_seconds() if series else 10
         end = datetime.fromtimestamp((end.timestamp() // step_s + 1) * step_s, UTC)
     begin = end - span.length

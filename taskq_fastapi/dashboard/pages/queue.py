@@ -1,4 +1,4 @@
-"""One queue: its state, its history, its types of tasks, and its tasks by state."""
+"""Show a queue: its state, its daily counters, the types of its tasks, and its tasks by state."""
 
 from taskq_core.views import DAYS_CHOICES, STATES
 from taskq_fastapi.dashboard.registry import page

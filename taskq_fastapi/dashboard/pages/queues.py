@@ -1,4 +1,4 @@
-"""All queues with their state and history; actions that pause, resume and delete them."""
+"""Show all queues with their state and daily counters; pause, resume and delete queues."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -49,7 +49,7 @@ async def show(view: View) -> Shown:
 
 @action("queue-pause", audited=("queue",))
 async def pause(view: View, form: Form) -> Done:
-    """Keep workers from taking tasks."""
+    """Pause a queue."""
     name = form.need("queue")
     await view.inspector.pause(name)
     return Done(text=gettext("Queue “%(queue)s” is paused: workers take no more tasks of it.", queue=name))
@@ -57,7 +57,7 @@ async def pause(view: View, form: Form) -> Done:
 
 @action("queue-resume", audited=("queue",))
 async def resume(view: View, form: Form) -> Done:
-    """Let workers take tasks again."""
+    """Resume a queue."""
     name = form.need("queue")
     await view.inspector.resume(name)
     return Done(text=gettext("Queue “%(queue)s” runs again.", queue=name))
@@ -80,7 +80,7 @@ async def ask_delete(view: View, form: Form) -> Question:
 
 @action("queue-delete", ask=ask_delete, audited=("queue",))
 async def delete(view: View, form: Form) -> Done | Shown:
-    """Delete a queue unless tasks would be lost, for about a second; show how far it is if there is more."""
+    """Delete a queue unless tasks would be lost. After about a second, show the progress and continue."""
     name, cursor = form.need("queue"), form.get("cursor") or None
     total = form.number("total", 0, low=0, high=10**15) if cursor else (await view.inspector.queue_info(name)).size
     part = await view.inspector.remove_queue_part(name, cursor=cursor, has_time=time_left())

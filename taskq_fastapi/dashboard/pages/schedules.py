@@ -1,4 +1,4 @@
-"""Show schedules and their past; run, pause, resume, add and remove them."""
+"""Show schedules and their past enqueues; run, pause, resume, add and remove schedules."""
 
 import json
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from taskq_fastapi.dashboard.view import Shown, View, link
 _NEVER = datetime.max.replace(tzinfo=UTC)
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 PAYLOAD_MOST = 2000
-"""Most bytes of a payload that the list shows; the page of an entry shows all of it, up to 64 KiB."""
+"""Maximum number of bytes of a payload in the list. The page of a schedule shows up to 64 KiB."""
 
 SORTS: dict[str, Callable[[PeriodicEntryInfo], Any]] = {
     "id": lambda entry: entry.id,
@@ -33,7 +33,7 @@ SORTS: dict[str, Callable[[PeriodicEntryInfo], Any]] = {
 
 @page("schedules", label=marked("Schedules"))
 async def show(view: View) -> Shown:
-    """Show the entries of all schedulers that live."""
+    """Show the schedules of all running schedulers, and those added at run time."""
     found = await view.inspector.scheduler_entries()
     sort, rows = view.in_order(found, SORTS, "id")
     paging = view.paging(len(rows))
@@ -49,9 +49,9 @@ async def show(view: View) -> Shown:
 
 @page("schedule")
 async def show_entry(view: View) -> Shown:
-    """Show one entry and what it has enqueued."""
+    """Show one schedule and its past enqueues."""
     entry_id = view.query.need("id")
-    paging = view.paging(_EVENTS_KEPT)
+    paging = view.paging(_EVENTS_STORED)
     events = await view.inspector.scheduler_events(entry_id, page=paging.number, page_size=paging.rows)
     found = await view.inspector.scheduler_entries()
     entry = next((each for each in found if each.id == entry_id), None)
@@ -67,7 +67,8 @@ async def show_entry(view: View) -> Shown:
     )
 
 
-_EVENTS_KEPT = 1000
+_EVENTS_STORED = 1000
+"""Number of past enqueues of a schedule that Redis stores."""
 
 
 async def _entry(view: View, form: Form) -> PeriodicEntryInfo:

@@ -1,4 +1,4 @@
-"""Preferences of a user: colors, language, update interval, rows on a page."""
+"""Show and save the preferences of a user: colors, language, update interval, rows on a page."""
 
 from taskq_core.settings.language import gettext, marked, translated_with
 from taskq_fastapi.dashboard import preferences
@@ -10,7 +10,7 @@ from taskq_fastapi.dashboard.view import Shown, View
 
 @page("settings", label=marked("Settings"), is_live=False)
 async def show(view: View) -> Shown:
-    """Show what is chosen."""
+    """Show the preferences."""
     return view.page(
         "settings.html",
         title=gettext("Settings"),
@@ -23,7 +23,7 @@ async def show(view: View) -> Shown:
 
 @action("settings-save", for_viewers=True, audited=("theme", "language", "interval", "rows"))
 async def save(view: View, form: Form) -> Done:
-    """Keep what is chosen, in a cookie."""
+    """Save the preferences in a cookie."""
     view.new_preferences = preferences.chosen(form)
-    with translated_with(catalogue(language_by(view.new_preferences, view.request))):  # that of the page which shows it
+    with translated_with(catalogue(language_by(view.new_preferences, view.request))):  # the language of the next page
         return Done(text=gettext("Saved in this browser."))

@@ -1,4 +1,4 @@
-"""One task: all that is known of it, and all that can be done to it."""
+"""Show one task in full, and edit its payload."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -33,17 +33,17 @@ from taskq_fastapi.dashboard.task_table import mark_of, status_of
 from taskq_fastapi.dashboard.view import Shown, View, link
 
 MESSAGE_BYTES = 4096
-"""Most bytes of a message that cannot be read that its page shows."""
+"""Maximum number of bytes of an unreadable message on its page."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShownAttempt:
-    """An attempt as the page shows it.
+    """An attempt with the texts that the page shows.
 
     Attributes:
         attempt: The attempt.
-        took: How long it took, "" if that is not known.
-        traceback: Its traceback, or "" if it is hidden.
+        took: Duration of the attempt, "" if it is unknown.
+        traceback: The traceback, "" if it is hidden.
     """
 
     attempt: Attempt
@@ -62,7 +62,7 @@ async def show(view: View) -> Shown:
     """Show one task."""
     queue, task_id = view.query.need("queue"), view.query.need("id")
     task = await view.inspector.task(queue, task_id)
-    actions = [(action, label) for action, label in actions_for(task.state) if not _is_in_vain(task, action)]
+    actions = [(action, label) for action, label in actions_for(task.state) if not _cannot_reach_worker(task, action)]
     now = utc_datetime(SYSTEM_CLOCK.time())
     activity = status_of(view, task, now) if task.state is TaskState.ACTIVE else ""
     common: dict[str, Any] = {
@@ -98,12 +98,14 @@ async def show(view: View) -> Shown:
 
 
 def _progress_message(view: View, task: TaskInfo) -> str:
-    told = task.progress
-    return "" if told is None or not told.message else str(view.shown.value(task.name, "progress", told.message))
+    progress = task.progress
+    if progress is None or not progress.message:
+        return ""
+    return str(view.shown.value(task.name, "progress", progress.message))
 
 
-def _is_in_vain(task: TaskRecord, action: TaskAction) -> bool:
-    """Return whether no worker would receive the request."""
+def _cannot_reach_worker(task: TaskRecord, action: TaskAction) -> bool:
+    """Return whether the action is a cancellation that no worker would receive."""
     return action is TaskAction.CANCEL and is_orphaned(task, utc_datetime(SYSTEM_CLOCK.time()))
 
 
@@ -148,7 +150,7 @@ def _form(view: View, task: TaskInfo, text: str, seen: str, *, problem: str = ""
 
 @action("task-payload", audited=("queue", "id"))
 async def edit(view: View, form: Form) -> Done | Shown:
-    """Replace a payload, unless it has changed since it was shown, or does not fit the task."""
+    """Replace a payload, unless it has changed since the form was shown, or is not valid for the task."""
     task = _editable(view, await read(view, form))
     text, seen = form.get("payload"), form.get("seen")
     problem = gettext("The payload has changed since the page was loaded. Nothing was saved. Reload the page.")
@@ -159,11 +161,11 @@ async def edit(view: View, form: Form) -> Done | Shown:
         except PayloadError as error:
             problem = f"{error.parameter}: {error.problem}" if error.parameter else error.problem
         except TaskStateError:
-            view.audited["refused"] = "changed meanwhile"
+            view.audited["refused"] = "the payload has changed"
             return _form(view, task, text, seen, problem=problem, status=409)
         else:
             return Done(text=gettext("The payload was changed."), back=link("task", queue=task.queue, id=task.id))
-        view.audited["refused"] = "it does not fit"
+        view.audited["refused"] = "the payload is not valid"
         return _form(view, task, text, seen, problem=problem, status=422)
-    view.audited["refused"] = "changed meanwhile"
+    view.audited["refused"] = "the payload has changed"
     return _form(view, task, text, seen, problem=problem, status=409)

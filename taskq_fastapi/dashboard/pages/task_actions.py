@@ -1,4 +1,4 @@
-"""Actions on selected tasks, and on all tasks that match a filter, in parts of about a second."""
+"""Run actions on selected tasks, or on all tasks that match a filter, in requests of about a second."""
 
 from collections import Counter
 from datetime import timedelta
@@ -27,16 +27,16 @@ from taskq_fastapi.dashboard.task_table import ref_of
 from taskq_fastapi.dashboard.view import Shown, View, link, own_link
 
 SELECTED_MAX = 200
-"""Most tasks that are selected one by one: more than a page shows."""
+"""Maximum number of selected tasks. It is larger than a page."""
 _TEMPLATES = {TaskAction.RETRY: "question_retry.html", TaskAction.MOVE: "question_move.html"}
 _OPTIONS = ("minutes", "at", "to_queue")
 
 
-def asked_action(form: Form) -> TaskAction:
-    """Return the action that a form names.
+def action_of(form: Form) -> TaskAction:
+    """Return the action in a form.
 
     Raises:
-        BadRequestError: It names none.
+        BadRequestError: The form has no action, or an unknown one.
     """
     form.need("do")
     action = form.choice("do", TaskAction)
@@ -45,10 +45,10 @@ def asked_action(form: Form) -> TaskAction:
 
 
 def options_of(action: TaskAction, form: Form) -> dict[str, Any]:
-    """Return the options of an action, in the words of the inspector.
+    """Return the options of an action in a form, as arguments of the inspector.
 
     Raises:
-        BadRequestError: They are missing, or not usable.
+        BadRequestError: An option is missing or not valid.
     """
     if action is TaskAction.MOVE:
         return {"to_queue": form.need("to_queue")}
@@ -94,7 +94,7 @@ def _refs(form: Form) -> list[TaskRef]:
 
 async def ask_selected(view: View, form: Form) -> Question:
     """Ask for confirmation to apply an action to the selected tasks."""
-    action, refs = asked_action(form), _refs(form)
+    action, refs = action_of(form), _refs(form)
     if len(refs) == 1:
         whom = gettext("the task “%(id)s” of the queue “%(queue)s”", id=refs[0].id, queue=refs[0].queue)
     else:
@@ -105,17 +105,17 @@ async def ask_selected(view: View, form: Form) -> Question:
 @action("tasks-act", ask=ask_selected, audited=("do", "task", *_OPTIONS))
 async def act_on_selected(view: View, form: Form) -> Done:
     """Apply an action to the selected tasks."""
-    action, refs = asked_action(form), _refs(form)
+    action, refs = action_of(form), _refs(form)
     report = await view.inspector.act_on(refs, action, **options_of(action, form))
-    _note(view, report)
+    _audit(view, report)
     level, text = outcome(action, report)
     back = None
     if action in (TaskAction.DELETE, TaskAction.MOVE) and len(refs) == 1 and report.done:
-        back = _away_from(form, refs[0], form.get("to_queue"))
+        back = _next_page(form, refs[0], form.get("to_queue"))
     return Done(text=text, level=level, back=back)
 
 
-def _away_from(form: Form, task: TaskRef, to_queue: str) -> str | None:
+def _next_page(form: Form, task: TaskRef, to_queue: str) -> str | None:
     """Return the link to show after a task was deleted or moved from its own page."""
     if not (own_link(form.get("back")) or "").startswith("./task?"):
         return None
@@ -124,7 +124,7 @@ def _away_from(form: Form, task: TaskRef, to_queue: str) -> str | None:
     return link("queue", name=task.queue, state=task.state)
 
 
-def _note(view: View, report: ActionReport) -> None:
+def _audit(view: View, report: ActionReport) -> None:
     view.audited |= {
         "done": len(report.done),
         "skipped": sum(report.skipped.values()),
@@ -137,7 +137,7 @@ def _note(view: View, report: ActionReport) -> None:
 
 def _checked(view: View, form: Form) -> tuple[TaskAction, TaskFilter, TaskState]:
     form.need("state")
-    action, wanted = asked_action(form), task_filter(view, form, TaskState)
+    action, wanted = action_of(form), task_filter(view, form, TaskState)
     assert wanted.state is not None
     if wanted.state not in ALLOWED_STATES[action]:
         raise BadRequestError(
@@ -171,14 +171,14 @@ async def ask_all(view: View, form: Form) -> Question:
     audited=("do", *(name for name in FILTER_FIELDS if name not in ("payload", "text")), *_OPTIONS),
 )
 async def act_on_all(view: View, form: Form) -> Done | Shown:
-    """Do something to all tasks that are meant, for about a second; show how far it is if there are more."""
+    """Run an action on all matching tasks. After about a second, show the progress and continue."""
     action, wanted, state = _checked(view, form)
     cursor = form.get("cursor") or None
     total = form.number("total", 0, low=0, high=10**15) if cursor else await _total(view, wanted, state)
     part = await view.inspector.act_on_matching(
         wanted, action, **options_of(action, form), cursor=cursor, has_time=time_left()
     )
-    _note(view, part.report)
+    _audit(view, part.report)
     count = form.number("done", 0, low=0, high=10**15) + len(part.report.done)
     scanned = form.number("scanned", 0, low=0, high=10**15) + part.scanned
     reasons = _skipped_so_far(form) + part.report.skipped
@@ -188,9 +188,9 @@ async def act_on_all(view: View, form: Form) -> Done | Shown:
             text=" ".join(texts) or gettext("There was nothing to do."),
             level="success" if count and not reasons else "warning",
         )
-    carried = [(name, form.get(name)) for name in ("do", *FILTER_FIELDS, *_OPTIONS) if form.get(name)]
-    carried += [("cursor", part.next), ("done", str(count)), ("scanned", str(scanned)), ("total", str(total))]
-    carried += [("skip", f"{reason}/{state}/{number}") for (reason, state), number in sorted(reasons.items())]
+    repeated = [(name, form.get(name)) for name in ("do", *FILTER_FIELDS, *_OPTIONS) if form.get(name)]
+    repeated += [("cursor", part.next), ("done", str(count)), ("scanned", str(scanned)), ("total", str(total))]
+    repeated += [("skip", f"{reason}/{state}/{number}") for (reason, state), number in sorted(reasons.items())]
     return view.page(
         "bulk.html",
         title=gettext("%(action)s: going on", action=gettext(BUTTONS[action])),
@@ -205,13 +205,13 @@ async def act_on_all(view: View, form: Form) -> Done | Shown:
         failure=""
         if part.report.failure is None
         else gettext("Redis failed on the way. Nothing is lost: go on when it is back."),
-        carried=carried,
+        carried=repeated,
         back=own_link(form.get("back")) or "./",
     )
 
 
 async def _total(view: View, wanted: TaskFilter, state: TaskState) -> int:
-    """Return how many tasks there are to look at."""
+    """Return the number of tasks to read."""
     if wanted.group is not None and wanted.queue is not None:
         return await view.inspector.count(wanted.queue, state, group=wanted.group)
     if wanted.queue is not None:

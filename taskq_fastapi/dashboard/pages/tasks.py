@@ -1,4 +1,4 @@
-"""Tasks of all queues: a search by id, type, payload, error and age, and the failed tasks by error."""
+"""Search the tasks of all queues, and show failed tasks by error."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -34,13 +34,13 @@ FAILED = (TaskState.ARCHIVED, TaskState.RETRY)
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """How often a type failed with an error, among the tasks that were looked at.
+    """Number of failed tasks of one type with the same error, among the tasks that were read.
 
     Attributes:
-        name: The type.
-        state: In which state the tasks are.
-        error: The first line of the error.
-        count: How many.
+        name: Name of the task.
+        state: State of the tasks.
+        error: First line of the error.
+        count: Number of tasks.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Failure:
 
 @page("tasks", label=marked("Tasks"), is_live=False)
 async def show(view: View) -> Shown:
-    """Find tasks."""
+    """Search tasks."""
     wanted = task_filter(view, view.query, LISTED_STATES)
     infos = await view.inspector.queue_infos()
     if wanted.queue is not None and wanted.queue not in [info.name for info in infos]:

@@ -11,7 +11,7 @@ from taskq_fastapi.dashboard.registry import page
 from taskq_fastapi.dashboard.view import Shown, View
 
 HOURS = (1, 6, 24)
-"""Periods to choose from."""
+"""Periods in hours that the page offers."""
 SORTS: dict[str, Callable[[TypeRuns], Any]] = {
     "type": lambda row: row.name,
     "processed": lambda row: row.processed,
@@ -27,7 +27,7 @@ SORTS: dict[str, Callable[[TypeRuns], Any]] = {
 
 @page("types", label=marked("Types"))
 async def show(view: View) -> Shown:
-    """Show task types of one queue or all."""
+    """Show outcomes and durations by task type, for one queue or all queues."""
     queue = view.query.get("queue")
     hours = view.query.number("hours", HOURS[-1], low=0, high=24)
     there = await view.inspector.queues()

@@ -16,7 +16,7 @@ _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 def utilisation(row: WorkerProcess) -> float:
-    """Return which share of the slots of a worker is taken."""
+    """Return the share of busy slots of a worker, 0 to 1."""
     return min(1.0, len(row.running) / row.concurrency) if row.concurrency > 0 else 0.0
 
 
@@ -49,8 +49,8 @@ async def show(view: View) -> Shown:
 
 
 async def _ask_worker(view: View, form: Form, action: WorkerAction, concurrency: int | None = None) -> Done:
-    asked = await view.inspector.control_workers(action, [form.need("worker")], concurrency=concurrency)
-    if not asked:
+    receivers = await view.inspector.control_workers(action, [form.need("worker")], concurrency=concurrency)
+    if not receivers:
         return Done(text=gettext("The worker does not listen: it is one of Go, or not connected."), level="error")
     return Done(text=gettext("The worker was asked. The list shows it within five seconds."))
 
@@ -102,4 +102,4 @@ async def stop(view: View, form: Form) -> Done:
 
 
 RUNNING_SHOWN = 100
-"""Most tasks of a worker that are listed."""
+"""Maximum number of listed tasks of a worker."""

@@ -1,4 +1,4 @@
-"""Workflows: those of a queue, and one with its graph; cancelling it, and running what failed again."""
+"""Show the workflows of a queue, and one workflow with its graph and steps; cancel and retry workflows."""
 
 from markupsafe import Markup
 
@@ -15,10 +15,10 @@ from taskq_fastapi.dashboard.view import Shown, View
 
 @page("workflows")
 async def show(view: View) -> Shown:
-    """Show the workflows whose home a queue is."""
+    """Show the workflows of a home queue."""
     queue = view.query.need("queue")
-    asked = view.paging(0)
-    found = await view.dashboard.workflows(queue, skip=asked.skip, count=asked.rows)
+    requested = view.paging(0)
+    found = await view.dashboard.workflows(queue, skip=requested.skip, count=requested.rows)
     return view.page(
         "workflows.html",
         title=gettext("Workflows of %(queue)s", queue=queue),
@@ -58,16 +58,16 @@ def _graph(detail: WorkflowDetail) -> Markup | None:
         total=info.total,
         ended=info.ended,
     )
-    return Markup(graph_svg(detail.drawing, about=about, words=step_stands))  # noqa: S704 - the core has escaped it
+    return Markup(graph_svg(detail.drawing, about=about, words=step_stands))  # noqa: S704 - the core has escaped the texts
 
 
 @page("workflow-step")
 async def show_step(view: View) -> Shown:
-    """Show one step of a workflow with what it returned, or a group with its members."""
+    """Show one step of a workflow with its result, or a group with its members."""
     queue, workflow_id, name = (view.query.need(each) for each in ("queue", "id", "step"))
-    asked = view.paging(0)
+    requested = view.paging(0)
     only_failed = bool(view.query.get("failed"))
-    skip, count = (0, MEMBERS_MAX) if only_failed else (asked.skip, asked.rows)
+    skip, count = (0, MEMBERS_MAX) if only_failed else (requested.skip, requested.rows)
     found = await view.dashboard.workflow_step(
         queue, workflow_id, name, skip=skip, count=count, only_failed=only_failed
     )
@@ -84,7 +84,7 @@ async def show_step(view: View) -> Shown:
             (
                 each,
                 str(view.shown.value(step.task, "error", each.error)) if each.error else "",
-                # of which task a member is, is not known: where there is a redaction its result is not shown
+                # the name of the task of a member is unknown, so its result is hidden if `redact` is set
                 listed(of_members, step.task, "result", each.result),
             )
             for each in found.members

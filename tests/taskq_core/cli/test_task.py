@@ -291,7 +291,7 @@ def test_cancel_tells_the_workers(run: Run, run_json: RunJson, app: TaskQ, redis
     subscription.close()
     told, waits, nobody = run_json("task", "cancel", "one", "three", "nobody", status=1)["ids"]
     assert told == {"id": "one", "ok": True, "workers_told": 0}
-    assert "is pending: only a task that runs can be cancelled" in waits["error"]
+    assert "is pending: only a running task can be cancelled" in waits["error"]
     assert "no task 'nobody' in any queue" in nobody["error"]
 
 
@@ -466,7 +466,7 @@ def test_tasks_are_named_by_arguments_or_by_options(run: Run, app: TaskQ) -> Non
     assert (
         run("task", "retry", "-q", "default", "one", "--id", "two", "--after", "1h").stdout == "one waits\ntwo waits\n"
     )
-    assert "only a task that runs can be cancelled" in run("task", "cancel", "--id", "one", status=1).stderr
+    assert "only a running task can be cancelled" in run("task", "cancel", "--id", "one", status=1).stderr
     assert "name at least one task by its id" in run("task", "inspect", "-q", "default", status=2).stderr
     assert "give the name of one task" in nothing.stderr
     assert "give the name of one task" in twice.stderr

@@ -102,7 +102,7 @@ def test_a_step_that_is_retried_shows_how_often_and_why(run: Run, run_json: RunJ
 
 
 def test_show_what_is_not_there(run: Run, handle: WorkflowHandle) -> None:
-    assert "kept no longer" in run("workflow", "show", "x", "-q", "default", status=1).stderr
+    assert "no longer stored" in run("workflow", "show", "x", "-q", "default", status=1).stderr
     assert "no queue" in run("workflow", "show", handle.id, "-q", "elsewhere", status=1).stderr
     run("workflow", "show", handle.id, status=2)
 
@@ -133,7 +133,7 @@ def test_cancel(run: Run, run_json: RunJson, app: TaskQ, handle: WorkflowHandle)
         ("gone", False, None),
         (handle.id, True, True),
     ]
-    assert "kept no longer" in found[1]["error"]
+    assert "no longer stored" in found[1]["error"]
 
 
 def test_retry(run: Run, run_json: RunJson, app: TaskQ, handle: WorkflowHandle) -> None:
@@ -145,7 +145,7 @@ def test_retry(run: Run, run_json: RunJson, app: TaskQ, handle: WorkflowHandle) 
     assert handle.refresh().state == "running"
     work(app)
     assert run_json(*words) == {"ids": [{"id": handle.id, "ok": True, "count": 1}]}
-    assert "kept no longer" in run("workflow", "retry", "gone", "-q", "default", status=1).stderr
+    assert "no longer stored" in run("workflow", "retry", "gone", "-q", "default", status=1).stderr
 
 
 def test_step(run: Run, run_json: RunJson, app: TaskQ, handle: WorkflowHandle) -> None:
@@ -177,5 +177,5 @@ def test_step(run: Run, run_json: RunJson, app: TaskQ, handle: WorkflowHandle) -
 
 def test_step_of_what_is_not_there(run: Run, handle: WorkflowHandle) -> None:
     assert "it has no step 'nothing'" in run("workflow", "step", handle.id, "nothing", "-q", "default", status=1).stderr
-    assert "kept no longer" in run("workflow", "step", "gone", "load", "-q", "default", status=1).stderr
+    assert "no longer stored" in run("workflow", "step", "gone", "load", "-q", "default", status=1).stderr
     run("workflow", "step", handle.id, "load", "-q", "default", "--size", "501", status=2)

@@ -308,7 +308,7 @@ async def test_what_cannot_be_decoded_is_shown_as_such(app: TaskQ, ask: Ask, red
 
     assert [type(each) for each in page.tasks] == [UnreadableTask, UnreadableTask, TaskInfo]
     assert ids(page) == [broken.id, gone.id, good.id]
-    assert page.tasks[1].problem == "it is listed, but its data is gone"
+    assert page.tasks[1].problem == "it is listed, but its data is missing"
     assert (task.id, task.queue, task.message) == (broken.id, "default", b"\xff\xff")
     assert "xff" not in repr(task), "its bytes get into no log"
 

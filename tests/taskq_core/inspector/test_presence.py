@@ -180,7 +180,7 @@ async def test_what_does_not_run_is_not_cancelled(ask: Ask, enqueue: Enqueue, re
 
     with pytest.raises(TaskNotFoundError, match="no task 'nobody' in any queue"):
         await ask("cancel_task", "nobody")
-    with pytest.raises(TaskStateError, match="task 'waits' in queue 'default' is pending: only a task that runs"):
+    with pytest.raises(TaskStateError, match="task 'waits' in queue 'default' is pending: only a running task"):
         await ask("cancel_task", "waits")
 
     redis_server.client.publish("asynq:cancel", "last")

@@ -173,9 +173,9 @@ async def test_what_is_not_usable_is_refused(ask: Ask, app: TaskQ) -> None:
     counts = await counts_of(ask, "default")
 
     for cursor in ("", "r", "x:0:default", "r:-1:default", "r:1" + "0" * 20 + ":default"):
-        with pytest.raises(ConfigurationError, match="is no cursor of a search for workflows"):
+        with pytest.raises(ConfigurationError, match="is not a cursor of a search for workflows"):
             await searched(ask, counts, cursor)
-    with pytest.raises(ConfigurationError, match="search_workflows looks at them"):
+    with pytest.raises(ConfigurationError, match="use search_workflows"):
         await listed(ask, counts, text="x")
     for wrong in ({"skip": -1}, {"count": 0}, {"count": 1_001}):
         with pytest.raises(ConfigurationError, match=f"{next(iter(wrong))} must be between"):

@@ -118,7 +118,7 @@ async def test_members_that_have_failed_are_told_alone(ask: Ask, app: TaskQ, red
     numbers = [each.number for each in many.members]
     assert (len(numbers), len(set(numbers)), sorted(numbers)) == (40, 40, numbers)
     assert {each.state for each in many.members} == {"failed"}
-    with pytest.raises(ConfigurationError, match="skip must be 0 where failed members alone are wanted, got 1"):
+    with pytest.raises(ConfigurationError, match="skip must be 0 with only_failed, got 1"):
         await step_of(ask, handle, "g", only_failed=True, skip=1)
 
 
@@ -154,5 +154,5 @@ async def test_what_is_not_there_or_not_usable_is_refused(ask: Ask, app: TaskQ, 
         with pytest.raises(ConfigurationError, match=f"{next(iter(wrong))} must be"):
             await step_of(ask, handle, "g", **wrong)
     redis_server.client.delete(app.runtime.keys.queue("default").workflow(handle.id))
-    with pytest.raises(WorkflowNotFoundError, match="kept no longer"):
+    with pytest.raises(WorkflowNotFoundError, match="no longer stored"):
         await step_of(ask, handle, "g")

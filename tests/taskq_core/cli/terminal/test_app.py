@@ -267,7 +267,7 @@ async def test_a_redis_user_who_may_not_write_is_offered_nothing(redis_server: R
             await person.sees("read-only", "mail")
             assert "Pause" not in person.foot
             await person.press("7")
-            await person.sees("no: this Redis user may not write", "reader")
+            await person.sees("no: the Redis user may not write", "reader")
     finally:
         await taskq.aclose()
         redis_server.command("ACL", "DELUSER", "reader")
