@@ -7,7 +7,6 @@ anything. `plan` lists the possible repairs, a `Repairer` makes them, and `for_a
 
 from taskq_core.doctor.facts import Facts, NodeFacts
 from taskq_core.doctor.findings import Finding, Level
-from taskq_core.doctor.node_rules import check_eviction
 from taskq_core.doctor.probing import probe_port, probe_queues, within
 from taskq_core.doctor.reading import read_facts, read_nodes
 from taskq_core.doctor.repair import Repair, Repairer, for_a_person, plan
@@ -20,7 +19,6 @@ __all__ = [
     "NodeFacts",
     "Repair",
     "Repairer",
-    "check_eviction",
     "diagnose",
     "diagnose_nodes",
     "for_a_person",

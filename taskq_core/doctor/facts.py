@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from taskq_core.broker.operations.views import QueueCounts
 from taskq_core.doctor.keys import Census
 from taskq_core.repair.reconcile import Finding
 
@@ -71,15 +72,12 @@ class QueueFacts:
 
     Attributes:
         name: Its name.
-        pending: Pending tasks; None if they cannot be counted.
-        later: Tasks that are scheduled, wait for a retry, or wait in a group.
-        is_paused: True if the queue is paused.
+        counts: Its tasks by state, and whether it is paused; None if they cannot be counted.
         is_served: True if a running worker, of any language, serves the queue.
         quarantined: Tasks in quarantine because they cannot be read.
         quarantined_ids: Ids of the first 100 of them.
         is_half_removed: True if a removal was started and not finished.
         unlimited: Workers that serve the queue without keeping its limits, as `host:pid`.
-        limited: Tasks that wait for a limit.
         has_keeper: True if a worker that keeps limits serves the queue, or if that is unknown.
         workflows: Running workflows with this home queue.
         has_taskq_worker: True if a taskq worker serves the queue, or if that is unknown.
@@ -87,16 +85,13 @@ class QueueFacts:
     """
 
     name: str
-    pending: int | None
-    is_paused: bool
+    counts: QueueCounts | None
     is_served: bool
     quarantined: int
     is_half_removed: bool
     damage: Damage | None
-    later: int = 0
     quarantined_ids: Sequence[str] = ()
     unlimited: Sequence[str] = ()
-    limited: int = 0
     has_keeper: bool = True
     workflows: int = 0
     has_taskq_worker: bool = True

@@ -1,12 +1,15 @@
 """Check one server: its version, persistence, memory, clock and replicas."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from taskq_core.clock import SKEW_VISIBLE_S
 from taskq_core.doctor.facts import NodeFacts
 from taskq_core.doctor.findings import Findings, green, red, yellow
 from taskq_core.settings.language import gettext, ngettext, pmarked
+
+Info = Mapping[str, str | int]
+"""The reply to `INFO`."""
 
 OLDEST_REDIS = (6, 2)
 OLDEST_VALKEY = (7, 2)
@@ -18,19 +21,11 @@ SKEW_RED_S = 30.0
 """Difference of the clocks above which the finding is red."""
 
 
-def check_version(node: NodeFacts) -> Findings:
+def check_version(node: NodeFacts, info: Info) -> Findings:
     """Check for Redis 6.2 or newer, or Valkey 7.2 or newer."""
-    if node.info is None:
-        yield yellow(
-            "version",
-            node.address,
-            gettext("this user may not ask for INFO: version, memory, persistence and replication are not known"),
-            gettext("allow it INFO (ACL SETUSER ... +info), or run the doctor as another user"),
-        )
-        return
-    is_valkey = "valkey_version" in node.info
+    is_valkey = "valkey_version" in info
     name, oldest = ("Valkey", OLDEST_VALKEY) if is_valkey else ("Redis", OLDEST_REDIS)
-    text = str(node.info.get("valkey_version" if is_valkey else "redis_version", ""))
+    text = str(info.get("valkey_version" if is_valkey else "redis_version", ""))
     if tuple(map(int, re.findall(r"\d+", text)[:2])) >= oldest:
         yield green("version", node.address, f"{name} {text}")
         return
@@ -44,13 +39,11 @@ def check_version(node: NodeFacts) -> Findings:
     )
 
 
-def check_persistence(node: NodeFacts) -> Findings:
+def check_persistence(node: NodeFacts, info: Info) -> Findings:
     """Check that the append-only file is on and written to disk."""
-    if node.info is None:
-        return
     config = node.config or {}
     fsync = config.get("appendfsync")
-    if not int(node.info.get("aof_enabled", 0)):
+    if not int(info.get("aof_enabled", 0)):
         advice = gettext("set appendonly yes and appendfsync everysec")
         if config.get("save") == "":
             message = gettext("nothing is written to disk: a restart loses all tasks")
@@ -68,10 +61,8 @@ def check_persistence(node: NodeFacts) -> Findings:
         yield green("persistence", node.address, f"append-only file on{how}")
 
 
-def check_saving(node: NodeFacts) -> Findings:
+def check_saving(node: NodeFacts, info: Info) -> Findings:
     """Check that the last writes to disk succeeded."""
-    if node.info is None:
-        return
     failed = [
         what
         for what, name in (
@@ -79,7 +70,7 @@ def check_saving(node: NodeFacts) -> Findings:
             (gettext("the last write of the append-only file"), "aof_last_write_status"),
             (gettext("the last rewrite of the append-only file"), "aof_last_bgrewrite_status"),
         )
-        if str(node.info.get(name, "ok")) != "ok"
+        if str(info.get(name, "ok")) != "ok"
     ]
     for what in failed:
         message = gettext("%(what)s failed; the server may refuse all writes until one succeeds", what=what)
@@ -90,12 +81,10 @@ def check_saving(node: NodeFacts) -> Findings:
         yield green("saving", node.address, "the last writes to disk succeeded")
 
 
-def check_eviction(node: NodeFacts) -> Findings:
+def check_eviction(node: NodeFacts, info: Info) -> Findings:
     """Check that a full server refuses new tasks instead of deleting old ones."""
-    if node.info is None:
-        return
-    policy = str(node.info.get("maxmemory_policy", "noeviction"))
-    evicted = int(node.info.get("evicted_keys", 0))
+    policy = str(info.get("maxmemory_policy", "noeviction"))
+    evicted = int(info.get("evicted_keys", 0))
     if policy != "noeviction":
         lost = gettext("; %(count)s keys were dropped since it started", count=evicted) if evicted else ""
         message = gettext(
@@ -112,11 +101,9 @@ def check_eviction(node: NodeFacts) -> Findings:
         yield green("eviction", node.address, "maxmemory-policy noeviction")
 
 
-def check_memory(node: NodeFacts) -> Findings:
+def check_memory(node: NodeFacts, info: Info) -> Findings:
     """Check that memory is left."""
-    if node.info is None:
-        return
-    used, limit = int(node.info.get("used_memory", 0)), int(node.info.get("maxmemory", 0))
+    used, limit = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
     share = used / limit if limit else 0.0
     if share < MEMORY_YELLOW:
         text = f"{share:.0%} of maxmemory in use" if limit else "no limit (maxmemory 0)"
@@ -130,7 +117,7 @@ def check_memory(node: NodeFacts) -> Findings:
     yield level("memory", node.address, message, advice)
 
 
-def check_clock(node: NodeFacts) -> Findings:
+def check_clock(node: NodeFacts, _info: Info) -> Findings:
     """Check that the server's clock and this machine's clock agree."""
     if node.skew_s is None:
         return
@@ -157,17 +144,15 @@ def check_clock(node: NodeFacts) -> Findings:
     yield level("clock", node.address, message, advice)
 
 
-def check_replication(node: NodeFacts) -> Findings:
+def check_replication(node: NodeFacts, info: Info) -> Findings:
     """Check that the server accepts writes, and that a failover loses no acknowledged task."""
-    if node.info is None:
-        return
-    if str(node.info.get("role", "master")) != "master":
+    if str(info.get("role", "master")) != "master":
         advice = gettext("give the primary's address, or let Sentinel find it: redis+sentinel://host:26379/name")
         yield red("replication", node.address, gettext("it is a replica and refuses writes"), advice)
         return
-    replicas = int(node.info.get("connected_slaves", 0))
+    replicas = int(info.get("connected_slaves", 0))
     least = (node.config or {}).get("min-replicas-to-write", "0")
-    is_guarded = "min_slaves_good_slaves" in node.info or least != "0"
+    is_guarded = "min_slaves_good_slaves" in info or least != "0"
     if replicas < node.wanted_replicas:
         message = gettext(
             "tasks ask for %(wanted)s replicas (replicated), and %(there)s are connected: none of their enqueues "
@@ -201,7 +186,7 @@ NODE_CHECKS = (
     pmarked("check", "replication"),
 )
 """English names of the checks of a server, marked for translation."""
-NODE_RULES: tuple[Callable[[NodeFacts], Findings], ...] = (
+NODE_RULES: tuple[Callable[[NodeFacts, Info], Findings], ...] = (
     check_version,
     check_persistence,
     check_saving,
@@ -210,3 +195,18 @@ NODE_RULES: tuple[Callable[[NodeFacts], Findings], ...] = (
     check_clock,
     check_replication,
 )
+
+
+def check_node(node: NodeFacts) -> Findings:
+    """Check one server by all rules. A user who may not ask for INFO learns of the clock alone."""
+    if node.info is None:
+        yield yellow(
+            "version",
+            node.address,
+            gettext("this user may not ask for INFO: version, memory, persistence and replication are not known"),
+            gettext("allow it INFO (ACL SETUSER ... +info), or run the doctor as another user"),
+        )
+        yield from check_clock(node, {})
+        return
+    for rule in NODE_RULES:
+        yield from rule(node, node.info)

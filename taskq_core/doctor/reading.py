@@ -31,7 +31,7 @@ from taskq_core.inspector import Inspector, WorkerProcess
 from taskq_core.repair.reconcile import reconcile, run
 from taskq_core.settings import seconds
 from taskq_core.tasks.options import task_options
-from taskq_core.wire import DEFAULT_QUEUE, QueueKeys, TaskState
+from taskq_core.wire import DEFAULT_QUEUE, QueueKeys
 
 T = TypeVar("T")
 Progress = Callable[[int, int], None]
@@ -42,7 +42,6 @@ CONFIG = ("appendfsync", "min-replicas-to-write", "save")
 _CLOCK_READS = 3
 """Number of clock readings. The fastest is the most exact."""
 _PAGE = 500
-_LATER = (TaskState.SCHEDULED, TaskState.RETRY, TaskState.AGGREGATING)
 _QUARANTINED_IDS = 100
 _ADDRESS = re.compile(r"^\S+ refused the user or password: ")
 
@@ -97,10 +96,10 @@ class _Reader:
         for name in names:
             strange = self._strange(self._keys.queue(name))
             wrong_types += strange
-            queue, size = self._queue(name, served)
+            queue = self._queue(name, served)
             queues.append(queue)
-            if is_thorough and size is not None and not strange:
-                sizes[name] = size
+            if is_thorough and queue.counts is not None and not strange:
+                sizes[name] = sum(queue.counts.sizes.values())
         damages = self._damages(sizes, progress)
         return Facts(
             nodes=nodes,
@@ -267,8 +266,7 @@ class _Reader:
             self._is_complete = False
             return None
 
-    def _queue(self, name: str, served: Mapping[str, Sequence[WorkerProcess]] | None) -> tuple[QueueFacts, int | None]:
-        """Return the facts of a queue, and the number of its tasks; None if they cannot be counted."""
+    def _queue(self, name: str, served: Mapping[str, Sequence[WorkerProcess]] | None) -> QueueFacts:
         keys = self._keys.queue(name)
         quarantined_ids: list[str] = []
         try:
@@ -284,11 +282,9 @@ class _Reader:
             counts, quarantined, workflows = None, 0, 0
         keepers = self._look(limits.list_keepers(keys)) if self._look(limits.has_limits(keys)) else None
         servers = served.get(name, ()) if served else ()
-        facts = QueueFacts(
+        return QueueFacts(
             name=name,
-            pending=None if counts is None else counts.sizes[TaskState.PENDING],
-            later=0 if counts is None else sum(counts.sizes[state] for state in _LATER),
-            is_paused=counts is not None and counts.is_paused,
+            counts=counts,
             is_served=served is None or name in served,
             quarantined=quarantined,
             quarantined_ids=quarantined_ids,
@@ -299,12 +295,10 @@ class _Reader:
                 for each in servers
                 if keepers is not None and each.id.replace("-", "")[:16] not in keepers
             ],
-            limited=0 if counts is None else counts.limited,
             has_keeper=keepers is None or bool(keepers),
             workflows=workflows,
             has_taskq_worker=self._look(services.has_worker(keys)) is not False,
         )
-        return facts, None if counts is None else sum(counts.sizes.values())
 
     # --- tasks and keys -----------------------------------------------------------------------------------------------
 

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 
 from taskq_core.doctor.facts import Facts, NodeFacts
 from taskq_core.doctor.findings import Finding, Findings, Level, green, red, yellow
-from taskq_core.doctor.node_rules import NODE_RULES
+from taskq_core.doctor.node_rules import check_node
 from taskq_core.errors import BrokerAuthenticationError, BrokerError
+from taskq_core.wire import TaskState
 
 NOT_NEEDED = ("SCRIPT|EXISTS",)
 """Commands that only tools use, not taskq."""
+_LATER = (TaskState.SCHEDULED, TaskState.RETRY, TaskState.AGGREGATING)
 
 
 def diagnose(facts: Facts) -> list[Finding]:
@@ -31,7 +33,7 @@ def diagnose(facts: Facts) -> list[Finding]:
 
 def diagnose_nodes(nodes: Iterable[NodeFacts]) -> list[Finding]:
     """Return the findings of the rules about servers, the worst first."""
-    return _worst_first([finding for node in nodes for rule in NODE_RULES for finding in rule(node)])
+    return _worst_first([finding for node in nodes for finding in check_node(node)])
 
 
 def _worst_first(findings: list[Finding]) -> list[Finding]:
@@ -77,10 +79,14 @@ def _check_types(facts: Facts) -> Findings:
 def _check_served(facts: Facts) -> Findings:
     unserved = dict(facts.unserved_tasks)
     for queue in facts.queues:
-        waiting = (queue.pending or 0) + queue.later
-        if queue.is_paused and queue.pending:
+        counts = queue.counts
+        if counts is None:
+            continue
+        pending = counts.sizes[TaskState.PENDING]
+        waiting = pending + sum(counts.sizes[state] for state in _LATER)
+        if counts.is_paused and pending:
             advice = f"taskq queue resume {shlex.quote(queue.name)}"
-            yield yellow("served", queue.name, f"waiting in a paused queue: {queue.pending}", advice)
+            yield yellow("served", queue.name, f"waiting in a paused queue: {pending}", advice)
         elif waiting and not queue.is_served:
             unserved.pop(queue.name, None)
             yield _unserved(queue.name, f"waiting, while no running worker serves this queue: {waiting}")
@@ -104,11 +110,12 @@ def _check_scheduler(facts: Facts) -> Findings:
 def _check_limits(facts: Facts) -> Findings:
     for queue in facts.queues:
         name = shlex.quote(queue.name)
-        if queue.limited and not queue.has_keeper:
+        limited = 0 if queue.counts is None else queue.counts.limited
+        if limited and not queue.has_keeper:
             yield yellow(
                 "limits",
                 queue.name,
-                f"waiting for a limit, while no worker that keeps limits serves this queue: {queue.limited}; "
+                f"waiting for a limit, while no worker that keeps limits serves this queue: {limited}; "
                 "nothing starts them",
                 f"start a taskq worker with --queues {name}; or enqueue without limits, and start the waiting tasks "
                 f"with taskq task run --queue {name} --id ID",
