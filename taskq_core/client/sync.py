@@ -98,7 +98,8 @@ class Client:
             prepared.handle.mark_deferred()
         else:
             self._send(prepared, self._sender.timeout_s, self._sender.wait)
-            self._notify(prepared)
+            if self._observer.wants_enqueued():
+                self._observer.notify_enqueued((prepared.handle,))
         return prepared.handle
 
     def send_deferred(self, prepared: Prepared[Any]) -> None:
@@ -118,7 +119,8 @@ class Client:
             prepared.handle.mark_sent()  # tests may run a task while it is sent, and the task raised this
             raise
         prepared.handle.mark_sent()
-        self._notify(prepared)
+        if self._observer.wants_enqueued():
+            self._observer.notify_enqueued((prepared.handle,))
 
     def _deferred_wait(self, queue: str) -> Wait:
         """Return the time that a deferred send may wait for room: none soon after another send found the queue full."""
@@ -132,7 +134,7 @@ class Client:
         wait: Wait | None = None
         try:
             while True:
-                answer = self._run(self._sender.store(prepared.queue, (prepared.task,), timeout_s))
+                answer = run_plan(self._sender.store(prepared.queue, (prepared.task,), timeout_s), self._answer)
                 if answer == EnqueueCode.STORED.value:
                     error = None
                     break
@@ -153,10 +155,6 @@ class Client:
         self._preparer.note_sent(prepared, error, started)
         if error is not None:
             raise error
-
-    def _notify(self, prepared: Prepared[Any]) -> None:
-        if self._observer.wants_enqueued():
-            self._observer.notify_enqueued((prepared.handle,))
 
     def enqueue_many(self, calls: Iterable[Signature[Any]], hook: TransactionHook | None = None) -> BulkResult:
         """Enqueue any number of calls, streamed in batches of one script call each.
@@ -241,9 +239,6 @@ class Client:
             if self._observer.wants_enqueued():
                 self._observer.notify_enqueued(result[first:])
 
-    def _run(self, plan: SendPlan[T]) -> T:
-        return run_plan(plan, self._answer)
-
     def _answer(self, request: tuple[Operation[Any] | None, float]) -> Any:
         operation, until = request
         left_s = max(0.0, until - time.monotonic())
@@ -265,11 +260,11 @@ class Client:
 
     def run(self, operation: Operation[T]) -> T:
         """Send one operation and return its answer, with the circuit breaker and the timeout of an enqueue."""
-        return self._run(self._sender.run(operation))
+        return run_plan(self._sender.run(operation), self._answer)
 
     def register(self, queue: QueueKeys) -> None:
         """Add a queue to the set of known queues, if that was not done recently."""
-        self._run(self._sender.register(queue))
+        run_plan(self._sender.register(queue), self._answer)
 
 
 class _InFlight:
