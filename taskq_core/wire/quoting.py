@@ -1,5 +1,6 @@
 """Text in Go's quotes, inside option strings."""
 
+import ast
 import re
 
 from taskq_core.errors import WireFormatError
@@ -15,15 +16,12 @@ _SHORT = {
     "\\": r"\\",
     '"': r"\"",
 }
-_LETTERS = {"a": 7, "b": 8, "f": 12, "n": 10, "r": 13, "t": 9, "v": 11, "\\": 92, "'": 39, '"': 34}
-_PIECE = re.compile(
-    r"(?P<plain>[^\\\n])"
-    r"|\\(?:(?P<letter>[abfnrtv\\'\"])"
-    r"|x(?P<hex>[0-9a-fA-F]{2})"
-    r"|(?P<octal>[0-7]{3})"
-    r"|u(?P<short>[0-9a-fA-F]{4})"
-    r"|U(?P<long>[0-9a-fA-F]{8}))"
+_ESCAPE = r"\\(?:[abfnrtv\\]|x[0-9a-fA-F]{2}|[0-3][0-7]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8})"
+_QUOTED = re.compile(
+    rf"""`(?P<raw>[^`]*)`|"(?P<text>(?:[^\\\n"]|\\"|{_ESCAPE})*)"|'(?P<character>[^\\\n']|\\'|{_ESCAPE})'""",
+    re.DOTALL,
 )
+_PIECE = re.compile(rf"""{_ESCAPE}|\\["']|[^\\]+""")
 
 
 def quote(text: str) -> str:
@@ -39,26 +37,15 @@ def unquote(quoted: str) -> str:
     Raises:
         WireFormatError: The quotes or an escape are wrong, or the result is not valid UTF-8.
     """
-    mark, inner = quoted[:1], quoted[1:-1]
-    if len(quoted) < 2 or mark not in ('"', "'", "`") or quoted[-1] != mark:
-        raise WireFormatError("the quotes do not match")
-    if mark == "`":
-        if "`" in inner:
-            raise WireFormatError("a backquote stands inside backquotes")
-        return inner.replace("\r", "")
-    pieces: list[bytes] = []
-    position = 0
-    while position < len(inner):
-        found = _PIECE.match(inner, position)
-        if found is None or found["plain"] == mark or (found["letter"] in ("'", '"') and found["letter"] != mark):
-            raise WireFormatError("an escape or a quote is wrong")
-        pieces.append(_unescaped(found))
-        position = found.end()
-    if mark == "'" and len(pieces) != 1:
-        raise WireFormatError("single quotes hold exactly one character")
+    found = _QUOTED.fullmatch(quoted)
+    if found is None:
+        raise WireFormatError("the quotes or an escape are wrong")
+    if found["raw"] is not None:
+        return found["raw"].replace("\r", "")
+    pieces = _PIECE.findall(found["text"] or found["character"] or "")
     try:
-        return b"".join(pieces).decode()
-    except UnicodeDecodeError:
+        return b"".join(map(_unescaped, pieces)).decode()
+    except ValueError:
         raise WireFormatError("the text is not valid UTF-8") from None
 
 
@@ -75,30 +62,11 @@ def _quoted(character: str) -> str:
     return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
-def _unescaped(found: re.Match[str]) -> bytes:
+def _unescaped(piece: str) -> bytes:
     # `\x` and octal escape a byte, `\u` and `\U` a character.
-    if found["plain"] is not None:
-        return _encoded(found["plain"])
-    if found["letter"] is not None:
-        return bytes((_LETTERS[found["letter"]],))
-    if found["hex"] is not None:
-        return bytes((int(found["hex"], 16),))
-    if found["octal"] is not None:
-        value = int(found["octal"], 8)
-        if value > 0xFF:
-            raise WireFormatError("an octal escape is over 377")
-        return bytes((value,))
-    number = int(found["short"] or found["long"], 16)
-    if number > 0x10FFFF:
-        raise WireFormatError("an escape is beyond Unicode")
-    return _encoded(chr(number))
-
-
-def _encoded(character: str) -> bytes:
-    try:
-        return character.encode()
-    except UnicodeEncodeError:
-        raise WireFormatError("the text is not valid UTF-8") from None
+    if piece[:2] in ("\\u", "\\U"):
+        return chr(int(piece[2:], 16)).encode()
+    return ast.literal_eval(f"b'{piece}'") if piece.startswith("\\") else piece.encode()
 
 
 def escape_limit_name(name: str) -> str:
