@@ -10,8 +10,8 @@ from taskq_core.cli.documents import document
 from taskq_core.cli.render import Column, shown_distance
 from taskq_core.cli.session import Session
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
+from taskq_core.codec.worker_requests import WorkerAction
 from taskq_core.inspector import WorkerProcess
-from taskq_core.service.worker_control import WorkerAction
 
 server = Group("server", help="List, quiet, resume, scale and stop running workers.")
 

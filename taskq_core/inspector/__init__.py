@@ -5,6 +5,7 @@ contain request plans, which are written once; the two classes send the requests
 calls, which keep Redis responsive.
 """
 
+from taskq_core.codec.worker_requests import WorkerAction
 from taskq_core.inspector.aio import AsyncInspector
 from taskq_core.inspector.limits import LimitInfo
 from taskq_core.inspector.look import total_of
@@ -38,7 +39,6 @@ from taskq_core.inspector.selection import (
     TaskRef,
 )
 from taskq_core.inspector.sync import Inspector
-from taskq_core.service.worker_control import WorkerAction
 
 __all__ = [
     "ALLOWED_STATES",

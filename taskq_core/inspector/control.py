@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from taskq_core.app import TaskQ
 from taskq_core.broker.operations import presence
 from taskq_core.broker.plans import RequestPlan, ask
+from taskq_core.codec.worker_requests import WorkerAction, WorkerRequest
 from taskq_core.errors import ConfigurationError, WorkerNotFoundError
 from taskq_core.inspector.known import hint
 from taskq_core.inspector.presence import servers
 from taskq_core.inspector.records import WorkerProcess
-from taskq_core.service.worker_control import WorkerAction, WorkerRequest
 
 
 def control_workers(

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 
 from taskq_core.errors import ConfigurationError
-from taskq_core.service.health import check_health_address
-from taskq_core.settings import Duration, seconds
+from taskq_core.settings import Duration, check_health_address, seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

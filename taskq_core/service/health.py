@@ -9,9 +9,7 @@ import logging
 from http import HTTPStatus
 from typing import Any, Protocol
 
-from taskq_core.errors import ConfigurationError
 from taskq_core.service.port import Answer, Port, Request
-from taskq_core.settings import check_whole
 
 logger = logging.getLogger("taskq.health")
 
@@ -22,18 +20,6 @@ class Judge(Protocol):
     def report(self) -> tuple[bool, dict[str, Any]]:
         """Return whether the process is ready, and the body of the response."""
         ...
-
-
-def check_health_address(host: object, port: object) -> None:
-    """Check the address of the health endpoints.
-
-    Raises:
-        ConfigurationError: The host is blank, or the port is neither None nor a number from 0 to 65535.
-    """
-    if port is not None:
-        check_whole("health_port", port, least=0, most=65_535)
-    if not isinstance(host, str) or not host.strip():
-        raise ConfigurationError(f"health_host must be an address, got {host!r}")
 
 
 async def open_health_server(what: str, health: Judge, host: str, port: int | None) -> "HealthServer | None":

@@ -24,6 +24,7 @@ from taskq_core.settings.values import (
     PROCESSES_MAX,
     Duration,
     check_flag,
+    check_health_address,
     check_modules,
     check_processes,
     check_queues,

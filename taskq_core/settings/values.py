@@ -235,6 +235,18 @@ def check_whole(name: str, value: object, *, least: int, most: int) -> int:
     return value
 
 
+def check_health_address(host: object, port: object) -> None:
+    """Check the address of the health endpoints.
+
+    Raises:
+        ConfigurationError: The host is blank, or the port is neither None nor a number from 0 to 65535.
+    """
+    if port is not None:
+        check_whole("health_port", port, least=0, most=65_535)
+    if not isinstance(host, str) or not host.strip():
+        raise ConfigurationError(f"health_host must be an address, got {host!r}")
+
+
 def member(kind: type[E], name: str, value: object) -> E:
     """Return the member of an enum that a setting or option names.
 

@@ -3,8 +3,7 @@
 import random
 from dataclasses import dataclass
 
-from taskq_core.service.health import check_health_address
-from taskq_core.settings import AUTO, PROCESSES_MAX, Duration, check_whole, memory_bytes, seconds
+from taskq_core.settings import AUTO, PROCESSES_MAX, Duration, check_health_address, check_whole, memory_bytes, seconds
 from taskq_core.supervisor.cores import usable_cores
 
 TICK_S = 1.0

@@ -195,7 +195,7 @@ class Keys:
         self.cancel = f"{prefix}:cancel"  # channel: ids of tasks to cancel
         self._own = own = "taskq" if prefix == DEFAULT_PREFIX else f"{prefix}:taskq"
         self.schedules = f"{own}:schedules"  # hash: schedules added, and paused, at run time, see `runtime_schedules`
-        self.control = f"{own}:control"  # channel: requests to workers, see `taskq_core.service.worker_control`
+        self.control = f"{own}:control"  # channel: requests to workers, see `taskq_core.codec.worker_requests`
         self._queues: dict[str, QueueKeys] = {}
 
     def __repr__(self) -> str:

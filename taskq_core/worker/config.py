@@ -7,8 +7,15 @@ from typing import Any
 
 from taskq_core.broker.operations.repair import LONGEST_LEASE_S
 from taskq_core.errors import ConfigurationError
-from taskq_core.service.health import check_health_address
-from taskq_core.settings import CONCURRENCY_MAX, Duration, Settings, check_queues, check_whole, seconds
+from taskq_core.settings import (
+    CONCURRENCY_MAX,
+    Duration,
+    Settings,
+    check_health_address,
+    check_queues,
+    check_whole,
+    seconds,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

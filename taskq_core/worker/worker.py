@@ -29,12 +29,12 @@ from taskq_core.broker.connection import ANSWER_TIMEOUT_S
 from taskq_core.broker.operations import views
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.clock import SYSTEM_CLOCK, Clock
+from taskq_core.codec.worker_requests import WorkerAction, request_for
 from taskq_core.errors import BrokerError, TaskQError
 from taskq_core.execution.lifespan import Lifespan
 from taskq_core.repair.reconcile import FindingKind
 from taskq_core.service.health import HealthServer, open_health_server
 from taskq_core.service.user_code import unlisted
-from taskq_core.service.worker_control import WorkerAction, request_for
 from taskq_core.wire import ServerInfo
 from taskq_core.wire.ids import worker_token
 from taskq_core.worker.burst import Burst

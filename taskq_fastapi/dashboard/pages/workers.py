@@ -4,8 +4,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from taskq_core.codec.worker_requests import WorkerAction
 from taskq_core.inspector import WorkerProcess
-from taskq_core.service.worker_control import WorkerAction
 from taskq_core.settings import CONCURRENCY_MAX
 from taskq_core.settings.language import gettext, marked
 from taskq_fastapi.dashboard.form import Form
