@@ -6,9 +6,10 @@ of `Bridge` on the queue application.
 
 import asyncio
 import contextvars
-import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
+
+from taskq_core.service.blocking import DaemonThreads
 
 T = TypeVar("T")
 
@@ -20,22 +21,11 @@ class Bridge:
         """Run a coroutine to its end from blocking code, even if a coroutine called that code."""
         if asyncio._get_running_loop() is None:
             return asyncio.run(coroutine)
-        answer: list[T] = []
-        failure: list[BaseException] = []
-
-        def work() -> None:
-            try:
-                answer.append(context.run(asyncio.run, coroutine))
-            except BaseException as error:
-                failure.append(error)
-
-        context = contextvars.copy_context()
-        thread = threading.Thread(target=work, name="taskq-bridge")
-        thread.start()
-        thread.join()
-        if failure:
-            raise failure[0]
-        return answer[0]
+        threads = DaemonThreads(1)
+        try:
+            return threads.submit(contextvars.copy_context().run, asyncio.run, coroutine).result()
+        finally:
+            threads.shutdown()
 
     async def arun(self, function: Callable[[], T]) -> T:
         """Run a blocking function from a coroutine."""
