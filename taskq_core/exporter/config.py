@@ -30,7 +30,7 @@ class ExporterConfig:
     """Maximum number of pairs of queue and task type with metrics, 0 to 10,000. `taskq_exporter_omitted` counts the
     others."""
     is_open: bool = False
-    """Let other machines read the metrics. There is no login."""
+    """Let other machines read the metrics, without a login."""
 
     def __post_init__(self) -> None:
         """Refuse unusable values."""
