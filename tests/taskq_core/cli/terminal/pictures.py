@@ -107,7 +107,7 @@ async def test_pictures(taskq: TaskQ, redis_server: RedisServer, theme: Literal[
                 await person.sees("Save (Ctrl-S)")
                 person.app.screen.query_one(TextArea).text = '{\n  "order": 48217,\n  "to": "ada@example.com",\n'
                 await person.press("ctrl+s")
-                await person.sees("this is no JSON")
+                await person.sees("this is not JSON")
                 take(person, "edit", theme)
                 await person.press("escape", "escape")
             if name == "tasks":

@@ -277,7 +277,7 @@ async def test_a_payload_is_edited_once_it_fits_and_somebody_means_it(
 ) -> None:
     async with at(opened, waiting, size=(80, 24)) as person:
         await edits(person, '{"to": "grace",')
-        await person.sees("this is no JSON", "Save (Ctrl-S)")
+        await person.sees("this is not JSON", "Save (Ctrl-S)")
         area = person.app.screen.query_one(TextArea)
         area.text = '{"to": "grace", "lines": [1, 2]}'
         await person.press("ctrl+s")
