@@ -9,7 +9,7 @@ import importlib
 import os
 import threading
 import weakref
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,7 +28,6 @@ from taskq_core.service.bridge import Bridge
 from taskq_core.settings import EnqueueMode, Settings, nearest_hint, unknown, values_from_environ
 from taskq_core.tasks.base import BaseTask
 from taskq_core.tasks.canvas import Signature, Whole
-from taskq_core.tasks.observer import Observer
 from taskq_core.tasks.options import check_defaults
 from taskq_core.tasks.periodic import PeriodicTask, Timetable
 from taskq_core.tasks.registry import Registry
@@ -63,12 +62,8 @@ class TaskQ(Registry):
         ConfigurationError: A setting is unknown or its value is not valid.
     """
 
-    propagate: Callable[[], Mapping[str, str]] | None = None
-    """Returns the headers that a task propagates from its enqueue to its run. For adapters."""
     built_in: frozenset[str] = frozenset()
     """Names of tasks that an adapter registers. A worker with only these tasks has nothing to do."""
-    observer: Observer = Observer()
-    """Notified of enqueued tasks and of ended runs. Adapters set it before the first enqueue."""
     process_set_up: str = ""
     """`module:function` that a process calls before it imports tasks, "" without one. For adapters."""
 
@@ -220,13 +215,10 @@ class TaskQ(Registry):
                 if runtime is None:
                     runtime = Runtime(
                         self._settings,
+                        self,
                         embedded_folder=self._embedded_folder,
                         hook=self._hook,
-                        middleware=self.middleware,
                         outbox=self.outbox if self._settings.enqueue is EnqueueMode.OUTBOX else None,
-                        observer=self.observer,
-                        propagate=self.propagate,
-                        app=self,
                     )
                     if self._diverted is not None:
                         runtime.use(self._diverted)

@@ -1,6 +1,5 @@
 """Keys, connections and clients of one set of settings. Nothing connects before the first use."""
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +14,7 @@ from taskq_core.client.preparer import Preparer
 from taskq_core.client.sender import Sender
 from taskq_core.handles.source import HandleSource
 from taskq_core.settings import Settings
-from taskq_core.tasks.middleware import MiddlewareStack
-from taskq_core.tasks.observer import Observer
+from taskq_core.tasks.registry import Registry
 from taskq_core.telemetry import Tracing
 from taskq_core.telemetry.redaction import Redaction
 from taskq_core.wire import Keys
@@ -43,14 +41,11 @@ class Runtime:
     def __init__(
         self,
         settings: Settings,
+        app: Registry,
         *,
         embedded_folder: Path,
         hook: TransactionHook | None,
-        middleware: MiddlewareStack | None = None,
-        outbox: Outbox | None = None,
-        observer: Observer | None = None,
-        propagate: Callable[[], Mapping[str, str]] | None = None,
-        app: object = None,
+        outbox: Outbox | None,
     ) -> None:
         timeout_s = float(settings.enqueue_timeout)  # type: ignore[arg-type]  # Settings has turned it into seconds
         self.settings = settings
@@ -78,21 +73,15 @@ class Runtime:
             find_in_outbox=None if outbox is None else outbox.afind,
         )
         self.source = source
-        self.preparer = preparer = Preparer(
-            source,
-            self.tracing,
-            middleware=middleware,
-            propagate=propagate,
-            app=app,
-        )
+        self.preparer = preparer = Preparer(source, self.tracing, app)
         circuit = Circuit(
             settings.circuit_breaker, address=self.endpoint.address, opened=preparer.metrics.circuit_opened
         )
         self._sender = sender = Sender(preparer, circuit, settings.limits, timeout_s=timeout_s)
         self.delivery = Delivery(sender)
-        through = None if outbox is None else OutboxSender(outbox, self.delivery, sender, observer)
-        self.client = Client(sender, hook=hook, outbox=through, observer=observer)
-        self.async_client = AsyncClient(sender, blocking=self.client, hook=hook, outbox=through, observer=observer)
+        through = None if outbox is None else OutboxSender(outbox, self.delivery, sender)
+        self.client = Client(sender, hook=hook, outbox=through)
+        self.async_client = AsyncClient(sender, blocking=self.client, hook=hook, outbox=through)
         self.workflows = WorkflowClients(preparer, self.client, self.async_client, hook=hook, outbox=through)
         self._own = Store(endpoint=self.endpoint, runner=self.runner, async_runner=self.async_runner)
 

@@ -21,7 +21,6 @@ from taskq_core.errors import QueueFullError
 from taskq_core.handles.handle import TaskHandle
 from taskq_core.handles.subscription import TaskFollower
 from taskq_core.tasks.canvas import Signature
-from taskq_core.tasks.observer import Observer
 from taskq_core.wire import QueueKeys, validate_queue_name, validate_task_id
 
 R = TypeVar("R")
@@ -43,7 +42,6 @@ class AsyncClient:
         blocking: Client,
         hook: TransactionHook | None = None,
         outbox: OutboxSender | None = None,
-        observer: Observer | None = None,
     ) -> None:
         self._sender = sender
         self._preparer = sender.preparer
@@ -51,7 +49,7 @@ class AsyncClient:
         self._blocking = blocking
         self._hook = hook
         self._outbox = outbox
-        self._observer = observer or Observer()
+        self._observer = sender.preparer.observer
         self._mergers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Merger] = weakref.WeakKeyDictionary()
         self._sending: set[asyncio.Task[None]] = set()
 

@@ -29,7 +29,9 @@ from taskq_core.tasks.base import BaseTask
 from taskq_core.tasks.canvas import Signature
 from taskq_core.tasks.limits import HEADER
 from taskq_core.tasks.middleware import MiddlewareStack
+from taskq_core.tasks.observer import Observer
 from taskq_core.tasks.plan import Headers, Plan
+from taskq_core.tasks.registry import Registry
 from taskq_core.telemetry import ClientMetrics, ProducerSpan, Tracing, fit, type_name
 from taskq_core.warnings import PayloadSizeWarning, warn_caller
 from taskq_core.wire import QueueKeys
@@ -124,28 +126,24 @@ class Preparer:
     Args:
         source: Answers the handles of its tasks.
         tracing: Opens producer spans.
+        app: The queue application; tasks of another are refused. None, for tests, does not check.
+
+    Attributes:
         middleware: Middleware of the application. Clients call it before they call this, because it may be a coroutine.
-        propagate: Returns the headers that tasks propagate from the code that enqueues them.
-        app: The queue application; tasks of another are refused. None does not check.
+        observer: Notified of tasks that clients have enqueued.
+        propagated: Returns the headers that tasks enqueued here and now propagate.
     """
 
-    def __init__(
-        self,
-        source: HandleSource,
-        tracing: Tracing,
-        *,
-        middleware: MiddlewareStack | None = None,
-        propagate: Callable[[], Mapping[str, str]] | None = None,
-        app: object = None,
-    ) -> None:
+    def __init__(self, source: HandleSource, tracing: Tracing, app: Registry | None = None) -> None:
         self.keys = source.keys
         self.source = source
         self._app = app
-        self.middleware = MiddlewareStack() if middleware is None else middleware
+        self.middleware = MiddlewareStack() if app is None else app.middleware
+        self.observer = Observer() if app is None else app.observer
         self.metrics = ClientMetrics(server=tracing.server)
         self.tracing = tracing
+        propagate = None if app is None else app.propagate
         self.propagated: Callable[[], Mapping[str, str]] = propagate or dict
-        """Returns the headers that tasks enqueued here and now propagate."""
         self._registered: dict[str, float] = {}
 
     def plan(self, task: BaseTask[Any]) -> Plan:

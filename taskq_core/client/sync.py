@@ -26,7 +26,6 @@ from taskq_core.errors import (
 )
 from taskq_core.handles.handle import TaskHandle
 from taskq_core.tasks.canvas import Signature
-from taskq_core.tasks.observer import Observer
 from taskq_core.warnings import warn_if_blocking
 from taskq_core.wire import QueueKeys
 
@@ -54,14 +53,13 @@ class Client:
         *,
         hook: TransactionHook | None = None,
         outbox: OutboxSender | None = None,
-        observer: Observer | None = None,
     ) -> None:
         self._sender = sender
         self._preparer = sender.preparer
         self._source = sender.preparer.source
         self._hook = hook
         self._outbox = outbox
-        self._observer = observer or Observer()
+        self._observer = sender.preparer.observer
         self._backoff = _Backoff()
 
     @property

@@ -36,6 +36,7 @@ from taskq_core.tasks.handlers import (
 )
 from taskq_core.tasks.injection import Injector, refuse_markers
 from taskq_core.tasks.middleware import Middleware, MiddlewareStack
+from taskq_core.tasks.observer import Observer
 from taskq_core.tasks.options import CallOptionsDict, HandlerOptionsDict, TaskExecutor, TaskOptionsDict
 from taskq_core.tasks.periodic import (
     PROVIDER_EVERY_S,
@@ -61,6 +62,10 @@ class Registry(Enqueuer):
     references: References | None = None
     """Classes whose objects travel as keys and are fetched for each run; None without any. Adapters set it before the
     first task is defined."""
+    observer: Observer = Observer()
+    """Notified of enqueued tasks and of ended runs. Adapters set it before the first enqueue."""
+    propagate: Callable[[], Mapping[str, str]] | None = None
+    """Returns the headers that a task propagates from its enqueue to its run. For adapters."""
     unknown_task_hint = ""
     """Advice in `UnknownTaskError`. Adapters set it."""
 

@@ -17,7 +17,6 @@ from taskq_core.client.outbox.table import Outbox, OutboxRow, OutboxTable
 from taskq_core.client.preparer import Prepared, refusal
 from taskq_core.client.sender import Sender
 from taskq_core.errors import BrokerError, CircuitOpenError
-from taskq_core.tasks.observer import Observer
 from taskq_core.wire.ids import new_token
 
 logger = logging.getLogger("taskq.outbox")
@@ -30,7 +29,6 @@ class OutboxSender:
         outbox: Writes rows.
         delivery: Moves rows to Redis.
         sender: Its circuit breaker decides whether Redis is asked at once; its preparer closes spans and counts tasks.
-        observer: Notified of tasks whose rows are committed.
     """
 
     def __init__(
@@ -38,9 +36,8 @@ class OutboxSender:
         outbox: Outbox,
         delivery: Delivery,
         sender: Sender,
-        observer: Observer | None = None,
     ) -> None:
-        self._observer = observer or Observer()
+        self._observer = sender.preparer.observer
         self._outbox = outbox
         self._delivery = delivery
         self._circuit = sender.circuit
