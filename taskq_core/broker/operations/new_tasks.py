@@ -27,7 +27,8 @@ class EnqueueCode(StrEnum):
 
 HELD = frozenset((EnqueueCode.EXISTING, EnqueueCode.CHANGED))
 """Codes of tasks that were not stored because the holder of their lock takes their place."""
-_NAMES_HOLDER = frozenset((EnqueueCode.DUPLICATE, *HELD))
+NAMES_HOLDER = frozenset((EnqueueCode.DUPLICATE, *HELD))
+"""Codes with the id of the task that holds the lock."""
 
 
 class Codes(str):
@@ -52,7 +53,7 @@ class Codes(str):
     def each(self) -> Iterator[tuple[str, str]]:
         """Yield the codes one by one, each with the task that holds its lock, "" if that is unknown."""
         holders = iter(self.holders)
-        return ((code, next(holders, "") if code in _NAMES_HOLDER else "") for code in self)
+        return ((code, next(holders, "") if code in NAMES_HOLDER else "") for code in self)
 
 
 def read_codes(reply: Any, limit: int = 0) -> Codes:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Sequenc
 from contextlib import contextmanager
 from typing import Any
 
-from taskq_core.broker.operations.new_tasks import Codes, EnqueueCode
+from taskq_core.broker.operations.new_tasks import NAMES_HOLDER, Codes, EnqueueCode
 from taskq_core.client.bulk import Batch, BulkResult
 from taskq_core.client.outbox.delivery import Delivered, Delivery
 from taskq_core.client.outbox.table import Outbox, OutboxRow, OutboxTable
@@ -122,9 +122,12 @@ class OutboxSender:
             delivered = self._attempt(table, [row.receipt for row in rows])
             first = len(result)
             for batch, its_rows in zip(batches, by_batch, strict=True):
-                codes = "".join(_code(row.receipt, delivered) for row in its_rows)
-                there = [delivered.existing[row.receipt] for row in its_rows if row.receipt in delivered.existing]
-                result.add(batch, Codes(codes, there))
+                codes = [_code(row.receipt, delivered) for row in its_rows]
+                rows_and_codes = zip(its_rows, codes, strict=True)
+                holders = [
+                    delivered.existing.get(row.receipt, "") for row, code in rows_and_codes if code in NAMES_HOLDER
+                ]
+                result.add(batch, Codes("".join(codes), holders))
             result.settle(handles, None)
             if self._observer.wants_enqueued():
                 self._observer.notify_enqueued(result[first:])

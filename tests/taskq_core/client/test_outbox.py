@@ -435,6 +435,20 @@ def test_a_task_that_was_there_before_answers_after_the_commit(
     assert outbox.waiting() == []
 
 
+def test_a_refused_call_of_many_takes_no_answer_from_the_next(outbox: OutboxUnderTest) -> None:
+    first = outbox.enqueue(outbox.greet.using(unique=Unique(), run_after=60).s("Ada"))
+    refused, answered = (
+        outbox.greet.using(unique=Unique(on_conflict=on_conflict), run_after=60)
+        for on_conflict in ("reject", "return_existing")
+    )
+
+    with outbox.transaction():
+        many = outbox.enqueue_many([refused.s("Ada"), answered.s("Ada")])
+
+    assert [(handle.id, handle.existing) for handle in many] == [(first.id, True)]
+    assert [type(error) for error in many.errors] == [DuplicateTaskError]
+
+
 def test_a_row_keeps_what_it_does_about_another(outbox: OutboxUnderTest) -> None:
     """Delivered later, by a worker: the latest arguments win, and the row is gone."""
     task = outbox.greet.using(unique=Unique(args=[], on_conflict="replace"), run_after=60)
