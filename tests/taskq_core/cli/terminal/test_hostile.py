@@ -94,7 +94,7 @@ async def test_on_every_screen(opened: Open) -> None:
         for number in range(1, len(TOPS) + 1):
             await person.press(str(number))
             await person.until(
-                lambda number=number: person.look.found is not None and TOPS[number - 1][0] == person.look.TOP
+                lambda number=number: person.look.found is not None and TOPS[number - 1] == person.look.TOP
             )
             await person.pilot.pause()
             nothing_steers(person)
