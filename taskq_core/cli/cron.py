@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import click
@@ -10,32 +10,38 @@ import click
 from taskq_core.cli.base import Group, each_command, for_each
 from taskq_core.cli.documents import document
 from taskq_core.cli.params import DURATION, QUEUE
-from taskq_core.cli.render import Column, shown_bytes, shown_distance, shown_moment
+from taskq_core.cli.render import listed_bytes, shown_distance, shown_moment
 from taskq_core.cli.session import Session
+from taskq_core.cli.table import Column
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
 
 cron = Group("cron", help="List, pause, resume, add and remove periodic tasks, and show their history.")
 _entries = click.argument("names", metavar="ENTRY...", nargs=-1, required=True)
-_EVENTS = (
-    Column("TASK", lambda each: each.task_id, whole=True),
-    Column("ENQUEUED AT", lambda each: shown_moment(each.enqueued_at)),
+EVENTS = (
+    Column("Task", lambda each: each.task_id, whole=True, style="bold"),
+    Column("Enqueued at", lambda each: shown_moment(each.enqueued_at)),
 )
+"""Columns of the history of an entry."""
+
+
+def entry_columns(now: datetime, *, hide: bool = False) -> list[Column]:
+    """Return the columns of a list of entries; `hide` hides their payloads."""
+    return [
+        Column("Entry", lambda each: each.id, whole=True, style="bold"),
+        Column("Schedule", lambda each: each.schedule),
+        Column("Task", lambda each: each.name),
+        Column("Payload", lambda each: listed_bytes(each.payload, hide=hide), drop=3, style="quiet"),
+        Column("Options", lambda each: ", ".join(each.options) or "-", drop=2, style="quiet"),
+        Column("Next", lambda each: "paused" if each.is_paused else shown_distance(each.next_run_at, now), least=8),
+        Column("Previous", lambda each: shown_distance(each.previous_run_at, now), drop=1),
+    ]
 
 
 @cron.command("list", aliases=("ls",))
 @click.pass_obj
 def list_entries(session: Session) -> None:
     """List the periodic tasks of running schedulers, with their next and last run."""
-    now = utc_datetime(SYSTEM_CLOCK.time())
-    columns = (
-        Column("ENTRY", lambda each: each.id, whole=True),
-        Column("SCHEDULE", lambda each: each.schedule),
-        Column("TASK", lambda each: each.name),
-        Column("PAYLOAD", lambda each: shown_bytes(each.payload, most=80), cut=True),
-        Column("OPTIONS", lambda each: ", ".join(each.options) or "-"),
-        Column("NEXT", lambda each: "paused" if each.is_paused else shown_distance(each.next_run_at, now)),
-        Column("PREVIOUS", lambda each: shown_distance(each.previous_run_at, now)),
-    )
+    columns = entry_columns(utc_datetime(SYSTEM_CLOCK.time()))
     entries = session.inspector.scheduler_entries()
     session.output.listing("entries", entries, columns, empty="no periodic tasks; no scheduler runs")
 
@@ -53,7 +59,7 @@ def show_history(session: Session, names: Sequence[str], page: int, size: int) -
         entries = [{"id": entry, "events": [document(each) for each in all_]} for entry, all_ in found.items()]
         out.json({"entries": entries, "page": page, "page_size": size})
     else:
-        out.tables({entry: (_EVENTS, all_) for entry, all_ in found.items()}, empty="no runs on this page")
+        out.tables({entry: (EVENTS, all_) for entry, all_ in found.items()}, empty="no runs on this page")
 
 
 @each_command(cron, "pause", _entries)

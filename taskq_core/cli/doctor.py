@@ -6,8 +6,9 @@ from dataclasses import asdict
 import click
 
 from taskq_core.cli.base import FAILED, Command, confirm, yes_option
-from taskq_core.cli.render import Column, Output
+from taskq_core.cli.render import Output
 from taskq_core.cli.session import Session
+from taskq_core.cli.table import Column
 from taskq_core.doctor import (
     Facts,
     Finding,

@@ -4,20 +4,21 @@ import click
 
 from taskq_core.cli.base import Group
 from taskq_core.cli.params import QUEUE
-from taskq_core.cli.render import Column
 from taskq_core.cli.session import Session
+from taskq_core.cli.table import Column
 
 limit = Group("limit", help="List the limits of tasks, and change them at run time.")
 _queue = click.option("-q", "--queue", required=True, type=QUEUE, help="queue of the limit")
-_COLUMNS = (
-    Column("KIND", lambda each: each.kind),
-    Column("NAME", lambda each: each.name),
-    Column("LIMIT", lambda each: each.declared or "-"),
-    Column("SET TO", lambda each: each.changed or "-"),
-    Column("KEYS", lambda each: each.slots, right=True),
-    Column("HELD", lambda each: each.held, right=True),
-    Column("WAITING", lambda each: each.waiting, right=True),
+COLUMNS = (
+    Column("Kind", lambda each: each.kind, least=4),
+    Column("Name", lambda each: each.name, style="bold"),
+    Column("Limit", lambda each: each.declared or "-", drop=3),
+    Column("Set to", lambda each: each.changed or "-", drop=1, style="warn"),
+    Column("Keys", lambda each: each.slots, right=True, drop=4),
+    Column("Held", lambda each: each.held, right=True, drop=2),
+    Column("Waiting", lambda each: each.waiting, right=True),
 )
+"""Columns of a list of limits."""
 
 
 @limit.command("list", aliases=("ls",))
@@ -26,7 +27,7 @@ _COLUMNS = (
 def list_limits(session: Session, queue: str) -> None:
     """List the limits of a queue, with running and waiting tasks."""
     found = session.inspector.limits(queue)
-    session.output.listing("limits", found, _COLUMNS, empty=f"no limits in {queue}", more={"queue": queue})
+    session.output.listing("limits", found, COLUMNS, empty=f"no limits in {queue}", more={"queue": queue})
 
 
 @limit.command("set")

@@ -8,8 +8,9 @@ import click
 from taskq_core.cli.documents import document
 from taskq_core.cli.params import DURATION
 from taskq_core.cli.queue import names_argument, queue
-from taskq_core.cli.render import Column, shown_per_s, shown_rate, shown_size, shown_span
+from taskq_core.cli.render import shown_per_s, shown_rate, shown_size, shown_span
 from taskq_core.cli.session import Session
+from taskq_core.cli.table import Column
 from taskq_core.views import Dashboard, error_rate
 
 SAMPLES_MAX = 60
@@ -36,16 +37,17 @@ _SAMPLES = (
     Column("MEMORY", lambda each: "-" if each.memory is None else shown_size(each.memory), right=True),
     Column("BUSY SLOTS", lambda each: shown_rate(each.utilisation), right=True),
 )
-_TYPES = (
-    Column("NAME", lambda each: each.name, cut=True),
-    Column("PROCESSED", lambda each: each.processed, right=True),
-    Column("FAILED", lambda each: each.failed, right=True),
-    Column("ERROR RATE", lambda each: shown_rate(each.error_rate), right=True),
-    Column("MEAN", lambda each: shown_span(each.mean), right=True),
-    Column("MEDIAN", lambda each: shown_span(each.median), right=True),
-    Column("95 %", lambda each: shown_span(each.p95), right=True),
-    Column("99 %", lambda each: shown_span(each.p99), right=True),
+TYPES = (
+    Column("Name", lambda each: each.name, style="bold"),
+    Column("Processed", lambda each: each.processed, right=True),
+    Column("Failed", lambda each: each.failed, right=True),
+    Column("Error rate", lambda each: shown_rate(each.error_rate), right=True),
+    Column("Mean", lambda each: shown_span(each.mean), right=True, drop=3),
+    Column("Median", lambda each: shown_span(each.median), right=True),
+    Column("95 %", lambda each: shown_span(each.p95), right=True, drop=1),
+    Column("99 %", lambda each: shown_span(each.p99), right=True, drop=2),
 )
+"""Columns of a list of task types."""
 
 
 @queue.command("history")
@@ -96,4 +98,4 @@ def show_types(session: Session, names: Sequence[str], hours: int) -> None:
         session.output.json(document(found))
         return
     session.output.heading(f"Runs since {_time(found.since)}Z")
-    session.output.table(_TYPES, found.types, empty="nothing ran")
+    session.output.table(TYPES, found.types, empty="nothing ran")

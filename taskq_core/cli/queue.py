@@ -9,8 +9,9 @@ import click
 from taskq_core.cli.base import Group, each_command
 from taskq_core.cli.documents import document
 from taskq_core.cli.params import QUEUE
-from taskq_core.cli.render import Column, Output, shown_rate, shown_size, shown_span
+from taskq_core.cli.render import Output, shown_rate, shown_size, shown_span
 from taskq_core.cli.session import Session
+from taskq_core.cli.table import Column
 from taskq_core.inspector import QueueInfo
 
 queue = Group("queue", help="List, inspect, pause, repair and remove queues.")

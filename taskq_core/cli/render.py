@@ -1,25 +1,24 @@
 """Output of the `taskq` command: tables, pairs, lines, JSON, and a progress bar.
 
-On a terminal, a table fits the width, and states have colors. In a pipe or file, columns are padded with spaces and
-nothing is cut, for `grep` and `awk`. Control characters in texts from Redis are escaped, because the name of a task
-must not control the terminal.
+On a terminal, long texts are cut to the width of the table, and states have colors. In a pipe or file nothing is cut,
+for `grep` and `awk`. Control characters in texts from Redis are escaped, because the name of a task must not control
+the terminal.
 """
 
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, TextIO
 
 from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
 from taskq_core.cli.documents import document
+from taskq_core.cli.table import GAP, Column, fitted
 from taskq_core.cli.text import clean
 
 Colour = Literal["auto", "always", "never"]
@@ -40,29 +39,8 @@ STYLES = {
     "red": "bold red",
 }
 """Color of a cell with exactly this word."""
-_GAP = 2
-"""Spaces between two columns."""
-_LEAST_SHOWN = 10
-"""Least width of a column."""
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A column of a table.
-
-    Attributes:
-        title: Its heading.
-        cell: Returns the cell of a record. None: rows are sequences of cells.
-        right: Align to the right, for numbers.
-        whole: Never cut or wrap, so that an id can be copied.
-        cut: Cut on a narrow terminal. Other columns are wrapped only if that does not suffice.
-    """
-
-    title: str
-    cell: Callable[[Any], object] | None = None
-    right: bool = False
-    whole: bool = False
-    cut: bool = False
+LISTED_CHARS = 120
+"""Most characters of a payload or result in a table."""
 
 
 class Output:
@@ -147,21 +125,29 @@ class Output:
 
     def table(self, columns: Sequence[Column], records: Sequence[Any], *, empty: str) -> None:
         """Write a table of records, or `empty` if there are none."""
-        cleaned = [
-            [
-                clean(str(record[index] if column.cell is None else column.cell(record)))
-                for index, column in enumerate(columns)
-            ]
-            for record in records
-        ]
-        if not cleaned:
+        if not records:
             self.line(empty, style="dim")
-        elif self._console.is_terminal:
-            width = self._console.width if self.stdout.isatty() else sys.maxsize
-            self._console.print(_rich_table(columns, cleaned, width), crop=False)
-        else:
-            for line in _aligned(columns, cleaned):
-                self.stdout.write(line + "\n")
+            return
+        rows = [[column.title.upper() for column in columns]]
+        for record in records:
+            cells = (
+                record[index] if column.cell is None else column.cell(record) for index, column in enumerate(columns)
+            )
+            rows.append([clean(str(cell)) for cell in cells])
+        natural = [max(cell_len(row[index]) for row in rows) for index in range(len(columns))]
+        room = self._console.width + GAP if self.stdout.isatty() else sys.maxsize
+        widths = fitted(columns, natural, room, is_live=False)
+        for number, row in enumerate(rows):
+            cells = []
+            for index, column in enumerate(columns):
+                text = Text(row[index], style="bold" if number == 0 else STYLES.get(row[index], ""))
+                text.truncate(widths[index], overflow="ellipsis")
+                blanks = widths[index] - text.cell_len
+                text.pad_left(blanks) if column.right else text.pad_right(blanks)
+                cells.append(text)
+            line = Text(" " * GAP).join(cells)
+            line.rstrip()
+            self._console.print(line, soft_wrap=True)
 
     def tables(self, tables: Mapping[str, tuple[Sequence[Column], Sequence[Any]]], *, empty: str) -> None:
         """Write several tables with titles; an empty one as `empty`."""
@@ -205,61 +191,17 @@ def _console(file: TextIO, colour: Colour) -> Console:
     )
 
 
-def _rich_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> Table:
-    natural = [
-        max(cell_len(text) for text in (column.title, *cells)) for column, *cells in zip(columns, *rows, strict=True)
-    ]
-    least = [
-        size if column.right or column.whole else min(size, _LEAST_SHOWN)
-        for column, size in zip(columns, natural, strict=True)
-    ]
-    gaps = _GAP * (len(columns) - 1)
-    # If that is too wide, the terminal breaks the lines, which is easier to read than one letter per line.
-    width = min(sum(natural) + gaps, max(width, sum(least) + gaps))
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, _GAP, 0, 0), width=width)
-    for column, size in zip(columns, least, strict=True):
-        table.add_column(
-            column.title,
-            justify="right" if column.right else "left",
-            no_wrap=column.right or column.whole,
-            overflow="fold",
-            min_width=size,
-        )
-    most = _most(columns, natural, width - gaps)
-    for row in rows:
-        texts = [Text(cell, style=STYLES.get(cell, "")) for cell in row]
-        for index, cells in most.items():
-            texts[index].truncate(cells, overflow="ellipsis")
-        table.add_row(*texts)
-    return table
-
-
-def _most(columns: Sequence[Column], natural: Sequence[int], room: int) -> dict[int, int]:
-    """Return the width of each column with `cut`: the space that the others leave."""
-    room -= sum(size for column, size in zip(columns, natural, strict=True) if not column.cut)
-    cut = sorted((index for index, column in enumerate(columns) if column.cut), key=natural.__getitem__)
-    most: dict[int, int] = {}
-    for number, index in enumerate(cut):  # a narrow column leaves its spare space to the wider ones
-        most[index] = min(natural[index], max(_LEAST_SHOWN, room // (len(cut) - number)))
-        room -= most[index]
-    return most
-
-
-def _aligned(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    lines = [[column.title for column in columns], *rows]
-    widths = [max(cell_len(line[index]) for line in lines) for index in range(len(columns))]
-    for line in lines:
-        cells = []
-        for column, width, cell in zip(columns, widths, line, strict=True):
-            blanks = " " * (width - cell_len(cell))
-            cells.append(blanks + cell if column.right else cell + blanks)
-        yield "  ".join(cells).rstrip()
-
-
 def shown_bytes(data: bytes, *, most: int | None = None) -> str:
     """Return bytes as text, with invalid UTF-8 escaped; cut after `most` characters."""
     text = data.decode("utf-8", "backslashreplace")
     return text if most is None or len(text) <= most else f"{text[:most]}..."
+
+
+def listed_bytes(data: bytes, *, hide: bool = False) -> str:
+    """Return the beginning of a payload or result, for a table; `hide` hides it."""
+    if hide:
+        return "hidden" if data else ""
+    return shown_bytes(data[: 4 * LISTED_CHARS], most=LISTED_CHARS)
 
 
 def shown_moment(moment: datetime | None, *, now: datetime | None = None) -> str:

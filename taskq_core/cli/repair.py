@@ -10,8 +10,8 @@ import click
 from taskq_core.cli.base import FAILED, Answer, each_command
 from taskq_core.cli.documents import document
 from taskq_core.cli.queue import names_argument, queue
-from taskq_core.cli.render import Column
 from taskq_core.cli.session import Session
+from taskq_core.cli.table import Column
 
 
 def _columns(name: str) -> Sequence[Column]:

@@ -7,8 +7,9 @@ import click
 
 from taskq_core.cli.base import Group, confirm, yes_option
 from taskq_core.cli.documents import document
-from taskq_core.cli.render import Column, shown_distance
+from taskq_core.cli.render import shown_distance
 from taskq_core.cli.session import Session
+from taskq_core.cli.table import Column
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
 from taskq_core.codec.worker_requests import WorkerAction
 from taskq_core.inspector import WorkerProcess

@@ -8,8 +8,9 @@ import click
 from taskq_core.cli.base import FAILED, Command
 from taskq_core.cli.documents import document
 from taskq_core.cli.queue import NO_QUEUES
-from taskq_core.cli.render import Column, Output, shown_per_s, shown_rate, shown_size, shown_span
+from taskq_core.cli.render import Output, shown_per_s, shown_rate, shown_size, shown_span
 from taskq_core.cli.session import Session
+from taskq_core.cli.table import Column
 from taskq_core.errors import BrokerAuthenticationError
 from taskq_core.views import Dashboard, QueuesOverview, overview
 

@@ -9,8 +9,9 @@ import click
 from taskq_core.cli.base import Group
 from taskq_core.cli.documents import INSPECTED, document
 from taskq_core.cli.params import DURATION, QUEUE, StateType
-from taskq_core.cli.render import Column, Output, shown_bytes, shown_distance, shown_moment, shown_span
+from taskq_core.cli.render import Output, listed_bytes, shown_bytes, shown_distance, shown_moment, shown_span
 from taskq_core.cli.session import Session
+from taskq_core.cli.table import Column
 from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
 from taskq_core.handles.attempts import Attempt
 from taskq_core.handles.records import TaskInfo
@@ -19,8 +20,6 @@ from taskq_core.wire import TaskState
 
 task = Group("task", help="List, inspect, enqueue, retry, cancel and delete tasks.")
 
-PAYLOAD_SHOWN = 120
-"""Characters of a payload or result in a table. `task inspect` shows all."""
 SCAN_STEP = 10_000
 """Most tasks that one search reads between two updates of the progress bar."""
 
@@ -34,45 +33,56 @@ def ids_argument(command: Any) -> Any:
     return option(click.argument("names", metavar="[ID]...", nargs=-1)(command))
 
 
-def _columns(queue: str | None, state: TaskState | None, now: datetime) -> list[Column]:
-    """Return the columns of a list of tasks; a queue or state that all have in common is left out."""
+def task_columns(queue: str | None, state: TaskState | None, now: datetime, *, hide: bool = False) -> list[Column]:
+    """Return the columns of a list of tasks; a queue or state that all have in common is left out.
+
+    Args:
+        queue: The queue of all tasks, None for several.
+        state: The state of all tasks, None for several.
+        now: The current time.
+        hide: Whether to hide payloads and results.
+    """
     columns = [
-        Column("ID", lambda task: task.id, whole=True),
-        *([] if queue is not None else [Column("QUEUE", lambda task: task.queue)]),
-        *([] if state is not None else [Column("STATE", lambda task: task.state.value)]),
-        Column("NAME", lambda task: "(unreadable)" if isinstance(task, UnreadableTask) else task.name),
-        Column("PAYLOAD", _payload, cut=True),
+        Column("Id", lambda task: task.id, whole=True, style="bold"),
+        *([] if queue is not None else [Column("Queue", lambda task: task.queue, least=6)]),
+        *([] if state is not None else [Column("State", lambda task: task.state.value, least=9)]),
+        Column("Name", lambda task: "(unreadable)" if isinstance(task, UnreadableTask) else task.name),
     ]
 
-    def add(title: str, cell: Callable[[TaskInfo], str], **more: bool) -> None:
+    def add(title: str, cell: Callable[[TaskInfo], str], **more: Any) -> None:
         columns.append(Column(title, lambda task: "-" if isinstance(task, UnreadableTask) else cell(task), **more))
 
-    if state is TaskState.ACTIVE:
-        add("LEASE", lambda task: _lease(task, now))
-    elif state is TaskState.SCHEDULED:
-        add(
-            "STARTS",
-            lambda task: "waits for a limit" if task.waits_for_limit else shown_distance(task.next_run_at, now),
+    columns.append(
+        Column(
+            "Payload",
+            lambda task: task.problem if isinstance(task, UnreadableTask) else listed_bytes(task.payload, hide=hide),
+            drop=1 if state not in (TaskState.RETRY, TaskState.ARCHIVED) else 4,
+            style="quiet",
         )
-    elif state is TaskState.RETRY:
-        add("NEXT RETRY", lambda task: shown_distance(task.next_run_at, now))
-        add("RETRIED", lambda task: f"{task.retried}/{task.max_retry}", right=True)
-    elif state is TaskState.ARCHIVED:
-        add("ARCHIVED", lambda task: shown_distance(task.archived_at, now))
-    elif state is TaskState.COMPLETED:
-        add("COMPLETED", lambda task: shown_distance(task.completed_at, now))
-        add("RESULT", lambda task: _result(task, most=PAYLOAD_SHOWN), cut=True)
-        add("KEPT UNTIL", lambda task: shown_distance(task.expires_at, now))
-    elif state is TaskState.AGGREGATING:
-        add("GROUP", lambda task: task.group)
+    )
+    match state:
+        case TaskState.ACTIVE:
+            add("Lease", lambda task: _lease(task, now))
+        case TaskState.SCHEDULED:
+            add(
+                "Starts",
+                lambda task: "waits for a limit" if task.waits_for_limit else shown_distance(task.next_run_at, now),
+            )
+        case TaskState.RETRY:
+            add("Next retry", lambda task: shown_distance(task.next_run_at, now), least=8)
+            add("Retried", lambda task: f"{task.retried}/{task.max_retry}", right=True, drop=3)
+        case TaskState.ARCHIVED:
+            add("Archived", lambda task: shown_distance(task.archived_at, now), least=8)
+        case TaskState.COMPLETED:
+            add("Completed", lambda task: shown_distance(task.completed_at, now), least=8)
+            add("Result", lambda task: str(task.oversized_result or listed_bytes(task.result, hide=hide)), drop=2)
+            add("Kept until", lambda task: shown_distance(task.expires_at, now), drop=4)
+        case TaskState.AGGREGATING:
+            add("Group", lambda task: task.group)
     if state in (TaskState.RETRY, TaskState.ARCHIVED):
-        add("LAST ERROR", lambda task: task.last_error.splitlines()[0] if task.last_error else "-", cut=True)
-        add("LAST FAILED", lambda task: shown_distance(task.last_failed_at, now))
+        add("Last error", lambda task: task.last_error.splitlines()[0] if task.last_error else "-", style="bad")
+        add("Last failed", lambda task: shown_distance(task.last_failed_at, now), drop=2)
     return columns
-
-
-def _payload(task: TaskInfo | UnreadableTask) -> str:
-    return task.problem if isinstance(task, UnreadableTask) else shown_bytes(task.payload, most=PAYLOAD_SHOWN)
 
 
 def _lease(task: TaskInfo, now: datetime) -> str:
@@ -120,7 +130,7 @@ def list_tasks(
     session.output.listing(
         "tasks",
         found.tasks,
-        _columns(queue, state, _now()),
+        task_columns(queue, state, _now()),
         empty="no tasks" if page <= found.pages else f"there are {found.pages} pages",
         more={"total": found.total, "page": page, "page_size": size},
     )
@@ -168,7 +178,7 @@ def find_tasks(
     session.output.listing(
         "tasks",
         found.tasks,
-        _columns(queue, state, _now()),
+        task_columns(queue, state, _now()),
         empty=f"none among {found.scanned} of {found.total} tasks",
         more={"total": found.total, "scanned": found.scanned, "cursor": found.cursor},
     )

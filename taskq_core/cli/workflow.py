@@ -1,6 +1,7 @@
 """`taskq workflow`: list and inspect workflows, cancel them, and retry failed steps."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import click
@@ -8,8 +9,9 @@ import click
 from taskq_core.cli.base import Answer, Group, each_command
 from taskq_core.cli.documents import document, moment
 from taskq_core.cli.params import QUEUE
-from taskq_core.cli.render import Column, shown_bytes
+from taskq_core.cli.render import listed_bytes, shown_bytes
 from taskq_core.cli.session import Session
+from taskq_core.cli.table import Column
 from taskq_core.views import MEMBERS_MAX, WORKFLOWS_MAX, Dashboard, WorkflowRow
 from taskq_core.views.labels import step_state
 from taskq_core.workflow import WorkflowState
@@ -23,21 +25,27 @@ def _progress(row: WorkflowRow) -> str:
     return "-" if row.state is WorkflowState.DAMAGED else f"{row.steps_ended}/{row.steps}{failed}"
 
 
-_WORKFLOWS = (
-    Column("ID", lambda row: row.id, whole=True),
-    Column("NAME", lambda row: row.name or "-", cut=True),
-    Column("STATE", lambda row: row.state.value),
-    Column("STEPS", _progress),
-    Column("CREATED", lambda row: moment(row.created_at) or "-"),
-    Column("ENDED", lambda row: moment(row.ended_at) or "-"),
-)
-_MEMBERS = (
-    Column("MEMBER", lambda each: each.number),
-    Column("STATE", step_state),
-    Column("TASK", lambda each: each.task_id, whole=True),
-    Column("QUEUE", lambda each: each.queue),
-    Column("ERROR OR RESULT", lambda each: each.error or shown_bytes(each.result, most=200), cut=True),
-)
+def workflow_columns(time: Callable[[datetime | None], str]) -> list[Column]:
+    """Return the columns of a list of workflows; `time` writes a time."""
+    return [
+        Column("Id", lambda row: row.id, whole=True, least=8),
+        Column("Name", lambda row: row.name or "-", style="bold"),
+        Column("State", lambda row: row.state.value, least=9),
+        Column("Steps", _progress),
+        Column("Created", lambda row: time(row.created_at), drop=1),
+        Column("Ended", lambda row: time(row.ended_at), drop=2),
+    ]
+
+
+def member_columns(*, hide: bool = False) -> list[Column]:
+    """Return the columns of a list of the members of a group; `hide` hides their results."""
+    return [
+        Column("Member", lambda each: each.number),
+        Column("State", step_state, least=9),
+        Column("Task", lambda each: each.task_id, whole=True, style="bold"),
+        Column("Queue", lambda each: each.queue, drop=1),
+        Column("Error or result", lambda each: each.error or listed_bytes(each.result, hide=hide)),
+    ]
 
 
 @workflow.command("list", aliases=("ls",))
@@ -55,7 +63,7 @@ def list_workflows(session: Session, queue: str, page: int, size: int) -> None:
     session.output.listing(
         "workflows",
         found.rows,
-        _WORKFLOWS,
+        workflow_columns(lambda time: moment(time) or "-"),
         empty=f"there are {pages} pages" if page > 1 else f"no workflows in {queue}",
         more={"queue": queue, "running": found.running, "ended": found.ended, "page": page, "page_size": size},
     )
@@ -129,7 +137,7 @@ def show_step(session: Session, queue: str, workflow_id: str, name: str, page: i
     out.line()
     pages = -(-step.members // size)
     none = "no member has failed" if failed else "it has no members"
-    out.table(_MEMBERS, found.members, empty=f"there are {pages} pages" if page > 1 else none)
+    out.table(member_columns(), found.members, empty=f"there are {pages} pages" if page > 1 else none)
     if failed:
         out.note(f"{len(found.members)} of {step.failed} failed members")
     elif pages > 1:

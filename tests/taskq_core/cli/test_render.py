@@ -8,7 +8,6 @@ import pytest
 from rich.text import Text
 
 from taskq_core.cli.render import (
-    Column,
     Output,
     shown_bytes,
     shown_moment,
@@ -16,6 +15,7 @@ from taskq_core.cli.render import (
     shown_size,
     shown_span,
 )
+from taskq_core.cli.table import Column
 from taskq_core.cli.text import clean
 
 COLUMNS = (Column(title="NAME"), Column(title="SIZE", right=True), Column(title="STATE"))
@@ -86,7 +86,7 @@ def test_nothing_is_cut_in_a_pipe_whatever_its_colours(
 
             with out.progress("deleting") as progress:
                 progress(1, 2)
-                out.table((Column(title="NAME"), Column(title="ERROR", cut=True)), [("n" * 70, "e" * 200)], empty="")
+                out.table((Column(title="NAME"), Column(title="ERROR")), [("n" * 70, "e" * 200)], empty="")
 
             assert Text.from_ansi(stdout.getvalue()).plain.splitlines()[1].split() == ["n" * 70, "e" * 200]
             assert stderr.getvalue() == ""
@@ -115,8 +115,8 @@ def test_long_text_is_cut_on_a_terminal_and_ids_stay_whole(
             out, stdout, _ = output("always", file=Terminal)
             columns = (
                 Column(title="ID", whole=True),
-                Column(title="PAYLOAD", cut=True),
-                Column(title="ERROR", cut=True),
+                Column(title="PAYLOAD"),
+                Column(title="ERROR"),
             )
             task_id = "1f3a0c5e-8a43-4e24-9a37-b1b5f8f9d0aa"
 

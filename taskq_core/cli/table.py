@@ -1,0 +1,67 @@
+"""Columns of tables, which the commands and the terminal dashboard share, and how they fit the width of a terminal."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+GAP = 2
+"""Spaces between two columns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        title: Its heading. Commands write it in capital letters.
+        cell: Returns the cell of a record: a text, a number, or for the dashboard also a function from the width of the
+            column to a text. None: rows are sequences of cells.
+        right: Align to the right, for numbers. It is never cut.
+        whole: Never cut by a command, so that an id can be copied.
+        least: Least width, unless title and cells are shorter.
+        drop: If space is short, the dashboard drops columns with a larger number first; those with 0 are always shown.
+        width: Desired width of a column of functions, which takes all space that is left.
+        style: Style of the cells in the dashboard: "bold", or a name of its palette.
+    """
+
+    title: str
+    cell: Callable[[Any], Any] | None = None
+    right: bool = False
+    whole: bool = False
+    least: int = 10
+    drop: int = 0
+    width: int = 0
+    style: str = ""
+
+
+def fitted(columns: Sequence[Column], natural: Sequence[int], room: int, *, is_live: bool = True) -> dict[int, int]:
+    """Return the width of each visible column, by index. The widest columns are cut first.
+
+    Args:
+        columns: The columns.
+        natural: The width of the content of each.
+        room: The available width, including the gaps.
+        is_live: Whether the table is in the dashboard, which may drop columns and cut ids.
+    """
+    least = [
+        size if each.right or (each.whole and not is_live) else min(size, each.least)
+        for each, size in zip(columns, natural, strict=True)
+    ]
+    shown = list(range(len(columns)))
+    if is_live:
+        for index in sorted(shown, key=lambda index: -columns[index].drop):
+            if sum(least[each] + GAP for each in shown) <= room or not columns[index].drop:
+                break
+            shown.remove(index)
+    widths = {index: natural[index] for index in shown}
+    over = sum(widths.values()) + GAP * len(widths) - room
+    while over > 0:
+        index = max(shown, key=lambda index: widths[index] - least[index])
+        if widths[index] <= least[index]:
+            break  # still too wide: the terminal breaks the lines, or the user scrolls
+        widths[index] -= 1
+        over -= 1
+    growing = next((index for index in shown if columns[index].width), None)
+    if over < 0 and growing is not None:
+        widths[growing] -= over
+    return widths
