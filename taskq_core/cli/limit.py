@@ -11,7 +11,7 @@ limit = Group("limit", help="List the limits of tasks, and change them at run ti
 _queue = click.option("-q", "--queue", required=True, type=QUEUE, help="queue of the limit")
 COLUMNS = (
     Column("Kind", lambda each: each.kind, least=4),
-    Column("Name", lambda each: each.name, style="bold"),
+    Column("Name", lambda each: each.name or "the queue", style="bold"),
     Column("Limit", lambda each: each.declared or "-", drop=3),
     Column("Set to", lambda each: each.changed or "-", drop=1, style="warn"),
     Column("Keys", lambda each: each.slots, right=True, drop=4),

@@ -130,10 +130,8 @@ class Output:
             return
         rows = [[column.title.upper() for column in columns]]
         for record in records:
-            cells = (
-                record[index] if column.cell is None else column.cell(record) for index, column in enumerate(columns)
-            )
-            rows.append([clean(str(cell)) for cell in cells])
+            found = [record[index] if each.cell is None else each.cell(record) for index, each in enumerate(columns)]
+            rows.append([clean(str(cell)) for cell in found])
         natural = [max(cell_len(row[index]) for row in rows) for index in range(len(columns))]
         room = self._console.width + GAP if self.stdout.isatty() else sys.maxsize
         widths = fitted(columns, natural, room, is_live=False)

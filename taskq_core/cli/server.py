@@ -17,7 +17,8 @@ from taskq_core.inspector import WorkerProcess
 server = Group("server", help="List, quiet, resume, scale and stop running workers.")
 
 
-def _queues(worker: WorkerProcess) -> str:
+def worker_queues(worker: WorkerProcess) -> str:
+    """Return the queues of a worker with their weights."""
     text = ",".join(f"{queue.name}={queue.weight}" for queue in worker.weights)
     return f"{text} (strict)" if worker.strict_priority else text
 
@@ -36,7 +37,7 @@ def list_servers(session: Session) -> None:
         Column("PID", lambda row: row.pid, right=True),
         Column("STATE", lambda row: row.status),
         Column("ACTIVE", lambda row: f"{len(row.running)}/{row.concurrency}", right=True),
-        Column("QUEUES", _queues),
+        Column("QUEUES", worker_queues),
         Column("STARTED", lambda row: shown_distance(row.started_at, now)),
     )
     session.output.table(columns, servers, empty="no worker runs")

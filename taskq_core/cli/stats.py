@@ -1,18 +1,17 @@
 """`taskq stats`: all queues at a glance."""
 
-from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import click
 
 from taskq_core.cli.base import FAILED, Command
 from taskq_core.cli.documents import document
 from taskq_core.cli.queue import NO_QUEUES
-from taskq_core.cli.render import Output, shown_per_s, shown_rate, shown_size, shown_span
+from taskq_core.cli.render import shown_moment, shown_per_s, shown_rate, shown_size, shown_span
 from taskq_core.cli.session import Session
 from taskq_core.cli.table import Column
-from taskq_core.errors import BrokerAuthenticationError
-from taskq_core.views import Dashboard, QueuesOverview, overview
+from taskq_core.clock import SYSTEM_CLOCK, utc_datetime
+from taskq_core.views import Dashboard, QueuesOverview, StoreRow, overview
 
 _REDIS = (
     *("redis_version", "valkey_version", "uptime_in_seconds", "connected_clients"),
@@ -28,10 +27,7 @@ def stats(session: Session) -> int:
     out = session.output
     infos = session.inspector.queue_infos()
     found = overview(infos)
-    try:
-        redis = session.inspector.redis_info()
-    except BrokerAuthenticationError:
-        redis = {}  # this user may not read it
+    store = Dashboard(session.inspector).store()
     if out.as_json:
         out.json(
             {
@@ -40,13 +36,15 @@ def stats(session: Session) -> int:
                 "processed_today": found.processed_today,
                 "failed_today": found.failed_today,
                 "queues": [document(info) for info in infos],
-                "redis": {name: redis[name] for name in _REDIS if name in redis},
+                "redis": {name: store.info[name] for name in _REDIS if name in store.info},
             }
         )
     else:
         _show(session, found)
-        if redis:
-            _show_redis(out, redis)
+        if store.version:
+            out.line()
+            out.heading(store.kind)
+            out.pairs(store_facts(store, utc_datetime(SYSTEM_CLOCK.time())))
     damaged = [info for info in infos if info.problem]
     for info in damaged:
         out.complain(f"taskq: queue {info.name!r} cannot be counted: {info.problem}; taskq doctor finds the reason")
@@ -78,17 +76,19 @@ def _show(session: Session, found: QueuesOverview) -> None:
     out.pairs({**today, "error rate": shown_rate(found.error_rate)})
 
 
-def _show_redis(out: Output, redis: Mapping[str, str | int]) -> None:
-    out.line()
-    out.heading("Valkey" if "valkey_version" in redis else "Redis")
-    memory = shown_size(int(redis.get("used_memory", 0)))
-    limit = int(redis.get("maxmemory", 0))
-    out.pairs(
-        {
-            "version": str(redis.get("valkey_version") or redis.get("redis_version", "-")),
-            "uptime": shown_span(timedelta(seconds=int(redis.get("uptime_in_seconds", 0)))),
-            "connections": str(redis.get("connected_clients", "-")),
-            "memory": f"{memory} of {shown_size(limit)}" if limit else memory,
-            "memory peak": shown_size(int(redis.get("used_memory_peak", 0))),
-        }
-    )
+def store_facts(row: StoreRow, now: datetime) -> dict[str, str]:
+    """Return the known facts about Redis, by name."""
+    limit = f" of {shown_size(row.memory_limit)}" if row.memory_limit else ", no limit"
+    facts = {
+        "version": row.version,
+        "uptime": shown_span(row.uptime),
+        "connections": "-" if row.clients is None else f"{row.clients:,}",
+        "memory": "-" if row.memory is None else f"{shown_size(row.memory)}{limit}",
+        "memory peak": "-" if row.memory_peak is None else shown_size(row.memory_peak),
+        "fragmentation": "-" if row.fragmentation is None else f"{row.fragmentation:.2f}",
+        "replicas": "-" if row.replicas is None else f"{row.replicas:,}",
+        "last save": shown_moment(row.saved_at, now=now),
+        "changes since": "-" if row.changes_since_save is None else f"{row.changes_since_save:,}",
+        "user": row.user or "-",
+    }
+    return {name: value for name, value in facts.items() if value != "-"}

@@ -93,10 +93,6 @@ def _lease(task: TaskInfo, now: datetime) -> str:
     return f"{shown_span(task.lease_expires_at - now)} left"
 
 
-def _result(task: TaskInfo, *, most: int | None = None) -> str:
-    return str(task.oversized_result) if task.oversized_result else shown_bytes(task.result, most=most)
-
-
 def _now() -> datetime:
     return utc_datetime(SYSTEM_CLOCK.time())
 
@@ -238,21 +234,40 @@ def _show_attempts(out: Output, attempts: Sequence[Attempt]) -> None:
 
 
 def _described(task: TaskInfo | UnreadableTask, now: datetime) -> dict[str, str]:
-    pairs = {"queue": task.queue, "id": task.id}
     if isinstance(task, UnreadableTask):
-        message = shown_bytes(task.message)
-        return pairs | {"state": task.state.value, "problem": task.problem, "message": message or "-"}
-    pairs |= {
+        pairs = {"queue": task.queue, "id": task.id, "state": task.state.value, "problem": task.problem}
+        return pairs | {"message": shown_bytes(task.message) or "-"}
+    result = str(task.oversized_result) if task.oversized_result else shown_bytes(task.result)
+    return {
+        **task_facts(task, now),
+        "payload": shown_bytes(task.payload) or "-",
+        **({"last error": task.last_error} if task.last_error else {}),
+        **({"result": result} if result else {}),
+        **{f"header {name}": value for name, value in task.headers.items() if value},
+    }
+
+
+def task_facts(task: TaskInfo, now: datetime, *, hide: bool = False) -> dict[str, str]:
+    """Return what is known of a task, except its payload, result, headers and errors.
+
+    Args:
+        task: The task.
+        now: The current time.
+        hide: Whether to hide the message of its progress, which may contain arguments.
+    """
+    progress = task.progress
+    pairs = {
+        "queue": task.queue,
+        "id": task.id,
         "name": task.name,
         "state": task.state.value,
         "retried": f"{task.retried}/{task.max_retry}",
-        "payload": shown_bytes(task.payload) or "-",
-    }
-    optional = {
+        "priority": str(task.priority or ""),
         "group": task.group,
         "next run": shown_moment(task.next_run_at, now=now),
         "waits for": f"the limit {task.limit}" if task.limit else "a limit" if task.waits_for_limit else "",
         "lease": _lease(task, now) if task.state is TaskState.ACTIVE else "",
+        "worker": task.worker,
         "timeout": shown_span(task.timeout),
         "deadline": shown_moment(task.deadline, now=now),
         "retention": shown_span(task.retention) if task.retention else "",
@@ -260,9 +275,7 @@ def _described(task: TaskInfo | UnreadableTask, now: datetime) -> dict[str, str]
         "archived": shown_moment(task.archived_at, now=now),
         "kept until": shown_moment(task.expires_at, now=now),
         "last failed": shown_moment(task.last_failed_at, now=now),
-        "last error": task.last_error,
-        "progress": "" if task.progress is None else f"{task.progress}, {shown_distance(task.progress.at, now)}",
-        "result": _result(task),
-        **{f"header {name}": value for name, value in task.headers.items()},
     }
-    return pairs | {name: value for name, value in optional.items() if value not in ("", "-")}
+    if progress is not None:
+        pairs["progress"] = f"{progress.amount if hide else progress}, {shown_distance(progress.at, now)}"
+    return {name: value for name, value in pairs.items() if value not in ("", "-")}

@@ -147,13 +147,16 @@ class WorkflowGraph:
             if step.members is not None:
                 line += f"  {step.succeeded + step.failed}/{step.members}"
             if step.after:
-                line += "  after " + ", ".join(
-                    name if when == "success" else f"{when} of {name}" for name, when in step.after.items()
-                )
+                line += f"  after {after_text(step)}"
             if step.error:
                 line += f"  ({step.error.splitlines()[0][:200]})"
             lines.append(line.rstrip())
         return "\n".join(lines) + "\n"
+
+
+def after_text(step: StepInfo) -> str:
+    """Return when a step runs, as "charge, failure of ship"."""
+    return ", ".join(name if when == "success" else f"{when} of {name}" for name, when in step.after.items())
 
 
 def counted(steps: "tuple[StepInfo, ...]") -> tuple[int, Mapping[StepState, int]]:

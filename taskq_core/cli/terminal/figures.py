@@ -1,7 +1,6 @@
-"""Figures for a terminal: short numbers, bars, and charts in one line."""
+"""Colors and figures for a terminal: short numbers, bars, and charts in one line."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from rich.style import Style
 from rich.text import Text
@@ -13,112 +12,58 @@ _HEIGHTS = "▁▂▃▄▅▆▇█"
 _UNITS = ("", "k", "M", "G", "T")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+_COLOURS = {
+    TaskState.ACTIVE.value: ("#51cf66", "#2b8a3e"),
+    TaskState.PENDING.value: ("#4dabf7", "#1971c2"),
+    TaskState.AGGREGATING.value: ("#da77f2", "#9c36b5"),
+    TaskState.SCHEDULED.value: ("#3bc9db", "#0b7285"),
+    TaskState.RETRY.value: ("#ffa94d", "#c2570a"),
+    TaskState.ARCHIVED.value: ("#ff6b6b", "#c92a2a"),
+    TaskState.COMPLETED.value: ("#868e96", "#868e96"),
+    "quiet": ("#8b96a3", "#5c6670"),
+    "good": ("#6fd48a", "#1e7a34"),
+    "warn": ("#ffb468", "#9a4a00"),
+    "bad": ("#ff8f87", "#b42318"),
+    "link": ("#7ab8ff", "#0a58b8"),
+    "front": ("#e3e8ee", "#1c2128"),
+    "back": ("#12161c", "#ffffff"),
+    "bar": ("#1d2733", "#e4e9ef"),
+    "cursor": ("#2b3a4d", "#cfe0f5"),
+    "error-back": ("#3d1a18", "#fde8e6"),
+}
+"""Colors for a dark and a light background, as in the web dashboard."""
+_TONES = {
+    **{state.value: state.value for state in TaskState},
+    **dict.fromkeys(("running", "started", "succeeded"), "good"),
+    **dict.fromkeys(("waiting", "skipped"), "quiet"),
+    **dict.fromkeys(("cancelled", "paused", "no worker", "stopped"), "warn"),
+    **dict.fromkeys(("failed", "damaged", "orphaned", "overdue"), "bad"),
+}
+"""The color of each word for a state."""
+
+
 class Palette:
-    """Colors for a dark or light background, as in the web dashboard.
+    """Colors for a dark or light background, by name."""
 
-    Attributes:
-        states: Color of each state of a task.
-        quiet: Less important text.
-        good: Good states.
-        warn: States that need attention.
-        bad: Errors.
-        link: Links.
-        front: Text.
-        back: Background.
-        bar: Background of the first and last line.
-        cursor: Background of the selected line.
-    """
+    def __init__(self, *, is_dark: bool) -> None:
+        self.is_dark = is_dark
+        self.colours = {name: dark if is_dark else light for name, (dark, light) in _COLOURS.items()}
 
-    states: Mapping[TaskState, str]
-    quiet: str
-    good: str
-    warn: str
-    bad: str
-    link: str
-    front: str
-    back: str
-    bar: str
-    cursor: str
+    def __getitem__(self, name: str) -> str:
+        return self.colours[name]
+
+    def style(self, name: str) -> str:
+        """Return a style: the color of this name, or a style of the library such as bold."""
+        return self.colours.get(name, name)
 
     def of(self, word: str) -> str:
         """Return the color of a state, "" for other words."""
-        if word in tuple(TaskState):
-            return self.states[TaskState(word)]
-        tone = _TONES.get(word)
-        return (
-            "" if tone is None else {"good": self.good, "warn": self.warn, "bad": self.bad, "quiet": self.quiet}[tone]
-        )
+        return self.colours[_TONES[word]] if word in _TONES else ""
 
 
-_TONES = {
-    "running": "good",
-    "started": "good",
-    "succeeded": "good",
-    "waiting": "quiet",
-    "skipped": "quiet",
-    "cancelled": "warn",
-    "cancelling": "warn",
-    "paused": "warn",
-    "no worker": "warn",
-    "stopped": "warn",
-    "failed": "bad",
-    "damaged": "bad",
-    "orphaned": "bad",
-    "overdue": "bad",
-}
-
-DARK = Palette(
-    states={
-        TaskState.ACTIVE: "#51cf66",
-        TaskState.PENDING: "#4dabf7",
-        TaskState.AGGREGATING: "#da77f2",
-        TaskState.SCHEDULED: "#3bc9db",
-        TaskState.RETRY: "#ffa94d",
-        TaskState.ARCHIVED: "#ff6b6b",
-        TaskState.COMPLETED: "#868e96",
-    },
-    quiet="#8b96a3",
-    good="#6fd48a",
-    warn="#ffb468",
-    bad="#ff8f87",
-    link="#7ab8ff",
-    front="#e3e8ee",
-    back="#12161c",
-    bar="#1d2733",
-    cursor="#2b3a4d",
-)
-LIGHT = Palette(
-    states={
-        TaskState.ACTIVE: "#2b8a3e",
-        TaskState.PENDING: "#1971c2",
-        TaskState.AGGREGATING: "#9c36b5",
-        TaskState.SCHEDULED: "#0b7285",
-        TaskState.RETRY: "#c2570a",
-        TaskState.ARCHIVED: "#c92a2a",
-        TaskState.COMPLETED: "#868e96",
-    },
-    quiet="#5c6670",
-    good="#1e7a34",
-    warn="#9a4a00",
-    bad="#b42318",
-    link="#0a58b8",
-    front="#1c2128",
-    back="#ffffff",
-    bar="#e4e9ef",
-    cursor="#cfe0f5",
-)
-
-
-def gauge(palette: Palette, width: int, *parts: tuple[int, str]) -> Text:
-    """Return a bar: parts with a width and color each, and the rest in grey."""
-    left = width - sum(cells for cells, _ in parts)
-    return Text.assemble(*(("█" * cells, colour) for cells, colour in parts), ("░" * left, palette.quiet), end="")
-
-
-def page_words(skip: int, count: int, total: int) -> str:
-    """Return "page X of Y"."""
-    return f"page {skip // count + 1:,} of {max(1, -(-total // count)):,}"
+def count_of(number: int, word: str) -> str:
+    """Return a number of things, as "1 queue" or "2 queues"."""
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
 
 
 def shown(text: str, style: str | Style = "") -> Text:

@@ -1,16 +1,19 @@
-"""Bases of screens: a list of records, a list with a filter, and a long text."""
+"""Bases of screens: a list of records in pages, and a long text."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar, Generic, TypeVar
 
+from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.widgets import Input, Static
 
-from taskq_core.cli.terminal.poller import Poller
-from taskq_core.cli.terminal.screen import DashScreen
-from taskq_core.cli.terminal.table import Cell, Column, Records, Row
+from taskq_core.cli.table import Column
+from taskq_core.cli.terminal.figures import shown
+from taskq_core.cli.terminal.records import Records
+from taskq_core.cli.terminal.screen import DashScreen, Links, clickable, front
+from taskq_core.cli.terminal.state import DashState
 from taskq_core.errors import ConfigurationError
 
 T = TypeVar("T")
@@ -18,13 +21,45 @@ R = TypeVar("R")
 
 
 class ListScreen(DashScreen[T], Generic[T, R]):
-    """A screen with one table of records. `T` is the type of a read, `R` that of a record."""
+    """A screen with a table of records, and optionally with pages, a choice such as of a state, and a filter.
 
-    COLUMNS: ClassVar[Sequence[Column]] = ()
+    `T` is the type of a read, `R` that of a record.
+
+    Attributes:
+        text: The filter; "" without one.
+        choice: The chosen one of `choices`.
+        table: The table.
+        places: Where the shown page and those before it begin: a number of records or a cursor; 0 is the first page.
+    """
+
     EMPTY: ClassVar[str] = ""
     """The text instead of an empty table."""
-    OPENS: ClassVar[str] = ""
-    """Name of the screen that Enter opens; "" if Enter opens no screen."""
+    OPENS: ClassVar[bool] = True
+    """Whether Enter opens a record."""
+    FILTER: ClassVar[str] = ""
+    """The syntax of the filter; "" without a filter."""
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("slash", "filter", "Filter", key_display="/", tooltip="the list"),
+        Binding("n,right_square_bracket", "page(1)", "Next", key_display="n", show=False, tooltip="page"),
+        Binding("p,left_square_bracket", "page(-1)", "Back", key_display="p", show=False, tooltip="to the page before"),
+        Binding(
+            "right,l", "choose(1)", "Choose", show=False, key_display="→ l", tooltip="the next of the choices above"
+        ),
+        Binding("left,h", "choose(-1)", "Choose", show=False, key_display="← h", tooltip="the previous of them"),
+    ]
+
+    def __init__(self, shared: DashState, choice: Any = None) -> None:
+        super().__init__(shared)
+        self.text = ""
+        self.choice = choice
+        self.places: list[Any] = [0]
+        self.table = Records(self.palette, opens=self.OPENS, id="table")
+
+    # --- defined by each screen ---------------------------------------------------------------------------------------
+
+    def columns(self, found: T) -> Sequence[Column]:
+        """Return the columns of the table."""
+        raise NotImplementedError
 
     def records(self, found: T) -> Sequence[R]:
         """Return the records of a read."""
@@ -34,104 +69,194 @@ class ListScreen(DashScreen[T], Generic[T, R]):
         """Return the key of a record."""
         raise NotImplementedError
 
-    def cells(self, record: R) -> Sequence[Cell]:
-        """Return the cells of a record."""
+    def open(self, record: R) -> None:
+        """Open a record."""
         raise NotImplementedError
 
-    def opens(self, record: R) -> tuple[Any, ...]:
-        """Return the arguments of the screen that Enter opens."""
-        raise NotImplementedError
+    def next_place(self, found: T) -> Any:
+        """Return where the next page begins, None if this is the last one."""
+        return None
+
+    def facts(self, found: T) -> Text | None:
+        """Return the lines above the table."""
+        return None
+
+    def choices(self, found: T) -> Sequence[tuple[Any, Text]]:
+        """Return what can be chosen, with labels."""
+        return ()
+
+    def below(self, found: T) -> str:
+        """Return the line below the table."""
+        return ""
+
+    def panel(self, found: T) -> Text | None:
+        """Return details below the table, of the selected record."""
+        return None
+
+    def nothing(self, found: T) -> str:
+        """Return the text instead of an empty table."""
+        return self.EMPTY
+
+    def filtered(self, text: str) -> None:
+        """Prepare to read with a filter.
+
+        Raises:
+            ConfigurationError: The filter is invalid.
+        """
+
+    # --- drawing ------------------------------------------------------------------------------------------------------
 
     def body(self) -> ComposeResult:
-        """Return the table, and the text for an empty one."""
-        yield Records(id="table", opens=bool(self.OPENS))
-        yield Static(self.EMPTY, classes="empty", id="empty")
+        """Return the table with all that may be around it."""
+        yield Static(id="facts", classes="facts")
+        yield Links(id="choices", classes="line")
+        yield self.table
+        yield Static(classes="empty", id="empty")
+        yield Static(id="pages", classes="line quiet")
+        yield Static(id="panel")
+        yield Input(placeholder=self.FILTER, id="filter")
 
     def draw(self, found: T) -> None:
-        """Fill the table."""
-        self.fill(self.COLUMNS, found)
-
-    def fill(self, columns: Sequence[Column], found: T) -> None:
-        """Fill the table with the records of a read, or show the text for an empty one."""
+        """Show a read."""
         records = self.records(found)
-        table = self.query_one(Records)
-        table.fill(columns, [Row(self.key(each), self.cells(each)) for each in records])
-        table.display = bool(records)
-        self.query_one("#empty").display = not records
+        if not records and len(self.places) > 1:  # the records of this page are gone
+            self.places.pop()
+            self.reload()
+            return
+        self.show("#facts", self.facts(found))
+        labels = [
+            clickable(label, f"screen.choose_number({number})", is_on=choice == self.choice)
+            for number, (choice, label) in enumerate(self.choices(found))
+        ]
+        self.show("#choices", Text("  ").join(labels))
+        self.table.fill(self.columns(found), records, self.key)
+        self.show("#empty", None if records else shown(self.nothing(found)))
+        self.show("#pages", shown(self.below(found)))
+        self.show("#panel", self.panel(found))
+
+    def show(self, selector: str, text: Text | None) -> None:
+        """Show a text, or hide its widget without one."""
+        widget = self.query_one(selector, Static)
+        widget.update(text or "")
+        widget.display = bool(text)
 
     @property
     def chosen(self) -> R | None:
         """The selected record."""
-        key = self.query_one(Records).current
-        records = () if self.found is None else self.records(self.found)
-        return next((each for each in records if self.key(each) == key), None)
+        found: R | None = self.table.chosen
+        return found
+
+    def on_data_table_row_highlighted(self) -> None:
+        """Show the details of the selected record, and the actions that fit it."""
+        if self.found is not None and self.has_parts:
+            self.show("#panel", self.panel(self.found))
+            self.refresh_bindings()
 
     def on_data_table_row_selected(self) -> None:
         """Open the selected record."""
         record = self.chosen
         if record is not None and self.OPENS:
-            self.go(self.OPENS, *self.opens(record))
+            self.open(record)
 
+    # --- pages, choices and filters -----------------------------------------------------------------------------------
 
-class FilteredScreen(DashScreen[T]):
-    """A screen with a filter.
+    @property
+    def place(self) -> Any:
+        """Where the page begins."""
+        return self.places[-1]
 
-    Attributes:
-        text: The filter; "" if no filter is set.
-    """
+    def next_number(self, total: int) -> int | None:
+        """Return where the next page of a list with this number of records begins."""
+        after: int = self.place + self.table.fits
+        return after if after < total else None
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("slash", "filter", "Filter", key_display="/", tooltip="Filter the list")
-    ]
-    HINT: ClassVar[str] = ""
-    """The syntax of a filter."""
+    def page_text(self, total: int) -> str:
+        """Return "page X of Y" for a list with this number of records."""
+        count = self.table.fits
+        return f"page {self.place // count + 1:,} of {max(1, -(-total // count)):,}   n next, p back"
 
-    def __init__(self, poller: Poller) -> None:
-        super().__init__(poller)
-        self.text = ""
+    def action_page(self, by: int) -> None:
+        """Show the next or previous page."""
+        place = None if self.found is None else self.next_place(self.found)
+        if by > 0 and place is not None:
+            self.places.append(place)
+        elif by < 0 and len(self.places) > 1:
+            self.places.pop()
+        else:
+            return
+        self.reload()
 
-    def field(self) -> Input:
-        """Return the input field of the filter, for the end of the body."""
-        return Input(placeholder=self.HINT, id="filter")
+    def begin(self) -> None:
+        """Show the first page."""
+        self.places = [0]
+        self.reload()
 
-    def begin(self, text: str) -> None:
-        """Show the first page of a filter.
+    def on_records_refit(self) -> None:
+        """Read as many records as fit."""
+        if front(self.app) is self:
+            self.reload()
 
-        Raises:
-            ConfigurationError: The filter is invalid.
-        """
-        raise NotImplementedError
+    def action_choose(self, by: int) -> None:
+        """Choose the next or previous one."""
+        choices = [] if self.found is None else [choice for choice, _ in self.choices(self.found)]
+        if self.choice in choices:
+            self.action_choose_number((choices.index(self.choice) + by) % len(choices))
+
+    def action_choose_number(self, number: int) -> None:
+        """Choose one by its number."""
+        if self.found is not None:
+            self.choice = self.choices(self.found)[number][0]
+            self.filtered(self.text)
+            self.begin()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Disable the filter, the pages and the choice of a list without them."""
+        if action == "filter" and not self.FILTER:
+            return False
+        if action == "page" and len(self.places) == 1:
+            return self.found is not None and self.next_place(self.found) is not None
+        if action == "choose" and (self.found is None or not self.choices(self.found)):
+            return False
+        return super().check_action(action, parameters)
+
+    @property
+    def _field(self) -> Input:
+        return self.query_one("#filter", Input)
 
     def action_filter(self) -> None:
         """Open the filter."""
-        field = self.query_one("#filter", Input)
-        field.value = self.text
-        field.add_class("-open")
-        field.focus()
+        self._field.value = self.text
+        self._field.add_class("-open")
+        self._field.focus()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Apply the filter."""
         try:
-            self.begin(event.value.strip())
+            self._filter(event.value.strip())
         except ConfigurationError as error:
             self.say(str(error), "error")
         else:
             self.say("")
-            self._close()
+            self._close_filter()
 
-    def _close(self) -> None:
-        self.query_one("#filter", Input).remove_class("-open")
-        self.query_one(Records).focus()
+    def _filter(self, text: str) -> None:
+        self.filtered(text)
+        self.text = text
+        self.begin()
+
+    def _close_filter(self) -> None:
+        self._field.remove_class("-open")
+        self.table.focus()
 
     def leaves(self) -> bool:
-        """Close or clear the filter before the screen is left. Return True if there was none."""
-        if self.query_one("#filter", Input).has_class("-open"):
-            self._close()
-            return False
-        if self.text:
-            self.begin("")
-            return False
-        return True
+        """Close or clear the filter before the screen is left."""
+        if self._field.has_class("-open"):
+            self._close_filter()
+        elif self.text:
+            self._filter("")
+        else:
+            return super().leaves()
+        return False
 
 
 class TextScreen(DashScreen[T]):
@@ -142,16 +267,34 @@ class TextScreen(DashScreen[T]):
         Binding("k", "scroll(-1)", "Up", show=False),
     ]
 
+    def text(self, found: T) -> Text:
+        """Return the text of a read."""
+        raise NotImplementedError
+
     def body(self) -> ComposeResult:
         """Return the text."""
         with VerticalScroll(id="scroll"):
             yield Static(id="text", classes="facts")
 
+    def draw(self, found: T) -> None:
+        """Show the text."""
+        self.query_one("#text", Static).update(self.text(found))
+
     def on_mount(self) -> None:
         """Focus the text, so that keys scroll it."""
-        super().on_mount()
         self.query_one("#scroll").focus()
 
     def action_scroll(self, by: int) -> None:
         """Scroll by a line."""
         self.query_one("#scroll").scroll_relative(y=by, animate=False)
+
+    def section(self, text: Text, title: str) -> None:
+        """Add the title of a section to a text."""
+        text.append(f"\n{title}\n", f"bold {self.palette['quiet']}")
+
+    def pairs(self, text: Text, pairs: dict[str, str]) -> None:
+        """Add names and values to a text."""
+        width = max(map(len, pairs), default=0)
+        for name, value in pairs.items():
+            text.append_text(shown(f"{name:<{width}}  ", self.palette["quiet"]))
+            text.append_text(shown(value, self.palette.of(value))).append("\n")

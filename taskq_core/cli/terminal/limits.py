@@ -1,19 +1,19 @@
 """The limits of tasks, with running and waiting tasks; override a limit."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 from rich.text import Text
-from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.widgets import Static
 
-from taskq_core.cli.terminal.dialogs import Ask, Question
-from taskq_core.cli.terminal.figures import short, shown
+from taskq_core.cli.limit import COLUMNS
+from taskq_core.cli.table import Column
+from taskq_core.cli.terminal.dialogs import Ask
+from taskq_core.cli.terminal.figures import count_of, shown
 from taskq_core.cli.terminal.frames import ListScreen
-from taskq_core.cli.terminal.poller import Poller
-from taskq_core.cli.terminal.table import Cell, Column
+from taskq_core.cli.terminal.state import DashState
 from taskq_core.errors import BrokerReplyError, ConfigurationError, QueueNotFoundError
 from taskq_core.inspector import LimitInfo
 from taskq_core.tasks.limits import Concurrency, RateLimit
@@ -25,58 +25,55 @@ _HINTS = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
+class QueueLimit:
+    """A limit, with its queue."""
+
+    queue: str
+    limit: LimitInfo
+
+    @property
+    def label(self) -> str:
+        """The limit in a sentence."""
+        return f"“{self.limit.name}” in the queue “{self.queue}”" if self.limit.name else f"the queue “{self.queue}”"
+
+
+@dataclass(frozen=True, slots=True)
 class Found:
     """A read of this screen.
 
     Attributes:
-        limits: The limits, each with its queue; those with waiting tasks first.
+        limits: The limits; those with waiting tasks first.
         damaged: Queues whose limits cannot be read.
     """
 
-    limits: Sequence[tuple[str, LimitInfo]]
+    limits: Sequence[QueueLimit]
     damaged: Sequence[str]
 
 
-class LimitsScreen(ListScreen[Found, tuple[str, LimitInfo]]):
+class LimitsScreen(ListScreen[Found, QueueLimit]):
     """The limits of one queue, or of all.
 
     Args:
-        poller: The shared state.
+        shared: The shared state.
         queue: The queue; None for all.
     """
 
     TOP = "limits"
     EMPTY = "No task has a limit."
-    OPENS = "tasks"
-    COLUMNS = (
-        Column(title="Queue", least=6, most=20),
-        Column(title="Limit of", least=10, grows=True),
-        Column(title="Kind", least=4),
-        Column(title="Code", least=5, drop=3),
-        Column(title="Set to", least=6, drop=1),
-        Column(title="Keys", right=True, drop=4),
-        Column(title="Held", right=True, drop=2),
-        Column(title="Waiting", right=True),
-    )
-    ABOUT = (
+    HELP = (
         "The limits of tasks: the value in the code, the value that overrides it, and how many tasks hold a slot or "
         "wait for one, summed over all values of the key. s overrides a limit for all workers at once, also for "
         "waiting tasks; c removes the override. Enter shows the waiting tasks, which are scheduled."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("s", "change_set", "Set", tooltip="Override the limit of the code"),
-        Binding("c", "change_clear", "Clear", tooltip="Remove the override"),
+        Binding("s", "change_set", "Set", tooltip="a value that overrides the code"),
+        Binding("c", "change_clear", "Clear", tooltip="the override"),
     ]
 
-    def __init__(self, poller: Poller, queue: str | None = None) -> None:
-        super().__init__(poller)
+    def __init__(self, shared: DashState, queue: str | None = None) -> None:
+        super().__init__(shared)
         self.queue = queue
-
-    def body(self) -> ComposeResult:
-        """Return the table, and a line for damaged queues."""
-        yield from super().body()
-        yield Static(id="damaged", classes="line bad")
 
     @property
     def heading(self) -> str:
@@ -84,127 +81,111 @@ class LimitsScreen(ListScreen[Found, tuple[str, LimitInfo]]):
         whose = "limits" if self.queue is None else f"limits of queue {self.queue}"
         if self.found is None:
             return whose
-        waiting = sum(each.waiting for _, each in self.found.limits)
-        return f"{whose}, {waiting:,} task{'' if waiting == 1 else 's'} wait{'s' if waiting == 1 else ''}"
+        waiting = sum(each.limit.waiting for each in self.found.limits)
+        return f"{whose}, {count_of(waiting, 'task')} wait{'s' if waiting == 1 else ''}"
 
     async def read(self) -> Found:
         """Read the limits, queue by queue."""
-        inspector = self.poller.inspector
-        found: list[tuple[str, LimitInfo]] = []
+        inspector = self.shared.inspector
+        found: list[QueueLimit] = []
         damaged: list[str] = []
         for queue in await inspector.queues() if self.queue is None else [self.queue]:
             try:
-                found += [(queue, each) for each in await inspector.limits(queue)]
+                found += [QueueLimit(queue, each) for each in await inspector.limits(queue)]
             except QueueNotFoundError:
                 if self.queue is not None:
                     raise  # in a list of all queues, it was deleted in the meantime
             except BrokerReplyError:
                 damaged.append(queue)
-        found.sort(key=lambda pair: (not pair[1].waiting, pair[0], pair[1].kind, pair[1].name))
-        return Found(limits=found, damaged=damaged)
+        found.sort(key=lambda each: (not each.limit.waiting, each.queue, each.limit.kind, each.limit.name))
+        return Found(found, damaged)
 
-    def draw(self, found: Found) -> None:
-        """Show the table, and damaged queues."""
-        self.fill(self.COLUMNS if self.queue is None else self.COLUMNS[1:], found)
-        self.query_one("#empty").display = not found.limits and not found.damaged
-        line = self.query_one("#damaged", Static)
-        line.display = bool(found.damaged)
-        line.update(shown(f"Limits that cannot be read: {', '.join(found.damaged)}. taskq doctor says why."))
-        self.refresh_bindings()
+    def columns(self, found: Found) -> Sequence[Column]:
+        """Return the columns of the table."""
+        columns = [replace(each, cell=partial(_cell, each)) for each in COLUMNS]
+        return [*([] if self.queue else [Column("Queue", lambda each: each.queue, least=6)]), *columns]
 
-    def records(self, found: Found) -> Sequence[tuple[str, LimitInfo]]:
+    def records(self, found: Found) -> Sequence[QueueLimit]:
         """Return the limits."""
         return found.limits
 
-    def key(self, record: tuple[str, LimitInfo]) -> str:
+    def key(self, record: QueueLimit) -> str:
         """Return queue, kind and name of a limit."""
-        return f"{record[0]}\0{record[1].kind}\0{record[1].name}"
+        return f"{record.queue}\0{record.limit.kind}\0{record.limit.name}"
 
-    def opens(self, record: tuple[str, LimitInfo]) -> tuple[Any, ...]:
-        """Return the queue and state of the waiting tasks."""
-        return record[0], TaskState.SCHEDULED
+    def open(self, record: QueueLimit) -> None:
+        """Show the waiting tasks."""
+        self.go("tasks", record.queue, TaskState.SCHEDULED)
 
-    def cells(self, record: tuple[str, LimitInfo]) -> Sequence[Cell]:
-        """Return the cells of a limit."""
-        (queue, each), palette = record, self.poller.palette
-        return [
-            *([] if self.queue is not None else [shown(queue)]),
-            shown(each.name, "bold") if each.name else Text("the queue", "bold italic"),
-            shown(each.kind),
-            shown(each.declared or "-", palette.quiet if each.changed else ""),
-            shown(each.changed, palette.warn),
-            shown(short(each.slots)),
-            shown(short(each.held)),
-            shown(short(each.waiting), palette.warn if each.waiting else ""),
-        ]
+    def nothing(self, found: Found) -> str:
+        """Return that there is no limit, unless some cannot be read."""
+        return "" if found.damaged else self.EMPTY
 
-    def on_data_table_row_highlighted(self) -> None:
-        """Update the available actions."""
-        self.refresh_bindings()
+    def facts(self, found: Found) -> Text | None:
+        """Return the damaged queues."""
+        if not found.damaged:
+            return None
+        text = f"Limits that cannot be read: {', '.join(found.damaged)}. taskq doctor says why."
+        return shown(text, self.palette["bad"])
 
     def action_change_set(self) -> None:
         """Override the selected limit."""
         if self.chosen is not None:
-            self.change(self._set(*self.chosen))
+            self.change(self._set(self.chosen))
 
     def action_change_clear(self) -> None:
         """Remove the override of the selected limit."""
         if self.chosen is not None:
-            self.change(self._clear(*self.chosen))
+            self.change(self._clear(self.chosen))
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Enable the actions that fit the selected limit: a sequence has no number."""
-        if action in ("change_set", "change_clear") and self.is_ready:
-            pair = self.chosen
-            if pair is None or pair[1].kind not in _HINTS or (action == "change_clear" and not pair[1].changed):
+        if action in ("change_set", "change_clear"):
+            limit = None if self.chosen is None else self.chosen.limit
+            if limit is None or limit.kind not in _HINTS or (action == "change_clear" and not limit.changed):
                 return False
         return super().check_action(action, parameters)
 
-    async def _set(self, queue: str, limit: LimitInfo) -> None:
-        def wrong(text: str) -> str:
-            try:
-                _numbers(limit, text)
-            except ConfigurationError as error:
-                return str(error)
-            return ""
-
-        named = _named(queue, limit)
+    async def _set(self, chosen: QueueLimit) -> None:
+        limit = chosen.limit
         value = (limit.changed or limit.declared).partition(",")[0].strip()
-        answer = await self.app.push_screen_wait(
-            Ask(f"The {limit.kind} of {named}", hint=_HINTS[limit.kind], check=wrong, value=value)
-        )
-        if answer is None:
+        title = f"The {limit.kind} of {chosen.label}"
+        parse = partial(_parsed, limit.kind)
+        new: str | None = await self.app.push_screen_wait(Ask(title, hint=_HINTS[limit.kind], parse=parse, value=value))
+        if new is None:
             return
-        new = answer.strip()
         code = f"The code says {limit.declared}." if limit.declared else "The value in the code is unknown."
-        text = f"Set the {limit.kind} of {named} to {new}? {code} It applies at once, to all workers and waiting tasks."
-        if await self.ask(Question(text=text, button="Set")):
-            await self.poller.inspector.set_limit(queue, limit.name, **_numbers(limit, new))
-            self.say(f"The {limit.kind} of {named} is now {new}.")
+        text = f"Set the {limit.kind} of {chosen.label} to {new}? {code} It applies at once, to all workers and "
+        if await self.ask(f"{text}waiting tasks.", "Set"):
+            number: Any = {"rate": new} if limit.kind == "rate" else {"concurrency": int(new)}
+            await self.shared.inspector.set_limit(chosen.queue, limit.name, **number)
+            self.say(f"{title} is now {new}.")
 
-    async def _clear(self, queue: str, limit: LimitInfo) -> None:
-        named = _named(queue, limit)
+    async def _clear(self, chosen: QueueLimit) -> None:
+        limit = chosen.limit
         code = f", {limit.declared}" if limit.declared else ""
-        text = f"Reset the {limit.kind} of {named} from {limit.changed} to the value in the code{code}?"
-        if await self.ask(Question(text=text, button="Clear")):
-            was_set = await self.poller.inspector.clear_limit(queue, limit.name)
+        text = f"Reset the {limit.kind} of {chosen.label} from {limit.changed} to the value in the code{code}?"
+        if await self.ask(text, "Clear"):
+            was_set = await self.shared.inspector.clear_limit(chosen.queue, limit.name)
             result = "has the value of the code again" if was_set else "had no override any more"
-            self.say(f"The {limit.kind} of {named} {result}.", "success" if was_set else "warning")
+            self.say(f"The {limit.kind} of {chosen.label} {result}.", "success" if was_set else "warning")
 
 
-def _named(queue: str, limit: LimitInfo) -> str:
-    return f"“{limit.name}” in the queue “{queue}”" if limit.name else f"the queue “{queue}”"
+def _cell(column: Column, each: QueueLimit) -> Any:
+    assert column.cell is not None
+    return column.cell(each.limit)
 
 
-def _numbers(limit: LimitInfo, text: str) -> dict[str, Any]:
-    """Return the arguments of `set_limit`.
+def _parsed(kind: str, text: str) -> str:
+    """Return a text that is a valid limit of this kind.
 
     Raises:
-        ConfigurationError: The text is not a valid limit of this kind.
+        ConfigurationError: It is not.
     """
-    text = text.strip()
-    if limit.kind == "rate":
-        return {"rate": RateLimit(text)}
-    if not (text.isascii() and text.isdigit()):
+    if kind == "rate":
+        RateLimit(text)
+    elif text.isascii() and text.isdigit():
+        Concurrency(int(text))
+    else:
         raise ConfigurationError(f"concurrency must be a whole number, got {text!r}")
-    return {"concurrency": Concurrency(int(text)).limit}
+    return text

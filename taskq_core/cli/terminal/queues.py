@@ -6,16 +6,13 @@ from datetime import timedelta
 from typing import Any, ClassVar
 
 from rich.text import Text
-from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.widgets import Static
 
 from taskq_core.cli.render import shown_rate, shown_size, shown_span
-from taskq_core.cli.terminal.dialogs import Question
-from taskq_core.cli.terminal.figures import bar, per_second, short, shown, sparkline, state_label
+from taskq_core.cli.table import Column
+from taskq_core.cli.terminal.figures import bar, count_of, per_second, short, shown, sparkline, state_label
 from taskq_core.cli.terminal.frames import ListScreen
 from taskq_core.cli.terminal.screen import DashScreen
-from taskq_core.cli.terminal.table import Cell, Column
 from taskq_core.inspector import QueueInfo, QueueStatus
 from taskq_core.inspector.records import GROUPS_COUNTED
 from taskq_core.views import STATES, QueueSeries, QueuesOverview
@@ -23,6 +20,8 @@ from taskq_core.wire import TaskState
 
 SPAN = timedelta(minutes=20)
 """Period of the chart of a queue."""
+POINTS = 20
+"""Points of the chart."""
 SERIES_MAX = 100
 """Most queues with a chart: one call each."""
 _ORDER = (QueueStatus.DAMAGED, QueueStatus.NO_WORKER, QueueStatus.PAUSED, QueueStatus.RUNNING)
@@ -38,10 +37,10 @@ SORTS: Mapping[str, Callable[[QueueInfo], Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A read of this screen."""
+    """A read of this screen: figures, and the runs per second of each queue, the oldest first; None for a gap."""
 
     overview: QueuesOverview
-    series: Mapping[str, QueueSeries]
+    rates: Mapping[str, list[float | None]]
 
 
 class QueuesScreen(ListScreen[Found, QueueInfo]):
@@ -49,214 +48,161 @@ class QueuesScreen(ListScreen[Found, QueueInfo]):
 
     TOP = "queues"
     EMPTY = "There is no queue yet. The first task creates one."
-    OPENS = "tasks"
-    COLUMNS = (
-        Column(title="Queue", least=8, most=24),
-        Column(title="Status", least=9, drop=1),
-        Column(title="By state", width=24, least=16, grows=True),
-        Column(title="Tasks", right=True),
-        Column(title="Wait", right=True, drop=3),
-        Column(title="Last 20 min", width=20, least=11, drop=2),
-        Column(title="Runs/s", right=True),
-        Column(title="Failed", right=True, drop=4),
-        Column(title="Memory", right=True, drop=5),
-    )
-    ABOUT = (
+    HELP = (
         "Each queue with its tasks by state as a bar, the age of its oldest pending task, the runs per second of the "
         "last 20 minutes, and the share of today's runs (UTC) that failed. Below: details of the selected queue."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("p,P", "change_pause", "Pause", tooltip="Pause or resume the queue"),
-        Binding("d", "change_delete", "Delete", tooltip="Delete the queue with all its tasks"),
-        Binding("L", "limits", "Limits", show=False, tooltip="Show the limits of the queue's tasks"),
-        Binding("s", "sort", "Sort", tooltip="Sort by name, tasks, wait, failed or status"),
+        Binding("p,P", "change_pause", "Pause", tooltip="or resume the queue"),
+        Binding("d", "change_delete", "Delete", tooltip="the queue with all its tasks"),
+        Binding("L", "limits", "Limits", show=False, tooltip="of the queue's tasks"),
+        Binding("s", "sort", "Sort", tooltip="by name, tasks, wait, failed or status"),
     ]
-
-    def body(self) -> ComposeResult:
-        """Return legend, table and details."""
-        yield Static(id="legend", classes="lines")
-        yield from super().body()
-        yield Static(id="panel")
 
     @property
     def heading(self) -> str:
         """The number of queues."""
         if self.found is None:
             return "reading…"
-        count = len(self.found.overview.queues)
-        return f"{count:,} queue{'' if count == 1 else 's'}, by {self._sort}"
-
-    @property
-    def _sort(self) -> str:
-        return self.poller.memory.get("queues", "name")
+        return f"{count_of(len(self.found.overview.queues), 'queue')}, by {self.shared.queue_order}"
 
     async def read(self) -> Found:
         """Read all queues and their charts."""
-        overview = await self.poller.dashboard.queues()
+        overview = await self.shared.dashboard.queues()
         names = [row.name for row in self._sorted(overview)[:SERIES_MAX]]
-        series = await self.poller.dashboard.samples(names, span=SPAN, points=120)
-        return Found(overview, {each.name: each for each in series})
-
-    def draw(self, found: Found) -> None:
-        """Show legend, table and details."""
-        self.query_one("#legend", Static).update(self._legend(found.overview))
-        super().draw(found)
-        self._draw_panel()
+        series = await self.shared.dashboard.samples(names, span=SPAN, points=POINTS)
+        return Found(overview, {each.name: _rates(each) for each in series})
 
     def records(self, found: Found) -> Sequence[QueueInfo]:
         """Return the queues in the chosen order."""
         return self._sorted(found.overview)
 
     def _sorted(self, overview: QueuesOverview) -> list[QueueInfo]:
-        return sorted(sorted(overview.queues, key=lambda row: row.name), key=SORTS[self._sort])
+        return sorted(sorted(overview.queues, key=lambda row: row.name), key=SORTS[self.shared.queue_order])
 
     def key(self, record: QueueInfo) -> str:
         """Return the name of a queue."""
         return record.name
 
-    def opens(self, record: QueueInfo) -> tuple[Any, ...]:
-        """Return the queue whose tasks are shown."""
-        return (record.name,)
+    def open(self, record: QueueInfo) -> None:
+        """Show the tasks of a queue."""
+        self.go("tasks", record.name)
 
-    def _legend(self, overview: QueuesOverview) -> Text:
-        palette, sizes = self.poller.palette, overview.sizes
-        text = Text(end="")
-        for state in STATES:
-            text.append("■ ", palette.states[state]).append(f"{state_label(state, self.size.width)} ")
-            more = "+" if state is TaskState.AGGREGATING and any(map(_has_more, overview.queues)) else ""
-            text.append(f"{short(sizes[state])}{more}", "bold").append("  ")
-        text.append("" if self.size.width >= 140 else "\n")
-        failed = shown_rate(overview.error_rate)
-        text.append(f"today {short(overview.processed_today)} ran, {failed} failed", palette.quiet)
-        return text
+    def columns(self, found: Found) -> Sequence[Column]:
+        """Return the columns of the table."""
+        palette = self.palette
+        largest = max((each.size for each in found.overview.queues), default=0)
 
-    def cells(self, record: QueueInfo) -> Sequence[Cell]:
-        """Return the cells of a queue."""
-        row, palette, rates = record, self.poller.palette, self._rates(record.name)
-        largest = 0 if self.found is None else max((each.size for each in self.found.overview.queues), default=0)
-        rate = row.error_rate
+        def wait(row: QueueInfo) -> Text:
+            is_long = row.latency is not None and row.latency > timedelta(minutes=5)
+            return shown(shown_span(row.latency), palette["warn"] if is_long else "")
+
+        def states(row: QueueInfo) -> Callable[[int], Text]:
+            parts = [(state, palette[state.value]) for state in row.sizes]
+            return lambda width: (
+                shown(row.problem, palette["bad"])
+                if row.problem
+                else Text.assemble(
+                    *(("█" * cells, dict(parts)[state]) for state, cells in bar(row.sizes, largest, width))
+                )
+            )
+
+        def rates(row: QueueInfo) -> list[float | None]:
+            return found.rates.get(row.name) or []
+
         return [
-            shown(row.name, "bold"),
-            self.styled(row.status.value),
-            lambda width: self._bar(row, largest, width),
-            shown(f"{short(row.size)}{'+' if _has_more(row) else ''}"),
-            shown(shown_span(row.latency), palette.warn if row.latency and row.latency > timedelta(minutes=5) else ""),
-            lambda width: Text(sparkline(_narrowed(rates, width), width), palette.link),
-            shown(per_second(rates[-1] if rates else None)),
-            shown(shown_rate(rate), palette.bad if rate and rate >= 0.05 else ""),
-            shown("-" if row.memory is None else shown_size(row.memory)),
+            Column("Queue", lambda row: row.name, least=8, style="bold"),
+            Column("Status", lambda row: row.status.value, least=9, drop=1),
+            Column("By state", states, width=24, least=16),
+            Column("Tasks", lambda row: f"{short(row.size)}{_more(row)}", right=True),
+            Column("Wait", wait, right=True, drop=3),
+            Column("Last 20 min", lambda row: Text(sparkline(rates(row), POINTS), palette["link"]), least=20, drop=2),
+            Column("Runs/s", lambda row: per_second(rates(row)[-1] if rates(row) else None), right=True),
+            Column("Failed", lambda row: failed_share(row, palette["bad"]), right=True, drop=4),
+            Column("Memory", lambda row: "-" if row.memory is None else shown_size(row.memory), right=True, drop=5),
         ]
 
-    def _bar(self, row: QueueInfo, largest: int, width: int) -> Text:
-        if row.problem:
-            return shown(row.problem, self.poller.palette.bad)
+    def facts(self, found: Found) -> Text:
+        """Return the legend, with the tasks of all queues by state."""
+        overview, more = found.overview, "+" if any(map(_more, found.overview.queues)) else ""
         text = Text(end="")
-        for state, cells in bar(row.sizes, largest, width):
-            text.append("█" * cells, self.poller.palette.states[state])
-        return text
-
-    def _rates(self, name: str) -> list[float | None]:
-        """Return the runs per second of a queue, the oldest first; None for a gap. Go workers take no samples."""
-        series = None if self.found is None else self.found.series.get(name)
-        found: list[float | None] = []
-        for sample in () if series is None else series.samples:
-            found += [None] if sample.is_after_gap else []
-            found.append(sample.processed_per_s)
-        return found
-
-    def _draw_panel(self) -> None:
-        row = self.chosen
-        panel = self.query_one("#panel", Static)
-        panel.display = row is not None and self.size.height >= 18
-        if row is None:
-            return
-        palette = self.poller.palette
-        text = Text(end="")
-        text.append_text(shown(row.name, "bold")).append("  ").append_text(self.styled(row.status.value))
-        counted = f", the tasks of {GROUPS_COUNTED:,} are counted" if _has_more(row) else ""
-        text.append(f"   {row.groups:,} group{'' if row.groups == 1 else 's'}{counted}" if row.groups else "")
-        text.append("\n")
-        if row.problem:
-            panel.update(text.append_text(shown(row.problem, palette.bad)))
-            return
         for state in STATES:
-            quiet = "" if row.sizes[state] else palette.quiet
-            text.append(f"{state_label(state, self.size.width)} ", quiet or palette.states[state])
-            more = "+" if state is TaskState.AGGREGATING and _has_more(row) else ""
-            text.append(f"{row.sizes[state]:,}{more}  ", quiet or "bold")
-        text.append("\ntoday ", palette.quiet).append(f"{row.processed_today:,} ran, {row.failed_today:,} failed")
-        text.append("   ever ", palette.quiet).append(f"{row.processed:,} ran, {row.failed:,} failed\n")
-        rates = self._rates(row.name)
-        known = [rate for rate in rates if rate is not None]
-        width = max(10, min(120, self.size.width - 30))
-        text.append("runs/s ", palette.quiet).append(sparkline(rates, width).lstrip(), palette.link)
-        text.append(f"  most {per_second(max(known))}" if known else "no samples", palette.quiet)
-        panel.update(text)
+            text.append("■ ", self.palette[state.value]).append(f"{state_label(state, self.size.width)} ")
+            plus = more if state is TaskState.AGGREGATING else ""
+            text.append(f"{short(overview.sizes[state])}{plus}  ", "bold")
+        failed = shown_rate(overview.error_rate)
+        return text.append(f"today {short(overview.processed_today)} ran, {failed} failed", self.palette["quiet"])
 
-    def on_data_table_row_highlighted(self) -> None:
-        """Show the details of the selected queue."""
-        if self.found is not None:
-            self._draw_panel()
+    def panel(self, found: Found) -> Text | None:
+        """Return the details of the selected queue."""
+        row = self.chosen
+        if row is None or self.size.height < 18:
+            return None
+        text = Text.assemble(shown(row.name, "bold"), "  ", shown(row.status.value, self.palette.of(row.status.value)))
+        counted = f", the tasks of {GROUPS_COUNTED:,} are counted" if _more(row) else ""
+        text.append(f"   {count_of(row.groups, 'group')}{counted}\n" if row.groups else "\n")
+        if row.problem:
+            return text.append_text(shown(row.problem, self.palette["bad"]))
+        for state, size in row.sizes.items():
+            style = self.palette[state.value if size else "quiet"]
+            plus = _more(row) if state is TaskState.AGGREGATING else ""
+            text.append(f"{state_label(state, self.size.width)} {size:,}{plus}  ", style)
+        text.append(f"\ntoday {row.processed_today:,} ran, {row.failed_today:,} failed")
+        return text.append(f"   ever {row.processed:,} ran, {row.failed:,} failed")
 
     def action_sort(self) -> None:
         """Sort by the next criterion."""
         names = list(SORTS)
-        self.poller.memory["queues"] = names[(names.index(self._sort) + 1) % len(names)]
+        self.shared.queue_order = names[(names.index(self.shared.queue_order) + 1) % len(names)]
         self.redraw()
 
     def action_limits(self) -> None:
         """Show the limits of the selected queue."""
-        row = self.chosen
-        if row is not None:
-            self.go("limits", row.name)
+        if self.chosen is not None:
+            self.go("limits", self.chosen.name)
 
     def action_change_pause(self) -> None:
         """Pause or resume the selected queue."""
-        row = self.chosen
-        if row is not None:
-            self.change(pause_or_resume(self, row.name, is_paused=row.is_paused))
+        if self.chosen is not None:
+            self.change(pause_or_resume(self, self.chosen))
 
     def action_change_delete(self) -> None:
         """Delete the selected queue."""
-        row = self.chosen
-        if row is not None:
-            self.change(self._delete(row))
+        if self.chosen is not None:
+            self.change(self._delete(self.chosen))
 
     async def _delete(self, row: QueueInfo) -> None:
-        tasks = f"its {row.size:,} task{'' if row.size == 1 else 's'}" if row.size else "no task in it"
-        text = f"Delete the queue “{row.name}” with {tasks}?"
-        if not await self.ask(Question(text=text, button="Delete", is_destructive=True)):
-            return
-        count = await self.poller.inspector.remove_queue(row.name, force=True)
-        self.say(f"Queue “{row.name}” is deleted, and {count:,} task{'' if count == 1 else 's'} with it.")
+        tasks = f"its {count_of(row.size, 'task')}" if row.size else "no task in it"
+        if await self.ask(f"Delete the queue “{row.name}” with {tasks}?", "Delete", is_destructive=True):
+            count = await self.shared.inspector.remove_queue(row.name, force=True)
+            self.say(f"Queue “{row.name}” is deleted, and {count_of(count, 'task')} with it.")
 
 
-async def pause_or_resume(screen: DashScreen[Any], name: str, *, is_paused: bool) -> None:
+async def pause_or_resume(screen: DashScreen[Any], queue: QueueInfo) -> None:
     """Pause or resume a queue after a confirmation."""
-    if is_paused:
-        if await screen.ask(Question(text=f"Let workers take tasks of the queue “{name}” again?", button="Resume")):
-            await screen.poller.inspector.resume(name)
+    name = queue.name
+    if queue.is_paused:
+        if await screen.ask(f"Let workers take tasks of the queue “{name}” again?", "Resume"):
+            await screen.shared.inspector.resume(name)
             screen.say(f"Queue “{name}” is resumed: workers take its tasks again.")
-        return
-    text = f"Pause the queue “{name}”? Workers take no more of its tasks until it is resumed."
-    if await screen.ask(Question(text=text, button="Pause")):
-        await screen.poller.inspector.pause(name)
+    elif await screen.ask(f"Pause the queue “{name}”? Workers take no more of its tasks until it is resumed.", "Pause"):
+        await screen.shared.inspector.pause(name)
         screen.say(f"Queue “{name}” is paused: workers take no more of its tasks.")
 
 
-def _has_more(row: QueueInfo) -> bool:
-    """Return whether a queue has more groups than are counted."""
-    return row.groups > GROUPS_COUNTED
+def failed_share(row: QueueInfo, bad: str) -> Text:
+    """Return the share of today's runs of a queue that failed, in the color `bad` from five percent on."""
+    return shown(shown_rate(row.error_rate), bad if (row.error_rate or 0) >= 0.05 else "")
 
 
-def _narrowed(values: list[float | None], width: int) -> list[float | None]:
-    """Return about as many values as there are cells, as means of neighbors."""
-    if width <= 0 or len(values) <= width:
-        return values
-    size = -(-len(values) // width)
-    parts = [values[max(0, end - size) : end] for end in range(len(values), 0, -size)]
-    means = []
-    for part in reversed(parts):
-        known = [value for value in part if value is not None]
-        means.append(sum(known) / len(known) if known else None)
-    return means
+def _more(row: QueueInfo) -> str:
+    """Return "+" for a queue with more groups than are counted."""
+    return "+" if row.groups > GROUPS_COUNTED else ""
+
+
+def _rates(series: QueueSeries) -> list[float | None]:
+    found: list[float | None] = []
+    for sample in series.samples:
+        found += [None] if sample.is_after_gap else []
+        found.append(sample.processed_per_s)
+    return found

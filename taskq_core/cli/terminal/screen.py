@@ -1,21 +1,23 @@
-"""The base of all screens: title, state and messages, and the way to ask and to change something."""
+"""The base of all screens: title, state and messages, and how a screen reads, asks and changes something."""
 
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
+from rich.style import Style
 from rich.text import Text
 from textual import events
 from textual.app import App, ComposeResult
 from textual.containers import Container, Horizontal
 from textual.message import Message
 from textual.screen import Screen
-from textual.widgets import Footer, Static
+from textual.widgets import Footer, HelpPanel, Static
+from textual.worker import Worker
 
 from taskq_core.cli.base import failure_text
 from taskq_core.cli.terminal.dialogs import Confirm, Question
 from taskq_core.cli.terminal.figures import shown
-from taskq_core.cli.terminal.poller import Poller
-from taskq_core.errors import BrokerAuthenticationError, TaskQError
+from taskq_core.cli.terminal.state import DashState
+from taskq_core.errors import BrokerAuthenticationError, BrokerError, TaskQError
 
 T = TypeVar("T")
 Level = Literal["success", "warning", "error"]
@@ -31,32 +33,28 @@ def front(app: App[Any]) -> "DashScreen[Any] | None":
     return next((screen for screen in reversed(app.screen_stack) if isinstance(screen, DashScreen)), None)
 
 
-class Item(Static):
-    """A word with an action for a click."""
+class Links(Static):
+    """Texts that run an action when they are clicked, in their own colors."""
 
-    def __init__(self, label: Text, action: str, **more: Any) -> None:
-        super().__init__(label, **more)
-        self._action = action
-
-    async def on_click(self) -> None:
-        """Run the action."""
-        await self.run_action(self._action)
+    auto_links = False
 
 
-class DashScreen(Screen[None], Generic[T]):
-    """A screen that is read from Redis again and again.
+def clickable(label: Text, action: str, *, is_on: bool) -> Text:
+    """Return a text that runs an action when it is clicked, marked if it is on."""
+    label = label.copy()
+    label.stylize(Style(meta={"@click": action}, reverse=is_on, bold=is_on))
+    return label
+
+
+class DashScreen(Screen[None], Generic[T], inherit_bindings=False):
+    """A screen that is read from Redis again and again. The attribute `HELP` describes it.
 
     Attributes:
         found: The last read, None before the first.
-        is_ready: Whether its widgets exist.
-        turns: Number of requests for another page or filter. Reads from before the last one are not shown.
     """
 
-    HORIZONTAL_BREAKPOINTS: list[tuple[int, str]] | None = [(0, "-tight"), (85, "-wide")]  # noqa: RUF012 - as its base has it
     TOP: ClassVar[str] = ""
     """Its entry in `TOPS`."""
-    ABOUT: ClassVar[str] = ""
-    """Its description in the help."""
 
     class Go(Message):
         """A request to open another screen."""
@@ -65,12 +63,11 @@ class DashScreen(Screen[None], Generic[T]):
             super().__init__()
             self.name, self.arguments = name, arguments
 
-    def __init__(self, poller: Poller) -> None:
+    def __init__(self, shared: DashState) -> None:
         super().__init__()
-        self.poller = poller
+        self.shared = shared
+        self.palette = shared.palette
         self.found: T | None = None
-        self.turns = 0
-        self.is_ready = False
         self._is_gone = False
         self._may_change: bool | None = None
 
@@ -97,6 +94,11 @@ class DashScreen(Screen[None], Generic[T]):
         """The title."""
         raise NotImplementedError
 
+    @property
+    def is_live(self) -> bool:
+        """Whether it is read again and again. If not, it is read when the user asks for it."""
+        return True
+
     # --- the frame ----------------------------------------------------------------------------------------------------
 
     def compose(self) -> ComposeResult:
@@ -105,32 +107,28 @@ class DashScreen(Screen[None], Generic[T]):
         with Horizontal(id="top"):
             yield Static(Text("taskq"), id="brand")
             yield Static(id="where")
-            yield Static(id="state")
-        with Horizontal(id="nav"):
-            for number, name in enumerate(TOPS, 1):
-                classes = "item -on" if name == self.TOP else "item"
-                label = Text.assemble((f"{number} ", "bold"), name.capitalize())
-                yield Item(label, f"app.top('{name}')", classes=classes)
+            yield Static(id="status")
+        tops = [
+            clickable(Text(f"{number} {name.capitalize()}"), f"app.top('{name}')", is_on=name == self.TOP)
+            for number, name in enumerate(TOPS, 1)
+        ]
+        yield Links(Text(" ").join(tops), id="nav")
         yield Static(id="trouble")
         with Container(id="body"):
             yield from self.body()
         yield Static(id="notice")
         yield Footer(compact=True, show_command_palette=False)
 
-    def on_mount(self) -> None:
-        """Show the state, and read at once."""
-        self.is_ready = True
-        self.show_state()
-        self._fit(self.size.width, self.size.height)
-        self.poller.wake.set()
-
     def on_screen_resume(self) -> None:
         """Read at once."""
-        self.poller.wake.set()
+        self.show_state()
+        self._fit(self.size.width, self.size.height)
+        if self.found is None or self.is_live:
+            self.reload()
 
     def on_resize(self, event: events.Resize) -> None:
         """Check the size of the terminal."""
-        if self.is_ready:
+        if self.has_parts:
             self._fit(event.size.width, event.size.height)
 
     def _fit(self, width: int, height: int) -> None:
@@ -143,89 +141,80 @@ class DashScreen(Screen[None], Generic[T]):
 
     @property
     def has_parts(self) -> bool:
-        """Whether the widgets still exist. A closing dashboard removes them before the screen."""
-        return self.app.is_running and bool(self.query("#where"))
+        """Whether the widgets exist. A closing dashboard removes them before the screen."""
+        return self.app.is_running and bool(self.query("#notice"))
 
     def show_state(self) -> None:
         """Show the title and the state of Redis."""
-        poller, palette = self.poller, self.poller.palette
+        shared, palette = self.shared, self.palette
         self.query_one("#where", Static).update(
-            Text.assemble(shown(self.heading), "   ", shown(poller.taskq.runtime.endpoint.address, palette.quiet))
+            Text.assemble(shown(self.heading), "   ", shown(shared.taskq.runtime.endpoint.address, palette["quiet"]))
         )
-        parts = []
-        if poller.refusal:
-            parts.append(("read-only", f"bold {palette.warn}"))
-        parts.append((f"every {poller.config.refresh.total_seconds():g} s", palette.quiet))
-        clock = "--:--:--" if poller.read_at is None else poller.read_at.strftime("%H:%M:%SZ")
-        parts.append((clock, palette.bad if poller.away_since else palette.quiet))
-        self.query_one("#state", Static).update(Text("  ").join(Text(*part) for part in parts))
+        clock = "--:--:--" if shared.read_at is None else shared.read_at.strftime("%H:%M:%SZ")
+        self.query_one("#status", Static).update(
+            Text.assemble(
+                ("read-only  " if shared.refusal else "", f"bold {palette['warn']}"),
+                (f"every {shared.config.refresh.total_seconds():g} s  ", palette["quiet"]),
+                (clock, palette["bad" if shared.away_since else "quiet"]),
+            )
+        )
         trouble = self.query_one("#trouble", Static)
-        trouble.display = poller.away_since is not None
-        if poller.away_since is not None:
-            what = "refuses requests" if poller.is_refused else "does not answer"
-            since = f"Redis {what} since {poller.away_since:%H:%M:%SZ}. "
-            old = "" if poller.read_at is None else f"Data of {poller.read_at:%H:%M:%SZ}. "
-            trouble.update(shown(f"{since}{old}Trying again: {poller.trouble}."))
-        self.set_class(poller.away_since is not None or self._is_gone, "-stale")
-        if poller.may_change is not self._may_change:
-            self._may_change = poller.may_change
+        trouble.display = shared.away_since is not None
+        if shared.away_since is not None:
+            what = "refuses requests" if shared.is_refused else "does not answer"
+            since = f"Redis {what} since {shared.away_since:%H:%M:%SZ}. "
+            old = "" if shared.read_at is None else f"Data of {shared.read_at:%H:%M:%SZ}. "
+            trouble.update(shown(f"{since}{old}Trying again: {shared.trouble}."))
+        self.set_class(shared.away_since is not None or self._is_gone, "-stale")
+        if shared.may_change is not self._may_change:
+            self._may_change = shared.may_change
             self.refresh_bindings()
-
-    def take(self, found: T) -> None:
-        """Store and show a read."""
-        self.found = found
-        self._is_gone = False
-        self.show_state()
-        self.draw(found)
-
-    def gone(self, error: TaskQError) -> None:
-        """Show that the record no longer exists. The last read stays, in grey."""
-        self._is_gone = True
-        self.show_state()
-        self.say(failure_text(error), "error")
-
-    def redraw(self) -> None:
-        """Show the last read again."""
-        self.show_state()
-        if self.found is not None:
-            self.draw(self.found)
 
     def say(self, text: str, level: Level = "success") -> None:
         """Show a message until the next one, on the visible screen."""
         screen = front(self.app)
         if screen is not None and screen is not self:
             screen.say(text, level)
-            return
-        if not self.has_parts:
-            return
-        notice = self.query_one("#notice", Static)
-        notice.update(shown(text))
-        notice.set_classes(f"-{level}")
-        notice.display = bool(text)
+        elif self.has_parts:
+            notice = self.query_one("#notice", Static)
+            notice.update(shown(text))
+            notice.set_classes(f"-{level}")
+            notice.display = bool(text)
 
-    @property
-    def said(self) -> str:
-        """The last message."""
-        return str(self.query_one("#notice", Static).render())
+    # --- reading ------------------------------------------------------------------------------------------------------
 
-    def styled(self, word: str) -> Text:
-        """Return a state in its color."""
-        return shown(word, self.poller.palette.of(word))
+    def reload(self) -> Worker[None]:
+        """Read the screen at once. A read in progress, of any screen, is abandoned."""
+        return self.app.run_worker(self._load, group="reading", exclusive=True)
 
-    def first_line(self, error: str) -> Text:
-        """Return the first line of an error."""
-        return shown(error.strip().partition("\n")[0], self.poller.palette.bad)
+    async def _load(self) -> None:
+        try:
+            await self.shared.check_rights()
+            found = await self.read()
+        except BrokerError as error:
+            self.shared.failed(error)
+            if self.has_parts:
+                self.show_state()
+        except TaskQError as error:
+            self.shared.answered()
+            self._is_gone = True  # the record does not exist any more; the last read stays, in gray
+            if self.has_parts:
+                self.show_state()
+                self.say(failure_text(error), "error")
+        else:
+            self.shared.answered()
+            self._is_gone = False
+            self.found = found
+            self.redraw()
 
-    def quiet(self, text: str) -> Text:
-        """Return text in a pale color."""
-        return shown(text, self.poller.palette.quiet)
+    def redraw(self) -> None:
+        """Show the last read again."""
+        if self.found is not None and self.has_parts:
+            self.show_state()
+            self.draw(self.found)
+            self.refresh_bindings()
 
     # --- going and changing -------------------------------------------------------------------------------------------
-
-    def turn(self) -> None:
-        """Read another page or filter at once."""
-        self.turns += 1
-        self.poller.wake.set()
 
     def go(self, name: str, *arguments: Any) -> None:
         """Open another screen, by its name."""
@@ -233,51 +222,42 @@ class DashScreen(Screen[None], Generic[T]):
 
     def leaves(self) -> bool:
         """Return whether the screen may be left; if not, close what has to be closed first."""
+        if self.query(HelpPanel):
+            self.app.action_hide_help_panel()
+            return False
         return True
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Disable changes if they are not possible."""
-        if action.startswith("change_") and not self.poller.may_change:
+        if action.startswith("change_") and not self.shared.may_change:
             return False
         return super().check_action(action, parameters)
 
-    async def ask(self, question: Question) -> bool:
-        """Ask for a confirmation."""
+    async def ask(self, text: str, button: str, *, is_destructive: bool = False, **more: Any) -> bool:
+        """Ask for a confirmation. As `Question`."""
+        question = Question(text=text, button=button, is_destructive=is_destructive, **more)
         return await self.app.push_screen_wait(Confirm(question)) is True
 
     def change(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a change in the background. It continues if the screen is left."""
         self.say("")
-        self.app.run_worker(self._changing(work), group="change")
+        self.app.run_worker(self._change(work), group="change")
 
-    async def _changing(self, work: Coroutine[Any, Any, None]) -> None:
-        self.poller.changes += 1
-        self.poller.is_warned = False
+    async def _change(self, work: Coroutine[Any, Any, None]) -> None:
+        self.shared.changes += 1
+        self.shared.is_warned = False
         try:
             await work
         except TaskQError as error:
             self.show_failure(error)
         finally:
-            self.poller.changes -= 1
-        self.poller.wake.set()
+            self.shared.changes -= 1
+        screen = front(self.app)
+        if screen is not None:
+            screen.reload()
 
     def show_failure(self, error: TaskQError) -> None:
         """Show why a change failed."""
-        if isinstance(error, BrokerAuthenticationError) and not self.poller.config.read_only:
-            self.poller.refusal = None  # read the rights of this user again
+        if isinstance(error, BrokerAuthenticationError):
+            self.shared.forget_rights()
         self.say(failure_text(error), "error")
-
-    def shortcuts(self) -> Iterator[tuple[str, str]]:
-        """Return the active keys and their descriptions, those of the screen before those of all screens."""
-        seen: set[tuple[str, str]] = set()
-        own: list[tuple[str, str]] = []
-        of_all: list[tuple[str, str]] = []
-        for active in self.active_bindings.values():
-            binding = active.binding
-            what = (binding.action, binding.tooltip)
-            if binding.tooltip and active.enabled and what not in seen:
-                seen.add(what)
-                line = (self.app.get_key_display(binding), binding.tooltip)
-                (of_all if active.node is self.app else own).append(line)
-        yield from own
-        yield from of_all

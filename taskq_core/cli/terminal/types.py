@@ -1,14 +1,14 @@
 """Task types: outcomes and durations of their runs."""
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any
 
-from textual.binding import Binding, BindingType
+from rich.text import Text
 
-from taskq_core.cli.render import shown_rate, shown_span
-from taskq_core.cli.terminal.figures import short, shown
+from taskq_core.cli.past import TYPES
+from taskq_core.cli.table import Column
 from taskq_core.cli.terminal.frames import ListScreen
-from taskq_core.cli.terminal.table import Cell, Column
+from taskq_core.cli.terminal.state import DashState
 from taskq_core.views import TypeRuns, TypesOverview
 
 HOURS = (1, 6, 24)
@@ -16,39 +16,35 @@ HOURS = (1, 6, 24)
 
 
 class TypesScreen(ListScreen[TypesOverview, TypeRuns]):
-    """Task types of all queues."""
+    """Task types of all queues. The choice is the number of hours."""
 
     TOP = "types"
     EMPTY = "Nothing ran."
-    COLUMNS = (
-        Column(title="Type", least=14, grows=True),
-        Column(title="Ran", right=True),
-        Column(title="Failed", right=True),
-        Column(title="Share", right=True),
-        Column(title="Archived", right=True, drop=4),
-        Column(title="Median", right=True),
-        Column(title="95 %", right=True, drop=1),
-        Column(title="99 %", right=True, drop=3),
-        Column(title="In all", right=True, drop=2),
+    OPENS = False
+    HELP = (
+        "Outcomes and durations of the runs of each task type, in all queues; left and right select one, six or 24 "
+        "hours. taskq workers send these figures every ten seconds; workers in other languages do not."
     )
-    ABOUT = (
-        "Outcomes and durations of the runs of each task type, in all queues; e selects one, six or 24 hours. taskq "
-        "workers send these figures every ten seconds; workers in other languages do not."
-    )
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("e", "hours", "Span", tooltip="One hour, six hours or a day")]
 
-    @property
-    def _hours(self) -> int:
-        return int(self.poller.memory.get("hours", HOURS[0]))
+    def __init__(self, shared: DashState) -> None:
+        super().__init__(shared, HOURS[0])
 
     @property
     def heading(self) -> str:
         """The period."""
-        return "reading…" if self.found is None else f"task types, since {self.found.since:%H:%MZ} ({self._hours} h)"
+        return "reading…" if self.found is None else f"task types, since {self.found.since:%H:%MZ}"
 
     async def read(self) -> TypesOverview:
         """Read the counters: a call for each hour and queue."""
-        return await self.poller.dashboard.types(await self.poller.inspector.queues(), hours=self._hours)
+        return await self.shared.dashboard.types(await self.shared.inspector.queues(), hours=self.choice)
+
+    def choices(self, found: TypesOverview) -> Sequence[tuple[Any, Text]]:
+        """Return the periods."""
+        return [(hours, Text(f"{hours} h")) for hours in HOURS]
+
+    def columns(self, found: TypesOverview) -> Sequence[Column]:
+        """Return the columns of the table."""
+        return TYPES
 
     def records(self, found: TypesOverview) -> Sequence[TypeRuns]:
         """Return the types."""
@@ -57,23 +53,3 @@ class TypesScreen(ListScreen[TypesOverview, TypeRuns]):
     def key(self, record: TypeRuns) -> str:
         """Return the name of a type."""
         return record.name
-
-    def cells(self, record: TypeRuns) -> Sequence[Cell]:
-        """Return the cells of a type."""
-        bad = self.poller.palette.bad if (record.error_rate or 0) >= 0.05 else ""
-        return [
-            shown(record.name, "bold"),
-            shown(short(record.processed)),
-            shown(short(record.failed), bad),
-            shown(shown_rate(record.error_rate), bad),
-            shown(short(record.archived)),
-            shown(shown_span(record.median)),
-            shown(shown_span(record.p95)),
-            shown(shown_span(record.p99)),
-            shown(shown_span(record.total)),
-        ]
-
-    def action_hours(self) -> None:
-        """Select the next period."""
-        self.poller.memory["hours"] = str(HOURS[(HOURS.index(self._hours) + 1) % len(HOURS)])
-        self.turn()

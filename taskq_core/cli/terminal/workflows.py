@@ -1,82 +1,69 @@
-"""Workflows of all queues."""
+"""Workflows of all queues, one workflow with its steps, and one step with its result or its members."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from rich.text import Text
-from textual.app import ComposeResult
-from textual.binding import BindingType
-from textual.containers import Horizontal
-from textual.widgets import Static
+from textual.binding import Binding, BindingType
 
-from taskq_core.cli.render import shown_distance
-from taskq_core.cli.terminal.figures import gauge, page_words, shown
-from taskq_core.cli.terminal.frames import FilteredScreen, ListScreen
-from taskq_core.cli.terminal.poller import Poller
-from taskq_core.cli.terminal.screen import Item
-from taskq_core.cli.terminal.table import STATE_KEYS, Cell, Column, Records, page_keys
-from taskq_core.cli.terminal.workflow import CHANGE_KEYS, cancel, retry
-from taskq_core.views import WORKFLOW_SCAN_MAX, WorkflowFilter, WorkflowRow
-from taskq_core.workflow import WorkflowState
+from taskq_core.cli.render import shown_bytes, shown_distance, shown_moment, shown_size
+from taskq_core.cli.table import Column
+from taskq_core.cli.terminal.figures import count_of, shown, shown_lines
+from taskq_core.cli.terminal.frames import ListScreen
+from taskq_core.cli.terminal.screen import DashScreen
+from taskq_core.cli.terminal.state import DashState
+from taskq_core.cli.workflow import member_columns, workflow_columns
+from taskq_core.handles.workflow_records import after_text
+from taskq_core.views import (
+    WORKFLOW_SCAN_MAX,
+    MemberRow,
+    StepDetail,
+    WorkflowDetail,
+    WorkflowFilter,
+    WorkflowRow,
+    has_task,
+)
+from taskq_core.views.messages import cancel_question, cancelled, retried, retry_question, step_stands
+from taskq_core.workflow import StepInfo, WorkflowState
 
-_STATES = (None, *WorkflowState)
+MEMBERS_MAX = 500
+"""Most members on a page."""
+STEPS_MAX = 500
+"""Most steps on a page."""
+CHANGE_KEYS = (
+    Binding("r", "change_retry", "Retry", tooltip="the failed steps of the workflow"),
+    Binding("c", "change_cancel", "Cancel", tooltip="the workflow"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """A read of this screen.
+    """A read of the list of workflows.
 
     Attributes:
         rows: The workflows of the page.
         total: Number of workflows to list or to search.
         sizes: Number of running and of ended workflows.
-        cursor: Cursor of the next page of a search, None at its end.
+        next: Where the next page begins, None at the end.
     """
 
     rows: Sequence[WorkflowRow]
     total: int
     sizes: tuple[int, int]
-    cursor: str | None = None
+    next: int | str | None
 
 
-class WorkflowsScreen(ListScreen[Found, WorkflowRow], FilteredScreen[Found]):
-    """Workflows of all queues."""
+class WorkflowsScreen(ListScreen[Found, WorkflowRow]):
+    """Workflows of all queues. The choice is their state, None for all."""
 
     TOP = "workflows"
-    HINT = "part of name or id"
-    OPENS = "workflow"
-    COLUMNS = (
-        Column(title="Workflow", least=12, most=36),
-        Column(title="State", least=9),
-        Column(title="", width=12, least=5, drop=2),
-        Column(title="Steps", right=True),
-        Column(title="Queue", least=6, most=20, drop=1),
-        Column(title="Began", least=8),
-        Column(title="Ended", least=8, drop=3),
-        Column(title="Id", least=8, drop=4, grows=True),
-    )
-    ABOUT = (
+    FILTER = "part of name or id"
+    HELP = (
         "Workflows of all queues, running ones first, each with its number of ended steps. Left and right select a "
         "state; the filter searches for a part of name or id. Enter shows the steps of a workflow."
     )
-    BINDINGS: ClassVar[list[BindingType]] = [*CHANGE_KEYS, *page_keys(), *STATE_KEYS]
-
-    def __init__(self, poller: Poller) -> None:
-        super().__init__(poller)
-        self.state: WorkflowState | None = None
-        self._skip = 0
-        self._cursors: list[str | None] = [None]
-
-    def body(self) -> ComposeResult:
-        """Return states, table and filter."""
-        with Horizontal(classes="chips"):
-            for number, state in enumerate(_STATES):
-                label = Text("all" if state is None else state.value, self.poller.palette.of(state or ""))
-                yield Item(label, f"screen.choose_state({number})", id=f"chip-{number}")
-        yield from super().body()
-        yield Static(id="pages", classes="line quiet")
-        yield self.field()
+    BINDINGS: ClassVar[list[BindingType]] = [*CHANGE_KEYS]
 
     @property
     def heading(self) -> str:
@@ -84,37 +71,26 @@ class WorkflowsScreen(ListScreen[Found, WorkflowRow], FilteredScreen[Found]):
         if self.found is None:
             return "reading…"
         running, ended = self.found.sizes
-        return f"{running:,} workflow{'' if running == 1 else 's'} running, {ended:,} ended"
+        return f"{count_of(running, 'workflow')} running, {ended:,} ended"
 
     async def read(self) -> Found:
         """Read a page of workflows."""
-        dashboard, count = self.poller.dashboard, self.query_one(Records).fits
-        counts = await dashboard.workflow_counts(await self.poller.inspector.queues())
+        dashboard = self.shared.dashboard
+        counts = await dashboard.workflow_counts(await self.shared.inspector.queues())
         sizes = sum(each.running for each in counts), sum(each.ended for each in counts)
-        wanted = WorkflowFilter(state=self.state, text=self.text)
+        wanted = WorkflowFilter(state=self.choice, text=self.text)
         total = wanted.size(counts)
         if not wanted.looks_inside:
-            self._skip = min(self._skip, max(0, (total - 1) // count * count))
-            rows = await dashboard.list_workflows(counts, wanted, skip=self._skip, count=count)
-            return Found(rows=rows, total=total, sizes=sizes)
-        found = await dashboard.search_workflows(counts, wanted, cursor=self._cursors[-1], scan=WORKFLOW_SCAN_MAX)
-        return Found(rows=found.rows, total=total, sizes=sizes, cursor=found.cursor)
+            rows = await dashboard.list_workflows(counts, wanted, skip=self.place, count=self.table.fits)
+            return Found(rows=rows, total=total, sizes=sizes, next=self.next_number(total))
+        found = await dashboard.search_workflows(counts, wanted, cursor=self.place or None, scan=WORKFLOW_SCAN_MAX)
+        return Found(rows=found.rows, total=total, sizes=sizes, next=found.cursor)
 
-    def draw(self, found: Found) -> None:
-        """Show states and table."""
-        for number, state in enumerate(_STATES):
-            self.query_one(f"#chip-{number}").set_class(state is self.state, "-on")
-        super().draw(found)
-        is_filtered = self.state is not None or self.text
-        text = "No workflow on this page matches." if is_filtered else "There is no workflow."
-        self.query_one("#empty", Static).update(text)
-        self.query_one("#pages", Static).update(shown(self._pages(found)))
-
-    def _pages(self, found: Found) -> str:
-        if self.text or self.state not in (None, WorkflowState.RUNNING):
-            more = "; n continues" if found.cursor is not None else ""
-            return f"{f'filter: {self.text}   ' if self.text else ''}{len(found.rows):,} found{more}"
-        return f"{page_words(self._skip, self.query_one(Records).fits, found.total)}   n next, p back"
+    def columns(self, found: Found) -> Sequence[Column]:
+        """Return the columns of the table."""
+        now = self.shared.now()
+        queue = Column("Queue", lambda row: row.queue, least=6, drop=3)
+        return [*workflow_columns(lambda time: shown_distance(time, now)), queue]
 
     def records(self, found: Found) -> Sequence[WorkflowRow]:
         """Return the workflows of the page."""
@@ -124,71 +100,256 @@ class WorkflowsScreen(ListScreen[Found, WorkflowRow], FilteredScreen[Found]):
         """Return queue and id of a workflow."""
         return f"{record.queue}\0{record.id}"
 
-    def opens(self, record: WorkflowRow) -> tuple[Any, ...]:
-        """Return queue and id of the workflow to show."""
-        return record.queue, record.id
+    def open(self, record: WorkflowRow) -> None:
+        """Show a workflow."""
+        self.go("workflow", record.queue, record.id)
 
-    def cells(self, record: WorkflowRow) -> Sequence[Cell]:
-        """Return the cells of a workflow."""
-        row, now, palette = record, self.poller.now(), self.poller.palette
+    def choices(self, found: Found) -> Sequence[tuple[Any, Text]]:
+        """Return the states."""
+        states = [(state, Text(state.value, self.palette.of(state.value))) for state in WorkflowState]
+        return [(None, Text("all")), *states]
 
-        def progress(width: int) -> Text:
-            share = row.steps_ended / row.steps if row.steps else 0.0
-            bad = min(width, round(width * row.steps_failed / row.steps) or 1) if row.steps_failed and row.steps else 0
-            cells = max(bad, round(width * share))
-            return gauge(palette, width, (cells - bad, palette.good), (bad, palette.bad))
+    def nothing(self, found: Found) -> str:
+        """Return why there is no workflow."""
+        return "No workflow on this page matches." if self.choice or self.text else "There is no workflow."
 
-        return [
-            shown(row.name or row.id, "bold"),
-            self.styled(row.state.value),
-            progress,
-            shown("-" if row.state is WorkflowState.DAMAGED else f"{row.steps_ended:,}/{row.steps:,}"),
-            shown(row.queue),
-            shown(shown_distance(row.created_at, now)),
-            shown(shown_distance(row.ended_at, now)),
-            self.quiet(row.id),
-        ]
+    def next_place(self, found: Found) -> Any:
+        """Return where the next page begins."""
+        return found.next
 
-    def begin(self, text: str) -> None:
-        """Show the first page of a filter."""
-        self.text = text
-        self._skip, self._cursors = 0, [None]
-        self.turn()
-
-    def action_state(self, by: int) -> None:
-        """Select the next or previous state."""
-        self.action_choose_state((_STATES.index(self.state) + by) % len(_STATES))
-
-    def action_choose_state(self, number: int) -> None:
-        """Select a state."""
-        self.state = _STATES[number]
-        self.begin(self.text)
-
-    def on_records_refit(self) -> None:
-        """Read as many rows as fit."""
-        self.turn()
-
-    def action_page(self, by: int) -> None:
-        """Show the next or previous page."""
-        if self.found is None:
-            return
-        count = self.query_one(Records).fits
-        if self.found.cursor is not None and by > 0:
-            self._cursors.append(self.found.cursor)
-        elif len(self._cursors) > 1 and by < 0:
-            self._cursors.pop()
-        elif 0 <= self._skip + by * count < max(1, self.found.total):
-            self._skip += by * count
-        self.turn()
+    def below(self, found: Found) -> str:
+        """Return the page, or what the filter has found."""
+        if not WorkflowFilter(state=self.choice, text=self.text).looks_inside:
+            return self.page_text(found.total)
+        more = "; n continues" if found.next is not None else ""
+        return f"{f'filter: {self.text}   ' if self.text else ''}{len(found.rows):,} found{more}"
 
     def action_change_cancel(self) -> None:
         """Cancel the selected workflow."""
-        row = self.chosen
-        if row is not None:
-            self.change(cancel(self, row.queue, row.id))
+        if self.chosen is not None:
+            self.change(_cancel(self, self.chosen.queue, self.chosen.id))
 
     def action_change_retry(self) -> None:
         """Retry the failed steps of the selected workflow."""
-        row = self.chosen
-        if row is not None:
-            self.change(retry(self, row.queue, row.id))
+        if self.chosen is not None:
+            self.change(_retry(self, self.chosen.queue, self.chosen.id))
+
+
+class WorkflowScreen(ListScreen[WorkflowDetail, StepInfo]):
+    """One workflow with its steps."""
+
+    TOP = "workflows"
+    HELP = (
+        "The steps of a workflow, each after the steps that it depends on. Enter shows the result of a step, or the "
+        "members of a group; o shows its task."
+    )
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("o", "task", "Task", tooltip="of the step"), *CHANGE_KEYS]
+
+    def __init__(self, shared: DashState, queue: str, workflow_id: str) -> None:
+        super().__init__(shared)
+        self.queue, self.workflow_id = queue, workflow_id
+
+    @property
+    def heading(self) -> str:
+        """The title."""
+        name = "" if self.found is None else self.found.graph.info.name
+        return f"workflow {name or self.workflow_id} of queue {self.queue}"
+
+    async def read(self) -> WorkflowDetail:
+        """Read the workflow."""
+        return await self.shared.dashboard.workflow(self.queue, self.workflow_id)
+
+    def columns(self, found: WorkflowDetail) -> Sequence[Column]:
+        """Return the columns of the table."""
+        now, palette = self.shared.now(), self.palette
+        return [
+            Column("Step", lambda step: step.name, least=16, style="bold"),
+            Column("State", lambda step: shown(step_stands(step), palette.of(step.state.value)), least=16),
+            Column("After", after_text, drop=2, style="quiet"),
+            Column("Task", lambda step: step.task, drop=4),
+            Column("Queue", lambda step: step.queue, least=6, drop=5),
+            Column("Ended", lambda step: shown_distance(step.ended_at, now), least=8, drop=3),
+            Column("Error", lambda step: first_line(step.error), drop=1, style="bad"),
+        ]
+
+    def records(self, found: WorkflowDetail) -> Sequence[StepInfo]:
+        """Return the steps of the page."""
+        return found.graph.steps[self.place : self.place + STEPS_MAX]
+
+    def key(self, record: StepInfo) -> str:
+        """Return the name of a step."""
+        return record.name
+
+    def open(self, record: StepInfo) -> None:
+        """Show a step."""
+        self.go("step", self.queue, self.workflow_id, record.name)
+
+    def next_place(self, found: WorkflowDetail) -> Any:
+        """Return where the next page begins."""
+        return self.place + STEPS_MAX if self.place + STEPS_MAX < len(found.graph.steps) else None
+
+    def below(self, found: WorkflowDetail) -> str:
+        """Return the shown steps, if there are several pages."""
+        count = len(found.graph.steps)
+        return f"{count:,} steps, from {self.place + 1:,}   n next, p back" if count > STEPS_MAX else ""
+
+    def facts(self, found: WorkflowDetail) -> Text:
+        """Return the state of the workflow."""
+        info, now, quiet = found.graph.info, self.shared.now(), self.palette["quiet"]
+        text = Text.assemble(shown(info.name or info.id, "bold"), "  ", end="")
+        text.append(info.state.value, self.palette.of(info.state.value))
+        counts = ", ".join(f"{count:,} {state}" for state, count in info.counts.items() if count)
+        text.append(f"   {info.ended:,} of {info.total:,} steps ended{f' ({counts})' if counts else ''}\n", quiet)
+        text.append_text(shown(f"id {info.id}   began {shown_moment(info.created_at, now=now)}", quiet))
+        return text.append(f"   ended {shown_moment(info.ended_at, now=now)}" if info.ended_at else "", quiet)
+
+    def action_task(self) -> None:
+        """Show the task of the selected step, or the members of a group."""
+        step = self.chosen
+        if step is not None and step.members is not None:
+            self.open(step)
+        elif step is not None:
+            show_task(self, step)
+
+    def action_change_cancel(self) -> None:
+        """Cancel the workflow."""
+        self.change(_cancel(self, self.queue, self.workflow_id))
+
+    def action_change_retry(self) -> None:
+        """Retry the failed steps."""
+        self.change(_retry(self, self.queue, self.workflow_id))
+
+
+class StepScreen(ListScreen[StepDetail, MemberRow]):
+    """One step of a workflow: its result, or the members of a group. The choice is whether to show only failed ones."""
+
+    TOP = "workflows"
+    HELP = (
+        "A step of a workflow with its result, or a group with its members; left and right select all members or "
+        "failed ones. Enter shows the task."
+    )
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("o", "task", "Task", tooltip="of the step or member")]
+
+    def __init__(self, shared: DashState, queue: str, workflow_id: str, step: str) -> None:
+        super().__init__(shared, False)
+        self.queue, self.workflow_id, self.step = queue, workflow_id, step
+
+    @property
+    def heading(self) -> str:
+        """The title."""
+        return f"step {self.step} of workflow {self.workflow_id}"
+
+    async def read(self) -> StepDetail:
+        """Read the step and a page of its members."""
+        return await self.shared.dashboard.workflow_step(
+            self.queue,
+            self.workflow_id,
+            self.step,
+            skip=self.place,
+            count=min(MEMBERS_MAX, self.table.fits),
+            only_failed=self.choice,
+        )
+
+    def draw(self, found: StepDetail) -> None:
+        """Show the step, with a table only for a group."""
+        super().draw(found)
+        self.table.display = found.step.members is not None
+
+    def columns(self, found: StepDetail) -> Sequence[Column]:
+        """Return the columns of the table."""
+        return member_columns(hide=not self.shared.config.payloads)
+
+    def records(self, found: StepDetail) -> Sequence[MemberRow]:
+        """Return the members of the page."""
+        return found.members
+
+    def key(self, record: MemberRow) -> str:
+        """Return the number of a member."""
+        return str(record.number)
+
+    def open(self, record: MemberRow) -> None:
+        """Show the task of a member."""
+        show_task(self, record)
+
+    def choices(self, found: StepDetail) -> Sequence[tuple[Any, Text]]:
+        """Return all members and failed members, for a group."""
+        step = found.step
+        if step.members is None:
+            return ()
+        failed = Text(f"failed {step.failed:,}", self.palette["bad" if step.failed else "quiet"])
+        return [(False, Text(f"members {step.members:,}")), (True, failed)]
+
+    def nothing(self, found: StepDetail) -> str:
+        """Return why there is no member."""
+        if found.step.members is None:
+            return ""
+        return "No member has failed." if self.choice else "It has no members yet."
+
+    def next_place(self, found: StepDetail) -> Any:
+        """Return where the next page begins."""
+        return None if self.choice else self.next_number(found.step.members or 0)
+
+    def below(self, found: StepDetail) -> str:
+        """Return the page of the members."""
+        return "" if self.choice or not found.step.members else self.page_text(found.step.members)
+
+    def facts(self, found: StepDetail) -> Text:
+        """Return the state and the result of the step."""
+        step, quiet = found.step, self.palette["quiet"]
+        text = Text.assemble(shown(step.name, "bold"), "  ", end="")
+        text.append_text(shown(step_stands(step), self.palette.of(step.state.value)))
+        text.append_text(shown(f"  after {after_text(step)}" if step.after else "", quiet))
+        if step.members is None:
+            where = f"task {step.task_id} of queue {step.queue}" if has_task(step) else "no task yet"
+            text.append("\n").append_text(shown(f"{step.task}   {where}   (o shows it)", quiet))
+        if step.error:
+            text.append("\n").append_text(shown_lines(step.error, self.palette["bad"]))
+        if found.result:
+            text.append(f"\n\nResult, {shown_size(found.result_size)}\n", f"bold {quiet}")
+            if not self.shared.config.payloads:
+                return text.append("hidden", quiet)
+            text.append_text(shown_lines(shown_bytes(found.result)))
+            is_cut = found.result_size > len(found.result)
+            text.append(f"\nThe first {len(found.result):,} bytes." if is_cut else "", quiet)
+        return text
+
+    def action_task(self) -> None:
+        """Show the task of the step, or of the selected member."""
+        if self.found is not None and self.found.step.members is None:
+            show_task(self, self.found.step)
+        elif self.chosen is not None:
+            show_task(self, self.chosen)
+
+
+def show_task(screen: DashScreen[Any], step: StepInfo | MemberRow) -> None:
+    """Show the task of a step or member."""
+    if has_task(step):
+        screen.go("task", step.queue, step.task_id)
+    else:
+        screen.say(f"It has no task: it is {step.state}.", "warning")
+
+
+def first_line(error: str) -> str:
+    """Return the first line of an error."""
+    return error.strip().partition("\n")[0]
+
+
+async def _cancel(screen: DashScreen[Any], queue: str, workflow_id: str) -> None:
+    """Cancel a workflow after a confirmation."""
+    info = (await screen.shared.dashboard.workflow(queue, workflow_id)).graph.info
+    if info.state is not WorkflowState.RUNNING:
+        screen.say(cancelled(info, is_done=False), "warning")
+    elif await screen.ask(cancel_question(info), "Cancel the workflow", is_destructive=True):
+        is_done = await screen.shared.taskq.workflow(info.id, info.queue).acancel()
+        screen.say(cancelled(info, is_done=is_done), "success" if is_done else "warning")
+
+
+async def _retry(screen: DashScreen[Any], queue: str, workflow_id: str) -> None:
+    """Retry the failed steps of a workflow after a confirmation."""
+    detail = await screen.shared.dashboard.workflow(queue, workflow_id)
+    info = detail.graph.info
+    if not detail.can_be_retried:
+        screen.say(retried(info, 0), "warning")
+    elif await screen.ask(retry_question(detail), "Run again"):
+        count = await screen.shared.taskq.workflow(info.id, info.queue).aretry()
+        screen.say(retried(info, count), "success" if count else "warning")

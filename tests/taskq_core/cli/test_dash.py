@@ -8,7 +8,7 @@ import pytest
 
 from taskq_core.cli.dash import background
 from taskq_core.cli.terminal.app import DashApp
-from taskq_core.cli.terminal.poller import DashConfig
+from taskq_core.cli.terminal.state import DashConfig
 from tests.taskq_core.cli.conftest import Run
 
 pytestmark = pytest.mark.redis
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.redis
 def begun(monkeypatch: pytest.MonkeyPatch) -> list[DashConfig]:
     """With a terminal: how the dashboard was begun, in place of beginning it."""
     begun: list[DashConfig] = []
-    monkeypatch.setattr(DashApp, "run", lambda self: begun.append(self.poller.config))
+    monkeypatch.setattr(DashApp, "run", lambda self: begun.append(self.shared.config))
     monkeypatch.setattr("taskq_core.cli.dash.has_terminal", lambda: True)
     return begun
 

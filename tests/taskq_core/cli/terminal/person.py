@@ -16,9 +16,9 @@ from textual.widgets import Input
 
 from taskq_core import TaskQ
 from taskq_core.cli.terminal.app import DashApp
-from taskq_core.cli.terminal.poller import DashConfig
+from taskq_core.cli.terminal.records import Records
 from taskq_core.cli.terminal.screen import DashScreen
-from taskq_core.cli.terminal.table import Records
+from taskq_core.cli.terminal.state import DashConfig
 
 PATIENCE_S = 60.0
 _LOOK_S = 0.005
@@ -136,7 +136,7 @@ class Person:
 
     async def rests(self) -> None:
         """Wait until nothing is read from Redis: a screen that is shown may be read a second time behind the first."""
-        await self.until(lambda: self.app.poller.reading is None and not self.app.poller.wake.is_set())
+        await self.until(lambda: not any(worker.group == "reading" for worker in self.app.workers))
 
     async def settle(self, _delay: float | None = None) -> None:
         """Wait until the dashboard has nothing left to do but to wait for Redis."""
@@ -190,5 +190,5 @@ async def sat_down(taskq: TaskQ, size: tuple[int, int], **config: Any) -> AsyncI
     async with app.run_test(size=size) as pilot:
         person = Person(app, pilot)
         pilot.pause = person.settle  # type: ignore[method-assign]  # what clicks need not wait for the processor to idle
-        await person.until(lambda: app.front is not None and (app.front.found is not None or app.poller.trouble != ""))
+        await person.until(lambda: app.front is not None and (app.front.found is not None or app.shared.trouble != ""))
         yield person

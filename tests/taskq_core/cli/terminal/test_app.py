@@ -8,9 +8,9 @@ import pytest
 
 from taskq_core import TaskQ
 from taskq_core.cli.terminal.app import DashApp
-from taskq_core.cli.terminal.poller import DashConfig, Poller
 from taskq_core.cli.terminal.queues import QueuesScreen
 from taskq_core.cli.terminal.screen import TOPS
+from taskq_core.cli.terminal.state import DashConfig
 from taskq_core.cli.terminal.tasks import TasksScreen
 from taskq_core.errors import ConfigurationError
 from taskq_core.inspector import AsyncInspector
@@ -52,10 +52,10 @@ async def test_each_screen_has_its_keys_and_its_help(opened: Open, enqueued: Put
             await person.until(lambda: "Help" in person.foot)
             assert "Back" in person.foot
             await person.press("question_mark")
-            await person.sees("taskq dash:", "Read again now", person.look.ABOUT.split()[0])
-            await person.press("d", "a")  # which do nothing below
+            await person.until(lambda: bool(person.app.screen.query("HelpPanel")))
+            await person.sees(str(person.look.HELP).split()[0])
             await person.press("escape")
-            await person.misses("Read again now")
+            await person.until(lambda: not person.app.screen.query("HelpPanel"))
 
 
 async def test_every_screen_fits_a_narrow_terminal(opened: Open, enqueued: Put) -> None:
@@ -337,21 +337,6 @@ async def test_how_often_it_looks_has_bounds() -> None:
         DashConfig(refresh=timedelta(0))
 
 
-async def test_a_task_whose_worker_was_asked_is_cancelling_for_a_minute(
-    taskq: TaskQ, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now_s = 1000.0
-    monkeypatch.setattr("taskq_core.cli.terminal.poller.time.monotonic", lambda: now_s)
-    poller = Poller(taskq, DashConfig())
-
-    poller.cancelling("mail", "a")
-
-    assert poller.is_cancelling("mail", "a")
-    assert not poller.is_cancelling("mail", "b")
-    now_s = 1061.0
-    assert not poller.is_cancelling("mail", "a")
-
-
 async def test_connections_are_closed_at_its_end(taskq: TaskQ, redis_server: RedisServer) -> None:
     def clients() -> set[str]:
         return {client["id"] for client in redis_server.client.client_list()}
@@ -359,7 +344,7 @@ async def test_connections_are_closed_at_its_end(taskq: TaskQ, redis_server: Red
     before = clients()  # those of earlier tests may go at any time
     app = DashApp(taskq)
     async with app.run_test():
-        await until(lambda: app.poller.read_at is not None)
+        await until(lambda: app.shared.read_at is not None)
         assert not clients() <= before
 
     await until(lambda: clients() <= before)
@@ -374,5 +359,5 @@ async def test_what_is_told_or_read_while_it_ends_is_not_shown(opened: Open) -> 
             await asyncio.sleep(0)
             look.say("told too late")
 
-        await person.app.poller._read(look, lambda: person.app.front)
+        await look._load()
         assert not look.has_parts

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskq_core.cli.terminal.figures import DARK, LIGHT, bar, per_second, short, shown, shown_lines, sparkline
+from taskq_core.cli.terminal.figures import Palette, bar, per_second, short, shown, shown_lines, sparkline
 from taskq_core.views import STATES
 from taskq_core.wire import TaskState
 
@@ -88,9 +88,9 @@ def test_text_of_others_steers_nothing() -> None:
 
 
 def test_every_state_has_a_colour(subtests: pytest.Subtests) -> None:
-    for palette in [DARK, LIGHT]:
-        with subtests.test(palette=palette):
-            assert palette.states.keys() == set(TaskState)
-            assert palette.of("archived") == palette.states[TaskState.ARCHIVED]
-            assert palette.of("paused") == palette.warn
-            assert palette.of("whatever") == ""
+    for is_dark in (True, False):
+        with subtests.test(is_dark=is_dark):
+            palette = Palette(is_dark=is_dark)
+            assert all(palette.of(state.value) for state in TaskState)
+            assert palette.of("paused") == palette["warn"]
+            assert palette.of("whatever") == palette.of("back") == ""

@@ -122,7 +122,7 @@ async def test_in_lists_questions_help_and_the_detail_of_a_task(opened: Open) ->
         nothing_steers(person)
         await person.press("escape", "enter")
         await person.until(lambda: isinstance(person.look, TasksScreen) and person.look.found is not None)
-        person.look.action_choose_state(5)  # type: ignore[attr-defined]
+        person.look.action_choose_number(5)  # type: ignore[attr-defined]
         await person.sees("[red]id", "\\x1b[31m[b]x[/b]")
         nothing_steers(person)
         await person.press("d")

@@ -44,14 +44,14 @@ async def test_those_for_which_something_waits_stand_first(opened: Open) -> None
 
         await person.sees("limits, 2 tasks wait")
         assert [[cell.strip() for cell in row] for row in person.cells] == [
-            ["mail", "mail:send", "concurrency", "1", "", "1", "1", "2"],
-            ["bank", "bank:ask", "rate", "100/m, 10 at once", "", "1", "1", "0"],
-            ["bank", "bank:book", "sequence", "-", "", "1", "1", "0"],
+            ["mail", "concurrency", "mail:send", "1", "-", "1", "1", "2"],
+            ["bank", "rate", "bank:ask", "100/m, 10 at once", "-", "1", "1", "0"],
+            ["bank", "sequence", "bank:book", "-", "-", "1", "1", "0"],
         ]
         await person.press("enter")
         await person.until(lambda: isinstance(person.look, TasksScreen) and person.look.found is not None)
         assert isinstance(person.look, TasksScreen)
-        assert (person.look.queue, person.look.state) == ("mail", TaskState.SCHEDULED)
+        assert (person.look.queue, person.look.choice) == ("mail", TaskState.SCHEDULED)
         await person.sees("m1", "waits for a limit")
 
 

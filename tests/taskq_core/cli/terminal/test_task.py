@@ -7,11 +7,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from textual.widgets import TextArea
+from textual.widgets import Static
 
 from taskq_core import TaskHandle, TaskQ
 from taskq_core.cli.terminal.task import LINES_MAX, SHOWN_BYTES, TaskScreen
-from taskq_core.handles.records import TaskInfo
 from taskq_core.inspector import AsyncInspector
 from taskq_core.wire import TaskState
 from tests.redis_server import RedisServer
@@ -56,8 +55,8 @@ def failing(enqueued: Put, redis_server: RedisServer) -> TaskHandle[Any]:
 async def test_all_that_is_known_of_it_is_told(opened: Open, failing: TaskHandle[Any]) -> None:
     async with at(opened, failing) as person:
         await person.sees(
-            *("mail:send", "retry", "order-7", "3 of 25", "tenant", "acme"),
-            *("3 of 10 (30 %)", "third recipient", "452 mailbox full", "next attempt"),
+            *("mail:send", "retry", "order-7", "3/25", "tenant", "acme"),
+            *("3 of 10 (30 %)", "third recipient", "452 mailbox full", "next run"),
             *("smtplib.SMTPRecipientsRefused", "took 2.5s", 'File "tasks.py", line 41, in send', "mailbox full"),
             *('"to": "grace@example.com"', '"tried": true'),
         )
@@ -119,7 +118,8 @@ async def test_it_is_changed_and_seen_in_its_new_state(
         await person.press(key)
         await person.sees("the task “order-7” of the queue “mail”")
         await person.press("y")
-        await person.sees(told, f"mail:send  {after}")
+        await person.sees(told)
+        await person.until(lambda: person.look.found.state == after)
 
 
 @pytest.mark.nightly
@@ -243,133 +243,12 @@ async def test_a_payload_of_many_lines_is_cut_and_says_so(opened: Open, taskq: T
 
     async with at(opened, handle) as person:
         assert isinstance(person.look, TaskScreen)
-        drawn = person.look._shown.plain
+        drawn = str(person.look.query_one("#text", Static).content)
         assert len(drawn.splitlines()) < LINES_MAX + 30
         assert len(drawn) < 10 * SHOWN_BYTES
         if payload.startswith(b"[1"):
             await person.press("end")
             await person.sees("18,003 more lines")
-
-
-@pytest.fixture
-def waiting(enqueued: Put) -> TaskHandle[Any]:
-    return enqueued("order-8", arguments={"to": "ada", "lines": [1]})
-
-
-async def payload_of(taskq: TaskQ, task_id: str = "order-8") -> Any:
-    task = await AsyncInspector(taskq).task("mail", task_id)
-    assert isinstance(task, TaskInfo)
-    return json.loads(task.payload)
-
-
-async def edits(person: Person, text: str) -> None:
-    """Replace the text in the editor, and save it."""
-    await person.press("e")
-    await person.until(lambda: isinstance(person.app.screen.focused, TextArea))
-    area = person.app.screen.focused
-    assert isinstance(area, TextArea)
-    area.text = text
-    await person.press("ctrl+s")
-
-
-async def test_a_payload_is_edited_once_it_fits_and_somebody_means_it(
-    opened: Open, waiting: TaskHandle[Any], taskq: TaskQ
-) -> None:
-    async with at(opened, waiting, size=(80, 24)) as person:
-        await edits(person, '{"to": "grace",')
-        await person.sees("this is not JSON", "Save (Ctrl-S)")
-        area = person.app.screen.query_one(TextArea)
-        area.text = '{"to": "grace", "lines": [1, 2]}'
-        await person.press("ctrl+s")
-        await person.sees("Replace the payload of the task “order-8” of the queue “mail”?", "24 bytes become 28")
-        await person.press("n")
-        await person.sees('"to": "grace", "lines": [1, 2]', "Save (Ctrl-S)")
-        assert (await payload_of(taskq))["to"] == "ada"
-
-        await person.press("ctrl+s")
-        await person.sees("Replace the payload")
-        await person.press("y")
-        await person.sees("The payload was changed.", '"grace"')
-
-    assert await payload_of(taskq) == {"to": "grace", "lines": [1, 2]}
-
-
-@pytest.mark.nightly
-async def test_a_payload_is_checked_as_its_task_would(opened: Open, taskq: TaskQ, waiting: TaskHandle[Any]) -> None:
-    @taskq.task(name="mail:send")
-    def send(to: str, lines: list[int]) -> None: ...
-
-    async with at(opened, waiting) as person:
-        await edits(person, '{"to": "grace", "lines": ["x"]}')
-        await person.sees("lines:", "int", "Save (Ctrl-S)")
-        await person.press("escape")
-        await person.sees("press Escape again to discard")
-        await person.press("escape")
-        await person.misses("Save (Ctrl-S)")
-
-    assert await payload_of(taskq) == {"to": "ada", "lines": [1]}
-
-
-async def test_what_somebody_else_has_changed_is_not_overwritten(
-    opened: Open, taskq: TaskQ, waiting: TaskHandle[Any]
-) -> None:
-    """The typed text is kept."""
-    async with at(opened, waiting) as person:
-        await edits(person, '{"to": "grace"}')
-        await person.sees("Replace the payload")
-        await AsyncInspector(taskq).update_payload("mail", "order-8", b'{"to":"other"}')
-        await person.press("y")
-        await person.sees("its payload has changed since it was read", "Save (Ctrl-S)", '{"to": "grace"}')
-
-    assert await payload_of(taskq) == {"to": "other"}
-
-
-@pytest.mark.nightly
-async def test_what_is_not_editable_is_not_offered(
-    opened: Open, taskq: TaskQ, waiting: TaskHandle[Any], enqueued: Put
-) -> None:
-    raw = taskq.client.enqueue(taskq.remote("go:task", queue="mail", task_id="raw").s(b"\x00\xff"))
-    for handle, config in ((raw, {}), (waiting, {"payloads": False}), (waiting, {"read_only": True})):
-        async with at(opened, handle, **config) as person:
-            await person.until(lambda: "Back" in person.foot)
-            assert "Edit" not in person.foot
-            await person.press("e")
-            assert person.app.screen is person.look
-
-
-@pytest.mark.nightly
-async def test_what_a_terminal_obeys_is_spelled_out_in_what_is_edited(opened: Open, taskq: TaskQ) -> None:
-    """In JSON, where that is the same; other text is not edited here."""
-    hostile = "\x1b]52;c;aGk=\x07 \u009b31m \u202e"
-    payload = json.dumps({"to": hostile}, ensure_ascii=False).encode()  # ESC is escaped, the others are not
-    handles = [
-        taskq.client.enqueue(taskq.remote("go:task", queue="mail", task_id=name).s(data))
-        for name, data in (("order-8", payload), ("text", hostile.encode()))
-    ]
-
-    async with at(opened, handles[0], size=(80, 24)) as person:
-        await person.press("e")
-        await person.sees("Save (Ctrl-S)")
-        area = person.app.screen.query_one(TextArea)
-        assert all(line.isprintable() for line in area.text.split("\n"))
-        area.text = area.text.replace("52", "53")
-        await person.press("ctrl+s")
-        await person.sees("Replace the payload")
-        await person.press("y")
-        await person.sees("The payload was changed.")
-    async with at(opened, handles[1]) as person:
-        await person.press("e")
-        await person.sees("contains control characters")
-        assert person.app.screen is person.look
-
-    assert await payload_of(taskq) == {"to": hostile.replace("52", "53")}
-
-
-@pytest.mark.nightly
-async def test_there_is_room_to_edit_on_the_smallest_terminal(opened: Open, waiting: TaskHandle[Any]) -> None:
-    async with at(opened, waiting, size=(40, 10)) as person:
-        await person.press("e")
-        await person.sees("Ctrl-S checks it", '"to": "ada"')
 
 
 @pytest.mark.nightly

@@ -54,7 +54,7 @@ async def test_each_state_has_its_list_and_its_count(opened: Open) -> None:
         seen: dict[str, Sequence[str]] = {}
         for _ in range(7):
             await person.rests()
-            seen[str(look.state)] = ids(person, 0 if look.state is TaskState.AGGREGATING else 1)
+            seen[str(look.choice)] = ids(person, 0 if look.choice is TaskState.AGGREGATING else 1)
             await person.press("right")
 
         assert seen == {**{state: [f"is-{state}"] for state in STATES}, "aggregating": ["shop:1"]}
@@ -66,9 +66,9 @@ async def test_each_state_has_its_list_and_its_count(opened: Open) -> None:
 async def test_what_matters_in_a_state_is_seen(opened: Open) -> None:
     async with opened(size=(130, 30)) as person:
         look = await in_queue(person)
-        look.action_choose_state(4)
-        await person.sees("Next attempt", "ReadTimeout: no answer", "2/25", "is-retry@example.com")
-        look.action_choose_state(0)
+        look.action_choose_number(4)
+        await person.sees("Next retry", "ReadTimeout: no answer", "2/25")
+        look.action_choose_number(0)
         await person.sees("Status", "is-active")
 
 
@@ -77,10 +77,10 @@ async def test_what_matters_in_a_state_is_seen(opened: Open) -> None:
 async def test_a_click_chooses_a_state(opened: Open) -> None:
     async with opened() as person:
         look = await in_queue(person)
-        await person.click("#chip-5")
+        await person.click("#choices", offset=(44, 0))
 
         await person.until(
-            lambda: look.state is TaskState.ARCHIVED and [each[:9] for each in ids(person)] == ["is-archiv"]
+            lambda: look.choice is TaskState.ARCHIVED and [each[:9] for each in ids(person)] == ["is-archiv"]
         )
 
 
@@ -89,7 +89,7 @@ async def test_a_click_chooses_a_state(opened: Open) -> None:
 async def test_groups_are_chosen_before_their_tasks(opened: Open) -> None:
     async with opened() as person:
         look = await in_queue(person)
-        look.action_choose_state(2)
+        look.action_choose_number(2)
         await person.until(lambda: ids(person, 0) == ["shop:1"])
         await person.press("enter")
         await person.sees("group shop:1", "is-aggregating")
@@ -106,7 +106,7 @@ async def test_tasks_of_all_queues_stand_together(opened: Open, enqueued: Put) -
         await person.press("2")
         await person.until(lambda: isinstance(person.look, TasksScreen) and person.look.found is not None)
 
-        assert {(cells[1], cells[2]) for cells in person.cells} == {
+        assert {(cells[2], cells[1]) for cells in person.cells} == {
             ("images", "elsewhere"),
             *(("mail", f"is-{state}") for state in STATES),
         }
@@ -119,6 +119,7 @@ async def test_pages_are_as_long_as_the_terminal(opened: Open, enqueued: Put) ->
 
     async with opened() as person:
         await in_queue(person)
+        await person.rests()  # the page is read again once the lines above it are there
         first = ids(person)
         assert 10 <= len(first) < 24
         await person.press("n")
@@ -223,7 +224,6 @@ async def test_a_running_task_is_cancelled(
         await person.sees("Ask the worker of the task “a” of the queue “mail” to cancel it?")
         await person.press("y")
         await person.sees("The worker of 1 task was asked to cancel it.")
-        await person.until(lambda: person.cells[0][3] == "cancelling")
 
     heard = listener.get_message(timeout=60)
     listener.close()
@@ -284,19 +284,18 @@ async def test_those_that_are_marked_are_changed_together(opened: Open, enqueued
 
 
 @pytest.mark.nightly
-async def test_marks_are_set_by_a_click_and_for_a_whole_page(opened: Open, enqueued: Put) -> None:
+async def test_marks_are_set_for_a_whole_page(opened: Open, enqueued: Put) -> None:
     for number in range(4):
         enqueued(f"t{number}")
 
     async with opened() as person:
         look = await in_queue(person)
-        await person.click("#table", offset=(1, 3))
+        await person.press("down", "down", "space")
         await person.until(lambda: [cells[0] for cells in person.cells] == ["·", "·", "●", "·"])
         await person.press("ctrl+a")
         await person.until(lambda: len(look.marked) == 4)
         await person.press("ctrl+a")
         await person.until(lambda: not look.marked)
-        assert isinstance(person.look, TasksScreen), "a click on a mark opens nothing"
 
 
 async def test_what_somebody_else_changed_meanwhile_is_left_alone_and_told(
@@ -341,13 +340,11 @@ async def test_all_of_a_list_are_changed_on_all_pages(opened: Open, enqueued: Pu
     async with opened() as person:
         await in_queue(person)
         await person.press("x")
-        await person.sees("Action for all 250 pending tasks of the queue “mail”:", "Archive all", "Delete all")
-        await person.press("escape")
-        await person.misses("Action for all")
-
+        await person.sees("all 250 tasks marked")
         await person.press("x")
-        await person.sees("Action for all")
-        await person.press("down", "enter")
+        await person.misses("marked")
+
+        await person.press("x", "a")
         await person.sees("Archive all 250 pending tasks of the queue “mail”?")
         await person.press("y")
         await person.sees("250 tasks were archived.")
@@ -369,10 +366,8 @@ async def test_all_that_fit_a_filter_are_changed_and_no_others(
         await person.press("slash")
         await person.types(text)
         await person.until(lambda: ids(person) == ["receipt"])
-        await person.press("x")
-        await person.sees("all pending tasks of the queue “mail” that match the filter (of 5)")
-        await person.press("down", "enter")
-        await person.sees("Archive all pending tasks")
+        await person.press("x", "a")
+        await person.sees("Archive all pending tasks of the queue “mail” that match the filter (of 5)")
         await person.press("y")
         await person.sees("1 task was archived.")
 
