@@ -137,10 +137,10 @@ async def terminal() -> None:
     app = DashApp(TaskQ("unix:///nowhere/at/all.sock", enqueue_timeout=0.1))
     async with app.run_test(size=(80, 24)) as pilot:
         async with asyncio.timeout(30):
-            while not app.poller.trouble:
+            while not app.shared.trouble:
                 await pilot.pause(0.02)
-        if "cannot reach" not in app.poller.trouble or "Queues" not in app.export_screenshot():
-            raise SystemExit(f"the terminal dashboard says {app.poller.trouble!r}")
+        if "cannot reach" not in app.shared.trouble or "Queues" not in app.export_screenshot():
+            raise SystemExit(f"the terminal dashboard says {app.shared.trouble!r}")
 
 
 async def _status(app: Any, path: str) -> int:
