@@ -114,7 +114,7 @@ def history(keys: Keys, queue: str, days: int = 10) -> RequestPlan[list[DailySta
 
     Args:
         queue: Name of the queue.
-        days: Number of days, 1 to 90. Counters are kept for 90 days.
+        days: Number of days, 1 to 90. Counters are stored for 90 days.
 
     Raises:
         QueueNotFoundError: No queue has this name.

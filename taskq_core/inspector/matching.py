@@ -6,7 +6,7 @@ for the new time.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from taskq_core.app import TaskQ
@@ -267,64 +267,72 @@ def act_on_matching(
         raise ConfigurationError("an action on all matching tasks needs their state")
     state = known_state(wanted.state)
     check_state(action, state, ALLOWED_STATES[action])
+    wanted = replace(wanted, state=state)
     # Check the arguments with an empty list of tasks.
     done = MatchingReport(report=(yield from act_on(app, (), action, at=at, after=after, to_queue=to_queue)))
     if cursor is None:
-        now_s = yield from ask(diagnosis.read_time())
-        place = _Place(began_s=int(now_s), at_s=None, queue="", inner=None)
-        if action is TaskAction.RETRY:
-            at_s, in_ms = start_of(at, after)
-            place.at_s = at_s if at_s is not None else -int(-(now_s + in_ms / 1000) // 1)
+        place = yield from _first_place(action, at, after)
     else:
         place = _Place.of(cursor, action)
         if wanted.queue is not None and place.queue not in ("", wanted.queue):
             raise ConfigurationError(f"cursor must come from the previous call, got one of queue {place.queue!r}")
-    start = None if place.at_s is None else _start(place.at_s)
-    names = yield from _names(keys, wanted, to_queue)
-    names = [name for name in names if name >= place.queue]
-    most = _CANCEL_CHUNK if action is TaskAction.CANCEL else CHUNK
+    names = [name for name in (yield from _names(keys, wanted, to_queue)) if name >= place.queue]
     for number, name in enumerate(names):
         if name != place.queue:
             place.queue, place.inner = name, None
-        while True:
-            try:
-                found = yield from scan_state(
-                    keys.queue(name),
-                    state,
-                    lambda task, at_s: wanted.fits(task, at_s, place.began_s) and _is_due(task, place.began_s, start),
-                    group=wanted.group,
-                    limit=most,
-                    scan=_SCAN,
-                    cursor=place.inner,
-                    max_bytes=_SCAN_BYTES,
-                )
-            except BrokerError as error:
-                if not done.scanned:
-                    raise
-                done.report.failure, done.next = error, str(place)  # report the tasks that were changed before
-                return done
-            done.scanned += found.scanned
-            refs = [TaskRef(name, task.id, state) for task in found.tasks]
-            part = yield from act_on(app, refs, action, at=start, to_queue=to_queue)
-            _add(done.report, part)
-            if part.failure is not None:
-                done.next = str(place)
-                return done
-            if found.cursor is None:
-                break
-            place.inner = found.cursor
-            if views.is_list(state) and action is not TaskAction.CANCEL:
-                place.inner = str(
-                    max(0, int(found.cursor) - len(part.done))
-                )  # the tasks after the changed ones have moved up
-            if not has_time():
-                done.next = str(place)
-                return done
-        if number + 1 < len(names) and not has_time():
-            place.queue, place.inner = names[number + 1], None
+        is_over = number > 0 and not has_time()
+        if is_over or not (yield from _act_on_queue(app, wanted, action, to_queue, place, done, has_time)):
             done.next = str(place)
-            return done
+            break
     return done
+
+
+def _act_on_queue(
+    app: TaskQ,
+    wanted: TaskFilter,
+    action: TaskAction,
+    to_queue: str | None,
+    place: "_Place",
+    done: MatchingReport,
+    has_time: Callable[[], bool],
+) -> RequestPlan[bool]:
+    """Apply an action to the matching tasks of the queue in `place`, and move `place` on. Return whether all are done.
+
+    Not all are done if `has_time` returned False or Redis failed.
+    """
+    state = wanted.state
+    assert state is not None
+    while True:
+        try:
+            found = yield from scan_state(
+                app.runtime.keys.queue(place.queue),
+                state,
+                lambda task, at_s: wanted.fits(task, at_s, place.began_s) and place.includes(task),
+                group=wanted.group,
+                limit=_CANCEL_CHUNK if action is TaskAction.CANCEL else CHUNK,
+                scan=_SCAN,
+                cursor=place.inner,
+                max_bytes=_SCAN_BYTES,
+            )
+        except BrokerError as error:
+            if not done.scanned:
+                raise
+            done.report.failure = error  # return the report, which has the tasks that were changed before
+            return False
+        done.scanned += found.scanned
+        refs = [TaskRef(place.queue, task.id, state) for task in found.tasks]
+        part = yield from act_on(app, refs, action, at=place.start, to_queue=to_queue)
+        done.report.add(part)
+        if part.failure is not None:
+            return False
+        if found.cursor is None:
+            return True
+        place.inner = found.cursor
+        if views.is_list(state) and action is not TaskAction.CANCEL:
+            # The tasks behind the changed ones have moved up.
+            place.inner = str(max(0, int(found.cursor) - len(part.done)))
+        if not has_time():
+            return False
 
 
 def _names(keys: Keys, wanted: TaskFilter, to_queue: str | None) -> RequestPlan[list[str]]:
@@ -334,26 +342,13 @@ def _names(keys: Keys, wanted: TaskFilter, to_queue: str | None) -> RequestPlan[
     return sorted(name for name in (yield from ask(views.list_queues(keys.queues))) if name != to_queue)
 
 
-def _is_due(task: TaskInfo | UnreadableTask, began_s: int, start: datetime | None) -> bool:
-    """Return whether a task was in the state when the first call began, and has not been changed since."""
-    if isinstance(task, UnreadableTask):
-        return True
-    if start is not None and task.next_run_at == start:
-        return False
-    return task.last_failed_at is None or task.last_failed_at <= utc_datetime(began_s)
-
-
-def _start(at_s: int) -> datetime:
-    try:
-        return utc_datetime(0) + timedelta(seconds=at_s)
-    except OverflowError:
-        raise ConfigurationError(f"the start of a retry must be a valid date, got {at_s} s") from None
-
-
-def _add(report: ActionReport, part: ActionReport) -> None:
-    report.done += part.done
-    report.skipped += part.skipped
-    report.failure, report.untouched = part.failure, part.untouched
+def _first_place(action: TaskAction, at: datetime | None, after: Duration | None) -> "RequestPlan[_Place]":
+    now_s = yield from ask(diagnosis.read_time())
+    place = _Place(began_s=int(now_s), at_s=None, queue="", inner=None)
+    if action is TaskAction.RETRY:
+        at_s, in_ms = start_of(at, after)
+        place.at_s = at_s if at_s is not None else -int(-(now_s + in_ms / 1000) // 1)
+    return place
 
 
 @dataclass(slots=True)
@@ -371,6 +366,22 @@ class _Place:
     at_s: int | None
     queue: str
     inner: str | None
+
+    @property
+    def start(self) -> datetime | None:
+        """The new start for a retry. None for other actions."""
+        try:
+            return None if self.at_s is None else utc_datetime(0) + timedelta(seconds=self.at_s)
+        except OverflowError:
+            raise ConfigurationError(f"the start of a retry must be a valid date, got {self.at_s} s") from None
+
+    def includes(self, task: TaskInfo | UnreadableTask) -> bool:
+        """Return whether a task was in the state when the first call began, and has not been changed since."""
+        if isinstance(task, UnreadableTask):
+            return True
+        if self.at_s is not None and task.next_run_at == self.start:
+            return False
+        return task.last_failed_at is None or task.last_failed_at <= utc_datetime(self.began_s)
 
     def __str__(self) -> str:
         at = "" if self.at_s is None else str(self.at_s)

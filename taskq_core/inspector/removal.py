@@ -57,7 +57,7 @@ def remove_queue(keys: Keys, queue: str, *, force: bool = False, progress: Progr
 def remove_queue_part(
     keys: Keys, queue: str, *, force: bool = False, cursor: str | None = None, has_time: Callable[[], bool] = always
 ) -> RequestPlan[QueueRemoval]:
-    """Remove a queue in several calls. Like `remove_queue`, but tasks enqueued between two calls are kept.
+    """Remove a queue in several calls. Like `remove_queue`, but tasks enqueued between two calls are not deleted.
 
     Args:
         queue: Name of the queue.

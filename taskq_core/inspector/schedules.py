@@ -88,7 +88,7 @@ def _stored(entry_id: str, data: bytes) -> list[PeriodicEntryInfo]:
 def scheduler_events(
     keys: Keys, entry_id: str, page: int = 1, page_size: int = 30
 ) -> RequestPlan[list[SchedulerEvent]]:
-    """Return past enqueues of a periodic entry, the newest first. At most the last 1000 are kept.
+    """Return past enqueues of a periodic entry, the newest first. At most the last 1000 are stored.
 
     Args:
         entry_id: Id of the entry.

@@ -129,6 +129,12 @@ class ActionReport:
         else:
             self.skipped[Skip.STATE, answer] += 1
 
+    def add(self, part: "ActionReport") -> None:
+        """Add the outcome for further tasks."""
+        self.done += part.done
+        self.skipped += part.skipped
+        self.failure, self.untouched = part.failure, part.untouched
+
     def skip(self, reason: Skip) -> None:
         """Record that a task was skipped."""
         self.skipped[reason, ""] += 1

@@ -30,8 +30,8 @@ _DONE = {
     TaskAction.MOVE: nmarked("%(count)s task was moved.", "%(count)s tasks were moved."),
 }
 _REASONS = {
-    Skip.GONE: nmarked("%(count)s is not there (any more)", "%(count)s are not there (any more)"),
-    Skip.CHANGED: nmarked("%(count)s is %(state)s by now", "%(count)s are %(state)s by now"),
+    Skip.GONE: nmarked("%(count)s no longer exists", "%(count)s no longer exist"),
+    Skip.CHANGED: nmarked("%(count)s is now %(state)s", "%(count)s are now %(state)s"),
     Skip.STATE: nmarked(
         "%(count)s is %(state)s, which does not allow it", "%(count)s are %(state)s, which does not allow it"
     ),
@@ -45,7 +45,9 @@ _REASONS = {
     ),
     Skip.SAME_QUEUE: nmarked("%(count)s is in that queue already", "%(count)s are in that queue already"),
     Skip.UNREADABLE: nmarked("%(count)s cannot be read", "%(count)s cannot be read"),
-    Skip.UNHEARD: nmarked("no worker was there for %(count)s", "no worker was there for %(count)s"),
+    Skip.UNHEARD: nmarked(
+        "no worker received the request for %(count)s", "no worker received the request for %(count)s"
+    ),
 }
 _TIMES = {
     TimeKind.ATTEMPT_FAILED: marked("attempt %(number)s failed"),

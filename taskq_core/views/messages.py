@@ -27,10 +27,10 @@ ALL_BUTTONS = {
     TaskAction.MOVE: marked("Move all"),
     TaskAction.DELETE: marked("Delete all"),
 }
-"""The same for all tasks that are meant."""
+"""English labels of the buttons for all tasks of a list."""
 _QUESTIONS = {
-    TaskAction.RUN: nmarked("Let %(whom)s run now?", "Let %(whom)s run now?"),
-    TaskAction.RETRY: nmarked("Let %(whom)s wait until another time?", "Let %(whom)s wait until another time?"),
+    TaskAction.RUN: nmarked("Run %(whom)s now?", "Run %(whom)s now?"),
+    TaskAction.RETRY: nmarked("Run %(whom)s at a later time?", "Run %(whom)s at a later time?"),
     TaskAction.ARCHIVE: nmarked("Archive %(whom)s?", "Archive %(whom)s?"),
     TaskAction.DELETE: nmarked(
         "Delete %(whom)s? It will not run any more.", "Delete %(whom)s? They will not run any more."
@@ -56,7 +56,7 @@ WORKFLOW_STATES = (
     pmarked("workflow state", "cancelled"),
     pmarked("workflow state", "damaged"),
 )
-"""States of workflows. Those of steps and members are in `taskq_core.views.labels`."""
+"""States of workflows. The states of steps and members are in `taskq_core.views.labels`."""
 QUEUE_STATUS = (
     pmarked("queue status", "running"),
     pmarked("queue status", "no worker"),
@@ -72,12 +72,12 @@ WORKER_STATUS = (
 
 
 def question(action: TaskAction, whom: str, count: int) -> str:
-    """Return what is asked before something is done; `whom` says to which tasks."""
+    """Return the question before an action on tasks. `whom` describes the tasks."""
     return ngettext(*_QUESTIONS[action], count, whom=whom)
 
 
 def outcome(action: TaskAction, report: ActionReport) -> tuple[str, str]:
-    """Return how what became of tasks is shown, and what is said of it."""
+    """Return the level (`success`, `warning` or `error`) and the text for the outcome of an action."""
     count, parts = len(report.done), []
     if count:
         parts.append(done(action, count))
@@ -85,7 +85,9 @@ def outcome(action: TaskAction, report: ActionReport) -> tuple[str, str]:
         parts.append(skipped(report.skipped))
     if report.failure is not None:
         parts.append(
-            gettext("Redis failed on the way, and %(count)s were not gone through.", count=f"{report.untouched:,}")
+            gettext(
+                "Redis failed before the end, and %(count)s tasks were not processed.", count=f"{report.untouched:,}"
+            )
         )
     if not parts:
         parts.append(gettext("There was nothing to do."))
@@ -94,14 +96,14 @@ def outcome(action: TaskAction, report: ActionReport) -> tuple[str, str]:
 
 
 def actions_for(state: TaskState) -> list[tuple[TaskAction, str]]:
-    """Return what can be done to a task in a state, with what the buttons say."""
+    """Return the possible actions for a task in a state, with the labels of their buttons."""
     return [(action, gettext(label)) for action, label in BUTTONS.items() if state in ALLOWED_STATES[action]]
 
 
 # --- workflows and schedules ------------------------------------------------------------------------------------------
 
 
-def step_stands(step: StepInfo) -> str:
+def step_text(step: StepInfo) -> str:
     """Return the state of a step, and for a group how many members have ended."""
     state = step_state(step)
     if step.members is None:
@@ -110,59 +112,58 @@ def step_stands(step: StepInfo) -> str:
     return f"{state} {step.succeeded + step.failed:,}/{step.members:,}{failed}"
 
 
-def workflow_called(info: WorkflowInfo) -> str:
-    """Return a workflow by its name and id."""
+def workflow_label(info: WorkflowInfo) -> str:
+    """Return the text that names a workflow: its name and id."""
     if info.name:
         return gettext("“%(name)s” (%(id)s)", name=info.name, id=info.id)
     return f"“{info.id}”"
 
 
 def cancel_question(info: WorkflowInfo) -> str:
-    """Return what is asked before a workflow is cancelled."""
+    """Return the question before a workflow is cancelled."""
     return gettext(
-        "Cancel the workflow %(workflow)s? Of its %(total)s steps %(ended)s have ended; no further one starts, those "
-        "that wait in queues are dropped, and those that run are told to stop.",
-        workflow=workflow_called(info),
+        "Cancel the workflow %(workflow)s? %(ended)s of its %(total)s steps have ended. No further step starts, "
+        "steps in queues are dropped, and running steps are asked to stop.",
+        workflow=workflow_label(info),
         total=f"{info.total:,}",
         ended=f"{info.ended:,}",
     )
 
 
 def retry_question(detail: WorkflowDetail) -> str:
-    """Return what is asked before what failed of a workflow is run again."""
+    """Return the question before the failed steps of a workflow run again."""
     return gettext(
-        "Run what failed of the workflow %(workflow)s again (%(count)s), and then what was skipped for its sake? What "
-        "has succeeded does not run again.",
-        workflow=workflow_called(detail.graph.info),
+        "Run the failed steps of the workflow %(workflow)s again (%(count)s), and then the steps that were skipped "
+        "because of them? Steps that succeeded do not run again.",
+        workflow=workflow_label(detail.graph.info),
         count=f"{detail.failures:,}",
     )
 
 
 def cancelled(info: WorkflowInfo, *, is_done: bool) -> str:
-    """Return what is said once a workflow was cancelled, or had ended before."""
+    """Return the text after a workflow was cancelled, or had already ended."""
     if is_done:
-        return gettext("The workflow %(workflow)s is cancelled.", workflow=workflow_called(info))
-    return gettext("The workflow %(workflow)s had ended already.", workflow=workflow_called(info))
+        return gettext("The workflow %(workflow)s is cancelled.", workflow=workflow_label(info))
+    return gettext("The workflow %(workflow)s has already ended.", workflow=workflow_label(info))
 
 
 def retried(info: WorkflowInfo, count: int) -> str:
-    """Return what is said once so many steps of a workflow run again."""
+    """Return the text after the failed steps of a workflow were started again."""
     if not count:
-        return gettext("Nothing of the workflow %(workflow)s is there to run again.", workflow=workflow_called(info))
+        return gettext("The workflow %(workflow)s has no failed step to run again.", workflow=workflow_label(info))
     return ngettext(
-        "Of the workflow %(workflow)s %(count)s step runs again.",
-        "Of the workflow %(workflow)s %(count)s steps run again.",
+        "%(count)s step of the workflow %(workflow)s runs again.",
+        "%(count)s steps of the workflow %(workflow)s run again.",
         count,
-        workflow=workflow_called(info),
+        workflow=workflow_label(info),
         count=f"{count:,}",
     )
 
 
 def fire_question(entry: PeriodicEntryInfo) -> str:
-    """Return what is asked before a periodic entry is run now."""
+    """Return the question before the task of a schedule is enqueued now."""
     return gettext(
-        "Enqueue “%(task)s” now, as the schedule “%(schedule)s” does when it is due? When it is due next stays as it "
-        "is.",
+        "Enqueue “%(task)s” now, as the schedule “%(schedule)s” does when it is due? Its next run does not change.",
         task=entry.name,
         schedule=entry.id,
     )

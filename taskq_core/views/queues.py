@@ -14,7 +14,7 @@ from taskq_core.inspector.look import HISTORY_DAYS, queue_infos, read_history, r
 from taskq_core.wire import Keys, TaskState
 
 DAYS_CHOICES = (7, 30, HISTORY_DAYS)
-"""Numbers of days that a chart of daily counters offers. Counters are kept for the longest."""
+"""Numbers of days that a chart of daily counters offers. Counters are stored for the longest."""
 TYPES_SAMPLE = 200
 """Maximum number of tasks of each state that are read for the counts by type."""
 _MEMORY_SAMPLES = 20

@@ -66,7 +66,7 @@ def add_bulk_routes(router: APIRouter, parts: Parts) -> None:
     async def act_on_tasks(body: BulkAction, audit: AuditDep, shown: ShownDep) -> models.Acted:
         """Apply one action to many tasks. If that takes longer than a second, the answer has `next`.
 
-        Tasks that do not allow it are skipped and counted. The action applies only to tasks that were there at the
+        Tasks that do not allow the action are skipped and counted. The action applies only to tasks that existed at the
         first request, and once to each.
         """
         if (body.tasks is None) == (body.filter is None):
@@ -97,9 +97,7 @@ def add_bulk_routes(router: APIRouter, parts: Parts) -> None:
             at = start
             while at < len(refs) and report.failure is None and (at == start or has_time()):
                 chunk = await inspector.act_on(refs[at : at + most], body.action, **body.options)
-                report.done += chunk.done
-                report.skipped += chunk.skipped
-                report.failure = chunk.failure
+                report.add(chunk)
                 at += most if chunk.failure is None else 0
             outcome |= {**_outcome(report), "tasks": [(each.queue, each.id) for each in report.done]}
         following = str(at) if at < len(refs) else None

@@ -120,7 +120,7 @@ def add_figure_routes(router: APIRouter, parts: Parts) -> None:
         ] = None,
         points: Annotated[int, Query(ge=10, le=1000, description="Maximum number of samples of each queue.")] = 360,
     ) -> Any:
-        """Return the samples of queues in a period, for charts. Samples are kept for a month."""
+        """Return the samples of queues in a period, for charts. Samples are stored for a month."""
         names = queue or (await inspector.queues())[:SAMPLED_MAX]
         end = None if until is None else utc_datetime(until)
         return {"queues": await dashboard.samples(names, span=timedelta(seconds=span), until=end, points=points)}

@@ -66,7 +66,7 @@ def add_schedule_routes(router: APIRouter, parts: Parts) -> None:
         page: PageQuery = 1,
         page_size: PageSizeQuery = 30,
     ) -> Any:
-        """List past enqueues of a schedule, the newest first. At most the last 1000 are kept."""
+        """List past enqueues of a schedule, the newest first. At most the last 1000 are stored."""
         events = await inspector.scheduler_events(entry_id, page=page, page_size=page_size)
         return {"events": events, "page": page, "page_size": page_size}
 

@@ -69,7 +69,7 @@ def _read(shown: Shown, name: str, what: str, data: bytes, *, most: int, indent:
     if found["format"] == "json":
         return Blob(_laid_out(value, indent))
     text = value if isinstance(value, str) else _laid_out(value, indent)
-    return Blob(text, gettext("no text: shown in base64") if found["format"] == "base64" else "")
+    return Blob(text, gettext("not text: shown in base64") if found["format"] == "base64" else "")
 
 
 def first(shown: int, size: int) -> str:

@@ -146,7 +146,7 @@ def chart(measure: Measure, lines: Mapping[str, Points], *, begin: datetime, end
     known = [value for points in lines.values() for _, value in points if value is not None]
     top = scale_top(max(known, default=0.0), most=measure.most, is_whole=measure.is_whole, kilo=measure.kilo)
     title = gettext(measure.title)
-    description = gettext("%(title)s: no figures", title=title)
+    description = gettext("%(title)s: no data", title=title)
     if known:
         description = gettext("%(title)s: highest %(figure)s", title=title, figure=measure.shown(max(known)))
     return Chart(

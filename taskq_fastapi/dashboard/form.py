@@ -100,7 +100,7 @@ async def posted(request: Request, *, most: int) -> Form:
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != TYPE:
-        raise HTTPException(415, gettext("a form is sent as %(kind)s", kind=TYPE))
+        raise HTTPException(415, gettext("send the form as %(kind)s", kind=TYPE))
     body = bytearray()
     async for chunk in request.stream():
         body += chunk

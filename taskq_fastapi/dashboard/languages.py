@@ -41,10 +41,10 @@ def language_by(wanted: preferences.Preferences, request: Request) -> str:
 
 def accepted(header: str) -> str:
     """Return the language that fits `Accept-Language` best (RFC 9110, 12.5.4), or English."""
-    asked = sorted(
+    by_weight = sorted(
         _asked(header[:HEADER_MAX]), key=lambda each: -each[1]
     )  # a stable sort: the order decides between equal weights
-    return next((found for tag, weight in asked if weight > 0 and (found := _fitting(tag))), ENGLISH)
+    return next((found for tag, weight in by_weight if weight > 0 and (found := _fitting(tag))), ENGLISH)
 
 
 def _asked(header: str) -> Iterator[tuple[str, float]]:

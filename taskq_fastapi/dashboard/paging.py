@@ -60,5 +60,5 @@ def paging(query: Form, total: int, *, rows: int, choices: Sequence[int] = ROWS)
     Raises:
         BadRequestError: A number is out of bounds.
     """
-    asked = query.number("rows", rows, low=1, high=max(choices))
-    return Paging(number=query.number("page", 1, low=1, high=PAGE_MAX), rows=asked, total=total)
+    chosen_rows = query.number("rows", rows, low=1, high=max(choices))
+    return Paging(number=query.number("page", 1, low=1, high=PAGE_MAX), rows=chosen_rows, total=total)

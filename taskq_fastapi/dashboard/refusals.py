@@ -25,16 +25,16 @@ _TEXTS: dict[type[TaskQError], str] = {
     QueuePausedError: marked("queue “%(queue)s” is already paused"),
     QueueNotPausedError: marked("queue “%(queue)s” is not paused"),
     QueueNotEmptyError: marked(
-        "queue “%(queue)s” was kept: %(active)s of its tasks run, and %(waiting)s others would be lost"
+        "queue “%(queue)s” was not deleted: %(active)s of its tasks are running, and %(waiting)s others would be lost"
     ),
-    TaskNotFoundError: marked("no task “%(task_id)s”; one that has succeeded is kept only with a retention"),
+    TaskNotFoundError: marked("no task “%(task_id)s”; succeeded tasks are stored only if they have a retention"),
     TaskStateError: marked("task “%(task_id)s” of queue “%(queue)s” is %(state)s, which does not allow it"),
     EntryNotFoundError: marked("no periodic entry “%(entry_id)s”"),
     WorkerNotFoundError: marked("no worker “%(worker)s”"),
     WorkflowNotFoundError: marked("no workflow “%(workflow_id)s” in queue “%(queue)s”, or no such step in it"),
     DuplicateTaskError: marked("“%(task)s” was not enqueued: task “%(existing_id)s” holds its unique lock"),
     TaskIdConflictError: marked("“%(task)s” was not enqueued: id “%(task_id)s” is taken in queue “%(queue)s”"),
-    QueueFullError: marked("“%(task)s” was not enqueued: queue “%(queue)s” holds as many tasks as it may, %(limit)s"),
+    QueueFullError: marked("“%(task)s” was not enqueued: queue “%(queue)s” is full (%(limit)s tasks)"),
 }
 
 

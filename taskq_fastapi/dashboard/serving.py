@@ -89,7 +89,9 @@ class LocalOnly:
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
             with translated_with(catalogue(language_of(Request(scope)))):
-                text = gettext("this answers at localhost and addresses of this machine alone, as 127.0.0.1")
+                text = gettext(
+                    "the dashboard answers only at localhost and addresses of this machine, such as 127.0.0.1"
+                )
             refusal = PlainTextResponse(text, 403)
             await refusal(scope, receive, send)
 
@@ -98,7 +100,7 @@ def _listening(host: str, port: int, *, is_open: bool) -> socket.socket:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        raise ConfigurationError(f"there is no address {host!r}: {error}") from None
+        raise ConfigurationError(f"the address {host!r} cannot be resolved: {error}") from None
     family, kind, protocol, _, address = found[0]
     if is_open and not is_loopback(str(address[0])):
         raise ConfigurationError(

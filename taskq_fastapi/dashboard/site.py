@@ -41,7 +41,7 @@ STREAM_S = 30.0
 """Seconds after which a stream ends. The browser reconnects, so that an expired login is noticed."""
 STREAMS_MAX = 200
 """Maximum number of open streams of one dashboard in this process."""
-AWAY = marked("Redis does not answer. What is shown may be out of date; it is tried again.")
+AWAY = marked("Redis does not answer. This page may be out of date. Retrying.")
 OPEN_FOR = "see, change and delete every task"
 HEADERS = {
     "Content-Security-Policy": (
@@ -132,9 +132,7 @@ class Site:
                 return await self._read(view)
             if method == "POST":
                 return await self._act(view)
-            raise HTTPException(
-                405, gettext("this is neither asked for nor done like that"), headers={"Allow": "GET, HEAD, POST"}
-            )
+            raise HTTPException(405, gettext("this method is not allowed"), headers={"Allow": "GET, HEAD, POST"})
         except HTTPException as error:
             return self._error(view, error.status_code, str(error.detail), headers=error.headers)
         except (BadRequestError, ConfigurationError) as error:  # such as an invalid cursor
@@ -163,7 +161,7 @@ class Site:
             self._check_allowed(view, action)
             return await self._ask(view, action, view.query)
         if action is not None:
-            raise HTTPException(405, gettext("this is done by a form only"), headers={"Allow": "POST"})
+            raise HTTPException(405, gettext("send this as a form (POST)"), headers={"Allow": "POST"})
         raise HTTPException(404, gettext("there is no such page"))
 
     async def _ask(self, view: View, action: Action, form: Form) -> Response:
@@ -192,7 +190,7 @@ class Site:
                 try:
                     shown = await page.show(again)
                     if isinstance(shown, Response):
-                        raise NotFoundError(gettext("this page is elsewhere now"))
+                        raise NotFoundError(gettext("this page has moved"))
                 except BrokerError as error:
                     raise StateUnavailableError(json.dumps(gettext(AWAY))) from error
                 except TaskQError as error:
@@ -212,20 +210,20 @@ class Site:
         action = ACTIONS.get(view.path)
         if action is None:
             if view.path in PAGES:
-                raise HTTPException(405, gettext("a page is only looked at"), headers={"Allow": "GET, HEAD"})
+                raise HTTPException(405, gettext("a page can only be read (GET)"), headers={"Allow": "GET, HEAD"})
             raise HTTPException(404, gettext("there is no such page"))
         if is_from_elsewhere(view.request, self.services.trusted_origins):
             audit_logger.warning(
                 "%s by %r: refused, because a page of another site sent it", action.path, view.user.name
             )
-            raise HTTPException(403, gettext("a page of another site may not do this"))
+            raise HTTPException(403, gettext("a page of another site cannot do this"))
         self._check_allowed(view, action)
         form = await posted(view.request, most=action.body_max)
         if not view.has_sent(form):
             audit_logger.warning(
                 "%s by %r: refused, because its form belongs to another user or browser", action.path, view.user.name
             )
-            text = gettext("this form is too old, or was shown to somebody else: go back, load the page anew")
+            text = gettext("this form is too old, or belongs to another user: go back and reload the page")
             raise HTTPException(403, text)
         if action.ask is not None and form.get(ASK):
             return await self._ask(view, action, form)
@@ -258,7 +256,7 @@ class Site:
         audit_logger.warning("%s by %r: refused, because the user may not make changes", action.path, view.user.name)
         reason = gettext("only operators may do this")
         if self.services.read_only:
-            reason = gettext("this dashboard is for looking only")
+            reason = gettext("this dashboard is read-only")
         raise HTTPException(403, reason)
 
     def _check_operator(self, view: View) -> None:

@@ -89,7 +89,7 @@ async def listing(
     state: TaskState | None,
     now: datetime,
     paging: Paging | None,
-    meant: Mapping[str, str],
+    filter_fields: Mapping[str, str],
     is_bulk: bool = True,
 ) -> TaskList:
     """Return the table of tasks of a state, or of several.
@@ -100,7 +100,7 @@ async def listing(
         state: Their state. None: tasks of several states or queues.
         now: The current time of Redis.
         paging: The page of the list.
-        meant: The form fields that select the whole list.
+        filter_fields: The form fields that select the whole list.
         is_bulk: Whether actions for the whole list are offered.
     """
     workers = await view.dashboard.workers() if state is TaskState.ACTIVE else None
@@ -112,8 +112,10 @@ async def listing(
         columns=COLUMNS[state],
         paging=paging,
         selected=selected,
-        all=meant,
-        all_actions=[(action, gettext(ALL_BUTTONS[action])) for action, _ in actions_for(TaskState(meant["state"]))]
+        all=filter_fields,
+        all_actions=[
+            (action, gettext(ALL_BUTTONS[action])) for action, _ in actions_for(TaskState(filter_fields["state"]))
+        ]
         if is_bulk
         else (),
     )
@@ -133,5 +135,9 @@ async def of_queue(view: View, row: QueueInfo, state: TaskState | None) -> dict[
         total = await view.inspector.count(row.name, state, group=group)
     paging = view.paging(total)
     found = await view.inspector.tasks(row.name, state, group=group, page=paging.number, page_size=paging.rows)
-    meant = {"queue": row.name, "state": str(state)} | ({} if group is None else {"group": group})
-    return context | {"tasks": await listing(view, found.tasks, state=state, now=row.as_of, paging=paging, meant=meant)}
+    filter_fields = {"queue": row.name, "state": str(state)} | ({} if group is None else {"group": group})
+    return context | {
+        "tasks": await listing(
+            view, found.tasks, state=state, now=row.as_of, paging=paging, filter_fields=filter_fields
+        )
+    }

@@ -197,9 +197,9 @@ class View:
 
     def with_query(self, **changes: object) -> str:
         """Return the link to this page with changed query values. None removes a value."""
-        kept = [(name, value) for name, value in self.query.fields if name not in changes]
+        unchanged = [(name, value) for name, value in self.query.fields if name not in changes]
         added = [(name, str(value)) for name, value in changes.items() if value is not None]
-        text = urlencode(kept + added, errors="replace")
+        text = urlencode(unchanged + added, errors="replace")
         return f"{self.path or './'}{'?' if text else ''}{text}"
 
     @property

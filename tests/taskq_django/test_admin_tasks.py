@@ -498,7 +498,7 @@ def test_what_an_other_operator_was_faster_with_is_left_alone_and_told(operator:
 
     assert confirm(operator, asked) == [
         "1 task was deleted.",
-        "Skipped: 1 is pending by now; 1 is not there (any more).",
+        "Skipped: 1 is now pending; 1 no longer exists.",
     ]
     assert state_of(redis, rescued) == "pending"
     assert [entry[1] for entry in logged()] == [key(rest)]
@@ -536,7 +536,7 @@ def test_nothing_that_was_selected_is_there_any_more(operator: Client) -> None:
     asked = choose(operator, "run_now", key(handle))
     Inspector(taskq).delete_task("default", handle.id)
 
-    assert confirm(operator, asked) == ["Skipped: 1 is not there (any more)."]
+    assert confirm(operator, asked) == ["Skipped: 1 no longer exists."]
     assert "Nothing matches (any more)." in choose(operator, "run_now", key(handle))
 
 

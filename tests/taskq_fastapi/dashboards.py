@@ -75,5 +75,5 @@ async def act(web: AsyncClient, path: str, page: str = "/settings", **fields: An
 
 def told(response: Response) -> str:
     """Return what a page says once, as text."""
-    found = re.search(r'<p class="told told-\w+" role="status">(.*?)</p>', response.text, re.DOTALL)
+    found = re.search(r'<p class="notice notice-\w+" role="status">(.*?)</p>', response.text, re.DOTALL)
     return found[1] if found else ""

@@ -97,7 +97,7 @@ async def test_a_queue_is_told_of_in_full(filled: TaskQ) -> None:
         ("/static/dashboard.css", 404, "there is no such page"),
         ("/static/../../taskq_fastapi/closed.py", 404, "there is no such page"),
         ("/static/%2e%2e/site.py", 404, "there is no such page"),
-        ("/queue-pause", 405, "by a form only"),
+        ("/queue-pause", 405, "send this as a form"),
         ("/queue-delete?queue=none", 404, "no queue"),
         ("/queue-delete", 400, "queue is missing"),
         ("/tasks?text=w&cursor=pending/zz/1", 400, "cursor must come from a search of tasks"),
@@ -129,7 +129,7 @@ async def test_a_queue_is_paused_and_resumed(filled: TaskQ) -> None:
         answer = await act(web, "/queue-pause", queue="low", back="queue?name=low")
         assert (answer.status_code, answer.headers["location"]) == (303, "./queue?name=low")
         page = await web.get("/queue?name=low")
-        assert told(page) == "Queue “low” is paused: workers take no more tasks of it."
+        assert told(page) == "Queue “low” is paused: workers take no tasks from it."
         assert told(await web.get("/queue?name=low")) == ""
         assert Inspector(filled).queue_info("low").is_paused
 
@@ -144,7 +144,7 @@ async def test_a_queue_is_deleted_once_it_is_empty(filled: TaskQ) -> None:
 
     async with looking(dashboard_of(filled)) as web:
         question = await web.get("/queue-delete?queue=low&back=queue%3Fname%3Dlow")
-        assert "Tasks in it: 1." in question.text
+        assert "It has tasks (1), and is deleted only if all of them have succeeded." in question.text
         assert Fields(question.text).hidden["queue"] == "low"
         assert inspector.queues() == ["default", "low"]
 

@@ -150,7 +150,7 @@ async def test_nobody_changes_anything_where_all_is_for_reading(filled: TaskQ, a
         answer = await act(web, f"/{action.path}", queue="default", id="1")
 
     assert answer.status_code == 403
-    assert "for looking only" in answer.text
+    assert "read-only" in answer.text
 
 
 @rows(("user", "options"), [("vera:viewer", {}), ("olga:operator", {"read_only": True})])

@@ -30,7 +30,7 @@ def test_it_does_not_start_open_for_other_machines(host: str) -> None:
 @rows(
     ("words", "said"),
     [
-        (("--host", "no such host"), "there is no address"),
+        (("--host", "no such host"), "cannot be resolved"),
         (("--port", "99999"), "--port"),
         (("--login", "nothing"), "does not name a login hook"),
         (("--login", "no.such.module:login"), "there is no module"),

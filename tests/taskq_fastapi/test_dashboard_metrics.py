@@ -220,7 +220,7 @@ async def test_a_time_without_samples_is_empty(taskq: TaskQ, past: Past, end: st
         page = await web.get("/metrics", params={"end": end})
 
     assert page.status_code == 200
-    assert page.text.count("No figures of this time.") == len(MEASURES)
+    assert page.text.count("No data for this period.") == len(MEASURES)
 
 
 @redis

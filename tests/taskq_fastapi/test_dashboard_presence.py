@@ -85,7 +85,7 @@ async def test_many_workers_come_in_pages(taskq: TaskQ, past: Past) -> None:
 
 async def test_without_workers_it_is_said_how_to_start_one(taskq: TaskQ) -> None:
     async with looking(dashboard_of(taskq)) as web:
-        assert "No worker lives" in (await web.get("/workers")).text
+        assert "No worker is running" in (await web.get("/workers")).text
 
 
 # --- schedules --------------------------------------------------------------------------------------------------------
@@ -146,7 +146,7 @@ async def test_a_schedule_that_is_gone_still_tells_what_it_has_enqueued(taskq: T
     async with looking(dashboard_of(taskq)) as web:
         page = await web.get("/schedule?id=nightly")
 
-    assert "No scheduler has this entry any more" in page.text
+    assert "No running scheduler has this schedule" in page.text
     assert len(table_rows(page.text, "events")) == 2
     assert "Run now" not in page.text
 
@@ -197,7 +197,7 @@ async def test_a_schedule_is_paused_resumed_added_and_removed(taskq: TaskQ, past
     assert "paused" not in table_rows(resumed.text, "schedules")[0]
     assert "When, such as" in form.text
     assert [row.split()[0] for row in table_rows(added.text, "schedules")] == ["nightly", "sales"]
-    assert wrong.startswith("The arguments are no JSON")
+    assert wrong.startswith("The arguments are not JSON")
     assert len(table_rows(removed.text, "schedules")) == 1
 
 
@@ -220,7 +220,7 @@ async def test_a_worker_is_asked_to_quiet_scale_and_stop(taskq: TaskQ, past: Pas
     assert "Tasks at a time" in question.text
     assert [each["action"] for each in sent] == ["quiet", "scale", "resume", "stop"]
     assert sent[1]["concurrency"] == 3
-    assert said == "The worker was asked. The list shows it within five seconds."
+    assert said == "The worker received the request. The list shows the change within five seconds."
     assert "no worker" in unknown
 
 

@@ -238,7 +238,7 @@ async def test_a_search_goes_on_where_it_has_ended(taskq: TaskQ) -> None:
         first = await web.get("/tasks?type=mail&rows=10")
         seen = ids_of(first)
         page = first
-        while more := re.search(r'<a class="button" href="([^"]*)">Look at more', page.text):
+        while more := re.search(r'<a class="button" href="([^"]*)">Search more', page.text):
             page = await web.get(f"/{html.unescape(more[1])}")
             seen += ids_of(page)
 
@@ -425,7 +425,7 @@ async def test_selected_tasks_are_asked_about_and_changed_together(
 
     assert "Delete 5 tasks? They will not run any more." in text_of(asked)
     assert asked.text.count('name="task"') == 5
-    assert told(after) == "3 tasks were deleted. Skipped: 1 is pending by now; 1 is not there (any more)."
+    assert told(after) == "3 tasks were deleted. Skipped: 1 is now pending; 1 no longer exists."
     assert answer.headers["location"] == "./tasks?type=x"
     assert sorted((await AsyncInspector(taskq).tasks("default", TaskState.PENDING)).tasks[0].id) == ["3"]
     assert "tasks-act by 'olga': done" in caplog.text
@@ -457,7 +457,7 @@ async def test_all_tasks_that_are_meant_are_changed_part_by_part(taskq: TaskQ, m
     async with looking(dashboard_of(taskq)) as web:
         address = {"do": "archive", "queue": "default", "state": "pending", "type": "note", "back": "tasks"}
         asked = await web.get("/tasks-act-all", params=address)
-        assert "Archive all pending tasks of the queue “default” that fit?" in text_of(asked)
+        assert "Archive all matching pending tasks of the queue “default”?" in text_of(asked)
         form = Fields(asked.text)
         while True:
             data = {**form.hidden, "skip": [each for name, each in _hidden(asked) if name == "skip"]}
@@ -522,7 +522,7 @@ async def test_a_payload_that_has_changed_meanwhile_is_left_alone(taskq: TaskQ) 
     await enqueue(taskq, "2")
 
     async with looking(dashboard_of(taskq)) as web:
-        stale = await edit(web, '{"number":5}', seen="0" * 64)
+        stale = await edit(web, '{"number":5}', shown_digest="0" * 64)
         await AsyncInspector(taskq).delete_task("default", "1")
         gone = await edit_of_gone(web)
 
@@ -531,7 +531,7 @@ async def test_a_payload_that_has_changed_meanwhile_is_left_alone(taskq: TaskQ) 
 
 
 async def edit_of_gone(web: AsyncClient) -> Response:
-    return await act(web, "/task-payload", queue="default", id="1", payload="{}", seen="x")
+    return await act(web, "/task-payload", queue="default", id="1", payload="{}", shown_digest="x")
 
 
 @pytest.mark.parametrize("payload", [b"\xff\xfe", b"x" * 70_000])
@@ -633,7 +633,7 @@ PAGES = ("/queue?name=default&state=pending", "/tasks", "/failed", "/task?queue=
 FORMS = (
     ("/tasks-act", {"do": "delete", "task": "pending/default/1"}),
     ("/tasks-act-all", {"do": "delete", "state": "pending", "queue": "default"}),
-    ("/task-payload", {"queue": "default", "id": "1", "payload": "{}", "seen": "x"}),
+    ("/task-payload", {"queue": "default", "id": "1", "payload": "{}", "shown_digest": "x"}),
     ("/task-enqueue", {"task": "mail:send", "queue": "mail", "arguments": '{"to": "a"}'}),
 )
 

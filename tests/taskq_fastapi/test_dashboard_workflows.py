@@ -55,7 +55,7 @@ async def test_steps_are_drawn_and_told_and_too_many_only_told(taskq: TaskQ) -> 
     assert drawn.count('class="box"') == 2
     assert 'class="edge edge-success"' in drawn
     assert [row.split()[0] for row in table_rows(listed, "steps")] == ["s300"]
-    assert "301 steps, with what is between them, are too much for a drawing" in listed
+    assert "too many steps or dependencies to draw (301 steps)" in listed
     assert 'class="flow"' in drawn
     assert 'class="flow"' not in listed
 
@@ -125,7 +125,7 @@ async def test_members_of_a_group_are_told_page_by_page(taskq: TaskQ, server: Re
     assert first[1] == f"1 failed {handle.id}.notes.1 default card 4242 &lt;b&gt;"
     assert first[2] == f"2 succeeded {handle.id}.notes.2 default {{&#34;secret&#34;: 7}}"
     assert "There are no more" in pages[2].text
-    assert "Those that have failed (1)" in pages[0].text
+    assert "Failed members (1)" in pages[0].text
     assert [row.split()[0] for row in table_rows(failed, "members")] == ["1"]
     assert "1 of 1:" in failed
     assert (missing.status_code, "it has no step" in missing.text) == (404, True)
@@ -214,7 +214,7 @@ async def test_who_did_it_is_noted_and_what_was_in_vain_is_said(taskq: TaskQ, ca
         answer = await act(web, "/workflow-cancel", **fields)
         noted = caplog.records[-1].getMessage() + str(caplog.records[-1].__dict__)
 
-    assert "is there to run again" in in_vain
+    assert "has no failed step to run again" in in_vain
     assert (answer.status_code, answer.headers["location"]) == (303, "./queue?name=default")
     assert (await handle.arefresh()).state == "cancelled"
     assert all(word in noted for word in ("workflow-cancel", "olga", handle.id))

@@ -24,7 +24,7 @@ from taskq_core.views import (
     WorkflowRow,
     has_task,
 )
-from taskq_core.views.messages import cancel_question, cancelled, retried, retry_question, step_stands
+from taskq_core.views.messages import cancel_question, cancelled, retried, retry_question, step_text
 from taskq_core.workflow import StepInfo, WorkflowState
 
 MEMBERS_MAX = 500
@@ -164,7 +164,7 @@ class WorkflowScreen(ListScreen[WorkflowDetail, StepInfo]):
         now, palette = self.shared.now(), self.palette
         return [
             Column("Step", lambda step: step.name, least=16, style="bold"),
-            Column("State", lambda step: shown(step_stands(step), palette.of(step.state.value)), least=16),
+            Column("State", lambda step: shown(step_text(step), palette.of(step.state.value)), least=16),
             Column("After", after_text, drop=2, style="quiet"),
             Column("Task", lambda step: step.task, drop=4),
             Column("Queue", lambda step: step.queue, least=6, drop=5),
@@ -297,7 +297,7 @@ class StepScreen(ListScreen[StepDetail, MemberRow]):
         """Return the state and the result of the step."""
         step, quiet = found.step, self.palette["quiet"]
         text = Text.assemble(shown(step.name, "bold"), "  ", end="")
-        text.append_text(shown(step_stands(step), self.palette.of(step.state.value)))
+        text.append_text(shown(step_text(step), self.palette.of(step.state.value)))
         text.append_text(shown(f"  after {after_text(step)}" if step.after else "", quiet))
         if step.members is None:
             where = f"task {step.task_id} of queue {step.queue}" if has_task(step) else "no task yet"

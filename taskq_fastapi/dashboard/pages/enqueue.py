@@ -51,7 +51,7 @@ def _task_of(view: View, form: Form) -> AnyTask:
 async def show(view: View) -> Shown:
     """Show the registered tasks, or the form to enqueue one of them."""
     if not view.may_change:
-        raise HTTPException(403, gettext("this dashboard is for looking only"))
+        raise HTTPException(403, gettext("this dashboard is read-only"))
     if not view.query.get("task"):
         tasks = [view.services.taskq.tasks[name] for name in sorted(view.services.taskq.tasks)]
         offered = [(each.name, signature_of(each), summary_of(each)) for each in tasks]
@@ -111,12 +111,15 @@ async def enqueue(view: View, form: Form) -> Done | Shown:
         wrong = _WrongFieldError("", error_text(error))
     except EnqueueUnknownError:
         wrong = _WrongFieldError(
-            "", gettext("Redis has not answered: it may have been enqueued. Look before you do it again.")
+            "", gettext("Redis did not answer, so the task may have been enqueued. Check before you try again.")
         )
     except EnqueueError as error:
         logger.warning("a task could not be enqueued from the dashboard: %s", error)
         wrong = _WrongFieldError(
-            "", gettext("Redis refused it, or was not reached: nothing was enqueued. The log says more.")
+            "",
+            gettext(
+                "Redis refused the task, or could not be reached. Nothing was enqueued. The server log has details."
+            ),
         )
     except BrokerError:
         raise

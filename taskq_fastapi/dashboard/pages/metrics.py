@@ -81,7 +81,7 @@ def _moment(text: str) -> datetime | None:
     return moment
 
 
-def chosen_queues(view: View, there: Sequence[str]) -> list[str]:
+def chosen_queues(view: View, existing: Sequence[str]) -> list[str]:
     """Return the queues in the address. [] if the user chose none.
 
     Raises:
@@ -95,7 +95,7 @@ def chosen_queues(view: View, there: Sequence[str]) -> list[str]:
             gettext("at most %(most)s queues can be chosen, got %(got)s", most=CHOSEN_MOST, got=len(chosen))
         )
     for name in chosen:
-        if name not in there:
+        if name not in existing:
             raise NotFoundError(gettext("no queue %(queue)r", queue=name[:80]))
     return chosen
 
@@ -104,9 +104,9 @@ def chosen_queues(view: View, there: Sequence[str]) -> list[str]:
 async def show(view: View) -> Shown:
     """Show the charts."""
     span = chosen_span(view)
-    there = await view.inspector.queues()
-    chosen = chosen_queues(view, there)
-    names = tuple(chosen or there[:QUEUES_MOST])
+    existing = await view.inspector.queues()
+    chosen = chosen_queues(view, existing)
+    names = tuple(chosen or existing[:QUEUES_MOST])
     begin, end, charts = await _charts(view, names, span)
     return view.page(
         "metrics.html",
@@ -117,7 +117,7 @@ async def show(view: View) -> Shown:
         end=end,
         charts=charts,
         hover_width=HOVER_WIDTH,
-        there=there,
+        existing=existing,
         chosen=chosen,
         names=names,
         earlier=_text(end - span.length / 2),

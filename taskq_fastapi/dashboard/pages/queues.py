@@ -52,7 +52,7 @@ async def pause(view: View, form: Form) -> Done:
     """Pause a queue."""
     name = form.need("queue")
     await view.inspector.pause(name)
-    return Done(text=gettext("Queue “%(queue)s” is paused: workers take no more tasks of it.", queue=name))
+    return Done(text=gettext("Queue “%(queue)s” is paused: workers take no tasks from it.", queue=name))
 
 
 @action("queue-resume", audited=("queue",))
@@ -60,7 +60,7 @@ async def resume(view: View, form: Form) -> Done:
     """Resume a queue."""
     name = form.need("queue")
     await view.inspector.resume(name)
-    return Done(text=gettext("Queue “%(queue)s” runs again.", queue=name))
+    return Done(text=gettext("Queue “%(queue)s” is resumed.", queue=name))
 
 
 async def ask_delete(view: View, form: Form) -> Question:
@@ -68,7 +68,9 @@ async def ask_delete(view: View, form: Form) -> Question:
     name = form.need("queue")
     info = await view.inspector.queue_info(name)
     if info.size:
-        tasks = gettext("Tasks in it: %(count)s. It is kept unless all have succeeded.", count=f"{info.size:,}")
+        tasks = gettext(
+            "It has tasks (%(count)s), and is deleted only if all of them have succeeded.", count=f"{info.size:,}"
+        )
     else:
         tasks = gettext("It is empty.")
     return Question(
@@ -90,7 +92,7 @@ async def delete(view: View, form: Form) -> Done | Shown:
         return Done(text=gettext("Queue “%(queue)s” was deleted.", queue=name), back=link(""))
     return view.page(
         "bulk.html",
-        title=gettext("Delete “%(queue)s”: going on", queue=name),
+        title=gettext("Deleting “%(queue)s”", queue=name),
         path="queue-delete",
         progress=gettext(
             "%(done)s of about %(all)s tasks were deleted.", done=f"{deleted:,}", all=f"{max(total, deleted):,}"

@@ -110,13 +110,13 @@ async def resume(view: View, form: Form) -> Done:
     """Resume a schedule."""
     entry_id = form.need("id")
     await view.inspector.resume_schedule(entry_id)
-    return Done(text=gettext("Schedule “%(id)s” goes on.", id=entry_id))
+    return Done(text=gettext("Schedule “%(id)s” is resumed.", id=entry_id))
 
 
 async def ask_add(view: View, form: Form) -> Question:
     """Show the form for a new schedule."""
     return Question(
-        text=gettext("Add a schedule. It is kept in Redis until it is removed."),
+        text=gettext("Add a schedule. It is stored in Redis until you remove it."),
         button=gettext("Add schedule"),
         template="question_schedule.html",
         context={"tasks": sorted(view.services.taskq.tasks)},
@@ -129,7 +129,7 @@ async def add(view: View, form: Form) -> Done:
     try:
         kwargs = json.loads(form.get("kwargs") or "{}")
     except ValueError as error:
-        raise BadRequestError(gettext("The arguments are no JSON: %(problem)s", problem=str(error))) from None
+        raise BadRequestError(gettext("The arguments are not JSON: %(problem)s", problem=str(error))) from None
     entry = named_schedule(
         view.services.taskq,
         form.need("id"),
@@ -140,7 +140,7 @@ async def add(view: View, form: Form) -> Done:
         options={"queue": form.get("queue")} if form.get("queue") else {},
     )
     await view.inspector.add_schedule(entry)
-    return Done(text=gettext("Schedule “%(id)s” was added. Schedulers take it up within seconds.", id=entry.id))
+    return Done(text=gettext("Schedule “%(id)s” was added. Schedulers load it within seconds.", id=entry.id))
 
 
 async def ask_remove(view: View, form: Form) -> Question:

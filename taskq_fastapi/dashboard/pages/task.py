@@ -120,10 +120,12 @@ def _attempt(view: View, task: TaskInfo, attempt: Attempt) -> ShownAttempt:
 
 def _editable(view: View, task: TaskRecord) -> TaskInfo:
     if not view.shown.may_ask_payloads:
-        raise BadRequestError(gettext("a payload that is not shown whole is not edited"))
+        raise BadRequestError(gettext("only a payload that is shown in full can be edited"))
     if not isinstance(task, TaskInfo) or not is_editable(task):
         raise BadRequestError(
-            gettext("the payload of this task cannot be edited: it does not wait, or its payload is no short text")
+            gettext(
+                "the payload of this task cannot be edited: the task is not waiting, or the payload is not a short text"
+            )
         )
     return task
 
@@ -135,14 +137,14 @@ async def show_edit(view: View) -> Shown:
     return _form(view, task, as_text(task.payload), digest(task.payload))
 
 
-def _form(view: View, task: TaskInfo, text: str, seen: str, *, problem: str = "", status: int = 200) -> Shown:
+def _form(view: View, task: TaskInfo, text: str, shown_digest: str, *, problem: str = "", status: int = 200) -> Shown:
     return view.page(
         "task_edit.html",
         title=gettext("Edit the payload of %(name)s", name=task.name),
         status=status,
         task=task,
         text=text,
-        seen=seen,
+        shown_digest=shown_digest,
         problem=problem,
         is_known=task.name in view.services.taskq.tasks,
     )
@@ -152,9 +154,9 @@ def _form(view: View, task: TaskInfo, text: str, seen: str, *, problem: str = ""
 async def edit(view: View, form: Form) -> Done | Shown:
     """Replace a payload, unless it has changed since the form was shown, or is not valid for the task."""
     task = _editable(view, await read(view, form))
-    text, seen = form.get("payload"), form.get("seen")
+    text, shown_digest = form.get("payload"), form.get("shown_digest")
     problem = gettext("The payload has changed since the page was loaded. Nothing was saved. Reload the page.")
-    if seen == digest(task.payload):
+    if shown_digest == digest(task.payload):
         try:
             payload = edited_payload(task, text, view.services.taskq.tasks.get(task.name))
             await view.inspector.update_payload(task.queue, task.id, payload, expected=task.payload)
@@ -162,10 +164,10 @@ async def edit(view: View, form: Form) -> Done | Shown:
             problem = f"{error.parameter}: {error.problem}" if error.parameter else error.problem
         except TaskStateError:
             view.audited["refused"] = "the payload has changed"
-            return _form(view, task, text, seen, problem=problem, status=409)
+            return _form(view, task, text, shown_digest, problem=problem, status=409)
         else:
             return Done(text=gettext("The payload was changed."), back=link("task", queue=task.queue, id=task.id))
         view.audited["refused"] = "the payload is not valid"
-        return _form(view, task, text, seen, problem=problem, status=422)
+        return _form(view, task, text, shown_digest, problem=problem, status=422)
     view.audited["refused"] = "the payload has changed"
-    return _form(view, task, text, seen, problem=problem, status=409)
+    return _form(view, task, text, shown_digest, problem=problem, status=409)

@@ -56,7 +56,7 @@ def options_of(action: TaskAction, form: Form) -> dict[str, Any]:
         return {}
     minutes, at = form.get("minutes").strip(), form.get("at").strip()
     if bool(minutes) == bool(at):
-        raise BadRequestError(gettext("give either the minutes or a time"))
+        raise BadRequestError(gettext("give either minutes or a time"))
     if minutes:
         return {"after": timedelta(minutes=form.number("minutes", 0, low=0, high=RETRY_MINUTES_MAX))}
     found = in_utc(at)
@@ -142,7 +142,7 @@ def _checked(view: View, form: Form) -> tuple[TaskAction, TaskFilter, TaskState]
     if wanted.state not in ALLOWED_STATES[action]:
         raise BadRequestError(
             gettext(
-                "%(action)s: not while they are %(state)s",
+                "%(action)s: not possible for %(state)s tasks",
                 action=gettext(BUTTONS[action]).lower(),
                 state=pgettext("task state", wanted.state),
             )
@@ -161,7 +161,7 @@ async def ask_all(view: View, form: Form) -> Question:
     if not wanted.looks_inside:
         whom = gettext("all %(count)s %(state)s tasks of %(where)s", count=f"{total:,}", state=state, where=where)
     else:
-        whom = gettext("all %(state)s tasks of %(where)s that fit", state=state, where=where)
+        whom = gettext("all matching %(state)s tasks of %(where)s", state=state, where=where)
     return await _question(view, action, question(action, whom, 2))
 
 
@@ -193,10 +193,10 @@ async def act_on_all(view: View, form: Form) -> Done | Shown:
     repeated += [("skip", f"{reason}/{state}/{number}") for (reason, state), number in sorted(reasons.items())]
     return view.page(
         "bulk.html",
-        title=gettext("%(action)s: going on", action=gettext(BUTTONS[action])),
+        title=gettext("%(action)s: in progress", action=gettext(BUTTONS[action])),
         path="tasks-act-all",
         progress=gettext(
-            "%(done)s of about %(all)s were looked at.", done=f"{scanned:,}", all=f"{max(total, scanned):,}"
+            "%(done)s of about %(all)s tasks were checked.", done=f"{scanned:,}", all=f"{max(total, scanned):,}"
         ),
         done=done(action, count) if count else "",
         skipped=skipped(reasons),
@@ -204,7 +204,7 @@ async def act_on_all(view: View, form: Form) -> Done | Shown:
         total=max(total, scanned),
         failure=""
         if part.report.failure is None
-        else gettext("Redis failed on the way. Nothing is lost: go on when it is back."),
+        else gettext("Redis failed before the end. Nothing is lost: continue when Redis is back."),
         carried=repeated,
         back=own_link(form.get("back")) or "./",
     )

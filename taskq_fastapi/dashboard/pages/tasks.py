@@ -68,9 +68,11 @@ async def show(view: View) -> Shown:
     else:
         paging = view.paging(total_of(wanted.of(infos), wanted.state))
         tasks = await view.dashboard.tasks(infos, wanted, skip=paging.skip, count=paging.rows)
-    meant = {name: view.query.get(name) for name in FILTER_FIELDS if view.query.get(name)}
+    filter_fields = {name: view.query.get(name) for name in FILTER_FIELDS if view.query.get(name)}
     is_bulk = wanted.state is not None
-    listed = await listing(view, tasks, state=None, now=now, paging=paging, meant=meant, is_bulk=is_bulk)
+    listed = await listing(
+        view, tasks, state=None, now=now, paging=paging, filter_fields=filter_fields, is_bulk=is_bulk
+    )
     return view.page(
         "tasks.html",
         title=gettext("Tasks"),
@@ -101,7 +103,7 @@ async def show_failed(view: View) -> Shown:
     return view.page(
         "failed.html",
         title=gettext("Failed tasks"),
-        found=await listing(view, tasks, state=None, now=now, paging=paging, meant={"state": state.value}),
+        found=await listing(view, tasks, state=None, now=now, paging=paging, filter_fields={"state": state.value}),
         state=state,
         sizes={each: total_of(infos, each) for each in FAILED},
         failures=_failures(view, sample),

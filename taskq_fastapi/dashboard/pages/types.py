@@ -30,10 +30,10 @@ async def show(view: View) -> Shown:
     """Show outcomes and durations by task type, for one queue or all queues."""
     queue = view.query.get("queue")
     hours = view.query.number("hours", HOURS[-1], low=0, high=24)
-    there = await view.inspector.queues()
-    if queue and queue not in there:
+    existing = await view.inspector.queues()
+    if queue and queue not in existing:
         raise NotFoundError(gettext("no queue %(queue)r", queue=queue[:80]))
-    names = (queue,) if queue else tuple(there)
+    names = (queue,) if queue else tuple(existing)
     found = await view.dashboard.types(names, hours=hours)
     sort, rows = view.in_order(found.types, SORTS, "-processed")
     return view.page(
@@ -44,6 +44,6 @@ async def show(view: View) -> Shown:
         sort=sort,
         hours=hours,
         hours_choices=HOURS,
-        there=there,
+        existing=existing,
         queue=queue,
     )

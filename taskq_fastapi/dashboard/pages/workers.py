@@ -51,8 +51,11 @@ async def show(view: View) -> Shown:
 async def _ask_worker(view: View, form: Form, action: WorkerAction, concurrency: int | None = None) -> Done:
     receivers = await view.inspector.control_workers(action, [form.need("worker")], concurrency=concurrency)
     if not receivers:
-        return Done(text=gettext("The worker does not listen: it is one of Go, or not connected."), level="error")
-    return Done(text=gettext("The worker was asked. The list shows it within five seconds."))
+        return Done(
+            text=gettext("The worker did not receive the request: it is a Go worker, or is not connected."),
+            level="error",
+        )
+    return Done(text=gettext("The worker received the request. The list shows the change within five seconds."))
 
 
 @action("worker-quiet", audited=("worker",))
@@ -70,7 +73,7 @@ async def resume(view: View, form: Form) -> Done:
 async def ask_scale(view: View, form: Form) -> Question:
     """Show the form for the concurrency of a worker."""
     return Question(
-        text=gettext("How many tasks is this worker to run at a time, until it is started again?"),
+        text=gettext("How many tasks may this worker run at a time, until it restarts?"),
         button=gettext("Scale"),
         template="question_scale.html",
     )

@@ -4,7 +4,7 @@ from markupsafe import Markup
 
 from taskq_core.settings.language import gettext
 from taskq_core.views import MEMBERS_MAX, StepDetail, WorkflowDetail, graph_svg
-from taskq_core.views.messages import cancel_question, cancelled, retried, retry_question, step_stands
+from taskq_core.views.messages import cancel_question, cancelled, retried, retry_question, step_text
 from taskq_core.workflow import StepInfo, WorkflowState
 from taskq_fastapi.api.access import Shown as ShownOfTasks
 from taskq_fastapi.dashboard.blobs import SHOWN_BYTES, Blob, first, listed, whole
@@ -54,11 +54,11 @@ def _graph(detail: WorkflowDetail) -> Markup | None:
         return None
     info = detail.graph.info
     about = gettext(
-        "Graph of the workflow: %(total)s steps, of which %(ended)s have ended; the table below has each",
+        "Graph of the workflow: %(ended)s of %(total)s steps have ended; the table below lists all steps",
         total=info.total,
         ended=info.ended,
     )
-    return Markup(graph_svg(detail.drawing, about=about, words=step_stands))  # noqa: S704 - the core has escaped the texts
+    return Markup(graph_svg(detail.drawing, about=about, words=step_text))  # noqa: S704 - the core has escaped the texts
 
 
 @page("workflow-step")

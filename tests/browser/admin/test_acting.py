@@ -199,7 +199,7 @@ def test_a_task_that_is_gone_when_it_is_confirmed_is_told(page: Page, inspector:
     confirm(page, "Archive")
 
     expect_message(page, "1 task was archived.")
-    expect_message(page, "Skipped: 1 is not there (any more).")
+    expect_message(page, "Skipped: 1 no longer exists.")
     assert inspector.task(kept.queue, kept.id).state is TaskState.ARCHIVED
 
 
@@ -229,7 +229,7 @@ def test_of_two_operators_the_second_is_told_what_the_first_has_done(site: Site,
     expect_message(ada, "1 task was archived.")
     confirm(bob, "Run now")
 
-    expect_message(bob, "Skipped: 1 is archived by now.")
+    expect_message(bob, "Skipped: 1 is now archived.")
     assert state_of(redis, handle) == "archived"
 
 

@@ -134,7 +134,7 @@ def confirm(page: Page, button: str) -> None:
 
 def expect_told(page: Page, text: str) -> None:
     """Wait until the page says once what was done, and can do all that a page does by its script."""
-    expect(page.locator("p.told[role=status]")).to_contain_text(text)
+    expect(page.locator("p.notice[role=status]")).to_contain_text(text)
     page.wait_for_load_state()
 
 

@@ -63,7 +63,7 @@ def test_time_and_queues_are_chosen_and_stand_in_the_address(site: Site, page: P
     page.get_by_role("link", name="Later").click()
     page.get_by_label("End (UTC)").fill("2020-01-31T12:00:00")
     page.get_by_role("button", name="Show").click()
-    expect(page.get_by_text("No figures of this time.")).to_have_count(10)
+    expect(page.get_by_text("No data for this period.")).to_have_count(10)
     page.get_by_role("link", name="Up to now").click()
     expect(page).not_to_have_url(re.compile("end="))
     expect(lines(page, "size")).to_have_count(2)
@@ -84,7 +84,7 @@ def test_charts_go_on_by_themselves(site: Site, page: Page, taskq: TaskQ, redis_
     past = Past(redis_server)
     taskq.remote("note").delay()
     page.goto(site.at("metrics"))
-    expect(page.get_by_text("No figures of this time.")).to_have_count(10)
+    expect(page.get_by_text("No data for this period.")).to_have_count(10)
     with same_document(page):
         past.samples("default")
         expect(lines(page, "size")).to_have_count(1)
@@ -134,7 +134,7 @@ def test_a_schedule_is_paused_resumed_added_and_removed(site: Site, page: Page, 
     page.get_by_role("button", name="Pause nightly").click()
     expect_told(page, "Schedule “nightly” is paused.")
     page.get_by_role("button", name="Resume nightly").click()
-    expect_told(page, "Schedule “nightly” goes on.")
+    expect_told(page, "Schedule “nightly” is resumed.")
     page.get_by_role("button", name="Add schedule").click()
     dialog = page.get_by_role("dialog")
     given = {"Id of": "sales", "Task": "reports:sales", "When": "@daily", "Arguments": '{"day": "today"}'}

@@ -27,12 +27,12 @@ def test_the_dashboard_is_used_in_chinese(site: Site, taskq: TaskQ, inspector: I
     inspector.resume("default")
     page.goto(site.home)
     page.get_by_role("button", name="暂停 default").click()
-    expect(page.locator("p.told")).to_have_text("队列“default”已暂停：worker 不再从中取任务。")
+    expect(page.locator("p.notice")).to_have_text("队列“default”已暂停：worker 不再从中取任务。")
 
     page.goto(site.home)
     page.get_by_role("button", name="删除 default").click()
     page.get_by_role("dialog").get_by_role("button", name="删除").click()
-    expect(page.locator("p.told")).to_contain_text("队列“default”已保留")
+    expect(page.locator("p.notice")).to_contain_text("队列“default”没有删除")
 
     page.goto(site.at("queue?name=default"))
     page.get_by_role("button", name="删除").click()

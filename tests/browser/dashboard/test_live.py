@@ -54,7 +54,7 @@ def test_an_action_is_done_from_a_page_that_was_renewed(site: Site, page: Page, 
     page.goto(site.home)
     taskq.remote("note").delay()
     page.get_by_role("button", name="Pause default").click()
-    expect(page.locator("p.told")).to_contain_text("is paused")
+    expect(page.locator("p.notice")).to_contain_text("is paused")
 
 
 def test_nothing_moves_while_somebody_is_busy(site: Site, page: Page, taskq: TaskQ, inspector: Inspector) -> None:

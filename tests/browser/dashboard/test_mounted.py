@@ -100,7 +100,7 @@ class TestAnotherSite:
         page.goto(site.home)
         page.goto(f"{other}/form")
         page.get_by_role("button").click()
-        expect(page.locator("main")).to_contain_text("a page of another site may not do this")
+        expect(page.locator("main")).to_contain_text("a page of another site cannot do this")
         assert not inspector.queue_info("default").is_paused
 
     def test_it_shows_nothing_in_a_frame(self, site: Site, other: str, taskq: TaskQ) -> None:

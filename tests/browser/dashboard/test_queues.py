@@ -53,7 +53,7 @@ def test_a_queue_is_paused_and_resumed(site: Site, page: Page, taskq: TaskQ, ins
 
     page.get_by_role("link", name="default", exact=True).click()
     page.get_by_role("button", name="Resume").click()
-    expect_told(page, "Queue “default” runs again")
+    expect_told(page, "Queue “default” is resumed")
     page.wait_for_url("**/queue?name=default")
     assert not inspector.queue_info("default").is_paused
 
@@ -63,7 +63,9 @@ def test_a_queue_is_deleted_if_it_is_empty(site: Site, page: Page, taskq: TaskQ,
     taskq.remote("note").delay()
     page.goto(site.home)
     page.get_by_role("button", name="Delete default").click()
-    expect(page.get_by_role("dialog")).to_contain_text("Tasks in it: 1.")
+    expect(page.get_by_role("dialog")).to_contain_text(
+        "It has tasks (1), and is deleted only if all of them have succeeded."
+    )
     page.get_by_role("dialog").get_by_role("link", name="Cancel").click()
     expect(page.get_by_role("dialog")).to_be_hidden()
 
@@ -116,7 +118,7 @@ def test_viewers_are_offered_nothing(site: Site, scene: Scene) -> None:
 def test_what_somebody_chooses_is_kept(site: Site, page: Page, scene: Scene) -> None:
     page.goto(site.at("settings"))
     page.get_by_label("Colours").select_option("dark")
-    page.get_by_label("Renew pages").select_option("0")
+    page.get_by_label("Update pages").select_option("0")
     page.get_by_label("Rows on a page").select_option("100")
     page.get_by_role("button", name="Save").click()
     expect_told(page, "Saved in this browser.")

@@ -102,7 +102,7 @@ def test_selected_tasks_are_acted_on_together(site: Site, page: Page, taskq: Tas
     page.get_by_label("Select all on this page").check()
     page.get_by_label("Select 2").uncheck()
     page.get_by_role("button", name="Retry later selected tasks").click()
-    expect(page.get_by_role("dialog")).to_contain_text("Let 2 tasks wait until another time?")
+    expect(page.get_by_role("dialog")).to_contain_text("Run 2 tasks at a later time?")
     page.get_by_role("dialog").get_by_label("Minutes from now").fill("30")
     confirm(page, "Retry later")
     expect_told(page, "2 tasks were put off.")
@@ -161,7 +161,7 @@ def test_without_javascript_one_goes_on_by_hand(
     page.get_by_role("button", name="Delete", exact=True).click()
     expect(page.get_by_role("status")).to_contain_text("100 tasks were deleted.")
     assert inspector.queue_info("default").size == 50
-    page.get_by_role("button", name="Go on").click()
+    page.get_by_role("button", name="Continue").click()
     expect_told(page, "150 tasks were deleted.")
 
 

@@ -98,10 +98,10 @@ def test_what_failed_is_run_again(
     redis_server.client.hset(key, mapping={"s0": "f", "bad": 1})
 
     page.goto(site.at(f"workflow?queue=default&id={workflow.id}"))
-    page.get_by_role("button", name="Run what failed again").click()
+    page.get_by_role("button", name="Run failed steps again").click()
     expect(page.get_by_role("dialog")).to_contain_text("(1)")
     confirm(page, "Run again")
-    expect_told(page, "1 step runs again")
+    expect_told(page, "1 step of the workflow")
     assert inspector.count("default", TaskState.PENDING) == 1
 
 
@@ -110,5 +110,5 @@ def test_viewers_look_only(site: Site, scene: Scene) -> None:
     page = site.viewer().new_page()
     page.goto(site.at(f"workflow?queue=default&id={scene.workflow.id}"))
     expect(page.locator("svg.flow rect.box")).to_have_count(7)
-    for name in ("Cancel the workflow", "Run what failed again"):
+    for name in ("Cancel the workflow", "Run failed steps again"):
         expect(page.get_by_role("button", name=name)).to_have_count(0)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from taskq_core.errors import BrokerUnavailableError
 from taskq_core.inspector import ActionReport, Skip, TaskAction, TaskRef
-from taskq_core.views.messages import actions_for, cancelled, outcome, question, retried, step_stands
+from taskq_core.views.messages import actions_for, cancelled, outcome, question, retried, step_text
 from taskq_core.wire import TaskState
 from taskq_core.workflow import StepInfo, StepState, WorkflowInfo, WorkflowState
 from tests.rows import rows
@@ -25,7 +25,7 @@ def test_what_was_done_and_skipped_is_told_with_the_reasons() -> None:
     level, text = outcome(TaskAction.RUN, report)
 
     assert level == "warning"
-    assert text == "2 tasks run now. Skipped: 1 is active by now; 2 are not there (any more)."
+    assert text == "2 tasks run now. Skipped: 1 is now active; 2 no longer exist."
 
 
 def test_a_failure_on_the_way_is_told_with_what_was_left() -> None:
@@ -33,7 +33,7 @@ def test_a_failure_on_the_way_is_told_with_what_was_left() -> None:
 
     assert outcome(TaskAction.ARCHIVE, report) == (
         "error",
-        "Redis failed on the way, and 1,200 were not gone through.",
+        "Redis failed before the end, and 1,200 tasks were not processed.",
     )
 
 
@@ -53,7 +53,7 @@ def test_a_group_tells_how_many_members_have_ended() -> None:
     facts = {"name": "g", "task": "t", "queue": "", "task_id": "", "after": {}, "is_callback": False}
     step = StepInfo(**facts, ended_at=None, error="", state=StepState.STARTED, members=1200, succeeded=7, failed=1)  # type: ignore[arg-type]
 
-    assert step_stands(step) == "started 8/1,200, 1 failed"
+    assert step_text(step) == "started 8/1,200, 1 failed"
 
 
 def test_what_became_of_a_workflow() -> None:
@@ -68,7 +68,7 @@ def test_what_became_of_a_workflow() -> None:
         counts={},
     )
 
-    assert cancelled(info, is_done=False) == "The workflow “order” (w1) had ended already."
-    assert retried(info, 1) == "Of the workflow “order” (w1) 1 step runs again."
-    assert retried(info, 2) == "Of the workflow “order” (w1) 2 steps run again."
-    assert retried(info, 0) == "Nothing of the workflow “order” (w1) is there to run again."
+    assert cancelled(info, is_done=False) == "The workflow “order” (w1) has already ended."
+    assert retried(info, 1) == "1 step of the workflow “order” (w1) runs again."
+    assert retried(info, 2) == "2 steps of the workflow “order” (w1) run again."
+    assert retried(info, 0) == "The workflow “order” (w1) has no failed step to run again."

@@ -173,7 +173,7 @@ async def test_a_filter_that_cannot_be_read_is_told_and_leaves_the_list_alone(op
 @pytest.mark.parametrize(
     ("state", "key", "asked", "told", "after"),
     [
-        ("scheduled", "r", "Let the task “a” of the queue “mail” run now?", "1 task runs now.", "pending"),
+        ("scheduled", "r", "Run the task “a” of the queue “mail” now?", "1 task runs now.", "pending"),
         ("pending", "a", "Archive the task “a” of the queue “mail”?", "1 task was archived.", "archived"),
         ("archived", "d", "Delete the task “a” of the queue “mail”?", "1 task was deleted.", None),
     ],
@@ -238,7 +238,7 @@ async def test_a_task_is_put_off_for_as_long_as_is_typed(opened: Open, enqueued:
     async with opened() as person:
         await in_queue(person)
         await person.press("t")
-        await person.sees("Let the task “a” of the queue “mail” wait until another time?", "Delay, as")
+        await person.sees("Run the task “a” of the queue “mail” at a later time?", "Delay, as")
         await person.types("soon")
         await person.sees("'soon' is no duration")
         await person.types("2h")
@@ -310,7 +310,7 @@ async def test_what_somebody_else_changed_meanwhile_is_left_alone_and_told(
         await person.sees("Delete 2 tasks of the queue “mail”?")
         await AsyncInspector(taskq).archive_task("mail", "a")
         await person.press("y")
-        await person.sees("1 task was deleted. Skipped: 1 is archived by now.")
+        await person.sees("1 task was deleted. Skipped: 1 is now archived.")
 
     assert await stored(taskq, TaskState.ARCHIVED) == ["a"]
 

@@ -136,7 +136,7 @@ async def test_one_is_cancelled_once_that_is_confirmed(opened: Open, handle: Wor
     async with opened(size=(100, 24)) as person:
         await (listed(person) if is_listed else whole(person, handle))
         await person.press("c")
-        await person.sees("Cancel the workflow “order-48217”", "Of its 18 steps")
+        await person.sees("Cancel the workflow “order-48217”", "of its 18 steps")
         await person.press("enter")
         await person.misses("Cancel the workflow “order-48217”")
         assert (await handle.agraph()).info.state is WorkflowState.RUNNING
@@ -148,17 +148,17 @@ async def test_one_is_cancelled_once_that_is_confirmed(opened: Open, handle: Wor
         assert (await handle.agraph()).info.state is WorkflowState.CANCELLED
 
         await person.press("c")
-        await person.sees("had ended already.")
+        await person.sees("has already ended.")
 
 
 async def test_what_failed_is_run_again_once_that_is_confirmed(opened: Open, handle: WorkflowHandle) -> None:
     async with opened(size=(100, 24)) as person:
         await whole(person, handle)
         await person.press("r")
-        await person.sees("Run what failed of the workflow “order-48217”", "again (2)")
+        await person.sees("Run the failed steps of the workflow “order-48217”", "again (2)")
         await person.press("n")
-        await person.misses("Run what failed")
+        await person.misses("Run the failed steps")
         await person.press("r")
-        await person.sees("Run what failed")
+        await person.sees("Run the failed steps")
         await person.press("y")
-        await person.sees("Of the workflow “order-48217”")
+        await person.sees("of the workflow “order-48217”", "again.")
