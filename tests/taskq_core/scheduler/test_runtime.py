@@ -80,7 +80,7 @@ def test_what_cannot_be_stored_is_refused(app: TaskQ) -> None:
     task = app.remote("report")
     inspector.add_schedule(PeriodicTask("@hourly", task, id="a"))
 
-    with pytest.raises(ConfigurationError, match=r"a schedule 'a' already; pass replace=True"):
+    with pytest.raises(ConfigurationError, match=r"there is already a schedule 'a'; pass replace=True"):
         inspector.add_schedule(PeriodicTask("@daily", task, id="a"))
     with pytest.raises(ConfigurationError, match="cannot have the option deadline="):
         inspector.add_schedule(PeriodicTask("@daily", task, id="b", deadline=datetime(2090, 1, 1, tzinfo=UTC)))
