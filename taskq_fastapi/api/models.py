@@ -1,4 +1,4 @@
-"""Response models of the API, generated from the records of the core.
+"""Response models of the API, derived from the records of the core.
 
 A model has a field for each attribute and property of its record. The descriptions of the fields come from the
 docstrings of the record. Durations are in seconds, times in UTC.
@@ -59,7 +59,7 @@ def text(value: str) -> str:
 
 
 class Record(BaseModel):
-    """Base of the models that are generated from records."""
+    """Base of the models that are derived from records."""
 
     model_config = ConfigDict(from_attributes=True, ser_json_timedelta="float")
 
