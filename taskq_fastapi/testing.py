@@ -1,4 +1,4 @@
-"""Test helpers for FastAPI apps: those of `taskq_core.testing`, for apps whose lifespan does not run.
+"""Test helpers for FastAPI apps. They extend `taskq_core.testing` to apps whose lifespan does not run in a test.
 
 ::
 

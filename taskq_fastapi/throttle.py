@@ -128,7 +128,7 @@ class LoginLimiter:
             self._full_at = {each: at for each, at in self._full_at.items() if at > now}
         name = self._counted_as(address)
         full_at = max(now, self._full_at.get(name, now)) + self._each_s
-        # Addresses that share a count only wait for its next token, because the others have used the rest.
+        # Addresses that share a count wait only for the next token, because other addresses used the earlier ones.
         self._full_at[name] = min(full_at, now + (self._period_s if name == _SHARED else self._lock_s))
 
     def _counted_as(self, address: str) -> str:

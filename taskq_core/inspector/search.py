@@ -112,7 +112,7 @@ _OVERLAP = 50
 def all_ids(
     queue: QueueKeys, state: TaskState, group: str | None, *, skip: int = 0, most: int | None = None
 ) -> RequestPlan[list[str]]:
-    """Return the ids of the tasks of a state, the oldest (or those due first) in front.
+    """Return the ids of the tasks of a state. The oldest tasks, or the tasks that are due first, come first.
 
     Pages of a list overlap a little, so that none is missed if tasks are removed between two pages.
 

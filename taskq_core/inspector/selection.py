@@ -155,7 +155,7 @@ def act_on(
 
     Args:
         tasks: The tasks, of any queues.
-        action: What to do: `run`, `retry` (with `at` or `after`), `archive`, `delete`, `cancel` (asks the worker,
+        action: The action: `run`, `retry` (with `at` or `after`), `archive`, `delete`, `cancel` (asks the worker,
             and does not wait for the end), or `move` (with `to_queue`).
         at: When tasks may run, with a time zone.
         after: How long from now, instead of `at`.

@@ -134,10 +134,10 @@ class Inspector:
         return presence.key_slot(self._app.runtime.keys, queue)
 
     def reconcile(self, queue: str, *, repair: bool = False, progress: Progress | None = None) -> ReconcileReport:
-        """Find damage in a queue: data in Redis that no operation of taskq or Asynq can have left there.
+        """Find damage in a queue: data in Redis that no operation of taskq or Asynq can have written.
 
-        Workers also do this every few minutes. It reads all tasks in small script calls, and checks what looks damaged
-        again after five seconds, so that a task in transit is not mistaken for damage.
+        Workers also do this every few minutes. It reads all tasks in small script calls, and checks tasks that look
+        damaged again after five seconds, so that a task in transit does not count as damage.
 
         Args:
             queue: Name of the queue.

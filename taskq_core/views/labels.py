@@ -82,7 +82,7 @@ def step_state(step: StepInfo | MemberRow) -> str:
 
 
 def time_text(kind: TimeKind, attempt: int | None) -> str:
-    """Return what happens to a task at a time."""
+    """Return the text for a time of a task."""
     return gettext(_TIMES[kind], number=attempt)
 
 

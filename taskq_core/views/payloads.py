@@ -87,10 +87,12 @@ def compact_json(data: bytes, task: str) -> bytes:
 
 
 def check_json(value: Any) -> None:
-    """Refuse values that JSON cannot hold, numbers beyond a double, half characters, and values nested too deeply.
+    """Refuse a value that a JSON response cannot contain.
+
+    Such values are objects of other types, numbers that are not finite, lone surrogates, and deep nesting.
 
     Raises:
-        ValueError: It is one of these; also TypeError and RecursionError.
+        ValueError: It is such a value. It may also raise TypeError or RecursionError.
     """
     json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
     if any(depth > JSON_DEPTH_MAX for depth, _level in enumerate(json_levels(value), 1)):

@@ -64,7 +64,7 @@ class Shown:
             return REDACTION_FAILED
 
     def headers(self, name: str, headers: Mapping[str, str]) -> Any:
-        """Return the visible headers. Those of limits contain parts of the payload, so they may be hidden."""
+        """Return the visible headers. The header of limits contains parts of the payload, so it may be hidden."""
         visible = {key: text for key, text in headers.items() if key != LIMITS or self.may_ask_payloads}
         return self.value(name, "headers", visible)
 
