@@ -1,7 +1,6 @@
 """The terminal dashboard as a textual app: a stack of screens."""
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -9,7 +8,6 @@ from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.theme import Theme
 from textual.widgets import HelpPanel
-from textual.worker import WorkerCancelled
 
 from taskq_core.app import TaskQ
 from taskq_core.cli.terminal.figures import Palette
@@ -81,13 +79,14 @@ class DashApp(App[None]):
         await self.shared.taskq.runtime.async_runner.aclose()
 
     async def _refresh(self) -> None:
-        """Read the visible screen again and again. The next read starts when the previous one has ended."""
+        """Read the visible screen again and again. The next read starts after the previous one has ended."""
         while True:
             await asyncio.sleep(self.shared.config.refresh.total_seconds())
             screen = self.front
-            if screen is not None and screen.has_parts and (screen.is_live or self.shared.away_since):
-                with contextlib.suppress(WorkerCancelled):  # the user went to another screen
-                    await screen.reload().wait()
+            if screen is None or not screen.has_parts or any(worker.group == "reading" for worker in self.workers):
+                continue
+            if screen.is_live or self.shared.away_since:
+                screen.reload()
 
     def on_dash_screen_go(self, message: DashScreen.Go) -> None:
         """Open another screen over the visible one."""

@@ -119,7 +119,7 @@ class ListScreen(DashScreen[T], Generic[T, R]):
     def draw(self, found: T) -> None:
         """Show a read."""
         records = self.records(found)
-        if not records and len(self.places) > 1:  # the records of this page are gone
+        if not records and isinstance(self.place, int) and self.place:  # the records of this page are gone
             self.places.pop()
             self.reload()
             return
@@ -152,10 +152,10 @@ class ListScreen(DashScreen[T], Generic[T, R]):
             self.show("#panel", self.panel(self.found))
             self.refresh_bindings()
 
-    def on_data_table_row_selected(self) -> None:
+    def on_data_table_row_selected(self, event: Records.RowSelected) -> None:
         """Open the selected record."""
         record = self.chosen
-        if record is not None and self.OPENS:
+        if record is not None and self.OPENS and event.data_table is self.table:
             self.open(record)
 
     # --- pages, choices and filters -----------------------------------------------------------------------------------

@@ -157,6 +157,25 @@ async def test_a_filter_finds_tasks_and_goes_on_where_it_stopped(opened: Open, e
 
 
 @pytest.mark.nightly
+async def test_a_filter_goes_on_behind_a_page_without_a_match(
+    opened: Open, enqueued: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taskq_core.cli.terminal.tasks.SCAN", 10)
+    for number in range(30):
+        enqueued(f"t{number:02}")
+
+    async with opened() as person:
+        await in_queue(person)
+        await person.press("slash")
+        await person.types("t05@")
+        for _ in range(2):
+            await person.sees("0 found in 10 of 30; n continues")
+            await person.press("n")
+            await person.rests()
+        await person.until(lambda: ids(person) == ["t05"])
+
+
+@pytest.mark.nightly
 async def test_a_filter_that_cannot_be_read_is_told_and_leaves_the_list_alone(opened: Open, enqueued: Put) -> None:
     enqueued("a")
 
