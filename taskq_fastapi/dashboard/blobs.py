@@ -30,6 +30,10 @@ class Blob:
     note: str = ""
 
 
+NO_BLOB = Blob("")
+"""The text of no bytes."""
+
+
 def listed(shown: Shown, name: str, what: str, data: bytes) -> Blob:
     """Return the text of bytes in a list: the beginning, in one line."""
     blob = _read(shown, name, what, data, most=LISTED_BYTES, indent=None)

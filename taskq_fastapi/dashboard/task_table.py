@@ -11,7 +11,7 @@ from taskq_core.settings.language import gettext, marked, pmarked
 from taskq_core.views import TaskRecord, WorkersOverview, is_orphaned
 from taskq_core.views.messages import actions_for
 from taskq_core.wire import TaskState
-from taskq_fastapi.dashboard.blobs import Blob, listed, listed_result
+from taskq_fastapi.dashboard.blobs import NO_BLOB, Blob, listed, listed_result
 from taskq_fastapi.dashboard.errors import BadRequestError
 from taskq_fastapi.dashboard.view import View
 
@@ -96,13 +96,13 @@ class Row:
 
     task: TaskRecord
     mark: str
-    name: str
+    name: str = ""
     error: str
-    payload: Blob
-    result: Blob
+    payload: Blob = NO_BLOB
+    result: Blob = NO_BLOB
     status: str
-    started_at: datetime | None
-    deadline: datetime | None
+    started_at: datetime | None = None
+    deadline: datetime | None = None
     actions: Sequence[tuple[TaskAction, str]]
 
     @property
@@ -141,23 +141,11 @@ def _row(view: View, task: TaskRecord, now: datetime, run: RunningTask | None) -
     actions = actions_for(task.state)
     status = ""
     if task.state is TaskState.ACTIVE:
-        status = status_of(view, task, now)
+        status = status_of(task, now)
         if status == ORPHANED:
             actions = []  # no worker would receive the request
     if not isinstance(task, TaskInfo):
-        hidden = Blob("")
-        return Row(
-            task=task,
-            mark=mark_of(task),
-            name="",
-            error=task.problem,
-            payload=hidden,
-            result=hidden,
-            status=status,
-            started_at=None,
-            deadline=None,
-            actions=actions,
-        )
+        return Row(task=task, mark=mark_of(task), error=task.problem, status=status, actions=actions)
     return Row(
         task=task,
         mark=mark_of(task),
@@ -172,11 +160,9 @@ def _row(view: View, task: TaskRecord, now: datetime, run: RunningTask | None) -
     )
 
 
-def status_of(view: View, task: TaskRecord, now: datetime) -> str:
+def status_of(task: TaskRecord, now: datetime) -> str:
     """Return the status of an active task: orphaned if its lease has ended, else running."""
-    if is_orphaned(task, now):
-        return ORPHANED
-    return RUNNING
+    return ORPHANED if is_orphaned(task, now) else RUNNING
 
 
 def error_line(view: View, task: TaskInfo) -> str:

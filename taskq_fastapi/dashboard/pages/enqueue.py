@@ -31,14 +31,6 @@ MAX_DELAY_S = 10 * 365 * 86_400
 AnyTask = Task[Any, Any]
 
 
-class _WrongFieldError(TaskQError):
-    """The value of a form field is not valid. `field` is "" for an error of the whole form."""
-
-    def __init__(self, field: str, problem: str) -> None:
-        super().__init__(field, problem)
-        self.field, self.problem = field, problem
-
-
 def _task_of(view: View, form: Form) -> AnyTask:
     name = form.need("task")
     task = view.services.taskq.tasks.get(name)
@@ -75,7 +67,7 @@ async def _fields_of_task(view: View, task: AnyTask) -> dict[str, str]:
 
 
 async def _form_page(
-    view: View, task: AnyTask, fields: dict[str, str], *, wrong: _WrongFieldError | None = None, status: int = 200
+    view: View, task: AnyTask, fields: dict[str, str], *, wrong: dict[str, str] | None = None, status: int = 200
 ) -> Shown:
     names: Sequence[str] = sorted(
         {*(await view.inspector.queues()), *view.services.taskq.settings.queues, task.options.queue}
@@ -97,53 +89,47 @@ async def _form_page(
 async def enqueue(view: View, form: Form) -> Done | Shown:
     """Enqueue a task, or show the form again with the errors of its fields."""
     task = _task_of(view, form)
-    wrong = None
+    field = ""
     try:
-        options = _options(form)
-        call = call_of(task, form.get("arguments"), options)
+        call = call_of(task, form.get("arguments"), _options(form))
         handle = await view.services.taskq.aenqueue(call)
-    except _WrongFieldError as error:
-        wrong = error
     except (PayloadError, TaskArgumentsError) as error:
-        text = f"{error.parameter}: {error.problem}" if error.parameter else error.problem
-        wrong = _WrongFieldError("arguments", text)
-    except (DuplicateTaskError, TaskIdConflictError, QueueFullError) as error:
-        wrong = _WrongFieldError("", error_text(error))
-    except EnqueueUnknownError:
-        wrong = _WrongFieldError(
-            "", gettext("Redis did not answer, so the task may have been enqueued. Check before you try again.")
-        )
-    except EnqueueError as error:
-        logger.warning("a task could not be enqueued from the dashboard: %s", error)
-        wrong = _WrongFieldError(
-            "",
-            gettext(
-                "Redis refused the task, or could not be reached. Nothing was enqueued. The server log has details."
-            ),
-        )
+        field, problem = "arguments", f"{error.parameter}: {error.problem}" if error.parameter else error.problem
     except BrokerError:
         raise
     except TaskQError as error:
-        wrong = _WrongFieldError("", str(error))
+        problem = _problem(error)
     else:
         view.audited |= {"id": handle.id, "queue": handle.queue}
         return Done(
             text=gettext("The task was enqueued to the queue “%(queue)s”.", queue=handle.queue),
             back=link("task", queue=handle.queue, id=handle.id),
         )
-    view.audited["refused"] = wrong.field or "it was not accepted"
+    view.audited["refused"] = field or "it was not accepted"
     names = ("arguments", "queue", "run_after", "max_retry", "task_id")
-    return await _form_page(view, task, {name: form.get(name) for name in names}, wrong=wrong, status=422)
+    fields = {name: form.get(name) for name in names}
+    return await _form_page(view, task, fields, wrong={"field": field, "problem": problem}, status=422)
 
 
 def _options(form: Form) -> dict[str, Any]:
     options: dict[str, Any] = {"queue": form.need("queue")}
     for name, most in (("run_after", MAX_DELAY_S), ("max_retry", MAX_RETRY)):
-        try:
-            if form.get(name).strip():
-                options[name] = form.number(name, 0, low=0, high=most)
-        except BadRequestError as error:
-            raise _WrongFieldError(name, str(error)) from None
+        if form.get(name).strip():
+            options[name] = form.number(name, 0, low=0, high=most)
     if form.get("task_id"):
         options["task_id"] = form.get("task_id")
     return options
+
+
+def _problem(error: TaskQError) -> str:
+    """Return the text of an error that concerns no single field."""
+    if isinstance(error, DuplicateTaskError | TaskIdConflictError | QueueFullError):
+        return error_text(error)
+    if isinstance(error, EnqueueUnknownError):
+        return gettext("Redis did not answer, so the task may have been enqueued. Check before you try again.")
+    if isinstance(error, EnqueueError):
+        logger.warning("a task could not be enqueued from the dashboard: %s", error)
+        return gettext(
+            "Redis refused the task, or could not be reached. Nothing was enqueued. The server log has details."
+        )
+    return str(error)

@@ -64,7 +64,7 @@ async def show(view: View) -> Shown:
     task = await view.inspector.task(queue, task_id)
     actions = [(action, label) for action, label in actions_for(task.state) if not _cannot_reach_worker(task, action)]
     now = utc_datetime(SYSTEM_CLOCK.time())
-    activity = status_of(view, task, now) if task.state is TaskState.ACTIVE else ""
+    activity = status_of(task, now) if task.state is TaskState.ACTIVE else ""
     common: dict[str, Any] = {
         "task": task,
         "mark": mark_of(task),
