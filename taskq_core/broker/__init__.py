@@ -1,5 +1,6 @@
-"""The only room that speaks Redis.
+"""The only package that communicates with Redis.
 
-`operations` says what is sent and how the answer reads, without input or output; `lua/` holds one transition a file;
-`sync` and `aio` send operations; `connection` turns a URL into connections; `embedded` keeps a private redis-server.
+`operations` defines the requests and how their replies are decoded, without input or output. `lua/` has one file per
+script. `sync` and `aio` send operations. `connection` opens connections to the server of a URL. `embedded` runs a
+private redis-server.
 """

@@ -22,18 +22,18 @@ T = TypeVar("T")
 IDLE_S = 10.0
 """Seconds after which an unused connection is closed, at the next use of another one."""
 OPEN_AFTER_S = 0.1
-"""Seconds for which a call waits while the preferred number of calls is in progress."""
+"""Seconds for which a call waits for one of the preferred connections before it opens another."""
 FOLLOW_EVERY_S = 1.0
-"""Seconds between two questions to the Sentinels."""
+"""Seconds between two requests to the Sentinels."""
 
 
 class _Pool:
-    """The idle connections of one event loop, and how many more calls may be in progress."""
+    """The idle connections of one event loop, and semaphores for the number of calls in progress."""
 
     __slots__ = ("free", "idle", "preferred")
 
     def __init__(self, max_connections: int, preferred: int | None) -> None:
-        self.idle: deque[tuple[Pipeline, float]] = deque()  # with the second of its last use
+        self.idle: deque[tuple[Pipeline, float]] = deque()  # with the monotonic time of the last use
         self.free = asyncio.Semaphore(max_connections)
         self.preferred = None if preferred is None else asyncio.Semaphore(preferred)
 
@@ -42,10 +42,10 @@ class AsyncRunner:
     """Runs operations against one endpoint from coroutines, on any number of event loops.
 
     Args:
-        endpoint: Where the store is.
+        endpoint: The server.
         timeout_s: Seconds to wait for an answer.
-        max_connections: Connections per event loop; further calls wait their turn. They stay open between calls.
-        preferred: Connections to use while they suffice: further calls first wait `OPEN_AFTER_S` for one of them.
+        max_connections: Maximum number of connections per event loop. They stay open between calls. Further calls wait.
+        preferred: Number of connections to use if possible. Further calls wait `OPEN_AFTER_S` before they open another.
     """
 
     def __init__(
@@ -72,11 +72,11 @@ class AsyncRunner:
                 return await self._attempt(operation, attempts.limit_s(self._timeout_s))
             except BrokerError as error:
                 pause_s = attempts.pause_s(error)
-            await self._close_idle(self._pools.get(loop))  # their server has likely failed as well
+            await self._close_idle(self._pools.get(loop))  # they lead to the same server and have likely failed too
             await asyncio.sleep(pause_s)
 
     async def _attempt(self, operation: Operation[T], timeout_s: float) -> T:
-        """Send an operation on a connection that is lent for its time."""
+        """Send an operation on a connection of the pool."""
         loop = asyncio.get_running_loop()
         pool = self._pools.get(loop)
         if pool is None:
@@ -109,30 +109,30 @@ class AsyncRunner:
             pool.free.release()
 
     async def follow_primary(self) -> float:
-        """Ask the Sentinels whether another server has become the primary, and return the seconds until the next time.
+        """Ask the Sentinels whether another server has become the primary. Return the seconds until the next call.
 
-        If one has, connections to the one before are opened anew at their next use. That one goes on taking writes
-        until it is made a replica, some ten seconds after a planned failover, and forgets them then.
+        After a failover, each connection is replaced at its next use. Otherwise writes would be lost: after a planned
+        failover, the old primary accepts writes for about ten seconds, until it becomes a replica and discards them.
         """
         await self.endpoint.follow_primary()
         return FOLLOW_EVERY_S
 
     def new_pipeline(self) -> Pipeline:
-        """Return a reserved connection, which the caller closes."""
+        """Return a separate connection, which the caller closes."""
         kind = ClusterPipeline if self.endpoint.is_cluster else Pipeline
         return kind(self.endpoint, timeout_s=self._timeout_s)
 
     def new_tracking_pipeline(self, changed: Changed) -> Pipeline:
-        """Return a reserved connection that reports changes of keys that were read on it, where it can.
+        """Return a separate connection that reports changes of the keys that were read on it.
 
-        In a cluster it does not, because each node would send messages on another connection.
+        In a cluster it reports nothing, because each node would send messages on another connection.
         """
         if self.endpoint.is_cluster:
             return self.new_pipeline()
         return TrackingPipeline(self.endpoint, changed=changed, timeout_s=self._timeout_s)
 
     async def _start_on(self, loop: asyncio.AbstractEventLoop) -> _Pool:
-        for other in [each for each in self._pools if each.is_closed()]:  # closed without a word to us
+        for other in [each for each in self._pools if each.is_closed()]:  # closed without running our generator
             self._pools.pop(other, None)
             self._closers.pop(other, None)
         pool = self._pools[loop] = _Pool(self._max_connections, self._preferred)
@@ -141,13 +141,13 @@ class AsyncRunner:
         return pool
 
     async def _close_with(self, loop: asyncio.AbstractEventLoop) -> AsyncGenerator[None, None]:
-        """Close the idle connections when the loop ends: it finishes asynchronous generators before it closes."""
+        """Close the idle connections when the loop ends, which closes asynchronous generators before it ends."""
         try:
             yield
         finally:
             self._closers.pop(loop, None)
             await self._close_idle(self._pools.pop(loop, None))
-            await asyncio.sleep(0)  # a transport closes its socket in the loop's next turn
+            await asyncio.sleep(0)  # a transport closes its socket in the next iteration of the loop
 
     async def subscribe(self, *channels: str) -> "Subscription":
         """Listen on channels, on a separate connection."""
@@ -167,7 +167,7 @@ class AsyncRunner:
 
 
 async def _acquire(semaphore: asyncio.Semaphore, patience_s: float) -> bool:
-    """Acquire a semaphore, and return False if that takes longer than this."""
+    """Acquire a semaphore. Return False if that takes longer than `patience_s`."""
     if not semaphore.locked():
         return await semaphore.acquire()  # at once
     try:
@@ -186,7 +186,7 @@ class Subscription:
         self._connection: Any = None
 
     async def open(self) -> None:
-        """Connect and subscribe; when it returns nothing published afterwards is missed."""
+        """Connect and subscribe. Messages that are published after it returns are not missed."""
         connection = None
         cancelled = cancellations()
         try:
@@ -211,7 +211,7 @@ class Subscription:
         return (await self.next_of_any())[1]
 
     async def next_of_any(self) -> tuple[str, str]:
-        """Like `next`, but return the channel and the message."""
+        """Wait for the next message and return its channel and text."""
         try:
             reply = await self._connection.read_response()
         except CLIENT_ERRORS as error:

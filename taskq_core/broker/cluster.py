@@ -1,9 +1,9 @@
 """Find the node of a Redis Cluster that serves a request, and follow its redirections. Without I/O.
 
-A cluster spreads its keys over 16 384 slots, and each primary serves some of them. A `SlotMap` holds which node serves
-which slot. `cluster_exchange` asks a node for it before the first request and again after a node failed, and corrects
-it when a node answers that a slot has moved. All runners of one endpoint share the map, on any number of threads and
-event loops. An update replaces it in one step.
+A cluster spreads its keys over 16 384 slots, and each primary serves some of them. A `SlotMap` records which node
+serves which slot. `cluster_exchange` reads it from a node before the first request and after a node failed, and
+corrects it when a node answers that a slot has moved. All runners of one endpoint share the map, on any number of
+threads and event loops. An update replaces it in one step.
 
 While a slot moves to another node, its keys move one by one, and a script would find only some of them. Redis refuses
 a request (`TRYAGAIN`) if some of its declared keys are missing, but a script also reads task keys that it does not
@@ -28,16 +28,16 @@ REDIRECTIONS_MAX = 5
 """Redirections that one request follows before it fails."""
 
 ASKING = ("ASKING",)
-"""Command before a request that was redirected while its slot moves. It holds for the next command alone."""
+"""Command to send before a request that was redirected while its slot moves. It applies to the next command only."""
 
 
 def slot_of(operation: Operation[Any]) -> int | None:
-    """Return the slot of an operation; None: any node can answer."""
+    """Return the slot of an operation, None if any node can answer."""
     return key_slot(operation.keys[0]) if operation.keys else None
 
 
 def absent_key(operation: Operation[Any]) -> tuple[str, ...]:
-    """Return the key that a script declares beyond its own: of its slot and prefix, and never there."""
+    """Return the additional key that a script declares: it has the same slot and prefix, and never exists."""
     if operation.script is None or not operation.keys:
         return ()
     key = operation.keys[0]
@@ -49,10 +49,10 @@ def absent_key(operation: Operation[Any]) -> tuple[str, ...]:
 
 
 class SlotMap:
-    """Who serves which slot.
+    """The node that serves each slot.
 
     Args:
-        seeds: Nodes to ask as long as no other is known.
+        seeds: Nodes to ask before the first map is known.
     """
 
     def __init__(self, seeds: Sequence[Server]) -> None:
@@ -63,29 +63,32 @@ class SlotMap:
 
     @property
     def is_known(self) -> bool:
-        """False until `learn` was called, and after `forget`."""
+        """True after `learn`, until `forget` is called."""
         return bool(self._owners)
 
     @property
     def primaries(self) -> tuple[Server, ...]:
-        """The primaries, as far as known."""
+        """The known primaries."""
         return self._primaries
 
     def owner(self, slot: int | None) -> Server | None:
-        """Return who serves a slot, or for None another primary at each call; None if that is not known."""
+        """Return the node that serves a slot, None if it is unknown. Without a slot, return the primaries in turn."""
         owners, primaries = self._owners, self._primaries
         if not owners or not primaries:
             return None
         return primaries[next(self._turn) % len(primaries)] if slot is None else owners[slot]
 
     def sources(self) -> list[Server]:
-        """Return the nodes to ask who serves which slot, in turn another one first."""
+        """Return the nodes that can be asked for the map. Each call starts the list with the next node."""
         servers = list(dict.fromkeys((*self._primaries, *self._seeds)))
         start = next(self._turn) % len(servers)
         return servers[start:] + servers[:start]
 
     def learn(self, shards: Sequence[Any], asked: Server) -> None:
-        """Take over what a node answered to `CLUSTER SLOTS`: per range its first and last slot, then its nodes."""
+        """Replace the map by the answer to `CLUSTER SLOTS`: per range its first and last slot, then its nodes.
+
+        `asked` is the node that answered.
+        """
         owners: list[Server | None] = [None] * SLOTS
         primaries: dict[Server, None] = {}
         for first, last, primary, *_ in shards:
@@ -95,7 +98,7 @@ class SlotMap:
         self._primaries, self._owners = tuple(primaries), owners
 
     def move(self, slot: int, server: Server) -> None:
-        """Note that a slot is served by another node."""
+        """Record that another node serves a slot."""
         owners = self._owners
         if owners:
             owners[slot] = server
@@ -103,12 +106,12 @@ class SlotMap:
             self._primaries = (*self._primaries, server)
 
     def forget(self) -> None:
-        """Ask anew before the next request: a node failed, and another may have taken its place."""
+        """Discard the map, so that the next request reads it again: a node failed, and another may replace it."""
         self._owners = []
 
 
 def _host(reply: Any) -> str:
-    """Read a host; blank where a node does not know its own address, which is then the one it was reached at."""
+    """Decode a host. It is empty if the node does not know its own address: then it is the one that was asked."""
     host = reply.decode() if isinstance(reply, bytes) else str(reply or "")
     return "" if host == "?" else host
 
@@ -119,10 +122,10 @@ class NodeRequest:
 
     Attributes:
         server: The node.
-        operations: What to send.
-        left_s: Seconds that it may take.
-        is_asking: Send `ASKING` before each of them.
-        places: Index of each operation among those of the caller.
+        operations: The operations.
+        left_s: Timeout in seconds.
+        is_asking: Whether to send `ASKING` before each operation.
+        places: Index of each operation in the caller's sequence.
     """
 
     server: Server
@@ -133,7 +136,7 @@ class NodeRequest:
 
 
 Outcomes = list[list[Any] | BrokerError]
-"""Per `NodeRequest` its answers, or the error of the whole request."""
+"""For each `NodeRequest` its answers, or the error of the whole request."""
 
 
 def cluster_exchange(
@@ -141,7 +144,7 @@ def cluster_exchange(
 ) -> Generator[list[NodeRequest], Outcomes, list[Any]]:
     """Send operations to the nodes of their keys, and return one answer for each.
 
-    Yields the requests to send, each to another node, and receives their outcomes.
+    The generator yields requests to send, at most one per node, and receives their outcomes.
     """
     if not slots.is_known:
         yield from learn_slots(slots, address, left_s)
@@ -195,7 +198,7 @@ def _grouped(
 def learn_slots(
     slots: SlotMap, address: str, left_s: Callable[[], float]
 ) -> Generator[list[NodeRequest], Outcomes, None]:
-    """Ask one node after the other which node serves which slot, each for its share of the time."""
+    """Read the slot map from the first node that answers. Each node gets an equal share of the remaining time."""
     problems = []
     sources = slots.sources()
     for index, server in enumerate(sources):

@@ -1,4 +1,4 @@
-"""From a URL, or an existing redis-py client, to an `Endpoint` that opens connections.
+"""Open connections to the Redis server of a URL or of an existing redis-py client (`Endpoint`).
 
 ======================================================  ====================================================
 ``redis://user:password@host:6379/0``                   one server
@@ -10,10 +10,10 @@
 ``embedded://`` or ``embedded:///folder``               a private redis-server for development
 ======================================================  ====================================================
 
-redis-py's own defaults (ten silent retries, a hundred connections, long timeouts) are wrong for a queue: a request sent
-twice runs twice. Every connection made here retries nothing and has explicit timeouts; the runners decide what may be
-repeated. A password never shows in a repr, an error or a log line. A password or a certificate that is changed in its
-file counts for every connection that is opened from then on.
+The defaults of redis-py (ten silent retries, a hundred connections, long timeouts) are wrong for a queue, because a
+request that is sent twice runs twice. The connections of an `Endpoint` do not retry and have explicit timeouts; the
+runners decide which requests are repeated. No repr, error or log line contains a password. New connections use the
+current content of files with passwords and certificates.
 """
 
 import itertools
@@ -49,7 +49,8 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = 2.0
 """Seconds to establish a connection."""
 ANSWER_TIMEOUT_S = 3.0
-"""Seconds to wait for an answer; below the heartbeat, so that a silent server is noticed before a lease ends."""
+"""Seconds to wait for an answer. Shorter than the heartbeat, so that a worker detects a silent server before a lease
+expires."""
 
 _KINDS = {
     "redis": ("standalone", False),
@@ -75,7 +76,7 @@ _DEFAULT_PORTS = {"standalone": 6379, "sentinel": 26379, "cluster": 6379}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
-    """Where the store is, read from a URL.
+    """A parsed broker URL.
 
     Attributes:
         kind: standalone, unix, sentinel, cluster or embedded.
@@ -83,8 +84,8 @@ class Address:
         path: Socket (unix) or folder (embedded).
         master: Name of the primary (sentinel).
         db: Number of the database.
-        password_file: File that holds the password, read for every connection, or "".
-        sentinel_password_file: The same for that of the Sentinels.
+        password_file: File with the password, read for every connection, or "".
+        sentinel_password_file: File with the password of the Sentinels, or "".
         tls: True for TLS.
         tls_options: Files for TLS: ssl_ca_certs, ssl_certfile, ssl_keyfile.
     """
@@ -104,7 +105,7 @@ class Address:
     tls_options: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        """The URL without its password."""
+        """Return the URL without its password."""
         scheme = next(name for name, kind in _KINDS.items() if kind == (self.kind, self.tls))
         if self.kind == "embedded":
             return f"embedded://{self.path}"
@@ -125,7 +126,7 @@ def _refuse(problem: str) -> ConfigurationError:
 def _parse_hosts(text: str, default_port: int) -> tuple[tuple[str, int], ...]:
     hosts = []
     for part in text.split(","):
-        # What follows the host is not shown: where "@host" was forgotten it is a password.
+        # The error does not show the rest of the host: if "@host" was forgotten, it is the password.
         if _NO_HOST.search(part):
             raise _refuse("a host must be written host or host:port, without blanks or control characters")
         try:
@@ -134,7 +135,7 @@ def _parse_hosts(text: str, default_port: int) -> tuple[tuple[str, int], ...]:
         except ValueError:
             raise _refuse("a host must be written host:port with a port from 1 to 65535") from None
         if not host:
-            raise _refuse("it names no host")
+            raise _refuse("it has no host")
         if port == 0:
             raise _refuse(f"the port of {host!r} must be from 1 to 65535, got 0")
         hosts.append((host, port or default_port))
@@ -142,10 +143,10 @@ def _parse_hosts(text: str, default_port: int) -> tuple[tuple[str, int], ...]:
 
 
 def parse_url(url: str) -> Address:
-    """Read a broker URL.
+    """Parse a broker URL.
 
     Raises:
-        ConfigurationError: The URL is not one of the forms above. The message never holds the password.
+        ConfigurationError: The URL has none of the forms above. The message does not contain the password.
     """
     scheme, separator, rest = url.partition("://")
     if not separator or scheme not in _KINDS:
@@ -157,7 +158,7 @@ def parse_url(url: str) -> Address:
     if "@" in query:
         raise _refuse("an @ follows a ?; write ? in a user or password as %3F, and @ in an option as %40")
     if kind == "embedded" or rest.startswith("/"):
-        credentials, location = "", rest  # a path, which may hold an @
+        credentials, location = "", rest  # a path, which may contain an @
     else:
         credentials, _, location = rest.rpartition("@")
     username, _, password = credentials.partition(":")
@@ -210,7 +211,7 @@ def _password_file(options: Mapping[str, str], name: str, *, has_password: bool)
     if path is None:
         return ""
     if has_password:
-        raise _refuse(f"{name} names a file with the password, and the password stands there as well; leave one out")
+        raise _refuse(f"it has both a password and {name}; remove one of them")
     if not path or "\0" in path:
         raise _refuse(f"{name} must be the path of a file")
     return path
@@ -227,18 +228,18 @@ _COMMON: dict[str, Any] = {
     "health_check_interval": 0,
     "decode_responses": False,
     "protocol": 2,
-    # What redis-py says of itself anyway. Left to find it out, it parses its own package's metadata for each
-    # connection, for which Python loads all of `email`.
+    # The default value, passed explicitly: otherwise redis-py parses the metadata of its package for each connection,
+    # for which Python imports all of `email`.
     "driver_info": redis.DriverInfo(lib_version=redis.__version__),
 }
 
 
 _OF_KIND: dict[Any, dict[str, Any]] = {
     redis: _COMMON | {"retry": Retry(NoBackoff(), 0)},
-    # The asyncio runner bounds each exchange as a whole, so the connection has no timer.
+    # The asyncio runner has a timeout for each exchange, so the connection needs none.
     redis.asyncio: _COMMON | {"retry": AsyncRetry(NoBackoff(), 0), "socket_timeout": None},
 }
-"""Options of all connections, by the part of redis-py that they belong to."""
+"""Options of all connections, by the package of redis-py that makes the connection."""
 
 _TAKEN_OVER = frozenset(
     {
@@ -247,11 +248,12 @@ _TAKEN_OVER = frozenset(
         *("server", "version", "server_type", "lua_modules", "client_class"),  # fakeredis's
     }
 )
-"""Options of a client that its connections here share; times, retries and whatever belongs to its pool do not."""
+"""Options of a redis-py client that an endpoint uses for its own connections. Timeouts, retries and options of the
+connection pool are not used."""
 
 
 def _login(username: str | None, password: str | None, password_file: str) -> dict[str, Any]:
-    """Return the options that say who connects."""
+    """Return the options with the credentials of a connection."""
     if password_file:
         return {"credential_provider": PasswordFile(password_file, username)}
     return {"username": username, "password": password}
@@ -264,16 +266,16 @@ def _tls_options(address: Address) -> dict[str, Any]:
 
 
 class Endpoint:
-    """Opens connections to one store.
+    """Opens connections to one Redis server, primary or cluster.
 
     Attributes:
         address: Printable address without a password.
         is_cluster: True for a Redis Cluster, where each request goes to the node of its keys.
         is_node: True for one node of a cluster.
-        slots: Who serves which slot of a cluster; of no use without one.
-        is_memory: True for a fake store in this process's memory.
-        takeovers: How often Sentinels were seen to name another primary than before, if `follow_primary` is called. A
-            connection opened before the last time leads to a server that is the primary no more.
+        slots: The node of each slot of a cluster; unused without a cluster.
+        is_memory: True for a fake server in the memory of this process.
+        takeovers: Number of failovers that `follow_primary` has detected. A connection that was opened before the last
+            one leads to the old primary.
     """
 
     def __init__(self, source: "str | Address | redis.Redis | redis.asyncio.Redis", *, embedded_folder: Path) -> None:
@@ -311,11 +313,11 @@ class Endpoint:
         pool = getattr(client, "connection_pool", None)
         if isinstance(client, redis.cluster.RedisCluster | redis.asyncio.cluster.RedisCluster):
             raise ConfigurationError(
-                "a RedisCluster client cannot be taken over; give redis+cluster://host:port instead"
+                "a RedisCluster client cannot be used as the broker; give redis+cluster://host:port instead"
             )
         if isinstance(pool, redis.sentinel.SentinelConnectionPool | redis.asyncio.sentinel.SentinelConnectionPool):
             raise ConfigurationError(
-                "a client made by a Sentinel cannot be taken over; give redis+sentinel://host:port/master instead"
+                "a client of a Sentinel cannot be used as the broker; give redis+sentinel://host:port/master instead"
             )
         if pool is None:
             raise ConfigurationError(
@@ -328,7 +330,7 @@ class Endpoint:
             if name in _TAKEN_OVER or (name.startswith("ssl_") and ("ocsp" not in name or value))
         }
         self._client_classes = _connection_classes(pool.connection_class)
-        self.is_memory = _is_stand_in(pool.connection_class)
+        self.is_memory = _is_fake(pool.connection_class)
         if "path" in options:
             self.server = (options["path"], 0)
             self.address = f"unix://{options['path']}?db={options.get('db', 0)}"
@@ -340,13 +342,13 @@ class Endpoint:
     def open(self) -> None:
         """Start the embedded server if this endpoint has one. Blocking; does nothing for other kinds."""
         if self._address is not None and self._address.kind == "embedded" and self._embedded is None:
-            from taskq_core.broker.embedded import open_embedded  # not above: production does not need it
+            from taskq_core.broker.embedded import open_embedded  # imported here, because production does not need it
 
             folder = Path(self._address.path) if self._address.path else self._embedded_folder
             self._embedded = open_embedded(folder)
 
     def close(self) -> None:
-        """Release this endpoint's share of the embedded server, which stops after the last share is released."""
+        """Release the embedded server, which stops once no process uses it. Does nothing for other kinds."""
         if self._embedded is not None:
             self._embedded.close()
             self._embedded = None
@@ -360,20 +362,20 @@ class Endpoint:
         return Address(kind="unix", path=str(self._embedded.socket_path))
 
     def learn_time(self, server_ms: int, sent_at: float) -> None:
-        """Note the server's clock (Unix ms), as answered to a request that was sent at a monotonic second.
+        """Record the server's time (Unix ms), as answered to a request that was sent at a monotonic second.
 
-        A slow answer makes the clock seem fast, never slow. So deadlines may be late, but never too early.
+        If the answer is slow, the server's clock seems to be ahead, so deadlines may be late but are never too early.
         """
         self._clock_offset_s = server_ms / 1000 - sent_at
 
     def forget_time(self) -> None:
-        """Read the server's clock again before the next request with a deadline: it has jumped."""
+        """Discard the recorded time after the server's clock has jumped. The next request with a deadline reads it."""
         self._clock_offset_s = None
 
     def deadline_ms(self, sent_at: float) -> int | None:
         """Return the deadline of a request that is sent at a monotonic second, in Unix ms by the server's clock.
 
-        None while the server's clock is not known.
+        Return None while the server's time is unknown.
         """
         if self._clock_offset_s is None:
             return None
@@ -381,7 +383,7 @@ class Endpoint:
 
     def node(self, host: str, port: int) -> "Endpoint":
         """Return an endpoint of one server of a cluster, reached with the same user and over TLS if the cluster is."""
-        assert self._address is not None  # a client of a cluster cannot be taken over
+        assert self._address is not None  # `_from_client` refuses clients of a cluster
         node = self._nodes.get((host, port))
         if node is None:
             address = replace(self._address, kind="standalone", hosts=((host, port),))
@@ -390,9 +392,9 @@ class Endpoint:
         return node
 
     def connection(self, *, timeout_s: float = ANSWER_TIMEOUT_S, connect_timeout_s: float = CONNECT_TIMEOUT_S) -> Any:
-        """Return a new blocking connection, not connected yet; to one node of a cluster, each time another.
+        """Return a new blocking connection that is not connected yet. For a cluster, it leads to the nodes in turn.
 
-        Sentinels are asked for the primary first, which raises redis-py's errors.
+        With Sentinels, they are asked for the primary first, which raises redis-py's errors.
         """
         options = _OF_KIND[redis] | {
             "socket_timeout": timeout_s,
@@ -414,7 +416,7 @@ class Endpoint:
         return kind(**place, **_OF_KIND[redis.asyncio])
 
     def _place(self, library: Any) -> tuple[Any, dict[str, Any]]:
-        """Return the class of a connection, and the options that say where it leads and who connects."""
+        """Return the class of a connection, and its options for address and credentials."""
         if self._address is None:
             kind, place = self._client_classes[library is redis.asyncio], dict(self._client_options)
         else:
@@ -433,13 +435,13 @@ class Endpoint:
 
     @property
     def has_sentinels(self) -> bool:
-        """True where Sentinels name the primary."""
+        """True if Sentinels name the primary."""
         return self._address is not None and self._address.kind == "sentinel"
 
     async def follow_primary(self) -> None:
         """Ask the Sentinels whether another server has become the primary, and count it in `takeovers`.
 
-        It counts when more than half of them name it. If they do not agree or do not answer, nothing changes.
+        A new primary counts if more than half of the Sentinels name it. Without such a majority, nothing changes.
         """
         plan = sentinel.agree(self._sentinels(), timeout_s=CONNECT_TIMEOUT_S)
         found = await arun_plan(plan, partial(self._ask_sentinel, redis.asyncio, sentinel.aask))
@@ -451,31 +453,31 @@ class Endpoint:
         return self.slots.sources()[0] if address.kind == "cluster" else address.hosts[0]
 
     def _sentinels(self) -> Sequence[Server]:
-        """Return the Sentinels, in turn another one first."""
+        """Return the Sentinels. Each call starts the list with the next one."""
         hosts = self._resolved().hosts
         start = next(self._turn) % len(hosts)
         return hosts[start:] + hosts[:start]
 
     def _ask_sentinel(self, library: Any, ask: Callable[..., Any], options: Mapping[str, Any]) -> Any:
-        """Ask the Sentinel that is reached with some options; `ask` is `sentinel.ask` or `sentinel.aask`."""
+        """Ask one Sentinel for the primary. `options` has its address; `ask` is `sentinel.ask` or `sentinel.aask`."""
         address = self._resolved()
         login = _login(address.sentinel_username, address.sentinel_password, address.sentinel_password_file)
         kind = library.SSLConnection if address.tls else library.Connection
         return ask(kind, {**_OF_KIND[library], **_tls_options(address), **login, **options}, address.master)
 
 
-def _is_stand_in(connection_class: Any) -> bool:
+def _is_fake(connection_class: Any) -> bool:
     return str(connection_class.__module__).startswith("fakeredis")
 
 
 def _connection_classes(given: Any) -> tuple[Any, Any]:
-    """Return the blocking and the asyncio connection class that go with a client's own class."""
+    """Return the blocking and the asyncio connection class that correspond to a client's connection class."""
     pairs: list[tuple[Any, Any]] = [
         (redis.SSLConnection, redis.asyncio.SSLConnection),
         (redis.UnixDomainSocketConnection, redis.asyncio.UnixDomainSocketConnection),
         (redis.Connection, redis.asyncio.Connection),
     ]
-    if _is_stand_in(given):
+    if _is_fake(given):
         from fakeredis import FakeAsyncRedis, FakeRedis
 
         return FakeRedis().connection_pool.connection_class, FakeAsyncRedis().connection_pool.connection_class
@@ -483,5 +485,5 @@ def _connection_classes(given: Any) -> tuple[Any, Any]:
         if issubclass(given, pair):
             return pair
     raise ConfigurationError(
-        f"connections of type {given.__module__}.{given.__qualname__} cannot be taken over; give a URL"
+        f"clients with connections of type {given.__module__}.{given.__qualname__} are not supported; give a URL"
     )

@@ -1,7 +1,7 @@
 """Passwords in a file, which is read for every connection.
 
-When an agent for secrets or Kubernetes changes the file, open connections keep working and the next one uses the new
-password. Nothing has to be restarted.
+When a secrets agent or Kubernetes changes the file, open connections keep working and new ones use the new password.
+No restart is needed.
 """
 
 from pathlib import Path
@@ -10,15 +10,15 @@ from redis import ConnectionError as RedisConnectionError
 from redis.credentials import CredentialProvider
 
 FILE_MAX = 64 * 1024
-"""Most bytes of a file that holds a password."""
+"""Maximum size of a password file in bytes."""
 
 
 class PasswordFile(CredentialProvider):
     """A user whose password is in a file.
 
     Args:
-        path: The file. It holds the password and nothing else but a line's end.
-        username: The user; None for the default one.
+        path: The file. It contains only the password and maybe a line break.
+        username: The user, None for the default user.
     """
 
     def __init__(self, path: str, username: str | None) -> None:
@@ -29,11 +29,11 @@ class PasswordFile(CredentialProvider):
         return f"PasswordFile({str(self._path)!r})"
 
     def get_credentials(self) -> tuple[str] | tuple[str, str]:
-        """Return what AUTH is sent.
+        """Return the arguments of AUTH.
 
         Raises:
-            redis.ConnectionError: The file cannot be read, or holds no password. The caller tries again,
-                as with a server that is not reached.
+            redis.ConnectionError: The file cannot be read or contains no password. The caller tries again, as for a
+                server that cannot be reached.
         """
         try:
             with self._path.open("rb") as file:
@@ -42,9 +42,9 @@ class PasswordFile(CredentialProvider):
         except OSError as error:
             raise RedisConnectionError(f"cannot read the password file {self._path}: {error.strerror}") from None
         except UnicodeDecodeError:
-            raise RedisConnectionError(f"the password file {self._path} holds no UTF-8 text") from None
+            raise RedisConnectionError(f"the password file {self._path} is not UTF-8 text") from None
         if not password:
             raise RedisConnectionError(f"the password file {self._path} is empty")
         if len(data) > FILE_MAX or "\n" in password:
-            raise RedisConnectionError(f"the password file {self._path} holds more than one line")
+            raise RedisConnectionError(f"the password file {self._path} has more than one line")
         return (password,) if self._username is None else (self._username, password)

@@ -1,4 +1,4 @@
-"""What both runners do around a request: deadlines, missing scripts, confirmations and repeats. Without I/O.
+"""Logic that both runners share: deadlines, missing scripts, confirmations and repeats. Without I/O.
 
 `exchange` is a generator that yields a `Write`, receives one reply per command, and returns one answer per operation.
 `run_plan` and `arun_plan` execute it. A failed write is raised at its `yield` as a `BrokerError`. `Attempts` decides
@@ -16,7 +16,15 @@ from taskq_core.broker.connection import Endpoint
 from taskq_core.broker.failures import LateError, is_late, is_missing_script, translate, translate_connecting
 from taskq_core.broker.operations.operation import Argument, Operation
 from taskq_core.broker.operations.replies import time_ms
-from taskq_core.broker.replication import ANSWER_S, HOW_MANY, Shortfall, forget_command, is_due, shortfall, wait_command
+from taskq_core.broker.replication import (
+    ANSWER_S,
+    REPLICATION_INFO,
+    Shortfall,
+    forget_command,
+    is_due,
+    shortfall,
+    wait_command,
+)
 from taskq_core.errors import BrokerError, BrokerReplicationError, BrokerUnavailableError
 
 Command = tuple[Argument, ...]
@@ -28,8 +36,8 @@ class Write:
 
     Attributes:
         commands: The commands. Each has one reply; an error reply is an exception.
-        block_s: Seconds that Redis may wait before it answers, beyond the usual time.
-        spin_s: Seconds for which the event loop does not sleep while it waits. Blocking code ignores it.
+        block_s: Seconds for which Redis may block before it answers, in addition to the usual timeout.
+        spin_s: Seconds for which the event loop polls without sleeping while it waits. Blocking code ignores it.
     """
 
     commands: Sequence[Command]
@@ -51,14 +59,14 @@ def exchange(
     is_asking: bool = False,
     spin_s: float = 0.0,
 ) -> Exchange:
-    """Carry out operations on one connection, and return one answer for each, a `BrokerError` if it was refused.
+    """Send operations on one connection, and return one answer for each, a `BrokerError` if it was refused.
 
     Args:
-        endpoint: The server at the other end.
-        operations: What to send, in one write.
-        left_s: Returns the seconds left for all of it.
+        endpoint: The server of the connection.
+        operations: The operations, which are sent in one write.
+        left_s: Returns the seconds left until the timeout.
         is_asking: Send `ASKING` before each operation, which a cluster needs while their slot moves to this node.
-        spin_s: See `Write`.
+        spin_s: As in `Write`.
     """
     commands: list[Command] = []
     block_s = 0.0
@@ -87,12 +95,12 @@ def exchange(
 
 
 def must_close(answers: Sequence[Any]) -> bool:
-    """Return whether a connection with these answers must be closed, because another server may be the right one."""
+    """Return whether the connection must be closed after these answers, because its server may be the wrong one."""
     return not _CLOSING.isdisjoint(map(type, answers))
 
 
 def _set_deadline(endpoint: Endpoint, operation: Operation[Any]) -> Generator[Write, list[Any], None]:
-    """Set the deadline of an operation. The server's clock is read first if it is not known."""
+    """Set the deadline of an operation. The server's time is read first if it is unknown."""
     sent_at = time.monotonic()
     deadline_ms = endpoint.deadline_ms(sent_at)
     if deadline_ms is None:
@@ -104,13 +112,13 @@ def _set_deadline(endpoint: Endpoint, operation: Operation[Any]) -> Generator[Wr
             raise translate(reply, endpoint.address) from reply
         endpoint.learn_time(time_ms(reply), sent_at)
         deadline_ms = endpoint.deadline_ms(sent_at)
-    operation.args[operation.deadline_at] = deadline_ms  # type: ignore[index]  # a list, as it has one
+    operation.args[operation.deadline_at] = deadline_ms  # type: ignore[index]  # a list, because it takes a deadline
 
 
 def _send_again(
     endpoint: Endpoint, operation: Operation[Any], refused: Exception, block_s: float, is_asking: bool
 ) -> Generator[Write, list[Any], Any]:
-    """Send an operation again if the server does not know its script, or its deadline was wrong; else raise."""
+    """Send an operation again if the server does not have its script or its deadline was wrong. Otherwise raise."""
     must_correct = is_late(refused) and operation.takes_deadline
     if must_correct:
         endpoint.forget_time()
@@ -127,21 +135,21 @@ def _send_again(
 def _confirm(
     endpoint: Endpoint, operation: Operation[Any], reply: Any, left_s: Callable[[], float]
 ) -> Generator[Write, list[Any], None]:
-    """Wait until replicas or the disk have what was written on this connection, or raise."""
+    """Wait until replicas or disks have the writes of this connection. Raise `BrokerReplicationError` otherwise."""
     assert operation.confirm is not None
     missing: Shortfall | None = None
     info = None
     try:
         if not endpoint.is_memory:
-            (said,) = yield Write([wait_command(operation.confirm, left_s())])
-            missing = shortfall(operation.confirm, said)
+            (waited,) = yield Write([wait_command(operation.confirm, left_s())])
+            missing = shortfall(operation.confirm, waited)
         if missing is None and operation.receipts:
-            (said,) = yield Write([forget_command(operation, reply)])
-            if isinstance(said, Exception):
-                missing = Shortfall(operation.confirm.replicas, str(said))
+            (deleted,) = yield Write([forget_command(operation, reply)])
+            if isinstance(deleted, Exception):
+                missing = Shortfall(operation.confirm.replicas, str(deleted))
         if missing is None:
             return
-        (info,) = yield Write([HOW_MANY])
+        (info,) = yield Write([REPLICATION_INFO])
     except BrokerError as error:
         missing = missing or Shortfall(0, str(error))
         raise missing.error(operation, reply, endpoint.address) from error
@@ -153,7 +161,7 @@ class Attempts:
 
     Args:
         operation: The operation to send.
-        patience_s: Most seconds that all attempts may take together. None: one attempt.
+        patience_s: Maximum seconds for all attempts together. None: one attempt.
         clock: Returns monotonic seconds.
     """
 
@@ -167,7 +175,7 @@ class Attempts:
         self._unconfirmed: BrokerReplicationError | None = None
 
     def limit_s(self, timeout_s: float) -> float:
-        """Return the seconds that the next attempt may take, no more than `timeout_s` and no less than 1 ms."""
+        """Return the timeout of the next attempt in seconds: at most `timeout_s` and at least 1 ms."""
         if self._deadline is None:
             return timeout_s
         return min(timeout_s, max(0.001, self._deadline - self._clock()))
@@ -177,7 +185,7 @@ class Attempts:
 
         Args:
             error: The error of the last attempt.
-            may_repeat: False if there is no further attempt, whatever the error is.
+            may_repeat: False to make no further attempt, for example because the runner is closed.
         """
         operation = self._operation
         failure: BrokerError = error

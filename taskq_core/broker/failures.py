@@ -1,4 +1,4 @@
-"""What redis-py raises, as taskq's own errors."""
+"""Translate errors of redis-py and of Redis into taskq's errors, and encode commands."""
 
 import re
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ _REFUSALS = (
     "MISCONF",
     "UNBLOCKED",
 )
-_REFUSED_IN_SCRIPT = re.compile(rf"@user_script: ?\d+: -(?:{'|'.join(_REFUSALS)})\b")  # as Redis 6.2 words it
+_REFUSED_IN_SCRIPT = re.compile(rf"@user_script: ?\d+: -(?:{'|'.join(_REFUSALS)})\b")  # the error text of Redis 6.2
 
 _NOT_ALLOWED_IN_SCRIPT = (
     "ACL failure in script",
@@ -46,16 +46,16 @@ _MOVED_OR_ASK = re.compile(r"(?:(MOVED|ASK) )?(\d+) (\S*):(\d+)$")
 class LateError(BrokerUnavailableError):
     """The server refused a request because its deadline has passed. A repeat would be refused as well."""
 
-    code = BrokerUnavailableError.code  # what callers know it as
+    code = BrokerUnavailableError.code  # callers do not distinguish it
 
 
 class RedirectedError(BrokerReplyError):
-    """A node of a cluster named the node that serves the request, which changed nothing.
+    """A node of a cluster redirected a request to another node. Nothing was changed.
 
     Attributes:
-        is_ask: True if that holds for this request alone, while the slot moves.
-        slot: Slot of its keys.
-        server: The node; the host is blank where it is the same.
+        is_ask: True if the redirection applies to this request only, while the slot moves.
+        slot: Slot of the keys.
+        server: The other node. An empty host means the same host.
     """
 
     def __init__(self, message: str, is_ask: bool, slot: int, server: tuple[str, int]) -> None:
@@ -64,7 +64,7 @@ class RedirectedError(BrokerReplyError):
         self.is_ask, self.slot, self.server = is_ask, slot, server
 
     def __str__(self) -> str:
-        return f"{self.args[0]}; a cluster needs redis+cluster:// as its URL"
+        return f"{self.args[0]}; the server is a node of a cluster: use a URL with redis+cluster://"
 
 
 def _redirected(error: BaseException, address: str) -> RedirectedError | None:
@@ -77,12 +77,12 @@ def _redirected(error: BaseException, address: str) -> RedirectedError | None:
         return None
     word, slot, host, port = found.groups()
     is_ask = word == "ASK" or (word is None and not isinstance(error, exceptions.MovedError))
-    said = f"{'ASK' if is_ask else 'MOVED'} {slot} {host}:{port}"
-    return RedirectedError(f"{address} answered: {said}", is_ask, int(slot), (host.strip("[]"), int(port)))
+    text = f"{address} answered: {'ASK' if is_ask else 'MOVED'} {slot} {host}:{port}"
+    return RedirectedError(text, is_ask, int(slot), (host.strip("[]"), int(port)))
 
 
 def translate(error: BaseException, address: str) -> BrokerError:
-    """Return ours for an error raised by redis-py or the operating system."""
+    """Return taskq's error for an error of redis-py or of the operating system."""
     if isinstance(error, BrokerError):
         return error
     text = str(error)
@@ -92,7 +92,7 @@ def translate(error: BaseException, address: str) -> BrokerError:
     if isinstance(error, exceptions.AuthenticationError | exceptions.NoPermissionError):
         return BrokerAuthenticationError(f"{address} refused the user or password: {text}")
     if isinstance(error, exceptions.OutOfMemoryError) or "OOM command not allowed" in text:
-        return BrokerFullError(f"{address} is over its memory limit (maxmemory) and takes no new tasks")
+        return BrokerFullError(f"{address} is over its memory limit (maxmemory) and accepts no new tasks")
     if (
         isinstance(
             error,
@@ -119,9 +119,9 @@ def translate(error: BaseException, address: str) -> BrokerError:
 
 
 def translate_connecting(error: BaseException, address: str) -> BrokerError:
-    """Return ours for an error raised while connecting: nothing was sent."""
+    """Return taskq's error for an error raised while connecting, when nothing was sent yet."""
     if isinstance(error, exceptions.ConnectionError) and isinstance(error.__cause__, exceptions.AuthenticationError):
-        error = error.__cause__  # as redis-py's asyncio side raises it
+        error = error.__cause__  # redis-py wraps it in its asyncio connections
     translated = translate(error, address)
     if isinstance(translated, BrokerUnavailableError):
         return BrokerUnavailableError.unchanged(str(translated).replace("no answer from", "cannot reach", 1))
@@ -129,8 +129,8 @@ def translate_connecting(error: BaseException, address: str) -> BrokerError:
 
 
 def pack(command: Sequence[Argument]) -> bytes:
-    """Return a command in Redis's wire form. Ids read from Redis may hold bytes that are not valid UTF-8."""
-    words: Any = tuple(command)  # hiredis takes any number of words, unlike its types say
+    """Return the bytes of a command in Redis's protocol. Ids from Redis may contain bytes that are not valid UTF-8."""
+    words: Any = tuple(command)  # hiredis accepts any number of words, but its type hints do not
     try:
         packed: bytes = hiredis.pack_command(words)
     except UnicodeEncodeError:
@@ -140,7 +140,7 @@ def pack(command: Sequence[Argument]) -> bytes:
 
 
 def as_bytes(command: Sequence[Argument]) -> tuple[Argument, ...]:
-    """Return a command with its texts encoded, but for its name."""
+    """Return a command with all words after its name encoded as bytes."""
     return (
         command[0],
         *[word.encode("utf-8", "surrogateescape") if isinstance(word, str) else word for word in command[1:]],
@@ -153,7 +153,7 @@ def is_late(reply: Any) -> bool:
 
 
 def is_missing_script(reply: Any) -> bool:
-    """True if the server does not know the script: it ran nothing, so sending the text is safe."""
+    """Return whether the server does not have the script. It ran nothing then, so sending the text is safe."""
     return isinstance(reply, exceptions.NoScriptError) or (
         isinstance(reply, exceptions.ResponseError) and str(reply).startswith("NOSCRIPT")
     )

@@ -1,4 +1,4 @@
-"""A store in this process's memory, for tests: fakeredis, which runs the same scripts."""
+"""A fake Redis in the memory of this process, for tests: fakeredis, which runs the same scripts."""
 
 import importlib.util
 from pathlib import Path
@@ -10,7 +10,7 @@ _MISSING = "a store in memory needs fakeredis with Lua: pip install 'taskq-asynq
 
 
 def memory_endpoint() -> Endpoint:
-    """Return an endpoint of a new, empty store of this caller alone.
+    """Return the endpoint of a new, empty fake server that only this caller uses.
 
     Raises:
         ConfigurationError: fakeredis, or the Lua that it needs, is not installed.
@@ -19,6 +19,6 @@ def memory_endpoint() -> Endpoint:
         import fakeredis
     except ImportError:
         raise ConfigurationError(_MISSING) from None
-    if importlib.util.find_spec("lupa") is None:  # fakeredis itself fails only at the first script
+    if importlib.util.find_spec("lupa") is None:  # without this check, fakeredis fails only at the first script
         raise ConfigurationError(_MISSING)
     return Endpoint(fakeredis.FakeRedis(server=fakeredis.FakeServer()), embedded_folder=Path())

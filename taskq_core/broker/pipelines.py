@@ -1,7 +1,7 @@
 """Connections that send several operations in one write and read their answers in order, for asyncio.
 
-A `Pipeline` is one connection to one server. A `ClusterPipeline` is one connection to each cluster node that it has
-talked to. A connection whose call failed, timed out or was cancelled is closed, so no reply can reach another caller.
+A `Pipeline` is one connection to one server. A `ClusterPipeline` has one connection to each cluster node that it has
+used. A connection is closed when its call fails, times out or is cancelled, so that no reply can reach another caller.
 """
 
 import asyncio
@@ -24,10 +24,10 @@ T = TypeVar("T")
 
 
 class Pipeline:
-    """One reserved connection.
+    """One connection that one caller uses at a time.
 
     Args:
-        endpoint: Where the server is.
+        endpoint: The server.
         timeout_s: Seconds to wait for the answers of one exchange.
 
     Attributes:
@@ -46,7 +46,7 @@ class Pipeline:
 
     @property
     def is_connected(self) -> bool:
-        """True while the connection is open, as far as known, and no other server has become the primary."""
+        """True while the connection seems to be open and no other server has become the primary."""
         if self._takeovers != self._endpoint.takeovers:
             return False
         if self._stream is not None:
@@ -64,21 +64,21 @@ class Pipeline:
         """Send operations in one write and return their answers in order.
 
         Args:
-            operations: What to send.
+            operations: The operations.
             timeout_s: Shortens the pipeline's own timeout.
-            spin_s: Seconds for which the event loop does not sleep. Worth it where an answer arrives sooner than a
-                sleeping process wakes.
-            is_asking: Send `ASKING` before each, see `taskq_core.broker.cluster`.
+            spin_s: Seconds for which the event loop polls without sleeping. This is faster if the answer arrives before
+                a sleeping process would wake up.
+            is_asking: Send `ASKING` before each operation, see `taskq_core.broker.cluster`.
 
         Returns:
-            One answer per operation. The answer of a refused operation is its `BrokerError`; the others keep theirs.
+            One answer per operation. The answer of a refused operation is its `BrokerError`.
 
         Raises:
-            BrokerUnavailableError: The connection failed or timed out. Any of the operations may have happened.
+            BrokerUnavailableError: The connection failed or timed out. Any of the operations may have been carried out.
         """
         clock = asyncio.get_running_loop().time
         timeout_s = self._timeout_s if timeout_s is None else min(timeout_s, self._timeout_s)
-        until = clock() + timeout_s  # connecting and waiting share the time
+        until = clock() + timeout_s  # for both connecting and waiting
         await self._connect_if_needed(timeout_s)
 
         async def send(write: Write) -> list[Any]:
@@ -110,7 +110,7 @@ class Pipeline:
                 return await self._stream.exchange(packed, count, max(0.0, timeout_s), spin_s=write.spin_s)
             if self._connection is None:
                 raise ConnectionError("the connection is closed")
-            async with asyncio.timeout(timeout_s):  # one after the other: a fake store may mix up the order of replies
+            async with asyncio.timeout(timeout_s):  # one by one, because fakeredis may mix up the order of replies
                 return [await self._send_alone(pack(command)) for command in write.commands]
         except CLIENT_ERRORS as error:
             await self.close()
@@ -151,13 +151,13 @@ class Pipeline:
             self._stream = self._stream_on(transport)
 
     def _stream_on(self, transport: Any) -> ReplyStream:
-        """Take over a connected transport."""
+        """Return the stream that uses a connected transport from now on."""
         return ReplyStream(transport)
 
     def abort(self) -> None:
-        """Break the connection at once, so that the current exchange fails. The next one opens a new one.
+        """Close the connection at once, so that the current exchange fails. The next exchange opens a new connection.
 
-        Does nothing while it connects, or if it leads to a fake store.
+        Does nothing while the connection is being opened, or if it leads to a fake server.
         """
         if self._stream is not None:
             self._stream.abort()
@@ -172,9 +172,9 @@ class Pipeline:
 
 
 class ClusterPipeline(Pipeline):
-    """One reserved connection to each node of a cluster that it has talked to.
+    """One connection to each node of a cluster that was used.
 
-    Requests of one exchange to different nodes are sent at the same time.
+    Requests of one exchange to different nodes are sent concurrently.
     """
 
     def __init__(self, endpoint: Endpoint, *, timeout_s: float = ANSWER_TIMEOUT_S) -> None:
@@ -183,7 +183,7 @@ class ClusterPipeline(Pipeline):
 
     @property
     def is_connected(self) -> bool:
-        """True while a connection to any node is open, as far as known."""
+        """True while a connection to any node seems to be open."""
         return any(pipeline.is_connected for pipeline in self._pipelines.values())
 
     async def exchange(
@@ -216,7 +216,7 @@ class ClusterPipeline(Pipeline):
             return error
 
     def abort(self) -> None:
-        """Break the connections at once. As `Pipeline.abort`."""
+        """Close the connections at once. As `Pipeline.abort`."""
         for pipeline in self._pipelines.values():
             pipeline.abort()
 

@@ -28,7 +28,7 @@ def ask(operation: Operation[T]) -> RequestPlan[T]:
 def run_plan(plan: Generator[S, Any, T], send: Callable[[S], Any], first: S | None = None) -> T:
     """Execute a request plan from blocking code; `send` runs one operation.
 
-    `first` is the operation that the plan has yielded already, if it was started before.
+    If the plan was started before, `first` is the operation that it has yielded.
     """
     try:
         operation = next(plan) if first is None else first

@@ -1,7 +1,7 @@
-"""Ask whether replicas have new tasks: the requests on the connection that stored them, and their replies.
+"""Requests and replies that confirm that replicas or disks have new tasks. Without I/O.
 
-`WAIT` and `WAITAOF` count the replicas that have everything this connection has written, so they must follow the write
-on the same connection, and a repeat must write again. Without I/O.
+`WAIT` and `WAITAOF` count the replicas that have all writes of the connection. So they must follow the write on the
+same connection, and a repeat must write again.
 """
 
 from typing import Any
@@ -14,18 +14,18 @@ from taskq_core.broker.operations.outbox import DeliveryCode
 from taskq_core.errors import BrokerReplicationError
 
 ANSWER_S = 0.5
-"""Seconds left for the answer, since Redis ends a wait up to 0.1 s late, a busy one later. Less is not worth
-another wait."""
+"""Seconds reserved for the answer, because Redis ends a wait up to 0.1 s late, and later if it is busy. With less time
+left, there is no further attempt."""
 _STORED = frozenset((EnqueueCode.STORED, EnqueueCode.CHANGED, DeliveryCode.STORED_BEFORE))
 _SHARE = 0.4
-"""Most of a short time that is left for the answer."""
+"""Maximum part of a short timeout that is reserved for the answer."""
 
-HOW_MANY = ("INFO", "replication")
-"""Asked after a wait in vain: how many replicas are connected."""
+REPLICATION_INFO = ("INFO", "replication")
+"""Sent after a failed wait, to report how many replicas are connected."""
 
 
 def wait_command(confirmation: Confirmation, left_s: float) -> tuple[Argument, ...]:
-    """Return what to send with so many seconds left, some of which the answer needs."""
+    """Return the command that waits for the confirmation, with `left_s` seconds left until the timeout."""
     wait_ms = max(1, int((left_s - min(ANSWER_S, _SHARE * left_s)) * 1000))
     if confirmation.fsynced:
         return ("WAITAOF", 1, confirmation.replicas, wait_ms)
@@ -33,12 +33,12 @@ def wait_command(confirmation: Confirmation, left_s: float) -> tuple[Argument, .
 
 
 def is_due(operation: Operation[Any], reply: Any) -> bool:
-    """Whether what an operation has stored is to be confirmed."""
+    """Return whether an operation has stored something that must be confirmed."""
     return operation.confirm is not None and not _STORED.isdisjoint(_codes(operation, reply))
 
 
 def forget_command(operation: Operation[Any], reply: Any) -> tuple[Argument, ...]:
-    """Return what deletes the digests of confirmed tasks."""
+    """Return the command that deletes the digests of confirmed tasks."""
     codes = zip(operation.receipts, _codes(operation, reply), strict=True)
     return ("UNLINK", *[key for key, code in codes if code in _STORED])
 
@@ -64,7 +64,7 @@ class Shortfall:
         self.is_final = is_final
 
     def error(self, operation: Operation[Any], reply: Any, address: str, info: Any = None) -> BrokerReplicationError:
-        """Return the error for what was done and is not confirmed; `info` is the answer to `HOW_MANY`, if any."""
+        """Return the error for a write that is not confirmed. `info` is the answer to `REPLICATION_INFO`, if any."""
         assert operation.confirm is not None
         connected = _connected(info)
         problem = self.problem
@@ -80,9 +80,9 @@ class Shortfall:
 
 
 def shortfall(confirmation: Confirmation, reply: Any) -> Shortfall | None:
-    """Read the answer to `wait_command`; None if all is confirmed."""
+    """Decode the reply to `wait_command`. Return None if the write is confirmed."""
     if isinstance(reply, RedisError) and confirmation.fsynced and "unknown command" in str(reply):
-        return Shortfall(0, "the server does not know WAITAOF, which came with Redis 7.2", is_final=True)
+        return Shortfall(0, "the server does not support WAITAOF, which needs Redis 7.2", is_final=True)
     if isinstance(reply, RedisError):
         return Shortfall(0, str(reply), is_final=_is_final(str(reply)))
     local, replicas = (int(reply[0]), int(reply[1])) if confirmation.fsynced else (1, int(reply))
@@ -94,7 +94,7 @@ def shortfall(confirmation: Confirmation, reply: Any) -> Shortfall | None:
 
 
 def _is_final(refusal: str) -> bool:
-    """Return whether a repeat would be refused as well. If Redis became a replica, it goes to another server."""
+    """Return whether a repeat would be refused too. If the server became a replica, a repeat goes to another server."""
     return not refusal.startswith("UNBLOCKED") and "replica instances" not in refusal
 
 

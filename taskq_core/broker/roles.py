@@ -1,9 +1,8 @@
-"""Rules of `ACL SETUSER` that give a user of Redis the rights of one role and no more.
+"""Rules of `ACL SETUSER` that give a user of Redis the rights of one role and no others.
 
-Redis checks every command in a script as if the user had sent it. So `EVAL` gives no rights beyond those of the
-commands, and a role is the list of the commands that its scripts and requests send, each with the keys it is sent on.
-Since Redis 7 a selector ties commands to keys. Redis 6.2 has no selectors and lets a user send each of its commands to
-each of its keys, which restricts less.
+Redis checks every command in a script as if the user had sent it. So `EVAL` gives no further rights, and a role is the
+list of the commands that its requests and scripts use, each with its keys. Since Redis 7, a selector limits commands to
+keys. Redis 6.2 has no selectors: a user may use each of its commands on each of its keys, which restricts less.
 """
 
 import re
@@ -21,17 +20,19 @@ _UNUSABLE = re.compile(r"[\s\"'\x00-\x1f\x7f]")
 
 CONNECTION = "asking cluster|slots ping time wait"
 """Commands without a key that connections send. `AUTH` and `HELLO` need no right."""
-LOOKING = (
+READ_COMMANDS = (
     "exists get getbit hget hgetall hmget hscan hvals lindex llen lrange memory|usage mget scard sismember smembers "
     "srandmember sscan zcard zcount zrange zrank zrevrange zscore"
 )
-COUNTING = "exists hget hgetall lindex llen lrange memory|usage mget scard smembers srandmember zcard zcount zrange"
-ACTING = (
-    f"{LOOKING} del expire hdel hincrby hset hsetnx hstrlen linsert lpos lpush lrem persist pexpire pttl rename rpop "
-    "rpush sadd set setbit srem type unlink zadd zpopmin zrem zscan"
+COUNT_COMMANDS = (
+    "exists hget hgetall lindex llen lrange memory|usage mget scard smembers srandmember zcard zcount zrange"
 )
-WORKING = (
-    f"{ACTING} blmove blpop expireat getex hexists hlen incrby ltrim zmscore zrangestore zremrangebyrank "
+CHANGE_COMMANDS = (
+    f"{READ_COMMANDS} del expire hdel hincrby hset hsetnx hstrlen linsert lpos lpush lrem persist pexpire pttl rename "
+    "rpop rpush sadd set setbit srem type unlink zadd zpopmin zrem zscan"
+)
+WORKER_COMMANDS = (
+    f"{CHANGE_COMMANDS} blmove blpop expireat getex hexists hlen incrby ltrim zmscore zrangestore zremrangebyrank "
     "zremrangebyscore"
 )
 
@@ -40,37 +41,37 @@ class Role(StrEnum):
     """Purpose of a user of Redis."""
 
     PRODUCER = "producer"
-    """Enqueues tasks and workflows, and reads and cancels those whose id it knows."""
+    """Enqueues tasks and workflows, and reads and cancels them by their ids."""
     WORKER = "worker"
-    """Runs tasks, and does everything that an application does with its queues."""
+    """Runs tasks, and has all rights that an application needs on its queues."""
     SCHEDULER = "scheduler"
     """Enqueues periodic tasks."""
     OPERATOR = "operator"
-    """Sees and changes everything in its queues with the inspector, the `taskq` command, the dashboards and the API."""
+    """Reads and changes all data of its queues with the inspector, the `taskq` command, the dashboards and the API."""
     VIEWER = "viewer"
-    """Sees everything in its queues with the same tools, payloads too, and changes nothing."""
+    """Reads all data of its queues with the same tools, payloads too, and changes nothing."""
     EXPORTER = "exporter"
-    """Counts for the exporter of metrics."""
+    """Reads the counts for the metrics exporter."""
 
 
 class RedisVersion(StrEnum):
-    """Versions of Redis that know different rules."""
+    """Versions of Redis that support different rules."""
 
     V6_2 = "6.2"
     V7_0 = "7.0"
-    """Selectors and rights to read or to write a key."""
+    """First version with selectors and separate rights to read and to write a key."""
     V7_2 = "7.2"
-    """The command `WAITAOF`."""
+    """First version with the command `WAITAOF`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """Commands that may be sent on keys or channels.
+    """Commands that are allowed on keys or channels.
 
     Attributes:
-        commands: Names with a space between them.
+        commands: Names separated by spaces.
         keys: Patterns of keys.
-        access: `~` to read and write them, `%R~` to read or `%W~` to write only.
+        access: `~` to read and write the keys, `%R~` only to read, `%W~` only to write them.
         channels: Patterns of channels.
     """
 
@@ -82,34 +83,34 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class _Names:
-    """The keys and channels of an installation and of some of its queues, as patterns."""
+    """Patterns of the keys and channels of an installation and of some of its queues."""
 
     keys: Keys
     queues: Sequence[QueueKeys]
 
     def each(self, *attributes: str, suffix: str = "") -> list[str]:
-        """Return keys of each queue, by the attributes of `QueueKeys`."""
+        """Return the keys of each queue that these attributes of `QueueKeys` contain."""
         return [f"{getattr(queue, name)}{suffix}" for queue in self.queues for name in attributes]
 
     def own(self, *suffixes: str) -> list[str]:
-        """Return our own keys of each queue that end so."""
+        """Return taskq's own keys of each queue with these suffixes."""
         return [f"{queue.own_prefix}{suffix}" for queue in self.queues for suffix in suffixes]
 
     @property
     def everything(self) -> list[str]:
-        """All keys of the queues."""
+        """Patterns of all keys of the queues."""
         return [*self.each("prefix", "own_prefix", suffix="*")]
 
     @property
     def fleet(self) -> list[str]:
-        """Keys that all queues share and that say which queues, workers and schedulers there are."""
+        """Keys outside of queues that list the queues, workers and schedulers."""
         keys = self.keys
         history = keys.scheduler_history("*")
         return [keys.queues, f"{keys.servers}*", f"{keys.workers}*", f"{keys.schedulers}*", keys.schedules, history]
 
     @property
     def notices(self) -> list[str]:
-        """Channels that announce ended tasks."""
+        """Channels on which ends of tasks are published."""
         return self.each("done")
 
 
@@ -130,11 +131,11 @@ def rules(
         prefix: First part of every key.
         db: Number of the database.
         redis: Oldest version of the servers.
-        with_lists: Let a producer or scheduler read and change the lists of pending and running tasks. It needs that
-            for tasks with a priority, and to cancel the running steps of a workflow. Other roles have it anyway.
+        with_lists: Allow a producer or scheduler to read and change the lists of pending and running tasks. It needs
+            this right for tasks with a priority, and to cancel running steps of a workflow. Other roles always have it.
 
     Raises:
-        ConfigurationError: A name cannot be part of a rule.
+        ConfigurationError: A name cannot be used in a rule.
     """
     names = _names(prefix, queues)
     grants = list(_grants(role, names, with_lists))
@@ -145,7 +146,7 @@ def rules(
         plain.append("select")
     if redis is RedisVersion.V6_2:
         return _union(names, grants, plain)
-    # A script declares keys that it may read and write. That alone gives no access: its commands are checked as well.
+    # A script may declare any keys. This gives no access to them, because Redis checks its commands as well.
     found = [*_allow(plain), "(~* +eval +evalsha)"]
     for grant in grants:
         words = [f"{grant.access}{key}" for key in grant.keys]
@@ -156,7 +157,7 @@ def rules(
 
 
 def _union(names: _Names, grants: Sequence[Grant], plain: Iterable[str]) -> list[str]:
-    """Return all keys, channels and commands of grants. Keys that scripts only declare are among them."""
+    """Return rules with all keys, channels and commands of grants, and the keys that scripts only declare."""
     declared = [*names.each("prefix", suffix="absent"), *names.each("absent", "delivered")]
     commands = {*plain, "eval", "evalsha", *(command for grant in grants for command in grant.commands.split())}
     return [
@@ -174,7 +175,7 @@ _EXTRA = {
     Role.OPERATOR: "acl|whoami cluster|info info scan script|exists",
     Role.WORKER: "client|tracking info scan",
 }
-"""Commands without a key that a role sends besides."""
+"""Further commands without a key, by role."""
 
 
 def _grants(role: Role, names: _Names, with_lists: bool) -> Iterator[Grant]:
@@ -186,18 +187,18 @@ def _grants(role: Role, names: _Names, with_lists: bool) -> Iterator[Grant]:
             yield from _enqueueing(names, with_lists)
             yield from _scheduling(names)
         case Role.EXPORTER:
-            yield Grant(COUNTING, [*names.everything, *names.fleet], "%R~")
+            yield Grant(COUNT_COMMANDS, [*names.everything, *names.fleet], "%R~")
         case Role.VIEWER:
-            yield Grant(LOOKING, [*names.everything, *names.fleet], "%R~")
+            yield Grant(READ_COMMANDS, [*names.everything, *names.fleet], "%R~")
         case Role.OPERATOR:
-            yield Grant(ACTING, names.everything)
-            yield Grant(LOOKING, names.fleet, "%R~")
+            yield Grant(CHANGE_COMMANDS, names.everything)
+            yield Grant(READ_COMMANDS, names.fleet, "%R~")
             yield Grant("sadd srem", [names.keys.queues], "%W~")
             yield Grant("hdel hset hsetnx", [names.keys.schedules], "%W~")
             yield Grant("publish subscribe", channels=[*names.notices, names.keys.cancel, names.keys.control])
         case Role.WORKER:
             leaders = [names.keys.scheduler_leader("*"), names.keys.outbox_leader("*"), names.keys.semaphore("*")]
-            yield Grant(WORKING, [*names.everything, *names.fleet, *leaders])
+            yield Grant(WORKER_COMMANDS, [*names.everything, *names.fleet, *leaders])
             yield Grant("publish subscribe", channels=[*names.notices, names.keys.cancel, names.keys.control])
 
 
@@ -243,7 +244,7 @@ def _following(names: _Names, with_lists: bool) -> Iterator[Grant]:
 
 
 def _scheduling(names: _Names) -> Iterator[Grant]:
-    """Yield the rights on what a scheduler writes besides tasks: marks of entries, its lead, its entries for tools."""
+    """Yield the rights on the other keys of a scheduler: marks of entries, leader lease, entries for tools, history."""
     keys = names.keys
     yield Grant("get set", names.own("tick:*"))
     yield Grant("hgetall", [keys.schedules], "%R~")
@@ -261,7 +262,7 @@ def _names(prefix: str, queues: Iterable[str]) -> _Names:
 
 
 def _pattern(what: str, name: str) -> str:
-    """Return the pattern that only this name matches."""
+    """Return the pattern that matches only this name."""
     if what == "queue":
         validate_queue_name(name)
     if _UNUSABLE.search(name):

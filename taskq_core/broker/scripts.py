@@ -1,10 +1,10 @@
-"""The Lua scripts, all read from `lua/` when the first is needed.
+"""The Lua scripts in `lua/`, which are all read when the first one is needed.
 
-All at once: a process that later has no file descriptors left still extends its leases, and one whose package is
+So a process that has no file descriptors left later can still extend its leases, and a process whose package is
 replaced while it runs never mixes scripts of two releases.
 
-A file without a leading underscore is one transition. A line `-- include _name` in it, or in an included file,
-includes the shared file `_name.lua`. Headers (`--[[ ... ]]`) are for the reader and are not sent.
+A file without a leading underscore is one script. A line `-- include _name` in it, or in an included file, includes the
+shared file `_name.lua`. Headers (`--[[ ... ]]`) are documentation and are not sent.
 """
 
 import hashlib
@@ -22,10 +22,10 @@ class Script:
     """One Lua script.
 
     Attributes:
-        name: Name of its file without `.lua`.
-        sha: Hex SHA-1 of the text, by which Redis knows it once loaded.
-        parts: The text in pieces. What several scripts include is the same string in all of them: put together, they
-            would take six times the memory.
+        name: Name of the file without `.lua`.
+        sha: Hex SHA-1 of the text, which identifies the script in Redis.
+        parts: The text in pieces. Scripts share the strings of included files; joined texts would take six times the
+            memory.
     """
 
     name: str
@@ -34,12 +34,12 @@ class Script:
 
     @property
     def text(self) -> str:
-        """The text that Redis receives."""
+        """The text that is sent to Redis."""
         return "".join(self.parts)
 
 
 def load(name: str) -> Script:
-    """Return the script `lua/<name>.lua`, its includes filled in."""
+    """Return the script `lua/<name>.lua` with its included files."""
     return _scripts()[name]
 
 
@@ -58,7 +58,7 @@ def _scripts() -> dict[str, Script]:
     }
 
     def parts_of(text: str) -> list[str]:
-        # After the split, the text between two includes is at even places, and their names are at odd ones.
+        # After the split, pieces of text are at even indexes, and names of included files at odd ones.
         parts: list[str] = []
         for place, piece in enumerate(_INCLUDE.split(text)):
             parts += included(piece) if place % 2 else [piece]

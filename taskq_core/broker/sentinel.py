@@ -1,11 +1,11 @@
 """Ask Sentinels which server is the primary.
 
-They are asked anew for every connection, one after another, each for its share of the time, starting with another one
-each time. Nothing is kept between two searches, so any number of threads and event loops may search. A wrong answer is
-found out by its use: a replica refuses to write, the connection is closed, and the next one asks again.
+Every new connection asks them one after another, and each gets an equal share of the remaining time. A search has no
+shared state, so any number of threads and event loops may search. If the answer was wrong, the replica refuses to
+write, the connection is closed, and the next one asks again.
 
-A search is a generator without I/O. It yields the options of a connection to one Sentinel, and receives the reply to
-`question` or the exception that came instead: `ask` and `aask` return these.
+A search is a generator without I/O. It yields the options of a connection to one Sentinel, and receives its reply or
+the exception, which `ask` and `aask` return.
 """
 
 import time
@@ -21,16 +21,16 @@ Options = dict[str, Any]
 
 
 def find(sentinels: Sequence[Server], master: str, *, timeout_s: float) -> Generator[Options, Any, Server]:
-    """Return the primary that the first Sentinel names which answers.
+    """Return the primary that the first answering Sentinel names.
 
     Args:
-        sentinels: Hosts and ports, in the order in which they are asked.
+        sentinels: Hosts and ports of the Sentinels, in the order in which they are asked.
         master: Name of the primary.
-        timeout_s: Seconds for all of them together.
+        timeout_s: Seconds for all Sentinels together.
 
     Raises:
-        redis.ConnectionError: No Sentinel named it.
-        AuthenticationError: They refused the user or password.
+        redis.ConnectionError: No Sentinel named a primary.
+        AuthenticationError: A Sentinel refused the user or password.
     """
     problems: list[Any] = []
     for options in _turns(sentinels, timeout_s):
@@ -41,14 +41,14 @@ def find(sentinels: Sequence[Server], master: str, *, timeout_s: float) -> Gener
     for problem in problems:
         if isinstance(problem, AuthenticationError):
             raise problem
-    said = "; ".join(map(str, problems)) or "no time was left"
-    raise redis.ConnectionError(f"no Sentinel names the primary {master!r}: {said}")
+    reasons = "; ".join(map(str, problems)) or "no time was left"
+    raise redis.ConnectionError(f"no Sentinel names the primary {master!r}: {reasons}")
 
 
 def agree(sentinels: Sequence[Server], *, timeout_s: float) -> Generator[Options, Any, Server | None]:
     """Ask all Sentinels and return the primary that more than half of them name, or None.
 
-    A Sentinel that is cut off together with an old primary may never name another one.
+    The majority matters: a Sentinel that is cut off together with an old primary still names the old one.
     """
     named: Counter[Server] = Counter()
     for options in _turns(sentinels, timeout_s):

@@ -1,8 +1,8 @@
 """Write commands and read replies on a connected socket, for blocking code.
 
-redis-py connects and authenticates; then its socket is taken over, because redis-py makes ten
-system calls per command (mostly to set the timeout before and after each wait). This class makes four: look for an
-unexpected reply, send, wait, receive. hiredis parses.
+redis-py connects and authenticates. Then this class uses its socket, because redis-py makes ten system calls per
+command, mostly to set the timeout before and after each wait. This class makes four: check for an unexpected reply,
+send, wait, receive. hiredis parses the replies.
 """
 
 import contextlib
@@ -16,16 +16,16 @@ import hiredis
 from redis.exceptions import ResponseError
 
 _RECEIVED_AT_ONCE = 1 << 16
-"""Bytes that are taken from the operating system at once."""
+"""Maximum bytes of one receive call."""
 _LEAST_S = 0.001
-"""Minimum seconds of a wait, in which a reply that is about to arrive still counts."""
+"""Minimum timeout in seconds, so that a reply that is just arriving is still read."""
 
 
 class SocketStream:
-    """One connection on which one caller at a time exchanges. Who made the socket closes it.
+    """A connection that one caller uses at a time. The creator of the socket closes it.
 
     Args:
-        connected: A connected socket. It does not block from now on: what waits is `poll`, for as long as is left.
+        connected: A connected socket. It becomes non-blocking, because `poll` waits for the remaining time.
     """
 
     __slots__ = ("_arrivals", "_reader", "_socket")
@@ -39,9 +39,10 @@ class SocketStream:
 
     @classmethod
     def over(cls, connection: Any) -> "SocketStream | None":
-        """Take the socket of a connection of redis-py over; None where that cannot be.
+        """Return a stream over the socket of a redis-py connection, or None if that is not possible.
 
-        TLS buffers bytes that were read, fake stores have no socket, and Windows has no `poll`.
+        It is not possible with TLS, which buffers received bytes, with fakeredis, which has no socket, and on Windows,
+        which has no `poll`.
         """
         connected = getattr(connection, "_sock", None)
         if type(connected) is not socket.socket or not hasattr(select, "poll"):
@@ -50,7 +51,7 @@ class SocketStream:
 
     @property
     def is_clean(self) -> bool:
-        """True if the connection is open, as far as known, and has no unexpected reply."""
+        """True if the connection seems to be open and has no unexpected reply."""
         try:
             self._socket.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
@@ -63,12 +64,12 @@ class SocketStream:
         """Send commands.
 
         Args:
-            packed: The commands.
-            until: When to give up, by the monotonic clock; at least a millisecond is waited.
+            packed: Bytes of the commands.
+            until: Deadline by the monotonic clock; the call waits at least 1 ms.
 
         Raises:
             OSError: The connection ended.
-            TimeoutError: It did not take them in time.
+            TimeoutError: The bytes were not sent in time.
         """
         try:
             sent = self._socket.send(packed)
@@ -82,7 +83,7 @@ class SocketStream:
         room.register(self._socket, select.POLLOUT)
         while rest:
             if not room.poll(_milliseconds(until - time.monotonic())):
-                raise TimeoutError("the request was not taken in time")
+                raise TimeoutError("the request was not sent in time")
             with contextlib.suppress(BlockingIOError):
                 rest = rest[self._socket.send(rest) :]
 
@@ -90,16 +91,16 @@ class SocketStream:
         """Wait for one reply and return it; an error reply is returned as an exception.
 
         Args:
-            until: When to give up, by the monotonic clock; at least a millisecond is waited.
+            until: Deadline by the monotonic clock; the call waits at least 1 ms.
 
         Raises:
             OSError: The connection ended, or sent invalid bytes.
-            TimeoutError: The reply did not come in time. The connection is of no use afterwards.
+            TimeoutError: The reply did not arrive in time. The connection must not be used afterwards.
         """
         reader = self._reader
         least_s = _LEAST_S
         reply = reader.gets()
-        while reply is False:  # hiredis: not complete yet (RESP2 knows no boolean)
+        while reply is False:  # the reply is incomplete; False is no value in RESP2
             if not self._arrivals.poll(_milliseconds(max(least_s, until - time.monotonic()))):
                 raise TimeoutError("no answer in time")
             least_s = 0.0

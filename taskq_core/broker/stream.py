@@ -1,8 +1,7 @@
 """Write commands and read replies on a connected transport, for asyncio.
 
-redis-py connects and authenticates; then its transport is taken over by this protocol, because its reading side costs
-more than the rest of a worker's turn (tens of microseconds a reply against two). hiredis parses, one future waits for
-all the replies of one write.
+redis-py connects and authenticates. Then this protocol uses its transport, because redis-py takes tens of microseconds
+to read a reply, and this class two. hiredis parses the replies, and one future waits for all replies of one write.
 """
 
 import asyncio
@@ -18,10 +17,10 @@ _yield_processor: Callable[[], None] = getattr(os, "sched_yield", lambda: None)
 
 
 class ReplyStream(asyncio.Protocol):
-    """One connection on which one caller at a time exchanges.
+    """A connection that one caller uses at a time.
 
     Args:
-        transport: A connected transport; this object becomes its protocol.
+        transport: A connected transport. This object becomes its protocol.
     """
 
     def __init__(self, transport: asyncio.Transport) -> None:
@@ -35,19 +34,19 @@ class ReplyStream(asyncio.Protocol):
 
     @property
     def is_open(self) -> bool:
-        """False once the connection is closed or about to be."""
+        """False once the connection is closed or closing."""
         return not self._transport.is_closing()
 
     async def exchange(self, packed: bytes, count: int, timeout_s: float, *, spin_s: float = 0.0) -> list[Any]:
         """Write commands and return their `count` replies; an error reply is an exception in the list.
 
-        For `spin_s` seconds the loop does not sleep. Other callbacks run, and each turn yields the processor to other
-        processes.
+        For `spin_s` seconds the loop polls without sleeping. Other callbacks run, and each iteration yields the
+        processor to other processes.
 
         Raises:
             ConnectionError: The connection ended.
-            TimeoutError: The replies did not come in time. The connection is closed then, as after a cancellation: a
-                late reply must never reach another caller.
+            TimeoutError: The replies did not arrive in time. The connection is closed, as after a cancellation, so that
+                a late reply cannot reach another caller.
         """
         if self._transport.is_closing():
             raise ConnectionError("the connection is closed")
@@ -83,14 +82,14 @@ class ReplyStream(asyncio.Protocol):
     # --- asyncio.Protocol ---------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came and wake the caller once all is there."""
+        """Parse received bytes, and wake the caller once all its replies are complete."""
         reader = self._reader
         replies = self._replies
         try:
             reader.feed(data)
             while len(replies) < self._expected:
                 reply = reader.gets()
-                if reply is False:  # hiredis: not complete yet (RESP2 knows no boolean)
+                if reply is False:  # the reply is incomplete; False is no value in RESP2
                     return
                 replies.append(reply)
         except ConnectionError as error:
@@ -98,14 +97,14 @@ class ReplyStream(asyncio.Protocol):
             self._transport.abort()
             return
         if self._waiter is None or reader.has_data():
-            # Nobody asked for this: the connection cannot be trusted any more.
+            # Replies no longer match the requests of this connection.
             self._transport.abort()
-            self._fail(ConnectionError("a reply came that nobody asked for"))
+            self._fail(ConnectionError("the server sent an unexpected reply"))
         elif not self._waiter.done():
             self._waiter.set_result(replies)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the caller."""
+        """Fail the current exchange."""
         self._fail(exc or ConnectionError("the server closed the connection"))
 
     def abort(self) -> None:

@@ -1,7 +1,7 @@
 """The blocking runner: sends operations and reads their answers.
 
-Threads may share it: each call uses a connection alone. After a fork the child opens new connections and leaves its
-parent's alone. A connection on which anything went wrong is closed, never used again.
+Threads may share it: each call uses a connection that no other call uses at the same time. After a fork, the child
+opens new connections and does not touch those of its parent. A connection is closed after any error.
 """
 
 import os
@@ -26,16 +26,16 @@ from taskq_core.errors import BrokerError, BrokerUnavailableError
 T = TypeVar("T")
 
 _SENT_AT_ONCE = 1 << 16
-"""Bytes that the operating system takes at once on a connection with nothing in flight."""
+"""Bytes that an idle connection accepts without blocking."""
 
 
 class SyncRunner:
     """Runs operations against one endpoint, blocking the caller.
 
     Args:
-        endpoint: Where the store is.
+        endpoint: The server.
         timeout_s: Seconds to wait for an answer.
-        max_idle: Connections kept open between calls.
+        max_idle: Maximum number of connections that stay open between calls.
     """
 
     def __init__(self, endpoint: Endpoint, *, timeout_s: float = ANSWER_TIMEOUT_S, max_idle: int = 16) -> None:
@@ -51,15 +51,16 @@ class SyncRunner:
         """Send one operation and return its answer.
 
         Args:
-            operation: What to send.
-            patience_s: Most seconds this may take in all. A repeatable operation is sent again within them when the
-                store does not answer. None: one attempt with the runner's own timeouts.
+            operation: The operation.
+            patience_s: Maximum seconds of the whole call. Within this time, a repeatable operation is sent again if
+                Redis does not answer. None: one attempt with the runner's own timeouts.
 
         Raises:
-            BrokerUnavailableError: No answer.
-            BrokerAuthenticationError, BrokerFullError, BrokerReplyError: The store refused.
-            BrokerReplicationError: It was done, and the replicas that had to confirm it did not.
-                `may_have_happened` of each says whether the store may have carried out this attempt, or one before.
+            BrokerUnavailableError: Redis did not answer.
+            BrokerAuthenticationError, BrokerFullError, BrokerReplyError: Redis refused the request.
+            BrokerReplicationError: The primary carried out the request, but the required replicas did not confirm it.
+
+        `may_have_happened` of these errors is True if Redis may have carried out one of the attempts.
         """
         return self._finish(operation, None, patience_s)
 
@@ -72,7 +73,7 @@ class SyncRunner:
         try:
             connection = self._take(until)
         except BrokerUnavailableError:
-            return Pending(self, operation, None)  # finish() tries again, for as long as its caller has patience
+            return Pending(self, operation, None)  # finish() tries again within its `patience_s`
         plan = exchange(self.endpoint, (operation,), connection.left_s)
         connection.until = until
         try:
@@ -118,7 +119,7 @@ class SyncRunner:
         *,
         is_asking: bool = False,
     ) -> list[Any]:
-        """Carry out operations on one connection to this server; `begin` wrote them on `sent`."""
+        """Run operations on one connection to this server. If `begin` has sent them, `sent` is its connection."""
         if sent is None:
             connection = self._take(until)
             plan = exchange(self.endpoint, operations, connection.left_s, is_asking=is_asking)
@@ -198,14 +199,14 @@ class SyncRunner:
 
 
 class _Connection:
-    """One connection on which one caller at a time exchanges. It raises only taskq's own errors.
+    """A connection that one caller uses at a time. It raises only taskq's own errors.
 
-    redis-py opens it. Where possible its socket is taken over (`SocketStream`).
+    redis-py opens the connection. If possible, a `SocketStream` uses its socket afterwards.
 
     Attributes:
-        until: When the current caller gives up, by the monotonic clock.
-        plan: The exchange that was begun on it and not finished, if there is one.
-        unread: The write of that exchange whose replies were not read.
+        until: Deadline of the current caller, by the monotonic clock.
+        plan: The unfinished exchange that `SyncRunner.begin` has started, if any.
+        unread: The write of that exchange whose replies were not read yet.
     """
 
     __slots__ = ("_endpoint", "_raw", "_stream", "_takeovers", "plan", "unread", "until")
@@ -216,7 +217,7 @@ class _Connection:
         self.unread: Write | None = None
         self.until = 0.0
         try:
-            # The handshake waits no longer than the attempt. Later reads bring their own time, and so do long sends.
+            # These timeouts limit the handshake to the time of the attempt. Later reads and long sends set their own.
             connect_timeout_s = min(timeout_s, CONNECT_TIMEOUT_S)
             self._raw = endpoint.connection(timeout_s=timeout_s, connect_timeout_s=connect_timeout_s)
             self._takeovers = endpoint.takeovers
@@ -227,7 +228,7 @@ class _Connection:
 
     @property
     def is_usable(self) -> bool:
-        """True if it is open and has nothing to read, and no other server has become the primary."""
+        """True if the connection is open and has no unread bytes, and no other server has become the primary."""
         if self._takeovers != self._endpoint.takeovers:
             return False
         if self._stream is not None:
@@ -238,11 +239,11 @@ class _Connection:
             return False
 
     def left_s(self) -> float:
-        """Return the seconds until the caller gives up."""
+        """Return the seconds until the deadline of the caller."""
         return self.until - time.monotonic()
 
     def exchange(self, write: Write) -> list[Any]:
-        """Send commands, unless `begin` did, and return their replies; an error reply is returned as an exception."""
+        """Send commands unless `begin` has sent them, and return their replies. Error replies are exceptions."""
         if write is self.unread:
             self.unread = None
         else:
@@ -275,16 +276,16 @@ class _Connection:
             return error
 
     def close(self) -> None:
-        """Close it."""
+        """Close the connection."""
         self._raw.disconnect()
 
     def forget(self) -> None:
-        """Let go of it in a forked child, without closing the parent's socket."""
+        """Drop the connection in a forked child without closing the parent's socket."""
         self._raw._sock = None
 
 
 def _left_s(until: float) -> float:
-    """Return the seconds until a moment of the monotonic clock, but no less than a millisecond."""
+    """Return the seconds until a time of the monotonic clock, at least 1 ms."""
     return max(0.001, until - time.monotonic())
 
 
@@ -322,7 +323,7 @@ class SyncSubscription:
         self._connection = connection
 
     def next(self, timeout_s: float) -> str | None:
-        """Return the next message, or None after the time."""
+        """Return the next message, or None after `timeout_s`."""
         try:
             if not self._connection.can_read(timeout=timeout_s):
                 return None

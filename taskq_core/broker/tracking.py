@@ -22,19 +22,19 @@ from taskq_core.broker.stream import ReplyStream
 
 Changed = Callable[[list[str] | None], object]
 _MORE = object()
-"""Result of the parser while a reply is incomplete. In this version of the protocol `False` is a value."""
+"""Result of the parser while a reply is incomplete. It cannot be `False`, which is a value in RESP3."""
 _TRIES_MOST = 2
-"""Connections that ended over the question whether they track, after which it is asked no more."""
+"""Number of connections that may end when tracking is requested. Afterwards it is not requested any more."""
 _BEGIN = pack(("HELLO", "3")) + pack(("CLIENT", "TRACKING", "ON"))
 
 
 class TrackingStream(ReplyStream):
-    """One connection that also receives messages about changed keys.
+    """A connection that also receives messages about changed keys.
 
     Args:
         transport: A connected transport.
-        changed: Called with the names of keys that were read and have changed, or with None when all may have changed:
-            the connection has ended, or the database was emptied.
+        changed: Called with the names of keys that were read and have changed, or with None if all may have changed,
+            because the connection has ended or the database was emptied.
     """
 
     def __init__(self, transport: Any, changed: Changed) -> None:
@@ -43,7 +43,7 @@ class TrackingStream(ReplyStream):
         self._changed = changed
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came; wake the caller once all its replies are there, and report changes."""
+        """Parse received bytes, report changed keys, and wake the caller once all its replies are complete."""
         names: list[str] = []
         are_all = False
         replies: list[Any] = []
@@ -66,7 +66,7 @@ class TrackingStream(ReplyStream):
         waiter = self._waiter
         if waiter is None or len(self._replies) + len(replies) > self._expected:
             self._transport.abort()
-            self._fail(ConnectionError("a reply came that nobody asked for"))
+            self._fail(ConnectionError("the server sent an unexpected reply"))
             return
         self._replies += replies
         if len(self._replies) == self._expected and not waiter.done():
@@ -79,10 +79,10 @@ class TrackingStream(ReplyStream):
 
 
 class TrackingPipeline(Pipeline):
-    """One reserved connection that reports changes of the keys that were read on it.
+    """A `Pipeline` that reports changes of the keys that were read on its connection.
 
     Args:
-        endpoint: Where the server is; no cluster.
+        endpoint: The server; not a cluster.
         changed: Called on the event loop with the names of changed keys, None for all keys.
         timeout_s: Seconds to wait for the answers of one exchange.
     """
@@ -104,7 +104,7 @@ class TrackingPipeline(Pipeline):
             return
         try:
             replies = await self._stream.exchange(_BEGIN, 2, timeout_s)
-        except CLIENT_ERRORS as error:  # a proxy may hang up on what it does not know
+        except CLIENT_ERRORS as error:  # a proxy may close the connection on an unknown command
             self._tries_left -= 1
             await self.close()
             raise translate_connecting(error, self._endpoint.address) from error

@@ -10,7 +10,7 @@ from functools import partial
 from taskq_core.broker.operations import actions, services, views
 from taskq_core.broker.operations.actions import OK, Action, ArrivalCode, Refusal
 from taskq_core.broker.operations.operation import Operation
-from taskq_core.broker.operations.services import CancelWish
+from taskq_core.broker.operations.services import CancelOutcome
 from taskq_core.broker.operations.views import StoredTask
 from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.errors import (
@@ -172,15 +172,15 @@ def move_one(keys: Keys, queue: QueueKeys, target: QueueKeys, task_id: str) -> R
         raise kind(decode_message(departure.fields[b"msg"]).type, target.name, task_id)
 
 
-def wish_of(*, retry: bool, keep: bool | None) -> CancelWish:
+def wish_of(*, retry: bool, keep: bool | None) -> CancelOutcome:
     """Return what happens to an active task after its cancellation."""
     if not isinstance(retry, bool) or not (keep is None or isinstance(keep, bool)):
         raise ConfigurationError(f"retry must be True or False, and keep may be None too, got {retry!r} and {keep!r}")
     if retry:
         if keep is not None:
             raise ConfigurationError(f"keep applies to a task that is not retried, got keep={keep!r}")
-        return CancelWish.RETRY
-    return CancelWish.DISCARD if keep is False else CancelWish.ARCHIVE
+        return CancelOutcome.RETRY
+    return CancelOutcome.DISCARD if keep is False else CancelOutcome.ARCHIVE
 
 
 def cancel(keys: Keys, queue: QueueKeys, task_id: str, *, retry: bool, keep: bool | None) -> RequestPlan[bool]:

@@ -237,7 +237,7 @@ class TaskHandle(SentLater, Generic[R_co]):
 
     def _ask_outcome(self) -> RequestPlan[Any]:
         """Return the result, or `NOT_YET` while the task has not ended. Raise the reason why it has no result."""
-        stored = yield from ask(views.look(self._keys, self.id, tell_end=True))
+        stored = yield from ask(views.look(self._keys, self.id, publish_end=True))
         if stored is None:
             if self.is_late:
                 return NOT_YET

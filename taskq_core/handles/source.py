@@ -115,7 +115,7 @@ class BlockingFollower:
 
     def read(self, patience_s: float) -> StoredTask | None:
         """Return the task as stored in Redis, None if it does not exist. Before the first wait this writes nothing."""
-        look = views.look(self._queue, self._task_id, tell_changes=self._has_waited)
+        look = views.look(self._queue, self._task_id, publish_changes=self._has_waited)
         return self._runner.run(look, patience_s=patience_s)
 
     def wait(self, timeout_s: float) -> None:

@@ -145,9 +145,9 @@ class TaskFollower:
             BrokerError: Redis does not answer.
         """
         if self._shared is None:
-            return await self._look(patience_s, tell_changes=False)  # which writes nothing
+            return await self._look(patience_s, publish_changes=False)  # which writes nothing
         readings, changed = self._shared
-        reading, is_own = readings.take(self._number, lambda: self._look(patience_s, tell_changes=True))
+        reading, is_own = readings.take(self._number, lambda: self._look(patience_s, publish_changes=True))
         number = self._number = readings.number
         try:
             async with asyncio.timeout(None if is_own else patience_s):
@@ -158,8 +158,8 @@ class TaskFollower:
             if not readings.is_outdated(number):
                 changed.clear()
 
-    async def _look(self, patience_s: float, *, tell_changes: bool) -> StoredTask | None:
-        look = views.look(self._queue, self._task_id, tell_changes=tell_changes)
+    async def _look(self, patience_s: float, *, publish_changes: bool) -> StoredTask | None:
+        look = views.look(self._queue, self._task_id, publish_changes=publish_changes)
         return await self._runner.run(look, patience_s=patience_s)
 
     async def look(self) -> TaskInfo | None:

@@ -16,7 +16,9 @@ T = TypeVar("T")
 class WorkflowPlans(Protocol):
     """Makes the request plans of workflow handles: `taskq_core.workflow.reading`."""
 
-    def ask_result(self, queue: QueueKeys, workflow_id: str, result_type: Any, *, tell_end: bool) -> RequestPlan[Any]:
+    def ask_result(
+        self, queue: QueueKeys, workflow_id: str, result_type: Any, *, publish_end: bool
+    ) -> RequestPlan[Any]:
         """Return the result, `NOT_YET` while the workflow has not ended."""
         ...
 
@@ -100,7 +102,7 @@ class WorkflowHandle(SentLater):
         """Return the result, `NOT_YET` while the workflow has not ended."""
         try:
             return (
-                yield from self._asked(self._plans.ask_result(self._keys, self.id, self.result_type, tell_end=True))
+                yield from self._asked(self._plans.ask_result(self._keys, self.id, self.result_type, publish_end=True))
             )
         except WorkflowNotSentError:
             return NOT_YET

@@ -19,7 +19,7 @@ def known_queue(keys: Keys, name: str) -> RequestPlan[QueueKeys]:
         QueueNotFoundError: No queue has this name.
     """
     check_text("queue", name)
-    if not (yield from ask(views.knows_queue(keys.queues, name))):
+    if not (yield from ask(views.has_queue(keys.queues, name))):
         raise QueueNotFoundError(name, hint(name, (yield from ask(views.list_queues(keys.queues)))))
     return keys.queue(name)
 

@@ -208,8 +208,8 @@ class Keepalive:
                 run_ops.extend_leases(queue, tasks, owner=context.token, lease_s=context.lease_s, lock_s=context.lock_s)
             )
             lost = []
-            for run, kept in zip(batch, answer.kept, strict=True):
-                if kept:
+            for run, is_owned in zip(batch, answer.owned, strict=True):
+                if is_owned:
                     # One second less, because scores are whole seconds, rounded down.
                     run.lease_until = sent_at + self._lease_s - 1
                 else:

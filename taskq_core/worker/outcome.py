@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from taskq_core.broker.operations.runs import Outcome, Settlement
-from taskq_core.broker.operations.services import CancelWish
+from taskq_core.broker.operations.services import CancelOutcome
 from taskq_core.codec import encode_result_within
 from taskq_core.codec.oversized import OversizedResult
 from taskq_core.errors import (
@@ -264,8 +264,8 @@ def _failure(run: Run, error: BaseException | None) -> _Failure | None:
         cancelled = TaskCancelledError(run.queue.name, run.task_id)
         cancelled.__cause__ = error
         delay = error.after if isinstance(error, Retry) and error.after is not None and is_delay(error.after) else None
-        is_final = run.wish is not CancelWish.RETRY
-        is_dropped = run.wish is CancelWish.DISCARD
+        is_final = run.wish is not CancelOutcome.RETRY
+        is_dropped = run.wish is CancelOutcome.DISCARD
         return _Failure(Ending.CANCELLED.value, cancelled, delay, is_final=is_final, is_dropped=is_dropped)
     assert error is not None
     if isinstance(error, Discard):

@@ -10,7 +10,7 @@ from enum import Enum
 from typing import Any
 
 from taskq_core.broker.operations.runs import Settlement
-from taskq_core.broker.operations.services import CancelWish
+from taskq_core.broker.operations.services import CancelOutcome
 from taskq_core.execution.context import TaskContext, current
 from taskq_core.tasks.handlers import Handler
 from taskq_core.tasks.options import DEFAULT_TIMEOUT_S
@@ -159,7 +159,7 @@ class Run:
         self.is_over = False
         self.is_stuck = self.is_abandoned = self.is_cancelling = False
         self.notes: Any = None
-        self.wish = CancelWish.ARCHIVE
+        self.wish = CancelOutcome.ARCHIVE
 
     @property
     def facts(self) -> dict[str, str]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 from taskq_core.broker.operations.presence import keys_of_index, list_alive, read_server
 from taskq_core.broker.operations.samples import sample
-from taskq_core.broker.operations.views import count_tasks, estimate_memory, knows_queue
+from taskq_core.broker.operations.views import count_tasks, estimate_memory, has_queue
 from taskq_core.errors import BrokerAuthenticationError, BrokerReplyError, WireFormatError
 from taskq_core.service.loop import Service, jittered
 from taskq_core.telemetry import gauges
@@ -138,7 +138,7 @@ class Sampler(Service):
             if latency_ms is not None:
                 self._longest_ms[level] = latency_ms if longest is None else max(longest, latency_ms)
         if now_s // SAMPLE_S == self._last_s // SAMPLE_S or not await self._runner.run(
-            knows_queue(self._context.keys.queues, queue.name)
+            has_queue(self._context.keys.queues, queue.name)
         ):
             return
         busy, slots = await self._fleet.of(queue.name)

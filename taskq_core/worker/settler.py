@@ -290,7 +290,7 @@ class Settler:
                     self._report_lost(run)
                 continue
             settled.append(run)
-            if code == SettleCode.SETTLED_CARRY:
+            if code == SettleCode.SETTLED_DISPATCH:
                 self._dispatcher.call(batch.queue.name)
         self._counters.add(batch.queue, settled)
         self._finish(released)

@@ -82,7 +82,7 @@ class Turn:
             limit=limit,
             lease_s=context.lease_s,
             lock_s=context.lock_s,
-            tell_waits=context.metrics.is_active,
+            with_waits=context.metrics.is_active,
             max_active=max_active,
         )
 

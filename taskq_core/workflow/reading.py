@@ -123,21 +123,21 @@ def _spec(value: bytes | None) -> Spec:
 
 
 def ask_fields(
-    queue: QueueKeys, workflow_id: str, fields: list[str], *, tell_end: bool = False
+    queue: QueueKeys, workflow_id: str, fields: list[str], *, publish_end: bool = False
 ) -> RequestPlan[list[bytes | None]]:
     """Read any number of fields of a workflow."""
     values: list[bytes | None] = []
     for first in range(0, len(fields), FIELDS_MAX):
-        page = yield look_at_workflow(queue, workflow_id, fields[first : first + FIELDS_MAX], tell_end=tell_end)
+        page = yield look_at_workflow(queue, workflow_id, fields[first : first + FIELDS_MAX], publish_end=publish_end)
         if page is None:
             raise WorkflowNotFoundError(queue.name, workflow_id, "there is no such workflow, or it is no longer stored")
         values += page
     return values
 
 
-def ask_result(queue: QueueKeys, workflow_id: str, result_type: Any, *, tell_end: bool) -> RequestPlan[Any]:
+def ask_result(queue: QueueKeys, workflow_id: str, result_type: Any, *, publish_end: bool) -> RequestPlan[Any]:
     """Read the result of a workflow, `NOT_YET` while it runs."""
-    fields = yield from ask_fields(queue, workflow_id, ["state", "spec"], tell_end=tell_end)
+    fields = yield from ask_fields(queue, workflow_id, ["state", "spec"], publish_end=publish_end)
     with damage_named(queue, workflow_id):
         state = read_state(fields[0])
         if state is WorkflowState.RUNNING:

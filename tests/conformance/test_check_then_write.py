@@ -329,7 +329,7 @@ CASES = {
     ),
     "resign": Case(build=lambda q: services.resign(q.leader("forwarder"), owner="w1"), tolerate="leader(forwarder)"),
     "notify": Case(build=services.notify, refuse="pending wake"),
-    "look": Case(build=lambda q: views.look(q, "done", tell_end=True), refuse="task(done)"),
+    "look": Case(build=lambda q: views.look(q, "done", publish_end=True), refuse="task(done)"),
     "revoke_pending": Case(build=lambda q: views.revoke(q, "p1"), refuse="pending task(p1)", tolerate="held_lock"),
     "revoke_scheduled": Case(build=lambda q: views.revoke(q, "due"), refuse="scheduled"),
     "revoke_retry": Case(build=lambda q: views.revoke(q, "due-retry"), refuse="retry"),

@@ -249,5 +249,5 @@ class TestTakenOver:
             pass
 
         client = redis.Redis(connection_pool=redis.ConnectionPool(connection_class=Odd))
-        with pytest.raises(ConfigurationError, match=r"connections of type .*Odd cannot be taken over; give a URL"):
+        with pytest.raises(ConfigurationError, match=r"connections of type .*Odd are not supported; give a URL"):
             endpoint_of(client)

@@ -265,7 +265,7 @@ class TestWake:
         broker.raw.lpush(broker.queue.pending, "from-go")
 
         assert broker.run(services.notify(broker.queue)) is services.Notified.PUT
-        assert broker.run(services.notify(broker.queue)) is services.Notified.LIES
+        assert broker.run(services.notify(broker.queue)) is services.Notified.EXISTS
 
         assert broker.raw.llen(broker.queue.wake) == 1
 

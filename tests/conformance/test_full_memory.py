@@ -44,7 +44,7 @@ def full(one_server: Broker) -> Iterator[Broker]:
 def test_enqueue_is_refused_whole(full: Broker, tasks: list[NewTask]) -> None:
     before = full.dump()
 
-    with pytest.raises(BrokerFullError, match=r"is over its memory limit \(maxmemory\) and takes no new tasks"):
+    with pytest.raises(BrokerFullError, match=r"is over its memory limit \(maxmemory\) and accepts no new tasks"):
         full.run(new_tasks.enqueue(full.queue, tasks, ReceiptSlot("t"), now_ns=NOW_NS))
 
     assert full.dump() == before
@@ -66,7 +66,7 @@ def test_a_dequeue_is_called_off(full: Broker) -> None:
 
 
 def test_leases_are_extended(full: Broker) -> None:
-    assert full.run(runs.extend_leases(full.queue, [("run-1", 1)], owner="w1", lease_s=90, now_ns=NOW_NS)).kept == [
+    assert full.run(runs.extend_leases(full.queue, [("run-1", 1)], owner="w1", lease_s=90, now_ns=NOW_NS)).owned == [
         True
     ]
 
@@ -222,7 +222,7 @@ def test_a_task_that_cannot_arrive_elsewhere_is_put_back(full: Broker) -> None:
 
 def test_looking_goes_on(full: Broker) -> None:
     """The request for a notification is dropped, because waiting callers also poll."""
-    task = full.run(views.look(full.queue, "run-1", tell_end=True))
+    task = full.run(views.look(full.queue, "run-1", publish_end=True))
 
     assert task is not None
     assert task.state == "active"

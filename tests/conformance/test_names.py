@@ -44,7 +44,7 @@ def live(broker: Broker, queue_name: str, task_id: str) -> None:
     for _ in range(2):  # the second is a repeat
         taken = run(runs.dequeue(queue, owner="w1", call=1, limit=9, lease_s=30, now_ns=now_ns))
         assert taken.tasks == [(task_id, b"m")]
-    assert run(runs.extend_leases(queue, [(task_id, 1)], owner="w1", lease_s=30, now_ns=now_ns)).kept == [True]
+    assert run(runs.extend_leases(queue, [(task_id, 1)], owner="w1", lease_s=30, now_ns=now_ns)).owned == [True]
     assert run(runs.write_result(queue, task_id, b"r", owner="w1", run=1)) is True
     assert run(runs.note(queue, task_id, {runs.CURSOR_FIELD: b"c"}, owner="w1", run=1)) is True
     assert run(runs.read_cursor(queue, task_id)) == b"c"

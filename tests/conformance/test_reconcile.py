@@ -570,7 +570,7 @@ class TestFence:
         look(broker, repair=True)
 
         assert raw.zscore(queue.lease, "a") == expected
-        assert broker.run(runs.extend_leases(queue, [("a", 1)], owner="w1", lease_s=60)).kept == [True]
+        assert broker.run(runs.extend_leases(queue, [("a", 1)], owner="w1", lease_s=60)).owned == [True]
         assert settle(broker, Outcome.DONE, "a") == "1"
         assert broker.fields("a") == {}
 

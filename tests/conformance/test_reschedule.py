@@ -5,7 +5,7 @@ import pytest
 from taskq_core.broker.operations import actions, new_tasks, runs, services
 from taskq_core.broker.operations.actions import Action
 from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
-from taskq_core.broker.operations.services import CancelWish
+from taskq_core.broker.operations.services import CancelOutcome
 from tests.conformance.stores import NOW_NS, NOW_S, Broker
 
 LANE = ReceiptSlot("r")
@@ -85,14 +85,14 @@ def test_archived_retried_and_grouped_tasks(broker: Broker) -> None:
 def test_a_wish_holds_for_the_run_it_was_made_for(broker: Broker) -> None:
     """Not for the next one, also where Go's worker ended that run and left it."""
     broker.enqueue("a")
-    assert broker.run(services.ask_cancel(broker.queue, "a", CancelWish.RETRY)) == "pending"
+    assert broker.run(services.ask_cancel(broker.queue, "a", CancelOutcome.RETRY)) == "pending"
     broker.dequeue(call=1)
 
-    assert broker.run(services.ask_cancel(broker.queue, "a", CancelWish.RETRY)) == "active"
-    assert broker.run(services.read_cancel(broker.queue, "a")) is CancelWish.RETRY
-    assert broker.run(services.ask_cancel(broker.queue, "gone", CancelWish.RETRY)) is None
+    assert broker.run(services.ask_cancel(broker.queue, "a", CancelOutcome.RETRY)) == "active"
+    assert broker.run(services.read_cancel(broker.queue, "a")) is CancelOutcome.RETRY
+    assert broker.run(services.ask_cancel(broker.queue, "gone", CancelOutcome.RETRY)) is None
 
     broker.raw.hset(broker.queue.task("a"), "taskq_started", "1")
 
-    assert broker.run(services.read_cancel(broker.queue, "a")) is CancelWish.ARCHIVE
-    assert broker.run(services.read_cancel(broker.queue, "gone")) is CancelWish.ARCHIVE
+    assert broker.run(services.read_cancel(broker.queue, "a")) is CancelOutcome.ARCHIVE
+    assert broker.run(services.read_cancel(broker.queue, "gone")) is CancelOutcome.ARCHIVE

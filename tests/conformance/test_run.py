@@ -54,7 +54,7 @@ class TestDequeue:
             broker.enqueue(task_id, now_ns=NOW_NS + number * SECOND)
         broker.raw.hdel(broker.queue.task_prefix + "b", "pending_since")
         ask = runs.dequeue(
-            broker.queue, owner="w1", call=1, limit=9, lease_s=30, tell_waits=True, now_ns=NOW_NS + 2_500_000_000
+            broker.queue, owner="w1", call=1, limit=9, lease_s=30, with_waits=True, now_ns=NOW_NS + 2_500_000_000
         )
 
         assert broker.run(ask).waits_s == [2.5, None, 0.5]
@@ -462,7 +462,7 @@ class TestSettle:
         broker.enqueue(*ids, "quiet")
         broker.dequeue()
         for name in ids:
-            broker.run(views.look(broker.queue, name, tell_end=True))
+            broker.run(views.look(broker.queue, name, publish_end=True))
         listening = broker.raw.pubsub()
         listening.subscribe(broker.queue.done)
         assert listening.get_message(timeout=60)["type"] == "subscribe"
@@ -484,8 +484,8 @@ class TestSettle:
         queue = broker.queue
         broker.enqueue("a", "b", "end")
         for name, all_changes in (("a", True), ("b", True), ("end", False)):
-            broker.run(views.look(queue, name, tell_end=True, tell_changes=all_changes))
-            broker.run(views.look(queue, name, tell_end=True))
+            broker.run(views.look(queue, name, publish_end=True, publish_changes=all_changes))
+            broker.run(views.look(queue, name, publish_end=True))
         listening = broker.raw.pubsub()
         listening.subscribe(queue.done)
         assert listening.get_message(timeout=60)["type"] == "subscribe"
@@ -585,7 +585,7 @@ SCENES = {
     "most active, set by people": Scene(
         taken="fg", how={"max_active": 3}, prepare=lambda broker: broker.raw.hset(broker.queue.limits, "o:c:", "4")
     ),
-    "how long each waited": Scene(taken="fghi", how={"tell_waits": True}),
+    "how long each waited": Scene(taken="fghi", how={"with_waits": True}),
     "no message": Scene(taken="fhij", prepare=lambda broker: broker.raw.delete(broker.queue.task("g"))),
     "a unique lock": Scene(taken="fghi", prepare=lock_next, how={"lock_s": 77}),
     "a limit": Scene(taken="fhi", prepare=limit_next),
@@ -729,7 +729,7 @@ class TestSettleAndDequeue:
     def test_a_start_is_told_to_those_who_follow(self, one_server: Broker) -> None:
         one_server.enqueue(*"abc")
         one_server.dequeue(limit=1)
-        one_server.run(views.look(one_server.queue, "b", tell_end=True, tell_changes=True))
+        one_server.run(views.look(one_server.queue, "b", publish_end=True, publish_changes=True))
         listening = one_server.raw.pubsub()
         listening.subscribe(one_server.queue.done)
         assert listening.get_message(timeout=60)["type"] == "subscribe"
@@ -782,7 +782,7 @@ class TestFence:
             lambda broker: (
                 broker.run(
                     runs.extend_leases(broker.queue, [("a", 1)], owner="w1", lease_s=30, now_ns=NOW_NS + 64 * SECOND)
-                ).kept
+                ).owned
                 == [True]
             ),
             lambda broker: broker.run(runs.write_result(broker.queue, "a", b"r", owner="w1", run=1)),
@@ -806,9 +806,9 @@ class TestFence:
         broker.raw.zadd(broker.queue.lease, {"a": NOW_S + 97})
 
         assert broker.settle(Outcome.DONE, "a") == SettleCode.NOT_OWNED
-        assert broker.run(runs.extend_leases(broker.queue, [("a", 1)], owner="w1", lease_s=30, now_ns=NOW_NS)).kept == [
-            False
-        ]
+        assert broker.run(
+            runs.extend_leases(broker.queue, [("a", 1)], owner="w1", lease_s=30, now_ns=NOW_NS)
+        ).owned == [False]
 
         assert broker.raw.zscore(broker.queue.lease, "a") == NOW_S + 97
 
@@ -847,8 +847,8 @@ class TestFence:
             broker.queue, [("a", 1), ("a", 1)], owner="w1", lease_s=30, now_ns=NOW_NS + SECOND
         )
 
-        assert broker.run(extension).kept == [True, True]
-        assert broker.run(extension).kept == [True, True]
+        assert broker.run(extension).owned == [True, True]
+        assert broker.run(extension).owned == [True, True]
 
     def test_a_fence_of_an_earlier_lease_tells_of_no_worker(self, broker: Broker) -> None:
         """As a worker in Go leaves it behind, which takes the task and writes none."""

@@ -124,7 +124,7 @@ EVERY: dict[str, Callable[[QueueKeys], Operation[Any]]] = {
     "acquire": lambda q: semaphores.acquire(f"asynq:sema:{{{q.name}}}", limit=1, holder="a", for_ms=1000),
     "act": lambda q: actions.act(q, actions.Action.RUN, ["a"]),
     "change_task": lambda q: actions.reschedule(q, "a"),
-    "ask_cancel": lambda q: services.ask_cancel(q, "a", services.CancelWish.ARCHIVE),
+    "ask_cancel": lambda q: services.ask_cancel(q, "a", services.CancelOutcome.ARCHIVE),
     "scan_tasks": lambda q: views.scan_tasks(q, TaskState.PENDING, views.ScanPlace(), count=9),
     "count_groups": lambda q: views.count_groups(q, "0"),
     "estimate_memory": lambda q: views.estimate_memory(q),

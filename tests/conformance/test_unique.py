@@ -408,7 +408,7 @@ class TestRenewal:
         kept = broker.run(
             runs.extend_leases(broker.queue, [("a", 1)], owner="w1", lease_s=30, lock_s=lock_s, now_ns=NOW_NS)
         )
-        assert kept.kept == [True]
+        assert kept.owned == [True]
 
     @rows("rule", ["", "fd", "wd"])
     def test_a_short_lock_lasts_as_long_as_the_run(self, broker: Broker, rule: str) -> None:

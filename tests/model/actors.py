@@ -75,7 +75,9 @@ def zombie(scene: Scene, who: str) -> Iterator[None]:
     yield
     assert not scene.ask(runs.write_result(scene.queue, "t", b"of a zombie", owner="w0", run=1))
     yield
-    kept = scene.ask(runs.extend_leases(scene.queue, [("t", 1)], owner="w0", lease_s=LEASE_S, now_ns=scene.now_ns)).kept
+    kept = scene.ask(
+        runs.extend_leases(scene.queue, [("t", 1)], owner="w0", lease_s=LEASE_S, now_ns=scene.now_ns)
+    ).owned
     assert kept == [False]
     yield
 
@@ -237,7 +239,9 @@ def late_settlement(outcome: Outcome) -> Actor:
 
 
 def late_extension(scene: Scene, who: str) -> Iterator[None]:
-    kept = scene.ask(runs.extend_leases(scene.queue, [("t", 1)], owner="w1", lease_s=LEASE_S, now_ns=scene.now_ns)).kept
+    kept = scene.ask(
+        runs.extend_leases(scene.queue, [("t", 1)], owner="w1", lease_s=LEASE_S, now_ns=scene.now_ns)
+    ).owned
     assert kept == [False]
     yield
 

@@ -49,7 +49,7 @@ class WorkerRules(Asking):
     def wait_for_the_end(self, name: str, pick: int) -> None:
         keys, queue = self.here(name)
         (task_id,) = self.some(name, [pick])
-        found = self.ask(views.look(keys, task_id, tell_end=True))
+        found = self.ask(views.look(keys, task_id, publish_end=True))
         assert (found and found.state) == self.model.wait_for_end(queue, task_id)
 
     @rule(name=queues, pick=numbers)
@@ -232,7 +232,7 @@ class WorkerRules(Asking):
         runs = [(each, self.run_of(name, each)) for each in task_ids]
         operation = run_ops.extend_leases(keys, runs, owner=owner, lease_s=LEASE_S, now_ns=self.model.now_ns)
         owners = [f"{owner}.{run}" for _, run in runs]
-        assert self.ask(operation).kept == self.model.extend(queue, task_ids, owners, LEASE_S)
+        assert self.ask(operation).owned == self.model.extend(queue, task_ids, owners, LEASE_S)
 
     @rule(name=queues, worker=workers, limit=st.integers(1, 3))
     def go_on(self, name: str, worker: int, limit: int) -> None:
@@ -296,7 +296,7 @@ class WorkerRules(Asking):
         if kind == "extend":
             assert self.ask(
                 run_ops.extend_leases(keys, [(task_id, run)], owner=owner, lease_s=LEASE_S, now_ns=now_ns)
-            ).kept == [False]
+            ).owned == [False]
         elif kind == "write_result":
             assert not self.ask(run_ops.write_result(keys, task_id, b"of a zombie", owner=owner, run=run))
         elif kind == "note":

@@ -370,6 +370,6 @@ class TestOnDisk:
         with (
             RedisServer(appendonly=True, binary=redis_programs()[program]) as server,
             closing(TaskQ(server.url, enqueue_timeout=30)) as taskq,
-            pytest.raises(NotReplicatedError, match=r"does not know WAITAOF, which came with Redis 7\.2"),
+            pytest.raises(NotReplicatedError, match=r"does not support WAITAOF, which needs Redis 7\.2"),
         ):
             taskq.remote("t", fsynced=True).delay()

@@ -335,9 +335,9 @@ async def test_a_password_that_comes_too_late_is_waited_for(tmp_path: Path) -> N
         (None, "No such file or directory"),
         (b"", "is empty"),
         (b"\n", "is empty"),
-        (b"one\ntwo\n", "holds more than one line"),
-        (b"x" * 70_000, "holds more than one line"),
-        (b"\xff", "holds no UTF-8 text"),
+        (b"one\ntwo\n", "has more than one line"),
+        (b"x" * 70_000, "has more than one line"),
+        (b"\xff", "is not UTF-8 text"),
     ],
 )
 async def test_a_file_without_a_password_is_told_and_its_content_is_not(

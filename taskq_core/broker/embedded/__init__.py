@@ -1,35 +1,35 @@
 """The private redis-server for development that an `embedded://` URL opens.
 
-It is a real server. Several processes share the one of a folder; the last one out stops it; its data stays in the
-folder. It listens on a unix socket that only this user can reach, and on no TCP port. Needs Linux or macOS.
+It is a real redis-server. Several processes share the server of a folder, and it stops when the last of them has
+closed it. Its data stays in the folder. It listens on a unix socket that only this user can reach, and on no TCP port.
+It needs Linux or macOS.
 
-Four empty files in the folder are locked with `flock`. The kernel frees a lock when the last process that holds it
-ends, however it ends, so no pid file can be stale::
+A small process, the guardian, starts and stops the server. Four empty files in the folder are locked with `flock`. The
+kernel releases a lock when the last process that holds it ends for any reason, so no pid file can be stale::
 
-    start.lock     exclusive   a process that is opening, until it is done
-    users.lock     shared      every user, for life
+    start.lock     exclusive   a process while it opens the server
+    users.lock     shared      every process that uses the server
                    exclusive   the guardian, once no user is left
-    guardian.lock  exclusive   the guardian, for life
-    server.lock    exclusive   the guardian and, inherited, its server: held as long as either lives
+    guardian.lock  exclusive   the guardian, until it ends
+    server.lock    exclusive   the guardian and its server, which inherits the lock: held until both have ended
 
-    user:      start.lock -> users.lock -> is a guardian there and does PING answer?  yes: done
+    user:      start.lock -> users.lock -> is there a guardian, and does the server answer PING?  yes: done
                                            no: spawn a guardian, wait until its server answers
     guardian:  guardian.lock -> server.lock -> start the server -> wait for users.lock
-               -> SIGTERM to the server -> wait until it is gone -> exit
+               -> SIGTERM to the server -> wait until it has ended -> exit
 
 When a process dies:
 
-- A user: its lock is free at once. If it was the last one, the server is stopped.
-- The guardian: the kernel sends the server SIGTERM (Linux). The next opener's guardian waits until `server.lock` is
-  free, which also holds for a server that has not ended yet, and starts anew; where the kernel sends nothing it asks
-  the orphan to stop. Processes that had the server open reach the new one at the same socket.
-- The server: its guardian starts it again at once, unless it ends by itself within a second of its start. Writes that
-  a killed server had acknowledged are in the append-only file, except while a slow disk keeps it from writing (at most
-  2 s of writes).
-- A user that opens while the guardian is stopping the server waits for `users.lock`, finds no guardian and starts anew.
+- A user: its lock is released at once. If it was the last user, the server is stopped.
+- The guardian: on Linux, the kernel sends SIGTERM to the server. The guardian of the next user waits until the old
+  server has ended and released `server.lock`, and starts a new one. On other systems it first asks the old server to
+  shut down. Processes that used the old server reach the new one at the same socket.
+- The server: its guardian starts it again at once, unless it exits by itself within a second of its start. Writes that
+  a killed server had acknowledged are in the append-only file, except at most 2 s of writes if the disk is slow.
 
-A child made by `fork` inherits the open file and with it the parent's share: the server lives until both have closed it
-or ended. A program started by the process (exec) inherits nothing.
+A process that opens the server while the guardian is stopping it waits for `users.lock`, finds no guardian and spawns
+one. A child made by `fork` inherits the open lock file: the server runs until both processes have closed it or ended. A
+program started with exec inherits nothing.
 """
 
 from taskq_core.broker.embedded.binary import ServerProgram, find_program, find_redis_server

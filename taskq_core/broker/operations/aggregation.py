@@ -1,7 +1,7 @@
-"""Turn groups of tasks into one task each: take a set, read it, store the task it became, delete its members.
+"""Turn groups of tasks into one task each: take a set, read it, store the combined task, delete the members.
 
-A set is the members of a group that are being turned into one task. It is named by the group and an id, which the
-caller chooses, and is given back to the group when its deadline has passed.
+A set contains the members of a group that are being combined. Its name consists of the group and an id that the caller
+chooses. After its deadline, its members return to the group.
 """
 
 from collections.abc import Sequence
@@ -24,13 +24,13 @@ from taskq_core.broker.operations.operation import (
 from taskq_core.wire import QueueKeys
 
 GATHER_MAX = 100
-"""Most groups one script call looks at, and most members it moves or deletes one by one."""
+"""Maximum number of groups that one script call reads, and of members that it moves or deletes one by one."""
 
 
 def list_groups(queue: QueueKeys, cursor: int) -> Operation[tuple[int, list[str]]]:
-    """List names of groups, about 100 from a cursor on. Reads as (next cursor, 0 at the end; names).
+    """List names of groups, about 100 from a cursor on. The answer is the next cursor, 0 at the end, and the names.
 
-    A name may come twice. A group that exists during the whole scan comes at least once.
+    A scan may return a name twice. It returns every group that exists during the whole scan.
     """
     return command("list_groups", ("SSCAN", queue.groups, cursor, "COUNT", GATHER_MAX), _read_groups)
 
@@ -40,7 +40,7 @@ def _read_groups(reply: Any) -> tuple[int, list[str]]:
 
 
 class CollectCode(StrEnum):
-    """What became of one group of a gathering."""
+    """Result of `collect_groups` for one group."""
 
     TAKEN = "1"
     NOT_DUE = "0"
@@ -50,15 +50,15 @@ class CollectCode(StrEnum):
 
 @dataclass(slots=True)
 class GroupCheck:
-    """A group to look at, and what makes it due.
+    """A group to check, and the conditions that make it due.
 
     Attributes:
-        group: Its name.
-        set_id: Id of the set its members are taken into.
-        timeout_s: Seconds from now until the set is given back.
-        grace_s: It is due when no member came for this long.
-        max_delay_s: It is due when its oldest member has waited this long, 0 for no limit.
-        max_size: It is due with this many members, and no more are taken, 0 for no limit.
+        group: Name of the group.
+        set_id: Id of the set that takes its members.
+        timeout_s: Seconds from now until the members return to the group.
+        grace_s: The group is due when no task has joined it for so many seconds.
+        max_delay_s: The group is due when its oldest member has waited for so many seconds. 0: no limit.
+        max_size: The group is due when it has so many members, and a set takes no more of them. 0: no limit.
     """
 
     group: str
@@ -72,9 +72,9 @@ class GroupCheck:
 def collect_groups(
     queue: QueueKeys, checks: Sequence[GroupCheck], *, limit: int, now_ns: int | None = None
 ) -> Operation[str]:
-    """Take the members of groups that are due into sets, at most `limit`, of at most `GATHER_MAX` groups.
+    """Move the members of due groups into at most `limit` sets, one per group. Checks at most `GATHER_MAX` groups.
 
-    Reads as one `CollectCode` character per group.
+    The answer has one `CollectCode` character per group.
     """
     args: list[Argument] = [time_argument(now_ns), queue.prefix, limit]
     for each in checks:
@@ -91,9 +91,9 @@ def read_members(
     count: int = BATCH_MAX,
     max_bytes: int = BATCH_BYTES,
 ) -> Operation[list[tuple[str, bytes]] | None]:
-    """Read a page of a set: pairs of id and message bytes (b"" if it is missing), oldest member first.
+    """Read a page of a set: pairs of id and message bytes (b"" if the message is missing), oldest member first.
 
-    Reads as None if the set does not exist, and as an empty list behind its end.
+    The answer is None if the set does not exist, and an empty list after its last page.
     """
     keys = (queue.aggregation_set(group, set_id), queue.aggregation_sets)
     return script("read_members", keys, (skip, count, max_bytes, queue.task_prefix), _read_members)
@@ -107,7 +107,7 @@ def _read_members(reply: Any) -> list[tuple[str, bytes]] | None:
 
 
 class CombineCode(StrEnum):
-    """What became of a set. The first three are those of an enqueue."""
+    """Result of `combine`. The first three codes are those of an enqueue."""
 
     STORED = "1"
     ID_CONFLICT = "0"
@@ -124,14 +124,15 @@ def combine(
     *,
     now_ns: int | None = None,
 ) -> Operation[CombineCode]:
-    """Store the task that a set was turned into and take the set away, both or neither.
+    """Store the combined task of a set and remove the set, both or neither.
 
     Args:
-        queue: Key names of the queue, for the set and the task alike.
+        queue: Key names of the queue of both the set and the task.
         group: Name of the group.
         set_id: Id of the set.
-        size: Members it had when it was read; with any other number, or after its deadline, it is refused.
-        task: The task; None drops the members for nothing.
+        size: Number of members that were read. If the set has another number, or its deadline has passed, the script
+            answers `GONE`.
+        task: The combined task. None: delete the members and store no task.
         now_ns: Replaces Redis's time in tests.
     """
     keys = (
@@ -148,28 +149,28 @@ def combine(
     )
     args: list[Argument] = [time_argument(now_ns), queue.prefix, queue.done, set_id, size, RECEIPT_KEPT_S]
     if task is not None:
-        rule = task.unique_rule  # a set becomes a new task or stays
+        rule = task.unique_rule  # a duplicate is refused, whatever the rule: the members must not be lost
         args += replace(task, unique_rule=f"{rule[0]}d{rule[2:]}" if rule else "").arguments(queue)
     return script("combine", keys, args, lambda reply: CombineCode(replies.text(reply)))
 
 
 def sweep(queue: QueueKeys) -> Operation[tuple[int, int]]:
-    """Delete members of sets that were combined, at most 100. Reads as (members deleted, sets left)."""
+    """Delete members of combined sets, at most 100. The answer is the numbers of deleted members and of sets left."""
     args = (queue.combined_set(""), queue.prefix, queue.done)
     return script("sweep", (queue.combined, queue.absent), args, lambda reply: (int(reply[0]), int(reply[1])))
 
 
 @dataclass(slots=True)
 class Reclaimed:
-    """Answer to a reclaim.
+    """Answer of `reclaim`.
 
     Attributes:
-        leads: True if this worker leads; nothing was done otherwise.
-        sets: Sets given back whole.
-        moved: Members moved one by one, into groups that had others.
-        dropped: Entries that named no set.
-        put_off: Sets whose group cannot take them, because its key holds something else.
-        to_sweep: Combined sets whose members are still to be deleted.
+        leads: True if this worker leads. Otherwise nothing was changed.
+        sets: Number of sets that were renamed back to their group.
+        moved: Number of members that were moved one by one, because their group has other members.
+        dropped: Number of listed names without a set.
+        put_off: Number of sets that could not return, because the key of their group has another type.
+        to_sweep: Number of combined sets whose members must still be deleted.
     """
 
     leads: bool
@@ -190,7 +191,7 @@ def reclaim(
     members: int = GATHER_MAX,
     now_ns: int | None = None,
 ) -> Operation[Reclaimed]:
-    """Give members of sets past their deadline back to their groups, if this worker leads or takes the lead."""
+    """Return the members of sets past their deadline to their groups, if this worker leads or takes the lead."""
     keys = (queue.aggregation_sets, queue.groups, queue.combined, queue.leader(service))
     args = (time_argument(now_ns), owner, leader_ms, queue.prefix, sets, members)
     return script(
@@ -199,7 +200,7 @@ def reclaim(
 
 
 def give_back(queue: QueueKeys, group: str, set_id: str) -> Operation[None]:
-    """End the time of a set now, so that the next reclaim, Go's too, gives its members back."""
+    """Let the deadline of a set pass now, so that the next reclaim (Go has one too) returns its members."""
     key = queue.aggregation_set(group, set_id)
     return command("give_back", ("ZADD", queue.aggregation_sets, "XX", 0, key), replies.nothing)
 
@@ -207,7 +208,7 @@ def give_back(queue: QueueKeys, group: str, set_id: str) -> Operation[None]:
 def expel(
     queue: QueueKeys, group: str, set_id: str, task_ids: Sequence[str], *, now_ns: int | None = None
 ) -> Operation[int]:
-    """Set members of a set aside whose message cannot be read; at most `BATCH_MAX`. Reads as how many."""
+    """Quarantine members of a set whose message cannot be read; at most `BATCH_MAX`. The answer is their number."""
     keys = (queue.aggregation_set(group, set_id), queue.quarantine, queue.aggregation_sets)
     args = (time_argument(now_ns), queue.task_prefix, queue.quarantined(""), *task_ids)
     return script("expel", keys, args, replies.integer)

@@ -1,4 +1,4 @@
-"""Archived tasks that a handler has to receive: claim them, and record that they were handled."""
+"""Archived tasks for a dead-letter handler: claim them, and record that they were handled."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +10,7 @@ from taskq_core.wire import QueueKeys
 
 @dataclass(slots=True)
 class DeadLetterBatch:
-    """Archived tasks to handle, and when the caller's claim on them ends (Unix s as text)."""
+    """Claimed tasks, and when the claim ends (Unix seconds as text)."""
 
     until_s: str
     task_ids: list[str]
@@ -19,7 +19,7 @@ class DeadLetterBatch:
 def take_dead_letters(
     queue: QueueKeys, *, claim_s: int, limit: int, now_ns: int | None = None
 ) -> Operation[DeadLetterBatch]:
-    """Claim archived tasks to handle, at most 100. After `claim_s` they can be claimed again."""
+    """Claim archived tasks for the handler, at most 100. After `claim_s` seconds they can be claimed again."""
 
     def read(reply: Any) -> DeadLetterBatch:
         return DeadLetterBatch(replies.text(reply[0]), replies.names(reply[1:]))
@@ -31,6 +31,9 @@ def take_dead_letters(
 def end_dead_letter(
     queue: QueueKeys, task_id: str, *, until_s: str, again_in_s: int | None = None, now_ns: int | None = None
 ) -> Operation[bool]:
-    """Record that a task was handled, or when to try again. Reads as False if another caller has claimed it since."""
+    """Record that a task was handled, or when to try again.
+
+    The answer is False if another caller has claimed the task since.
+    """
     args = (time_argument(now_ns), task_id, until_s, "" if again_in_s is None else again_in_s)
     return script("end_dead_letter", (queue.letters, queue.absent), args, replies.boolean)

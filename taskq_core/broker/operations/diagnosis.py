@@ -1,4 +1,4 @@
-"""Ask a store about itself and about what a user may do there. Nothing is changed."""
+"""Read facts about Redis servers, and check the rights of the user. Nothing is changed."""
 
 import hashlib
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ from taskq_core.broker.operations.operation import Operation, command, script
 from taskq_core.broker.scripts import Script
 
 SURVEY_MAX = 500
-"""About how many keys one call of `survey` reads."""
+"""Approximate number of keys that one call of `survey` reads."""
 _NOTHING = "return 1"
 _MOMENT = "0.01"  # Redis 6.2 reads one millisecond as 0, and waits without a limit
 
 
 def read_config(name: str) -> Operation[dict[str, str]]:
-    """Read parameters of one server by a pattern; empty where it has none."""
+    """Read the configuration parameters of one server that match a pattern."""
 
     def read(reply: Any) -> dict[str, str]:
         words = iter(reply)
@@ -46,12 +46,12 @@ def try_evalsha() -> Operation[None]:
 
 
 def try_eval() -> Operation[None]:
-    """Run a script that does nothing by its text, as a server that does not know it yet needs it."""
+    """Run a script that does nothing by its text, as for a server that does not have the script yet."""
     return command("try_eval", ("EVAL", _NOTHING, 0), replies.nothing, keys=())
 
 
 def try_script() -> Operation[None]:
-    """Ask one server whether it knows a script."""
+    """Ask one server whether it has a script. Checks the right to do so."""
     return command("try_script", ("SCRIPT", "EXISTS", try_evalsha().command()[1]), replies.nothing, keys=())
 
 
@@ -61,20 +61,20 @@ def try_wait(key: str) -> Operation[None]:
 
 
 def try_watch(key: str) -> Operation[None]:
-    """Wait a moment for a list that does not exist, as the watcher of other producers waits."""
+    """Wait a moment for a list that does not exist, as `watch_pending` waits."""
     words = ("BLMOVE", key, key, "RIGHT", "RIGHT", _MOMENT)
     return command("try_watch", words, replies.nothing, block_s=float(_MOMENT))
 
 
 def try_write(absent_key: str) -> Operation[None]:
-    """Try the plainest write there is: delete a key that does not exist."""
+    """Try a write without an effect: delete a key that does not exist."""
     return command("try_write", ("DEL", absent_key), replies.nothing)
 
 
 def try_commands(absent_key: str, channel: str) -> Operation[dict[str, str]]:
-    """Try the commands that scripts use on a key that does not exist. Reads as the server's answer by refused command.
+    """Try the commands that scripts use on a key that does not exist, and publish an empty message on the channel.
 
-    An empty message is published on the channel.
+    The answer has the error text of each refused command, by command.
     """
 
     def read(reply: Any) -> dict[str, str]:
@@ -85,12 +85,12 @@ def try_commands(absent_key: str, channel: str) -> Operation[dict[str, str]]:
 
 
 def whoami() -> Operation[str]:
-    """Ask one server as which user this connection is known to it."""
+    """Read the name of the user of this connection."""
     return command("whoami", ("ACL", "WHOAMI"), replies.text, keys=())
 
 
 def cluster_info() -> Operation[dict[str, str]]:
-    """Ask a node of a cluster how it sees the cluster."""
+    """Read the state of the cluster as one node sees it."""
 
     def read(reply: Any) -> dict[str, str]:
         pairs = (line.partition(":") for line in replies.text(reply).splitlines())
@@ -107,7 +107,7 @@ class SurveyedKey:
         key: Its name.
         kind: Its type.
         ttl_ms: Milliseconds until it expires, -1 if it never does.
-        about: More facts about locks and counters, see `survey.lua`.
+        about: Further facts about locks and counters, see `survey.lua`.
     """
 
     key: str
@@ -118,7 +118,7 @@ class SurveyedKey:
 
 @dataclass(slots=True)
 class Surveyed:
-    """Some keys of a server.
+    """Answer of `survey`.
 
     Attributes:
         cursor: Cursor of the next call, "0" at the end.

@@ -1,4 +1,4 @@
-"""Workflows over several queues: send steps to other queues, and return their ends to the home queue."""
+"""Workflows over several queues: send steps to other queues, and report their ends to the home queue."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,13 +10,13 @@ from taskq_core.broker.operations.workflows import step_keys
 from taskq_core.wire import QueueKeys
 
 DISPATCH_MAX = 100
-"""Most of each kind that one round of a dispatcher takes."""
+"""Maximum number of items of each kind that one pass of a dispatcher reads."""
 SWEEP_MAX = 200
-"""Most started steps that one call looks at."""
+"""Maximum number of started steps that one call checks."""
 PUT_S = 60
-"""Seconds after which a step that was fetched is not stored any more: another dispatcher may have done it."""
+"""Seconds in which a fetched step must be stored. Later, another dispatcher may have stored it already."""
 STEP_RECEIPT_S = 3_600
-"""Seconds a receipt of a step from elsewhere is kept."""
+"""Seconds for which the receipt of a step from another queue is stored."""
 
 
 @dataclass(slots=True)
@@ -25,8 +25,8 @@ class DueSteps:
 
     Attributes:
         leads: Whether this worker leads.
-        steps: Number of steps that were started.
-        notes: How steps of workflows at home elsewhere have ended, by field.
+        steps: Number of started steps.
+        notes: Ends of steps whose workflow has another home queue, by field.
         out: Steps to start in other queues.
         queues: Other queues that steps were sent to, while workflows run.
         abandoned: Ids of workflows whose client added no members for too long.
@@ -41,7 +41,7 @@ class DueSteps:
 
 
 def read_due(queue: QueueKeys, *, owner: str, leader_ms: int, now_ns: int | None = None) -> Operation[DueSteps]:
-    """Read the work of the dispatcher of a queue, if `owner` leads it. An empty owner reads it in any case."""
+    """Read the work of the dispatcher of a queue if `owner` leads. An empty owner reads it without leading."""
 
     def read(reply: Any) -> DueSteps:
         if not int(reply[0]):
@@ -73,7 +73,10 @@ def read_due(queue: QueueKeys, *, owner: str, leader_ms: int, now_ns: int | None
 def record_ends(
     queue: QueueKeys, ends: Sequence[tuple[Argument, Argument, Argument]], *, now_ns: int | None = None
 ) -> Operation[bool]:
-    """Tell workflows of a queue how steps ended elsewhere: key, node and end. Reads as whether more is to carry."""
+    """Record ends of steps that ran in other queues in their workflows: key, node and end of each.
+
+    The answer is True if the dispatcher has more work afterwards.
+    """
     args: list[Argument] = [time_argument(now_ns), queue.own_prefix]
     for end in ends:
         args += end
@@ -81,14 +84,14 @@ def record_ends(
 
 
 def forget_notes(queue: QueueKeys, notes: Sequence[tuple[bytes, bytes]]) -> Operation[int]:
-    """Delete notes that were delivered, unless they have changed."""
+    """Delete notes (`DueSteps.notes`) that were delivered, unless they have changed."""
     args = [word for note in notes for word in note]
     return script("forget_notes", (queue.workflow_notes,), args, replies.integer)
 
 
 @dataclass(slots=True)
 class StepToSend:
-    """A step that is to be stored in another queue; all as the scripts write it."""
+    """A step to store in another queue, in the form that the scripts use."""
 
     member: bytes
     queue: str
@@ -102,7 +105,7 @@ class StepToSend:
 def fetch_steps(
     queue: QueueKeys, members: Sequence[bytes], *, now_ns: int | None = None
 ) -> Operation[tuple[int, list[StepToSend]]]:
-    """Read steps that are to be sent to other queues, and start further members of groups; reads the time as well."""
+    """Read steps to send to other queues, and start further members of groups. The answer has Redis's time (s) too."""
 
     def read(reply: Any) -> tuple[int, list[StepToSend]]:
         found = []
@@ -118,7 +121,7 @@ def fetch_steps(
 def put_steps(
     queue: QueueKeys, steps: Sequence[StepToSend], *, until_s: int, now_ns: int | None = None
 ) -> Operation[bool]:
-    """Store steps of workflows at home elsewhere, each once. Reads as False if it is too late."""
+    """Store steps whose workflow has another home queue, each once. The answer is False after `until_s`."""
     keys = (queue.pending, queue.scheduled, queue.wake, queue.steps, queue.workflow_receipts, queue.archived)
     args: list[Argument] = [time_argument(now_ns), queue.own_prefix, queue.prefix, until_s, STEP_RECEIPT_S]
     for each in steps:
@@ -135,7 +138,7 @@ def steps_sent(queue: QueueKeys, steps: Sequence[StepToSend]) -> Operation[int]:
 
 
 def note_moved(home: QueueKeys, workflow_keys: Sequence[str], *, target: str) -> Operation[list[str]]:
-    """Record that steps of workflows move to another queue. Reads as the ids of those workflows that were cancelled."""
+    """Record that steps of workflows move to another queue. The answer is the ids of the cancelled workflows."""
     args = (home.own_prefix, target, *workflow_keys)
     keys = (home.workflow_queues,)
     return script("note_moved", keys, args, lambda reply: [replies.shown(each) for each in reply])
@@ -144,7 +147,10 @@ def note_moved(home: QueueKeys, workflow_keys: Sequence[str], *, target: str) ->
 def sweep_steps(
     queue: QueueKeys, *, first: int = 0, count: int = SWEEP_MAX, now_ns: int | None = None
 ) -> Operation[tuple[int, int, bool]]:
-    """Find ended steps that their workflow has missed. Reads as steps read, ends found, and whether there is more."""
+    """Record ends of steps that were not recorded in their workflow.
+
+    The answer is the number of steps read, the number of ends found, and True if the dispatcher has more work.
+    """
     keys = (*step_keys(queue), queue.completed, queue.archived)
     args = (time_argument(now_ns), queue.own_prefix, queue.prefix, first, count)
     return script("sweep_steps", keys, args, lambda reply: (int(reply[0]), int(reply[1]), int(reply[2]) == 1))

@@ -1,4 +1,4 @@
-"""Limits of tasks: ask for a permit at fetch, admit who may start, read and change the numbers."""
+"""Limits of tasks: take a permit when a worker fetches a task, admit waiting tasks, read and change the limits."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ WAITING_SCORE_S = 253_402_300_799
 
 
 class ClaimCode(StrEnum):
-    """Whether a task that a worker has taken may run."""
+    """Whether a fetched task may run."""
 
     RUN = "1"
     WAITS = "2"
@@ -26,7 +26,7 @@ class ClaimCode(StrEnum):
 def claim(
     queue: QueueKeys, task_id: str, limit: str, *, owner: str, run: int, now_ns: int | None = None
 ) -> Operation[ClaimCode]:
-    """Ask for the permit of a task that `owner` has taken; without one it waits from now on."""
+    """Take a permit for a task that `owner` has fetched. Without a permit, the task is moved to the waiting ones."""
     args = (time_argument(now_ns), run_owner(owner, run), queue.prefix, task_id, limit)
     keys = (queue.active, queue.lease, queue.task(task_id))
     return script("claim", keys, args, lambda reply: ClaimCode(str(int(reply))))
@@ -34,13 +34,13 @@ def claim(
 
 @dataclass(slots=True)
 class AdmittedNow:
-    """Answer to an admission.
+    """Answer of `admit`.
 
     Attributes:
         now_ns: Redis's time, Unix ns.
-        leads: Whether this worker leads; nothing was done otherwise.
-        admitted: Tasks that became pending.
-        next_ms: Milliseconds until the next slot is due, None if none is.
+        leads: Whether this worker leads. Otherwise nothing was changed.
+        admitted: Number of tasks that became pending.
+        next_ms: Milliseconds until the next slot is due, None without one.
     """
 
     now_ns: int
@@ -52,7 +52,7 @@ class AdmittedNow:
 def admit(
     queue: QueueKeys, *, owner: str, leader_ms: int, limit: int = ADMIT_MAX, now_ns: int | None = None
 ) -> Operation[AdmittedNow]:
-    """Let tasks become pending whose limits allow it by now, if this worker leads or takes the lead."""
+    """Make waiting tasks pending if their limits allow it now, and if this worker leads or takes the lead."""
     keys = (
         queue.limits_due,
         queue.limit_checks,
@@ -72,7 +72,14 @@ def admit(
 
 @dataclass(slots=True)
 class LimitsChecked:
-    """Result of one page of a check: next cursor, tasks read, places freed, tasks that enter again."""
+    """Result of one page of `check_limits`.
+
+    Attributes:
+        cursor: Cursor of the next page.
+        looked: Number of waiting tasks read.
+        freed: Number of permits that were released.
+        lost: Number of waiting tasks that were in no line and were rescheduled.
+    """
 
     cursor: str
     looked: int
@@ -83,10 +90,10 @@ class LimitsChecked:
 def check_limits(
     queue: QueueKeys, *, cursor: str | None, skip: int | None, count: int = 200, now_ns: int | None = None
 ) -> Operation[LimitsChecked]:
-    """Free places whose holder is gone, drop ids without a task from lines, and reschedule tasks that are in no line.
+    """Release permits whose task has ended, drop ids without a task from lines, and reschedule tasks in no line.
 
-    Handles one page of each. `cursor` scans the holders and the lines ("0" at the start and at the end), and `skip` is
-    the offset among the waiting tasks. None leaves them out.
+    One call handles one page. `cursor` scans the holders and the lines ("0" at the start and at the end), and `skip` is
+    the offset among the waiting tasks. None skips that part.
     """
     args = (
         time_argument(now_ns),
@@ -105,7 +112,7 @@ def check_limits(
 
 
 def wait_for_limits(queue: QueueKeys, *, timeout_s: float) -> Operation[bool]:
-    """Wait until a slot is due sooner than the worker that admits knows. Reads as False after the time."""
+    """Wait until a slot becomes due earlier than `admit` reported. The answer is False after `timeout_s`."""
     return command(
         "wait_for_limits",
         ("BLPOP", queue.limit_wake, f"{timeout_s:.3f}"),
@@ -115,7 +122,7 @@ def wait_for_limits(queue: QueueKeys, *, timeout_s: float) -> Operation[bool]:
 
 
 def limits_move(queue: QueueKeys) -> Operation[bool]:
-    """Say whether tasks wait for a rate limit, so that time alone lets them start."""
+    """Return whether tasks wait for a rate limit, which admits them as time passes."""
     return script("limits_move", (queue.limits_due,), (queue.limits_prefix,), replies.boolean)
 
 
@@ -130,8 +137,8 @@ def declare_limits(queue: QueueKeys, specs: Mapping[str, str]) -> Operation[int]
 def set_limit(queue: QueueKeys, name: str, spec: str, *, checks: bool, cursor: str) -> Operation[tuple[str, str]]:
     """Override the value of a limit, or clear the override with "", and let the limiter check a page of its slots.
 
-    Reads as the next cursor ("0" at the start and at the end) and the previous override. Call it for both values of
-    `checks`.
+    The answer is the next cursor ("0" at the start and at the end) and the previous override. Call it for both values
+    of `checks`.
     """
     keys = (queue.limits, queue.limits_due, queue.limit_checks, queue.limit_wake)
     args = (name, spec, 3 if checks else 2, cursor)
@@ -139,7 +146,7 @@ def set_limit(queue: QueueKeys, name: str, spec: str, *, checks: bool, cursor: s
 
 
 def read_limits(queue: QueueKeys) -> Operation[dict[str, str]]:
-    """Read the numbers of limits: by 'd:' or 'o:', kind and name."""
+    """Read the values of limits: declared ones by "d:<kind>:<name>", overrides by "o:<kind>:<name>"."""
 
     def read(reply: Any) -> dict[str, str]:
         words = iter(reply)
@@ -152,7 +159,7 @@ def read_limits(queue: QueueKeys) -> Operation[dict[str, str]]:
 def list_limits(
     queue: QueueKeys, cursor: str, *, count: int = 500
 ) -> Operation[tuple[str, dict[str, tuple[int, int]]]]:
-    """Read (holders, tasks that wait) by slot; a page. Reads as where to go on ("0" at the end) as well."""
+    """Read a page of slots. The answer is the next cursor ("0" at the end), and (holders, waiting tasks) by slot."""
 
     def read(reply: Any) -> tuple[str, dict[str, tuple[int, int]]]:
         words = iter(reply[1:])
@@ -165,13 +172,13 @@ def list_limits(
 
 
 def list_keepers(queue: QueueKeys) -> Operation[list[str]]:
-    """Read the tokens of workers that admit tasks of a queue. A worker that ended stays for up to a minute."""
+    """Read the tokens of the workers that can admit tasks of a queue. A stopped worker is listed for up to a minute."""
     words = ("ZRANGE", queue.limit_keepers, 0, -1)
     return command("list_keepers", words, lambda reply: [replies.shown(each) for each in reply])
 
 
 def has_limits(queue: QueueKeys) -> Operation[bool]:
-    """Ask whether tasks of a queue have had limits."""
+    """Return whether a task of the queue ever had a limit."""
     return command("has_limits", ("EXISTS", queue.limits), replies.boolean)
 
 

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class EnqueueCode(StrEnum):
-    """What became of one task of an enqueue."""
+    """Result of an enqueue for one task."""
 
     STORED = "1"
     ID_CONFLICT = "0"
@@ -26,7 +26,7 @@ class EnqueueCode(StrEnum):
 
 
 HELD = frozenset((EnqueueCode.EXISTING, EnqueueCode.CHANGED))
-"""Codes of tasks that were not stored because the holder of their lock takes their place."""
+"""Codes of tasks that were not stored because another task holds their unique lock and runs in their place."""
 NAMES_HOLDER = frozenset((EnqueueCode.DUPLICATE, *HELD))
 """Codes with the id of the task that holds the lock."""
 
@@ -35,8 +35,8 @@ class Codes(str):
     """Answer of an enqueue: one `EnqueueCode` for each task.
 
     Attributes:
-        holders: Ids of the tasks that hold a lock: one for each code that names one, in order.
-        pending: Tasks that were pending when some found no room, 0 if all did.
+        holders: Id of the task that holds the lock, for each code with such a task, in order.
+        pending: Number of pending tasks when a task was refused with `FULL`, else 0.
         limit: Maximum number of pending tasks, 0 for no limit.
     """
 
@@ -45,13 +45,13 @@ class Codes(str):
     limit: int
 
     def __new__(cls, codes: str, holders: Sequence[str] = (), pending: int = 0, limit: int = 0) -> "Codes":
-        """Return codes with what belongs to them."""
+        """Return codes with their holders and numbers."""
         self = super().__new__(cls, codes)
         self.holders, self.pending, self.limit = tuple(holders), pending, limit
         return self
 
     def each(self) -> Iterator[tuple[str, str]]:
-        """Yield the codes one by one, each with the task that holds its lock, "" if that is unknown."""
+        """Yield each code with the id of the task that holds the lock, "" without one or if it is unknown."""
         holders = iter(self.holders)
         return ((code, next(holders, "") if code in NAMES_HOLDER else "") for code in self)
 
@@ -73,18 +73,18 @@ class NewTask:
     """A task to store.
 
     Attributes:
-        task_id: Its id.
+        task_id: Id of the task.
         message: TaskMessage bytes.
-        start_at_s: Unix second before which it must not start, or None.
-        start_in_ms: Milliseconds from Redis's now before which it must not start, or None.
-        unique_key: Name of the lock to take, "" for no lock.
-        unique_s: Seconds the lock is held after the start.
-        unique_rule: What else counts for the lock, see `Unique.rule`; "" for Asynq's lock.
-        group: Group it waits in, "" for no group.
-        limit: Its limits as `_limits.lua` reads them, "" for no limit.
-        confirm: Replicas or disk that must have it before the enqueue succeeds. None: only the primary.
+        start_at_s: Earliest start, Unix s. None: at once.
+        start_in_ms: Earliest start, in milliseconds from Redis's time. None: at once.
+        unique_key: Key of the unique lock to take, "" for no lock.
+        unique_s: Seconds for which the lock is held after the start.
+        unique_rule: Further rules of the lock, see `Unique.rule`; "" for a lock as Asynq's.
+        group: Group in which the task waits, "" for no group.
+        limit: Limits of the task in the form of `_limits.lua`, "" for no limit.
+        confirm: Replicas or disk that must have the task before the enqueue succeeds. None: only the primary.
         marks: Marks for the script, such as priority and expiry, "" for no marks; see `wire.control`.
-        digest: Of name and payload, by which a call that is made again is known; only with `confirm`.
+        digest: Digest of name and payload, by which a script recognizes a repeated call; only with `confirm`.
     """
 
     task_id: str
@@ -102,20 +102,20 @@ class NewTask:
 
     @property
     def is_plain(self) -> bool:
-        """True if it is stored as pending at once, without a lock, a limit and marks."""
+        """True if the task becomes pending at once and has no lock, group, limit or marks."""
         is_now = self.start_at_s is None and self.start_in_ms is None
         return is_now and not (self.unique_key or self.group or self.marks or self.limit)
 
     @property
     def moves_start(self) -> bool:
-        """True if it only moves the start of the task that holds its lock (`Unique`)."""
+        """True if a duplicate only changes the start of the task that holds the lock (`Unique`)."""
         return self.unique_rule[1:2] == "m"
 
     def arguments(self, queue: QueueKeys) -> tuple[Argument, ...]:
-        """Return the arguments with which a script stores this task in a queue. The task may have any options.
+        """Return the arguments with which a script stores this task in a queue.
 
         Raises:
-            ConfigurationError: Its unique lock does not belong to this queue. Nothing was written.
+            ConfigurationError: The unique lock does not belong to this queue. Nothing was written.
         """
         if self.unique_key and not queue.is_lock(self.unique_key):
             raise ConfigurationError(
@@ -135,9 +135,9 @@ class NewTask:
 
 
 class ReceiptSlot:
-    """Numbers the enqueue calls of one caller, who makes one call at a time.
+    """Numbers the enqueue calls of one caller, which makes one call at a time.
 
-    A repeat under the same number finds the receipt of the first and changes nothing.
+    A repeat has the number of the first attempt, finds its receipt, and changes nothing.
     """
 
     __slots__ = ("call", "token")
@@ -155,10 +155,10 @@ def enqueue(
     max_pending: int | None = None,
     now_ns: int | None = None,
 ) -> Operation[Codes]:
-    """Store tasks of one queue; at most `BATCH_MAX` of about `BATCH_BYTES`, with the same `confirm`.
+    """Store tasks of one queue: at most `BATCH_MAX`, about `BATCH_BYTES` in total, with the same `confirm`.
 
-    With `max_pending`, tasks are refused (`FULL`) while that many are pending. All are refused when Redis is over its
-    memory limit.
+    With `max_pending`, tasks are refused (`FULL`) while so many are pending. If Redis is over its memory limit, it
+    refuses all of them.
     """
     slot.call += 1
     keys: tuple[str, ...] = (queue.pending, queue.scheduled, queue.wake, queue.receipt(slot.token))
@@ -189,5 +189,5 @@ def enqueue(
 
 
 def register_queue(queues_key: str, names: Iterable[str]) -> Operation[int]:
-    """Add queues to the set of known ones. Not in the enqueue script: the set lives on another cluster slot."""
+    """Add queues to the set of known queues. Not part of the enqueue script: the set has another cluster slot."""
     return command("register_queue", ("SADD", queues_key, *names), replies.integer)

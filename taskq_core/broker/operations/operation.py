@@ -1,4 +1,4 @@
-"""One request to Redis as a value, and what all of them share."""
+"""`Operation`, one request to Redis as a value, and helpers and constants for all operations."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,27 +12,27 @@ T = TypeVar("T")
 Argument = str | bytes | int
 
 STATISTICS_KEPT_S = 7_776_000
-"""Seconds a daily counter is kept: 90 days, as upstream."""
+"""Seconds for which a daily counter is stored: 90 days, as in Asynq."""
 ARCHIVE = ArchiveLimits()
-"""Default limits of the archive: 10 000 tasks and 90 days, as upstream."""
+"""Default limits of the archive: 10 000 tasks and 90 days, as in Asynq."""
 RECEIPT_KEPT_S = 120
-"""Seconds a receipt is kept, by which a script recognizes the repeat of a call."""
+"""Seconds for which a receipt is stored, by which a script recognizes the repeat of a call."""
 REQUEST_LIFETIME_S = 60
 """Seconds after which a script refuses a request that has a deadline. The records by which scripts recognize a repeat
-live twice as long (enqueue.lua, dequeue.lua), so no request arrives after the record of its repeat has expired."""
+are stored twice as long (enqueue.lua, dequeue.lua), so no accepted request arrives after such a record has expired."""
 BATCH_MAX = 200
-"""Most tasks one script call handles."""
+"""Maximum number of tasks in one script call."""
 BATCH_BYTES = 1 << 20
-"""Bytes of messages after which a batch takes no further task."""
+"""Bytes of messages after which no further task is added to a batch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Confirmation:
-    """Replicas or disk that must have a write before it counts as done.
+    """Replicas or disks that must have a write before an operation succeeds.
 
     Attributes:
-        replicas: How many replicas.
-        fsynced: Whether it must be on disk, in the append-only file: of the primary, and of so many replicas.
+        replicas: Number of replicas.
+        fsynced: Whether the write must be in the append-only file on disk, of the primary and of so many replicas.
     """
 
     replicas: int
@@ -46,18 +46,18 @@ class Operation(Generic[T]):
     Attributes:
         name: Name of the operation, for tests.
         script: The script, or None when `args` is a plain command.
-        keys: Keys the script declares. They share one cluster slot.
+        keys: Keys that the script declares. They share one cluster slot.
         args: The script's arguments, or the whole command.
-        read: Turns the reply into the typed answer.
-        repeatable: True if it may be sent again when its outcome is unknown.
-        block_s: Seconds a blocking command may wait in Redis, beyond the usual time for an answer.
+        read: Converts the reply into the typed answer.
+        repeatable: True if the runner may send the request again when its outcome is unknown.
+        block_s: Seconds for which a blocking command may wait in Redis, in addition to the usual timeout.
         tasks: The new tasks of an enqueue, for test helpers that record them.
-        confirm: Who must have the new tasks before it counts as done. It must write, also when it is repeated.
-        receipts: Per new task a key that is deleted once the task is confirmed.
-        deadline_at: Index in `args`, a list then, of the request's deadline (Unix ms by Redis's clock). The runner sets
-            it, and the script refuses a request that arrives later. None: no deadline.
-        in_doubt: True once an attempt may have been carried out and got no answer. From then on the deadline stays: a
-            repeat arrives while the receipt of that attempt is kept, or is refused.
+        confirm: Replicas or disks that must have the write. The request must write something on a repeat as well.
+        receipts: One key per new task. The runner deletes it once the task is confirmed.
+        deadline_at: Index in `args` (then a list) of the deadline, Unix ms by Redis's clock. The runner sets it. The
+            script refuses a request that arrives later. None: no deadline.
+        in_doubt: True once an attempt got no answer and may have been carried out. From then on the deadline does not
+            change. So a repeat arrives while the receipt of that attempt is stored, or is refused.
     """
 
     name: str
@@ -79,13 +79,13 @@ class Operation(Generic[T]):
         return self.deadline_at is not None and not self.in_doubt
 
     def command(self, *more_keys: str) -> tuple[Argument, ...]:
-        """The words to send; a script declares further keys as well."""
+        """Return the words to send. A script also declares `more_keys`."""
         if self.script is None:
             return tuple(self.args)
         return ("EVALSHA", self.script.sha, len(self.keys) + len(more_keys), *self.keys, *more_keys, *self.args)
 
     def command_with_text(self, *more_keys: str) -> tuple[Argument, ...]:
-        """The words to send to a server that does not know the script yet."""
+        """Return the words to send to a server that does not have the script yet."""
         assert self.script is not None
         return ("EVAL", self.script.text, len(self.keys) + len(more_keys), *self.keys, *more_keys, *self.args)
 
@@ -99,7 +99,7 @@ def command(
     repeatable: bool = True,
     block_s: float = 0.0,
 ) -> Operation[T]:
-    """Return an operation that is one plain command. Its second word is its key where `keys` is not given."""
+    """Return an operation for one plain command. Without `keys`, the second word is its only key."""
     if keys is None:
         keys = (str(words[1]),)
     return Operation(name, None, keys, words, read, repeatable=repeatable, block_s=block_s)
@@ -114,24 +114,24 @@ def script(
     name: str = "",
     **options: Any,
 ) -> Operation[T]:
-    """Return an operation that runs `lua/<file>.lua`. It is named after the file where `name` is not given."""
+    """Return an operation that runs `lua/<file>.lua`. Its name is by default that of the file."""
     return Operation(name or file, load(file), keys, args, read, **options)
 
 
 def time_argument(now_ns: int | None) -> str:
-    """Return the time that replaces Redis's, empty in production."""
+    """Return the script argument that replaces Redis's time in tests; empty in production."""
     return "" if now_ns is None else str(now_ns)
 
 
 def run_owner(owner: str, run: int) -> str:
-    """Return how a fence names one run of a worker: "<token of the worker>.<run>"."""
+    """Return the text that identifies one run of a worker in a fence: "<token of the worker>.<run>"."""
     return f"{owner}.{run}"
 
 
 def owner_of(fence: bytes, expiry: bytes) -> str:
-    """Return the token of the worker that a fence names, "" if the fence belongs to another lease.
+    """Return the token of the worker in a fence, "" if the fence belongs to another lease.
 
-    Go's workers write no fence and leave the one of an earlier run. Releases before 0.2 write no run.
+    Go's workers write no fence and do not delete the one of an earlier run. Releases before 0.2 write no run number.
     """
     owner, _, ends = fence.rpartition(b":")
     if not ends or ends != expiry:
@@ -141,14 +141,14 @@ def owner_of(fence: bytes, expiry: bytes) -> str:
 
 
 def has_start_mark(fence: bytes, mark: bytes) -> bool:
-    """Return whether the mark is that of the run with this fence. True where the worker marks no starts.
+    """Return whether the run with this fence has marked its start. True for workers that do not mark starts.
 
-    Go's workers and releases before 0.2 mark none.
+    These are Go's workers and releases before 0.2.
     """
     owner = fence.rpartition(b":")[0]
     return b"." not in owner or mark == owner
 
 
 def housekeeping(queue: QueueKeys, archive: ArchiveLimits) -> tuple[Argument, ...]:
-    """Return the arguments by which a script counts, announces and trims."""
+    """Return the arguments by which a script counts runs, publishes ends of tasks, and trims the archive."""
     return (queue.prefix, queue.done, STATISTICS_KEPT_S, archive.kept_s, archive.max_tasks)

@@ -1,4 +1,4 @@
-"""Deliver what waited in an outbox: each row once, also when a sender died or slept."""
+"""Deliver the rows of an outbox: each row once, even if a sender dies or is suspended."""
 
 from collections.abc import Sequence
 from enum import StrEnum
@@ -9,11 +9,11 @@ from taskq_core.broker.operations.operation import Argument, Operation, command,
 from taskq_core.wire import QueueKeys
 
 DELIVERED_KEPT_S = 2_592_000
-"""Seconds after which a receipt is dropped if it was not given back: 30 days."""
+"""Seconds after which a receipt expires if `forget_deliveries` does not delete it: 30 days."""
 
 
 class DeliveryCode(StrEnum):
-    """What became of one row of an outbox."""
+    """Result of the delivery of one row of an outbox."""
 
     STORED = "1"
     STORED_BEFORE = "s"
@@ -34,11 +34,18 @@ def deliver(
     max_pending: int | None = None,
     now_ns: int | None = None,
 ) -> Operation[Codes]:
-    """Store tasks of one queue, given with the receipts of their rows; at most `BATCH_MAX` of about `BATCH_BYTES`.
+    """Store the tasks of outbox rows in one queue: at most `BATCH_MAX`, about `BATCH_BYTES` in total.
 
-    All have the same `confirm`. Nothing is stored once Redis's clock has reached `claim_ends_ms` (Unix ms, at most 110
-    s ahead), and no task as pending beyond `max_pending`. Reads as one `DeliveryCode` character per row. Refused whole
-    when Redis is over its memory limit.
+    Args:
+        queue: Key names of the queue.
+        rows: Receipt of each row, and its task. All tasks have the same `confirm`.
+        slot: Numbers the calls.
+        claim_ends_ms: End of the caller's claim on the rows, Unix ms by Redis's clock, at most 110 s ahead. Nothing is
+            stored afterwards.
+        max_pending: Maximum number of pending tasks. Further tasks are refused (`FULL`).
+        now_ns: Replaces Redis's time in tests.
+
+    The answer has one `DeliveryCode` character per row. If Redis is over its memory limit, it refuses all rows.
     """
     keys = (queue.pending, queue.scheduled, queue.wake, queue.delivered, queue.groups, queue.receipt(slot.token))
     slot.call += 1
@@ -52,5 +59,5 @@ def deliver(
 
 
 def forget_deliveries(queue: QueueKeys, receipts: Sequence[str]) -> Operation[int]:
-    """Give back the receipts of rows that are gone."""
+    """Delete the receipts of deleted rows."""
     return command("forget_deliveries", ("ZREM", queue.delivered, *receipts), replies.integer)

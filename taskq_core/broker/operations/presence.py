@@ -86,7 +86,7 @@ def read_schedules(schedules_key: str) -> Operation[dict[str, bytes]]:
 
 
 def write_schedule(schedules_key: str, field: str, value: bytes, *, only_new: bool = False) -> Operation[int]:
-    """Add, change or pause a schedule. Reads as 1 if it is new. With `only_new` an existing one is not changed."""
+    """Add, change or pause a schedule. The answer is 1 if it is new. `only_new` does not change an existing one."""
     words = ("HSETNX" if only_new else "HSET", schedules_key, field, value)
     return command("write_schedule", words, replies.integer)
 
@@ -97,7 +97,7 @@ def delete_schedule(schedules_key: str, *fields: str) -> Operation[int]:
 
 
 def send_control(channel: str, request: bytes) -> Operation[int]:
-    """Send a request to workers. Reads as the number of subscribers, of all databases."""
+    """Send a request to workers. The answer is the number of subscribers in all databases."""
     return command("send_control", ("PUBLISH", channel, request), replies.integer)
 
 
@@ -127,10 +127,10 @@ def _read_slots(slot: int) -> Any:
 
 
 def list_nodes(slot: int) -> Operation[list[str]]:
-    """Ask a cluster which nodes hold a slot. Reads as host:port, the primary first."""
+    """Read the nodes of a cluster that serve a slot. The answer is host:port of each, the primary first."""
     return command("list_nodes", _SLOTS, _read_slots(slot), keys=())
 
 
 def read_shards() -> Operation[list[Any]]:
-    """Ask a node of a cluster who serves which slots. Reads as (first, last, primary, replicas...)."""
+    """Read the slots and nodes of a cluster. The answer has (first slot, last slot, primary, replicas...) per range."""
     return command("read_shards", _SLOTS, list, keys=())

@@ -1,4 +1,4 @@
-"""What tests of tasks ask: make time pass for tasks that wait."""
+"""Requests of the testing helpers: let waiting tasks become due without waiting."""
 
 from typing import Any
 
@@ -8,16 +8,16 @@ from taskq_core.wire import QueueKeys, TaskState
 
 
 def waiting_key(queue: QueueKeys, state: TaskState, group: str = "") -> str:
-    """Return the key of the tasks that wait for a time: scheduled ones, retries, or the members of a group."""
+    """Return the key of the tasks that wait in a state: scheduled tasks, retries, or the members of a group."""
     if state is TaskState.AGGREGATING:
         return queue.group(group)
     return {TaskState.SCHEDULED: queue.scheduled, TaskState.RETRY: queue.retry}[state]
 
 
 def list_waiting(key: str, first: int, last: int) -> Operation[list[tuple[str, int]]]:
-    """List tasks that wait, by rank, the earliest first, as pairs of id and Unix second. A rank may count from the end.
+    """Read waiting tasks from rank `first` to `last`, the earliest first. A negative rank counts from the end.
 
-    For tasks of a group the second is that in which they joined it.
+    The answer has pairs of id and start (Unix s). For members of a group, it is the second in which they joined it.
     """
 
     def read(reply: Any) -> list[tuple[str, int]]:
@@ -28,8 +28,8 @@ def list_waiting(key: str, first: int, last: int) -> Operation[list[tuple[str, i
 
 
 def bring_forward(key: str, task_id: str, *, by_s: int) -> Operation[bool]:
-    """Bring the time of a task that waits forward. Reads as False if it does not wait there.
+    """Bring the start of a waiting task forward by `by_s` seconds. The answer is False if the task does not wait there.
 
-    Sent twice it would count twice, so it is not repeated.
+    Runners do not repeat it, because a second attempt would bring the start forward again.
     """
     return command("bring_forward", ("ZADD", key, "XX", "INCR", -by_s, task_id), replies.is_given, repeatable=False)

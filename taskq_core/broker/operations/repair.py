@@ -1,4 +1,4 @@
-"""Find and repair damage: states in Redis that no operation of taskq leaves."""
+"""Find and repair damage: states in Redis that no operation of taskq produces."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,17 +10,17 @@ from taskq_core.broker.operations.operation import Argument, Operation, command,
 from taskq_core.wire import QueueKeys, TaskState
 
 CHECK_MAX = 500
-"""Most ids one call reads of a structure."""
+"""Maximum number of ids of a structure that one call reads."""
 REPAIR_MAX = 50
-"""Most tasks one call looks at closely."""
+"""Maximum number of tasks that one call diagnoses."""
 MESSAGE_READ_MAX = 16_384
-"""Largest message that is read to see whether it can be, in bytes. Larger ones are judged when they are to run."""
+"""Largest message that is decoded to check it, in bytes. Larger messages are checked when their task runs."""
 LEASE_S = 30
-"""Seconds of a lease that is written anew: as long as Go's."""
+"""Length of a restored lease in seconds, as Go's leases."""
 LONGEST_LEASE_S = 3600
 """Longest lease that a worker may take, in seconds."""
 ENDLESS_LEASE_S = 2 * LONGEST_LEASE_S
-"""A lease that ends later than so many seconds from now was written by no worker, whatever the clocks say."""
+"""A lease that ends more than so many seconds from now is damaged: no worker writes one, even if clocks differ."""
 
 
 def structures(queue: QueueKeys) -> dict[str, str]:
@@ -48,7 +48,7 @@ def structures(queue: QueueKeys) -> dict[str, str]:
 
 @dataclass(slots=True)
 class Probed:
-    """Redis's time (Unix ns), pending and active tasks, and the type of each structure that is of another, by key."""
+    """Redis's time (Unix ns), the numbers of pending and active tasks, and the keys with a wrong type, each with it."""
 
     now_ns: int
     pending: int
@@ -57,7 +57,7 @@ class Probed:
 
 
 def probe(queue: QueueKeys, *, now_ns: int | None = None) -> Operation[Probed]:
-    """Tell whether the structures of a queue are of their types, and that the store takes writes."""
+    """Check the types of the structures of a queue, and that Redis accepts writes."""
     kinds = structures(queue)
 
     def read(reply: Any) -> Probed:
@@ -69,15 +69,12 @@ def probe(queue: QueueKeys, *, now_ns: int | None = None) -> Operation[Probed]:
 
 
 def set_aside(queue: QueueKeys, kinds: Mapping[str, str], *, at_ns: int) -> Operation[dict[str, str]]:
-    """Rename keys of a queue that have a wrong type.
+    """Rename keys of a queue that have a wrong type. The answer has the new name of each renamed key, by old name.
 
     Args:
         queue: Key names of the queue.
         kinds: The type that each key must have, by key; at most `REPAIR_MAX`.
-        at_ns: Time in the new names, Unix ns. A repeat with the same time renames nothing twice.
-
-    Returns:
-        An operation that reads as where each of the keys that were moved is now, by key.
+        at_ns: Time in the new names, Unix ns. A repeat with the same time changes nothing.
     """
     places = {key: queue.strange(key, at_ns) for key in kinds}
     keys = (queue.absent, *(each for pair in places.items() for each in pair))
@@ -95,12 +92,12 @@ def list_aggregation_sets(queue: QueueKeys, *, skip: int, count: int = 200) -> O
 
 @dataclass(slots=True)
 class Listed:
-    """Some ids of a structure.
+    """Answer of `check_listed`.
 
     Attributes:
-        cursor: Of the next call, "0" at the end.
-        doubtful: Ids that do not fit their task.
-        ids: All ids read, of a list or an aggregation set only; those of a list youngest first.
+        cursor: Cursor of the next call, "0" at the end.
+        doubtful: Ids whose task has another state or group, or is missing.
+        ids: All ids read, for a list (the youngest first) or an aggregation set only.
     """
 
     cursor: str
@@ -119,16 +116,16 @@ def check_listed(
     count: int = 200,
     now_ns: int | None = None,
 ) -> Operation[Listed]:
-    """Read some ids of a structure whose tasks must be in one state, and which of them are doubtful.
+    """Read some ids of a structure whose tasks must be in one state, and check their tasks.
 
     Args:
         queue: Key names of the queue.
         key: Key of the structure.
         kind: "list", "zset", "members" for an aggregation set, or "lease" for the leases themselves.
-        state: State its tasks must have.
-        group: Group they must name, "" for any.
-        cursor: "0", then what the call before returned.
-        count: About how many ids to read, at least 2. Pages of a list overlap by one id.
+        state: State that the tasks must have.
+        group: Group that the tasks must name, "" for any.
+        cursor: "0", then the cursor of the previous answer.
+        count: Approximate number of ids to read, at least 2. Pages of a list overlap by one id.
         now_ns: Time that replaces Redis's, Unix ns.
     """
     return script(
@@ -154,19 +151,19 @@ class Place(StrEnum):
     LISTED = "1"
     NOT_LISTED = "0"
     IN_A_LIST = "?"
-    """It says that it is in a list, which was not looked through."""
+    """Its state belongs to a list, which was not searched."""
 
 
 @dataclass(slots=True)
 class CheckedTask:
-    """A task as the scan over all keys found it.
+    """A task found by the scan over all keys.
 
     Attributes:
-        task_id: Its id.
-        state: Its stored state word, "" if it has no state; None if the key is not a hash.
-        message: TaskMessage bytes, b"" if it is missing or too large to read here.
-        pending_since_ns: When it became pending, Unix ns, 0 if it does not say.
-        place: Whether it is in the structure of its state.
+        task_id: Id of the task.
+        state: Stored state word, "" without one, None if the key is not a hash.
+        message: TaskMessage bytes, b"" if they are missing or larger than `MESSAGE_READ_MAX`.
+        pending_since_ns: When the task became pending, Unix ns, 0 if unknown.
+        place: Whether the task is in the structure of its state.
     """
 
     task_id: str
@@ -178,12 +175,12 @@ class CheckedTask:
 
 @dataclass(slots=True)
 class Checked:
-    """Some tasks and what is wrong with locks and aggregation sets.
+    """Answer of `check_stored`.
 
     Attributes:
-        cursor: Of the next call, "0" at the end.
+        cursor: Cursor of the next call, "0" at the end.
         locks: Keys of unique locks that are not strings.
-        sets: Keys of aggregation sets that are not on the list of them.
+        sets: Keys of aggregation sets that are missing in the index of sets.
         unheld: Keys of unique locks whose holder may not hold them.
         unlocked: Keys of tasks that have lost a unique lock.
         tasks: The tasks.
@@ -219,12 +216,12 @@ def _read_checked(reply: Any) -> Checked:
 
 
 def _pattern(queue: QueueKeys) -> str:
-    """Return the pattern of the keys of tasks, groups and locks. Queue names may hold what has a meaning in one."""
+    """Return the pattern of the keys of tasks, groups and locks. Special characters of the queue name are escaped."""
     return "".join(f"\\{each}" if each in "*?[]\\" else each for each in queue.prefix) + "[tgu]*:*"
 
 
 def check_stored(queue: QueueKeys, *, cursor: str = "0", count: int = 200) -> Operation[Checked]:
-    """Read the tasks, groups and locks of the queue among about `count` keys of the store."""
+    """Scan about `count` keys of the server and check those that are tasks, groups or locks of the queue."""
     args = (cursor, count, queue.prefix, _pattern(queue), MESSAGE_READ_MAX)
     keys = (queue.lease, queue.groups, *_sets_keys(queue))
     return script("check_stored", keys, args, _read_checked)
@@ -235,7 +232,7 @@ def _sets_keys(queue: QueueKeys) -> tuple[str, str, str]:
 
 
 def relist(queue: QueueKeys, sets: Sequence[str], *, repair: bool, now_ns: int | None = None) -> Operation[list[bool]]:
-    """Add missing aggregation sets to their list; at most `REPAIR_MAX`. Reads as whether each was missing."""
+    """Add aggregation sets to their index, at most `REPAIR_MAX`. The answer says of each whether it was missing."""
     listed, *removed = _sets_keys(queue)
     keys = (listed, queue.groups, *removed, queue.absent, *sets)
     args = (time_argument(now_ns), queue.prefix, 1 if repair else 0, len(sets))
@@ -245,7 +242,7 @@ def relist(queue: QueueKeys, sets: Sequence[str], *, repair: bool, now_ns: int |
 def relock(queue: QueueKeys, locks: Sequence[str], tasks: Sequence[str], *, repair: bool) -> Operation[list[str]]:
     """Release locks that no task may hold, and restore the locks of tasks; at most `REPAIR_MAX` keys in all.
 
-    Reads as one text per key, "" if nothing is wrong with it: the id that a lock names, or the lock that a task names.
+    The answer has one text per key: "" if nothing is wrong, else the task id in a lock, or the lock named by a task.
     """
     keys = (queue.absent, *locks, *tasks)
     args = (queue.prefix, 1 if repair else 0, len(locks), len(locks) + len(tasks))
@@ -254,14 +251,14 @@ def relock(queue: QueueKeys, locks: Sequence[str], tasks: Sequence[str], *, repa
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """A task that looked damaged.
+    """A task that may be damaged.
 
     Attributes:
-        task_id: Its id.
-        unreadable: Its message, if that cannot be decoded.
-        group: Group its message names.
-        archived_s: When it failed last, Unix s, 0 if unknown: the time of archiving where that is lost.
-        kept_s: Until when it is kept after its success, Unix s, 0 if unknown.
+        task_id: Id of the task.
+        unreadable: Its message, if that cannot be decoded, else b"".
+        group: Group named in its message.
+        archived_s: Time of its last failure, Unix s, 0 if unknown. Used if the time of archiving is lost.
+        kept_s: End of its retention after a success, Unix s, 0 if unknown.
         diagnosis: Diagnosis of an earlier call. `repair_tasks` repairs only if it is the same; "" never repairs.
     """
 
@@ -278,13 +275,13 @@ class RepairedTask:
     """Result of the diagnosis of one task.
 
     Attributes:
-        diagnosis: All of it in one text, for the next look; "" if nothing is wrong.
+        diagnosis: The whole diagnosis as text, to pass as `Suspect.diagnosis`; "" if nothing is wrong.
         kind: Kind of damage.
-        state: Its stored state word.
-        places: Structures it is listed in, for example "pending,retry" or "pending*2".
-        belongs: Where it belongs: a state, "drop" or "quarantine".
-        repaired: Whether it was put there.
-        was_looked_at: False if this call had no time for it; send it again.
+        state: Stored state word.
+        places: Structures that list the task, for example "pending,retry" or "pending*2".
+        belongs: Where the task belongs: a state, "drop" or "quarantine".
+        repaired: Whether this call moved it there.
+        was_looked_at: False if this call had no time for the task; send it again.
     """
 
     diagnosis: str

@@ -54,5 +54,5 @@ def is_given(reply: Any) -> bool:
 
 
 def nothing(reply: Any) -> None:
-    """Read nothing."""
+    """Ignore the reply."""
     return

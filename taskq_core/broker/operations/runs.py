@@ -1,4 +1,4 @@
-"""A worker's own tasks: take them, keep their leases, end their runs."""
+"""Requests of a worker for the tasks that it runs: dequeue them, extend their leases, settle their runs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,15 +25,15 @@ from taskq_core.wire import QueueKeys
 
 @dataclass(slots=True)
 class Dequeued:
-    """Tasks handed out by one dequeue.
+    """Answer of `dequeue`.
 
     Attributes:
         now_ns: Redis's time, Unix ns.
-        lease_expiry_s: Unix second at which the lease of these tasks ends, by Redis's clock.
-        dropped: Ids that were listed but had no message; they are gone.
+        lease_expiry_s: End of the lease of these tasks, Unix s by Redis's clock.
+        dropped: Number of deleted ids that were listed without a message.
         tasks: Pairs of id and message bytes, oldest first.
-        waits_s: How long each of them was pending, None where that is not known; empty if it was not asked for.
-        foreign_locks: How many of them hold no lock because their hash names a key outside the queue's locks.
+        waits_s: Seconds for which each task was pending, None if unknown; empty without `with_waits`.
+        foreign_locks: Number of tasks without their lock, because their hash names a key outside the queue's locks.
     """
 
     now_ns: int
@@ -45,11 +45,11 @@ class Dequeued:
 
 
 TaskRun = tuple[str, int]
-"""Id of a task, and the number of one of its runs: the call of the dequeue that started it."""
+"""Id of a task, and the number of one of its runs: the `call` of the dequeue that returned it."""
 
 
 def _runs_argument(runs: Sequence[int]) -> str:
-    """Return the runs of several tasks as a script reads them: "<run>x<tasks>," for each sequence of equal runs."""
+    """Return the run numbers of several tasks as a script argument: "<run>x<tasks>," per sequence of equal numbers."""
     return "".join([f"{run}x{len(list(same))}," for run, same in groupby(runs)])
 
 
@@ -76,20 +76,27 @@ def dequeue(
     lane: str = "",
     max_active: int | None = None,
     max_bytes: int = BATCH_BYTES,
-    tell_waits: bool = False,
+    with_waits: bool = False,
     lock_s: int | None = None,
     now_ns: int | None = None,
 ) -> Operation[Dequeued]:
-    """Take up to `limit` pending tasks for the worker `owner`. A paused queue gives none.
+    """Dequeue up to `limit` pending tasks for the worker `owner`. A paused queue returns no tasks.
 
-    With `tell_waits` it also reads how long each was pending. They hold their unique locks for `lock_s` at least (None:
-    twice the lease), or give them up where they are held until the start. None is taken while `max_active` tasks of the
-    queue are active, on any worker.
-
-    `call` is the number of the runs that this call starts; no other call of the worker has it. The same number again on
-    the same `lane` returns the tasks it handed out before. Numbers grow: a call that arrives after one with a larger
-    number takes nothing. A `limit` of 0 cancels the call with this number: it returns the tasks that the call has
-    handed out, and if that call arrives later, it takes nothing.
+    Args:
+        queue: Key names of the queue.
+        owner: Token of the worker.
+        call: Number of the runs that this call starts, unique and growing per worker. A repeat with the same number on
+            the same `lane` returns the same tasks. A call that arrives after one with a larger number returns none.
+        limit: Maximum number of tasks. 0 cancels the call with this number: the answer has the tasks that the call
+            returned before, and if it arrives later, it returns none.
+        lease_s: Length of the leases in seconds.
+        lane: Name of the connection on which a repeat is recognized.
+        max_active: No task is returned while so many tasks of the queue are active on all workers.
+        max_bytes: Bytes of messages after which no further task is returned.
+        with_waits: Also read how long each task was pending.
+        lock_s: Least seconds for which the tasks hold their unique locks, by default twice the lease. A lock that is
+            held until the start only is released.
+        now_ns: Replaces Redis's time in tests.
     """
     keys = (queue.pending, queue.active, queue.lease, queue.paused, queue.wake, queue.call(owner + lane), queue.limits)
     args: list[Argument] = [
@@ -101,7 +108,7 @@ def dequeue(
         lease_s,
         queue.task_prefix,
         queue.done,
-        int(tell_waits),
+        int(with_waits),
         2 * lease_s if lock_s is None else lock_s,
         "" if max_active is None else max_active,
         "",
@@ -111,11 +118,11 @@ def dequeue(
 
 
 def settle_and_dequeue(done: Sequence[TaskRun], asked: Operation[Dequeued]) -> Operation[Dequeued | None]:
-    """End runs that succeeded with nothing to keep and no lock, at most 200, and take others in their place.
+    """Settle runs that succeeded without a result or a lock, at most 200, and dequeue other tasks, in one script.
 
-    It is one script for both of what `settle_done` and the dequeue `asked`, of the same worker and queue, would do. It
-    does all of it or nothing, and nothing where a task needs more than to be deleted or is this worker's no longer:
-    then it reads as None, and the two are to be sent. So are they if it got no answer: it may have done all.
+    It has the effect of `settle_done` and of the dequeue `asked` of the same worker and queue, or none at all. The
+    answer is None if nothing was done, because a task needs more than a deletion or no longer belongs to this worker.
+    The caller then sends the two operations, and does so as well if it gets no answer.
     """
     return script(
         "settle_and_dequeue",
@@ -139,11 +146,11 @@ class Outcome(StrEnum):
 
 
 class SettleCode(StrEnum):
-    """What became of one settlement."""
+    """Result of one settlement."""
 
     SETTLED = "1"
-    SETTLED_CARRY = "3"
-    """Settled, and workflows have something to carry to other queues."""
+    SETTLED_DISPATCH = "3"
+    """Settled, and workflows have steps or ends of steps to send to other queues."""
     NOT_OWNED = "0"
     SEND_AGAIN = "2"
 
@@ -154,19 +161,19 @@ class Settlement:
 
     Attributes:
         task_id: Id of the task.
-        outcome: How it ended.
-        run: Number of the run: the call of the dequeue that started it.
-        message: TaskMessage bytes to store (complete, retry, archive).
-        seconds: Retention for COMPLETE.
+        outcome: How the run ended.
+        run: Number of the run: the `call` of the dequeue that returned it.
+        message: TaskMessage bytes to store (COMPLETE, RETRY, RETRY_UNCOUNTED, ARCHIVE).
+        seconds: Retention in seconds for COMPLETE.
         delay_ms: Milliseconds until the next attempt for RETRY and RETRY_UNCOUNTED.
-        unique_key: Its unique lock, "" for no lock.
+        unique_key: Unique lock of the task, "" for no lock.
         result: Result bytes for COMPLETE, b"" for no result.
-        is_oversized: Whether `result` holds size and limit of a result that is too large to be stored.
+        is_oversized: True if `result` holds size and limit of a result that is too large to be stored.
         record: Record of the attempt for COMPLETE, RETRY, RETRY_UNCOUNTED and ARCHIVE, one line; b"" to record nothing.
-        is_dead_letter: Whether a handler has to receive the task once it is archived.
-        is_young: True if the task is among the youngest active ones, which makes it cheaper to find.
-        cursor: Where a task that is not over would go on, for RETRY, RETRY_UNCOUNTED, ARCHIVE and REQUEUE; b"" keeps
-            the stored one.
+        is_dead_letter: Whether a dead-letter handler must receive the task once it is archived.
+        is_young: True if the task is among the youngest active tasks, which makes it cheaper to find.
+        cursor: Position at which the next run continues, for RETRY, RETRY_UNCOUNTED, ARCHIVE and REQUEUE; b"" keeps the
+            stored one.
     """
 
     task_id: str
@@ -185,13 +192,13 @@ class Settlement:
 
 
 CURSOR_FIELD = "taskq_cursor"
-"""Field of a task: where it would go on."""
+"""Field of a task: the position at which the next run continues."""
 PROGRESS_FIELD = "taskq_progress"
-"""Field of a task: how far it is."""
+"""Field of a task: its progress."""
 RESULT_FIELD = "result"
 """Field of a task: its result. Go reads it too."""
 OVERSIZED_FIELD = "taskq_oversized"
-"""Field of a task: size and limit of a result that was not stored. It counts only while the result is empty."""
+"""Field of a task: size and limit of a result that was not stored. It is valid only while the result is empty."""
 
 
 def settle(
@@ -202,9 +209,9 @@ def settle(
     archive: ArchiveLimits = ARCHIVE,
     now_ns: int | None = None,
 ) -> Operation[str]:
-    """End the runs of tasks of one queue. Reads as one `SettleCode` character per task.
+    """Settle the runs of tasks of one queue. The answer has one `SettleCode` character per task.
 
-    A repeat after a lost reply answers NOT_OWNED for what the first call settled.
+    A repeat after a lost reply answers NOT_OWNED for the tasks that the first call settled.
     """
     args: list[Argument] = [time_argument(now_ns), owner, *housekeeping(queue, archive)]
     runs = _runs_argument([each.run for each in settlements])
@@ -227,7 +234,7 @@ def settle(
 
 
 def settle_done(queue: QueueKeys, done: Sequence[TaskRun], *, owner: str, now_ns: int | None = None) -> Operation[str]:
-    """End runs that succeeded lately with nothing to keep and no lock. Reads as `settle`."""
+    """Settle young runs that succeeded without a result or a lock. The answer is that of `settle`."""
     args: list[Argument] = [time_argument(now_ns), owner, *housekeeping(queue, ARCHIVE), 1]  # nothing is archived
     args.append(_runs_argument([run for _, run in done]))
     args += [task_id for task_id, _ in done]
@@ -240,10 +247,10 @@ def _settle_keys(queue: QueueKeys) -> tuple[str, ...]:
 
 @dataclass(slots=True)
 class Extended:
-    """Answer to an extension: Redis's time (Unix ns) and per task whether it is still this worker's."""
+    """Answer of `extend_leases`: Redis's time (Unix ns), and for each task whether this worker still owns it."""
 
     now_ns: int
-    kept: list[bool]
+    owned: list[bool]
 
 
 def _read_extended(reply: Any) -> Extended:
@@ -259,9 +266,9 @@ def extend_leases(
     lock_s: int | None = None,
     now_ns: int | None = None,
 ) -> Operation[Extended]:
-    """Let the leases of running tasks end `lease_s` from now, and their unique locks not before `lock_s` from now.
+    """Extend the leases of running tasks to `lease_s` seconds from now, and their unique locks to at least `lock_s`.
 
-    None: twice the lease.
+    `lock_s` is by default twice the lease.
     """
     held_s = 2 * lease_s if lock_s is None else lock_s
     args: list[Argument] = [time_argument(now_ns), owner, lease_s, queue.task_prefix, held_s]
@@ -273,10 +280,10 @@ def extend_leases(
 def mark_starts(
     queue: QueueKeys, tasks: Sequence[TaskRun], *, owner: str, now_ns: int | None = None
 ) -> Operation[list[bool]]:
-    """Mark that runs start, at most 200, each of which may be the last of its task.
+    """Mark the start of runs that may be the last of their task, at most 200.
 
-    If the worker is lost, a task is archived only if its last run is marked. Reads as whether to start each run: False
-    if its lease has ended.
+    If the worker is lost, a task is archived only if its last run is marked. The answer has True for each run that may
+    start, False if its lease has ended.
     """
     args: list[Argument] = [time_argument(now_ns), owner, queue.task_prefix]
     for task_id, run in tasks:
@@ -285,13 +292,13 @@ def mark_starts(
 
 
 def write_result(queue: QueueKeys, task_id: str, result: bytes, *, owner: str, run: int) -> Operation[bool]:
-    """Store the result of a running task. Reads as False when this run is over."""
+    """Store the result of a running task. The answer is False if this run is over."""
     keys = (queue.task(task_id), queue.lease)
     return script("write_result", keys, (run_owner(owner, run), task_id, result), replies.boolean)
 
 
 def note(queue: QueueKeys, task_id: str, fields: Mapping[str, bytes], *, owner: str, run: int) -> Operation[bool]:
-    """Store the progress and the cursor of a running task, by field. Reads as False when this run is over."""
+    """Store the progress and the cursor of a running task, by field. The answer is False if this run is over."""
     words: list[Argument] = [run_owner(owner, run), task_id, queue.done]
     for name, value in fields.items():
         words += (name, value)
@@ -299,13 +306,13 @@ def note(queue: QueueKeys, task_id: str, fields: Mapping[str, bytes], *, owner: 
 
 
 def read_cursor(queue: QueueKeys, task_id: str) -> Operation[bytes]:
-    """Read where a task would go on. Reads as b"" where nothing says so."""
+    """Read the cursor of a task: the position at which the next run continues, b"" without one."""
     key = queue.task(task_id)
     return command("read_cursor", ("HGET", key, CURSOR_FIELD), lambda reply: bytes(reply or b""))
 
 
 def quarantine(queue: QueueKeys, task_id: str, *, owner: str, run: int, now_ns: int | None = None) -> Operation[bool]:
-    """Set an active task with an unreadable message aside, its bytes kept."""
+    """Move an active task with an unreadable message to the quarantine, which stores its bytes."""
     keys = (queue.active, queue.lease, queue.task(task_id), queue.quarantine, queue.quarantined(task_id))
     args = (time_argument(now_ns), run_owner(owner, run), task_id)
     return script("quarantine", keys, args, replies.boolean)

@@ -1,4 +1,4 @@
-"""Record figures of a queue over time, and outcomes of its runs by task type; read both."""
+"""Record and read samples of a queue over time, and the outcomes of its runs by task type."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -19,9 +19,9 @@ from taskq_core.wire.tallies import (
 
 
 def sample(queue: QueueKeys, samples: Mapping[Level, QueueSample]) -> Operation[list[int]]:
-    """Record figures of a queue at each resolution that is due.
+    """Record a sample of a queue at each resolution that is due.
 
-    Reads as one number per resolution: 1 noted, 0 not its time, -1 the key is of another type.
+    The answer has one number per resolution: 1 recorded, 0 not due, -1 its key has another type.
     """
     args: list[Argument] = []
     for level, each in samples.items():
@@ -31,7 +31,7 @@ def sample(queue: QueueKeys, samples: Mapping[Level, QueueSample]) -> Operation[
 
 
 def read_samples(queue: QueueKeys, level: Level, *, count: int) -> Operation[list[QueueSample]]:
-    """Read the newest samples of a resolution, the oldest of them first. What cannot be read is left out."""
+    """Read the newest samples of a resolution, the oldest of them first. Invalid samples are omitted."""
     key = queue.samples(level.step_s)
 
     def read(reply: Any) -> list[QueueSample]:
@@ -44,10 +44,10 @@ def read_samples(queue: QueueKeys, level: Level, *, count: int) -> Operation[lis
 def count_runs(
     queue: QueueKeys, hour: int, tallies: Mapping[str, TypeCounters], *, owner: str, call: int
 ) -> Operation[int]:
-    """Add what became of runs, by task type, to the tally of an hour (Unix hours) and to the totals.
+    """Add the outcomes of runs, by task type, to the counters of an hour (Unix hours) and to the totals.
 
-    A repeat of the last `call` of a worker adds nothing, for two minutes. Reads as 1 added, 0 a repeat, -1 one of the
-    two keys is of another type.
+    A repeat of the last `call` of a worker within two minutes adds nothing. The answer is 1 if they were added, 0 for a
+    repeat, and -1 if one of the two keys has another type.
     """
     keys = (queue.tally(hour), queue.receipt(f"tally-{owner}"), queue.absent, queue.totals)
     kept = (HOURS_KEPT * HOUR_S, TOTALS_KEPT_S)
@@ -58,13 +58,13 @@ def count_runs(
 
 
 def read_tally(queue: QueueKeys, hour: int) -> Operation[dict[str, TypeCounters]]:
-    """Read the tally of an hour (Unix hours). What cannot be read is left out."""
+    """Read the counters of an hour (Unix hours), by task type. Invalid counters are omitted."""
     key = queue.tally(hour)
     return command("read_tally", ("HGETALL", key), lambda reply: _tallies(reply, TypeCounters.decode))
 
 
 def read_totals(queue: QueueKeys) -> Operation[dict[str, TypeCounters]]:
-    """Read what became of runs since ever, by task type. What cannot be read is left out."""
+    """Read the outcomes of all runs so far, by task type. Invalid counters are omitted."""
     key = queue.totals
     decode = TypeCounters.decode_total
     return command("read_totals", ("HGETALL", key), lambda reply: _tallies(reply, decode))

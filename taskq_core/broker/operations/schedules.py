@@ -11,9 +11,9 @@ from taskq_core.broker.operations.operation import RECEIPT_KEPT_S, Argument, Ope
 from taskq_core.wire import QueueKeys
 
 MARK_KEPT_S = 7_776_000
-"""Seconds the mark of an entry is kept after the last scheduler that knew it: 90 days."""
+"""Seconds for which the mark of an entry is stored after the last scheduler with this entry has stopped: 90 days."""
 MARK_AHEAD_S = 86_400
-"""Maximum seconds a mark may be ahead of Redis's clock. One further ahead was made before the clock was set back."""
+"""Maximum seconds by which a mark may be ahead of Redis's clock. If it is further ahead, the clock was set back."""
 ADOPT_MAX = 100
 """Maximum number of entries in one `adopt`."""
 TICK_MAX = 100
@@ -141,7 +141,7 @@ def take_runs(queue: QueueKeys, run_keys: Sequence[str]) -> Operation[list[Ran]]
 
 
 def acknowledge_runs(queue: QueueKeys, runs: Sequence[Ran]) -> Operation[int]:
-    """Delete runs that were reported. Reads as the number of deleted entries. At most `RUNS_MAX`."""
+    """Delete runs that were reported. The answer is the number of deleted entries. At most `RUNS_MAX`."""
     args = [word for each in runs for word in (each.run_key, f"{each.count}:{each.last_s}")]
     return script("acknowledge_runs", (queue.runs,), tuple(args), replies.integer)
 
@@ -157,13 +157,16 @@ def withdraw_entries(scheduler_key: str) -> Operation[int]:
 
 
 def record_firing(history_key: str, event: bytes, *, at_s: int, kept_s: int | None = None) -> Operation[bool]:
-    """Record a firing in the history of an entry. Without `kept_s` the history never expires. Reads as True if new."""
+    """Record a firing in the history of an entry. The answer is True if it is new.
+
+    The history expires after `kept_s` seconds, or never for None.
+    """
     args = (at_s, event, HISTORY_MAX, "" if kept_s is None else kept_s)
     return script("record_firing", (history_key,), args, replies.boolean)
 
 
 def keep_history(history_key: str, *, kept_s: int) -> Operation[int]:
-    """Keep the history of an entry for a time from now."""
+    """Let the history of an entry expire in `kept_s` seconds."""
     return command("keep_history", ("EXPIRE", history_key, kept_s), replies.integer)
 
 

@@ -1,4 +1,4 @@
-"""Take and give back the places of a semaphore."""
+"""Acquire and release permits of a semaphore."""
 
 from taskq_core.broker.operations import replies
 from taskq_core.broker.operations.operation import Operation, command, script, time_argument
@@ -13,11 +13,11 @@ def acquire(
     for_ms: int = 0,
     now_ns: int | None = None,
 ) -> Operation[bool]:
-    """Take a place until a Unix second, or for some ms from Redis's now. Reads as False if all are held."""
+    """Acquire a permit until a Unix second, or for some ms from Redis's time. The answer is False if all are taken."""
     end = f"+{for_ms}" if until_s is None else f"={until_s}"
     return script("acquire", (key,), (time_argument(now_ns), limit, holder, end), replies.boolean)
 
 
 def release(key: str, *, holder: str) -> Operation[bool]:
-    """Give a place back. Reads as False if the holder had none."""
+    """Release a permit. The answer is False if the holder has none."""
     return command("release", ("ZREM", key, holder), replies.boolean)

@@ -1,4 +1,4 @@
-"""Requests of a worker's services: forward, recover, clean, lead, wait, publish presence."""
+"""Requests of a worker's services: forward, recover, clean, elect leaders, wait for tasks, publish presence."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ from taskq_core.settings import ArchiveLimits
 from taskq_core.wire import QueueKeys
 
 LOOKOUT = "lookout"
-"""Service whose lease one taskq worker of each queue holds at all times."""
+"""Name of the leader lease that one taskq worker of each served queue always holds."""
 
 
 @dataclass(slots=True)
 class Forwarded:
-    """Answer to a forward: Redis's time (Unix ns), whether this worker leads, tasks moved, ids dropped."""
+    """Answer of `forward`: Redis's time (Unix ns), whether this worker leads, number of moved tasks and dropped ids."""
 
     now_ns: int
     leads: bool
@@ -54,16 +54,16 @@ def forward(
 
 @dataclass(slots=True)
 class ExpiredTask:
-    """A task whose lease ran out.
+    """A task whose lease has expired.
 
     Attributes:
-        task_id: Its id.
-        lease_expiry: When the lease ended, as listed.
-        message: TaskMessage bytes, b"" where there are none.
-        owner: Token of the worker that had it, "" if unknown.
-        started_s: Unix second at which that worker got it, None if unknown.
-        has_start_mark: False if the worker has not marked that it started this run. Only a run that may be the last
-            of its task is marked; see `mark_starts`.
+        task_id: Id of the task.
+        lease_expiry: End of the lease in Unix seconds, as stored.
+        message: TaskMessage bytes, b"" if they are missing.
+        owner: Token of its worker, "" if unknown.
+        started_s: When that worker dequeued it, Unix s, None if unknown.
+        has_start_mark: False if the worker has not marked the start of this run. Only a run that may be the last of its
+            task is marked; see `mark_starts`.
     """
 
     task_id: str
@@ -76,7 +76,7 @@ class ExpiredTask:
 
 @dataclass(slots=True)
 class Expired:
-    """Redis's time (Unix ns) and the tasks whose lease ran out."""
+    """Redis's time (Unix ns) and the tasks whose lease has expired."""
 
     now_ns: int
     tasks: list[ExpiredTask]
@@ -101,25 +101,25 @@ def _read_expired(reply: Any) -> Expired:
 
 
 def list_expired(queue: QueueKeys, *, grace_s: int, limit: int = 100, now_ns: int | None = None) -> Operation[Expired]:
-    """List tasks whose lease ran out at least `grace_s` ago."""
+    """List tasks whose lease expired at least `grace_s` seconds ago."""
     args = (time_argument(now_ns), grace_s, limit, queue.task_prefix)
     return script("list_expired", (queue.lease,), args, _read_expired)
 
 
 LEASES_LOOKED_AT = 200
-"""About how many leases one call of `list_held` looks at."""
+"""Approximate number of leases that one call of `list_held` reads."""
 
 
 @dataclass(slots=True)
 class Held:
-    """Answer to a look at leases: the cursor of the next look ("0" at the end), and what the worker holds of these."""
+    """Answer of `list_held`: the next cursor ("0" at the end), and the tasks of the worker among the leases read."""
 
     cursor: str
     found: Expired
 
 
 def list_held(queue: QueueKeys, *, owner: str, cursor: str = "0", now_ns: int | None = None) -> Operation[Held]:
-    """List the tasks that a worker holds, among some leases of the queue: those from a cursor on."""
+    """Read some leases of the queue, from a cursor on, and list the tasks among them that a worker holds."""
     args = (time_argument(now_ns), owner, cursor, LEASES_LOOKED_AT, queue.task_prefix)
     return script(
         "list_held", (queue.lease,), args, lambda reply: Held(replies.text(reply[0]), _read_expired(reply[1:]))
@@ -127,7 +127,7 @@ def list_held(queue: QueueKeys, *, owner: str, cursor: str = "0", now_ns: int | 
 
 
 class Verdict(StrEnum):
-    """What to do with a task taken back from a silent worker."""
+    """What to do with a task of a lost worker."""
 
     RETRY = "r"
     RETRY_UNCOUNTED = "n"
@@ -138,9 +138,15 @@ class Verdict(StrEnum):
 
 @dataclass(slots=True)
 class Recovery:
-    """A verdict on one listed task: the message to store, the ms until the next attempt, the record of this one.
+    """The decision on one task of a lost worker.
 
-    `is_dead_letter` says whether a handler has to receive the task once it is archived.
+    Attributes:
+        task: The task, as listed.
+        verdict: The decision.
+        message: TaskMessage bytes to store.
+        delay_ms: Milliseconds until the next attempt, for retries.
+        record: Record of the lost attempt, one line; b"" to record nothing.
+        is_dead_letter: Whether a dead-letter handler must receive the task once it is archived.
     """
 
     task: ExpiredTask
@@ -160,12 +166,12 @@ def recover(
     gone: str = "",
     now_ns: int | None = None,
 ) -> Operation[str]:
-    """Take tasks back: those whose lease ran out at least `grace_s` ago, or those of one worker that is known gone.
+    """Recover tasks of lost workers: those whose lease expired at least `grace_s` seconds ago, or all of one worker.
 
-    `gone` is the token of that worker; how long its leases would hold does not matter then.
+    `gone` is the token of a worker that is known to have ended. Its leases need not have expired.
 
-    Reads as one character per task: "1" moved, "0" left alone, since it was settled, extended or taken before, "2"
-    not looked at, since so many are active that a call takes fewer.
+    The answer has one character per task: "1" recovered; "0" skipped, because it was settled, extended or recovered
+    before; "2" not handled, because many tasks are active and one call then handles fewer.
     """
     args: list[Argument] = [time_argument(now_ns), grace_s, *housekeeping(queue, archive), queue.quarantined(""), gone]
     for each in recoveries:
@@ -185,20 +191,23 @@ def recover(
 def clean(
     queue: QueueKeys, *, limit: int = 100, archive: ArchiveLimits = ARCHIVE, now_ns: int | None = None
 ) -> Operation[tuple[int, int]]:
-    """Delete tasks whose retention has ended. Reads as (completed, archived) tasks deleted; at most `limit` and 100."""
+    """Delete tasks whose retention has ended, at most `limit` completed and 100 archived ones.
+
+    The answer is the numbers of deleted (completed, archived) tasks.
+    """
     args = (time_argument(now_ns), queue.task_prefix, limit, archive.kept_s, archive.max_tasks)
     return script("clean", (queue.completed, queue.archived), args, lambda reply: (int(reply[0]), int(reply[1])))
 
 
 def lead(leader_key: str, *, owner: str, leader_ms: int) -> Operation[bool]:
-    """Take or renew the lease of a service. Reads as True while this worker leads."""
+    """Take or renew the leader lease of a service. The answer is True if this worker leads."""
     return script("lead", (leader_key,), (owner, leader_ms), replies.boolean)
 
 
 def renew_lead(queue: QueueKeys, service: str, *, owner: str, leader_ms: int) -> Operation[bool]:
-    """Renew the lease of a service that this worker led just now. Reads as False if it is another's, or has ended.
+    """Renew the leader lease that this worker held just before. The answer is False if it has expired or changed hands.
 
-    That of another one lasts a little longer then, which does no harm.
+    The lease of another worker is then extended too, which does no harm.
     """
     key = queue.leader(service)
     return command(
@@ -207,39 +216,39 @@ def renew_lead(queue: QueueKeys, service: str, *, owner: str, leader_ms: int) ->
 
 
 def lead_left(queue: QueueKeys, service: str) -> Operation[int]:
-    """Read how many milliseconds the lease of a service lasts: -2 if it is free, -1 if it never ends."""
+    """Read the milliseconds until a leader lease expires: -2 if the lease is free, -1 if it never expires."""
     key = queue.leader(service)
     return command("lead_left", ("PTTL", key), replies.integer)
 
 
 def has_worker(queue: QueueKeys) -> Operation[bool]:
-    """Ask whether a taskq worker serves a queue: one of them always leads it. Go's workers take no such lease."""
+    """Return whether a taskq worker serves a queue: one of them always holds the lease `LOOKOUT`. Go's do not."""
     key = queue.leader(LOOKOUT)
     return command("has_worker", ("EXISTS", key), replies.boolean)
 
 
 def resign(leader_key: str, *, owner: str) -> Operation[bool]:
-    """Give up the lease of a service, if this worker holds it."""
+    """Give up the leader lease of a service if this worker holds it."""
     return script("resign", (leader_key,), (owner,), replies.boolean)
 
 
 class Notified(IntEnum):
-    """What became of the wish to wake a worker."""
+    """Result of `notify`."""
 
     PUT = 1
-    """A token was put."""
-    LIES = 0
-    """One lies there already: no worker waits."""
+    """A wake token was put."""
+    EXISTS = 0
+    """There is a token already: no worker waits."""
     NOTHING = -1
     """No task is pending."""
     HELD = -2
-    """A worker would be given nothing: the queue is paused, or as many of its tasks are active as may be."""
+    """A worker would get no task: the queue is paused, or has its maximum number of active tasks."""
 
 
 def notify(queue: QueueKeys, *, max_active: int | None = None) -> Operation[Notified]:
-    """Put a wake token if tasks are pending, none lies there, and a worker would be given one.
+    """Put a wake token if tasks are pending, there is no token yet, and a worker would get a task.
 
-    It would not while the queue is paused, or `max_active` of its tasks are active.
+    A worker gets none while the queue is paused or `max_active` of its tasks are active.
     """
     keys = (queue.pending, queue.wake, queue.paused, queue.active, queue.limits)
     most = "" if max_active is None else max_active
@@ -247,23 +256,23 @@ def notify(queue: QueueKeys, *, max_active: int | None = None) -> Operation[Noti
 
 
 def count_keys(keys: Sequence[str]) -> Operation[int]:
-    """Count those of some keys of a queue that are there."""
+    """Count how many of some keys of a queue exist."""
     return command("count_keys", ("EXISTS", *keys), replies.integer, keys=tuple(keys))
 
 
 def first_score(key: str) -> Operation[float | None]:
-    """Read the lowest score of a sorted set. Reads as None if it is empty."""
+    """Read the lowest score of a sorted set, None if it is empty."""
 
     def read(reply: Any) -> float | None:
         if not reply:
             return None
-        return float(reply[0][1] if isinstance(reply[0], list) else reply[1])  # a pair where the protocol has pairs
+        return float(reply[0][1] if isinstance(reply[0], list) else reply[1])  # RESP3 has pairs, RESP2 a flat list
 
     return command("first_score", ("ZRANGE", key, 0, 0, "WITHSCORES"), read)
 
 
 def wait_for_wake(wake_keys: Sequence[str], *, timeout_s: float) -> Operation[str | None]:
-    """Wait for a wake token on any of the keys. Reads as the key it came from, or None after the time."""
+    """Wait for a wake token on any of the keys. The answer is the key that had one, or None after `timeout_s`."""
     return command(
         "wait_for_wake",
         ("BLPOP", *wake_keys, f"{timeout_s:.3f}"),
@@ -274,9 +283,9 @@ def wait_for_wake(wake_keys: Sequence[str], *, timeout_s: float) -> Operation[st
 
 
 def watch_pending(queue: QueueKeys, *, timeout_s: float) -> Operation[bool]:
-    """Wait until the queue has a pending task, changing nothing. Reads as False after the time.
+    """Wait until the queue has a pending task, and change nothing. The answer is False after `timeout_s`.
 
-    The tail is moved onto itself, which blocks while the list is empty.
+    The request moves the tail of the list onto itself, which blocks while the list is empty.
     """
     return command(
         "watch_pending",
@@ -287,14 +296,14 @@ def watch_pending(queue: QueueKeys, *, timeout_s: float) -> Operation[bool]:
 
 
 def index_presence(index_key: str, member: str, *, expiry_s: int) -> Operation[int]:
-    """Note in an index until when a server (or its workers) counts as alive, Unix s."""
+    """Record in an index until when a worker process (or the list of its running tasks) counts as alive, Unix s."""
     return script("index_presence", (index_key,), (expiry_s, member), replies.integer)
 
 
 def beat(
     server_key: str, workers_key: str, *, ttl_s: int, server_info: bytes, workers: Mapping[str, bytes]
 ) -> Operation[None]:
-    """Write a worker's presence: itself and its running tasks."""
+    """Publish the presence of a worker process and its running tasks, for `ttl_s` seconds."""
     args: list[Argument] = [ttl_s, server_info]
     for task_id, info in workers.items():
         args += (task_id, info)
@@ -302,53 +311,53 @@ def beat(
 
 
 def keep_presence(server_key: str, *, ttl_s: int) -> Operation[bool]:
-    """Extend the presence of an idle worker. Reads as False if it does not exist."""
+    """Extend the presence of an idle worker. The answer is False if it has expired."""
     return command("keep_presence", ("EXPIRE", server_key, ttl_s), replies.boolean)
 
 
 def unindex_presence(index_key: str, member: str) -> Operation[int]:
-    """Take a server (or its workers) out of an index."""
+    """Remove a worker process (or the list of its running tasks) from an index."""
     return command("unindex_presence", ("ZREM", index_key, member), replies.integer)
 
 
 def clear_presence(server_key: str, workers_key: str) -> Operation[int]:
-    """Delete a worker's presence."""
+    """Delete the presence of a worker process."""
     return command("clear_presence", ("DEL", server_key, workers_key), replies.integer, keys=(server_key, workers_key))
 
 
-class CancelWish(StrEnum):
-    """State of a running task after its worker has cancelled it."""
+class CancelOutcome(StrEnum):
+    """What happens to a running task after its worker has cancelled it."""
 
     ARCHIVE = "archive"
     RETRY = "retry"
     DISCARD = "discard"
 
 
-def ask_cancel(queue: QueueKeys, task_id: str, wish: CancelWish) -> Operation[str | None]:
-    """Store the wish of a caller that cancels a running task. Reads as the task's state, None if it does not exist."""
+def ask_cancel(queue: QueueKeys, task_id: str, outcome: CancelOutcome) -> Operation[str | None]:
+    """Store what happens to a running task after its cancellation. The answer is its state, None without the task."""
     return script(
         "ask_cancel",
         (queue.task(task_id),),
-        (wish.value,),
+        (outcome.value,),
         lambda reply: None if reply is None else replies.text(reply),
     )
 
 
-def read_cancel(queue: QueueKeys, task_id: str) -> Operation[CancelWish]:
-    """Read the wish of the caller that cancelled a running task."""
+def read_cancel(queue: QueueKeys, task_id: str) -> Operation[CancelOutcome]:
+    """Read what happens to a running task after its cancellation."""
 
-    def read(reply: Any) -> CancelWish:
-        note, started = (b"" if each is None else each for each in reply)
-        run, _, wish = note.rpartition(b":")
+    def read(reply: Any) -> CancelOutcome:
+        stored, started = (b"" if each is None else each for each in reply)
+        run, _, outcome = stored.rpartition(b":")
         try:
-            return CancelWish(wish.decode()) if run == started else CancelWish.ARCHIVE
+            return CancelOutcome(outcome.decode()) if run == started else CancelOutcome.ARCHIVE
         except ValueError:
-            return CancelWish.ARCHIVE
+            return CancelOutcome.ARCHIVE
 
     key = queue.task(task_id)
     return command("read_cancel", ("HMGET", key, "taskq_cancel", "taskq_started"), read)
 
 
 def cancel(channel: str, task_id: str) -> Operation[int]:
-    """Ask whichever worker runs the task to cancel it. Reads as the number of subscribers, of all databases."""
+    """Ask the worker of a task to cancel it. The answer is the number of subscribers in all databases."""
     return command("cancel", ("PUBLISH", channel, task_id), replies.integer)

@@ -17,20 +17,20 @@ class StoredTask:
     """One task as Redis stores it.
 
     Attributes:
-        task_id: Its id.
-        state: State word, None where a listing implies it.
+        task_id: Id of the task.
+        state: State word, None in a list of one state.
         message: TaskMessage bytes, b"" if they are missing.
         result: Result bytes, b"" without a result.
         score: Unix s in the set of its state: lease expiry, start, next attempt, time archived, end of retention.
-        owner: Token of the worker that has it, "" if no worker has it. Scans omit this and all later fields.
-        started_ms: Unix ms at which that worker got it, None if unknown.
-        attempts: Record of its attempts, one line each. Listings omit it.
+        owner: Token of the worker that runs it, "" if it does not run. Scans omit this and all later fields.
+        started_ms: When that worker dequeued it, Unix ms, None if unknown.
+        attempts: Records of its attempts, one line each. Listings omit it.
         progress: Progress last reported by the task.
-        pending_ms: Unix ms at which it became pending, None if unknown. Only listings have it.
-        last_attempt: The beginning of the line of its last attempt. Only listings have it.
-        unique_rule: Rule of its unique lock, "" without a lock or for Asynq's.
+        pending_ms: When it became pending, Unix ms, None if unknown. Only listings have it.
+        last_attempt: Beginning of the record of its last attempt. Only listings have it.
+        unique_rule: Rule of its unique lock, "" without a lock or for a lock as Asynq's.
         oversized: Size and limit of a result that was too large to store, else b"". Listings have it.
-        line: The limit in whose line it waits, as kind:name:key, "" without one; None in a listing.
+        line: Limit for which it waits, as kind:name:key, "" without one; None in a listing.
     """
 
     task_id: str
@@ -50,7 +50,7 @@ class StoredTask:
 
 
 def key_of(queue: QueueKeys, state: TaskState, group: str | None = None) -> str:
-    """Return the list or sorted set of a state; that of tasks in a group is the group's own."""
+    """Return the key of the list or sorted set of a state. Aggregating tasks are in the set of their group."""
     if state is TaskState.AGGREGATING:
         assert group is not None
         return queue.group(group)
@@ -66,7 +66,7 @@ def _score(value: Any) -> int | None:
     try:
         return int(float(value)) if value else None
     except OverflowError:
-        return None  # infinite: no second of any calendar
+        return None  # an infinite score is no time
 
 
 def _state(queue: QueueKeys, task_id: str, word: Any) -> TaskState:
@@ -77,12 +77,12 @@ def _state(queue: QueueKeys, task_id: str, word: Any) -> TaskState:
 
 
 def look(
-    queue: QueueKeys, task_id: str, *, tell_end: bool = False, tell_changes: bool = False
+    queue: QueueKeys, task_id: str, *, publish_end: bool = False, publish_changes: bool = False
 ) -> Operation[StoredTask | None]:
-    """Read one task. Reads as None if it does not exist.
+    """Read one task. The answer is None if it does not exist.
 
-    `tell_end` asks that its end be published on `queue.done`, `tell_changes` that its progress and its changes of state
-    be as well.
+    `publish_end` requests that its end is published on `queue.done`. `publish_changes` requests this also for its
+    progress and its changes of state.
     """
 
     def read(reply: Any) -> StoredTask | None:
@@ -99,14 +99,14 @@ def look(
         stored.line = replies.shown(reply[9]) if stored.score == WAITING_SCORE_S else ""
         return stored
 
-    args = (task_id, queue.prefix, 2 if tell_changes else int(tell_end))
+    args = (task_id, queue.prefix, 2 if publish_changes else int(publish_end))
     return script("look", (queue.task(task_id),), args, read)
 
 
 def locate(queues: Sequence[QueueKeys], task_id: str) -> Operation[list[str]]:
-    """Ask which of some queues, at most 500, have a task. Reads as their names. Not for a cluster.
+    """Read which of some queues, at most 500, have a task with this id. Not for a cluster.
 
-    A queue whose keys the user may not read counts as one without the task, unless that holds for all.
+    Queues whose keys the user may not read are ignored, unless that holds for all of them.
     """
 
     def read(reply: Any) -> list[str]:
@@ -116,7 +116,7 @@ def locate(queues: Sequence[QueueKeys], task_id: str) -> Operation[list[str]]:
 
 
 def revoke(queue: QueueKeys, task_id: str) -> Operation[TaskState | None]:
-    """Delete a task that waits (pending, scheduled, retry, aggregating). Reads as the state it was in."""
+    """Delete a waiting task (pending, scheduled, retry, aggregating). The answer is the state it had, else None."""
     keys = (queue.task(task_id), queue.pending, queue.scheduled, queue.retry, queue.groups)
     return script(
         "revoke",
@@ -151,7 +151,7 @@ def _listed(
 
 @dataclass(slots=True)
 class Page:
-    """A page of tasks in one state, and how many there are."""
+    """A page of tasks in one state, and the number of all of them."""
 
     size: int
     tasks: list[StoredTask]
@@ -167,12 +167,10 @@ def list_tasks(
     max_bytes: int = BATCH_BYTES,
     is_reversed: bool = False,
 ) -> Operation[Page]:
-    """Read a page of tasks. First is the next to run or the oldest started; last if `is_reversed`.
+    """Read a page of the tasks in one state, at most 1000.
 
-    `count` is at most 1000.
-
-    Tasks that wait in a group are listed by group, oldest first. Once `max_bytes` of them are read,
-    the page ends.
+    The task that runs next or was started first comes first, or last if `is_reversed`. Aggregating tasks are listed by
+    group, oldest first. The page ends once `max_bytes` are read.
     """
 
     def read(reply: Any) -> Page:
@@ -260,17 +258,17 @@ def list_queues(queues_key: str) -> Operation[list[str]]:
     return command("list_queues", ("SMEMBERS", queues_key), lambda reply: sorted(replies.shown(name) for name in reply))
 
 
-def knows_queue(queues_key: str, name: str) -> Operation[bool]:
-    """Ask whether a queue is among the known ones."""
-    return command("knows_queue", ("SISMEMBER", queues_key, name), replies.boolean)
+def has_queue(queues_key: str, name: str) -> Operation[bool]:
+    """Return whether a queue is in the set of known queues."""
+    return command("has_queue", ("SISMEMBER", queues_key, name), replies.boolean)
 
 
 def read_state(queue: QueueKeys, task_id: str) -> Operation[str | None]:
-    """Read the state of a task. Reads as its word, None if the task does not exist."""
+    """Read the stored state word of a task, None if the task does not exist."""
     key = queue.task(task_id)
 
     def read(reply: Any) -> str | None:
-        return None if reply is None else replies.shown(reply)  # that of a damaged task may be any bytes
+        return None if reply is None else replies.shown(reply)  # a damaged task may have any bytes here
 
     return command("read_state", ("HGET", key, "state"), read)
 
@@ -283,7 +281,7 @@ def count_state(queue: QueueKeys, state: TaskState, *, group: str | None = None)
 
 @dataclass(slots=True)
 class ScanPlace:
-    """Where a scan has got to: tasks read of a list, or score and id of the last task read of a sorted set."""
+    """Position of a scan: number of tasks read of a list, or score and id of the last task read of a sorted set."""
 
     skip: int = 0
     score: str = ""
@@ -295,11 +293,11 @@ class Scan:
     """Result of a scan.
 
     Attributes:
-        size: How many there are in all.
-        is_end: True if nothing comes after.
-        ids: Ids as read, which may be no UTF-8.
-        places: Where the scan has got to with each.
-        tasks: The tasks, unless ids only were asked for. The score of a pending one is the second it became pending.
+        size: Number of all tasks in the structure.
+        is_end: True if no task follows.
+        ids: Ids of the tasks, maybe with bytes that are not UTF-8.
+        places: Position of the scan after each task.
+        tasks: The tasks, empty with `ids_only`. The score of a pending task is the second in which it became pending.
     """
 
     size: int
@@ -319,9 +317,9 @@ def scan_tasks(
     ids_only: bool = False,
     max_bytes: int = BATCH_BYTES,
 ) -> Operation[Scan]:
-    """Read on from a place: of a list from the newest, of a sorted set from the lowest score.
+    """Read tasks after a position: of a list from the newest on, of a sorted set from the lowest score on.
 
-    `count` is at most 1000 ids, and should be at most 200 with their tasks.
+    `count` is at most 1000 ids. It should be at most 200 without `ids_only`.
     """
     listed = is_list(state)
 
@@ -347,7 +345,7 @@ def scan_tasks(
 
 
 def count_groups(queue: QueueKeys, cursor: str, *, count: int = 200) -> Operation[tuple[str, dict[str, int]]]:
-    """Count the members of some groups. Reads as where to go on ("0" at the end, as at the start), sizes by name."""
+    """Count the members of some groups. The answer is the next cursor ("0" at both ends), and the sizes by name."""
 
     def read(reply: Any) -> tuple[str, dict[str, int]]:
         words = iter(reply[1:])
@@ -371,7 +369,7 @@ def _counted(value: bytes | None) -> int:
 
 
 def count_days(queue: QueueKeys, days: Sequence[date]) -> Operation[list[tuple[int, int]]]:
-    """Read the counters of days. Reads as (processed, failed) of each."""
+    """Read the counters of days: (processed, failed) of each."""
     keys = tuple(key(day) for day in days for key in (queue.daily_processed, queue.daily_failed))
 
     def read(reply: Any) -> list[tuple[int, int]]:
@@ -382,11 +380,11 @@ def count_days(queue: QueueKeys, days: Sequence[date]) -> Operation[list[tuple[i
 
 
 def estimate_memory(queue: QueueKeys, *, samples: int = 20) -> Operation[int]:
-    """Estimate the bytes that the tasks of a queue take, from some of them."""
+    """Estimate the memory of the tasks of a queue in bytes, from the sizes of some of them."""
     keys = (queue.active, queue.pending, queue.scheduled, queue.retry, queue.archived, queue.completed, queue.groups)
     return script("estimate_memory", keys, (queue.prefix, samples), replies.integer)
 
 
 def ping() -> Operation[bool]:
-    """Ask whether Redis answers."""
+    """Check that Redis answers."""
     return command("ping", ("PING",), lambda reply: reply is True or replies.text(reply) == "PONG", keys=())

@@ -13,11 +13,11 @@ from taskq_core.broker.operations.outbox import DELIVERED_KEPT_S, DeliveryCode
 from taskq_core.wire import QueueKeys
 
 BUILDING_S = 3_600
-"""Seconds within which a workflow that is stored in parts has to be begun."""
+"""Seconds in which all parts of a workflow must be stored. An incomplete workflow is deleted afterwards."""
 OPENING_S = 60
-"""Seconds without a call after which the caller that adds members to a group counts as dead."""
+"""Seconds without a call after which a caller that adds members to a group counts as dead."""
 FIELDS_MAX = 1_000
-"""Most fields of a workflow that one call reads."""
+"""Maximum number of fields of a workflow that one call reads."""
 
 
 def step_keys(queue: QueueKeys) -> tuple[str, ...]:
@@ -35,18 +35,18 @@ def create_workflow(
     confirm: Confirmation | None = None,
     now_ns: int | None = None,
 ) -> Operation[bool]:
-    """Store a workflow, or a part of one, and with the last part begin it; at most about `BATCH_BYTES`.
+    """Store a workflow or a part of one, at most about `BATCH_BYTES`. The last part starts it.
 
     Args:
-        queue: Its home queue.
-        workflow_id: Its id.
-        entries: What to store: suffix of the key ("" the workflow itself), field and value.
-        slot: Numbers the calls, by which a late duplicate is recognized, also when the workflow has ended and is gone.
+        queue: Home queue of the workflow.
+        workflow_id: Id of the workflow.
+        entries: Fields to store: suffix of the key ("" for the workflow itself), field and value.
+        slot: Numbers the calls. A script thereby recognizes a late duplicate, even of a deleted workflow.
         roots: Nodes without predecessors, or None if more parts follow.
-        confirm: Replicas or disk that must have it before it counts as stored.
+        confirm: Replicas or disks that must have the write before the operation succeeds.
         now_ns: Replaces Redis's time in tests.
 
-    Reads as False if its first parts are gone.
+    The answer is False if the first parts were deleted.
     """
     begin = "" if roots is None else _begin(roots)
     args: list[Argument] = [time_argument(now_ns), queue.own_prefix, workflow_id, BUILDING_S, begin, "", "", ""]
@@ -65,12 +65,12 @@ def _begin(roots: Sequence[int]) -> str:
 
 
 class WorkflowPart(msgspec.Struct, array_like=True):
-    """Part of a workflow as a row of an outbox holds it.
+    """Part of a workflow in a row of an outbox.
 
     Attributes:
-        count: Number of its parts.
+        count: Number of parts of the workflow.
         roots: Nodes without predecessors.
-        entries: What to store, as `create_workflow` takes it.
+        entries: Fields to store, as in `create_workflow`.
     """
 
     count: int
@@ -78,7 +78,7 @@ class WorkflowPart(msgspec.Struct, array_like=True):
     entries: list[tuple[str, str, Any]]
 
     def pack(self) -> bytes:
-        """Return it as a row holds it."""
+        """Return the bytes for the row."""
         return msgspec.msgpack.encode(self)
 
 
@@ -93,9 +93,9 @@ def deliver_workflow(
     confirm: Confirmation | None = None,
     now_ns: int | None = None,
 ) -> Operation[str]:
-    """Store part of a workflow that waited in an outbox, once, and begin it when all parts are there.
+    """Store the part of a workflow in a row of an outbox, once. The last missing part starts the workflow.
 
-    As `deliver`; nothing is stored once Redis's clock has come to `claim_ends_ms`. Reads as a `DeliveryCode`.
+    As in `deliver`, nothing is stored after `claim_ends_ms`. The answer is a `DeliveryCode`.
     """
     part = msgspec.msgpack.decode(packed, type=WorkflowPart)
     args: list[Argument] = [time_argument(now_ns), queue.own_prefix, workflow_id, DELIVERED_KEPT_S, _begin(part.roots)]
@@ -124,7 +124,7 @@ def add_members(
 ) -> Operation[bool]:
     """Add members to an open group of a workflow, at most `BATCH_MAX` of about `BATCH_BYTES`.
 
-    Reads as False if the group is open no more, or the workflow is over or gone.
+    The answer is False if the group is closed, or if the workflow has ended or was deleted.
     """
     keys = (queue.workflow(workflow_id), *step_keys(queue))
     args: tuple[Argument, ...] = (
@@ -142,9 +142,9 @@ def add_members(
 def grow_group(
     queue: QueueKeys, workflow_id: str, name: str, by: str, members: Sequence[bytes], *, now_ns: int | None = None
 ) -> Operation[int | None]:
-    """Add members to a group of a workflow from inside, at most `BATCH_MAX` of about `BATCH_BYTES`.
+    """Add members to a group on behalf of its running member `by`, at most `BATCH_MAX` of about `BATCH_BYTES`.
 
-    Reads as the number of new members, None if the task `by` is not a running member of the group.
+    The answer is the number of new members, None if the task `by` is not a running member of the group.
     """
     keys = (queue.workflow(workflow_id), *step_keys(queue))
     args: tuple[Argument, ...] = (time_argument(now_ns), queue.own_prefix, name, by, *members)
@@ -159,45 +159,48 @@ def close_groups(
     if_abandoned: bool = False,
     now_ns: int | None = None,
 ) -> Operation[int]:
-    """Add no further members to the open groups of a workflow; with a problem they are incomplete and fail."""
+    """Close the open groups of a workflow: no members can be added. With a `problem`, the groups fail as incomplete."""
     keys = (queue.workflow(workflow_id), *step_keys(queue))
     args: tuple[Argument, ...] = (time_argument(now_ns), queue.own_prefix, problem, int(if_abandoned), workflow_id)
     return script("close_groups", keys, args, replies.integer)
 
 
 def look_at_workflow(
-    queue: QueueKeys, workflow_id: str, fields: Sequence[str], *, tell_end: bool = False
+    queue: QueueKeys, workflow_id: str, fields: Sequence[str], *, publish_end: bool = False
 ) -> Operation[list[bytes | None] | None]:
-    """Read fields of a workflow, at most `FIELDS_MAX`; None if it does not exist. `tell_end`: publish its end."""
+    """Read fields of a workflow, at most `FIELDS_MAX`. The answer is None if the workflow does not exist.
+
+    `publish_end` requests that its end is published on `queue.done`.
+    """
 
     def read(reply: Any) -> list[bytes | None] | None:
         return None if reply is None else list(reply)
 
-    args: tuple[Argument, ...] = (int(tell_end), *fields)
+    args: tuple[Argument, ...] = (int(publish_end), *fields)
     return script("look_at_workflow", (queue.workflow(workflow_id),), args, read)
 
 
 def read_results(
     queue: QueueKeys, workflow_id: str, kind: str, node: int, *, first: int, count: int
 ) -> Operation[list[bytes | None]]:
-    """Read of members of a group, by number: "g" their results, "f" their failures."""
+    """Read the results (`kind` "g") or the errors ("f") of some members of a group, by number."""
     key = f"{queue.workflow(workflow_id)}:{kind}{node}"
     return command("read_results", ("HMGET", key, *range(first, first + count)), list)
 
 
 @dataclass(frozen=True, slots=True)
 class StoredWorkflow:
-    """A workflow of a list, as Redis stores it.
+    """A workflow in a list, as Redis stores it.
 
     Attributes:
-        id: Its id.
-        state: Its state, b"" if its key is of another type.
-        name: Its name.
-        created: When it began, Unix ms.
+        id: Id of the workflow.
+        state: State, b"" if its key has another type.
+        name: Name of the workflow.
+        created: When it started, Unix ms.
         ended: When it ended, Unix ms, b"" while it runs.
-        steps: Its steps, members of a group each as one.
-        steps_ended: How many of them have ended.
-        steps_failed: How many have failed. Steps whose failure the workflow ignores are not counted.
+        steps: Number of steps. Each member of a group counts as one.
+        steps_ended: Number of ended steps.
+        steps_failed: Number of failed steps. Steps whose failure the workflow ignores are not counted.
     """
 
     id: str
@@ -212,12 +215,12 @@ class StoredWorkflow:
 
 @dataclass(frozen=True, slots=True)
 class StoredWorkflows:
-    """Some workflows of a queue, and how many there are.
+    """Some workflows of a queue, and the numbers of all of them.
 
     Attributes:
-        running: How many run.
-        ended: How many have ended and are kept.
-        rows: Those that were read.
+        running: Number of running workflows.
+        ended: Number of ended workflows that are still stored.
+        rows: The workflows that were read.
     """
 
     running: int
@@ -226,13 +229,13 @@ class StoredWorkflows:
 
 
 def list_workflows(queue: QueueKeys, *, which: str = "b", skip: int = 0, count: int) -> Operation[StoredWorkflows]:
-    """Read workflows whose home a queue is, the newest first. Workflows that were deleted are left out.
+    """Read workflows with a home queue, the newest first. Deleted workflows are omitted.
 
     Args:
-        queue: The queue.
+        queue: The home queue.
         which: "r" running ones, "e" ended ones, "b" running ones, then ended ones.
-        skip: How many to leave out before.
-        count: Most to read; 0 only counts them.
+        skip: Number of workflows to skip.
+        count: Maximum number to read; 0 only counts them.
     """
 
     def read(reply: Any) -> StoredWorkflows:
@@ -249,13 +252,13 @@ class StoredMember:
     """A member of a group, as Redis stores it.
 
     Attributes:
-        number: Which it is, from 0.
+        number: Number of the member, from 0.
         end: b"d" if it has succeeded, b"f" if it has failed, b"" if it has not ended.
-        failure: Text of its failure.
-        task_id: Id of its task, "" if that is made of its number.
-        queue: Its queue if it waits to be enqueued, or if that is not the home; else "".
-        result: Its result, cut to the requested size.
-        size: Bytes of that.
+        failure: Error text of a failed member.
+        task_id: Id of its task, "" if the id is derived from the number.
+        queue: Its queue if it waits to be enqueued or has another queue than the home queue; else "".
+        result: Result, cut to the requested size.
+        size: Size of the whole result in bytes.
     """
 
     number: int
@@ -273,7 +276,7 @@ class StoredStep:
 
     Attributes:
         result: Result of a step that is not a group, cut to the requested size; b"" without one.
-        size: Bytes of that.
+        size: Size of the whole result in bytes.
         members: Members of a group.
     """
 
@@ -285,9 +288,10 @@ class StoredStep:
 def read_step(
     queue: QueueKeys, workflow_id: str, node: int, *, first: int, count: int, most: int, only_failed: bool = False
 ) -> Operation[StoredStep | None]:
-    """Read what a step returned, or members of a group, of each at most `most` bytes; None if the workflow is gone.
+    """Read the result of a step, or members of a group, at most `most` bytes of each result.
 
-    With `only_failed` it reads some failed members and ignores `first`.
+    The answer is None if the workflow was deleted. With `only_failed` it has some failed members, and `first` is
+    ignored.
     """
 
     def member(reply: Any) -> StoredMember:
@@ -306,11 +310,11 @@ def read_step(
 # --- cancel, retry, clean ---------------------------------------------------------------------------------------------
 
 CANCELLED_KEPT_S = 30 * 86_400
-"""Seconds for which other queues drop steps of a cancelled workflow."""
+"""Seconds for which workers of other queues drop the steps of a cancelled workflow."""
 
 
 def cancel_workflow(queue: QueueKeys, workflow_id: str, *, now_ns: int | None = None) -> Operation[Any]:
-    """Cancel a workflow. Reads as None if it does not exist, else whether it is cancelled, and its other queues."""
+    """Cancel a workflow. The answer is whether it is cancelled, and its other queues; None if it does not exist."""
     key = queue.workflow(workflow_id)
     keys = (key, f"{key}:q", queue.workflows_open, queue.workflows_running, queue.workflows_ended)
 
@@ -322,7 +326,7 @@ def cancel_workflow(queue: QueueKeys, workflow_id: str, *, now_ns: int | None = 
 
 
 def revoke_steps(queue: QueueKeys, workflow_id: str) -> Operation[list[str]]:
-    """Let workers drop waiting steps of a workflow in a queue. Reads as the ids of its running steps."""
+    """Let workers drop the waiting steps of a workflow in a queue. The answer is the ids of its running steps."""
     keys = (queue.workflow_cancelled(workflow_id),)
     args = (f"{workflow_id}.", CANCELLED_KEPT_S, queue.active)
     return script(
@@ -336,9 +340,9 @@ def revoke_steps(queue: QueueKeys, workflow_id: str) -> Operation[list[str]]:
 def retry_steps(
     queue: QueueKeys, workflow_id: str, node: int, name: str, *, cursor: str = "", now_ns: int | None = None
 ) -> Operation[tuple[str, int]]:
-    """Run a step of a workflow that failed again, or, with a cursor, some of the failed members of a group.
+    """Run a failed step of a workflow again, or, with a cursor, some of the failed members of a group.
 
-    Reads as where to go on, "0" at the end, and how many are run.
+    The answer is the next cursor, "0" at the end, and the number of steps that run again.
     """
     keys = (queue.workflow(workflow_id), *step_keys(queue), queue.archived)
     args = (time_argument(now_ns), queue.own_prefix, node, cursor, name)

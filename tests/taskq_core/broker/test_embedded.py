@@ -133,7 +133,8 @@ def test_each_major_version_has_its_own_data_and_a_new_one_says_so(
 
     assert [one.name for one in folders] == ["redis-6", "redis-6", "redis-6", "redis-8"]
     assert [record.getMessage() for record in logged_here(caplog)] == [
-        f"redis 8.0.2 starts empty in {tmp_path / 'redis-8'}; what other servers stored is still in redis-6"
+        f"redis 8.0.2 starts without data in {tmp_path / 'redis-8'}; "
+        "the data of other server versions is still in redis-6"
     ]
 
 
@@ -141,7 +142,7 @@ def test_a_folder_that_everybody_may_write_to_is_refused(folder: Path) -> None:
     folder.mkdir()
     folder.chmod(0o777)
 
-    with pytest.raises(EmbeddedRedisError, match=r"everybody may write to .*; choose another folder or run chmod o-w"):
+    with pytest.raises(EmbeddedRedisError, match=r"all users may write to .*; choose another folder or run chmod o-w"):
         open_embedded(folder)
 
 
@@ -163,7 +164,7 @@ def test_a_socket_folder_that_others_may_enter_is_refused(folder: Path) -> None:
     long = folder / ("d" * LONGEST_SOCKET_PATH)
     choose_socket(long).parent.chmod(0o755)
 
-    with pytest.raises(EmbeddedRedisError, match=r"others may enter .*; if it is yours, run chmod 700 on it"):
+    with pytest.raises(EmbeddedRedisError, match=r"other users may enter .*; if it is yours, run chmod 700 on it"):
         choose_socket(long)
 
 

@@ -126,7 +126,7 @@ def test_a_request_that_is_larger_than_the_system_takes_at_once_is_sent_whole(
 
 
 def test_a_request_that_is_not_taken_in_time_is_an_error(stream: SocketStream) -> None:
-    with pytest.raises(TimeoutError, match="the request was not taken in time"):
+    with pytest.raises(TimeoutError, match="the request was not sent in time"):
         stream.send(bytes(20_000_000), after(0.02))
 
 

@@ -348,7 +348,7 @@ def test_a_change_whose_answer_is_lost_is_not_sent_again(
 
     def lose(self: SyncRunner, operation: Any, *arguments: Any) -> Any:
         answer = real(self, operation, *arguments)
-        if operation.name not in ("knows_queue",):
+        if operation.name not in ("has_queue",):
             sent.append(operation.name)
             raise BrokerUnavailableError("no answer")
         return answer
