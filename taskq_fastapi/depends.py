@@ -26,7 +26,7 @@ from taskq_core.execution.context import current
 from taskq_core.service.user_code import is_coroutine_function
 from taskq_core.tasks.functions import function_name
 from taskq_core.tasks.injection import Injection
-from taskq_fastapi.needs import Kind, Plan, is_placeholder, name_of, plan_of_dependency, plan_of_task
+from taskq_fastapi.needs import Kind, Plan, is_placeholder, name_of, plan_of
 from taskq_fastapi.resolving import Resolver
 
 
@@ -56,7 +56,7 @@ class TaskDependencies:
         Raises:
             TaskDefinitionError: A dependency does not work in this task.
         """
-        plan = plan_of_task(what, function)
+        plan = plan_of(what, function, is_task=True)
         if not plan.needs:
             return None
         is_plain = not is_coroutine_function(function)
@@ -111,7 +111,7 @@ class TaskDependencies:
         call = self.dependency_overrides.get(call, call)
         if call not in self._plans:
             where = f"{what}, dependency" if what else "dependency"
-            self._plans[call] = plan_of_dependency(f"{where} {name_of(call)!r}", call)
+            self._plans[call] = plan_of(f"{where} {name_of(call)!r}", call, is_task=False)
         return call, self._plans[call]
 
 

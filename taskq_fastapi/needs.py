@@ -24,6 +24,7 @@ from taskq_core.codec.signature import resolve_annotation
 _DEPENDS = type(Depends())
 _SECURITY = type(Security())
 _FROM_REQUEST = tuple(type(marker) for marker in (Body(), Cookie(), File(), Form(), Header(), Path(), Query()))
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _OF_REQUEST = (HTTPConnection, Response, BackgroundTasks, SecurityScopes)
 
 
@@ -76,18 +77,36 @@ def is_placeholder(value: object) -> bool:
     return isinstance(value, _DEPENDS)
 
 
-def plan_of_task(what: str, function: Callable[..., Any]) -> Plan:
-    """Return the plan for the function of a task. Parameters without a dependency come from the payload.
+def plan_of(what: str, function: Callable[..., Any], *, is_task: bool) -> Plan:
+    """Return how to call a task or a dependency.
+
+    Args:
+        what: Description of the function for error messages.
+        function: The function.
+        is_task: Whether parameters without a dependency come from the payload. In a dependency they need a default.
 
     Raises:
         TaskDefinitionError: A dependency does not work in a task. The message names the parameter and a solution.
     """
-    return _plan(what, function, is_task=True)
-
-
-def plan_of_dependency(what: str, function: Callable[..., Any]) -> Plan:
-    """Return the plan for a dependency. As `plan_of_task`, but a parameter without a dependency needs a default."""
-    return _plan(what, function, is_task=False)
+    try:
+        signature = inspect.signature(function)
+    except (ValueError, TypeError) as error:
+        raise TaskDefinitionError(f"{what}: the signature cannot be read: {error}") from None
+    needs: list[Need] = []
+    context: str | None = None
+    for parameter in signature.parameters.values():
+        where = f"{what}: parameter {parameter.name!r}"
+        if _is_context(parameter.annotation):
+            context = parameter.name
+            continue
+        need = _need(parameter, function, what, where)
+        if need is not None:
+            needs.append(need)
+        elif not is_task and parameter.default is parameter.empty and parameter.kind not in _VARIADIC:
+            raise TaskDefinitionError(
+                f"{where} has no default, and a task has no request that could supply it; use Depends(...)"
+            )
+    return Plan(tuple(needs), context, _kind(function))
 
 
 def name_of(function: Any) -> str:
@@ -111,31 +130,6 @@ def is_given_to_plain(dependency: object, function: Callable[..., Any]) -> bool:
     except (ValueError, TypeError, TaskDefinitionError):
         return False
     return any(isinstance(each, _DEPENDS) and each.dependency == dependency for each in markers)
-
-
-def _plan(what: str, function: Callable[..., Any], *, is_task: bool) -> Plan:
-    try:
-        signature = inspect.signature(function)
-    except (ValueError, TypeError) as error:
-        raise TaskDefinitionError(f"{what}: the signature cannot be read: {error}") from None
-    needs: list[Need] = []
-    context: str | None = None
-    for parameter in signature.parameters.values():
-        where = f"{what}: parameter {parameter.name!r}"
-        if _is_context(parameter.annotation):
-            context = parameter.name
-            continue
-        need = _need(parameter, function, what, where)
-        if need is not None:
-            needs.append(need)
-        elif not is_task and parameter.default is parameter.empty and parameter.kind not in _VARIADIC:
-            raise TaskDefinitionError(
-                f"{where} has no default, and a task has no request that could supply it; use Depends(...)"
-            )
-    return Plan(tuple(needs), context, _kind(function))
-
-
-_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def _need(parameter: inspect.Parameter, function: Callable[..., Any], what: str, where: str) -> Need | None:
