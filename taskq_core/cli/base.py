@@ -9,7 +9,8 @@ import errno
 import importlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections import UserDict
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -174,36 +175,20 @@ class Group(_Shared, click.Group):
             formatter.write_dl(rows)
 
 
-class LazyCommands(MutableMapping[str, click.Command]):
+class LazyCommands(UserDict[str, Any]):
     """Commands by name, imported on first use: a worker starts without the modules of other commands.
 
-    Args:
-        known: By name the command, or the names of modules in this room. The command is the variable with its name in
-            the first module; further modules add verbs to it.
+    It takes by name the command, or the names of modules in this room. The command is the variable with its name in the
+    first module; further modules add verbs to it.
     """
 
-    def __init__(self, known: Mapping[str, click.Command | str]) -> None:
-        self._known = dict(known)
-
     def __getitem__(self, name: str) -> click.Command:
-        known = self._known[name]
+        known = self.data[name]
         if isinstance(known, str):
             first, *_ = [importlib.import_module(f"taskq_core.cli.{module}") for module in known.split()]
-            command: click.Command = getattr(first, name)
-            self._known[name] = known = command
-        return known
-
-    def __setitem__(self, name: str, command: click.Command) -> None:
-        self._known[name] = command
-
-    def __delitem__(self, name: str) -> None:
-        del self._known[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._known)
-
-    def __len__(self) -> int:
-        return len(self._known)
+            self.data[name] = known = getattr(first, name)
+        command: click.Command = known
+        return command
 
 
 class Root(Group):

@@ -1,8 +1,7 @@
 """Dialogs over a screen: a confirmation, an input field, and progress."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from rich.text import Text
 from textual.app import ComposeResult
@@ -20,23 +19,6 @@ NAMES_MAX = 5
 """Most objects that a dialog lists."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
-    """A confirmation before a change.
-
-    Attributes:
-        text: The question. It names the objects and their number.
-        button: The label of the button that confirms.
-        is_destructive: Whether the change cannot be undone.
-        names: The objects. The dialog lists the first ones.
-    """
-
-    text: str
-    button: str
-    is_destructive: bool = False
-    names: Sequence[str] = ()
-
-
 class Dialog(ModalScreen[T | None]):
     """A box over a screen. Escape closes it without an answer."""
 
@@ -49,7 +31,14 @@ class Dialog(ModalScreen[T | None]):
 
 
 class Confirm(Dialog[bool]):
-    """A confirmation. `y` confirms, `n` and Escape do not; Enter presses the focused button."""
+    """A confirmation before a change. `y` confirms, `n` and Escape do not; Enter presses the focused button.
+
+    Args:
+        text: The question. It names the objects and their number.
+        button: The label of the button that confirms.
+        is_destructive: Whether the change cannot be undone.
+        names: The objects. The dialog lists the first ones.
+    """
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y", "dismiss(True)", "Yes", show=False),
@@ -57,29 +46,27 @@ class Confirm(Dialog[bool]):
         Binding("left,right,h,l", "app.focus_next", "Other button", show=False),
     ]
 
-    def __init__(self, question: Question) -> None:
+    def __init__(self, text: str, button: str, *, is_destructive: bool = False, names: Sequence[str] = ()) -> None:
         super().__init__()
-        self.question = question
+        self._text, self._button, self._is_destructive, self._names = text, button, is_destructive, names
 
     def compose(self) -> ComposeResult:
         """Return the widgets."""
-        question = self.question
-        more = len(question.names) - NAMES_MAX
-        with Vertical(classes="box" + (" -bad" if question.is_destructive else "")):
-            yield Static(shown_lines(question.text), id="question")
-            for name in question.names[:NAMES_MAX]:
+        more = len(self._names) - NAMES_MAX
+        with Vertical(classes="box -bad" if self._is_destructive else "box"):
+            yield Static(shown_lines(self._text), id="question")
+            for name in self._names[:NAMES_MAX]:
                 yield Static(Text.assemble("  ", shown(name)), classes="name")
             if more > 0:
                 yield Static(Text(f"  and {more:,} more"), classes="name quiet")
             with Horizontal(classes="buttons"):
-                yield Button(
-                    f"{question.button} (y)", id="yes", variant="error" if question.is_destructive else "primary"
-                )
+                variant: Literal["error", "primary"] = "error" if self._is_destructive else "primary"
+                yield Button(f"{self._button} (y)", id="yes", variant=variant)
                 yield Button("Cancel (n)", id="no")
 
     def on_mount(self) -> None:
         """Focus the harmless button."""
-        self.query_one("#no" if self.question.is_destructive else "#yes").focus()
+        self.query_one("#no" if self._is_destructive else "#yes").focus()
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
         """Answer."""

@@ -14,7 +14,7 @@ from textual.widgets import Footer, HelpPanel, Static
 from textual.worker import Worker
 
 from taskq_core.cli.base import failure_text
-from taskq_core.cli.terminal.dialogs import Confirm, Question
+from taskq_core.cli.terminal.dialogs import Confirm
 from taskq_core.cli.terminal.figures import shown
 from taskq_core.cli.terminal.state import DashState
 from taskq_core.errors import BrokerAuthenticationError, BrokerError, TaskQError
@@ -234,9 +234,8 @@ class DashScreen(Screen[None], Generic[T], inherit_bindings=False):
         return super().check_action(action, parameters)
 
     async def ask(self, text: str, button: str, *, is_destructive: bool = False, **more: Any) -> bool:
-        """Ask for a confirmation. As `Question`."""
-        question = Question(text=text, button=button, is_destructive=is_destructive, **more)
-        return await self.app.push_screen_wait(Confirm(question)) is True
+        """Ask for a confirmation. As `Confirm`."""
+        return await self.app.push_screen_wait(Confirm(text, button, is_destructive=is_destructive, **more)) is True
 
     def change(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a change in the background. It continues if the screen is left."""
