@@ -163,7 +163,14 @@ class Worker:
 
         Do not wait for functions that ignore an interruption. Their runs count as timed out or cancelled.
         """
-        self.on_loop(lambda: self._context.background.start(self._retire()))
+        self.on_loop(self._start_retiring)
+
+    def _start_retiring(self) -> None:
+        if self._loop is None:  # not started yet, so there is no task to wait for
+            self.has_retired = True
+            self._stopping.set()
+        else:
+            self._context.background.start(self._retire())
 
     async def _retire(self) -> None:
         self.pause()

@@ -584,3 +584,12 @@ async def test_a_run_that_came_back_outlives_its_lost_predecessor(
     releases[1].set()
     assert await handle.aresult(PATIENCE_S) == "run 1"
     await until(lambda: worker._fetcher.free == 2)
+
+
+async def test_a_worker_that_retires_before_its_start_takes_no_task(app: TaskQ) -> None:
+    worker = Worker(app, WorkerConfig(with_scheduler=False))
+
+    worker.retire()
+
+    assert await worker.arun() == 0
+    assert worker.has_retired
