@@ -339,14 +339,15 @@ def run(
     supervision = supervisor_config(app.settings, options, config, has_lifespans=bool(app.lifespans))
     if supervision is None:
         worker = make_worker(app, options, stdout=stdout)
-        worker.on_worn_out = None if sys.platform == "win32" else worker.retire
+        if sys.platform != "win32":
+            worker.on_exhausted = lambda problem: worker.retire()
         status = worker.run()
         if worker.has_retired:
             _replace_process(command())
         return status
     narrator = Narrator(stdout)
     verbosity = int(options.get("verbosity", 1))
-    supervisor = Supervisor(app, supervision, command(), say=narrator.write if verbosity else _say_nothing)
+    supervisor = Supervisor(app, supervision, command(), write_line=narrator.write if verbosity else _say_nothing)
     if verbosity:
         narrator.write(banner(app, config, supervision, all_tasks=verbosity >= 2))
     return supervisor.run()

@@ -17,7 +17,7 @@ from taskq_core.broker.operations.repair import probe
 from taskq_core.errors import TaskQError
 from taskq_core.inspector import Inspector
 from taskq_core.service.blocking import DaemonThreads
-from taskq_core.worker.health import QueueHealth, judge_queue, queues_document
+from taskq_core.worker.health import QueueHealth, queue_health, queues_document
 
 T = TypeVar("T")
 
@@ -70,7 +70,7 @@ def probe_queues(app: TaskQ, *, with_worker: bool = False, timeout_s: float) -> 
         queues = {}
         for name in app.settings.queues:
             key = runtime.keys.queue(name)
-            queues[name] = judge_queue(key, runtime.runner.run(probe(key), patience_s=timeout_s * REQUEST_SHARE))
+            queues[name] = queue_health(key, runtime.runner.run(probe(key), patience_s=timeout_s * REQUEST_SHARE))
         problems = [f"queue {name!r}: {found.problem}" for name, found in queues.items() if found.problem]
         if not with_worker:
             return Fitness(reason="; ".join(problems), queues=queues)

@@ -58,7 +58,7 @@ class SchedulerHealth:
         """Return whether the scheduler is ready, and the body of the response."""
         state = self._state()
         problems = {name: problem for name, turn in state.queues.items() if (problem := _problem(turn))}
-        status, reason = _judge(state, problems)
+        status, reason = _status(state, problems)
         age_s = state.answer_age_s
         body: dict[str, Any] = {
             "status": status,
@@ -79,17 +79,17 @@ def _problem(turn: TurnState) -> str:
     return turn.problem or (f"its last turn ended {turn.age_s:.0f} s ago" if turn.age_s > STALE_S else "")
 
 
-def _judge(state: SchedulerState, problems: dict[str, str]) -> tuple[str, str]:
+def _status(state: SchedulerState, problems: dict[str, str]) -> tuple[str, str]:
     """Return the status word, and the reason if the scheduler is not ready ("" if it is)."""
     if state.status == "closed":
-        return "draining", "nothing more is enqueued"
+        return "draining", "no more periodic tasks are enqueued"
     if state.status == "new":
-        return "starting", "nothing is enqueued yet"
+        return "starting", "no periodic task is enqueued yet"
     if state.entries:  # without entries the scheduler does not request the lease
         if state.answer_age_s is None:
-            return "starting", "Redis was not asked for the lease yet"
+            return "starting", "the leader lease was not requested yet"
         if state.answer_age_s > STALE_S:
-            return "unready", f"Redis answered {state.answer_age_s:.0f} s ago last"
+            return "unready", f"Redis last answered {state.answer_age_s:.0f} s ago"
     for name, problem in problems.items():
         return "unready", f"queue {name!r}: {problem}"
     return "ready", ""

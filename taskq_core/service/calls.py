@@ -31,13 +31,13 @@ class Caller:
     Args:
         size: Maximum number of threads, and so of plain functions that run or hang at the same time.
         name: Description of the functions for errors, such as "a hook".
-        on_worn_out: Called with a description when a call fails because earlier calls that hang take all threads.
+        on_exhausted: Called with a description when a call fails because earlier calls that hang take all threads.
     """
 
-    def __init__(self, size: int, *, name: str, on_worn_out: Callable[[str], object] | None = None) -> None:
+    def __init__(self, size: int, *, name: str, on_exhausted: Callable[[str], object] | None = None) -> None:
         self._size = size
         self._name = name
-        self._on_worn_out = on_worn_out
+        self._on_exhausted = on_exhausted
         self._threads = DaemonThreads(size)
         self._hanging: set[_Job] = set()
 
@@ -73,8 +73,8 @@ class Caller:
     async def _in_thread(self, call: Callable[[], Any]) -> Any:
         if len(self._hanging) >= self._size:
             problem = f"{self._size} earlier calls of {self._name} hang, and there are no more threads"
-            if self._on_worn_out is not None:
-                self._on_worn_out(problem)
+            if self._on_exhausted is not None:
+                self._on_exhausted(problem)
             raise HangError(problem)
         job = _Job(partial(contextvars.copy_context().run, call), self._hanging)
         ending = asyncio.get_running_loop().run_in_executor(self._threads, job.run)

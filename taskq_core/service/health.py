@@ -1,7 +1,7 @@
 """Serve the health of a process over HTTP: `/livez` and `/readyz`.
 
-`/livez` answers as long as the event loop runs. A `Judge` decides the answer of `/readyz`: see `worker.health` and
-`scheduler.health`.
+`/livez` answers as long as the event loop runs. A `ReadinessCheck` decides what `/readyz` answers; `worker.health` and
+`scheduler.health` implement it.
 """
 
 import json
@@ -14,7 +14,7 @@ from taskq_core.service.port import Answer, Port, Request
 logger = logging.getLogger("taskq.health")
 
 
-class Judge(Protocol):
+class ReadinessCheck(Protocol):
     """Decides whether a process is ready."""
 
     def report(self) -> tuple[bool, dict[str, Any]]:
@@ -22,7 +22,7 @@ class Judge(Protocol):
         ...
 
 
-async def open_health_server(what: str, health: Judge, host: str, port: int | None) -> "HealthServer | None":
+async def open_health_server(what: str, health: ReadinessCheck, host: str, port: int | None) -> "HealthServer | None":
     """Open the health endpoints. Return None if no port is given.
 
     Raises:
@@ -34,9 +34,9 @@ async def open_health_server(what: str, health: Judge, host: str, port: int | No
     try:
         await server.start()
     except (OSError, UnicodeError) as error:
-        logger.error("the %s cannot start: its health cannot be told at %s:%d: %s", what, host, port, error)
+        logger.error("the %s cannot start: its health endpoints cannot listen on %s:%d: %s", what, host, port, error)
         raise OSError(str(error)) from error
-    logger.info("health is told at http://%s:%d/livez and /readyz", host, server.port)
+    logger.info("health endpoints: http://%s:%d/livez and /readyz", host, server.port)
     return server
 
 
@@ -49,22 +49,22 @@ class HealthServer(Port):
         port: Port to listen on, 0 for any free one.
     """
 
-    def __init__(self, health: Judge, host: str, port: int) -> None:
-        super().__init__(self._tell, host, port, refuse=_refusal)
+    def __init__(self, health: ReadinessCheck, host: str, port: int) -> None:
+        super().__init__(self._respond, host, port, refuse=_error)
         self._health = health
 
-    async def _tell(self, request: Request) -> Answer:
+    async def _respond(self, request: Request) -> Answer:
         if request.path == "/livez":
             return _document(HTTPStatus.OK, {"status": "alive"})
         if request.path == "/readyz":
             is_ready, body = self._health.report()
             return _document(HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE, body)
-        return _refusal(HTTPStatus.NOT_FOUND, "there are /livez and /readyz")
+        return _error(HTTPStatus.NOT_FOUND, "unknown path; the health endpoints are /livez and /readyz")
 
 
 def _document(status: HTTPStatus, body: dict[str, Any]) -> Answer:
     return Answer(body=json.dumps(body).encode() + b"\n", content_type="application/json", status=status)
 
 
-def _refusal(status: HTTPStatus, words: str) -> Answer:
-    return _document(status, {"error": words})
+def _error(status: HTTPStatus, message: str) -> Answer:
+    return _document(status, {"error": message})

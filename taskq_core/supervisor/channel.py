@@ -11,6 +11,9 @@ From a process                              From the supervisor
   closing  it ends now
   leave    an operator requested a stop
            of all processes
+
+During a rolling restart, a supervisor and its processes may run different releases. So the names in messages, such as
+`word` and `wish`, must not change.
 """
 
 import json
@@ -32,16 +35,16 @@ HELLO, READY, REPORT, CLOSING, LEAVE = "hello", "ready", "report", "closing", "l
 STOP, ABORT, PAUSE, RETIRE = "stop", "abort", "pause", "retire"
 
 
-def encode(word: str, facts: Mapping[str, Any]) -> bytes:
+def encode(kind: str, fields: Mapping[str, Any]) -> bytes:
     """Return a message as a line."""
-    return json.dumps({"word": word, **facts}, separators=(",", ":")).encode() + b"\n"
+    return json.dumps({"word": kind, **fields}, separators=(",", ":")).encode() + b"\n"
 
 
 def decode(line: bytes) -> tuple[str, dict[str, Any]]:
-    """Return the word and the facts of a line; an invalid line has the word ""."""
+    """Return the kind and the fields of a line; an invalid line has the kind ""."""
     try:
-        facts = json.loads(line)
-        return str(facts.pop("word")), facts
+        fields = json.loads(line)
+        return str(fields.pop("word")), fields
     except (ValueError, KeyError, AttributeError):
         return "", {}
 
@@ -60,27 +63,27 @@ class Channel:
         self._lock = threading.Lock()
         self._unsent = b""
 
-    def tell(self, word: str, *, within_s: float = 0.0, **facts: Any) -> None:
-        """Send a message. `hear` notices if the supervisor has ended.
+    def send(self, kind: str, *, within_s: float = 0.0, **fields: Any) -> None:
+        """Send a message. `receive` notices if the supervisor has ended.
 
         Args:
-            word: The kind of message.
+            kind: The kind of message.
             within_s: Maximum wait if the supervisor does not read. The rest is then sent with the next message.
-            facts: The content.
+            fields: The content.
         """
         with self._lock:
-            self._unsent += encode(word, facts)
-            self._send(within_s)
+            self._unsent += encode(kind, fields)
+            self._flush(within_s)
 
-    def tell_if_heard(self, word: str, **facts: Any) -> None:
+    def send_update(self, kind: str, **fields: Any) -> None:
         """Send a status update. Drop it if the supervisor has not read the previous message."""
         with self._lock:
-            self._send(0.0)
+            self._flush(0.0)
             if not self._unsent:
-                self._unsent = encode(word, facts)
-                self._send(0.0)
+                self._unsent = encode(kind, fields)
+                self._flush(0.0)
 
-    def _send(self, within_s: float) -> None:
+    def _flush(self, within_s: float) -> None:
         """Send as much as the socket accepts."""
         until = time.monotonic() + within_s
         while self._unsent:
@@ -97,8 +100,8 @@ class Channel:
             except OSError:  # the supervisor has ended
                 self._unsent = b""
 
-    def hear(self) -> Iterator[str]:
-        """Yield the words of messages until the supervisor ends."""
+    def receive(self) -> Iterator[str]:
+        """Yield the kinds of messages until the supervisor ends."""
         rest = b""
         while True:
             try:

@@ -44,16 +44,16 @@ class Child:
         since: Time of the start.
         start_by: Time at which it is killed if it takes no tasks yet.
         working_since: Time since when it takes tasks, None before.
-        heard_at: Time of its last message.
+        last_message_at: Time of its last message.
         kill_at: Time at which it is killed if it still runs.
         killed_at: Time at which it was killed, None before.
-        was_told: Whether it was asked to end.
+        end_requested: Whether it was asked to end.
         has_closed: Whether it announced its end.
-        who: Its identity: token, server_id, host, queues.
+        identity: Its identity: token, server_id, host, queues.
         health: Its last reported health: whether it is ready, and the body of `/readyz`.
         tasks: Number of tasks that have ended in it.
         memory: Its memory in bytes.
-        asked_at: Time of the last check for overdue tasks, while it sends no messages.
+        overdue_checked_at: Time of the last check for overdue tasks, while it sends no messages.
         overran: Queue and id of the overdue runs for which it was killed.
 
     Raises:
@@ -85,19 +85,19 @@ class Child:
         self.since = now
         self.start_by = math.inf
         self.working_since: float | None = None
-        self.heard_at = now
+        self.last_message_at = now
         self.kill_at: float | None = None
         self.killed_at: float | None = None
-        self.was_told = self.has_closed = False
-        self.who: dict[str, Any] = {}
+        self.end_requested = self.has_closed = False
+        self.identity: dict[str, Any] = {}
         self.health: tuple[bool, dict[str, Any]] = (False, {"status": "starting"})
         self.tasks = 0
         self.memory = 0
-        self.asked_at = now
+        self.overdue_checked_at = now
         self.overran: list[tuple[str, str]] = []
 
-    def hear(self) -> tuple[list[tuple[str, dict[str, Any]]], bool]:
-        """Return the new messages, as words with facts, and whether more may follow."""
+    def receive(self) -> tuple[list[tuple[str, dict[str, Any]]], bool]:
+        """Return the new messages, as kinds with fields, and whether more may follow."""
         try:
             data = self.socket.recv(65_536)
         except BlockingIOError:
@@ -113,24 +113,24 @@ class Child:
         """Its process id."""
         return self.process.pid
 
-    def tell(self, word: str) -> None:
+    def send(self, kind: str) -> None:
         """Send a message, unless it has ended."""
         with contextlib.suppress(OSError):
-            self.socket.send(channel.encode(word, {}))
+            self.socket.send(channel.encode(kind, {}))
 
     def stop(self, kill_at: float, *, at_once: bool = False) -> None:
         """Ask it to stop, and set the time at which it is killed."""
-        self.was_told = True
+        self.end_requested = True
         self.kill_at = kill_at if self.kill_at is None else min(self.kill_at, kill_at)
         if self.stage is Stage.LOADING:
             self._signal(signal.SIGTERM)  # it reads no messages yet, and runs no task
-        self.tell(channel.ABORT if at_once else channel.STOP)
+        self.send(channel.ABORT if at_once else channel.STOP)
         self.stage = Stage.STOPPING
 
     def retire(self) -> None:
-        """Tell it that a successor works. It has no deadline; its tasks have their own timeouts."""
-        self.was_told = True
-        self.tell(channel.RETIRE)
+        """Ask it to finish its tasks and end, because a successor works. Its tasks have timeouts, so it needs none."""
+        self.end_requested = True
+        self.send(channel.RETIRE)
         self.stage = Stage.RETIRING
 
     def kill(self, now: float) -> None:
@@ -145,24 +145,24 @@ class Child:
     @property
     def ends_in_order(self) -> bool:
         """Whether it ended in order, and not in the middle of its work."""
-        return self.process.returncode == 0 and (self.has_closed or self.was_told)
+        return self.process.returncode == 0 and (self.has_closed or self.end_requested)
 
-    def note_report(self, facts: Mapping[str, Any]) -> None:
+    def store_report(self, fields: Mapping[str, Any]) -> None:
         """Store a report."""
-        self.health = (bool(facts["is_ready"]), dict(facts["body"]))
-        self.tasks, self.memory = int(facts["tasks"]), int(facts["memory"])
+        self.health = (bool(fields["is_ready"]), dict(fields["body"]))
+        self.tasks, self.memory = int(fields["tasks"]), int(fields["memory"])
 
-    def put_off(self, seconds: float) -> None:
-        """Move all deadlines, after the supervisor itself was stopped."""
-        self.heard_at += seconds
-        self.asked_at += seconds
+    def extend_deadlines(self, seconds: float) -> None:
+        """Extend all deadlines by the time for which the supervisor itself was suspended."""
+        self.last_message_at += seconds
+        self.overdue_checked_at += seconds
         self.start_by += seconds
         if self.kill_at is not None:
             self.kill_at += seconds
 
-    def is_well(self, now: float) -> bool:
-        """Whether it recently reported that it works."""
-        return self.stage is Stage.WORKING and self.health[0] and now - self.heard_at < STALE_S
+    def is_healthy(self, now: float) -> bool:
+        """Return whether it recently reported that it works."""
+        return self.stage is Stage.WORKING and self.health[0] and now - self.last_message_at < STALE_S
 
     def document(self, now: float) -> dict[str, Any]:
         """Return its state for the health endpoint."""
@@ -177,17 +177,17 @@ class Child:
             "tasks": self.tasks,
             "memory": self.memory,
             "age_s": round(now - self.since, 3),
-            "last_report_age_s": round(now - self.heard_at, 3),
+            "last_report_age_s": round(now - self.last_message_at, 3),
         }
 
 
 def ending_of(status: int, *, is_in_order: bool = True) -> str:
     """Return a description of the end of a process."""
     if status == 0 and not is_in_order:
-        return "ended with status 0 in the middle of its work, as by os._exit"
+        return "ended with status 0 in the middle of its work, for example by os._exit"
     if status >= 0:
         return f"ended with status {status}"
     try:
-        return f"was ended by {signal.Signals(-status).name}"
+        return f"was killed by {signal.Signals(-status).name}"
     except ValueError:
-        return f"was ended by signal {-status}"
+        return f"was killed by signal {-status}"

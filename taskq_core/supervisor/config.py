@@ -37,17 +37,17 @@ class SupervisorConfig:
     aborting: Duration = 15.0
     """Seconds after which a process that was asked to stop at once is killed."""
     silence: Duration = 60.0
-    """Seconds without messages after which a process is killed. Its leases have expired before."""
+    """Seconds without messages after which a process is killed. Its leases expire earlier."""
     loading: Duration = 300.0
-    """Maximum time for importing the code. Then the process is killed."""
+    """Maximum seconds for importing the code. After that, the process is killed."""
     starting: Duration = 300.0
-    """Maximum time from then until it takes tasks; a lifespan may hang. Then the process is killed."""
+    """Maximum seconds from the import until it takes tasks, because a lifespan may hang. After that, it is killed."""
     burst: bool = False
     """Whether a process that ends by itself is finished, and not replaced."""
     health_host: str = "127.0.0.1"
     """Address of the health endpoint for all processes."""
     health_port: int | None = None
-    """Its port, 0 for any free port. None: no endpoint."""
+    """Port of the health endpoint, 0 for any free port. None: no endpoint."""
 
     def __post_init__(self) -> None:
         check_whole("processes", self.processes, least=1, most=PROCESSES_MAX)

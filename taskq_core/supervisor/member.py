@@ -29,11 +29,11 @@ logger = logging.getLogger("taskq.supervisor")
 
 REPORT_EVERY_S = 1.0
 """Seconds between two reports."""
-LOOKED_AT_S = 3.0
-"""Seconds after which a worker that takes tasks counts as working, even if it is not healthy."""
+READY_AFTER_S = 3.0
+"""Seconds after which a worker that takes tasks counts as ready, even if it is not healthy."""
 CLOSING_S = 1.0
 """Maximum wait for a supervisor that does not read the last message."""
-_LOOK_EVERY_S = 0.05
+_START_CHECK_EVERY_S = 0.05
 """Seconds between two checks whether the worker has started."""
 _WATCHDOG_MARGIN_S = 15.0
 """Seconds by which the watchdog is later than the supervisor."""
@@ -41,7 +41,7 @@ _STATM = Path("/proc/self/statm")
 
 
 class Member:
-    """This process as a member of a supervisor.
+    """Connects a worker process with its supervisor: sends reports and follows messages.
 
     Args:
         descriptor: File descriptor of its end of the channel.
@@ -52,7 +52,7 @@ class Member:
         self._channel = Channel(descriptor)
         self._supervisor = supervisor
         self._is_over = threading.Event()
-        self._wish = ""
+        self._replace_reason = ""
         self._active_since: float | None = None
 
     @classmethod
@@ -70,36 +70,40 @@ class Member:
         """
         worker.is_watched = True
         worker.supervisor = self._supervisor
-        worker.on_worn_out = self._worn_out
-        worker.on_stop_asked = partial(self._channel.tell, channel.LEAVE)
-        self._channel.tell(
+        worker.on_exhausted = self._request_replacement
+        worker.on_stop_requested = partial(self._channel.send, channel.LEAVE)
+        self._channel.send(
             channel.HELLO,
             token=worker.token,
             server_id=worker.id,
             host=worker.host,
             queues=list(worker.config.queues),
         )
-        threading.Thread(target=self._hear, args=(worker,), name="taskq-hear", daemon=True).start()
-        threading.Thread(target=self._tell, args=(worker, limits), name="taskq-tell", daemon=True).start()
+        threading.Thread(
+            target=self._receive_messages, args=(worker,), name="taskq-supervisor-messages", daemon=True
+        ).start()
+        threading.Thread(
+            target=self._send_reports, args=(worker, limits), name="taskq-supervisor-reports", daemon=True
+        ).start()
         try:
             return run_as_process(worker, has_supervisor=True)
         finally:
-            self._channel.tell(channel.CLOSING, within_s=CLOSING_S)
+            self._channel.send(channel.CLOSING, within_s=CLOSING_S)
             flush_at_end(MEMBER_SHARE)
             self._is_over.set()
             faulthandler.cancel_dump_traceback_later()
 
     # --- messages from the supervisor ---------------------------------------------------------------------------------
 
-    def _hear(self, worker: Worker) -> None:
-        for word in self._channel.hear():
-            if word == channel.STOP:
+    def _receive_messages(self, worker: Worker) -> None:
+        for kind in self._channel.receive():
+            if kind == channel.STOP:
                 worker.stop()
-            elif word == channel.ABORT:
+            elif kind == channel.ABORT:
                 worker.abort()
-            elif word == channel.PAUSE:
+            elif kind == channel.PAUSE:
                 worker.on_loop(worker.pause)
-            elif word == channel.RETIRE:
+            elif kind == channel.RETIRE:
                 worker.retire()
         if not self._is_over.is_set():
             logger.error("the supervisor has ended; this process stops")
@@ -107,30 +111,30 @@ class Member:
 
     # --- messages to the supervisor -----------------------------------------------------------------------------------
 
-    def _worn_out(self) -> None:
+    def _request_replacement(self, problem: str) -> None:
         """Request a replacement, because only the end of the process stops abandoned functions. It works until then."""
-        self._wish = "too many of its functions did not end after they were interrupted"
+        self._replace_reason = "too many of its functions did not end after they were interrupted"
 
-    def _tell(self, worker: Worker, limits: Limits) -> None:
-        pause_s = _LOOK_EVERY_S
+    def _send_reports(self, worker: Worker, limits: Limits) -> None:
+        pause_s = _START_CHECK_EVERY_S
         while not self._is_over.is_set():
             self._is_over.wait(pause_s)
-            takes_over = pause_s < REPORT_EVERY_S and self._takes_over(worker)
+            is_ready = pause_s < REPORT_EVERY_S and self._is_ready(worker)
             try:
                 self._report(worker, limits)
             except Exception:  # without reports, the supervisor would kill the process
                 logger.exception("a report to the supervisor failed")
-            if takes_over:  # after the report, so that the supervisor knows its health first
+            if is_ready:  # after the report, so that the supervisor knows its health first
                 pause_s = REPORT_EVERY_S
-                self._channel.tell(channel.READY)
+                self._channel.send(channel.READY)
 
-    def _takes_over(self, worker: Worker) -> bool:
-        """Whether the worker is healthy, or has been active for a while."""
+    def _is_ready(self, worker: Worker) -> bool:
+        """Return whether the worker is healthy, or has been active for `READY_AFTER_S`."""
         if worker.status != "active":
             return False
         if self._active_since is None:
             self._active_since = time.monotonic()
-        return worker.report()[0] or time.monotonic() - self._active_since > LOOKED_AT_S
+        return worker.report()[0] or time.monotonic() - self._active_since > READY_AFTER_S
 
     def _report(self, worker: Worker, limits: Limits) -> None:
         patience_s = worker.config.span("lease") + worker.config.span("lease_grace") + _WATCHDOG_MARGIN_S
@@ -138,9 +142,11 @@ class Member:
             faulthandler.dump_traceback_later(patience_s, exit=True)
         memory = resident_memory()
         tasks = worker.ended_count
-        wish = self._wish or limits.reached(tasks, memory)  # repeated, because the supervisor may have to wait
-        is_well, body = worker.report()
-        self._channel.tell_if_heard(channel.REPORT, is_ready=is_well, body=body, tasks=tasks, memory=memory, wish=wish)
+        reason = self._replace_reason or limits.reached(tasks, memory)  # repeated: the supervisor may have to wait
+        is_healthy, body = worker.report()
+        self._channel.send_update(
+            channel.REPORT, is_ready=is_healthy, body=body, tasks=tasks, memory=memory, wish=reason
+        )
 
 
 def resident_memory() -> int:

@@ -10,14 +10,14 @@ import sys
 from collections.abc import Collection
 
 
-def fall_to_this_process() -> bool:
+def is_first_process() -> bool:
     """Return whether this process becomes the parent of orphans."""
     return os.getpid() == 1
 
 
 def reap(own: Collection[int]) -> None:
     """Wait for each ended child process, except our own, which the supervisor waits for."""
-    if sys.platform != "linux" or not fall_to_this_process():
+    if sys.platform != "linux" or not is_first_process():
         return
     with contextlib.suppress(ChildProcessError):  # this process has no children
         while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:

@@ -11,7 +11,7 @@ class Place:
         number: Its number, from 1.
         current: Its process, None between two.
         successor: The process that starts to replace it.
-        wants: Why the process must be replaced, "" if not.
+        replace_reason: Why the process must be replaced, "" if not.
         next_at: Monotonic second before which no process is started.
         pause: The pause after a death.
         is_done: Whether the work is done, in burst mode.
@@ -22,7 +22,7 @@ class Place:
         self.number = number
         self.current: Child | None = None
         self.successor: Child | None = None
-        self.wants = ""
+        self.replace_reason = ""
         self.next_at = 0.0
         self.pause = Pause()
         self.is_done = False

@@ -18,7 +18,7 @@ from taskq_core.worker.executor import STUCK_S
 
 logger = logging.getLogger("taskq.supervisor")
 
-SECOND_LOOK_S = 1.0
+SECOND_PASS_S = 1.0
 """Seconds until the second check of a dead process: one of its requests may still arrive."""
 _PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 5.0
@@ -35,19 +35,19 @@ class Returns:
         self._app = app
         self._runner: AsyncRunner | None = None
 
-    async def give_back(self, child: Child, *, patience_s: float) -> None:
+    async def return_tasks(self, child: Child, *, patience_s: float) -> None:
         """Return the tasks of an ended process, and remove it from the list of workers.
 
         Args:
             child: The process.
             patience_s: Maximum time for retries while Redis does not answer. Then the leases expire.
         """
-        looks, failures, until = 0, 0, time.monotonic() + patience_s
-        while looks < 2:
+        passes, failures, until = 0, 0, time.monotonic() + patience_s
+        while passes < 2:
             try:
-                count = await self._look(child)
-                if looks == 0:
-                    await self._forget(child)
+                count = await self._return_once(child)
+                if passes == 0:
+                    await self._remove_presence(child)
             except BrokerError as error:
                 failures += 1
                 if time.monotonic() > until:
@@ -64,21 +64,21 @@ class Returns:
                 continue
             if count:
                 logger.info("%d tasks of process %d (pid %d) are returned", count, child.place, child.pid)
-            looks += 1
+            passes += 1
             if child.ends_in_order:  # its last request has already arrived
                 return
-            if looks < 2:
-                await asyncio.sleep(SECOND_LOOK_S)
+            if passes < 2:
+                await asyncio.sleep(SECOND_PASS_S)
 
-    async def _look(self, child: Child) -> int:
+    async def _return_once(self, child: Child) -> int:
         runner, queues = await self._runner_and_queues(child)
-        return await hand_back.hand_back(runner, queues, str(child.who["token"]), self._app, overran=child.overran)
+        return await hand_back.hand_back(runner, queues, str(child.identity["token"]), self._app, overran=child.overran)
 
     async def list_overrun(self, child: Child) -> list[tuple[str, str]]:
         """Return queue and id of the overdue tasks of a process; nothing while Redis does not answer."""
         try:
             runner, queues = await self._runner_and_queues(child)
-            return await hand_back.list_overrun(runner, queues, str(child.who["token"]), grace_s=STUCK_S)
+            return await hand_back.list_overrun(runner, queues, str(child.identity["token"]), grace_s=STUCK_S)
         except BrokerError:
             return []  # checked again; in the end, the silence of the process counts
 
@@ -87,12 +87,13 @@ class Returns:
         if self._runner is None:
             await asyncio.to_thread(runtime.endpoint.open)
             self._runner = self._runner or AsyncRunner(runtime.endpoint)  # another task may have opened it
-        return self._runner, [runtime.keys.queue(name) for name in child.who["queues"]]
+        return self._runner, [runtime.keys.queue(name) for name in child.identity["queues"]]
 
-    async def _forget(self, child: Child) -> None:
+    async def _remove_presence(self, child: Child) -> None:
         runner, _ = await self._runner_and_queues(child)
-        keys, who = self._app.runtime.keys, (str(child.who["host"]), child.pid, str(child.who["server_id"]))
-        server, workers = keys.server(*who), keys.workers_of(*who)
+        keys = self._app.runtime.keys
+        identity = (str(child.identity["host"]), child.pid, str(child.identity["server_id"]))
+        server, workers = keys.server(*identity), keys.workers_of(*identity)
         await runner.run(services.unindex_presence(keys.servers, server))
         await runner.run(services.unindex_presence(keys.workers, workers))
         await runner.run(services.clear_presence(server, workers))

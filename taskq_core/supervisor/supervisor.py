@@ -34,11 +34,11 @@ from taskq_core.worker.process import has_terminal
 
 logger = logging.getLogger("taskq.supervisor")
 
-UNDEAD_S = 10.0
+UNKILLABLE_S = 10.0
 """Seconds after which the supervisor gives up on a killed process, for example in uninterruptible I/O."""
 LATE_S = 5.0
 """Delay of a check above which the supervisor itself was stopped."""
-DEAF_S = 5.0
+SILENT_S = 5.0
 """Seconds of silence after which a process with an overdue task is killed."""
 
 
@@ -49,14 +49,14 @@ class Supervisor:
         app: The queue application, to return tasks.
         config: The configuration.
         command: Command line of a process.
-        say: Writes a line to the user.
+        write_line: Writes a line to the user.
 
     Raises:
         ConfigurationError: The system has no signals.
     """
 
     def __init__(
-        self, app: TaskQ, config: SupervisorConfig, command: Sequence[str], *, say: Callable[[str], None]
+        self, app: TaskQ, config: SupervisorConfig, command: Sequence[str], *, write_line: Callable[[str], None]
     ) -> None:
         if sys.platform == "win32":
             raise ConfigurationError(
@@ -64,7 +64,7 @@ class Supervisor:
             )
         self.config = config
         self._command = list(command)
-        self._say = say
+        self._write_line = write_line
         self._name = f"supervisor-{new_token()}"  # containers that share a network namespace may have the same PIDs
         self._environment = {**launched(os.environ), channel.NAME_VARIABLE: self._name}
         self._places = [Place(number + 1) for number in range(config.processes)]
@@ -72,10 +72,10 @@ class Supervisor:
         self._rolling: deque[Place] = deque()
         self._rolled: Place | None = None
         self._background: set[asyncio.Task[None]] = set()
-        self._has_come_up = self._has_said_ready = self._has_said_memory = False
-        self._is_paused = self._rolls_out_of_pause = self._is_stopping = self._is_aborting = False
+        self._has_worked = self._has_reported_ready = self._has_warned_memory = False
+        self._is_paused = self._is_rolling_from_pause = self._is_stopping = self._is_aborting = False
         self._status = 0
-        self._turned_at = math.inf
+        self._checked_at = math.inf
         self._had_terminal = has_terminal()
         self._health_server: HealthServer | None = None
         self._returns = Returns(app)
@@ -101,12 +101,12 @@ class Supervisor:
 
     async def _live(self) -> int:
         self._loop = asyncio.get_running_loop()
-        self._news = asyncio.Event()
+        self._wake = asyncio.Event()
         handlers: dict[signal.Signals, Callable[[], None]] = {
             signal.SIGTERM: self._on_stop,
             signal.SIGINT: self._on_stop,
             signal.SIGTSTP: self._on_pause,
-            signal.SIGCHLD: self._news.set,
+            signal.SIGCHLD: self._wake.set,
         }
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
             handlers[signal.SIGHUP] = self._on_hang_up
@@ -119,11 +119,11 @@ class Supervisor:
             self._loop.add_signal_handler(number, handler)
         try:
             while not self._is_over:
-                self._turn()
+                self._check()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(TICK_S):
-                        await self._news.wait()
-                self._news.clear()
+                        await self._wake.wait()
+                self._wake.clear()
             if self._background:
                 await asyncio.wait(self._background, timeout=HAND_BACK_S)
         finally:
@@ -150,7 +150,7 @@ class Supervisor:
         if self._is_stopping:
             self.stop(at_once=True)
         else:
-            logger.info("stopping; a second signal stops it at once")
+            logger.info("stopping; a second signal stops all processes at once")
             self.stop()
 
     def stop(self, *, at_once: bool = False) -> None:
@@ -160,7 +160,7 @@ class Supervisor:
         kill_at = time.monotonic() + self.config.span("aborting" if at_once else "ending")
         for child in self._children:
             child.stop(kill_at, at_once=at_once)
-        self._news.set()
+        self._wake.set()
 
     def _on_pause(self) -> None:
         if self._is_stopping:
@@ -168,20 +168,20 @@ class Supervisor:
         logger.info("no new tasks are taken")
         self._is_paused = True
         if self._rolled is not None:
-            self._rolled.wants = ""  # no successor starts
+            self._rolled.replace_reason = ""  # no successor starts
         self._rolled = None
         self._rolling.clear()
         for place in self._places:
             if place.successor is not None:
-                self._call_off(place)
+                self._cancel_successor(place)
             if place.current is not None and place.current.stage in (Stage.LOADING, Stage.STARTING):
                 place.current.stop(time.monotonic() + self.config.span("aborting"), at_once=True)
                 place.current = None  # it would take tasks before it reads the message
         for child in self._children:
-            child.tell(channel.PAUSE)
-        self._news.set()
+            child.send(channel.PAUSE)
+        self._wake.set()
 
-    def _call_off(self, place: Place) -> None:
+    def _cancel_successor(self, place: Place) -> None:
         """Stop a successor that does not work yet."""
         assert place.successor is not None
         place.successor.stop(time.monotonic() + self.config.span("aborting"), at_once=True)
@@ -197,51 +197,56 @@ class Supervisor:
     def roll(self) -> None:
         """Replace all processes one after the other, with the current code. Call it on the event loop."""
         logger.info("rolling restart: %d processes are replaced one after the other", len(self._places))
-        self._rolls_out_of_pause, self._is_paused = self._rolls_out_of_pause or self._is_paused, False
+        self._is_rolling_from_pause, self._is_paused = self._is_rolling_from_pause or self._is_paused, False
         for place in self._places:
             if place.successor is not None:
-                self._call_off(place)  # it may run older code
+                self._cancel_successor(place)  # it may run older code
         self._rolled = None
         self._rolling = deque(self._places)
-        self._news.set()
+        self._wake.set()
 
     # --- the regular check --------------------------------------------------------------------------------------------
 
-    def _turn(self) -> None:
+    def _check(self) -> None:
         now = time.monotonic()
-        late_s, self._turned_at = now - self._turned_at - TICK_S, now
+        late_s, self._checked_at = now - self._checked_at - TICK_S, now
         if late_s > LATE_S:
-            logger.warning("the supervisor stood still for %.0f s; that counts against no process", late_s)
+            logger.warning(
+                "the supervisor was suspended for %.0f s; the timeouts of its processes are extended by that time",
+                late_s,
+            )
             for child in self._children:
-                child.put_off(late_s)
+                child.extend_deadlines(late_s)
         for child in list(self._children):
             status = child.process.poll()
             if status is not None:
                 self._ended(child, status, now)
         orphans.reap([child.pid for child in self._children])
         for child in list(self._children):
-            self._look_after(child, now)
+            self._check_child(child, now)
         if self._is_stopping:
             return
-        if not self._has_come_up and all(place.pause.deaths >= START_TRIES for place in self._places):
-            logger.error("no process has started in %d tries each; giving up. Their output says why", START_TRIES)
+        if not self._has_worked and all(place.pause.deaths >= START_TRIES for place in self._places):
+            logger.error(
+                "no process has started in %d tries each; giving up. See their output for the reason", START_TRIES
+            )
             self._status = 1
             self.stop()
             return
-        self._go_on_rolling()
+        self._continue_rolling()
         for place in self._places:
             if self._is_paused:
                 self._empty(place)
             else:
                 self._fill(place, now)
 
-    def _look_after(self, child: Child, now: float) -> None:
+    def _check_child(self, child: Child, now: float) -> None:
         """Kill a process that does not end, start or send messages."""
         if child.killed_at is not None:
-            if now - child.killed_at > UNDEAD_S:
-                self._leave(child, now)
+            if now - child.killed_at > UNKILLABLE_S:
+                self._abandon(child, now)
             return
-        silent_s = now - child.heard_at
+        silent_s = now - child.last_message_at
         why = ""
         if child.kill_at is not None and now >= child.kill_at:
             why = "it did not end in time"
@@ -251,9 +256,9 @@ class Supervisor:
             why = f"it takes no tasks {self.config.span('starting'):g} s after it imported its code"
         elif child.stage is not Stage.LOADING and silent_s > self.config.span("silence"):
             why = f"it has sent no message for {silent_s:.0f} s"
-        elif child.stage is not Stage.LOADING and silent_s > DEAF_S and now - child.asked_at > DEAF_S:
-            child.asked_at = now
-            self._in_background(self._ask_about(child))
+        elif child.stage is not Stage.LOADING and silent_s > SILENT_S and now - child.overdue_checked_at > SILENT_S:
+            child.overdue_checked_at = now
+            self._in_background(self._check_overdue(child))
         if why:
             self._kill(child, why)
 
@@ -263,21 +268,20 @@ class Supervisor:
         logger.error("process %d (pid %d) is killed: %s", child.place, child.pid, why)
         child.kill(time.monotonic())
 
-    def _leave(self, child: Child, now: float) -> None:
-        """Continue without a killed process that does not end. Its code does not run any more."""
+    def _abandon(self, child: Child, now: float) -> None:
+        """Stop tracking a killed process that does not end. Its code does not run any more."""
         logger.error(
-            "process %d (pid %d) has not ended %.0f s after it was killed, and is left behind; perhaps a disk does not "
-            "answer",
+            "process %d (pid %d) has not ended %.0f s after it was killed; continuing without it. A disk may hang",
             child.place,
             child.pid,
-            UNDEAD_S,
+            UNKILLABLE_S,
         )
-        self._gone(child, now)
+        self._remove(child, now)
 
-    async def _ask_about(self, child: Child) -> None:
+    async def _check_overdue(self, child: Child) -> None:
         """Kill a silent process if one of its tasks is overdue: the task blocks the whole process."""
         overran = await self._returns.list_overrun(child)
-        if overran and time.monotonic() - child.heard_at > DEAF_S:
+        if overran and time.monotonic() - child.last_message_at > SILENT_S:
             child.overran = overran
             ids = ", ".join(task_id for _, task_id in overran)
             self._kill(child, f"it is blocked by an overdue task: {ids}")
@@ -285,12 +289,12 @@ class Supervisor:
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work, name="taskq supervisor")
         self._background.add(task)
-        task.add_done_callback(self._was_done)
+        task.add_done_callback(self._on_background_end)
 
-    def _was_done(self, task: asyncio.Task[None]) -> None:
+    def _on_background_end(self, task: asyncio.Task[None]) -> None:
         self._background.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("an error in a background task of the supervisor: %s", error, exc_info=error)
+            logger.error("a background task of the supervisor failed: %s", error, exc_info=error)
 
     def _fill(self, place: Place, now: float) -> None:
         """Start a process for an empty place, or a successor."""
@@ -298,17 +302,17 @@ class Supervisor:
             return
         if place.current is None:
             place.current = self._start(place, now)
-        elif place.wants:
+        elif place.replace_reason:
             place.successor = self._start(place, now)
 
     def _empty(self, place: Place) -> None:
         """While paused, let a process end that must be replaced, without a successor."""
         child = place.current
-        if child is not None and place.wants:
+        if child is not None and place.replace_reason:
             logger.info(
-                "process %d (pid %d) finishes its tasks; no process follows while paused", child.place, child.pid
+                "process %d (pid %d) finishes its tasks; it is not replaced while paused", child.place, child.pid
             )
-            place.current, place.wants = None, ""
+            place.current, place.replace_reason = None, ""
             child.retire()
 
     def _start(self, place: Place, now: float) -> Child | None:
@@ -320,71 +324,71 @@ class Supervisor:
             return None
         logger.debug("process %d (pid %d) starts", place.number, child.pid)
         self._children.append(child)
-        self._loop.add_reader(child.socket, self._hear, child)
+        self._loop.add_reader(child.socket, self._receive, child)
         return child
 
     # --- messages of processes ----------------------------------------------------------------------------------------
 
-    def _hear(self, child: Child) -> None:
-        words, goes_on = child.hear()
-        for word, facts in words:
+    def _receive(self, child: Child) -> None:
+        messages, is_open = child.receive()
+        for kind, fields in messages:
             try:
-                self._heard(child, word, facts)
+                self._handle(child, kind, fields)
             except (KeyError, TypeError, ValueError):
                 logger.error("process %d (pid %d) sent an invalid message", child.place, child.pid)
-        if not goes_on:
+        if not is_open:
             self._loop.remove_reader(child.socket)
-            self._news.set()
+            self._wake.set()
 
-    def _hear_out(self, child: Child) -> None:
+    def _receive_rest(self, child: Child) -> None:
         """Read the last messages of an ended process: its identity, and whether it ended in order."""
-        while words := child.hear()[0]:
-            for word, facts in words:
-                if word in (channel.HELLO, channel.CLOSING):
-                    self._heard(child, word, facts)
+        while messages := child.receive()[0]:
+            for kind, fields in messages:
+                if kind in (channel.HELLO, channel.CLOSING):
+                    self._handle(child, kind, fields)
 
-    def _heard(self, child: Child, word: str, facts: dict[str, Any]) -> None:
-        child.heard_at = time.monotonic()
-        if word == channel.REPORT:
-            child.note_report(facts)
-            if facts["wish"] and child.stage is Stage.WORKING:
-                self._wants_successor(child, str(facts["wish"]))
-            self._mind_memory(child)
+    def _handle(self, child: Child, kind: str, fields: dict[str, Any]) -> None:
+        child.last_message_at = time.monotonic()
+        if kind == channel.REPORT:
+            child.store_report(fields)
+            if fields["wish"] and child.stage is Stage.WORKING:
+                self._request_replacement(child, str(fields["wish"]))
+            self._check_memory(child)
             return
-        if word == channel.LEAVE:
+        if kind == channel.LEAVE:
             if not self._is_stopping:
                 logger.info("stopping: an operator requested it from process %d (pid %d)", child.place, child.pid)
                 self.stop()
-        elif word == channel.HELLO:
-            child.who = facts
+        elif kind == channel.HELLO:
+            child.identity = fields
             if child.stage is Stage.LOADING:
                 child.stage = Stage.STARTING
-                child.start_by = child.heard_at + self.config.span("starting")
-        elif word == channel.READY:
-            self._came_up(child)
-        elif word == channel.CLOSING:
+                child.start_by = child.last_message_at + self.config.span("starting")
+        elif kind == channel.READY:
+            self._on_ready(child)
+        elif kind == channel.CLOSING:
             child.has_closed = True
             if child.kill_at is None:
                 child.stage = Stage.STOPPING
-                child.kill_at = child.heard_at + self.config.span("aborting")
-        self._news.set()
+                child.kill_at = child.last_message_at + self.config.span("aborting")
+        self._wake.set()
 
-    def _came_up(self, child: Child) -> None:
+    def _on_ready(self, child: Child) -> None:
         if child.stage is not Stage.STARTING:
             return
         child.stage = Stage.WORKING
-        child.working_since = child.heard_at
-        self._has_come_up = True
+        child.working_since = child.last_message_at
+        self._has_worked = True
         logger.info("process %d (pid %d) works", child.place, child.pid)
         place = self._places[child.place - 1]
         if child is place.successor:
-            old, place.current, place.successor, place.wants = place.current, child, None, ""
+            old, place.current, place.successor, place.replace_reason = place.current, child, None, ""
             if old is not None:
                 self._retire(old, child)
         working = [each.current is not None and each.current.stage is Stage.WORKING for each in self._places]
-        if not self._has_said_ready and all(working):
-            self._has_said_ready = True
-            self._say("ready")
+        if not self._has_reported_ready and all(working):
+            self._has_reported_ready = True
+            self._write_line("ready")
 
     def _retire(self, old: Child, child: Child) -> None:
         if old.stage is Stage.WORKING:
@@ -393,18 +397,18 @@ class Supervisor:
         else:
             old.stop(time.monotonic() + self.config.span("ending"))
 
-    def _wants_successor(self, child: Child, why: str) -> None:
+    def _request_replacement(self, child: Child, why: str) -> None:
         place = self._places[child.place - 1]
-        if child is place.current and not place.wants:
+        if child is place.current and not place.replace_reason:
             logger.info("process %d (pid %d) is replaced: %s", child.place, child.pid, why)
-            place.wants = why
-            self._news.set()
+            place.replace_reason = why
+            self._wake.set()
 
-    def _mind_memory(self, child: Child) -> None:
+    def _check_memory(self, child: Child) -> None:
         """Log once that a process exceeds the memory limit before its first task, as its successors will."""
         most = self.config.max_memory
-        if most is not None and child.memory > most and not child.tasks and not self._has_said_memory:
-            self._has_said_memory = True
+        if most is not None and child.memory > most and not child.tasks and not self._has_warned_memory:
+            self._has_warned_memory = True
             logger.error(
                 "process %d (pid %d) uses %.0f MB before its first task, and max-memory is %.0f MB: each process is "
                 "replaced after its first tasks; raise max-memory",
@@ -414,8 +418,8 @@ class Supervisor:
                 most / 1e6,
             )
 
-    def _go_on_rolling(self) -> None:
-        if self._rolled is not None and self._rolled.wants:
+    def _continue_rolling(self) -> None:
+        if self._rolled is not None and self._rolled.replace_reason:
             return
         self._rolled = None
         while self._rolling:
@@ -423,15 +427,15 @@ class Supervisor:
             place.pause.forget()
             place.next_at = 0.0
             if place.current is not None:
-                place.wants = "a rolling restart"
+                place.replace_reason = "a rolling restart"
                 self._rolled = place
                 return
-        self._rolls_out_of_pause = False
+        self._is_rolling_from_pause = False
 
     # --- the end of processes -----------------------------------------------------------------------------------------
 
     def _ended(self, child: Child, status: int, now: float) -> None:
-        self._hear_out(child)
+        self._receive_rest(child)
         was_stopped = child.ends_in_order or (child.stage is Stage.STOPPING and status == -signal.SIGTERM)
         logger.log(
             logging.INFO if was_stopped else logging.ERROR,
@@ -440,35 +444,37 @@ class Supervisor:
             child.pid,
             ending_of(status, is_in_order=child.ends_in_order),
         )
-        self._gone(child, now)
+        self._remove(child, now)
 
-    def _gone(self, child: Child, now: float) -> None:
+    def _remove(self, child: Child, now: float) -> None:
         """Return the tasks of an ended process, and decide what follows."""
         self._children.remove(child)
         self._loop.remove_reader(child.socket)
         child.socket.close()
         place = self._places[child.place - 1]
         is_needed = child in (place.current, place.successor)
-        if child.who:
+        if child.identity:
             patience_s = self.config.span("silence")  # its leases expire within this time
-            self._in_background(self._returns.give_back(child, patience_s=patience_s))
+            self._in_background(self._returns.return_tasks(child, patience_s=patience_s))
         if self._is_stopping or not is_needed:
             return
         lived_s = 0.0 if child.working_since is None else now - child.working_since
         if child is place.successor:
             place.successor = None
             if place is self._rolled:
-                then = "no tasks are taken until the next SIGHUP" if self._rolls_out_of_pause else "the others continue"
+                then = (
+                    "no tasks are taken until the next SIGHUP" if self._is_rolling_from_pause else "the others continue"
+                )
                 logger.error("the rolling restart failed: the new process ended at its start; %s", then)
-                place.wants = ""
+                place.replace_reason = ""
                 self._rolling.clear()
                 self._rolled = None
-                if self._rolls_out_of_pause:  # the remaining old processes are paused
+                if self._is_rolling_from_pause:  # the remaining old processes are paused
                     self._on_pause()
                 return
         else:
             place.current, place.successor = place.successor, None
-            place.wants = ""
+            place.replace_reason = ""
             if place.current is not None:
                 return
             if self.config.burst and child.ends_in_order:
@@ -479,27 +485,27 @@ class Supervisor:
         place.next_at = now + pause_s
         if pause_s:
             logger.warning("process %d is started again in %.1f s", place.number, pause_s)
-            self._loop.call_later(pause_s, self._news.set)
+            self._loop.call_later(pause_s, self._wake.set)
 
     # --- health -------------------------------------------------------------------------------------------------------
 
     def report(self) -> tuple[bool, dict[str, Any]]:
         """Return whether all processes work, and the body of the health endpoint."""
         now = time.monotonic()
-        well = [place.current is not None and place.current.is_well(now) for place in self._places]
+        healthy = [place.current is not None and place.current.is_healthy(now) for place in self._places]
         body: dict[str, Any] = {
             "status": "ready",
             "processes": self.config.processes,
-            "working": sum(well),
+            "working": sum(healthy),
             "restarts": sum(place.restarts for place in self._places),
             "running": sum(child.health[1].get("running", 0) for child in self._children),
             "children": [child.document(now) for child in sorted(self._children, key=lambda child: child.place)],
         }
         if self._is_stopping or self._is_paused:
             body |= {"status": "draining", "reason": "no new task is taken"}
-        elif not self._has_come_up:
+        elif not self._has_worked:
             body |= {"status": "starting", "reason": "no task is taken yet"}
-        elif not all(well):
-            lacking = ", ".join(str(number) for number, is_well in enumerate(well, 1) if not is_well)
-            body |= {"status": "degraded", "reason": f"not at work: process {lacking}"}
+        elif not all(healthy):
+            missing = ", ".join(str(number) for number, is_healthy in enumerate(healthy, 1) if not is_healthy)
+            body |= {"status": "degraded", "reason": f"not working: process {missing}"}
         return body["status"] == "ready", body

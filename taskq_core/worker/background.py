@@ -52,7 +52,7 @@ class BackgroundWorker:
         return self._thread.is_alive()
 
     def report(self) -> tuple[bool, dict[str, Any]]:
-        """Return whether a worker runs and is ready, and the body of the health response. Like `Judge.report`."""
+        """Return whether a worker runs and is ready, and the body of the health response."""
         body: dict[str, Any] = {}
         next_at, worker = self._next_at, self._worker
         if self._is_stopping:

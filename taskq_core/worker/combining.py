@@ -32,7 +32,7 @@ class Combiner:
 
     def __init__(self, context: WorkerContext, size: int) -> None:
         self._app = context.app
-        self._call = Caller(size, name="an aggregator", on_worn_out=context.on_worn_out)
+        self._call = Caller(size, name="an aggregator", on_exhausted=context.on_exhausted)
 
     async def combine(
         self, aggregation: Aggregation, queue: QueueKeys, set_id: str, group: str, tasks: list[GroupedTask]

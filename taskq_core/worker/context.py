@@ -57,7 +57,7 @@ class WorkerContext:
         clock: Source of time.
         listener: Receives the worker's events.
         stopping: Set when the worker stops.
-        on_worn_out: Called with a description when functions that do not end take all threads or slots, so that the
+        on_exhausted: Called with a description when functions that do not end take all threads or slots, so that the
             process should be replaced.
 
     Attributes:
@@ -78,7 +78,7 @@ class WorkerContext:
         clock: Clock = SYSTEM_CLOCK,
         listener: WorkerListener | None = None,
         stopping: asyncio.Event | None = None,
-        on_worn_out: Callable[[str], object] = logger.error,
+        on_exhausted: Callable[[str], object] = logger.error,
     ) -> None:
         self.app = app
         self.config = config
@@ -88,7 +88,7 @@ class WorkerContext:
         self.redis_clock = RedisClock(clock)
         self.listener = GuardedListener(listener or WorkerListener())
         self.stopping = stopping or asyncio.Event()
-        self.on_worn_out = on_worn_out
+        self.on_exhausted = on_exhausted
         self.keys = app.runtime.keys
         self.queues = tuple(self.keys.queue(name) for name in config.queues)
         self.metrics = WorkerMetrics(server=app.runtime.tracing.server)

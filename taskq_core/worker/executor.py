@@ -232,7 +232,7 @@ class Executor:
             self._settler.add(run)
 
     @property
-    def is_worn_out(self) -> bool:
+    def is_exhausted(self) -> bool:
         """Whether no further function can be abandoned, so that the process should be replaced."""
         return self.abandoned >= self._most_abandoned
 
@@ -243,7 +243,7 @@ class Executor:
         because its process is killed.
         """
         assert run.ending is not None
-        if self.is_worn_out or run.ending is Ending.SHUTDOWN:
+        if self.is_exhausted or run.ending is Ending.SHUTDOWN:
             return False
         stack = ""
         if run.thread is not None:
@@ -296,8 +296,8 @@ class Executor:
         if not run.is_stuck:
             run.is_stuck = True
             self._context.metrics.stuck(run.queue.name, run.name)
-            if self.is_worn_out:
-                self._context.on_worn_out(
+            if self.is_exhausted:
+                self._context.on_exhausted(
                     f"{self.abandoned} abandoned functions run, and any further one keeps its slot"
                 )
         if not is_abandoned:

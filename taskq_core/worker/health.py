@@ -13,7 +13,7 @@ from taskq_core.broker.aio import AsyncRunner
 from taskq_core.broker.operations.repair import Probed, probe
 from taskq_core.clock import Clock
 from taskq_core.errors import BrokerError
-from taskq_core.service.health import Judge
+from taskq_core.service.health import ReadinessCheck
 from taskq_core.service.loop import Service
 from taskq_core.wire import QueueKeys
 
@@ -56,7 +56,7 @@ class QueueHealth:
     problem: str = ""
 
 
-def judge_queue(queue: QueueKeys, probed: Probed) -> QueueHealth:
+def queue_health(queue: QueueKeys, probed: Probed) -> QueueHealth:
     """Return the health of a queue from the result of its check."""
     needed = (queue.pending, queue.active, queue.lease, queue.wake)
     strange = [f"{key} is a {probed.strange[key]}" for key in needed if key in probed.strange]
@@ -91,7 +91,7 @@ class Health(Service):
         pulse: Callable[[], Pulse],
         clock: Clock,
         runner: AsyncRunner,
-        scheduler: Judge | None = None,
+        scheduler: ReadinessCheck | None = None,
     ) -> None:
         self.queues = queues
         self.pulse = pulse
@@ -112,7 +112,7 @@ class Health(Service):
             except BrokerError as error:
                 found[queue.name] = QueueHealth(problem=str(error))
                 continue
-            found[queue.name] = judge_queue(queue, probed)
+            found[queue.name] = queue_health(queue, probed)
         self.found = found
         self.checked_at = self.clock.monotonic()
 

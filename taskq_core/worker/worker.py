@@ -125,9 +125,9 @@ class Worker:
         """Name that the parent process holds, if it takes back this worker's tasks when the worker dies."""
         self.is_watched = False
         """Whether a caller polls `report`. It then checks its health without an HTTP server, too."""
-        self.on_worn_out: Callable[[], None] | None = None
-        """Called when functions that do not end take all slots or threads, so that the process can be replaced."""
-        self.on_stop_asked: Callable[[], None] = self.stop
+        self.on_exhausted: Callable[[str], object] = partial(logger.error, "%s. Restart this process")
+        """Called with a description when functions that do not end take all slots or threads. By default, log it."""
+        self.on_stop_requested: Callable[[], None] = self.stop
         """Called when an operator requests a stop."""
         self.has_retired = False
         """Whether `retire` stopped it, so that its process can be replaced."""
@@ -222,7 +222,7 @@ class Worker:
         elif request.concurrency is not None:
             self.scale(request.concurrency)
         else:
-            self.on_stop_asked()
+            self.on_stop_requested()
 
     def _stop_fetching(self) -> None:
         self._fetcher.is_fetching = False
@@ -296,10 +296,10 @@ class Worker:
             clock=self._clock,
             listener=self._listener,
             stopping=self._stopping,
-            on_worn_out=self._worn_out,
+            on_exhausted=lambda problem: self.on_exhausted(problem),
         )
-        judge = None if self._scheduler is None else self._scheduler.health
-        self._health = Health(self._context.queues, self._pulse, self._clock, runner, judge)
+        scheduler_health = None if self._scheduler is None else self._scheduler.health
+        self._health = Health(self._context.queues, self._pulse, self._clock, runner, scheduler_health)
         try:
             host, port = self.config.health_host, self.config.health_port
             self._health_server = await open_health_server("worker", self._health, host, port)
@@ -464,12 +464,6 @@ class Worker:
             fetcher.is_failing,
             fetcher.can_take,
         )
-
-    def _worn_out(self, problem: str) -> None:
-        if self.on_worn_out is not None:
-            self.on_worn_out()
-        else:
-            logger.error("%s. Restart this process", problem)
 
     # --- end ----------------------------------------------------------------------------------------------------------
 

@@ -127,9 +127,9 @@ def main(settings: dict[str, Any]) -> int:
     times: tuple[tuple[Any, str, float], ...] = (
         (executor, "STUCK_S", 1.0),
         (returns, "STUCK_S", 1.0),
-        (supervisor, "DEAF_S", 3.0),
+        (supervisor, "SILENT_S", 3.0),
         (member_module, "REPORT_EVERY_S", 0.2),  # several before it is taken for deaf, also where much runs beside it
-        (member_module, "LOOKED_AT_S", 30.0),  # nor does one take over that was not given time to look at its queues
+        (member_module, "READY_AFTER_S", 30.0),  # nor does one take over that was not given time to look at its queues
     )
     if "WATCHDOG" in os.environ:
         times += ((member_module, "_WATCHDOG_MARGIN_S", float(os.environ["WATCHDOG"])),)
@@ -141,7 +141,7 @@ def main(settings: dict[str, Any]) -> int:
     if member is not None:
         return member.run(Worker(app, WorkerConfig(**settings["worker"])), Limits(config.max_tasks, config.max_memory))
     command = [sys.executable, "-m", "tests.processes.supervisor.program", *sys.argv[1:]]
-    return Supervisor(app, config, command, say=lambda line: print(line, flush=True)).run()
+    return Supervisor(app, config, command, write_line=lambda line: print(line, flush=True)).run()
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def beside(
 
     def run(act: Callable[[Supervisor], None]) -> int:
         app = TaskQ(redis_server.url)
-        parent = Supervisor(app, SupervisorConfig(**config), command, say=lambda line: None)
+        parent = Supervisor(app, SupervisorConfig(**config), command, write_line=lambda line: None)
         problems: list[BaseException] = []
 
         def work() -> None:
@@ -77,19 +77,19 @@ def test_time_that_the_supervisor_slept_through_is_nobodys_silence(
 
     def sleep(parent: Supervisor) -> None:
         (child,) = parent._children
-        heard_at = child.heard_at
+        last_message_at = child.last_message_at
 
         def wake_up() -> None:
             behind[0] += 3600
-            parent._turn()  # before it reads the newer messages
+            parent._check()  # before it reads the newer messages
 
         parent._loop.call_soon_threadsafe(wake_up)
-        until_blocking(lambda: child.heard_at > heard_at + 3601, "it is heard again")
+        until_blocking(lambda: child.last_message_at > last_message_at + 3601, "it is heard again")
         assert parent.report()[0]
 
     assert beside(sleep) == 0
     assert "is killed" not in caplog.text
-    assert "the supervisor stood still for 3" in caplog.text
+    assert "the supervisor was suspended for 3" in caplog.text
 
 
 def test_what_fails_in_the_background_is_said(beside: Any, caplog: pytest.LogCaptureFixture) -> None:
@@ -98,7 +98,7 @@ def test_what_fails_in_the_background_is_said(beside: Any, caplog: pytest.LogCap
 
     def work(parent: Supervisor) -> None:
         parent._loop.call_soon_threadsafe(parent._in_background, fail())
-        until_blocking(lambda: "background task of the supervisor: odd" in caplog.text)
+        until_blocking(lambda: "background task of the supervisor failed: odd" in caplog.text)
 
     assert beside(work) == 0
 
@@ -108,7 +108,7 @@ def first_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let what others leave behind fall to this process, as to the first one of a container."""
     set_subreaper = partial(ctypes.CDLL(None).prctl, 36)  # PR_SET_CHILD_SUBREAPER
     assert set_subreaper(1, 0, 0, 0) == 0
-    monkeypatch.setattr(orphans, "fall_to_this_process", lambda: True)
+    monkeypatch.setattr(orphans, "is_first_process", lambda: True)
     yield
     assert set_subreaper(0, 0, 0, 0) == 0
 
@@ -134,7 +134,7 @@ def test_a_process_that_cannot_be_killed_is_left_behind(
     beside: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that the system holds: it is said once, and its place is taken by another one."""
-    monkeypatch.setattr(supervisor, "UNDEAD_S", 0.0)
+    monkeypatch.setattr(supervisor, "UNKILLABLE_S", 0.0)
     monkeypatch.setattr(Child, "kill", lambda self, now: setattr(self, "killed_at", now))
 
     def hold(parent: Supervisor) -> None:
@@ -146,7 +146,7 @@ def test_a_process_that_cannot_be_killed_is_left_behind(
 
     assert beside(hold) == 0
     assert caplog.text.count("is killed: it says nothing") == 1
-    assert caplog.text.count("is left behind") == 1
+    assert caplog.text.count("continuing without it") == 1
 
 
 def test_no_process_is_replaced_for_a_rolling_restart_once_no_tasks_are_taken(beside: Any) -> None:
@@ -158,9 +158,9 @@ def test_no_process_is_replaced_for_a_rolling_restart_once_no_tasks_are_taken(be
 
         def roll_and_pause() -> None:
             parent.roll()
-            parent._turn()
+            parent._check()
             parent._on_pause()
-            parent._turn()
+            parent._check()
             done.set()
 
         parent._loop.call_soon_threadsafe(roll_and_pause)

@@ -158,8 +158,8 @@ def pid_of(server: RedisServer, name: str) -> int:
 
 
 def health_port_of(workers: Workers) -> int:
-    workers.wait_for("health is told at")
-    return int(workers.said.partition("health is told at http://127.0.0.1:")[2].partition("/")[0])
+    workers.wait_for("health endpoints: ")
+    return int(workers.said.partition("health endpoints: http://127.0.0.1:")[2].partition("/")[0])
 
 
 def answer(port: int) -> tuple[int, dict[str, Any]]:
@@ -190,7 +190,7 @@ def test_a_killed_process_is_replaced_and_what_it_held_is_given_back_at_once(
     assert stored(redis_server, queue, handles[0].id).retried == 1
     assert stored(redis_server, queue, handles[1].id).retried == 0
     until_blocking(lambda: victim not in {each.pid for each in Inspector(app).servers()})
-    workers.wait_for("was ended by SIGKILL")
+    workers.wait_for("was killed by SIGKILL")
     workers.wait_for("1 tasks of process")
     assert workers.stop() == 0
     assert workers.pids() == {victim}, "all others have closed what they had opened"
@@ -449,7 +449,7 @@ def test_signals_are_passed_on(run: Any, app: TaskQ, redis_server: RedisServer, 
     until_blocking(lambda: {each.status for each in Inspector(app).servers()} == {"stopped"})
     later = app.remote("whoami", retention=600).delay()
     workers.signal(signal.SIGTERM)
-    workers.wait_for("stopping; a second signal stops it at once")
+    workers.wait_for("stopping; a second signal stops all processes at once")
     workers.signal(signal.SIGTERM)
 
     assert workers.wait() == 0
@@ -518,7 +518,7 @@ def test_a_manager_that_signals_all_processes_forces_nothing(
     os.kill(pid, signal.SIGTERM)
     os.kill(pid, signal.SIGTERM)
     workers.signal(signal.SIGTERM)
-    workers.wait_for("stopping; a second signal stops it at once")
+    workers.wait_for("stopping; a second signal stops all processes at once")
     assert state_of(redis_server, queue, handle.id) == "active"
     redis_server.client.set("go", 1)
 

@@ -53,10 +53,10 @@ class TestJudging:
 
     def test_one_that_does_not_work(self, subtests: pytest.Subtests) -> None:
         for case, status, reason in [
-            ({"status": "new"}, "starting", "nothing is enqueued yet"),
-            ({"status": "closed"}, "draining", "nothing more is enqueued"),
-            ({"answer_age_s": None}, "starting", "Redis was not asked for the lease yet"),
-            ({"answer_age_s": STALE_S + 1}, "unready", "Redis answered 31 s ago last"),
+            ({"status": "new"}, "starting", "no periodic task is enqueued yet"),
+            ({"status": "closed"}, "draining", "no more periodic tasks are enqueued"),
+            ({"answer_age_s": None}, "starting", "the leader lease was not requested yet"),
+            ({"answer_age_s": STALE_S + 1}, "unready", "Redis last answered 31 s ago"),
             ({"problem": "no answer"}, "unready", "queue 'low': no answer"),
             ({"age_s": STALE_S + 1}, "unready", "queue 'low': its last turn ended 31 s ago"),
         ]:
@@ -147,7 +147,7 @@ class TestScheduler:
 
         assert await Scheduler(app, SchedulerConfig(health_port=taken.port)).arun() == 1
 
-        told = f"the scheduler cannot start: its health cannot be told at 127.0.0.1:{taken.port}"
+        told = f"the scheduler cannot start: its health endpoints cannot listen on 127.0.0.1:{taken.port}"
         assert told in caplog.text
         await taken.close()
 

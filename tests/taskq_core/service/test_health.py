@@ -30,7 +30,7 @@ async def server() -> AsyncIterator[HealthServer]:
 async def test_answers(server: HealthServer) -> None:
     assert await get(server.port, "/livez") == (200, {"status": "alive"})
     assert (await get(server.port, "/readyz?verbose"))[0] == 200
-    assert await get(server.port, "/") == (404, {"error": "there are /livez and /readyz"})
+    assert await get(server.port, "/") == (404, {"error": "unknown path; the health endpoints are /livez and /readyz"})
 
 
 @pytest.mark.parametrize(("path", "status"), [("/readyz", b"200 OK"), ("/", b"404 Not Found")])

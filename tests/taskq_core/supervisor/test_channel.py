@@ -55,23 +55,23 @@ def test_reports_that_nobody_reads_hold_up_neither_their_thread_nor_the_watchdog
     armed: list[float] = []
     monkeypatch.setattr(faulthandler, "dump_traceback_later", lambda after_s, **options: armed.append(after_s))
     monkeypatch.setattr(member, "REPORT_EVERY_S", 0.0)
-    monkeypatch.setattr(member, "_LOOK_EVERY_S", -1.0)
+    monkeypatch.setattr(member, "_START_CHECK_EVERY_S", -1.0)
     config = WorkerConfig(concurrency=1)
     worker: Any = SimpleNamespace(
         status="active", ended_count=0, config=config, report=lambda: (True, {"status": "ready", "queues": "q" * 500})
     )
     process = Member(descriptor, "")
-    telling = threading.Thread(target=process._tell, args=(worker, Limits(None, None)), daemon=True)
-    telling.start()
+    sending = threading.Thread(target=process._send_reports, args=(worker, Limits(None, None)), daemon=True)
+    sending.start()
 
     until_blocking(lambda: len(armed) > ENOUGH, "the watchdog is armed again and again")
     process._is_over.set()
-    telling.join(PATIENCE_S)
+    sending.join(PATIENCE_S)
 
     words = words_of(ours)
     assert words[:3] == [channel.REPORT, channel.READY, channel.REPORT], "it is well before it is counted"
     assert len(words) < ENOUGH
-    process._channel.tell(channel.CLOSING)
+    process._channel.send(channel.CLOSING)
     assert words_of(ours)[-1] == channel.CLOSING
 
 
@@ -84,28 +84,28 @@ def test_who_finds_no_time_to_look_at_its_queues_takes_over_all_the_same(
     process = Member(pair[1], "")
     worker: Any = SimpleNamespace(status="starting", report=lambda: (False, {}))
 
-    assert not process._takes_over(worker)
+    assert not process._is_ready(worker)
     now += 60
     worker.status = "active"
-    assert not process._takes_over(worker)
-    now += member.LOOKED_AT_S - 0.1
-    assert not process._takes_over(worker)
+    assert not process._is_ready(worker)
+    now += member.READY_AFTER_S - 0.1
+    assert not process._is_ready(worker)
     now += 0.2
-    assert process._takes_over(worker)
+    assert process._is_ready(worker)
 
 
 def test_what_must_be_heard_is_kept_for_a_supervisor_that_reads_again(pair: tuple[socket.socket, int]) -> None:
     ours, descriptor = pair
     process = Channel(descriptor)
     for _ in range(ENOUGH):
-        process.tell_if_heard(channel.REPORT, body="q" * 500)
-    telling = threading.Thread(target=process.tell, args=(channel.READY,), kwargs={"within_s": 0.01}, daemon=True)
-    telling.start()
-    telling.join(PATIENCE_S)
-    assert not telling.is_alive(), "it is not waited for any longer"
+        process.send_update(channel.REPORT, body="q" * 500)
+    sending = threading.Thread(target=process.send, args=(channel.READY,), kwargs={"within_s": 0.01}, daemon=True)
+    sending.start()
+    sending.join(PATIENCE_S)
+    assert not sending.is_alive(), "it is not waited for any longer"
 
     words = words_of(ours)
-    process.tell(channel.CLOSING)
+    process.send(channel.CLOSING)
     words += words_of(ours)
 
     assert [word for word in words if word != channel.REPORT][-2:] == [channel.READY, channel.CLOSING]
@@ -116,7 +116,7 @@ def test_one_that_is_gone_is_told_nothing(pair: tuple[socket.socket, int]) -> No
     process = Channel(descriptor)
     ours.close()
 
-    process.tell(channel.CLOSING, within_s=PATIENCE_S)
-    process.tell_if_heard(channel.REPORT)
+    process.send(channel.CLOSING, within_s=PATIENCE_S)
+    process.send_update(channel.REPORT)
 
-    assert list(process.hear()) == []
+    assert list(process.receive()) == []

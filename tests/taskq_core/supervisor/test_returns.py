@@ -18,7 +18,7 @@ async def test_when_several_are_asked_about_at_once_no_connection_is_left_open(r
     """The first three come at the same moment, before there is any connection."""
     app = TaskQ(redis_server.url)
     returns = Returns(app)
-    child: Any = SimpleNamespace(who={"token": "0123456789abcdef", "queues": ["default"]})
+    child: Any = SimpleNamespace(identity={"token": "0123456789abcdef", "queues": ["default"]})
     before = ids_of_clients(redis_server)
 
     assert await asyncio.gather(*(returns.list_overrun(child) for _ in range(3))) == [[], [], []]

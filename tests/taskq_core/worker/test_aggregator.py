@@ -880,7 +880,7 @@ class TestWorker:
 
         worker = await start(queues={"bad": 1, "good": 1})
         asked: list[str] = []
-        worker.on_worn_out = lambda: asked.append("")
+        worker.on_exhausted = lambda problem: asked.append("")
         for number in range(2 * AT_ONCE):  # twice as many as may hang
             await digest.using(queue="bad", aggregate=f"hangs:{number}").adelay("")
         await clock.advance(10)

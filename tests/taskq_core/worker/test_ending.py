@@ -274,7 +274,7 @@ async def test_a_worker_abandons_as_many_functions_as_it_has_slots_and_asks_to_b
         release.wait(60)
 
     worker = await start(concurrency=2)
-    worker.on_worn_out = lambda: asked.append(worker._executor.abandoned)
+    worker.on_exhausted = lambda problem: asked.append(worker._executor.abandoned)
     handles = [await deaf.adelay() for _ in range(3)]
     await until(lambda: worker.running_count == 2)
     await clock.advance(2 * (31 + executor.STUCK_S))

@@ -169,7 +169,7 @@ class TestWorker:
         await taken.start()
 
         assert await Worker(app, WorkerConfig(health_port=taken.port)).arun() == 1
-        assert f"its health cannot be told at 127.0.0.1:{taken.port}" in caplog.text
+        assert f"its health endpoints cannot listen on 127.0.0.1:{taken.port}" in caplog.text
         await taken.close()
 
     async def test_without_a_port_nothing_listens(self, start: Runner) -> None:
