@@ -106,7 +106,9 @@ class EntryBook:
         given: dict[str, PeriodicTask] = {}
         for task in tasks:
             if task.id in given:
-                logger.error("two periodic tasks of one provider have the id %s; the first counts", task.id)
+                logger.error(
+                    "a provider returned several periodic tasks with the id %s; only the first is used", task.id
+                )
             given.setdefault(task.id, task)
             task.schedule(self._zone)
         self._sources[source] = given
@@ -123,7 +125,7 @@ class EntryBook:
         for _, given in sorted(self._sources.items()):
             for task in given.values():
                 if task.id in wanted:
-                    logger.error("the id %s of a provided periodic task is taken; that task is left out", task.id)
+                    logger.error("a provided periodic task is skipped, because its id %s is already in use", task.id)
                 wanted.setdefault(task.id, task)
         entries: dict[str, Entry] = {}
         for task in wanted.values():
@@ -137,7 +139,7 @@ class EntryBook:
             entries[task.id] = known
         for entry_id, entry in self.entries.items():
             if entry_id not in entries:
-                logger.info("periodic task %s is gone", entry_id)
+                logger.info("periodic task %s was removed", entry_id)
                 self.removed.append(entry.task)
         self.entries, self.by_queue = entries, {}
         for each in entries.values():

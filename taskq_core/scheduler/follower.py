@@ -24,13 +24,13 @@ from taskq_core.wire import QueueKeys
 
 logger = logging.getLogger("taskq.scheduler")
 
-SPARED = 20
-"""Minimum ratio of the pause after a read to the time of the read, so that a large table costs little."""
+PAUSE_RATIO = 20
+"""Pause after a read, as a multiple of the time of the read, so that a large table costs little."""
 LONGEST_PAUSE_S = 30.0
-"""Maximum length of this pause, in seconds."""
+"""Maximum seconds of this pause. The table's own interval may be longer."""
 CALL_S = 30.0
 """Seconds to wait for a call of the table. A hanging call keeps its thread, and the next call uses another."""
-FAREWELL_S = 2.0
+FINISH_S = 2.0
 """Seconds that a stopping scheduler spends on recording the last runs in the table."""
 
 
@@ -55,69 +55,69 @@ class Follower(Service):
         self._source = source
         self._leader = leader
         self._call = Caller(2, name="a table of periodic tasks")  # the second thread serves while one call hangs
-        self._seen: object = None
+        self._version: object = None
         self._entries: list[PeriodicTask] = []
-        self._untold: set[QueueKeys] = set()  # queues that may have runs which the table has not recorded
-        self._must_note_next = False
+        self._unrecorded: set[QueueKeys] = set()  # queues that may have runs which the table has not recorded
+        self._must_store_next = False
         self._led = False
-        self._troubles: set[str] = set()  # operations that fail now and were logged
+        self._problems: set[str] = set()  # operations that fail now and were logged
         self._woken = Signal()
         loop = asyncio.get_running_loop()
         self._unwatch = table.watch(lambda: _call_on(loop, self._woken.set))
-        self.was_asked = False
+        self.was_read = False
         """True after the first read of the table, even if it failed."""
 
-    def heard(self, firing: Firing, outcome: FiringOutcome) -> None:
-        """Handle a firing: its run may have to be recorded, or the next firing of its entry has to be noted."""
+    def on_fired(self, firing: Firing, outcome: FiringOutcome) -> None:
+        """Handle a firing: schedule the recording of its run, or the update of its entry's next firing."""
         if not firing.entry.run_key:
             return
         if outcome in (FiringOutcome.ENQUEUED, FiringOutcome.FAILED):
-            self._untold.add(self._keys.queue(firing.entry.call.task.options.queue))
+            self._unrecorded.add(self._keys.queue(firing.entry.call.task.options.queue))
         else:
-            self._must_note_next = True
+            self._must_store_next = True
 
     async def work(self) -> float:
         """Read the table, write back runs and next firings, and wait. Return 0 for the next call at once."""
         self._woken.clear()
         begun = self._clock.monotonic()
         is_read = await self._read()
-        took_s = self._clock.monotonic() - begun if is_read else 0.0
-        pause_s = max(self._table.every_s, min(SPARED * took_s, LONGEST_PAUSE_S))
+        read_s = self._clock.monotonic() - begun if is_read else 0.0
+        pause_s = max(self._table.every_s, min(PAUSE_RATIO * read_s, LONGEST_PAUSE_S))
         self._follow_lead()
-        await self._tell()
-        await self._note_next()
+        await self._record_runs()
+        await self._store_next()
         await self._woken.wait_for(pause_s)
         return 0.0
 
     async def _read(self) -> bool:
         """Read changes of the table. Return whether the read succeeded."""
         try:
-            answer = await self._call(self._table.read, self._seen, timeout_s=CALL_S)
+            answer = await self._call(self._table.read, self._version, timeout_s=CALL_S)
             if answer is not None:
-                seen, self._entries = answer
+                version, self._entries = answer
                 self._book.replace(self._source, self._entries)
-                self._seen = seen
-                self._must_note_next = True
+                self._version = version
+                self._must_store_next = True
         except Exception as error:
-            self._report("read", f"cannot be read; the entries known so far stay: {error}")
+            self._report("read", f"cannot be read; its previous entries stay in force: {error}")
             return False
         finally:
-            self.was_asked = True
+            self.was_read = True
         self._report("read", "")
         return True
 
     def _follow_lead(self) -> None:
-        """Schedule all writes after this scheduler became the leader: the previous leader may have left some undone."""
+        """Schedule all writes when this scheduler has become the leader: the previous leader may have skipped some."""
         led, self._led = self._led, self._leader.leads
         if self._led and not led:
-            self._untold.update(self._book.by_queue)
-            self._must_note_next = True
+            self._unrecorded.update(self._book.by_queue)
+            self._must_store_next = True
 
-    async def _tell(self) -> None:
+    async def _record_runs(self) -> None:
         """Record runs in the table, for each queue that may have some. Queues that failed are tried again later."""
         run_keys = [each.run_key for each in self._entries if each.run_key]
         batches = [run_keys[start : start + RUNS_MAX] for start in range(0, len(run_keys), RUNS_MAX)]
-        queues, self._untold = self._untold, set()
+        queues, self._unrecorded = self._unrecorded, set()
         try:
             for queue in list(queues):
                 for batch in batches:
@@ -127,47 +127,47 @@ class Follower(Service):
                         await self._runner.run(schedules.acknowledge_runs(queue, ran))
                 queues.discard(queue)
         finally:
-            self._untold |= queues
+            self._unrecorded |= queues
 
     async def _record(self, ran: list[Ran]) -> bool:
         runs = [EntryRuns(run_key=each.run_key, count=each.count, last=utc_datetime(each.last_s)) for each in ran]
         try:
             await self._call(self._table.record, runs, timeout_s=CALL_S)
         except Exception as error:
-            self._report("write", f"cannot be told of runs; they are counted later: {error}")
+            self._report("write", f"cannot record runs; they will be recorded later: {error}")
             return False
         self._report("write", "")
         return True
 
-    async def _note_next(self) -> None:
-        if self._must_note_next and self._leader.leads:
+    async def _store_next(self) -> None:
+        if self._must_store_next and self._leader.leads:
             try:
                 await self._call(self._table.note_next, timeout_s=CALL_S)
             except Exception as error:
-                self._report("write", f"cannot be told when entries fire next: {error}")
+                self._report("write", f"cannot store when entries fire next: {error}")
             else:
-                self._must_note_next = False
+                self._must_store_next = False
                 self._report("write", "")
 
-    def _report(self, what: str, trouble: str) -> None:
+    def _report(self, what: str, problem: str) -> None:
         """Log a problem when it begins and when it ends."""
-        if trouble and what not in self._troubles:
-            self._troubles.add(what)
-            logger.error("the table of periodic tasks %s", trouble)
-        elif not trouble and what in self._troubles:
-            self._troubles.discard(what)
+        if problem and what not in self._problems:
+            self._problems.add(what)
+            logger.error("the table of periodic tasks %s", problem)
+        elif not problem and what in self._problems:
+            self._problems.discard(what)
             logger.warning("the table of periodic tasks can be %s again", "read" if what == "read" else "written")
 
     async def finish(self) -> None:
         """Record the last runs if the table answers quickly, and close the threads."""
         self._unwatch()
         try:
-            async with asyncio.timeout(FAREWELL_S):
-                await self._tell()
+            async with asyncio.timeout(FINISH_S):
+                await self._record_runs()
         except (TimeoutError, BrokerError) as error:
             logger.warning(
-                "the table of periodic tasks was not told of the last runs; the next scheduler does it: %s",
-                error if isinstance(error, BrokerError) else f"it took more than {FAREWELL_S:g} s",
+                "the last runs were not recorded in the table of periodic tasks; the next scheduler records them: %s",
+                error if isinstance(error, BrokerError) else f"it took more than {FINISH_S:g} s",
             )
         finally:
             self._call.close()

@@ -115,7 +115,7 @@ class Leader(Service):
         self._has_lease = await self._runner.run(operation)
         self._asked_at, self._answered_at = asked_at, self._clock.monotonic()
         if self._has_lease and not led:
-            logger.info("leads %d periodic tasks", len(self._book.entries))
+            logger.info("this scheduler leads now, with %d periodic tasks", len(self._book.entries))
             for ticker in self._tickers.values():
                 ticker.forget()
         elif led and not self._has_lease:

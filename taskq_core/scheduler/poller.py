@@ -40,7 +40,7 @@ class Poller(Service):
         self._book = book
         self._source = source
         self._call = Caller(1, name="a provider")
-        self.was_asked = False
+        self.was_read = False
         """True after the first call of the provider, even if it failed."""
 
     async def work(self) -> float:
@@ -49,16 +49,17 @@ class Poller(Service):
         try:
             self._book.replace(self._source, _checked(await self._call(self._provider.function)))
         except Exception:
-            logger.exception("a provider of periodic tasks failed; the entries it returned before stay")
+            logger.exception("a provider of periodic tasks failed; the entries that it returned before stay in force")
             return min(self._provider.every_s, AFTER_FAILURE_S)
         finally:
             slow.cancel()
-            self.was_asked = True
+            self.was_read = True
         return self._provider.every_s
 
     def _report_slow(self) -> None:
         logger.warning(
-            "a provider of periodic tasks has not answered for %g s; the entries it returned before stay", SLOW_S
+            "a provider of periodic tasks has not answered for %g s; the entries that it returned before stay in force",
+            SLOW_S,
         )
 
     def close(self) -> None:
@@ -87,8 +88,8 @@ class RuntimeFollower(Service):
     def __init__(self, context: SchedulerContext, source: int) -> None:
         self._context = context
         self._source = source
-        self._seen: Mapping[str, bytes] = {}
-        self.was_asked = False
+        self._last_read: Mapping[str, bytes] = {}
+        self.was_read = False
         """True after the first read, even if it failed."""
 
     async def work(self) -> float:
@@ -96,11 +97,11 @@ class RuntimeFollower(Service):
         context = self._context
         try:
             found = await context.runner.run(presence.read_schedules(context.keys.schedules))
-            if found != self._seen:
+            if found != self._last_read:
                 schedules = RuntimeSchedules.of(found)
                 context.book.hold(schedules.paused)
                 context.book.replace(self._source, schedules.entries(context.app))
-                self._seen = found
+                self._last_read = found
         finally:
-            self.was_asked = True
+            self.was_read = True
         return RUNTIME_EVERY_S

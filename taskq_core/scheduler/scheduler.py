@@ -87,14 +87,14 @@ class Scheduler:
         self._clock = clock
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = asyncio.Event()
-        self._seen: tuple[int, Settings] | None = None
+        self._read_version: tuple[int, Settings] | None = None
         self._status = "new"
         self.health = SchedulerHealth(self._state)
         """Decides whether this scheduler is ready."""
         self._health_server: HealthServer | None = None
-        self._deaf = False
+        self._has_listener_failed = False
 
-    # --- on its own ---------------------------------------------------------------------------------------------------
+    # --- as a separate process ----------------------------------------------------------------------------------------
 
     def run(self) -> int:
         """Run until stopped, on a new event loop. Handle SIGTERM and SIGINT if this is the main thread.
@@ -128,7 +128,7 @@ class Scheduler:
     async def arun(self) -> int:
         """Run until stopped, on the current event loop, without signal handlers. Return the same codes as `run`."""
         if self._loop is not None:
-            raise RuntimeError("a scheduler runs once")
+            raise RuntimeError("a scheduler runs only once; create another one")
         self._loop = asyncio.get_running_loop()
         try:
             host, port = self.config.health_host, self.config.health_port
@@ -156,7 +156,7 @@ class Scheduler:
             wanted = [(each.name, each.work) for each in self.services()] + [("gauges", self._refresh_gauges)]
             services = [asyncio.create_task(serve(name, work), name=f"taskq {name}") for name, work in wanted]
             try:
-                self._tell(self._listener.started, self)
+                self._notify(self._listener.started, self)
                 await self._stopping.wait()
             finally:
                 for task in services:
@@ -176,7 +176,7 @@ class Scheduler:
         gauges.refresh()
         return GAUGES_S
 
-    # --- as part of something that runs -------------------------------------------------------------------------------
+    # --- inside a worker, or after a connection is open ---------------------------------------------------------------
 
     def open(self, runner: AsyncRunner) -> None:
         """Read the entries and create the services. Send nothing yet.
@@ -215,7 +215,9 @@ class Scheduler:
             await self._leader.resign()
             await self._announcer.withdraw()
         except BrokerError as error:
-            logger.warning("the scheduler could not say good-bye: %s; another takes over when its lease ends", error)
+            logger.warning(
+                "the scheduler could not give up its lease: %s; another scheduler takes over when the lease ends", error
+            )
         self._hooks.close()
         for poller in self._pollers:
             poller.close()
@@ -243,38 +245,38 @@ class Scheduler:
 
     def _prepare(self) -> float:
         sources: list[Poller | Follower | RuntimeFollower] = [*self._pollers, *self._followers, self._runtime]
-        if not all(each.was_asked for each in sources) and self._clock.monotonic() < self._ready_by:
+        if not all(each.was_read for each in sources) and self._clock.monotonic() < self._ready_by:
             return 0.02
         try:
             self._read_entries()
         except TaskQError as error:
-            logger.error("periodic tasks are not usable, those before stay: %s", error)
+            logger.error("the changed periodic tasks are not usable; the previous ones stay in force: %s", error)
         return 0.0
 
     def _read_entries(self) -> None:
         """Read the application's entries, if the timetable or the settings have changed."""
-        seen = (self.app.timetable.version, self.app.settings)
-        if self._seen is None or self._seen[0] != seen[0] or self._seen[1] is not seen[1]:
-            is_first, self._seen = self._seen is None, seen
+        version = (self.app.timetable.version, self.app.settings)
+        if self._read_version is None or self._read_version[0] != version[0] or self._read_version[1] is not version[1]:
+            is_first, self._read_version = self._read_version is None, version
             try:
                 self._book.replace(OWN_ENTRIES, self.app.periodic_tasks())
             except TaskQError:
                 if is_first:
-                    self._seen = None
+                    self._read_version = None
                 raise
 
     def _fired(self, firing: Firing, outcome: FiringOutcome, error: Exception | None) -> None:
         for follower in self._followers:
-            follower.heard(firing, outcome)
-        self._tell(self._listener.fired, firing, outcome, error)
+            follower.on_fired(firing, outcome)
+        self._notify(self._listener.fired, firing, outcome, error)
 
-    def _tell(self, hear: Callable[..., None], *told: object) -> None:
+    def _notify(self, method: Callable[..., None], *arguments: object) -> None:
         try:
-            hear(*told)
+            method(*arguments)
         except Exception:
-            if not self._deaf:
+            if not self._has_listener_failed:
                 logger.exception("the scheduler's listener failed")
-            self._deaf = True
+            self._has_listener_failed = True
 
 
 def run_scheduler(

@@ -49,7 +49,7 @@ HOOK_S = 5.0
 MIDDLEWARE_S = 5.0
 """Seconds a middleware may take for a call before the firing is put off. Other due firings of the queue wait for it."""
 PUT_OFF_S = 5.0
-"""Seconds until a firing that was put off is tried again. Other firings of the queue do not wait for it meanwhile."""
+"""Seconds until a firing that was put off is tried again. Other firings of the queue do not wait for it."""
 
 _TICK_IDS = uuid.UUID("ce8714d3-7d56-5a42-a1bd-e7cfeb76a8fd")
 
@@ -114,7 +114,7 @@ class Ticker:
         self._call = call
         self._history = history
         self._fired = fired
-        self._look_s = context.config.span("leader_lease") / 4
+        self._check_every_s = context.config.span("leader_lease") / 4
         self._refresh_s = context.config.span("refresh")
         self._receipts = ReceiptSlot(new_token())
         self._adopted_at = -math.inf
@@ -152,7 +152,7 @@ class Ticker:
             return 0.0
         now, now_s = self._clock.monotonic(), self._redis_clock.time()
         waits = [max(each.next_s + AFTER_S - now_s, each.put_off_until - now) for each in entries if each.next_s]
-        return max(0.0, min([self._look_s, *waits]))
+        return max(0.0, min([self._check_every_s, *waits]))
 
     # --- marks --------------------------------------------------------------------------------------------------------
 
@@ -212,10 +212,10 @@ class Ticker:
         firing = Firing(entry=entry.task, at=utc_datetime(at_s), task_id=task_id)
         if entry.is_paused:
             return _Candidate(entry, firing, tick, None, is_paused=True)
-        await self._tell(self._app.timetable.before_hooks, firing)
+        await self._call_hooks(self._app.timetable.before_hooks, firing)
         try:
             if self._preparer.middleware.sees_calls:
-                call = await self._call(self._show, call, timeout_s=MIDDLEWARE_S)
+                call = await self._call(self._apply_middleware, call, timeout_s=MIDDLEWARE_S)
             # In an empty context: each firing begins a trace, whatever span this code runs in.
             prepared = Context().run(self._preparer.prepare, call, task_id=task_id)
             if prepared.queue.name != entry.queue.name:
@@ -228,24 +228,24 @@ class Ticker:
         tick.task = prepared.task
         return _Candidate(entry, firing, tick, prepared)
 
-    async def _show(self, call: Signature[Any]) -> Signature[Any]:
+    async def _apply_middleware(self, call: Signature[Any]) -> Signature[Any]:
         guard = self._app.timetable.guard
         return await self._preparer.middleware.aoutgoing(
-            call, blocking=lambda enqueue, shown: self._call(guard(enqueue), shown)
+            call, blocking=lambda enqueue, changed: self._call(guard(enqueue), changed)
         )
 
     async def _put_off(self, batch: Sequence[_Candidate]) -> None:
         """Report firings whose middleware hung. Their marks stay, so they are tried again after `PUT_OFF_S`."""
         for entry in {each.entry for each in batch}:
             logger.error(
-                "periodic task %s is put off for %g s: its middleware hangs, or no thread is left for it",
+                "periodic task %s is postponed by %g s: its middleware hangs, or no thread is free for it",
                 entry.task.id,
                 PUT_OFF_S,
             )
             entry.put_off_until = self._clock.monotonic() + PUT_OFF_S
         failed = [(each, FiringOutcome.FAILED, each.error) for each in batch]
-        self._note(failed, time.monotonic())
-        await self._tell_after(failed)
+        self._report(failed, time.monotonic())
+        await self._call_after_hooks(failed)
 
     async def _send(self, batch: Sequence[_Candidate]) -> None:
         started = time.monotonic()
@@ -260,8 +260,8 @@ class Ticker:
                 for each in batch
                 if not each.is_paused
             ]
-            self._note(failed, started)
-            await self._tell_after(failed)
+            self._report(failed, started)
+            await self._call_after_hooks(failed)
             raise
         self._learn(answer.now_ns)
         settled: list[_Settled] = []
@@ -269,16 +269,16 @@ class Ticker:
             if code == TickCode.SUPERSEDED:
                 each.entry.mark = None  # the next turn reads it from Redis
             elif code != TickCode.EARLY and each.is_paused:
-                self._pass_over(each)
+                self._skip_paused(each)
             elif code != TickCode.EARLY:
                 settled.append(self._settle(each, code))
-        self._note(settled, started)
+        self._report(settled, started)
         enqueued = [each.firing for each, outcome, _ in settled if outcome is FiringOutcome.ENQUEUED]
         await self._history.record(enqueued, answer.now_ns)  # before the hooks, which may be slow
-        await self._tell_after(settled)
+        await self._call_after_hooks(settled)
 
     @staticmethod
-    def _pass_over(candidate: _Candidate) -> None:
+    def _skip_paused(candidate: _Candidate) -> None:
         """Move the mark past a firing of a paused entry, without calling hooks."""
         entry = candidate.entry
         if entry.mark is not None:
@@ -297,22 +297,24 @@ class Ticker:
             )
         return candidate, outcome, error
 
-    def _note(self, settled: Sequence[_Settled], started: float) -> None:
+    def _report(self, settled: Sequence[_Settled], started: float) -> None:
         for candidate, outcome, error in settled:
             if candidate.prepared is not None:
                 assert error is None or isinstance(error, EnqueueError)
                 self._preparer.note_sent(candidate.prepared, error, started)
             self._fired(candidate.firing, outcome, error)
 
-    async def _tell_after(self, settled: Sequence[_Settled]) -> None:
+    async def _call_after_hooks(self, settled: Sequence[_Settled]) -> None:
         observer = self._app.observer
         if observer.wants_enqueued():
             enqueued = (each for each, outcome, _ in settled if outcome is FiringOutcome.ENQUEUED)
             handles = [each.prepared.handle for each in enqueued if each.prepared is not None]
-            await self._tell((self._app.timetable.guard(observer.notify_enqueued),), handles)
+            await self._call_hooks((self._app.timetable.guard(observer.notify_enqueued),), handles)
         hooks = self._app.timetable.after_hooks
         if hooks:
-            await asyncio.gather(*(self._tell(hooks, each.firing, outcome, error) for each, outcome, error in settled))
+            await asyncio.gather(
+                *(self._call_hooks(hooks, each.firing, outcome, error) for each, outcome, error in settled)
+            )
 
     async def _register(self) -> None:
         if self._preparer.is_unregistered(self._queue):
@@ -322,9 +324,9 @@ class Ticker:
 
     # --- hooks --------------------------------------------------------------------------------------------------------
 
-    async def _tell(self, hooks: Sequence[HookFunction], *told: object) -> None:
+    async def _call_hooks(self, hooks: Sequence[HookFunction], *arguments: object) -> None:
         for hook in hooks:
             try:
-                await self._call(hook, *told, timeout_s=HOOK_S)
+                await self._call(hook, *arguments, timeout_s=HOOK_S)
             except Exception:
                 logger.exception("a hook of periodic tasks failed")

@@ -197,7 +197,7 @@ def rows_of(table: DatabaseSchedule, seen: object) -> tuple[object, list[str]]:
 def steady(monkeypatch: pytest.MonkeyPatch) -> None:
     """However slow the database is, the table is looked at as often as usual, and the last runs are counted."""
     monkeypatch.setattr(follower, "LONGEST_PAUSE_S", EVERY_S)
-    monkeypatch.setattr(follower, "FAREWELL_S", 60.0)
+    monkeypatch.setattr(follower, "FINISH_S", 60.0)
     monkeypatch.setattr(leader, "ENDING_S", 60.0)
 
 

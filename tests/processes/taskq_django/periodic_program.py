@@ -67,7 +67,7 @@ def main() -> int:
     table.every_s = 0.2
     follower.LONGEST_PAUSE_S = 0.2  # however slow a look at it was
     # A busy machine may need longer, and these tests do not count later reports.
-    follower.FAREWELL_S = leader.ENDING_S = 30.0
+    follower.FINISH_S = leader.ENDING_S = 30.0
     if plan.get("point"):
         die_at(plan["point"])
     return run_scheduler(taskq, SchedulerConfig(leader_lease=plan["lease_s"]), listener=Told(plan["redis"]))

@@ -215,7 +215,7 @@ class TestAutoreload:
         with RedisServer() as server:
             server.stop()
             with Project(tmp_path, server).worker("--autoreload") as process:
-                said = read_until(process, "It is tried again in 5 s, or when code changes.")
+                said = read_until(process, "The worker starts again in 5 s, or when code changes.")
                 assert "the worker cannot start: cannot reach unix:" in said
                 server.start()
 

@@ -81,7 +81,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     (table,) = taskq.timetable.tables
     monkeypatch.setattr(table, "every_s", 0.05)
     monkeypatch.setattr(follower, "LONGEST_PAUSE_S", 0.05)
-    monkeypatch.setattr(follower, "FAREWELL_S", PATIENCE_S)
+    monkeypatch.setattr(follower, "FINISH_S", PATIENCE_S)
     monkeypatch.setattr(leader, "ENDING_S", PATIENCE_S)
 
 

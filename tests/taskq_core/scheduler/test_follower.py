@@ -83,7 +83,7 @@ class Table:
 @pytest.fixture(autouse=True)
 def _in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """All that is under way when a scheduler ends has its time."""
-    monkeypatch.setattr("taskq_core.scheduler.follower.FAREWELL_S", PATIENCE_S)
+    monkeypatch.setattr("taskq_core.scheduler.follower.FINISH_S", PATIENCE_S)
     monkeypatch.setattr("taskq_core.scheduler.leader.ENDING_S", PATIENCE_S)
 
 
@@ -228,7 +228,9 @@ async def test_no_firing_waits_for_a_table_that_fails(
 
     said = [each.getMessage() for each in caplog.records if "table of periodic tasks" in each.getMessage()]
     assert (
-        said.count("the table of periodic tasks cannot be read; the entries known so far stay: the database is away")
+        said.count(
+            "the table of periodic tasks cannot be read; its previous entries stay in force: the database is away"
+        )
         == 1
     )
     assert said.count("the table of periodic tasks can be read again") == 1
@@ -284,7 +286,7 @@ async def test_no_firing_waits_for_a_table_that_hangs(
 
     given_up = table.hang(what)
     waited_for.set()
-    told = rf"cannot be {'read' if what == 'read' else 'told'}.* did not end within 30 s"
+    told = rf"cannot {'be read' if what == 'read' else '(record|store)'}.* did not end within 30 s"
     await until(lambda: re.search(told, caplog.text) and table.hanging == 1, meanwhile=lambda: clock.skip(0.5))
     table.hangs.clear()
     table.set(work("@every 1h", "2"))

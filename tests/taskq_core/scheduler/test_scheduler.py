@@ -385,7 +385,7 @@ class TestChanges:
         (entry,) = await until(looker.entries)
 
         assert entry.spec == "@every 1h"
-        assert "the id one of a provided periodic task is taken" in caplog.text
+        assert "a provided periodic task is skipped, because its id one is already in use" in caplog.text
 
 
 class TestHooks:
@@ -908,7 +908,7 @@ def test_times_are_checked(name: str) -> None:
 async def test_a_scheduler_runs_once(app: TaskQ, start: Runner) -> None:
     scheduler = await start()
 
-    with pytest.raises(RuntimeError, match="runs once"):
+    with pytest.raises(RuntimeError, match="runs only once"):
         await scheduler.arun()
 
 
