@@ -42,7 +42,7 @@ class _Watch(FileWatch):
         except OSError:  # a folder went away while it was searched
             return None
 
-    def is_dealt_with(self, path: Path) -> bool:
+    def is_handled(self, path: Path) -> bool:
         """Return whether an app handled the change of a file itself."""
         answers = autoreload.file_changed.send(sender=self._reloader, file_path=path)
         return any(answer for _, answer in answers)

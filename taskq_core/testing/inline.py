@@ -37,7 +37,7 @@ from taskq_core.tasks.task import Task
 from taskq_core.testing.records import TaskRun
 from taskq_core.wire import QueueKeys, decode_message
 from taskq_core.wire.ids import new_token
-from taskq_core.worker.outcome import given_back, settle, state_after, warn_oversized, word
+from taskq_core.worker.outcome import requeued, run_outcome, settle, state_after, warn_oversized
 from taskq_core.worker.progress import written_fields
 from taskq_core.worker.run import Run
 from taskq_core.workflow.dispatch import dispatch
@@ -142,7 +142,7 @@ class InlineWorker:
     def give_back(self, runs: Iterable[Run]) -> None:
         """Put tasks back to the head of their queues, the first of them first."""
         for run in reversed(list(runs)):
-            self._runner.run(run_ops.settle(run.queue, [given_back(run)], owner=self._owner))
+            self._runner.run(run_ops.settle(run.queue, [requeued(run)], owner=self._owner))
 
     # --- run ----------------------------------------------------------------------------------------------------------
 
@@ -236,10 +236,10 @@ class InlineWorker:
         )
 
     def _notes(self, run: Run) -> "_InlineNotes":
-        if run.notes is None:
-            run.notes = _InlineNotes(run, self._runner, self._owner)
-        assert isinstance(run.notes, _InlineNotes)
-        return run.notes
+        if run.buffer is None:
+            run.buffer = _InlineNotes(run, self._runner, self._owner)
+        assert isinstance(run.buffer, _InlineNotes)
+        return run.buffer
 
     def _enter(self, run: Run) -> None:
         current.set(run.context)
@@ -269,7 +269,7 @@ class InlineWorker:
         if run.span is not None:
             run.span.end(state_after(settlement), None if isinstance(run.error, TaskPaused) else run.error)
         assert run.context is not None
-        outcome = run.context.outcome = word(settlement, run.error).value
+        outcome = run.context.outcome = run_outcome(settlement, run.error).value
         return TaskRun(
             id=run.task_id,
             name=run.name,

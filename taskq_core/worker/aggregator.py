@@ -131,12 +131,12 @@ class Aggregator(Service):
 
     async def work(self) -> float:
         """Reclaim, delete and collect due groups. Return the seconds until the next call."""
-        if await self._may_be_some() and await self._tidy():
-            await self._look()
+        if await self._may_have_work() and await self._tidy():
+            await self._collect_due()
         self._has_looked = True
         return jittered(self._every_s)
 
-    async def _may_be_some(self) -> bool:
+    async def _may_have_work(self) -> bool:
         leadership = self._leadership
         if not leadership.has_looked:
             return True
@@ -188,7 +188,7 @@ class Aggregator(Service):
                 self._log_dropped.add(found.dropped, self._queue.name)
             if found.put_off:
                 logger.error(
-                    "%d groups of queue %s cannot take their tasks back: their key holds something else",
+                    "tasks cannot return to %d groups of queue %s: the keys of these groups have a wrong type",
                     found.put_off,
                     self._queue.name,
                 )
@@ -211,7 +211,7 @@ class Aggregator(Service):
 
     # --- due groups ---------------------------------------------------------------------------------------------------
 
-    async def _look(self) -> None:
+    async def _collect_due(self) -> None:
         """Collect all due groups, page by page."""
         if not self._aggregators.of_queue(self._queue.name):
             return
@@ -219,11 +219,11 @@ class Aggregator(Service):
         while not self.is_stopping:
             cursor, names = await self._runner.run(list_groups(self._queue, cursor))
             for start in range(0, len(names), GATHER_MAX):
-                await self._gather(names[start : start + GATHER_MAX])
+                await self._collect(names[start : start + GATHER_MAX])
             if cursor == 0:
                 return
 
-    async def _gather(self, names: Sequence[str]) -> None:
+    async def _collect(self, names: Sequence[str]) -> None:
         """Collect the due groups among these, as slots become free."""
         checks = [check for name in names if (check := self._check(name)) is not None]
         while checks:
@@ -260,7 +260,7 @@ class Aggregator(Service):
         aggregation = self._aggregators.find(self._queue.name, group)
         if aggregation is None:
             self._log_once(
-                logging.WARNING, "tasks wait in group %r of queue %s, for which this worker has no aggregator", group
+                logging.WARNING, "this worker has no aggregator for group %r of queue %s, in which tasks wait", group
             )
             return None
         return _Check(
@@ -284,19 +284,19 @@ class Aggregator(Service):
     # --- one set ------------------------------------------------------------------------------------------------------
 
     def _start(self, check: _Check) -> None:
-        task = asyncio.create_task(self._turn(check), name="taskq aggregation")
+        task = asyncio.create_task(self._combine_or_give_back(check), name="taskq aggregation")
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
-    async def _turn(self, check: _Check) -> None:
+    async def _combine_or_give_back(self, check: _Check) -> None:
         """Combine a set into one task. After any error, its members go back to their group at the set's deadline."""
         try:
-            await self._turn_into_one(check)
+            await self._combine(check)
         except asyncio.CancelledError:
             try:
                 await self._runner.run(give_back(self._queue, check.what.group, check.what.set_id))
             except BrokerError as error:
-                logger.error("a set of grouped tasks cannot be given back now: %s", error)
+                logger.error("a set of grouped tasks cannot return to its group now: %s", error)
             raise
         except Exception as error:
             self.failed += 1
@@ -312,7 +312,7 @@ class Aggregator(Service):
                 extra={"queue": self._queue.name},
             )
 
-    async def _turn_into_one(self, check: _Check) -> None:
+    async def _combine(self, check: _Check) -> None:
         group, set_id = check.what.group, check.what.set_id
         found = await self._read(group, set_id)
         if found is None:
@@ -369,7 +369,7 @@ class Aggregator(Service):
         preparer = self._app.runtime.preparer
         group, set_id = check.what.group, check.what.set_id
         if result.task.options.aggregate == group:
-            raise ValueError(f"the task it returned waits in group {group!r} itself and would go round for ever")
+            raise ValueError(f"it returned a task with aggregate={group!r}, the group that it combines")
         options: dict[str, Any] = {"queue": self._queue.name}
         if result.task.options.task_id is None:
             options["task_id"] = set_id
@@ -410,7 +410,7 @@ class Aggregator(Service):
 
     def _log_gone(self, group: str) -> None:
         logger.warning(
-            "a set of group %r in queue %s was given back before it was combined; its tasks come again",
+            "a set of group %r in queue %s returned to its group before it was combined; it will be collected again",
             group,
             self._queue.name,
         )

@@ -31,7 +31,7 @@ RELOAD = 3
 """Exit status by which a child requests a restart."""
 NOT_STARTED = 4
 """Exit status of a child whose worker could not start, or gave up."""
-TRIED_AGAIN_S = 5.0
+RETRY_AFTER_S = 5.0
 """Seconds after which a worker that could not start is restarted."""
 EVERY_S = 1.0
 """Seconds between two checks of the files."""
@@ -43,7 +43,7 @@ _NAP_S = 0.1
 """Maximum seconds until the waiting parent notices a signal."""
 _STOPPED = (0, RELOAD, 128 + signal.SIGTERM, 128 + signal.SIGINT)
 """Exit statuses of a child that was stopped: in normal work, by a code change, or while it started."""
-_NOBODYS = frozenset({"__pycache__", "node_modules", "site-packages"})
+_SKIPPED_FOLDERS = frozenset({"__pycache__", "node_modules", "site-packages"})
 """Folders without code of the project. Hidden folders and virtual environments are skipped as well."""
 
 
@@ -101,14 +101,14 @@ def _run_child(make_worker: Callable[[], Worker], reloading: Reloading) -> NoRet
         sys.exit(1)
     has_changed, has_ended = threading.Event(), threading.Event()
 
-    def look() -> None:
+    def watch_files() -> None:
         while not has_ended.wait(EVERY_S):
             if watch.must_restart():
                 has_changed.set()
                 worker.stop()
                 return
 
-    threading.Thread(target=look, name="taskq-autoreload", daemon=True).start()
+    threading.Thread(target=watch_files, name="taskq-autoreload", daemon=True).start()
     status = worker.run()
     has_ended.set()
     if has_changed.is_set():
@@ -134,7 +134,7 @@ def _supervise(reloading: Reloading) -> int:
             watch = reloading.watch(math.inf)  # before the start, so that a change during the start counts
             since = {reloading.child: "true", LOADED_SINCE: repr(SYSTEM_CLOCK.time())}
             status = child.run(reloading.command, {**os.environ, **since})
-            if child.was_told_to_stop and status in _STOPPED:
+            if child.is_stop_requested and status in _STOPPED:
                 return 0
             if status == RELOAD:
                 continue
@@ -142,8 +142,8 @@ def _supervise(reloading: Reloading) -> int:
                 return status
             timeout_s = math.inf
             if status == NOT_STARTED:
-                status, timeout_s = 1, TRIED_AGAIN_S
-                sys.stderr.write(f"It is tried again in {TRIED_AGAIN_S:g} s, or when code changes.\n")
+                status, timeout_s = 1, RETRY_AFTER_S
+                sys.stderr.write(f"The worker starts again in {RETRY_AFTER_S:g} s, or when code changes.\n")
             else:
                 sys.stderr.write(f"The worker ended with status {status}. It starts again when code changes.\n")
             if not _wait_for_change(child, watch, timeout_s):
@@ -155,7 +155,7 @@ class _Child:
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
-        self.was_told_to_stop = False
+        self.is_stop_requested = False
         self._is_terminated = False
         self._handlers: dict[signal.Signals, Any] = {}
 
@@ -181,12 +181,12 @@ class _Child:
     def wait_to_stop(self, timeout_s: float) -> bool:
         # No Event: the code that the signal interrupts may hold its lock.
         until = time.monotonic() + timeout_s
-        while not self.was_told_to_stop and (left := until - time.monotonic()) > 0:
+        while not self.is_stop_requested and (left := until - time.monotonic()) > 0:
             time.sleep(min(_NAP_S, left))
-        return self.was_told_to_stop
+        return self.is_stop_requested
 
     def _signalled(self, number: int, frame: FrameType | None) -> None:
-        self.was_told_to_stop = True
+        self.is_stop_requested = True
         if number == signal.SIGTERM:
             self._is_terminated = True
             if self._process is not None:
@@ -214,15 +214,15 @@ class FileWatch:
     """Whether new and deleted files count as changes."""
 
     def __init__(self, loaded_since: float = math.inf) -> None:
-        self._seen = self.files() or {}
+        self._known = self.files() or {}
         now = SYSTEM_CLOCK.time()
-        self._is_stale = any(path.suffix == ".py" and loaded_since <= when <= now for path, when in self._seen.items())
+        self._is_stale = any(path.suffix == ".py" and loaded_since <= when <= now for path, when in self._known.items())
 
     def files(self) -> dict[Path, float] | None:
         """Return the files with their modification times, or None if they cannot be listed now."""
         raise NotImplementedError
 
-    def is_dealt_with(self, path: Path) -> bool:
+    def is_handled(self, path: Path) -> bool:
         """Return whether other code has handled the change of a file."""
         return False
 
@@ -232,13 +232,13 @@ class FileWatch:
         if now is None:
             return False
         must_restart, self._is_stale = self._is_stale, False
-        if self.counts_files and now.keys() != self._seen.keys():
+        if self.counts_files and now.keys() != self._known.keys():
             must_restart = True
-            self._seen = {path: when for path, when in self._seen.items() if path in now}
+            self._known = {path: when for path, when in self._known.items() if path in now}
         for path, when in now.items():
-            if self._seen.setdefault(path, when) != when:
-                self._seen[path] = when
-                must_restart = not self.is_dealt_with(path) or must_restart  # call it for every changed file
+            if self._known.setdefault(path, when) != when:
+                self._known[path] = when
+                must_restart = not self.is_handled(path) or must_restart  # call it for every changed file
         return must_restart
 
 
@@ -260,7 +260,7 @@ class FolderWatch(FileWatch):
         """Return the files below the folder. Skip files that are deleted during the search."""
         found: dict[Path, float] = {}
         for folder, folders, names in os.walk(self._folder):
-            folders[:] = [each for each in folders if not _is_nobodys(folder, each)]
+            folders[:] = [each for each in folders if not _is_skipped(folder, each)]
             for name in names:
                 if name.endswith(".py") and not name.startswith("."):
                     path = Path(folder, name)
@@ -271,5 +271,5 @@ class FolderWatch(FileWatch):
         return found
 
 
-def _is_nobodys(folder: str, name: str) -> bool:
-    return name.startswith(".") or name in _NOBODYS or Path(folder, name, "pyvenv.cfg").exists()
+def _is_skipped(folder: str, name: str) -> bool:
+    return name.startswith(".") or name in _SKIPPED_FOLDERS or Path(folder, name, "pyvenv.cfg").exists()

@@ -18,11 +18,11 @@ from taskq_core.worker.worker import Worker
 
 logger = logging.getLogger("taskq.worker")
 
-TRIED_AGAIN_S = 1.0
+FIRST_PAUSE_S = 1.0
 """Seconds until a new worker starts after a worker that failed. Doubled each time."""
 LONGEST_PAUSE_S = 60.0
 """Maximum seconds between two workers. After a worker that lived this long, the pause starts small again."""
-_NAP_S = 0.05
+_CHECK_S = 0.05
 """Maximum seconds until a stop is noticed while no worker runs."""
 
 
@@ -39,7 +39,7 @@ class BackgroundWorker:
         self._may_begin = may_begin
         self._worker: Worker | None = None
         self._pause = Pause()
-        self._death = ""
+        self._failure = ""
         self._next_at: float | None = None
         # Plain flags, no Event: a signal handler sets them, and may interrupt code that holds an Event's lock.
         self._is_stopping = False
@@ -58,10 +58,10 @@ class BackgroundWorker:
         if self._is_stopping:
             body = {"status": "draining", "reason": "no new task is taken"}
         elif self._thread.ident is not None and not self.is_alive:
-            body = {"status": "stopped", "reason": self._death}
+            body = {"status": "stopped", "reason": self._failure}
         elif next_at is not None:
             left_s = max(0.0, next_at - time.monotonic())
-            body = {"status": "restarting", "reason": f"{self._death}; another one starts in {left_s:.0f} s"}
+            body = {"status": "restarting", "reason": f"{self._failure}; a new worker starts in {left_s:.0f} s"}
         elif worker is None:
             body = {"status": "starting", "reason": "no task is taken yet"}
         if body:
@@ -75,7 +75,7 @@ class BackgroundWorker:
         self._thread.start()
 
     def stop(self, timeout_s: float) -> bool:
-        """Stop gracefully. Running tasks get the worker's grace period, then they are given back.
+        """Stop gracefully. Running tasks get the worker's grace period. After that, they return to their queue.
 
         Args:
             timeout_s: Maximum seconds to wait.
@@ -84,17 +84,17 @@ class BackgroundWorker:
             False if the thread still runs after that.
         """
         self._is_stopping = True
-        self._tell()
+        self._forward_stop()
         if self._thread.ident is not None:  # it was started
             self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
     def abort(self) -> None:
-        """Give running tasks back without waiting for them, and return at once. A signal handler may call this."""
+        """Stop without waiting for running tasks, and return at once. A signal handler may call this."""
         self._is_stopping = self._is_aborting = True
-        self._tell()
+        self._forward_stop()
 
-    def _tell(self) -> None:
+    def _forward_stop(self) -> None:
         worker = self._worker
         if worker is not None and self._is_aborting:
             worker.abort()
@@ -102,7 +102,7 @@ class BackgroundWorker:
             worker.stop()
 
     def _live(self) -> None:
-        while not self._is_stopping and not self._may_begin(_NAP_S):
+        while not self._is_stopping and not self._may_begin(_CHECK_S):
             pass
         while not self._is_stopping:
             started = time.monotonic()
@@ -110,14 +110,14 @@ class BackgroundWorker:
                 if self._live_once():
                     return
             except BaseException as error:  # any error: this thread has to start a new worker
-                self._death = f"it died of {type(error).__name__}"
-                logger.exception("the worker died")
+                self._failure = f"the worker failed with {type(error).__name__}"
+                logger.exception("the worker failed")
             pause_s = self._pause.after(time.monotonic() - started)
             self._next_at = time.monotonic() + pause_s
             if not self._is_stopping:
-                logger.warning("another worker starts in %g s", pause_s)
+                logger.warning("a new worker starts in %g s", pause_s)
             while not self._is_stopping and time.monotonic() < self._next_at:
-                time.sleep(_NAP_S)
+                time.sleep(_CHECK_S)
 
     def _live_once(self) -> bool:
         """Run one worker. Return False if a new worker has to follow."""
@@ -125,12 +125,12 @@ class BackgroundWorker:
             self._worker = worker = self._make()
         except TaskQError as error:
             logger.error("the worker cannot start: %s", error)
-            self._death = "it cannot start"
+            self._failure = "the worker cannot start"
             return True
         worker.is_watched = True
         self._next_at = None
-        self._tell()  # a stop may have come while the worker was created
-        self._death = "it could not start, or gave up"
+        self._forward_stop()  # a stop may have come while the worker was created
+        self._failure = "the worker could not start, or gave up"
         with asyncio.Runner() as runner:
             return complete(runner.get_loop(), worker.arun()) == 0
 
@@ -144,12 +144,12 @@ class Pause:
 
     def __init__(self) -> None:
         self.count = 0
-        self._next_s = TRIED_AGAIN_S
+        self._next_s = FIRST_PAUSE_S
 
     def after(self, lived_s: float) -> float:
         """Return the seconds to wait after a worker that ran for `lived_s` seconds."""
         if lived_s >= LONGEST_PAUSE_S:
-            self._next_s = TRIED_AGAIN_S
+            self._next_s = FIRST_PAUSE_S
         pause_s, self._next_s = self._next_s, min(2 * self._next_s, LONGEST_PAUSE_S)
         self.count += 1
         return pause_s

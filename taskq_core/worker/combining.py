@@ -79,5 +79,5 @@ class Combiner:
 
 def _signature(result: object) -> Signature[Any]:
     if not isinstance(result, Signature):
-        raise TypeError(f"it must return the signature of a task, task.s(...), got {type(result).__name__}")
+        raise TypeError(f"an aggregator must return a task signature, task.s(...), got {type(result).__name__}")
     return result

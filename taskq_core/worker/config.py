@@ -31,7 +31,7 @@ class WorkerConfig:
     shutdown_grace: Duration = 30.0
     """Seconds that running tasks get to finish when the worker stops. Then they go back to the head of their queue."""
     interrupt_grace: Duration = 2.0
-    """Seconds that interrupted functions get to end. After that, their tasks are given back anyway."""
+    """Seconds that interrupted functions get to end. After that, their tasks return to their queue anyway."""
     unknown_task_timeout: Duration = 3600.0
     """Seconds for which tasks of unknown types go back to the queue for other workers, without using an attempt. After
     that, they are archived. 0 archives them at once."""

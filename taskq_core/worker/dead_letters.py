@@ -83,7 +83,7 @@ class DeadLetters(Service):
         if self._is_expected:
             self._is_expected = False
             await asyncio.sleep(SOON_S)
-        elif not await self._may_be_some():
+        elif not await self._may_have_work():
             await self._rest()
             return 0.0
         claim_s = round(CLAIM_S + LONGEST_S * len(self._app.archive_handlers))
@@ -94,7 +94,7 @@ class DeadLetters(Service):
             await self._rest()
         return 0.0
 
-    async def _may_be_some(self) -> bool:
+    async def _may_have_work(self) -> bool:
         if not self._leadership.has_looked:
             return True
         if self._leadership.leads:

@@ -37,7 +37,7 @@ class Dispatcher(Service):
         self._rest_s = max(self._every_s, lease_s / 3)
         self._sweeps = {name: Sweep() for name in self._queues}
         self._urgent: set[str] = set()
-        self._at_hand: str | None = None
+        self._in_progress: str | None = None
         self._called = Signal()
         self._leaderships = leaderships
         for leadership in leaderships.values():
@@ -52,29 +52,29 @@ class Dispatcher(Service):
     @property
     def is_idle(self) -> bool:
         """Whether all queues were checked and no transfer is known or in progress."""
-        return self._has_looked and not self._urgent and self._at_hand is None
+        return self._has_looked and not self._urgent and self._in_progress is None
 
     async def work(self) -> float:
         """Dispatch all due steps, and wait until the next check. Return 0 for the next call at once."""
         while self._urgent:
-            name = self._at_hand = self._urgent.pop()  # before the read: a later call means more steps
+            name = self._in_progress = self._urgent.pop()  # before the read: a later call means more steps
             try:
-                self._urgent |= await self._look(self._keys.queue(name), owner="")
+                self._urgent |= await self._dispatch_due(self._keys.queue(name), owner="")
             except BaseException:
                 self._urgent.add(name)
                 raise
             finally:
-                self._at_hand = None
+                self._in_progress = None
         self._leads = False
         self._called.clear()
         others: set[str] = set()
         wanted = [name for name in self._queues if self._may_have_work(name)]
         for name in wanted:
             queue = self._queues[name]
-            self._urgent |= await self._look(queue, owner=self._token, sweep=self._sweeps[name], others=others)
+            self._urgent |= await self._dispatch_due(queue, owner=self._token, sweep=self._sweeps[name], others=others)
         for name in others - self._queues.keys():  # possibly served by Go workers only
             sweep = self._sweeps.setdefault(name, Sweep())
-            self._urgent |= await self._look(self._keys.queue(name), owner="", sweep=sweep)
+            self._urgent |= await self._dispatch_due(self._keys.queue(name), owner="", sweep=sweep)
         self._has_looked = True
         if not self._urgent:
             rest_s = self._every_s if self._leads else self._rest_s
@@ -85,7 +85,7 @@ class Dispatcher(Service):
         leadership = self._leaderships[queue]
         return not leadership.has_looked or leadership.has(Topic.WORKFLOWS)
 
-    async def _look(
+    async def _dispatch_due(
         self, queue: QueueKeys, *, owner: str, sweep: Sweep | None = None, others: set[str] | None = None
     ) -> set[str]:
         due = await self._runner.run(read_due(queue, owner=owner, leader_ms=self._leader_ms))
@@ -94,14 +94,14 @@ class Dispatcher(Service):
         self._leads = True
         if others is not None:
             others.update(due.queues)
-        more = await self._follow(
+        more = await self._run_plan(
             dispatch(self._keys, queue, due, lambda other: register_queue(self._keys.queues, (other.name,)))
         )
         if sweep is not None and due.steps:
-            more |= await self._follow(sweep.look(queue, due))
+            more |= await self._run_plan(sweep.look(queue, due))
         return more
 
-    async def _follow(self, plan: Dispatch) -> set[str]:
+    async def _run_plan(self, plan: Dispatch) -> set[str]:
         answer = None
         try:
             while True:

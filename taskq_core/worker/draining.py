@@ -1,4 +1,4 @@
-"""End the runs of a stopping worker: wait for them, interrupt the rest, and give back tasks that still run."""
+"""End the runs of a stopping worker: wait for them, interrupt the rest, and requeue tasks that still run."""
 
 import asyncio
 import contextlib
@@ -13,7 +13,7 @@ from taskq_core.worker.aggregator import Aggregator
 from taskq_core.worker.context import WorkerContext
 from taskq_core.worker.executor import Executor
 from taskq_core.worker.fetcher import Fetcher
-from taskq_core.worker.outcome import given_back
+from taskq_core.worker.outcome import requeued
 from taskq_core.worker.run import Ending, Run
 from taskq_core.worker.run_log import runs_text
 from taskq_core.worker.services import Services
@@ -22,7 +22,7 @@ from taskq_core.worker.settler import Settler
 logger = logging.getLogger("taskq.worker")
 
 CALLED_OFF_S = 0.5
-"""Seconds that a stopping worker first waits until its requests ahead are called off."""
+"""Seconds that a stopping worker first waits until its dequeues ahead are called off."""
 WAITING_LOG_S = 5.0
 """Seconds between two log lines about the tasks that a stopping worker waits for."""
 ENDING_S = 2.0
@@ -64,7 +64,7 @@ class Drain:
         return list(self._context.running.values())
 
     async def run(self) -> None:
-        """Wait for running tasks, interrupt the rest, and give back tasks that still run."""
+        """Wait for running tasks, interrupt the rest, and requeue tasks that still run."""
         config = self._context.config
         await self._fetcher.wait_until_sure(CALLED_OFF_S)
         aggregators = list(self._services.of(Aggregator))
@@ -83,8 +83,8 @@ class Drain:
             if run.is_stuck and run.ending in (Ending.TIMEOUT, Ending.CANCELLED):
                 self._settler.add(run)  # requeueing would only repeat the hang
                 continue
-            logger.warning("task %s did not end when interrupted; it is given back", run.name, extra=run.facts)
-            run.settlement = given_back(run)
+            logger.warning("task %s did not end when interrupted; it returns to its queue", run.name, extra=run.facts)
+            run.settlement = requeued(run)
             self._settler.requeue(run)
         await self._wait_for_end(ENDING_S)
 
@@ -134,7 +134,7 @@ async def to_the_end(ending: Coroutine[Any, Any, None]) -> None:
         return task.result()
     failure = None if task.cancelled() else task.exception()
     if failure is not None:
-        logger.error("a worker that was cancelled did not end as it should", exc_info=failure)
+        logger.error("closing a cancelled worker failed", exc_info=failure)
     raise cancelled
 
 

@@ -21,14 +21,14 @@ class ExchangeSpans:
 
     def __init__(self, tracing: Tracing) -> None:
         self._tracing = tracing
-        self._tells_settle = OptIn.SETTLE in tracing.opt_in
-        self._tells_receive = OptIn.RECEIVE in tracing.opt_in
+        self._has_settle = OptIn.SETTLE in tracing.opt_in
+        self._has_receive = OptIn.RECEIVE in tracing.opt_in
 
     @classmethod
     def wanted(cls, tracing: Tracing) -> "ExchangeSpans | None":
         """Return an instance, or None if the settings enable neither kind of span."""
         spans = cls(tracing)
-        return spans if spans._tells_settle or spans._tells_receive else None
+        return spans if spans._has_settle or spans._has_receive else None
 
     @staticmethod
     def now_ns() -> int:
@@ -37,17 +37,17 @@ class ExchangeSpans:
 
     def settled(self, batches: Sequence[SettleBatch], answers: Sequence[Any], started_ns: int) -> None:
         """Write spans of settle batches that Redis answered, with codes or with an error."""
-        if self._tells_settle:
+        if self._has_settle:
             for batch, answer in zip(batches, answers, strict=False):
-                self._tell_settle(batch, answer if isinstance(answer, BrokerError) else None, started_ns)
+                self._write_settle(batch, answer if isinstance(answer, BrokerError) else None, started_ns)
 
     def unanswered(self, batches: Sequence[SettleBatch], error: BaseException, started_ns: int) -> None:
         """Write spans of settle batches whose exchange failed."""
-        if self._tells_settle:
+        if self._has_settle:
             for batch in batches:
-                self._tell_settle(batch, error, started_ns)
+                self._write_settle(batch, error, started_ns)
 
-    def _tell_settle(self, batch: SettleBatch, error: BaseException | None, started_ns: int) -> None:
+    def _write_settle(self, batch: SettleBatch, error: BaseException | None, started_ns: int) -> None:
         spans = [run.span for run in batch.runs if run.span is not None]
         self._tracing.note_exchange(
             OptIn.SETTLE, batch.queue.name, spans, count=len(batch.runs), started_ns=started_ns, error=error
@@ -55,6 +55,6 @@ class ExchangeSpans:
 
     def received(self, queue: QueueKeys, runs: Sequence[Run], started_ns: int) -> None:
         """Write a span of tasks that were received and started."""
-        if self._tells_receive and runs:
+        if self._has_receive and runs:
             spans = [run.span for run in runs if run.span is not None]
             self._tracing.note_exchange(OptIn.RECEIVE, queue.name, spans, count=len(runs), started_ns=started_ns)

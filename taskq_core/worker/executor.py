@@ -228,7 +228,7 @@ class Executor:
         if run.is_abandoned:
             self.abandoned -= 1
             logger.info("an abandoned function of task %s has ended", run.name, extra=run.facts)
-        elif run.notes is None or not run.notes.hold_back():
+        elif run.buffer is None or not run.buffer.finish():
             self._settler.add(run)
 
     @property

@@ -134,7 +134,7 @@ class Fetcher:
         self.wake()
 
     def wake(self) -> None:
-        """Note that a queue may have pending tasks, and wake a pipeline."""
+        """Set `is_hungry`, because a queue may have pending tasks, and wake a pipeline."""
         self._wakes += 1
         self.is_hungry = True
         self.notify()
@@ -410,7 +410,7 @@ class Fetcher:
         if isinstance(answer, BrokerReplyError):
             self._forget(turn)
             assert turn.queue is not None
-            logger.error("nothing can be taken from queue %s: %s", turn.queue.name, answer)  # other queues may work
+            logger.error("tasks cannot be fetched from queue %s: %s", turn.queue.name, answer)  # other queues may work
         elif isinstance(answer, BrokerError):
             if not turn.is_repeat:  # an earlier attempt may have handed out tasks, which only a repeat returns
                 self._forget(turn)  # Redis refused the request as a whole, and handed out nothing

@@ -108,7 +108,7 @@ async def _take(
             if code == "1":
                 count += 1
                 logger.warning(
-                    "a task's process has ended; the task is taken back",
+                    "a task's process has ended; the task is recovered",
                     extra={"queue": queue.name, "task_id": recovery.task.task_id},
                 )
         recoveries = [each for each, code in zip(recoveries, codes, strict=True) if code == "2"]

@@ -39,7 +39,7 @@ class Keepalive:
         context: The worker.
         describe: Returns the worker's presence.
         lost: Called on this thread with runs whose lease is lost.
-        look: Checks the event loop between beats. Returns the seconds until the next check.
+        check_loop: Checks the event loop between beats. Returns the seconds until the next check.
     """
 
     def __init__(
@@ -49,14 +49,14 @@ class Keepalive:
         *,
         describe: Callable[[], ServerInfo],
         lost: Callable[[list[Run]], None],
-        look: Callable[[], float] = lambda: math.inf,
+        check_loop: Callable[[], float] = lambda: math.inf,
     ) -> None:
         self._context = context
         self._runner = runner
         self._keys = context.keys
         self._clock = context.clock
         self._redis_clock = context.redis_clock
-        self._look = look
+        self._check_loop = check_loop
         self._describe = describe
         self._lost = lost
         self._every_s = context.heartbeat_s
@@ -73,9 +73,9 @@ class Keepalive:
     def start(self) -> None:
         """Start the thread. It beats at once."""
         loop = asyncio.get_running_loop()
-        threading.Thread(target=self._run_beside, args=(loop,), name="taskq-keepalive", daemon=True).start()
+        threading.Thread(target=self._run_and_report, args=(loop,), name="taskq-keepalive", daemon=True).start()
 
-    def leave(self) -> None:
+    def request_stop(self) -> None:
         """Make the thread delete the presence and end. Do not wait for it."""
         self._stop.set()
 
@@ -84,13 +84,13 @@ class Keepalive:
 
     async def stop(self) -> None:
         """Make the thread delete the presence and end, and wait for it for at most two heartbeats."""
-        self.leave()
+        self.request_stop()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(2 * self._every_s):
                 await self._has_ended.wait()
         self._runner.close()
 
-    def _run_beside(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _run_and_report(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
             self._run()
         finally:
@@ -102,10 +102,10 @@ class Keepalive:
         while not self._rest(pause_s):
             started = self._clock.monotonic()
             with contextlib.suppress(MemoryError):  # a task used all memory, so not even logging is possible
-                self._beat_or_tell()
+                self._beat_or_log()
             pause_s = max(self._every_s / 10, self._every_s - (self._clock.monotonic() - started))
         try:
-            self._leave()
+            self._delete_presence()
         except BrokerError as error:
             logger.warning("the worker's presence could not be deleted: %s; it expires by itself", error)
 
@@ -113,11 +113,11 @@ class Keepalive:
         """Wait for the next beat, and check the event loop in between. Return True if the thread has to end."""
         ends_at = self._clock.monotonic() + pause_s
         while (left_s := ends_at - self._clock.monotonic()) > 0:
-            if self._clock.wait(self._stop, min(left_s, self._look())):
+            if self._clock.wait(self._stop, min(left_s, self._check_loop())):
                 return True
         return self._stop.is_set()
 
-    def _beat_or_tell(self) -> None:
+    def _beat_or_log(self) -> None:
         try:
             try:
                 if self._failures:
@@ -129,7 +129,7 @@ class Keepalive:
         except BrokerError as error:
             self._failures += 1
             if self._failures in (1, 10) or self._failures % 100 == 0:
-                logger.error("heartbeat failed: %s; trying again", error)
+                logger.error("the heartbeat failed: %s; trying again", error)
         except Exception:
             logger.exception("heartbeat failed")
 
@@ -237,7 +237,7 @@ class Keepalive:
         if lapsed:
             self._lost(lapsed)
 
-    def _leave(self) -> None:
+    def _delete_presence(self) -> None:
         info = self._describe()
         server = self._keys.server(info.host, info.pid, info.server_id)
         workers = self._keys.workers_of(info.host, info.pid, info.server_id)

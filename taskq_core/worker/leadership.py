@@ -36,7 +36,7 @@ AFTER_S = 0.002
 """Seconds to wait past each second of Redis's clock before a check, because clocks are compared over a network."""
 RENEW_AT = 0.8
 """Fraction of the lease after which the leader renews it."""
-FULL_LOOK_S = 5.0
+FULL_READ_S = 5.0
 """Maximum seconds between two full reads, of each service's keys separately, where Redis does not report changes."""
 SOON_S = 0.05
 """Seconds after the end of a lease at which other workers check whether it was renewed."""
@@ -80,7 +80,7 @@ class Topic(Enum):
 
 
 class Leadership(Service):
-    """Leads one queue or waits until it can, and knows which work the queue has.
+    """Leads one queue or waits until it can, and reports which work the queue has.
 
     Args:
         context: The worker.
@@ -109,8 +109,8 @@ class Leadership(Service):
         self._led_until = -math.inf
         self._other_leads_until = -math.inf
         self._again_s = 0.0
-        self._looked_at = -math.inf
-        self._full_look_at = -math.inf
+        self._read_at_s = -math.inf
+        self._full_read_at = -math.inf
         self._other_count = 0
         self._has_changed = True
         self._wake = Signal()
@@ -132,7 +132,7 @@ class Leadership(Service):
     def unchanged_since(self) -> float:
         """Monotonic time since which the queue has not changed; infinity if that is not known."""
         is_known = self.leads and self.feed.is_tracking and not self._has_changed
-        return self._looked_at if is_known else math.inf
+        return self._read_at_s if is_known else math.inf
 
     @property
     def is_led(self) -> bool:
@@ -164,8 +164,8 @@ class Leadership(Service):
             return self._again_s
         try:
             now = self._clock.monotonic()
-            if now >= self._look_at:
-                await self._look()
+            if now >= self._next_read_at:
+                await self._read()
             elif now >= self._renew_at:
                 await self._ask()
         except _NoLeaderError:
@@ -194,12 +194,12 @@ class Leadership(Service):
         if not await self._context.runner.run(asked):
             self.has_looked = True
             self._other_leads_until = sent_at + self._leader_s
-            self._tell()
+            self._notify()
             return False
         self._led_until = sent_at + self._leader_s
-        self._looked_at = self._full_look_at = -math.inf
+        self._read_at_s = self._full_read_at = -math.inf
         self._has_changed = True  # Redis reports only changes after a read, so everything is read again
-        self._tell()
+        self._notify()
         return True
 
     @property
@@ -207,56 +207,56 @@ class Leadership(Service):
         return self._led_until - (1 - RENEW_AT) * self._leader_s
 
     @property
-    def _look_at(self) -> float:
+    def _next_read_at(self) -> float:
         """Monotonic time of the next read: at once, just after the next second of Redis's clock, or infinity."""
         if self.feed.is_tracking and not self._has_changed:
             return math.inf
-        if self._looked_at == -math.inf or (self.feed.is_tracking and self._clock.monotonic() - self._looked_at >= 1):
+        if self._read_at_s == -math.inf or (self.feed.is_tracking and self._clock.monotonic() - self._read_at_s >= 1):
             return -math.inf
         ahead_s = self._context.redis_clock.time() - self._clock.monotonic()
-        return math.floor(self._looked_at + ahead_s) + 1 + AFTER_S - ahead_s
+        return math.floor(self._read_at_s + ahead_s) + 1 + AFTER_S - ahead_s
 
     async def _rest(self) -> None:
         """Wait for the next read or renewal, or for a change."""
         self._wake.clear()
-        left_s = min(self._look_at, self._renew_at) - self._clock.monotonic()
+        left_s = min(self._next_read_at, self._renew_at) - self._clock.monotonic()
         if left_s > 0:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(left_s):
                     await self._wake.wait()
 
-    async def _look(self) -> None:
-        self._looked_at = self._clock.monotonic()
+    async def _read(self) -> None:
+        self._read_at_s = self._clock.monotonic()
         self._has_changed = False  # before the read: a change during it causes another read
         if not self._found and self.due_s is None:
             (count,) = await self._ask(count_keys((*self._dated, *self._others)))
-            due_s, found = await self._look_closely() if count else (None, set())
-        elif self.feed.is_tracking or self._looked_at - self._full_look_at >= FULL_LOOK_S:
-            due_s, found = await self._look_closely()
+            due_s, found = await self._read_all() if count else (None, set())
+        elif self.feed.is_tracking or self._read_at_s - self._full_read_at >= FULL_READ_S:
+            due_s, found = await self._read_all()
         else:  # one count shows in most cases that only the due tasks may have changed
             *scores, count = await self._ask(*map(first_score, self._dated), count_keys(self._others))
             due_s, found = _first(scores), self._found
             if count != self._other_count:
-                due_s, found = await self._look_closely()
+                due_s, found = await self._read_all()
         if self.feed.is_tracking:
             await self._ask(count_keys(self._watched))  # ignore the counts: the read makes Redis report changes
         self._learn(due_s, found)
 
-    async def _look_closely(self) -> tuple[float | None, set[Topic]]:
-        self._full_look_at = self._looked_at
+    async def _read_all(self) -> tuple[float | None, set[Topic]]:
+        self._full_read_at = self._read_at_s
         answers = await self._ask(*map(first_score, self._dated), *map(count_keys, self._topics.values()))
         counts = answers[len(self._dated) :]
         self._other_count = sum(counts)
         found = {topic for topic, count in zip(self._topics, counts, strict=True) if count}
         return _first(answers[: len(self._dated)]), found
 
-    async def _ask(self, *questions: Operation[Any]) -> list[Any]:
+    async def _ask(self, *requests: Operation[Any]) -> list[Any]:
         """Send operations in one write, and renew the lease in the same write if needed.
 
         Raises:
             _NoLeaderError: Another worker holds the lease.
         """
-        operations = list(questions)
+        operations = list(requests)
         sent_at = self._clock.monotonic()
         is_renewal = sent_at >= self._renew_at
         if is_renewal:
@@ -273,27 +273,27 @@ class Leadership(Service):
             if answers.pop() is not True:
                 raise _NoLeaderError
             self._led_until = sent_at + self._leader_s
-            if len(answers) > len(questions):
+            if len(answers) > len(requests):
                 self._context.redis_clock.learn(int(answers.pop() * 1e9), self._clock.monotonic())
-                self._tell()
+                self._notify()
         return answers
 
     def _learn(self, due_s: float | None, found: set[Topic]) -> None:
         is_new = not self.has_looked or due_s != self.due_s or found != self._found
         self.due_s, self._found, self.has_looked = due_s, found, True
         if is_new:
-            self._tell()
+            self._notify()
 
     def _step_down(self) -> None:
-        self._led_until = self._looked_at = -math.inf
+        self._led_until = self._read_at_s = -math.inf
         self.due_s, self._found, self.has_looked = None, set(), True
-        self._tell()
+        self._notify()
 
     def _on_change(self) -> None:
         self._has_changed = True
         self._wake.set()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         for signal in self._signals:
             signal.set()
 

@@ -23,7 +23,7 @@ SHORTEST_S = 0.002
 """Minimum seconds between two calls."""
 CHECK_COUNT = 200
 """Approximate number of holders and of waiting tasks that one call of a check examines."""
-TELL_EVERY_S = 20.0
+REPORT_EVERY_S = 20.0
 """Seconds between two reports of a worker that it supports limits. A report is valid for a minute."""
 REST_S = 0.02
 """Seconds between two calls of a check."""
@@ -55,7 +55,7 @@ class Limiter(Service):
         self._token: asyncio.Future[bool] | None = None
         self._checking: tuple[str | None, int | None] | None = None
         self._next_page = 0.0
-        self._tell_at = self._clock.monotonic()
+        self._report_at = self._clock.monotonic()
 
     async def work(self) -> float:
         """Admit the tasks that may start, then sleep until the next one may. Return the seconds until the next call."""
@@ -83,13 +83,13 @@ class Limiter(Service):
     async def _stand_by(self) -> None:
         """Wait for a change, and report from time to time that this worker supports limits if the queue has some."""
         self._changes.clear()
-        if not self._leadership.leads and self._clock.monotonic() >= self._tell_at:
-            self._tell_at = self._clock.monotonic() + jittered(TELL_EVERY_S)
+        if not self._leadership.leads and self._clock.monotonic() >= self._report_at:
+            self._report_at = self._clock.monotonic() + jittered(REPORT_EVERY_S)
             if await self._runner.run(has_limits(self._queue)):
                 await self._admit()
         if self._leadership.has(Topic.LIMITS):  # `_admit` may have created them
             return
-        await self._changes.wait_for(max(0.0, self._tell_at - self._clock.monotonic()) or TELL_EVERY_S)
+        await self._changes.wait_for(max(0.0, self._report_at - self._clock.monotonic()) or REPORT_EVERY_S)
 
     async def _check(self) -> float:
         """Check one page of holders and waiting tasks if it is time. Return the seconds until the next page."""

@@ -37,18 +37,18 @@ class GuardedListener(WorkerListener):
 
     def started(self, worker: Any) -> None:
         """Call the listener."""
-        self._tell(self._listener.started, worker)
+        self._call(self._listener.started, worker)
 
     def task_started(self, context: TaskContext) -> None:
         """Call the listener."""
-        self._tell(self._listener.task_started, context)
+        self._call(self._listener.task_started, context)
 
     def task_ended(self, context: TaskContext, outcome: str, duration_s: float, error: BaseException | None) -> None:
         """Call the listener."""
-        self._tell(self._listener.task_ended, context, outcome, duration_s, error)
+        self._call(self._listener.task_ended, context, outcome, duration_s, error)
 
-    def _tell(self, method: Callable[..., None], *told: object) -> None:
+    def _call(self, method: Callable[..., None], *arguments: object) -> None:
         try:
-            method(*told)
+            method(*arguments)
         except BaseException:
             logger.exception("the worker's listener failed")

@@ -29,7 +29,7 @@ _FRAMES = 8
 
 
 class LoopWatch:
-    """Checks that the loop responds while tasks run. Create it on the loop's thread, and call `look` on another thread.
+    """Checks that the loop responds while tasks run. Create it on the loop's thread; call `check` on another thread.
 
     Args:
         loop: The loop.
@@ -41,10 +41,10 @@ class LoopWatch:
         self._clock = context.clock
         self._running = context.running
         self._thread_id = threading.get_ident()
-        self._asked_at: float | None = None
-        self._told: dict[str, float] = {}
+        self._callback_sent_at: float | None = None
+        self._warned_at: dict[str, float] = {}
 
-    def look(self) -> float:
+    def check(self) -> float:
         """Check whether the loop has run the last callback, and schedule another.
 
         Returns:
@@ -52,32 +52,34 @@ class LoopWatch:
         """
         runs = list(self._running.values())
         now = self._clock.monotonic()
-        if self._asked_at is not None:
-            if now - self._asked_at >= BLOCKED_S:
-                self._tell(runs, now - self._asked_at, now)
+        if self._callback_sent_at is not None:
+            if now - self._callback_sent_at >= BLOCKED_S:
+                self._warn(runs, now - self._callback_sent_at, now)
         elif runs:
-            self._asked_at = now
+            self._callback_sent_at = now
             with contextlib.suppress(RuntimeError):  # the loop is closed: the worker has ended
                 self._loop.call_soon_threadsafe(self._answer)
         return BLOCKED_S if runs else math.inf
 
     def _answer(self) -> None:
-        self._asked_at = None
+        self._callback_sent_at = None
 
-    def _tell(self, runs: list[Run], blocked_s: float, now: float) -> None:
+    def _warn(self, runs: list[Run], blocked_s: float, now: float) -> None:
         frame = sys._current_frames().get(self._thread_id)
-        if frame is None or self._asked_at is None:  # the loop has just continued
+        if frame is None or self._callback_sent_at is None:  # the loop has just continued
             return
         name, held_by = _holder(frame, runs)
-        if not name or now - self._told.get(name, -math.inf) < AGAIN_S:  # without a task: the machine is overloaded
+        if (
+            not name or now - self._warned_at.get(name, -math.inf) < AGAIN_S
+        ):  # without a task: the machine is overloaded
             return
-        self._told[name] = now
+        self._warned_at[name] = now
         where = f"{held_by.f_code.co_filename}:{held_by.f_lineno}"
         logger.warning(
-            "the event loop has stood still for %.1f s in task %r, at %s: nothing is started or settled then; make "
-            "it a plain function, or call what blocks with asyncio.to_thread [loop-blocked]\n%s",
-            blocked_s,
+            "task %r has blocked the event loop for %.1f s, at %s: the worker starts and settles no task meanwhile; "
+            "make it a plain function, or call blocking code with asyncio.to_thread [loop-blocked]\n%s",
             name,
+            blocked_s,
             where,
             "".join(traceback.format_stack(frame)[-_FRAMES:]).rstrip(),
         )

@@ -32,7 +32,7 @@ from taskq_core.service.user_code import describe, readable, text_of
 from taskq_core.settings import Duration
 from taskq_core.tasks.retry import asynq_default, delay_after, delay_s, is_delay
 from taskq_core.telemetry import FIRST_RUN, RUN
-from taskq_core.telemetry import Outcome as Word
+from taskq_core.telemetry import Outcome as RunOutcome
 from taskq_core.wire import (
     TaskMessage,
     archived_message,
@@ -94,7 +94,7 @@ def settle(
     except BaseException as problem:  # encoding the result runs user code
         unsettled = _unsettled(error, problem)
         settlement = _settle(run, None, unsettled, now_s=now_s, duration_s=duration_s, worker=worker)
-    return _whole(run, settlement)
+    return _with_lock_and_cursor(run, settlement)
 
 
 def _unsettled(error: BaseException | None, problem: BaseException) -> BaseException:
@@ -105,16 +105,16 @@ def _unsettled(error: BaseException | None, problem: BaseException) -> BaseExcep
     return unsettled
 
 
-def given_back(run: Run) -> Settlement:
+def requeued(run: Run) -> Settlement:
     """Return the settlement that returns a run to the head of its queue, with its cursor."""
-    return _whole(run, Settlement(run.task_id, Outcome.REQUEUE, run.number))
+    return _with_lock_and_cursor(run, Settlement(run.task_id, Outcome.REQUEUE, run.number))
 
 
-def _whole(run: Run, settlement: Settlement) -> Settlement:
+def _with_lock_and_cursor(run: Run, settlement: Settlement) -> Settlement:
     settlement.unique_key = run.message.unique_key
-    notes = run.notes
-    if notes is not None and notes.cursor and settlement.outcome not in (Outcome.DONE, Outcome.COMPLETE):
-        settlement.cursor = notes.cursor
+    buffer = run.buffer
+    if buffer is not None and buffer.cursor and settlement.outcome not in (Outcome.DONE, Outcome.COMPLETE):
+        settlement.cursor = buffer.cursor
     return settlement
 
 
@@ -141,7 +141,7 @@ def _settle(
         error = settlement
     failure = _failure(run, error)
     if failure is None:
-        settlement = _steered(run, error)
+        settlement = _snoozed_or_discarded(run, error)
     else:
         run.failure = failure.error
         settlement = _failed(run, failure, int(now_s))
@@ -237,10 +237,10 @@ def _record(run: Run, error: BaseException | None, now_s: float, duration_s: flo
     )
 
 
-def _steered(run: Run, error: BaseException | None) -> Settlement:
+def _snoozed_or_discarded(run: Run, error: BaseException | None) -> Settlement:
     if isinstance(error, Snooze):
         delay_ms = _milliseconds(error.after)
-        _note_first_run(run)
+        _store_first_run_trace(run)
         return Settlement(
             run.task_id, Outcome.RETRY_UNCOUNTED, run.number, message=encode_message(run.message), delay_ms=delay_ms
         )
@@ -315,7 +315,7 @@ def _failed(run: Run, failure: _Failure, now_s: int) -> Settlement:
     if failure.is_final or message.retried >= message.retry:
         stored = archived_message(message, error=failure.text, failed_at_s=now_s)
         return Settlement(run.task_id, Outcome.ARCHIVE, run.number, message=stored)
-    _note_first_run(run)
+    _store_first_run_trace(run)
     delay = failure.delay if failure.delay is not None else _delay(run, failure.error)
     counts = isinstance(failure.error, Retry) or _counts(run, failure.error)
     stored = retried_message(message, error=failure.text, failed_at_s=now_s, counts=counts)
@@ -323,7 +323,7 @@ def _failed(run: Run, failure: _Failure, now_s: int) -> Settlement:
     return Settlement(run.task_id, outcome, run.number, message=stored, delay_ms=_milliseconds(delay))
 
 
-def _note_first_run(run: Run) -> None:
+def _store_first_run_trace(run: Run) -> None:
     """Write the trace of the first run into the task's headers. Later runs link to it."""
     span, headers = run.span, run.message.headers
     if span is not None and FIRST_RUN not in headers:
@@ -385,13 +385,13 @@ _STATES = {
     Outcome.ARCHIVE: "archived",
     Outcome.REQUEUE: "pending",
 }
-_WORDS = {
-    Outcome.DONE: Word.COMPLETED,
-    Outcome.COMPLETE: Word.COMPLETED,
-    Outcome.RETRY: Word.RETRIED,
-    Outcome.RETRY_UNCOUNTED: Word.SNOOZED,
-    Outcome.ARCHIVE: Word.ARCHIVED,
-    Outcome.REQUEUE: Word.REQUEUED,
+_RUN_OUTCOMES = {
+    Outcome.DONE: RunOutcome.COMPLETED,
+    Outcome.COMPLETE: RunOutcome.COMPLETED,
+    Outcome.RETRY: RunOutcome.RETRIED,
+    Outcome.RETRY_UNCOUNTED: RunOutcome.SNOOZED,
+    Outcome.ARCHIVE: RunOutcome.ARCHIVED,
+    Outcome.REQUEUE: RunOutcome.REQUEUED,
 }
 
 
@@ -400,9 +400,9 @@ def state_after(settlement: Settlement) -> str:
     return _STATES[settlement.outcome]
 
 
-def word(settlement: Settlement, error: BaseException | None) -> Word:
+def run_outcome(settlement: Settlement, error: BaseException | None) -> RunOutcome:
     """Return the outcome for metrics, logs and listeners."""
     if isinstance(error, TaskExpiredError) and settlement.outcome in (Outcome.ARCHIVE, Outcome.DONE):
-        return Word.EXPIRED
+        return RunOutcome.EXPIRED
     is_dropped = isinstance(error, TaskCancelledError) and settlement.outcome is Outcome.DONE
-    return Word.DISCARDED if is_dropped or isinstance(error, Discard) else _WORDS[settlement.outcome]
+    return RunOutcome.DISCARDED if is_dropped or isinstance(error, Discard) else _RUN_OUTCOMES[settlement.outcome]

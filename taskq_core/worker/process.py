@@ -109,13 +109,13 @@ async def _run_with_signals(worker: Runnable, *, has_supervisor: bool) -> int:
     if threading.current_thread() is not threading.main_thread() or sys.platform == "win32":
         return await worker.arun()
     loop = asyncio.get_running_loop()
-    was_told = False
+    is_signalled = False
 
     def on_signal() -> None:
-        nonlocal was_told
-        if not has_supervisor and (was_told or worker.is_stopping):
+        nonlocal is_signalled
+        if not has_supervisor and (is_signalled or worker.is_stopping):
             worker.abort()
-        was_told = True
+        is_signalled = True
         worker.stop()
 
     handlers: dict[signal.Signals, Callable[[], object]] = {
@@ -124,7 +124,7 @@ async def _run_with_signals(worker: Runnable, *, has_supervisor: bool) -> int:
         signal.SIGTSTP: worker.pause,
     }
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        handlers[signal.SIGHUP] = _heed_nothing if has_supervisor else worker.stop
+        handlers[signal.SIGHUP] = _do_nothing if has_supervisor else worker.stop
     for number, handler in handlers.items():
         loop.add_signal_handler(number, handler)
     if has_supervisor:
@@ -136,7 +136,7 @@ async def _run_with_signals(worker: Runnable, *, has_supervisor: bool) -> int:
             loop.remove_signal_handler(number)
 
 
-def _heed_nothing() -> None:
+def _do_nothing() -> None:
     """Do nothing. The signal is handled and not ignored, because processes of tasks would inherit the latter."""
 
 

@@ -108,7 +108,7 @@ class TaskProcesses:
                 if kind == frames.STARTED:
                     has_started = True
                 elif kind in (frames.PROGRESS, frames.WRITTEN, frames.WRITTEN_OVERSIZED):
-                    self._take_note(process, run, kind, data)
+                    self._store_written(process, run, kind, data)
                 elif kind == frames.RESULT:
                     is_whole = True
                     return msgspec.Raw(data) if data else None
@@ -128,7 +128,7 @@ class TaskProcesses:
             if is_whole and process.runs < RUNS_MOST:
                 self._idle.append(process)
             elif is_whole:
-                self._let_go(process)
+                self._release(process)
             else:
                 await process.interrupt()
                 self._all.discard(process)
@@ -151,7 +151,7 @@ class TaskProcesses:
                 while kind not in (frames.READY, frames.FAILURE):  # skip late frames of an earlier task
                     kind, data = await process.next_frame()
         except TimeoutError:
-            problem = f"it has not imported {module} in {BOOT_S:g} s"
+            problem = f"it did not import {module} within {BOOT_S:g} s"
             raise TaskProcessError(run.queue.name, run.task_id, None, problem) from None
         if kind == frames.FAILURE:
             return decode_failure(data)
@@ -163,19 +163,19 @@ class TaskProcesses:
         dead = [each for each in self._idle if each.process.poll() is not None]
         for process in dead:
             self._idle.remove(process)
-            self._let_go(process)
+            self._release(process)
         return self._idle.pop() if self._idle else None
 
-    def _take_note(self, process: "_Process", run: Run, kind: bytes, content: bytes) -> None:
+    def _store_written(self, process: "_Process", run: Run, kind: bytes, content: bytes) -> None:
         number, data = frames.read_number(content)
         if number != process.runs:
-            logger.warning("a task left a process behind that goes on; what it tells is dropped")
+            logger.warning("a child process of an ended task still reports progress or results; they are dropped")
         elif kind == frames.PROGRESS:
             self._progress.of(run).store_progress(data)
         else:
             self._progress.of(run).write_result(_oversized(data) if kind == frames.WRITTEN_OVERSIZED else data)
 
-    def _let_go(self, process: "_Process") -> None:
+    def _release(self, process: "_Process") -> None:
         """Make a process end after its last task, without waiting for it."""
         self._all.discard(process)
         process.hang_up()
@@ -210,15 +210,15 @@ class TaskProcesses:
                 await process.next_frame()
             is_ready = True
         except (_EndedError, TimeoutError) as error:
-            within = f" in {BOOT_S:g} s" if isinstance(error, TimeoutError) else ""
-            problem = f"it did not come up{within}; what it wrote says why"
+            within = f" within {BOOT_S:g} s" if isinstance(error, TimeoutError) else ""
+            problem = f"it did not start{within}; see its output for the reason"
             await process.end(0.0 if within else INTERRUPT_S)
             status = None if within else process.process.poll()
             raise TaskProcessError(run.queue.name, run.task_id, status, problem) from None
         finally:
             if not is_ready:
                 process.kill()
-                self._let_go(process)
+                self._release(process)
         return process
 
     def _boot(self) -> dict[str, Any]:

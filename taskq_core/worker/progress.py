@@ -34,7 +34,7 @@ PATIENCE_S = 5.0
 """Seconds for which a write is repeated while Redis does not answer."""
 EVERY_S = 1.0
 """Minimum seconds between two writes of progress or cursors of one run."""
-LOOK_S = 0.2
+CHECK_S = 0.2
 """Seconds between two checks whether a function that waits for a write has to end."""
 _WHAT = {RESULT_FIELD: "its result", PROGRESS_FIELD: "its progress", CURSOR_FIELD: "its cursor"}
 
@@ -48,7 +48,7 @@ def written_fields(data: bytes | OversizedResult) -> dict[str, bytes]:
     return {RESULT_FIELD: data} if data else {RESULT_FIELD: b"", OVERSIZED_FIELD: b""}
 
 
-class RunNotes:
+class RunBuffer:
     """Buffers what one run writes until it is stored. The run's context uses it as its progress buffer.
 
     Attributes:
@@ -62,8 +62,8 @@ class RunNotes:
         "_is_planned",
         "_lock",
         "_next_at",
+        "_reports_itself",
         "_run",
-        "_tells_by_itself",
         "_timer",
         "_waiters",
         "_waiting",
@@ -82,7 +82,7 @@ class RunNotes:
         self._busy: asyncio.Task[None] | None = None
         self._next_at = 0.0
         self._has_ended = False
-        self._tells_by_itself = self._has_warned = False
+        self._reports_itself = self._has_warned = False
         self.cursor: bytes | None = None
 
     # --- for the function, from any thread ----------------------------------------------------------------------------
@@ -117,12 +117,12 @@ class RunNotes:
 
     def store_progress(self, progress: bytes) -> None:
         """Store progress that the function reports itself."""
-        self._tells_by_itself = True
+        self._reports_itself = True
         self._put({PROGRESS_FIELD: progress})
 
     def report(self, done: int, total: int | None) -> None:
         """Store the progress of a loop, unless the function reports its own."""
-        if not self._tells_by_itself:
+        if not self._reports_itself:
             self._put({PROGRESS_FIELD: encode_progress(done, total)})
 
     def keep(self, cursor: bytes) -> None:
@@ -190,10 +190,10 @@ class RunNotes:
         run, writer = self._run, self._writer
         while True:
             try:
-                return await writer.runner.run(read_cursor(run.queue, run.task_id), patience_s=LOOK_S)
-            except BrokerUnavailableError:  # never start anew while Redis is down
+                return await writer.runner.run(read_cursor(run.queue, run.task_id), patience_s=CHECK_S)
+            except BrokerUnavailableError:  # never start from the beginning while Redis is down
                 self.check()
-                await asyncio.sleep(LOOK_S)
+                await asyncio.sleep(CHECK_S)
 
     async def _flush(self, cursor: bytes) -> None:
         """Write cursors now, and return when they are stored, however long Redis is down."""
@@ -205,7 +205,7 @@ class RunNotes:
             self._waiters.append(waiter)
             self._plan()
             while not waiter.done():
-                await asyncio.wait((waiter,), timeout=LOOK_S)
+                await asyncio.wait((waiter,), timeout=CHECK_S)
                 self.check()
             stored = waiter.result()
             if stored is False:  # another worker has the task
@@ -223,7 +223,7 @@ class RunNotes:
             stored = await writer.runner.run(operation, patience_s=PATIENCE_S)
         except BrokerError as error:
             logger.error(
-                "what task %s wrote as %s was not stored: %s",
+                "task %s wrote %s, which could not be stored: %s",
                 run.name,
                 " and ".join(_WHAT[field] for field in fields if field in _WHAT),
                 error,
@@ -243,8 +243,11 @@ class RunNotes:
             else:
                 self._plan()
 
-    def hold_back(self) -> bool:
-        """Return whether the ended run has to wait for its last write. The writer calls `ended` after that."""
+    def finish(self) -> bool:
+        """Write the remaining values of an ended run. Return whether it has to wait for that.
+
+        If so, the writer calls `ended` after the last write.
+        """
         with self._lock:
             self._waiting.pop(CURSOR_FIELD, None)  # it is part of the settlement
             if not self._waiting and self._busy is None:
@@ -272,16 +275,16 @@ class ProgressWriter:
         self._lock = threading.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def of(self, run: Run) -> RunNotes:
+    def of(self, run: Run) -> RunBuffer:
         """Return the buffer of a run. Callable from any thread."""
-        notes = run.notes
-        if notes is None:
+        buffer = run.buffer
+        if buffer is None:
             with self._lock:
-                notes = run.notes
-                if notes is None:
-                    notes = run.notes = RunNotes(run, self)
-        assert isinstance(notes, RunNotes)
-        return notes
+                buffer = run.buffer
+                if buffer is None:
+                    buffer = run.buffer = RunBuffer(run, self)
+        assert isinstance(buffer, RunBuffer)
+        return buffer
 
     def start(self, write: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """Start a write."""

@@ -34,7 +34,7 @@ REST = 4.0
 """Pause after each call of a pass, as a multiple of the call's duration."""
 AGAIN_S = 1.0
 """Seconds from a pass that reported only a part of its findings to the next one."""
-TOLD_MAX = 20
+LOGGED_MAX = 20
 """Maximum number of findings of one pass that are logged individually."""
 
 
@@ -73,7 +73,7 @@ class Reconciler(Service):
             plan = reconcile(self._queue, repair=True, look_again_s=min(LOOK_AGAIN_S, self._every_s))
             report = await arun(plan, self._send, rest=REST)
             self.passes += 1
-            self._tell(report)
+            self._report(report)
             await self._finish_moves()
         return AGAIN_S if report.repaired and not report.is_complete else jittered(self._every_s)
 
@@ -94,27 +94,29 @@ class Reconciler(Service):
         try:
             moved = await arun_plan(finish(self._context.keys, self._queue, idle_s=MOVE_S), self._send)
         except BrokerError as error:
-            logger.error("moves out of queue %s cannot be carried on: %s", name, error, extra={"queue": name})
+            logger.error(
+                "interrupted moves out of queue %s cannot be completed now: %s", name, error, extra={"queue": name}
+            )
             return
         if moved:
             logger.warning(
-                "%d tasks that were cut off on their way out of queue %s have arrived",
+                "completed the interrupted move of %d tasks out of queue %s",
                 moved,
                 name,
                 extra={"queue": name},
             )
 
-    def _tell(self, report: ReconcileReport) -> None:
+    def _report(self, report: ReconcileReport) -> None:
         counts = Counter(finding.kind for finding in report.findings if finding.repaired)
         for kind, count in counts.items():
             self.repairs[kind] += count
             self._context.metrics.repaired(self._queue.name, kind, count)
-        for finding in report.findings[:TOLD_MAX]:
+        for finding in report.findings[:LOGGED_MAX]:
             self._log(finding)
-        if len(report.findings) > TOLD_MAX:
+        if len(report.findings) > LOGGED_MAX:
             logger.error(
                 "%d more findings in queue %s",
-                len(report.findings) - TOLD_MAX,
+                len(report.findings) - LOGGED_MAX,
                 report.queue,
                 extra={"queue": report.queue},
             )

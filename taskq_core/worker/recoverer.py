@@ -176,15 +176,15 @@ class Recoverer(Service):
         return jittered(self._every_s)
 
     def _log(self, recovery: Recovery) -> None:
-        words = {
+        descriptions = {
             Verdict.RETRY: "will be retried",
             Verdict.RETRY_UNCOUNTED: "will be retried",
             Verdict.ARCHIVE: "is archived: no attempt is left",
             Verdict.QUARANTINE: "cannot be read and is set aside",
-            Verdict.DROP: "has no data any more and is dropped",
+            Verdict.DROP: "has no data and is dropped",
         }
         logger.warning(
             "a task's worker went silent; the task %s",
-            words[recovery.verdict],
+            descriptions[recovery.verdict],
             extra={"queue": self._queue.name, "task_id": recovery.task.task_id},
         )

@@ -79,12 +79,13 @@ class Run:
         is_stuck: True once the function was found to run on after an interruption.
         is_cancelling: True while the worker reads from Redis how to cancel the task.
         is_over: True once it is settled or lost, while error handlers and observers run.
-        notes: Buffer for the function's progress, results and cursors, or None while it is not used.
+        buffer: Buffer for the function's progress, results and cursors, or None while it is not used.
         wish: What happens to the task if it is cancelled.
         may_expire: False if its message certainly has no start deadline.
     """
 
     __slots__ = (
+        "buffer",
         "context",
         "coroutine",
         "duration_s",
@@ -104,7 +105,6 @@ class Run:
         "may_expire",
         "message",
         "name",
-        "notes",
         "number",
         "outcome",
         "queue",
@@ -158,7 +158,7 @@ class Run:
         self.is_reported = False
         self.is_over = False
         self.is_stuck = self.is_abandoned = self.is_cancelling = False
-        self.notes: Any = None
+        self.buffer: Any = None
         self.wish = CancelOutcome.ARCHIVE
 
     @property

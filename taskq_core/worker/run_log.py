@@ -22,7 +22,7 @@ _CAUSES_MAX = 10
 _ENDS = {
     Outcome.EXPIRED: "task expired",
     Outcome.DISCARDED: "task discarded",
-    Outcome.REQUEUED: "task put back",
+    Outcome.REQUEUED: "task requeued",
     Outcome.SNOOZED: "task snoozed",
 }
 

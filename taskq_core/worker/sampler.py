@@ -27,7 +27,7 @@ MEMORY_EVERY_S = 60
 WORKERS_MOST = 1000
 """Maximum number of workers whose load is read."""
 _MEMORY_SAMPLES = 5
-LOOK_S = 1.0
+READ_S = 1.0
 """Maximum wait for the leader to read the queue, in seconds."""
 SOON_S = 0.5
 """Seconds until the next try while the queue is not registered."""
@@ -113,14 +113,14 @@ class Sampler(Service):
             await self._changes.wait_for(SAMPLE_S)
             return 0.0
         if self._leadership.unchanged_since == math.inf:
-            await self._changes.wait_for(LOOK_S)  # the leader is about to read the queue, and then notices changes
+            await self._changes.wait_for(READ_S)  # the leader is about to read the queue, and then notices changes
         clock = self._context.clock
-        noted_at = clock.monotonic()
+        sampled_at = clock.monotonic()
         await self.sample()
         if not self._last_s:
             return jittered(SOON_S)  # this worker is about to register the queue
         # While nothing changes, one sample a minute is enough. A change ends the rest at once.
-        while self._is_at_rest(noted_at) and clock.monotonic() - noted_at < REST_S - SAMPLE_S:
+        while self._is_at_rest(sampled_at) and clock.monotonic() - sampled_at < REST_S - SAMPLE_S:
             self._changes.clear()
             await self._changes.wait_for(SAMPLE_S)
         return SAMPLE_S - self._context.redis_clock.time() % SAMPLE_S + jittered(0.1)
@@ -175,7 +175,7 @@ class Sampler(Service):
                 self._longest_ms[level] = None
             elif code < 0:
                 logger.error(
-                    "%s is of another type, so that no sample is noted there; 'taskq doctor --fix' moves it aside",
+                    "samples cannot be stored: the key %s has a wrong type; 'taskq doctor --fix' moves it aside",
                     queue.samples(level.step_s),
                     extra={"queue": queue.name},
                 )

@@ -21,7 +21,7 @@ from taskq_core.worker.context import WorkerContext
 from taskq_core.worker.counted_log import CountedLog
 from taskq_core.worker.dead_letters import DeadLetters
 from taskq_core.worker.dispatcher import Dispatcher
-from taskq_core.worker.outcome import YOUNG_S, lease_lost, settle, state_after, word
+from taskq_core.worker.outcome import YOUNG_S, lease_lost, run_outcome, settle, state_after
 from taskq_core.worker.reporter import ErrorReporter
 from taskq_core.worker.run import Ending, Run
 from taskq_core.worker.run_counters import RunCounters
@@ -89,12 +89,12 @@ class Settler:
         self._log_unknown = CountedLog(
             logger,
             logging.WARNING,
-            "No handler on this worker for %d tasks of type %r; they go back for other workers, and are archived after "
-            f"{self._unknown_timeout_s:g} s without one",
+            "No handler on this worker for %d tasks of type %r; they return to the queue for other workers, and are "
+            f"archived after {self._unknown_timeout_s:g} s",
             field="task_name",
         )
         self._reporter = reporter
-        self._wants = app.observer.wants_ended
+        self._is_observed = app.observer.wants_ended
         self._counters = counters
         self._dead_letters = dead_letters
         self._dispatcher = dispatcher
@@ -112,12 +112,12 @@ class Settler:
         if run.ending is None and run.error is None and duration_s < YOUNG_S:
             message = run.message
             is_plain = not message.retention and not message.unique_key  # the most common outcome by far
-            if is_plain and not self._wants(_COMPLETED):
+            if is_plain and not self._is_observed(_COMPLETED):
                 run.settlement = PLAIN_DONE
                 run.outcome = Outcome.COMPLETED
                 if run.span is not None or self._metrics.is_active or self._listener is not None or self._log.is_active:
-                    self._tell(run, Outcome.COMPLETED, "deleted", duration_s)
-                self._keep(run)
+                    self._report_end(run, Outcome.COMPLETED, "deleted", duration_s)
+                self._add_waiting(run)
                 return
         if run.ending is Ending.LEASE_LOST:
             self._lose(run, duration_s)
@@ -134,7 +134,9 @@ class Settler:
             )
         except BaseException as problem:  # user code failed, and the slot must become free
             logger.error(
-                "the outcome of task %s cannot be stored; its lease ends", run.name, exc_info=readable(problem)
+                "the outcome of task %s cannot be stored; the task runs again when its lease ends",
+                run.name,
+                exc_info=readable(problem),
             )
             self._lose(run, duration_s)
             return
@@ -143,12 +145,12 @@ class Settler:
         elif isinstance(run.error, UnknownTaskError) and run.failure is None:
             self._log_unknown.add(1, run.name)
         run.settlement = settlement
-        run.outcome = word(settlement, run.failure or run.error)
-        self._tell(run, run.outcome, state_after(settlement), duration_s)
-        if run.failure is not None or self._wants(run.outcome.value):
+        run.outcome = run_outcome(settlement, run.failure or run.error)
+        self._report_end(run, run.outcome, state_after(settlement), duration_s)
+        if run.failure is not None or self._is_observed(run.outcome.value):
             self._report(run)
         run.result = None
-        self._keep(run)
+        self._add_waiting(run)
 
     def requeue(self, run: Run) -> None:
         """Settle a run as requeued, because its function still runs or was never called.
@@ -156,10 +158,10 @@ class Settler:
         The caller sets `run.settlement` first.
         """
         run.outcome = Outcome.REQUEUED
-        self._tell(run, Outcome.REQUEUED, "pending", self._clock.monotonic() - run.started)
-        self._keep(run)
+        self._report_end(run, Outcome.REQUEUED, "pending", self._clock.monotonic() - run.started)
+        self._add_waiting(run)
 
-    def give_back(self, run: Run, now: float, why: str) -> None:
+    def return_unstarted(self, run: Run, now: float, why: str) -> None:
         """Requeue a task that has not started, because its lease may have ended or the worker no longer wants it.
 
         Unless another worker has the task, it goes to the head of its queue. This uses no attempt.
@@ -167,7 +169,7 @@ class Settler:
         run.started = now
         run.settlement = Settlement(run.task_id, Ended.REQUEUE, run.number, unique_key=run.message.unique_key)
         logger.warning(
-            "task %s %s, and is given back",
+            "task %s %s; it returns to its queue",
             run.name,
             why,
             extra=run.facts,
@@ -176,12 +178,12 @@ class Settler:
 
     def _lose(self, run: Run, duration_s: float) -> None:
         logger.warning(
-            "the lease of task %s was lost after %.3f s; its outcome is another worker's",
+            "task %s lost its lease after %.3f s; its outcome is dropped, because another worker may run the task",
             run.name,
             duration_s,
             extra={"queue": run.queue.name, "task_id": run.task_id, "attempt": run.message.retried + 1},
         )
-        self._tell(run, Outcome.LOST, "active", duration_s)
+        self._report_end(run, Outcome.LOST, "active", duration_s)
         run.failure = None  # handlers get the lost lease instead
         self._report_lost(run)
         self._finish((run,))
@@ -200,7 +202,7 @@ class Settler:
             run.failure = lease_lost(run, run.error)
             self._report(run)
 
-    def _keep(self, run: Run) -> None:
+    def _add_waiting(self, run: Run) -> None:
         waiting = self._waiting.get(run.queue)
         if waiting is None:
             waiting = self._waiting[run.queue] = []
@@ -208,16 +210,16 @@ class Settler:
         self.count += 1
         self.notify()
 
-    def _keep_again(self, run: Run) -> None:
-        """Keep a run for another attempt to settle it.
+    def _send_again(self, run: Run) -> None:
+        """Settle a run again with a later batch.
 
         Its slot stays in use. Otherwise each refusal would let in another task, without end.
         """
         run.was_sent = True
         run.settlement = _settlement(run)
-        self._keep(run)
+        self._add_waiting(run)
 
-    def _tell(self, run: Run, outcome: Outcome, state: str, duration_s: float) -> None:
+    def _report_end(self, run: Run, outcome: Outcome, state: str, duration_s: float) -> None:
         """Write span, metrics and log of an ended run, with the same error that error handlers receive."""
         error = run.failure or run.error
         if isinstance(error, TaskPaused):
@@ -273,7 +275,7 @@ class Settler:
         released, settled = [], []
         for run, code in zip(batch.runs, codes, strict=True):
             if code == SettleCode.SEND_AGAIN:
-                self._keep_again(run)
+                self._send_again(run)
                 continue
             released.append(run)
             if code == SettleCode.NOT_OWNED:
@@ -281,9 +283,9 @@ class Settler:
                     "the outcome (%s) of task %s %s",
                     run.outcome,
                     run.name,
-                    "is unknown: it was sent twice and the first answer is lost"
+                    "is unknown: it was sent twice, and the first answer was lost"
                     if run.repeated
-                    else "was refused: another worker has taken the task over, or it is gone",
+                    else "was refused: another worker has the task, or the task was deleted",
                     extra=run.facts,
                 )
                 if not run.repeated:
@@ -296,13 +298,13 @@ class Settler:
         self._finish(released)
 
     def unanswered(self, batch: SettleBatch) -> None:
-        """Keep an unanswered batch for another attempt, except runs whose lease has ended for good."""
+        """Send the settlements of an unanswered batch again, except for runs whose lease has certainly ended."""
         now = self._clock.monotonic()
         given_up = []
         for run in batch.runs:
             run.repeated = True
             if now < run.lease_until + self._context.grace_s:
-                self._keep_again(run)
+                self._send_again(run)
             else:
                 logger.error(
                     "the outcome (%s) of task %s could not be stored before its lease ended; it may run again",

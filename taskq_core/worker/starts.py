@@ -51,7 +51,7 @@ class Starts:
         self._waiting: set[Run] = set()  # being claimed or marked; two runs may be of the same task
         self._log_dropped = CountedLog(logger, logging.ERROR, "%d ids in queue %s had no message and were dropped")
         self._log_foreign = CountedLog(
-            logger, logging.ERROR, "%d tasks in queue %s name a unique lock that is not the queue's; they hold none"
+            logger, logging.ERROR, "%d tasks in queue %s name a unique lock of another queue; they run without a lock"
         )
         app = context.app
         self.caps = {
@@ -95,9 +95,9 @@ class Starts:
             if wait_s is not None:
                 self._context.metrics.waited(queue.name, run.name, wait_s)
             if now >= lease_until:  # this process or its loop was suspended
-                self._settler.give_back(run, now, "came after its lease had ended")
+                self._settler.return_unstarted(run, now, "arrived after its lease had ended")
             elif not is_wanted:
-                self._settler.give_back(run, now, "came when it was asked for no longer")
+                self._settler.return_unstarted(run, now, "arrived after its request was cancelled")
             else:
                 self.start(run, now)
         if foreign_locks or answer.foreign_locks:
@@ -224,8 +224,8 @@ class Starts:
             for run, is_marked in zip(runs, marked, strict=True):
                 self._waiting.discard(run)
                 if not is_marked or now >= run.lease_until:
-                    self._settler.give_back(run, now, "was not started before its lease ended")
+                    self._settler.return_unstarted(run, now, "was not started before its lease ended")
                 elif context.stopping.is_set():
-                    self._settler.give_back(run, now, "was not started before the worker stopped")
+                    self._settler.return_unstarted(run, now, "was not started before the worker stopped")
                 else:
                     self._start_now(run, now)

@@ -41,7 +41,7 @@ class Subscriber(Service):
             subscription = await self._runner.subscribe(first)
             if not self._has_warned:
                 self._has_warned = True
-                logger.warning("no requests of operators are received on %s: %s", ", ".join(others), error)
+                logger.warning("requests of operators cannot be received on %s: %s", ", ".join(others), error)
         try:
             while True:
                 channel, message = await subscription.next_of_any()

@@ -22,7 +22,7 @@ from taskq_core.worker.liveness import is_held, place
 
 logger = logging.getLogger("taskq.worker")
 
-SECOND_LOOK_S = 1.0
+SECOND_PASS_S = 1.0
 """Seconds until the second pass over a dead worker's tasks: its last request may arrive late."""
 SUPERVISOR_S = 60.0
 """Seconds for which a dead worker is left to its supervisor, which knows more about the cause of death."""
@@ -62,11 +62,11 @@ class Takeover(Service):
     async def work(self) -> float:
         """Record this process and take back tasks of dead workers. Return the seconds until the next call."""
         try:
-            return await self._look()
+            return await self._check_others()
         finally:
             self.has_looked.set()
 
-    async def _look(self) -> float:
+    async def _check_others(self) -> float:
         others = await self._runner.run(
             presence.list_peers(self._queue, self._place, self._token, self._record, kept_s=self._kept_s)
         )
@@ -75,12 +75,12 @@ class Takeover(Service):
                 del known[token]
         pause_s = self._every_s
         for token, supervisor in others.items():
-            if self._is_ours_to_take(token, supervisor.decode(errors="replace")):
+            if self._may_take_from(token, supervisor.decode(errors="replace")):
                 await self._take_from(token)
-                pause_s = min(pause_s, SECOND_LOOK_S)
+                pause_s = min(pause_s, SECOND_PASS_S)
         return pause_s
 
-    def _is_ours_to_take(self, token: str, supervisor: str) -> bool:
+    def _may_take_from(self, token: str, supervisor: str) -> bool:
         if is_held(token):
             return False
         dead_for_s = self._clock.monotonic() - self._dead_since.setdefault(token, self._clock.monotonic())
@@ -97,7 +97,7 @@ class Takeover(Service):
         for service in LEADERSHIPS:
             await self._runner.run(services.resign(self._queue.leader(service), owner=token))
         taken_at = self._taken_at.setdefault(token, self._clock.monotonic())
-        if self._clock.monotonic() - taken_at >= SECOND_LOOK_S:
+        if self._clock.monotonic() - taken_at >= SECOND_PASS_S:
             await self._runner.run(presence.forget_peer(self._queue, self._place, token))
 
     async def resign(self) -> None:

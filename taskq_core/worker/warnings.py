@@ -38,8 +38,8 @@ class WorkerWarnings(Service):
         self._config = context.config
         self._runner = context.runner
         self._fleet = fleet
-        self._told: set[str] = set()
-        self._has_looked = False
+        self._warned: set[str] = set()
+        self._has_checked = False
 
     async def work(self) -> float:
         """Check once, and return the seconds until the next check.
@@ -50,8 +50,8 @@ class WorkerWarnings(Service):
         """
         await self._check_eviction()
         self._check_clock()
-        if not self._has_looked:
-            self._has_looked = True
+        if not self._has_checked:
+            self._has_checked = True
             await self._check_queues({*self._config.queues, *self._app.settings.queues})
             return SETTLED_S
         await self._check_queues(self._config.queues)
@@ -65,7 +65,7 @@ class WorkerWarnings(Service):
             return  # this user may not read it; `taskq doctor` reports that
         policy = info.get("maxmemory_policy", "noeviction")
         if policy != "noeviction":
-            self._tell(
+            self._warn_once(
                 "eviction",
                 "",
                 f"Redis drops keys, and with them tasks, when its memory is full: its maxmemory-policy is {policy}, "
@@ -76,7 +76,7 @@ class WorkerWarnings(Service):
         ahead_s = self._context.clock.time() - self._context.redis_clock.time()
         if abs(ahead_s) >= SKEW_VISIBLE_S:
             direction = "ahead of" if ahead_s > 0 else "behind"
-            self._tell("clock-skew", "", f"this machine's clock is {abs(ahead_s):.1f} s {direction} that of Redis")
+            self._warn_once("clock-skew", "", f"this machine's clock is {abs(ahead_s):.1f} s {direction} that of Redis")
 
     async def _check_queues(self, served: Collection[str]) -> None:
         for queue, names in self._app.task_queues().items():
@@ -84,7 +84,7 @@ class WorkerWarnings(Service):
                 continue
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             hint = nearest_hint(queue, served)
-            self._tell(
+            self._warn_once(
                 "queue-unserved",
                 queue,
                 f"no worker serves queue {queue!r}, to which task {names[0]!r}{more} goes{hint}",
@@ -96,14 +96,14 @@ class WorkerWarnings(Service):
         if self._config.with_scheduler or not count:
             return
         if not await self._runner.run(list_alive(app.runtime.keys.schedulers, skip=0, count=1)):
-            self._tell(
+            self._warn_once(
                 "no-scheduler",
                 "",
                 f"no scheduler runs, so none of the {count} periodic tasks is enqueued; start a worker without "
                 "--no-scheduler, or taskq scheduler",
             )
 
-    def _tell(self, code: str, subject: str, text: str) -> None:
-        if f"{code} {subject}" not in self._told:
-            self._told.add(f"{code} {subject}")
+    def _warn_once(self, code: str, subject: str, text: str) -> None:
+        if f"{code} {subject}" not in self._warned:
+            self._warned.add(f"{code} {subject}")
             logger.warning("%s [%s]", text, code)

@@ -186,14 +186,14 @@ class Worker:
     def pause(self) -> None:
         """Take no new tasks. Running tasks go on. Call this on the event loop."""
         if self.status == "active":
-            logger.info("no new tasks are taken")
+            logger.info("paused: no new tasks are taken")
             self.status = "stopped"
             self._stop_fetching()
 
     def resume(self) -> None:
         """Take tasks again after `pause`. Call this on the event loop."""
         if self.status == "stopped" and not self.is_stopping:
-            logger.info("taking tasks again")
+            logger.info("resumed: tasks are taken again")
             self.status = "active"
             self._fetcher.is_fetching = True
             self._fetcher.wake()
@@ -377,7 +377,7 @@ class Worker:
                 await to_the_end(self._close(pipelines))
             finally:
                 self._starts.flush_logs()
-                self._keepalive.leave()  # otherwise its thread would go on to show a worker that has ended
+                self._keepalive.request_stop()  # otherwise its thread would go on to show a worker that has ended
                 logger.info("stopped: %d tasks ended here", self.ended_count)
 
     def _build(self, state: Mapping[str, Any]) -> None:
@@ -404,7 +404,7 @@ class Worker:
             context,
             describe=self.describe,
             lost=self._executor.lose,
-            look=LoopWatch(asyncio.get_running_loop(), context).look,
+            check_loop=LoopWatch(asyncio.get_running_loop(), context).check,
         )
         self._gauges = WorkerGauges(context, self._pulse, self._scheduler)
         keys = context.keys

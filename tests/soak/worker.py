@@ -23,7 +23,7 @@ class Recoveries(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if record.msg.startswith("a task's worker went silent"):
             self._ledger.write("recovered", id=getattr(record, "task_id", ""))
-        elif record.msg == "task %s %s, and is given back":
+        elif record.msg == "task %s %s; it returns to its queue":
             self._ledger.write("given back", id=getattr(record, "task_id", ""))
 
 

@@ -110,7 +110,7 @@ async def test_a_worker_that_dies_is_told_and_followed_by_another(
     taskq: TaskQ, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whatever it dies of. No task is lost."""
-    monkeypatch.setattr(background, "TRIED_AGAIN_S", 0.2)
+    monkeypatch.setattr(background, "FIRST_PAUSE_S", 0.2)
     now_s = 0.0
     monkeypatch.setattr(background, "time", SimpleNamespace(monotonic=lambda: now_s, sleep=time.sleep))
     lives: list[int] = []
@@ -142,20 +142,20 @@ async def test_a_worker_that_dies_is_told_and_followed_by_another(
     assert dead["status"] == "unready"
     told = dead["workers"]["default"]
     assert (told["status"], told["restarts"]) == ("restarting", 2)
-    assert told["reason"].startswith("it died of ConnectionError; another one starts in ")
+    assert told["reason"].startswith("the worker failed with ConnectionError; a new worker starts in ")
     assert "s3cret" not in str(dead)
     assert (ready["workers"]["default"]["status"], ready["workers"]["default"]["restarts"]) == ("ready", 2)
-    assert [message for message in caplog.messages if "the worker" in message] == ["the worker died"] * 2
-    assert [message for message in caplog.messages if "another" in message] == [
-        "another worker starts in 0.2 s",
-        "another worker starts in 0.4 s",
+    assert [message for message in caplog.messages if "the worker" in message] == ["the worker failed"] * 2
+    assert [message for message in caplog.messages if "a new worker" in message] == [
+        "a new worker starts in 0.2 s",
+        "a new worker starts in 0.4 s",
     ]
 
 
 async def test_a_redis_that_is_away_is_told_and_the_worker_starts_when_it_is_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(background, "TRIED_AGAIN_S", 0.05)
+    monkeypatch.setattr(background, "FIRST_PAUSE_S", 0.05)
     monkeypatch.setattr(background, "LONGEST_PAUSE_S", 0.1)
     monkeypatch.setattr("taskq_core.worker.worker.START_PATIENCE_S", 0.05)
     with RedisServer() as server:
@@ -243,7 +243,7 @@ async def test_what_cannot_start_is_told_for_good(taskq: TaskQ, monkeypatch: pyt
     async with served(taskq, show_details=True) as web:
         stopped = await until(web, lambda body: body["workers"]["default"]["status"] == "stopped", status=503)
 
-    assert stopped["workers"]["default"] == {"status": "stopped", "reason": "it cannot start", "restarts": 0}
+    assert stopped["workers"]["default"] == {"status": "stopped", "reason": "the worker cannot start", "restarts": 0}
 
 
 @rows(

@@ -48,8 +48,8 @@ run as `__main__`."""
 _SET_DEATH_SIGNAL = 1  # prctl(PR_SET_PDEATHSIG, ...)
 
 _NO_ITERATION = (
-    "a task with executor='process' cannot be gone on with by another run: iterate, checkpoint and cursor do not work "
-    "in a process of its own"
+    "a task with executor='process' cannot continue in another run: iterate, checkpoint and cursor do not work in a "
+    "separate process"
 )
 
 
@@ -64,7 +64,7 @@ class TaskProcess:
         self._connection = connection
         self._inbox: queue.SimpleQueue[tuple[bytes, bytes] | None] = queue.SimpleQueue()
         self._sending = threading.Lock()
-        self._is_running = self._is_told = False
+        self._is_running = self._is_interrupt_requested = False
         self._boot: dict[str, Any] = {}
         self._has_loaded_script = False
 
@@ -93,16 +93,16 @@ class TaskProcess:
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
         """Interrupt the running task, or exit without one, if the worker requested it. Ignore other signals."""
-        if not self._is_told:
+        if not self._is_interrupt_requested:
             return
-        self._is_told = False
+        self._is_interrupt_requested = False
         if not self._is_running:
             raise SystemExit(0)
         raise TaskInterrupted
 
     def _interrupt(self) -> None:
         """Interrupt the main thread with a signal, which also ends a blocking system call."""
-        self._is_told = True
+        self._is_interrupt_requested = True
         main = threading.main_thread().ident
         assert main is not None
         signals.interrupt(main)
@@ -129,9 +129,9 @@ class TaskProcess:
 
     def _run(self, facts: Mapping[str, Any], data: bytes) -> None:
         self.send(frames.STARTED)
-        notes = _Notes(self, facts["number"], facts["name"])
-        kind, answer = self._guarded(partial(self._call, facts, data, notes))
-        notes.close()
+        sender = _ProgressSender(self, facts["number"], facts["name"])
+        kind, answer = self._guarded(partial(self._call, facts, data, sender))
+        sender.close()
         self.send(kind, answer)
 
     def _guarded(self, work: Callable[[], tuple[bytes, bytes]]) -> tuple[bytes, bytes]:
@@ -145,12 +145,12 @@ class TaskProcess:
         except BaseException as error:
             return frames.FAILURE, encode_failure(error)
 
-    def _call(self, facts: Mapping[str, Any], data: bytes, notes: "_Notes") -> tuple[bytes, bytes]:
+    def _call(self, facts: Mapping[str, Any], data: bytes, sender: "_ProgressSender") -> tuple[bytes, bytes]:
         message = decode_message(data)
         app, task = self._find(facts["module"], facts["name"])
         kwargs = task.codec.decode(message.payload)
-        notes.max_result_bytes = task.options.max_result_bytes
-        context = _context(facts, message, notes)
+        sender.max_result_bytes = task.options.max_result_bytes
+        context = _context(facts, message, sender)
         call: Any = partial(task.body, context, **kwargs) if task.takes_context else partial(task.body, **kwargs)
         if app.middleware.wraps_runs:
             for middleware in reversed(app.middleware.of_run(facts["queue"], task.name, facts["name"])):
@@ -189,7 +189,7 @@ class TaskProcess:
         return frames.READY, b""
 
 
-class _Notes:
+class _ProgressSender:
     """Sends what a running task writes to the worker, which stores it. It does not support cursors.
 
     A thread that a function leaves behind may write after its task has ended. These writes are dropped here. The worker
@@ -212,7 +212,7 @@ class _Notes:
         self._lock = threading.Lock()
         self._progress: bytes | None = None
         self._next_at = 0.0
-        self._is_over = self._has_complained = False
+        self._is_over = self._has_warned = False
 
     def write_result(self, data: bytes | OversizedResult) -> None:
         if isinstance(data, OversizedResult):
@@ -223,7 +223,7 @@ class _Notes:
             if not self._is_over:
                 self._process.send(kind, frames.numbered(self._number, content))
                 return
-        self._complain()
+        self._warn_dropped()
 
     def store_progress(self, progress: bytes) -> None:
         with self._lock:
@@ -231,25 +231,27 @@ class _Notes:
                 self._progress = progress
                 if time.monotonic() >= self._next_at:
                     self._next_at = time.monotonic() + PROGRESS_EVERY_S
-                    self._tell_progress()
+                    self._send_progress()
                 return
-        self._complain()
+        self._warn_dropped()
 
     def close(self) -> None:
         """Send progress that was not sent yet, and refuse further writes."""
         with self._lock:
-            self._tell_progress()
+            self._send_progress()
             self._is_over = True
 
-    def _tell_progress(self) -> None:
+    def _send_progress(self) -> None:
         if self._progress is not None:
             self._process.send(frames.PROGRESS, frames.numbered(self._number, self._progress))
             self._progress = None
 
-    def _complain(self) -> None:
-        if not self._has_complained:
-            self._has_complained = True
-            logger.warning("task %s has ended, but a thread of its goes on; what that tells is dropped", self._name)
+    def _warn_dropped(self) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "task %s has ended, but its thread still reports progress or results; they are dropped", self._name
+            )
 
     def check(self) -> None:
         """Do nothing: a signal interrupts the function."""
@@ -273,7 +275,7 @@ class _Notes:
         """Do nothing: loops that report progress need a cursor, which fails."""
 
 
-def _context(facts: Mapping[str, Any], message: TaskMessage, notes: _Notes) -> TaskContext:
+def _context(facts: Mapping[str, Any], message: TaskMessage, sender: _ProgressSender) -> TaskContext:
     return TaskContext(
         id=message.id,
         name=facts["name"],
@@ -283,7 +285,7 @@ def _context(facts: Mapping[str, Any], message: TaskMessage, notes: _Notes) -> T
         deadline=utc_datetime(facts["deadline_s"]),
         headers=dict(message.headers),
         worker=facts["worker"],
-        _open_buffer=lambda: notes,
+        _open_buffer=lambda: sender,
     )
 
 

@@ -91,7 +91,7 @@ async def test_a_stopped_and_continued_worker_cannot_touch_its_successors_task(
     redis_server.client.set("go", 1)
     assert await handle.aresult(10) == str(heir.process.pid)
     assert marks(redis_server, "a") == ["started 1", "started 2", "cancelled", "ended"]
-    await until(lambda: "the lease of task wait was lost" in zombie.said)
+    await until(lambda: "task wait lost its lease" in zombie.said)
     await app.aclose()
 
 

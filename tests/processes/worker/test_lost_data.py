@@ -45,7 +45,7 @@ async def test_redis_restarted_empty(start: Runner, caplog: pytest.LogCaptureFix
     assert runs == Counter([-1, *range(100)])
     assert len(ends.of(running.id)) == 1
     # Told by the next heartbeat, or by the answer to the outcome, whichever came first.
-    assert "the lease of task" in caplog.text or "has taken the task over, or it is gone" in caplog.text
+    assert "lost its lease" in caplog.text or "another worker has the task, or the task was deleted" in caplog.text
 
 
 @pytest.mark.parametrize("policy", ["allkeys-random", "allkeys-lru"])

@@ -112,7 +112,7 @@ def test_a_function_that_will_not_end_does_not_hold_up_the_exit(
 
     assert process.wait() == 0
     assert state_of(redis_server, queue, handle.id) == "pending"
-    assert "did not end when interrupted; it is given back" in process.said
+    assert "did not end when interrupted; it returns to its queue" in process.said
     assert not redis_server.client.exists(queue.active, queue.lease)
 
 

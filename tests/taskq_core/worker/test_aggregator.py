@@ -378,7 +378,7 @@ class TestFunctions:
 
         assert (await bench.look()).failed == 1
 
-        assert "the task it returned waits in group 'g' itself and would go round for ever" in caplog.text
+        assert "it returned a task with aggregate='g', the group that it combines" in caplog.text
         assert bench.hashes() == {"a"}
 
     async def test_discard_drops_the_tasks(self, bench: Bench) -> None:
@@ -492,7 +492,7 @@ class TestFailures:
         assert (aggregator.combined, aggregator.failed) == (0, 1)
         assert bench.hashes() == {"a"}
         words = {
-            "nothing": "it must return the signature of a task, task.s(...), got NoneType",
+            "nothing": "an aggregator must return a task signature, task.s(...), got NoneType",
             "exit": "it raised SystemExit",
             "exit of a coroutine": "it raised SystemExit",
             "bad arguments": "names",
@@ -647,7 +647,7 @@ class TestFailures:
         bench.now_s += 60
         aggregator = await bench.look()
         assert (aggregator.combined, bench.pending()) == (0, [])
-        assert "was given back before it was combined; its tasks come again" in caplog.text
+        assert "returned to its group before it was combined; it will be collected again" in caplog.text
 
         await bench.look(aggregator)
 
@@ -815,7 +815,7 @@ class TestLead:
             await bench.look(aggregator)
 
         assert [each.message for each in caplog.records if each.levelname == "WARNING"] == [
-            "tasks wait in group 'other' of queue default, for which this worker has no aggregator (once per queue)"
+            "this worker has no aggregator for group 'other' of queue default, in which tasks wait (once per queue)"
         ]
 
     async def test_a_worker_without_aggregators_gives_back_what_others_left(self, bench: Bench) -> None:

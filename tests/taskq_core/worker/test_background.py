@@ -85,7 +85,7 @@ def test_abort_gives_back_what_does_not_end_and_returns_at_once(app: TaskQ) -> N
 
 
 def test_a_worker_that_could_not_start_is_tried_again(app: TaskQ, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(background, "TRIED_AGAIN_S", 0.01)
+    monkeypatch.setattr(background, "FIRST_PAUSE_S", 0.01)
     away = TaskQ("redis://127.0.0.1:1/0", prefix="asynq")
     monkeypatch.setattr("taskq_core.worker.worker.START_PATIENCE_S", 0.05)
     made: list[TaskQ] = []

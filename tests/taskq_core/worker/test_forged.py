@@ -91,7 +91,7 @@ async def test_forged_fields_reach_no_key_outside_the_queue(
 
     assert foreign_keys(redis_server) == before
     assert redis_server.client.hget(workflow, "s1") in (b"d", b"f"), "the step ran at home"
-    assert "name a unique lock that is not the queue's" in caplog.text
+    assert "name a unique lock of another queue" in caplog.text
 
 
 async def test_a_hundred_thousand_ids_without_a_task(

@@ -27,10 +27,10 @@ async def test_a_coroutine_that_blocks_is_told_of_while_it_does(
 
     def block() -> list[str]:
         """Let time pass in another thread until the task is named. Return what was logged by then."""
-        watch: Any = worker._keepalive._look
+        watch: Any = worker._keepalive._check_loop
         until_blocking(lambda: worker.running_count)
         clock.skip(5)  # the watch looks at each heartbeat while nothing runs
-        until_blocking(lambda: watch.__self__._asked_at is not None, "the watch has asked for a sign of life")
+        until_blocking(lambda: watch.__self__._callback_sent_at is not None, "the watch has asked for a sign of life")
         clock.skip(BLOCKED_S)
         told = until_blocking(lambda: warnings_of(caplog), "it is told of while it blocks")
         may_end.set()
@@ -41,7 +41,7 @@ async def test_a_coroutine_that_blocks_is_told_of_while_it_does(
     await (await slow.adelay()).aresult(PATIENCE_S)
     (told,) = await blocking
 
-    assert "in task 'slow'" in told
+    assert "task 'slow' has blocked" in told
     assert f"{__file__}:" in told
     assert "may_end.wait(PATIENCE_S)" in told
 

@@ -260,5 +260,5 @@ class TestMovesThatWereCutOff:
 
         assert pauses[1] > 200
         assert raw.zrange(queue.moving, 0, -1) == [handle.id.encode()]
-        assert "moves out of queue default cannot be carried on" in caplog.text
+        assert "interrupted moves out of queue default cannot be completed now" in caplog.text
         await runner.aclose()

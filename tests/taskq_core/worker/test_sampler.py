@@ -238,7 +238,7 @@ async def test_a_key_of_another_type_is_told_of_and_stops_nothing(
 
     await sampler_of(app, hurried, queue).sample()
 
-    assert "taskq:{default}:samples:10 is of another type" in caplog.text
+    assert "the key taskq:{default}:samples:10 has a wrong type" in caplog.text
     assert len(samples(redis_server, queue, 1)) == 1
 
 

@@ -164,7 +164,7 @@ async def test_nothing_is_written_for_a_task_that_another_worker_has_taken(
     assert redis_server.client.hgetall(queue.task(handle.id)) == before
     assert redis_server.client.zrange(queue.lease, 0, -1) == redis_server.client.lrange(queue.active, 0, -1)
     assert redis_server.client.get(queue.processed) is None
-    assert "was refused: another worker has taken the task over" in caplog.text
+    assert "was refused: another worker has the task" in caplog.text
 
 
 async def test_settlements_that_are_refused_do_not_let_in_ever_more_tasks(

@@ -74,7 +74,7 @@ async def test_a_worker_that_wakes_too_late_does_not_start_the_run(
     run = await take(runner, queue, now_ns=LONG_AGO_NS)
     started: list[Run] = []
     given_back: list[Run] = []
-    settler: Any = SimpleNamespace(give_back=lambda run, now, why: given_back.append(run))
+    settler: Any = SimpleNamespace(return_unstarted=lambda run, now, why: given_back.append(run))
     context = context_of(app, runner, token="frozen")
     starts = Starts(context, settler, lambda run, now: started.append(run))
 
