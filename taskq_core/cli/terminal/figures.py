@@ -120,16 +120,10 @@ def bar(sizes: Mapping[TaskState, int], largest: int, width: int) -> list[tuple[
     return [(state, given) for (state, _), given in zip(there, cells, strict=True)]
 
 
-def sparkline(values: Sequence[float | None], width: int, *, top: float | None = None) -> str:
-    """Return the last `width` values as a line of blocks, right-aligned; a space for None.
-
-    Args:
-        values: The values, the oldest first.
-        width: Number of values.
-        top: Value of the highest block; None for the largest value.
-    """
+def sparkline(values: Sequence[float | None], width: int) -> str:
+    """Return the last `width` values as a line of blocks, right-aligned; a space for None."""
     last = values[-width:] if width > 0 else []
-    most = max((value for value in last if value is not None), default=0.0) if top is None else top
+    most = max((value for value in last if value is not None), default=0.0)
     words = [" " if value is None else _height(value, most) for value in last]
     return "".join(words).rjust(max(0, width))
 

@@ -118,7 +118,7 @@ class LimitsScreen(ListScreen[Found, QueueLimit]):
         self.go("tasks", record.queue, TaskState.SCHEDULED)
 
     def nothing(self, found: Found) -> str:
-        """Return that there is no limit, unless some cannot be read."""
+        """Return the text for an empty list, unless some limits cannot be read."""
         return "" if found.damaged else self.EMPTY
 
     def facts(self, found: Found) -> Text | None:

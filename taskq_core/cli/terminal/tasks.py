@@ -109,7 +109,7 @@ class TasksScreen(ListScreen[Found, TaskRecord | GroupInfo]):
 
     @property
     def is_live(self) -> bool:
-        """Whether there is no filter: a search reads many tasks."""
+        """Whether the list has no filter. A search reads many tasks, so it is repeated only on request."""
         return not self._wanted.looks_inside
 
     # --- reading and drawing ------------------------------------------------------------------------------------------
@@ -214,7 +214,7 @@ class TasksScreen(ListScreen[Found, TaskRecord | GroupInfo]):
         return Text.assemble((state_label(state, self.size.width), colour), " ", (count, "bold"))
 
     def nothing(self, found: Found) -> str:
-        """Return why there is no task."""
+        """Return why the list is empty."""
         if self.queue is not None and found.infos[0].problem:
             return f"It cannot be counted: {found.infos[0].problem}. taskq doctor says why."
         if found.groups is not None:

@@ -110,7 +110,7 @@ class WorkflowsScreen(ListScreen[Found, WorkflowRow]):
         return [(None, Text("all")), *states]
 
     def nothing(self, found: Found) -> str:
-        """Return why there is no workflow."""
+        """Return why the list is empty."""
         return "No workflow on this page matches." if self.choice or self.text else "There is no workflow."
 
     def next_place(self, found: Found) -> Any:
@@ -280,7 +280,7 @@ class StepScreen(ListScreen[StepDetail, MemberRow]):
         return [(False, Text(f"members {step.members:,}")), (True, failed)]
 
     def nothing(self, found: StepDetail) -> str:
-        """Return why there is no member."""
+        """Return why the list is empty."""
         if found.step.members is None:
             return ""
         return "No member has failed." if self.choice else "It has no members yet."
