@@ -157,6 +157,9 @@ class Task(BaseTask[R], Generic[P, R]):
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> TaskHandle[R]:
         """Enqueue a call and return its handle. Blocks for one round trip to Redis; in a coroutine use `adelay`.
 
+        Inside a database transaction, adapters may only prepare the call here and send it after the commit; `is_sent`
+        of the handle tells. Errors of sending are then logged or raised at the commit.
+
         Raises:
             TaskArgumentsError: The arguments do not fit; nothing was written.
             DuplicateTaskError, TaskIdConflictError: The lock or the id is taken.

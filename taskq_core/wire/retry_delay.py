@@ -1,6 +1,6 @@
-"""When a failed task runs again, and which queue a worker tries first: Asynq's two rules of chance.
+"""Asynq's two rules with a random part: the delay before a retry, and the order in which a worker tries its queues.
 
-Both take their random source from the caller, so a test can fix it.
+The caller passes the random source, so that a test can fix it.
 """
 
 import math

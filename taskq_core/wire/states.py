@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class TaskState(StrEnum):
-    """State of a task. The value is the word in Redis."""
+    """State of a task. The value is the word in Redis, and the position plus 1 is the number in Go."""
 
     ACTIVE = "active"
     PENDING = "pending"
