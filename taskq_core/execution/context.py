@@ -31,29 +31,29 @@ class ProgressBuffer(Keeper, Protocol):
         ...
 
     def write_result(self, data: bytes | OversizedResult) -> None:
-        """Store bytes as the result so far, soon; or the reason why they are not stored."""
+        """Store bytes as the intermediate result soon. Of an oversized result, store its size and the limit."""
         ...
 
     def store_progress(self, progress: bytes) -> None:
-        """Store the progress of the task, at most once in a while. The last value is always stored."""
+        """Store the progress of the task, at most about once a second. The last value is always stored."""
         ...
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class TaskContext:
-    """The run of one task.
+    """Data and methods of the running task.
 
-    A parameter annotated `TaskContext` receives it, if it is the task's first; `current_task()` returns it anywhere
-    below.
+    Annotate the first parameter of a task with `TaskContext` to receive it, or call `current_task()` anywhere in the
+    task's code.
 
     Attributes:
         id: Id of the task.
         name: Name of the task (its type on the wire).
-        queue: Queue it came from.
-        retried: Failures counted so far.
-        max_retry: Most retries.
-        deadline: When it is cancelled, aware UTC, or None.
-        headers: Text that travelled with it.
+        queue: Name of the queue that the worker took the task from.
+        retried: Number of retries so far. Snoozes and uncounted failures are not included.
+        max_retry: Maximum number of retries.
+        deadline: Time at which the worker cancels the run, in UTC with time zone. None without a worker.
+        headers: Headers that were stored with the task, as text.
         local: True when the function was called directly, not by a worker.
         worker: Token of the worker that runs it, the first 16 digits of its id; "" when called directly.
         outcome: How the run ended, for error handlers: "retried", "snoozed" (retried without using an attempt),
@@ -73,7 +73,7 @@ class TaskContext:
     outcome: str | None = None
     state: Mapping[str, Any] = field(default_factory=lambda: _NO_STATE, repr=False)
     grown: int = field(default=0, repr=False)
-    """Members it has added to its group, for workflows."""
+    """Number of members that this run has added to its workflow group."""
     _loop: asyncio.AbstractEventLoop | None = field(default=None, repr=False)
     _open_buffer: Callable[[], ProgressBuffer] | None = field(default=None, repr=False)
     _loops: Loops | None = field(default=None, repr=False)
@@ -108,10 +108,10 @@ class TaskContext:
     def write_result(self, data: bytes) -> None:
         """Store bytes as the task's result while it runs. The value that the function returns replaces them.
 
-        They are written in the background. A function that is called directly drops them.
+        The worker writes them in the background. If the function was called directly, this method does nothing.
 
-        Bytes over the limit `max_result_bytes` are not stored. They replace an earlier result all the same, so that
-        asking for the result raises `ResultTooLargeError`. The run goes on.
+        Bytes over the limit `max_result_bytes` are not stored, but an earlier result is deleted. Reading the result
+        then raises `ResultTooLargeError`. The run continues.
 
         Raises:
             TypeError: `data` is not bytes.
@@ -137,9 +137,9 @@ class TaskContext:
         no progress in this run.
 
         Args:
-            done: Amount that is done, in any unit. At least 0.
-            total: Amount in all, None if unknown.
-            message: Current activity, cut to 500 characters. Everyone who may see the task sees it.
+            done: Completed amount, in any unit. At least 0.
+            total: Total amount in the same unit, None if unknown.
+            message: Current activity, cut to 500 characters. All users who may view the task can read it.
 
         Raises:
             ProgressError: A value is not a number, is negative or infinite, or the message is not text.
@@ -148,7 +148,7 @@ class TaskContext:
         if self._open_buffer is not None:
             self._open_buffer().store_progress(data)
 
-    # --- going on in another run --------------------------------------------------------------------------------------
+    # --- continuation in another run ----------------------------------------------------------------------------------
 
     @property
     def is_stopping(self) -> bool:
@@ -185,10 +185,10 @@ class TaskContext:
             items: A sequence, an open file, `csv_rows(...)`, or in Django a queryset. With `cursor`, a function that
                 takes a cursor, None at first, and returns the items after it.
             cursor: Returns the cursor of an item, a value with a JSON form.
-            batch_size: Yield lists of so many items instead of single items.
+            batch_size: Yield lists of this many items instead of single items.
             name: Name of this loop among the loops of the task. Loops without a name are identified by their order.
-            every: Store the cursor after every so many items, and wait until it is stored. After a kill, at most so
-                many items are repeated. None: it is stored in the background, about once a second.
+            every: Store the cursor after this many items, and wait until it is stored. If the worker is killed, at most
+                this many items are repeated. None: it is stored in the background, about once a second.
             for_at_most: Time after which the run ends between two items. Other tasks get its slot, and it continues
                 after them. It processes at least one item.
             total: Number of items, for the progress that `iterate` reports. Sequences need none.
@@ -201,7 +201,7 @@ class TaskContext:
         return Iteration(self._all_loops, source, batch_size=batch_size, **options)
 
     def checkpoint(self, cursor: object) -> None:
-        """Keep a cursor for the next run, and end this run here if the worker stops.
+        """Store a cursor for the next run, and end this run here if the worker stops.
 
         The cursor is stored about once a second, and when the run ends without success.
 
@@ -222,12 +222,12 @@ class TaskContext:
         """
         loops = self._all_loops
         if loops.keeper.is_beside_loop:
-            raise IterationError("a coroutine asks with `await context.acursor()`")
+            raise IterationError("cursor() would block the event loop; in a coroutine, use `await context.acursor()`")
         loops.load()
         return loops.checkpoint
 
     async def acursor(self) -> Any:
-        """Return the last cursor given to `checkpoint`. As `cursor`, for coroutines."""
+        """Return the last cursor given to `checkpoint`, like `cursor`, for coroutines."""
         loops = self._all_loops
         await loops.aload()
         return loops.checkpoint
@@ -241,14 +241,14 @@ class TaskContext:
 
 
 current: ContextVar[TaskContext | None] = ContextVar("taskq_current_task", default=None)
-"""The run this code belongs to. Set by the worker."""
+"""Context of the task that runs this code. The worker sets it."""
 
 
 def current_task() -> TaskContext:
-    """Return the run this code belongs to.
+    """Return the context of the task that runs this code.
 
     Raises:
-        NoCurrentTaskError: The code does not run inside a task.
+        NoCurrentTaskError: This code does not run inside a task.
     """
     context = current.get()
     if context is None:

@@ -170,7 +170,7 @@ class Loops:
         """Keep the cursor of `checkpoint`, and end the run here if it has to end."""
         if self._stored is None:  # the cursors of loops are in the same object
             if self.keeper.is_beside_loop:
-                raise IterationError("a coroutine asks with `await context.acursor()` before its first checkpoint")
+                raise IterationError("the first checkpoint of a coroutine must follow `await context.acursor()`")
             self.load()
         try:
             plain = msgspec.json.decode(encode_result(cursor))  # the value that the next run will get

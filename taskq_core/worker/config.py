@@ -51,10 +51,11 @@ class WorkerConfig:
     """Seconds between two passes over a queue that find and repair damage."""
     aggregate_every: Duration = 1.0
     """Seconds between two checks for due groups."""
-    carry_every: Duration = 0.5
+    dispatch_every: Duration = 0.5
+    """Seconds between two checks for due workflow steps, while there are workflows."""
     relay_every: Duration = 1.0
     """Seconds between two checks for tasks that wait in an outbox."""
-    letters_every: Duration = 5.0
+    dead_letters_every: Duration = 5.0
     """Seconds between two searches for archived tasks whose handlers must run. This worker's own need no search."""
     leader_lease: Duration = 5.0
     """Seconds after which another worker takes over a service from a silent leader."""
@@ -84,9 +85,9 @@ class WorkerConfig:
             "clean_every",
             "reconcile_every",
             "aggregate_every",
-            "carry_every",
+            "dispatch_every",
             "relay_every",
-            "letters_every",
+            "dead_letters_every",
             "leader_lease",
             "safety_net",
         ):

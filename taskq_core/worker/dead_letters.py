@@ -56,7 +56,7 @@ class DeadLetters(Service):
         self._app = context.app
         self._queue = queue
         self._runner = context.runner
-        self._every_s = context.config.span("letters_every")
+        self._every_s = context.config.span("dead_letters_every")
         self._again_in_s = max(1, round(6 * self._every_s))
         self._call = Caller(AT_ONCE, name="a handler of archived tasks")
         self._is_expected = self._has_looked = False
@@ -87,9 +87,9 @@ class DeadLetters(Service):
             await self._rest()
             return 0.0
         claim_s = round(CLAIM_S + LONGEST_S * len(self._app.archive_handlers))
-        letters = await self._runner.run(take_dead_letters(self._queue, claim_s=claim_s, limit=AT_ONCE))
-        if letters.task_ids:
-            await asyncio.gather(*[self._handle(task_id, letters) for task_id in letters.task_ids])
+        batch = await self._runner.run(take_dead_letters(self._queue, claim_s=claim_s, limit=AT_ONCE))
+        if batch.task_ids:
+            await asyncio.gather(*[self._handle(task_id, batch) for task_id in batch.task_ids])
         else:
             await self._rest()
         return 0.0
@@ -98,7 +98,7 @@ class DeadLetters(Service):
         if not self._leadership.has_looked:
             return True
         if self._leadership.leads:
-            return self._leadership.has(Topic.LETTERS)
+            return self._leadership.has(Topic.DEAD_LETTERS)
         # The leader's program may have other handlers, or none. So this worker checks too.
         return bool(self._app.archive_handlers) and await self._runner.run(count_keys((self._queue.letters,))) > 0
 
@@ -106,7 +106,7 @@ class DeadLetters(Service):
         self._has_looked = not self._is_expected
         await self._changes.wait_for(jittered(self._every_s))
 
-    async def _handle(self, task_id: str, letters: DeadLetterBatch) -> None:
+    async def _handle(self, task_id: str, batch: DeadLetterBatch) -> None:
         again_in_s: int | None = None
         facts = {"queue": self._queue.name, "task_id": task_id}
         try:
@@ -121,7 +121,7 @@ class DeadLetters(Service):
         except Exception:
             logger.exception("handling an archived task failed; it is handled again", extra=facts)
             again_in_s = self._again_in_s
-        await self._runner.run(end_dead_letter(self._queue, task_id, until_s=letters.until_s, again_in_s=again_in_s))
+        await self._runner.run(end_dead_letter(self._queue, task_id, until_s=batch.until_s, again_in_s=again_in_s))
 
     async def _call_handlers(self, task: TaskInfo) -> None:
         guard = self._app.timetable.guard

@@ -31,7 +31,7 @@ class Dispatcher(Service):
         self._queues = {queue.name: queue for queue in context.queues}
         self._runner = context.runner
         self._token = context.token
-        self._every_s = context.config.span("carry_every")
+        self._every_s = context.config.span("dispatch_every")
         lease_s = max(context.leader_s, 3 * self._every_s)
         self._leader_ms = int(lease_s * 1000)
         self._rest_s = max(self._every_s, lease_s / 3)

@@ -85,13 +85,15 @@ async def hand_back(
         BrokerError: Redis refused or was not reached. Some tasks may have been taken back.
     """
     count = 0
-    letter = partial(needs_dead_letter, app)
+    is_dead_letter_needed = partial(needs_dead_letter, app)
     for queue in queues:
         async for held in _held(runner, queue, token):
             now_s, tasks = held.now_ns // NS_PER_S, held.tasks
             for start in range(0, len(tasks), BATCH):
                 recoveries = [
-                    decide_for(app, queue, task, now_s, letter, is_overrun=(queue.name, task.task_id) in overran)
+                    decide_for(
+                        app, queue, task, now_s, is_dead_letter_needed, is_overrun=(queue.name, task.task_id) in overran
+                    )
                     for task in tasks[start : start + BATCH]
                 ]
                 count += await _take(runner, queue, token, recoveries, app.settings.archive.limits(queue.name))

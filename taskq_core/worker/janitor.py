@@ -36,7 +36,7 @@ class Janitor(Service):
 
     async def work(self) -> float:
         """Delete expired data. Return the seconds until the next call."""
-        if not self._leadership.has(Topic.KEPT):
+        if not self._leadership.has(Topic.RETAINED):
             self._rest_s = self._every_s
             return jittered(self._every_s)
         deleted = await self._clean()

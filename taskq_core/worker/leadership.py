@@ -49,13 +49,13 @@ class Topic(Enum):
 
     WORKFLOWS = "workflows"
     """Workflow steps to dispatch to another queue, or steps whose end may not have been reported."""
-    LETTERS = "letters"
+    DEAD_LETTERS = "dead_letters"
     """Archived tasks that need a dead letter handled."""
     GROUPS = "groups"
     """Groups or sets of tasks to combine."""
     LIMITS = "limits"
     """The queue has or had tasks with limits."""
-    KEPT = "kept"
+    RETAINED = "retained"
     """Ended tasks or workflows that are retained."""
 
     def keys(self, queue: QueueKeys) -> tuple[str, ...]:
@@ -69,13 +69,13 @@ class Topic(Enum):
                     queue.workflows_open,
                     queue.workflows_running,
                 )
-            case Topic.LETTERS:
+            case Topic.DEAD_LETTERS:
                 return (queue.letters,)
             case Topic.GROUPS:
                 return (queue.groups, queue.aggregation_sets, queue.combined)
             case Topic.LIMITS:
                 return (queue.limits, queue.limits_due, queue.limit_checks)
-            case Topic.KEPT:
+            case Topic.RETAINED:
                 return (queue.completed, queue.archived, queue.workflows_ended)
 
 

@@ -40,7 +40,7 @@ def decide(
     task: ExpiredTask,
     now_s: int,
     counts: Callable[[TaskMessage], bool] = lambda message: True,
-    needs_letter: Callable[[TaskMessage], bool] = lambda message: False,
+    needs_dead_letter: Callable[[TaskMessage], bool] = lambda message: False,
     *,
     is_overrun: bool = False,
     delay: Callable[[TaskMessage, Exception], float] = lambda message, error: 0.0,
@@ -51,7 +51,7 @@ def decide(
         task: The task, as listed.
         now_s: Unix second by Redis's clock.
         counts: Returns whether the lost lease counts as a failure, which uses an attempt.
-        needs_letter: Returns whether the task needs a dead letter if it is archived.
+        needs_dead_letter: Returns whether the task needs a dead letter if it is archived.
         is_overrun: Whether the worker was killed because this task did not end when its time was over.
         delay: Returns the seconds until the next attempt.
     """
@@ -75,7 +75,7 @@ def decide(
     if is_last:
         text = f"{LOST_TEXT}: the worker that ran it was lost, and no attempt is left"
         stored = archived_message(message, error=OVERRUN_TEXT if is_overrun else text, failed_at_s=now_s)
-        return Recovery(task, Verdict.ARCHIVE, stored, record=record, is_dead_letter=needs_letter(message))
+        return Recovery(task, Verdict.ARCHIVE, stored, record=record, is_dead_letter=needs_dead_letter(message))
     is_counted = is_overrun or counts(message)
     text = OVERRUN_TEXT if is_overrun else LOST_TEXT
     delay_ms = math.ceil(delay(message, error) * 1000)
@@ -118,7 +118,7 @@ def decide_for(
     queue: QueueKeys,
     task: ExpiredTask,
     now_s: int,
-    needs_letter: Callable[[TaskMessage], bool],
+    needs_dead_letter: Callable[[TaskMessage], bool],
     *,
     is_overrun: bool = False,
 ) -> Recovery:
@@ -127,7 +127,7 @@ def decide_for(
         task,
         now_s,
         partial(loss_counts, app, queue),
-        needs_letter,
+        needs_dead_letter,
         is_overrun=is_overrun,
         delay=partial(delay_after_loss, app, queue),
     )
@@ -139,16 +139,18 @@ class Recoverer(Service):
     Args:
         context: The worker.
         queue: Key names of the queue.
-        needs_letter: Returns whether a task needs a dead letter if it is archived.
+        needs_dead_letter: Returns whether a task needs a dead letter if it is archived.
     """
 
     name = "recoverer"
 
-    def __init__(self, context: WorkerContext, queue: QueueKeys, needs_letter: Callable[[TaskMessage], bool]) -> None:
+    def __init__(
+        self, context: WorkerContext, queue: QueueKeys, needs_dead_letter: Callable[[TaskMessage], bool]
+    ) -> None:
         self._app = context.app
         self._runner = context.runner
         self._queue = queue
-        self._needs_letter = needs_letter
+        self._needs_dead_letter = needs_dead_letter
         self._every_s = context.config.span("recover_every")
         self._grace_s = math.ceil(context.grace_s)
         self._archive = context.app.settings.archive.limits(queue.name)
@@ -162,7 +164,7 @@ class Recoverer(Service):
             if not expired.tasks:
                 break
             recoveries = [
-                decide_for(self._app, self._queue, task, expired.now_ns // NS_PER_S, self._needs_letter)
+                decide_for(self._app, self._queue, task, expired.now_ns // NS_PER_S, self._needs_dead_letter)
                 for task in expired.tasks
             ]
             codes = await self._runner.run(

@@ -99,14 +99,14 @@ class Services:
         for group in self._groups:
             self.add(Waker(context, group, self.new_pipeline(), fetcher, leaderships, asks_ahead=asks_ahead))
         for queue in context.queues:
-            leadership, letters = leaderships[queue.name], dead_letters[queue.name]
+            leadership, dead_letter_service = leaderships[queue.name], dead_letters[queue.name]
             self.add(
                 leadership,
-                letters,
+                dead_letter_service,
                 Aggregator(context, queue, leadership),
                 Forwarder(context, queue, leadership),
                 Reconciler(context, queue, turn),
-                Recoverer(context, queue, letters.expects),
+                Recoverer(context, queue, dead_letter_service.expects),
                 Janitor(context, queue, leadership),
                 Sampler(context, queue, leadership, fleet, gauges.keep_sample),
                 Limiter(context, queue, leadership, self.new_pipeline()),

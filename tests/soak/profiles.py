@@ -57,7 +57,7 @@ class Profile:
     shutdown_grace: float = 3.0
     reconcile_every: float = 4.0
     clean_every: float = 3.0
-    letters_every: float = 0.5
+    dead_letters_every: float = 0.5
     leader_lease: float = 2.0
     calm_s: float = 3.0
     """Time between two rounds without a fault."""
@@ -85,7 +85,7 @@ PROFILES: dict[str, Profile] = {
             shutdown_grace=10.0,
             reconcile_every=30.0,
             clean_every=8.0,
-            letters_every=5.0,
+            dead_letters_every=5.0,
             leader_lease=5.0,
             calm_s=20.0,
             warm_up_s=20.0,
@@ -120,7 +120,7 @@ def shortened(profile: Profile) -> Profile:
         shutdown_grace=ci.shutdown_grace,
         reconcile_every=ci.reconcile_every,
         clean_every=ci.clean_every,
-        letters_every=ci.letters_every,
+        dead_letters_every=ci.dead_letters_every,
         leader_lease=ci.leader_lease,
         calm_s=ci.calm_s,
         warm_up_s=ci.warm_up_s,

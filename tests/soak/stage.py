@@ -112,7 +112,7 @@ class Stage:
             "recover_every": leases.recover_every,
             "reconcile_every": profile.reconcile_every,
             "clean_every": profile.clean_every,
-            "letters_every": profile.letters_every,
+            "dead_letters_every": profile.dead_letters_every,
             "leader_lease": profile.leader_lease,
             "shutdown_grace": profile.shutdown_grace,
             "health_port": 0,

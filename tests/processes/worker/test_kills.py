@@ -107,7 +107,7 @@ def test_kills_between_archive_and_letter_lose_and_double_nothing(
         redis_server.client.set("kill-letters", 2)
     processes = 0
     deadline = time.monotonic() + 90
-    config: dict[str, Any] = {"concurrency": 2, "lease": 1, "heartbeat": 0.3, "letters_every": 0.2}
+    config: dict[str, Any] = {"concurrency": 2, "lease": 1, "heartbeat": 0.3, "dead_letters_every": 0.2}
     worker = start_process(has_to_start=False, **config)  # it may die before it says that it has started
     while redis_server.client.zcard(queue.completed) < 6:
         assert time.monotonic() < deadline

@@ -471,8 +471,8 @@ def test_a_coroutine_is_told_what_would_block_it(app: TaskQ, run: Callable[[Task
         run(app, go)
         assert said == [
             "a coroutine iterates with `async for item in context.iterate(...)`",
-            "a coroutine asks with `await context.acursor()`",
-            "a coroutine asks with `await context.acursor()` before its first checkpoint",
+            "cursor() would block the event loop; in a coroutine, use `await context.acursor()`",
+            "the first checkpoint of a coroutine must follow `await context.acursor()`",
         ]
 
 

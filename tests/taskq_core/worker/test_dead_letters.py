@@ -52,7 +52,7 @@ async def test_whoever_wants_to_know_is_after_hooks_the_archive(
         if how == "fail" or (how == "once" and running.count("once") == 1):
             raise ValueError(how)
 
-    await start(letters_every=60)
+    await start(dead_letters_every=60)
     handles = {how: await work.adelay(how) for how in ("fail", "once", "fine", "wait")}
     handles["late"] = await work.using(expires=datetime(2020, 1, 1, tzinfo=UTC)).adelay("late")
     await work.using(expires=datetime(2020, 1, 1, tzinfo=UTC), on_expiry="discard").adelay("gone")
@@ -82,7 +82,7 @@ async def test_a_task_takes_the_place_of_the_archived_one(
     async def work(secret: str) -> None:
         raise ValueError("broken")
 
-    await start(queues={"default": 1, "dead": 1}, letters_every=0.1)
+    await start(queues={"default": 1, "dead": 1}, dead_letters_every=0.1)
     handle = await work.adelay("s3cr3t")
     dead_queue = app.runtime.keys.queue("dead")
     await until(lambda: redis_server.client.zcard(dead_queue.archived) == 1)
@@ -133,7 +133,7 @@ async def test_what_fails_is_done_again_and_the_archive_stays(
     def work() -> None:
         raise ValueError("broken")
 
-    await start(letters_every=0.1)
+    await start(dead_letters_every=0.1)
     handle = await work.adelay()
     await until(lambda: len(tries) == 3)
     await until(lambda: not redis_server.client.exists(queue.letters))
@@ -160,7 +160,7 @@ async def test_one_that_was_moved_is_told_of_where_it_went(
         raise ValueError("broken")
 
     other = app.runtime.keys.queue("other")
-    worker = await start(letters_every=0.1)
+    worker = await start(dead_letters_every=0.1)
     moved, back = await work.using(task_id="moved").adelay(), await work.using(task_id="back").adelay()
     await until(lambda: {each for _, each in told} == {moved.id, back.id})
     await start.stop(worker)
@@ -172,7 +172,7 @@ async def test_one_that_was_moved_is_told_of_where_it_went(
     is_broken[0] = False
     told.clear()
 
-    await start(queues={"default": 1, "other": 1}, letters_every=0.1)
+    await start(queues={"default": 1, "other": 1}, dead_letters_every=0.1)
     await until(lambda: not redis_server.client.exists(queue.letters, other.letters))
 
     assert sorted(told) == [("default", "back"), ("other", "moved")]
@@ -190,7 +190,7 @@ async def test_one_that_was_run_again_or_deleted_is_not_told_of(
     handle = await app.remote("t").using(run_after=600).adelay()
     redis_server.client.zadd(queue.letters, {handle.id: 1})
 
-    await start(letters_every=0.1)
+    await start(dead_letters_every=0.1)
     await until(lambda: not redis_server.client.exists(queue.letters))
 
     assert told == []

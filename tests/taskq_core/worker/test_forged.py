@@ -83,7 +83,7 @@ async def test_forged_fields_reach_no_key_outside_the_queue(
     before = foreign_keys(redis_server)
     ends = Ends()
 
-    worker = await start(listener=ends, aggregate_every=0.05, carry_every=0.05, reconcile_every=0.05)
+    worker = await start(listener=ends, aggregate_every=0.05, dispatch_every=0.05, reconcile_every=0.05)
     await until(lambda: {task_id for task_id, _ in ends.ends} >= {*ids, "g", "h", "next"})
     await until(lambda: not redis_server.client.exists(queue.active, queue.aggregation_sets, queue.workflow_notes))
     assert len(await AsyncInspector(app).servers()) == 1

@@ -27,7 +27,7 @@ RARELY: dict[str, Any] = {
     "safety_net": 600,
     "recover_every": 600,
     "clean_every": 600,
-    "letters_every": 600,
+    "dead_letters_every": 600,
 }
 """Of workers whose services do nothing by themselves within a test."""
 TASKS = 10

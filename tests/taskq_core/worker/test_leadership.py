@@ -171,7 +171,7 @@ async def test_it_knows_what_there_is_to_do(
 ) -> None:
     """By any of the keys that mean it, whether or not there is something else."""
     client = redis_server.client
-    other = Topic.KEPT if topic is not Topic.KEPT else Topic.LETTERS
+    other = Topic.RETAINED if topic is not Topic.RETAINED else Topic.DEAD_LETTERS
     for key in topic.keys(queue):
         for before in (None, other.keys(queue)[0]):
             client.flushall()

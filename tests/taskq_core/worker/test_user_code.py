@@ -322,7 +322,7 @@ def test_hooks_cannot_stop_it_either(app: TaskQ) -> None:
         raise MuteError
 
     neighbors = Neighbors(app)
-    with WorkerThread(app, concurrency=3, letters_every=0.05) as running:
+    with WorkerThread(app, concurrency=3, dead_letters_every=0.05) as running:
         neighbors.begin("x")
         fail.delay()
         until_blocking(lambda: told.count("archived") > 1, "the dead letter is tried again")

@@ -153,7 +153,7 @@ async def go_queue(app: TaskQ, start: Runner, redis_server: RedisServer) -> Queu
     """Return a paused queue that a taskq worker serves."""
     go = app.runtime.keys.queue("go")
     redis_server.client.set(go.paused, "1")
-    await start(queues={"default": 1, "go": 1}, carry_every=0.1)
+    await start(queues={"default": 1, "go": 1}, dispatch_every=0.1)
     return go
 
 
@@ -191,7 +191,7 @@ async def test_go_alone_serves_the_queue_of_a_step(app: TaskQ, start: Runner, re
     async def last(size: int) -> int:
         return size + 1
 
-    await start(carry_every=0.1)
+    await start(dispatch_every=0.1)
     handle = await (app.remote("go:measure", queue="go").s(width=3) | last.s()).adelay()
     assert handle.queue == "default"
     await until(lambda: redis_server.client.llen(go.pending), "the step is in Go's queue")
@@ -251,7 +251,7 @@ async def test_a_step_that_was_moved_to_where_go_alone_looks_is_noticed(
         return size + 1
 
     await app.runtime.async_client.run(actions.pause(here))
-    await start(carry_every=0.1, queues={"default": 1})
+    await start(dispatch_every=0.1, queues={"default": 1})
     handle = await (app.remote("go:measure", queue=here.name).s() | last.s()).at_home("default").adelay()
     await until(lambda: redis_server.client.llen(here.pending), "the step is in its queue")
     task_id = f"{handle.id}.measure"
@@ -311,7 +311,7 @@ async def test_a_step_that_went_with_its_queue_has_failed(app: TaskQ, start: Run
     async def one() -> int:
         return 1
 
-    await start(carry_every=0.1)
+    await start(dispatch_every=0.1)
     handle = await (one.s().using(queue="gone") | one.si()).at_home("default").adelay()
     await until(lambda: redis_server.client.llen("asynq:{gone}:pending"), "the step is in the other queue")
 
@@ -405,7 +405,7 @@ async def test_a_client_that_went_silent_fails_the_group(
     redis_server.client.hset(key, "go0", "1")  # as if it had not said that these were all
     redis_server.client.zadd(queue.workflows_open, {handle.id: 1})
 
-    await start(carry_every=0.1)
+    await start(dispatch_every=0.1)
 
     with pytest.raises(WorkflowFailedError, match="the client that added members to it stopped"):
         await handle.aresult(timeout=60)
