@@ -1,7 +1,8 @@
 """Queues, tasks, workflows, workers and periodic tasks in Django's admin.
 
-Django's own lists, forms and actions over rows that are read from Redis; each page is a mixin that can be put over
-another `ModelAdmin`. Arguments and results are on a task's own page only. When Redis does not answer, the pages say so.
+The pages are Django's own lists, forms and actions over rows that are read from Redis. Each page is a mixin for any
+`ModelAdmin`. Only the page of a task shows its full arguments and its result. If Redis does not answer, each page
+reports that.
 """
 
 from taskq_django.admin.base import RedisAdminMixin

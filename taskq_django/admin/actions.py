@@ -1,7 +1,7 @@
 """Actions that ask for confirmation on a separate page.
 
-Django's own machinery offers and calls them, for selected rows and for all that match. The confirmation page carries
-the state in which each selected row was shown, so that an action can skip a row that has changed since.
+Django lists and calls them like other actions, for selected rows and for all matching rows. The confirmation page
+contains the state of each selected row at the time it was shown, so that an action can skip rows that have changed.
 """
 
 import functools
@@ -23,22 +23,22 @@ from taskq_core.clock import SYSTEM_CLOCK
 from taskq_core.errors import BrokerReplyError
 
 SHOWN = 20
-"""Most rows that a confirmation names."""
-CONFIRMED_VAR, SEEN_VAR = "post", "seen"
+"""Maximum number of rows that a confirmation page lists."""
+CONFIRMED_VAR, MARKS_VAR = "post", "marks"
 ACTED_MAX = 1_000
-"""Most rows that one request acts on one by one."""
+"""Maximum number of rows that one request handles one by one."""
 LONGEST_S = 20.0
-"""Seconds after which an action stops and reports how far it got, so that no server cuts off the request."""
+"""Seconds after which an action stops and reports its progress, before a web server ends the request."""
 
 Action = Callable[..., HttpResponse | None]
 Text = str | Promise
 
 
 class AdminForm(forms.Form):
-    """A form whose fields have the widgets that a `ModelAdmin`, perhaps a theme's, gives to fields of a database."""
+    """A form whose fields have the widgets that a `ModelAdmin` (maybe of a theme) uses for model fields."""
 
     columns: ClassVar[Mapping[str, "models.Field[Any, Any]"]] = {}
-    """The fields, as fields of a database."""
+    """The model field of each form field."""
 
     def __init__(self, modeladmin: Any, request: HttpRequest, data: Any = None) -> None:
         super().__init__(data)
@@ -46,21 +46,21 @@ class AdminForm(forms.Form):
             self.add(modeladmin, request, name, column)
 
     def add(self, modeladmin: Any, request: HttpRequest, name: str, column: "models.Field[Any, Any]") -> None:
-        """Add a field."""
+        """Add the form field of a model field."""
         self.fields[name] = form_field(modeladmin, request, name, column)
 
 
 def form_field(modeladmin: Any, request: HttpRequest, name: str, column: "models.Field[Any, Any]") -> Any:
-    """Return the form field that a `ModelAdmin` makes of a field of a database."""
+    """Return the form field that a `ModelAdmin` creates for a model field."""
     column.set_attributes_from_name(name)
     column.model = modeladmin.model
-    # Leave out the validators of the column type: the form field has the same ones and would repeat their errors.
+    # Omit the validators of the model field's type: the form field has the same ones and would repeat their errors.
     given = column._validators  # type: ignore[attr-defined]  # the stubs omit it
     return modeladmin.formfield_for_dbfield(column, request, validators=given)
 
 
 def as_code(field: Any, rows: int) -> None:
-    """Make the field of a form one for JSON: several lines in a fixed-width font."""
+    """Change the widget of a form field to several lines in a fixed-width font, for JSON."""
     classes = f"{field.widget.attrs.get('class', '')} taskq-json".strip()
     field.widget.attrs.update({"rows": rows, "class": classes, "spellcheck": "false"})
 
@@ -74,18 +74,18 @@ def confirmed_action(
     form: type[AdminForm] | None = None,
     is_destructive: bool = False,
 ) -> Callable[[Action], Action]:
-    """Make a method of an admin an action that asks for confirmation.
+    """Turn a method of an admin into an action that asks for confirmation.
 
     Args:
         description: Text in the list's choice of actions, such as `Run selected %(verbose_name_plural)s now`.
-        button: Text of the button that confirms, and of the link on the page of one row.
-        question: Question of the page, an `ngettext_lazy` over `%(count)d`.
+        button: Text of the confirming button, and of the button on the page of one row.
+        question: Question on the confirmation page, an `ngettext_lazy` with `%(count)d`.
         permissions: The user needs one of them: `run` means `has_run_permission`.
-        form: Form with further questions. Its cleaned data are passed to the method as keyword arguments.
-        is_destructive: True draws the button as that of a deletion.
+        form: Form with further input. Its cleaned data are passed to the method as keyword arguments.
+        is_destructive: True draws the button like that of a deletion.
 
-    The method is called with the request, the rows and, as `seen`, the `mark` of each selected row when it was shown,
-    by its key. It reports what was done.
+    The method gets the request, the rows and `shown_marks`: the `mark` of each selected row when it was shown, by key.
+    It reports the result to the user.
     """
 
     def decorate(function: Action) -> Action:
@@ -93,10 +93,10 @@ def confirmed_action(
         @functools.wraps(function)
         def action(modeladmin: Any, request: HttpRequest, rows: Any) -> HttpResponse | None:
             is_confirmed = request.method == "POST" and CONFIRMED_VAR in request.POST
-            asked = None if form is None else form(modeladmin, request, request.POST if is_confirmed else None)
-            if is_confirmed and (asked is None or asked.is_valid()):
-                given = {} if asked is None else asked.cleaned_data
-                return function(modeladmin, request, rows, seen=_seen_marks(request), **given)
+            confirm_form = None if form is None else form(modeladmin, request, request.POST if is_confirmed else None)
+            if is_confirmed and (confirm_form is None or confirm_form.is_valid()):
+                given = {} if confirm_form is None else confirm_form.cleaned_data
+                return function(modeladmin, request, rows, shown_marks=_shown_marks(request), **given)
             count, shown = rows.count(), rows[:SHOWN]
             is_picked = not is_across(request)
             context = {
@@ -106,14 +106,14 @@ def confirmed_action(
                 "shown": [(row, modeladmin.address("change", row.pk)) for row in shown],
                 "more": max(0, count - len(shown)),
                 "button": button,
-                "form": asked,
-                "media": modeladmin.media if asked is None else modeladmin.media + asked.media,
+                "form": confirm_form,
+                "media": modeladmin.media if confirm_form is None else modeladmin.media + confirm_form.media,
                 "action": function.__name__,
                 "is_picked": is_picked,
                 "keys": [row.pk for row in (rows if is_picked else shown[:1])],
-                "seen": request.POST.getlist(SEEN_VAR) or (_marks(rows) if is_picked else ()),
+                "marks": request.POST.getlist(MARKS_VAR) or (_marks(rows) if is_picked else ()),
                 "is_destructive": is_destructive,
-                "back_url": modeladmin.way_back(request),
+                "back_url": modeladmin.back_url(request),
             }
             return modeladmin.render_page(request, modeladmin.confirmation_template, context)  # type: ignore[no-any-return]
 
@@ -124,7 +124,7 @@ def confirmed_action(
 
 
 def is_across(request: HttpRequest) -> bool:
-    """Return whether all rows that match are selected. The value is read as by Django's own form of actions."""
+    """Return whether all matching rows are selected. The value is parsed as in Django's own action form."""
     return forms.BooleanField(required=False).to_python(request.POST.get("select_across"))
 
 
@@ -132,36 +132,36 @@ def _marks(rows: Any) -> list[str]:
     return [f"{row.mark}:{row.pk}" for row in rows if hasattr(row, "mark")]
 
 
-def _seen_marks(request: HttpRequest) -> dict[str, str]:
-    """Return the mark of each selected row when it was shown, by its key."""
-    marks = (each.partition(":") for each in request.POST.getlist(SEEN_VAR))
+def _shown_marks(request: HttpRequest) -> dict[str, str]:
+    """Return the mark of each selected row when it was shown, by key."""
+    marks = (each.partition(":") for each in request.POST.getlist(MARKS_VAR))
     return {key: mark for mark, _colon, key in marks}
 
 
 def report_nothing_left(modeladmin: Any, request: HttpRequest) -> None:
-    """Report that no row of an action exists any more."""
+    """Report that none of the selected rows exists any more."""
     modeladmin.message_user(request, _("Nothing was done: the selected rows do not exist any more."), messages.WARNING)
 
 
 def report_more(modeladmin: Any, request: HttpRequest) -> None:
-    """Report that one request could not act on all rows."""
-    text = _("There may be more: one request does not act on all of them. Repeat the action to continue.")
+    """Report that one request could not handle all rows."""
+    text = _("One request cannot handle all rows. Repeat the action to continue.")
     modeladmin.message_user(request, text, messages.WARNING)
 
 
 def log(request: HttpRequest, row: Any, entry: Any, *, flag: int = CHANGE) -> None:
-    """Record in the admin's log what the user did to a row: a text, or Django's list of changes."""
+    """Record the action of a user on a row in the admin's log: a text, or Django's list of changes."""
     LogEntry.objects.log_actions(
         user_id=str(request.user.pk), queryset=[row], action_flag=flag, change_message=entry, single_object=True
     )
 
 
 class SkippedError(Exception):
-    """An action does not apply to a row. Its text is the reason, for the user."""
+    """An action does not apply to a row. Its text is the reason, which is shown to the user."""
 
 
 class Deadline:
-    """Time after which an action stops."""
+    """The time at which an action on many rows stops, `LONGEST_S` after its start."""
 
     def __init__(self) -> None:
         self._end = SYSTEM_CLOCK.monotonic() + LONGEST_S
@@ -169,11 +169,11 @@ class Deadline:
 
     @property
     def is_over(self) -> bool:
-        """Whether the time is over."""
+        """Whether the deadline has passed."""
         return SYSTEM_CLOCK.monotonic() > self._end
 
     def progress(self, done: int, total: int) -> None:
-        """Raise `TimeoutError` if the time is over and something is left. For calls that report their progress."""
+        """Raise `TimeoutError` if the deadline has passed and `done` is less than `total`. A progress callback."""
         self.has_begun = True
         if done < total and self.is_over:
             raise TimeoutError
@@ -186,21 +186,21 @@ def act_on_each(
     act: Callable[[Any, Deadline], tuple[Any, int]],
     report: Any,
     *,
-    seen: Mapping[str, str] | None = None,
+    shown_marks: Mapping[str, str] | None = None,
     flag: int = CHANGE,
 ) -> None:
-    """Act on rows one by one and log each. Report the rows that were skipped, with the reasons.
+    """Perform an action on rows one by one and log each. Report the skipped rows with the reasons.
 
-    If Redis fails, the error is raised. A call that may have happened is logged as such.
+    If Redis fails, the error is raised. The log has an entry for a call that Redis may have carried out.
 
     Args:
         modeladmin: The admin.
         request: Request of the user.
         rows: The rows.
-        act: Acts on one row. Returns what to log and a number for the report. Raises `SkippedError` if the action does
-            not apply.
-        report: Message about the sum of these numbers, an `ngettext_lazy` over `%(count)d`.
-        seen: Mark of each row when it was shown. A row with another mark now is skipped.
+        act: Performs the action on one row. Returns the text of the log entry and a number for the report. Raises
+            `SkippedError` if the action does not apply.
+        report: Message about the sum of these numbers, an `ngettext_lazy` with `%(count)d`.
+        shown_marks: Mark of each row when it was shown. A row with another mark now is skipped.
         flag: Flag of the log entries.
     """
     deadline = Deadline()
@@ -208,29 +208,29 @@ def act_on_each(
     is_complete = len(found) == rows.count() and getattr(rows, "next_cursor", None) is None
     done: list[int] = []
     skipped: Counter[str] = Counter()
-    if gone := len(getattr(rows, "keys", found)) - len(found):
-        skipped[_("it does not exist any more")] = gone
+    if missing := len(getattr(rows, "keys", found)) - len(found):
+        skipped[_("it does not exist any more")] = missing
     for place, row in enumerate(found):
         if place and deadline.is_over:
             is_complete = False
             break
         try:
-            if seen is not None and seen.get(row.pk, row.mark) != row.mark:
+            if shown_marks is not None and shown_marks.get(row.pk, row.mark) != row.mark:
                 raise SkippedError(gettext_lazy("it has changed since the page was loaded"))
-            with override(None):  # Django's log is in the language of the code as well
+            with override(None):  # as Django does, log in the language of the code
                 entry, count = act(row, deadline)
             log(request, row, entry, flag=flag)
             done.append(count)
         except TimeoutError:
-            log(request, row, f"Cut off after {LONGEST_S:.0f} s.")
+            log(request, row, f"Stopped after {LONGEST_S:.0f} s. It may be incomplete.")
             is_complete = False
             break
         except SkippedError as error:
             skipped[str(error)] += 1
         except BrokerError as error:
-            if not isinstance(error, BrokerReplyError):  # else this row is damaged, and others may not be
+            if not isinstance(error, BrokerReplyError):  # such an error means that only this row is damaged
                 if error.may_have_happened or deadline.has_begun:
-                    log(request, row, "Tried; Redis did not answer, so it is not known how far it got.")
+                    log(request, row, "Redis did not answer. The action may have been carried out in part.")
                 raise
             skipped[str(error)] += 1
         except TaskQError as error:

@@ -1,8 +1,8 @@
-"""The parts that all admin pages over Redis share: Django's own list, form, history and actions, with rows from Redis.
+"""Base classes of all admin pages over Redis: Django's own list, form, history and actions, with rows from Redis.
 
-A page is a mixin over `RedisAdminMixin`, and a class that puts the mixin over `ModelAdmin`. The mixins bring no
-templates of lists and forms, so they can be put over another `ModelAdmin`, such as a theme's, whose templates are then
-used:
+Each page consists of a mixin derived from `RedisAdminMixin`, and a class that combines it with `ModelAdmin`. The mixins
+have no templates for lists and forms, so they also work with another `ModelAdmin`, such as a theme's, whose templates
+are then used:
 
     class MyTaskAdmin(TaskAdminMixin, unfold.admin.ModelAdmin): ...
 """
@@ -40,13 +40,13 @@ else:
 
 
 class FrameMixin(LiveMixin):
-    """Draws our own pages in the frame of this admin, and knows the addresses and permissions of the model."""
+    """Draws taskq's own pages in the layout of the admin site, and returns addresses and permissions of the model."""
 
     confirmation_template = "admin/taskq_django/confirmation.html"
 
     def render_page(self, request: HttpRequest, template: str, context: dict[str, Any]) -> HttpResponse:
-        """Draw one of our pages in the frame of this admin."""
-        request.current_app = self.admin_site.name  # for links, as Django's own admin does
+        """Draw one of taskq's own pages in the layout of the admin site."""
+        request.current_app = self.admin_site.name  # for the links on the page
         shared = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
@@ -56,8 +56,8 @@ class FrameMixin(LiveMixin):
         }
         return keep_messages(request, TemplateResponse(request, template, {**shared, **context}))
 
-    def way_back(self, request: HttpRequest) -> str:
-        """Return the address from which an action was chosen."""
+    def back_url(self, request: HttpRequest) -> str:
+        """Return the address of the page on which an action was chosen."""
         match = request.resolver_match
         if match is not None and "object_id" in match.kwargs:
             return self.address("change", unquote(match.kwargs["object_id"]))
@@ -78,8 +78,8 @@ class FrameMixin(LiveMixin):
         """Return whether the user may run (and cancel) the rows of this page."""
         return self.allows(request, "run")
 
-    def say_gone(self, request: HttpRequest, key: str) -> HttpResponse:
-        """Report on the list that a row no longer exists."""
+    def redirect_missing(self, request: HttpRequest, key: str) -> HttpResponse:
+        """Redirect to the list with a message that a row does not exist any more."""
         text = _("%(name)s “%(key)s” does not exist any more.")
         facts = {"name": capfirst(self.opts.verbose_name), "key": key}
         self.message_user(request, text % facts, messages.WARNING)
@@ -87,17 +87,17 @@ class FrameMixin(LiveMixin):
 
 
 class RedisAdminMixin(FrameMixin, MixinBase):
-    """Pages of a model whose rows are in Redis. A subclass returns them in `get_rows`.
+    """Pages of a model whose rows are in Redis. A subclass implements `get_rows`.
 
-    While Redis is down, every page says so and can be tried again.
+    While Redis does not answer, every page shows the error and a link to try again.
     """
 
     trouble_template = "admin/taskq_django/trouble.html"
-    show_facets = admin.ShowFacets.NEVER  # a database counts facets; these filters count for themselves
+    show_facets = admin.ShowFacets.NEVER  # Django counts facets in a database; these filters show their own counts
     list_per_page = 50
     actions: Any = ()
     unreadable_fieldsets: Any = ()
-    """Lines of the page of a row that cannot be read."""
+    """Fieldsets of the page of a row that cannot be decoded."""
 
     # --- rows ---------------------------------------------------------------------------------------------------------
 
@@ -106,75 +106,75 @@ class RedisAdminMixin(FrameMixin, MixinBase):
         raise NotImplementedError
 
     def get_queryset(self, request: HttpRequest) -> Any:
-        """Return the rows, for Django's own views."""
+        """Return all rows, for Django's own views."""
         return self.get_rows(request)
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
-        """Return the list page of the class below, reading from Redis."""
+        """Return the change list class of the base class, extended to read from Redis."""
         return type("RedisList", (RedisChangeList, super().get_changelist(request, **kwargs)), {})
 
     def read_one(self, request: HttpRequest, key: str) -> Any:
-        """Return one row for its own page, None if it does not exist."""
+        """Return one row with the data of its page, None if it does not exist."""
         return next(iter(self.get_rows(request).pick([key])), None)
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
-        """Return one row, with links to other pages and to the actions that fit it."""
+        """Return one row with links to other pages, and to the actions that apply to it."""
         obj = self.read_one(request, object_id)
         if obj is not None:
             obj.links = Links(request, self.admin_site)
             obj.action_links = [
                 (self.address("act", obj.pk, name), function.button)
                 for name, function in self.allowed_actions(request).items()
-                if self.fits(name, obj)
+                if self.offers(name, obj)
             ]
         return obj
 
     # --- permissions --------------------------------------------------------------------------------------------------
 
     def has_add_permission(self, request: HttpRequest) -> bool:
-        """Return whether the user may add a row. Nobody may if the model has no such permission."""
+        """Return whether the user may add a row. It is False if the model has no such permission."""
         return "add" in self.opts.default_permissions and super().has_add_permission(request)
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Return whether the user may change rows. As `has_add_permission`."""
+        """Return whether the user may change rows. It is False if the model has no such permission."""
         return "change" in self.opts.default_permissions and super().has_change_permission(request, obj)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Return whether the user may delete rows. As `has_add_permission`."""
+        """Return whether the user may delete rows. It is False if the model has no such permission."""
         return "delete" in self.opts.default_permissions and super().has_delete_permission(request, obj)
 
     # --- actions ------------------------------------------------------------------------------------------------------
 
     def get_actions(self, request: HttpRequest, action_location: Any = None) -> Any:
-        """Return the actions that the user may take, except Django's own deletion, which needs a database."""
+        """Return the actions that the user may use, except Django's own deletion, which needs a database."""
         given = {} if action_location is None else {"action_location": action_location}  # since Django 6.1
         actions = super().get_actions(request, **given)
         return {name: each for name, each in actions.items() if _function_of(each) is not delete_selected}
 
-    def fits(self, action: str, obj: Any) -> bool:
-        """Return whether the page of a row offers an action."""
+    def offers(self, action: str, obj: Any) -> bool:
+        """Return whether the page of a row has a button for an action."""
         return True
 
     def allowed_actions(self, request: HttpRequest) -> dict[str, Any]:
-        """Return the functions of the actions that the user may take on one row, by name. Each has a `button`."""
+        """Return the functions of the actions that the user may use on one row, by name. Each has a `button`."""
         functions = {name: _function_of(each) for name, each in self.get_actions(request).items()}
         return {name: function for name, function in functions.items() if hasattr(function, "button")}
 
     @admin.display(description=gettext_lazy("actions"))
     def buttons(self, obj: Any) -> SafeString:
-        """Buttons of the actions."""
+        """Return the buttons of the actions."""
         link = '<a role="button" class="button taskq-action" href="{}">{}</a>'
         return format_html_join(" ", link, obj.action_links)
 
     def act_view(self, request: HttpRequest, object_id: str, action: str) -> HttpResponse:
-        """Take an action on one row, after its confirmation."""
+        """Show the confirmation page of an action on one row, or perform the confirmed action."""
         allowed = self.allowed_actions(request) if self.has_view_or_change_permission(request) else {}
         if action not in allowed:
             raise PermissionDenied
         key = unquote(object_id)
         rows = self.get_queryset(request).filter(pk__in=[key])
         if not rows.count():
-            return self.say_gone(request, key)
+            return self.redirect_missing(request, key)
         response = allowed[action](self, request, rows)
         if isinstance(response, HttpResponse):
             return response
@@ -184,7 +184,7 @@ class RedisAdminMixin(FrameMixin, MixinBase):
     # --- views --------------------------------------------------------------------------------------------------------
 
     def get_urls(self) -> list[URLPattern]:
-        """Return Django's pages, and a page for actions on one row. While Redis does not answer, each page says so."""
+        """Return Django's pages and a page for actions on one row. Each page shows errors of Redis."""
         name = f"{self.opts.app_label}_{self.opts.model_name}_act"
         act = path("<path:object_id>/act/<str:action>/", self.admin_site.admin_view(self.act_view), name=name)
         patterns = [act, *super().get_urls()]
@@ -199,14 +199,14 @@ class RedisAdminMixin(FrameMixin, MixinBase):
             try:
                 return view(request, *args, **kwargs)
             except (BrokerError, ConfigurationError) as error:
-                # The status is 200: this site did not fail, and its operators can read here what did.
+                # The status is 200, because the site itself works and shows the reason.
                 title = capfirst(self.opts.verbose_name_plural)
                 return self.render_page(request, self.trouble_template, {"title": title, "trouble": str(error)})
 
         return reporting
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
-        """Return the lines of a row's page, without empty lines."""
+        """Return the fieldsets of a row's page, without fields that have no value."""
         fieldsets = super().get_fieldsets(request, obj)
         if obj is None:
             return fieldsets
@@ -217,30 +217,30 @@ class RedisAdminMixin(FrameMixin, MixinBase):
         return [(heading, options) for heading, options in shown if options["fields"]]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        """Return all lines. Fields that are not in `fieldsets` can be edited."""
+        """Return all fields in `fieldsets`. Other fields can be edited."""
         return flatten_fieldsets((*(self.fieldsets or ()), *self.unreadable_fieldsets))
 
     def has_value(self, obj: Any, name: str) -> bool:
-        """Return whether a line has a value."""
+        """Return whether a field has a value."""
         return lookup_field(name, obj, self)[2] not in ("", None)
 
     def delete_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """Delete one row, by the action of that name."""
+        """Redirect to the action that deletes one row."""
         if "delete_selected" in self.allowed_actions(request):
             return HttpResponseRedirect(self.address("act", unquote(object_id), "delete_selected"))
         raise PermissionDenied
 
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """Draw the page of one row. It has a button to delete the row if there is an action for that."""
+        """Draw the page of one row. It has a delete button if the model has an action for that."""
         context.setdefault("show_delete", "delete_selected" in self.allowed_actions(request))
         return super().render_change_form(request, context, *args, **kwargs)
 
     def _get_obj_does_not_exist_redirect(self, request: HttpRequest, opts: Any, object_id: str) -> HttpResponse:
-        return self.say_gone(request, unquote(object_id))
+        return self.redirect_missing(request, unquote(object_id))
 
 
 def _function_of(action: Any) -> Any:
-    """Return the function of an action, which is a tuple before Django 6.1."""
+    """Return the function of an action. Before Django 6.1, an action is a tuple."""
     return action[0] if isinstance(action, tuple) else action.func

@@ -1,6 +1,6 @@
-"""Django's list page over rows from Redis.
+"""Django's change list over rows from Redis.
 
-It is mixed into the list page that the class below uses, so that a theme's own list page stays.
+`RedisAdminMixin` mixes it into the change list class of its base class, so that a theme's own class is used too.
 """
 
 from collections.abc import Iterable
@@ -17,18 +17,18 @@ else:
     BaseChangeList = object
 
 CURSOR_VAR = "after"
-"""Parameter with the place where a search continues."""
+"""Query parameter with the cursor at which a search continues."""
 
 
 class RedisChangeList(BaseChangeList):
-    """Our part of a list page.
+    """Mixin for a change list.
 
-    The rows of a page are read before it is drawn, so that a failure of Redis can be reported. A page beyond the last
-    is the last. Parameters that no filter knows are ignored.
+    The rows of a page are read before it is drawn, so that a failure of Redis can be reported. A page number beyond the
+    last page shows the last page. Unknown query parameters are ignored.
     """
 
     def get_filters_params(self, params: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return the parameters of the filters."""
+        """Return the query parameters of the filters."""
         known = {getattr(each, "parameter_name", "") for each in self.list_filter}
         self.params.pop(CURSOR_VAR, None)  # the search form starts again
         return {name: value for name, value in super().get_filters_params(params).items() if name in known}
@@ -49,6 +49,6 @@ class RedisChangeList(BaseChangeList):
             self.search_help_text = rows.note
 
     def get_query_string(self, new_params: dict[str, Any] | None = None, remove: Iterable[str] | None = None) -> str:
-        """Return the address of this list with parameters replaced. Only links to its pages keep the cursor."""
+        """Return the query string of this list with changed parameters. Only links to other pages keep the cursor."""
         is_same_search = new_params is not None and set(new_params) <= {PAGE_VAR, ALL_VAR, CURSOR_VAR}
         return super().get_query_string(new_params, [*(remove or ()), *(() if is_same_search else (CURSOR_VAR,))])

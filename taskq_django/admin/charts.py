@@ -1,8 +1,8 @@
-"""Charts as inline SVG, drawn on the server: a page loads nothing for them and holds no inline style.
+"""Charts as inline SVG, drawn on the server without inline styles or further requests of the browser.
 
-Colors are classes of `admin.css`, which follow the light and the dark theme. The figures of a chart are in its title
-and description for screen readers, and in a table beside it. A drawing stretches with the page, so its text is
-outside.
+Colors are classes of `admin.css`, which follow the light and the dark theme. The title and description of a chart
+contain its figures for screen readers, and a table below it shows them. A drawing stretches with the page, so its text
+is outside of it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,11 +20,11 @@ from taskq_core.views import QueueSeries, Sample, bars, line_path, scale_top
 from taskq_django.admin.formats import TASK_STATES, number, render, span
 
 RECENT = timedelta(hours=1)
-"""Time that the line charts show."""
+"""Period of the line charts."""
 POINTS = 120
-"""Most samples in it."""
+"""Maximum number of samples in a line chart."""
 _WIDTH, _HEIGHT = 1000, 100
-"""Units of a drawing, which the page stretches."""
+"""Size of a drawing in SVG units, which the page stretches."""
 _Line = tuple[str, str, Callable[[Sample], float | None]]
 
 
@@ -34,7 +34,7 @@ def state_bar(name: str, sizes: Mapping[TaskState, int], *, whole: int) -> SafeS
     Args:
         name: Name of the queue, for the title.
         sizes: Tasks by state.
-        whole: Number of tasks that fill the width.
+        whole: Number of tasks that corresponds to the full width.
     """
     parts = [(bar, f"{capfirst(TASK_STATES[bar.state])}: {number(bar.count)}") for bar in bars(sizes, whole)]
     return render("state_bar.html", name=name, parts=parts)
@@ -47,9 +47,9 @@ def history_chart(
 
     Args:
         days: The days, the oldest first.
-        key: Begins the ids in the chart, so that a page may have several.
-        heading: Text above it.
-        choices: Other spans of time: address, text, and whether it is the one shown.
+        key: Prefix of the element ids in the chart, so that a page may have several charts.
+        heading: Text above the chart.
+        choices: Links to charts of other periods: address, text, and whether this period is shown.
     """
     most = max((day.processed for day in days), default=0)
     context = {
@@ -66,7 +66,7 @@ def history_chart(
 
 
 def _day(day: DailyStats, left: float, step: float, most: int) -> dict[str, Any]:
-    """Return the geometry of a day. A failure is visible, however small its share."""
+    """Return the geometry of a day. Failures have a visible minimum height."""
     scale = _HEIGHT / most if most else 0
     failed = max(1.0, min(day.failed, day.processed) * scale) if day.failed and most else 0.0
     succeeded = min(day.succeeded * scale, _HEIGHT - failed)
@@ -77,7 +77,7 @@ def _day(day: DailyStats, left: float, step: float, most: int) -> dict[str, Any]
 
 
 def recent_charts(series: QueueSeries) -> SafeString:
-    """Return charts of the last hour of a queue: runs per second, and how long the next task had been waiting."""
+    """Return charts of the last hour of a queue: runs per second, and latency (waiting time of the next task)."""
     rates: Sequence[_Line] = (
         ("succeeded", _("processed"), lambda sample: sample.processed_per_s),
         ("failed", _("failed"), lambda sample: sample.failed_per_s),

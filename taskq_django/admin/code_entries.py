@@ -1,6 +1,6 @@
-"""Show periodic tasks of the code, of the settings and added at run time as rows beside those of the table.
+"""List periodic tasks from code, settings and run time together with those of the database table.
 
-They are instances that are never saved. No row of the table has their keys.
+They are shown as `PeriodicTask` instances that are never saved. Rows of the table never have their keys.
 """
 
 from datetime import timedelta
@@ -21,15 +21,15 @@ from taskq_django.app import taskq
 from taskq_django.models import PeriodicTask
 
 CODE_KEY = "code:"
-"""Beginning of the key of such a row; the id of its entry follows."""
+"""Prefix of the keys of these rows. The id of the entry follows."""
 SOURCE_VAR = "source"
 
 
 def code_rows() -> list[PeriodicTask]:
-    """Return a row for each periodic task of the code, of the settings, and added at run time, sorted by name.
+    """Return a row for each periodic task from code, settings and run time, sorted by name.
 
-    Running schedulers report when each was and will be enqueued. While Redis does not answer, these times are missing.
-    Entries that are not valid here are omitted.
+    The times of the last and the next run come from running schedulers. They are missing while Redis does not answer.
+    Entries that are invalid in this process are omitted.
     """
     try:
         entries = taskq.periodic_tasks()
@@ -84,11 +84,11 @@ def _arguments(payload: bytes) -> Any:
     try:
         return msgspec.json.decode(payload) if payload else {}
     except msgspec.DecodeError:
-        return {}  # a task of another program may take other bytes
+        return {}  # the payload of a task of another program may not be JSON
 
 
 class Listed(list[Any]):
-    """Rows of a page of the list. Its length is the number of rows that actions can be taken on."""
+    """Rows of a page of the list. Its length is the number of rows with actions."""
 
     def __init__(self, rows: Any, code: Any) -> None:
         super().__init__([*rows, *code])
@@ -99,7 +99,7 @@ class Listed(list[Any]):
 
 
 class PeriodicTaskList(ChangeList):
-    """A list whose last page ends with the periodic tasks of the code that fit its filters and search."""
+    """A change list whose last page ends with the periodic tasks of the code that match its filters and search."""
 
     def get_results(self, request: HttpRequest) -> None:
         """Read the rows of the page."""
@@ -118,6 +118,6 @@ class PeriodicTaskList(ChangeList):
 
 
 def _fits(row: PeriodicTask, lookup: str, value: str) -> bool:
-    """Return whether a row fits a filter of the list."""
+    """Return whether a row matches a filter of the list."""
     found = getattr(row, lookup.removesuffix("__exact"), None)
     return str(int(found) if isinstance(found, bool) else found) == value

@@ -1,4 +1,4 @@
-"""Columns of lists and lines of pages that show one value of a row's record."""
+"""Columns of lists and fields of pages that show one value of a row's record."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,13 +14,13 @@ def column(
     ordering: str | None = None,
     empty_value: str = "-",
 ) -> Any:
-    """Return a method of a `ModelAdmin` that shows a value of `row.record`, None if the record has none.
+    """Return a method for a `ModelAdmin` that shows a value of `row.record`. A missing attribute counts as None.
 
     Args:
-        description: Head of the column.
+        description: Heading of the column.
         name: Attribute of the record.
         show: Function that formats the value.
-        ordering: Name by which the list is sorted, as of `admin.display`.
+        ordering: Sort key of the column, as in `admin.display`.
         empty_value: Text for an empty value.
     """
 

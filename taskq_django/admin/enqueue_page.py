@@ -22,13 +22,13 @@ TASK_VAR = "task"
 
 
 class EnqueuePage(TaskActions):
-    """The page. It needs the permission to add tasks; only registered tasks can be enqueued."""
+    """The page that enqueues a registered task. It needs the permission to add tasks."""
 
     @transaction.non_atomic_requests
     def add_view(
         self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """Offer the registered tasks, show the form of one, or enqueue it."""
+        """Show the registered tasks or the form of one task, or enqueue a task."""
         if not self.has_add_permission(request):
             raise PermissionDenied
         task = taskq.tasks.get(request.GET.get(TASK_VAR, ""))
@@ -63,7 +63,7 @@ class EnqueuePage(TaskActions):
     def _draw_form(
         self, request: HttpRequest, form: Any, fieldsets: list[Any], subtitle: str | None, extra: dict[str, Any] | None
     ) -> HttpResponse:
-        """Draw a form with Django's own template, or that of the theme below."""
+        """Draw a form with Django's own template or that of the theme."""
         adminform = helpers.AdminForm(form, fieldsets, {}, model_admin=self)
         context = {
             **self.admin_site.each_context(request),

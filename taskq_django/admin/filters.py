@@ -1,4 +1,4 @@
-"""Filters of the lists of tasks and workflows. Each choice shows its number of rows where that is known."""
+"""Filters of the lists of tasks and workflows. Each choice shows its number of rows if that is known."""
 
 from datetime import timedelta
 from typing import Any, ClassVar
@@ -14,27 +14,27 @@ from taskq_django.admin.formats import TASK_STATES, WORKFLOW_STATES
 from taskq_django.app import taskq
 
 NAME_CHARS = 256
-"""Most characters of a type in an address."""
+"""Maximum length of a task type in an address."""
 
 
-def asked_state(request: HttpRequest) -> TaskState | None:
+def selected_state(request: HttpRequest) -> TaskState | None:
     """Return the state by which a list of tasks is filtered."""
-    asked = request.GET.get(StateFilter.parameter_name)
-    return next((state for state in LISTED_STATES if state == asked), None)
+    selected = request.GET.get(StateFilter.parameter_name)
+    return next((state for state in LISTED_STATES if state == selected), None)
 
 
 class RowFilter(SimpleListFilter):
-    """A filter that sets one field of the rows' filter. Values that are not among its choices are ignored."""
+    """A filter that sets fields of the rows' filter. Values that are not among its choices are ignored."""
 
     field: ClassVar[str]
 
     def value(self) -> str | None:
         """Return the choice."""
-        asked = super().value()
-        return asked if any(asked == value for value, _title in self.lookup_choices) else None
+        selected = super().value()
+        return selected if any(selected == value for value, _title in self.lookup_choices) else None
 
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
-        """Return the rows that fit the choice."""
+        """Return the rows that match the choice."""
         value = self.value()
         return queryset if value is None else queryset.narrow(**self.narrowed(value))
 
@@ -51,7 +51,7 @@ class QueueFilter(RowFilter):
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         """Return the queues, with their sizes in the chosen state."""
-        state = asked_state(request)
+        state = selected_state(request)
         infos = model_admin.queue_infos(request)
         return [(info.name, f"{info.name} ({total_of([info], state)})") for info in infos]
 
@@ -65,8 +65,8 @@ class StateFilter(RowFilter):
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         """Return the states, with the sizes of the chosen queue."""
         infos = model_admin.queue_infos(request)
-        asked = request.GET.get(QueueFilter.parameter_name)
-        chosen = [info for info in infos if info.name == asked] or infos
+        selected = request.GET.get(QueueFilter.parameter_name)
+        chosen = [info for info in infos if info.name == selected] or infos
         return [(str(state), f"{TASK_STATES[state]} ({total_of(chosen, state)})") for state in LISTED_STATES]
 
     def narrowed(self, value: str) -> dict[str, Any]:
@@ -82,12 +82,12 @@ class TypeFilter(RowFilter):
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         """Return the names."""
-        asked = request.GET.get(self.parameter_name, "")[:NAME_CHARS]
-        return [(name, name) for name in sorted({*taskq.tasks, *([asked] if asked else ())})]
+        selected = request.GET.get(self.parameter_name, "")[:NAME_CHARS]
+        return [(name, name) for name in sorted({*taskq.tasks, *([selected] if selected else ())})]
 
 
 class AgeFilter(RowFilter):
-    """Tasks by the age of their state."""
+    """Tasks by the time since they came into their state."""
 
     title = _("age")
     parameter_name = "age"
@@ -101,7 +101,7 @@ class AgeFilter(RowFilter):
     }
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
-        """Return the spans."""
+        """Return the age ranges."""
         return [(value, title) for value, (title, _narrowed) in self.choices_by_value.items()]
 
     def narrowed(self, value: str) -> dict[str, Any]:

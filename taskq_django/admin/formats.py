@@ -1,4 +1,7 @@
-"""Names, figures, times and links as the admin's pages show them. Text from Redis is escaped here or by a template."""
+"""Format states, numbers, times, bytes and links for the admin's pages.
+
+Text from Redis is escaped here or by templates.
+"""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -27,7 +30,7 @@ from taskq_core.workflow import WorkflowState
 from taskq_django.models import Queue, Task, Workflow
 
 SHOWN_BYTES = 64 * 1024
-"""Most bytes of a payload or a result that a page shows."""
+"""Maximum number of bytes of a payload or a result on a page."""
 
 TASK_STATES: Mapping[TaskState, Any] = {
     TaskState.ACTIVE: pgettext_lazy("task state", "active"),
@@ -65,7 +68,7 @@ def key_of(queue: str, name: str) -> str:
 
 
 def parts_of(key: str) -> tuple[str, str]:
-    """Return queue and id of a key."""
+    """Return the queue and the id in a key."""
     queue, _slash, name = key.partition("/")
     return unquote(queue), name
 
@@ -79,21 +82,21 @@ def render(template: str, **context: Any) -> SafeString:
 
 
 def number(value: int | None) -> str:
-    """Return a number in the active language; nothing for None."""
+    """Return a number in the active language, "" for None."""
     return "" if value is None else formats.number_format(value, use_l10n=True, force_grouping=True)
 
 
 def per_cent(rate: float | None) -> str:
-    """Return a share, 0 to 1; nothing for None."""
+    """Return a share from 0 to 1 as a percentage, "" for None."""
     return "" if rate is None else _("%(number)s %%") % {"number": _with_tenths(100 * rate)}
 
 
 def _with_tenths(value: float) -> str:
-    return formats.number_format(round(value, 1), 1)  # which cuts off further digits
+    return formats.number_format(round(value, 1), 1)  # number_format itself truncates instead of rounding
 
 
 def size(value: int | None) -> SafeString | str:
-    """Return a number of bytes, on one line; nothing for None."""
+    """Return a size in bytes on one line, "" for None."""
     return "" if value is None else nowrap(filesizeformat(value))
 
 
@@ -103,7 +106,7 @@ def nowrap(text: str) -> SafeString | str:
 
 
 def in_active_language() -> AbstractContextManager[None]:
-    """Return the core's texts in Django's active language while the block runs."""
+    """Return a context manager in which texts of taskq_core are in Django's active language."""
     return translated_with(trans_real.catalog())
 
 
@@ -111,7 +114,7 @@ def in_active_language() -> AbstractContextManager[None]:
 
 
 def span(value: timedelta | None) -> str:
-    """Return a span in its two largest units; nothing for None."""
+    """Return a time span in its two largest units, "" for None."""
     if value is None:
         return ""
     with in_active_language():
@@ -119,15 +122,15 @@ def span(value: timedelta | None) -> str:
 
 
 def nowrap_span(value: timedelta | None) -> SafeString | str:
-    """Return a span on one line; nothing for None."""
+    """Return a time span on one line, "" for None."""
     return nowrap(span(value))
 
 
 def in_zone(value: datetime, zone: tzinfo | None = None) -> datetime:
-    """Return an aware time in a time zone, by default the user's; unchanged if it has no such time there."""
+    """Return an aware time in a time zone, by default the user's. Return it unchanged at the limits of `datetime`."""
     try:
         return value.astimezone(zone or timezone.get_current_timezone())
-    except OverflowError:  # it is in the year 10000 there, or before the first
+    except OverflowError:  # the year would be 0 or 10000
         return value
 
 
@@ -140,8 +143,8 @@ def moment(value: datetime | None) -> str:
 
 
 def roughly(value: datetime) -> str:
-    """Return how far a time is from now, in its largest unit."""
-    now = utc_datetime(SYSTEM_CLOCK.time())  # aware, also in a project without time zones
+    """Return the distance of a time from now in its largest unit, such as "3 minutes ago"."""
+    now = utc_datetime(SYSTEM_CLOCK.time())  # aware, even in a project without time zones
     if abs(value - now) < timedelta(minutes=1):
         count = round(abs(value - now).total_seconds())
         if value > now:
@@ -153,7 +156,7 @@ def roughly(value: datetime) -> str:
 
 
 def when(value: datetime | None) -> SafeString | str:
-    """Return how far a time is from now, with the exact time as its title; nothing for None."""
+    """Return the distance of a time from now, with the exact time as its title; "" for None."""
     if value is None:
         return ""
     text = '<time datetime="{}" title="{}">{}</time>'
@@ -161,7 +164,7 @@ def when(value: datetime | None) -> SafeString | str:
 
 
 def exactly(value: datetime | None) -> SafeString | str:
-    """Return a time to the second, and how far it is from now; nothing for None."""
+    """Return a time to the second, and its distance from now; "" for None."""
     if value is None:
         return ""
     return format_html('{} <span class="quiet">{}</span>', moment(value), roughly(value))
@@ -171,7 +174,7 @@ def exactly(value: datetime | None) -> SafeString | str:
 
 
 def blob(data: bytes) -> tuple[str, str]:
-    """Return bytes as text to show, and a note on it. JSON is indented."""
+    """Return bytes as text, with JSON indented, and a note if the text is incomplete or not UTF-8."""
     if len(data) > SHOWN_BYTES:
         return data[:SHOWN_BYTES].decode("utf-8", "ignore"), cut_note(SHOWN_BYTES, len(data))
     try:
@@ -185,7 +188,7 @@ def blob(data: bytes) -> tuple[str, str]:
 
 
 def cut_note(shown: int, total: int) -> str:
-    """Return that only the beginning of a text is shown; nothing if all of it is."""
+    """Return a note that only the beginning of a text is shown, "" if all of it is."""
     return _("The first %(shown)d of %(size)d bytes.") % {"shown": shown, "size": total} if shown < total else ""
 
 
@@ -202,24 +205,24 @@ def block(data: bytes | str) -> SafeString | str:
 
 
 class Links:
-    """Links to pages of this admin site that the user may see. Others are text.
+    """Links to pages of this admin site. A link to a page that the user may not see is plain text.
 
     Args:
         request: Request of the user.
         site: The admin site.
 
     Attributes:
-        sees_tasks: Whether the user may see tasks, with their arguments, errors and results.
+        sees_tasks: Whether the user may view tasks, with their arguments, errors and results.
     """
 
     def __init__(self, request: HttpRequest, site: Any) -> None:
         self._site = site
-        self._seen = [
+        self._viewable = [
             model
             for model in (Task, Queue, Workflow)
             if site.is_registered(model) and site.get_model_admin(model).has_view_permission(request)
         ]
-        self.sees_tasks = Task in self._seen
+        self.sees_tasks = Task in self._viewable
 
     def tasks(self, text: object, **query: str) -> SafeString | str:
         """Return a link to a list of tasks."""
@@ -238,13 +241,13 @@ class Links:
         return self._link(text, Workflow, key_of(queue, workflow_id))
 
     def workflows(self, text: object, **query: str) -> SafeString | str:
-        """Return a link to a list of workflows; nothing for a user who may not see them."""
-        return self._link(text, Workflow, query=query) if Workflow in self._seen else ""
+        """Return a link to a list of workflows, "" for a user who may not view them."""
+        return self._link(text, Workflow, query=query) if Workflow in self._viewable else ""
 
     def _link(
         self, text: object, model: Any, key: str | None = None, query: Mapping[str, str] | None = None
     ) -> SafeString | str:
-        if model not in self._seen:
+        if model not in self._viewable:
             return str(text)
         page, args = ("changelist", ()) if key is None else ("change", (quote(key),))
         name = f"admin:taskq_django_{model._meta.model_name}_{page}"

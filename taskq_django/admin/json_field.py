@@ -1,6 +1,6 @@
-"""A form field for JSON that refuses values that a database cannot store or a page cannot show.
+"""A form field for JSON that rejects values that a database cannot store or a page cannot show.
 
-These are NaN and infinity, the character U+0000, halves of characters, and JSON that is nested too deeply to be read.
+These are NaN and infinity, the character U+0000, lone surrogates, and JSON that is nested too deeply to be parsed.
 """
 
 import json
@@ -19,8 +19,8 @@ class StoredJSONField(forms.JSONField):
 
     default_error_messages = {  # noqa: RUF012 - Django's own form
         "unstorable": _(
-            "This JSON cannot be stored: it has NaN, Infinity, the character U+0000 or half of one, a number of too "
-            "many digits, or is nested too deeply."
+            "This JSON cannot be stored: it has NaN, Infinity, the character U+0000, a lone surrogate, a number with "
+            "too many digits, or is nested too deeply."
         ),
     }
 
@@ -38,7 +38,7 @@ class StoredJSONField(forms.JSONField):
         return found
 
     def prepare_value(self, value: Any) -> Any:
-        """Return the text of a value. A stored half of a character is written as an escape, which a page can show."""
+        """Return the text of a value. A stored lone surrogate is escaped, because a page cannot contain it."""
         text = super().prepare_value(value)
         try:
             text.encode()
@@ -47,7 +47,7 @@ class StoredJSONField(forms.JSONField):
         return text
 
     def bound_data(self, data: Any, initial: Any) -> Any:
-        """Return the value to show again: the text as it was typed if it is refused."""
+        """Return the value to show in the form again. Invalid input is shown as it was typed."""
         try:
             self.clean(data)
         except ValidationError:

@@ -1,7 +1,7 @@
-"""Pages that keep themselves up to date: a small script asks for the same page and swaps what has changed.
+"""Pages that refresh themselves: a small script loads the same page again and replaces the parts that have changed.
 
-Without JavaScript the page does not change after it was loaded. The script is a separate file, so that a strict
-content security policy lets it run, and knows no address but that of the page.
+Without JavaScript, the page does not change after it was loaded. The script is a separate file, which a strict content
+security policy allows, and it loads only the address of the page.
 """
 
 from collections.abc import Sequence
@@ -21,22 +21,22 @@ else:
 
 SEARCH = Script("taskq_django/search.js", defer=True)
 LIVE_HEADER = "X-TaskQ-Live"
-"""Header of the script's requests: the page is not shown as a whole."""
+"""Header of the script's requests. Messages in their responses are not shown, so they must not be consumed."""
 
 
 class LiveMixin(MixinBase):
-    """A list, and regions marked with `data-taskq-live`, that are refreshed while the page is visible.
+    """Refreshes the list and elements with `data-taskq-live` while the page is visible.
 
-    Nothing is refreshed while a row is selected, text is marked or a field has the focus, nor in a tab in the
-    background. After an answer that did not come the next is asked for later, up to a minute.
+    The page is not refreshed in a background tab, or while a row or text is selected or a field has the focus. After a
+    failed request, the interval doubles up to a minute.
     """
 
     live_seconds: int = 5
-    """Seconds between two looks; 0 switches it off."""
+    """Seconds between two refreshes; 0 switches them off."""
 
     @property
     def media(self) -> Media:
-        """The files of the pages, with the script and its texts."""
+        """The CSS files and scripts of the pages."""
         css: dict[str, Sequence[str]] = {"all": ["taskq_django/admin.css", "taskq_django/charts.css"]}
         if not self.live_seconds:
             return super().media + Media(css=css, js=[SEARCH])  # type: ignore[list-item]  # as below
@@ -48,11 +48,11 @@ class LiveMixin(MixinBase):
                 "data-header": LIVE_HEADER,
                 "data-pause": _("Pause live updates"),
                 "data-resume": _("Resume live updates"),
-                "data-failed": _("Not up to date: the page could not be read. It is tried again."),
-                "data-ended": _("No longer updated: this page is gone, or you are logged out."),
+                "data-failed": _("Not up to date: the page could not be loaded. Trying again."),
+                "data-ended": _("No longer updated: this page does not exist any more, or you are logged out."),
             },
         )
-        return super().media + Media(css=css, js=[script, SEARCH])  # type: ignore[list-item]  # the stubs know text only
+        return super().media + Media(css=css, js=[script, SEARCH])  # type: ignore[list-item]  # the stubs allow only str
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """Show the list."""
@@ -70,12 +70,12 @@ class LiveMixin(MixinBase):
 
 
 def keep_messages(request: HttpRequest, response: HttpResponse) -> HttpResponse:
-    """Keep messages for the next visible page if the script requested this one."""
+    """Keep the user's messages for the next page if the refreshing script requested this one."""
     if LIVE_HEADER in request.headers and isinstance(response, TemplateResponse):
         storage = messages.get_messages(request)
 
         def unread(_response: HttpResponse) -> None:
-            storage.used = False  # type: ignore[union-attr]  # the admin demands the messages framework
+            storage.used = False  # type: ignore[union-attr]  # the admin requires the messages framework
 
         response.add_post_render_callback(unread)
     return response

@@ -1,6 +1,6 @@
 """Tasks that wait in the outbox.
 
-The rows are in a table, so the pages are Django's own. The mixin can be put over another `ModelAdmin`:
+The rows are in a database table, so the pages are Django's own. The mixin works with any `ModelAdmin`:
 
     class MyOutboxTaskAdmin(OutboxTaskAdminMixin, unfold.admin.ModelAdmin): ...
 """
@@ -33,24 +33,24 @@ else:
 
 
 class OutboxList(BaseChangeList):
-    """A list that says how many rows wait, also in other databases, and for how long the oldest has."""
+    """A change list that shows the number of waiting rows and the age of the oldest, for each database."""
 
     def get_results(self, request: HttpRequest) -> None:
         """Read the rows of the page."""
         super().get_results(request)
         listed = router.db_for_write(OutboxTask)
-        notes = [_figures(listed), *(_elsewhere(alias) for alias in outbox_aliases() if alias != listed)]
+        notes = [_figures(listed), *(_figures_of_other(alias) for alias in outbox_aliases() if alias != listed)]
         try:
             is_used = taskq.settings.enqueue is EnqueueMode.OUTBOX
         except ConfigurationError:
             is_used = True  # a system check reports the setting
         if not is_used:
-            notes.append(_("Rows are sent only while ENQUEUE in the setting TASKQ is “outbox”, and it is not."))
+            notes.append(_("Rows are not sent, because ENQUEUE in the setting TASKQ is not “outbox”."))
         self.search_help_text = " ".join(note for note in notes if note)
 
 
-def _elsewhere(alias: str) -> str:
-    """Return how many rows wait in a database that is not listed; nothing if none does."""
+def _figures_of_other(alias: str) -> str:
+    """Return the figures of a database that is not listed, "" if no rows wait in it."""
     try:
         text = _figures(alias) if DatabaseTable(alias).figures().waiting else ""
     except DatabaseError as error:
@@ -61,17 +61,19 @@ def _elsewhere(alias: str) -> str:
 def _figures(alias: str) -> str:
     figures = DatabaseTable(alias).figures()
     if figures.oldest_s is None:
-        return _("No task waits.")
+        return _("No tasks are waiting.")
     text = ngettext(
-        "%(count)s task waits, for %(span)s.", "%(count)s tasks wait, the oldest for %(span)s.", figures.waiting
+        "%(count)s task has been waiting for %(span)s.",
+        "%(count)s tasks are waiting, the oldest for %(span)s.",
+        figures.waiting,
     )
     return text % {"count": number(figures.waiting), "span": span(timedelta(seconds=figures.oldest_s))}
 
 
 class OutboxTaskAdminMixin(LiveMixin):
-    """Tasks that wait to be sent: since when, and whether a sender has claimed them. Their arguments are not shown.
+    """The pages of the outbox: how long each task has been waiting, and whether a sender has claimed it.
 
-    The clock of the database counts the spans, as it does for the relay.
+    Arguments are not shown. Time spans are computed with the clock of the database, as in the relay.
     """
 
     list_display = ("name", "task_id", "queue", "waits", "claimed_for", "size")
@@ -82,37 +84,37 @@ class OutboxTaskAdminMixin(LiveMixin):
     ordering = ("id",)
 
     def get_queryset(self, request: HttpRequest) -> Any:
-        """Return the rows, with their spans, from the database that rows are written to."""
+        """Return the rows with their time spans, from the database to which new rows are written."""
         waits = ExpressionWrapper(Now() - F("created_at"), output_field=DurationField())
         left = ExpressionWrapper(F("claimed_until") - Now(), output_field=DurationField())
         rows = super().get_queryset(request).using(router.db_for_write(OutboxTask))
         return rows.annotate(waits_for=waits, claim_left=left)
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
-        """Return the list page of the class below, with the figures."""
+        """Return the change list class of the base class, extended by the figures."""
         return type("OutboxList", (OutboxList, super().get_changelist(request, **kwargs)), {})
 
-    @admin.display(description=gettext_lazy("waits for"), ordering="-created_at")
+    @admin.display(description=gettext_lazy("waiting time"), ordering="-created_at")
     def waits(self, obj: Any) -> str:
-        """Time since it was written."""
+        """Return the time since the row was written."""
         return span(max(timedelta(), obj.waits_for))
 
     @admin.display(description=gettext_lazy("claimed for"), ordering="claimed_until", empty_value="-")
     def claimed_for(self, obj: Any) -> str:
-        """Time for which a sender has claimed it, or for which it is not tried because its queue refused it."""
+        """Return the rest of a sender's claim, or of the delay after its queue has refused the task."""
         return "" if obj.claim_left is None or obj.claim_left <= timedelta() else span(obj.claim_left)
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
-        """Return whether an address may filter by this. Messages and unique keys would reveal arguments."""
+        """Return whether an address may filter by a field. Messages and unique keys would reveal arguments."""
         field = lookup.partition("__")[0]
         return field not in ("message", "unique_key", "claim") and super().lookup_allowed(lookup, value, request)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
-        """Return False: rows are written by enqueueing."""
+        """Return False: rows are added only by enqueueing."""
         return False
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Return False."""
+        """Return False: rows cannot be changed."""
         return False
 
 

@@ -1,7 +1,7 @@
-"""Periodic tasks: those of the table, which can be edited, and those of the code, which can be read and paused.
+"""Periodic tasks: those of the database, which can be edited, and those of the code, which can be viewed and paused.
 
-The rows are in a table, so the pages are Django's own. The mixin brings only the template of a confirmation, so it can
-be put over another `ModelAdmin`:
+The rows are in a database table, so the pages are Django's own. The mixin has no template except that of confirmations,
+so it works with any `ModelAdmin`:
 
     class MyPeriodicTaskAdmin(PeriodicTaskAdminMixin, unfold.admin.ModelAdmin): ...
 """
@@ -29,14 +29,14 @@ from taskq_core.wire.cron import with_zone
 from taskq_django.admin.actions import Deadline, SkippedError, act_on_each, confirmed_action
 from taskq_django.admin.base import BaseAdmin, FrameMixin
 from taskq_django.admin.code_entries import CODE_KEY, SOURCE_VAR, PeriodicTaskList, code_rows
-from taskq_django.admin.periodic_form import PeriodicTaskForm, fit_widget
-from taskq_django.admin.upcoming import at, look_ahead
+from taskq_django.admin.periodic_form import PeriodicTaskForm, adapt_widget
+from taskq_django.admin.upcoming import local_time, next_firings
 from taskq_django.app import taskq
 from taskq_django.models import PeriodicTask
 
 
 class SourceFilter(admin.SimpleListFilter):
-    """Whether a periodic task is a row of the table or part of the code."""
+    """Periodic tasks of the database, or of code and settings."""
 
     title = gettext_lazy("source")
     parameter_name = SOURCE_VAR
@@ -46,18 +46,18 @@ class SourceFilter(admin.SimpleListFilter):
         return [("database", gettext_lazy("Database")), ("code", gettext_lazy("Code and settings"))]
 
     def queryset(self, request: HttpRequest, queryset: "QuerySet[PeriodicTask]") -> "QuerySet[PeriodicTask]":
-        """Return the rows of the table; the list adds those of the code."""
+        """Return the rows of the database. `PeriodicTaskList` adds those of the code."""
         return queryset.none() if self.value() == "code" else queryset
 
 
 class PeriodicTaskAdminMixin(FrameMixin):
-    """The pages of periodic tasks, to be put over a `ModelAdmin`."""
+    """The pages of periodic tasks, as a mixin for a `ModelAdmin`."""
 
     form = PeriodicTaskForm
     list_display = ("name", "task", "schedule", "upcoming", "last_run", "runs", "enabled", "source")
     list_filter = (SourceFilter, "enabled", "task")
     list_per_page = 50
-    show_facets = admin.ShowFacets.NEVER  # the database counts only its own rows
+    show_facets = admin.ShowFacets.NEVER  # facets would count only the rows of the database
     search_fields = ("name", "task", "description")
     actions = ("enable", "disable", "run_now")
     save_as = True
@@ -79,17 +79,17 @@ class PeriodicTaskAdminMixin(FrameMixin):
     # --- rows ---------------------------------------------------------------------------------------------------------
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[Any]:
-        """Return the list page of the class below, with the periodic tasks of the code."""
-        below = super().get_changelist(request, **kwargs)
-        return type("PeriodicTaskList", (PeriodicTaskList, below), {})
+        """Return the change list class of the base class, extended by the periodic tasks of the code."""
+        base = super().get_changelist(request, **kwargs)
+        return type("PeriodicTaskList", (PeriodicTaskList, base), {})
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
-        """Return a row of the table, or the row for a periodic task of the code."""
+        """Return a row of the database, or the row for a periodic task of the code."""
         if object_id.startswith(CODE_KEY):
             return next((row for row in code_rows() if str(row.pk) == object_id), None)
         return super().get_object(request, object_id, from_field)
 
-    @functools.wraps(admin.ModelAdmin.action_checkbox)  # with its heading, which Django 5.2 keeps there
+    @functools.wraps(admin.ModelAdmin.action_checkbox)  # copies its heading, which is an attribute in Django 5.2
     def action_checkbox(self, obj: Any) -> Any:  # type: ignore[override]  # it is wrapped
         """Return the checkbox of a row, or an empty cell for rows without actions."""
         return mark_safe("<span></span>") if obj.code_entry is not None else super().action_checkbox(obj)
@@ -97,11 +97,11 @@ class PeriodicTaskAdminMixin(FrameMixin):
     # --- permissions --------------------------------------------------------------------------------------------------
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Return whether the user may change it. Those of the code are changed in the code."""
+        """Return whether the user may change a periodic task. Those of the code can be changed only there."""
         return (obj is None or obj.code_entry is None) and super().has_change_permission(request, obj)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Return whether the user may delete it. Those of the code are deleted in the code."""
+        """Return whether the user may delete a periodic task. Those of the code can be deleted only there."""
         is_of_code = obj is not None and obj.code_entry is not None and not obj.is_added
         return not is_of_code and super().has_delete_permission(request, obj)
 
@@ -115,14 +115,14 @@ class PeriodicTaskAdminMixin(FrameMixin):
     # --- form ---------------------------------------------------------------------------------------------------------
 
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
-        """Return the field of the class below, with suggestions."""
+        """Return the form field of the base class, with suggestions."""
         field = super().formfield_for_dbfield(db_field, request, **kwargs)
         if field is not None:
-            fit_widget(db_field.name, field)
+            adapt_widget(db_field.name, field)
         return field
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
-        """Return the parts of the form. The form of a new row has only the editable fields."""
+        """Return the fieldsets of the form. The form of a new row has only the editable fields."""
         if obj is not None and obj.code_entry is not None:
             if self.has_change_permission(request):
                 return self.code_fieldsets
@@ -130,14 +130,14 @@ class PeriodicTaskAdminMixin(FrameMixin):
         fieldsets = super().get_fieldsets(request, obj)
         if obj is not None:
             return fieldsets
-        kept = [
+        editable = [
             (title, {**options, "fields": [each for each in options["fields"] if each not in self.readonly_fields]})
             for title, options in fieldsets
         ]
-        return [(title, options) for title, options in kept if options["fields"]]
+        return [(title, options) for title, options in editable if options["fields"]]
 
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """Draw the form. Where it is only to be read there is nothing that could be saved as a new one."""
+        """Draw the form. A read-only form has no button "Save as new"."""
         response: Any = super().render_change_form(request, context, *args, **kwargs)
         if not (kwargs.get("add") or self.has_change_permission(request, kwargs.get("obj"))):
             response.context_data["save_as"] = False
@@ -147,58 +147,58 @@ class PeriodicTaskAdminMixin(FrameMixin):
 
     @admin.display(description=gettext_lazy("schedule"))
     def schedule(self, obj: PeriodicTask) -> str:
-        """When it fires, in a line."""
+        """Return the schedule as one line."""
         if not obj.cron:
             return _("every %(span)s") % {"span": obj.interval}
         return with_zone(obj.cron, obj.time_zone or taskq.settings.time_zone)
 
     @admin.display(description=gettext_lazy("source"))
     def source(self, obj: PeriodicTask) -> str:
-        """Where it is defined."""
+        """Return where the periodic task is defined."""
         if obj.code_entry is None:
             return _("database")
         return _("added at run time") if obj.is_added else _("code or settings")
 
     @admin.display(description=gettext_lazy("enabled"))
     def switch(self, obj: PeriodicTask) -> SafeString:
-        """Whether a periodic task of the code is enabled, with a button to pause or resume it."""
+        """Return whether a periodic task of the code is enabled, with a button to pause or resume it."""
         return format_html(
             '{} <button type="submit" class="button" formaction="{}" formmethod="post" formnovalidate>{}</button>',
-            _("yes") if obj.enabled else _("no, it is paused"),
+            _("yes") if obj.enabled else _("no (paused)"),
             self.address("switch", str(obj.pk)),
             _("Pause") if obj.enabled else _("Resume"),
         )
 
     @admin.display(description=gettext_lazy("last run"), ordering="last_run_at")
     def last_run(self, obj: PeriodicTask) -> str:
-        """When it was due last."""
-        return "-" if obj.last_run_at is None else at(obj.last_run_at)
+        """Return the time of the last firing."""
+        return "-" if obj.last_run_at is None else local_time(obj.last_run_at)
 
     @admin.display(description=gettext_lazy("runs"), ordering="total_runs")
     def runs(self, obj: PeriodicTask) -> int | str:
-        """Number of tasks it has enqueued. Those of the code are not counted."""
+        """Return the number of enqueued tasks. Runs of periodic tasks of the code are not counted."""
         return obj.total_runs if obj.code_entry is None else "-"
 
     @admin.display(description=gettext_lazy("options"))
     def given_options(self, obj: PeriodicTask) -> str:
-        """Options of a periodic task of the code."""
+        """Return the options of a periodic task of the code."""
         return "\n".join(obj.options) or "-"
 
     @admin.display(description=gettext_lazy("next runs"))
     def upcoming(self, obj: PeriodicTask) -> Any:
-        """Next firing; a click shows those after it. For the list."""
-        return look_ahead(obj, folded=True)
+        """Return the next firing, with further ones after a click. For the list."""
+        return next_firings(obj, folded=True)
 
     @admin.display(description=gettext_lazy("next runs"))
     def next_runs(self, obj: PeriodicTask) -> Any:
-        """Next firings."""
-        return look_ahead(obj)
+        """Return the next firings."""
+        return next_firings(obj)
 
     # --- actions ------------------------------------------------------------------------------------------------------
 
     @admin.action(permissions=["change"], description=gettext_lazy("Enable selected %(verbose_name_plural)s"))
     def enable(self, request: HttpRequest, queryset: "QuerySet[PeriodicTask]") -> None:
-        """Let them fire again. Firings missed while they were disabled are not caught up."""
+        """Enable periodic tasks. Firings missed while they were disabled are not caught up."""
         report = ngettext_lazy(
             "%(count)d periodic task was enabled.", "%(count)d periodic tasks were enabled.", "count"
         )
@@ -206,7 +206,7 @@ class PeriodicTaskAdminMixin(FrameMixin):
 
     @admin.action(permissions=["change"], description=gettext_lazy("Disable selected %(verbose_name_plural)s"))
     def disable(self, request: HttpRequest, queryset: "QuerySet[PeriodicTask]") -> None:
-        """Keep them from firing until they are enabled."""
+        """Disable periodic tasks until they are enabled again."""
         report = ngettext_lazy(
             "%(count)d periodic task was disabled.", "%(count)d periodic tasks were disabled.", "count"
         )
@@ -216,14 +216,14 @@ class PeriodicTaskAdminMixin(FrameMixin):
         description=gettext_lazy("Run selected %(verbose_name_plural)s now"),
         button=gettext_lazy("Run now"),
         question=ngettext_lazy(
-            "Enqueue a task of %(count)d periodic task now, besides those that are due?",
-            "Enqueue a task of each of %(count)d periodic tasks now, besides those that are due?",
+            "Enqueue a task of %(count)d periodic task now, in addition to its schedule?",
+            "Enqueue a task of each of %(count)d periodic tasks now, in addition to their schedules?",
             "count",
         ),
         permissions=["run"],
     )
-    def run_now(self, request: HttpRequest, queryset: "QuerySet[PeriodicTask]", **_seen: Any) -> None:
-        """Enqueue a task of each now. It is not counted as one of its runs."""
+    def run_now(self, request: HttpRequest, queryset: "QuerySet[PeriodicTask]", **_shown_marks: Any) -> None:
+        """Enqueue a task of each periodic task now. This does not count as one of its runs."""
 
         def act(obj: PeriodicTask, deadline: Deadline) -> tuple[str, int]:
             try:
@@ -256,31 +256,31 @@ class PeriodicTaskAdminMixin(FrameMixin):
         try:
             if obj.enabled:
                 inspector.pause_schedule(obj.name)
-                text = _("The periodic task is paused.")
+                text = _("The periodic task was paused.")
             else:
                 inspector.resume_schedule(obj.name)
-                text = _("The periodic task goes on.")
+                text = _("The periodic task was resumed.")
         except TaskQError as error:
             self.message_user(request, str(error), messages.ERROR)
         else:
             self.message_user(request, text, messages.SUCCESS)
-            with override(None):  # as above
+            with override(None):  # as Django does, log in the language of the code
                 self.log_change(request, obj, _("Paused.") if obj.enabled else _("Resumed."))
         return HttpResponseRedirect(self.address("change", str(obj.pk)))
 
     def delete_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """Delete one after its confirmation, or report that Redis failed."""
+        """Delete a periodic task after its confirmation. Report errors of Redis as a message."""
         try:
             return super().delete_view(request, object_id, extra_context)
         except TaskQError as error:
             self.message_user(request, str(error), messages.ERROR)
             return HttpResponseRedirect(self.address("changelist"))
 
-    @transaction.non_atomic_requests  # "run now" sends its tasks while the response can still report it
+    @transaction.non_atomic_requests  # "run now" must send its tasks before the response reports them
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        """Show the list, or take an action on rows of it."""
+        """Show the list, or perform an action on its rows."""
         return super().changelist_view(request, extra_context)
 
 

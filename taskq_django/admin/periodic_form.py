@@ -15,8 +15,8 @@ from taskq_django.app import taskq
 from taskq_django.models import PeriodicTask
 
 
-def fit_widget(name: str, field: Any) -> None:
-    """Give the widget of a field, whatever its theme, suggestions or the look of code."""
+def adapt_widget(name: str, field: Any) -> None:
+    """Change the widget of a form field, which may be that of a theme: add suggestions, or format it for JSON."""
     if name in _SUGGESTIONS:
         kind = type(field.widget)
         field.widget.__class__ = type("SuggestingWidget", (_Suggesting, kind), {"suggestions": _SUGGESTIONS[name]})
@@ -27,12 +27,12 @@ def fit_widget(name: str, field: Any) -> None:
 
 
 class _Suggesting:
-    """Put over the class of a widget: an input with suggestions, read each time the widget is drawn."""
+    """Mixin for a widget class: an input with suggestions, which are read each time the widget is drawn."""
 
     suggestions: Callable[[], Iterable[str]]
 
     def render(self, name: str, value: Any, attrs: dict[str, Any] | None = None, renderer: Any = None) -> SafeString:
-        """Draw the input and its suggestions."""
+        """Return the HTML of the input and its suggestions."""
         list_id = f"{(attrs or {}).get('id', name)}_suggestions"
         line = super().render(name, value, {**(attrs or {}), "list": list_id}, renderer)  # type: ignore[misc]  # the widget's own
         options = format_html_join("", '<option value="{}"></option>', ((each,) for each in self.suggestions()))
@@ -49,7 +49,7 @@ _SUGGESTIONS: dict[str, Callable[[], Iterable[str]]] = {
 
 
 class PeriodicTaskForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's own class takes no parameter
-    """A periodic task of the table."""
+    """The form of a periodic task in the database."""
 
     class Meta:  # noqa: D106 - Django's own form
         model = PeriodicTask
@@ -59,30 +59,33 @@ class PeriodicTaskForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's o
         )
         field_classes = {"kwargs": StoredJSONField, "options": StoredJSONField}  # noqa: RUF012 - Django's own form
         help_texts = {  # noqa: RUF012 - Django's own form
-            "name": _("Unique. Its history is kept under this name; under another one it begins anew."),
+            "name": _("Unique. The history belongs to this name, so renaming starts a new history."),
             "task": _("Name of a registered task."),
-            "is_remote": _("The code of the task is in another program, so it cannot be checked here."),
+            "is_remote": _("The task is defined in another program, so its name and arguments cannot be checked here."),
             "kwargs": _('A JSON object of names to values, such as {"days": 7}.'),
-            "enabled": _("What comes up while it is disabled is not caught up when it is enabled again."),
+            "enabled": _("Firings that are missed while it is disabled are not caught up."),
             "cron": _(
                 "Minute, hour, day of month, month, day of week, as in “30 4 * * MON-FRI”; or @hourly, @daily, "
                 "@weekly, @monthly, @yearly. Six fields begin with the second."
             ),
             "interval": _(
-                "Instead of a cron line: “90” are seconds, “1:30:00” one and a half hours, “7 00:00:00” a week."
+                "Instead of a cron expression: “90” are seconds, “1:30:00” one and a half hours, “7 00:00:00” a week."
             ),
             "time_zone": _(
-                "Of the cron line, such as Europe/Berlin. Empty: TIME_ZONE of the setting TASKQ, or else of Django."
+                "Of the cron expression, such as Europe/Berlin. Empty: TIME_ZONE in the setting TASKQ, or Django's."
             ),
-            "start_at": _("Nothing is enqueued before. An interval is counted from here, or from when this was made."),
-            "expire_at": _("Nothing is enqueued from here on."),
+            "start_at": _(
+                "No tasks are enqueued before this time. An interval starts here. Empty: it starts at the creation of "
+                "the periodic task."
+            ),
+            "expire_at": _("No tasks are enqueued from this time on."),
             "queue": _("Empty: the queue of the task."),
             "options": _('Further task options, a JSON object such as {"max_retry": 3, "timeout": 60}.'),
-            "catch_up": _("What becomes of firings that were missed because no scheduler ran."),
-            "catch_up_window": _("Older ones are left out in any case."),
+            "catch_up": _("What to do with firings that were missed because no scheduler was running."),
+            "catch_up_window": _("Older missed firings are always skipped."),
         }
 
     def clean(self) -> dict[str, Any] | None:
-        """Note which fields could not be read, so that the model reports nothing more about them."""
+        """Record which fields are invalid, so that the model does not report further errors about them."""
         self.instance.unreadable = frozenset(self.errors)
         return super().clean()

@@ -1,4 +1,4 @@
-"""The columns of the list of queues, and the lines of the page of one."""
+"""The columns of the list of queues, and the fields on the page of one queue."""
 
 from typing import Any
 
@@ -29,9 +29,10 @@ DAYS_VAR = "days"
 
 
 class QueueColumns:
-    """Columns and lines. A row has a `record`, `links` and the size of the `largest` queue.
+    """Columns and fields of queues. A row has a `record`, `links` and the size of the `largest` queue.
 
-    On its own page it has a `detail`, the `days` of the past that are shown, and the `series` of the last hour.
+    On the page of one queue it also has a `detail`, the number of `days` of the history, and the `series` of samples of
+    the last hour.
     """
 
     latency = column(_("latency"), "latency", nowrap_span, ordering="latency")
@@ -44,7 +45,7 @@ class QueueColumns:
 
     @admin.display(description=_("status"), ordering="status")
     def status(self, queue: Any) -> SafeString | str:
-        """Whether workers take its tasks, or why it cannot be counted."""
+        """Return whether workers run its tasks, or that the queue is damaged."""
         record = queue.record
         name = QUEUE_STATUSES[record.status]
         if record.status is QueueStatus.RUNNING:
@@ -54,7 +55,7 @@ class QueueColumns:
 
     @admin.display(description=_("tasks by state"), ordering="size")
     def tasks(self, queue: Any) -> SafeString:
-        """Number of tasks, as a bar beside those of the other queues, and the number in each state."""
+        """Return the number of tasks, a bar that can be compared with other queues, and the number in each state."""
         counts = [
             (f"fill-{state}", _count(queue, state), TASK_STATES[state]) for state in STATES if queue.record.sizes[state]
         ]
@@ -62,7 +63,7 @@ class QueueColumns:
 
     @admin.display(description=_("size"))
     def bar(self, queue: Any) -> SafeString:
-        """Number of tasks, as a bar."""
+        """Return the number of tasks, with a bar of their states."""
         return render("queue_tasks.html", size=queue.record.size, bar=self._bar(queue))
 
     def _bar(self, queue: Any) -> SafeString:
@@ -70,40 +71,40 @@ class QueueColumns:
 
     @admin.display(description=_("workflows"))
     def workflows(self, queue: Any) -> SafeString | str:
-        """Link to the workflows whose home it is."""
+        """Return a link to the workflows with this home queue."""
         found: SafeString | str = queue.links.workflows(_("Workflows of this queue"), queue=queue.name)
         return found
 
     @admin.display(description=_("by state"))
     def sizes(self, queue: Any) -> SafeString:
-        """Number of tasks by state."""
+        """Return the number of tasks by state."""
         rows = [(f"fill-{state}", capfirst(TASK_STATES[state]), _count(queue, state)) for state in STATES]
         return render("queue_sizes.html", rows=rows)
 
     @admin.display(description=_("today"))
     def today(self, queue: Any) -> str:
-        """Runs since midnight UTC."""
+        """Return the number of runs since midnight UTC."""
         return _runs(queue.record.processed_today, queue.record.failed_today, queue.record.error_rate)
 
-    @admin.display(description=_("in all"))
+    @admin.display(description=_("total"))
     def total(self, queue: Any) -> str:
-        """Runs over its life."""
+        """Return the number of runs since the queue exists."""
         return _runs(queue.record.processed, queue.record.failed, None)
 
     @admin.display(description=_("last hour"))
     def recent(self, queue: Any) -> SafeString:
-        """Runs and latency of the last hour."""
+        """Return charts of runs and latency in the last hour."""
         return recent_charts(queue.series)
 
     @admin.display(description=_("by day"))
     def history(self, queue: Any) -> SafeString:
-        """Runs by day."""
+        """Return a chart of the runs by day."""
         choices = [(f"?{DAYS_VAR}={each}", days_text(each), each == queue.days) for each in DAYS_CHOICES]
         return history_chart(queue.detail.days, key="taskq-history", heading=_now("Runs by day"), choices=choices)
 
     @admin.display(description=_("by type"))
     def types(self, queue: Any) -> SafeString | str:
-        """Number of tasks by type."""
+        """Return the number of tasks by type."""
         types = queue.detail.types
         if not types:
             return ""

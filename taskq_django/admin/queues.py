@@ -1,4 +1,4 @@
-"""Queues: their tasks, their past, and actions on them."""
+"""The admin pages of queues: their tasks and history, and actions on them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -28,12 +28,12 @@ from taskq_django.app import taskq
 from taskq_django.models import Queue
 
 _READ = "taskq_queues"
-"""Attribute of a request with the queues that it has read."""
+"""Attribute of a request that caches the queues read for it."""
 DELETABLE = tuple(state for state in STATES if state is not TaskState.ACTIVE)
 
 
 class EmptyForm(AdminForm):
-    """States whose tasks are deleted, each with the number of tasks in the chosen queues."""
+    """States of the tasks to delete, each with the number of tasks in the selected queues."""
 
     states = forms.MultipleChoiceField(
         label=_("States"),
@@ -60,16 +60,17 @@ class DeleteForm(AdminForm):
     """Whether to delete a queue that is not empty."""
 
     force = forms.BooleanField(
-        label=_("Delete the tasks in it as well"),
+        label=_("Delete their tasks as well"),
         required=False,
         help_text=_(
-            "Otherwise a queue is deleted only if all its tasks have succeeded. A queue with running tasks is kept."
+            "Otherwise a queue is deleted only if all its tasks have succeeded. A queue with running tasks is never "
+            "deleted."
         ),
     )
 
 
 class QueueAdminMixin(QueueColumns, RedisAdminMixin):
-    """The pages of queues, to be put over a `ModelAdmin`: a list, and a page for each with its past."""
+    """The pages of queues, as a mixin for a `ModelAdmin`: a list, and a page for each queue with its history."""
 
     list_display = ("name", "status", "tasks", "latency", "memory", "processed_today", "failed_today", "error_rate")
     search_fields = ("name",)  # shows the search form; get_search_results searches
@@ -89,11 +90,11 @@ class QueueAdminMixin(QueueColumns, RedisAdminMixin):
     # --- rows ---------------------------------------------------------------------------------------------------------
 
     def dashboard(self) -> Dashboard:
-        """Return the reader of queues."""
+        """Return the dashboard, which reads the queues."""
         return Dashboard(Inspector(taskq))
 
     def overview(self, request: HttpRequest) -> QueuesOverview:
-        """Return the queues, read once in a request."""
+        """Return the queues. They are read once per request."""
         if not hasattr(request, _READ):
             setattr(request, _READ, self.dashboard().queues())
         found: QueuesOverview = getattr(request, _READ)
@@ -117,9 +118,9 @@ class QueueAdminMixin(QueueColumns, RedisAdminMixin):
         return (queryset.only_if(lambda queue: text in queue.name.lower()) if text else queryset), False
 
     def read_one(self, request: HttpRequest, key: str) -> Any:
-        """Return one queue with its past, None if it does not exist."""
+        """Return one queue with its history, None if it does not exist."""
         queue: Any = Queue(name=key)
-        queue.days = asked_days(request)
+        queue.days = selected_days(request)
         try:
             queue.detail = self.dashboard().queue(key, days=queue.days)
         except QueueNotFoundError:
@@ -129,42 +130,42 @@ class QueueAdminMixin(QueueColumns, RedisAdminMixin):
         return queue
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        """Show the list, with the past of all queues together as `taskq_history` for its template."""
+        """Show the list, with the history of all queues together as `taskq_history` for its template."""
         context = dict(extra_context or {})
         if request.method == "GET" and self.has_view_or_change_permission(request):
-            days = asked_days(request)
-            past = self.dashboard().history([row.name for row in self.overview(request).queues], days=days)
+            days = selected_days(request)
+            history = self.dashboard().history([row.name for row in self.overview(request).queues], days=days)
             choices = []
             for choice in DAYS_CHOICES:
                 query = request.GET.copy()
                 query[DAYS_VAR] = str(choice)
                 choices.append((f"?{query.urlencode()}", days_text(choice), choice == days))
             heading = _now("Runs by day, all queues")
-            context["taskq_history"] = history_chart(past, key="taskq-history", heading=heading, choices=choices)
+            context["taskq_history"] = history_chart(history, key="taskq-history", heading=heading, choices=choices)
         return super().changelist_view(request, context)
 
     # --- actions ------------------------------------------------------------------------------------------------------
 
-    def fits(self, action: str, obj: Any) -> bool:
-        """Return whether the page of a queue offers an action. It has another button that deletes the queue."""
+    def offers(self, action: str, obj: Any) -> bool:
+        """Return whether the page of a queue has a button for an action. Django's own button deletes the queue."""
         return action not in ("delete_selected", "pause" if obj.record.is_paused else "resume")
 
     def _act(self, request: HttpRequest, queues: Any, act: Any, report: Any, **options: Any) -> None:
-        vars(request).pop(_READ, None)  # the action changes what was read
+        vars(request).pop(_READ, None)  # the action changes the queues, so they must be read again
         act_on_each(self, request, queues, act, report, **options)
 
     @confirmed_action(
         description=_("Pause selected %(verbose_name_plural)s"),
         button=_("Pause"),
         question=ngettext_lazy(
-            "Pause %(count)d queue? Workers take no more tasks of it; running tasks continue.",
-            "Pause %(count)d queues? Workers take no more tasks of them; running tasks continue.",
+            "Pause %(count)d queue? Workers start no more of its tasks; running tasks continue.",
+            "Pause %(count)d queues? Workers start no more of their tasks; running tasks continue.",
             "count",
         ),
         permissions=["pause"],
     )
-    def pause(self, request: HttpRequest, queues: Any, *, seen: Any) -> None:
-        """Keep workers from taking tasks."""
+    def pause(self, request: HttpRequest, queues: Any, *, shown_marks: Any) -> None:
+        """Pause queues."""
 
         def act(queue: Queue, deadline: Deadline) -> tuple[str, int]:
             Inspector(taskq).pause(queue.name)
@@ -177,14 +178,14 @@ class QueueAdminMixin(QueueColumns, RedisAdminMixin):
         description=_("Resume selected %(verbose_name_plural)s"),
         button=_("Resume"),
         question=ngettext_lazy(
-            "Resume %(count)d queue? Workers take its tasks again.",
-            "Resume %(count)d queues? Workers take their tasks again.",
+            "Resume %(count)d queue? Workers start its tasks again.",
+            "Resume %(count)d queues? Workers start their tasks again.",
             "count",
         ),
         permissions=["pause"],
     )
-    def resume(self, request: HttpRequest, queues: Any, *, seen: Any) -> None:
-        """Let workers take tasks again."""
+    def resume(self, request: HttpRequest, queues: Any, *, shown_marks: Any) -> None:
+        """Resume queues."""
 
         def act(queue: Queue, deadline: Deadline) -> tuple[str, int]:
             Inspector(taskq).resume(queue.name)
@@ -205,8 +206,8 @@ class QueueAdminMixin(QueueColumns, RedisAdminMixin):
         form=EmptyForm,
         is_destructive=True,
     )
-    def empty(self, request: HttpRequest, queues: Any, *, seen: Any, states: Sequence[str]) -> None:
-        """Delete all tasks in some states."""
+    def empty(self, request: HttpRequest, queues: Any, *, shown_marks: Any, states: Sequence[str]) -> None:
+        """Delete all tasks of queues in some states."""
         inspector = Inspector(taskq)
 
         def act(queue: Queue, deadline: Deadline) -> tuple[str, int]:
@@ -225,16 +226,16 @@ class QueueAdminMixin(QueueColumns, RedisAdminMixin):
         description=_("Delete selected %(verbose_name_plural)s"),
         button=_("Delete"),
         question=ngettext_lazy(
-            "Delete %(count)d queue with its counters and all that belongs to it?",
-            "Delete %(count)d queues with their counters and all that belongs to them?",
+            "Delete %(count)d queue with its counters and all its other data?",
+            "Delete %(count)d queues with their counters and all their other data?",
             "count",
         ),
         permissions=["delete"],
         form=DeleteForm,
         is_destructive=True,
     )
-    def delete_selected(self, request: HttpRequest, queues: Any, *, seen: Any, force: bool) -> None:
-        """Delete queues. Those with tasks are deleted only with `force`."""
+    def delete_selected(self, request: HttpRequest, queues: Any, *, shown_marks: Any, force: bool) -> None:
+        """Delete queues. `force` also deletes queues with unfinished tasks."""
 
         def act(queue: Queue, deadline: Deadline) -> tuple[str, int]:
             count = Inspector(taskq).remove_queue(queue.name, force=force, progress=deadline.progress)
@@ -245,14 +246,14 @@ class QueueAdminMixin(QueueColumns, RedisAdminMixin):
         self._act(request, queues, act, report, flag=DELETION)
 
 
-def asked_days(request: HttpRequest) -> int:
-    """Return how many days of the past the address asks for, by default 30."""
-    asked = request.GET.get(DAYS_VAR)
-    return next((days for days in DAYS_CHOICES if str(days) == asked), 30)
+def selected_days(request: HttpRequest) -> int:
+    """Return the number of days of the history in the address, by default 30."""
+    selected = request.GET.get(DAYS_VAR)
+    return next((days for days in DAYS_CHOICES if str(days) == selected), 30)
 
 
 @admin.register(Queue)
 class QueueAdmin(QueueAdminMixin, BaseAdmin):
-    """Queues: their tasks, their past, and actions on them."""
+    """Queues: their tasks and history, and actions on them."""
 
     change_list_template = "admin/taskq_django/queue_list.html"

@@ -1,8 +1,7 @@
 """Rows from Redis, with the part of a query set's interface that Django's admin uses.
 
-The admin's list, paginator, filters and actions need little: a count, a slice, and the rows with some keys. `Rows`
-provides that, and a subclass reads the rows. Other lookups raise `FieldError`, which the admin reports as a wrong
-address.
+The admin's list, paginator, filters and actions need a count, slices, and the rows with some keys. `Rows` provides
+that, and its subclasses read the rows. Other lookups raise `FieldError`, which the admin reports as an invalid address.
 """
 
 import copy
@@ -21,14 +20,14 @@ from taskq_django.admin.formats import number
 
 
 class RowsQuery:
-    """The attributes of a query set's `query` that the admin reads: nothing to join, and no order."""
+    """The attributes of a query set's `query` that the admin reads. There is nothing to join, and no default order."""
 
     select_related = True
     order_by: tuple[str, ...] = ()
 
 
 class Rows(ABC):
-    """Rows of a model without a table. They are read when they are needed, and once.
+    """Rows of a model without a table. They are read when they are first needed.
 
     Args:
         model: Model of the rows.
@@ -38,9 +37,9 @@ class Rows(ABC):
     ordered = True
     totally_ordered = True
     note = ""
-    """Text above the list, such as how far a search got."""
+    """Text above the list, such as the progress of a search."""
     next_cursor: str | None = None
-    """Place where a search that has not read everything continues."""
+    """Cursor at which an incomplete search continues."""
     progress: tuple[int, int] | None = None
     """Number of rows searched so far, and their total. None without a search."""
 
@@ -51,7 +50,7 @@ class Rows(ABC):
 
     @abstractmethod
     def read(self, start: int, stop: int) -> Sequence[Any]:
-        """Return the rows at these places, as instances of the model."""
+        """Return the rows from index `start` to `stop`, as instances of the model."""
 
     @abstractmethod
     def size(self) -> int:
@@ -64,7 +63,7 @@ class Rows(ABC):
     # --- as a query set -----------------------------------------------------------------------------------------------
 
     def count(self) -> int:
-        """Return the number of rows; it is read once."""
+        """Return the number of rows. It is read once."""
         if self._size is None:
             self._size = self.size()
         return self._size
@@ -85,20 +84,20 @@ class Rows(ABC):
         return self
 
     def order_by(self, *fields: str) -> "Rows":
-        """Return the rows in the order of columns. These have one order only."""
+        """Return the rows sorted by columns. By default they have one order only."""
         return self
 
     def filter(self, *conditions: Q, **lookups: Any) -> "Rows":
-        """Return the rows with these keys (`pk__in`), or all if nothing is asked.
+        """Return the rows with these keys (`pk__in`), or all rows without a condition.
 
         Raises:
-            FieldError: Another lookup is asked.
+            FieldError: There is another condition.
         """
-        asked = [each for each in conditions if each]
-        if not asked and not lookups:
+        given = [each for each in conditions if each]
+        if not given and not lookups:
             return self
-        if asked or set(lookups) != {"pk__in"}:
-            raise FieldError(f"rows of {self.model._meta.label} cannot be filtered by {asked or ', '.join(lookups)}")
+        if given or set(lookups) != {"pk__in"}:
+            raise FieldError(f"rows of {self.model._meta.label} cannot be filtered by {given or ', '.join(lookups)}")
         return PickedRows(self, lookups["pk__in"])
 
     def get(self, **lookups: Any) -> Any:
@@ -111,10 +110,10 @@ class Rows(ABC):
 
 
 class ListRows(Rows):
-    """Rows that were all read at once: queues, workers.
+    """Rows that are all read at once: queues and workers.
 
-    Each may have a `record`, and the `ordering` of a column names a value of it: `sizes__pending` is the value of a
-    key. Of a sequence, the length counts. Unknown values come first.
+    Each may have a `record`. The `ordering` of a column is the name of its attribute, or `sizes__pending` for the value
+    of a key in a mapping. Sequences are sorted by their length. None comes first.
     """
 
     def __init__(self, model: type[models.Model], rows: Iterable[Any]) -> None:
@@ -122,7 +121,7 @@ class ListRows(Rows):
         self._rows: list[Any] = list(rows)
 
     def read(self, start: int, stop: int) -> Sequence[Any]:
-        """Return the rows at these places."""
+        """Return the rows from index `start` to `stop`."""
         return self._rows[start:stop]
 
     def size(self) -> int:
@@ -134,16 +133,16 @@ class ListRows(Rows):
         by_key = {row.pk: row for row in self._rows}
         return [by_key[key] for key in keys if key in by_key]
 
-    def only_if(self, fits: Any) -> "ListRows":
-        """Return the rows for which a function is true, for filters and searches."""
-        return ListRows(self.model, (row for row in self._rows if fits(row)))
+    def only_if(self, matches: Any) -> "ListRows":
+        """Return the rows for which a function returns True, for filters and searches."""
+        return ListRows(self.model, (row for row in self._rows if matches(row)))
 
     def order_by(self, *fields: str) -> "ListRows":
-        """Return the rows in the order of values of their records, `-` for descending."""
+        """Return the rows sorted by values of their records, `-` for descending."""
         rows = list(self._rows)
         for field in reversed(fields):
             name = field.removeprefix("-")
-            if name != "pk":  # the list page adds it to break ties; the rows are in that order already
+            if name != "pk":  # the change list adds it to break ties; the rows are in that order already
                 rows.sort(key=lambda row: _sort_key(row.record, name), reverse=field.startswith("-"))
         return ListRows(self.model, rows)
 
@@ -159,7 +158,7 @@ def _sort_key(record: Any, path: str) -> tuple[bool, Any]:
 
 
 class PickedRows(Rows):
-    """Rows that were selected by their keys. `keys` includes those of rows that no longer exist."""
+    """Rows that were selected by their keys. `keys` also has the keys of rows that do not exist any more."""
 
     def __init__(self, rows: Rows, keys: Iterable[object]) -> None:
         super().__init__(rows.model)
@@ -172,7 +171,7 @@ class PickedRows(Rows):
         return iter(self._rows)
 
     def read(self, start: int, stop: int) -> Sequence[Any]:
-        """Return the rows at these places."""
+        """Return the rows from index `start` to `stop`."""
         return list(self)[start:stop]
 
     def size(self) -> int:
@@ -185,13 +184,13 @@ class PickedRows(Rows):
 
 
 class FilteredRows(Rows):
-    """Rows that a filter narrows. Some filters need a search, which reads rows one by one and continues at a cursor.
+    """Rows that match a filter. Some filters need a search, which reads rows one by one and continues at a cursor.
 
     Args:
         model: Model of the rows.
         wanted: Filter of the core's dashboard, a `TaskFilter` or a `WorkflowFilter`.
-        cursor: Where a search continues, from `next_cursor`; None at the start.
-        searches: Searches of this request, shared by all rows derived from these.
+        cursor: Cursor at which a search continues, from `next_cursor`; None at the start.
+        searches: Cache of the searches of this request, shared by all rows that are derived from these.
     """
 
     def __init__(
@@ -206,7 +205,7 @@ class FilteredRows(Rows):
         self._place = place if is_ours else None
 
     def narrow(self, **wanted: Any) -> Self:
-        """Return the rows that fit these fields of the filter as well."""
+        """Return the rows that also match these fields of the filter."""
         return self._changed(wanted=replace(self.wanted, **wanted))
 
     def _changed(self, **attributes: Any) -> Self:
@@ -220,7 +219,7 @@ class FilteredRows(Rows):
 
     @property
     def search(self) -> Any:
-        """The search for these rows. It may read thousands of rows, so it runs once in a request."""
+        """The search for these rows. It may read thousands of rows, so it runs once per request."""
         if self.wanted not in self._searches:
             try:
                 self._searches[self.wanted] = self.run_search(self._place)
@@ -230,7 +229,7 @@ class FilteredRows(Rows):
 
     @property
     def next_cursor(self) -> str | None:  # type: ignore[override]  # computed here
-        """Number of rows searched so far and the place where the search continues. None at its end."""
+        """Number of rows searched so far, and the cursor at which the search continues. None at its end."""
         cursor = self.search.cursor if self.wanted.looks_inside else None
         return None if cursor is None else f"{self.progress[0]}:{cursor}"
 
@@ -240,11 +239,11 @@ class FilteredRows(Rows):
         return min(self._before + self.search.scanned, self.search.total), self.search.total
 
     def search_note(self) -> str:
-        """Return how far the search got."""
+        """Return a text about the progress of the search."""
         scanned, total = self.progress
         facts = {"scanned": number(scanned), "total": number(total), "rows": self.model._meta.verbose_name_plural}
         if self.next_cursor is not None:
             return _("%(scanned)s of %(total)s %(rows)s were searched.") % facts
         if self._before:
             return _("All %(total)s %(rows)s were searched.") % facts
-        return "" if self.count() else _("None of %(total)s %(rows)s fits.") % facts
+        return "" if self.count() else _("None of %(total)s %(rows)s matches.") % facts

@@ -1,6 +1,6 @@
-"""Actions on tasks: on selected ones, on all that match, and on one on its own page.
+"""Actions on selected tasks, on all matching tasks, and on one task on its own page.
 
-The inspector acts on them in chunks. Here the actions are confirmed, logged and reported.
+The inspector performs them in chunks. This module confirms, logs and reports them.
 """
 
 from collections.abc import Mapping
@@ -37,10 +37,10 @@ from taskq_django.models import Task
 
 LOGGED = {
     TaskAction.RUN: gettext_noop("Run now."),
-    TaskAction.RETRY: gettext_noop("Put off until %(start)s."),
+    TaskAction.RETRY: gettext_noop("Postponed until %(start)s."),
     TaskAction.ARCHIVE: gettext_noop("Archived."),
     TaskAction.DELETE: gettext_noop("Deleted."),
-    TaskAction.CANCEL: gettext_noop("Asked its worker to cancel it."),
+    TaskAction.CANCEL: gettext_noop("Cancel request sent to its worker."),
     TaskAction.MOVE: gettext_noop("Moved to queue %(to_queue)s."),
 }
 """Log entry of each action."""
@@ -52,13 +52,13 @@ ACTIONS = {
     "move_tasks": TaskAction.MOVE,
     "delete_selected": TaskAction.DELETE,
 }
-"""The inspector's action of each action of the admin."""
+"""The inspector's action for each action of the admin."""
 
 
 class RetryForm(AdminForm):
     """When to run the tasks."""
 
-    columns = {  # noqa: RUF012 - constant, as Django's own forms have it
+    columns = {  # noqa: RUF012 - constant, as in Django's own forms
         "after": models.PositiveIntegerField(
             gettext_lazy("Minutes from now"),
             null=True,
@@ -69,12 +69,12 @@ class RetryForm(AdminForm):
     }
 
     def clean(self) -> dict[str, Any]:
-        """Return one start, as the inspector takes it."""
+        """Return the start as the keyword argument of the inspector."""
         after, at = self.cleaned_data.get("after"), self.cleaned_data.get("at")
         if self.errors:
             return {}
         if (after is None) == (at is None):
-            raise ValidationError(_("Give either the minutes or a time."))
+            raise ValidationError(_("Enter either the minutes or a time."))
         if at is None:
             return {"after": timedelta(minutes=after or 0)}
         return {"at": at if timezone.is_aware(at) else timezone.make_aware(at)}
@@ -90,7 +90,7 @@ class MoveForm(AdminForm):
 
 
 class TaskActions(RedisAdminMixin):
-    """The actions."""
+    """The actions on tasks."""
 
     actions: Any = tuple(ACTIONS)
 
@@ -100,9 +100,9 @@ class TaskActions(RedisAdminMixin):
         question=ngettext_lazy("Run %(count)d task now?", "Run %(count)d tasks now?", "count"),
         permissions=["run"],
     )
-    def run_now(self, request: HttpRequest, rows: Any, *, seen: Mapping[str, str]) -> None:
+    def run_now(self, request: HttpRequest, rows: Any, *, shown_marks: Mapping[str, str]) -> None:
         """Run tasks now."""
-        self._act(request, rows, TaskAction.RUN, seen)
+        self._act(request, rows, TaskAction.RUN, shown_marks)
 
     @confirmed_action(
         description=gettext_lazy("Retry selected %(verbose_name_plural)s later"),
@@ -111,9 +111,9 @@ class TaskActions(RedisAdminMixin):
         permissions=["change"],
         form=RetryForm,
     )
-    def retry_later(self, request: HttpRequest, rows: Any, *, seen: Mapping[str, str], **start: Any) -> None:
+    def retry_later(self, request: HttpRequest, rows: Any, *, shown_marks: Mapping[str, str], **start: Any) -> None:
         """Run tasks at another time."""
-        self._act(request, rows, TaskAction.RETRY, seen, **start)
+        self._act(request, rows, TaskAction.RETRY, shown_marks, **start)
 
     @confirmed_action(
         description=gettext_lazy("Archive selected %(verbose_name_plural)s"),
@@ -121,9 +121,9 @@ class TaskActions(RedisAdminMixin):
         question=ngettext_lazy("Archive %(count)d task?", "Archive %(count)d tasks?", "count"),
         permissions=["change"],
     )
-    def archive_tasks(self, request: HttpRequest, rows: Any, *, seen: Mapping[str, str]) -> None:
+    def archive_tasks(self, request: HttpRequest, rows: Any, *, shown_marks: Mapping[str, str]) -> None:
         """Archive tasks."""
-        self._act(request, rows, TaskAction.ARCHIVE, seen)
+        self._act(request, rows, TaskAction.ARCHIVE, shown_marks)
 
     @confirmed_action(
         description=gettext_lazy("Cancel selected %(verbose_name_plural)s"),
@@ -135,9 +135,9 @@ class TaskActions(RedisAdminMixin):
         ),
         permissions=["run"],
     )
-    def cancel_tasks(self, request: HttpRequest, rows: Any, *, seen: Mapping[str, str]) -> None:
+    def cancel_tasks(self, request: HttpRequest, rows: Any, *, shown_marks: Mapping[str, str]) -> None:
         """Ask workers to cancel running tasks."""
-        self._act(request, rows, TaskAction.CANCEL, seen)
+        self._act(request, rows, TaskAction.CANCEL, shown_marks)
 
     @confirmed_action(
         description=gettext_lazy("Move selected %(verbose_name_plural)s to another queue"),
@@ -148,9 +148,9 @@ class TaskActions(RedisAdminMixin):
         permissions=["change"],
         form=MoveForm,
     )
-    def move_tasks(self, request: HttpRequest, rows: Any, *, seen: Mapping[str, str], to_queue: str) -> None:
+    def move_tasks(self, request: HttpRequest, rows: Any, *, shown_marks: Mapping[str, str], to_queue: str) -> None:
         """Move tasks to another queue."""
-        self._act(request, rows, TaskAction.MOVE, seen, to_queue=to_queue)
+        self._act(request, rows, TaskAction.MOVE, shown_marks, to_queue=to_queue)
 
     @confirmed_action(
         description=gettext_lazy("Delete selected %(verbose_name_plural)s"),
@@ -163,9 +163,9 @@ class TaskActions(RedisAdminMixin):
         permissions=["delete"],
         is_destructive=True,
     )
-    def delete_selected(self, request: HttpRequest, rows: Any, *, seen: Mapping[str, str]) -> None:
+    def delete_selected(self, request: HttpRequest, rows: Any, *, shown_marks: Mapping[str, str]) -> None:
         """Delete tasks."""
-        self._act(request, rows, TaskAction.DELETE, seen)
+        self._act(request, rows, TaskAction.DELETE, shown_marks)
 
     def queue_infos(self, request: HttpRequest) -> Any:
         """Return the queues."""
@@ -175,20 +175,20 @@ class TaskActions(RedisAdminMixin):
         """Return the names of existing and configured queues."""
         return sorted({*(info.name for info in self.queue_infos(request)), *taskq.settings.queues})
 
-    def fits(self, action: str, obj: Any) -> bool:
+    def offers(self, action: str, obj: Any) -> bool:
         """Return whether the state of a task allows an action."""
         return action not in ACTIONS or obj.record.state in ALLOWED_STATES[ACTIONS[action]]
 
     def _act(
-        self, request: HttpRequest, rows: Any, action: TaskAction, seen: Mapping[str, str], **options: Any
+        self, request: HttpRequest, rows: Any, action: TaskAction, shown_marks: Mapping[str, str], **options: Any
     ) -> None:
-        """Act on tasks, log it, and report what was done and what was skipped."""
+        """Perform an action on tasks, log it, and report the handled and the skipped tasks."""
         refused: dict[TaskState, int] = {}
         named: dict[str, Task] = {}
         is_complete = True
         if isinstance(rows, PickedRows):
-            named = {row.pk: row for row in rows}  # read first: the action may delete or move them, and Redis may fail
-            refs = [_ref(key, seen.get(key)) for key in rows.keys]
+            named = {row.pk: row for row in rows}  # read them first, because the action may delete or move them
+            refs = [_ref(key, shown_marks.get(key)) for key in rows.keys]
         else:
             selection = rows.select(ALLOWED_STATES[action])
             refs, refused, is_complete = list(selection.tasks), selection.refused, selection.is_complete
@@ -213,7 +213,7 @@ class TaskActions(RedisAdminMixin):
         keys = [key_of(task.queue, task.id) for task in report.done]
         if not keys:
             return
-        with override(None):  # Django's log is in the language of the code as well
+        with override(None):  # as Django does, log in the language of the code
             start = options.get("at") or timezone.now() + options.get("after", timedelta())
             text = _(LOGGED[action]) % {"start": start, "to_queue": options.get("to_queue")}
         LogEntry.objects.log_actions(

@@ -13,16 +13,16 @@ from django.utils.translation import pgettext_lazy
 from taskq_core import TaskInfo, TaskState
 from taskq_core.inspector import UnreadableTask
 from taskq_django.admin.columns import column
-from taskq_django.admin.filters import asked_state
+from taskq_django.admin.filters import selected_state
 from taskq_django.admin.formats import TASK_STATES, nowrap, nowrap_span, per_cent, when
 from taskq_django.admin.live import MixinBase
 from taskq_django.admin.task_rows import duration
 from taskq_django.models import Task
 
 ERROR_CHARS = 100
-"""Most characters of an error in the list."""
+"""Maximum number of characters of an error in the list."""
 ARGUMENTS_CHARS = 60
-"""Most characters of arguments in the list. The page of a task shows all of them."""
+"""Maximum number of characters of arguments in the list. The page of a task shows them in full."""
 _FIRST, _RUN = ("short_id", "name", "call", "queue"), ("started", "duration", "run_by", "attempt_count")
 COLUMNS: dict[TaskState | None, tuple[str, ...]] = {
     None: (*_FIRST, "state", "enqueued", *_RUN),
@@ -37,7 +37,7 @@ COLUMNS: dict[TaskState | None, tuple[str, ...]] = {
 
 
 class TaskColumns(MixinBase):
-    """The columns: those of `columns` by state, unless a subclass sets `list_display`."""
+    """The columns of tasks: those of `columns` by state, unless a subclass sets `list_display`."""
 
     columns = COLUMNS
     list_display: Any = ()
@@ -51,17 +51,17 @@ class TaskColumns(MixinBase):
     completed = column(pgettext_lazy("time", "completed"), "completed_at", when, ordering="ended")
 
     def get_list_display(self, request: HttpRequest) -> Any:
-        """Return the columns that fit the state."""
-        return self.list_display or self.columns[asked_state(request)]
+        """Return the columns for the selected state."""
+        return self.list_display or self.columns[selected_state(request)]
 
     @admin.display(description=_("id"), ordering="id")
     def short_id(self, task: Task) -> SafeString:
-        """Beginning of the id, with the whole id as its title."""
+        """Return the beginning of the id, with the whole id as its title."""
         return format_html('<span title="{}">{}</span>', task.record.id, Truncator(task.record.id).chars(9))
 
     @admin.display(description=_("name"), ordering="name")
     def name(self, task: Task) -> SafeString | str:
-        """Name, and the first line of the last error."""
+        """Return the name, and the first line of the last error."""
         record = task.record
         if isinstance(record, UnreadableTask):
             name, error = f"({_('unreadable')})", record.problem
@@ -74,25 +74,25 @@ class TaskColumns(MixinBase):
 
     @admin.display(description=_("state"), ordering="state")
     def state(self, task: Task) -> SafeString | str:
-        """State, and the next start of a scheduled task or a retry."""
+        """Return the state, and the start of a scheduled task or the next attempt."""
         name, ahead = TASK_STATES[task.record.state], self.starts(task)
         return format_html('{}<div class="quiet">{}</div>', name, ahead) if ahead else str(name)
 
     @admin.display(description=_("arguments"), empty_value="-")
     def call(self, task: Task) -> SafeString | str:
-        """Beginning of the arguments."""
+        """Return the beginning of the arguments."""
         payload = getattr(task.record, "payload", b"")
         text = Truncator(payload[: 4 * ARGUMENTS_CHARS + 1].decode("utf-8", "replace")).chars(ARGUMENTS_CHARS)
         return format_html('<code class="taskq-arguments">{}</code>', text) if text else ""
 
     @admin.display(description=_("duration"), ordering="duration", empty_value="-")
     def duration(self, task: Task) -> SafeString | str:
-        """How long it has been running, or how long its last run took."""
+        """Return how long the task has been running, or how long its last run took."""
         return nowrap_span(duration(task.record)) if isinstance(task.record, TaskInfo) else ""
 
     @admin.display(description=_("worker"), ordering="worker", empty_value="-")
     def run_by(self, task: Task) -> SafeString | str:
-        """Host and process id of the worker that runs it or ran it last; the worker's token if it has ended."""
+        """Return host and process id of its worker or last worker. A stopped worker is shown by its token."""
         token = getattr(task.record, "last_worker", "")
         if not token:
             return ""
@@ -100,7 +100,7 @@ class TaskColumns(MixinBase):
 
     @admin.display(description=_("progress"), empty_value="-")
     def progress_bar(self, task: Task) -> SafeString | str:
-        """Progress that the task reported last."""
+        """Return the progress last reported by the task."""
         progress = getattr(task.record, "progress", None)
         if progress is None or progress.fraction is None:
             return "" if progress is None else str(progress)
@@ -109,13 +109,13 @@ class TaskColumns(MixinBase):
 
     @admin.display(description=_("attempts"), ordering="attempts", empty_value="-")
     def attempt_count(self, task: Task) -> SafeString | str:
-        """Number of attempts so far, and the maximum."""
+        """Return the number of attempts so far, and the maximum."""
         record = task.record
         return nowrap(f"{record.attempts_made}/{record.max_retry + 1}") if isinstance(record, TaskInfo) else ""
 
     @admin.display(description=pgettext_lazy("time", "starts"), ordering="next_run", empty_value="-")
     def starts(self, task: Task) -> SafeString | str:
-        """Start of a task that waits."""
+        """Return the start of a waiting task."""
         if getattr(task.record, "waits_for_limit", False):
             return str(_("waits for a limit"))
         return when(getattr(task.record, "next_run_at", None))

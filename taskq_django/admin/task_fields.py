@@ -1,4 +1,4 @@
-"""The lines of the page of one task."""
+"""The fields on the page of one task."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ _WHICH = ("task_name", "task_id", "task_queue", "task_state", "waits_for", "atte
 
 
 class TaskFields(MixinBase):
-    """The lines of the page. Those without a value are left out."""
+    """The fields of tasks. Fields without a value are omitted."""
 
     fieldsets = (
         (None, {"fields": (*_WHICH, "buttons")}),
@@ -45,31 +45,31 @@ class TaskFields(MixinBase):
     payload = column(_("arguments"), "payload", block)
     worker = column(_("worker"), "worker")
     timeout = column(_("timeout"), "timeout", lambda value: str(value) if value else "")
-    retention = column(_("kept after success"), "retention", lambda value: str(value) if value else "")
+    retention = column(_("retention"), "retention", lambda value: str(value) if value else "")
     problem = column(_("problem"), "problem")
     message = column(_("stored bytes"), "message", lambda message: block(message[:SHOWN_BYTES].hex(" ", -2)))
 
     @admin.display(description=_("waits for"))
     def waits_for(self, task: Task) -> str:
-        """Limit that it waits for."""
+        """Return the limit for which the task waits."""
         if not task.record.waits_for_limit:
             return ""
         return gettext("the limit %(name)s") % {"name": task.record.limit} if task.record.limit else gettext("a limit")
 
     @admin.display(description=_("retries"))
     def attempts_used(self, task: Task) -> str:
-        """How often it was retried, and the maximum. The first run is not a retry."""
+        """Return the number of retries, and the maximum. The first run is not a retry."""
         return gettext("%(done)d of %(most)d") % {"done": task.record.retried, "most": task.record.max_retry}
 
     @admin.display(description=_("step of the workflow"))
     def workflow(self, task: Any) -> SafeString | str:
-        """Workflow whose step it is."""
+        """Return a link to the workflow of this step."""
         found = workflow_of(task.record)
         return "" if found is None else task.links.workflow(found[1], *found)
 
     @admin.display(description=_("attempts"))
     def attempts(self, task: Task) -> SafeString | str:
-        """Recorded attempts, the latest first, with the tracebacks of failures."""
+        """Return the recorded attempts, the latest first, with the tracebacks of failures."""
         attempts = [
             {
                 "record": each,
@@ -82,43 +82,43 @@ class TaskFields(MixinBase):
 
     @admin.display(description=_("progress"))
     def progress(self, task: Task) -> SafeString | str:
-        """Progress that the task reported last."""
+        """Return the progress last reported by the task."""
         progress = task.record.progress
         return "" if progress is None else render("progress.html", progress=progress)
 
     @admin.display(description=_("result"))
     def result(self, task: Task) -> SafeString | str:
-        """Its result; of a running task, what it has written so far."""
+        """Return the result; for a running task, its partial result."""
         if task.record.oversized_result is not None:
             with in_active_language():
                 return labels.not_stored(task.record.oversized_result)
         shown = block(task.record.result)
         if shown and task.record.state is TaskState.ACTIVE:
-            return format_html('{}<div class="help">{}</div>', shown, _("Written so far; the task still runs."))
+            return format_html('{}<div class="help">{}</div>', shown, _("Partial result: the task is still running."))
         return shown
 
     @admin.display(description=_("timeline"))
     def timeline(self, task: Task) -> SafeString | str:
-        """Its times in their order; future ones look different."""
+        """Return the times of the task in order. Future times have another style."""
         now = utc_datetime(SYSTEM_CLOCK.time())
         times = [(each.at, each.at > now, _time_text(each.kind, each.attempt)) for each in times_of(task.record)]
         return render("timeline.html", times=times) if times else ""
 
     @admin.display(description=_("trace"))
     def trace(self, task: Task) -> SafeString | str:
-        """Id of its trace, as a link if the settings have a URL for it."""
+        """Return the trace id, as a link if the settings have a URL for traces."""
         found = trace_id(task.record.headers)
         if found is None:
             return ""
         url = trace_url(taskq.settings.trace.url, task.record.headers)
         if url is None:
-            hint = gettext("To link to it, set TASKQ['TRACE']['URL'], as https://tempo.example/trace/%s") % TRACE_ID
+            hint = gettext("For a link, set TASKQ['TRACE']['URL'], such as https://tempo.example/trace/%s") % TRACE_ID
             return format_html('{}<div class="help">{}</div>', found, hint)
         return format_html('<a href="{}" target="_blank" rel="noopener noreferrer">{}</a>', url, found)
 
     @admin.display(description=_("headers"))
     def headers(self, task: Task) -> SafeString | str:
-        """Its headers."""
+        """Return the headers."""
         headers = sorted(task.record.headers.items())
         return render("headers.html", headers=headers) if headers else ""
 

@@ -1,4 +1,4 @@
-"""The form that edits the arguments of a waiting task, and the form that enqueues a registered one."""
+"""The form that edits the arguments of a waiting task, and the form that enqueues a registered task."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -23,8 +23,8 @@ from taskq_django.models import Task
 class TaskForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's own class takes no parameter
     """The arguments of a task, as indented JSON.
 
-    The arguments are compared with the arguments on the page. If they have changed, or the task does not wait any
-    more, nothing is saved, and the form keeps what was typed.
+    If the stored arguments have changed since the page was loaded, or the task is not waiting any more, nothing is
+    saved, and the form shows the input again.
     """
 
     arguments = forms.CharField(label=gettext_lazy("Arguments"), strip=False, required=False)
@@ -41,18 +41,18 @@ class TaskForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's own class
             self.initial = {"arguments": as_text(record.payload), "shown": digest(record.payload)}
 
     def clean(self) -> dict[str, Any]:
-        """Check the arguments and save them. It happens here so that a refusal of Redis shows in the form."""
+        """Check the arguments and save them. They are saved here so that the form can show an error of Redis."""
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
         record = self.instance.record
         if not is_editable(record):
             raise ValidationError(
-                _("The task does not wait any more, or has no arguments to edit; nothing was changed.")
+                _("The task is not waiting any more, or has no arguments to edit. Nothing was changed.")
             )
         if cleaned.get("shown") != digest(record.payload):
             raise ValidationError(
                 _(
-                    "The arguments have changed since this page was opened, and nothing was saved. "
-                    "Open it again to see them."
+                    "The arguments have changed since this page was opened. Nothing was saved. Open the page again to "
+                    "see the current arguments."
                 )
             )
         try:
@@ -69,7 +69,7 @@ class EnqueueForm(AdminForm):
     """Arguments and options of one call.
 
     Args:
-        modeladmin, request, data: As of `AdminForm`.
+        modeladmin, request, data: As in `AdminForm`.
         task: The task.
         queues: Queues to choose from.
     """
@@ -88,16 +88,16 @@ class EnqueueForm(AdminForm):
             "arguments": models.TextField(gettext_lazy("Arguments"), help_text=gettext_lazy("A JSON object.")),
             "queue": models.CharField(gettext_lazy("Queue"), choices=choices, default=own.queue),
             "run_after": models.PositiveIntegerField(
-                gettext_lazy("Run after"), null=True, blank=True, help_text=_("Seconds from now. Left empty: at once.")
+                gettext_lazy("Run after"), null=True, blank=True, help_text=_("Seconds from now. Empty: immediately.")
             ),
             "max_retry": models.PositiveIntegerField(
                 gettext_lazy("Max retry"),
                 null=True,
                 blank=True,
-                help_text=_("Left empty: %(default)s.") % {"default": own.max_retry},
+                help_text=_("Empty: %(default)s.") % {"default": own.max_retry},
             ),
             "task_id": models.CharField(
-                gettext_lazy("Task id"), blank=True, help_text=_("Unique in its queue. Left empty: a random one.")
+                gettext_lazy("Task id"), blank=True, help_text=_("Unique in its queue. Empty: a random id.")
             ),
         }
         for name, column in columns.items():

@@ -1,4 +1,4 @@
-"""Tasks as rows of the admin: how they are read and sorted."""
+"""Read and sort tasks as rows of the admin."""
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
@@ -19,7 +19,7 @@ from taskq_django.app import taskq
 from taskq_django.models import Task
 
 SORTED_MAX = 10_000
-"""Most tasks that are read to sort them."""
+"""Maximum number of tasks that are read to sort them."""
 SORTED_BYTES = 32 * 1024 * 1024
 """Bytes of arguments and results after which no further tasks are read to sort them."""
 _READ_AT_ONCE = 200
@@ -37,7 +37,7 @@ def duration(task: TaskInfo) -> timedelta | None:
 
 
 def _last_time(task: TaskInfo) -> datetime | None:
-    """Return when the task ended; before that, when it last failed, started or was enqueued."""
+    """Return when the task ended. If it has not ended, return when it last failed, started or was enqueued."""
     times = (task.last_failed_at, task.last_started_at, task.enqueued_at)
     return task.ended_at or max(filter(None, times), default=None)
 
@@ -62,7 +62,7 @@ SORTS: dict[str, Callable[[TaskInfo], Any]] = {
 
 
 def _in_order(tasks: Iterable[TaskRecord], order: Sequence[str]) -> list[TaskRecord]:
-    """Return tasks in the order of columns, `-` for descending. Those without a value, or unreadable, come last."""
+    """Return tasks sorted by columns, `-` for descending. Tasks without a value and unreadable tasks come last."""
     found = list(tasks)
     for name in reversed(order):
         value = SORTS[name.removeprefix("-")]
@@ -79,8 +79,8 @@ class TaskRows(FilteredRows):
     """Tasks, except those in groups.
 
     Args:
-        count_queues: Returns the queues; it reads them once in a request.
-        cursor, searches: As of `FilteredRows`.
+        count_queues: Returns the queues, which it reads once per request.
+        cursor, searches: As in `FilteredRows`.
     """
 
     def __init__(
@@ -97,11 +97,11 @@ class TaskRows(FilteredRows):
         return self._count_queues()
 
     def order_by(self, *fields: str) -> "TaskRows":
-        """Return the rows in the order of these columns. By default the newest tasks come first."""
+        """Return the rows sorted by these columns. By default the newest tasks come first."""
         return self._changed(_order=tuple(each for each in fields if each.removeprefix("-") in SORTS))
 
     def size(self) -> int:
-        """Return the number of tasks; of a search, the number it found."""
+        """Return the number of tasks, or of the tasks found by a search."""
         if self.wanted.looks_inside:
             return len(self.search.tasks)
         return len(self._sorted()) if self._order else self._total
@@ -135,19 +135,22 @@ class TaskRows(FilteredRows):
         return task
 
     def _whole(self, record: TaskRecord) -> TaskRecord:
-        """Read a found task again, with the fields that searches omit. If it is gone, return it as it was found."""
+        """Read a found task again, with the fields that searches omit. If it was deleted, return it as it was found."""
         try:
             return self._inspector.task(record.queue, record.id)
         except (QueueNotFoundError, TaskNotFoundError):
             return record
 
     def _is_sorted_by_default(self) -> bool:
-        """Whether all tasks are read to sort them. Redis sorts those of one queue and state, except completed tasks."""
+        """Return whether all tasks are read to sort them.
+
+        Tasks of one queue and state are sorted in Redis already, except completed tasks.
+        """
         one_list = self.wanted.state not in (None, TaskState.COMPLETED) and len(self.wanted.of(self.infos)) == 1
         return self._total <= SORTED_MAX and not one_list and len(self._sorted()) == self._total
 
     def _sorted(self) -> Sequence[TaskRecord]:
-        """Read and sort tasks, at most `SORTED_MAX` and about `SORTED_BYTES`; once in a request."""
+        """Return at most `SORTED_MAX` tasks of about `SORTED_BYTES`, sorted. They are read once per request."""
         key = (self.wanted, self._order)
         if key not in self._searches:
             default = SOONEST_FIRST if self.wanted.state in (TaskState.SCHEDULED, TaskState.RETRY) else NEWEST_FIRST
@@ -169,7 +172,7 @@ class TaskRows(FilteredRows):
         return found
 
     def pick(self, keys: Sequence[str]) -> Sequence[Task]:
-        """Read tasks by their keys, whatever the filter."""
+        """Read tasks by their keys. The filter does not apply."""
         found = []
         for key in keys:
             try:
@@ -180,7 +183,7 @@ class TaskRows(FilteredRows):
 
     @property
     def note(self) -> str:  # type: ignore[override]  # computed here
-        """How far a search got, why there are none, and which are not listed."""
+        """Text about the progress of a search, an empty list, and tasks that are not listed."""
         if self.wanted.looks_inside:
             notes = [self.search_note()]
         else:
@@ -205,18 +208,18 @@ class TaskRows(FilteredRows):
     def _why_none(self) -> str:
         if self.wanted.state is not TaskState.COMPLETED:
             return _("No tasks here.")
-        kept = taskq.settings.defaults.get("retention", 0)
-        if kept:
-            span = kept if isinstance(kept, timedelta) else timedelta(seconds=kept)
+        retention = taskq.settings.defaults.get("retention", 0)
+        if retention:
+            span = retention if isinstance(retention, timedelta) else timedelta(seconds=retention)
             return _("No tasks here. A task is kept for %(span)s after it has succeeded.") % {"span": span}
         return _(
             "No tasks here. A task is deleted when it has succeeded, because its retention is 0. To keep tasks, set "
-            'TASKQ["DEFAULTS"] = {"retention": timedelta(hours=24)} for all of them, or give single ones the option '
-            "retention."
+            'TASKQ["DEFAULTS"] = {"retention": timedelta(hours=24)} for all tasks, or the option retention of single '
+            "tasks."
         )
 
     def select(self, states: Sequence[TaskState]) -> TaskSelection:
-        """Select the tasks in one of these states; of a search, those it found."""
+        """Select the tasks in one of these states, or those that a search has found."""
         if self.wanted.looks_inside:
             return selection_of(self.search, states)
         return Dashboard(self._inspector).select_tasks(self.infos, self.wanted, states=states)

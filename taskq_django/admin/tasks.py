@@ -1,4 +1,4 @@
-"""Tasks by queue and state, the page of one task, and the form that enqueues one."""
+"""The admin pages of tasks: the list, the page of one task, and the form that enqueues a task."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -25,10 +25,10 @@ from taskq_django.models import Task
 
 
 class TaskAdminMixin(TaskColumns, TaskFields, EnqueuePage):
-    """The pages of tasks, to be put over a `ModelAdmin`.
+    """The pages of tasks, as a mixin for a `ModelAdmin`.
 
-    A list by queue, state, type and age, in which arguments are shortened, a page for each task, and the form that
-    enqueues one.
+    The list has filters by queue, state, type and age, and shows the beginning of the arguments. There is a page for
+    each task, and a form that enqueues a task.
     """
 
     form = TaskForm
@@ -39,11 +39,11 @@ class TaskAdminMixin(TaskColumns, TaskFields, EnqueuePage):
     # --- rows ---------------------------------------------------------------------------------------------------------
 
     def queue_infos(self, request: HttpRequest) -> Sequence[QueueInfo]:
-        """Return the queues, read once in a request."""
+        """Return the queues. They are read once per request."""
         infos: Sequence[QueueInfo] | None = getattr(request, "taskq_queue_infos", None)
         if infos is None:
             infos = Inspector(taskq).queue_infos()
-            request.taskq_queue_infos = infos  # type: ignore[attr-defined]  # kept for this request
+            request.taskq_queue_infos = infos  # type: ignore[attr-defined]  # cached for this request
         return infos
 
     def get_rows(self, request: HttpRequest) -> TaskRows:
@@ -59,7 +59,7 @@ class TaskAdminMixin(TaskColumns, TaskFields, EnqueuePage):
     # --- the page of one task -----------------------------------------------------------------------------------------
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
-        """Return the lines of a task; its arguments as a field if they can be edited."""
+        """Return the fieldsets of a task. Its arguments are an input if they can be edited."""
         if obj is not None and isinstance(obj.record, UnreadableTask):
             return self.unreadable_fieldsets
         fieldsets = super().get_fieldsets(request, obj)
@@ -71,14 +71,14 @@ class TaskAdminMixin(TaskColumns, TaskFields, EnqueuePage):
         return fieldsets
 
     def has_value(self, obj: Any, name: str) -> bool:
-        """Return whether a line has a value; an editable task may have no arguments yet."""
+        """Return whether a field has a value. The arguments of an editable task are shown even if they are empty."""
         return super().has_value(obj, name) or (name == "payload" and is_editable(obj.record))
 
     def _may_edit(self, request: HttpRequest, obj: Any) -> bool:
         return is_editable(obj.record) and self.has_change_permission(request, obj)
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
-        """Return the form, with the widget that this `ModelAdmin` gives to texts."""
+        """Return the form, with the widget that this `ModelAdmin` uses for texts."""
         form: Any = super().get_form(request, obj, change, **kwargs)
         if "arguments" in form.base_fields:
             column = models.TextField(gettext_lazy("Arguments"), blank=True)
@@ -92,7 +92,7 @@ class TaskAdminMixin(TaskColumns, TaskFields, EnqueuePage):
         """Do nothing: the form has saved the arguments."""
 
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """Draw the page of a task. It has buttons to save if something can be saved."""
+        """Draw the page of a task. It has save buttons only if its arguments can be edited."""
         obj = kwargs.get("obj")
         if obj is not None:
             can_save = self._may_edit(request, obj)
@@ -102,4 +102,4 @@ class TaskAdminMixin(TaskColumns, TaskFields, EnqueuePage):
 
 @admin.register(Task)
 class TaskAdmin(TaskAdminMixin, BaseAdmin):
-    """Tasks by queue and state, the page of one task, and the form that enqueues one."""
+    """Tasks by queue and state, the page of one task, and the form that enqueues a task."""

@@ -18,19 +18,19 @@ SHOWN = 5
 """Number of firings shown."""
 
 
-def at(moment: datetime, zone: tzinfo | None = None) -> str:
-    """Return a moment in a time zone, by default the user's; with seconds only if there are some."""
+def local_time(moment: datetime, zone: tzinfo | None = None) -> str:
+    """Return a time as text in a time zone, by default the user's. Seconds are omitted if they are 0."""
     local = in_zone(moment if timezone.is_aware(moment) else timezone.make_aware(moment), zone)
     time = f"{local:%H:%M:%S}" if local.second else f"{local:%H:%M}"
     return f"{formats.date_format(local, 'DATE_FORMAT')}, {time} {local.tzname()}"
 
 
-def look_ahead(obj: PeriodicTask, *, folded: bool = False) -> Any:
-    """Return when a periodic task fires next, in its time zone and the user's, or why it does not.
+def next_firings(obj: PeriodicTask, *, folded: bool = False) -> Any:
+    """Return the next firings of a periodic task in its time zone and the user's, or the reason why there are none.
 
     Args:
         obj: The periodic task.
-        folded: Show the first firing only, until the user opens the others.
+        folded: Show only the first firing until the user clicks on it.
     """
     try:
         if not obj.enabled:
@@ -40,17 +40,17 @@ def look_ahead(obj: PeriodicTask, *, folded: bool = False) -> Any:
     except (TaskQError, ValueError, TypeError, OverflowError) as error:
         return format_html('<span class="taskq-trouble">{}</span>', str(error))
     if moments is None:
-        return _("not known: no running scheduler reports it")
+        return _("unknown: no running scheduler reports it")
     if not moments:
         return _("never again")
     mine = timezone.get_current_timezone()
     agree = zone is None or all(in_zone(each, zone).utcoffset() == in_zone(each, mine).utcoffset() for each in moments)
-    rows = [(None if agree else at(each, zone), at(each)) for each in moments]
+    rows = [(None if agree else local_time(each, zone), local_time(each)) for each in moments]
     return render("upcoming.html", rows=rows, zone=None if agree else zone, mine=mine, folded=folded)
 
 
 def _moments(obj: PeriodicTask) -> Sequence[datetime] | None:
-    """Return the next firings. None: only a scheduler knows from when an interval of the code is counted."""
+    """Return the next firings. None: only a running scheduler could say when an interval of the code has started."""
     entry = obj.entry
     if obj.code_entry is None or entry.start is not None or entry.time_zone() is not None:
         return obj.upcoming(SHOWN)

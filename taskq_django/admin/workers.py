@@ -1,4 +1,4 @@
-"""Running workers, their tasks, and requests to them."""
+"""The admin pages of running workers: their tasks, and requests to them."""
 
 from typing import Any
 
@@ -25,13 +25,13 @@ from taskq_django.app import taskq
 from taskq_django.models import Worker
 
 SHOWN = 5
-"""Most running tasks of a worker in the list; its own page has all."""
+"""Maximum number of running tasks of a worker in the list. Its own page shows all of them."""
 
 
 class ScaleForm(AdminForm):
     """Concurrency of the workers."""
 
-    columns = {  # noqa: RUF012 - constant, as Django's own forms have it
+    columns = {  # noqa: RUF012 - constant, as in Django's own forms
         "concurrency": models.PositiveIntegerField(
             _("Tasks at a time"), validators=[MinValueValidator(1), MaxValueValidator(CONCURRENCY_MAX)]
         )
@@ -39,7 +39,7 @@ class ScaleForm(AdminForm):
 
 
 class WorkerAdminMixin(RedisAdminMixin):
-    """The pages of workers, to be put over a `ModelAdmin`."""
+    """The pages of workers, as a mixin for a `ModelAdmin`."""
 
     list_display = ("host", "pid", "status", "uptime", "busy", "processed", "failed", "queues", "running")
     actions = ("quiet", "resume", "scale", "stop")
@@ -63,15 +63,15 @@ class WorkerAdminMixin(RedisAdminMixin):
         return ListRows(Worker, rows)
 
     def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> tuple[Any, bool]:
-        """Return the workers whose host or queue contains a text, or that have a process id or status."""
+        """Return the workers whose host or queue contains a text, or whose process id or status is the text."""
         text = search_term.strip().lower()
 
-        def fits(worker: Any) -> bool:
+        def matches(worker: Any) -> bool:
             record = worker.record
             parts = [record.host, *record.queues]
             return any(text in part.lower() for part in parts) or text in (str(record.pid), record.status)
 
-        return (queryset.only_if(fits) if text else queryset), False
+        return (queryset.only_if(matches) if text else queryset), False
 
     # --- columns and lines --------------------------------------------------------------------------------------------
 
@@ -84,7 +84,7 @@ class WorkerAdminMixin(RedisAdminMixin):
 
     @admin.display(description=_("uptime"), ordering="uptime", empty_value="-")
     def uptime(self, worker: Any) -> SafeString | str:
-        """Time since it started."""
+        """Return the time since the worker started."""
         record = worker.record
         if record.uptime is None:
             return ""
@@ -92,13 +92,13 @@ class WorkerAdminMixin(RedisAdminMixin):
 
     @admin.display(description=_("concurrency"), ordering="running")
     def busy(self, worker: Any) -> str:
-        """Number of running tasks, and the maximum."""
+        """Return the number of running tasks, and the maximum."""
         record = worker.record
         return _now("%(running)d of %(most)d") % {"running": len(record.running), "most": record.concurrency}
 
     @admin.display(description=_("queues"), empty_value="-")
     def queues(self, worker: Any) -> SafeString | str:
-        """Its queues, with their weights."""
+        """Return the queues of the worker with their weights."""
         record = worker.record
         queues = ((worker.links.queue(each.name), each.weight) for each in record.weights)
         text = format_html_join(", ", '<span class="nowrap">{}&nbsp;({})</span>', queues)
@@ -106,20 +106,20 @@ class WorkerAdminMixin(RedisAdminMixin):
 
     @admin.display(description=_("queues"), empty_value="-")
     def all_queues(self, worker: Any) -> SafeString | str:
-        """Its queues, and how often it asks each first."""
+        """Return a table of the queues of the worker: weights, and how often each is checked first."""
         queues = [(worker.links.queue(each.name), each) for each in worker.record.weights]
         return render("worker_queues.html", queues=queues, worker=worker.record) if queues else ""
 
     @admin.display(description=_("running now"), empty_value="-")
     def running(self, worker: Any) -> SafeString | str:
-        """Its running tasks, the longest first."""
+        """Return its running tasks, the longest first."""
         tasks = self._tasks(worker)
         more = max(0, len(tasks) - SHOWN)
         return render("worker_running.html", tasks=tasks[:SHOWN], more=more) if tasks else ""
 
     @admin.display(description=_("running now"))
     def all_running(self, worker: Any) -> SafeString:
-        """All its running tasks with their times, the longest first."""
+        """Return all its running tasks with their times, the longest first."""
         return render("worker_tasks.html", tasks=self._tasks(worker))
 
     def _tasks(self, worker: Any) -> list[tuple[Any, SafeString | str, SafeString | str]]:
@@ -145,7 +145,7 @@ class WorkerAdminMixin(RedisAdminMixin):
         ),
         permissions=["control"],
     )
-    def quiet(self, request: HttpRequest, workers: Rows, *, seen: Any) -> None:
+    def quiet(self, request: HttpRequest, workers: Rows, *, shown_marks: Any) -> None:
         """Stop workers from taking new tasks."""
         self._send(request, workers, WorkerAction.QUIET, gettext_noop("Asked to take no new tasks."))
 
@@ -157,7 +157,7 @@ class WorkerAdminMixin(RedisAdminMixin):
         ),
         permissions=["control"],
     )
-    def resume(self, request: HttpRequest, workers: Rows, *, seen: Any) -> None:
+    def resume(self, request: HttpRequest, workers: Rows, *, shown_marks: Any) -> None:
         """Let workers take tasks again."""
         self._send(request, workers, WorkerAction.RESUME, gettext_noop("Asked to take tasks again."))
 
@@ -172,7 +172,7 @@ class WorkerAdminMixin(RedisAdminMixin):
         permissions=["control"],
         form=ScaleForm,
     )
-    def scale(self, request: HttpRequest, workers: Rows, *, seen: Any, concurrency: int) -> None:
+    def scale(self, request: HttpRequest, workers: Rows, *, shown_marks: Any, concurrency: int) -> None:
         """Change the concurrency of workers."""
         self._send(request, workers, WorkerAction.SCALE, gettext_noop("Asked to change its concurrency."), concurrency)
 
@@ -187,7 +187,7 @@ class WorkerAdminMixin(RedisAdminMixin):
         permissions=["control"],
         is_destructive=True,
     )
-    def stop(self, request: HttpRequest, workers: Rows, *, seen: Any) -> None:
+    def stop(self, request: HttpRequest, workers: Rows, *, shown_marks: Any) -> None:
         """Stop workers gracefully."""
         self._send(request, workers, WorkerAction.STOP, gettext_noop("Asked to stop."))
 
@@ -198,18 +198,20 @@ class WorkerAdminMixin(RedisAdminMixin):
         found = list(workers)
         ids = [str(each.pk) for each in found]
         try:
-            asked = {each.id for each in Inspector(taskq).control_workers(action, ids, concurrency=concurrency)}
+            reached = {each.id for each in Inspector(taskq).control_workers(action, ids, concurrency=concurrency)}
         except WorkerNotFoundError as error:
             self.message_user(request, str(error), messages.ERROR)
             return
-        if not asked:
+        if not reached:
             self.message_user(request, _now("No worker received the request."), messages.ERROR)
             return
         for worker in found:
-            with override(None):  # Django's log is in the language of the code as well
+            with override(None):  # as Django does, log in the language of the code
                 self.log_change(request, worker, _now(entry))
-        text = ngettext("%(count)d worker was asked.", "%(count)d workers were asked.", len(asked))
-        self.message_user(request, text % {"count": len(asked)}, messages.SUCCESS)
+        text = ngettext(
+            "The request was sent to %(count)d worker.", "The request was sent to %(count)d workers.", len(reached)
+        )
+        self.message_user(request, text % {"count": len(reached)}, messages.SUCCESS)
 
 
 @admin.register(Worker)

@@ -1,4 +1,4 @@
-"""The columns of the list of workflows, and the lines of the page of one."""
+"""The columns of the list of workflows, and the fields on the page of one workflow."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,19 +20,19 @@ from taskq_django.admin.formats import WORKFLOW_STATES, cut_note, exactly, in_ac
 from taskq_django.admin.live import MixinBase
 
 STEPS_SHOWN = 100
-"""Most steps of a workflow on one page of its table."""
+"""Maximum number of steps on one page of the table of steps."""
 MEMBERS_SHOWN = 50
-"""Most members of a group on one page of its table."""
+"""Maximum number of members on one page of the table of members."""
 AFTER_SHOWN = 20
-"""Most steps in the table that a step comes after; a step that handles failures may come after all others."""
+"""Maximum number of predecessors of a step in the table. A step that handles failures may have many."""
 _COLORS = {WorkflowState.RUNNING: StepState.STARTED, WorkflowState.DAMAGED: StepState.FAILED}
 
 
 class WorkflowColumns(MixinBase):
-    """Columns and lines. A row has a `record` and `links`.
+    """Columns and fields of workflows. A row has a `record` and `links`.
 
-    On its own page it has a `detail`, None with a `problem` if it is damaged, the parameters `asked` of the page, and
-    the `step` that the page shows.
+    On the page of one workflow it also has a `detail` (None with a `problem` if the workflow is damaged), the query
+    parameters of the page as `params`, and the `step` that the page shows.
     """
 
     started = column(pgettext_lazy("time", "started"), "created_at", when)
@@ -44,7 +44,7 @@ class WorkflowColumns(MixinBase):
 
     @admin.display(description=_("workflow"))
     def title(self, workflow: Any) -> SafeString | str:
-        """Name, and the beginning of the id."""
+        """Return the name, and the beginning of the id."""
         record = workflow.record
         if not record.name:
             return str(record.id)
@@ -53,14 +53,14 @@ class WorkflowColumns(MixinBase):
 
     @admin.display(description=_("state"))
     def state(self, workflow: Any) -> SafeString:
-        """State, with its color."""
+        """Return the state with its color."""
         state = workflow.record.state
         name = WORKFLOW_STATES[state]
         return render("workflow_state.html", state=state, kind=f"step-{_COLORS.get(state, state)}", name=name)
 
     @admin.display(description=_("steps"), empty_value="-")
     def progress(self, workflow: Any) -> SafeString | str:
-        """Number of steps that have ended."""
+        """Return the number of ended steps."""
         record = workflow.record
         if record.state is WorkflowState.DAMAGED:
             return ""
@@ -69,55 +69,55 @@ class WorkflowColumns(MixinBase):
 
     @admin.display(description=_("home queue"))
     def home(self, workflow: Any) -> SafeString | str:
-        """Queue beside which its state is stored."""
+        """Return the home queue, in whose cluster slot the state of the workflow is stored."""
         found: SafeString | str = workflow.links.queue(workflow.record.queue)
         return found
 
     @admin.display(description=_("problem"))
     def problem(self, workflow: Any) -> str:
-        """Why it cannot be read."""
+        """Return why the workflow cannot be read."""
         return str(workflow.problem)
 
     @admin.display(description=_("graph"))
     def graph(self, workflow: Any) -> SafeString | str:
-        """Drawing of its steps."""
+        """Return a drawing of the steps."""
         detail = workflow.detail
         if detail is None:
             return ""
         context: dict[str, Any] = {"info": detail.graph.info, "count": len(detail.graph.steps)}
         if detail.drawing is not None:
-            about = _now("Graph of the workflow: %(total)s steps, of which %(ended)s have ended; the table has each.")
+            about = _now("Graph of the workflow: %(total)s steps, of which %(ended)s have ended. The table lists them.")
             about %= {"total": number(detail.graph.info.total), "ended": number(detail.graph.info.ended)}
-            shown = workflow.asked.get("step", "")
+            shown = workflow.params.get("step", "")
             svg = graph_svg(detail.drawing, about=about, words=_words, prefix="taskq-", shown=shown)
             context["svg"] = mark_safe(svg)  # noqa: S308 - the core has escaped all text in it
         return render("workflow_graph.html", **context)
 
     @admin.display(description=_("all steps"))
     def steps(self, workflow: Any) -> SafeString | str:
-        """Table of its steps."""
+        """Return a table of the steps."""
         if workflow.detail is None:
             return ""
-        page = Paginator(workflow.detail.graph.steps, STEPS_SHOWN).get_page(workflow.asked.get("steps"))
+        page = Paginator(workflow.detail.graph.steps, STEPS_SHOWN).get_page(workflow.params.get("steps"))
         rows = [
             {
                 "step": step,
                 "after": list(step.after.items())[:AFTER_SHOWN],
                 "more": len(step.after) > AFTER_SHOWN,
-                "url": _address(workflow.asked, "taskq-step", step=step.name, members=None, failed=None),
+                "url": _address(workflow.params, "taskq-step", step=step.name, members=None, failed=None),
                 "task": _task(workflow, step, step.task or "-"),
                 "queue": workflow.links.queue(step.queue) or "-",
                 **_state(step),
             }
             for step in page
         ]
-        pages = _pages(workflow.asked, "steps", page, "taskq-steps")
+        pages = _pages(workflow.params, "steps", page, "taskq-steps")
         return render("workflow_steps.html", rows=rows, pages=pages, page=page, workflow=workflow)
 
     @admin.display(description=_("step"))
     def step(self, workflow: Any) -> SafeString | str:
-        """The step that the address asks for: its result, or the members of a group."""
-        if "step" not in workflow.asked or workflow.detail is None:
+        """Return the step that is selected in the address: its result, or the members of a group."""
+        if "step" not in workflow.params or workflow.detail is None:
             return ""
         context: dict[str, Any] = {"workflow": workflow, "found": workflow.step}
         if workflow.step is not None:
@@ -126,9 +126,9 @@ class WorkflowColumns(MixinBase):
                 "step": step,
                 "task": _task(workflow, step, step.task) if step.task else "",
                 "note": cut_note(len(found.result), found.result_size),
-                "only_failed": "failed" in workflow.asked,
-                "all_url": _address(workflow.asked, "taskq-step", failed=None, members=None),
-                "failed_url": _address(workflow.asked, "taskq-step", failed="1", members=None),
+                "only_failed": "failed" in workflow.params,
+                "all_url": _address(workflow.params, "taskq-step", failed=None, members=None),
+                "failed_url": _address(workflow.params, "taskq-step", failed="1", members=None),
                 **_state(step),
             }
             context["members"] = [
@@ -141,34 +141,34 @@ class WorkflowColumns(MixinBase):
                 }
                 for each in found.members
             ]
-            page = members_page(workflow.asked, step.members or 0)
-            context |= {"page": page, "pages": _pages(workflow.asked, "members", page, "taskq-step")}
+            page = members_page(workflow.params, step.members or 0)
+            context |= {"page": page, "pages": _pages(workflow.params, "members", page, "taskq-step")}
         return render("workflow_step.html", **context)
 
 
-def members_page(asked: Mapping[str, str], members: int) -> Page:  # type: ignore[type-arg]  # Django's own class takes no parameter
-    """Return the page of a group's members that the address asks for."""
-    return Paginator(range(members), MEMBERS_SHOWN).get_page(asked.get("members"))
+def members_page(params: Mapping[str, str], members: int) -> Page:  # type: ignore[type-arg]  # Django's own class takes no parameter
+    """Return the selected page of a group's members."""
+    return Paginator(range(members), MEMBERS_SHOWN).get_page(params.get("members"))
 
 
-def _pages(asked: Mapping[str, str], name: str, page: Any, part: str) -> Sequence[tuple[str, str]]:
-    """Return address and text of the links to other pages of a table."""
+def _pages(params: Mapping[str, str], name: str, page: Any, part: str) -> Sequence[tuple[str, str]]:
+    """Return address and text of each link to another page of a table."""
     last = page.paginator.num_pages
     links = [(_now("First"), 1), (_now("Previous"), page.number - 1), (_now("Next"), page.number + 1)]
     links.append((_now("Last"), last))
     return [
-        (_address(asked, part, **{name: str(to)}), text) for text, to in links if 1 <= to <= last and to != page.number
+        (_address(params, part, **{name: str(to)}), text) for text, to in links if 1 <= to <= last and to != page.number
     ]
 
 
-def _address(asked: Mapping[str, str], part: str, **changes: str | None) -> str:
-    """Return the address of the same page with other parameters, at a part of it."""
-    kept = {name: asked[name] for name in ("step", "steps", "members", "failed") if asked.get(name)}
-    return f"?{urlencode({name: value for name, value in {**kept, **changes}.items() if value})}#{part}"
+def _address(params: Mapping[str, str], part: str, **changes: str | None) -> str:
+    """Return the relative address of the same page with changed parameters, and the id `part` as its fragment."""
+    current = {name: params[name] for name in ("step", "steps", "members", "failed") if params.get(name)}
+    return f"?{urlencode({name: value for name, value in {**current, **changes}.items() if value})}#{part}"
 
 
 def _state(step: StepInfo | MemberRow) -> dict[str, Any]:
-    """Return the state of a step or of a member, and how many members of a group have ended."""
+    """Return the state of a step or of a member, and the number of ended members of a group."""
     found = {"kind": f"step-{step.state}", "state": _state_text(step), "progress": ""}
     if isinstance(step, StepInfo) and step.members is not None:
         done = step.succeeded + step.failed
@@ -182,7 +182,7 @@ def _state_text(step: StepInfo | MemberRow) -> str:
 
 
 def _words(step: StepInfo) -> str:
-    """Return the state of a step, and how many of its members have ended, for the drawing."""
+    """Return the state of a step and the number of its ended members, for the drawing."""
     if step.members is None:
         return _state_text(step)
     facts = {"done": number(step.succeeded + step.failed), "most": number(step.members), "failed": number(step.failed)}

@@ -1,4 +1,4 @@
-"""Workflows as rows of the admin: how they are read."""
+"""Read workflows as rows of the admin."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,7 +25,7 @@ from taskq_django.models import Workflow
 def read_workflow(key: str) -> Any:
     """Return the row of a workflow with all its steps as `detail`, None if it does not exist.
 
-    A damaged workflow has no `detail`, and the reason as `record.problem`.
+    A damaged workflow has None as `detail`, and the reason as `problem`.
     """
     queue, workflow_id = parts_of(key)
     row: Any = Workflow(id=key)
@@ -51,9 +51,9 @@ class WorkflowRows(FilteredRows):
     """Workflows.
 
     Args:
-        count_workflows: Returns the number of workflows of each queue; it reads them once in a request.
+        count_workflows: Returns the number of workflows of each queue, which it reads once per request.
         links: Links to other pages.
-        cursor, searches: As of `FilteredRows`.
+        cursor, searches: As in `FilteredRows`.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class WorkflowRows(FilteredRows):
         self._dashboard = Dashboard(Inspector(taskq))
 
     def size(self) -> int:
-        """Return the number of workflows; of a search, the number it found."""
+        """Return the number of workflows, or of the workflows found by a search."""
         return len(self.search.rows) if self.wanted.looks_inside else self.wanted.size(self._count_workflows())
 
     def read(self, start: int, stop: int) -> Sequence[Any]:
@@ -92,15 +92,16 @@ class WorkflowRows(FilteredRows):
         return row
 
     def pick(self, keys: Sequence[str]) -> Sequence[Any]:
-        """Read workflows by their keys, whatever the filter."""
+        """Read workflows by their keys. The filter does not apply."""
         return [row for row in map(read_workflow, keys) if row is not None]
 
     @property
     def note(self) -> str:  # type: ignore[override]  # computed here
-        """How far a search got, and why there are none."""
+        """Text about the progress of a search, or about an empty list."""
         if self.wanted.looks_inside:
             return self.search_note()
-        return "" if self.count() else _("No workflows here. An ended workflow is kept for a day, or as it says.")
+        text = _("No workflows here. An ended workflow is kept for a day, or for its own retention.")
+        return "" if self.count() else text
 
     def run_search(self, cursor: str | None) -> WorkflowSearch:
         """Search workflows from a cursor."""

@@ -1,4 +1,4 @@
-"""Workflows of all queues, the page of one with its graph and steps, and actions on them."""
+"""The admin pages of workflows: the list, the page of one with its graph and steps, and actions on them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -27,10 +27,10 @@ _ABOUT = ("name", "workflow_id", "home", "state", "progress", "started_at", "end
 
 
 class WorkflowAdminMixin(WorkflowColumns, RedisAdminMixin):
-    """The pages of workflows, to be put over a `ModelAdmin`.
+    """The pages of workflows, as a mixin for a `ModelAdmin`.
 
-    A list by home queue and state, and a page for each: its graph, its steps, and the result of one step or the members
-    of a group, page by page. Errors and results are shown to users who may view tasks.
+    The list has filters by home queue and state. The page of a workflow shows its graph, its steps, and the result of
+    one step or the members of a group. Errors and results are shown only to users who may view tasks.
     """
 
     list_display = ("title", "state", "progress", "home", "started", "ended")
@@ -48,13 +48,13 @@ class WorkflowAdminMixin(WorkflowColumns, RedisAdminMixin):
     # --- rows ---------------------------------------------------------------------------------------------------------
 
     def workflow_counts(self, request: HttpRequest) -> Sequence[WorkflowCounts]:
-        """Return the number of workflows of each queue that is home to any, read once in a request."""
+        """Return the number of workflows of each home queue. The numbers are read once per request."""
         found: Sequence[WorkflowCounts] | None = getattr(request, "taskq_workflow_counts", None)
         if found is None:
             inspector = Inspector(taskq)
             counts = Dashboard(inspector).workflow_counts(inspector.queues())
             found = [each for each in counts if each.running or each.ended]
-            request.taskq_workflow_counts = found  # type: ignore[attr-defined]  # kept for this request
+            request.taskq_workflow_counts = found  # type: ignore[attr-defined]  # cached for this request
         return found
 
     def get_rows(self, request: HttpRequest) -> WorkflowRows:
@@ -72,10 +72,10 @@ class WorkflowAdminMixin(WorkflowColumns, RedisAdminMixin):
         return (queryset.narrow(text=text) if text else queryset), False
 
     def read_one(self, request: HttpRequest, key: str) -> Any:
-        """Return one workflow with its steps, and the step that the address asks for."""
+        """Return one workflow with its steps, and the step that is selected in the address."""
         workflow = read_workflow(key)
         if workflow is not None:
-            workflow.asked = request.GET
+            workflow.params = request.GET
             workflow.step = self._read_step(workflow, request.GET.get("step"), "failed" in request.GET)
         return workflow
 
@@ -84,7 +84,7 @@ class WorkflowAdminMixin(WorkflowColumns, RedisAdminMixin):
         members = next((step.members or 0 for step in steps if step.name == name), None)
         if name is None or members is None:
             return None
-        page = members_page(workflow.asked, members)
+        page = members_page(workflow.params, members)
         try:
             return Dashboard(Inspector(taskq)).workflow_step(
                 workflow.record.queue,
@@ -99,8 +99,8 @@ class WorkflowAdminMixin(WorkflowColumns, RedisAdminMixin):
 
     # --- actions ------------------------------------------------------------------------------------------------------
 
-    def fits(self, action: str, obj: Any) -> bool:
-        """Return whether an action makes sense for a workflow."""
+    def offers(self, action: str, obj: Any) -> bool:
+        """Return whether the state of a workflow allows an action."""
         if action == "cancel_workflows":
             return obj.record.state is WorkflowState.RUNNING
         return action != "retry_workflows" or (obj.detail is not None and obj.detail.can_be_retried)
@@ -111,14 +111,14 @@ class WorkflowAdminMixin(WorkflowColumns, RedisAdminMixin):
         rows: Any,
         act: Callable[[WorkflowHandle, WorkflowState], tuple[str, int]],
         report: Any,
-        seen: Mapping[str, str],
+        shown_marks: Mapping[str, str],
     ) -> None:
         def act_on(row: Any, deadline: Deadline) -> tuple[str, int]:
             if row.record.state is WorkflowState.DAMAGED:
                 raise SkippedError(gettext_lazy("it is damaged"))
             return act(taskq.workflow(row.record.id, row.record.queue), row.record.state)
 
-        act_on_each(self, request, rows, act_on, report, seen=seen)
+        act_on_each(self, request, rows, act_on, report, shown_marks=shown_marks)
 
     @confirmed_action(
         description=gettext_lazy("Cancel selected %(verbose_name_plural)s"),
@@ -133,17 +133,17 @@ class WorkflowAdminMixin(WorkflowColumns, RedisAdminMixin):
         permissions=["run"],
         is_destructive=True,
     )
-    def cancel_workflows(self, request: HttpRequest, rows: Any, *, seen: Mapping[str, str]) -> None:
+    def cancel_workflows(self, request: HttpRequest, rows: Any, *, shown_marks: Mapping[str, str]) -> None:
         """Cancel workflows."""
 
         def act(handle: WorkflowHandle, state: WorkflowState) -> tuple[str, int]:
-            is_cancelled = handle.cancel()  # for a cancelled workflow, it reaches steps that are still running
+            is_cancelled = handle.cancel()  # on a cancelled workflow, it cancels steps that are still running
             if not is_cancelled or state is not WorkflowState.RUNNING:
                 raise SkippedError(gettext_lazy("it has ended already"))
             return _("Cancelled."), 1
 
-        report = ngettext_lazy("%(count)d workflow is cancelled.", "%(count)d workflows are cancelled.", "count")
-        self._act(request, rows, act, report, seen)
+        report = ngettext_lazy("%(count)d workflow was cancelled.", "%(count)d workflows were cancelled.", "count")
+        self._act(request, rows, act, report, shown_marks)
 
     @confirmed_action(
         description=gettext_lazy("Retry failed steps of selected %(verbose_name_plural)s"),
@@ -157,7 +157,7 @@ class WorkflowAdminMixin(WorkflowColumns, RedisAdminMixin):
         ),
         permissions=["run"],
     )
-    def retry_workflows(self, request: HttpRequest, rows: Any, *, seen: Mapping[str, str]) -> None:
+    def retry_workflows(self, request: HttpRequest, rows: Any, *, shown_marks: Mapping[str, str]) -> None:
         """Retry failed steps."""
 
         def act(handle: WorkflowHandle, state: WorkflowState) -> tuple[str, int]:
@@ -168,7 +168,7 @@ class WorkflowAdminMixin(WorkflowColumns, RedisAdminMixin):
             return text % {"count": count}, count
 
         report = ngettext_lazy("%(count)d step runs again.", "%(count)d steps run again.", "count")
-        self._act(request, rows, act, report, seen)
+        self._act(request, rows, act, report, shown_marks)
 
 
 @admin.register(Workflow)

@@ -124,7 +124,7 @@ def test_a_task_is_found_by_its_whole_id(pages: Callable[..., str]) -> None:
     assert shown_ids(pages(TASKS, q=f" {other.id} ")) == [other.id]
     assert shown_ids(pages(TASKS, q=wanted.id, queue="default")) == []
     assert shown_ids(pages(TASKS, q=wanted.id[:8])) == [wanted.id]
-    assert "None of 2 tasks fits" in pages(TASKS, q="nothing like it")
+    assert "None of 2 tasks matches" in pages(TASKS, q="nothing like it")
 
 
 def test_arguments_are_on_the_tasks_own_page_and_their_beginning_in_lists(pages: Callable[..., str]) -> None:

@@ -126,7 +126,7 @@ def test_the_form_offers_the_arguments_without_a_default(operator: Client) -> No
 def test_options_are_those_of_the_task_unless_others_are_given(operator: Client, redis: RedisServer) -> None:
     html = operator.get(f"{ADD}?task=try:options").content.decode()
     assert '<option value="low" selected>low</option>' in html
-    assert "Left empty: 7." in html
+    assert "Empty: 7." in html
 
     submit(operator, "try:options", {}, queue="low")
     submit(operator, "try:options", {}, queue="default", run_after="3600", max_retry="0", task_id="order-7")

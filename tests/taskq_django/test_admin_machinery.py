@@ -154,8 +154,8 @@ class WorkerAdmin(RedisAdminMixin, BaseAdmin):
         question=ngettext_lazy("Greet %(count)d worker?", "Greet %(count)d workers?", "count"),
         permissions=["greet"],
     )
-    def greet(self, request: HttpRequest, rows: Rows, *, seen: dict[str, str]) -> None:
-        done.append(([row.id for row in rows], seen))
+    def greet(self, request: HttpRequest, rows: Rows, *, shown_marks: dict[str, str]) -> None:
+        done.append(([row.id for row in rows], shown_marks))
         self.message_user(request, f"Greeted {rows.count()}", messages.SUCCESS)
 
 
@@ -170,7 +170,7 @@ def wave(modeladmin: Any, request: HttpRequest, rows: Rows) -> None:
     question=ngettext_lazy("Praise %(count)d worker?", "Praise %(count)d workers?", "count"),
     permissions=["view"],
 )
-def praise(modeladmin: Any, request: HttpRequest, rows: Rows, *, seen: dict[str, str]) -> None:
+def praise(modeladmin: Any, request: HttpRequest, rows: Rows, *, shown_marks: dict[str, str]) -> None:
     done.append(("praise", [row.id for row in rows]))
 
 
@@ -306,7 +306,7 @@ def test_all_that_match_are_confirmed_without_their_keys(staff: Client, across: 
 
 @pytest.mark.django_db
 def test_the_confirmation_of_what_is_gone_says_so(staff: Client) -> None:
-    assert "Nothing matches (any more)." in post(staff, LIST, "gone", index="0")
+    assert "No rows match any more." in post(staff, LIST, "gone", index="0")
     assert done == []
 
 
@@ -395,4 +395,4 @@ def test_what_was_seen_is_told_as_text_and_rows_are_escaped(staff: Client) -> No
         WORKERS.pop()
 
     assert "<script>alert" not in asked
-    assert hidden(asked)["seen"] == [f"busy:{HOSTILE}"]
+    assert hidden(asked)["marks"] == [f"busy:{HOSTILE}"]

@@ -82,7 +82,7 @@ def show(client: Client, address: str = LIST) -> str:
 
 
 def test_the_list_says_how_many_wait_and_for_how_long(root: Client) -> None:
-    assert note(show(root)) == "No task waits."
+    assert note(show(root)) == "No tasks are waiting."
     wait("one", minutes=5, seconds=20)
     wait("two", seconds=30)
 
@@ -90,8 +90,8 @@ def test_the_list_says_how_many_wait_and_for_how_long(root: Client) -> None:
 
     assert ids(html) == ["one", "two"]
     assert re.fullmatch(
-        r"2 tasks wait, the oldest for 5\xa0min \d+\xa0s\.|"
-        r"2 tasks wait, the oldest for 5 min \d+ s\.",
+        r"2 tasks are waiting, the oldest for 5\xa0min \d+\xa0s\.|"
+        r"2 tasks are waiting, the oldest for 5 min \d+ s\.",
         note(html),
     )
     assert re.search(r'<td class="field-waits">5.min', html)
@@ -103,14 +103,14 @@ def test_rows_of_other_databases_are_counted(root: Client) -> None:
 
     html = show(root)
     assert ids(html) == ["here"]
-    assert "Database other: 1 task waits, for 2" in note(html)
+    assert "Database other: 1 task has been waiting for 2" in note(html)
 
 
 def test_rows_that_nobody_sends_are_told(root: Client, settings: Any) -> None:
     wait("left")
     settings.TASKQ = {**settings.TASKQ, "ENQUEUE": "on_commit"}
 
-    assert "Rows are sent only while ENQUEUE" in note(show(root))
+    assert "Rows are not sent, because ENQUEUE" in note(show(root))
 
 
 def test_a_claim_is_told_until_it_ends(root: Client) -> None:

@@ -23,7 +23,7 @@ from taskq_core.inspector import Inspector
 from taskq_django import schedule, taskq
 from taskq_django.admin import PeriodicTaskAdminMixin
 from taskq_django.admin.base import BaseAdmin
-from taskq_django.admin.upcoming import at
+from taskq_django.admin.upcoming import local_time
 from taskq_django.models import PeriodicTask
 from tests.rows import rows
 from tests.taskq_django.shop.tasks import greet, restock
@@ -230,10 +230,10 @@ class TestList:
         resumed = staff.post(f"{LIST}{address}switch/", follow=True).content.decode()
 
         assert 'formaction="/admin/taskq_django/periodictask/code_3Anightly/switch/"' in before
-        assert said(paused) == ["The periodic task is paused."]
-        assert "no, it is paused" in paused
+        assert said(paused) == ["The periodic task was paused."]
+        assert "no (paused)" in paused
         assert names(listed) == ["nightly"]
-        assert said(resumed) == ["The periodic task goes on."]
+        assert said(resumed) == ["The periodic task was resumed."]
         assert names(page(staff)) == ["added", "nightly", "poll"]
         assert "added at run time" in page(staff, "code_3Aadded/change/")
 
@@ -319,7 +319,7 @@ class TestList:
         self, staff: Client, monkeypatch: pytest.MonkeyPatch, settings: Any
     ) -> None:
         settings.TIME_ZONE = "UTC"
-        assert "not known: no running scheduler reports it" in page(staff, "code_3Apoll/change/")
+        assert "unknown: no running scheduler reports it" in page(staff, "code_3Apoll/change/")
         first = datetime(2090, 1, 1, tzinfo=UTC)
         moments = {"next_run_at": first, "previous_run_at": first - timedelta(seconds=90)}
         shown = [type("Info", (), {**moments, "id": "poll", "is_removable": False})]
@@ -352,7 +352,7 @@ class TestList:
         html = page(staff)
 
         assert names(html) == ["in the table", "nightly", "poll"]
-        assert "not known: no running scheduler reports it" in html
+        assert "unknown: no running scheduler reports it" in html
 
     def test_the_number_of_queries_does_not_grow_with_the_rows(
         self, staff: Client, django_assert_num_queries: Any
@@ -430,7 +430,7 @@ class TestActions:
         make("another")
 
         assert said(act(staff, "disable", row)) == ["Nothing was done: the selected rows do not exist any more."]
-        assert "Nothing matches (any more)." in act(staff, "run_now", row)
+        assert "No rows match any more." in act(staff, "run_now", row)
 
 
 class TestPermissions:
@@ -496,4 +496,4 @@ def test_the_mixin_goes_over_another_admin() -> None:
 
 def test_a_moment_at_the_end_of_time_is_written_all_the_same() -> None:
     """In Berlin it is in the year 10000."""
-    assert "9999" in at(datetime(9999, 12, 31, 23, 30, tzinfo=UTC), ZoneInfo("Europe/Berlin"))
+    assert "9999" in local_time(datetime(9999, 12, 31, 23, 30, tzinfo=UTC), ZoneInfo("Europe/Berlin"))

@@ -186,7 +186,7 @@ def test_the_last_hour_is_drawn_from_samples(viewer: Client, redis: RedisServer)
 
     processed, failed = re.findall(r'<path class="taskq-line taskq-line-\w+" d="(M[^"]*L[^"]*)"', rates)
     assert (processed.count("M"), failed.count("M")) == (2, 2)
-    assert "processed: 5.00 per second at last, at most 5.00 per second; failed: 0.10 per second at last" in rates
+    assert "processed: 5.00 per second now, maximum 5.00 per second; failed: 0.10 per second now" in rates
     assert len(re.findall(r'<path class="taskq-line taskq-line-pending" d="M[^"]*L', latency)) == 1
     assert 'role="img" aria-labelledby="taskq-rates-title taskq-rates-desc"' in rates
     assert not re.search(r"style=|http|onload|<script", rates + latency)
@@ -254,7 +254,7 @@ def test_the_page_of_a_queue_tells_all(viewer: Client, redis: RedisServer) -> No
 def test_the_page_of_a_large_queue_says_what_its_types_are_made_of(viewer: Client, redis: RedisServer) -> None:
     enqueue(count=230)
 
-    assert "Of the first 200 tasks only" in html_of(viewer, page_of("default"))
+    assert "Only 200 tasks were counted" in html_of(viewer, page_of("default"))
 
 
 @pytest.mark.parametrize("address", [QUEUES, page_of("default")])
@@ -527,7 +527,7 @@ def test_redis_failing_half_way_is_said_and_what_was_done_is_logged(
     assert "The task queue cannot be read right now." in said
     assert "no answer within 5 s" in said
     logged = dict(LogEntry.objects.values_list("object_id", "change_message"))
-    assert logged == {"a": "Paused.", "b": "Tried; Redis did not answer, so it is not known how far it got."}
+    assert logged == {"a": "Paused.", "b": "Redis did not answer. The action may have been carried out in part."}
 
 
 # --- who may ----------------------------------------------------------------------------------------------------------

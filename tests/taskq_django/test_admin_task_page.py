@@ -121,7 +121,7 @@ def test_what_a_running_task_has_written_is_shown(pages: Callable[..., str], red
     html = pages(page_of(handle))
 
     assert "&quot;done&quot;: 3" in html
-    assert "Written so far; the task still runs." in html
+    assert "Partial result: the task is still running." in html
 
 
 def test_a_result_that_was_too_large_is_explained(pages: Callable[..., str], redis: RedisServer) -> None:
@@ -338,7 +338,7 @@ def test_a_task_that_has_started_meanwhile_is_not_changed_and_that_is_said(
 
     html = operator.post(page_of(handle), {**data, "arguments": '{"name": "Bob"}', "_save": "Save"}).content.decode()
 
-    assert "does not wait any more" in errors(html)
+    assert "is not waiting any more" in errors(html)
     assert payload_of(redis, handle) == b'{"name":"Grace"}'
     assert not LogEntry.objects.exists()
 

@@ -344,7 +344,7 @@ def test_a_page_asks_no_more_of_redis_however_many_tasks_there_are(
     ("action", "more", "becomes", "said", "flag", "message"),
     [
         ("run_now", {}, "pending", "2 tasks run now.", CHANGE, "Run now."),
-        ("retry_later", {"after": "10"}, "retry", "2 tasks were put off.", CHANGE, "Put off until 20"),
+        ("retry_later", {"after": "10"}, "retry", "2 tasks were put off.", CHANGE, "Postponed until 20"),
         ("archive_tasks", {}, "archived", "2 tasks were archived.", CHANGE, "Archived."),
         ("delete_selected", {}, None, "2 tasks were deleted.", DELETION, "Deleted."),
     ],
@@ -396,8 +396,8 @@ def test_tasks_are_moved_to_another_queue(operator: Client, redis: RedisServer) 
     [
         ("move_tasks", {}, "This field is required."),
         ("move_tasks", {"to_queue": "no such queue"}, "is not one of the available choices"),
-        ("retry_later", {}, "Give either the minutes or a time."),
-        ("retry_later", {"after": "10", "at_0": "2099-01-01", "at_1": "10:00"}, "Give either the minutes or a time."),
+        ("retry_later", {}, "Enter either the minutes or a time."),
+        ("retry_later", {"after": "10", "at_0": "2099-01-01", "at_1": "10:00"}, "Enter either the minutes or a time."),
         ("retry_later", {"after": "-1"}, "greater than or equal to 0"),
         ("retry_later", {"after": "1e99"}, "Enter a whole number."),
         ("retry_later", {"after": "9" * 30}, "less than or equal to 5256000."),
@@ -416,7 +416,7 @@ def test_a_form_that_is_filled_in_wrongly_asks_again_and_does_nothing(
     assert html.count(problem) == 1
     assert state_of(redis, handle) == "pending"
     remembered = fields(html, '<form method="post"')
-    assert remembered["seen"] == fields(asked, '<form method="post"')["seen"]
+    assert remembered["marks"] == fields(asked, '<form method="post"')["marks"]
 
 
 def test_a_task_is_put_off_until_a_moment(operator: Client, redis: RedisServer, settings: Any) -> None:
@@ -537,7 +537,7 @@ def test_nothing_that_was_selected_is_there_any_more(operator: Client) -> None:
     Inspector(taskq).delete_task("default", handle.id)
 
     assert confirm(operator, asked) == ["Skipped: 1 no longer exists."]
-    assert "Nothing matches (any more)." in choose(operator, "run_now", key(handle))
+    assert "No rows match any more." in choose(operator, "run_now", key(handle))
 
 
 def test_a_running_task_is_cancelled(operator: Client, redis: RedisServer) -> None:

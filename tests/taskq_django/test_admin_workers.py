@@ -245,7 +245,7 @@ def test_workers_are_asked_by_those_who_may(client: Client, redis: RedisServer) 
 
     assert "Change how many tasks 1 worker runs at a time" in question
     assert "greater than or equal to 1" in wrong
-    assert "1 worker was asked." in done
+    assert "The request was sent to 1 worker." in done
     assert [(each["action"], each["workers"], each["concurrency"]) for each in sent] == [
         ("scale", [worker], 3),
         ("quiet", [worker], None),

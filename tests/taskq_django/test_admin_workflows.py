@@ -136,7 +136,7 @@ def test_it_is_searched_filtered_and_read_page_by_page(viewer: Client, redis: Re
     assert named(html_of(viewer, WORKFLOWS, state="cancelled")) == ["w00"]
     assert named(html_of(viewer, WORKFLOWS, state="running", queue="low")) == names[29:][:30]
     assert named(html_of(viewer, WORKFLOWS, state="failed")) == []
-    assert "None of 1 workflows fits." in html_of(viewer, WORKFLOWS, state="failed")
+    assert "None of 1 workflows matches." in html_of(viewer, WORKFLOWS, state="failed")
     assert "running (59)" in html_of(viewer, WORKFLOWS)
     assert "low (30)" in html_of(viewer, WORKFLOWS)
 
@@ -155,7 +155,9 @@ def test_an_odd_address_shows_the_list(viewer: Client, redis: RedisServer, query
 
 
 def test_an_empty_list_says_why(viewer: Client, redis: RedisServer) -> None:
-    assert "No workflows here. An ended workflow is kept for a day, or as it says." in html_of(viewer, WORKFLOWS)
+    assert "No workflows here. An ended workflow is kept for a day, or for its own retention." in html_of(
+        viewer, WORKFLOWS
+    )
 
 
 def test_a_search_that_has_not_read_all_can_be_carried_on(
@@ -234,7 +236,7 @@ def test_the_page_draws_the_graph_and_lists_the_steps(viewer: Client, redis: Red
     assert html.count('class="taskq-box"') == 3
     assert html.count('class="taskq-box taskq-box-callback"') == 1
     assert re.findall(r'class="taskq-step-(\w+)" x=', html) == ["succeeded", "started", "waiting", "waiting"]
-    assert 'role="img" aria-label="Graph of the workflow: 6 steps, of which 3 have ended;' in html
+    assert 'role="img" aria-label="Graph of the workflow: 6 steps, of which 3 have ended.' in html
     assert ">started 2/3, 1 failed</text>" in html
     first, many, last, alarm = table_of(html, "Steps")
     assert first.startswith("first succeeded - note default")
@@ -278,7 +280,7 @@ def test_of_too_many_steps_there_is_no_drawing_and_the_table_has_pages(viewer: C
 
     first, last = html_of(viewer, own_page(handle)), html_of(viewer, own_page(handle), steps=4)
 
-    assert "301 steps are too many for a drawing; the table has them all." in first
+    assert "301 steps are too many for a drawing. The table lists them all." in first
     assert "<svg class=" not in first.partition('id="taskq-graph"')[2].partition("</div>")[0]
     assert [row.split()[0] for row in table_of(first, "Steps")] == [f"s{number}" for number in range(100)]
     assert [row.split()[0] for row in table_of(last, "Steps")] == ["s300"]
@@ -338,7 +340,7 @@ def test_members_of_a_group_are_read_page_by_page(viewer: Client, redis: RedisSe
     html = html_of(viewer, own_page(handle) + unescape(failed))
     assert [row.split()[0] for row in table_of(html, "Members")] == ["51"]
     assert "1 of 1 failed All members" in text_of(html)
-    assert "There is no step “others” in it." in html_of(viewer, own_page(handle), step="others")
+    assert "The workflow has no step “others”." in html_of(viewer, own_page(handle), step="others")
 
 
 def test_a_step_tells_what_it_returned_and_a_long_result_is_cut(viewer: Client, redis: RedisServer) -> None:
@@ -409,7 +411,7 @@ def test_a_damaged_workflow_is_shown_as_damaged(operator: Client, redis: RedisSe
     for page, why in zip(pages, ("field 'created' must be a time", "field 'spec'", "WRONGTYPE"), strict=True):
         assert ("damaged</span>" in page, why in unescape(page)) == (True, True)
         assert "taskq-action" not in page
-    assert said == ["1 workflow is cancelled.", "2 were skipped: it is damaged."]
+    assert said == ["1 workflow was cancelled.", "2 were skipped: it is damaged."]
     assert set(named(html_of(operator, WORKFLOWS, state="damaged"))) == {"w1", no_hash.id}
 
 
@@ -466,7 +468,7 @@ def test_a_workflow_is_cancelled_once_confirmed_and_that_is_logged(operator: Cli
     assert handle.refresh().state == "running"
     said = confirm(operator, asked, address=address)
 
-    assert said == ["1 workflow is cancelled."]
+    assert said == ["1 workflow was cancelled."]
     assert handle.refresh().state == "cancelled"
     (entry,) = LogEntry.objects.all()
     assert (entry.object_id, entry.get_change_message(), str(entry.user)) == (_key(handle), "Cancelled.", "ada")
@@ -502,7 +504,7 @@ def test_all_that_match_are_acted_on_and_what_was_in_vain_is_said(
     said = confirm(operator, asked, address=f"{WORKFLOWS}?q=w")
 
     assert "Cancel 60 workflows?" in asked
-    assert said == ["59 workflows are cancelled.", "1 was skipped: it has ended already."]
+    assert said == ["59 workflows were cancelled.", "1 was skipped: it has ended already."]
     assert {handle.refresh().state for handle in handles} == {"cancelled"}
     assert LogEntry.objects.count() == 59
     for number in range(3):
@@ -510,8 +512,8 @@ def test_all_that_match_are_acted_on_and_what_was_in_vain_is_said(
     monkeypatch.setattr("taskq_django.admin.actions.ACTED_MAX", 2)
     asked = choose(operator, "cancel_workflows", _key(handles[0]), address=f"{WORKFLOWS}?q=x", across=True)
     assert confirm(operator, asked, address=f"{WORKFLOWS}?q=x") == [
-        "2 workflows are cancelled.",
-        "There may be more: one request does not act on all of them. Repeat the action to continue.",
+        "2 workflows were cancelled.",
+        "One request cannot handle all rows. Repeat the action to continue.",
     ]
 
 
@@ -525,8 +527,8 @@ def test_a_request_that_takes_too_long_says_how_many_are_left(
     said = confirm(operator, asked, address=WORKFLOWS)
 
     assert said == [
-        "1 workflow is cancelled.",
-        "There may be more: one request does not act on all of them. Repeat the action to continue.",
+        "1 workflow was cancelled.",
+        "One request cannot handle all rows. Repeat the action to continue.",
     ]
 
 
@@ -624,5 +626,5 @@ def test_if_redis_fails_on_the_way_what_was_done_is_logged(
     assert [handle.refresh().state for handle in handles] == ["cancelled", "running", "running"]
     assert [entry.get_change_message() for entry in LogEntry.objects.order_by("pk")] == [
         "Cancelled.",
-        "Tried; Redis did not answer, so it is not known how far it got.",
+        "Redis did not answer. The action may have been carried out in part.",
     ]

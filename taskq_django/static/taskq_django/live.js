@@ -1,7 +1,7 @@
-/* Keeps a list up to date: asks for the same page every few seconds and swaps what has changed.
+/* Refreshes a page: loads the same page every few seconds and replaces the elements that have changed.
  *
- * Nothing is touched while the tab is in the background, a row is selected, text is marked or a field has the focus.
- * Texts and the number of seconds come from the attributes of the script's own element.
+ * The page is not refreshed in a background tab, or while a row or text is selected or a field has the focus. Texts and
+ * the interval are attributes of the script's own element.
  */
 "use strict";
 {
@@ -14,7 +14,7 @@
   let failures = 0;
   let timer = 0;
   let took = 0;
-  let looking = false;
+  let refreshing = false;
   let ended = false;
 
   function isPaused() {
@@ -25,15 +25,15 @@
     }
   }
 
-  function remember(paused) {
+  function savePaused(paused) {
     try {
       localStorage.setItem(key, paused ? "paused" : "live");
     } catch {
-      /* a browser that keeps nothing: the switch holds for this page */
+      /* local storage is not available: the setting applies to this page only */
     }
   }
 
-  /* --- the switch and the notice ------------------------------------------------------------------------------- */
+  /* --- pause button and notice ------------------------------------------------------------------------------------ */
 
   const bar = document.createElement("div");
   const notice = document.createElement("span");
@@ -45,13 +45,13 @@
     bar.classList.toggle("taskq-live-paused", paused);
   }
 
-  function say(text) {
+  function showNotice(text) {
     if (notice.textContent !== text) {
       notice.textContent = text;
     }
   }
 
-  /* --- when ------------------------------------------------------------------------------------------------------ */
+  /* --- timing ---------------------------------------------------------------------------------------------------- */
 
   function isBusy() {
     const focused = document.activeElement;
@@ -68,40 +68,40 @@
   function wait() {
     clearTimeout(timer);
     if (!paused && !ended) {
-      // An answer that takes the server long, as that of a search, is asked for less often.
-      timer = setTimeout(look, Math.min(Math.max(every * 2 ** failures, 10 * took), longest));
+      // A slow page, such as a search, is loaded less often.
+      timer = setTimeout(refresh, Math.min(Math.max(every * 2 ** failures, 10 * took), longest));
     }
   }
 
-  async function look() {
-    if (looking || isBusy()) {
+  async function refresh() {
+    if (refreshing || isBusy()) {
       wait();
       return;
     }
-    looking = true;
+    refreshing = true;
     const began = performance.now();
     let fresh = null;
     try {
-      fresh = await ask();
+      fresh = await fetchPage();
     } catch {
-      /* no answer in time, or none that can be read: said below */
+      /* timeout or network error: handled below */
     }
     took = performance.now() - began;
-    looking = false;
+    refreshing = false;
     if (ended) {
-      say(options.ended);
+      showNotice(options.ended);
       return;
     }
     failures = fresh === null ? failures + 1 : 0;
-    say(fresh === null ? options.failed : "");
+    showNotice(fresh === null ? options.failed : "");
     wait();
     if (fresh !== null && !paused && !isBusy()) {
-      swap(fresh); // whoever began to select while the answer came keeps what is there
+      swap(fresh); // not if the user has begun to select something while the page was loading
     }
   }
 
-  /** The page as it is now; null if it says that Redis does not answer, or the server that it cannot say. */
-  async function ask() {
+  /** Return the current page, or null if the server reports an error or the page shows that Redis does not answer. */
+  async function fetchPage() {
     const response = await fetch(location.href, {
       cache: "no-store",
       headers: { [options.header]: "1" },
@@ -116,13 +116,13 @@
     return fresh.querySelector("#changelist, [data-taskq-live]") === null ? null : fresh;
   }
 
-  /* --- what ------------------------------------------------------------------------------------------------------ */
+  /* --- replacing elements ----------------------------------------------------------------------------------------- */
 
   function swap(fresh) {
     const table = document.getElementById("result_list");
     const freshTable = fresh.getElementById("result_list");
     if ((table === null) !== (freshTable === null)) {
-      location.reload(); // the first row has come or the last has gone, and with it the actions
+      location.reload(); // the list got its first row or lost its last one, so the actions appear or disappear
       return;
     }
     if (table !== null) {
@@ -133,12 +133,12 @@
     }
     swapAll("#changelist-filter li", fresh);
     if (document.querySelector("[data-taskq-live]") !== null) {
-      swapAll(".readonly", fresh); // what the page of one row tells
+      swapAll(".readonly", fresh); // the fields on the page of one row
       swapAll("[data-taskq-live]", fresh);
     }
   }
 
-  /** Swap the elements a selector finds, one for one, unless the two pages have not the same number of them. */
+  /** Replace the elements of a selector one by one. Do nothing if the two pages have different numbers of them. */
   function swapAll(selector, fresh) {
     const old = document.querySelectorAll(selector);
     const now = fresh.querySelectorAll(selector);
@@ -176,7 +176,7 @@
     return Array.from(row.querySelectorAll(":scope > td, :scope > th, :scope > tr > td, :scope > tr > th"));
   }
 
-  /** Make rows those of the fresh page. A row that stays is the same element, and only its changed cells are new. */
+  /** Replace the rows by those of the fresh page. Rows that remain keep their element; only changed cells are replaced. */
   function swapRows(table, freshTable) {
     // Django has one body with all rows; some themes have a body for each row.
     const parted = table.tBodies.length > 1 || freshTable.tBodies.length > 1;
@@ -186,7 +186,7 @@
     let place = 0;
     for (const now of Array.from(parted ? freshTable.tBodies : freshTable.tBodies[0].rows)) {
       const key = keyOf(now);
-      const cells = cellsOf(now); // read once: a cell that is taken over leaves its row
+      const cells = cellsOf(now); // read once, because swapElement removes cells from this row
       let row = known.get(key);
       const old = row === undefined ? [] : cellsOf(row);
       if (row === undefined || old.length !== cells.length) {
@@ -207,7 +207,7 @@
 
   /* --- Django's own script for selecting rows -------------------------------------------------------------------- */
 
-  /* It is given the boxes that were there when the page was loaded; it has to know those that come. */
+  /* Django passes the checkboxes that exist when the page is loaded. A live collection also has later ones. */
   if (window.Actions) {
     const select = window.Actions;
     window.Actions = function (boxes, given) {
@@ -217,7 +217,7 @@
     };
   }
 
-  /* --- begin ----------------------------------------------------------------------------------------------------- */
+  /* --- start ----------------------------------------------------------------------------------------------------- */
 
   const main = document.getElementById("content-main") ?? document.getElementById("changelist")?.parentElement;
   if (main && document.querySelector("#changelist, [data-taskq-live]") !== null) {
@@ -227,14 +227,14 @@
     button.type = "button";
     button.addEventListener("click", () => {
       paused = !paused;
-      remember(paused);
+      savePaused(paused);
       failures = 0;
       draw();
-      say("");
+      showNotice("");
       if (paused) {
         clearTimeout(timer);
       } else {
-        look();
+        refresh();
       }
     });
     bar.append(notice, button);
@@ -243,7 +243,7 @@
     document.addEventListener("visibilitychange", () => {
       if (!document.hidden && !paused && !ended) {
         clearTimeout(timer);
-        look();
+        refresh();
       }
     });
     wait();

@@ -1,5 +1,5 @@
-// Keeps what {% task_progress %} has drawn up to date: asks for the status of the task until the task has ended.
-// Each answer is also sent to the page as the event `taskq:status`, with the status as `event.detail`.
+// Updates the progress bar of {% task_progress %}: requests the status of the task until the task has ended.
+// Each status is also sent to the page as the event `taskq:status`, with the status as `event.detail`.
 (() => {
   "use strict";
 
@@ -13,7 +13,7 @@
       bar.max = progress.total;
       bar.value = progress.done;
     } else if (!status.is_final) {
-      bar.removeAttribute("value"); // how far it is, is not known
+      bar.removeAttribute("value"); // the progress is unknown
     }
     if (status.is_final) {
       bar.value = status.state === "completed" ? bar.max : bar.value;
@@ -23,8 +23,8 @@
     box.dispatchEvent(new CustomEvent("taskq:status", { bubbles: true, detail: status }));
   }
 
-  // Returns the status, null while the server cannot tell it, undefined if it never will.
-  async function ask(url) {
+  // Returns the status, null after a temporary error, undefined after a permanent one.
+  async function fetchStatus(url) {
     let answer;
     try {
       answer = await fetch(url, { headers: { Accept: "application/json" } });
@@ -38,11 +38,11 @@
     return status && status.state ? status : undefined;
   }
 
-  async function follow(box) {
+  async function poll(box) {
     let last = "";
     let pause = FIRST_MS;
     for (;;) {
-      const status = await ask(box.dataset.taskqStatus);
+      const status = await fetchStatus(box.dataset.taskqStatus);
       if (status === undefined || !box.isConnected) {
         return;
       }
@@ -60,9 +60,9 @@
   }
 
   for (const box of document.querySelectorAll("[data-taskq-status]")) {
-    if (!box.taskqFollowed) {
-      box.taskqFollowed = true; // the script is loaded once for each tag
-      follow(box);
+    if (!box.taskqPolled) {
+      box.taskqPolled = true; // each tag loads the script again
+      poll(box);
     }
   }
 })();

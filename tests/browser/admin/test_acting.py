@@ -100,7 +100,7 @@ def test_tasks_are_put_off(page: Page, inspector: Inspector) -> None:
     page.goto(TASKS)
     choose(page, "later", "email:deliver")
     confirm(page, "Retry later")
-    expect(page.locator(".errorlist").first).to_contain_text("Give either the minutes or a time.")
+    expect(page.locator(".errorlist").first).to_contain_text("Enter either the minutes or a time.")
     page.get_by_label("Minutes from now").fill("90")
     confirm(page, "Retry later")
 

@@ -184,7 +184,7 @@ def test_on_pages_of_workflows_and_in_what_is_said_of_them(page: Page, redis: Re
     page.get_by_role("button", name="Cancel the workflow").click()
     visible(page, "name")
     confirm(page, "Cancel the workflow")
-    expect_message(page, "1 workflow is cancelled.")
+    expect_message(page, "1 workflow was cancelled.")
     page.get_by_role("link", name="History").click()
     visible(page, "name")
 

@@ -71,7 +71,7 @@ def test_a_queue_with_tasks_is_deleted_only_if_that_is_said(page: Page, inspecto
     confirm(page, "Delete")
     expect_message(page, "“low” was kept: 1 task would be lost.")
     choose(page, "Delete", "low")
-    page.get_by_label("Delete the tasks in it as well").check()
+    page.get_by_label("Delete their tasks as well").check()
     confirm(page, "Delete")
 
     expect_message(page, "1 queue was deleted.")
@@ -88,7 +88,7 @@ def test_a_queue_that_somebody_else_has_deleted_meanwhile_is_told(site: Site, in
     for page in (ada, bob):
         page.goto(QUEUES)
         choose(page, "Delete" if page is ada else "Pause", "low")
-    ada.get_by_label("Delete the tasks in it as well").check()
+    ada.get_by_label("Delete their tasks as well").check()
     confirm(ada, "Delete")
     expect_message(ada, "1 queue was deleted.")
     confirm(bob, "Pause")

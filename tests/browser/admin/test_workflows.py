@@ -101,7 +101,7 @@ def test_a_workflow_is_cancelled_once_confirmed(page: Page, scene: Scene) -> Non
     choose(page, "Cancel", "order-48217")
     confirm(page, "Cancel the workflow")
 
-    expect_message(page, "1 workflow is cancelled.")
+    expect_message(page, "1 workflow was cancelled.")
     expect(row(page, "order-48217")).to_contain_text("cancelled")
     assert scene.workflow.refresh().state == "cancelled"
 
