@@ -28,9 +28,9 @@ from taskq_core.settings import EnqueueMode
 from taskq_core.tasks.handlers import E, error_handler, origin
 from taskq_core.tasks.task import Task
 from taskq_django.bridge import DjangoBridge
-from taskq_django.carrying import CarryMiddleware, carried
 from taskq_django.conf import read_settings
 from taskq_django.middleware import DatabaseMiddleware, on_healthy_connections
+from taskq_django.propagation import PropagateMiddleware, propagated
 from taskq_django.references import ModelReferences
 from taskq_django.sending import SignalMiddleware, SignalObserver
 from taskq_django.transaction import CommitHook, ImmediateHook
@@ -70,7 +70,7 @@ class DjangoTaskQ(TaskQ):
         """Tasks whose names were taken, found while Django started. A system check reports them."""
         self._reading = threading.RLock()
         self.use(DatabaseMiddleware())
-        self.use(CarryMiddleware(lambda: self.settings.carry))
+        self.use(PropagateMiddleware(lambda: self.settings.propagate))
         self.use(SignalMiddleware(self.tasks))
         self.timetable.guard = on_healthy_connections
 
@@ -84,7 +84,7 @@ class DjangoTaskQ(TaskQ):
     def configure(self, settings: Settings, *, transaction: TransactionHook | None = None) -> None:
         """Use these settings instead of Django's, until Django's settings change."""
         with self._reading:
-            self.propagate = partial(carried, settings.carry)
+            self.propagate = partial(propagated, settings.propagate)
             super().configure(settings, transaction=transaction)
             self._is_current = True
 

@@ -1,6 +1,6 @@
 """Give each request an id, for its response, its log lines and the tasks it enqueues.
 
-If your project already has such a middleware, set `CARRY["REQUEST_ID"]` to its function instead.
+If your project already has such a middleware, set `PROPAGATE["REQUEST_ID"]` to its function instead.
 """
 
 import re

@@ -78,7 +78,7 @@ class WhenFull(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceSettings:
-    """How traces are carried."""
+    """How tasks continue traces."""
 
     relation: Relation = Relation.PARENT
     """`parent`: a task continues the trace of its request. `link`: it starts its own and links to the request's.
@@ -217,24 +217,24 @@ class CircuitSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CarrySettings:
-    """What of its surroundings a task carries to its run."""
+class PropagateSettings:
+    """What the run of a task takes over from the code that enqueued it."""
 
     language: bool = True
-    """Django: the active language, where it is not the default."""
+    """Django: the active language, unless it is the default."""
     time_zone: bool = True
-    """Django: the current time zone, where it is not the default."""
+    """Django: the current time zone, unless it is the default."""
     enqueued_at: bool = True
-    """Django: when it was enqueued, for people who look at it."""
+    """Django: the time of the enqueue, which the admin shows."""
     request_id: bool | str = True
     """Django: the id of the request. Text is the path of a function that returns it, called without arguments."""
 
     def __post_init__(self) -> None:
         for flag in ("language", "time_zone", "enqueued_at"):
-            check_flag(f"CARRY[{flag.upper()!r}]", getattr(self, flag))
+            check_flag(f"PROPAGATE[{flag.upper()!r}]", getattr(self, flag))
         if not isinstance(self.request_id, bool) and not (isinstance(self.request_id, str) and "." in self.request_id):
             raise ConfigurationError(
-                f"CARRY['REQUEST_ID'] must be True, False or the path of a function, got {self.request_id!r}"
+                f"PROPAGATE['REQUEST_ID'] must be True, False or the path of a function, got {self.request_id!r}"
             )
 
 
@@ -315,14 +315,14 @@ class Settings:
     and task options."""
     time_zone: str = "UTC"
     """IANA name of the time zone of cron lines that name none."""
-    carry: CarrySettings = field(default_factory=CarrySettings)
-    """Django: what of its surroundings a task carries to its run; False: nothing."""
+    propagate: PropagateSettings = field(default_factory=PropagateSettings)
+    """Django: what the run of a task takes over from the code that enqueued it. False: nothing."""
     email: EmailSettings = field(default_factory=EmailSettings)
     """Django: how e-mail is sent that `taskq_django.mail.EmailBackend` enqueues."""
     archive: ArchiveSettings = field(default_factory=ArchiveSettings)
     """How many archived tasks are kept, and for how long."""
     trace: TraceSettings = field(default_factory=TraceSettings)
-    """How traces are carried."""
+    """How tasks continue traces."""
     log: LogSettings = field(default_factory=LogSettings)
     """What logs and spans say of failed runs."""
 
@@ -371,7 +371,11 @@ class Settings:
 
 _RECORDS: tuple[tuple[str, type[Any], Any], ...] = (
     ("circuit_breaker", CircuitSettings, CircuitSettings(failures=0)),
-    ("carry", CarrySettings, CarrySettings(language=False, time_zone=False, enqueued_at=False, request_id=False)),
+    (
+        "propagate",
+        PropagateSettings,
+        PropagateSettings(language=False, time_zone=False, enqueued_at=False, request_id=False),
+    ),
     ("email", EmailSettings, None),
     ("archive", ArchiveSettings, None),
     ("trace", TraceSettings, None),

@@ -107,7 +107,7 @@ class TestFromMapping:
             ({"CONCURENCY": 1}, "unknown setting in TASKQ 'CONCURENCY'; did you mean 'CONCURRENCY'?"),
             ({"concurrency": 1}, "unknown setting in TASKQ 'concurrency'; did you mean 'CONCURRENCY'?"),
             ({"TRACE": {"RELATON": "link"}}, "unknown setting in TRACE 'RELATON'; did you mean 'RELATION'?"),
-            ({"XYZZY": 1}, "unknown setting in TASKQ 'XYZZY'; known are ARCHIVE, AUTODISCOVER, CARRY, CIRCUIT_"),
+            ({"XYZZY": 1}, "unknown setting in TASKQ 'XYZZY'; known are ARCHIVE, AUTODISCOVER, CIRCUIT_BREAKER, CON"),
             ({5: 1}, "unknown setting in TASKQ '5'; known are "),
             ({"URL": ""}, "URL must not be blank; for example redis://localhost:6379/0"),
             ({"URL": " \t"}, "URL must not be blank"),

@@ -27,7 +27,7 @@ from taskq_core.wire import ENQUEUED
 from taskq_core.worker.executor import Executor
 from taskq_core.worker.run import Run
 from taskq_django import client, schedule, task, taskq
-from taskq_django.carrying import carried
+from taskq_django.propagation import propagated
 from taskq_django.request_id import RequestIdMiddleware, get_request_id
 from taskq_django.signals import task_enqueued
 from taskq_django.testing import adrain, capture, drain, eager
@@ -37,7 +37,7 @@ from tests.redis_server import RedisServer
 from tests.rows import rows
 
 NOWHERE = {"URL": "redis://127.0.0.1:1/0", "ENQUEUE_TIMEOUT": 0.01}
-logger = logging.getLogger("tests.carrying")
+logger = logging.getLogger("tests.propagation")
 seen: list[tuple[str | None, str, str]] = []
 
 
@@ -46,7 +46,7 @@ def _forgotten(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Forget what was seen, and leave out the times at which tasks were enqueued: every task carries one."""
     seen.clear()
     monkeypatch.setattr(
-        "taskq_django.app.carried", lambda settings: carried(dataclasses.replace(settings, enqueued_at=False))
+        "taskq_django.app.propagated", lambda settings: propagated(dataclasses.replace(settings, enqueued_at=False))
     )
     taskq.reload()
     yield
@@ -291,7 +291,7 @@ class TestEnqueueing:
         assert len(seen) == 1
 
     @rows(
-        ("carry", "left"),
+        ("propagate", "left"),
         [
             (False, set()),
             ({"LANGUAGE": False}, {"taskq-timezone", "taskq-request-id"}),
@@ -299,8 +299,8 @@ class TestEnqueueing:
             ({"REQUEST_ID": False}, {"taskq-language", "taskq-timezone"}),
         ],
     )
-    def test_it_can_be_switched_off(self, settings: Any, carry: Any, left: set[str]) -> None:
-        settings.TASKQ = {**NOWHERE, "CARRY": carry}
+    def test_it_can_be_switched_off(self, settings: Any, propagate: Any, left: set[str]) -> None:
+        settings.TASKQ = {**NOWHERE, "PROPAGATE": propagate}
         with capture() as tasks, of_a_request():
             look.delay()
 
@@ -310,7 +310,7 @@ class TestEnqueueing:
         with capture() as tasks:
             with of_a_request():
                 look.delay()
-            settings.TASKQ = {**NOWHERE, "CARRY": False}
+            settings.TASKQ = {**NOWHERE, "PROPAGATE": False}
             tasks.run()
 
         assert seen == [DEFAULT]
@@ -318,14 +318,17 @@ class TestEnqueueing:
     @rows(
         ("value", "problem"),
         [
-            (True, "CARRY must be a dict of LANGUAGE, TIME_ZONE, ENQUEUED_AT and REQUEST_ID, or False, got True"),
-            ({"LANGUAGE": "de"}, "CARRY['LANGUAGE'] must be True or False, got 'de'"),
-            ({"REQUEST_ID": "guid"}, "CARRY['REQUEST_ID'] must be True, False or the path of a function, got 'guid'"),
-            ({"TIMEZONE": True}, "unknown setting in CARRY 'TIMEZONE'; did you mean 'TIME_ZONE'?"),
+            (True, "PROPAGATE must be a dict of LANGUAGE, TIME_ZONE, ENQUEUED_AT and REQUEST_ID, or False, got True"),
+            ({"LANGUAGE": "de"}, "PROPAGATE['LANGUAGE'] must be True or False, got 'de'"),
+            (
+                {"REQUEST_ID": "guid"},
+                "PROPAGATE['REQUEST_ID'] must be True, False or the path of a function, got 'guid'",
+            ),
+            ({"TIMEZONE": True}, "unknown setting in PROPAGATE 'TIMEZONE'; did you mean 'TIME_ZONE'?"),
         ],
     )
     def test_settings_that_are_not_usable(self, settings: Any, value: object, problem: str) -> None:
-        settings.TASKQ = {"CARRY": value}
+        settings.TASKQ = {"PROPAGATE": value}
         with pytest.raises(ConfigurationError) as caught:
             _ = taskq.settings
         assert str(caught.value) == problem
@@ -386,7 +389,7 @@ class TestTheRequestsId:
         assert get_request_id() == ""
 
     def test_of_another_package(self, settings: Any) -> None:
-        settings.TASKQ = {**NOWHERE, "CARRY": {"REQUEST_ID": f"{__name__}.from_elsewhere"}}
+        settings.TASKQ = {**NOWHERE, "PROPAGATE": {"REQUEST_ID": f"{__name__}.from_elsewhere"}}
         with capture() as tasks:
             look.delay()
 
@@ -394,13 +397,13 @@ class TestTheRequestsId:
 
     @pytest.mark.parametrize("path", [f"{__name__}.broken", f"{__name__}.nothing", "nowhere.function"])
     def test_one_that_fails_is_logged(self, settings: Any, caplog: pytest.LogCaptureFixture, path: str) -> None:
-        settings.TASKQ = {**NOWHERE, "CARRY": {"REQUEST_ID": path}}
-        with capture() as tasks, caplog.at_level(logging.ERROR, logger="taskq.carrying"):
+        settings.TASKQ = {**NOWHERE, "PROPAGATE": {"REQUEST_ID": path}}
+        with capture() as tasks, caplog.at_level(logging.ERROR, logger="taskq.propagation"):
             look.delay()
 
         assert tasks.enqueued[0].headers == {}
         assert [record.getMessage() for record in logged_here(caplog)] == [
-            "CARRY['REQUEST_ID'] failed; the task is enqueued without it"
+            "PROPAGATE['REQUEST_ID'] failed; the task is enqueued without it"
         ]
 
 
@@ -414,7 +417,7 @@ class TestTheRequestsId:
     ],
 )
 def test_a_check_tells_of_what_is_no_function(settings: Any, path: str, problem: str | None) -> None:
-    settings.TASKQ = {"CARRY": {"REQUEST_ID": path}}
+    settings.TASKQ = {"PROPAGATE": {"REQUEST_ID": path}}
 
     found = [each for each in run_checks() if str(each.id).startswith("taskq.")]
 
@@ -452,7 +455,7 @@ class TestTheLog:
     def test_records_of_a_task(self, redis: RedisServer) -> None:
         with of_a_request():
             handle = look.using(queue="low").delay()
-        with self.written("tests.carrying") as lines:
+        with self.written("tests.propagation") as lines:
             drain()
 
         assert lines == [f"looking|carrying:look|{handle.id}|low|r-1"]
@@ -469,9 +472,9 @@ class TestTheLog:
         assert [line.partition("|")[2].splitlines()[0] for line in failed] == [f"carrying:look|{handle.id}|default|r-1"]
 
     def test_records_of_a_request_and_of_neither(self) -> None:
-        with self.written("tests.carrying", default="") as bare:
+        with self.written("tests.propagation", default="") as bare:
             logger.info("nothing")
-        with self.written("tests.carrying") as lines:
+        with self.written("tests.propagation") as lines:
             logger.info("nothing")
             with of_a_request():
                 logger.info("request")
@@ -483,7 +486,7 @@ class TestTheLog:
     def test_a_worker_without_an_adapter_reads_the_header(self) -> None:
         token = current.set(TaskContext(id="1", name="a", queue="b", headers={"taskq-request-id": "r-3"}))
         try:
-            with self.written("tests.carrying") as lines:
+            with self.written("tests.propagation") as lines:
                 logger.info(current_task().name)
         finally:
             current.reset(token)
@@ -504,7 +507,7 @@ def test_a_go_worker_finds_them_as_headers(redis: RedisServer, inspector: Inspec
 def test_people_can_see_when_a_task_was_enqueued_also_after_its_run(
     settings: Any, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taskq_django.app.carried", carried)
+    monkeypatch.setattr("taskq_django.app.propagated", propagated)
     taskq.reload()
     enqueued = datetime.now(UTC)
     handle = look.using(retention=60, run_after=30).delay()
@@ -518,7 +521,7 @@ def test_people_can_see_when_a_task_was_enqueued_also_after_its_run(
     assert info.enqueued_at is not None
     assert abs(info.enqueued_at - enqueued) < timedelta(seconds=5)
 
-    settings.TASKQ = {**settings.TASKQ, "CARRY": {"ENQUEUED_AT": False}}
+    settings.TASKQ = {**settings.TASKQ, "PROPAGATE": {"ENQUEUED_AT": False}}
     with capture() as tasks:
         look.delay()
     assert ENQUEUED not in tasks.enqueued[0].headers

@@ -1,6 +1,6 @@
 """Propagate the language, time zone and request id of the enqueuing code to the run of the task.
 
-The system check `taskq.E032` reports a `CARRY["REQUEST_ID"]` that is not a function.
+The system check `taskq.E032` reports a `PROPAGATE["REQUEST_ID"]` that is not a function.
 
 Values equal to the project's defaults are not stored, because the run has these defaults, too. Values that a run cannot
 use, such as a language that is not installed there, are ignored.
@@ -23,20 +23,20 @@ from django.utils.module_loading import import_string
 from taskq_core import ConfigurationError, TaskContext
 from taskq_core.clock import SYSTEM_CLOCK
 from taskq_core.execution.propagation import LANGUAGE, REQUEST_ID, TIME_ZONE, readable, request_id
-from taskq_core.settings import CarrySettings
+from taskq_core.settings import PropagateSettings
 from taskq_core.tasks.middleware import Middleware
 from taskq_core.wire import ENQUEUED
 from taskq_django.conf import read_settings
 
-logger = logging.getLogger("taskq.carrying")
+logger = logging.getLogger("taskq.propagation")
 
-_CARRIED = frozenset((LANGUAGE, TIME_ZONE, REQUEST_ID))
+_HEADERS = frozenset((LANGUAGE, TIME_ZONE, REQUEST_ID))
 
 
-def check_carry(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """Check that the function that `CARRY["REQUEST_ID"]` names can be imported."""
+def check_propagate(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Check that the function that `PROPAGATE["REQUEST_ID"]` names can be imported."""
     try:
-        source = read_settings().carry.request_id
+        source = read_settings().propagate.request_id
     except ConfigurationError:
         return []  # E001 reports it
     problem = ""
@@ -49,14 +49,14 @@ def check_carry(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[
         return []
     return [
         Error(
-            f"TASKQ['CARRY']['REQUEST_ID'] is {source!r}: {problem}.",
+            f"TASKQ['PROPAGATE']['REQUEST_ID'] is {source!r}: {problem}.",
             hint="Name a function that returns the id of the request, or leave it out.",
             id="taskq.E032",
         )
     ]
 
 
-def carried(settings: CarrySettings) -> dict[str, str]:
+def propagated(settings: PropagateSettings) -> dict[str, str]:
     """Return the headers with the current language, time zone and request id, as the settings ask for them."""
     found: dict[str, str] = {}
     if settings.enqueued_at:
@@ -83,7 +83,7 @@ def _project_request_id(path: str) -> str:
     try:
         return readable(import_string(path)())
     except Exception:
-        logger.exception("CARRY['REQUEST_ID'] failed; the task is enqueued without it")
+        logger.exception("PROPAGATE['REQUEST_ID'] failed; the task is enqueued without it")
         return ""
 
 
@@ -95,15 +95,15 @@ def _zone(name: str) -> ZoneInfo | None:
         return None
 
 
-class CarryMiddleware(Middleware):
+class PropagateMiddleware(Middleware):
     """Activates the language, time zone and request id of a task's headers during its run."""
 
-    def __init__(self, settings: Callable[[], CarrySettings]) -> None:
+    def __init__(self, settings: Callable[[], PropagateSettings]) -> None:
         self._settings = settings
 
     def around(self, context: TaskContext, call: Callable[[], object]) -> object:
         """Run a plain function in its language and time zone, with its request id."""
-        if _CARRIED.isdisjoint(context.headers):
+        if _HEADERS.isdisjoint(context.headers):
             return call()
         with self._in_force(context):
             return call()
@@ -113,7 +113,7 @@ class CarryMiddleware(Middleware):
 
         Without these headers, return the coroutine unchanged.
         """
-        if _CARRIED.isdisjoint(context.headers):
+        if _HEADERS.isdisjoint(context.headers):
             return cast("Coroutine[Any, Any, object]", call())
         return self._acall(context, call)
 
