@@ -139,7 +139,7 @@ class Leader(Service):
                     self._context, queue, call=self._call, history=self._history, fired=self._fired
                 )
                 work = serve(
-                    f"periodic tasks of queue {queue.name}", ticker.work, goes_on=partial(self._needs_ticker, queue)
+                    f"periodic tasks of queue {queue.name}", ticker.work, is_needed=partial(self._needs_ticker, queue)
                 )
                 self._running[queue] = asyncio.create_task(work, name=f"taskq ticker {queue.name}")
 

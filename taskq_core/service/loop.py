@@ -54,13 +54,15 @@ class Signal(asyncio.Event):
                 await self.wait()
 
 
-async def serve(name: str, work: Callable[[], Awaitable[float]], *, goes_on: Callable[[], bool] = lambda: True) -> None:
-    """Call `work` repeatedly while `goes_on` returns True. `work` returns the seconds until its next call.
+async def serve(
+    name: str, work: Callable[[], Awaitable[float]], *, is_needed: Callable[[], bool] = lambda: True
+) -> None:
+    """Call `work` repeatedly while `is_needed` returns True. `work` returns the seconds until its next call.
 
     Log an error of `work`, and call it again after a growing pause. An error never ends a service.
     """
     failures = 0
-    while goes_on():
+    while is_needed():
         try:
             try:
                 pause_s = await work()

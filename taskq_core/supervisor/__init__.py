@@ -1,6 +1,6 @@
 """Run a worker as several processes.
 
-`Supervisor` is the parent process, and `Member` the side of a worker process. `SupervisorConfig` says how many
+`Supervisor` is the parent process, and `Member` the side of a worker process. `SupervisorConfig` sets how many
 processes run, and when each is replaced.
 """
 

@@ -109,7 +109,7 @@ class Aggregator(Service):
         self._log_dropped = CountedLog(logger, logging.ERROR, "%d entries in queue %s named no set and were dropped")
         self._logged: set[str] = set()
         self._is_taking = False
-        self._has_looked = False
+        self._has_checked = False
         self.is_stopping = False
         """Set to True to take no further sets."""
         self.combined = 0
@@ -122,7 +122,7 @@ class Aggregator(Service):
     @property
     def is_idle(self) -> bool:
         """Whether all groups were checked, or another worker leads."""
-        return self._has_looked
+        return self._has_checked
 
     @property
     def is_busy(self) -> bool:
@@ -131,14 +131,14 @@ class Aggregator(Service):
 
     async def work(self) -> float:
         """Reclaim, delete and collect due groups. Return the seconds until the next call."""
-        if await self._may_have_work() and await self._tidy():
+        if await self._may_have_work() and await self._reclaim_expired():
             await self._collect_due()
-        self._has_looked = True
+        self._has_checked = True
         return jittered(self._every_s)
 
     async def _may_have_work(self) -> bool:
         leadership = self._leadership
-        if not leadership.has_looked:
+        if not leadership.has_checked:
             return True
         if leadership.leads:
             return leadership.has(Topic.GROUPS)
@@ -165,7 +165,7 @@ class Aggregator(Service):
 
     # --- expired sets -------------------------------------------------------------------------------------------------
 
-    async def _tidy(self) -> bool:
+    async def _reclaim_expired(self) -> bool:
         """Reclaim expired sets and delete members of combined sets. Return whether this worker leads."""
         while True:
             found = await self._runner.run(
@@ -316,7 +316,7 @@ class Aggregator(Service):
         group, set_id = check.what.group, check.what.set_id
         found = await self._read(group, set_id)
         if found is None:
-            self._log_gone(group)
+            self._log_returned(group)
             return
         tasks, size = found
         if not size:
@@ -332,7 +332,7 @@ class Aggregator(Service):
         await self._store(check, size, result, tasks)
 
     async def _read(self, group: str, set_id: str) -> tuple[list[GroupedTask], int] | None:
-        """Return the tasks of a set and the number of its members, or None if the set is gone."""
+        """Return the tasks of a set and the number of its members, or None if the set was deleted."""
         tasks: list[GroupedTask] = []
         unreadable: list[str] = []
         size = missing = 0
@@ -390,7 +390,7 @@ class Aggregator(Service):
             prepared.span.end(interruption)
             raise
         if error is None and code is CombineCode.GONE:
-            self._log_gone(group)
+            self._log_returned(group)
             return  # the span is not ended, and so not exported: the task was not stored
         preparer.note_sent(prepared, error, started)
         if error is not None:
@@ -404,11 +404,11 @@ class Aggregator(Service):
         """Delete the members of a set without storing a task."""
         operation = combine(self._queue, check.what.group, check.what.set_id, size, None, now_ns=self._now_ns())
         if await self._runner.run(operation, patience_s=PATIENCE_S) is CombineCode.GONE:
-            self._log_gone(check.what.group)
+            self._log_returned(check.what.group)
         else:
             await self._sweep_rest(size)
 
-    def _log_gone(self, group: str) -> None:
+    def _log_returned(self, group: str) -> None:
         logger.warning(
             "a set of group %r in queue %s returned to its group before it was combined; it will be collected again",
             group,

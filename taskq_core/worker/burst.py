@@ -50,7 +50,7 @@ class Burst(Service):
         if await self._has_finished():
             if self._when_idle is not None and await self._when_idle():
                 self._pause_s = FIRST_PAUSE_S
-            elif self._when_idle is None or await self._has_finished():  # no work came during the call
+            elif self._when_idle is None or await self._has_finished():  # no work arrived during the call
                 self._context.stopping.set()
         return self._pause_s
 

@@ -59,20 +59,20 @@ class DeadLetters(Service):
         self._every_s = context.config.span("dead_letters_every")
         self._again_in_s = max(1, round(6 * self._every_s))
         self._call = Caller(AT_ONCE, name="a handler of archived tasks")
-        self._is_expected = self._has_looked = False
+        self._is_expected = self._has_checked = False
         self._leadership = leadership
         self._changes = leadership.signal()
 
     @property
     def is_idle(self) -> bool:
         """Whether the last check found no dead letter, and none was announced since."""
-        return self._has_looked
+        return self._has_checked
 
     def expects(self, message: TaskMessage) -> bool:
         """Return whether a task that is being archived needs a dead letter. If so, check for it soon."""
         if not needs_dead_letter(self._app, message):
             return False
-        self._has_looked = False
+        self._has_checked = False
         self._is_expected = True
         self._changes.set()
         return True
@@ -95,7 +95,7 @@ class DeadLetters(Service):
         return 0.0
 
     async def _may_have_work(self) -> bool:
-        if not self._leadership.has_looked:
+        if not self._leadership.has_checked:
             return True
         if self._leadership.leads:
             return self._leadership.has(Topic.DEAD_LETTERS)
@@ -103,7 +103,7 @@ class DeadLetters(Service):
         return bool(self._app.archive_handlers) and await self._runner.run(count_keys((self._queue.letters,))) > 0
 
     async def _rest(self) -> None:
-        self._has_looked = not self._is_expected
+        self._has_checked = not self._is_expected
         await self._changes.wait_for(jittered(self._every_s))
 
     async def _handle(self, task_id: str, batch: DeadLetterBatch) -> None:

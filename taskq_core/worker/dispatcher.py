@@ -42,7 +42,7 @@ class Dispatcher(Service):
         self._leaderships = leaderships
         for leadership in leaderships.values():
             leadership.signal(self._called)
-        self._leads = self._has_looked = False
+        self._leads = self._has_checked = False
 
     def call(self, queue: str) -> None:
         """Dispatch the steps of a queue at once."""
@@ -52,7 +52,7 @@ class Dispatcher(Service):
     @property
     def is_idle(self) -> bool:
         """Whether all queues were checked and no transfer is known or in progress."""
-        return self._has_looked and not self._urgent and self._in_progress is None
+        return self._has_checked and not self._urgent and self._in_progress is None
 
     async def work(self) -> float:
         """Dispatch all due steps, and wait until the next check. Return 0 for the next call at once."""
@@ -75,7 +75,7 @@ class Dispatcher(Service):
         for name in others - self._queues.keys():  # possibly served by Go workers only
             sweep = self._sweeps.setdefault(name, Sweep())
             self._urgent |= await self._dispatch_due(self._keys.queue(name), owner="", sweep=sweep)
-        self._has_looked = True
+        self._has_checked = True
         if not self._urgent:
             rest_s = self._every_s if self._leads else self._rest_s
             await self._called.wait_for(jittered(rest_s) if wanted else None)
@@ -83,7 +83,7 @@ class Dispatcher(Service):
 
     def _may_have_work(self, queue: str) -> bool:
         leadership = self._leaderships[queue]
-        return not leadership.has_looked or leadership.has(Topic.WORKFLOWS)
+        return not leadership.has_checked or leadership.has(Topic.WORKFLOWS)
 
     async def _dispatch_due(
         self, queue: QueueKeys, *, owner: str, sweep: Sweep | None = None, others: set[str] | None = None

@@ -66,7 +66,7 @@ class Drain:
     async def run(self) -> None:
         """Wait for running tasks, interrupt the rest, and requeue tasks that still run."""
         config = self._context.config
-        await self._fetcher.wait_until_sure(CALLED_OFF_S)
+        await self._fetcher.wait_until_answered(CALLED_OFF_S)
         aggregators = list(self._services.of(Aggregator))
         for aggregator in aggregators:
             aggregator.is_stopping = True

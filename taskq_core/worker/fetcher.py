@@ -72,7 +72,7 @@ class Fetcher:
         self._asleep: deque[asyncio.Future[None]] = deque()
         self._is_waking = False
         self._idle = asyncio.Event()
-        self._sure = asyncio.Event()
+        self._all_answered = asyncio.Event()
         self._failures = 0
         self._wakes = 0
         self._is_probing = True  # one pipeline asks first; the others join only if it finds enough tasks
@@ -86,9 +86,9 @@ class Fetcher:
         """Slots without a task that no pipeline has requested tasks for."""
         self.ahead = 0
         """Free slots that are reserved for turns ahead."""
-        self.doubts = 0
-        """Number of turns ahead whose answer may still bring tasks."""
-        self.is_hungry = True
+        self.in_doubt_count = 0
+        """Number of turns ahead without an answer. They may still bring tasks."""
+        self.may_have_pending = True
         """True while a queue may have pending tasks."""
         self.is_fetching = True
         """False once the worker takes no new tasks."""
@@ -134,9 +134,9 @@ class Fetcher:
         self.wake()
 
     def wake(self) -> None:
-        """Set `is_hungry`, because a queue may have pending tasks, and wake a pipeline."""
+        """Query the queues again, because one may have pending tasks: wake a pipeline."""
         self._wakes += 1
-        self.is_hungry = True
+        self.may_have_pending = True
         self.notify()
 
     def probe(self) -> None:
@@ -157,12 +157,12 @@ class Fetcher:
     @property
     def is_empty(self) -> bool:
         """True if all slots are free, and no outstanding answer can bring tasks."""
-        return self.free >= self._concurrency and not self.doubts
+        return self.free >= self._concurrency and not self.in_doubt_count
 
     @property
     def is_idle(self) -> bool:
         """True if slots are free and all queues were found empty."""
-        return not self.is_hungry and not self._probing and self.can_take
+        return not self.may_have_pending and not self._probing and self.can_take
 
     async def wait_until_idle(self) -> None:
         """Wait until `is_idle`."""
@@ -170,13 +170,13 @@ class Fetcher:
             self._idle.clear()
             await self._idle.wait()
 
-    async def wait_until_sure(self, timeout_s: float) -> None:
+    async def wait_until_answered(self, timeout_s: float) -> None:
         """Wait at most `timeout_s` until all turns ahead are answered or called off."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                while self.doubts:
-                    self._sure.clear()
-                    await self._sure.wait()
+                while self.in_doubt_count:
+                    self._all_answered.clear()
+                    await self._all_answered.wait()
 
     @property
     def left(self) -> int:
@@ -185,7 +185,7 @@ class Fetcher:
 
     @property
     def _has_work(self) -> bool:
-        return self._settler.count > 0 or (self.is_fetching and self.is_hungry and self.left > 0)
+        return self._settler.count > 0 or (self.is_fetching and self.may_have_pending and self.left > 0)
 
     async def serve(self, pipeline: Pipeline, number: int, share: int) -> None:
         """Take turns on one pipeline until closing.
@@ -278,14 +278,14 @@ class Fetcher:
     async def _take_turn(self, turn: Turn) -> None:
         """Send waiting outcomes and query the queues in order, until all slots are filled or all queues are queried."""
         queues: Sequence[str] = ()
-        if turn.in_doubt is None and self.is_fetching and self.is_hungry:
+        if turn.in_doubt is None and self.is_fetching and self.may_have_pending:
             queues = self._order.next()
             if self._is_probing:
-                self._is_probing = self.is_hungry = False
+                self._is_probing = self.may_have_pending = False
                 self._probing.add(turn)
         wakes = self._wakes
         asked = 0
-        found_all = False
+        is_full = False
         while True:
             # Idle pipelines share outcomes that arrive together. One script that settles all of them would delay other
             # tasks that could start earlier.
@@ -300,7 +300,7 @@ class Fetcher:
                 if asked < len(queues) and self.left > 0 and self.is_fetching:
                     continue  # this worker already runs as many tasks of that queue as it may
                 if queues and wakes == self._wakes and asked >= len(queues):
-                    self.is_hungry = False
+                    self.may_have_pending = False
                 return
             # Redis may answer a repeated dequeue even if these outcomes never arrive.
             covered = 0 if turn.in_doubt is None or turn.is_repeat else min(turn.asked, carried)
@@ -308,14 +308,14 @@ class Fetcher:
             try:
                 if self._has_work:
                     self.notify()
-                found_all = await self._exchange(turn, batches, carried)
+                is_full = await self._exchange(turn, batches, carried)
             finally:
                 self._covered -= covered
-            if found_all:
+            if is_full:
                 return  # there may be more tasks, but the slots are taken: the next turn asks again
             if asked >= len(queues):
                 if queues and wakes == self._wakes:
-                    self.is_hungry = False
+                    self.may_have_pending = False
                 return
 
     def _ask(self, turn: Turn, queue: str, limit: int) -> None:
@@ -392,20 +392,20 @@ class Fetcher:
                 self._settler.unanswered(batch)
             else:
                 self._settler.settled(batch, answer)
-        found_all = False
+        is_full = False
         if turn.in_doubt is not None:
-            found_all, refused = self._read(turn, answers[-1], sent_at)
+            is_full, refused = self._read(turn, answers[-1], sent_at)
             failure = refused or failure
             if is_repeat and refused is None:
                 self.wake()  # the repeat only recovered earlier tasks, and requested no new ones
         if failure is not None:
             raise failure
-        return found_all
+        return is_full
 
     def _read(self, turn: Turn, answer: Any, sent_at: float) -> tuple[bool, BrokerError | None]:
         """Read the answer to a dequeue.
 
-        Return whether all requested tasks came. Also return an error if the dequeue must be repeated.
+        Return whether it brought all requested tasks. Also return an error if the dequeue must be repeated.
         """
         if isinstance(answer, BrokerReplyError):
             self._forget(turn)
@@ -414,7 +414,7 @@ class Fetcher:
         elif isinstance(answer, BrokerError):
             if not turn.is_repeat:  # an earlier attempt may have handed out tasks, which only a repeat returns
                 self._forget(turn)  # Redis refused the request as a whole, and handed out nothing
-                self.is_hungry = True  # a probe or another pipeline assumed that this queue was queried
+                self.may_have_pending = True  # a probe or another pipeline assumed that this queue was queried
             return False, answer
         else:
             return self._accept(turn, answer, sent_at), None
@@ -440,18 +440,18 @@ class Fetcher:
             self._ask(turn, name, min(AHEAD_TASKS, max(1, self.left // (len(names) - len(asked)))))
             if turn.in_doubt is not None:
                 asked.append(turn)
-        self.doubts += len(asked)
+        self.in_doubt_count += len(asked)
         return asked
 
     def answered_ahead(self, turn: Turn, answer: Any, sent_at: float) -> BrokerError | None:
         """Read the answer to a dequeue ahead. Return the error if Redis refused it."""
-        self._resolve_doubt()
+        self._end_doubt()
         if self._spans is not None:
             turn.started_ns = self._spans.now_ns()  # the span does not include the wait
-        found_all, refused = self._read(turn, answer, sent_at)
-        if found_all:
+        is_full, refused = self._read(turn, answer, sent_at)
+        if is_full:
             self.wake()  # there may be more tasks
-        self.notify()  # a pipeline has to send the tasks that were given back
+        self.notify()  # a pipeline has to send the tasks that return to their queue
         return refused
 
     def unanswered_ahead(self, turn: Turn) -> None:
@@ -466,24 +466,24 @@ class Fetcher:
         """
         if isinstance(answer, BrokerError) and not isinstance(answer, BrokerReplyError):
             return answer
-        self._resolve_doubt()
+        self._end_doubt()
         turn.is_off = True
         self._read(turn, answer, sent_at)
         self.notify()
         return None
 
-    def _resolve_doubt(self) -> None:
-        self.doubts -= 1
-        if not self.doubts:
-            self._sure.set()
+    def _end_doubt(self) -> None:
+        self.in_doubt_count -= 1
+        if not self.in_doubt_count:
+            self._all_answered.set()
 
     def give_up(self, turn: Turn) -> None:
         """Abandon a dequeue that cannot be called off. Tasks that it handed out are recovered when their lease ends."""
-        self._resolve_doubt()
+        self._end_doubt()
         turn.in_doubt = None
 
     def _accept(self, turn: Turn, answer: Dequeued, sent_at: float) -> bool:
-        """Start the tasks that Redis handed out. Return True if all requested tasks came, so that there may be more."""
+        """Start the tasks that Redis handed out. Return True if they are as many as requested: there may be more."""
         queue, asked = turn.queue, turn.asked
         turn.in_doubt = None
         assert queue is not None
@@ -498,6 +498,6 @@ class Fetcher:
         runs = self._starts.receive(queue, turn.call, answer, lease_until, now, is_wanted=is_wanted)
         if self._spans is not None:
             self._spans.received(queue, runs, turn.started_ns)
-        found_all = len(answer.tasks) + answer.dropped >= asked
-        self.is_hungry = self.is_hungry or found_all  # a probe has set it to False in advance
-        return found_all
+        is_full = len(answer.tasks) + answer.dropped >= asked
+        self.may_have_pending = self.may_have_pending or is_full  # a probe has set it to False in advance
+        return is_full

@@ -118,7 +118,7 @@ class Leadership(Service):
         self._found: set[Topic] = set()
         self.due_s: float | None = None
         """Unix time by Redis's clock at which the first scheduled task or retry is due. None: no task, or unknown."""
-        self.has_looked = False
+        self.has_checked = False
         """True once this worker has read the queue, or another worker has been found to lead."""
 
     # --- for services -------------------------------------------------------------------------------------------------
@@ -182,7 +182,7 @@ class Leadership(Service):
         if self._led_until > -math.inf:
             self._step_down()
         self._again_s = jittered(self._leader_s / 2)
-        if self.has_looked:  # a worker that has just started tries at once
+        if self.has_checked:  # a worker that has just started tries at once
             left_ms = await self._context.runner.run(lead_left(self._queue, SERVICE))
             if left_ms != NOBODY_LEADS:
                 self._other_leads_until = sent_at + (left_ms / 1000 if left_ms > 0 else self._leader_s)
@@ -192,7 +192,7 @@ class Leadership(Service):
         leader_ms = self._context.leader_ms
         asked = lead(self._queue.leader(SERVICE), owner=self._context.token, leader_ms=leader_ms)
         if not await self._context.runner.run(asked):
-            self.has_looked = True
+            self.has_checked = True
             self._other_leads_until = sent_at + self._leader_s
             self._notify()
             return False
@@ -279,14 +279,14 @@ class Leadership(Service):
         return answers
 
     def _learn(self, due_s: float | None, found: set[Topic]) -> None:
-        is_new = not self.has_looked or due_s != self.due_s or found != self._found
-        self.due_s, self._found, self.has_looked = due_s, found, True
+        is_new = not self.has_checked or due_s != self.due_s or found != self._found
+        self.due_s, self._found, self.has_checked = due_s, found, True
         if is_new:
             self._notify()
 
     def _step_down(self) -> None:
         self._led_until = self._read_at_s = -math.inf
-        self.due_s, self._found, self.has_looked = None, set(), True
+        self.due_s, self._found, self.has_checked = None, set(), True
         self._notify()
 
     def _on_change(self) -> None:

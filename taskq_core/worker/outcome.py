@@ -264,8 +264,8 @@ def _failure(run: Run, error: BaseException | None) -> _Failure | None:
         cancelled = TaskCancelledError(run.queue.name, run.task_id)
         cancelled.__cause__ = error
         delay = error.after if isinstance(error, Retry) and error.after is not None and is_delay(error.after) else None
-        is_final = run.wish is not CancelOutcome.RETRY
-        is_dropped = run.wish is CancelOutcome.DISCARD
+        is_final = run.cancel_outcome is not CancelOutcome.RETRY
+        is_dropped = run.cancel_outcome is CancelOutcome.DISCARD
         return _Failure(Ending.CANCELLED.value, cancelled, delay, is_final=is_final, is_dropped=is_dropped)
     assert error is not None
     if isinstance(error, Discard):

@@ -34,12 +34,12 @@ class Relay(Service):
         self._figures: OutboxFigures | None = None
         self._figures_at = -math.inf
         self._call = Caller(1, name=f"the outbox of {table.name}")
-        self._has_looked = False
+        self._has_checked = False
 
     @property
     def is_idle(self) -> bool:
         """Whether it has sent all waiting rows, found another worker acting, or failed."""
-        return self._has_looked
+        return self._has_checked
 
     @property
     def table_name(self) -> str:
@@ -56,7 +56,7 @@ class Relay(Service):
         try:
             return await self._send_all()
         finally:
-            self._has_looked = True
+            self._has_checked = True
 
     async def _send_all(self) -> float:
         context = self._context

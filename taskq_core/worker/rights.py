@@ -30,5 +30,5 @@ async def check_rights(runner: AsyncRunner, queues: Sequence[QueueKeys]) -> None
                 raise BrokerAuthenticationError(
                     f"{runner.endpoint.address} refused the user or password: no permissions to run "
                     f"{', '.join(sorted(refused)).lower()} in scripts on keys of queue {queue.name!r}; "
-                    "'taskq doctor' says what to add"
+                    "'taskq doctor' lists the missing permissions"
                 )

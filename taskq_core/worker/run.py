@@ -80,12 +80,13 @@ class Run:
         is_cancelling: True while the worker reads from Redis how to cancel the task.
         is_over: True once it is settled or lost, while error handlers and observers run.
         buffer: Buffer for the function's progress, results and cursors, or None while it is not used.
-        wish: What happens to the task if it is cancelled.
+        cancel_outcome: What happens to the task if it is cancelled.
         may_expire: False if its message certainly has no start deadline.
     """
 
     __slots__ = (
         "buffer",
+        "cancel_outcome",
         "context",
         "coroutine",
         "duration_s",
@@ -117,7 +118,6 @@ class Run:
         "task_id",
         "thread",
         "was_sent",
-        "wish",
     )
 
     def __init__(
@@ -159,7 +159,7 @@ class Run:
         self.is_over = False
         self.is_stuck = self.is_abandoned = self.is_cancelling = False
         self.buffer: Any = None
-        self.wish = CancelOutcome.ARCHIVE
+        self.cancel_outcome = CancelOutcome.ARCHIVE
 
     @property
     def facts(self) -> dict[str, str]:

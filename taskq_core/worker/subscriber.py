@@ -97,7 +97,7 @@ class Canceller:
     async def _cancel(self, run: Run) -> None:
         """Read from Redis how to cancel a task, and interrupt its run. Without an answer, the task is archived."""
         try:
-            run.wish = await self._context.runner.run(read_cancel(run.queue, run.task_id))
+            run.cancel_outcome = await self._context.runner.run(read_cancel(run.queue, run.task_id))
         finally:
             run.is_cancelling = False
             self._executor.end(run, Ending.CANCELLED)

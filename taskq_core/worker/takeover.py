@@ -56,7 +56,7 @@ class Takeover(Service):
         self._kept_s = context.lock_s + KEPT_S
         self._dead_since: dict[str, float] = {}
         self._taken_at: dict[str, float] = {}
-        self.has_looked = asyncio.Event()
+        self.has_checked = asyncio.Event()
         """Set after the first pass, which releases leases of dead workers. The queue's `Leadership` waits for it."""
 
     async def work(self) -> float:
@@ -64,7 +64,7 @@ class Takeover(Service):
         try:
             return await self._check_others()
         finally:
-            self.has_looked.set()
+            self.has_checked.set()
 
     async def _check_others(self) -> float:
         others = await self._runner.run(

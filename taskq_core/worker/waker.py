@@ -79,7 +79,7 @@ class Waker(Service):
         self._is_waiting = self._is_called_off = False
 
     async def work(self) -> float:
-        """Wait for a token or the safety net, and start the tasks that came. Return the seconds until the next call."""
+        """Wait for a token or the safety net, and start the received tasks. Return the seconds until the next call."""
         try:
             return await self._work()
         except BrokerError:
@@ -88,7 +88,7 @@ class Waker(Service):
             raise
 
     async def _work(self) -> float:
-        await self._make_sure()
+        await self._call_off_unanswered()
         await self._fetcher.wait_until_idle()
         if self._turns and not self._pipeline.is_connected:
             await self._pipeline.run(ping())  # connect first, so that the next write can be called off
@@ -98,10 +98,10 @@ class Waker(Service):
             return FULL_S
         turns = self._fetcher.ask_ahead(self._turns)
         sent_at = self._clock.monotonic()
-        came = await self._wait(keys, turns)
-        if not came:
+        results = await self._wait(keys, turns)
+        if not results:
             return 0.0
-        key, *answers = came
+        key, *answers = results
         refused = [
             self._fetcher.answered_ahead(turn, answer, sent_at) for turn, answer in zip(turns, answers, strict=True)
         ]
@@ -141,7 +141,7 @@ class Waker(Service):
         finally:
             self._is_waiting = False
         self._fetcher.probe()
-        await self._make_sure()
+        await self._call_off_unanswered()
         return []
 
     def call_off(self) -> None:
@@ -150,8 +150,8 @@ class Waker(Service):
             self._is_called_off = True
             self._pipeline.abort()
 
-    async def _make_sure(self) -> None:
-        """Call off dequeues without an answer, and give back the tasks that they handed out.
+    async def _call_off_unanswered(self) -> None:
+        """Call off dequeues without an answer, and return the tasks that they handed out to their queue.
 
         A stopping worker tries once. Without an answer, the tasks are recovered when their leases end.
         """
@@ -173,7 +173,7 @@ class Waker(Service):
 
 
 class Watcher(Service):
-    """Puts wake tokens for tasks that came without one, while this worker leads the queue.
+    """Puts wake tokens for tasks that were enqueued without one, while this worker leads the queue.
 
     Args:
         context: The worker.
@@ -185,9 +185,9 @@ class Watcher(Service):
 
     name = "watcher"
     SHORTEST_S = 0.001
-    """Minimum seconds between two checks, while tasks come without a token."""
+    """Minimum seconds between two checks, while tasks arrive without a token."""
     SELDOM_S = 0.016
-    """Maximum seconds between two checks while all tasks come with a token, when each check is useless."""
+    """Maximum seconds between two checks while all tasks arrive with a token, when each check is useless."""
     LONGEST_S = 1.0
     """Maximum seconds between two checks while tasks stay pending because all workers are busy."""
     HELD_S = 0.25

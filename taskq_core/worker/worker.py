@@ -385,7 +385,7 @@ class Worker:
         context.metrics.expect(list(context.config.queues), [kind.value for kind in FindingKind])
         takeovers = new_takeovers(context, self._socket_name, supervisor=self.supervisor)
         # A takeover releases the leases of a dead worker, which would last for seconds otherwise.
-        after = [each.has_looked for each in takeovers]
+        after = [each.has_checked for each in takeovers]
         services = self._services = Services(context)
         leaderships = services.new_leaderships(after)
         dead_letters = {queue.name: DeadLetters(context, queue, leaderships[queue.name]) for queue in context.queues}

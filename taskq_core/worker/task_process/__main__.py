@@ -69,7 +69,7 @@ class TaskProcess:
         self._has_loaded_script = False
 
     def serve(self) -> None:
-        """Run tasks until the worker has gone or closes the connection."""
+        """Run tasks until the worker ends or closes the connection."""
         threading.Thread(target=self._read, name="taskq-task-process", daemon=True).start()
         boot = self._inbox.get()
         if boot is None:
@@ -87,7 +87,7 @@ class TaskProcess:
             self._run(json.loads(frame[1]), message[1])
 
     def send(self, kind: bytes, data: bytes = b"") -> None:
-        """Send a frame. Do nothing if the worker has gone."""
+        """Send a frame. Do nothing if the worker has ended."""
         with self._sending, contextlib.suppress(OSError):
             self._connection.sendall(frames.encode(kind, data))
 
@@ -121,7 +121,7 @@ class TaskProcess:
                     self._interrupt()
                 else:
                     self._inbox.put((kind, content))
-        if self._is_running:  # the worker has gone, so the outcome has no receiver
+        if self._is_running:  # the worker has ended, so the outcome has no receiver
             os._exit(1)
         self._inbox.put(None)
 

@@ -47,7 +47,7 @@ class CountingRunner(AsyncRunner):
 class Unknown:
     """A leadership that has not looked yet, so that Redis is asked."""
 
-    has_looked = False
+    has_checked = False
 
 
 class Bench:
@@ -640,7 +640,7 @@ class TestFailures:
         async def aggregate(group: str, tasks: list[GroupedTask]) -> Signature[Any]:
             if not bench.calls:
                 bench.now_s += LATE_S
-                await bench.aggregator("w1")._tidy()
+                await bench.aggregator("w1")._reclaim_expired()
             return bench.note(group, tasks)
 
         await bench.join("a")

@@ -128,7 +128,7 @@ async def test_a_worker_whose_loop_is_held_up_by_a_task_keeps_no_other_from_its_
     await until(lambda: worker.running_count == 1)
     await waits(redis_server)
 
-    assert (worker._fetcher.ahead, worker._fetcher.doubts) == (0, 0)
+    assert (worker._fetcher.ahead, worker._fetcher.in_doubt_count) == (0, 0)
     release.set()
     await until(lambda: not worker.running_count)
     for _ in range(2):  # the first comes by the wait that is under way
@@ -172,7 +172,7 @@ async def test_more_queues_than_slots(app: TaskQ, start: Runner, redis_server: R
     worker = await start(queues=dict.fromkeys(names, 1), concurrency=2, **PATIENT)
     for name in names:
         await has_asked(worker, redis_server)
-        assert worker._fetcher.doubts <= 2
+        assert worker._fetcher.in_doubt_count <= 2
         assert await (await work.using(queue=name).adelay()).aresult(PATIENCE_S) == "ran"
 
 
@@ -358,7 +358,7 @@ async def test_a_refused_wait_is_an_error_that_keeps_no_slots(
     redis_server.client.set(queue.wake, "no list")
     worker = await start(**PATIENT)
     await until(lambda: "waker: " in caplog.text)
-    assert (worker._fetcher.ahead, worker._fetcher.doubts) == (0, 0)
+    assert (worker._fetcher.ahead, worker._fetcher.in_doubt_count) == (0, 0)
     redis_server.client.delete(queue.wake)
 
     assert await (await work.adelay()).aresult(PATIENCE_S) == "ran"

@@ -26,7 +26,7 @@ class Answers:
 class Quiet:
     """A leadership that has seen nothing to carry."""
 
-    has_looked = True
+    has_checked = True
 
     def has(self, topic: Any) -> bool:
         return False
@@ -42,7 +42,7 @@ async def test_who_does_not_lead_looks_only_for_the_lease(
     rests: list[float] = []
     monkeypatch.setattr(dispatcher, "jittered", lambda seconds: rests.append(seconds) or 0.0)
     leadership: Any = Quiet()
-    leadership.has_looked = False
+    leadership.has_checked = False
 
     await Dispatcher(context_of(app, Answers(DueSteps(leads)), leader_lease=6), {"default": leadership}).work()
 

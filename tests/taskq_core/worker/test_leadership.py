@@ -96,8 +96,8 @@ async def test_one_worker_leads_until_it_stops(make: Make, clock: StillClock, re
     await passes(first, clock, [0])
     await passes(second, clock, [0, 0])
     assert (first.leads, second.leads) == (True, False)
-    assert first.has_looked
-    assert second.has_looked
+    assert first.has_checked
+    assert second.has_checked
 
     await first.resign()
     await passes(second, clock, [0])

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.redis
 async def test_a_worker_that_stops_leaves_no_record(start: Runner, redis_server: RedisServer, queue: QueueKeys) -> None:
     worker = await start()
     key = queue.peers(place())
-    await next(worker._services.of(Takeover)).has_looked.wait()
+    await next(worker._services.of(Takeover)).has_checked.wait()
     assert redis_server.client.hkeys(key) == [worker.token.encode()]
     assert 0 < redis_server.client.ttl(key) <= 120
 
