@@ -23,7 +23,7 @@ from taskq_core.inspector import Inspector
 from taskq_django import schedule, taskq
 from taskq_django.admin import PeriodicTaskAdminMixin
 from taskq_django.admin.base import BaseAdmin
-from taskq_django.admin.upcoming import local_time
+from taskq_django.admin.periodic import local_time
 from taskq_django.models import PeriodicTask
 from tests.rows import rows
 from tests.taskq_django.shop.tasks import greet, restock
