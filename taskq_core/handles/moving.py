@@ -20,8 +20,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import replace
 
-from taskq_core.broker.operations import actions, new_tasks, workflows
-from taskq_core.broker.operations import dispatch as carrying
+from taskq_core.broker.operations import actions, dispatch, new_tasks, workflows
 from taskq_core.broker.operations.actions import MOVE_S, OK, ArrivalCode, Departure
 from taskq_core.broker.plans import RequestPlan, ask
 from taskq_core.errors import BrokerError, BrokerUnavailableError, WireFormatError
@@ -134,7 +133,7 @@ def _note_steps(keys: Keys, target: QueueKeys, tasks: Sequence[Departure]) -> Re
         if home is not None and home.name != target.name:
             by_home.setdefault(home, set()).add(key[0])
     for home, workflow_keys in by_home.items():
-        for workflow_id in (yield from ask(carrying.note_moved(home, sorted(workflow_keys), target=target.name))):
+        for workflow_id in (yield from ask(dispatch.note_moved(home, sorted(workflow_keys), target=target.name))):
             yield from ask(workflows.revoke_steps(target, workflow_id))
 
 

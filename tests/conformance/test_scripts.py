@@ -14,6 +14,7 @@ from taskq_core.broker.operations import (
     actions,
     aggregation,
     diagnosis,
+    dispatch,
     limits,
     new_tasks,
     outbox,
@@ -27,7 +28,6 @@ from taskq_core.broker.operations import (
     workflows,
 )
 from taskq_core.broker.operations import dead_letters as letters
-from taskq_core.broker.operations import dispatch as carrying
 from taskq_core.broker.operations import repair as repair_ops
 from taskq_core.broker.operations.aggregation import GroupCheck
 from taskq_core.broker.operations.new_tasks import NewTask, ReceiptSlot
@@ -98,14 +98,14 @@ EVERY: dict[str, Callable[[QueueKeys], Operation[Any]]] = {
     "revoke_steps": lambda q: workflows.revoke_steps(q, "a"),
     "retry_steps": lambda q: workflows.retry_steps(q, "a", 0, "a"),
     "clean_workflows": lambda q: workflows.clean_workflows(q),
-    "read_due": lambda q: carrying.read_due(q, owner="w1", leader_ms=1000),
-    "note_moved": lambda q: carrying.note_moved(q, [q.workflow("a")], target="other"),
-    "record_ends": lambda q: carrying.record_ends(q, [(q.workflow("a"), "0", "d")]),
-    "forget_notes": lambda q: carrying.forget_notes(q, [(b"a", b"d")]),
-    "fetch_steps": lambda q: carrying.fetch_steps(q, [b"s a 0"]),
-    "put_steps": lambda q: carrying.put_steps(q, [], until_s=4_000_000_000),
-    "steps_sent": lambda q: carrying.steps_sent(q, []),
-    "sweep_steps": lambda q: carrying.sweep_steps(q),
+    "read_due": lambda q: dispatch.read_due(q, owner="w1", leader_ms=1000),
+    "note_moved": lambda q: dispatch.note_moved(q, [q.workflow("a")], target="other"),
+    "record_ends": lambda q: dispatch.record_ends(q, [(q.workflow("a"), "0", "d")]),
+    "forget_notes": lambda q: dispatch.forget_notes(q, [(b"a", b"d")]),
+    "fetch_steps": lambda q: dispatch.fetch_steps(q, [b"s a 0"]),
+    "put_steps": lambda q: dispatch.put_steps(q, [], until_s=4_000_000_000),
+    "steps_sent": lambda q: dispatch.steps_sent(q, []),
+    "sweep_steps": lambda q: dispatch.sweep_steps(q),
     "list_workflows": lambda q: workflows.list_workflows(q, skip=0, count=9),
     "read_step": lambda q: workflows.read_step(q, "a", 0, first=0, count=9, most=9),
     "look_at_workflow": lambda q: workflows.look_at_workflow(q, "a", ["state"]),

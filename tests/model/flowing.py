@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from taskq_core import TaskQ, Workflow
-from taskq_core.broker.operations import dispatch as carrying
+from taskq_core.broker.operations import dispatch as dispatching
 from taskq_core.broker.operations import new_tasks, runs, services
 from taskq_core.broker.operations.dispatch import DueSteps
 from taskq_core.broker.operations.operation import Operation
@@ -193,7 +193,7 @@ class FlowMachine(RuleBasedStateMachine):
         self.carry_all()
 
     def look(self, name: str) -> DueSteps:
-        return self.ask(carrying.read_due(self.queue(name), owner="", leader_ms=1000))
+        return self.ask(dispatching.read_due(self.queue(name), owner="", leader_ms=1000))
 
     def dispatch(self, name: str, due: DueSteps, most: int) -> None:
         self.drive(

@@ -215,7 +215,7 @@ local function workflows(own, now)
       if flow.run then
         redis.call('HSET', W, 'l' .. node, flow.run)
       end
-      flow.has_to_carry = true
+      flow.has_ends_to_send = true
       return 'h'
     end
     local message, problem = assemble(pieces)
@@ -252,7 +252,7 @@ local function workflows(own, now)
     local last = math.min(first + 199, total - 1)
     if last < total - 1 then
       redis.call('ZADD', out, now.ms, 'r ' .. id_of() .. ' ' .. i .. '.' .. whole(last + 1))
-      flow.has_to_carry = true
+      flow.has_ends_to_send = true
     end
     for k = first, last do
       local packed = redis.call('HGET', W .. ':h' .. i, k)
@@ -585,7 +585,7 @@ local function workflows(own, now)
         if packed then
           add('v' .. node, 1)
           redis.call('ZADD', out, now.ms, 's ' .. id_of() .. ' ' .. node)
-          flow.has_to_carry = true
+          flow.has_ends_to_send = true
         end
       end
     end
@@ -635,7 +635,7 @@ local function workflows(own, now)
       if run then
         redis.call('HSET', notes, 'run ' .. node .. ' ' .. of, run) -- workers without this field drop it
       end
-      flow.has_to_carry = true
+      flow.has_ends_to_send = true
     elseif flow.open(of) then
       flow.run = run
       flow.ended(node, state, result, problem)

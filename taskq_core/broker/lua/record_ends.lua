@@ -26,4 +26,4 @@ for i = 3, #ARGV, 3 do
     end
   end
 end
-return flow.has_to_carry and 1 or 0
+return flow.has_ends_to_send and 1 or 0

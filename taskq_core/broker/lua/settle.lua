@@ -29,7 +29,7 @@
   The fence: a run may end its task only while the field taskq_owner is "<token>.<run>:<score in the lease set>". A
   delayed request of an earlier run of the same id changes nothing.
 
-  returns  one character per task:  1  settled   3  settled, and there is something to carry to another queue
+  returns  one character per task:  1  settled   3  settled, and ends of steps must be sent to another queue
            0  not this worker's   2  not looked at, send again (the scan of a long active list is bounded: tasks x length
            <= 2 000 000, and so are the tasks: 1000)
 ]]
@@ -148,8 +148,8 @@ for position = looked_at, 1, -1 do
     if fields[3] and (outcome == 'c' or outcome == 'd' or outcome == 'a') then
       flow = flow or workflows_here()
       outcome = flow.settled(fields[3], outcome, key, ARGV[i + 2], is_oversized and '' or ARGV[i + 5], is_oversized and ARGV[i + 5])
-      if flow.has_to_carry then
-        codes[position], flow.has_to_carry = '3', false
+      if flow.has_ends_to_send then
+        codes[position], flow.has_ends_to_send = '3', false
       end
     end
     local waits = fields[4] and end_limits(id, key, outcome)

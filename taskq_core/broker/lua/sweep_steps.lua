@@ -11,7 +11,7 @@
   ARGV[4]  int     first to look at, by rank
   ARGV[5]  int     how many to look at (at most 500)
 
-  returns  steps looked at, ends found, 1 if there is something to carry
+  returns  steps looked at, ends found, 1 if ends must be sent to another queue
 ]]
 -- include _engine
 local flow = engine(ARGV[2], ARGV[1])
@@ -43,4 +43,4 @@ for _, step in ipairs(steps) do
     found = found + 1
   end
 end
-return { #steps, found, flow.has_to_carry and 1 or 0 }
+return { #steps, found, flow.has_ends_to_send and 1 or 0 }

@@ -13,8 +13,7 @@ from taskq_core import (
     WorkflowDefinitionError,
     WorkflowFailedError,
 )
-from taskq_core.broker.operations import actions, new_tasks, workflows
-from taskq_core.broker.operations import dispatch as carrying
+from taskq_core.broker.operations import actions, dispatch, new_tasks, workflows
 from taskq_core.broker.sync import SyncRunner
 from taskq_core.errors import BrokerUnavailableError
 from taskq_core.inspector import Inspector
@@ -444,16 +443,16 @@ async def test_a_repeated_answer_starts_nothing_twice(app: TaskQ, redis_server: 
     runner = SyncRunner(app.runtime.endpoint)
     other = app.runtime.keys.queue("other")
     handle = await chain(app.remote("x", queue="other").s(a=1)).at_home("default").adelay()
-    due = runner.run(carrying.read_due(queue, owner="", leader_ms=1))
-    now_s, steps = runner.run(carrying.fetch_steps(queue, due.out))
+    due = runner.run(dispatch.read_due(queue, owner="", leader_ms=1))
+    now_s, steps = runner.run(dispatch.fetch_steps(queue, due.out))
     for _ in range(2):
-        assert runner.run(carrying.put_steps(other, steps, until_s=now_s + 60))
+        assert runner.run(dispatch.put_steps(other, steps, until_s=now_s + 60))
     assert redis_server.client.llen(other.pending) == 1
     redis_server.client.delete(other.pending, other.task(f"{handle.id}.x"))  # it has run
-    assert runner.run(carrying.put_steps(other, steps, until_s=now_s + 60))
+    assert runner.run(dispatch.put_steps(other, steps, until_s=now_s + 60))
     assert redis_server.client.llen(other.pending) == 0
-    assert not runner.run(carrying.put_steps(other, steps, until_s=now_s - 1)), "it is too late"
-    assert [runner.run(carrying.steps_sent(queue, steps)) for _ in range(2)] == [1, 0]
+    assert not runner.run(dispatch.put_steps(other, steps, until_s=now_s - 1)), "it is too late"
+    assert [runner.run(dispatch.steps_sent(queue, steps)) for _ in range(2)] == [1, 0]
     runner.close()
 
 
@@ -463,17 +462,17 @@ async def test_a_retry_sends_no_other_member_again(app: TaskQ, redis_server: Red
     other = app.runtime.keys.queue("other")
     remote = app.remote("x", queue="other")
     handle = await group(remote.s(a=1), remote.s(a=2), name="g").at_home("default").adelay()
-    due = runner.run(carrying.read_due(queue, owner="", leader_ms=1))
-    now_s, steps = runner.run(carrying.fetch_steps(queue, due.out))
-    assert runner.run(carrying.put_steps(other, steps, until_s=now_s + 60))
+    due = runner.run(dispatch.read_due(queue, owner="", leader_ms=1))
+    now_s, steps = runner.run(dispatch.fetch_steps(queue, due.out))
+    assert runner.run(dispatch.put_steps(other, steps, until_s=now_s + 60))
     redis_server.client.delete(other.pending, *(other.task(each.task_id.decode()) for each in steps))  # both have run
     key = queue.workflow(handle.id)
-    runner.run(carrying.record_ends(queue, [(key, "0.0", b"fwhy"), (key, "0.1", b"d=1")]))
+    runner.run(dispatch.record_ends(queue, [(key, "0.0", b"fwhy"), (key, "0.1", b"d=1")]))
 
     assert await handle.aretry() == 1
-    now_s, again = runner.run(carrying.fetch_steps(queue, [each.member for each in steps]))
-    assert runner.run(carrying.put_steps(other, again, until_s=now_s + 60))
-    assert runner.run(carrying.steps_sent(queue, again)) == 2
+    now_s, again = runner.run(dispatch.fetch_steps(queue, [each.member for each in steps]))
+    assert runner.run(dispatch.put_steps(other, again, until_s=now_s + 60))
+    assert runner.run(dispatch.steps_sent(queue, again)) == 2
 
     assert redis_server.client.lrange(other.pending, 0, -1) == [f"{handle.id}.g.0".encode()]
     assert redis_server.client.zcard(queue.workflows_out) == 0
@@ -570,7 +569,7 @@ def test_an_end_that_is_delivered_twice_counts_once(app: TaskQ, redis_server: Re
 
     runner = SyncRunner(app.runtime.endpoint)
     for _ in range(2):  # the dispatcher died before it deleted the note
-        runner.run(carrying.record_ends(queue, [(key, "0", b"d=1")]))
+        runner.run(dispatch.record_ends(queue, [(key, "0", b"d=1")]))
     runner.close()
 
     graph = handle.graph()
