@@ -1,4 +1,4 @@
-"""A worker process from the view of its supervisor: start, messages, health and end."""
+"""A worker process from the view of its supervisor: its place, start, messages, health and end."""
 
 import contextlib
 import math
@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from taskq_core.supervisor import channel
+from taskq_core.supervisor.config import Pause
 
 STALE_S = 10.0
 """Age of the last report above which a process does not count as healthy."""
@@ -179,6 +180,31 @@ class Child:
             "age_s": round(now - self.since, 3),
             "last_report_age_s": round(now - self.last_message_at, 3),
         }
+
+
+class Place:
+    """A place for one worker process: its process, and its successor during a replacement.
+
+    Attributes:
+        number: Its number, from 1.
+        current: Its process, or None while no process runs.
+        successor: The process that starts to replace it.
+        replace_reason: Why the process must be replaced, "" if not.
+        next_at: Monotonic second before which no process is started.
+        pause: Computes the pause after a death.
+        is_done: Whether the work is done, in burst mode.
+        restarts: Number of processes that died and were replaced.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.current: Child | None = None
+        self.successor: Child | None = None
+        self.replace_reason = ""
+        self.next_at = 0.0
+        self.pause = Pause()
+        self.is_done = False
+        self.restarts = 0
 
 
 def ending_of(status: int, *, is_in_order: bool = True) -> str:

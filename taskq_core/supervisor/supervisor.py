@@ -23,9 +23,8 @@ from taskq_core.app import TaskQ
 from taskq_core.errors import ConfigurationError
 from taskq_core.service.health import HealthServer, open_health_server
 from taskq_core.supervisor import channel, orphans
-from taskq_core.supervisor.child import Child, Stage, ending_of
+from taskq_core.supervisor.child import Child, Place, Stage, ending_of
 from taskq_core.supervisor.config import HAND_BACK_S, MEMBER_SHARE, START_TRIES, TICK_S, SupervisorConfig
-from taskq_core.supervisor.place import Place
 from taskq_core.supervisor.returns import Returns
 from taskq_core.telemetry import flush_at_end, launched
 from taskq_core.wire.ids import new_token
