@@ -1,7 +1,7 @@
 """Configuration of a worker."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any
 
@@ -16,6 +16,8 @@ from taskq_core.settings import (
     check_whole,
     seconds,
 )
+
+_MAY_BE_ZERO = {"shutdown_grace", "interrupt_grace", "unknown_task_timeout", "lease_grace"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,22 +78,10 @@ class WorkerConfig:
         check_whole("concurrency", self.concurrency, least=1, most=CONCURRENCY_MAX)
         if self.with_scheduler is None:
             object.__setattr__(self, "with_scheduler", not self.burst)
-        for name in ("shutdown_grace", "interrupt_grace", "unknown_task_timeout", "lease_grace"):
-            object.__setattr__(self, name, seconds(name, getattr(self, name)))
-        for name in (
-            "lease",
-            "heartbeat",
-            "recover_every",
-            "clean_every",
-            "reconcile_every",
-            "aggregate_every",
-            "dispatch_every",
-            "relay_every",
-            "dead_letters_every",
-            "leader_lease",
-            "safety_net",
-        ):
-            object.__setattr__(self, name, seconds(name, getattr(self, name), allow_zero=False))
+        for each in fields(self):
+            if each.type == Duration:
+                value = seconds(each.name, getattr(self, each.name), allow_zero=each.name in _MAY_BE_ZERO)
+                object.__setattr__(self, each.name, value)
         check_health_address(self.health_host, self.health_port)
         lease_s, heartbeat_s = seconds("lease", self.lease), seconds("heartbeat", self.heartbeat)
         if not 1 <= lease_s <= LONGEST_LEASE_S or lease_s != int(lease_s):
@@ -104,15 +94,8 @@ class WorkerConfig:
     @classmethod
     def from_settings(cls, settings: Settings, **overrides: Any) -> "WorkerConfig":
         """Return the worker configuration in a queue application's settings, with some values replaced."""
-        values = {
-            "queues": settings.queues,
-            "strict_priority": settings.strict_priority,
-            "concurrency": settings.concurrency,
-            "shutdown_grace": settings.shutdown_grace,
-            "unknown_task_timeout": settings.unknown_task_timeout,
-            **overrides,
-        }
-        return cls(**values)
+        names = ("queues", "strict_priority", "concurrency", "shutdown_grace", "unknown_task_timeout")
+        return cls(**{**{name: getattr(settings, name) for name in names}, **overrides})
 
     def span(self, name: str) -> float:
         """Return a duration of this record in seconds."""

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
 
+from taskq_core.broker.operations.services import read_cancel
 from taskq_core.clock import utc_datetime
 from taskq_core.execution.context import TaskContext, current
 from taskq_core.handles.expiry import check_expiry
@@ -284,6 +285,22 @@ class Executor:
             self._loop.call_soon(run.coroutine.end)
         elif run.task is not None and not run.task.is_coroutine:
             self._threads.interrupt(run, again=again)
+
+    def cancel(self, task_id: str) -> None:
+        """Cancel the runs of a task in all queues of this worker."""
+        for queue in self._context.queues:
+            run = self._context.running.get((queue.name, task_id))
+            if run is not None and not run.is_cancelling:  # repeated messages cause only one request
+                run.is_cancelling = True
+                self._context.background.start(self._cancel(run))
+
+    async def _cancel(self, run: Run) -> None:
+        """Read from Redis how to cancel a task, and interrupt its run. Without an answer, the task is archived."""
+        try:
+            run.cancel_outcome = await self._context.runner.run(read_cancel(run.queue, run.task_id))
+        finally:
+            run.is_cancelling = False
+            self.end(run, Ending.CANCELLED)
 
     def _overdue(self, run: Run, now: float) -> None:
         """Interrupt a run whose time is over, and abandon a run that still runs after an interruption."""

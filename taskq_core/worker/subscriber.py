@@ -7,12 +7,9 @@ per queue. Requests use a separate channel, because permission to cancel tasks i
 import logging
 from collections.abc import Callable, Mapping
 
-from taskq_core.broker.operations.services import read_cancel
 from taskq_core.errors import BrokerAuthenticationError
 from taskq_core.service.loop import Service
 from taskq_core.worker.context import WorkerContext
-from taskq_core.worker.executor import Executor
-from taskq_core.worker.run import Ending, Run
 
 logger = logging.getLogger("taskq.worker")
 
@@ -72,32 +69,3 @@ class PrimaryFollower(Service):
         if self._runner.endpoint.takeovers != takeovers:
             self._changed()
         return pause_s
-
-
-class Canceller:
-    """Cancels runs of this worker.
-
-    Args:
-        context: The worker.
-        executor: Interrupts runs.
-    """
-
-    def __init__(self, context: WorkerContext, executor: Executor) -> None:
-        self._context = context
-        self._executor = executor
-
-    def cancel(self, task_id: str) -> None:
-        """Cancel the runs of a task in all queues of this worker."""
-        for queue in self._context.queues:
-            run = self._context.running.get((queue.name, task_id))
-            if run is not None and not run.is_cancelling:  # repeated messages cause only one request
-                run.is_cancelling = True
-                self._context.background.start(self._cancel(run))
-
-    async def _cancel(self, run: Run) -> None:
-        """Read from Redis how to cancel a task, and interrupt its run. Without an answer, the task is archived."""
-        try:
-            run.cancel_outcome = await self._context.runner.run(read_cancel(run.queue, run.task_id))
-        finally:
-            run.is_cancelling = False
-            self._executor.end(run, Ending.CANCELLED)

@@ -61,7 +61,7 @@ from taskq_core.worker.run_counters import RunCounters
 from taskq_core.worker.services import Services
 from taskq_core.worker.settler import Settler
 from taskq_core.worker.starts import Starts
-from taskq_core.worker.subscriber import Canceller, PrimaryFollower, Subscriber
+from taskq_core.worker.subscriber import PrimaryFollower, Subscriber
 from taskq_core.worker.takeover import new_takeovers
 from taskq_core.worker.waker import Waker
 
@@ -409,7 +409,7 @@ class Worker:
         self._gauges = WorkerGauges(context, self._pulse, self._scheduler)
         keys = context.keys
         services.add(
-            Subscriber(context, {keys.cancel: Canceller(context, self._executor).cancel, keys.control: self._control}),
+            Subscriber(context, {keys.cancel: self._executor.cancel, keys.control: self._control}),
             *takeovers,
         )
         services.add_of_queues(self._fetcher, self._starts, leaderships, dead_letters, self._gauges)

@@ -533,8 +533,8 @@ WORKER = (
     ),
     Mutant(
         name="a worker does not cancel the task that it was told to cancel",
-        file=f"{_WORKER}/subscriber.py",
-        old="            self._executor.end(run, Ending.CANCELLED)\n",
+        file=f"{_WORKER}/executor.py",
+        old="            self.end(run, Ending.CANCELLED)\n",
         new="            pass\n",
         tests=(f"{_OF_WORKER}/test_cancel.py",),
     ),
