@@ -111,7 +111,7 @@ class SlotMap:
 
 
 def _host(reply: Any) -> str:
-    """Decode a host. It is empty if the node does not know its own address: then it is the one that was asked."""
+    """Decode a host. The result is "" if the node does not know its own address: the address is that of the request."""
     host = reply.decode() if isinstance(reply, bytes) else str(reply or "")
     return "" if host == "?" else host
 

@@ -100,7 +100,7 @@ class SocketStream:
         reader = self._reader
         least_s = _LEAST_S
         reply = reader.gets()
-        while reply is False:  # the reply is incomplete; False is no value in RESP2
+        while reply is False:  # the reply is incomplete (RESP2 has no booleans)
             if not self._arrivals.poll(_milliseconds(max(least_s, until - time.monotonic()))):
                 raise TimeoutError("no answer in time")
             least_s = 0.0

@@ -89,7 +89,7 @@ class ReplyStream(asyncio.Protocol):
             reader.feed(data)
             while len(replies) < self._expected:
                 reply = reader.gets()
-                if reply is False:  # the reply is incomplete; False is no value in RESP2
+                if reply is False:  # the reply is incomplete (RESP2 has no booleans)
                     return
                 replies.append(reply)
         except ConnectionError as error:

@@ -139,7 +139,7 @@ def _shown_marks(request: HttpRequest) -> dict[str, str]:
 
 
 def report_nothing_left(modeladmin: Any, request: HttpRequest) -> None:
-    """Report that none of the selected rows exists any more."""
+    """Report that all selected rows have been deleted."""
     modeladmin.message_user(request, _("Nothing was done: the selected rows do not exist any more."), messages.WARNING)
 
 

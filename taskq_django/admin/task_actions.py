@@ -56,7 +56,7 @@ ACTIONS = {
 
 
 class RetryForm(AdminForm):
-    """When to run the tasks."""
+    """The new start of the tasks: minutes from now, or a time."""
 
     columns = {  # noqa: RUF012 - constant, as in Django's own forms
         "after": models.PositiveIntegerField(

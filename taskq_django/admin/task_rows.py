@@ -219,7 +219,7 @@ class TaskRows(FilteredRows):
         )
 
     def select(self, states: Sequence[TaskState]) -> TaskSelection:
-        """Select the tasks in one of these states, or those that a search has found."""
+        """Select the tasks in one of these states, among the tasks that a search has found if there is one."""
         if self.wanted.looks_inside:
             return selection_of(self.search, states)
         return Dashboard(self._inspector).select_tasks(self.infos, self.wanted, states=states)

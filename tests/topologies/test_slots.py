@@ -196,7 +196,7 @@ class TestRouting:
         other = next(node for node in nodes if node is not source)
         runner = SyncRunner(Endpoint(other.url, embedded_folder=Path("unused")))
 
-        with pytest.raises(BrokerReplyError, match=r"answered: MOVED .*; a cluster needs redis\+cluster:// as its URL"):
+        with pytest.raises(BrokerReplyError, match=r"answered: MOVED .*: use a URL with redis\+cluster://"):
             runner.run(views.count_tasks(QUEUE))
         runner.close()
 

@@ -153,7 +153,7 @@ def _ensure_server(folder: Path, redis_server: Path | None) -> str:
 
 
 def _clear_dead_guardian(folder: Path) -> bool:
-    """Return whether there is no guardian. If so, delete the address file that a dead one may have left."""
+    """Return True if no guardian runs, after deleting the address file of a dead guardian."""
     descriptor = open_lock(folder / "guardian.lock")
     try:
         if not try_lock(descriptor):

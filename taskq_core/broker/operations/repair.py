@@ -221,7 +221,7 @@ def _pattern(queue: QueueKeys) -> str:
 
 
 def check_stored(queue: QueueKeys, *, cursor: str = "0", count: int = 200) -> Operation[Checked]:
-    """Scan about `count` keys of the server and check those that are tasks, groups or locks of the queue."""
+    """Scan about `count` keys of the server, and check the tasks, groups and locks of the queue among them."""
     args = (cursor, count, queue.prefix, _pattern(queue), MESSAGE_READ_MAX)
     keys = (queue.lease, queue.groups, *_sets_keys(queue))
     return script("check_stored", keys, args, _read_checked)

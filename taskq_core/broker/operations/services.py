@@ -127,7 +127,7 @@ def list_held(queue: QueueKeys, *, owner: str, cursor: str = "0", now_ns: int | 
 
 
 class Verdict(StrEnum):
-    """What to do with a task of a lost worker."""
+    """Decision on a task of a lost worker."""
 
     RETRY = "r"
     RETRY_UNCOUNTED = "n"
@@ -326,7 +326,7 @@ def clear_presence(server_key: str, workers_key: str) -> Operation[int]:
 
 
 class CancelOutcome(StrEnum):
-    """What happens to a running task after its worker has cancelled it."""
+    """State of a running task after its cancellation, as requested by the caller."""
 
     ARCHIVE = "archive"
     RETRY = "retry"

@@ -66,7 +66,7 @@ def _score(value: Any) -> int | None:
     try:
         return int(float(value)) if value else None
     except OverflowError:
-        return None  # an infinite score is no time
+        return None  # an infinite score does not represent a time
 
 
 def _state(queue: QueueKeys, task_id: str, word: Any) -> TaskState:
