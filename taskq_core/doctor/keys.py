@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from taskq_core.broker.operations.diagnosis import Surveyed, SurveyedKey
+from taskq_core.broker.operations.operation import escape_pattern
 from taskq_core.wire import Keys, QueueKeys
 from taskq_core.wire.samples import LEVELS
 from taskq_core.wire.tallies import HOUR_S, HOURS_KEPT, TOTALS_KEPT_S
@@ -140,7 +141,11 @@ class Surveyor:
     def patterns(self) -> list[str]:
         """Patterns that match all keys of taskq and Asynq."""
         prefixes = {self._prefix, self._own_prefix}
-        return [escaped(each) + "*" for each in prefixes if not any(each != o and each.startswith(o) for o in prefixes)]
+        return [
+            escape_pattern(each) + "*"
+            for each in prefixes
+            if not any(each != o and each.startswith(o) for o in prefixes)
+        ]
 
     def note(self, found: Surveyed) -> None:
         """Check some keys."""
@@ -213,8 +218,3 @@ def _check(
         wrong = KeyKind.ENDLESS, f"it never expires, and should within {lives_s} s"
     if wrong is not None:
         yield KeyDamage(kind=wrong[0], queue=queue, key=each.key, detail=wrong[1])
-
-
-def escaped(text: str) -> str:
-    """Return a text with the special characters of key patterns escaped."""
-    return "".join(f"\\{each}" if each in "*?[]\\^-" else each for each in text)

@@ -12,6 +12,7 @@ from taskq_core.broker.operations.operation import (
     Argument,
     Operation,
     command,
+    escape_pattern,
     script,
     time_argument,
 )
@@ -199,12 +200,8 @@ def purge(queue: QueueKeys, cursor: str, *, own: bool, count: int = 500) -> Oper
     """
     keys = (queue.active, *_structures(queue), *_aside(queue))
     prefix = queue.own_prefix if own else queue.prefix
-    args = (cursor, _escaped(prefix) + "*", count, prefix)
+    args = (cursor, escape_pattern(prefix) + "*", count, prefix)
     return script("purge", keys, args, replies.optional_text)
-
-
-def _escaped(name: str) -> str:
-    return "".join(f"\\{char}" if char in "*?[]\\^-" else char for char in name)
 
 
 def forget_queue(queues_key: str, name: str) -> Operation[int]:

@@ -6,7 +6,15 @@ from enum import StrEnum
 from typing import Any
 
 from taskq_core.broker.operations import replies
-from taskq_core.broker.operations.operation import Argument, Operation, command, run_owner, script, time_argument
+from taskq_core.broker.operations.operation import (
+    Argument,
+    Operation,
+    command,
+    escape_pattern,
+    run_owner,
+    script,
+    time_argument,
+)
 from taskq_core.wire import QueueKeys
 
 ADMIT_MAX = 100
@@ -99,7 +107,7 @@ def check_limits(
         time_argument(now_ns),
         queue.prefix,
         "" if cursor is None else cursor,
-        _pattern(queue, "[hw]"),
+        _slots_pattern(queue),
         -1 if skip is None else skip,
         count,
     )
@@ -167,7 +175,7 @@ def list_limits(
             replies.shown(slot): (int(held), int(waits)) for slot, held, waits in zip(words, words, words, strict=True)
         }
 
-    args = (cursor, queue.limits_prefix, _pattern(queue, "[hw]"), count)
+    args = (cursor, queue.limits_prefix, _slots_pattern(queue), count)
     return script("list_limits", (queue.limits,), args, read)
 
 
@@ -188,5 +196,6 @@ def count_limited(queue: QueueKeys) -> Operation[int]:
     return command("count_limited", words, replies.integer)
 
 
-def _pattern(queue: QueueKeys, kinds: str) -> str:
-    return "".join(f"\\{each}" if each in "*?[]\\" else each for each in queue.limits_prefix) + kinds + ":*"
+def _slots_pattern(queue: QueueKeys) -> str:
+    """Return the pattern of the keys of holders and of lines."""
+    return escape_pattern(queue.limits_prefix) + "[hw]:*"

@@ -118,6 +118,11 @@ def script(
     return Operation(name or file, load(file), keys, args, read, **options)
 
 
+def escape_pattern(text: str) -> str:
+    """Return the pattern that matches only this text, for `SCAN` and similar commands."""
+    return "".join(f"\\{each}" if each in "*?[]\\" else each for each in text)
+
+
 def time_argument(now_ns: int | None) -> str:
     """Return the script argument that replaces Redis's time in tests; empty in production."""
     return "" if now_ns is None else str(now_ns)

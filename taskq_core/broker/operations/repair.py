@@ -6,7 +6,14 @@ from enum import StrEnum
 from typing import Any
 
 from taskq_core.broker.operations import replies
-from taskq_core.broker.operations.operation import Argument, Operation, command, script, time_argument
+from taskq_core.broker.operations.operation import (
+    Argument,
+    Operation,
+    command,
+    escape_pattern,
+    script,
+    time_argument,
+)
 from taskq_core.wire import QueueKeys, TaskState
 
 CHECK_MAX = 500
@@ -215,14 +222,9 @@ def _read_checked(reply: Any) -> Checked:
     )
 
 
-def _pattern(queue: QueueKeys) -> str:
-    """Return the pattern of the keys of tasks, groups and locks. Special characters of the queue name are escaped."""
-    return "".join(f"\\{each}" if each in "*?[]\\" else each for each in queue.prefix) + "[tgu]*:*"
-
-
 def check_stored(queue: QueueKeys, *, cursor: str = "0", count: int = 200) -> Operation[Checked]:
     """Scan about `count` keys of the server, and check the tasks, groups and locks of the queue among them."""
-    args = (cursor, count, queue.prefix, _pattern(queue), MESSAGE_READ_MAX)
+    args = (cursor, count, queue.prefix, escape_pattern(queue.prefix) + "[tgu]*:*", MESSAGE_READ_MAX)
     keys = (queue.lease, queue.groups, *_sets_keys(queue))
     return script("check_stored", keys, args, _read_checked)
 
