@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from taskq_core import TaskQ
 from taskq_core.cli.render import Output
+from taskq_core.clock import utc_datetime
 from taskq_core.wire import Keys
 from taskq_core.wire.samples import QueueSample
 from taskq_core.wire.tallies import TypeCounters
@@ -78,8 +79,8 @@ def test_inspect(run: Run, run_json: RunJson, filled: TaskQ) -> None:
     assert low["memory_bytes"] > 0
 
 
-def test_history(run: Run, run_json: RunJson, filled: TaskQ) -> None:
-    today = datetime.now(UTC).date()
+def test_history(run: Run, run_json: RunJson, filled: TaskQ, clock: Clock) -> None:
+    today = utc_datetime(clock.time()).date()
 
     (low,) = run_json("queue", "history", "low", "-x", "3")["queues"]
     table = run("queue", "history", "low", "default", "--days", "2").stdout.splitlines()
