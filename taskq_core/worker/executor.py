@@ -295,7 +295,10 @@ class Executor:
                 self._context.background.start(self._cancel(run))
 
     async def _cancel(self, run: Run) -> None:
-        """Read from Redis how to cancel a task, and interrupt its run. Without an answer, the task is archived."""
+        """Read from Redis what becomes of a cancelled task, and interrupt its run.
+
+        If Redis does not answer, the task is archived.
+        """
         try:
             run.cancel_outcome = await self._context.runner.run(read_cancel(run.queue, run.task_id))
         finally:

@@ -52,7 +52,7 @@ class Shown:
             raise HTTPException(403, f"{what} needs visible, unredacted payloads; see the argument show_payloads")
 
     def value(self, name: str, what: str, value: Any) -> Any:
-        """Return the visible form of a value."""
+        """Return a value as users may see it: redacted, if the API has a function `redact`."""
         if self.redact is None:
             return value
         try:
