@@ -5,7 +5,7 @@ at the first call is changed at most once: a task is skipped if it has run and f
 for the new time.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -18,7 +18,8 @@ from taskq_core.handles.changing import start_of
 from taskq_core.handles.records import TaskInfo
 from taskq_core.inspector.bulk import CHUNK, check_state
 from taskq_core.inspector.known import check_group, check_text, known_queue, known_state
-from taskq_core.inspector.records import FoundTasks, QueueInfo, UnreadableTask
+from taskq_core.inspector.look import read_task
+from taskq_core.inspector.records import LISTED_STATES, FoundTasks, QueueInfo, UnreadableTask
 from taskq_core.inspector.search import place_of, scan_state
 from taskq_core.inspector.selection import ALLOWED_STATES, ActionReport, TaskAction, TaskRef, act_on
 from taskq_core.settings import Duration, check_whole, seconds
@@ -33,6 +34,10 @@ _SCAN = 1_000
 _SCAN_BYTES = 16 * 1024 * 1024
 _CANCEL_CHUNK = 20
 """Maximum number of cancelled tasks before a call of `has_time`. Each task needs two requests to Redis."""
+_ID_CHARS = 256
+"""Maximum length of a searched text that is looked up as a task id."""
+_ONLY_ID = "id"
+"""`_Place.inner` of a call that failed while it changed the tasks whose id is the searched text."""
 
 
 def always() -> bool:
@@ -67,7 +72,8 @@ class TaskFilter:
         name_part: Part of the name of their task.
         error: Part of the last error.
         payload: Part of the payload.
-        text: Part of the id, the last error or the payload.
+        text: Part of the id, the last error or the payload. If it is the full id of a task in the queues, only tasks
+            with that id match, at any age. Groups have no such rule.
         older_than: A moment before which the time of their state is, or its minimum age. A task without such a time,
             such as an active task, does not match.
         newer_than: A moment at or after which this time is, or its maximum age. Future times match.
@@ -153,6 +159,37 @@ def _moment(name: str, value: datetime | Duration | None, now_s: float) -> float
             raise ConfigurationError(f"{name} must have a time zone, got {value!r}")
         return value.timestamp()
     return now_s - seconds(name, value)
+
+
+def tasks_with_id(keys: Keys, queues: Iterable[str], wanted: TaskFilter) -> RequestPlan[FoundTasks | None]:
+    """Look the text of a filter up as a task id. Return None if no task has this id: then the filter is a text search.
+
+    If a task has this id, the answer has the tasks with this id that match the other fields, at any age. It may be
+    empty. Searches and actions share this rule, so an action on all matching tasks changes only tasks that the search
+    shows.
+
+    Args:
+        queues: Names of the queues to look in.
+        wanted: The filter. A filter with a group is always a text search.
+    """
+    if not wanted.text or wanted.group is not None or len(wanted.text) > _ID_CHARS:
+        return None
+    found: list[TaskInfo | UnreadableTask] = []
+    scanned = read_bytes = 0
+    ageless = replace(wanted, older_than=None, newer_than=None)
+    for name in queues:
+        stored = yield from ask(views.look(keys.queue(name), wanted.text))
+        if stored is None:
+            continue
+        scanned += 1
+        read_bytes += len(stored.message) + len(stored.result)
+        task = read_task(name, stored)
+        is_listed = task.state in LISTED_STATES and wanted.state in (None, task.state)
+        if is_listed and ageless.fits(task, None, 0):
+            found.append(task)
+    if not scanned:
+        return None
+    return FoundTasks(tasks=found, scanned=scanned, total=scanned, cursor=None, read_bytes=read_bytes)
 
 
 def find_tasks(
@@ -276,7 +313,13 @@ def act_on_matching(
         place = _Place.of(cursor, action)
         if wanted.queue is not None and place.queue not in ("", wanted.queue):
             raise ConfigurationError(f"cursor must come from the previous call, got one of queue {place.queue!r}")
-    names = [name for name in (yield from _names(keys, wanted, to_queue)) if name >= place.queue]
+    names = yield from _names(keys, wanted)
+    sources = [name for name in names if name != to_queue or wanted.queue is not None]
+    if not place.queue:
+        exact = yield from tasks_with_id(keys, names, wanted)
+        if exact is not None or place.inner == _ONLY_ID:
+            return (yield from _act_on_exact(app, exact, sources, action, to_queue, place, done))
+    names = [name for name in sources if name >= place.queue]
     for number, name in enumerate(names):
         if name != place.queue:
             place.queue, place.inner = name, None
@@ -284,6 +327,32 @@ def act_on_matching(
         if is_over or not (yield from _act_on_queue(app, wanted, action, to_queue, place, done, has_time)):
             done.next = str(place)
             break
+    return done
+
+
+def _act_on_exact(
+    app: TaskQ,
+    exact: FoundTasks | None,
+    sources: Sequence[str],
+    action: TaskAction,
+    to_queue: str | None,
+    place: "_Place",
+    done: MatchingReport,
+) -> RequestPlan[MatchingReport]:
+    """Apply an action to the tasks whose id is the searched text."""
+    if exact is None:  # a previous call has deleted or moved them
+        return done
+    refs = [
+        TaskRef(task.queue, task.id, task.state)
+        for task in exact.tasks
+        if task.queue in sources and place.includes(task)
+    ]
+    done.scanned = exact.scanned
+    done.report.add((yield from act_on(app, refs, action, at=place.start, to_queue=to_queue)))
+    if done.report.failure is not None:
+        # A later call must not search the text in other tasks, even if no task has this id any more.
+        place.inner = _ONLY_ID
+        done.next = str(place)
     return done
 
 
@@ -335,11 +404,12 @@ def _act_on_queue(
             return False
 
 
-def _names(keys: Keys, wanted: TaskFilter, to_queue: str | None) -> RequestPlan[list[str]]:
+def _names(keys: Keys, wanted: TaskFilter) -> RequestPlan[list[str]]:
+    """Return the names of the queues to search, sorted."""
     if wanted.queue is not None:
         yield from known_queue(keys, wanted.queue)
         return [wanted.queue]
-    return sorted(name for name in (yield from ask(views.list_queues(keys.queues))) if name != to_queue)
+    return sorted((yield from ask(views.list_queues(keys.queues))))
 
 
 def _first_place(action: TaskAction, at: datetime | None, after: Duration | None) -> "RequestPlan[_Place]":
@@ -359,7 +429,7 @@ class _Place:
         began_s: Unix second at which the first call began, by Redis's clock.
         at_s: Unix second of the new start for a retry, the same for all calls. None for other actions.
         queue: Name of the queue.
-        inner: Cursor of the search in this queue.
+        inner: Cursor of the search in this queue. `_ONLY_ID` without a queue.
     """
 
     began_s: int

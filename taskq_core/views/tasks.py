@@ -8,8 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from taskq_core.broker.operations import views
-from taskq_core.broker.plans import RequestPlan, ask
+from taskq_core.broker.plans import RequestPlan
 from taskq_core.errors import ConfigurationError
 from taskq_core.handles.records import TaskInfo
 from taskq_core.inspector import (
@@ -23,7 +22,8 @@ from taskq_core.inspector import (
     UnreadableTask,
     total_of,
 )
-from taskq_core.inspector.look import list_tasks, read_task
+from taskq_core.inspector.look import list_tasks
+from taskq_core.inspector.matching import tasks_with_id
 from taskq_core.inspector.search import all_ids, scan_state
 from taskq_core.settings import check_whole
 from taskq_core.wire import Keys, TaskState
@@ -34,8 +34,6 @@ SCAN_BYTES = 64 * 1024 * 1024
 """Bytes of tasks after which a search stops reading."""
 SELECTED_MAX = 10_000
 """Maximum number of tasks that are selected at once."""
-_ID_CHARS = 256
-"""Maximum length of a searched text that is looked up as a task id."""
 
 TaskRecord = TaskInfo | UnreadableTask
 
@@ -106,7 +104,9 @@ def search_tasks(
     scan: int = SCAN_MAX,
     limit: int = SCAN_MAX,
 ) -> RequestPlan[FoundTasks]:
-    """Search tasks by reading inside them. A text that is the full id of a task finds only tasks with that id.
+    """Search tasks by reading inside them.
+
+    A text that is the full id of a task in these queues finds only tasks with that id, at any age.
 
     Args:
         infos: The queues, from `Inspector.queue_infos`.
@@ -123,10 +123,10 @@ def search_tasks(
     check_whole("limit", limit, least=1, most=SCAN_MAX)
     chosen = wanted.of(infos)
     total = total_of(chosen, wanted.state)
-    if cursor is None and wanted.text and wanted.group is None and len(wanted.text) <= _ID_CHARS:
-        exact = yield from _by_id(keys, chosen, wanted)
-        if exact:
-            return FoundTasks(tasks=exact, scanned=len(exact), total=total, cursor=None)
+    if cursor is None:
+        exact = yield from tasks_with_id(keys, [info.name for info in chosen], wanted)
+        if exact is not None:
+            return replace(exact, total=total)
     found: list[TaskRecord] = []
     scanned, left_bytes = 0, SCAN_BYTES
     parts = list(_parts(chosen, wanted.state))
@@ -205,19 +205,6 @@ def _parts(infos: Sequence[QueueInfo], state: TaskState | None) -> Iterator[tupl
     """Yield the queues and states that have tasks, in the order of lists."""
     for each in LISTED_STATES if state is None else (state,):
         yield from ((each, info) for info in infos if info.sizes[each])
-
-
-def _by_id(keys: Keys, infos: Sequence[QueueInfo], wanted: TaskFilter) -> RequestPlan[list[TaskRecord]]:
-    found: list[TaskRecord] = []
-    ageless = replace(wanted, older_than=None, newer_than=None)  # a search by id finds tasks of any age
-    for info in infos:
-        stored = yield from ask(views.look(keys.queue(info.name), wanted.text))
-        if stored is None or stored.state is TaskState.AGGREGATING:
-            continue
-        task = read_task(info.name, stored)
-        if wanted.state in (None, task.state) and ageless.fits(task, None, 0):
-            found.append(task)
-    return found
 
 
 def _cursor(state: TaskState, info: QueueInfo, place: str) -> str:

@@ -11,6 +11,7 @@ from taskq_core.broker.plans import run_plan
 from taskq_core.errors import BrokerUnavailableError, QueueNotFoundError
 from taskq_core.inspector import Inspector, MatchingReport, TaskAction, TaskFilter
 from taskq_core.inspector.matching import act_on_matching
+from taskq_core.views import Dashboard
 from tests.redis_server import RedisServer
 from tests.rows import rows
 from tests.taskq_core.inspector.conftest import Ask, Enqueue
@@ -177,3 +178,63 @@ def test_a_store_that_fails_at_once_raises(app: TaskQ, enqueue: Enqueue) -> None
     wanted = TaskFilter(state=TaskState.PENDING)
     with pytest.raises(BrokerUnavailableError):
         run_plan(act_on_matching(app, wanted, TaskAction.DELETE), send)
+
+
+async def test_an_action_on_a_searched_id_changes_only_the_tasks_that_the_search_shows(
+    ask: Ask, app: TaskQ, redis_server: RedisServer
+) -> None:
+    """Not the tasks that have the id in their payload."""
+    redis_server.client.sadd("asynq:queues", "default")
+    job = app.remote("job")
+    parent = app.client.enqueue(job.s(to="x"))
+    child = app.client.enqueue(job.s(parent=parent.id))
+    dashboard, inspector = Dashboard(Inspector(app)), Inspector(app)
+
+    def searched(wanted: TaskFilter) -> list[str]:
+        return [task.id for task in dashboard.search_tasks(inspector.queue_infos(), wanted).tasks]
+
+    async def act(wanted: TaskFilter, action: TaskAction, **options: Any) -> list[str]:
+        return [each.id for each in (await ask("act_on_matching", wanted, action, **options)).report.done]
+
+    old = TaskFilter(state=TaskState.PENDING, text=parent.id, older_than=3600)
+    archived = TaskFilter(state=TaskState.ARCHIVED, text=parent.id)
+    assert searched(archived) == await act(archived, TaskAction.DELETE) == []
+    assert searched(old) == await act(old, TaskAction.ARCHIVE) == [parent.id]
+    assert searched(old) == await act(old, TaskAction.ARCHIVE) == []
+    assert searched(archived) == await act(archived, TaskAction.DELETE) == [parent.id]
+    pending = TaskFilter(state=TaskState.PENDING, text=parent.id)
+    assert searched(pending) == await act(pending, TaskAction.DELETE) == [child.id]
+
+
+async def test_an_id_in_the_queue_that_tasks_are_moved_to_is_no_text(
+    ask: Ask, app: TaskQ, redis_server: RedisServer
+) -> None:
+    redis_server.client.sadd("asynq:queues", "default", "low")
+    parent = app.client.enqueue(app.remote("job", queue="low").s(to="x"))
+    app.client.enqueue(app.remote("job").s(parent=parent.id))
+    wanted = TaskFilter(state=TaskState.PENDING, text=parent.id)
+
+    part = await ask("act_on_matching", wanted, TaskAction.MOVE, to_queue="low")
+
+    assert (part.report.done, part.next) == ([], None)
+
+
+def test_an_action_on_an_id_that_failed_goes_on_with_no_other_task(app: TaskQ, redis_server: RedisServer) -> None:
+    redis_server.client.sadd("asynq:queues", "default")
+    job = app.remote("job")
+    parent = app.client.enqueue(job.s(to="x"))
+    app.client.enqueue(job.s(parent=parent.id))
+
+    def send(operation: Operation[Any]) -> Any:
+        answer = app.runtime.runner.run(operation)
+        if operation.name == "delete_tasks":
+            raise BrokerUnavailableError("the answer is lost")
+        return answer
+
+    wanted = TaskFilter(state=TaskState.PENDING, text=parent.id)
+    first = run_plan(act_on_matching(app, wanted, TaskAction.DELETE), send)
+    second = Inspector(app).act_on_matching(wanted, TaskAction.DELETE, cursor=first.next)
+
+    assert isinstance(first.report.failure, BrokerUnavailableError)
+    assert (second.report.done, second.next) == ([], None)
+    assert Inspector(app).count("default", TaskState.PENDING) == 1
