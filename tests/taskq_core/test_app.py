@@ -6,6 +6,7 @@ import logging
 import pickle
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,15 @@ from tests.rows import rows
 from tests.taskq_core.worker.conftest import until_blocking
 
 
-def connections(server: RedisServer, expected: int) -> int:
-    """Count the connections of others, once the server has noticed which were closed."""
-    until_blocking(lambda: len(server.client.client_list()) - 1 <= expected, "connections were closed")
-    return len(server.client.client_list()) - 1
+@pytest.fixture
+def wait_for_closes(redis_server: RedisServer) -> Callable[[], None]:
+    """Wait until the server has noticed that all connections opened in this test are closed."""
+
+    def ids() -> set[str]:
+        return {each["id"] for each in redis_server.client.client_list()}
+
+    before = ids()
+    return lambda: until_blocking(lambda: ids() <= before, "connections were closed")
 
 
 CANARY = "c4nary/p@ss"
@@ -82,17 +88,19 @@ class TestSettings:
 
 
 class TestLife:
-    def test_after_close_the_next_use_opens_new_connections(self, redis_server: RedisServer) -> None:
+    def test_after_close_the_next_use_opens_new_connections(
+        self, redis_server: RedisServer, wait_for_closes: Callable[[], None]
+    ) -> None:
         taskq = TaskQ(redis_server.url, enqueue_timeout=30)
         task = taskq.remote("t")
 
         task.delay()
         taskq.close()
-        left = connections(redis_server, 0)
+        wait_for_closes()
         task.delay()
         taskq.close()
 
-        assert left == 0
+        wait_for_closes()
         assert redis_server.client.llen("asynq:{default}:pending") == 2
 
     def test_a_client_taken_before_close_says_that_it_is_closed(self, fake_redis: Any) -> None:
@@ -103,7 +111,9 @@ class TestLife:
         with pytest.raises(EnqueueError, match="closed"):
             client.enqueue(taskq.remote("t").s())
 
-    async def test_aclose_closes_both_kinds(self, redis_server: RedisServer) -> None:
+    async def test_aclose_closes_both_kinds(
+        self, redis_server: RedisServer, wait_for_closes: Callable[[], None]
+    ) -> None:
         taskq = TaskQ(redis_server.url, enqueue_timeout=30)
         await asyncio.to_thread(taskq.remote("t").delay)
         await taskq.remote("t").adelay()
@@ -111,9 +121,11 @@ class TestLife:
         await taskq.aclose()
         await taskq.aclose()
 
-        assert connections(redis_server, 0) == 0
+        wait_for_closes()
 
-    def test_event_loops_that_end_leave_nothing_behind(self, redis_server: RedisServer) -> None:
+    def test_event_loops_that_end_leave_nothing_behind(
+        self, redis_server: RedisServer, wait_for_closes: Callable[[], None]
+    ) -> None:
         """Many loops one after another: connections end with their loop, without a ResourceWarning or `aclose`."""
         taskq = TaskQ(redis_server.url, enqueue_timeout=30)
         task = taskq.remote("t")
@@ -126,11 +138,13 @@ class TestLife:
             asyncio.run(work())
         gc.collect()  # an unclosed connection would warn now, and a warning is an error
 
-        assert connections(redis_server, 0) == 0
+        wait_for_closes()
         assert redis_server.client.llen("asynq:{default}:pending") == 200
         taskq.close()
 
-    async def test_event_loops_in_threads_share_an_application(self, redis_server: RedisServer) -> None:
+    async def test_event_loops_in_threads_share_an_application(
+        self, redis_server: RedisServer, wait_for_closes: Callable[[], None]
+    ) -> None:
         taskq = TaskQ(redis_server.url, enqueue_timeout=30)
         task = taskq.remote("t")
 
@@ -141,7 +155,7 @@ class TestLife:
         await asyncio.gather(*[asyncio.to_thread(asyncio.run, work()) for _ in range(4)], work())
         await taskq.aclose()
 
-        assert connections(redis_server, 0) == 0
+        wait_for_closes()
         assert redis_server.client.llen("asynq:{default}:pending") == 100
 
 
